@@ -1,0 +1,573 @@
+"""The Rust core: heads, bodies, decisions, relay, records, replica model.
+
+All times are nanoseconds of ``time.monotonic_ns()`` unless a name says otherwise. Calls are
+synchronous, short and hold the GIL. Nothing here opens, logs, or reads a clock.
+"""
+
+from typing import Final, final
+
+__version__: Final[str]
+
+# --------------------------------------------------------------------------- request heads
+
+ROUTE_HEALTH: Final = 0
+ROUTE_MODELS: Final = 1
+
+class RequestError(Exception):
+    """A refusal that the client caused.
+
+    ``status`` is the HTTP status, ``code`` a stable word (``"unknown_model"``), ``param`` the
+    field at fault or ``None``, ``close`` whether the connection must be closed after the answer
+    (framing is lost, or a body would have to be read that nobody wants).
+    """
+
+    status: int
+    code: str
+    message: str
+    param: str | None
+    close: bool
+    allow: str | None  # value of the Allow header for a 405
+
+@final
+class HeadParser:
+    """Strict parser of HTTP/1.x request heads (RFC 9112), one for the process.
+
+    Args:
+        key_header: header whose value is the ring's key, or ``None``.
+        cors: answer OPTIONS (204) instead of 405.
+    """
+
+    def __new__(cls, key_header: str | None = None, cors: bool = False) -> HeadParser: ...
+    def parse(self, data: bytes, start: int = 0) -> Head | None:
+        """The head that begins at ``data[start]``, or ``None`` while it is incomplete.
+
+        Raises:
+            RequestError: 400, 404, 405, 413 (declared length over the limit is the caller's
+                affair), 414, 415, 417, 431, 501, 505.
+        """
+
+@final
+class Head:
+    """One parsed request head. Frozen."""
+
+    @property
+    def consumed(self) -> int:
+        """Bytes of the head, counted from ``start``, the final empty line included."""
+    @property
+    def method(self) -> str: ...
+    @property
+    def target(self) -> str:
+        """Path without query, as the log may show it."""
+    @property
+    def route(self) -> int: ...
+    @property
+    def route_name(self) -> str:
+        """The route's template: bounded, fit for a metric label."""
+    @property
+    def is_head(self) -> bool: ...
+    @property
+    def is_options(self) -> bool: ...
+    @property
+    def http11(self) -> bool: ...
+    @property
+    def keep_alive(self) -> bool: ...
+    @property
+    def content_length(self) -> int:
+        """Declared length; 0 without a body, -1 when chunked."""
+    @property
+    def expect_continue(self) -> bool: ...
+    @property
+    def request_id(self) -> str | None:
+        """The client's ``X-Request-Id`` where it is acceptable."""
+    @property
+    def trace_id(self) -> str | None:
+        """Trace id of a valid ``traceparent``."""
+    @property
+    def anthropic(self) -> bool:
+        """Errors take Anthropic's shape."""
+    def header(self, name: str) -> str | None:
+        """First value of a header (lower-case name), decoded as latin-1."""
+    def upstream(
+        self,
+        host: str,
+        request_id: str,
+        client: str,
+        scheme: str,
+        trusted: bool,
+        authorization: str | None,
+        body_len: int,
+        /,
+    ) -> bytes:
+        """The head to send to a replica, built anew from the parse.
+
+        Args:
+            host: value of ``Host``.
+            request_id: value of ``X-Request-Id``.
+            client: peer address, appended to ``X-Forwarded-For``.
+            scheme: ``http`` or ``https``, for ``X-Forwarded-Proto``.
+            trusted: whether incoming ``X-Forwarded-*`` are believed (kept, appended to) or replaced.
+            authorization: replaces the client's ``Authorization`` and ``X-Api-Key`` where given.
+            body_len: the body's length in bytes; -1 sends no ``Content-Length`` (GET).
+        """
+
+@final
+class ChunkedDecoder:
+    """Strict decoder of a chunked request body; trailers are dropped."""
+
+    def __new__(cls, body_bytes_max: int) -> ChunkedDecoder: ...
+    def feed(self, data: bytes) -> bytes:
+        """The body bytes in ``data``.
+
+        Raises:
+            RequestError: 400 on bad framing, 413 over the limit.
+        """
+    @property
+    def done(self) -> bool: ...
+    @property
+    def rest(self) -> bytes:
+        """Bytes after the body's end (pipelined), once ``done``."""
+
+# --------------------------------------------------------------------------- responses
+
+FEED_WRITE_INPUT: Final = 1
+FEED_WRITE_BUFFER: Final = 2
+FEED_FIRST_BYTE: Final = 4
+FEED_DONE: Final = 8
+FEED_FAILED: Final = 16
+
+@final
+class Relay:
+    """One response on its way from a replica to a client.
+
+    The response head is withheld until the first *body* byte (for SSE the first complete event),
+    so that a retry stays possible. Output consists of whole HTTP chunks and whole SSE events only.
+
+    Args:
+        http11: the client speaks HTTP/1.1 (else the output is de-chunked and the connection closes).
+        keep_alive: the client's connection may stay open afterwards.
+        is_head: a HEAD request: send the head, drop the body.
+        request_id: returned as ``X-Request-Id``.
+        anthropic: shape of in-band errors.
+        drop_usage: usage was asked for by us: take its extra event out again.
+        responses_api: look for the response's id (``/v1/responses``).
+    """
+
+    def __new__(
+        cls,
+        http11: bool,
+        keep_alive: bool,
+        is_head: bool,
+        request_id: str,
+        anthropic: bool,
+        drop_usage: bool = False,
+        responses_api: bool = False,
+        /,
+    ) -> Relay: ...
+    def feed(self, data: bytes, /) -> int:
+        """Takes what the replica sent; returns ``FEED_*`` flags.
+
+        The common case is exactly ``FEED_WRITE_INPUT``: write ``data`` itself. ``FEED_WRITE_BUFFER``:
+        write ``take()`` instead. ``FEED_FIRST_BYTE`` comes once, with the first writable body bytes;
+        nothing has been written before it, and ``status`` is known. ``FEED_DONE``: the response is
+        complete (it may come without FIRST_BYTE when there is no body: the head is then in the
+        buffer). ``FEED_FAILED``: the response is malformed, see ``error``; write nothing of this input.
+        """
+    def eof(self) -> int:
+        """The replica closed its side: ``FEED_*`` flags (DONE for close-delimited bodies)."""
+    def take(self) -> bytes:
+        """The bytes to write; empties the buffer."""
+    def cut(self, message: str, code: str) -> bytes:
+        """Ends a response whose body has begun: for SSE, one ``data: {"error": ...}`` event and
+        the end of the framing; otherwise ``b""`` (the connection must be cut)."""
+    @property
+    def status(self) -> int:
+        """The replica's status, 0 before the head."""
+    @property
+    def streaming(self) -> bool:
+        """The response is ``text/event-stream``."""
+    @property
+    def reusable(self) -> bool:
+        """After DONE: the upstream connection may serve another request."""
+    @property
+    def close_client(self) -> bool:
+        """After DONE: the client's connection must be closed."""
+    @property
+    def started(self) -> bool:
+        """At least one byte arrived from the replica."""
+    @property
+    def error(self) -> str | None: ...
+    @property
+    def retry_after_s(self) -> int | None: ...
+    @property
+    def response_id(self) -> str | None: ...
+    @property
+    def prompt_tokens(self) -> int:
+        """From ``usage``; -1 while unknown. Likewise the next two."""
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def completion_tokens(self) -> int: ...
+    @property
+    def bytes_out(self) -> int:
+        """Body bytes handed out for the client."""
+    @property
+    def events(self) -> int:
+        """SSE events handed out."""
+
+@final
+class ResponseReader:
+    """Reads one response without relaying it (probes, load generator): body without framing."""
+
+    def __new__(cls, is_head: bool = False) -> ResponseReader: ...
+    def feed(self, data: bytes, /) -> bytes:
+        """The body bytes in ``data``. Malformed input sets ``error`` and returns ``b""``."""
+    def eof(self) -> None: ...
+    @property
+    def status(self) -> int: ...
+    def header(self, name: str) -> str | None: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def reusable(self) -> bool: ...
+    @property
+    def error(self) -> str | None: ...
+
+# --------------------------------------------------------------------------- probes
+
+DIALECT_VLLM: Final = 0
+DIALECT_SGLANG: Final = 1
+
+@final
+class Snapshot:
+    """What one ``/metrics`` page said. ``None`` is unknown, never zero."""
+
+    @property
+    def running(self) -> int | None: ...
+    @property
+    def waiting(self) -> int | None:
+        """Pending requests, without those that wait for something else than room (``deferred``)."""
+    @property
+    def deferred(self) -> int | None: ...
+    @property
+    def kv_usage(self) -> float | None: ...
+    @property
+    def kv_tokens(self) -> int | None: ...
+    @property
+    def block_size(self) -> int | None: ...
+    @property
+    def cache_queries(self) -> int | None:
+        """Prefix-cache queries since the engine started, in tokens."""
+    @property
+    def cache_hits(self) -> int | None: ...
+    @property
+    def preemptions(self) -> int | None: ...
+    @property
+    def sleeping(self) -> bool: ...
+    @property
+    def loras_running(self) -> list[str]: ...
+
+def scan_metrics(page: bytes, dialect: int) -> Snapshot:
+    """Reads a Prometheus page, looking only for the names it needs (old and new).
+
+    Values summed over engines (data parallel ranks). Absurd values (negative, NaN, infinite) are
+    unknown. Never raises for content.
+    """
+
+# --------------------------------------------------------------------------- decisions
+
+FAILURE_CONNECT: Final = 0
+FAILURE_RESET: Final = 1
+FAILURE_TIMEOUT: Final = 2
+FAILURE_FULL: Final = 3
+FAILURE_STATUS: Final = 4
+FAILURE_BAD_RESPONSE: Final = 5
+
+OUTCOME_OK: Final = 0
+OUTCOME_CLIENT_LEFT: Final = 1
+OUTCOME_REPLICA_FAILED: Final = 2
+
+@final
+class Digest:
+    """What a body said, as far as decisions, relay and log need it. Frozen."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def stream(self) -> bool: ...
+    @property
+    def include_usage(self) -> bool: ...
+    @property
+    def retry_safe(self) -> bool:
+        """False for ``background`` and ``store: true``: never sent twice."""
+    @property
+    def prompt_blocks(self) -> int: ...
+    @property
+    def prompt_bytes(self) -> int: ...
+
+@final
+class Push:
+    """Send the request to this replica now. It is counted in flight already."""
+
+    @property
+    def request_id(self) -> int: ...
+    @property
+    def replica(self) -> int: ...
+    @property
+    def attempt(self) -> int:
+        """1 for the first."""
+    @property
+    def match_blocks(self) -> int: ...
+
+@final
+class Hold:
+    """The request waits in the hold; a Push, Reject or Expire follows."""
+
+    @property
+    def request_id(self) -> int: ...
+
+@final
+class Reject:
+    """Answer the client; the engine has forgotten the request."""
+
+    @property
+    def request_id(self) -> int: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def retry_after_s(self) -> int | None: ...
+
+@final
+class Expire:
+    """The hold's deadline passed; the engine has forgotten the request."""
+
+    @property
+    def request_id(self) -> int: ...
+
+Effect = Push | Hold | Reject | Expire
+
+@final
+class ReplicaGauges:
+    """One replica's figures for metrics and the live view."""
+
+    @property
+    def replica(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def blind(self) -> bool: ...
+    @property
+    def health(self) -> str:
+        """``unknown``, ``up``, ``ejected``, ``probing`` (half-open), ``down``."""
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def pending(self) -> int: ...
+    @property
+    def running(self) -> int | None: ...
+    @property
+    def waiting(self) -> int | None: ...
+    @property
+    def allowance(self) -> int: ...
+    @property
+    def tree_blocks(self) -> int: ...
+    @property
+    def pushed_total(self) -> int: ...
+    @property
+    def failed_total(self) -> int: ...
+    @property
+    def match_blocks_total(self) -> int: ...
+    @property
+    def prompt_blocks_total(self) -> int: ...
+    @property
+    def cached_tokens_total(self) -> int: ...
+    @property
+    def prompt_tokens_total(self) -> int: ...
+
+@final
+class Engine:
+    """The router's state machine.
+
+    ``submit``, ``first_byte``, ``retry``, ``complete``, ``set_*``, ``observe*`` and ``tick``
+    return the effects they cause, for any request, in the order they are to be done.
+
+    Args:
+        config_json: the engine's settings (``config.EngineSettings``) as JSON; unknown or missing
+            fields are errors.
+        secret: 16 or more bytes that key the prefix hashes.
+        seed: of the generator for random choices.
+
+    Raises:
+        ValueError: the settings do not fit, naming the field.
+    """
+
+    def __new__(cls, config_json: bytes, secret: bytes, seed: int) -> Engine: ...
+    def submit(
+        self, request_id: int, head: Head, body: bytes, now_ns: int, /
+    ) -> tuple[Digest, list[Effect]]:
+        """Reads the body and places the request.
+
+        Raises:
+            RequestError: the body is refused (400, 415); the engine knows nothing of the request.
+        """
+    def first_byte(self, request_id: int, relay: Relay, now_ns: int, /) -> list[Effect]:
+        """The first body byte of the current attempt arrived."""
+    def retry(self, request_id: int, failure: int, sent: bool, now_ns: int, /) -> list[Effect]:
+        """The current attempt failed before its first body byte; ``sent``: request bytes went out.
+
+        Causes a Push elsewhere, a Hold, or a Reject (attempts, budget or deadline used up).
+        """
+    def complete(self, request_id: int, outcome: int, relay: Relay | None, now_ns: int, /) -> list[Effect]:
+        """The request ended (in any phase, held included). Exactly once per submitted request,
+        unless a Reject or Expire ended it. Unknown ids are ignored and counted."""
+    def set_replicas(self, replicas: list[tuple[int, str]], now_ns: int, /) -> list[Effect]:
+        """The whole fleet as ``(id, name)``. New ones start unknown; missing ones are forgotten
+        once their in-flight requests end. Ids are never reused."""
+    def set_models(self, replica: int, models: list[tuple[str, int | None]], now_ns: int, /) -> list[Effect]:
+        """Models and adapters a replica serves, as ``(id, max_model_len)``."""
+    def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> list[Effect]:
+        """Operator intent, apart from observed health."""
+    def probes_due(self, now_ns: int, /) -> list[int]:
+        """Replicas whose load should be probed now; they count as probed at ``now_ns``."""
+    def observe(
+        self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /
+    ) -> list[Effect]:
+        """A probe sent at ``sent_ns`` was answered at ``now_ns``."""
+    def observe_failed(self, replica: int, reachable: bool, now_ns: int, /) -> list[Effect]:
+        """A probe failed; ``reachable``: the replica answered, but not with readable metrics."""
+    def tick(self, now_ns: int, /) -> list[Effect]: ...
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has work at the latest."""
+    def models(self) -> list[tuple[str, int | None]]:
+        """Union over ready replicas."""
+    def ready(self) -> bool:
+        """At least one replica is ready."""
+    def gauges(self) -> list[ReplicaGauges]: ...
+    @property
+    def hold_requests(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def tree_bytes(self) -> int: ...
+    def counters(self) -> dict[str, int]:
+        """Monotonic counters by name (``hold_entered``, ``retries``, ``retry_denied``, ``expired``,
+        ``unknown_completions``, ``match_blocks``, ``miss_blocks``, ...), for metrics."""
+    def state(self, now_ns: int) -> bytes:
+        """JSON for operators: replicas, hold, tree. No prompt, key or salt."""
+    def check_invariants(self) -> None:
+        """For tests: raises AssertionError that names the broken invariant."""
+
+# --------------------------------------------------------------------------- records
+
+LOG_OFF: Final = 0
+LOG_TEXT: Final = 1
+LOG_JSON: Final = 2
+
+@final
+class Recorder:
+    """Counts and histograms of requests, and the access log's lines: one call per request.
+
+    Args:
+        log_format: ``LOG_*``.
+        log_bytes_max: bound on lines that wait for the writer; beyond it lines are dropped and counted.
+        policy: name for the log.
+        unix_offset_ns: wall clock minus monotonic clock.
+        label_values_max: bound on distinct ``model`` labels; more are counted as ``other``.
+    """
+
+    def __new__(
+        cls, log_format: int, log_bytes_max: int, policy: str, unix_offset_ns: int, label_values_max: int = 64
+    ) -> Recorder: ...
+    def complete(
+        self,
+        head: Head,
+        digest: Digest | None,
+        relay: Relay | None,
+        request_id: str,
+        client: str,
+        status: int,
+        error_code: str | None,
+        replica: str | None,
+        attempts: int,
+        match_blocks: int,
+        start_ns: int,
+        held_ns: int,
+        first_byte_ns: int,
+        end_ns: int,
+        bytes_in: int,
+        /,
+    ) -> None:
+        """One finished request. ``first_byte_ns`` is 0 when there was none."""
+    def refused(self, status: int, error_code: str, client: str, now_ns: int, /) -> None:
+        """A request that never had a valid head."""
+    def attempt(self, outcome: str, /) -> None:
+        """One attempt at a replica ended: ``ok``, ``connect``, ``reset``, ``timeout``, ``full``,
+        ``status``, ``bad_response``, ``client_left``, ``stale`` (reused connection, not an attempt)."""
+    def set_log_format(self, log_format: int) -> None: ...
+    def take_log(self) -> bytes:
+        """The waiting lines, newline-terminated; empties the queue. Called by the writer thread."""
+    @property
+    def log_dropped(self) -> int: ...
+    def requests(self) -> list[tuple[str, str, int, int]]:
+        """``(route, model, status, count)``."""
+    def attempts(self) -> list[tuple[str, int]]: ...
+    def histogram(self, name: str) -> tuple[list[tuple[float, int]], float]:
+        """``ttft_seconds``, ``request_seconds`` or ``hold_seconds``: cumulative buckets
+        ``(upper bound, count)`` ending with ``inf``, and the sum."""
+    def quantile(self, name: str, q: float) -> float | None:
+        """Over a sliding window of recent requests (for the live view); seconds."""
+
+# --------------------------------------------------------------------------- replica model
+
+ADMIT_OK: Final = 0
+ADMIT_FULL: Final = 1
+ADMIT_TOO_LONG: Final = 2
+
+@final
+class ReplicaModel:
+    """A continuous-batching replica in virtual or real time; see ``rust/src/sim/replica.rs``.
+
+    Args:
+        profile_json: a profile's parameters (``skylb.mock.profiles``).
+    """
+
+    def __new__(cls, profile_json: bytes) -> ReplicaModel: ...
+    def submit(self, request_id: int, prompt: bytes, max_tokens: int, now_ns: int, /) -> int:
+        """``ADMIT_*``. Four bytes of the rendered prompt are one token."""
+    def extend(self, request_id: int, answer: bytes, /) -> None:
+        """The bytes the request will generate (what the next turn's prompt contains), so that
+        generated KV can be hit."""
+    def abort(self, request_id: int, now_ns: int, /) -> None: ...
+    def advance(self, now_ns: int, /) -> list[tuple[int, int, bool]]:
+        """Runs every step that ends by ``now_ns``: ``(request_id, tokens generated so far, finished)``
+        per request that gained tokens, in step order."""
+    def next_ns(self) -> int | None:
+        """When the step under way ends; ``None`` when idle."""
+    def cached_tokens(self, request_id: int, /) -> int:
+        """Prompt tokens found in the prefix cache when the request was scheduled."""
+    def prompt_tokens(self, request_id: int, /) -> int: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def kv_usage(self) -> float: ...
+    @property
+    def kv_tokens(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def cache_queries(self) -> int: ...
+    @property
+    def cache_hits(self) -> int: ...
+    @property
+    def preemptions(self) -> int: ...
+    def reset_prefix_cache(self) -> None: ...
+    def check_invariants(self) -> None: ...

@@ -1,0 +1,27 @@
+"""Typed errors: an error knows its side, its retry rule and its status."""
+
+from __future__ import annotations
+
+
+class SkyLBError(Exception):
+    """Base of all errors that are ours."""
+
+
+class ConfigError(SkyLBError):
+    """The configuration has faults; ``faults`` lists all of them, one sentence each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class ConnectError(SkyLBError):
+    """A replica could not be reached; nothing was sent."""
+
+
+class UpstreamClosedError(SkyLBError):
+    """A replica closed the connection before its response was complete."""
+
+
+class UpstreamTimeoutError(SkyLBError):
+    """A replica did not answer within the time the phase allows."""

@@ -1,0 +1,46 @@
+"""The only place where tasks are created: each has an owner, a name, and a visible end."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+log = logging.getLogger("skylb.tasks")
+
+
+class TaskGroup:
+    """Long-running tasks of one component: started by name, cancelled together.
+
+    A task that ends with an exception is logged with its name and handed to ``on_failure``.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.failed: asyncio.Future[BaseException] | None = None
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Runs ``coroutine`` as a task until it ends or ``stop`` is called."""
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("task %s failed", task.get_name(), exc_info=error)
+            if self.failed is not None and not self.failed.done():
+                self.failed.set_result(error)
+
+    async def stop(self) -> None:
+        """Cancels every task and waits until all have ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

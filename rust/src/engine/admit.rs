@@ -1,0 +1,1 @@
+//! May this replica take one more request now, and if not, why.

@@ -1,0 +1,1 @@
+//! Prompt bytes to chained, keyed block hashes.

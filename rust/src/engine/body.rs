@@ -1,0 +1,1 @@
+//! Strict scan of an inference request's body, without building a tree.

@@ -1,0 +1,1 @@
+//! What the engine asks its driver to do.

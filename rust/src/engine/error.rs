@@ -1,0 +1,1 @@
+//! Typed refusals: status, code, message, parameter.

@@ -1,0 +1,1 @@
+//! Observed state and operator intent make a replica ready or not.

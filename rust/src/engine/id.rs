@@ -1,0 +1,14 @@
+//! Identifiers. All are plain numbers given by the driver.
+
+use serde::{Deserialize, Serialize};
+
+/// A request, unique within one process for its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+/// A replica, unique within one engine; never reused for another address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ReplicaId(pub u32);
+
+/// Monotonic time in nanoseconds, from the driver's clock.
+pub type Nanos = u64;

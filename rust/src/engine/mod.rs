@@ -1,0 +1,24 @@
+//! The decision engine: no clock, no entropy, no I/O, no Python.
+//!
+//! Time is an argument in nanoseconds of a monotonic clock, randomness a seeded generator given
+//! at construction, results are [`effect`]s addressed by request id.
+
+pub mod admit;
+pub mod blocks;
+pub mod body;
+pub mod config;
+pub mod effect;
+pub mod error;
+pub mod health;
+pub mod hold;
+pub mod id;
+pub mod radix;
+pub mod relay;
+pub mod replica;
+pub mod request;
+pub mod ring;
+pub mod rng;
+pub mod route;
+pub mod router;
+pub mod select;
+pub mod snapshot;

@@ -1,0 +1,1 @@
+//! Path-compressed radix tree over block hashes, with owners.

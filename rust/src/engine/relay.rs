@@ -1,0 +1,1 @@
+//! One response on its way: head, framing, event boundaries, usage.

@@ -1,0 +1,1 @@
+//! One replica's view: in flight, last snapshot, pending estimate.

@@ -1,0 +1,1 @@
+//! Request heads, strictly, and the chunked decoder.

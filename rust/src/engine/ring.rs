@@ -1,0 +1,1 @@
+//! Consistent-hash ring with virtual nodes and bounded load.

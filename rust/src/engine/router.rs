@@ -1,0 +1,1 @@
+//! The state machine over all of the engine.

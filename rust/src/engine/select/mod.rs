@@ -1,0 +1,1 @@
+//! One function per policy over a view that is already filtered.

@@ -1,0 +1,1 @@
+//! What one probe of an engine said, read by a scanner.

@@ -1,0 +1,21 @@
+//! The Python binding, `skylb._core`: one coarse call per event, no Python object kept in Rust.
+
+mod engine;
+mod http;
+mod model;
+mod record;
+mod snapshot;
+
+use pyo3::prelude::*;
+
+/// The extension module.
+#[pymodule]
+fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    http::register(m)?;
+    snapshot::register(m)?;
+    engine::register(m)?;
+    record::register(m)?;
+    model::register(m)?;
+    Ok(())
+}

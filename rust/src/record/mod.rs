@@ -1,0 +1,1 @@
+//! Per-request counters, histograms and access-log lines: one call per request.

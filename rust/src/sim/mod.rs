@@ -1,0 +1,3 @@
+//! Models that run in virtual or real time alike.
+
+pub mod replica;

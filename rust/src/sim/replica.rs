@@ -1,0 +1,1 @@
+//! A continuous-batching replica with chunked prefill, paged KV and a prefix cache.
