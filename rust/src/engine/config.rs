@@ -1,1 +1,345 @@
 //! The engine's settings; their defaults are written once, in Python's `config.py`.
+//!
+//! Every field of `EngineSettings` has its counterpart here under the same name, except that
+//! settings in seconds (`_s`) become nanoseconds (`_ns`) when they are read, so that no decision
+//! computes with floating-point time.
+
+use std::fmt;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::id::Nanos;
+
+const NS_PER_S: f64 = 1e9;
+/// Longest duration a setting may have: a century, so that sums of times cannot overflow.
+const SECONDS_MAX: f64 = 100.0 * 366.0 * 86_400.0;
+
+/// How a replica is chosen among those with room; one function in [`super::select`] each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// Longest matching prefix, else least load (`SkyLB`).
+    Prefix,
+    /// Consistent hash of the session's key (`SkyLB-CH`).
+    Ring,
+    /// Each replica in turn.
+    RoundRobin,
+    /// Fewest requests in flight.
+    LeastLoad,
+    /// The less loaded of two drawn at random.
+    TwoChoices,
+    /// Consistent hash that walks past loaded replicas.
+    BoundedRing,
+    /// `SGLang` router's rule.
+    CacheAware,
+}
+
+/// When a request may be pushed to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PushRule {
+    /// At once, whatever the replica's load.
+    Blind,
+    /// While fewer than `outstanding_max` are in flight.
+    Outstanding,
+    /// While fewer are pending than the allowance (selective pushing).
+    Pending,
+}
+
+/// How many pending requests a replica may have under [`PushRule::Pending`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllowanceRule {
+    /// Always one: the paper's rule.
+    One,
+    /// Learned from the replica's knee.
+    Knee,
+}
+
+/// The engine's settings, as Python validated them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How a replica is chosen.
+    pub policy: Policy,
+    /// When a request may be pushed.
+    pub push: PushRule,
+    /// Requests in flight per replica under [`PushRule::Outstanding`].
+    pub outstanding_max: u32,
+    /// Pending requests allowed per replica.
+    pub allowance: AllowanceRule,
+    /// Requests in flight on a replica whose metrics cannot be read.
+    pub blind_outstanding_max: u32,
+    /// Hard cap of requests in flight per replica.
+    pub in_flight_max: u32,
+    /// Longest wait in the hold.
+    #[serde(rename = "hold_timeout_s", deserialize_with = "seconds")]
+    pub hold_timeout_ns: Nanos,
+    /// Requests held at most.
+    pub hold_len_max: usize,
+    /// Oldest held requests that are matched with room; 1 is strict FCFS.
+    pub hold_window: usize,
+    /// Share of a prompt that must match before its owner is preferred.
+    pub match_threshold: f64,
+    /// Prompt bytes per hashed block.
+    pub block_bytes: usize,
+    /// Blocks hashed per prompt at most.
+    pub prompt_blocks_max: usize,
+    /// Memory of the prefix tree in bytes.
+    pub tree_bytes_max: usize,
+    /// KV capacity assumed until a replica tells its own.
+    pub replica_kv_tokens: u64,
+    /// Prompt bytes per token assumed until learned from usage.
+    pub bytes_per_token: f64,
+    /// Answer length in tokens assumed until learned.
+    pub output_tokens: u32,
+    /// Time between probes while the gate decides.
+    #[serde(rename = "probe_interval_s", deserialize_with = "seconds")]
+    pub probe_interval_ns: Nanos,
+    /// Time between probes while it does not.
+    #[serde(rename = "probe_idle_interval_s", deserialize_with = "seconds")]
+    pub probe_idle_interval_ns: Nanos,
+    /// Age at which a snapshot no longer counts and the replica is blind.
+    #[serde(rename = "probe_stale_s", deserialize_with = "seconds")]
+    pub probe_stale_ns: Nanos,
+    /// Replicas tried per request.
+    pub attempts_max: u32,
+    /// Retries allowed as a share of requests.
+    pub retry_ratio: f64,
+    /// Retries always allowed per second.
+    pub retry_per_s: f64,
+    /// Consecutive failures that eject a replica.
+    pub eject_failures: u32,
+    /// First ejection; doubles while the replica keeps failing.
+    #[serde(rename = "eject_s", deserialize_with = "seconds")]
+    pub eject_ns: Nanos,
+    /// Longest ejection.
+    #[serde(rename = "eject_max_s", deserialize_with = "seconds")]
+    pub eject_max_ns: Nanos,
+    /// Share of a pool that may be ejected.
+    pub eject_ratio_max: f64,
+    /// Linear ramp of a replica that came back.
+    #[serde(rename = "ramp_s", deserialize_with = "seconds")]
+    pub ramp_ns: Nanos,
+    /// `Retry-After` of refusals, in seconds.
+    pub retry_after_s: u32,
+    /// Virtual nodes per replica on the ring.
+    pub ring_vnodes: u32,
+    /// `bounded_ring`: load over the mean at which the walk goes on.
+    pub ring_load_factor: f64,
+    /// `cache_aware`: match share that binds.
+    pub cache_aware_threshold: f64,
+    /// `cache_aware`: load difference that spills.
+    pub cache_aware_abs: u32,
+    /// `cache_aware`: load ratio that spills.
+    pub cache_aware_rel: f64,
+    /// Ids of `/v1/responses` remembered.
+    pub response_ids_max: usize,
+}
+
+/// The settings do not fit; the text names the field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads the settings from JSON: every field required, no other allowed.
+    ///
+    /// # Errors
+    ///
+    /// A field is missing, unknown, of the wrong type, or outside what the engine can work with;
+    /// the tighter bounds an operator meets are checked in Python.
+    pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let config: Self = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| ConfigError(error.to_string()))?;
+        reader
+            .end()
+            .map_err(|error| ConfigError(error.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses values on which a rule would divide by zero, never end, or never let anything pass.
+    fn check(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("outstanding_max", u64::from(self.outstanding_max)),
+            (
+                "blind_outstanding_max",
+                u64::from(self.blind_outstanding_max),
+            ),
+            ("in_flight_max", u64::from(self.in_flight_max)),
+            ("hold_timeout_s", self.hold_timeout_ns),
+            ("hold_window", self.hold_window as u64),
+            ("block_bytes", self.block_bytes as u64),
+            ("prompt_blocks_max", self.prompt_blocks_max as u64),
+            ("replica_kv_tokens", self.replica_kv_tokens),
+            ("output_tokens", u64::from(self.output_tokens)),
+            ("probe_interval_s", self.probe_interval_ns),
+            ("probe_idle_interval_s", self.probe_idle_interval_ns),
+            ("probe_stale_s", self.probe_stale_ns),
+            ("attempts_max", u64::from(self.attempts_max)),
+            ("eject_failures", u64::from(self.eject_failures)),
+            ("eject_s", self.eject_ns),
+            ("eject_max_s", self.eject_max_ns),
+            ("ring_vnodes", u64::from(self.ring_vnodes)),
+            ("response_ids_max", self.response_ids_max as u64),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError(format!("{name}: must be above zero")));
+        }
+        let ranges = [
+            ("match_threshold", self.match_threshold, 0.0, 1.0),
+            (
+                "bytes_per_token",
+                self.bytes_per_token,
+                f64::MIN_POSITIVE,
+                f64::MAX,
+            ),
+            ("retry_ratio", self.retry_ratio, 0.0, 1.0),
+            ("retry_per_s", self.retry_per_s, 0.0, f64::MAX),
+            ("eject_ratio_max", self.eject_ratio_max, 0.0, 1.0),
+            ("ring_load_factor", self.ring_load_factor, 1.0, f64::MAX),
+            (
+                "cache_aware_threshold",
+                self.cache_aware_threshold,
+                0.0,
+                1.0,
+            ),
+            ("cache_aware_rel", self.cache_aware_rel, 1.0, f64::MAX),
+        ];
+        match ranges
+            .iter()
+            .find(|(_, value, low, high)| !(low..=high).contains(&value))
+        {
+            Some((name, value, low, high)) => Err(ConfigError(format!(
+                "{name}: {value} is not between {low} and {high}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Settings for tests and benches. **Not the defaults**: those are in Python's `config.py`.
+    #[must_use]
+    pub fn sample() -> Self {
+        Self {
+            policy: Policy::Prefix,
+            push: PushRule::Pending,
+            outstanding_max: 32,
+            allowance: AllowanceRule::One,
+            blind_outstanding_max: 16,
+            in_flight_max: 1024,
+            hold_timeout_ns: 30_000_000_000,
+            hold_len_max: 10_000,
+            hold_window: 1,
+            match_threshold: 0.5,
+            block_bytes: 64,
+            prompt_blocks_max: 32_768,
+            tree_bytes_max: 256 << 20,
+            replica_kv_tokens: 1_000_000,
+            bytes_per_token: 4.0,
+            output_tokens: 256,
+            probe_interval_ns: 100_000_000,
+            probe_idle_interval_ns: 1_000_000_000,
+            probe_stale_ns: 3_000_000_000,
+            attempts_max: 2,
+            retry_ratio: 0.2,
+            retry_per_s: 10.0,
+            eject_failures: 5,
+            eject_ns: 1_000_000_000,
+            eject_max_ns: 30_000_000_000,
+            eject_ratio_max: 0.5,
+            ramp_ns: 10_000_000_000,
+            retry_after_s: 1,
+            ring_vnodes: 256,
+            ring_load_factor: 1.25,
+            cache_aware_threshold: 0.3,
+            cache_aware_abs: 64,
+            cache_aware_rel: 1.5,
+            response_ids_max: 65_536,
+        }
+    }
+}
+
+/// Seconds as a JSON number, to whole nanoseconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to lie between zero and SECONDS_MAX, far below 2^63 nanoseconds"
+)]
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Nanos, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    if (0.0..=SECONDS_MAX).contains(&value) {
+        Ok((value * NS_PER_S).round() as Nanos)
+    } else {
+        Err(D::Error::custom(format!(
+            "{value} s is not a duration between 0 and a century"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: &str = r#"{"policy":"two_choices","push":"pending","outstanding_max":32,
+        "allowance":"knee","blind_outstanding_max":16,"in_flight_max":1024,"hold_timeout_s":30.0,
+        "hold_len_max":0,"hold_window":1,"match_threshold":0.5,"block_bytes":64,
+        "prompt_blocks_max":32768,"tree_bytes_max":1048576,"replica_kv_tokens":1000000,
+        "bytes_per_token":4.0,"output_tokens":256,"probe_interval_s":0.1,
+        "probe_idle_interval_s":1.0,"probe_stale_s":3,"attempts_max":2,"retry_ratio":0.2,
+        "retry_per_s":10.0,"eject_failures":5,"eject_s":1.0,"eject_max_s":30.0,
+        "eject_ratio_max":0.5,"ramp_s":0,"retry_after_s":1,"ring_vnodes":256,
+        "ring_load_factor":1.25,"cache_aware_threshold":0.3,"cache_aware_abs":64,
+        "cache_aware_rel":1.5,"response_ids_max":65536}"#;
+
+    fn fault(from: &str, to: &str) -> String {
+        assert!(JSON.contains(from), "the sample has no {from}");
+        Config::from_json(JSON.replace(from, to).as_bytes())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn settings_are_read_with_seconds_as_nanoseconds() {
+        let config = Config::from_json(JSON.as_bytes()).unwrap();
+        assert_eq!(config.policy, Policy::TwoChoices);
+        assert_eq!(config.allowance, AllowanceRule::Knee);
+        assert_eq!(config.hold_timeout_ns, 30_000_000_000);
+        assert_eq!(config.probe_interval_ns, 100_000_000);
+        assert_eq!(config.probe_stale_ns, 3_000_000_000);
+        assert_eq!(config.ramp_ns, 0);
+    }
+
+    #[test]
+    fn the_sample_passes_its_own_check() {
+        assert_eq!(Config::sample().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_fault_names_its_field() {
+        assert!(fault("\"hold_window\":1,", "").contains("hold_window"));
+        assert!(fault("\"hold_window\"", "\"hold_windows\"").contains("hold_windows"));
+        assert!(fault("\"hold_window\":1", "\"hold_window\":\"1\"").contains("hold_window"));
+        assert!(fault("\"hold_window\":1", "\"hold_window\":0").contains("hold_window"));
+        assert!(
+            fault("\"hold_timeout_s\":30.0", "\"hold_timeout_s\":-1").contains("hold_timeout_s")
+        );
+        assert!(fault("\"ramp_s\":0", "\"ramp_s\":1e300").contains("ramp_s"));
+        assert!(fault("\"retry_ratio\":0.2", "\"retry_ratio\":1.5").contains("retry_ratio"));
+        assert!(fault("two_choices", "best").contains("policy"));
+    }
+
+    #[test]
+    fn bytes_after_the_settings_are_refused() {
+        assert!(Config::from_json(format!("{JSON} x").as_bytes()).is_err());
+    }
+}
