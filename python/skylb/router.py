@@ -1,0 +1,186 @@
+"""Where the two planes meet: control writes facts, data asks for decisions.
+
+Every engine call yields effects addressed by request id; they are delivered to the sink that the
+data plane registered, also when they come at once. Neither plane holds a reference to the other.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from skylb import _core
+from skylb._core import Digest, Effect, Engine, Expire, Head, Hold, Push, Reject, Relay, Snapshot
+from skylb.clock import monotonic_ns
+from skylb.types import Replica
+
+log = logging.getLogger("skylb.router")
+
+
+class Sink(Protocol):
+    """What a request must be able to hear."""
+
+    def submitted(self, request_id: int, digest: Digest, /) -> None:
+        """The engine knows the request; effects follow."""
+
+    def pushed(self, push: Push, replica: Replica, /) -> None:
+        """Send the request to this replica now."""
+
+    def held(self) -> None:
+        """The request waits in the hold."""
+
+    def rejected(self, reject: Reject, /) -> None:
+        """Answer the client; the engine has forgotten the request."""
+
+    def expired(self) -> None:
+        """The hold's deadline passed; the engine has forgotten the request."""
+
+
+class Router:
+    """Requests in, effects out; one engine, one timer.
+
+    Args:
+        engine: the decision engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sinks: dict[int, Sink] = {}
+        self._replicas: dict[int, Replica] = {}
+        self._last_id = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+
+    # ------------------------------------------------------------------ data plane
+
+    def submit(self, sink: Sink, head: Head, body: bytes, now_ns: int) -> None:
+        """Reads the body, places the request, and tells the sink.
+
+        Raises:
+            RequestError: the body is refused; the sink hears nothing.
+        """
+        request_id = self._last_id = self._last_id + 1
+        digest, effects = self._engine.submit(request_id, head, body, now_ns)
+        self._sinks[request_id] = sink
+        sink.submitted(request_id, digest)
+        self._deliver(effects)
+
+    def first_byte(self, request_id: int, relay: Relay, now_ns: int) -> None:
+        """The first body byte of the current attempt arrived."""
+        effects = self._engine.first_byte(request_id, relay, now_ns)
+        if effects:
+            self._deliver(effects)
+
+    def complete(self, request_id: int, outcome: int, relay: Relay | None, now_ns: int) -> None:
+        """The request ended; its sink hears nothing more."""
+        del self._sinks[request_id]
+        effects = self._engine.complete(request_id, outcome, relay, now_ns)
+        if effects:
+            self._deliver(effects)
+        if outcome != _core.OUTCOME_OK:
+            self._arm()
+
+    def retry(self, request_id: int, failure: int, *, sent: bool, now_ns: int) -> None:
+        """The current attempt failed before its first body byte; the sink hears what follows."""
+        self._deliver(self._engine.retry(request_id, failure, sent, now_ns))
+        self._arm()
+
+    def ready(self) -> bool:
+        """At least one replica is ready."""
+        return self._engine.ready()
+
+    def models(self) -> list[tuple[str, int | None]]:
+        """Models and adapters of the ready replicas, with ``max_model_len``."""
+        return self._engine.models()
+
+    # --------------------------------------------------------------- control plane
+
+    def set_replicas(self, replicas: Sequence[Replica]) -> None:
+        """The whole fleet. Ids are never reused for another address."""
+        self._replicas = {replica.id: replica for replica in replicas}
+        self._told(self._engine.set_replicas([(r.id, r.name) for r in replicas], monotonic_ns()))
+
+    def set_models(self, replica_id: int, models: list[tuple[str, int | None]]) -> None:
+        """Models and adapters that one replica serves."""
+        self._told(self._engine.set_models(replica_id, models, monotonic_ns()))
+
+    def set_draining(self, replica_id: int, draining: bool) -> None:
+        """Operator intent for one replica."""
+        self._told(self._engine.set_draining(replica_id, draining, monotonic_ns()))
+
+    def probes_due(self) -> list[int]:
+        """Replicas whose load should be probed now."""
+        return self._engine.probes_due(monotonic_ns())
+
+    def observe(self, replica_id: int, snapshot: Snapshot, sent_ns: int) -> None:
+        """A probe sent at ``sent_ns`` was answered now."""
+        self._told(self._engine.observe(replica_id, snapshot, sent_ns, monotonic_ns()))
+
+    def observe_failed(self, replica_id: int, reachable: bool) -> None:
+        """A probe failed; ``reachable``: it was answered, but not with readable metrics."""
+        self._told(self._engine.observe_failed(replica_id, reachable, monotonic_ns()))
+
+    def replica(self, replica_id: int) -> Replica | None:
+        """A replica of the fleet as it stands."""
+        return self._replicas.get(replica_id)
+
+    def replicas(self) -> list[Replica]:
+        """The fleet as it stands."""
+        return list(self._replicas.values())
+
+    @property
+    def engine(self) -> Engine:
+        """For read-only views: gauges, counters, state."""
+        return self._engine
+
+    @property
+    def requests_len(self) -> int:
+        """Requests that the engine knows and a sink waits for."""
+        return len(self._sinks)
+
+    # -------------------------------------------------------------------- delivery
+
+    def _told(self, effects: Sequence[Effect]) -> None:
+        if effects:
+            self._deliver(effects)
+        self._arm()
+
+    def _deliver(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            kind = type(effect)
+            if kind is Push:
+                self._push(effect)  # type: ignore[arg-type]  # `type() is` is the fast test; mypy narrows isinstance only
+            elif kind is Hold:
+                self._sinks[effect.request_id].held()
+                self._arm()
+            else:
+                sink = self._sinks.pop(effect.request_id)
+                if isinstance(effect, Reject):
+                    sink.rejected(effect)
+                elif isinstance(effect, Expire):
+                    sink.expired()
+
+    def _push(self, push: Push) -> None:
+        self._sinks[push.request_id].pushed(push, self._replicas[push.replica])
+
+    def _arm(self) -> None:
+        deadline_ns = self._engine.next_deadline_ns()
+        if deadline_ns is None:
+            return
+        if self._timer is not None:
+            if self._timer_ns <= deadline_ns:
+                return
+            self._timer.cancel()
+        self._timer_ns = deadline_ns
+        delay_s = max(0.0, (deadline_ns - monotonic_ns()) / 1e9)
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._told(self._engine.tick(monotonic_ns()))
+
+    def close(self) -> None:
+        """Stops the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

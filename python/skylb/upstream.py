@@ -1,0 +1,325 @@
+"""Pooled connections to replicas: one `asyncio.Protocol` each, reused last in, first out.
+
+Shared by the data plane, the probes and the load generator. A connection has at most one sink, the
+object that receives the response; bytes that arrive while it has none close it.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from skylb._core import ResponseReader
+from skylb.clock import monotonic_ns
+from skylb.errors import ConnectError, UpstreamClosedError, UpstreamTimeoutError
+from skylb.tasks import TaskGroup
+from skylb.types import Address, Replica
+
+RECEIVE_BUFFER_BYTES = 32 << 10
+"""`SO_RCVBUF` of a replica's socket: bounds what a stuck reader keeps in the kernel (RELIABILITY R4)."""
+
+
+class Sink(Protocol):
+    """Receives one response."""
+
+    def upstream_data(self, data: bytes, /) -> None:
+        """Bytes arrived."""
+
+    def upstream_closed(self, error: Exception | None, /) -> None:
+        """The replica closed (``None``: with FIN) or the connection broke. Called at most once."""
+
+
+class Waiter(Protocol):
+    """Waits for a connection."""
+
+    def connected(self, connection: "Connection", /) -> None:
+        """The connection is up and has no sink yet."""
+
+    def connect_failed(self, error: ConnectError, /) -> None:
+        """It could not be made within the time allowed."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a replica."""
+
+    __slots__ = ("idle_since_ns", "pool", "replica_id", "reused", "sink", "transport")
+
+    def __init__(self, pool: "Pool", replica_id: int) -> None:
+        self.pool = pool
+        self.replica_id = replica_id
+        self.sink: Sink | None = None
+        self.reused = False
+        self.idle_since_ns = 0
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the transport."""
+        self.transport = transport  # type: ignore[assignment]  # stream servers hand a Transport, typeshed the base
+
+    def data_received(self, data: bytes) -> None:
+        """Hands response bytes to the sink."""
+        sink = self.sink
+        if sink is None:
+            self.discard()
+        else:
+            sink.upstream_data(data)
+
+    def eof_received(self) -> None:
+        """The replica closed its side; so do we."""
+        self._ended(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._ended(exc)
+
+    def _ended(self, error: Exception | None) -> None:
+        self.pool.forget_idle(self)
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink.upstream_closed(error)
+
+    def discard(self) -> None:
+        """Closes at once, unsent bytes included. The sink is not told."""
+        self.sink = None
+        self.pool.forget_idle(self)
+        self.transport.abort()
+
+
+class Pool:
+    """Idle connections per replica, bounded in number and age.
+
+    Args:
+        idle_len_max: idle connections kept per replica.
+        idle_s: how long one may stay idle; below the 5 s after which vLLM closes.
+        connect_timeout_s: time for TCP and TLS handshakes together.
+        tls: context for replicas that speak TLS.
+    """
+
+    def __init__(
+        self,
+        *,
+        idle_len_max: int = 256,
+        idle_s: float = 4.0,
+        connect_timeout_s: float = 1.5,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._idle: dict[int, deque[Connection]] = {}
+        self._idle_len_max = idle_len_max
+        self._idle_ns = int(idle_s * 1e9)
+        self._connect_timeout_s = connect_timeout_s
+        self._tls = tls
+        self._connects = TaskGroup()
+
+    def acquire(self, replica_id: int) -> Connection | None:
+        """The connection that became idle last, or ``None``."""
+        idle = self._idle.get(replica_id)
+        if not idle:
+            return None
+        connection = idle.pop()
+        if monotonic_ns() - connection.idle_since_ns > self._idle_ns:
+            idle.append(connection)
+            return None  # the youngest is too old: the sweep closes them all
+        connection.reused = True
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Takes back a connection whose last exchange ended cleanly on both sides."""
+        connection.sink = None
+        if connection.transport.is_closing():
+            return
+        connection.idle_since_ns = monotonic_ns()
+        idle = self._idle.get(connection.replica_id)
+        if idle is None:
+            idle = self._idle[connection.replica_id] = deque()
+        idle.append(connection)
+        if len(idle) > self._idle_len_max:
+            idle.popleft().transport.close()
+
+    def forget_idle(self, connection: Connection) -> None:
+        """Drops a connection that ended while it was idle."""
+        if connection.sink is None:
+            idle = self._idle.get(connection.replica_id)
+            if idle and connection in idle:
+                idle.remove(connection)
+
+    def connect(self, replica: Replica, waiter: Waiter) -> asyncio.Task[None]:
+        """Opens a connection; the waiter is told. Cancel the task to give up."""
+        return self._connects.start(self._connect(replica, waiter), name=f"connect {replica.name}")
+
+    async def _connect(self, replica: Replica, waiter: Waiter) -> None:
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                connection = await self._open(replica)
+        except (OSError, TimeoutError) as error:
+            waiter.connect_failed(ConnectError(f"{replica.name}: {error or 'timed out'}"))
+            return
+        waiter.connected(connection)
+
+    async def _open(self, replica: Replica) -> Connection:
+        address = replica.address
+        loop = asyncio.get_running_loop()
+        tls = self._tls if address.tls else None
+        name = (address.server_name or address.host) if address.tls else None
+        sock = _socket(address)
+        try:
+            await loop.sock_connect(sock, address.host if address.unix else (address.host, address.port))
+            _, connection = await loop.create_connection(
+                lambda: Connection(self, replica.id), sock=sock, ssl=tls, server_hostname=name
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    def sweep(self) -> None:
+        """Closes connections that were idle too long. Called every 250 ms."""
+        limit_ns = monotonic_ns() - self._idle_ns
+        for idle in self._idle.values():
+            while idle and idle[0].idle_since_ns < limit_ns:
+                idle.popleft().transport.close()
+
+    def forget(self, replica_id: int) -> None:
+        """The replica left the fleet: closes its idle connections."""
+        for connection in self._idle.pop(replica_id, ()):
+            connection.transport.close()
+
+    @property
+    def idle_len(self) -> int:
+        """Idle connections, all replicas together."""
+        return sum(map(len, self._idle.values()))
+
+    async def close(self) -> None:
+        """Gives up connects under way and closes idle connections."""
+        await self._connects.stop()
+        for replica_id in list(self._idle):
+            self.forget(replica_id)
+
+
+def _socket(address: Address) -> socket.socket:
+    if address.unix:
+        family = socket.AF_UNIX
+    else:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    if not address.unix:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole response: status and body, framing removed."""
+
+    status: int
+    body: bytes
+
+
+Done = Callable[[Response | ConnectError | UpstreamClosedError | UpstreamTimeoutError], None]
+
+
+class Fetch:
+    """One small request whose whole response is collected: probes, model lists.
+
+    Args:
+        pool: where the connection comes from and goes back to.
+        replica: whom to ask.
+        request: the request's bytes, head and body.
+        timeout_s: for everything, the connect included.
+        body_bytes_max: a longer body is an error.
+        done: called once, with the response or a typed error.
+    """
+
+    __slots__ = ("_body", "_body_bytes_max", "_connect", "_connection", "_done", "_pool", "_reader", "_replica", "_request", "_timer")
+
+    def __init__(
+        self, pool: Pool, replica: Replica, request: bytes, *, timeout_s: float, body_bytes_max: int, done: Done
+    ) -> None:
+        self._pool = pool
+        self._replica = replica
+        self._request = request
+        self._body_bytes_max = body_bytes_max
+        self._done: Done | None = done
+        self._body: list[bytes] = []
+        self._reader = ResponseReader()
+        self._connect: asyncio.Task[None] | None = None
+        self._connection = pool.acquire(replica.id)
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._timed_out)
+        if self._connection is None:
+            self._connect = pool.connect(replica, self)
+        else:
+            self._send(self._connection)
+
+    def cancel(self) -> None:
+        """Gives up; ``done`` is not called."""
+        self._done = None
+        self._end()
+
+    def connected(self, connection: Connection, /) -> None:
+        """Sends the request over a new connection."""
+        self._connect = None
+        self._connection = connection
+        self._send(connection)
+
+    def connect_failed(self, error: ConnectError, /) -> None:
+        """The replica is not reachable."""
+        self._connect = None
+        self._finish(error)
+
+    def _send(self, connection: Connection) -> None:
+        connection.sink = self
+        connection.transport.write(self._request)
+
+    def upstream_data(self, data: bytes, /) -> None:
+        """Collects the body."""
+        reader = self._reader
+        body = reader.feed(data)
+        if body:
+            self._body.append(body)
+        if reader.error is not None:
+            self._finish(UpstreamClosedError(f"{self._replica.name}: {reader.error}"))
+        elif reader.done:
+            self._succeed()
+        elif sum(map(len, self._body)) > self._body_bytes_max:
+            self._finish(UpstreamClosedError(f"{self._replica.name}: body over {self._body_bytes_max} bytes"))
+
+    def upstream_closed(self, error: Exception | None, /) -> None:
+        """Ends a close-delimited body, repeats on a stale connection, or fails."""
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.reused and not self._reader.status:
+            self._connect = self._pool.connect(self._replica, self)
+            return
+        self._reader.eof()
+        if self._reader.done:
+            self._succeed()
+        else:
+            self._finish(UpstreamClosedError(f"{self._replica.name}: {error or 'closed early'}"))
+
+    def _succeed(self) -> None:
+        connection = self._connection
+        if connection is not None and self._reader.reusable:
+            self._connection = None
+            self._pool.release(connection)
+        self._finish(Response(self._reader.status, b"".join(self._body)))
+
+    def _timed_out(self) -> None:
+        self._finish(UpstreamTimeoutError(f"{self._replica.name}: no answer in time"))
+
+    def _finish(self, result: Response | ConnectError | UpstreamClosedError | UpstreamTimeoutError) -> None:
+        done, self._done = self._done, None
+        self._end()
+        if done is not None:
+            done(result)
+
+    def _end(self) -> None:
+        self._timer.cancel()
+        connect, self._connect = self._connect, None
+        if connect is not None and not connect.done():
+            connect.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.discard()
