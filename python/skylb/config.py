@@ -1,60 +1,307 @@
 """Every setting, written once: default, bounds, description.
 
-Flags, environment names, the TOML file, ``skylb config show`` and the table in the README derive
-from these models. The environment is read here and nowhere else.
+Flags, environment names, the TOML file, ``skylb config show`` and the tables in the documentation
+derive from these models (`skylb.settings` does it). The environment is read in this module alone.
 """
 
+import os
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-Policy = Literal[
-    "prefix", "ring", "round_robin", "least_load", "two_choices", "bounded_ring", "cache_aware"
+from skylb.addresses import ListenAddress, ReplicaUrl, parse_listen, parse_replica
+
+ENVIRONMENT_PREFIX = "SKYLB_"
+INT_MAX = 2**31 - 1
+SECONDS_MAX = 1e9
+
+_KUBERNETES_LINK = re.compile(
+    r"SKYLB(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_[A-Z_]+)?)"
+)
+_SIZE = re.compile(r"([0-9]+) ?(|B|KiB|MiB|GiB)", re.ASCII)
+_SIZE_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def environment() -> dict[str, str]:
+    """The variables of this process that are ours.
+
+    Kubernetes sets variables such as ``SKYLB_PORT`` and ``SKYLB_SERVICE_HOST`` in every container
+    beside a Service of the name "skylb"; they are no settings and left out.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and not _KUBERNETES_LINK.fullmatch(name)
+    }
+
+
+class Expected(str):
+    """What a value must look like, for faults and help, where the type does not say it."""
+
+    __slots__ = ()
+
+
+def _size(value: object) -> object:
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        return int(match[1]) * _SIZE_UNITS[match[2]]
+    return value
+
+
+def _listen(value: object) -> object:
+    return parse_listen(value) if isinstance(value, str) else value
+
+
+def _replica(value: object) -> object:
+    return parse_replica(value) if isinstance(value, str) else value
+
+
+def _network(value: object) -> object:
+    return ip_network(value) if isinstance(value, str) else value
+
+
+def _file(value: object) -> object:
+    if isinstance(value, str):
+        value = Path(value)
+    if isinstance(value, Path) and not value.is_file():
+        raise ValueError("there is no such file")
+    return value
+
+
+Count = Annotated[int, Field(le=INT_MAX)]
+Seconds = Annotated[float, Field(le=SECONDS_MAX)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_size),
+    Field(le=1 << 50),
+    Expected("bytes: an integer, or one followed by KiB, MiB or GiB"),
 ]
+File = Annotated[Path, BeforeValidator(_file)]
+Listen = Annotated[ListenAddress, BeforeValidator(_listen), PlainSerializer(str)]
+Url = Annotated[ReplicaUrl, BeforeValidator(_replica), PlainSerializer(str)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+
+LISTEN = Expected("HOST:PORT, [IPV6]:PORT or unix:PATH")
+URL = Expected("http://HOST:PORT, https://HOST:PORT or unix:PATH")
+FILE = Expected("the path of a file")
+
+Policy = Literal["prefix", "ring", "round_robin", "least_load", "two_choices", "bounded_ring", "cache_aware"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-class EngineSettings(BaseModel):
+class Group(BaseModel):
+    """Settings that belong together: frozen, and without room for unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+class EngineSettings(Group):
     """Constants of the decision engine; handed to Rust as JSON, all fields required there."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     policy: Annotated[Policy, Field(description="how a replica is chosen")] = "prefix"
     push: Annotated[
         Literal["blind", "outstanding", "pending"],
         Field(description="when a request may be pushed: at once, below outstanding_max, or selectively"),
     ] = "pending"
-    outstanding_max: Annotated[int, Field(ge=1, description="requests in flight per replica under push=outstanding")] = 32
+    outstanding_max: Annotated[
+        Count, Field(ge=1, description="requests in flight per replica under push=outstanding")
+    ] = 32
     allowance: Annotated[
         Literal["one", "knee"],
         Field(description="pending requests allowed per replica: always one (the paper), or learned"),
     ] = "knee"
-    blind_outstanding_max: Annotated[int, Field(ge=1, description="requests in flight on a replica whose metrics cannot be read")] = 16
-    in_flight_max: Annotated[int, Field(ge=1, description="hard cap of requests in flight per replica")] = 1024
-    hold_timeout_s: Annotated[float, Field(gt=0, description="longest wait in the hold")] = 30.0
-    hold_len_max: Annotated[int, Field(ge=0, description="requests held at most")] = 10_000
-    hold_window: Annotated[int, Field(ge=1, description="oldest held requests that are matched with room; 1 is strict FCFS")] = 1
-    match_threshold: Annotated[float, Field(ge=0, le=1, description="share of a prompt that must match before the owner is preferred")] = 0.5
-    block_bytes: Annotated[int, Field(ge=16, le=4096, description="prompt bytes per hashed block")] = 64
-    prompt_blocks_max: Annotated[int, Field(ge=1, description="blocks hashed per prompt at most")] = 32_768
-    tree_bytes_max: Annotated[int, Field(ge=1 << 20, description="memory of the prefix tree")] = 256 << 20
-    replica_kv_tokens: Annotated[int, Field(ge=1, description="KV capacity assumed until a replica tells its own")] = 1_000_000
+    blind_outstanding_max: Annotated[
+        Count, Field(ge=1, description="requests in flight on a replica whose metrics cannot be read")
+    ] = 16
+    in_flight_max: Annotated[Count, Field(ge=1, description="hard cap of requests in flight per replica")] = (
+        1024
+    )
+    hold_timeout_s: Annotated[Seconds, Field(gt=0, description="longest wait in the hold")] = 30.0
+    hold_len_max: Annotated[Count, Field(ge=0, description="requests held at most")] = 10_000
+    hold_window: Annotated[
+        Count, Field(ge=1, description="oldest held requests that are matched with room; 1 is strict FCFS")
+    ] = 1
+    match_threshold: Annotated[
+        float,
+        Field(ge=0, le=1, description="share of a prompt that must match before the owner is preferred"),
+    ] = 0.5
+    block_bytes: Annotated[Count, Field(ge=16, le=4096, description="prompt bytes per hashed block")] = 64
+    prompt_blocks_max: Annotated[Count, Field(ge=1, description="blocks hashed per prompt at most")] = 32_768
+    tree_bytes_max: Annotated[Bytes, Field(ge=1 << 20, description="memory of the prefix tree")] = 256 << 20
+    replica_kv_tokens: Annotated[
+        Count, Field(ge=1, description="KV capacity assumed until a replica tells its own")
+    ] = 1_000_000
     bytes_per_token: Annotated[float, Field(gt=0, description="ratio assumed until learned from usage")] = 4.0
-    output_tokens: Annotated[int, Field(ge=1, description="answer length assumed until learned")] = 256
-    probe_interval_s: Annotated[float, Field(gt=0, description="time between probes while the gate decides")] = 0.1
-    probe_idle_interval_s: Annotated[float, Field(gt=0, description="time between probes while it does not")] = 1.0
-    probe_stale_s: Annotated[float, Field(gt=0, description="age at which a snapshot no longer counts: the replica is blind")] = 3.0
-    attempts_max: Annotated[int, Field(ge=1, le=5, description="replicas tried per request")] = 2
-    retry_ratio: Annotated[float, Field(ge=0, le=1, description="retries allowed as a share of requests")] = 0.2
+    output_tokens: Annotated[Count, Field(ge=1, description="answer length assumed until learned")] = 256
+    probe_interval_s: Annotated[
+        Seconds, Field(gt=0, description="time between probes while the gate decides")
+    ] = 0.1
+    probe_idle_interval_s: Annotated[
+        Seconds, Field(gt=0, description="time between probes while it does not")
+    ] = 1.0
+    probe_stale_s: Annotated[
+        Seconds, Field(gt=0, description="age at which a snapshot no longer counts: the replica is blind")
+    ] = 3.0
+    attempts_max: Annotated[Count, Field(ge=1, le=5, description="replicas tried per request")] = 2
+    retry_ratio: Annotated[float, Field(ge=0, le=1, description="retries allowed as a share of requests")] = (
+        0.2
+    )
     retry_per_s: Annotated[float, Field(ge=0, description="retries always allowed per second")] = 10.0
-    eject_failures: Annotated[int, Field(ge=1, description="consecutive failures that eject a replica")] = 5
-    eject_s: Annotated[float, Field(gt=0, description="first ejection; doubles while it keeps failing")] = 1.0
-    eject_max_s: Annotated[float, Field(gt=0, description="longest ejection")] = 30.0
-    eject_ratio_max: Annotated[float, Field(ge=0, le=1, description="share of a pool that may be ejected")] = 0.5
-    ramp_s: Annotated[float, Field(ge=0, description="linear ramp of a replica that came back")] = 10.0
-    retry_after_s: Annotated[int, Field(ge=1, description="Retry-After of refusals")] = 1
-    ring_vnodes: Annotated[int, Field(ge=1, le=4096, description="virtual nodes per replica")] = 256
-    ring_load_factor: Annotated[float, Field(gt=1, description="bounded_ring: load over the mean at which the walk goes on")] = 1.25
-    cache_aware_threshold: Annotated[float, Field(ge=0, le=1, description="cache_aware: match share that binds")] = 0.3
-    cache_aware_abs: Annotated[int, Field(ge=0, description="cache_aware: load difference that spills")] = 64
+    eject_failures: Annotated[Count, Field(ge=1, description="consecutive failures that eject a replica")] = 5
+    eject_s: Annotated[Seconds, Field(gt=0, description="first ejection; doubles while it keeps failing")] = (
+        1.0
+    )
+    eject_max_s: Annotated[Seconds, Field(gt=0, description="longest ejection")] = 30.0
+    eject_ratio_max: Annotated[
+        float, Field(ge=0, le=1, description="share of a pool that may be ejected")
+    ] = 0.5
+    ramp_s: Annotated[Seconds, Field(ge=0, description="linear ramp of a replica that came back")] = 10.0
+    retry_after_s: Annotated[Count, Field(ge=1, description="Retry-After of refusals")] = 1
+    ring_vnodes: Annotated[Count, Field(ge=1, le=4096, description="virtual nodes per replica")] = 256
+    ring_load_factor: Annotated[
+        float, Field(gt=1, description="bounded_ring: load over the mean at which the walk goes on")
+    ] = 1.25
+    cache_aware_threshold: Annotated[
+        float, Field(ge=0, le=1, description="cache_aware: match share that binds")
+    ] = 0.3
+    cache_aware_abs: Annotated[Count, Field(ge=0, description="cache_aware: load difference that spills")] = (
+        64
+    )
     cache_aware_rel: Annotated[float, Field(ge=1, description="cache_aware: load ratio that spills")] = 1.5
-    response_ids_max: Annotated[int, Field(ge=1, description="ids of /v1/responses remembered")] = 65_536
+    response_ids_max: Annotated[Count, Field(ge=1, description="ids of /v1/responses remembered")] = 65_536
+
+
+class TimeoutSettings(Group):
+    """How long the data plane waits in each phase of a request."""
+
+    head_s: Annotated[
+        Seconds, Field(gt=0, description="a client's request head, its TLS handshake included")
+    ] = 10.0
+    body_s: Annotated[Seconds, Field(gt=0, description="a client's request body")] = 60.0
+    body_bytes_per_s_min: Annotated[
+        Count,
+        Field(ge=0, description="slowest average at which a request body may arrive, after its first 5 s"),
+    ] = 1024
+    connect_s: Annotated[
+        Seconds,
+        Field(
+            gt=0, description="TCP and TLS handshake with a replica; above 1 s, the first SYN retransmission"
+        ),
+    ] = 1.5
+    first_byte_s: Annotated[
+        Seconds, Field(gt=0, description="from the push to the first byte of the body")
+    ] = 600.0
+    stream_idle_s: Annotated[
+        Seconds, Field(gt=0, description="silence of a stream after its first body byte; for SSE only")
+    ] = 60.0
+    write_stall_s: Annotated[
+        Seconds, Field(gt=0, description="a client that takes nothing of what is sent")
+    ] = 60.0
+    client_idle_s: Annotated[
+        Seconds, Field(gt=0, description="an idle keep-alive connection of a client")
+    ] = 75.0
+    upstream_idle_s: Annotated[
+        Seconds, Field(gt=0, description="an idle connection to a replica; vLLM closes its own after 5 s")
+    ] = 4.0
+    probe_s: Annotated[Seconds, Field(gt=0, description="one probe of a replica, the connect included")] = 2.0
+
+
+class DiscoverySettings(Group):
+    """How often the fleet and its models are looked at again."""
+
+    file_s: Annotated[Seconds, Field(gt=0, description="between looks at replicas_file")] = 1.0
+    dns_s: Annotated[Seconds, Field(gt=0, description="between resolutions of names")] = 5.0
+    models_s: Annotated[Seconds, Field(gt=0, description="between readings of a replica's /v1/models")] = 10.0
+
+
+class Settings(Group):
+    """Everything ``skylb serve`` can be told."""
+
+    listen: Annotated[
+        tuple[Listen, ...], LISTEN, Field(min_length=1, max_length=64, description="where clients connect")
+    ] = (ListenAddress("127.0.0.1", 8080),)
+    admin: Annotated[
+        Listen, LISTEN, Field(description="health, metrics, state and verbs; keep it off the public network")
+    ] = ListenAddress("127.0.0.1", 8081)
+    admin_token_file: Annotated[
+        File | None,
+        FILE,
+        Field(description="bearer token for verbs and /state; without it they answer on loopback only"),
+    ] = None
+    replica: Annotated[
+        tuple[Url, ...],
+        URL,
+        Field(max_length=4096, description="a replica; names are resolved again and again"),
+    ] = ()
+    replicas_file: Annotated[
+        File | None, FILE, Field(description="replicas, one URL a line; read again when it changes")
+    ] = None
+    replicas_dns: Annotated[
+        tuple[Url, ...],
+        URL,
+        Field(max_length=64, description="a URL whose name stands for one replica per address"),
+    ] = ()
+    replica_key_file: Annotated[
+        File | None, FILE, Field(description="key sent to replicas instead of the client's Authorization")
+    ] = None
+    replica_ca: Annotated[
+        File | None,
+        FILE,
+        Field(description="certificates that https replicas are verified with, else the system's"),
+    ] = None
+    tls_cert: Annotated[
+        File | None, FILE, Field(description="certificate chain of the client listeners (PEM)")
+    ] = None
+    tls_key: Annotated[File | None, FILE, Field(description="its private key (PEM)")] = None
+    tls_client_ca: Annotated[
+        File | None, FILE, Field(description="clients must show a certificate signed by one of these (PEM)")
+    ] = None
+    trusted_proxies: Annotated[
+        tuple[Network, ...],
+        Expected("an IP address or network (10.0.0.0/8)"),
+        Field(max_length=1024, description="clients whose X-Forwarded-For and -Proto are believed"),
+    ] = ()
+    cors_origin: Annotated[
+        str | None,
+        Expected("* or scheme://host[:port]"),
+        Field(
+            pattern=r"^(\*|https?://[A-Za-z0-9.:\[\]-]+)$", description="origin that may call from a browser"
+        ),
+    ] = None
+    key_header: Annotated[
+        str | None,
+        Expected("the name of a header"),
+        Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", description="header whose value is the ring's key"),
+    ] = None
+    body_bytes_max: Annotated[Bytes, Field(ge=1, description="one request body")] = 16 << 20
+    buffer_bytes_max: Annotated[Bytes, Field(ge=1, description="all request bodies in memory together")] = (
+        1 << 30
+    )
+    connections_max: Annotated[Count, Field(ge=1, description="client connections at once")] = 16_384
+    upstream_idle_max: Annotated[Count, Field(ge=0, description="idle connections kept per replica")] = 256
+    drain_timeout_s: Annotated[
+        Seconds, Field(ge=0, description="time for requests under way after SIGTERM; a second signal ends it")
+    ] = 30.0
+    seed: Annotated[
+        int | None,
+        Expected("an integer from 0 to 18446744073709551615"),
+        Field(ge=0, lt=1 << 64, description="seed of the engine's random choices, else drawn at start"),
+    ] = None
+    log_level: Annotated[LogLevel, Field(description="least severe message that is logged")] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], Field(description="form of messages and of the access log")
+    ] = "text"
+    access_log: Annotated[
+        str,
+        Expected("stderr, off, or the path of a file"),
+        Field(min_length=1, description="where the line per request goes: stderr, off, or a file"),
+    ] = "stderr"
+    timeout: TimeoutSettings = TimeoutSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
+    engine: EngineSettings = EngineSettings()
+
+
+TOP_LEVEL = frozenset({("engine", "policy"), ("engine", "hold_timeout_s"), ("engine", "hold_len_max")})
+"""Settings of a group that are written without the group's name, because everybody needs them."""

@@ -1,0 +1,144 @@
+"""How sockets and replicas are written: parsed once, printed back the same way."""
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Literal
+from urllib.parse import urlsplit
+
+UNIX_PATH_BYTES_MAX = 107
+"""``sun_path`` of unix(7): 108 bytes, the closing NUL included."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where a listening socket binds: ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``.
+
+    ``host`` is the socket's path for ``unix``; ``port`` is 0 then, and 0 for "any free port".
+    """
+
+    host: str
+    port: int
+    unix: bool = False
+
+    def __str__(self) -> str:
+        """The form it is configured in."""
+        if self.unix:
+            return f"unix:{self.host}"
+        return f"{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.unix or self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it binds every address of the machine."""
+        return self.host in {"0.0.0.0", "::"} and not self.unix  # noqa: S104 - compared, not bound
+
+    def collides(self, other: "ListenAddress") -> bool:
+        """Whether both cannot be bound at once."""
+        if self.unix or other.unix:
+            return self.unix and other.unix and self.host == other.host
+        if self.port != other.port or self.port == 0:
+            return False
+        return self.host == other.host or self.is_wildcard or other.is_wildcard
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaUrl:
+    """Where a replica answers, as configured: nothing is resolved yet.
+
+    ``host`` is the socket's path for ``unix``; ``port`` is 0 then.
+    """
+
+    scheme: Literal["http", "https", "unix"]
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """The canonical form, also the replica's name in logs, metrics and ``/state``."""
+        if self.scheme == "unix":
+            return f"unix:{self.host}"
+        return f"{self.scheme}://{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """Value of ``Host`` (RFC 9110, section 7.2)."""
+        return "localhost" if self.scheme == "unix" else f"{_bracketed(self.host)}:{self.port}"
+
+
+def parse_listen(text: str) -> ListenAddress:
+    """Reads ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``.
+
+    Raises:
+        ValueError: says what is wrong with ``text``.
+    """
+    if text.startswith("unix:"):
+        return ListenAddress(_unix_path(text), 0, unix=True)
+    host, colon, digits = text.rpartition(":")
+    if not colon or not host:
+        raise ValueError("the port or the host is missing")
+    return ListenAddress(_host(host), _port(digits, least=0))
+
+
+def parse_replica(text: str) -> ReplicaUrl:
+    """Reads ``http://HOST[:PORT]``, ``https://HOST[:PORT]`` or ``unix:PATH``.
+
+    Raises:
+        ValueError: says what is wrong with ``text``.
+    """
+    if text.startswith("unix:"):
+        return ReplicaUrl("unix", _unix_path(text), 0)
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("the scheme is neither http nor https")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError("a path, query or fragment does not belong here: SkyLB adds the request's own")
+    if "@" in parts.netloc:
+        raise ValueError("credentials do not belong here: use replica_key_file")
+    host, _, digits = parts.netloc.rpartition(":")
+    if not host or parts.netloc.endswith("]"):
+        host, digits = parts.netloc, "443" if parts.scheme == "https" else "80"
+    return ReplicaUrl("https" if parts.scheme == "https" else "http", _host(host), _port(digits, least=1))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _unix_path(text: str) -> str:
+    path = text.removeprefix("unix:")
+    if not path or "\0" in path:
+        raise ValueError("the path of the socket is missing or holds a NUL")
+    if len(path.encode()) > UNIX_PATH_BYTES_MAX:
+        raise ValueError(f"the path of the socket is longer than {UNIX_PATH_BYTES_MAX} bytes")
+    return path
+
+
+def _host(text: str) -> str:
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return str(IPv6Address(text[1:-1]))
+        except ValueError:
+            raise ValueError("no IPv6 address between the brackets") from None
+    if ":" in text:
+        raise ValueError("an IPv6 address needs brackets")
+    if not text or not all(part and _is_label(part) for part in text.removesuffix(".").split(".")):
+        raise ValueError("the host is not a name or an address")
+    return text.lower()
+
+
+def _is_label(text: str) -> bool:
+    return len(text) <= 63 and text.isascii() and text.replace("-", "a").replace("_", "a").isalnum()
+
+
+def _port(digits: str, *, least: int) -> int:
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and least <= int(digits) <= 65535):
+        raise ValueError(f"the port is not a number from {least} to 65535")
+    return int(digits)
