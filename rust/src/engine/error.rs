@@ -1,1 +1,65 @@
 //! Typed refusals: status, code, message, parameter.
+
+use std::fmt;
+
+/// A refusal that the client caused; it becomes an OpenAI- or Anthropic-shaped answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestError {
+    /// HTTP status, 400..=505.
+    pub status: u16,
+    /// A stable word for programs (`unknown_model`).
+    pub code: &'static str,
+    /// A sentence for people. Never quotes a prompt, key or salt.
+    pub message: String,
+    /// The field at fault, where there is one.
+    pub param: Option<String>,
+    /// The connection must be closed after the answer: framing is lost, or a body would have to be
+    /// read that nobody wants.
+    pub close: bool,
+    /// Value of `Allow` for a 405.
+    pub allow: Option<&'static str>,
+}
+
+impl RequestError {
+    /// A refusal after which the connection may stay open.
+    #[must_use]
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            param: None,
+            close: false,
+            allow: None,
+        }
+    }
+
+    /// Names the field at fault.
+    #[must_use]
+    pub fn param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// The connection must be closed after the answer.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// The methods a 405 names.
+    #[must_use]
+    pub fn allowing(mut self, allow: &'static str) -> Self {
+        self.allow = Some(allow);
+        self
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.status, self.code, self.message)
+    }
+}
+
+impl std::error::Error for RequestError {}
