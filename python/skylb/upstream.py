@@ -199,11 +199,8 @@ class Pool:
 
 
 def _socket(address: Address) -> socket.socket:
-    if address.unix:
-        family = socket.AF_UNIX
-    else:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    inet = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(socket.AF_UNIX if address.unix else inet, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     if not address.unix:
@@ -234,10 +231,28 @@ class Fetch:
         done: called once, with the response or a typed error.
     """
 
-    __slots__ = ("_body", "_body_bytes_max", "_connect", "_connection", "_done", "_pool", "_reader", "_replica", "_request", "_timer")
+    __slots__ = (
+        "_body",
+        "_body_bytes_max",
+        "_connect",
+        "_connection",
+        "_done",
+        "_pool",
+        "_reader",
+        "_replica",
+        "_request",
+        "_timer",
+    )
 
     def __init__(
-        self, pool: Pool, replica: Replica, request: bytes, *, timeout_s: float, body_bytes_max: int, done: Done
+        self,
+        pool: Pool,
+        replica: Replica,
+        request: bytes,
+        *,
+        timeout_s: float,
+        body_bytes_max: int,
+        done: Done,
     ) -> None:
         self._pool = pool
         self._replica = replica

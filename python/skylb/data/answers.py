@@ -1,0 +1,96 @@
+"""Responses that the balancer writes itself: refusals, `/v1/models`, `/health`."""
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+
+import orjson
+
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+_ANTHROPIC_TYPES = _OPENAI_TYPES | {413: "request_too_large", 503: "overloaded_error"}
+
+Headers = tuple[tuple[str, str], ...]
+
+
+def error_body(
+    status: int, code: str, message: str, *, param: str | None = None, anthropic: bool = False
+) -> bytes:
+    """An error in the shape of the API that was asked.
+
+    Args:
+        status: HTTP status; decides ``type``.
+        code: stable word for programs.
+        message: one sentence for people.
+        param: the field at fault.
+        anthropic: Anthropic's shape instead of OpenAI's.
+    """
+    types = _ANTHROPIC_TYPES if anthropic else _OPENAI_TYPES
+    server = "api_error" if anthropic else "server_error"
+    kind = types.get(status) or ("invalid_request_error" if status < 500 else server)
+    if anthropic:
+        return orjson.dumps({"type": "error", "error": {"type": kind, "message": message, "code": code}})
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def models_body(models: list[tuple[str, int | None]]) -> bytes:
+    """The answer to ``GET /v1/models``."""
+    return orjson.dumps({"object": "list", "data": [_model(name, length) for name, length in models]})
+
+
+def model_body(name: str, models: list[tuple[str, int | None]]) -> bytes | None:
+    """The answer to ``GET /v1/models/{name}``, ``None`` for a model nobody serves."""
+    for known, length in models:
+        if known == name:
+            return orjson.dumps(_model(known, length))
+    return None
+
+
+def _model(name: str, length: int | None) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "skylb", "max_model_len": length}
+
+
+def response(  # the parts of one response, by keyword at every call
+    *,
+    status: int,
+    body: bytes,
+    request_id: str,
+    close: bool,
+    is_head: bool = False,
+    retry_after_s: int | None = None,
+    headers: Headers = (),
+) -> bytes:
+    """A whole response of our own, ``application/json`` where it has a body."""
+    lines = [
+        f"HTTP/1.1 {status} {REASONS.get(status, 'Error')}",
+        f"Date: {formatdate(time.time(), usegmt=True)}",
+        f"X-Request-Id: {request_id}",
+        f"Connection: {'close' if close else 'keep-alive'}",
+    ]
+    if status != 204:
+        lines.append(f"Content-Length: {len(body)}")
+    if body:
+        lines.append("Content-Type: application/json")
+    if retry_after_s is not None:
+        lines.append(f"Retry-After: {retry_after_s}")
+    lines.extend(f"{name}: {value}" for name, value in headers)
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return head if is_head else head + body
+
+
+def preflight(origin: str | None) -> Headers:
+    """What a browser's preflight wants to know (Fetch standard, CORS protocol)."""
+    return (
+        ("Access-Control-Allow-Origin", origin or "null"),
+        ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
+        ("Access-Control-Allow-Headers", "*"),
+        ("Access-Control-Max-Age", "600"),
+    )

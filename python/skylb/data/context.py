@@ -1,0 +1,93 @@
+"""What every request of the data plane shares: wired once by the composition root."""
+
+import ipaddress
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from skylb._core import HeadParser, Recorder
+from skylb.config import TimeoutSettings
+from skylb.router import Router
+from skylb.upstream import Pool
+
+PIPELINE_BYTES_MAX = 16 << 10
+"""Bytes kept behind a request under way; more closes the connection."""
+
+WRITE_HIGH_WATER_BYTES = 32 << 10
+"""Bytes that wait for a slow client before the replica's socket is no longer read."""
+
+SWEEP_S = 0.25
+"""One sweep over all deadlines instead of a timer per request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the data plane: the time each phase may take (seconds), and sizes."""
+
+    timeouts: TimeoutSettings
+    body_bytes_max: int
+    connections_max: int
+    retry_after_s: int
+
+
+class Budget:
+    """Bytes of request bodies kept in memory, all connections together.
+
+    A body is charged from its first byte until the first body byte of its response: until then
+    it may have to be sent again.
+    """
+
+    __slots__ = ("bytes", "bytes_max")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+
+    def take(self, count: int) -> bool:
+        """Charges ``count`` bytes; ``False`` when the budget would be passed."""
+        if self.bytes + count > self.bytes_max:
+            return False
+        self.bytes += count
+        return True
+
+    def give(self, count: int) -> None:
+        """Returns what was charged."""
+        self.bytes -= count
+
+
+class RequestIds:
+    """Ids for requests that bring none: a random prefix per process and a counter."""
+
+    __slots__ = ("_count", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix = f"{random.SystemRandom().getrandbits(64):016x}-"
+        self._count = count(1)
+
+    def make(self) -> str:
+        """A new id, 18 characters or more of ``[0-9a-f-]``."""
+        return f"{self._prefix}{next(self._count):x}"
+
+
+@dataclass(slots=True)
+class Context:
+    """The shared parts of the data plane."""
+
+    router: Router
+    pool: Pool
+    recorder: Recorder
+    parser: HeadParser
+    budget: Budget
+    limits: Limits
+    trusted_proxies: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
+    cors_origin: str | None = None
+    draining: bool = False
+    ids: RequestIds = field(default_factory=RequestIds)
+
+    def trusts(self, peer: str) -> bool:
+        """Whether forwarding headers from this address are believed."""
+        if not self.trusted_proxies or not peer:
+            return False
+        address = ipaddress.ip_address(peer.partition("%")[0])
+        return any(address in network for network in self.trusted_proxies)

@@ -1,0 +1,461 @@
+"""One request, from accept to complete; reads top to bottom.
+
+accept -> parse -> submit -> (hold) -> push -> connect -> send -> first_byte -> relay -> complete
+
+Failures leave through `Exchange.fail`, which knows the phase, the failure, and whether response
+bytes are out. `Exchange.complete` runs exactly once.
+"""
+
+import asyncio
+from enum import IntEnum
+from typing import Protocol
+
+from skylb import _core
+from skylb._core import Digest, Head, Push, Reject, Relay, RequestError
+from skylb.clock import monotonic_ns
+from skylb.data import answers
+from skylb.data.context import Context
+from skylb.data.relay import Response
+from skylb.errors import ConnectError
+from skylb.types import Replica
+from skylb.upstream import Connection
+
+SMALL_BODY_BYTES = 64 << 10
+"""Up to here head and body are joined into one write; a larger body is sent as it is."""
+
+CLIENT_CLOSED_REQUEST = 499
+"""Status in log and metrics for a client that left (nginx's convention); never sent."""
+
+FAILURES = {
+    _core.FAILURE_CONNECT: ("connect", "upstream_connect", "the replica could not be reached"),
+    _core.FAILURE_RESET: ("reset", "upstream_reset", "the replica closed before its answer was complete"),
+    _core.FAILURE_TIMEOUT: ("timeout", "upstream_timeout", "the replica stopped answering"),
+    _core.FAILURE_FULL: ("full", "upstream_full", "the replica's queue is full"),
+    _core.FAILURE_STATUS: ("status", "upstream_error", "the replica failed"),
+    _core.FAILURE_BAD_RESPONSE: (
+        "bad_response",
+        "upstream_bad_response",
+        "the replica's answer was malformed",
+    ),
+}
+"""Failure -> outcome of the attempt in metrics, code and message for an answer cut short."""
+
+
+class Phase(IntEnum):
+    """Where a request is."""
+
+    SUBMIT = 0
+    HOLD = 1
+    CONNECT = 2
+    WAIT = 3
+    RELAY = 4
+    ENDED = 5
+
+
+class Client(Protocol):
+    """The client's connection, as a request needs it."""
+
+    transport: asyncio.Transport
+    peer: str
+    scheme: str
+    trusted: bool
+    paused_ns: int
+
+    def finished(self, *, close: bool, now_ns: int) -> None:
+        """The exchange is over; the connection may take the next request."""
+
+    def abort(self) -> None:
+        """Cuts the connection."""
+
+
+class Exchange:
+    """One request and its response.
+
+    Args:
+        context: shared parts of the data plane.
+        client: where the request came from.
+        head: its head.
+        body: its whole body, framing removed; charged to the budget already.
+        start_ns: when the head was complete.
+    """
+
+    __slots__ = (
+        "attempts",
+        "body",
+        "bytes_in",
+        "charged",
+        "client",
+        "connecting",
+        "context",
+        "digest",
+        "first_byte_ns",
+        "head",
+        "held_ns",
+        "id",
+        "match_blocks",
+        "phase",
+        "phase_ns",
+        "replica",
+        "request_id",
+        "response",
+        "start_ns",
+        "withheld",
+    )
+
+    def __init__(self, context: Context, client: Client, head: Head, body: bytes, start_ns: int) -> None:
+        self.context = context
+        self.client = client
+        self.head = head
+        self.body = body
+        self.bytes_in = self.charged = len(body)
+        self.start_ns = self.phase_ns = start_ns
+        self.request_id = head.request_id or context.ids.make()
+        self.phase = Phase.SUBMIT
+        self.id = 0
+        """The engine's id; 0 while the engine does not know the request (any more)."""
+        self.digest: Digest | None = None
+        self.replica: Replica | None = None
+        self.attempts = 0
+        self.match_blocks = 0
+        self.held_ns = 0
+        self.first_byte_ns = 0
+        self.connecting: asyncio.Task[None] | None = None
+        self.response: Response | None = None
+        self.withheld: Response | None = None
+        """An error response kept back until it is known whether another replica may answer."""
+
+    # ---------------------------------------------------------------------- submit
+
+    def start(self) -> None:
+        """Answers local routes, places everything else."""
+        head = self.head
+        if head.route <= _core.ROUTE_MODELS or head.is_options:
+            self.answer_locally()
+            return
+        try:
+            self.context.router.submit(self, head, self.body, self.start_ns)
+        except RequestError as error:
+            self.answer_error(error.status, error.code, error.message, param=error.param)
+
+    def submitted(self, request_id: int, digest: Digest, /) -> None:
+        """The engine has read the body and knows the request."""
+        self.id = request_id
+        self.digest = digest
+
+    def held(self) -> None:
+        """No replica has room: wait."""
+        self.drop_withheld()
+        self.phase = Phase.HOLD
+        self.phase_ns = monotonic_ns()
+
+    # ------------------------------------------------------------- push and connect
+
+    def pushed(self, push: Push, replica: Replica, /) -> None:
+        """A replica was chosen: take a connection that waits, or make one."""
+        self.drop_withheld()
+        if self.phase is Phase.HOLD:
+            self.leave_hold()
+        self.replica = replica
+        self.attempts = push.attempt
+        self.match_blocks = push.match_blocks
+        connection = self.context.pool.acquire(replica.id)
+        if connection is None:
+            self.connect(replica)
+        else:
+            self.send(connection, replica)
+
+    def leave_hold(self) -> None:
+        """Adds up the time in the hold."""
+        now_ns = monotonic_ns()
+        self.held_ns += now_ns - self.phase_ns
+        self.phase_ns = now_ns
+
+    def connect(self, replica: Replica) -> None:
+        """Opens a connection; ``connected`` or ``connect_failed`` follows."""
+        self.phase = Phase.CONNECT
+        self.connecting = self.context.pool.connect(replica, self)
+
+    def connected(self, connection: Connection, /) -> None:
+        """The new connection is up."""
+        self.connecting = None
+        if self.phase is Phase.CONNECT and self.replica is not None:
+            self.send(connection, self.replica)
+        else:
+            connection.discard()  # the client left while the handshake's last step ran
+
+    def connect_failed(self, error: ConnectError, /) -> None:
+        """The replica could not be reached; nothing was sent."""
+        del error  # its text names an address of ours; metrics and log carry the outcome
+        self.connecting = None
+        if self.phase is Phase.CONNECT:
+            self.fail(_core.FAILURE_CONNECT, sent=False)
+
+    # ------------------------------------------------------------------------- send
+
+    def send(self, connection: Connection, replica: Replica) -> None:
+        """Writes the request: the head built anew, the body as it came."""
+        head, body, client = self.head, self.body, self.client
+        upstream_head = head.upstream(
+            replica.authority,
+            self.request_id,
+            client.peer,
+            client.scheme,
+            client.trusted,
+            replica.authorization,
+            len(body) if body or head.method == "POST" else -1,
+        )
+        self.phase = Phase.WAIT
+        keep_alive = head.keep_alive and not self.context.draining
+        relay = Relay(head.http11, keep_alive, head.is_head, self.request_id, head.anthropic)
+        self.response = Response(self, connection, relay, client.transport.write, client.paused_ns != 0)
+        if len(body) <= SMALL_BODY_BYTES:
+            connection.transport.write(upstream_head + body)
+        else:
+            connection.transport.write(upstream_head)
+            connection.transport.write(body)
+
+    # --------------------------------------------------------- first byte and relay
+
+    def first_byte(self, response: Response, /) -> bool:
+        """The first body byte is here; a replica's own failure may still be tried elsewhere."""
+        relay = response.relay
+        if relay.status >= 500 and relay.status != 501:
+            self.withheld = response
+            self.fail(_core.FAILURE_FULL if relay.status == 503 else _core.FAILURE_STATUS, sent=True)
+            return False
+        now_ns = monotonic_ns()
+        self.phase = Phase.RELAY
+        self.phase_ns = self.first_byte_ns = now_ns
+        self.release_body()
+        self.context.router.first_byte(self.id, relay, now_ns)
+        return True
+
+    def release_body(self) -> None:
+        """From here on the request is not sent again."""
+        self.context.budget.give(self.charged)
+        self.charged = 0
+        self.body = b""
+
+    def relayed(self, response: Response, /) -> None:
+        """The response is complete: the upstream connection may serve the next request."""
+        self.response = None
+        relay, connection = response.relay, response.connection
+        response.resume()
+        if relay.reusable:
+            self.context.pool.release(connection)
+        else:
+            connection.discard()
+        if self.id:
+            self.context.recorder.attempt("ok")
+        code = None if relay.status < 500 else "upstream_error"
+        self.complete(_core.OUTCOME_OK, relay.status, code, relay=relay, close=relay.close_client)
+
+    def broken(self, response: Response, /, *, malformed: bool) -> None:
+        """The replica closed early or spoke nonsense."""
+        stale = not malformed and response.connection.reused and not response.relay.started
+        response.discard()
+        if stale and self.replica is not None and self.phase is Phase.WAIT:
+            self.response = None
+            self.context.recorder.attempt("stale")  # closed before it saw the request: no attempt, no failure
+            self.connect(self.replica)
+        else:
+            self.fail(_core.FAILURE_BAD_RESPONSE if malformed else _core.FAILURE_RESET, sent=True)
+
+    # --------------------------------------------------------------------- failures
+
+    def fail(self, failure: int, *, sent: bool) -> None:
+        """The attempt failed: try elsewhere, or, with response bytes out, end the response."""
+        outcome, code, message = FAILURES[failure]
+        if self.id:
+            self.context.recorder.attempt(outcome)
+        response, self.response = self.response, None
+        if response is not None and response is not self.withheld:
+            response.discard()
+        if self.phase is not Phase.RELAY:
+            self.phase = Phase.SUBMIT
+            self.phase_ns = monotonic_ns()
+            self.context.router.retry(self.id, failure, sent=sent, now_ns=self.phase_ns)
+        elif response is not None:
+            self.cut(response.relay, code, message)
+
+    def cut(self, relay: Relay, code: str, message: str) -> None:
+        """One in-band error event for a stream; anything else is cut, never made to look whole."""
+        event = relay.cut(message, code)
+        if event:
+            self.client.transport.write(event)
+        else:
+            self.client.abort()
+        self.complete(_core.OUTCOME_REPLICA_FAILED, relay.status, code, relay=relay, close=True)
+
+    def rejected(self, reject: Reject, /) -> None:
+        """The engine gives up: pass on the replica's own error where there is one, else ours."""
+        self.id = 0
+        response, self.withheld = self.withheld, None
+        if response is not None and response.relay.status != 503:
+            self.response = response
+            self.phase = Phase.RELAY
+            self.first_byte_ns = self.phase_ns
+            response.proceed()
+            return
+        if response is not None:
+            response.discard()
+        self.answer_error(reject.status, reject.code, reject.message, retry_after_s=reject.retry_after_s)
+
+    def expired(self) -> None:
+        """The hold's deadline passed."""
+        self.id = 0
+        self.leave_hold()
+        retry_after_s = self.context.limits.retry_after_s
+        self.answer_error(503, "hold_timeout", "no replica had room in time", retry_after_s=retry_after_s)
+
+    def drop_withheld(self) -> None:
+        """Another replica will answer: the error response is not needed."""
+        response, self.withheld = self.withheld, None
+        if response is not None:
+            response.discard()
+
+    # ------------------------------------------------------------------ own answers
+
+    def answer_locally(self) -> None:
+        """``/health``, ``/v1/models``, and OPTIONS."""
+        context = self.context
+        if self.head.is_options:
+            self.answer(204, b"", headers=answers.preflight(context.cors_origin))
+        elif self.head.route == _core.ROUTE_HEALTH:
+            if context.router.ready():
+                self.answer(200, b'{"status":"ok"}')
+            else:
+                retry_after_s = context.limits.retry_after_s
+                self.answer_error(503, "no_replica_ready", "no replica is ready", retry_after_s=retry_after_s)
+        else:
+            self.answer_models()
+
+    def answer_models(self) -> None:
+        """The union over ready replicas, or one model."""
+        models = self.context.router.models()
+        name = self.head.target.removeprefix("/v1/models").removeprefix("/")
+        body = answers.model_body(name, models) if name else answers.models_body(models)
+        if body is None:
+            self.answer_error(404, "model_not_found", f"the model {name!r} does not exist")
+        else:
+            self.answer(200, body)
+
+    def answer_error(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        """A refusal in the shape of the API that was asked."""
+        body = answers.error_body(status, code, message, param=param, anthropic=self.head.anthropic)
+        self.answer(status, body, code=code, retry_after_s=retry_after_s)
+
+    def answer(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+        headers: answers.Headers = (),
+    ) -> None:
+        """Writes a response of our own and completes."""
+        close = not self.head.keep_alive or self.context.draining
+        self.client.transport.write(
+            answers.response(
+                status=status,
+                body=body,
+                request_id=self.request_id,
+                close=close,
+                is_head=self.head.is_head,
+                retry_after_s=retry_after_s,
+                headers=headers,
+            )
+        )
+        self.complete(_core.OUTCOME_OK, status, code, relay=None, close=close)
+
+    # ------------------------------------------------------- client gone, deadlines
+
+    def client_left(self) -> None:
+        """The client is gone, in whatever phase: the replica must hear of it at once."""
+        if self.phase is Phase.ENDED:
+            return
+        connecting, self.connecting = self.connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        response, self.response = self.response, None
+        if response is not None:
+            response.discard()
+        if self.phase is Phase.HOLD:
+            self.leave_hold()
+        else:
+            self.context.recorder.attempt("client_left")
+        relay = response.relay if response is not None else None
+        self.complete(
+            _core.OUTCOME_CLIENT_LEFT, CLIENT_CLOSED_REQUEST, "client_left", relay=relay, close=True
+        )
+
+    def pause(self) -> None:
+        """The client takes no more bytes for now."""
+        if self.response is not None:
+            self.response.pause()
+
+    def resume(self) -> None:
+        """The client takes bytes again."""
+        if self.response is not None:
+            self.response.resume()
+
+    def sweep(self, now_ns: int) -> None:
+        """Checks the deadline of the present phase, four times a second."""
+        response = self.response
+        if response is None:
+            return
+        if response.heard or response.paused:
+            response.heard = False
+            self.phase_ns = now_ns
+        limits = self.context.limits
+        if self.phase is Phase.WAIT:
+            limit_s = limits.timeouts.first_byte_s
+        elif response.relay.streaming:
+            limit_s = limits.timeouts.stream_idle_s
+        else:
+            return
+        if now_ns - self.phase_ns > limit_s * 1e9:
+            self.fail(_core.FAILURE_TIMEOUT, sent=True)
+
+    # --------------------------------------------------------------------- complete
+
+    def complete(
+        self, outcome: int, status: int, code: str | None, *, relay: Relay | None, close: bool
+    ) -> None:
+        """Ends the exchange: engine, budget, record, client. Exactly once."""
+        now_ns = monotonic_ns()
+        self.phase = Phase.ENDED
+        context = self.context
+        request_id, self.id = self.id, 0
+        if request_id:
+            context.router.complete(request_id, outcome, relay, now_ns)
+        self.release_body()
+        replica = self.replica
+        context.recorder.complete(
+            self.head,
+            self.digest,
+            relay,
+            self.request_id,
+            self.client.peer,
+            status,
+            code,
+            replica.name if replica is not None else None,
+            self.attempts,
+            self.match_blocks,
+            self.start_ns,
+            self.held_ns,
+            self.first_byte_ns,
+            now_ns,
+            self.bytes_in,
+        )
+        if outcome != _core.OUTCOME_CLIENT_LEFT:
+            self.client.finished(close=close, now_ns=now_ns)
