@@ -1,0 +1,187 @@
+//! Counters with bounded label sets.
+
+use hashbrown::HashMap;
+
+/// Label of models beyond the bound, and of the series beyond [`SERIES_MAX`].
+pub const OTHER: &str = "other";
+
+/// Distinct `(route, model, status)` at most. 20 routes, 64 models and the dozen statuses that occur
+/// stay far below; a replica that answers with every status there is does not grow it further.
+const SERIES_MAX: usize = 8192;
+
+/// Longest model name that may be a label, in bytes.
+const LABEL_BYTES_MAX: usize = 256;
+
+const MODEL_NONE: u16 = 0;
+const MODEL_OTHER: u16 = 1;
+/// Labels that are always there: none and other.
+const MODELS_FIXED: usize = 2;
+
+#[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
+struct Series {
+    route: &'static str,
+    model: u16,
+    status: u16,
+}
+
+const SERIES_OVERFLOW: Series = Series { route: OTHER, model: MODEL_OTHER, status: 0 };
+
+/// Requests by route, model and status.
+#[derive(Debug)]
+pub struct Requests {
+    counts: HashMap<Series, u64>,
+    model_ids: HashMap<Box<str>, u16>,
+    model_names: Vec<Box<str>>,
+    model_names_max: usize,
+}
+
+impl Requests {
+    /// `models_max`: distinct models that get a label of their own.
+    #[must_use]
+    pub fn new(models_max: usize) -> Self {
+        let models_max = models_max.min(usize::from(u16::MAX) - MODELS_FIXED);
+        Self {
+            counts: HashMap::new(),
+            model_ids: HashMap::new(),
+            model_names: vec!["".into(), OTHER.into()],
+            model_names_max: models_max + MODELS_FIXED,
+        }
+    }
+
+    /// Counts one request. `served`: a replica was tried, so the model is one that the fleet knows
+    /// and may take a new label.
+    pub fn add(&mut self, route: &'static str, model: Option<&str>, served: bool, status: u16) {
+        let model = model.map_or(MODEL_NONE, |name| self.model_id(name, served));
+        let series = Series { route, model, status };
+        if let Some(count) = self.counts.get_mut(&series) {
+            *count += 1;
+        } else {
+            let series = if self.counts.len() < SERIES_MAX { series } else { SERIES_OVERFLOW };
+            *self.counts.entry(series).or_insert(0) += 1;
+        }
+    }
+
+    /// `(route, model, status, count)` of every series.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str, u16, u64)> {
+        self.counts.iter().map(|(series, count)| {
+            (series.route, &*self.model_names[usize::from(series.model)], series.status, *count)
+        })
+    }
+
+    fn model_id(&mut self, name: &str, served: bool) -> u16 {
+        if let Some(id) = self.model_ids.get(name) {
+            return *id;
+        }
+        let known = self.model_names.len();
+        if !served || known >= self.model_names_max || name.len() > LABEL_BYTES_MAX || name == OTHER {
+            return MODEL_OTHER;
+        }
+        let Ok(id) = u16::try_from(known) else {
+            return MODEL_OTHER;
+        };
+        self.model_ids.insert(name.into(), id);
+        self.model_names.push(name.into());
+        id
+    }
+}
+
+/// What an attempt at a replica came to; `stale` is a reused connection that was already dead, which
+/// is no attempt.
+pub const OUTCOMES: [&str; 9] =
+    ["ok", "connect", "reset", "timeout", "full", "status", "bad_response", "client_left", "stale"];
+
+/// Attempts by outcome.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    counts: [u64; OUTCOMES.len()],
+}
+
+impl Attempts {
+    /// Counts one attempt; `false` for an unknown outcome, which is not counted.
+    pub fn add(&mut self, outcome: &str) -> bool {
+        let Some(at) = OUTCOMES.iter().position(|known| *known == outcome) else {
+            return false;
+        };
+        self.counts[at] += 1;
+        true
+    }
+
+    /// `(outcome, count)` of every outcome.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        OUTCOMES.into_iter().zip(self.counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(requests: &Requests) -> Vec<(&'static str, &str, u16, u64)> {
+        let mut all: Vec<_> = requests.iter().collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn requests_are_counted_by_route_model_and_status() {
+        let mut requests = Requests::new(8);
+        requests.add("/a", Some("m"), true, 200);
+        requests.add("/a", Some("m"), true, 200);
+        requests.add("/a", Some("m"), true, 503);
+        requests.add("/b", None, false, 200);
+        assert_eq!(
+            sorted(&requests),
+            [("/a", "m", 200, 2), ("/a", "m", 503, 1), ("/b", "", 200, 1)]
+        );
+    }
+
+    #[test]
+    fn models_beyond_the_bound_are_counted_as_other() {
+        let mut requests = Requests::new(2);
+        for name in ["a", "b", "c", "d", "a"] {
+            requests.add("/", Some(name), true, 200);
+        }
+        assert_eq!(
+            sorted(&requests),
+            [("/", "a", 200, 2), ("/", "b", 200, 1), ("/", "other", 200, 2)]
+        );
+    }
+
+    #[test]
+    fn a_model_that_no_replica_serves_takes_no_label() {
+        let mut requests = Requests::new(1);
+        requests.add("/", Some("nonsense"), false, 404);
+        requests.add("/", Some("real"), true, 200);
+        requests.add("/", Some("real"), false, 429);
+        assert_eq!(
+            sorted(&requests),
+            [("/", "other", 404, 1), ("/", "real", 200, 1), ("/", "real", 429, 1)]
+        );
+    }
+
+    #[test]
+    fn a_model_called_other_shares_its_label() {
+        let mut requests = Requests::new(8);
+        requests.add("/", Some(OTHER), true, 200);
+        requests.add("/", Some("x"), false, 200);
+        assert_eq!(sorted(&requests), [("/", "other", 200, 2)]);
+    }
+
+    #[test]
+    fn the_number_of_series_is_bounded_and_nothing_is_lost() {
+        let mut requests = Requests::new(64);
+        for status in 0..20_000u16 {
+            requests.add("/", None, false, status);
+        }
+        assert_eq!(requests.iter().count(), SERIES_MAX + 1);
+        assert_eq!(requests.iter().map(|series| series.3).sum::<u64>(), 20_000);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_told_and_not_counted() {
+        let mut attempts = Attempts::default();
+        assert!(attempts.add("full"));
+        assert!(!attempts.add("splendid"));
+        assert_eq!(attempts.iter().map(|(_, count)| count).sum::<u64>(), 1);
+    }
+}

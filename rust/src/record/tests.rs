@@ -1,0 +1,135 @@
+use super::*;
+
+const OFFSET_NS: i64 = 1_767_225_600_000_000_000; // 2026-01-01T00:00:00Z
+const QUEUE_BYTES_MAX: usize = 64 << 10;
+
+fn recorder(format: Format) -> Recorder {
+    Recorder::new(format, QUEUE_BYTES_MAX, "prefix", OFFSET_NS, 8)
+}
+
+fn event() -> Event<'static> {
+    Event {
+        request_id: "r-1",
+        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
+        tenant: None,
+        client: "127.0.0.1:50000",
+        method: "POST",
+        route: "/v1/chat/completions",
+        measured: true,
+        model: Some("m"),
+        status: 200,
+        error_code: None,
+        replica: Some("http://127.0.0.1:8101"),
+        peer: None,
+        attempts: 1,
+        prompt_blocks: 32,
+        match_blocks: 30,
+        start_ns: 1_000_000_000,
+        held_ns: 2_000_000,
+        first_byte_ns: 1_500_000_000,
+        end_ns: 3_000_001_000,
+        bytes_in: 2048,
+        bytes_out: 4096,
+    }
+}
+
+fn lines(recorder: &mut Recorder) -> String {
+    recorder.take_log(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+#[test]
+fn a_json_line_has_every_field_of_the_access_log_in_order() {
+    let mut recorder = recorder(Format::Json);
+    recorder.complete(&event());
+    assert_eq!(
+        lines(&mut recorder),
+        concat!(
+            r#"{"ts":"2026-01-01T00:00:03.000001Z","request_id":"r-1","#,
+            r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","tenant":null,"client":"127.0.0.1:50000","#,
+            r#""method":"POST","route":"/v1/chat/completions","model":"m","status":200,"error_code":null,"#,
+            r#""replica":"http://127.0.0.1:8101","peer":null,"policy":"prefix","attempts":1,"#,
+            r#""prompt_blocks":32,"match_blocks":30,"held_s":0.002000,"ttft_s":0.500000,"#,
+            r#""total_s":2.000001,"bytes_in":2048,"bytes_out":4096}"#,
+            "\n"
+        )
+    );
+}
+
+#[test]
+fn a_text_line_has_the_same_fields() {
+    let mut recorder = recorder(Format::Text);
+    recorder.complete(&Event { first_byte_ns: 0, replica: None, ..event() });
+    assert_eq!(
+        lines(&mut recorder),
+        "ts=2026-01-01T00:00:03.000001Z request_id=r-1 trace_id=4bf92f3577b34da6a3ce929d0e0e4736 tenant=- \
+         client=127.0.0.1:50000 method=POST route=/v1/chat/completions model=m status=200 error_code=- \
+         replica=- peer=- policy=prefix attempts=1 prompt_blocks=32 match_blocks=30 held_s=0.002000 ttft_s=- \
+         total_s=2.000001 bytes_in=2048 bytes_out=4096\n"
+    );
+}
+
+#[test]
+fn a_refused_head_is_counted_and_logged() {
+    let mut recorder = recorder(Format::Text);
+    recorder.refused(431, "head_too_large", "10.0.0.1:1", 5);
+    assert_eq!(recorder.requests().collect::<Vec<_>>(), [("invalid", "", 431, 1)]);
+    let line = lines(&mut recorder);
+    assert!(line.contains(" request_id=- ") && line.contains(" method=- route=invalid "), "{line}");
+    assert!(line.contains(" status=431 error_code=head_too_large "), "{line}");
+}
+
+#[test]
+fn the_queue_holds_whole_lines_within_its_bound_and_counts_the_rest() {
+    let mut recorder = recorder(Format::Json);
+    for _ in 0..1000 {
+        recorder.complete(&event());
+    }
+    let text = lines(&mut recorder);
+    let kept = text.lines().count() as u64;
+    assert!(text.len() <= QUEUE_BYTES_MAX && text.ends_with("}\n"));
+    assert!(recorder.log_dropped() > 0);
+    assert_eq!(kept + recorder.log_dropped(), 1000);
+
+    recorder.complete(&event());
+    assert_eq!(lines(&mut recorder).lines().count(), 1, "room again once taken");
+    assert_eq!(lines(&mut recorder), "");
+}
+
+#[test]
+fn switched_off_it_counts_and_logs_nothing() {
+    let mut recorder = recorder(Format::Off);
+    recorder.complete(&event());
+    assert_eq!(lines(&mut recorder), "");
+    assert_eq!(recorder.log_dropped(), 0);
+    assert_eq!(recorder.requests().count(), 1);
+    recorder.set_format(Format::Text);
+    recorder.complete(&event());
+    assert_eq!(lines(&mut recorder).lines().count(), 1);
+}
+
+fn count(recorder: &Recorder, which: Distribution) -> u64 {
+    recorder.histogram(which).0.last().unwrap().1
+}
+
+#[test]
+fn each_distribution_takes_the_requests_it_is_about() {
+    let mut recorder = recorder(Format::Off);
+    recorder.complete(&event());
+    recorder.complete(&Event { held_ns: 0, ..event() });
+    recorder.complete(&Event { status: 400, ..event() });
+    recorder.complete(&Event { first_byte_ns: 0, status: 503, ..event() });
+    recorder.complete(&Event { route: "/health", measured: false, ..event() });
+    assert_eq!(count(&recorder, Distribution::Request), 4);
+    assert_eq!(count(&recorder, Distribution::Ttft), 2);
+    assert_eq!(count(&recorder, Distribution::Hold), 3);
+    assert_eq!(recorder.quantile(Distribution::Ttft, 0.5), Some(0.5));
+    assert_eq!(recorder.requests().map(|series| series.3).sum::<u64>(), 5);
+}
+
+#[test]
+fn a_distribution_is_found_by_the_name_of_its_metric() {
+    assert_eq!(Distribution::by_name("ttft_seconds"), Some(Distribution::Ttft));
+    assert_eq!(Distribution::by_name("request_seconds"), Some(Distribution::Request));
+    assert_eq!(Distribution::by_name("hold_seconds"), Some(Distribution::Hold));
+    assert_eq!(Distribution::by_name("seconds"), None);
+}
