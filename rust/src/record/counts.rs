@@ -24,7 +24,11 @@ struct Series {
     status: u16,
 }
 
-const SERIES_OVERFLOW: Series = Series { route: OTHER, model: MODEL_OTHER, status: 0 };
+const SERIES_OVERFLOW: Series = Series {
+    route: OTHER,
+    model: MODEL_OTHER,
+    status: 0,
+};
 
 /// Requests by route, model and status.
 #[derive(Debug)]
@@ -52,11 +56,19 @@ impl Requests {
     /// and may take a new label.
     pub fn add(&mut self, route: &'static str, model: Option<&str>, served: bool, status: u16) {
         let model = model.map_or(MODEL_NONE, |name| self.model_id(name, served));
-        let series = Series { route, model, status };
+        let series = Series {
+            route,
+            model,
+            status,
+        };
         if let Some(count) = self.counts.get_mut(&series) {
             *count += 1;
         } else {
-            let series = if self.counts.len() < SERIES_MAX { series } else { SERIES_OVERFLOW };
+            let series = if self.counts.len() < SERIES_MAX {
+                series
+            } else {
+                SERIES_OVERFLOW
+            };
             *self.counts.entry(series).or_insert(0) += 1;
         }
     }
@@ -64,7 +76,12 @@ impl Requests {
     /// `(route, model, status, count)` of every series.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str, u16, u64)> {
         self.counts.iter().map(|(series, count)| {
-            (series.route, &*self.model_names[usize::from(series.model)], series.status, *count)
+            (
+                series.route,
+                &*self.model_names[usize::from(series.model)],
+                series.status,
+                *count,
+            )
         })
     }
 
@@ -73,7 +90,8 @@ impl Requests {
             return *id;
         }
         let known = self.model_names.len();
-        if !served || known >= self.model_names_max || name.len() > LABEL_BYTES_MAX || name == OTHER {
+        if !served || known >= self.model_names_max || name.len() > LABEL_BYTES_MAX || name == OTHER
+        {
             return MODEL_OTHER;
         }
         let Ok(id) = u16::try_from(known) else {
@@ -87,8 +105,17 @@ impl Requests {
 
 /// What an attempt at a replica came to; `stale` is a reused connection that was already dead, which
 /// is no attempt.
-pub const OUTCOMES: [&str; 9] =
-    ["ok", "connect", "reset", "timeout", "full", "status", "bad_response", "client_left", "stale"];
+pub const OUTCOMES: [&str; 9] = [
+    "ok",
+    "connect",
+    "reset",
+    "timeout",
+    "full",
+    "status",
+    "bad_response",
+    "client_left",
+    "stale",
+];
 
 /// Attempts by outcome.
 #[derive(Debug, Default)]
@@ -143,7 +170,11 @@ mod tests {
         }
         assert_eq!(
             sorted(&requests),
-            [("/", "a", 200, 2), ("/", "b", 200, 1), ("/", "other", 200, 2)]
+            [
+                ("/", "a", 200, 2),
+                ("/", "b", 200, 1),
+                ("/", "other", 200, 2)
+            ]
         );
     }
 
@@ -155,7 +186,11 @@ mod tests {
         requests.add("/", Some("real"), false, 429);
         assert_eq!(
             sorted(&requests),
-            [("/", "other", 404, 1), ("/", "real", 200, 1), ("/", "real", 429, 1)]
+            [
+                ("/", "other", 404, 1),
+                ("/", "real", 200, 1),
+                ("/", "real", 429, 1)
+            ]
         );
     }
 

@@ -91,12 +91,18 @@ impl Histogram {
     /// Upper bounds, inclusive and ascending; one more bucket counts what is beyond the last.
     #[must_use]
     pub fn new(bounds_ns: &'static [u64]) -> Self {
-        Self { bounds_ns, counts: vec![0; bounds_ns.len() + 1].into(), sum_ns: 0 }
+        Self {
+            bounds_ns,
+            counts: vec![0; bounds_ns.len() + 1].into(),
+            sum_ns: 0,
+        }
     }
 
     /// Counts a value.
     pub fn observe(&mut self, value_ns: u64) {
-        let bucket = self.bounds_ns.partition_point(|bound_ns| *bound_ns < value_ns);
+        let bucket = self
+            .bounds_ns
+            .partition_point(|bound_ns| *bound_ns < value_ns);
         self.counts[bucket] += 1;
         self.sum_ns += u128::from(value_ns);
     }

@@ -26,7 +26,10 @@ pub struct Key {
 /// A [`Key`], put together at compile time.
 macro_rules! key {
     ($name:literal) => {
-        $crate::record::line::Key { json: concat!(",\"", $name, "\":"), text: concat!(" ", $name, "=") }
+        $crate::record::line::Key {
+            json: concat!(",\"", $name, "\":"),
+            text: concat!(" ", $name, "="),
+        }
     };
 }
 pub(super) use key;
@@ -75,7 +78,8 @@ impl<'a> Line<'a> {
     /// A whole number.
     pub fn int(&mut self, key: Key, value: u64) {
         self.key(key);
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.out
+            .extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// A duration, in seconds with six digits after the point.
@@ -85,14 +89,19 @@ impl<'a> Line<'a> {
             return self.absent();
         };
         let micros = u32::try_from(value_ns % 1_000_000_000 / 1000).unwrap_or(0);
-        self.out.extend_from_slice(itoa::Buffer::new().format(value_ns / 1_000_000_000).as_bytes());
+        self.out.extend_from_slice(
+            itoa::Buffer::new()
+                .format(value_ns / 1_000_000_000)
+                .as_bytes(),
+        );
         self.out.push(b'.');
         self.out.extend_from_slice(&six_digits(micros));
     }
 
     /// Ends the line.
     pub fn end(self) {
-        self.out.extend_from_slice(if self.json { b"}\n" } else { b"\n" });
+        self.out
+            .extend_from_slice(if self.json { b"}\n" } else { b"\n" });
     }
 
     fn key(&mut self, key: Key) {
@@ -102,7 +111,8 @@ impl<'a> Line<'a> {
     }
 
     fn absent(&mut self) {
-        self.out.extend_from_slice(if self.json { b"null" } else { b"-" });
+        self.out
+            .extend_from_slice(if self.json { b"null" } else { b"-" });
     }
 }
 
@@ -130,7 +140,9 @@ fn shortened(value: &str) -> &str {
 fn is_word(value: &str) -> bool {
     !value.is_empty()
         && value != "-"
-        && value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
 }
 
 /// Writes a JSON string (RFC 8259 section 7).
@@ -175,7 +187,10 @@ mod tests {
 
     #[test]
     fn fields_are_separated_and_absent_ones_are_marked() {
-        assert_eq!(line(Format::Json, None), "{\"a\":null,\"b\":12.034567,\"c\":null}\n");
+        assert_eq!(
+            line(Format::Json, None),
+            "{\"a\":null,\"b\":12.034567,\"c\":null}\n"
+        );
         assert_eq!(line(Format::Text, Some("x:1")), "a=x:1 b=12.034567 c=-\n");
     }
 

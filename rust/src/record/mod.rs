@@ -110,7 +110,10 @@ struct Series {
 
 impl Series {
     fn new(bounds_ns: &'static [u64]) -> Self {
-        Self { histogram: Histogram::new(bounds_ns), window: Window::default() }
+        Self {
+            histogram: Histogram::new(bounds_ns),
+            window: Window::default(),
+        }
     }
 
     fn observe(&mut self, value_ns: u64) {
@@ -163,9 +166,11 @@ impl Recorder {
     /// One finished request.
     pub fn complete(&mut self, event: &Event<'_>) {
         // A model that no replica serves must not use up the bounded labels: clients choose it.
-        self.requests.add(event.route, event.model, event.attempts > 0, event.status);
+        self.requests
+            .add(event.route, event.model, event.attempts > 0, event.status);
         if event.measured {
-            self.request.observe(event.end_ns.saturating_sub(event.start_ns));
+            self.request
+                .observe(event.end_ns.saturating_sub(event.start_ns));
             if let Some(ttft_ns) = event.ttft_ns().filter(|_| event.status < 400) {
                 self.ttft.observe(ttft_ns);
             }
@@ -263,11 +268,17 @@ impl Recorder {
         let ts = self.stamp.format(event.end_ns);
         let mut line = Line::begin(&mut self.queue, self.format);
         line.plain(key!("ts"), &ts);
-        line.text(key!("request_id"), Some(event.request_id).filter(|id| !id.is_empty()));
+        line.text(
+            key!("request_id"),
+            Some(event.request_id).filter(|id| !id.is_empty()),
+        );
         line.text(key!("trace_id"), event.trace_id);
         line.text(key!("tenant"), event.tenant);
         line.text(key!("client"), Some(event.client));
-        line.text(key!("method"), Some(event.method).filter(|method| !method.is_empty()));
+        line.text(
+            key!("method"),
+            Some(event.method).filter(|method| !method.is_empty()),
+        );
         line.text(key!("route"), Some(event.route));
         line.text(key!("model"), event.model);
         line.int(key!("status"), u64::from(event.status));
@@ -280,7 +291,10 @@ impl Recorder {
         line.int(key!("match_blocks"), event.match_blocks);
         line.seconds(key!("held_s"), Some(event.held_ns));
         line.seconds(key!("ttft_s"), event.ttft_ns());
-        line.seconds(key!("total_s"), Some(event.end_ns.saturating_sub(event.start_ns)));
+        line.seconds(
+            key!("total_s"),
+            Some(event.end_ns.saturating_sub(event.start_ns)),
+        );
         line.int(key!("bytes_in"), event.bytes_in);
         line.int(key!("bytes_out"), event.bytes_out);
         line.end();

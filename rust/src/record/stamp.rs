@@ -22,7 +22,11 @@ impl Stamp {
     /// `unix_offset_ns`: wall clock minus monotonic clock.
     #[must_use]
     pub fn new(unix_offset_ns: i64) -> Self {
-        let mut stamp = Self { unix_offset_ns, second: 0, text: *b"1970-01-01T00:00:00.000000Z" };
+        let mut stamp = Self {
+            unix_offset_ns,
+            second: 0,
+            text: *b"1970-01-01T00:00:00.000000Z",
+        };
         stamp.set_second(0);
         stamp
     }
@@ -105,8 +109,14 @@ mod tests {
         assert_eq!(text(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(text(951_782_399_999_999_999), "2000-02-28T23:59:59.999999Z");
         assert_eq!(text(951_782_400_000_000_000), "2000-02-29T00:00:00.000000Z");
-        assert_eq!(text(1_234_567_890_123_456_789), "2009-02-13T23:31:30.123456Z");
-        assert_eq!(text(4_107_542_400_000_000_000), "2100-03-01T00:00:00.000000Z");
+        assert_eq!(
+            text(1_234_567_890_123_456_789),
+            "2009-02-13T23:31:30.123456Z"
+        );
+        assert_eq!(
+            text(4_107_542_400_000_000_000),
+            "2100-03-01T00:00:00.000000Z"
+        );
     }
 
     #[test]

@@ -58,7 +58,11 @@ fn a_json_line_has_every_field_of_the_access_log_in_order() {
 #[test]
 fn a_text_line_has_the_same_fields() {
     let mut recorder = recorder(Format::Text);
-    recorder.complete(&Event { first_byte_ns: 0, replica: None, ..event() });
+    recorder.complete(&Event {
+        first_byte_ns: 0,
+        replica: None,
+        ..event()
+    });
     assert_eq!(
         lines(&mut recorder),
         "ts=2026-01-01T00:00:03.000001Z request_id=r-1 trace_id=4bf92f3577b34da6a3ce929d0e0e4736 tenant=- \
@@ -72,10 +76,19 @@ fn a_text_line_has_the_same_fields() {
 fn a_refused_head_is_counted_and_logged() {
     let mut recorder = recorder(Format::Text);
     recorder.refused(431, "head_too_large", "10.0.0.1:1", 5);
-    assert_eq!(recorder.requests().collect::<Vec<_>>(), [("invalid", "", 431, 1)]);
+    assert_eq!(
+        recorder.requests().collect::<Vec<_>>(),
+        [("invalid", "", 431, 1)]
+    );
     let line = lines(&mut recorder);
-    assert!(line.contains(" request_id=- ") && line.contains(" method=- route=invalid "), "{line}");
-    assert!(line.contains(" status=431 error_code=head_too_large "), "{line}");
+    assert!(
+        line.contains(" request_id=- ") && line.contains(" method=- route=invalid "),
+        "{line}"
+    );
+    assert!(
+        line.contains(" status=431 error_code=head_too_large "),
+        "{line}"
+    );
 }
 
 #[test]
@@ -91,7 +104,11 @@ fn the_queue_holds_whole_lines_within_its_bound_and_counts_the_rest() {
     assert_eq!(kept + recorder.log_dropped(), 1000);
 
     recorder.complete(&event());
-    assert_eq!(lines(&mut recorder).lines().count(), 1, "room again once taken");
+    assert_eq!(
+        lines(&mut recorder).lines().count(),
+        1,
+        "room again once taken"
+    );
     assert_eq!(lines(&mut recorder), "");
 }
 
@@ -115,10 +132,24 @@ fn count(recorder: &Recorder, which: Distribution) -> u64 {
 fn each_distribution_takes_the_requests_it_is_about() {
     let mut recorder = recorder(Format::Off);
     recorder.complete(&event());
-    recorder.complete(&Event { held_ns: 0, ..event() });
-    recorder.complete(&Event { status: 400, ..event() });
-    recorder.complete(&Event { first_byte_ns: 0, status: 503, ..event() });
-    recorder.complete(&Event { route: "/health", measured: false, ..event() });
+    recorder.complete(&Event {
+        held_ns: 0,
+        ..event()
+    });
+    recorder.complete(&Event {
+        status: 400,
+        ..event()
+    });
+    recorder.complete(&Event {
+        first_byte_ns: 0,
+        status: 503,
+        ..event()
+    });
+    recorder.complete(&Event {
+        route: "/health",
+        measured: false,
+        ..event()
+    });
     assert_eq!(count(&recorder, Distribution::Request), 4);
     assert_eq!(count(&recorder, Distribution::Ttft), 2);
     assert_eq!(count(&recorder, Distribution::Hold), 3);
@@ -128,8 +159,17 @@ fn each_distribution_takes_the_requests_it_is_about() {
 
 #[test]
 fn a_distribution_is_found_by_the_name_of_its_metric() {
-    assert_eq!(Distribution::by_name("ttft_seconds"), Some(Distribution::Ttft));
-    assert_eq!(Distribution::by_name("request_seconds"), Some(Distribution::Request));
-    assert_eq!(Distribution::by_name("hold_seconds"), Some(Distribution::Hold));
+    assert_eq!(
+        Distribution::by_name("ttft_seconds"),
+        Some(Distribution::Ttft)
+    );
+    assert_eq!(
+        Distribution::by_name("request_seconds"),
+        Some(Distribution::Request)
+    );
+    assert_eq!(
+        Distribution::by_name("hold_seconds"),
+        Some(Distribution::Hold)
+    );
     assert_eq!(Distribution::by_name("seconds"), None);
 }

@@ -36,8 +36,8 @@ impl Window {
             return None;
         }
         let rank = (q.clamp(0.0, 1.0) * len as f64).ceil() as usize;
-        let mut values_ns = self.values_ns.clone();
-        let (_, value_ns, _) = values_ns.select_nth_unstable(rank.clamp(1, len) - 1);
+        let mut ordered = self.values_ns.clone();
+        let (_, value_ns, _) = ordered.select_nth_unstable(rank.clamp(1, len) - 1);
         Some(*value_ns as f64 / 1e9)
     }
 }
