@@ -409,9 +409,7 @@ class Engine:
     """
 
     def __new__(cls, config_json: bytes, secret: bytes, seed: int) -> Engine: ...
-    def submit(
-        self, request_id: int, head: Head, body: bytes, now_ns: int, /
-    ) -> tuple[Digest, list[Effect]]:
+    def submit(self, request_id: int, head: Head, body: bytes, now_ns: int, /) -> tuple[Digest, list[Effect]]:
         """Reads the body and places the request.
 
         Raises:
@@ -436,9 +434,7 @@ class Engine:
         """Operator intent, apart from observed health."""
     def probes_due(self, now_ns: int, /) -> list[int]:
         """Replicas whose load should be probed now; they count as probed at ``now_ns``."""
-    def observe(
-        self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /
-    ) -> list[Effect]:
+    def observe(self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /) -> list[Effect]:
         """A probe sent at ``sent_ns`` was answered at ``now_ns``."""
     def observe_failed(self, replica: int, reachable: bool, now_ns: int, /) -> list[Effect]:
         """A probe failed; ``reachable``: the replica answered, but not with readable metrics."""

@@ -6,6 +6,7 @@ derive from these models (`skylb.settings` does it). The environment is read in 
 
 import os
 import re
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -95,6 +96,10 @@ class Group(BaseModel):
     """Settings that belong together: frozen, and without room for unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+    def conflicts(self) -> Iterator[tuple[set[str], str]]:
+        """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        yield from ()
 
 
 class EngineSettings(Group):
@@ -302,6 +307,67 @@ class Settings(Group):
     discovery: DiscoverySettings = DiscoverySettings()
     engine: EngineSettings = EngineSettings()
 
+    def conflicts(self) -> Iterator[tuple[set[str], str]]:
+        """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        yield from self._listener_conflicts()
+        yield from self._fleet_conflicts()
+        for low, high in ORDERED:
+            low_value, high_value = _by_name(self, low), _by_name(self, high)
+            if low_value > high_value:
+                yield (
+                    {low, high},
+                    f"{low} is {low_value} and {high} is {high_value}: expected {low} <= {high}",
+                )
+
+    def _listener_conflicts(self) -> Iterator[tuple[set[str], str]]:
+        for index, address in enumerate(self.listen):
+            if any(address.collides(other) for other in self.listen[:index]):
+                yield (
+                    {"listen"},
+                    f"listen: {address} is given twice, or within another: expected distinct addresses",
+                )
+            if address.collides(self.admin):
+                yield {"listen", "admin"}, f"admin: {self.admin} is also in listen: expected another address"
+        if (self.tls_cert is None) != (self.tls_key is None):
+            one, other = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
+            yield {"tls_cert", "tls_key"}, f"{one} is given without {other}: expected both or neither"
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            yield {"tls_client_ca", "tls_cert"}, "tls_client_ca is given without tls_cert: expected both"
+
+    def _fleet_conflicts(self) -> Iterator[tuple[set[str], str]]:
+        sources = {"replica", "replicas_file", "replicas_dns"}
+        if not self.replica and self.replicas_file is None and not self.replicas_dns:
+            yield sources, "no replicas: expected --replica URL, --replicas-file FILE or --replicas-dns URL"
+        for index, url in enumerate(self.replica):
+            if url in self.replica[:index]:
+                yield {"replica"}, f"replica: {url} is given twice: expected distinct replicas"
+            if any(_is_at(url, address) for address in (*self.listen, self.admin)):
+                yield (
+                    {"replica", "listen", "admin"},
+                    f"replica: {url} is SkyLB itself: expected a replica's address",
+                )
+
+
+def _is_at(url: ReplicaUrl, address: ListenAddress) -> bool:
+    if url.scheme == "unix" or address.unix:
+        return url.scheme == "unix" and address.unix and url.host == address.host
+    here = url.host == address.host or (address.is_wildcard and url.host in {"127.0.0.1", "::1", "localhost"})
+    return here and url.port == address.port
+
+
+def _by_name(settings: Settings, name: str) -> float:
+    group, _, field = name.rpartition(".")
+    value: float = getattr(getattr(settings, group) if group else settings, field)
+    return value
+
+
+ORDERED = (
+    ("body_bytes_max", "buffer_bytes_max"),
+    ("engine.probe_interval_s", "engine.probe_idle_interval_s"),
+    ("engine.probe_idle_interval_s", "engine.probe_stale_s"),
+    ("engine.eject_s", "engine.eject_max_s"),
+)
+"""Pairs of options of which the first may not exceed the second."""
 
 TOP_LEVEL = frozenset({("engine", "policy"), ("engine", "hold_timeout_s"), ("engine", "hold_len_max")})
 """Settings of a group that are written without the group's name, because everybody needs them."""

@@ -1,0 +1,223 @@
+"""The command ``skylb``: words on a command line become settings, a failure becomes an exit status.
+
+Status 0: done. 1: a failure while running (a port in use). 2: the configuration or the command line
+is at fault, and every fault has been named. 130: interrupted.
+"""
+
+import argparse
+import asyncio
+import difflib
+import sys
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from skylb import options
+from skylb.config import Group, Settings, environment
+from skylb.errors import ConfigError, SkyLBError
+
+EXIT_FAILURE = 1
+EXIT_CONFIG = 2
+EXIT_INTERRUPTED = 130
+
+FLAGS_ALONE = frozenset({"-h", "--help", "--no-access-log"})
+"""Flags without a value."""
+
+AnySettings = TypeVar("AnySettings", bound=Group)
+Result = TypeVar("Result")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and answers its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0].startswith("-"):
+        parser = _top_parser()
+        parser.parse_args(words)  # ends the process for --help and --version
+        parser.print_help(sys.stderr)
+        return EXIT_CONFIG
+    try:
+        return _command(words[0])(words[1:])
+    except ConfigError as error:
+        print(
+            f"skylb: {len(error.faults)} fault{'s' * (len(error.faults) > 1)} in the configuration:",
+            file=sys.stderr,
+        )
+        for fault in error.faults:
+            print(f"  {fault}", file=sys.stderr)
+        return EXIT_CONFIG
+    except SkyLBError as error:
+        print(f"skylb: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    rows = "\n".join(
+        f"  {name:<16}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="skylb",
+        usage="skylb COMMAND [--help] [flags]",
+        description="Locality-aware load balancer for vLLM replicas.",
+        epilog=f"commands:\n{rows}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"skylb {_version()}")
+    return parser
+
+
+def _version() -> str:
+    from skylb import _core  # noqa: PLC0415 - the extension is not needed to print help
+
+    return _core.__version__
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    if name in COMMANDS:
+        return COMMANDS[name]
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ConfigError([f"{name}: unknown command{hint}: expected one of {', '.join(COMMANDS)}"])
+
+
+# ------------------------------------------------------------------------------ parsing flags
+
+
+def _load(
+    command: str, model: type[AnySettings], words: Sequence[str], about: str
+) -> options.Loaded[AnySettings]:
+    """Settings from flags alone, or for ``skylb serve`` from flags, environment and file."""
+    layered = model is Settings
+    parser = argparse.ArgumentParser(
+        prog=f"skylb {command}",
+        description=about,
+        allow_abbrev=False,
+        exit_on_error=False,
+        usage=argparse.SUPPRESS,
+    )
+    parser.usage = f"skylb {command} [flags]"
+    if layered:
+        parser.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML (SKYLB_CONFIG)")
+        parser.add_argument(
+            "--no-access-log",
+            dest="access_log",
+            action="append_const",
+            const="off",
+            help="same as --access-log off",
+        )
+    options.add_flags(parser, model, variables=layered)
+    found, faults = _parse(parser, list(words))
+    return options.load(
+        model,
+        flags=found,
+        variables=environment() if layered else None,
+        file=found.get("config"),
+        faults=faults,
+    )
+
+
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """All flags, and what is wrong with them: argparse alone would stop at the first fault."""
+    known = {flag for action in parser._actions for flag in action.option_strings}  # noqa: SLF001 - listed nowhere else
+    faults = []
+    kept = []
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        if word in known - FLAGS_ALONE and following.startswith("--"):
+            faults.append(f"{word}: expected a value")
+        else:
+            kept.append(word)
+    flags, extra = parser.parse_known_args(kept)
+    return vars(flags), faults + _unknown(extra, known)
+
+
+def _unknown(extra: Sequence[str], known: Collection[str]) -> list[str]:
+    faults = []
+    after_flag = False
+    for word in extra:
+        if word.startswith("-"):
+            flag, equals, _ = word.partition("=")
+            faults.append(f"{flag}: unknown flag{options.suggestion(flag, known)}")
+            after_flag = not equals
+        else:
+            if not after_flag:
+                faults.append(f"{word!r}: unexpected argument: expected a flag")
+            after_flag = False
+    return faults
+
+
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    import uvloop  # noqa: PLC0415 - no loop is needed to check a configuration
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+# ----------------------------------------------------------------------------------- commands
+
+
+def _serve(words: Sequence[str]) -> int:
+    """Balance one region's replicas."""
+    loaded = _load("serve", Settings, words, "Balances the replicas of one region.")
+    from skylb import app  # noqa: PLC0415 - loads the whole service
+
+    _run(app.serve(loaded.settings))
+    return 0
+
+
+def _mock(words: Sequence[str]) -> int:
+    """Replicas that answer like vLLM, in real time, without a GPU."""
+    from skylb import mock  # noqa: PLC0415 - loads a server
+
+    loaded = _load("mock", mock.MockSettings, words, "Replicas that answer like vLLM, from a model of one.")
+    _run(mock.serve(loaded.settings))
+    return 0
+
+
+def _load_generator(words: Sequence[str]) -> int:
+    """Send conversations to any OpenAI-compatible URL and report percentiles."""
+    from skylb import load  # noqa: PLC0415 - loads a client
+
+    loaded = _load(
+        "load", load.LoadSettings, words, "Sends conversations and reports what their users would feel."
+    )
+    print(load.render(_run(load.run(loaded.settings))))
+    return 0
+
+
+def _demo(words: Sequence[str]) -> int:
+    """Four mock replicas, a balancer, a conversation load and a live view."""
+    from skylb import demo  # noqa: PLC0415 - loads everything
+
+    loaded = _load(
+        "demo", demo.DemoSettings, words, "Four mock replicas, the balancer, a load and a live view."
+    )
+    _run(demo.run(loaded.settings))
+    return 0
+
+
+def _config(words: Sequence[str]) -> int:
+    """Show, check or tabulate the settings of `skylb serve`."""
+    from skylb import configview  # noqa: PLC0415 - only this command prints settings
+
+    verb, rest = (words[0] if words else ""), words[1:]
+    if verb == "table":
+        sys.stdout.write(configview.table(Settings, rest[0] if rest else ""))
+        return 0
+    if verb not in {"show", "check"}:
+        raise ConfigError([f"{verb!r}: expected skylb config show, check or table"])
+    loaded = _load(f"config {verb}", Settings, rest, "Takes the flags of skylb serve and starts nothing.")
+    if verb == "show":
+        sys.stdout.write(configview.show(loaded))
+    else:
+        print(f"the configuration is good; {len(loaded.origins)} settings differ from their defaults")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "serve": _serve,
+    "mock": _mock,
+    "load": _load_generator,
+    "demo": _demo,
+    "config": _config,
+}

@@ -1,0 +1,382 @@
+"""From a model of settings to flags, environment names and a TOML file, and back to the model.
+
+One option is one field of the model. Its name in the file (``engine.block_bytes``) gives the flag
+(``--engine-block-bytes``) and the variable (``SKYLB_ENGINE_BLOCK_BYTES``). A flag beats the
+environment, which beats the file, which beats the default; where each value came from is kept.
+Every fault is found before any is reported.
+"""
+
+import argparse
+import difflib
+import reprlib
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from skylb.addresses import ListenAddress, ReplicaUrl
+from skylb.config import ENVIRONMENT_PREFIX, TOP_LEVEL, Expected, Group
+from skylb.errors import ConfigError
+
+CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
+CONFIG_BYTES_MAX = 1 << 20
+
+LENGTH_ERRORS = frozenset({"too_long", "too_short"})
+"""What pydantic says of a tuple besides what it says of its items."""
+
+Settings = TypeVar("Settings", bound=Group)
+
+_METAVARS = {"_bytes_max": "BYTES", "_bytes": "BYTES", "_s": "SECONDS", "_file": "FILE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting, as it is written in a file, on a command line and in the environment."""
+
+    path: tuple[str, ...]
+    field: FieldInfo
+
+    @property
+    def name(self) -> str:
+        """Its key in the TOML file."""
+        return self.path[-1] if self.path in TOP_LEVEL else ".".join(self.path)
+
+    @property
+    def flag(self) -> str:
+        """Its flag."""
+        return "--" + self.name.replace(".", "-").replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return ENVIRONMENT_PREFIX + self.name.replace(".", "_").upper()
+
+    @property
+    def many(self) -> bool:
+        """Whether it takes several values: the flag repeats, the variable separates by commas."""
+        return get_origin(self.field.annotation) is tuple
+
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.field.is_required()
+
+    @property
+    def default(self) -> Any:
+        """The default; ``PydanticUndefined`` where there is none."""
+        return self.field.get_default(call_default_factory=True)
+
+    @property
+    def description(self) -> str:
+        """What it is for."""
+        return self.field.description or ""
+
+    @property
+    def expected(self) -> str:
+        """What a value must look like."""
+        return _expected(self.field)
+
+    @property
+    def metavar(self) -> str:
+        """The placeholder of its value in help texts."""
+        kind = _plain(self.field.annotation)
+        if get_origin(kind) is Literal:
+            return "{" + ",".join(map(str, get_args(kind))) + "}"
+        for ending, word in _METAVARS.items():
+            if self.name.endswith(ending):
+                return word
+        if kind in {int, float}:
+            return "N"
+        words = {Path: "FILE", bool: "BOOL", str: "TEXT", ListenAddress: "ADDRESS", ReplicaUrl: "URL"}
+        return words.get(kind, "VALUE")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value before validation, and where it was written."""
+
+    value: object
+    kind: Literal["file", "environment", "flag"]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[Settings]):
+    """Valid settings; ``origins`` tells by option name where a value was written, defaults left out."""
+
+    settings: Settings
+    origins: Mapping[str, Given]
+
+
+@cache
+def options(model: type[Group]) -> tuple[Option, ...]:
+    """All options of a model, those of its groups last."""
+    return tuple(sorted(_walk(model, ()), key=lambda option: "." in option.name))
+
+
+def _walk(model: type[Group], prefix: tuple[str, ...]) -> Iterator[Option]:
+    for name, field in model.model_fields.items():
+        path = (*prefix, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            yield from _walk(field.annotation, path)
+        else:
+            yield Option(path, field)
+
+
+def value_of(settings: Group, option: Option) -> Any:
+    """The value of one option."""
+    value: Any = settings
+    for name in option.path:
+        value = getattr(value, name)
+    return value
+
+
+# ------------------------------------------------------------------------ what is expected
+
+
+def _plain(annotation: Any) -> Any:
+    """The type of one value: without ``None``, ``Annotated`` and the tuple around it."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _plain(get_args(annotation)[0])
+    if origin in {Union, UnionType}:
+        return _plain(next(kind for kind in get_args(annotation) if kind is not type(None)))
+    if origin is tuple:
+        return _plain(get_args(annotation)[0])
+    return annotation
+
+
+def _expected(field: FieldInfo) -> str:
+    kind = _plain(field.annotation)
+    text = next((item for item in field.metadata if isinstance(item, Expected)), None)
+    if text is None:
+        if get_origin(kind) is Literal:
+            return "one of " + ", ".join(map(str, get_args(kind)))
+        text = Expected({int: "an integer", float: "a number", bool: "true or false"}.get(kind, "text"))
+    bounds = _bounds(field) if kind in {int, float} and " from " not in text else ""
+    return text + bounds
+
+
+def _bounds(field: FieldInfo) -> str:
+    found = {
+        name: getattr(item, name)
+        for item in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if getattr(item, name, None) is not None
+    }
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    texts = [f"{word} {text_of(found[name])}" for name, word in words.items() if name in found]
+    return " " + " and ".join(texts) if texts else ""
+
+
+# --------------------------------------------------------------------------------- sources
+
+
+def add_flags(parser: argparse.ArgumentParser, model: type[Group], *, variables: bool = True) -> None:
+    """Adds one flag per option. Values stay text here; `load` validates them."""
+    groups: dict[str, Any] = {}
+    for option in options(model):
+        title = option.name.rpartition(".")[0]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title or "settings")
+        notes = ["required" if option.required else f"default: {text_of(option.default)}"]
+        notes += ["repeatable"] if option.many else []
+        notes += [option.variable] if variables else []
+        groups[title].add_argument(
+            option.flag,
+            dest=option.name,
+            action="append",
+            default=argparse.SUPPRESS,
+            metavar=option.metavar,
+            help=f"{option.description} ({'; '.join(notes)})".replace("%", "%%"),
+        )
+
+
+def from_flags(model: type[Group], flags: Mapping[str, object]) -> dict[str, Given]:
+    """The options among parsed flags: a list of texts each, the last one counts if it takes one."""
+    given = {}
+    for option in options(model):
+        texts = flags.get(option.name)
+        if isinstance(texts, list):
+            given[option.name] = Given(texts if option.many else texts[-1], "flag", option.flag)
+    return given
+
+
+def from_environment(model: type[Group], variables: Mapping[str, str], faults: list[str]) -> dict[str, Given]:
+    """The options among environment variables; unknown ones are faults."""
+    by_variable = {option.variable: option for option in options(model)}
+    given = {}
+    for name, text in variables.items():
+        option = by_variable.get(name)
+        if name == CONFIG_VARIABLE:
+            continue
+        if option is None:
+            faults.append(f"{name}: unknown variable{suggestion(name, by_variable)}")
+            continue
+        value = [part.strip() for part in text.split(",") if part.strip()] if option.many else text
+        given[option.name] = Given(value, "environment", name)
+    return given
+
+
+def from_file(model: type[Group], path: Path, faults: list[str]) -> dict[str, Given]:
+    """The options in a TOML file; unknown keys are faults."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_BYTES_MAX + 1)
+        if len(data) > CONFIG_BYTES_MAX:
+            faults.append(f"{path}: expected at most {CONFIG_BYTES_MAX} bytes")
+            return {}
+        table = tomllib.loads(data.decode())
+    except OSError as error:
+        faults.append(f"{path}: cannot be read: {error.strerror}")
+        return {}
+    except UnicodeDecodeError as error:
+        faults.append(f"{path}: expected UTF-8: {error.reason} at byte {error.start}")
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        faults.append(f"{path}: expected TOML: {error}")
+        return {}
+    by_name = {option.name: option for option in options(model)}
+    groups = {option.name.rpartition(".")[0] for option in options(model)} - {""}
+    given = {}
+    for name, value in _flat(table, groups):
+        if name in by_name:
+            given[name] = Given(value, "file", f"{path}: {name}")
+        elif name in groups:
+            faults.append(f"{path}: {name}: {reprlib.repr(value)}: expected a table")
+        else:
+            faults.append(f"{path}: {name}: unknown key{suggestion(name, [*by_name, *groups])}")
+    return given
+
+
+def _flat(table: Mapping[str, object], groups: set[str], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in table.items():
+        name = prefix + key
+        if isinstance(value, dict) and name in groups:
+            yield from _flat(value, groups, name + ".")
+        else:
+            yield name, value
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """``; did you mean NAME?`` where a known name is close, else nothing."""
+    tail = name.rpartition(".")[2]
+    close = [tail] if tail in known else difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# --------------------------------------------------------------------------------- loading
+
+
+def load(
+    model: type[Settings],
+    *,
+    flags: Mapping[str, object],
+    variables: Mapping[str, str] | None = None,
+    file: Path | None = None,
+    faults: Sequence[str] = (),
+) -> Loaded[Settings]:
+    """Reads all sources, validates every value, then checks values against each other.
+
+    Args:
+        model: what to load.
+        flags: parsed flags by option name, as `add_flags` makes them.
+        variables: environment variables with our prefix.
+        file: the TOML file; ``SKYLB_CONFIG`` names it where no flag did.
+        faults: what was found wrong with the flags already.
+
+    Raises:
+        ConfigError: names all faults of all sources.
+    """
+    found = list(faults)
+    variables = variables or {}
+    if file is None and CONFIG_VARIABLE in variables:
+        file = Path(variables[CONFIG_VARIABLE])
+    given = from_file(model, file, found) if file is not None else {}
+    given |= from_environment(model, variables, found)
+    given |= from_flags(model, flags)
+    tree: dict[str, Any] = {}
+    faulty: set[str] = set()
+    for option in options(model):
+        here = given.get(option.name)
+        problems = _place(tree, option, here)
+        if problems:
+            found += problems
+            faulty.add(option.name)
+    settings = _build(model, tree, found)
+    if settings is not None:
+        found += [text for names, text in settings.conflicts() if faulty.isdisjoint(names)]
+    if found or settings is None:
+        raise ConfigError(found)
+    return Loaded(settings, given)
+
+
+def _place(tree: dict[str, Any], option: Option, given: Given | None) -> list[str]:
+    """Validates one value and puts it into the tree; answers what is wrong with it."""
+    if given is None:
+        return [f"{option.flag}: missing: expected {option.expected}"] if option.required else []
+    value = [given.value] if option.many and isinstance(given.value, str) else given.value
+    if isinstance(value, bool) and _plain(option.field.annotation) is not bool:
+        return [f"{given.where}: {value!r}: expected {option.expected}"]
+    kind = (
+        Annotated[option.field.annotation, *option.field.metadata]
+        if option.field.metadata
+        else option.field.annotation
+    )
+    try:
+        valid = _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        inner = [detail for detail in details if detail["type"] not in LENGTH_ERRORS]
+        return [_fault(detail, given, option) for detail in inner or details]
+    branch = tree
+    for name in option.path[:-1]:
+        branch = branch.setdefault(name, {})
+    branch[option.path[-1]] = valid
+    return []
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True))
+
+
+def _fault(detail: ErrorDetails, given: Given, option: Option) -> str:
+    reason = detail.get("ctx", {}).get("error")
+    note = f" ({reason})" if isinstance(reason, ValueError) else ""
+    if detail["type"] in LENGTH_ERRORS:
+        note = f" ({detail['msg']})"
+    return f"{given.where}: {reprlib.repr(detail['input'])}: expected {option.expected}{note}"
+
+
+def _build(model: type[Settings], tree: dict[str, Any], faults: list[str]) -> Settings | None:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        if not faults:
+            faults += [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        return None
+
+
+# ------------------------------------------------------------------------------- rendering
+
+
+def text_of(value: object) -> str:
+    """A value as people read it in a table or help text."""
+    if value is None or value is PydanticUndefined or value == ():
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value >= 1 << 20 and value % (1 << 20) == 0:
+        return f"{value >> 30} GiB" if value % (1 << 30) == 0 else f"{value >> 20} MiB"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
