@@ -1,8 +1,115 @@
 //! Binding of `record`.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::record::{self, Distribution, Format};
+
+const LOG_OFF: u8 = 0;
+const LOG_TEXT: u8 = 1;
+const LOG_JSON: u8 = 2;
+
+fn format(log_format: u8) -> PyResult<Format> {
+    match log_format {
+        LOG_OFF => Ok(Format::Off),
+        LOG_TEXT => Ok(Format::Text),
+        LOG_JSON => Ok(Format::Json),
+        _ => Err(PyValueError::new_err(format!(
+            "log_format: expected LOG_OFF, LOG_TEXT or LOG_JSON, got {log_format}"
+        ))),
+    }
+}
+
+fn distribution(name: &str) -> PyResult<Distribution> {
+    Distribution::by_name(name).ok_or_else(|| {
+        PyValueError::new_err(format!(
+            "name: expected ttft_seconds, request_seconds or hold_seconds, got {name:?}"
+        ))
+    })
+}
+
+/// See `_core.pyi`.
+#[pyclass(module = "skylb._core")]
+struct Recorder(record::Recorder);
+
+#[pymethods]
+impl Recorder {
+    #[new]
+    #[pyo3(signature = (log_format, log_bytes_max, policy, unix_offset_ns, label_values_max = 64))]
+    fn new(
+        log_format: u8,
+        log_bytes_max: usize,
+        policy: &str,
+        unix_offset_ns: i64,
+        label_values_max: usize,
+    ) -> PyResult<Self> {
+        let format = format(log_format)?;
+        Ok(Self(record::Recorder::new(
+            format,
+            log_bytes_max,
+            policy,
+            unix_offset_ns,
+            label_values_max,
+        )))
+    }
+
+    #[pyo3(signature = (status, error_code, client, now_ns, /))]
+    fn refused(&mut self, status: u16, error_code: &str, client: &str, now_ns: u64) {
+        self.0.refused(status, error_code, client, now_ns);
+    }
+
+    #[pyo3(signature = (outcome, /))]
+    fn attempt(&mut self, outcome: &str) -> PyResult<()> {
+        if self.0.attempt(outcome) {
+            return Ok(());
+        }
+        let known = record::counts::OUTCOMES.join(", ");
+        Err(PyValueError::new_err(format!(
+            "outcome: expected one of {known}, got {outcome:?}"
+        )))
+    }
+
+    fn set_log_format(&mut self, log_format: u8) -> PyResult<()> {
+        self.0.set_format(format(log_format)?);
+        Ok(())
+    }
+
+    fn take_log<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.0.take_log(|lines| PyBytes::new(py, lines))
+    }
+
+    #[getter]
+    fn log_dropped(&self) -> u64 {
+        self.0.log_dropped()
+    }
+
+    fn requests(&self) -> Vec<(&'static str, &str, u16, u64)> {
+        self.0.requests().collect()
+    }
+
+    fn attempts(&self) -> Vec<(&'static str, u64)> {
+        self.0.attempts().collect()
+    }
+
+    fn histogram(&self, name: &str) -> PyResult<(Vec<(f64, u64)>, f64)> {
+        Ok(self.0.histogram(distribution(name)?))
+    }
+
+    fn quantile(&self, name: &str, q: f64) -> PyResult<Option<f64>> {
+        if !(0.0..=1.0).contains(&q) {
+            return Err(PyValueError::new_err(format!(
+                "q: expected 0 to 1, got {q}"
+            )));
+        }
+        Ok(self.0.quantile(distribution(name)?, q))
+    }
+}
 
 /// Adds this part's classes and functions to the module.
-pub(super) fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("LOG_OFF", LOG_OFF)?;
+    m.add("LOG_TEXT", LOG_TEXT)?;
+    m.add("LOG_JSON", LOG_JSON)?;
+    m.add_class::<Recorder>()
 }

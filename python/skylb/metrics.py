@@ -1,0 +1,222 @@
+"""Metrics: rendered when scraped, from what the core has counted all along.
+
+Names, units and labels are a contract with dashboards; every label's values are bounded, by
+configuration (replicas), by the Recorder (models, routes), or by the code (outcomes, events).
+"""
+
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.process_collector import ProcessCollector
+
+from skylb import _core
+from skylb._core import Engine, Recorder, ReplicaGauges
+
+PROBE_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""From a loopback answer (1 ms) over a busy API server (vLLM takes 2.9 ms of its loop) to the time-out."""
+
+STALL_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Around the promise of 10 ms (RELIABILITY R13)."""
+
+_PREFIX_COUNTERS = {"match_blocks": "match", "miss_blocks": "miss"}
+
+_DISTRIBUTIONS = {
+    "ttft_seconds": "Accept to first body byte, of answers below 400.",
+    "request_seconds": "Accept to completion, of requests for inference.",
+    "hold_seconds": "Time in the hold, of requests that were held.",
+}
+
+
+class Durations:
+    """A histogram of durations with fixed buckets.
+
+    Args:
+        bounds_s: upper bounds in seconds, inclusive and ascending.
+    """
+
+    __slots__ = ("_bounds_ns", "_bounds_s", "_counts", "_sum_ns")
+
+    def __init__(self, bounds_s: Sequence[float]) -> None:
+        self._bounds_s = tuple(bounds_s)
+        self._bounds_ns = [round(bound_s * 1e9) for bound_s in bounds_s]
+        self._counts = [0] * (len(self._bounds_ns) + 1)
+        self._sum_ns = 0
+
+    def observe(self, duration_ns: int) -> None:
+        """Counts one duration."""
+        self._counts[bisect_left(self._bounds_ns, duration_ns)] += 1
+        self._sum_ns += duration_ns
+
+    def cumulative(self) -> tuple[list[tuple[float, int]], float]:
+        """``(upper bound, count)`` ending with ``inf``, and the sum, in seconds."""
+        total = 0
+        buckets = []
+        for bound_s, count in zip((*self._bounds_s, float("inf")), self._counts, strict=True):
+            total += count
+            buckets.append((bound_s, total))
+        return buckets, self._sum_ns / 1e9
+
+
+class LoopStall:
+    """Measures how late the event loop runs a callback that was due.
+
+    Args:
+        durations: where the lateness is counted.
+        interval_s: time for which the callback is scheduled anew each time.
+    """
+
+    __slots__ = ("_due_ns", "_durations", "_interval_ns")
+
+    def __init__(self, durations: Durations, interval_s: float) -> None:
+        self._durations = durations
+        self._interval_ns = round(interval_s * 1e9)
+        self._due_ns: int | None = None
+
+    def beat(self, now_ns: int) -> None:
+        """The callback runs; it will be scheduled again at once."""
+        if self._due_ns is not None:
+            self._durations.observe(max(0, now_ns - self._due_ns))
+        self._due_ns = now_ns + self._interval_ns
+
+
+class Metrics:
+    """Everything that ``/metrics`` shows.
+
+    Args:
+        recorder: requests, attempts and their distributions.
+        engine: replicas, hold and tree.
+        buffer_bytes: request bodies in memory, in bytes.
+        log_dropped: log lines lost.
+        policy: for ``skylb_build_info``.
+    """
+
+    def __init__(
+        self,
+        *,
+        recorder: Recorder,
+        engine: Engine,
+        buffer_bytes: Callable[[], int],
+        log_dropped: Callable[[], int],
+        policy: str,
+    ) -> None:
+        self._recorder = recorder
+        self._engine = engine
+        self._buffer_bytes = buffer_bytes
+        self._log_dropped = log_dropped
+        self._policy = policy
+        self.probe = Durations(PROBE_BOUNDS_S)
+        self.loop_stall = Durations(STALL_BOUNDS_S)
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
+        self._registry.register(self)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The page and its content type: OpenMetrics where ``accept`` names it, else Prometheus text."""
+        if "application/openmetrics-text" in accept:
+            return openmetrics.generate_latest(self._registry), openmetrics.CONTENT_TYPE_LATEST
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: without it, registering would collect once."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families; called by the registry."""
+        yield InfoMetricFamily("skylb_build", "What is running.", value=self._build())
+        yield from self._requests()
+        yield from self._process()
+        yield from self._decisions()
+        yield from _replicas(self._engine.gauges())
+
+    def _build(self) -> dict[str, str]:
+        return {"version": _core.__version__, "policy": self._policy, "python": platform.python_version()}
+
+    def _requests(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "skylb_requests", "Requests that ended.", labels=("route", "model", "status")
+        )
+        for route, model, status, count in self._recorder.requests():
+            requests.add_metric((route, model, str(status)), count)
+        yield requests
+        yield _counter("skylb_attempts", "Attempts at replicas.", "outcome", self._recorder.attempts())
+        for name, text in _DISTRIBUTIONS.items():
+            yield _histogram(f"skylb_{name}", text, self._recorder.histogram(name))
+
+    def _process(self) -> Iterator[Metric]:
+        yield _histogram(
+            "skylb_probe_seconds", "Probes of replicas, the failed ones too.", self.probe.cumulative()
+        )
+        yield _histogram(
+            "skylb_loop_stall_seconds", "Lateness of a periodic callback.", self.loop_stall.cumulative()
+        )
+        yield GaugeMetricFamily(
+            "skylb_buffer_bytes", "Request bodies kept in memory.", value=self._buffer_bytes()
+        )
+        yield CounterMetricFamily("skylb_log_dropped", "Log lines lost.", value=self._log_dropped())
+
+    def _decisions(self) -> Iterator[Metric]:
+        engine = self._engine
+        yield GaugeMetricFamily("skylb_hold_requests", "Requests in the hold.", value=engine.hold_requests)
+        yield GaugeMetricFamily("skylb_tree_bytes", "Memory of the prefix tree.", value=engine.tree_bytes)
+        counters = engine.counters()
+        blocks = [(result, counters.pop(name, 0)) for name, result in _PREFIX_COUNTERS.items()]
+        yield _counter("skylb_prefix_blocks", "Prompt blocks, by whether they matched.", "result", blocks)
+        yield _counter("skylb_engine_events", "What the engine did.", "event", sorted(counters.items()))
+
+
+def _counter(name: str, text: str, label: str, values: Iterable[tuple[str, int]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=(label,))
+    for value, count in values:
+        family.add_metric((value,), count)
+    return family
+
+
+def _histogram(name: str, text: str, cumulative: tuple[list[tuple[float, int]], float]) -> Metric:
+    buckets, sum_s = cumulative
+    labelled = [("+Inf" if bound_s == float("inf") else repr(bound_s), count) for bound_s, count in buckets]
+    return HistogramMetricFamily(name, text, buckets=labelled, sum_value=sum_s)
+
+
+_REPLICA_GAUGES: tuple[tuple[str, str, Callable[[ReplicaGauges], int]], ...] = (
+    ("ready", "May be chosen.", lambda r: r.ready),
+    ("blind", "Its load cannot be read.", lambda r: r.blind),
+    ("draining", "An operator takes it out.", lambda r: r.draining),
+    ("in_flight", "Our requests at it.", lambda r: r.in_flight),
+    ("pending", "Requests that wait at it, as estimated.", lambda r: r.pending),
+    ("allowance", "Pending requests it may have.", lambda r: r.allowance),
+    ("tree_blocks", "Blocks it is believed to cache.", lambda r: r.tree_blocks),
+)
+
+_REPLICA_COUNTERS: tuple[tuple[str, str, Callable[[ReplicaGauges], int]], ...] = (
+    ("pushed", "Requests pushed to it.", lambda r: r.pushed_total),
+    ("failed", "Attempts at it that failed.", lambda r: r.failed_total),
+    ("prompt_tokens", "Prompt tokens it reported.", lambda r: r.prompt_tokens_total),
+    ("cached_tokens", "Prompt tokens it reported as cached.", lambda r: r.cached_tokens_total),
+)
+
+
+def _replicas(gauges: Sequence[ReplicaGauges]) -> Iterator[Metric]:
+    # A name can stand for two ids for a while: its address changed, and the old one still ends its
+    # requests. The newer one is what the name means now.
+    by_name = {replica.name: replica for replica in sorted(gauges, key=lambda replica: replica.replica)}
+    replicas = list(by_name.values())
+    for name, text, value in _REPLICA_GAUGES:
+        gauge = GaugeMetricFamily(f"skylb_replica_{name}", text, labels=("replica",))
+        for replica in replicas:
+            gauge.add_metric((replica.name,), value(replica))
+        yield gauge
+    for name, text, value in _REPLICA_COUNTERS:
+        counter = CounterMetricFamily(f"skylb_replica_{name}", text, labels=("replica",))
+        for replica in replicas:
+            counter.add_metric((replica.name,), value(replica))
+        yield counter
