@@ -1,1 +1,118 @@
 //! What the engine asks its driver to do.
+//!
+//! Effects are values addressed by request id. They come in the order in which they are to be done
+//! and may concern any request, not only the one whose event caused them.
+
+use super::id::{ReplicaId, RequestId};
+
+/// Send the request to this replica now. It is counted in flight already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// The request to send.
+    pub request: RequestId,
+    /// Where to send it.
+    pub replica: ReplicaId,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// Leading blocks of the prompt that the replica is believed to cache.
+    pub match_blocks: u32,
+}
+
+/// Answer the client; the engine has forgotten the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// The refused request.
+    pub request: RequestId,
+    /// HTTP status of the answer.
+    pub status: u16,
+    /// Stable word for the answer's `code` and for the log.
+    pub code: &'static str,
+    /// What the client reads. No prompt, key or address in it.
+    pub message: String,
+    /// Value of `Retry-After`, in seconds.
+    pub retry_after_s: Option<u32>,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a request to a replica.
+    Push(Push),
+    /// The request waits in the hold; a push, a refusal or its expiry follows.
+    Hold(RequestId),
+    /// Refuse a request.
+    Reject(Reject),
+    /// The hold's deadline passed; the engine has forgotten the request.
+    Expire(RequestId),
+}
+
+impl Effect {
+    /// The request that the effect concerns.
+    #[must_use]
+    pub fn request(&self) -> RequestId {
+        match self {
+            Self::Push(push) => push.request,
+            Self::Reject(reject) => reject.request,
+            Self::Hold(request) | Self::Expire(request) => *request,
+        }
+    }
+}
+
+/// How one attempt failed before its first body byte. The numbers are part of the Python interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Failure {
+    /// No connection.
+    Connect = 0,
+    /// The connection ended early.
+    Reset = 1,
+    /// No answer within the time the phase allows.
+    Timeout = 2,
+    /// The replica said that it is full: elsewhere now, and never a mark against it.
+    Full = 3,
+    /// The replica answered with a status that another replica might not give.
+    Status = 4,
+    /// The answer was not HTTP as it should be.
+    BadResponse = 5,
+}
+
+impl Failure {
+    /// The failure of a number in the Python interface.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Connect,
+            1 => Self::Reset,
+            2 => Self::Timeout,
+            3 => Self::Full,
+            4 => Self::Status,
+            5 => Self::BadResponse,
+            _ => return None,
+        })
+    }
+}
+
+/// How a request ended. The numbers are part of the Python interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// The response was relayed to its end, whatever its status.
+    Ok = 0,
+    /// The client left: never counted against the replica.
+    ClientLeft = 1,
+    /// The replica failed after its first body byte, or in a way that is not tried again.
+    ReplicaFailed = 2,
+}
+
+impl Outcome {
+    /// The outcome of a number in the Python interface.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Ok,
+            1 => Self::ClientLeft,
+            2 => Self::ReplicaFailed,
+            _ => return None,
+        })
+    }
+}
