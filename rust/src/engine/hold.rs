@@ -344,7 +344,7 @@ mod tests {
                 "refused exactly when full"
             );
             if let Some(ticket) = ticket {
-                let held = Held {
+                let waiting = Held {
                     request,
                     age,
                     deadline_ns,
@@ -355,15 +355,15 @@ mod tests {
                     .iter()
                     .position(|other| other.age > age)
                     .unwrap_or(queue.len());
-                queue.insert(at, held);
+                queue.insert(at, waiting);
             }
         }
 
         fn take(&mut self, hold: &mut Hold, nth: usize) -> Option<(u32, Held)> {
             let (line, at) = self.nth(nth)?;
-            let held = self.lines[line].remove(at)?;
-            assert_eq!(hold.leave(held.ticket), Some(held.request));
-            Some((u32::try_from(line).unwrap(), held))
+            let waiting = self.lines[line].remove(at)?;
+            assert_eq!(hold.leave(waiting.ticket), Some(waiting.request));
+            Some((u32::try_from(line).unwrap(), waiting))
         }
 
         fn step(&mut self, hold: &mut Hold, step: &Step) {
@@ -373,8 +373,8 @@ mod tests {
                     self.enter(hold, line, RequestId(self.ages), self.ages, wait_ns);
                 }
                 Step::Return { nth, wait_ns } => {
-                    if let Some((line, held)) = self.take(hold, nth) {
-                        self.away.push((line, held.request, held.age));
+                    if let Some((line, waiting)) = self.take(hold, nth) {
+                        self.away.push((line, waiting.request, waiting.age));
                     }
                     if self.away.len() > 2 {
                         let (line, request, age) = self.away.remove(nth % 3);
@@ -382,8 +382,8 @@ mod tests {
                     }
                 }
                 Step::Leave { nth } => {
-                    if let Some((_, held)) = self.take(hold, nth) {
-                        assert_eq!(hold.leave(held.ticket), None, "a ticket is valid once");
+                    if let Some((_, waiting)) = self.take(hold, nth) {
+                        assert_eq!(hold.leave(waiting.ticket), None, "a ticket is valid once");
                     }
                 }
                 Step::Expire { ns } => {
@@ -400,7 +400,8 @@ mod tests {
                         queue.retain(|h| h.deadline_ns > self.now_ns);
                     }
                     gone.sort_unstable();
-                    let mut expected: Vec<_> = expected.iter().map(|held| held.request).collect();
+                    let mut expected: Vec<_> =
+                        expected.iter().map(|waiting| waiting.request).collect();
                     expected.sort_unstable();
                     assert_eq!(gone, expected);
                 }
@@ -428,11 +429,11 @@ mod tests {
                 heads.sort_unstable();
                 let expected: Vec<_> = (0..3)
                     .filter_map(|line| {
-                        oracle.lines[line as usize].front().map(|held| (partition(line), held.age))
+                        oracle.lines[line as usize].front().map(|waiting| (partition(line), waiting.age))
                     })
                     .collect();
                 prop_assert_eq!(heads, expected);
-                let next = oracle.lines.iter().flatten().map(|held| held.deadline_ns).min();
+                let next = oracle.lines.iter().flatten().map(|waiting| waiting.deadline_ns).min();
                 prop_assert_eq!(hold.next_deadline_ns(), next);
             }
         }
