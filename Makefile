@@ -1,19 +1,83 @@
+# Run `make` for the list. Everything is built inside the tree: .venv (Python) and target (Rust).
+
 VENV ?= .venv
 PY := $(VENV)/bin/python
+CARGO := cargo --locked
+STEP := .ci/step
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 
-.PHONY: help setup dev
+.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-engine docs fmt lock clean
+
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready ## Virtual environment, dependencies and the extension, in .venv
+setup: $(VENV)/.ready ## Build everything into .venv, so that .venv/bin/skylb is the command
 
+# The first interpreter that is new enough; the versions are those the lock file has been tried with.
 $(VENV)/.deps: requirements/dev.txt
-	python3 -m venv $(VENV)
-	$(PY) -m pip install --quiet --require-hashes -r requirements/dev.txt
-	touch $@
+	@found=; for name in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
+	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$name; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "SkyLB needs Python 3.11 or later: install it, or name one with PYTHON=..." >&2; exit 1; fi; \
+	command -v cargo >/dev/null || { echo "SkyLB needs Rust: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }; \
+	echo "== $(VENV) with $$($$found --version)"; \
+	"$$found" -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
 
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock
 $(VENV)/.ready: $(VENV)/.deps pyproject.toml $(RUST_SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --release --quiet
-	touch $@
+	@echo "== extension module (release)"
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(STEP) maturin $(VENV)/bin/maturin develop --release --locked
+	@touch $@
+
+demo: setup ## Four mock replicas, the balancer, a load, a live view; DEMO_S=20 ends it by itself
+	@$(VENV)/bin/skylb demo $(if $(DEMO_S),--duration-s $(DEMO_S))
+
+check: lint unit ## Lint, types, layers, architecture, unit tests
+
+lint: setup
+	@$(STEP) "ruff check" $(VENV)/bin/ruff check --quiet .
+	@$(STEP) "ruff format" $(VENV)/bin/ruff format --quiet --check .
+	@$(STEP) "mypy" $(VENV)/bin/mypy
+	@$(STEP) "stubtest" $(PY) -m mypy.stubtest skylb._core --mypy-config-file pyproject.toml --allowlist tests/tidy/stubtest_allowlist.txt
+	@$(STEP) "lint-imports" $(VENV)/bin/lint-imports
+	@$(STEP) "cargo fmt" cargo fmt --check
+	@$(STEP) "clippy" $(CARGO) clippy --quiet --all-targets -- -D warnings
+	@$(STEP) "clippy (python)" $(CARGO) clippy --quiet --features python -- -D warnings
+
+unit: setup
+	@echo "== cargo test"
+	@$(CARGO) test --quiet
+	@echo "== pytest"
+	@$(PY) -m pytest --ignore=tests/integration
+
+test: check integration ## All of check, then integration tests over real sockets (no engine)
+
+integration: setup
+	@echo "== pytest, integration"
+	@$(PY) -m pytest tests/integration
+
+test-engines: setup ## In front of real vLLM servers; their environment is cached outside the tree
+	@PY=$(abspath $(PY)) tests/engines/run.sh
+
+bench-overhead: setup ## CPU and latency beside HAProxy and the Rust routers, in one run
+	@$(PY) -m bench.overhead
+
+bench-engine: setup ## Engine calls through Python, tree of 10^6 blocks
+	@$(PY) -m bench.engine
+
+docs: setup ## Write the settings' tables into the documents
+	@$(PY) tests/tidy/tables.py --write
+
+fmt: setup ## Format and fix what can be fixed
+	@$(VENV)/bin/ruff check --quiet --fix . || true
+	@$(VENV)/bin/ruff format --quiet .
+	@cargo fmt
+
+lock: ## Renew requirements/dev.txt from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements/dev.txt
+
+clean: ## Remove what was built
+	rm -rf $(VENV) target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
