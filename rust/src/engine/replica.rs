@@ -1,1 +1,542 @@
-//! One replica's view: in flight, last snapshot, pending estimate.
+//! One replica's view: in flight, last snapshot, pending estimate (selective pushing).
+//!
+//! What a probe says is up to an interval old, engines update gauges once per step, and other
+//! balancers may push as well. For one replica let R and W be running and waiting of the last
+//! snapshot, A our own requests in flight both when its probe was sent and when it was answered,
+//! S those of A that had their first body byte before it was sent, N = A - S. Then
+//!
+//! - `unseen = N - min(N, R + W - S)`: ours, not yet in the engine's gauges;
+//! - `foreign = R + W - A`: not ours;
+//! - `pending = W + unseen + fresh`, where `fresh` are the pushes made since the probe was sent.
+//!
+//! Between snapshots the figures are carried forward by what is seen here: a first body byte takes
+//! away its own debit (`unseen` or `fresh`) and those of older pushes, because an engine that
+//! serves first come first served has scheduled them as well, and raises R, never lowering W;
+//! the end of a request lowers R, or W where the request was counted there.
+
+mod knee;
+
+
+use knee::{Full, Knee, Reading};
+
+use super::config::{AllowanceRule, Config};
+use super::health::Health;
+use super::id::{Nanos, RequestId};
+use super::snapshot::Snapshot;
+
+/// A push that no gauge has shown for so long is lost, or not the kind of request an engine
+/// counts (`/tokenize`): it must not close the gate for ever.
+const UNSEEN_NS: Nanos = 30_000_000_000;
+/// Weight of the newest sample in running means: 1/16.
+const MEAN_SHIFT: u32 = 4;
+
+/// Where an own request is believed to be, relative to the figures carried forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Pushed since the last probe was sent: a debit.
+    Fresh,
+    /// In flight at the last probe, but not in its gauges: a debit.
+    Unseen,
+    /// Counted in W.
+    Waiting,
+    /// Counted in W, and in R since its first byte.
+    Started,
+    /// Counted in R.
+    Running,
+    /// Given to an engine that has restarted since, or never shown: counted nowhere.
+    Lost,
+}
+
+/// One request in flight.
+#[derive(Debug, Clone)]
+struct InFlight {
+    id: RequestId,
+    pushed_ns: Nanos,
+    first_byte_ns: Option<Nanos>,
+    tokens: u32,
+    place: Place,
+}
+
+/// What became of a snapshot given to [`Replica::observe`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observed {
+    /// The estimate rests on it now.
+    Used,
+    /// A newer probe had been answered before: ignored.
+    Overtaken,
+    /// It lacks what the gate needs: ignored, and the replica is blind once the last one is stale.
+    Unreadable,
+}
+
+/// The last readable snapshot and its times.
+#[derive(Debug, Clone)]
+struct Last {
+    snapshot: Snapshot,
+    sent_ns: Nanos,
+}
+
+/// One replica as the engine sees it.
+#[derive(Debug)]
+pub struct Replica {
+    /// Observed state and operator intent.
+    pub health: Health,
+    /// In push order; at most `in_flight_max`.
+    in_flight: Vec<InFlight>,
+    last: Option<Last>,
+    running: u32,
+    waiting: u32,
+    unseen: u32,
+    fresh: u32,
+    foreign: u32,
+    /// What the last snapshot proved to be foreign, whatever its timing.
+    foreign_floor: u32,
+    kv_free: Option<i64>,
+    /// Most requests in flight at once since the last probe was sent.
+    in_flight_peak: u32,
+    /// Own requests that ended since the last snapshot.
+    ended: u32,
+    /// An own request had its first byte or ended since the last snapshot.
+    progress: bool,
+    knee: Knee,
+    fcfs: bool,
+    tokens_mean: Option<u32>,
+    output_mean: Option<u32>,
+    probe_sent_ns: Option<Nanos>,
+    probing: bool,
+}
+
+impl Default for Replica {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Replica {
+    /// A replica nothing is known about.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            health: Health::new(),
+            in_flight: Vec::new(),
+            last: None,
+            running: 0,
+            waiting: 0,
+            unseen: 0,
+            fresh: 0,
+            foreign: 0,
+            foreign_floor: 0,
+            kv_free: None,
+            in_flight_peak: 0,
+            ended: 0,
+            progress: false,
+            knee: Knee::new(),
+            fcfs: true,
+            tokens_mean: None,
+            output_mean: None,
+            probe_sent_ns: None,
+            probing: false,
+        }
+    }
+
+    /// Whether the engine starts requests in the order they came (the default of vLLM and
+    /// `SGLang`); if not, a first byte says nothing about older pushes.
+    pub fn set_fcfs(&mut self, fcfs: bool) {
+        self.fcfs = fcfs;
+    }
+
+    // ------------------------------------------------------------------ events of requests
+
+    /// Counts a request in flight, from the decision on, before anything is sent.
+    ///
+    /// `tokens` is the KV room it is predicted to take: prompt tokens not cached there plus
+    /// [`Self::predicted_output`]. Returns false, changing nothing, when `in_flight_max` is reached
+    /// or the request is in flight here already.
+    #[must_use]
+    pub fn push(&mut self, id: RequestId, tokens: u32, config: &Config, now_ns: Nanos) -> bool {
+        if self.in_flight() >= config.in_flight_max || self.find(id).is_some() {
+            return false;
+        }
+        let pending = self.pending();
+        self.tokens_mean = Some(mean(self.tokens_mean, tokens));
+        self.in_flight.push(InFlight {
+            id,
+            pushed_ns: now_ns,
+            first_byte_ns: None,
+            tokens,
+            place: Place::Fresh,
+        });
+        self.fresh += 1;
+        self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
+        let used_up = self.pending() >= self.allowance(config);
+        self.knee.pushed(pending, used_up, now_ns);
+        true
+    }
+
+    /// The first body byte of a request's answer arrived. Unknown requests are ignored.
+    pub fn first_byte(&mut self, id: RequestId, now_ns: Nanos) {
+        let Some(index) = self.find(id) else { return };
+        if self.in_flight[index].first_byte_ns.is_some() {
+            return;
+        }
+        self.in_flight[index].first_byte_ns = Some(now_ns);
+        self.progress = true;
+        self.start(index);
+        if self.fcfs && self.unseen + self.fresh > 0 {
+            for older in 0..index {
+                if matches!(self.in_flight[older].place, Place::Fresh | Place::Unseen) {
+                    self.start(older);
+                }
+            }
+        }
+    }
+
+    /// A request is no longer in flight here, whatever ended it (answered, failed, its client
+    /// left). Returns false when it was not.
+    pub fn complete(&mut self, id: RequestId) -> bool {
+        let Some(index) = self.find(id) else { return false };
+        let ended = self.in_flight.remove(index);
+        match ended.place {
+            Place::Fresh => self.fresh -= 1,
+            Place::Unseen => self.unseen -= 1,
+            Place::Waiting => self.waiting = self.waiting.saturating_sub(1),
+            Place::Started => {
+                self.waiting = self.waiting.saturating_sub(1);
+                self.leave_batch(ended.tokens);
+            }
+            Place::Running => self.leave_batch(ended.tokens),
+            Place::Lost => {}
+        }
+        self.ended = self.ended.saturating_add(1);
+        self.progress = true;
+        true
+    }
+
+    /// The answer length in tokens that a request had, for [`Self::predicted_output`].
+    pub fn learn_output(&mut self, tokens: u32) {
+        self.output_mean = Some(mean(self.output_mean, tokens));
+    }
+
+    // ------------------------------------------------------------------ events of probes
+
+    /// A probe is being sent.
+    pub fn probe_sent(&mut self, now_ns: Nanos) {
+        self.probe_sent_ns = Some(now_ns);
+        self.probing = true;
+        self.in_flight_peak = self.in_flight();
+    }
+
+    /// A probe failed. The last snapshot keeps counting until it is stale.
+    pub fn probe_failed(&mut self) {
+        self.probing = false;
+    }
+
+    /// A probe sent at `sent_ns` was answered at `now_ns`.
+    pub fn observe(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
+        self.probing = false;
+        let (Some(running), Some(waiting)) = (snapshot.running, snapshot.waiting) else {
+            return Observed::Unreadable;
+        };
+        if sent_ns > now_ns || self.last.as_ref().is_some_and(|last| sent_ns < last.sent_ns) {
+            return Observed::Overtaken;
+        }
+        self.forget_lost(&snapshot, sent_ns);
+        self.estimate(running, waiting, snapshot.deferred.unwrap_or(0), sent_ns, now_ns);
+        self.kv_free = kv_free(&snapshot);
+        self.last = Some(Last { snapshot, sent_ns });
+        self.in_flight_peak = self.in_flight();
+        self.ended = 0;
+        self.progress = false;
+        Observed::Used
+    }
+
+    // ------------------------------------------------------------------ what is believed now
+
+    /// Own requests in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Requests believed to wait for a place in the batch, ours and others'.
+    #[must_use]
+    pub fn pending(&self) -> u32 {
+        self.waiting.saturating_add(self.unseen).saturating_add(self.fresh)
+    }
+
+    /// Running, carried forward; `None` before the first snapshot.
+    #[must_use]
+    pub fn running(&self) -> Option<u32> {
+        self.last.as_ref().map(|_| self.running)
+    }
+
+    /// Waiting, carried forward; `None` before the first snapshot.
+    #[must_use]
+    pub fn waiting(&self) -> Option<u32> {
+        self.last.as_ref().map(|_| self.waiting)
+    }
+
+    /// Own requests that were in flight at the last probe and not in its gauges.
+    #[must_use]
+    pub fn unseen(&self) -> u32 {
+        self.unseen
+    }
+
+    /// Own requests pushed since the last probe was sent, without a first byte.
+    #[must_use]
+    pub fn fresh(&self) -> u32 {
+        self.fresh
+    }
+
+    /// Requests of others that the last snapshot showed, at least.
+    #[must_use]
+    pub fn foreign(&self) -> u32 {
+        self.foreign
+    }
+
+    /// The last readable snapshot, however old.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.last.as_ref().map(|last| &last.snapshot)
+    }
+
+    /// No readable snapshot, or only a stale one: nothing is known, which is not the same as empty.
+    #[must_use]
+    pub fn blind(&self, config: &Config, now_ns: Nanos) -> bool {
+        self.last
+            .as_ref()
+            .is_none_or(|last| now_ns.saturating_sub(last.sent_ns) >= config.probe_stale_ns)
+    }
+
+    /// The engine said that it sleeps.
+    #[must_use]
+    pub fn sleeping(&self) -> bool {
+        self.snapshot().is_some_and(|s| s.sleeping)
+    }
+
+    /// KV capacity in tokens, assumed until the replica tells its own.
+    #[must_use]
+    pub fn kv_tokens(&self, config: &Config) -> u64 {
+        self.snapshot().and_then(|s| s.kv_tokens).unwrap_or(config.replica_kv_tokens)
+    }
+
+    /// Answer length in tokens that the next request is expected to have: a running mean.
+    #[must_use]
+    pub fn predicted_output(&self, config: &Config) -> u32 {
+        self.output_mean.unwrap_or(config.output_tokens)
+    }
+
+    /// Pending requests allowed; the gate opens while [`Self::pending`] is lower. At least 1.
+    #[must_use]
+    pub fn allowance(&self, config: &Config) -> u32 {
+        match config.allowance {
+            AllowanceRule::One => 1,
+            AllowanceRule::Knee => self.allowance_by_knee().min(self.kv_room()).max(1),
+        }
+    }
+
+    /// Most requests this replica runs at once, as far as learned.
+    #[must_use]
+    pub fn knee(&self) -> Option<u32> {
+        self.knee.full().map(|full| full.active)
+    }
+
+    /// When the next probe is due, given the interval (see [`super::admit::probe_interval`]).
+    #[must_use]
+    pub fn probe_due_ns(&self, interval_ns: Nanos, config: &Config) -> Nanos {
+        // A probe under way is waited for, but not for ever: its driver may have lost it.
+        let wait = if self.probing { config.probe_stale_ns.max(interval_ns) } else { interval_ns };
+        self.probe_sent_ns.map_or(0, |sent| sent.saturating_add(wait))
+    }
+
+    /// Names the broken invariant, for tests.
+    ///
+    /// # Errors
+    ///
+    /// A counter does not equal what it counts.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        let count = |place| self.in_flight.iter().filter(|r| r.place == place).count();
+        let fresh = count(Place::Fresh);
+        let unseen = count(Place::Unseen);
+        if fresh != self.fresh as usize {
+            return Err(format!("fresh_is_counted: {} != {fresh}", self.fresh));
+        }
+        if unseen != self.unseen as usize {
+            return Err(format!("unseen_is_counted: {} != {unseen}", self.unseen));
+        }
+        if count(Place::Waiting) + count(Place::Started) > self.waiting as usize {
+            return Err(format!("own_waiting_within_waiting: {}", self.waiting));
+        }
+        if count(Place::Running) + count(Place::Started) > self.running as usize {
+            return Err(format!("own_running_within_running: {}", self.running));
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------ inside
+
+    fn find(&self, id: RequestId) -> Option<usize> {
+        self.in_flight.iter().rposition(|r| r.id == id)
+    }
+
+    /// A request is known to run: its debit goes, and R includes it.
+    fn start(&mut self, index: usize) {
+        let request = &mut self.in_flight[index];
+        match request.place {
+            Place::Fresh => self.fresh -= 1,
+            Place::Unseen => self.unseen -= 1,
+            Place::Waiting => {
+                request.place = Place::Started;
+                self.running = self.running.saturating_add(1);
+                self.kv_free = self.kv_free.map(|free| free.saturating_sub(i64::from(request.tokens)));
+                return;
+            }
+            Place::Lost => {}
+            Place::Started | Place::Running => return,
+        }
+        request.place = Place::Running;
+        self.running = self.running.saturating_add(1);
+        self.kv_free = self.kv_free.map(|free| free.saturating_sub(i64::from(request.tokens)));
+    }
+
+    fn leave_batch(&mut self, tokens: u32) {
+        self.running = self.running.saturating_sub(1);
+        self.kv_free = self.kv_free.map(|free| free.saturating_add(i64::from(tokens)));
+    }
+
+    /// Marks what can no longer come: requests given to an engine that has restarted since, and
+    /// those that no gauge has shown for [`UNSEEN_NS`].
+    fn forget_lost(&mut self, snapshot: &Snapshot, sent_ns: Nanos) {
+        let restarted_ns = self
+            .last
+            .as_ref()
+            .filter(|last| restarted(&last.snapshot, snapshot))
+            .map(|last| last.sent_ns);
+        if restarted_ns.is_some() {
+            self.knee = Knee::new();
+            self.foreign_floor = 0;
+        }
+        for request in &mut self.in_flight {
+            let before_restart = restarted_ns.is_some_and(|at| request.pushed_ns < at);
+            let never_shown = request.place == Place::Unseen
+                && sent_ns.saturating_sub(request.pushed_ns) >= UNSEEN_NS;
+            if before_restart || never_shown {
+                request.place = Place::Lost;
+            }
+        }
+    }
+
+    /// Rebuilds the figures from a snapshot; the module's documentation has the rule.
+    fn estimate(&mut self, running: u32, waiting: u32, deferred: u32, sent_ns: Nanos, now_ns: Nanos) {
+        let (mut own, mut streaming, mut fresh) = (0u32, 0u32, 0u32);
+        for r in self.in_flight.iter().filter(|r| r.place != Place::Lost) {
+            if r.pushed_ns >= sent_ns {
+                fresh += 1;
+            } else {
+                own += 1;
+                streaming += u32::from(r.first_byte_ns.is_some_and(|at| at < sent_ns));
+            }
+        }
+        let quiet = own - streaming;
+        let total = running.saturating_add(waiting).saturating_add(deferred);
+        let seen = quiet.min(total.saturating_sub(streaming).saturating_sub(self.foreign_floor));
+        self.foreign = total.saturating_sub(own);
+        self.foreign_floor = self.foreign.saturating_sub(self.ended).saturating_sub(fresh);
+        // They run, whatever the gauge says, unless they were preempted.
+        self.running = running.max(streaming.saturating_sub(waiting));
+        self.waiting = waiting;
+        self.unseen = 0;
+        self.fresh = 0;
+        let own_waiting = seen.min(waiting - waiting.min(self.foreign));
+        let base = self.running;
+        self.place_all(quiet, seen, seen - own_waiting, sent_ns);
+        let active = self
+            .in_flight_peak
+            .saturating_add(self.foreign_floor)
+            .saturating_sub(waiting)
+            .max(base);
+        self.knee.observe(&Reading {
+            running,
+            waiting,
+            full: Full { active, transit: active - base },
+            unseen: self.unseen,
+            fresh: self.fresh,
+            progress: self.progress,
+            sent_ns,
+            now_ns,
+        });
+    }
+
+    /// Gives each request its place, in push order: of the `quiet` ones (no first byte when the
+    /// probe was sent) the first `batch` are in R, up to `seen` in W, the rest in no gauge.
+    fn place_all(&mut self, quiet: u32, seen: u32, batch: u32, sent_ns: Nanos) {
+        // From the youngest to the oldest, so that a first byte that arrived while the probe was
+        // under way settles all older ones in one pass.
+        let mut rank = quiet;
+        let mut younger_started = false;
+        for index in (0..self.in_flight.len()).rev() {
+            let request = &mut self.in_flight[index];
+            if request.place == Place::Lost {
+                continue;
+            }
+            let first_byte = request.first_byte_ns;
+            request.place = if request.pushed_ns >= sent_ns {
+                self.fresh += 1;
+                Place::Fresh
+            } else if first_byte.is_some_and(|at| at < sent_ns) {
+                Place::Running
+            } else {
+                rank -= 1;
+                if rank < batch {
+                    Place::Running
+                } else if rank < seen {
+                    Place::Waiting
+                } else {
+                    self.unseen += 1;
+                    Place::Unseen
+                }
+            };
+            let debit = matches!(request.place, Place::Fresh | Place::Unseen);
+            if first_byte.is_some() || (debit && younger_started && self.fcfs) {
+                self.start(index);
+            }
+            younger_started |= first_byte.is_some();
+        }
+    }
+
+    fn allowance_by_knee(&self) -> u32 {
+        let Some(full) = self.knee.full() else { return self.knee.window(self.pending()) };
+        full.active.saturating_sub(self.running).max(1).saturating_add(full.transit)
+    }
+
+    /// Requests of average size that the free KV room holds.
+    fn kv_room(&self) -> u32 {
+        match (self.kv_free, self.tokens_mean) {
+            (Some(free), Some(tokens)) => {
+                let room = free.max(0) / i64::from(tokens.max(1));
+                u32::try_from(room).unwrap_or(u32::MAX)
+            }
+            _ => u32::MAX,
+        }
+    }
+}
+
+/// A running mean that starts at its first sample.
+fn mean(old: Option<u32>, sample: u32) -> u32 {
+    let Some(old) = old else { return sample };
+    let (old, sample) = (i64::from(old), i64::from(sample));
+    let step = (sample - old) >> MEAN_SHIFT;
+    u32::try_from(old + step).unwrap_or(u32::MAX)
+}
+
+/// Counters that only grow went back: another engine process answers now.
+fn restarted(before: &Snapshot, after: &Snapshot) -> bool {
+    let back = |a: Option<u64>, b: Option<u64>| matches!((a, b), (Some(a), Some(b)) if b < a);
+    back(before.cache_queries, after.cache_queries) || back(before.preemptions, after.preemptions)
+}
+
+/// Free KV tokens, where the page tells both capacity and use.
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
+fn kv_free(snapshot: &Snapshot) -> Option<i64> {
+    let (tokens, usage) = (snapshot.kv_tokens?, snapshot.kv_usage?);
+    Some((tokens as f64 * (1.0 - usage).clamp(0.0, 1.0)) as i64)
+}
