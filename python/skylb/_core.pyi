@@ -530,42 +530,73 @@ ADMIT_TOO_LONG: Final = 2
 
 @final
 class ReplicaModel:
-    """A continuous-batching replica in virtual or real time; see ``rust/src/sim/replica.rs``.
+    """A continuous-batching replica in virtual or real time; see ``rust/src/sim/replica``.
 
     Args:
-        profile_json: a profile's parameters (``skylb.mock.profiles``).
+        profile_json: a profile's parameters (``skylb.mock.profiles.Profile.model_json``).
+
+    Raises:
+        ValueError: the profile does not fit, naming the field.
     """
 
     def __new__(cls, profile_json: bytes) -> ReplicaModel: ...
-    def submit(self, request_id: int, prompt: bytes, max_tokens: int, now_ns: int, /) -> int:
-        """``ADMIT_*``. Four bytes of the rendered prompt are one token."""
-    def extend(self, request_id: int, answer: bytes, /) -> None:
-        """The bytes the request will generate (what the next turn's prompt contains), so that
-        generated KV can be hit."""
-    def abort(self, request_id: int, now_ns: int, /) -> None: ...
-    def advance(self, now_ns: int, /) -> list[tuple[int, int, bool]]:
-        """Runs every step that ends by ``now_ns``: ``(request_id, tokens generated so far, finished)``
-        per request that gained tokens, in step order."""
+    def submit(self, request_id: int, salt: bytes, prompt: bytes, answer: bytes, now_ns: int, /) -> int:
+        """Takes a request into the queue: ``ADMIT_*``. Four bytes are one token.
+
+        Args:
+            request_id: not that of a request which has not ended.
+            salt: what separates prefix caches beside the text (adapter, ``cache_salt``).
+            prompt: the rendered prompt.
+            answer: what the request will generate, so that the next turn can hit its KV.
+            now_ns: steps that ended by then should have been run by ``advance``.
+
+        Raises:
+            ValueError: the id is in use.
+        """
+    def abort(self, request_id: int, /) -> bool:
+        """Ends a request in whatever state; whether it was known."""
+    def advance(self, now_ns: int, /) -> list[tuple[int, int, int, bool]]:
+        """Runs every step that ends by ``now_ns``: ``(request_id, tokens generated so far, prompt
+        tokens that were cached, finished)`` per token generated, in step order."""
     def next_ns(self) -> int | None:
         """When the step under way ends; ``None`` when idle."""
-    def cached_tokens(self, request_id: int, /) -> int:
-        """Prompt tokens found in the prefix cache when the request was scheduled."""
-    def prompt_tokens(self, request_id: int, /) -> int: ...
+    def reset_prefix_cache(self) -> None: ...
+    def check_invariants(self) -> None:
+        """For tests: raises AssertionError that names the broken invariant."""
     @property
-    def running(self) -> int: ...
+    def running(self) -> int:
+        """Requests in the batch now."""
     @property
     def waiting(self) -> int: ...
     @property
-    def kv_usage(self) -> float: ...
+    def kv_usage(self) -> float:
+        """Share of KV blocks held now, 0 to 1."""
     @property
-    def kv_tokens(self) -> int: ...
+    def running_gauge(self) -> int:
+        """As the metrics page says it: taken at the end of the last step. Likewise the next two."""
     @property
-    def block_size(self) -> int: ...
+    def waiting_gauge(self) -> int: ...
     @property
-    def cache_queries(self) -> int: ...
+    def kv_usage_gauge(self) -> float: ...
+    @property
+    def blocks(self) -> int:
+        """KV blocks in all."""
+    @property
+    def block_size(self) -> int:
+        """Tokens per KV block."""
+    @property
+    def max_model_len(self) -> int: ...
+    @property
+    def cache_queries(self) -> int:
+        """Prompt tokens looked up since the start. The next ones are totals as well."""
     @property
     def cache_hits(self) -> int: ...
     @property
     def preemptions(self) -> int: ...
-    def reset_prefix_cache(self) -> None: ...
-    def check_invariants(self) -> None: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def prefill_tokens(self) -> int:
+        """Prompt tokens computed, without cached ones."""
+    @property
+    def output_tokens(self) -> int: ...

@@ -1,1 +1,0 @@
-//! A continuous-batching replica with chunked prefill, paged KV and a prefix cache.
