@@ -34,6 +34,20 @@ impl RequestError {
         }
     }
 
+    /// A 400 `invalid_type`: `param` is not `expected` (a noun with its article: `"a string"`).
+    #[must_use]
+    pub fn invalid_type(param: impl Into<String>, expected: &str) -> Self {
+        let param = param.into();
+        Self::new(400, "invalid_type", format!("'{param}' must be {expected}")).param(param)
+    }
+
+    /// A 400 `duplicate_key`: an engine might read the other of the two.
+    #[must_use]
+    pub fn duplicate_key(param: impl Into<String>) -> Self {
+        let param = param.into();
+        Self::new(400, "duplicate_key", format!("'{param}' is given more than once")).param(param)
+    }
+
     /// Names the field at fault.
     #[must_use]
     pub fn param(mut self, param: impl Into<String>) -> Self {

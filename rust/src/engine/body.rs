@@ -1,1 +1,0 @@
-//! Strict scan of an inference request's body, without building a tree.

@@ -1,1 +1,0 @@
-//! Path-compressed radix tree over block hashes, with owners.
