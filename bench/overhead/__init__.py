@@ -1,0 +1,1 @@
+"""What a request costs: SkyLB beside HAProxy and the Rust routers, in one run, as ratios."""

@@ -1,0 +1,1 @@
+"""Tests in front of real vLLM servers: `make test-engines`."""

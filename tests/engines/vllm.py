@@ -1,0 +1,79 @@
+"""A real vLLM on the CPU, with a tiny random model."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.processes import Child, answers, free_port, get, sample_sum
+
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+
+COMMON = [
+    "--load-format", "dummy", "--enforce-eager", "--dtype", "bfloat16", "--max-model-len", "4096",
+    "--enable-prefix-caching", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log",
+]  # fmt: skip
+
+START_S = 300.0
+
+
+@dataclass
+class Vllm:
+    """One running server."""
+
+    child: Child
+    url: str
+
+    def metric(self, name: str) -> float:
+        """Sum of a metric's samples."""
+        return sample_sum(get(f"{self.url}/metrics").decode(), name)
+
+    @property
+    def running(self) -> float:
+        """Requests in the batch."""
+        return self.metric("vllm:num_requests_running")
+
+    @property
+    def waiting(self) -> float:
+        """Requests outside the batch."""
+        return self.metric("vllm:num_requests_waiting")
+
+
+def installed() -> Path:
+    """Directory of the vLLM environment, made by ``environment.sh``."""
+    return Path(os.environ["SKYLB_VLLM"])
+
+
+@contextmanager
+def fleet(count: int, *arguments: str, name: str = "tiny") -> Iterator[list[Vllm]]:
+    """``count`` servers started side by side, ready."""
+    root = installed()
+    with ExitStack() as stack:
+        servers = []
+        for _ in range(count):
+            port = free_port()
+            command = [str(root / "bin/python"), "-m", "vllm.entrypoints.openai.api_server"]
+            command += ["--model", str(root / "model"), "--served-model-name", name]
+            command += ["--host", "127.0.0.1", "--port", str(port), *COMMON, *arguments]
+            child = Child(command, environment=ENVIRONMENT)
+            stack.callback(child.stop, 30.0)
+            servers.append(Vllm(child, f"http://127.0.0.1:{port}"))
+        for server in servers:
+            server.child.require(
+                lambda url=server.url: answers(f"{url}/health"), timeout_s=START_S, what="vLLM"
+            )
+        yield servers
+
+
+def series(page: str, prefix: str) -> list[str]:
+    """Names of a page's metrics that begin with ``prefix``."""
+    return sorted(set(re.findall(rf"^({re.escape(prefix)}\w+)", page, re.MULTILINE)))

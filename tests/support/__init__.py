@@ -1,0 +1,1 @@
+"""Real processes for tests: balancers, mock replicas, engines."""

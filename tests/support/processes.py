@@ -1,0 +1,204 @@
+"""Starts and ends real processes on loopback."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+SKYLB = [sys.executable, "-m", "skylb"]
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def eventually(probe: Callable[[], T], *, timeout_s: float = 10.0, what: str = "condition") -> T:
+    """Polls until ``probe`` returns something true; the value.
+
+    Raises:
+        AssertionError: it did not within ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = probe()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            message = f"{what} did not come true in {timeout_s} s; last: {value!r}"
+            raise AssertionError(message)
+        time.sleep(0.02)
+
+
+def get(url: str, timeout_s: float = 5.0) -> bytes:
+    """The body of a GET; errors raise."""
+    with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+        return bytes(answer.read())
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 2xx."""
+    try:
+        get(url, 2.0)
+    except (OSError, urllib.error.HTTPError):
+        return False
+    return True
+
+
+class Child:
+    """A process whose output goes to a file; ended and reaped by ``stop``."""
+
+    def __init__(self, command: list[str], *, environment: dict[str, str] | None = None) -> None:
+        self.out = Path(tempfile.mkstemp(prefix="skylb-test-", suffix=".log")[1])
+        with self.out.open("wb") as out:
+            self.popen = subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | (environment or {})
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.popen.pid
+
+    def text(self) -> str:
+        """All it has written."""
+        return self.out.read_text(errors="replace")
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.popen.poll() is None
+
+    def require(self, condition: Callable[[], T], *, timeout_s: float, what: str) -> T:
+        """Waits for a condition; fails with the child's output if it ends first or is too late."""
+
+        def probe() -> T:
+            if not self.alive():
+                message = f"{what}: the process ended with {self.popen.returncode}:\n{self.text()[-3000:]}"
+                raise AssertionError(message)
+            return condition()
+
+        return eventually(probe, timeout_s=timeout_s, what=f"{what}\n{self.text()[-500:]}")
+
+    def kill(self) -> None:
+        """SIGKILL, and waits."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        self.popen.send_signal(number)
+
+    def stop(self, timeout_s: float = 10.0) -> int:
+        """SIGTERM, then SIGKILL after ``timeout_s``; the exit status."""
+        if self.alive():
+            self.popen.terminate()
+        try:
+            status = self.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self.popen.returncode
+        self.out.unlink(missing_ok=True)
+        return status
+
+
+@dataclass
+class Balancer:
+    """A running ``skylb serve``."""
+
+    child: Child
+    port: int
+    admin_port: int
+    access_log: Path
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def admin(self) -> str:
+        """The admin listener."""
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    def state(self) -> dict[str, Any]:
+        """``/state``."""
+        state: dict[str, Any] = json.loads(get(f"{self.admin}/state"))
+        return state
+
+    def metrics(self) -> str:
+        """``/metrics``."""
+        return get(f"{self.admin}/metrics").decode()
+
+    def metric(self, name: str) -> float:
+        """Sum of all samples of one name."""
+        return sample_sum(self.metrics(), name)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The access log so far."""
+        return [json.loads(line) for line in self.access_log.read_text().splitlines()]
+
+
+def sample_sum(page: str, name: str) -> float:
+    """Sum over a Prometheus page's samples of ``name``, whatever their labels."""
+    pattern = re.compile(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)", re.MULTILINE)
+    return sum(float(value) for value in pattern.findall(page))
+
+
+@contextmanager
+def balancer(
+    *replicas: str, arguments: list[str] | None = None, wait_ready: bool = True
+) -> Iterator[Balancer]:
+    """``skylb serve`` in front of ``replicas``, ready unless told otherwise."""
+    port, admin_port = free_port(), free_port()
+    access_log = Path(tempfile.mkstemp(prefix="skylb-test-", suffix=".access.jsonl")[1])
+    command = [*SKYLB, "serve", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin_port}"]
+    command += ["--access-log", str(access_log), "--log-format", "json"]
+    for replica in replicas:
+        command += ["--replica", replica]
+    child = Child([*command, *(arguments or [])])
+    try:
+        path = "ready" if wait_ready else "health"
+        child.require(
+            lambda: answers(f"http://127.0.0.1:{admin_port}/{path}"), timeout_s=20, what="balancer ready"
+        )
+        yield Balancer(child, port, admin_port, access_log)
+    finally:
+        child.stop()
+        access_log.unlink(missing_ok=True)
+
+
+@contextmanager
+def mocks(count: int, *arguments: str) -> Iterator[list[str]]:
+    """``count`` mock replicas in one process; their URLs."""
+    child, urls = start_mocks(count, *arguments)
+    try:
+        yield urls
+    finally:
+        child.stop()
+
+
+def start_mocks(count: int, *arguments: str, listen: str = "127.0.0.1:0") -> tuple[Child, list[str]]:
+    """Starts mock replicas; the process and their URLs, once all answer."""
+    child = Child([*SKYLB, "mock", "--listen", listen, "--count", str(count), *arguments])
+    urls = child.require(
+        lambda: found if len(found := re.findall(r"http://[\d.]+:\d+", child.text())) >= count else None,
+        timeout_s=20,
+        what="mock replicas",
+    )
+    return child, urls[:count]
