@@ -424,13 +424,17 @@ class Engine:
 
         Causes a Push elsewhere, a Hold, or a Reject (attempts, budget or deadline used up).
         """
-    def complete(self, request_id: int, outcome: int, relay: Relay | None, now_ns: int, /) -> tuple[Effect, ...]:
+    def complete(
+        self, request_id: int, outcome: int, relay: Relay | None, now_ns: int, /
+    ) -> tuple[Effect, ...]:
         """The request ended (in any phase, held included). Exactly once per submitted request,
         unless a Reject or Expire ended it. Unknown ids are ignored and counted."""
     def set_replicas(self, replicas: list[tuple[int, str]], now_ns: int, /) -> tuple[Effect, ...]:
         """The whole fleet as ``(id, name)``. New ones start unknown; missing ones are forgotten
         once their in-flight requests end. Ids are never reused."""
-    def set_models(self, replica: int, models: list[tuple[str, int | None]], now_ns: int, /) -> tuple[Effect, ...]:
+    def set_models(
+        self, replica: int, models: list[tuple[str, int | None]], now_ns: int, /
+    ) -> tuple[Effect, ...]:
         """Models and adapters a replica serves, as ``(id, max_model_len)``."""
     def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[Effect, ...]:
         """Operator intent, apart from observed health."""

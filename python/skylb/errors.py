@@ -25,3 +25,7 @@ class UpstreamClosedError(SkyLBError):
 
 class UpstreamTimeoutError(SkyLBError):
     """A replica did not answer within the time the phase allows."""
+
+
+class ListenError(SkyLBError):
+    """An address cannot be bound: it is in use, not ours, or not permitted."""

@@ -1,0 +1,194 @@
+"""The admin application: health, readiness, metrics, state, and an operator's verbs.
+
+``/health``, ``/ready`` and ``/metrics`` answer everybody who reaches the listener. ``/state`` and the
+verbs need the bearer token where one is configured; without one they answer on loopback only, and not
+to a web page (a browser would carry its requests there).
+"""
+
+import hmac
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import web
+
+from skylb.addresses import ListenAddress
+from skylb.types import Replica
+
+REQUEST_BYTES_MAX = 4096
+LOG_LEVELS = ("debug", "info", "warning", "error")
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Service(Protocol):
+    """What the admin application shows and changes."""
+
+    def ready(self) -> bool:
+        """Whether a request would find a replica."""
+
+    def metrics(self, accept: str, /) -> tuple[bytes, str]:
+        """The metrics page and its content type."""
+
+    def facts(self) -> dict[str, Any]:
+        """Facts about the process, fit for JSON."""
+
+    def state(self) -> bytes:
+        """The engine's state as JSON."""
+
+    def replicas(self) -> Sequence[Replica]:
+        """The fleet."""
+
+    def set_draining(self, replica_id: int, draining: bool, /) -> None:
+        """Operator intent for one replica."""
+
+    def set_log_level(self, level: str, /) -> None:
+        """Least severe level that is logged."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, raised to leave a handler early
+    """An answer other than success.
+
+    Args:
+        status: HTTP status.
+        code: stable word for programs.
+        message: sentence for people.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class Admin:
+    """The admin listener.
+
+    Args:
+        service: what is shown and changed.
+        address: where it listens.
+        token: what guards ``/state`` and the verbs.
+    """
+
+    def __init__(self, service: Service, address: ListenAddress, token: str | None) -> None:
+        self._service = service
+        self._address = address
+        self.token = token
+        app = web.Application(middlewares=[self._guarded], client_max_size=REQUEST_BYTES_MAX)
+        app.on_response_prepare.append(_hide_software)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/state", self._state)
+        app.router.add_post("/replicas/{replica:.+}/{verb:drain|undrain}", self._drain)
+        app.router.add_put("/log-level", self._log_level)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, keepalive_timeout=30.0, shutdown_timeout=1.0
+        )
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Serves on listening sockets."""
+        await self._runner.setup()
+        for sock in sockets:
+            await web.SockSite(self._runner, sock).start()
+
+    async def close(self) -> None:
+        """Stops serving; answers under way get a second."""
+        await self._runner.cleanup()
+
+    # ------------------------------------------------------------------------- guard
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if request.path not in OPEN_PATHS:
+                self._authorise(request)
+            return await handler(request)
+        except Refusal as refusal:
+            return _error(refusal.status, refusal.code, refusal.message)
+        except web.HTTPException as error:
+            answer = _error(error.status, error.reason.lower().replace(" ", "_"), error.text or error.reason)
+            if "Allow" in error.headers:
+                answer.headers["Allow"] = error.headers["Allow"]
+            return answer
+
+    def _authorise(self, request: web.Request) -> None:
+        if self.token is not None:
+            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+            known = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self.token.encode())
+            if scheme.lower() != "bearer" or not known:
+                raise Refusal(401, "unauthorized", "give the admin token: Authorization: Bearer TOKEN")
+        elif not self._address.is_loopback:
+            raise Refusal(403, "no_token", "not on loopback: set admin_token_file to use this")
+        elif "Origin" in request.headers or not _names_loopback(request.headers.get("Host", "")):
+            raise Refusal(403, "cross_origin", "not for web pages, and only under a loopback name")
+
+    # ---------------------------------------------------------------------- handlers
+
+    async def _health(self, request: web.Request) -> web.Response:
+        del request
+        return _json({"status": "alive"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        del request
+        if self._service.ready():
+            return _json({"ready": True})
+        return _json({"ready": False}, status=503, headers={"Retry-After": "1"})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        page, content_type = self._service.metrics(request.headers.get("Accept", ""))
+        return web.Response(body=page, headers={"Content-Type": content_type})
+
+    async def _state(self, request: web.Request) -> web.Response:
+        del request
+        return _json({"process": self._service.facts(), "engine": orjson.Fragment(self._service.state())})
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        replica = self._find(request.match_info["replica"])
+        draining = request.match_info["verb"] == "drain"
+        self._service.set_draining(replica.id, draining)
+        return _json({"replica": replica.name, "id": replica.id, "draining": draining})
+
+    def _find(self, text: str) -> Replica:
+        for replica in self._service.replicas():
+            if text in {str(replica.id), replica.name, replica.authority}:
+                return replica
+        names = ", ".join(replica.name for replica in self._service.replicas())
+        raise Refusal(404, "unknown_replica", f"no replica {text!r}; there are: {names or 'none'}")
+
+    async def _log_level(self, request: web.Request) -> web.Response:
+        try:
+            asked = orjson.loads(await request.read())
+        except orjson.JSONDecodeError as error:
+            raise Refusal(400, "bad_json", f"the body is not JSON: {error}") from error
+        level = asked.get("level") if isinstance(asked, dict) else None
+        if level not in LOG_LEVELS:
+            raise Refusal(
+                400, "bad_level", f'level {level!r}: expected {{"level": one of {", ".join(LOG_LEVELS)}}}'
+            )
+        self._service.set_log_level(level)
+        return _json({"level": level})
+
+
+def _names_loopback(host: str) -> bool:
+    """Whether ``Host`` names this machine itself: a rebound DNS name does not."""
+    name = host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
+    return name == "" or ListenAddress(name.strip("[]"), 0).is_loopback
+
+
+async def _hide_software(request: web.Request, response: web.StreamResponse) -> None:
+    del request
+    response.headers["Server"] = "SkyLB"
+
+
+def _json(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(value) + b"\n", status=status, headers=headers, content_type="application/json"
+    )
+
+
+def _error(status: int, code: str, message: str) -> web.Response:
+    return _json({"error": {"message": message, "type": "admin_error", "code": code}}, status=status)

@@ -1,0 +1,335 @@
+"""The composition root of ``skylb serve``: makes the parts, starts and stops them in order.
+
+Start: sockets are bound before anything else, so that a port in use ends the process at once; then
+control looks at the replicas, then clients are let in. Stop: no new clients, requests under way end,
+and only then do control and the admin listener go, because held requests still need both.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import platform
+import random
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skylb import _core
+from skylb.accesslog import Logs
+from skylb.addresses import ListenAddress
+from skylb.admin import Admin
+from skylb.clock import monotonic_ns, unix_offset_ns
+from skylb.config import Settings
+from skylb.control import Control
+from skylb.data.context import Budget, Context, Limits
+from skylb.data.frontend import Frontend
+from skylb.errors import ConfigError
+from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
+from skylb.metrics import Metrics
+from skylb.router import Router
+from skylb.types import Replica
+from skylb.upstream import Pool
+
+log = logging.getLogger("skylb.app")
+
+SECRET_BYTES = 32
+LOG_BYTES_MAX = 4 << 20
+"""Access-log lines that wait for the writer: about 8,000, or one second at 8,000 requests/s."""
+
+FIRST_LOOK_S = 3.0
+"""How long the start waits for the first probe of every replica, at most."""
+
+CONFIG_SIGNAL = "SIGHUP"
+
+
+def read_secret(path: Path | None, option: str) -> str | None:
+    """The one line of a key file.
+
+    Raises:
+        ConfigError: the file is not readable, or holds no line or more than one.
+    """
+    if path is None:
+        return None
+    try:
+        lines = path.read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{option}: {path}: cannot be read: {error}"]) from error
+    if len(lines) != 1 or not lines[0].isprintable() or not lines[0].isascii():
+        raise ConfigError([f"{option}: {path}: expected one word of printable ASCII"])
+    return lines[0]
+
+
+class Service:
+    """One balancer: all parts of a process, wired.
+
+    Args:
+        settings: what to run.
+
+    Raises:
+        ConfigError: a file that the settings name is no good.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._started_ns = monotonic_ns()
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self.tls = _server_tls(settings)
+        self.recorder = _recorder(settings)
+        self.router = Router(_engine(settings))
+        self.pool = Pool(
+            idle_len_max=settings.upstream_idle_max,
+            idle_s=settings.timeout.upstream_idle_s,
+            connect_timeout_s=settings.timeout.connect_s,
+            tls=client_tls(settings.replica_ca),
+        )
+        self.frontend = Frontend(_context(settings, self.router, self.pool, self.recorder))
+        self.logs = _logs(settings, self.recorder)
+        self.metrics_page = Metrics(
+            recorder=self.recorder,
+            engine=self.router.engine,
+            buffer_bytes=lambda: self.frontend.context.budget.bytes,
+            log_dropped=lambda: self.logs.dropped,
+            policy=settings.engine.policy,
+        )
+        self.control = Control(settings, self.router, self.pool, self.metrics_page)
+        self.admin = Admin(self, settings.admin, None)
+        self.addresses: list[ListenAddress] = []
+        self.admin_addresses: list[ListenAddress] = []
+        self._read_keys()
+
+    def _read_keys(self) -> None:
+        settings = self.settings
+        self.admin.token = read_secret(settings.admin_token_file, "admin_token_file")
+        key = read_secret(settings.replica_key_file, "replica_key_file")
+        self.control.set_authorization(f"Bearer {key}" if key is not None else None)
+
+    # ------------------------------------------------------------------ start and stop
+
+    async def run(self) -> None:
+        """Serves until a signal ends it.
+
+        Raises:
+            ListenError: an address cannot be bound.
+        """
+        await self.start()
+        try:
+            self._install_signals()
+            print(self.report(), flush=True)
+            await self._stop.wait()
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Binds, looks at the replicas, lets clients in."""
+        client_sockets, admin_sockets = _bind_all(self.settings)
+        self.addresses = [bound_address(sock) for sock in client_sockets]
+        self.admin_addresses = [bound_address(sock) for sock in admin_sockets]
+        self.logs.start()
+        await self.admin.start(admin_sockets)
+        await self.control.start()
+        await self.control.first_look(FIRST_LOOK_S)
+        context = self.tls.context if self.tls is not None else None
+        await self.frontend.serve([(sock, context) for sock in client_sockets])
+        gc.collect()
+        gc.freeze()  # what lives from here to the end need not be looked at by every collection
+
+    async def stop(self) -> None:
+        """Lets requests under way end, then takes everything down."""
+        self.frontend.stop_accepting()
+        await self._drain()
+        await self.control.close()
+        await self.frontend.close()
+        await self.pool.close()
+        self.router.close()
+        await self.admin.close()
+        for address in (*self.addresses, *self.admin_addresses):
+            unlink(address)
+        await asyncio.to_thread(self.logs.stop)
+
+    async def _drain(self) -> None:
+        timeout_s = self.settings.drain_timeout_s
+        if self.frontend.connections_len and not self._stop_now.is_set():
+            log.info("draining %d connections, at most %g s", self.frontend.connections_len, timeout_s)
+            drained = asyncio.ensure_future(self.frontend.drain(timeout_s))
+            hurried = asyncio.ensure_future(self._stop_now.wait())
+            await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            drained.cancel()
+
+    def request_stop(self) -> None:
+        """Begins an orderly stop; a second call ends it at once."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, self.renew)
+
+    def renew(self) -> None:
+        """Reads certificates, key files and the replicas file again, and reopens the access log.
+
+        What cannot be read is logged, and what was read before stays in use.
+        """
+        try:
+            self._read_keys()
+            if self.tls is not None:
+                self.tls.renew()
+        except ConfigError as error:
+            for fault in error.faults:
+                log.error("%s: not renewed: %s", CONFIG_SIGNAL, fault)
+        self.control.renew()
+        self.logs.reopen()
+        log.info("%s: certificates, keys and replicas read again", CONFIG_SIGNAL)
+
+    # --------------------------------------------------------------- for the admin listener
+
+    def ready(self) -> bool:
+        """Whether a new request would be accepted and find a replica."""
+        return self.router.ready() and not self._stop.is_set()
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The metrics page and its content type."""
+        return self.metrics_page.render(accept)
+
+    def facts(self) -> dict[str, Any]:
+        """Facts about the process."""
+        return {
+            "version": _core.__version__,
+            "python": platform.python_version(),
+            "pid": os.getpid(),
+            "uptime_s": round((monotonic_ns() - self._started_ns) / 1e9, 3),
+            "listen": [str(address) for address in self.addresses],
+            "policy": self.settings.engine.policy,
+            "stopping": self._stop.is_set(),
+            "connections": self.frontend.connections_len,
+            "upstream_idle": self.pool.idle_len,
+            "requests": self.router.requests_len,
+            "buffer_bytes": self.frontend.context.budget.bytes,
+            "log_dropped": self.logs.dropped,
+        }
+
+    def state(self) -> bytes:
+        """The engine's state as JSON."""
+        return self.router.engine.state(monotonic_ns())
+
+    def replicas(self) -> Sequence[Replica]:
+        """The fleet."""
+        return self.router.replicas()
+
+    def set_draining(self, replica_id: int, draining: bool) -> None:
+        """Operator intent for one replica."""
+        self.router.set_draining(replica_id, draining)
+
+    def set_log_level(self, level: str) -> None:
+        """Least severe level that is logged."""
+        self.logs.set_level(level)
+
+    # ----------------------------------------------------------------------------- report
+
+    def report(self) -> str:
+        """What started: addresses, policy, each replica's state, and a line to try."""
+        scheme = "https" if self.tls is not None else "http"
+        lines = [f"SkyLB {_core.__version__}, policy {self.settings.engine.policy}"]
+        lines += [f"  clients  {_url(scheme, address)}" for address in self.addresses]
+        lines += [f"  admin    {_url('http', address)}" for address in self.admin_addresses]
+        for gauge in self.router.engine.gauges():
+            blind = ", its load cannot be read" if gauge.blind and gauge.ready else ""
+            lines.append(f"  replica  {gauge.name}  {'ready' if gauge.ready else gauge.health}{blind}")
+        models = self.router.models()
+        lines.append(f"try: {_curl(scheme, self.addresses[0], models[0][0] if models else 'MODEL')}")
+        return "\n".join(lines)
+
+
+def _url(scheme: str, address: ListenAddress) -> str:
+    return str(address) if address.unix else f"{scheme}://{address}"
+
+
+def _curl(scheme: str, address: ListenAddress, model: str) -> str:
+    where = f"--unix-socket {address.host} {scheme}://localhost" if address.unix else f"{scheme}://{address}"
+    body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    return f"curl -N {where}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+
+
+# ---------------------------------------------------------------------------------- the parts
+
+
+def _engine(settings: Settings) -> _core.Engine:
+    seed = settings.seed if settings.seed is not None else random.SystemRandom().getrandbits(64)
+    try:
+        return _core.Engine(
+            settings.engine.model_dump_json().encode(), secrets.token_bytes(SECRET_BYTES), seed
+        )
+    except ValueError as error:
+        raise ConfigError([f"engine: {error}"]) from error
+
+
+def _server_tls(settings: Settings) -> ServerTls | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _recorder(settings: Settings) -> _core.Recorder:
+    formats = {"text": _core.LOG_TEXT, "json": _core.LOG_JSON}
+    log_format = _core.LOG_OFF if settings.access_log == "off" else formats[settings.log_format]
+    return _core.Recorder(log_format, LOG_BYTES_MAX, settings.engine.policy, unix_offset_ns())
+
+
+def _logs(settings: Settings, recorder: _core.Recorder) -> Logs:
+    try:
+        return Logs(
+            recorder, access_log=settings.access_log, log_format=settings.log_format, level=settings.log_level
+        )
+    except OSError as error:
+        raise ConfigError(
+            [f"access_log: {settings.access_log}: cannot be opened: {error.strerror}"]
+        ) from error
+
+
+def _context(settings: Settings, router: Router, pool: Pool, recorder: _core.Recorder) -> Context:
+    return Context(
+        router=router,
+        pool=pool,
+        recorder=recorder,
+        parser=_core.HeadParser(settings.key_header, settings.cors_origin is not None),
+        budget=Budget(settings.buffer_bytes_max),
+        limits=Limits(
+            timeouts=settings.timeout,
+            body_bytes_max=settings.body_bytes_max,
+            connections_max=settings.connections_max,
+            retry_after_s=settings.engine.retry_after_s,
+        ),
+        trusted_proxies=settings.trusted_proxies,
+        cors_origin=settings.cors_origin,
+    )
+
+
+def _bind_all(settings: Settings) -> tuple[list[socket.socket], list[socket.socket]]:
+    client_sockets: list[socket.socket] = []
+    try:
+        for address in settings.listen:
+            client_sockets += bind(address)
+        return client_sockets, bind(settings.admin)
+    except BaseException:
+        for sock in client_sockets:
+            sock.close()
+        raise
+
+
+async def serve(settings: Settings) -> None:
+    """Runs one balancer until a signal ends it.
+
+    Raises:
+        ConfigError: a file that the settings name is no good.
+        ListenError: an address cannot be bound.
+    """
+    await Service(settings).run()

@@ -1,0 +1,154 @@
+"""Listening sockets and their TLS contexts: made in one place, so that sockets can also be inherited."""
+
+import errno
+import socket
+import ssl
+import stat
+from contextlib import closing
+from pathlib import Path
+
+from skylb.addresses import ListenAddress
+from skylb.errors import ConfigError, ListenError
+
+BACKLOG = 4096
+
+
+def bind(address: ListenAddress) -> list[socket.socket]:
+    """Binds and listens; a name with several addresses gives one socket each.
+
+    Raises:
+        ListenError: the address is in use, not this machine's, or not permitted.
+    """
+    try:
+        if address.unix:
+            return [_bind_unix(address.host)]
+        return _bind_tcp(address.host, address.port)
+    except OSError as error:
+        reason = "already in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        raise ListenError(f"cannot listen on {address}: {reason}") from error
+
+
+def bound_address(sock: socket.socket) -> ListenAddress:
+    """Where a socket listens, with the port it was given."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return ListenAddress(name, 0, unix=True)
+    return ListenAddress(name[0], name[1])
+
+
+def unlink(sock_address: ListenAddress) -> None:
+    """Removes the file of a Unix socket that no longer listens."""
+    if sock_address.unix:
+        Path(sock_address.host).unlink(missing_ok=True)
+
+
+def _bind_tcp(host: str, port: int) -> list[socket.socket]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, target in dict.fromkeys(found):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # "[::]" means every address of the machine, those of IPv4 included (RFC 3493, 5.3).
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+            sock.bind((target[0], sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else port))
+            sock.listen(BACKLOG)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind_unix(path: str) -> socket.socket:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Removes a socket that nobody listens on any more; anything else there is left alone."""
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            return  # bind fails and says so
+    except FileNotFoundError:
+        return
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+
+
+class ServerTls:
+    """The TLS context of the client listeners, renewable while they listen.
+
+    Args:
+        cert: certificate chain (PEM).
+        key: its private key (PEM).
+        client_ca: authorities of client certificates (PEM), or ``None`` to ask for none.
+
+    Raises:
+        ConfigError: the files do not make a context.
+    """
+
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
+        self._cert = cert
+        self._key = key
+        self._client_ca = client_ca
+        self.context = self._make()
+
+    def _make(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        self._fill(context)
+        return context
+
+    def _fill(self, context: ssl.SSLContext) -> None:
+        try:
+            context.load_cert_chain(self._cert, self._key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError([f"tls_cert: {self._cert}, tls_key: {self._key}: {error}"]) from error
+        if self._client_ca is None:
+            return
+        try:
+            context.load_verify_locations(self._client_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError([f"tls_client_ca: {self._client_ca}: {error}"]) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+
+    def renew(self) -> None:
+        """Reads the files again; new connections get the new certificate.
+
+        An authority that was taken out of ``client_ca`` stays trusted until a restart: OpenSSL only adds.
+
+        Raises:
+            ConfigError: the files do not make a context; the old certificate stays in use.
+        """
+        self._make()  # a half-written file must not break the context in use
+        self._fill(self.context)
+
+
+def client_tls(ca: Path | None) -> ssl.SSLContext:
+    """The context for replicas that speak TLS: certificates and names are verified.
+
+    Raises:
+        ConfigError: the file holds no certificates.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError([f"replica_ca: {ca}: {error}"]) from error
+    context.set_alpn_protocols(["http/1.1"])
+    return context
