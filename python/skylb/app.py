@@ -14,7 +14,6 @@ import random
 import secrets
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from skylb.errors import ConfigError
 from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
 from skylb.metrics import Metrics
 from skylb.router import Router
+from skylb.tasks import TaskGroup
 from skylb.types import Replica
 from skylb.upstream import Pool
 
@@ -156,11 +156,11 @@ class Service:
         timeout_s = self.settings.drain_timeout_s
         if self.frontend.connections_len and not self._stop_now.is_set():
             log.info("draining %d connections, at most %g s", self.frontend.connections_len, timeout_s)
-            drained = asyncio.ensure_future(self.frontend.drain(timeout_s))
-            hurried = asyncio.ensure_future(self._stop_now.wait())
+            tasks = TaskGroup()
+            drained = tasks.start(self.frontend.drain(timeout_s), name="drain")
+            hurried = tasks.start(self._stop_now.wait(), name="second signal")
             await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
-            hurried.cancel()
-            drained.cancel()
+            await tasks.stop()
 
     def request_stop(self) -> None:
         """Begins an orderly stop; a second call ends it at once."""
@@ -185,7 +185,7 @@ class Service:
                 self.tls.renew()
         except ConfigError as error:
             for fault in error.faults:
-                log.error("%s: not renewed: %s", CONFIG_SIGNAL, fault)
+                log.warning("%s: not renewed: %s", CONFIG_SIGNAL, fault)
         self.control.renew()
         self.logs.reopen()
         log.info("%s: certificates, keys and replicas read again", CONFIG_SIGNAL)
