@@ -10,8 +10,11 @@ __version__: Final[str]
 
 # --------------------------------------------------------------------------- request heads
 
+ROUTE_NONE: Final = -1
+"""``OPTIONS *``, or the head of a 404."""
 ROUTE_HEALTH: Final = 0
 ROUTE_MODELS: Final = 1
+ROUTE_RESPONSES: Final = 4
 
 class RequestError(Exception):
     """A refusal that the client caused.
@@ -27,6 +30,9 @@ class RequestError(Exception):
     param: str | None
     close: bool
     allow: str | None  # value of the Allow header for a 405
+    head: Head | None
+    """The head where it could be read whole (404, 405, 415, 417, 501): method, shape of the error
+    and request id are known, and unless ``close`` the connection goes on behind ``head.consumed``."""
 
 @final
 class HeadParser:

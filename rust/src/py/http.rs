@@ -1,8 +1,253 @@
-//! Binding of `http`.
+//! Binding of `route`, `request` and `relay`: heads, chunked bodies, responses.
 
+use std::borrow::Cow;
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
-/// Adds this part's classes and functions to the module.
-pub(super) fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
+use crate::engine::error::RequestError as Refused;
+use crate::engine::request::chunked::BodyDecoder;
+use crate::engine::request::{Head as EngineHead, HeadParser as EngineParser, Refusal, Upstream};
+use crate::engine::route::Route;
+
+create_exception!(
+    skylb._core,
+    RequestError,
+    PyException,
+    "A refusal that the client caused."
+);
+
+/// The exception for a refusal; `head` where the head could be read whole.
+pub(super) fn refused(py: Python<'_>, error: &Refused, head: Option<EngineHead>) -> PyErr {
+    let exception = RequestError::new_err(error.message.clone());
+    let filled = (|| {
+        let value = exception.value(py);
+        value.setattr("status", error.status)?;
+        value.setattr("code", error.code)?;
+        value.setattr("message", &error.message)?;
+        value.setattr("param", error.param.as_deref())?;
+        value.setattr("close", error.close)?;
+        value.setattr("allow", error.allow)?;
+        value.setattr("head", head.map(|inner| Head { inner }))
+    })();
+    filled.err().unwrap_or(exception)
+}
+
+fn latin1(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.is_ascii() => Cow::Borrowed(text),
+        _ => Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect()),
+    }
+}
+
+/// Strict parser of HTTP/1.x request heads.
+#[pyclass(frozen, module = "skylb._core")]
+pub struct HeadParser {
+    inner: EngineParser,
+}
+
+#[pymethods]
+impl HeadParser {
+    #[new]
+    #[pyo3(signature = (key_header=None, cors=false))]
+    fn new(key_header: Option<&str>, cors: bool) -> Self {
+        Self {
+            inner: EngineParser::new(key_header, cors),
+        }
+    }
+
+    #[pyo3(signature = (data, start=0))]
+    fn parse(&self, py: Python<'_>, data: &[u8], start: usize) -> PyResult<Option<Head>> {
+        let data = data.get(start..).unwrap_or_default();
+        match self.inner.parse(data) {
+            Ok(head) => Ok(head.map(|inner| Head { inner })),
+            Err(Refusal { error, head }) => Err(refused(py, &error, head.map(|h| *h))),
+        }
+    }
+}
+
+/// One parsed request head.
+#[pyclass(frozen, module = "skylb._core")]
+pub struct Head {
+    /// The engine's head.
+    pub(super) inner: EngineHead,
+}
+
+#[pymethods]
+impl Head {
+    #[getter]
+    fn consumed(&self) -> usize {
+        self.inner.consumed()
+    }
+
+    #[getter]
+    fn method(&self) -> Cow<'_, str> {
+        latin1(self.inner.method())
+    }
+
+    #[getter]
+    fn target(&self) -> Cow<'_, str> {
+        latin1(self.inner.path())
+    }
+
+    #[getter]
+    fn route(&self) -> i16 {
+        self.inner
+            .route()
+            .map_or(ROUTE_NONE, |r| i16::from(r as u8))
+    }
+
+    #[getter]
+    fn route_name(&self) -> &'static str {
+        self.inner.route_name()
+    }
+
+    #[getter]
+    fn is_head(&self) -> bool {
+        self.inner.is_head()
+    }
+
+    #[getter]
+    fn is_options(&self) -> bool {
+        self.inner.is_options()
+    }
+
+    #[getter]
+    fn http11(&self) -> bool {
+        self.inner.http11()
+    }
+
+    #[getter]
+    fn keep_alive(&self) -> bool {
+        self.inner.keep_alive()
+    }
+
+    #[getter]
+    fn content_length(&self) -> i64 {
+        self.inner.content_length()
+    }
+
+    #[getter]
+    fn expect_continue(&self) -> bool {
+        self.inner.expect_continue()
+    }
+
+    #[getter]
+    fn request_id(&self) -> Option<Cow<'_, str>> {
+        self.inner.request_id().map(latin1)
+    }
+
+    #[getter]
+    fn trace_id(&self) -> Option<Cow<'_, str>> {
+        self.inner.trace_id().map(latin1)
+    }
+
+    #[getter]
+    fn anthropic(&self) -> bool {
+        self.inner.anthropic()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.inner.header(name.as_bytes()).map(latin1)
+    }
+
+    #[pyo3(signature = (host, request_id, client, scheme, trusted, authorization, body_len, /))]
+    #[allow(clippy::too_many_arguments)] // positional, for speed: the Python interface
+    fn upstream<'py>(
+        &self,
+        py: Python<'py>,
+        host: &str,
+        request_id: &str,
+        client: &str,
+        scheme: &str,
+        trusted: bool,
+        authorization: Option<&str>,
+        body_len: i64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let head = self.inner.upstream(&Upstream {
+            host,
+            request_id,
+            client,
+            scheme,
+            trusted,
+            authorization,
+            body_len,
+        });
+        match head {
+            Ok(bytes) => Ok(PyBytes::new(py, &bytes)),
+            Err(name) => Err(PyValueError::new_err(format!(
+                "{name} has control characters"
+            ))),
+        }
+    }
+}
+
+/// Strict decoder of a chunked request body.
+#[pyclass(module = "skylb._core")]
+pub struct ChunkedDecoder {
+    inner: BodyDecoder,
+}
+
+#[pymethods]
+impl ChunkedDecoder {
+    #[new]
+    fn new(body_bytes_max: u64) -> Self {
+        Self {
+            inner: BodyDecoder::new(body_bytes_max),
+        }
+    }
+
+    fn feed<'py>(&mut self, data: Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyBytes>> {
+        let py = data.py();
+        match self.inner.feed(data.as_bytes()) {
+            Ok(body) => Ok(PyBytes::new(py, &body)),
+            Err(error) => Err(refused(py, &error, None)),
+        }
+    }
+
+    #[getter]
+    fn done(&self) -> bool {
+        self.inner.done()
+    }
+
+    #[getter]
+    fn rest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.inner.rest())
+    }
+}
+
+/// `Head.route` of `OPTIONS *` and of the head of a 404.
+const ROUTE_NONE: i16 = -1;
+
+/// Adds this part's classes and constants to the module.
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    register_error(m)?;
+    for (name, route) in [
+        ("ROUTE_HEALTH", Route::Health),
+        ("ROUTE_MODELS", Route::Models),
+        ("ROUTE_RESPONSES", Route::Responses),
+    ] {
+        m.add(name, route as u8)?;
+    }
+    m.add("ROUTE_NONE", ROUTE_NONE)?;
+    m.add_class::<HeadParser>()?;
+    m.add_class::<Head>()?;
+    m.add_class::<ChunkedDecoder>()?;
     Ok(())
+}
+
+/// The attributes exist on the class as well, so that one raised by hand has all of them.
+fn register_error(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    let class = py.get_type::<RequestError>();
+    class.setattr("status", 400)?;
+    class.setattr("code", "bad_request")?;
+    class.setattr("message", "")?;
+    class.setattr("close", true)?;
+    for name in ["param", "allow", "head"] {
+        class.setattr(name, py.None())?;
+    }
+    m.add("RequestError", class)
 }

@@ -1,1 +1,0 @@
-//! Request heads, strictly, and the chunked decoder.

@@ -1,0 +1,356 @@
+//! The parser: counts first, then the request line, the fields, and what they mean together.
+
+use memchr::{memchr, memchr_iter};
+use smallvec::SmallVec;
+
+use super::super::error::RequestError;
+use super::super::route::{BodyKind, Route};
+use super::field::{Field, Kind, Span, is_token};
+use super::rules::{self, Facts};
+use super::target::{self, Target};
+use super::{
+    EXPECT_CONTINUE, HEAD_BYTES_MAX, HEADERS_MAX, HTTP11, Head, KEEP_ALIVE, Refusal,
+    TARGET_BYTES_MAX,
+};
+
+/// Longest method that is looked at before a space is due.
+const METHOD_BYTES_MAX: usize = 32;
+
+/// Strict parser of HTTP/1.x request heads, one for the process.
+#[derive(Debug, Clone, Default)]
+pub struct HeadParser {
+    /// Header whose value is the ring's key.
+    key_header: Option<Box<[u8]>>,
+    /// OPTIONS is answered instead of refused.
+    cors: bool,
+}
+
+/// Where a complete head ends, and how many fields it has.
+struct Extent {
+    len: usize,
+    fields: usize,
+    line_len: usize,
+}
+
+struct RequestLine<'a> {
+    method: &'a [u8],
+    target: &'a [u8],
+    http11: bool,
+}
+
+impl HeadParser {
+    /// A parser; `key_header` names the header whose value is the ring's key, `cors` makes OPTIONS
+    /// acceptable.
+    #[must_use]
+    pub fn new(key_header: Option<&str>, cors: bool) -> Self {
+        Self {
+            key_header: key_header.map(|k| k.as_bytes().into()),
+            cors,
+        }
+    }
+
+    /// The head that `data` begins with, or `None` while it is incomplete.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] as soon as it is certain, which may be before the head is complete.
+    pub fn parse(&self, data: &[u8]) -> Result<Option<Head>, Refusal> {
+        // RFC 9112, 2.2: one empty line before the request line is tolerated.
+        let skipped = match data {
+            [b'\r', b'\n', ..] => 2,
+            [b'\r'] | [] => return Ok(None),
+            _ => 0,
+        };
+        let data = &data[skipped..];
+        let Some(extent) = measure(data)? else {
+            return Ok(None);
+        };
+        let bytes = &data[..extent.len];
+        let line = request_line(&bytes[..extent.line_len])?;
+        let target = target::split(line.method, line.target)?;
+        let mut head = Head {
+            bytes: bytes.into(),
+            fields: SmallVec::new(),
+            consumed: skipped + extent.len,
+            method: Span::locate(line.method, bytes),
+            path: Span::locate(target.path, bytes),
+            query: Span::default(),
+            content_length: 0,
+            route: None,
+            flags: if line.http11 { HTTP11 } else { 0 },
+            request_id: None,
+            trace_id: None,
+            key: None,
+        };
+        head.query = Span::new(
+            usize::from(head.path.end),
+            usize::from(head.path.end) + target.query.len(),
+        );
+        let facts = self.read_fields(&mut head, bytes, &extent)?;
+        apply(&mut head, &facts, &target)?;
+        match self.authorise(&mut head, &facts) {
+            Ok(()) => Ok(Some(head)),
+            Err(error) => Err(refuse_whole(error, head)),
+        }
+    }
+
+    /// Locates and classifies the fields; collects what they say.
+    fn read_fields<'a>(
+        &self,
+        head: &mut Head,
+        bytes: &'a [u8],
+        extent: &Extent,
+    ) -> Result<Facts<'a>, RequestError> {
+        let mut headers: SmallVec<[httparse::Header<'_>; 24]> =
+            SmallVec::from_elem(httparse::EMPTY_HEADER, extent.fields);
+        let fields_start = extent.line_len + 2;
+        let parsed = match httparse::parse_headers(&bytes[fields_start..], &mut headers) {
+            Ok(httparse::Status::Complete((_, parsed))) => parsed,
+            Ok(httparse::Status::Partial) | Err(_) => {
+                return Err(bad(
+                    "bad_header",
+                    "A header line is malformed: NAME ':' VALUE, without control characters.",
+                ));
+            }
+        };
+        let mut facts = Facts::default();
+        for header in parsed {
+            let name = header.name.as_bytes();
+            let value = super::trim(header.value);
+            let field = Field {
+                name: Span::locate(name, bytes),
+                value: Span::locate(value, bytes),
+                kind: Kind::of(name),
+            };
+            if field.kind != Kind::Plain {
+                facts.read(field.kind, value)?;
+            }
+            if head.key.is_none() && self.is_key(name) {
+                head.key = Some(field.value);
+            }
+            head.fields.push(field);
+        }
+        facts.mark_named(bytes, &mut head.fields);
+        Ok(facts)
+    }
+
+    fn is_key(&self, name: &[u8]) -> bool {
+        self.key_header
+            .as_ref()
+            .is_some_and(|k| k.eq_ignore_ascii_case(name))
+    }
+
+    /// What a well-formed head may ask for here.
+    fn authorise(&self, head: &mut Head, facts: &Facts<'_>) -> Result<(), RequestError> {
+        let body = if head.path() == b"*" {
+            if !self.cors {
+                return Err(RequestError::new(
+                    405,
+                    "method_not_allowed",
+                    "OPTIONS is not offered.",
+                )
+                .allowing("GET, HEAD, POST"));
+            }
+            BodyKind::None
+        } else {
+            head.route = Route::of_path(head.path());
+            let route = Route::of(head.method(), head.path()).map_err(|e| match head.route {
+                Some(route) => route.wrong_method(self.cors),
+                None => e,
+            })?;
+            if head.is_options() && !self.cors {
+                return Err(route.wrong_method(false));
+            }
+            if head.is_options() {
+                BodyKind::None
+            } else {
+                route.body()
+            }
+        };
+        rules::check_content(facts, body, head.content_length)?;
+        rules::check_connection(facts, head.http11())
+    }
+}
+
+/// Applies what the fields say about framing, connection and identity.
+fn apply(head: &mut Head, facts: &Facts<'_>, target: &Target<'_>) -> Result<(), RequestError> {
+    rules::check_host(facts, head.http11(), target.authority)?;
+    head.content_length = rules::body_length(facts, head.http11())?;
+    if facts.keep_alive(head.http11()) {
+        head.flags |= KEEP_ALIVE;
+    }
+    if facts.expects_continue() && head.http11() && head.content_length != 0 {
+        head.flags |= EXPECT_CONTINUE;
+    }
+    // Both slices point into the caller's buffer, not into our copy: ranges are the same in both.
+    head.request_id = head
+        .only(Kind::RequestId)
+        .filter(|s| rules::is_request_id(s.of(&head.bytes)));
+    head.trace_id = head
+        .only(Kind::Traceparent)
+        .filter(|s| rules::is_traceparent(s.of(&head.bytes)))
+        .map(|s| Span::new(usize::from(s.start) + 3, usize::from(s.start) + 35));
+    Ok(())
+}
+
+impl Head {
+    /// The value of a field that comes exactly once.
+    fn only(&self, kind: Kind) -> Option<Span> {
+        let mut found = self.fields.iter().filter(|f| f.kind == kind);
+        let field = found.next()?;
+        found.next().is_none().then_some(field.value)
+    }
+}
+
+/// A refusal of a head whose framing is known: the connection goes on where no body follows.
+fn refuse_whole(mut error: RequestError, head: Head) -> Refusal {
+    error.close |= head.content_length != 0 || !head.keep_alive();
+    Refusal {
+        error,
+        head: Some(Box::new(head)),
+    }
+}
+
+/// Finds the head's end and counts its lines, before anything is parsed.
+///
+/// `None`: incomplete, and nothing is wrong yet.
+fn measure(data: &[u8]) -> Result<Option<Extent>, RequestError> {
+    let window = &data[..data.len().min(HEAD_BYTES_MAX)];
+    let mut start = 0;
+    let mut lines = 0;
+    let mut line_len = 0;
+    for lf in memchr_iter(b'\n', window) {
+        if lf == 0 || window[lf - 1] != b'\r' {
+            return Err(bad("bad_line", "Lines end with CR LF."));
+        }
+        if lf - start == 1 {
+            return finish(lines, lf + 1, line_len);
+        }
+        match lines {
+            0 => {
+                line_len = lf - 1;
+                // Checked again when the head is complete: an HTTP/0.9 request never is.
+                request_line(&window[..line_len])?;
+            }
+            _ if matches!(window[start], b' ' | b'\t') => {
+                return Err(bad(
+                    "bad_header",
+                    "A header line must not begin with white space.",
+                ));
+            }
+            _ => {}
+        }
+        lines += 1;
+        if lines > HEADERS_MAX + 1 {
+            return Err(RequestError::new(
+                431,
+                "too_many_headers",
+                format!("A request may have {HEADERS_MAX} headers."),
+            ));
+        }
+        start = lf + 1;
+    }
+    incomplete(window, lines, start)
+}
+
+fn finish(lines: usize, len: usize, line_len: usize) -> Result<Option<Extent>, RequestError> {
+    if lines == 0 {
+        return Err(bad(
+            "bad_line",
+            "An empty line stands in place of a request line.",
+        ));
+    }
+    Ok(Some(Extent {
+        len,
+        fields: lines - 1,
+        line_len,
+    }))
+}
+
+/// What can be refused although the head is incomplete; `start` begins the unfinished line.
+fn incomplete(window: &[u8], lines: usize, start: usize) -> Result<Option<Extent>, RequestError> {
+    if lines == 0 {
+        check_begun_line(window)?;
+    }
+    let line = &window[start..];
+    if memchr(b'\r', line).is_some_and(|cr| cr + 1 < line.len()) {
+        return Err(bad("bad_line", "Lines end with CR LF."));
+    }
+    if window.len() == HEAD_BYTES_MAX {
+        return Err(RequestError::new(
+            431,
+            "head_too_large",
+            format!("A request head may have {HEAD_BYTES_MAX} bytes."),
+        ));
+    }
+    Ok(None)
+}
+
+/// The begun request line: refuses at once what can only become worse (a TLS hello, a long target).
+fn check_begun_line(line: &[u8]) -> Result<(), RequestError> {
+    let method_len = memchr(b' ', line);
+    let method = &line[..method_len.unwrap_or(line.len())];
+    if method.len() > METHOD_BYTES_MAX || !(is_token(method) || line == b"\r") {
+        return Err(bad(
+            "bad_request_line",
+            "The request line must begin with a method.",
+        ));
+    }
+    let target = method_len.map_or(&[][..], |at| &line[at + 1..]);
+    if memchr(b' ', target).unwrap_or(target.len()) > TARGET_BYTES_MAX {
+        return Err(target_too_long());
+    }
+    Ok(())
+}
+
+/// Method, target and version of a request line without its CR LF (RFC 9112, 3).
+fn request_line(line: &[u8]) -> Result<RequestLine<'_>, RequestError> {
+    let malformed = || {
+        bad(
+            "bad_request_line",
+            "The request line must be METHOD TARGET HTTP/1.1.",
+        )
+    };
+    let method_len = memchr(b' ', line).ok_or_else(malformed)?;
+    let (method, rest) = (&line[..method_len], &line[method_len + 1..]);
+    let target_len = memchr(b' ', rest).unwrap_or(rest.len());
+    if target_len > TARGET_BYTES_MAX {
+        return Err(target_too_long());
+    }
+    let version = rest.get(target_len + 1..).ok_or_else(malformed)?;
+    let target = &rest[..target_len];
+    if method.len() > METHOD_BYTES_MAX || !is_token(method) || target.is_empty() {
+        return Err(malformed());
+    }
+    let http11 = match version {
+        b"HTTP/1.1" => true,
+        b"HTTP/1.0" => false,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            return Err(RequestError::new(
+                505,
+                "unsupported_version",
+                "HTTP/1.1 and HTTP/1.0 are spoken here.",
+            ));
+        }
+        _ => return Err(malformed()),
+    };
+    Ok(RequestLine {
+        method,
+        target,
+        http11,
+    })
+}
+
+fn target_too_long() -> RequestError {
+    RequestError::new(
+        414,
+        "target_too_long",
+        format!("A request target may have {TARGET_BYTES_MAX} bytes."),
+    )
+}
+
+fn bad(code: &'static str, message: &str) -> RequestError {
+    RequestError::new(400, code, message)
+}
