@@ -1,0 +1,5 @@
+"""The control plane: finds replicas, measures their load, and writes facts into the router."""
+
+from skylb.control.plane import ControlPlane
+
+__all__ = ["ControlPlane"]

@@ -1,0 +1,139 @@
+"""The fleet: what all sources of replicas want together, with ids and operator intent."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from skylb.router import Router
+from skylb.types import Address, Replica
+from skylb.upstream import Pool
+
+log = logging.getLogger("skylb.control.fleet")
+
+REPLICAS_MAX = 4096
+"""Replicas of one balancer; more are left out and told once per change."""
+
+INTENTS_MAX = 4096
+"""Names whose draining is remembered, those of absent replicas included; the oldest is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A replica as a source of replicas knows it: resolved, without id.
+
+    ``name`` is what operators call it, ``authority`` the value of ``Host``.
+    """
+
+    name: str
+    address: Address
+    authority: str
+
+
+class Fleet:
+    """Merges the sources' targets into one list for the router.
+
+    A name keeps its id while its address stays. With another address it is another server, with an
+    empty cache and no history: it gets a new id.
+
+    Args:
+        router: told about every change.
+        pool: closes its idle connections to replicas that left.
+        changed: hears the fleet after each change.
+    """
+
+    def __init__(self, router: Router, pool: Pool, changed: Callable[[list[Replica]], None]) -> None:
+        self._router = router
+        self._pool = pool
+        self._changed = changed
+        self._sources: dict[str, tuple[Target, ...]] = {}
+        self._replicas: dict[str, Replica] = {}
+        self._draining: dict[str, None] = {}
+        self._ids = count(1)
+        self._authorization: str | None = None
+
+    def offer(self, source: str, targets: Sequence[Target]) -> None:
+        """Replaces what one source wants. Of targets with one name the first source's counts."""
+        offered = tuple(targets)
+        if self._sources.get(source) != offered:
+            self._sources[source] = offered
+            self._apply()
+
+    def set_authorization(self, authorization: str | None) -> None:
+        """Changes the value of ``Authorization`` that replicas are sent."""
+        if authorization != self._authorization:
+            self._authorization = authorization
+            self._apply()
+
+    def set_draining(self, name: str, *, draining: bool) -> bool:
+        """Operator intent, kept by name while a replica is away; ``False`` for an unknown name."""
+        replica = self._replicas.get(name)
+        if replica is None and name not in self._draining:
+            return False
+        if draining:
+            self._draining[name] = None
+            if len(self._draining) > INTENTS_MAX:
+                del self._draining[next(iter(self._draining))]
+        else:
+            self._draining.pop(name, None)
+        if replica is not None:
+            log.info("replica %s: %s", name, "draining" if draining else "no longer draining")
+            self._router.set_draining(replica.id, draining)
+        return True
+
+    def replicas(self) -> list[Replica]:
+        """The fleet as it stands."""
+        return list(self._replicas.values())
+
+    def replica(self, name: str) -> Replica | None:
+        """A replica of the fleet by its name."""
+        return self._replicas.get(name)
+
+    def _apply(self) -> None:
+        before = self._replicas
+        self._replicas = after = self._merged()
+        if before == after:
+            return
+        self._tell(before, after)
+        self._router.set_replicas(list(after.values()))
+        ids_before = {replica.id for replica in before.values()}
+        for replica in after.values():
+            if replica.id not in ids_before and replica.name in self._draining:
+                self._router.set_draining(replica.id, True)
+        for gone in ids_before.difference(replica.id for replica in after.values()):
+            self._pool.forget(gone)
+        self._changed(list(after.values()))
+
+    def _merged(self) -> dict[str, Replica]:
+        targets: dict[str, Target] = {}
+        for offered in self._sources.values():
+            for target in offered:
+                targets.setdefault(target.name, target)
+        if len(targets) > REPLICAS_MAX:
+            log.error(
+                "%d replicas are configured; those after the first %d are left out",
+                len(targets),
+                REPLICAS_MAX,
+            )
+        return {target.name: self._identified(target) for target in list(targets.values())[:REPLICAS_MAX]}
+
+    def _identified(self, target: Target) -> Replica:
+        known = self._replicas.get(target.name)
+        same = known is not None and known.address == target.address
+        replica = Replica(
+            id=known.id if known is not None and same else next(self._ids),
+            name=target.name,
+            address=target.address,
+            authority=target.authority,
+            authorization=self._authorization,
+        )
+        return known if known == replica and known is not None else replica
+
+    def _tell(self, before: dict[str, Replica], after: dict[str, Replica]) -> None:
+        for name in after.keys() - before.keys():
+            log.info("replica %s joined", name)
+        for name in before.keys() - after.keys():
+            log.info("replica %s left", name)
+        for name in after.keys() & before.keys():
+            if before[name].address != after[name].address:
+                log.info("replica %s moved to %s", name, after[name].address.host)

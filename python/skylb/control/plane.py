@@ -1,0 +1,132 @@
+"""The control plane put together: sources of replicas, fleet, probes."""
+
+import asyncio
+import logging
+from functools import partial
+from pathlib import Path
+
+from skylb.config import Settings
+from skylb.control.discovery import DnsSource, FileSource, NamedSource
+from skylb.control.fleet import Fleet
+from skylb.control.probe import Prober
+from skylb.errors import ConfigError
+from skylb.metrics import Metrics
+from skylb.router import Router
+from skylb.tasks import TaskGroup
+from skylb.upstream import Pool
+
+log = logging.getLogger("skylb.control")
+
+
+class ControlPlane:
+    """Everything that writes facts into the router.
+
+    Args:
+        settings: the fleet, and how often to look at it.
+        router: takes the facts.
+        pool: connections to replicas, shared with the data plane.
+        metrics: counts the probes' durations.
+    """
+
+    def __init__(self, settings: Settings, router: Router, pool: Pool, metrics: Metrics) -> None:
+        self._settings = settings
+        self._tasks = TaskGroup()
+        self._prober = Prober(
+            router,
+            pool,
+            metrics.probe,
+            interval_s=settings.engine.probe_interval_s,
+            timeout_s=settings.timeout.probe_s,
+            models_s=settings.discovery.models_s,
+        )
+        self._fleet = Fleet(router, pool, self._prober.set_replicas)
+        self._named: list[NamedSource] = []
+        self._dns: list[DnsSource] = []
+        self._file: FileSource | None = None
+
+    async def start(self) -> None:
+        """Offers the configured fleet and starts to measure it; a replica that is down is no error.
+
+        Raises:
+            ConfigError: the key file or the replicas file cannot be understood.
+        """
+        settings = self._settings
+        self._fleet.set_authorization(await self._authorization())
+        self._named_source("flags").set_urls(settings.replica)
+        if settings.replicas_file is not None:
+            listed = self._named_source(str(settings.replicas_file))
+            self._file = FileSource(
+                settings.replicas_file, listed.set_urls, interval_s=settings.discovery.file_s
+            )
+            await self._file.load()
+            self._tasks.start(self._file.run(), name="replicas file")
+        for url in settings.replicas_dns:
+            source = DnsSource(
+                url, partial(self._fleet.offer, f"dns {url}"), interval_s=settings.discovery.dns_s
+            )
+            self._dns.append(source)
+            self._tasks.start(source.run(), name=f"resolve {url}")
+        for named in self._named:
+            self._tasks.start(named.run(), name="resolve replicas")
+        self._tasks.start(self._prober.run(), name="probe")
+
+    async def stop(self) -> None:
+        """Ends all tasks and probes."""
+        await self._tasks.stop()
+        self._prober.close()
+
+    def reload(self) -> None:
+        """Reads the key and the replicas file again, in the background. What is broken stays as it was."""
+        self._tasks.start(self._reload(), name="reload")
+
+    async def settled(self, timeout_s: float) -> None:
+        """Waits until each replica was probed once, `timeout_s` at most: for the lines at start."""
+        await self._prober.settled(timeout_s)
+
+    def set_draining(self, name: str, *, draining: bool) -> bool:
+        """Operator intent for a replica by name; ``False`` when there is none of that name."""
+        return self._fleet.set_draining(name, draining=draining)
+
+    def states(self) -> dict[str, str]:
+        """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why`` or ``unresolved: why``."""
+        states = self._prober.states()
+        by_source = [named.unresolved() for named in self._named] + [dns.unresolved() for dns in self._dns]
+        for unresolved in by_source:
+            states.update((name, f"unresolved: {why}") for name, why in unresolved.items())
+        return states
+
+    def _named_source(self, name: str) -> NamedSource:
+        source = NamedSource(
+            partial(self._fleet.offer, name), self._prober.is_up, interval_s=self._settings.discovery.dns_s
+        )
+        self._named.append(source)
+        return source
+
+    async def _reload(self) -> None:
+        try:
+            self._fleet.set_authorization(await self._authorization())
+        except ConfigError as error:
+            log.warning("%s; the key in use stays", error)
+        if self._file is not None:
+            await self._file.look()
+
+    async def _authorization(self) -> str | None:
+        path = self._settings.replica_key_file
+        return None if path is None else await asyncio.to_thread(_read_key, path)
+
+
+def _read_key(path: Path) -> str:
+    """Value of ``Authorization`` from a file with one key.
+
+    Raises:
+        ConfigError: it cannot be read or holds no key. The message does not show the content.
+    """
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError([f"replica_key_file: {path}: expected a file with one key: {error}"]) from error
+    except UnicodeDecodeError:
+        key = ""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError([f"replica_key_file: {path}: expected one key of visible ASCII characters"])
+    return f"Bearer {key}"

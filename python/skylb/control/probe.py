@@ -1,0 +1,317 @@
+"""Probes: one ticker asks the engine whose load it wants to know, and tells it what it finds.
+
+No task per probe, no timer beyond the fetch's own: answers come as callbacks, at most one probe is under
+way per replica, and probes that fall due together are spread over the interval, so that neither the
+loop nor a shared host sees them in lockstep.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum
+from math import ceil
+
+from skylb._core import __version__
+from skylb.clock import monotonic_ns
+from skylb.control.engines import Dialect, read_page
+from skylb.control.models import BODY_BYTES_MAX as MODELS_BYTES_MAX
+from skylb.control.models import read_models
+from skylb.errors import SkyLBError
+from skylb.metrics import Durations
+from skylb.router import Router
+from skylb.types import Replica
+from skylb.upstream import Fetch, Pool, Response
+
+log = logging.getLogger("skylb.control.probe")
+
+TICKS_PER_INTERVAL = 5
+"""Looks at what is due per shortest probe interval: a probe is late by a fifth of it at most."""
+
+TICK_S_MAX = 0.05
+
+PAGE_BYTES_MAX = 8 << 20
+"""A metrics page; vLLM's has 50 kB, and one label set more per model and engine."""
+
+MODELS_RETRY_S = 1.0
+"""After a list of models that could not be read."""
+
+
+class State(Enum):
+    """What the last probe found."""
+
+    UNKNOWN = "unknown"
+    UP = "up"
+    BLIND = "blind"
+    DOWN = "down"
+
+
+class Watched:
+    """One replica as probes see it."""
+
+    __slots__ = (
+        "detail",
+        "dialect",
+        "metrics_request",
+        "models",
+        "models_detail",
+        "models_due_ns",
+        "models_fetch",
+        "models_request",
+        "probe",
+        "replica",
+        "state",
+    )
+
+    def __init__(self, replica: Replica) -> None:
+        self.state = State.UNKNOWN
+        self.detail = ""
+        self.dialect: Dialect | None = None
+        self.probe: Probe | None = None
+        self.models: list[tuple[str, int | None]] | None = None
+        self.models_detail = ""
+        self.models_due_ns = 0
+        self.models_fetch: Fetch | None = None
+        self.aim(replica)
+
+    def aim(self, replica: Replica) -> None:
+        """Takes over the replica as it is now: its key may have changed."""
+        self.replica = replica
+        self.metrics_request = _request("/metrics", "text/plain", replica)
+        self.models_request = _request("/v1/models", "application/json", replica)
+
+    def cancel(self) -> None:
+        """Gives up what is under way."""
+        if self.probe is not None:
+            self.probe.fetch.cancel()
+            self.probe = None
+        if self.models_fetch is not None:
+            self.models_fetch.cancel()
+            self.models_fetch = None
+
+
+class Probe:
+    """One probe under way."""
+
+    __slots__ = ("_done", "fetch", "sent_ns", "watched")
+
+    def __init__(self, watched: Watched, done: "Callable[[Probe, Response | SkyLBError], None]") -> None:
+        self.watched = watched
+        self.sent_ns = monotonic_ns()
+        self._done = done
+        self.fetch: Fetch
+
+    def __call__(self, result: Response | SkyLBError) -> None:
+        """The fetch ended."""
+        self._done(self, result)
+
+
+class Prober:
+    """Measures the fleet's load, and reads the models of replicas that answer.
+
+    Args:
+        router: says whose probe is due and takes the results.
+        pool: connections, shared with the data plane.
+        durations: where each probe's duration is counted.
+        interval_s: shortest time between two probes of one replica.
+        timeout_s: for one probe or list of models, the connect included.
+        models_s: time between two readings of a replica's models.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        pool: Pool,
+        durations: Durations,
+        *,
+        interval_s: float,
+        timeout_s: float,
+        models_s: float,
+    ) -> None:
+        self._router = router
+        self._pool = pool
+        self._durations = durations
+        self._tick_s = min(interval_s / TICKS_PER_INTERVAL, TICK_S_MAX)
+        self._ticks_per_interval = max(1, round(interval_s / self._tick_s))
+        self._timeout_s = timeout_s
+        self._models_ns = int(models_s * 1e9)
+        self._watched: dict[int, Watched] = {}
+        self._due: dict[int, None] = {}
+        self._settled = asyncio.Event()
+
+    # ------------------------------------------------------------------- the fleet
+
+    def set_replicas(self, replicas: list[Replica]) -> None:
+        """The fleet changed: forgets replicas that left, aims at those that changed."""
+        ids = {replica.id for replica in replicas}
+        for gone in self._watched.keys() - ids:
+            self._watched.pop(gone).cancel()
+            self._due.pop(gone, None)
+        for replica in replicas:
+            watched = self._watched.get(replica.id)
+            if watched is None:
+                self._watched[replica.id] = Watched(replica)
+            elif watched.replica is not replica:
+                watched.aim(replica)
+        self._settle()
+
+    def is_up(self, name: str) -> bool:
+        """Whether the replica of that name answered its last probe."""
+        answering = {State.UP, State.BLIND}
+        return any(w.replica.name == name and w.state in answering for w in self._watched.values())
+
+    def states(self) -> dict[str, str]:
+        """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why``."""
+        return {
+            w.replica.name: f"{w.state.value}: {w.detail}" if w.detail else w.state.value
+            for w in self._watched.values()
+        }
+
+    async def settled(self, timeout_s: float) -> None:
+        """Waits until each replica's first probe has ended, or the time is up."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
+        except TimeoutError:
+            log.debug("not every replica was probed within %s s", timeout_s)
+
+    # ------------------------------------------------------------------- the ticker
+
+    async def run(self) -> None:
+        """Probes until cancelled."""
+        while True:
+            self.tick()
+            await asyncio.sleep(self._tick_s)
+
+    def tick(self) -> None:
+        """Sends this tick's share of the probes that are due."""
+        due = self._due
+        for replica_id in self._router.probes_due():
+            due[replica_id] = None
+        # A fleet that falls due as one is sent in equal shares, in the same order each time: every replica
+        # keeps its interval, and no two shares meet.
+        share = ceil(len(self._watched) / self._ticks_per_interval)
+        for replica_id in list(due)[:share]:
+            del due[replica_id]
+            watched = self._watched.get(replica_id)
+            if watched is not None and watched.probe is None:
+                self._send(watched)
+
+    def _send(self, watched: Watched) -> None:
+        watched.probe = probe = Probe(watched, self._answered)
+        probe.fetch = Fetch(
+            self._pool,
+            watched.replica,
+            watched.metrics_request,
+            timeout_s=self._timeout_s,
+            body_bytes_max=PAGE_BYTES_MAX,
+            done=probe,
+        )
+
+    def _answered(self, probe: Probe, result: Response | SkyLBError) -> None:
+        watched = probe.watched
+        watched.probe = None
+        now_ns = monotonic_ns()
+        self._durations.observe(now_ns - probe.sent_ns)
+        if not isinstance(result, Response):
+            self._change(watched, State.DOWN, _reason(result, watched.replica))
+            self._router.observe_failed(watched.replica.id, False)
+            return
+        read = read_page(result.body, watched.dialect) if result.status == 200 else None
+        if read is None:
+            why = "no load among its metrics" if result.status == 200 else f"/metrics answers {result.status}"
+            self._change(watched, State.BLIND, why)
+            self._router.observe_failed(watched.replica.id, True)
+        else:
+            snapshot, watched.dialect = read
+            self._change(watched, State.UP, "")
+            self._router.observe(watched.replica.id, snapshot, probe.sent_ns)
+        if now_ns >= watched.models_due_ns and watched.models_fetch is None:
+            self._ask_models(watched, now_ns)
+
+    def _change(self, watched: Watched, state: State, detail: str) -> None:
+        watched.detail = detail
+        if state is watched.state:
+            return
+        before, watched.state = watched.state, state
+        if before in {State.UNKNOWN, State.DOWN}:
+            watched.models_due_ns = 0  # a server that was away may have come back with another model
+        level = logging.INFO if state is State.UP else logging.WARNING
+        log.log(
+            level, "replica %s is %s%s", watched.replica.name, state.value, f": {detail}" if detail else ""
+        )
+        self._settle()
+
+    def _settle(self) -> None:
+        if all(watched.state is not State.UNKNOWN for watched in self._watched.values()):
+            self._settled.set()
+        else:
+            self._settled.clear()
+
+    # ------------------------------------------------------------------- models
+
+    def _ask_models(self, watched: Watched, now_ns: int) -> None:
+        watched.models_due_ns = now_ns + self._models_ns
+        watched.models_fetch = Fetch(
+            self._pool,
+            watched.replica,
+            watched.models_request,
+            timeout_s=self._timeout_s,
+            body_bytes_max=MODELS_BYTES_MAX,
+            done=lambda result: self._listed(watched, result),
+        )
+
+    def _listed(self, watched: Watched, result: Response | SkyLBError) -> None:
+        watched.models_fetch = None
+        if not isinstance(result, Response):
+            self._unlisted(watched, _reason(result, watched.replica))
+            return
+        if result.status != 200:
+            self._unlisted(watched, f"/v1/models answers {result.status}")
+            return
+        try:
+            models = read_models(result.body)
+        except ValueError as error:
+            self._unlisted(watched, str(error))
+            return
+        watched.models_detail = ""
+        if models != watched.models:
+            watched.models = models
+            log.info("replica %s serves %s", watched.replica.name, _described(models))
+            self._router.set_models(watched.replica.id, models)
+
+    def _unlisted(self, watched: Watched, why: str) -> None:
+        # The last list stays: requests for these models are better tried than refused.
+        watched.models_due_ns = min(watched.models_due_ns, monotonic_ns() + int(MODELS_RETRY_S * 1e9))
+        if why != watched.models_detail:
+            watched.models_detail = why
+            log.warning("replica %s: its models cannot be read: %s", watched.replica.name, why)
+
+    def close(self) -> None:
+        """Gives up all probes under way."""
+        for watched in self._watched.values():
+            watched.cancel()
+        self._watched.clear()
+        self._due.clear()
+
+
+def _reason(error: SkyLBError, replica: Replica) -> str:
+    return str(error).removeprefix(f"{replica.name}: ")
+
+
+def _described(models: list[tuple[str, int | None]]) -> str:
+    shown = [f"{name} (up to {length} tokens)" if length else name for name, length in models[:8]]
+    more = [f"and {len(models) - 8} more"] if len(models) > 8 else []
+    return ", ".join(shown + more) or "no model"
+
+
+def _request(path: str, accept: str, replica: Replica) -> bytes:
+    lines = [
+        f"GET {path} HTTP/1.1",
+        f"Host: {replica.authority}",
+        f"User-Agent: skylb/{__version__}",
+        f"Accept: {accept}",
+        "Accept-Encoding: identity",
+    ]
+    if replica.authorization is not None:
+        lines.append(f"Authorization: {replica.authorization}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
