@@ -17,6 +17,8 @@ mod hash;
 mod model;
 mod pool;
 mod profile;
+#[cfg(test)]
+mod properties;
 mod schedule;
 #[cfg(test)]
 mod tests;

@@ -31,7 +31,7 @@ pub struct Arrival {
 pub enum Admission {
     /// It waits or runs.
     Accepted,
-    /// The queue is at `max_num_queued_reqs`.
+    /// As many requests as `max_num_queued_reqs` have not ended yet.
     Full,
     /// Prompt and answer exceed `max_model_len`.
     TooLong,
@@ -176,7 +176,7 @@ impl ReplicaModel {
         if self
             .profile
             .max_num_queued_reqs
-            .is_some_and(|max| self.waiting.len() >= max as usize)
+            .is_some_and(|max| self.places.len() >= max as usize)
         {
             return Admission::Full;
         }

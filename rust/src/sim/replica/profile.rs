@@ -28,7 +28,7 @@ pub struct Profile {
     pub max_num_seqs: u32,
     /// Tokens computed per step at most.
     pub max_num_batched_tokens: u32,
-    /// Requests that may wait; `None` is no limit.
+    /// Requests that may wait or run at once, as vLLM counts; `None` is no limit.
     pub max_num_queued_reqs: Option<u32>,
     /// What every step costs (reading the weights).
     pub step_base_ps: u64,
