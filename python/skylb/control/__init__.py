@@ -1,5 +1,5 @@
 """The control plane: finds replicas, measures their load, and writes facts into the router."""
 
-from skylb.control.plane import ControlPlane
+from skylb.control.plane import Control
 
-__all__ = ["ControlPlane"]
+__all__ = ["Control"]

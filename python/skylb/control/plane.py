@@ -3,13 +3,11 @@
 import asyncio
 import logging
 from functools import partial
-from pathlib import Path
 
 from skylb.config import Settings
 from skylb.control.discovery import DnsSource, FileSource, NamedSource
 from skylb.control.fleet import Fleet
 from skylb.control.probe import Prober
-from skylb.errors import ConfigError
 from skylb.metrics import Metrics
 from skylb.router import Router
 from skylb.tasks import TaskGroup
@@ -18,7 +16,7 @@ from skylb.upstream import Pool
 log = logging.getLogger("skylb.control")
 
 
-class ControlPlane:
+class Control:
     """Everything that writes facts into the router.
 
     Args:
@@ -48,10 +46,9 @@ class ControlPlane:
         """Offers the configured fleet and starts to measure it; a replica that is down is no error.
 
         Raises:
-            ConfigError: the key file or the replicas file cannot be understood.
+            ConfigError: the replicas file cannot be understood.
         """
         settings = self._settings
-        self._fleet.set_authorization(await self._authorization())
         self._named_source("flags").set_urls(settings.replica)
         if settings.replicas_file is not None:
             listed = self._named_source(str(settings.replicas_file))
@@ -70,18 +67,29 @@ class ControlPlane:
             self._tasks.start(named.run(), name="resolve replicas")
         self._tasks.start(self._prober.run(), name="probe")
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Ends all tasks and probes."""
         await self._tasks.stop()
         self._prober.close()
 
-    def reload(self) -> None:
-        """Reads the key and the replicas file again, in the background. What is broken stays as it was."""
-        self._tasks.start(self._reload(), name="reload")
+    def renew(self) -> None:
+        """Looks at the replicas file at once, in the background; a broken one changes nothing."""
+        if self._file is not None:
+            self._tasks.start(self._file.look(), name="renew")
 
-    async def settled(self, timeout_s: float) -> None:
-        """Waits until each replica was probed once, `timeout_s` at most: for the lines at start."""
-        await self._prober.settled(timeout_s)
+    async def first_look(self, timeout_s: float) -> None:
+        """Waits until each replica was probed once, ``timeout_s`` at most: for the lines at start."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                for passed in [source.passed for source in self._named] + [dns.passed for dns in self._dns]:
+                    await passed.wait()
+                await self._prober.settled.wait()
+        except TimeoutError:
+            log.warning("not every replica was looked at within %g s", timeout_s)
+
+    def set_authorization(self, authorization: str | None) -> None:
+        """Changes the value of ``Authorization`` that replicas are sent instead of the client's."""
+        self._fleet.set_authorization(authorization)
 
     def set_draining(self, name: str, *, draining: bool) -> bool:
         """Operator intent for a replica by name; ``False`` when there is none of that name."""
@@ -101,32 +109,3 @@ class ControlPlane:
         )
         self._named.append(source)
         return source
-
-    async def _reload(self) -> None:
-        try:
-            self._fleet.set_authorization(await self._authorization())
-        except ConfigError as error:
-            log.warning("%s; the key in use stays", error)
-        if self._file is not None:
-            await self._file.look()
-
-    async def _authorization(self) -> str | None:
-        path = self._settings.replica_key_file
-        return None if path is None else await asyncio.to_thread(_read_key, path)
-
-
-def _read_key(path: Path) -> str:
-    """Value of ``Authorization`` from a file with one key.
-
-    Raises:
-        ConfigError: it cannot be read or holds no key. The message does not show the content.
-    """
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError([f"replica_key_file: {path}: expected a file with one key: {error}"]) from error
-    except UnicodeDecodeError:
-        key = ""
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError([f"replica_key_file: {path}: expected one key of visible ASCII characters"])
-    return f"Bearer {key}"

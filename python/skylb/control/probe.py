@@ -136,7 +136,8 @@ class Prober:
         self._models_ns = int(models_s * 1e9)
         self._watched: dict[int, Watched] = {}
         self._due: dict[int, None] = {}
-        self._settled = asyncio.Event()
+        self.settled = asyncio.Event()
+        """Set while each replica's first probe has ended."""
 
     # ------------------------------------------------------------------- the fleet
 
@@ -165,14 +166,6 @@ class Prober:
             w.replica.name: f"{w.state.value}: {w.detail}" if w.detail else w.state.value
             for w in self._watched.values()
         }
-
-    async def settled(self, timeout_s: float) -> None:
-        """Waits until each replica's first probe has ended, or the time is up."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._settled.wait()
-        except TimeoutError:
-            log.debug("not every replica was probed within %s s", timeout_s)
 
     # ------------------------------------------------------------------- the ticker
 
@@ -243,9 +236,9 @@ class Prober:
 
     def _settle(self) -> None:
         if all(watched.state is not State.UNKNOWN for watched in self._watched.values()):
-            self._settled.set()
+            self.settled.set()
         else:
-            self._settled.clear()
+            self.settled.clear()
 
     # ------------------------------------------------------------------- models
 

@@ -31,11 +31,14 @@ class DnsSource:
         self._offer = offer
         self._interval_s = interval_s
         self._failure: str | None = None
+        self.passed = asyncio.Event()
+        """Set once the name was looked up."""
 
     async def run(self) -> None:
         """Resolves until cancelled."""
         while True:
             await self.resolve_once()
+            self.passed.set()
             await asyncio.sleep(self._interval_s)
 
     async def resolve_once(self) -> None:

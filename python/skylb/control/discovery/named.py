@@ -37,6 +37,8 @@ class NamedSource:
         self._addresses: dict[ReplicaUrl, Address] = {}
         self._failed: dict[ReplicaUrl, str] = {}
         self._changed = asyncio.Event()
+        self.passed = asyncio.Event()
+        """Set once every name was looked up."""
 
     def set_urls(self, urls: Sequence[ReplicaUrl]) -> None:
         """Replaces the URLs. Those that need no resolving are offered at once."""
@@ -64,6 +66,7 @@ class NamedSource:
                 batch = names[start : start + RESOLVES_AT_ONCE_MAX]
                 await asyncio.gather(*(self._resolve(url) for url in batch))
                 self._publish()
+            self.passed.set()
             try:
                 async with asyncio.timeout(self._interval_s):
                     await self._changed.wait()
