@@ -35,9 +35,9 @@ $(VENV)/.ready: $(VENV)/.deps pyproject.toml $(RUST_SOURCES)
 demo: setup ## Four mock replicas, the balancer, a load, a live view; DEMO_S=20 ends it by itself
 	@$(VENV)/bin/skylb demo $(if $(DEMO_S),--duration-s $(DEMO_S))
 
-check: lint unit ## Lint, types, layers, architecture, unit tests
+check: lint unit ## Both: what must pass before every commit
 
-lint: setup
+lint: setup ## Format, lint, types, the core's stubs, layers
 	@$(STEP) "ruff check" $(VENV)/bin/ruff check --quiet .
 	@$(STEP) "ruff format" $(VENV)/bin/ruff format --quiet --check .
 	@$(STEP) "mypy" $(VENV)/bin/mypy
@@ -47,7 +47,7 @@ lint: setup
 	@$(STEP) "clippy" $(CARGO) clippy --quiet --all-targets -- -D warnings
 	@$(STEP) "clippy (python)" $(CARGO) clippy --quiet --features python -- -D warnings
 
-unit: setup
+unit: setup ## Unit, property and architecture tests
 	@echo "== cargo test"
 	@$(CARGO) test --quiet
 	@echo "== pytest"
@@ -55,7 +55,7 @@ unit: setup
 
 test: check integration ## All of check, then integration tests over real sockets (no engine)
 
-integration: setup
+integration: setup ## Tests over real sockets, with mock replicas
 	@echo "== pytest, integration"
 	@$(PY) -m pytest tests/integration
 

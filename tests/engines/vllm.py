@@ -50,7 +50,7 @@ class Vllm:
 
 def installed() -> Path:
     """Directory of the vLLM environment, made by ``environment.sh``."""
-    return Path(os.environ["SKYLB_VLLM"])
+    return Path(os.environ["VLLM_ENVIRONMENT"])
 
 
 @contextmanager
