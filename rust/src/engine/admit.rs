@@ -67,12 +67,17 @@ fn limit(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(u32, Why)
     };
     let cap = (under(config.in_flight_max), Why::Cap);
     let ramp = (under(ramp_max(replica, config, now_ns)), Why::Ramp);
-    Ok([cap, ramp, gate].into_iter().min_by_key(|(room, _)| *room).unwrap_or(gate))
+    Ok([cap, ramp, gate]
+        .into_iter()
+        .min_by_key(|(room, _)| *room)
+        .unwrap_or(gate))
 }
 
 /// Requests in flight allowed while the replica's share grows after it came back.
 fn ramp_max(replica: &Replica, config: &Config, now_ns: Nanos) -> u32 {
-    let Some(share) = replica.health.ramp(config, now_ns) else { return u32::MAX };
+    let Some(share) = replica.health.ramp(config, now_ns) else {
+        return u32::MAX;
+    };
     let full = match config.push {
         PushRule::Pending if !replica.blind(config, now_ns) => {
             replica.knee().unwrap_or(config.outstanding_max)

@@ -227,7 +227,10 @@ impl Health {
     /// Lets time pass: an ejection that is over becomes half-open, a ramp that is over is forgotten.
     /// Returns true when the state changed.
     pub fn tick(&mut self, config: &Config, now_ns: Nanos) -> bool {
-        if self.back_ns.is_some_and(|at| now_ns.saturating_sub(at) >= config.ramp_ns) {
+        if self
+            .back_ns
+            .is_some_and(|at| now_ns.saturating_sub(at) >= config.ramp_ns)
+        {
             self.back_ns = None;
             self.ejections = 0;
         }
@@ -266,7 +269,10 @@ impl Health {
 
     fn eject(&mut self, config: &Config, now_ns: Nanos) {
         let doubled = 1_u64.checked_shl(self.ejections).unwrap_or(u64::MAX);
-        let length_ns = config.eject_ns.saturating_mul(doubled).min(config.eject_max_ns);
+        let length_ns = config
+            .eject_ns
+            .saturating_mul(doubled)
+            .min(config.eject_max_ns);
         self.state = State::Ejected;
         self.until_ns = now_ns.saturating_add(length_ns);
         self.ejections = self.ejections.saturating_add(1);

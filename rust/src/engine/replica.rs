@@ -16,7 +16,6 @@
 
 mod knee;
 
-
 use knee::{Full, Knee, Reading};
 
 use super::config::{AllowanceRule, Config};
@@ -193,7 +192,9 @@ impl Replica {
     /// A request is no longer in flight here, whatever ended it (answered, failed, its client
     /// left). Returns false when it was not.
     pub fn complete(&mut self, id: RequestId) -> bool {
-        let Some(index) = self.find(id) else { return false };
+        let Some(index) = self.find(id) else {
+            return false;
+        };
         let ended = self.in_flight.remove(index);
         match ended.place {
             Place::Fresh => self.fresh -= 1,
@@ -236,11 +237,22 @@ impl Replica {
         let (Some(running), Some(waiting)) = (snapshot.running, snapshot.waiting) else {
             return Observed::Unreadable;
         };
-        if sent_ns > now_ns || self.last.as_ref().is_some_and(|last| sent_ns < last.sent_ns) {
+        if sent_ns > now_ns
+            || self
+                .last
+                .as_ref()
+                .is_some_and(|last| sent_ns < last.sent_ns)
+        {
             return Observed::Overtaken;
         }
         self.forget_lost(&snapshot, sent_ns);
-        self.estimate(running, waiting, snapshot.deferred.unwrap_or(0), sent_ns, now_ns);
+        self.estimate(
+            running,
+            waiting,
+            snapshot.deferred.unwrap_or(0),
+            sent_ns,
+            now_ns,
+        );
         self.kv_free = kv_free(&snapshot);
         self.last = Some(Last { snapshot, sent_ns });
         self.in_flight_peak = self.in_flight();
@@ -260,7 +272,9 @@ impl Replica {
     /// Requests believed to wait for a place in the batch, ours and others'.
     #[must_use]
     pub fn pending(&self) -> u32 {
-        self.waiting.saturating_add(self.unseen).saturating_add(self.fresh)
+        self.waiting
+            .saturating_add(self.unseen)
+            .saturating_add(self.fresh)
     }
 
     /// Running, carried forward; `None` before the first snapshot.
@@ -316,7 +330,9 @@ impl Replica {
     /// KV capacity in tokens, assumed until the replica tells its own.
     #[must_use]
     pub fn kv_tokens(&self, config: &Config) -> u64 {
-        self.snapshot().and_then(|s| s.kv_tokens).unwrap_or(config.replica_kv_tokens)
+        self.snapshot()
+            .and_then(|s| s.kv_tokens)
+            .unwrap_or(config.replica_kv_tokens)
     }
 
     /// Answer length in tokens that the next request is expected to have: a running mean.
@@ -344,8 +360,13 @@ impl Replica {
     #[must_use]
     pub fn probe_due_ns(&self, interval_ns: Nanos, config: &Config) -> Nanos {
         // A probe under way is waited for, but not for ever: its driver may have lost it.
-        let wait = if self.probing { config.probe_stale_ns.max(interval_ns) } else { interval_ns };
-        self.probe_sent_ns.map_or(0, |sent| sent.saturating_add(wait))
+        let wait = if self.probing {
+            config.probe_stale_ns.max(interval_ns)
+        } else {
+            interval_ns
+        };
+        self.probe_sent_ns
+            .map_or(0, |sent| sent.saturating_add(wait))
     }
 
     /// Names the broken invariant, for tests.
@@ -387,7 +408,9 @@ impl Replica {
             Place::Waiting => {
                 request.place = Place::Started;
                 self.running = self.running.saturating_add(1);
-                self.kv_free = self.kv_free.map(|free| free.saturating_sub(i64::from(request.tokens)));
+                self.kv_free = self
+                    .kv_free
+                    .map(|free| free.saturating_sub(i64::from(request.tokens)));
                 return;
             }
             Place::Lost => {}
@@ -395,12 +418,16 @@ impl Replica {
         }
         request.place = Place::Running;
         self.running = self.running.saturating_add(1);
-        self.kv_free = self.kv_free.map(|free| free.saturating_sub(i64::from(request.tokens)));
+        self.kv_free = self
+            .kv_free
+            .map(|free| free.saturating_sub(i64::from(request.tokens)));
     }
 
     fn leave_batch(&mut self, tokens: u32) {
         self.running = self.running.saturating_sub(1);
-        self.kv_free = self.kv_free.map(|free| free.saturating_add(i64::from(tokens)));
+        self.kv_free = self
+            .kv_free
+            .map(|free| free.saturating_add(i64::from(tokens)));
     }
 
     /// Marks what can no longer come: requests given to an engine that has restarted since, and
@@ -426,7 +453,14 @@ impl Replica {
     }
 
     /// Rebuilds the figures from a snapshot; the module's documentation has the rule.
-    fn estimate(&mut self, running: u32, waiting: u32, deferred: u32, sent_ns: Nanos, now_ns: Nanos) {
+    fn estimate(
+        &mut self,
+        running: u32,
+        waiting: u32,
+        deferred: u32,
+        sent_ns: Nanos,
+        now_ns: Nanos,
+    ) {
         let (mut own, mut streaming, mut fresh) = (0u32, 0u32, 0u32);
         for r in self.in_flight.iter().filter(|r| r.place != Place::Lost) {
             if r.pushed_ns >= sent_ns {
@@ -438,9 +472,16 @@ impl Replica {
         }
         let quiet = own - streaming;
         let total = running.saturating_add(waiting).saturating_add(deferred);
-        let seen = quiet.min(total.saturating_sub(streaming).saturating_sub(self.foreign_floor));
+        let seen = quiet.min(
+            total
+                .saturating_sub(streaming)
+                .saturating_sub(self.foreign_floor),
+        );
         self.foreign = total.saturating_sub(own);
-        self.foreign_floor = self.foreign.saturating_sub(self.ended).saturating_sub(fresh);
+        self.foreign_floor = self
+            .foreign
+            .saturating_sub(self.ended)
+            .saturating_sub(fresh);
         // They run, whatever the gauge says, unless they were preempted.
         self.running = running.max(streaming.saturating_sub(waiting));
         self.waiting = waiting;
@@ -457,7 +498,10 @@ impl Replica {
         self.knee.observe(&Reading {
             running,
             waiting,
-            full: Full { active, transit: active - base },
+            full: Full {
+                active,
+                transit: active - base,
+            },
             unseen: self.unseen,
             fresh: self.fresh,
             progress: self.progress,
@@ -504,8 +548,13 @@ impl Replica {
     }
 
     fn allowance_by_knee(&self) -> u32 {
-        let Some(full) = self.knee.full() else { return self.knee.window(self.pending()) };
-        full.active.saturating_sub(self.running).max(1).saturating_add(full.transit)
+        let Some(full) = self.knee.full() else {
+            return self.knee.window(self.pending());
+        };
+        full.active
+            .saturating_sub(self.running)
+            .max(1)
+            .saturating_add(full.transit)
     }
 
     /// Requests of average size that the free KV room holds.
@@ -535,7 +584,11 @@ fn restarted(before: &Snapshot, after: &Snapshot) -> bool {
 }
 
 /// Free KV tokens, where the page tells both capacity and use.
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "token counts are far below 2^53"
+)]
 fn kv_free(snapshot: &Snapshot) -> Option<i64> {
     let (tokens, usage) = (snapshot.kv_tokens?, snapshot.kv_usage?);
     Some((tokens as f64 * (1.0 - usage).clamp(0.0, 1.0)) as i64)

@@ -1,8 +1,98 @@
 //! Binding of `snapshot`.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::engine::snapshot::{self, Dialect};
+
+const DIALECT_VLLM: u8 = 0;
+const DIALECT_SGLANG: u8 = 1;
+
+/// See `_core.pyi`.
+#[pyclass(frozen, module = "skylb._core")]
+pub(super) struct Snapshot(pub(super) snapshot::Snapshot);
+
+#[pymethods]
+impl Snapshot {
+    #[getter]
+    fn running(&self) -> Option<u32> {
+        self.0.running
+    }
+
+    #[getter]
+    fn waiting(&self) -> Option<u32> {
+        self.0.waiting
+    }
+
+    #[getter]
+    fn deferred(&self) -> Option<u32> {
+        self.0.deferred
+    }
+
+    #[getter]
+    fn kv_usage(&self) -> Option<f64> {
+        self.0.kv_usage
+    }
+
+    #[getter]
+    fn kv_tokens(&self) -> Option<u64> {
+        self.0.kv_tokens
+    }
+
+    #[getter]
+    fn block_size(&self) -> Option<u32> {
+        self.0.block_size
+    }
+
+    #[getter]
+    fn cache_queries(&self) -> Option<u64> {
+        self.0.cache_queries
+    }
+
+    #[getter]
+    fn cache_hits(&self) -> Option<u64> {
+        self.0.cache_hits
+    }
+
+    #[getter]
+    fn preemptions(&self) -> Option<u64> {
+        self.0.preemptions
+    }
+
+    #[getter]
+    fn sleeping(&self) -> bool {
+        self.0.sleeping
+    }
+
+    #[getter]
+    fn loras_running(&self) -> Vec<String> {
+        self.0.loras_running.clone()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+fn scan_metrics(page: &[u8], dialect: u8) -> PyResult<Snapshot> {
+    let dialect = match dialect {
+        DIALECT_VLLM => Dialect::Vllm,
+        DIALECT_SGLANG => Dialect::Sglang,
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "dialect: expected DIALECT_VLLM or DIALECT_SGLANG, got {dialect}"
+            )));
+        }
+    };
+    Ok(Snapshot(snapshot::scan(page, dialect)))
+}
+
 /// Adds this part's classes and functions to the module.
-pub(super) fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("DIALECT_VLLM", DIALECT_VLLM)?;
+    m.add("DIALECT_SGLANG", DIALECT_SGLANG)?;
+    m.add_class::<Snapshot>()?;
+    m.add_function(wrap_pyfunction!(scan_metrics, m)?)
 }

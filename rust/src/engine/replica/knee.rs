@@ -20,7 +20,10 @@ pub(super) struct Full {
 
 impl Full {
     fn lower(self, other: Self) -> Self {
-        Self { active: self.active.min(other.active), transit: self.transit.min(other.transit) }
+        Self {
+            active: self.active.min(other.active),
+            transit: self.transit.min(other.transit),
+        }
     }
 }
 
@@ -60,7 +63,14 @@ pub(super) struct Knee {
 
 impl Knee {
     pub(super) fn new() -> Self {
-        Self { older: None, newer: None, newer_since_ns: 0, window: 1, spent: 0, used_ns: None }
+        Self {
+            older: None,
+            newer: None,
+            newer_since_ns: 0,
+            window: 1,
+            spent: 0,
+            used_ns: None,
+        }
     }
 
     /// The lowest figures of the last 5 to 10 s, if requests waited in that time.
