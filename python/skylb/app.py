@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from skylb import _core
 from skylb.accesslog import Logs
 from skylb.addresses import ListenAddress
@@ -29,7 +31,7 @@ from skylb.data.context import Budget, Context, Limits
 from skylb.data.frontend import Frontend
 from skylb.errors import ConfigError
 from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
-from skylb.metrics import Metrics
+from skylb.metrics import LoopStall, Metrics
 from skylb.router import Router
 from skylb.tasks import TaskGroup
 from skylb.types import Replica
@@ -43,6 +45,9 @@ LOG_BYTES_MAX = 4 << 20
 
 FIRST_LOOK_S = 3.0
 """How long the start waits for the first probe of every replica, at most."""
+
+BEAT_S = 0.1
+"""How often the loop's lateness is measured."""
 
 CONFIG_SIGNAL = "SIGHUP"
 
@@ -99,6 +104,8 @@ class Service:
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page)
         self.admin = Admin(self, settings.admin, None)
+        self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)
+        self._heart: asyncio.TimerHandle | None = None
         self.addresses: list[ListenAddress] = []
         self.admin_addresses: list[ListenAddress] = []
         self._read_keys()
@@ -136,13 +143,20 @@ class Service:
         await self.control.first_look(FIRST_LOOK_S)
         context = self.tls.context if self.tls is not None else None
         await self.frontend.serve([(sock, context) for sock in client_sockets])
+        self._beat()
         gc.collect()
         gc.freeze()  # what lives from here to the end need not be looked at by every collection
+
+    def _beat(self) -> None:
+        self._stall.beat(monotonic_ns())
+        self._heart = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
 
     async def stop(self) -> None:
         """Lets requests under way end, then takes everything down."""
         self.frontend.stop_accepting()
         await self._drain()
+        if self._heart is not None:
+            self._heart.cancel()
         await self.control.close()
         await self.frontend.close()
         await self.pool.close()
@@ -217,9 +231,13 @@ class Service:
             "log_dropped": self.logs.dropped,
         }
 
-    def state(self) -> bytes:
-        """The engine's state as JSON."""
-        return self.router.engine.state(monotonic_ns())
+    def state(self) -> dict[str, Any]:
+        """Process, replicas as control sees them, and the engine's own state."""
+        return {
+            "process": self.facts(),
+            "replicas": self.control.states(),
+            "engine": orjson.Fragment(self.router.engine.state(monotonic_ns())),
+        }
 
     def replicas(self) -> Sequence[Replica]:
         """The fleet."""
@@ -243,9 +261,7 @@ class Service:
         lines = [f"SkyLB {_core.__version__}, policy {self.settings.engine.policy}"]
         lines += [f"  clients  {_url(scheme, address)}" for address in self.addresses]
         lines += [f"  admin    {_url('http', address)}" for address in self.admin_addresses]
-        for gauge in self.router.engine.gauges():
-            blind = ", its load cannot be read" if gauge.blind and gauge.ready else ""
-            lines.append(f"  replica  {gauge.name}  {'ready' if gauge.ready else gauge.health}{blind}")
+        lines += [f"  replica  {name}  {state}" for name, state in self.control.states().items()]
         models = self.router.models()
         lines.append(f"try: {_curl(scheme, self.addresses[0], models[0][0] if models else 'MODEL')}")
         return "\n".join(lines)

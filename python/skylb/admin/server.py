@@ -32,16 +32,13 @@ class Service(Protocol):
     def metrics(self, accept: str, /) -> tuple[bytes, str]:
         """The metrics page and its content type."""
 
-    def facts(self) -> dict[str, Any]:
-        """Facts about the process, fit for JSON."""
-
-    def state(self) -> bytes:
-        """The engine's state as JSON."""
+    def state(self) -> dict[str, Any]:
+        """Everything an operator may want to see, fit for orjson."""
 
     def replicas(self) -> Sequence[Replica]:
         """The fleet."""
 
-    def set_draining(self, replica_id: int, draining: bool, /) -> None:
+    def set_draining(self, name: str, draining: bool, /) -> None:
         """Operator intent for one replica."""
 
     def set_log_level(self, level: str, /) -> None:
@@ -144,12 +141,12 @@ class Admin:
 
     async def _state(self, request: web.Request) -> web.Response:
         del request
-        return _json({"process": self._service.facts(), "engine": orjson.Fragment(self._service.state())})
+        return _json(self._service.state())
 
     async def _drain(self, request: web.Request) -> web.Response:
         replica = self._find(request.match_info["replica"])
         draining = request.match_info["verb"] == "drain"
-        self._service.set_draining(replica.id, draining)
+        self._service.set_draining(replica.name, draining)
         return _json({"replica": replica.name, "id": replica.id, "draining": draining})
 
     def _find(self, text: str) -> Replica:
