@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from skylb.addresses import ReplicaUrl
-from skylb.control.discovery.resolve import literal, resolve
+from skylb.control.discovery.resolve import Resolver, literal, resolve
 from skylb.control.fleet import Target
 from skylb.types import Address
 
@@ -22,11 +22,18 @@ class DnsSource:
         url: whose name stands for the replicas; its port and scheme are theirs.
         offer: takes the whole set of targets.
         interval_s: time between resolutions.
+        resolver: asks the system's resolver unless given.
     """
 
     def __init__(
-        self, url: ReplicaUrl, offer: Callable[[Sequence[Target]], None], *, interval_s: float
+        self,
+        url: ReplicaUrl,
+        offer: Callable[[Sequence[Target]], None],
+        *,
+        interval_s: float,
+        resolver: Resolver = resolve,
     ) -> None:
+        self._resolver = resolver
         self._url = url
         self._offer = offer
         self._interval_s = interval_s
@@ -45,7 +52,7 @@ class DnsSource:
         """Resolves now, and offers what is found."""
         known = literal(self._url)
         try:
-            addresses = [known] if known is not None else await resolve(self._url)
+            addresses = [known] if known is not None else await self._resolver(self._url)
         except OSError as error:
             self._tell(error.strerror or str(error))
             return

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from skylb.addresses import ReplicaUrl
-from skylb.control.discovery.resolve import literal, reachable, resolve
+from skylb.control.discovery.resolve import Resolver, literal, reachable, resolve
 from skylb.control.fleet import Target
 from skylb.types import Address
 
@@ -25,11 +25,18 @@ class NamedSource:
         offer: takes the whole set of targets.
         is_up: whether the replica of that name answers at present.
         interval_s: time between resolutions.
+        resolver: asks the system's resolver unless given.
     """
 
     def __init__(
-        self, offer: Callable[[Sequence[Target]], None], is_up: Callable[[str], bool], *, interval_s: float
+        self,
+        offer: Callable[[Sequence[Target]], None],
+        is_up: Callable[[str], bool],
+        *,
+        interval_s: float,
+        resolver: Resolver = resolve,
     ) -> None:
+        self._resolver = resolver
         self._offer = offer
         self._is_up = is_up
         self._interval_s = interval_s
@@ -75,7 +82,7 @@ class NamedSource:
 
     async def _resolve(self, url: ReplicaUrl) -> None:
         try:
-            addresses = await resolve(url)
+            addresses = await self._resolver(url)
         except OSError as error:
             self._tell(url, error.strerror or str(error))
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 
 from skylb.addresses import ReplicaUrl
@@ -12,6 +13,9 @@ ADDRESSES_MAX = 1024
 
 REACH_TIMEOUT_S = 0.5
 """For finding out which address of a name accepts connections."""
+
+Resolver = Callable[[ReplicaUrl], Awaitable[list[Address]]]
+"""Gives all addresses of a URL's name; raises OSError when it does not resolve."""
 
 
 def literal(url: ReplicaUrl) -> Address | None:
