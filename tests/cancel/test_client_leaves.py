@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support.processes import Balancer, balancer, eventually, get, mocks, sample_sum, start_mocks
-from tests.support.raw import Connection, chat, request
+from tests.support.raw import Connection, chat, request, until
 
 CLIENTS = 1000
 
@@ -82,8 +82,7 @@ def test_a_thousand_clients_leave_while_waiting_for_the_first_byte() -> None:
 
         async def run() -> None:
             connections = await crowd(front.port, CLIENTS, request(chat("wait", stream=True)))
-            while front_in_flight(front) < CLIENTS:
-                await asyncio.sleep(0.05)
+            await until(lambda: front_in_flight(front) >= CLIENTS)
             for connection in connections:
                 connection.abort()
 
@@ -105,8 +104,7 @@ def test_a_thousand_clients_leave_while_held() -> None:
 
         async def run() -> None:
             connections = await crowd(front.port, CLIENTS, request(chat("hold", max_tokens=50, stream=True)))
-            while front.metric("skylb_hold_requests") < CLIENTS - 2:
-                await asyncio.sleep(0.05)
+            await until(lambda: front.metric("skylb_hold_requests") >= CLIENTS - 2)
             for connection in reversed(connections):
                 connection.abort()
 
@@ -139,8 +137,7 @@ def test_a_thousand_clients_leave_while_connecting() -> None:
 
         async def run() -> None:
             connections = await crowd(front.port, CLIENTS, request(chat("connect")))
-            while front_in_flight(front) < CLIENTS:
-                await asyncio.sleep(0.05)
+            await until(lambda: front_in_flight(front) >= CLIENTS)
             assert syn_sent(front) > CLIENTS // 2
             for connection in connections:
                 connection.abort()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,3 +118,13 @@ async def ask(port: int, data: bytes) -> Answer:
         return await connection.ask(data)
     finally:
         await connection.close()
+
+
+async def until(probe: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+    """Polls until ``probe`` is true; fails after ``timeout_s``."""
+    for _ in range(int(timeout_s / 0.05)):
+        if probe():
+            return
+        await asyncio.sleep(0.05)
+    message = f"not true within {timeout_s} s"
+    raise AssertionError(message)
