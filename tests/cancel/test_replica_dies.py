@@ -75,9 +75,7 @@ def test_killing_replicas_loses_no_request_without_a_body_byte_and_ends_each_cut
         a for a in answers if a.status == 200 and a.complete and a.done_events == 1 and not a.error_events
     ]
     cut = [a for a in answers if a.status == 200 and a.error_events]
-    print(
-        f"{len(answers)} requests: {len(whole)} whole, {len(cut)} cut, rest {len(answers) - len(whole) - len(cut)}"
-    )
+    print(f"{len(answers)} requests: {len(whole)} whole, {len(cut)} cut")
     assert len(whole) + len(cut) == len(answers), [
         (a.status, a.error, a.body[-200:]) for a in answers if a not in whole and a not in cut
     ][:5]
