@@ -243,11 +243,9 @@ class Service:
         """The fleet."""
         return self.router.replicas()
 
-    def set_draining(self, replica_id: int, draining: bool) -> None:
-        """Operator intent for one replica; kept by its name, so that it outlives a move."""
-        replica = self.router.replica(replica_id)
-        if replica is not None:
-            self.control.set_draining(replica.name, draining=draining)
+    def set_draining(self, name: str, draining: bool) -> None:
+        """Operator intent for one replica."""
+        self.control.set_draining(name, draining=draining)
 
     def set_log_level(self, level: str) -> None:
         """Least severe level that is logged."""

@@ -210,7 +210,7 @@ def _config(words: Sequence[str]) -> int:
     if verb == "show":
         sys.stdout.write(configview.show(loaded))
     else:
-        print(f"the configuration is good; {len(loaded.origins)} settings differ from their defaults")
+        print(f"the configuration is good; values given: {len(loaded.origins)}, the others are defaults")
     return 0
 
 

@@ -11,7 +11,7 @@ import difflib
 import reprlib
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -344,7 +344,9 @@ def _place(tree: dict[str, Any], option: Option, given: Given | None) -> list[st
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True))
+    if is_dataclass(_plain(kind)):  # has its own parser, and takes no configuration
+        return TypeAdapter(kind)
+    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 
 
 def _fault(detail: ErrorDetails, given: Given, option: Option) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import aiohttp
+
 from tests.engines.load import TIMEOUT, chat, post_all
 from tests.engines.vllm import Vllm
 from tests.support.processes import balancer, eventually

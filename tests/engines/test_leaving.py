@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import aiohttp
+
 from tests.engines.load import TIMEOUT, chat
 from tests.engines.vllm import Vllm
 from tests.support.processes import balancer, eventually

@@ -9,11 +9,11 @@ import aiohttp
 import anthropic
 import openai
 import pytest
+
+from skylb._core import ResponseReader
 from tests.engines.load import chat
 from tests.engines.vllm import Vllm
 from tests.support.processes import Balancer, balancer
-
-from skylb._core import ResponseReader
 
 MESSAGES = [{"role": "user", "content": "the quick brown fox jumps over a lazy dog"}]
 

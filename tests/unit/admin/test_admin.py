@@ -1,0 +1,190 @@
+"""The admin application over a real socket, in front of a service that records what it is told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from skylb.addresses import ListenAddress
+from skylb.admin import Admin
+from skylb.listeners import bind, bound_address
+from skylb.types import Address, Replica
+
+LOOPBACK = ListenAddress("127.0.0.1", 0)
+REPLICA = Replica(7, "http://gpu-1:8000", Address("10.0.0.1", 8000), "gpu-1:8000")
+
+
+class Recording:
+    """A service as the composition root is one, with its state in plain sight."""
+
+    def __init__(self) -> None:
+        self.is_ready = True
+        self.told: list[object] = []
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def metrics(self, accept: str, /) -> tuple[bytes, str]:
+        return f"accept {accept}\n".encode(), "text/plain; version=0.0.4; charset=utf-8"
+
+    def state(self) -> dict[str, Any]:
+        return {"process": {"pid": 1}, "engine": orjson.Fragment(b'{"hold":{}}')}
+
+    def replicas(self) -> list[Replica]:
+        return [REPLICA]
+
+    def set_draining(self, name: str, draining: bool, /) -> None:
+        self.told.append((name, draining))
+
+    def set_log_level(self, level: str, /) -> None:
+        self.told.append(level)
+
+
+class Asked:
+    """A client of an admin listener that runs for one test."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, service: Recording) -> None:
+        self._session = session
+        self._url = url
+        self.service = service
+
+    async def __call__(self, method: str, path: str, **more: Any) -> tuple[int, Any]:
+        async with self._session.request(method, self._url + path, **more) as answer:
+            assert answer.headers["Server"] == "SkyLB"
+            text = await answer.read()
+            return answer.status, orjson.loads(text) if answer.content_type == "application/json" else text
+
+
+def asking(
+    test: Callable[[Asked], Awaitable[None]], *, address: ListenAddress = LOOPBACK, token: str | None = None
+) -> None:
+    """Runs ``test`` against a listener that believes to be at ``address``; the socket is on loopback."""
+
+    async def run() -> None:
+        service = Recording()
+        admin = Admin(service, address, token)
+        sockets = bind(LOOPBACK)
+        await admin.start(sockets)
+        try:
+            async with aiohttp.ClientSession() as session:
+                await test(Asked(session, f"http://{bound_address(sockets[0])}", service))
+        finally:
+            await admin.close()
+
+    asyncio.run(run())
+
+
+def test_health_is_alive_also_when_nothing_is_ready() -> None:
+    async def test(ask: Asked) -> None:
+        ask.service.is_ready = False
+        assert await ask("GET", "/health") == (200, {"status": "alive"})
+        assert await ask("GET", "/ready") == (503, {"ready": False})
+        ask.service.is_ready = True
+        assert await ask("GET", "/ready") == (200, {"ready": True})
+
+    asking(test)
+
+
+def test_metrics_and_state_are_the_services() -> None:
+    async def test(ask: Asked) -> None:
+        assert await ask("GET", "/metrics", headers={"Accept": "x/y"}) == (200, b"accept x/y\n")
+        assert await ask("GET", "/state") == (200, {"process": {"pid": 1}, "engine": {"hold": {}}})
+
+    asking(test)
+
+
+@pytest.mark.parametrize("name", ["7", "gpu-1:8000", "http%3A%2F%2Fgpu-1%3A8000", "http://gpu-1:8000"])
+def test_a_replica_is_drained_by_id_authority_or_name(name: str) -> None:
+    async def test(ask: Asked) -> None:
+        status, said = await ask("POST", f"/replicas/{name}/drain")
+        assert (status, said) == (200, {"replica": REPLICA.name, "id": 7, "draining": True})
+        assert (await ask("POST", f"/replicas/{name}/undrain"))[1]["draining"] is False
+        assert ask.service.told == [(REPLICA.name, True), (REPLICA.name, False)]
+
+    asking(test)
+
+
+def test_an_unknown_replica_is_a_404_that_names_the_known_ones() -> None:
+    async def test(ask: Asked) -> None:
+        status, said = await ask("POST", "/replicas/8/drain")
+        assert (status, said["error"]["code"]) == (404, "unknown_replica")
+        assert REPLICA.name in said["error"]["message"]
+        assert ask.service.told == []
+
+    asking(test)
+
+
+def test_the_log_level_changes_to_a_known_one_only() -> None:
+    async def test(ask: Asked) -> None:
+        assert await ask("PUT", "/log-level", data=b'{"level": "debug"}') == (200, {"level": "debug"})
+        for body in (b'{"level": "loud"}', b"[]", b"{", b""):
+            assert (await ask("PUT", "/log-level", data=body))[0] == 400
+        assert ask.service.told == ["debug"]
+
+    asking(test)
+
+
+def test_errors_of_the_library_are_json_too() -> None:
+    async def test(ask: Asked) -> None:
+        status, said = await ask("GET", "/nothing")
+        assert (status, said["error"]["code"]) == (404, "not_found")
+        status, said = await ask("DELETE", "/state")
+        assert (status, said["error"]["code"]) == (405, "method_not_allowed")
+        assert (await ask("PUT", "/log-level", data=b"x" * 10_000))[0] == 413
+
+    asking(test)
+
+
+OPEN = ("/health", "/ready", "/metrics")
+GUARDED = (("GET", "/state"), ("POST", "/replicas/7/drain"), ("PUT", "/log-level"), ("GET", "/nothing"))
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "Bearer wrong", "Basic secret", "secret", "Bearer", "Bearer s\u00e9cret"]
+)
+def test_with_a_token_all_but_probes_and_metrics_ask_for_it(authorization: str | None) -> None:
+    async def test(ask: Asked) -> None:
+        headers = {"Authorization": authorization} if authorization is not None else {}
+        for path in OPEN:
+            assert (await ask("GET", path, headers=headers))[0] == 200
+        for method, path in GUARDED:
+            assert (await ask(method, path, headers=headers))[0] == 401
+        assert ask.service.told == []
+
+    asking(test, token="secret")
+
+
+def test_the_right_token_opens() -> None:
+    async def test(ask: Asked) -> None:
+        headers = {"Authorization": "Bearer secret"}
+        assert (await ask("GET", "/state", headers=headers))[0] == 200
+        assert (await ask("POST", "/replicas/7/drain", headers=headers))[0] == 200
+
+    asking(test, token="secret", address=ListenAddress("0.0.0.0", 0))
+
+
+def test_off_loopback_without_a_token_verbs_and_state_are_refused() -> None:
+    async def test(ask: Asked) -> None:
+        for path in OPEN:
+            assert (await ask("GET", path))[0] == 200
+        for method, path in GUARDED:
+            assert (await ask(method, path))[0] == 403
+        assert ask.service.told == []
+
+    asking(test, address=ListenAddress("0.0.0.0", 0))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Host": "evil.example:8081"}, {"Host": "127.0.0.1.evil.example"}],
+)
+def test_a_web_page_cannot_use_the_verbs_through_its_visitors_browser(headers: dict[str, str]) -> None:
+    async def test(ask: Asked) -> None:
+        for method, path in GUARDED:
+            assert (await ask(method, path, headers=headers))[0] == 403
+        assert ask.service.told == []
+
+    asking(test)

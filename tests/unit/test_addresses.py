@@ -1,0 +1,103 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skylb.addresses import ListenAddress, ReplicaUrl, parse_listen, parse_replica
+
+PORTS = st.integers(min_value=1, max_value=65535)
+HOSTS = st.one_of(
+    st.ip_addresses().map(str), st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z]{2,5}){0,2}", fullmatch=True)
+)
+
+
+@given(HOSTS, PORTS)
+def test_a_listen_address_reads_back_what_it_prints(host: str, port: int) -> None:
+    address = ListenAddress(host, port)
+    assert parse_listen(str(address)) == address
+
+
+@given(st.sampled_from(["http", "https"]), HOSTS, PORTS)
+def test_a_replica_reads_back_what_it_prints(scheme: str, host: str, port: int) -> None:
+    url = ReplicaUrl("http" if scheme == "http" else "https", host, port)
+    assert parse_replica(str(url)) == url
+
+
+def test_the_usual_forms_are_read() -> None:
+    assert parse_listen("127.0.0.1:8080") == ListenAddress("127.0.0.1", 8080)
+    assert parse_listen("[::]:80") == ListenAddress("::", 80)
+    assert parse_listen("unix:/run/skylb.sock") == ListenAddress("/run/skylb.sock", 0, unix=True)
+    assert parse_replica("http://GPU-1") == ReplicaUrl("http", "gpu-1", 80)
+    assert parse_replica("https://gpu-1.example/") == ReplicaUrl("https", "gpu-1.example", 443)
+    assert parse_replica("http://[2001:DB8::1]:8000").authority == "[2001:db8::1]:8000"
+    assert parse_replica("unix:/run/vllm.sock") == ReplicaUrl("unix", "/run/vllm.sock", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("8080", "missing"),
+        (":8080", "missing"),
+        ("host:", "port"),
+        ("host:65536", "port"),
+        ("host:\uff18\uff10", "port"),
+        ("::1:80", "brackets"),
+        ("[::g]:80", "IPv6"),
+        ("a b:80", "host"),
+        ("unix:", "path"),
+        ("unix:" + "x" * 108, "longer"),
+    ],
+)
+def test_a_bad_listen_address_says_why(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_listen(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("127.0.0.1:8000", "scheme"),
+        ("ftp://a", "scheme"),
+        ("http://a/v1", "path"),
+        ("http://a?x=1", "path"),
+        ("http://user:secret@a", "credentials"),
+        ("http://a:0", "port"),
+        ("http://", "host"),
+    ],
+)
+def test_a_bad_replica_says_why(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_replica(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "collide"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("127.0.0.1:80", "127.0.0.1:81", False),
+        ("127.0.0.1:80", "127.0.0.2:80", False),
+        ("0.0.0.0:80", "127.0.0.2:80", True),
+        ("[::]:80", "127.0.0.1:80", True),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("unix:/a", "unix:/a", True),
+        ("unix:/a", "unix:/b", False),
+        ("unix:/a", "a:80", False),
+    ],
+)
+def test_addresses_collide_when_both_cannot_be_bound(one: str, other: str, collide: bool) -> None:
+    assert parse_listen(one).collides(parse_listen(other)) is collide
+    assert parse_listen(other).collides(parse_listen(one)) is collide
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [
+        ("127.0.0.9:1", True),
+        ("[::1]:1", True),
+        ("localhost:1", True),
+        ("unix:/a", True),
+        ("0.0.0.0:1", False),
+        ("a:1", False),
+    ],
+)
+def test_loopback_is_told_from_the_network(text: str, loopback: bool) -> None:
+    assert parse_listen(text).is_loopback is loopback
