@@ -126,7 +126,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             head = self.context.parser.parse(data)
         except RequestError as error:
-            self._refuse(error)
+            self._refuse_head(error, data)
             return
         now_ns = monotonic_ns()
         if head is None:
@@ -239,10 +239,25 @@ class ClientConnection(asyncio.Protocol):
 
     # ----------------------------------------------------------------------- refusal
 
-    def _refuse(
-        self, error: RequestError, head: Head | None = None, *, retry_after_s: int | None = None
-    ) -> None:
+    def _refuse_head(self, error: RequestError, data: bytes) -> None:
+        """A head without an exchange; where its framing is sound the connection goes on behind it."""
+        head = error.head
+        if error.close or head is None:
+            self._refuse(error, head)
+            return
+        now_ns = self._answer_refusal(error, head, close=not head.keep_alive)
+        self.pending = data[head.consumed :]
+        self.finished(close=not head.keep_alive, now_ns=now_ns)
+
+    def _refuse(self, error: RequestError, head: Head | None, *, retry_after_s: int | None = None) -> None:
         """Answers a request that has no exchange, and closes: its body is not wanted."""
+        now_ns = self._answer_refusal(error, head, close=True, retry_after_s=retry_after_s)
+        self._drop_body()
+        self._linger_close(now_ns)
+
+    def _answer_refusal(
+        self, error: RequestError, head: Head | None, *, close: bool, retry_after_s: int | None = None
+    ) -> int:
         anthropic = head is not None and head.anthropic
         body = answers.error_body(
             error.status, error.code, error.message, param=error.param, anthropic=anthropic
@@ -252,7 +267,7 @@ class ClientConnection(asyncio.Protocol):
                 status=error.status,
                 body=body,
                 request_id=(head.request_id if head is not None else None) or self.context.ids.make(),
-                close=True,
+                close=close,
                 is_head=head is not None and head.is_head,
                 retry_after_s=retry_after_s,
                 headers=(("Allow", error.allow),) if error.allow else (),
@@ -260,8 +275,7 @@ class ClientConnection(asyncio.Protocol):
         )
         now_ns = monotonic_ns()
         self.context.recorder.refused(error.status, error.code, self.peer, now_ns)
-        self._drop_body()
-        self._linger_close(now_ns)
+        return now_ns
 
     def _linger_close(self, now_ns: int) -> None:
         """Sends FIN and reads on for a moment: closing on unread bytes would reset the answer away."""
@@ -327,7 +341,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.head is not None:
             self._refuse(_refusal(408, "body_timeout", "the request body did not come in time"), self.head)
         elif self.pending:
-            self._refuse(_refusal(408, "head_timeout", "the request head did not come in time"))
+            self._refuse(_refusal(408, "head_timeout", "the request head did not come in time"), None)
         else:
             self._close(now_ns)
 
