@@ -48,6 +48,7 @@ def test_the_engine_is_pure() -> None:
         "let die = rand::random::<u64>();",
         "thread_local! { static X: u8 = 0; }",
         "let file = std::fs::File::open(path);",
+        "use std::net::{IpAddr, TcpStream};",
     ],
 )
 def test_a_planted_impurity_is_found(planted: str, tmp_path: Path) -> None:
@@ -55,11 +56,12 @@ def test_a_planted_impurity_is_found(planted: str, tmp_path: Path) -> None:
         copy = tmp_path / source.relative_to(ENGINE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(source.read_text())
+    before = rules.engine_faults(tmp_path)
     victim = tmp_path / "router.rs"
     victim.write_text(victim.read_text() + f"\nfn planted() {{ {planted} }}\n")
-    faults = rules.engine_faults(tmp_path)
-    assert faults
-    assert all(fault.startswith("router.rs:") for fault in faults)
+    found = [fault for fault in rules.engine_faults(tmp_path) if fault not in before]
+    assert found
+    assert all(fault.startswith("router.rs:") for fault in found)
 
 
 def test_what_comments_and_strings_say_is_no_impurity(tmp_path: Path) -> None:

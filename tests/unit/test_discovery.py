@@ -283,12 +283,12 @@ class TestNamedSource:
 
 class TestDnsSource:
     def test_every_address_is_a_replica_in_an_order_that_does_not_rotate(self) -> None:
-        seen, names = Seen(), Names(pods=["10.0.0.2", "2001:db8::1", "10.0.0.1"])
-        source = DnsSource(urls("http://pods:8000")[0], seen.targets, interval_s=1, resolver=names)
+        seen, names = Seen(), Names(fleet=["10.0.0.2", "2001:db8::1", "10.0.0.1"])
+        source = DnsSource(urls("http://fleet:8000")[0], seen.targets, interval_s=1, resolver=names)
 
         async def steps() -> None:
             await source.resolve_once()
-            names.hosts["pods"].reverse()
+            names.hosts["fleet"].reverse()
             await source.resolve_once()
 
         asyncio.run(steps())
@@ -300,8 +300,8 @@ class TestDnsSource:
         assert seen[1] == seen[0]
 
     def test_a_resolver_that_fails_takes_no_replica_away(self, caplog: pytest.LogCaptureFixture) -> None:
-        seen, names = Seen(), Names(pods=["10.0.0.1"])
-        source = DnsSource(urls("http://pods:8000")[0], seen.targets, interval_s=1, resolver=names)
+        seen, names = Seen(), Names(fleet=["10.0.0.1"])
+        source = DnsSource(urls("http://fleet:8000")[0], seen.targets, interval_s=1, resolver=names)
 
         async def steps() -> None:
             await source.resolve_once()
@@ -311,16 +311,16 @@ class TestDnsSource:
 
         asyncio.run(steps())
         assert len(seen) == 1
-        assert source.unresolved() == {"http://pods:8000": "Name or service not known"}
+        assert source.unresolved() == {"http://fleet:8000": "Name or service not known"}
         assert len(caplog.records) == 1
 
     def test_the_host_that_replicas_hear_is_the_name(self) -> None:
         offered: list[Target] = []
         source = DnsSource(
-            urls("http://pods:8000")[0], offered.extend, interval_s=1, resolver=Names(pods=["10.0.0.1"])
+            urls("http://fleet:8000")[0], offered.extend, interval_s=1, resolver=Names(fleet=["10.0.0.1"])
         )
         asyncio.run(source.resolve_once())
-        assert [target.authority for target in offered] == ["pods:8000"]
+        assert [target.authority for target in offered] == ["fleet:8000"]
 
 
 class TestResolver:
