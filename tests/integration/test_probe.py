@@ -1,0 +1,402 @@
+"""The control plane over real sockets: probes, states, models, the fleet."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from skylb._core import LOG_OFF, Engine, Recorder
+from skylb.config import DiscoverySettings, EngineSettings, Settings, TimeoutSettings
+from skylb.control import Control
+from skylb.metrics import Metrics
+from skylb.router import Router
+from skylb.upstream import Pool
+
+VLLM_PAGE = """\
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{engine="0",model_name="m"}} {running}.0
+vllm:num_requests_waiting{{engine="0",model_name="m"}} {waiting}.0
+vllm:kv_cache_usage_perc{{engine="0",model_name="m"}} 0.5
+"""
+SGLANG_PAGE = 'sglang:num_running_reqs{model_name="m"} 2.0\nsglang:num_queue_reqs{model_name="m"} 1.0\n'
+
+
+class FakeReplica:
+    """A server with a metrics page and a list of models that a test can change."""
+
+    def __init__(self) -> None:
+        self.page = VLLM_PAGE.format(running=3, waiting=1)
+        self.status = 200
+        self.models: list[dict[str, Any]] = [{"id": "m", "max_model_len": 4096}]
+        self.headers: dict[str, str] = {}
+        self.probes = 0
+        self.at_once = 0
+        self.at_once_max = 0
+        self.release = asyncio.Event()
+        self.release.set()
+        self.url = ""
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/models", self._models)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+
+    async def start(self, site: Callable[[web.AppRunner], web.BaseSite] | None = None) -> None:
+        await self._runner.setup()
+        made = site(self._runner) if site is not None else web.TCPSite(self._runner, "127.0.0.1", 0)
+        await made.start()
+        if not self.url:
+            self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        self.release.set()
+        await self._runner.cleanup()
+
+    @property
+    def connections(self) -> int:
+        return len(self._runner.server.connections) if self._runner.server is not None else 0
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self.headers = dict(request.headers)
+        self.probes += 1
+        self.at_once += 1
+        self.at_once_max = max(self.at_once_max, self.at_once)
+        try:
+            await self.release.wait()
+        finally:
+            self.at_once -= 1
+        return web.Response(text=self.page, status=self.status)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response({"object": "list", "data": self.models})
+
+
+class Plane:
+    """A control plane with everything it stands on."""
+
+    def __init__(self, settings: Settings) -> None:
+        engine = Engine(settings.engine.model_dump_json().encode(), b"k" * 16, 1)
+        self.router = Router(engine)
+        self.pool = Pool(connect_timeout_s=1.0)
+        self.metrics = Metrics(
+            recorder=Recorder(LOG_OFF, 0, "prefix", 0),
+            engine=engine,
+            buffer_bytes=lambda: 0,
+            log_dropped=lambda: 0,
+            policy="prefix",
+        )
+        self.control = Control(settings, self.router, self.pool, self.metrics)
+
+    def gauge(self, url: str) -> Any:
+        return next(gauge for gauge in self.router.engine.gauges() if gauge.name == url)
+
+    def state(self, url: str) -> str:
+        return self.control.states().get(url, "absent")
+
+
+def settings(*urls: str, **fields: Any) -> Settings:
+    return Settings(
+        replica=urls,
+        engine=EngineSettings(probe_interval_s=0.01, probe_idle_interval_s=0.01),
+        timeout=fields.pop("timeout", TimeoutSettings(probe_s=1.0)),
+        discovery=DiscoverySettings(file_s=0.01, dns_s=0.02, models_s=0.05),
+        **fields,
+    )
+
+
+@asynccontextmanager
+async def running(plane_settings: Settings, authorization: str | None = None) -> AsyncIterator[Plane]:
+    plane = Plane(plane_settings)
+    plane.control.set_authorization(authorization)
+    try:
+        await plane.control.start()
+        yield plane
+    finally:
+        await plane.control.close()
+        await plane.pool.close()
+        plane.router.close()
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Lets the loop run until ``condition`` holds; fails after 10 s."""
+    try:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(what) from None
+
+
+def run(test: Callable[[FakeReplica], Coroutine[Any, Any, None]]) -> None:
+    """Runs a test with one replica; afterwards no task is left."""
+
+    async def whole() -> None:
+        replica = FakeReplica()
+        await replica.start()
+        try:
+            await test(replica)
+        finally:
+            await replica.stop()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(whole())
+    gc.collect()  # an unclosed transport warns here, and warnings are errors
+
+
+def test_a_replica_that_answers_is_ready_and_its_models_are_known() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            gauge = plane.gauge(replica.url)
+            assert (gauge.ready, gauge.blind) == (True, False)
+            assert (gauge.running, gauge.waiting) == (3, 1)
+            assert plane.state(replica.url) == "up"
+            await until(plane.router.models, "models are read")
+            assert plane.router.models() == [("m", 4096)]
+
+    run(test)
+
+
+def test_sglang_is_recognised_by_its_names() -> None:
+    async def test(replica: FakeReplica) -> None:
+        replica.page = SGLANG_PAGE
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            assert (plane.gauge(replica.url).running, plane.gauge(replica.url).waiting) == (2, 1)
+
+    run(test)
+
+
+def test_an_engine_replaced_by_another_kind_is_read_in_its_dialect() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            replica.page = SGLANG_PAGE
+            await until(lambda: plane.gauge(replica.url).running == 2, "the new page is read")
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("page", "status", "why"),
+    [
+        ("python_gc_objects 1\n", 200, "no load among its metrics"),
+        ("vllm:num_requests_running 1.0\n", 200, "no load among its metrics"),
+        ("vllm:num_requests_running NaN\nvllm:num_requests_waiting -1\n", 200, "no load among its metrics"),
+        ("", 404, "/metrics answers 404"),
+    ],
+)
+def test_a_replica_whose_load_cannot_be_read_is_blind_not_empty(page: str, status: int, why: str) -> None:
+    async def test(replica: FakeReplica) -> None:
+        replica.page, replica.status = page, status
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            assert plane.state(replica.url) == f"blind: {why}"
+            assert plane.gauge(replica.url).blind
+            await until(plane.router.models, "its models are read all the same")
+
+    run(test)
+
+
+def test_a_state_is_told_when_it_changes_and_never_per_probe(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            await until(plane.router.models, "models are read")
+            good, replica.page = replica.page, "nothing"
+            await until(lambda: plane.state(replica.url).startswith("blind"), "it becomes blind")
+            seen = replica.probes
+            await until(lambda: replica.probes > seen + 5, "it is probed on")
+            replica.page = good
+            await until(lambda: plane.state(replica.url) == "up", "it comes up again")
+
+    with caplog.at_level(logging.INFO, logger="skylb.control"):
+        run(test)
+    told = [record.getMessage().split(" ", 2)[2] for record in caplog.records]
+    assert told == [
+        "joined",
+        "is up",
+        "serves m (up to 4096 tokens)",
+        "is blind: no load among its metrics",
+        "is up",
+    ]
+
+
+def test_a_replica_that_is_down_at_start_is_no_error_and_is_found_when_it_comes() -> None:
+    async def test(replica: FakeReplica) -> None:
+        late = FakeReplica()
+        with TemporaryDirectory() as directory:  # pytest's own is too long for the path of a socket
+            await found_when_it_comes(replica, late, f"{directory}/late")
+        await late.stop()
+
+    async def found_when_it_comes(replica: FakeReplica, late: FakeReplica, path: str) -> None:
+        late.url = f"unix:{path}"
+        async with running(settings(late.url, replica.url)) as plane:
+            await plane.control.first_look(10)
+            assert plane.state(late.url).startswith("down: ")
+            assert plane.state(replica.url) == "up"
+            await late.start(lambda runner: web.UnixSite(runner, path))
+            await until(lambda: plane.gauge(late.url).ready, "it is found")
+
+    run(test)
+
+
+def test_a_replica_that_comes_back_with_another_model_is_known_by_it() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await until(plane.router.models, "models are read")
+            replica.models = [
+                {"id": "n", "max_model_len": 2048},
+                {"id": "adapter", "parent": "n"},
+            ]
+            await until(
+                lambda: plane.router.models() == [("adapter", 2048), ("n", 2048)], "the new list is read"
+            )
+
+    run(test)
+
+
+def test_a_broken_list_of_models_keeps_the_last_one() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await until(plane.router.models, "models are read")
+            replica.models = [{"id": 7}]
+            seen = replica.probes
+            await until(lambda: replica.probes > seen + 20, "it is probed on")
+            assert plane.router.models() == [("m", 4096)]
+
+    run(test)
+
+
+def test_a_probe_that_stalls_is_given_up_and_only_one_is_under_way() -> None:
+    async def test(replica: FakeReplica) -> None:
+        replica.release.clear()
+        stalled = settings(replica.url, timeout=TimeoutSettings(probe_s=0.1))
+        async with running(stalled) as plane:
+            await until(lambda: replica.probes >= 3, "it is tried again")
+            assert plane.state(replica.url) == "down: no answer in time"
+            # The server may see an abandoned request end a moment after the next one began.
+            assert replica.at_once_max <= 2
+            replica.release.set()
+            await until(lambda: plane.state(replica.url) == "up", "it comes up")
+
+    run(test)
+
+
+def test_replicas_hear_their_name_and_their_key() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url), authorization="Bearer secret") as plane:
+            await plane.control.first_look(10)
+            assert replica.headers["Host"] == replica.url.removeprefix("http://")
+            assert replica.headers["Authorization"] == "Bearer secret"
+            plane.control.set_authorization("Bearer other")
+            await until(lambda: replica.headers["Authorization"] == "Bearer other", "the new key is sent")
+            assert plane.router.replicas()[0].authorization == "Bearer other"
+            assert plane.router.replicas()[0].id == 1
+
+    run(test)
+
+
+def test_the_fleet_follows_its_file_and_ids_are_not_reused(tmp_path: Path) -> None:
+    async def test(replica: FakeReplica) -> None:
+        other = FakeReplica()
+        await other.start()
+        path = tmp_path / "fleet"
+        path.write_text(replica.url)
+        async with running(settings(replicas_file=path)) as plane:
+            await until(lambda: plane.state(replica.url) == "up", "the first is up")
+            path.write_text(f"{other.url}\n")
+            await until(lambda: plane.state(other.url) == "up", "the second is up")
+            assert [(r.id, r.name) for r in plane.router.replicas()] == [(2, other.url)]
+            path.write_text("nonsense")
+            seen = other.probes
+            await until(lambda: other.probes > seen + 5, "the broken file changes nothing")
+            path.write_text(f"{replica.url}\n{other.url}\n")
+            await until(lambda: plane.state(replica.url) == "up", "the first is back")
+            assert [(r.id, r.name) for r in plane.router.replicas()] == [(3, replica.url), (2, other.url)]
+        await other.stop()
+
+    run(test)
+
+
+def test_intent_to_drain_is_kept_by_name_while_a_replica_is_away(tmp_path: Path) -> None:
+    async def test(replica: FakeReplica) -> None:
+        path = tmp_path / "fleet.json"
+        path.write_text(f'["{replica.url}"]')
+        async with running(settings(replicas_file=path)) as plane:
+            assert not plane.control.set_draining("http://unknown:1", draining=True)
+            assert plane.control.set_draining(replica.url, draining=True)
+            assert plane.gauge(replica.url).draining
+            path.write_text("[]")
+            await until(lambda: not plane.router.replicas(), "it left")
+            path.write_text(f'["{replica.url}"]\n')
+            await until(plane.router.replicas, "it is back")
+            assert plane.gauge(replica.url).draining
+            assert plane.control.set_draining(replica.url, draining=False)
+            assert not plane.gauge(replica.url).draining
+
+    run(test)
+
+
+def test_every_address_of_a_dns_name_is_a_replica() -> None:
+    async def test(replica: FakeReplica) -> None:
+        port = replica.url.rpartition(":")[2]
+        by_name = f"http://localhost:{port}"
+        async with running(settings(replicas_dns=(by_name,))) as plane:
+            await until(lambda: plane.state(replica.url) == "up", "the address is probed")
+            assert replica.headers["Host"] == f"localhost:{port}"
+
+    run(test)
+
+
+def test_a_fleet_that_falls_due_together_is_probed_in_shares() -> None:
+    async def test(replica: FakeReplica) -> None:
+        replica.release.clear()
+        fleet = [f"http://127.0.0.{number}:{replica.url.rpartition(':')[2]}" for number in range(1, 11)]
+        plane = Plane(settings(*fleet))
+        control = plane.control
+        control._named_source("flags").set_urls(settings(*fleet).replica)
+        sent = []
+        for _ in range(7):
+            control._prober.tick()
+            sent.append(sum(watched.probe is not None for watched in control._prober._watched.values()))
+        assert sent == [2, 4, 6, 8, 10, 10, 10]
+        await control.close()
+        await plane.pool.close()
+        plane.router.close()
+
+    run(test)
+
+
+def test_closing_leaves_no_task_and_no_connection() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            replica.release.clear()
+            await until(lambda: replica.at_once, "a probe is under way")
+            await plane.control.close()
+            await plane.pool.close()
+            await until(lambda: replica.connections == 0, "every connection is closed")
+            seen = replica.probes
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert replica.probes == seen
+
+    run(test)
+
+
+def test_probe_durations_are_counted_also_of_failed_ones() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url, "http://127.0.0.1:9")) as plane:
+            await plane.control.first_look(10)
+            buckets, _ = plane.metrics.probe.cumulative()
+            assert buckets[-1][1] >= 2
+
+    run(test)

@@ -1,0 +1,159 @@
+"""The metrics page: complete, readable by both parsers, bounded."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from skylb._core import DIALECT_VLLM, LOG_OFF, Engine, Recorder, scan_metrics
+from skylb.config import EngineSettings
+from skylb.metrics import Durations, LoopStall, Metrics
+
+NAMES = {
+    "skylb_requests",
+    "skylb_attempts",
+    "skylb_ttft_seconds",
+    "skylb_request_seconds",
+    "skylb_hold_seconds",
+    "skylb_hold_requests",
+    "skylb_buffer_bytes",
+    "skylb_replica_ready",
+    "skylb_replica_blind",
+    "skylb_replica_in_flight",
+    "skylb_replica_pending",
+    "skylb_prefix_blocks",
+    "skylb_tree_bytes",
+    "skylb_probe_seconds",
+    "skylb_loop_stall_seconds",
+    "skylb_log_dropped",
+    "skylb_build",
+}
+"""The issue's metrics, in the form that OpenMetrics gives them: without ``_total`` and ``_info``."""
+
+PAGE = b"vllm:num_requests_running 3\nvllm:num_requests_waiting 1\n"
+
+
+def engine(*replicas: tuple[int, str]) -> Engine:
+    made = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1)
+    made.set_replicas(list(replicas), 1)
+    for replica_id, _ in replicas:
+        made.observe(replica_id, scan_metrics(PAGE, DIALECT_VLLM), 1, 2)
+    return made
+
+
+def recorder() -> Recorder:
+    return Recorder(LOG_OFF, 0, "prefix", 0)
+
+
+def metrics(recorded: Recorder, decided: Engine) -> Metrics:
+    return Metrics(
+        recorder=recorded, engine=decided, buffer_bytes=lambda: 77, log_dropped=lambda: 5, policy="prefix"
+    )
+
+
+def families(page: bytes) -> dict[str, Metric]:
+    return {family.name: family for family in read_openmetrics(page.decode())}
+
+
+def value(page: bytes, name: str, **labels: str) -> float:
+    found = [
+        sample.value
+        for family in read_text(page.decode())
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    assert len(found) == 1, f"{name}{labels}: {found}"
+    return found[0]
+
+
+class TestPage:
+    def test_every_metric_of_the_interface_is_there_from_the_start(self) -> None:
+        page, content_type = metrics(recorder(), engine()).render(
+            "application/openmetrics-text; version=1.0.0"
+        )
+        assert families(page).keys() >= NAMES
+        assert content_type.startswith("application/openmetrics-text")
+
+    def test_the_plain_text_form_says_the_same(self) -> None:
+        shown = metrics(recorder(), engine((1, "http://a:1")))
+        text, content_type = shown.render("*/*")
+        openmetrics, _ = shown.render("application/openmetrics-text")
+        assert content_type.startswith("text/plain")
+
+        def ours(found: Iterator[Metric]) -> set[tuple[str, str, float]]:
+            return {
+                (sample.name, str(sorted(sample.labels.items())), sample.value)
+                for family in found
+                for sample in family.samples
+                if sample.name.startswith("skylb_")
+            }
+
+        assert ours(read_text(text.decode())) == ours(read_openmetrics(openmetrics.decode())) != set()
+
+    def test_an_odd_accept_header_gets_plain_text(self) -> None:
+        shown = metrics(recorder(), engine())
+        for accept in ("", "text/plain; version=nonsense", "\x00", "application/openmetrics"):
+            assert shown.render(accept)[1].startswith("text/plain")
+
+    def test_values_come_from_their_sources(self) -> None:
+        recorded = recorder()
+        recorded.refused(431, "head_too_large", "", 1)
+        recorded.refused(431, "head_too_large", "", 1)
+        recorded.attempt("full")
+        shown = metrics(recorded, engine((1, "http://a:1"), (2, "unix:/b")))
+        shown.probe.observe(3_000_000)
+        page, _ = shown.render()
+        assert value(page, "skylb_requests_total", route="invalid", model="", status="431") == 2
+        assert value(page, "skylb_attempts_total", outcome="full") == 1
+        assert value(page, "skylb_attempts_total", outcome="ok") == 0
+        assert value(page, "skylb_buffer_bytes") == 77
+        assert value(page, "skylb_log_dropped_total") == 5
+        assert value(page, "skylb_replica_ready", replica="http://a:1") == 1
+        assert value(page, "skylb_replica_blind", replica="unix:/b") == 0
+        assert value(page, "skylb_replica_in_flight", replica="unix:/b") == 0
+        assert value(page, "skylb_prefix_blocks_total", result="match") == 0
+        assert value(page, "skylb_probe_seconds_count") == 1
+        assert value(page, "skylb_probe_seconds_bucket", le="0.0025") == 0
+        assert value(page, "skylb_probe_seconds_bucket", le="0.005") == 1
+        assert value(page, "skylb_probe_seconds_sum") == 0.003
+        assert value(page, "skylb_build_info", policy="prefix") == 1
+
+    def test_a_replica_with_an_odd_name_does_not_break_the_page(self) -> None:
+        name = 'unix:/a"b\\c\nd'
+        page, _ = metrics(recorder(), engine((1, name))).render()
+        assert value(page, "skylb_replica_ready", replica=name) == 1
+
+    def test_a_name_that_two_replicas_bear_is_shown_once(self) -> None:
+        page, _ = metrics(recorder(), engine((1, "http://a:1"), (2, "http://a:1"))).render()
+        assert value(page, "skylb_replica_ready", replica="http://a:1") == 1
+
+    def test_the_process_shows_its_own_use(self) -> None:
+        page, _ = metrics(recorder(), engine()).render()
+        assert value(page, "process_resident_memory_bytes") > 0
+
+
+class TestDurations:
+    @given(st.lists(st.one_of(st.integers(0, 10**10), st.sampled_from([10**6, 10**9]))))
+    def test_each_bucket_counts_the_values_at_or_below_its_bound(self, values_ns: list[int]) -> None:
+        durations = Durations((0.001, 0.5, 1.0))
+        for value_ns in values_ns:
+            durations.observe(value_ns)
+        buckets, sum_s = durations.cumulative()
+        expected = [sum(v <= bound * 1e9 for v in values_ns) for bound in (0.001, 0.5, 1.0)]
+        assert [count for _, count in buckets] == [*expected, len(values_ns)]
+        assert sum_s == sum(values_ns) / 1e9
+
+
+class TestLoopStall:
+    def test_lateness_is_what_passed_beyond_the_interval(self) -> None:
+        durations = Durations((0.001, 0.1))
+        stall = LoopStall(durations, 0.25)
+        for now_ns in (5_000_000_000, 5_250_000_000, 5_550_000_000, 5_700_000_000):
+            stall.beat(now_ns)
+        buckets, sum_s = durations.cumulative()
+        assert [count for _, count in buckets] == [2, 3, 3]
+        assert sum_s == pytest.approx(0.05)
