@@ -45,7 +45,12 @@ impl RequestError {
     #[must_use]
     pub fn duplicate_key(param: impl Into<String>) -> Self {
         let param = param.into();
-        Self::new(400, "duplicate_key", format!("'{param}' is given more than once")).param(param)
+        Self::new(
+            400,
+            "duplicate_key",
+            format!("'{param}' is given more than once"),
+        )
+        .param(param)
     }
 
     /// Names the field at fault.

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::engine::error::RequestError as Refused;
+use crate::engine::relay::{self, Options, Relay as EngineRelay, ResponseReader as EngineReader};
 use crate::engine::request::chunked::BodyDecoder;
 use crate::engine::request::{Head as EngineHead, HeadParser as EngineParser, Refusal, Upstream};
 use crate::engine::route::Route;
@@ -154,7 +155,10 @@ impl Head {
     }
 
     #[pyo3(signature = (host, request_id, client, scheme, trusted, authorization, body_len, /))]
-    #[allow(clippy::too_many_arguments)] // positional, for speed: the Python interface
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "positional, for speed: the Python interface"
+    )]
     fn upstream<'py>(
         &self,
         py: Python<'py>,
@@ -218,6 +222,184 @@ impl ChunkedDecoder {
     }
 }
 
+/// One response on its way from a replica to a client.
+#[pyclass(module = "skylb._core")]
+pub struct Relay {
+    /// The engine's relay.
+    pub(super) inner: EngineRelay,
+}
+
+#[pymethods]
+impl Relay {
+    #[new]
+    #[pyo3(signature = (http11, keep_alive, is_head, request_id, anthropic, drop_usage=false, responses_api=false, /))]
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "positional, for speed: the Python interface"
+    )]
+    fn new(
+        http11: bool,
+        keep_alive: bool,
+        is_head: bool,
+        request_id: &str,
+        anthropic: bool,
+        drop_usage: bool,
+        responses_api: bool,
+    ) -> Self {
+        let options = Options {
+            http11,
+            keep_alive,
+            is_head,
+            anthropic,
+            drop_usage,
+            responses_api,
+        };
+        Self {
+            inner: EngineRelay::new(options, request_id),
+        }
+    }
+
+    #[pyo3(signature = (data, /))]
+    fn feed(&mut self, data: &[u8]) -> u8 {
+        self.inner.feed(data)
+    }
+
+    fn eof(&mut self) -> u8 {
+        self.inner.eof()
+    }
+
+    fn take<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.take())
+    }
+
+    fn cut<'py>(&mut self, py: Python<'py>, message: &str, code: &str) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.cut(message, code))
+    }
+
+    #[getter]
+    fn status(&self) -> u16 {
+        self.inner.status()
+    }
+
+    #[getter]
+    fn streaming(&self) -> bool {
+        self.inner.streaming()
+    }
+
+    #[getter]
+    fn reusable(&self) -> bool {
+        self.inner.reusable()
+    }
+
+    #[getter]
+    fn close_client(&self) -> bool {
+        self.inner.close_client()
+    }
+
+    #[getter]
+    fn started(&self) -> bool {
+        self.inner.started()
+    }
+
+    #[getter]
+    fn error(&self) -> Option<String> {
+        self.inner.error().map(expected)
+    }
+
+    #[getter]
+    fn retry_after_s(&self) -> Option<u32> {
+        self.inner.retry_after_s()
+    }
+
+    #[getter]
+    fn response_id(&self) -> Option<&str> {
+        self.inner.response_id()
+    }
+
+    #[getter]
+    fn prompt_tokens(&self) -> i64 {
+        self.inner.prompt_tokens().unwrap_or(-1)
+    }
+
+    #[getter]
+    fn cached_tokens(&self) -> i64 {
+        self.inner.cached_tokens().unwrap_or(-1)
+    }
+
+    #[getter]
+    fn completion_tokens(&self) -> i64 {
+        self.inner.completion_tokens().unwrap_or(-1)
+    }
+
+    #[getter]
+    fn bytes_out(&self) -> u64 {
+        self.inner.bytes_out()
+    }
+
+    #[getter]
+    fn events(&self) -> u64 {
+        self.inner.events()
+    }
+}
+
+/// Reads one response without relaying it.
+#[pyclass(module = "skylb._core")]
+pub struct ResponseReader {
+    inner: EngineReader,
+    body: Vec<u8>,
+}
+
+#[pymethods]
+impl ResponseReader {
+    #[new]
+    #[pyo3(signature = (is_head=false))]
+    fn new(is_head: bool) -> Self {
+        Self {
+            inner: EngineReader::new(is_head),
+            body: Vec::new(),
+        }
+    }
+
+    #[pyo3(signature = (data, /))]
+    fn feed<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
+        self.body.clear();
+        self.inner.feed(data, &mut self.body);
+        PyBytes::new(py, &self.body)
+    }
+
+    fn eof(&mut self) {
+        self.inner.eof();
+    }
+
+    #[getter]
+    fn status(&self) -> u16 {
+        self.inner.status()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.inner.header(name.as_bytes()).map(latin1)
+    }
+
+    #[getter]
+    fn done(&self) -> bool {
+        self.inner.done()
+    }
+
+    #[getter]
+    fn reusable(&self) -> bool {
+        self.inner.reusable()
+    }
+
+    #[getter]
+    fn error(&self) -> Option<String> {
+        self.inner.error().map(expected)
+    }
+}
+
+fn expected(what: &str) -> String {
+    format!("expected {what}")
+}
+
 /// `Head.route` of `OPTIONS *` and of the head of a 404.
 const ROUTE_NONE: i16 = -1;
 
@@ -232,9 +414,20 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         m.add(name, route as u8)?;
     }
     m.add("ROUTE_NONE", ROUTE_NONE)?;
+    for (name, flag) in [
+        ("FEED_WRITE_INPUT", relay::FEED_WRITE_INPUT),
+        ("FEED_WRITE_BUFFER", relay::FEED_WRITE_BUFFER),
+        ("FEED_FIRST_BYTE", relay::FEED_FIRST_BYTE),
+        ("FEED_DONE", relay::FEED_DONE),
+        ("FEED_FAILED", relay::FEED_FAILED),
+    ] {
+        m.add(name, flag)?;
+    }
     m.add_class::<HeadParser>()?;
     m.add_class::<Head>()?;
     m.add_class::<ChunkedDecoder>()?;
+    m.add_class::<Relay>()?;
+    m.add_class::<ResponseReader>()?;
     Ok(())
 }
 

@@ -1,16 +1,16 @@
 //! Header fields: what a name means to us, and the character classes of RFC 9110, 5.
 
-/// A range of a head's bytes. A head has at most 16 KiB, so 16 bits do.
+/// A range of a head's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Span {
-    pub start: u16,
-    pub end: u16,
+    pub start: u32,
+    pub end: u32,
 }
 
 impl Span {
     /// The range `start..end`; both lie within a head.
     pub(super) fn new(start: usize, end: usize) -> Self {
-        let narrow = |n| u16::try_from(n).unwrap_or(u16::MAX);
+        let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
             start: narrow(start),
             end: narrow(end),
@@ -26,7 +26,7 @@ impl Span {
     /// The bytes.
     pub(super) fn of(self, whole: &[u8]) -> &[u8] {
         whole
-            .get(usize::from(self.start)..usize::from(self.end))
+            .get(self.start as usize..self.end as usize)
             .unwrap_or_default()
     }
 }
@@ -42,7 +42,7 @@ pub(super) struct Field {
 /// What a field is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Kind {
+pub(in crate::engine) enum Kind {
     /// End-to-end: passed on.
     Plain,
     /// Hop-by-hop, ours, or named in `Connection`: never passed on.
@@ -69,7 +69,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// The meaning of a header name, in any case.
-    pub(super) fn of(name: &[u8]) -> Self {
+    pub(in crate::engine) fn of(name: &[u8]) -> Self {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             2 if is(b"te") => Self::Hop,
@@ -93,6 +93,7 @@ impl Kind {
             16 if is(b"proxy-connection") => Self::Hop,
             17 if is(b"transfer-encoding") => Self::TransferEncoding,
             17 if is(b"x-forwarded-proto") => Self::ForwardedProto,
+            18 if is(b"proxy-authenticate") => Self::Hop,
             19 if is(b"proxy-authorization") => Self::Hop,
             _ => Self::of_prefix(name),
         }

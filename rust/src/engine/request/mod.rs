@@ -19,6 +19,7 @@
 //! | `Upgrade` | ignored; a list that has `websocket` is a 501 |
 
 pub mod chunked;
+mod extent;
 mod field;
 mod parse;
 mod rules;
@@ -34,9 +35,11 @@ use super::error::RequestError;
 use super::route::Route;
 use field::{Field, Span};
 
-pub(super) use field::{is_field_value, is_token, list, trim};
+pub(super) use extent::{Extent, Measured, Problem, measure};
+pub(super) use field::{Kind, is_field_value, is_token, list, trim};
 pub use parse::HeadParser;
 pub use upstream::Upstream;
+pub(super) use upstream::{put, put_decimal};
 
 /// Longest head, from the request line to the final empty line.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;

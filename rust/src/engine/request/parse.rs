@@ -1,6 +1,6 @@
 //! The parser: counts first, then the request line, the fields, and what they mean together.
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 use smallvec::SmallVec;
 
 use super::super::error::RequestError;
@@ -9,8 +9,8 @@ use super::field::{Field, Kind, Span, is_token};
 use super::rules::{self, Facts};
 use super::target::{self, Target};
 use super::{
-    EXPECT_CONTINUE, HEAD_BYTES_MAX, HEADERS_MAX, HTTP11, Head, KEEP_ALIVE, Refusal,
-    TARGET_BYTES_MAX,
+    EXPECT_CONTINUE, Extent, HEAD_BYTES_MAX, HEADERS_MAX, HTTP11, Head, KEEP_ALIVE, Measured,
+    Problem, Refusal, TARGET_BYTES_MAX, measure,
 };
 
 /// Longest method that is looked at before a space is due.
@@ -23,13 +23,6 @@ pub struct HeadParser {
     key_header: Option<Box<[u8]>>,
     /// OPTIONS is answered instead of refused.
     cors: bool,
-}
-
-/// Where a complete head ends, and how many fields it has.
-struct Extent {
-    len: usize,
-    fields: usize,
-    line_len: usize,
 }
 
 struct RequestLine<'a> {
@@ -62,7 +55,7 @@ impl HeadParser {
             _ => 0,
         };
         let data = &data[skipped..];
-        let Some(extent) = measure(data)? else {
+        let Some(extent) = extent_of(data)? else {
             return Ok(None);
         };
         let bytes = &data[..extent.len];
@@ -83,8 +76,8 @@ impl HeadParser {
             key: None,
         };
         head.query = Span::new(
-            usize::from(head.path.end),
-            usize::from(head.path.end) + target.query.len(),
+            head.path.end as usize,
+            head.path.end as usize + target.query.len(),
         );
         let facts = self.read_fields(&mut head, bytes, &extent)?;
         apply(&mut head, &facts, &target)?;
@@ -189,7 +182,7 @@ fn apply(head: &mut Head, facts: &Facts<'_>, target: &Target<'_>) -> Result<(), 
     head.trace_id = head
         .only(Kind::Traceparent)
         .filter(|s| rules::is_traceparent(s.of(&head.bytes)))
-        .map(|s| Span::new(usize::from(s.start) + 3, usize::from(s.start) + 35));
+        .map(|s| Span::new(s.start as usize + 3, s.start as usize + 35));
     Ok(())
 }
 
@@ -211,79 +204,43 @@ fn refuse_whole(mut error: RequestError, head: Head) -> Refusal {
     }
 }
 
-/// Finds the head's end and counts its lines, before anything is parsed.
-///
-/// `None`: incomplete, and nothing is wrong yet.
-fn measure(data: &[u8]) -> Result<Option<Extent>, RequestError> {
-    let window = &data[..data.len().min(HEAD_BYTES_MAX)];
-    let mut start = 0;
-    let mut lines = 0;
-    let mut line_len = 0;
-    for lf in memchr_iter(b'\n', window) {
-        if lf == 0 || window[lf - 1] != b'\r' {
-            return Err(bad("bad_line", "Lines end with CR LF."));
-        }
-        if lf - start == 1 {
-            return finish(lines, lf + 1, line_len);
-        }
-        match lines {
-            0 => {
-                line_len = lf - 1;
-                // Checked again when the head is complete: an HTTP/0.9 request never is.
-                request_line(&window[..line_len])?;
-            }
-            _ if matches!(window[start], b' ' | b'\t') => {
-                return Err(bad(
-                    "bad_header",
-                    "A header line must not begin with white space.",
-                ));
-            }
-            _ => {}
-        }
-        lines += 1;
-        if lines > HEADERS_MAX + 1 {
-            return Err(RequestError::new(
-                431,
-                "too_many_headers",
-                format!("A request may have {HEADERS_MAX} headers."),
-            ));
-        }
-        start = lf + 1;
+/// The extent of a complete head, counted before anything is parsed; `None`: incomplete, and nothing is
+/// wrong yet.
+fn extent_of(data: &[u8]) -> Result<Option<Extent>, RequestError> {
+    match measure(data, HEAD_BYTES_MAX, HEADERS_MAX) {
+        Ok(Measured::Complete(extent)) => Ok(Some(extent)),
+        // Looked at before the head is complete: an HTTP/0.9 request never is.
+        Ok(Measured::Partial(Some(line_len))) => request_line(&data[..line_len]).map(|_| None),
+        Ok(Measured::Partial(None)) => check_begun_line(data).map(|()| None),
+        Err(problem) => Err(refuse_extent(problem, data)),
     }
-    incomplete(window, lines, start)
 }
 
-fn finish(lines: usize, len: usize, line_len: usize) -> Result<Option<Extent>, RequestError> {
-    if lines == 0 {
-        return Err(bad(
+fn refuse_extent(problem: Problem, data: &[u8]) -> RequestError {
+    match problem {
+        Problem::Line => bad("bad_line", "Lines end with CR LF."),
+        Problem::Empty => bad(
             "bad_line",
             "An empty line stands in place of a request line.",
-        ));
-    }
-    Ok(Some(Extent {
-        len,
-        fields: lines - 1,
-        line_len,
-    }))
-}
-
-/// What can be refused although the head is incomplete; `start` begins the unfinished line.
-fn incomplete(window: &[u8], lines: usize, start: usize) -> Result<Option<Extent>, RequestError> {
-    if lines == 0 {
-        check_begun_line(window)?;
-    }
-    let line = &window[start..];
-    if memchr(b'\r', line).is_some_and(|cr| cr + 1 < line.len()) {
-        return Err(bad("bad_line", "Lines end with CR LF."));
-    }
-    if window.len() == HEAD_BYTES_MAX {
-        return Err(RequestError::new(
+        ),
+        Problem::Fold => bad(
+            "bad_header",
+            "A header line must not begin with white space.",
+        ),
+        Problem::Fields => RequestError::new(
             431,
-            "head_too_large",
-            format!("A request head may have {HEAD_BYTES_MAX} bytes."),
-        ));
+            "too_many_headers",
+            format!("A request may have {HEADERS_MAX} headers."),
+        ),
+        // The line at fault is named where it is the first.
+        Problem::Bytes => check_begun_line(data).err().unwrap_or_else(|| {
+            RequestError::new(
+                431,
+                "head_too_large",
+                format!("A request head may have {HEAD_BYTES_MAX} bytes."),
+            )
+        }),
     }
-    Ok(None)
 }
 
 /// The begun request line: refuses at once what can only become worse (a TLS hello, a long target).

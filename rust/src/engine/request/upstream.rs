@@ -62,7 +62,7 @@ impl Head {
         } else {
             self.method()
         };
-        let target = &self.bytes[usize::from(self.path.start)..usize::from(self.query.end)];
+        let target = &self.bytes[self.path.start as usize..self.query.end as usize];
         put(
             &mut out,
             &[
@@ -116,7 +116,7 @@ impl Head {
     }
 }
 
-fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+pub(in crate::engine) fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
         out.extend_from_slice(part);
     }

@@ -1,1 +1,0 @@
-//! One response on its way: head, framing, event boundaries, usage.

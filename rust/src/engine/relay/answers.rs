@@ -1,0 +1,87 @@
+//! What a relay knows of its response.
+
+use super::head::Framing;
+use super::{Phase, Relay};
+
+impl Relay {
+    /// The replica's status, 0 before the head.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The response is a stream of events that the relay can read.
+    #[must_use]
+    pub fn streaming(&self) -> bool {
+        self.is_sse
+    }
+
+    /// After the end: the replica's connection may serve another request.
+    #[must_use]
+    pub fn reusable(&self) -> bool {
+        self.phase == Phase::Done && self.upstream_keeps_alive && !self.was_cut
+    }
+
+    /// After the end: the client's connection must be closed.
+    #[must_use]
+    pub fn close_client(&self) -> bool {
+        !self.options.keep_alive
+            || !self.options.http11
+            || self.client == Framing::Close
+            || self.was_cut
+    }
+
+    /// At least one byte came from the replica.
+    #[must_use]
+    pub fn started(&self) -> bool {
+        self.started
+    }
+
+    /// What was expected where the response broke.
+    #[must_use]
+    pub fn error(&self) -> Option<&'static str> {
+        self.error
+    }
+
+    /// `Retry-After` in seconds.
+    #[must_use]
+    pub fn retry_after_s(&self) -> Option<u32> {
+        self.retry_after_s
+    }
+
+    /// The id of a `/v1/responses` response, where it was asked for.
+    #[must_use]
+    pub fn response_id(&self) -> Option<&str> {
+        self.sniffer.id()
+    }
+
+    /// Tokens of the prompt, cached ones included.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> Option<i64> {
+        self.sniffer.prompt_tokens()
+    }
+
+    /// Tokens of the prompt that the replica found in its cache.
+    #[must_use]
+    pub fn cached_tokens(&self) -> Option<i64> {
+        self.sniffer.cached_tokens()
+    }
+
+    /// Tokens of the answer.
+    #[must_use]
+    pub fn completion_tokens(&self) -> Option<i64> {
+        self.sniffer.completion_tokens()
+    }
+
+    /// Body bytes handed out for the client, without framing.
+    #[must_use]
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
+    /// Events handed out.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events_out
+    }
+}

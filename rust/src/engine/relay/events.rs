@@ -1,0 +1,98 @@
+//! Boundaries of server-sent events.
+//!
+//! A line ends with CR LF, LF or CR, and an empty line ends an event (WHATWG HTML, 9.2.6). A block of
+//! comments alone is no event: it ends on a boundary, but is not counted.
+
+use memchr::memchr2_iter;
+
+/// Follows the lines of a stream, however it is cut.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Events {
+    state: State,
+    /// The event at hand has a line that is no comment.
+    has_field: bool,
+    /// Events that ended.
+    pub count: u64,
+}
+
+/// What the byte before the next one was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    /// The end of an empty line, or the stream's beginning: a boundary.
+    #[default]
+    Boundary,
+    /// The CR of an empty line: a boundary too; a LF may belong to it.
+    BoundaryCr,
+    /// The end of a line.
+    LineEnd,
+    /// The CR of a line; a LF may belong to it.
+    LineEndCr,
+    /// Part of a line.
+    Line,
+}
+
+impl Events {
+    /// Reads on; the offset behind the last boundary in `data`, if there is one.
+    pub(super) fn scan(&mut self, data: &[u8]) -> Option<usize> {
+        let mut boundary = None;
+        let mut at = 0;
+        for end in memchr2_iter(b'\n', b'\r', data) {
+            if end > at {
+                self.begin_line(data[at]);
+            }
+            self.end_line(data[end]);
+            at = end + 1;
+            if self.at_boundary() {
+                boundary = Some(at);
+            }
+        }
+        if let Some(first) = data.get(at) {
+            self.begin_line(*first);
+        }
+        boundary
+    }
+
+    /// Nothing of an event is open.
+    pub(super) fn at_boundary(&self) -> bool {
+        matches!(self.state, State::Boundary | State::BoundaryCr)
+    }
+
+    fn begin_line(&mut self, first: u8) {
+        if self.state != State::Line {
+            self.state = State::Line;
+            self.has_field |= first != b':';
+        }
+    }
+
+    fn end_line(&mut self, end: u8) {
+        let is_lf = end == b'\n';
+        self.state = match (self.state, is_lf) {
+            (State::Line, true) | (State::LineEndCr, true) => State::LineEnd,
+            (State::Line, false) => State::LineEndCr,
+            (State::LineEnd | State::Boundary | State::BoundaryCr, true) => State::Boundary,
+            (_, false) => State::BoundaryCr,
+        };
+        if self.has_field && self.at_boundary() {
+            self.has_field = false;
+            self.count += 1;
+        }
+    }
+}
+
+/// Length of the first event in whole events, its empty line included, and of comments before it.
+pub(super) fn first_len(payload: &[u8]) -> usize {
+    let mut events = Events::default();
+    let mut at = 0;
+    for end in memchr2_iter(b'\n', b'\r', payload) {
+        if end > at {
+            events.begin_line(payload[at]);
+        }
+        events.end_line(payload[end]);
+        at = end + 1;
+        if events.count > 0 {
+            let has_lf = events.state == State::BoundaryCr && payload.get(at) == Some(&b'\n');
+            return at + usize::from(has_lf);
+        }
+    }
+    payload.len()
+}
