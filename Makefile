@@ -51,13 +51,13 @@ unit: setup ## Unit, property and architecture tests
 	@echo "== cargo test"
 	@$(CARGO) test --quiet
 	@echo "== pytest"
-	@$(PY) -m pytest --ignore=tests/integration
+	@$(PY) -m pytest --ignore=tests/integration --ignore=tests/cancel
 
 test: check integration ## All of check, then integration tests over real sockets (no engine)
 
 integration: setup ## Tests over real sockets, with mock replicas
 	@echo "== pytest, integration"
-	@$(PY) -m pytest tests/integration
+	@$(PY) -m pytest tests/integration tests/cancel
 
 test-engines: setup ## In front of real vLLM servers; their environment is cached outside the tree
 	@PY=$(abspath $(PY)) tests/engines/run.sh

@@ -11,6 +11,8 @@ from skylb.addresses import ListenAddress
 from skylb.errors import ConfigError, ListenError
 from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
 
+TLS = Path(__file__).parents[1] / "support" / "tls"
+
 
 def test_port_0_gives_a_port_and_says_which() -> None:
     (sock,) = bind(ListenAddress("127.0.0.1", 0))
@@ -80,3 +82,58 @@ def test_certificates_of_replicas_are_verified() -> None:
     context = client_tls(None)
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+def served_name(server: ServerTls, client: ssl.SSLContext) -> str:
+    """Common name of the certificate that a handshake in memory shows."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server_side = server.context.wrap_bio(to_server, to_client, server_side=True)
+    client_side = client.wrap_bio(to_client, to_server, server_hostname="localhost")
+    waiting: list[ssl.SSLObject] = [client_side, server_side]
+    while waiting:
+        side = waiting.pop(0)
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            waiting.append(side)
+    shown = client_side.getpeercert()
+    assert shown is not None
+    subject = shown["subject"]
+    return str(subject[0][0][1])
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate and key that a test may overwrite."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_bytes((TLS / "server-1.pem").read_bytes())
+    key.write_bytes((TLS / "server-1.key").read_bytes())
+    return cert, key
+
+
+def test_a_renewed_certificate_is_shown_to_new_clients(pair: tuple[Path, Path]) -> None:
+    cert, key = pair
+    server, client = ServerTls(cert, key, None), client_tls(TLS / "ca.pem")
+    assert served_name(server, client) == "server-1"
+    cert.write_bytes((TLS / "server-2.pem").read_bytes())
+    key.write_bytes((TLS / "server-2.key").read_bytes())
+    server.renew()
+    assert served_name(server, client) == "server-2"
+
+
+def test_a_certificate_that_cannot_be_renewed_stays_in_use(pair: tuple[Path, Path]) -> None:
+    cert, key = pair
+    server, client = ServerTls(cert, key, None), client_tls(TLS / "ca.pem")
+    cert.write_bytes((TLS / "server-2.pem").read_bytes())  # its key is not there yet
+    with pytest.raises(ConfigError, match="tls_cert"):
+        server.renew()
+    assert served_name(server, client) == "server-1"
+
+
+def test_a_client_authority_asks_clients_for_a_certificate(pair: tuple[Path, Path]) -> None:
+    server = ServerTls(*pair, TLS / "ca.pem")
+    bare, shown = client_tls(TLS / "ca.pem"), client_tls(TLS / "ca.pem")
+    shown.load_cert_chain(TLS / "client.pem", TLS / "client.key")
+    assert served_name(server, shown) == "server-1"
+    with pytest.raises(ssl.SSLError):
+        served_name(server, bare)

@@ -1,0 +1,186 @@
+"""`skylb serve` as a process: how it starts, what it says, how it ends."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import SKYLB, Child, eventually, get, mocks
+
+DOWN = "http://127.0.0.1:9"
+"""Port 9 (discard): nobody answers there."""
+
+
+def start(*arguments: str, replica: str = DOWN) -> tuple[Child, str, str]:
+    """A balancer on free ports, once it has printed its report; the clients' and the admin's URL."""
+    command = [*SKYLB, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--replica", replica]
+    child = Child([*command, *arguments])
+    child.require(lambda: "try: curl" in child.text(), timeout_s=20, what="report")
+    found = dict(re.findall(r"^  (clients|admin) +(\S+)$", child.text(), re.MULTILINE))
+    return child, found["clients"], found["admin"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One command to its end."""
+    return subprocess.run([*SKYLB, *arguments], capture_output=True, text=True, timeout=30, check=False)
+
+
+def status_of(url: str, *, method: str = "GET", token: str | None = None) -> int:
+    """The status of one request."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, method=method, headers=headers), timeout=5
+        ) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_bad_configuration_ends_with_status_2_and_all_its_faults() -> None:
+    ended = run("serve", "--listen", "nowhere", "--polcy", "x", "--hold-len-max", "many")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    for part in (
+        "4 faults",
+        "--listen: 'nowhere': expected",
+        "--polcy: unknown",
+        "'many': expected",
+        "no replicas",
+    ):
+        assert part in ended.stderr
+
+
+def test_a_port_in_use_ends_with_status_1_and_names_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = run("serve", "--replica", DOWN, "--listen", address, "--admin", "127.0.0.1:0")
+    assert ended.returncode == 1
+    assert ended.stderr == f"skylb: cannot listen on {address}: already in use\n"
+
+
+def test_an_access_log_that_cannot_be_opened_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    log = tmp_path / "none" / "log"
+    ended = run("serve", "--replica", DOWN, "--listen", "127.0.0.1:0", "--access-log", str(log))
+    assert ended.returncode == 2
+    assert f"access_log: {log}: cannot be opened" in ended.stderr
+
+
+def test_replicas_that_are_down_are_reported_and_are_no_error() -> None:
+    child, clients, admin = start()
+    try:
+        assert re.search(rf"^  replica  {DOWN}  down", child.text(), re.MULTILINE)
+        assert status_of(f"{admin}/health") == 200
+        assert status_of(f"{admin}/ready") == 503
+        assert status_of(f"{clients}/v1/models") in {200, 503}
+    finally:
+        assert child.stop() == 0
+
+
+def test_the_line_to_try_works() -> None:
+    with mocks(1, "--time-scale", "0.01") as urls:
+        child, _, _ = start(replica=urls[0])
+        try:
+            line = re.search(r"^try: (curl .*)$", child.text(), re.MULTILINE)
+            assert line is not None
+            answer = subprocess.run(
+                line[1], shell=True, capture_output=True, text=True, timeout=30, check=True
+            )
+            assert answer.stdout.rstrip().endswith("data: [DONE]")
+        finally:
+            child.stop()
+
+
+def test_sigterm_lets_a_stream_end_and_turns_new_clients_away() -> None:
+    with mocks(1, "--time-scale", "0.2") as urls:
+        child, clients, admin = start(replica=urls[0])
+        body = {
+            "model": model(urls[0]),
+            "stream": True,
+            "max_tokens": 200,
+            "messages": [{"role": "user", "content": "x"}],
+        }
+        request = urllib.request.Request(
+            f"{clients}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as stream:
+            first = stream.readline()
+            child.send(signal.SIGTERM)
+            eventually(lambda: status_of(f"{admin}/ready") == 503, what="not ready")
+            with pytest.raises(urllib.error.URLError, match="refused"):
+                get(f"{clients}/v1/models")
+            rest = stream.read()
+        assert (first + rest).rstrip().endswith(b"data: [DONE]")
+        assert child.popen.wait(10) == 0
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    with mocks(1, "--time-scale", "20") as urls, ExitStack() as stack:
+        child, clients, admin = start(replica=urls[0])
+        host, _, port = clients.removeprefix("http://").partition(":")
+        client = stack.enter_context(socket.create_connection((host, int(port))))
+        body = json.dumps({"model": model(urls[0]), "messages": [{"role": "user", "content": "x"}]}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        eventually(
+            lambda: json.loads(get(f"{admin}/state"))["process"]["requests"] == 1, what="request under way"
+        )
+        child.send(signal.SIGTERM)
+        eventually(lambda: status_of(f"{admin}/ready") == 503, what="not ready")
+        assert child.alive()
+        child.send(signal.SIGINT)
+        assert child.popen.wait(10) == 0
+
+
+def model(url: str) -> str:
+    """The model that a mock replica serves."""
+    return str(json.loads(get(f"{url}/v1/models"))["data"][0]["id"])
+
+
+def test_sighup_reads_the_token_again_and_keeps_the_old_one_where_the_file_is_broken(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    child, _, admin = start("--admin-token-file", str(token))
+    try:
+        assert status_of(f"{admin}/state", token="first") == 200
+        token.write_text("second\n")
+        child.send(signal.SIGHUP)
+        eventually(lambda: status_of(f"{admin}/state", token="second") == 200, what="new token")
+        assert status_of(f"{admin}/state", token="first") == 401
+        token.write_text("")
+        child.send(signal.SIGHUP)
+        eventually(lambda: "not renewed: admin_token_file" in child.text(), what="fault in the log")
+        assert status_of(f"{admin}/state", token="second") == 200
+    finally:
+        assert child.stop() == 0
+
+
+def test_unix_sockets_serve_and_are_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "clients.sock"
+    child, _, _ = start("--listen", f"unix:{path}")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 ")
+    assert child.stop() == 0
+    assert not path.exists()
+
+
+def test_drain_and_undrain_reach_the_engine() -> None:
+    with mocks(1, "--time-scale", "0.01") as urls:
+        child, _, admin = start(replica=urls[0])
+        try:
+            eventually(lambda: status_of(f"{admin}/ready") == 200, what="ready")
+            assert status_of(f"{admin}/replicas/{urls[0]}/drain", method="POST") == 200
+            assert status_of(f"{admin}/ready") == 503
+            assert status_of(f"{admin}/replicas/{urls[0]}/undrain", method="POST") == 200
+            eventually(lambda: status_of(f"{admin}/ready") == 200, what="ready again")
+        finally:
+            child.stop()
