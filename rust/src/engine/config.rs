@@ -35,6 +35,22 @@ pub enum Policy {
     CacheAware,
 }
 
+impl Policy {
+    /// The word for settings, log and state.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prefix => "prefix",
+            Self::Ring => "ring",
+            Self::RoundRobin => "round_robin",
+            Self::LeastLoad => "least_load",
+            Self::TwoChoices => "two_choices",
+            Self::BoundedRing => "bounded_ring",
+            Self::CacheAware => "cache_aware",
+        }
+    }
+}
+
 /// When a request may be pushed to a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -58,40 +58,6 @@ impl Effect {
     }
 }
 
-/// How one attempt failed before its first body byte. The numbers are part of the Python interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Failure {
-    /// No connection.
-    Connect = 0,
-    /// The connection ended early.
-    Reset = 1,
-    /// No answer within the time the phase allows.
-    Timeout = 2,
-    /// The replica said that it is full: elsewhere now, and never a mark against it.
-    Full = 3,
-    /// The replica answered with a status that another replica might not give.
-    Status = 4,
-    /// The answer was not HTTP as it should be.
-    BadResponse = 5,
-}
-
-impl Failure {
-    /// The failure of a number in the Python interface.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            0 => Self::Connect,
-            1 => Self::Reset,
-            2 => Self::Timeout,
-            3 => Self::Full,
-            4 => Self::Status,
-            5 => Self::BadResponse,
-            _ => return None,
-        })
-    }
-}
-
 /// How a request ended. The numbers are part of the Python interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

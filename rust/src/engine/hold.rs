@@ -13,11 +13,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use super::id::{Nanos, ReplicaId, RequestId};
-
-/// A model or adapter, as interned by the router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ModelId(pub u32);
+use super::id::{ModelId, Nanos, ReplicaId, RequestId};
 
 /// What a request may use: requests with equal partitions wait in one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -188,12 +184,24 @@ impl Hold {
             .map(|(partition, line)| (*partition, self.entries[line.oldest].age))
     }
 
+    /// The oldest request of one line.
+    #[must_use]
+    pub fn oldest(&self, partition: Partition) -> Option<(Ticket, RequestId)> {
+        let line = self.lines.get(&partition)?;
+        Some((Ticket(line.oldest), self.entries[line.oldest].request))
+    }
+
     /// The requests of one line, oldest first. A caller that matches requests with room over a
     /// window takes as many as its window is wide.
     pub fn line(&self, partition: Partition) -> impl Iterator<Item = (Ticket, RequestId)> {
-        let first = self.lines.get(&partition).map(|line| line.oldest);
-        iter::successors(first, |&slot| self.entries[slot].younger)
-            .map(|slot| (Ticket(slot), self.entries[slot].request))
+        iter::successors(self.oldest(partition), |(ticket, _)| self.after(*ticket))
+    }
+
+    /// The next younger request of the same line.
+    #[must_use]
+    pub fn after(&self, ticket: Ticket) -> Option<(Ticket, RequestId)> {
+        let younger = self.entries.get(ticket.0)?.younger?;
+        Some((Ticket(younger), self.entries[younger].request))
     }
 
     /// The earliest deadline.

@@ -1,4 +1,4 @@
-//! Identifiers. All are plain numbers given by the driver.
+//! Identifiers. Plain numbers, given by the driver unless they say otherwise.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,10 @@ pub struct RequestId(pub u64);
 /// A replica, unique within one engine; never reused for another address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ReplicaId(pub u32);
+
+/// A model or adapter, as the router interned its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelId(pub u32);
 
 /// Monotonic time in nanoseconds, from the driver's clock.
 pub type Nanos = u64;

@@ -8,5 +8,8 @@ use super::{Basis, Choice, Context, View, smallest};
 /// in flight as the load is what Envoy's and nginx's least-request policies count.
 pub(super) fn least_load(view: &View<'_>, context: &mut Context<'_>) -> Choice {
     let position = smallest(view, context, |candidate| candidate.in_flight);
-    Choice { position, basis: Basis::Load }
+    Choice {
+        position,
+        basis: Basis::Load,
+    }
 }

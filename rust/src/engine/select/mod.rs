@@ -12,12 +12,21 @@ mod ring;
 mod round_robin;
 mod two_choices;
 
+use std::cmp::Ordering;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
 use super::config::{Config, Policy};
+use super::id::ReplicaId;
 use super::ring::Ring;
 use super::rng::Rng;
 
-/// A replica's dense number inside the router: owner in the tree, node on the ring.
+/// A replica's dense number inside the router, its owner number in the tree. Reused after removal.
 pub type Slot = u32;
+
+/// The slot of each replica.
+pub type Slots = HashMap<ReplicaId, Slot, FixedState>;
 
 /// Marks a slot that is not among the candidates.
 pub const NOT_A_CANDIDATE: u32 = u32::MAX;
@@ -46,8 +55,10 @@ pub struct View<'a> {
     pub prompt_blocks: u32,
     /// The session's key, hashed.
     pub key: Option<u64>,
-    /// All replicas of the router by slot, also those that are no candidates.
+    /// All replicas of the router, also those that are no candidates.
     pub ring: &'a Ring,
+    /// The slots of the replicas on the ring.
+    pub slots: &'a Slots,
 }
 
 /// What a policy may use besides the view.
@@ -72,6 +83,8 @@ pub enum Basis {
     Load,
     /// It was its turn.
     Turn,
+    /// No other had room.
+    Only,
 }
 
 /// A candidate and why.
@@ -104,13 +117,25 @@ fn smallest<K: Ord>(
     context: &mut Context<'_>,
     measure: impl Fn(&Candidate) -> K,
 ) -> usize {
-    let Some(least) = view.candidates.iter().map(&measure).min() else {
+    let mut candidates = view.candidates.iter().map(measure).enumerate();
+    let Some((mut position, mut least)) = candidates.next() else {
         return 0;
     };
-    let ties = view.candidates.iter().filter(|candidate| measure(candidate) == least).count();
-    let drawn = if ties > 1 { context.rng.below(ties) } else { 0 };
-    let tied = |(_, candidate): &(usize, &Candidate)| measure(candidate) == least;
-    view.candidates.iter().enumerate().filter(tied).nth(drawn).map_or(0, |(position, _)| position)
+    let mut ties = 1;
+    for (other, measured) in candidates {
+        match measured.cmp(&least) {
+            Ordering::Less => (position, least, ties) = (other, measured, 1),
+            Ordering::Equal => {
+                // The n-th of equals takes the place with probability 1/n: each is as likely.
+                ties += 1;
+                if context.rng.below(ties) == 0 {
+                    position = other;
+                }
+            }
+            Ordering::Greater => {}
+        }
+    }
+    position
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use super::{Basis, Choice, Context, NOT_A_CANDIDATE, View};
 /// with virtual nodes, walking on past owners that are not available.
 pub(super) fn ring(view: &View<'_>, context: &mut Context<'_>) -> Choice {
     match view.key.and_then(|key| walk(view, key, |_| true)) {
-        Some(position) => Choice { position, basis: Basis::Key },
+        Some(position) => Choice {
+            position,
+            basis: Basis::Key,
+        },
         None => least_load(view, context),
     }
 }
@@ -18,7 +21,8 @@ pub(super) fn ring(view: &View<'_>, context: &mut Context<'_>) -> Choice {
 pub(super) fn walk(view: &View<'_>, key: u64, accept: impl Fn(usize) -> bool) -> Option<usize> {
     view.ring
         .walk(key)
-        .filter_map(|slot| view.positions.get(slot as usize).copied())
+        .filter_map(|replica| view.slots.get(&replica))
+        .filter_map(|&slot| view.positions.get(slot as usize).copied())
         .filter(|&position| position != NOT_A_CANDIDATE)
         .map(|position| position as usize)
         .find(|&position| accept(position))

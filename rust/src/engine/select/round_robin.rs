@@ -8,8 +8,16 @@ use super::{Basis, Choice, Context, View};
 /// that candidates that come and go shift nobody's turn.
 pub(super) fn round_robin(view: &View<'_>, context: &mut Context<'_>) -> Choice {
     let after = context.last.map_or(0, |slot| {
-        view.candidates.partition_point(|candidate| candidate.slot <= slot)
+        view.candidates
+            .partition_point(|candidate| candidate.slot <= slot)
     });
-    let position = if after < view.candidates.len() { after } else { 0 };
-    Choice { position, basis: Basis::Turn }
+    let position = if after < view.candidates.len() {
+        after
+    } else {
+        0
+    };
+    Choice {
+        position,
+        basis: Basis::Turn,
+    }
 }

@@ -17,5 +17,8 @@ pub(super) fn two_choices(view: &View<'_>, context: &mut Context<'_>) -> Choice 
             position = second;
         }
     }
-    Choice { position, basis: Basis::Load }
+    Choice {
+        position,
+        basis: Basis::Load,
+    }
 }

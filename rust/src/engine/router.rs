@@ -1,1 +1,0 @@
-//! The state machine over all of the engine.

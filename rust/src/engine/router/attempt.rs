@@ -1,0 +1,255 @@
+//! What happens to a request at a replica: first byte, failure, end.
+
+use std::mem;
+
+use super::Router;
+use super::fleet::Full;
+use super::request::{Attempt, Lane, Phase, Refusal, Request, Usage};
+use crate::engine::effect::{Effect, Outcome};
+use crate::engine::health::Failure;
+use crate::engine::id::{Nanos, RequestId};
+use crate::engine::select::Slot;
+
+impl Router {
+    /// The first body byte of the request's attempt arrived: from now on it is not tried elsewhere.
+    ///
+    /// `response_id` names a stored response, where the answer's beginning tells it.
+    pub fn first_byte(
+        &mut self,
+        id: RequestId,
+        response_id: Option<&str>,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        let Some(request) = self.requests.get_mut(&id) else {
+            self.counters.unknown_first_bytes += 1;
+            return;
+        };
+        let Phase::InFlight(attempt) = &mut request.phase else {
+            self.counters.unknown_first_bytes += 1;
+            return;
+        };
+        if mem::replace(&mut attempt.started, true) {
+            return;
+        }
+        request.blocks = Vec::new();
+        let slot = attempt.slot;
+        let lane = request.lane;
+        if let Some(member) = self.fleet.member_mut(slot) {
+            member.replica.health.succeeded(now_ns);
+            if lane == Lane::Batch {
+                member.replica.first_byte(id, now_ns);
+            }
+            if let Some(response_id) = response_id {
+                self.responses.note(response_id.as_bytes(), member.id);
+            }
+        }
+        self.dispatch(slot, now_ns, out);
+    }
+
+    /// The request's attempt failed before its first body byte; `sent`: request bytes went out.
+    ///
+    /// Causes a push elsewhere, a place in the hold, or a refusal when attempts, budget or time are
+    /// used up.
+    pub fn retry(
+        &mut self,
+        id: RequestId,
+        failure: Failure,
+        sent: bool,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        let in_flight = |request: &Request| matches!(request.phase, Phase::InFlight(_));
+        if !self.requests.get(&id).is_some_and(in_flight) {
+            self.counters.unknown_retries += 1;
+            return;
+        }
+        let Some(mut request) = self.requests.remove(&id) else {
+            return;
+        };
+        let Phase::InFlight(attempt) = mem::replace(&mut request.phase, Phase::Between) else {
+            return;
+        };
+        let (slot, started) = (attempt.slot, attempt.started);
+        self.end_attempt(id, request.lane, attempt);
+        self.blame(slot, failure, now_ns);
+        let failed = self.fleet.member(slot).map(|member| member.id);
+        if let Some(failed) = failed.filter(|failed| !request.tried.contains(failed)) {
+            request.tried.push(failed);
+        }
+        let refusal = self.failed(failure);
+        if self.may_retry(&request, started, sent, now_ns) {
+            self.counters.retries += 1;
+            self.settle(id, request, Some(refusal), now_ns, out);
+        } else {
+            self.refuse(id, &request, refusal, out);
+        }
+        self.dispatch(slot, now_ns, out);
+        self.fleet.drop_if_over(slot);
+    }
+
+    /// Attempts left, safe to send again, and within the budget of retries.
+    fn may_retry(&mut self, request: &Request, started: bool, sent: bool, now_ns: Nanos) -> bool {
+        if started || request.attempts >= self.config.attempts_max || (sent && !request.retry_safe)
+        {
+            return false;
+        }
+        let granted = self.budget.take(&self.config, now_ns);
+        self.counters.retry_denied += u64::from(!granted);
+        granted
+    }
+
+    /// The request ended, in any phase. Unknown ids are counted and otherwise ignored.
+    pub fn complete(
+        &mut self,
+        id: RequestId,
+        outcome: Outcome,
+        usage: Usage,
+        response_id: Option<&str>,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        let Some(mut request) = self.requests.remove(&id) else {
+            self.counters.unknown_completions += 1;
+            return;
+        };
+        match mem::replace(&mut request.phase, Phase::Between) {
+            Phase::Between => {}
+            Phase::Held { ticket, .. } => {
+                self.hold.leave(ticket);
+                self.counters.left_held += 1;
+            }
+            Phase::InFlight(attempt) => {
+                let slot = attempt.slot;
+                if outcome == Outcome::Ok {
+                    self.learn(&request, &attempt, usage);
+                }
+                self.note_response(slot, response_id);
+                self.report_end(slot, outcome, attempt.started, now_ns);
+                self.end_attempt(id, request.lane, attempt);
+                self.dispatch(slot, now_ns, out);
+                self.fleet.drop_if_over(slot);
+            }
+        }
+        self.forget(&request);
+        self.counters.count_outcome(outcome);
+    }
+
+    /// Takes the request off the replica's counts and lets the tree evict its path again.
+    fn end_attempt(&mut self, id: RequestId, lane: Lane, attempt: Attempt) {
+        self.in_flight -= 1;
+        if let Some(pin) = attempt.pin {
+            self.tree.unpin(pin);
+        }
+        if let Some(member) = self.fleet.member_mut(attempt.slot) {
+            match lane {
+                Lane::Batch => {
+                    let known = member.replica.complete(id);
+                    debug_assert!(known, "a request in flight is counted");
+                }
+                Lane::Light | Lane::Stored => member.light = member.light.saturating_sub(1),
+            }
+        }
+    }
+
+    /// Tells a replica's health of a failure. "Full" is none: it closes the gate until the replica
+    /// is probed again.
+    fn blame(&mut self, slot: Slot, failure: Failure, now_ns: Nanos) {
+        let pool = self.fleet.pool();
+        let Some(member) = self.fleet.member_mut(slot) else {
+            return;
+        };
+        if failure == Failure::Full {
+            let until_ns = now_ns.saturating_add(self.config.probe_stale_ns);
+            member.full = Some(Full {
+                since_ns: now_ns,
+                until_ns,
+            });
+            self.counters.full += 1;
+        } else {
+            member.failed_total += 1;
+            member
+                .replica
+                .health
+                .failed(failure, pool, &self.config, now_ns);
+        }
+    }
+
+    /// Tells a replica's health how a request ended that is not tried again.
+    fn report_end(&mut self, slot: Slot, outcome: Outcome, started: bool, now_ns: Nanos) {
+        match outcome {
+            Outcome::ReplicaFailed => self.blame(slot, Failure::Reset, now_ns),
+            Outcome::Ok if !started => {
+                if let Some(member) = self.fleet.member_mut(slot) {
+                    member.replica.health.succeeded(now_ns);
+                }
+            }
+            Outcome::Ok | Outcome::ClientLeft => {}
+        }
+    }
+
+    fn note_response(&mut self, slot: Slot, response_id: Option<&str>) {
+        if let (Some(response_id), Some(member)) = (response_id, self.fleet.member(slot)) {
+            self.responses.note(response_id.as_bytes(), member.id);
+        }
+    }
+
+    /// Learns from what the engine reported: bytes per token, answer length, and how good the
+    /// prediction of cached tokens was.
+    fn learn(&mut self, request: &Request, attempt: &Attempt, usage: Usage) {
+        let model = request
+            .model
+            .and_then(|id| self.fleet.models.get_mut(id.0 as usize));
+        if let (Some(model), Some(tokens)) = (model, usage.prompt_tokens) {
+            model.ratio.learn(request.prompt_bytes, tokens);
+        }
+        let Some(member) = self.fleet.member_mut(attempt.slot) else {
+            return;
+        };
+        if let Some(tokens) = usage.completion_tokens {
+            member.replica.learn_output(tokens);
+        }
+        member.prompt_tokens_total += u64::from(usage.prompt_tokens.unwrap_or(0));
+        if let Some(cached) = usage.cached_tokens {
+            member.cached_tokens_total += u64::from(cached);
+            self.counters.cached_tokens_predicted += u64::from(attempt.cached_tokens);
+            self.counters.cached_tokens_confirmed += u64::from(cached);
+            self.counters.cached_tokens_error += u64::from(attempt.cached_tokens.abs_diff(cached));
+        }
+    }
+
+    /// What a client reads when its last attempt failed so.
+    fn failed(&self, failure: Failure) -> Refusal {
+        let refusal = |status, code, message: &str| Refusal::new(status, code, message);
+        match failure {
+            Failure::Connect => refusal(
+                502,
+                "upstream_connect",
+                "The model server could not be reached.",
+            ),
+            Failure::Timeout => refusal(
+                504,
+                "upstream_timeout",
+                "The model server did not answer in time.",
+            ),
+            Failure::Reset => refusal(
+                502,
+                "upstream_reset",
+                "The model server closed the connection before it answered.",
+            ),
+            Failure::Status => {
+                refusal(502, "upstream_status", "The model server failed to answer.")
+            }
+            Failure::BadResponse => refusal(
+                502,
+                "upstream_bad_response",
+                "The model server's answer could not be read.",
+            ),
+            Failure::Full => refusal(503, "upstream_full", "All model servers are at capacity.")
+                .retry_after(self.config.retry_after_s),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The router's invariants, for tests.
+
+use super::Router;
+use super::request::{Lane, Phase};
+use crate::engine::id::ReplicaId;
+
+impl Router {
+    /// Checks that all parts agree with each other.
+    ///
+    /// # Errors
+    ///
+    /// The name of the broken invariant, and what breaks it.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.hold.check_invariants().map_err(str::to_owned)?;
+        self.tree.check_invariants()?;
+        self.check_members()?;
+        self.check_requests()?;
+        self.check_models()?;
+        self.check_nothing_waits_for_room_there_is()
+    }
+
+    fn check_members(&self) -> Result<(), String> {
+        let mut in_flight = 0;
+        for (index, member) in &self.fleet.members {
+            member.replica.check_invariants()?;
+            let at = |request: &&super::Request| matches!(&request.phase, Phase::InFlight(attempt) if attempt.slot as usize == index);
+            let counted = self.requests.values().filter(at).count();
+            if counted != member.in_flight() as usize {
+                return Err(format!(
+                    "in_flight_is_counted: {counted} != {}",
+                    member.in_flight()
+                ));
+            }
+            if member.in_flight() > self.config.in_flight_max {
+                return Err(format!("in_flight_at_most_max: {}", member.in_flight()));
+            }
+            if member.removed && counted == 0 {
+                return Err(format!("removed_replicas_are_forgotten: {:?}", member.id));
+            }
+            if member.removed && self.tree.owner_blocks(super::fleet::slot_of(index)) > 0 {
+                return Err(format!("removed_replicas_cache_nothing: {:?}", member.id));
+            }
+            in_flight += counted;
+        }
+        if in_flight != self.in_flight {
+            return Err(format!(
+                "in_flight_total_agrees: {in_flight} != {}",
+                self.in_flight
+            ));
+        }
+        if self.fleet.slots.len() != self.fleet.members.len() {
+            return Err("one_slot_per_replica".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_requests(&self) -> Result<(), String> {
+        let held = self
+            .requests
+            .values()
+            .filter(|r| matches!(r.phase, Phase::Held { .. }))
+            .count();
+        if held != self.hold.len() {
+            return Err(format!(
+                "held_requests_are_in_the_hold: {held} != {}",
+                self.hold.len()
+            ));
+        }
+        if held + self.in_flight != self.requests.len() {
+            return Err("every_request_is_held_or_in_flight".to_owned());
+        }
+        let tried_max = self.config.attempts_max as usize;
+        if self
+            .requests
+            .values()
+            .any(|request| request.tried.len() >= tried_max)
+        {
+            return Err("attempts_at_most_max".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_models(&self) -> Result<(), String> {
+        for (index, model) in &self.fleet.models {
+            let named = self
+                .requests
+                .values()
+                .filter(|r| r.model.is_some_and(|id| id.0 as usize == index));
+            if named.count() != model.requests as usize {
+                return Err(format!(
+                    "requests_of_a_model_are_counted: {}",
+                    model.requests
+                ));
+            }
+            let serves = |slot: &u32| {
+                let models = self
+                    .fleet
+                    .member(*slot)
+                    .and_then(|member| member.models.as_ref());
+                models.is_some_and(|models| models.iter().any(|(id, _)| id.0 as usize == index))
+            };
+            if !model.serving.is_sorted() || !model.serving.iter().all(serves) {
+                return Err("models_and_replicas_agree".to_owned());
+            }
+            if model.serving.is_empty() && model.requests == 0 {
+                return Err("unused_models_are_forgotten".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// As of the last event: no held request could go to a replica that has room for it.
+    fn check_nothing_waits_for_room_there_is(&self) -> Result<(), String> {
+        for (partition, _) in self.hold.heads() {
+            for (_, id) in self.hold.line(partition) {
+                let Some(request) = self.requests.get(&id) else {
+                    return Err("held_requests_are_known".to_owned());
+                };
+                let offer = self.offer_to(request, self.now_ns);
+                if offer == super::fleet::Offer::Room {
+                    return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
+                }
+            }
+        }
+        let bound: Vec<ReplicaId> = self
+            .hold
+            .heads()
+            .filter_map(|(line, _)| line.bound)
+            .collect();
+        if bound.iter().any(|replica| !self.fleet.listed(*replica)) {
+            return Err("nothing_waits_for_a_removed_replica".to_owned());
+        }
+        if self
+            .requests
+            .values()
+            .any(|r| r.lane != Lane::Batch && matches!(r.phase, Phase::Held { .. }))
+        {
+            return Err("only_batch_requests_are_held".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! Facts from the control plane: replicas, models, intent, probes, time.
+
+use super::Router;
+use super::fleet::{Full, Served};
+use super::request::{Phase, Refusal};
+use crate::engine::admit;
+use crate::engine::effect::Effect;
+use crate::engine::id::{Nanos, ReplicaId};
+use crate::engine::select::Slot;
+use crate::engine::snapshot::Snapshot;
+
+impl Router {
+    /// Sets the whole fleet. New replicas start unknown; missing ones get nothing more and are
+    /// forgotten once their requests have ended, what they cached at once.
+    pub fn set_replicas(
+        &mut self,
+        replicas: &[(ReplicaId, String)],
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        for slot in self.fleet.all_slots() {
+            let member = self.fleet.member(slot).filter(|member| !member.removed);
+            let Some(gone) = member.map(|member| member.id) else {
+                continue;
+            };
+            if replicas.iter().all(|(id, _)| *id != gone) {
+                self.tree.forget(slot);
+                self.fleet.remove(slot);
+                self.refuse_bound(gone, out);
+            }
+        }
+        for (id, name) in replicas {
+            if let Some(slot) = self.fleet.add(*id, name.clone()) {
+                self.set_capacity(slot, true);
+            }
+        }
+        self.dispatch_all(now_ns, out);
+    }
+
+    /// Refuses held requests that only this replica could have served.
+    fn refuse_bound(&mut self, replica: ReplicaId, out: &mut Vec<Effect>) {
+        let lines = self.hold.heads().map(|(partition, _)| partition);
+        let lines: Vec<_> = lines
+            .filter(|partition| partition.bound == Some(replica))
+            .collect();
+        for partition in lines {
+            while let Some((ticket, id)) = self.hold.oldest(partition) {
+                self.hold.leave(ticket);
+                if let Some(request) = self.requests.remove(&id) {
+                    self.refuse(id, &request, Refusal::response_unknown(), out);
+                }
+            }
+        }
+    }
+
+    /// Sets the models and adapters a replica serves.
+    pub fn set_models(
+        &mut self,
+        replica: ReplicaId,
+        models: &[Served],
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        let Some(slot) = self.known(replica) else {
+            return;
+        };
+        if self
+            .fleet
+            .set_models(slot, models, self.config.bytes_per_token)
+        {
+            self.dispatch(slot, now_ns, out);
+        }
+    }
+
+    /// Sets the operator's intent for a replica.
+    pub fn set_draining(
+        &mut self,
+        replica: ReplicaId,
+        draining: bool,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        let Some(slot) = self.known(replica) else {
+            return;
+        };
+        if let Some(member) = self.fleet.member_mut(slot) {
+            member.replica.health.set_draining(draining);
+        }
+        self.dispatch(slot, now_ns, out);
+    }
+
+    /// Replicas whose load should be probed now; they count as probed at `now_ns`.
+    pub fn probes_due(&mut self, now_ns: Nanos, due: &mut Vec<ReplicaId>) {
+        let now_ns = self.advance(now_ns);
+        let waited_for = self.waited_for();
+        for (index, member) in &mut self.fleet.members {
+            let held = waited_for.get(index).copied().unwrap_or(false);
+            let interval_ns = admit::probe_interval(&member.replica, &self.config, held);
+            let due_ns = member.replica.probe_due_ns(interval_ns, &self.config);
+            if !member.removed && due_ns <= now_ns {
+                member.replica.probe_sent(now_ns);
+                due.push(member.id);
+            }
+        }
+    }
+
+    /// By slot: whether something that the replica could serve is held.
+    fn waited_for(&self) -> Vec<bool> {
+        let mut waited_for = vec![false; self.fleet.members.capacity()];
+        for (partition, _) in self.hold.heads() {
+            let bound = partition.bound.and_then(|id| self.fleet.slot(id));
+            let model = self.fleet.models.get(partition.model.0 as usize);
+            for slot in model.into_iter().flat_map(|model| &model.serving) {
+                if partition.bound.is_none() || bound == Some(*slot) {
+                    waited_for[*slot as usize] = true;
+                }
+            }
+        }
+        waited_for
+    }
+
+    /// A probe sent at `sent_ns` was answered at `now_ns`.
+    pub fn observe(
+        &mut self,
+        replica: ReplicaId,
+        snapshot: Snapshot,
+        sent_ns: Nanos,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        let Some(slot) = self.known(replica) else {
+            return;
+        };
+        let Some(member) = self.fleet.member_mut(slot) else {
+            return;
+        };
+        let before = member
+            .replica
+            .snapshot()
+            .and_then(|last| last.cache_queries);
+        let after = snapshot.cache_queries;
+        let restarted = matches!((before, after), (Some(before), Some(after)) if after < before);
+        member.full = member.full.filter(|full| sent_ns < full.since_ns);
+        member.replica.health.probe_succeeded(now_ns);
+        member.replica.observe(snapshot, sent_ns, now_ns);
+        if restarted {
+            // A new process has an empty cache.
+            self.tree.forget(slot);
+            self.counters.restarts += 1;
+        }
+        self.set_capacity(slot, restarted);
+        self.dispatch(slot, now_ns, out);
+    }
+
+    /// A probe failed; `reachable`: the replica answered, but not with readable metrics.
+    pub fn observe_failed(
+        &mut self,
+        replica: ReplicaId,
+        reachable: bool,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        let Some(slot) = self.known(replica) else {
+            return;
+        };
+        let Some(member) = self.fleet.member_mut(slot) else {
+            return;
+        };
+        member.replica.probe_failed();
+        if reachable {
+            member.full = None;
+            member.replica.health.probe_succeeded(now_ns);
+        } else {
+            member.replica.health.unreachable();
+        }
+        self.dispatch(slot, now_ns, out);
+    }
+
+    /// Lets time pass: expires what has waited too long, ends ejections, and starts what may start.
+    pub fn tick(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let now_ns = self.advance(now_ns);
+        for (_, member) in &mut self.fleet.members {
+            member.replica.health.tick(&self.config, now_ns);
+            member.full = member.full.filter(|full| now_ns < full.until_ns);
+        }
+        self.dispatch_all(now_ns, out);
+    }
+
+    /// When [`Self::tick`] has work at the latest.
+    #[must_use]
+    pub fn next_deadline_ns(&self) -> Option<Nanos> {
+        let members = self.fleet.members.iter().map(|(_, member)| member);
+        let changes = members.flat_map(|member| {
+            let full_ns = member.full.map(|Full { until_ns, .. }| until_ns);
+            [member.replica.health.next_change_ns(&self.config), full_ns]
+        });
+        changes.flatten().chain(self.hold.next_deadline_ns()).min()
+    }
+
+    /// Ends the wait of what is held past its deadline.
+    pub(super) fn expire_due(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+        while let Some(id) = self.hold.expire(now_ns) {
+            self.counters.expired += 1;
+            if let Some(mut request) = self.requests.remove(&id) {
+                request.phase = Phase::Between;
+                self.forget(&request);
+            }
+            out.push(Effect::Expire(id));
+        }
+    }
+
+    /// Gives the tree's bound for one replica: what its KV cache holds. Followed when it moves by
+    /// more than a sixteenth, so that the learned ratio's jitter evicts nothing.
+    fn set_capacity(&mut self, slot: Slot, anew: bool) {
+        let Some(member) = self.fleet.members.get_mut(slot as usize) else {
+            return;
+        };
+        let first = member.models.iter().flatten().next();
+        let model = first.and_then(|(id, _)| self.fleet.models.get(id.0 as usize));
+        let bytes_per_token = model.map_or(self.config.bytes_per_token, |model| {
+            model.ratio.bytes_per_token()
+        });
+        let blocks = blocks_of(
+            member.replica.kv_tokens(&self.config),
+            bytes_per_token,
+            self.config.block_bytes,
+        );
+        if anew || blocks.abs_diff(member.capacity_blocks) > member.capacity_blocks / 16 {
+            member.capacity_blocks = blocks;
+            self.tree.set_capacity(slot, blocks);
+        }
+    }
+
+    /// The slot of a replica that is in the fleet; facts about others are counted.
+    fn known(&mut self, replica: ReplicaId) -> Option<Slot> {
+        let slot = self.fleet.slot(replica);
+        let listed = slot
+            .and_then(|slot| self.fleet.member(slot))
+            .is_some_and(|member| !member.removed);
+        self.counters.unknown_replicas += u64::from(!listed);
+        slot.filter(|_| listed)
+    }
+}
+
+/// Blocks of `block_bytes` prompt bytes that fit into so many tokens, at least one.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "positive, and `as` saturates"
+)]
+fn blocks_of(tokens: u64, bytes_per_token: f64, block_bytes: usize) -> u32 {
+    ((tokens as f64 * bytes_per_token / block_bytes as f64) as u32).max(1)
+}

@@ -1,0 +1,387 @@
+//! The replicas and the models they serve.
+
+use std::mem;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use slab::Slab;
+
+use super::ratio::Ratio;
+use super::request::Lane;
+use crate::engine::admit::{self, Why};
+use crate::engine::config::Config;
+use crate::engine::health::{Pool, State};
+use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::engine::replica::Replica;
+use crate::engine::ring::{Ring, WEIGHT_ONE};
+use crate::engine::select::{Slot, Slots};
+
+/// Models and adapters taken from one replica's list; more are left out and counted.
+pub const MODELS_PER_REPLICA_MAX: usize = 4_096;
+
+/// A model or adapter that a replica serves, with its `max_model_len`.
+pub type Served = (String, Option<u32>);
+
+/// One replica with what the router counts about it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) id: ReplicaId,
+    pub(super) name: String,
+    pub(super) replica: Replica,
+    /// Taken out of the fleet; kept until its requests have ended.
+    pub(super) removed: bool,
+    /// `None` until it told. Sorted.
+    pub(super) models: Option<Vec<(ModelId, Option<u32>)>>,
+    /// Requests in flight that do not count as load.
+    pub(super) light: u32,
+    /// It said "full": no pushes until it is probed again, or until this moment.
+    pub(super) full: Option<Full>,
+    pub(super) capacity_blocks: u32,
+    pub(super) pushed_total: u64,
+    pub(super) failed_total: u64,
+    pub(super) match_blocks_total: u64,
+    pub(super) prompt_blocks_total: u64,
+    pub(super) cached_tokens_total: u64,
+    pub(super) prompt_tokens_total: u64,
+}
+
+/// When a replica said that it is full, and until when that counts at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Full {
+    pub(super) since_ns: Nanos,
+    pub(super) until_ns: Nanos,
+}
+
+/// What a replica can do for a request now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Offer {
+    /// It is not ready.
+    None,
+    /// It is ready, but has no room.
+    Later,
+    /// It has room.
+    Room,
+}
+
+impl Member {
+    fn new(id: ReplicaId, name: String) -> Self {
+        Self {
+            id,
+            name,
+            replica: Replica::new(),
+            removed: false,
+            models: None,
+            light: 0,
+            full: None,
+            capacity_blocks: 0,
+            pushed_total: 0,
+            failed_total: 0,
+            match_blocks_total: 0,
+            prompt_blocks_total: 0,
+            cached_tokens_total: 0,
+            prompt_tokens_total: 0,
+        }
+    }
+
+    /// All requests in flight.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.replica.in_flight().saturating_add(self.light)
+    }
+
+    pub(super) fn offer(&self, lane: Lane, config: &Config, now_ns: Nanos) -> Offer {
+        if self.removed {
+            return Offer::None;
+        }
+        let admitted = admit::may_push(&self.replica, config, now_ns);
+        let ready = match lane {
+            Lane::Batch | Lane::Light => !matches!(admitted, Err(Why::NotReady | Why::Sleeping)),
+            Lane::Stored => matches!(self.replica.health.state(), State::Up | State::Probing),
+        };
+        let under_cap = self.in_flight() < config.in_flight_max;
+        let room = lane != Lane::Batch || (admitted.is_ok() && self.full.is_none());
+        match (ready, under_cap && room) {
+            (false, _) => Offer::None,
+            (true, false) => Offer::Later,
+            (true, true) => Offer::Room,
+        }
+    }
+
+    /// Counts a request in flight, before anything is sent.
+    pub(super) fn push(
+        &mut self,
+        id: RequestId,
+        lane: Lane,
+        tokens: u32,
+        config: &Config,
+        now_ns: Nanos,
+    ) {
+        self.pushed_total += 1;
+        match lane {
+            Lane::Light | Lane::Stored => self.light += 1,
+            Lane::Batch => {
+                let counted = self.replica.push(id, tokens, config, now_ns);
+                debug_assert!(counted, "an offer of room is below the cap");
+            }
+        }
+    }
+
+    pub(super) fn ready(&self, config: &Config, now_ns: Nanos) -> bool {
+        self.offer(Lane::Light, config, now_ns) != Offer::None
+    }
+
+    /// What keeps it from taking one more request of the batch now.
+    pub(super) fn closed_by(&self, config: &Config, now_ns: Nanos) -> Option<&'static str> {
+        if self.full.is_some() {
+            return Some("full");
+        }
+        admit::may_push(&self.replica, config, now_ns)
+            .err()
+            .map(|why| match why {
+                Why::NotReady => "not_ready",
+                Why::Sleeping => "sleeping",
+                Why::Probing => "probing",
+                Why::Cap => "in_flight_max",
+                Why::Ramp => "ramp",
+                Why::Blind => "blind_outstanding_max",
+                Why::Outstanding => "outstanding_max",
+                Why::Pending => "pending",
+            })
+    }
+}
+
+/// A model or adapter that a replica serves or a request waits for.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) name: String,
+    /// The replicas that serve it, ascending.
+    pub(super) serving: Vec<Slot>,
+    /// Requests that name it.
+    pub(super) requests: u32,
+    pub(super) ratio: Ratio,
+    /// Chosen last, for turns.
+    pub(super) last: Option<Slot>,
+}
+
+/// All replicas, by slot, and all models, interned.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    pub(super) members: Slab<Member>,
+    pub(super) slots: Slots,
+    pub(super) models: Slab<Model>,
+    names: HashMap<String, ModelId, FixedState>,
+    /// Virtual nodes are kept for the policies that walk the ring only.
+    pub(super) ring: Ring,
+    with_ring: bool,
+    pub(super) models_ignored: u64,
+}
+
+impl Fleet {
+    pub(super) fn new(config: &Config, with_ring: bool, seed: u64) -> Self {
+        Self {
+            members: Slab::new(),
+            slots: HashMap::with_hasher(FixedState::default()),
+            models: Slab::new(),
+            names: HashMap::with_hasher(FixedState::with_seed(seed)),
+            ring: Ring::new(config.ring_vnodes),
+            with_ring,
+            models_ignored: 0,
+        }
+    }
+
+    pub(super) fn slot(&self, replica: ReplicaId) -> Option<Slot> {
+        self.slots.get(&replica).copied()
+    }
+
+    /// The replica is in the fleet, and not only until its requests have ended.
+    pub(super) fn listed(&self, replica: ReplicaId) -> bool {
+        self.slot(replica)
+            .and_then(|slot| self.member(slot))
+            .is_some_and(|member| !member.removed)
+    }
+
+    pub(super) fn member(&self, slot: Slot) -> Option<&Member> {
+        self.members.get(slot as usize)
+    }
+
+    pub(super) fn member_mut(&mut self, slot: Slot) -> Option<&mut Member> {
+        self.members.get_mut(slot as usize)
+    }
+
+    /// All slots in use, ascending.
+    pub(super) fn all_slots(&self) -> Vec<Slot> {
+        self.members
+            .iter()
+            .map(|(index, _)| slot_of(index))
+            .collect()
+    }
+
+    pub(super) fn pool(&self) -> Pool {
+        let listed = self.members.iter().filter(|(_, member)| !member.removed);
+        Pool::count(listed.map(|(_, member)| &member.replica.health))
+    }
+
+    // ------------------------------------------------------------------ replicas
+
+    /// Adds a replica, or takes one back that was removed; its slot if it is new.
+    pub(super) fn add(&mut self, id: ReplicaId, name: String) -> Option<Slot> {
+        let known = self.slot(id);
+        let listed = known.and_then(|slot| self.member_mut(slot)).map(|member| {
+            let back = member.removed;
+            member.removed = false;
+            member.name.clone_from(&name);
+            back
+        });
+        if listed == Some(false) {
+            return None;
+        }
+        if self.with_ring {
+            self.ring.add(id, WEIGHT_ONE);
+        }
+        if known.is_some() {
+            return known;
+        }
+        let slot = slot_of(self.members.insert(Member::new(id, name)));
+        self.slots.insert(id, slot);
+        Some(slot)
+    }
+
+    /// Takes a replica out of the fleet: it is offered nothing from now on.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        self.serve(slot, None);
+        if let Some(member) = self.members.get_mut(slot as usize) {
+            member.removed = true;
+            self.ring.remove(member.id);
+        }
+        self.drop_if_over(slot);
+    }
+
+    /// Forgets a removed replica whose requests have all ended.
+    pub(super) fn drop_if_over(&mut self, slot: Slot) {
+        let over = |member: &Member| member.removed && member.in_flight() == 0;
+        if self.member(slot).is_some_and(over) {
+            let member = self.members.remove(slot as usize);
+            self.slots.remove(&member.id);
+        }
+    }
+
+    // ------------------------------------------------------------------ models
+
+    pub(super) fn model(&self, name: &str) -> Option<ModelId> {
+        self.names.get(name).copied()
+    }
+
+    /// The models that some replica serves, with their replicas.
+    pub(super) fn served(&self) -> impl Iterator<Item = (ModelId, &Model)> {
+        let served = self
+            .models
+            .iter()
+            .filter(|(_, model)| !model.serving.is_empty());
+        served.map(|(index, model)| (ModelId(slot_of(index)), model))
+    }
+
+    pub(super) fn is_served(&self, id: ModelId) -> bool {
+        self.models
+            .get(id.0 as usize)
+            .is_some_and(|model| !model.serving.is_empty())
+    }
+
+    /// At least one replica has told its models.
+    pub(super) fn told(&self) -> bool {
+        self.members
+            .iter()
+            .any(|(_, member)| !member.removed && member.models.is_some())
+    }
+
+    /// Sets what a replica serves; false when nothing changed.
+    pub(super) fn set_models(
+        &mut self,
+        slot: Slot,
+        served: &[Served],
+        bytes_per_token: f64,
+    ) -> bool {
+        if self.member(slot).is_none_or(|member| member.removed) {
+            return false;
+        }
+        self.models_ignored += served.len().saturating_sub(MODELS_PER_REPLICA_MAX) as u64;
+        let mut ids: Vec<_> = served
+            .iter()
+            .take(MODELS_PER_REPLICA_MAX)
+            .map(|(name, len_max)| (self.intern(name, bytes_per_token), *len_max))
+            .collect();
+        ids.sort_unstable();
+        ids.dedup_by_key(|(id, _)| *id);
+        let changed = self
+            .member(slot)
+            .is_some_and(|member| member.models.as_ref() != Some(&ids));
+        if changed {
+            self.serve(slot, Some(ids));
+        }
+        changed
+    }
+
+    fn intern(&mut self, name: &str, bytes_per_token: f64) -> ModelId {
+        if let Some(id) = self.model(name) {
+            return id;
+        }
+        let model = Model {
+            name: name.to_owned(),
+            serving: Vec::new(),
+            requests: 0,
+            ratio: Ratio::new(bytes_per_token),
+            last: None,
+        };
+        let id = ModelId(slot_of(self.models.insert(model)));
+        self.names.insert(name.to_owned(), id);
+        id
+    }
+
+    /// Replaces what a replica serves, and forgets models that nobody serves or waits for.
+    fn serve(&mut self, slot: Slot, ids: Option<Vec<(ModelId, Option<u32>)>>) {
+        let Some(member) = self.members.get_mut(slot as usize) else {
+            return;
+        };
+        let before = mem::replace(&mut member.models, ids).unwrap_or_default();
+        for (id, _) in &before {
+            if let Some(model) = self.models.get_mut(id.0 as usize) {
+                model.serving.retain(|other| *other != slot);
+            }
+        }
+        for (id, _) in member.models.iter().flatten() {
+            if let Some(model) = self.models.get_mut(id.0 as usize) {
+                let at = model.serving.partition_point(|other| *other < slot);
+                model.serving.insert(at, slot);
+            }
+        }
+        for (id, _) in before {
+            self.forget_if_unused(id);
+        }
+    }
+
+    /// A request names this model.
+    pub(super) fn hold_model(&mut self, id: ModelId) {
+        if let Some(model) = self.models.get_mut(id.0 as usize) {
+            model.requests += 1;
+        }
+    }
+
+    /// A request that named this model is over.
+    pub(super) fn release_model(&mut self, id: ModelId) {
+        if let Some(model) = self.models.get_mut(id.0 as usize) {
+            model.requests = model.requests.saturating_sub(1);
+        }
+        self.forget_if_unused(id);
+    }
+
+    fn forget_if_unused(&mut self, id: ModelId) {
+        let unused = |model: &Model| model.serving.is_empty() && model.requests == 0;
+        if self.models.get(id.0 as usize).is_some_and(unused) {
+            let model = self.models.remove(id.0 as usize);
+            self.names.remove(&model.name);
+        }
+    }
+}
+
+/// Slab keys stay far below 2^32: replicas and models are bounded.
+pub(super) fn slot_of(index: usize) -> Slot {
+    Slot::try_from(index).unwrap_or(Slot::MAX)
+}

@@ -1,0 +1,251 @@
+//! The state machine over all of the engine.
+//!
+//! A request is held, in flight, or between attempts (only inside one call). Every call says what
+//! happened and yields the effects it causes, for any request, in the order they are to be done:
+//! room that comes free starts what is held in the same call. A submitted request ends exactly
+//! once: by [`Router::complete`], a `Reject`, or an `Expire`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `place` | which replica now, or the hold, or a refusal |
+//! | `attempt` | first byte, failure, end |
+//! | `control` | replicas, models, intent, probes, time |
+//! | `fleet` | the replicas and the models they serve |
+//! | `request` | a request as the router knows it |
+//! | `budget`, `ratio`, `recent` | retries, bytes per token, stored responses |
+//! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
+
+mod attempt;
+mod budget;
+mod check;
+mod control;
+mod fleet;
+mod place;
+mod ratio;
+mod recent;
+mod refuse;
+mod report;
+mod request;
+
+use std::fmt;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use self::budget::Budget;
+use self::fleet::Fleet;
+use self::place::Scratch as PlaceScratch;
+use self::recent::Recent;
+use self::report::Counters;
+use self::request::{Lane, Phase, Refusal, Request};
+use super::body::{self, Digest, DigestConfig, Scratch as BodyScratch};
+use super::config::{Config, Policy};
+use super::effect::Effect;
+use super::error::RequestError;
+use super::hold::Hold;
+use super::id::{Nanos, RequestId};
+use super::radix::{Radix, RadixConfig};
+use super::rng::Rng;
+
+pub use self::fleet::{MODELS_PER_REPLICA_MAX, Served};
+pub use self::report::Gauges;
+pub use self::request::{Ask, Usage};
+
+/// Bytes of the secret that keys all hashes, at least.
+pub const SECRET_BYTES_MIN: usize = 16;
+
+/// A request with this id is known already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlreadyKnown(pub RequestId);
+
+impl fmt::Display for AlreadyKnown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request {} is known already", self.0.0)
+    }
+}
+
+impl std::error::Error for AlreadyKnown {}
+
+/// The router. See the module's text.
+#[derive(Debug)]
+pub struct Router {
+    config: Config,
+    digest_config: DigestConfig,
+    body_scratch: BodyScratch,
+    /// Keys the hashes of header values and response ids.
+    seed: u64,
+    rng: Rng,
+    fleet: Fleet,
+    tree: Radix,
+    hold: Hold,
+    requests: HashMap<RequestId, Request, FixedState>,
+    responses: Recent,
+    budget: Budget,
+    scratch: PlaceScratch,
+    counters: Counters,
+    in_flight: usize,
+    ages: u64,
+    now_ns: Nanos,
+}
+
+impl Router {
+    /// A router without replicas. `secret` ([`SECRET_BYTES_MIN`] or more bytes) keys all hashes,
+    /// `seed` the generator for draws.
+    #[must_use]
+    pub fn new(config: Config, secret: &[u8], seed: u64) -> Self {
+        let hash_seed = xxh3_64(secret);
+        let with_ring = matches!(config.policy, Policy::Ring | Policy::BoundedRing);
+        Self {
+            digest_config: DigestConfig::new(secret, config.block_bytes, config.prompt_blocks_max),
+            body_scratch: BodyScratch::default(),
+            seed: hash_seed,
+            rng: Rng::new(seed),
+            fleet: Fleet::new(&config, with_ring, hash_seed),
+            tree: Radix::new(RadixConfig {
+                bytes_max: config.tree_bytes_max,
+                capacity_blocks: u32::MAX,
+            }),
+            hold: Hold::new(config.hold_len_max),
+            requests: HashMap::with_hasher(FixedState::default()),
+            responses: Recent::new(config.response_ids_max, hash_seed),
+            budget: Budget::default(),
+            scratch: PlaceScratch::default(),
+            counters: Counters::default(),
+            in_flight: 0,
+            ages: 0,
+            now_ns: 0,
+            config,
+        }
+    }
+
+    /// Reads a request's body. Needs nothing of the router's state but buffers, so that another
+    /// process may do it later.
+    ///
+    /// # Errors
+    ///
+    /// The body is refused (400, 415); see [`body::digest`].
+    pub fn digest(&mut self, ask: &Ask<'_>, body: &[u8]) -> Result<Digest, RequestError> {
+        body::digest(
+            ask.route,
+            ask.content_type,
+            body,
+            &self.digest_config,
+            &mut self.body_scratch,
+        )
+    }
+
+    /// Places a request whose body has been read; takes the blocks out of `digest`.
+    ///
+    /// # Errors
+    ///
+    /// The id is in use: nothing happened.
+    pub fn place(
+        &mut self,
+        id: RequestId,
+        ask: &Ask<'_>,
+        digest: &mut Digest,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), AlreadyKnown> {
+        let now_ns = self.advance(now_ns);
+        if self.requests.contains_key(&id) {
+            return Err(AlreadyKnown(id));
+        }
+        self.counters.submitted += 1;
+        self.budget.request(now_ns);
+        self.expire_due(now_ns, out);
+        match self.admit(ask, digest) {
+            Ok(request) => self.settle(id, request, None, now_ns, out),
+            Err(refusal) => {
+                self.counters.rejected += 1;
+                out.push(Effect::Reject(refusal.of(id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// `digest` and `place` in one.
+    ///
+    /// # Errors
+    ///
+    /// The body is refused: nothing happened.
+    pub fn submit(
+        &mut self,
+        id: RequestId,
+        ask: &Ask<'_>,
+        body: &[u8],
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Result<Digest, RequestError> {
+        let mut digest = self.digest(ask, body)?;
+        self.place(id, ask, &mut digest, now_ns, out)
+            .map_err(|known| RequestError::new(500, "request_id_in_use", known.to_string()))?;
+        Ok(digest)
+    }
+
+    /// What a request may use: its model, and the one replica that keeps the response it builds on.
+    fn admit(&mut self, ask: &Ask<'_>, digest: &mut Digest) -> Result<Request, Refusal> {
+        let lane = Lane::of(ask.route);
+        let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
+        let bound = match ask.response_id().or(previous) {
+            None => None,
+            Some(response_id) => {
+                let replica = self.responses.find(response_id);
+                let listed = replica.filter(|replica| self.fleet.listed(*replica));
+                Some(listed.ok_or_else(Refusal::response_unknown)?)
+            }
+        };
+        let model = match lane {
+            Lane::Stored => None,
+            Lane::Batch | Lane::Light => Some(self.model_for(&digest.model)?),
+        };
+        if let Some(model) = model {
+            self.fleet.hold_model(model);
+        }
+        self.ages += 1;
+        let header = ask.key.map(|key| xxh3_64_with_seed(key, self.seed));
+        Ok(Request {
+            age: self.ages,
+            lane,
+            model,
+            bound,
+            key: header.or(digest.key),
+            retry_safe: digest.retry_safe,
+            prompt_bytes: u32::try_from(digest.prompt_bytes).unwrap_or(u32::MAX),
+            prompt_blocks: u32::try_from(digest.blocks.len()).unwrap_or(u32::MAX),
+            max_tokens: digest.max_tokens,
+            blocks: std::mem::take(&mut digest.blocks),
+            attempts: 0,
+            tried: SmallVec::new(),
+            held_ns: 0,
+            phase: Phase::Between,
+        })
+    }
+
+    /// The request is over: nothing of it is kept.
+    fn forget(&mut self, request: &Request) {
+        if let Some(model) = request.model {
+            self.fleet.release_model(model);
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        id: RequestId,
+        request: &Request,
+        refusal: Refusal,
+        out: &mut Vec<Effect>,
+    ) {
+        self.counters.rejected += 1;
+        self.forget(request);
+        out.push(Effect::Reject(refusal.of(id)));
+    }
+
+    /// Time never goes back in here, whatever the driver's calls say.
+    fn advance(&mut self, now_ns: Nanos) -> Nanos {
+        self.now_ns = self.now_ns.max(now_ns);
+        self.now_ns
+    }
+}

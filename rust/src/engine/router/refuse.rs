@@ -1,0 +1,84 @@
+//! What a client reads when a request is refused.
+
+use super::Router;
+use super::request::{Lane, Refusal};
+use crate::engine::id::ModelId;
+
+/// Known models that a 404 names at most.
+const MODELS_NAMED_MAX: usize = 20;
+/// Characters of a model's name that an answer repeats at most.
+const NAME_CHARS_MAX: usize = 200;
+
+impl Refusal {
+    /// `/v1/responses/{id}` or `previous_response_id` that no replica is known to have made.
+    pub(super) fn response_unknown() -> Self {
+        Self::new(
+            404,
+            "response_not_found",
+            "There is no response with this id here.",
+        )
+    }
+}
+
+impl Router {
+    /// The model or adapter of a name.
+    ///
+    /// While no replica has told its models, nothing is known of any name: the client is to come
+    /// back instead of being told that its model does not exist.
+    pub(super) fn model_for(&self, name: &str) -> Result<ModelId, Refusal> {
+        let known = self
+            .fleet
+            .model(name)
+            .filter(|id| self.fleet.is_served(*id));
+        known.ok_or_else(|| {
+            if self.fleet.told() {
+                self.model_unknown(name)
+            } else {
+                self.none_ready()
+            }
+        })
+    }
+
+    fn model_unknown(&self, name: &str) -> Refusal {
+        let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+        let mut known: Vec<&str> = self
+            .fleet
+            .served()
+            .map(|(_, model)| model.name.as_str())
+            .collect();
+        known.sort_unstable();
+        let more = known.len() > MODELS_NAMED_MAX;
+        known.truncate(MODELS_NAMED_MAX);
+        let mut message = format!("The model `{name}` does not exist.");
+        if !known.is_empty() {
+            message.push_str(" Known models: ");
+            message.push_str(&known.join(", "));
+            if more {
+                message.push_str(" and more");
+            }
+            message.push('.');
+        }
+        Refusal::new(404, "model_not_found", message)
+    }
+
+    /// No replica that serves the request is ready.
+    pub(super) fn none_ready(&self) -> Refusal {
+        Refusal::new(
+            503,
+            "no_replica_ready",
+            "No model server is ready to serve this request.",
+        )
+        .retry_after(self.config.retry_after_s)
+    }
+
+    /// Replicas are ready, but neither they nor the hold have room.
+    pub(super) fn no_room(&self, lane: Lane) -> Refusal {
+        let refusal = match lane {
+            Lane::Batch => Refusal::new(503, "hold_full", "Too many requests are waiting already."),
+            Lane::Light | Lane::Stored => {
+                Refusal::new(503, "replica_full", "The model servers are at capacity.")
+            }
+        };
+        refusal.retry_after(self.config.retry_after_s)
+    }
+}

@@ -1,0 +1,354 @@
+//! What operators and metrics see. Never a prompt, a key or a salt.
+
+use serde::Serialize;
+
+use super::Router;
+use super::fleet::Member;
+use crate::engine::admit;
+use crate::engine::effect::Outcome;
+use crate::engine::id::{Nanos, ReplicaId};
+use crate::engine::select::{Basis, Slot};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Monotonic counters.
+        #[derive(Debug, Default, Clone, PartialEq, Eq)]
+        pub(super) struct Counters {
+            $($(#[$doc])* pub(super) $name: u64,)*
+        }
+
+        impl Counters {
+            fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Requests placed.
+    submitted,
+    /// Attempts begun.
+    pushed,
+    /// Places taken in the hold.
+    hold_entered,
+    /// Requests refused a place because the hold was full.
+    hold_full,
+    /// Held requests whose client left.
+    left_held,
+    /// Held requests whose deadline passed.
+    expired,
+    /// Requests refused.
+    rejected,
+    /// Requests that ended well.
+    completed_ok,
+    /// Requests whose client left.
+    completed_client_left,
+    /// Requests whose replica failed after the first byte.
+    completed_replica_failed,
+    /// Failed attempts that were tried again.
+    retries,
+    /// Failed attempts that the budget did not allow to try again.
+    retry_denied,
+    /// Answers "full".
+    full,
+    /// Completions of requests that are not known.
+    unknown_completions,
+    /// First bytes of requests that are not in flight.
+    unknown_first_bytes,
+    /// Failures of requests that are not in flight.
+    unknown_retries,
+    /// Facts about replicas that are not in the fleet.
+    unknown_replicas,
+    /// Replicas seen to have restarted.
+    restarts,
+    /// Blocks of pushed prompts believed to be cached where they went.
+    match_blocks,
+    /// The other blocks of pushed prompts.
+    miss_blocks,
+    /// Choices by matching prefix.
+    chosen_by_match,
+    /// Choices by session key.
+    chosen_by_key,
+    /// Choices by load.
+    chosen_by_load,
+    /// Choices by turn.
+    chosen_by_turn,
+    /// Choices where only one replica had room.
+    chosen_alone,
+    /// Cached tokens predicted, of answers that report theirs.
+    cached_tokens_predicted,
+    /// Cached tokens reported.
+    cached_tokens_confirmed,
+    /// Sum of the differences of both.
+    cached_tokens_error,
+}
+
+impl Counters {
+    pub(super) fn count_basis(&mut self, basis: Basis) {
+        *match basis {
+            Basis::Match => &mut self.chosen_by_match,
+            Basis::Key => &mut self.chosen_by_key,
+            Basis::Load => &mut self.chosen_by_load,
+            Basis::Turn => &mut self.chosen_by_turn,
+            Basis::Only => &mut self.chosen_alone,
+        } += 1;
+    }
+
+    pub(super) fn count_outcome(&mut self, outcome: Outcome) {
+        *match outcome {
+            Outcome::Ok => &mut self.completed_ok,
+            Outcome::ClientLeft => &mut self.completed_client_left,
+            Outcome::ReplicaFailed => &mut self.completed_replica_failed,
+        } += 1;
+    }
+}
+
+/// One replica's figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gauges {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its name, as configured.
+    pub name: String,
+    /// New requests may go there.
+    pub ready: bool,
+    /// The operator wants no new requests on it.
+    pub draining: bool,
+    /// Its load is not known.
+    pub blind: bool,
+    /// `unknown`, `up`, `ejected`, `probing`, `down`.
+    pub health: &'static str,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Requests believed to wait for the batch.
+    pub pending: u32,
+    /// Running, carried forward.
+    pub running: Option<u32>,
+    /// Waiting, carried forward.
+    pub waiting: Option<u32>,
+    /// Pending requests allowed.
+    pub allowance: u32,
+    /// Blocks it is believed to cache.
+    pub tree_blocks: u32,
+    /// Attempts begun there.
+    pub pushed_total: u64,
+    /// Attempts that failed there, "full" left out.
+    pub failed_total: u64,
+    /// Blocks of prompts pushed there that were believed to be cached.
+    pub match_blocks_total: u64,
+    /// Blocks of prompts pushed there.
+    pub prompt_blocks_total: u64,
+    /// Cached prompt tokens it reported.
+    pub cached_tokens_total: u64,
+    /// Prompt tokens it reported.
+    pub prompt_tokens_total: u64,
+}
+
+#[derive(Serialize)]
+struct ReplicaState<'a> {
+    #[serde(flatten)]
+    gauges: Gauges,
+    models: Vec<&'a str>,
+    room: u32,
+    closed_by: Option<&'static str>,
+    knee: Option<u32>,
+    capacity_blocks: u32,
+    removed: bool,
+}
+
+#[derive(Serialize)]
+struct HoldLine<'a> {
+    model: &'a str,
+    bound_replica: Option<ReplicaId>,
+    requests: usize,
+}
+
+#[derive(Serialize)]
+struct State<'a> {
+    now_ns: Nanos,
+    policy: &'static str,
+    requests: usize,
+    in_flight: usize,
+    replicas: Vec<ReplicaState<'a>>,
+    hold: HoldState<'a>,
+    tree: TreeState,
+    response_ids: usize,
+}
+
+#[derive(Serialize)]
+struct HoldState<'a> {
+    requests: usize,
+    len_max: usize,
+    lines: Vec<HoldLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct TreeState {
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// Lines of the hold that `state` shows at most.
+const LINES_SHOWN_MAX: usize = 100;
+
+impl Router {
+    /// Requests waiting in the hold.
+    #[must_use]
+    pub fn hold_requests(&self) -> usize {
+        self.hold.len()
+    }
+
+    /// Requests at replicas.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Memory of the prefix tree.
+    #[must_use]
+    pub fn tree_bytes(&self) -> usize {
+        self.tree.bytes()
+    }
+
+    /// At least one replica is ready.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.fleet
+            .members
+            .iter()
+            .any(|(_, member)| member.ready(&self.config, self.now_ns))
+    }
+
+    /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told.
+    #[must_use]
+    pub fn models(&self) -> Vec<(&str, Option<u32>)> {
+        let mut models: Vec<_> = self
+            .fleet
+            .served()
+            .filter_map(|(id, model)| {
+                let mut ready = model.serving.iter().filter_map(|slot| {
+                    self.fleet
+                        .member(*slot)
+                        .filter(|member| member.ready(&self.config, self.now_ns))
+                });
+                let first = ready.next()?;
+                let lens = std::iter::once(first).chain(ready).filter_map(|member| {
+                    member
+                        .models
+                        .iter()
+                        .flatten()
+                        .find(|(served, _)| *served == id)?
+                        .1
+                });
+                Some((model.name.as_str(), lens.min()))
+            })
+            .collect();
+        models.sort_unstable();
+        models
+    }
+
+    /// One replica's figures, in the order of their ids.
+    #[must_use]
+    pub fn gauges(&self) -> Vec<Gauges> {
+        let listed = self
+            .fleet
+            .members
+            .iter()
+            .filter(|(_, member)| !member.removed);
+        let mut gauges: Vec<_> = listed
+            .map(|(index, member)| {
+                self.gauges_of(super::fleet::slot_of(index), member, self.now_ns)
+            })
+            .collect();
+        gauges.sort_unstable_by_key(|gauges| gauges.replica);
+        gauges
+    }
+
+    fn gauges_of(&self, slot: Slot, member: &Member, now_ns: Nanos) -> Gauges {
+        let replica = &member.replica;
+        Gauges {
+            replica: member.id,
+            name: member.name.clone(),
+            ready: member.ready(&self.config, now_ns),
+            draining: replica.health.draining(),
+            blind: replica.blind(&self.config, now_ns),
+            health: replica.health.state().name(),
+            in_flight: member.in_flight(),
+            pending: replica.pending(),
+            running: replica.running(),
+            waiting: replica.waiting(),
+            allowance: replica.allowance(&self.config),
+            tree_blocks: self.tree.owner_blocks(slot),
+            pushed_total: member.pushed_total,
+            failed_total: member.failed_total,
+            match_blocks_total: member.match_blocks_total,
+            prompt_blocks_total: member.prompt_blocks_total,
+            cached_tokens_total: member.cached_tokens_total,
+            prompt_tokens_total: member.prompt_tokens_total,
+        }
+    }
+
+    /// Monotonic counters by name.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut named = self.counters.named();
+        named.push(("models_ignored", self.fleet.models_ignored));
+        named
+    }
+
+    /// Replicas, hold and tree as JSON for operators.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: every value has a form in JSON.
+    pub fn state(&self, now_ns: Nanos) -> Result<Vec<u8>, serde_json::Error> {
+        let replicas = self.fleet.members.iter().map(|(index, member)| {
+            let slot = super::fleet::slot_of(index);
+            let served = member.models.iter().flatten();
+            ReplicaState {
+                gauges: self.gauges_of(slot, member, now_ns),
+                models: served.filter_map(|(id, _)| self.model_name(*id)).collect(),
+                room: admit::room(&member.replica, &self.config, now_ns),
+                closed_by: member.closed_by(&self.config, now_ns),
+                knee: member.replica.knee(),
+                capacity_blocks: member.capacity_blocks,
+                removed: member.removed,
+            }
+        });
+        let mut replicas: Vec<_> = replicas.collect();
+        replicas.sort_unstable_by_key(|state| state.gauges.replica);
+        let mut lines: Vec<_> = self.hold.heads().map(|(partition, _)| partition).collect();
+        lines.sort_unstable_by_key(|partition| std::cmp::Reverse(self.hold.line_len(*partition)));
+        lines.truncate(LINES_SHOWN_MAX);
+        let lines = lines.into_iter().map(|partition| HoldLine {
+            model: self.model_name(partition.model).unwrap_or_default(),
+            bound_replica: partition.bound,
+            requests: self.hold.line_len(partition),
+        });
+        serde_json::to_vec(&State {
+            now_ns,
+            policy: self.config.policy.name(),
+            requests: self.requests.len(),
+            in_flight: self.in_flight,
+            replicas,
+            hold: HoldState {
+                requests: self.hold.len(),
+                len_max: self.config.hold_len_max,
+                lines: lines.collect(),
+            },
+            tree: TreeState {
+                bytes: self.tree.bytes(),
+                bytes_max: self.config.tree_bytes_max,
+            },
+            response_ids: self.responses.len(),
+        })
+    }
+
+    fn model_name(&self, id: crate::engine::id::ModelId) -> Option<&str> {
+        self.fleet
+            .models
+            .get(id.0 as usize)
+            .map(|model| model.name.as_str())
+    }
+}

@@ -1,0 +1,160 @@
+//! A request as the router knows it, from submission to its end.
+
+use smallvec::SmallVec;
+
+use crate::engine::effect::Reject;
+use crate::engine::hold::{Partition, Ticket};
+use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::engine::radix::Pin;
+use crate::engine::route::Route;
+use crate::engine::select::Slot;
+
+/// What the head of a request says, as far as decisions need it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// What is asked for.
+    pub route: Route,
+    /// Path without query: names the response on the routes of one response.
+    pub path: &'a [u8],
+    /// Value of `Content-Type`.
+    pub content_type: Option<&'a [u8]>,
+    /// Value of the configured key header.
+    pub key: Option<&'a [u8]>,
+}
+
+impl<'a> Ask<'a> {
+    /// The id of the response that `/v1/responses/{id}` and `.../cancel` are about.
+    pub(super) fn response_id(&self) -> Option<&'a [u8]> {
+        let rest = self.path.strip_prefix(b"/v1/responses/")?;
+        match self.route {
+            Route::ResponseById => Some(rest),
+            Route::ResponseCancel => rest.strip_suffix(b"/cancel"),
+            _ => None,
+        }
+    }
+}
+
+/// What an engine reported about a request it answered; `None` is unknown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the rendered prompt.
+    pub prompt_tokens: Option<u32>,
+    /// Of those, found in the prefix cache.
+    pub cached_tokens: Option<u32>,
+    /// Tokens of the answer.
+    pub completion_tokens: Option<u32>,
+}
+
+/// How a request meets a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// It takes a place in the batch: the gate decides, and it may wait in the hold.
+    Batch,
+    /// The API server answers it without the model (tokens of a text): it neither waits nor counts
+    /// in the load estimate, but within the cap.
+    Light,
+    /// As `Light`, about a response that one replica keeps: draining does not stop it.
+    Stored,
+}
+
+impl Lane {
+    pub(super) fn of(route: Route) -> Self {
+        match route {
+            Route::ResponseById | Route::ResponseCancel => Self::Stored,
+            Route::CountTokens | Route::Tokenize | Route::Detokenize => Self::Light,
+            _ => Self::Batch,
+        }
+    }
+}
+
+/// One attempt at a replica.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) slot: Slot,
+    pub(super) pin: Option<Pin>,
+    /// The first body byte arrived: there is no other attempt after this one.
+    pub(super) started: bool,
+    /// Tokens of the prompt predicted to be cached there.
+    pub(super) cached_tokens: u32,
+}
+
+/// Where a request stands.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Neither held nor in flight: only inside one call of the router.
+    Between,
+    /// In the hold.
+    Held { ticket: Ticket, since_ns: Nanos },
+    /// At a replica.
+    InFlight(Attempt),
+}
+
+/// Everything the router remembers of a request.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// Order of submission: the request's place in every line.
+    pub(super) age: u64,
+    pub(super) lane: Lane,
+    /// What it may use; no model on the routes of one response.
+    pub(super) model: Option<ModelId>,
+    pub(super) bound: Option<ReplicaId>,
+    pub(super) key: Option<u64>,
+    pub(super) retry_safe: bool,
+    pub(super) prompt_bytes: u32,
+    pub(super) prompt_blocks: u32,
+    pub(super) max_tokens: Option<u32>,
+    /// Chained hashes of the prompt; given up at the first body byte.
+    pub(super) blocks: Vec<u64>,
+    pub(super) attempts: u32,
+    /// Replicas on which an attempt failed; at most `attempts_max`.
+    pub(super) tried: SmallVec<[ReplicaId; 2]>,
+    /// Time spent in the hold so far.
+    pub(super) held_ns: Nanos,
+    pub(super) phase: Phase,
+}
+
+impl Request {
+    /// The line it waits in.
+    pub(super) fn partition(&self) -> Option<Partition> {
+        Some(Partition {
+            model: self.model?,
+            bound: self.bound,
+        })
+    }
+}
+
+/// Why a request is refused, before it is addressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) retry_after_s: Option<u32>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            retry_after_s: None,
+        }
+    }
+
+    /// The client may try again after so many seconds.
+    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    pub(super) fn of(self, request: RequestId) -> Reject {
+        Reject {
+            request,
+            status: self.status,
+            code: self.code,
+            message: self.message,
+            retry_after_s: self.retry_after_s,
+        }
+    }
+}
