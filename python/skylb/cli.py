@@ -20,9 +20,6 @@ EXIT_FAILURE = 1
 EXIT_CONFIG = 2
 EXIT_INTERRUPTED = 130
 
-FLAGS_ALONE = frozenset({"-h", "--help", "--no-access-log"})
-"""Flags without a value."""
-
 AnySettings = TypeVar("AnySettings", bound=Group)
 Result = TypeVar("Result")
 
@@ -119,16 +116,16 @@ def _load(
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[dict[str, Any], list[str]]:
     """All flags, and what is wrong with them: argparse alone would stop at the first fault."""
-    known = {flag for action in parser._actions for flag in action.option_strings}  # noqa: SLF001 - listed nowhere else
+    nargs = {flag: action.nargs for action in parser._actions for flag in action.option_strings}  # noqa: SLF001 - listed nowhere else
     faults = []
     kept = []
     for word, following in zip(words, [*words[1:], "--"], strict=True):
-        if word in known - FLAGS_ALONE and following.startswith("--"):
+        if word in nargs and nargs[word] != 0 and following.startswith("--"):
             faults.append(f"{word}: expected a value")
         else:
             kept.append(word)
     flags, extra = parser.parse_known_args(kept)
-    return vars(flags), faults + _unknown(extra, known)
+    return vars(flags), faults + _unknown(extra, nargs)
 
 
 def _unknown(extra: Sequence[str], known: Collection[str]) -> list[str]:

@@ -12,7 +12,7 @@ import reprlib
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
@@ -189,14 +189,18 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Group], *, variables:
         notes = ["required" if option.required else f"default: {text_of(option.default)}"]
         notes += ["repeatable"] if option.many else []
         notes += [option.variable] if variables else []
-        groups[title].add_argument(
-            option.flag,
-            dest=option.name,
-            action="append",
-            default=argparse.SUPPRESS,
-            metavar=option.metavar,
-            help=f"{option.description} ({'; '.join(notes)})".replace("%", "%%"),
-        )
+        text = f"{option.description} ({'; '.join(notes)})".replace("%", "%%")
+        add = partial(groups[title].add_argument, dest=option.name, default=argparse.SUPPRESS)
+        if _plain(option.field.annotation) is bool:
+            add(option.flag, action="append_const", const="true", help=text)
+            add(
+                option.flag.replace("--", "--no-", 1),
+                action="append_const",
+                const="false",
+                help="the opposite",
+            )
+        else:
+            add(option.flag, action="append", metavar=option.metavar, help=text)
 
 
 def from_flags(model: type[Group], flags: Mapping[str, object]) -> dict[str, Given]:

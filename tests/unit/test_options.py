@@ -1,17 +1,20 @@
 """Settings through flags, environment and file, as `skylb serve` and `skylb config` load them."""
 
+import argparse
 import json
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
-from skylb.config import Settings, environment
+from skylb.config import Group, Settings, environment
 from skylb.configview import show, table
 from skylb.errors import ConfigError
-from skylb.options import Loaded, load, options, value_of
+from skylb.options import Loaded, add_flags, load, options, value_of
 
 REPLICA = {"replica": ["http://127.0.0.1:8101"]}
 
@@ -218,3 +221,24 @@ def test_the_engine_gets_every_constant_as_json() -> None:
     }
     assert sent == named
     assert sent["hold_timeout_s"] == 7
+
+
+class Switched(Group):
+    """Settings of another command: a switch, and a value without default."""
+
+    color: Annotated[bool, Field(description="use colours")] = True
+    target: Annotated[int, Field(ge=1, description="how many")]
+
+
+def test_a_switch_has_a_flag_for_each_state() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, Switched, variables=False)
+    for words, color in ((["--no-color"], False), (["--no-color", "--color"], True), ([], True)):
+        flags = vars(parser.parse_args([*words, "--target", "2"]))
+        assert load(Switched, flags=flags).settings == Switched(color=color, target=2)
+
+
+def test_a_missing_value_without_default_is_a_fault() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Switched, flags={})
+    assert caught.value.faults == ["--target: missing: expected an integer at least 1"]
