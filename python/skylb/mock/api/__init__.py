@@ -1,0 +1,20 @@
+"""The inference routes: from a body to a call, and the shape of its response."""
+
+from collections.abc import Callable
+
+from skylb.mock.api.chat import chat, completion
+from skylb.mock.api.common import Call, Context, Model, ResponseStore, Shape
+from skylb.mock.api.embeddings import embeddings
+from skylb.mock.api.messages import count_tokens, messages
+from skylb.mock.api.responses import responses
+
+INFERENCE: dict[str, Callable[[Context, bytes], Shape]] = {
+    "/v1/chat/completions": chat,
+    "/v1/completions": completion,
+    "/v1/responses": responses,
+    "/v1/messages": messages,
+    "/v1/embeddings": embeddings,
+}
+"""By path. Each raises ``RefusedError``, or ``msgspec.MsgspecError`` for a body it cannot read."""
+
+__all__ = ["INFERENCE", "Call", "Context", "Model", "ResponseStore", "Shape", "count_tokens"]
