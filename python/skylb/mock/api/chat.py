@@ -39,7 +39,7 @@ class ChatBody(msgspec.Struct):
 class CompletionBody(msgspec.Struct):
     """The fields of a completion that change what a replica does."""
 
-    prompt: str | list[int] | list[str]
+    prompt: str | list[int | str]
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -105,7 +105,7 @@ def _one_choice(n: int | None) -> None:
         raise errors.RefusedError(400, "This replica makes one choice per request.", param="n")
 
 
-def _one_prompt(prompt: str | list[int] | list[str]) -> str:
+def _one_prompt(prompt: str | list[int | str]) -> str:
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1 and isinstance(prompt[0], str):
