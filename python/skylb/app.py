@@ -124,25 +124,33 @@ class Service:
         Raises:
             ListenError: an address cannot be bound.
         """
+        self._install_signals()
         await self.start()
         try:
-            self._install_signals()
             print(self.report(), flush=True)
             await self._stop.wait()
         finally:
             await self.stop()
 
     async def start(self) -> None:
-        """Binds, looks at the replicas, lets clients in."""
+        """Binds, looks at the replicas, lets clients in.
+
+        Raises:
+            ListenError: an address cannot be bound; nothing has started then.
+        """
         client_sockets, admin_sockets = _bind_all(self.settings)
         self.addresses = [bound_address(sock) for sock in client_sockets]
         self.admin_addresses = [bound_address(sock) for sock in admin_sockets]
         self.logs.start()
-        await self.admin.start(admin_sockets)
-        await self.control.start()
-        await self.control.first_look(FIRST_LOOK_S)
-        context = self.tls.context if self.tls is not None else None
-        await self.frontend.serve([(sock, context) for sock in client_sockets])
+        try:
+            await self.admin.start(admin_sockets)
+            await self.control.start()
+            await self.control.first_look(FIRST_LOOK_S)
+            context = self.tls.context if self.tls is not None else None
+            await self.frontend.serve([(sock, context) for sock in client_sockets])
+        except BaseException:
+            await self.stop()
+            raise
         self._beat()
         gc.collect()
         gc.freeze()  # what lives from here to the end need not be looked at by every collection
@@ -270,9 +278,12 @@ def _url(scheme: str, address: ListenAddress) -> str:
 
 
 def _curl(scheme: str, address: ListenAddress, model: str) -> str:
-    where = f"--unix-socket {address.host} {scheme}://localhost" if address.unix else f"{scheme}://{address}"
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - read, not bound
+    url = f"{scheme}://{ListenAddress(here, address.port)}"
+    where = f"--unix-socket {address.host} {scheme}://localhost" if address.unix else url
     body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
-    return f"curl -N {where}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+    flags = "-Nk" if scheme == "https" else "-N"
+    return f"curl {flags} {where}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
 
 
 # ---------------------------------------------------------------------------------- the parts

@@ -1,6 +1,7 @@
 """Rust source as text: without comments, strings and tests, and cut into functions."""
 
 import re
+from functools import cache
 
 _NOISE = re.compile(
     r"""//[^\n]*                                # line comments
@@ -15,11 +16,13 @@ _TEST_MODULE = re.compile(r"#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*mod \w+ \{")
 _FUNCTION = re.compile(r"\bfn (\w+)")
 
 
+@cache
 def bare(source: str) -> str:
     """The source with comments and literals blanked; line numbers stay."""
     return _NOISE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), source)
 
 
+@cache
 def without_tests(source: str) -> str:
     """Bare source without its ``#[cfg(test)]`` modules."""
     text = bare(source)
