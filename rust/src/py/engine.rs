@@ -1,8 +1,539 @@
-//! Binding of `engine`.
+//! Binding of `engine`: the router's state machine and its effects.
 
+use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-/// Adds this part's classes and functions to the module.
-pub(super) fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use super::http::{Head, Relay, refused};
+use super::snapshot::Snapshot;
+use crate::engine::body;
+use crate::engine::config::Config;
+use crate::engine::effect::{self, Effect, Outcome};
+use crate::engine::health::Failure;
+use crate::engine::id::{ReplicaId, RequestId};
+use crate::engine::router::{Ask, Gauges, Router, SECRET_BYTES_MIN, Usage};
+
+const FAILURES: [(&str, Failure); 6] = [
+    ("FAILURE_CONNECT", Failure::Connect),
+    ("FAILURE_RESET", Failure::Reset),
+    ("FAILURE_TIMEOUT", Failure::Timeout),
+    ("FAILURE_FULL", Failure::Full),
+    ("FAILURE_STATUS", Failure::Status),
+    ("FAILURE_BAD_RESPONSE", Failure::BadResponse),
+];
+
+const OUTCOMES: [(&str, Outcome); 3] = [
+    ("OUTCOME_OK", Outcome::Ok),
+    ("OUTCOME_CLIENT_LEFT", Outcome::ClientLeft),
+    ("OUTCOME_REPLICA_FAILED", Outcome::ReplicaFailed),
+];
+
+/// The value behind a constant of the interface: its place in the table.
+fn constant<T: Copy>(table: &[(&str, T)], what: &str, number: usize) -> PyResult<T> {
+    table.get(number).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = table.iter().map(|(name, _)| *name).collect();
+        PyValueError::new_err(format!(
+            "{what}: expected one of {}, got {number}",
+            names.join(", ")
+        ))
+    })
+}
+
+/// What a body said.
+#[pyclass(frozen, module = "skylb._core")]
+pub(super) struct Digest {
+    /// The engine's digest, its blocks taken out.
+    pub(super) inner: body::Digest,
+    /// Blocks of the prompt.
+    pub(super) prompt_blocks: usize,
+}
+
+#[pymethods]
+impl Digest {
+    #[getter]
+    fn model(&self) -> &str {
+        &self.inner.model
+    }
+
+    #[getter]
+    fn stream(&self) -> bool {
+        self.inner.stream
+    }
+
+    #[getter]
+    fn include_usage(&self) -> bool {
+        self.inner.include_usage
+    }
+
+    #[getter]
+    fn retry_safe(&self) -> bool {
+        self.inner.retry_safe
+    }
+
+    #[getter]
+    fn prompt_blocks(&self) -> usize {
+        self.prompt_blocks
+    }
+
+    #[getter]
+    fn prompt_bytes(&self) -> usize {
+        self.inner.prompt_bytes
+    }
+}
+
+/// Send the request to this replica now.
+#[pyclass(frozen, module = "skylb._core")]
+struct Push(effect::Push);
+
+#[pymethods]
+impl Push {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.request.0
+    }
+
+    #[getter]
+    fn replica(&self) -> u32 {
+        self.0.replica.0
+    }
+
+    #[getter]
+    fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    #[getter]
+    fn match_blocks(&self) -> u32 {
+        self.0.match_blocks
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// The request waits in the hold.
+#[pyclass(frozen, module = "skylb._core")]
+struct Hold(RequestId);
+
+#[pymethods]
+impl Hold {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.0
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Hold {{ request: {} }}", self.0.0)
+    }
+}
+
+/// Answer the client.
+#[pyclass(frozen, module = "skylb._core")]
+struct Reject(effect::Reject);
+
+#[pymethods]
+impl Reject {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.request.0
+    }
+
+    #[getter]
+    fn status(&self) -> u16 {
+        self.0.status
+    }
+
+    #[getter]
+    fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    #[getter]
+    fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    #[getter]
+    fn retry_after_s(&self) -> Option<u32> {
+        self.0.retry_after_s
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// The hold's deadline passed.
+#[pyclass(frozen, module = "skylb._core")]
+struct Expire(RequestId);
+
+#[pymethods]
+impl Expire {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.0
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Expire {{ request: {} }}", self.0.0)
+    }
+}
+
+/// One replica's figures for metrics and the live view.
+#[pyclass(frozen, module = "skylb._core")]
+struct ReplicaGauges(Gauges);
+
+macro_rules! getters {
+    ($($name:ident: $kind:ty,)*) => {
+        #[pymethods]
+        impl ReplicaGauges {
+            #[getter]
+            fn replica(&self) -> u32 {
+                self.0.replica.0
+            }
+
+            #[getter]
+            fn name(&self) -> &str {
+                &self.0.name
+            }
+
+            $(#[getter]
+            fn $name(&self) -> $kind {
+                self.0.$name
+            })*
+
+            fn __repr__(&self) -> String {
+                format!("{:?}", self.0)
+            }
+        }
+    };
+}
+
+getters! {
+    ready: bool,
+    draining: bool,
+    blind: bool,
+    health: &'static str,
+    in_flight: u32,
+    pending: u32,
+    running: Option<u32>,
+    waiting: Option<u32>,
+    allowance: u32,
+    tree_blocks: u32,
+    pushed_total: u64,
+    failed_total: u64,
+    match_blocks_total: u64,
+    prompt_blocks_total: u64,
+    cached_tokens_total: u64,
+    prompt_tokens_total: u64,
+}
+
+/// What a relay learned from its response.
+fn usage(relay: Option<&Relay>) -> Usage {
+    let tokens = |told: Option<i64>| told.and_then(|tokens| u32::try_from(tokens).ok());
+    relay.map_or_else(Usage::default, |relay| Usage {
+        prompt_tokens: tokens(relay.inner.prompt_tokens()),
+        cached_tokens: tokens(relay.inner.cached_tokens()),
+        completion_tokens: tokens(relay.inner.completion_tokens()),
+    })
+}
+
+type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
+
+/// The router's state machine.
+#[pyclass(module = "skylb._core")]
+struct Engine {
+    router: Router,
+    /// Effects of the call under way; empty between calls.
+    out: Vec<Effect>,
+    due: Vec<ReplicaId>,
+}
+
+impl Engine {
+    /// Turns the call's effects into Python's. The empty tuple is one object for the process, so a
+    /// call without effects allocates nothing.
+    fn effects<'py>(&mut self, py: Python<'py>) -> Effects<'py> {
+        if self.out.is_empty() {
+            return Ok(PyTuple::empty(py));
+        }
+        let effects = self.out.drain(..).map(|effect| {
+            Ok(match effect {
+                Effect::Push(push) => Bound::new(py, Push(push))?.into_any(),
+                Effect::Hold(request) => Bound::new(py, Hold(request))?.into_any(),
+                Effect::Reject(reject) => Bound::new(py, Reject(reject))?.into_any(),
+                Effect::Expire(request) => Bound::new(py, Expire(request))?.into_any(),
+            })
+        });
+        let effects = effects.collect::<PyResult<Vec<_>>>()?;
+        PyTuple::new(py, effects)
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(config_json: &[u8], secret: &[u8], seed: u64) -> PyResult<Self> {
+        let config = Config::from_json(config_json)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        if secret.len() < SECRET_BYTES_MIN {
+            let text = format!(
+                "secret: {} bytes, expected {SECRET_BYTES_MIN} or more",
+                secret.len()
+            );
+            return Err(PyValueError::new_err(text));
+        }
+        Ok(Self {
+            router: Router::new(config, secret, seed),
+            out: Vec::new(),
+            due: Vec::new(),
+        })
+    }
+
+    #[pyo3(signature = (request_id, head, body, now_ns, /))]
+    fn submit<'py>(
+        &mut self,
+        py: Python<'py>,
+        request_id: u64,
+        head: &Head,
+        body: &[u8],
+        now_ns: u64,
+    ) -> PyResult<(Digest, Bound<'py, PyTuple>)> {
+        let route = head.inner.route();
+        let route = route.ok_or_else(|| PyValueError::new_err("head: it has no route"))?;
+        let ask = Ask {
+            route,
+            path: head.inner.path(),
+            content_type: head.inner.header(b"content-type"),
+            key: head.inner.key(),
+        };
+        let digest = self.router.digest(&ask, body);
+        let mut inner = digest.map_err(|error| refused(py, &error, None))?;
+        let prompt_blocks = inner.blocks.len();
+        self.router
+            .place(
+                RequestId(request_id),
+                &ask,
+                &mut inner,
+                now_ns,
+                &mut self.out,
+            )
+            .map_err(|known| PyValueError::new_err(known.to_string()))?;
+        Ok((
+            Digest {
+                inner,
+                prompt_blocks,
+            },
+            self.effects(py)?,
+        ))
+    }
+
+    #[pyo3(signature = (request_id, relay, now_ns, /))]
+    fn first_byte<'py>(
+        &mut self,
+        py: Python<'py>,
+        request_id: u64,
+        relay: &Relay,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let response_id = relay.inner.response_id();
+        self.router
+            .first_byte(RequestId(request_id), response_id, now_ns, &mut self.out);
+        self.effects(py)
+    }
+
+    #[pyo3(signature = (request_id, failure, sent, now_ns, /))]
+    fn retry<'py>(
+        &mut self,
+        py: Python<'py>,
+        request_id: u64,
+        failure: usize,
+        sent: bool,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let failure = constant(&FAILURES, "failure", failure)?;
+        self.router
+            .retry(RequestId(request_id), failure, sent, now_ns, &mut self.out);
+        self.effects(py)
+    }
+
+    #[pyo3(signature = (request_id, outcome, relay, now_ns, /))]
+    fn complete<'py>(
+        &mut self,
+        py: Python<'py>,
+        request_id: u64,
+        outcome: usize,
+        relay: Option<&Relay>,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let outcome = constant(&OUTCOMES, "outcome", outcome)?;
+        let response_id = relay.and_then(|relay| relay.inner.response_id());
+        let usage = usage(relay);
+        self.router.complete(
+            RequestId(request_id),
+            outcome,
+            usage,
+            response_id,
+            now_ns,
+            &mut self.out,
+        );
+        self.effects(py)
+    }
+
+    #[pyo3(signature = (replicas, now_ns, /))]
+    fn set_replicas<'py>(
+        &mut self,
+        py: Python<'py>,
+        replicas: Vec<(u32, String)>,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let replicas: Vec<_> = replicas
+            .into_iter()
+            .map(|(id, name)| (ReplicaId(id), name))
+            .collect();
+        self.router.set_replicas(&replicas, now_ns, &mut self.out);
+        self.effects(py)
+    }
+
+    #[pyo3(signature = (replica, models, now_ns, /))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "pyo3 hands over what it converted"
+    )]
+    fn set_models<'py>(
+        &mut self,
+        py: Python<'py>,
+        replica: u32,
+        models: Vec<(String, Option<u32>)>,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        self.router
+            .set_models(ReplicaId(replica), &models, now_ns, &mut self.out);
+        self.effects(py)
+    }
+
+    #[pyo3(signature = (replica, draining, now_ns, /))]
+    fn set_draining<'py>(
+        &mut self,
+        py: Python<'py>,
+        replica: u32,
+        draining: bool,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        self.router
+            .set_draining(ReplicaId(replica), draining, now_ns, &mut self.out);
+        self.effects(py)
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn probes_due(&mut self, now_ns: u64) -> Vec<u32> {
+        self.router.probes_due(now_ns, &mut self.due);
+        self.due.drain(..).map(|replica| replica.0).collect()
+    }
+
+    #[pyo3(signature = (replica, snapshot, sent_ns, now_ns, /))]
+    fn observe<'py>(
+        &mut self,
+        py: Python<'py>,
+        replica: u32,
+        snapshot: &Snapshot,
+        sent_ns: u64,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let snapshot = snapshot.0.clone();
+        self.router
+            .observe(ReplicaId(replica), snapshot, sent_ns, now_ns, &mut self.out);
+        self.effects(py)
+    }
+
+    #[pyo3(signature = (replica, reachable, now_ns, /))]
+    fn observe_failed<'py>(
+        &mut self,
+        py: Python<'py>,
+        replica: u32,
+        reachable: bool,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        self.router
+            .observe_failed(ReplicaId(replica), reachable, now_ns, &mut self.out);
+        self.effects(py)
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn tick<'py>(&mut self, py: Python<'py>, now_ns: u64) -> Effects<'py> {
+        self.router.tick(now_ns, &mut self.out);
+        self.effects(py)
+    }
+
+    fn next_deadline_ns(&self) -> Option<u64> {
+        self.router.next_deadline_ns()
+    }
+
+    fn models(&self) -> Vec<(&str, Option<u32>)> {
+        self.router.models()
+    }
+
+    fn ready(&self) -> bool {
+        self.router.ready()
+    }
+
+    fn gauges(&self) -> Vec<ReplicaGauges> {
+        self.router
+            .gauges()
+            .into_iter()
+            .map(ReplicaGauges)
+            .collect()
+    }
+
+    #[getter]
+    fn hold_requests(&self) -> usize {
+        self.router.hold_requests()
+    }
+
+    #[getter]
+    fn in_flight(&self) -> usize {
+        self.router.in_flight()
+    }
+
+    #[getter]
+    fn tree_bytes(&self) -> usize {
+        self.router.tree_bytes()
+    }
+
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = PyDict::new(py);
+        for (name, value) in self.router.counters() {
+            counters.set_item(name, value)?;
+        }
+        Ok(counters)
+    }
+
+    fn state<'py>(&self, py: Python<'py>, now_ns: u64) -> PyResult<Bound<'py, PyBytes>> {
+        let json = self.router.state(now_ns);
+        let json = json.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(PyBytes::new(py, &json))
+    }
+
+    fn check_invariants(&self) -> PyResult<()> {
+        self.router
+            .check_invariants()
+            .map_err(PyAssertionError::new_err)
+    }
+}
+
+/// Adds this part's classes and constants to the module.
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    for (number, (name, _)) in FAILURES.iter().enumerate() {
+        m.add(*name, number)?;
+    }
+    for (number, (name, _)) in OUTCOMES.iter().enumerate() {
+        m.add(*name, number)?;
+    }
+    m.add_class::<Digest>()?;
+    m.add_class::<Push>()?;
+    m.add_class::<Hold>()?;
+    m.add_class::<Reject>()?;
+    m.add_class::<Expire>()?;
+    m.add_class::<ReplicaGauges>()?;
+    m.add_class::<Engine>()
 }
