@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import SKYLB, Child, eventually, get, mocks
+from tests.support.report import started, status_of
 
 DOWN = "http://127.0.0.1:9"
 """Port 9 (discard): nobody answers there."""
@@ -20,28 +21,13 @@ DOWN = "http://127.0.0.1:9"
 
 def start(*arguments: str, replica: str = DOWN) -> tuple[Child, str, str]:
     """A balancer on free ports, once it has printed its report; the clients' and the admin's URL."""
-    command = [*SKYLB, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--replica", replica]
-    child = Child([*command, *arguments])
-    child.require(lambda: "try: curl" in child.text(), timeout_s=20, what="report")
-    found = dict(re.findall(r"^  (clients|admin) +(\S+)$", child.text(), re.MULTILINE))
-    return child, found["clients"], found["admin"]
+    balancer = started("--replica", replica, *arguments)
+    return balancer.child, balancer.clients[0], balancer.admin
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """One command to its end."""
     return subprocess.run([*SKYLB, *arguments], capture_output=True, text=True, timeout=30, check=False)
-
-
-def status_of(url: str, *, method: str = "GET", token: str | None = None) -> int:
-    """The status of one request."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, method=method, headers=headers), timeout=5
-        ) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
 
 
 def test_a_bad_configuration_ends_with_status_2_and_all_its_faults() -> None:
@@ -164,7 +150,7 @@ def test_sighup_reads_the_token_again_and_keeps_the_old_one_where_the_file_is_br
 
 def test_unix_sockets_serve_and_are_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "clients.sock"
-    child, _, _ = start("--listen", f"unix:{path}")
+    child, _, _ = start("--listen", "127.0.0.1:0", "--listen", f"unix:{path}")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
         client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
