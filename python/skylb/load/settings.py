@@ -1,0 +1,176 @@
+"""What ``skylb load`` can be told."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from skylb.addresses import ReplicaUrl, parse_replica
+from skylb.config import FILE, Bytes, Count, Expected, File, Group, Seconds
+
+SYNTHETIC_SESSIONS_MAX = 1_000_000
+
+ANY_REGION = ""
+"""Region of a target that serves every region without a target of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one region's requests go."""
+
+    region: str
+    url: ReplicaUrl
+
+    def __str__(self) -> str:
+        """The form it is configured in."""
+        return f"{self.region}={self.url}" if self.region else str(self.url)
+
+
+def parse_target(text: str) -> Target:
+    """Reads ``URL`` or ``REGION=URL``; a closing ``/v1`` is taken off.
+
+    Raises:
+        ValueError: says what is wrong with ``text``.
+    """
+    region, equals, url = text.rpartition("=")
+    if equals and not region:
+        raise ValueError("the region before = is missing")
+    return Target(region, parse_replica(url.removesuffix("/").removesuffix("/v1")))
+
+
+def _target(value: object) -> object:
+    return parse_target(value) if isinstance(value, str) else value
+
+
+TargetUrl = Annotated[Target, BeforeValidator(_target), PlainSerializer(str)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class SyntheticSettings(Group):
+    """Conversations that are made up where no workload file is given."""
+
+    regions: Annotated[
+        tuple[str, ...],
+        Expected("a name"),
+        Field(min_length=1, max_length=64, description="regions of users"),
+    ] = ("local",)
+    users: Annotated[Count, Field(ge=1, le=100_000, description="users per region")] = 64
+    sessions: Annotated[
+        Count, Field(ge=1, le=10_000, description="conversations of each user, one after another")
+    ] = 8
+    turns: Annotated[float, Field(ge=1, le=1000, description="mean turns of a conversation (geometric)")] = (
+        4.0
+    )
+    systems: Annotated[
+        Count, Field(ge=0, le=10_000, description="system prompts that users share; 0 sends none")
+    ] = 4
+    system_tokens: Annotated[Tokens, Field(description="length of a system prompt")] = 256
+    user_tokens: Annotated[Tokens, Field(description="mean length of a user's message (exponential)")] = 64
+    answer_tokens: Annotated[Tokens, Field(description="mean length of an answer (exponential)")] = 128
+    think_s: Annotated[
+        Seconds, Field(ge=0, description="mean pause before a user's next message (exponential)")
+    ] = 5.0
+    rate_per_s: Annotated[
+        float, Field(gt=0, le=1e6, description="open loop: new conversations a second and region (Poisson)")
+    ] = 2.0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63, description="same seed, same conversations")] = 1
+
+
+class LoadSettings(Group):
+    """Everything ``skylb load`` can be told."""
+
+    target: Annotated[
+        tuple[TargetUrl, ...],
+        Expected("URL, or REGION=URL for one region's users"),
+        Field(
+            min_length=1, max_length=1024, description="where requests go; several for a region take turns"
+        ),
+    ]
+    workload: Annotated[
+        File | None,
+        FILE,
+        Field(
+            description="requests to send, one JSON object a line, may be gzip; else synthetic conversations"
+        ),
+    ] = None
+    skip_bad: Annotated[bool, Field(description="leave out and count broken lines instead of stopping")] = (
+        False
+    )
+    sessions: Annotated[
+        Count | None, Field(ge=1, description="only the first conversations of the workload")
+    ] = None
+    mode: Annotated[
+        Literal["closed", "open"],
+        Field(description="closed: users wait for answers and think; open: requests go out at their time"),
+    ] = "closed"
+    concurrency: Annotated[
+        Count, Field(ge=1, le=100_000, description="closed loop: users at once per region")
+    ] = 8
+    ramp_s: Annotated[Seconds, Field(ge=0, description="closed loop: users start spread over this time")] = (
+        0.0
+    )
+    in_flight_max: Annotated[
+        Count, Field(ge=1, le=100_000, description="open loop: beyond it a request counts as failed, unsent")
+    ] = 4096
+    time_scale: Annotated[
+        float,
+        Field(gt=0, le=1e6, description="factor on thinking and arrival times; 0.1 is ten times faster"),
+    ] = 1.0
+    rate_scale: Annotated[float, Field(gt=0, le=1e6, description="open loop: factor on the arrival rate")] = (
+        1.0
+    )
+    duration_s: Annotated[Seconds | None, Field(gt=0, description="stop sending after this time")] = None
+    warmup_s: Annotated[
+        Seconds, Field(ge=0, description="requests begun before are sent but not measured")
+    ] = 0.0
+    drain_s: Annotated[Seconds, Field(ge=0, description="time for requests in flight at the end")] = 30.0
+    silence_s: Annotated[
+        Seconds, Field(gt=0, description="a request that brings no byte for so long has failed")
+    ] = 120.0
+    connect_s: Annotated[Seconds, Field(gt=0, description="TCP and TLS handshake")] = 5.0
+    endpoint: Annotated[Literal["chat", "completions"], Field(description="which API")] = "chat"
+    stream: Annotated[
+        bool, Field(description="ask for a stream, without which only whole answers are timed")
+    ] = True
+    model: Annotated[
+        str | None,
+        Field(min_length=1, max_length=256, description="model to ask for, else the target's first"),
+    ] = None
+    directives: Annotated[
+        bool,
+        Field(description="tell mock replicas the traced answer, so that the next turn finds its KV cache"),
+    ] = True
+    key_file: Annotated[File | None, FILE, Field(description="API key, sent as a bearer token")] = None
+    ca_file: Annotated[
+        File | None,
+        FILE,
+        Field(description="certificates that https targets are verified with, else the system's"),
+    ] = None
+    response_bytes_max: Annotated[
+        Bytes, Field(ge=1024, description="largest answer that is not streamed")
+    ] = 16 << 20
+    progress: Annotated[
+        Literal["auto", "lines", "off"],
+        Field(description="auto: one live line on a terminal, else a line now and then; on stderr"),
+    ] = "auto"
+    json_file: Annotated[
+        Path | None, Expected("the path of a file to write"), Field(description="the report as JSON")
+    ] = None
+    synthetic: SyntheticSettings = SyntheticSettings()
+
+    def conflicts(self) -> Iterator[tuple[set[str], str]]:
+        """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        if self.duration_s is not None and self.warmup_s >= self.duration_s:
+            yield (
+                {"warmup_s", "duration_s"},
+                f"warmup_s is {self.warmup_s:g}: expected less than duration_s, {self.duration_s:g}",
+            )
+        synthetic = self.synthetic
+        sessions = len(synthetic.regions) * synthetic.users * synthetic.sessions
+        if sessions > SYNTHETIC_SESSIONS_MAX:
+            yield (
+                {"synthetic.regions", "synthetic.users", "synthetic.sessions"},
+                f"synthetic: {sessions} sessions in all: expected at most {SYNTHETIC_SESSIONS_MAX}",
+            )
