@@ -353,7 +353,7 @@ class Expire:
     @property
     def request_id(self) -> int: ...
 
-Effect = Push | Hold | Reject | Expire
+_Effect = Push | Hold | Reject | Expire
 
 @final
 class ReplicaGauges:
@@ -417,40 +417,40 @@ class Engine:
     def __new__(cls, config_json: bytes, secret: bytes, seed: int) -> Engine: ...
     def submit(
         self, request_id: int, head: Head, body: bytes, now_ns: int, /
-    ) -> tuple[Digest, tuple[Effect, ...]]:
+    ) -> tuple[Digest, tuple[_Effect, ...]]:
         """Reads the body and places the request.
 
         Raises:
             RequestError: the body is refused (400, 415); the engine knows nothing of the request.
         """
-    def first_byte(self, request_id: int, relay: Relay, now_ns: int, /) -> tuple[Effect, ...]:
+    def first_byte(self, request_id: int, relay: Relay, now_ns: int, /) -> tuple[_Effect, ...]:
         """The first body byte of the current attempt arrived."""
-    def retry(self, request_id: int, failure: int, sent: bool, now_ns: int, /) -> tuple[Effect, ...]:
+    def retry(self, request_id: int, failure: int, sent: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """The current attempt failed before its first body byte; ``sent``: request bytes went out.
 
         Causes a Push elsewhere, a Hold, or a Reject (attempts, budget or deadline used up).
         """
     def complete(
         self, request_id: int, outcome: int, relay: Relay | None, now_ns: int, /
-    ) -> tuple[Effect, ...]:
+    ) -> tuple[_Effect, ...]:
         """The request ended (in any phase, held included). Exactly once per submitted request,
         unless a Reject or Expire ended it. Unknown ids are ignored and counted."""
-    def set_replicas(self, replicas: list[tuple[int, str]], now_ns: int, /) -> tuple[Effect, ...]:
+    def set_replicas(self, replicas: list[tuple[int, str]], now_ns: int, /) -> tuple[_Effect, ...]:
         """The whole fleet as ``(id, name)``. New ones start unknown; missing ones are forgotten
         once their in-flight requests end. Ids are never reused."""
     def set_models(
         self, replica: int, models: list[tuple[str, int | None]], now_ns: int, /
-    ) -> tuple[Effect, ...]:
+    ) -> tuple[_Effect, ...]:
         """Models and adapters a replica serves, as ``(id, max_model_len)``."""
-    def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[Effect, ...]:
+    def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """Operator intent, apart from observed health."""
     def probes_due(self, now_ns: int, /) -> list[int]:
         """Replicas whose load should be probed now; they count as probed at ``now_ns``."""
-    def observe(self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /) -> tuple[Effect, ...]:
+    def observe(self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /) -> tuple[_Effect, ...]:
         """A probe sent at ``sent_ns`` was answered at ``now_ns``."""
-    def observe_failed(self, replica: int, reachable: bool, now_ns: int, /) -> tuple[Effect, ...]:
+    def observe_failed(self, replica: int, reachable: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """A probe failed; ``reachable``: the replica answered, but not with readable metrics."""
-    def tick(self, now_ns: int, /) -> tuple[Effect, ...]: ...
+    def tick(self, now_ns: int, /) -> tuple[_Effect, ...]: ...
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has work at the latest."""
     def models(self) -> list[tuple[str, int | None]]:

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from skylb import _core
-from skylb._core import Digest, Effect, Engine, Expire, Head, Hold, Push, Reject, Relay, Snapshot
+from skylb._core import Digest, Engine, Expire, Head, Hold, Push, Reject, Relay, Snapshot
 from skylb.clock import monotonic_ns
 from skylb.types import Replica
 
 log = logging.getLogger("skylb.router")
+
+Effect = Push | Hold | Reject | Expire
+"""What the engine wants done for one request."""
 
 
 class Sink(Protocol):
