@@ -137,7 +137,7 @@ class ClientConnection(asyncio.Protocol):
         self.pending = b""
         start = head.consumed
         length = head.content_length
-        if length == len(data) - start:
+        if length == len(data) - start and length <= self.context.limits.body_bytes_max:
             self._begin(head, data[start:], now_ns)
         else:
             self._begin_body(head, data[start:], now_ns)
