@@ -5,7 +5,6 @@ data plane registered, also when they come at once. Neither plane holds a refere
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,7 +13,8 @@ from skylb._core import Digest, Engine, Expire, Head, Hold, Push, Reject, Relay,
 from skylb.clock import monotonic_ns
 from skylb.types import Replica
 
-log = logging.getLogger("skylb.router")
+
+Effect = Push | Hold | Reject | Expire
 
 Effect = Push | Hold | Reject | Expire
 """What the engine wants done for one request."""
