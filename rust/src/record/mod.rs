@@ -255,7 +255,11 @@ impl Recorder {
         }
         let before = self.queue.len();
         if before < self.queue_bytes_max {
-            self.write_line(event);
+            if self.format == Format::Json {
+                self.write_line::<true>(event);
+            } else {
+                self.write_line::<false>(event);
+            }
             if self.queue.len() <= self.queue_bytes_max {
                 return;
             }
@@ -264,10 +268,10 @@ impl Recorder {
         self.dropped += 1;
     }
 
-    fn write_line(&mut self, event: &Event<'_>) {
+    fn write_line<const JSON: bool>(&mut self, event: &Event<'_>) {
         let ts = self.stamp.format(event.end_ns);
-        let mut line = Line::begin(&mut self.queue, self.format);
-        line.plain(key!("ts"), &ts);
+        let mut line = Line::<JSON>::begin(&mut self.queue);
+        line.plain(key!(first "ts"), &ts);
         line.text(
             key!("request_id"),
             Some(event.request_id).filter(|id| !id.is_empty()),
@@ -279,13 +283,13 @@ impl Recorder {
             key!("method"),
             Some(event.method).filter(|method| !method.is_empty()),
         );
-        line.text(key!("route"), Some(event.route));
+        line.plain(key!("route"), event.route.as_bytes());
         line.text(key!("model"), event.model);
         line.int(key!("status"), u64::from(event.status));
         line.text(key!("error_code"), event.error_code);
         line.text(key!("replica"), event.replica);
         line.text(key!("peer"), event.peer);
-        line.text(key!("policy"), Some(&self.policy));
+        line.plain(key!("policy"), self.policy.as_bytes());
         line.int(key!("attempts"), u64::from(event.attempts));
         line.int(key!("prompt_blocks"), event.prompt_blocks);
         line.int(key!("match_blocks"), event.match_blocks);
