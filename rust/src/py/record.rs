@@ -4,7 +4,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::record::{self, Distribution, Format};
+use super::engine::Digest;
+use super::http::{Head, Relay};
+use crate::engine::route::Route;
+use crate::record::{self, Distribution, Event, Format};
 
 const LOG_OFF: u8 = 0;
 const LOG_TEXT: u8 = 1;
@@ -29,7 +32,12 @@ fn distribution(name: &str) -> PyResult<Distribution> {
     })
 }
 
-/// See `_core.pyi`.
+/// Text that the parser let through, as ASCII or not at all.
+fn ascii(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Counts, distributions and the queue of log lines.
 #[pyclass(module = "skylb._core")]
 struct Recorder(record::Recorder);
 
@@ -52,6 +60,56 @@ impl Recorder {
             unix_offset_ns,
             label_values_max,
         )))
+    }
+
+    #[pyo3(signature = (head, digest, relay, request_id, client, status, error_code, replica, attempts,
+        match_blocks, start_ns, held_ns, first_byte_ns, end_ns, bytes_in, /))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "positional, for speed: the Python interface"
+    )]
+    fn complete(
+        &mut self,
+        head: &Head,
+        digest: Option<&Digest>,
+        relay: Option<PyRef<'_, Relay>>,
+        request_id: &str,
+        client: &str,
+        status: u16,
+        error_code: Option<&str>,
+        replica: Option<&str>,
+        attempts: u32,
+        match_blocks: u64,
+        start_ns: u64,
+        held_ns: u64,
+        first_byte_ns: u64,
+        end_ns: u64,
+        bytes_in: u64,
+    ) {
+        let route = head.inner.route();
+        self.0.complete(&Event {
+            request_id,
+            trace_id: head.inner.trace_id().map(ascii),
+            tenant: None,
+            client,
+            method: ascii(head.inner.method()),
+            route: head.inner.route_name(),
+            measured: !matches!(route, None | Some(Route::Health | Route::Models)),
+            model: digest.map(|digest| &*digest.inner.model),
+            status,
+            error_code,
+            replica,
+            peer: None,
+            attempts,
+            prompt_blocks: digest.map_or(0, |digest| digest.prompt_blocks as u64),
+            match_blocks,
+            start_ns,
+            held_ns,
+            first_byte_ns,
+            end_ns,
+            bytes_in,
+            bytes_out: relay.map_or(0, |relay| relay.inner.bytes_out()),
+        });
     }
 
     #[pyo3(signature = (status, error_code, client, now_ns, /))]
