@@ -27,6 +27,9 @@ mod refuse;
 mod report;
 mod request;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use foldhash::fast::FixedState;

@@ -43,10 +43,8 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         if let Some(partition) = request.partition().filter(|_| request.lane == Lane::Batch) {
-            // Those that waited before go first, if room has come with time alone.
-            if self.hold.line_len(partition) > 0 {
-                while self.serve_one(partition, now_ns, out) {}
-            }
+            // Those that are older go first, if room has come with time alone.
+            while self.serve_one(partition, request.age, now_ns, out) {}
         }
         match self.find(&request, now_ns) {
             Found::Here { slot, match_blocks } => {
@@ -110,7 +108,7 @@ impl Router {
             let Some((partition, _)) = open.min_by_key(|(_, age)| *age) else {
                 return;
             };
-            if !self.serve_one(partition, now_ns, out) {
+            if !self.serve_one(partition, u64::MAX, now_ns, out) {
                 stuck.push(partition);
             }
         }
@@ -126,11 +124,21 @@ impl Router {
         }
     }
 
-    /// Pushes the oldest request of a line that can use the room there is. Only a request that must
-    /// go elsewhere than where it failed is passed over.
-    fn serve_one(&mut self, partition: Partition, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
+    /// Pushes the oldest request of a line that can use the room there is, if it is older than
+    /// `age`. Only a request that must go elsewhere than where it failed is passed over.
+    fn serve_one(
+        &mut self,
+        partition: Partition,
+        age: u64,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> bool {
         let mut next = self.hold.oldest(partition);
         while let Some((ticket, id)) = next {
+            let older = |request: &Request| request.age < age;
+            if !self.requests.get(&id).is_some_and(older) {
+                return false;
+            }
             let Some(request) = self.requests.remove(&id) else {
                 return false;
             };

@@ -1,1 +1,222 @@
+//! Each policy against what its source says.
 
+use super::*;
+use crate::engine::ring::WEIGHT_ONE;
+
+/// Candidates, everything a view borrows, and the context's parts.
+struct Case {
+    candidates: Vec<Candidate>,
+    positions: Vec<u32>,
+    ring: Ring,
+    slots: Slots,
+    config: Config,
+    rng: Rng,
+    last: Option<Slot>,
+}
+
+/// Replicas with the given loads and matches; a replica's id is its slot plus 100.
+fn case(policy: Policy, replicas: &[(u32, u32)]) -> Case {
+    let mut case = Case {
+        candidates: Vec::new(),
+        positions: vec![NOT_A_CANDIDATE; replicas.len()],
+        ring: Ring::new(64),
+        slots: Slots::default(),
+        config: Config {
+            policy,
+            ..Config::sample()
+        },
+        rng: Rng::new(3),
+        last: None,
+    };
+    for (slot, &(in_flight, match_blocks)) in (0..).zip(replicas) {
+        let id = ReplicaId(slot + 100);
+        case.ring.add(id, WEIGHT_ONE);
+        case.slots.insert(id, slot);
+        case.positions[slot as usize] = slot;
+        case.candidates.push(Candidate {
+            slot,
+            in_flight,
+            match_blocks,
+            tree_blocks: 0,
+        });
+    }
+    case
+}
+
+impl Case {
+    /// Takes the replica out of the candidates.
+    fn without(&mut self, slot: Slot) {
+        self.candidates.retain(|candidate| candidate.slot != slot);
+        self.positions.fill(NOT_A_CANDIDATE);
+        for (position, candidate) in (0..).zip(&self.candidates) {
+            self.positions[candidate.slot as usize] = position;
+        }
+    }
+
+    fn choose(&mut self, prompt_blocks: u32, key: Option<u64>) -> (Slot, Basis) {
+        let view = View {
+            candidates: &self.candidates,
+            positions: &self.positions,
+            prompt_blocks,
+            key,
+            ring: &self.ring,
+            slots: &self.slots,
+        };
+        let mut context = Context {
+            config: &self.config,
+            rng: &mut self.rng,
+            last: &mut self.last,
+        };
+        let choice = choose(&view, &mut context);
+        let slot = self.candidates[choice.position].slot;
+        self.last = Some(slot);
+        (slot, choice.basis)
+    }
+
+    fn chosen(&mut self, times: usize) -> Vec<Slot> {
+        (0..times).map(|_| self.choose(10, None).0).collect()
+    }
+}
+
+#[test]
+fn least_load_takes_the_fewest_in_flight_and_draws_between_equals() {
+    let mut case = case(Policy::LeastLoad, &[(2, 0), (1, 9), (5, 0), (1, 0)]);
+    let mut chosen = case.chosen(64);
+    chosen.sort_unstable();
+    chosen.dedup();
+    assert_eq!(chosen, [1, 3]);
+}
+
+#[test]
+fn draws_between_equals_are_even() {
+    let mut case = case(Policy::LeastLoad, &[(0, 0); 4]);
+    let mut shares = [0; 4];
+    for slot in case.chosen(4_000) {
+        shares[slot as usize] += 1;
+    }
+    assert!(
+        shares.iter().all(|share| (850..1_150).contains(share)),
+        "{shares:?}"
+    );
+}
+
+#[test]
+fn prefix_takes_the_longest_match_above_the_threshold_whatever_its_load() {
+    let mut case = case(Policy::Prefix, &[(0, 4), (90, 6), (50, 5)]);
+    assert_eq!(case.choose(10, None), (1, Basis::Match));
+}
+
+#[test]
+fn prefix_takes_the_less_loaded_of_equal_matches() {
+    let mut case = case(Policy::Prefix, &[(7, 8), (3, 8), (0, 7)]);
+    assert_eq!(case.choose(10, None), (1, Basis::Match));
+}
+
+#[test]
+fn prefix_explores_unless_more_than_the_threshold_matches() {
+    let mut case = case(Policy::Prefix, &[(9, 5), (1, 0)]);
+    assert_eq!(case.choose(10, None), (1, Basis::Load));
+    assert_eq!(case.choose(9, None), (0, Basis::Match));
+    case.config.match_threshold = 0.0;
+    assert_eq!(case.choose(1_000, None), (0, Basis::Match));
+    case.candidates[0].match_blocks = 0;
+    assert_eq!(case.choose(0, None), (1, Basis::Load));
+}
+
+#[test]
+fn round_robin_gives_each_its_turn_also_when_replicas_come_and_go() {
+    let mut case = case(Policy::RoundRobin, &[(9, 9), (0, 0), (5, 5)]);
+    assert_eq!(case.chosen(4), [0, 1, 2, 0]);
+    case.without(1);
+    assert_eq!(case.chosen(3), [2, 0, 2]);
+}
+
+#[test]
+fn two_choices_never_takes_the_most_loaded_and_reaches_all_others() {
+    let mut case = case(Policy::TwoChoices, &[(1, 0), (2, 0), (9, 0), (3, 0)]);
+    let mut chosen = case.chosen(500);
+    chosen.sort_unstable();
+    chosen.dedup();
+    assert_eq!(chosen, [0, 1, 3]);
+}
+
+#[test]
+fn ring_keeps_a_key_at_its_replica_and_walks_past_those_without_room() {
+    let mut case = case(Policy::Ring, &[(0, 0); 5]);
+    for key in 0..200 {
+        let (owner, basis) = case.choose(10, Some(key));
+        assert_eq!(basis, Basis::Key);
+        case.candidates[owner as usize].in_flight += 1;
+        assert_eq!(
+            case.choose(10, Some(key)).0,
+            owner,
+            "load does not move a key"
+        );
+    }
+    let before: Vec<_> = (0..200).map(|key| case.choose(10, Some(key)).0).collect();
+    case.without(2);
+    for (key, was) in (0..200).zip(before) {
+        let (is, _) = case.choose(10, Some(key));
+        assert!(
+            is == was || (was == 2 && is != 2),
+            "only the keys of the full replica move"
+        );
+    }
+}
+
+#[test]
+fn ring_without_a_key_takes_the_least_loaded() {
+    for policy in [Policy::Ring, Policy::BoundedRing] {
+        let mut case = case(policy, &[(2, 0), (1, 0), (3, 0)]);
+        assert_eq!(case.choose(10, None), (1, Basis::Load));
+    }
+}
+
+#[test]
+fn bounded_ring_never_passes_its_factor_over_the_mean() {
+    let mut case = case(Policy::BoundedRing, &[(0, 0); 4]);
+    case.config.ring_load_factor = 1.25;
+    for total in 0..400_u32 {
+        let (slot, _) = case.choose(10, Some(7));
+        case.candidates[slot as usize].in_flight += 1;
+        let bound = (1.25 * f64::from(total + 1) / 4.0).ceil();
+        assert!(f64::from(case.candidates[slot as usize].in_flight) <= bound);
+    }
+    let (owner, _) = (0..4)
+        .map(|slot| (slot, case.candidates[slot].in_flight))
+        .max_by_key(|x| x.1)
+        .unwrap();
+    assert!(
+        case.candidates[owner].in_flight > 100,
+        "the key's owner has more than the mean"
+    );
+}
+
+#[test]
+fn cache_aware_binds_above_its_threshold_while_loads_are_in_balance() {
+    let mut case = case(Policy::CacheAware, &[(60, 4), (0, 3), (1, 0)]);
+    assert_eq!(case.choose(10, None), (0, Basis::Match));
+}
+
+#[test]
+fn cache_aware_spills_when_loads_are_apart_by_difference_and_ratio() {
+    let mut case = case(Policy::CacheAware, &[(65, 10), (0, 0), (1, 0)]);
+    assert_eq!(case.choose(10, None), (1, Basis::Load));
+    for candidate in &mut case.candidates {
+        candidate.in_flight += 1_000;
+    }
+    assert_eq!(
+        case.choose(10, None),
+        (0, Basis::Match),
+        "65 more of 1,000 is no imbalance"
+    );
+}
+
+#[test]
+fn cache_aware_without_a_match_takes_the_smallest_tree() {
+    let mut case = case(Policy::CacheAware, &[(0, 3), (5, 0), (9, 0)]);
+    for (candidate, blocks) in case.candidates.iter_mut().zip([30, 20, 10]) {
+        candidate.tree_blocks = blocks;
+    }
+    assert_eq!(case.choose(10, None), (2, Basis::Load));
+}

@@ -1,0 +1,207 @@
+//! The router driven by hand, and as a whole against an oracle.
+
+mod model;
+mod retries;
+mod routing;
+mod waiting;
+
+use super::*;
+use crate::engine::config::{AllowanceRule, PushRule};
+use crate::engine::effect::{Outcome, Push, Reject};
+use crate::engine::health::Failure;
+use crate::engine::id::ReplicaId;
+use crate::engine::route::Route;
+use crate::engine::snapshot::Snapshot;
+
+const MS: Nanos = 1_000_000;
+const S: Nanos = 1_000 * MS;
+
+/// A router, its clock, and the effects of the last call.
+struct Drive {
+    router: Router,
+    now_ns: Nanos,
+    last_id: u64,
+}
+
+fn idle() -> Snapshot {
+    load(0, 0)
+}
+
+fn load(running: u32, waiting: u32) -> Snapshot {
+    Snapshot {
+        running: Some(running),
+        waiting: Some(waiting),
+        ..Snapshot::default()
+    }
+}
+
+fn ask(route: Route) -> Ask<'static> {
+    Ask {
+        route,
+        path: b"/v1/chat/completions",
+        content_type: None,
+        key: None,
+    }
+}
+
+fn digest(model: &str, blocks: &[u64]) -> Digest {
+    Digest {
+        model: model.to_owned(),
+        retry_safe: true,
+        prompt_bytes: blocks.len() * 64,
+        blocks: blocks.to_vec(),
+        ..Digest::default()
+    }
+}
+
+/// Selective pushing with the paper's allowance of one, and no ramp to wait for.
+fn config() -> Config {
+    Config {
+        push: PushRule::Pending,
+        allowance: AllowanceRule::One,
+        ramp_ns: 0,
+        ..Config::sample()
+    }
+}
+
+impl Drive {
+    /// `replicas` ready, idle replicas that serve "m".
+    fn new(config: Config, replicas: u32) -> Self {
+        let router = Router::new(config, b"0123456789abcdef", 7);
+        let mut drive = Self {
+            router,
+            now_ns: S,
+            last_id: 0,
+        };
+        drive.set_replicas(0..replicas);
+        for replica in 0..replicas {
+            drive.set_models(replica, &["m"]);
+            assert_eq!(drive.observe(replica, idle()), []);
+        }
+        drive
+    }
+
+    fn call(&mut self, call: impl FnOnce(&mut Router, Nanos, &mut Vec<Effect>)) -> Vec<Effect> {
+        let mut out = Vec::new();
+        call(&mut self.router, self.now_ns, &mut out);
+        assert_eq!(self.router.check_invariants(), Ok(()));
+        self.now_ns += MS;
+        out
+    }
+
+    fn set_replicas(&mut self, ids: impl IntoIterator<Item = u32>) -> Vec<Effect> {
+        let fleet: Vec<_> = ids
+            .into_iter()
+            .map(|id| (ReplicaId(id), format!("http://replica-{id}")))
+            .collect();
+        self.call(|router, now_ns, out| router.set_replicas(&fleet, now_ns, out))
+    }
+
+    fn set_models(&mut self, replica: u32, models: &[&str]) -> Vec<Effect> {
+        let models: Vec<_> = models
+            .iter()
+            .map(|name| ((*name).to_owned(), Some(4_096)))
+            .collect();
+        self.call(|router, now_ns, out| {
+            router.set_models(ReplicaId(replica), &models, now_ns, out);
+        })
+    }
+
+    fn drain(&mut self, replica: u32, draining: bool) -> Vec<Effect> {
+        self.call(|router, now_ns, out| {
+            router.set_draining(ReplicaId(replica), draining, now_ns, out);
+        })
+    }
+
+    fn observe(&mut self, replica: u32, snapshot: Snapshot) -> Vec<Effect> {
+        self.call(|router, now_ns, out| {
+            router.observe(ReplicaId(replica), snapshot, now_ns, now_ns, out);
+        })
+    }
+
+    fn observe_failed(&mut self, replica: u32, reachable: bool) -> Vec<Effect> {
+        self.call(|router, now_ns, out| {
+            router.observe_failed(ReplicaId(replica), reachable, now_ns, out);
+        })
+    }
+
+    fn submit_as(&mut self, ask: Ask<'_>, mut digest: Digest) -> Vec<Effect> {
+        self.last_id += 1;
+        let id = RequestId(self.last_id);
+        self.call(|router, now_ns, out| {
+            router.place(id, &ask, &mut digest, now_ns, out).unwrap();
+        })
+    }
+
+    fn submit(&mut self, model: &str) -> Vec<Effect> {
+        self.submit_as(ask(Route::ChatCompletions), digest(model, &[]))
+    }
+
+    fn first_byte(&mut self, id: u64) -> Vec<Effect> {
+        self.call(|router, now_ns, out| router.first_byte(RequestId(id), None, now_ns, out))
+    }
+
+    fn complete(&mut self, id: u64) -> Vec<Effect> {
+        self.end(id, Outcome::Ok)
+    }
+
+    fn end(&mut self, id: u64, outcome: Outcome) -> Vec<Effect> {
+        self.call(|router, now_ns, out| {
+            router.complete(RequestId(id), outcome, Usage::default(), None, now_ns, out);
+        })
+    }
+
+    fn retry(&mut self, id: u64, failure: Failure, sent: bool) -> Vec<Effect> {
+        self.call(|router, now_ns, out| router.retry(RequestId(id), failure, sent, now_ns, out))
+    }
+
+    fn tick_at(&mut self, now_ns: Nanos) -> Vec<Effect> {
+        self.now_ns = now_ns;
+        self.call(Router::tick)
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        let counters = self.router.counters();
+        counters
+            .iter()
+            .find(|(other, _)| *other == name)
+            .map(|(_, value)| *value)
+            .unwrap()
+    }
+}
+
+fn hold(id: u64) -> Effect {
+    Effect::Hold(RequestId(id))
+}
+
+/// The only effect, a push: `(request, replica, attempt)`.
+fn pushed(effects: &[Effect]) -> (u64, u32, u32) {
+    match effects {
+        [
+            Effect::Push(Push {
+                request,
+                replica,
+                attempt,
+                ..
+            }),
+        ] => (request.0, replica.0, *attempt),
+        other => panic!("not one push: {other:?}"),
+    }
+}
+
+/// The requests pushed, in order; there are no other effects.
+fn all_pushed(effects: &[Effect]) -> Vec<u64> {
+    let id = |effect: &Effect| match effect {
+        Effect::Push(push) => push.request.0,
+        other => panic!("not a push: {other:?}"),
+    };
+    effects.iter().map(id).collect()
+}
+
+/// The only effect, a refusal.
+fn rejected(effects: &[Effect]) -> &Reject {
+    match effects {
+        [Effect::Reject(reject)] => reject,
+        other => panic!("not one refusal: {other:?}"),
+    }
+}
