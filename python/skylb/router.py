@@ -13,7 +13,6 @@ from skylb._core import Digest, Engine, Expire, Head, Hold, Push, Reject, Relay,
 from skylb.clock import monotonic_ns
 from skylb.types import Replica
 
-
 Effect = Push | Hold | Reject | Expire
 
 Effect = Push | Hold | Reject | Expire

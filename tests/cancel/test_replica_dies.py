@@ -25,7 +25,7 @@ class Fleet:
     """Mock replicas, one process each, killed and started again at their ports."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.arguments = ("--profile", "l4-8b", "--time-scale", "4")
+        self.arguments = ("--profile", "l4-8b", "--time-scale", "0.5")
         started = [start_mocks(1, *self.arguments) for _ in range(REPLICAS)]
         self.children = [child for child, _ in started]
         self.urls = [urls[0] for _, urls in started]
