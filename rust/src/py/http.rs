@@ -203,7 +203,7 @@ impl ChunkedDecoder {
         }
     }
 
-    fn feed<'py>(&mut self, data: Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyBytes>> {
+    fn feed<'py>(&mut self, data: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyBytes>> {
         let py = data.py();
         match self.inner.feed(data.as_bytes()) {
             Ok(body) => Ok(PyBytes::new(py, &body)),

@@ -67,7 +67,7 @@ impl Events {
     fn end_line(&mut self, end: u8) {
         let is_lf = end == b'\n';
         self.state = match (self.state, is_lf) {
-            (State::Line, true) | (State::LineEndCr, true) => State::LineEnd,
+            (State::Line | State::LineEndCr, true) => State::LineEnd,
             (State::Line, false) => State::LineEndCr,
             (State::LineEnd | State::Boundary | State::BoundaryCr, true) => State::Boundary,
             (_, false) => State::BoundaryCr,

@@ -25,6 +25,9 @@ pub(super) enum Framing {
     Close,
 }
 
+/// Kind, name and value of a header field.
+type Field<'a> = (Kind, &'a [u8], &'a [u8]);
+
 /// What a response head says.
 #[derive(Debug, Clone)]
 pub(super) struct ResponseHead<'a> {
@@ -32,7 +35,7 @@ pub(super) struct ResponseHead<'a> {
     pub len: usize,
     pub status: u16,
     reason: &'a [u8],
-    fields: SmallVec<[(Kind, &'a [u8], &'a [u8]); 16]>,
+    fields: SmallVec<[Field<'a>; 16]>,
     pub framing: Framing,
     /// The connection persists.
     pub keep_alive: bool,
@@ -70,7 +73,7 @@ pub(super) fn parse(data: &[u8]) -> Result<Option<ResponseHead<'_>>, Fault> {
         is_sse: false,
         retry_after_s: None,
     };
-    for header in parsed.iter() {
+    for header in parsed {
         let name = header.name.as_bytes();
         head.fields.push((Kind::of(name), name, trim(header.value)));
     }
@@ -132,10 +135,8 @@ impl<'a> ResponseHead<'a> {
         if self.status == 101 {
             return Err("no change of protocol");
         }
-        if let Some(coding) = coding {
-            if !coding.eq_ignore_ascii_case(b"chunked") || !http11 {
-                return Err("no transfer coding but chunked, and that in HTTP/1.1");
-            }
+        if coding.is_some_and(|c| !http11 || !c.eq_ignore_ascii_case(b"chunked")) {
+            return Err("no transfer coding but chunked, and that in HTTP/1.1");
         }
         let length = length.map(parse_length).transpose()?;
         Ok(match (self.status, coding, length) {

@@ -8,14 +8,16 @@
 mod answers;
 mod cut;
 mod events;
+mod handout;
 mod head;
+mod pass;
 mod reader;
 mod usage;
 
 #[cfg(test)]
 mod tests;
 
-use super::request::chunked::{Chunks, hex_value};
+use super::request::chunked::Chunks;
 use super::request::{put, put_decimal};
 use events::Events;
 use head::{Framing, ResponseHead};
@@ -273,72 +275,6 @@ impl Relay {
         self.client_head = out;
     }
 
-    /// The common case: `data` can be written as it is. `None`: it cannot, and nothing has changed.
-    fn pass(&mut self, data: &[u8]) -> Option<u8> {
-        if !self.client_head.is_empty() || !self.withheld.is_empty() || self.mid_event {
-            return None;
-        }
-        match (self.upstream, self.client) {
-            (Framing::Length(left), Framing::Length(_)) => {
-                let left = left.checked_sub(data.len() as u64)?;
-                self.upstream = Framing::Length(left);
-                self.bytes_out += data.len() as u64;
-                self.observe(data);
-                self.phase = if left == 0 { Phase::Done } else { Phase::Body };
-                Some(if left == 0 {
-                    FEED_WRITE_INPUT | FEED_DONE
-                } else {
-                    FEED_WRITE_INPUT
-                })
-            }
-            (Framing::Chunked, Framing::Chunked) if self.chunks.at_boundary() => {
-                self.pass_chunks(data)
-            }
-            (Framing::Close, Framing::Close) if !self.is_sse => {
-                self.bytes_out += data.len() as u64;
-                self.observe(data);
-                Some(FEED_WRITE_INPUT)
-            }
-            _ => None,
-        }
-    }
-
-    /// Whole chunks of whole events, perhaps with the last chunk behind them.
-    fn pass_chunks(&mut self, data: &[u8]) -> Option<u8> {
-        if self.options.drop_usage && usage::mentions_usage(data) {
-            return None;
-        }
-        let mut events = self.events;
-        let mut rest = data;
-        while let Some((payload, behind)) = whole_chunk(rest) {
-            if self.is_sse {
-                events.scan(payload);
-                if !events.at_boundary() {
-                    return None;
-                }
-            }
-            rest = behind;
-        }
-        let ends = rest == LAST_CHUNK;
-        if !rest.is_empty() && !ends {
-            return None;
-        }
-        self.events = events;
-        let mut rest = data;
-        while let Some((payload, behind)) = whole_chunk(rest) {
-            self.bytes_out += payload.len() as u64;
-            self.observe(payload);
-            rest = behind;
-        }
-        self.events_out = events.count - self.events_dropped;
-        if !ends {
-            return Some(FEED_WRITE_INPUT);
-        }
-        self.chunks.finish();
-        self.phase = Phase::Done;
-        Some(FEED_WRITE_INPUT | FEED_DONE)
-    }
-
     /// Takes `data` apart, withholds its body bytes, and hands out what is complete.
     fn reframe(&mut self, data: &[u8]) -> u8 {
         match self.unframe(data) {
@@ -394,145 +330,4 @@ impl Relay {
             }
         }
     }
-
-    /// Hands out what is complete of the withheld bytes, all of them at the end.
-    fn release(&mut self, ended: bool) -> u8 {
-        let is_long = self.withheld.len() - self.complete_len > WITHHELD_BYTES_MAX;
-        let len = if ended || is_long {
-            self.withheld.len()
-        } else {
-            self.complete_len
-        };
-        if len == 0 && !ended {
-            return 0;
-        }
-        let mut flags = FEED_WRITE_BUFFER;
-        let mut out = std::mem::take(&mut self.out);
-        out.append(&mut self.client_head);
-        if len > 0 && !self.first_byte {
-            self.first_byte = true;
-            flags |= FEED_FIRST_BYTE;
-        }
-        if self.options.is_head {
-            self.upstream_keeps_alive &= ended;
-            self.phase = Phase::Done;
-            self.out = out;
-            return flags | FEED_DONE;
-        }
-        if len > 0 {
-            self.hand_out(&mut out, len);
-        }
-        if ended {
-            self.end(&mut out);
-            self.phase = Phase::Done;
-            flags |= FEED_DONE;
-        }
-        if out.is_empty() {
-            flags &= !FEED_WRITE_BUFFER;
-        }
-        self.out = out;
-        flags
-    }
-
-    /// Moves the first `len` withheld bytes into `out`.
-    fn hand_out(&mut self, out: &mut Vec<u8>, len: usize) {
-        let withheld = std::mem::take(&mut self.withheld);
-        let (payload, rest) = withheld.split_at(len);
-        self.mid_event = self.is_sse && rest.is_empty() && !self.events.at_boundary();
-        if self.options.drop_usage && self.is_sse && usage::mentions_usage(payload) {
-            let kept = self.without_usage(payload);
-            self.bytes_out += kept.len() as u64;
-            self.frame(out, &kept);
-        } else {
-            self.bytes_out += payload.len() as u64;
-            self.frame(out, payload);
-        }
-        self.observe(payload);
-        self.events_out = self.events.count - self.events_dropped;
-        self.complete_len = 0;
-        self.withheld.extend_from_slice(rest);
-    }
-
-    /// The events without the one that only carries usage.
-    fn without_usage(&mut self, payload: &[u8]) -> Vec<u8> {
-        let mut kept = Vec::with_capacity(payload.len());
-        let mut rest = payload;
-        while !rest.is_empty() {
-            let (event, behind) = rest.split_at(events::first_len(rest));
-            if usage::is_usage_event(event) {
-                self.events_dropped += 1;
-            } else {
-                kept.extend_from_slice(event);
-            }
-            rest = behind;
-        }
-        kept
-    }
-
-    /// Sees every body byte once, in order, as it is handed out: for a stream of events whole events
-    /// (but for parts of one beyond the bound), else any part. Usage and the response's id are read
-    /// here; the answer's text will be hashed here.
-    fn observe(&mut self, payload: &[u8]) {
-        if self.is_sse {
-            self.sniffer.read_events(payload);
-        } else {
-            self.sniffer.read_part(payload);
-        }
-    }
-
-    /// Appends `payload` in the client's framing.
-    fn frame(&self, out: &mut Vec<u8>, payload: &[u8]) {
-        if payload.is_empty() {
-            return; // an empty chunk would end the body
-        }
-        if self.client == Framing::Chunked {
-            put_hex_line(out, payload.len());
-            put(out, &[payload, b"\r\n"]);
-        } else {
-            put(out, &[payload]);
-        }
-    }
-
-    /// Appends the end of the client's framing.
-    fn end(&self, out: &mut Vec<u8>) {
-        if self.client == Framing::Chunked {
-            put(out, &[LAST_CHUNK]);
-        }
-    }
-}
-
-const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
-/// Payload of the chunk that `data` begins with, and what is behind it. `None`: the chunk is not
-/// whole, is the last one, or has an extension.
-fn whole_chunk(data: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut size = 0;
-    let mut digits = 0;
-    while data.get(digits)?.is_ascii_hexdigit() {
-        size = (size << 4) | hex_value(data[digits]);
-        digits += 1;
-        if digits > 8 {
-            return None;
-        }
-    }
-    let start = digits + 2;
-    let end = start + usize::try_from(size).ok()?;
-    let is_whole = size > 0
-        && data.get(digits..start) == Some(b"\r\n")
-        && data.get(end..end + 2) == Some(b"\r\n");
-    is_whole.then(|| (&data[start..end], &data[end + 2..]))
-}
-
-fn put_hex_line(out: &mut Vec<u8>, mut number: usize) {
-    let mut digits = [0_u8; 16];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b"0123456789abcdef"[number & 15];
-        number >>= 4;
-        if number == 0 {
-            break;
-        }
-    }
-    put(out, &[&digits[at..], b"\r\n"]);
 }

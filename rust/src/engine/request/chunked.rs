@@ -97,7 +97,7 @@ impl Chunks {
         let Some(used) = self.take_line(input, SIZE_LINE_BYTES_MAX)? else {
             return Ok(input.len());
         };
-        let (size, extension_len) = parse_size(content(&self.line, &input[..used])?)?;
+        let (size, extension_len) = parse_size(&content(&self.line, &input[..used])?)?;
         self.line.clear();
         self.extension_bytes += extension_len;
         if self.extension_bytes > EXTENSION_BYTES_MAX {
@@ -178,7 +178,7 @@ fn content<'a>(kept: &[u8], rest: &'a [u8]) -> Result<Cow<'a, [u8]>, Fault> {
 }
 
 /// Size, and length of the extensions, of a size line without its CR LF.
-fn parse_size(line: Cow<'_, [u8]>) -> Result<(u64, usize), Fault> {
+fn parse_size(line: &[u8]) -> Result<(u64, usize), Fault> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     if digits == 0 || digits > 16 {
         return Err("a chunk size of 1 to 16 hex digits");

@@ -50,8 +50,8 @@ impl HeadParser {
     pub fn parse(&self, data: &[u8]) -> Result<Option<Head>, Refusal> {
         // RFC 9112, 2.2: one empty line before the request line is tolerated.
         let skipped = match data {
+            [] | [b'\r'] | [b'\r', b'\n'] => return Ok(None),
             [b'\r', b'\n', ..] => 2,
-            [b'\r'] | [] => return Ok(None),
             _ => 0,
         };
         let data = &data[skipped..];

@@ -201,11 +201,12 @@ fn chunked(value: &[u8]) -> Result<i64, RequestError> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(CHUNKED);
     }
-    let mut codings = list(value).peekable();
-    let well_formed = codings.peek().is_some() && codings.clone().all(is_token);
-    let last_is_chunked = codings.clone().last().is_some_and(is_chunked);
-    let chunked_count = codings.filter(|c| is_chunked(c)).count();
-    if well_formed && (chunked_count == 0 || (chunked_count == 1 && last_is_chunked)) {
+    let codings = list(value);
+    let well_formed = codings.clone().all(is_token);
+    let is_unknown = codings.clone().any(|c| !is_chunked(c));
+    let chunked_count = codings.clone().filter(|c| is_chunked(c)).count();
+    let last_is_chunked = codings.last().is_some_and(is_chunked);
+    if well_formed && is_unknown && chunked_count == usize::from(last_is_chunked) {
         return Err(RequestError::new(
             501,
             "unsupported_transfer_encoding",
