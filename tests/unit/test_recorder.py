@@ -1,0 +1,232 @@
+"""The Recorder through Python: what one finished request leaves behind."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from skylb import _core
+from skylb._core import Digest, Engine, Head, HeadParser, Recorder, Relay, RequestError
+from skylb.config import EngineSettings
+
+CANARY = "canary-7f3a"
+"""Stands in prompt, key, salt and user: nothing of it may reach the log (RELIABILITY L9)."""
+
+BODY = json.dumps(
+    {
+        "model": "m",
+        "messages": [{"role": "user", "content": f"{CANARY} " * 64}],
+        "user": CANARY,
+        "cache_salt": CANARY,
+    }
+).encode()
+
+FIELDS = (
+    "ts request_id trace_id tenant client method route model status error_code replica peer policy attempts "
+    "prompt_blocks match_blocks held_s ttft_s total_s bytes_in bytes_out"
+)
+"""The access log's fields, in the interface's order."""
+
+WALL = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
+END_NS = 9_000_000_000
+OFFSET_NS = int(WALL.timestamp() * 1_000_000) * 1000 - END_NS
+
+
+def head(path: str = "/v1/chat/completions", method: str = "POST") -> Head:
+    length = f"Content-Length: {len(BODY)}\r\nContent-Type: application/json\r\n" if method == "POST" else ""
+    parsed = HeadParser().parse(
+        f"{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {CANARY}\r\n{length}"
+        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n".encode()
+    )
+    assert parsed is not None
+    return parsed
+
+
+def digest() -> Digest:
+    engine = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1)
+    return engine.submit(1, head(), BODY, 1)[0]
+
+
+def relay() -> Relay:
+    made = Relay(True, True, False, "r-1", False)
+    answer = b'{"id": "x", "choices": []}'
+    made.feed(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        % (len(answer), answer)
+    )
+    return made
+
+
+def recorder(log_format: int = _core.LOG_JSON, **fields: int) -> Recorder:
+    return Recorder(log_format, 1 << 20, "prefix", OFFSET_NS, **fields)
+
+
+def complete(recorded: Recorder, **changed: Any) -> None:
+    fields: dict[str, Any] = {
+        "head": head(),
+        "digest": digest(),
+        "relay": relay(),
+        "request_id": "r-1",
+        "client": "127.0.0.1:50000",
+        "status": 200,
+        "error_code": None,
+        "replica": "http://127.0.0.1:8101",
+        "attempts": 1,
+        "match_blocks": 3,
+        "start_ns": END_NS - 2_000_000_000,
+        "held_ns": 0,
+        "first_byte_ns": END_NS - 1_500_000_000,
+        "end_ns": END_NS,
+        "bytes_in": len(BODY),
+    }
+    recorded.complete(*(fields | changed).values())
+
+
+class TestLine:
+    def test_it_has_the_interface_s_fields_and_what_the_parts_know(self) -> None:
+        recorded = recorder()
+        complete(recorded)
+        line = json.loads(recorded.take_log())
+        assert " ".join(line) == FIELDS
+        assert line["ts"] == "2026-03-01T12:30:15.250000Z"
+        assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+        assert (line["method"], line["route"], line["model"]) == ("POST", "/v1/chat/completions", "m")
+        assert line["prompt_blocks"] == digest().prompt_blocks > 0
+        assert (line["held_s"], line["ttft_s"], line["total_s"]) == (0, 0.5, 2)
+        assert line["bytes_out"] == relay().bytes_out > 0
+        assert line["tenant"] is line["peer"] is line["error_code"] is None
+
+    @pytest.mark.parametrize("log_format", [_core.LOG_TEXT, _core.LOG_JSON])
+    def test_nothing_of_a_prompt_a_key_or_a_salt_is_in_it(self, log_format: int) -> None:
+        recorded = recorder(log_format)
+        complete(recorded)
+        line = recorded.take_log()
+        assert line.count(b"\n") == 1
+        assert CANARY.encode() not in line
+
+    def test_a_request_that_got_nowhere_has_a_line_too(self) -> None:
+        recorded = recorder()
+        complete(
+            recorded,
+            digest=None,
+            relay=None,
+            replica=None,
+            attempts=0,
+            first_byte_ns=0,
+            status=499,
+            error_code="x",
+        )
+        line = json.loads(recorded.take_log())
+        assert line["model"] is line["replica"] is line["ttft_s"] is None
+        assert (line["status"], line["error_code"], line["bytes_out"]) == (499, "x", 0)
+
+    def test_text_has_the_same_fields(self) -> None:
+        recorded = recorder(_core.LOG_TEXT)
+        complete(recorded)
+        pairs = [field.partition("=") for field in recorded.take_log().decode().split()]
+        assert " ".join(name for name, _, _ in pairs) == FIELDS
+
+    def test_a_forged_request_id_stays_inside_its_field(self) -> None:
+        recorded = recorder(_core.LOG_TEXT)
+        complete(recorded, request_id="a status=200\nts=1")
+        assert recorded.take_log().count(b"\n") == 1
+
+    def test_the_form_can_be_changed_and_switched_off(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        complete(recorded)
+        assert recorded.take_log() == b""
+        recorded.set_log_format(_core.LOG_TEXT)
+        complete(recorded)
+        assert recorded.take_log().startswith(b"ts=")
+
+    def test_lines_beyond_the_bound_are_counted(self) -> None:
+        recorded = Recorder(_core.LOG_TEXT, 1000, "prefix", OFFSET_NS)
+        for _ in range(10):
+            complete(recorded)
+        kept = recorded.take_log()
+        assert len(kept) <= 1000
+        assert kept.count(b"\n") + recorded.log_dropped == 10
+
+
+class TestCounts:
+    def test_requests_are_counted_by_route_model_and_status(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        complete(recorded)
+        complete(recorded, status=503)
+        complete(recorded, head=head("/health", "GET"), digest=None, relay=None, attempts=0)
+        recorded.refused(400, "bad_host", "127.0.0.1:1", END_NS)
+        assert sorted(recorded.requests()) == [
+            ("/health", "", 200, 1),
+            ("/v1/chat/completions", "m", 200, 1),
+            ("/v1/chat/completions", "m", 503, 1),
+            ("invalid", "", 400, 1),
+        ]
+
+    def test_clients_cannot_make_labels(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        with pytest.raises(RequestError) as caught:
+            HeadParser().parse(b"GET /made/up HTTP/1.1\r\nHost: a\r\n\r\n")
+        unknown = caught.value.head
+        assert unknown is not None
+        complete(recorded, head=unknown, digest=None, relay=None, attempts=0, status=404)
+        complete(recorded, attempts=0, status=404)
+        labels = {label for route, model, _, _ in recorded.requests() for label in (route, model)}
+        assert labels == {"other", "", "/v1/chat/completions"}
+
+    def test_models_beyond_the_bound_are_other(self) -> None:
+        recorded = recorder(_core.LOG_OFF, label_values_max=0)
+        complete(recorded)
+        assert recorded.requests() == [("/v1/chat/completions", "other", 200, 1)]
+
+    def test_attempts_are_counted_by_outcome_from_zero(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        recorded.attempt("ok")
+        recorded.attempt("stale")
+        counts = dict(recorded.attempts())
+        assert (counts["ok"], counts["stale"], counts["timeout"]) == (1, 1, 0)
+
+    def test_an_unknown_outcome_is_a_fault_of_the_caller(self) -> None:
+        with pytest.raises(ValueError, match="outcome: expected one of ok, "):
+            recorder().attempt("splendid")
+
+
+class TestDistributions:
+    def test_only_inference_is_measured(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        complete(recorded, head=head("/health", "GET"), digest=None, relay=None)
+        complete(recorded, head=head("/v1/models", "GET"), digest=None, relay=None)
+        assert recorded.histogram("request_seconds")[1] == 0
+        complete(recorded, held_ns=250_000_000)
+        assert recorded.histogram("request_seconds")[1] == 2
+        assert recorded.histogram("ttft_seconds")[1] == 0.5
+        assert recorded.histogram("hold_seconds")[1] == 0.25
+
+    def test_buckets_are_cumulative_and_end_with_infinity(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        complete(recorded)
+        buckets, _ = recorded.histogram("ttft_seconds")
+        assert buckets[-1] == (float("inf"), 1)
+        assert [count for bound, count in buckets if bound < 0.5] == [0] * 9
+        assert (0.5, 1) in buckets
+
+    def test_quantiles_look_at_recent_requests(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        assert recorded.quantile("ttft_seconds", 0.5) is None
+        parts = {"head": head(), "digest": digest(), "relay": relay()}
+        for tenths in range(1, 11):
+            complete(recorded, first_byte_ns=END_NS - 2_000_000_000 + tenths * 100_000_000, **parts)
+        assert recorded.quantile("ttft_seconds", 0.5) == pytest.approx(0.5)
+        assert recorded.quantile("ttft_seconds", 1.0) == pytest.approx(1.0)
+        for _ in range(1024):
+            complete(recorded, **parts)
+        assert recorded.quantile("ttft_seconds", 1.0) == pytest.approx(0.5)
+
+    def test_bad_arguments_are_named(self) -> None:
+        recorded = recorder()
+        with pytest.raises(ValueError, match="name: expected ttft_seconds"):
+            recorded.histogram("seconds")
+        with pytest.raises(ValueError, match="q: expected 0 to 1"):
+            recorded.quantile("ttft_seconds", float("nan"))
+        with pytest.raises(ValueError, match="log_format: expected"):
+            recorded.set_log_format(7)
