@@ -30,7 +30,11 @@ def started(*arguments: str) -> Started:
     """Starts a balancer; its first listener is a free port of loopback."""
     listen = () if "--listen" in arguments else ("--listen", "127.0.0.1:0")
     child = Child([*SKYLB, "serve", *listen, "--admin", "127.0.0.1:0", *arguments])
-    child.require(lambda: "try: curl" in child.text(), timeout_s=20, what="report")
+    try:
+        child.require(lambda: "try: curl" in child.text(), timeout_s=20, what="report")
+    except BaseException:
+        child.stop()
+        raise
     lines = re.findall(r"^  (clients|admin) +(\S+)$", child.text(), re.MULTILINE)
     return Started(child, [where for kind, where in lines if kind == "clients"], dict(lines)["admin"])
 
