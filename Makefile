@@ -38,7 +38,7 @@ demo: setup ## Four mock replicas, the balancer, a load, a live view; DEMO_S=20 
 check: lint unit ## Both: what must pass before every commit
 
 lint: setup ## Format, lint, types, the core's stubs, layers
-	@$(STEP) "ruff check" $(VENV)/bin/ruff check --quiet .
+	@$(STEP) "ruff check" $(VENV)/bin/ruff check --quiet --output-format concise .
 	@$(STEP) "ruff format" $(VENV)/bin/ruff format --quiet --check .
 	@$(STEP) "mypy" $(VENV)/bin/mypy
 	@$(STEP) "stubtest" $(PY) -m mypy.stubtest skylb._core --mypy-config-file pyproject.toml --allowlist tests/tidy/stubtest_allowlist.txt

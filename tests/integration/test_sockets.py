@@ -96,7 +96,7 @@ def check_refused(answer: bytes) -> None:
 
 def test_a_tls_replica_is_verified_by_the_authority_given() -> None:
     with mocks(1, "--profile", "instant", *SERVER) as urls:
-        url = urls[0].replace("http://", "https://")
+        url = urls[0]
         with serving("--replica-ca", str(TLS / "ca.pem"), replica=url) as balancer:
             with socket.create_connection(balancer.client_address()) as sock:
                 check(chat(sock))
@@ -104,7 +104,7 @@ def test_a_tls_replica_is_verified_by_the_authority_given() -> None:
 
 def test_a_tls_replica_of_an_unknown_authority_is_never_used() -> None:
     with mocks(1, "--profile", "instant", *SERVER) as urls:
-        url = urls[0].replace("http://", "https://")
+        url = urls[0]
         balancer = started("--replica", url)
         try:
             assert f"  replica  {url}  down" in balancer.child.text()

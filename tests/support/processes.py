@@ -196,9 +196,15 @@ def mocks(count: int, *arguments: str) -> Iterator[list[str]]:
 def start_mocks(count: int, *arguments: str, listen: str = "127.0.0.1:0") -> tuple[Child, list[str]]:
     """Starts mock replicas; the process and their URLs, once all answer."""
     child = Child([*SKYLB, "mock", "--listen", listen, "--count", str(count), *arguments])
-    urls = child.require(
-        lambda: found if len(found := re.findall(r"http://[\d.]+:\d+", child.text())) >= count else None,
-        timeout_s=20,
-        what="mock replicas",
-    )
+    try:
+        urls = child.require(
+            lambda: (
+                found if len(found := re.findall(r"https?://[\d.]+:\d+", child.text())) >= count else None
+            ),
+            timeout_s=20,
+            what="mock replicas",
+        )
+    except BaseException:
+        child.stop()
+        raise
     return child, urls[:count]
