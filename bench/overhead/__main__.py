@@ -1,256 +1,16 @@
 """Runs all proxies in turn over the same work, and prints a table with ratios.
 
-    python -m bench.overhead [--rounds 5] [--only haproxy,skylb] [--work unary,stream,large,ttft,probes]
-
-Proxies run on one CPU, client and mock replicas on the other. CPU time is the proxy's own, from the
-kernel's accounting, per request or per chunk, median of alternating rounds.
+python -m bench.overhead [--rounds 5] [--only haproxy,skylb] [--work unary,stream,large,ttft,probes]
 """
 
 import argparse
-import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import uvloop
-
-from bench.overhead import proxies, work
-from bench.overhead.client import Round, Tally
-from bench.overhead.cpu import cpu_ns
-from bench.overhead.proxies import BUILDERS, REST_CPU, Process, Proxy, free_port, wait_ready
-
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "bench" / "results"
-PEERS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skylb" / "peers"
-REPLICAS = 4
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of work."""
-
-    name: str
-    title: str
-    per: str
-    mock: tuple[str, ...]
-    size: int
-    stream: bool
-    tokens: int
-    count: int
-    concurrency: int
-    distinct: int
-
-
-KINDS = {
-    "unary": Kind("unary", "2 kB chat, not streamed", "request", (), 2000, False, 8, 4000, 32, 1000),
-    "stream": Kind(
-        "stream", "256 streams of 100 chunks at 50/s", "chunk",
-        ("--step-base-us", "20000"), 2000, True, 99, 256, 256, 256,
-    ),
-    "large": Kind("large", "400 kB chat, not streamed", "request", (), 400_000, False, 8, 300, 4, 40),
-}  # fmt: skip
-
-
-@contextmanager
-def upstreams(count: int, *arguments: str) -> Iterator[list[str]]:
-    """Mock replicas on the other CPU."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [
-            sys.executable,
-            "-m",
-            "skylb",
-            "mock",
-            "--listen",
-            f"127.0.0.1:{port}",
-            "--count",
-            str(count),
-        ]
-        command += ["--model", "bench", "--profile", "instant", "--keep-alive-s", "600", *arguments]
-        mock = Process("mock", command, REST_CPU, Path(scratch) / "mock.log")
-        mock.start()
-        try:
-            urls = [f"http://127.0.0.1:{port + index}" for index in range(count)]
-            deadline = time.monotonic() + 30
-            while "ready" not in mock.log.read_text():
-                if time.monotonic() > deadline or (mock.popen is not None and mock.popen.poll() is not None):
-                    raise RuntimeError(mock.log.read_text())
-                time.sleep(0.05)
-            yield urls
-        finally:
-            mock.stop()
-
-
-@contextmanager
-def running(names: list[str], urls: list[str], body: bytes) -> Iterator[list[Proxy]]:
-    """The proxies, ready; those that are not installed are named and left out."""
-    with tempfile.TemporaryDirectory() as scratch:
-        found = []
-        try:
-            for name in names:
-                proxy = BUILDERS[name](urls, Path(scratch), PEERS)
-                if proxy is None:
-                    print(f"  {name}: not installed, left out")
-                    continue
-                proxy.process.start()
-                found.append(proxy)
-            for proxy in found:
-                wait_ready(proxy, body)
-            yield found
-        finally:
-            for proxy in found:
-                proxy.process.stop()
-
-
-def one_round(port: int, requests: list[bytes], *, count: int, concurrency: int, rate: float = 0.0) -> Tally:
-    """Runs one round in a fresh loop."""
-
-    async def run() -> Tally:
-        return await Round(port, requests, count=count, concurrency=concurrency, rate=rate).run()
-
-    return uvloop.run(run())
-
-
-def measure(kind: Kind, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
-    """CPU microseconds per request or chunk of each proxy: all rounds and their median."""
-    requests = work.requests(kind.distinct, size=kind.size, stream=kind.stream, tokens=kind.tokens)
-    body = requests[0].partition(b"\r\n\r\n")[2]
-    warm = body.replace(b'"max_tokens": 99', b'"max_tokens": 2')
-    figures: dict[str, list[float]] = {}
-    with upstreams(REPLICAS, *kind.mock) as urls, running(names, urls, warm) as found:
-        for number in range(rounds + 1):
-            for proxy in found:
-                before = cpu_ns(proxy.process.pid)
-                tally = one_round(proxy.port, requests, count=kind.count, concurrency=kind.concurrency)
-                spent = cpu_ns(proxy.process.pid) - before
-                if tally.errors:
-                    print(f"  {proxy.name}: {tally.errors} errors in {kind.name}")
-                done = tally.chunks if kind.per == "chunk" else tally.requests
-                if number and done:  # the first round warms up
-                    figures.setdefault(proxy.name, []).append(spent / done / 1000)
-    return {
-        name: {"median_us": statistics.median(values), "min_us": min(values), "max_us": max(values)}
-        for name, values in figures.items()
-    }
-
-
-def added_ttft(rounds: int) -> dict[str, Any]:
-    """Added TTFT at half of SkyLB's saturation rate: interleaved direct and proxied rounds."""
-    requests = work.requests(1000, size=2000, stream=True, tokens=4)
-    body = requests[0].partition(b"\r\n\r\n")[2]
-    with upstreams(REPLICAS) as urls, running(["skylb"], urls, body) as found:
-        (proxy,) = found
-        for _ in range(2):
-            tally = one_round(proxy.port, requests, count=4000, concurrency=64)
-        saturation = tally.requests / tally.wall_s
-        rate = saturation / 2
-        direct_port = int(urls[0].rsplit(":", 1)[1])
-        samples: dict[str, list[int]] = {"direct": [], "proxied": []}
-        for _ in range(rounds):
-            for name, port in (("direct", direct_port), ("proxied", proxy.port)):
-                tally = one_round(port, requests, count=int(rate * 2), concurrency=256, rate=rate)
-                if tally.errors:
-                    print(f"  ttft {name}: {tally.errors} errors")
-                samples[name].extend(tally.ttft_ns)
-    figures = {name: percentiles(values) for name, values in samples.items()}
-    return {
-        "saturation_per_s": saturation,
-        "rate_per_s": rate,
-        **figures,
-        "added_p50_ms": figures["proxied"]["p50_ms"] - figures["direct"]["p50_ms"],
-        "added_p99_ms": figures["proxied"]["p99_ms"] - figures["direct"]["p99_ms"],
-    }
-
-
-def percentiles(samples: list[int]) -> dict[str, float]:
-    """P50 and P99 in milliseconds."""
-    ordered = sorted(samples)
-    return {f"p{q}_ms": ordered[min(len(ordered) - 1, len(ordered) * q // 100)] / 1e6 for q in (50, 99)}
-
-
-def probing(seconds: float = 20.0) -> dict[str, float]:
-    """Cores spent on probing 100 replicas every 100 ms, back-off disabled, pages of 50 kB."""
-    with (
-        upstreams(100, "--metrics-bytes", "50000") as urls,
-        tempfile.TemporaryDirectory() as scratch,
-    ):
-        proxy = BUILDERS["skylb"](urls, Path(scratch), PEERS)
-        if proxy is None:
-            raise RuntimeError
-        proxy.process.command += ["--probe-idle-interval-s", "0.1"]
-        proxy.process.start()
-        try:
-            time.sleep(5)
-            before, started = cpu_ns(proxy.process.pid), time.monotonic()
-            probes = probe_count(proxy)
-            time.sleep(seconds)
-            wall_s = time.monotonic() - started
-            cores = (cpu_ns(proxy.process.pid) - before) / 1e9 / wall_s
-            rate = (probe_count(proxy) - probes) / wall_s
-        finally:
-            proxy.process.stop()
-    return {"cores": cores, "probes_per_s": rate}
-
-
-def probe_count(proxy: Proxy) -> float:
-    """Probes answered so far, from the metrics page."""
-    admin = proxy.process.command[proxy.process.command.index("--admin") + 1]
-    import urllib.request
-
-    page = urllib.request.urlopen(f"http://{admin}/metrics", timeout=10).read().decode()
-    rows = [line for line in page.splitlines() if line.startswith("skylb_probe_seconds_count")]
-    return sum(float(row.rsplit(" ", 1)[1]) for row in rows)
-
-
-TARGETS = {
-    "unary": "<= 1.6 x HAProxy, <= 0.35 x best Rust router",
-    "stream": "<= 1.2 x HAProxy, below every Rust router",
-    "large": "<= 350 us or 2.2 x HAProxy, below every Rust router",
-}
-
-
-def table(kind: Kind, figures: dict[str, dict[str, float]]) -> str:
-    """One work's rows, with ratios to HAProxy and to the best Rust router."""
-    floor = figures.get("haproxy", {}).get("median_us")
-    routers = [f["median_us"] for name, f in figures.items() if name not in {"haproxy", "skylb"}]
-    lines = [f"{kind.title}: CPU per {kind.per}, us   (target of skylb: {TARGETS[kind.name]})"]
-    lines.append(f"  {'proxy':<14}{'median':>9}{'min':>9}{'max':>9}{'/ haproxy':>11}{'/ best router':>15}")
-    for name, figure in figures.items():
-        row = f"  {name:<14}{figure['median_us']:>9.1f}{figure['min_us']:>9.1f}{figure['max_us']:>9.1f}"
-        row += f"{figure['median_us'] / floor:>11.2f}" if floor else f"{'-':>11}"
-        row += f"{figure['median_us'] / min(routers):>15.2f}" if routers else f"{'-':>15}"
-        lines.append(row)
-    return "\n".join(lines)
-
-
-def machine() -> dict[str, str]:
-    """Where this was measured."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return {
-        "cpu": model,
-        "cores": str(os.cpu_count()),
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-    }
+from bench.overhead import report
+from bench.overhead.measure import KINDS, added_ttft, measure, probing
+from bench.overhead.proxies import BUILDERS, REST_CPU
 
 
 def main() -> None:
@@ -260,37 +20,27 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(BUILDERS))
     parser.add_argument("--work", default="unary,stream,large,ttft,probes")
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, {proxies.REST_CPU})
+    os.sched_setaffinity(0, {REST_CPU})
     names, kinds = arguments.only.split(","), arguments.work.split(",")
-    result: dict[str, Any] = {
-        "machine": machine(),
-        "command": f"python -m bench.overhead {' '.join(sys.argv[1:])}",
-    }
+    command = " ".join(["python -m bench.overhead", *sys.argv[1:]])
+    result: dict[str, Any] = {"machine": report.machine(), "command": command}
     texts = []
+
+    def tell(text: str) -> None:
+        texts.append(text)
+        print(text, flush=True)
+
     for name in (name for name in kinds if name in KINDS):
         result[name] = measure(KINDS[name], names, arguments.rounds)
-        texts.append(table(KINDS[name], result[name]))
-        print(texts[-1], flush=True)
+        tell(report.table(KINDS[name], result[name]))
     if "ttft" in kinds:
-        figures = result["ttft"] = added_ttft(arguments.rounds)
-        texts.append(
-            f"added TTFT at {figures['rate_per_s']:.0f} requests/s (half of saturation, {figures['saturation_per_s']:.0f}/s): "
-            f"p50 {figures['added_p50_ms']:.2f} ms, p99 {figures['added_p99_ms']:.2f} ms   (target <= 1 / <= 5)"
-        )
-        print(texts[-1], flush=True)
+        result["ttft"] = added_ttft(arguments.rounds)
+        tell(report.ttft_line(result["ttft"]))
     if "probes" in kinds:
-        figures = result["probes"] = probing()
-        texts.append(
-            f"probing 100 replicas: {figures['cores']:.3f} core at {figures['probes_per_s']:.0f} probes/s (target <= 0.05)"
-        )
-        print(texts[-1], flush=True)
-    if set(kinds) >= {*KINDS, "ttft", "probes"} and arguments.rounds >= 5:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "overhead.json").write_text(json.dumps(result, indent=1) + "\n")
-        about = " · ".join(result["machine"].values())
-        (RESULTS / "overhead.md").write_text(
-            f"# make bench-overhead\n\n{about}\n\n```\n" + "\n\n".join(texts) + "\n```\n"
-        )
+        result["probes"] = probing()
+        tell(report.probing_line(result["probes"]))
+    if {*KINDS, "ttft", "probes"} <= set(kinds) and arguments.rounds >= 5:
+        report.store(result, texts)
 
 
 if __name__ == "__main__":

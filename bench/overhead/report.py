@@ -1,0 +1,80 @@
+"""The table on the screen and the files in bench/results."""
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from bench.overhead.measure import Kind
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "bench" / "results"
+
+TARGETS = {
+    "unary": "<= 1.6 x HAProxy, <= 0.35 x best Rust router",
+    "stream": "<= 1.2 x HAProxy, below every Rust router",
+    "large": "<= 350 us or 2.2 x HAProxy, below every Rust router",
+}
+
+
+def table(kind: Kind, figures: dict[str, dict[str, float]]) -> str:
+    """One work's rows, with ratios to HAProxy and to the best Rust router."""
+    floor = figures.get("haproxy", {}).get("median_us")
+    routers = [f["median_us"] for name, f in figures.items() if name not in {"haproxy", "skylb"}]
+    lines = [f"{kind.title}: CPU per {kind.per}, us   (target of skylb: {TARGETS[kind.name]})"]
+    lines.append(f"  {'proxy':<14}{'median':>9}{'min':>9}{'max':>9}{'/ haproxy':>11}{'/ best router':>15}")
+    for name, figure in figures.items():
+        row = f"  {name:<14}{figure['median_us']:>9.1f}{figure['min_us']:>9.1f}{figure['max_us']:>9.1f}"
+        row += f"{figure['median_us'] / floor:>11.2f}" if floor else f"{'-':>11}"
+        row += f"{figure['median_us'] / min(routers):>15.2f}" if routers else f"{'-':>15}"
+        lines.append(row)
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, str]:
+    """Where this was measured."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "cpu": model,
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def ttft_line(figures: dict[str, Any]) -> str:
+    """Added TTFT in one line."""
+    return (
+        f"added TTFT at {figures['rate_per_s']:.0f} requests/s "
+        f"(half of saturation, {figures['saturation_per_s']:.0f}/s): p50 {figures['added_p50_ms']:.2f} ms, "
+        f"p99 {figures['added_p99_ms']:.2f} ms   (target <= 1 / <= 5)"
+    )
+
+
+def probing_line(figures: dict[str, float]) -> str:
+    """Cost of probing in one line."""
+    return (
+        f"probing 100 replicas: {figures['cores']:.3f} core at {figures['probes_per_s']:.0f} probes/s "
+        "(target <= 0.05)"
+    )
+
+
+def store(result: dict[str, Any], texts: list[str]) -> None:
+    """Keeps a whole run."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "overhead.json").write_text(json.dumps(result, indent=1) + "\n")
+    about = ", ".join(result["machine"].values())
+    text = "\n\n".join(texts)
+    (RESULTS / "overhead.md").write_text(f"# make bench-overhead\n\n{about}\n\n```\n{text}\n```\n")
