@@ -14,8 +14,6 @@ from skylb.clock import monotonic_ns
 from skylb.types import Replica
 
 Effect = Push | Hold | Reject | Expire
-
-Effect = Push | Hold | Reject | Expire
 """What the engine wants done for one request."""
 
 
