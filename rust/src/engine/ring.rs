@@ -40,15 +40,20 @@ impl Ring {
     /// more weight only takes keys from others, less only gives keys up.
     pub fn add(&mut self, replica: ReplicaId, weight: u32) {
         self.remove(replica);
-        let member = self.members.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.members.push(None);
-            self.members.len() - 1
-        });
+        let member = self
+            .members
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or_else(|| {
+                self.members.push(None);
+                self.members.len() - 1
+            });
         self.members[member] = Some(replica);
         let count = u64::from(self.vnodes) * u64::from(weight) / u64::from(WEIGHT_ONE);
         let member = u32::try_from(member).unwrap_or(u32::MAX);
         for index in 0..count.clamp(1, u64::from(REPLICA_VNODES_MAX)) {
-            self.points.push((position(replica, index), replica, member));
+            self.points
+                .push((position(replica, index), replica, member));
         }
         self.points.sort_unstable();
     }
@@ -79,7 +84,9 @@ impl Ring {
     #[must_use]
     pub fn walk(&self, key: u64) -> Walk<'_> {
         let key = scatter(key);
-        let at = self.points.partition_point(|&(position, ..)| position < key);
+        let at = self
+            .points
+            .partition_point(|&(position, ..)| position < key);
         let (before, after) = self.points.split_at(at);
         Walk {
             points: after.iter().chain(before.iter()),
@@ -92,7 +99,10 @@ impl Ring {
 /// Iterator of [`Ring::walk`].
 #[derive(Debug, Clone)]
 pub struct Walk<'a> {
-    points: std::iter::Chain<std::slice::Iter<'a, (u64, ReplicaId, u32)>, std::slice::Iter<'a, (u64, ReplicaId, u32)>>,
+    points: std::iter::Chain<
+        std::slice::Iter<'a, (u64, ReplicaId, u32)>,
+        std::slice::Iter<'a, (u64, ReplicaId, u32)>,
+    >,
     /// One bit per member.
     seen: SmallVec<[u64; 8]>,
     left: usize,
@@ -195,7 +205,9 @@ mod tests {
     fn half_the_weight_gets_about_half_the_keys() {
         let mut ring = ring_of(0..4, 256);
         ring.add(ReplicaId(3), WEIGHT_ONE / 2);
-        let light = (0..70_000).filter(|&key| ring.walk(key).next() == Some(ReplicaId(3))).count();
+        let light = (0..70_000)
+            .filter(|&key| ring.walk(key).next() == Some(ReplicaId(3)))
+            .count();
         assert!((7_500..=12_500).contains(&light), "{light}");
     }
 
