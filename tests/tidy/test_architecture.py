@@ -131,7 +131,7 @@ def test_every_setting_is_used() -> None:
     for option in options(Settings):
         name = option.path[-1]
         source = rust if option.path[0] == "engine" else python
-        field = re.sub(r"_s$", "_ns", name) if source is rust else name
+        field = re.sub(r"_s$", "_n?s", name) if source is rust else name
         if not re.search(rf"\.{field}\b", source):
             unused.append(option.name)
     assert unused == []
