@@ -36,13 +36,11 @@ impl Case {
     }
 
     fn verdict(&self) -> Verdict {
-        match self.expect.as_u64() {
-            Some(status) => Verdict::Refused(u16::try_from(status).unwrap()),
-            None => {
-                assert_eq!(self.expect, "ok", "{}", self.name);
-                Verdict::Accepted
-            }
+        if let Some(status) = self.expect.as_u64() {
+            return Verdict::Refused(u16::try_from(status).unwrap());
         }
+        assert_eq!(self.expect, "ok", "{}", self.name);
+        Verdict::Accepted
     }
 
     fn body_bytes_max(&self) -> u64 {

@@ -1,0 +1,128 @@
+//! Token counts and ids.
+
+use super::*;
+
+fn counts(events: &[&str]) -> (Option<i64>, Option<i64>, Option<i64>) {
+    let (mut relay, _) = begun(HTTP11);
+    for event in events {
+        assert_eq!(
+            relay.feed(&chunk(format!("data: {event}\n\n").as_bytes())),
+            FEED_WRITE_INPUT
+        );
+    }
+    (
+        relay.prompt_tokens(),
+        relay.cached_tokens(),
+        relay.completion_tokens(),
+    )
+}
+
+#[test]
+fn usage_is_read_in_every_dialect() {
+    let openai = r#"{"choices":[],"usage":{"prompt_tokens":9,"total_tokens":12,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":4}}}"#;
+    assert_eq!(counts(&[openai]), (Some(9), Some(4), Some(3)));
+    let spaced = r#"{"usage" : { "prompt_tokens" : 9 , "completion_tokens": 3, "prompt_tokens_details": null }}"#;
+    assert_eq!(counts(&[spaced]), (Some(9), None, Some(3)));
+    let responses = r#"{"type":"response.completed","response":{"usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":4},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":1}}}}"#;
+    assert_eq!(counts(&[responses]), (Some(9), Some(4), Some(3)));
+    let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":5,"cache_read_input_tokens":4,"output_tokens":1}}}"#;
+    let delta = r#"{"type":"message_delta","usage":{"output_tokens":3}}"#;
+    assert_eq!(counts(&[start, delta]), (Some(9), Some(4), Some(3)));
+}
+
+#[test]
+fn text_that_speaks_of_usage_is_not_taken_for_it() {
+    for event in [
+        r#"{"choices":[{"delta":{"content":"\"usage\":{\"prompt_tokens\":1}"}}]}"#,
+        r#"{"choices":[{"delta":{"content":"usage"}}]}"#,
+        r#"{"a":"usage","prompt_tokens":1}"#,
+        r#"{"usage":null}"#,
+        r#"{"usage":{"prompt_tokens":null,"completion_tokens":-1,"other":{"prompt_tokens":1}}}"#,
+        r#"{"usage":{"prompt_tokens":1.5,"completion_tokens":1e3}}"#,
+        r#"{"usage":{"prompt_tokens":99999999999999999999}}"#,
+        r#"{"usage":{"text":"\"prompt_tokens\":1}"}}"#,
+        r#"{"tools":[{"properties":{"usage":{"type":"object","prompt_tokens":{"type":"integer"}}}}]}"#,
+        r#"{"usage":{"prompt_tokens":1"#,
+    ] {
+        assert_eq!(counts(&[event]), (None, None, None), "{event}");
+    }
+}
+
+#[test]
+fn the_last_usage_counts() {
+    let early = r#"{"content":[{"type":"tool_use","input":{"usage":{"input_tokens":1,"output_tokens":1}}}],"usage":{"input_tokens":9,"output_tokens":3}}"#;
+    assert_eq!(counts(&[early]), (Some(9), None, Some(3)));
+}
+
+#[test]
+fn the_usage_event_nobody_asked_for_is_taken_out() {
+    let options = Options {
+        drop_usage: true,
+        ..HTTP11
+    };
+    let (mut relay, mut client) = begun(options);
+    let usage = r#"data: {"choices": [ ],"usage":{"prompt_tokens":9,"completion_tokens":3}}"#;
+    let other = r#"data: {"choices":[{"text":"\"usage\""}],"usage":{"prompt_tokens":9}}"#;
+    for payload in [
+        format!("{other}\n\n{usage}\r\n\r\ndata: [DONE]\n\n"),
+        format!("{usage}\n\n"),
+    ] {
+        let input = chunk(payload.as_bytes());
+        let flags = relay.feed(&input);
+        client.write(&mut relay, flags, &input);
+    }
+    let flags = relay.feed(b"0\r\n\r\n");
+    client.write(&mut relay, flags, b"0\r\n\r\n");
+    let (body, ended) = client.body();
+    assert!(ended);
+    assert_eq!(
+        String::from_utf8(body).unwrap(),
+        format!("data: 1\n\n{other}\n\ndata: [DONE]\n\n")
+    );
+    assert_eq!(
+        (
+            relay.prompt_tokens(),
+            relay.completion_tokens(),
+            relay.events()
+        ),
+        (Some(9), Some(3), 3)
+    );
+}
+
+#[test]
+fn the_id_of_a_response_is_its_first_id() {
+    let options = Options {
+        responses_api: true,
+        ..HTTP11
+    };
+    let id = |wire: &[u8]| {
+        let mut relay = Relay::new(options, "id");
+        for byte in wire.chunks(1) {
+            relay.feed(byte);
+            relay.take();
+        }
+        relay.response_id().map(str::to_owned)
+    };
+    let body = br#"{"object":"response","id" : "resp_1a","output":[{"id":"msg_2"}]}"#;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    assert_eq!(
+        id(&[head.as_bytes(), body].concat()).as_deref(),
+        Some("resp_1a")
+    );
+    let event = br#"data: {"type":"response.created","response":{"id":"resp_2","instructions":"\"id\":\"x\""}}"#;
+    let wire = [
+        sse_head(CHUNKED_LINE),
+        chunk(&[&event[..], b"\n\n"].concat()),
+    ]
+    .concat();
+    assert_eq!(id(&wire).as_deref(), Some("resp_2"));
+    let odd = [
+        sse_head(CHUNKED_LINE),
+        chunk(b"data: {\"id\":\"../x\"}\n\n"),
+    ]
+    .concat();
+    assert_eq!(id(&odd), None, "an id that no path could name");
+}
