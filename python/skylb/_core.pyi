@@ -104,16 +104,21 @@ class Head:
         body_len: int,
         /,
     ) -> bytes:
-        """The head to send to a replica, built anew from the parse.
+        """The head to send to a replica, built anew from the parse. HEAD goes out as GET: engines
+        answer HEAD with 405, and ``Relay`` drops the body.
 
         Args:
             host: value of ``Host``.
             request_id: value of ``X-Request-Id``.
             client: peer address, appended to ``X-Forwarded-For``.
             scheme: ``http`` or ``https``, for ``X-Forwarded-Proto``.
-            trusted: whether incoming ``X-Forwarded-*`` are believed (kept, appended to) or replaced.
+            trusted: whether incoming ``X-Forwarded-*`` are believed (kept, ``X-Forwarded-For`` appended
+                to) or replaced.
             authorization: replaces the client's ``Authorization`` and ``X-Api-Key`` where given.
             body_len: the body's length in bytes; -1 sends no ``Content-Length`` (GET).
+
+        Raises:
+            ValueError: a value has control characters; names it.
         """
 
 @final
