@@ -30,7 +30,11 @@ with ``SKIP`` set to the tokens already used.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b, shake_128
+from hashlib import shake_128
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import _hashlib
 
 TOKEN_BYTES = 4
 """Bytes of one token, in UTF-8."""
@@ -45,7 +49,7 @@ _CLOSE = "|>"
 _DIRECTIVE_CHARS_MAX = 4096
 _NUMBER_CHARS_MAX = 20
 _RUNS_MAX = 128
-_SEED_TAIL_CHARS = 1024
+_SEED_TAIL_CHARS = 256
 
 
 class DirectiveError(ValueError):
@@ -87,12 +91,11 @@ def block_text(block_id: int, tokens: int) -> str:
         block_id: below 2**64.
         tokens: 0 or more.
     """
-    return _seeded_text(block_id, tokens)
+    return _text(shake_128(block_id.to_bytes(8, "little")), tokens)
 
 
-def _seeded_text(seed: int, tokens: int) -> str:
-    raw = shake_128(seed.to_bytes(8, "little")).digest(tokens * TOKEN_BYTES)
-    return raw.translate(_TO_ALPHABET).decode("ascii")
+def _text(seeded: "_hashlib.HASHXOF", tokens: int) -> str:
+    return seeded.digest(tokens * TOKEN_BYTES).translate(_TO_ALPHABET).decode("ascii")
 
 
 def runs_text(runs: Sequence[Run], *, block_tokens: int, skip_tokens: int = 0, tokens: int) -> str:
@@ -158,14 +161,14 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def prompt_seed(prompt: str) -> int:
-    """A number below 2**64 that depends on the rendered prompt alone.
+def prompt_number(prompt: str) -> int:
+    """A number below 2**32 that depends on the rendered prompt alone."""
+    return int.from_bytes(_prompt_hash(prompt).digest(4), "little")
 
-    The prompt's length and last kilobyte enter, so that its cost does not grow with the prompt.
-    """
-    tail = prompt[-_SEED_TAIL_CHARS:].encode()
-    key = len(prompt).to_bytes(8, "little")
-    return int.from_bytes(blake2b(tail, digest_size=8, key=key).digest(), "little")
+
+def _prompt_hash(prompt: str) -> "_hashlib.HASHXOF":
+    """A stream of bytes that depends on the prompt's length and end, so that long ones cost no more."""
+    return shake_128(b"%d:%b" % (len(prompt), prompt[-_SEED_TAIL_CHARS:].encode()))
 
 
 def answer_text(prompt: str, tokens: int, answer: Answer | None) -> str:
@@ -181,4 +184,4 @@ def answer_text(prompt: str, tokens: int, answer: Answer | None) -> str:
     missing = tokens - len(directed) // TOKEN_BYTES
     if missing == 0:
         return directed
-    return directed + _seeded_text(prompt_seed(prompt), missing)
+    return directed + _text(_prompt_hash(prompt), missing)

@@ -12,7 +12,7 @@ from skylb.synthetic import (
     DirectiveError,
     answer_text,
     block_text,
-    prompt_seed,
+    prompt_number,
     runs_text,
     split_directive,
     token_count,
@@ -118,8 +118,8 @@ def test_an_undirected_answer_is_a_function_of_the_prompt_alone(prompt: str, tok
     assert answer_text(prompt + "x", tokens, None) != text
 
 
-def test_prompts_that_differ_in_length_only_have_different_seeds() -> None:
-    assert prompt_seed("a" * 2000) != prompt_seed("a" * 2001)
+def test_prompts_that_differ_in_length_only_have_different_numbers() -> None:
+    assert prompt_number("a" * 2000) != prompt_number("a" * 2001)
 
 
 def test_the_next_turn_of_a_trace_contains_prompt_and_answer() -> None:

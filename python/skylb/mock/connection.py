@@ -5,6 +5,7 @@ tested in front of it.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -23,6 +24,10 @@ HEAD_BYTES_MAX = 64 << 10
 PIPELINE_BYTES_MAX = 1 << 20
 """Bytes kept behind a request under way; more closes the connection."""
 
+_FIELD = re.compile(
+    rb"^(content-length|transfer-encoding|connection|expect|x-request-id):[ \t]*([^\r\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _STREAM = b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -43,24 +48,15 @@ class Head:
             raise RefusedError(505, "This replica speaks HTTP/1.1.")
         self.method = method
         self.path = target.partition("?")[0]
-        fields = b"\r\n" + fields + b"\r\n"
-        lowered = fields.lower()
-        length = _field(fields, lowered, b"\r\ncontent-length:")
-        if length and not length.isdigit():
+        values = {name.lower(): value for name, value in _FIELD.findall(fields)}
+        length = values.get(b"content-length", b"0")
+        if not length.isdigit():
             raise RefusedError(400, "Invalid HTTP request received.")
-        self.length = int(length) if length else 0
-        self.chunked = _field(fields, lowered, b"\r\ntransfer-encoding:").lower() == b"chunked"
-        self.close = b"close" in _field(fields, lowered, b"\r\nconnection:").lower()
-        self.continues = _field(fields, lowered, b"\r\nexpect:").lower() == b"100-continue"
-        self.request_id = _field(fields, lowered, b"\r\nx-request-id:").decode("latin-1") or None
-
-
-def _field(fields: bytes, lowered: bytes, name: bytes) -> bytes:
-    at = lowered.find(name)
-    if at < 0:
-        return b""
-    at += len(name)
-    return fields[at : fields.index(b"\r\n", at)].strip()
+        self.length = int(length)
+        self.chunked = values.get(b"transfer-encoding", b"").lower() == b"chunked"
+        self.close = b"close" in values.get(b"connection", b"").lower()
+        self.continues = values.get(b"expect", b"").lower() == b"100-continue"
+        self.request_id = values.get(b"x-request-id", b"").decode("latin-1") or None
 
 
 class Clock:

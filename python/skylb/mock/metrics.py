@@ -79,11 +79,11 @@ class MetricsPage:
         return "".join(lines).encode() + self._config
 
     def _add(self, lines: list[str], name: str, kind: str, values: Mapping[str, float]) -> None:
-        lines.append(f"# HELP vllm:{name} See the documentation of vLLM.\n# TYPE vllm:{name} {kind}\n")
-        suffix = "_total" if kind == "counter" else ""
+        full = f"vllm:{name}_total" if kind == "counter" else f"vllm:{name}"
+        lines.append(f"# HELP {full} See the documentation of vLLM.\n# TYPE {full} {kind}\n")
         for label, value in values.items():
             labels = f'engine="0",model_name="{self._name}"' + (f",{label}" if label else "")
-            lines.append(f"vllm:{name}{suffix}{{{labels}}} {_number(value)}\n")
+            lines.append(f"{full}{{{labels}}} {_number(value)}\n")
 
     def _cache_config(self) -> bytes:
         model = self._replica.model

@@ -287,10 +287,11 @@ class MockReplica:
 
     def _step(self, now: int) -> None:
         runs = self._runs
+        every = self.fault_tokens < sys.maxsize
         for number, generated, cached, finished in self.model.advance(now):
             run = runs.get(number)
             # A client may have left, or a fault ended it, earlier in this very list.
-            if run is not None:
+            if run is not None and (finished or every or run.shape.call.stream):
                 run.gained(generated, cached, finished)
 
     def _arm(self, due: int, now: int) -> None:

@@ -124,16 +124,29 @@ def usage(call: Call, cached: int) -> bytes:
 class _EventShape(Shape):
     """What both shapes share; a token's event is two constants around its four bytes."""
 
-    __slots__ = ("_after", "_before", "_head", "_last")
+    __slots__ = ("_after", "_before", "_created", "_head", "_id", "_last", "_model")
 
-    def __init__(self, call: Call, head: bytes, before: bytes, after: bytes, last: bytes) -> None:
+    def __init__(self, call: Call, context: Context, prefix: str) -> None:
         super().__init__(call)
-        self._head = head
-        data = len(head) + len(before) + 4 + len(after)
-        self._before = b"%x\r\ndata: %b%b" % (data + 8, head, before)
-        self._after = after + b"\n\n\r\n"
-        finish = last % call.finish.encode()
-        self._last = event(head + before + call.answer[-4:] + finish)
+        self._id = quoted(f"{prefix}-{context.request_id}")
+        self._created = context.created
+        self._model = quoted(call.model)
+
+    def _prepare(self, kind: bytes, before: bytes, after: bytes) -> None:
+        """Makes the constants; ``after`` has places for ``finish_reason`` and ``stop_reason``."""
+        call = self.call
+        self._head = b'{"id":%b,"object":"%b","created":%d,"model":%b,' % (
+            self._id,
+            kind,
+            self._created,
+            self._model,
+        )
+        reason = b'"%b","stop_reason":null' % call.finish.encode()
+        self._last = event(self._head + before + call.answer[-4:] + after % reason)
+        data = self._head + before
+        end = after % b"null"
+        self._before = b"%x\r\ndata: %b" % (len(data) + 4 + len(end) + 8, data)
+        self._after = end + b"\n\n\r\n"
 
     def token(self, index: int) -> bytes:
         """``data: {...}`` with four bytes of text."""
@@ -153,20 +166,10 @@ class _EventShape(Shape):
 class _ChatShape(_EventShape):
     """A chat completion."""
 
-    __slots__ = ("_created", "_id", "_model")
+    __slots__ = ()
 
     def __init__(self, call: Call, context: Context) -> None:
-        self._id = quoted(f"chatcmpl-{context.request_id}")
-        self._created = context.created
-        self._model = quoted(call.model)
-        super().__init__(
-            call,
-            b'{"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,'
-            % (self._id, self._created, self._model),
-            b'"choices":[{"index":0,"delta":{"content":"',
-            b'"},"logprobs":null,"finish_reason":null,"token_ids":null}]}',
-            b'"},"logprobs":null,"finish_reason":"%b","stop_reason":null,"token_ids":null}]}',
-        )
+        super().__init__(call, context, "chatcmpl")
 
     def whole(self, cached: int) -> bytes:
         """A ``chat.completion``."""
@@ -189,6 +192,11 @@ class _ChatShape(_EventShape):
 
     def opening(self, cached: int) -> bytes:  # noqa: ARG002 - the role does not depend on it
         """The chunk with the role, which vLLM sends along with the first token's."""
+        self._prepare(
+            b"chat.completion.chunk",
+            b'"choices":[{"index":0,"delta":{"content":"',
+            b'"},"logprobs":null,"finish_reason":%b,"token_ids":null}]}',
+        )
         return event(
             self._head
             + b'"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,'
@@ -199,20 +207,10 @@ class _ChatShape(_EventShape):
 class _CompletionShape(_EventShape):
     """A completion."""
 
-    __slots__ = ("_created", "_id", "_model")
+    __slots__ = ()
 
     def __init__(self, call: Call, context: Context) -> None:
-        self._id = quoted(f"cmpl-{context.request_id}")
-        self._created = context.created
-        self._model = quoted(call.model)
-        super().__init__(
-            call,
-            b'{"id":%b,"object":"text_completion","created":%d,"model":%b,'
-            % (self._id, self._created, self._model),
-            b'"choices":[{"index":0,"text":"',
-            b'","logprobs":null,"finish_reason":null,"stop_reason":null,"token_ids":null}]}',
-            b'","logprobs":null,"finish_reason":"%b","stop_reason":null,"token_ids":null}]}',
-        )
+        super().__init__(call, context, "cmpl")
 
     def whole(self, cached: int) -> bytes:
         """A ``text_completion``."""
@@ -230,3 +228,12 @@ class _CompletionShape(_EventShape):
             call.finish.encode(),
             usage(call, cached),
         )
+
+    def opening(self, cached: int) -> bytes:  # noqa: ARG002 - nothing is told before the first token
+        """Nothing: there is no role."""
+        self._prepare(
+            b"text_completion",
+            b'"choices":[{"index":0,"text":"',
+            b'","logprobs":null,"finish_reason":%b,"token_ids":null}]}',
+        )
+        return b""

@@ -8,7 +8,7 @@ import orjson
 from msgspec import Struct
 
 from skylb.mock import errors
-from skylb.synthetic import Answer, DirectiveError, answer_text, prompt_seed, split_directive, token_count
+from skylb.synthetic import Answer, DirectiveError, answer_text, prompt_number, split_directive, token_count
 
 ANSWER_TOKENS_MIN = 16
 """An answer that nobody directs and no ``ignore_eos`` stretches has this many tokens, or up to ..."""
@@ -116,7 +116,7 @@ class ResponseStore:
         return stored
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """What reading one request needs beside its body."""
 
@@ -251,4 +251,4 @@ def _natural_tokens(asked: Asked, prompt: str, answer: Answer | None) -> int:
         return asked.max_tokens
     if answer is not None:
         return max(answer.tokens, asked.min_tokens)
-    return max(ANSWER_TOKENS_MIN + prompt_seed(prompt) % ANSWER_TOKENS_SPAN, asked.min_tokens)
+    return max(ANSWER_TOKENS_MIN + prompt_number(prompt) % ANSWER_TOKENS_SPAN, asked.min_tokens)
