@@ -364,3 +364,28 @@ def test_a_unix_socket_is_served(tmp_path: Path) -> None:
             writer.close()
 
     run(test)
+
+
+def test_what_comes_after_a_request_that_closes_is_not_answered() -> None:
+    async def test() -> None:
+        async with mock() as fleet:
+            connection = await fleet.connect()
+            closing = request(chat("hello")).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+            connection.writer.write(closing + request(chat("again")))
+            assert (await connection.reader.read()).count(b"HTTP/1.1 ") == 1
+
+    run(test)
+
+
+def test_the_log_knows_of_requests_under_way_when_the_replicas_stop(tmp_path: Path) -> None:
+    log = tmp_path / "completions.jsonl"
+
+    async def test() -> None:
+        async with mock(completions_log=log, profile="l4-8b", time_scale=NEVER) as fleet:
+            connection = await fleet.connect()
+            connection.writer.write(request(chat("hello", stream=True), request_id="cut-off"))
+            await connection.reader.readuntil(b"\r\n\r\n")
+            await fleet.stop()
+        assert [json.loads(line)["request_id"] for line in log.read_text().splitlines()] == ["cut-off"]
+
+    run(test)

@@ -23,6 +23,7 @@ class Mock:
     def __init__(self, fleet: MockFleet) -> None:
         self.urls = fleet.urls
         self.replicas = fleet.replicas
+        self.stop = fleet.close
         self._connections: list[raw.Connection] = []
 
     async def connect(self, index: int = 0) -> raw.Connection:

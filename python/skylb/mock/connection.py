@@ -130,6 +130,9 @@ class Connection(asyncio.Protocol):
         self._connections.discard(self)
         self._transport = None
         self._kept = b""
+        self._leave()
+
+    def _leave(self) -> None:
         if self._run is not None:
             run, self._run = self._run, None
             run.left()
@@ -162,7 +165,7 @@ class Connection(asyncio.Protocol):
         self._feeding = True
         self.idle_since_s = None
         try:
-            while data and self._run is None and self._transport is not None:
+            while data and self._run is None and self._reads():
                 if self._head is not None:
                     data = self._take_body(self._head, data)
                 elif (rest := self._take_head(data)) is not None:
@@ -177,6 +180,9 @@ class Connection(asyncio.Protocol):
         self._feeding = False
         if self._run is None and self._head is None:
             self.idle_since_s = self._clock.now_s
+
+    def _reads(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
 
     def _lost(self, error: RefusedError) -> bytes:
         """The framing is lost: what follows cannot be understood."""
@@ -317,3 +323,4 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+        self._leave()

@@ -115,7 +115,8 @@ class MockFleet:
         for replica in self.replicas:
             replica.close()
         if self._log is not None:
-            self._log.close()
+            log, self._log = self._log, None
+            log.close()
 
 
 async def start(settings: MockSettings) -> MockFleet:
