@@ -51,6 +51,9 @@ BEAT_S = 0.1
 
 CONFIG_SIGNAL = "SIGHUP"
 
+HEAP_KEEP_BYTES = 16 << 20
+"""Block size up to which freed memory stays in the process; see `_keep_heap`."""
+
 
 def read_secret(path: Path | None, option: str) -> str | None:
     """The one line of a key file.
@@ -152,6 +155,7 @@ class Service:
             await self.stop()
             raise
         self._beat()
+        _keep_heap()
         gc.collect()
         gc.freeze()  # what lives from here to the end need not be looked at by every collection
 
@@ -338,6 +342,17 @@ def _context(settings: Settings, router: Router, pool: Pool, recorder: _core.Rec
         trusted_proxies=settings.trusted_proxies,
         cors_origin=settings.cors_origin,
     )
+
+
+def _keep_heap() -> None:
+    """Lets the C library keep what is freed instead of giving it back at once.
+
+    glibc raises its thresholds to the largest mapped block that was freed (mallopt(3),
+    ``M_MMAP_THRESHOLD``): one such block, never touched, is enough. With the defaults the heap's end
+    is given back and faulted in again for every body or metrics page of more than some 30 kB: probing
+    100 replicas at 100 ms cost twice the CPU time (50 kB pages, side by side).
+    """
+    bytes(HEAP_KEEP_BYTES)
 
 
 def _bind_all(settings: Settings) -> tuple[list[socket.socket], list[socket.socket]]:
