@@ -346,7 +346,6 @@ impl Relay {
 #[pyclass(module = "skylb._core")]
 pub struct ResponseReader {
     inner: EngineReader,
-    body: Vec<u8>,
 }
 
 #[pymethods]
@@ -356,15 +355,16 @@ impl ResponseReader {
     fn new(is_head: bool) -> Self {
         Self {
             inner: EngineReader::new(is_head),
-            body: Vec::new(),
         }
     }
 
     #[pyo3(signature = (data, /))]
-    fn feed<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
-        self.body.clear();
-        self.inner.feed(data, &mut self.body);
-        PyBytes::new(py, &self.body)
+    fn feed<'py>(&mut self, data: &Bound<'py, PyBytes>) -> Bound<'py, PyBytes> {
+        let body = self.inner.feed(data.as_bytes());
+        if body.len() == data.as_bytes().len() {
+            return data.clone(); // all of it is body
+        }
+        PyBytes::new(data.py(), &body)
     }
 
     fn eof(&mut self) {

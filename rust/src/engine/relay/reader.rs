@@ -1,8 +1,12 @@
 //! Reads one response without relaying it: probes and the load generator.
 
+use std::borrow::Cow;
+
 use super::super::request::chunked::Chunks;
 use super::head::{self, Fault, Framing};
 use super::{INTERIM_MAX, WRONG_END};
+
+const NOTHING: Cow<'static, [u8]> = Cow::Borrowed(&[]);
 
 /// One response's status, header fields and body.
 #[derive(Debug, Clone)]
@@ -45,22 +49,22 @@ impl ResponseReader {
         }
     }
 
-    /// Appends the body bytes in `data` to `body`; nothing of a malformed input.
-    pub fn feed(&mut self, data: &[u8], body: &mut Vec<u8>) {
-        let start = body.len();
+    /// The body bytes in `data`, borrowed where they lie in one piece: a probe's page comes whole, and
+    /// is not copied. Nothing of a malformed input.
+    pub fn feed<'a>(&mut self, data: &'a [u8]) -> Cow<'a, [u8]> {
         let fed = match self.phase {
-            Phase::Head => self.read_head(data, body),
-            Phase::Body => self.read_body(data, body),
+            Phase::Head => self.read_head(data),
+            Phase::Body => self.read_body(data),
             Phase::Done => {
                 self.keep_alive &= data.is_empty();
-                Ok(())
+                Ok(NOTHING)
             }
-            Phase::Failed => Ok(()),
+            Phase::Failed => Ok(NOTHING),
         };
-        if let Err(fault) = fed {
-            body.truncate(start);
+        fed.unwrap_or_else(|fault| {
             self.fail(fault);
-        }
+            NOTHING
+        })
     }
 
     fn fail(&mut self, fault: Fault) {
@@ -69,22 +73,33 @@ impl ResponseReader {
         self.error = Some(fault);
     }
 
-    fn read_head(&mut self, data: &[u8], body: &mut Vec<u8>) -> Result<(), Fault> {
-        self.head.extend_from_slice(data);
+    fn read_head<'a>(&mut self, mut data: &'a [u8]) -> Result<Cow<'a, [u8]>, Fault> {
         loop {
-            let (len, status, keep_alive, framing) = match head::parse(&self.head)? {
-                Some(head) => (head.len, head.status, head.keep_alive, head.framing),
-                None => return Ok(()),
+            // A head that comes whole is read where it lies; one that comes in parts is put together.
+            let held = self.head.len();
+            if held > 0 {
+                self.head.extend_from_slice(data);
+            }
+            let whole = if held > 0 { &self.head } else { data };
+            let parsed = head::parse(whole)?.map(|h| (h.len, h.status, h.keep_alive, h.framing));
+            let Some((len, status, keep_alive, framing)) = parsed else {
+                if held == 0 {
+                    self.head.extend_from_slice(data);
+                }
+                return Ok(NOTHING);
             };
+            let (own, rest) = data.split_at(len.saturating_sub(held));
             if status >= 200 {
+                self.head.truncate(held);
+                self.head.extend_from_slice(own);
                 self.status = status;
                 self.keep_alive = keep_alive;
                 self.framing = if self.is_head { Framing::None } else { framing };
                 self.phase = Phase::Body;
-                let rest = self.head.split_off(len);
-                return self.read_body(&rest, body);
+                return self.read_body(rest);
             }
-            self.head.drain(..len);
+            self.head.clear();
+            data = rest;
             self.interim += 1;
             if self.interim > INTERIM_MAX {
                 return Err("fewer interim responses");
@@ -92,27 +107,28 @@ impl ResponseReader {
         }
     }
 
-    fn read_body(&mut self, data: &[u8], body: &mut Vec<u8>) -> Result<(), Fault> {
-        let used = match &mut self.framing {
-            Framing::None => 0,
+    fn read_body<'a>(&mut self, data: &'a [u8]) -> Result<Cow<'a, [u8]>, Fault> {
+        let (used, body) = match &mut self.framing {
+            Framing::None => (0, NOTHING),
             Framing::Length(left) => {
                 let len = usize::try_from(*left).map_or(data.len(), |l| l.min(data.len()));
                 *left -= len as u64;
-                body.extend_from_slice(&data[..len]);
-                len
+                (len, Cow::Borrowed(&data[..len]))
             }
-            Framing::Close => {
-                body.extend_from_slice(data);
-                data.len()
-            }
+            Framing::Close => (data.len(), Cow::Borrowed(data)),
             Framing::Chunked => {
                 let mut at = 0;
+                let mut body = NOTHING;
                 while at < data.len() && !self.chunks.done() {
                     let (used, piece) = self.chunks.step(&data[at..])?;
                     at += used;
-                    body.extend_from_slice(piece);
+                    if body.is_empty() {
+                        body = Cow::Borrowed(piece);
+                    } else if !piece.is_empty() {
+                        body.to_mut().extend_from_slice(piece);
+                    }
                 }
-                at
+                (at, body)
             }
         };
         let ended = match self.framing {
@@ -124,7 +140,7 @@ impl ResponseReader {
             self.phase = Phase::Done;
             self.keep_alive &= used == data.len();
         }
-        Ok(())
+        Ok(body)
     }
 
     /// The connection was closed: the end of a close-delimited body, else a fault.

@@ -94,9 +94,7 @@ fn encode(
 
 /// Body bytes that a strict reader has after a part of the wire.
 fn received(wire: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    ResponseReader::new(false).feed(wire, &mut body);
-    body
+    ResponseReader::new(false).feed(wire).into_owned()
 }
 
 /// Feeds `wire` in pieces of the given sizes; `check` sees the state after each.
@@ -261,5 +259,44 @@ proptest! {
         drive(&mut relay, wire.as_bytes(), &cuts, |_, _, _| {});
         let found = (relay.prompt_tokens(), relay.cached_tokens(), relay.completion_tokens());
         prop_assert_eq!(found, (Some(prompt), Some(cached), Some(completion)));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_reader_has_the_same_body_for_every_way_of_cutting(
+        interim in 0..3usize,
+        framing in 0..3usize,
+        text in "[a-z]{0,60}",
+        cuts in prop::collection::vec(0..200usize, 0..8),
+    ) {
+        let mut wire = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(interim);
+        wire.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        match framing {
+            0 => wire.extend_from_slice(format!("Content-Length: {}\r\n\r\n{text}", text.len()).as_bytes()),
+            1 => wire.extend_from_slice(format!("\r\n{text}").as_bytes()),
+            _ => {
+                wire.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+                for piece in text.as_bytes().chunks(7) {
+                    wire.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                    wire.extend_from_slice(piece);
+                    wire.extend_from_slice(b"\r\n");
+                }
+                wire.extend_from_slice(b"0\r\n\r\n");
+            }
+        }
+        let mut ends: Vec<usize> = cuts.into_iter().map(|cut| cut.min(wire.len())).collect();
+        ends.push(wire.len());
+        ends.sort_unstable();
+        let mut reader = ResponseReader::new(false);
+        let (mut body, mut start) = (Vec::new(), 0);
+        for end in ends {
+            body.extend_from_slice(&reader.feed(&wire[start..end]));
+            start = end;
+        }
+        reader.eof();
+        prop_assert_eq!(String::from_utf8(body).unwrap(), text);
+        prop_assert!(reader.done());
+        prop_assert_eq!(reader.status(), 200);
     }
 }
