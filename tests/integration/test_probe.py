@@ -400,3 +400,17 @@ def test_probe_durations_are_counted_also_of_failed_ones() -> None:
             assert buckets[-1][1] >= 2
 
     run(test)
+
+
+def test_without_replicas_the_first_look_ends_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings()) as plane:
+            await plane.control.first_look(10)
+            assert plane.control.states() == {}
+        async with running(settings("http://name.invalid:1", replica.url)) as plane:
+            await plane.control.first_look(10)
+            assert plane.state(replica.url) == "up"
+            assert plane.state("http://name.invalid:1").startswith("unresolved: ")
+
+    run(test)
+    assert "not every replica was looked at" not in caplog.text

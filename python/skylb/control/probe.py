@@ -138,6 +138,7 @@ class Prober:
         self._due: dict[int, None] = {}
         self.settled = asyncio.Event()
         """Set while each replica's first probe has ended."""
+        self.settled.set()
 
     # ------------------------------------------------------------------- the fleet
 
