@@ -1,15 +1,41 @@
 //! Strict scan of an inference request's body, without building a tree.
+//!
+//! Two passes. The first (`json`, `outline`) checks that the body is UTF-8 and strict JSON and
+//! remembers where the top level's values are and where long strings end. The second (`cursor`,
+//! `prompt`, `chat`) visits what the prompt consists of, in the order in which an engine renders
+//! it, and hashes it into blocks straight from the body, unescaped text being copied nowhere.
+//!
+//! Keys are compared after unescaping. A key that is read and there twice is refused, because the
+//! engine would take the other one; so is a value of another type than the API has. Within free
+//! JSON (tool parameters, call arguments, template variables) nothing is refused.
 
-use super::blocks::BlockKey;
+mod chat;
+mod cursor;
+mod fault;
+mod json;
+mod lanes;
+mod multipart;
+mod outline;
+mod prompt;
+mod settings;
+
+use super::blocks::{BlockKey, BlockStream, Tail};
 use super::error::RequestError;
 use super::route::Route;
+use fault::Fault;
+use json::Tape;
+use outline::{Field, Outline};
+use prompt::{Buffers, Prompt, tag};
+
+/// Scratch buffers over this size are given back after the digest that needed them.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Constants of [`digest`], one for the process.
 #[derive(Debug, Clone)]
 pub struct DigestConfig {
-    pub(crate) key: BlockKey,
-    pub(crate) block_bytes: usize,
-    pub(crate) prompt_blocks_max: usize,
+    key: BlockKey,
+    block_bytes: usize,
+    prompt_blocks_max: usize,
 }
 
 impl DigestConfig {
@@ -23,21 +49,50 @@ impl DigestConfig {
             prompt_blocks_max,
         }
     }
+
+    /// The ring's key of a session name, wherever it was found: [`Digest::key`] of a body whose
+    /// `session` it is. For a configured header.
+    #[must_use]
+    pub fn key_of(&self, session: &[u8]) -> u64 {
+        self.key.chain(self.key.start(), self.key.hash(session))
+    }
+
+    /// The key of all hashes.
+    #[must_use]
+    pub fn block_key(&self) -> &BlockKey {
+        &self.key
+    }
 }
 
 /// Buffers that [`digest`] uses again from call to call; one per thread that digests.
 #[derive(Debug, Default)]
-pub struct Scratch {}
+pub struct Scratch {
+    tape: Tape,
+    buffers: Buffers,
+}
+
+impl Scratch {
+    /// An unusual body leaves no memory behind.
+    fn trim(&mut self) {
+        if self.tape.capacity_bytes() > SCRATCH_BYTES_MAX {
+            self.tape = Tape::default();
+        }
+        let Buffers { text, staged, tape } = &self.buffers;
+        if text.capacity() + staged.capacity() + tape.capacity_bytes() > SCRATCH_BYTES_MAX {
+            self.buffers = Buffers::default();
+        }
+    }
+}
 
 /// What a body said, as far as decisions, relay and log need it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
     /// The model or adapter asked for; empty only on routes without a body.
     pub model: String,
     /// The client wants a stream.
     pub stream: bool,
-    /// The client wants `usage` in the stream (`stream_options.include_usage`; always so in the
-    /// Anthropic and Responses shapes).
+    /// The client gets `usage` at a stream's end (`stream_options.include_usage`; always so in
+    /// Anthropic's and the Responses form).
     pub include_usage: bool,
     /// Answer tokens at most, `n` answers together, where the client set a limit.
     pub max_tokens: Option<u32>,
@@ -49,26 +104,233 @@ pub struct Digest {
     pub retry_safe: bool,
     /// The answer this request builds on (`/v1/responses`).
     pub previous_response_id: Option<String>,
-    /// Bytes of the canonical prompt stream, its separators included.
+    /// Bytes of the canonical prompt stream, separators included.
     pub prompt_bytes: usize,
     /// Chained, keyed hashes of the whole blocks of the prompt stream, for [`super::radix::Radix`].
     pub blocks: Vec<u64>,
+    /// The chain's end and the bytes after the last whole block: where an answer's blocks go on.
+    pub chain: u64,
+    /// See `chain`. Prompt text: never to be logged.
+    pub tail: Tail,
     /// Position right after the body's opening `{`; 0 where the body is no JSON object.
     pub splice_at: usize,
+}
+
+impl Default for Digest {
+    /// What a request without a body says: nothing, and nothing against sending it twice.
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            stream: false,
+            include_usage: false,
+            max_tokens: None,
+            key: None,
+            priority: None,
+            retry_safe: true,
+            previous_response_id: None,
+            prompt_bytes: 0,
+            blocks: Vec::new(),
+            chain: 0,
+            tail: Tail::new(),
+            splice_at: 0,
+        }
+    }
 }
 
 /// Reads the body of one request.
 ///
 /// # Errors
 ///
-/// 415 for another content type than the route takes; 400 for malformed JSON, a wrong type, a
-/// duplicate among the keys read, or a missing model.
+/// 415 for another content type than the route takes; 400 `invalid_json`, `invalid_type`,
+/// `duplicate_key` or `missing_model`; 400 `empty_body`.
 pub fn digest(
-    _route: Route,
-    _content_type: Option<&[u8]>,
-    _body: &[u8],
-    _cfg: &DigestConfig,
-    _scratch: &mut Scratch,
+    route: Route,
+    content_type: Option<&[u8]>,
+    body: &[u8],
+    cfg: &DigestConfig,
+    scratch: &mut Scratch,
 ) -> Result<Digest, RequestError> {
-    Ok(Digest::default())
+    digest_isolated(route, content_type, body, b"", cfg, scratch)
 }
+
+/// As [`digest`], for a tenant whose prompts share no block with those of another `isolation`.
+///
+/// # Errors
+///
+/// As [`digest`].
+pub fn digest_isolated(
+    route: Route,
+    content_type: Option<&[u8]>,
+    body: &[u8],
+    isolation: &[u8],
+    cfg: &DigestConfig,
+    scratch: &mut Scratch,
+) -> Result<Digest, RequestError> {
+    match route {
+        Route::Health | Route::Models | Route::ResponseById | Route::ResponseCancel => Ok(Digest::default()),
+        Route::Transcriptions | Route::Translations => multipart::read(content_type, body),
+        _ => {
+            check_json_type(content_type)?;
+            check_text(body)?;
+            let read = read_json(route, body, isolation, cfg, scratch);
+            scratch.trim();
+            read
+        }
+    }
+}
+
+/// Engines take JSON only; a missing type is theirs to judge.
+fn check_json_type(content_type: Option<&[u8]>) -> Result<(), RequestError> {
+    let Some(content_type) = content_type else {
+        return Ok(());
+    };
+    let mut parts = content_type.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+    let is_json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(b"application/json"));
+    let is_utf8 = parts.all(|parameter| {
+        let value = parameter.get(8..).unwrap_or_default();
+        !parameter.get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"charset="))
+            || [&b"utf-8"[..], b"utf8", b"\"utf-8\""]
+                .iter()
+                .any(|name| value.eq_ignore_ascii_case(name))
+    });
+    if is_json && is_utf8 {
+        return Ok(());
+    }
+    let message = "the content type must be application/json in UTF-8";
+    Err(RequestError::new(415, "unsupported_media_type", message))
+}
+
+fn check_text(body: &[u8]) -> Result<(), RequestError> {
+    if body.is_empty() {
+        return Err(RequestError::new(400, "empty_body", "the request has no body"));
+    }
+    if u32::try_from(body.len()).is_err() {
+        return Err(RequestError::new(413, "body_too_large", "the body is larger than 4 GiB"));
+    }
+    if simdutf8::basic::from_utf8(body).is_err() {
+        let at = str::from_utf8(body).map_or_else(|error| error.valid_up_to(), str::len);
+        let message = format!("invalid JSON at byte {at}: expected UTF-8");
+        return Err(RequestError::new(400, "invalid_json", message));
+    }
+    Ok(())
+}
+
+fn read_json(
+    route: Route,
+    body: &[u8],
+    isolation: &[u8],
+    cfg: &DigestConfig,
+    scratch: &mut Scratch,
+) -> Result<Digest, RequestError> {
+    let outline = Outline::read(body, &mut scratch.tape)?;
+    let mut digest = settings::read(route, &outline, cfg)?;
+    let seed = settings::seed(route, &outline, isolation, cfg, &mut scratch.buffers.staged)?;
+    let expected = body.len() / cfg.block_bytes.max(1) + 1;
+    let mut prompt = Prompt {
+        key: &cfg.key,
+        stream: BlockStream::new(&cfg.key, cfg.block_bytes, cfg.prompt_blocks_max, seed, expected),
+        buffers: &mut scratch.buffers,
+    };
+    put_prompt(route, &outline, &mut prompt)?;
+    let blocks = prompt.stream.finish();
+    digest.prompt_bytes = blocks.bytes;
+    digest.blocks = blocks.hashes;
+    digest.chain = blocks.chain;
+    digest.tail = blocks.tail;
+    Ok(digest)
+}
+
+/// Puts all that an engine renders into the stream.
+fn put_prompt(route: Route, outline: &Outline<'_>, prompt: &mut Prompt<'_, '_>) -> Result<(), Fault> {
+    let within = |field: Field| move |fault: Fault| fault.within(field.name());
+    if let Some(tools) = outline.get(Field::Tools) {
+        prompt.put_tools(tools).map_err(within(Field::Tools))?;
+    }
+    if let Some(functions) = outline.get(Field::Functions) {
+        prompt.put_tools(functions).map_err(within(Field::Functions))?;
+    }
+    let anthropic = matches!(route, Route::Messages | Route::CountTokens);
+    if anthropic && let Some(system) = outline.get(Field::System) {
+        prompt.put_system(system).map_err(within(Field::System))?;
+    }
+    if route == Route::Responses {
+        if let Some(instructions) = outline.get(Field::Instructions) {
+            prompt.put_system(instructions).map_err(within(Field::Instructions))?;
+        }
+        if let Some(input) = outline.get(Field::Input) {
+            prompt.put_items(input).map_err(within(Field::Input))?;
+        }
+        return Ok(());
+    }
+    if let Some(messages) = outline.get(Field::Messages) {
+        prompt
+            .put_messages(messages, anthropic)
+            .map_err(within(Field::Messages))?;
+    }
+    for &field in prompt_fields(route) {
+        if let Some(cursor) = outline.get(field) {
+            prompt.put_prompts(cursor).map_err(within(field))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fields that hold a prompt which is no conversation, in the order in which they are rendered.
+fn prompt_fields(route: Route) -> &'static [Field] {
+    match route {
+        Route::Completions | Route::Tokenize => &[Field::Prompt],
+        Route::Embeddings | Route::Pooling | Route::Classify | Route::Speech => &[Field::Input],
+        Route::Rerank => &[Field::Query, Field::Documents],
+        Route::Score => &[Field::Text1, Field::Queries, Field::Text2, Field::Documents],
+        Route::Detokenize => &[Field::Tokens],
+        Route::Generate => &[Field::TokenIds],
+        _ => &[],
+    }
+}
+
+impl Prompt<'_, '_> {
+    /// A text, a list of token ids, or a list of such; objects (multimodal documents) as they are.
+    fn put_prompts(&mut self, mut cursor: cursor::Cursor<'_>) -> Result<(), Fault> {
+        if cursor.peek() != b'[' {
+            return self.put_one_prompt(&mut cursor);
+        }
+        let list = cursor;
+        cursor.enter(b'[');
+        if cursor.item() && matches!(cursor.peek(), b'-' | b'0'..=b'9') {
+            cursor = list;
+            return self.put_tokens(&mut cursor);
+        }
+        cursor = list;
+        cursor.enter(b'[');
+        let mut index = 0;
+        while cursor.item() {
+            self.put_one_prompt(&mut cursor)
+                .map_err(|fault| fault.at_index(index))?;
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn put_one_prompt(&mut self, cursor: &mut cursor::Cursor<'_>) -> Result<(), Fault> {
+        match cursor.peek() {
+            b'"' => {
+                self.stream.push(&[tag::TEXT]);
+                if let Some(text) = cursor.string() {
+                    self.put_text(text);
+                }
+                Ok(())
+            }
+            b'[' => self.put_tokens(cursor),
+            b'{' => {
+                self.put_other(cursor);
+                Ok(())
+            }
+            _ => Err(Fault::of_type("", "a string or a list")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
