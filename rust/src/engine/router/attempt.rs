@@ -74,7 +74,7 @@ impl Router {
         };
         let (slot, started) = (attempt.slot, attempt.started);
         self.end_attempt(id, request.lane, attempt);
-        self.blame(slot, failure, now_ns);
+        let turned = self.blame(slot, failure, now_ns);
         let failed = self.fleet.member(slot).map(|member| member.id);
         if let Some(failed) = failed.filter(|failed| !request.tried.contains(failed)) {
             request.tried.push(failed);
@@ -86,8 +86,7 @@ impl Router {
         } else {
             self.refuse(id, &request, refusal, out);
         }
-        self.dispatch(slot, now_ns, out);
-        self.fleet.drop_if_over(slot);
+        self.freed(slot, turned, now_ns, out);
     }
 
     /// Attempts left, safe to send again, and within the budget of retries.
@@ -128,14 +127,24 @@ impl Router {
                     self.learn(&request, &attempt, usage);
                 }
                 self.note_response(slot, response_id);
-                self.report_end(slot, outcome, attempt.started, now_ns);
+                let turned = self.report_end(slot, outcome, attempt.started, now_ns);
                 self.end_attempt(id, request.lane, attempt);
-                self.dispatch(slot, now_ns, out);
-                self.fleet.drop_if_over(slot);
+                self.freed(slot, turned, now_ns, out);
             }
         }
         self.forget(&request);
         self.counters.count_outcome(outcome);
+    }
+
+    /// An attempt at `slot` is over: starts what may start now. `turned`: the replica's health
+    /// changed, so that requests which failed elsewhere may have to go back there.
+    fn freed(&mut self, slot: Slot, turned: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
+        if turned {
+            self.dispatch_all(now_ns, out);
+        } else {
+            self.dispatch(slot, now_ns, out);
+        }
+        self.fleet.drop_if_over(slot);
     }
 
     /// Takes the request off the replica's counts and lets the tree evict its path again.
@@ -156,11 +165,11 @@ impl Router {
     }
 
     /// Tells a replica's health of a failure. "Full" is none: it closes the gate until the replica
-    /// is probed again.
-    fn blame(&mut self, slot: Slot, failure: Failure, now_ns: Nanos) {
+    /// is probed again. True when the replica's health changed.
+    fn blame(&mut self, slot: Slot, failure: Failure, now_ns: Nanos) -> bool {
         let pool = self.fleet.pool();
         let Some(member) = self.fleet.member_mut(slot) else {
-            return;
+            return false;
         };
         if failure == Failure::Full {
             let until_ns = now_ns.saturating_add(self.config.probe_stale_ns);
@@ -169,26 +178,23 @@ impl Router {
                 until_ns,
             });
             self.counters.full += 1;
-        } else {
-            member.failed_total += 1;
-            member
-                .replica
-                .health
-                .failed(failure, pool, &self.config, now_ns);
+            return false;
         }
+        member.failed_total += 1;
+        let health = &mut member.replica.health;
+        health.failed(failure, pool, &self.config, now_ns)
     }
 
-    /// Tells a replica's health how a request ended that is not tried again.
-    fn report_end(&mut self, slot: Slot, outcome: Outcome, started: bool, now_ns: Nanos) {
-        match outcome {
-            Outcome::ReplicaFailed => self.blame(slot, Failure::Reset, now_ns),
-            Outcome::Ok if !started => {
-                if let Some(member) = self.fleet.member_mut(slot) {
-                    member.replica.health.succeeded(now_ns);
-                }
-            }
-            Outcome::Ok | Outcome::ClientLeft => {}
+    /// Tells a replica's health how a request ended that is not tried again; true when it changed.
+    fn report_end(&mut self, slot: Slot, outcome: Outcome, started: bool, now_ns: Nanos) -> bool {
+        if outcome == Outcome::ReplicaFailed {
+            return self.blame(slot, Failure::Reset, now_ns);
         }
+        let member = self.fleet.member_mut(slot);
+        if let Some(member) = member.filter(|_| outcome == Outcome::Ok && !started) {
+            member.replica.health.succeeded(now_ns);
+        }
+        false
     }
 
     fn note_response(&mut self, slot: Slot, response_id: Option<&str>) {

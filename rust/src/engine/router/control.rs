@@ -70,11 +70,12 @@ impl Router {
             .fleet
             .set_models(slot, models, self.config.bytes_per_token)
         {
-            self.dispatch(slot, now_ns, out);
+            self.dispatch_all(now_ns, out);
         }
     }
 
-    /// Sets the operator's intent for a replica.
+    /// Sets the operator's intent for a replica. What failed elsewhere may have to go back there
+    /// when this one drains.
     pub fn set_draining(
         &mut self,
         replica: ReplicaId,
@@ -89,7 +90,7 @@ impl Router {
         if let Some(member) = self.fleet.member_mut(slot) {
             member.replica.health.set_draining(draining);
         }
-        self.dispatch(slot, now_ns, out);
+        self.dispatch_all(now_ns, out);
     }
 
     /// Replicas whose load should be probed now; they count as probed at `now_ns`.
@@ -143,6 +144,7 @@ impl Router {
             .snapshot()
             .and_then(|last| last.cache_queries);
         let after = snapshot.cache_queries;
+        let sleeping = snapshot.sleeping;
         let restarted = matches!((before, after), (Some(before), Some(after)) if after < before);
         member.full = member.full.filter(|full| sent_ns < full.since_ns);
         member.replica.health.probe_succeeded(now_ns);
@@ -153,7 +155,11 @@ impl Router {
             self.counters.restarts += 1;
         }
         self.set_capacity(slot, restarted);
-        self.dispatch(slot, now_ns, out);
+        if sleeping {
+            self.dispatch_all(now_ns, out);
+        } else {
+            self.dispatch(slot, now_ns, out);
+        }
     }
 
     /// A probe failed; `reachable`: the replica answered, but not with readable metrics.
@@ -178,7 +184,7 @@ impl Router {
         } else {
             member.replica.health.unreachable();
         }
-        self.dispatch(slot, now_ns, out);
+        self.dispatch_all(now_ns, out);
     }
 
     /// Lets time pass: expires what has waited too long, ends ejections, and starts what may start.

@@ -91,6 +91,8 @@ pub struct Router {
     in_flight: usize,
     ages: u64,
     now_ns: Nanos,
+    /// When all replicas were last looked at for room.
+    swept_ns: Nanos,
 }
 
 impl Router {
@@ -119,6 +121,7 @@ impl Router {
             in_flight: 0,
             ages: 0,
             now_ns: 0,
+            swept_ns: 0,
             config,
         }
     }

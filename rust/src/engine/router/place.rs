@@ -116,6 +116,7 @@ impl Router {
 
     /// [`Self::dispatch`] for every replica: what may have given room is not known.
     pub(super) fn dispatch_all(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+        self.swept_ns = now_ns;
         self.expire_due(now_ns, out);
         if !self.hold.is_empty() {
             for slot in self.fleet.all_slots() {

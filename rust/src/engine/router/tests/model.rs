@@ -14,25 +14,66 @@ const MODELS: [&str; 3] = ["m", "n", "lora"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    Submit { model: usize, family: u64, blocks: u64, light: bool, follow: Option<usize>, safe: bool },
-    FirstByte { nth: usize },
-    Fail { nth: usize, failure: usize, sent: bool },
+    Submit {
+        model: usize,
+        family: u64,
+        blocks: u64,
+        light: bool,
+        follow: Option<usize>,
+        safe: bool,
+    },
+    FirstByte {
+        nth: usize,
+    },
+    Fail {
+        nth: usize,
+        failure: usize,
+        sent: bool,
+    },
     /// Any request, in any phase.
-    Complete { nth: usize, outcome: usize },
-    Observe { replica: u32, running: u32, waiting: u32, late: bool },
-    ObserveFailed { replica: u32, reachable: bool },
-    Drain { replica: u32, draining: bool },
-    Models { replica: u32, mask: u8 },
-    Fleet { mask: u8 },
+    Complete {
+        nth: usize,
+        outcome: usize,
+    },
+    Observe {
+        replica: u32,
+        running: u32,
+        waiting: u32,
+        late: bool,
+    },
+    ObserveFailed {
+        replica: u32,
+        reachable: bool,
+    },
+    Drain {
+        replica: u32,
+        draining: bool,
+    },
+    Models {
+        replica: u32,
+        mask: u8,
+    },
+    Fleet {
+        mask: u8,
+    },
     Probe,
-    Wait { ms: u64 },
+    Wait {
+        ms: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let nth = any::<usize>;
     let replica = || 0..REPLICAS;
     let follow = prop_oneof![5 => Just(None), 1 => any::<usize>().prop_map(Some)];
-    let submit = (0..MODELS.len(), 0..5_u64, 0..12_u64, prop::bool::weighted(0.1), follow, prop::bool::weighted(0.9));
+    let submit = (
+        0..MODELS.len(),
+        0..5_u64,
+        0..12_u64,
+        prop::bool::weighted(0.1),
+        follow,
+        prop::bool::weighted(0.9),
+    );
     prop_oneof![
         10 => submit.prop_map(|(model, family, blocks, light, follow, safe)| {
             Step::Submit { model, family, blocks, light, follow, safe }
@@ -65,26 +106,39 @@ fn settings() -> impl Strategy<Value = Config> {
         Policy::BoundedRing,
         Policy::CacheAware,
     ]);
-    let pushes = prop::sample::select(vec![PushRule::Blind, PushRule::Outstanding, PushRule::Pending]);
+    let pushes = prop::sample::select(vec![
+        PushRule::Blind,
+        PushRule::Outstanding,
+        PushRule::Pending,
+    ]);
     let allowances = prop::sample::select(vec![AllowanceRule::One, AllowanceRule::Knee]);
-    (policies, pushes, allowances, 1..5_u32, 0..7_usize, 1..4_u32, 0..2_u64).prop_map(
-        |(policy, push, allowance, in_flight_max, hold_len_max, attempts_max, ramp_s)| Config {
-            policy,
-            push,
-            allowance,
-            in_flight_max,
-            hold_len_max,
-            attempts_max,
-            outstanding_max: 2,
-            blind_outstanding_max: 2,
-            hold_timeout_ns: 2 * S,
-            eject_failures: 2,
-            ramp_ns: ramp_s * S,
-            ring_vnodes: 8,
-            retry_per_s: 1.0,
-            ..Config::sample()
-        },
+    (
+        policies,
+        pushes,
+        allowances,
+        1..5_u32,
+        0..7_usize,
+        1..4_u32,
+        0..2_u64,
     )
+        .prop_map(
+            |(policy, push, allowance, in_flight_max, hold_len_max, attempts_max, ramp_s)| Config {
+                policy,
+                push,
+                allowance,
+                in_flight_max,
+                hold_len_max,
+                attempts_max,
+                outstanding_max: 2,
+                blind_outstanding_max: 2,
+                hold_timeout_ns: 2 * S,
+                eject_failures: 2,
+                ramp_ns: ramp_s * S,
+                ring_vnodes: 8,
+                retry_per_s: 1.0,
+                ..Config::sample()
+            },
+        )
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -125,19 +179,42 @@ struct Oracle {
 
 impl Oracle {
     fn new(config: Config) -> Self {
-        let drive = Drive { router: Router::new(config, b"0123456789abcdef", 5), now_ns: S, last_id: 0 };
+        let drive = Drive {
+            router: Router::new(config, b"0123456789abcdef", 5),
+            now_ns: S,
+            last_id: 0,
+        };
         let replicas = vec![Facts::default(); REPLICAS as usize];
-        let mut oracle = Self { drive, live: BTreeMap::new(), replicas, responses: Vec::new(), ended: 0 };
+        let mut oracle = Self {
+            drive,
+            live: BTreeMap::new(),
+            replicas,
+            responses: Vec::new(),
+            ended: 0,
+        };
         oracle.step(&Step::Fleet { mask: 0b1111 });
         for replica in 0..REPLICAS {
-            oracle.step(&Step::Models { replica, mask: 0b011 });
-            oracle.step(&Step::Observe { replica, running: 0, waiting: 0, late: false });
+            oracle.step(&Step::Models {
+                replica,
+                mask: 0b011,
+            });
+            oracle.step(&Step::Observe {
+                replica,
+                running: 0,
+                waiting: 0,
+                late: false,
+            });
         }
         oracle
     }
 
     fn pick(&self, nth: usize, which: impl Fn(&Live) -> bool) -> Option<u64> {
-        let ids: Vec<_> = self.live.iter().filter(|(_, live)| which(live)).map(|(id, _)| *id).collect();
+        let ids: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(_, live)| which(live))
+            .map(|(id, _)| *id)
+            .collect();
         (!ids.is_empty()).then(|| ids[nth % ids.len()])
     }
 
@@ -150,15 +227,29 @@ impl Oracle {
                 Some(id) => {
                     self.live.remove(&id);
                     self.ended += 1;
-                    self.drive.end(id, [Outcome::Ok, Outcome::ClientLeft, Outcome::ReplicaFailed][outcome])
+                    self.drive.end(
+                        id,
+                        [Outcome::Ok, Outcome::ClientLeft, Outcome::ReplicaFailed][outcome],
+                    )
                 }
                 None => self.drive.complete(u64::MAX),
             },
-            Step::Observe { replica, running, waiting, late } => {
+            Step::Observe {
+                replica,
+                running,
+                waiting,
+                late,
+            } => {
                 self.replicas[replica as usize].down &= !self.replicas[replica as usize].listed;
                 let sent_ns = self.drive.now_ns - if late { 80 * MS } else { 0 };
                 self.drive.call(|router, now_ns, out| {
-                    router.observe(ReplicaId(replica), load(running, waiting), sent_ns, now_ns, out);
+                    router.observe(
+                        ReplicaId(replica),
+                        load(running, waiting),
+                        sent_ns,
+                        now_ns,
+                        out,
+                    );
                 })
             }
             Step::ObserveFailed { replica, reachable } => {
@@ -168,18 +259,27 @@ impl Oracle {
             }
             Step::Drain { replica, draining } => {
                 let facts = &mut self.replicas[replica as usize];
-                facts.draining = if facts.listed { draining } else { facts.draining };
+                facts.draining = if facts.listed {
+                    draining
+                } else {
+                    facts.draining
+                };
                 self.drive.drain(replica, draining)
             }
             Step::Models { replica, mask } => {
                 let facts = &mut self.replicas[replica as usize];
                 facts.models = if facts.listed { mask } else { facts.models };
-                let names: Vec<_> = (0..3).filter(|n| mask & (1 << n) != 0).map(|n| MODELS[n]).collect();
+                let names: Vec<_> = (0..3)
+                    .filter(|n| mask & (1 << n) != 0)
+                    .map(|n| MODELS[n])
+                    .collect();
                 self.drive.set_models(replica, &names)
             }
             Step::Fleet { mask } => self.set_fleet(mask),
             Step::Probe => {
-                self.drive.router.probes_due(self.drive.now_ns, &mut Vec::new());
+                self.drive
+                    .router
+                    .probes_due(self.drive.now_ns, &mut Vec::new());
                 Vec::new()
             }
             Step::Wait { ms } => self.drive.tick_at(self.drive.now_ns + ms * MS),
@@ -189,7 +289,17 @@ impl Oracle {
     }
 
     fn submit(&mut self, step: &Step) -> Vec<Effect> {
-        let Step::Submit { model, family, blocks, light, follow, safe } = *step else { return Vec::new() };
+        let Step::Submit {
+            model,
+            family,
+            blocks,
+            light,
+            follow,
+            safe,
+        } = *step
+        else {
+            return Vec::new();
+        };
         let made = follow.filter(|_| !self.responses.is_empty());
         let made = made.map(|nth| self.responses[nth % self.responses.len()]);
         let blocks: Vec<u64> = (0..blocks).map(|n| family * 1_000 + n + 1).collect();
@@ -199,19 +309,34 @@ impl Oracle {
             key: (family > 2).then_some(family),
             ..digest(MODELS[model], &blocks)
         };
-        let route = if light { Route::Tokenize } else { Route::ChatCompletions };
+        let route = if light {
+            Route::Tokenize
+        } else {
+            Route::ChatCompletions
+        };
         let bound = made.map(|(_, replica)| replica);
-        let live =
-            Live { model, bound, light, at: At::Nowhere, attempts: 0, tried: Vec::new(), held_ns: 0 };
+        let live = Live {
+            model,
+            bound,
+            light,
+            at: At::Nowhere,
+            attempts: 0,
+            tried: Vec::new(),
+            held_ns: 0,
+        };
         self.live.insert(self.drive.last_id + 1, live);
         self.drive.submit_as(ask(route), digest)
     }
 
     fn first_byte(&mut self, nth: usize) -> Vec<Effect> {
         let quiet = |live: &Live| matches!(live.at, At::Replica { started: false, .. });
-        let Some(id) = self.pick(nth, quiet) else { return self.drive.first_byte(u64::MAX) };
+        let Some(id) = self.pick(nth, quiet) else {
+            return self.drive.first_byte(u64::MAX);
+        };
         let live = self.live.get_mut(&id).unwrap();
-        let At::Replica { replica, started } = &mut live.at else { unreachable!("picked so") };
+        let At::Replica { replica, started } = &mut live.at else {
+            unreachable!("picked so")
+        };
         *started = true;
         let response = (id % 3 == 0).then(|| format!("resp_{id}"));
         if response.is_some() {
@@ -238,7 +363,6 @@ impl Oracle {
         let live = self.live.get_mut(&id).unwrap();
         if let At::Replica { replica, .. } = live.at {
             live.tried.push(replica);
-            self.replicas[replica as usize].down |= failure == Failure::Connect;
         }
         live.at = At::Nowhere;
         self.drive.retry(id, failure, sent)
@@ -253,11 +377,10 @@ impl Oracle {
                 facts.models = 0;
             }
             facts.listed = listed;
-            if !listed {
-                self.drive.router.fleet.slot(ReplicaId(u32::try_from(replica).unwrap()));
-            }
         }
-        let ids: Vec<_> = (0..REPLICAS).filter(|replica| mask & (1 << replica) != 0).collect();
+        let ids: Vec<_> = (0..REPLICAS)
+            .filter(|replica| mask & (1 << replica) != 0)
+            .collect();
         let effects = self.drive.set_replicas(ids);
         for gauges in self.drive.router.gauges() {
             let facts = &mut self.replicas[gauges.replica.0 as usize];
@@ -272,7 +395,10 @@ impl Oracle {
         let now_ns = self.drive.now_ns - MS;
         for effect in effects {
             let id = effect.request().0;
-            let mut live = self.live.remove(&id).expect("an effect for a request that has ended");
+            let mut live = self
+                .live
+                .remove(&id)
+                .expect("an effect for a request that has ended");
             let before = live.at;
             if let At::Held { deadline_ns } = before {
                 let left_ns = deadline_ns.saturating_sub(now_ns);
@@ -282,21 +408,31 @@ impl Oracle {
                 Effect::Push(push) => {
                     self.check_push(id, &live, push, now_ns);
                     live.attempts += 1;
-                    live.at = At::Replica { replica: push.replica.0, started: false };
+                    live.at = At::Replica {
+                        replica: push.replica.0,
+                        started: false,
+                    };
                 }
                 Effect::Hold(_) => {
                     assert_eq!(before, At::Nowhere, "held twice");
                     assert!(!live.light, "a light request waits");
                     let left_ns = self.drive.router.config.hold_timeout_ns - live.held_ns;
-                    live.at = At::Held { deadline_ns: now_ns + left_ns };
+                    live.at = At::Held {
+                        deadline_ns: now_ns + left_ns,
+                    };
                 }
                 Effect::Reject(_) => {
-                    assert!(!matches!(before, At::Replica { .. }), "refused while in flight");
+                    assert!(
+                        !matches!(before, At::Replica { .. }),
+                        "refused while in flight"
+                    );
                     self.ended += 1;
                     continue;
                 }
                 Effect::Expire(_) => {
-                    let At::Held { deadline_ns } = before else { panic!("{id} expires, not held") };
+                    let At::Held { deadline_ns } = before else {
+                        panic!("{id} expires, not held")
+                    };
                     assert!(deadline_ns <= now_ns, "{id} expires early");
                     self.ended += 1;
                     continue;
@@ -310,21 +446,37 @@ impl Oracle {
         let replica = push.replica.0;
         match live.at {
             At::Replica { .. } => panic!("{id} is pushed while in flight"),
-            At::Held { deadline_ns } => assert!(now_ns < deadline_ns, "{id} starts after its deadline"),
+            At::Held { deadline_ns } => {
+                assert!(now_ns < deadline_ns, "{id} starts after its deadline")
+            }
             At::Nowhere => {}
         }
         assert_eq!(push.attempt, live.attempts + 1);
         assert!(push.attempt <= self.drive.router.config.attempts_max);
         let serves = |facts: &Facts| facts.models & (1 << live.model) != 0;
         let facts = &self.replicas[replica as usize];
-        assert!(facts.listed && !facts.draining && !facts.down && serves(facts), "{id}: {facts:?}");
-        assert!(live.bound.is_none_or(|bound| bound == replica), "{id} left its replica");
+        assert!(
+            facts.listed && !facts.draining && !facts.down && serves(facts),
+            "{id}: {facts:?}"
+        );
+        assert!(
+            live.bound.is_none_or(|bound| bound == replica),
+            "{id} left its replica"
+        );
         let gauges = self.drive.router.gauges();
         let ready = |other: u32| gauges.iter().any(|g| g.replica.0 == other && g.ready);
-        assert!(ready(replica), "{id} is pushed to a replica that is not ready");
+        assert!(
+            ready(replica),
+            "{id} is pushed to a replica that is not ready"
+        );
         if live.tried.contains(&replica) && live.bound.is_none() {
-            let untried = |other: &u32| !live.tried.contains(other) && serves(&self.replicas[*other as usize]);
-            assert!(!(0..REPLICAS).filter(untried).any(ready), "{id} goes where it failed");
+            let untried = |other: &u32| {
+                !live.tried.contains(other) && serves(&self.replicas[*other as usize])
+            };
+            assert!(
+                !(0..REPLICAS).filter(untried).any(ready),
+                "{id} goes where it failed"
+            );
         }
         let passed = self.live.range(..id).find(|(_, other)| {
             matches!(other.at, At::Held { .. })
@@ -337,23 +489,44 @@ impl Oracle {
     /// What must be equal after every event.
     fn compare(&self) {
         let router = &self.drive.router;
-        assert!(!self.live.values().any(|live| live.at == At::Nowhere), "lost: {:?}", self.live);
+        assert!(
+            !self.live.values().any(|live| live.at == At::Nowhere),
+            "lost: {:?}",
+            self.live
+        );
         let at = |replica: u32| {
-            let there = |live: &&Live| matches!(live.at, At::Replica { replica: r, .. } if r == replica);
+            let there =
+                |live: &&Live| matches!(live.at, At::Replica { replica: r, .. } if r == replica);
             u32::try_from(self.live.values().filter(there).count()).unwrap()
         };
         for gauges in router.gauges() {
             assert_eq!(gauges.in_flight, at(gauges.replica.0));
             assert!(gauges.in_flight <= router.config.in_flight_max);
         }
-        assert_eq!(router.in_flight(), (0..REPLICAS).map(|r| at(r) as usize).sum::<usize>());
-        let held = self.live.values().filter(|live| matches!(live.at, At::Held { .. })).count();
+        assert_eq!(
+            router.in_flight(),
+            (0..REPLICAS).map(|r| at(r) as usize).sum::<usize>()
+        );
+        let held = self
+            .live
+            .values()
+            .filter(|live| matches!(live.at, At::Held { .. }))
+            .count();
         assert_eq!(router.hold_requests(), held);
         assert!(held <= router.config.hold_len_max);
-        let ended = ["completed_ok", "completed_client_left", "completed_replica_failed", "rejected", "expired"];
+        let ended = [
+            "completed_ok",
+            "completed_client_left",
+            "completed_replica_failed",
+            "rejected",
+            "expired",
+        ];
         let ended: u64 = ended.iter().map(|name| self.drive.counter(name)).sum();
         assert_eq!(ended, self.ended);
-        assert_eq!(self.drive.counter("submitted"), ended + self.live.len() as u64);
+        assert_eq!(
+            self.drive.counter("submitted"),
+            ended + self.live.len() as u64
+        );
     }
 
     /// Every request ends, the fleet goes: nothing is left.
@@ -364,8 +537,18 @@ impl Oracle {
         let effects = self.drive.set_replicas([]);
         assert_eq!(effects, []);
         let router = &self.drive.router;
-        assert_eq!((router.in_flight(), router.hold_requests(), router.requests.len()), (0, 0, 0));
-        assert_eq!((router.fleet.members.len(), router.fleet.models.len()), (0, 0));
+        assert_eq!(
+            (
+                router.in_flight(),
+                router.hold_requests(),
+                router.requests.len()
+            ),
+            (0, 0, 0)
+        );
+        assert_eq!(
+            (router.fleet.members.len(), router.fleet.models.len()),
+            (0, 0)
+        );
         assert_eq!(router.hold.next_deadline_ns(), None);
     }
 }
