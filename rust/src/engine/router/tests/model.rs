@@ -236,10 +236,17 @@ impl Oracle {
             },
             Step::Observe {
                 replica,
-                running,
+                running: foreign,
                 waiting,
                 late,
             } => {
+                // What streams runs.
+                let streams = At::Replica {
+                    replica,
+                    started: true,
+                };
+                let streaming = self.live.values().filter(|live| live.at == streams);
+                let running = foreign + u32::try_from(streaming.count()).unwrap();
                 self.replicas[replica as usize].down &= !self.replicas[replica as usize].listed;
                 let sent_ns = self.drive.now_ns - if late { 80 * MS } else { 0 };
                 self.drive.call(|router, now_ns, out| {
