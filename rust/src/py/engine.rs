@@ -1,17 +1,17 @@
-//! Binding of `engine`: the router's state machine and its effects.
+//! Binding of `engine`: the router's state machine.
 
 use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
+use super::effects::{self, Digest, ReplicaGauges, effects};
 use super::http::{Head, Relay, refused};
 use super::snapshot::Snapshot;
-use crate::engine::body;
 use crate::engine::config::Config;
-use crate::engine::effect::{self, Effect, Outcome};
+use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
 use crate::engine::id::{ReplicaId, RequestId};
-use crate::engine::router::{Ask, Gauges, Router, SECRET_BYTES_MIN, Usage};
+use crate::engine::router::{Ask, Router, SECRET_BYTES_MIN, Usage};
 
 const FAILURES: [(&str, Failure); 6] = [
     ("FAILURE_CONNECT", Failure::Connect),
@@ -39,196 +39,6 @@ fn constant<T: Copy>(table: &[(&str, T)], what: &str, number: usize) -> PyResult
     })
 }
 
-/// What a body said.
-#[pyclass(frozen, module = "skylb._core")]
-pub(super) struct Digest {
-    /// The engine's digest, its blocks taken out.
-    pub(super) inner: body::Digest,
-    /// Blocks of the prompt.
-    pub(super) prompt_blocks: usize,
-}
-
-#[pymethods]
-impl Digest {
-    #[getter]
-    fn model(&self) -> &str {
-        &self.inner.model
-    }
-
-    #[getter]
-    fn stream(&self) -> bool {
-        self.inner.stream
-    }
-
-    #[getter]
-    fn include_usage(&self) -> bool {
-        self.inner.include_usage
-    }
-
-    #[getter]
-    fn retry_safe(&self) -> bool {
-        self.inner.retry_safe
-    }
-
-    #[getter]
-    fn prompt_blocks(&self) -> usize {
-        self.prompt_blocks
-    }
-
-    #[getter]
-    fn prompt_bytes(&self) -> usize {
-        self.inner.prompt_bytes
-    }
-}
-
-/// Send the request to this replica now.
-#[pyclass(frozen, module = "skylb._core")]
-struct Push(effect::Push);
-
-#[pymethods]
-impl Push {
-    #[getter]
-    fn request_id(&self) -> u64 {
-        self.0.request.0
-    }
-
-    #[getter]
-    fn replica(&self) -> u32 {
-        self.0.replica.0
-    }
-
-    #[getter]
-    fn attempt(&self) -> u32 {
-        self.0.attempt
-    }
-
-    #[getter]
-    fn match_blocks(&self) -> u32 {
-        self.0.match_blocks
-    }
-
-    fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
-    }
-}
-
-/// The request waits in the hold.
-#[pyclass(frozen, module = "skylb._core")]
-struct Hold(RequestId);
-
-#[pymethods]
-impl Hold {
-    #[getter]
-    fn request_id(&self) -> u64 {
-        self.0.0
-    }
-
-    fn __repr__(&self) -> String {
-        format!("Hold {{ request: {} }}", self.0.0)
-    }
-}
-
-/// Answer the client.
-#[pyclass(frozen, module = "skylb._core")]
-struct Reject(effect::Reject);
-
-#[pymethods]
-impl Reject {
-    #[getter]
-    fn request_id(&self) -> u64 {
-        self.0.request.0
-    }
-
-    #[getter]
-    fn status(&self) -> u16 {
-        self.0.status
-    }
-
-    #[getter]
-    fn code(&self) -> &'static str {
-        self.0.code
-    }
-
-    #[getter]
-    fn message(&self) -> &str {
-        &self.0.message
-    }
-
-    #[getter]
-    fn retry_after_s(&self) -> Option<u32> {
-        self.0.retry_after_s
-    }
-
-    fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
-    }
-}
-
-/// The hold's deadline passed.
-#[pyclass(frozen, module = "skylb._core")]
-struct Expire(RequestId);
-
-#[pymethods]
-impl Expire {
-    #[getter]
-    fn request_id(&self) -> u64 {
-        self.0.0
-    }
-
-    fn __repr__(&self) -> String {
-        format!("Expire {{ request: {} }}", self.0.0)
-    }
-}
-
-/// One replica's figures for metrics and the live view.
-#[pyclass(frozen, module = "skylb._core")]
-struct ReplicaGauges(Gauges);
-
-macro_rules! getters {
-    ($($name:ident: $kind:ty,)*) => {
-        #[pymethods]
-        impl ReplicaGauges {
-            #[getter]
-            fn replica(&self) -> u32 {
-                self.0.replica.0
-            }
-
-            #[getter]
-            fn name(&self) -> &str {
-                &self.0.name
-            }
-
-            $(#[getter]
-            fn $name(&self) -> $kind {
-                self.0.$name
-            })*
-
-            fn __repr__(&self) -> String {
-                format!("{:?}", self.0)
-            }
-        }
-    };
-}
-
-getters! {
-    ready: bool,
-    draining: bool,
-    blind: bool,
-    health: &'static str,
-    in_flight: u32,
-    pending: u32,
-    running: Option<u32>,
-    waiting: Option<u32>,
-    allowance: u32,
-    tree_blocks: u32,
-    pushed_total: u64,
-    failed_total: u64,
-    match_blocks_total: u64,
-    prompt_blocks_total: u64,
-    cached_tokens_total: u64,
-    prompt_tokens_total: u64,
-}
-
 /// What a relay learned from its response.
 fn usage(relay: Option<&Relay>) -> Usage {
     let tokens = |told: Option<i64>| told.and_then(|tokens| u32::try_from(tokens).ok());
@@ -248,26 +58,6 @@ struct Engine {
     /// Effects of the call under way; empty between calls.
     out: Vec<Effect>,
     due: Vec<ReplicaId>,
-}
-
-impl Engine {
-    /// Turns the call's effects into Python's. The empty tuple is one object for the process, so a
-    /// call without effects allocates nothing.
-    fn effects<'py>(&mut self, py: Python<'py>) -> Effects<'py> {
-        if self.out.is_empty() {
-            return Ok(PyTuple::empty(py));
-        }
-        let effects = self.out.drain(..).map(|effect| {
-            Ok(match effect {
-                Effect::Push(push) => Bound::new(py, Push(push))?.into_any(),
-                Effect::Hold(request) => Bound::new(py, Hold(request))?.into_any(),
-                Effect::Reject(reject) => Bound::new(py, Reject(reject))?.into_any(),
-                Effect::Expire(request) => Bound::new(py, Expire(request))?.into_any(),
-            })
-        });
-        let effects = effects.collect::<PyResult<Vec<_>>>()?;
-        PyTuple::new(py, effects)
-    }
 }
 
 #[pymethods]
@@ -324,7 +114,7 @@ impl Engine {
                 inner,
                 prompt_blocks,
             },
-            self.effects(py)?,
+            effects(py, &mut self.out)?,
         ))
     }
 
@@ -339,7 +129,7 @@ impl Engine {
         let response_id = relay.inner.response_id();
         self.router
             .first_byte(RequestId(request_id), response_id, now_ns, &mut self.out);
-        self.effects(py)
+        effects(py, &mut self.out)
     }
 
     #[pyo3(signature = (request_id, failure, sent, now_ns, /))]
@@ -354,7 +144,7 @@ impl Engine {
         let failure = constant(&FAILURES, "failure", failure)?;
         self.router
             .retry(RequestId(request_id), failure, sent, now_ns, &mut self.out);
-        self.effects(py)
+        effects(py, &mut self.out)
     }
 
     #[pyo3(signature = (request_id, outcome, relay, now_ns, /))]
@@ -377,7 +167,7 @@ impl Engine {
             now_ns,
             &mut self.out,
         );
-        self.effects(py)
+        effects(py, &mut self.out)
     }
 
     #[pyo3(signature = (replicas, now_ns, /))]
@@ -392,7 +182,7 @@ impl Engine {
             .map(|(id, name)| (ReplicaId(id), name))
             .collect();
         self.router.set_replicas(&replicas, now_ns, &mut self.out);
-        self.effects(py)
+        effects(py, &mut self.out)
     }
 
     #[pyo3(signature = (replica, models, now_ns, /))]
@@ -409,7 +199,7 @@ impl Engine {
     ) -> Effects<'py> {
         self.router
             .set_models(ReplicaId(replica), &models, now_ns, &mut self.out);
-        self.effects(py)
+        effects(py, &mut self.out)
     }
 
     #[pyo3(signature = (replica, draining, now_ns, /))]
@@ -422,7 +212,7 @@ impl Engine {
     ) -> Effects<'py> {
         self.router
             .set_draining(ReplicaId(replica), draining, now_ns, &mut self.out);
-        self.effects(py)
+        effects(py, &mut self.out)
     }
 
     #[pyo3(signature = (now_ns, /))]
@@ -443,7 +233,7 @@ impl Engine {
         let snapshot = snapshot.0.clone();
         self.router
             .observe(ReplicaId(replica), snapshot, sent_ns, now_ns, &mut self.out);
-        self.effects(py)
+        effects(py, &mut self.out)
     }
 
     #[pyo3(signature = (replica, reachable, now_ns, /))]
@@ -456,13 +246,13 @@ impl Engine {
     ) -> Effects<'py> {
         self.router
             .observe_failed(ReplicaId(replica), reachable, now_ns, &mut self.out);
-        self.effects(py)
+        effects(py, &mut self.out)
     }
 
     #[pyo3(signature = (now_ns, /))]
     fn tick<'py>(&mut self, py: Python<'py>, now_ns: u64) -> Effects<'py> {
         self.router.tick(now_ns, &mut self.out);
-        self.effects(py)
+        effects(py, &mut self.out)
     }
 
     fn next_deadline_ns(&self) -> Option<u64> {
@@ -529,11 +319,6 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     for (number, (name, _)) in OUTCOMES.iter().enumerate() {
         m.add(*name, number)?;
     }
-    m.add_class::<Digest>()?;
-    m.add_class::<Push>()?;
-    m.add_class::<Hold>()?;
-    m.add_class::<Reject>()?;
-    m.add_class::<Expire>()?;
-    m.add_class::<ReplicaGauges>()?;
+    effects::register(m)?;
     m.add_class::<Engine>()
 }

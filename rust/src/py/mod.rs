@@ -1,5 +1,6 @@
 //! The Python binding, `skylb._core`: one coarse call per event, no Python object kept in Rust.
 
+mod effects;
 mod engine;
 mod http;
 mod model;

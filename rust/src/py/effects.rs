@@ -1,0 +1,230 @@
+//! Binding of what the engine returns: digests, effects, gauges.
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::engine::body;
+use crate::engine::effect::{self, Effect};
+use crate::engine::id::RequestId;
+use crate::engine::router::Gauges;
+
+/// What a body said.
+#[pyclass(frozen, module = "skylb._core")]
+pub(super) struct Digest {
+    /// The engine's digest, its blocks taken out.
+    pub(super) inner: body::Digest,
+    /// Blocks of the prompt.
+    pub(super) prompt_blocks: usize,
+}
+
+#[pymethods]
+impl Digest {
+    #[getter]
+    fn model(&self) -> &str {
+        &self.inner.model
+    }
+
+    #[getter]
+    fn stream(&self) -> bool {
+        self.inner.stream
+    }
+
+    #[getter]
+    fn include_usage(&self) -> bool {
+        self.inner.include_usage
+    }
+
+    #[getter]
+    fn retry_safe(&self) -> bool {
+        self.inner.retry_safe
+    }
+
+    #[getter]
+    fn prompt_blocks(&self) -> usize {
+        self.prompt_blocks
+    }
+
+    #[getter]
+    fn prompt_bytes(&self) -> usize {
+        self.inner.prompt_bytes
+    }
+}
+
+/// Send the request to this replica now.
+#[pyclass(frozen, module = "skylb._core")]
+struct Push(effect::Push);
+
+#[pymethods]
+impl Push {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.request.0
+    }
+
+    #[getter]
+    fn replica(&self) -> u32 {
+        self.0.replica.0
+    }
+
+    #[getter]
+    fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    #[getter]
+    fn match_blocks(&self) -> u32 {
+        self.0.match_blocks
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// The request waits in the hold.
+#[pyclass(frozen, module = "skylb._core")]
+struct Hold(RequestId);
+
+#[pymethods]
+impl Hold {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.0
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Hold {{ request: {} }}", self.0.0)
+    }
+}
+
+/// Answer the client.
+#[pyclass(frozen, module = "skylb._core")]
+struct Reject(effect::Reject);
+
+#[pymethods]
+impl Reject {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.request.0
+    }
+
+    #[getter]
+    fn status(&self) -> u16 {
+        self.0.status
+    }
+
+    #[getter]
+    fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    #[getter]
+    fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    #[getter]
+    fn retry_after_s(&self) -> Option<u32> {
+        self.0.retry_after_s
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// The hold's deadline passed.
+#[pyclass(frozen, module = "skylb._core")]
+struct Expire(RequestId);
+
+#[pymethods]
+impl Expire {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.0
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Expire {{ request: {} }}", self.0.0)
+    }
+}
+
+/// One replica's figures for metrics and the live view.
+#[pyclass(frozen, module = "skylb._core")]
+pub(super) struct ReplicaGauges(pub(super) Gauges);
+
+macro_rules! getters {
+    ($($name:ident: $kind:ty,)*) => {
+        #[pymethods]
+        impl ReplicaGauges {
+            #[getter]
+            fn replica(&self) -> u32 {
+                self.0.replica.0
+            }
+
+            #[getter]
+            fn name(&self) -> &str {
+                &self.0.name
+            }
+
+            $(#[getter]
+            fn $name(&self) -> $kind {
+                self.0.$name
+            })*
+
+            fn __repr__(&self) -> String {
+                format!("{:?}", self.0)
+            }
+        }
+    };
+}
+
+getters! {
+    ready: bool,
+    draining: bool,
+    blind: bool,
+    health: &'static str,
+    in_flight: u32,
+    pending: u32,
+    running: Option<u32>,
+    waiting: Option<u32>,
+    allowance: u32,
+    tree_blocks: u32,
+    pushed_total: u64,
+    failed_total: u64,
+    match_blocks_total: u64,
+    prompt_blocks_total: u64,
+    cached_tokens_total: u64,
+    prompt_tokens_total: u64,
+}
+
+/// Turns a call's effects into Python's. The empty tuple is one object for the process, so a call
+/// without effects allocates nothing.
+pub(super) fn effects<'py>(
+    py: Python<'py>,
+    out: &mut Vec<Effect>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    if out.is_empty() {
+        return Ok(PyTuple::empty(py));
+    }
+    let effects = out.drain(..).map(|effect| {
+        Ok(match effect {
+            Effect::Push(push) => Bound::new(py, Push(push))?.into_any(),
+            Effect::Hold(request) => Bound::new(py, Hold(request))?.into_any(),
+            Effect::Reject(reject) => Bound::new(py, Reject(reject))?.into_any(),
+            Effect::Expire(request) => Bound::new(py, Expire(request))?.into_any(),
+        })
+    });
+    let effects = effects.collect::<PyResult<Vec<_>>>()?;
+    PyTuple::new(py, effects)
+}
+
+/// Adds this part's classes to the module.
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Digest>()?;
+    m.add_class::<Push>()?;
+    m.add_class::<Hold>()?;
+    m.add_class::<Reject>()?;
+    m.add_class::<Expire>()?;
+    m.add_class::<ReplicaGauges>()
+}
