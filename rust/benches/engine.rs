@@ -1,0 +1,145 @@
+//! The router's decisions without Python: place + complete over a large tree, and the choice among
+//! many replicas. `bench/engine.py` measures the same through Python, reading of bodies included.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use skylb_core::engine::body::Digest;
+use skylb_core::engine::config::{Config, Policy, PushRule};
+use skylb_core::engine::effect::{Effect, Outcome};
+use skylb_core::engine::id::{ReplicaId, RequestId};
+use skylb_core::engine::rng::Rng;
+use skylb_core::engine::route::Route;
+use skylb_core::engine::router::{Ask, Router, Usage};
+
+const NOW_NS: u64 = 1_000_000_000;
+const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
+/// Blocks in the tree before anything is measured.
+const TREE_BLOCKS: u64 = 1_000_000;
+
+const ASK: Ask<'static> = Ask {
+    route: Route::ChatCompletions,
+    path: b"/v1/chat/completions",
+    content_type: None,
+    key: None,
+};
+
+/// Ready replicas that serve the model and take whatever comes.
+fn router(policy: Policy, replicas: u32) -> Router {
+    let config = Config {
+        policy,
+        push: PushRule::Blind,
+        in_flight_max: 1_000_000,
+        replica_kv_tokens: 1 << 40,
+        tree_bytes_max: 1 << 30,
+        ..Config::sample()
+    };
+    let mut router = Router::new(config, b"0123456789abcdef", 7);
+    let fleet: Vec<_> = (0..replicas)
+        .map(|id| (ReplicaId(id), format!("http://{id}")))
+        .collect();
+    let mut out = Vec::new();
+    router.set_replicas(&fleet, NOW_NS, &mut out);
+    for id in 0..replicas {
+        router.set_models(ReplicaId(id), &[(MODEL.to_owned(), None)], NOW_NS, &mut out);
+        router.observe_failed(ReplicaId(id), true, NOW_NS, &mut out);
+    }
+    router
+}
+
+fn digest(blocks: Vec<u64>, key: u64) -> Digest {
+    Digest {
+        model: MODEL.to_owned(),
+        retry_safe: true,
+        prompt_bytes: blocks.len() * 64,
+        blocks,
+        key: Some(key),
+        ..Digest::default()
+    }
+}
+
+/// Chained hashes as random as real ones: a shared beginning, then the conversation's own.
+fn prompt(conversation: u64, len: usize) -> Vec<u64> {
+    let mut shared = Rng::new(1);
+    let mut own = Rng::new(conversation + 2);
+    let blocks = (0..len).map(|n| {
+        if n < 16 {
+            shared.next_u64()
+        } else {
+            own.next_u64()
+        }
+    });
+    blocks.collect()
+}
+
+/// One request from submission to end.
+fn serve(router: &mut Router, id: &mut u64, digest: &mut Digest, out: &mut Vec<Effect>) {
+    *id += 1;
+    let placed = router.place(RequestId(*id), &ASK, digest, NOW_NS, out);
+    black_box(&placed);
+    router.first_byte(RequestId(*id), None, NOW_NS, out);
+    router.complete(
+        RequestId(*id),
+        Outcome::Ok,
+        Usage::default(),
+        None,
+        NOW_NS,
+        out,
+    );
+    black_box(&out);
+    out.clear();
+}
+
+fn large_tree(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("place_and_complete_over_a_million_blocks");
+    for (name, len) in [("4kB", 64), ("400kB", 6_250)] {
+        let mut router = router(Policy::Prefix, 4);
+        let (mut id, mut out) = (0, Vec::new());
+        let conversations = TREE_BLOCKS / len as u64;
+        for conversation in 0..conversations {
+            serve(
+                &mut router,
+                &mut id,
+                &mut digest(prompt(conversation, len), 1),
+                &mut out,
+            );
+        }
+        let mut rng = Rng::new(9);
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(
+                || digest(prompt(rng.next_u64() % conversations, len), 1),
+                |digest| serve(&mut router, &mut id, digest, &mut out),
+                criterion::BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn many_replicas(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("place_and_complete_among_1000_replicas");
+    for policy in [
+        Policy::Prefix,
+        Policy::Ring,
+        Policy::RoundRobin,
+        Policy::LeastLoad,
+        Policy::TwoChoices,
+        Policy::BoundedRing,
+        Policy::CacheAware,
+    ] {
+        let mut router = router(policy, 1_000);
+        let (mut id, mut out) = (0, Vec::new());
+        let mut rng = Rng::new(9);
+        group.bench_function(BenchmarkId::from_parameter(policy.name()), |bencher| {
+            bencher.iter_batched_ref(
+                || digest(prompt(rng.next_u64() % 5_000, 64), rng.next_u64()),
+                |digest| serve(&mut router, &mut id, digest, &mut out),
+                criterion::BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, large_tree, many_replicas);
+criterion_main!(benches);
