@@ -125,9 +125,6 @@ class EngineSettings(Group):
     )
     hold_timeout_s: Annotated[Seconds, Field(gt=0, description="longest wait in the hold")] = 30.0
     hold_len_max: Annotated[Count, Field(ge=0, description="requests held at most")] = 10_000
-    hold_window: Annotated[
-        Count, Field(ge=1, description="oldest held requests that are matched with room; 1 is strict FCFS")
-    ] = 1
     match_threshold: Annotated[
         float,
         Field(ge=0, le=1, description="share of a prompt that must match before the owner is preferred"),

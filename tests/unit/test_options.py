@@ -182,7 +182,7 @@ def test_what_show_prints_loads_again_to_the_same_settings(tmp_path: Path) -> No
     flags = REPLICA | {
         "trusted_proxies": ["10.0.0.0/8"],
         "key_header": ["x-session"],
-        "engine.hold_window": ["4"],
+        "engine.ring_vnodes": ["4"],
     }
     loaded = load(Settings, flags=flags)
     text = show(loaded)

@@ -94,8 +94,6 @@ pub struct Config {
     pub hold_timeout_ns: Nanos,
     /// Requests held at most.
     pub hold_len_max: usize,
-    /// Oldest held requests that are matched with room; 1 is strict FCFS.
-    pub hold_window: usize,
     /// Share of a prompt that must match before its owner is preferred.
     pub match_threshold: f64,
     /// Prompt bytes per hashed block.
@@ -194,7 +192,6 @@ impl Config {
             ),
             ("in_flight_max", u64::from(self.in_flight_max)),
             ("hold_timeout_s", self.hold_timeout_ns),
-            ("hold_window", self.hold_window as u64),
             ("block_bytes", self.block_bytes as u64),
             ("prompt_blocks_max", self.prompt_blocks_max as u64),
             ("replica_kv_tokens", self.replica_kv_tokens),
@@ -255,7 +252,6 @@ impl Config {
             in_flight_max: 1024,
             hold_timeout_ns: 30_000_000_000,
             hold_len_max: 10_000,
-            hold_window: 1,
             match_threshold: 0.5,
             block_bytes: 64,
             prompt_blocks_max: 32_768,
@@ -308,7 +304,7 @@ mod tests {
 
     const JSON: &str = r#"{"policy":"two_choices","push":"pending","outstanding_max":32,
         "allowance":"knee","blind_outstanding_max":16,"in_flight_max":1024,"hold_timeout_s":30.0,
-        "hold_len_max":0,"hold_window":1,"match_threshold":0.5,"block_bytes":64,
+        "hold_len_max":0,"match_threshold":0.5,"block_bytes":64,
         "prompt_blocks_max":32768,"tree_bytes_max":1048576,"replica_kv_tokens":1000000,
         "bytes_per_token":4.0,"output_tokens":256,"probe_interval_s":0.1,
         "probe_idle_interval_s":1.0,"probe_stale_s":3,"attempts_max":2,"retry_ratio":0.2,
@@ -342,10 +338,10 @@ mod tests {
 
     #[test]
     fn a_fault_names_its_field() {
-        assert!(fault("\"hold_window\":1,", "").contains("hold_window"));
-        assert!(fault("\"hold_window\"", "\"hold_windows\"").contains("hold_windows"));
-        assert!(fault("\"hold_window\":1", "\"hold_window\":\"1\"").contains("hold_window"));
-        assert!(fault("\"hold_window\":1", "\"hold_window\":0").contains("hold_window"));
+        assert!(fault("\"block_bytes\":64,", "").contains("block_bytes"));
+        assert!(fault("\"block_bytes\"", "\"block_bites\"").contains("block_bites"));
+        assert!(fault("\"block_bytes\":64", "\"block_bytes\":\"1\"").contains("block_bytes"));
+        assert!(fault("\"block_bytes\":64", "\"block_bytes\":0").contains("block_bytes"));
         assert!(
             fault("\"hold_timeout_s\":30.0", "\"hold_timeout_s\":-1").contains("hold_timeout_s")
         );
