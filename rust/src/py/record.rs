@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::engine::Digest;
+use super::effects::Digest;
 use super::http::{Head, Relay};
 use crate::engine::route::Route;
 use crate::record::{self, Distribution, Event, Format};
