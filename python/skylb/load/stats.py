@@ -59,10 +59,18 @@ class Histogram:
                 return min(max(middle_s, self.min_s), self.max_s)
         raise AssertionError("more counted than kept")
 
+    def since(self, buckets: list[int]) -> "Histogram":
+        """What was added after ``buckets`` were read; its extremes are those of the whole."""
+        recent = Histogram()
+        recent._buckets = [now - then for now, then in zip(self._buckets, buckets, strict=True)]
+        recent.count = sum(recent._buckets)
+        recent.min_s, recent.max_s = self.min_s, self.max_s
+        return recent
+
     @property
     def buckets(self) -> list[int]:
-        """Durations per bucket."""
-        return self._buckets
+        """Durations per bucket, a copy."""
+        return self._buckets.copy()
 
     @property
     def mean_s(self) -> float | None:
