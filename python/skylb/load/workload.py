@@ -109,7 +109,7 @@ def _open(path: Path) -> io.BufferedIOBase:
 
 
 def _lines(file: io.BufferedIOBase) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines; of an overlong one the first ``LINE_BYTES_MAX`` bytes, which cannot be valid."""
+    """Numbered lines that are not empty; of an overlong one the first ``LINE_BYTES_MAX`` bytes."""
     for number in itertools.count(1):
         line = file.readline(LINE_BYTES_MAX)
         if not line:
@@ -117,7 +117,7 @@ def _lines(file: io.BufferedIOBase) -> Iterator[tuple[int, bytes]]:
         rest = line
         while len(rest) == LINE_BYTES_MAX and not rest.endswith(b"\n"):
             rest = file.readline(LINE_BYTES_MAX)
-        if line.strip():
+        if len(line) == LINE_BYTES_MAX or line.strip():
             yield number, line
 
 
@@ -131,6 +131,8 @@ class _Reader:
 
     def add(self, line: bytes, turns: list[Turn]) -> str | None:
         """Appends the line's request; what is wrong with it instead, if something is."""
+        if len(line) == LINE_BYTES_MAX:
+            return f"expected less than {LINE_BYTES_MAX} bytes"
         try:
             turn = self._decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
