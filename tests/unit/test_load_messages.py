@@ -3,7 +3,6 @@
 import random
 from collections.abc import Sequence
 from itertools import pairwise
-from os.path import commonprefix
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ AGENT_LINES = 60
 """The coding agents' prompts are ten times as long."""
 
 
-def make(  # noqa: PLR0913 - a request has that many parts
+def make(
     id_: int,
     in_tokens: int,
     runs: Sequence[tuple[int, int]],
@@ -56,9 +55,9 @@ def block_ids(turn: Turn) -> list[int]:
 
 def shared_blocks(one: Turn, other: Turn) -> int:
     """Whole blocks that both prompts begin with, by the trace."""
-    common = commonprefix([block_ids(one), block_ids(other)])
+    same = [mine == theirs for mine, theirs in zip(block_ids(one), block_ids(other), strict=False)]
     whole = min(one.in_tokens, other.in_tokens) // one.block_tokens
-    return min(len(common), whole)
+    return min([*same, False].index(False), whole)
 
 
 def answered(renderer: Renderer, turn: Turn) -> str:

@@ -54,6 +54,10 @@ class Histogram:
         seen = 0
         for index, count in enumerate(self._buckets):
             seen += count
+            if seen >= rank and index == 0:
+                return self.min_s  # beyond the buckets' range
+            if seen >= rank and index == _BUCKETS - 1:
+                return self.max_s
             if seen >= rank:
                 middle_s: float = _LOWEST_S * _GROWTH ** (index - 0.5)
                 return min(max(middle_s, self.min_s), self.max_s)
