@@ -96,6 +96,7 @@ class Pool:
         idle_s: how long one may stay idle; below the 5 s after which vLLM closes.
         connect_timeout_s: time for TCP and TLS handshakes together.
         tls: context for replicas that speak TLS.
+        receive_buffer_bytes: `SO_RCVBUF` of the sockets.
     """
 
     def __init__(
@@ -105,13 +106,25 @@ class Pool:
         idle_s: float = 4.0,
         connect_timeout_s: float = 1.5,
         tls: ssl.SSLContext | None = None,
+        receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
     ) -> None:
         self._idle: dict[int, deque[Connection]] = {}
         self._idle_len_max = idle_len_max
         self._idle_ns = int(idle_s * 1e9)
         self._connect_timeout_s = connect_timeout_s
         self._tls = tls
+        self._receive_buffer_bytes = receive_buffer_bytes
         self._connects = TaskGroup()
+
+    def sibling(self, *, idle_len_max: int, receive_buffer_bytes: int) -> "Pool":
+        """A pool of its own connections, with the same times and the same TLS context."""
+        return Pool(
+            idle_len_max=idle_len_max,
+            idle_s=self._idle_ns / 1e9,
+            connect_timeout_s=self._connect_timeout_s,
+            tls=self._tls,
+            receive_buffer_bytes=receive_buffer_bytes,
+        )
 
     def acquire(self, replica_id: int) -> Connection | None:
         """The connection that became idle last, or ``None``."""
@@ -163,7 +176,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         tls = self._tls if address.tls else None
         name = (address.server_name or address.host) if address.tls else None
-        sock = _socket(address)
+        sock = _socket(address, self._receive_buffer_bytes)
         try:
             await loop.sock_connect(sock, address.host if address.unix else (address.host, address.port))
             _, connection = await loop.create_connection(
@@ -177,9 +190,11 @@ class Pool:
     def sweep(self) -> None:
         """Closes connections that were idle too long. Called every 250 ms."""
         limit_ns = monotonic_ns() - self._idle_ns
-        for idle in self._idle.values():
+        for replica_id, idle in list(self._idle.items()):
             while idle and idle[0].idle_since_ns < limit_ns:
                 idle.popleft().transport.close()
+            if not idle:
+                del self._idle[replica_id]  # it may have left the fleet
 
     def forget(self, replica_id: int) -> None:
         """The replica left the fleet: closes its idle connections."""
@@ -198,11 +213,11 @@ class Pool:
             self.forget(replica_id)
 
 
-def _socket(address: Address) -> socket.socket:
+def _socket(address: Address, receive_buffer_bytes: int) -> socket.socket:
     inet = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(socket.AF_UNIX if address.unix else inet, socket.SOCK_STREAM)
     sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
     if not address.unix:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock

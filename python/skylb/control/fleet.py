@@ -38,13 +38,15 @@ class Fleet:
 
     Args:
         router: told about every change.
-        pool: closes its idle connections to replicas that left.
+        pools: close their idle connections to replicas that left.
         changed: hears the fleet after each change.
     """
 
-    def __init__(self, router: Router, pool: Pool, changed: Callable[[list[Replica]], None]) -> None:
+    def __init__(
+        self, router: Router, pools: Sequence[Pool], changed: Callable[[list[Replica]], None]
+    ) -> None:
         self._router = router
-        self._pool = pool
+        self._pools = tuple(pools)
         self._changed = changed
         self._sources: dict[str, tuple[Target, ...]] = {}
         self._replicas: dict[str, Replica] = {}
@@ -101,7 +103,8 @@ class Fleet:
             if replica.id not in ids_before and replica.name in self._draining:
                 self._router.set_draining(replica.id, True)
         for gone in ids_before.difference(replica.id for replica in after.values()):
-            self._pool.forget(gone)
+            for pool in self._pools:
+                pool.forget(gone)
         self._changed(list(after.values()))
 
     def _merged(self) -> dict[str, Replica]:

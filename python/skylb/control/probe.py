@@ -110,7 +110,7 @@ class Prober:
 
     Args:
         router: says whose probe is due and takes the results.
-        pool: connections, shared with the data plane.
+        pool: connections for probes and lists of models.
         durations: where each probe's duration is counted.
         interval_s: shortest time between two probes of one replica.
         timeout_s: for one probe or list of models, the connect included.
