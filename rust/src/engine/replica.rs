@@ -16,7 +16,10 @@
 
 mod knee;
 
-use knee::{Full, Knee, Reading};
+#[cfg(test)]
+mod tests;
+
+use knee::{Knee, Reading};
 
 use super::config::{AllowanceRule, Config};
 use super::health::Health;
@@ -36,10 +39,10 @@ enum Place {
     Fresh,
     /// In flight at the last probe, but not in its gauges: a debit.
     Unseen,
+    /// In the gauges, but where is unknown: deferred, or among others' requests.
+    Shown,
     /// Counted in W.
     Waiting,
-    /// Counted in W, and in R since its first byte.
-    Started,
     /// Counted in R.
     Running,
     /// Given to an engine that has restarted since, or never shown: counted nowhere.
@@ -67,6 +70,18 @@ pub enum Observed {
     Unreadable,
 }
 
+/// Own requests in flight when the last probe was sent and when it was answered, without a first
+/// byte when it was sent.
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    quiet: u32,
+    /// Of those, in the gauges.
+    seen: u32,
+    /// Of those seen, in R, and in W.
+    in_batch: u32,
+    waiting: u32,
+}
+
 /// The last readable snapshot and its times.
 #[derive(Debug, Clone)]
 struct Last {
@@ -90,12 +105,10 @@ pub struct Replica {
     /// What the last snapshot proved to be foreign, whatever its timing.
     foreign_floor: u32,
     kv_free: Option<i64>,
-    /// Most requests in flight at once since the last probe was sent.
+    /// Most requests in flight at once since the last snapshot.
     in_flight_peak: u32,
     /// Own requests that ended since the last snapshot.
     ended: u32,
-    /// An own request had its first byte or ended since the last snapshot.
-    progress: bool,
     knee: Knee,
     fcfs: bool,
     tokens_mean: Option<u32>,
@@ -127,7 +140,6 @@ impl Replica {
             kv_free: None,
             in_flight_peak: 0,
             ended: 0,
-            progress: false,
             knee: Knee::new(),
             fcfs: true,
             tokens_mean: None,
@@ -166,8 +178,7 @@ impl Replica {
         });
         self.fresh += 1;
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
-        let used_up = self.pending() >= self.allowance(config);
-        self.knee.pushed(pending, used_up, now_ns);
+        self.knee.pushed(self.running, pending, now_ns);
         true
     }
 
@@ -178,7 +189,6 @@ impl Replica {
             return;
         }
         self.in_flight[index].first_byte_ns = Some(now_ns);
-        self.progress = true;
         self.start(index);
         if self.fcfs && self.unseen + self.fresh > 0 {
             for older in 0..index {
@@ -200,15 +210,10 @@ impl Replica {
             Place::Fresh => self.fresh -= 1,
             Place::Unseen => self.unseen -= 1,
             Place::Waiting => self.waiting = self.waiting.saturating_sub(1),
-            Place::Started => {
-                self.waiting = self.waiting.saturating_sub(1);
-                self.leave_batch(ended.tokens);
-            }
             Place::Running => self.leave_batch(ended.tokens),
-            Place::Lost => {}
+            Place::Shown | Place::Lost => {}
         }
         self.ended = self.ended.saturating_add(1);
-        self.progress = true;
         true
     }
 
@@ -223,7 +228,6 @@ impl Replica {
     pub fn probe_sent(&mut self, now_ns: Nanos) {
         self.probe_sent_ns = Some(now_ns);
         self.probing = true;
-        self.in_flight_peak = self.in_flight();
     }
 
     /// A probe failed. The last snapshot keeps counting until it is stale.
@@ -257,7 +261,6 @@ impl Replica {
         self.last = Some(Last { snapshot, sent_ns });
         self.in_flight_peak = self.in_flight();
         self.ended = 0;
-        self.progress = false;
         Observed::Used
     }
 
@@ -346,14 +349,18 @@ impl Replica {
     pub fn allowance(&self, config: &Config) -> u32 {
         match config.allowance {
             AllowanceRule::One => 1,
-            AllowanceRule::Knee => self.allowance_by_knee().min(self.kv_room()).max(1),
+            AllowanceRule::Knee => self
+                .knee
+                .allowance(self.running, self.pending())
+                .min(self.kv_room())
+                .max(1),
         }
     }
 
     /// Most requests this replica runs at once, as far as learned.
     #[must_use]
     pub fn knee(&self) -> Option<u32> {
-        self.knee.full().map(|full| full.active)
+        self.knee.active()
     }
 
     /// When the next probe is due, given the interval (see [`super::admit::probe_interval`]).
@@ -384,10 +391,10 @@ impl Replica {
         if unseen != self.unseen as usize {
             return Err(format!("unseen_is_counted: {} != {unseen}", self.unseen));
         }
-        if count(Place::Waiting) + count(Place::Started) > self.waiting as usize {
+        if count(Place::Waiting) > self.waiting as usize {
             return Err(format!("own_waiting_within_waiting: {}", self.waiting));
         }
-        if count(Place::Running) + count(Place::Started) > self.running as usize {
+        if count(Place::Running) > self.running as usize {
             return Err(format!("own_running_within_running: {}", self.running));
         }
         Ok(())
@@ -405,16 +412,9 @@ impl Replica {
         match request.place {
             Place::Fresh => self.fresh -= 1,
             Place::Unseen => self.unseen -= 1,
-            Place::Waiting => {
-                request.place = Place::Started;
-                self.running = self.running.saturating_add(1);
-                self.kv_free = self
-                    .kv_free
-                    .map(|free| free.saturating_sub(i64::from(request.tokens)));
-                return;
-            }
-            Place::Lost => {}
-            Place::Started | Place::Running => return,
+            Place::Waiting => self.waiting = self.waiting.saturating_sub(1),
+            Place::Shown | Place::Lost => {}
+            Place::Running => return,
         }
         request.place = Place::Running;
         self.running = self.running.saturating_add(1);
@@ -487,35 +487,43 @@ impl Replica {
         self.waiting = waiting;
         self.unseen = 0;
         self.fresh = 0;
-        let own_waiting = seen.min(waiting - waiting.min(self.foreign));
-        let base = self.running;
-        self.place_all(quiet, seen, seen - own_waiting, sent_ns);
-        let active = self
-            .in_flight_peak
-            .saturating_add(self.foreign_floor)
-            .saturating_sub(waiting)
-            .max(base);
+        // Only what can be no other's, and no preempted request's, is taken for our waiting one.
+        let alone = self.foreign == 0 && self.fcfs;
+        let preempted = streaming.saturating_sub(running);
+        let own_waiting = if alone {
+            seen.min(waiting.saturating_sub(preempted))
+        } else {
+            0
+        };
+        let in_batch = (seen - own_waiting).min(self.running.saturating_sub(streaming));
+        let own = Own {
+            quiet,
+            seen,
+            in_batch,
+            waiting: own_waiting,
+        };
+        self.place_all(own, sent_ns);
+        // In flight and not waiting, ours and others'.
+        let active = |own: u32| {
+            own.saturating_add(self.foreign_floor)
+                .saturating_sub(waiting)
+        };
         self.knee.observe(&Reading {
-            running,
+            running: self.running,
             waiting,
-            full: Full {
-                active,
-                transit: active - base,
-            },
-            unseen: self.unseen,
-            fresh: self.fresh,
-            progress: self.progress,
+            active: active(self.in_flight_peak).max(self.running),
+            transit: active(self.in_flight()).saturating_sub(self.running),
             sent_ns,
             now_ns,
         });
     }
 
-    /// Gives each request its place, in push order: of the `quiet` ones (no first byte when the
-    /// probe was sent) the first `batch` are in R, up to `seen` in W, the rest in no gauge.
-    fn place_all(&mut self, quiet: u32, seen: u32, batch: u32, sent_ns: Nanos) {
+    /// Gives each request its place. Of the quiet ones, in push order, the first are in R, the last
+    /// in no gauge yet, and those before them in W.
+    fn place_all(&mut self, own: Own, sent_ns: Nanos) {
         // From the youngest to the oldest, so that a first byte that arrived while the probe was
         // under way settles all older ones in one pass.
-        let mut rank = quiet;
+        let mut rank = own.quiet;
         let mut younger_started = false;
         for index in (0..self.in_flight.len()).rev() {
             let request = &mut self.in_flight[index];
@@ -530,9 +538,11 @@ impl Replica {
                 Place::Running
             } else {
                 rank -= 1;
-                if rank < batch {
+                if rank < own.in_batch {
                     Place::Running
-                } else if rank < seen {
+                } else if rank < own.seen - own.waiting {
+                    Place::Shown
+                } else if rank < own.seen {
                     Place::Waiting
                 } else {
                     self.unseen += 1;
@@ -545,16 +555,6 @@ impl Replica {
             }
             younger_started |= first_byte.is_some();
         }
-    }
-
-    fn allowance_by_knee(&self) -> u32 {
-        let Some(full) = self.knee.full() else {
-            return self.knee.window(self.pending());
-        };
-        full.active
-            .saturating_sub(self.running)
-            .max(1)
-            .saturating_add(full.transit)
     }
 
     /// Requests of average size that the free KV room holds.
