@@ -89,15 +89,20 @@ fn ramp_max(replica: &Replica, config: &Config, now_ns: Nanos) -> u32 {
 }
 
 /// Time between probes of `replica`: short while the gate decides (`held`: work that it could take
-/// waits in the hold; or its allowance is nearly used), else stretched, because a probe costs the
-/// engine milliseconds of its API server's loop.
+/// waits in the hold; or its allowance is nearly used) and while it is looked for (unknown, down,
+/// half-open), else stretched, because a probe costs the engine milliseconds of its server's loop.
 #[must_use]
 pub fn probe_interval(replica: &Replica, config: &Config, held: bool) -> Nanos {
-    let deciding = held
-        || (config.push == PushRule::Pending
-            && replica.pending() > 0
-            && replica.pending().saturating_add(1) >= replica.allowance(config));
-    if deciding || !replica.health.ready() {
+    let looked_for = match replica.health.state() {
+        State::Unknown | State::Down | State::Probing => true,
+        State::Up | State::Ejected => false,
+    };
+    let pending = replica.pending();
+    let nearly_used = config.push == PushRule::Pending
+        && pending > 0
+        && pending.saturating_add(1) >= replica.allowance(config);
+    let deciding = replica.health.ready() && (held || nearly_used);
+    if looked_for || deciding {
         config.probe_interval_ns
     } else {
         config.probe_idle_interval_ns

@@ -9,26 +9,36 @@
 //! - `foreign = R + W - A`: not ours;
 //! - `pending = W + unseen + fresh`, where `fresh` are the pushes made since the probe was sent.
 //!
-//! Between snapshots the figures are carried forward by what is seen here: a first body byte takes
+//! Between snapshots the figures are carried forward by what is seen here. A first body byte takes
 //! away its own debit (`unseen` or `fresh`) and those of older pushes, because an engine that
-//! serves first come first served has scheduled them as well, and raises R, never lowering W;
-//! the end of a request lowers R, or W where the request was counted there.
+//! serves first come first served has scheduled them as well, and raises R. The end of a request
+//! lowers R, so that room opens at once. W goes down between snapshots in one case only: a request
+//! that the snapshot showed to be one of ours among the waiting, none of which can be another
+//! balancer's or a preempted one, has its first byte or ends.
+//!
+//! Three cases the rule alone would get wrong:
+//!
+//! - Requests of others hide ours that the gauges do not show yet, so what the snapshot before
+//!   proved to be foreign is not taken for ours (`foreign_floor`).
+//! - Requests that wait for something else than room (`deferred`) are in the engine though in
+//!   neither gauge: they are seen.
+//! - A stream whose reader is slow may long have ended in the engine: it is taken to run only
+//!   while the gauges have room for it, or may be too old to show it.
 
+mod estimate;
 mod knee;
 
 #[cfg(test)]
 mod tests;
 
-use knee::{Knee, Reading};
+use estimate::Gauges;
+use knee::Knee;
 
 use super::config::{AllowanceRule, Config};
 use super::health::Health;
 use super::id::{Nanos, RequestId};
 use super::snapshot::Snapshot;
 
-/// A push that no gauge has shown for so long is lost, or not the kind of request an engine
-/// counts (`/tokenize`): it must not close the gate for ever.
-const UNSEEN_NS: Nanos = 30_000_000_000;
 /// Weight of the newest sample in running means: 1/16.
 const MEAN_SHIFT: u32 = 4;
 
@@ -39,8 +49,9 @@ enum Place {
     Fresh,
     /// In flight at the last probe, but not in its gauges: a debit.
     Unseen,
-    /// In the gauges, but where is unknown: deferred, or among others' requests.
-    Shown,
+    /// Counted nowhere: in the engine, but deferred, or waiting among others' requests, or ended
+    /// there and not yet read to its end here.
+    Apart,
     /// Counted in W.
     Waiting,
     /// Counted in R.
@@ -68,18 +79,6 @@ pub enum Observed {
     Overtaken,
     /// It lacks what the gate needs: ignored, and the replica is blind once the last one is stale.
     Unreadable,
-}
-
-/// Own requests in flight when the last probe was sent and when it was answered, without a first
-/// byte when it was sent.
-#[derive(Debug, Clone, Copy)]
-struct Own {
-    quiet: u32,
-    /// Of those, in the gauges.
-    seen: u32,
-    /// Of those seen, in R, and in W.
-    in_batch: u32,
-    waiting: u32,
 }
 
 /// The last readable snapshot and its times.
@@ -160,11 +159,11 @@ impl Replica {
     /// Counts a request in flight, from the decision on, before anything is sent.
     ///
     /// `tokens` is the KV room it is predicted to take: prompt tokens not cached there plus
-    /// [`Self::predicted_output`]. Returns false, changing nothing, when `in_flight_max` is reached
-    /// or the request is in flight here already.
+    /// [`Self::predicted_output`]. Returns false, changing nothing, when `in_flight_max` is reached.
+    /// A request is pushed once: it is not looked for among those in flight.
     #[must_use]
     pub fn push(&mut self, id: RequestId, tokens: u32, config: &Config, now_ns: Nanos) -> bool {
-        if self.in_flight() >= config.in_flight_max || self.find(id).is_some() {
+        if self.in_flight() >= config.in_flight_max {
             return false;
         }
         let pending = self.pending();
@@ -184,7 +183,10 @@ impl Replica {
 
     /// The first body byte of a request's answer arrived. Unknown requests are ignored.
     pub fn first_byte(&mut self, id: RequestId, now_ns: Nanos) {
-        let Some(index) = self.find(id) else { return };
+        // The youngest wait for their first byte, the oldest end first.
+        let Some(index) = self.in_flight.iter().rposition(|r| r.id == id) else {
+            return;
+        };
         if self.in_flight[index].first_byte_ns.is_some() {
             return;
         }
@@ -202,7 +204,7 @@ impl Replica {
     /// A request is no longer in flight here, whatever ended it (answered, failed, its client
     /// left). Returns false when it was not.
     pub fn complete(&mut self, id: RequestId) -> bool {
-        let Some(index) = self.find(id) else {
+        let Some(index) = self.in_flight.iter().position(|r| r.id == id) else {
             return false;
         };
         let ended = self.in_flight.remove(index);
@@ -211,7 +213,7 @@ impl Replica {
             Place::Unseen => self.unseen -= 1,
             Place::Waiting => self.waiting = self.waiting.saturating_sub(1),
             Place::Running => self.leave_batch(ended.tokens),
-            Place::Shown | Place::Lost => {}
+            Place::Apart | Place::Lost => {}
         }
         self.ended = self.ended.saturating_add(1);
         true
@@ -238,26 +240,16 @@ impl Replica {
     /// A probe sent at `sent_ns` was answered at `now_ns`.
     pub fn observe(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
         self.probing = false;
-        let (Some(running), Some(waiting)) = (snapshot.running, snapshot.waiting) else {
+        let Some(gauges) = Gauges::of(&snapshot) else {
             return Observed::Unreadable;
         };
-        if sent_ns > now_ns
-            || self
-                .last
-                .as_ref()
-                .is_some_and(|last| sent_ns < last.sent_ns)
-        {
+        let last_ns = self.last.as_ref().map_or(0, |last| last.sent_ns);
+        if sent_ns > now_ns || sent_ns < last_ns {
             return Observed::Overtaken;
         }
         self.forget_lost(&snapshot, sent_ns);
-        self.estimate(
-            running,
-            waiting,
-            snapshot.deferred.unwrap_or(0),
-            sent_ns,
-            now_ns,
-        );
         self.kv_free = kv_free(&snapshot);
+        self.estimate(gauges, sent_ns, now_ns);
         self.last = Some(Last { snapshot, sent_ns });
         self.in_flight_peak = self.in_flight();
         self.ended = 0;
@@ -402,10 +394,6 @@ impl Replica {
 
     // ------------------------------------------------------------------ inside
 
-    fn find(&self, id: RequestId) -> Option<usize> {
-        self.in_flight.iter().rposition(|r| r.id == id)
-    }
-
     /// A request is known to run: its debit goes, and R includes it.
     fn start(&mut self, index: usize) {
         let request = &mut self.in_flight[index];
@@ -413,7 +401,7 @@ impl Replica {
             Place::Fresh => self.fresh -= 1,
             Place::Unseen => self.unseen -= 1,
             Place::Waiting => self.waiting = self.waiting.saturating_sub(1),
-            Place::Shown | Place::Lost => {}
+            Place::Apart | Place::Lost => {}
             Place::Running => return,
         }
         request.place = Place::Running;
@@ -428,133 +416,6 @@ impl Replica {
         self.kv_free = self
             .kv_free
             .map(|free| free.saturating_add(i64::from(tokens)));
-    }
-
-    /// Marks what can no longer come: requests given to an engine that has restarted since, and
-    /// those that no gauge has shown for [`UNSEEN_NS`].
-    fn forget_lost(&mut self, snapshot: &Snapshot, sent_ns: Nanos) {
-        let restarted_ns = self
-            .last
-            .as_ref()
-            .filter(|last| restarted(&last.snapshot, snapshot))
-            .map(|last| last.sent_ns);
-        if restarted_ns.is_some() {
-            self.knee = Knee::new();
-            self.foreign_floor = 0;
-        }
-        for request in &mut self.in_flight {
-            let before_restart = restarted_ns.is_some_and(|at| request.pushed_ns < at);
-            let never_shown = request.place == Place::Unseen
-                && sent_ns.saturating_sub(request.pushed_ns) >= UNSEEN_NS;
-            if before_restart || never_shown {
-                request.place = Place::Lost;
-            }
-        }
-    }
-
-    /// Rebuilds the figures from a snapshot; the module's documentation has the rule.
-    fn estimate(
-        &mut self,
-        running: u32,
-        waiting: u32,
-        deferred: u32,
-        sent_ns: Nanos,
-        now_ns: Nanos,
-    ) {
-        let (mut own, mut streaming, mut fresh) = (0u32, 0u32, 0u32);
-        for r in self.in_flight.iter().filter(|r| r.place != Place::Lost) {
-            if r.pushed_ns >= sent_ns {
-                fresh += 1;
-            } else {
-                own += 1;
-                streaming += u32::from(r.first_byte_ns.is_some_and(|at| at < sent_ns));
-            }
-        }
-        let quiet = own - streaming;
-        let total = running.saturating_add(waiting).saturating_add(deferred);
-        let seen = quiet.min(
-            total
-                .saturating_sub(streaming)
-                .saturating_sub(self.foreign_floor),
-        );
-        self.foreign = total.saturating_sub(own);
-        self.foreign_floor = self
-            .foreign
-            .saturating_sub(self.ended)
-            .saturating_sub(fresh);
-        // They run, whatever the gauge says, unless they were preempted.
-        self.running = running.max(streaming.saturating_sub(waiting));
-        self.waiting = waiting;
-        self.unseen = 0;
-        self.fresh = 0;
-        // Only what can be no other's, and no preempted request's, is taken for our waiting one.
-        let alone = self.foreign == 0 && self.fcfs;
-        let preempted = streaming.saturating_sub(running);
-        let own_waiting = if alone {
-            seen.min(waiting.saturating_sub(preempted))
-        } else {
-            0
-        };
-        let in_batch = (seen - own_waiting).min(self.running.saturating_sub(streaming));
-        let own = Own {
-            quiet,
-            seen,
-            in_batch,
-            waiting: own_waiting,
-        };
-        self.place_all(own, sent_ns);
-        // In flight and not waiting, ours and others'.
-        let active = |own: u32| {
-            own.saturating_add(self.foreign_floor)
-                .saturating_sub(waiting)
-        };
-        self.knee.observe(&Reading {
-            running: self.running,
-            waiting,
-            active: active(self.in_flight_peak).max(self.running),
-            transit: active(self.in_flight()).saturating_sub(self.running),
-            sent_ns,
-            now_ns,
-        });
-    }
-
-    /// Gives each request its place. Of the quiet ones, in push order, the first are in R, the last
-    /// in no gauge yet, and those before them in W.
-    fn place_all(&mut self, own: Own, sent_ns: Nanos) {
-        // From the youngest to the oldest, so that a first byte that arrived while the probe was
-        // under way settles all older ones in one pass.
-        let mut rank = own.quiet;
-        let mut younger_started = false;
-        for index in (0..self.in_flight.len()).rev() {
-            let request = &mut self.in_flight[index];
-            if request.place == Place::Lost {
-                continue;
-            }
-            let first_byte = request.first_byte_ns;
-            request.place = if request.pushed_ns >= sent_ns {
-                self.fresh += 1;
-                Place::Fresh
-            } else if first_byte.is_some_and(|at| at < sent_ns) {
-                Place::Running
-            } else {
-                rank -= 1;
-                if rank < own.in_batch {
-                    Place::Running
-                } else if rank < own.seen - own.waiting {
-                    Place::Shown
-                } else if rank < own.seen {
-                    Place::Waiting
-                } else {
-                    self.unseen += 1;
-                    Place::Unseen
-                }
-            };
-            let debit = matches!(request.place, Place::Fresh | Place::Unseen);
-            if first_byte.is_some() || (debit && younger_started && self.fcfs) {
-                self.start(index);
-            }
-            younger_started |= first_byte.is_some();
-        }
     }
 
     /// Requests of average size that the free KV room holds.
@@ -575,12 +436,6 @@ fn mean(old: Option<u32>, sample: u32) -> u32 {
     let (old, sample) = (i64::from(old), i64::from(sample));
     let step = (sample - old) >> MEAN_SHIFT;
     u32::try_from(old + step).unwrap_or(u32::MAX)
-}
-
-/// Counters that only grow went back: another engine process answers now.
-fn restarted(before: &Snapshot, after: &Snapshot) -> bool {
-    let back = |a: Option<u64>, b: Option<u64>| matches!((a, b), (Some(a), Some(b)) if b < a);
-    back(before.cache_queries, after.cache_queries) || back(before.preemptions, after.preemptions)
 }
 
 /// Free KV tokens, where the page tells both capacity and use.

@@ -78,7 +78,7 @@ pub(super) struct Outcome {
     pub(super) running_max: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrive(u64, usize),
     Abort(u64),
