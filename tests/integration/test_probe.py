@@ -158,7 +158,6 @@ def test_a_replica_that_answers_is_ready_and_its_models_are_known() -> None:
             assert (gauge.ready, gauge.blind) == (True, False)
             assert (gauge.running, gauge.waiting) == (3, 1)
             assert plane.state(replica.url) == "up"
-            await until(plane.router.models, "models are read")
             assert plane.router.models() == [("m", 4096)]
 
     run(test)
@@ -200,7 +199,7 @@ def test_a_replica_whose_load_cannot_be_read_is_blind_not_empty(page: str, statu
             await plane.control.first_look(10)
             assert plane.state(replica.url) == f"blind: {why}"
             assert plane.gauge(replica.url).blind
-            await until(plane.router.models, "its models are read all the same")
+            assert plane.router.models(), "its models are read all the same"
 
     run(test)
 
@@ -209,7 +208,6 @@ def test_a_state_is_told_when_it_changes_and_never_per_probe(caplog: pytest.LogC
     async def test(replica: FakeReplica) -> None:
         async with running(settings(replica.url)) as plane:
             await plane.control.first_look(10)
-            await until(plane.router.models, "models are read")
             good, replica.page = replica.page, "nothing"
             await until(lambda: plane.state(replica.url).startswith("blind"), "it becomes blind")
             seen = replica.probes
@@ -261,6 +259,23 @@ def test_a_replica_that_comes_back_with_another_model_is_known_by_it() -> None:
             )
 
     run(test)
+
+
+def test_a_replica_without_a_list_of_models_is_looked_at_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(replica: FakeReplica) -> None:
+        replica.models = [{"id": ""}]
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            seen = replica.probes
+            await until(lambda: replica.probes > seen + 20, "it is probed on")
+            replica.models = [{"id": "m"}]
+            await until(plane.router.models, "the list is asked for again")
+
+    run(test)
+    told = [r.getMessage() for r in caplog.records if "models cannot be read" in r.getMessage()]
+    assert len(told) == 1
 
 
 def test_a_broken_list_of_models_keeps_the_last_one() -> None:

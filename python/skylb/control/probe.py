@@ -51,6 +51,7 @@ class Watched:
     __slots__ = (
         "detail",
         "dialect",
+        "looked_at",
         "metrics_request",
         "models",
         "models_detail",
@@ -65,6 +66,8 @@ class Watched:
     def __init__(self, replica: Replica) -> None:
         self.state = State.UNKNOWN
         self.detail = ""
+        self.looked_at = False
+        """It is known to be down, or its models were asked for."""
         self.dialect: Dialect | None = None
         self.probe: Probe | None = None
         self.models: list[tuple[str, int | None]] | None = None
@@ -137,7 +140,8 @@ class Prober:
         self._watched: dict[int, Watched] = {}
         self._due: dict[int, None] = {}
         self.settled = asyncio.Event()
-        """Set while each replica's first probe has ended."""
+        """Set while every replica has been looked at: its first probe has ended and, if it was answered,
+        the first list of models too. A request for a model that is just being asked for would be refused."""
         self.settled.set()
 
     # ------------------------------------------------------------------- the fleet
@@ -209,6 +213,7 @@ class Prober:
         if not isinstance(result, Response):
             self._change(watched, State.DOWN, _reason(result, watched.replica))
             self._router.observe_failed(watched.replica.id, False)
+            self._looked_at(watched)
             return
         read = read_page(result.body, watched.dialect) if result.status == 200 else None
         if read is None:
@@ -233,10 +238,14 @@ class Prober:
         log.log(
             level, "replica %s is %s%s", watched.replica.name, state.value, f": {detail}" if detail else ""
         )
-        self._settle()
+
+    def _looked_at(self, watched: Watched) -> None:
+        if not watched.looked_at:
+            watched.looked_at = True
+            self._settle()
 
     def _settle(self) -> None:
-        if all(watched.state is not State.UNKNOWN for watched in self._watched.values()):
+        if all(watched.looked_at for watched in self._watched.values()):
             self.settled.set()
         else:
             self.settled.clear()
@@ -258,12 +267,15 @@ class Prober:
         watched.models_fetch = None
         if not isinstance(result, Response):
             self._unlisted(watched, _reason(result, watched.replica))
-            return
-        if result.status != 200:
+        elif result.status != 200:
             self._unlisted(watched, f"/v1/models answers {result.status}")
-            return
+        else:
+            self._read_models(watched, result.body)
+        self._looked_at(watched)
+
+    def _read_models(self, watched: Watched, body: bytes) -> None:
         try:
-            models = read_models(result.body)
+            models = read_models(body)
         except ValueError as error:
             self._unlisted(watched, str(error))
             return
