@@ -15,7 +15,7 @@ from skylb.tasks import TaskGroup
 
 HOUSEKEEPING_S = 0.25
 LAG_INTERVAL_S = 0.02
-SATURATED_LAG_S = 0.010
+LATE_S = 0.010
 SATURATED_CPU = 0.9
 AFTER_FAILURE_S = 0.5
 """What a user waits after a failed request before going on: a dead target is not hammered."""
@@ -223,6 +223,7 @@ class Load:
                 cpu_share=cpu_share,
                 loop_lag_s=lag,
                 send_lag_s=quantiles(self._send_lag),
-                saturated=(lag.p99 or 0.0) > SATURATED_LAG_S or cpu_share > SATURATED_CPU,
+                late=(lag.p99 or 0.0) > LATE_S,
+                saturated=cpu_share > SATURATED_CPU,
             ),
         )

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from skylb.load.stats import Tally
 
-LINE_INTERVAL_S = 5.0
+LINE_INTERVAL_S = 2.0
 """Between lines where there is no terminal."""
 
 

@@ -73,18 +73,20 @@ class Section(msgspec.Struct, frozen=True):
 
 
 class Generator(msgspec.Struct, frozen=True):
-    """How the generator itself fared: a saturated one measures itself, not the target.
+    """How the generator itself fared: what it is late by is in every latency it reports.
 
     Attributes:
         cpu_share: of one core.
         loop_lag_s: how late the event loop ran what was due.
         send_lag_s: open loop: how late requests went out.
-        saturated: loop lag above 10 ms at P99, or more than 90 % of a core.
+        late: loop lag above 10 ms at P99: this machine is busy, with the generator or with something else.
+        saturated: more than 90 % of a core: the rates may be those of the generator, not of the target.
     """
 
     cpu_share: float
     loop_lag_s: Quantiles
     send_lag_s: Quantiles
+    late: bool
     saturated: bool
 
 
@@ -250,5 +252,6 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"{total.stale_connections} requests met a closed kept connection and were sent again")
     lag_s = generator.loop_lag_s.p99 or 0.0
     text = f"generator: {generator.cpu_share:.0%} of a core, loop lag P99 {lag_s * 1e3:.1f} ms"
-    notes.append(text + ("; SATURATED: these figures are the generator's own" if generator.saturated else ""))
+    text += "; LATE: latencies include this lag" if generator.late else ""
+    notes.append(text + ("; SATURATED: rates may be the generator's own" if generator.saturated else ""))
     return notes

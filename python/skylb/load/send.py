@@ -92,7 +92,9 @@ class Sender:
         return found
 
     def total(self) -> Tally:
-        """All regions' figures together."""
+        """All regions' figures together; where there is one region, its own."""
+        if len(self.tallies) == 1:
+            return next(iter(self.tallies.values()))
         total = Tally()
         for tally in self.tallies.values():
             total.merge(tally)

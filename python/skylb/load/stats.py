@@ -1,6 +1,7 @@
 """What is counted and timed while a load runs, per region."""
 
 import math
+import operator
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -40,7 +41,7 @@ class Histogram:
 
     def merge(self, other: "Histogram") -> None:
         """Adds all of another's durations."""
-        self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other.buckets, strict=True)]
+        self._buckets = list(map(operator.add, self._buckets, other.buckets))
         self.count += other.count
         self.sum_s += other.sum_s
         self.min_s = min(self.min_s, other.min_s)
@@ -66,7 +67,7 @@ class Histogram:
     def since(self, buckets: list[int]) -> "Histogram":
         """What was added after ``buckets`` were read; its extremes are those of the whole."""
         recent = Histogram()
-        recent._buckets = [now - then for now, then in zip(self._buckets, buckets, strict=True)]
+        recent._buckets = list(map(operator.sub, self._buckets, buckets))
         recent.count = sum(recent._buckets)
         recent.min_s, recent.max_s = self.min_s, self.max_s
         return recent
