@@ -13,10 +13,10 @@ class DemoSettings(Group):
     duration_s: Annotated[Seconds | None, Field(gt=0, description="end by itself, with a summary")] = None
     policy: Annotated[Policy, Field(description="how a replica is chosen")] = "prefix"
     replicas: Annotated[Count, Field(ge=1, le=16, description="mock replicas")] = 4
-    users: Annotated[Count, Field(ge=1, le=1000, description="users who talk at once")] = 48
+    users: Annotated[Count, Field(ge=1, le=1000, description="users who talk at once")] = 58
     sequences: Annotated[
         Count, Field(ge=1, le=1024, description="sequences that a replica runs at once; more users wait")
-    ] = 10
+    ] = 9
     time_scale: Annotated[
         float,
         Field(gt=0, le=10, description="factor on the replicas' and users' times; 0.2 is five times faster"),

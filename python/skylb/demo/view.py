@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Self
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -15,7 +16,7 @@ from skylb.load.stats import Histogram, Tally
 LINE_INTERVAL_S = 2.0
 
 _SPARKS = " ▁▂▃▄▅▆▇█"
-_BAR_WIDTH = 20
+_BAR_WIDTH = 10
 
 
 class View:
@@ -58,11 +59,13 @@ class View:
             self.say(_line(history, tally))
 
     def _screen(self, history: History, tally: Tally) -> RenderableType:
-        table = Table(title=self._title, title_justify="left", title_style="bold", expand=False)
+        table = Table(
+            title=self._title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        )
         for name in ("replica", "health"):
             table.add_column(name)
         table.add_column("in flight", min_width=_BAR_WIDTH + 4)
-        for name in ("pending", "cached blocks", "pushes/s", "hit rate"):
+        for name in ("pending", "blocks", "pushes/s", "hit rate"):
             table.add_column(name, justify="right")
         for replica in history.last.state.replicas:
             table.add_row(*self._row(replica, history))
@@ -82,7 +85,7 @@ class View:
         filled = min(_BAR_WIDTH, round(replica.in_flight / self._capacity * _BAR_WIDTH))
         bar = Text.assemble(f"{replica.in_flight:3d} ", ("█" * filled, "cyan"))
         return (
-            replica.name,
+            _short(replica.name),
             replica.health,
             bar,
             str(replica.pending),
@@ -111,7 +114,7 @@ def summary(history: History, report: Report) -> str:
     for replica in history.last.state.replicas if history.looks else []:
         rate = hit_rate((replica.cached_tokens_total, replica.prompt_tokens_total))
         lines.append(
-            f"{replica.name}: {replica.pushed_total} requests, {replica.tree_blocks} cached blocks,"
+            f"{_short(replica.name)}: {replica.pushed_total} requests, {replica.tree_blocks} cached blocks,"
             f" hit rate {_percent(rate)}"
         )
     lines += [f"error {kind}: {count}" for kind, count in total.errors.items()]
@@ -142,6 +145,10 @@ def _figures(history: History, tally: Tally) -> str:
 def recent_ttft(history: History, tally: Tally) -> Histogram:
     """TTFT of the last `RECENT_S`."""
     return tally.ttft.since(history.first.ttft_buckets)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("http://")
 
 
 def _percent(rate: float | None) -> str:

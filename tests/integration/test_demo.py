@@ -1,0 +1,95 @@
+"""`skylb demo`: it shows, it ends, and it leaves nothing behind."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.processes import SKYLB, Child, eventually
+
+
+@contextmanager
+def demo(*arguments: str) -> Iterator[Child]:
+    child = Child([*SKYLB, "demo", "--users", "8", "--replicas", "2", *arguments])
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes whose parent is ``pid``, zombies left out."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue  # it ended meanwhile
+        if int(parent) == pid and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there and more than a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def under_load(child: Child) -> list[int]:
+    """Waits until the demo has shown its first line; its processes: replicas and balancer."""
+    child.require(lambda: "requests/s" in child.text(), timeout_s=40, what="the demo's first line")
+    found = children_of(child.pid)
+    assert len(found) == 2
+    return found
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(map(running, pids))
+
+
+def test_it_ends_by_itself_with_a_summary_and_leaves_nothing_behind() -> None:
+    with demo("--duration-s", "4") as child:
+        processes = under_load(child)
+        assert child.popen.wait(30) == 0
+        assert gone(processes)
+        text = child.text()
+    assert "requests answered, 0 failed" in text
+    assert "held at once" in text
+    assert "found in their caches" in text
+
+
+def test_control_c_ends_it_with_a_summary() -> None:
+    with demo() as child:
+        processes = under_load(child)
+        child.send(signal.SIGINT)
+        assert child.popen.wait(30) == 0
+        assert gone(processes)
+        assert "requests answered" in child.text()
+
+
+def test_killed_it_leaves_nothing_behind() -> None:
+    with demo() as child:
+        processes = under_load(child)
+        child.kill()
+        eventually(lambda: gone(processes), what="the demo's processes end with it")
+
+
+def test_a_process_that_fails_ends_it_with_that_processs_last_words() -> None:
+    with demo() as child:
+        processes = under_load(child)
+        replicas = next(pid for pid in processes if b"mock" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(replicas, signal.SIGKILL)
+        assert child.popen.wait(30) == 1
+        assert gone(processes)
+        assert "skylb mock ended with status -9" in child.text()
+        assert "ready" in child.text()  # the last thing it said
+
+
+def test_settings_that_make_no_sense_are_named() -> None:
+    with demo("--replicas", "0") as child:
+        assert child.popen.wait(30) == 2
+        assert "--replicas" in child.text()
