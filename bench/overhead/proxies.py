@@ -18,7 +18,7 @@ REST_CPU = 1
 HAPROXY_CONFIG = """\
 global
     nbthread 1
-    maxconn 20000
+    maxconn 4000
 defaults
     mode http
     option http-no-delay

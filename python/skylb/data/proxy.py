@@ -206,7 +206,15 @@ class Exchange:
         )
         self.phase = Phase.WAIT
         keep_alive = head.keep_alive and not self.context.draining
-        relay = Relay(head.http11, keep_alive, head.is_head, self.request_id, head.anthropic)
+        relay = Relay(
+            head.http11,
+            keep_alive,
+            head.is_head,
+            self.request_id,
+            head.anthropic,
+            False,
+            head.route == _core.ROUTE_RESPONSES,
+        )
         self.response = Response(self, connection, relay, client.transport.write, client.paused_ns != 0)
         if len(body) <= SMALL_BODY_BYTES:
             connection.transport.write(upstream_head + body)
