@@ -12,7 +12,8 @@ use crate::engine::config::Config;
 use crate::engine::id::{Nanos, RequestId};
 use crate::engine::replica::Replica;
 use crate::engine::rng::Rng;
-use crate::engine::snapshot::Snapshot;
+
+use super::page;
 
 pub(super) const MS: Nanos = 1_000_000;
 
@@ -326,13 +327,5 @@ impl<'a> Sim<'a> {
             count(self.engine.waiting.len()),
         );
         self.begin_step();
-    }
-}
-
-fn page(running: u32, waiting: u32) -> Snapshot {
-    Snapshot {
-        running: Some(running),
-        waiting: Some(waiting),
-        ..Snapshot::default()
     }
 }

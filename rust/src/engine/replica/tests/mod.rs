@@ -1,0 +1,447 @@
+//! The rules one by one; `properties` has all of them in front of a simulated engine.
+
+mod properties;
+mod sim;
+
+use super::*;
+use crate::engine::config::PushRule;
+use sim::MS;
+
+fn config(push: PushRule, allowance: AllowanceRule) -> Config {
+    Config {
+        push,
+        allowance,
+        ..Config::sample()
+    }
+}
+
+fn one() -> Config {
+    config(PushRule::Pending, AllowanceRule::One)
+}
+
+fn knee() -> Config {
+    config(PushRule::Pending, AllowanceRule::Knee)
+}
+
+fn page(running: u32, waiting: u32) -> Snapshot {
+    Snapshot {
+        running: Some(running),
+        waiting: Some(waiting),
+        ..Snapshot::default()
+    }
+}
+
+/// A replica whose events are one millisecond apart.
+struct Bench {
+    replica: Replica,
+    config: Config,
+    now_ns: Nanos,
+}
+
+impl Bench {
+    fn new(config: Config) -> Self {
+        Self {
+            replica: Replica::new(),
+            config,
+            now_ns: 10_000 * MS,
+        }
+    }
+
+    fn tick(&mut self) -> Nanos {
+        self.replica.check_invariants().unwrap();
+        self.now_ns += MS;
+        self.now_ns
+    }
+
+    fn push(&mut self, ids: std::ops::RangeInclusive<u64>) {
+        for id in ids {
+            let now_ns = self.tick();
+            assert!(self.replica.push(RequestId(id), 100, &self.config, now_ns));
+        }
+    }
+
+    fn first_byte(&mut self, id: u64) {
+        let now_ns = self.tick();
+        self.replica.first_byte(RequestId(id), now_ns);
+    }
+
+    fn complete(&mut self, id: u64) {
+        self.tick();
+        assert!(self.replica.complete(RequestId(id)));
+    }
+
+    /// A probe that is answered at once.
+    fn probe(&mut self, page: Snapshot) {
+        let sent_ns = self.tick();
+        self.replica.probe_sent(sent_ns);
+        let now_ns = self.tick();
+        assert_eq!(self.replica.observe(page, sent_ns, now_ns), Observed::Used);
+        self.replica.check_invariants().unwrap();
+    }
+
+    fn allowance(&self) -> u32 {
+        self.replica.allowance(&self.config)
+    }
+}
+
+#[test]
+fn a_push_is_pending_until_its_first_byte() {
+    let mut b = Bench::new(one());
+    b.probe(page(0, 0));
+    b.push(1..=2);
+    assert_eq!((b.replica.pending(), b.replica.running()), (2, Some(0)));
+    b.first_byte(1);
+    assert_eq!((b.replica.pending(), b.replica.running()), (1, Some(1)));
+    b.first_byte(1);
+    assert_eq!((b.replica.pending(), b.replica.running()), (1, Some(1)));
+}
+
+#[test]
+fn a_first_byte_settles_older_pushes_where_the_engine_is_first_come_first_served() {
+    let mut b = Bench::new(one());
+    b.push(1..=3);
+    b.first_byte(2);
+    assert_eq!((b.replica.pending(), b.replica.fresh()), (1, 1));
+    b.first_byte(1);
+    assert_eq!(b.replica.pending(), 1);
+
+    let mut b = Bench::new(one());
+    b.replica.set_fcfs(false);
+    b.push(1..=3);
+    b.first_byte(2);
+    assert_eq!(b.replica.pending(), 2);
+}
+
+#[test]
+fn a_push_made_after_the_probe_was_sent_counts_even_if_the_page_may_show_it() {
+    let mut b = Bench::new(one());
+    let sent_ns = b.tick();
+    b.push(1..=1);
+    let now_ns = b.tick();
+    b.replica.observe(page(0, 1), sent_ns, now_ns);
+    assert_eq!((b.replica.pending(), b.replica.fresh()), (2, 1));
+    // Of two events in one instant the push may have been the later.
+    let mut b = Bench::new(one());
+    b.push(1..=1);
+    b.replica.observe(page(0, 0), b.now_ns, b.now_ns);
+    assert_eq!(b.replica.fresh(), 1);
+}
+
+#[test]
+fn own_requests_that_the_gauges_do_not_show_yet_are_unseen() {
+    let mut b = Bench::new(one());
+    b.push(1..=4);
+    b.first_byte(1);
+    b.probe(page(1, 1));
+    // 1 streams; of 2, 3 and 4 one waits in the gauge.
+    assert_eq!((b.replica.unseen(), b.replica.pending()), (2, 3));
+    b.probe(page(2, 2));
+    assert_eq!((b.replica.unseen(), b.replica.pending()), (0, 2));
+}
+
+#[test]
+fn streams_run_whatever_the_gauge_says() {
+    let mut b = Bench::new(one());
+    b.push(1..=3);
+    b.first_byte(1);
+    b.first_byte(2);
+    b.probe(page(0, 0));
+    assert_eq!((b.replica.running(), b.replica.unseen()), (Some(2), 1));
+}
+
+#[test]
+fn streams_that_only_their_readers_keep_alive_do_not_run() {
+    let mut b = Bench::new(one());
+    b.push(1..=3);
+    (1..=3).for_each(|id| b.first_byte(id));
+    b.now_ns += 5_000 * MS;
+    b.probe(page(1, 0));
+    assert_eq!(b.replica.running(), Some(1));
+    b.complete(1);
+    b.complete(2);
+    assert_eq!(b.replica.running(), Some(1));
+    b.complete(3);
+    assert_eq!(b.replica.running(), Some(0));
+}
+
+#[test]
+fn requests_of_others_are_foreign_and_do_not_hide_ours() {
+    let mut b = Bench::new(one());
+    b.probe(page(5, 0));
+    assert_eq!((b.replica.foreign(), b.replica.pending()), (5, 0));
+    b.push(1..=1);
+    b.probe(page(5, 0));
+    assert_eq!((b.replica.unseen(), b.replica.pending()), (1, 1));
+    b.probe(page(6, 0));
+    assert_eq!((b.replica.unseen(), b.replica.pending()), (0, 0));
+    assert_eq!(b.replica.foreign(), 5);
+}
+
+#[test]
+fn deferred_requests_are_seen_but_not_pending() {
+    let mut b = Bench::new(one());
+    b.push(1..=2);
+    b.probe(Snapshot {
+        deferred: Some(2),
+        ..page(0, 0)
+    });
+    assert_eq!((b.replica.unseen(), b.replica.pending()), (0, 0));
+    b.first_byte(2);
+    assert_eq!(b.replica.running(), Some(1));
+}
+
+#[test]
+fn a_first_byte_lowers_waiting_only_for_what_must_be_our_waiting_request() {
+    let mut b = Bench::new(one());
+    b.push(1..=2);
+    b.probe(page(1, 1));
+    b.first_byte(1);
+    assert_eq!(
+        (b.replica.running(), b.replica.waiting()),
+        (Some(1), Some(1))
+    );
+    b.first_byte(2);
+    assert_eq!(
+        (b.replica.running(), b.replica.waiting()),
+        (Some(2), Some(0))
+    );
+
+    // With others about, the one that waits may be theirs.
+    let mut b = Bench::new(one());
+    b.push(1..=2);
+    b.probe(page(2, 1));
+    b.first_byte(2);
+    assert_eq!(b.replica.waiting(), Some(1));
+
+    // Where streams are missing from R they were preempted, and wait in front.
+    let mut b = Bench::new(one());
+    b.push(1..=3);
+    b.first_byte(1);
+    b.first_byte(2);
+    b.probe(page(1, 2));
+    b.complete(3);
+    assert_eq!(b.replica.waiting(), Some(1));
+}
+
+#[test]
+fn an_end_opens_room_before_the_next_probe() {
+    let mut b = Bench::new(knee());
+    b.push(1..=5);
+    (1..=4).for_each(|id| b.first_byte(id));
+    b.probe(page(4, 1));
+    assert_eq!((b.replica.knee(), b.allowance()), (Some(4), 1));
+    assert_eq!(b.replica.pending(), 1);
+    b.complete(1);
+    b.complete(2);
+    assert_eq!(b.replica.running(), Some(2));
+    assert_eq!((b.allowance(), b.replica.pending()), (2, 1));
+}
+
+#[test]
+fn an_answer_that_a_newer_probe_has_overtaken_is_ignored() {
+    let mut b = Bench::new(one());
+    let first_ns = b.tick();
+    b.probe(page(3, 2));
+    let now_ns = b.tick();
+    assert_eq!(
+        b.replica.observe(page(0, 0), first_ns, now_ns),
+        Observed::Overtaken
+    );
+    assert_eq!(b.replica.pending(), 2);
+    assert_eq!(
+        b.replica.observe(page(0, 0), now_ns + 1, now_ns),
+        Observed::Overtaken
+    );
+}
+
+#[test]
+fn an_unreadable_page_changes_nothing_until_the_last_snapshot_is_stale() {
+    let mut b = Bench::new(one());
+    assert!(b.replica.blind(&b.config, b.now_ns));
+    b.probe(page(1, 1));
+    let sent_ns = b.now_ns - MS;
+    let half = Snapshot {
+        waiting: None,
+        ..page(0, 0)
+    };
+    let now_ns = b.tick();
+    assert_eq!(
+        b.replica.observe(half, now_ns, now_ns),
+        Observed::Unreadable
+    );
+    assert_eq!(b.replica.pending(), 1);
+    assert!(
+        !b.replica
+            .blind(&b.config, sent_ns + b.config.probe_stale_ns - 1)
+    );
+    assert!(
+        b.replica
+            .blind(&b.config, sent_ns + b.config.probe_stale_ns)
+    );
+}
+
+#[test]
+fn a_restarted_engine_has_none_of_the_requests_given_to_the_old_one() {
+    let counted = |queries, running, waiting| Snapshot {
+        cache_queries: Some(queries),
+        ..page(running, waiting)
+    };
+    let mut b = Bench::new(knee());
+    b.push(1..=3);
+    b.first_byte(1);
+    b.probe(counted(1000, 1, 2));
+    assert_eq!(b.replica.pending(), 2);
+    assert!(b.replica.knee().is_some());
+    b.push(4..=4);
+    b.probe(counted(0, 0, 0));
+    assert_eq!((b.replica.running(), b.replica.pending()), (Some(0), 1));
+    assert_eq!(b.replica.knee(), None);
+    (1..=4).for_each(|id| b.complete(id));
+    assert_eq!((b.replica.in_flight(), b.replica.pending()), (0, 0));
+}
+
+#[test]
+fn a_request_that_no_gauge_ever_shows_does_not_close_the_gate_for_ever() {
+    let mut b = Bench::new(one());
+    b.push(1..=1);
+    b.probe(page(0, 0));
+    assert_eq!(b.replica.pending(), 1);
+    b.now_ns += 29_000 * MS;
+    b.probe(page(0, 0));
+    assert_eq!(b.replica.pending(), 1);
+    b.now_ns += 1_000 * MS;
+    b.probe(page(0, 0));
+    assert_eq!(b.replica.pending(), 0);
+    b.first_byte(1);
+    assert_eq!(b.replica.running(), Some(1));
+    b.complete(1);
+    assert_eq!(b.replica.running(), Some(0));
+}
+
+#[test]
+fn in_flight_never_passes_its_cap() {
+    let config = Config {
+        in_flight_max: 2,
+        ..one()
+    };
+    let mut b = Bench::new(config);
+    b.push(1..=2);
+    assert!(!b.replica.push(RequestId(3), 1, &b.config, b.now_ns));
+    assert_eq!(b.replica.in_flight(), 2);
+    assert!(!b.replica.complete(RequestId(3)));
+}
+
+#[test]
+fn the_allowance_doubles_with_clean_snapshots_that_found_it_used_up() {
+    let mut b = Bench::new(knee());
+    b.probe(page(0, 0));
+    assert_eq!(b.allowance(), 1);
+    b.probe(page(0, 0));
+    assert_eq!(b.allowance(), 1, "it was not used");
+    b.push(1..=1);
+    b.probe(page(0, 0));
+    b.first_byte(1);
+    assert_eq!(b.allowance(), 2);
+    b.push(2..=3);
+    assert_eq!((b.allowance(), b.replica.pending()), (2, 2));
+    b.first_byte(2);
+    assert_eq!(
+        (b.allowance(), b.replica.pending()),
+        (1, 1),
+        "one burst at a time"
+    );
+    b.first_byte(3);
+    assert_eq!((b.allowance(), b.replica.pending()), (2, 0));
+}
+
+#[test]
+fn the_allowance_does_not_double_while_the_batch_grows_by_half_anyway() {
+    let mut b = Bench::new(knee());
+    b.probe(page(0, 0));
+    for (running, allowance) in [(1, 1), (2, 1), (4, 1), (5, 2)] {
+        b.push(running..=running);
+        b.first_byte(running);
+        b.probe(page(u32::try_from(running).unwrap(), 0));
+        assert_eq!(b.allowance(), allowance, "{running}");
+    }
+}
+
+#[test]
+fn below_the_knee_the_allowance_is_the_distance_and_at_it_one() {
+    let mut b = Bench::new(knee());
+    b.probe(page(20, 3));
+    assert_eq!((b.replica.knee(), b.allowance()), (Some(20), 1));
+    b.probe(page(12, 0));
+    assert_eq!(b.allowance(), 8);
+    b.probe(page(20, 0));
+    assert_eq!(b.allowance(), 1);
+    b.probe(page(16, 1));
+    assert_eq!((b.replica.knee(), b.allowance()), (Some(16), 1));
+}
+
+#[test]
+fn a_knee_that_is_disproved_or_old_is_forgotten() {
+    let mut b = Bench::new(knee());
+    b.probe(page(10, 1));
+    b.probe(page(11, 0));
+    assert_eq!(b.replica.knee(), None);
+    b.probe(page(10, 1));
+    b.now_ns += 4_000 * MS;
+    b.probe(page(4, 0));
+    assert_eq!((b.replica.knee(), b.allowance()), (Some(10), 6));
+    b.now_ns += 5_000 * MS;
+    b.probe(page(4, 0));
+    b.now_ns += 5_000 * MS;
+    b.probe(page(4, 0));
+    assert_eq!(
+        (b.replica.knee(), b.allowance()),
+        (None, 6),
+        "the window goes on from there"
+    );
+}
+
+#[test]
+fn free_kv_room_bounds_the_allowance_but_never_closes_an_idle_replica() {
+    let room = |usage| Snapshot {
+        kv_tokens: Some(1_000),
+        kv_usage: Some(usage),
+        ..page(4, 0)
+    };
+    let mut b = Bench::new(knee());
+    b.probe(page(20, 1));
+    b.push(1..=1);
+    b.first_byte(1);
+    b.probe(room(0.7));
+    // 300 tokens are free, and a request is predicted to take 100.
+    assert_eq!(b.allowance(), 3);
+    b.complete(1);
+    assert_eq!(b.allowance(), 4);
+    b.probe(room(1.0));
+    assert_eq!(b.allowance(), 1);
+}
+
+#[test]
+fn the_predicted_answer_length_is_the_configured_one_until_learned() {
+    let mut b = Bench::new(one());
+    assert_eq!(
+        b.replica.predicted_output(&b.config),
+        b.config.output_tokens
+    );
+    b.replica.learn_output(100);
+    assert_eq!(b.replica.predicted_output(&b.config), 100);
+    b.replica.learn_output(260);
+    assert_eq!(b.replica.predicted_output(&b.config), 110);
+    b.replica.learn_output(0);
+    assert_eq!(b.replica.predicted_output(&b.config), 103);
+}
+
+#[test]
+fn a_probe_under_way_is_waited_for_but_not_for_ever() {
+    let mut b = Bench::new(one());
+    let (short, stale) = (b.config.probe_interval_ns, b.config.probe_stale_ns);
+    assert_eq!(b.replica.probe_due_ns(short, &b.config), 0);
+    b.replica.probe_sent(1_000);
+    assert_eq!(b.replica.probe_due_ns(short, &b.config), 1_000 + stale);
+    b.replica.probe_failed();
+    assert_eq!(b.replica.probe_due_ns(short, &b.config), 1_000 + short);
+}
