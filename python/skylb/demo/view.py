@@ -16,7 +16,8 @@ from skylb.load.stats import Histogram, Tally
 LINE_INTERVAL_S = 2.0
 
 _SPARKS = " ▁▂▃▄▅▆▇█"
-_BAR_WIDTH = 10
+_BAR_WIDTH = 8
+_NAME_WIDTH = 15
 
 
 class View:
@@ -60,10 +61,14 @@ class View:
 
     def _screen(self, history: History, tally: Tally) -> RenderableType:
         table = Table(
-            title=self._title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+            title=self._title,
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 2, 0, 0),
         )
-        for name in ("replica", "health"):
-            table.add_column(name)
+        table.add_column("replica", no_wrap=True, min_width=_NAME_WIDTH)
+        table.add_column("health")
         table.add_column("in flight", min_width=_BAR_WIDTH + 4)
         for name in ("pending", "blocks", "pushes/s", "hit rate"):
             table.add_column(name, justify="right")
