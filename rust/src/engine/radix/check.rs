@@ -1,9 +1,15 @@
-//! The tree's invariants, checked one by one.
+//! The tree's invariants, by name.
 
 use std::collections::BTreeMap;
 
-use super::slab::NONE;
-use super::{Node, Radix, run_bytes};
+use super::node::{Hashes, Held, Holder, heap_bytes};
+use super::owner::List;
+use super::{NIL, Radix};
+
+/// Fails with the invariant's name unless it holds.
+fn ensure(holds: bool, name: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("radix: {name}")) }
+}
 
 impl Radix {
     /// Checks every structural invariant; for tests.
@@ -12,98 +18,111 @@ impl Radix {
     ///
     /// Names the first invariant found broken.
     pub fn check_invariants(&self) -> Result<(), String> {
-        ensure(self.bytes() <= self.bytes_max, "radix_bytes_within_bound")?;
+        ensure(self.bytes() <= self.config.bytes_max, "bytes are within the bound")?;
         self.check_nodes()?;
-        for owner in 0..u32::try_from(self.owners.len()).unwrap_or(u32::MAX) {
-            self.check_owner(owner)?;
-        }
-        Ok(())
+        self.check_lists()?;
+        self.check_bytes()
     }
 
     fn check_nodes(&self) -> Result<(), String> {
-        let mut runs = 0;
-        let mut live = 0;
-        let mut marks = 0;
-        for n in 0..u32::try_from(self.nodes.slots_len()).unwrap_or(u32::MAX) {
-            let Node {
-                hashes,
-                parent,
-                children,
-                marks_len,
-                ..
-            } = self.nodes.get(n);
-            if hashes.is_empty() {
-                continue;
+        let mut children: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut held_marks = 0;
+        ensure(self.index.len() == self.nodes.len(), "every node is in the index")?;
+        for id in self.nodes.ids() {
+            let node = &self.nodes[id];
+            let found = self.index.find(node.hashes.first(), &self.nodes);
+            ensure(found == Some(id), "a node is found by its first hash")?;
+            if node.parent != NIL {
+                *children.entry(node.parent).or_default() += 1;
             }
-            live += 1;
-            runs += run_bytes(hashes.len());
-            marks += *marks_len as usize;
-            ensure(*marks_len > 0, "radix_node_is_held")?;
-            ensure(
-                self.children_of(n) == *children as usize,
-                "radix_children_counted",
-            )?;
-            let found = self.index.find(hashes[0], |m| self.nodes.get(m).hashes[0]);
-            ensure(found == Some(n), "radix_node_is_found")?;
-            ensure(
-                *parent == NONE || !self.nodes.get(*parent).hashes.is_empty(),
-                "radix_parent_lives",
-            )?;
-        }
-        ensure(runs == self.run_bytes, "radix_run_bytes_counted")?;
-        ensure(
-            live == self.nodes.len() && live == self.index.len(),
-            "radix_nodes_counted",
-        )?;
-        ensure(marks == self.marks.len(), "radix_marks_counted")
-    }
-
-    fn check_owner(&self, owner: u32) -> Result<(), String> {
-        let list = self.list_of(owner);
-        let place: BTreeMap<u32, usize> = list
-            .iter()
-            .enumerate()
-            .map(|(i, (_, m))| (m.node, i))
-            .collect();
-        ensure(
-            place.len() == list.len(),
-            "radix_one_mark_per_node_and_owner",
-        )?;
-        let mut blocks = 0;
-        for (i, (number, mark)) in list.iter().enumerate() {
-            ensure(mark.owner == owner, "radix_list_of_one_owner")?;
-            ensure(
-                self.mark_of(mark.node, owner) == *number,
-                "radix_mark_is_on_its_node",
-            )?;
-            blocks += self.run_len(mark.node);
-            let parent = self.nodes.get(mark.node).parent;
-            if parent != NONE {
-                let above = place.get(&parent).copied();
-                ensure(above.is_some(), "radix_marks_closed_towards_the_root")?;
-                ensure(above > Some(i), "radix_ancestor_is_newer")?;
-                let pins = above.map_or(0, |a| list[a].1.pins);
-                ensure(pins >= mark.pins, "radix_pins_closed_towards_the_root")?;
+            let holders: Vec<Holder> = self.holders_of(id).collect();
+            ensure(!holders.is_empty(), "every node is held")?;
+            ensure(holders.is_sorted_by(|a, b| a.slot < b.slot), "holders are sorted and distinct")?;
+            held_marks += holders.len();
+            for holder in &holders {
+                self.check_holder(id, *holder)?;
+            }
+            if let [holder] = holders[..] {
+                let whole = usize::from(holder.len) == node.hashes.len();
+                ensure(whole, "a node of one holder is as long as it holds")?;
+                let alone = matches!(node.holders.get(), Held::ByOne(_));
+                ensure(alone, "a group has several holders")?;
             }
         }
-        let known = &self.owners[owner as usize];
-        ensure(blocks == known.blocks, "radix_owner_blocks_counted")?;
-        let pinned: u32 = list
-            .iter()
-            .filter(|(_, m)| m.pins > 0)
-            .map(|(_, m)| self.run_len(m.node))
-            .sum();
-        ensure(
-            known.blocks <= known.capacity.max(pinned),
-            "radix_owner_within_capacity",
-        )
-    }
-}
-
-fn ensure(holds: bool, invariant: &str) -> Result<(), String> {
-    if holds {
+        ensure(held_marks == self.marks.len(), "every mark is at its node")?;
+        for id in self.nodes.ids() {
+            let counted = children.get(&id).copied().unwrap_or(0);
+            ensure(self.nodes[id].children == counted, "children are counted")?;
+        }
         Ok(())
-    } else {
-        Err(format!("{invariant} is broken"))
+    }
+
+    fn check_holder(&self, node: u32, holder: Holder) -> Result<(), String> {
+        let mark = &self.marks[holder.mark];
+        let same = mark.node == node && mark.slot == holder.slot && mark.len == holder.len;
+        ensure(same, "a mark and its node agree")?;
+        let len = usize::from(mark.len);
+        let whole = self.nodes[node].hashes.len();
+        ensure(len >= 1 && len <= whole, "a mark holds at least one block and no more than its node")?;
+        ensure(mark.pins == 0 || len == whole, "what is pinned is held whole")?;
+        let parent = self.nodes[node].parent;
+        if parent == NIL {
+            return Ok(());
+        }
+        let Some(above) = self.mark_of(parent, holder.slot) else {
+            return Err("radix: who holds a node holds those above".to_owned());
+        };
+        let above = &self.marks[above];
+        let above_whole = usize::from(above.len) == self.nodes[parent].hashes.len();
+        ensure(above_whole, "who holds a node holds those above whole")?;
+        ensure(above.pins >= mark.pins, "what is above a pinned node is pinned")
+    }
+
+    fn check_lists(&self) -> Result<(), String> {
+        let mut listed = 0;
+        for (slot, owner) in self.owners.live() {
+            let mut blocks = 0;
+            for (list, pinned) in [(owner.idle, false), (owner.pinned, true)] {
+                listed += self.check_list(slot, list, pinned, &mut blocks)?;
+            }
+            ensure(blocks == owner.blocks, "an owner's blocks are counted")?;
+            let is_over = owner.blocks > owner.capacity_blocks;
+            ensure(!is_over || owner.idle.tail == NIL, "only pinned paths are over the capacity")?;
+        }
+        ensure(listed == self.marks.len(), "every mark is in one list")
+    }
+
+    fn check_list(&self, slot: u16, list: List, pinned: bool, blocks: &mut u32) -> Result<usize, String> {
+        let mut order: BTreeMap<u32, usize> = BTreeMap::new();
+        let (mut at, mut before) = (list.head, NIL);
+        while at != NIL {
+            let mark = &self.marks[at];
+            ensure(mark.slot == slot && mark.prev == before, "lists are linked both ways")?;
+            ensure((mark.pins > 0) == pinned, "pinned marks are in the list of pinned ones")?;
+            order.insert(mark.node, order.len());
+            *blocks += u32::from(mark.len);
+            before = at;
+            at = mark.next;
+        }
+        ensure(list.tail == before, "a list ends at its tail")?;
+        for (node, position) in &order {
+            let above = order.get(&self.nodes[*node].parent);
+            ensure(above.is_none_or(|above| above < position), "a node is used later than those below")?;
+        }
+        Ok(order.len())
+    }
+
+    fn check_bytes(&self) -> Result<(), String> {
+        let mut bytes = 0;
+        for id in self.nodes.ids() {
+            bytes += self.nodes[id].hashes.heap_bytes();
+            if let Hashes::Many(many) = &self.nodes[id].hashes {
+                ensure(many.len() > 1, "one block is kept in the node")?;
+            }
+        }
+        for id in self.groups.ids() {
+            bytes += heap_bytes(self.groups[id].capacity() * size_of::<Holder>());
+        }
+        ensure(bytes == self.heap_bytes, "bytes are counted")
     }
 }

@@ -1,139 +1,200 @@
-//! Staying within the bounds: leaf first, least recently used first, pinned paths never.
+//! What makes the tree shrink: unpinning, eviction, forgetting.
 
-use super::marks::Mark;
-use super::slab::NONE;
-use super::{Node, Radix, run_bytes};
-
-/// A leaf is cut in two rather than dropped whole if more than this many blocks may stay.
-const TRIM_BLOCKS: u32 = 64;
-
-/// Nodes that one insertion adds at most: one by a split, one for what is new.
-const NODES_PER_INSERT: usize = 2;
+use super::node::{Hashes, Held, Holder, Holders, heap_bytes};
+use super::{NIL, Pin, Radix};
 
 impl Radix {
-    /// Evicts until an owner holds no more than it may, or only pinned paths are left.
-    pub(super) fn shrink_owner(&mut self, owner: u32) {
-        loop {
-            let known = &self.owners[owner as usize];
-            let over = known.blocks.saturating_sub(known.capacity);
-            if over == 0 {
-                return;
-            }
-            let oldest = self.oldest_unpinned(owner);
-            if oldest == NONE {
-                return;
-            }
-            let node = self.marks.get(oldest).node;
-            let run = self.run_len(node);
-            if run > over + TRIM_BLOCKS && self.can_split(node) {
-                // The lower half keeps its number and the mark: that is what goes.
-                self.split(node, (run - over) as usize);
-            }
-            self.unmark(oldest);
+    /// The request ended: its path counts as used now and may be evicted again.
+    pub fn unpin(&mut self, pin: Pin) {
+        let Pin { node, slot, epoch } = pin;
+        self.clock += 1;
+        if self.owners[slot].epoch != epoch {
+            return;
         }
-    }
-
-    /// Whether there is memory for one more node and its copies of the marks.
-    fn can_split(&self, node: u32) -> bool {
-        let marks = self.nodes.get(node).marks_len as usize;
-        let growth = self.nodes.growth(1) + self.marks.growth(marks) + run_bytes(1);
-        self.index.room() > 0 && growth == run_bytes(1) && self.bytes() + growth <= self.bytes_max
-    }
-
-    fn oldest_unpinned(&self, owner: u32) -> u32 {
-        let mut mark = self.owners[owner as usize].oldest;
-        while mark != NONE && self.marks.get(mark).pins > 0 {
-            mark = self.marks.get(mark).newer;
+        let mut node = node;
+        while node != NIL {
+            if let Some(mark) = self.mark_of(node, slot) {
+                self.unpin_mark(slot, mark);
+            }
+            node = self.nodes[node].parent;
         }
-        mark
+        self.owners.enqueue(slot, &self.marks, self.clock);
+        self.evict_surplus(slot);
     }
 
-    /// The mark used longest ago over all owners, pinned ones excepted.
-    fn oldest_of_all(&self) -> u32 {
-        let mut found = NONE;
-        let mut age = 0;
-        for owner in 0..u32::try_from(self.owners.len()).unwrap_or(u32::MAX) {
-            let mark = self.oldest_unpinned(owner);
-            if mark != NONE {
-                let its = self.tick.wrapping_sub(self.marks.get(mark).tick);
-                if found == NONE || its > age {
-                    (found, age) = (mark, its);
+    /// Takes one pin from a mark; with the last it is the most recently used of the idle ones.
+    pub(super) fn unpin_mark(&mut self, slot: u16, mark: u32) {
+        self.marks[mark].pins -= 1;
+        if self.marks[mark].pins > 0 {
+            return;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "stamps are kept modulo 2^32")]
+        let stamp = self.clock as u32;
+        self.marks[mark].stamp = stamp;
+        let owner = &mut self.owners[slot];
+        owner.pinned.remove(mark, &mut self.marks);
+        owner.idle.push_front(mark, &mut self.marks);
+    }
+
+    /// Drops everything an owner holds, pinned paths too. Its pins become void.
+    pub fn forget(&mut self, owner: u32) {
+        let Some(slot) = self.owners.find(owner) else {
+            return;
+        };
+        for pinned in [false, true] {
+            loop {
+                let tail = self.owners[slot].list(pinned).tail;
+                if tail == NIL {
+                    break;
                 }
+                self.remove_mark(tail);
             }
         }
-        found
+        self.owners.remove(slot);
     }
 
-    /// Evicts until there are `bytes` to spare; whether that was possible.
-    pub(super) fn evict_for(&mut self, bytes: usize) -> bool {
-        while self.bytes() + bytes > self.bytes_max {
-            let oldest = self.oldest_of_all();
-            if oldest == NONE {
-                return false;
+    /// Evicts what an owner holds over its capacity.
+    pub(super) fn evict_surplus(&mut self, slot: u16) {
+        let owner = &self.owners[slot];
+        let surplus = owner.blocks.saturating_sub(owner.capacity_blocks);
+        self.evict_blocks(slot, surplus as usize);
+    }
+
+    /// Evicts this many blocks of an owner, those used longest ago, from the ends of their paths;
+    /// fewer where the rest is pinned.
+    pub(super) fn evict_blocks(&mut self, slot: u16, blocks: usize) {
+        let mut left = blocks;
+        while left > 0 {
+            let tail = self.owners[slot].idle.tail;
+            if tail == NIL {
+                return;
             }
-            self.unmark(oldest);
+            let len = usize::from(self.marks[tail].len);
+            if len <= left {
+                self.remove_mark(tail);
+                left -= len;
+            } else {
+                self.trim(tail, len - left);
+                return;
+            }
         }
+    }
+
+    /// Evicts the mark that was used longest ago of all owners'. False where all are pinned.
+    pub(super) fn evict_oldest(&mut self) -> bool {
+        let Some(slot) = self.owners.oldest(&self.marks, self.clock) else {
+            return false;
+        };
+        let tail = self.owners[slot].idle.tail;
+        self.remove_mark(tail);
         true
     }
 
-    /// Evicts until `blocks` can be inserted within the byte bound; how many of them can.
-    pub(super) fn make_memory(&mut self, blocks: &[u64]) -> usize {
-        loop {
-            let walk = self.walk(blocks);
-            let split_marks = if walk.node == NONE {
-                0
-            } else {
-                self.nodes.get(walk.node).marks_len as usize
-            };
-            let marks = walk.nodes + NODES_PER_INSERT + split_marks;
-            let fixed =
-                self.nodes.growth(NODES_PER_INSERT) + self.marks.growth(marks) + run_bytes(1);
-            let spare = self.bytes_max.saturating_sub(self.bytes());
-            let wanted = run_bytes(blocks.len() - walk.matched);
-            if fixed + wanted <= spare && self.index.room() >= NODES_PER_INSERT {
-                self.nodes
-                    .reserve(NODES_PER_INSERT, (spare - fixed - wanted) / 4);
-                let spare = self.bytes_max - self.bytes() - wanted;
-                self.marks.reserve(marks, (spare - run_bytes(1)) / 4);
-                return blocks.len();
-            }
-            let oldest = self.oldest_of_all();
-            if oldest != NONE {
-                self.unmark(oldest);
-                continue;
-            }
-            if fixed > spare || self.index.room() < NODES_PER_INSERT {
-                return 0;
-            }
-            self.nodes.reserve(NODES_PER_INSERT, 0);
-            self.marks.reserve(marks, 0);
-            let room = (spare - fixed).saturating_sub(run_bytes(1)) / size_of::<u64>();
-            return walk.matched + room.min(blocks.len() - walk.matched);
+    /// Shortens what a mark holds of its node, which has no node below it for this owner.
+    fn trim(&mut self, mark: u32, len: usize) {
+        let (node, slot) = (self.marks[mark].node, self.marks[mark].slot);
+        let less = usize::from(self.marks[mark].len) - len;
+        self.owners[slot].blocks -= super::number(less);
+        self.set_len(mark, len);
+        if self.nodes[node].holders == Holders::one(mark) {
+            self.set_hashes(node, |hashes| Hashes::new(&hashes[..len]));
         }
     }
 
-    /// Children of a node, for checks.
-    pub(super) fn children_of(&self, parent: u32) -> usize {
-        (0..u32::try_from(self.nodes.slots_len()).unwrap_or(u32::MAX))
-            .filter(|&n| {
-                let Node {
-                    hashes,
-                    parent: its,
-                    ..
-                } = self.nodes.get(n);
-                !hashes.is_empty() && *its == parent
-            })
-            .count()
+    /// Takes a mark out, and its node where nobody else holds it.
+    fn remove_mark(&mut self, id: u32) {
+        let mark = self.marks.remove(id);
+        // The slot's content is gone but its links are in `mark`.
+        let owner = &mut self.owners[mark.slot];
+        owner.blocks -= u32::from(mark.len);
+        owner.list(mark.pins > 0).unlink(mark.prev, mark.next, &mut self.marks);
+        match self.nodes[mark.node].holders.get() {
+            Held::ByMany(group) => self.leave_group(mark.node, group, mark.slot),
+            Held::ByOne(_) | Held::ByNobody => self.remove_node(mark.node),
+        }
     }
 
-    /// The marks of an owner, oldest first, for checks.
-    pub(super) fn list_of(&self, owner: u32) -> Vec<(u32, Mark)> {
-        let mut list = Vec::new();
-        let mut mark = self.owners[owner as usize].oldest;
-        while mark != NONE {
-            list.push((mark, *self.marks.get(mark)));
-            mark = self.marks.get(mark).newer;
+    fn leave_group(&mut self, node: u32, group: u32, slot: u16) {
+        let holders = &mut self.groups[group];
+        let before = heap_bytes(holders.capacity() * size_of::<Holder>());
+        holders.retain(|holder| holder.slot != slot);
+        if holders.len() == 1 {
+            let rest = std::mem::take(holders);
+            return self.set_holders_after(node, rest, before);
         }
-        list
+        if holders.capacity() > 4 * holders.len() {
+            holders.shrink_to(2 * holders.len());
+        }
+        self.heap_bytes -= before - heap_bytes(holders.capacity() * size_of::<Holder>());
+    }
+
+    /// A group of one is no group; what its holder does not hold, nobody does.
+    fn set_holders_after(&mut self, node: u32, rest: Vec<Holder>, before: usize) {
+        self.heap_bytes -= before;
+        self.set_holders(node, rest);
+        let kept = self.holders_of(node).next().map_or(0, |holder| usize::from(holder.len));
+        if kept > 0 && kept < self.nodes[node].hashes.len() {
+            self.set_hashes(node, |hashes| Hashes::new(&hashes[..kept]));
+        }
+    }
+
+    fn remove_node(&mut self, id: u32) {
+        let first = self.nodes[id].hashes.first();
+        self.index.remove(id, first, &mut self.nodes);
+        let node = self.nodes.remove(id);
+        self.heap_bytes -= node.hashes.heap_bytes();
+        if node.parent != NIL {
+            self.nodes[node.parent].children -= 1;
+        }
+    }
+
+    /// Who holds a node, by slot.
+    pub(super) fn holders_of(&self, node: u32) -> impl Iterator<Item = Holder> {
+        let (one, many) = match self.nodes[node].holders.get() {
+            Held::ByNobody => (None, &[][..]),
+            Held::ByOne(mark) => {
+                let slot = self.marks[mark].slot;
+                let len = self.marks[mark].len;
+                (Some(Holder { slot, len, mark }), &[][..])
+            }
+            Held::ByMany(group) => (None, &self.groups[group][..]),
+        };
+        one.into_iter().chain(many.iter().copied())
+    }
+
+    /// Puts other holders, at least one, in the place of those that a node has.
+    pub(super) fn set_holders(&mut self, node: u32, holders: Vec<Holder>) {
+        if let Held::ByMany(group) = self.nodes[node].holders.get() {
+            let old = self.groups.remove(group);
+            self.heap_bytes -= heap_bytes(old.capacity() * size_of::<Holder>());
+        }
+        self.nodes[node].holders = match holders[..] {
+            [holder] => Holders::one(holder.mark),
+            _ => {
+                self.heap_bytes += heap_bytes(holders.capacity() * size_of::<Holder>());
+                Holders::many(self.groups.insert(holders))
+            }
+        };
+    }
+
+    /// Sets how much of its node a mark holds.
+    pub(super) fn set_len(&mut self, mark: u32, len: usize) {
+        let len = u16::try_from(len).unwrap_or(u16::MAX);
+        self.marks[mark].len = len;
+        let (node, slot) = (self.marks[mark].node, self.marks[mark].slot);
+        if let Held::ByMany(group) = self.nodes[node].holders.get() {
+            let holders = &mut self.groups[group];
+            if let Ok(at) = holders.binary_search_by_key(&slot, |holder| holder.slot) {
+                holders[at].len = len;
+            }
+        }
+    }
+
+    /// Puts other hashes in the place of those that a node has.
+    pub(super) fn set_hashes(&mut self, node: u32, change: impl FnOnce(&[u64]) -> Hashes) {
+        let hashes = &mut self.nodes[node].hashes;
+        self.heap_bytes -= hashes.heap_bytes();
+        *hashes = change(hashes.all());
+        self.heap_bytes += hashes.heap_bytes();
     }
 }

@@ -1,30 +1,46 @@
 //! Who is believed to cache which prefix: a path-compressed radix tree over chained block hashes.
 //!
-//! Because hashes are chained, a block's hash stands for its whole prefix: two paths that agree in
-//! one block agree in all before it. So a node is found by its first hash alone, a node matches
-//! whole if its last block does, and the place of divergence is found by bisection. A match touches
-//! nodes, not blocks.
+//! A chained hash stands for its block and all before it. So a node is found by its first hash
+//! alone, through one index for the whole tree; two runs that are equal at one place are equal up
+//! to there, and where they part is found by bisection; a match reads two hashes per node.
 //!
-//! An owner's *mark* on a node says that it caches the node's whole path. Marks are closed towards
-//! the root. Each owner's marks form a list in order of use in which an ancestor is always newer
-//! than its descendants, so that the oldest end is a leaf and eviction goes leaf first.
+//! An *owner* (a replica or a peer) holds prefixes: with a node it holds all nodes above. What it
+//! holds is noted in *marks*, one per node and owner, which may end within the node after an
+//! eviction. Marks are kept by last use, per owner, the deepest of a path being the oldest:
+//! eviction takes blocks from the ends of the paths that were used longest ago.
+//!
+//! | bound | kept by |
+//! |---|---|
+//! | blocks of one owner | its capacity: `insert` evicts its oldest, exactly what is needed |
+//! | bytes of the whole tree | `bytes_max`: `insert` evicts the oldest of all owners, mark by mark; what does not fit even so is left out |
+//! | time of one call | at most [`WALK_NODES_MAX`] nodes followed and [`EVICT_MARKS_MAX`] marks evicted for room |
+//!
+//! Cost in memory: 8 bytes per block of a long run; 60 for a run of one block held by one owner.
 
 mod check;
 mod evict;
+mod grow;
 mod index;
-mod marks;
+mod node;
+mod owner;
 mod slab;
-#[cfg(test)]
-mod tests;
 
-use index::Index;
-use marks::{Mark, Owner};
-use slab::{NONE, Slab, Slot};
+use index::NodeIndex;
+use node::{Held, Holder, Mark, Node};
+use owner::Owners;
+use slab::{NIL, Slab, number};
+
+/// Nodes that one path is followed through. A path of a million bytes in whole nodes has 64; only
+/// one made of many branchings comes near, and is then matched in part.
+pub const WALK_NODES_MAX: usize = 4_096;
+
+/// Marks evicted to make room in one call, beyond an owner's own capacity.
+pub const EVICT_MARKS_MAX: usize = 4_096;
 
 /// Bounds of a [`Radix`].
 #[derive(Debug, Clone, Copy)]
 pub struct RadixConfig {
-    /// Memory of the whole tree in bytes; never passed.
+    /// Memory of the whole tree in bytes; never passed (an empty tree takes 70,000).
     pub bytes_max: usize,
     /// Blocks an owner may hold until [`Radix::set_capacity`] says otherwise.
     pub capacity_blocks: u32,
@@ -34,69 +50,47 @@ pub struct RadixConfig {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a pin that is not given back keeps its path forever"]
 pub struct Pin {
+    /// The path's last node. Splits leave a node's id with its lower part, so it stays the last.
     node: u32,
-    owner: u32,
+    slot: u16,
     epoch: u32,
 }
 
-/// A run of blocks without a branch.
-#[derive(Debug)]
-struct Node {
-    hashes: Box<[u64]>,
-    parent: u32,
-    children: u32,
-    /// First of the node's marks.
-    marks: u32,
-    marks_len: u32,
-}
-
-impl Slot for Node {
-    fn link(&mut self) -> &mut u32 {
-        &mut self.parent
-    }
-}
-
-/// What the allocator adds to a run of hashes, about.
-const RUN_OVERHEAD_BYTES: usize = 16;
-
-/// The table of nodes takes one slot for so many bytes of the bound; a slot is 4 bytes.
-const BYTES_PER_INDEX_SLOT: usize = 128;
-
-fn run_bytes(blocks: usize) -> usize {
-    if blocks == 0 {
-        0
-    } else {
-        blocks * size_of::<u64>() + RUN_OVERHEAD_BYTES
-    }
-}
-
-/// How far a sequence of blocks goes down the tree.
-#[derive(Debug, Clone, Copy)]
-struct Walk {
-    /// Deepest node touched; `NONE` at the root.
-    node: u32,
-    /// Blocks matched in all.
-    matched: usize,
-    /// Blocks of `node` matched; less than its length if the walk ends inside.
-    inside: usize,
-    /// Nodes touched.
-    nodes: usize,
-}
-
-/// The tree. Owners are plain numbers (a replica's slot), best small: they index a vector.
+/// The tree. Owners are plain numbers (a replica's id).
 #[derive(Debug)]
 pub struct Radix {
+    config: RadixConfig,
     nodes: Slab<Node>,
     marks: Slab<Mark>,
-    index: Index,
-    owners: Vec<Owner>,
-    capacity_blocks: u32,
-    bytes_max: usize,
-    run_bytes: usize,
-    /// Counts uses; wraps, compared by distance.
-    tick: u32,
-    /// Stamp of the match under way, to list an owner once.
-    stamp: u32,
+    groups: Slab<Vec<Holder>>,
+    index: NodeIndex,
+    owners: Owners,
+    /// Memory behind nodes and groups, in bytes.
+    heap_bytes: usize,
+    /// Operations so far.
+    clock: u64,
+    queries: u64,
+    /// Scratch of [`Self::walk`].
+    path: Vec<Step>,
+}
+
+/// A node that a walk has passed.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    node: u32,
+    /// Blocks of the prompt up to the node's end, or up to where the walk stopped within it.
+    end: usize,
+}
+
+/// How a walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// The tree has nothing further, or the prompt has ended.
+    AtEnd,
+    /// Within the last node of the path, after this many of its blocks.
+    Within(usize),
+    /// The path has too many nodes.
+    TooDeep,
 }
 
 impl Radix {
@@ -104,280 +98,163 @@ impl Radix {
     #[must_use]
     pub fn new(config: RadixConfig) -> Self {
         Self {
+            config,
             nodes: Slab::new(),
             marks: Slab::new(),
-            index: Index::new(config.bytes_max / BYTES_PER_INDEX_SLOT / 2 + 1),
-            owners: Vec::new(),
-            capacity_blocks: config.capacity_blocks,
-            bytes_max: config.bytes_max,
-            run_bytes: 0,
-            tick: 0,
-            stamp: 0,
+            groups: Slab::new(),
+            index: NodeIndex::new(),
+            owners: Owners::new(),
+            heap_bytes: 0,
+            clock: 0,
+            queries: 0,
+            path: Vec::with_capacity(WALK_NODES_MAX),
         }
     }
 
-    /// Records that `owner` now computes (and then caches) the prompt with these chained hashes,
-    /// and pins the path until [`unpin`](Self::unpin). Evicts what must go to stay within the
-    /// bounds; what does not fit even so is left out, from the end. `None`: nothing of it fits.
-    pub fn insert(&mut self, owner: u32, blocks: &[u64]) -> Option<Pin> {
-        if !self.know(owner) {
-            return None;
-        }
-        let capacity = self.owners[owner as usize].capacity as usize;
-        let blocks = &blocks[..blocks.len().min(capacity)];
-        let blocks = &blocks[..self.make_memory(blocks)];
-        let end = self.extend(blocks)?;
-        self.mark_path(owner, end);
-        self.pin_path(owner, end, 1);
-        self.shrink_owner(owner);
-        let epoch = self.owners[owner as usize].epoch;
-        Some(Pin {
-            node: end,
-            owner,
-            epoch,
-        })
-    }
-
-    /// The request ended: its path counts as used now and may be evicted again.
-    pub fn unpin(&mut self, pin: Pin) {
-        let Pin { node, owner, epoch } = pin;
-        if self
-            .owners
-            .get(owner as usize)
-            .is_some_and(|o| o.epoch == epoch)
-        {
-            self.pin_path(owner, node, -1);
-            self.touch_path(owner, node);
-            self.shrink_owner(owner);
-        }
-    }
-
-    /// Appends `(owner, blocks)` for each owner that holds a prefix of `blocks`, the longest match
-    /// first. Uses nothing up: order of eviction is unchanged.
+    /// Appends `(owner, blocks)` for each owner that holds a prefix of `blocks`, in no particular
+    /// order. Not a use: the order of eviction is unchanged.
     pub fn matches(&mut self, blocks: &[u64], out: &mut Vec<(u32, u32)>) {
-        self.stamp = self.stamp.wrapping_add(1);
-        let walk = self.walk(blocks);
-        let mut depth = walk.matched;
-        let mut within = walk.inside;
-        let mut node = walk.node;
-        let mut listed = 0;
-        while node != NONE {
-            let Node {
-                parent,
-                marks,
-                marks_len,
-                ..
-            } = *self.nodes.get(node);
-            if marks_len > listed {
-                listed += self.list_owners(marks, depth, out);
+        self.walk(blocks);
+        self.queries += 1;
+        let query = self.queries;
+        let mut reported = 0;
+        let mut start;
+        for index in (0..self.path.len()).rev() {
+            let Step { node, end } = self.path[index];
+            start = index.checked_sub(1).map_or(0, |above| self.path[above].end);
+            // Who holds a node holds those above: with nobody new, there is nothing to say.
+            if self.holder_count(node) == reported {
+                continue;
             }
-            depth -= within;
-            node = parent;
-            within = if node == NONE {
-                0
-            } else {
-                self.nodes.get(node).hashes.len()
+            let mut report = |slot: u16, len: u16| {
+                let owner = &mut self.owners[slot];
+                if owner.seen != query {
+                    owner.seen = query;
+                    reported += 1;
+                    out.push((owner.id, number(end.min(start + usize::from(len)))));
+                }
             };
-        }
-    }
-
-    fn list_owners(&mut self, first: u32, depth: usize, out: &mut Vec<(u32, u32)>) -> u32 {
-        let mut listed = 0;
-        let mut mark = first;
-        while mark != NONE {
-            let Mark { owner, next, .. } = *self.marks.get(mark);
-            let known = &mut self.owners[owner as usize];
-            if known.stamp != self.stamp {
-                known.stamp = self.stamp;
-                listed += 1;
-                out.push((owner, u32::try_from(depth).unwrap_or(u32::MAX)));
+            match self.nodes[node].holders.get() {
+                Held::ByNobody => {}
+                Held::ByOne(mark) => report(self.marks[mark].slot, self.marks[mark].len),
+                Held::ByMany(group) => {
+                    for holder in &self.groups[group] {
+                        report(holder.slot, holder.len);
+                    }
+                }
             }
-            mark = next;
         }
-        listed
     }
 
     /// Counts the part of the path that `owner` holds as used now.
     pub fn touch(&mut self, owner: u32, blocks: &[u64]) {
-        let mut node = self.walk(blocks).node;
-        while node != NONE && self.mark_of(node, owner) == NONE {
-            node = self.nodes.get(node).parent;
-        }
-        if node != NONE {
-            self.touch_path(owner, node);
+        let Some(slot) = self.owners.find(owner) else {
+            return;
+        };
+        self.walk(blocks);
+        let held = self.held(slot).blocks;
+        if let Some(pin) = self.insert(owner, &blocks[..held]) {
+            self.unpin(pin);
         }
     }
 
     /// Sets how many blocks an owner may hold, evicting what is over (pinned paths excepted).
     pub fn set_capacity(&mut self, owner: u32, blocks: u32) {
-        if self.know(owner) {
-            self.owners[owner as usize].capacity = blocks;
-            self.shrink_owner(owner);
+        if let Some(slot) = self.owners.find(owner) {
+            self.owners[slot].capacity_blocks = blocks;
+            self.evict_surplus(slot);
+        } else if self.has_room(self.owners.bytes_for_one()) {
+            self.owners.add(owner, blocks);
         }
-    }
-
-    /// Drops everything an owner holds, pinned paths too. Its pins become void.
-    pub fn forget(&mut self, owner: u32) {
-        if owner as usize >= self.owners.len() {
-            return;
-        }
-        loop {
-            let oldest = self.owners[owner as usize].oldest;
-            if oldest == NONE {
-                break;
-            }
-            self.unmark(oldest);
-        }
-        let known = &mut self.owners[owner as usize];
-        known.epoch = known.epoch.wrapping_add(1);
-        known.capacity = self.capacity_blocks;
     }
 
     /// Blocks an owner holds.
     #[must_use]
     pub fn owner_blocks(&self, owner: u32) -> u32 {
-        self.owners
-            .get(owner as usize)
-            .map_or(0, |known| known.blocks)
+        self.owners.find(owner).map_or(0, |slot| self.owners[slot].blocks)
     }
 
-    /// Nodes in the tree.
-    #[must_use]
-    pub fn nodes_len(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// Memory in use, in bytes.
+    /// Memory in use, in bytes: what was allocated, free slots and the allocator's own included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.run_bytes
-            + self.nodes.bytes()
+        self.nodes.bytes()
             + self.marks.bytes()
+            + self.groups.bytes()
             + self.index.bytes()
-            + self.owners.capacity() * size_of::<Owner>()
+            + self.owners.bytes()
+            + self.heap_bytes
+            + node::heap_bytes(self.path.capacity() * size_of::<Step>())
     }
 
-    /// Makes a place for an owner's figures; whether there is memory for it.
-    fn know(&mut self, owner: u32) -> bool {
-        let wanted = owner as usize + 1;
-        if self.owners.len() < wanted {
-            let growth = wanted.saturating_sub(self.owners.capacity()) * size_of::<Owner>();
-            if !self.evict_for(growth) {
-                return false;
+    /// Whether this many bytes more stay within the bound.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes() + bytes <= self.config.bytes_max
+    }
+
+    /// Follows `blocks` from the first on, leaving the nodes in `path`.
+    fn walk(&mut self, blocks: &[u64]) -> Stop {
+        self.path.clear();
+        let mut at = 0;
+        while let Some(&first) = blocks.get(at) {
+            if self.path.len() == WALK_NODES_MAX {
+                return Stop::TooDeep;
             }
-            self.owners.reserve_exact(wanted - self.owners.len());
-            self.owners.resize(wanted, Owner::new(self.capacity_blocks));
-        }
-        true
-    }
-
-    /// Goes down as far as `blocks` agree with the tree.
-    fn walk(&self, blocks: &[u64]) -> Walk {
-        let mut walk = Walk {
-            node: NONE,
-            matched: 0,
-            inside: 0,
-            nodes: 0,
-        };
-        while let Some(&first) = blocks.get(walk.matched) {
-            let Some(node) = self.index.find(first, |n| self.nodes.get(n).hashes[0]) else {
+            let Some(node) = self.index.find(first, &self.nodes) else {
                 break;
             };
-            let run = &self.nodes.get(node).hashes;
-            if self.nodes.get(node).parent != walk.node {
-                break; // two different prefixes with one 64-bit hash: leave the later one out
+            let hashes = self.nodes[node].hashes.all();
+            let ahead = &blocks[at..];
+            if ahead.get(hashes.len() - 1) == hashes.last() {
+                at += hashes.len();
+                self.path.push(Step { node, end: at });
+                continue;
             }
-            let rest = &blocks[walk.matched..];
-            let most = run.len().min(rest.len());
-            let inside = if run[most - 1] == rest[most - 1] {
-                most
-            } else {
-                bisect(run, rest, most)
-            };
-            walk = Walk {
-                node,
-                matched: walk.matched + inside,
-                inside,
-                nodes: walk.nodes + 1,
-            };
-            if inside < run.len() {
-                break;
+            let within = parting(hashes, ahead);
+            self.path.push(Step { node, end: at + within });
+            return Stop::Within(within);
+        }
+        Stop::AtEnd
+    }
+
+    /// How many owners hold a node.
+    fn holder_count(&self, node: u32) -> usize {
+        match self.nodes[node].holders.get() {
+            Held::ByNobody => 0,
+            Held::ByOne(_) => 1,
+            Held::ByMany(group) => self.groups[group].len(),
+        }
+    }
+
+    /// An owner's mark at a node.
+    fn mark_of(&self, node: u32, slot: u16) -> Option<u32> {
+        match self.nodes[node].holders.get() {
+            Held::ByOne(mark) if self.marks[mark].slot == slot => Some(mark),
+            Held::ByMany(group) => {
+                let holders = &self.groups[group];
+                let at = holders.binary_search_by_key(&slot, |holder| holder.slot).ok()?;
+                Some(holders[at].mark)
             }
+            _ => None,
         }
-        walk
-    }
-
-    /// Makes `blocks` a path of whole nodes; its last node, `None` for no blocks.
-    fn extend(&mut self, blocks: &[u64]) -> Option<u32> {
-        let walk = self.walk(blocks);
-        let mut node = walk.node;
-        if node != NONE && walk.inside < self.nodes.get(node).hashes.len() {
-            node = self.split(node, walk.inside);
-        }
-        let rest = &blocks[walk.matched..];
-        if !rest.is_empty()
-            && self
-                .index
-                .find(rest[0], |n| self.nodes.get(n).hashes[0])
-                .is_none()
-        {
-            node = self.add_node(node, rest.into());
-        }
-        (node != NONE).then_some(node)
-    }
-
-    fn add_node(&mut self, parent: u32, hashes: Box<[u64]>) -> u32 {
-        self.run_bytes += run_bytes(hashes.len());
-        let first = hashes[0];
-        let node = self.nodes.take(Node {
-            hashes,
-            parent,
-            children: 0,
-            marks: NONE,
-            marks_len: 0,
-        });
-        self.index.add(first, node);
-        if parent != NONE {
-            self.nodes.get_mut(parent).children += 1;
-        }
-        node
-    }
-
-    /// Splits a node after `at` blocks; the new upper half. The lower half keeps the number, so that
-    /// pins and children stay where they are.
-    fn split(&mut self, node: u32, at: usize) -> u32 {
-        let lower = self.nodes.get_mut(node);
-        let parent = lower.parent;
-        let run = std::mem::take(&mut lower.hashes);
-        let (head, tail): (Box<[u64]>, Box<[u64]>) = (run[..at].into(), run[at..].into());
-        let (first, second) = (head[0], tail[0]);
-        lower.hashes = tail;
-        self.run_bytes += RUN_OVERHEAD_BYTES;
-        let upper = self.nodes.take(Node {
-            hashes: head,
-            parent,
-            children: 1,
-            marks: NONE,
-            marks_len: 0,
-        });
-        self.nodes.get_mut(node).parent = upper;
-        self.index.replace(first, node, upper);
-        self.index.add(second, node);
-        self.copy_marks(node, upper);
-        upper
     }
 }
 
-/// Blocks that agree, less than `most`: chained hashes agree up to one point and never after it.
-fn bisect(run: &[u64], rest: &[u64], most: usize) -> usize {
-    let (mut low, mut high) = (1, most - 1); // the first agrees, the last does not
-    while low < high {
-        let middle = low.midpoint(high);
-        if run[middle] == rest[middle] {
-            low = middle + 1;
+/// How many leading hashes two runs share; chained hashes that are equal once were equal before.
+fn parting(hashes: &[u64], ahead: &[u64]) -> usize {
+    let most = hashes.len().min(ahead.len());
+    let (mut equal, mut beyond) = (0, most);
+    while equal < beyond {
+        let middle = usize::midpoint(equal, beyond);
+        if hashes[middle] == ahead[middle] {
+            equal = middle + 1;
         } else {
-            high = middle;
+            beyond = middle;
         }
     }
-    low
+    equal
 }
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
