@@ -92,42 +92,8 @@ impl Oracle {
             Step::Submit { .. } => self.submit(step),
             Step::FirstByte { nth } => self.first_byte(nth),
             Step::Fail { nth, failure, sent } => self.fail(nth, failure, sent),
-            Step::Complete { nth, outcome } => match self.pick(nth, |_| true) {
-                Some(id) => {
-                    self.live.remove(&id);
-                    self.ended += 1;
-                    self.drive.end(
-                        id,
-                        [Outcome::Ok, Outcome::ClientLeft, Outcome::ReplicaFailed][outcome],
-                    )
-                }
-                None => self.drive.complete(u64::MAX),
-            },
-            Step::Observe {
-                replica,
-                running: foreign,
-                waiting,
-                late,
-            } => {
-                // What streams runs.
-                let streams = At::Replica {
-                    replica,
-                    started: true,
-                };
-                let streaming = self.live.values().filter(|live| live.at == streams);
-                let running = foreign + u32::try_from(streaming.count()).unwrap();
-                self.replicas[replica as usize].down &= !self.replicas[replica as usize].listed;
-                let sent_ns = self.drive.now_ns - if late { 80 * MS } else { 0 };
-                self.drive.call(|router, now_ns, out| {
-                    router.observe(
-                        ReplicaId(replica),
-                        load(running, waiting),
-                        sent_ns,
-                        now_ns,
-                        out,
-                    );
-                })
-            }
+            Step::Complete { nth, outcome } => self.complete(nth, outcome),
+            Step::Observe { .. } => self.observe(step),
             Step::ObserveFailed { replica, reachable } => {
                 let facts = &mut self.replicas[replica as usize];
                 facts.down = if facts.listed { !reachable } else { facts.down };
@@ -162,6 +128,47 @@ impl Oracle {
         };
         self.apply(&effects);
         self.compare();
+    }
+
+    fn complete(&mut self, nth: usize, outcome: usize) -> Vec<Effect> {
+        let outcomes = [Outcome::Ok, Outcome::ClientLeft, Outcome::ReplicaFailed];
+        let Some(id) = self.pick(nth, |_| true) else {
+            return self.drive.complete(u64::MAX);
+        };
+        self.live.remove(&id);
+        self.ended += 1;
+        self.drive.end(id, outcomes[outcome])
+    }
+
+    fn observe(&mut self, step: &Step) -> Vec<Effect> {
+        let Step::Observe {
+            replica,
+            running: foreign,
+            waiting,
+            late,
+        } = *step
+        else {
+            return Vec::new();
+        };
+        // What streams runs.
+        let streams = At::Replica {
+            replica,
+            started: true,
+        };
+        let streaming = self.live.values().filter(|live| live.at == streams);
+        let running = foreign + u32::try_from(streaming.count()).unwrap();
+        let facts = &mut self.replicas[replica as usize];
+        facts.down &= !facts.listed;
+        let sent_ns = self.drive.now_ns - if late { 80 * MS } else { 0 };
+        self.drive.call(|router, now_ns, out| {
+            router.observe(
+                ReplicaId(replica),
+                load(running, waiting),
+                sent_ns,
+                now_ns,
+                out,
+            );
+        })
     }
 
     fn submit(&mut self, step: &Step) -> Vec<Effect> {

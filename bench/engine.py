@@ -1,0 +1,179 @@
+"""What a decision costs through Python, over a tree of a million blocks.
+
+    python -m bench.engine [--rounds 7]
+
+One request is ``submit`` and ``complete``: the body read, a replica chosen, the prompt recorded in the
+tree, the request forgotten. Rounds alternate between the kinds, and the median round is reported with
+the best: on a machine shared with others the best is nearest to the cost.
+"""
+
+import argparse
+import gc
+import json
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from skylb import _core
+from skylb.config import EngineSettings
+
+MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+REPLICAS = 4
+TREE_BLOCKS = 1_000_000
+RESULTS = Path(__file__).resolve().parent / "results"
+WORDS = ("the", "of", "model", "region", "cache", "queue", "answer", "prefix", "token", "time", "load", "a")
+CHUNK_CHARS = 4_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A size of prompt and what it may cost."""
+
+    name: str
+    body_bytes: int
+    target_us: float
+    requests: int
+    """Per round."""
+
+
+KINDS = (Kind("4 kB", 4_000, 4.0, 2_000), Kind("400 kB", 400_000, 150.0, 40))
+
+
+class Bodies:
+    """Chat bodies of one size: a system text that all share, then a conversation's own words."""
+
+    def __init__(self, kind: Kind, seed: int) -> None:
+        self._kind = kind
+        self._random = random.Random(seed)
+        words = self._random.choices(WORDS, k=200_000)
+        self._text = " ".join(words)
+
+    def make(self) -> bytes:
+        """A body with a text that no other has."""
+        messages = [{"role": "system", "content": self._text[:1_000]}]
+        left = self._kind.body_bytes - 1_200
+        while left > 0:
+            start = self._random.randrange(len(self._text) - CHUNK_CHARS)
+            size = min(left, CHUNK_CHARS)
+            turn = f"{self._random.getrandbits(64):x} {self._text[start : start + size]}"
+            messages.append({"role": "user", "content": turn[:size]})
+            left -= size
+        return json.dumps({"model": MODEL, "stream": True, "messages": messages}).encode()
+
+
+def engine(policy: str) -> _core.Engine:
+    """Ready replicas that take whatever comes and cache without end."""
+    settings = EngineSettings(
+        policy=policy,  # type: ignore[arg-type]  # a name from the command line, validated here
+        push="blind",
+        in_flight_max=1_000_000,
+        replica_kv_tokens=1 << 40,
+        tree_bytes_max=4 << 30,
+    )
+    made = _core.Engine(settings.model_dump_json().encode(), b"bench-secret-bench-secret", 1)
+    made.set_replicas([(replica, f"http://127.0.0.1:{8100 + replica}") for replica in range(REPLICAS)], 1)
+    for replica in range(REPLICAS):
+        made.set_models(replica, [(MODEL, 131_072)], 1)
+        made.observe_failed(replica, True, 1)
+    return made
+
+
+def head(body_bytes: int) -> _core.Head:
+    """The head that a client's library sends."""
+    text = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {body_bytes}\r\nAuthorization: Bearer key\r\nUser-Agent: bench\r\n\r\n"
+    )
+    parsed = _core.HeadParser().parse(text.encode())
+    if parsed is None:
+        raise RuntimeError(text)
+    return parsed
+
+
+class Bench:
+    """One engine with a full tree, and the requests' counter."""
+
+    def __init__(self, policy: str) -> None:
+        self.engine = engine(policy)
+        self._id = 0
+
+    def fill(self, bodies: Bodies, kind: Kind) -> None:
+        """Serves conversations until the tree has its blocks."""
+        while self.blocks() < TREE_BLOCKS:
+            self.serve([bodies.make() for _ in range(500)], head(kind.body_bytes))
+
+    def blocks(self) -> int:
+        """Blocks in the tree, counted once per replica that has them."""
+        return sum(gauges.tree_blocks for gauges in self.engine.gauges())
+
+    def serve(self, bodies: list[bytes], sent: _core.Head) -> int:
+        """Submits and completes each body; the time taken, in nanoseconds."""
+        submit, complete = self.engine.submit, self.engine.complete
+        now_ns, request_id = 2_000_000_000, self._id
+        begin_ns = time.perf_counter_ns()
+        for body in bodies:
+            request_id += 1
+            submit(request_id, sent, body, now_ns)
+            complete(request_id, _core.OUTCOME_OK, None, now_ns)
+        taken_ns = time.perf_counter_ns() - begin_ns
+        self._id = request_id
+        return taken_ns
+
+
+def repeated(bodies: list[bytes], kind: Kind) -> Callable[[], list[bytes]]:
+    """Rounds of bodies: some seen before and some new, drawn afresh."""
+    chooser = random.Random(5)
+    return lambda: chooser.choices(bodies, k=kind.requests)
+
+
+def main() -> None:
+    """Measures, prints, and keeps the figures."""
+    parser = argparse.ArgumentParser(prog="bench.engine")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--policy", default="prefix")
+    arguments = parser.parse_args()
+    bench = Bench(arguments.policy)
+    small = Bodies(KINDS[0], 1)
+    bench.fill(small, KINDS[0])
+    filled_blocks, filled_bytes = bench.blocks(), bench.engine.tree_bytes
+    draws = {kind.name: repeated([Bodies(kind, 2).make() for _ in range(200)], kind) for kind in KINDS}
+    fresh = {kind.name: Bodies(kind, 3) for kind in KINDS}
+    times: dict[str, list[float]] = {}
+    gc.disable()
+    for _ in range(arguments.rounds):
+        for kind in KINDS:
+            sent = head(kind.body_bytes)
+            new = [fresh[kind.name].make() for _ in range(kind.requests)]
+            for name, bodies in (("seen before", draws[kind.name]()), ("new", new)):
+                taken_us = bench.serve(bodies, sent) / 1_000 / kind.requests
+                times.setdefault(f"{kind.name}, {name}", []).append(taken_us)
+    bench.engine.check_invariants()
+    lines = [f"submit + complete through Python, policy {arguments.policy}, tree of {filled_blocks} blocks"]
+    lines.append(f"  {'prompt':<22}{'median us':>10}{'best us':>10}{'target us':>11}")
+    for name, taken in times.items():
+        target_us = next(kind.target_us for kind in KINDS if name.startswith(kind.name + ","))
+        lines.append(f"  {name:<22}{statistics.median(taken):>10.2f}{min(taken):>10.2f}{target_us:>11.1f}")
+    lines.append(f"  tree: {filled_bytes / filled_blocks:.1f} bytes per block and replica   (target <= 64)")
+    print("\n".join(lines))
+    keep(lines, times, filled_bytes / filled_blocks)
+
+
+def keep(lines: list[str], times: dict[str, list[float]], bytes_per_block: float) -> None:
+    """Writes ``bench/results/engine.{json,md}``."""
+    RESULTS.mkdir(exist_ok=True)
+    figures = {
+        "python": platform.python_version(),
+        "us": times,
+        "tree_bytes_per_block": bytes_per_block,
+    }
+    (RESULTS / "engine.json").write_text(json.dumps(figures, indent=1) + "\n")
+    text = "\n".join(lines)
+    (RESULTS / "engine.md").write_text(f"# make bench-engine\n\n```\n{text}\n```\n")
+
+
+if __name__ == "__main__":
+    main()
