@@ -35,7 +35,7 @@ use std::fmt;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64;
 
 use self::budget::Budget;
 use self::fleet::Fleet;
@@ -77,8 +77,6 @@ pub struct Router {
     config: Config,
     digest_config: DigestConfig,
     body_scratch: BodyScratch,
-    /// Keys the hashes of header values and response ids.
-    seed: u64,
     rng: Rng,
     fleet: Fleet,
     tree: Radix,
@@ -105,7 +103,6 @@ impl Router {
         Self {
             digest_config: DigestConfig::new(secret, config.block_bytes, config.prompt_blocks_max),
             body_scratch: BodyScratch::default(),
-            seed: hash_seed,
             rng: Rng::new(seed),
             fleet: Fleet::new(&config, with_ring, hash_seed),
             tree: Radix::new(RadixConfig {
@@ -211,7 +208,7 @@ impl Router {
             self.fleet.hold_model(model);
         }
         self.ages += 1;
-        let header = ask.key.map(|key| xxh3_64_with_seed(key, self.seed));
+        let header = ask.key.map(|key| self.digest_config.key_of(key));
         Ok(Request {
             age: self.ages,
             lane,

@@ -1,5 +1,6 @@
 //! The router driven by hand, and as a whole against an oracle.
 
+mod caching;
 mod history;
 mod model;
 mod retries;

@@ -311,3 +311,30 @@ fn an_id_in_use_is_refused_and_changes_nothing() {
     assert_eq!((again, out), (Err(AlreadyKnown(RequestId(1))), vec![]));
     assert_eq!(drive.router.in_flight(), 1);
 }
+
+#[test]
+fn the_header_names_a_session_before_the_body_does() {
+    let config = Config {
+        push: PushRule::Blind,
+        policy: Policy::Ring,
+        ..config()
+    };
+    let mut drive = Drive::new(config, 16);
+    let session = |drive: &Drive, name: &[u8]| drive.router.digest_config.key_of(name);
+    let keyed = |key| Ask {
+        key,
+        ..ask(Route::ChatCompletions)
+    };
+    let body = |key| Digest {
+        key,
+        ..digest("m", &[])
+    };
+    let names: [&'static [u8]; 6] = [b"ann", b"bob", b"cat", b"dan", b"eve", b"fay"];
+    for name in names {
+        let key = session(&drive, name);
+        let (_, by_body, _) = pushed(&drive.submit_as(keyed(None), body(Some(key))));
+        let other = session(&drive, b"another");
+        let effects = drive.submit_as(keyed(Some(name)), body(Some(other)));
+        assert_eq!(pushed(&effects).1, by_body);
+    }
+}
