@@ -179,7 +179,7 @@ def probing(seconds: float = 20.0) -> dict[str, float]:
         proxy = BUILDERS["skylb"](urls, Path(scratch), PEERS)
         if proxy is None:
             raise RuntimeError
-        proxy.process.command += ["--probe-idle-interval-s", "0.1"]
+        proxy.process.command += ["--engine-probe-idle-interval-s", "0.1"]
         proxy.process.start()
         try:
             time.sleep(5)

@@ -75,7 +75,10 @@ def test_a_thousand_clients_leave_while_streaming() -> None:
 
 
 def test_a_thousand_clients_leave_while_waiting_for_the_first_byte() -> None:
-    with mocks(2, "--profile", "instant") as urls, balancer(*urls, arguments=["--push", "blind"]) as front:
+    with (
+        mocks(2, "--profile", "instant") as urls,
+        balancer(*urls, arguments=["--engine-push", "blind"]) as front,
+    ):
         for url in urls:
             fault(url, stall_after_tokens=0)
         before = descriptors(front)
@@ -96,7 +99,7 @@ def front_in_flight(front: Balancer) -> float:
 
 
 def test_a_thousand_clients_leave_while_held() -> None:
-    arguments = ["--push", "outstanding", "--outstanding-max", "1"]
+    arguments = ["--engine-push", "outstanding", "--engine-outstanding-max", "1"]
     with mocks(2, "--profile", "instant") as urls, balancer(*urls, arguments=arguments) as front:
         for url in urls:
             fault(url, stall_after_tokens=1)
@@ -116,11 +119,11 @@ def test_a_thousand_clients_leave_while_held() -> None:
 
 def test_a_thousand_clients_leave_while_connecting() -> None:
     arguments = [
-        "--push",
+        "--engine-push",
         "blind",
         "--timeout-connect-s",
         "30",
-        "--probe-stale-s",
+        "--engine-probe-stale-s",
         "60",
         "--timeout-probe-s",
         "60",

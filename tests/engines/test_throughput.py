@@ -15,8 +15,8 @@ def ratio(urls: list[str], path: str, bodies: list[dict[str, object]], concurren
     """Throughput of selective pushing over that of blind pushing, median of paired rounds."""
     pairs = []
     with (
-        balancer(*urls, arguments=["--push", "pending"]) as gated,
-        balancer(*urls, arguments=["--push", "blind"]) as blind,
+        balancer(*urls, arguments=["--engine-push", "pending"]) as gated,
+        balancer(*urls, arguments=["--engine-push", "blind"]) as blind,
     ):
         for front in (gated, blind):  # warm connections, learned knee
             asyncio.run(post_all(front.url, path, bodies, concurrency=concurrency))
