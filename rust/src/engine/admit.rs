@@ -1,5 +1,8 @@
 //! May this replica take one more request now, and if not, why.
 
+#[cfg(test)]
+mod tests;
+
 use super::config::{Config, PushRule};
 use super::health::State;
 use super::id::Nanos;

@@ -1,4 +1,21 @@
 //! Observed state and operator intent make a replica ready or not.
+//!
+//! ```text
+//!            probe answered              run of failures
+//! unknown ------------------> up -------------------------------> ejected
+//!    |                        ^ ^                                  |   ^
+//!    | unreachable            | | a request or a probe succeeds    |   | a request fails
+//!    v       probe answered   | +------------------- probing <-----+   | (twice as long)
+//!   down ---------------------+                         |   time is up |
+//!    ^                                                  +--------------+
+//!    +--- any state, when a probe or a connection finds nobody
+//! ```
+//!
+//! What came back has a share of its room that grows linearly. A replica that was ejected and came
+//! back on the word of a probe alone is on trial: the first failure of a request ejects it again.
+
+#[cfg(test)]
+mod tests;
 
 use super::config::Config;
 use super::id::Nanos;
@@ -109,12 +126,14 @@ pub struct Health {
     run: u32,
     run_since_ns: Nanos,
     run_last_ns: Nanos,
-    /// Ejections since the last full recovery.
+    /// Ejections since it last stayed for `eject_max_s`.
     ejections: u32,
-    /// When the ejection ends, in [`State::Ejected`].
+    /// When the last ejection ends or ended.
     until_ns: Nanos,
-    /// When it came back, while its share still grows.
-    back_ns: Option<Nanos>,
+    /// When it last came back.
+    back_ns: Nanos,
+    /// Its share still grows.
+    ramping: bool,
     /// Back on the word of a probe: the first failure of a request ejects it again.
     trial: bool,
 }
@@ -137,7 +156,8 @@ impl Health {
             run_last_ns: 0,
             ejections: 0,
             until_ns: 0,
-            back_ns: None,
+            back_ns: 0,
+            ramping: false,
             trial: false,
         }
     }
@@ -168,8 +188,8 @@ impl Health {
     /// The share it may have while it ramps up; `None` when it may have all.
     #[must_use]
     pub fn ramp(&self, config: &Config, now_ns: Nanos) -> Option<Share> {
-        let age_ns = now_ns.saturating_sub(self.back_ns?);
-        if age_ns >= config.ramp_ns {
+        let age_ns = now_ns.saturating_sub(self.back_ns);
+        if !self.ramping || age_ns >= config.ramp_ns {
             return None;
         }
         let linear = u128::from(age_ns) * 1000 / u128::from(config.ramp_ns.max(1));
@@ -180,8 +200,10 @@ impl Health {
     pub fn succeeded(&mut self, now_ns: Nanos) {
         self.run = 0;
         self.trial = false;
-        if self.state == State::Probing {
-            self.come_back(now_ns);
+        match self.state {
+            State::Unknown => self.state = State::Up,
+            State::Probing => self.come_back(now_ns),
+            State::Up | State::Ejected | State::Down => {}
         }
     }
 
@@ -208,6 +230,7 @@ impl Health {
     pub fn probe_succeeded(&mut self, now_ns: Nanos) {
         match self.state {
             State::Unknown => self.state = State::Up,
+            State::Down if now_ns < self.until_ns => self.state = State::Ejected,
             State::Down | State::Probing => {
                 self.trial = self.ejections > 0;
                 self.come_back(now_ns);
@@ -216,24 +239,18 @@ impl Health {
         }
     }
 
-    /// An active probe could not reach the replica: it is down at once.
+    /// Nobody was there: the replica is down at once.
     pub fn unreachable(&mut self) {
         self.state = State::Down;
         self.run = 0;
-        self.back_ns = None;
+        self.ramping = false;
         self.trial = false;
     }
 
-    /// Lets time pass: an ejection that is over becomes half-open, a ramp that is over is forgotten.
+    /// Lets time pass: an ejection that is over becomes half-open, a ramp that is over ends.
     /// Returns true when the state changed.
     pub fn tick(&mut self, config: &Config, now_ns: Nanos) -> bool {
-        if self
-            .back_ns
-            .is_some_and(|at| now_ns.saturating_sub(at) >= config.ramp_ns)
-        {
-            self.back_ns = None;
-            self.ejections = 0;
-        }
+        self.ramping &= now_ns.saturating_sub(self.back_ns) < config.ramp_ns;
         let over = self.state == State::Ejected && now_ns >= self.until_ns;
         if over {
             self.state = State::Probing;
@@ -244,9 +261,10 @@ impl Health {
     /// When [`Self::tick`] has work.
     #[must_use]
     pub fn next_change_ns(&self, config: &Config) -> Option<Nanos> {
+        let ramp_end_ns = self.back_ns.saturating_add(config.ramp_ns);
         match self.state {
             State::Ejected => Some(self.until_ns),
-            _ => self.back_ns.map(|at| at.saturating_add(config.ramp_ns)),
+            _ => self.ramping.then_some(ramp_end_ns),
         }
     }
 
@@ -268,22 +286,24 @@ impl Health {
     }
 
     fn eject(&mut self, config: &Config, now_ns: Nanos) {
+        let stayed_ns = now_ns.saturating_sub(self.back_ns);
+        if self.state == State::Up && stayed_ns >= config.eject_max_ns {
+            self.ejections = 0;
+        }
         let doubled = 1_u64.checked_shl(self.ejections).unwrap_or(u64::MAX);
-        let length_ns = config
-            .eject_ns
-            .saturating_mul(doubled)
-            .min(config.eject_max_ns);
+        let length_ns = config.eject_ns.saturating_mul(doubled);
         self.state = State::Ejected;
-        self.until_ns = now_ns.saturating_add(length_ns);
+        self.until_ns = now_ns.saturating_add(length_ns.min(config.eject_max_ns));
         self.ejections = self.ejections.saturating_add(1);
         self.run = 0;
-        self.back_ns = None;
+        self.ramping = false;
         self.trial = false;
     }
 
     fn come_back(&mut self, now_ns: Nanos) {
         self.state = State::Up;
         self.run = 0;
-        self.back_ns = Some(now_ns);
+        self.back_ns = now_ns;
+        self.ramping = true;
     }
 }

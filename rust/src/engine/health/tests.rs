@@ -1,0 +1,244 @@
+//! Every arrow of the machine, and what no sequence of events may lead to.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const S: Nanos = 1_000_000_000;
+
+/// A pool large enough that ejecting is allowed.
+const WIDE: Pool = Pool {
+    len: 10,
+    out: 0,
+    ready: 10,
+};
+
+fn config() -> Config {
+    Config::sample()
+}
+
+fn up() -> Health {
+    let mut health = Health::new();
+    health.probe_succeeded(0);
+    assert_eq!(health.state(), State::Up);
+    health
+}
+
+/// Ejected at `at_ns` by five failures in one instant.
+fn eject(health: &mut Health, at_ns: Nanos) {
+    for _ in 0..4 {
+        assert!(!health.failed(Failure::Reset, WIDE, &config(), at_ns));
+    }
+    assert!(health.failed(Failure::Reset, WIDE, &config(), at_ns));
+    assert_eq!(health.state(), State::Ejected);
+}
+
+#[test]
+fn an_unknown_replica_is_not_ready_until_it_answers() {
+    let mut health = Health::new();
+    assert_eq!((health.state(), health.ready()), (State::Unknown, false));
+    health.probe_succeeded(5);
+    assert_eq!((health.state(), health.ready()), (State::Up, true));
+    assert_eq!(
+        health.ramp(&config(), 5),
+        None,
+        "what never was away has no ramp"
+    );
+}
+
+#[test]
+fn intent_is_apart_from_what_is_observed() {
+    let mut health = up();
+    health.set_draining(true);
+    assert_eq!((health.state(), health.ready()), (State::Up, false));
+    health.unreachable();
+    health.set_draining(false);
+    assert_eq!((health.state(), health.ready()), (State::Down, false));
+}
+
+#[test]
+fn consecutive_failures_eject_and_a_success_breaks_the_run() {
+    let mut health = up();
+    for _ in 0..10 {
+        for _ in 0..4 {
+            assert!(!health.failed(Failure::Status, WIDE, &config(), S));
+        }
+        health.succeeded(S);
+    }
+    eject(&mut health, S);
+    assert!(!health.ready());
+}
+
+#[test]
+fn a_run_of_failures_that_lasts_a_second_ejects() {
+    let mut health = up();
+    assert!(!health.failed(Failure::Timeout, WIDE, &config(), S));
+    assert!(!health.failed(Failure::Timeout, WIDE, &config(), 2 * S - 1));
+    assert!(health.failed(Failure::Timeout, WIDE, &config(), 2 * S));
+    // Failures far apart are no run.
+    let mut health = up();
+    for hour in 1..20 {
+        assert!(!health.failed(Failure::Timeout, WIDE, &config(), hour * 3600 * S));
+    }
+}
+
+#[test]
+fn an_engine_that_says_it_is_full_is_not_marked() {
+    let mut health = up();
+    for _ in 0..100 {
+        assert!(!health.failed(Failure::Full, WIDE, &config(), S));
+    }
+    assert_eq!(health.state(), State::Up);
+    eject(&mut health, S);
+    health.tick(&config(), 2 * S);
+    assert!(!health.failed(Failure::Full, WIDE, &config(), 2 * S));
+    assert_eq!(health.state(), State::Probing);
+}
+
+#[test]
+fn a_replica_that_nobody_can_reach_is_down_at_once_and_back_with_a_ramp() {
+    let mut health = up();
+    assert!(health.failed(Failure::Connect, Pool::default(), &config(), S));
+    assert_eq!(health.state(), State::Down);
+    assert!(!health.failed(Failure::Connect, WIDE, &config(), S));
+    health.succeeded(S);
+    assert_eq!(
+        health.state(),
+        State::Down,
+        "an old answer is no new connection"
+    );
+    health.probe_succeeded(2 * S);
+    assert_eq!(health.state(), State::Up);
+    assert_eq!(
+        health.ramp(&config(), 2 * S).map(|share| share.of(100)),
+        Some(10)
+    );
+    assert_eq!(
+        health.ramp(&config(), 7 * S).map(|share| share.of(100)),
+        Some(50)
+    );
+    assert_eq!(health.next_change_ns(&config()), Some(12 * S));
+    assert_eq!(health.ramp(&config(), 12 * S), None);
+    assert!(!health.tick(&config(), 12 * S));
+    assert_eq!(health.next_change_ns(&config()), None);
+}
+
+#[test]
+fn an_ejection_ends_half_open_and_one_success_readmits() {
+    let mut health = up();
+    eject(&mut health, S);
+    assert_eq!(health.next_change_ns(&config()), Some(2 * S));
+    assert!(!health.tick(&config(), 2 * S - 1));
+    health.succeeded(2 * S - 1);
+    health.probe_succeeded(2 * S - 1);
+    assert_eq!(health.state(), State::Ejected, "its time is not over");
+    assert!(health.tick(&config(), 2 * S));
+    assert_eq!((health.state(), health.ready()), (State::Probing, true));
+    health.succeeded(3 * S);
+    assert_eq!(health.state(), State::Up);
+    assert!(health.ramp(&config(), 3 * S).is_some());
+}
+
+#[test]
+fn each_ejection_in_a_row_is_twice_as_long_up_to_the_bound() {
+    let mut health = up();
+    let mut now_ns = S;
+    eject(&mut health, now_ns);
+    for length_s in [1, 2, 4, 8, 16, 30, 30] {
+        let until_ns = now_ns + length_s * S;
+        assert_eq!(health.next_change_ns(&config()), Some(until_ns));
+        now_ns = until_ns;
+        health.tick(&config(), now_ns);
+        assert!(health.failed(Failure::Status, Pool::default(), &config(), now_ns));
+    }
+    // Having stayed for 30 s, it starts anew.
+    health.tick(&config(), now_ns + 30 * S);
+    health.succeeded(now_ns + 30 * S);
+    eject(&mut health, now_ns + 60 * S);
+    assert_eq!(health.next_change_ns(&config()), Some(now_ns + 61 * S));
+}
+
+#[test]
+fn a_replica_back_on_the_word_of_a_probe_is_on_trial() {
+    let mut health = up();
+    eject(&mut health, S);
+    health.tick(&config(), 2 * S);
+    health.probe_succeeded(2 * S);
+    assert_eq!(health.state(), State::Up);
+    assert!(health.failed(Failure::Status, WIDE, &config(), 2 * S));
+    assert_eq!(health.state(), State::Ejected);
+    assert_eq!(health.next_change_ns(&config()), Some(4 * S));
+    health.tick(&config(), 4 * S);
+    health.probe_succeeded(4 * S);
+    health.succeeded(4 * S);
+    assert!(
+        !health.failed(Failure::Status, WIDE, &config(), 4 * S),
+        "the trial is over"
+    );
+}
+
+#[test]
+fn going_down_does_not_shorten_an_ejection() {
+    let mut health = up();
+    eject(&mut health, S);
+    health.unreachable();
+    health.probe_succeeded(2 * S - 1);
+    assert_eq!(health.state(), State::Ejected);
+    health.unreachable();
+    health.probe_succeeded(2 * S);
+    assert_eq!(health.state(), State::Up);
+}
+
+#[test]
+fn at_most_the_configured_share_is_ejected_and_never_the_last_ready_one() {
+    let may = |len, out, ready| Pool { len, out, ready }.may_eject(&config());
+    assert!(!may(1, 0, 1));
+    assert!(may(2, 0, 2));
+    assert!(!may(2, 0, 1), "the other one is down");
+    assert!(may(3, 0, 3));
+    assert!(!may(3, 1, 2));
+    assert!(may(4, 1, 3));
+    assert!(!may(4, 2, 2));
+    let mut alone = up();
+    for _ in 0..100 {
+        let pool = Pool::count([&alone].into_iter());
+        assert!(!alone.failed(Failure::Status, pool, &config(), S));
+    }
+    assert!(alone.ready());
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_of_failures_empties_a_pool(
+        len in 1_usize..6,
+        events in prop::collection::vec((0_usize..6, 0_u8..6, 0_u64..900), 0..300),
+    ) {
+        let mut pool: Vec<Health> = (0..len).map(|_| up()).collect();
+        let mut now_ns = S;
+        for (index, event, ms) in events {
+            now_ns += ms * 1_000_000;
+            for health in &mut pool {
+                health.tick(&config(), now_ns);
+            }
+            let counted = Pool::count(pool.iter());
+            let health = &mut pool[index % len];
+            match event {
+                0 | 1 => { health.failed(Failure::Status, counted, &config(), now_ns); }
+                2 => { health.failed(Failure::Reset, counted, &config(), now_ns); }
+                3 => health.succeeded(now_ns),
+                4 => health.probe_succeeded(now_ns),
+                _ => { health.failed(Failure::Full, counted, &config(), now_ns); }
+            }
+            // Nobody is unreachable, so somebody is ready, and at most half of them are out.
+            let counted = Pool::count(pool.iter());
+            prop_assert!(counted.ready >= 1);
+            prop_assert!(counted.out * 2 <= len);
+            for health in &pool {
+                let next_ns = health.next_change_ns(&config());
+                prop_assert!(next_ns.is_none_or(|at| at > now_ns), "a change is overdue");
+                let share = health.ramp(&config(), now_ns).map(|share| share.of(1000));
+                prop_assert!(share.is_none_or(|share| (100..=1000).contains(&share)));
+            }
+        }
+    }
+}
