@@ -178,8 +178,9 @@ def _load_generator(words: Sequence[str]) -> int:
     loaded = _load(
         "load", load.LoadSettings, words, "Sends conversations and reports what their users would feel."
     )
-    print(load.render(_run(load.run(loaded.settings))))
-    return 0
+    report = _run(load.run(loaded.settings))
+    print(load.render(report))
+    return 0 if report.total.ok else EXIT_FAILURE
 
 
 def _demo(words: Sequence[str]) -> int:

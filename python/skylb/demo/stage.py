@@ -18,6 +18,7 @@ from skylb.tasks import TaskGroup
 
 LOOK_INTERVAL_S = 0.5
 LOOK_TIMEOUT_S = 5.0
+LAST_WORDS_S = 1.0
 USERS_PER_TALKER = 8
 """Users who take a seat one after another: conversations enough for hours."""
 
@@ -65,7 +66,7 @@ class _Demo:
         finally:
             await self._tasks.stop()
         self._view.say(summary(self._history, report))
-        if not report.total.ok:
+        if not report.total.ok and not self._stop.is_set():
             raise DemoError("no request was answered")
 
     async def _start_replicas(self) -> list[str]:
@@ -128,6 +129,8 @@ class _Demo:
             await asyncio.wait(
                 {running, looking, stopped, self._children.ended}, return_when=asyncio.FIRST_COMPLETED
             )
+            if looking.done():  # for want of an answer: perhaps because the balancer has ended
+                await asyncio.wait({self._children.ended}, timeout=LAST_WORDS_S)
             if self._children.ended.done():
                 raise self._children.ended.result().failure()
             if looking.done():

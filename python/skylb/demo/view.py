@@ -70,7 +70,7 @@ class View:
         table.add_column("replica", no_wrap=True, min_width=_NAME_WIDTH)
         table.add_column("health")
         table.add_column("in flight", min_width=_BAR_WIDTH + 4)
-        for name in ("pending", "blocks", "pushes/s", "hit rate"):
+        for name in ("pending", "blocks", "req/s", "hit rate"):
             table.add_column(name, justify="right")
         for replica in history.last.state.replicas:
             table.add_row(*self._row(replica, history))

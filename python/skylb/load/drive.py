@@ -41,7 +41,6 @@ class Load:
         self._ended_by = "exhausted"
         self._lag = Histogram()
         self._send_lag = Histogram()
-        self._users: dict[str, deque[User]] = {}
         self._start_ns = self._stop_ns = self._end_ns = 0
         self._cpu_ns = 0
         self._tasks = TaskGroup()
@@ -59,10 +58,6 @@ class Load:
     def requests(self) -> int:
         """Requests there are to send."""
         return len(self._workload.turns)
-
-    def stop(self) -> None:
-        """Sends nothing more; what is in flight may end."""
-        self._stop("stopped")
 
     def interrupt(self) -> None:
         """Stops now: requests in flight are cut off, the report covers what there is."""
@@ -131,19 +126,19 @@ class Load:
 
     async def _closed(self) -> None:
         settings = self._settings
-        users = []
-        for region, waiting in group_users(self._workload.turns).items():
-            self._users[region] = deque(waiting)
-            for slot in range(min(settings.concurrency, len(waiting))):
-                delay_s = settings.ramp_s * slot / settings.concurrency
-                users.append(self._slot(self._users[region], delay_s))
-        await asyncio.gather(*users)
+        seats = []
+        for users in group_users(self._workload.turns).values():
+            waiting = deque(users)
+            step_s = settings.ramp_s / settings.concurrency
+            count = min(settings.concurrency, len(users))
+            seats += [self._seat(waiting, seat * step_s) for seat in range(count)]
+        await asyncio.gather(*seats)
 
-    async def _slot(self, users: deque[User], delay_s: float) -> None:
+    async def _seat(self, waiting: deque[User], delay_s: float) -> None:
         """One user after another, each with one conversation after another."""
         await self._pause(delay_s)
-        while users and not self._stopping.is_set():
-            for session in users.popleft().sessions:
+        while waiting and not self._stopping.is_set():
+            for session in waiting.popleft().sessions:
                 await self._session(session)
 
     async def _session(self, session: Session) -> None:

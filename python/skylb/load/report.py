@@ -103,7 +103,7 @@ class Report(msgspec.Struct, frozen=True):
         first_fault: what was wrong with the first of them.
         wall_s: from the first request to the end.
         measured_s: the time that rates refer to.
-        ended_by: ``exhausted`` (everything sent), ``duration``, ``stopped`` or ``interrupted``.
+        ended_by: ``exhausted`` (everything sent), ``duration`` or ``interrupted``.
     """
 
     schema: int
