@@ -1,5 +1,8 @@
 //! What reading a body costs, by size and kind of text.
-#![allow(missing_docs, reason = "criterion's macros define undocumented functions")]
+#![allow(
+    missing_docs,
+    reason = "criterion's macros define undocumented functions"
+)]
 
 use std::hint::black_box;
 
@@ -30,7 +33,12 @@ fn chat(turns: usize, text: &str) -> Vec<u8> {
 fn prose(bytes: usize, line: usize) -> String {
     let mut text = String::new();
     let mut since = 0;
-    for word in ["balance", "the", "prefix", "of", "replica", "queue", "a", "snapshot"].iter().cycle() {
+    for word in [
+        "balance", "the", "prefix", "of", "replica", "queue", "a", "snapshot",
+    ]
+    .iter()
+    .cycle()
+    {
         if text.len() >= bytes {
             break;
         }
@@ -61,16 +69,40 @@ fn benchmarks(c: &mut Criterion) {
     for (name, body) in &bodies {
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(*name, |b| {
-            b.iter(|| digest(Route::ChatCompletions, None, black_box(body), &cfg, &mut scratch));
+            b.iter(|| {
+                digest(
+                    Route::ChatCompletions,
+                    None,
+                    black_box(body),
+                    &cfg,
+                    &mut scratch,
+                )
+            });
         });
     }
     let deep = [b"{\"model\":\"m\",\"x\":".as_slice(), &b"[".repeat(100_000)].concat();
     group.bench_function("refuse_depth_100000", |b| {
-        b.iter(|| digest(Route::ChatCompletions, None, black_box(&deep), &cfg, &mut scratch));
+        b.iter(|| {
+            digest(
+                Route::ChatCompletions,
+                None,
+                black_box(&deep),
+                &cfg,
+                &mut scratch,
+            )
+        });
     });
     let keys = format!("{{\"model\":\"m\"{}}}", ",\"k\":1".repeat(1_000_000)).into_bytes();
     group.bench_function("refuse_keys_1000000", |b| {
-        b.iter(|| digest(Route::ChatCompletions, None, black_box(&keys), &cfg, &mut scratch));
+        b.iter(|| {
+            digest(
+                Route::ChatCompletions,
+                None,
+                black_box(&keys),
+                &cfg,
+                &mut scratch,
+            )
+        });
     });
     group.finish();
 }

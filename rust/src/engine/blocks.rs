@@ -32,7 +32,9 @@ impl BlockKey {
     /// Expands `secret` (16 or more bytes of entropy).
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
-        let word = |index: u64| xxh3_64_with_seed(secret, 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index + 1));
+        let word = |index: u64| {
+            xxh3_64_with_seed(secret, 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index + 1))
+        };
         let mut expanded = [0; SECRET_BYTES];
         for (index, bytes) in (0..).zip(expanded.as_chunks_mut::<8>().0) {
             *bytes = word(index).to_le_bytes();
@@ -63,7 +65,10 @@ impl BlockKey {
     #[must_use]
     pub fn chain(&self, before: u64, hash: u64) -> u64 {
         let wide = u128::from(before ^ hash) * u128::from(self.factor);
-        #[expect(clippy::cast_possible_truncation, reason = "the two halves of the product")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the two halves of the product"
+        )]
         let (low, high) = (wide as u64, (wide >> 64) as u64);
         low ^ high
     }
@@ -94,7 +99,13 @@ impl<'k> BlockStream<'k> {
     /// A stream whose chain goes on from `chain`; at most `blocks_max` blocks are hashed, what
     /// follows is only counted. `expected` blocks are allocated for at once.
     #[must_use]
-    pub fn new(key: &'k BlockKey, block_bytes: usize, blocks_max: usize, chain: u64, expected: usize) -> Self {
+    pub fn new(
+        key: &'k BlockKey,
+        block_bytes: usize,
+        blocks_max: usize,
+        chain: u64,
+        expected: usize,
+    ) -> Self {
         Self {
             key,
             block_bytes: block_bytes.max(1),
@@ -157,7 +168,11 @@ impl<'k> BlockStream<'k> {
     /// Ends the stream.
     #[must_use]
     pub fn finish(self) -> Blocks {
-        let tail = if self.is_full() { Tail::new() } else { self.partial };
+        let tail = if self.is_full() {
+            Tail::new()
+        } else {
+            self.partial
+        };
         Blocks {
             hashes: self.blocks,
             chain: self.chain,
@@ -196,9 +211,15 @@ mod tests {
 
     #[test]
     fn the_key_decides_every_hash() {
-        let (a, b) = (BlockKey::new(b"0123456789abcdef"), BlockKey::new(b"0123456789abcdeg"));
+        let (a, b) = (
+            BlockKey::new(b"0123456789abcdef"),
+            BlockKey::new(b"0123456789abcdeg"),
+        );
         let text = [7; 640];
-        let (of_a, of_b) = (blocks(&a, 64, &[&text]).hashes, blocks(&b, 64, &[&text]).hashes);
+        let (of_a, of_b) = (
+            blocks(&a, 64, &[&text]).hashes,
+            blocks(&b, 64, &[&text]).hashes,
+        );
         assert!(of_a.iter().all(|hash| !of_b.contains(hash)));
         assert_eq!(format!("{a:?}"), "BlockKey(..)");
     }
@@ -209,7 +230,10 @@ mod tests {
         let block = |odd: bool| [if odd { b'b' } else { b'a' }; 64];
         let chain = |flip: bool| {
             (0_u32..4_096).fold(key.start(), |chain, index| {
-                key.chain(chain, key.hash(&block((index.count_ones() % 2 == 1) != flip)))
+                key.chain(
+                    chain,
+                    key.hash(&block((index.count_ones() % 2 == 1) != flip)),
+                )
             })
         };
         assert_ne!(chain(false), chain(true));

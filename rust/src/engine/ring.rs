@@ -4,6 +4,9 @@
 //! that a policy can pass over owners that are not available (SkyLB-CH, `PAPER.md` "Algorithm" 3)
 //! or loaded over [`load_bound`].
 
+use std::iter::Chain;
+use std::slice::Iter;
+
 use smallvec::SmallVec;
 
 use super::id::ReplicaId;
@@ -14,13 +17,16 @@ pub const WEIGHT_ONE: u32 = 1_000;
 /// The most virtual nodes one replica gets, whatever its weight.
 pub const REPLICA_VNODES_MAX: u32 = 65_536;
 
+/// A virtual node: its position, its replica, and the replica's place among the members.
+type Point = (u64, ReplicaId, u32);
+
 /// The ring: virtual nodes in the order of their hashes.
 #[derive(Debug, Clone)]
 pub struct Ring {
     vnodes: u32,
     /// `(position, index into members)`, sorted. Equal positions are ordered by replica id, so the
     /// ring does not depend on the order of joining.
-    points: Vec<(u64, ReplicaId, u32)>,
+    points: Vec<Point>,
     members: Vec<Option<ReplicaId>>,
 }
 
@@ -105,10 +111,7 @@ impl Ring {
 /// Iterator of [`Ring::walk`].
 #[derive(Debug, Clone)]
 pub struct Walk<'a> {
-    points: std::iter::Chain<
-        std::slice::Iter<'a, (u64, ReplicaId, u32)>,
-        std::slice::Iter<'a, (u64, ReplicaId, u32)>,
-    >,
+    points: Chain<Iter<'a, Point>, Iter<'a, Point>>,
     /// One bit per member.
     seen: SmallVec<[u64; 8]>,
     left: usize,

@@ -53,7 +53,11 @@ impl Prompt<'_, '_> {
     }
 
     /// `messages`, in OpenAI's or Anthropic's form.
-    pub(super) fn put_messages(&mut self, mut cursor: Cursor<'_>, anthropic: bool) -> Result<(), Fault> {
+    pub(super) fn put_messages(
+        &mut self,
+        mut cursor: Cursor<'_>,
+        anthropic: bool,
+    ) -> Result<(), Fault> {
         if !cursor.enter(b'[') {
             return Err(Fault::of_type("", "a list"));
         }
@@ -69,7 +73,14 @@ impl Prompt<'_, '_> {
     fn put_message(&mut self, cursor: &mut Cursor<'_>, anthropic: bool) -> Result<(), Fault> {
         let [role, content, tool_calls, tool_call_id, name, function_call] = pick(
             cursor,
-            &["role", "content", "tool_calls", "tool_call_id", "name", "function_call"],
+            &[
+                "role",
+                "content",
+                "tool_calls",
+                "tool_call_id",
+                "name",
+                "function_call",
+            ],
         )?;
         let role = text_at(role, "role")?.unwrap_or(plain(""));
         if let Some(content) = content
@@ -90,14 +101,16 @@ impl Prompt<'_, '_> {
             self.put_ended(Some(id));
         }
         if let Some(mut content) = content {
-            self.put_content(&mut content).map_err(|fault| fault.within("content"))?;
+            self.put_content(&mut content)
+                .map_err(|fault| fault.within("content"))?;
         }
         if let Some(mut call) = function_call {
             self.put_function_call(&mut call, None)
                 .map_err(|fault| fault.within("function_call"))?;
         }
         if let Some(calls) = tool_calls {
-            self.put_tool_calls(calls).map_err(|fault| fault.within("tool_calls"))?;
+            self.put_tool_calls(calls)
+                .map_err(|fault| fault.within("tool_calls"))?;
         }
         Ok(())
     }
@@ -136,16 +149,35 @@ impl Prompt<'_, '_> {
             return Ok(());
         }
         let mut whole = *cursor;
-        let [kind, text, refusal, image_url, source, input_audio, audio_url, video_url] = pick(
+        let [
+            kind,
+            text,
+            refusal,
+            image_url,
+            source,
+            input_audio,
+            audio_url,
+            video_url,
+        ] = pick(
             cursor,
             &[
-                "type", "text", "refusal", "image_url", "source", "input_audio", "audio_url", "video_url",
+                "type",
+                "text",
+                "refusal",
+                "image_url",
+                "source",
+                "input_audio",
+                "audio_url",
+                "video_url",
             ],
         )?;
         let mut buffer = Vec::new();
         let kind = text_at(kind, "type")?.map_or(&b""[..], |kind| kind.text(&mut buffer));
         // Reasoning is not rendered again, nor is it in the answers that the tree learns.
-        if matches!(kind, b"thinking" | b"redacted_thinking" | b"reasoning" | b"reasoning_text") {
+        if matches!(
+            kind,
+            b"thinking" | b"redacted_thinking" | b"reasoning" | b"reasoning_text"
+        ) {
             return Ok(());
         }
         self.put_joint(first);
@@ -156,7 +188,9 @@ impl Prompt<'_, '_> {
             b"refusal" if refusal.is_some() => {
                 self.put_text(text_at(refusal, "refusal")?.unwrap_or(plain("")));
             }
-            b"image_url" | b"input_image" | b"" if image_url.is_some() => self.put_url(image_url, "image_url")?,
+            b"image_url" | b"input_image" | b"" if image_url.is_some() => {
+                self.put_url(image_url, "image_url")?
+            }
             b"audio_url" | b"" if audio_url.is_some() => self.put_url(audio_url, "audio_url")?,
             b"video_url" | b"" if video_url.is_some() => self.put_url(video_url, "video_url")?,
             b"image" if source.is_some() => self.put_source(source)?,
@@ -173,14 +207,12 @@ impl Prompt<'_, '_> {
         let Some(mut cursor) = cursor else {
             return Ok(());
         };
-        let url = match cursor.string() {
-            Some(url) => Some(url),
-            None => {
-                let fault = |fault: Fault| fault.within(path);
-                let [url] = pick(&mut cursor, &["url"]).map_err(fault)?;
-                text_at(url, "url").map_err(fault)?
-            }
-        };
+        let mut url = cursor.string();
+        if url.is_none() {
+            let fault = |fault: Fault| fault.within(path);
+            let [found] = pick(&mut cursor, &["url"]).map_err(fault)?;
+            url = text_at(found, "url").map_err(fault)?;
+        }
         self.put_media(None, url.unwrap_or(plain("")));
         Ok(())
     }
@@ -191,7 +223,8 @@ impl Prompt<'_, '_> {
             return Ok(());
         };
         let fault = |fault: Fault| fault.within("source");
-        let [media_type, data, url] = pick(&mut cursor, &["media_type", "data", "url"]).map_err(fault)?;
+        let [media_type, data, url] =
+            pick(&mut cursor, &["media_type", "data", "url"]).map_err(fault)?;
         let media_type = text_at(media_type, "media_type").map_err(fault)?;
         let data = text_at(data, "data").map_err(fault)?;
         let url = text_at(url, "url").map_err(fault)?;
@@ -239,7 +272,11 @@ impl Prompt<'_, '_> {
     }
 
     /// `{"name", "arguments"}`, arguments as JSON in a string or as an object.
-    fn put_function_call(&mut self, cursor: &mut Cursor<'_>, id: Option<RawStr<'_>>) -> Result<(), Fault> {
+    fn put_function_call(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        id: Option<RawStr<'_>>,
+    ) -> Result<(), Fault> {
         let [name, arguments] = pick(cursor, &["name", "arguments"])?;
         self.put_call(name, arguments, id)
     }
@@ -265,7 +302,11 @@ impl Prompt<'_, '_> {
     }
 
     /// The answer to a call, a message of its own.
-    fn put_tool_result(&mut self, id: Option<RawStr<'_>>, content: Option<Cursor<'_>>) -> Result<(), Fault> {
+    fn put_tool_result(
+        &mut self,
+        id: Option<RawStr<'_>>,
+        content: Option<Cursor<'_>>,
+    ) -> Result<(), Fault> {
         self.put_role(plain("tool"));
         if id.is_some() {
             self.stream.push(&[tag::RESULT]);
@@ -345,7 +386,15 @@ impl Prompt<'_, '_> {
         let mut whole = *cursor;
         let [kind, role, content, call_id, name, arguments, output] = pick(
             cursor,
-            &["type", "role", "content", "call_id", "name", "arguments", "output"],
+            &[
+                "type",
+                "role",
+                "content",
+                "call_id",
+                "name",
+                "arguments",
+                "output",
+            ],
         )?;
         let (mut buffer, mut role_buffer) = (Vec::new(), Vec::new());
         let kind = text_at(kind, "type")?.map_or(&b"message"[..], |kind| kind.text(&mut buffer));
@@ -355,7 +404,8 @@ impl Prompt<'_, '_> {
                 *in_assistant = role.text(&mut role_buffer) == b"assistant";
                 self.put_role(role);
                 content.map_or(Ok(()), |mut content| {
-                    self.put_content(&mut content).map_err(|fault| fault.within("content"))
+                    self.put_content(&mut content)
+                        .map_err(|fault| fault.within("content"))
                 })
             }
             b"function_call" => {

@@ -70,7 +70,12 @@ pub(super) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// A cursor at `at`, where `next` strings on the tape lie before.
     pub(super) fn new(bytes: &'a [u8], tape: &'a Tape, at: usize, next: usize) -> Self {
-        Self { bytes, tape, at, next }
+        Self {
+            bytes,
+            tape,
+            at,
+            next,
+        }
     }
 
     /// The byte here; 0 at the end.
@@ -98,10 +103,16 @@ impl<'a> Cursor<'a> {
             self.next += 1;
             self.at = long.end as usize + 1;
             let bytes = match long.text {
-                None => self.bytes.get(start + 1..long.end as usize).unwrap_or_default(),
+                None => self
+                    .bytes
+                    .get(start + 1..long.end as usize)
+                    .unwrap_or_default(),
                 Some((from, to)) => self.tape.text(from, to),
             };
-            return Some(RawStr { bytes, escaped: false });
+            return Some(RawStr {
+                bytes,
+                escaped: false,
+            });
         }
         let (end, escaped) = short_string_end(self.bytes, start);
         self.at = end + 1;

@@ -34,7 +34,11 @@ impl Fault {
     /// The fault seen from outside a member or item.
     pub(super) fn within(mut self, outer: &str) -> Self {
         let (Self::Type { path, .. } | Self::Duplicate { path }) = &mut self;
-        let joint = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+        let joint = if path.is_empty() || path.starts_with('[') {
+            ""
+        } else {
+            "."
+        };
         *path = format!("{outer}{joint}{path}");
         self
     }
@@ -60,7 +64,10 @@ mod tests {
 
     #[test]
     fn the_path_grows_from_the_inside_out() {
-        let fault = Fault::of_type("", "a string").within("content").at_index(2).within("messages");
+        let fault = Fault::of_type("", "a string")
+            .within("content")
+            .at_index(2)
+            .within("messages");
         let error = RequestError::from(fault);
         assert_eq!(error.param.as_deref(), Some("messages[2].content"));
     }

@@ -46,7 +46,9 @@ impl Tape {
 
     /// Some of the unescaped text.
     pub(super) fn text(&self, from: u32, to: u32) -> &[u8] {
-        self.text.get(from as usize..to as usize).unwrap_or_default()
+        self.text
+            .get(from as usize..to as usize)
+            .unwrap_or_default()
     }
 
     /// Appends bytes.
@@ -280,7 +282,10 @@ impl<'a> Scan<'a> {
     fn unescape(&mut self, start: usize) -> Checked {
         let bytes = self.bytes;
         self.tape.put(bytes.get(start..self.at).unwrap_or_default());
-        while let Some(run) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<{ 2 * RUN }>()) {
+        while let Some(run) = bytes
+            .get(self.at..)
+            .and_then(|rest| rest.first_chunk::<{ 2 * RUN }>())
+        {
             let base = self.at;
             let mut from = 0;
             let mut specials = run.first_chunk().map_or(0, special_in_run);
@@ -299,7 +304,11 @@ impl<'a> Scan<'a> {
                     }
                 }
                 from = self.at - base;
-                specials = if from < RUN { specials & (u64::MAX << from) } else { 0 };
+                specials = if from < RUN {
+                    specials & (u64::MAX << from)
+                } else {
+                    0
+                };
             }
             if from < RUN {
                 self.put_part(base + from, RUN - from);
@@ -326,7 +335,11 @@ impl<'a> Scan<'a> {
 
     #[inline]
     fn put_part(&mut self, at: usize, length: usize) {
-        if let Some(run) = self.bytes.get(at..).and_then(|rest| rest.first_chunk::<RUN>()) {
+        if let Some(run) = self
+            .bytes
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<RUN>())
+        {
             self.tape.put_run(run, length);
         }
     }
@@ -378,7 +391,11 @@ impl<'a> Scan<'a> {
     }
 
     fn literal(&mut self, word: &'static [u8]) -> Checked {
-        if self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
+        if self
+            .bytes
+            .get(self.at..)
+            .is_some_and(|rest| rest.starts_with(word))
+        {
             self.at += word.len();
             return Ok(());
         }
@@ -428,7 +445,8 @@ fn unicode_escape(bytes: &[u8], at: usize) -> Result<(usize, char), &'static str
     let (length, code) = match unit {
         0xd800..=0xdbff => {
             let is_escape = bytes.get(at + 6..at + 8) == Some(b"\\u");
-            let low = hex4(bytes, at + 8).filter(|low| is_escape && (0xdc00..=0xdfff).contains(low));
+            let low =
+                hex4(bytes, at + 8).filter(|low| is_escape && (0xdc00..=0xdfff).contains(low));
             let low = low.ok_or("a low surrogate after a high one")?;
             (12, 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00))
         }
@@ -441,9 +459,9 @@ fn unicode_escape(bytes: &[u8], at: usize) -> Result<(usize, char), &'static str
 /// Four hexadecimal digits as a number.
 fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
     let digits: &[u8; 4] = bytes.get(at..)?.first_chunk()?;
-    digits
-        .iter()
-        .try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+    digits.iter().try_fold(0, |unit, &digit| {
+        Some(unit << 4 | char::from(digit).to_digit(16)?)
+    })
 }
 
 /// A position as it is stored; the caller has refused longer bodies.

@@ -17,9 +17,9 @@ fn special(chunk: &[u8; LANES]) -> u32 {
 #[inline]
 pub(super) fn special_in_run(run: &[u8; RUN]) -> u64 {
     let lanes = run.as_chunks::<LANES>().0;
-    (0_u32..)
-        .zip(lanes)
-        .fold(0, |mask, (index, chunk)| mask | u64::from(special(chunk)) << (16 * index))
+    (0_u32..).zip(lanes).fold(0, |mask, (index, chunk)| {
+        mask | u64::from(special(chunk)) << (16 * index)
+    })
 }
 
 #[inline]
@@ -52,7 +52,9 @@ fn find_special_far(bytes: &[u8], at: usize) -> usize {
     let mut at = at;
     while let Some(run) = bytes.get(at..).and_then(|rest| rest.first_chunk::<RUN>()) {
         let lanes = run.as_chunks::<LANES>().0;
-        let any = lanes.iter().fold(u8x16::splat(0), |any, chunk| any | special_lanes(chunk));
+        let any = lanes
+            .iter()
+            .fold(u8x16::splat(0), |any, chunk| any | special_lanes(chunk));
         if any.to_bitmask() != 0 {
             break;
         }
@@ -70,7 +72,9 @@ fn find_special_far(bytes: &[u8], at: usize) -> usize {
 
 fn find_special_in_rest(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
-    let found = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
+    let found = rest
+        .iter()
+        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
     found.map_or(bytes.len(), |offset| at + offset)
 }
 

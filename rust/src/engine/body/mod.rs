@@ -19,6 +19,8 @@ mod outline;
 mod prompt;
 mod settings;
 
+use std::fmt;
+
 use super::blocks::{BlockKey, BlockStream, Tail};
 use super::error::RequestError;
 use super::route::Route;
@@ -85,7 +87,7 @@ impl Scratch {
 }
 
 /// What a body said, as far as decisions, relay and log need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Digest {
     /// The model or adapter asked for; empty only on routes without a body.
     pub model: String,
@@ -110,10 +112,23 @@ pub struct Digest {
     pub blocks: Vec<u64>,
     /// The chain's end and the bytes after the last whole block: where an answer's blocks go on.
     pub chain: u64,
-    /// See `chain`. Prompt text: never to be logged.
+    /// See `chain`. Text of the prompt: never to be logged, and left out of `Debug`.
     pub tail: Tail,
     /// Position right after the body's opening `{`; 0 where the body is no JSON object.
     pub splice_at: usize,
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Digest")
+            .field("model", &self.model)
+            .field("stream", &self.stream)
+            .field("max_tokens", &self.max_tokens)
+            .field("retry_safe", &self.retry_safe)
+            .field("prompt_bytes", &self.prompt_bytes)
+            .field("blocks", &self.blocks.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Digest {
@@ -167,7 +182,9 @@ pub fn digest_isolated(
     scratch: &mut Scratch,
 ) -> Result<Digest, RequestError> {
     match route {
-        Route::Health | Route::Models | Route::ResponseById | Route::ResponseCancel => Ok(Digest::default()),
+        Route::Health | Route::Models | Route::ResponseById | Route::ResponseCancel => {
+            Ok(Digest::default())
+        }
         Route::Transcriptions | Route::Translations => multipart::read(content_type, body),
         _ => {
             check_json_type(content_type)?;
@@ -184,11 +201,17 @@ fn check_json_type(content_type: Option<&[u8]>) -> Result<(), RequestError> {
     let Some(content_type) = content_type else {
         return Ok(());
     };
-    let mut parts = content_type.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
-    let is_json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(b"application/json"));
+    let mut parts = content_type
+        .split(|&byte| byte == b';')
+        .map(<[u8]>::trim_ascii);
+    let is_json = parts
+        .next()
+        .is_some_and(|media| media.eq_ignore_ascii_case(b"application/json"));
     let is_utf8 = parts.all(|parameter| {
         let value = parameter.get(8..).unwrap_or_default();
-        !parameter.get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"charset="))
+        !parameter
+            .get(..8)
+            .is_some_and(|name| name.eq_ignore_ascii_case(b"charset="))
             || [&b"utf-8"[..], b"utf8", b"\"utf-8\""]
                 .iter()
                 .any(|name| value.eq_ignore_ascii_case(name))
@@ -202,10 +225,18 @@ fn check_json_type(content_type: Option<&[u8]>) -> Result<(), RequestError> {
 
 fn check_text(body: &[u8]) -> Result<(), RequestError> {
     if body.is_empty() {
-        return Err(RequestError::new(400, "empty_body", "the request has no body"));
+        return Err(RequestError::new(
+            400,
+            "empty_body",
+            "the request has no body",
+        ));
     }
     if u32::try_from(body.len()).is_err() {
-        return Err(RequestError::new(413, "body_too_large", "the body is larger than 4 GiB"));
+        return Err(RequestError::new(
+            413,
+            "body_too_large",
+            "the body is larger than 4 GiB",
+        ));
     }
     if simdutf8::basic::from_utf8(body).is_err() {
         let at = str::from_utf8(body).map_or_else(|error| error.valid_up_to(), str::len);
@@ -228,7 +259,13 @@ fn read_json(
     let expected = body.len() / cfg.block_bytes.max(1) + 1;
     let mut prompt = Prompt {
         key: &cfg.key,
-        stream: BlockStream::new(&cfg.key, cfg.block_bytes, cfg.prompt_blocks_max, seed, expected),
+        stream: BlockStream::new(
+            &cfg.key,
+            cfg.block_bytes,
+            cfg.prompt_blocks_max,
+            seed,
+            expected,
+        ),
         buffers: &mut scratch.buffers,
     };
     put_prompt(route, &outline, &mut prompt)?;
@@ -241,13 +278,19 @@ fn read_json(
 }
 
 /// Puts all that an engine renders into the stream.
-fn put_prompt(route: Route, outline: &Outline<'_>, prompt: &mut Prompt<'_, '_>) -> Result<(), Fault> {
+fn put_prompt(
+    route: Route,
+    outline: &Outline<'_>,
+    prompt: &mut Prompt<'_, '_>,
+) -> Result<(), Fault> {
     let within = |field: Field| move |fault: Fault| fault.within(field.name());
     if let Some(tools) = outline.get(Field::Tools) {
         prompt.put_tools(tools).map_err(within(Field::Tools))?;
     }
     if let Some(functions) = outline.get(Field::Functions) {
-        prompt.put_tools(functions).map_err(within(Field::Functions))?;
+        prompt
+            .put_tools(functions)
+            .map_err(within(Field::Functions))?;
     }
     let anthropic = matches!(route, Route::Messages | Route::CountTokens);
     if anthropic && let Some(system) = outline.get(Field::System) {
@@ -255,7 +298,9 @@ fn put_prompt(route: Route, outline: &Outline<'_>, prompt: &mut Prompt<'_, '_>) 
     }
     if route == Route::Responses {
         if let Some(instructions) = outline.get(Field::Instructions) {
-            prompt.put_system(instructions).map_err(within(Field::Instructions))?;
+            prompt
+                .put_system(instructions)
+                .map_err(within(Field::Instructions))?;
         }
         if let Some(input) = outline.get(Field::Input) {
             prompt.put_items(input).map_err(within(Field::Input))?;

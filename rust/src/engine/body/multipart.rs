@@ -19,7 +19,11 @@ const BOUNDARY_BYTES_MAX: usize = 70;
 pub(super) fn read(content_type: Option<&[u8]>, body: &[u8]) -> Result<Digest, RequestError> {
     let boundary = boundary(content_type.unwrap_or_default())?;
     if body.is_empty() {
-        return Err(RequestError::new(400, "empty_body", "the request has no body"));
+        return Err(RequestError::new(
+            400,
+            "empty_body",
+            "the request has no body",
+        ));
     }
     let mut delimiter = b"\r\n--".to_vec();
     delimiter.extend_from_slice(&boundary);
@@ -51,7 +55,11 @@ pub(super) fn read(content_type: Option<&[u8]>, body: &[u8]) -> Result<Digest, R
 }
 
 fn malformed(what: &str) -> RequestError {
-    RequestError::new(400, "invalid_multipart", format!("invalid multipart body: {what}"))
+    RequestError::new(
+        400,
+        "invalid_multipart",
+        format!("invalid multipart body: {what}"),
+    )
 }
 
 /// The `boundary` parameter of `multipart/form-data`.
@@ -104,7 +112,10 @@ fn parameter_value<'a>(parameter: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 /// Past the blanks and the line break that end a delimiter.
 fn skip_padding(rest: &[u8]) -> Option<&[u8]> {
-    let padding = rest.iter().take_while(|&&byte| byte == b' ' || byte == b'\t').count();
+    let padding = rest
+        .iter()
+        .take_while(|&&byte| byte == b' ' || byte == b'\t')
+        .count();
     rest.get(padding..)?.strip_prefix(b"\r\n")
 }
 
@@ -147,7 +158,9 @@ impl Fields {
 
     fn digest(self) -> Result<Digest, RequestError> {
         let Some(model) = self.model.filter(|model| !model.is_empty()) else {
-            return Err(RequestError::new(400, "missing_model", "'model' is required").param("model"));
+            return Err(
+                RequestError::new(400, "missing_model", "'model' is required").param("model"),
+            );
         };
         Ok(Digest {
             model,
@@ -162,7 +175,10 @@ fn field_name(head: &[u8]) -> Option<&[u8]> {
     head.split(|&byte| byte == b'\n').find_map(|line| {
         let colon = memchr::memchr(b':', line)?;
         let (name, value) = (&line[..colon], line.get(colon + 1..)?);
-        if !name.trim_ascii().eq_ignore_ascii_case(b"content-disposition") {
+        if !name
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"content-disposition")
+        {
             return None;
         }
         parameters(value).find_map(|parameter| parameter_value(parameter, b"name"))

@@ -95,7 +95,11 @@ impl<'a> Outline<'a> {
         if scan.peek() != Some(b'{') {
             // Another kind of value is valid JSON, but no request.
             scan.value(0).and_then(|()| scan.end()).map_err(malformed)?;
-            return Err(RequestError::new(400, "invalid_type", "the body must be a JSON object"));
+            return Err(RequestError::new(
+                400,
+                "invalid_type",
+                "the body must be a JSON object",
+            ));
         }
         scan.at += 1;
         let splice_at = scan.at;
@@ -121,19 +125,25 @@ impl<'a> Outline<'a> {
             return Ok(None);
         };
         let text = cursor.string();
-        text.map(Some).ok_or_else(|| Fault::of_type(field.name(), "a string"))
+        text.map(Some)
+            .ok_or_else(|| Fault::of_type(field.name(), "a string"))
     }
 
     pub(super) fn boolean(&self, field: Field) -> Result<bool, Fault> {
-        self.get(field).map_or(Ok(false), |cursor| boolean(cursor, field.name()))
+        self.get(field)
+            .map_or(Ok(false), |cursor| boolean(cursor, field.name()))
     }
 
     pub(super) fn integer(&self, field: Field) -> Result<Option<i64>, Fault> {
-        self.get(field).map(|cursor| integer(cursor, field.name())).transpose()
+        self.get(field)
+            .map(|cursor| integer(cursor, field.name()))
+            .transpose()
     }
 
     pub(super) fn count(&self, field: Field) -> Result<Option<u32>, Fault> {
-        self.get(field).map(|cursor| count(cursor, field.name())).transpose()
+        self.get(field)
+            .map(|cursor| count(cursor, field.name()))
+            .transpose()
     }
 }
 
@@ -174,7 +184,11 @@ fn members(scan: &mut Scan<'_>, slots: &mut [Slot; FIELDS]) -> Result<(), Reques
 
 pub(super) fn malformed(fault: Malformed) -> RequestError {
     let Malformed { at, what } = fault;
-    RequestError::new(400, "invalid_json", format!("invalid JSON at byte {at}: expected {what}"))
+    RequestError::new(
+        400,
+        "invalid_json",
+        format!("invalid JSON at byte {at}: expected {what}"),
+    )
 }
 
 /// The members of an object that are in `names` (null is absent); goes past the object.

@@ -86,7 +86,9 @@ impl Prompt<'_, '_> {
         if self.stream.is_full() {
             let start = cursor.at;
             cursor.skip();
-            return self.stream.push(cursor.bytes.get(start..cursor.at).unwrap_or_default());
+            return self
+                .stream
+                .push(cursor.bytes.get(start..cursor.at).unwrap_or_default());
         }
         self.buffers.staged.clear();
         canonical(cursor, &mut self.buffers.staged);
@@ -119,16 +121,19 @@ impl Prompt<'_, '_> {
         if self.stream.is_full() {
             return self.put_text(text);
         }
-        let Buffers { text: buffer, staged, tape } = &mut *self.buffers;
+        let Buffers {
+            text: buffer,
+            staged,
+            tape,
+        } = &mut *self.buffers;
         let text = text.text(buffer);
         staged.clear();
-        match outer_value(text, tape) {
-            Some((at, next)) => canonical(&mut Cursor::new(text, tape, at, next), staged),
-            None => {
-                staged.push(tag::STRING);
-                staged.extend_from_slice(text);
-                staged.push(tag::END);
-            }
+        if let Some(at) = outer_object(text, tape) {
+            canonical(&mut Cursor::new(text, tape, at, 0), staged);
+        } else {
+            staged.push(tag::STRING);
+            staged.extend_from_slice(text);
+            staged.push(tag::END);
         }
         self.stream.push(staged);
     }
@@ -180,7 +185,8 @@ impl Prompt<'_, '_> {
         }
         let mut index = 0;
         while cursor.item() {
-            self.put_tool(&mut cursor).map_err(|fault| fault.at_index(index))?;
+            self.put_tool(&mut cursor)
+                .map_err(|fault| fault.at_index(index))?;
             index += 1;
         }
         Ok(())
@@ -188,16 +194,27 @@ impl Prompt<'_, '_> {
 
     fn put_tool(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
         let mut whole = *cursor;
-        let [function, name, description, parameters, input_schema] =
-            pick(cursor, &["function", "name", "description", "parameters", "input_schema"])?;
+        let [function, name, description, parameters, input_schema] = pick(
+            cursor,
+            &[
+                "function",
+                "name",
+                "description",
+                "parameters",
+                "input_schema",
+            ],
+        )?;
         if let Some(mut function) = function {
-            let [name, description, parameters] = pick(&mut function, &["name", "description", "parameters"])
-                .map_err(|fault| fault.within("function"))?;
+            let [name, description, parameters] =
+                pick(&mut function, &["name", "description", "parameters"])
+                    .map_err(|fault| fault.within("function"))?;
             return self
                 .put_function(name, description, parameters)
                 .map_err(|fault| fault.within("function"));
         }
-        if name.is_some() && (parameters.is_some() || input_schema.is_some() || description.is_some()) {
+        if name.is_some()
+            && (parameters.is_some() || input_schema.is_some() || description.is_some())
+        {
             return self.put_function(name, description, parameters.or(input_schema));
         }
         // A tool of the engine's own (web search and the like).
@@ -224,12 +241,16 @@ impl Prompt<'_, '_> {
 }
 
 /// The string at an optional place.
-pub(super) fn text_at<'a>(cursor: Option<Cursor<'a>>, path: &'static str) -> Result<Option<RawStr<'a>>, Fault> {
+pub(super) fn text_at<'a>(
+    cursor: Option<Cursor<'a>>,
+    path: &'static str,
+) -> Result<Option<RawStr<'a>>, Fault> {
     let Some(mut cursor) = cursor else {
         return Ok(None);
     };
     let text = cursor.string();
-    text.map(Some).ok_or_else(|| Fault::of_type(path, "a string"))
+    text.map(Some)
+        .ok_or_else(|| Fault::of_type(path, "a string"))
 }
 
 /// Appends a value without space, its strings unescaped and marked. Goes past it.
@@ -269,7 +290,7 @@ pub(super) fn canonical(cursor: &mut Cursor<'_>, out: &mut Vec<u8>) {
 }
 
 /// Where the object in `text` begins, if `text` is one JSON object.
-fn outer_value(text: &[u8], tape: &mut Tape) -> Option<(usize, usize)> {
+fn outer_object(text: &[u8], tape: &mut Tape) -> Option<usize> {
     let mut scan = Scan::new(text, tape);
     scan.skip_space();
     let at = scan.at;
@@ -277,7 +298,7 @@ fn outer_value(text: &[u8], tape: &mut Tape) -> Option<(usize, usize)> {
         return None;
     }
     scan.value(0).and_then(|()| scan.end()).ok()?;
-    Some((at, 0))
+    Some(at)
 }
 
 /// A token id: digits only, so that `1` and `1.0` cannot mean different things to others.

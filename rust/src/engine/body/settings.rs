@@ -1,6 +1,6 @@
 //! The settings of a request that routing needs, and the seed of its chain.
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, RawStr};
 use super::fault::Fault;
 use super::outline::{Field, Outline, boolean, count, pick};
 use super::prompt::{canonical, text_at};
@@ -9,12 +9,19 @@ use crate::engine::error::RequestError;
 use crate::engine::route::Route;
 
 /// Everything in the digest but the prompt.
-pub(super) fn read(route: Route, outline: &Outline<'_>, cfg: &DigestConfig) -> Result<Digest, RequestError> {
-    let model = outline.string(Field::Model)?.map(|model| model.to_text());
+pub(super) fn read(
+    route: Route,
+    outline: &Outline<'_>,
+    cfg: &DigestConfig,
+) -> Result<Digest, RequestError> {
+    let model = outline.string(Field::Model)?.map(RawStr::to_text);
     let Some(model) = model.filter(|model| !model.is_empty()) else {
         return Err(RequestError::new(400, "missing_model", "'model' is required").param("model"));
     };
-    let always_usage = matches!(route, Route::Messages | Route::CountTokens | Route::Responses);
+    let always_usage = matches!(
+        route,
+        Route::Messages | Route::CountTokens | Route::Responses
+    );
     let background = outline.boolean(Field::Background)?;
     let store = outline.boolean(Field::Store)?;
     let previous = match route {
@@ -29,7 +36,7 @@ pub(super) fn read(route: Route, outline: &Outline<'_>, cfg: &DigestConfig) -> R
         key: key(outline, cfg)?,
         priority: outline.integer(Field::Priority)?,
         retry_safe: !background && !store,
-        previous_response_id: previous.map(|id| id.to_text()),
+        previous_response_id: previous.map(RawStr::to_text),
         splice_at: outline.splice_at,
         ..Digest::default()
     })
@@ -54,7 +61,9 @@ fn max_tokens(route: Route, outline: &Outline<'_>) -> Result<Option<u32>, Fault>
         };
         let within = |fault: Fault| fault.within("sampling_params");
         let [limit, n] = pick(&mut parameters, &["max_tokens", "n"]).map_err(within)?;
-        let number = |cursor: Option<Cursor<'_>>, path| cursor.map(|at| count(at, path)).transpose().map_err(within);
+        let number = |cursor: Option<Cursor<'_>>, path| {
+            cursor.map(|at| count(at, path)).transpose().map_err(within)
+        };
         return Ok(times(number(limit, "max_tokens")?, number(n, "n")?));
     }
     // All are read, so that a wrong type is found wherever it is.
@@ -73,7 +82,8 @@ fn times(limit: Option<u32>, n: Option<u32>) -> Option<u32> {
 fn key(outline: &Outline<'_>, cfg: &DigestConfig) -> Result<Option<u64>, Fault> {
     let mut user_id = None;
     if let Some(mut metadata) = outline.get(Field::Metadata) {
-        let [found] = pick(&mut metadata, &["user_id"]).map_err(|fault| fault.within("metadata"))?;
+        let [found] =
+            pick(&mut metadata, &["user_id"]).map_err(|fault| fault.within("metadata"))?;
         user_id = found.and_then(|mut cursor| cursor.string());
     }
     // No API defines a session: what is no text under that name is somebody else's.
@@ -86,7 +96,10 @@ fn key(outline: &Outline<'_>, cfg: &DigestConfig) -> Result<Option<u64>, Fault> 
         user_id,
     ];
     let mut buffer = Vec::new();
-    let found = candidates.into_iter().flatten().find(|text| !text.bytes.is_empty());
+    let found = candidates
+        .into_iter()
+        .flatten()
+        .find(|text| !text.bytes.is_empty());
     Ok(found.map(|text| cfg.key_of(text.text(&mut buffer))))
 }
 
@@ -100,7 +113,12 @@ pub(super) fn seed(
 ) -> Result<u64, Fault> {
     let key = &cfg.key;
     let mut seed = key.chain(key.start(), key.hash(isolation));
-    for field in [Field::Model, Field::CacheSalt, Field::ChatTemplate, Field::ReasoningEffort] {
+    for field in [
+        Field::Model,
+        Field::CacheSalt,
+        Field::ChatTemplate,
+        Field::ReasoningEffort,
+    ] {
         let text = outline.string(field)?;
         let hash = match text {
             Some(text) => key.hash(text.text(staged)),
@@ -133,7 +151,11 @@ pub(super) fn seed(
 }
 
 /// The template's variables, in whatever order they stand.
-fn variables_hash(mut cursor: Cursor<'_>, cfg: &DigestConfig, staged: &mut Vec<u8>) -> Result<u64, Fault> {
+fn variables_hash(
+    mut cursor: Cursor<'_>,
+    cfg: &DigestConfig,
+    staged: &mut Vec<u8>,
+) -> Result<u64, Fault> {
     if !cursor.enter(b'{') {
         return Err(Fault::of_type("", "an object"));
     }

@@ -8,7 +8,11 @@ use super::{NIL, Radix};
 
 /// Fails with the invariant's name unless it holds.
 fn ensure(holds: bool, name: &str) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(format!("radix: {name}")) }
+    if holds {
+        Ok(())
+    } else {
+        Err(format!("radix: {name}"))
+    }
 }
 
 impl Radix {
@@ -18,7 +22,10 @@ impl Radix {
     ///
     /// Names the first invariant found broken.
     pub fn check_invariants(&self) -> Result<(), String> {
-        ensure(self.bytes() <= self.config.bytes_max, "bytes are within the bound")?;
+        ensure(
+            self.bytes() <= self.config.bytes_max,
+            "bytes are within the bound",
+        )?;
         self.check_nodes()?;
         self.check_lists()?;
         self.check_bytes()
@@ -27,7 +34,10 @@ impl Radix {
     fn check_nodes(&self) -> Result<(), String> {
         let mut children: BTreeMap<u32, u32> = BTreeMap::new();
         let mut held_marks = 0;
-        ensure(self.index.len() == self.nodes.len(), "every node is in the index")?;
+        ensure(
+            self.index.len() == self.nodes.len(),
+            "every node is in the index",
+        )?;
         for id in self.nodes.ids() {
             let node = &self.nodes[id];
             let found = self.index.find(node.hashes.first(), &self.nodes);
@@ -37,7 +47,10 @@ impl Radix {
             }
             let holders: Vec<Holder> = self.holders_of(id).collect();
             ensure(!holders.is_empty(), "every node is held")?;
-            ensure(holders.is_sorted_by(|a, b| a.slot < b.slot), "holders are sorted and distinct")?;
+            ensure(
+                holders.is_sorted_by(|a, b| a.slot < b.slot),
+                "holders are sorted and distinct",
+            )?;
             held_marks += holders.len();
             for holder in &holders {
                 self.check_holder(id, *holder)?;
@@ -45,7 +58,7 @@ impl Radix {
             if let [holder] = holders[..] {
                 let whole = usize::from(holder.len) == node.hashes.len();
                 ensure(whole, "a node of one holder is as long as it holds")?;
-                let alone = matches!(node.holders.get(), Held::ByOne(_));
+                let alone = matches!(node.holders.get(), Held::One(_));
                 ensure(alone, "a group has several holders")?;
             }
         }
@@ -63,8 +76,14 @@ impl Radix {
         ensure(same, "a mark and its node agree")?;
         let len = usize::from(mark.len);
         let whole = self.nodes[node].hashes.len();
-        ensure(len >= 1 && len <= whole, "a mark holds at least one block and no more than its node")?;
-        ensure(mark.pins == 0 || len == whole, "what is pinned is held whole")?;
+        ensure(
+            len >= 1 && len <= whole,
+            "a mark holds at least one block and no more than its node",
+        )?;
+        ensure(
+            mark.pins == 0 || len == whole,
+            "what is pinned is held whole",
+        )?;
         let parent = self.nodes[node].parent;
         if parent == NIL {
             return Ok(());
@@ -75,7 +94,10 @@ impl Radix {
         let above = &self.marks[above];
         let above_whole = usize::from(above.len) == self.nodes[parent].hashes.len();
         ensure(above_whole, "who holds a node holds those above whole")?;
-        ensure(above.pins >= mark.pins, "what is above a pinned node is pinned")
+        ensure(
+            above.pins >= mark.pins,
+            "what is above a pinned node is pinned",
+        )
     }
 
     fn check_lists(&self) -> Result<(), String> {
@@ -87,18 +109,33 @@ impl Radix {
             }
             ensure(blocks == owner.blocks, "an owner's blocks are counted")?;
             let is_over = owner.blocks > owner.capacity_blocks;
-            ensure(!is_over || owner.idle.tail == NIL, "only pinned paths are over the capacity")?;
+            ensure(
+                !is_over || owner.idle.tail == NIL,
+                "only pinned paths are over the capacity",
+            )?;
         }
         ensure(listed == self.marks.len(), "every mark is in one list")
     }
 
-    fn check_list(&self, slot: u16, list: List, pinned: bool, blocks: &mut u32) -> Result<usize, String> {
+    fn check_list(
+        &self,
+        slot: u16,
+        list: List,
+        pinned: bool,
+        blocks: &mut u32,
+    ) -> Result<usize, String> {
         let mut order: BTreeMap<u32, usize> = BTreeMap::new();
         let (mut at, mut before) = (list.head, NIL);
         while at != NIL {
             let mark = &self.marks[at];
-            ensure(mark.slot == slot && mark.prev == before, "lists are linked both ways")?;
-            ensure((mark.pins > 0) == pinned, "pinned marks are in the list of pinned ones")?;
+            ensure(
+                mark.slot == slot && mark.prev == before,
+                "lists are linked both ways",
+            )?;
+            ensure(
+                (mark.pins > 0) == pinned,
+                "pinned marks are in the list of pinned ones",
+            )?;
             order.insert(mark.node, order.len());
             *blocks += u32::from(mark.len);
             before = at;
@@ -107,7 +144,10 @@ impl Radix {
         ensure(list.tail == before, "a list ends at its tail")?;
         for (node, position) in &order {
             let above = order.get(&self.nodes[*node].parent);
-            ensure(above.is_none_or(|above| above < position), "a node is used later than those below")?;
+            ensure(
+                above.is_none_or(|above| above < position),
+                "a node is used later than those below",
+            )?;
         }
         Ok(order.len())
     }

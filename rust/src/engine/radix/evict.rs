@@ -5,6 +5,7 @@ use super::{NIL, Pin, Radix};
 
 impl Radix {
     /// The request ended: its path counts as used now and may be evicted again.
+    #[expect(clippy::needless_pass_by_value, reason = "a pin is given back once")]
     pub fn unpin(&mut self, pin: Pin) {
         let Pin { node, slot, epoch } = pin;
         self.clock += 1;
@@ -28,7 +29,10 @@ impl Radix {
         if self.marks[mark].pins > 0 {
             return;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "stamps are kept modulo 2^32")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "stamps are kept modulo 2^32"
+        )]
         let stamp = self.clock as u32;
         self.marks[mark].stamp = stamp;
         let owner = &mut self.owners[slot];
@@ -57,16 +61,16 @@ impl Radix {
     pub(super) fn evict_surplus(&mut self, slot: u16) {
         let owner = &self.owners[slot];
         let surplus = owner.blocks.saturating_sub(owner.capacity_blocks);
-        self.evict_blocks(slot, surplus as usize);
+        self.evict_blocks(slot, surplus as usize, usize::MAX);
     }
 
     /// Evicts this many blocks of an owner, those used longest ago, from the ends of their paths;
-    /// fewer where the rest is pinned.
-    pub(super) fn evict_blocks(&mut self, slot: u16, blocks: usize) {
+    /// fewer where the rest is pinned, or where they are spread over more than `marks_max` marks.
+    pub(super) fn evict_blocks(&mut self, slot: u16, blocks: usize, marks_max: usize) {
         let mut left = blocks;
-        while left > 0 {
+        for _ in 0..marks_max {
             let tail = self.owners[slot].idle.tail;
-            if tail == NIL {
+            if left == 0 || tail == NIL {
                 return;
             }
             let len = usize::from(self.marks[tail].len);
@@ -107,10 +111,12 @@ impl Radix {
         // The slot's content is gone but its links are in `mark`.
         let owner = &mut self.owners[mark.slot];
         owner.blocks -= u32::from(mark.len);
-        owner.list(mark.pins > 0).unlink(mark.prev, mark.next, &mut self.marks);
+        owner
+            .list(mark.pins > 0)
+            .unlink(mark.prev, mark.next, &mut self.marks);
         match self.nodes[mark.node].holders.get() {
-            Held::ByMany(group) => self.leave_group(mark.node, group, mark.slot),
-            Held::ByOne(_) | Held::ByNobody => self.remove_node(mark.node),
+            Held::Many(group) => self.leave_group(mark.node, group, mark.slot),
+            Held::One(_) | Held::Nobody => self.remove_node(mark.node),
         }
     }
 
@@ -132,7 +138,10 @@ impl Radix {
     fn set_holders_after(&mut self, node: u32, rest: Vec<Holder>, before: usize) {
         self.heap_bytes -= before;
         self.set_holders(node, rest);
-        let kept = self.holders_of(node).next().map_or(0, |holder| usize::from(holder.len));
+        let kept = self
+            .holders_of(node)
+            .next()
+            .map_or(0, |holder| usize::from(holder.len));
         if kept > 0 && kept < self.nodes[node].hashes.len() {
             self.set_hashes(node, |hashes| Hashes::new(&hashes[..kept]));
         }
@@ -151,29 +160,28 @@ impl Radix {
     /// Who holds a node, by slot.
     pub(super) fn holders_of(&self, node: u32) -> impl Iterator<Item = Holder> {
         let (one, many) = match self.nodes[node].holders.get() {
-            Held::ByNobody => (None, &[][..]),
-            Held::ByOne(mark) => {
+            Held::Nobody => (None, &[][..]),
+            Held::One(mark) => {
                 let slot = self.marks[mark].slot;
                 let len = self.marks[mark].len;
                 (Some(Holder { slot, len, mark }), &[][..])
             }
-            Held::ByMany(group) => (None, &self.groups[group][..]),
+            Held::Many(group) => (None, &self.groups[group][..]),
         };
         one.into_iter().chain(many.iter().copied())
     }
 
     /// Puts other holders, at least one, in the place of those that a node has.
     pub(super) fn set_holders(&mut self, node: u32, holders: Vec<Holder>) {
-        if let Held::ByMany(group) = self.nodes[node].holders.get() {
+        if let Held::Many(group) = self.nodes[node].holders.get() {
             let old = self.groups.remove(group);
             self.heap_bytes -= heap_bytes(old.capacity() * size_of::<Holder>());
         }
-        self.nodes[node].holders = match holders[..] {
-            [holder] => Holders::one(holder.mark),
-            _ => {
-                self.heap_bytes += heap_bytes(holders.capacity() * size_of::<Holder>());
-                Holders::many(self.groups.insert(holders))
-            }
+        self.nodes[node].holders = if let [holder] = holders[..] {
+            Holders::one(holder.mark)
+        } else {
+            self.heap_bytes += heap_bytes(holders.capacity() * size_of::<Holder>());
+            Holders::many(self.groups.insert(holders))
         };
     }
 
@@ -182,7 +190,7 @@ impl Radix {
         let len = u16::try_from(len).unwrap_or(u16::MAX);
         self.marks[mark].len = len;
         let (node, slot) = (self.marks[mark].node, self.marks[mark].slot);
-        if let Held::ByMany(group) = self.nodes[node].holders.get() {
+        if let Held::Many(group) = self.nodes[node].holders.get() {
             let holders = &mut self.groups[group];
             if let Ok(at) = holders.binary_search_by_key(&slot, |holder| holder.slot) {
                 holders[at].len = len;

@@ -42,7 +42,7 @@ impl Radix {
         if surplus > 0 || !self.fits(self.need(slot, goal, held)) {
             protected = held.marks;
             self.protect(slot, protected);
-            self.evict_blocks(slot, surplus);
+            self.evict_blocks(slot, surplus, EVICT_MARKS_MAX);
             self.make_room(slot, &blocks[..goal]);
             held = self.held(slot);
         }
@@ -112,7 +112,11 @@ impl Radix {
 
     /// What an owner holds of the path just walked.
     pub(super) fn held(&self, slot: u16) -> HeldPath {
-        let mut held = HeldPath { nodes: 0, marks: 0, blocks: 0 };
+        let mut held = HeldPath {
+            nodes: 0,
+            marks: 0,
+            blocks: 0,
+        };
         let mut start = 0;
         for step in &self.path {
             let Some(mark) = self.mark_of(step.node, slot) else {
@@ -139,13 +143,18 @@ impl Radix {
             nodes,
             marks: nodes,
             groups: 0,
-            heap_bytes: if blocks > 0 { blocks * 8 + (nodes + 1) * 32 } else { 0 },
+            heap_bytes: if blocks > 0 {
+                blocks * 8 + (nodes + 1) * 32
+            } else {
+                0
+            },
         };
         for step in self.path.get(held.nodes..).unwrap_or_default() {
             if self.mark_of(step.node, slot).is_none() {
                 need.marks += 1;
                 need.groups += 1;
-                need.heap_bytes += heap_bytes(2 * (self.holder_count(step.node) + 1) * size_of::<Holder>());
+                need.heap_bytes +=
+                    heap_bytes(2 * (self.holder_count(step.node) + 1) * size_of::<Holder>());
             }
         }
         need
@@ -157,7 +166,9 @@ impl Radix {
             nodes: 1,
             marks: holders,
             groups: 1,
-            heap_bytes: self.nodes[node].hashes.heap_bytes() + 64 + 2 * heap_bytes(holders * size_of::<Holder>()),
+            heap_bytes: self.nodes[node].hashes.heap_bytes()
+                + 64
+                + 2 * heap_bytes(holders * size_of::<Holder>()),
         }
     }
 
@@ -247,7 +258,9 @@ impl Radix {
             {
                 let len = self.nodes[parent].hashes.len();
                 let more = (NODE_BLOCKS_MAX - len).min(goal - at);
-                self.set_hashes(parent, |hashes| Hashes::joined(hashes, &blocks[at..at + more]));
+                self.set_hashes(parent, |hashes| {
+                    Hashes::joined(hashes, &blocks[at..at + more])
+                });
                 self.set_len(mark, len + more);
                 self.owners[slot].blocks += number(more);
                 at += more;
@@ -278,18 +291,28 @@ impl Radix {
     /// The mark of a node that may grow in place: a leaf with room, one holder, and no pin of
     /// another request that would then reach further than its path.
     fn extendable(&self, node: u32, slot: u16, own_pins: u32) -> Option<u32> {
-        let Node { hashes, children, holders, .. } = &self.nodes[node];
-        let Held::ByOne(mark) = holders.get() else {
+        let Node {
+            hashes,
+            children,
+            holders,
+            ..
+        } = &self.nodes[node];
+        let Held::One(mark) = holders.get() else {
             return None;
         };
-        let Mark { slot: holder, pins, .. } = self.marks[mark];
+        let Mark {
+            slot: holder, pins, ..
+        } = self.marks[mark];
         let fits = *children == 0 && hashes.len() < NODE_BLOCKS_MAX;
         (fits && holder == slot && pins == own_pins).then_some(mark)
     }
 
     /// Cuts a node in two after `within` blocks. The lower part keeps the id; returns the upper.
     fn split(&mut self, node: u32, within: usize) -> u32 {
-        if !self.holders_of(node).any(|holder| usize::from(holder.len) > within) {
+        if !self
+            .holders_of(node)
+            .any(|holder| usize::from(holder.len) > within)
+        {
             self.set_hashes(node, |hashes| Hashes::new(&hashes[..within]));
             return node;
         }
@@ -316,8 +339,15 @@ impl Radix {
             }
             let len = u16::try_from(within).unwrap_or(u16::MAX);
             let mark = self.split_mark(holder.mark, upper, len);
-            above.push(Holder { len, mark, ..holder });
-            below.push(Holder { len: holder.len - len, ..holder });
+            above.push(Holder {
+                len,
+                mark,
+                ..holder
+            });
+            below.push(Holder {
+                len: holder.len - len,
+                ..holder
+            });
         }
         self.set_holders(node, below);
         self.set_holders(upper, above);
@@ -326,7 +356,9 @@ impl Radix {
 
     /// A mark for the upper part of a node, as recently used as that of the lower part.
     fn split_mark(&mut self, mark: u32, upper: u32, len: u16) -> u32 {
-        let Mark { slot, stamp, pins, .. } = self.marks[mark];
+        let Mark {
+            slot, stamp, pins, ..
+        } = self.marks[mark];
         self.marks[mark].len -= len;
         let new = self.marks.insert(Mark {
             node: upper,
@@ -358,20 +390,21 @@ impl Radix {
         let Mark { slot, len, .. } = self.marks[mark];
         let holder = Holder { slot, len, mark };
         match self.nodes[node].holders.get() {
-            Held::ByNobody => self.nodes[node].holders = Holders::one(mark),
-            Held::ByOne(_) => {
+            Held::Nobody => self.nodes[node].holders = Holders::one(mark),
+            Held::One(_) => {
                 let mut holders: Vec<Holder> = self.holders_of(node).collect();
                 holders.push(holder);
                 holders.sort_unstable_by_key(|holder| holder.slot);
                 self.set_holders(node, holders);
             }
-            Held::ByMany(group) => {
+            Held::Many(group) => {
                 let holders = &mut self.groups[group];
                 let before = holders.capacity();
                 let at = holders.partition_point(|other| other.slot < slot);
                 holders.insert(at, holder);
                 let after = holders.capacity();
-                self.heap_bytes += heap_bytes(after * size_of::<Holder>()) - heap_bytes(before * size_of::<Holder>());
+                self.heap_bytes += heap_bytes(after * size_of::<Holder>())
+                    - heap_bytes(before * size_of::<Holder>());
             }
         }
     }
@@ -411,7 +444,9 @@ impl Radix {
     /// Makes a mark the most recent of its owner's pinned ones, and counts one pin more if `more`.
     fn pin_mark(&mut self, slot: u16, mark: u32, more: bool) {
         let pins = self.marks[mark].pins;
-        self.owners[slot].list(pins > 0).remove(mark, &mut self.marks);
+        self.owners[slot]
+            .list(pins > 0)
+            .remove(mark, &mut self.marks);
         self.marks[mark].pins = pins + u32::from(more);
         self.owners[slot].pinned.push_front(mark, &mut self.marks);
     }

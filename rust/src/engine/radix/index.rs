@@ -38,7 +38,8 @@ impl NodeIndex {
 
     /// Memory in use, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.chunks.len() * CHUNK * size_of::<u32>() + self.chunks.capacity() * size_of::<Box<[u32]>>()
+        self.chunks.len() * CHUNK * size_of::<u32>()
+            + self.chunks.capacity() * size_of::<Box<[u32]>>()
     }
 
     /// Memory that `count` more nodes would take, in bytes; an upper bound.
@@ -53,10 +54,17 @@ impl NodeIndex {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "low bits are what is wanted")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "low bits are what is wanted"
+    )]
     fn bucket_of(&self, hash: u64) -> usize {
         let bucket = hash as usize & (2 * self.base - 1);
-        if bucket < self.count { bucket } else { bucket - self.base }
+        if bucket < self.count {
+            bucket
+        } else {
+            bucket - self.base
+        }
     }
 
     #[inline]
@@ -185,7 +193,10 @@ mod tests {
             let is_growing = rng.below(10) < if round < 30_000 { 8 } else { 3 };
             if is_growing || present.is_empty() {
                 let hash = rng.next_u64();
-                let id = nodes.insert(Node { hashes: Hashes::One(hash), ..Node::default() });
+                let id = nodes.insert(Node {
+                    hashes: Hashes::One(hash),
+                    ..Node::default()
+                });
                 let bound = index.bytes() + index.bytes_for(1);
                 index.insert(id, &mut nodes);
                 assert!(index.bytes() <= bound);

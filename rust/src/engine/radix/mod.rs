@@ -11,9 +11,9 @@
 //!
 //! | bound | kept by |
 //! |---|---|
-//! | blocks of one owner | its capacity: `insert` evicts its oldest, exactly what is needed |
+//! | blocks of one owner | its capacity: `insert` evicts its oldest, exactly as many as are needed |
 //! | bytes of the whole tree | `bytes_max`: `insert` evicts the oldest of all owners, mark by mark; what does not fit even so is left out |
-//! | time of one call | at most [`WALK_NODES_MAX`] nodes followed and [`EVICT_MARKS_MAX`] marks evicted for room |
+//! | time of one call | at most [`WALK_NODES_MAX`] nodes followed, and [`EVICT_MARKS_MAX`] marks evicted: what then does not fit is left out (`set_capacity` and `forget` take as long as what goes is) |
 //!
 //! Cost in memory: 8 bytes per block of a long run; 60 for a run of one block held by one owner.
 
@@ -32,15 +32,15 @@ use slab::{NIL, Slab, number};
 
 /// Nodes that one path is followed through. A path of a million bytes in whole nodes has 64; only
 /// one made of many branchings comes near, and is then matched in part.
-pub const WALK_NODES_MAX: usize = 4_096;
+pub const WALK_NODES_MAX: usize = 1_024;
 
-/// Marks evicted to make room in one call, beyond an owner's own capacity.
+/// Marks that one insertion evicts for its owner's capacity, and again for the byte bound.
 pub const EVICT_MARKS_MAX: usize = 4_096;
 
 /// Bounds of a [`Radix`].
 #[derive(Debug, Clone, Copy)]
 pub struct RadixConfig {
-    /// Memory of the whole tree in bytes; never passed (an empty tree takes 70,000).
+    /// Memory of the whole tree in bytes; never passed (an empty tree takes 20,000).
     pub bytes_max: usize,
     /// Blocks an owner may hold until [`Radix::set_capacity`] says otherwise.
     pub capacity_blocks: u32,
@@ -135,9 +135,9 @@ impl Radix {
                 }
             };
             match self.nodes[node].holders.get() {
-                Held::ByNobody => {}
-                Held::ByOne(mark) => report(self.marks[mark].slot, self.marks[mark].len),
-                Held::ByMany(group) => {
+                Held::Nobody => {}
+                Held::One(mark) => report(self.marks[mark].slot, self.marks[mark].len),
+                Held::Many(group) => {
                     for holder in &self.groups[group] {
                         report(holder.slot, holder.len);
                     }
@@ -171,7 +171,9 @@ impl Radix {
     /// Blocks an owner holds.
     #[must_use]
     pub fn owner_blocks(&self, owner: u32) -> u32 {
-        self.owners.find(owner).map_or(0, |slot| self.owners[slot].blocks)
+        self.owners
+            .find(owner)
+            .map_or(0, |slot| self.owners[slot].blocks)
     }
 
     /// Memory in use, in bytes: what was allocated, free slots and the allocator's own included.
@@ -210,7 +212,10 @@ impl Radix {
                 continue;
             }
             let within = parting(hashes, ahead);
-            self.path.push(Step { node, end: at + within });
+            self.path.push(Step {
+                node,
+                end: at + within,
+            });
             return Stop::Within(within);
         }
         Stop::AtEnd
@@ -219,19 +224,21 @@ impl Radix {
     /// How many owners hold a node.
     fn holder_count(&self, node: u32) -> usize {
         match self.nodes[node].holders.get() {
-            Held::ByNobody => 0,
-            Held::ByOne(_) => 1,
-            Held::ByMany(group) => self.groups[group].len(),
+            Held::Nobody => 0,
+            Held::One(_) => 1,
+            Held::Many(group) => self.groups[group].len(),
         }
     }
 
     /// An owner's mark at a node.
     fn mark_of(&self, node: u32, slot: u16) -> Option<u32> {
         match self.nodes[node].holders.get() {
-            Held::ByOne(mark) if self.marks[mark].slot == slot => Some(mark),
-            Held::ByMany(group) => {
+            Held::One(mark) if self.marks[mark].slot == slot => Some(mark),
+            Held::Many(group) => {
                 let holders = &self.groups[group];
-                let at = holders.binary_search_by_key(&slot, |holder| holder.slot).ok()?;
+                let at = holders
+                    .binary_search_by_key(&slot, |holder| holder.slot)
+                    .ok()?;
                 Some(holders[at].mark)
             }
             _ => None,

@@ -85,14 +85,14 @@ pub(super) fn heap_bytes(bytes: usize) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Holders(u32);
 
-/// What [`Holders`] stands for.
+/// Held by whom: what [`Holders`] stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Held {
-    ByNobody,
-    /// By the owner of this mark.
-    ByOne(u32),
-    /// By the owners in this group.
-    ByMany(u32),
+    Nobody,
+    /// The owner of this mark.
+    One(u32),
+    /// The owners in this group.
+    Many(u32),
 }
 
 const GROUP: u32 = 1 << 31;
@@ -111,9 +111,9 @@ impl Holders {
     #[inline]
     pub(super) fn get(self) -> Held {
         match self {
-            Self::NOBODY => Held::ByNobody,
-            Self(group) if group & GROUP != 0 => Held::ByMany(group & !GROUP),
-            Self(mark) => Held::ByOne(mark),
+            Self::NOBODY => Held::Nobody,
+            Self(group) if group & GROUP != 0 => Held::Many(group & !GROUP),
+            Self(mark) => Held::One(mark),
         }
     }
 }
@@ -151,4 +151,5 @@ pub(super) struct Mark {
     pub(super) pins: u32,
 }
 
-const _: () = assert!(size_of::<Node>() == 32 && size_of::<Mark>() == 24 && size_of::<Holder>() == 8);
+const _: () =
+    assert!(size_of::<Node>() == 32 && size_of::<Mark>() == 24 && size_of::<Holder>() == 8);

@@ -64,11 +64,19 @@ impl Oracle {
         let room = owner.capacity.saturating_sub(owner.blocks.len());
         let end = blocks.len().min(held + room);
         for (depth, block) in blocks.iter().enumerate().take(end).skip(held) {
-            let new = Block { depth, used: 0, pins: 1 };
+            let new = Block {
+                depth,
+                used: 0,
+                pins: 1,
+            };
             owner.blocks.insert(*block, new);
         }
         let blocks = blocks[..end].to_vec();
-        (end > 0).then_some(Path { owner: id, epoch: *epoch, blocks })
+        (end > 0).then_some(Path {
+            owner: id,
+            epoch: *epoch,
+            blocks,
+        })
     }
 
     pub(super) fn unpin(&mut self, path: &Path) {
@@ -110,22 +118,32 @@ impl Oracle {
     }
 
     pub(super) fn owner_blocks(&self, id: u32) -> u32 {
-        self.owners.get(&id).map_or(0, |(_, owner)| u32::try_from(owner.blocks.len()).unwrap())
+        self.owners
+            .get(&id)
+            .map_or(0, |(_, owner)| u32::try_from(owner.blocks.len()).unwrap())
     }
 
     pub(super) fn matched(&self, id: u32, blocks: &[u64]) -> usize {
-        self.owners.get(&id).map_or(0, |(_, owner)| owner.held(blocks))
+        self.owners
+            .get(&id)
+            .map_or(0, |(_, owner)| owner.held(blocks))
     }
 
     pub(super) fn matches(&self, blocks: &[u64]) -> BTreeMap<u32, u32> {
-        let found = self.owners.keys().map(|id| (*id, u32::try_from(self.matched(*id, blocks)).unwrap()));
+        let found = self
+            .owners
+            .keys()
+            .map(|id| (*id, u32::try_from(self.matched(*id, blocks)).unwrap()));
         found.filter(|(_, matched)| *matched > 0).collect()
     }
 }
 
 impl Owner {
     fn held(&self, blocks: &[u64]) -> usize {
-        blocks.iter().take_while(|block| self.blocks.contains_key(block)).count()
+        blocks
+            .iter()
+            .take_while(|block| self.blocks.contains_key(block))
+            .count()
     }
 
     fn pin(&mut self, block: u64) {

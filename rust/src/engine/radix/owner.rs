@@ -24,7 +24,10 @@ pub(super) struct List {
 }
 
 impl List {
-    pub(super) const EMPTY: Self = Self { head: NIL, tail: NIL };
+    pub(super) const EMPTY: Self = Self {
+        head: NIL,
+        tail: NIL,
+    };
 
     pub(super) fn push_front(&mut self, id: u32, marks: &mut Slab<Mark>) {
         marks[id].prev = NIL;
@@ -86,7 +89,11 @@ pub(super) struct Owner {
 
 impl Owner {
     pub(super) fn list(&mut self, pinned: bool) -> &mut List {
-        if pinned { &mut self.pinned } else { &mut self.idle }
+        if pinned {
+            &mut self.pinned
+        } else {
+            &mut self.idle
+        }
     }
 }
 
@@ -150,8 +157,10 @@ impl Owners {
             None => {
                 self.slots.push(fresh(0, false));
                 // Each slot has at most one place in either: they never grow but here.
-                self.free.reserve_exact(self.slots.capacity() - self.free.len());
-                self.oldest.reserve_exact(self.slots.capacity() - self.oldest.len());
+                self.free
+                    .reserve_exact(self.slots.capacity() - self.free.len());
+                self.oldest
+                    .reserve_exact(self.slots.capacity() - self.oldest.len());
                 u16::try_from(self.slots.len() - 1).ok()?
             }
         };
@@ -177,7 +186,10 @@ impl Owners {
         let owner = &mut self.slots[usize::from(slot)];
         if !owner.queued && owner.idle.tail != NIL {
             owner.queued = true;
-            self.oldest.push(Reverse((used_at(marks[owner.idle.tail].stamp, clock), slot)));
+            self.oldest.push(Reverse((
+                used_at(marks[owner.idle.tail].stamp, clock),
+                slot,
+            )));
         }
     }
 
@@ -204,7 +216,10 @@ impl Owners {
 /// The whole of a stamp, which is at most 2^32 operations old (a week at 7,000 a second; an older
 /// one seems younger than it is).
 fn used_at(stamp: u32, clock: u64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "stamps are kept modulo 2^32")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "stamps are kept modulo 2^32"
+    )]
     let age = (clock as u32).wrapping_sub(stamp);
     clock.saturating_sub(u64::from(age))
 }

@@ -100,12 +100,19 @@ impl<T: Default> Slab<T> {
             self.open_from += offset;
             return self.open_from * 64 + self.open[self.open_from].trailing_zeros() as usize;
         }
-        let chunk = self.chunks.iter().position(|chunk| chunk.is_empty()).unwrap_or_else(|| {
-            self.chunks.push(Box::default());
-            self.books.push(Book { free: [0; WORDS], used: 0 });
-            self.open.resize(self.chunks.len().div_ceil(64), 0);
-            self.chunks.len() - 1
-        });
+        let chunk = self
+            .chunks
+            .iter()
+            .position(|chunk| chunk.is_empty())
+            .unwrap_or_else(|| {
+                self.chunks.push(Box::default());
+                self.books.push(Book {
+                    free: [0; WORDS],
+                    used: 0,
+                });
+                self.open.resize(self.chunks.len().div_ceil(64), 0);
+                self.chunks.len() - 1
+            });
         self.chunks[chunk] = std::iter::repeat_with(T::default).take(CHUNK).collect();
         self.books[chunk].free = [u64::MAX; WORDS];
         self.mark_open(chunk);
@@ -139,11 +146,15 @@ impl<T: Default> Slab<T> {
 
     /// Every slot in use.
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
-        self.chunks.iter().zip(&self.books).enumerate().flat_map(|(chunk, (slots, book))| {
-            (0..slots.len())
-                .filter(|offset| book.free[offset / 64] & 1 << (offset % 64) == 0)
-                .map(move |offset| number(chunk * CHUNK + offset))
-        })
+        self.chunks
+            .iter()
+            .zip(&self.books)
+            .enumerate()
+            .flat_map(|(chunk, (slots, book))| {
+                (0..slots.len())
+                    .filter(|offset| book.free[offset / 64] & 1 << (offset % 64) == 0)
+                    .map(move |offset| number(chunk * CHUNK + offset))
+            })
     }
 }
 
@@ -178,7 +189,9 @@ mod tests {
     #[test]
     fn memory_is_given_back_once_chunks_are_empty() {
         let mut slab = Slab::new();
-        let ids: Vec<u32> = (0..10 * CHUNK as u64).map(|value| slab.insert(value)).collect();
+        let ids: Vec<u32> = (0..10 * CHUNK as u64)
+            .map(|value| slab.insert(value))
+            .collect();
         let full = slab.bytes();
         for id in &ids[100..] {
             slab.remove(*id);

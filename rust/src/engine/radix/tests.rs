@@ -49,7 +49,10 @@ fn the_longest_match_of_each_owner_is_found() {
     put(&mut tree, 2, &prompt(&[system[0], (2, 5), (3, 400)]));
     put(&mut tree, 3, &prompt(&[(9, 3)]));
     let asked = prompt(&[system[0], (2, 5), (3, 300), (4, 7)]);
-    assert_eq!(found(&mut tree, &asked), BTreeMap::from([(1, 10), (2, 315)]));
+    assert_eq!(
+        found(&mut tree, &asked),
+        BTreeMap::from([(1, 10), (2, 315)])
+    );
     assert_eq!(found(&mut tree, &[]), BTreeMap::new());
     tree.check_invariants().unwrap();
 }
@@ -70,12 +73,18 @@ fn a_thousand_owners_of_one_prefix_are_all_reported() {
     for owner in 0..1_000 {
         tree.forget(owner);
     }
-    assert_eq!((tree.nodes.len(), tree.marks.len(), tree.heap_bytes), (0, 0, 0));
+    assert_eq!(
+        (tree.nodes.len(), tree.marks.len(), tree.heap_bytes),
+        (0, 0, 0)
+    );
 }
 
 #[test]
 fn pins_survive_splits_of_their_path() {
-    let mut tree = Radix::new(RadixConfig { capacity_blocks: 100, ..UNBOUNDED });
+    let mut tree = Radix::new(RadixConfig {
+        capacity_blocks: 100,
+        ..UNBOUNDED
+    });
     let path = prompt(&[(0, 60)]);
     let pin = tree.insert(1, &path).unwrap();
     put(&mut tree, 1, &prompt(&[(0, 20), (1, 10)]));
@@ -100,7 +109,10 @@ fn pins_of_a_forgotten_owner_are_void() {
     let new = tree.insert(1, &prompt(&[(0, 9)])).unwrap();
     tree.unpin(old);
     tree.check_invariants().unwrap();
-    assert_eq!(tree.owners[new.slot].idle.head, NIL, "the new path is still pinned");
+    assert_eq!(
+        tree.owners[new.slot].idle.head, NIL,
+        "the new path is still pinned"
+    );
     tree.unpin(new);
     tree.check_invariants().unwrap();
 }
@@ -113,7 +125,10 @@ fn the_next_turn_of_a_conversation_makes_its_node_longer() {
     }
     assert_eq!(tree.nodes.len(), 1);
     put(&mut tree, 1, &prompt(&[(0, 1_000)]));
-    assert_eq!(tree.nodes.len(), 1_000_usize.div_ceil(node::NODE_BLOCKS_MAX));
+    assert_eq!(
+        tree.nodes.len(),
+        1_000_usize.div_ceil(node::NODE_BLOCKS_MAX)
+    );
     tree.check_invariants().unwrap();
 }
 
@@ -136,7 +151,10 @@ fn a_path_of_too_many_nodes_is_followed_in_part() {
 
 #[test]
 fn the_oldest_of_all_owners_goes_first_when_memory_is_short() {
-    let mut tree = Radix::new(RadixConfig { bytes_max: 2 << 20, ..UNBOUNDED });
+    let mut tree = Radix::new(RadixConfig {
+        bytes_max: 2 << 20,
+        ..UNBOUNDED
+    });
     let of = |index: u32| {
         let mut rng = Rng::new(u64::from(index));
         (0..500).map(|_| rng.next_u64()).collect::<Vec<u64>>()
@@ -147,16 +165,32 @@ fn the_oldest_of_all_owners_goes_first_when_memory_is_short() {
         assert!(tree.bytes() <= 2 << 20);
     }
     tree.check_invariants().unwrap();
-    let kept: Vec<bool> = (0..count).map(|index| found(&mut tree, &of(index)).values().any(|&blocks| blocks == 500)).collect();
-    let first = kept.iter().position(|&is_kept| is_kept).unwrap() as u32;
-    assert!(kept[first as usize..].iter().all(|&is_kept| is_kept), "what is kept is the newest");
-    assert!((300..count - 300).contains(&(count - first)), "{} of {count} kept", count - first);
+    let kept: Vec<bool> = (0..count)
+        .map(|index| {
+            found(&mut tree, &of(index))
+                .values()
+                .any(|&blocks| blocks == 500)
+        })
+        .collect();
+    let first = number(kept.iter().position(|&is_kept| is_kept).unwrap());
+    assert!(
+        kept[first as usize..].iter().all(|&is_kept| is_kept),
+        "what is kept is the newest"
+    );
+    assert!(
+        (300..count - 300).contains(&(count - first)),
+        "{} of {count} kept",
+        count - first
+    );
 }
 
 #[test]
 fn memory_goes_over_from_short_to_long_prompts_and_back() {
     const BYTES_MAX: usize = 4 << 20;
-    let mut tree = Radix::new(RadixConfig { bytes_max: BYTES_MAX, ..UNBOUNDED });
+    let mut tree = Radix::new(RadixConfig {
+        bytes_max: BYTES_MAX,
+        ..UNBOUNDED
+    });
     let mut rng = Rng::new(3);
     for (round, length) in [1_usize, 2_000, 1, 40].into_iter().enumerate() {
         let mut last = 0;
@@ -168,16 +202,25 @@ fn memory_goes_over_from_short_to_long_prompts_and_back() {
             assert!(tree.bytes() <= BYTES_MAX);
             last = found(&mut tree, &blocks).get(&1).copied().unwrap_or(0) as usize;
         }
-        assert_eq!(last, length, "round {round}: the newest prompt is held whole");
+        assert_eq!(
+            last, length,
+            "round {round}: the newest prompt is held whole"
+        );
         let held = tree.owner_blocks(1) as usize;
-        assert!(held * (8 + 60 / length) > BYTES_MAX / 4, "round {round}: {held} blocks");
+        assert!(
+            held * (8 + 60 / length) > BYTES_MAX / 4,
+            "round {round}: {held} blocks"
+        );
         tree.check_invariants().unwrap();
     }
 }
 
 #[test]
 fn with_everything_pinned_only_what_fits_is_inserted() {
-    let mut tree = Radix::new(RadixConfig { bytes_max: 1 << 20, ..UNBOUNDED });
+    let mut tree = Radix::new(RadixConfig {
+        bytes_max: 1 << 20,
+        ..UNBOUNDED
+    });
     let mut rng = Rng::new(9);
     let mut pins = Vec::new();
     let mut held = Vec::new();
@@ -194,7 +237,11 @@ fn with_everything_pinned_only_what_fits_is_inserted() {
     }
     assert!(held.iter().any(|(_, matched)| *matched < 2_000) && pins.len() < 200);
     for (blocks, matched) in &held {
-        assert_eq!(found(&mut tree, blocks)[&4], *matched, "nothing pinned was evicted");
+        assert_eq!(
+            found(&mut tree, blocks)[&4],
+            *matched,
+            "nothing pinned was evicted"
+        );
     }
     tree.check_invariants().unwrap();
     for pin in pins {
@@ -305,7 +352,7 @@ proptest! {
                 tree.unpin(pin);
             } else {
                 let owner = u32::try_from(rng.below(20)).unwrap();
-                let runs: Vec<(u8, usize)> = (0..1 + rng.below(12))
+                let runs: Vec<(u8, usize)> = (0..=rng.below(12))
                     .map(|_| {
                         let text = u8::try_from(rng.below(if shape == 0 { 2 } else { 200 })).unwrap();
                         let length = [3, 60, 600, 1 + rng.below(300)][usize::from(shape)];
