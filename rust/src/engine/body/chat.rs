@@ -189,7 +189,7 @@ impl Prompt<'_, '_> {
                 self.put_text(text_at(refusal, "refusal")?.unwrap_or(plain("")));
             }
             b"image_url" | b"input_image" | b"" if image_url.is_some() => {
-                self.put_url(image_url, "image_url")?
+                self.put_url(image_url, "image_url")?;
             }
             b"audio_url" | b"" if audio_url.is_some() => self.put_url(audio_url, "audio_url")?,
             b"video_url" | b"" if video_url.is_some() => self.put_url(video_url, "video_url")?,
