@@ -28,7 +28,7 @@ if [ ! -f "$ENV/.ready" ]; then
     touch "$ENV/.ready"
 fi
 if [ ! -f "$ENV/model/.ready" ] || [ "$HERE/make_model.py" -nt "$ENV/model/.ready" ]; then
-    "$ENV/bin/python" "$HERE/make_model.py" "$ENV/model"
+    "$ENV/bin/python" "$HERE/make_model.py" "$ENV/model" >&2
     touch "$ENV/model/.ready"
 fi
 echo "$ENV"
