@@ -65,14 +65,14 @@ class Bodies:
         return json.dumps({"model": MODEL, "stream": True, "messages": messages}).encode()
 
 
-def engine(policy: str) -> _core.Engine:
-    """Ready replicas that take whatever comes and cache without end."""
+def engine(policy: str, tree_bytes_max: int) -> _core.Engine:
+    """Ready replicas that take whatever comes and cache as much as the tree may hold."""
     settings = EngineSettings(
         policy=policy,  # type: ignore[arg-type]  # a name from the command line, validated here
         push="blind",
         in_flight_max=1_000_000,
-        replica_kv_tokens=1 << 40,
-        tree_bytes_max=4 << 30,
+        replica_kv_tokens=(1 << 31) - 1,
+        tree_bytes_max=tree_bytes_max,
     )
     made = _core.Engine(settings.model_dump_json().encode(), b"bench-secret-bench-secret", 1)
     made.set_replicas([(replica, f"http://127.0.0.1:{8100 + replica}") for replica in range(REPLICAS)], 1)
@@ -97,13 +97,15 @@ def head(body_bytes: int) -> _core.Head:
 class Bench:
     """One engine with a full tree, and the requests' counter."""
 
-    def __init__(self, policy: str) -> None:
-        self.engine = engine(policy)
+    def __init__(self, policy: str, tree_bytes_max: int = 4 << 30) -> None:
+        self.engine = engine(policy, tree_bytes_max)
         self._id = 0
 
     def fill(self, bodies: Bodies, kind: Kind) -> None:
-        """Serves conversations until the tree has its blocks."""
-        while self.blocks() < TREE_BLOCKS:
+        """Serves conversations until the tree has its blocks, or has no room for more."""
+        before = -1
+        while before < self.blocks() < TREE_BLOCKS:
+            before = self.blocks()
             self.serve([bodies.make() for _ in range(500)], head(kind.body_bytes))
 
     def blocks(self) -> int:
@@ -137,20 +139,28 @@ def main() -> None:
     parser.add_argument("--policy", default="prefix")
     arguments = parser.parse_args()
     bench = Bench(arguments.policy)
-    small = Bodies(KINDS[0], 1)
-    bench.fill(small, KINDS[0])
+    bench.fill(Bodies(KINDS[0], 1), KINDS[0])
     filled_blocks, filled_bytes = bench.blocks(), bench.engine.tree_bytes
+    bounded = Bench(arguments.policy, filled_bytes // 2)
+    bounded.fill(Bodies(KINDS[0], 1), KINDS[0])
     draws = {kind.name: repeated([Bodies(kind, 2).make() for _ in range(200)], kind) for kind in KINDS}
     fresh = {kind.name: Bodies(kind, 3) for kind in KINDS}
     times: dict[str, list[float]] = {}
     gc.disable()
     for _ in range(arguments.rounds):
         for kind in KINDS:
-            sent = head(kind.body_bytes)
             new = [fresh[kind.name].make() for _ in range(kind.requests)]
-            for name, bodies in (("seen before", draws[kind.name]()), ("new", new)):
-                taken_us = bench.serve(bodies, sent) / 1_000 / kind.requests
+            rows = (
+                ("seen before", bench, draws[kind.name]()),
+                ("new", bench, new),
+                ("new, evicting", bounded, new),
+            )
+            for name, served, bodies in rows:
+                taken_us = served.serve(bodies, head(kind.body_bytes)) / 1_000 / kind.requests
                 times.setdefault(f"{kind.name}, {name}", []).append(taken_us)
+    bounded.engine.check_invariants()
+    if bounded.engine.tree_bytes > filled_bytes // 2:
+        raise RuntimeError("the tree passed its bound")
     bench.engine.check_invariants()
     lines = [f"submit + complete through Python, policy {arguments.policy}, tree of {filled_blocks} blocks"]
     lines.append(f"  {'prompt':<22}{'median us':>10}{'best us':>10}{'target us':>11}")

@@ -30,11 +30,14 @@ impl Router {
                 self.refuse_bound(gone, out);
             }
         }
+        let mut joined = Vec::new();
         for (id, name) in replicas {
             if let Some(slot) = self.fleet.add(*id, name.clone()) {
                 self.set_capacity(slot, true);
+                joined.push(*id);
             }
         }
+        self.fleet.join_ring(&joined);
         self.dispatch_all(now_ns, out);
     }
 

@@ -234,15 +234,20 @@ impl Fleet {
         if listed == Some(false) {
             return None;
         }
-        if self.with_ring {
-            self.ring.add(id, WEIGHT_ONE);
-        }
         if known.is_some() {
             return known;
         }
         let slot = slot_of(self.members.insert(Member::new(id, name)));
         self.slots.insert(id, slot);
         Some(slot)
+    }
+
+    /// Puts replicas on the ring, if a policy walks it.
+    pub(super) fn join_ring(&mut self, replicas: &[ReplicaId]) {
+        if self.with_ring {
+            let weights = replicas.iter().map(|id| (*id, WEIGHT_ONE));
+            self.ring.add_all(weights);
+        }
     }
 
     /// Takes a replica out of the fleet: it is offered nothing from now on.

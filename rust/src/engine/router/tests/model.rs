@@ -52,6 +52,7 @@ impl Oracle {
             router: Router::new(config, b"0123456789abcdef", 5),
             now_ns: S,
             last_id: 0,
+            calls: 0,
         };
         let replicas = vec![Facts::default(); REPLICAS as usize];
         let mut oracle = Self {
@@ -433,6 +434,7 @@ impl Oracle {
             (0, 0)
         );
         assert_eq!(router.hold.next_deadline_ns(), None);
+        assert_eq!(router.check_invariants(), Ok(()));
     }
 }
 
