@@ -144,20 +144,13 @@ impl Oracle {
     fn observe(&mut self, step: &Step) -> Vec<Effect> {
         let Step::Observe {
             replica,
-            running: foreign,
+            running,
             waiting,
             late,
         } = *step
         else {
             return Vec::new();
         };
-        // What streams runs.
-        let streams = At::Replica {
-            replica,
-            started: true,
-        };
-        let streaming = self.live.values().filter(|live| live.at == streams);
-        let running = foreign + u32::try_from(streaming.count()).unwrap();
         let facts = &mut self.replicas[replica as usize];
         facts.down &= !facts.listed;
         let sent_ns = self.drive.now_ns - if late { 80 * MS } else { 0 };
