@@ -11,32 +11,50 @@ use crate::engine::router::Gauges;
 /// What a body said.
 #[pyclass(frozen, module = "skylb._core")]
 pub(super) struct Digest {
-    /// The engine's digest, its blocks taken out.
-    pub(super) inner: body::Digest,
+    /// The model or adapter asked for.
+    pub(super) model: String,
     /// Blocks of the prompt.
     pub(super) prompt_blocks: usize,
+    prompt_bytes: usize,
+    stream: bool,
+    include_usage: bool,
+    retry_safe: bool,
+}
+
+impl Digest {
+    /// What stays of a digest for relay and log: neither hashes nor text of the prompt.
+    pub(super) fn of(digest: body::Digest, prompt_blocks: usize) -> Self {
+        Self {
+            model: digest.model,
+            prompt_blocks,
+            prompt_bytes: digest.prompt_bytes,
+            stream: digest.stream,
+            include_usage: digest.include_usage,
+            retry_safe: digest.retry_safe,
+        }
+    }
 }
 
 #[pymethods]
 impl Digest {
     #[getter]
     fn model(&self) -> &str {
-        &self.inner.model
+        &self.model
     }
 
     #[getter]
     fn stream(&self) -> bool {
-        self.inner.stream
+        self.stream
     }
 
     #[getter]
     fn include_usage(&self) -> bool {
-        self.inner.include_usage
+        self.include_usage
     }
 
     #[getter]
     fn retry_safe(&self) -> bool {
-        self.inner.retry_safe
+        self.retry_safe
     }
 
     #[getter]
@@ -46,7 +64,7 @@ impl Digest {
 
     #[getter]
     fn prompt_bytes(&self) -> usize {
-        self.inner.prompt_bytes
+        self.prompt_bytes
     }
 }
 

@@ -98,22 +98,19 @@ impl Engine {
             key: head.inner.key(),
         };
         let digest = self.router.digest(&ask, body);
-        let mut inner = digest.map_err(|error| refused(py, &error, None))?;
-        let prompt_blocks = inner.blocks.len();
+        let mut digest = digest.map_err(|error| refused(py, &error, None))?;
+        let prompt_blocks = digest.blocks.len();
         self.router
             .place(
                 RequestId(request_id),
                 &ask,
-                &mut inner,
+                &mut digest,
                 now_ns,
                 &mut self.out,
             )
             .map_err(|known| PyValueError::new_err(known.to_string()))?;
         Ok((
-            Digest {
-                inner,
-                prompt_blocks,
-            },
+            Digest::of(digest, prompt_blocks),
             effects(py, &mut self.out)?,
         ))
     }

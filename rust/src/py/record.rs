@@ -95,7 +95,7 @@ impl Recorder {
             method: ascii(head.inner.method()),
             route: head.inner.route_name(),
             measured: !matches!(route, None | Some(Route::Health | Route::Models)),
-            model: digest.map(|digest| &*digest.inner.model),
+            model: digest.map(|digest| &*digest.model),
             status,
             error_code,
             replica,
