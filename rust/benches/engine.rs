@@ -10,7 +10,7 @@ use skylb_core::engine::effect::{Effect, Outcome};
 use skylb_core::engine::id::{ReplicaId, RequestId};
 use skylb_core::engine::rng::Rng;
 use skylb_core::engine::route::Route;
-use skylb_core::engine::router::{Ask, Router, Usage};
+use skylb_core::engine::router::{Ask, Report, Router};
 
 const NOW_NS: u64 = 1_000_000_000;
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
@@ -78,14 +78,7 @@ fn serve(router: &mut Router, id: &mut u64, digest: &mut Digest, out: &mut Vec<E
     let placed = router.place(RequestId(*id), &ASK, digest, NOW_NS, out);
     black_box(&placed);
     router.first_byte(RequestId(*id), None, NOW_NS, out);
-    router.complete(
-        RequestId(*id),
-        Outcome::Ok,
-        Usage::default(),
-        None,
-        NOW_NS,
-        out,
-    );
+    router.complete(RequestId(*id), Outcome::Ok, Report::default(), NOW_NS, out);
     black_box(&out);
     out.clear();
 }

@@ -11,7 +11,7 @@ use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
 use crate::engine::id::{ReplicaId, RequestId};
-use crate::engine::router::{Ask, Router, SECRET_BYTES_MIN, Usage};
+use crate::engine::router::{Ask, Report, Router, SECRET_BYTES_MIN, Usage};
 
 const FAILURES: [(&str, Failure); 6] = [
     ("FAILURE_CONNECT", Failure::Connect),
@@ -40,12 +40,16 @@ fn constant<T: Copy>(table: &[(&str, T)], what: &str, number: usize) -> PyResult
 }
 
 /// What a relay learned from its response.
-fn usage(relay: Option<&Relay>) -> Usage {
+fn report(relay: Option<&Relay>) -> Report<'_> {
     let tokens = |told: Option<i64>| told.and_then(|tokens| u32::try_from(tokens).ok());
-    relay.map_or_else(Usage::default, |relay| Usage {
-        prompt_tokens: tokens(relay.inner.prompt_tokens()),
-        cached_tokens: tokens(relay.inner.cached_tokens()),
-        completion_tokens: tokens(relay.inner.completion_tokens()),
+    relay.map_or_else(Report::default, |relay| Report {
+        usage: Usage {
+            prompt_tokens: tokens(relay.inner.prompt_tokens()),
+            cached_tokens: tokens(relay.inner.cached_tokens()),
+            completion_tokens: tokens(relay.inner.completion_tokens()),
+        },
+        response_id: relay.inner.response_id(),
+        answer: &[],
     })
 }
 
@@ -154,13 +158,11 @@ impl Engine {
         now_ns: u64,
     ) -> Effects<'py> {
         let outcome = constant(&OUTCOMES, "outcome", outcome)?;
-        let response_id = relay.and_then(|relay| relay.inner.response_id());
-        let usage = usage(relay);
+        let report = report(relay);
         self.router.complete(
             RequestId(request_id),
             outcome,
-            usage,
-            response_id,
+            report,
             now_ns,
             &mut self.out,
         );

@@ -106,7 +106,7 @@ impl Radix {
     }
 
     /// Takes a mark out, and its node where nobody else holds it.
-    fn remove_mark(&mut self, id: u32) {
+    pub(super) fn remove_mark(&mut self, id: u32) {
         let mark = self.marks.remove(id);
         // The slot's content is gone but its links are in `mark`.
         let owner = &mut self.owners[mark.slot];

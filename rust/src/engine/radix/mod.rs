@@ -21,6 +21,7 @@ mod check;
 mod evict;
 mod grow;
 mod index;
+mod learn;
 mod node;
 mod owner;
 mod slab;

@@ -98,6 +98,36 @@ impl Oracle {
         owner.evict(owner.blocks.len().saturating_sub(owner.capacity));
     }
 
+    pub(super) fn extend(&mut self, path: &Path, depth: usize, more: &[u64]) {
+        self.unpin(path);
+        let is_live = self
+            .owners
+            .get(&path.owner)
+            .is_some_and(|(epoch, _)| *epoch == path.epoch);
+        if is_live && !more.is_empty() && path.blocks.len() == depth {
+            let blocks = [&path.blocks, more].concat();
+            if let Some(path) = self.insert(path.owner, &blocks) {
+                self.unpin(&path);
+            }
+        }
+    }
+
+    /// Blocks dropped.
+    pub(super) fn drop_unused_since(&mut self, path: &Path, at: usize) -> u32 {
+        let Some((epoch, owner)) = self.owners.get_mut(&path.owner) else {
+            return 0;
+        };
+        if *epoch != path.epoch {
+            return 0;
+        }
+        let used = owner.blocks[&path.blocks[at]].used;
+        let before = owner.blocks.len();
+        owner
+            .blocks
+            .retain(|_, block| block.pins > 0 || block.used > used);
+        u32::try_from(before - owner.blocks.len()).unwrap()
+    }
+
     pub(super) fn touch(&mut self, id: u32, blocks: &[u64]) {
         let held = self.matched(id, blocks);
         if self.owners.contains_key(&id)

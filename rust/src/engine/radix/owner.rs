@@ -215,7 +215,7 @@ impl Owners {
 
 /// The whole of a stamp, which is at most 2^32 operations old (a week at 7,000 a second; an older
 /// one seems younger than it is).
-fn used_at(stamp: u32, clock: u64) -> u64 {
+pub(super) fn used_at(stamp: u32, clock: u64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "stamps are kept modulo 2^32"

@@ -15,7 +15,12 @@ const UNBOUNDED: RadixConfig = RadixConfig {
 
 /// Chained hashes of a prompt made of runs: `(text, blocks)`.
 fn prompt(runs: &[(u8, usize)]) -> Vec<u64> {
-    let mut chain = 0x5eed;
+    prompt_after(None, runs)
+}
+
+/// Those of an answer behind a prompt whose last hash is `before`.
+fn prompt_after(before: Option<u64>, runs: &[(u8, usize)]) -> Vec<u64> {
+    let mut chain = before.unwrap_or(0x5eed);
     let mut blocks = Vec::new();
     for &(text, length) in runs {
         for _ in 0..length {
@@ -129,6 +134,40 @@ fn the_next_turn_of_a_conversation_makes_its_node_longer() {
         tree.nodes.len(),
         1_000_usize.div_ceil(node::NODE_BLOCKS_MAX)
     );
+    tree.check_invariants().unwrap();
+}
+
+#[test]
+fn an_answer_makes_the_leaf_of_its_prompt_longer() {
+    let mut tree = Radix::new(UNBOUNDED);
+    for turn in 0..10 {
+        let prompt = prompt(&[(0, 10 + turn * 20)]);
+        let pin = tree.insert(1, &prompt).unwrap();
+        tree.extend(
+            pin,
+            prompt.len(),
+            &prompt_after(prompt.last().copied(), &[(0, 10)]),
+        );
+    }
+    assert_eq!((tree.nodes.len(), tree.owner_blocks(1)), (1, 200));
+    assert_eq!(found(&mut tree, &prompt(&[(0, 300)]))[&1], 200);
+    tree.check_invariants().unwrap();
+}
+
+#[test]
+fn nothing_follows_a_prompt_that_is_not_held_whole() {
+    let mut tree = Radix::new(RadixConfig {
+        capacity_blocks: 30,
+        ..UNBOUNDED
+    });
+    let long = prompt(&[(0, 40)]);
+    let pin = tree.insert(1, &long).unwrap();
+    tree.extend(
+        pin,
+        long.len(),
+        &prompt_after(long.last().copied(), &[(0, 5)]),
+    );
+    assert_eq!(tree.owner_blocks(1), 30);
     tree.check_invariants().unwrap();
 }
 
@@ -264,6 +303,8 @@ fn pinned_blocks(tree: &Radix, pin: &Pin) -> u32 {
 enum Op {
     Insert(u32, Vec<(u8, usize)>),
     Unpin(prop::sample::Index),
+    Extend(prop::sample::Index, Vec<(u8, usize)>),
+    DropUnusedSince(prop::sample::Index, prop::sample::Index),
     Touch(u32, Vec<(u8, usize)>),
     SetCapacity(u32, u32),
     Forget(u32),
@@ -279,6 +320,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (owner.clone(), runs()).prop_map(|(owner, runs)| Op::Insert(owner, runs)),
         9 => any::<prop::sample::Index>().prop_map(Op::Unpin),
+        4 => (any::<prop::sample::Index>(), runs()).prop_map(|(pick, runs)| Op::Extend(pick, runs)),
+        2 => any::<(prop::sample::Index, prop::sample::Index)>().prop_map(|(pick, at)| Op::DropUnusedSince(pick, at)),
         3 => (owner.clone(), runs()).prop_map(|(owner, runs)| Op::Touch(owner, runs)),
         1 => (owner.clone(), 0_u32..400).prop_map(|(owner, capacity)| Op::SetCapacity(owner, capacity)),
         1 => owner.prop_map(Op::Forget),
@@ -299,17 +342,34 @@ proptest! {
             match op {
                 Op::Insert(owner, runs) => {
                     let blocks = prompt(&runs);
+                    let held = oracle.matched(owner, &blocks);
                     let (pin, path) = (tree.insert(owner, &blocks), oracle.insert(owner, &blocks));
                     prop_assert_eq!(pin.is_some(), path.is_some());
-                    pins.extend(pin.zip(path));
+                    pins.extend(pin.zip(path).map(|(pin, path)| (pin, path, blocks.clone(), held)));
                     asked.push(blocks);
                 }
                 Op::Unpin(pick) if !pins.is_empty() => {
-                    let (pin, path) = pins.swap_remove(pick.index(pins.len()));
+                    let (pin, path, ..) = pins.swap_remove(pick.index(pins.len()));
                     tree.unpin(pin);
                     oracle.unpin(&path);
                 }
-                Op::Unpin(_) => {}
+                Op::Extend(pick, runs) if !pins.is_empty() => {
+                    let (pin, path, blocks, _) = pins.swap_remove(pick.index(pins.len()));
+                    let more = prompt_after(blocks.last().copied(), &runs);
+                    tree.extend(pin, blocks.len(), &more);
+                    oracle.extend(&path, blocks.len(), &more);
+                    asked.push([blocks, more].concat());
+                }
+                Op::DropUnusedSince(pick, at) if !pins.is_empty() => {
+                    let (pin, path, _, held) = &pins[pick.index(pins.len())];
+                    if *held > 0 {
+                        let at = at.index(*held);
+                        let counted = tree.unused_since(pin, at);
+                        tree.drop_unused_since(pin, at);
+                        prop_assert_eq!(oracle.drop_unused_since(path, at), counted);
+                    }
+                }
+                Op::Unpin(_) | Op::Extend(..) | Op::DropUnusedSince(..) => {}
                 Op::Touch(owner, runs) => {
                     let blocks = prompt(&runs);
                     tree.touch(owner, &blocks);
@@ -332,7 +392,7 @@ proptest! {
                 prop_assert_eq!(found(&mut tree, blocks), oracle.matches(blocks));
             }
         }
-        for (pin, _) in pins {
+        for (pin, ..) in pins {
             tree.unpin(pin);
         }
         prop_assert_eq!(tree.check_invariants(), Ok(()));

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::Router;
 use super::fleet::Full;
-use super::request::{Attempt, Lane, Phase, Refusal, Request, Usage};
+use super::request::{Attempt, Lane, Phase, Refusal, Report, Request};
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
 use crate::engine::id::{Nanos, RequestId};
@@ -73,7 +73,7 @@ impl Router {
             return;
         };
         let (slot, started) = (attempt.slot, attempt.started);
-        self.end_attempt(id, request.lane, attempt);
+        self.end_attempt(id, &request, attempt, &[]);
         let turned = self.blame(slot, failure, now_ns);
         let failed = self.fleet.member(slot).map(|member| member.id);
         if let Some(failed) = failed.filter(|failed| !request.tried.contains(failed)) {
@@ -105,8 +105,7 @@ impl Router {
         &mut self,
         id: RequestId,
         outcome: Outcome,
-        usage: Usage,
-        response_id: Option<&str>,
+        report: Report<'_>,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
@@ -123,12 +122,14 @@ impl Router {
             }
             Phase::InFlight(attempt) => {
                 let slot = attempt.slot;
+                let mut answer: &[u64] = &[];
                 if outcome == Outcome::Ok {
-                    self.learn(&request, &attempt, usage);
+                    self.learn(&request, &attempt, report.usage);
+                    answer = report.answer;
                 }
-                self.note_response(slot, response_id);
+                self.note_response(slot, report.response_id);
                 let turned = self.report_end(slot, outcome, attempt.started, now_ns);
-                self.end_attempt(id, request.lane, attempt);
+                self.end_attempt(id, &request, attempt, answer);
                 self.freed(slot, turned, now_ns, out);
             }
         }
@@ -147,14 +148,16 @@ impl Router {
         self.fleet.drop_if_over(slot);
     }
 
-    /// Takes the request off the replica's counts and lets the tree evict its path again.
-    fn end_attempt(&mut self, id: RequestId, lane: Lane, attempt: Attempt) {
+    /// Takes the request off the replica's counts and lets the tree evict its path again, which now
+    /// goes on with the answer: the next turn's prompt contains it.
+    fn end_attempt(&mut self, id: RequestId, request: &Request, attempt: Attempt, answer: &[u64]) {
         self.in_flight -= 1;
         if let Some(pin) = attempt.pin {
-            self.tree.unpin(pin);
+            self.tree
+                .extend(pin, request.prompt_blocks as usize, answer);
         }
         if let Some(member) = self.fleet.member_mut(attempt.slot) {
-            match lane {
+            match request.lane {
                 Lane::Batch => {
                     let known = member.replica.complete(id);
                     debug_assert!(known, "a request in flight is counted");
@@ -200,30 +203,6 @@ impl Router {
     fn note_response(&mut self, slot: Slot, response_id: Option<&str>) {
         if let (Some(response_id), Some(member)) = (response_id, self.fleet.member(slot)) {
             self.responses.note(response_id.as_bytes(), member.id);
-        }
-    }
-
-    /// Learns from what the engine reported: bytes per token, answer length, and how good the
-    /// prediction of cached tokens was.
-    fn learn(&mut self, request: &Request, attempt: &Attempt, usage: Usage) {
-        let model = request
-            .model
-            .and_then(|id| self.fleet.models.get_mut(id.0 as usize));
-        if let (Some(model), Some(tokens)) = (model, usage.prompt_tokens) {
-            model.ratio.learn(request.prompt_bytes, tokens);
-        }
-        let Some(member) = self.fleet.member_mut(attempt.slot) else {
-            return;
-        };
-        if let Some(tokens) = usage.completion_tokens {
-            member.replica.learn_output(tokens);
-        }
-        member.prompt_tokens_total += u64::from(usage.prompt_tokens.unwrap_or(0));
-        if let Some(cached) = usage.cached_tokens {
-            member.cached_tokens_total += u64::from(cached);
-            self.counters.cached_tokens_predicted += u64::from(attempt.cached_tokens);
-            self.counters.cached_tokens_confirmed += u64::from(cached);
-            self.counters.cached_tokens_error += u64::from(attempt.cached_tokens.abs_diff(cached));
         }
     }
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `place` | which replica now, or the hold, or a refusal |
 //! | `attempt` | first byte, failure, end |
+//! | `learn` | what an ended request teaches |
 //! | `control` | replicas, models, intent, probes, time |
 //! | `fleet` | the replicas and the models they serve |
 //! | `request` | a request as the router knows it |
@@ -20,6 +21,7 @@ mod budget;
 mod check;
 mod control;
 mod fleet;
+mod learn;
 mod place;
 mod ratio;
 mod recent;
@@ -54,7 +56,7 @@ use super::rng::Rng;
 
 pub use self::fleet::{MODELS_PER_REPLICA_MAX, Served};
 pub use self::report::Gauges;
-pub use self::request::{Ask, Usage};
+pub use self::request::{Ask, Report, Usage};
 
 /// Bytes of the secret that keys all hashes, at least.
 pub const SECRET_BYTES_MIN: usize = 16;

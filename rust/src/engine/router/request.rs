@@ -45,6 +45,18 @@ pub struct Usage {
     pub completion_tokens: Option<u32>,
 }
 
+/// What a driver tells of a request that ended; nothing where there was no answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report<'a> {
+    /// What the engine reported.
+    pub usage: Usage,
+    /// Names a stored response, where the answer tells it.
+    pub response_id: Option<&'a str>,
+    /// Chained hashes of the answer's blocks, which go on where those of the prompt end; they enter
+    /// the tree.
+    pub answer: &'a [u64],
+}
+
 /// How a request meets a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {

@@ -157,7 +157,7 @@ impl Drive {
 
     fn end(&mut self, id: u64, outcome: Outcome) -> Vec<Effect> {
         self.call(|router, now_ns, out| {
-            router.complete(RequestId(id), outcome, Usage::default(), None, now_ns, out);
+            router.complete(RequestId(id), outcome, Report::default(), now_ns, out);
         })
     }
 

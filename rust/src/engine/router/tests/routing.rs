@@ -257,7 +257,11 @@ fn usage_teaches_bytes_per_token_and_is_counted_against_the_prediction() {
     for _ in 0..100 {
         let (id, ..) = pushed(&drive.submit_as(ask(Route::ChatCompletions), digest("m", &prompt)));
         drive.call(|router, now_ns, out| {
-            router.complete(RequestId(id), Outcome::Ok, usage, None, now_ns, out);
+            let report = Report {
+                usage,
+                ..Report::default()
+            };
+            router.complete(RequestId(id), Outcome::Ok, report, now_ns, out);
         });
     }
     let model = drive.router.fleet.model("m").unwrap();
