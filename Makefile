@@ -7,7 +7,7 @@ STEP := .ci/step
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-engine docs fmt lock clean
+.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-policies bench-engine docs fmt lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test-engines: setup ## In front of real vLLM servers; their environment is cache
 
 bench-overhead: setup ## CPU and latency beside HAProxy and the Rust routers, in one run
 	@$(PY) -m bench.overhead
+
+bench-policies: setup ## A real trace through the real proxy: every policy at 60 and 85 % of capacity (15 minutes)
+	@$(PY) -m bench.policies
 
 bench-engine: setup ## Engine calls through Python, tree of 10^6 blocks
 	@$(PY) -m bench.engine
