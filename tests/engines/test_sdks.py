@@ -129,26 +129,27 @@ class Tee:
         sink.close()
 
 
-async def test_the_bytes_of_each_event_are_those_vllm_sent(pair: list[Vllm]) -> None:
-    tee = Tee(pair[0].url)
+def test_the_bytes_of_each_event_are_those_vllm_sent(pair: list[Vllm]) -> None:
+    heard, received = asyncio.run(stream_through_tee(pair[0].url))
+    assert received.count(b"\n\n") >= 24
+    assert received.endswith(b"data: [DONE]\n\n")
+    start = heard.rindex(b"HTTP/1.1 200 OK\r\n", 0, heard.index(b"chat.completion.chunk"))
+    assert ResponseReader().feed(heard[start:]) == received
+
+
+async def stream_through_tee(target: str) -> tuple[bytes, bytes]:
+    """One stream; what the server sent to SkyLB, and the payload that the client got."""
+    tee = Tee(target)
     server = await asyncio.start_server(tee.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    loop = asyncio.get_running_loop()
     context = balancer(f"http://127.0.0.1:{port}")
-    front = await loop.run_in_executor(None, context.__enter__)
+    front = await asyncio.to_thread(context.__enter__)
     try:
-        del tee.heard[:]
         async with aiohttp.ClientSession() as session:
             body = chat(MESSAGES, max_tokens=24, stream=True)
             async with session.post(f"{front.url}/v1/chat/completions", json=body) as answer:
                 received = await answer.read()
     finally:
-        await loop.run_in_executor(None, lambda: context.__exit__(None, None, None))
+        await asyncio.to_thread(context.__exit__, None, None, None)
         server.close()
-    assert received.count(b"\n\n") >= 24
-    start = bytes(tee.heard).rindex(
-        b"HTTP/1.1 200 OK\r\n", 0, bytes(tee.heard).index(b'"object":"chat.completion.chunk"')
-    )
-    reader = ResponseReader()
-    assert reader.feed(bytes(tee.heard)[start:]) == received
-    assert received.endswith(b"data: [DONE]\n\n")
+    return bytes(tee.heard), received

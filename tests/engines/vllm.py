@@ -23,7 +23,7 @@ COMMON = [
     "--enable-prefix-caching", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log",
 ]  # fmt: skip
 
-START_S = 300.0
+START_S = 600.0
 
 
 @dataclass
