@@ -62,7 +62,14 @@ integration: setup ## Tests over real sockets, with mock replicas
 test-engines: setup ## In front of real vLLM servers; their environment is cached outside the tree
 	@PY=$(abspath $(PY)) tests/engines/run.sh
 
-bench-overhead: setup ## CPU and latency beside HAProxy and the Rust routers, in one run
+# The Rust routers to compare with: outside the tree, like the engines' environment, and not in anybody's way.
+PEERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skylb/peers
+$(PEERS)/bin/vllm-router: | setup
+	@echo "== $(PEERS)"
+	@$(PY) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+
+bench-overhead: setup $(PEERS)/bin/vllm-router ## CPU and latency beside HAProxy and the Rust routers, in one run
 	@$(PY) -m bench.overhead
 
 bench-policies: setup ## A real trace through the real proxy: every policy at 60 and 85 % of capacity (15 minutes)
@@ -79,8 +86,9 @@ fmt: setup ## Format and fix what can be fixed
 	@$(VENV)/bin/ruff format --quiet .
 	@cargo fmt
 
-lock: ## Renew requirements/dev.txt from pyproject.toml (needs uv)
+lock: ## Renew requirements/*.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra bench pyproject.toml -o requirements/bench.txt
 
 clean: ## Remove what was built
 	rm -rf $(VENV) target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

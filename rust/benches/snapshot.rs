@@ -72,7 +72,7 @@ fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("snapshot");
     group.throughput(Throughput::Bytes(page.len() as u64));
     group.bench_function("scan_50kB", |b| {
-        b.iter(|| scan(black_box(page.as_bytes()), Dialect::Vllm))
+        b.iter(|| scan(black_box(page.as_bytes()), Dialect::Vllm));
     });
     group.finish();
 }
