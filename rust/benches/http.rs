@@ -50,7 +50,7 @@ fn heads(c: &mut Criterion) {
         body_len: 2048,
     };
     c.bench_function("head/upstream", |b| {
-        b.iter(|| head.upstream(black_box(&to)))
+        b.iter(|| head.upstream(black_box(&to)));
     });
 }
 
