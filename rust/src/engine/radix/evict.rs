@@ -100,9 +100,7 @@ impl Radix {
         let less = usize::from(self.marks[mark].len) - len;
         self.owners[slot].blocks -= super::number(less);
         self.set_len(mark, len);
-        if self.nodes[node].holders == Holders::one(mark) {
-            self.set_hashes(node, |hashes| Hashes::new(&hashes[..len]));
-        }
+        self.shorten(node);
     }
 
     /// Takes a mark out, and its node where nobody else holds it.
@@ -125,8 +123,9 @@ impl Radix {
         let before = heap_bytes(holders.capacity() * size_of::<Holder>());
         holders.retain(|holder| holder.slot != slot);
         if holders.len() == 1 {
-            let rest = std::mem::take(holders);
-            return self.set_holders_after(node, rest, before);
+            let rest = holders.clone();
+            self.set_holders(node, rest);
+            return self.shorten(node);
         }
         if holders.capacity() > 4 * holders.len() {
             holders.shrink_to(2 * holders.len());
@@ -134,16 +133,13 @@ impl Radix {
         self.heap_bytes -= before - heap_bytes(holders.capacity() * size_of::<Holder>());
     }
 
-    /// A group of one is no group; what its holder does not hold, nobody does.
-    fn set_holders_after(&mut self, node: u32, rest: Vec<Holder>, before: usize) {
-        self.heap_bytes -= before;
-        self.set_holders(node, rest);
-        let kept = self
-            .holders_of(node)
-            .next()
-            .map_or(0, |holder| usize::from(holder.len));
-        if kept > 0 && kept < self.nodes[node].hashes.len() {
-            self.set_hashes(node, |hashes| Hashes::new(&hashes[..kept]));
+    /// What the one holder of a node does not hold, nobody does.
+    pub(super) fn shorten(&mut self, node: u32) {
+        if let Held::One(mark) = self.nodes[node].holders.get() {
+            let kept = usize::from(self.marks[mark].len);
+            if kept < self.nodes[node].hashes.len() {
+                self.set_hashes(node, |hashes| Hashes::new(&hashes[..kept]));
+            }
         }
     }
 

@@ -350,6 +350,7 @@ impl Radix {
             });
         }
         self.set_holders(node, below);
+        self.shorten(node);
         self.set_holders(upper, above);
         upper
     }

@@ -107,6 +107,27 @@ fn pins_survive_splits_of_their_path() {
 }
 
 #[test]
+fn a_split_leaves_nothing_that_nobody_holds() {
+    let mut tree = Radix::new(RadixConfig {
+        capacity_blocks: 30,
+        ..UNBOUNDED
+    });
+    let long = prompt(&[(0, 30)]);
+    put(&mut tree, 1, &long);
+    put(&mut tree, 2, &long);
+    // Each loses some of the end, and cannot have it back while this is in flight.
+    let first = tree.insert(1, &prompt(&[(1, 1)])).unwrap();
+    let second = tree.insert(2, &prompt(&[(1, 2)])).unwrap();
+    let third = tree.insert(2, &long).unwrap();
+    assert_eq!(found(&mut tree, &long), BTreeMap::from([(1, 29), (2, 28)]));
+    tree.check_invariants().unwrap();
+    for pin in [first, second, third] {
+        tree.unpin(pin);
+    }
+    tree.check_invariants().unwrap();
+}
+
+#[test]
 fn pins_of_a_forgotten_owner_are_void() {
     let mut tree = Radix::new(UNBOUNDED);
     let old = tree.insert(1, &prompt(&[(0, 9)])).unwrap();
@@ -329,7 +350,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// Which blocks are held, by whom, and in what order they go: block for block.
     #[test]
