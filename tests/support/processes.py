@@ -178,6 +178,9 @@ def balancer(
             lambda: answers(f"http://127.0.0.1:{admin_port}/{path}"), timeout_s=20, what="balancer ready"
         )
         yield Balancer(child, port, admin_port, access_log)
+    except BaseException:
+        print(f"balancer said:\n{child.text()[-3000:]}\n{access_log.read_text()[-3000:]}")
+        raise
     finally:
         child.stop()
         access_log.unlink(missing_ok=True)
