@@ -35,7 +35,7 @@ $(VENV)/.ready: $(VENV)/.deps pyproject.toml $(RUST_SOURCES)
 demo: setup ## Four mock replicas, the balancer, a load, a live view; DEMO_S=20 ends it by itself
 	@$(VENV)/bin/skylb demo $(if $(DEMO_S),--duration-s $(DEMO_S))
 
-check: lint unit ## Both: what must pass before every commit
+check: lint unit ## Lint and unit: what must pass before every commit
 
 lint: setup ## Format, lint, types, the core's stubs, layers
 	@$(STEP) "ruff check" $(VENV)/bin/ruff check --quiet --output-format concise .
