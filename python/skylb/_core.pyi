@@ -615,3 +615,31 @@ class ReplicaModel:
         """Prompt tokens computed, without cached ones."""
     @property
     def output_tokens(self) -> int: ...
+
+# --------------------------------------------------------------------------- simulator
+
+@final
+class Simulator:
+    """A fleet in virtual time, driven by the same engine. Same arguments, same result, byte by byte.
+
+    Args:
+        scenario_json: what is simulated; the fields are documented in ``rust/src/sim/scenario.rs``.
+        requests_json: the workload as columns; documented in ``rust/src/sim/workload.rs``.
+
+    Raises:
+        ValueError: scenario or requests are impossible; the text names the field.
+    """
+
+    def __new__(cls, scenario_json: bytes, requests_json: bytes, /) -> Simulator: ...
+    def advance(self, until_s: float, /) -> float:
+        """Runs until virtual time ``until_s`` or the end, without the GIL; returns the time reached.
+
+        Raises:
+            AssertionError: an invariant broke (scenarios with ``check``); the text names it, the
+                time and the seed. The run cannot go on.
+        """
+    @property
+    def done(self) -> bool:
+        """Nothing is left to do: every request has ended, or the time for draining is over."""
+    def result(self) -> bytes:
+        """The result so far, as JSON; the fields are documented in ``rust/src/sim/result.rs``."""

@@ -5,6 +5,7 @@ mod engine;
 mod http;
 mod model;
 mod record;
+mod sim;
 mod snapshot;
 
 use pyo3::prelude::*;
@@ -18,5 +19,6 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     engine::register(m)?;
     record::register(m)?;
     model::register(m)?;
+    sim::register(m)?;
     Ok(())
 }

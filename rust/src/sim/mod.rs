@@ -1,3 +1,43 @@
-//! Models that run in virtual or real time alike.
+//! The simulator: a fleet in virtual time, driven by the very engine that serves.
+//!
+//! [`Simulator`] reads a [`scenario`] and a [`workload`], runs event after event, and reports a
+//! [`result`]. Each balancer is an [`engine::router::Router`](crate::engine::router::Router) behind
+//! a simulated network, each replica a [`replica::ReplicaModel`], the one that `skylb mock` runs in
+//! real time.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `scenario`, `check`, `workload`, `result` | what goes in and comes out, as JSON |
+//! | `queue` | events in order of time |
+//! | `network` | delays, loss, slow start, cuts |
+//! | `prompt` | prompts as hashes of token blocks |
+//! | `clients` | users and their sessions |
+//! | `balancer`, `oracle` | who decides |
+//! | `fleet`, `replica` | replicas with their faults |
+//! | `live` | requests under way |
+//! | `simulator`, `requests`, `answers`, `control` | what happens at each event |
+//! | `measure`, `stats` | figures |
 
+mod answers;
+mod balancer;
+mod check;
+mod clients;
+mod control;
+mod fleet;
+mod live;
+mod measure;
+mod network;
+mod oracle;
+mod prompt;
+mod queue;
 pub mod replica;
+mod requests;
+pub mod result;
+pub mod scenario;
+mod simulator;
+mod stats;
+#[cfg(test)]
+mod tests;
+pub mod workload;
+
+pub use simulator::{Broken, Simulator};

@@ -125,6 +125,8 @@ pub struct ReplicaModel {
     pub(super) counters: Counters,
     gauges: Gauges,
     latest: Nanos,
+    /// A step takes this many times as long as the profile says.
+    pub(super) slowness: f64,
     /// Kept between calls for their capacity.
     kept: Vec<u32>,
     pub(super) found: Vec<u32>,
@@ -150,6 +152,7 @@ impl ReplicaModel {
             counters: Counters::default(),
             gauges: Gauges::default(),
             latest: 0,
+            slowness: 1.0,
             kept: Vec::new(),
             found: Vec::new(),
         })
@@ -294,6 +297,41 @@ impl ReplicaModel {
     #[must_use]
     pub fn next_ns(&self) -> Option<Nanos> {
         self.step_end
+    }
+
+    /// Steps take `factor` times as long as the profile says, from the next one on.
+    pub fn slow(&mut self, factor: f64) {
+        self.slowness = factor;
+    }
+
+    /// Becomes a new process: requests, cache and counters are gone, the slowness stays.
+    pub fn restart(&mut self) {
+        self.pool = Pool::new(self.profile.blocks());
+        self.sequences.clear();
+        self.vacant.clear();
+        self.places.clear();
+        self.running.clear();
+        self.waiting.clear();
+        self.left_waiting = 0;
+        self.step_end = None;
+        self.counters = Counters::default();
+        self.gauges = Gauges::default();
+    }
+
+    /// Leading prompt tokens that a request with these hashes would find cached now.
+    #[must_use]
+    pub fn cached_tokens(&self, prompt_tokens: u32, hashes: &[u64]) -> u32 {
+        let whole = prompt_tokens.saturating_sub(1) / self.profile.block_size;
+        let hits = self
+            .pool
+            .cached(&hashes[..hashes.len().min(whole as usize)]);
+        hits * self.profile.block_size
+    }
+
+    /// KV blocks that no sequence holds, those that cache something included.
+    #[must_use]
+    pub fn free_blocks(&self) -> u32 {
+        self.pool.free()
     }
 
     /// Forgets all cached prefixes.

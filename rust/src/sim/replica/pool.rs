@@ -86,6 +86,15 @@ impl Pool {
         );
     }
 
+    /// How many leading hashes are cached.
+    pub(super) fn cached(&self, hashes: &[u64]) -> u32 {
+        let cached = hashes
+            .iter()
+            .take_while(|hash| self.table.contains_key(*hash))
+            .count();
+        u32::try_from(cached).unwrap_or(u32::MAX)
+    }
+
     /// How many of these blocks would leave the free list if they were held.
     pub(super) fn count_free(&self, blocks: &[u32]) -> u32 {
         let free = blocks

@@ -16,7 +16,8 @@ impl ReplicaModel {
         }
         self.left_waiting = self.waiting.len();
         self.counters.prefill_tokens += work.prefill_tokens;
-        self.step_end = Some(start.saturating_add(self.profile.step_ns(work)));
+        let step_ns = slowed(self.profile.step_ns(work), self.slowness);
+        self.step_end = Some(start.saturating_add(step_ns));
     }
 
     /// Returns whether a sequence was preempted.
@@ -132,4 +133,17 @@ impl ReplicaModel {
         self.waiting.push_front(place);
         self.counters.preemptions += 1;
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "positive, and `as` saturates; an unslowed step is taken as it is"
+)]
+fn slowed(step_ns: Nanos, slowness: f64) -> Nanos {
+    if (slowness - 1.0).abs() < f64::EPSILON {
+        return step_ns;
+    }
+    (step_ns as f64 * slowness) as Nanos
 }

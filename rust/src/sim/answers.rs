@@ -1,0 +1,138 @@
+//! An answer's way back: steps of a replica, first byte, end, failure.
+
+use super::queue::Event;
+use super::replica::Progress;
+use super::requests::FIRST_BYTES;
+use super::simulator::Simulator;
+use crate::engine::effect::Outcome;
+use crate::engine::health::Failure;
+use crate::engine::id::RequestId;
+use crate::engine::router::{Report, Usage};
+
+impl Simulator {
+    pub(super) fn put_step(&mut self, number: u32) {
+        let replica = &mut self.replicas[number as usize];
+        let epoch = replica.epoch;
+        if let Some(at_ns) = replica.next_step() {
+            self.queue.put(
+                at_ns,
+                Event::Step {
+                    replica: number,
+                    epoch,
+                },
+            );
+        }
+    }
+
+    /// A replica's step ends.
+    pub(super) fn step(&mut self, number: u32, epoch: u32) {
+        let replica = &mut self.replicas[number as usize];
+        if replica.epoch != epoch {
+            return;
+        }
+        let mut progress = std::mem::take(&mut self.progress);
+        progress.clear();
+        replica.advance(self.queue.now_ns(), &mut progress);
+        for one in &progress {
+            self.token(one);
+        }
+        self.progress = progress;
+        self.put_step(number);
+        self.wake_oracle();
+    }
+
+    /// One more token of one request.
+    fn token(&mut self, one: &Progress) {
+        let now_ns = self.queue.now_ns();
+        let Some(live) = self.live.get_mut(one.id).filter(|live| live.at_replica) else {
+            return;
+        };
+        let attempt = live.attempt;
+        let before_ns = std::mem::replace(&mut live.token_ns, now_ns);
+        if one.generated == 1 {
+            live.cached = one.cached_tokens;
+            self.tell(one.id, attempt, Event::FirstByte(one.id, attempt));
+        } else if live.measured {
+            self.measures.token(live.region, now_ns - before_ns);
+        }
+        if one.finished {
+            self.tell(one.id, attempt, Event::End(one.id, attempt));
+            if let Some(live) = self.live.attempt(one.id, attempt) {
+                live.at_replica = false;
+            }
+        }
+    }
+
+    /// An answer's first body byte reaches the balancer.
+    pub(super) fn first_byte(&mut self, id: RequestId, attempt: u32) {
+        let now_ns = self.queue.now_ns();
+        let Some(live) = self.live.attempt(id, attempt) else {
+            return;
+        };
+        let balancer = live.balancer;
+        let from = self.balancers[balancer as usize].region;
+        live.first_byte_ns = Some(self.network.deliver(from, live.region, FIRST_BYTES, now_ns));
+        let mut out = std::mem::take(&mut self.out);
+        self.balancers[balancer as usize].first_byte(id, now_ns, &mut out);
+        self.act(balancer, out);
+    }
+
+    /// An answer has reached the balancer to its end.
+    pub(super) fn end(&mut self, id: RequestId, attempt: u32) {
+        let Some(live) = self.live.attempt(id, attempt) else {
+            return;
+        };
+        let (turn, salt) = (live.turn, live.salt);
+        let input = self.workload.turns[turn as usize].input;
+        let usage = Usage {
+            prompt_tokens: Some(input),
+            cached_tokens: Some(live.cached),
+            completion_tokens: Some(live.output),
+        };
+        let unit = self.unit();
+        let prompt_blocks = (input / unit) as usize;
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.clear();
+        if self.scenario.learn_answers && prompt_blocks < self.config.prompt_blocks_max {
+            self.prompts
+                .hashes(&self.workload.turns, turn, true, unit, salt, &mut blocks);
+        }
+        let report = Report {
+            usage,
+            response_id: None,
+            answer: blocks.get(prompt_blocks..).unwrap_or_default(),
+        };
+        self.complete(id, Outcome::Ok, report, Ok(()));
+        self.blocks = blocks;
+    }
+
+    /// The replica answered with a 400.
+    pub(super) fn too_long(&mut self, id: RequestId, attempt: u32) {
+        if self.live.attempt(id, attempt).is_some() {
+            self.complete(id, Outcome::Ok, Report::default(), Err("too_long"));
+        }
+    }
+
+    /// The balancer sees an attempt fail.
+    pub(super) fn fail(&mut self, id: RequestId, attempt: u32, failure: Failure) {
+        let now_ns = self.queue.now_ns();
+        let Some(live) = self.live.attempt(id, attempt) else {
+            return;
+        };
+        if live.first_byte_ns.is_some() {
+            self.complete(
+                id,
+                Outcome::ReplicaFailed,
+                Report::default(),
+                Err("stream_cut"),
+            );
+            return;
+        }
+        let balancer = live.balancer;
+        live.replica = None;
+        live.at_replica = false;
+        let mut out = std::mem::take(&mut self.out);
+        self.balancers[balancer as usize].retry(id, failure, now_ns, &mut out);
+        self.act(balancer, out);
+    }
+}

@@ -1,0 +1,232 @@
+//! A balancer: the engine itself, or the oracle in its place.
+
+use std::collections::BTreeMap;
+
+use super::fleet::Probed;
+use super::oracle::Oracle;
+use super::replica::Profile;
+use super::result::BalancerReport;
+use crate::engine::body::Digest;
+use crate::engine::config::Config;
+use crate::engine::effect::{Effect, Outcome};
+use crate::engine::health::Failure;
+use crate::engine::id::{Nanos, ReplicaId, RequestId};
+use crate::engine::route::Route;
+use crate::engine::router::{Ask, Report, Router};
+
+/// The one model that all replicas serve.
+pub const MODEL: &str = "sim";
+/// Probes are looked for this often within one interval, as `skylb serve` does.
+const SWEEPS_PER_INTERVAL: u64 = 5;
+/// And at least this often.
+const SWEEP_NS_MAX: Nanos = 50_000_000;
+/// Keys the hashes; nobody attacks a simulation.
+const SECRET: &[u8; 16] = b"simulated secret";
+
+/// Who decides.
+#[derive(Debug)]
+pub enum Brain {
+    /// The engine.
+    Engine(Box<Router>),
+    /// True cache and load.
+    Oracle(Oracle),
+}
+
+/// One balancer.
+#[derive(Debug)]
+pub struct Balancer {
+    /// Number of its region.
+    pub region: u32,
+    /// Who decides.
+    pub brain: Brain,
+    /// Time between two looks for probes due.
+    pub sweep_ns: Nanos,
+    probes: u64,
+    hold_peak: u64,
+    due: Vec<ReplicaId>,
+}
+
+fn ask() -> Ask<'static> {
+    Ask {
+        route: Route::ChatCompletions,
+        path: b"/v1/chat/completions",
+        content_type: None,
+        key: None,
+    }
+}
+
+impl Balancer {
+    /// The engine in front of these replicas.
+    #[must_use]
+    pub fn engine(region: u32, config: &Config, seed: u64, replicas: &[(u32, &Profile)]) -> Self {
+        let sweep_ns = (config.probe_interval_ns / SWEEPS_PER_INTERVAL).clamp(1, SWEEP_NS_MAX);
+        let mut router = Router::new(config.clone(), SECRET, seed);
+        let mut out = Vec::new();
+        let names: Vec<_> = replicas
+            .iter()
+            .map(|(number, _)| (ReplicaId(*number), format!("replica-{number}")))
+            .collect();
+        router.set_replicas(&names, 0, &mut out);
+        for (number, profile) in replicas {
+            let served = [(MODEL.to_owned(), Some(profile.max_model_len))];
+            router.set_models(ReplicaId(*number), &served, 0, &mut out);
+        }
+        Self::new(region, Brain::Engine(Box::new(router)), sweep_ns)
+    }
+
+    /// The oracle in front of all replicas.
+    #[must_use]
+    pub fn oracle(region: u32, config: &Config, replicas: usize) -> Self {
+        let oracle = Oracle::new(replicas, config.hold_timeout_ns);
+        Self::new(region, Brain::Oracle(oracle), SWEEP_NS_MAX)
+    }
+
+    fn new(region: u32, brain: Brain, sweep_ns: Nanos) -> Self {
+        Self {
+            region,
+            brain,
+            sweep_ns,
+            probes: 0,
+            hold_peak: 0,
+            due: Vec::new(),
+        }
+    }
+
+    /// A request has arrived.
+    pub fn place(
+        &mut self,
+        id: RequestId,
+        digest: &mut Digest,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        match &mut self.brain {
+            Brain::Engine(router) => {
+                let placed = router.place(id, &ask(), digest, now_ns, out);
+                debug_assert!(placed.is_ok(), "ids are never used twice");
+                self.hold_peak = self.hold_peak.max(router.hold_requests() as u64);
+            }
+            Brain::Oracle(oracle) => {
+                oracle.place(id, now_ns, out);
+                self.hold_peak = self.hold_peak.max(oracle.held() as u64);
+            }
+        }
+    }
+
+    /// The first body byte of its answer has arrived.
+    pub fn first_byte(&mut self, id: RequestId, now_ns: Nanos, out: &mut Vec<Effect>) {
+        if let Brain::Engine(router) = &mut self.brain {
+            router.first_byte(id, None, now_ns, out);
+        }
+    }
+
+    /// An attempt failed before its first body byte.
+    pub fn retry(&mut self, id: RequestId, failure: Failure, now_ns: Nanos, out: &mut Vec<Effect>) {
+        match &mut self.brain {
+            Brain::Engine(router) => {
+                router.retry(id, failure, failure != Failure::Connect, now_ns, out);
+            }
+            Brain::Oracle(oracle) => oracle.place(id, now_ns, out),
+        }
+    }
+
+    /// A request ended.
+    pub fn complete(
+        &mut self,
+        id: RequestId,
+        outcome: Outcome,
+        report: Report<'_>,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        match &mut self.brain {
+            Brain::Engine(router) => router.complete(id, outcome, report, now_ns, out),
+            Brain::Oracle(oracle) => oracle.forget(id),
+        }
+    }
+
+    /// Lets time pass; the replicas to probe now.
+    pub fn sweep(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) -> &[ReplicaId] {
+        self.due.clear();
+        match &mut self.brain {
+            Brain::Engine(router) => {
+                if router
+                    .next_deadline_ns()
+                    .is_some_and(|deadline_ns| deadline_ns <= now_ns)
+                {
+                    router.tick(now_ns, out);
+                }
+                router.probes_due(now_ns, &mut self.due);
+                self.probes += self.due.len() as u64;
+            }
+            Brain::Oracle(oracle) => oracle.expire(now_ns, out),
+        }
+        &self.due
+    }
+
+    /// A probe was answered.
+    pub fn observe(
+        &mut self,
+        replica: u32,
+        probed: Probed,
+        sent_ns: Nanos,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let Brain::Engine(router) = &mut self.brain else {
+            return;
+        };
+        let replica = ReplicaId(replica);
+        match probed {
+            Probed::Page(snapshot) => router.observe(replica, snapshot, sent_ns, now_ns, out),
+            Probed::Unreadable => router.observe_failed(replica, true, now_ns, out),
+            Probed::Refused => router.observe_failed(replica, false, now_ns, out),
+        }
+    }
+
+    /// An operator's intent.
+    pub fn drain(&mut self, replica: u32, draining: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
+        if let Brain::Engine(router) = &mut self.brain {
+            router.set_draining(ReplicaId(replica), draining, now_ns, out);
+        }
+    }
+
+    /// Requests at replicas and in the hold, as it counts them.
+    #[must_use]
+    pub fn counted(&self) -> (usize, usize) {
+        match &self.brain {
+            Brain::Engine(router) => (router.in_flight(), router.hold_requests()),
+            Brain::Oracle(oracle) => (oracle.in_flight(), oracle.held()),
+        }
+    }
+
+    /// The engine's invariants.
+    ///
+    /// # Errors
+    ///
+    /// The name of the broken one.
+    pub fn check(&self) -> Result<(), String> {
+        match &self.brain {
+            Brain::Engine(router) => router.check_invariants(),
+            Brain::Oracle(_) => Ok(()),
+        }
+    }
+
+    /// The form of the result.
+    #[must_use]
+    pub fn report(&self, region: &str) -> BalancerReport {
+        let counters = match &self.brain {
+            Brain::Engine(router) => router.counters(),
+            Brain::Oracle(_) => Vec::new(),
+        };
+        BalancerReport {
+            region: region.to_owned(),
+            counters: counters
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect::<BTreeMap<_, _>>(),
+            probes: self.probes,
+            hold_peak: self.hold_peak,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What a scenario cannot be.
+
+use super::scenario::{Fault, Mode, Scenario, ScenarioError};
+
+/// Replicas of one scenario at most.
+pub const REPLICAS_MAX: usize = 100_000;
+/// Regions, and balancers in all, at most.
+pub const REGIONS_MAX: usize = 1_000;
+/// Longest simulated time: a month.
+const SECONDS_MAX: f64 = 31.0 * 86_400.0;
+
+fn fault<T>(text: impl Into<String>) -> Result<T, ScenarioError> {
+    Err(ScenarioError(text.into()))
+}
+
+impl Scenario {
+    /// Refuses what is impossible.
+    ///
+    /// # Errors
+    ///
+    /// The text names the field.
+    pub(super) fn check(&self) -> Result<(), ScenarioError> {
+        self.check_times()?;
+        self.check_regions()?;
+        self.check_network()?;
+        self.check_clients()?;
+        for (index, one) in self.faults.iter().enumerate() {
+            self.check_fault(one)
+                .map_err(|error| ScenarioError(format!("faults[{index}].{error}")))?;
+        }
+        Ok(())
+    }
+
+    fn check_times(&self) -> Result<(), ScenarioError> {
+        within("duration_s", self.duration_s, 1e-3, SECONDS_MAX)?;
+        within("warmup_s", self.warmup_s, 0.0, SECONDS_MAX)?;
+        within("drain_s", self.drain_s, 0.0, SECONDS_MAX)?;
+        if self.warmup_s >= self.duration_s {
+            return fault("warmup_s: must be below duration_s");
+        }
+        Ok(())
+    }
+
+    fn check_regions(&self) -> Result<(), ScenarioError> {
+        if self.regions.is_empty() || self.regions.len() > REGIONS_MAX {
+            return fault(format!("regions: expected 1 to {REGIONS_MAX}"));
+        }
+        for (index, region) in self.regions.iter().enumerate() {
+            if region.name.is_empty() {
+                return fault(format!("regions[{index}].name: must not be empty"));
+            }
+            if self.region(&region.name) != Some(index) {
+                return fault(format!(
+                    "regions[{index}].name: {} is there twice",
+                    region.name
+                ));
+            }
+            if region.balancers == 0 || region.balancers as usize > REGIONS_MAX {
+                return fault(format!(
+                    "regions[{index}].balancers: expected 1 to {REGIONS_MAX}"
+                ));
+            }
+            for (group, of) in region.replicas.iter().enumerate() {
+                of.profile.validate().map_err(|error| {
+                    ScenarioError(format!(
+                        "regions[{index}].replicas[{group}].profile: {error}"
+                    ))
+                })?;
+            }
+        }
+        if self.replicas() == 0 || self.replicas() > REPLICAS_MAX {
+            return fault(format!(
+                "regions: expected 1 to {REPLICAS_MAX} replicas in all"
+            ));
+        }
+        if let Some(name) = &self.balancer_region {
+            if self.region(name).is_none() {
+                return fault(format!("balancer_region: there is no region {name}"));
+            }
+            if !self.topology.central() {
+                return fault("balancer_region: for topologies global and oracle only");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_network(&self) -> Result<(), ScenarioError> {
+        let network = &self.network;
+        let len = self.regions.len();
+        if network.rtt_ms.is_empty() && len > 1 {
+            return fault("network.rtt_ms: needed with more than one region");
+        }
+        if !network.rtt_ms.is_empty()
+            && (network.rtt_ms.len() != len || network.rtt_ms.iter().any(|row| row.len() != len))
+        {
+            return fault(format!("network.rtt_ms: expected {len} rows of {len}"));
+        }
+        for rtt_ms in network.rtt_ms.iter().flatten() {
+            within("network.rtt_ms", *rtt_ms, 0.0, 60_000.0)?;
+        }
+        within("network.jitter_ms", network.jitter_ms, 0.0, 60_000.0)?;
+        within("network.loss", network.loss, 0.0, 0.9)?;
+        within("network.rto_ms", network.rto_ms, 0.0, 60_000.0)?;
+        within(
+            "network.connect_timeout_s",
+            network.connect_timeout_s,
+            1e-3,
+            SECONDS_MAX,
+        )?;
+        within(
+            "network.stall_timeout_s",
+            network.stall_timeout_s,
+            1e-3,
+            SECONDS_MAX,
+        )
+    }
+
+    fn check_clients(&self) -> Result<(), ScenarioError> {
+        let clients = &self.clients;
+        within("clients.ramp_s", clients.ramp_s, 0.0, SECONDS_MAX)?;
+        within("clients.rate_scale", clients.rate_scale, 1e-6, 1e6)?;
+        within("clients.think_scale", clients.think_scale, 0.0, 1e6)?;
+        within(
+            "clients.failure_pause_s",
+            clients.failure_pause_s,
+            1e-3,
+            SECONDS_MAX,
+        )?;
+        if clients.max_tokens == Some(0) {
+            return fault("clients.max_tokens: must be above zero");
+        }
+        if clients.mode == Mode::Open && !clients.users.is_empty() {
+            return fault("clients.users: for mode closed only");
+        }
+        if clients.mode == Mode::Closed && clients.users.values().all(|users| *users == 0) {
+            return fault("clients.users: nobody sends anything");
+        }
+        for name in clients.users.keys() {
+            if self.region(name).is_none() {
+                return fault(format!("clients.users: there is no region {name}"));
+            }
+        }
+        if let Some(leave) = &clients.leave {
+            within("clients.leave.probability", leave.probability, 0.0, 1.0)?;
+            within("clients.leave.from_s", leave.from_s, 0.0, SECONDS_MAX)?;
+            within("clients.leave.to_s", leave.to_s, leave.from_s, SECONDS_MAX)?;
+        }
+        Ok(())
+    }
+
+    fn check_fault(&self, one: &Fault) -> Result<(), ScenarioError> {
+        let (at_s, until_s) = one.times();
+        within("at_s", at_s, 0.0, SECONDS_MAX)?;
+        if let Some(until_s) = until_s {
+            within("until_s", until_s, at_s, SECONDS_MAX)?;
+        }
+        if let Fault::Slow { factor, .. } = one {
+            within("factor", *factor, 1e-3, 1e6)?;
+        }
+        if let Fault::Cut { between, .. } = one {
+            for name in [&between.0, &between.1] {
+                if self.region(name).is_none() {
+                    return fault(format!("between: there is no region {name}"));
+                }
+            }
+        }
+        match one.replica() {
+            Some(replica) if replica as usize >= self.replicas() => fault(format!(
+                "replica: there is no replica {replica}, they are numbered from 0 to {}",
+                self.replicas() - 1
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn within(name: &str, value: f64, low: f64, high: f64) -> Result<(), ScenarioError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    fault(format!("{name}: {value} is not between {low} and {high}"))
+}

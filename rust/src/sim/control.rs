@@ -1,0 +1,152 @@
+//! What is no request: probes, faults, samples.
+
+use super::fleet::Probed;
+use super::queue::Event;
+use super::scenario::{Fault, nanos};
+use super::simulator::{Answer, SECOND_NS, Simulator};
+use super::workload::small;
+use crate::engine::health::Failure;
+use crate::engine::id::Nanos;
+
+/// Bytes of a metrics page: as vLLM's.
+const PAGE_BYTES: u64 = 50_000;
+
+impl Simulator {
+    /// A balancer looks for deadlines passed and probes due.
+    pub(super) fn sweep(&mut self, balancer: u32) {
+        let now_ns = self.queue.now_ns();
+        let mut out = std::mem::take(&mut self.out);
+        let of = &mut self.balancers[balancer as usize];
+        let (from, sweep_ns) = (of.region, of.sweep_ns);
+        for replica in of.sweep(now_ns, &mut out) {
+            let to = self.replicas[replica.0 as usize].region;
+            let cut = self.network.cut_until(from, to, now_ns);
+            if cut.is_some() {
+                let answer = Answer {
+                    balancer,
+                    replica: replica.0,
+                    sent_ns: now_ns,
+                    probed: Probed::Refused,
+                };
+                let answer = small(self.answers.insert(answer));
+                let timeout_ns = nanos(self.scenario.network.connect_timeout_s);
+                self.queue
+                    .put(now_ns.saturating_add(timeout_ns), Event::Probed(answer));
+                continue;
+            }
+            let at_ns = self.network.deliver(from, to, 0, now_ns);
+            let probe = Event::Probe {
+                balancer,
+                replica: replica.0,
+                sent_ns: now_ns,
+            };
+            self.queue.put(at_ns, probe);
+        }
+        self.queue
+            .put(now_ns.saturating_add(sweep_ns), Event::Sweep(balancer));
+        self.act(balancer, out);
+    }
+
+    /// A probe reaches its replica.
+    pub(super) fn probe(&mut self, balancer: u32, replica: u32, sent_ns: Nanos) {
+        let probed = self.replicas[replica as usize].probed();
+        let from = self.replicas[replica as usize].region;
+        let to = self.balancers[balancer as usize].region;
+        let bytes = if probed == Probed::Refused {
+            0
+        } else {
+            PAGE_BYTES
+        };
+        let at_ns = self.network.deliver(from, to, bytes, self.queue.now_ns());
+        let answer = Answer {
+            balancer,
+            replica,
+            sent_ns,
+            probed,
+        };
+        let answer = small(self.answers.insert(answer));
+        self.queue.put(at_ns, Event::Probed(answer));
+    }
+
+    /// A probe's answer reaches the balancer.
+    pub(super) fn probed(&mut self, answer: u32) {
+        let Some(answer) = self.answers.try_remove(answer as usize) else {
+            return;
+        };
+        let Answer {
+            balancer,
+            replica,
+            sent_ns,
+            probed,
+        } = answer;
+        let now_ns = self.queue.now_ns();
+        let mut out = std::mem::take(&mut self.out);
+        self.balancers[balancer as usize].observe(replica, probed, sent_ns, now_ns, &mut out);
+        self.act(balancer, out);
+    }
+
+    /// A fault of the script begins or ends.
+    pub(super) fn fault(&mut self, index: u32, begins: bool) {
+        match self.scenario.faults[index as usize].clone() {
+            Fault::Crash { replica, .. } if begins => self.crash(replica),
+            Fault::Crash { replica, .. } => self.replicas[replica as usize].restart(),
+            Fault::Slow {
+                replica, factor, ..
+            } => {
+                self.replicas[replica as usize].slow(if begins { factor } else { 1.0 });
+            }
+            Fault::Lie { replica, how, .. } => {
+                self.replicas[replica as usize].lie(begins.then_some(how));
+            }
+            Fault::Forget { replica, .. } => self.replicas[replica as usize].forget(),
+            Fault::Drain { replica, .. } => self.drain(replica, begins),
+            // The network knows its cuts from the start.
+            Fault::Cut { .. } => {}
+        }
+        self.wake_oracle();
+    }
+
+    /// A replica's process ends: its connections are reset.
+    fn crash(&mut self, number: u32) {
+        if !self.replicas[number as usize].up {
+            return;
+        }
+        self.replicas[number as usize].crash();
+        let here = |live: &super::live::Live| live.at_replica && live.replica == Some(number);
+        let lost: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(_, live)| here(live))
+            .map(|(id, live)| (id, live.attempt))
+            .collect();
+        for (id, attempt) in lost {
+            self.tell(id, attempt, Event::Fail(id, attempt, Failure::Reset));
+            if let Some(live) = self.live.attempt(id, attempt) {
+                live.at_replica = false;
+            }
+        }
+    }
+
+    fn drain(&mut self, replica: u32, draining: bool) {
+        let now_ns = self.queue.now_ns();
+        for balancer in 0..small(self.balancers.len()) {
+            let of = self.balancers[balancer as usize].region;
+            if !self.scenario.topology.central() && of != self.replicas[replica as usize].region {
+                continue;
+            }
+            let mut out = std::mem::take(&mut self.out);
+            self.balancers[balancer as usize].drain(replica, draining, now_ns, &mut out);
+            self.act(balancer, out);
+        }
+    }
+
+    /// A second has passed.
+    pub(super) fn second(&mut self) {
+        let now_ns = self.queue.now_ns();
+        let measured = now_ns > self.warmup_ns && now_ns <= self.duration_ns;
+        let (in_flight, held) = (small(self.live.len()), self.live.held);
+        self.measures
+            .second(&mut self.replicas, in_flight, held, measured);
+        self.queue.put(now_ns + SECOND_NS, Event::Second);
+    }
+}

@@ -1,0 +1,145 @@
+//! Requests under way.
+
+use slab::Slab;
+
+use super::workload::small;
+use crate::engine::id::{Nanos, RequestId};
+
+/// One request, from its sending to its end.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// Distinguishes those that had the same place before.
+    generation: u32,
+    /// Its number in the workload.
+    pub turn: u32,
+    /// Whose, in closed loop.
+    pub seat: u32,
+    /// Which repetition of the workload it is of.
+    pub salt: u64,
+    /// Tokens of the answer.
+    pub output: u32,
+    /// Region of the client.
+    pub region: u32,
+    /// Who decides for it.
+    pub balancer: u32,
+    /// When the client sent it.
+    pub sent_ns: Nanos,
+    /// It counts in the figures.
+    pub measured: bool,
+    /// The attempt under way, from 1 on.
+    pub attempt: u32,
+    /// Where that is.
+    pub replica: Option<u32>,
+    /// The replica works on it.
+    pub at_replica: bool,
+    /// Since when it is held.
+    pub held_since_ns: Option<Nanos>,
+    /// Time in the hold so far.
+    pub held_ns: Nanos,
+    /// When the replica generated the last token.
+    pub token_ns: Nanos,
+    /// When the last message about it reached, or will reach, the balancer: they do not overtake.
+    pub message_ns: Nanos,
+    /// When the client had the first byte.
+    pub first_byte_ns: Option<Nanos>,
+    /// Prompt tokens found in the replica's cache.
+    pub cached: u32,
+}
+
+impl Live {
+    /// A request that is being sent.
+    #[must_use]
+    pub fn new(turn: u32, seat: u32, region: u32, balancer: u32, sent_ns: Nanos) -> Self {
+        Self {
+            generation: 0,
+            turn,
+            seat,
+            salt: 0,
+            output: 1,
+            region,
+            balancer,
+            sent_ns,
+            measured: false,
+            attempt: 0,
+            replica: None,
+            at_replica: false,
+            held_since_ns: None,
+            held_ns: 0,
+            token_ns: 0,
+            message_ns: 0,
+            first_byte_ns: None,
+            cached: 0,
+        }
+    }
+
+    /// Its time in the hold is over.
+    pub fn leave_hold(&mut self, now_ns: Nanos) {
+        if let Some(since_ns) = self.held_since_ns.take() {
+            self.held_ns += now_ns.saturating_sub(since_ns);
+        }
+    }
+}
+
+/// All requests under way. Ids are never used twice.
+#[derive(Debug, Default)]
+pub struct Table {
+    slab: Slab<Live>,
+    generation: u32,
+    /// Of those, in holds.
+    pub held: u32,
+}
+
+impl Table {
+    /// Puts a request in.
+    pub fn insert(&mut self, mut live: Live) -> RequestId {
+        self.generation = self.generation.wrapping_add(1);
+        live.generation = self.generation;
+        let index = small(self.slab.insert(live));
+        RequestId(u64::from(self.generation) << 32 | u64::from(index))
+    }
+
+    /// A request, unless it has ended.
+    pub fn get_mut(&mut self, id: RequestId) -> Option<&mut Live> {
+        let (generation, index) = parts(id);
+        self.slab
+            .get_mut(index)
+            .filter(|live| live.generation == generation)
+    }
+
+    /// Its attempt of that number, if it is the one under way.
+    pub fn attempt(&mut self, id: RequestId, attempt: u32) -> Option<&mut Live> {
+        self.get_mut(id)
+            .filter(|live| live.attempt == attempt && live.replica.is_some())
+    }
+
+    /// The request has ended.
+    pub fn remove(&mut self, id: RequestId) -> Option<Live> {
+        self.get_mut(id)?;
+        Some(self.slab.remove(parts(id).1))
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// There is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (RequestId, &Live)> {
+        self.slab.iter().map(|(index, live)| {
+            let id = u64::from(live.generation) << 32 | u64::from(small(index));
+            (RequestId(id), live)
+        })
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+fn parts(id: RequestId) -> (u32, usize) {
+    ((id.0 >> 32) as u32, (id.0 as u32) as usize)
+}

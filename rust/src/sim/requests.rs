@@ -1,0 +1,418 @@
+//! A request's way: sent, placed, pushed, computed, answered, or failed on the way.
+
+use super::balancer::{Brain, MODEL};
+use super::clients::NO_SEAT;
+use super::live::Live;
+use super::network::uniform;
+use super::oracle::Need;
+use super::queue::Event;
+use super::replica::{Admission, Arrival};
+use super::scenario::{Key, Mode, nanos};
+use super::simulator::Simulator;
+use super::workload::{NO_TURN, small};
+use crate::engine::body::Digest;
+use crate::engine::effect::{Effect, Outcome, Push};
+use crate::engine::health::Failure;
+use crate::engine::id::{Nanos, RequestId};
+use crate::engine::router::Report;
+
+/// Bytes of a prompt's token, as in the texts of `skylb mock`.
+pub(super) const TOKEN_BYTES: usize = 4;
+/// Bytes of an answer's head and first event, about.
+pub(super) const FIRST_BYTES: u64 = 500;
+
+impl Simulator {
+    /// Puts the clients' first events into the queue.
+    pub(super) fn begin_clients(&mut self) {
+        if self.scenario.clients.mode == Mode::Closed {
+            let ramp_ns = nanos(self.scenario.clients.ramp_s);
+            for seat in 0..self.clients.len() {
+                let start_ns = self.clients.start_ns(seat, ramp_ns);
+                self.put_client(start_ns, Event::User { seat });
+            }
+            return;
+        }
+        let scale = self.scenario.clients.rate_scale;
+        let first_s = self
+            .workload
+            .turns
+            .iter()
+            .map(|turn| turn.t_s)
+            .fold(f64::INFINITY, f64::min);
+        for turn in 0..small(self.workload.turns.len()) {
+            let t_s = (self.workload.turns[turn as usize].t_s - first_s) / scale;
+            self.put_client(
+                nanos(t_s),
+                Event::Send {
+                    turn,
+                    seat: NO_SEAT,
+                },
+            );
+        }
+    }
+
+    /// An event of a client; nothing is sent after the scenario's duration.
+    fn put_client(&mut self, at_ns: Nanos, event: Event) {
+        if at_ns < self.duration_ns {
+            self.clients_due += 1;
+            self.queue.put(at_ns, event);
+        }
+    }
+
+    /// A user begins its next session.
+    pub(super) fn user(&mut self, seat: u32) {
+        self.clients_due -= 1;
+        let mut due = std::mem::take(&mut self.due);
+        self.clients.next_session(seat, &self.workload, &mut due);
+        self.put_due(seat, self.queue.now_ns(), &mut due);
+        self.due = due;
+    }
+
+    fn put_due(&mut self, seat: u32, now_ns: Nanos, due: &mut Vec<super::clients::Due>) {
+        for one in due.drain(..) {
+            let pause_ns = nanos(one.think_s * self.scenario.clients.think_scale);
+            self.put_client(
+                now_ns.saturating_add(pause_ns),
+                Event::Send {
+                    turn: one.turn,
+                    seat,
+                },
+            );
+        }
+    }
+
+    /// A client sends a request.
+    pub(super) fn send(&mut self, turn: u32, seat: u32) {
+        self.clients_due -= 1;
+        let now_ns = self.queue.now_ns();
+        let of = &self.workload.turns[turn as usize];
+        let (region, input) = (of.region, of.input);
+        let serving = &self.serving[region as usize];
+        let spread = of.user.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let balancer = serving[usize::try_from(spread).unwrap_or(0) % serving.len()];
+        let mut live = Live::new(turn, seat, region, balancer, now_ns);
+        live.salt = self.clients.round(seat);
+        live.output = self
+            .scenario
+            .clients
+            .max_tokens
+            .map_or(of.output, |max| of.output.min(max));
+        live.measured = now_ns >= self.warmup_ns;
+        self.measures.sent(&live);
+        let id = self.live.insert(live);
+        if let Some(leave) = self.scenario.clients.leave {
+            let (leaves, when) = (uniform(&mut self.rng), uniform(&mut self.rng));
+            if leaves <= leave.probability {
+                let after_s = leave.from_s + (leave.to_s - leave.from_s) * when;
+                self.queue
+                    .put(now_ns.saturating_add(nanos(after_s)), Event::Leave(id));
+            }
+        }
+        let to = self.balancers[balancer as usize].region;
+        let Some(at_ns) = self.connect(region, to, bytes(input)) else {
+            let pause_ns = nanos(self.scenario.network.connect_timeout_s);
+            self.finish(id, Err("unreachable"), now_ns.saturating_add(pause_ns));
+            return;
+        };
+        self.queue.put(at_ns, Event::Arrive(id));
+    }
+
+    /// When a message that opens a connection arrives; none if the link is cut for too long.
+    fn connect(&mut self, from: u32, to: u32, bytes: u64) -> Option<Nanos> {
+        let now_ns = self.queue.now_ns();
+        let patience_ns = nanos(self.scenario.network.connect_timeout_s);
+        let start_ns = self.network.cut_until(from, to, now_ns).unwrap_or(now_ns);
+        (start_ns - now_ns < patience_ns).then(|| self.network.deliver(from, to, bytes, start_ns))
+    }
+
+    /// A request reaches its balancer.
+    pub(super) fn arrive(&mut self, id: RequestId) {
+        let Some(live) = self.live.get_mut(id) else {
+            return;
+        };
+        let (turn, balancer, salt) = (live.turn, live.balancer, live.salt);
+        let mut digest = self.digest(turn, salt);
+        let now_ns = self.queue.now_ns();
+        if matches!(self.balancers[balancer as usize].brain, Brain::Oracle(_)) {
+            self.tell_oracle(id, balancer);
+        }
+        let mut out = std::mem::take(&mut self.out);
+        self.balancers[balancer as usize].place(id, &mut digest, now_ns, &mut out);
+        self.act(balancer, out);
+    }
+
+    /// What the engine would have read in the request's body.
+    fn digest(&self, turn: u32, salt: u64) -> Digest {
+        let of = &self.workload.turns[turn as usize];
+        let key = match self.scenario.clients.key {
+            Key::User => Some(of.user),
+            Key::Session => Some(of.session),
+            Key::None => None,
+        };
+        let unit = self.unit();
+        let mut blocks = Vec::with_capacity((of.input / unit) as usize);
+        self.prompts
+            .hashes(&self.workload.turns, turn, false, unit, salt, &mut blocks);
+        blocks.truncate(self.config.prompt_blocks_max);
+        Digest {
+            model: MODEL.to_owned(),
+            stream: true,
+            include_usage: true,
+            max_tokens: self.scenario.clients.max_tokens,
+            key: key.map(|key| xxhash_rust::xxh3::xxh3_64_with_seed(&key.to_le_bytes(), salt)),
+            prompt_bytes: of.input as usize * TOKEN_BYTES,
+            chain: blocks.last().copied().unwrap_or(salt),
+            blocks,
+            ..Digest::default()
+        }
+    }
+
+    /// Tokens of one of the engine's blocks.
+    pub(super) fn unit(&self) -> u32 {
+        small(self.config.block_bytes.div_ceil(TOKEN_BYTES))
+    }
+
+    fn tell_oracle(&mut self, id: RequestId, balancer: u32) {
+        let block = self.replicas[0].block_tokens();
+        let Some(live) = self.live.get_mut(id) else {
+            return;
+        };
+        let of = &self.workload.turns[live.turn as usize];
+        let mut need = Need {
+            input: of.input,
+            output: live.output,
+            hashes: Vec::new(),
+        };
+        let (turn, salt) = (live.turn, live.salt);
+        self.prompts.hashes(
+            &self.workload.turns,
+            turn,
+            false,
+            block,
+            salt,
+            &mut need.hashes,
+        );
+        if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
+            oracle.tell(id, need);
+        }
+    }
+
+    /// Does what a balancer asks for, in order.
+    pub(super) fn act(&mut self, balancer: u32, mut out: Vec<Effect>) {
+        let now_ns = self.queue.now_ns();
+        self.ask_oracle(balancer, &mut out);
+        for effect in out.drain(..) {
+            match effect {
+                Effect::Push(push) => self.push(balancer, &push),
+                Effect::Hold(id) => {
+                    if let Some(live) = self.live.get_mut(id) {
+                        live.held_since_ns = Some(now_ns);
+                        self.live.held += 1;
+                    }
+                }
+                Effect::Reject(reject) => self.finish(reject.request, Err(reject.code), now_ns),
+                Effect::Expire(id) => self.finish(id, Err("hold_timeout"), now_ns),
+            }
+        }
+        self.out = out;
+    }
+
+    /// Lets the oracle, if it is one, push what can be pushed now.
+    fn ask_oracle(&mut self, balancer: u32, out: &mut Vec<Effect>) {
+        let now_ns = self.queue.now_ns();
+        if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
+            oracle.dispatch(&self.replicas, now_ns, out);
+        }
+    }
+
+    /// The oracle looks again: a replica's state has changed.
+    pub(super) fn wake_oracle(&mut self) {
+        if matches!(self.balancers[0].brain, Brain::Oracle(_)) {
+            let out = std::mem::take(&mut self.out);
+            self.act(0, out);
+        }
+    }
+
+    fn push(&mut self, balancer: u32, push: &Push) {
+        let now_ns = self.queue.now_ns();
+        let Some(live) = self.live.get_mut(push.request) else {
+            return;
+        };
+        if live.held_since_ns.is_some() {
+            live.leave_hold(now_ns);
+            self.live.held -= 1;
+        }
+        let Some(live) = self.live.get_mut(push.request) else {
+            return;
+        };
+        live.replica = Some(push.replica.0);
+        live.attempt = push.attempt;
+        live.at_replica = false;
+        live.message_ns = now_ns;
+        let bytes = bytes(self.workload.turns[live.turn as usize].input);
+        let from = self.balancers[balancer as usize].region;
+        let to = self.replicas[push.replica.0 as usize].region;
+        let arrives = self.connect(from, to, bytes);
+        let (at_ns, event) = if let Some(at_ns) = arrives {
+            (at_ns, Event::AtReplica(push.request, push.attempt))
+        } else {
+            let timeout_ns = nanos(self.scenario.network.connect_timeout_s);
+            let failed = Event::Fail(push.request, push.attempt, Failure::Connect);
+            (now_ns.saturating_add(timeout_ns), failed)
+        };
+        self.queue.put(at_ns, event);
+    }
+
+    /// A push reaches its replica.
+    pub(super) fn at_replica(&mut self, id: RequestId, attempt: u32) {
+        let now_ns = self.queue.now_ns();
+        let Some(live) = self.live.attempt(id, attempt) else {
+            return;
+        };
+        let Some(number) = live.replica else { return };
+        let (turn, output, salt, balancer) = (live.turn, live.output, live.salt, live.balancer);
+        if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
+            oracle.arrived(id);
+        }
+        if !self.replicas[number as usize].up {
+            self.tell(id, attempt, Event::Fail(id, attempt, Failure::Connect));
+            return;
+        }
+        let input = self.workload.turns[turn as usize].input;
+        let block = self.replicas[number as usize].block_tokens();
+        let mut hashes = Vec::with_capacity(((input + output) / block) as usize);
+        self.prompts
+            .hashes(&self.workload.turns, turn, true, block, salt, &mut hashes);
+        let arrival = Arrival {
+            id,
+            prompt_tokens: u64::from(input),
+            output_tokens: u64::from(output),
+            hashes,
+        };
+        match self.replicas[number as usize].submit(arrival, now_ns) {
+            Admission::Accepted => {
+                if let Some(live) = self.live.attempt(id, attempt) {
+                    live.at_replica = true;
+                }
+                self.put_step(number);
+            }
+            Admission::Full => self.tell(id, attempt, Event::Fail(id, attempt, Failure::Full)),
+            Admission::TooLong => self.tell(id, attempt, Event::TooLong(id, attempt)),
+            Admission::Duplicate => {
+                self.tell(id, attempt, Event::Fail(id, attempt, Failure::Status));
+            }
+        }
+    }
+
+    /// A message about an attempt goes from its replica to its balancer. One that a cut holds up
+    /// for too long becomes a timeout there.
+    pub(super) fn tell(&mut self, id: RequestId, attempt: u32, event: Event) {
+        let now_ns = self.queue.now_ns();
+        let Some(live) = self.live.attempt(id, attempt) else {
+            return;
+        };
+        let Some(number) = live.replica else { return };
+        let from = self.replicas[number as usize].region;
+        let to = self.balancers[live.balancer as usize].region;
+        let patience_ns = nanos(self.scenario.network.stall_timeout_s);
+        let start_ns = self.network.cut_until(from, to, now_ns).unwrap_or(now_ns);
+        if start_ns - now_ns >= patience_ns {
+            live.at_replica = false;
+            let at_ns = now_ns.saturating_add(patience_ns).max(live.message_ns);
+            self.queue
+                .put(at_ns, Event::Fail(id, attempt, Failure::Timeout));
+            self.queue.put(at_ns, Event::Abort(id, number));
+            return;
+        }
+        let at_ns = self
+            .network
+            .deliver(from, to, FIRST_BYTES, start_ns)
+            .max(live.message_ns);
+        live.message_ns = at_ns;
+        self.queue.put(at_ns, event);
+    }
+
+    /// The client leaves, wherever its request is.
+    pub(super) fn leave(&mut self, id: RequestId) {
+        let Some(live) = self.live.get_mut(id) else {
+            return;
+        };
+        let (replica, balancer) = (live.replica, live.balancer);
+        if let Some(replica) = replica {
+            let from = self.balancers[balancer as usize].region;
+            let to = self.replicas[replica as usize].region;
+            let at_ns = self.network.deliver(from, to, 0, self.queue.now_ns());
+            self.queue.put(at_ns, Event::Abort(id, replica));
+        }
+        self.complete(
+            id,
+            Outcome::ClientLeft,
+            Report::default(),
+            Err("client_left"),
+        );
+    }
+
+    /// Tells the balancer that the request ended, and then the client.
+    pub(super) fn complete(
+        &mut self,
+        id: RequestId,
+        outcome: Outcome,
+        report: Report<'_>,
+        ended: Result<(), &'static str>,
+    ) {
+        let now_ns = self.queue.now_ns();
+        let Some(live) = self.live.get_mut(id) else {
+            return;
+        };
+        let balancer = live.balancer;
+        let mut out = std::mem::take(&mut self.out);
+        self.balancers[balancer as usize].complete(id, outcome, report, now_ns, &mut out);
+        self.finish(id, ended, now_ns);
+        self.act(balancer, out);
+    }
+
+    /// The request is over at the balancer (or never got there): the client learns it, and goes on.
+    fn finish(&mut self, id: RequestId, ended: Result<(), &'static str>, now_ns: Nanos) {
+        let Some(mut live) = self.live.remove(id) else {
+            return;
+        };
+        if live.held_since_ns.is_some() {
+            live.leave_hold(now_ns);
+            self.live.held -= 1;
+        }
+        let from = self.balancers[live.balancer as usize].region;
+        let left = ended == Err("client_left");
+        let mut at_ns = self.network.deliver(from, live.region, FIRST_BYTES, now_ns);
+        at_ns = if left {
+            now_ns
+        } else {
+            at_ns.max(live.first_byte_ns.unwrap_or(0))
+        };
+        let input = self.workload.turns[live.turn as usize].input;
+        let workload_id = self.workload.turns[live.turn as usize].id;
+        self.measures.ended(&live, workload_id, input, ended, at_ns);
+        if live.seat == NO_SEAT || live.turn == NO_TURN {
+            return;
+        }
+        let pause_s = if ended.is_ok() {
+            0.0
+        } else {
+            self.scenario.clients.failure_pause_s
+        };
+        let on_ns = at_ns.saturating_add(nanos(pause_s));
+        let mut due = std::mem::take(&mut self.due);
+        let over = self
+            .clients
+            .ended(live.seat, live.turn, &self.workload, &mut due);
+        self.put_due(live.seat, on_ns, &mut due);
+        self.due = due;
+        if over {
+            self.put_client(on_ns, Event::User { seat: live.seat });
+        }
+    }
+}
+
+/// Bytes of a request with so many prompt tokens, head left out.
+fn bytes(tokens: u32) -> u64 {
+    u64::from(tokens) * TOKEN_BYTES as u64
+}

@@ -1,0 +1,203 @@
+//! What came out: the result as JSON.
+//!
+//! `total` and each of `regions` are a [`Section`]; distributions are [`Distribution`]s in seconds.
+//! Requests count in the region that sent them, if they were sent between `warmup_s` and
+//! `duration_s`; tokens count towards throughput if their request was answered in that time.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// Version of this form; changes when a field changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// A run's result, whole or so far.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The scenario's seed.
+    pub seed: u64,
+    /// Its topology.
+    pub topology: &'static str,
+    /// The engine's policy; `oracle` under that topology.
+    pub policy: &'static str,
+    /// Virtual time reached.
+    pub now_s: f64,
+    /// Nothing is left to do.
+    pub done: bool,
+    /// Time in which requests were measured, so far.
+    pub measured_s: f64,
+    /// Events handled: what the run's real time is proportional to.
+    pub events: u64,
+    /// All regions together.
+    pub total: Section,
+    /// By region of the clients.
+    pub regions: BTreeMap<String, Section>,
+    /// Replicas' outstanding requests against each other.
+    pub load_spread: Spread,
+    /// One row per second.
+    pub series: Series,
+    /// By replica, in order of their numbers.
+    pub replicas: Vec<ReplicaReport>,
+    /// By balancer.
+    pub balancers: Vec<BalancerReport>,
+    /// Every measured request that has ended, in the order of their ends; with `records` only.
+    pub records: Option<Records>,
+}
+
+/// Figures of the requests of one region, or of all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Section {
+    /// Requests sent in the measured time.
+    pub requests: u64,
+    /// Of those, answered in full.
+    pub completed: u64,
+    /// Of those, failed, by kind: the engine's code (`hold_timeout`, `no_replica`, ...),
+    /// `too_long`, `stream_cut`, `client_left`.
+    pub failed: BTreeMap<String, u64>,
+    /// Of those, neither ended nor under way: always 0.
+    pub lost: u64,
+    /// Of those, under way (in a whole run: when the time for draining was over).
+    pub unfinished: u64,
+    /// Attempts beyond the first, of ended requests.
+    pub retries: u64,
+    /// Prompt tokens of requests answered in the measured time.
+    pub input_tokens: u64,
+    /// Answer tokens of the same requests.
+    pub output_tokens: u64,
+    /// Prompt tokens that replicas found in their cache, of the same requests.
+    pub cached_tokens: u64,
+    /// `cached_tokens / input_tokens`; null without any.
+    pub hit_rate: Option<f64>,
+    /// Input plus twice the output, per second: the paper's throughput.
+    pub throughput_tokens_per_s: f64,
+    /// Output alone.
+    pub output_tokens_per_s: f64,
+    /// Requests answered per second.
+    pub requests_per_s: f64,
+    /// From sending to the first byte of the answer, as the client sees it. Answered requests.
+    pub ttft_s: Distribution,
+    /// From sending to the end of the answer.
+    pub e2e_s: Distribution,
+    /// Between two tokens of one answer.
+    pub inter_token_s: Distribution,
+    /// Time in holds, of answered requests; 0 where there was none.
+    pub hold_s: Distribution,
+}
+
+/// Durations in seconds, to half a percent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Distribution {
+    /// How many.
+    pub count: u64,
+    /// Their mean; null without any, as all that follows.
+    pub mean: Option<f64>,
+    /// Half are at most this.
+    pub p50: Option<f64>,
+    /// Nine of ten.
+    pub p90: Option<f64>,
+    /// 99 of 100.
+    pub p99: Option<f64>,
+    /// The longest.
+    pub max: Option<f64>,
+    /// `[upper bound, count]` of every bucket that has any, ascending; buckets grow by 1 %.
+    pub histogram: Vec<(f64, u64)>,
+}
+
+/// Outstanding requests (running and waiting) of the most loaded replica over those of the least
+/// loaded, which counts as one at least; sampled every second of the measured time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Spread {
+    /// Mean over the samples; null without any.
+    pub mean: Option<f64>,
+    /// Nine of ten samples are at most this.
+    pub p90: Option<f64>,
+    /// The largest.
+    pub max: Option<f64>,
+    /// Of the time averages of outstanding requests: largest over smallest.
+    pub of_means: Option<f64>,
+}
+
+/// One value per second in each column; row `i` is the second that ends at `i + 1`. Gauges are
+/// those of that end, tokens those of answers that ended within.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Series {
+    /// Requests sent and not ended.
+    pub in_flight: Vec<u32>,
+    /// Of those, in holds.
+    pub held: Vec<u32>,
+    /// Requests running, over all replicas.
+    pub running: Vec<u32>,
+    /// Requests waiting in replicas.
+    pub waiting: Vec<u32>,
+    /// Prompt tokens answered.
+    pub input_tokens: Vec<u64>,
+    /// Answer tokens.
+    pub output_tokens: Vec<u64>,
+    /// Prompt tokens found cached.
+    pub cached_tokens: Vec<u64>,
+    /// Requests that failed.
+    pub failed: Vec<u32>,
+}
+
+/// One replica's totals since the start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ReplicaReport {
+    /// Its region.
+    pub region: String,
+    /// Requests it took.
+    pub requests: u64,
+    /// Prompt tokens looked up in its cache.
+    pub cache_queries: u64,
+    /// Those found.
+    pub cache_hits: u64,
+    /// Prompt tokens computed.
+    pub prefill_tokens: u64,
+    /// Tokens generated.
+    pub output_tokens: u64,
+    /// Sequences thrown out of the batch.
+    pub preemptions: u64,
+    /// Steps run.
+    pub steps: u64,
+    /// Mean of outstanding requests, sampled every second of the measured time.
+    pub outstanding_mean: f64,
+    /// Mean of requests waiting in it, sampled likewise.
+    pub waiting_mean: f64,
+}
+
+/// One balancer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BalancerReport {
+    /// Its region.
+    pub region: String,
+    /// The engine's counters.
+    pub counters: BTreeMap<String, u64>,
+    /// Probes sent.
+    pub probes: u64,
+    /// Most requests held at once.
+    pub hold_peak: u64,
+}
+
+/// Requests one by one, a column a field.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Records {
+    /// Id in the workload.
+    pub id: Vec<u64>,
+    /// When the client sent it.
+    pub sent_s: Vec<f64>,
+    /// Time in holds.
+    pub hold_s: Vec<f64>,
+    /// To the first byte; null where there was none.
+    pub ttft_s: Vec<Option<f64>>,
+    /// To the end.
+    pub e2e_s: Vec<f64>,
+    /// The replica of the last attempt; null where there was none.
+    pub replica: Vec<Option<u32>>,
+    /// Prompt tokens found cached.
+    pub cached_tokens: Vec<u32>,
+    /// Attempts made.
+    pub attempts: Vec<u32>,
+    /// `ok`, or the kind of failure.
+    pub outcome: Vec<String>,
+}

@@ -1,0 +1,381 @@
+//! The simulator: takes event after event, and lets balancers, replicas and clients act on it.
+
+use super::balancer::Balancer;
+use super::clients::{Clients, Due};
+use super::fleet::{self, Replica};
+use super::live::Table;
+use super::measure::Measures;
+use super::network::Network;
+use super::prompt::Prompts;
+use super::queue::{Event, Queue};
+use super::replica::{Profile, Progress};
+use super::result::Report;
+use super::scenario::{Mode, Scenario, ScenarioError, Topology, nanos, seconds};
+use super::workload::{Workload, small};
+use crate::engine::config::Config;
+use crate::engine::effect::Effect;
+use crate::engine::id::Nanos;
+use crate::engine::rng::Rng;
+
+/// One second of virtual time.
+pub(super) const SECOND_NS: Nanos = 1_000_000_000;
+
+/// An answer of a probe on its way.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) balancer: u32,
+    pub(super) replica: u32,
+    pub(super) sent_ns: Nanos,
+    pub(super) probed: fleet::Probed,
+}
+
+/// A run of one scenario. See the [module](super).
+#[derive(Debug)]
+pub struct Simulator {
+    pub(super) scenario: Scenario,
+    pub(super) config: Config,
+    pub(super) workload: Workload,
+    pub(super) prompts: Prompts,
+    pub(super) queue: Queue,
+    pub(super) network: Network,
+    pub(super) replicas: Vec<Replica>,
+    pub(super) balancers: Vec<Balancer>,
+    /// By region: its balancers.
+    pub(super) serving: Vec<Vec<u32>>,
+    pub(super) clients: Clients,
+    pub(super) live: Table,
+    pub(super) measures: Measures,
+    /// Decides what clients do.
+    pub(super) rng: Rng,
+    /// Probes' answers on their way.
+    pub(super) answers: slab::Slab<Answer>,
+    pub(super) duration_ns: Nanos,
+    pub(super) warmup_ns: Nanos,
+    pub(super) end_ns: Nanos,
+    /// Clients' events in the queue: when there are none and nothing is under way, it is over.
+    pub(super) clients_due: u64,
+    pub(super) done: bool,
+    pub(super) events: u64,
+    /// Used again from event to event.
+    pub(super) out: Vec<Effect>,
+    pub(super) progress: Vec<Progress>,
+    pub(super) due: Vec<Due>,
+    pub(super) blocks: Vec<u64>,
+}
+
+/// An invariant broke: the run cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken(pub String);
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl Simulator {
+    /// A run at its beginning.
+    ///
+    /// # Errors
+    ///
+    /// Scenario or requests are impossible: the text names the field.
+    pub fn new(scenario_json: &[u8], requests_json: &[u8]) -> Result<Self, ScenarioError> {
+        let scenario = Scenario::from_json(scenario_json)?;
+        let config = scenario.config()?;
+        Self::with_config(scenario, requests_json, config)
+    }
+
+    /// As `new`, with the engine's configuration read already.
+    ///
+    /// # Errors
+    ///
+    /// As `new`.
+    pub fn with_config(
+        scenario: Scenario,
+        requests_json: &[u8],
+        config: Config,
+    ) -> Result<Self, ScenarioError> {
+        let workload = Workload::from_json(requests_json, &scenario)?;
+        let mut rng = Rng::new(scenario.seed);
+        let replicas = fleet::build(&scenario).map_err(|error| ScenarioError(error.to_string()))?;
+        let (balancers, serving) = balancers(&scenario, &config, &mut rng)?;
+        let network = Network::new(&scenario, Rng::new(rng.next_u64()));
+        let duration_ns = nanos(scenario.duration_s);
+        let mut simulator = Self {
+            prompts: Prompts::new(&workload),
+            clients: Clients::new(&scenario),
+            measures: Measures::new(&scenario),
+            end_ns: duration_ns.saturating_add(nanos(scenario.drain_s)),
+            warmup_ns: nanos(scenario.warmup_s),
+            duration_ns,
+            config,
+            workload,
+            queue: Queue::default(),
+            network,
+            replicas,
+            balancers,
+            serving,
+            live: Table::default(),
+            rng,
+            answers: slab::Slab::new(),
+            clients_due: 0,
+            done: false,
+            events: 0,
+            out: Vec::new(),
+            progress: Vec::new(),
+            due: Vec::new(),
+            blocks: Vec::new(),
+            scenario,
+        };
+        simulator.check_reachable()?;
+        simulator.begin();
+        Ok(simulator)
+    }
+
+    /// Regions that send requests must have somebody who takes them.
+    fn check_reachable(&self) -> Result<(), ScenarioError> {
+        let open = self.scenario.clients.mode == Mode::Open;
+        for (number, region) in self.scenario.regions.iter().enumerate() {
+            let sends = if open {
+                self.workload
+                    .turns
+                    .iter()
+                    .any(|turn| turn.region as usize == number)
+            } else {
+                self.scenario
+                    .clients
+                    .users
+                    .get(&region.name)
+                    .is_some_and(|users| *users > 0)
+            };
+            if sends && self.serving[number].is_empty() {
+                return Err(ScenarioError(format!(
+                    "regions[{number}].replicas: {} has clients but no replicas, and nobody shares with it",
+                    region.name
+                )));
+            }
+            if sends && !open && self.workload.users[number].is_empty() {
+                return Err(ScenarioError(format!(
+                    "clients.users: no request is of region {}",
+                    region.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the first events into the queue.
+    fn begin(&mut self) {
+        for (number, balancer) in (0u32..).zip(&mut self.balancers) {
+            // The fleet has stood there for a while: the first probes have been answered.
+            let due = balancer.sweep(0, &mut self.out).to_vec();
+            for replica in due {
+                let probed = self.replicas[replica.0 as usize].probed();
+                balancer.observe(replica.0, probed, 0, 0, &mut self.out);
+            }
+            self.queue.put(balancer.sweep_ns, Event::Sweep(number));
+        }
+        self.queue.put(SECOND_NS, Event::Second);
+        for (index, fault) in (0u32..).zip(&self.scenario.faults) {
+            let (at_s, until_s) = fault.times();
+            self.queue.put(
+                nanos(at_s),
+                Event::Fault {
+                    index,
+                    begins: true,
+                },
+            );
+            if let Some(until_s) = until_s {
+                self.queue.put(
+                    nanos(until_s),
+                    Event::Fault {
+                        index,
+                        begins: false,
+                    },
+                );
+            }
+        }
+        self.begin_clients();
+    }
+
+    /// Runs until virtual time `until_s`, or to the end; returns the time reached, in seconds.
+    ///
+    /// # Errors
+    ///
+    /// An invariant broke (with `check`): names it, the time, and the seed that replays it.
+    pub fn advance(&mut self, until_s: f64) -> Result<f64, Broken> {
+        let limit_ns = nanos(until_s).min(self.end_ns);
+        while !self.done {
+            let Some(event) = self.queue.take(limit_ns) else {
+                self.queue.pass(limit_ns);
+                self.done = self.queue.now_ns() >= self.end_ns;
+                break;
+            };
+            self.events += 1;
+            self.handle(event);
+            if self.scenario.check {
+                self.check(event)?;
+            }
+            self.done = self.live.is_empty()
+                && (self.clients_due == 0 || self.queue.now_ns() >= self.duration_ns);
+        }
+        Ok(seconds(self.queue.now_ns()))
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::User { seat } => self.user(seat),
+            Event::Send { turn, seat } => self.send(turn, seat),
+            Event::Arrive(id) => self.arrive(id),
+            Event::AtReplica(id, attempt) => self.at_replica(id, attempt),
+            Event::Step { replica, epoch } => self.step(replica, epoch),
+            Event::FirstByte(id, attempt) => self.first_byte(id, attempt),
+            Event::End(id, attempt) => self.end(id, attempt),
+            Event::TooLong(id, attempt) => self.too_long(id, attempt),
+            Event::Fail(id, attempt, failure) => self.fail(id, attempt, failure),
+            Event::Leave(id) => self.leave(id),
+            Event::Abort(id, replica) => self.replicas[replica as usize].abort(id),
+            Event::Sweep(balancer) => self.sweep(balancer),
+            Event::Probe {
+                balancer,
+                replica,
+                sent_ns,
+            } => self.probe(balancer, replica, sent_ns),
+            Event::Probed(answer) => self.probed(answer),
+            Event::Fault { index, begins } => self.fault(index, begins),
+            Event::Second => self.second(),
+        }
+    }
+
+    /// The run is over.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.done
+    }
+
+    /// Virtual time reached, in seconds.
+    #[must_use]
+    pub fn now_s(&self) -> f64 {
+        seconds(self.queue.now_ns())
+    }
+
+    /// Requests that balancers count at replicas and in their holds.
+    #[must_use]
+    pub fn counted(&self) -> (usize, usize) {
+        let counts = self.balancers.iter().map(Balancer::counted);
+        counts.fold((0, 0), |sum, (in_flight, held)| {
+            (sum.0 + in_flight, sum.1 + held)
+        })
+    }
+
+    /// The result so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.measures.report(self)
+    }
+
+    /// The result so far as JSON.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: every value has a form in JSON.
+    pub fn result(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&self.report())
+    }
+
+    fn check(&mut self, event: Event) -> Result<(), Broken> {
+        let found = self.check_balancers().and_then(|()| match event {
+            Event::Second => self
+                .replicas
+                .iter()
+                .try_for_each(|replica| replica.model().check_invariants()),
+            _ => Ok(()),
+        });
+        found.map_err(|text| {
+            Broken(format!(
+                "{text} (seed {}, {} s, event {}, {event:?})",
+                self.scenario.seed,
+                self.now_s(),
+                self.events
+            ))
+        })
+    }
+
+    /// Each balancer agrees with itself, and all together with what is under way.
+    fn check_balancers(&self) -> Result<(), String> {
+        self.balancers.iter().try_for_each(Balancer::check)?;
+        let (in_flight, held) = self.counted();
+        let pushed = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.replica.is_some())
+            .count();
+        let waiting = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.held_since_ns.is_some())
+            .count();
+        if (in_flight, held) != (pushed, waiting) {
+            return Err(format!(
+                "no_request_is_lost: {in_flight} in flight and {held} held, but {pushed} and {waiting} are"
+            ));
+        }
+        Ok(())
+    }
+}
+
+type Serving = Vec<Vec<u32>>;
+
+/// The balancers of a scenario, and by region those that its clients use.
+fn balancers(
+    scenario: &Scenario,
+    config: &Config,
+    rng: &mut Rng,
+) -> Result<(Vec<Balancer>, Serving), ScenarioError> {
+    let mut fleet: Vec<(u32, u32, &Profile)> = Vec::new();
+    for (region, of) in (0u32..).zip(&scenario.regions) {
+        for group in &of.replicas {
+            for _ in 0..group.count {
+                fleet.push((region, small(fleet.len()), &group.profile));
+            }
+        }
+    }
+    if scenario.topology.central() {
+        let center = small(scenario.center());
+        let all: Vec<_> = fleet
+            .iter()
+            .map(|(_, number, profile)| (*number, *profile))
+            .collect();
+        let one = if scenario.topology == Topology::Oracle {
+            let profiles = || all.iter().map(|(_, profile)| profile.block_size);
+            if profiles().min() != profiles().max() {
+                return Err(ScenarioError(
+                    "topology: the oracle needs replicas of one block_size".into(),
+                ));
+            }
+            Balancer::oracle(center, config, all.len())
+        } else {
+            Balancer::engine(center, config, rng.next_u64(), &all)
+        };
+        return Ok((vec![one], vec![vec![0]; scenario.regions.len()]));
+    }
+    let (mut balancers, mut serving) = (Vec::new(), Vec::new());
+    for (region, of) in (0u32..).zip(&scenario.regions) {
+        let own: Vec<_> = fleet
+            .iter()
+            .filter(|(at, ..)| *at == region)
+            .map(|(_, number, profile)| (*number, *profile))
+            .collect();
+        let mut here = Vec::new();
+        if !own.is_empty() {
+            for _ in 0..of.balancers {
+                here.push(small(balancers.len()));
+                balancers.push(Balancer::engine(region, config, rng.next_u64(), &own));
+            }
+        }
+        serving.push(here);
+    }
+    Ok((balancers, serving))
+}
