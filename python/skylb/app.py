@@ -14,7 +14,7 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,28 @@ def read_secret(path: Path | None, option: str) -> str | None:
     return lines[0]
 
 
+def check_files(settings: Settings) -> None:
+    """Reads every file that the settings name, and starts nothing.
+
+    Raises:
+        ConfigError: with the faults of all of them.
+    """
+    faults: list[str] = []
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: _server_tls(settings),
+        lambda: client_tls(settings.replica_ca),
+        lambda: read_secret(settings.admin_token_file, "admin_token_file"),
+        lambda: read_secret(settings.replica_key_file, "replica_key_file"),
+    )
+    for read in readers:
+        try:
+            read()
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+
+
 class Service:
     """One balancer: all parts of a process, wired.
 
@@ -83,6 +105,7 @@ class Service:
     """
 
     def __init__(self, settings: Settings) -> None:
+        check_files(settings)
         self.settings = settings
         self._started_ns = monotonic_ns()
         self._stop = asyncio.Event()

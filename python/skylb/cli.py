@@ -208,6 +208,9 @@ def _config(words: Sequence[str]) -> int:
     if verb == "show":
         sys.stdout.write(configview.show(loaded))
     else:
+        from skylb import app  # noqa: PLC0415 - loads the whole service
+
+        app.check_files(loaded.settings)
         print(f"the configuration is good; values given: {len(loaded.origins)}, the others are defaults")
     return 0
 

@@ -67,6 +67,30 @@ def test_an_access_log_that_cannot_be_opened_is_a_fault_of_the_configuration(tmp
     assert f"access_log: {log}: cannot be opened" in ended.stderr
 
 
+def test_files_that_hold_something_else_are_faults_told_together(tmp_path: Path) -> None:
+    (tmp_path / "nonsense").write_text("two words")
+    nonsense = str(tmp_path / "nonsense")
+    files = [
+        word
+        for flag in ("tls-cert", "tls-key", "replica-ca", "admin-token-file", "replica-key-file")
+        for word in (f"--{flag}", nonsense)
+    ]
+    for command in (["serve"], ["config", "check"]):
+        ended = run(*command, "--replica", DOWN, *files)
+        assert ended.returncode == 2
+        assert "4 faults" in ended.stderr
+        for name in ("tls_cert", "replica_ca", "admin_token_file", "replica_key_file"):
+            assert f"{name}: {nonsense}" in ended.stderr
+
+
+def test_a_replicas_file_that_is_none_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "replicas").write_text("http://a:1\nnonsense\n")
+    listen = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    ended = run("serve", *listen, "--replicas-file", str(tmp_path / "replicas"))
+    assert ended.returncode == 2
+    assert "nonsense" in ended.stderr
+
+
 def test_replicas_that_are_down_are_reported_and_are_no_error() -> None:
     with start() as (child, clients, admin):
         assert re.search(rf"^  replica  {DOWN}  down", child.text(), re.MULTILINE)
