@@ -166,7 +166,6 @@ impl Replica {
         if self.in_flight() >= config.in_flight_max {
             return false;
         }
-        let pending = self.pending();
         self.tokens_mean = Some(mean(self.tokens_mean, tokens));
         self.in_flight.push(InFlight {
             id,
@@ -177,7 +176,7 @@ impl Replica {
         });
         self.fresh += 1;
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
-        self.knee.pushed(self.running, pending, now_ns);
+        self.knee.pushed(self.running, self.pending(), now_ns);
         true
     }
 
@@ -341,11 +340,7 @@ impl Replica {
     pub fn allowance(&self, config: &Config) -> u32 {
         match config.allowance {
             AllowanceRule::One => 1,
-            AllowanceRule::Knee => self
-                .knee
-                .allowance(self.running, self.pending())
-                .min(self.kv_room())
-                .max(1),
+            AllowanceRule::Knee => self.knee.allowance(self.running).min(self.kv_room()).max(1),
         }
     }
 

@@ -99,6 +99,7 @@ impl Replica {
         self.unseen = 0;
         self.fresh = 0;
         self.place_all(shares, sent_ns);
+        let unseen = self.in_flight.iter().find(|r| r.place == Place::Unseen);
         // In flight and not waiting, ours and others'.
         let active = |own: u32| {
             own.saturating_add(self.foreign_floor)
@@ -109,6 +110,7 @@ impl Replica {
             waiting: gauges.waiting,
             active: active(self.in_flight_peak).max(self.running),
             transit: active(self.in_flight()).saturating_sub(self.running),
+            unseen_ns: unseen.map(|request| request.pushed_ns),
             sent_ns,
             now_ns,
         });

@@ -2,16 +2,22 @@
 
 use crate::engine::id::Nanos;
 
-/// A full replica's figures are remembered for one to two of these.
+/// A knee is remembered for one to two of these after it was last seen.
 const RECENT_NS: Nanos = 5_000_000_000;
-/// Bound of the doubling allowance; `in_flight_max` binds earlier.
+/// Bound of the doubling window; `in_flight_max` binds earlier.
 const WINDOW_MAX: u32 = 1 << 16;
+/// While the knee is unknown, a batch may grow at once by one in so many over what it has been
+/// seen to run; below that many requests, by one.
+const REACH: u32 = 16;
+/// Clean snapshots in a row that found the allowance used up, after which the batch may grow though
+/// none of them has shown it grown: requests that end in step with the probes hide it.
+const STALLS: u32 = 4;
 /// Fixed point of the mean in transit, its length in samples, and the bound of one sample.
 const TRANSIT_UNIT: u32 = 256;
 const MEAN_LEN: u32 = 8;
+const SAMPLE_MAX: u32 = 1 << 16;
 /// One in so many of the batch on its way is worth pushing ahead.
 const TRANSIT_SHARE: u32 = 32;
-const SAMPLE_MAX: u32 = 1 << 16;
 
 /// What one snapshot said, as far as the knee is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -24,13 +30,15 @@ pub(super) struct Reading {
     pub(super) active: u32,
     /// Those on their way.
     pub(super) transit: u32,
+    /// When the oldest of ours was pushed that the gauges do not show.
+    pub(super) unseen_ns: Option<Nanos>,
     /// When the probe was sent.
     pub(super) sent_ns: Nanos,
     /// When it was answered.
     pub(super) now_ns: Nanos,
 }
 
-/// The knee, or, while it is unknown, a window that doubles.
+/// The knee, or, while it is unknown, how far to go beyond what is known to be good.
 #[derive(Debug, Clone)]
 pub(super) struct Knee {
     /// Lowest [`Reading::active`] of the snapshots that found requests waiting, in the present
@@ -43,13 +51,16 @@ pub(super) struct Knee {
     /// for answers of many steps; as large as a batch for requests of one step, which a gauge
     /// written between steps never shows.
     transit: u32,
+    /// Most requests seen running while none waited.
+    good: u32,
+    /// Pending requests allowed to requests that the gauges hardly show.
     window: u32,
-    /// Pushes left of the burst under way.
-    left: u32,
     /// When the allowance was first used up since the last snapshot that took note of it.
     used_ns: Option<Nanos>,
-    /// Running at the last clean snapshot.
-    running: u32,
+    /// That snapshot showed fewer than half of the requests in flight.
+    hidden: bool,
+    /// Those in a row that showed no larger batch.
+    stalls: u32,
 }
 
 impl Knee {
@@ -59,10 +70,11 @@ impl Knee {
             older: None,
             newer_since_ns: 0,
             transit: 0,
+            good: 0,
             window: 1,
-            left: 0,
             used_ns: None,
-            running: 0,
+            hidden: false,
+            stalls: 0,
         }
     }
 
@@ -74,16 +86,15 @@ impl Knee {
         }
     }
 
-    /// Pending requests allowed with `running` in the batch and `pending` there already.
-    ///
-    /// At the knee 1, and [`Self::ahead`] in front of it.
-    pub(super) fn allowance(&self, running: u32, pending: u32) -> u32 {
+    /// Pending requests allowed with `running` in the batch.
+    pub(super) fn allowance(&self, running: u32) -> u32 {
         match self.active() {
             Some(knee) => self.beyond(knee, running),
-            None => self.window(pending),
+            None => self.window.max(self.reach(running)),
         }
     }
 
+    /// With the knee known: the distance to it, at least 1, and [`Self::ahead`].
     fn beyond(&self, knee: u32, running: u32) -> u32 {
         let room = knee.saturating_sub(running).max(1);
         room.saturating_add(self.ahead(knee))
@@ -102,33 +113,24 @@ impl Knee {
         }
     }
 
-    /// Pending requests allowed by the window, `pending` being there already. A window is pushed in
-    /// one burst, and the next burst waits until none of it is pending: a window that was too large
-    /// is then seen by a probe before it is used again.
-    fn window(&self, pending: u32) -> u32 {
-        if pending == 0 {
-            self.window
-        } else {
-            pending.saturating_add(self.left).min(self.window)
-        }
+    /// With the knee unknown: up to what the batch has been seen to run, and a little beyond.
+    fn reach(&self, running: u32) -> u32 {
+        self.larger().saturating_sub(running).max(1)
     }
 
-    /// A push was made with `running` in the batch and `pending` requests already pending.
+    fn larger(&self) -> u32 {
+        self.good.saturating_add((self.good / REACH).max(1))
+    }
+
+    /// A push was made; now `running` are in the batch and `pending` pending.
     pub(super) fn pushed(&mut self, running: u32, pending: u32, now_ns: Nanos) {
-        self.left = if pending == 0 {
-            self.window - 1
-        } else {
-            self.left.saturating_sub(1)
-        };
-        let pending = pending.saturating_add(1);
-        if pending >= self.allowance(running, pending) {
+        if pending >= self.allowance(running) {
             self.used_ns.get_or_insert(now_ns);
         }
     }
 
     /// Learns from a snapshot.
     pub(super) fn observe(&mut self, reading: &Reading) {
-        let used_up = self.used_ns.is_some_and(|at| at < reading.sent_ns);
         let known = self.active();
         if reading.now_ns.saturating_sub(self.newer_since_ns) >= RECENT_NS {
             self.older = self.newer.take();
@@ -137,6 +139,7 @@ impl Knee {
         if reading.waiting > 0 {
             let lowest = self.newer.unwrap_or(u32::MAX).min(reading.active);
             self.newer = Some(lowest);
+            self.good = self.good.min(lowest);
             self.restart_window(1);
         } else if known.is_some_and(|knee| reading.running > knee) {
             // It ran more than the knee and nothing waited: the knee was wrong or has moved.
@@ -144,15 +147,18 @@ impl Knee {
             self.older = None;
         }
         match (known, self.active()) {
-            // Forgotten: what it allowed is where the window goes on from.
-            (Some(knee), None) => self.restart_window(self.beyond(knee, reading.running)),
-            (None, None) => self.grow(reading.running, used_up),
-            (_, Some(_)) if reading.waiting > 0 || used_up => self.learn_transit(reading.transit),
+            (Some(knee), None) => self.forget(knee, reading.running),
+            (None, None) => self.grow(reading),
+            (_, Some(_)) if reading.waiting > 0 || self.used_before(reading.sent_ns) => {
+                self.learn_transit(reading.transit);
+                self.used_ns = None;
+            }
             (_, Some(_)) => {}
         }
-        if used_up {
-            self.used_ns = None;
-        }
+    }
+
+    fn used_before(&self, at_ns: Nanos) -> bool {
+        self.used_ns.is_some_and(|used_ns| used_ns < at_ns)
     }
 
     fn learn_transit(&mut self, transit: u32) {
@@ -160,21 +166,44 @@ impl Knee {
         self.transit = self.transit - self.transit / MEAN_LEN + sample / MEAN_LEN;
     }
 
-    /// Doubles a window that was used up before the probe of this clean snapshot was sent, unless
-    /// the batch grows by half from one snapshot to the next as it is: then a larger window would
-    /// only overshoot.
-    fn grow(&mut self, running: u32, used_up: bool) {
-        let growing = running > self.running + self.running / 2;
-        self.running = running;
-        if used_up && !growing {
-            self.window = self.window.saturating_mul(2).min(WINDOW_MAX);
+    /// What was allowed at the knee is where it goes on from.
+    fn forget(&mut self, knee: u32, running: u32) {
+        self.good = knee.max(running);
+        let ahead = self.ahead(knee) > 0;
+        self.restart_window(if ahead { self.beyond(knee, running) } else { 1 });
+    }
+
+    /// Takes note of a clean snapshot while the knee is unknown. Where the gauges show little of
+    /// what is in flight, they cannot show that a batch has grown: there the window doubles when it
+    /// was used up before the probe was sent, by requests that were answered since. Those that the
+    /// gauges do not show yet might wait.
+    fn grow(&mut self, reading: &Reading) {
+        let grown = reading.running > self.good;
+        self.good = self.good.max(reading.running);
+        let unseen_ns = reading.unseen_ns.unwrap_or(Nanos::MAX);
+        if !self.used_before(reading.sent_ns.min(unseen_ns)) {
+            return;
         }
+        self.stalls = if grown { 0 } else { self.stalls + 1 };
+        if self.stalls >= STALLS {
+            self.good = self.larger();
+            self.stalls = 0;
+        }
+        let hidden = reading.running < reading.transit;
+        let shown = reading.running > reading.transit;
+        if hidden && self.hidden {
+            self.window = self.window.saturating_mul(2).min(WINDOW_MAX);
+        } else if shown {
+            self.window = (self.window / 2).max(1);
+        }
+        self.hidden = hidden;
+        self.used_ns = None;
     }
 
     fn restart_window(&mut self, window: u32) {
         self.window = window;
-        self.left = 0;
         self.used_ns = None;
-        self.running = 0;
+        self.hidden = false;
+        self.stalls = 0;
     }
 }

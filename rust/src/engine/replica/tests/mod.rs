@@ -332,38 +332,89 @@ fn in_flight_never_passes_its_cap() {
 }
 
 #[test]
-fn the_allowance_doubles_with_clean_snapshots_that_found_it_used_up() {
+fn with_the_knee_unknown_one_more_than_has_been_seen_running_is_allowed() {
     let mut b = Bench::new(knee());
     b.probe(page(0, 0));
     assert_eq!(b.allowance(), 1);
-    b.probe(page(0, 0));
-    assert_eq!(b.allowance(), 1, "it was not used");
     b.push(1..=1);
-    b.probe(page(0, 0));
-    b.first_byte(1);
-    assert_eq!(b.allowance(), 2);
-    b.push(2..=3);
-    assert_eq!((b.allowance(), b.replica.pending()), (2, 2));
-    b.first_byte(2);
+    assert_eq!((b.allowance(), b.replica.pending()), (1, 1));
+    b.probe(page(1, 0));
+    b.push(2..=2);
+    b.probe(page(2, 0));
+    assert_eq!(b.allowance(), 1);
+    b.complete(1);
+    b.complete(2);
     assert_eq!(
-        (b.allowance(), b.replica.pending()),
-        (1, 1),
-        "one burst at a time"
+        (b.allowance(), b.replica.running()),
+        (3, Some(0)),
+        "what ended is refilled at once"
     );
-    b.first_byte(3);
-    assert_eq!((b.allowance(), b.replica.pending()), (2, 0));
+    b.probe(page(48, 0));
+    assert_eq!(b.allowance(), 3, "one in sixteen where many run");
 }
 
 #[test]
-fn the_allowance_does_not_double_while_the_batch_grows_by_half_anyway() {
+fn a_batch_that_probes_never_see_grown_may_grow_after_four_of_them() {
+    let mut b = Bench::new(knee());
+    b.push(1..=1);
+    b.probe(page(1, 0));
+    let mut allowed = Vec::new();
+    for id in 2..7 {
+        // Each time one has just ended and the next is not shown yet.
+        b.push(id..=id);
+        b.now_ns += 50 * MS;
+        b.complete(id - 1);
+        b.probe(page(1, 0));
+        allowed.push(b.allowance());
+    }
+    assert_eq!(allowed, [1, 1, 1, 2, 2]);
+}
+
+#[test]
+fn the_allowance_doubles_for_requests_that_gauges_never_show() {
     let mut b = Bench::new(knee());
     b.probe(page(0, 0));
-    for (running, allowance) in [(1, 1), (2, 1), (4, 1), (5, 2)] {
-        b.push(running..=running);
-        b.first_byte(running);
-        b.probe(page(u32::try_from(running).unwrap(), 0));
-        assert_eq!(b.allowance(), allowance, "{running}");
+    let mut next = 1;
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        let last = next + u64::from(b.allowance()) - 1;
+        b.push(next..=last);
+        (next..=last).for_each(|id| b.complete(id));
+        b.push(last + 1..=last + u64::from(b.allowance()));
+        next = last + u64::from(b.allowance()) + 1;
+        b.probe(page(0, 0));
+        (last + 1..next).for_each(|id| b.complete(id));
+        seen.push(b.allowance());
     }
+    // The first clean snapshot could be chance.
+    assert_eq!(seen, [1, 2, 4, 8, 16, 32]);
+    b.probe(page(0, 0));
+    assert_eq!(b.allowance(), 32, "it was not used up");
+    b.probe(page(0, 1));
+    assert_eq!(b.allowance(), 1);
+}
+
+#[test]
+fn the_allowance_does_not_double_while_the_request_that_used_it_up_may_wait() {
+    let mut b = Bench::new(knee());
+    b.probe(page(0, 0));
+    b.push(1..=1);
+    for _ in 0..5 {
+        b.probe(page(0, 0));
+        assert_eq!((b.allowance(), b.replica.unseen()), (1, 1));
+    }
+}
+
+#[test]
+fn requests_of_one_step_are_pushed_ahead_by_as_many_as_are_on_their_way() {
+    let mut b = Bench::new(knee());
+    b.push(1..=32);
+    for _ in 0..40 {
+        // 16 wait, 16 are between two steps.
+        b.probe(page(0, 16));
+    }
+    assert_eq!(b.replica.knee(), Some(16));
+    assert!((30..=32).contains(&b.allowance()), "{}", b.allowance());
 }
 
 #[test]
@@ -384,7 +435,7 @@ fn a_knee_that_is_disproved_or_old_is_forgotten() {
     let mut b = Bench::new(knee());
     b.probe(page(10, 1));
     b.probe(page(11, 0));
-    assert_eq!(b.replica.knee(), None);
+    assert_eq!((b.replica.knee(), b.allowance()), (None, 1));
     b.probe(page(10, 1));
     b.now_ns += 4_000 * MS;
     b.probe(page(4, 0));
@@ -395,8 +446,8 @@ fn a_knee_that_is_disproved_or_old_is_forgotten() {
     b.probe(page(4, 0));
     assert_eq!(
         (b.replica.knee(), b.allowance()),
-        (None, 6),
-        "the window goes on from there"
+        (None, 7),
+        "one more than it ran"
     );
 }
 

@@ -51,6 +51,25 @@ proptest! {
     }
 
     #[test]
+    fn an_engine_of_few_slots_never_has_more_than_one_waiting_from_a_chat(
+        setup in setups(),
+        slots in 1_usize..5,
+    ) {
+        let setup = Setup {
+            slots,
+            clients: 20,
+            tokens: (100, 300),
+            step_ns: setup.step_ns.max(10 * MS),
+            leave_permille: 0,
+            until_ns: 20_000 * MS,
+            ..setup
+        };
+        let config = config(PushRule::Pending, AllowanceRule::Knee);
+        let sim = Sim::new(&setup, &config).run(|_| ());
+        prop_assert!(sim.outcome.waiting_max <= 1, "{:?}", sim.outcome);
+    }
+
+    #[test]
     fn no_waiting_request_is_missed(setup in setups(), knee in any::<bool>()) {
         let rule = if knee { AllowanceRule::Knee } else { AllowanceRule::One };
         let config = config(PushRule::Pending, rule);
