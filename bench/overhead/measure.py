@@ -21,7 +21,7 @@ import uvloop
 from bench.overhead import work
 from bench.overhead.client import Round, Tally
 from bench.overhead.cpu import cpu_ns
-from bench.overhead.proxies import BUILDERS, REST_CPU, Process, Proxy, free_port, wait_ready
+from bench.overhead.proxies import BUILDERS, REST_CPU, Process, Proxy, wait_ready
 
 PEERS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skylb" / "peers"
 REPLICAS = 4
@@ -49,38 +49,34 @@ KINDS = {
         "stream", "256 streams of 100 chunks at 50/s", "chunk",
         ("--step-base-us", "20000"), 2000, True, 99, 256, 256, 256,
     ),
-    "large": Kind("large", "400 kB chat, not streamed", "request", (), 400_000, False, 8, 300, 4, 40),
+    "large": Kind("large", "400 kB chat, not streamed", "request", (), 400_000, False, 8, 200, 4, 40),
 }  # fmt: skip
 
 
 @contextmanager
 def upstreams(count: int, *arguments: str) -> Iterator[list[str]]:
     """Mock replicas on the other CPU."""
-    port = free_port()
     with tempfile.TemporaryDirectory() as scratch:
-        command = [
-            sys.executable,
-            "-m",
-            "skylb",
-            "mock",
-            "--listen",
-            f"127.0.0.1:{port}",
-            "--count",
-            str(count),
-        ]
+        command = [sys.executable, "-m", "skylb", "mock", "--listen", "127.0.0.1:0", "--count", str(count)]
         command += ["--model", "bench", "--profile", "instant", "--keep-alive-s", "600", *arguments]
         mock = Process("mock", command, REST_CPU, Path(scratch) / "mock.log")
         mock.start()
         try:
-            urls = [f"http://127.0.0.1:{port + index}" for index in range(count)]
-            deadline = time.monotonic() + 30
-            while "ready" not in mock.log.read_text():
-                if time.monotonic() > deadline or (mock.popen is not None and mock.popen.poll() is not None):
-                    raise RuntimeError(mock.log.read_text())
-                time.sleep(0.05)
-            yield urls
+            yield bound(mock, count)
         finally:
             mock.stop()
+
+
+def bound(mock: Process, count: int) -> list[str]:
+    """Waits until the mock replicas are ready; their URLs."""
+    deadline = time.monotonic() + 30
+    while True:
+        lines = mock.log.read_text().splitlines()
+        if "ready" in lines:
+            return [line for line in lines if line.startswith("http://")][:count]
+        if time.monotonic() > deadline or (mock.popen is not None and mock.popen.poll() is not None):
+            raise RuntimeError("\n".join(lines))
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,13 +62,17 @@ def answers(url: str) -> bool:
 
 
 class Child:
-    """A process whose output goes to a file; ended and reaped by ``stop``."""
+    """A process, in a session of its own, whose output goes to a file; ended and reaped by ``stop``."""
 
     def __init__(self, command: list[str], *, environment: dict[str, str] | None = None) -> None:
         self.out = Path(tempfile.mkstemp(prefix="skylb-test-", suffix=".log")[1])
         with self.out.open("wb") as out:
             self.popen = subprocess.Popen(
-                command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | (environment or {})
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=os.environ | (environment or {}),
+                start_new_session=True,
             )
 
     @property
@@ -96,8 +100,9 @@ class Child:
         return eventually(probe, timeout_s=timeout_s, what=f"{what}\n{self.text()[-500:]}")
 
     def kill(self) -> None:
-        """SIGKILL, and waits."""
-        self.popen.kill()
+        """SIGKILL to it and all it started, and waits."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
 
     def send(self, number: signal.Signals) -> None:
@@ -110,6 +115,7 @@ class Child:
             self.popen.terminate()
         try:
             status = self.popen.wait(timeout_s)
+            self.kill()
         except subprocess.TimeoutExpired:
             self.kill()
             status = self.popen.returncode
