@@ -167,7 +167,11 @@ impl<'k> BlockStream<'k> {
 
     /// Ends the stream.
     #[must_use]
-    pub fn finish(self) -> Blocks {
+    pub fn finish(mut self) -> Blocks {
+        // A body of images has few blocks for its size, and the hashes outlive the body's reading.
+        if self.blocks.capacity() > 2 * self.blocks.len() + COMMON_BLOCK_BYTES {
+            self.blocks.shrink_to_fit();
+        }
         let tail = if self.is_full() {
             Tail::new()
         } else {
