@@ -230,7 +230,7 @@ mod tests {
         #[test]
         fn quantiles_are_within_one_percent(mut values in prop::collection::vec(1_000u64..100_000_000_000, 1..200), q in 0.01f64..1.0) {
             let mut histogram = Histogram::default();
-            for value in &values {
+            for value in values {
                 histogram.add(*value);
             }
             values.sort_unstable();
@@ -245,7 +245,9 @@ mod tests {
         fn merging_is_adding(one in prop::collection::vec(any::<u32>(), 0..50), other in prop::collection::vec(any::<u32>(), 0..50)) {
             let fill = |values: &[u32]| {
                 let mut histogram = Histogram::default();
-                values.iter().for_each(|value| histogram.add(u64::from(*value)));
+                for value in values {
+                    histogram.add(u64::from(*value));
+                }
                 histogram
             };
             let mut merged = fill(&one);

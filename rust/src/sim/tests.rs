@@ -57,7 +57,7 @@ fn requests(users: u64) -> Value {
     for session in 0..users * 2 {
         let (id, own) = (session * 2, 1000 + session * 100);
         let input = 100 + session % 7 * 50;
-        let whole = (input / 64) as u32;
+        let whole = u32::try_from(input / 64).unwrap();
         put(
             json!({"id": id, "t": session, "after": null, "think": 0.0, "region": "us",
             "user": session / 2, "session": session, "in": input, "out": 20 + session % 5 * 30,
