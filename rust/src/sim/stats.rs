@@ -230,7 +230,7 @@ mod tests {
         #[test]
         fn quantiles_are_within_one_percent(mut values in prop::collection::vec(1_000u64..100_000_000_000, 1..200), q in 0.01f64..1.0) {
             let mut histogram = Histogram::default();
-            for value in values {
+            for value in &values {
                 histogram.add(*value);
             }
             values.sort_unstable();
