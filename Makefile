@@ -7,7 +7,7 @@ STEP := .ci/step
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-policies bench-engine docs fmt lock clean
+.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-gate bench-policies bench-engine docs fmt lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ $(PEERS)/bin/vllm-router: | setup
 
 bench-overhead: setup $(PEERS)/bin/vllm-router ## CPU and latency beside HAProxy and the Rust routers, in one run
 	@$(PY) -m bench.overhead
+
+bench-gate: setup ## Selective against blind pushing in front of real vLLM: 20-token answers, embeddings
+	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
 
 bench-policies: setup ## A real trace through the real proxy: every policy at 60 and 85 % of capacity (15 minutes)
 	@$(PY) -m bench.policies
