@@ -47,13 +47,13 @@ def prompt(index: int) -> list[dict[str, str]]:
 
 def test_forty_clients_never_make_more_than_one_wait_on_a_replica(narrow: list[Vllm]) -> None:
     urls = [server.url for server in narrow]
-    bodies = [chat(prompt(i), max_tokens=40) for i in range(CLIENTS)]
+    bodies = [chat(prompt(i), max_tokens=120) for i in range(CLIENTS)]
     with balancer(*urls, arguments=["--hold-timeout-s", "240"]) as front, Watch(narrow) as watch:
         batch = asyncio.run(post_all(front.url, "/v1/chat/completions", bodies, concurrency=CLIENTS))
         held = front.metric("skylb_hold_seconds_count")
     print(f"waiting at most {watch.highest} over {watch.samples} samples; {held:.0f} measured holds")
     assert batch.statuses == [200] * CLIENTS
-    assert watch.samples >= 10
+    assert watch.samples >= 4
     assert watch.highest <= 1
 
 
