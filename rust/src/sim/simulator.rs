@@ -8,7 +8,7 @@ use super::measure::Measures;
 use super::network::Network;
 use super::prompt::Prompts;
 use super::queue::{Event, Queue};
-use super::replica::{Profile, Progress};
+use super::replica::{Profile, Progress, ReplicaModel};
 use super::result::Report;
 use super::scenario::{Mode, Scenario, ScenarioError, Topology, nanos, seconds};
 use super::workload::{Workload, small};
@@ -286,13 +286,17 @@ impl Simulator {
     }
 
     fn check(&mut self, event: Event) -> Result<(), Broken> {
-        let found = self.check_balancers().and_then(|()| match event {
-            Event::Second => self
-                .replicas
-                .iter()
-                .try_for_each(|replica| replica.model().check_invariants()),
-            _ => Ok(()),
-        });
+        let found = match event {
+            Event::Second => {
+                let mut models = self.replicas.iter().map(Replica::model);
+                models.try_for_each(ReplicaModel::check_invariants)
+            }
+            // No balancer has been asked anything.
+            Event::Step { .. } | Event::AtReplica(..) | Event::Probe { .. } | Event::Abort(..) => {
+                Ok(())
+            }
+            _ => self.check_balancers(),
+        };
         found.map_err(|text| {
             Broken(format!(
                 "{text} (seed {}, {} s, event {}, {event:?})",

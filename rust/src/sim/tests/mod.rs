@@ -1,7 +1,12 @@
 //! The simulator as a whole.
 
+mod behaviour;
+mod faults;
+mod speed;
+
 use serde_json::{Value, json};
 
+use super::result::Report;
 use super::scenario::Scenario;
 use super::{Broken, Simulator};
 use crate::engine::config::{AllowanceRule, Config};
@@ -83,6 +88,11 @@ fn run_with(scenario: &Value, requests: &Value, config: Config) -> Result<Simula
     simulator.advance(1e9)?;
     assert!(simulator.done());
     Ok(simulator)
+}
+
+/// The report of a whole run.
+fn report(scenario: &Value, requests: &Value) -> Report {
+    run(scenario, requests).report()
 }
 
 fn run(scenario: &Value, requests: &Value) -> Simulator {
