@@ -146,16 +146,23 @@ impl<T: Default> Slab<T> {
 
     /// Every slot in use.
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
-        self.chunks
-            .iter()
-            .zip(&self.books)
-            .enumerate()
-            .flat_map(|(chunk, (slots, book))| {
-                (0..slots.len())
-                    .filter(|offset| book.free[offset / 64] & 1 << (offset % 64) == 0)
-                    .map(move |offset| number(chunk * CHUNK + offset))
-            })
+        let chunks = self.chunks.iter().zip(&self.books).enumerate();
+        let words =
+            chunks
+                .filter(|(_, (slots, _))| !slots.is_empty())
+                .flat_map(|(chunk, (_, book))| {
+                    let words = book.free.iter().enumerate();
+                    words.map(move |(word, free)| (chunk * CHUNK + word * 64, !free))
+                });
+        words.flat_map(|(first, used)| bits(used).map(move |bit| number(first + bit)))
     }
+}
+
+/// The places of the bits that are set.
+fn bits(word: u64) -> impl Iterator<Item = usize> {
+    let rest = std::iter::successors(Some(word), |rest| Some(rest & rest.wrapping_sub(1)));
+    rest.take_while(|rest| *rest != 0)
+        .map(|rest| rest.trailing_zeros() as usize)
 }
 
 impl<T> Index<u32> for Slab<T> {
