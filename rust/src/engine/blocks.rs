@@ -6,6 +6,7 @@
 //! hashes are equal at one place are equal up to there.
 
 use std::fmt;
+use std::ops::Deref;
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64_with_secret, xxh3_64_with_seed};
@@ -83,10 +84,10 @@ impl fmt::Debug for BlockKey {
 /// The end of a prompt's stream that did not fill a block.
 pub type Tail = SmallVec<[u8; COMMON_BLOCK_BYTES]>;
 
-/// A prompt on its way into blocks.
-#[derive(Debug)]
-pub struct BlockStream<'k> {
-    key: &'k BlockKey,
+/// A prompt on its way into blocks. `K` is a reference to the key, counted or not.
+#[derive(Debug, Clone)]
+pub struct BlockStream<K> {
+    key: K,
     block_bytes: usize,
     blocks_max: usize,
     chain: u64,
@@ -95,17 +96,11 @@ pub struct BlockStream<'k> {
     blocks: Vec<u64>,
 }
 
-impl<'k> BlockStream<'k> {
+impl<K: Deref<Target = BlockKey>> BlockStream<K> {
     /// A stream whose chain goes on from `chain`; at most `blocks_max` blocks are hashed, what
     /// follows is only counted. `expected` blocks are allocated for at once.
     #[must_use]
-    pub fn new(
-        key: &'k BlockKey,
-        block_bytes: usize,
-        blocks_max: usize,
-        chain: u64,
-        expected: usize,
-    ) -> Self {
+    pub fn new(key: K, block_bytes: usize, blocks_max: usize, chain: u64, expected: usize) -> Self {
         Self {
             key,
             block_bytes: block_bytes.max(1),
@@ -115,6 +110,21 @@ impl<'k> BlockStream<'k> {
             partial: Tail::new(),
             blocks: Vec::with_capacity(expected.min(blocks_max)),
         }
+    }
+
+    /// A stream that goes on behind another, whose end was `chain` and `tail`. Its blocks are new
+    /// ones only.
+    #[must_use]
+    pub fn behind(key: K, block_bytes: usize, blocks_max: usize, chain: u64, tail: &Tail) -> Self {
+        let mut stream = Self::new(key, block_bytes, blocks_max, chain, 0);
+        stream.partial.clone_from(tail);
+        stream
+    }
+
+    /// The hashes so far.
+    #[must_use]
+    pub fn hashes(&self) -> &[u64] {
+        &self.blocks
     }
 
     /// Whether all blocks that may be hashed have been.

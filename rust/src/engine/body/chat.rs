@@ -70,7 +70,11 @@ impl Prompt<'_, '_> {
         Ok(())
     }
 
-    fn put_message(&mut self, cursor: &mut Cursor<'_>, anthropic: bool) -> Result<(), Fault> {
+    pub(super) fn put_message(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        anthropic: bool,
+    ) -> Result<(), Fault> {
         let [role, content, tool_calls, tool_call_id, name, function_call] = pick(
             cursor,
             &[

@@ -218,7 +218,7 @@ fn short_string_end(bytes: &[u8], start: usize) -> (usize, bool) {
 }
 
 /// Appends the text of a short, valid string.
-fn unescape(raw: &[u8], out: &mut Vec<u8>) {
+pub(super) fn unescape(raw: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while let Some(&byte) = raw.get(at) {
         if byte == b'\\'

@@ -23,7 +23,7 @@ pub(super) const NUMBER_BYTES_MAX: usize = 512;
 const LONG_STRING_BYTES: usize = 32;
 
 /// What the first pass leaves to the second.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Tape {
     /// In the order of their places.
     pub(super) strings: Vec<LongString>,

@@ -9,6 +9,7 @@
 //! engine would take the other one; so is a value of another type than the API has. Within free
 //! JSON (tool parameters, call arguments, template variables) nothing is refused.
 
+mod answer;
 mod chat;
 mod cursor;
 mod fault;
@@ -20,6 +21,7 @@ mod prompt;
 mod settings;
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::blocks::{BlockKey, BlockStream, Tail};
 use super::error::RequestError;
@@ -29,13 +31,16 @@ use json::Tape;
 use outline::{Field, Outline};
 use prompt::{Buffers, Prompt, tag};
 
+pub use answer::{ANSWER_BODY_BYTES_MAX, ANSWER_BYTES_MAX, Answer, AnswerForm, AnswerStart};
+pub use settings::Splice;
+
 /// Scratch buffers over this size are given back after the digest that needed them.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Constants of [`digest`], one for the process.
 #[derive(Debug, Clone)]
 pub struct DigestConfig {
-    key: BlockKey,
+    key: Arc<BlockKey>,
     block_bytes: usize,
     prompt_blocks_max: usize,
 }
@@ -46,7 +51,7 @@ impl DigestConfig {
     #[must_use]
     pub fn new(secret: &[u8], block_bytes: usize, prompt_blocks_max: usize) -> Self {
         Self {
-            key: BlockKey::new(secret),
+            key: Arc::new(BlockKey::new(secret)),
             block_bytes,
             prompt_blocks_max,
         }
@@ -116,6 +121,12 @@ pub struct Digest {
     pub tail: Tail,
     /// Position right after the body's opening `{`; 0 where the body is no JSON object.
     pub splice_at: usize,
+    /// What makes the engine report usage at the end of this stream, where it would not, and the
+    /// client has not refused it.
+    pub usage_splice: Option<Splice>,
+    /// How the answer will be sent back as part of the next prompt; `None` where that cannot be told
+    /// from its bytes.
+    pub answer: Option<AnswerForm>,
 }
 
 impl fmt::Debug for Digest {
@@ -148,6 +159,8 @@ impl Default for Digest {
             chain: 0,
             tail: Tail::new(),
             splice_at: 0,
+            usage_splice: None,
+            answer: None,
         }
     }
 }
@@ -274,6 +287,9 @@ fn read_json(
     digest.blocks = blocks.hashes;
     digest.chain = blocks.chain;
     digest.tail = blocks.tail;
+    digest.answer = digest
+        .answer
+        .filter(|_| digest.blocks.len() < cfg.prompt_blocks_max);
     Ok(digest)
 }
 

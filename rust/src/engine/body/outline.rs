@@ -42,6 +42,8 @@ fields! {
     CacheSalt = "cache_salt" b"cache_salt",
     Background = "background" b"background",
     Store = "store" b"store",
+    Echo = "echo" b"echo",
+    ContinueFinalMessage = "continue_final_message" b"continue_final_message",
     PreviousResponseId = "previous_response_id" b"previous_response_id",
     ChatTemplate = "chat_template" b"chat_template",
     ChatTemplateKwargs = "chat_template_kwargs" b"chat_template_kwargs",
@@ -118,6 +120,13 @@ impl<'a> Outline<'a> {
         let slot = self.slots.get(field as usize).filter(|slot| slot.at > 0)?;
         let cursor = Cursor::new(self.bytes, self.tape, slot.at as usize, slot.next as usize);
         (cursor.peek() != b'n').then_some(cursor)
+    }
+
+    /// Whether the key is there, be it null.
+    pub(super) fn has(&self, field: Field) -> bool {
+        self.slots
+            .get(field as usize)
+            .is_some_and(|slot| slot.at > 0)
     }
 
     pub(super) fn string(&self, field: Field) -> Result<Option<RawStr<'a>>, Fault> {

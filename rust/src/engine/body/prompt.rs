@@ -37,14 +37,14 @@ pub(super) mod tag {
     pub const STRING: u8 = 0xf5;
 }
 
-impl Sink for BlockStream<'_> {
+impl Sink for BlockStream<&BlockKey> {
     fn put(&mut self, bytes: &[u8]) {
         self.push(bytes);
     }
 }
 
 /// Buffers of one digest, used again by the next.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Buffers {
     /// An unescaped text.
     pub(super) text: Vec<u8>,
@@ -58,7 +58,7 @@ pub(super) struct Buffers {
 #[derive(Debug)]
 pub(super) struct Prompt<'k, 'b> {
     pub(super) key: &'k BlockKey,
-    pub(super) stream: BlockStream<'k>,
+    pub(super) stream: BlockStream<&'k BlockKey>,
     pub(super) buffers: &'b mut Buffers,
 }
 
@@ -126,15 +126,8 @@ impl Prompt<'_, '_> {
             staged,
             tape,
         } = &mut *self.buffers;
-        let text = text.text(buffer);
         staged.clear();
-        if let Some(at) = outer_object(text, tape) {
-            canonical(&mut Cursor::new(text, tape, at, 0), staged);
-        } else {
-            staged.push(tag::STRING);
-            staged.extend_from_slice(text);
-            staged.push(tag::END);
-        }
+        canonical_text(text.text(buffer), tape, staged);
         self.stream.push(staged);
     }
 
@@ -286,6 +279,17 @@ pub(super) fn canonical(cursor: &mut Cursor<'_>, out: &mut Vec<u8>) {
         if level == 0 {
             return;
         }
+    }
+}
+
+/// Appends a text as the JSON object that it is, else as a string.
+pub(super) fn canonical_text(text: &[u8], tape: &mut Tape, out: &mut Vec<u8>) {
+    if let Some(at) = outer_object(text, tape) {
+        canonical(&mut Cursor::new(text, tape, at, 0), out);
+    } else {
+        out.push(tag::STRING);
+        out.extend_from_slice(text);
+        out.push(tag::END);
     }
 }
 

@@ -4,7 +4,7 @@ use super::cursor::{Cursor, RawStr};
 use super::fault::Fault;
 use super::outline::{Field, Outline, boolean, count, pick};
 use super::prompt::{canonical, text_at};
-use super::{Digest, DigestConfig};
+use super::{AnswerForm, Digest, DigestConfig};
 use crate::engine::error::RequestError;
 use crate::engine::route::Route;
 
@@ -28,10 +28,14 @@ pub(super) fn read(
         Route::Responses => outline.string(Field::PreviousResponseId)?,
         _ => None,
     };
+    let stream = outline.boolean(Field::Stream)?;
+    let include_usage = include_usage(outline)? || always_usage;
     Ok(Digest {
         model,
-        stream: outline.boolean(Field::Stream)?,
-        include_usage: include_usage(outline)? || always_usage,
+        stream,
+        include_usage,
+        usage_splice: usage_splice(route, outline).filter(|_| stream && !include_usage),
+        answer: answer_form(route, outline)?.filter(|_| previous.is_none() && !background),
         max_tokens: max_tokens(route, outline)?,
         key: key(outline, cfg)?,
         priority: outline.integer(Field::Priority)?,
@@ -39,6 +43,75 @@ pub(super) fn read(
         previous_response_id: previous.map(RawStr::to_text),
         splice_at: outline.splice_at,
         ..Digest::default()
+    })
+}
+
+/// Bytes to put into a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Splice {
+    /// Where, as an offset into the body.
+    pub at: usize,
+    /// What.
+    pub text: &'static [u8],
+}
+
+/// Asks for usage at a stream's end, where the client says nothing about it.
+fn usage_splice(route: Route, outline: &Outline<'_>) -> Option<Splice> {
+    if !matches!(route, Route::ChatCompletions | Route::Completions) {
+        return None;
+    }
+    if !outline.has(Field::StreamOptions) {
+        // The body is not empty: it names a model.
+        return Some(Splice {
+            at: outline.splice_at,
+            text: b"\"stream_options\":{\"include_usage\":true},",
+        });
+    }
+    let mut options = outline.get(Field::StreamOptions)?;
+    if !options.enter(b'{') {
+        return None;
+    }
+    let at = options.at;
+    let mut buffer = Vec::new();
+    let mut is_empty = true;
+    while let Some(key) = options.member() {
+        is_empty = false;
+        if key.text(&mut buffer) == b"include_usage" {
+            return None;
+        }
+        options.skip();
+    }
+    let text: &[u8] = if is_empty {
+        b"\"include_usage\":true"
+    } else {
+        b"\"include_usage\":true,"
+    };
+    Some(Splice { at, text })
+}
+
+/// How the one answer to this request will be sent back as part of the next prompt.
+fn answer_form(route: Route, outline: &Outline<'_>) -> Result<Option<AnswerForm>, Fault> {
+    if outline.count(Field::N)?.is_some_and(|n| n != 1) {
+        return Ok(None);
+    }
+    // No request is refused for the sake of learning: what is no boolean is the engine's to judge.
+    let first_byte = |field| outline.get(field).map(|value| value.peek());
+    if !matches!(first_byte(Field::Echo), None | Some(b'f')) {
+        return Ok(None);
+    }
+    Ok(match route {
+        Route::ChatCompletions => match first_byte(Field::ContinueFinalMessage) {
+            None | Some(b'f') => Some(AnswerForm::Chat),
+            Some(b't') => Some(AnswerForm::ChatContinued),
+            Some(_) => None,
+        },
+        Route::Completions => {
+            let is_one = first_byte(Field::Prompt) == Some(b'"');
+            is_one.then_some(AnswerForm::Text)
+        }
+        Route::Messages => Some(AnswerForm::Messages),
+        Route::Responses => Some(AnswerForm::Responses),
+        _ => None,
     })
 }
 

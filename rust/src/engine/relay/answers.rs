@@ -73,6 +73,15 @@ impl Relay {
         self.sniffer.completion_tokens()
     }
 
+    /// Chained hashes of the answer's blocks, behind those of the prompt it was
+    /// [attached](Self::attach) to: once, after the end.
+    pub fn take_answer(&mut self) -> Vec<u64> {
+        match self.answer.take() {
+            Some(answer) if self.phase == Phase::Done && !self.was_cut => answer.finish(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Body bytes handed out for the client, without framing.
     #[must_use]
     pub fn bytes_out(&self) -> u64 {

@@ -86,12 +86,18 @@ impl Relay {
 
     /// Sees every body byte once, in order, as it is handed out: for a stream of events whole events
     /// (but for parts of one beyond the bound), else any part. Usage and the response's id are read
-    /// here; the answer's text will be hashed here.
+    /// here, and the answer is put into blocks.
     pub(super) fn observe(&mut self, payload: &[u8]) {
         if self.is_sse {
             self.sniffer.read_events(payload);
+            if let Some(answer) = &mut self.answer {
+                answer.read_events(payload);
+            }
         } else {
             self.sniffer.read_part(payload);
+            if let Some(answer) = &mut self.answer {
+                answer.read_part(payload);
+            }
         }
     }
 

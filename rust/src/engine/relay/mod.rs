@@ -17,6 +17,7 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+use super::body::{Answer, AnswerStart};
 use super::request::chunked::Chunks;
 use super::request::{put, put_decimal};
 use events::Events;
@@ -100,6 +101,8 @@ pub struct Relay {
     mid_event: bool,
     out: Vec<u8>,
     sniffer: Sniffer,
+    /// What the next turn's prompt will contain, where that is wanted.
+    answer: Option<Box<Answer>>,
     status: u16,
     retry_after_s: Option<u32>,
     started: bool,
@@ -133,6 +136,7 @@ impl Relay {
             mid_event: false,
             out: Vec::new(),
             sniffer: Sniffer::new(options.responses_api),
+            answer: None,
             status: 0,
             retry_after_s: None,
             started: false,
@@ -143,6 +147,13 @@ impl Relay {
             bytes_out: 0,
             events_out: 0,
             events_dropped: 0,
+        }
+    }
+
+    /// Puts the answer into blocks that go on behind its prompt's, on its way.
+    pub fn attach(&mut self, start: AnswerStart) {
+        if !self.options.is_head {
+            self.answer = Some(Box::new(Answer::new(start)));
         }
     }
 
@@ -253,6 +264,7 @@ impl Relay {
         self.status = head.status;
         self.retry_after_s = head.retry_after_s;
         self.is_sse = head.is_sse;
+        self.answer = self.answer.take().filter(|_| head.status == 200);
         self.upstream = head.framing;
         self.upstream_keeps_alive = head.keep_alive;
         self.client = match head.framing {
