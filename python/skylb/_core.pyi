@@ -161,6 +161,7 @@ class Relay:
         anthropic: shape of in-band errors.
         drop_usage: usage was asked for by us: take its extra event out again.
         responses_api: look for the response's id (``/v1/responses``).
+        digest: of the request: the answer is hashed on its way, and enters the tree on completion.
     """
 
     def __new__(
@@ -172,6 +173,7 @@ class Relay:
         anthropic: bool,
         drop_usage: bool = False,
         responses_api: bool = False,
+        digest: Digest | None = None,
         /,
     ) -> Relay: ...
     def feed(self, data: bytes, /) -> int:
@@ -314,6 +316,9 @@ class Digest:
     def prompt_blocks(self) -> int: ...
     @property
     def prompt_bytes(self) -> int: ...
+    def with_usage(self, body: bytes, /) -> bytes | None:
+        """The body that it was read from, with ``stream_options.include_usage``; ``None`` where the
+        answer has usage anyway, is no stream, or the client has refused it."""
 
 @final
 class Push:
@@ -469,6 +474,9 @@ class Engine:
     def in_flight(self) -> int: ...
     @property
     def tree_bytes(self) -> int: ...
+    def prefix_errors(self) -> tuple[list[tuple[float, int]], float]:
+        """Predicted minus confirmed cached tokens, of requests where either is not zero: cumulative
+        buckets ``(upper bound, count)`` ending with ``inf``, and the sum."""
     def counters(self) -> dict[str, int]:
         """Monotonic counters by name (``hold_entered``, ``retries``, ``retry_denied``, ``expired``,
         ``unknown_completions``, ``match_blocks``, ``miss_blocks``, ...), for metrics."""

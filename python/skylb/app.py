@@ -364,6 +364,7 @@ def _context(settings: Settings, router: Router, pool: Pool, recorder: _core.Rec
         ),
         trusted_proxies=settings.trusted_proxies,
         cors_origin=settings.cors_origin,
+        inject_usage=settings.inject_usage,
     )
 
 

@@ -277,6 +277,10 @@ class Settings(Group):
         Expected("the name of a header"),
         Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", description="header whose value is the ring's key"),
     ] = None
+    inject_usage: Annotated[
+        bool,
+        Field(description="ask for a stream's usage where the client does not, and take it out again"),
+    ] = False
     body_bytes_max: Annotated[Bytes, Field(ge=1, description="one request body")] = 16 << 20
     buffer_bytes_max: Annotated[Bytes, Field(ge=1, description="all request bodies in memory together")] = (
         1 << 30

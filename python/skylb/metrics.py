@@ -172,6 +172,11 @@ class Metrics:
         counters = engine.counters()
         blocks = [(result, counters.pop(name, 0)) for name, result in _PREFIX_COUNTERS.items()]
         yield _counter("skylb_prefix_blocks", "Prompt blocks, by whether they matched.", "result", blocks)
+        yield _histogram(
+            "skylb_prefix_error_tokens",
+            "Cached prompt tokens predicted minus reported, where either is not zero.",
+            engine.prefix_errors(),
+        )
         yield _counter("skylb_engine_events", "What the engine did.", "event", sorted(counters.items()))
 
 

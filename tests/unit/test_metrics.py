@@ -26,6 +26,7 @@ NAMES = {
     "skylb_replica_in_flight",
     "skylb_replica_pending",
     "skylb_prefix_blocks",
+    "skylb_prefix_error_tokens",
     "skylb_tree_bytes",
     "skylb_probe_seconds",
     "skylb_loop_stall_seconds",

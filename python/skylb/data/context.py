@@ -82,6 +82,8 @@ class Context:
     limits: Limits
     trusted_proxies: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
     cors_origin: str | None = None
+    inject_usage: bool = False
+    """Streams are asked for usage on the client's behalf; the client does not see it."""
     draining: bool = False
     ids: RequestIds = field(default_factory=RequestIds)
 

@@ -193,8 +193,11 @@ class Exchange:
     # ------------------------------------------------------------------------- send
 
     def send(self, connection: Connection, replica: Replica) -> None:
-        """Writes the request: the head built anew, the body as it came."""
-        head, body, client = self.head, self.body, self.client
+        """Writes the request: the head built anew, the body as it came, unless usage is asked for."""
+        head, body, client, digest = self.head, self.body, self.client, self.digest
+        asked = digest.with_usage(body) if digest is not None and self.context.inject_usage else None
+        if asked is not None:
+            body = asked
         upstream_head = head.upstream(
             replica.authority,
             self.request_id,
@@ -212,8 +215,9 @@ class Exchange:
             head.is_head,
             self.request_id,
             head.anthropic,
-            False,
+            asked is not None,
             head.route == _core.ROUTE_RESPONSES,
+            digest,
         )
         self.response = Response(self, connection, relay, client.transport.write, client.paused_ns != 0)
         if len(body) <= SMALL_BODY_BYTES:

@@ -1,9 +1,9 @@
 //! Binding of what the engine returns: digests, effects, gauges.
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyTuple};
 
-use crate::engine::body;
+use crate::engine::body::{self, AnswerStart, Splice};
 use crate::engine::effect::{self, Effect};
 use crate::engine::id::RequestId;
 use crate::engine::router::Gauges;
@@ -19,12 +19,22 @@ pub(super) struct Digest {
     stream: bool,
     include_usage: bool,
     retry_safe: bool,
+    usage_splice: Option<Splice>,
+    /// Where the answer's blocks start; for a relay.
+    pub(super) answer: Option<AnswerStart>,
 }
 
 impl Digest {
-    /// What stays of a digest for relay and log: neither hashes nor text of the prompt.
-    pub(super) fn of(digest: body::Digest, prompt_blocks: usize) -> Self {
+    /// What stays of a digest for relay and log: of the prompt its last hash and the text behind it,
+    /// less than a block.
+    pub(super) fn of(
+        digest: body::Digest,
+        prompt_blocks: usize,
+        answer: Option<AnswerStart>,
+    ) -> Self {
         Self {
+            usage_splice: digest.usage_splice,
+            answer,
             model: digest.model,
             prompt_blocks,
             prompt_bytes: digest.prompt_bytes,
@@ -60,6 +70,13 @@ impl Digest {
     #[getter]
     fn prompt_blocks(&self) -> usize {
         self.prompt_blocks
+    }
+
+    #[pyo3(signature = (body, /))]
+    fn with_usage<'py>(&self, body: &Bound<'py, PyBytes>) -> Option<Bound<'py, PyBytes>> {
+        let Splice { at, text } = self.usage_splice?;
+        let (before, behind) = body.as_bytes().split_at_checked(at)?;
+        Some(PyBytes::new(body.py(), &[before, text, behind].concat()))
     }
 
     #[getter]

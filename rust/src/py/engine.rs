@@ -40,7 +40,7 @@ fn constant<T: Copy>(table: &[(&str, T)], what: &str, number: usize) -> PyResult
 }
 
 /// What a relay learned from its response.
-fn report(relay: Option<&Relay>) -> Report<'_> {
+fn report<'a>(relay: Option<&'a Relay>, answer: &'a [u64]) -> Report<'a> {
     let tokens = |told: Option<i64>| told.and_then(|tokens| u32::try_from(tokens).ok());
     relay.map_or_else(Report::default, |relay| Report {
         usage: Usage {
@@ -49,7 +49,7 @@ fn report(relay: Option<&Relay>) -> Report<'_> {
             completion_tokens: tokens(relay.inner.completion_tokens()),
         },
         response_id: relay.inner.response_id(),
-        answer: &[],
+        answer,
     })
 }
 
@@ -113,8 +113,9 @@ impl Engine {
                 &mut self.out,
             )
             .map_err(|known| PyValueError::new_err(known.to_string()))?;
+        let answer = self.router.answer_start(&digest);
         Ok((
-            Digest::of(digest, prompt_blocks),
+            Digest::of(digest, prompt_blocks, answer),
             effects(py, &mut self.out)?,
         ))
     }
@@ -154,11 +155,14 @@ impl Engine {
         py: Python<'py>,
         request_id: u64,
         outcome: usize,
-        relay: Option<&Relay>,
+        mut relay: Option<PyRefMut<'py, Relay>>,
         now_ns: u64,
     ) -> Effects<'py> {
         let outcome = constant(&OUTCOMES, "outcome", outcome)?;
-        let report = report(relay);
+        let answer = relay
+            .as_mut()
+            .map_or_else(Vec::new, |relay| relay.inner.take_answer());
+        let report = report(relay.as_deref(), &answer);
         self.router.complete(
             RequestId(request_id),
             outcome,
@@ -287,6 +291,15 @@ impl Engine {
     #[getter]
     fn tree_bytes(&self) -> usize {
         self.router.tree_bytes()
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "token counts are far below 2^52"
+    )]
+    fn prefix_errors(&self) -> (Vec<(f64, u64)>, f64) {
+        let (buckets, sum) = self.router.prefix_errors();
+        (buckets, sum as f64)
     }
 
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

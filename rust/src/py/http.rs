@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::effects::Digest;
 use crate::engine::error::RequestError as Refused;
 use crate::engine::relay::{self, Options, Relay as EngineRelay, ResponseReader as EngineReader};
 use crate::engine::request::chunked::BodyDecoder;
@@ -232,9 +233,10 @@ pub struct Relay {
 #[pymethods]
 impl Relay {
     #[new]
-    #[pyo3(signature = (http11, keep_alive, is_head, request_id, anthropic, drop_usage=false, responses_api=false, /))]
+    #[pyo3(signature = (http11, keep_alive, is_head, request_id, anthropic, drop_usage=false, responses_api=false, digest=None, /))]
     #[expect(
         clippy::fn_params_excessive_bools,
+        clippy::too_many_arguments,
         reason = "positional, for speed: the Python interface"
     )]
     fn new(
@@ -245,6 +247,7 @@ impl Relay {
         anthropic: bool,
         drop_usage: bool,
         responses_api: bool,
+        digest: Option<&Digest>,
     ) -> Self {
         let options = Options {
             http11,
@@ -254,9 +257,11 @@ impl Relay {
             drop_usage,
             responses_api,
         };
-        Self {
-            inner: EngineRelay::new(options, request_id),
+        let mut inner = EngineRelay::new(options, request_id);
+        if let Some(start) = digest.and_then(|digest| digest.answer.as_ref()) {
+            inner.attach(start.clone());
         }
+        Self { inner }
     }
 
     #[pyo3(signature = (data, /))]

@@ -5,6 +5,9 @@ use smallvec::SmallVec;
 use super::owner::used_at;
 use super::{EVICT_MARKS_MAX, NIL, Pin, Radix};
 
+/// The stamp of a mark that has been pinned since it was made.
+const NEVER: u32 = 0;
+
 impl Radix {
     /// Ends a pin like [`unpin`](Self::unpin), after which `more` follows the pinned path: the blocks
     /// of an answer that the owner computed behind a prompt of `depth` blocks. Of a prompt that is not
@@ -42,7 +45,8 @@ impl Radix {
     }
 
     /// When block `at` of a pinned path was used last before it was pinned, in operations on the
-    /// tree. `None`: the path is shorter, or its owner is forgotten.
+    /// tree. `None`: the path is shorter, its owner is forgotten, or no request that had the block
+    /// in its path has ended yet.
     fn used_before(&self, pin: &Pin, at: usize) -> Option<u64> {
         if self.owners[pin.slot].epoch != pin.epoch {
             return None;
@@ -58,7 +62,8 @@ impl Radix {
             end -= self.nodes[node].hashes.len();
             if at >= end {
                 let mark = self.mark_of(node, pin.slot)?;
-                return Some(used_at(self.marks[mark].stamp, self.clock));
+                let stamp = self.marks[mark].stamp;
+                return (stamp != NEVER).then(|| used_at(stamp, self.clock));
             }
             node = self.nodes[node].parent;
         }
@@ -66,13 +71,11 @@ impl Radix {
     }
 
     /// How many blocks the pin's owner holds that were used no later than block `at` of the pinned
-    /// path, which it held before; those of paths in flight are left out. Looks at no more than
-    /// [`EVICT_MARKS_MAX`] marks.
+    /// path; those of paths in flight are left out. `None`: the block's use before cannot be told,
+    /// among others where it is only being computed. Looks at no more than [`EVICT_MARKS_MAX`] marks.
     #[must_use]
-    pub fn unused_since(&self, pin: &Pin, at: usize) -> u32 {
-        let Some(used) = self.used_before(pin, at) else {
-            return 0;
-        };
+    pub fn unused_since(&self, pin: &Pin, at: usize) -> Option<u32> {
+        let used = self.used_before(pin, at)?;
         let mut blocks = 0;
         let mut mark = self.owners[pin.slot].idle.tail;
         for _ in 0..EVICT_MARKS_MAX {
@@ -82,7 +85,7 @@ impl Radix {
             blocks += u32::from(self.marks[mark].len);
             mark = self.marks[mark].prev;
         }
-        blocks
+        Some(blocks)
     }
 
     /// Drops the blocks that [`unused_since`](Self::unused_since) counts: where block `at` was found

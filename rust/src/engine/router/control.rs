@@ -148,10 +148,12 @@ impl Router {
             .and_then(|last| last.cache_queries);
         let after = snapshot.cache_queries;
         let sleeping = snapshot.sleeping;
+        let told = after.zip(snapshot.cache_hits);
         let restarted = matches!((before, after), (Some(before), Some(after)) if after < before);
         member.full = member.full.filter(|full| sent_ns < full.since_ns);
         member.replica.health.probe_succeeded(now_ns);
         member.replica.observe(snapshot, sent_ns, now_ns);
+        self.reconcile(slot, told);
         if restarted {
             // A new process has an empty cache.
             self.tree.forget(slot);
@@ -225,7 +227,7 @@ impl Router {
 
     /// Gives the tree's bound for one replica: what its KV cache holds. Followed when it moves by
     /// more than a sixteenth, so that the learned ratio's jitter evicts nothing.
-    fn set_capacity(&mut self, slot: Slot, anew: bool) {
+    pub(super) fn set_capacity(&mut self, slot: Slot, anew: bool) {
         let Some(member) = self.fleet.members.get_mut(slot as usize) else {
             return;
         };
@@ -235,10 +237,11 @@ impl Router {
             model.ratio.bytes_per_token()
         });
         let blocks = blocks_of(
-            member.replica.kv_tokens(&self.config),
+            member.share.of(member.replica.kv_tokens(&self.config)),
             bytes_per_token,
             self.config.block_bytes,
-        );
+        )
+        .max(1);
         if anew || blocks.abs_diff(member.capacity_blocks) > member.capacity_blocks / 16 {
             member.capacity_blocks = blocks;
             self.tree.set_capacity(slot, blocks);
@@ -256,13 +259,13 @@ impl Router {
     }
 }
 
-/// Blocks of `block_bytes` prompt bytes that fit into so many tokens, at least one.
+/// Whole blocks of `block_bytes` prompt bytes in so many tokens.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     reason = "positive, and `as` saturates"
 )]
-fn blocks_of(tokens: u64, bytes_per_token: f64, block_bytes: usize) -> u32 {
-    ((tokens as f64 * bytes_per_token / block_bytes as f64) as u32).max(1)
+pub(super) fn blocks_of(tokens: u64, bytes_per_token: f64, block_bytes: usize) -> u32 {
+    (tokens as f64 * bytes_per_token / block_bytes as f64) as u32
 }

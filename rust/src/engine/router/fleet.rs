@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use super::learn::Share;
 use super::ratio::Ratio;
 use super::request::Lane;
 use crate::engine::admit::{self, Why};
@@ -37,6 +38,8 @@ pub(super) struct Member {
     /// It said "full": no pushes until it is probed again, or until this moment.
     pub(super) full: Option<Full>,
     pub(super) capacity_blocks: u32,
+    /// How much of its KV cache it is believed to keep for us.
+    pub(super) share: Share,
     pub(super) pushed_total: u64,
     pub(super) failed_total: u64,
     pub(super) match_blocks_total: u64,
@@ -74,6 +77,7 @@ impl Member {
             light: 0,
             full: None,
             capacity_blocks: 0,
+            share: Share::new(),
             pushed_total: 0,
             failed_total: 0,
             match_blocks_total: 0,

@@ -41,11 +41,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::budget::Budget;
 use self::fleet::Fleet;
+use self::learn::Errors;
 use self::place::Scratch as PlaceScratch;
 use self::recent::Recent;
 use self::report::Counters;
 use self::request::{Lane, Phase, Refusal, Request};
-use super::body::{self, Digest, DigestConfig, Scratch as BodyScratch};
+use super::body::{self, AnswerStart, Digest, DigestConfig, Scratch as BodyScratch};
 use super::config::{Config, Policy};
 use super::effect::Effect;
 use super::error::RequestError;
@@ -88,6 +89,7 @@ pub struct Router {
     budget: Budget,
     scratch: PlaceScratch,
     counters: Counters,
+    errors: Errors,
     in_flight: usize,
     ages: u64,
     now_ns: Nanos,
@@ -117,6 +119,7 @@ impl Router {
             budget: Budget::default(),
             scratch: PlaceScratch::default(),
             counters: Counters::default(),
+            errors: Errors::default(),
             in_flight: 0,
             ages: 0,
             now_ns: 0,
@@ -139,6 +142,12 @@ impl Router {
             &self.digest_config,
             &mut self.body_scratch,
         )
+    }
+
+    /// Where the blocks of the answer to a request with this digest start.
+    #[must_use]
+    pub fn answer_start(&self, digest: &Digest) -> Option<AnswerStart> {
+        AnswerStart::behind(digest, &self.digest_config)
     }
 
     /// Places a request whose body has been read; takes the blocks out of `digest`.

@@ -184,7 +184,7 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
-        let (tokens, cached_tokens) = self.predict(&request, slot, match_blocks);
+        let (tokens, prompt_tokens, cached_tokens) = self.predict(&request, slot, match_blocks);
         let Some(member) = self.fleet.member_mut(slot) else {
             return;
         };
@@ -206,6 +206,8 @@ impl Router {
             slot,
             pin,
             started: false,
+            match_blocks,
+            prompt_tokens,
             cached_tokens,
         });
         let attempt = request.attempts;
@@ -218,14 +220,14 @@ impl Router {
         }));
     }
 
-    /// Predicted KV room of the request on a replica, and how much of its prompt is cached there,
-    /// both in tokens. Matches are rounded down to the engine's own block.
-    fn predict(&self, request: &Request, slot: Slot, match_blocks: u32) -> (u32, u32) {
+    /// Predicted KV room of the request on a replica, its prompt, and how much of that is cached
+    /// there, all in tokens. Matches are rounded down to the engine's own block.
+    fn predict(&self, request: &Request, slot: Slot, match_blocks: u32) -> (u32, u32, u32) {
         let model = request
             .model
             .and_then(|id| self.fleet.models.get(id.0 as usize));
         let (Some(model), Some(member)) = (model, self.fleet.member(slot)) else {
-            return (0, 0);
+            return (0, 0, 0);
         };
         let prompt = model.ratio.tokens(u64::from(request.prompt_bytes));
         let block = member
@@ -238,7 +240,7 @@ impl Router {
         let cached = model.ratio.tokens(matched).min(prompt) / block * block;
         let output = member.replica.predicted_output(&self.config);
         let output = request.max_tokens.map_or(output, |limit| limit.min(output));
-        ((prompt - cached).saturating_add(output), cached)
+        ((prompt - cached).saturating_add(output), prompt, cached)
     }
 
     /// The replica for a request by the policy, over those that may take it now. Replicas on which

@@ -82,6 +82,12 @@ counters! {
     cached_tokens_confirmed,
     /// Sum of the differences of both.
     cached_tokens_error,
+    /// Prompts of which an engine had cached less than predicted.
+    cache_misses,
+    /// Times that a replica was believed to have evicted what it was last used for earlier.
+    cache_corrections,
+    /// Blocks dropped for it.
+    cache_corrected_blocks,
 }
 
 impl Counters {
@@ -287,6 +293,12 @@ impl Router {
             cached_tokens_total: member.cached_tokens_total,
             prompt_tokens_total: member.prompt_tokens_total,
         }
+    }
+
+    /// Predicted minus confirmed cached tokens: upper bounds with cumulative counts, and the sum.
+    #[must_use]
+    pub fn prefix_errors(&self) -> (Vec<(f64, u64)>, i64) {
+        self.errors.cumulative()
     }
 
     /// Monotonic counters by name.

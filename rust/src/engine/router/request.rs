@@ -86,7 +86,10 @@ pub(super) struct Attempt {
     pub(super) pin: Option<Pin>,
     /// The first body byte arrived: there is no other attempt after this one.
     pub(super) started: bool,
-    /// Tokens of the prompt predicted to be cached there.
+    /// Leading blocks of the prompt believed to be cached there, before it was pushed.
+    pub(super) match_blocks: u32,
+    /// Tokens of the prompt as predicted, and how many of them are cached there.
+    pub(super) prompt_tokens: u32,
     pub(super) cached_tokens: u32,
 }
 

@@ -2,6 +2,7 @@
 
 mod caching;
 mod history;
+mod learning;
 mod model;
 mod retries;
 mod routing;
