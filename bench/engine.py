@@ -1,11 +1,12 @@
-"""What a decision costs through Python, over a tree of a million blocks.
+"""What a decision and a streamed chunk cost through Python, over a tree of a million blocks.
 
     python -m bench.engine [--rounds 7]
 
 One request is ``submit`` and ``complete``: the body read, a replica chosen, the prompt recorded in the
-tree, the request forgotten. Figures are CPU time of the thread. Rounds alternate between the kinds, and
-the median round is reported with the best: on a machine shared with others the best is nearest to the
-cost.
+tree, the request forgotten. Where it has an answer, ``complete`` learns that as well, and a *chunk* is
+one ``Relay.feed`` of a token of it. Figures are CPU time of the thread. Rounds alternate between the
+kinds, and the median round is reported with the best: on a machine shared with others the best is
+nearest to the cost.
 """
 
 import argparse
@@ -41,7 +42,11 @@ class Kind:
     """Per round."""
 
 
-KINDS = (Kind("4 kB", 4_000, 4.0, 2_000), Kind("400 kB", 400_000, 150.0, 40))
+KINDS = (Kind("4 kB", 4_000, 5.0, 2_000), Kind("400 kB", 400_000, 170.0, 40))
+CHUNK_TARGET_US = 0.5
+ANSWER_CHUNKS = 500
+ANSWERS = 100
+"""Per round."""
 
 
 class Bodies:
@@ -95,6 +100,30 @@ def head(body_bytes: int) -> _core.Head:
     return parsed
 
 
+def answer() -> tuple[bytes, list[bytes], bytes]:
+    """A streamed answer as vLLM sends it: the head, a chunk per token, and the end with its usage."""
+    choice = '{"index":0,"delta":{"content":"%s"},"logprobs":null,"finish_reason":null,"token_ids":null}'
+    event = (
+        'data: {"id":"chatcmpl-8f1c1c4de1c34cf5a1f4d4c9bfb63c5e","object":"chat.completion.chunk",'
+        f'"created":1763700000,"model":"{MODEL}","choices":[%s]%s}}\n\n'
+    )
+    usage = (
+        f',"usage":{{"prompt_tokens":900,"total_tokens":{900 + ANSWER_CHUNKS},'
+        f'"completion_tokens":{ANSWER_CHUNKS},"prompt_tokens_details":{{"cached_tokens":0}}}}'
+    )
+
+    def chunk(text: str) -> bytes:
+        return f"{len(text):x}\r\n{text}\r\n".encode()
+
+    words = random.Random(6).choices(WORDS, k=ANSWER_CHUNKS)
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+        b"transfer-encoding: chunked\r\n\r\n"
+    )
+    chunks = [chunk(event % (choice % f" {word}", "")) for word in words]
+    return head, chunks, chunk(event % ("", usage)) + chunk("data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
 class Bench:
     """One engine with a full tree, and the requests' counter."""
 
@@ -126,11 +155,65 @@ class Bench:
         self._id = request_id
         return taken_ns
 
+    def serve_answers(self, bodies: list[bytes], sent: _core.Head, learn: bool) -> tuple[int, int]:
+        """Serves each body with a streamed answer, all of them side by side.
+
+        Args:
+            bodies: of requests.
+            sent: the head of each.
+            learn: the answers enter the tree.
+
+        Returns:
+            The CPU time of all ``submit`` and ``complete``, and that of all chunks, in nanoseconds.
+        """
+        submit, complete = self.engine.submit, self.engine.complete
+        begin, chunks, end = answer()
+        now_ns, first_id = 2_000_000_000, self._id + 1
+        begin_ns = time.thread_time_ns()
+        digests = [submit(first_id + index, sent, body, now_ns)[0] for index, body in enumerate(bodies)]
+        decided_ns = time.thread_time_ns() - begin_ns
+        chunks_ns = 0
+        relays = []
+        for digest in digests:
+            relay = _core.Relay(True, True, False, "bench", False, False, False, digest if learn else None)
+            feed = relay.feed
+            feed(begin)
+            feed(chunks[0])
+            begin_ns = time.thread_time_ns()
+            for chunk in chunks:
+                feed(chunk)
+            chunks_ns += time.thread_time_ns() - begin_ns
+            if not feed(end) & _core.FEED_DONE:
+                raise RuntimeError(relay.error)
+            relays.append(relay)
+        begin_ns = time.thread_time_ns()
+        for index, relay in enumerate(relays):
+            complete(first_id + index, _core.OUTCOME_OK, relay, now_ns)
+        decided_ns += time.thread_time_ns() - begin_ns
+        self._id += len(bodies)
+        return decided_ns, chunks_ns
+
 
 def repeated(bodies: list[bytes], kind: Kind) -> Callable[[], list[bytes]]:
     """Rounds of bodies: some seen before and some new, drawn afresh."""
     chooser = random.Random(5)
     return lambda: chooser.choices(bodies, k=kind.requests)
+
+
+def measure_answers(bench: Bench, bodies: Bodies, times: dict[str, list[float]]) -> None:
+    """One round of streamed answers, learned and not."""
+    kind = KINDS[0]
+    for learn, what in ((False, "passed"), (True, "learned")):
+        new = [bodies.make() for _ in range(ANSWERS)]
+        decided_ns, chunks_ns = bench.serve_answers(new, head(kind.body_bytes), learn)
+        times.setdefault(f"{kind.name}, answer {what}", []).append(decided_ns / 1_000 / ANSWERS)
+        times.setdefault(f"chunk, {what}", []).append(chunks_ns / 1_000 / ANSWERS / ANSWER_CHUNKS)
+
+
+def target_of(name: str) -> float:
+    """What a row may cost, in microseconds."""
+    targets_us = {kind.name: kind.target_us for kind in KINDS} | {"chunk": CHUNK_TARGET_US}
+    return targets_us[name.partition(",")[0]]
 
 
 def main() -> None:
@@ -159,6 +242,7 @@ def main() -> None:
             for name, served, bodies in rows:
                 taken_us = served.serve(bodies, head(kind.body_bytes)) / 1_000 / kind.requests
                 times.setdefault(f"{kind.name}, {name}", []).append(taken_us)
+        measure_answers(bench, fresh[KINDS[0].name], times)
     bounded.engine.check_invariants()
     if bounded.engine.tree_bytes > filled_bytes // 2:
         raise RuntimeError("the tree passed its bound")
@@ -166,8 +250,9 @@ def main() -> None:
     lines = [f"submit + complete through Python, policy {arguments.policy}, tree of {filled_blocks} blocks"]
     lines.append(f"  {'prompt':<22}{'median us':>10}{'best us':>10}{'target us':>11}")
     for name, taken in times.items():
-        target_us = next(kind.target_us for kind in KINDS if name.startswith(kind.name + ","))
-        lines.append(f"  {name:<22}{statistics.median(taken):>10.2f}{min(taken):>10.2f}{target_us:>11.1f}")
+        lines.append(
+            f"  {name:<22}{statistics.median(taken):>10.2f}{min(taken):>10.2f}{target_of(name):>11.1f}"
+        )
     lines.append(f"  tree: {filled_bytes / filled_blocks:.1f} bytes per block and replica   (target <= 64)")
     print("\n".join(lines))
     keep(lines, times, filled_bytes / filled_blocks)
