@@ -120,7 +120,11 @@ impl Oracle {
         if *epoch != path.epoch {
             return 0;
         }
-        let used = owner.blocks[&path.blocks[at]].used;
+        // The path may be shorter than what was held: it ends at the owner's capacity.
+        let Some(block) = path.blocks.get(at) else {
+            return 0;
+        };
+        let used = owner.blocks[block].used;
         let before = owner.blocks.len();
         owner
             .blocks
