@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,28 +53,40 @@ KINDS = {
 }  # fmt: skip
 
 
-@contextmanager
-def upstreams(count: int, *arguments: str) -> Iterator[list[str]]:
+def upstreams(count: int, *arguments: str) -> AbstractContextManager[list[str]]:
     """Mock replicas on the other CPU."""
+    command = ["skylb", "mock", "--listen", "127.0.0.1:0", "--count", str(count)]
+    command += ["--model", "bench", "--profile", "instant", "--keep-alive-s", "600", *arguments]
+    return replicas(command, count)
+
+
+def canned_upstreams(count: int) -> AbstractContextManager[list[str]]:
+    """Replicas that only repeat one answer, on the other CPU."""
+    return replicas(["bench.overhead.canned", "--count", str(count)], count)
+
+
+@contextmanager
+def replicas(module: list[str], count: int) -> Iterator[list[str]]:
+    """Runs a Python module that serves replicas; their URLs."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "skylb", "mock", "--listen", "127.0.0.1:0", "--count", str(count)]
-        command += ["--model", "bench", "--profile", "instant", "--keep-alive-s", "600", *arguments]
-        mock = Process("mock", command, REST_CPU, Path(scratch) / "mock.log")
-        mock.start()
+        process = Process(
+            "replicas", [sys.executable, "-m", *module], REST_CPU, Path(scratch) / "replicas.log"
+        )
+        process.start()
         try:
-            yield bound(mock, count)
+            yield bound(process, count)
         finally:
-            mock.stop()
+            process.stop()
 
 
-def bound(mock: Process, count: int) -> list[str]:
-    """Waits until the mock replicas are ready; their URLs."""
+def bound(process: Process, count: int) -> list[str]:
+    """Waits until the replicas are ready; their URLs."""
     deadline = time.monotonic() + 30
     while True:
-        lines = mock.log.read_text().splitlines()
+        lines = process.log.read_text().splitlines()
         if "ready" in lines:
             return [line for line in lines if line.startswith("http://")][:count]
-        if time.monotonic() > deadline or (mock.popen is not None and mock.popen.poll() is not None):
+        if time.monotonic() > deadline or (process.popen is not None and process.popen.poll() is not None):
             raise RuntimeError("\n".join(lines))
         time.sleep(0.05)
 
@@ -136,7 +148,7 @@ def added_ttft(rounds: int) -> dict[str, Any]:
     """Added TTFT at half of SkyLB's saturation rate: interleaved direct and proxied rounds."""
     requests = work.requests(1000, size=2000, stream=True, tokens=4)
     body = requests[0].partition(b"\r\n\r\n")[2]
-    with upstreams(REPLICAS) as urls, running(["skylb"], urls, body) as found:
+    with canned_upstreams(REPLICAS) as urls, running(["skylb"], urls, body) as found:
         (proxy,) = found
         for _ in range(2):
             tally = one_round(proxy.port, requests, count=4000, concurrency=64)

@@ -136,9 +136,12 @@ class Prober:
         self._tick_s = min(interval_s / TICKS_PER_INTERVAL, TICK_S_MAX)
         self._ticks_per_interval = max(1, round(interval_s / self._tick_s))
         self._timeout_s = timeout_s
+        self._timeout_ns = int(timeout_s * 1e9)
         self._models_ns = int(models_s * 1e9)
         self._watched: dict[int, Watched] = {}
         self._due: dict[int, None] = {}
+        self._under_way: dict[Probe, None] = {}
+        """In the order in which they were sent; at most one per replica, and those just cancelled."""
         self.settled = asyncio.Event()
         """Set while every replica has been looked at: its first probe has ended and, if it was answered,
         the first list of models too. A request for a model that is just being asked for would be refused."""
@@ -181,7 +184,8 @@ class Prober:
             await asyncio.sleep(self._tick_s)
 
     def tick(self) -> None:
-        """Sends this tick's share of the probes that are due."""
+        """Gives up probes that take too long, and sends this tick's share of those that are due."""
+        self._time_out(monotonic_ns())
         due = self._due
         for replica_id in self._router.probes_due():
             due[replica_id] = None
@@ -194,13 +198,24 @@ class Prober:
             if watched is not None and watched.probe is None:
                 self._send(watched)
 
+    def _time_out(self, now_ns: int) -> None:
+        """All have the same time: the oldest is the first whose time is over."""
+        while self._under_way:
+            probe = next(iter(self._under_way))
+            if now_ns - probe.sent_ns < self._timeout_ns:
+                return
+            del self._under_way[probe]
+            if probe.watched.probe is probe:
+                probe.fetch.time_out()
+
     def _send(self, watched: Watched) -> None:
         watched.probe = probe = Probe(watched, self._answered)
+        self._under_way[probe] = None
         probe.fetch = Fetch(
             self._pool,
             watched.replica,
             watched.metrics_request,
-            timeout_s=self._timeout_s,
+            timeout_s=None,
             body_bytes_max=PAGE_BYTES_MAX,
             done=probe,
         )
@@ -208,6 +223,7 @@ class Prober:
     def _answered(self, probe: Probe, result: Response | SkyLBError) -> None:
         watched = probe.watched
         watched.probe = None
+        self._under_way.pop(probe, None)
         now_ns = monotonic_ns()
         self._durations.observe(now_ns - probe.sent_ns)
         if not isinstance(result, Response):
@@ -298,6 +314,7 @@ class Prober:
             watched.cancel()
         self._watched.clear()
         self._due.clear()
+        self._under_way.clear()
 
 
 def _reason(error: SkyLBError, replica: Replica) -> str:

@@ -79,10 +79,13 @@ class Response:
 
     def upstream_data(self, data: bytes, /) -> None:
         """Bytes from the replica: the only code that runs per chunk."""
-        flags = self._feed(data)
+        # Into locals first: `self._feed(data)` would look a method up on the class, in vain, each time.
+        feed = self._feed
+        flags = feed(data)
         if flags == FEED_WRITE_INPUT:
             self.heard = True
-            self._client_write(data)
+            write = self._client_write
+            write(data)
         elif flags:
             self._advance(flags, data)
 
