@@ -35,7 +35,7 @@ class Vllm:
 
     def metric(self, name: str) -> float:
         """Sum of a metric's samples."""
-        return sample_sum(get(f"{self.url}/metrics").decode(), name)
+        return sample_sum(get(f"{self.url}/metrics", timeout_s=60.0).decode(), name)
 
     @property
     def running(self) -> float:
