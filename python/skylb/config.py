@@ -88,7 +88,21 @@ LISTEN = Expected("HOST:PORT, [IPV6]:PORT or unix:PATH")
 URL = Expected("http://HOST:PORT, https://HOST:PORT or unix:PATH")
 FILE = Expected("the path of a file")
 
-Policy = Literal["prefix", "ring", "round_robin", "least_load", "two_choices", "bounded_ring", "cache_aware"]
+Policy = Literal[
+    "prefix",
+    "predictive",
+    "ring",
+    "round_robin",
+    "least_load",
+    "two_choices",
+    "bounded_ring",
+    "cache_aware",
+    "smg",
+    "llm_d",
+    "dynamo",
+    "preble",
+    "gorgo",
+]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -173,6 +187,61 @@ class EngineSettings(Group):
     )
     cache_aware_rel: Annotated[float, Field(ge=1, description="cache_aware: load ratio that spills")] = 1.5
     response_ids_max: Annotated[Count, Field(ge=1, description="ids of /v1/responses remembered")] = 65_536
+    sessions_max: Annotated[
+        Count,
+        Field(ge=1, description="session keys whose last replica and answer length are remembered"),
+    ] = 65_536
+    affinity_wait_s: Annotated[
+        Seconds,
+        Field(ge=0, description="longest wait for a full replica while another has room"),
+    ] = 0.5
+    prefill_tokens_per_s: Annotated[
+        float,
+        Field(ge=1, le=1e9, description="speed of an engine on prompts assumed until learned"),
+    ] = 10_000.0
+    ttft_base_s: Annotated[
+        Seconds,
+        Field(ge=0, description="time to first token of a cached prompt assumed until learned"),
+    ] = 0.02
+    decode_tokens_per_s: Annotated[
+        float, Field(ge=1e-3, le=1e9, description="speed of one answer assumed until learned")
+    ] = 30.0
+    explore_ratio: Annotated[
+        float, Field(ge=0, le=1, description="predictive: share of choices drawn to learn speeds")
+    ] = 0.01
+    session_gain_s: Annotated[
+        Seconds, Field(ge=0, description="predictive: a session moves for a gain of more than this")
+    ] = 0.02
+    session_gain_ratio: Annotated[
+        float, Field(ge=0, le=1, description="predictive: and of more than this share")
+    ] = 0.15
+    imposed_weight: Annotated[
+        float,
+        Field(ge=0, le=1e6, description="predictive: weight of delaying others and of evicting their cache"),
+    ] = 0.1
+    dynamo_prefill_weight: Annotated[
+        float, Field(ge=0, le=1e6, description="dynamo: weight of prompt tokens against active ones")
+    ] = 1.0
+    llm_d_prefix_weight: Annotated[
+        float, Field(ge=0, le=1e6, description="llm_d: weight of the prefix scorer")
+    ] = 3.0
+    llm_d_queue_weight: Annotated[
+        float, Field(ge=0, le=1e6, description="llm_d: weight of the queue scorer")
+    ] = 2.0
+    llm_d_kv_weight: Annotated[float, Field(ge=0, le=1e6, description="llm_d: weight of the KV scorer")] = 2.0
+    smg_waiting_max: Annotated[
+        Count, Field(ge=1, description="smg: waiting requests at which a replica is overloaded")
+    ] = 8
+    smg_kv_ratio_max: Annotated[
+        float, Field(ge=0, le=1, description="smg: share of the KV cache at which it is")
+    ] = 0.8
+    preble_window_s: Annotated[Seconds, Field(gt=0, description="preble: time over which load is summed")] = (
+        180.0
+    )
+    preble_balance_ratio: Annotated[
+        float, Field(ge=1, description="preble: load over the least at which affinity yields")
+    ] = 2.0
+    gorgo_token_s: Annotated[Seconds, Field(ge=0, description="gorgo: time per prompt token")] = 0.000_094
 
 
 class TimeoutSettings(Group):

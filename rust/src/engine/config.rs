@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer};
 use super::id::Nanos;
 
 const NS_PER_S: f64 = 1e9;
+/// Largest weight of one signal against others.
+const WEIGHT_MAX: f64 = 1e6;
 /// Longest duration a setting may have: a century, so that sums of times cannot overflow.
 const SECONDS_MAX: f64 = 100.0 * 366.0 * 86_400.0;
 
@@ -33,6 +35,18 @@ pub enum Policy {
     BoundedRing,
     /// `SGLang` router's rule.
     CacheAware,
+    /// Least predicted time to the first token (ours).
+    Predictive,
+    /// Dynamo's block cost.
+    Dynamo,
+    /// `llm-d`'s prefix, queue and KV scorers.
+    LlmD,
+    /// smg's cache-aware rule with its overload cut-off.
+    Smg,
+    /// Preble's exploitation or exploration.
+    Preble,
+    /// GORGO's additive cost.
+    Gorgo,
 }
 
 impl Policy {
@@ -47,7 +61,31 @@ impl Policy {
             Self::TwoChoices => "two_choices",
             Self::BoundedRing => "bounded_ring",
             Self::CacheAware => "cache_aware",
+            Self::Predictive => "predictive",
+            Self::Dynamo => "dynamo",
+            Self::LlmD => "llm_d",
+            Self::Smg => "smg",
+            Self::Preble => "preble",
+            Self::Gorgo => "gorgo",
         }
+    }
+
+    /// It looks at loads and predictions of the candidates.
+    #[must_use]
+    pub fn reads_figures(self) -> bool {
+        matches!(
+            self,
+            Self::Predictive | Self::Dynamo | Self::LlmD | Self::Smg | Self::Preble | Self::Gorgo
+        )
+    }
+
+    /// It looks at how much the candidates cache in all.
+    #[must_use]
+    pub fn reads_trees(self) -> bool {
+        matches!(
+            self,
+            Self::CacheAware | Self::Smg | Self::Predictive | Self::Preble
+        )
     }
 }
 
@@ -150,6 +188,47 @@ pub struct Config {
     pub cache_aware_rel: f64,
     /// Ids of `/v1/responses` remembered.
     pub response_ids_max: usize,
+    /// Sessions whose last replica, and keys whose answer length, are remembered.
+    pub sessions_max: usize,
+    /// Longest that a request waits for one replica while another has room.
+    #[serde(rename = "affinity_wait_s", deserialize_with = "seconds")]
+    pub affinity_wait_ns: Nanos,
+    /// Prompt tokens an engine computes per second, assumed until learned.
+    pub prefill_tokens_per_s: f64,
+    /// Time to the first token of a cached prompt, assumed until learned.
+    #[serde(rename = "ttft_base_s", deserialize_with = "seconds")]
+    pub ttft_base_ns: Nanos,
+    /// Tokens per second of one answer, assumed until learned.
+    pub decode_tokens_per_s: f64,
+    /// `predictive`: share of choices drawn at random.
+    pub explore_ratio: f64,
+    /// `predictive`: a session moves for a gain of more than this ...
+    #[serde(rename = "session_gain_s", deserialize_with = "seconds")]
+    pub session_gain_ns: Nanos,
+    /// ... and more than this share.
+    pub session_gain_ratio: f64,
+    /// `predictive`: weight of delays imposed on others and of recomputing what is evicted.
+    pub imposed_weight: f64,
+    /// `dynamo`: weight of prompt blocks against decode blocks.
+    pub dynamo_prefill_weight: f64,
+    /// `llm_d`: weight of the prefix scorer.
+    pub llm_d_prefix_weight: f64,
+    /// `llm_d`: weight of the queue scorer.
+    pub llm_d_queue_weight: f64,
+    /// `llm_d`: weight of the KV scorer.
+    pub llm_d_kv_weight: f64,
+    /// `smg`: waiting requests from which a replica is overloaded.
+    pub smg_waiting_max: u32,
+    /// `smg`: share of KV in use from which it is.
+    pub smg_kv_ratio_max: f64,
+    /// `preble`: time over which load is summed.
+    #[serde(rename = "preble_window_s", deserialize_with = "seconds")]
+    pub preble_window_ns: Nanos,
+    /// `preble`: load ratio at which exploitation gives way.
+    pub preble_balance_ratio: f64,
+    /// `gorgo`: time per prompt token.
+    #[serde(rename = "gorgo_token_s", deserialize_with = "seconds")]
+    pub gorgo_token_ns: Nanos,
 }
 
 /// The settings do not fit; the text names the field.
@@ -205,6 +284,8 @@ impl Config {
             ("eject_max_s", self.eject_max_ns),
             ("ring_vnodes", u64::from(self.ring_vnodes)),
             ("response_ids_max", self.response_ids_max as u64),
+            ("sessions_max", self.sessions_max as u64),
+            ("preble_window_s", self.preble_window_ns),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError(format!("{name}: must be above zero")));
@@ -228,6 +309,37 @@ impl Config {
                 1.0,
             ),
             ("cache_aware_rel", self.cache_aware_rel, 1.0, f64::MAX),
+            ("prefill_tokens_per_s", self.prefill_tokens_per_s, 1.0, 1e9),
+            ("decode_tokens_per_s", self.decode_tokens_per_s, 1e-3, 1e9),
+            ("explore_ratio", self.explore_ratio, 0.0, 1.0),
+            ("session_gain_ratio", self.session_gain_ratio, 0.0, 1.0),
+            ("imposed_weight", self.imposed_weight, 0.0, WEIGHT_MAX),
+            (
+                "dynamo_prefill_weight",
+                self.dynamo_prefill_weight,
+                0.0,
+                WEIGHT_MAX,
+            ),
+            (
+                "llm_d_prefix_weight",
+                self.llm_d_prefix_weight,
+                0.0,
+                WEIGHT_MAX,
+            ),
+            (
+                "llm_d_queue_weight",
+                self.llm_d_queue_weight,
+                0.0,
+                WEIGHT_MAX,
+            ),
+            ("llm_d_kv_weight", self.llm_d_kv_weight, 0.0, WEIGHT_MAX),
+            ("smg_kv_ratio_max", self.smg_kv_ratio_max, 0.0, 1.0),
+            (
+                "preble_balance_ratio",
+                self.preble_balance_ratio,
+                1.0,
+                f64::MAX,
+            ),
         ];
         match ranges
             .iter()
@@ -277,6 +389,24 @@ impl Config {
             cache_aware_abs: 64,
             cache_aware_rel: 1.5,
             response_ids_max: 65_536,
+            sessions_max: 65_536,
+            affinity_wait_ns: 500_000_000,
+            prefill_tokens_per_s: 10_000.0,
+            ttft_base_ns: 20_000_000,
+            decode_tokens_per_s: 30.0,
+            explore_ratio: 0.01,
+            session_gain_ns: 20_000_000,
+            session_gain_ratio: 0.15,
+            imposed_weight: 0.1,
+            dynamo_prefill_weight: 1.0,
+            llm_d_prefix_weight: 3.0,
+            llm_d_queue_weight: 2.0,
+            llm_d_kv_weight: 2.0,
+            smg_waiting_max: 8,
+            smg_kv_ratio_max: 0.8,
+            preble_window_ns: 180_000_000_000,
+            preble_balance_ratio: 2.0,
+            gorgo_token_ns: 94_000,
         }
     }
 }
@@ -311,7 +441,12 @@ mod tests {
         "retry_per_s":10.0,"eject_failures":5,"eject_s":1.0,"eject_max_s":30.0,
         "eject_ratio_max":0.5,"ramp_s":0,"retry_after_s":1,"ring_vnodes":256,
         "ring_load_factor":1.25,"cache_aware_threshold":0.3,"cache_aware_abs":64,
-        "cache_aware_rel":1.5,"response_ids_max":65536}"#;
+        "cache_aware_rel":1.5,"response_ids_max":65536,"sessions_max":65536,"affinity_wait_s":0.5,
+        "prefill_tokens_per_s":10000,"ttft_base_s":0.02,"decode_tokens_per_s":30,
+        "explore_ratio":0.01,"session_gain_s":0.02,"session_gain_ratio":0.15,
+        "imposed_weight":0.1,"dynamo_prefill_weight":1,"llm_d_prefix_weight":3,
+        "llm_d_queue_weight":2,"llm_d_kv_weight":2,"smg_waiting_max":8,"smg_kv_ratio_max":0.8,
+        "preble_window_s":180,"preble_balance_ratio":2,"gorgo_token_s":0.000094}"#;
 
     fn fault(from: &str, to: &str) -> String {
         assert!(JSON.contains(from), "the sample has no {from}");

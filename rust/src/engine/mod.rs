@@ -22,3 +22,4 @@ pub mod route;
 pub mod router;
 pub mod select;
 pub mod snapshot;
+pub mod speed;

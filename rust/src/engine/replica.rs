@@ -27,12 +27,18 @@
 
 mod estimate;
 mod knee;
+mod work;
 
 #[cfg(test)]
 mod tests;
 
+use std::mem;
+
 use estimate::Gauges;
 use knee::Knee;
+use work::Work;
+
+pub use work::Need;
 
 use super::config::{AllowanceRule, Config};
 use super::health::Health;
@@ -66,7 +72,8 @@ struct InFlight {
     id: RequestId,
     pushed_ns: Nanos,
     first_byte_ns: Option<Nanos>,
-    tokens: u32,
+    /// Its prompt's part is nothing any more once that has been computed.
+    need: Need,
     place: Place,
 }
 
@@ -110,8 +117,8 @@ pub struct Replica {
     ended: u32,
     knee: Knee,
     fcfs: bool,
+    work: Work,
     tokens_mean: Option<u32>,
-    output_mean: Option<u32>,
     probe_sent_ns: Option<Nanos>,
     probing: bool,
 }
@@ -141,8 +148,8 @@ impl Replica {
             ended: 0,
             knee: Knee::new(),
             fcfs: true,
+            work: Work::default(),
             tokens_mean: None,
-            output_mean: None,
             probe_sent_ns: None,
             probing: false,
         }
@@ -158,20 +165,20 @@ impl Replica {
 
     /// Counts a request in flight, from the decision on, before anything is sent.
     ///
-    /// `tokens` is the KV room it is predicted to take: prompt tokens not cached there plus
-    /// [`Self::predicted_output`]. Returns false, changing nothing, when `in_flight_max` is reached.
-    /// A request is pushed once: it is not looked for among those in flight.
+    /// Returns false, changing nothing, when `in_flight_max` is reached. A request is pushed once:
+    /// it is not looked for among those in flight.
     #[must_use]
-    pub fn push(&mut self, id: RequestId, tokens: u32, config: &Config, now_ns: Nanos) -> bool {
+    pub fn push(&mut self, id: RequestId, need: Need, config: &Config, now_ns: Nanos) -> bool {
         if self.in_flight() >= config.in_flight_max {
             return false;
         }
-        self.tokens_mean = Some(mean(self.tokens_mean, tokens));
+        self.tokens_mean = Some(mean(self.tokens_mean, need.kv));
+        self.work.pushed(need, now_ns);
         self.in_flight.push(InFlight {
             id,
             pushed_ns: now_ns,
             first_byte_ns: None,
-            tokens,
+            need,
             place: Place::Fresh,
         });
         self.fresh += 1;
@@ -191,6 +198,7 @@ impl Replica {
         }
         self.in_flight[index].first_byte_ns = Some(now_ns);
         self.start(index);
+        self.prompt_computed(index, now_ns);
         if self.fcfs && self.unseen + self.fresh > 0 {
             for older in 0..index {
                 if matches!(self.in_flight[older].place, Place::Fresh | Place::Unseen) {
@@ -207,20 +215,16 @@ impl Replica {
             return false;
         };
         let ended = self.in_flight.remove(index);
+        self.work.ended(ended.need);
         match ended.place {
             Place::Fresh => self.fresh -= 1,
             Place::Unseen => self.unseen -= 1,
             Place::Waiting => self.waiting = self.waiting.saturating_sub(1),
-            Place::Running => self.leave_batch(ended.tokens),
+            Place::Running => self.leave_batch(ended.need.kv),
             Place::Apart | Place::Lost => {}
         }
         self.ended = self.ended.saturating_add(1);
         true
-    }
-
-    /// The answer length in tokens that a request had, for [`Self::predicted_output`].
-    pub fn learn_output(&mut self, tokens: u32) {
-        self.output_mean = Some(mean(self.output_mean, tokens));
     }
 
     // ------------------------------------------------------------------ events of probes
@@ -329,12 +333,6 @@ impl Replica {
             .unwrap_or(config.replica_kv_tokens)
     }
 
-    /// Answer length in tokens that the next request is expected to have: a running mean.
-    #[must_use]
-    pub fn predicted_output(&self, config: &Config) -> u32 {
-        self.output_mean.unwrap_or(config.output_tokens)
-    }
-
     /// Pending requests allowed; the gate opens while [`Self::pending`] is lower. At least 1.
     #[must_use]
     pub fn allowance(&self, config: &Config) -> u32 {
@@ -403,7 +401,20 @@ impl Replica {
         self.running = self.running.saturating_add(1);
         self.kv_free = self
             .kv_free
-            .map(|free| free.saturating_sub(i64::from(request.tokens)));
+            .map(|free| free.saturating_sub(i64::from(request.need.kv)));
+    }
+
+    /// A request's prompt is known to have been computed, and, where the engine is FCFS, those of
+    /// older ones.
+    fn prompt_computed(&mut self, index: usize, now_ns: Nanos) {
+        let computed = mem::take(&mut self.in_flight[index].need.prefill);
+        self.work.computed(computed, now_ns);
+        if self.fcfs && self.work.prefill() > 0 {
+            for older in &mut self.in_flight[..index] {
+                let computed = mem::take(&mut older.need.prefill);
+                self.work.computed(computed, now_ns);
+            }
+        }
     }
 
     fn leave_batch(&mut self, tokens: u32) {

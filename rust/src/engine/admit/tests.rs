@@ -6,6 +6,7 @@ use super::*;
 use crate::engine::config::AllowanceRule;
 use crate::engine::health::{Failure, Pool};
 use crate::engine::id::RequestId;
+use crate::engine::replica::Need;
 use crate::engine::snapshot::Snapshot;
 
 const S: Nanos = 1_000_000_000;
@@ -44,7 +45,7 @@ fn fill(replica: &mut Replica, config: &Config, now_ns: Nanos) -> (u32, Why) {
         }
         pushed += 1;
         let id = RequestId(u64::from(1_000_000 + replica.in_flight()));
-        assert!(replica.push(id, 1, config, now_ns));
+        assert!(replica.push(id, Need::default(), config, now_ns));
     }
 }
 
@@ -182,7 +183,7 @@ fn probes_are_frequent_only_while_they_decide() {
     );
     for id in 0..3 {
         assert_eq!(probe_interval(&replica, &config, false), long);
-        assert!(replica.push(RequestId(id), 1, &config, NOW + 2));
+        assert!(replica.push(RequestId(id), Need::default(), &config, NOW + 2));
     }
     assert_eq!(
         probe_interval(&replica, &config, false),
@@ -230,7 +231,7 @@ proptest! {
         for (running, waiting, pushes) in pages {
             for _ in 0..pushes {
                 id += 1;
-                let _ = replica.push(RequestId(id), 1, &config, now_ns);
+                let _ = replica.push(RequestId(id), Need::default(), &config, now_ns);
             }
             now_ns += S / 10;
             let _ = replica.observe(page(running, waiting), now_ns, now_ns);

@@ -33,6 +33,10 @@ impl Router {
         if mem::replace(&mut attempt.started, true) {
             return;
         }
+        attempt.first_byte_ns = Some(now_ns);
+        if request.stream && request.lane == Lane::Batch {
+            attempt.forecast.compare(now_ns, &mut self.accuracy);
+        }
         request.blocks = Vec::new();
         let slot = attempt.slot;
         let lane = request.lane;
@@ -125,6 +129,7 @@ impl Router {
                 let mut answer: &[u64] = &[];
                 if outcome == Outcome::Ok {
                     self.learn(&request, &attempt, report.usage);
+                    self.learn_speed(&request, &attempt, report.usage, now_ns);
                     answer = report.answer;
                 }
                 self.note_response(slot, report.response_id);

@@ -115,7 +115,8 @@ impl Router {
         Ok(())
     }
 
-    /// No held request could go to a replica that has room for it, room apart that has come with
+    /// No held request could go to a replica that has room for it, those apart that wait for one
+    /// without, and room apart that has come with
     /// time alone since the last sweep: that is found by the next one.
     fn check_nothing_waits_for_room_there_is(&self) -> Result<(), String> {
         for (partition, _) in self.hold.heads() {
@@ -123,6 +124,9 @@ impl Router {
                 let Some(request) = self.requests.get(&id) else {
                     return Err("held_requests_are_known".to_owned());
                 };
+                if request.awaits.is_some() {
+                    continue;
+                }
                 let times = [self.swept_ns, self.now_ns];
                 if times
                     .iter()

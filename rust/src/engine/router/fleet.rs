@@ -6,16 +6,18 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use super::forecast::Lately;
 use super::learn::Share;
 use super::ratio::Ratio;
-use super::request::Lane;
+use super::request::{Lane, Request};
 use crate::engine::admit::{self, Why};
 use crate::engine::config::Config;
 use crate::engine::health::{Pool, State};
 use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
-use crate::engine::replica::Replica;
+use crate::engine::replica::{Need, Replica};
 use crate::engine::ring::{Ring, WEIGHT_ONE};
 use crate::engine::select::{Slot, Slots};
+use crate::engine::speed::Speed;
 
 /// Models and adapters taken from one replica's list; more are left out and counted.
 pub const MODELS_PER_REPLICA_MAX: usize = 4_096;
@@ -46,6 +48,15 @@ pub(super) struct Member {
     pub(super) prompt_blocks_total: u64,
     pub(super) cached_tokens_total: u64,
     pub(super) prompt_tokens_total: u64,
+    /// How long it takes to first tokens, learned.
+    pub(super) speed: Speed,
+    /// How long requests run after their first byte: a running mean.
+    pub(super) stay_ns: Option<Nanos>,
+    /// Held requests that wait for this replica: how many have begun to, and how many have ended.
+    pub(super) awaited: u64,
+    pub(super) unawaited: u64,
+    /// Work given to it lately.
+    pub(super) lately: Lately,
 }
 
 /// When a replica said that it is full, and until when that counts at most.
@@ -84,12 +95,24 @@ impl Member {
             prompt_blocks_total: 0,
             cached_tokens_total: 0,
             prompt_tokens_total: 0,
+            speed: Speed::default(),
+            stay_ns: None,
+            awaited: 0,
+            unawaited: 0,
+            lately: Lately::default(),
         }
     }
 
     /// All requests in flight.
     pub(super) fn in_flight(&self) -> u32 {
         self.replica.in_flight().saturating_add(self.light)
+    }
+
+    /// Held requests that have been waiting for this replica for longer.
+    pub(super) fn awaited_before(&self, request: &Request) -> u32 {
+        let own = request.awaits.filter(|(replica, _)| *replica == self.id);
+        let before = own.map_or(self.awaited, |(_, number)| number);
+        u32::try_from(before.saturating_sub(self.unawaited)).unwrap_or(u32::MAX)
     }
 
     pub(super) fn offer(&self, lane: Lane, config: &Config, now_ns: Nanos) -> Offer {
@@ -115,7 +138,7 @@ impl Member {
         &mut self,
         id: RequestId,
         lane: Lane,
-        tokens: u32,
+        need: Need,
         config: &Config,
         now_ns: Nanos,
     ) {
@@ -123,7 +146,7 @@ impl Member {
         match lane {
             Lane::Light | Lane::Stored => self.light += 1,
             Lane::Batch => {
-                let counted = self.replica.push(id, tokens, config, now_ns);
+                let counted = self.replica.push(id, need, config, now_ns);
                 debug_assert!(counted, "an offer of room is below the cap");
             }
         }
@@ -162,6 +185,12 @@ pub(super) struct Model {
     /// Requests that name it.
     pub(super) requests: u32,
     pub(super) ratio: Ratio,
+    /// How long its replicas take to first tokens: what a replica's own figures start from.
+    pub(super) speed: Speed,
+    /// How long requests run after their first byte: a running mean.
+    pub(super) stay_ns: Option<Nanos>,
+    /// Answer length in tokens: a running mean.
+    pub(super) output_mean: Option<u32>,
     /// Chosen last, for turns.
     pub(super) last: Option<Slot>,
 }
@@ -337,6 +366,9 @@ impl Fleet {
             serving: Vec::new(),
             requests: 0,
             ratio: Ratio::new(bytes_per_token),
+            speed: Speed::default(),
+            stay_ns: None,
+            output_mean: None,
             last: None,
         };
         let id = ModelId(slot_of(self.models.insert(model)));

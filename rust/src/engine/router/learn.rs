@@ -151,24 +151,22 @@ impl Router {
         let Some(member) = self.fleet.member_mut(attempt.slot) else {
             return;
         };
-        if let Some(tokens) = usage.completion_tokens {
-            member.replica.learn_output(tokens);
-        }
         member.prompt_tokens_total += u64::from(usage.prompt_tokens.unwrap_or(0));
         let Some(cached) = usage.cached_tokens else {
-            member.share.prompt_tokens += u64::from(attempt.prompt_tokens);
-            member.share.predicted_tokens += u64::from(attempt.cached_tokens);
+            member.share.prompt_tokens += u64::from(attempt.forecast.prompt_tokens);
+            member.share.predicted_tokens += u64::from(attempt.forecast.cached_tokens);
             return;
         };
         member.cached_tokens_total += u64::from(cached);
-        self.counters.cached_tokens_predicted += u64::from(attempt.cached_tokens);
+        self.counters.cached_tokens_predicted += u64::from(attempt.forecast.cached_tokens);
         self.counters.cached_tokens_confirmed += u64::from(cached);
-        self.counters.cached_tokens_error += u64::from(attempt.cached_tokens.abs_diff(cached));
+        self.counters.cached_tokens_error +=
+            u64::from(attempt.forecast.cached_tokens.abs_diff(cached));
         // Some engines say 0 where they were not started to tell.
         if member.cached_tokens_total == 0 {
             return;
         }
-        self.errors.observe(attempt.cached_tokens, cached);
+        self.errors.observe(attempt.forecast.cached_tokens, cached);
         if let Some(prompt_tokens) = usage.prompt_tokens.filter(|tokens| *tokens > 0) {
             self.judge(request, attempt, cached, prompt_tokens);
         }

@@ -7,7 +7,9 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `place` | which replica now, or the hold, or a refusal |
+//! | `place` | a push now, or the hold, or a refusal |
+//! | `view` | the candidates, and the policy's choice among them |
+//! | `forecast`, `lengths`, `accuracy` | what a request is expected to take, and how true that was |
 //! | `attempt` | first byte, failure, end |
 //! | `learn` | what an ended request teaches |
 //! | `control` | replicas, models, intent, probes, time |
@@ -16,18 +18,22 @@
 //! | `budget`, `ratio`, `recent` | retries, bytes per token, stored responses |
 //! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
 
+mod accuracy;
 mod attempt;
 mod budget;
 mod check;
 mod control;
 mod fleet;
+mod forecast;
 mod learn;
+mod lengths;
 mod place;
 mod ratio;
 mod recent;
 mod refuse;
 mod report;
 mod request;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -39,13 +45,15 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::accuracy::Accuracy;
 use self::budget::Budget;
 use self::fleet::Fleet;
 use self::learn::Errors;
-use self::place::Scratch as PlaceScratch;
+use self::lengths::Lengths;
 use self::recent::Recent;
 use self::report::Counters;
 use self::request::{Lane, Phase, Refusal, Request};
+use self::view::Scratch as ViewScratch;
 use super::body::{self, AnswerStart, Digest, DigestConfig, Scratch as BodyScratch};
 use super::config::{Config, Policy};
 use super::effect::Effect;
@@ -87,9 +95,13 @@ pub struct Router {
     requests: HashMap<RequestId, Request, FixedState>,
     responses: Recent,
     budget: Budget,
-    scratch: PlaceScratch,
+    /// Where sessions were pushed last, by key.
+    sessions: Recent,
+    lengths: Lengths,
+    scratch: ViewScratch,
     counters: Counters,
     errors: Errors,
+    accuracy: Accuracy,
     in_flight: usize,
     ages: u64,
     now_ns: Nanos,
@@ -117,9 +129,12 @@ impl Router {
             requests: HashMap::with_hasher(FixedState::default()),
             responses: Recent::new(config.response_ids_max, hash_seed),
             budget: Budget::default(),
-            scratch: PlaceScratch::default(),
+            sessions: Recent::new(config.sessions_max, hash_seed),
+            lengths: Lengths::new(config.sessions_max),
+            scratch: ViewScratch::default(),
             counters: Counters::default(),
             errors: Errors::default(),
+            accuracy: Accuracy::default(),
             in_flight: 0,
             ages: 0,
             now_ns: 0,
@@ -230,10 +245,12 @@ impl Router {
             prompt_bytes: u32::try_from(digest.prompt_bytes).unwrap_or(u32::MAX),
             prompt_blocks: u32::try_from(digest.blocks.len()).unwrap_or(u32::MAX),
             max_tokens: digest.max_tokens,
+            stream: digest.stream,
             blocks: std::mem::take(&mut digest.blocks),
             attempts: 0,
             tried: SmallVec::new(),
             held_ns: 0,
+            awaits: None,
             phase: Phase::Between,
         })
     }
@@ -242,6 +259,9 @@ impl Router {
     fn forget(&mut self, request: &Request) {
         if let Some(model) = request.model {
             self.fleet.release_model(model);
+        }
+        if let Some((replica, _)) = request.awaits {
+            self.no_longer_awaited(replica);
         }
     }
 

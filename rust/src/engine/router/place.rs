@@ -1,35 +1,18 @@
 //! Placing requests: which replica now, or the hold, or a refusal.
 
-use std::mem;
-
 use smallvec::SmallVec;
 
 use super::Router;
 use super::fleet::Offer;
 use super::request::{Attempt, Lane, Phase, Refusal, Request};
-use crate::engine::config::Policy;
+use super::view::Found;
 use crate::engine::effect::{Effect, Push};
 use crate::engine::hold::{Partition, Ticket};
 use crate::engine::id::{Nanos, RequestId};
-use crate::engine::select::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, Slot, View};
+use crate::engine::select::Slot;
 
-/// Buffers used again from choice to choice.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    candidates: Vec<Candidate>,
-    positions: Vec<u32>,
-    matches: Vec<(u32, u32)>,
-}
-
-/// What became of the search for a replica.
-enum Found {
-    /// Push there; so many leading blocks match.
-    Here { slot: Slot, match_blocks: u32 },
-    /// Replicas are ready for it, but none has room.
-    NoRoom,
-    /// No replica is ready for it.
-    NoneReady,
-}
+/// Requests passed over in one search because they wait for a replica without room.
+const AWAITING_MAX: u32 = 16;
 
 impl Router {
     /// Pushes the request if it may be pushed now, else holds it, else refuses it: with `failed`
@@ -46,7 +29,17 @@ impl Router {
             // Those that are older go first, if room has come with time alone.
             while self.serve_one(partition, request.age, now_ns, out) {}
         }
-        match self.find(&request, now_ns) {
+        let mut found = self.find(&mut request, true, now_ns);
+        if found == Found::Awaits {
+            if let Some(ticket) = self.enter_hold(id, &request, now_ns) {
+                self.hold_request(id, request, ticket, now_ns, out);
+                return;
+            }
+            // What cannot wait goes where there is room.
+            self.unawait(&mut request);
+            found = self.find(&mut request, false, now_ns);
+        }
+        match found {
             Found::Here { slot, match_blocks } => {
                 self.push(id, request, slot, match_blocks, now_ns, out);
             }
@@ -54,20 +47,31 @@ impl Router {
                 let refusal = failed.unwrap_or_else(|| self.none_ready());
                 self.refuse(id, &request, refusal, out);
             }
-            Found::NoRoom => {
+            Found::NoRoom | Found::Awaits => {
                 if let Some(ticket) = self.enter_hold(id, &request, now_ns) {
-                    request.phase = Phase::Held {
-                        ticket,
-                        since_ns: now_ns,
-                    };
-                    self.requests.insert(id, request);
-                    out.push(Effect::Hold(id));
+                    self.hold_request(id, request, ticket, now_ns, out);
                 } else {
                     let refusal = failed.unwrap_or_else(|| self.no_room(request.lane));
                     self.refuse(id, &request, refusal, out);
                 }
             }
         }
+    }
+
+    fn hold_request(
+        &mut self,
+        id: RequestId,
+        mut request: Request,
+        ticket: Ticket,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        request.phase = Phase::Held {
+            ticket,
+            since_ns: now_ns,
+        };
+        self.requests.insert(id, request);
+        out.push(Effect::Hold(id));
     }
 
     /// A place in the hold, unless the request may not wait, has waited its time, or the hold is
@@ -126,7 +130,8 @@ impl Router {
     }
 
     /// Pushes the oldest request of a line that can use the room there is, if it is older than
-    /// `age`. Only a request that must go elsewhere than where it failed is passed over.
+    /// `age`. Only a request that must go elsewhere than where it failed is passed over, and those,
+    /// up to [`AWAITING_MAX`], that had better wait for a replica without room.
     fn serve_one(
         &mut self,
         partition: Partition,
@@ -134,21 +139,25 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> bool {
+        let mut awaiting = 0;
         let mut next = self.hold.oldest(partition);
         while let Some((ticket, id)) = next {
             let older = |request: &Request| request.age < age;
             if !self.requests.get(&id).is_some_and(older) {
                 return false;
             }
-            let Some(request) = self.requests.remove(&id) else {
+            let Some(mut request) = self.requests.remove(&id) else {
                 return false;
             };
-            if let Found::Here { slot, match_blocks } = self.find(&request, now_ns) {
+            let found = self.find(&mut request, true, now_ns);
+            if let Found::Here { slot, match_blocks } = found {
                 let request = self.leave_hold(ticket, request, now_ns);
                 self.push(id, request, slot, match_blocks, now_ns, out);
                 return true;
             }
-            let passed_over = !request.tried.is_empty();
+            let awaits = found == Found::Awaits && awaiting < AWAITING_MAX;
+            awaiting += u32::from(awaits);
+            let passed_over = awaits || !request.tried.is_empty();
             self.requests.insert(id, request);
             next = if passed_over {
                 self.hold.after(ticket)
@@ -184,14 +193,16 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
-        let (tokens, prompt_tokens, cached_tokens) = self.predict(&request, slot, match_blocks);
+        let forecast = self.forecast(&request, slot, match_blocks, now_ns);
+        self.unawait(&mut request);
         let Some(member) = self.fleet.member_mut(slot) else {
             return;
         };
-        member.push(id, request.lane, tokens, &self.config, now_ns);
+        member.push(id, request.lane, forecast.need, &self.config, now_ns);
         member.match_blocks_total += u64::from(match_blocks);
         member.prompt_blocks_total += u64::from(request.prompt_blocks);
         let replica = member.id;
+        self.note_push(&request, slot, replica, forecast.need, now_ns);
         let pin = if request.blocks.is_empty() {
             None
         } else {
@@ -207,8 +218,8 @@ impl Router {
             pin,
             started: false,
             match_blocks,
-            prompt_tokens,
-            cached_tokens,
+            first_byte_ns: None,
+            forecast,
         });
         let attempt = request.attempts;
         self.requests.insert(id, request);
@@ -218,167 +229,5 @@ impl Router {
             attempt,
             match_blocks,
         }));
-    }
-
-    /// Predicted KV room of the request on a replica, its prompt, and how much of that is cached
-    /// there, all in tokens. Matches are rounded down to the engine's own block.
-    fn predict(&self, request: &Request, slot: Slot, match_blocks: u32) -> (u32, u32, u32) {
-        let model = request
-            .model
-            .and_then(|id| self.fleet.models.get(id.0 as usize));
-        let (Some(model), Some(member)) = (model, self.fleet.member(slot)) else {
-            return (0, 0, 0);
-        };
-        let prompt = model.ratio.tokens(u64::from(request.prompt_bytes));
-        let block = member
-            .replica
-            .snapshot()
-            .and_then(|s| s.block_size)
-            .unwrap_or(1)
-            .max(1);
-        let matched = u64::from(match_blocks) * self.config.block_bytes as u64;
-        let cached = model.ratio.tokens(matched).min(prompt) / block * block;
-        let output = member.replica.predicted_output(&self.config);
-        let output = request.max_tokens.map_or(output, |limit| limit.min(output));
-        ((prompt - cached).saturating_add(output), prompt, cached)
-    }
-
-    /// The replica for a request by the policy, over those that may take it now. Replicas on which
-    /// it failed are left out while another is ready.
-    fn find(&mut self, request: &Request, now_ns: Nanos) -> Found {
-        let mut scratch = mem::take(&mut self.scratch);
-        let found = match self.collect(request, now_ns, &mut scratch.candidates) {
-            Offer::None => Found::NoneReady,
-            Offer::Later => Found::NoRoom,
-            Offer::Room => self.choose(request, &mut scratch),
-        };
-        self.scratch = scratch;
-        found
-    }
-
-    /// The best that the ready replicas offer to a request now.
-    pub(super) fn offer_to(&self, request: &Request, now_ns: Nanos) -> Offer {
-        self.collect(request, now_ns, &mut Vec::new())
-    }
-
-    /// Fills the candidates; the best that the ready replicas offer.
-    fn collect(&self, request: &Request, now_ns: Nanos, out: &mut Vec<Candidate>) -> Offer {
-        out.clear();
-        let untried = self.collect_from(request, now_ns, false, out);
-        if untried == Offer::None && !request.tried.is_empty() {
-            return self.collect_from(request, now_ns, true, out);
-        }
-        untried
-    }
-
-    fn collect_from(
-        &self,
-        request: &Request,
-        now_ns: Nanos,
-        tried: bool,
-        out: &mut Vec<Candidate>,
-    ) -> Offer {
-        let model = request
-            .model
-            .and_then(|id| self.fleet.models.get(id.0 as usize));
-        let bound = request.bound.map(|id| self.fleet.slot(id));
-        let one = bound.flatten();
-        let serving = match (&one, bound, model) {
-            (Some(slot), _, Some(model)) if !model.serving.contains(slot) => &[],
-            (Some(slot), ..) => std::slice::from_ref(slot),
-            (None, None, Some(model)) => model.serving.as_slice(),
-            _ => &[],
-        };
-        let mut best = Offer::None;
-        for &slot in serving {
-            let Some(member) = self.fleet.member(slot) else {
-                continue;
-            };
-            if !tried && request.tried.contains(&member.id) {
-                continue;
-            }
-            let offer = member.offer(request.lane, &self.config, now_ns);
-            if offer == Offer::Room {
-                let in_flight = member.in_flight();
-                out.push(Candidate {
-                    slot,
-                    in_flight,
-                    match_blocks: 0,
-                    tree_blocks: 0,
-                });
-            }
-            best = best.max(offer);
-        }
-        best
-    }
-
-    /// Lets the policy choose among the candidates.
-    fn choose(&mut self, request: &Request, scratch: &mut Scratch) -> Found {
-        let Scratch {
-            candidates,
-            positions,
-            matches,
-        } = scratch;
-        positions.clear();
-        positions.resize(self.fleet.members.capacity(), NOT_A_CANDIDATE);
-        for (position, candidate) in (0..).zip(candidates.iter()) {
-            positions[candidate.slot as usize] = position;
-        }
-        matches.clear();
-        if !request.blocks.is_empty() {
-            self.tree.matches(&request.blocks, matches);
-        }
-        for (owner, match_blocks) in matches.iter() {
-            let position = positions
-                .get(*owner as usize)
-                .copied()
-                .unwrap_or(NOT_A_CANDIDATE);
-            if let Some(candidate) = candidates.get_mut(position as usize) {
-                candidate.match_blocks = *match_blocks;
-            }
-        }
-        if self.config.policy == Policy::CacheAware {
-            for candidate in candidates.iter_mut() {
-                candidate.tree_blocks = u64::from(self.tree.owner_blocks(candidate.slot));
-            }
-        }
-        let choice = self.choice(request, candidates, positions);
-        let Candidate {
-            slot, match_blocks, ..
-        } = candidates[choice.position];
-        self.counters.count_basis(choice.basis);
-        Found::Here { slot, match_blocks }
-    }
-
-    fn choice(&mut self, request: &Request, candidates: &[Candidate], positions: &[u32]) -> Choice {
-        let fleet = &mut self.fleet;
-        let view = View {
-            candidates,
-            positions,
-            prompt_blocks: request.prompt_blocks,
-            key: request.key,
-            ring: &fleet.ring,
-            slots: &fleet.slots,
-        };
-        let mut none = None;
-        let model = request
-            .model
-            .and_then(|id| fleet.models.get_mut(id.0 as usize));
-        let last = model.map_or(&mut none, |model| &mut model.last);
-        let choice = if candidates.len() == 1 {
-            Choice {
-                position: 0,
-                basis: Basis::Only,
-            }
-        } else {
-            let context = &mut Context {
-                config: &self.config,
-                rng: &mut self.rng,
-                last,
-            };
-            select::choose(&view, context)
-        };
-        *last = Some(candidates[choice.position].slot);
-        choice
     }
 }

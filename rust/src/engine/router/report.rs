@@ -76,6 +76,10 @@ counters! {
     chosen_by_turn,
     /// Choices where only one replica had room.
     chosen_alone,
+    /// Choices by predicted time.
+    chosen_by_time,
+    /// Choices drawn to learn about replicas that are not chosen otherwise.
+    chosen_to_explore,
     /// Cached tokens predicted, of answers that report theirs.
     cached_tokens_predicted,
     /// Cached tokens reported.
@@ -98,6 +102,8 @@ impl Counters {
             Basis::Load => &mut self.chosen_by_load,
             Basis::Turn => &mut self.chosen_by_turn,
             Basis::Only => &mut self.chosen_alone,
+            Basis::Time => &mut self.chosen_by_time,
+            Basis::Explore => &mut self.chosen_to_explore,
         } += 1;
     }
 
@@ -305,8 +311,18 @@ impl Router {
     #[must_use]
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut named = self.counters.named();
+        let (compared, within) = self.accuracy.within_a_fifth();
         named.push(("models_ignored", self.fleet.models_ignored));
+        named.push(("ttft_predicted", compared));
+        named.push(("ttft_within_a_fifth", within));
         named
+    }
+
+    /// How far predicted times from push to first byte were off, as parts of the real ones, of
+    /// streamed answers: `(bound, how many at or below)`, ending with infinity, and the sum.
+    #[must_use]
+    pub fn ttft_error(&self) -> (Vec<(f64, u64)>, f64) {
+        self.accuracy.cumulative()
     }
 
     /// Replicas, hold and tree as JSON for operators.

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::forecast::Forecast;
 use crate::engine::effect::Reject;
 use crate::engine::hold::{Partition, Ticket};
 use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
@@ -88,9 +89,9 @@ pub(super) struct Attempt {
     pub(super) started: bool,
     /// Leading blocks of the prompt believed to be cached there, before it was pushed.
     pub(super) match_blocks: u32,
-    /// Tokens of the prompt as predicted, and how many of them are cached there.
-    pub(super) prompt_tokens: u32,
-    pub(super) cached_tokens: u32,
+    pub(super) first_byte_ns: Option<Nanos>,
+    /// What was expected of it.
+    pub(super) forecast: Forecast,
 }
 
 /// Where a request stands.
@@ -118,17 +119,29 @@ pub(super) struct Request {
     pub(super) prompt_bytes: u32,
     pub(super) prompt_blocks: u32,
     pub(super) max_tokens: Option<u32>,
+    /// The first byte comes with the first token, not with the whole answer.
+    pub(super) stream: bool,
     /// Chained hashes of the prompt; given up at the first body byte.
     pub(super) blocks: Vec<u64>,
     pub(super) attempts: u32,
     /// Replicas on which an attempt failed; at most `attempts_max`.
     pub(super) tried: SmallVec<[ReplicaId; 2]>,
-    /// Time spent in the hold so far.
+    /// Time spent in the hold so far, the present wait left out.
     pub(super) held_ns: Nanos,
+    /// The full replica that it waits for though others have room, and its number in that line.
+    pub(super) awaits: Option<(ReplicaId, u64)>,
     pub(super) phase: Phase,
 }
 
 impl Request {
+    /// Time spent in the hold, the present wait included.
+    pub(super) fn waited_ns(&self, now_ns: Nanos) -> Nanos {
+        match self.phase {
+            Phase::Held { since_ns, .. } => self.held_ns + now_ns.saturating_sub(since_ns),
+            _ => self.held_ns,
+        }
+    }
+
     /// The line it waits in.
     pub(super) fn partition(&self) -> Option<Partition> {
         Some(Partition {

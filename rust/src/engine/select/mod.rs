@@ -6,10 +6,16 @@
 
 mod bounded_ring;
 mod cache_aware;
+mod dynamo;
+mod gorgo;
 mod least_load;
+mod llm_d;
+mod preble;
+mod predictive;
 mod prefix;
 mod ring;
 mod round_robin;
+mod smg;
 mod two_choices;
 
 use std::cmp::Ordering;
@@ -31,17 +37,54 @@ pub type Slots = HashMap<ReplicaId, Slot, FixedState>;
 /// Marks a slot that is not among the candidates.
 pub const NOT_A_CANDIDATE: u32 = u32::MAX;
 
-/// One replica that may take the request now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One replica that may take the request now, or could be waited for.
+///
+/// What [`Policy::reads_figures`] and [`Policy::reads_trees`] leave out stays 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Candidate {
     /// The replica.
     pub slot: Slot,
+    /// It may take the request now; without room the request would wait for it in the hold. Only
+    /// `predictive` and the window get such candidates.
+    pub room: bool,
     /// Requests in flight on it.
     pub in_flight: u32,
+    /// Requests believed to wait there for a place in the batch.
+    pub pending: u32,
     /// Leading blocks of the prompt it is believed to cache.
     pub match_blocks: u32,
     /// Blocks it is believed to cache in all.
     pub tree_blocks: u64,
+    /// Time until the request would be computed there: the wait for room, and the base of every
+    /// request (round trip, the step under way).
+    pub start_in_ns: u64,
+    /// Prompt tokens it is not believed to cache.
+    pub uncached_tokens: u32,
+    /// Time per such token; 0 is unknown.
+    pub ns_per_token: u32,
+    /// Requests running there, whose next tokens the request's prompt delays.
+    pub running: u32,
+    /// Prompt tokens of our requests there that have no first byte yet.
+    pub prefill_tokens: u64,
+    /// KV tokens that our requests there are predicted to take.
+    pub active_tokens: u64,
+    /// KV tokens in use there.
+    pub kv_used_tokens: u64,
+    /// KV tokens it has; at least 1.
+    pub kv_tokens: u64,
+    /// Cached tokens that the request's new ones push out of its cache.
+    pub evict_tokens: u32,
+    /// Work given to it lately, as time of its engine.
+    pub recent_ns: u64,
+}
+
+impl Candidate {
+    /// Predicted time from the push, or from now if there is no room yet, to the first byte.
+    #[must_use]
+    pub fn ttft_ns(&self) -> u64 {
+        let compute_ns = u64::from(self.uncached_tokens) * u64::from(self.ns_per_token);
+        self.start_in_ns.saturating_add(compute_ns)
+    }
 }
 
 /// What a policy may look at.
@@ -55,6 +98,8 @@ pub struct View<'a> {
     pub prompt_blocks: u32,
     /// The session's key, hashed.
     pub key: Option<u64>,
+    /// Where the session was pushed last, which need not be a candidate; for `predictive` only.
+    pub home: Option<Slot>,
     /// All replicas of the router, also those that are no candidates.
     pub ring: &'a Ring,
     /// The slots of the replicas on the ring.
@@ -85,6 +130,10 @@ pub enum Basis {
     Turn,
     /// No other had room.
     Only,
+    /// Its cost, in time or as a score of several signals, is the lowest.
+    Time,
+    /// It was drawn, to learn about it.
+    Explore,
 }
 
 /// A candidate and why.
@@ -107,6 +156,12 @@ pub fn choose(view: &View<'_>, context: &mut Context<'_>) -> Choice {
         Policy::TwoChoices => two_choices::two_choices(view, context),
         Policy::BoundedRing => bounded_ring::bounded_ring(view, context),
         Policy::CacheAware => cache_aware::cache_aware(view, context),
+        Policy::Predictive => predictive::predictive(view, context),
+        Policy::Dynamo => dynamo::dynamo(view, context),
+        Policy::LlmD => llm_d::llm_d(view, context),
+        Policy::Smg => smg::smg(view, context),
+        Policy::Preble => preble::preble(view, context),
+        Policy::Gorgo => gorgo::gorgo(view, context),
     }
 }
 
@@ -117,12 +172,25 @@ fn smallest<K: Ord>(
     context: &mut Context<'_>,
     measure: impl Fn(&Candidate) -> K,
 ) -> usize {
-    let mut candidates = view.candidates.iter().map(measure).enumerate();
-    let Some((mut position, mut least)) = candidates.next() else {
+    smallest_of(view, context, |_| true, measure)
+}
+
+/// [`smallest`] among the candidates that count, of which there must be one.
+fn smallest_of<K: Ord>(
+    view: &View<'_>,
+    context: &mut Context<'_>,
+    counts: impl Fn(&Candidate) -> bool,
+    measure: impl Fn(&Candidate) -> K,
+) -> usize {
+    let counted = view.candidates.iter().enumerate();
+    let mut counted = counted.filter(|(_, candidate)| counts(candidate));
+    let Some((mut position, first)) = counted.next() else {
         return 0;
     };
+    let mut least = measure(first);
     let mut ties = 1;
-    for (other, measured) in candidates {
+    for (other, candidate) in counted {
+        let measured = measure(candidate);
         match measured.cmp(&least) {
             Ordering::Less => (position, least, ties) = (other, measured, 1),
             Ordering::Equal => {

@@ -35,9 +35,10 @@ fn case(policy: Policy, replicas: &[(u32, u32)]) -> Case {
         case.positions[slot as usize] = slot;
         case.candidates.push(Candidate {
             slot,
+            room: true,
             in_flight,
             match_blocks,
-            tree_blocks: 0,
+            ..Candidate::default()
         });
     }
     case
@@ -59,6 +60,7 @@ impl Case {
             positions: &self.positions,
             prompt_blocks,
             key,
+            home: None,
             ring: &self.ring,
             slots: &self.slots,
         };

@@ -31,6 +31,14 @@ fn page(running: u32, waiting: u32) -> Snapshot {
     }
 }
 
+/// What a request of so many tokens takes.
+fn need(tokens: u32) -> Need {
+    Need {
+        prefill: tokens / 2,
+        kv: tokens,
+    }
+}
+
 /// A replica whose events are one millisecond apart.
 struct Bench {
     replica: Replica,
@@ -56,7 +64,10 @@ impl Bench {
     fn push(&mut self, ids: std::ops::RangeInclusive<u64>) {
         for id in ids {
             let now_ns = self.tick();
-            assert!(self.replica.push(RequestId(id), 100, &self.config, now_ns));
+            assert!(
+                self.replica
+                    .push(RequestId(id), need(100), &self.config, now_ns)
+            );
         }
     }
 
@@ -326,7 +337,7 @@ fn in_flight_never_passes_its_cap() {
     };
     let mut b = Bench::new(config);
     b.push(1..=2);
-    assert!(!b.replica.push(RequestId(3), 1, &b.config, b.now_ns));
+    assert!(!b.replica.push(RequestId(3), need(1), &b.config, b.now_ns));
     assert_eq!(b.replica.in_flight(), 2);
     assert!(!b.replica.complete(RequestId(3)));
 }
@@ -469,21 +480,6 @@ fn free_kv_room_bounds_the_allowance_but_never_closes_an_idle_replica() {
     assert_eq!(b.allowance(), 4);
     b.probe(room(1.0));
     assert_eq!(b.allowance(), 1);
-}
-
-#[test]
-fn the_predicted_answer_length_is_the_configured_one_until_learned() {
-    let mut b = Bench::new(one());
-    assert_eq!(
-        b.replica.predicted_output(&b.config),
-        b.config.output_tokens
-    );
-    b.replica.learn_output(100);
-    assert_eq!(b.replica.predicted_output(&b.config), 100);
-    b.replica.learn_output(260);
-    assert_eq!(b.replica.predicted_output(&b.config), 110);
-    b.replica.learn_output(0);
-    assert_eq!(b.replica.predicted_output(&b.config), 103);
 }
 
 #[test]

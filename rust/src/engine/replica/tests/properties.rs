@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::sim::{MS, Setup, Sim};
-use super::{config, page};
+use super::{config, need, page};
 use crate::engine::config::{AllowanceRule, PushRule};
 use crate::engine::id::{Nanos, RequestId};
 use crate::engine::replica::{Observed, Replica};
@@ -133,7 +133,7 @@ proptest! {
             match kind {
                 0 => {
                     let id = plain.push(now_ns);
-                    prop_assert!(replica.push(id, 1, &config, now_ns));
+                    prop_assert!(replica.push(id, need(1), &config, now_ns));
                 }
                 1 => {
                     if let Some(id) = plain.first_byte(*pick, now_ns) {
@@ -172,7 +172,7 @@ proptest! {
             match kind {
                 0 | 1 => {
                     let id = plain.push(now_ns);
-                    prop_assert!(replica.push(id, 50, &config, now_ns));
+                    prop_assert!(replica.push(id, need(50), &config, now_ns));
                 }
                 2 => {
                     if let Some(id) = plain.first_byte(*pick, now_ns) {

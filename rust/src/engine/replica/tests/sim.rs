@@ -13,7 +13,7 @@ use crate::engine::id::{Nanos, RequestId};
 use crate::engine::replica::Replica;
 use crate::engine::rng::Rng;
 
-use super::page;
+use super::{need, page};
 
 pub(super) const MS: Nanos = 1_000_000;
 
@@ -236,7 +236,7 @@ impl<'a> Sim<'a> {
             let tokens = low + self.rng.below(high - low + 1);
             if !self
                 .replica
-                .push(RequestId(id), 100, self.config, self.now_ns)
+                .push(RequestId(id), need(100), self.config, self.now_ns)
             {
                 return;
             }

@@ -1,0 +1,296 @@
+//! What a policy gets to see, and what becomes of its choice.
+
+use std::mem;
+
+use super::Router;
+use super::fleet::Offer;
+use super::forecast::Expected;
+use super::request::{Lane, Request};
+use crate::engine::config::Policy;
+use crate::engine::id::{Nanos, ReplicaId};
+use crate::engine::select::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, Slot, View};
+
+/// Buffers used again from choice to choice.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) candidates: Vec<Candidate>,
+    positions: Vec<u32>,
+    matches: Vec<(u32, u32)>,
+}
+
+/// What became of the search for a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Push there; so many leading blocks match.
+    Here { slot: Slot, match_blocks: u32 },
+    /// Others have room, but the one that has not is worth waiting for.
+    Awaits,
+    /// Replicas are ready for it, but none has room.
+    NoRoom,
+    /// No replica is ready for it.
+    NoneReady,
+}
+
+impl Router {
+    /// The replica for a request by the policy, over those that may take it now, and under
+    /// `predictive`, if it `may_wait`, also over those without room. Replicas on which it failed
+    /// are left out while another is ready.
+    pub(super) fn find(&mut self, request: &mut Request, may_wait: bool, now_ns: Nanos) -> Found {
+        let mut scratch = mem::take(&mut self.scratch);
+        let predictive = self.config.policy == Policy::Predictive;
+        let full = predictive && may_wait && self.may_await(request, now_ns);
+        let found = match self.look(request, full, now_ns, &mut scratch) {
+            Offer::None => Found::NoneReady,
+            Offer::Later => Found::NoRoom,
+            Offer::Room => self.choose(request, &mut scratch, now_ns),
+        };
+        self.scratch = scratch;
+        found
+    }
+
+    /// The best that the ready replicas offer to a request now.
+    pub(super) fn offer_to(&self, request: &Request, now_ns: Nanos) -> Offer {
+        self.collect(request, false, now_ns, &mut Vec::new())
+    }
+
+    /// Fills the candidates with all that the policy looks at; `full`: those without room too.
+    /// Says the best that the ready replicas offer: without room for the request, candidates are
+    /// without figures.
+    pub(super) fn look(
+        &mut self,
+        request: &Request,
+        full: bool,
+        now_ns: Nanos,
+        scratch: &mut Scratch,
+    ) -> Offer {
+        let offer = self.collect(request, full, now_ns, &mut scratch.candidates);
+        if offer == Offer::Room {
+            self.note_matches(request, scratch);
+            let policy = self.config.policy;
+            if policy.reads_trees() {
+                for candidate in &mut scratch.candidates {
+                    candidate.tree_blocks = u64::from(self.tree.owner_blocks(candidate.slot));
+                }
+            }
+            if policy.reads_figures() {
+                self.note_figures(request, &mut scratch.candidates, now_ns);
+            }
+        }
+        offer
+    }
+
+    /// Fills the candidates; the best that the ready replicas offer.
+    fn collect(
+        &self,
+        request: &Request,
+        full: bool,
+        now_ns: Nanos,
+        out: &mut Vec<Candidate>,
+    ) -> Offer {
+        out.clear();
+        let untried = self.collect_from(request, full, false, now_ns, out);
+        if untried == Offer::None && !request.tried.is_empty() {
+            return self.collect_from(request, full, true, now_ns, out);
+        }
+        untried
+    }
+
+    fn collect_from(
+        &self,
+        request: &Request,
+        full: bool,
+        tried: bool,
+        now_ns: Nanos,
+        out: &mut Vec<Candidate>,
+    ) -> Offer {
+        let model = request
+            .model
+            .and_then(|id| self.fleet.models.get(id.0 as usize));
+        let bound = request.bound.map(|id| self.fleet.slot(id));
+        let one = bound.flatten();
+        let serving = match (&one, bound, model) {
+            (Some(slot), _, Some(model)) if !model.serving.contains(slot) => &[],
+            (Some(slot), ..) => std::slice::from_ref(slot),
+            (None, None, Some(model)) => model.serving.as_slice(),
+            _ => &[],
+        };
+        let mut best = Offer::None;
+        for &slot in serving {
+            let Some(member) = self.fleet.member(slot) else {
+                continue;
+            };
+            if !tried && request.tried.contains(&member.id) {
+                continue;
+            }
+            let offer = member.offer(request.lane, &self.config, now_ns);
+            if offer == Offer::Room || (full && offer == Offer::Later) {
+                out.push(Candidate {
+                    slot,
+                    room: offer == Offer::Room,
+                    in_flight: member.in_flight(),
+                    ..Candidate::default()
+                });
+            }
+            best = best.max(offer);
+        }
+        best
+    }
+
+    /// Notes what each candidate is believed to cache of the prompt.
+    fn note_matches(&mut self, request: &Request, scratch: &mut Scratch) {
+        let Scratch {
+            candidates,
+            positions,
+            matches,
+        } = scratch;
+        positions.clear();
+        positions.resize(self.fleet.members.capacity(), NOT_A_CANDIDATE);
+        for (position, candidate) in (0..).zip(candidates.iter()) {
+            positions[candidate.slot as usize] = position;
+        }
+        matches.clear();
+        if !request.blocks.is_empty() {
+            self.tree.matches(&request.blocks, matches);
+        }
+        for (owner, match_blocks) in matches.iter() {
+            let position = positions
+                .get(*owner as usize)
+                .copied()
+                .unwrap_or(NOT_A_CANDIDATE);
+            if let Some(candidate) = candidates.get_mut(position as usize) {
+                candidate.match_blocks = *match_blocks;
+            }
+        }
+    }
+
+    /// Notes loads, and what the request would cost each candidate.
+    fn note_figures(&self, request: &Request, candidates: &mut [Candidate], now_ns: Nanos) {
+        let expected = self.expected(request);
+        for candidate in candidates {
+            self.note_figures_of(request, &expected, candidate, now_ns);
+        }
+    }
+
+    fn note_figures_of(
+        &self,
+        request: &Request,
+        expected: &Expected<'_>,
+        candidate: &mut Candidate,
+        now_ns: Nanos,
+    ) {
+        let Some(member) = self.fleet.member(candidate.slot) else {
+            return;
+        };
+        let replica = &member.replica;
+        let (need, _) = expected.need(member, candidate.match_blocks);
+        let line = expected.line(member);
+        let behind = member.awaited_before(request);
+        let start_in_ns = replica.start_in_ns(need, behind, line, expected.stay_ns(member), now_ns);
+        candidate.start_in_ns = start_in_ns.saturating_add(line.base_ns_whole());
+        candidate.uncached_tokens = need.prefill;
+        candidate.ns_per_token = line.token_ns_whole();
+        candidate.pending = replica.pending();
+        candidate.running = replica.load();
+        candidate.prefill_tokens = replica.prefill_tokens();
+        candidate.active_tokens = replica.active_tokens();
+        candidate.kv_tokens = replica.kv_tokens(&self.config).max(1);
+        candidate.kv_used_tokens = replica.kv_used_tokens(&self.config);
+        candidate.evict_tokens = expected.evicts(member, candidate);
+        candidate.recent_ns = member.lately.sum_ns(self.config.preble_window_ns, now_ns);
+    }
+
+    /// Lets the policy choose among the candidates, of which at least one has room.
+    fn choose(&mut self, request: &mut Request, scratch: &mut Scratch, now_ns: Nanos) -> Found {
+        let choice = self.choice(request, &scratch.candidates, &scratch.positions);
+        let chosen = scratch.candidates[choice.position];
+        if !chosen.room {
+            self.await_slot(request, chosen.slot, now_ns);
+            return Found::Awaits;
+        }
+        self.counters.count_basis(choice.basis);
+        Found::Here {
+            slot: chosen.slot,
+            match_blocks: chosen.match_blocks,
+        }
+    }
+
+    fn choice(&mut self, request: &Request, candidates: &[Candidate], positions: &[u32]) -> Choice {
+        let home = self.home(request);
+        let fleet = &mut self.fleet;
+        let view = View {
+            candidates,
+            positions,
+            prompt_blocks: request.prompt_blocks,
+            key: request.key,
+            home,
+            ring: &fleet.ring,
+            slots: &fleet.slots,
+        };
+        let mut none = None;
+        let model = request
+            .model
+            .and_then(|id| fleet.models.get_mut(id.0 as usize));
+        let last = model.map_or(&mut none, |model| &mut model.last);
+        let choice = if candidates.len() == 1 {
+            Choice {
+                position: 0,
+                basis: Basis::Only,
+            }
+        } else {
+            let context = &mut Context {
+                config: &self.config,
+                rng: &mut self.rng,
+                last,
+            };
+            select::choose(&view, context)
+        };
+        *last = Some(candidates[choice.position].slot);
+        choice
+    }
+
+    /// The replica that the request's session was pushed to last.
+    fn home(&mut self, request: &Request) -> Option<Slot> {
+        if self.config.policy != Policy::Predictive {
+            return None;
+        }
+        let replica = self.sessions.find(&request.key?.to_le_bytes())?;
+        self.fleet.slot(replica)
+    }
+
+    /// Whether a request may still wait for a replica without room while others have some.
+    fn may_await(&self, request: &Request, now_ns: Nanos) -> bool {
+        request.lane == Lane::Batch && request.waited_ns(now_ns) < self.config.affinity_wait_ns
+    }
+
+    /// The request waits for that replica, behind those that began before it.
+    fn await_slot(&mut self, request: &mut Request, slot: Slot, now_ns: Nanos) {
+        debug_assert!(self.may_await(request, now_ns), "waiting has its bound");
+        let Some(replica) = self.fleet.member(slot).map(|member| member.id) else {
+            return;
+        };
+        if request.awaits.is_some_and(|(other, _)| other == replica) {
+            return;
+        }
+        self.unawait(request);
+        if let Some(member) = self.fleet.member_mut(slot) {
+            request.awaits = Some((replica, member.awaited));
+            member.awaited += 1;
+        }
+    }
+
+    /// The request does not wait for a replica without room any more.
+    pub(super) fn unawait(&mut self, request: &mut Request) {
+        if let Some((replica, _)) = request.awaits.take() {
+            self.no_longer_awaited(replica);
+        }
+    }
+
+    pub(super) fn no_longer_awaited(&mut self, replica: ReplicaId) {
+        let slot = self.fleet.slot(replica);
+        // One that left and came back has not been told of those that waited for it before.
+        let member = slot.and_then(|slot| self.fleet.member_mut(slot));
+        if let Some(member) = member.filter(|member| member.unawaited < member.awaited) {
+            member.unawaited += 1;
+        }
+    }
+}

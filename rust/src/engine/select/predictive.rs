@@ -1,0 +1,84 @@
+//! Least predicted time to the first token: ours.
+
+use super::{Basis, Candidate, Choice, Context, View, smallest};
+
+/// Parts of one: exploration is drawn to this grain.
+const GRAINS: usize = 1 << 20;
+
+/// The candidate, with room or without, with the lowest predicted time to the first token plus
+/// `imposed_weight` times what the request costs others; a session stays where it was while moving
+/// would gain no more than `session_gain_s` and `session_gain_ratio`. One choice in
+/// `1 / explore_ratio` is drawn among those with room, so that speeds are learned everywhere.
+///
+/// Source: ours; the additive form is GORGO's (arXiv:2602.11688), with all its terms learned.
+pub(super) fn predictive(view: &View<'_>, context: &mut Context<'_>) -> Choice {
+    if explores(context)
+        && let Some(position) = drawn(view, context)
+    {
+        return Choice {
+            position,
+            basis: Basis::Explore,
+        };
+    }
+    let weight = context.config.imposed_weight;
+    let position = smallest(view, context, |candidate| score(candidate, weight));
+    Choice {
+        position: stay(view, context, position).unwrap_or(position),
+        basis: Basis::Time,
+    }
+}
+
+/// What the request costs at a candidate, in nanoseconds: its own time to the first token, and,
+/// weighed, the delay of the next token of all that run there and what must be computed anew.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "not negative, and `as` saturates"
+)]
+fn score(candidate: &Candidate, weight: f64) -> u64 {
+    let token_ns = u64::from(candidate.ns_per_token);
+    let compute_ns = u64::from(candidate.uncached_tokens) * token_ns;
+    let delay_ns = compute_ns.saturating_mul(u64::from(candidate.running));
+    let again_ns = u64::from(candidate.evict_tokens) * token_ns;
+    let imposed_ns = delay_ns.saturating_add(again_ns) as f64 * weight;
+    candidate.ttft_ns().saturating_add(imposed_ns as u64)
+}
+
+/// The session's replica, if `best` is not that much better.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "not negative, and `as` saturates"
+)]
+fn stay(view: &View<'_>, context: &Context<'_>, best: usize) -> Option<usize> {
+    let home = *view.positions.get(view.home? as usize)? as usize;
+    let config = context.config;
+    let home_ns = score(view.candidates.get(home)?, config.imposed_weight);
+    let best_ns = score(&view.candidates[best], config.imposed_weight);
+    let share_ns = (home_ns as f64 * config.session_gain_ratio) as u64;
+    (home_ns.saturating_sub(best_ns) <= share_ns.max(config.session_gain_ns)).then_some(home)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a ratio is within 0 and 1"
+)]
+fn explores(context: &mut Context<'_>) -> bool {
+    let part = (context.config.explore_ratio * GRAINS as f64) as usize;
+    part > 0 && context.rng.below(GRAINS) < part
+}
+
+/// One of the candidates with room, each as likely.
+fn drawn(view: &View<'_>, context: &mut Context<'_>) -> Option<usize> {
+    let open = || view.candidates.iter().enumerate().filter(|(_, c)| c.room);
+    let count = open().count();
+    if count == 0 {
+        return None;
+    }
+    let nth = context.rng.below(count);
+    open().nth(nth).map(|(position, _)| position)
+}

@@ -1,0 +1,310 @@
+//! How long an engine takes to its first token, learned.
+//!
+//! For requests that did not queue, the time from push to first byte is taken to be a line: a base
+//! (round trip, the step under way, the batch's own work) plus so many nanoseconds per token that
+//! is not cached. Both depend on how many requests are decoding, so each range of that load has a
+//! line of its own. A line is a least-squares fit of relative errors (an error of 10 ms matters at
+//! 20 ms, not at 2 s) whose old samples decay, whose outliers are pulled in to three mean errors
+//! (Huber's rule), and which is shrunk towards a prior: for a replica its fleet's line, for the
+//! fleet the settings'. The shrinkage keeps every fit defined, also where all samples have one
+//! length.
+
+use super::id::Nanos;
+
+/// Ranges of the decode load: none, 1, 2-3, 4-7, ..., 64 and more.
+pub const RANGES: usize = 8;
+/// Each sample lets older ones count this much less: about the last hundred count.
+const KEEP: f64 = 1.0 - 1.0 / 96.0;
+/// As many samples as the prior weighs, and the prompt length at which its slope counts as one.
+const PRIOR_SAMPLES: f64 = 1.0;
+const PRIOR_TOKENS: f64 = 128.0;
+/// Samples further off than so many mean errors count as if they were this far off.
+const OUTLIER: f64 = 3.0;
+/// Weight of the newest error in the mean error; the first mean error, and the least.
+const ERROR_NEW: f64 = 1.0 / 8.0;
+const ERROR_FIRST: f64 = 0.5;
+const ERROR_MIN: f64 = 0.01;
+/// Times below this are taken for it: timers are no better.
+const TIME_NS_MIN: f64 = 100_000.0;
+/// A short prompt weighs at most so many times as much as one of the prior's length.
+const WEIGHT_MAX: f64 = 100.0;
+/// Nothing outside of this is learned or predicted: an hour, and a second per token.
+const BASE_NS_MAX: f64 = 3.6e12;
+const TOKEN_NS_MAX: f64 = 1e9;
+
+/// Time to the first token of a request that need not queue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Line {
+    /// Of a prompt that is cached whole.
+    pub base_ns: f64,
+    /// Per token that is not.
+    pub token_ns: f64,
+}
+
+impl Line {
+    /// Time to the first token with so many tokens to compute.
+    #[must_use]
+    pub fn at(self, tokens: f64) -> f64 {
+        self.base_ns + self.token_ns * tokens
+    }
+
+    /// Nanoseconds per token in whole numbers, at least 1.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "within 0 and TOKEN_NS_MAX, and `as` saturates"
+    )]
+    pub fn token_ns_whole(self) -> u32 {
+        (self.token_ns as u32).max(1)
+    }
+
+    /// The base in whole nanoseconds.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "within 0 and BASE_NS_MAX, and `as` saturates"
+    )]
+    pub fn base_ns_whole(self) -> Nanos {
+        self.base_ns as Nanos
+    }
+}
+
+/// Decayed sums of a weighted least-squares fit.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    weight: f64,
+    x: f64,
+    y: f64,
+    xx: f64,
+    xy: f64,
+}
+
+impl Sums {
+    fn add(&mut self, x: f64, y: f64, weight: f64) {
+        let decayed = |sum: f64, new: f64| sum * KEEP + new * weight;
+        self.weight = decayed(self.weight, 1.0);
+        self.x = decayed(self.x, x);
+        self.y = decayed(self.y, y);
+        self.xx = decayed(self.xx, x * x);
+        self.xy = decayed(self.xy, x * y);
+    }
+
+    /// The line that fits samples and prior best. The prior's terms keep the determinant above zero.
+    fn fit(&self, prior: Line) -> Line {
+        let slope_weight = PRIOR_SAMPLES * PRIOR_TOKENS * PRIOR_TOKENS;
+        let weight = self.weight + PRIOR_SAMPLES;
+        let y = self.y + PRIOR_SAMPLES * prior.base_ns;
+        let xx = self.xx + slope_weight;
+        let xy = self.xy + slope_weight * prior.token_ns;
+        let determinant = weight * xx - self.x * self.x;
+        let token_ns = (weight * xy - self.x * y) / determinant;
+        // A slope or base below zero is noise: the best line with the other parameter alone.
+        let token_ns = token_ns.clamp(0.0, TOKEN_NS_MAX);
+        let base_ns = (y - token_ns * self.x) / weight;
+        if base_ns < 0.0 {
+            return Line {
+                base_ns: 0.0,
+                token_ns: (xy / xx).clamp(0.0, TOKEN_NS_MAX),
+            };
+        }
+        Line {
+            base_ns: base_ns.min(BASE_NS_MAX),
+            token_ns,
+        }
+    }
+}
+
+/// The fit of one range of load.
+#[derive(Debug, Clone, Copy)]
+struct Fit {
+    sums: Sums,
+    line: Line,
+    /// Mean distance of samples from the line, as a part of what it said.
+    error: f64,
+}
+
+impl Fit {
+    fn new(prior: Line) -> Self {
+        Self {
+            sums: Sums::default(),
+            line: prior,
+            error: ERROR_FIRST,
+        }
+    }
+
+    fn learn(&mut self, tokens: f64, ttft_ns: f64, prior: Line) {
+        let expected_ns = self.line.at(tokens).max(TIME_NS_MIN);
+        let off = ttft_ns / expected_ns - 1.0;
+        let most = OUTLIER * self.error;
+        let typical = prior.at(PRIOR_TOKENS).max(TIME_NS_MIN) / expected_ns;
+        let weight = (typical * typical).min(WEIGHT_MAX);
+        let drawn_ns = expected_ns * (1.0 + off.clamp(-most, most));
+        self.sums.add(tokens, drawn_ns, weight);
+        // The error may double at once, so that a change of speed is followed in a few samples.
+        let error = off.abs().min(most * OUTLIER);
+        self.error = (self.error + (error - self.error) * ERROR_NEW).max(ERROR_MIN);
+        self.line = self.sums.fit(prior);
+    }
+}
+
+/// Lines by decode load.
+#[derive(Debug, Clone, Default)]
+pub struct Speed {
+    fits: [Option<Fit>; RANGES],
+    samples: u64,
+}
+
+impl Speed {
+    /// The range of a decode load.
+    #[must_use]
+    pub fn range(running: u32) -> usize {
+        let bits = u32::BITS - running.leading_zeros();
+        (bits as usize).min(RANGES - 1)
+    }
+
+    /// The line learned for a range of load; where that has none, that of the nearest lower one,
+    /// or higher one.
+    #[must_use]
+    pub fn line(&self, range: usize) -> Option<Line> {
+        let range = range.min(RANGES - 1);
+        let (lower, higher) = self.fits.split_at(range + 1);
+        let nearest = lower.iter().rev().chain(higher).flatten().next();
+        nearest.map(|fit| fit.line)
+    }
+
+    /// The line learned for just this range.
+    #[must_use]
+    pub fn line_of(&self, range: usize) -> Option<Line> {
+        self.fits.get(range)?.map(|fit| fit.line)
+    }
+
+    /// A request with so many tokens to compute, which did not queue, had its first byte after
+    /// `ttft_ns`, with a load of `range`. Absurd samples teach nothing.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "an hour of nanoseconds is far below 2^53"
+    )]
+    pub fn learn(&mut self, range: usize, tokens: u32, ttft_ns: Nanos, prior: Line) {
+        let ttft_ns = ttft_ns as f64;
+        if ttft_ns > BASE_NS_MAX || ttft_ns == 0.0 {
+            return;
+        }
+        if let Some(fit) = self.fits.get_mut(range) {
+            self.samples += 1;
+            fit.get_or_insert_with(|| Fit::new(prior))
+                .learn(f64::from(tokens), ttft_ns, prior);
+        }
+    }
+
+    /// Samples learned from.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::rng::Rng;
+
+    const PRIOR: Line = Line {
+        base_ns: 20e6,
+        token_ns: 100_000.0,
+    };
+
+    /// `samples` of a true line with noise and, one in ten, an outlier.
+    fn taught(truth: Line, prior: Line, samples: usize, tokens_max: usize) -> Speed {
+        let mut speed = Speed::default();
+        let mut rng = Rng::new(5);
+        for n in 0..samples {
+            let tokens = u32::try_from(rng.below(tokens_max)).unwrap();
+            let noise = 0.9 + 0.002 * f64::from(u32::try_from(rng.below(100)).unwrap());
+            let outlier = if n % 10 == 9 { 8.0 } else { 1.0 };
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let ttft_ns = (truth.at(f64::from(tokens)) * noise * outlier) as Nanos;
+            speed.learn(3, tokens, ttft_ns, prior);
+        }
+        speed
+    }
+
+    #[test]
+    fn rates_wrong_by_four_either_way_are_learned_in_a_hundred_requests() {
+        for factor in [0.25, 4.0] {
+            let truth = Line {
+                base_ns: PRIOR.base_ns * factor,
+                token_ns: PRIOR.token_ns * factor,
+            };
+            let line = taught(truth, PRIOR, 100, 2_000).line(3).unwrap();
+            for tokens in [200.0, 1_000.0, 4_000.0] {
+                let error = (line.at(tokens) / truth.at(tokens) - 1.0).abs();
+                assert!(error < 0.2, "{factor}: {line:?} at {tokens} is {error} off");
+            }
+        }
+    }
+
+    #[test]
+    fn samples_of_one_length_are_predicted_though_they_fix_no_line() {
+        let truth = 7_000_000;
+        let mut speed = Speed::default();
+        for _ in 0..100 {
+            speed.learn(0, 50, truth, PRIOR);
+        }
+        let line = speed.line(0).unwrap();
+        assert!((line.at(50.0) / 7e6 - 1.0).abs() < 0.1, "{line:?}");
+    }
+
+    #[test]
+    fn a_range_without_samples_has_its_neighbours_line() {
+        let mut speed = Speed::default();
+        assert_eq!(speed.line(2), None);
+        speed.learn(4, 100, 50_000_000, PRIOR);
+        assert_eq!(speed.line(0), speed.line_of(4));
+        assert_eq!(speed.line(7), speed.line_of(4));
+        assert_eq!(speed.line_of(3), None);
+    }
+
+    #[test]
+    fn ranges_double() {
+        let ranges: Vec<_> = [0, 1, 2, 3, 4, 7, 8, 63, 64, u32::MAX]
+            .map(Speed::range)
+            .to_vec();
+        assert_eq!(ranges, [0, 1, 2, 2, 3, 3, 4, 6, 7, 7]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_learned_a_line_is_finite_and_not_negative(
+            samples in prop::collection::vec((0..RANGES + 2, any::<u32>(), any::<u64>()), 0..200),
+            base_ns in 0.0..1e12, token_ns in 0.0..1e9,
+        ) {
+            let prior = Line { base_ns, token_ns };
+            let mut speed = Speed::default();
+            for (range, tokens, ttft_ns) in samples {
+                speed.learn(range, tokens, ttft_ns, prior);
+                for range in 0..RANGES {
+                    if let Some(line) = speed.line(range) {
+                        prop_assert!((0.0..=BASE_NS_MAX).contains(&line.base_ns), "{line:?}");
+                        prop_assert!((0.0..=TOKEN_NS_MAX).contains(&line.token_ns), "{line:?}");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn one_outlier_does_not_move_a_settled_line_by_a_fifth(
+            tokens in 0..4_000_u32, ttft_ns in 1..3_000_000_000_000_u64,
+        ) {
+            let mut speed = taught(PRIOR, PRIOR, 300, 2_000);
+            let before = speed.line(3).unwrap();
+            speed.learn(3, tokens, ttft_ns, PRIOR);
+            let after = speed.line(3).unwrap();
+            let moved = (after.at(500.0) / before.at(500.0) - 1.0).abs();
+            prop_assert!(moved < 0.2, "{before:?} {after:?}");
+        }
+    }
+}
