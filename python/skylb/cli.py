@@ -82,9 +82,12 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
 
 
 def _load(
-    command: str, model: type[AnySettings], words: Sequence[str], about: str
+    command: str, model: type[AnySettings], words: Sequence[str], about: str, first: str = ""
 ) -> options.Loaded[AnySettings]:
-    """Settings from flags alone, or for ``skylb serve`` from flags, environment and file."""
+    """Settings from flags alone, or for ``skylb serve`` from flags, environment and file.
+
+    ``first`` names the option that a word without a flag belongs to.
+    """
     layered = model is Settings
     parser = argparse.ArgumentParser(
         prog=f"skylb {command}",
@@ -93,7 +96,7 @@ def _load(
         exit_on_error=False,
         usage=argparse.SUPPRESS,
     )
-    parser.usage = f"skylb {command} [flags]"
+    parser.usage = f"skylb {command} {first.upper()}{' ' * bool(first)}[flags]"
     if layered:
         parser.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML (SKYLB_CONFIG)")
         parser.add_argument(
@@ -104,7 +107,7 @@ def _load(
             help="same as --access-log off",
         )
     options.add_flags(parser, model, variables=layered)
-    found, faults = _parse(parser, list(words))
+    found, faults = _parse(parser, list(words), first)
     return options.load(
         model,
         flags=found,
@@ -114,7 +117,9 @@ def _load(
     )
 
 
-def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _parse(
+    parser: argparse.ArgumentParser, words: list[str], first: str = ""
+) -> tuple[dict[str, Any], list[str]]:
     """All flags, and what is wrong with them: argparse alone would stop at the first fault."""
     nargs = {flag: action.nargs for action in parser._actions for flag in action.option_strings}  # noqa: SLF001 - listed nowhere else
     faults = []
@@ -125,7 +130,12 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[dict[str,
         else:
             kept.append(word)
     flags, extra = parser.parse_known_args(kept)
-    return vars(flags), faults + _unknown(extra, nargs)
+    found = vars(flags)
+    plain = next((word for word in extra if not word.startswith("-")), None)
+    if first and first not in found and plain is not None:
+        extra.remove(plain)
+        found[first] = [plain]
+    return found, faults + _unknown(extra, nargs)
 
 
 def _unknown(extra: Sequence[str], known: Collection[str]) -> list[str]:
@@ -183,6 +193,19 @@ def _load_generator(words: Sequence[str]) -> int:
     return 0 if report.total.ok else EXIT_FAILURE
 
 
+def _sim(words: Sequence[str]) -> int:
+    """Simulate a fleet in virtual time: a scenario's figures, sweeps, plots."""
+    from skylb import sim  # noqa: PLC0415 - loads a simulator
+
+    about = "Runs a scenario in virtual time, with the engine that skylb serve runs."
+    loaded = _load("sim", sim.SimSettings, words, about, first="scenario")
+    report = sim.run_command(loaded.settings)
+    print(sim.render(report))
+    if report.interrupted:
+        return EXIT_INTERRUPTED
+    return 0 if any(run.total.completed for point in report.points for run in point.runs) else EXIT_FAILURE
+
+
 def _demo(words: Sequence[str]) -> int:
     """Four mock replicas, a balancer, a conversation load and a live view."""
     from skylb import demo  # noqa: PLC0415 - loads everything
@@ -219,6 +242,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": _serve,
     "mock": _mock,
     "load": _load_generator,
+    "sim": _sim,
     "demo": _demo,
     "config": _config,
 }

@@ -231,32 +231,41 @@ def from_environment(model: type[Group], variables: Mapping[str, str], faults: l
 
 def from_file(model: type[Group], path: Path, faults: list[str]) -> dict[str, Given]:
     """The options in a TOML file; unknown keys are faults."""
+    return from_table(model, read_toml(path, faults), f"{path}: ", faults)
+
+
+def read_toml(path: Path, faults: list[str]) -> dict[str, Any]:
+    """A TOML file as a table; empty, and a fault named, where it is none."""
     try:
         with path.open("rb") as file:
             data = file.read(CONFIG_BYTES_MAX + 1)
         if len(data) > CONFIG_BYTES_MAX:
             faults.append(f"{path}: expected at most {CONFIG_BYTES_MAX} bytes")
             return {}
-        table = tomllib.loads(data.decode())
+        return tomllib.loads(data.decode())
     except OSError as error:
         faults.append(f"{path}: cannot be read: {error.strerror}")
-        return {}
     except UnicodeDecodeError as error:
         faults.append(f"{path}: expected UTF-8: {error.reason} at byte {error.start}")
-        return {}
     except tomllib.TOMLDecodeError as error:
         faults.append(f"{path}: expected TOML: {error}")
-        return {}
+    return {}
+
+
+def from_table(
+    model: type[Group], table: Mapping[str, object], where: str, faults: list[str]
+) -> dict[str, Given]:
+    """The options in a table; unknown keys are faults. ``where`` goes before each key in faults."""
     by_name = {option.name: option for option in options(model)}
     groups = {option.name.rpartition(".")[0] for option in options(model)} - {""}
     given = {}
     for name, value in _flat(table, groups):
         if name in by_name:
-            given[name] = Given(value, "file", f"{path}: {name}")
+            given[name] = Given(value, "file", f"{where}{name}")
         elif name in groups:
-            faults.append(f"{path}: {name}: {reprlib.repr(value)}: expected a table")
+            faults.append(f"{where}{name}: {reprlib.repr(value)}: expected a table")
         else:
-            faults.append(f"{path}: {name}: unknown key{suggestion(name, [*by_name, *groups])}")
+            faults.append(f"{where}{name}: unknown key{suggestion(name, [*by_name, *groups])}")
     return given
 
 
@@ -306,20 +315,29 @@ def load(
     given = from_file(model, file, found) if file is not None else {}
     given |= from_environment(model, variables, found)
     given |= from_flags(model, flags)
+    settings = build(model, given, found)
+    if found or settings is None:
+        raise ConfigError(found)
+    return Loaded(settings, given)
+
+
+def build(model: type[Settings], given: Mapping[str, Given], faults: list[str]) -> Settings | None:
+    """Validates every value, then values against each other; appends what is wrong to ``faults``.
+
+    The settings are complete only where ``faults`` is still empty afterwards.
+    """
     tree: dict[str, Any] = {}
     faulty: set[str] = set()
     for option in options(model):
         here = given.get(option.name)
         problems = _place(tree, option, here)
         if problems:
-            found += problems
+            faults += problems
             faulty.add(option.name)
-    settings = _build(model, tree, found)
+    settings = _build(model, tree, faults)
     if settings is not None:
-        found += [text for names, text in settings.conflicts() if faulty.isdisjoint(names)]
-    if found or settings is None:
-        raise ConfigError(found)
-    return Loaded(settings, given)
+        faults += [text for names, text in settings.conflicts() if faulty.isdisjoint(names)]
+    return settings
 
 
 def _place(tree: dict[str, Any], option: Option, given: Given | None) -> list[str]:

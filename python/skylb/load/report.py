@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from skylb.load.stats import Histogram, Tally
+from skylb.text import milliseconds, table
 
 SCHEMA = 1
 
@@ -178,9 +179,9 @@ def render(report: Report) -> str:
     lines = [
         _summary(report),
         "",
-        *_table(_COUNT_COLUMNS, [_counts(name, row) for name, row in rows]),
+        *table(_COUNT_COLUMNS, [_counts(name, row) for name, row in rows]),
         "",
-        *_table(_TIME_COLUMNS, [line for name, row in rows for line in _times(name, row)]),
+        *table(_TIME_COLUMNS, [line for name, row in rows for line in _times(name, row)], left=2),
     ]
     lines += [
         f"error {kind}: {count} (such as: {total.error_samples.get(kind, '')})"
@@ -217,25 +218,9 @@ def _counts(name: str, row: Section) -> tuple[str, ...]:
 def _times(name: str, row: Section) -> list[tuple[str, ...]]:
     kinds = {"TTFT": row.ttft_s, "inter-token": row.itl_s, "per token": row.tpot_s, "end to end": row.e2e_s}
     return [
-        (name, kind, *(_ms(value) for value in (q.p50, q.p90, q.p99, q.mean, q.max)))
+        (name, kind, *(milliseconds(value) for value in (q.p50, q.p90, q.p99, q.mean, q.max)))
         for kind, q in kinds.items()
         if q.count
-    ]
-
-
-def _ms(value_s: float | None) -> str:
-    return "-" if value_s is None else f"{value_s * 1e3:.1f}"
-
-
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    left = 2 if columns is _TIME_COLUMNS else 1
-    return [
-        "  ".join(
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (columns, *rows)
     ]
 
 

@@ -129,7 +129,7 @@ impl Scenario {
         if clients.max_tokens == Some(0) {
             return fault("clients.max_tokens: must be above zero");
         }
-        if clients.mode == Mode::Open && !clients.users.is_empty() {
+        if clients.mode != Mode::Closed && !clients.users.is_empty() {
             return fault("clients.users: for mode closed only");
         }
         if clients.mode == Mode::Closed && clients.users.values().all(|users| *users == 0) {

@@ -124,7 +124,7 @@ impl Clients {
 }
 
 /// A request and its siblings.
-fn follow(turns: &[Turn], first: u32, due: &mut Vec<Due>) {
+pub(super) fn follow(turns: &[Turn], first: u32, due: &mut Vec<Due>) {
     let mut next = first;
     while next != NO_TURN {
         let turn = &turns[next as usize];

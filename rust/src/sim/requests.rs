@@ -1,7 +1,7 @@
 //! A request's way: sent, placed, pushed, computed, answered, or failed on the way.
 
 use super::balancer::{Brain, MODEL};
-use super::clients::NO_SEAT;
+use super::clients::{self, NO_SEAT};
 use super::live::Live;
 use super::network::uniform;
 use super::oracle::Need;
@@ -39,8 +39,13 @@ impl Simulator {
             .iter()
             .map(|turn| turn.t_s)
             .fold(f64::INFINITY, f64::min);
+        let whole = self.scenario.clients.mode == Mode::Open;
         for turn in 0..small(self.workload.turns.len()) {
-            let t_s = (self.workload.turns[turn as usize].t_s - first_s) / scale;
+            let of = &self.workload.turns[turn as usize];
+            if of.after.is_some() && !whole {
+                continue;
+            }
+            let t_s = (of.t_s - first_s) / scale;
             self.put_client(
                 nanos(t_s),
                 Event::Send {
@@ -391,7 +396,8 @@ impl Simulator {
         let input = self.workload.turns[live.turn as usize].input;
         let workload_id = self.workload.turns[live.turn as usize].id;
         self.measures.ended(&live, workload_id, input, ended, at_ns);
-        if live.seat == NO_SEAT || live.turn == NO_TURN {
+        let mode = self.scenario.clients.mode;
+        if mode == Mode::Open || live.turn == NO_TURN {
             return;
         }
         let pause_s = if ended.is_ok() {
@@ -401,9 +407,14 @@ impl Simulator {
         };
         let on_ns = at_ns.saturating_add(nanos(pause_s));
         let mut due = std::mem::take(&mut self.due);
-        let over = self
-            .clients
-            .ended(live.seat, live.turn, &self.workload, &mut due);
+        let over = mode == Mode::Closed
+            && self
+                .clients
+                .ended(live.seat, live.turn, &self.workload, &mut due);
+        if mode == Mode::Sessions {
+            let turns = &self.workload.turns;
+            clients::follow(turns, turns[live.turn as usize].first_follower, &mut due);
+        }
         self.put_due(live.seat, on_ns, &mut due);
         self.due = due;
         if over {

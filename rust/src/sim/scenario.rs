@@ -176,6 +176,9 @@ pub enum Mode {
     Closed,
     /// A timetable: `t` of each request, whatever became of others.
     Open,
+    /// A timetable of sessions: first requests at `t`, the others as in closed loop. Load does not
+    /// give way to latency as in closed loop, and nobody goes on before they have their answer.
+    Sessions,
 }
 
 /// What the ring's key is made of.
@@ -208,13 +211,13 @@ pub struct Clients {
     /// nothing with those before.
     #[serde(default)]
     pub repeat: bool,
-    /// Open loop: how many times as fast as `t` says.
+    /// Open loop and sessions: how many times as fast as `t` says.
     #[serde(default = "unit")]
     pub rate_scale: f64,
-    /// Closed loop: factor on `think`.
+    /// Closed loop and sessions: factor on `think`.
     #[serde(default = "unit")]
     pub think_scale: f64,
-    /// Closed loop: pause after a failed request.
+    /// Closed loop and sessions: pause after a failed request.
     #[serde(default = "half")]
     pub failure_pause_s: f64,
     /// What the ring's key is made of.

@@ -136,7 +136,7 @@ impl Simulator {
 
     /// Regions that send requests must have somebody who takes them.
     fn check_reachable(&self) -> Result<(), ScenarioError> {
-        let open = self.scenario.clients.mode == Mode::Open;
+        let open = self.scenario.clients.mode != Mode::Closed;
         for (number, region) in self.scenario.regions.iter().enumerate() {
             let sends = if open {
                 self.workload

@@ -115,6 +115,21 @@ fn a_closed_loop_is_served_and_nothing_is_left() {
 }
 
 #[test]
+fn sessions_begin_by_the_clock_and_go_on_after_their_answers() {
+    let changes = json!({"records": true, "clients": {"mode": "sessions", "rate_scale": 2.0}});
+    let report = run(&scenario(2, 0, &changes), &requests(8)).report();
+    let records = report.records.unwrap();
+    assert_eq!(records.id.len(), 32);
+    let at = |id| records.id.iter().position(|other| *other == id).unwrap();
+    for session in 0..16u32 {
+        let (first, second) = (at(u64::from(session) * 2), at(u64::from(session) * 2 + 1));
+        assert!((records.sent_s[first] - f64::from(session) / 2.0).abs() < 1e-6);
+        let pause_s = records.sent_s[second] - records.sent_s[first] - records.e2e_s[first];
+        assert!((pause_s - 0.2).abs() < 1e-3, "{pause_s}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes() {
     let scenario = scenario(3, 12, &json!({"network": {"jitter_ms": 3.0, "loss": 0.05}}));
     let bytes = || run(&scenario, &requests(12)).result().unwrap();

@@ -1,0 +1,131 @@
+"""What came out of a run, as plain structs; ``rust/src/sim/result.rs`` documents every field.
+
+Durations are in seconds, quantiles to half a percent; ``None`` where there was nothing to measure.
+Fields that this version does not know are ignored.
+"""
+
+import msgspec
+
+
+class Distribution(msgspec.Struct, frozen=True):
+    """Durations; ``histogram`` has ``(upper bound, count)`` of every bucket that has any, ascending."""
+
+    count: int = 0
+    mean: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    max: float | None = None
+    histogram: list[tuple[float, int]] = []
+
+
+class Section(msgspec.Struct, frozen=True):
+    """Figures of the requests of one region, or of all."""
+
+    requests: int
+    completed: int
+    failed: dict[str, int]
+    lost: int
+    unfinished: int
+    retries: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    hit_rate: float | None
+    throughput_tokens_per_s: float
+    output_tokens_per_s: float
+    requests_per_s: float
+    ttft_s: Distribution
+    e2e_s: Distribution
+    inter_token_s: Distribution
+    hold_s: Distribution
+
+    @property
+    def failures(self) -> int:
+        """Failed requests of all kinds."""
+        return sum(self.failed.values())
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Outstanding requests of the most loaded replica over those of the least loaded."""
+
+    mean: float | None = None
+    p90: float | None = None
+    max: float | None = None
+    of_means: float | None = None
+
+
+class Series(msgspec.Struct, frozen=True):
+    """One value per second of virtual time in each column."""
+
+    in_flight: list[int]
+    held: list[int]
+    running: list[int]
+    waiting: list[int]
+    input_tokens: list[int]
+    output_tokens: list[int]
+    cached_tokens: list[int]
+    failed: list[int]
+
+
+class Replica(msgspec.Struct, frozen=True):
+    """One replica's totals since the start."""
+
+    region: str
+    requests: int
+    cache_queries: int
+    cache_hits: int
+    prefill_tokens: int
+    output_tokens: int
+    preemptions: int
+    steps: int
+    outstanding_mean: float
+    waiting_mean: float
+
+
+class Balancer(msgspec.Struct, frozen=True):
+    """One balancer: the engine's counters, probes sent, most requests held at once."""
+
+    region: str
+    counters: dict[str, int]
+    probes: int
+    hold_peak: int
+
+
+class Records(msgspec.Struct, frozen=True):
+    """Requests one by one, a column a field; with ``records`` in the scenario only."""
+
+    id: list[int]
+    sent_s: list[float]
+    hold_s: list[float]
+    ttft_s: list[float | None]
+    e2e_s: list[float]
+    replica: list[int | None]
+    cached_tokens: list[int]
+    attempts: list[int]
+    outcome: list[str]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A run's result, whole (``done``) or as far as it came."""
+
+    schema: int
+    seed: int
+    topology: str
+    policy: str
+    now_s: float
+    done: bool
+    measured_s: float
+    events: int
+    total: Section
+    regions: dict[str, Section]
+    load_spread: Spread
+    series: Series
+    replicas: list[Replica]
+    balancers: list[Balancer]
+    records: Records | None = None
+
+
+def decode(data: bytes) -> Result:
+    """A result from the simulator's JSON."""
+    return msgspec.json.decode(data, type=Result)

@@ -1,0 +1,86 @@
+"""What ``skylb sim`` can be told besides the scenario."""
+
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from skylb.config import FILE, Count, Expected, File, Group
+
+SWEEP = Expected("FIELD=VALUE,VALUE,...")
+
+
+def parse_sweep(text: str) -> tuple[str, list[Any]]:
+    """Reads ``FIELD=V1,V2`` or ``FIELD=[V1, V2]``; values are TOML, or text where they are none.
+
+    Raises:
+        ValueError: says what is wrong with ``text``.
+    """
+    name, equals, values = text.partition("=")
+    if not name or not equals or not values:
+        raise ValueError("expected FIELD=VALUE,VALUE,...")
+    whole = _toml(values)
+    if isinstance(whole, list) and whole:
+        return name, whole
+    return name, [_toml(value) for value in values.split(",")]
+
+
+def _toml(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+class SimSettings(Group):
+    """Everything ``skylb sim`` can be told."""
+
+    scenario: Annotated[File, FILE, Field(description="scenario in TOML; the flag's name may be left out")]
+    sweep: Annotated[
+        tuple[str, ...],
+        SWEEP,
+        Field(max_length=16, description="values of a field to compare; further ones multiply"),
+    ] = ()
+    seeds: Annotated[
+        Count, Field(ge=1, le=1000, description="runs of each point, with seeds that all points share")
+    ] = 1
+    processes: Annotated[
+        Count | None, Field(ge=1, le=1024, description="runs at once, else as many as there are cores")
+    ] = None
+    skip_bad: Annotated[
+        bool, Field(description="leave out and count broken lines of a workload file instead of stopping")
+    ] = False
+    json_file: Annotated[
+        Path | None, Expected("the path of a file to write"), Field(description="the report as JSON")
+    ] = None
+    plots: Annotated[
+        Path | None,
+        Expected("the path of a directory"),
+        Field(description="directory for plots (PNG) and one page (HTML); needs skylb[sim]"),
+    ] = None
+    progress: Annotated[
+        Literal["auto", "lines", "off"],
+        Field(description="auto: a live bar on a terminal, else a line now and then; on stderr"),
+    ] = "auto"
+
+    def conflicts(self) -> Iterator[tuple[set[str], str]]:
+        """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        names = []
+        for text in self.sweep:
+            try:
+                names.append(parse_sweep(text)[0])
+            except ValueError as error:
+                yield {"sweep"}, f"--sweep: {text!r}: {error}"
+        if len(set(names)) < len(names):
+            yield {"sweep"}, "--sweep: a field is given twice: expected all its values at once"
+
+    def sweeps(self) -> dict[str, list[Any]]:
+        """Values by field."""
+        return dict(map(parse_sweep, self.sweep))
+
+    def process_count(self) -> int:
+        """Runs at once."""
+        return self.processes or len(os.sched_getaffinity(0))
