@@ -55,12 +55,15 @@ def machine() -> dict[str, str]:
 
 
 def ttft_line(figures: dict[str, Any]) -> str:
-    """Added TTFT in one line."""
-    return (
-        f"added TTFT at {figures['rate_per_s']:.0f} requests/s "
-        f"(half of saturation, {figures['saturation_per_s']:.0f}/s): p50 {figures['added_p50_ms']:.2f} ms, "
-        f"p99 {figures['added_p99_ms']:.2f} ms   (target <= 1 / <= 5)"
-    )
+    """Added TTFT in two lines: SkyLB, and HAProxy in the same rounds."""
+    about = f"half of SkyLB's saturation, {figures['saturation_per_s']:.0f}/s"
+    rate = figures["rate_per_s"]
+    lines = [f"added TTFT at {rate:.0f} requests/s ({about}; target of skylb: p50 <= 1, p99 <= 5 ms)"]
+    for name in ("skylb", "haproxy"):
+        if f"{name}_added_p50_ms" in figures:
+            p50, p99 = figures[f"{name}_added_p50_ms"], figures[f"{name}_added_p99_ms"]
+            lines.append(f"  {name:<16}p50 {p50:6.2f} ms   p99 {p99:6.2f} ms")
+    return "\n".join(lines)
 
 
 def probing_line(figures: dict[str, float]) -> str:
