@@ -163,7 +163,7 @@ def added_ttft(rounds: int) -> dict[str, Any]:
         rate = saturation / 2
         ports = {"direct": int(urls[0].rsplit(":", 1)[1]), **{proxy.name: proxy.port for proxy in found}}
         samples: dict[str, list[dict[str, float]]] = {name: [] for name in ports}
-        for _ in range(rounds):
+        for number in range(rounds + 1):
             for name, port in ports.items():
                 tally = one_round(
                     port, requests, count=int(rate * 2), concurrency=TTFT_CONNECTIONS, rate=rate
