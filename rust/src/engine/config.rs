@@ -10,6 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::id::Nanos;
+use super::plant::Plant;
 
 const NS_PER_S: f64 = 1e9;
 /// Largest weight of one signal against others.
@@ -115,6 +116,10 @@ pub enum AllowanceRule {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The bug that a test has planted.
+    #[cfg(test)]
+    #[serde(skip)]
+    pub plant: Option<Plant>,
     /// How a replica is chosen.
     pub policy: Policy,
     /// When a request may be pushed.
@@ -352,10 +357,25 @@ impl Config {
         }
     }
 
+    /// Whether a test has planted this bug.
+    #[cfg(test)]
+    pub(crate) fn planted(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+
+    /// Never, outside of tests.
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "as in tests")]
+    pub(crate) const fn planted(&self, _: Plant) -> bool {
+        false
+    }
+
     /// Settings for tests and benches. **Not the defaults**: those are in Python's `config.py`.
     #[must_use]
     pub fn sample() -> Self {
         Self {
+            #[cfg(test)]
+            plant: None,
             policy: Policy::Prefix,
             push: PushRule::Pending,
             outstanding_max: 32,

@@ -12,6 +12,7 @@ pub mod error;
 pub mod health;
 pub mod hold;
 pub mod id;
+pub mod plant;
 pub mod radix;
 pub mod relay;
 pub mod replica;

@@ -113,6 +113,19 @@ impl Simulator {
         }
     }
 
+    /// A replica has been silent for as long as a balancer waits.
+    pub(super) fn stall(&mut self, id: RequestId, attempt: u32, epoch: u32) {
+        let Some(live) = self.live.attempt(id, attempt) else {
+            return;
+        };
+        let Some(number) = live.replica else { return };
+        let replica = &mut self.replicas[number as usize];
+        if replica.frozen() && replica.epoch == epoch {
+            replica.abort(id);
+            self.fail(id, attempt, Failure::Timeout);
+        }
+    }
+
     /// The balancer sees an attempt fail.
     pub(super) fn fail(&mut self, id: RequestId, attempt: u32, failure: Failure) {
         let now_ns = self.queue.now_ns();

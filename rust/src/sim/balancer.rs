@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::fleet::Probed;
 use super::oracle::Oracle;
-use super::replica::Profile;
 use super::result::BalancerReport;
+use super::scenario::Group;
 use crate::engine::body::Digest;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
@@ -14,8 +14,6 @@ use crate::engine::id::{Nanos, ReplicaId, RequestId};
 use crate::engine::route::Route;
 use crate::engine::router::{Ask, Report, Router};
 
-/// The one model that all replicas serve.
-pub const MODEL: &str = "sim";
 /// Probes are looked for this often within one interval, as `skylb serve` does.
 const SWEEPS_PER_INTERVAL: u64 = 5;
 /// And at least this often.
@@ -58,7 +56,7 @@ fn ask() -> Ask<'static> {
 impl Balancer {
     /// The engine in front of these replicas.
     #[must_use]
-    pub fn engine(region: u32, config: &Config, seed: u64, replicas: &[(u32, &Profile)]) -> Self {
+    pub fn engine(region: u32, config: &Config, seed: u64, replicas: &[(u32, &Group)]) -> Self {
         let sweep_ns = (config.probe_interval_ns / SWEEPS_PER_INTERVAL).clamp(1, SWEEP_NS_MAX);
         let mut router = Router::new(config.clone(), SECRET, seed);
         let mut out = Vec::new();
@@ -67,8 +65,10 @@ impl Balancer {
             .map(|(number, _)| (ReplicaId(*number), format!("replica-{number}")))
             .collect();
         router.set_replicas(&names, 0, &mut out);
-        for (number, profile) in replicas {
-            let served = [(MODEL.to_owned(), Some(profile.max_model_len))];
+        for (number, group) in replicas {
+            let len_max = Some(group.profile.max_model_len);
+            let models = group.models.iter();
+            let served: Vec<_> = models.map(|name| (name.clone(), len_max)).collect();
             router.set_models(ReplicaId(*number), &served, 0, &mut out);
         }
         Self::new(region, Brain::Engine(Box::new(router)), sweep_ns)

@@ -1,6 +1,7 @@
 //! What a scenario cannot be.
 
-use super::scenario::{Fault, Mode, Scenario, ScenarioError};
+use super::fault::Fault;
+use super::scenario::{Mode, Scenario, ScenarioError};
 
 /// Replicas of one scenario at most.
 pub const REPLICAS_MAX: usize = 100_000;
@@ -61,6 +62,11 @@ impl Scenario {
                 ));
             }
             for (group, of) in region.replicas.iter().enumerate() {
+                if of.models.is_empty() || of.models.iter().any(String::is_empty) {
+                    return fault(format!(
+                        "regions[{index}].replicas[{group}].models: expected names"
+                    ));
+                }
                 of.profile.validate().map_err(|error| {
                     ScenarioError(format!(
                         "regions[{index}].replicas[{group}].profile: {error}"
@@ -156,6 +162,9 @@ impl Scenario {
         }
         if let Fault::Slow { factor, .. } = one {
             within("factor", *factor, 1e-3, 1e6)?;
+        }
+        if let Fault::Errors { rate, .. } = one {
+            within("rate", *rate, 0.0, 1.0)?;
         }
         if let Fault::Cut { between, .. } = one {
             for name in [&between.0, &between.1] {

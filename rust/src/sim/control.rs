@@ -1,12 +1,13 @@
 //! What is no request: probes, faults, samples.
 
+use super::fault::Fault;
 use super::fleet::Probed;
 use super::queue::Event;
-use super::scenario::{Fault, nanos};
+use super::scenario::nanos;
 use super::simulator::{Answer, SECOND_NS, Simulator};
 use super::workload::small;
 use crate::engine::health::Failure;
-use crate::engine::id::Nanos;
+use crate::engine::id::{Nanos, RequestId};
 
 /// Bytes of a metrics page: as vLLM's.
 const PAGE_BYTES: u64 = 50_000;
@@ -21,7 +22,8 @@ impl Simulator {
         for replica in of.sweep(now_ns, &mut out) {
             let to = self.replicas[replica.0 as usize].region;
             let cut = self.network.cut_until(from, to, now_ns);
-            if cut.is_some() {
+            // A process that stands still is found out the same way: by its silence.
+            if cut.is_some() || self.replicas[replica.0 as usize].frozen() {
                 let answer = Answer {
                     balancer,
                     replica: replica.0,
@@ -90,6 +92,13 @@ impl Simulator {
         match self.scenario.faults[index as usize].clone() {
             Fault::Crash { replica, .. } if begins => self.crash(replica),
             Fault::Crash { replica, .. } => self.replicas[replica as usize].restart(),
+            Fault::Freeze { replica, .. } if begins => self.freeze(replica),
+            Fault::Freeze { replica, .. } => self.thaw(replica),
+            Fault::Errors {
+                replica, rate, how, ..
+            } => {
+                self.replicas[replica as usize].errors = begins.then_some((rate, how));
+            }
             Fault::Slow {
                 replica, factor, ..
             } => {
@@ -127,8 +136,40 @@ impl Simulator {
         }
     }
 
+    /// A replica's process stands still: whoever waits for it gives up after a while.
+    fn freeze(&mut self, number: u32) {
+        let now_ns = self.queue.now_ns();
+        if !self.replicas[number as usize].freeze(now_ns) {
+            return;
+        }
+        let here = |live: &super::live::Live| live.at_replica && live.replica == Some(number);
+        let silent = self.live.iter().filter(|(_, live)| here(live));
+        let silent: Vec<_> = silent.map(|(id, live)| (id, live.attempt)).collect();
+        for (id, attempt) in silent {
+            self.give_up_later(id, attempt, number);
+        }
+    }
+
+    /// Puts the end of a balancer's patience with a silent replica into the queue.
+    pub(super) fn give_up_later(&mut self, id: RequestId, attempt: u32, number: u32) {
+        let patience_ns = nanos(self.scenario.network.stall_timeout_s);
+        let epoch = self.replicas[number as usize].epoch;
+        let at_ns = self.queue.now_ns().saturating_add(patience_ns);
+        self.queue.put(at_ns, Event::Stall(id, attempt, epoch));
+    }
+
+    /// A replica's process goes on, and takes in what has come.
+    fn thaw(&mut self, number: u32) {
+        let now_ns = self.queue.now_ns();
+        for (id, attempt) in self.replicas[number as usize].thaw(now_ns) {
+            self.at_replica(id, attempt);
+        }
+        self.put_step(number);
+    }
+
     fn drain(&mut self, replica: u32, draining: bool) {
         let now_ns = self.queue.now_ns();
+        self.replicas[replica as usize].draining = draining;
         for balancer in 0..small(self.balancers.len()) {
             let of = self.balancers[balancer as usize].region;
             if !self.scenario.topology.central() && of != self.replicas[replica as usize].region {

@@ -1,8 +1,9 @@
 //! The replicas, their faults, and what their metrics say.
 
+use super::fault::{Answer, Lie};
 use super::replica::{Admission, Arrival, Profile, ProfileError, Progress, ReplicaModel};
 use super::result::ReplicaReport;
-use super::scenario::{Lie, Scenario};
+use super::scenario::{Group, Scenario};
 use super::workload::small;
 use crate::engine::id::{Nanos, RequestId};
 use crate::engine::snapshot::Snapshot;
@@ -20,8 +21,23 @@ pub struct Replica {
     pub up: bool,
     /// The end of the step that is in the event queue.
     scheduled_ns: Option<Nanos>,
+    /// The models that it serves, by their numbers in the workload.
+    models: Vec<u32>,
     lie: Option<Lie>,
-    frozen: Option<Snapshot>,
+    /// What it says again and again.
+    said: Option<Snapshot>,
+    /// Since when its process stands still.
+    frozen_ns: Option<Nanos>,
+    /// Attempts that came since.
+    backlog: Vec<(RequestId, u32)>,
+    /// The share of requests that it fails, and how.
+    pub errors: Option<(f64, Answer)>,
+    /// An operator wants nothing new on it.
+    pub draining: bool,
+    /// Pushes on their way.
+    pub coming: u32,
+    /// Seconds that it has had nothing to do.
+    pub idle_s: u32,
     /// What earlier processes and this one did.
     past: ReplicaReport,
     taken: u64,
@@ -43,7 +59,10 @@ pub enum Probed {
 }
 
 impl Replica {
-    fn new(region: u32, profile: &Profile) -> Result<Self, ProfileError> {
+    fn new(region: u32, group: &Group, names: &[String]) -> Result<Self, ProfileError> {
+        let profile = &group.profile;
+        let models = (0..).zip(names);
+        let served = models.filter(|(_, name)| group.models.contains(name));
         Ok(Self {
             region,
             profile: profile.clone(),
@@ -51,8 +70,15 @@ impl Replica {
             epoch: 0,
             up: true,
             scheduled_ns: None,
+            models: served.map(|(number, _)| number).collect(),
             lie: None,
-            frozen: None,
+            said: None,
+            frozen_ns: None,
+            backlog: Vec::new(),
+            errors: None,
+            draining: false,
+            coming: 0,
+            idle_s: 0,
             past: ReplicaReport::default(),
             taken: 0,
             outstanding_sum: 0,
@@ -81,7 +107,8 @@ impl Replica {
 
     /// The end of the step under way, if the event queue does not know it yet.
     pub fn next_step(&mut self) -> Option<Nanos> {
-        let next_ns = self.model.next_ns().filter(|_| self.scheduled_ns.is_none());
+        let new = self.scheduled_ns.is_none() && self.frozen_ns.is_none();
+        let next_ns = self.model.next_ns().filter(|_| new);
         self.scheduled_ns = self.scheduled_ns.or(next_ns);
         next_ns
     }
@@ -91,6 +118,8 @@ impl Replica {
         self.up = false;
         self.epoch += 1;
         self.scheduled_ns = None;
+        self.frozen_ns = None;
+        self.backlog.clear();
         let counters = self.model.counters();
         self.past.cache_queries += counters.cache_queries;
         self.past.cache_hits += counters.cache_hits;
@@ -106,6 +135,43 @@ impl Replica {
         self.up = true;
     }
 
+    /// The process stands still; false when it does so already, or is not there.
+    pub fn freeze(&mut self, now_ns: Nanos) -> bool {
+        if !self.up || self.frozen() {
+            return false;
+        }
+        self.frozen_ns = Some(now_ns);
+        self.epoch += 1;
+        self.scheduled_ns = None;
+        true
+    }
+
+    /// The process goes on; the attempts that came in the meantime.
+    pub fn thaw(&mut self, now_ns: Nanos) -> Vec<(RequestId, u32)> {
+        if let Some(since_ns) = self.frozen_ns.take() {
+            self.model.pause(now_ns.saturating_sub(since_ns));
+            self.epoch += 1;
+        }
+        std::mem::take(&mut self.backlog)
+    }
+
+    /// The process stands still.
+    #[must_use]
+    pub fn frozen(&self) -> bool {
+        self.frozen_ns.is_some()
+    }
+
+    /// An attempt has come to a process that stands still.
+    pub fn wait(&mut self, id: RequestId, attempt: u32) {
+        self.backlog.push((id, attempt));
+    }
+
+    /// It serves this model.
+    #[must_use]
+    pub fn serves(&self, model: u32) -> bool {
+        self.models.contains(&model)
+    }
+
     /// Steps take `factor` times as long from the next one on.
     pub fn slow(&mut self, factor: f64) {
         self.model.slow(factor);
@@ -119,12 +185,12 @@ impl Replica {
     /// From now on the metrics lie, or no longer.
     pub fn lie(&mut self, how: Option<Lie>) {
         self.lie = how;
-        self.frozen = None;
+        self.said = None;
     }
 
     /// What a probe that arrives now is told.
     pub fn probed(&mut self) -> Probed {
-        if !self.up {
+        if !self.up || self.frozen() {
             return Probed::Refused;
         }
         let truth = self.snapshot();
@@ -138,7 +204,7 @@ impl Replica {
         Probed::Page(match self.lie {
             None => truth,
             Some(Lie::Negative | Lie::Nan | Lie::Absurd) => unknown,
-            Some(Lie::Frozen) => self.frozen.get_or_insert(truth).clone(),
+            Some(Lie::Frozen) => self.said.get_or_insert(truth).clone(),
             Some(Lie::Idle) => Snapshot {
                 running: Some(0),
                 waiting: Some(0),
@@ -213,18 +279,18 @@ impl Replica {
     }
 }
 
-/// The replicas of a scenario, in the order of their numbers.
+/// The replicas of a scenario, in the order of their numbers; `names` are the workload's models.
 ///
 /// # Errors
 ///
 /// A profile does not fit together.
-pub fn build(scenario: &Scenario) -> Result<Vec<Replica>, ProfileError> {
+pub fn build(scenario: &Scenario, names: &[String]) -> Result<Vec<Replica>, ProfileError> {
     let regions = (0u32..).zip(&scenario.regions);
     let groups =
         regions.flat_map(|(region, of)| of.replicas.iter().map(move |group| (region, group)));
     groups
         .flat_map(|(region, group)| {
-            (0..group.count).map(move |_| Replica::new(region, &group.profile))
+            (0..group.count).map(move |_| Replica::new(region, group, names))
         })
         .collect()
 }

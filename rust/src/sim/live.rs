@@ -22,6 +22,10 @@ pub struct Live {
     pub region: u32,
     /// Who decides for it.
     pub balancer: u32,
+    /// Order of arrival at its balancer, from 1 on; 0 before.
+    pub order: u64,
+    /// How often a younger one was pushed while it was held.
+    pub passed: u32,
     /// When the client sent it.
     pub sent_ns: Nanos,
     /// It counts in the figures.
@@ -58,6 +62,8 @@ impl Live {
             output: 1,
             region,
             balancer,
+            order: 0,
+            passed: 0,
             sent_ns,
             measured: false,
             attempt: 0,
@@ -106,6 +112,15 @@ impl Table {
             .filter(|live| live.generation == generation)
     }
 
+    /// A request, unless it has ended.
+    #[must_use]
+    pub fn get(&self, id: RequestId) -> Option<&Live> {
+        let (generation, index) = parts(id);
+        self.slab
+            .get(index)
+            .filter(|live| live.generation == generation)
+    }
+
     /// Its attempt of that number, if it is the one under way.
     pub fn attempt(&mut self, id: RequestId, attempt: u32) -> Option<&mut Live> {
         self.get_mut(id)
@@ -128,6 +143,14 @@ impl Table {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
+    }
+
+    /// All of them, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (RequestId, &mut Live)> {
+        self.slab.iter_mut().map(|(index, live)| {
+            let id = u64::from(live.generation) << 32 | u64::from(small(index));
+            (RequestId(id), live)
+        })
     }
 
     /// All of them.

@@ -7,7 +7,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `scenario`, `check`, `workload`, `result` | what goes in and comes out, as JSON |
+//! | `scenario`, `fault`, `check`, `workload`, `result` | what goes in and comes out, as JSON |
 //! | `queue` | events in order of time |
 //! | `network` | delays, loss, slow start, cuts |
 //! | `prompt` | prompts as hashes of token blocks |
@@ -17,13 +17,16 @@
 //! | `live` | requests under way |
 //! | `simulator`, `requests`, `answers`, `control` | what happens at each event |
 //! | `measure`, `stats` | figures |
+//! | `invariants` | what must hold of every run |
 
 mod answers;
 mod balancer;
 mod check;
 mod clients;
 mod control;
+pub mod fault;
 mod fleet;
+mod invariants;
 mod live;
 mod measure;
 mod network;

@@ -1,6 +1,7 @@
 //! How long a message takes, and when a link is cut.
 
-use super::scenario::{Fault, Network as Settings, Scenario, nanos, nanos_of_ms};
+use super::fault::Fault;
+use super::scenario::{Network as Settings, Scenario, nanos, nanos_of_ms};
 use crate::engine::id::Nanos;
 use crate::engine::rng::Rng;
 

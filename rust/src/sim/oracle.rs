@@ -24,6 +24,8 @@ const PATIENCE_NS: Nanos = 2_000_000_000;
 /// What a request needs, as the replica that gets it will see it.
 #[derive(Debug, Clone)]
 pub struct Need {
+    /// Number of its model.
+    pub model: u32,
     /// Tokens of the prompt.
     pub input: u32,
     /// Tokens of the answer.
@@ -156,7 +158,8 @@ impl Oracle {
             let replica = &replicas[number as usize];
             let (running, waiting) = replica.load();
             let seqs = running + self.coming[number as usize].0 as usize;
-            replica.up && waiting == 0 && seqs < replica.model().profile().max_num_seqs as usize
+            let well = replica.up && !replica.frozen();
+            well && waiting == 0 && seqs < replica.model().profile().max_num_seqs as usize
         };
         let open: Vec<u32> = (0..)
             .take(replicas.len())
@@ -187,6 +190,9 @@ impl Oracle {
 
     /// What all requests together lose, in picoseconds; none where the KV room is too small now.
     fn cost(&self, need: &Need, number: u32, replica: &Replica) -> Option<f64> {
+        if !replica.serves(need.model) {
+            return None;
+        }
         let model = replica.model();
         let profile = model.profile();
         let free = model

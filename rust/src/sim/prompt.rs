@@ -279,6 +279,7 @@ mod tests {
             after,
             think_s: 0.0,
             region: 0,
+            model: 0,
             user: 1,
             session: 1,
             input,
@@ -292,6 +293,7 @@ mod tests {
 
     fn workload(turns: Vec<Turn>) -> Workload {
         Workload {
+            models: Vec::new(),
             turns,
             sessions: Vec::new(),
             users: Vec::new(),

@@ -40,6 +40,8 @@ pub enum Event {
     TooLong(RequestId, u32),
     /// The balancer sees an attempt fail.
     Fail(RequestId, u32, Failure),
+    /// The balancer has heard nothing of an attempt for long; the replica's `epoch` at its silence.
+    Stall(RequestId, u32, u32),
     /// The client leaves.
     Leave(RequestId),
     /// The replica learns that nobody waits for an answer any more.

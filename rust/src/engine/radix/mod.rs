@@ -73,6 +73,9 @@ pub struct Radix {
     queries: u64,
     /// Scratch of [`Self::walk`].
     path: Vec<Step>,
+    /// A test has planted [`Plant::PinnedEvicted`](super::plant::Plant::PinnedEvicted).
+    #[cfg(test)]
+    pinned_evicted: bool,
 }
 
 /// A node that a walk has passed.
@@ -109,7 +112,16 @@ impl Radix {
             clock: 0,
             queries: 0,
             path: Vec::with_capacity(WALK_NODES_MAX),
+            #[cfg(test)]
+            pinned_evicted: false,
         }
+    }
+
+    /// Plants a bug, or none.
+    #[cfg(test)]
+    pub(super) fn with_pinned_evicted(mut self, planted: bool) -> Self {
+        self.pinned_evicted = planted;
+        self
     }
 
     /// Appends `(owner, blocks)` for each owner that holds a prefix of `blocks`, in no particular

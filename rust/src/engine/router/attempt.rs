@@ -8,6 +8,7 @@ use super::request::{Attempt, Lane, Phase, Refusal, Report, Request};
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
 use crate::engine::id::{Nanos, RequestId};
+use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 
 impl Router {
@@ -83,6 +84,10 @@ impl Router {
         if let Some(failed) = failed.filter(|failed| !request.tried.contains(failed)) {
             request.tried.push(failed);
         }
+        if failure == Failure::Reset && self.config.planted(Plant::LostOnCrash) {
+            self.forget(&request);
+            return;
+        }
         let refusal = self.failed(failure);
         if self.may_retry(&request, started, sent, now_ns) {
             self.counters.retries += 1;
@@ -95,8 +100,9 @@ impl Router {
 
     /// Attempts left, safe to send again, and within the budget of retries.
     fn may_retry(&mut self, request: &Request, started: bool, sent: bool, now_ns: Nanos) -> bool {
-        if started || request.attempts >= self.config.attempts_max || (sent && !request.retry_safe)
-        {
+        let over = request.attempts >= self.config.attempts_max
+            && !self.config.planted(Plant::AttemptsUnlimited);
+        if started || over || (sent && !request.retry_safe) {
             return false;
         }
         let granted = self.budget.take(&self.config, now_ns);
@@ -134,7 +140,10 @@ impl Router {
                 }
                 self.note_response(slot, report.response_id);
                 let turned = self.report_end(slot, outcome, attempt.started, now_ns);
-                self.end_attempt(id, &request, attempt, answer);
+                let lost = self.config.planted(Plant::SlotLostOnCancel);
+                if !lost || outcome != Outcome::ClientLeft {
+                    self.end_attempt(id, &request, attempt, answer);
+                }
                 self.freed(slot, turned, now_ns, out);
             }
         }
@@ -145,6 +154,9 @@ impl Router {
     /// An attempt at `slot` is over: starts what may start now. `turned`: the replica's health
     /// changed, so that requests which failed elsewhere may have to go back there.
     fn freed(&mut self, slot: Slot, turned: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
+        if self.config.planted(Plant::RoomForgotten) {
+            return self.fleet.drop_if_over(slot);
+        }
         if turned {
             self.dispatch_all(now_ns, out);
         } else {
@@ -163,6 +175,7 @@ impl Router {
         }
         if let Some(member) = self.fleet.member_mut(attempt.slot) {
             match request.lane {
+                Lane::Batch if self.config.planted(Plant::DebitForever) => {}
                 Lane::Batch => {
                     let known = member.replica.complete(id);
                     debug_assert!(known, "a request in flight is counted");

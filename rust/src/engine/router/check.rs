@@ -13,7 +13,17 @@ impl Router {
     /// The name of the broken invariant, and what breaks it.
     pub fn check_invariants(&self) -> Result<(), String> {
         self.tree.check_invariants()?;
+        self.check_pins()?;
         self.check_decisions()
+    }
+
+    fn check_pins(&self) -> Result<(), String> {
+        let phases = self.requests.values().map(|request| &request.phase);
+        let pins = phases.filter_map(|phase| match phase {
+            Phase::InFlight(attempt) => attempt.pin.as_ref(),
+            _ => None,
+        });
+        pins.map(|pin| self.tree.check_pin(pin)).collect()
     }
 
     /// All but the tree, whose check is the long one.

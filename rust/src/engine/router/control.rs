@@ -6,6 +6,7 @@ use super::request::{Phase, Refusal};
 use crate::engine::admit;
 use crate::engine::effect::Effect;
 use crate::engine::id::{Nanos, ReplicaId};
+use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 use crate::engine::snapshot::Snapshot;
 
@@ -90,7 +91,8 @@ impl Router {
         let Some(slot) = self.known(replica) else {
             return;
         };
-        if let Some(member) = self.fleet.member_mut(slot) {
+        let ignored = self.config.planted(Plant::DrainingIgnored);
+        if let Some(member) = self.fleet.member_mut(slot).filter(|_| !ignored) {
             member.replica.health.set_draining(draining);
         }
         self.dispatch_all(now_ns, out);
@@ -215,6 +217,9 @@ impl Router {
 
     /// Ends the wait of what is held past its deadline.
     pub(super) fn expire_due(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+        if self.config.planted(Plant::DeadlineIgnored) {
+            return;
+        }
         while let Some(id) = self.hold.expire(now_ns) {
             self.counters.expired += 1;
             if let Some(mut request) = self.requests.remove(&id) {

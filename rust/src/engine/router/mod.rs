@@ -60,6 +60,8 @@ use super::effect::Effect;
 use super::error::RequestError;
 use super::hold::Hold;
 use super::id::{Nanos, RequestId};
+#[cfg(test)]
+use super::plant::Plant;
 use super::radix::{Radix, RadixConfig};
 use super::rng::Rng;
 
@@ -116,15 +118,18 @@ impl Router {
     pub fn new(config: Config, secret: &[u8], seed: u64) -> Self {
         let hash_seed = xxh3_64(secret);
         let with_ring = matches!(config.policy, Policy::Ring | Policy::BoundedRing);
+        let tree = Radix::new(RadixConfig {
+            bytes_max: config.tree_bytes_max,
+            capacity_blocks: u32::MAX,
+        });
+        #[cfg(test)]
+        let tree = tree.with_pinned_evicted(config.planted(Plant::PinnedEvicted));
         Self {
             digest_config: DigestConfig::new(secret, config.block_bytes, config.prompt_blocks_max),
             body_scratch: BodyScratch::default(),
             rng: Rng::new(seed),
             fleet: Fleet::new(&config, with_ring, hash_seed),
-            tree: Radix::new(RadixConfig {
-                bytes_max: config.tree_bytes_max,
-                capacity_blocks: u32::MAX,
-            }),
+            tree,
             hold: Hold::new(config.hold_len_max),
             requests: HashMap::with_hasher(FixedState::default()),
             responses: Recent::new(config.response_ids_max, hash_seed),

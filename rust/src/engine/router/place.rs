@@ -9,6 +9,7 @@ use super::view::Found;
 use crate::engine::effect::{Effect, Push};
 use crate::engine::hold::{Partition, Ticket};
 use crate::engine::id::{Nanos, RequestId};
+use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 
 /// Requests passed over in one search because they wait for a replica without room.
@@ -223,11 +224,15 @@ impl Router {
         });
         let attempt = request.attempts;
         self.requests.insert(id, request);
-        out.push(Effect::Push(Push {
+        let push = Push {
             request: id,
             replica,
             attempt,
             match_blocks,
-        }));
+        };
+        if attempt > 1 && self.config.planted(Plant::PushedTwice) {
+            out.push(Effect::Push(push.clone()));
+        }
+        out.push(Effect::Push(push));
     }
 }

@@ -3,6 +3,7 @@
 use super::Router;
 use super::request::{Lane, Refusal};
 use crate::engine::id::ModelId;
+use crate::engine::plant::Plant;
 
 /// Known models that a 404 names at most.
 const MODELS_NAMED_MAX: usize = 20;
@@ -30,7 +31,9 @@ impl Router {
             .fleet
             .model(name)
             .filter(|id| self.fleet.is_served(*id));
-        known.ok_or_else(|| {
+        let first = self.fleet.served().next().map(|(id, _)| id);
+        let wrong = first.filter(|_| self.config.planted(Plant::WrongModel));
+        wrong.or(known).ok_or_else(|| {
             if self.fleet.told() {
                 self.model_unknown(name)
             } else {

@@ -304,6 +304,18 @@ impl ReplicaModel {
         self.slowness = factor;
     }
 
+    /// The process has stood still for so long: the step under way ends later.
+    pub fn pause(&mut self, paused_ns: Nanos) {
+        self.step_end = self.step_end.map(|end| end.saturating_add(paused_ns));
+    }
+
+    /// Requests outside the batch that have not been in it yet.
+    #[must_use]
+    pub fn unscheduled(&self) -> usize {
+        let fresh = |place: &&u32| self.sequences[**place as usize].cached_tokens.is_none();
+        self.waiting.iter().filter(fresh).count()
+    }
+
     /// Becomes a new process: requests, cache and counters are gone, the slowness stays.
     pub fn restart(&mut self) {
         self.pool = Pool::new(self.profile.blocks());

@@ -170,6 +170,61 @@ fn a_client_who_leaves_frees_its_place() {
 }
 
 #[test]
+fn a_frozen_replica_goes_on_where_it_stood() {
+    let freeze =
+        json!({"faults": [{"kind": "freeze", "replica": 0, "at_s": 1.0, "until_s": 11.0}]});
+    let requests = rows(&[(1, 0.0, None, 1, 160, 64), (2, 5.0, None, 2, 160, 3)]);
+    let records = |changes: &Value| report(&open(1, changes), &requests).records.unwrap();
+    let (still, frozen) = (records(&json!({})), records(&freeze));
+    let late_s = frozen.e2e_s[1] - still.e2e_s[0];
+    assert!((late_s - 10.0).abs() < 1e-6, "{late_s} s later");
+    assert!(frozen.ttft_s[0] > Some(6.0), "{:?}", frozen.ttft_s);
+    assert_eq!(frozen.outcome, ["ok", "ok"]);
+}
+
+#[test]
+fn a_frozen_replica_is_given_up_after_a_while() {
+    let freeze = json!({"faults": [{"kind": "freeze", "replica": 0, "at_s": 1.0}],
+        "network": {"stall_timeout_s": 3.0}});
+    let requests = rows(&[(1, 0.0, None, 1, 160, 64), (2, 1.05, None, 2, 160, 3)]);
+    let records = report(&open(1, &freeze), &requests).records.unwrap();
+    assert_eq!(records.outcome, ["stream_cut", "upstream_timeout"]);
+    assert!((records.e2e_s[0] - 4.0).abs() < 0.01, "{:?}", records.e2e_s);
+}
+
+#[test]
+fn requests_that_a_replica_fails_are_tried_elsewhere() {
+    for how in ["status", "reset", "full"] {
+        let errors = json!({"faults": [{"kind": "errors", "replica": 0, "at_s": 0.0, "rate": 1.0, "how": how}]});
+        let report = report(&scenario(2, 4, &errors), &requests(4));
+        assert_eq!(report.total.completed, report.total.requests, "{how}");
+        assert!(report.total.retries > 0, "{how}");
+        assert_eq!(report.replicas[0].requests, 0, "{how}");
+    }
+}
+
+#[test]
+fn requests_go_to_replicas_of_their_model() {
+    let group = |model: &str| json!({"count": 1, "profile": profile(), "models": [model]});
+    let two = json!({"regions": [{"name": "us", "replicas": [group("one"), group("other")]}]});
+    let mut requests = rows(&[(1, 0.0, None, 1, 160, 3), (2, 0.0, None, 1, 160, 3)]);
+    requests["model"] = json!(["one", "other"]);
+    let report = report(&open(1, &two), &requests);
+    assert_eq!(
+        report
+            .replicas
+            .iter()
+            .map(|of| of.requests)
+            .collect::<Vec<_>>(),
+        [1, 1]
+    );
+    // The same text, but another model's cache.
+    assert_eq!(report.records.unwrap().cached_tokens, [0, 0]);
+    requests["model"] = json!(["one", "third"]);
+    assert!(fault_of(&open(1, &two), &requests).starts_with("requests.model"));
+}
+
+#[test]
 fn the_oracle_finds_more_in_caches_than_turns_do() {
     let mut rounds = config();
     rounds.policy = crate::engine::config::Policy::RoundRobin;

@@ -13,7 +13,7 @@ fn fault(replicas: u32) -> impl Strategy<Value = Value> {
     let lies = ["negative", "nan", "absurd", "frozen", "idle", "unreadable"];
     let times = (0.0..1.5f64, prop::option::of(0.01..1.5f64));
     let parts = (
-        0..6u8,
+        0..8u8,
         0..replicas,
         times,
         prop::sample::select(lies.to_vec()),
@@ -26,7 +26,10 @@ fn fault(replicas: u32) -> impl Strategy<Value = Value> {
             1 => json!({"kind": "slow", "replica": replica, "at_s": at_s, "until_s": until_s, "factor": factor}),
             2 => json!({"kind": "lie", "replica": replica, "at_s": at_s, "until_s": until_s, "how": how}),
             3 => json!({"kind": "forget", "replica": replica, "at_s": at_s}),
-            4 => json!({"kind": "drain", "replica": replica, "at_s": at_s, "until_s": until_s}),
+            4 => json!({"kind": "freeze", "replica": replica, "at_s": at_s, "until_s": until_s}),
+            5 => json!({"kind": "errors", "replica": replica, "at_s": at_s, "until_s": until_s, "rate": factor / 20.0,
+                "how": ["status", "reset", "full"][replica as usize % 3]}),
+            6 => json!({"kind": "drain", "replica": replica, "at_s": at_s, "until_s": until_s}),
             _ => json!({"kind": "cut", "between": ["us", "us"], "at_s": at_s, "until_s": until_s}),
         }
     })
@@ -86,7 +89,7 @@ fn assemble(
             "seed": seed, "duration_s": duration_s, "drain_s": 3_000.0, "faults": faults,
             "regions": [{"name": "us", "balancers": if balancers { 2 } else { 1 },
                 "replicas": [{"count": replicas, "profile": small}]}],
-            "network": {"rtt_ms": [[rtt_ms]], "jitter_ms": jitter_ms, "loss": loss},
+            "network": {"rtt_ms": [[rtt_ms]], "jitter_ms": jitter_ms, "loss": loss, "stall_timeout_s": 5.0},
             "clients": {"mode": "closed", "users": {"us": users}, "repeat": true, "leave": leave},
         }),
     )

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod faults;
+mod plants;
 mod speed;
 
 use serde_json::{Value, json};

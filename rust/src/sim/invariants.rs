@@ -1,0 +1,268 @@
+//! What must hold of every run, whatever the engine decides.
+//!
+//! | invariant | looked at |
+//! |---|---|
+//! | one attempt at a time, none after the request's end, no more than `attempts_max` | always, at each push |
+//! | a push goes to a replica of the request's model that is not draining | always, at each push |
+//! | nothing starts after its deadline, and nothing is held past it | always, at each push and once a second |
+//! | what is refused or expires is not in flight | always |
+//! | the engine agrees with itself, and with what is under way | with `check`, after each event |
+//! | every request that has arrived is held or in flight | with `check`, after each event |
+//! | who is held is passed over at most as often as the settings say | with `check`, at each push |
+//! | replicas' blocks and requests are conserved | with `check`, once a second |
+//! | nobody waits while a replica is idle | calm scenarios (no faults), once a second |
+//! | no more requests wait in a replica than the paper's rule allows | calm scenarios under that rule, at each push |
+//!
+//! A run ends at the first that is broken, with its seed, time and event.
+
+use super::balancer::{Balancer, Brain};
+use super::fleet::Replica;
+use super::live::Live;
+use super::queue::Event;
+use super::replica::ReplicaModel;
+use super::scenario::Scenario;
+use super::simulator::{Broken, Simulator};
+use crate::engine::config::{AllowanceRule, Config, PushRule};
+use crate::engine::effect::Push;
+use crate::engine::id::{Nanos, RequestId};
+
+/// Deadlines are looked for so often, and one sweep may just have passed.
+const LATE_NS: Nanos = 100_000_000;
+/// Seconds in which a balancer must have seen that a replica is idle.
+const IDLE_S: u32 = 3;
+
+/// What a scenario without faults allows to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Calm {
+    /// No faults.
+    quiet: bool,
+    /// One balancer per replica pushes by the paper's rule, and nobody leaves: what waits in a
+    /// replica is known exactly.
+    gate: bool,
+}
+
+impl Calm {
+    pub(super) fn of(scenario: &Scenario, config: &Config) -> Self {
+        let quiet = scenario.faults.is_empty();
+        let rule = config.push == PushRule::Pending && config.allowance == AllowanceRule::One;
+        let alone = scenario.topology.central()
+            || scenario.regions.iter().all(|region| region.balancers == 1);
+        Self {
+            quiet,
+            gate: quiet && rule && alone && scenario.clients.leave.is_none(),
+        }
+    }
+}
+
+impl Simulator {
+    /// Looks at what must hold after an event.
+    pub(super) fn check(&mut self, event: Event) -> Result<(), Broken> {
+        let mut found = self.broken.take().map_or(Ok(()), Err);
+        if event == Event::Second {
+            found = found.and_then(|()| self.check_second());
+        }
+        if self.scenario.check {
+            found = found.and_then(|()| self.check_event(event));
+        }
+        found.map_err(|text| {
+            Broken(format!(
+                "{text} (seed {}, {} s, event {}, {event:?})",
+                self.scenario.seed,
+                self.now_s(),
+                self.events
+            ))
+        })
+    }
+
+    fn broke(&mut self, found: Result<(), String>) {
+        if let Err(text) = found {
+            self.broken.get_or_insert(text);
+        }
+    }
+
+    fn check_event(&self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Second => {
+                let mut models = self.replicas.iter().map(Replica::model);
+                models.try_for_each(ReplicaModel::check_invariants)
+            }
+            // No balancer has been asked anything.
+            Event::Step { .. } | Event::AtReplica(..) | Event::Probe { .. } | Event::Abort(..) => {
+                Ok(())
+            }
+            _ => self.check_balancers(),
+        }
+    }
+
+    /// Each balancer agrees with itself, and all together with what is under way.
+    pub(super) fn check_balancers(&self) -> Result<(), String> {
+        self.balancers.iter().try_for_each(Balancer::check)?;
+        let (mut pushed, mut waiting) = (0, 0);
+        for (id, live) in self.live.iter().filter(|(_, live)| live.order > 0) {
+            let (in_flight, held) = (live.replica.is_some(), live.held_since_ns.is_some());
+            if in_flight == held {
+                return Err(format!("every_request_is_held_or_in_flight: {id:?}"));
+            }
+            pushed += usize::from(in_flight);
+            waiting += usize::from(held);
+        }
+        let counted = self.counted();
+        if counted != (pushed, waiting) {
+            return Err(format!(
+                "no_request_is_lost: {} in flight and {} held, but {pushed} and {waiting} are",
+                counted.0, counted.1
+            ));
+        }
+        Ok(())
+    }
+
+    /// Nobody is held past the deadline, and nobody at all while a replica is idle.
+    fn check_second(&mut self) -> Result<(), String> {
+        let now_ns = self.queue.now_ns();
+        let limit_ns = self.config.hold_timeout_ns.saturating_add(LATE_NS);
+        let mut wanted = vec![false; self.balancers.len() * self.workload.models.len()];
+        for (id, live) in self.live.iter() {
+            if live.held_since_ns.is_none() {
+                continue;
+            }
+            if self.decides(live.balancer) && held_ns(live, now_ns) > limit_ns {
+                return Err(format!("nothing_is_held_past_its_deadline: {id:?}"));
+            }
+            let model = self.workload.turns[live.turn as usize].model;
+            wanted[self.line(live.balancer, model)] = true;
+        }
+        for number in 0..self.replicas.len() {
+            let replica = &self.replicas[number];
+            let idle = replica.load() == (0, 0) && replica.coming == 0;
+            let is_wanted = idle && self.is_wanted(replica, &wanted);
+            let replica = &mut self.replicas[number];
+            replica.idle_s = if is_wanted { replica.idle_s + 1 } else { 0 };
+            if self.calm.quiet && replica.idle_s > IDLE_S {
+                return Err(format!("nobody_waits_for_an_idle_replica: {number}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody who is held could go to this replica.
+    fn is_wanted(&self, replica: &Replica, wanted: &[bool]) -> bool {
+        let central = self.scenario.topology.central();
+        let balancers = (0_u32..).zip(&self.balancers);
+        let mut usable = balancers.filter(|(_, of)| central || of.region == replica.region);
+        usable.any(|(balancer, _)| {
+            let mut models = (0_u32..).take(self.workload.models.len());
+            models.any(|model| replica.serves(model) && wanted[self.line(balancer, model)])
+        })
+    }
+
+    fn line(&self, balancer: u32, model: u32) -> usize {
+        balancer as usize * self.workload.models.len() + model as usize
+    }
+
+    /// The engine decides there, not the oracle.
+    fn decides(&self, balancer: u32) -> bool {
+        matches!(self.balancers[balancer as usize].brain, Brain::Engine(_))
+    }
+
+    /// A balancer is about to push.
+    pub(super) fn check_push(&mut self, balancer: u32, push: &Push) {
+        let mut found = self.check_attempt(balancer, push);
+        if found.is_ok() && self.calm.gate && self.decides(balancer) {
+            found = self.check_gate(push);
+        }
+        if found.is_ok() && self.scenario.check && self.decides(balancer) {
+            found = self.check_passed(balancer, push);
+        }
+        self.broke(found);
+    }
+
+    fn check_attempt(&self, balancer: u32, push: &Push) -> Result<(), String> {
+        let id = push.request;
+        let Some(live) = self.live.get(id) else {
+            return Err(format!("nothing_is_pushed_after_its_end: {id:?}"));
+        };
+        if live.replica.is_some() || live.balancer != balancer {
+            return Err(format!("one_attempt_at_a_time: {id:?}"));
+        }
+        let turn = &self.workload.turns[live.turn as usize];
+        let replica = &self.replicas[push.replica.0 as usize];
+        if !replica.serves(turn.model) {
+            return Err(format!("replicas_serve_what_they_get: {id:?}"));
+        }
+        if !self.decides(balancer) {
+            return Ok(());
+        }
+        if push.attempt != live.attempt + 1 || push.attempt > self.config.attempts_max {
+            return Err(format!("attempts_at_most_max: {id:?}"));
+        }
+        if replica.draining {
+            return Err(format!("draining_replicas_get_nothing_new: {id:?}"));
+        }
+        if held_ns(live, self.queue.now_ns()) > self.config.hold_timeout_ns {
+            return Err(format!("nothing_starts_after_its_deadline: {id:?}"));
+        }
+        Ok(())
+    }
+
+    /// Nothing may wait at the replica, or be on its way there, when one more is pushed.
+    fn check_gate(&self, push: &Push) -> Result<(), String> {
+        let replica = &self.replicas[push.replica.0 as usize];
+        let pending = replica.coming as usize + replica.model().unscheduled();
+        if pending > 0 {
+            return Err(format!(
+                "nothing_is_pushed_where_requests_wait: {pending} at {:?}",
+                push.replica
+            ));
+        }
+        Ok(())
+    }
+
+    /// Counts the push for all older ones that are held and could have gone there.
+    fn check_passed(&mut self, balancer: u32, push: &Push) -> Result<(), String> {
+        let replica = &self.replicas[push.replica.0 as usize];
+        let order = self.live.get(push.request).map_or(0, |live| live.order);
+        for (id, live) in self.live.iter_mut() {
+            let model = self.workload.turns[live.turn as usize].model;
+            // Who failed somewhere may have to wait for another replica than this one.
+            let could = live.balancer == balancer && live.attempt == 0 && replica.serves(model);
+            if could && live.held_since_ns.is_some() && live.order < order {
+                live.passed += 1;
+                if live.passed > passes_max(&self.config) {
+                    return Err(format!("nobody_starves_in_the_hold: {id:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A balancer holds a request.
+    pub(super) fn check_hold(&mut self, id: RequestId) {
+        let live = self.live.get(id);
+        let free = live.is_some_and(|live| live.replica.is_none() && live.held_since_ns.is_none());
+        if !free {
+            self.broke(Err(format!("what_is_held_is_nowhere_else: {id:?}")));
+        }
+    }
+
+    /// A balancer refuses a request, or lets it expire.
+    pub(super) fn check_refusal(&mut self, id: RequestId, expired: bool) {
+        let live = self.live.get(id);
+        let free = live.is_some_and(|live| {
+            live.replica.is_none() && (!expired || live.held_since_ns.is_some())
+        });
+        if !free {
+            self.broke(Err(format!("what_is_refused_is_not_in_flight: {id:?}")));
+        }
+    }
+}
+
+/// Time in the hold so far, the wait under way included.
+fn held_ns(live: &Live, now_ns: Nanos) -> Nanos {
+    let since_ns = live.held_since_ns.unwrap_or(now_ns);
+    live.held_ns + now_ns.saturating_sub(since_ns)
+}
+
+/// How often a held request may be passed over.
+fn passes_max(_: &Config) -> u32 {
+    0
+}
