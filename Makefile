@@ -7,7 +7,7 @@ STEP := .ci/step
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-gate bench-policies bench-engine docs fmt lock clean
+.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim docs fmt lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,12 @@ bench-policies: setup ## A real trace through the real proxy: every policy at 60
 
 bench-engine: setup ## Engine calls through Python, tree of 10^6 blocks
 	@$(PY) -m bench.engine
+
+bench-sim: ## The simulator: 12 and 1,000 replicas for ten virtual minutes each
+	@$(CARGO) bench --quiet --bench sim
+
+test-sim: ## 10^6 simulated requests with crashes and leaving clients: nothing is lost or left behind
+	@$(CARGO) test --release --quiet --lib -- --ignored sim::tests::million
 
 docs: setup ## Write the settings' tables into the documents
 	@$(PY) tests/tidy/tables.py --write

@@ -71,6 +71,7 @@ impl Simulator {
         };
         let balancer = live.balancer;
         let from = self.balancers[balancer as usize].region;
+        live.started_ns = now_ns - live.pushed_ns;
         live.first_byte_ns = Some(self.network.deliver(from, live.region, FIRST_BYTES, now_ns));
         let mut out = std::mem::take(&mut self.out);
         self.balancers[balancer as usize].first_byte(id, now_ns, &mut out);

@@ -185,9 +185,8 @@ impl Simulator {
     pub(super) fn second(&mut self) {
         let now_ns = self.queue.now_ns();
         let measured = now_ns > self.warmup_ns && now_ns <= self.duration_ns;
-        let (in_flight, held) = (small(self.live.len()), self.live.held);
         self.measures
-            .second(&mut self.replicas, in_flight, held, measured);
+            .second(&mut self.replicas, &self.live, measured);
         self.queue.put(now_ns + SECOND_NS, Event::Second);
     }
 }

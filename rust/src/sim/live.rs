@@ -44,6 +44,12 @@ pub struct Live {
     pub token_ns: Nanos,
     /// When the last message about it reached, or will reach, the balancer: they do not overtake.
     pub message_ns: Nanos,
+    /// When the last attempt was pushed.
+    pub pushed_ns: Nanos,
+    /// The time from then to its first body byte, as the engine predicted it.
+    pub predicted_ns: Option<Nanos>,
+    /// That time.
+    pub started_ns: Nanos,
     /// When the client had the first byte.
     pub first_byte_ns: Option<Nanos>,
     /// Prompt tokens found in the replica's cache.
@@ -73,6 +79,9 @@ impl Live {
             held_ns: 0,
             token_ns: 0,
             message_ns: 0,
+            pushed_ns: 0,
+            predicted_ns: None,
+            started_ns: 0,
             first_byte_ns: None,
             cached: 0,
         }
@@ -91,8 +100,6 @@ impl Live {
 pub struct Table {
     slab: Slab<Live>,
     generation: u32,
-    /// Of those, in holds.
-    pub held: u32,
 }
 
 impl Table {

@@ -1,12 +1,13 @@
 //! What is measured while a run goes on, and the report made of it.
 
 use std::collections::BTreeMap;
+use std::iter::Sum;
 use std::mem;
 
 use super::balancer::Brain;
 use super::fleet::Replica;
-use super::live::Live;
-use super::result::{Records, Report, SCHEMA, Section, Series, Spread};
+use super::live::{Live, Table};
+use super::result::{Records, ReplicaReport, Report, SCHEMA, Section, Series, Spread};
 use super::scenario::{Scenario, nanos, seconds};
 use super::simulator::Simulator;
 use super::stats::Tally;
@@ -27,9 +28,11 @@ struct Second {
 pub(super) struct Measures {
     /// By region.
     tallies: Vec<Tally>,
-    series: Series,
-    second: Second,
-    spreads: Vec<f64>,
+    /// By region: seconds past, and the one under way.
+    series: Vec<Series>,
+    seconds: Vec<Second>,
+    /// Over all regions, and by region.
+    spreads: Vec<Vec<f64>>,
     records: Option<Records>,
     from_ns: Nanos,
     until_ns: Nanos,
@@ -39,9 +42,9 @@ impl Measures {
     pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
             tallies: vec![Tally::default(); scenario.regions.len()],
-            series: Series::default(),
-            second: Second::default(),
-            spreads: Vec::new(),
+            series: vec![Series::default(); scenario.regions.len()],
+            seconds: scenario.regions.iter().map(|_| Second::default()).collect(),
+            spreads: vec![Vec::new(); scenario.regions.len() + 1],
             records: scenario.records.then(Records::default),
             from_ns: nanos(scenario.warmup_s),
             until_ns: nanos(scenario.duration_s),
@@ -68,10 +71,11 @@ impl Measures {
         at_ns: Nanos,
     ) {
         let tally = &mut self.tallies[live.region as usize];
+        let second = &mut self.seconds[live.region as usize];
         if ended.is_ok() {
-            self.second.input_tokens += u64::from(input);
-            self.second.output_tokens += u64::from(live.output);
-            self.second.cached_tokens += u64::from(live.cached);
+            second.input_tokens += u64::from(input);
+            second.output_tokens += u64::from(live.output);
+            second.cached_tokens += u64::from(live.cached);
             if (self.from_ns..=self.until_ns).contains(&at_ns) {
                 tally.answered += 1;
                 tally.input_tokens += u64::from(input);
@@ -79,7 +83,7 @@ impl Measures {
                 tally.cached_tokens += u64::from(live.cached);
             }
         } else {
-            self.second.failed += 1;
+            second.failed += 1;
         }
         if !live.measured {
             return;
@@ -92,6 +96,9 @@ impl Measures {
                 tally.ttft.add(since(live.first_byte_ns.unwrap_or(at_ns)));
                 tally.e2e.add(since(at_ns));
                 tally.hold.add(live.held_ns);
+                if let Some(predicted_ns) = live.predicted_ns {
+                    tally.predicted(predicted_ns, live.started_ns);
+                }
             }
             Err(kind) => *tally.failed.entry(kind).or_default() += 1,
         }
@@ -102,6 +109,7 @@ impl Measures {
             records
                 .ttft_s
                 .push(live.first_byte_ns.map(|first_ns| seconds(since(first_ns))));
+            records.predicted_s.push(live.predicted_ns.map(seconds));
             records.e2e_s.push(seconds(since(at_ns)));
             records.replica.push(live.replica);
             records.cached_tokens.push(live.cached);
@@ -111,40 +119,36 @@ impl Measures {
     }
 
     /// A second has passed.
-    pub(super) fn second(
-        &mut self,
-        replicas: &mut [Replica],
-        in_flight: u32,
-        held: u32,
-        measured: bool,
-    ) {
-        let (mut running, mut waiting, mut least, mut most) = (0, 0, usize::MAX, 0);
+    pub(super) fn second(&mut self, replicas: &mut [Replica], live: &Table, measured: bool) {
+        let regions = self.series.len();
+        let mut rows = vec![Row::default(); regions];
+        let mut loads = vec![Loads::default(); regions + 1];
         for replica in replicas {
-            let load = replica.load();
-            running += load.0;
-            waiting += load.1;
+            let (running, waiting) = replica.load();
+            let region = replica.region as usize;
+            rows[region].running += small(running);
+            rows[region].waiting += small(waiting);
             if replica.up {
-                least = least.min(load.0 + load.1);
-                most = most.max(load.0 + load.1);
+                loads[0].add(running + waiting);
+                loads[region + 1].add(running + waiting);
             }
             if measured {
                 replica.sample();
             }
         }
-        if measured && least != usize::MAX {
-            self.spreads
-                .push(f64::from(small(most)) / f64::from(small(least.max(1))));
+        for (_, live) in live.iter() {
+            rows[live.region as usize].in_flight += 1;
+            rows[live.region as usize].held += u32::from(live.held_since_ns.is_some());
         }
-        let second = mem::take(&mut self.second);
-        let series = &mut self.series;
-        series.in_flight.push(in_flight);
-        series.held.push(held);
-        series.running.push(small(running));
-        series.waiting.push(small(waiting));
-        series.input_tokens.push(second.input_tokens);
-        series.output_tokens.push(second.output_tokens);
-        series.cached_tokens.push(second.cached_tokens);
-        series.failed.push(second.failed);
+        if measured {
+            for (spreads, loads) in self.spreads.iter_mut().zip(&loads) {
+                spreads.extend(loads.spread());
+            }
+        }
+        let seconds = self.seconds.iter_mut().map(mem::take);
+        for ((series, second), row) in self.series.iter_mut().zip(seconds).zip(rows) {
+            series.push(row, &second);
+        }
     }
 
     pub(super) fn report(&self, run: &Simulator) -> Report {
@@ -169,16 +173,11 @@ impl Measures {
             .zip(&tallies)
             .map(|(name, tally)| (name.to_owned(), tally.section(measured_s)))
             .collect();
-        let replicas: Vec<_> = run
+        let replicas: Vec<ReplicaReport> = run
             .replicas
             .iter()
             .map(|replica| replica.report(name(replica.region)))
             .collect();
-        let means = || replicas.iter().map(|replica| replica.outstanding_mean);
-        let (least, most) = (
-            means().fold(f64::INFINITY, f64::min),
-            means().fold(0.0, f64::max),
-        );
         let engine = matches!(run.balancers[0].brain, Brain::Engine(_));
         Report {
             schema: SCHEMA,
@@ -195,11 +194,21 @@ impl Measures {
             events: run.events,
             total: total.section(measured_s),
             regions,
-            load_spread: Spread {
-                of_means: (least > 0.0 && least.is_finite()).then(|| most / least),
-                ..spread(&self.spreads)
-            },
-            series: self.series.clone(),
+            load_spread: self.spread(0, &replicas.iter().collect::<Vec<_>>()),
+            region_load_spread: names()
+                .enumerate()
+                .map(|(region, name)| (region + 1, name))
+                .filter(|(_, name)| replicas.iter().any(|of| of.region == *name))
+                .map(|(place, name)| {
+                    let own: Vec<_> = replicas.iter().filter(|of| of.region == name).collect();
+                    (name.to_owned(), self.spread(place, &own))
+                })
+                .collect(),
+            series: Series::sum(&self.series),
+            region_series: names()
+                .map(str::to_owned)
+                .zip(self.series.iter().cloned())
+                .collect(),
             replicas,
             balancers: run
                 .balancers
@@ -209,17 +218,87 @@ impl Measures {
             records: self.records.clone(),
         }
     }
+
+    /// The spread at one place of `spreads`, over these replicas.
+    fn spread(&self, place: usize, replicas: &[&ReplicaReport]) -> Spread {
+        let mut sorted = self.spreads[place].clone();
+        sorted.sort_by(f64::total_cmp);
+        let len = f64::from(small(sorted.len()));
+        let nine_of_ten = sorted.len().saturating_sub(1) * 9 / 10;
+        let means = || replicas.iter().map(|of| of.outstanding_mean);
+        let (least, most) = (
+            means().fold(f64::INFINITY, f64::min),
+            means().fold(0.0, f64::max),
+        );
+        Spread {
+            mean: (!sorted.is_empty()).then(|| sorted.iter().sum::<f64>() / len),
+            p90: sorted.get(nine_of_ten).copied(),
+            max: sorted.last().copied(),
+            of_means: (least > 0.0 && least.is_finite()).then(|| most / least),
+        }
+    }
 }
 
-fn spread(samples: &[f64]) -> Spread {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let len = f64::from(small(sorted.len()));
-    let nine_of_ten = sorted.len().saturating_sub(1) * 9 / 10;
-    Spread {
-        mean: (!sorted.is_empty()).then(|| sorted.iter().sum::<f64>() / len),
-        p90: sorted.get(nine_of_ten).copied(),
-        max: sorted.last().copied(),
-        of_means: None,
+/// Gauges of one second and region.
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    in_flight: u32,
+    held: u32,
+    running: u32,
+    waiting: u32,
+}
+
+/// Least and most outstanding requests of some replicas.
+#[derive(Debug, Clone, Copy, Default)]
+struct Loads {
+    range: Option<(usize, usize)>,
+}
+
+impl Loads {
+    fn add(&mut self, load: usize) {
+        let (least, most) = self.range.unwrap_or((load, load));
+        self.range = Some((least.min(load), most.max(load)));
     }
+
+    fn spread(&self) -> Option<f64> {
+        let (least, most) = self.range?;
+        Some(f64::from(small(most)) / f64::from(small(least.max(1))))
+    }
+}
+
+impl Series {
+    fn push(&mut self, row: Row, second: &Second) {
+        self.in_flight.push(row.in_flight);
+        self.held.push(row.held);
+        self.running.push(row.running);
+        self.waiting.push(row.waiting);
+        self.input_tokens.push(second.input_tokens);
+        self.output_tokens.push(second.output_tokens);
+        self.cached_tokens.push(second.cached_tokens);
+        self.failed.push(second.failed);
+    }
+
+    /// Several of equal length as one.
+    fn sum(all: &[Self]) -> Self {
+        Self {
+            in_flight: columns(all, |of| &of.in_flight),
+            held: columns(all, |of| &of.held),
+            running: columns(all, |of| &of.running),
+            waiting: columns(all, |of| &of.waiting),
+            input_tokens: columns(all, |of| &of.input_tokens),
+            output_tokens: columns(all, |of| &of.output_tokens),
+            cached_tokens: columns(all, |of| &of.cached_tokens),
+            failed: columns(all, |of| &of.failed),
+        }
+    }
+}
+
+fn columns<T: Copy + Sum>(all: &[Series], column: impl Fn(&Series) -> &Vec<T>) -> Vec<T> {
+    let len = all.first().map_or(0, |first| column(first).len());
+    let row = |at: usize| {
+        all.iter()
+            .filter_map(|of| column(of).get(at).copied())
+            .sum()
+    };
+    (0..len).map(row).collect()
 }

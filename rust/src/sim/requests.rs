@@ -220,7 +220,6 @@ impl Simulator {
                     self.check_hold(id);
                     if let Some(live) = self.live.get_mut(id) {
                         live.held_since_ns = Some(now_ns);
-                        self.live.held += 1;
                     }
                 }
                 Effect::Reject(reject) => {
@@ -258,17 +257,13 @@ impl Simulator {
         let Some(live) = self.live.get_mut(push.request) else {
             return;
         };
-        if live.held_since_ns.is_some() {
-            live.leave_hold(now_ns);
-            self.live.held -= 1;
-        }
-        let Some(live) = self.live.get_mut(push.request) else {
-            return;
-        };
+        live.leave_hold(now_ns);
         live.replica = Some(push.replica.0);
         live.attempt = push.attempt;
         live.at_replica = false;
         live.message_ns = now_ns;
+        live.pushed_ns = now_ns;
+        live.predicted_ns = self.balancers[balancer as usize].predicted_ns(push.request);
         let bytes = bytes(self.workload.turns[live.turn as usize].input);
         let from = self.balancers[balancer as usize].region;
         let to = self.replicas[push.replica.0 as usize].region;
@@ -425,10 +420,7 @@ impl Simulator {
         let Some(mut live) = self.live.remove(id) else {
             return;
         };
-        if live.held_since_ns.is_some() {
-            live.leave_hold(now_ns);
-            self.live.held -= 1;
-        }
+        live.leave_hold(now_ns);
         let from = self.balancers[live.balancer as usize].region;
         let left = ended == Err("client_left");
         let mut at_ns = self.network.deliver(from, live.region, FIRST_BYTES, now_ns);

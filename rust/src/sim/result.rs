@@ -36,8 +36,13 @@ pub struct Report {
     pub regions: BTreeMap<String, Section>,
     /// Replicas' outstanding requests against each other.
     pub load_spread: Spread,
+    /// The same by region of the replicas; none for a region without any.
+    pub region_load_spread: BTreeMap<String, Spread>,
     /// One row per second.
     pub series: Series,
+    /// The same by region: requests and tokens by that of the clients, `running` and `waiting` by
+    /// that of the replicas.
+    pub region_series: BTreeMap<String, Series>,
     /// By replica, in order of their numbers.
     pub replicas: Vec<ReplicaReport>,
     /// By balancer.
@@ -84,6 +89,20 @@ pub struct Section {
     pub inter_token_s: Distribution,
     /// Time in holds, of answered requests; 0 where there was none.
     pub hold_s: Distribution,
+    /// How well the engine predicted the time from a push to its first byte.
+    pub prediction: Prediction,
+}
+
+/// Predicted against real times from a push to the first byte, as the balancer sees it; of answered
+/// requests for which the engine predicted any.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Predicted times.
+    pub predicted_s: Distribution,
+    /// Real times of the same requests.
+    pub real_s: Distribution,
+    /// `|predicted - real| / real`, not in seconds; to half a percent of itself.
+    pub error: Distribution,
 }
 
 /// Durations in seconds, to half a percent.
@@ -190,6 +209,8 @@ pub struct Records {
     pub hold_s: Vec<f64>,
     /// To the first byte; null where there was none.
     pub ttft_s: Vec<Option<f64>>,
+    /// Predicted from the last push to the first byte; null where nothing was.
+    pub predicted_s: Vec<Option<f64>>,
     /// To the end.
     pub e2e_s: Vec<f64>,
     /// The replica of the last attempt; null where there was none.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::result::{Distribution, Section};
+use super::result::{Distribution, Prediction, Section};
 use super::scenario::seconds;
 use crate::engine::id::Nanos;
 
@@ -159,9 +159,24 @@ pub struct Tally {
     pub inter_token: Histogram,
     /// Time held.
     pub hold: Histogram,
+    /// Push to first byte, as predicted.
+    pub predicted: Histogram,
+    /// Push to first byte, where it was predicted.
+    pub real: Histogram,
+    /// Their differences, as parts of the real time; one is a second.
+    pub error: Histogram,
 }
 
 impl Tally {
+    /// The engine predicted a time from push to first byte.
+    pub fn predicted(&mut self, predicted_ns: Nanos, real_ns: Nanos) {
+        self.predicted.add(predicted_ns);
+        self.real.add(real_ns);
+        let off = u128::from(predicted_ns.abs_diff(real_ns)) * 1_000_000_000;
+        let error = off / u128::from(real_ns.max(1));
+        self.error.add(Nanos::try_from(error).unwrap_or(Nanos::MAX));
+    }
+
     /// Adds another's figures.
     pub fn merge(&mut self, other: &Self) {
         self.requests += other.requests;
@@ -179,6 +194,9 @@ impl Tally {
         self.e2e.merge(&other.e2e);
         self.inter_token.merge(&other.inter_token);
         self.hold.merge(&other.hold);
+        self.predicted.merge(&other.predicted);
+        self.real.merge(&other.real);
+        self.error.merge(&other.error);
     }
 
     /// The form of the result, for figures of so many seconds.
@@ -217,6 +235,11 @@ impl Tally {
             e2e_s: self.e2e.distribution(),
             inter_token_s: self.inter_token.distribution(),
             hold_s: self.hold.distribution(),
+            prediction: Prediction {
+                predicted_s: self.predicted.distribution(),
+                real_s: self.real.distribution(),
+                error: self.error.distribution(),
+            },
         }
     }
 }

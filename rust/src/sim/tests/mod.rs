@@ -2,8 +2,8 @@
 
 mod behaviour;
 mod faults;
+mod million;
 mod plants;
-mod speed;
 
 use serde_json::{Value, json};
 
