@@ -643,8 +643,8 @@ class Simulator:
         """Runs until virtual time ``until_s`` or the end, without the GIL; returns the time reached.
 
         Raises:
-            AssertionError: an invariant broke (scenarios with ``check``); the text names it, the
-                time and the seed. The run cannot go on.
+            AssertionError: an invariant broke (most are looked at with ``check`` only); the text
+                names it, the time and the seed. The run cannot go on.
         """
     @property
     def done(self) -> bool:

@@ -19,6 +19,14 @@ class Distribution(msgspec.Struct, frozen=True):
     histogram: list[tuple[float, int]] = []
 
 
+class Prediction(msgspec.Struct, frozen=True):
+    """Times from push to first byte, predicted and real; ``error`` is a share of the real time."""
+
+    predicted_s: Distribution = Distribution()
+    real_s: Distribution = Distribution()
+    error: Distribution = Distribution()
+
+
 class Section(msgspec.Struct, frozen=True):
     """Figures of the requests of one region, or of all."""
 
@@ -39,6 +47,7 @@ class Section(msgspec.Struct, frozen=True):
     e2e_s: Distribution
     inter_token_s: Distribution
     hold_s: Distribution
+    prediction: Prediction = Prediction()
 
     @property
     def failures(self) -> int:
@@ -104,6 +113,7 @@ class Records(msgspec.Struct, frozen=True):
     cached_tokens: list[int]
     attempts: list[int]
     outcome: list[str]
+    predicted_s: list[float | None] = []
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -124,6 +134,8 @@ class Result(msgspec.Struct, frozen=True):
     replicas: list[Replica]
     balancers: list[Balancer]
     records: Records | None = None
+    region_load_spread: dict[str, Spread] = {}
+    region_series: dict[str, Series] = {}
 
 
 def decode(data: bytes) -> Result:

@@ -111,6 +111,20 @@ class Crash(_LastingFault, frozen=True, kw_only=True, tag="crash"):
     replica: Number
 
 
+class Freeze(_LastingFault, frozen=True, kw_only=True, tag="freeze"):
+    """A replica's process stands still: it takes connections and says nothing."""
+
+    replica: Number
+
+
+class Errors(_LastingFault, frozen=True, kw_only=True, tag="errors"):
+    """A replica fails a share of the requests: with a 500, a closed connection, or a 503 "full"."""
+
+    replica: Number
+    rate: Annotated[float, Meta(ge=0, le=1)]
+    how: Literal["status", "reset", "full"] = "status"
+
+
 class Slow(_LastingFault, frozen=True, kw_only=True, tag="slow"):
     """A replica's steps take ``factor`` times as long."""
 
@@ -143,7 +157,7 @@ class Cut(_LastingFault, frozen=True, kw_only=True, tag="cut"):
     between: tuple[str, str]
 
 
-Fault = Crash | Slow | Lie | Forget | Drain | Cut
+Fault = Crash | Freeze | Errors | Slow | Lie | Forget | Drain | Cut
 
 
 class Scenario(Table, frozen=True):

@@ -22,7 +22,7 @@ use super::queue::Event;
 use super::replica::ReplicaModel;
 use super::scenario::Scenario;
 use super::simulator::{Broken, Simulator};
-use crate::engine::config::{AllowanceRule, Config, PushRule};
+use crate::engine::config::{AllowanceRule, Config, Policy, PushRule};
 use crate::engine::effect::Push;
 use crate::engine::id::{Nanos, RequestId};
 
@@ -263,6 +263,11 @@ fn held_ns(live: &Live, now_ns: Nanos) -> Nanos {
 }
 
 /// How often a held request may be passed over.
-fn passes_max(_: &Config) -> u32 {
-    0
+fn passes_max(config: &Config) -> u32 {
+    // Under this policy some wait by choice.
+    if config.policy == Policy::Predictive {
+        u32::MAX
+    } else {
+        0
+    }
 }
