@@ -4,6 +4,7 @@
 //! replica in closed loop, prompts of about 1,500 tokens that begin alike, answers of about 340,
 //! one to three turns.
 #![expect(clippy::print_stdout, reason = "its figures are what it is for")]
+#![expect(clippy::disallowed_types, reason = "it measures real time")]
 
 use std::error::Error;
 use std::time::Instant;

@@ -212,12 +212,6 @@ impl Balancer {
         }
     }
 
-    /// The time from a request's push to its first body byte, as the engine predicts it.
-    #[must_use]
-    pub fn predicted_ns(&self, _: RequestId) -> Option<Nanos> {
-        None
-    }
-
     /// The form of the result.
     #[must_use]
     pub fn report(&self, region: &str) -> BalancerReport {

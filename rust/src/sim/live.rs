@@ -140,12 +140,6 @@ impl Table {
         Some(self.slab.remove(parts(id).1))
     }
 
-    /// Requests under way.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.slab.len()
-    }
-
     /// There is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

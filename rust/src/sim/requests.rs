@@ -263,7 +263,6 @@ impl Simulator {
         live.at_replica = false;
         live.message_ns = now_ns;
         live.pushed_ns = now_ns;
-        live.predicted_ns = self.balancers[balancer as usize].predicted_ns(push.request);
         let bytes = bytes(self.workload.turns[live.turn as usize].input);
         let from = self.balancers[balancer as usize].region;
         let to = self.replicas[push.replica.0 as usize].region;

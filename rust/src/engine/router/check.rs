@@ -19,11 +19,11 @@ impl Router {
 
     fn check_pins(&self) -> Result<(), String> {
         let phases = self.requests.values().map(|request| &request.phase);
-        let pins = phases.filter_map(|phase| match phase {
+        let mut pins = phases.filter_map(|phase| match phase {
             Phase::InFlight(attempt) => attempt.pin.as_ref(),
             _ => None,
         });
-        pins.map(|pin| self.tree.check_pin(pin)).collect()
+        pins.try_for_each(|pin| self.tree.check_pin(pin))
     }
 
     /// All but the tree, whose check is the long one.

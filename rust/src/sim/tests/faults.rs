@@ -9,7 +9,7 @@ use crate::engine::config::{Policy, PushRule};
 use crate::sim::Broken;
 
 /// A fault of some kind within the first second and a half.
-fn fault(replicas: u32) -> impl Strategy<Value = Value> {
+fn fault(replicas: u32, far: &'static str) -> impl Strategy<Value = Value> {
     let lies = ["negative", "nan", "absurd", "frozen", "idle", "unreadable"];
     let times = (0.0..1.5f64, prop::option::of(0.01..1.5f64));
     let parts = (
@@ -19,7 +19,7 @@ fn fault(replicas: u32) -> impl Strategy<Value = Value> {
         prop::sample::select(lies.to_vec()),
         0.1..20.0f64,
     );
-    parts.prop_map(|(kind, replica, (at_s, lasts_s), how, factor)| {
+    parts.prop_map(move |(kind, replica, (at_s, lasts_s), how, factor)| {
         let until_s = lasts_s.map(|lasts_s| at_s + lasts_s);
         match kind {
             0 => json!({"kind": "crash", "replica": replica, "at_s": at_s, "until_s": until_s}),
@@ -28,16 +28,22 @@ fn fault(replicas: u32) -> impl Strategy<Value = Value> {
             3 => json!({"kind": "forget", "replica": replica, "at_s": at_s}),
             4 => json!({"kind": "freeze", "replica": replica, "at_s": at_s, "until_s": until_s}),
             5 => json!({"kind": "errors", "replica": replica, "at_s": at_s, "until_s": until_s, "rate": factor / 20.0,
-                "how": ["status", "reset", "full"][replica as usize % 3]}),
+                "how": (["status", "reset", "full"][replica as usize % 3])}),
             6 => json!({"kind": "drain", "replica": replica, "at_s": at_s, "until_s": until_s}),
-            _ => json!({"kind": "cut", "between": ["us", "us"], "at_s": at_s, "until_s": until_s}),
+            _ => json!({"kind": "cut", "between": ["us", (if factor < 10.0 { "us" } else { far })], "at_s": at_s, "until_s": until_s}),
         }
     })
 }
 
 /// A scenario, and the engine's settings.
 fn faulty() -> impl Strategy<Value = (Value, Config)> {
-    let shape = (1..5u32, 1..10u32, any::<u64>(), 0.5..2.0f64, any::<bool>());
+    let shape = (
+        1..5u32,
+        1..10u32,
+        any::<u64>(),
+        0.5..2.0f64,
+        prop::sample::select(LAYOUTS.to_vec()),
+    );
     let network = (0.0..20.0f64, 0.0..0.3f64, 0.0..50.0f64);
     let leave = prop::option::of((0.0..1.0f64, 0.0..2.0f64));
     let policies = [
@@ -48,6 +54,12 @@ fn faulty() -> impl Strategy<Value = (Value, Config)> {
         Policy::TwoChoices,
         Policy::BoundedRing,
         Policy::CacheAware,
+        Policy::Predictive,
+        Policy::Dynamo,
+        Policy::LlmD,
+        Policy::Smg,
+        Policy::Preble,
+        Policy::Gorgo,
     ];
     let rules = [PushRule::Blind, PushRule::Outstanding, PushRule::Pending];
     let engine = (
@@ -60,15 +72,27 @@ fn faulty() -> impl Strategy<Value = (Value, Config)> {
         1..30u32,
     );
     (shape, network, leave, engine).prop_flat_map(|(shape, network, leave, engine)| {
-        prop::collection::vec(fault(shape.0), 0..5)
+        let far = if shape.4.1 { "eu" } else { "us" };
+        prop::collection::vec(fault(shape.0, far), 0..5)
             .prop_map(move |faults| (assemble(shape, network, leave, &faults), settings(engine)))
     })
 }
 
-type Shape = (u32, u32, u64, f64, bool);
+/// Topology, whether there are two regions, and balancers of each.
+type Layout = (&'static str, bool, u32);
+
+const LAYOUTS: [Layout; 5] = [
+    ("skylb", false, 1),
+    ("skylb", false, 2),
+    ("skylb", true, 2),
+    ("local", true, 1),
+    ("global", true, 1),
+];
+
+type Shape = (u32, u32, u64, f64, Layout);
 
 fn assemble(
-    (replicas, users, seed, duration_s, balancers): Shape,
+    (replicas, users, seed, duration_s, (topology, two, balancers)): Shape,
     (jitter_ms, loss, rtt_ms): (f64, f64, f64),
     leave: Option<(f64, f64)>,
     faults: &[Value],
@@ -79,6 +103,15 @@ fn assemble(
         &json!({"kv_tokens": 2_000, "max_model_len": 1_024, "max_num_seqs": 8,
         "max_num_queued_reqs": if seed % 3 == 0 { json!(6) } else { Value::Null }}),
     );
+    let region = |name: &str| json!({"name": name, "balancers": balancers, "replicas": [{"count": replicas, "profile": small}]});
+    let (regions, round_trips, at_once) = if two {
+        let round_trips = json!([[rtt_ms, 3.0 * rtt_ms], [3.0 * rtt_ms, rtt_ms]]);
+        let regions = json!([region("us"), region("eu")]);
+        (regions, round_trips, json!({"us": users, "eu": 2}))
+    } else {
+        let at_once = json!({"us": users});
+        (json!([region("us")]), json!([[rtt_ms]]), at_once)
+    };
     let leave = leave.map(
         |(probability, to_s)| json!({"probability": probability, "from_s": 0.0, "to_s": to_s}),
     );
@@ -87,10 +120,9 @@ fn assemble(
         users,
         &json!({
             "seed": seed, "duration_s": duration_s, "drain_s": 3_000.0, "faults": faults,
-            "regions": [{"name": "us", "balancers": if balancers { 2 } else { 1 },
-                "replicas": [{"count": replicas, "profile": small}]}],
-            "network": {"rtt_ms": [[rtt_ms]], "jitter_ms": jitter_ms, "loss": loss, "stall_timeout_s": 5.0},
-            "clients": {"mode": "closed", "users": {"us": users}, "repeat": true, "leave": leave},
+            "topology": topology, "regions": regions,
+            "network": {"rtt_ms": round_trips, "jitter_ms": jitter_ms, "loss": loss, "stall_timeout_s": 5.0},
+            "clients": {"mode": "closed", "users": at_once, "repeat": true, "leave": leave},
         }),
     )
 }
@@ -119,12 +151,17 @@ fn settings(
     }
 }
 
-/// Answers of 4 to 28 tokens: a scenario is over soon.
-fn short() -> Value {
+/// Answers of 4 to 28 tokens: a scenario is over soon. Users are of one region or of two.
+fn short(two: bool) -> Value {
     let mut short = requests(16);
     for output in short["out"].as_array_mut().unwrap() {
         *output = json!(output.as_u64().unwrap() / 5);
     }
+    let users = short["user"].as_array().unwrap().iter();
+    let far = |user: &Value| two && user.as_u64().unwrap() % 2 == 1;
+    short["region"] = users
+        .map(|user| if far(user) { "eu" } else { "us" })
+        .collect();
     short
 }
 
@@ -176,9 +213,10 @@ fn five_hundred_random_fault_scenarios_break_nothing() {
             proptest::test_runner::RngAlgorithm::ChaCha,
         ),
     );
-    let requests = short();
+    let requests = [false, true].map(short);
     let outcome = runner.run(&faulty(), |(scenario, config)| {
-        unharmed(&scenario, &requests, config).map_err(TestCaseError::fail)
+        let two = scenario["regions"].as_array().unwrap().len() - 1;
+        unharmed(&scenario, &requests[two], config).map_err(TestCaseError::fail)
     });
     assert!(outcome.is_ok(), "{outcome:?}");
 }

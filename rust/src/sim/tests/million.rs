@@ -33,7 +33,7 @@ fn rough(seed: u64) -> Value {
     merge(
         &mut small,
         &json!({"step_base_ps": 5_000_000_000_u64, "kv_tokens": 8_000, "max_model_len": 2_048,
-        "prefill_token_ps": 20_000_000, "max_num_queued_reqs": if seed % 3 == 0 { json!(40) } else { Value::Null }}),
+        "prefill_token_ps": 20_000_000, "max_num_queued_reqs": if seed.is_multiple_of(3) { json!(40) } else { Value::Null }}),
     );
     let region = |name: &str, balancers: u32| json!({"name": name, "balancers": balancers, "replicas": [{"count": 3, "profile": small}]});
     scenario(

@@ -66,9 +66,11 @@ fn rough(seed: u64) -> Value {
 
 fn workload() -> Value {
     let mut workload = requests(24);
-    let sessions = workload["session"].as_array().unwrap().iter();
-    let models =
-        sessions.map(|session| json!(["one", "other"][session.as_u64().unwrap() as usize / 2 % 2]));
+    let users = workload["user"].as_array().unwrap().iter();
+    let models = users.map(|user| {
+        let even = user.as_u64().unwrap().is_multiple_of(2);
+        json!(if even { "one" } else { "other" })
+    });
     workload["model"] = models.collect();
     workload
 }
