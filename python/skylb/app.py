@@ -29,7 +29,7 @@ from skylb.config import Settings
 from skylb.control import Control
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.frontend import Frontend
-from skylb.errors import ConfigError
+from skylb.errors import ConfigError, TaskFailedError
 from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
 from skylb.metrics import LoopStall, Metrics
 from skylb.router import Router
@@ -128,7 +128,8 @@ class Service:
             log_dropped=lambda: self.logs.dropped,
             policy=settings.engine.policy,
         )
-        self.control = Control(settings, self.router, self.pool, self.metrics_page)
+        self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
+        self._failed: str | None = None
         self.admin = Admin(self, settings.admin, None)
         self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)
         self._heart: asyncio.TimerHandle | None = None
@@ -149,6 +150,8 @@ class Service:
 
         Raises:
             ListenError: an address cannot be bound.
+            TaskFailedError: a part of the control plane failed. Requests under way were finished; who
+                started the process should start it again.
         """
         self._install_signals()
         await self.start()
@@ -157,6 +160,8 @@ class Service:
             await self._stop.wait()
         finally:
             await self.stop()
+        if self._failed is not None:
+            raise TaskFailedError(self._failed)
 
     async def start(self) -> None:
         """Binds, looks at the replicas, lets clients in.
@@ -210,6 +215,11 @@ class Service:
             hurried = tasks.start(self._stop_now.wait(), name="second signal")
             await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
             await tasks.stop()
+
+    def _part_failed(self, name: str, error: BaseException) -> None:
+        """Without its probes a balancer would route by old facts: better an orderly stop."""
+        self._failed = f"{name} failed: {error!r}"
+        self._stop.set()
 
     def request_stop(self) -> None:
         """Begins an orderly stop; a second call ends it at once."""

@@ -29,3 +29,7 @@ class UpstreamTimeoutError(SkyLBError):
 
 class ListenError(SkyLBError):
     """An address cannot be bound: it is in use, not ours, or not permitted."""
+
+
+class TaskFailedError(SkyLBError):
+    """A task that runs as long as the process ended with an error: the process cannot go on."""

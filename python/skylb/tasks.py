@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 log = logging.getLogger("skylb.tasks")
@@ -12,11 +12,14 @@ class TaskGroup:
     """Long-running tasks of one component: started by name, cancelled together.
 
     A task that ends with an exception is logged with its name and handed to ``on_failure``.
+
+    Args:
+        on_failure: called with the task's name and its exception.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_failure: Callable[[str, BaseException], None] | None = None) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.failed: asyncio.Future[BaseException] | None = None
+        self._on_failure = on_failure
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -35,8 +38,8 @@ class TaskGroup:
         error = task.exception()
         if error is not None:
             log.error("task %s failed", task.get_name(), exc_info=error)
-            if self.failed is not None and not self.failed.done():
-                self.failed.set_result(error)
+            if self._on_failure is not None:
+                self._on_failure(task.get_name(), error)
 
     async def stop(self) -> None:
         """Cancels every task and waits until all have ended."""

@@ -153,3 +153,17 @@ async def stream_through_tee(target: str) -> tuple[bytes, bytes]:
         await asyncio.to_thread(context.__exit__, None, None, None)
         server.close()
     return bytes(tee.heard), received
+
+
+def test_embeddings_are_served_through_the_sdk(embedder: list[Vllm]) -> None:
+    words = ["the quick brown fox", "jumps over a lazy dog"]
+    with (
+        balancer(*(server.url for server in embedder)) as front,
+        openai.OpenAI(base_url=f"{front.url}/v1", api_key="unused", max_retries=0) as sdk,
+        openai.OpenAI(base_url=f"{embedder[0].url}/v1", api_key="unused", max_retries=0) as direct,
+    ):
+        served = sdk.embeddings.create(model="tiny", input=words)
+        expected = direct.embeddings.create(model="tiny", input=words)
+    assert [item.index for item in served.data] == [0, 1]
+    for ours, theirs in zip(served.data, expected.data, strict=True):
+        assert ours.embedding == pytest.approx(theirs.embedding, abs=1e-3)

@@ -92,7 +92,10 @@ class Plane:
             log_dropped=lambda: 0,
             policy="prefix",
         )
-        self.control = Control(settings, self.router, self.pool, self.metrics)
+        self.failures: list[str] = []
+        self.control = Control(
+            settings, self.router, self.pool, self.metrics, lambda name, _error: self.failures.append(name)
+        )
 
     def gauge(self, url: str) -> Any:
         return next(gauge for gauge in self.router.engine.gauges() if gauge.name == url)

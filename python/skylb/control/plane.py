@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from skylb.config import Settings
@@ -34,11 +35,19 @@ class Control:
         router: takes the facts.
         pool: the data plane's connections; replicas that leave are forgotten there too.
         metrics: counts the probes' durations.
+        on_failure: told of a task that ended with an error, by name: without it facts would go stale.
     """
 
-    def __init__(self, settings: Settings, router: Router, pool: Pool, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        router: Router,
+        pool: Pool,
+        metrics: Metrics,
+        on_failure: Callable[[str, BaseException], None],
+    ) -> None:
         self._settings = settings
-        self._tasks = TaskGroup()
+        self._tasks = TaskGroup(on_failure)
         self._pool = pool.sibling(
             idle_len_max=PROBE_CONNECTIONS_IDLE_MAX, receive_buffer_bytes=PROBE_RECEIVE_BUFFER_BYTES
         )

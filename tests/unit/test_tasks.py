@@ -1,0 +1,54 @@
+"""Tasks that fail are heard of."""
+
+import asyncio
+import logging
+
+import pytest
+
+from skylb.app import Service
+from skylb.config import Settings
+from skylb.errors import TaskFailedError
+from skylb.tasks import TaskGroup
+
+
+async def fail() -> None:
+    """A task with a fault."""
+    raise ZeroDivisionError("planted")
+
+
+def test_a_failed_task_is_logged_and_told_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[tuple[str, str]] = []
+
+    async def run() -> None:
+        tasks = TaskGroup(lambda name, error: told.append((name, str(error))))
+        await asyncio.wait([tasks.start(fail(), name="probe")])
+        assert len(tasks) == 0
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(run())
+    assert told == [("probe", "planted")]
+    assert "task probe failed" in caplog.text
+
+
+def test_a_cancelled_task_is_no_failure() -> None:
+    told: list[str] = []
+
+    async def run() -> None:
+        tasks = TaskGroup(lambda name, _error: told.append(name))
+        tasks.start(asyncio.sleep(60), name="long")
+        await tasks.stop()
+
+    asyncio.run(run())
+    assert told == []
+
+
+def test_a_balancer_whose_probes_died_stops_in_order_and_says_why() -> None:
+    settings = Settings(listen=["127.0.0.1:0"], admin="127.0.0.1:0", replica=["http://127.0.0.1:9"])
+
+    async def run() -> None:
+        service = Service(settings)
+        service.control._prober.tick = lambda: 1 // 0  # type: ignore[assignment,return-value]  # the planted fault
+        await service.run()
+
+    with pytest.raises(TaskFailedError, match=r"^probe failed: ZeroDivisionError"):
+        asyncio.run(run())
