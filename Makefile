@@ -7,7 +7,7 @@ STEP := .ci/step
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim docs fmt lock clean
+.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim judge docs fmt lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-sim: ## The simulator: 12 and 1,000 replicas for ten virtual minutes each
 
 test-sim: ## 10^6 simulated requests with crashes and leaving clients: nothing is lost or left behind
 	@$(CARGO) test --release --quiet --lib -- --ignored sim::tests::million
+
+judge: setup ## Every policy by simulation, into docs/EVALUATION.md (40 minutes); QUICK=1: 85 % only, prints
+	@$(PY) -m bench.judge $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
 
 docs: setup ## Write the settings' tables into the documents
 	@$(PY) tests/tidy/tables.py --write

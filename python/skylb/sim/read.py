@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -179,8 +179,8 @@ def _struct_fields(module: Any) -> set[str]:
 
 _FIELDS = _struct_fields(structs) | _struct_fields(kinds)
 _TAGS = {
-    "workload": ["arena", "wildchat", "shared_prompt", "agent", "tree", "mix", "file"],
-    "faults": ["crash", "slow", "lie", "forget", "drain", "cut"],
+    "workload": [kind.__struct_config__.tag for kind in get_args(kinds.Workload)],
+    "faults": [kind.__struct_config__.tag for kind in get_args(structs.Fault)],
 }
 
 

@@ -182,6 +182,7 @@ class Scenario(Table, frozen=True):
     topology: Literal["skylb", "local", "global", "oracle"] = "skylb"
     balancer_region: str | None = None
     learn_answers: bool = True
+    tell_cached: bool = True
     engine: dict[str, Any] = {}
     regions: list[Region] = field(default_factory=lambda: [Region(replicas=[Replicas(count=4)])])
     network: Network = Network()

@@ -87,7 +87,7 @@ impl Simulator {
         let input = self.workload.turns[turn as usize].input;
         let usage = Usage {
             prompt_tokens: Some(input),
-            cached_tokens: Some(live.cached),
+            cached_tokens: self.scenario.tell_cached.then_some(live.cached),
             completion_tokens: Some(live.output),
         };
         let unit = self.unit();

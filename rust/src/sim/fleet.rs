@@ -23,6 +23,8 @@ pub struct Replica {
     scheduled_ns: Option<Nanos>,
     /// The models that it serves, by their numbers in the workload.
     models: Vec<u32>,
+    /// Its metrics tell of cache queries and hits.
+    tells_cached: bool,
     lie: Option<Lie>,
     /// What it says again and again.
     said: Option<Snapshot>,
@@ -59,7 +61,12 @@ pub enum Probed {
 }
 
 impl Replica {
-    fn new(region: u32, group: &Group, names: &[String]) -> Result<Self, ProfileError> {
+    fn new(
+        region: u32,
+        group: &Group,
+        names: &[String],
+        tells: bool,
+    ) -> Result<Self, ProfileError> {
         let profile = &group.profile;
         let models = (0..).zip(names);
         let served = models.filter(|(_, name)| group.models.contains(name));
@@ -71,6 +78,7 @@ impl Replica {
             up: true,
             scheduled_ns: None,
             models: served.map(|(number, _)| number).collect(),
+            tells_cached: tells,
             lie: None,
             said: None,
             frozen_ns: None,
@@ -225,8 +233,8 @@ impl Replica {
             kv_usage: Some(f64::from(gauges.blocks_used) / f64::from(blocks.max(1))),
             kv_tokens: Some(self.profile.kv_tokens),
             block_size: Some(self.profile.block_size),
-            cache_queries: Some(counters.cache_queries),
-            cache_hits: Some(counters.cache_hits),
+            cache_queries: self.tells_cached.then_some(counters.cache_queries),
+            cache_hits: self.tells_cached.then_some(counters.cache_hits),
             preemptions: Some(counters.preemptions),
             ..Snapshot::default()
         }
@@ -290,7 +298,7 @@ pub fn build(scenario: &Scenario, names: &[String]) -> Result<Vec<Replica>, Prof
         regions.flat_map(|(region, of)| of.replicas.iter().map(move |group| (region, group)));
     groups
         .flat_map(|(region, group)| {
-            (0..group.count).map(move |_| Replica::new(region, group, names))
+            (0..group.count).map(move |_| Replica::new(region, group, names, scenario.tell_cached))
         })
         .collect()
 }

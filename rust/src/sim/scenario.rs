@@ -62,6 +62,10 @@ pub struct Scenario {
     /// Answers are hashed and enter the engine's tree, as `skylb serve` does.
     #[serde(default = "yes")]
     pub learn_answers: bool,
+    /// Replicas tell what they found in their caches (`cached_tokens` of usage, counters of hits);
+    /// otherwise nothing corrects the engine's tree.
+    #[serde(default = "yes")]
+    pub tell_cached: bool,
     /// The engine's configuration.
     pub engine: Value,
     /// Where balancers and replicas are.

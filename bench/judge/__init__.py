@@ -1,0 +1,1 @@
+"""Judges policies by simulation; see ``python -m bench.judge --help``."""
