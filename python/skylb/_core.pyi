@@ -41,9 +41,12 @@ class HeadParser:
     Args:
         key_header: header whose value is the ring's key, or ``None``.
         cors: answer OPTIONS (204) instead of 405.
+        class_header: header in which a trusted front names a request's class, or ``None``.
     """
 
-    def __new__(cls, key_header: str | None = None, cors: bool = False) -> HeadParser: ...
+    def __new__(
+        cls, key_header: str | None = None, cors: bool = False, class_header: str | None = None
+    ) -> HeadParser: ...
     def parse(self, data: bytes, start: int = 0) -> Head | None:
         """The head that begins at ``data[start]``, or ``None`` while it is incomplete.
 
@@ -426,9 +429,9 @@ class Engine:
 
     def __new__(cls, config_json: bytes, secret: bytes, seed: int) -> Engine: ...
     def submit(
-        self, request_id: int, head: Head, body: bytes, now_ns: int, /
+        self, request_id: int, head: Head, body: bytes, now_ns: int, trusted: bool = False, /
     ) -> tuple[Digest, tuple[_Effect, ...]]:
-        """Reads the body and places the request.
+        """Reads the body and places the request. ``trusted``: the class that the head names counts.
 
         Raises:
             RequestError: the body is refused (400, 415); the engine knows nothing of the request.
@@ -470,6 +473,9 @@ class Engine:
     def gauges(self) -> list[ReplicaGauges]: ...
     @property
     def hold_requests(self) -> int: ...
+    @property
+    def hold_bytes(self) -> int:
+        """Bytes of the bodies in the hold."""
     @property
     def in_flight(self) -> int: ...
     @property

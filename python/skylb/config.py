@@ -139,6 +139,42 @@ class EngineSettings(Group):
     )
     hold_timeout_s: Annotated[Seconds, Field(gt=0, description="longest wait in the hold")] = 30.0
     hold_len_max: Annotated[Count, Field(ge=0, description="requests held at most")] = 10_000
+    hold_bytes_max: Annotated[Bytes, Field(ge=1, description="bodies of held requests at most")] = 1 << 30
+    hold_tenant_len_max: Annotated[
+        Count, Field(ge=1, description="requests of one tenant (credential) held at most")
+    ] = 10_000
+    hold_tenant_bytes_max: Annotated[
+        Bytes, Field(ge=1, description="bodies of one tenant's held requests at most")
+    ] = 1 << 30
+    hold_window: Annotated[
+        Count,
+        Field(
+            ge=1,
+            le=256,
+            description="held requests compared when a replica has room; 1: first come, first served",
+        ),
+    ] = 1
+    hold_passes_max: Annotated[
+        Count, Field(ge=1, description="how often a held request is passed over at most")
+    ] = 64
+    hold_age_max_s: Annotated[
+        Seconds, Field(gt=0, description="age from which on a held request gets the next room it can use")
+    ] = 10.0
+    class_rule: Annotated[
+        Literal["weighted", "strict"],
+        Field(description="classes share by weight, or the most urgent is served first"),
+    ] = "weighted"
+    class_weight_high: Annotated[Count, Field(ge=1, description="share of urgent requests, in tokens")] = 8
+    class_weight_normal: Annotated[
+        Count, Field(ge=1, description="share of requests that say nothing, in tokens")
+    ] = 4
+    class_weight_low: Annotated[Count, Field(ge=1, description="share of requests that can wait, in tokens")] = 1
+    class_age_s: Annotated[
+        Seconds, Field(ge=0, description="wait after which a request counts one class higher; 0: never")
+    ] = 5.0
+    class_from_body: Annotated[
+        bool, Field(description="a body's priority or service_tier says its class")
+    ] = True
     match_threshold: Annotated[
         float,
         Field(ge=0, le=1, description="share of a prompt that must match before the owner is preferred"),
@@ -350,6 +386,14 @@ class Settings(Group):
         bool,
         Field(description="ask for a stream's usage where the client does not, and take it out again"),
     ] = False
+    class_header: Annotated[
+        str | None,
+        Expected("the name of a header"),
+        Field(
+            pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
+            description="header of trusted_proxies that says a request's class: high, normal, low, or a priority",
+        ),
+    ] = None
     body_bytes_max: Annotated[Bytes, Field(ge=1, description="one request body")] = 16 << 20
     buffer_bytes_max: Annotated[Bytes, Field(ge=1, description="all request bodies in memory together")] = (
         1 << 30
@@ -436,6 +480,7 @@ ORDERED = (
     ("engine.probe_interval_s", "engine.probe_idle_interval_s"),
     ("engine.probe_idle_interval_s", "engine.probe_stale_s"),
     ("engine.eject_s", "engine.eject_max_s"),
+    ("engine.hold_tenant_bytes_max", "engine.hold_bytes_max"),
 )
 """Pairs of options of which the first may not exceed the second."""
 

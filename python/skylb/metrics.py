@@ -168,6 +168,7 @@ class Metrics:
     def _decisions(self) -> Iterator[Metric]:
         engine = self._engine
         yield GaugeMetricFamily("skylb_hold_requests", "Requests in the hold.", value=engine.hold_requests)
+        yield GaugeMetricFamily("skylb_hold_bytes", "Bodies of held requests.", value=engine.hold_bytes)
         yield GaugeMetricFamily("skylb_tree_bytes", "Memory of the prefix tree.", value=engine.tree_bytes)
         counters = engine.counters()
         blocks = [(result, counters.pop(name, 0)) for name, result in _PREFIX_COUNTERS.items()]

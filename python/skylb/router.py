@@ -53,14 +53,14 @@ class Router:
 
     # ------------------------------------------------------------------ data plane
 
-    def submit(self, sink: Sink, head: Head, body: bytes, now_ns: int) -> None:
-        """Reads the body, places the request, and tells the sink.
+    def submit(self, sink: Sink, head: Head, body: bytes, now_ns: int, trusted: bool) -> None:
+        """Reads the body, places the request, and tells the sink. ``trusted``: the head's class counts.
 
         Raises:
             RequestError: the body is refused; the sink hears nothing.
         """
         request_id = self._last_id = self._last_id + 1
-        digest, effects = self._engine.submit(request_id, head, body, now_ns)
+        digest, effects = self._engine.submit(request_id, head, body, now_ns, trusted)
         self._sinks[request_id] = sink
         sink.submitted(request_id, digest)
         self._deliver(effects)

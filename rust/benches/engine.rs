@@ -22,6 +22,9 @@ const ASK: Ask<'static> = Ask {
     path: b"/v1/chat/completions",
     content_type: None,
     key: None,
+    class: None,
+    credential: None,
+    body_bytes: 0,
 };
 
 /// Ready replicas that serve the model and take whatever comes.

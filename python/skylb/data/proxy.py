@@ -133,7 +133,7 @@ class Exchange:
             self.answer_locally()
             return
         try:
-            self.context.router.submit(self, head, self.body, self.start_ns)
+            self.context.router.submit(self, head, self.body, self.start_ns, self.client.trusted)
         except RequestError as error:
             self.answer_error(error.status, error.code, error.message, param=error.param)
 

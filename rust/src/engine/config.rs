@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use super::class::Class;
 use super::id::Nanos;
 use super::plant::Plant;
 
@@ -112,6 +113,16 @@ pub enum AllowanceRule {
     Knee,
 }
 
+/// How classes share the room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassRule {
+    /// By weight, in tokens.
+    Weighted,
+    /// No request of a class while one of a more urgent class waits.
+    Strict,
+}
+
 /// The engine's settings, as Python validated them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,6 +148,32 @@ pub struct Config {
     pub hold_timeout_ns: Nanos,
     /// Requests held at most.
     pub hold_len_max: usize,
+    /// Bytes of the bodies held at most.
+    pub hold_bytes_max: u64,
+    /// Requests of one tenant held at most.
+    pub hold_tenant_len_max: usize,
+    /// Bytes of one tenant's bodies held at most.
+    pub hold_tenant_bytes_max: u64,
+    /// Held requests compared when a replica has room; 1 is first come, first served.
+    pub hold_window: usize,
+    /// How often a held request is passed over at most.
+    pub hold_passes_max: u32,
+    /// Age from which on a held request gets the next room it can use.
+    #[serde(rename = "hold_age_max_s", deserialize_with = "seconds")]
+    pub hold_age_max_ns: Nanos,
+    /// How classes share the room there is.
+    pub class_rule: ClassRule,
+    /// The share of urgent requests under [`ClassRule::Weighted`].
+    pub class_weight_high: u32,
+    /// The share of all that say nothing.
+    pub class_weight_normal: u32,
+    /// The share of requests that can wait.
+    pub class_weight_low: u32,
+    /// Wait after which a request counts as one class more urgent; 0 is never.
+    #[serde(rename = "class_age_s", deserialize_with = "seconds")]
+    pub class_age_ns: Nanos,
+    /// Bodies say the class (`priority`, `service_tier`).
+    pub class_from_body: bool,
     /// Share of a prompt that must match before its owner is preferred.
     pub match_threshold: f64,
     /// Prompt bytes per hashed block.
@@ -276,6 +313,11 @@ impl Config {
             ),
             ("in_flight_max", u64::from(self.in_flight_max)),
             ("hold_timeout_s", self.hold_timeout_ns),
+            ("hold_window", self.hold_window as u64),
+            ("hold_passes_max", u64::from(self.hold_passes_max)),
+            ("class_weight_high", u64::from(self.class_weight_high)),
+            ("class_weight_normal", u64::from(self.class_weight_normal)),
+            ("class_weight_low", u64::from(self.class_weight_low)),
             ("block_bytes", self.block_bytes as u64),
             ("prompt_blocks_max", self.prompt_blocks_max as u64),
             ("replica_kv_tokens", self.replica_kv_tokens),
@@ -370,6 +412,23 @@ impl Config {
         false
     }
 
+    /// The share of a class under [`ClassRule::Weighted`].
+    #[must_use]
+    pub fn class_weight(&self, class: Class) -> u32 {
+        match class {
+            Class::High => self.class_weight_high,
+            Class::Normal => self.class_weight_normal,
+            Class::Low => self.class_weight_low,
+        }
+    }
+
+    /// Whether requests may let room pass and wait for a replica that caches their prompt.
+    #[must_use]
+    pub fn waits_for_owners(&self) -> bool {
+        let waits = matches!(self.policy, Policy::Prefix | Policy::Predictive);
+        waits && self.hold_window > 1 && self.affinity_wait_ns > 0
+    }
+
     /// Settings for tests and benches. **Not the defaults**: those are in Python's `config.py`.
     #[must_use]
     pub fn sample() -> Self {
@@ -384,6 +443,18 @@ impl Config {
             in_flight_max: 1024,
             hold_timeout_ns: 30_000_000_000,
             hold_len_max: 10_000,
+            hold_bytes_max: 1 << 30,
+            hold_tenant_len_max: 10_000,
+            hold_tenant_bytes_max: 1 << 30,
+            hold_window: 1,
+            hold_passes_max: 64,
+            hold_age_max_ns: 10_000_000_000,
+            class_rule: ClassRule::Weighted,
+            class_weight_high: 8,
+            class_weight_normal: 4,
+            class_weight_low: 1,
+            class_age_ns: 5_000_000_000,
+            class_from_body: true,
             match_threshold: 0.5,
             block_bytes: 64,
             prompt_blocks_max: 32_768,
@@ -454,7 +525,11 @@ mod tests {
 
     const JSON: &str = r#"{"policy":"two_choices","push":"pending","outstanding_max":32,
         "allowance":"knee","blind_outstanding_max":16,"in_flight_max":1024,"hold_timeout_s":30.0,
-        "hold_len_max":0,"match_threshold":0.5,"block_bytes":64,
+        "hold_len_max":0,"hold_bytes_max":1073741824,"hold_tenant_len_max":10000,
+        "hold_tenant_bytes_max":1073741824,"hold_window":64,"hold_passes_max":64,
+        "hold_age_max_s":10.0,"class_rule":"weighted",
+        "class_weight_high":8,"class_weight_normal":4,"class_weight_low":1,"class_age_s":5.0,
+        "class_from_body":true,"match_threshold":0.5,"block_bytes":64,
         "prompt_blocks_max":32768,"tree_bytes_max":1048576,"replica_kv_tokens":1000000,
         "bytes_per_token":4.0,"output_tokens":256,"probe_interval_s":0.1,
         "probe_idle_interval_s":1.0,"probe_stale_s":3,"attempts_max":2,"retry_ratio":0.2,

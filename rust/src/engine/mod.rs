@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod blocks;
 pub mod body;
+pub mod class;
 pub mod config;
 pub mod effect;
 pub mod error;

@@ -84,7 +84,7 @@ impl Engine {
         })
     }
 
-    #[pyo3(signature = (request_id, head, body, now_ns, /))]
+    #[pyo3(signature = (request_id, head, body, now_ns, trusted=false, /))]
     fn submit<'py>(
         &mut self,
         py: Python<'py>,
@@ -92,6 +92,7 @@ impl Engine {
         head: &Head,
         body: &[u8],
         now_ns: u64,
+        trusted: bool,
     ) -> PyResult<(Digest, Bound<'py, PyTuple>)> {
         let route = head.inner.route();
         let route = route.ok_or_else(|| PyValueError::new_err("head: it has no route"))?;
@@ -100,6 +101,9 @@ impl Engine {
             path: head.inner.path(),
             content_type: head.inner.header(b"content-type"),
             key: head.inner.key(),
+            class: head.inner.class().filter(|_| trusted),
+            credential: head.inner.credential(),
+            body_bytes: body.len(),
         };
         let digest = self.router.digest(&ask, body);
         let mut digest = digest.map_err(|error| refused(py, &error, None))?;
@@ -281,6 +285,11 @@ impl Engine {
     #[getter]
     fn hold_requests(&self) -> usize {
         self.router.hold_requests()
+    }
+
+    #[getter]
+    fn hold_bytes(&self) -> u64 {
+        self.router.hold_bytes()
     }
 
     #[getter]

@@ -53,10 +53,10 @@ pub struct HeadParser {
 #[pymethods]
 impl HeadParser {
     #[new]
-    #[pyo3(signature = (key_header=None, cors=false))]
-    fn new(key_header: Option<&str>, cors: bool) -> Self {
+    #[pyo3(signature = (key_header=None, cors=false, class_header=None))]
+    fn new(key_header: Option<&str>, cors: bool, class_header: Option<&str>) -> Self {
         Self {
-            inner: EngineParser::new(key_header, cors),
+            inner: EngineParser::new(key_header, cors).with_class_header(class_header),
         }
     }
 

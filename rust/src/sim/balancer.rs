@@ -50,6 +50,9 @@ fn ask() -> Ask<'static> {
         path: b"/v1/chat/completions",
         content_type: None,
         key: None,
+        class: None,
+        credential: None,
+        body_bytes: 0,
     }
 }
 

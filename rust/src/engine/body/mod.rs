@@ -24,6 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::blocks::{BlockKey, BlockStream, Tail};
+use super::class::Class;
 use super::error::RequestError;
 use super::route::Route;
 use fault::Fault;
@@ -105,8 +106,8 @@ pub struct Digest {
     pub max_tokens: Option<u32>,
     /// The ring's key: keyed hash of session, `prompt_cache_key`, `user` or `metadata.user_id`.
     pub key: Option<u64>,
-    /// `priority`: lower runs earlier.
-    pub priority: Option<i64>,
+    /// How urgent the body says that it is (`priority`, else `service_tier`).
+    pub class: Class,
     /// False for `background` and `store: true`: such a request is never sent twice.
     pub retry_safe: bool,
     /// The answer this request builds on (`/v1/responses`).
@@ -151,7 +152,7 @@ impl Default for Digest {
             include_usage: false,
             max_tokens: None,
             key: None,
-            priority: None,
+            class: Class::Normal,
             retry_safe: true,
             previous_response_id: None,
             prompt_bytes: 0,

@@ -39,6 +39,7 @@ fields! {
     User = "user" b"user",
     Metadata = "metadata" b"metadata",
     Priority = "priority" b"priority",
+    ServiceTier = "service_tier" b"service_tier",
     CacheSalt = "cache_salt" b"cache_salt",
     Background = "background" b"background",
     Store = "store" b"store",

@@ -5,6 +5,7 @@ use super::fault::Fault;
 use super::outline::{Field, Outline, boolean, count, pick};
 use super::prompt::{canonical, text_at};
 use super::{AnswerForm, Digest, DigestConfig};
+use crate::engine::class::Class;
 use crate::engine::error::RequestError;
 use crate::engine::route::Route;
 
@@ -38,11 +39,23 @@ pub(super) fn read(
         answer: answer_form(route, outline)?.filter(|_| previous.is_none() && !background),
         max_tokens: max_tokens(route, outline)?,
         key: key(outline, cfg)?,
-        priority: outline.integer(Field::Priority)?,
+        class: class(outline)?,
         retry_safe: !background && !store,
         previous_response_id: previous.map(RawStr::to_text),
         splice_at: outline.splice_at,
         ..Digest::default()
+    })
+}
+
+/// vLLM's `priority` where it says something, else `OpenAI`'s `service_tier`.
+fn class(outline: &Outline<'_>) -> Result<Class, Fault> {
+    let priority = outline.integer(Field::Priority)?.map(Class::of_priority);
+    let tier = outline.string(Field::ServiceTier)?;
+    let mut buffer = Vec::new();
+    Ok(match (priority, tier) {
+        (Some(class), _) if class != Class::Normal => class,
+        (_, Some(tier)) => Class::of_service_tier(tier.text(&mut buffer)),
+        _ => Class::Normal,
     })
 }
 

@@ -41,13 +41,13 @@ fn prompt_of(route: Route, body: &Value) -> (Vec<u64>, Tail) {
 fn settings_are_read_from_a_chat() {
     let body = json!({
         "model": "llama", "stream": true, "stream_options": {"include_usage": true}, "max_tokens": 20,
-        "n": 3, "priority": -4, "user": "ada", "store": true,
+        "n": 3, "priority": -4, "service_tier": "flex", "user": "ada", "store": true,
         "messages": [{"role": "user", "content": "hello"}],
     });
     let digest = read_value(Route::ChatCompletions, &body);
     assert_eq!(digest.model, "llama");
     assert!(digest.stream && digest.include_usage && !digest.retry_safe);
-    assert_eq!((digest.max_tokens, digest.priority), (Some(60), Some(-4)));
+    assert_eq!((digest.max_tokens, digest.class), (Some(60), Class::High));
     assert_eq!(digest.key, Some(config().key_of(b"ada")));
     assert_eq!(digest.prompt_bytes, "\u{1}user\u{1}hello".len());
     assert_eq!(digest.splice_at, 1);
@@ -58,11 +58,33 @@ fn absent_and_null_settings_are_alike() {
     let bare = read_value(Route::ChatCompletions, &json!({"model": "m"}));
     let nulls = json!({
         "model": "m", "stream": null, "stream_options": null, "max_tokens": null, "n": null, "user": null,
-        "metadata": null, "priority": null, "cache_salt": null, "store": null, "background": null,
+        "metadata": null, "priority": null, "service_tier": null, "cache_salt": null, "store": null, "background": null,
         "tools": null, "messages": null, "chat_template_kwargs": null, "reasoning_effort": null,
     });
     assert_eq!(read_value(Route::ChatCompletions, &nulls), bare);
     assert!(bare.retry_safe && !bare.stream && bare.key.is_none() && bare.max_tokens.is_none());
+}
+
+#[test]
+fn the_class_is_the_priority_s_where_that_says_something_else_the_tier_s() {
+    let class = |body: Value| read_value(Route::ChatCompletions, &body).class;
+    assert_eq!(class(json!({"model": "m"})), Class::Normal);
+    assert_eq!(class(json!({"model": "m", "priority": 3})), Class::Low);
+    assert_eq!(
+        class(json!({"model": "m", "service_tier": "priority"})),
+        Class::High
+    );
+    let both = json!({"model": "m", "priority": 0, "service_tier": "flex"});
+    assert_eq!(class(both), Class::Low);
+    assert_eq!(
+        class(json!({"model": "m", "service_tier": "auto"})),
+        Class::Normal
+    );
+    let wrong = refused(r#"{"model": "m", "service_tier": 1}"#);
+    assert_eq!(
+        wrong,
+        (400, "invalid_type", Some("service_tier".to_owned()))
+    );
 }
 
 #[test]

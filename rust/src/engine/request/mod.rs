@@ -71,6 +71,7 @@ pub struct Head {
     request_id: Option<Span>,
     trace_id: Option<Span>,
     key: Option<Span>,
+    class: Option<Span>,
 }
 
 /// Why a head was refused, and the head itself where it could be read whole.
@@ -177,6 +178,20 @@ impl Head {
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
         self.key.map(|s| s.of(&self.bytes))
+    }
+
+    /// Value of the configured class header. Whoever asks knows whether its sender is trusted.
+    #[must_use]
+    pub fn class(&self) -> Option<&[u8]> {
+        self.class.map(|s| s.of(&self.bytes))
+    }
+
+    /// Value of `Authorization`, else of `X-Api-Key`: whose request it is.
+    #[must_use]
+    pub fn credential(&self) -> Option<&[u8]> {
+        let of = |kind| self.fields.iter().find(|f| f.kind == kind);
+        let field = of(Kind::Authorization).or_else(|| of(Kind::ApiKey))?;
+        Some(field.value.of(&self.bytes))
     }
 
     /// Errors take Anthropic's shape. Told from the path, so that a 405 or 404 below

@@ -21,6 +21,8 @@ const METHOD_BYTES_MAX: usize = 32;
 pub struct HeadParser {
     /// Header whose value is the ring's key.
     key_header: Option<Box<[u8]>>,
+    /// Header in which a trusted front names the request's class.
+    class_header: Option<Box<[u8]>>,
     /// OPTIONS is answered instead of refused.
     cors: bool,
 }
@@ -38,8 +40,16 @@ impl HeadParser {
     pub fn new(key_header: Option<&str>, cors: bool) -> Self {
         Self {
             key_header: key_header.map(|k| k.as_bytes().into()),
+            class_header: None,
             cors,
         }
+    }
+
+    /// The same parser that also finds the header in which a front names the request's class.
+    #[must_use]
+    pub fn with_class_header(mut self, class_header: Option<&str>) -> Self {
+        self.class_header = class_header.map(|name| name.as_bytes().into());
+        self
     }
 
     /// The head that `data` begins with, or `None` while it is incomplete.
@@ -74,6 +84,7 @@ impl HeadParser {
             request_id: None,
             trace_id: None,
             key: None,
+            class: None,
         };
         head.query = Span::new(
             head.path.end as usize,
@@ -118,19 +129,16 @@ impl HeadParser {
             if field.kind != Kind::Plain {
                 facts.read(field.kind, value)?;
             }
-            if head.key.is_none() && self.is_key(name) {
+            if head.key.is_none() && is(self.key_header.as_deref(), name) {
                 head.key = Some(field.value);
+            }
+            if head.class.is_none() && is(self.class_header.as_deref(), name) {
+                head.class = Some(field.value);
             }
             head.fields.push(field);
         }
         facts.mark_named(bytes, &mut head.fields);
         Ok(facts)
-    }
-
-    fn is_key(&self, name: &[u8]) -> bool {
-        self.key_header
-            .as_ref()
-            .is_some_and(|k| k.eq_ignore_ascii_case(name))
     }
 
     /// What a well-formed head may ask for here.
@@ -163,6 +171,10 @@ impl HeadParser {
         rules::check_content(facts, body, head.content_length)?;
         rules::check_connection(facts, head.http11())
     }
+}
+
+fn is(configured: Option<&[u8]>, name: &[u8]) -> bool {
+    configured.is_some_and(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Applies what the fields say about framing, connection and identity.

@@ -376,6 +376,25 @@ fn the_key_header_is_found_in_any_case() {
     );
 }
 
+#[test]
+fn the_class_header_and_the_credential_are_found() {
+    let parser = HeadParser::new(None, false).with_class_header(Some("x-class"));
+    let find = |fields: &str| {
+        let head = format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let head = parser.parse(head.as_bytes()).unwrap().unwrap();
+        (
+            head.class().map(<[u8]>::to_vec),
+            head.credential().map(<[u8]>::to_vec),
+        )
+    };
+    let some = |text: &str| Some(text.as_bytes().to_vec());
+    assert_eq!(find(""), (None, None));
+    assert_eq!(find("X-Class: low\r\n"), (some("low"), None));
+    assert_eq!(find("X-Api-Key: k\r\n"), (None, some("k")));
+    let both = find("X-Api-Key: k\r\nAuthorization: Bearer b\r\n");
+    assert_eq!(both, (None, some("Bearer b")));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_parsed_without_a_panic(data in proptest::collection::vec(any::<u8>(), 0..600)) {

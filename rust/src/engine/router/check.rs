@@ -28,7 +28,9 @@ impl Router {
 
     /// All but the tree, whose check is the long one.
     pub(super) fn check_decisions(&self) -> Result<(), String> {
-        self.hold.check_invariants().map_err(str::to_owned)?;
+        self.hold
+            .check_invariants(&self.config)
+            .map_err(str::to_owned)?;
         self.check_members()?;
         self.check_requests()?;
         self.check_models()?;
@@ -125,25 +127,29 @@ impl Router {
         Ok(())
     }
 
-    /// No held request could go to a replica that has room for it, those apart that wait for one
-    /// without, and room apart that has come with
-    /// time alone since the last sweep: that is found by the next one.
+    /// No held request could go to a replica that has room for it, unless it waits for another by
+    /// choice; room apart that has come with time alone since the last sweep: that is found by the
+    /// next one.
     fn check_nothing_waits_for_room_there_is(&self) -> Result<(), String> {
-        for (partition, _) in self.hold.heads() {
-            for (_, id) in self.hold.line(partition) {
-                let Some(request) = self.requests.get(&id) else {
-                    return Err("held_requests_are_known".to_owned());
-                };
-                if request.awaits.is_some() {
-                    continue;
-                }
-                let times = [self.swept_ns, self.now_ns];
-                if times
-                    .iter()
-                    .all(|at_ns| self.offer_to(request, *at_ns) == Offer::Room)
-                {
-                    return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
-                }
+        let held = self.requests.iter().filter_map(|(id, request)| {
+            let Phase::Held { ticket, .. } = request.phase else {
+                return None;
+            };
+            Some((id, request, ticket))
+        });
+        for (id, request, ticket) in held {
+            let partition = request.partition();
+            let found = partition.is_some_and(|partition| {
+                let mut queue = self.hold.queue(partition, request.class);
+                queue.any(|entry| entry == (ticket, *id))
+            });
+            if !found {
+                return Err(format!("held_requests_stand_in_their_queue: {id:?}"));
+            }
+            let times = [self.swept_ns, self.now_ns];
+            let mut offers = times.iter().map(|at_ns| self.offer_to(request, *at_ns));
+            if self.hold.choice(ticket).is_none() && offers.all(|offer| offer == Offer::Room) {
+                return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
             }
         }
         let bound: Vec<ReplicaId> = self

@@ -9,7 +9,7 @@ use slab::Slab;
 use super::forecast::Lately;
 use super::learn::Share;
 use super::ratio::Ratio;
-use super::request::{Lane, Request};
+use super::request::Lane;
 use crate::engine::admit::{self, Why};
 use crate::engine::config::Config;
 use crate::engine::health::{Pool, State};
@@ -39,6 +39,8 @@ pub(super) struct Member {
     pub(super) light: u32,
     /// It said "full": no pushes until it is probed again, or until this moment.
     pub(super) full: Option<Full>,
+    /// It has room that everybody who could use it has let pass.
+    pub(super) declined: bool,
     pub(super) capacity_blocks: u32,
     /// How much of its KV cache it is believed to keep for us.
     pub(super) share: Share,
@@ -52,9 +54,6 @@ pub(super) struct Member {
     pub(super) speed: Speed,
     /// How long requests run after their first byte: a running mean.
     pub(super) stay_ns: Option<Nanos>,
-    /// Held requests that wait for this replica: how many have begun to, and how many have ended.
-    pub(super) awaited: u64,
-    pub(super) unawaited: u64,
     /// Work given to it lately.
     pub(super) lately: Lately,
 }
@@ -87,6 +86,7 @@ impl Member {
             models: None,
             light: 0,
             full: None,
+            declined: false,
             capacity_blocks: 0,
             share: Share::new(),
             pushed_total: 0,
@@ -97,8 +97,6 @@ impl Member {
             prompt_tokens_total: 0,
             speed: Speed::default(),
             stay_ns: None,
-            awaited: 0,
-            unawaited: 0,
             lately: Lately::default(),
         }
     }
@@ -106,13 +104,6 @@ impl Member {
     /// All requests in flight.
     pub(super) fn in_flight(&self) -> u32 {
         self.replica.in_flight().saturating_add(self.light)
-    }
-
-    /// Held requests that have been waiting for this replica for longer.
-    pub(super) fn awaited_before(&self, request: &Request) -> u32 {
-        let own = request.awaits.filter(|(replica, _)| *replica == self.id);
-        let before = own.map_or(self.awaited, |(_, number)| number);
-        u32::try_from(before.saturating_sub(self.unawaited)).unwrap_or(u32::MAX)
     }
 
     pub(super) fn offer(&self, lane: Lane, config: &Config, now_ns: Nanos) -> Offer {

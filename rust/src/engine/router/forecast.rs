@@ -75,6 +75,16 @@ impl Expected<'_> {
         own.unwrap_or_else(|| fleet_line(self.model, range, self.config))
     }
 
+    /// Time that one block of a prompt takes; at least 1, so that blocks count.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, and `as` saturates"
+    )]
+    pub(super) fn block_ns(&self, line: Line) -> Nanos {
+        ((f64::from(line.token_ns_whole()) * self.block_tokens) as Nanos).max(1)
+    }
+
     /// How long requests run there after their first byte.
     pub(super) fn stay_ns(&self, member: &Member) -> Nanos {
         let fleet = || self.model.and_then(|model| model.stay_ns);

@@ -8,6 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `place` | a push now, or the hold, or a refusal |
+//! | `serve`, `window` | which held request, when a replica has room |
 //! | `view` | the candidates, and the policy's choice among them |
 //! | `forecast`, `lengths`, `accuracy` | what a request is expected to take, and how true that was |
 //! | `attempt` | first byte, failure, end |
@@ -33,7 +34,9 @@ mod recent;
 mod refuse;
 mod report;
 mod request;
+mod serve;
 mod view;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -54,11 +57,13 @@ use self::recent::Recent;
 use self::report::Counters;
 use self::request::{Lane, Phase, Refusal, Request};
 use self::view::Scratch as ViewScratch;
+use self::window::Scratch as WindowScratch;
 use super::body::{self, AnswerStart, Digest, DigestConfig, Scratch as BodyScratch};
+use super::class::Class;
 use super::config::{Config, Policy};
 use super::effect::Effect;
 use super::error::RequestError;
-use super::hold::Hold;
+use super::hold::{Head, Hold};
 use super::id::{Nanos, RequestId};
 #[cfg(test)]
 use super::plant::Plant;
@@ -101,6 +106,8 @@ pub struct Router {
     sessions: Recent,
     lengths: Lengths,
     scratch: ViewScratch,
+    window: WindowScratch,
+    heads: Vec<Head>,
     counters: Counters,
     errors: Errors,
     accuracy: Accuracy,
@@ -130,13 +137,15 @@ impl Router {
             rng: Rng::new(seed),
             fleet: Fleet::new(&config, with_ring, hash_seed),
             tree,
-            hold: Hold::new(config.hold_len_max),
+            hold: Hold::new(),
             requests: HashMap::with_hasher(FixedState::default()),
             responses: Recent::new(config.response_ids_max, hash_seed),
             budget: Budget::default(),
             sessions: Recent::new(config.sessions_max, hash_seed),
             lengths: Lengths::new(config.sessions_max),
             scratch: ViewScratch::default(),
+            window: WindowScratch::default(),
+            heads: Vec::new(),
             counters: Counters::default(),
             errors: Errors::default(),
             accuracy: Accuracy::default(),
@@ -190,7 +199,7 @@ impl Router {
         self.counters.submitted += 1;
         self.budget.request(now_ns);
         self.expire_due(now_ns, out);
-        match self.admit(ask, digest) {
+        match self.admit(ask, digest, now_ns) {
             Ok(request) => self.settle(id, request, None, now_ns, out),
             Err(refusal) => {
                 self.counters.rejected += 1;
@@ -220,7 +229,12 @@ impl Router {
     }
 
     /// What a request may use: its model, and the one replica that keeps the response it builds on.
-    fn admit(&mut self, ask: &Ask<'_>, digest: &mut Digest) -> Result<Request, Refusal> {
+    fn admit(
+        &mut self,
+        ask: &Ask<'_>,
+        digest: &mut Digest,
+        now_ns: Nanos,
+    ) -> Result<Request, Refusal> {
         let lane = Lane::of(ask.route);
         let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
         let bound = match ask.response_id().or(previous) {
@@ -246,7 +260,11 @@ impl Router {
             model,
             bound,
             key: header.or(digest.key),
+            class: self.class_of(ask, digest),
+            tenant: ask.credential.map(|name| self.digest_config.key_of(name)),
+            submitted_ns: now_ns,
             retry_safe: digest.retry_safe,
+            body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
             prompt_bytes: u32::try_from(digest.prompt_bytes).unwrap_or(u32::MAX),
             prompt_blocks: u32::try_from(digest.blocks.len()).unwrap_or(u32::MAX),
             max_tokens: digest.max_tokens,
@@ -255,18 +273,23 @@ impl Router {
             attempts: 0,
             tried: SmallVec::new(),
             held_ns: 0,
-            awaits: None,
             phase: Phase::Between,
         })
+    }
+
+    /// The class that a trusted front names, else what the body says where that counts.
+    fn class_of(&self, ask: &Ask<'_>, digest: &Digest) -> Class {
+        match ask.class {
+            Some(value) => Class::of_header(value),
+            None if self.config.class_from_body => digest.class,
+            None => Class::Normal,
+        }
     }
 
     /// The request is over: nothing of it is kept.
     fn forget(&mut self, request: &Request) {
         if let Some(model) = request.model {
             self.fleet.release_model(model);
-        }
-        if let Some((replica, _)) = request.awaits {
-            self.no_longer_awaited(replica);
         }
     }
 

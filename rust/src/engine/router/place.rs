@@ -1,19 +1,13 @@
 //! Placing requests: which replica now, or the hold, or a refusal.
 
-use smallvec::SmallVec;
-
 use super::Router;
-use super::fleet::Offer;
-use super::request::{Attempt, Lane, Phase, Refusal, Request};
+use super::request::{Attempt, Lane, NoPlace, Phase, Refusal, Request};
 use super::view::Found;
 use crate::engine::effect::{Effect, Push};
-use crate::engine::hold::{Partition, Ticket};
+use crate::engine::hold::{Entrant, Full, Ticket};
 use crate::engine::id::{Nanos, RequestId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
-
-/// Requests passed over in one search because they wait for a replica without room.
-const AWAITING_MAX: u32 = 16;
 
 impl Router {
     /// Pushes the request if it may be pushed now, else holds it, else refuses it: with `failed`
@@ -21,171 +15,169 @@ impl Router {
     pub(super) fn settle(
         &mut self,
         id: RequestId,
-        mut request: Request,
+        request: Request,
         failed: Option<Refusal>,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
-        if let Some(partition) = request.partition().filter(|_| request.lane == Lane::Batch) {
-            // Those that are older go first, if room has come with time alone.
-            while self.serve_one(partition, request.age, now_ns, out) {}
-        }
-        let mut found = self.find(&mut request, true, now_ns);
-        if found == Found::Awaits {
-            if let Some(ticket) = self.enter_hold(id, &request, now_ns) {
-                self.hold_request(id, request, ticket, now_ns, out);
-                return;
-            }
-            // What cannot wait goes where there is room.
-            self.unawait(&mut request);
-            found = self.find(&mut request, false, now_ns);
-        }
-        match found {
+        let Some(request) = self.queue_up(id, request, now_ns, out) else {
+            return;
+        };
+        match self.find(&request, true, now_ns) {
             Found::Here { slot, match_blocks } => {
-                self.push(id, request, slot, match_blocks, now_ns, out);
+                let owner = self.worth_waiting_for(&request, slot, match_blocks, now_ns);
+                if let Some(request) = self.wait_for(id, request, owner, now_ns, out) {
+                    self.push_past(id, request, slot, match_blocks, now_ns, out);
+                }
+            }
+            Found::Awaits { slot } => {
+                let request = self.wait_for(id, request, Some(slot), now_ns, out);
+                // What cannot wait goes where there is room.
+                if let Some(request) = request
+                    && let Found::Here { slot, match_blocks } = self.find(&request, false, now_ns)
+                {
+                    self.push_past(id, request, slot, match_blocks, now_ns, out);
+                }
             }
             Found::NoneReady => {
                 let refusal = failed.unwrap_or_else(|| self.none_ready());
                 self.refuse(id, &request, refusal, out);
             }
-            Found::NoRoom | Found::Awaits => {
-                if let Some(ticket) = self.enter_hold(id, &request, now_ns) {
-                    self.hold_request(id, request, ticket, now_ns, out);
-                } else {
-                    let refusal = failed.unwrap_or_else(|| self.no_room(request.lane));
+            Found::NoRoom => match self.enter_hold(id, &request, now_ns) {
+                Ok(ticket) => {
+                    self.keep(id, request, ticket, now_ns);
+                    out.push(Effect::Hold(id));
+                }
+                Err(full) => {
+                    let refusal = failed.unwrap_or_else(|| self.no_room(full));
                     self.refuse(id, &request, refusal, out);
                 }
-            }
+            },
         }
     }
 
-    fn hold_request(
+    /// Where others wait for room that has come with time alone, the request stands in line with
+    /// them. Gives it back when nobody does, or the hold has no place for it.
+    fn queue_up(
         &mut self,
         id: RequestId,
-        mut request: Request,
-        ticket: Ticket,
+        request: Request,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Option<Request> {
+        let partition = request.partition().filter(|_| request.lane == Lane::Batch);
+        let Some(partition) = partition.filter(|_| !self.hold.is_empty()) else {
+            return Some(request);
+        };
+        self.expire_due(now_ns, out);
+        if !self.contested(partition, now_ns) {
+            return Some(request);
+        }
+        let Ok(ticket) = self.enter_hold(id, &request, now_ns) else {
+            self.serve_line(partition, now_ns, out);
+            return Some(request);
+        };
+        self.keep(id, request, ticket, now_ns);
+        let before = out.len();
+        self.serve_line(partition, now_ns, out);
+        let held = |request: &Request| matches!(request.phase, Phase::Held { .. });
+        if self.requests.get(&id).is_some_and(held) {
+            out.insert(before, Effect::Hold(id));
+        }
+        None
+    }
+
+    /// Holds a request that had better wait for a replica without room; else gives it back.
+    fn wait_for(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        owner: Option<Slot>,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Option<Request> {
+        let Some(owner) = owner else {
+            return Some(request);
+        };
+        let Ok(ticket) = self.enter_hold(id, &request, now_ns) else {
+            return Some(request);
+        };
+        if !self.hold.choose(ticket, owner, &self.config, now_ns) {
+            self.hold.leave(ticket);
+            return Some(request);
+        }
+        self.counters.affinity_waits += 1;
+        self.keep(id, request, ticket, now_ns);
+        out.push(Effect::Hold(id));
+        None
+    }
+
+    /// Pushes a request that was not held. Those of its queue that let the room pass are passed
+    /// over.
+    fn push_past(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        slot: Slot,
+        match_blocks: u32,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
+        let partition = request.partition().filter(|_| request.lane == Lane::Batch);
+        let (class, age) = (request.class, request.age);
+        self.push(id, request, slot, match_blocks, now_ns, out);
+        if let Some(partition) = partition
+            && self.pass_over(partition, class, age, slot, now_ns)
+        {
+            self.serve_line(partition, now_ns, out);
+        }
+    }
+
+    /// A place in the hold, unless the request may not wait, has waited its time, or the hold is
+    /// full.
+    fn enter_hold(
+        &mut self,
+        id: RequestId,
+        request: &Request,
+        now_ns: Nanos,
+    ) -> Result<Ticket, NoPlace> {
+        if request.lane != Lane::Batch {
+            return Err(NoPlace::Light);
+        }
+        let left_ns = self.config.hold_timeout_ns.saturating_sub(request.held_ns);
+        let partition = request.partition().filter(|_| left_ns > 0);
+        let partition = partition.ok_or(NoPlace::Hold(Full::Hold))?;
+        let entrant = Entrant {
+            request: id,
+            partition,
+            class: request.class,
+            tenant: request.tenant,
+            bytes: u64::from(request.body_bytes),
+            age: request.age,
+            submitted_ns: request.submitted_ns,
+            deadline_ns: now_ns.saturating_add(left_ns),
+        };
+        let entered = self.hold.enter(entrant, &self.config);
+        match entered {
+            Ok(_) => self.counters.hold_entered += 1,
+            Err(Full::Hold) => self.counters.hold_full += 1,
+            Err(Full::Tenant) => self.counters.hold_tenant_full += 1,
+        }
+        entered.map_err(NoPlace::Hold)
+    }
+
+    /// Remembers a request that has entered the hold.
+    fn keep(&mut self, id: RequestId, mut request: Request, ticket: Ticket, now_ns: Nanos) {
         request.phase = Phase::Held {
             ticket,
             since_ns: now_ns,
         };
         self.requests.insert(id, request);
-        out.push(Effect::Hold(id));
     }
 
-    /// A place in the hold, unless the request may not wait, has waited its time, or the hold is
-    /// full.
-    fn enter_hold(&mut self, id: RequestId, request: &Request, now_ns: Nanos) -> Option<Ticket> {
-        if request.lane != Lane::Batch {
-            return None;
-        }
-        let left_ns = self.config.hold_timeout_ns.saturating_sub(request.held_ns);
-        let partition = request.partition().filter(|_| left_ns > 0)?;
-        let deadline_ns = now_ns.saturating_add(left_ns);
-        let ticket = self.hold.enter(partition, id, request.age, deadline_ns);
-        self.counters.hold_entered += u64::from(ticket.is_some());
-        self.counters.hold_full += u64::from(ticket.is_none());
-        ticket
-    }
-
-    /// Starts held requests while `slot` has room that one of them may use.
-    pub(super) fn dispatch(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
-        self.expire_due(now_ns, out);
-        let mut stuck: SmallVec<[Partition; 4]> = SmallVec::new();
-        while !self.hold.is_empty() {
-            let Some(member) = self.fleet.member(slot) else {
-                return;
-            };
-            if member.offer(Lane::Batch, &self.config, now_ns) != Offer::Room {
-                return;
-            }
-            let serves = |partition: &Partition| {
-                let models = member.models.as_deref().unwrap_or_default();
-                partition.bound.is_none_or(|bound| bound == member.id)
-                    && models
-                        .binary_search_by_key(&partition.model, |(model, _)| *model)
-                        .is_ok()
-            };
-            let lines = self.hold.heads().filter(|(partition, _)| serves(partition));
-            let open = lines.filter(|(partition, _)| !stuck.contains(partition));
-            let Some((partition, _)) = open.min_by_key(|(_, age)| *age) else {
-                return;
-            };
-            if !self.serve_one(partition, u64::MAX, now_ns, out) {
-                stuck.push(partition);
-            }
-        }
-    }
-
-    /// [`Self::dispatch`] for every replica: what may have given room is not known.
-    pub(super) fn dispatch_all(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
-        self.swept_ns = now_ns;
-        self.expire_due(now_ns, out);
-        if !self.hold.is_empty() {
-            for slot in self.fleet.all_slots() {
-                self.dispatch(slot, now_ns, out);
-            }
-        }
-    }
-
-    /// Pushes the oldest request of a line that can use the room there is, if it is older than
-    /// `age`. Only a request that must go elsewhere than where it failed is passed over, and those,
-    /// up to [`AWAITING_MAX`], that had better wait for a replica without room.
-    fn serve_one(
-        &mut self,
-        partition: Partition,
-        age: u64,
-        now_ns: Nanos,
-        out: &mut Vec<Effect>,
-    ) -> bool {
-        let mut awaiting = 0;
-        let mut next = self.hold.oldest(partition);
-        while let Some((ticket, id)) = next {
-            let older = |request: &Request| request.age < age;
-            if !self.requests.get(&id).is_some_and(older) {
-                return false;
-            }
-            let Some(mut request) = self.requests.remove(&id) else {
-                return false;
-            };
-            let found = self.find(&mut request, true, now_ns);
-            if let Found::Here { slot, match_blocks } = found {
-                let request = self.leave_hold(ticket, request, now_ns);
-                self.push(id, request, slot, match_blocks, now_ns, out);
-                return true;
-            }
-            let awaits = found == Found::Awaits && awaiting < AWAITING_MAX;
-            awaiting += u32::from(awaits);
-            let passed_over = awaits || !request.tried.is_empty();
-            self.requests.insert(id, request);
-            next = if passed_over {
-                self.hold.after(ticket)
-            } else {
-                None
-            };
-        }
-        false
-    }
-
-    /// Takes a held request out of the hold, and counts its time there.
-    pub(super) fn leave_hold(
-        &mut self,
-        ticket: Ticket,
-        mut request: Request,
-        now_ns: Nanos,
-    ) -> Request {
-        self.hold.leave(ticket);
-        if let Phase::Held { since_ns, .. } = request.phase {
-            request.held_ns += now_ns.saturating_sub(since_ns);
-        }
-        request.phase = Phase::Between;
-        request
-    }
-
-    /// Counts the request in flight, records its prompt in the tree, and asks for the push.
-    fn push(
+    /// Counts the request in flight, records its prompt in the tree, and asks for the push. The
+    /// tokens that it is predicted to need.
+    pub(super) fn push(
         &mut self,
         id: RequestId,
         mut request: Request,
@@ -193,12 +185,12 @@ impl Router {
         match_blocks: u32,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
-    ) {
+    ) -> u32 {
         let forecast = self.forecast(&request, slot, match_blocks, now_ns);
-        self.unawait(&mut request);
         let Some(member) = self.fleet.member_mut(slot) else {
-            return;
+            return 0;
         };
+        member.declined = false;
         member.push(id, request.lane, forecast.need, &self.config, now_ns);
         member.match_blocks_total += u64::from(match_blocks);
         member.prompt_blocks_total += u64::from(request.prompt_blocks);
@@ -234,5 +226,6 @@ impl Router {
             out.push(Effect::Push(push.clone()));
         }
         out.push(Effect::Push(push));
+        forecast.need.kv
     }
 }

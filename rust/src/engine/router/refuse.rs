@@ -1,7 +1,8 @@
 //! What a client reads when a request is refused.
 
 use super::Router;
-use super::request::{Lane, Refusal};
+use super::request::{NoPlace, Refusal};
+use crate::engine::hold::Full;
 use crate::engine::id::ModelId;
 use crate::engine::plant::Plant;
 
@@ -75,10 +76,17 @@ impl Router {
     }
 
     /// Replicas are ready, but neither they nor the hold have room.
-    pub(super) fn no_room(&self, lane: Lane) -> Refusal {
-        let refusal = match lane {
-            Lane::Batch => Refusal::new(503, "hold_full", "Too many requests are waiting already."),
-            Lane::Light | Lane::Stored => {
+    pub(super) fn no_room(&self, why: NoPlace) -> Refusal {
+        let refusal = match why {
+            NoPlace::Hold(Full::Hold) => {
+                Refusal::new(503, "hold_full", "Too many requests are waiting already.")
+            }
+            NoPlace::Hold(Full::Tenant) => Refusal::new(
+                429,
+                "tenant_hold_full",
+                "Too many of your requests are waiting already.",
+            ),
+            NoPlace::Light => {
                 Refusal::new(503, "replica_full", "The model servers are at capacity.")
             }
         };

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Router;
 use super::fleet::Member;
 use crate::engine::admit;
+use crate::engine::class::Class;
 use crate::engine::effect::Outcome;
 use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::select::{Basis, Slot};
@@ -34,6 +35,20 @@ counters! {
     hold_entered,
     /// Requests refused a place because the hold was full.
     hold_full,
+    /// Requests refused a place because their tenant had its part of the hold.
+    hold_tenant_full,
+    /// Waits for a replica that caches the prompt while others had room.
+    affinity_waits,
+    /// Times that a younger request took room before an older one of its queue.
+    hold_passed_over,
+    /// Held requests started because they were due.
+    hold_due,
+    /// Held requests started, by class.
+    hold_started_high,
+    /// See `hold_started_high`.
+    hold_started_normal,
+    /// See `hold_started_high`.
+    hold_started_low,
     /// Held requests whose client left.
     left_held,
     /// Held requests whose deadline passed.
@@ -107,6 +122,14 @@ impl Counters {
         } += 1;
     }
 
+    pub(super) fn count_class(&mut self, class: Class) {
+        *match class {
+            Class::High => &mut self.hold_started_high,
+            Class::Normal => &mut self.hold_started_normal,
+            Class::Low => &mut self.hold_started_low,
+        } += 1;
+    }
+
     pub(super) fn count_outcome(&mut self, outcome: Outcome) {
         *match outcome {
             Outcome::Ok => &mut self.completed_ok,
@@ -174,6 +197,16 @@ struct HoldLine<'a> {
     model: &'a str,
     bound_replica: Option<ReplicaId>,
     requests: usize,
+    /// Of those, the ones that let room pass and wait for a replica.
+    by_choice: usize,
+}
+
+#[derive(Serialize)]
+struct HoldClass {
+    class: &'static str,
+    weight: u32,
+    /// Tokens over weight that it has had beyond the class that has had least.
+    ahead_tokens: u64,
 }
 
 #[derive(Serialize)]
@@ -192,6 +225,10 @@ struct State<'a> {
 struct HoldState<'a> {
     requests: usize,
     len_max: usize,
+    bytes: u64,
+    bytes_max: u64,
+    tenants: usize,
+    classes: Vec<HoldClass>,
     lines: Vec<HoldLine<'a>>,
 }
 
@@ -209,6 +246,12 @@ impl Router {
     #[must_use]
     pub fn hold_requests(&self) -> usize {
         self.hold.len()
+    }
+
+    /// Bytes of the bodies in the hold.
+    #[must_use]
+    pub fn hold_bytes(&self) -> u64 {
+        self.hold.bytes()
     }
 
     /// Requests at replicas.
@@ -353,6 +396,7 @@ impl Router {
             model: self.model_name(partition.model).unwrap_or_default(),
             bound_replica: partition.bound,
             requests: self.hold.line_len(partition),
+            by_choice: self.hold.line_len(partition) - self.hold.open_len(partition),
         });
         serde_json::to_vec(&State {
             now_ns,
@@ -363,6 +407,10 @@ impl Router {
             hold: HoldState {
                 requests: self.hold.len(),
                 len_max: self.config.hold_len_max,
+                bytes: self.hold.bytes(),
+                bytes_max: self.config.hold_bytes_max,
+                tenants: self.hold.tenants_len(),
+                classes: self.hold_classes(),
                 lines: lines.collect(),
             },
             tree: TreeState {
@@ -371,6 +419,17 @@ impl Router {
             },
             response_ids: self.responses.len(),
         })
+    }
+
+    fn hold_classes(&self) -> Vec<HoldClass> {
+        let classes = Class::ALL.into_iter().zip(self.hold.ahead());
+        classes
+            .map(|(class, ahead_tokens)| HoldClass {
+                class: class.name(),
+                weight: self.config.class_weight(class),
+                ahead_tokens,
+            })
+            .collect()
     }
 
     fn model_name(&self, id: crate::engine::id::ModelId) -> Option<&str> {

@@ -3,8 +3,9 @@
 use smallvec::SmallVec;
 
 use super::forecast::Forecast;
+use crate::engine::class::Class;
 use crate::engine::effect::Reject;
-use crate::engine::hold::{Partition, Ticket};
+use crate::engine::hold::{Full, Partition, Tenant, Ticket};
 use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
 use crate::engine::radix::Pin;
 use crate::engine::route::Route;
@@ -21,6 +22,12 @@ pub struct Ask<'a> {
     pub content_type: Option<&'a [u8]>,
     /// Value of the configured key header.
     pub key: Option<&'a [u8]>,
+    /// Value of the configured class header, from a front that is trusted.
+    pub class: Option<&'a [u8]>,
+    /// The credential that the request came with: whose it is.
+    pub credential: Option<&'a [u8]>,
+    /// Bytes of the body.
+    pub body_bytes: usize,
 }
 
 impl<'a> Ask<'a> {
@@ -115,7 +122,11 @@ pub(super) struct Request {
     pub(super) model: Option<ModelId>,
     pub(super) bound: Option<ReplicaId>,
     pub(super) key: Option<u64>,
+    pub(super) class: Class,
+    pub(super) tenant: Tenant,
+    pub(super) submitted_ns: Nanos,
     pub(super) retry_safe: bool,
+    pub(super) body_bytes: u32,
     pub(super) prompt_bytes: u32,
     pub(super) prompt_blocks: u32,
     pub(super) max_tokens: Option<u32>,
@@ -128,17 +139,15 @@ pub(super) struct Request {
     pub(super) tried: SmallVec<[ReplicaId; 2]>,
     /// Time spent in the hold so far, the present wait left out.
     pub(super) held_ns: Nanos,
-    /// The full replica that it waits for though others have room, and its number in that line.
-    pub(super) awaits: Option<(ReplicaId, u64)>,
     pub(super) phase: Phase,
 }
 
 impl Request {
-    /// Time spent in the hold, the present wait included.
-    pub(super) fn waited_ns(&self, now_ns: Nanos) -> Nanos {
+    /// Its place in the hold.
+    pub(super) fn ticket(&self) -> Option<Ticket> {
         match self.phase {
-            Phase::Held { since_ns, .. } => self.held_ns + now_ns.saturating_sub(since_ns),
-            _ => self.held_ns,
+            Phase::Held { ticket, .. } => Some(ticket),
+            _ => None,
         }
     }
 
@@ -149,6 +158,15 @@ impl Request {
             bound: self.bound,
         })
     }
+}
+
+/// Why a request that finds no room is not held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// The hold, or its tenant's part of it, is full; or it has waited its time.
+    Hold(Full),
+    /// Requests of its lane do not wait.
+    Light,
 }
 
 /// Why a request is refused, before it is addressed.

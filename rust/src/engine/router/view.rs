@@ -7,7 +7,7 @@ use super::fleet::Offer;
 use super::forecast::Expected;
 use super::request::{Lane, Request};
 use crate::engine::config::Policy;
-use crate::engine::id::{Nanos, ReplicaId};
+use crate::engine::id::Nanos;
 use crate::engine::select::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, Slot, View};
 
 /// Buffers used again from choice to choice.
@@ -24,7 +24,7 @@ pub(super) enum Found {
     /// Push there; so many leading blocks match.
     Here { slot: Slot, match_blocks: u32 },
     /// Others have room, but the one that has not is worth waiting for.
-    Awaits,
+    Awaits { slot: Slot },
     /// Replicas are ready for it, but none has room.
     NoRoom,
     /// No replica is ready for it.
@@ -35,14 +35,14 @@ impl Router {
     /// The replica for a request by the policy, over those that may take it now, and under
     /// `predictive`, if it `may_wait`, also over those without room. Replicas on which it failed
     /// are left out while another is ready.
-    pub(super) fn find(&mut self, request: &mut Request, may_wait: bool, now_ns: Nanos) -> Found {
+    pub(super) fn find(&mut self, request: &Request, may_wait: bool, now_ns: Nanos) -> Found {
         let mut scratch = mem::take(&mut self.scratch);
         let predictive = self.config.policy == Policy::Predictive;
         let full = predictive && may_wait && self.may_await(request, now_ns);
         let found = match self.look(request, full, now_ns, &mut scratch) {
             Offer::None => Found::NoneReady,
             Offer::Later => Found::NoRoom,
-            Offer::Room => self.choose(request, &mut scratch, now_ns),
+            Offer::Room => self.choose(request, &scratch),
         };
         self.scratch = scratch;
         found
@@ -184,7 +184,7 @@ impl Router {
         let replica = &member.replica;
         let (need, _) = expected.need(member, candidate.match_blocks);
         let line = expected.line(member);
-        let behind = member.awaited_before(request);
+        let behind = self.hold.chosen_before(candidate.slot, request.ticket());
         let start_in_ns = replica.start_in_ns(need, behind, line, expected.stay_ns(member), now_ns);
         candidate.start_in_ns = start_in_ns.saturating_add(line.base_ns_whole());
         candidate.uncached_tokens = need.prefill;
@@ -200,12 +200,11 @@ impl Router {
     }
 
     /// Lets the policy choose among the candidates, of which at least one has room.
-    fn choose(&mut self, request: &mut Request, scratch: &mut Scratch, now_ns: Nanos) -> Found {
+    fn choose(&mut self, request: &Request, scratch: &Scratch) -> Found {
         let choice = self.choice(request, &scratch.candidates, &scratch.positions);
         let chosen = scratch.candidates[choice.position];
         if !chosen.room {
-            self.await_slot(request, chosen.slot, now_ns);
-            return Found::Awaits;
+            return Found::Awaits { slot: chosen.slot };
         }
         self.counters.count_basis(choice.basis);
         Found::Here {
@@ -257,40 +256,16 @@ impl Router {
         self.fleet.slot(replica)
     }
 
-    /// Whether a request may still wait for a replica without room while others have some.
+    /// Whether a request may wait for a replica without room while others have some.
     fn may_await(&self, request: &Request, now_ns: Nanos) -> bool {
-        request.lane == Lane::Batch && request.waited_ns(now_ns) < self.config.affinity_wait_ns
-    }
-
-    /// The request waits for that replica, behind those that began before it.
-    fn await_slot(&mut self, request: &mut Request, slot: Slot, now_ns: Nanos) {
-        debug_assert!(self.may_await(request, now_ns), "waiting has its bound");
-        let Some(replica) = self.fleet.member(slot).map(|member| member.id) else {
-            return;
-        };
-        if request.awaits.is_some_and(|(other, _)| other == replica) {
-            return;
-        }
-        self.unawait(request);
-        if let Some(member) = self.fleet.member_mut(slot) {
-            request.awaits = Some((replica, member.awaited));
-            member.awaited += 1;
+        match request.ticket() {
+            Some(ticket) => self.hold.may_choose(ticket, &self.config, now_ns),
+            None => self.may_hold_by_choice(request),
         }
     }
 
-    /// The request does not wait for a replica without room any more.
-    pub(super) fn unawait(&mut self, request: &mut Request) {
-        if let Some((replica, _)) = request.awaits.take() {
-            self.no_longer_awaited(replica);
-        }
-    }
-
-    pub(super) fn no_longer_awaited(&mut self, replica: ReplicaId) {
-        let slot = self.fleet.slot(replica);
-        // One that left and came back has not been told of those that waited for it before.
-        let member = slot.and_then(|slot| self.fleet.member_mut(slot));
-        if let Some(member) = member.filter(|member| member.unawaited < member.awaited) {
-            member.unawaited += 1;
-        }
+    /// One that is not held waits by choice at its first attempt only.
+    pub(super) fn may_hold_by_choice(&self, request: &Request) -> bool {
+        request.lane == Lane::Batch && request.attempts == 0 && self.config.affinity_wait_ns > 0
     }
 }

@@ -17,6 +17,7 @@ pub(super) enum Step {
         light: bool,
         follow: Option<usize>,
         safe: bool,
+        class: usize,
     },
     FirstByte {
         nth: usize,
@@ -69,10 +70,11 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         prop::bool::weighted(0.1),
         follow,
         prop::bool::weighted(0.9),
+        prop::sample::select(vec![1, 1, 1, 0, 2_usize]),
     );
     prop_oneof![
-        10 => submit.prop_map(|(model, family, blocks, light, follow, safe)| {
-            Step::Submit { model, family, blocks, light, follow, safe }
+        10 => submit.prop_map(|(model, family, blocks, light, follow, safe, class)| {
+            Step::Submit { model, family, blocks, light, follow, safe, class }
         }),
         6 => nth().prop_map(|nth| Step::FirstByte { nth }),
         5 => (nth(), 0..6_usize, any::<bool>())
@@ -101,6 +103,9 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
         Policy::TwoChoices,
         Policy::BoundedRing,
         Policy::CacheAware,
+        Policy::Predictive,
+        Policy::Predictive,
+        Policy::Prefix,
     ]);
     let pushes = prop::sample::select(vec![
         PushRule::Blind,
@@ -108,6 +113,15 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
         PushRule::Pending,
     ]);
     let allowances = prop::sample::select(vec![AllowanceRule::One, AllowanceRule::Knee]);
+    let rules = prop::sample::select(vec![ClassRule::Weighted, ClassRule::Strict]);
+    let hold = (
+        prop::sample::select(vec![1, 1, 2, 4, 16_usize]),
+        1..5_u32,
+        1..3_u64,
+        0..2_u64,
+        rules,
+        prop::sample::select(vec![0, 300_u64]),
+    );
     (
         policies,
         pushes,
@@ -116,23 +130,32 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
         0..7_usize,
         1..4_u32,
         0..2_u64,
+        hold,
     )
         .prop_map(
-            |(policy, push, allowance, in_flight_max, hold_len_max, attempts_max, ramp_s)| Config {
-                policy,
-                push,
-                allowance,
-                in_flight_max,
-                hold_len_max,
-                attempts_max,
-                outstanding_max: 2,
-                blind_outstanding_max: 2,
-                hold_timeout_ns: 2 * S,
-                eject_failures: 2,
-                ramp_ns: ramp_s * S,
-                ring_vnodes: 8,
-                retry_per_s: 1.0,
-                ..Config::sample()
+            |(policy, push, allowance, in_flight_max, hold_len_max, attempts_max, ramp_s, hold)| {
+                Config {
+                    hold_window: hold.0,
+                    hold_passes_max: hold.1,
+                    hold_age_max_ns: hold.2 * S,
+                    affinity_wait_ns: hold.3 * 400 * MS,
+                    class_rule: hold.4,
+                    class_age_ns: hold.5 * MS,
+                    policy,
+                    push,
+                    allowance,
+                    in_flight_max,
+                    hold_len_max,
+                    attempts_max,
+                    outstanding_max: 2,
+                    blind_outstanding_max: 2,
+                    hold_timeout_ns: 2 * S,
+                    eject_failures: 2,
+                    ramp_ns: ramp_s * S,
+                    ring_vnodes: 8,
+                    retry_per_s: 1.0,
+                    ..Config::sample()
+                }
             },
         )
 }

@@ -9,7 +9,7 @@ mod routing;
 mod waiting;
 
 use super::*;
-use crate::engine::config::{AllowanceRule, PushRule};
+use crate::engine::config::{AllowanceRule, ClassRule, PushRule};
 use crate::engine::effect::{Outcome, Push, Reject};
 use crate::engine::health::Failure;
 use crate::engine::id::ReplicaId;
@@ -45,6 +45,9 @@ fn ask(route: Route) -> Ask<'static> {
         path: b"/v1/chat/completions",
         content_type: None,
         key: None,
+        class: None,
+        credential: None,
+        body_bytes: 0,
     }
 }
 

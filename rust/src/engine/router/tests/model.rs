@@ -27,6 +27,10 @@ struct Live {
     attempts: u32,
     tried: Vec<u32>,
     held_ns: Nanos,
+    class: usize,
+    submitted_ns: Nanos,
+    /// Times that room it could use went to a younger request of its queue.
+    passes: u32,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -173,6 +177,7 @@ impl Oracle {
             light,
             follow,
             safe,
+            class,
         } = *step
         else {
             return Vec::new();
@@ -182,6 +187,7 @@ impl Oracle {
         let blocks: Vec<u64> = (0..blocks).map(|n| family * 1_000 + n + 1).collect();
         let digest = Digest {
             retry_safe: safe,
+            class: Class::ALL[class],
             previous_response_id: made.map(|(id, _)| format!("resp_{id}")),
             key: (family > 2).then_some(family),
             ..digest(MODELS[model], &blocks)
@@ -200,6 +206,9 @@ impl Oracle {
             attempts: 0,
             tried: Vec::new(),
             held_ns: 0,
+            class,
+            submitted_ns: self.drive.now_ns,
+            passes: 0,
         };
         self.live.insert(self.drive.last_id + 1, live);
         self.drive.submit_as(ask(route), digest)
@@ -284,6 +293,7 @@ impl Oracle {
             match effect {
                 Effect::Push(push) => {
                     self.check_push(id, &live, push, now_ns);
+                    self.check_passed_over(id, &live, push, now_ns);
                     live.attempts += 1;
                     live.at = At::Replica {
                         replica: push.replica.0,
@@ -292,6 +302,7 @@ impl Oracle {
                 }
                 Effect::Hold(_) => {
                     assert_eq!(before, At::Nowhere, "held twice");
+                    live.passes = 0;
                     assert!(!live.light, "a light request waits");
                     let left_ns = self.drive.router.config.hold_timeout_ns - live.held_ns;
                     live.at = At::Held {
@@ -355,12 +366,40 @@ impl Oracle {
                 "{id} goes where it failed"
             );
         }
-        let passed = self.live.range(..id).find(|(_, other)| {
-            matches!(other.at, At::Held { .. })
-                && (other.model, other.bound) == (live.model, live.bound)
-                && other.tried.is_empty()
-        });
-        assert!(live.light || passed.is_none(), "{id} overtakes {passed:?}");
+    }
+
+    /// Nobody who is due is left behind, and nobody is passed over more often than allowed.
+    fn check_passed_over(&mut self, id: u64, live: &Live, push: &Push, now_ns: Nanos) {
+        if live.light {
+            return;
+        }
+        let config = &self.drive.router.config;
+        let facts = &self.replicas[push.replica.0 as usize];
+        let is_due = |live: &Live| {
+            live.passes >= config.hold_passes_max
+                || now_ns >= live.submitted_ns + config.hold_age_max_ns
+        };
+        let pushed_is_due = is_due(live);
+        for (other_id, other) in &mut self.live {
+            let fits = matches!(other.at, At::Held { .. })
+                && facts.models & (1 << other.model) != 0
+                && other.bound.is_none_or(|bound| bound == push.replica.0)
+                && other.tried.is_empty();
+            if !fits {
+                continue;
+            }
+            let first = pushed_is_due && id < *other_id;
+            assert!(
+                first || !is_due(other),
+                "{id} takes what {other_id} is due: {other:?}"
+            );
+            let queue = |live: &Live| (live.model, live.bound, live.class);
+            if *other_id < id && queue(other) == queue(live) {
+                let strict = config.hold_window == 1 && config.policy != Policy::Predictive;
+                assert!(!strict, "{id} overtakes {other_id}");
+                other.passes += 1;
+            }
+        }
     }
 
     /// What must be equal after every event.

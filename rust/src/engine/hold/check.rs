@@ -1,0 +1,168 @@
+//! The hold's invariants, for tests.
+
+use super::choice::valid;
+use super::tenants::{Tenants, Use};
+use super::{Class, Config, Entry, Hold, Line, Partition};
+
+impl Hold {
+    /// Checks the structure.
+    ///
+    /// # Errors
+    ///
+    /// The name of the broken invariant.
+    pub fn check_invariants(&self, config: &Config) -> Result<(), &'static str> {
+        self.check_bounds(config)?;
+        let mut linked_len = 0;
+        for (partition, line) in &self.lines {
+            linked_len += self.check_line(*partition, line)?;
+        }
+        if linked_len != self.entries.len() {
+            return Err("hold_every_entry_in_one_queue");
+        }
+        for (_, entry) in &self.entries {
+            check_entry(entry, config)?;
+        }
+        self.check_choices()?;
+        self.check_timers()
+    }
+
+    fn check_bounds(&self, config: &Config) -> Result<(), &'static str> {
+        let (mut used, mut tenants) = (Use::default(), Tenants::new());
+        for (_, entry) in &self.entries {
+            used.add(entry.of.bytes);
+            tenants.add(entry.of.tenant, entry.of.bytes);
+        }
+        if used != self.used {
+            return Err("hold_use_is_counted");
+        }
+        if used.requests > config.hold_len_max {
+            return Err("hold_len_at_most_max");
+        }
+        if used.requests > 1 && used.bytes > config.hold_bytes_max {
+            return Err("hold_bytes_at_most_max");
+        }
+        if tenants.len() != self.tenants.len() {
+            return Err("hold_tenants_without_requests_are_forgotten");
+        }
+        for (_, entry) in &self.entries {
+            let of = self.tenants.of(entry.of.tenant);
+            if of != tenants.of(entry.of.tenant) {
+                return Err("hold_use_of_tenants_is_counted");
+            }
+            if of.requests > config.hold_tenant_len_max
+                || (of.requests > 1 && of.bytes > config.hold_tenant_bytes_max)
+            {
+                return Err("hold_use_of_a_tenant_at_most_max");
+            }
+        }
+        Ok(())
+    }
+
+    /// Requests in the line's queues.
+    fn check_line(&self, partition: Partition, line: &Line) -> Result<usize, &'static str> {
+        let (mut len, mut open) = (0, 0);
+        for class in Class::ALL {
+            let mut older = None;
+            for (ticket, _) in self.queue(partition, class) {
+                let slot = ticket.slot;
+                let entry = &self.entries[slot];
+                if entry.older != older {
+                    return Err("hold_links_agree");
+                }
+                if (entry.of.partition, entry.of.class) != (partition, class) {
+                    return Err("hold_every_entry_in_its_queue");
+                }
+                if older.is_some_and(|older: usize| self.entries[older].of.age > entry.of.age) {
+                    return Err("hold_queues_by_age");
+                }
+                older = Some(slot);
+                len += 1;
+                open += usize::from(entry.choice.is_none());
+                if len > self.entries.len() {
+                    return Err("hold_links_have_no_cycle");
+                }
+            }
+            if line.queues[class as usize].map(|ends| ends.youngest) != older {
+                return Err("hold_queue_ends_agree");
+            }
+        }
+        if len == 0 {
+            return Err("hold_empty_lines_are_forgotten");
+        }
+        if (len, open) != (line.len, line.open) {
+            return Err("hold_lines_are_counted");
+        }
+        Ok(len)
+    }
+
+    fn chosen_len(&self) -> u64 {
+        self.chosen.values().map(|chosen| chosen.len()).sum()
+    }
+
+    fn check_choices(&self) -> Result<(), &'static str> {
+        for (replica, chosen) in &self.chosen {
+            let choices = self.entries.iter().filter_map(|(_, entry)| entry.choice);
+            let choices = choices.filter(|choice| choice.replica == *replica);
+            if choices.count() as u64 != chosen.len() || chosen.len() == 0 {
+                return Err("hold_choices_are_counted");
+            }
+        }
+        let choices = self.entries.iter().filter(|(_, e)| e.choice.is_some());
+        if choices.count() as u64 != self.chosen_len() {
+            return Err("hold_choices_are_counted");
+        }
+        let passed_out = self.entries.iter().filter(|(_, e)| e.passed_out);
+        if passed_out.count() != self.passed_out {
+            return Err("hold_passed_out_is_counted");
+        }
+        Ok(())
+    }
+
+    fn check_timers(&self) -> Result<(), &'static str> {
+        let valid_len = self
+            .timers
+            .all()
+            .filter(|timer| valid(&self.entries, timer))
+            .count();
+        if valid_len as u64 != self.entries.len() as u64 + self.chosen_len() {
+            return Err("hold_one_timer_per_deadline_and_choice");
+        }
+        for timer in self.timers.all() {
+            let entry = self.entries.get(timer.slot);
+            let deadline = entry.filter(|entry| entry.serial == timer.serial);
+            if deadline.is_some_and(|entry| entry.of.deadline_ns != timer.at_ns) {
+                return Err("hold_timers_at_their_deadlines");
+            }
+        }
+        if self.timers.all().count() != valid_len + self.timers.stale() {
+            return Err("hold_stale_timers_are_counted");
+        }
+        let first = self.timers.first();
+        if first.is_some_and(|timer| !valid(&self.entries, &timer)) {
+            return Err("hold_first_timer_is_valid");
+        }
+        Ok(())
+    }
+}
+
+fn check_entry(entry: &Entry, config: &Config) -> Result<(), &'static str> {
+    if entry.passes > config.hold_passes_max {
+        return Err("hold_passed_over_at_most_max");
+    }
+    if entry.passed_out != (entry.passes >= config.hold_passes_max) {
+        return Err("hold_passed_out_is_noted");
+    }
+    let Some(choice) = entry.choice else {
+        return Ok(());
+    };
+    if entry.passed_out {
+        return Err("hold_passed_out_takes_what_comes");
+    }
+    let overdue_ns = entry.of.submitted_ns.saturating_add(config.hold_age_max_ns);
+    if choice.until_ns > overdue_ns.min(entry.of.deadline_ns)
+        || entry.choice_end_ns != Some(choice.until_ns)
+    {
+        return Err("hold_choices_end_in_time");
+    }
+    Ok(())
+}

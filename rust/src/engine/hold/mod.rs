@@ -1,0 +1,431 @@
+//! The queue of requests that wait for room.
+//!
+//! Requests are partitioned by what they may use, so that no head blocks requests that have other
+//! replicas: a line each. Within a line every class has a queue, first come, first served by the
+//! age a request got when it was submitted: one that comes back after a failed attempt stands
+//! before all that were submitted after it.
+//!
+//! Whose turn it is: the oldest request that is *due* (it has been passed over as often as allowed,
+//! or is older than `hold_age_max_s`); else a request of the class that has had least for its
+//! weight. A queue competes as its oldest request's class, which rises by one for every
+//! `class_age_s` of waiting.
+//!
+//! A request may let room pass and wait for a replica that caches its prompt; it then waits *by
+//! choice*, for a bounded time. All others are *open*: they take what comes.
+//!
+//! Entering costs O(log n) for the deadline, leaving O(1).
+
+mod check;
+mod choice;
+mod share;
+mod tenants;
+mod timers;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+use std::iter;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use slab::Slab;
+
+use self::share::Shares;
+pub use self::tenants::Tenant;
+use self::tenants::{Tenants, Use};
+use self::timers::{Timer, Timers};
+pub use self::turn::Head;
+use super::class::{CLASSES, Class};
+use super::config::Config;
+use super::id::{ModelId, Nanos, ReplicaId, RequestId};
+
+/// What a request may use: requests with equal partitions wait in one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    /// The model or adapter asked for.
+    pub model: ModelId,
+    /// The one replica that can serve it (`previous_response_id`), if only one can.
+    pub bound: Option<ReplicaId>,
+}
+
+/// A place in the hold, valid until its request leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    slot: usize,
+    serial: u64,
+}
+
+/// What a request brings into the hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entrant {
+    /// The request.
+    pub request: RequestId,
+    /// What it may use.
+    pub partition: Partition,
+    /// Its class.
+    pub class: Class,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Bytes of memory that it keeps while it waits.
+    pub bytes: u64,
+    /// Order of submission.
+    pub age: u64,
+    /// When it was submitted.
+    pub submitted_ns: Nanos,
+    /// When its wait ends.
+    pub deadline_ns: Nanos,
+}
+
+/// Why a request cannot be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The hold has no room.
+    Hold,
+    /// Its tenant has taken what one tenant may take.
+    Tenant,
+}
+
+/// A wait for a replica that has no room now, while others have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    /// The router's number of the replica.
+    replica: u32,
+    until_ns: Nanos,
+    /// Of its timer.
+    serial: u64,
+    /// Its number among those who chose this replica.
+    number: u64,
+}
+
+/// Who waits for one replica by choice.
+#[derive(Debug, Clone, Copy, Default)]
+struct Chosen {
+    /// How many have begun to, and how many have ended, since somebody does.
+    begun: u64,
+    ended: u64,
+}
+
+impl Chosen {
+    fn len(self) -> u64 {
+        self.begun - self.ended
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    of: Entrant,
+    serial: u64,
+    /// How often a younger request of its queue took room that it could have used.
+    passes: u32,
+    /// That is as often as allowed.
+    passed_out: bool,
+    choice: Option<Choice>,
+    /// From the first choice on: when the last one ends.
+    choice_end_ns: Option<Nanos>,
+    older: Option<usize>,
+    younger: Option<usize>,
+}
+
+/// The ends of a queue that is not empty.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    oldest: usize,
+    youngest: usize,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    queues: [Option<Ends>; CLASSES],
+    len: usize,
+    /// Requests that do not wait by choice.
+    open: usize,
+}
+
+/// The hold. See the module's text.
+#[derive(Debug)]
+pub struct Hold {
+    entries: Slab<Entry>,
+    lines: HashMap<Partition, Line, FixedState>,
+    timers: Timers,
+    tenants: Tenants,
+    shares: Shares,
+    used: Use,
+    serials: u64,
+    /// Requests that have been passed over as often as allowed.
+    passed_out: usize,
+    /// Requests that wait by choice, by replica.
+    chosen: HashMap<u32, Chosen, FixedState>,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Hold {
+    /// An empty hold.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            entries: Slab::new(),
+            lines: HashMap::with_hasher(FixedState::default()),
+            timers: Timers::default(),
+            tenants: Tenants::new(),
+            shares: Shares::default(),
+            used: Use::default(),
+            serials: 0,
+            passed_out: 0,
+            chosen: HashMap::with_hasher(FixedState::default()),
+        }
+    }
+
+    // ------------------------------------------------------------------ figures
+
+    /// Requests held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.used.requests
+    }
+
+    /// Nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used.requests == 0
+    }
+
+    /// Bytes that the held requests keep.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.used.bytes
+    }
+
+    /// Tenants with at least one request.
+    #[must_use]
+    pub fn tenants_len(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// Lines with at least one request.
+    #[must_use]
+    pub fn partitions_len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Requests held in one line.
+    #[must_use]
+    pub fn line_len(&self, partition: Partition) -> usize {
+        self.lines.get(&partition).map_or(0, |line| line.len)
+    }
+
+    /// Requests of one line that do not wait by choice.
+    #[must_use]
+    pub fn open_len(&self, partition: Partition) -> usize {
+        self.lines.get(&partition).map_or(0, |line| line.open)
+    }
+
+    /// Requests that wait by choice for this replica, and have done so for longer than this one.
+    #[must_use]
+    pub fn chosen_before(&self, replica: u32, ticket: Option<Ticket>) -> u32 {
+        let Some(chosen) = self.chosen.get(&replica) else {
+            return 0;
+        };
+        let own = ticket
+            .and_then(|ticket| self.entry(ticket)?.choice)
+            .filter(|choice| choice.replica == replica);
+        // Whoever has left may have stood behind: the number is an upper bound of the place then.
+        let before = own.map_or(chosen.begun, |choice| choice.number);
+        u32::try_from(before.saturating_sub(chosen.ended)).unwrap_or(u32::MAX)
+    }
+
+    /// What each class has had beyond the one that has had least, in tokens over its weight.
+    #[must_use]
+    pub fn ahead(&self) -> [u64; CLASSES] {
+        self.shares.ahead()
+    }
+
+    // ------------------------------------------------------------------ entering and leaving
+
+    /// Puts a request into its queue by age.
+    ///
+    /// A fresh request is younger than all others and goes to the tail in O(1). One that returns is
+    /// placed from the head on, behind the returned requests that are older.
+    ///
+    /// # Errors
+    ///
+    /// A bound would be passed: of the hold or of the request's tenant, in requests or bytes. A
+    /// request too large for the bound in bytes is held if it is the only one.
+    pub fn enter(&mut self, of: Entrant, config: &Config) -> Result<Ticket, Full> {
+        if !self
+            .used
+            .fits(of.bytes, config.hold_len_max, config.hold_bytes_max)
+        {
+            return Err(Full::Hold);
+        }
+        let (len_max, bytes_max) = (config.hold_tenant_len_max, config.hold_tenant_bytes_max);
+        if !self
+            .tenants
+            .of(of.tenant)
+            .fits(of.bytes, len_max, bytes_max)
+        {
+            return Err(Full::Tenant);
+        }
+        self.used.add(of.bytes);
+        self.tenants.add(of.tenant, of.bytes);
+        self.serials += 1;
+        let serial = self.serials;
+        let slot = self.link(of, serial);
+        self.timers.add(Timer {
+            at_ns: of.deadline_ns,
+            slot,
+            serial,
+        });
+        Ok(Ticket { slot, serial })
+    }
+
+    fn link(&mut self, of: Entrant, serial: u64) -> usize {
+        let ends = self.ends(of.partition, of.class);
+        let older = ends.and_then(|ends| self.place_after(ends, of.age));
+        let younger = match older {
+            Some(older) => self.entries[older].younger,
+            None => ends.map(|ends| ends.oldest),
+        };
+        let slot = self.entries.insert(Entry {
+            of,
+            serial,
+            passes: 0,
+            passed_out: false,
+            choice: None,
+            choice_end_ns: None,
+            older,
+            younger,
+        });
+        if let Some(older) = older {
+            self.entries[older].younger = Some(slot);
+        }
+        if let Some(younger) = younger {
+            self.entries[younger].older = Some(slot);
+        }
+        let line = self.lines.entry(of.partition).or_default();
+        line.len += 1;
+        line.open += 1;
+        let ends = line.queues[of.class as usize].get_or_insert(Ends {
+            oldest: slot,
+            youngest: slot,
+        });
+        if older.is_none() {
+            ends.oldest = slot;
+        }
+        if younger.is_none() {
+            ends.youngest = slot;
+        }
+        slot
+    }
+
+    fn ends(&self, partition: Partition, class: Class) -> Option<Ends> {
+        self.lines.get(&partition)?.queues[class as usize]
+    }
+
+    /// The entry behind which a request of this age stands; `None` at the head.
+    fn place_after(&self, ends: Ends, age: u64) -> Option<usize> {
+        if self.entries[ends.youngest].of.age <= age {
+            return Some(ends.youngest);
+        }
+        let mut after = None;
+        let mut next = Some(ends.oldest);
+        while let Some(slot) = next.filter(|&slot| self.entries[slot].of.age <= age) {
+            after = Some(slot);
+            next = self.entries[slot].younger;
+        }
+        after
+    }
+
+    /// Takes a request out, wherever it stands; `None` when the ticket is not valid any more.
+    pub fn leave(&mut self, ticket: Ticket) -> Option<RequestId> {
+        self.entry(ticket)?;
+        self.open(ticket);
+        let entry = self.entries.remove(ticket.slot);
+        let of = entry.of;
+        self.used.take(of.bytes);
+        self.tenants.take(of.tenant, of.bytes);
+        self.passed_out -= usize::from(entry.passed_out);
+        if let Some(older) = entry.older {
+            self.entries[older].younger = entry.younger;
+        }
+        if let Some(younger) = entry.younger {
+            self.entries[younger].older = entry.older;
+        }
+        if let Some(line) = self.lines.get_mut(&of.partition) {
+            line.len -= 1;
+            line.open -= 1;
+            let ends = &mut line.queues[of.class as usize];
+            match (entry.older, entry.younger) {
+                (None, None) => *ends = None,
+                (None, Some(younger)) => {
+                    *ends = ends.map(|e| Ends {
+                        oldest: younger,
+                        ..e
+                    });
+                }
+                (Some(older), None) => {
+                    *ends = ends.map(|e| Ends {
+                        youngest: older,
+                        ..e
+                    });
+                }
+                (Some(_), Some(_)) => {}
+            }
+            if line.len == 0 {
+                self.lines.remove(&of.partition);
+            }
+        }
+        self.retire(1);
+        if self.used.requests == 0 {
+            self.shares = Shares::default();
+        }
+        Some(of.request)
+    }
+
+    /// The oldest request of one line, whatever its class.
+    #[must_use]
+    pub fn oldest(&self, partition: Partition) -> Option<(Ticket, RequestId)> {
+        let line = self.lines.get(&partition)?;
+        let heads = line.queues.iter().flatten().map(|ends| ends.oldest);
+        let oldest = heads.min_by_key(|&slot| self.entries[slot].of.age)?;
+        Some(self.at(oldest))
+    }
+
+    /// The requests of one queue, oldest first.
+    pub fn queue(
+        &self,
+        partition: Partition,
+        class: Class,
+    ) -> impl Iterator<Item = (Ticket, RequestId)> {
+        let ends = self.ends(partition, class);
+        let first = ends.map(|ends| ends.oldest);
+        iter::successors(first, |&slot| self.entries[slot].younger).map(|slot| self.at(slot))
+    }
+
+    /// The next younger request of the same queue.
+    #[must_use]
+    pub fn after(&self, ticket: Ticket) -> Option<(Ticket, RequestId)> {
+        Some(self.at(self.entry(ticket)?.younger?))
+    }
+
+    fn at(&self, slot: usize) -> (Ticket, RequestId) {
+        let Entry { of, serial, .. } = &self.entries[slot];
+        let serial = *serial;
+        (Ticket { slot, serial }, of.request)
+    }
+
+    fn entry(&self, ticket: Ticket) -> Option<&Entry> {
+        let entry = self.entries.get(ticket.slot);
+        entry.filter(|entry| entry.serial == ticket.serial)
+    }
+
+    fn entry_mut(&mut self, ticket: Ticket) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(ticket.slot);
+        entry.filter(|entry| entry.serial == ticket.serial)
+    }
+}

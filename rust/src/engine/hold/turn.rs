@@ -1,0 +1,111 @@
+//! Whose turn it is.
+
+use super::{CLASSES, Class, Config, Entrant, Hold, Nanos, Partition, Ticket};
+
+/// A queue, as those who choose among queues see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Whose line it is in.
+    pub partition: Partition,
+    /// Its requests' class.
+    pub class: Class,
+    /// The class as which it competes.
+    pub as_class: Class,
+    /// Age of its oldest request.
+    pub age: u64,
+    /// Smaller is served sooner; see [`Hold::turns`].
+    pub rank: u64,
+}
+
+impl Hold {
+    /// Every line with the age of its oldest request, in no particular order.
+    pub fn heads(&self) -> impl Iterator<Item = (Partition, u64)> {
+        self.lines.iter().filter_map(|(partition, line)| {
+            let ages = line.queues.iter().flatten();
+            let oldest = ages.map(|ends| self.entries[ends.oldest].of.age).min()?;
+            Some((*partition, oldest))
+        })
+    }
+
+    /// Fills `out` with the queues of the lines that `serves` picks, those first whose turn it is.
+    pub fn turns(
+        &mut self,
+        config: &Config,
+        now_ns: Nanos,
+        serves: impl Fn(Partition) -> bool,
+        out: &mut Vec<Head>,
+    ) {
+        out.clear();
+        let mut waiting = [false; CLASSES];
+        for (partition, line) in &self.lines {
+            let wanted = serves(*partition);
+            for class in Class::ALL {
+                let Some(ends) = line.queues[class as usize] else {
+                    continue;
+                };
+                let oldest = &self.entries[ends.oldest].of;
+                let as_class = class.raised(steps(oldest, config, now_ns));
+                waiting[as_class as usize] = true;
+                if wanted {
+                    out.push(Head {
+                        partition: *partition,
+                        class,
+                        as_class,
+                        age: oldest.age,
+                        rank: 0,
+                    });
+                }
+            }
+        }
+        self.shares.settle(waiting);
+        for head in out.iter_mut() {
+            head.rank = self.shares.rank(head.as_class, config);
+        }
+        out.sort_unstable_by_key(|head| (head.rank, head.age));
+    }
+
+    /// A request of a queue that competes as `class` was started; it needs so many tokens.
+    pub fn charge(&mut self, class: Class, tokens: u32, config: &Config) {
+        self.shares.charge(class, tokens, config);
+    }
+
+    /// The next room that a request can use is its own: it has been passed over as often as
+    /// allowed, or is too old.
+    #[must_use]
+    pub fn is_due(&self, ticket: Ticket, config: &Config, now_ns: Nanos) -> bool {
+        self.entry(ticket).is_some_and(|entry| {
+            let overdue_ns = entry.of.submitted_ns.saturating_add(config.hold_age_max_ns);
+            entry.passes >= config.hold_passes_max || now_ns >= overdue_ns
+        })
+    }
+
+    /// Some request has been passed over as often as allowed.
+    #[must_use]
+    pub fn any_passed_out(&self) -> bool {
+        self.passed_out > 0
+    }
+
+    /// A younger request of its queue took room that this one could have used. True when that may
+    /// not happen again.
+    pub fn pass_over(&mut self, ticket: Ticket, config: &Config) -> bool {
+        let Some(entry) = self.entry_mut(ticket) else {
+            return false;
+        };
+        entry.passes += 1;
+        let last = entry.passes >= config.hold_passes_max && !entry.passed_out;
+        if last {
+            entry.passed_out = true;
+            self.passed_out += 1;
+            self.open(ticket);
+        }
+        last
+    }
+}
+
+/// How many classes a request has risen by waiting.
+fn steps(of: &Entrant, config: &Config, now_ns: Nanos) -> u64 {
+    now_ns
+        .saturating_sub(of.submitted_ns)
+        .checked_div(config.class_age_ns)
+        .unwrap_or(0)
+}

@@ -1,0 +1,273 @@
+//! Starting what is held when a replica has room.
+//!
+//! Room that appears is offered to the queues whose turn it is (see [`crate::engine::hold`]). With
+//! `hold_window = 1` the first request of a queue takes it, wherever its policy sends it (the
+//! paper's rule); else the requests of the window and the replica are matched both ways
+//! ([`super::window`]).
+
+use std::mem;
+
+use super::Router;
+use super::fleet::{Member, Offer};
+use super::request::{Lane, Phase, Request};
+use super::view::Found;
+use super::window::fits;
+use crate::engine::class::Class;
+use crate::engine::config::Policy;
+use crate::engine::effect::Effect;
+use crate::engine::hold::{Head, Partition, Ticket};
+use crate::engine::id::{Nanos, RequestId};
+use crate::engine::select::Slot;
+
+/// Requests passed over in one search because they wait for a replica without room.
+const AWAITING_MAX: u32 = 16;
+
+impl Router {
+    /// Something at `slot` may have given room: starts held requests while it has.
+    pub(super) fn dispatch(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
+        self.expire_due(now_ns, out);
+        self.serve(slot, now_ns, out);
+    }
+
+    /// [`Self::dispatch`] for every replica: what may have given room is not known.
+    pub(super) fn dispatch_all(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+        self.swept_ns = now_ns;
+        self.expire_due(now_ns, out);
+        if self.hold.is_empty() {
+            return;
+        }
+        let (fleet, config) = (&self.fleet, &self.config);
+        let waited_for = |slot| {
+            let member = fleet.member(slot);
+            member.is_some_and(|member| member.offer(Lane::Batch, config, now_ns) == Offer::Later)
+        };
+        self.hold.reopen(|slot| !waited_for(slot));
+        for slot in self.fleet.all_slots() {
+            self.serve(slot, now_ns, out);
+        }
+    }
+
+    /// Starts held requests while `slot` has room that one of them may use.
+    fn serve(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
+        while !self.hold.is_empty() {
+            let Some(member) = self.fleet.member_mut(slot) else {
+                return;
+            };
+            if member.offer(Lane::Batch, &self.config, now_ns) != Offer::Room {
+                member.declined = false;
+                return;
+            }
+            // All who could use this room have let it pass, and nobody else has come since.
+            if member.declined && !self.anyone_open(slot) {
+                return;
+            }
+            let mut heads = mem::take(&mut self.heads);
+            self.turns(slot, now_ns, &mut heads);
+            let started = self.start_due(slot, &heads, now_ns, out)
+                || heads
+                    .iter()
+                    .any(|head| self.start_one(slot, head, now_ns, out));
+            self.heads = heads;
+            if !started {
+                if let Some(member) = self.fleet.member_mut(slot) {
+                    member.declined = true;
+                }
+                return;
+            }
+        }
+    }
+
+    /// Starts what a line holds where there is room for it.
+    pub(super) fn serve_line(&mut self, line: Partition, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let model = self.fleet.models.get(line.model.0 as usize);
+        let serving = model.map_or_else(Vec::new, |model| model.serving.clone());
+        for slot in serving {
+            self.serve(slot, now_ns, out);
+        }
+    }
+
+    /// There is room for this line for which somebody waits.
+    pub(super) fn contested(&self, line: Partition, now_ns: Nanos) -> bool {
+        let model = self.fleet.models.get(line.model.0 as usize);
+        let serving = model.map_or(&[][..], |model| &model.serving);
+        serving.iter().any(|&slot| {
+            self.fleet.member(slot).is_some_and(|member| {
+                serves(member, line)
+                    && member.offer(Lane::Batch, &self.config, now_ns) == Offer::Room
+                    && self.anyone_open(slot)
+            })
+        })
+    }
+
+    fn anyone_open(&self, slot: Slot) -> bool {
+        let Some(member) = self.fleet.member(slot) else {
+            return false;
+        };
+        let mut lines = self.hold.heads().map(|(partition, _)| partition);
+        lines.any(|partition| self.hold.open_len(partition) > 0 && serves(member, partition))
+    }
+
+    /// The queues that `slot` can serve, those first whose turn it is.
+    fn turns(&mut self, slot: Slot, now_ns: Nanos, heads: &mut Vec<Head>) {
+        let Some(member) = self.fleet.member(slot) else {
+            return heads.clear();
+        };
+        let serves = |partition| serves(member, partition);
+        self.hold.turns(&self.config, now_ns, serves, heads);
+    }
+
+    /// Starts the oldest request that is due and can use the room of `slot`.
+    fn start_due(
+        &mut self,
+        slot: Slot,
+        heads: &[Head],
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        // Who is too old stands at the head; who has been passed over may stand behind one that
+        // came back.
+        let depth = if self.hold.any_passed_out() {
+            usize::MAX
+        } else {
+            1
+        };
+        let mut oldest: Option<(u64, Ticket, RequestId, &Head)> = None;
+        for head in heads {
+            let queue = self.hold.queue(head.partition, head.class).take(depth);
+            let due = queue
+                .filter(|(ticket, _)| self.hold.is_due(*ticket, &self.config, now_ns))
+                .find_map(|(ticket, id)| {
+                    let request = self.requests.get(&id)?;
+                    let fits = fits(&self.fleet, &self.config, request, slot, now_ns);
+                    fits.then_some((request.age, ticket, id, head))
+                });
+            if let Some(due) = due.filter(|due| oldest.is_none_or(|oldest| due.0 < oldest.0)) {
+                oldest = Some(due);
+            }
+        }
+        let Some((_, ticket, id, head)) = oldest else {
+            return false;
+        };
+        let started = self.start(ticket, id, head, now_ns, out);
+        self.counters.hold_due += u64::from(started);
+        started
+    }
+
+    /// Starts the request of a queue that is best off with the room of `slot`.
+    fn start_one(&mut self, slot: Slot, head: &Head, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
+        if self.config.hold_window > 1 {
+            let picked = self.match_window(slot, head, now_ns);
+            return picked.is_some_and(|(ticket, id)| self.start(ticket, id, head, now_ns, out));
+        }
+        self.first_in_line(slot, head, now_ns)
+            .is_some_and(|(ticket, id)| self.start(ticket, id, head, now_ns, out))
+    }
+
+    /// The first request of a queue. Only those are passed over that must go elsewhere than where
+    /// they failed, and those, up to [`AWAITING_MAX`], that had better wait for another replica.
+    fn first_in_line(
+        &mut self,
+        slot: Slot,
+        head: &Head,
+        now_ns: Nanos,
+    ) -> Option<(Ticket, RequestId)> {
+        let mut awaiting = 0;
+        let mut next = self.hold.queue(head.partition, head.class).next();
+        while let Some((ticket, id)) = next {
+            next = self.hold.after(ticket);
+            let request = self.requests.get(&id)?;
+            if !fits(&self.fleet, &self.config, request, slot, now_ns) {
+                continue;
+            }
+            if awaiting == AWAITING_MAX || self.config.policy != Policy::Predictive {
+                return Some((ticket, id));
+            }
+            let request = self.requests.remove(&id)?;
+            let found = self.find(&request, true, now_ns);
+            self.requests.insert(id, request);
+            let Found::Awaits { slot: owner } = found else {
+                return Some((ticket, id));
+            };
+            if !self.hold.choose(ticket, owner, &self.config, now_ns) {
+                return Some((ticket, id));
+            }
+            self.counters.affinity_waits += 1;
+            awaiting += 1;
+        }
+        None
+    }
+
+    /// Pushes a held request where its policy sends it, and counts whom it has passed over.
+    fn start(
+        &mut self,
+        ticket: Ticket,
+        id: RequestId,
+        head: &Head,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(request) = self.requests.remove(&id) else {
+            return false;
+        };
+        let Found::Here { slot, match_blocks } = self.find(&request, false, now_ns) else {
+            self.requests.insert(id, request);
+            return false;
+        };
+        let age = request.age;
+        let request = self.leave_hold(ticket, request, now_ns);
+        let tokens = self.push(id, request, slot, match_blocks, now_ns, out);
+        self.hold.charge(head.as_class, tokens, &self.config);
+        self.counters.count_class(head.class);
+        self.pass_over(head.partition, head.class, age, slot, now_ns);
+        true
+    }
+
+    /// A request of this age has taken room of `slot`: counts it for all older ones of the queue
+    /// that could have used it. True when one of them may not be passed over again.
+    pub(super) fn pass_over(
+        &mut self,
+        line: Partition,
+        class: Class,
+        age: u64,
+        slot: Slot,
+        now_ns: Nanos,
+    ) -> bool {
+        let mut last = false;
+        let mut next = self.hold.queue(line, class).next();
+        while let Some((ticket, id)) = next {
+            next = self.hold.after(ticket);
+            let Some(request) = self.requests.get(&id).filter(|other| other.age < age) else {
+                return last;
+            };
+            if fits(&self.fleet, &self.config, request, slot, now_ns) {
+                self.counters.hold_passed_over += 1;
+                last |= self.hold.pass_over(ticket, &self.config);
+            }
+        }
+        last
+    }
+
+    /// Takes a held request out of the hold, and counts its time there.
+    pub(super) fn leave_hold(
+        &mut self,
+        ticket: Ticket,
+        mut request: Request,
+        now_ns: Nanos,
+    ) -> Request {
+        self.hold.leave(ticket);
+        if let Phase::Held { since_ns, .. } = request.phase {
+            request.held_ns += now_ns.saturating_sub(since_ns);
+        }
+        request.phase = Phase::Between;
+        request
+    }
+}
+
+/// What waits in this line may go to this replica.
+pub(super) fn serves(member: &Member, partition: Partition) -> bool {
+    let models = member.models.as_deref().unwrap_or_default();
+    partition.bound.is_none_or(|bound| bound == member.id)
+        && models
+            .binary_search_by_key(&partition.model, |(model, _)| *model)
+            .is_ok()
+}
