@@ -364,9 +364,7 @@ def _context(settings: Settings, router: Router, pool: Pool, recorder: _core.Rec
         router=router,
         pool=pool,
         recorder=recorder,
-        parser=_core.HeadParser(
-            settings.key_header, settings.cors_origin is not None, settings.class_header
-        ),
+        parser=_core.HeadParser(settings.key_header, settings.cors_origin is not None, settings.class_header),
         budget=Budget(settings.buffer_bytes_max),
         limits=Limits(
             timeouts=settings.timeout,

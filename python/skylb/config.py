@@ -168,7 +168,9 @@ class EngineSettings(Group):
     class_weight_normal: Annotated[
         Count, Field(ge=1, description="share of requests that say nothing, in tokens")
     ] = 4
-    class_weight_low: Annotated[Count, Field(ge=1, description="share of requests that can wait, in tokens")] = 1
+    class_weight_low: Annotated[
+        Count, Field(ge=1, description="share of requests that can wait, in tokens")
+    ] = 1
     class_age_s: Annotated[
         Seconds, Field(ge=0, description="wait after which a request counts one class higher; 0: never")
     ] = 5.0
@@ -391,7 +393,7 @@ class Settings(Group):
         Expected("the name of a header"),
         Field(
             pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
-            description="header of trusted_proxies that says a request's class: high, normal, low, or a priority",
+            description="header of trusted_proxies that names a class: high, normal, low, or a priority",
         ),
     ] = None
     body_bytes_max: Annotated[Bytes, Field(ge=1, description="one request body")] = 16 << 20

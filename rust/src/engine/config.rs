@@ -4,12 +4,13 @@
 //! settings in seconds (`_s`) become nanoseconds (`_ns`) when they are read, so that no decision
 //! computes with floating-point time.
 
+mod check;
+
 use std::fmt;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::class::Class;
 use super::id::Nanos;
 use super::plant::Plant;
 
@@ -303,102 +304,6 @@ impl Config {
         Ok(config)
     }
 
-    /// Refuses values on which a rule would divide by zero, never end, or never let anything pass.
-    fn check(&self) -> Result<(), ConfigError> {
-        let positive = [
-            ("outstanding_max", u64::from(self.outstanding_max)),
-            (
-                "blind_outstanding_max",
-                u64::from(self.blind_outstanding_max),
-            ),
-            ("in_flight_max", u64::from(self.in_flight_max)),
-            ("hold_timeout_s", self.hold_timeout_ns),
-            ("hold_window", self.hold_window as u64),
-            ("hold_passes_max", u64::from(self.hold_passes_max)),
-            ("class_weight_high", u64::from(self.class_weight_high)),
-            ("class_weight_normal", u64::from(self.class_weight_normal)),
-            ("class_weight_low", u64::from(self.class_weight_low)),
-            ("block_bytes", self.block_bytes as u64),
-            ("prompt_blocks_max", self.prompt_blocks_max as u64),
-            ("replica_kv_tokens", self.replica_kv_tokens),
-            ("output_tokens", u64::from(self.output_tokens)),
-            ("probe_interval_s", self.probe_interval_ns),
-            ("probe_idle_interval_s", self.probe_idle_interval_ns),
-            ("probe_stale_s", self.probe_stale_ns),
-            ("attempts_max", u64::from(self.attempts_max)),
-            ("eject_failures", u64::from(self.eject_failures)),
-            ("eject_s", self.eject_ns),
-            ("eject_max_s", self.eject_max_ns),
-            ("ring_vnodes", u64::from(self.ring_vnodes)),
-            ("response_ids_max", self.response_ids_max as u64),
-            ("sessions_max", self.sessions_max as u64),
-            ("preble_window_s", self.preble_window_ns),
-        ];
-        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(ConfigError(format!("{name}: must be above zero")));
-        }
-        let ranges = [
-            ("match_threshold", self.match_threshold, 0.0, 1.0),
-            (
-                "bytes_per_token",
-                self.bytes_per_token,
-                f64::MIN_POSITIVE,
-                f64::MAX,
-            ),
-            ("retry_ratio", self.retry_ratio, 0.0, 1.0),
-            ("retry_per_s", self.retry_per_s, 0.0, f64::MAX),
-            ("eject_ratio_max", self.eject_ratio_max, 0.0, 1.0),
-            ("ring_load_factor", self.ring_load_factor, 1.0, f64::MAX),
-            (
-                "cache_aware_threshold",
-                self.cache_aware_threshold,
-                0.0,
-                1.0,
-            ),
-            ("cache_aware_rel", self.cache_aware_rel, 1.0, f64::MAX),
-            ("prefill_tokens_per_s", self.prefill_tokens_per_s, 1.0, 1e9),
-            ("decode_tokens_per_s", self.decode_tokens_per_s, 1e-3, 1e9),
-            ("explore_ratio", self.explore_ratio, 0.0, 1.0),
-            ("session_gain_ratio", self.session_gain_ratio, 0.0, 1.0),
-            ("imposed_weight", self.imposed_weight, 0.0, WEIGHT_MAX),
-            (
-                "dynamo_prefill_weight",
-                self.dynamo_prefill_weight,
-                0.0,
-                WEIGHT_MAX,
-            ),
-            (
-                "llm_d_prefix_weight",
-                self.llm_d_prefix_weight,
-                0.0,
-                WEIGHT_MAX,
-            ),
-            (
-                "llm_d_queue_weight",
-                self.llm_d_queue_weight,
-                0.0,
-                WEIGHT_MAX,
-            ),
-            ("llm_d_kv_weight", self.llm_d_kv_weight, 0.0, WEIGHT_MAX),
-            ("smg_kv_ratio_max", self.smg_kv_ratio_max, 0.0, 1.0),
-            (
-                "preble_balance_ratio",
-                self.preble_balance_ratio,
-                1.0,
-                f64::MAX,
-            ),
-        ];
-        match ranges
-            .iter()
-            .find(|(_, value, low, high)| !(low..=high).contains(&value))
-        {
-            Some((name, value, low, high)) => Err(ConfigError(format!(
-                "{name}: {value} is not between {low} and {high}"
-            ))),
-            None => Ok(()),
-        }
-    }
-
     /// Whether a test has planted this bug.
     #[cfg(test)]
     pub(crate) fn planted(&self, plant: Plant) -> bool {
@@ -410,16 +315,6 @@ impl Config {
     #[expect(clippy::unused_self, reason = "as in tests")]
     pub(crate) const fn planted(&self, _: Plant) -> bool {
         false
-    }
-
-    /// The share of a class under [`ClassRule::Weighted`].
-    #[must_use]
-    pub fn class_weight(&self, class: Class) -> u32 {
-        match class {
-            Class::High => self.class_weight_high,
-            Class::Normal => self.class_weight_normal,
-            Class::Low => self.class_weight_low,
-        }
     }
 
     /// Whether requests may let room pass and wait for a replica that caches their prompt.

@@ -32,6 +32,7 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 use self::share::Shares;
+pub(super) use self::share::weight;
 pub use self::tenants::Tenant;
 use self::tenants::{Tenants, Use};
 use self::timers::{Timer, Timers};

@@ -30,7 +30,7 @@ impl Shares {
 
     /// A request of `class` that needs so many tokens was started.
     pub(super) fn charge(&mut self, class: Class, tokens: u32, config: &Config) {
-        let weight = u64::from(config.class_weight(class).max(1));
+        let weight = u64::from(weight(class, config).max(1));
         let had = &mut self.had[class as usize];
         *had = had.saturating_add(u64::from(tokens.max(1)).saturating_mul(FINE) / weight);
         self.settle(self.waiting);
@@ -56,5 +56,14 @@ impl Shares {
     /// What each class has had beyond the one that had least, in tokens over its weight.
     pub(super) fn ahead(&self) -> [u64; CLASSES] {
         self.had.map(|had| had / FINE)
+    }
+}
+
+/// The share of a class.
+pub fn weight(class: Class, config: &Config) -> u32 {
+    match class {
+        Class::High => config.class_weight_high,
+        Class::Normal => config.class_weight_normal,
+        Class::Low => config.class_weight_low,
     }
 }

@@ -7,6 +7,7 @@ use super::fleet::Member;
 use crate::engine::admit;
 use crate::engine::class::Class;
 use crate::engine::effect::Outcome;
+use crate::engine::hold;
 use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::select::{Basis, Slot};
 
@@ -426,7 +427,7 @@ impl Router {
         classes
             .map(|(class, ahead_tokens)| HoldClass {
                 class: class.name(),
-                weight: self.config.class_weight(class),
+                weight: hold::weight(class, &self.config),
                 ahead_tokens,
             })
             .collect()
