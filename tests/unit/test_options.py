@@ -95,7 +95,7 @@ def test_all_faults_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
         "--listen: 'here': expected HOST:PORT, [IPV6]:PORT or unix:PATH (the port or the host is missing)"
         in text
     )
-    assert "--policy: 'best': expected one of prefix, ring," in text
+    assert "--policy: 'best': expected one of prefix, predictive, ring," in text
     assert "SKYLB_DRAIN_TIMEOUT_S: 'nan': expected a number" in text
     assert "no replicas: expected --replica URL" in text
 
