@@ -206,6 +206,19 @@ def _sim(words: Sequence[str]) -> int:
     return 0 if any(run.total.completed for point in report.points for run in point.runs) else EXIT_FAILURE
 
 
+def _wan(words: Sequence[str]) -> int:
+    """Relay TCP as between regions: round trips, slow start, narrow links, faults."""
+    from skylb import wan  # noqa: PLC0415 - loads a server
+
+    about = "Relays TCP connections as if the ends of each link were regions apart."
+    settings = _load("wan", wan.WanSettings, words, about).settings
+    if settings.tell and settings.control is not None:
+        print("\n".join(_run(wan.tell(settings.control, settings.tell))))
+    else:
+        _run(wan.serve(settings))
+    return 0
+
+
 def _demo(words: Sequence[str]) -> int:
     """Four mock replicas, a balancer, a conversation load and a live view."""
     from skylb import demo  # noqa: PLC0415 - loads everything
@@ -243,6 +256,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "mock": _mock,
     "load": _load_generator,
     "sim": _sim,
+    "wan": _wan,
     "demo": _demo,
     "config": _config,
 }
