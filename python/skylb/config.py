@@ -256,7 +256,7 @@ class EngineSettings(Group):
     imposed_weight: Annotated[
         float,
         Field(ge=0, le=1e6, description="predictive: weight of delaying others and of evicting their cache"),
-    ] = 0.1
+    ] = 0.05
     dynamo_prefill_weight: Annotated[
         float, Field(ge=0, le=1e6, description="dynamo: weight of prompt tokens against active ones")
     ] = 1.0

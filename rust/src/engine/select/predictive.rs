@@ -8,20 +8,22 @@ const GRAINS: usize = 1 << 20;
 /// The candidate, with room or without, with the lowest predicted time to the first token plus
 /// `imposed_weight` times what the request costs others; a session stays where it was while moving
 /// would gain no more than `session_gain_s` and `session_gain_ratio`. One choice in
-/// `1 / explore_ratio` is drawn among those with room, so that speeds are learned everywhere.
+/// `1 / explore_ratio` is drawn among those with room that cost no more than such a gain, so that
+/// speeds are learned everywhere, on short prompts rather than at the price of a cached prefix.
 ///
 /// Source: ours; the additive form is GORGO's (arXiv:2602.11688), with all its terms learned.
 pub(super) fn predictive(view: &View<'_>, context: &mut Context<'_>) -> Choice {
+    let weight = context.config.imposed_weight;
+    let position = smallest(view, context, |candidate| score(candidate, weight));
+    let limit_ns = bearable(score(&view.candidates[position], weight), context);
     if explores(context)
-        && let Some(position) = drawn(view, context)
+        && let Some(position) = drawn(view, context, limit_ns)
     {
         return Choice {
             position,
             basis: Basis::Explore,
         };
     }
-    let weight = context.config.imposed_weight;
-    let position = smallest(view, context, |candidate| score(candidate, weight));
     Choice {
         position: stay(view, context, position).unwrap_or(position),
         basis: Basis::Time,
@@ -46,19 +48,26 @@ fn score(candidate: &Candidate, weight: f64) -> u64 {
 }
 
 /// The session's replica, if `best` is not that much better.
+fn stay(view: &View<'_>, context: &Context<'_>, best: usize) -> Option<usize> {
+    let home = *view.positions.get(view.home? as usize)? as usize;
+    let weight = context.config.imposed_weight;
+    let home_ns = score(view.candidates.get(home)?, weight);
+    let best_ns = score(&view.candidates[best], weight);
+    (home_ns <= bearable(best_ns, context)).then_some(home)
+}
+
+/// The highest cost that is as good as `best_ns`: neither a session moves for less, nor is more
+/// spent on learning.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
     reason = "not negative, and `as` saturates"
 )]
-fn stay(view: &View<'_>, context: &Context<'_>, best: usize) -> Option<usize> {
-    let home = *view.positions.get(view.home? as usize)? as usize;
-    let config = context.config;
-    let home_ns = score(view.candidates.get(home)?, config.imposed_weight);
-    let best_ns = score(&view.candidates[best], config.imposed_weight);
-    let share_ns = (home_ns as f64 * config.session_gain_ratio) as u64;
-    (home_ns.saturating_sub(best_ns) <= share_ns.max(config.session_gain_ns)).then_some(home)
+fn bearable(best_ns: u64, context: &Context<'_>) -> u64 {
+    let share = 1.0 - context.config.session_gain_ratio;
+    let by_share_ns = (best_ns as f64 / share.max(f64::MIN_POSITIVE)) as u64;
+    by_share_ns.max(best_ns.saturating_add(context.config.session_gain_ns))
 }
 
 #[expect(
@@ -72,9 +81,11 @@ fn explores(context: &mut Context<'_>) -> bool {
     part > 0 && context.rng.below(GRAINS) < part
 }
 
-/// One of the candidates with room, each as likely.
-fn drawn(view: &View<'_>, context: &mut Context<'_>) -> Option<usize> {
-    let open = || view.candidates.iter().enumerate().filter(|(_, c)| c.room);
+/// One of the candidates with room that cost at most `limit_ns`, each as likely.
+fn drawn(view: &View<'_>, context: &mut Context<'_>, limit_ns: u64) -> Option<usize> {
+    let weight = context.config.imposed_weight;
+    let fits = |candidate: &Candidate| candidate.room && score(candidate, weight) <= limit_ns;
+    let open = || view.candidates.iter().enumerate().filter(|(_, c)| fits(c));
     let count = open().count();
     if count == 0 {
         return None;
