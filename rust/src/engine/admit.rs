@@ -70,10 +70,15 @@ fn limit(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(u32, Why)
     };
     let cap = (under(config.in_flight_max), Why::Cap);
     let ramp = (under(ramp_max(replica, config, now_ns)), Why::Ramp);
-    Ok([cap, ramp, gate]
-        .into_iter()
-        .min_by_key(|(room, _)| *room)
-        .unwrap_or(gate))
+    // By hand: this is asked of every replica for every choice, and an iterator's fold over pairs
+    // took a fifth of all time with 1,000 of them.
+    let mut tightest = cap;
+    for other in [ramp, gate] {
+        if other.0 < tightest.0 {
+            tightest = other;
+        }
+    }
+    Ok(tightest)
 }
 
 /// Requests in flight allowed while the replica's share grows after it came back.

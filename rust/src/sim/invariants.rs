@@ -204,11 +204,12 @@ impl Simulator {
         Ok(())
     }
 
-    /// Nothing may wait at the replica, or be on its way there, when one more is pushed.
+    /// At most one request may wait at the replica, or be on its way there, when one more is pushed:
+    /// one that the gate takes for another, which ended while a probe's answer was on its way.
     fn check_gate(&self, push: &Push) -> Result<(), String> {
         let replica = &self.replicas[push.replica.0 as usize];
         let pending = replica.coming as usize + replica.model().unscheduled();
-        if pending > 0 {
+        if pending > 1 {
             return Err(format!(
                 "nothing_is_pushed_where_requests_wait: {pending} at {:?}",
                 push.replica
@@ -264,10 +265,10 @@ fn held_ns(live: &Live, now_ns: Nanos) -> Nanos {
 
 /// How often a held request may be passed over.
 fn passes_max(config: &Config) -> u32 {
-    // Under this policy some wait by choice.
-    if config.policy == Policy::Predictive {
-        u32::MAX
-    } else {
-        0
+    match (config.policy, config.hold_window) {
+        // Some wait by choice.
+        (Policy::Predictive, _) => u32::MAX,
+        (_, 1) => 0,
+        _ => config.hold_passes_max,
     }
 }

@@ -17,6 +17,7 @@ use crate::engine::config::Policy;
 use crate::engine::effect::Effect;
 use crate::engine::hold::{Head, Partition, Ticket};
 use crate::engine::id::{Nanos, RequestId};
+use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 
 /// Requests passed over in one search because they wait for a replica without room.
@@ -124,6 +125,9 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> bool {
+        if self.config.planted(Plant::StarvedInTheWindow) {
+            return false;
+        }
         // Who is too old stands at the head; who has been passed over may stand behind one that
         // came back.
         let depth = if self.hold.any_passed_out() {

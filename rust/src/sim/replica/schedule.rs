@@ -92,7 +92,9 @@ impl ReplicaModel {
             return false;
         }
         for _ in 0..missing {
-            sequence.blocks.extend(self.pool.take());
+            if let Some(block) = self.pool.take() {
+                sequence.blocks.push(block);
+            }
         }
         true
     }

@@ -6,13 +6,14 @@ use crate::engine::plant::Plant;
 const SEEDS: std::ops::Range<u64> = 1..9;
 
 /// What each plant breaks.
-const PLANTS: [(Plant, &str); 11] = [
+const PLANTS: [(Plant, &str); 12] = [
     (Plant::SlotLostOnCancel, "in_flight_is_counted"),
     (Plant::PinnedEvicted, "what is in flight is held and pinned"),
     (
         Plant::CreditFromTheHead,
         "nothing_is_pushed_where_requests_wait",
     ),
+    (Plant::StarvedInTheWindow, "nobody_starves_in_the_hold"),
     (Plant::LostOnCrash, "every_request_is_held_or_in_flight"),
     (Plant::PushedTwice, "one_attempt_at_a_time"),
     (Plant::DebitForever, "in_flight_is_counted"),
@@ -79,6 +80,8 @@ fn settings(plant: Option<Plant>) -> Config {
     Config {
         allowance: AllowanceRule::One,
         hold_timeout_ns: 2_000_000_000,
+        hold_window: 16,
+        hold_passes_max: 2,
         plant,
         ..config()
     }
