@@ -35,6 +35,10 @@ pub const MODEL: &str = "sim";
 /// One scenario.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "settings of a file, each on its own"
+)]
 pub struct Scenario {
     /// Decides every draw: same scenario, requests and seed, same result, byte by byte.
     #[serde(default)]
