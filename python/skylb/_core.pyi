@@ -336,6 +336,9 @@ class Push:
         """1 for the first."""
     @property
     def match_blocks(self) -> int: ...
+    @property
+    def predicted_ttft_ns(self) -> int | None:
+        """Predicted time from now to the first body byte; None where the answer is not streamed."""
 
 @final
 class Hold:
@@ -483,6 +486,9 @@ class Engine:
     def prefix_errors(self) -> tuple[list[tuple[float, int]], float]:
         """Predicted minus confirmed cached tokens, of requests where either is not zero: cumulative
         buckets ``(upper bound, count)`` ending with ``inf``, and the sum."""
+    def ttft_errors(self) -> tuple[list[tuple[float, int]], float]:
+        """How far predicted times from push to first body byte were off, as parts of the real ones, of
+        streamed answers: cumulative buckets ``(upper bound, count)`` ending with ``inf``, and the sum."""
     def counters(self) -> dict[str, int]:
         """Monotonic counters by name (``hold_entered``, ``retries``, ``retry_denied``, ``expired``,
         ``unknown_completions``, ``match_blocks``, ``miss_blocks``, ...), for metrics."""
@@ -524,6 +530,7 @@ class Recorder:
         replica: str | None,
         attempts: int,
         match_blocks: int,
+        predicted_ttft_ns: int | None,
         start_ns: int,
         held_ns: int,
         first_byte_ns: int,

@@ -6,7 +6,7 @@ configuration (replicas), by the Recorder (models, routes), or by the code (outc
 
 import platform
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -67,6 +67,58 @@ class Durations:
         return buckets, self._sum_ns / 1e9
 
 
+class Probing:
+    """What probes cost: their durations, our loop's time and bytes, and each replica's time.
+
+    The time a replica takes to answer includes the network's: it bounds from above what its server's
+    loop spends on us.
+    """
+
+    __slots__ = ("bytes_total", "durations", "own_ns", "replicas")
+
+    def __init__(self) -> None:
+        self.durations = Durations(PROBE_BOUNDS_S)
+        self.own_ns = 0
+        self.bytes_total = 0
+        self.replicas: dict[str, tuple[int, int]] = {}
+        """By replica: probes it answered, and the nanoseconds from sending them to their answers."""
+
+    def answered(self, replica: str, *, duration_ns: int, own_ns: int, page_bytes: int) -> None:
+        """A replica answered a probe with so many bytes of body, which we took ``own_ns`` to read."""
+        self.own_ns += own_ns
+        count, sum_ns = self.replicas.get(replica, (0, 0))
+        self.replicas[replica] = (count + 1, sum_ns + duration_ns)
+        self.bytes_total += page_bytes
+
+    def retain(self, names: Collection[str]) -> None:
+        """Forgets replicas that are not among these."""
+        for gone in self.replicas.keys() - names:
+            del self.replicas[gone]
+
+    def collect(self) -> Iterator[Metric]:
+        """The families."""
+        yield _histogram(
+            "skylb_probe_seconds", "Probes of replicas, the failed ones too.", self.durations.cumulative()
+        )
+        yield CounterMetricFamily(
+            "skylb_probe_own_seconds", "Our loop's time on reading metrics pages.", value=self.own_ns / 1e9
+        )
+        yield CounterMetricFamily(
+            "skylb_probe_bytes", "Bytes of metrics pages that replicas sent.", value=self.bytes_total
+        )
+        probes = CounterMetricFamily(
+            "skylb_replica_probes", "Probes that a replica answered.", labels=("replica",)
+        )
+        seconds = CounterMetricFamily(
+            "skylb_replica_probe_seconds", "Time to its answers to probes.", labels=("replica",)
+        )
+        for name, (count, sum_ns) in self.replicas.items():
+            probes.add_metric((name,), count)
+            seconds.add_metric((name,), sum_ns / 1e9)
+        yield probes
+        yield seconds
+
+
 class LoopStall:
     """Measures how late the event loop runs a callback that was due.
 
@@ -114,7 +166,7 @@ class Metrics:
         self._buffer_bytes = buffer_bytes
         self._log_dropped = log_dropped
         self._policy = policy
-        self.probe = Durations(PROBE_BOUNDS_S)
+        self.probing = Probing()
         self.loop_stall = Durations(STALL_BOUNDS_S)
         self._registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._registry)
@@ -154,9 +206,7 @@ class Metrics:
             yield _histogram(f"skylb_{name}", text, self._recorder.histogram(name))
 
     def _process(self) -> Iterator[Metric]:
-        yield _histogram(
-            "skylb_probe_seconds", "Probes of replicas, the failed ones too.", self.probe.cumulative()
-        )
+        yield from self.probing.collect()
         yield _histogram(
             "skylb_loop_stall_seconds", "Lateness of a periodic callback.", self.loop_stall.cumulative()
         )
@@ -177,6 +227,11 @@ class Metrics:
             "skylb_prefix_error_tokens",
             "Cached prompt tokens predicted minus reported, where either is not zero.",
             engine.prefix_errors(),
+        )
+        yield _histogram(
+            "skylb_ttft_error_ratio",
+            "How far the predicted time from push to first body byte was off, of streamed answers.",
+            engine.ttft_errors(),
         )
         yield _counter("skylb_engine_events", "What the engine did.", "event", sorted(counters.items()))
 

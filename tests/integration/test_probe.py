@@ -414,8 +414,24 @@ def test_probe_durations_are_counted_also_of_failed_ones() -> None:
     async def test(replica: FakeReplica) -> None:
         async with running(settings(replica.url, "http://127.0.0.1:9")) as plane:
             await plane.control.first_look(10)
-            buckets, _ = plane.metrics.probe.cumulative()
+            buckets, _ = plane.metrics.probing.durations.cumulative()
             assert buckets[-1][1] >= 2
+
+    run(test)
+
+
+def test_what_probing_costs_both_sides_is_counted_while_a_replica_is_in_the_fleet() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            probing = plane.metrics.probing
+            ((count, sum_ns),) = probing.replicas.values()
+            assert count >= 1
+            assert sum_ns > 0
+            assert probing.own_ns > 0
+            assert probing.bytes_total >= len(replica.page)
+            probing.retain(())
+            assert probing.replicas == {}
 
     run(test)
 

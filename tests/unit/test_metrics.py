@@ -27,6 +27,7 @@ NAMES = {
     "skylb_replica_pending",
     "skylb_prefix_blocks",
     "skylb_prefix_error_tokens",
+    "skylb_ttft_error_ratio",
     "skylb_tree_bytes",
     "skylb_probe_seconds",
     "skylb_loop_stall_seconds",
@@ -106,7 +107,8 @@ class TestPage:
         recorded.refused(431, "head_too_large", "", 1)
         recorded.attempt("full")
         shown = metrics(recorded, engine((1, "http://a:1"), (2, "unix:/b")))
-        shown.probe.observe(3_000_000)
+        shown.probing.durations.observe(3_000_000)
+        shown.probing.answered("unix:/b", duration_ns=2_000_000, own_ns=500_000_000, page_bytes=50_000)
         page, _ = shown.render()
         assert value(page, "skylb_requests_total", route="invalid", model="", status="431") == 2
         assert value(page, "skylb_attempts_total", outcome="full") == 1
@@ -121,6 +123,10 @@ class TestPage:
         assert value(page, "skylb_probe_seconds_bucket", le="0.0025") == 0
         assert value(page, "skylb_probe_seconds_bucket", le="0.005") == 1
         assert value(page, "skylb_probe_seconds_sum") == 0.003
+        assert value(page, "skylb_probe_own_seconds_total") == 0.5
+        assert value(page, "skylb_probe_bytes_total") == 50_000
+        assert value(page, "skylb_replica_probes_total", replica="unix:/b") == 1
+        assert value(page, "skylb_replica_probe_seconds_total", replica="unix:/b") == 0.002
         assert value(page, "skylb_build_info", policy="prefix") == 1
 
     def test_a_replica_with_an_odd_name_does_not_break_the_page(self) -> None:

@@ -24,7 +24,7 @@ BODY = json.dumps(
 
 FIELDS = (
     "ts request_id trace_id tenant client method route model status error_code replica peer policy attempts "
-    "prompt_blocks match_blocks held_s ttft_s total_s bytes_in bytes_out"
+    "prompt_blocks match_blocks held_s predicted_ttft_s ttft_s total_s bytes_in bytes_out"
 )
 """The access log's fields, in the interface's order."""
 
@@ -74,6 +74,7 @@ def complete(recorded: Recorder, **changed: Any) -> None:
         "replica": "http://127.0.0.1:8101",
         "attempts": 1,
         "match_blocks": 3,
+        "predicted_ttft_ns": 400_000_000,
         "start_ns": END_NS - 2_000_000_000,
         "held_ns": 0,
         "first_byte_ns": END_NS - 1_500_000_000,

@@ -34,7 +34,7 @@ class Control:
         settings: the fleet, and how often to look at it.
         router: takes the facts.
         pool: the data plane's connections; replicas that leave are forgotten there too.
-        metrics: counts the probes' durations.
+        metrics: counts what probes cost.
         on_failure: told of a task that ended with an error, by name: without it facts would go stale.
     """
 
@@ -54,7 +54,7 @@ class Control:
         self._prober = Prober(
             router,
             self._pool,
-            metrics.probe,
+            metrics.probing,
             interval_s=settings.engine.probe_interval_s,
             timeout_s=settings.timeout.probe_s,
             models_s=settings.discovery.models_s,

@@ -17,7 +17,7 @@ from skylb.control.engines import Dialect, read_page
 from skylb.control.models import BODY_BYTES_MAX as MODELS_BYTES_MAX
 from skylb.control.models import read_models
 from skylb.errors import SkyLBError
-from skylb.metrics import Durations
+from skylb.metrics import Probing
 from skylb.router import Router
 from skylb.types import Replica
 from skylb.upstream import Fetch, Pool, Response
@@ -114,7 +114,7 @@ class Prober:
     Args:
         router: says whose probe is due and takes the results.
         pool: connections for probes and lists of models.
-        durations: where each probe's duration is counted.
+        costs: where what each probe costs is counted.
         interval_s: shortest time between two probes of one replica.
         timeout_s: for one probe or list of models, the connect included.
         models_s: time between two readings of a replica's models.
@@ -124,7 +124,7 @@ class Prober:
         self,
         router: Router,
         pool: Pool,
-        durations: Durations,
+        costs: Probing,
         *,
         interval_s: float,
         timeout_s: float,
@@ -132,7 +132,7 @@ class Prober:
     ) -> None:
         self._router = router
         self._pool = pool
-        self._durations = durations
+        self._costs = costs
         self._tick_s = min(interval_s / TICKS_PER_INTERVAL, TICK_S_MAX)
         self._ticks_per_interval = max(1, round(interval_s / self._tick_s))
         self._timeout_s = timeout_s
@@ -161,6 +161,7 @@ class Prober:
                 self._watched[replica.id] = Watched(replica)
             elif watched.replica is not replica:
                 watched.aim(replica)
+        self._costs.retain({replica.name for replica in replicas})
         self._settle()
 
     def is_up(self, name: str) -> bool:
@@ -225,13 +226,19 @@ class Prober:
         watched.probe = None
         self._under_way.pop(probe, None)
         now_ns = monotonic_ns()
-        self._durations.observe(now_ns - probe.sent_ns)
+        self._costs.durations.observe(now_ns - probe.sent_ns)
         if not isinstance(result, Response):
             self._change(watched, State.DOWN, _reason(result, watched.replica))
             self._router.observe_failed(watched.replica.id, False)
             self._looked_at(watched)
             return
         read = read_page(result.body, watched.dialect) if result.status == 200 else None
+        self._costs.answered(
+            watched.replica.name,
+            duration_ns=now_ns - probe.sent_ns,
+            own_ns=monotonic_ns() - now_ns,
+            page_bytes=len(result.body),
+        )
         if read is None:
             why = "no load among its metrics" if result.status == 200 else f"/metrics answers {result.status}"
             self._change(watched, State.BLIND, why)

@@ -95,6 +95,7 @@ class Exchange:
         "match_blocks",
         "phase",
         "phase_ns",
+        "predicted_ttft_ns",
         "replica",
         "request_id",
         "response",
@@ -117,6 +118,7 @@ class Exchange:
         self.replica: Replica | None = None
         self.attempts = 0
         self.match_blocks = 0
+        self.predicted_ttft_ns: int | None = None
         self.held_ns = 0
         self.first_byte_ns = 0
         self.connecting: asyncio.Task[None] | None = None
@@ -158,6 +160,7 @@ class Exchange:
         self.replica = replica
         self.attempts = push.attempt
         self.match_blocks = push.match_blocks
+        self.predicted_ttft_ns = push.predicted_ttft_ns
         connection = self.context.pool.acquire(replica.id)
         if connection is None:
             self.connect(replica)
@@ -463,6 +466,7 @@ class Exchange:
             replica.name if replica is not None else None,
             self.attempts,
             self.match_blocks,
+            self.predicted_ttft_ns,
             self.start_ns,
             self.held_ns,
             self.first_byte_ns,

@@ -3,7 +3,7 @@
 //! Effects are values addressed by request id. They come in the order in which they are to be done
 //! and may concern any request, not only the one whose event caused them.
 
-use super::id::{ReplicaId, RequestId};
+use super::id::{Nanos, ReplicaId, RequestId};
 
 /// Send the request to this replica now. It is counted in flight already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Push {
     pub attempt: u32,
     /// Leading blocks of the prompt that the replica is believed to cache.
     pub match_blocks: u32,
+    /// Predicted time from now to the first body byte, of a streamed answer.
+    pub predicted_ttft_ns: Option<Nanos>,
 }
 
 /// Answer the client; the engine has forgotten the request.

@@ -26,6 +26,7 @@
 //!   while the gauges have room for it, or may be too old to show it.
 
 mod estimate;
+mod frozen;
 mod knee;
 mod work;
 
@@ -35,6 +36,7 @@ mod tests;
 use std::mem;
 
 use estimate::Gauges;
+use frozen::Frozen;
 use knee::Knee;
 use work::Work;
 
@@ -117,6 +119,7 @@ pub struct Replica {
     ended: u32,
     knee: Knee,
     fcfs: bool,
+    frozen: Frozen,
     work: Work,
     tokens_mean: Option<u32>,
     probe_sent_ns: Option<Nanos>,
@@ -148,6 +151,7 @@ impl Replica {
             ended: 0,
             knee: Knee::new(),
             fcfs: true,
+            frozen: Frozen::default(),
             work: Work::default(),
             tokens_mean: None,
             probe_sent_ns: None,
@@ -197,6 +201,7 @@ impl Replica {
             return;
         }
         self.in_flight[index].first_byte_ns = Some(now_ns);
+        self.frozen.started(self.in_flight[index].pushed_ns, now_ns);
         self.start(index);
         self.prompt_computed(index, now_ns);
         if self.fcfs && self.unseen + self.fresh > 0 {
@@ -250,6 +255,8 @@ impl Replica {
         if sent_ns > now_ns || sent_ns < last_ns {
             return Observed::Overtaken;
         }
+        let before = self.last.as_ref().map(|last| &last.snapshot);
+        self.frozen.observe(before, &snapshot, sent_ns);
         self.forget_lost(&snapshot, sent_ns);
         self.kv_free = kv_free(&snapshot);
         self.estimate(gauges, sent_ns, now_ns);
@@ -311,12 +318,12 @@ impl Replica {
         self.last.as_ref().map(|last| &last.snapshot)
     }
 
-    /// No readable snapshot, or only a stale one: nothing is known, which is not the same as empty.
+    /// No readable snapshot, only a stale one, or one that tells nothing any more: nothing is known,
+    /// which is not the same as empty.
     #[must_use]
     pub fn blind(&self, config: &Config, now_ns: Nanos) -> bool {
-        self.last
-            .as_ref()
-            .is_none_or(|last| now_ns.saturating_sub(last.sent_ns) >= config.probe_stale_ns)
+        let stale = |last: &Last| now_ns.saturating_sub(last.sent_ns) >= config.probe_stale_ns;
+        self.frozen.frozen() || self.last.as_ref().is_none_or(stale)
     }
 
     /// The engine said that it sleeps.

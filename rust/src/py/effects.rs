@@ -111,6 +111,11 @@ impl Push {
         self.0.match_blocks
     }
 
+    #[getter]
+    fn predicted_ttft_ns(&self) -> Option<u64> {
+        self.0.predicted_ttft_ns
+    }
+
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)
     }

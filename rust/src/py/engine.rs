@@ -311,6 +311,10 @@ impl Engine {
         (buckets, sum as f64)
     }
 
+    fn ttft_errors(&self) -> (Vec<(f64, u64)>, f64) {
+        self.router.ttft_errors()
+    }
+
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counters = PyDict::new(py);
         for (name, value) in self.router.counters() {

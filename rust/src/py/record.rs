@@ -63,7 +63,7 @@ impl Recorder {
     }
 
     #[pyo3(signature = (head, digest, relay, request_id, client, status, error_code, replica, attempts,
-        match_blocks, start_ns, held_ns, first_byte_ns, end_ns, bytes_in, /))]
+        match_blocks, predicted_ttft_ns, start_ns, held_ns, first_byte_ns, end_ns, bytes_in, /))]
     #[expect(
         clippy::too_many_arguments,
         reason = "positional, for speed: the Python interface"
@@ -80,6 +80,7 @@ impl Recorder {
         replica: Option<&str>,
         attempts: u32,
         match_blocks: u64,
+        predicted_ttft_ns: Option<u64>,
         start_ns: u64,
         held_ns: u64,
         first_byte_ns: u64,
@@ -103,6 +104,7 @@ impl Recorder {
             attempts,
             prompt_blocks: digest.map_or(0, |digest| digest.prompt_blocks as u64),
             match_blocks,
+            predicted_ttft_ns,
             start_ns,
             held_ns,
             first_byte_ns,

@@ -56,6 +56,8 @@ pub struct Event<'a> {
     pub prompt_blocks: u64,
     /// Blocks of it that the replica was believed to cache.
     pub match_blocks: u64,
+    /// Predicted time from the last push to the first body byte, of a streamed answer.
+    pub predicted_ttft_ns: Option<u64>,
     /// Accepted at.
     pub start_ns: u64,
     /// Time spent in the hold; 0 when never held.
@@ -294,6 +296,7 @@ impl Recorder {
         line.int(key!("prompt_blocks"), event.prompt_blocks);
         line.int(key!("match_blocks"), event.match_blocks);
         line.seconds(key!("held_s"), Some(event.held_ns));
+        line.seconds(key!("predicted_ttft_s"), event.predicted_ttft_ns);
         line.seconds(key!("ttft_s"), event.ttft_ns());
         line.seconds(
             key!("total_s"),

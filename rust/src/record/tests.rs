@@ -24,6 +24,7 @@ fn event() -> Event<'static> {
         attempts: 1,
         prompt_blocks: 32,
         match_blocks: 30,
+        predicted_ttft_ns: Some(400_000_000),
         start_ns: 1_000_000_000,
         held_ns: 2_000_000,
         first_byte_ns: 1_500_000_000,
@@ -48,7 +49,7 @@ fn a_json_line_has_every_field_of_the_access_log_in_order() {
             r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","tenant":null,"client":"127.0.0.1:50000","#,
             r#""method":"POST","route":"/v1/chat/completions","model":"m","status":200,"error_code":null,"#,
             r#""replica":"http://127.0.0.1:8101","peer":null,"policy":"prefix","attempts":1,"#,
-            r#""prompt_blocks":32,"match_blocks":30,"held_s":0.002000,"ttft_s":0.500000,"#,
+            r#""prompt_blocks":32,"match_blocks":30,"held_s":0.002000,"predicted_ttft_s":0.400000,"ttft_s":0.500000,"#,
             r#""total_s":2.000001,"bytes_in":2048,"bytes_out":4096}"#,
             "\n"
         )
@@ -67,7 +68,7 @@ fn a_text_line_has_the_same_fields() {
         lines(&mut recorder),
         "ts=2026-01-01T00:00:03.000001Z request_id=r-1 trace_id=4bf92f3577b34da6a3ce929d0e0e4736 tenant=- \
          client=127.0.0.1:50000 method=POST route=/v1/chat/completions model=m status=200 error_code=- \
-         replica=- peer=- policy=prefix attempts=1 prompt_blocks=32 match_blocks=30 held_s=0.002000 ttft_s=- \
+         replica=- peer=- policy=prefix attempts=1 prompt_blocks=32 match_blocks=30 held_s=0.002000 predicted_ttft_s=0.400000 ttft_s=- \
          total_s=2.000001 bytes_in=2048 bytes_out=4096\n"
     );
 }

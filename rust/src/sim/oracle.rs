@@ -148,6 +148,7 @@ impl Oracle {
                 replica: ReplicaId(replica),
                 attempt: *attempt,
                 match_blocks: 0,
+                predicted_ttft_ns: None,
             }));
         }
     }

@@ -27,6 +27,7 @@ impl Router {
             self.counters.unknown_first_bytes += 1;
             return;
         };
+        let measured = request.measured();
         let Phase::InFlight(attempt) = &mut request.phase else {
             self.counters.unknown_first_bytes += 1;
             return;
@@ -35,7 +36,7 @@ impl Router {
             return;
         }
         attempt.first_byte_ns = Some(now_ns);
-        if request.stream && request.lane == Lane::Batch {
+        if measured {
             attempt.forecast.compare(now_ns, &mut self.accuracy);
         }
         request.blocks = Vec::new();

@@ -265,7 +265,7 @@ impl Router {
                 self.lengths.learn(id, key, tokens);
             }
         }
-        let Some(first_byte_ns) = attempt.first_byte_ns.filter(|_| request.stream) else {
+        let Some(first_byte_ns) = attempt.first_byte_ns.filter(|_| request.measured()) else {
             return;
         };
         let forecast = &attempt.forecast;

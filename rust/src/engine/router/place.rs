@@ -215,12 +215,14 @@ impl Router {
             forecast,
         });
         let attempt = request.attempts;
+        let predicted_ttft_ns = request.measured().then_some(forecast.ttft_ns);
         self.requests.insert(id, request);
         let push = Push {
             request: id,
             replica,
             attempt,
             match_blocks,
+            predicted_ttft_ns,
         };
         if attempt > 1 && self.config.planted(Plant::PushedTwice) {
             out.push(Effect::Push(push.clone()));

@@ -365,7 +365,7 @@ impl Router {
     /// How far predicted times from push to first byte were off, as parts of the real ones, of
     /// streamed answers: `(bound, how many at or below)`, ending with infinity, and the sum.
     #[must_use]
-    pub fn ttft_error(&self) -> (Vec<(f64, u64)>, f64) {
+    pub fn ttft_errors(&self) -> (Vec<(f64, u64)>, f64) {
         self.accuracy.cumulative()
     }
 

@@ -143,6 +143,11 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// Its first byte is its first token: the time to it can be predicted, and learned from.
+    pub(super) fn measured(&self) -> bool {
+        self.stream && self.lane == Lane::Batch
+    }
+
     /// Its place in the hold.
     pub(super) fn ticket(&self) -> Option<Ticket> {
         match self.phase {

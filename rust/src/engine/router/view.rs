@@ -186,7 +186,9 @@ impl Router {
         let line = expected.line(member);
         let behind = self.hold.chosen_before(candidate.slot, request.ticket());
         let start_in_ns = replica.start_in_ns(need, behind, line, expected.stay_ns(member), now_ns);
-        candidate.start_in_ns = start_in_ns.saturating_add(line.base_ns_whole());
+        // Without room, the one that is pending there has to start before this one may be pushed.
+        let bases = if candidate.room { 1 } else { 2 };
+        candidate.start_in_ns = start_in_ns.saturating_add(line.base_ns_whole() * bases);
         candidate.uncached_tokens = need.prefill;
         candidate.ns_per_token = line.token_ns_whole();
         candidate.pending = replica.pending();

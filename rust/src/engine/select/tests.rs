@@ -1,5 +1,7 @@
 //! Each policy against what its source says.
 
+mod rivals;
+
 use super::*;
 use crate::engine::ring::WEIGHT_ONE;
 
@@ -12,6 +14,7 @@ struct Case {
     config: Config,
     rng: Rng,
     last: Option<Slot>,
+    home: Option<Slot>,
 }
 
 /// Replicas with the given loads and matches; a replica's id is its slot plus 100.
@@ -27,6 +30,7 @@ fn case(policy: Policy, replicas: &[(u32, u32)]) -> Case {
         },
         rng: Rng::new(3),
         last: None,
+        home: None,
     };
     for (slot, &(in_flight, match_blocks)) in (0..).zip(replicas) {
         let id = ReplicaId(slot + 100);
@@ -60,7 +64,7 @@ impl Case {
             positions: &self.positions,
             prompt_blocks,
             key,
-            home: None,
+            home: self.home,
             ring: &self.ring,
             slots: &self.slots,
         };

@@ -3,7 +3,9 @@
 mod caching;
 mod history;
 mod learning;
+mod liars;
 mod model;
+mod predicting;
 mod retries;
 mod routing;
 mod waiting;
