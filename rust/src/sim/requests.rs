@@ -263,6 +263,7 @@ impl Simulator {
         live.at_replica = false;
         live.message_ns = now_ns;
         live.pushed_ns = now_ns;
+        live.predicted_ns = push.predicted_ttft_ns;
         let bytes = bytes(self.workload.turns[live.turn as usize].input);
         let from = self.balancers[balancer as usize].region;
         let to = self.replicas[push.replica.0 as usize].region;

@@ -23,7 +23,7 @@ pub(super) struct Frozen {
     pages: u32,
     /// When the first request was seen to start that was pushed since.
     started_ns: Option<Nanos>,
-    frozen: bool,
+    stopped: bool,
 }
 
 impl Frozen {
@@ -45,7 +45,7 @@ impl Frozen {
         let waiting = page.waiting.is_some_and(|waiting| waiting > 0);
         let moves = page.kv_usage.is_some();
         let stuck = waiting && moves && sent_ns.saturating_sub(self.since_ns) >= STUCK_NS;
-        self.frozen = self.pages >= PAGES && (started || stuck);
+        self.stopped = self.pages >= PAGES && (started || stuck);
     }
 
     /// A request that was pushed at `pushed_ns` has its first byte.
@@ -56,7 +56,7 @@ impl Frozen {
     }
 
     pub(super) fn frozen(&self) -> bool {
-        self.frozen
+        self.stopped
     }
 }
 
