@@ -122,6 +122,12 @@ fn many_replicas(criterion: &mut Criterion) {
         Policy::TwoChoices,
         Policy::BoundedRing,
         Policy::CacheAware,
+        Policy::Predictive,
+        Policy::Smg,
+        Policy::LlmD,
+        Policy::Dynamo,
+        Policy::Preble,
+        Policy::Gorgo,
     ] {
         let mut router = router(policy, 1_000);
         let (mut id, mut out) = (0, Vec::new());
