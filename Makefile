@@ -7,7 +7,7 @@ STEP := .ci/step
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim judge docs fmt lock clean
+.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim judge validate-sim validate-model docs fmt lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,12 @@ test-sim: ## 10^6 simulated requests with crashes and leaving clients: nothing i
 
 judge: setup ## Every policy by simulation, into docs/EVALUATION.md (40 minutes); QUICK=1: 85 % only, prints
 	@$(PY) -m bench.judge $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
+
+validate-sim: setup ## The simulator against skylb load through the proxy and mock replicas (15 minutes)
+	@$(PY) -m bench.validate.realtime
+
+validate-model: setup ## The replica model against a real vLLM on the CPU (10 minutes)
+	@VLLM_ENVIRONMENT="$$(PYTHON="$${PYTHON:-$(abspath $(PY))}" tests/engines/environment.sh)" $(PY) -m bench.validate.engine
 
 docs: setup ## Write the settings' tables into the documents
 	@$(PY) tests/tidy/tables.py --write

@@ -1,0 +1,251 @@
+"""The replica model against a real vLLM on the CPU, behind the real proxy.
+
+    python -m bench.validate.engine [--repeats 5] [--seconds 40]
+
+A few micro-runs calibrate the model (prefill rate, step time against batch and context); sizes and
+limits are those the engine was started with. Then the simulator predicts a different, mixed run:
+conversations with shared system prompts, more users than sequences, a cache too small for all. The same
+requests go through ``skylb serve`` to the same vLLM; ``cached_tokens`` is compared request by request,
+running and waiting second by second. ``VLLM_ENVIRONMENT`` names the engine's environment (make
+validate-model sets it).
+"""
+
+import argparse
+import asyncio
+import math
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from bench.overhead.report import RESULTS, machine
+from bench.validate.calibrate import Calibration, Speeds
+from bench.validate.client import Outcome, Users
+from skylb.load.workload import Turn
+from skylb.sim.made import Plan, make
+from skylb.sim.result import Result
+from skylb.sim.scenario import Clients, Network, Region, Replicas, Scenario
+from skylb.sim.simulate import run
+from skylb.sim.workload import File, SharedPrompt
+from skylb.text import table
+from tests.engines.vllm import Vllm, fleet
+from tests.support.processes import balancer, get
+
+MAX_SEQS = 8
+BATCHED_TOKENS = 2048
+MODEL_LEN = 4096
+KV_BLOCKS = 160
+"""Of the CPU's 128 tokens: room for a few conversations, so that the cache must evict."""
+
+USERS = 12
+WARMUP_SHARE = 0.2
+REGION = "local"
+WORKLOAD = SharedPrompt(
+    single=0.3,
+    more_turns=3.0,
+    first_tokens=200,
+    first_spread=0.9,
+    next_tokens=60,
+    answer_tokens=60,
+    think_s=0.4,
+    think_spread=0.7,
+    systems=4,
+    system_tokens=384,
+    sessions_per_user=4,
+    tokens_max=3500,
+)
+TARGETS = {"tokens_per_s": 0.10, "ttft_p50_s": 0.20, "hit_rate": 0.02}
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What the engine says of its KV cache."""
+
+    block_tokens: int
+    blocks: int
+
+
+def cache_of(server: Vllm) -> Cache:
+    """Read from ``cache_config_info``."""
+    page = get(f"{server.url}/metrics").decode()
+    found = {name: int(value) for name, value in re.findall(r'(block_size|num_gpu_blocks)="(\d+)"', page)}
+    return Cache(found["block_size"], found["num_gpu_blocks"])
+
+
+def predicted(path: Path, seconds: float, speeds: Speeds, cache: Cache) -> Result:
+    """What the simulator says will happen."""
+    override: dict[str, Any] = {
+        "block_size": cache.block_tokens,
+        "kv_tokens": (cache.blocks - 1) * cache.block_tokens,  # vLLM keeps one block for itself
+        "max_model_len": MODEL_LEN,
+        "max_num_seqs": MAX_SEQS,
+        "max_num_batched_tokens": BATCHED_TOKENS,
+    }
+    override |= {name: value for name, value in asdict(speeds).items() if name != "overhead_us"}
+    scenario = Scenario(
+        duration_s=seconds,
+        warmup_s=seconds * WARMUP_SHARE,
+        records=True,
+        regions=[Region(name=REGION, replicas=[Replicas(profile="l4-8b", override=override)])],
+        # Two hops, each there and back.
+        network=Network(rtt_ms=[[speeds.overhead_us / 2e3]], window_bytes=0),
+        clients=Clients(users={REGION: USERS}, repeat=False),
+        workload=File(path=str(path)),
+    )
+    return run(scenario)
+
+
+@dataclass
+class Measured:
+    """A real run: outcomes by request, running and waiting by second."""
+
+    outcomes: dict[int, Outcome]
+    loads: list[tuple[float, float]]
+
+
+async def measured(front: str, server: str, turns: Sequence[Turn], seconds: float, seed: int) -> Measured:
+    """Runs the users through the proxy, and looks at the engine's gauges every second."""
+    users = Users(front, turns, USERS, seconds, seed)
+    loads: list[tuple[float, float]] = []
+    watching = asyncio.create_task(_watch(server, loads))
+    try:
+        outcomes = await users.run()
+    finally:
+        watching.cancel()
+    return Measured(outcomes, loads)
+
+
+async def _watch(server: str, loads: list[tuple[float, float]]) -> None:
+    gauge = re.compile(r"^vllm:num_requests_(running|waiting)\{[^}]*\} (\S+)", re.MULTILINE)
+    async with aiohttp.ClientSession() as http:
+        while True:
+            await asyncio.sleep(1.0)
+            async with http.get(f"{server}/metrics") as answer:
+                found = dict(gauge.findall(await answer.text()))
+            loads.append((float(found["running"]), float(found["waiting"])))
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The smallest value that a share ``q`` does not exceed."""
+    return sorted(values)[max(0, math.ceil(q * len(values)) - 1)]
+
+
+def compared(real: Measured, forecast: Result, turns: Sequence[Turn], seconds: float) -> dict[str, Any]:
+    """Figures of both, and how far they are apart request by request."""
+    by_id = {turn.id: turn for turn in turns}
+    warmup_s = seconds * WARMUP_SHARE
+    sent = {key: one for key, one in real.outcomes.items() if one.sent_s >= warmup_s}
+    ended = [
+        (by_id[key], one)
+        for key, one in real.outcomes.items()
+        if warmup_s <= one.sent_s + one.e2e_s <= seconds
+    ]
+    measured_s = seconds - warmup_s
+    if forecast.records is None:
+        raise AssertionError("records were asked for")
+    records = forecast.records
+    cached = dict(zip(records.id, records.cached_tokens, strict=True))
+    both = [(one.cached_tokens, cached[key]) for key, one in sent.items() if key in cached]
+    mismatched = [key for key, one in real.outcomes.items() if one.prompt_tokens != by_id[key].in_tokens]
+    if mismatched:
+        raise AssertionError(f"prompts are not as long as planned: {mismatched[:3]}")
+    window = slice(round(warmup_s), round(seconds))
+    total = forecast.total
+    return {
+        "requests": len(sent),
+        "real": {
+            "tokens_per_s": sum(turn.in_tokens + 2 * turn.out_tokens for turn, _ in ended) / measured_s,
+            "ttft_p50_s": quantile([one.ttft_s for one in sent.values()], 0.5),
+            "ttft_p90_s": quantile([one.ttft_s for one in sent.values()], 0.9),
+            "hit_rate": sum(one.cached_tokens for _, one in ended) / sum(turn.in_tokens for turn, _ in ended),
+            "running": fmean(running for running, _ in real.loads[window]),
+            "waiting": fmean(waiting for _, waiting in real.loads[window]),
+        },
+        "predicted": {
+            "tokens_per_s": total.throughput_tokens_per_s,
+            "ttft_p50_s": total.ttft_s.p50,
+            "ttft_p90_s": total.ttft_s.p90,
+            "hit_rate": total.hit_rate,
+            "running": fmean(forecast.series.running[window]),
+            "waiting": fmean(forecast.series.waiting[window]),
+        },
+        "compared": len(both),
+        "cached_equal": sum(ours == theirs for ours, theirs in both) / max(1, len(both)),
+        "cached_error": fmean(abs(ours - theirs) for ours, theirs in both) if both else 0.0,
+    }
+
+
+def rows(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Real, predicted, off; one line a repeat."""
+    columns = ["repeat", "requests"]
+    for title in ("tokens/s", "TTFT P50 ms", "TTFT P90 ms", "hit rate", "running", "waiting"):
+        columns += [title, "predicted", "off"]
+    columns += ["cached_tokens equal", "mean error"]
+    lines = []
+    for number, one in enumerate(found, 1):
+        line = [str(number), str(one["requests"])]
+        for name, measured_value in one["real"].items():
+            forecast = one["predicted"][name]
+            scale, digits = (1e3, 0) if name.startswith("ttft") else (1, 0 if name == "tokens_per_s" else 3)
+            if name in {"hit_rate", "running", "waiting"}:
+                apart = forecast - measured_value
+                off = f"{apart:+.3f}"
+            else:
+                apart = forecast / measured_value - 1
+                off = f"{apart:+.1%}"
+            off += " !" if abs(apart) > TARGETS.get(name, math.inf) else ""
+            line += [f"{measured_value * scale:.{digits}f}", f"{forecast * scale:.{digits}f}", off]
+        line += [f"{one['cached_equal']:.1%}", f"{one['cached_error']:.1f}"]
+        lines.append(line)
+    return table(columns, lines)
+
+
+def main() -> None:
+    """Calibrates, predicts, measures, prints, stores."""
+    parser = argparse.ArgumentParser(prog="bench.validate.engine")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=40.0)
+    options = parser.parse_args()
+    arguments = ["--max-num-seqs", str(MAX_SEQS), "--max-num-batched-tokens", str(BATCHED_TOKENS)]
+    arguments += ["--num-gpu-blocks-override", str(KV_BLOCKS)]
+    found = []
+    with tempfile.TemporaryDirectory() as scratch, fleet(1, *arguments) as (server,):
+        cache = cache_of(server)
+        speeds = asyncio.run(Calibration(server.url).run())
+        size = f"{cache.blocks} blocks of {cache.block_tokens} tokens"
+        head = [f"cache: {size}; {MAX_SEQS} sequences, {USERS} users"]
+        head.append(
+            ", ".join(f"{name.removesuffix('_us')} {us:.2f} us" for name, us in asdict(speeds).items())
+        )
+        print("\n".join(head), flush=True)
+        for seed in range(options.repeats):
+            turns = make(WORKLOAD, Plan({REGION: 1.0}, {REGION: USERS}, 0.0), seed)
+            path = Path(scratch) / f"{seed}.jsonl"
+            path.write_bytes(b"\n".join(map(msgspec.json.encode, turns)))
+            forecast = predicted(path, options.seconds, speeds, cache)
+            with balancer(server.url) as front:
+                real = asyncio.run(measured(front.url, server.url, turns, options.seconds, seed))
+            found.append(compared(real, forecast, turns, options.seconds))
+            print(rows(found[-1:])[1], flush=True)
+    lines = [
+        *head,
+        "",
+        *rows(found),
+        "",
+        "!: off by more than 10 % (tokens/s), 20 % (P50), 2 points (hit rate)",
+    ]
+    print("\n".join(lines))
+    RESULTS.mkdir(exist_ok=True)
+    about = ", ".join(machine().values())
+    text = "\n".join(lines)
+    (RESULTS / "validate-model.md").write_text(f"# make validate-model\n\n{about}\n\n```\n{text}\n```\n")
+
+
+if __name__ == "__main__":
+    main()
