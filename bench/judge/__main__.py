@@ -83,13 +83,15 @@ def _deaf() -> None:
 
 def judge(options: argparse.Namespace, judgment: Judgment) -> None:
     """Runs everything; ``judgment`` holds what there is at any time."""
-    cases = from_traces(options.traces) if options.traces else CASES
+    wanted = options.cases.split(",")
+    found = from_traces(options.traces) if options.traces else CASES
+    cases = [case for case in found if case.name in wanted]
     pool = Pool(options.processes)
     try:
         pool.each(capacity, cases, "capacity", lambda case, rate: judgment.capacity.update({case.name: rate}))
         if not options.quick:
             tune(pool, cases, judgment)
-        shares = (TUNED_AT,) if options.quick else SHARES
+        shares = [float(share) for share in options.shares.split(",")]
         tasks = [
             Task(
                 case=case,
@@ -111,7 +113,7 @@ def judge(options: argparse.Namespace, judgment: Judgment) -> None:
 
 def chosen(case: Case, options: argparse.Namespace, judgment: Judgment) -> list[Variant]:
     """The variants of one case."""
-    found = variants(judgment.tuned.get(case.name, {}), switches=not options.quick)
+    found = variants(judgment.tuned.get(case.name, {}), switches=not options.quick or options.switches)
     wanted = options.policies.split(",")
     return [variant for variant in found if variant.policy in wanted or variant.policy not in POLICIES]
 
@@ -168,12 +170,16 @@ def main() -> int:
         "--traces", type=Path, help="directory of trace files to use instead of made-up requests"
     )
     parser.add_argument("--seeds", type=int, default=0, help="runs of each variant (10; quick: 3)")
+    parser.add_argument("--shares", default="", help="of capacity (0.6,0.85,1.1; quick: 0.85)")
+    parser.add_argument("--switches", action="store_true", help="quick: window, gate and correction too")
+    parser.add_argument("--cases", default=",".join(case.name for case in CASES), help="only these workloads")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
         "--policies", default=",".join(POLICIES), help="only these (and oracle, paper's rules)"
     )
     parser.add_argument("--write", action="store_true", help="renew docs/EVALUATION.md, quick or not")
     options = parser.parse_args()
+    options.shares = options.shares or ",".join(map(str, (TUNED_AT,) if options.quick else SHARES))
     options.seeds = options.seeds or (3 if options.quick else 10)
     judgment = Judgment()
     began_s = time.monotonic()

@@ -95,20 +95,20 @@ class Variant:
 
     Attributes:
         policy: of the engine, or ``oracle``.
-        without: what was switched off: ``window``, ``gate``, ``correction``; empty: as shipped.
+        switch: what was switched on or off, of `SWITCHES`; empty: as shipped.
         engine: settings that differ from the defaults.
         scenario: fields of the scenario that do.
     """
 
     policy: str
-    without: str = ""
+    switch: str = ""
     engine: dict[str, Any] = field(default_factory=dict)
     scenario: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """How it is told from the others."""
-        return f"{self.policy} without {self.without}" if self.without else self.policy
+        return f"{self.policy} {self.switch}".rstrip()
 
     def of(self, scenario: Scenario) -> Scenario:
         """A scenario decided this way."""
@@ -117,17 +117,22 @@ class Variant:
 
 
 SWITCHES: dict[str, dict[str, Any]] = {
-    "gate": {"engine": {"push": "blind"}},
-    "correction": {"scenario": {"tell_cached": False}},
+    "without gate": {"engine": {"push": "blind"}},
+    "without correction": {"scenario": {"tell_cached": False}},
 }
-if "hold_window" in EngineSettings.model_fields:
-    SWITCHES = {"window": {"engine": {"hold_window": 1}}} | SWITCHES
+WINDOW = 64
+"""Where the shipped window is 1, as the paper's: one that compares so many held requests."""
 
-PAPER = {"allowance": "one"} | ({"hold_window": 1} if "window" in SWITCHES else {})
+if EngineSettings().hold_window == 1:
+    SWITCHES = {"with window": {"engine": {"hold_window": WINDOW}}} | SWITCHES
+else:
+    SWITCHES = {"without window": {"engine": {"hold_window": 1}}} | SWITCHES
+
+PAPER = {"allowance": "one", "hold_window": 1}
 
 
 def variants(tuned: dict[str, dict[str, Any]], *, switches: bool) -> list[Variant]:
-    """Every policy of the engine with its tuned settings, as it is and with each part switched off."""
+    """Every policy of the engine with its tuned settings, as it is and with each part switched."""
     found = [Variant(ORACLE, scenario={"topology": "oracle"})]
     found.append(Variant("prefix, paper's rules", engine={"policy": "prefix"} | PAPER))
     for policy in POLICIES:

@@ -135,11 +135,11 @@ _COLUMNS: tuple[tuple[str, str, float, int], ...] = (
 
 def _table(variants: Variants) -> list[str]:
     """One load of one case: a row per policy, best P90 TTFT first, the oracle on top."""
-    switched = [name for name in SWITCHES if any(f" without {name}" in variant for variant in variants)]
+    switched = [name for name in SWITCHES if any(variant.endswith(f" {name}") for variant in variants)]
     titles = [title for title, *_ in _COLUMNS]
-    titles += ["regret of P90", *(f"P90 without {name}" for name in switched)]
+    titles += ["regret of P90", *(f"P90 {name}" for name in switched)]
     lines = ["| policy | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
-    whole = [name for name in variants if " without " not in name]
+    whole = [name for name in variants if not name.endswith(tuple(SWITCHES))]
     whole.sort(key=lambda name: (name != ORACLE, fmean(values(variants[name], "ttft_p90_s"))))
     for name in whole:
         rows = variants[name]
@@ -153,7 +153,7 @@ def _table(variants: Variants) -> list[str]:
         oracle = variants.get(ORACLE)
         cells.append(percent(paired(rows, oracle, "ttft_p90_s"), bounds=False) if oracle else "-")
         for switch in switched:
-            other = variants.get(f"{name} without {switch}")
+            other = variants.get(f"{name} {switch}")
             cells.append(percent(paired(other, rows, "ttft_p90_s")) if other else "")
         label = f"**`{name}`**" if name == DEFAULT else f"`{name}`" if name in POLICIES else name
         lines.append(f"| {label} | " + " | ".join(cells) + " |")

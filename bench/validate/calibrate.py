@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from itertools import count
-from statistics import median
+from statistics import fmean, median
 
 import aiohttp
 import numpy as np
@@ -15,7 +15,7 @@ REPEATS = 5
 BATCHES = ((1, 64), (2, 64), (4, 64), (8, 64), (8, 1024), (4, 1920))
 """Requests at once, and the length of their prompts."""
 
-DECODE_TOKENS = 48
+DECODE_TOKENS = 96
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,21 @@ class Calibration:
         return median([(await self._one(http, tokens, 1)).ttft_s for _ in range(REPEATS)])
 
     async def _decode(self, http: aiohttp.ClientSession, batch: int, prompt_tokens: int) -> float:
-        """Seconds between tokens while so many requests decode."""
-        gaps_s = []
+        """Seconds per token while so many requests decode."""
+        steps_s = []
         for _ in range(2):
-            tokens = DECODE_TOKENS + 16
-            outcomes = await asyncio.gather(*(self._one(http, prompt_tokens, tokens) for _ in range(batch)))
-            # The middle: all have begun, none has ended.
-            gaps_s += [gap for outcome in outcomes for gap in outcome.gaps_s[12:-12]]
-        return sum(gaps_s) / len(gaps_s)
+            outcomes = await asyncio.gather(
+                *(self._one(http, prompt_tokens, DECODE_TOKENS) for _ in range(batch))
+            )
+            # While all decode: from when the last one began to when the first one ended. An event may
+            # bring several tokens.
+            begin_s = max(one.arrivals[0][0] for one in outcomes)
+            end_s = min(one.arrivals[-1][0] for one in outcomes)
+            for one in outcomes:
+                within = [(at_s, tokens) for at_s, tokens in one.arrivals if begin_s <= at_s <= end_s]
+                if len(within) > 1:
+                    steps_s.append((within[-1][0] - within[0][0]) / (within[-1][1] - within[0][1]))
+        return fmean(steps_s)
 
 
 def fit(prefills: list[tuple[int, float]], decodes: list[tuple[int, int, float]]) -> Speeds:

@@ -20,12 +20,12 @@ TOKENS = range(8, 1000)
 
 @dataclass
 class Outcome:
-    """One request as the client saw it."""
+    """One request as the client saw it; ``arrivals``: when it had how many tokens of the answer."""
 
     sent_s: float
     ttft_s: float = 0.0
     e2e_s: float = 0.0
-    gaps_s: list[float] = field(default_factory=list)
+    arrivals: list[tuple[float, int]] = field(default_factory=list)
     prompt_tokens: int = 0
     cached_tokens: int = 0
     answer: list[int] = field(default_factory=list)
@@ -55,7 +55,7 @@ async def complete(
         "return_token_ids": True,
         "user": user,
     }
-    began_s = last_s = time.monotonic()
+    began_s = time.monotonic()
     outcome = Outcome(began_s - origin_s)
     async with session.post(f"{url}/v1/completions", json=body, raise_for_status=True) as answer:
         async for line in answer.content:
@@ -68,12 +68,9 @@ async def complete(
                 outcome.prompt_tokens = usage["prompt_tokens"]
                 outcome.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
             if event.get("choices"):
-                if outcome.answer:
-                    outcome.gaps_s.append(now_s - last_s)
-                else:
-                    outcome.ttft_s = now_s - began_s
-                last_s = now_s
+                outcome.ttft_s = outcome.ttft_s or now_s - began_s
                 outcome.answer += event["choices"][0].get("token_ids") or []
+                outcome.arrivals.append((now_s, len(outcome.answer)))
     outcome.e2e_s = time.monotonic() - began_s
     return outcome
 

@@ -12,10 +12,13 @@ validate-model sets it).
 
 import argparse
 import asyncio
+import json
 import math
 import re
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -34,7 +37,7 @@ from skylb.sim.scenario import Clients, Network, Region, Replicas, Scenario
 from skylb.sim.simulate import run
 from skylb.sim.workload import File, SharedPrompt
 from skylb.text import table
-from tests.engines.vllm import Vllm, fleet
+from tests.engines.vllm import Vllm, fleet, installed
 from tests.support.processes import balancer, get
 
 MAX_SEQS = 8
@@ -60,6 +63,15 @@ WORKLOAD = SharedPrompt(
     sessions_per_user=4,
     tokens_max=3500,
 )
+MODEL = {
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "head_dim": 64,
+}
+"""Large enough that the engine's steps, not its HTTP server, decide."""
+
 TARGETS = {"tokens_per_s": 0.10, "ttft_p50_s": 0.20, "hit_rate": 0.02}
 
 
@@ -69,6 +81,15 @@ class Cache:
 
     block_tokens: int
     blocks: int
+
+
+def make_model(directory: Path) -> Path:
+    """The tests' model with more of everything; weights are random anyway."""
+    model = directory / "model"
+    shutil.copytree(installed() / "model", model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | MODEL))
+    return model
 
 
 def cache_of(server: Vllm) -> Cache:
@@ -206,6 +227,15 @@ def rows(found: Sequence[dict[str, Any]]) -> list[str]:
     return table(columns, lines)
 
 
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[Path, Vllm]]:
+    """A directory for files, and the engine."""
+    with tempfile.TemporaryDirectory() as scratch:
+        model = make_model(Path(scratch))
+        with fleet(1, *arguments, model=model) as (server,):
+            yield Path(scratch), server
+
+
 def main() -> None:
     """Calibrates, predicts, measures, prints, stores."""
     parser = argparse.ArgumentParser(prog="bench.validate.engine")
@@ -215,7 +245,7 @@ def main() -> None:
     arguments = ["--max-num-seqs", str(MAX_SEQS), "--max-num-batched-tokens", str(BATCHED_TOKENS)]
     arguments += ["--num-gpu-blocks-override", str(KV_BLOCKS)]
     found = []
-    with tempfile.TemporaryDirectory() as scratch, fleet(1, *arguments) as (server,):
+    with serving(*arguments) as (scratch, server):
         cache = cache_of(server)
         speeds = asyncio.run(Calibration(server.url).run())
         size = f"{cache.blocks} blocks of {cache.block_tokens} tokens"
@@ -226,7 +256,7 @@ def main() -> None:
         print("\n".join(head), flush=True)
         for seed in range(options.repeats):
             turns = make(WORKLOAD, Plan({REGION: 1.0}, {REGION: USERS}, 0.0), seed)
-            path = Path(scratch) / f"{seed}.jsonl"
+            path = scratch / f"{seed}.jsonl"
             path.write_bytes(b"\n".join(map(msgspec.json.encode, turns)))
             forecast = predicted(path, options.seconds, speeds, cache)
             with balancer(server.url) as front:

@@ -54,15 +54,15 @@ def installed() -> Path:
 
 
 @contextmanager
-def fleet(count: int, *arguments: str, name: str = "tiny") -> Iterator[list[Vllm]]:
-    """``count`` servers started side by side, ready."""
+def fleet(count: int, *arguments: str, name: str = "tiny", model: Path | None = None) -> Iterator[list[Vllm]]:
+    """``count`` servers started side by side, ready; of the tiny model unless told otherwise."""
     root = installed()
     with ExitStack() as stack:
         servers = []
         for _ in range(count):
             port = free_port()
             command = [str(root / "bin/python"), "-m", "vllm.entrypoints.openai.api_server"]
-            command += ["--model", str(root / "model"), "--served-model-name", name]
+            command += ["--model", str(model or root / "model"), "--served-model-name", name]
             command += ["--host", "127.0.0.1", "--port", str(port), *COMMON, *arguments]
             child = Child(command, environment=ENVIRONMENT)
             stack.callback(child.stop, 30.0)
