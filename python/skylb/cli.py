@@ -220,11 +220,14 @@ def _wan(words: Sequence[str]) -> int:
 
 
 def _demo(words: Sequence[str]) -> int:
-    """Four mock replicas, a balancer, a conversation load and a live view."""
+    """Three regions on this machine: mock replicas, balancers, the sea, users, a live page."""
     from skylb import demo  # noqa: PLC0415 - loads everything
 
     loaded = _load(
-        "demo", demo.DemoSettings, words, "Four mock replicas, the balancer, a load and a live view."
+        "demo",
+        demo.DemoSettings,
+        words,
+        "Three regions on this machine: mock replicas, balancers, the sea between them, users, a live page.",
     )
     _run(demo.run(loaded.settings))
     return 0

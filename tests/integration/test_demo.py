@@ -1,6 +1,7 @@
 """`skylb demo`: it shows, it ends, and it leaves nothing behind."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from tests.support.processes import SKYLB, Child, eventually
 
 @contextmanager
 def demo(*arguments: str) -> Iterator[Child]:
-    child = Child([*SKYLB, "demo", "--users", "8", "--replicas", "2", *arguments])
+    child = Child([*SKYLB, "demo", "--users", "8", "--replicas", "1", *arguments])
     try:
         yield child
     finally:
@@ -40,10 +41,10 @@ def running(pid: int) -> bool:
 
 
 def under_load(child: Child) -> list[int]:
-    """Waits until the demo has shown its first line; its processes: replicas and balancer."""
-    child.require(lambda: "requests/s" in child.text(), timeout_s=40, what="the demo's first line")
+    """Waits until the demo has shown its first line; its processes: replicas, the sea, balancers."""
+    child.require(lambda: "requests/s" in child.text(), timeout_s=50, what="the demo's first line")
     found = children_of(child.pid)
-    assert len(found) == 2
+    assert len(found) == 7
     return found
 
 
@@ -60,6 +61,8 @@ def test_it_ends_by_itself_with_a_summary_and_leaves_nothing_behind() -> None:
     assert "requests answered, 0 failed" in text
     assert "held at once" in text
     assert "found in their caches" in text
+    assert all(f"{region}: " in text for region in ("us", "eu", "asia"))
+    assert "live page: http://127.0.0.1:" in text
 
 
 def test_control_c_ends_it_with_a_summary() -> None:
@@ -85,7 +88,7 @@ def test_a_process_that_fails_ends_it_with_that_processs_last_words() -> None:
         os.kill(replicas, signal.SIGKILL)
         assert child.popen.wait(30) == 1
         assert gone(processes)
-        assert "skylb mock ended with status -9" in child.text()
+        assert re.search(r"skylb mock (us|eu|asia)-1 ended with status -9", child.text())
         assert "ready" in child.text()  # the last thing it said
 
 
@@ -93,3 +96,17 @@ def test_settings_that_make_no_sense_are_named() -> None:
     with demo("--replicas", "0") as child:
         assert child.popen.wait(30) == 2
         assert "--replicas" in child.text()
+
+
+def test_one_region_needs_no_sea() -> None:
+    with demo("--regions", "eu", "--duration-s", "3") as child:
+        child.require(lambda: "requests/s" in child.text(), timeout_s=50, what="the demo's first line")
+        assert len(children_of(child.pid)) == 2
+        assert child.popen.wait(30) == 0
+        assert "requests answered, 0 failed" in child.text()
+
+
+def test_its_page_is_not_for_other_machines() -> None:
+    with demo("--page", "0.0.0.0:0") as child:
+        assert child.popen.wait(30) == 2
+        assert "its buttons kill processes" in child.text()

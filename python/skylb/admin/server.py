@@ -1,22 +1,29 @@
-"""The admin application: health, readiness, metrics, state, and an operator's verbs.
+"""The admin application: health, readiness, metrics, state, a live page, and an operator's verbs.
 
-``/health``, ``/ready`` and ``/metrics`` answer everybody who reaches the listener. ``/state`` and the
-verbs need the bearer token where one is configured; without one they answer on loopback only, and not
+``/health``, ``/ready`` and ``/metrics`` answer everybody who reaches the listener. ``/state``, the page
+and the verbs need the bearer token where one is configured; without one they answer on loopback only, and not
 to a web page (a browser would carry its requests there).
 """
 
+import asyncio
 import hmac
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import orjson
 from aiohttp import web
 
 from skylb.addresses import ListenAddress
+from skylb.admin.frame import own_frame
+from skylb.admin.live import Feed, page
+from skylb.admin.state import State
+from skylb.tasks import TaskGroup
 from skylb.types import Replica
 
 REQUEST_BYTES_MAX = 4096
+FRAME_INTERVAL_S = 1.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
 OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 
@@ -74,12 +81,16 @@ class Admin:
         self._service = service
         self._address = address
         self.token = token
+        self._feed = Feed()
+        self._tasks = TaskGroup()
         app = web.Application(middlewares=[self._guarded], client_max_size=REQUEST_BYTES_MAX)
         app.on_response_prepare.append(_hide_software)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/state", self._state)
+        app.router.add_get("/", self._page)
+        app.router.add_get("/events", self._feed.serve)
         app.router.add_post("/replicas/{replica:.+}/{verb:drain|undrain}", self._drain)
         app.router.add_put("/log-level", self._log_level)
         self._runner = web.AppRunner(
@@ -91,9 +102,12 @@ class Admin:
         await self._runner.setup()
         for sock in sockets:
             await web.SockSite(self._runner, sock).start()
+        self._tasks.start(self._show(), name="live page")
 
     async def close(self) -> None:
         """Stops serving; answers under way get a second."""
+        await self._tasks.stop()
+        self._feed.close()
         await self._runner.cleanup()
 
     # ------------------------------------------------------------------------- guard
@@ -120,7 +134,7 @@ class Admin:
                 raise Refusal(401, "unauthorized", "give the admin token: Authorization: Bearer TOKEN")
         elif not self._address.is_loopback:
             raise Refusal(403, "no_token", "not on loopback: set admin_token_file to use this")
-        elif "Origin" in request.headers or not _names_loopback(request.headers.get("Host", "")):
+        elif "Origin" in request.headers or not names_loopback(request.headers.get("Host", "")):
             raise Refusal(403, "cross_origin", "not for web pages, and only under a loopback name")
 
     # ---------------------------------------------------------------------- handlers
@@ -142,6 +156,18 @@ class Admin:
     async def _state(self, request: web.Request) -> web.Response:
         del request
         return _json(self._service.state())
+
+    async def _page(self, request: web.Request) -> web.Response:
+        del request
+        return page()
+
+    async def _show(self) -> None:
+        """A frame a second while somebody looks."""
+        while True:
+            await self._feed.watched()
+            state = msgspec.json.decode(orjson.dumps(self._service.state()), type=State)
+            self._feed.publish(msgspec.to_builtins(own_frame(state)), keep=True)
+            await asyncio.sleep(FRAME_INTERVAL_S)
 
     async def _drain(self, request: web.Request) -> web.Response:
         replica = self._find(request.match_info["replica"])
@@ -170,7 +196,7 @@ class Admin:
         return _json({"level": level})
 
 
-def _names_loopback(host: str) -> bool:
+def names_loopback(host: str) -> bool:
     """Whether ``Host`` names this machine itself: a rebound DNS name does not."""
     name = host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
     return name == "" or ListenAddress(name.strip("[]"), 0).is_loopback

@@ -1,4 +1,4 @@
-"""``skylb demo``: mock replicas, the balancer in front of them, a steady load, and a live view of it all."""
+"""``skylb demo``: regions, their balancers and mock replicas, the sea between them, users, a live view."""
 
 from skylb.demo.settings import DemoSettings
 from skylb.demo.stage import run

@@ -39,6 +39,8 @@ class Child:
         self._process = process
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._watches: list[tuple[Callable[[str], bool], asyncio.Event]] = []
+        self.unwanted = False
+        """It was killed on purpose: its end is no failure of the demo."""
 
     @property
     def status(self) -> int | None:
@@ -69,6 +71,13 @@ class Child:
         tail = "\n".join(f"  {line}" for line in self._tail) or "  (it said nothing)"
         return DemoError(f"{self.name} ended with status {self.status}; its last lines:\n{tail}")
 
+    async def kill(self) -> None:
+        """SIGKILL, as a machine that dies; returns when it is gone."""
+        self.unwanted = True
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
     async def stop(self) -> None:
         """SIGTERM, after `STOP_S` SIGKILL; returns when it is gone."""
         with contextlib.suppress(ProcessLookupError):
@@ -88,15 +97,16 @@ class Children:
     def __init__(self) -> None:
         self._children: list[Child] = []
         self._tasks = TaskGroup()
+        self._closing = False
         self.ended: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closing = True
         self.ended.cancel()
-        for child in reversed(self._children):  # the balancer before the replicas
-            await child.stop()
+        await asyncio.gather(*(child.stop() for child in reversed(self._children)))
         await self._tasks.stop()
 
     async def start(self, name: str, arguments: Sequence[str], ready: Callable[[str], bool]) -> Child:
@@ -105,6 +115,8 @@ class Children:
         Raises:
             DemoError: it ended, or was not ready within `START_S`.
         """
+        if self._closing:
+            raise DemoError(f"{name}: not started, the demo is ending")
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
@@ -131,5 +143,7 @@ class Children:
 
     async def _read(self, child: Child) -> None:
         await child.read()
-        if not self.ended.done():
+        if child.unwanted:
+            self._children.remove(child)
+        elif not self.ended.done():
             self.ended.set_result(child)

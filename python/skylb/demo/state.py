@@ -1,74 +1,71 @@
-"""What the balancer says of itself (``/state``), and what follows from two looks at it."""
+"""What balancers say of themselves (``/state``), and what follows from two looks at it."""
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain
 
-import msgspec
+from skylb.admin.state import ReplicaState, State
 
 RECENT_S = 10.0
 """What "now" means in rates and percentiles."""
 
 
-class ReplicaState(msgspec.Struct, frozen=True):
-    """One replica; see `skylb._core.ReplicaGauges`."""
-
-    name: str
-    health: str
-    in_flight: int
-    pending: int
-    tree_blocks: int
-    pushed_total: int
-    cached_tokens_total: int
-    prompt_tokens_total: int
-    running: int | None = None
-
-
-class _Hold(msgspec.Struct, frozen=True):
-    requests: int
-
-
-class _Engine(msgspec.Struct, frozen=True):
-    replicas: list[ReplicaState]
-    hold: _Hold
-
-
-class State(msgspec.Struct, frozen=True):
-    """The part of ``/state`` that the demo shows."""
-
-    engine: _Engine
-
-    @property
-    def held(self) -> int:
-        """Requests in the hold."""
-        return self.engine.hold.requests
-
-    @property
-    def replicas(self) -> list[ReplicaState]:
-        """All replicas."""
-        return self.engine.replicas
-
-    def tokens(self) -> tuple[int, int]:
-        """Prompt tokens that engines reported as cached, and all they reported."""
-        return (
-            sum(replica.cached_tokens_total for replica in self.replicas),
-            sum(replica.prompt_tokens_total for replica in self.replicas),
-        )
+FLOW_S = 2.0
+"""The same for flows between regions."""
 
 
 def hit_rate(now: tuple[int, int], before: tuple[int, int] = (0, 0)) -> float | None:
-    """Cached over prompt tokens between two looks; ``None`` where nothing was reported."""
-    prompt = now[1] - before[1]
-    return (now[0] - before[0]) / prompt if prompt > 0 else None
+    """Cached over prompt tokens between two looks; ``None`` where nothing was reported or it began anew."""
+    prompt, cached = now[1] - before[1], now[0] - before[0]
+    return cached / prompt if prompt > 0 and cached >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """One region's users at one time."""
+
+    buckets: list[int]
+    """Of the TTFT histogram."""
+    answered: int
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The state at one time, and the load's TTFT histogram then."""
+    """All regions at one time; a balancer that does not answer is not among the states."""
 
     elapsed_s: float
-    state: State
-    ttft_buckets: list[int]
-    answered: int
+    states: dict[str, State]
+    users: dict[str, Users]
+
+    @property
+    def held(self) -> int:
+        """Requests in all holds."""
+        return sum(state.held for state in self.states.values())
+
+    def replicas(self) -> dict[str, ReplicaState]:
+        """Replicas by URL; one that several balancers serve as the busiest of them sees it."""
+        found: dict[str, ReplicaState] = {}
+        for replica in chain.from_iterable(state.replicas for state in self.states.values()):
+            known = found.get(replica.name)
+            if known is None or known.in_flight < replica.in_flight:
+                found[replica.name] = replica
+        return found
+
+    def tokens(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Cached and all prompt tokens so far, by balancer and replica."""
+        return {
+            (region, replica.name): (replica.cached_tokens_total, replica.prompt_tokens_total)
+            for region, state in self.states.items()
+            for replica in state.replicas
+        }
+
+    def forwards(self) -> dict[tuple[str, str], int]:
+        """Forwards so far, by balancer and peer."""
+        return {
+            (region, peer.name): peer.forwards_total
+            for region, state in self.states.items()
+            for peer in state.peers
+        }
 
 
 @dataclass(slots=True)
@@ -77,18 +74,22 @@ class History:
 
     looks: deque[Look] = field(default_factory=deque)
     held_max: int = 0
+    forwarded: int = 0
     hit_rates: deque[float] = field(default_factory=lambda: deque(maxlen=240))
     _seconds: int = 0
 
     def add(self, look: Look) -> None:
         """Takes a look; looks come in order of time."""
+        if self.looks:
+            before = self.last.forwards()
+            self.forwarded += sum(max(0, n - before.get(way, 0)) for way, n in look.forwards().items())
         self.looks.append(look)
         while look.elapsed_s - self.looks[0].elapsed_s > RECENT_S:
             self.looks.popleft()
-        self.held_max = max(self.held_max, look.state.held)
+        self.held_max = max(self.held_max, look.held)
         if look.elapsed_s >= self._seconds + 1:
             self._seconds = int(look.elapsed_s)
-            rate = hit_rate(look.state.tokens(), self.looks[0].state.tokens())
+            rate = self.hit_rate()
             if rate is not None:
                 self.hit_rates.append(rate)
 
@@ -102,16 +103,31 @@ class History:
         """The newest look."""
         return self.looks[-1]
 
-    def answers_per_s(self) -> float:
-        """Answers a second, recently."""
-        seconds = self.last.elapsed_s - self.first.elapsed_s
-        return (self.last.answered - self.first.answered) / seconds if seconds else 0.0
+    @property
+    def seconds(self) -> float:
+        """Between the two."""
+        return self.last.elapsed_s - self.first.elapsed_s
 
-    def pushes_per_s(self, name: str) -> float:
-        """Requests pushed to a replica a second, recently."""
-        seconds = self.last.elapsed_s - self.first.elapsed_s
-        then, now = (
-            next((r.pushed_total for r in look.state.replicas if r.name == name), 0)
-            for look in (self.first, self.last)
-        )
-        return (now - then) / seconds if seconds else 0.0
+    def hit_rate(self, name: str | None = None) -> float | None:
+        """Recent share of prompt tokens that replicas, or one by its URL, found in their caches."""
+        before = self.first.tokens()
+        cached = prompt = 0
+        for (region, replica), (cached_now, prompt_now) in self.last.tokens().items():
+            cached_then, prompt_then = before.get((region, replica), (0, 0))
+            if name in {None, replica} and prompt_now >= prompt_then:
+                cached += cached_now - cached_then
+                prompt += prompt_now - prompt_then
+        return hit_rate((cached, prompt))
+
+    def answers_per_s(self, region: str) -> float:
+        """Answers a second to a region's users, recently."""
+        then, now = (look.users[region].answered for look in (self.first, self.last))
+        return (now - then) / self.seconds if self.seconds else 0.0
+
+    def forwards_per_s(self, origin: str, target: str) -> float:
+        """Forwards a second from one balancer to another, over the last `FLOW_S`."""
+        now = self.last.forwards().get((origin, target), 0)
+        until_s = self.last.elapsed_s - FLOW_S
+        since = next((look for look in reversed(self.looks) if look.elapsed_s <= until_s), self.first)
+        seconds = self.last.elapsed_s - since.elapsed_s
+        return max(0, now - since.forwards().get((origin, target), now)) / seconds if seconds else 0.0

@@ -9,15 +9,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from skylb.demo.state import RECENT_S, History, ReplicaState, hit_rate
+from skylb.demo.picture import recent_ttft
+from skylb.demo.regions import Region, ReplicaProcess, World
+from skylb.demo.state import RECENT_S, History
+from skylb.load.drive import Load
 from skylb.load.report import Report
-from skylb.load.stats import Histogram, Tally
+from skylb.load.stats import Histogram
 
 LINE_INTERVAL_S = 2.0
 
 _SPARKS = " ▁▂▃▄▅▆▇█"
 _BAR_WIDTH = 8
-_NAME_WIDTH = 15
+_HEALTH_WIDTH = 8
 
 
 class View:
@@ -29,6 +32,8 @@ class View:
     """
 
     def __init__(self, title: str, capacity: int) -> None:
+        self.page = ""
+        """The live page's URL."""
         self._title = title
         self._capacity = capacity
         self._console = Console()
@@ -51,15 +56,15 @@ class View:
         """Prints a line as it is."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def show(self, history: History, tally: Tally) -> None:
+    def show(self, history: History, load: Load, world: World) -> None:
         """Called about twice a second."""
         if self._live is not None:
-            self._live.update(self._screen(history, tally), refresh=True)
+            self._live.update(self._screen(history, load, world), refresh=True)
         elif history.last.elapsed_s >= self._next_line_s:
             self._next_line_s = history.last.elapsed_s + LINE_INTERVAL_S
-            self.say(_line(history, tally))
+            self.say(_line(history, load, world))
 
-    def _screen(self, history: History, tally: Tally) -> RenderableType:
+    def _screen(self, history: History, load: Load, world: World) -> RenderableType:
         table = Table(
             title=self._title,
             title_justify="left",
@@ -67,37 +72,54 @@ class View:
             box=box.SIMPLE_HEAD,
             padding=(0, 2, 0, 0),
         )
-        table.add_column("replica", no_wrap=True, min_width=_NAME_WIDTH)
-        table.add_column("health")
+        table.add_column("region", no_wrap=True)
+        table.add_column("replica", no_wrap=True)
+        table.add_column("health", min_width=_HEALTH_WIDTH)
         table.add_column("in flight", min_width=_BAR_WIDTH + 4)
-        for name in ("pending", "blocks", "req/s", "hit rate"):
+        for name in ("pending", "blocks", "hit rate", "users", "TTFT P50", "held", "forwards/s"):
             table.add_column(name, justify="right")
-        for replica in history.last.state.replicas:
-            table.add_row(*self._row(replica, history))
+        for region in world.regions.values():
+            facts = _region_cells(region, history, load)
+            for index, replica in enumerate(region.replicas):
+                table.add_row(
+                    region.name if index == 0 else "",
+                    *self._replica_cells(replica, history),
+                    *(facts if index == 0 else ()),
+                )
         sparks = "".join(_SPARKS[min(8, round(rate * 8))] for rate in list(history.hit_rates)[-60:])
-        held = history.last.state.held
         footer = Text.assemble(
-            f"\nheld {held:3d} (most {history.held_max})   ",
-            ("█" * min(held, 40), "yellow"),
-            f"\n{_figures(history, tally)}",
+            f"\n{_figures(history, load)}",
             "\nhit rate, second by second  ",
             (sparks, "green"),
+            f"\nlive page with buttons: {self.page}",
             ("\nCtrl-C ends it", "dim"),
         )
         return Group(table, footer)
 
-    def _row(self, replica: ReplicaState, history: History) -> tuple[RenderableType, ...]:
-        filled = min(_BAR_WIDTH, round(replica.in_flight / self._capacity * _BAR_WIDTH))
-        bar = Text.assemble(f"{replica.in_flight:3d} ", ("█" * filled, "cyan"))
+    def _replica_cells(self, replica: ReplicaProcess, history: History) -> tuple[RenderableType, ...]:
+        seen = history.last.replicas().get(replica.url)
+        if seen is None or replica.child is None:
+            return (replica.name, "killed" if replica.child is None else "unserved", "", "", "", "")
+        filled = min(_BAR_WIDTH, round(seen.in_flight / self._capacity * _BAR_WIDTH))
         return (
-            _short(replica.name),
-            replica.health,
-            bar,
-            str(replica.pending),
-            str(replica.tree_blocks),
-            f"{history.pushes_per_s(replica.name):.1f}",
-            _percent(hit_rate((replica.cached_tokens_total, replica.prompt_tokens_total))),
+            replica.name,
+            "draining" if seen.draining else seen.health,
+            Text.assemble(f"{seen.in_flight:3d} ", ("█" * filled, "cyan")),
+            str(seen.pending),
+            str(seen.tree_blocks),
+            _percent(history.hit_rate(replica.url)),
         )
+
+
+def _region_cells(region: Region, history: History, load: Load) -> tuple[str, ...]:
+    state = history.last.states.get(region.name)
+    forwards = sum(history.forwards_per_s(region.name, peer.name) for peer in (state.peers if state else ()))
+    return (
+        str(load.seats(region.name)),
+        _ms(recent_ttft(history, load, region.name).quantile(0.5)),
+        "balancer killed" if region.balancer is None else "-" if state is None else str(state.held),
+        f"{forwards:.1f}",
+    )
 
 
 def summary(history: History, report: Report) -> str:
@@ -116,44 +138,47 @@ def summary(history: History, report: Report) -> str:
         f"prompt tokens that replicas found in their caches, by their own count: {_percent(total.hit_rate)}"
     ]
     lines += [f"  first third of the time {_percent(early)}, last third {_percent(late)}"]
-    for replica in history.last.state.replicas if history.looks else []:
-        rate = hit_rate((replica.cached_tokens_total, replica.prompt_tokens_total))
-        lines.append(
-            f"{_short(replica.name)}: {replica.pushed_total} requests, {replica.tree_blocks} cached blocks,"
-            f" hit rate {_percent(rate)}"
-        )
+    lines += [
+        f"{name}: {section.ok} answered, {section.failed} failed, TTFT P50 {_ms(section.ttft_s.p50)}, P90"
+        f" {_ms(section.ttft_s.p90)}"
+        for name, section in report.regions.items()
+    ]
+    lines += [f"requests forwarded between regions: {history.forwarded}"]
     lines += [f"error {kind}: {count}" for kind, count in total.errors.items()]
     return "\n".join(lines)
 
 
-def _line(history: History, tally: Tally) -> str:
-    replicas = "  ".join(
-        f"[{replica.in_flight} in flight, {replica.pending} pending, {replica.tree_blocks} blocks,"
-        f" {_percent(hit_rate((replica.cached_tokens_total, replica.prompt_tokens_total)))}]"
-        for replica in history.last.state.replicas
+def _line(history: History, load: Load, world: World) -> str:
+    regions = "  ".join(
+        f"[{region.name}: {load.seats(region.name)} users, {_in_flight(region, history)} in flight,"
+        f" held {_held(region, history)}]"
+        for region in world.regions.values()
     )
-    state = history.last.state
-    return f"{history.last.elapsed_s:5.1f} s  held {state.held}  {_figures(history, tally)}  {replicas}"
+    return f"{history.last.elapsed_s:5.1f} s  {_figures(history, load)}  {regions}"
 
 
-def _figures(history: History, tally: Tally) -> str:
-    recent = recent_ttft(history, tally)
+def _in_flight(region: Region, history: History) -> int:
+    seen = history.last.replicas()
+    return sum(seen[replica.url].in_flight for replica in region.replicas if replica.url in seen)
+
+
+def _held(region: Region, history: History) -> str:
+    state = history.last.states.get(region.name)
+    return "-" if state is None else str(state.held)
+
+
+def _figures(history: History, load: Load) -> str:
+    recent = Histogram()
+    for region in history.last.users:
+        recent.merge(recent_ttft(history, load, region))
     quantiles = " ".join(f"P{q} {_ms(recent.quantile(q / 100))}" for q in (50, 90, 99))
-    rate = hit_rate(history.last.state.tokens(), history.first.state.tokens())
-    failed = f"  {tally.failed} failed" if tally.failed else ""
+    per_s = sum(map(history.answers_per_s, history.last.users))
+    total = load.total()
+    failed = f"  {total.failed} failed" if total.failed else ""
     return (
-        f"{history.answers_per_s():.1f} requests/s  TTFT {quantiles}  hit rate {_percent(rate)}"
+        f"{per_s:.1f} requests/s  TTFT {quantiles}  hit rate {_percent(history.hit_rate())}"
         f" (last {RECENT_S:.0f} s){failed}"
     )
-
-
-def recent_ttft(history: History, tally: Tally) -> Histogram:
-    """TTFT of the last `RECENT_S`."""
-    return tally.ttft.since(history.first.ttft_buckets)
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("http://")
 
 
 def _percent(rate: float | None) -> str:

@@ -12,6 +12,7 @@ from skylb.load.settings import LoadSettings
 from skylb.load.stats import Histogram, Tally
 from skylb.load.workload import Session, Turn, User, Workload, group_users
 from skylb.tasks import TaskGroup
+from skylb.types import Replica
 
 HOUSEKEEPING_S = 0.25
 LAG_INTERVAL_S = 0.02
@@ -38,6 +39,7 @@ class Load:
         self._model = model
         self._stopping = asyncio.Event()
         self._cut = asyncio.Event()
+        self._gates: dict[str, list[asyncio.Event]] = {}
         self._ended_by = "exhausted"
         self._lag = Histogram()
         self._send_lag = Histogram()
@@ -63,6 +65,26 @@ class Load:
         """Stops now: requests in flight are cut off, the report covers what there is."""
         self._stop("interrupted")
         self._cut.set()
+
+    def seat(self, region: str, count: int) -> None:
+        """Closed loop: from now on only so many of a region's users begin requests; the others pause."""
+        for number, gate in enumerate(self._gates.get(region, ())):
+            if number < count or self._stopping.is_set():
+                gate.set()
+            else:
+                gate.clear()
+
+    def seats(self, region: str) -> int:
+        """Users of a region who may begin requests."""
+        return sum(gate.is_set() for gate in self._gates.get(region, ()))
+
+    def retarget(self, region: str, replica: Replica) -> None:
+        """Sends a region's further requests there, as a changed DNS record would."""
+        self._sender.retarget(region, replica)
+
+    def tally(self, region: str) -> Tally:
+        """One region's figures so far."""
+        return self._sender.tally(region)
 
     async def run(self, watch: Callable[["Load"], None] | None = None) -> Report:
         """Sends everything, or until the time is over or `interrupt` is called.
@@ -109,6 +131,9 @@ class Load:
             self._ended_by = reason
         self._stopped()
         self._stopping.set()
+        for gates in self._gates.values():
+            for gate in gates:
+                gate.set()
 
     def _stopped(self) -> None:
         """The measured time is over."""
@@ -127,36 +152,40 @@ class Load:
     async def _closed(self) -> None:
         settings = self._settings
         seats = []
-        for users in group_users(self._workload.turns).values():
+        for region, users in group_users(self._workload.turns).items():
             waiting = deque(users)
             step_s = settings.ramp_s / settings.concurrency
             count = min(settings.concurrency, len(users))
-            seats += [self._seat(waiting, seat * step_s) for seat in range(count)]
+            gates = self._gates[region] = [asyncio.Event() for _ in range(count)]
+            for number, gate in enumerate(gates):
+                gate.set()
+                seats.append(self._seat(waiting, number * step_s, gate))
         await asyncio.gather(*seats)
 
-    async def _seat(self, waiting: deque[User], delay_s: float) -> None:
-        """One user after another, each with one conversation after another."""
+    async def _seat(self, waiting: deque[User], delay_s: float, gate: asyncio.Event) -> None:
+        """One user after another, each with one conversation after another, while the gate is open."""
         await self._pause(delay_s)
         while waiting and not self._stopping.is_set():
             for session in waiting.popleft().sessions:
-                await self._session(session)
+                await self._session(session, gate)
 
-    async def _session(self, session: Session) -> None:
-        await asyncio.gather(*(self._follow(session, turn) for turn in session.roots))
+    async def _session(self, session: Session, gate: asyncio.Event) -> None:
+        await asyncio.gather(*(self._follow(session, turn, gate) for turn in session.roots))
 
-    async def _follow(self, session: Session, turn: Turn) -> None:
+    async def _follow(self, session: Session, turn: Turn, gate: asyncio.Event) -> None:
         """A request and all that follow it; several that follow the same one go out together."""
         following = [turn]
         while len(following) == 1 and not self._stopping.is_set():
             (turn,) = following
             await self._pause(turn.think_s * self._settings.time_scale)
+            await gate.wait()
             if self._stopping.is_set():
                 return
             if not await self._sender.send(turn):
                 await self._pause(AFTER_FAILURE_S)
             following = session.followers.get(turn.id, [])
         if not self._stopping.is_set():
-            await asyncio.gather(*(self._follow(session, turn) for turn in following))
+            await asyncio.gather(*(self._follow(session, turn, gate) for turn in following))
 
     # -------------------------------------------------------------------------------- open loop
 

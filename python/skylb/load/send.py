@@ -124,6 +124,10 @@ class Sender:
         tally.warmup += not request.measured
         return request.answered
 
+    def retarget(self, region: str, replica: Replica) -> None:
+        """Sends a region's further requests to another place."""
+        self._targets[region] = itertools.cycle([replica])
+
     def refuse(self, turn: Turn) -> None:
         """Counts a request that cannot be sent because too many are in flight."""
         tally = self.tally(turn.region)

@@ -1,6 +1,7 @@
 """The admin application over a real socket, in front of a service that records what it is told."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -186,5 +187,17 @@ def test_a_web_page_cannot_use_the_verbs_through_its_visitors_browser(headers: d
         for method, path in GUARDED:
             assert (await ask(method, path, headers=headers))[0] == 403
         assert ask.service.told == []
+
+    asking(test)
+
+
+def test_the_live_page_loads_nothing_from_elsewhere_and_is_guarded_as_the_state_is() -> None:
+    async def test(ask: Asked) -> None:
+        status, html = await ask("GET", "/")
+        assert status == 200
+        assert b"<title>SkyLB</title>" in html
+        assert not re.search(rb"""(src|href)=["']?(https?:)?//""", html)
+        assert (await ask("GET", "/", headers={"Origin": "http://evil.example"}))[0] == 403
+        assert (await ask("GET", "/events", headers={"Host": "evil.example"}))[0] == 403
 
     asking(test)

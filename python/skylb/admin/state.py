@@ -1,0 +1,69 @@
+"""What a balancer says of itself (``/state``), as far as the live pages show it."""
+
+import msgspec
+
+
+class ReplicaState(msgspec.Struct, frozen=True):
+    """One replica; see `skylb._core.ReplicaGauges`."""
+
+    name: str
+    health: str
+    in_flight: int
+    pending: int
+    tree_blocks: int
+    pushed_total: int
+    cached_tokens_total: int
+    prompt_tokens_total: int
+    draining: bool = False
+
+
+class PeerState(msgspec.Struct, frozen=True):
+    """One peer; see `skylb._core.PeerGauges`."""
+
+    name: str
+    region: str = ""
+    state: str = ""
+    draining: bool = False
+    rtt_ns: int | None = None
+    room: int = 0
+    in_flight: int = 0
+    hold_requests: int = 0
+    forwards_total: int = 0
+
+
+class _Hold(msgspec.Struct, frozen=True):
+    requests: int
+
+
+class _Engine(msgspec.Struct, frozen=True):
+    replicas: list[ReplicaState]
+    hold: _Hold
+    peers: list[PeerState] = []
+
+
+class _Process(msgspec.Struct, frozen=True):
+    uptime_s: float
+    policy: str
+    region: str = "local"
+
+
+class State(msgspec.Struct, frozen=True):
+    """The part of ``/state`` that is shown."""
+
+    process: _Process
+    engine: _Engine
+
+    @property
+    def held(self) -> int:
+        """Requests in the hold."""
+        return self.engine.hold.requests
+
+    @property
+    def replicas(self) -> list[ReplicaState]:
+        """All replicas."""
+        return self.engine.replicas
+
+    @property
+    def peers(self) -> list[PeerState]:
+        """All peers."""
+        return self.engine.peers

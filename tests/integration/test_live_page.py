@@ -1,0 +1,147 @@
+"""The live page in a real browser: what it shows, and what its buttons do to real processes."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_demo import children_of, demo
+from tests.support.chromium import CHROMIUM, Page, chromium
+from tests.support.mock import run
+from tests.support.processes import SKYLB, Child
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here (Debian: apt install chromium)"),
+    pytest.mark.timeout(240),
+]
+
+SHOTS = Path(__file__).parents[2] / ".pytest_cache" / "screenshots"
+
+
+def card(region: str, text: str) -> str:
+    return f"document.querySelector('[data-region={region}]').innerText.includes({text!r})"
+
+
+def replica(name: str, text: str) -> str:
+    return f"document.querySelector('[data-replica={name}]').innerText.includes({text!r})"
+
+
+def link(name: str, text: str) -> str:
+    return f"document.querySelector('[data-link={name}]').innerText.includes({text!r})"
+
+
+def button(verb: str, what: str, name: str) -> str:
+    return f"button[data-do={verb}][data-what={what}][data-name={name}]"
+
+
+async def answered(page: Page) -> int:
+    """Answers so far, as the page tells."""
+    found = await page.value("[...document.querySelectorAll('.totals div')].map(d => d.innerText).join(' ')")
+    match = re.search(r"(\d+)\s+answered", found)
+    return int(match[1]) if match else 0
+
+
+async def more_answers(page: Page) -> None:
+    """Waits until requests go on being answered."""
+    before = await answered(page)
+    await page.until(
+        "Number([...document.querySelectorAll('.totals div')]"
+        f".find(d => d.innerText.includes('answered')).querySelector('b').innerText) > {before + 10}"
+    )
+
+
+def keep(name: str, png: bytes) -> None:
+    """Leaves a screenshot where a person can look at it."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    (SHOTS / f"{name}.png").write_bytes(png)
+
+
+async def press_every_button(page: Page, child: Child) -> None:
+    await page.until("Number(document.body.dataset.frame) > 2")
+    assert await page.value("[...document.querySelectorAll('[data-region]')].map(c => c.dataset.region)") == [
+        "us",
+        "eu",
+        "asia",
+    ]
+    await more_answers(page)
+    processes = len(children_of(child.pid))
+
+    await page.click(button("kill", "replica", "us-1"))
+    await page.until(replica("us-1", "killed"))
+    assert len(children_of(child.pid)) == processes - 1
+    await more_answers(page)
+    await page.click(button("start", "replica", "us-1"))
+    await page.until(replica("us-1", "up"))
+
+    await page.click(button("cut", "link", "us-eu"))
+    await page.until(link("us-eu", "cut"))
+    keep("cut", await page.screenshot())
+    await page.click(button("heal", "link", "us-eu"))
+    await page.until(link("us-eu", "90 ms"))
+
+    await page.click(button("kill", "balancer", "eu"))
+    await page.until(card("eu", "balancer killed"))
+    await page.until(card("eu", "sent to us"))
+    keep("killed", await page.screenshot())
+    await more_answers(page)
+    await page.click(button("start", "balancer", "eu"))
+    await page.until(f"!({card('eu', 'balancer killed')}) && !({card('eu', 'sent to')})")
+
+    await page.click(button("evacuate", "region", "asia"))
+    await page.until(card("asia", "evacuated"))
+    await more_answers(page)
+    await page.click(button("return", "region", "asia"))
+    await page.until(f"!({card('asia', 'evacuated')})")
+    keep("after", await page.screenshot())
+    assert page.complaints == []
+
+
+def test_every_button_of_the_demos_page_does_to_the_regions_what_it_says() -> None:
+    with demo("--users", "12", "--replicas", "1", "--day-s", "30") as child:
+        url = child.require(
+            lambda: re.search(r"live page: (http://\S+)", child.text()), timeout_s=60, what="the page's URL"
+        )
+        assert url is not None
+        address = url[1]
+
+        async def drive() -> None:
+            async with chromium(address) as page:
+                await press_every_button(page, child)
+
+        run(drive)
+        child.send(signal.SIGINT)
+        assert child.popen.wait(30) == 0
+
+
+def test_a_balancers_own_page_shows_its_replicas_and_has_no_buttons() -> None:
+    replicas = Child([*SKYLB, "mock", "--listen", "127.0.0.1:0", "--count", "2"])
+    balancer = None
+    try:
+        replicas.require(lambda: "\nready" in replicas.text(), timeout_s=30, what="replicas")
+        urls = re.findall(r"http://\S+", replicas.text())
+        words = [word for url in urls for word in ("--replica", url)]
+        balancer = Child([*SKYLB, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *words])
+        said = balancer.text
+        admin = balancer.require(
+            lambda: re.search(r"admin +(http://\S+)", said()), timeout_s=30, what="its admin URL"
+        )
+        assert admin is not None
+        address = f"{admin[1]}/"
+
+        async def look() -> None:
+            async with chromium(address) as page:
+                await page.until("document.querySelectorAll('[data-replica]').length === 2")
+                names = await page.value(
+                    "[...document.querySelectorAll('[data-replica]')].map(r => r.dataset.replica)"
+                )
+                assert sorted(f"http://{name}" for name in names) == sorted(urls)
+                assert await page.value("document.querySelectorAll('button').length") == 0
+                assert page.complaints == []
+                keep("own", await page.screenshot())
+
+        run(look)
+    finally:
+        if balancer is not None:
+            balancer.stop()
+        replicas.stop()
