@@ -32,7 +32,7 @@ $(VENV)/.ready: $(VENV)/.deps pyproject.toml $(RUST_SOURCES)
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(STEP) maturin $(VENV)/bin/maturin develop --release --locked
 	@touch $@
 
-demo: setup ## Four mock replicas, the balancer, a load, a live view; DEMO_S=20 ends it by itself
+demo: setup ## Three regions, their users and a live page with buttons; DEMO_S=20 ends it by itself
 	@$(VENV)/bin/skylb demo $(if $(DEMO_S),--duration-s $(DEMO_S))
 
 check: lint unit ## Lint and unit: what must pass before every commit

@@ -21,7 +21,7 @@ from skylb.wan.link import LinkState
 _ADDRESS = re.compile(r"^\s*(clients|admin)\s+(http://[^\s]+)")
 _PORT = re.compile(r"^(\w+)-(\w+) (127\.0\.0\.1:\d+) -> unix:\S+/(\w+)\.sock")
 
-DOORS = ("clients", "sync", "peers")
+DOORS = ("clients",)
 """What a balancer listens for, and the sea leads to."""
 
 FIRST_ENTRANCE = 1000
