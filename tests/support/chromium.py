@@ -62,7 +62,7 @@ class Page:
                 while not await self.value(expression):  # noqa: ASYNC110 - it has no event to wait for
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            text = await self.value("document.body.innerText")
+            text = await self.value("document.body?.innerText")
             message = f"{expression} did not come true; the page says:\n{text}"
             raise AssertionError(message) from None
 
@@ -108,6 +108,7 @@ async def chromium(url: str) -> AsyncIterator[Page]:
                     for domain in ("Page", "Runtime", "Log"):
                         await page.tell(f"{domain}.enable")
                     await page.tell("Page.navigate", url=url)
+                    await page.until("document.readyState === 'complete'")
                     yield page
         finally:
             child.kill()
