@@ -1,5 +1,6 @@
 """How sockets and replicas are written: parsed once, printed back the same way."""
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Literal
@@ -71,6 +72,46 @@ class ReplicaUrl:
     def authority(self) -> str:
         """Value of ``Host`` (RFC 9110, section 7.2)."""
         return "localhost" if self.scheme == "unix" else f"{_bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUrl:
+    """Another balancer, as configured: ``NAME=SYNC_URL[,FORWARD_URL]``; nothing is resolved yet.
+
+    Without ``forward`` the peer itself says where forwards go.
+    """
+
+    name: str
+    sync: ReplicaUrl
+    forward: ReplicaUrl | None
+
+    def __str__(self) -> str:
+        """The canonical form."""
+        return f"{self.name}={self.sync}" + (f",{self.forward}" if self.forward is not None else "")
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+def is_name(text: str) -> bool:
+    """Whether a balancer or a region may be called so: fit for a header, a label and a log line."""
+    return _NAME.fullmatch(text) is not None
+
+
+def parse_peer(text: str) -> PeerUrl:
+    """Reads ``NAME=SYNC_URL[,FORWARD_URL]``.
+
+    Raises:
+        ValueError: says what is wrong with ``text``.
+    """
+    name, equals, urls = text.partition("=")
+    if not equals or not is_name(name):
+        raise ValueError("there is no NAME= of letters, digits, dots, dashes and underscores, at most 64")
+    sync, comma, forward = urls.partition(",")
+    sync_url = parse_replica(sync.strip())
+    if sync_url.scheme == "unix":
+        raise ValueError("peers synchronise over TCP: http or https")
+    return PeerUrl(name, sync_url, parse_replica(forward.strip()) if comma else None)
 
 
 def parse_listen(text: str) -> ListenAddress:

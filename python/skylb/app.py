@@ -15,7 +15,6 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -30,6 +29,7 @@ from skylb.control import Control
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.frontend import Frontend
 from skylb.errors import ConfigError, TaskFailedError
+from skylb.keyfiles import read_secret
 from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
 from skylb.metrics import LoopStall, Metrics
 from skylb.router import Router
@@ -53,23 +53,6 @@ CONFIG_SIGNAL = "SIGHUP"
 
 HEAP_KEEP_BYTES = 16 << 20
 """Block size up to which freed memory stays in the process; see `_keep_heap`."""
-
-
-def read_secret(path: Path | None, option: str) -> str | None:
-    """The one line of a key file.
-
-    Raises:
-        ConfigError: the file is not readable, or holds no line or more than one.
-    """
-    if path is None:
-        return None
-    try:
-        lines = path.read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{option}: {path}: cannot be read: {error}"]) from error
-    if len(lines) != 1 or not lines[0].isprintable() or not lines[0].isascii():
-        raise ConfigError([f"{option}: {path}: expected one word of printable ASCII"])
-    return lines[0]
 
 
 def check_files(settings: Settings) -> None:

@@ -90,6 +90,20 @@ def _remove_stale(path: str) -> None:
             Path(path).unlink(missing_ok=True)
 
 
+def notice_dead_paths(sock: socket.socket) -> None:
+    """Ends a TCP connection between balancers whose path has died without a word, within some 10 s.
+
+    Idle ones by keep-alive probes, those with unsent bytes by TCP_USER_TIMEOUT (RFC 5482).
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
+
+
 class ServerTls:
     """The TLS context of the client listeners, renewable while they listen.
 

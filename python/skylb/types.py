@@ -19,10 +19,10 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
-    """One engine endpoint as the data plane needs it.
+class Upstream:
+    """What requests are sent to: a replica or a peer.
 
-    ``name`` is the URL as configured (logs, metrics, ``/state``), ``authority`` the value of ``Host``.
+    ``name`` is what logs, metrics and ``/state`` call it, ``authority`` the value of ``Host``.
     """
 
     id: int
@@ -30,3 +30,17 @@ class Replica:
     address: Address
     authority: str
     authorization: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica(Upstream):
+    """One engine endpoint as the data plane needs it; ``name`` is the URL as configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer(Upstream):
+    """Another balancer, as far as it has said where forwards go."""
+
+    region: str = ""
+    incarnation: int = 0
+    """Of the run that forwards are signed for."""

@@ -1,4 +1,4 @@
-"""Pooled connections to replicas: one `asyncio.Protocol` each, reused last in, first out.
+"""Pooled connections to replicas and peers: one `asyncio.Protocol` each, reused last in, first out.
 
 Shared by the data plane, the probes and the load generator. A connection has at most one sink, the
 object that receives the response; bytes that arrive while it has none close it.
@@ -15,8 +15,9 @@ from typing import Protocol
 from skylb._core import ResponseReader
 from skylb.clock import monotonic_ns
 from skylb.errors import ConnectError, UpstreamClosedError, UpstreamTimeoutError
+from skylb.listeners import notice_dead_paths
 from skylb.tasks import TaskGroup
-from skylb.types import Address, Replica
+from skylb.types import Address, Replica, Upstream
 
 RECEIVE_BUFFER_BYTES = 32 << 10
 """`SO_RCVBUF` of a replica's socket: bounds what a stuck reader keeps in the kernel (RELIABILITY R4)."""
@@ -45,11 +46,11 @@ class Waiter(Protocol):
 class Connection(asyncio.Protocol):
     """One connection to a replica."""
 
-    __slots__ = ("idle_since_ns", "pool", "replica_id", "reused", "sink", "transport")
+    __slots__ = ("idle_since_ns", "pool", "reused", "sink", "transport", "upstream_id")
 
-    def __init__(self, pool: "Pool", replica_id: int) -> None:
+    def __init__(self, pool: "Pool", upstream_id: int) -> None:
         self.pool = pool
-        self.replica_id = replica_id
+        self.upstream_id = upstream_id
         self.sink: Sink | None = None
         self.reused = False
         self.idle_since_ns = 0
@@ -89,14 +90,15 @@ class Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Idle connections per replica, bounded in number and age.
+    """Idle connections per replica or peer, bounded in number and age.
 
     Args:
-        idle_len_max: idle connections kept per replica.
+        idle_len_max: idle connections kept per replica or peer.
         idle_s: how long one may stay idle; below the 5 s after which vLLM closes.
         connect_timeout_s: time for TCP and TLS handshakes together.
         tls: context for replicas that speak TLS.
         receive_buffer_bytes: `SO_RCVBUF` of the sockets.
+        far: the other ends are balancers behind long paths, which can die without a word.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Pool:
         connect_timeout_s: float = 1.5,
         tls: ssl.SSLContext | None = None,
         receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
+        far: bool = False,
     ) -> None:
         self._idle: dict[int, deque[Connection]] = {}
         self._idle_len_max = idle_len_max
@@ -114,21 +117,25 @@ class Pool:
         self._connect_timeout_s = connect_timeout_s
         self._tls = tls
         self._receive_buffer_bytes = receive_buffer_bytes
+        self._far = far
         self._connects = TaskGroup()
 
-    def sibling(self, *, idle_len_max: int, receive_buffer_bytes: int) -> "Pool":
-        """A pool of its own connections, with the same times and the same TLS context."""
+    def sibling(
+        self, *, idle_len_max: int, receive_buffer_bytes: int, idle_s: float | None = None, far: bool = False
+    ) -> "Pool":
+        """A pool of its own connections, with the same TLS context, and the same times unless told."""
         return Pool(
             idle_len_max=idle_len_max,
-            idle_s=self._idle_ns / 1e9,
+            idle_s=self._idle_ns / 1e9 if idle_s is None else idle_s,
             connect_timeout_s=self._connect_timeout_s,
             tls=self._tls,
             receive_buffer_bytes=receive_buffer_bytes,
+            far=far,
         )
 
-    def acquire(self, replica_id: int) -> Connection | None:
+    def acquire(self, upstream_id: int) -> Connection | None:
         """The connection that became idle last, or ``None``."""
-        idle = self._idle.get(replica_id)
+        idle = self._idle.get(upstream_id)
         if not idle:
             return None
         connection = idle.pop()
@@ -144,9 +151,9 @@ class Pool:
         if connection.transport.is_closing():
             return
         connection.idle_since_ns = monotonic_ns()
-        idle = self._idle.get(connection.replica_id)
+        idle = self._idle.get(connection.upstream_id)
         if idle is None:
-            idle = self._idle[connection.replica_id] = deque()
+            idle = self._idle[connection.upstream_id] = deque()
         idle.append(connection)
         if len(idle) > self._idle_len_max:
             idle.popleft().transport.close()
@@ -154,33 +161,35 @@ class Pool:
     def forget_idle(self, connection: Connection) -> None:
         """Drops a connection that ended while it was idle."""
         if connection.sink is None:
-            idle = self._idle.get(connection.replica_id)
+            idle = self._idle.get(connection.upstream_id)
             if idle and connection in idle:
                 idle.remove(connection)
 
-    def connect(self, replica: Replica, waiter: Waiter) -> asyncio.Task[None]:
+    def connect(self, upstream: Upstream, waiter: Waiter) -> asyncio.Task[None]:
         """Opens a connection; the waiter is told. Cancel the task to give up."""
-        return self._connects.start(self._connect(replica, waiter), name=f"connect {replica.name}")
+        return self._connects.start(self._connect(upstream, waiter), name=f"connect {upstream.name}")
 
-    async def _connect(self, replica: Replica, waiter: Waiter) -> None:
+    async def _connect(self, upstream: Upstream, waiter: Waiter) -> None:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                connection = await self._open(replica)
+                connection = await self._open(upstream)
         except (OSError, TimeoutError) as error:
-            waiter.connect_failed(ConnectError(f"{replica.name}: {error or 'timed out'}"))
+            waiter.connect_failed(ConnectError(f"{upstream.name}: {error or 'timed out'}"))
             return
         waiter.connected(connection)
 
-    async def _open(self, replica: Replica) -> Connection:
-        address = replica.address
+    async def _open(self, upstream: Upstream) -> Connection:
+        address = upstream.address
         loop = asyncio.get_running_loop()
         tls = self._tls if address.tls else None
         name = (address.server_name or address.host) if address.tls else None
         sock = _socket(address, self._receive_buffer_bytes)
+        if self._far:
+            notice_dead_paths(sock)
         try:
             await loop.sock_connect(sock, address.host if address.unix else (address.host, address.port))
             _, connection = await loop.create_connection(
-                lambda: Connection(self, replica.id), sock=sock, ssl=tls, server_hostname=name
+                lambda: Connection(self, upstream.id), sock=sock, ssl=tls, server_hostname=name
             )
         except BaseException:
             sock.close()
@@ -190,27 +199,31 @@ class Pool:
     def sweep(self) -> None:
         """Closes connections that were idle too long. Called every 250 ms."""
         limit_ns = monotonic_ns() - self._idle_ns
-        for replica_id, idle in list(self._idle.items()):
+        for upstream_id, idle in list(self._idle.items()):
             while idle and idle[0].idle_since_ns < limit_ns:
                 idle.popleft().transport.close()
             if not idle:
-                del self._idle[replica_id]  # it may have left the fleet
+                del self._idle[upstream_id]  # it may have left the fleet
 
-    def forget(self, replica_id: int) -> None:
+    def forget(self, upstream_id: int) -> None:
         """The replica left the fleet: closes its idle connections."""
-        for connection in self._idle.pop(replica_id, ()):
+        for connection in self._idle.pop(upstream_id, ()):
             connection.transport.close()
+
+    def idle_len_of(self, upstream_id: int) -> int:
+        """Idle connections to one replica or peer."""
+        return len(self._idle.get(upstream_id, ()))
 
     @property
     def idle_len(self) -> int:
-        """Idle connections, all replicas together."""
+        """Idle connections, all together."""
         return sum(map(len, self._idle.values()))
 
     async def close(self) -> None:
         """Gives up connects under way and closes idle connections."""
         await self._connects.stop()
-        for replica_id in list(self._idle):
-            self.forget(replica_id)
+        for upstream_id in list(self._idle):
+            self.forget(upstream_id)
 
 
 def _socket(address: Address, receive_buffer_bytes: int) -> socket.socket:

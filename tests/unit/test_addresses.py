@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skylb.addresses import ListenAddress, ReplicaUrl, parse_listen, parse_replica
+from skylb.addresses import ListenAddress, PeerUrl, ReplicaUrl, is_name, parse_listen, parse_peer, parse_replica
 
 PORTS = st.integers(min_value=1, max_value=65535)
 HOSTS = st.one_of(
@@ -101,3 +101,16 @@ def test_addresses_collide_when_both_cannot_be_bound(one: str, other: str, colli
 )
 def test_loopback_is_told_from_the_network(text: str, loopback: bool) -> None:
     assert parse_listen(text).is_loopback is loopback
+
+
+@given(st.from_regex(r"[a-z][a-z0-9._-]{0,63}", fullmatch=True).filter(is_name), HOSTS, PORTS, st.booleans())
+def test_a_peer_reads_back_what_it_prints(name: str, host: str, port: int, with_forward: bool) -> None:
+    url = ReplicaUrl("http", host, port)
+    peer = PeerUrl(name, url, url if with_forward else None)
+    assert parse_peer(str(peer)) == peer
+
+
+@pytest.mark.parametrize("text", ["eu", "=http://a:1", "e u=http://a:1", "eu=unix:/a", "eu=http://a:1,", "eu="])
+def test_a_peer_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="."):
+        parse_peer(text)

@@ -1,0 +1,60 @@
+"""Files with secrets: one fault each, and never a word of what is in them."""
+
+from pathlib import Path
+
+import pytest
+
+from skylb.errors import ConfigError
+from skylb.keyfiles import read_keys, read_secret
+from skylb.signing import FILE_BYTES_MAX
+
+SECRET = "MDEyMzQ1Njc4OWFiY2RlZg=="
+
+
+def fault(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_keys(path)
+    (said,) = caught.value.faults
+    assert SECRET not in said
+    return said.removeprefix(f"peer_key_file: {path}: ")
+
+
+def test_no_file_is_no_secret() -> None:
+    assert read_keys(None) is None
+    assert read_secret(None, "admin_token_file") is None
+
+
+def test_a_key_file_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"k1:{SECRET}\nk2:{SECRET}\n")
+    keys = read_keys(path)
+    assert keys is not None
+    assert keys.first.id == "k1"
+    assert keys.find("k2") is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"k1:" + SECRET.encode() + b":more\n", "line 1: expected KEYID:BASE64"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"#" * (FILE_BYTES_MAX + 1), f"over {FILE_BYTES_MAX} bytes"),
+    ],
+)
+def test_a_key_file_that_is_none_is_one_fault(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(data)
+    assert fault(path) == said
+
+
+def test_a_key_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    assert "No such file" in fault(tmp_path / "missing")
+
+
+def test_a_token_file_holds_one_word(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("word\n")
+    assert read_secret(path, "admin_token_file") == "word"
+    path.write_text("two words\n")
+    with pytest.raises(ConfigError, match="expected one word"):
+        read_secret(path, "admin_token_file")
