@@ -13,6 +13,7 @@ from tests.support.processes import Balancer, balancer, eventually, mocks
 CONVERSATIONS = 12
 PROMPT_TOKENS = 100
 ANSWER_TOKENS = 500
+ENGINE_BLOCK_TOKENS = 16
 
 Message = dict[str, str]
 
@@ -60,7 +61,7 @@ def served_by(served: Balancer, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
-def test_turn_two_returns_to_its_owner(stream: bool) -> None:
+def test_turn_two_returns_to_its_owner_and_predictions_are_right_to_a_block(stream: bool) -> None:
     arguments = ["--policy", "prefix", "--inject-usage"]
     with mocks(4, "--profile", "instant", "--model", "mock-model") as urls:
         with balancer(*urls, arguments=arguments) as served:
@@ -81,6 +82,8 @@ def test_turn_two_returns_to_its_owner(stream: bool) -> None:
             page = served.metrics()
             told = bucket(page, "+Inf")
             assert told == (turns - 1) * CONVERSATIONS
+            right = bucket(page, f"{ENGINE_BLOCK_TOKENS}.0") - bucket(page, f"-{ENGINE_BLOCK_TOKENS}.0")
+            assert right > told / 2, f"{right} of {told} within a block"
             assert 'event="cache_corrections"} 0' in page
 
 

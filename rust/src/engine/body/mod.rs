@@ -94,6 +94,10 @@ impl Scratch {
 
 /// What a body said, as far as decisions, relay and log need it.
 #[derive(Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one request"
+)]
 pub struct Digest {
     /// The model or adapter asked for; empty only on routes without a body.
     pub model: String,
@@ -114,6 +118,8 @@ pub struct Digest {
     pub previous_response_id: Option<String>,
     /// Bytes of the canonical prompt stream, separators included.
     pub prompt_bytes: usize,
+    /// There are images, sound or films in it, which have more tokens than their hashes have bytes.
+    pub has_media: bool,
     /// Chained, keyed hashes of the whole blocks of the prompt stream, for [`super::radix::Radix`].
     pub blocks: Vec<u64>,
     /// The chain's end and the bytes after the last whole block: where an answer's blocks go on.
@@ -156,6 +162,7 @@ impl Default for Digest {
             retry_safe: true,
             previous_response_id: None,
             prompt_bytes: 0,
+            has_media: false,
             blocks: Vec::new(),
             chain: 0,
             tail: Tail::new(),
@@ -281,8 +288,10 @@ fn read_json(
             expected,
         ),
         buffers: &mut scratch.buffers,
+        has_media: false,
     };
     put_prompt(route, &outline, &mut prompt)?;
+    digest.has_media = prompt.has_media;
     let blocks = prompt.stream.finish();
     digest.prompt_bytes = blocks.bytes;
     digest.blocks = blocks.hashes;

@@ -60,6 +60,8 @@ pub(super) struct Prompt<'k, 'b> {
     pub(super) key: &'k BlockKey,
     pub(super) stream: BlockStream<&'k BlockKey>,
     pub(super) buffers: &'b mut Buffers,
+    /// There are images or the like in it.
+    pub(super) has_media: bool,
 }
 
 impl Prompt<'_, '_> {
@@ -149,6 +151,7 @@ impl Prompt<'_, '_> {
             None => (&staged[..], data),
         };
         let hash = self.key.chain(self.key.hash(kind), self.key.hash(content));
+        self.has_media = true;
         self.stream.push(&[tag::MEDIA]);
         self.stream.push(&hash.to_le_bytes());
     }

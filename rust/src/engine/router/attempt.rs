@@ -1,5 +1,6 @@
 //! What happens to a request at a replica: first byte, failure, end.
 
+use std::borrow::Cow;
 use std::mem;
 
 use super::Router;
@@ -133,17 +134,18 @@ impl Router {
             }
             Phase::InFlight(attempt) => {
                 let slot = attempt.slot;
-                let mut answer: &[u64] = &[];
+                let mut answer = Cow::Borrowed(&[][..]);
                 if outcome == Outcome::Ok {
                     self.learn(&request, &attempt, report.usage);
                     self.learn_speed(&request, &attempt, report.usage, now_ns);
-                    answer = report.answer;
+                    self.learn_paths(&request, &report);
+                    answer = self.answer_blocks(&request, &report);
                 }
                 self.note_response(slot, report.response_id);
                 let turned = self.report_end(slot, outcome, attempt.started, now_ns);
                 let lost = self.config.planted(Plant::SlotLostOnCancel);
                 if !lost || outcome != Outcome::ClientLeft {
-                    self.end_attempt(id, &request, attempt, answer);
+                    self.end_attempt(id, &request, attempt, &answer);
                 }
                 self.freed(slot, turned, now_ns, out);
             }

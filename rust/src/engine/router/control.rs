@@ -2,6 +2,7 @@
 
 use super::Router;
 use super::fleet::{Full, Served};
+use super::learn::Share;
 use super::request::{Phase, Refusal};
 use crate::engine::admit;
 use crate::engine::effect::Effect;
@@ -157,8 +158,11 @@ impl Router {
         member.replica.observe(snapshot, sent_ns, now_ns);
         self.reconcile(slot, told);
         if restarted {
-            // A new process has an empty cache.
+            // A new process has an empty cache, and perhaps another size of it.
             self.tree.forget(slot);
+            if let Some(member) = self.fleet.member_mut(slot) {
+                member.share = Share::new();
+            }
             self.counters.restarts += 1;
         }
         self.set_capacity(slot, restarted);

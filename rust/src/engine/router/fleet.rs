@@ -8,6 +8,7 @@ use slab::Slab;
 
 use super::forecast::Lately;
 use super::learn::Share;
+use super::paths::Found;
 use super::ratio::Ratio;
 use super::request::Lane;
 use crate::engine::admit::{self, Why};
@@ -182,6 +183,8 @@ pub(super) struct Model {
     pub(super) stay_ns: Option<Nanos>,
     /// Answer length in tokens: a running mean.
     pub(super) output_mean: Option<u32>,
+    /// Whether engines find its answers again.
+    pub(super) answers_found: Found,
     /// Chosen last, for turns.
     pub(super) last: Option<Slot>,
 }
@@ -360,6 +363,7 @@ impl Fleet {
             speed: Speed::default(),
             stay_ns: None,
             output_mean: None,
+            answers_found: Found::default(),
             last: None,
         };
         let id = ModelId(slot_of(self.models.insert(model)));

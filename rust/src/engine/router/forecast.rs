@@ -3,6 +3,7 @@
 use super::Router;
 use super::accuracy::Accuracy;
 use super::fleet::{Member, Model};
+use super::paths::Path;
 use super::request::{Attempt, Lane, Request, Usage};
 use crate::engine::config::{Config, Policy};
 use crate::engine::id::{Nanos, ReplicaId};
@@ -48,18 +49,27 @@ pub(super) struct Expected<'a> {
 
 impl Expected<'_> {
     /// What it takes of a replica, and how much of its prompt is cached there. Matches are rounded
-    /// down to the engine's own block.
+    /// down to the engine's own block; `path` tells the tokens up to the match's end where they are
+    /// known.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "positive, and `as` saturates"
     )]
-    pub(super) fn need(&self, member: &Member, match_blocks: u32) -> (Need, u32) {
+    pub(super) fn need(
+        &self,
+        member: &Member,
+        match_blocks: u32,
+        path: Option<Path>,
+    ) -> (Need, u32) {
         let snapshot = member.replica.snapshot();
         let block = snapshot.and_then(|s| s.block_size).unwrap_or(1).max(1);
-        let matched = (f64::from(match_blocks) * self.block_tokens) as u32;
-        let cached = matched.min(self.prompt_tokens) / block * block;
-        let prefill = self.prompt_tokens - cached;
+        let assumed = (f64::from(match_blocks) * self.block_tokens) as u32;
+        let assumed = assumed.min(self.prompt_tokens);
+        let known = path.zip(self.model);
+        let matched = known.map_or(assumed, |(path, model)| path.findable_tokens(model));
+        let cached = matched / block * block;
+        let prefill = (self.prompt_tokens - assumed).saturating_add(matched - cached);
         let need = Need {
             prefill,
             kv: prefill.saturating_add(self.output_tokens),
@@ -171,6 +181,7 @@ impl Router {
         request: &Request,
         slot: Slot,
         match_blocks: u32,
+        path: Option<Path>,
         now_ns: Nanos,
     ) -> Forecast {
         let expected = self.expected(request);
@@ -185,7 +196,7 @@ impl Router {
                 clear: false,
             };
         };
-        let (need, cached_tokens) = expected.need(member, match_blocks);
+        let (need, cached_tokens) = expected.need(member, match_blocks, path);
         let line = expected.line(member);
         let stay_ns = expected.stay_ns(member);
         let start_in_ns = member.replica.start_in_ns(need, 0, line, stay_ns, now_ns);
@@ -193,7 +204,7 @@ impl Router {
         Forecast {
             pushed_ns: now_ns,
             need,
-            prompt_tokens: expected.prompt_tokens,
+            prompt_tokens: need.prefill.saturating_add(cached_tokens),
             cached_tokens,
             ttft_ns: start_in_ns
                 .saturating_add(line.base_ns_whole())

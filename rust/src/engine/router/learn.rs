@@ -7,9 +7,12 @@
 //! turn (a date, a call written differently) misses without any eviction. So one miss is believed
 //! where the owner has been given enough since to have evicted so much, else only the third in a row.
 
+use std::borrow::Cow;
+
 use super::Router;
 use super::control::blocks_of;
-use super::request::{Attempt, Request, Usage};
+use super::request::{Attempt, Report, Request, Usage};
+use crate::engine::rng::Rng;
 use crate::engine::select::Slot;
 
 /// A miss is plausible where the owner has used this share of its capacity since.
@@ -18,9 +21,13 @@ const PLAUSIBLE: f64 = 0.25;
 const MISSES_MAX: u32 = 3;
 /// Tokens that an engine's counters must have grown by before they are compared.
 const WINDOW_TOKENS: u64 = 16_384;
+/// What an engine's block is taken for where it does not say.
+const ENGINE_BLOCK_TOKENS: u32 = 16;
+/// Blocks that stand for the part of an answer that was not read, at most.
+const UNREAD_BLOCKS_MAX: usize = 4_096;
 /// Upper bounds of the histogram of errors, in tokens.
-pub(super) const ERROR_BOUNDS: [i32; 15] = [
-    -4096, -1024, -256, -64, -32, -16, -1, 0, 16, 32, 64, 256, 1024, 4096, 16_384,
+pub(super) const ERROR_BOUNDS: [i32; 17] = [
+    -4096, -1024, -256, -128, -64, -32, -16, -1, 0, 16, 32, 64, 128, 256, 1024, 4096, 16_384,
 ];
 
 /// Predicted minus confirmed tokens, of requests where either is not zero.
@@ -145,7 +152,8 @@ impl Router {
         let model = request
             .model
             .and_then(|id| self.fleet.models.get_mut(id.0 as usize));
-        if let (Some(model), Some(tokens)) = (model, usage.prompt_tokens) {
+        let ratio_tokens = usage.prompt_tokens.filter(|_| !request.has_media);
+        if let (Some(model), Some(tokens)) = (model, ratio_tokens) {
             model.ratio.learn(request.prompt_bytes, tokens);
         }
         let Some(member) = self.fleet.member_mut(attempt.slot) else {
@@ -174,6 +182,16 @@ impl Router {
 
     /// Compares what the engine found in its cache with what the tree said.
     fn judge(&mut self, request: &Request, attempt: &Attempt, cached: u32, prompt_tokens: u32) {
+        let Some(member) = self.fleet.member(attempt.slot) else {
+            return;
+        };
+        let snapshot = member.replica.snapshot();
+        let engine_block = snapshot
+            .and_then(|s| s.block_size)
+            .unwrap_or(ENGINE_BLOCK_TOKENS);
+        if self.lacks_answer(request, attempt, cached, engine_block) || request.has_media {
+            return;
+        }
         let Some(member) = self.fleet.members.get_mut(attempt.slot as usize) else {
             return;
         };
@@ -181,12 +199,7 @@ impl Router {
         let bytes_per_token = f64::from(request.prompt_bytes) / f64::from(prompt_tokens);
         let block_bytes = self.config.block_bytes;
         let found = blocks_of(u64::from(cached), bytes_per_token, block_bytes);
-        let engine_block = member.replica.snapshot().and_then(|s| s.block_size);
-        let slack = 1 + blocks_of(
-            u64::from(engine_block.unwrap_or(16)),
-            bytes_per_token,
-            block_bytes,
-        );
+        let slack = 1 + blocks_of(u64::from(engine_block), bytes_per_token, block_bytes);
         let held = self.tree.owner_blocks(attempt.slot);
         if found + slack >= attempt.match_blocks {
             if attempt.match_blocks > 0 {
@@ -201,6 +214,7 @@ impl Router {
             if !told && is_full && found > attempt.match_blocks + slack {
                 member.share.raise();
             }
+            self.learn_parting(request, attempt, cached);
             return;
         }
         self.counters.cache_misses += 1;
@@ -221,6 +235,34 @@ impl Router {
         member.share.lower(kept);
         self.tree.drop_unused_since(pin, found as usize);
         self.set_capacity(attempt.slot, false);
+    }
+
+    /// What the engine has cached behind a prompt: the answer as far as it was read, and where that is
+    /// less than half of it (thoughts, several answers, the end of a long one), blocks that no prompt
+    /// has, for they take room all the same.
+    pub(super) fn answer_blocks<'a>(
+        &self,
+        request: &Request,
+        report: &Report<'a>,
+    ) -> Cow<'a, [u64]> {
+        let read = report.answer;
+        let model = request
+            .model
+            .and_then(|id| self.fleet.models.get(id.0 as usize));
+        let (Some(model), Some(tokens)) = (model, report.usage.completion_tokens) else {
+            return Cow::Borrowed(read);
+        };
+        let bytes_per_token = model.ratio.bytes_per_token();
+        let all = blocks_of(u64::from(tokens), bytes_per_token, self.config.block_bytes) as usize;
+        if read.len() * 2 >= all {
+            return Cow::Borrowed(read);
+        }
+        // Any numbers will do that are no hashes of blocks, and no other request's.
+        let seed = request.last_block.unwrap_or(0).wrapping_add(request.age);
+        let mut numbers = Rng::new(seed);
+        let unread = (all - read.len()).min(UNREAD_BLOCKS_MAX);
+        let unread = std::iter::repeat_with(|| numbers.next_u64()).take(unread);
+        Cow::Owned(read.iter().copied().chain(unread).collect())
     }
 
     /// Where answers tell no `cached_tokens`: compares what was predicted with the growth of the

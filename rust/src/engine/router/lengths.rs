@@ -1,10 +1,6 @@
 //! How long answers are, learned per model and key.
 
-use std::mem;
-
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
+use super::generations::Generations;
 use crate::engine::id::ModelId;
 
 /// A key's mean counts against its model's as so many answers.
@@ -19,29 +15,19 @@ struct Mean {
     answers: u32,
 }
 
-/// Answer lengths of at most `len_max` keys; what was not learned from for longest goes, by two
-/// generations as in `Recent`.
+/// Answer lengths of at most `len_max` keys; what was not learned from for longest goes.
 #[derive(Debug)]
-pub(super) struct Lengths {
-    young: HashMap<(ModelId, u64), Mean, FixedState>,
-    old: HashMap<(ModelId, u64), Mean, FixedState>,
-    half: usize,
-}
+pub(super) struct Lengths(Generations<(ModelId, u64), Mean>);
 
 impl Lengths {
     pub(super) fn new(len_max: usize) -> Self {
-        Self {
-            young: HashMap::with_hasher(FixedState::default()),
-            old: HashMap::with_hasher(FixedState::default()),
-            half: len_max.div_ceil(2),
-        }
+        Self(Generations::new(len_max))
     }
 
     /// An answer was so many tokens long.
     pub(super) fn learn(&mut self, model: ModelId, key: u64, tokens: u32) {
         let place = (model, key);
-        let known = self.young.get(&place).copied();
-        let mut mean = known.or_else(|| self.old.remove(&place)).unwrap_or(Mean {
+        let mut mean = self.0.get(place).unwrap_or(Mean {
             tokens: 0,
             answers: 0,
         });
@@ -49,10 +35,7 @@ impl Lengths {
         let (old, new) = (i64::from(mean.tokens), i64::from(tokens));
         let moved = old + (new - old) / i64::from(mean.answers);
         mean.tokens = u32::try_from(moved).unwrap_or(tokens);
-        if known.is_none() && self.young.len() >= self.half {
-            self.old = mem::take(&mut self.young);
-        }
-        self.young.insert(place, mean);
+        self.0.put(place, mean);
     }
 
     /// Expected length of the next answer: the key's mean, shrunk towards the model's, or the
@@ -66,7 +49,7 @@ impl Lengths {
     ) -> u32 {
         let prior = model_mean.unwrap_or(assumed);
         let place = model.zip(key);
-        let mean = place.and_then(|place| self.young.get(&place).or_else(|| self.old.get(&place)));
+        let mean = place.and_then(|place| self.0.get(place));
         mean.map_or(prior, |mean| {
             let own = u64::from(mean.tokens) * u64::from(mean.answers);
             let rest = u64::from(prior) * u64::from(PRIOR_ANSWERS);
@@ -77,7 +60,7 @@ impl Lengths {
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.young.len() + self.old.len()
+        self.0.len()
     }
 }
 

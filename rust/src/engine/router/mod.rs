@@ -16,7 +16,8 @@
 //! | `control` | replicas, models, intent, probes, time |
 //! | `fleet` | the replicas and the models they serve |
 //! | `request` | a request as the router knows it |
-//! | `budget`, `ratio`, `recent` | retries, bytes per token, stored responses |
+//! | `ratio`, `paths` | tokens of a prompt: bytes per token, places whose tokens are known |
+//! | `budget`, `recent`, `generations` | retries, stored responses, a bounded map |
 //! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
 
 mod accuracy;
@@ -26,8 +27,10 @@ mod check;
 mod control;
 mod fleet;
 mod forecast;
+mod generations;
 mod learn;
 mod lengths;
+mod paths;
 mod place;
 mod ratio;
 mod recent;
@@ -53,6 +56,7 @@ use self::budget::Budget;
 use self::fleet::Fleet;
 use self::learn::Errors;
 use self::lengths::Lengths;
+use self::paths::Paths;
 use self::recent::Recent;
 use self::report::Counters;
 use self::request::{Lane, Phase, Refusal, Request};
@@ -101,6 +105,7 @@ pub struct Router {
     hold: Hold,
     requests: HashMap<RequestId, Request, FixedState>,
     responses: Recent,
+    paths: Paths,
     budget: Budget,
     /// Where sessions were pushed last, by key.
     sessions: Recent,
@@ -140,6 +145,7 @@ impl Router {
             hold: Hold::new(),
             requests: HashMap::with_hasher(FixedState::default()),
             responses: Recent::new(config.response_ids_max, hash_seed),
+            paths: Paths::default(),
             budget: Budget::default(),
             sessions: Recent::new(config.sessions_max, hash_seed),
             lengths: Lengths::new(config.sessions_max),
@@ -269,6 +275,8 @@ impl Router {
             prompt_blocks: u32::try_from(digest.blocks.len()).unwrap_or(u32::MAX),
             max_tokens: digest.max_tokens,
             stream: digest.stream,
+            has_media: digest.has_media,
+            last_block: digest.blocks.last().copied(),
             blocks: std::mem::take(&mut digest.blocks),
             attempts: 0,
             tried: SmallVec::new(),

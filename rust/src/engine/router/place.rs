@@ -186,7 +186,10 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> u32 {
-        let forecast = self.forecast(&request, slot, match_blocks, now_ns);
+        let path = self.path(&request, match_blocks);
+        let match_end = (match_blocks as usize).checked_sub(1);
+        let match_end = match_end.and_then(|last| request.blocks.get(last).copied());
+        let forecast = self.forecast(&request, slot, match_blocks, path, now_ns);
         let Some(member) = self.fleet.member_mut(slot) else {
             return 0;
         };
@@ -211,6 +214,8 @@ impl Router {
             pin,
             started: false,
             match_blocks,
+            match_end,
+            path,
             first_byte_ns: None,
             forecast,
         });

@@ -1,64 +1,40 @@
 //! Which replica made a response: a bounded memory of recently used ids.
 
-use std::mem;
-
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use super::generations::Generations;
 use crate::engine::id::ReplicaId;
 
-/// Ids of `/v1/responses` and their replicas, at most `len_max` of them.
-///
-/// Two generations stand for an exact least-recently-used order: what is noted or found goes to the
-/// young one; when that is half the bound, the old one is dropped and the young one takes its place.
-/// So the `len_max / 2` most recently used ids are always known. Ids are kept as keyed hashes of
-/// 128 bits: 24 bytes each, whatever a replica sends.
+/// Ids of `/v1/responses` and their replicas. Ids are kept as keyed hashes of 128 bits: 24 bytes
+/// each, whatever a replica sends.
 #[derive(Debug)]
 pub(super) struct Recent {
-    young: HashMap<u128, ReplicaId, FixedState>,
-    old: HashMap<u128, ReplicaId, FixedState>,
-    half: usize,
+    replicas: Generations<u128, ReplicaId>,
     seed: u64,
 }
 
 impl Recent {
     pub(super) fn new(len_max: usize, seed: u64) -> Self {
         Self {
-            young: HashMap::with_hasher(FixedState::default()),
-            old: HashMap::with_hasher(FixedState::default()),
-            half: len_max.div_ceil(2),
+            replicas: Generations::new(len_max),
             seed,
         }
     }
 
     /// Remembers that `replica` made the response `id`.
     pub(super) fn note(&mut self, id: &[u8], replica: ReplicaId) {
-        self.put(xxh3_128_with_seed(id, self.seed), replica);
+        self.replicas
+            .put(xxh3_128_with_seed(id, self.seed), replica);
     }
 
     /// The replica that made the response `id`, if it is remembered.
     pub(super) fn find(&mut self, id: &[u8]) -> Option<ReplicaId> {
-        let key = xxh3_128_with_seed(id, self.seed);
-        if let Some(replica) = self.young.get(&key) {
-            return Some(*replica);
-        }
-        let replica = *self.old.get(&key)?;
-        self.put(key, replica);
-        Some(replica)
+        self.replicas.find(xxh3_128_with_seed(id, self.seed))
     }
 
     /// Ids remembered.
     pub(super) fn len(&self) -> usize {
-        self.young.len() + self.old.len()
-    }
-
-    fn put(&mut self, key: u128, replica: ReplicaId) {
-        self.old.remove(&key);
-        if self.young.len() >= self.half && !self.young.contains_key(&key) {
-            self.old = mem::take(&mut self.young);
-        }
-        self.young.insert(key, replica);
+        self.replicas.len()
     }
 }
 

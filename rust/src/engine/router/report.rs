@@ -102,6 +102,8 @@ counters! {
     cached_tokens_confirmed,
     /// Sum of the differences of both.
     cached_tokens_error,
+    /// Answers that the engine did not find again in the next turn's prompt.
+    answers_not_found,
     /// Prompts of which an engine had cached less than predicted.
     cache_misses,
     /// Times that a replica was believed to have evicted what it was last used for earlier.

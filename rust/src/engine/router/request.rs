@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::forecast::Forecast;
+use super::paths::Path;
 use crate::engine::class::Class;
 use crate::engine::effect::Reject;
 use crate::engine::hold::{Full, Partition, Tenant, Ticket};
@@ -96,6 +97,9 @@ pub(super) struct Attempt {
     pub(super) started: bool,
     /// Leading blocks of the prompt believed to be cached there, before it was pushed.
     pub(super) match_blocks: u32,
+    /// Chained hash of the last of them, and the tokens up to there where they are known.
+    pub(super) match_end: Option<u64>,
+    pub(super) path: Option<Path>,
     pub(super) first_byte_ns: Option<Nanos>,
     /// What was expected of it.
     pub(super) forecast: Forecast,
@@ -132,6 +136,10 @@ pub(super) struct Request {
     pub(super) max_tokens: Option<u32>,
     /// The first byte comes with the first token, not with the whole answer.
     pub(super) stream: bool,
+    /// It has images or the like, whose tokens its bytes do not tell.
+    pub(super) has_media: bool,
+    /// Chained hash of the prompt's last block.
+    pub(super) last_block: Option<u64>,
     /// Chained hashes of the prompt; given up at the first body byte.
     pub(super) blocks: Vec<u64>,
     pub(super) attempts: u32,

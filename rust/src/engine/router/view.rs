@@ -5,6 +5,7 @@ use std::mem;
 use super::Router;
 use super::fleet::Offer;
 use super::forecast::Expected;
+use super::paths::Path;
 use super::request::{Lane, Request};
 use crate::engine::config::Policy;
 use crate::engine::id::Nanos;
@@ -166,8 +167,14 @@ impl Router {
     /// Notes loads, and what the request would cost each candidate.
     fn note_figures(&self, request: &Request, candidates: &mut [Candidate], now_ns: Nanos) {
         let expected = self.expected(request);
+        // Most candidates match alike.
+        let mut known = (0, None);
         for candidate in candidates {
-            self.note_figures_of(request, &expected, candidate, now_ns);
+            if candidate.match_blocks != known.0 {
+                let match_blocks = candidate.match_blocks;
+                known = (match_blocks, self.path(request, match_blocks));
+            }
+            self.note_figures_of(request, &expected, candidate, known.1, now_ns);
         }
     }
 
@@ -176,13 +183,14 @@ impl Router {
         request: &Request,
         expected: &Expected<'_>,
         candidate: &mut Candidate,
+        path: Option<Path>,
         now_ns: Nanos,
     ) {
         let Some(member) = self.fleet.member(candidate.slot) else {
             return;
         };
         let replica = &member.replica;
-        let (need, _) = expected.need(member, candidate.match_blocks);
+        let (need, _) = expected.need(member, candidate.match_blocks, path);
         let line = expected.line(member);
         let behind = self.hold.chosen_before(candidate.slot, request.ticket());
         let start_in_ns = replica.start_in_ns(need, behind, line, expected.stay_ns(member), now_ns);

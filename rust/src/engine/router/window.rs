@@ -250,7 +250,7 @@ impl Router {
             if offer == Offer::None || !bound {
                 continue;
             }
-            let (need, _) = expected.need(member, 0);
+            let (need, _) = expected.need(member, 0, None);
             let (line, stay_ns) = (expected.line(member), expected.stay_ns(member));
             let replica = &member.replica;
             let start_in_ns = replica.start_in_ns(need, 0, line, stay_ns, now_ns);

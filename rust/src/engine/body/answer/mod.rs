@@ -295,6 +295,7 @@ impl Answer {
             key,
             stream: BlockStream::behind(key, *block_bytes, blocks_max, *chain, tail),
             buffers: &mut self.buffers,
+            has_media: false,
         };
         put(&mut prompt)?;
         self.whole = Some(prompt.stream.finish().hashes);

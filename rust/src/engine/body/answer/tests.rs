@@ -342,6 +342,20 @@ fn what_cannot_be_told_from_the_bytes_has_no_start() {
         Route::Completions,
         &json!({"model": "m", "prompt": "a", "echo": true})
     ));
+    for odd in [
+        json!({"echo": true}),
+        json!({"echo": "yes"}),
+        json!({"continue_final_message": 1}),
+    ] {
+        let mut body = json!({"model": "m", "messages": messages});
+        body.as_object_mut()
+            .unwrap()
+            .extend(odd.as_object().unwrap().clone());
+        assert!(
+            none(Route::ChatCompletions, &body),
+            "{odd}: not refused either"
+        );
+    }
     assert!(none(
         Route::Responses,
         &json!({"model": "m", "input": "a", "previous_response_id": "resp_1"})

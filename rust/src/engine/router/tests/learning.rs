@@ -46,16 +46,37 @@ impl Drive {
 
     /// A request with a prompt of so many blocks ends well.
     fn report(&mut self, id: RequestId, prompt: usize, cached: Option<usize>, answer: &[u64]) {
+        let usage = Usage {
+            prompt_tokens: Some(tokens(prompt)),
+            cached_tokens: cached.map(tokens),
+            completion_tokens: Some(tokens(answer.len())),
+        };
+        self.tell(id, usage, answer);
+    }
+
+    fn tell(&mut self, id: RequestId, usage: Usage, answer: &[u64]) {
         let report = Report {
-            usage: Usage {
-                prompt_tokens: Some(tokens(prompt)),
-                cached_tokens: cached.map(tokens),
-                completion_tokens: Some(tokens(answer.len())),
-            },
+            usage,
             answer,
             ..Report::default()
         };
         self.call(|router, now_ns, out| router.complete(id, Outcome::Ok, report, now_ns, out));
+    }
+
+    /// A request whose engine tells tokens of prompt, cache and answer. Tokens that were predicted to
+    /// be cached.
+    fn serve_told(&mut self, digest: Digest, told: (u32, u32, u32), answer: &[u64]) -> u32 {
+        let before = self.counter("cached_tokens_predicted");
+        let (id, ..) = pushed(&self.submit_as(ask(Route::ChatCompletions), digest));
+        let (prompt, cached, completion) = told;
+        let usage = Usage {
+            prompt_tokens: Some(prompt),
+            cached_tokens: Some(cached),
+            completion_tokens: Some(completion),
+        };
+        self.tell(RequestId(id), usage, answer);
+        let predicted = self.counter("cached_tokens_predicted") - before;
+        u32::try_from(predicted).unwrap()
     }
 
     fn matched(&mut self, prompt: &[u64]) -> u32 {
@@ -300,6 +321,97 @@ fn counters_that_others_drive_as_well_tell_nothing() {
         drive.observe(0, counters);
     }
     assert_eq!(drive.capacity(), 100);
+}
+
+#[test]
+fn whatever_a_text_has_of_bytes_per_token_the_next_turn_is_predicted_to_the_block() {
+    let mut drive = Drive::new(blind(), 1);
+    drive.observe(0, told(1_000_000));
+    for (seed, tokens_per_block) in [(1, 8), (2, 40), (3, 16), (4, 60), (5, 5)] {
+        let all = blocks(seed, 100);
+        let tokens = |blocks: u32| blocks * tokens_per_block;
+        drive.serve_told(
+            digest("m", &all[..20]),
+            (tokens(20), 0, tokens(30)),
+            &all[20..50],
+        );
+        let cached = tokens(50) / 16 * 16;
+        let told = (tokens(70), cached, tokens(10));
+        let predicted = drive.serve_told(digest("m", &all[..70]), told, &all[70..80]);
+        assert!(predicted.abs_diff(cached) <= 16 + tokens_per_block / 2);
+    }
+    assert_eq!(drive.counter("cache_misses"), 0);
+}
+
+#[test]
+fn where_prompts_part_is_learned_from_what_the_engine_found() {
+    let mut drive = Drive::new(blind(), 1);
+    drive.observe(0, told(1_000_000));
+    let system = blocks(1, 20);
+    let ask_with = |seed| digest("m", &[&system[..], &blocks(seed, 20)].concat());
+    // 50 tokens to a block in the system text, 10 in what follows.
+    drive.serve_told(ask_with(2), (1_200, 0, 0), &[]);
+    drive.serve_told(ask_with(3), (1_200, 992, 0), &[]);
+    for seed in 4..8 {
+        assert_eq!(drive.serve_told(ask_with(seed), (1_200, 992, 0), &[]), 992);
+    }
+    assert_eq!(drive.counter("cache_misses"), 0);
+}
+
+#[test]
+fn answers_that_are_rendered_otherwise_are_no_evictions_and_soon_not_predicted() {
+    let mut drive = Drive::new(blind(), 1);
+    drive.observe(0, told(16_000));
+    let mut predicted = Vec::new();
+    for seed in 0..20 {
+        let all = blocks(seed, 40);
+        drive.serve_told(digest("m", &all[..10]), (160, 0, 320), &all[10..30]);
+        predicted.push(drive.serve_told(digest("m", &all), (640, 160, 0), &[]));
+    }
+    assert!(predicted[0] > 400, "{predicted:?}");
+    assert_eq!(predicted[10..], [160; 10]);
+    assert!(drive.counter("answers_not_found") >= 19);
+    assert_eq!(drive.counter("cache_misses"), 0);
+    assert_eq!(drive.counter("cache_corrections"), 0);
+    assert_eq!(drive.capacity(), 1_000);
+}
+
+#[test]
+fn an_answer_that_was_not_read_takes_its_room_and_matches_nothing() {
+    let mut drive = Drive::new(blind(), 1);
+    drive.observe(0, told(1_600));
+    let prompts: [Vec<u64>; 3] = std::array::from_fn(|n| blocks(n as u64, 10));
+    for prompt in &prompts {
+        drive.serve_told(digest("m", prompt), (160, 0, 480), &[]);
+    }
+    assert_eq!(drive.router.gauges()[0].tree_blocks, 100);
+    assert_eq!(drive.matched(&prompts[1]), 10);
+    drive.serve_told(digest("m", &prompts[0]), (160, 160, u32::MAX), &[]);
+    assert!(
+        drive.router.gauges()[0].tree_blocks <= 100,
+        "what is told is bounded"
+    );
+}
+
+#[test]
+fn prompts_with_images_teach_neither_bytes_per_token_nor_evictions() {
+    let mut drive = Drive::new(blind(), 1);
+    drive.observe(0, told(16_000));
+    let plain = blocks(1, 40);
+    drive.serve_told(digest("m", &plain), (640, 0, 0), &[]);
+    drive.serve_told(digest("m", &plain), (640, 640, 0), &[]);
+    let capacity = drive.capacity();
+    for seed in 2..10 {
+        let all = blocks(seed, 40);
+        for (len, told) in [(30, (480, 0, 0)), (40, (4_000, 480, 0))] {
+            let mut digest = digest("m", &all[..len]);
+            digest.has_media = true;
+            drive.serve_told(digest, told, &[]);
+        }
+    }
+    assert_eq!(drive.counter("cache_corrections"), 0);
+    drive.observe(0, told(16_000));
+    assert_eq!(drive.capacity(), capacity);
 }
 
 impl Drive {
