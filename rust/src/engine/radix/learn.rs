@@ -46,7 +46,7 @@ impl Radix {
 
     /// When block `at` of a pinned path was used last before it was pinned, in operations on the
     /// tree. `None`: the path is shorter, its owner is forgotten, or no request that had the block
-    /// in its path has ended yet.
+    /// in its path has ended yet (a block that has joined an older leaf counts as used like that).
     fn used_before(&self, pin: &Pin, at: usize) -> Option<u64> {
         if self.owners[pin.slot].epoch != pin.epoch {
             return None;

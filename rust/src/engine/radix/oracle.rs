@@ -112,6 +112,14 @@ impl Oracle {
         }
     }
 
+    /// No request that had the block in its path has ended yet.
+    pub(super) fn is_new(&self, path: &Path, at: usize) -> bool {
+        let owner = self.owners.get(&path.owner);
+        let blocks = owner.map(|(_, owner)| &owner.blocks);
+        let block = path.blocks.get(at).and_then(|hash| blocks?.get(hash));
+        block.is_some_and(|block| block.used == 0)
+    }
+
     /// Blocks dropped.
     pub(super) fn drop_unused_since(&mut self, path: &Path, at: usize) -> u32 {
         let Some((epoch, owner)) = self.owners.get_mut(&path.owner) else {
