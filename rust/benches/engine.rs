@@ -2,15 +2,17 @@
 //! many replicas. `bench/engine.py` measures the same through Python, reading of bodies included.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use skylb_core::engine::body::Digest;
-use skylb_core::engine::config::{Config, Policy, PushRule};
+use skylb_core::engine::config::{AllowanceRule, Config, Policy, PushRule};
 use skylb_core::engine::effect::{Effect, Outcome};
 use skylb_core::engine::id::{ReplicaId, RequestId};
 use skylb_core::engine::rng::Rng;
 use skylb_core::engine::route::Route;
 use skylb_core::engine::router::{Ask, Report, Router};
+use skylb_core::engine::snapshot::Snapshot;
 
 const NOW_NS: u64 = 1_000_000_000;
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
@@ -37,6 +39,11 @@ fn router(policy: Policy, replicas: u32) -> Router {
         tree_bytes_max: 1 << 30,
         ..Config::sample()
     };
+    router_of(config, replicas)
+}
+
+/// Ready, idle replicas that serve the model.
+fn router_of(config: Config, replicas: u32) -> Router {
     let mut router = Router::new(config, b"0123456789abcdef", 7);
     let fleet: Vec<_> = (0..replicas)
         .map(|id| (ReplicaId(id), format!("http://{id}")))
@@ -45,7 +52,12 @@ fn router(policy: Policy, replicas: u32) -> Router {
     router.set_replicas(&fleet, NOW_NS, &mut out);
     for id in 0..replicas {
         router.set_models(ReplicaId(id), &[(MODEL.to_owned(), None)], NOW_NS, &mut out);
-        router.observe_failed(ReplicaId(id), true, NOW_NS, &mut out);
+        let idle = Snapshot {
+            running: Some(0),
+            waiting: Some(0),
+            ..Snapshot::default()
+        };
+        router.observe(ReplicaId(id), idle, NOW_NS, NOW_NS, &mut out);
     }
     router
 }
@@ -143,5 +155,112 @@ fn many_replicas(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, large_tree, many_replicas);
+/// Replicas with one pending request each, and held requests of conversations that are cached.
+struct Full {
+    router: Router,
+    pending: Vec<u64>,
+    id: u64,
+    rng: Rng,
+    out: Vec<Effect>,
+}
+
+const CONVERSATIONS: u64 = 4_000;
+
+impl Full {
+    fn new(replicas: u32, held: usize, hold_window: usize) -> Self {
+        let config = Config {
+            push: PushRule::Pending,
+            allowance: AllowanceRule::One,
+            ramp_ns: 0,
+            hold_window,
+            hold_age_max_ns: u64::MAX,
+            hold_passes_max: u32::MAX,
+            replica_kv_tokens: 1 << 40,
+            tree_bytes_max: 1 << 30,
+            ..Config::sample()
+        };
+        let mut full = Self {
+            router: router_of(config, replicas),
+            pending: vec![0; replicas as usize],
+            id: 0,
+            rng: Rng::new(9),
+            out: Vec::new(),
+        };
+        for conversation in 0..CONVERSATIONS {
+            let mut digest = digest(prompt(conversation, 64), conversation);
+            serve(&mut full.router, &mut full.id, &mut digest, &mut full.out);
+        }
+        for _ in 0..replicas as usize + held {
+            full.submit();
+        }
+        assert_eq!(full.router.hold_requests(), held);
+        full
+    }
+
+    fn submit(&mut self) {
+        self.id += 1;
+        let conversation = self.rng.next_u64() % CONVERSATIONS;
+        let mut digest = digest(prompt(conversation, 64), conversation);
+        let placed =
+            self.router
+                .place(RequestId(self.id), &ASK, &mut digest, NOW_NS, &mut self.out);
+        black_box(&placed);
+        self.note();
+    }
+
+    fn note(&mut self) {
+        for effect in self.out.drain(..) {
+            if let Effect::Push(push) = effect {
+                self.pending[push.replica.0 as usize] = push.request.0;
+            }
+        }
+    }
+
+    /// A replica gets room: the request that is to have it is pushed.
+    fn free(&mut self, replica: usize) -> u64 {
+        let id = self.pending[replica];
+        self.router
+            .first_byte(RequestId(id), None, NOW_NS, &mut self.out);
+        id
+    }
+
+    /// Everything as it was, with another request held.
+    fn restore(&mut self, id: u64) {
+        self.note();
+        self.router.complete(
+            RequestId(id),
+            Outcome::Ok,
+            Report::default(),
+            NOW_NS,
+            &mut self.out,
+        );
+        self.note();
+        self.submit();
+    }
+}
+
+fn window(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("room_appears_among_64_replicas_with_256_held");
+    for hold_window in [1, 16, 64, 256] {
+        let mut full = Full::new(64, 256, hold_window);
+        let mut replica = 0;
+        group.bench_function(BenchmarkId::from_parameter(hold_window), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut taken = Duration::ZERO;
+                for _ in 0..rounds {
+                    replica = (replica + 1) % 64;
+                    let start = Instant::now();
+                    let id = black_box(full.free(replica));
+                    taken += start.elapsed();
+                    full.restore(id);
+                }
+                taken
+            });
+        });
+        assert_eq!(full.router.hold_requests(), 256);
+    }
+    group.finish();
+}
+
+criterion_group!(benches, large_tree, many_replicas, window);
 criterion_main!(benches);

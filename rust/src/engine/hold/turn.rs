@@ -1,5 +1,6 @@
 //! Whose turn it is.
 
+use super::super::plant::Plant;
 use super::{CLASSES, Class, Config, Entrant, Hold, Nanos, Partition, Ticket};
 
 /// A queue, as those who choose among queues see it.
@@ -73,6 +74,9 @@ impl Hold {
     /// allowed, or is too old.
     #[must_use]
     pub fn is_due(&self, ticket: Ticket, config: &Config, now_ns: Nanos) -> bool {
+        if config.planted(Plant::StarvedInTheWindow) {
+            return false;
+        }
         self.entry(ticket).is_some_and(|entry| {
             let overdue_ns = entry.of.submitted_ns.saturating_add(config.hold_age_max_ns);
             entry.passes >= config.hold_passes_max || now_ns >= overdue_ns

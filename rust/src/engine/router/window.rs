@@ -35,13 +35,12 @@ struct Target {
     ns_per_block: u64,
     /// Who waits for it before the request that is looked at.
     ahead: u64,
-    /// Leading blocks of that request's prompt that it caches.
-    match_blocks: u32,
 }
 
 impl Target {
-    fn compute_ns(&self, prompt_blocks: u32) -> u64 {
-        u64::from(prompt_blocks.saturating_sub(self.match_blocks)).saturating_mul(self.ns_per_block)
+    fn compute_ns(&self, prompt_blocks: u32, match_blocks: u32) -> u64 {
+        let blocks = prompt_blocks.saturating_sub(match_blocks);
+        u64::from(blocks).saturating_mul(self.ns_per_block)
     }
 
     fn wait_ns(&self) -> u64 {
@@ -66,6 +65,8 @@ pub(super) struct Scratch {
     /// By slot: the position in `targets`.
     positions: Vec<u32>,
     matches: Vec<(u32, u32)>,
+    /// By slot: leading blocks that are cached there of the prompt that is looked at.
+    match_blocks: Vec<u32>,
     /// Who would rather wait, and for which replica.
     waiting: Vec<(Ticket, Slot)>,
 }
@@ -88,28 +89,24 @@ impl Scratch {
         if !request.blocks.is_empty() {
             tree.matches(&request.blocks, &mut self.matches);
         }
-        for &(owner, match_blocks) in &self.matches {
-            let position = self.positions.get(owner as usize).copied();
-            let target = position.and_then(|position| self.targets.get_mut(position as usize));
-            if let Some(target) = target {
-                target.match_blocks = match_blocks;
+        self.match_blocks.fill(0);
+        for &(owner, blocks) in &self.matches {
+            if let Some(match_blocks) = self.match_blocks.get_mut(owner as usize) {
+                *match_blocks = blocks;
             }
         }
-        let verdict = self.compare(request.prompt_blocks, here, patient);
-        for &(owner, _) in &self.matches {
-            let position = self.positions.get(owner as usize).copied();
-            let target = position.and_then(|position| self.targets.get_mut(position as usize));
-            if let Some(target) = target {
-                target.match_blocks = 0;
-            }
-        }
-        verdict
+        self.compare(request.prompt_blocks, here, patient)
+    }
+
+    fn compute_ns(&self, target: &Target, prompt_blocks: u32) -> u64 {
+        let match_blocks = self.match_blocks.get(target.slot as usize);
+        target.compute_ns(prompt_blocks, match_blocks.copied().unwrap_or(0))
     }
 
     fn compare(&self, prompt_blocks: u32, here: usize, patient: bool) -> Verdict {
         let (mut with_room, mut full, mut elsewhere) = (u64::MAX, (u64::MAX, 0), (u64::MAX, None));
         for (position, target) in self.targets.iter().enumerate() {
-            let compute_ns = target.compute_ns(prompt_blocks);
+            let compute_ns = self.compute_ns(target, prompt_blocks);
             let first_token_ns = target.wait_ns().saturating_add(compute_ns);
             if target.room {
                 with_room = with_room.min(first_token_ns);
@@ -120,7 +117,7 @@ impl Scratch {
                 elsewhere = (first_token_ns, Some(compute_ns));
             }
         }
-        let here_ns = self.targets[here].compute_ns(prompt_blocks);
+        let here_ns = self.compute_ns(&self.targets[here], prompt_blocks);
         let elsewhere_ns = elsewhere.1.unwrap_or(here_ns);
         let better = patient && full.0 < with_room;
         Verdict {
@@ -161,7 +158,8 @@ impl Router {
                 break;
             }
             compared += 1;
-            let may_wait = patient && hold.may_choose(ticket, config, now_ns);
+            let first = request.attempts == 0;
+            let may_wait = patient && first && hold.may_choose(ticket, config, now_ns);
             let verdict = scratch.judge(&mut self.tree, request, here, may_wait);
             if let Some((position, loss_ns)) = verdict.wants {
                 let target = &mut scratch.targets[position];
@@ -234,6 +232,10 @@ impl Router {
         scratch
             .positions
             .resize(self.fleet.members.capacity(), NOT_A_CANDIDATE);
+        scratch.match_blocks.clear();
+        scratch
+            .match_blocks
+            .resize(self.fleet.members.capacity(), 0);
         let Some(request) = request else {
             return;
         };
@@ -262,7 +264,6 @@ impl Router {
                 end_every_ns: stay_ns / u64::from(replica.load().max(1)),
                 ns_per_block: expected.block_ns(line),
                 ahead: 0,
-                match_blocks: 0,
             });
         }
     }

@@ -9,6 +9,7 @@ mod predicting;
 mod retries;
 mod routing;
 mod waiting;
+mod window;
 
 use super::*;
 use crate::engine::config::{AllowanceRule, ClassRule, PushRule};
