@@ -265,10 +265,10 @@ fn held_ns(live: &Live, now_ns: Nanos) -> Nanos {
 
 /// How often a held request may be passed over.
 fn passes_max(config: &Config) -> u32 {
-    match (config.policy, config.hold_window) {
-        // Some wait by choice.
-        (Policy::Predictive, _) => u32::MAX,
-        (_, 1) => 0,
-        _ => config.hold_passes_max,
+    // Under this policy some wait by choice.
+    if config.policy == Policy::Predictive || config.hold_window > 1 {
+        config.hold_passes_max
+    } else {
+        0
     }
 }
