@@ -1,5 +1,7 @@
 //! Waiting for one replica while others have room, and what comes with time.
 
+use std::mem;
+
 use slab::Slab;
 
 use super::timers::Timer;
@@ -102,7 +104,14 @@ impl Hold {
         for &slot in &slots {
             self.reopen_slot(slot);
         }
+        self.opened = true;
         self.retire(slots.len());
+    }
+
+    /// Whether the wait of some request by choice has ended since last asked: it takes now what
+    /// room there is.
+    pub fn take_opened(&mut self) -> bool {
+        mem::take(&mut self.opened)
     }
 
     // ------------------------------------------------------------------ time
@@ -128,6 +137,7 @@ impl Hold {
                 return self.leave(ticket);
             }
             self.open(ticket);
+            self.opened = true;
         }
         None
     }

@@ -155,6 +155,8 @@ pub struct Hold {
     serials: u64,
     /// Requests that have been passed over as often as allowed.
     passed_out: usize,
+    /// The wait of some request by choice has ended since last asked.
+    opened: bool,
     /// Requests that wait by choice, by replica.
     chosen: HashMap<u32, Chosen, FixedState>,
 }
@@ -178,6 +180,7 @@ impl Hold {
             used: Use::default(),
             serials: 0,
             passed_out: 0,
+            opened: false,
             chosen: HashMap::with_hasher(FixedState::default()),
         }
     }

@@ -100,6 +100,7 @@ impl Hold {
         if last {
             entry.passed_out = true;
             self.passed_out += 1;
+            self.opened |= self.choice(ticket).is_some();
             self.open(ticket);
         }
         last

@@ -70,6 +70,7 @@ impl Router {
             return Some(request);
         };
         self.expire_due(now_ns, out);
+        self.serve_opened(now_ns, out);
         if !self.contested(partition, now_ns) {
             return Some(request);
         }
@@ -80,6 +81,7 @@ impl Router {
         self.keep(id, request, ticket, now_ns);
         let before = out.len();
         self.serve_line(partition, now_ns, out);
+        self.serve_opened(now_ns, out);
         let held = |request: &Request| matches!(request.phase, Phase::Held { .. });
         if self.requests.get(&id).is_some_and(held) {
             out.insert(before, Effect::Hold(id));
@@ -126,10 +128,9 @@ impl Router {
         let partition = request.partition().filter(|_| request.lane == Lane::Batch);
         let (class, age) = (request.class, request.age);
         self.push(id, request, slot, match_blocks, now_ns, out);
-        if let Some(partition) = partition
-            && self.pass_over(partition, class, age, slot, now_ns)
-        {
-            self.serve_line(partition, now_ns, out);
+        if let Some(partition) = partition {
+            self.pass_over(partition, class, age, slot, now_ns);
+            self.serve_opened(now_ns, out);
         }
     }
 

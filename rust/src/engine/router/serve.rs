@@ -28,6 +28,16 @@ impl Router {
     pub(super) fn dispatch(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
         self.expire_due(now_ns, out);
         self.serve(slot, now_ns, out);
+        self.serve_opened(now_ns, out);
+    }
+
+    /// Offers all the room there is to those who no longer wait for a replica.
+    pub(super) fn serve_opened(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+        while self.hold.take_opened() {
+            for slot in self.fleet.all_slots() {
+                self.serve(slot, now_ns, out);
+            }
+        }
     }
 
     /// [`Self::dispatch`] for every replica: what may have given room is not known.
@@ -46,6 +56,7 @@ impl Router {
         for slot in self.fleet.all_slots() {
             self.serve(slot, now_ns, out);
         }
+        self.serve_opened(now_ns, out);
     }
 
     /// Starts held requests while `slot` has room that one of them may use.
@@ -227,7 +238,7 @@ impl Router {
     }
 
     /// A request of this age has taken room of `slot`: counts it for all older ones of the queue
-    /// that could have used it. True when one of them may not be passed over again.
+    /// that could have used it.
     pub(super) fn pass_over(
         &mut self,
         line: Partition,
@@ -235,20 +246,18 @@ impl Router {
         age: u64,
         slot: Slot,
         now_ns: Nanos,
-    ) -> bool {
-        let mut last = false;
+    ) {
         let mut next = self.hold.queue(line, class).next();
         while let Some((ticket, id)) = next {
             next = self.hold.after(ticket);
             let Some(request) = self.requests.get(&id).filter(|other| other.age < age) else {
-                return last;
+                return;
             };
             if fits(&self.fleet, &self.config, request, slot, now_ns) {
                 self.counters.hold_passed_over += 1;
-                last |= self.hold.pass_over(ticket, &self.config);
+                self.hold.pass_over(ticket, &self.config);
             }
         }
-        last
     }
 
     /// Takes a held request out of the hold, and counts its time there.
