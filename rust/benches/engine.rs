@@ -1,6 +1,8 @@
 //! The router's decisions without Python: place + complete over a large tree, and the choice among
 //! many replicas. `bench/engine.py` measures the same through Python, reading of bodies included.
 
+#![expect(clippy::disallowed_types, reason = "it measures real time")]
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

@@ -23,6 +23,24 @@ use crate::engine::select::Slot;
 /// Requests passed over in one search because they wait for a replica without room.
 const AWAITING_MAX: u32 = 16;
 
+/// A held request that is to start, of the queue with this head.
+#[derive(Clone, Copy)]
+struct Next {
+    head: Head,
+    ticket: Ticket,
+    id: RequestId,
+}
+
+impl Next {
+    fn new(head: &Head, ticket: Ticket, id: RequestId) -> Self {
+        Self {
+            head: *head,
+            ticket,
+            id,
+        }
+    }
+}
+
 impl Router {
     /// Something at `slot` may have given room: starts held requests while it has.
     pub(super) fn dispatch(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
@@ -136,8 +154,14 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> bool {
+        let due = self.oldest_due(slot, heads, now_ns);
+        due.is_some_and(|due| self.start(slot, &due, now_ns, out))
+    }
+
+    /// The oldest request of these queues that is due and can use the room of `slot`.
+    fn oldest_due(&self, slot: Slot, heads: &[Head], now_ns: Nanos) -> Option<Next> {
         if self.config.planted(Plant::StarvedInTheWindow) {
-            return false;
+            return None;
         }
         // Who is too old stands at the head; who has been passed over may stand behind one that
         // came back.
@@ -146,36 +170,39 @@ impl Router {
         } else {
             1
         };
-        let mut oldest: Option<(u64, Ticket, RequestId, &Head)> = None;
-        for head in heads {
+        let due = heads.iter().filter_map(|head| {
             let queue = self.hold.queue(head.partition, head.class).take(depth);
-            let due = queue
+            queue
                 .filter(|(ticket, _)| self.hold.is_due(*ticket, &self.config, now_ns))
                 .find_map(|(ticket, id)| {
                     let request = self.requests.get(&id)?;
                     let fits = fits(&self.fleet, &self.config, request, slot, now_ns);
-                    fits.then_some((request.age, ticket, id, head))
-                });
-            if let Some(due) = due.filter(|due| oldest.is_none_or(|oldest| due.0 < oldest.0)) {
-                oldest = Some(due);
-            }
-        }
-        let Some((_, ticket, id, head)) = oldest else {
-            return false;
-        };
-        let started = self.start(ticket, id, head, now_ns, out);
-        self.counters.hold_due += u64::from(started);
-        started
+                    fits.then_some((request.age, Next::new(head, ticket, id)))
+                })
+        });
+        due.min_by_key(|(age, _)| *age).map(|(_, next)| next)
+    }
+
+    /// Who is owed the room of `slot`, to which the policy sends a request of this age that has
+    /// been offered the room of another replica.
+    fn due_before(&mut self, slot: Slot, age: u64, is_due: bool, now_ns: Nanos) -> Option<Next> {
+        let mut heads = Vec::new();
+        self.turns(slot, now_ns, &mut heads);
+        let due = self.oldest_due(slot, &heads, now_ns)?;
+        let older = self.requests.get(&due.id)?.age < age;
+        (older || !is_due).then_some(due)
     }
 
     /// Starts the request of a queue that is best off with the room of `slot`.
     fn start_one(&mut self, slot: Slot, head: &Head, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
         if self.config.hold_window > 1 {
             let picked = self.match_window(slot, head, now_ns);
-            return picked.is_some_and(|(ticket, id)| self.start(ticket, id, head, now_ns, out));
+            return picked.is_some_and(|(ticket, id)| {
+                self.start(slot, &Next::new(head, ticket, id), now_ns, out)
+            });
         }
         self.first_in_line(slot, head, now_ns)
-            .is_some_and(|(ticket, id)| self.start(ticket, id, head, now_ns, out))
+            .is_some_and(|(ticket, id)| self.start(slot, &Next::new(head, ticket, id), now_ns, out))
     }
 
     /// The first request of a queue. Only those are passed over that must go elsewhere than where
@@ -212,27 +239,30 @@ impl Router {
         None
     }
 
-    /// Pushes a held request where its policy sends it, and counts whom it has passed over.
-    fn start(
-        &mut self,
-        ticket: Ticket,
-        id: RequestId,
-        head: &Head,
-        now_ns: Nanos,
-        out: &mut Vec<Effect>,
-    ) -> bool {
+    /// Pushes a held request where its policy sends it, and counts whom it has passed over. Where
+    /// that is not the replica whose room was offered, who is due there goes first.
+    fn start(&mut self, offered: Slot, next: &Next, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
+        let &Next { head, ticket, id } = next;
         let Some(request) = self.requests.remove(&id) else {
             return false;
         };
+        let is_due = self.hold.is_due(ticket, &self.config, now_ns);
         let Found::Here { slot, match_blocks } = self.find(&request, false, now_ns) else {
             self.requests.insert(id, request);
             return false;
         };
         let age = request.age;
+        if slot != offered
+            && let Some(due) = self.due_before(slot, age, is_due, now_ns)
+        {
+            self.requests.insert(id, request);
+            return self.start(slot, &due, now_ns, out);
+        }
         let request = self.leave_hold(ticket, request, now_ns);
         let tokens = self.push(id, request, slot, match_blocks, now_ns, out);
         self.hold.charge(head.as_class, tokens, &self.config);
         self.counters.count_class(head.class);
+        self.counters.hold_due += u64::from(is_due);
         self.pass_over(head.partition, head.class, age, slot, now_ns);
         true
     }
