@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skylb.addresses import ListenAddress, PeerUrl, ReplicaUrl, is_name, parse_listen, parse_peer, parse_replica
+from skylb.addresses import (
+    ListenAddress,
+    PeerUrl,
+    ReplicaUrl,
+    is_name,
+    parse_listen,
+    parse_peer,
+    parse_replica,
+)
 
 PORTS = st.integers(min_value=1, max_value=65535)
 HOSTS = st.one_of(
@@ -110,7 +118,9 @@ def test_a_peer_reads_back_what_it_prints(name: str, host: str, port: int, with_
     assert parse_peer(str(peer)) == peer
 
 
-@pytest.mark.parametrize("text", ["eu", "=http://a:1", "e u=http://a:1", "eu=unix:/a", "eu=http://a:1,", "eu="])
+@pytest.mark.parametrize(
+    "text", ["eu", "=http://a:1", "e u=http://a:1", "eu=unix:/a", "eu=http://a:1,", "eu="]
+)
 def test_a_peer_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"NAME=|port|host|scheme|TCP"):
         parse_peer(text)
