@@ -4,10 +4,14 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 CARGO := cargo --locked
 STEP := .ci/step
+# Property tests draw their cases from here, so that a tree that passed passes again; `make soak` draws others.
+SEED ?= 1
+export PROPTEST_RNG_SEED := $(SEED)
+PYTEST := $(PY) -m pytest --hypothesis-seed=$(SEED)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help setup demo check lint unit test integration test-engines bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim judge validate-sim validate-model docs fmt lock clean
+.PHONY: help setup demo check lint unit test soak integration test-engines bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim judge validate-sim validate-model docs fmt lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,13 +55,16 @@ unit: setup ## Unit, property and architecture tests
 	@echo "== cargo test"
 	@$(CARGO) test --quiet
 	@echo "== pytest"
-	@$(PY) -m pytest --ignore=tests/integration --ignore=tests/cancel
+	@$(PYTEST) --ignore=tests/integration --ignore=tests/cancel
 
 test: check integration ## All of check, then integration tests over real sockets (no engine)
 
 integration: setup ## Tests over real sockets, with mock replicas
 	@echo "== pytest, integration"
-	@$(PY) -m pytest tests/integration tests/cancel
+	@$(PYTEST) tests/integration tests/cancel
+
+soak: setup ## Unit and property tests with new cases each time, ROUNDS=20 times
+	@for round in $$(seq $(or $(ROUNDS),20)); do $(MAKE) --no-print-directory unit SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') || exit 1; done
 
 test-engines: setup ## In front of real vLLM servers; their environment is cached outside the tree
 	@PY=$(abspath $(PY)) tests/engines/run.sh

@@ -163,17 +163,15 @@ impl Router {
         if self.config.planted(Plant::StarvedInTheWindow) {
             return None;
         }
-        // Who is too old stands at the head; who has been passed over may stand behind one that
-        // came back.
-        let depth = if self.hold.any_passed_out() {
-            usize::MAX
-        } else {
-            1
-        };
+        // Those who are too old stand before the others; who has been passed over may stand behind
+        // one that came back.
+        let anywhere = self.hold.any_passed_out();
         let due = heads.iter().filter_map(|head| {
-            let queue = self.hold.queue(head.partition, head.class).take(depth);
+            let queue = self.hold.queue(head.partition, head.class);
+            let is_due = |ticket| self.hold.is_due(ticket, &self.config, now_ns);
             queue
-                .filter(|(ticket, _)| self.hold.is_due(*ticket, &self.config, now_ns))
+                .take_while(|(ticket, _)| anywhere || is_due(*ticket))
+                .filter(|(ticket, _)| is_due(*ticket))
                 .find_map(|(ticket, id)| {
                     let request = self.requests.get(&id)?;
                     let fits = fits(&self.fleet, &self.config, request, slot, now_ns);
