@@ -124,7 +124,7 @@ def _parse(
     nargs = {flag: action.nargs for action in parser._actions for flag in action.option_strings}  # noqa: SLF001 - listed nowhere else
     faults = []
     kept = []
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in zip(words, [*words, "--"][1:], strict=True):
         if word in nargs and nargs[word] != 0 and following.startswith("--"):
             faults.append(f"{word}: expected a value")
         else:

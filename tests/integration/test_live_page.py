@@ -114,14 +114,31 @@ def test_every_button_of_the_demos_page_does_to_the_regions_what_it_says() -> No
         assert child.popen.wait(30) == 0
 
 
-def test_a_balancers_own_page_shows_its_replicas_and_has_no_buttons() -> None:
+def test_a_balancers_own_page_asks_for_the_token_and_shows_its_replicas_without_buttons(
+    tmp_path: Path,
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("sesame\n")
+    token.chmod(0o600)
     replicas = Child([*SKYLB, "mock", "--listen", "127.0.0.1:0", "--count", "2"])
     balancer = None
     try:
         replicas.require(lambda: "\nready" in replicas.text(), timeout_s=30, what="replicas")
         urls = re.findall(r"http://\S+", replicas.text())
         words = [word for url in urls for word in ("--replica", url)]
-        balancer = Child([*SKYLB, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *words])
+        balancer = Child(
+            [
+                *SKYLB,
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+                "--admin-token-file",
+                str(token),
+                *words,
+            ]
+        )
         said = balancer.text
         admin = balancer.require(
             lambda: re.search(r"admin +(http://\S+)", said()), timeout_s=30, what="its admin URL"
@@ -131,13 +148,18 @@ def test_a_balancers_own_page_shows_its_replicas_and_has_no_buttons() -> None:
 
         async def look() -> None:
             async with chromium(address) as page:
+                await page.until("!document.getElementById('token').hidden")
+                assert await page.value("document.querySelectorAll('[data-replica]').length") == 0
+                await page.click("#token input")
+                await page.tell("Input.insertText", text="sesame")
+                await page.click("#token button")
                 await page.until("document.querySelectorAll('[data-replica]').length === 2")
                 names = await page.value(
                     "[...document.querySelectorAll('[data-replica]')].map(r => r.dataset.replica)"
                 )
                 assert sorted(f"http://{name}" for name in names) == sorted(urls)
-                assert await page.value("document.querySelectorAll('button').length") == 0
-                assert page.complaints == []
+                assert await page.value("document.querySelectorAll('#lanes button, #sea button').length") == 0
+                assert [text for text in page.complaints if "401" not in text] == []
                 keep("own", await page.screenshot())
 
         run(look)

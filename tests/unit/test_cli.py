@@ -24,6 +24,14 @@ def test_an_unknown_command_is_corrected(capsys: pytest.CaptureFixture[str]) -> 
     assert "did you mean serve?" in capsys.readouterr().err
 
 
+def test_a_command_needs_no_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["wan"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "skylb: 1 fault in the configuration:\n  link: expected at least one, or tell\n"
+    )
+
+
 def test_every_fault_of_a_command_line_is_told_and_the_status_is_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -37,6 +37,8 @@ class RegionFrame(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: the region's.
+        longitude: where it is on the map, degrees east; ``None`` for no map.
+        latitude: degrees north.
         balancer: ``up``, ``killed``, ``unreachable``...
         evacuating: its operator wants no work here.
         held: requests in its hold.
@@ -51,6 +53,8 @@ class RegionFrame(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    longitude: float | None = None
+    latitude: float | None = None
     balancer: str = "up"
     evacuating: bool = False
     held: int = 0
@@ -107,6 +111,8 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         t_s: seconds since the start.
         title: what is being shown.
+        about: paragraphs that explain it.
+        sun_longitude: where it is noon, degrees east.
         actions: whether the page has buttons.
         regions: in the order in which they are drawn.
         links: between them.
@@ -116,6 +122,8 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 
     t_s: float
     title: str
+    about: tuple[str, ...] = ()
+    sun_longitude: float | None = None
     actions: bool = False
     regions: list[RegionFrame] = []
     links: list[LinkFrame] = []

@@ -1,8 +1,9 @@
 """The admin application: health, readiness, metrics, state, a live page, and an operator's verbs.
 
-``/health``, ``/ready`` and ``/metrics`` answer everybody who reaches the listener. ``/state``, the page
-and the verbs need the bearer token where one is configured; without one they answer on loopback only, and not
-to a web page (a browser would carry its requests there).
+``/health``, ``/ready``, ``/metrics`` and the page, which holds no figures itself, answer everybody who
+reaches the listener. ``/state``, the page's events and the verbs need the bearer token where one is
+configured; without one they answer on loopback only, and not to a web page (a browser would carry its
+requests there).
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from skylb.types import Replica
 REQUEST_BYTES_MAX = 4096
 FRAME_INTERVAL_S = 1.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
-OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -1,6 +1,7 @@
 """From looks at the regions to the page's frames."""
 
 from skylb.admin.frame import FlowFrame, Frame, LinkFrame, RegionFrame, ReplicaFrame
+from skylb.demo.day import PLACES, sun_longitude
 from skylb.demo.regions import Region, ReplicaProcess, World
 from skylb.demo.settings import DemoSettings
 from skylb.demo.state import History
@@ -8,6 +9,16 @@ from skylb.load.drive import Load
 from skylb.load.stats import Histogram
 
 DEAD = "killed"
+
+ABOUT = (
+    (
+        "Real balancers and mock vLLM replicas on this machine, with the round trips of oceans between the"
+        " regions. The sun goes west, and users are awake by day. A request waits in its region's hold until"
+        " a replica that has its prompt cached has room."
+    ),
+    "Press the buttons: kill, cut and evacuate what you like, then mend it, and see who notices.",
+)
+"""What the page says of itself."""
 
 
 def recent_ttft(history: History, load: Load, region: str) -> Histogram:
@@ -36,6 +47,8 @@ class Picture:
         return Frame(
             t_s=round(history.last.elapsed_s, 2),
             title=f"policy {self._settings.policy}, a day is {self._settings.day_s:g} s",
+            about=ABOUT,
+            sun_longitude=sun_longitude(self._settings, history.last.elapsed_s),
             actions=True,
             regions=[self._region(region, history) for region in self._world.regions.values()],
             links=[
@@ -57,6 +70,8 @@ class Picture:
         state = history.last.states.get(region.name)
         return RegionFrame(
             name=region.name,
+            longitude=PLACES[region.name][0],
+            latitude=PLACES[region.name][1],
             balancer=DEAD if region.balancer is None else "up" if state is not None else "silent",
             evacuating=region.evacuating,
             held=state.held if state is not None else 0,

@@ -1,7 +1,6 @@
 """The demo from its first process to its last."""
 
 import asyncio
-import math
 import signal
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from skylb.admin.live import Feed
 from skylb.admin.state import State
 from skylb.demo.actions import Actions
 from skylb.demo.children import Children, DemoError
+from skylb.demo.day import awake
 from skylb.demo.picture import Picture
 from skylb.demo.regions import Region, World
 from skylb.demo.settings import DemoSettings
@@ -30,9 +30,6 @@ LOOKS_PER_KEPT_FRAME = 2
 LOOK_TIMEOUT_S = 1.0
 SILENT_LOOKS_MAX = 20
 """Looks at which no balancer answers, though one should, before the demo gives up."""
-
-NIGHT_SHARE = 0.15
-"""Share of a region's users who are awake at midnight."""
 
 USERS_PER_TALKER = 8
 """Users who take a seat one after another: conversations enough for hours."""
@@ -58,18 +55,6 @@ async def run(settings: DemoSettings) -> None:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-
-
-def awake(settings: DemoSettings, region: str, elapsed_s: float) -> int:
-    """Users of a region who are awake: a cosine over the day.
-
-    Noon comes a sixth of a day after the start to the first region, then to the last, and so on:
-    America, Asia, Europe, as the sun goes.
-    """
-    index = settings.regions.index(region)
-    day = elapsed_s / settings.day_s - 1 / 6 + index / len(settings.regions)
-    light = (1 + math.cos(2 * math.pi * day)) / 2
-    return max(1, round(settings.users * (NIGHT_SHARE + (1 - NIGHT_SHARE) * light)))
 
 
 class _Demo:
