@@ -297,6 +297,14 @@ FAILURE_TIMEOUT: Final = 2
 FAILURE_FULL: Final = 3
 FAILURE_STATUS: Final = 4
 FAILURE_BAD_RESPONSE: Final = 5
+FAILURE_REFUSED: Final = 6
+"""A peer refused a forward and said why; nothing was begun there, so it costs no attempt and no
+mark: elsewhere at once."""
+
+PEER_ALIVE: Final = 0
+PEER_UNREACHABLE: Final = 1
+"""Not to be reached from here; it may live."""
+PEER_DEAD: Final = 2
 
 OUTCOME_OK: Final = 0
 OUTCOME_CLIENT_LEFT: Final = 1
@@ -341,8 +349,30 @@ class Push:
         """Predicted time from now to the first body byte; None where the answer is not streamed."""
 
 @final
+class Forward:
+    """Send the request to this peer now. It is counted already, and one of what the peer has
+    granted is used up. ``first_byte``, ``retry`` and ``complete`` follow as for a Push."""
+
+    @property
+    def request_id(self) -> int: ...
+    @property
+    def peer(self) -> int: ...
+    @property
+    def attempt(self) -> int:
+        """1 for the first, replicas and peers counted together."""
+    @property
+    def attempts_left(self) -> int:
+        """Replicas that the peer may try; goes into the signature and there into ``submit``."""
+    @property
+    def deadline_ns(self) -> int:
+        """Until when the peer may hold it, by this process's clock: what is left goes into the
+        signature."""
+    @property
+    def match_blocks(self) -> int: ...
+
+@final
 class Hold:
-    """The request waits in the hold; a Push, Reject or Expire follows."""
+    """The request waits in the hold; a Push, Forward, Reject or Expire follows."""
 
     @property
     def request_id(self) -> int: ...
@@ -369,7 +399,7 @@ class Expire:
     @property
     def request_id(self) -> int: ...
 
-_Effect = Push | Hold | Reject | Expire
+_Effect = Push | Forward | Hold | Reject | Expire
 
 @final
 class ReplicaGauges:
@@ -414,11 +444,70 @@ class ReplicaGauges:
     def prompt_tokens_total(self) -> int: ...
 
 @final
+class PeerGauges:
+    """One peer's figures for metrics, ``skylb peers`` and the live view."""
+
+    @property
+    def peer(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def state(self) -> str:
+        """``alive``, ``unreachable``, ``dead``."""
+    @property
+    def available(self) -> bool:
+        """Alive, heard of lately, not draining: forwards may go there while it grants room."""
+    @property
+    def draining(self) -> bool:
+        """It takes no forwards: it said so."""
+    @property
+    def isolated(self) -> bool:
+        """The operator wants nothing sent to it."""
+    @property
+    def rtt_ns(self) -> int | None: ...
+    @property
+    def jitter_ns(self) -> int: ...
+    @property
+    def age_ns(self) -> int | None:
+        """Since its last summary arrived; ``None`` before the first."""
+    @property
+    def room(self) -> int:
+        """Requests that may be forwarded to it now, all models together."""
+    @property
+    def granted(self) -> int:
+        """Requests that it may still forward to here."""
+    @property
+    def hold_requests(self) -> int:
+        """Requests in its hold, as it said last."""
+    @property
+    def in_flight(self) -> int:
+        """Forwards to it that have not ended."""
+    @property
+    def forwarded_total(self) -> int: ...
+    @property
+    def arrived_total(self) -> int:
+        """Forwards from it."""
+    @property
+    def ok_total(self) -> int:
+        """Forwards to it by outcome, as the next ones."""
+    @property
+    def refused_total(self) -> int: ...
+    @property
+    def failed_total(self) -> int: ...
+    @property
+    def client_left_total(self) -> int: ...
+    @property
+    def tree_blocks(self) -> int:
+        """Blocks of prompts it is believed to cache."""
+
+@final
 class Engine:
     """The router's state machine.
 
-    ``submit``, ``first_byte``, ``retry``, ``complete``, ``set_*``, ``observe*`` and ``tick``
-    return the effects they cause, for any request, in the order they are to be done.
+    ``submit``, ``first_byte``, ``retry``, ``complete``, ``set_*``, ``observe*``, ``merge_peer``,
+    ``peer_*`` and ``tick`` return the effects they cause, for any request, in the order they are to be done.
 
     Args:
         config_json: the engine's settings (``config.EngineSettings``) as JSON; unknown or missing
@@ -432,9 +521,39 @@ class Engine:
 
     def __new__(cls, config_json: bytes, secret: bytes, seed: int) -> Engine: ...
     def submit(
-        self, request_id: int, head: Head, body: bytes, now_ns: int, trusted: bool = False, /
+        self,
+        request_id: int,
+        head: Head,
+        body: bytes,
+        now_ns: int,
+        trusted: bool = False,
+        tenant: str | None = None,
+        hop: int = 0,
+        attempts_left: int | None = None,
+        deadline_ns: int | None = None,
+        origin: int | None = None,
+        /,
     ) -> tuple[Digest, tuple[_Effect, ...]]:
-        """Reads the body and places the request. ``trusted``: the class that the head names counts.
+        """Reads the body and places the request.
+
+        A forwarded request joins the tail of its class, is placed on replicas of this balancer
+        only, and is refused (a Reject with status 503, or 403 for ``residency``; its code is the
+        reason for ``X-SkyLB-Refused``) when the model is missing or the hold is over
+        ``peer_hold_max``.
+
+        Args:
+            request_id: not that of a request which has not ended.
+            head: of the request.
+            body: whole, framing removed.
+            now_ns: when the request was complete.
+            trusted: the class that the head names counts.
+            tenant: for residency: of the API key, of a trusted front's header, or of a forward's
+                signature.
+            hop: 0 from a client, 1 from a peer; more is refused. It and the next come from a
+                verified signature only.
+            attempts_left: replicas that may be tried; ``None``: as the settings say.
+            deadline_ns: until when it may be held; ``None``: as the settings say.
+            origin: the peer that forwarded it; unknown ones are counted and otherwise ignored.
 
         Raises:
             RequestError: the body is refused (400, 415); the engine knows nothing of the request.
@@ -444,7 +563,7 @@ class Engine:
     def retry(self, request_id: int, failure: int, sent: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """The current attempt failed before its first body byte; ``sent``: request bytes went out.
 
-        Causes a Push elsewhere, a Hold, or a Reject (attempts, budget or deadline used up).
+        Causes a Push or Forward elsewhere, a Hold, or a Reject (attempts, budget or deadline used up).
         """
     def complete(
         self, request_id: int, outcome: int, relay: Relay | None, now_ns: int, /
@@ -466,6 +585,49 @@ class Engine:
         """A probe sent at ``sent_ns`` was answered at ``now_ns``."""
     def observe_failed(self, replica: int, reachable: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """A probe failed; ``reachable``: the replica answered, but not with readable metrics."""
+    def set_self(self, name: str, region: str, incarnation: int, /) -> None:
+        """This balancer's name and region, before its peers are set. ``incarnation`` is greater after
+        each start (wall-clock nanoseconds); it is told to peers and compared with nothing else."""
+    def set_peers(self, peers: list[tuple[int, str, str]], now_ns: int, /) -> tuple[_Effect, ...]:
+        """All peers as ``(id, name, region)``. New ones start unreachable; forwards to missing ones
+        go on until they end. Ids are never reused for another name.
+
+        Raises:
+            ValueError: two peers of one id or name, this balancer's own name, or more than 64.
+        """
+    def peer_rtt(self, peer: int, rtt_ns: int, now_ns: int, /) -> None:
+        """One measured round trip; median and jitter are kept here."""
+    def peer_state(self, peer: int, state: int, now_ns: int, /) -> tuple[_Effect, ...]:
+        """``PEER_*``. What a peer told before it was dead counts no more."""
+    def set_isolated(self, peer: int, isolated: bool, now_ns: int, /) -> tuple[_Effect, ...]:
+        """Operator intent: nothing is forwarded to an isolated peer, and nothing is granted to it."""
+    def set_evacuating(self, evacuating: bool, now_ns: int, /) -> tuple[_Effect, ...]:
+        """Operator intent for this whole balancer: what is new and what is held goes to peers while
+        they have room, and peers are told to send nothing."""
+    def set_residency(
+        self, rules: list[tuple[str | None, str | None, list[str]]], now_ns: int, /
+    ) -> tuple[_Effect, ...]:
+        """Rules ``(tenant, model, regions allowed)``; ``None`` is any. A request keeps to all rules
+        that name it. Applies to requests submitted from now on.
+
+        Raises:
+            ValueError: a rule without regions, or more than 64 regions in all.
+        """
+    def set_replica_region(self, replica: int, region: str | None, now_ns: int, /) -> tuple[_Effect, ...]:
+        """The region of an adopted replica; ``None``: this balancer's."""
+    def summary_due(self, peer: int, now_ns: int, /) -> bool:
+        """Whether this peer should be told something now: it changed noticeably, or half of
+        ``valid_for`` is over. Bounds the rate by itself; ask every 20 to 50 ms."""
+    def summary(self, peer: int, now_ns: int, /) -> bytes:
+        """What to tell this peer now, at most 16 KiB. Opaque; grants room, so it is to be sent."""
+    def merge_peer(self, peer: int, summary: bytes, now_ns: int, /) -> tuple[_Effect, ...]:
+        """What a peer told.
+
+        Raises:
+            ValueError: malformed, of another version, or not newer than what it told before; nothing
+                happened.
+        """
+    def peers(self, now_ns: int, /) -> list[PeerGauges]: ...
     def tick(self, now_ns: int, /) -> tuple[_Effect, ...]: ...
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has work at the latest."""

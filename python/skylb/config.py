@@ -257,6 +257,12 @@ class EngineSettings(Group):
         float,
         Field(ge=0, le=1e6, description="predictive: weight of delaying others and of evicting their cache"),
     ] = 0.05
+    peer_hold_max: Annotated[
+        Count,
+        Field(
+            ge=0, le=1_000_000, description="requests held for a model at which a peer gets no more of them"
+        ),
+    ] = 10
     dynamo_prefill_weight: Annotated[
         float, Field(ge=0, le=1e6, description="dynamo: weight of prompt tokens against active ones")
     ] = 1.0

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from skylb import _core
-from skylb._core import Digest, Engine, Expire, Head, Hold, Push, Reject, Relay, Snapshot
+from skylb._core import Digest, Engine, Expire, Forward, Head, Hold, Push, Reject, Relay, Snapshot
 from skylb.clock import monotonic_ns
 from skylb.types import Replica
 
-Effect = Push | Hold | Reject | Expire
+Effect = Push | Forward | Hold | Reject | Expire
 """What the engine wants done for one request."""
 
 

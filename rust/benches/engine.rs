@@ -29,6 +29,8 @@ const ASK: Ask<'static> = Ask {
     class: None,
     credential: None,
     body_bytes: 0,
+    tenant: None,
+    forwarded: None,
 };
 
 /// Ready replicas that serve the model and take whatever comes.

@@ -260,6 +260,8 @@ pub struct Config {
     pub llm_d_queue_weight: f64,
     /// `llm_d`: weight of the KV scorer.
     pub llm_d_kv_weight: f64,
+    /// A peer that holds more for a model gets no requests for it, and refuses them (the paper's tau).
+    pub peer_hold_max: u32,
     /// `smg`: waiting requests from which a replica is overloaded.
     pub smg_waiting_max: u32,
     /// `smg`: share of KV in use from which it is.
@@ -388,6 +390,7 @@ impl Config {
             llm_d_prefix_weight: 3.0,
             llm_d_queue_weight: 2.0,
             llm_d_kv_weight: 2.0,
+            peer_hold_max: 10,
             smg_waiting_max: 8,
             smg_kv_ratio_max: 0.8,
             preble_window_ns: 180_000_000_000,
@@ -434,7 +437,7 @@ mod tests {
         "cache_aware_rel":1.5,"response_ids_max":65536,"sessions_max":65536,"affinity_wait_s":0.5,
         "prefill_tokens_per_s":10000,"ttft_base_s":0.02,"decode_tokens_per_s":30,
         "explore_ratio":0.01,"session_gain_s":0.02,"session_gain_ratio":0.15,
-        "imposed_weight":0.1,"dynamo_prefill_weight":1,"llm_d_prefix_weight":3,
+        "imposed_weight":0.1,"peer_hold_max":10,"dynamo_prefill_weight":1,"llm_d_prefix_weight":3,
         "llm_d_queue_weight":2,"llm_d_kv_weight":2,"smg_waiting_max":8,"smg_kv_ratio_max":0.8,
         "preble_window_s":180,"preble_balance_ratio":2,"gorgo_token_s":0.000094}"#;
 

@@ -3,7 +3,7 @@
 //! Effects are values addressed by request id. They come in the order in which they are to be done
 //! and may concern any request, not only the one whose event caused them.
 
-use super::id::{Nanos, ReplicaId, RequestId};
+use super::id::{Nanos, PeerId, ReplicaId, RequestId};
 
 /// Send the request to this replica now. It is counted in flight already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,23 @@ pub struct Push {
     pub match_blocks: u32,
     /// Predicted time from now to the first body byte, of a streamed answer.
     pub predicted_ttft_ns: Option<Nanos>,
+}
+
+/// Send the request to this peer now. It is counted already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// The request to send.
+    pub request: RequestId,
+    /// Where to send it.
+    pub peer: PeerId,
+    /// 1 for the first attempt, replicas and peers counted together.
+    pub attempt: u32,
+    /// Replicas that the peer may try.
+    pub attempts_left: u32,
+    /// Leading blocks of the prompt that the peer is believed to cache.
+    pub match_blocks: u32,
+    /// Until when the peer may hold it.
+    pub deadline_ns: Nanos,
 }
 
 /// Answer the client; the engine has forgotten the request.
@@ -40,7 +57,9 @@ pub struct Reject {
 pub enum Effect {
     /// Send a request to a replica.
     Push(Push),
-    /// The request waits in the hold; a push, a refusal or its expiry follows.
+    /// Send a request to a peer.
+    Forward(Forward),
+    /// The request waits in the hold; a push, a forward, a refusal or its expiry follows.
     Hold(RequestId),
     /// Refuse a request.
     Reject(Reject),
@@ -54,6 +73,7 @@ impl Effect {
     pub fn request(&self) -> RequestId {
         match self {
             Self::Push(push) => push.request,
+            Self::Forward(forward) => forward.request,
             Self::Reject(reject) => reject.request,
             Self::Hold(request) | Self::Expire(request) => *request,
         }

@@ -71,6 +71,8 @@ pub enum Failure {
     Status,
     /// A malformed response.
     BadResponse,
+    /// A peer refused a forward: no mark against it.
+    Refused,
 }
 
 /// A share in thousandths.
@@ -213,7 +215,7 @@ impl Health {
     /// The client's leaving is no failure of the replica: it is not reported here.
     pub fn failed(&mut self, failure: Failure, pool: Pool, config: &Config, now_ns: Nanos) -> bool {
         match (failure, self.state) {
-            (Failure::Full, _) | (_, State::Ejected | State::Down) => false,
+            (Failure::Full | Failure::Refused, _) | (_, State::Ejected | State::Down) => false,
             (Failure::Connect, _) => {
                 self.unreachable();
                 true

@@ -121,6 +121,47 @@ impl Push {
     }
 }
 
+/// Send the request to this peer now.
+#[pyclass(frozen, module = "skylb._core")]
+struct Forward(effect::Forward);
+
+#[pymethods]
+impl Forward {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.request.0
+    }
+
+    #[getter]
+    fn peer(&self) -> u32 {
+        self.0.peer.0
+    }
+
+    #[getter]
+    fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    #[getter]
+    fn attempts_left(&self) -> u32 {
+        self.0.attempts_left
+    }
+
+    #[getter]
+    fn deadline_ns(&self) -> u64 {
+        self.0.deadline_ns
+    }
+
+    #[getter]
+    fn match_blocks(&self) -> u32 {
+        self.0.match_blocks
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
 /// The request waits in the hold.
 #[pyclass(frozen, module = "skylb._core")]
 struct Hold(RequestId);
@@ -250,6 +291,7 @@ pub(super) fn effects<'py>(
     let effects = out.drain(..).map(|effect| {
         Ok(match effect {
             Effect::Push(push) => Bound::new(py, Push(push))?.into_any(),
+            Effect::Forward(forward) => Bound::new(py, Forward(forward))?.into_any(),
             Effect::Hold(request) => Bound::new(py, Hold(request))?.into_any(),
             Effect::Reject(reject) => Bound::new(py, Reject(reject))?.into_any(),
             Effect::Expire(request) => Bound::new(py, Expire(request))?.into_any(),
@@ -263,6 +305,7 @@ pub(super) fn effects<'py>(
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Digest>()?;
     m.add_class::<Push>()?;
+    m.add_class::<Forward>()?;
     m.add_class::<Hold>()?;
     m.add_class::<Reject>()?;
     m.add_class::<Expire>()?;

@@ -6,20 +6,22 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::effects::{self, Digest, ReplicaGauges, effects};
 use super::http::{Head, Relay, refused};
+use super::peers;
 use super::snapshot::Snapshot;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
-use crate::engine::id::{ReplicaId, RequestId};
-use crate::engine::router::{Ask, Report, Router, SECRET_BYTES_MIN, Usage};
+use crate::engine::id::{PeerId, ReplicaId, RequestId};
+use crate::engine::router::{Ask, Forwarded, Report, Router, SECRET_BYTES_MIN, Usage};
 
-const FAILURES: [(&str, Failure); 6] = [
+const FAILURES: [(&str, Failure); 7] = [
     ("FAILURE_CONNECT", Failure::Connect),
     ("FAILURE_RESET", Failure::Reset),
     ("FAILURE_TIMEOUT", Failure::Timeout),
     ("FAILURE_FULL", Failure::Full),
     ("FAILURE_STATUS", Failure::Status),
     ("FAILURE_BAD_RESPONSE", Failure::BadResponse),
+    ("FAILURE_REFUSED", Failure::Refused),
 ];
 
 const OUTCOMES: [(&str, Outcome); 3] = [
@@ -29,7 +31,7 @@ const OUTCOMES: [(&str, Outcome); 3] = [
 ];
 
 /// The value behind a constant of the interface: its place in the table.
-fn constant<T: Copy>(table: &[(&str, T)], what: &str, number: usize) -> PyResult<T> {
+pub(super) fn constant<T: Copy>(table: &[(&str, T)], what: &str, number: usize) -> PyResult<T> {
     table.get(number).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<_> = table.iter().map(|(name, _)| *name).collect();
         PyValueError::new_err(format!(
@@ -57,10 +59,10 @@ type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
 
 /// The router's state machine.
 #[pyclass(module = "skylb._core")]
-struct Engine {
-    router: Router,
+pub(super) struct Engine {
+    pub(super) router: Router,
     /// Effects of the call under way; empty between calls.
-    out: Vec<Effect>,
+    pub(super) out: Vec<Effect>,
     due: Vec<ReplicaId>,
 }
 
@@ -84,7 +86,11 @@ impl Engine {
         })
     }
 
-    #[pyo3(signature = (request_id, head, body, now_ns, trusted=false, /))]
+    #[pyo3(signature = (request_id, head, body, now_ns, trusted=false, tenant=None, hop=0, attempts_left=None, deadline_ns=None, origin=None, /))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call per request, positional for its cost"
+    )]
     fn submit<'py>(
         &mut self,
         py: Python<'py>,
@@ -93,6 +99,11 @@ impl Engine {
         body: &[u8],
         now_ns: u64,
         trusted: bool,
+        tenant: Option<&str>,
+        hop: u8,
+        attempts_left: Option<u32>,
+        deadline_ns: Option<u64>,
+        origin: Option<u32>,
     ) -> PyResult<(Digest, Bound<'py, PyTuple>)> {
         let route = head.inner.route();
         let route = route.ok_or_else(|| PyValueError::new_err("head: it has no route"))?;
@@ -104,6 +115,13 @@ impl Engine {
             class: head.inner.class().filter(|_| trusted),
             credential: head.inner.credential(),
             body_bytes: body.len(),
+            tenant,
+            forwarded: (hop > 0).then(|| Forwarded {
+                hop,
+                attempts_left: attempts_left.unwrap_or(u32::MAX),
+                deadline_ns,
+                origin: origin.map(PeerId),
+            }),
         };
         let digest = self.router.digest(&ask, body);
         let mut digest = digest.map_err(|error| refused(py, &error, None))?;
@@ -345,5 +363,6 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         m.add(*name, number)?;
     }
     effects::register(m)?;
+    peers::register(m)?;
     m.add_class::<Engine>()
 }

@@ -4,6 +4,7 @@ mod effects;
 mod engine;
 mod http;
 mod model;
+mod peers;
 mod record;
 mod sim;
 mod snapshot;

@@ -53,6 +53,8 @@ fn ask() -> Ask<'static> {
         class: None,
         credential: None,
         body_bytes: 0,
+        tenant: None,
+        forwarded: None,
     }
 }
 

@@ -216,6 +216,10 @@ impl Simulator {
         for effect in out.drain(..) {
             match effect {
                 Effect::Push(push) => self.push(balancer, &push),
+                // Balancers of a scenario know no peers.
+                Effect::Forward(forward) => {
+                    self.finish(forward.request, Err("forwarded"), now_ns);
+                }
                 Effect::Hold(id) => {
                     self.check_hold(id);
                     if let Some(live) = self.live.get_mut(id) {

@@ -48,6 +48,10 @@ pub struct Partition {
     pub model: ModelId,
     /// The one replica that can serve it (`previous_response_id`), if only one can.
     pub bound: Option<ReplicaId>,
+    /// Regions that it may be served in, as bits.
+    pub regions: u64,
+    /// It is not forwarded to peers.
+    pub stays: bool,
 }
 
 /// A place in the hold, valid until its request leaves.

@@ -24,6 +24,8 @@ fn partition(line: u32) -> Partition {
     Partition {
         model: ModelId(line),
         bound: (line == 2).then_some(ReplicaId(7)),
+        regions: u64::MAX,
+        stays: line == 2,
     }
 }
 

@@ -29,9 +29,20 @@ impl Router {
             return;
         };
         let measured = request.measured();
-        let Phase::InFlight(attempt) = &mut request.phase else {
-            self.counters.unknown_first_bytes += 1;
-            return;
+        let attempt = match &mut request.phase {
+            Phase::InFlight(attempt) => attempt,
+            Phase::Away(away) => {
+                if !mem::replace(&mut away.started, true) {
+                    request.blocks = Vec::new();
+                    let (slot, model) = (away.slot, away.model);
+                    self.first_byte_away(slot, model);
+                }
+                return;
+            }
+            Phase::Between | Phase::Held { .. } => {
+                self.counters.unknown_first_bytes += 1;
+                return;
+            }
         };
         if mem::replace(&mut attempt.started, true) {
             return;
@@ -68,7 +79,8 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         let now_ns = self.advance(now_ns);
-        let in_flight = |request: &Request| matches!(request.phase, Phase::InFlight(_));
+        let in_flight =
+            |request: &Request| matches!(request.phase, Phase::InFlight(_) | Phase::Away(_));
         if !self.requests.get(&id).is_some_and(in_flight) {
             self.counters.unknown_retries += 1;
             return;
@@ -76,8 +88,13 @@ impl Router {
         let Some(mut request) = self.requests.remove(&id) else {
             return;
         };
-        let Phase::InFlight(attempt) = mem::replace(&mut request.phase, Phase::Between) else {
-            return;
+        let attempt = match mem::replace(&mut request.phase, Phase::Between) {
+            Phase::InFlight(attempt) => attempt,
+            Phase::Away(away) => {
+                self.retry_away(id, request, &away, (failure, sent), now_ns, out);
+                return;
+            }
+            Phase::Between | Phase::Held { .. } => return,
         };
         let (slot, started) = (attempt.slot, attempt.started);
         self.end_attempt(id, &request, attempt, &[]);
@@ -101,8 +118,14 @@ impl Router {
     }
 
     /// Attempts left, safe to send again, and within the budget of retries.
-    fn may_retry(&mut self, request: &Request, started: bool, sent: bool, now_ns: Nanos) -> bool {
-        let over = request.attempts >= self.config.attempts_max
+    pub(super) fn may_retry(
+        &mut self,
+        request: &Request,
+        started: bool,
+        sent: bool,
+        now_ns: Nanos,
+    ) -> bool {
+        let over = request.attempts >= request.attempts_max
             && !self.config.planted(Plant::AttemptsUnlimited);
         if started || over || (sent && !request.retry_safe) {
             return false;
@@ -132,6 +155,7 @@ impl Router {
                 self.hold.leave(ticket);
                 self.counters.left_held += 1;
             }
+            Phase::Away(away) => self.complete_away(&away, outcome),
             Phase::InFlight(attempt) => {
                 let slot = attempt.slot;
                 let mut answer = Cow::Borrowed(&[][..]);
@@ -195,7 +219,7 @@ impl Router {
         let Some(member) = self.fleet.member_mut(slot) else {
             return false;
         };
-        if failure == Failure::Full {
+        if matches!(failure, Failure::Full | Failure::Refused) {
             let until_ns = now_ns.saturating_add(self.config.probe_stale_ns);
             member.full = Some(Full {
                 since_ns: now_ns,
@@ -228,7 +252,7 @@ impl Router {
     }
 
     /// What a client reads when its last attempt failed so.
-    fn failed(&self, failure: Failure) -> Refusal {
+    pub(super) fn failed(&self, failure: Failure) -> Refusal {
         let refusal = |status, code, message: &str| Refusal::new(status, code, message);
         match failure {
             Failure::Connect => refusal(
@@ -254,6 +278,8 @@ impl Router {
                 "upstream_bad_response",
                 "The model server's answer could not be read.",
             ),
+            Failure::Refused => refusal(503, "peers_full", "All regions are at capacity.")
+                .retry_after(self.config.retry_after_s),
             Failure::Full => refusal(503, "upstream_full", "All model servers are at capacity.")
                 .retry_after(self.config.retry_after_s),
         }

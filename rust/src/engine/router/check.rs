@@ -84,8 +84,8 @@ impl Router {
                 self.hold.len()
             ));
         }
-        if held + self.in_flight != self.requests.len() {
-            return Err("every_request_is_held_or_in_flight".to_owned());
+        if held + self.in_flight + self.mesh.in_flight != self.requests.len() {
+            return Err("every_request_is_held_in_flight_or_forwarded".to_owned());
         }
         let tried_max = self.config.attempts_max as usize;
         if self

@@ -34,7 +34,7 @@ impl Router {
         }
         let mut joined = Vec::new();
         for (id, name) in replicas {
-            if let Some(slot) = self.fleet.add(*id, name.clone()) {
+            if let Some(slot) = self.fleet.add(*id, name.clone(), self.mesh.region_bit) {
                 self.set_capacity(slot, true);
                 joined.push(*id);
             }
@@ -216,7 +216,9 @@ impl Router {
             let full_ns = member.full.map(|Full { until_ns, .. }| until_ns);
             [member.replica.health.next_change_ns(&self.config), full_ns]
         });
-        changes.flatten().chain(self.hold.next_deadline_ns()).min()
+        let peers_ns = self.mesh.next_change_ns(self.now_ns);
+        let held = self.hold.next_deadline_ns();
+        changes.flatten().chain(held).chain(peers_ns).min()
     }
 
     /// Ends the wait of what is held past its deadline.
@@ -258,7 +260,7 @@ impl Router {
     }
 
     /// The slot of a replica that is in the fleet; facts about others are counted.
-    fn known(&mut self, replica: ReplicaId) -> Option<Slot> {
+    pub(super) fn known(&mut self, replica: ReplicaId) -> Option<Slot> {
         let slot = self.fleet.slot(replica);
         let listed = slot
             .and_then(|slot| self.fleet.member(slot))

@@ -15,6 +15,7 @@ use crate::engine::admit::{self, Why};
 use crate::engine::config::Config;
 use crate::engine::health::{Pool, State};
 use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::engine::peer::Rate;
 use crate::engine::replica::{Need, Replica};
 use crate::engine::ring::{Ring, WEIGHT_ONE};
 use crate::engine::select::{Slot, Slots};
@@ -32,6 +33,9 @@ pub(super) struct Member {
     pub(super) id: ReplicaId,
     pub(super) name: String,
     pub(super) replica: Replica,
+    /// Its region's bit in masks of residency: this balancer's, or, if it was adopted, its own.
+    pub(super) region_bit: u64,
+    pub(super) adopted: Option<u64>,
     /// Taken out of the fleet; kept until its requests have ended.
     pub(super) removed: bool,
     /// `None` until it told. Sorted.
@@ -78,10 +82,12 @@ pub(super) enum Offer {
 }
 
 impl Member {
-    fn new(id: ReplicaId, name: String) -> Self {
+    fn new(id: ReplicaId, name: String, region_bit: u64) -> Self {
         Self {
             id,
             name,
+            region_bit,
+            adopted: None,
             replica: Replica::new(),
             removed: false,
             models: None,
@@ -187,6 +193,8 @@ pub(super) struct Model {
     pub(super) answers_found: Found,
     /// Chosen last, for turns.
     pub(super) last: Option<Slot>,
+    /// Requests of our own clients lately.
+    pub(super) arrivals: Rate,
 }
 
 /// All replicas, by slot, and all models, interned.
@@ -250,7 +258,7 @@ impl Fleet {
     // ------------------------------------------------------------------ replicas
 
     /// Adds a replica, or takes one back that was removed; its slot if it is new.
-    pub(super) fn add(&mut self, id: ReplicaId, name: String) -> Option<Slot> {
+    pub(super) fn add(&mut self, id: ReplicaId, name: String, region_bit: u64) -> Option<Slot> {
         let known = self.slot(id);
         let listed = known.and_then(|slot| self.member_mut(slot)).map(|member| {
             let back = member.removed;
@@ -264,7 +272,7 @@ impl Fleet {
         if known.is_some() {
             return known;
         }
-        let slot = slot_of(self.members.insert(Member::new(id, name)));
+        let slot = slot_of(self.members.insert(Member::new(id, name, region_bit)));
         self.slots.insert(id, slot);
         Some(slot)
     }
@@ -351,7 +359,8 @@ impl Fleet {
         changed
     }
 
-    fn intern(&mut self, name: &str, bytes_per_token: f64) -> ModelId {
+    /// The number of a name, a new one if need be: to be held by a request or a replica.
+    pub(super) fn intern(&mut self, name: &str, bytes_per_token: f64) -> ModelId {
         if let Some(id) = self.model(name) {
             return id;
         }
@@ -365,6 +374,7 @@ impl Fleet {
             output_mean: None,
             answers_found: Found::default(),
             last: None,
+            arrivals: Rate::default(),
         };
         let id = ModelId(slot_of(self.models.insert(model)));
         self.names.insert(name.to_owned(), id);

@@ -18,6 +18,8 @@
 //! | `request` | a request as the router knows it |
 //! | `ratio`, `paths` | tokens of a prompt: bytes per token, places whose tokens are known |
 //! | `budget`, `recent`, `generations` | retries, stored responses, a bounded map |
+//! | `mesh`, `peers`, `grants` | the other balancers, and what they are told |
+//! | `forward` | requests that go to a peer or come from one |
 //! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
 
 mod accuracy;
@@ -27,10 +29,14 @@ mod check;
 mod control;
 mod fleet;
 mod forecast;
+mod forward;
 mod generations;
+mod grants;
 mod learn;
 mod lengths;
+mod mesh;
 mod paths;
+mod peers;
 mod place;
 mod ratio;
 mod recent;
@@ -54,8 +60,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::accuracy::Accuracy;
 use self::budget::Budget;
 use self::fleet::Fleet;
+use self::forward::Scratch as PeerScratch;
 use self::learn::Errors;
 use self::lengths::Lengths;
+use self::mesh::Mesh;
 use self::paths::Paths;
 use self::recent::Recent;
 use self::report::Counters;
@@ -68,15 +76,17 @@ use super::config::{Config, Policy};
 use super::effect::Effect;
 use super::error::RequestError;
 use super::hold::{Head, Hold};
-use super::id::{Nanos, RequestId};
+use super::id::{Nanos, ReplicaId, RequestId};
 #[cfg(test)]
 use super::plant::Plant;
 use super::radix::{Radix, RadixConfig};
 use super::rng::Rng;
+use super::route::Route;
 
 pub use self::fleet::{MODELS_PER_REPLICA_MAX, Served};
+pub use self::peers::{PeerGauges, PeersError};
 pub use self::report::Gauges;
-pub use self::request::{Ask, Report, Usage};
+pub use self::request::{Ask, Forwarded, Report, Usage};
 
 /// Bytes of the secret that keys all hashes, at least.
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -101,6 +111,8 @@ pub struct Router {
     body_scratch: BodyScratch,
     rng: Rng,
     fleet: Fleet,
+    mesh: Mesh,
+    peer_scratch: PeerScratch,
     tree: Radix,
     hold: Hold,
     requests: HashMap<RequestId, Request, FixedState>,
@@ -142,6 +154,8 @@ impl Router {
             rng: Rng::new(seed),
             fleet: Fleet::new(&config, with_ring, hash_seed),
             tree,
+            mesh: Mesh::new(config.tree_bytes_max, config.ring_vnodes),
+            peer_scratch: PeerScratch::default(),
             hold: Hold::new(),
             requests: HashMap::with_hasher(FixedState::default()),
             responses: Recent::new(config.response_ids_max, hash_seed),
@@ -205,10 +219,17 @@ impl Router {
         self.counters.submitted += 1;
         self.budget.request(now_ns);
         self.expire_due(now_ns, out);
+        let (hop, origin) = ask.forwarded.map_or((0, None), |f| (f.hop, f.origin));
+        self.arrive(origin, &digest.model, hop, now_ns);
         match self.admit(ask, digest, now_ns) {
             Ok(request) => self.settle(id, request, None, now_ns, out),
-            Err(refusal) => {
+            Err(mut refusal) => {
                 self.counters.rejected += 1;
+                self.counters.residency_refused += u64::from(refusal.status == 403);
+                if ask.forwarded.is_some() && refusal.status == 404 {
+                    // Its origin goes elsewhere; its client is told nothing of what is known here.
+                    refusal.status = 503;
+                }
                 out.push(Effect::Reject(refusal.of(id)));
             }
         }
@@ -242,26 +263,41 @@ impl Router {
         now_ns: Nanos,
     ) -> Result<Request, Refusal> {
         let lane = Lane::of(ask.route);
-        let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
-        let bound = match ask.response_id().or(previous) {
-            None => None,
-            Some(response_id) => {
-                let replica = self.responses.find(response_id);
-                let listed = replica.filter(|replica| self.fleet.listed(*replica));
-                Some(listed.ok_or_else(Refusal::response_unknown)?)
-            }
-        };
+        let forwarded = ask.forwarded;
+        if forwarded.is_some_and(|forwarded| forwarded.hop != 1) {
+            return Err(Refusal::too_many_hops());
+        }
+        let regions = self.mesh.residency.allowed(ask.tenant, &digest.model);
+        self.check_regions(regions)?;
+        let bound = self.bound(ask, digest)?;
         let model = match lane {
             Lane::Stored => None,
-            Lane::Batch | Lane::Light => Some(self.model_for(&digest.model)?),
+            Lane::Batch | Lane::Light => {
+                // Only requests that may leave can be served where the model is missing here.
+                let regions = if forwarded.is_none() && lane == Lane::Batch {
+                    regions
+                } else {
+                    0
+                };
+                Some(self.model_for(&digest.model, regions, now_ns)?)
+            }
         };
         if let Some(model) = model {
             self.fleet.hold_model(model);
         }
         self.ages += 1;
         let header = ask.key.map(|key| self.digest_config.key_of(key));
-        Ok(Request {
+        let attempts_max = self.config.attempts_max;
+        let stored = ask.route == Route::Responses;
+        let request = Request {
             age: self.ages,
+            regions,
+            // What a replica keeps can only be found again from here.
+            stays: forwarded.is_some() || bound.is_some() || stored || lane != Lane::Batch,
+            attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
+            deadline_ns: forwarded.and_then(|f| f.deadline_ns),
+            tried_peers: SmallVec::new(),
+            refusals: 0,
             lane,
             model,
             bound,
@@ -282,7 +318,24 @@ impl Router {
             tried: SmallVec::new(),
             held_ns: 0,
             phase: Phase::Between,
-        })
+        };
+        let refused = forwarded.and_then(|_| self.refuses_forward(&request));
+        if let Some(refusal) = refused {
+            self.forget(&request);
+            return Err(refusal);
+        }
+        Ok(request)
+    }
+
+    /// The one replica that keeps what the request builds on, if it builds on something.
+    fn bound(&mut self, ask: &Ask<'_>, digest: &Digest) -> Result<Option<ReplicaId>, Refusal> {
+        let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
+        let Some(response_id) = ask.response_id().or(previous) else {
+            return Ok(None);
+        };
+        let replica = self.responses.find(response_id);
+        let listed = replica.filter(|replica| self.fleet.listed(*replica));
+        listed.map(Some).ok_or_else(Refusal::response_unknown)
     }
 
     /// The class that a trusted front names, else what the body says where that counts.

@@ -20,10 +20,26 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
+        if self.mesh.evacuating
+            && let Some(there) = self.find_peer(&request, now_ns)
+        {
+            self.forward(id, request, there, now_ns, out);
+            return;
+        }
         let Some(request) = self.queue_up(id, request, now_ns, out) else {
             return;
         };
-        match self.find(&request, true, now_ns) {
+        let mut found = self.find(&request, true, now_ns);
+        if matches!(found, Found::NoRoom | Found::NoneReady) {
+            if let Some(there) = self.find_peer(&request, now_ns) {
+                self.forward(id, request, there, now_ns, out);
+                return;
+            }
+            if found == Found::NoneReady && self.peers_serve(&request, now_ns) {
+                found = Found::NoRoom;
+            }
+        }
+        match found {
             Found::Here { slot, match_blocks } => {
                 let owner = self.worth_waiting_for(&request, slot, match_blocks, now_ns);
                 if let Some(request) = self.wait_for(id, request, owner, now_ns, out) {
@@ -82,6 +98,7 @@ impl Router {
         let before = out.len();
         self.serve_line(partition, now_ns, out);
         self.serve_opened(now_ns, out);
+        self.dispatch_peers(now_ns, out);
         let held = |request: &Request| matches!(request.phase, Phase::Held { .. });
         if self.requests.get(&id).is_some_and(held) {
             out.insert(before, Effect::Hold(id));
@@ -148,6 +165,13 @@ impl Router {
         let left_ns = self.config.hold_timeout_ns.saturating_sub(request.held_ns);
         let partition = request.partition().filter(|_| left_ns > 0);
         let partition = partition.ok_or(NoPlace::Hold(Full::Hold))?;
+        let deadline_ns = now_ns.saturating_add(left_ns);
+        let deadline_ns = request
+            .deadline_ns
+            .map_or(deadline_ns, |at_ns| at_ns.min(deadline_ns));
+        if deadline_ns <= now_ns {
+            return Err(NoPlace::Hold(Full::Hold));
+        }
         let entrant = Entrant {
             request: id,
             partition,
@@ -156,7 +180,7 @@ impl Router {
             bytes: u64::from(request.body_bytes),
             age: request.age,
             submitted_ns: request.submitted_ns,
-            deadline_ns: now_ns.saturating_add(left_ns),
+            deadline_ns,
         };
         let entered = self.hold.enter(entrant, &self.config);
         match entered {

@@ -3,8 +3,9 @@
 use super::Router;
 use super::request::{NoPlace, Refusal};
 use crate::engine::hold::Full;
-use crate::engine::id::ModelId;
+use crate::engine::id::{ModelId, Nanos};
 use crate::engine::plant::Plant;
+use crate::engine::residency::ANYWHERE;
 
 /// Known models that a 404 names at most.
 const MODELS_NAMED_MAX: usize = 20;
@@ -12,6 +13,20 @@ const MODELS_NAMED_MAX: usize = 20;
 const NAME_CHARS_MAX: usize = 200;
 
 impl Refusal {
+    /// A request that says it has crossed regions more than once.
+    pub(super) fn too_many_hops() -> Self {
+        Self::new(503, "hop_limit", "The request has been forwarded already.")
+    }
+
+    /// The rules of residency leave no place for the request.
+    pub(super) fn residency() -> Self {
+        Self::new(
+            403,
+            "residency",
+            "This request may not be served in any region that can be reached from here.",
+        )
+    }
+
     /// `/v1/responses/{id}` or `previous_response_id` that no replica is known to have made.
     pub(super) fn response_unknown() -> Self {
         Self::new(
@@ -27,20 +42,51 @@ impl Router {
     ///
     /// While no replica has told its models, nothing is known of any name: the client is to come
     /// back instead of being told that its model does not exist.
-    pub(super) fn model_for(&self, name: &str) -> Result<ModelId, Refusal> {
+    ///
+    /// A model that only peers in `regions` serve is known too.
+    pub(super) fn model_for(
+        &mut self,
+        name: &str,
+        regions: u64,
+        now_ns: Nanos,
+    ) -> Result<ModelId, Refusal> {
         let known = self
             .fleet
             .model(name)
             .filter(|id| self.fleet.is_served(*id));
         let first = self.fleet.served().next().map(|(id, _)| id);
         let wrong = first.filter(|_| self.config.planted(Plant::WrongModel));
-        wrong.or(known).ok_or_else(|| {
-            if self.fleet.told() {
-                self.model_unknown(name)
-            } else {
-                self.none_ready()
-            }
+        if let Some(known) = wrong.or(known) {
+            return Ok(known);
+        }
+        if self.mesh.serves(name, regions, now_ns) {
+            return Ok(self.fleet.intern(name, self.config.bytes_per_token));
+        }
+        Err(if self.fleet.told() {
+            self.model_unknown(name)
+        } else {
+            self.none_ready()
         })
+    }
+
+    /// Refuses what may be served nowhere: neither by our replicas, adopted ones included, nor by a
+    /// peer that is configured.
+    pub(super) fn check_regions(&self, regions: u64) -> Result<(), Refusal> {
+        if regions == ANYWHERE {
+            return Ok(());
+        }
+        let members = self
+            .fleet
+            .members
+            .iter()
+            .map(|(_, member)| member.region_bit);
+        let peers = self.mesh.peers().filter(|(_, peer)| !peer.removed);
+        let places = members.chain(peers.map(|(_, peer)| peer.region_bit));
+        let places = places.fold(self.mesh.region_bit, |all, bit| all | bit);
+        if places & regions == 0 {
+            return Err(Refusal::residency());
+        }
+        Ok(())
     }
 
     fn model_unknown(&self, name: &str) -> Refusal {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Router;
 use super::fleet::Member;
+use super::peers::PeerGauges;
 use crate::engine::admit;
 use crate::engine::class::Class;
 use crate::engine::effect::Outcome;
@@ -110,6 +111,20 @@ counters! {
     cache_corrections,
     /// Blocks dropped for it.
     cache_corrected_blocks,
+    /// Forwards begun.
+    forwarded,
+    /// Forwards that peers refused.
+    forwards_refused,
+    /// Forwards that came from peers.
+    forwards_arrived,
+    /// Facts about peers, and forwards from peers, that are not configured.
+    unknown_peers,
+    /// Summaries taken over.
+    summaries_merged,
+    /// Summaries that could not be read or were not newer.
+    summaries_refused,
+    /// Requests refused because they may be served nowhere.
+    residency_refused,
 }
 
 impl Counters {
@@ -222,6 +237,10 @@ struct State<'a> {
     hold: HoldState<'a>,
     tree: TreeState,
     response_ids: usize,
+    region: &'a str,
+    evacuating: bool,
+    forwards: usize,
+    peers: Vec<PeerGauges>,
 }
 
 #[derive(Serialize)]
@@ -421,6 +440,10 @@ impl Router {
                 bytes_max: self.config.tree_bytes_max,
             },
             response_ids: self.responses.len(),
+            region: &self.mesh.region,
+            evacuating: self.mesh.evacuating,
+            forwards: self.mesh.in_flight,
+            peers: self.peer_gauges(now_ns),
         })
     }
 
@@ -435,7 +458,7 @@ impl Router {
             .collect()
     }
 
-    fn model_name(&self, id: crate::engine::id::ModelId) -> Option<&str> {
+    pub(super) fn model_name(&self, id: crate::engine::id::ModelId) -> Option<&str> {
         self.fleet
             .models
             .get(id.0 as usize)

@@ -7,7 +7,7 @@ use super::paths::Path;
 use crate::engine::class::Class;
 use crate::engine::effect::Reject;
 use crate::engine::hold::{Full, Partition, Tenant, Ticket};
-use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::engine::id::{ModelId, Nanos, PeerId, ReplicaId, RequestId};
 use crate::engine::radix::Pin;
 use crate::engine::route::Route;
 use crate::engine::select::Slot;
@@ -29,6 +29,23 @@ pub struct Ask<'a> {
     pub credential: Option<&'a [u8]>,
     /// Bytes of the body.
     pub body_bytes: usize,
+    /// Whose request it is, for residency.
+    pub tenant: Option<&'a str>,
+    /// It came from a peer.
+    pub forwarded: Option<Forwarded>,
+}
+
+/// What the signature of a forwarded request says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarded {
+    /// 1; more is refused.
+    pub hop: u8,
+    /// Replicas that may be tried.
+    pub attempts_left: u32,
+    /// Until when it may be held; `None`: as the settings say.
+    pub deadline_ns: Option<Nanos>,
+    /// The peer that it came from.
+    pub origin: Option<PeerId>,
 }
 
 impl<'a> Ask<'a> {
@@ -114,10 +131,27 @@ pub(super) enum Phase {
     Held { ticket: Ticket, since_ns: Nanos },
     /// At a replica.
     InFlight(Attempt),
+    /// At a peer.
+    Away(Away),
+}
+
+/// One attempt at a peer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Away {
+    /// The peer.
+    pub(super) slot: Slot,
+    /// By which the peer counts it.
+    pub(super) model: ModelId,
+    /// The first body byte arrived: there is no other attempt after this one.
+    pub(super) started: bool,
 }
 
 /// Everything the router remembers of a request.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about one request, none a state of another"
+)]
 pub(super) struct Request {
     /// Order of submission: the request's place in every line.
     pub(super) age: u64,
@@ -143,6 +177,17 @@ pub(super) struct Request {
     /// Chained hashes of the prompt; given up at the first body byte.
     pub(super) blocks: Vec<u64>,
     pub(super) attempts: u32,
+    pub(super) attempts_max: u32,
+    /// Regions it may be served in, as bits.
+    pub(super) regions: u64,
+    /// It is not forwarded to peers.
+    pub(super) stays: bool,
+    /// Until when it may be held, if its origin said so.
+    pub(super) deadline_ns: Option<Nanos>,
+    /// Peers at which an attempt failed; at most `attempts_max`.
+    pub(super) tried_peers: SmallVec<[PeerId; 2]>,
+    /// Times that peers have refused it.
+    pub(super) refusals: u32,
     /// Replicas on which an attempt failed; at most `attempts_max`.
     pub(super) tried: SmallVec<[ReplicaId; 2]>,
     /// Time spent in the hold so far, the present wait left out.
@@ -164,11 +209,26 @@ impl Request {
         }
     }
 
+    /// It may be served in this region.
+    pub(super) fn may_use(&self, region_bit: u64) -> bool {
+        self.regions & region_bit != 0
+    }
+
+    /// Time spent in the hold, the present wait included.
+    pub(super) fn waited_ns(&self, now_ns: Nanos) -> Nanos {
+        match self.phase {
+            Phase::Held { since_ns, .. } => self.held_ns + now_ns.saturating_sub(since_ns),
+            _ => self.held_ns,
+        }
+    }
+
     /// The line it waits in.
     pub(super) fn partition(&self) -> Option<Partition> {
         Some(Partition {
             model: self.model?,
             bound: self.bound,
+            regions: self.regions,
+            stays: self.stays,
         })
     }
 }

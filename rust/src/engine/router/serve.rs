@@ -65,6 +65,12 @@ impl Router {
         if self.hold.is_empty() {
             return;
         }
+        self.offer_everywhere(now_ns, out);
+        self.dispatch_peers(now_ns, out);
+    }
+
+    /// Offers the room of every replica.
+    fn offer_everywhere(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         let (fleet, config) = (&self.fleet, &self.config);
         let waited_for = |slot| {
             let member = fleet.member(slot);
@@ -307,7 +313,8 @@ impl Router {
 /// What waits in this line may go to this replica.
 pub(super) fn serves(member: &Member, partition: Partition) -> bool {
     let models = member.models.as_deref().unwrap_or_default();
-    partition.bound.is_none_or(|bound| bound == member.id)
+    partition.regions & member.region_bit != 0
+        && partition.bound.is_none_or(|bound| bound == member.id)
         && models
             .binary_search_by_key(&partition.model, |(model, _)| *model)
             .is_ok()

@@ -120,7 +120,8 @@ impl Router {
             let Some(member) = self.fleet.member(slot) else {
                 continue;
             };
-            if !tried && request.tried.contains(&member.id) {
+            if !request.may_use(member.region_bit) || (!tried && request.tried.contains(&member.id))
+            {
                 continue;
             }
             let offer = member.offer(request.lane, &self.config, now_ns);

@@ -249,7 +249,8 @@ impl Router {
             };
             let offer = member.offer(Lane::Batch, &self.config, now_ns);
             let bound = request.bound.is_none_or(|bound| bound == member.id);
-            if offer == Offer::None || !bound {
+            let allowed = bound && request.may_use(member.region_bit);
+            if offer == Offer::None || !allowed {
                 continue;
             }
             let (need, _) = expected.need(member, 0, None);
@@ -280,6 +281,9 @@ pub(super) fn fits(
     let Some(member) = fleet.member(slot) else {
         return false;
     };
+    if !request.may_use(member.region_bit) {
+        return false;
+    }
     if !request.tried.contains(&member.id) {
         return true;
     }
@@ -288,6 +292,7 @@ pub(super) fn fits(
     let untried = serving.iter().filter_map(|&slot| fleet.member(slot));
     !untried
         .filter(|member| request.bound.is_none_or(|bound| bound == member.id))
+        .filter(|member| request.may_use(member.region_bit))
         .filter(|member| !request.tried.contains(&member.id))
         .any(|member| member.offer(request.lane, config, now_ns) != Offer::None)
 }

@@ -5,6 +5,7 @@ mod history;
 mod learning;
 mod liars;
 mod model;
+mod peers;
 mod predicting;
 mod retries;
 mod routing;
@@ -51,6 +52,8 @@ fn ask(route: Route) -> Ask<'static> {
         class: None,
         credential: None,
         body_bytes: 0,
+        tenant: None,
+        forwarded: None,
     }
 }
 

@@ -300,6 +300,7 @@ impl Oracle {
                         started: false,
                     };
                 }
+                Effect::Forward(_) => panic!("{id} is forwarded, without peers"),
                 Effect::Hold(_) => {
                     assert_eq!(before, At::Nowhere, "held twice");
                     live.passes = 0;

@@ -1,0 +1,147 @@
+//! Where requests may be served: regions by tenant and model. Fails closed.
+
+use std::fmt;
+
+/// Bits of all regions: a request that no rule names.
+pub const ANYWHERE: u64 = u64::MAX;
+/// Regions that can be told apart.
+pub const REGIONS_MAX: usize = 64;
+
+/// One rule as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Whose requests; `None`: everybody's.
+    pub tenant: Option<String>,
+    /// For which model; `None`: for all.
+    pub model: Option<String>,
+    /// Where they may be served.
+    pub regions: Vec<String>,
+}
+
+/// Why rules or peers cannot be taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegionError {
+    /// More than [`REGIONS_MAX`] regions.
+    TooMany,
+    /// A rule without regions: it would refuse everything.
+    NoRegion,
+}
+
+impl fmt::Display for RegionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany => write!(f, "more than {REGIONS_MAX} regions"),
+            Self::NoRegion => f.write_str("a residency rule names no region"),
+        }
+    }
+}
+
+impl std::error::Error for RegionError {}
+
+/// The regions that have been named, each a bit for good.
+#[derive(Debug, Default)]
+pub struct Regions(Vec<String>);
+
+impl Regions {
+    /// The bit of a region, a new one if need be.
+    ///
+    /// # Errors
+    ///
+    /// There are [`REGIONS_MAX`] others.
+    pub fn bit(&mut self, name: &str) -> Result<u64, RegionError> {
+        let known = self.0.iter().position(|other| other == name);
+        let position = match known {
+            Some(position) => position,
+            None if self.0.len() < REGIONS_MAX => {
+                self.0.push(name.to_owned());
+                self.0.len() - 1
+            }
+            None => return Err(RegionError::TooMany),
+        };
+        Ok(1 << position)
+    }
+}
+
+/// The rules, with regions as bits.
+#[derive(Debug, Default)]
+pub struct Residency(Vec<(Rule, u64)>);
+
+impl Residency {
+    /// Rules in force from now on.
+    ///
+    /// # Errors
+    ///
+    /// A rule names no region, or there are too many regions.
+    pub fn new(rules: Vec<Rule>, regions: &mut Regions) -> Result<Self, RegionError> {
+        let mut known = Vec::with_capacity(rules.len());
+        for rule in rules {
+            if rule.regions.is_empty() {
+                return Err(RegionError::NoRegion);
+            }
+            let mut bits = 0;
+            for name in &rule.regions {
+                bits |= regions.bit(name)?;
+            }
+            known.push((rule, bits));
+        }
+        Ok(Self(known))
+    }
+
+    /// Where this tenant's requests for this model may be served: where all rules that name them
+    /// allow it. Without a tenant, rules for tenants do not apply.
+    #[must_use]
+    pub fn allowed(&self, tenant: Option<&str>, model: &str) -> u64 {
+        let named = |rule: &Rule| {
+            let whose = rule.tenant.as_deref().is_none_or(|t| Some(t) == tenant);
+            whose && rule.model.as_deref().is_none_or(|m| m == model)
+        };
+        let bits = self.0.iter().filter(|(rule, _)| named(rule));
+        bits.fold(ANYWHERE, |all, (_, bits)| all & bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(tenant: Option<&str>, model: Option<&str>, regions: &[&str]) -> Rule {
+        Rule {
+            tenant: tenant.map(str::to_owned),
+            model: model.map(str::to_owned),
+            regions: regions.iter().map(|&name| name.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_request_keeps_to_every_rule_that_names_it() {
+        let mut regions = Regions::default();
+        let (eu, us) = (regions.bit("eu").unwrap(), regions.bit("us").unwrap());
+        let rules = vec![
+            rule(Some("a"), None, &["eu", "us"]),
+            rule(None, Some("m"), &["us"]),
+            rule(Some("b"), Some("m"), &["eu"]),
+        ];
+        let rules = Residency::new(rules, &mut regions).unwrap();
+        assert_eq!(rules.allowed(None, "n"), ANYWHERE);
+        assert_eq!(rules.allowed(Some("a"), "n"), eu | us);
+        assert_eq!(rules.allowed(Some("a"), "m"), us);
+        assert_eq!(
+            rules.allowed(Some("b"), "m"),
+            0,
+            "rules that exclude each other"
+        );
+        assert_eq!(rules.allowed(None, "m"), us);
+    }
+
+    #[test]
+    fn rules_that_cannot_be_kept_are_refused() {
+        let mut regions = Regions::default();
+        let none = Residency::new(vec![rule(None, None, &[])], &mut regions);
+        assert_eq!(none.unwrap_err(), RegionError::NoRegion);
+        for n in 0..REGIONS_MAX {
+            assert_eq!(regions.bit(&n.to_string()), Ok(1 << n));
+        }
+        assert_eq!(regions.bit("0"), Ok(1), "known ones keep theirs");
+        assert_eq!(regions.bit("more"), Err(RegionError::TooMany));
+    }
+}

@@ -1,0 +1,348 @@
+//! Requests that go to a peer, and those that come from one.
+
+use std::mem;
+
+use super::Router;
+use super::mesh::on_ring;
+use super::request::{Away, Lane, Phase, Refusal, Request};
+use crate::engine::config::Policy;
+use crate::engine::effect::{Effect, Forward, Outcome};
+use crate::engine::forward::{self, Target};
+use crate::engine::health::Failure;
+use crate::engine::hold::Partition;
+use crate::engine::id::{ModelId, Nanos, PeerId, RequestId};
+use crate::engine::select::Slot;
+
+/// Times that one request may be refused by peers; then it stays.
+const REFUSALS_MAX: u32 = 3;
+
+/// Buffers used again from choice to choice.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    targets: Vec<Target>,
+    matches: Vec<(u32, u32)>,
+}
+
+/// The peer for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct There {
+    pub(super) slot: Slot,
+    pub(super) match_blocks: u32,
+}
+
+impl Router {
+    /// The peer that the request may be forwarded to now, if there is one.
+    pub(super) fn find_peer(&mut self, request: &Request, now_ns: Nanos) -> Option<There> {
+        if self.mesh.is_empty() || request.stays {
+            return None;
+        }
+        let mut scratch = mem::take(&mut self.peer_scratch);
+        self.look_at_peers(request, now_ns, &mut scratch);
+        let found = self.choose_peer(request, &mut scratch);
+        self.peer_scratch = scratch;
+        found
+    }
+
+    /// Fills the targets with the peers that have room for the request.
+    fn look_at_peers(&self, request: &Request, now_ns: Nanos, scratch: &mut Scratch) {
+        scratch.targets.clear();
+        let Some(model) = request.model.and_then(|id| self.model_name(id)) else {
+            return;
+        };
+        for (slot, peer) in self.mesh.peers() {
+            if request.may_use(peer.region_bit)
+                && !request.tried_peers.contains(&peer.id)
+                && peer.room(model, self.config.peer_hold_max, now_ns) > 0
+            {
+                scratch.targets.push(Target {
+                    slot,
+                    rtt_ns: peer.rtt_ns().unwrap_or(0),
+                    in_flight: peer.in_flight,
+                    match_blocks: 0,
+                    ttft_ns: 0,
+                });
+            }
+        }
+    }
+
+    fn choose_peer(&mut self, request: &Request, scratch: &mut Scratch) -> Option<There> {
+        let Scratch { targets, matches } = scratch;
+        if targets.is_empty() {
+            return None;
+        }
+        matches.clear();
+        if !request.blocks.is_empty() {
+            self.mesh.tree.matches(&request.blocks, matches);
+        }
+        for target in targets.iter_mut() {
+            let found = matches.iter().find(|(owner, _)| *owner == target.slot);
+            target.match_blocks = found.map_or(0, |(_, blocks)| *blocks);
+        }
+        let threshold = self.config.match_threshold * f64::from(request.prompt_blocks);
+        let on_ring = self.first_on_ring(request, targets);
+        let position = forward::choose(targets, self.config.policy, threshold, on_ring)?;
+        Some(There {
+            slot: targets[position].slot,
+            match_blocks: targets[position].match_blocks,
+        })
+    }
+
+    /// The position of the first target from the key's place on the ring of peers.
+    fn first_on_ring(&self, request: &Request, targets: &[Target]) -> Option<usize> {
+        if !matches!(self.config.policy, Policy::Ring | Policy::BoundedRing) {
+            return None;
+        }
+        self.mesh.ring.walk(request.key?).find_map(|member| {
+            targets.iter().position(|target| {
+                let peer = self.mesh.peer(target.slot);
+                peer.is_some_and(|peer| on_ring(peer.id) == member)
+            })
+        })
+    }
+
+    /// Whether a peer could serve the request, with room or without.
+    pub(super) fn peers_serve(&self, request: &Request, now_ns: Nanos) -> bool {
+        let model = request.model.and_then(|id| self.model_name(id));
+        !request.stays
+            && model.is_some_and(|model| self.mesh.serves(model, request.regions, now_ns))
+    }
+
+    /// Counts the request as forwarded, notes its prompt, and asks for it to be sent.
+    pub(super) fn forward(
+        &mut self,
+        id: RequestId,
+        mut request: Request,
+        there: There,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let left_ns = self.config.hold_timeout_ns.saturating_sub(request.held_ns);
+        let Some(model) = request.model else {
+            return;
+        };
+        let name = self
+            .fleet
+            .models
+            .get(model.0 as usize)
+            .map(|model| &model.name);
+        let remote = self.mesh.remotes.get_mut(there.slot as usize);
+        let (Some(name), Some(remote)) = (name, remote) else {
+            return;
+        };
+        remote.peer.forward(name);
+        let peer = remote.peer.id;
+        if !request.blocks.is_empty()
+            && let Some(pin) = self.mesh.tree.insert(there.slot, &request.blocks)
+        {
+            self.mesh.tree.unpin(pin);
+        }
+        self.mesh.in_flight += 1;
+        self.counters.forwarded += 1;
+        request.attempts += 1;
+        request.phase = Phase::Away(Away {
+            slot: there.slot,
+            model,
+            started: false,
+        });
+        let attempt = request.attempts;
+        self.requests.insert(id, request);
+        out.push(Effect::Forward(Forward {
+            request: id,
+            peer,
+            attempt,
+            // One failure there must leave us what is left.
+            attempts_left: 1,
+            match_blocks: there.match_blocks,
+            deadline_ns: now_ns.saturating_add(left_ns),
+        }));
+    }
+
+    /// The first byte of a forwarded request's answer arrived.
+    pub(super) fn first_byte_away(&mut self, slot: Slot, model: ModelId) {
+        self.settle_away(slot, model);
+        if let Some(peer) = self.mesh.peer_mut(slot) {
+            peer.succeeded();
+        }
+    }
+
+    /// A forward is answered, or over without an answer.
+    fn settle_away(&mut self, slot: Slot, model: ModelId) {
+        let name = self.fleet.models.get(model.0 as usize);
+        let remote = self.mesh.remotes.get_mut(slot as usize);
+        if let (Some(model), Some(remote)) = (name, remote) {
+            remote.peer.settle(&model.name);
+        }
+    }
+
+    /// Takes a forward that is over off the peer's counts.
+    fn end_away(&mut self, away: &Away) {
+        if !away.started {
+            self.settle_away(away.slot, away.model);
+        }
+        self.mesh.in_flight -= 1;
+        if let Some(peer) = self.mesh.peer_mut(away.slot) {
+            peer.in_flight = peer.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// A forward failed before its first byte: the request goes elsewhere, or is held, or refused.
+    pub(super) fn retry_away(
+        &mut self,
+        id: RequestId,
+        mut request: Request,
+        away: &Away,
+        failed: (Failure, bool),
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let (failure, sent) = failed;
+        self.end_away(away);
+        let refused = matches!(failure, Failure::Refused | Failure::Full);
+        self.blame_peer(away, failure, now_ns);
+        if refused {
+            // Nothing was begun: it costs no attempt, and may be sent again whatever it is.
+            request.attempts = request.attempts.saturating_sub(1);
+            request.refusals += 1;
+            request.stays = request.refusals >= REFUSALS_MAX;
+        } else if let Some(peer) = self.mesh.peer(away.slot).map(|peer| peer.id) {
+            request.tried_peers.push(peer);
+        }
+        let refusal = self.failed(failure);
+        let again =
+            (refused && !away.started) || self.may_retry(&request, away.started, sent, now_ns);
+        if again {
+            self.counters.retries += u64::from(!refused);
+            self.settle(id, request, Some(refusal), now_ns, out);
+        } else {
+            self.refuse(id, &request, refusal, out);
+        }
+        self.mesh.drop_if_over(away.slot);
+    }
+
+    fn blame_peer(&mut self, away: &Away, failure: Failure, now_ns: Nanos) {
+        let model = self.fleet.models.get(away.model.0 as usize);
+        let remote = self.mesh.remotes.get_mut(away.slot as usize);
+        let (Some(model), Some(remote)) = (model, remote) else {
+            return;
+        };
+        match failure {
+            Failure::Refused | Failure::Full => {
+                remote.peer.refused(&model.name);
+                self.counters.forwards_refused += 1;
+            }
+            Failure::Connect | Failure::Reset | Failure::Timeout => {
+                remote.peer.counts.failed += 1;
+                remote.peer.failed(now_ns);
+            }
+            // The peer answered: what failed is one of its replicas.
+            Failure::Status | Failure::BadResponse => remote.peer.counts.failed += 1,
+        }
+    }
+
+    /// A forwarded request ended.
+    pub(super) fn complete_away(&mut self, away: &Away, outcome: Outcome) {
+        self.end_away(away);
+        if let Some(peer) = self.mesh.peer_mut(away.slot) {
+            match outcome {
+                Outcome::Ok => {
+                    peer.counts.ok += 1;
+                    peer.succeeded();
+                }
+                Outcome::ClientLeft => peer.counts.client_left += 1,
+                Outcome::ReplicaFailed => peer.counts.failed += 1,
+            }
+        }
+        self.mesh.drop_if_over(away.slot);
+    }
+
+    /// Forwards held requests while peers have room that they may use, the oldest first.
+    pub(super) fn dispatch_peers(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+        if self.hold.is_empty() || self.mesh.is_empty() {
+            return;
+        }
+        let lines = self.hold.heads().filter(|(partition, _)| !partition.stays);
+        let mut lines: Vec<(Partition, u64)> = lines.collect();
+        lines.sort_unstable_by_key(|(_, age)| *age);
+        for (partition, _) in lines {
+            self.forward_line(partition, now_ns, out);
+        }
+    }
+
+    /// Forwards the oldest requests of one line; those that must not go where there is room are
+    /// passed over.
+    fn forward_line(&mut self, partition: Partition, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let mut next = self.hold.oldest(partition);
+        while let Some((ticket, id)) = next {
+            let Some(request) = self.requests.remove(&id) else {
+                return;
+            };
+            let found = self.find_peer(&request, now_ns);
+            next = if found.is_some() || !request.tried_peers.is_empty() {
+                self.hold.after(ticket)
+            } else {
+                None
+            };
+            if let Some(there) = found {
+                let request = self.leave_hold(ticket, request, now_ns);
+                self.forward(id, request, there, now_ns, out);
+            } else {
+                self.requests.insert(id, request);
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ from peers
+
+    /// Counts the arrival of a forward, or of a request of our own clients.
+    pub(super) fn arrive(&mut self, origin: Option<PeerId>, model: &str, hop: u8, now_ns: Nanos) {
+        if hop == 0 {
+            if let Some(id) = self.fleet.model(model)
+                && let Some(model) = self.fleet.models.get_mut(id.0 as usize)
+            {
+                model.arrivals.count(now_ns);
+            }
+            return;
+        }
+        self.counters.forwards_arrived += 1;
+        let slot = origin.and_then(|origin| self.mesh.slot(origin));
+        let Some(peer) = slot.and_then(|slot| self.mesh.peer_mut(slot)) else {
+            self.counters.unknown_peers += 1;
+            return;
+        };
+        peer.counts.arrived += 1;
+        if let Some(lane) = peer.lane_mut(model) {
+            lane.credit.arrive();
+            lane.arrivals.count(now_ns);
+        }
+    }
+
+    /// Why a request that came from a peer is refused at once, if it is.
+    pub(super) fn refuses_forward(&self, request: &Request) -> Option<Refusal> {
+        let held = request.model.map_or(0, |model| self.hold_of(model));
+        let over = request.lane == Lane::Batch && held > self.config.peer_hold_max as usize;
+        let busy =
+            |code, text: &str| Refusal::new(503, code, text).retry_after(self.config.retry_after_s);
+        if self.mesh.evacuating {
+            Some(busy(
+                "evacuating",
+                "This region takes no requests from others.",
+            ))
+        } else if over {
+            Some(busy(
+                "peer_hold_max",
+                "Too many requests are waiting already.",
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// Requests held for one model.
+    pub(super) fn hold_of(&self, model: ModelId) -> usize {
+        let lines = self.hold.heads().map(|(partition, _)| partition);
+        lines
+            .filter(|partition| partition.model == model)
+            .map(|partition| self.hold.line_len(partition))
+            .sum()
+    }
+}

@@ -1,0 +1,311 @@
+//! What peers are told, and what room they are granted.
+
+use super::Router;
+use super::fleet::{Model, slot_of};
+use super::forecast::fleet_line;
+use super::mesh::{Remote, Told};
+use crate::engine::admit;
+use crate::engine::id::{ModelId, Nanos, PeerId};
+use crate::engine::peer::VALID_FOR_NS_MAX;
+use crate::engine::peer::summary::{LINES_MAX, Line, Summary};
+use crate::engine::select::Slot;
+
+/// A summary is due after half of the time for which it is valid, whatever happens.
+const DUE_NS: Nanos = VALID_FOR_NS_MAX / 2;
+/// Least time between two summaries to one peer.
+const GAP_NS: Nanos = 25_000_000;
+/// Bytes per second told to one peer, at most.
+const BYTES_PER_S_MAX: u64 = 48 << 10;
+/// Local arrivals for which room is kept back: those of so much time.
+const RESERVE_MS: u64 = 200;
+/// A change of the room by more than this part is told at once.
+const NOTICEABLE: u64 = 4;
+
+/// What this balancer could take for one model now.
+struct Offer<'a> {
+    id: ModelId,
+    model: &'a Model,
+    ready: u32,
+    /// Room of its replicas, less what is held for it.
+    room: u64,
+    hold_len: usize,
+}
+
+impl Router {
+    /// Whether this peer should be told something now.
+    pub fn summary_due(&mut self, peer: PeerId, now_ns: Nanos) -> bool {
+        let now_ns = self.advance(now_ns);
+        let Some((slot, remote)) = self.remote_of(peer) else {
+            return false;
+        };
+        let Some(told_ns) = remote.peer.told_ns() else {
+            return true;
+        };
+        let since_ns = now_ns.saturating_sub(told_ns);
+        let gap_ns = remote.told.bytes as u64 * 1_000_000_000 / BYTES_PER_S_MAX;
+        if since_ns < gap_ns.max(GAP_NS) {
+            return false;
+        }
+        since_ns >= DUE_NS || self.changed(slot, remote, now_ns)
+    }
+
+    /// What the peer was told last is noticeably different now.
+    fn changed(&self, slot: Slot, remote: &Remote, now_ns: Nanos) -> bool {
+        let offers = self.offers(now_ns);
+        let now = Told {
+            bytes: remote.told.bytes,
+            ..self.telling(&offers)
+        };
+        now != remote.told
+            || offers.iter().any(|offer| {
+                let lane = remote.peer.lanes.get(&offer.model.name);
+                let left = lane.map_or(0, |lane| lane.credit.left(now_ns));
+                let room = self.grant(slot, offer, &offers, now_ns);
+                (left == 0) != (room == 0) || left.abs_diff(room) * NOTICEABLE > left.max(room) + 4
+            })
+    }
+
+    fn telling(&self, offers: &[Offer<'_>]) -> Told {
+        let max = self.config.peer_hold_max as usize;
+        Told {
+            draining: self.mesh.evacuating,
+            holds: !self.hold.is_empty(),
+            over_max: offers.iter().any(|offer| offer.hold_len > max),
+            bytes: 0,
+        }
+    }
+
+    /// What to tell this peer now: it grants room. `None` for a peer that is not known.
+    pub fn summary(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
+        let now_ns = self.advance(now_ns);
+        let slot = self.known_peer(peer)?;
+        let offers = self.offers(now_ns);
+        let told = self.telling(&offers);
+        let mut lines: Vec<Line> = offers
+            .iter()
+            .take(LINES_MAX)
+            .map(|offer| self.line(slot, offer, &offers, now_ns))
+            .collect();
+        let hold_age_ns = self.hold_age_ns(now_ns);
+        let elsewhere = self.held_elsewhere();
+        let remote = self.mesh.remotes.get_mut(slot as usize)?;
+        let peer = &mut remote.peer;
+        let sequence = peer.tell(now_ns);
+        for line in &mut lines {
+            if let Some(lane) = peer.lane_mut(&line.model) {
+                line.limit = lane.credit.tell(sequence, line.limit, now_ns);
+                (line.sent, line.settled) = (lane.sent, lane.settled);
+            } else {
+                line.limit = 0;
+            }
+        }
+        // What we hold or have sent for models that we do not serve ourselves.
+        for (model, lane) in &peer.lanes {
+            let hold_len = elsewhere.iter().find(|(name, _)| name == model);
+            let hold_len = hold_len.map_or(0, |(_, hold_len)| *hold_len);
+            let known = lines.iter().any(|line| line.model == *model);
+            if !known && (lane.sent > 0 || hold_len > 0) {
+                lines.push(Line {
+                    model: model.clone(),
+                    sent: lane.sent,
+                    settled: lane.settled,
+                    hold_len,
+                    ..Line::default()
+                });
+            }
+        }
+        lines.sort_unstable_by(|a, b| a.model.cmp(&b.model));
+        let (heard_incarnation, heard_sequence) = peer.last_heard();
+        let mut summary = Summary {
+            incarnation: self.mesh.incarnation,
+            sequence,
+            heard_incarnation,
+            heard_sequence,
+            valid_for_ms: u32::try_from(VALID_FOR_NS_MAX / 1_000_000).unwrap_or(u32::MAX),
+            draining: told.draining,
+            hold_len: u32::try_from(self.hold.len()).unwrap_or(u32::MAX),
+            hold_age_ms: u32::try_from(hold_age_ns / 1_000_000).unwrap_or(u32::MAX),
+            lines,
+        };
+        let bytes = summary.encode();
+        remote.told = Told {
+            bytes: bytes.len(),
+            ..told
+        };
+        Some(bytes)
+    }
+
+    /// How long the longest held request has waited.
+    fn hold_age_ns(&self, now_ns: Nanos) -> Nanos {
+        let heads = self.hold.heads();
+        let oldest = heads.filter_map(|(partition, _)| self.hold.oldest(partition));
+        let requests = oldest.filter_map(|(_, id)| self.requests.get(&id));
+        let ages = requests.map(|request| request.waited_ns(now_ns));
+        ages.max().unwrap_or(0)
+    }
+
+    /// Requests held for models that no replica here serves.
+    fn held_elsewhere(&self) -> Vec<(String, u32)> {
+        let models = self.fleet.models.iter();
+        let elsewhere = models.filter(|(_, model)| model.serving.is_empty());
+        elsewhere
+            .map(|(index, model)| {
+                let held = self.hold_of(ModelId(slot_of(index)));
+                (model.name.clone(), u32::try_from(held).unwrap_or(u32::MAX))
+            })
+            .collect()
+    }
+
+    /// What this balancer could take now, by model.
+    fn offers(&self, now_ns: Nanos) -> Vec<Offer<'_>> {
+        let served = self.fleet.served();
+        let mut offers: Vec<_> = served
+            .map(|(id, model)| {
+                let members = model
+                    .serving
+                    .iter()
+                    .filter_map(|slot| self.fleet.member(*slot));
+                let mut ready = 0;
+                let mut room = 0;
+                for member in members.filter(|member| !member.removed) {
+                    ready += u32::from(member.ready(&self.config, now_ns));
+                    if member.full.is_none() {
+                        let max = self.config.in_flight_max.saturating_sub(member.in_flight());
+                        let free = admit::room(&member.replica, &self.config, now_ns).min(max);
+                        room += u64::from(free);
+                    }
+                }
+                let hold_len = self.hold_of(id);
+                Offer {
+                    id,
+                    model,
+                    ready,
+                    room: room.saturating_sub(hold_len as u64),
+                    hold_len,
+                }
+            })
+            .collect();
+        offers.sort_unstable_by(|a, b| a.model.name.cmp(&b.model.name));
+        offers
+    }
+
+    /// What this peer may send for one model from now on: its share by recent demand of the room
+    /// that is neither kept back for local arrivals nor granted to others.
+    fn grant(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
+        let listed = self
+            .mesh
+            .peer(slot)
+            .is_some_and(|peer| !peer.removed && !peer.isolated);
+        if self.mesh.evacuating || !listed {
+            return 0;
+        }
+        let reserve = (offer.model.arrivals.per_s_milli(now_ns) * RESERVE_MS + 500_000) / 1_000_000;
+        let room = offer.room.saturating_sub(reserve);
+        let mine = self.outstanding(slot, &offer.model.name, now_ns);
+        let all = self.outstanding_beside(offer, offers, now_ns);
+        let free = room.saturating_sub(all.saturating_sub(mine));
+        free.min(self.share(slot, offer, offers, room, now_ns))
+    }
+
+    /// Granted to one peer for one model, and not arrived.
+    fn outstanding(&self, slot: Slot, model: &str, now_ns: Nanos) -> u64 {
+        let lane = self.mesh.peer(slot).and_then(|peer| peer.lanes.get(model));
+        lane.map_or(0, |lane| lane.credit.outstanding(now_ns))
+    }
+
+    /// Granted to all peers for all models that share a replica with this one, and not arrived.
+    fn outstanding_beside(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
+        beside(offer, offers)
+            .map(|(_, other)| {
+                let peers = self.mesh.peers();
+                peers
+                    .map(|(slot, _)| self.outstanding(slot, &other.model.name, now_ns))
+                    .sum::<u64>()
+            })
+            .sum()
+    }
+
+    /// The part of so much room that the peer gets for one model, by what all peers lately sent and
+    /// now hold for models that share replicas: whole requests, by largest remainders.
+    fn share(
+        &self,
+        slot: Slot,
+        offer: &Offer<'_>,
+        offers: &[Offer<'_>],
+        room: u64,
+        now_ns: Nanos,
+    ) -> u64 {
+        let mut weights = Vec::new();
+        let mut own = 0;
+        for (index, other) in beside(offer, offers) {
+            for (peer_slot, peer) in self.mesh.peers() {
+                if peer.removed || peer.isolated {
+                    continue;
+                }
+                if peer_slot == slot && other.id == offer.id {
+                    own = weights.len();
+                }
+                let lane = peer.lanes.get(&offers[index].model.name);
+                // One who has sent nothing yet must be able to begin.
+                weights.push(1 + lane.map_or(0, |lane| lane.demand(now_ns)));
+            }
+        }
+        apportion(room, &weights, own)
+    }
+
+    fn line(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> Line {
+        let line = fleet_line(Some(offer.model), 0, &self.config);
+        Line {
+            model: offer.model.name.clone(),
+            ready: offer.ready,
+            limit: self.grant(slot, offer, offers, now_ns),
+            sent: 0,
+            settled: 0,
+            hold_len: u32::try_from(offer.hold_len).unwrap_or(u32::MAX),
+            start_in_us: 0,
+            base_us: u32::try_from(line.base_ns_whole() / 1_000).unwrap_or(u32::MAX),
+            token_ns: line.token_ns_whole(),
+        }
+    }
+}
+
+/// Two ascending runs have something in common.
+fn intersect(mut a: &[Slot], mut b: &[Slot]) -> bool {
+    while let (Some((x, rest_a)), Some((y, rest_b))) = (a.split_first(), b.split_first()) {
+        match x.cmp(y) {
+            std::cmp::Ordering::Equal => return true,
+            std::cmp::Ordering::Less => a = rest_a,
+            std::cmp::Ordering::Greater => b = rest_b,
+        }
+    }
+    false
+}
+
+/// The models that share a replica with this one, itself included, with their places.
+fn beside<'a>(
+    offer: &'a Offer<'a>,
+    offers: &'a [Offer<'a>],
+) -> impl Iterator<Item = (usize, &'a Offer<'a>)> {
+    offers.iter().enumerate().filter(|(_, other)| {
+        other.id == offer.id || intersect(&other.model.serving, &offer.model.serving)
+    })
+}
+
+/// The part of the one at `own` when `seats` are given out by weight, by largest remainders, and
+/// among equal ones in order.
+fn apportion(seats: u64, weights: &[u64], own: usize) -> u64 {
+    let total = u128::from(weights.iter().sum::<u64>().max(1));
+    let whole = |weight: u64| u128::from(seats) * u128::from(weight);
+    let floor = |weight: u64| u64::try_from(whole(weight) / total).unwrap_or(seats);
+    let given: u64 = weights.iter().map(|weight| floor(*weight)).sum();
+    let Some(weight) = weights.get(own) else {
+        return 0;
+    };
+    let rest = whole(*weight) % total;
+    let before = weights.iter().enumerate().filter(|(place, other)| {
+        let other = whole(**other) % total;
+        other > rest || (other == rest && *place < own)
+    });
+    let extra = (before.count() as u64) < seats - given;
+    floor(*weight) + u64::from(extra)
+}

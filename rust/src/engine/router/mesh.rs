@@ -1,0 +1,175 @@
+//! The peers of this balancer, and what may go where.
+
+use slab::Slab;
+
+use super::fleet::slot_of;
+use crate::engine::id::{Nanos, PeerId, ReplicaId};
+use crate::engine::peer::Peer;
+use crate::engine::radix::{Radix, RadixConfig};
+use crate::engine::residency::{RegionError, Regions, Residency};
+use crate::engine::ring::{Ring, WEIGHT_ONE};
+use crate::engine::select::Slot;
+
+/// Share of the tree's memory that the regional snapshot may take on top.
+const TREE_SHARE: usize = 8;
+/// Least memory of the regional snapshot.
+const TREE_BYTES_MIN: usize = 1 << 20;
+
+/// What a peer was told last, as far as a change makes a new summary due.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) draining: bool,
+    pub(super) holds: bool,
+    pub(super) over_max: bool,
+    pub(super) bytes: usize,
+}
+
+/// One peer and what is remembered beside it.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) peer: Peer,
+    pub(super) told: Told,
+}
+
+/// All peers, by slot, and where requests may go.
+#[derive(Debug)]
+pub(super) struct Mesh {
+    pub(super) name: String,
+    pub(super) region: String,
+    /// This balancer's region.
+    pub(super) region_bit: u64,
+    pub(super) incarnation: u64,
+    pub(super) remotes: Slab<Remote>,
+    pub(super) regions: Regions,
+    pub(super) residency: Residency,
+    /// What is new and what is held leaves while peers have room.
+    pub(super) evacuating: bool,
+    /// The regional snapshot: which prompts were forwarded where.
+    pub(super) tree: Radix,
+    /// Peers by their number.
+    pub(super) ring: Ring,
+    /// Forwards that have not ended.
+    pub(super) in_flight: usize,
+}
+
+impl Mesh {
+    pub(super) fn new(tree_bytes_max: usize, vnodes: u32) -> Self {
+        let mut regions = Regions::default();
+        let region_bit = regions.bit("").unwrap_or(0);
+        Self {
+            name: String::new(),
+            region: String::new(),
+            region_bit,
+            incarnation: 1,
+            remotes: Slab::new(),
+            regions,
+            residency: Residency::default(),
+            evacuating: false,
+            tree: Radix::new(RadixConfig {
+                bytes_max: (tree_bytes_max / TREE_SHARE).max(TREE_BYTES_MIN),
+                capacity_blocks: u32::MAX,
+            }),
+            ring: Ring::new(vnodes),
+            in_flight: 0,
+        }
+    }
+
+    /// Names this balancer.
+    pub(super) fn set_self(
+        &mut self,
+        name: &str,
+        region: &str,
+        incarnation: u64,
+    ) -> Result<(), RegionError> {
+        self.region_bit = self.regions.bit(region)?;
+        name.clone_into(&mut self.name);
+        region.clone_into(&mut self.region);
+        self.incarnation = incarnation.max(1);
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.remotes.is_empty()
+    }
+
+    pub(super) fn slot(&self, id: PeerId) -> Option<Slot> {
+        let found = self.remotes.iter().find(|(_, remote)| remote.peer.id == id);
+        found.map(|(index, _)| slot_of(index))
+    }
+
+    pub(super) fn remote(&self, slot: Slot) -> Option<&Remote> {
+        self.remotes.get(slot as usize)
+    }
+
+    pub(super) fn peer(&self, slot: Slot) -> Option<&Peer> {
+        self.remote(slot).map(|remote| &remote.peer)
+    }
+
+    pub(super) fn peer_mut(&mut self, slot: Slot) -> Option<&mut Peer> {
+        self.remotes
+            .get_mut(slot as usize)
+            .map(|remote| &mut remote.peer)
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = (Slot, &Peer)> {
+        let peers = self.remotes.iter();
+        peers.map(|(index, remote)| (slot_of(index), &remote.peer))
+    }
+
+    /// Adds a peer, or takes one back that was removed.
+    pub(super) fn add(&mut self, id: PeerId, name: &str, region: &str) -> Result<(), RegionError> {
+        let region_bit = self.regions.bit(region)?;
+        if let Some(slot) = self.slot(id) {
+            if let Some(peer) = self.peer_mut(slot) {
+                peer.removed = false;
+                region.clone_into(&mut peer.region);
+                peer.region_bit = region_bit;
+            }
+        } else {
+            let peer = Peer::new(id, name.to_owned(), region.to_owned(), region_bit);
+            self.remotes.insert(Remote {
+                peer,
+                told: Told::default(),
+            });
+        }
+        self.ring.add(on_ring(id), WEIGHT_ONE);
+        Ok(())
+    }
+
+    /// Takes a peer out: nothing is forwarded to it from now on.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        if let Some(peer) = self.peer_mut(slot) {
+            peer.removed = true;
+            let id = peer.id;
+            self.ring.remove(on_ring(id));
+            self.tree.forget(slot);
+        }
+        self.drop_if_over(slot);
+    }
+
+    /// Forgets a removed peer whose forwards have all ended.
+    pub(super) fn drop_if_over(&mut self, slot: Slot) {
+        let over = |peer: &Peer| peer.removed && peer.in_flight == 0;
+        if self.peer(slot).is_some_and(over) {
+            self.remotes.remove(slot as usize);
+        }
+    }
+
+    /// Some peer that may be sent requests serves the model, in one of these regions.
+    pub(super) fn serves(&self, model: &str, regions: u64, now_ns: Nanos) -> bool {
+        self.peers()
+            .any(|(_, peer)| peer.region_bit & regions != 0 && peer.serves(model, now_ns))
+    }
+
+    /// When a peer may be sent requests again after failures.
+    pub(super) fn next_change_ns(&self, now_ns: Nanos) -> Option<Nanos> {
+        self.peers()
+            .filter_map(|(_, peer)| peer.opens_ns(now_ns))
+            .min()
+    }
+}
+
+/// The ring knows its members by one kind of number: here they are peers.
+pub(super) fn on_ring(peer: PeerId) -> ReplicaId {
+    ReplicaId(peer.0)
+}

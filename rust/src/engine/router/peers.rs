@@ -1,0 +1,323 @@
+//! Facts about peers.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Router;
+use super::mesh::Remote;
+use crate::engine::effect::Effect;
+use crate::engine::id::{Nanos, PeerId, ReplicaId};
+use crate::engine::peer::summary::{PeerError, Summary};
+use crate::engine::peer::{PEERS_MAX, Presence};
+use crate::engine::residency::{RegionError, Residency, Rule};
+use crate::engine::select::Slot;
+
+/// Why peers cannot be set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeersError {
+    /// More than [`PEERS_MAX`].
+    TooMany,
+    /// Two have this name, or it is this balancer's own.
+    Name(String),
+    /// Two have this number.
+    Id(u32),
+    /// Too many regions.
+    Region(RegionError),
+}
+
+impl fmt::Display for PeersError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany => write!(f, "more than {PEERS_MAX} peers"),
+            Self::Name(name) => write!(f, "peer {name:?}: the name is taken"),
+            Self::Id(id) => write!(f, "peer id {id} is given twice"),
+            Self::Region(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PeersError {}
+
+impl From<RegionError> for PeersError {
+    fn from(error: RegionError) -> Self {
+        Self::Region(error)
+    }
+}
+
+/// One peer's figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerGauges {
+    /// The peer.
+    pub peer: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// `alive`, `unreachable`, `dead`.
+    pub state: &'static str,
+    /// Forwards may go there while it grants room.
+    pub available: bool,
+    /// It takes no forwards.
+    pub draining: bool,
+    /// The operator wants nothing sent there.
+    pub isolated: bool,
+    /// The median round trip.
+    pub rtt_ns: Option<Nanos>,
+    /// How much round trips differ.
+    pub jitter_ns: Nanos,
+    /// Since its last summary.
+    pub age_ns: Option<Nanos>,
+    /// Requests that may be forwarded there now.
+    pub room: u64,
+    /// Requests that it may still forward to us.
+    pub granted: u64,
+    /// Requests in its hold.
+    pub hold_requests: u32,
+    /// Forwards to it that have not ended.
+    pub in_flight: u32,
+    /// Forwards to it.
+    pub forwarded_total: u64,
+    /// Forwards from it.
+    pub arrived_total: u64,
+    /// Forwards answered.
+    pub ok_total: u64,
+    /// Forwards refused.
+    pub refused_total: u64,
+    /// Forwards failed.
+    pub failed_total: u64,
+    /// Forwards whose client left.
+    pub client_left_total: u64,
+    /// Blocks of prompts it is believed to cache.
+    pub tree_blocks: u32,
+}
+
+impl Router {
+    /// Names this balancer: its name, its region, and a number that is greater after each start.
+    ///
+    /// # Errors
+    ///
+    /// Too many regions have been named.
+    pub fn set_self(
+        &mut self,
+        name: &str,
+        region: &str,
+        incarnation: u64,
+    ) -> Result<(), RegionError> {
+        self.mesh.set_self(name, region, incarnation)?;
+        let bit = self.mesh.region_bit;
+        for (_, member) in &mut self.fleet.members {
+            member.region_bit = member.adopted.unwrap_or(bit);
+        }
+        Ok(())
+    }
+
+    /// Sets all peers.
+    ///
+    /// # Errors
+    ///
+    /// They contradict each other; nothing happened, unless there are too many regions.
+    pub fn set_peers(
+        &mut self,
+        peers: &[(PeerId, String, String)],
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), PeersError> {
+        let now_ns = self.advance(now_ns);
+        if peers.len() > PEERS_MAX {
+            return Err(PeersError::TooMany);
+        }
+        for (position, (id, name, _)) in peers.iter().enumerate() {
+            let before = &peers[..position];
+            if *name == self.mesh.name || before.iter().any(|(_, other, _)| other == name) {
+                return Err(PeersError::Name(name.clone()));
+            }
+            if before.iter().any(|(other, ..)| other == id) {
+                return Err(PeersError::Id(id.0));
+            }
+        }
+        let listed: Vec<(Slot, PeerId)> = self.mesh.peers().map(|(slot, p)| (slot, p.id)).collect();
+        for (slot, gone) in listed {
+            if peers.iter().all(|(id, ..)| *id != gone) {
+                self.mesh.remove(slot);
+            }
+        }
+        for (id, name, region) in peers {
+            self.mesh.add(*id, name, region)?;
+        }
+        self.dispatch_peers(now_ns, out);
+        Ok(())
+    }
+
+    /// One measured round trip to a peer.
+    pub fn peer_rtt(&mut self, peer: PeerId, rtt_ns: Nanos, now_ns: Nanos) {
+        self.advance(now_ns);
+        if let Some(slot) = self.known_peer(peer)
+            && let Some(peer) = self.mesh.peer_mut(slot)
+        {
+            peer.observe_rtt(rtt_ns);
+        }
+    }
+
+    /// What the control plane found out about a peer.
+    pub fn peer_state(
+        &mut self,
+        peer: PeerId,
+        presence: Presence,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        let Some(slot) = self.known_peer(peer) else {
+            return;
+        };
+        if let Some(peer) = self.mesh.peer_mut(slot) {
+            peer.presence = presence;
+            if presence == Presence::Dead {
+                peer.forget();
+                self.mesh.tree.forget(slot);
+            }
+        }
+        self.dispatch_peers(now_ns, out);
+    }
+
+    /// The operator's intent for a peer.
+    pub fn set_isolated(
+        &mut self,
+        peer: PeerId,
+        isolated: bool,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
+        let now_ns = self.advance(now_ns);
+        let Some(slot) = self.known_peer(peer) else {
+            return;
+        };
+        if let Some(peer) = self.mesh.peer_mut(slot) {
+            peer.isolated = isolated;
+        }
+        self.dispatch_peers(now_ns, out);
+    }
+
+    /// The operator's intent for this balancer: what is new and what is held leaves while peers
+    /// have room, and peers send nothing.
+    pub fn set_evacuating(&mut self, evacuating: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let now_ns = self.advance(now_ns);
+        self.mesh.evacuating = evacuating;
+        self.dispatch_peers(now_ns, out);
+        self.dispatch_all(now_ns, out);
+    }
+
+    /// Sets the rules of residency, for requests placed from now on.
+    ///
+    /// # Errors
+    ///
+    /// A rule names no region, or there are too many regions: the old rules stay.
+    pub fn set_residency(&mut self, rules: Vec<Rule>) -> Result<(), RegionError> {
+        self.mesh.residency = Residency::new(rules, &mut self.mesh.regions)?;
+        Ok(())
+    }
+
+    /// Sets the region of a replica that was adopted from another balancer; `None`: ours.
+    ///
+    /// # Errors
+    ///
+    /// Too many regions have been named.
+    pub fn set_replica_region(
+        &mut self,
+        replica: ReplicaId,
+        region: Option<&str>,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), RegionError> {
+        let now_ns = self.advance(now_ns);
+        let adopted = region.map(|name| self.mesh.regions.bit(name)).transpose()?;
+        let bit = adopted.unwrap_or(self.mesh.region_bit);
+        if let Some(slot) = self.known(replica) {
+            if let Some(member) = self.fleet.member_mut(slot) {
+                (member.adopted, member.region_bit) = (adopted, bit);
+            }
+            self.dispatch_all(now_ns, out);
+        }
+        Ok(())
+    }
+
+    /// What a peer told.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is not newer than what it told before: nothing happened.
+    pub fn merge_peer(
+        &mut self,
+        peer: PeerId,
+        summary: &[u8],
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), PeerError> {
+        let now_ns = self.advance(now_ns);
+        let slot = self.known_peer(peer).ok_or(PeerError::Unknown)?;
+        let merged = Summary::decode(summary).and_then(|summary| {
+            let us = self.mesh.incarnation;
+            let peer = self.mesh.peer_mut(slot).ok_or(PeerError::Unknown)?;
+            peer.merge(summary, us, now_ns)
+        });
+        if merged.is_err() {
+            self.counters.summaries_refused += 1;
+            return merged;
+        }
+        self.counters.summaries_merged += 1;
+        self.dispatch_peers(now_ns, out);
+        Ok(())
+    }
+
+    pub(super) fn known_peer(&mut self, peer: PeerId) -> Option<Slot> {
+        let slot = self.mesh.slot(peer);
+        self.counters.unknown_peers += u64::from(slot.is_none());
+        slot
+    }
+
+    pub(super) fn remote_of(&self, peer: PeerId) -> Option<(Slot, &Remote)> {
+        let slot = self.mesh.slot(peer)?;
+        Some((slot, self.mesh.remote(slot)?))
+    }
+
+    /// All peers' figures, in the order of their ids.
+    #[must_use]
+    pub fn peer_gauges(&self, now_ns: Nanos) -> Vec<PeerGauges> {
+        let listed = self.mesh.peers().filter(|(_, peer)| !peer.removed);
+        let mut gauges: Vec<_> = listed
+            .map(|(slot, peer)| {
+                let max = self.config.peer_hold_max;
+                let lanes = peer.lanes.iter();
+                PeerGauges {
+                    peer: peer.id,
+                    name: peer.name.clone(),
+                    region: peer.region.clone(),
+                    state: peer.presence.name(),
+                    available: peer.listed() && peer.available(now_ns),
+                    draining: peer.heard.is_some_and(|heard| heard.draining),
+                    isolated: peer.isolated,
+                    rtt_ns: peer.rtt_ns(),
+                    jitter_ns: peer.jitter_ns(),
+                    age_ns: peer.age_ns(now_ns),
+                    room: lanes
+                        .clone()
+                        .map(|(model, _)| peer.room(model, max, now_ns))
+                        .sum(),
+                    granted: lanes.map(|(_, lane)| lane.credit.left(now_ns)).sum(),
+                    hold_requests: peer.heard.map_or(0, |heard| heard.hold_len),
+                    in_flight: peer.in_flight,
+                    forwarded_total: peer.counts.forwarded,
+                    arrived_total: peer.counts.arrived,
+                    ok_total: peer.counts.ok,
+                    refused_total: peer.counts.refused,
+                    failed_total: peer.counts.failed,
+                    client_left_total: peer.counts.client_left,
+                    tree_blocks: self.mesh.tree.owner_blocks(slot),
+                }
+            })
+            .collect();
+        gauges.sort_unstable_by_key(|gauges| gauges.peer);
+        gauges
+    }
+}

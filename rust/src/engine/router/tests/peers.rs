@@ -1,0 +1,351 @@
+//! Balancers that share load: routers that tell each other and forward, driven by hand.
+
+use super::*;
+use crate::engine::effect::Forward;
+use crate::engine::id::PeerId;
+use crate::engine::peer::Presence;
+use crate::engine::peer::summary::PeerError;
+use crate::engine::residency::Rule;
+
+/// Peers 0 and 1 of a router that is number 9 itself.
+fn peers(names: &[(u32, &str, &str)]) -> Vec<(PeerId, String, String)> {
+    names
+        .iter()
+        .map(|(id, name, region)| (PeerId(*id), (*name).to_owned(), (*region).to_owned()))
+        .collect()
+}
+
+/// Two balancers, `us` in region "us" and `eu` in "eu", that have told each other twice.
+struct Pair {
+    us: Drive,
+    eu: Drive,
+}
+
+const EU: PeerId = PeerId(1);
+const US: PeerId = PeerId(2);
+
+impl Pair {
+    fn new(config: Config, replicas: (u32, u32)) -> Self {
+        let mut us = Drive::new(config.clone(), replicas.0);
+        let mut eu = Drive::new(config, replicas.1);
+        us.router.set_self("us", "us", 11).unwrap();
+        eu.router.set_self("eu", "eu", 12).unwrap();
+        us.peers(&[(EU.0, "eu", "eu")]);
+        eu.peers(&[(US.0, "us", "us")]);
+        us.alive(EU);
+        eu.alive(US);
+        let mut pair = Self { us, eu };
+        pair.tell();
+        pair.tell();
+        pair
+    }
+
+    /// Both tell each other; the effects at `us`.
+    fn tell(&mut self) -> Vec<Effect> {
+        let now_ns = self.us.now_ns.max(self.eu.now_ns);
+        (self.us.now_ns, self.eu.now_ns) = (now_ns, now_ns);
+        let from_us = self.us.router.summary(EU, now_ns).unwrap();
+        self.eu.merge(US, &from_us).unwrap();
+        let from_eu = self.eu.router.summary(US, now_ns).unwrap();
+        self.us.merge(EU, &from_eu).unwrap()
+    }
+}
+
+impl Drive {
+    fn peers(&mut self, names: &[(u32, &str, &str)]) -> Vec<Effect> {
+        let peers = peers(names);
+        self.call(|router, now_ns, out| router.set_peers(&peers, now_ns, out).unwrap())
+    }
+
+    fn alive(&mut self, peer: PeerId) -> Vec<Effect> {
+        self.call(|router, now_ns, out| router.peer_state(peer, Presence::Alive, now_ns, out))
+    }
+
+    fn merge(&mut self, peer: PeerId, summary: &[u8]) -> Result<Vec<Effect>, PeerError> {
+        let mut merged = Ok(());
+        let out = self.call(|router, now_ns, out| {
+            merged = router.merge_peer(peer, summary, now_ns, out);
+        });
+        merged.map(|()| out)
+    }
+
+    /// A forward arrives, with one attempt left.
+    fn arrives(&mut self, origin: PeerId, hop: u8) -> Vec<Effect> {
+        let forwarded = Forwarded {
+            hop,
+            attempts_left: 1,
+            deadline_ns: None,
+            origin: Some(origin),
+        };
+        let ask = Ask {
+            forwarded: Some(forwarded),
+            ..ask(Route::ChatCompletions)
+        };
+        self.submit_as(ask, digest("m", &[]))
+    }
+
+    fn room(&self, peer: PeerId) -> u64 {
+        let gauges = self.router.peer_gauges(self.now_ns);
+        gauges.iter().find(|g| g.peer == peer).unwrap().room
+    }
+}
+
+/// The only effect, a forward: `(request, peer, attempt, attempts_left)`.
+fn forwarded(effects: &[Effect]) -> (u64, PeerId, u32, u32) {
+    match effects {
+        [
+            Effect::Forward(Forward {
+                request,
+                peer,
+                attempt,
+                attempts_left,
+                ..
+            }),
+        ] => (request.0, *peer, *attempt, *attempts_left),
+        other => panic!("not one forward: {other:?}"),
+    }
+}
+
+#[test]
+fn local_replicas_come_first_then_a_peer_with_room_then_the_hold() {
+    let mut pair = Pair::new(config(), (1, 1));
+    assert_eq!(pushed(&pair.us.submit("m")), (1, 0, 1));
+    assert_eq!(pair.us.room(EU), 1);
+    assert_eq!(forwarded(&pair.us.submit("m")), (2, EU, 1, 1));
+    assert_eq!(pair.us.room(EU), 0, "a forward uses up what was granted");
+    assert_eq!(pair.us.submit("m"), [hold(3)]);
+    assert_eq!(pushed(&pair.eu.arrives(US, 1)), (1, 0, 1));
+    assert_eq!(pair.tell(), [], "its replica has no room now");
+    assert_eq!(pair.us.first_byte(2), []);
+    assert_eq!(pair.us.complete(2), []);
+    pair.eu.first_byte(1);
+    pair.eu.complete(1);
+    assert_eq!(
+        forwarded(&pair.tell()),
+        (3, EU, 1, 1),
+        "what is held leaves"
+    );
+}
+
+#[test]
+fn a_forward_is_not_forwarded_again_and_more_hops_are_refused() {
+    let mut pair = Pair::new(config(), (1, 1));
+    assert_eq!(pushed(&pair.us.arrives(EU, 1)), (1, 0, 1));
+    assert_eq!(pair.us.room(EU), 1);
+    assert_eq!(pair.us.arrives(EU, 1), [hold(2)], "it waits here");
+    let reject = pair.us.arrives(EU, 2);
+    assert_eq!(
+        (rejected(&reject).status, rejected(&reject).code),
+        (503, "hop_limit")
+    );
+    assert_eq!(pair.tell(), []);
+}
+
+#[test]
+fn a_refused_forward_costs_no_attempt_and_closes_the_peer_until_it_grants_again() {
+    let mut pair = Pair::new(config(), (1, 3));
+    pair.us.submit("m");
+    assert_eq!(pair.us.room(EU), 3);
+    assert_eq!(forwarded(&pair.us.submit("m")), (2, EU, 1, 1));
+    assert_eq!(pair.us.retry(2, Failure::Refused, true), [hold(2)]);
+    assert_eq!(pair.us.room(EU), 0);
+    assert_eq!(
+        forwarded(&pair.tell()),
+        (2, EU, 1, 1),
+        "the first attempt still"
+    );
+    for _ in 0..2 {
+        pair.us.retry(2, Failure::Refused, true);
+        pair.tell();
+    }
+    assert_eq!(pair.tell(), [], "refused three times, it stays");
+    assert_eq!(pushed(&pair.us.complete(1)), (2, 0, 1));
+}
+
+#[test]
+fn a_failed_forward_comes_home_with_the_attempt_that_is_left() {
+    let mut pair = Pair::new(config(), (1, 1));
+    pair.us.submit("m");
+    assert_eq!(forwarded(&pair.us.submit("m")), (2, EU, 1, 1));
+    assert_eq!(pair.us.retry(2, Failure::Reset, true), [hold(2)]);
+    assert_eq!(pushed(&pair.us.complete(1)), (2, 0, 2));
+    let reject = pair.us.retry(2, Failure::Connect, false);
+    assert_eq!(rejected(&reject).code, "upstream_connect", "two in all");
+}
+
+#[test]
+fn an_attempt_left_by_the_origin_is_all_that_a_peer_makes() {
+    let mut pair = Pair::new(config(), (1, 2));
+    assert_eq!(pushed(&pair.eu.arrives(US, 1)).2, 1);
+    let reject = pair.eu.retry(1, Failure::Connect, false);
+    assert_eq!(rejected(&reject).code, "upstream_connect");
+}
+
+#[test]
+fn a_peer_whose_hold_is_too_long_refuses() {
+    let config = Config {
+        peer_hold_max: 2,
+        ..config()
+    };
+    let mut pair = Pair::new(config, (1, 1));
+    pair.eu.submit("m");
+    for id in 2..=4 {
+        assert_eq!(pair.eu.arrives(US, 1), [hold(id)]);
+    }
+    let reject = pair.eu.arrives(US, 1);
+    assert_eq!(
+        (rejected(&reject).status, rejected(&reject).code),
+        (503, "peer_hold_max")
+    );
+    pair.tell();
+    assert_eq!(pair.us.room(EU), 0);
+}
+
+#[test]
+fn what_a_peer_told_counts_for_a_while_only() {
+    let mut pair = Pair::new(config(), (0, 1));
+    assert_eq!(pair.us.room(EU), 1);
+    pair.us.now_ns += 2_300 * MS;
+    assert_eq!(pair.us.room(EU), 1);
+    pair.us.now_ns += 200 * MS;
+    assert_eq!(pair.us.room(EU), 0, "three times 0.8 s");
+    let now_ns = pair.us.now_ns;
+    for _ in 0..9 {
+        pair.us.router.peer_rtt(EU, 150 * MS, now_ns);
+    }
+    assert_eq!(pair.us.room(EU), 1, "and two round trips");
+    pair.us.now_ns += 600 * MS;
+    assert_eq!(pair.us.room(EU), 0, "at most 3 s");
+}
+
+#[test]
+fn old_repeated_and_broken_summaries_change_nothing() {
+    let mut pair = Pair::new(config(), (0, 1));
+    let now_ns = pair.us.now_ns;
+    let first = pair.eu.router.summary(US, now_ns).unwrap();
+    let second = pair.eu.router.summary(US, now_ns).unwrap();
+    assert!(pair.us.merge(EU, &second).is_ok());
+    assert_eq!(pair.us.merge(EU, &first), Err(PeerError::Old));
+    assert_eq!(pair.us.merge(EU, &second), Err(PeerError::Old));
+    assert_eq!(
+        pair.us.merge(EU, &second[1..]),
+        Err(PeerError::Version(second[1]))
+    );
+    assert_eq!(pair.us.merge(PeerId(7), &second), Err(PeerError::Unknown));
+    assert_eq!(pair.us.counter("summaries_refused"), 3);
+}
+
+#[test]
+fn rules_of_residency_hold_for_forwards_and_fail_closed() {
+    let mut pair = Pair::new(config(), (1, 1));
+    let rule = |tenant: &str, regions: &[&str]| Rule {
+        tenant: Some(tenant.to_owned()),
+        model: None,
+        regions: regions.iter().map(|&name| name.to_owned()).collect(),
+    };
+    let rules = vec![
+        rule("home", &["us"]),
+        rule("away", &["eu"]),
+        rule("none", &["mars"]),
+    ];
+    pair.us.router.set_residency(rules).unwrap();
+    let of = |tenant| Ask {
+        tenant: Some(tenant),
+        ..ask(Route::ChatCompletions)
+    };
+    let reject = pair.us.submit_as(of("none"), digest("m", &[]));
+    assert_eq!(
+        (rejected(&reject).status, rejected(&reject).code),
+        (403, "residency")
+    );
+    let away = pair.us.submit_as(of("away"), digest("m", &[]));
+    assert_eq!(forwarded(&away).0, 2, "though a local replica has room");
+    pair.us.submit("m");
+    assert_eq!(pair.us.submit_as(of("home"), digest("m", &[])), [hold(4)]);
+    assert_eq!(pair.us.submit_as(of("away"), digest("m", &[])), [hold(5)]);
+    assert_eq!(pushed(&pair.us.complete(3)), (4, 0, 1));
+    assert_eq!(
+        pair.us.complete(4),
+        [],
+        "a local replica is no place for it"
+    );
+    pair.eu.arrives(US, 1);
+    pair.eu.first_byte(1);
+    pair.eu.complete(1);
+    pair.us.complete(2);
+    assert_eq!(forwarded(&pair.tell()).0, 5);
+}
+
+#[test]
+fn the_nearest_peer_is_chosen_unless_another_has_the_prefix() {
+    let mut near = Drive::new(config(), 0);
+    near.router.set_self("us", "us", 1).unwrap();
+    near.peers(&[(1, "eu", "eu"), (2, "asia", "asia")]);
+    let mut others: Vec<Drive> = (0..2).map(|_| Drive::new(config(), 2)).collect();
+    for (peer, other) in (1..).map(PeerId).zip(&mut others) {
+        let name = ["eu", "asia"][peer.0 as usize - 1];
+        other.router.set_self(name, name, 5).unwrap();
+        other.peers(&[(0, "us", "us")]);
+        other.alive(PeerId(0));
+        near.alive(peer);
+        near.router
+            .peer_rtt(peer, u64::from(peer.0) * 80 * MS, near.now_ns);
+    }
+    let blocks: Vec<u64> = (1..=10).collect();
+    for _ in 0..2 {
+        for (peer, other) in (1..).map(PeerId).zip(&mut others) {
+            let from_us = near.router.summary(peer, near.now_ns).unwrap();
+            other.merge(PeerId(0), &from_us).unwrap();
+            let told = other.router.summary(PeerId(0), other.now_ns).unwrap();
+            near.merge(peer, &told).unwrap();
+        }
+    }
+    let mut submit = |blocks: &[u64]| {
+        let effects = near.submit_as(ask(Route::ChatCompletions), digest("m", blocks));
+        forwarded(&effects).1
+    };
+    assert_eq!(submit(&[]), PeerId(1));
+    assert_eq!(submit(&[]), PeerId(1));
+    assert_eq!(submit(&blocks), PeerId(2), "the nearest has no room");
+    for (peer, other) in (1..).map(PeerId).zip(&mut others) {
+        let told = other.router.summary(PeerId(0), other.now_ns).unwrap();
+        near.merge(peer, &told).unwrap();
+    }
+}
+
+#[test]
+fn a_model_that_only_a_peer_serves_is_served_there() {
+    let mut pair = Pair::new(config(), (1, 1));
+    pair.eu.set_models(0, &["m", "rare"]);
+    pair.tell();
+    assert_eq!(
+        pair.us.submit("rare"),
+        [hold(1)],
+        "all room is granted for the other model"
+    );
+    assert_eq!(pair.tell(), []);
+    assert_eq!(
+        forwarded(&pair.tell()),
+        (1, EU, 1, 1),
+        "now that it is known to be taken back"
+    );
+    let reject = pair.us.submit("none");
+    assert_eq!(rejected(&reject).code, "model_not_found");
+    pair.us.complete(1);
+}
+
+#[test]
+fn an_evacuated_region_sends_away_what_is_new_and_what_is_held_and_takes_nothing() {
+    let mut pair = Pair::new(config(), (1, 2));
+    pair.us.submit("m");
+    let out = pair
+        .us
+        .call(|router, now_ns, out| router.set_evacuating(true, now_ns, out));
+    assert_eq!(out, []);
+    assert_eq!(forwarded(&pair.us.submit("m")).1, EU);
+    let reject = pair.us.arrives(EU, 1);
+    assert_eq!(rejected(&reject).code, "evacuating");
+    pair.tell();
+    pair.tell();
+    assert_eq!(pair.eu.room(US), 0);
+}

@@ -1,0 +1,231 @@
+//! Binding of `engine`: the calls about peers.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use super::effects::effects;
+use super::engine::{Engine, constant};
+use crate::engine::id::{PeerId, ReplicaId};
+use crate::engine::peer::Presence;
+use crate::engine::residency::Rule;
+use crate::engine::router;
+
+const STATES: [(&str, Presence); 3] = [
+    ("PEER_ALIVE", Presence::Alive),
+    ("PEER_UNREACHABLE", Presence::Unreachable),
+    ("PEER_DEAD", Presence::Dead),
+];
+
+type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
+/// Tenant, model, regions allowed.
+type RuleFields = (Option<String>, Option<String>, Vec<String>);
+
+fn value_error(error: &impl ToString) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+#[pymethods]
+impl Engine {
+    #[pyo3(signature = (name, region, incarnation, /))]
+    fn set_self(&mut self, name: &str, region: &str, incarnation: u64) -> PyResult<()> {
+        let set = self.router.set_self(name, region, incarnation);
+        set.map_err(|error| value_error(&error))
+    }
+
+    #[pyo3(signature = (peers, now_ns, /))]
+    fn set_peers<'py>(
+        &mut self,
+        py: Python<'py>,
+        peers: Vec<(u32, String, String)>,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let peers: Vec<_> = peers
+            .into_iter()
+            .map(|(id, name, region)| (PeerId(id), name, region))
+            .collect();
+        let set = self.router.set_peers(&peers, now_ns, &mut self.out);
+        set.map_err(|error| value_error(&error))?;
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (peer, rtt_ns, now_ns, /))]
+    fn peer_rtt(&mut self, peer: u32, rtt_ns: u64, now_ns: u64) {
+        self.router.peer_rtt(PeerId(peer), rtt_ns, now_ns);
+    }
+
+    #[pyo3(signature = (peer, state, now_ns, /))]
+    fn peer_state<'py>(
+        &mut self,
+        py: Python<'py>,
+        peer: u32,
+        state: usize,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let presence = constant(&STATES, "state", state)?;
+        self.router
+            .peer_state(PeerId(peer), presence, now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (peer, isolated, now_ns, /))]
+    fn set_isolated<'py>(
+        &mut self,
+        py: Python<'py>,
+        peer: u32,
+        isolated: bool,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        self.router
+            .set_isolated(PeerId(peer), isolated, now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (evacuating, now_ns, /))]
+    fn set_evacuating<'py>(
+        &mut self,
+        py: Python<'py>,
+        evacuating: bool,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        self.router
+            .set_evacuating(evacuating, now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (rules, now_ns, /))]
+    fn set_residency<'py>(
+        &mut self,
+        py: Python<'py>,
+        rules: Vec<RuleFields>,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let rules = rules.into_iter().map(|(tenant, model, regions)| Rule {
+            tenant,
+            model,
+            regions,
+        });
+        let set = self.router.set_residency(rules.collect());
+        set.map_err(|error| value_error(&error))?;
+        self.router.tick(now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (replica, region, now_ns, /))]
+    fn set_replica_region<'py>(
+        &mut self,
+        py: Python<'py>,
+        replica: u32,
+        region: Option<&str>,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let replica = ReplicaId(replica);
+        let set = self
+            .router
+            .set_replica_region(replica, region, now_ns, &mut self.out);
+        set.map_err(|error| value_error(&error))?;
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (peer, now_ns, /))]
+    fn summary_due(&mut self, peer: u32, now_ns: u64) -> bool {
+        self.router.summary_due(PeerId(peer), now_ns)
+    }
+
+    #[pyo3(signature = (peer, now_ns, /))]
+    fn summary<'py>(
+        &mut self,
+        py: Python<'py>,
+        peer: u32,
+        now_ns: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let summary = self.router.summary(PeerId(peer), now_ns);
+        let summary = summary.ok_or_else(|| PyValueError::new_err("the peer is unknown"))?;
+        Ok(PyBytes::new(py, &summary))
+    }
+
+    #[pyo3(signature = (peer, summary, now_ns, /))]
+    fn merge_peer<'py>(
+        &mut self,
+        py: Python<'py>,
+        peer: u32,
+        summary: &[u8],
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let merged = self
+            .router
+            .merge_peer(PeerId(peer), summary, now_ns, &mut self.out);
+        merged.map_err(|error| value_error(&error))?;
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn peers(&self, now_ns: u64) -> Vec<PeerGauges> {
+        let peers = self.router.peer_gauges(now_ns);
+        peers.into_iter().map(PeerGauges).collect()
+    }
+}
+
+/// One peer's figures for metrics and the live view.
+#[pyclass(frozen, module = "skylb._core")]
+struct PeerGauges(router::PeerGauges);
+
+macro_rules! getters {
+    ($($name:ident: $kind:ty,)*) => {
+        #[pymethods]
+        impl PeerGauges {
+            #[getter]
+            fn peer(&self) -> u32 {
+                self.0.peer.0
+            }
+
+            #[getter]
+            fn name(&self) -> &str {
+                &self.0.name
+            }
+
+            #[getter]
+            fn region(&self) -> &str {
+                &self.0.region
+            }
+
+            $(#[getter]
+            fn $name(&self) -> $kind {
+                self.0.$name
+            })*
+
+            fn __repr__(&self) -> String {
+                format!("{:?}", self.0)
+            }
+        }
+    };
+}
+
+getters! {
+    state: &'static str,
+    available: bool,
+    draining: bool,
+    isolated: bool,
+    rtt_ns: Option<u64>,
+    jitter_ns: u64,
+    age_ns: Option<u64>,
+    room: u64,
+    granted: u64,
+    hold_requests: u32,
+    in_flight: u32,
+    forwarded_total: u64,
+    arrived_total: u64,
+    ok_total: u64,
+    refused_total: u64,
+    failed_total: u64,
+    client_left_total: u64,
+    tree_blocks: u32,
+}
+
+/// Adds this part's classes and constants to the module.
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    for (number, (name, _)) in STATES.iter().enumerate() {
+        m.add(*name, number)?;
+    }
+    m.add_class::<PeerGauges>()
+}
