@@ -12,21 +12,19 @@ nearest to the cost.
 import argparse
 import gc
 import json
-import platform
 import random
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from bench import record
 from skylb import _core
 from skylb.config import EngineSettings
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 REPLICAS = 4
 TREE_BLOCKS = 1_000_000
-RESULTS = Path(__file__).resolve().parent / "results"
 WORDS = ("the", "of", "model", "region", "cache", "queue", "answer", "prefix", "token", "time", "load", "a")
 CHUNK_CHARS = 4_000
 
@@ -259,16 +257,14 @@ def main() -> None:
 
 
 def keep(lines: list[str], times: dict[str, list[float]], bytes_per_block: float) -> None:
-    """Writes ``bench/results/engine.{json,md}``."""
-    RESULTS.mkdir(exist_ok=True)
+    """Writes ``bench/results/bench-engine.{json,md}``."""
     figures = {
-        "python": platform.python_version(),
+        "machine": record.machine(),
         "us": times,
         "tree_bytes_per_block": bytes_per_block,
     }
-    (RESULTS / "engine.json").write_text(json.dumps(figures, indent=1) + "\n")
-    text = "\n".join(lines)
-    (RESULTS / "engine.md").write_text(f"# make bench-engine\n\n```\n{text}\n```\n")
+    record.keep("bench-engine", lines)
+    (record.RESULTS / "bench-engine.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
-from bench.overhead.report import RESULTS, machine
+from bench.record import keep
 from skylb.config import Policy
 from tests.support.processes import balancer, mocks
 
@@ -98,11 +98,7 @@ def main() -> None:
         for policy in options.policies.split(","):
             lines.append(row(policy, share, users, capacity, run(policy, users, options)))
             print(lines[-1], flush=True)
-    about = ", ".join(machine().values())
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "policies.md").write_text(
-        f"# make bench-policies\n\n{about}\n\n```\n" + "\n".join(lines) + "\n```\n"
-    )
+    keep("bench-policies", lines)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from bench.judge.cases import (
 from bench.judge.judgment import Judgment
 from bench.judge.runs import Task, capacity, run_task
 from bench.judge.table import compact, document, summary
-from bench.overhead.report import RESULTS, machine
+from bench.record import RESULTS, machine
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "EVALUATION.md"

@@ -11,6 +11,7 @@ from typing import Any
 from bench.overhead import report
 from bench.overhead.measure import KINDS, added_ttft, measure, probing
 from bench.overhead.proxies import BUILDERS, REST_CPU
+from bench.record import machine
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     os.sched_setaffinity(0, {REST_CPU})
     names, kinds = arguments.only.split(","), arguments.work.split(",")
     command = " ".join(["python -m bench.overhead", *sys.argv[1:]])
-    result: dict[str, Any] = {"machine": report.machine(), "command": command}
+    result: dict[str, Any] = {"machine": machine(), "command": command}
     texts = []
 
     def tell(text: str) -> None:

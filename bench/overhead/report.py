@@ -1,16 +1,10 @@
 """The table on the screen and the files in bench/results."""
 
 import json
-import os
-import platform
-import subprocess
-from pathlib import Path
 from typing import Any
 
 from bench.overhead.measure import Kind
-
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "bench" / "results"
+from bench.record import RESULTS, keep
 
 TARGETS = {
     "unary": "<= 1.6 x HAProxy, <= 0.35 x best Rust router",
@@ -31,27 +25,6 @@ def table(kind: Kind, figures: dict[str, dict[str, float]]) -> str:
         row += f"{figure['median_us'] / min(routers):>15.2f}" if routers else f"{'-':>15}"
         lines.append(row)
     return "\n".join(lines)
-
-
-def machine() -> dict[str, str]:
-    """Where this was measured."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return {
-        "cpu": model,
-        "cores": str(os.cpu_count()),
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-    }
 
 
 def ttft_line(figures: dict[str, Any]) -> str:
@@ -76,8 +49,5 @@ def probing_line(figures: dict[str, float]) -> str:
 
 def store(result: dict[str, Any], texts: list[str]) -> None:
     """Keeps a whole run."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "overhead.json").write_text(json.dumps(result, indent=1) + "\n")
-    about = ", ".join(result["machine"].values())
-    text = "\n\n".join(texts)
-    (RESULTS / "overhead.md").write_text(f"# make bench-overhead\n\n{about}\n\n```\n{text}\n```\n")
+    keep("bench-overhead", "\n\n".join(texts).splitlines())
+    (RESULTS / "bench-overhead.json").write_text(json.dumps(result, indent=1) + "\n")

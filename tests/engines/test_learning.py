@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 
 from tests.engines.load import TIMEOUT, chat
-from tests.engines.test_prefix import WORDS
 from tests.engines.vllm import Vllm
+from tests.engines.words import WORDS
 from tests.support.processes import Balancer, balancer, eventually, get
 
 CONVERSATIONS = 8

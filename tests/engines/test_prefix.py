@@ -5,30 +5,13 @@ import random
 
 from tests.engines.load import chat, post_all
 from tests.engines.vllm import Vllm
+from tests.engines.words import WORDS
 from tests.support.processes import balancer
 
 CONVERSATIONS = 12
 TURNS = 4
 CONCURRENCY = 2
 """One for each server: room is never short, so that what is compared is the choice, not the spill."""
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "while",
-    "region",
-    "replica",
-    "prefix",
-    "block",
-    "hold",
-    "push",
-]
 
 
 def text(rng: random.Random, words: int) -> str:

@@ -1,8 +1,5 @@
 """What the demo shows: a live table on a terminal, else a line now and then; a summary at the end."""
 
-from types import TracebackType
-from typing import Self
-
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +9,7 @@ from rich.text import Text
 from skylb.demo.picture import recent_ttft
 from skylb.demo.regions import Region, ReplicaProcess, World
 from skylb.demo.state import RECENT_S, History
+from skylb.liveview import LiveView
 from skylb.load.drive import Load
 from skylb.load.report import Report
 from skylb.load.stats import Histogram
@@ -23,7 +21,7 @@ _BAR_WIDTH = 8
 _HEALTH_WIDTH = 8
 
 
-class View:
+class View(LiveView):
     """Shows a running demo.
 
     Args:
@@ -39,18 +37,8 @@ class View:
         self._console = Console()
         live = self._console.is_terminal
         self._live = Live(console=self._console, auto_refresh=False, screen=False) if live else None
+        super().__init__(self._live)
         self._next_line_s = LINE_INTERVAL_S
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def say(self, text: str) -> None:
         """Prints a line as it is."""

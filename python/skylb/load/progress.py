@@ -1,12 +1,12 @@
 """One line that says how a load is getting on, on stderr."""
 
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from skylb.liveview import LiveView
 from skylb.load.stats import Tally
 
 LINE_INTERVAL_S = 2.0
@@ -17,7 +17,7 @@ RATE_INTERVAL_S = 1.0
 """What the rate of answers is averaged over, at least."""
 
 
-class Progress:
+class Progress(LiveView):
     """A live line on a terminal; elsewhere a line every few seconds; or nothing."""
 
     def __init__(self, kind: Literal["auto", "lines", "off"], requests: int) -> None:
@@ -25,21 +25,11 @@ class Progress:
         self._console = Console(stderr=True)
         live = kind == "auto" and self._console.is_terminal
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
+        super().__init__(self._live)
         self._lines = kind != "off" and not live
         self._next_line_s = LINE_INTERVAL_S
         self._then: tuple[float, int] = (0.0, 0)
         self._per_s = 0.0
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def show(self, elapsed_s: float, tally: Tally) -> None:
         """Called a few times a second with all figures so far."""

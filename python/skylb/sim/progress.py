@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from skylb.liveview import LiveView
 
 LINE_INTERVAL_S = 5.0
 """Between lines where there is no terminal; shorter runs say nothing."""
 
 
-class Bar:
+class Bar(LiveView):
     """A live bar on a terminal, else a line now and then.
 
     Args:
@@ -36,17 +37,7 @@ class Bar:
             )
             self._live = Progress(*columns, console=console, transient=True)
             self._task = self._live.add_task(self._text(0), total=float(runs))
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        super().__init__(self._live)
 
     def show(self, shares: Sequence[float]) -> None:
         """Called a few times a second with the share of each run that is done."""
