@@ -215,6 +215,9 @@ class Relay:
     @property
     def retry_after_s(self) -> int | None: ...
     @property
+    def refused(self) -> str | None:
+        """``X-SkyLB-Refused`` of a peer's answer: why it has not begun the request."""
+    @property
     def response_id(self) -> str | None: ...
     @property
     def prompt_tokens(self) -> int:
@@ -690,6 +693,7 @@ class Recorder:
         status: int,
         error_code: str | None,
         replica: str | None,
+        peer: str | None,
         attempts: int,
         match_blocks: int,
         predicted_ttft_ns: int | None,
@@ -700,7 +704,8 @@ class Recorder:
         bytes_in: int,
         /,
     ) -> None:
-        """One finished request. ``first_byte_ns`` is 0 when there was none."""
+        """One finished request. ``first_byte_ns`` is 0 when there was none; ``peer`` is where it was
+        forwarded to or, with a ``replica``, where it came from."""
     def refused(self, status: int, error_code: str, client: str, now_ns: int, /) -> None:
         """A request that never had a valid head."""
     def attempt(self, outcome: str, /) -> None:

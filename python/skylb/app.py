@@ -14,7 +14,9 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -26,13 +28,18 @@ from skylb.admin import Admin
 from skylb.clock import monotonic_ns, unix_offset_ns
 from skylb.config import Settings
 from skylb.control import Control
+from skylb.control.mesh import Mesh
 from skylb.data.context import Budget, Context, Limits
+from skylb.data.crossing import Crossing
 from skylb.data.frontend import Frontend
+from skylb.data.peerside import PeerConnection
+from skylb.data.tenants import Tenants
 from skylb.errors import ConfigError, TaskFailedError
-from skylb.keyfiles import read_secret
+from skylb.keyfiles import read_keys, read_secret, read_tenants
 from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
 from skylb.metrics import LoopStall, Metrics
 from skylb.router import Router
+from skylb.signing import Identity
 from skylb.tasks import TaskGroup
 from skylb.types import Replica
 from skylb.upstream import Pool
@@ -51,6 +58,13 @@ BEAT_S = 0.1
 
 CONFIG_SIGNAL = "SIGHUP"
 
+PEER_CONNECTIONS_IDLE_MAX = 64
+PEER_IDLE_S = 60.0
+"""Below the 75 s after which a peer closes idle connections: a new one costs a forward two round trips."""
+
+PEER_RECEIVE_BUFFER_BYTES = 256 << 10
+"""More than for a replica: it bounds what one connection carries per round trip."""
+
 HEAP_KEEP_BYTES = 16 << 20
 """Block size up to which freed memory stays in the process; see `_keep_heap`."""
 
@@ -67,6 +81,8 @@ def check_files(settings: Settings) -> None:
         lambda: client_tls(settings.replica_ca),
         lambda: read_secret(settings.admin_token_file, "admin_token_file"),
         lambda: read_secret(settings.replica_key_file, "replica_key_file"),
+        lambda: read_keys(settings.mesh.peer_key_file),
+        lambda: read_tenants(settings.mesh.tenant_key_file),
     )
     for read in readers:
         try:
@@ -110,21 +126,48 @@ class Service:
             buffer_bytes=lambda: self.frontend.context.budget.bytes,
             log_dropped=lambda: self.logs.dropped,
             policy=settings.engine.policy,
+            more=lambda: self.mesh.families() if self.mesh is not None else (),
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
         self._failed: str | None = None
+        self.mesh = self._make_mesh()
         self.admin = Admin(self, settings.admin, None)
         self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)
         self._heart: asyncio.TimerHandle | None = None
         self.addresses: list[ListenAddress] = []
         self.admin_addresses: list[ListenAddress] = []
+        self.peer_addresses: list[ListenAddress] = []
+        self.sync_addresses: list[ListenAddress] = []
         self._read_keys()
+
+    def _make_mesh(self) -> Mesh | None:
+        own = self.settings.mesh
+        identity = Identity(own.balancer, time.time_ns())
+        self.router.set_self(identity, own.region)
+        self.router.set_residency([(rule.tenant, rule.model, [*rule.regions]) for rule in own.residency])
+        keys = read_keys(own.peer_key_file)
+        if keys is None or own.peer_listen is None:
+            return None
+        mesh = Mesh(self.settings, self.router, identity, self.control, keys, self._part_failed)
+        pool = self.pool.sibling(
+            idle_len_max=PEER_CONNECTIONS_IDLE_MAX,
+            receive_buffer_bytes=PEER_RECEIVE_BUFFER_BYTES,
+            idle_s=PEER_IDLE_S,
+            far=True,
+        )
+        self.frontend.context.crossing = Crossing(identity, mesh.verifier, pool, mesh.forwards_refused)
+        self.control.on_own = mesh.peers.set_replicas
+        return mesh
 
     def _read_keys(self) -> None:
         settings = self.settings
         self.admin.token = read_secret(settings.admin_token_file, "admin_token_file")
         key = read_secret(settings.replica_key_file, "replica_key_file")
         self.control.set_authorization(f"Bearer {key}" if key is not None else None)
+        self.frontend.context.tenants.keys = read_tenants(settings.mesh.tenant_key_file)
+        keys = read_keys(settings.mesh.peer_key_file)
+        if self.mesh is not None and keys is not None:
+            self.mesh.set_keys(keys)
 
     # ------------------------------------------------------------------ start and stop
 
@@ -152,15 +195,20 @@ class Service:
         Raises:
             ListenError: an address cannot be bound; nothing has started then.
         """
-        client_sockets, admin_sockets = _bind_all(self.settings)
-        self.addresses = [bound_address(sock) for sock in client_sockets]
-        self.admin_addresses = [bound_address(sock) for sock in admin_sockets]
+        mesh = self.settings.mesh
+        client_sockets, admin_sockets, peer_sockets, sync_sockets = sockets = _bind_all(
+            self.settings.listen, (self.settings.admin,), (mesh.peer_listen,), (mesh.sync_listen,)
+        )
+        self.addresses, self.admin_addresses, self.peer_addresses, self.sync_addresses = (
+            [bound_address(sock) for sock in group] for group in sockets
+        )
         self.logs.start()
         try:
             await self.admin.start(admin_sockets)
             await self.control.start()
             await self.control.first_look(FIRST_LOOK_S)
             context = self.tls.context if self.tls is not None else None
+            await self._join(peer_sockets, sync_sockets)
             await self.frontend.serve([(sock, context) for sock in client_sockets])
         except BaseException:
             await self.stop()
@@ -170,6 +218,17 @@ class Service:
         gc.collect()
         gc.freeze()  # what lives from here to the end need not be looked at by every collection
 
+    async def _join(self, peer_sockets: list[socket.socket], sync_sockets: list[socket.socket]) -> None:
+        """Takes forwards, and tells the peers where."""
+        crossing = self.frontend.context.crossing
+        if self.mesh is None or crossing is None:
+            return
+        await self.frontend.serve(
+            [(sock, None) for sock in peer_sockets],
+            lambda frontend, scheme: PeerConnection(frontend, scheme, crossing),
+        )
+        await self.mesh.start(sync_sockets, _url("http", self.peer_addresses[0]))
+
     def _beat(self) -> None:
         self._stall.beat(monotonic_ns())
         self._heart = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
@@ -177,15 +236,19 @@ class Service:
     async def stop(self) -> None:
         """Lets requests under way end, then takes everything down."""
         self.frontend.stop_accepting()
+        if self.mesh is not None:
+            await self.mesh.close()  # first: peers should send nothing more, and take over what we have
         await self._drain()
         if self._heart is not None:
             self._heart.cancel()
         await self.control.close()
         await self.frontend.close()
         await self.pool.close()
+        if self.frontend.context.crossing is not None:
+            await self.frontend.context.crossing.pool.close()
         self.router.close()
         await self.admin.close()
-        for address in (*self.addresses, *self.admin_addresses):
+        for address in (*self.addresses, *self.admin_addresses, *self.peer_addresses, *self.sync_addresses):
             unlink(address)
         await asyncio.to_thread(self.logs.stop)
 
@@ -235,8 +298,9 @@ class Service:
     # --------------------------------------------------------------- for the admin listener
 
     def ready(self) -> bool:
-        """Whether a new request would be accepted and find a replica."""
-        return self.router.ready() and not self._stop.is_set()
+        """Whether a new request would be accepted and find a replica, and is wanted here."""
+        evacuating = self.mesh is not None and self.mesh.peers.evacuating
+        return self.router.ready() and not self._stop.is_set() and not evacuating
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics page and its content type."""
@@ -259,11 +323,27 @@ class Service:
             "log_dropped": self.logs.dropped,
         }
 
+    def peers(self) -> dict[str, Any] | None:
+        """This balancer and its peers; ``None`` without a mesh."""
+        return self.mesh.view() if self.mesh is not None else None
+
+    def isolate(self, name: str, isolated: bool) -> bool:
+        """Operator intent for one peer; ``False`` for an unknown name."""
+        if self.mesh is None or name not in self.mesh.peers.links:
+            return False
+        self.mesh.peers.isolate(name, isolated=isolated)
+        return True
+
+    def evacuate(self, region: str, evacuating: bool) -> list[str]:
+        """Operator intent for a region; the names of its balancers, none for an unknown region."""
+        return self.mesh.peers.evacuate(region, evacuating=evacuating) if self.mesh is not None else []
+
     def state(self) -> dict[str, Any]:
         """Process, replicas as control sees them, and the engine's own state."""
         return {
             "process": self.facts(),
             "replicas": self.control.states(),
+            "mesh": self.peers(),
             "engine": orjson.Fragment(self.router.engine.state(monotonic_ns())),
         }
 
@@ -287,6 +367,8 @@ class Service:
         lines = [f"SkyLB {_core.__version__}, policy {self.settings.engine.policy}"]
         lines += [f"  clients  {_url(scheme, address)}" for address in self.addresses]
         lines += [f"  admin    {_url('http', address)}" for address in self.admin_addresses]
+        lines += [f"  forwards {_url('http', address)}" for address in self.peer_addresses]
+        lines += [f"  sync     {_url('http', address)}" for address in self.sync_addresses]
         lines += [f"  replica  {name}  {state}" for name, state in self.control.states().items()]
         models = self.router.models()
         lines.append(f"try: {_curl(scheme, self.addresses[0], models[0][0] if models else 'MODEL')}")
@@ -357,6 +439,7 @@ def _context(settings: Settings, router: Router, pool: Pool, recorder: _core.Rec
         ),
         trusted_proxies=settings.trusted_proxies,
         cors_origin=settings.cors_origin,
+        tenants=Tenants(settings.mesh.tenant_header.lower() if settings.mesh.tenant_header else None),
         inject_usage=settings.inject_usage,
     )
 
@@ -372,16 +455,20 @@ def _keep_heap() -> None:
     bytes(HEAP_KEEP_BYTES)
 
 
-def _bind_all(settings: Settings) -> tuple[list[socket.socket], list[socket.socket]]:
-    client_sockets: list[socket.socket] = []
+def _bind_all(*groups: Iterable[ListenAddress | None]) -> list[list[socket.socket]]:
+    """Sockets of each group's addresses, those that are given; all or none."""
+    bound: list[list[socket.socket]] = []
     try:
-        for address in settings.listen:
-            client_sockets += bind(address)
-        return client_sockets, bind(settings.admin)
+        for group in groups:
+            bound.append([])
+            for address in group:
+                if address is not None:
+                    bound[-1] += bind(address)
     except BaseException:
-        for sock in client_sockets:
+        for sock in chain.from_iterable(bound):
             sock.close()
         raise
+    return bound
 
 
 async def serve(settings: Settings) -> None:

@@ -233,6 +233,15 @@ def _demo(words: Sequence[str]) -> int:
     return 0
 
 
+def _peers(words: Sequence[str]) -> int:
+    """Show a running balancer's peers: round trips, age, room, bytes, forwards."""
+    from skylb import peersview  # noqa: PLC0415 - only this command prints peers
+
+    loaded = _load("peers", peersview.PeersSettings, words, "Asks the admin listener of a running balancer.")
+    print(peersview.render(peersview.ask(loaded.settings), json_lines=loaded.settings.json_lines))
+    return 0
+
+
 def _config(words: Sequence[str]) -> int:
     """Show, check or tabulate the settings of `skylb serve`."""
     from skylb import configview  # noqa: PLC0415 - only this command prints settings
@@ -261,5 +270,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "sim": _sim,
     "wan": _wan,
     "demo": _demo,
+    "peers": _peers,
     "config": _config,
 }

@@ -7,23 +7,50 @@ derive from these models (`skylb.settings` does it). The environment is read in 
 import os
 import re
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import Field
 
-from skylb.addresses import ListenAddress, ReplicaUrl, parse_listen, parse_replica
+from skylb.addresses import ListenAddress, ReplicaUrl
+from skylb.meshsettings import MeshSettings
+from skylb.values import (
+    FILE,
+    LISTEN,
+    URL,
+    Bytes,
+    Count,
+    Expected,
+    File,
+    Group,
+    Listen,
+    Network,
+    Seconds,
+    Url,
+)
+
+__all__ = [
+    "FILE",
+    "LISTEN",
+    "Bytes",
+    "Count",
+    "DiscoverySettings",
+    "EngineSettings",
+    "Expected",
+    "File",
+    "Group",
+    "Listen",
+    "Policy",
+    "Seconds",
+    "Settings",
+    "TimeoutSettings",
+    "environment",
+]
 
 ENVIRONMENT_PREFIX = "SKYLB_"
-INT_MAX = 2**31 - 1
-SECONDS_MAX = 1e9
 
 _KUBERNETES_LINK = re.compile(
     r"SKYLB(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_[A-Z_]+)?)"
 )
-_SIZE = re.compile(r"([0-9]+) ?(|B|KiB|MiB|GiB)", re.ASCII)
-_SIZE_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def environment() -> dict[str, str]:
@@ -38,55 +65,6 @@ def environment() -> dict[str, str]:
         if name.startswith(ENVIRONMENT_PREFIX) and not _KUBERNETES_LINK.fullmatch(name)
     }
 
-
-class Expected(str):
-    """What a value must look like, for faults and help, where the type does not say it."""
-
-    __slots__ = ()
-
-
-def _size(value: object) -> object:
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
-        return int(match[1]) * _SIZE_UNITS[match[2]]
-    return value
-
-
-def _listen(value: object) -> object:
-    return parse_listen(value) if isinstance(value, str) else value
-
-
-def _replica(value: object) -> object:
-    return parse_replica(value) if isinstance(value, str) else value
-
-
-def _network(value: object) -> object:
-    return ip_network(value) if isinstance(value, str) else value
-
-
-def _file(value: object) -> object:
-    if isinstance(value, str):
-        value = Path(value)
-    if isinstance(value, Path) and not value.is_file():
-        raise ValueError("there is no such file")
-    return value
-
-
-Count = Annotated[int, Field(le=INT_MAX)]
-Seconds = Annotated[float, Field(le=SECONDS_MAX)]
-Bytes = Annotated[
-    int,
-    BeforeValidator(_size),
-    Field(le=1 << 50),
-    Expected("bytes: an integer, or one followed by KiB, MiB or GiB"),
-]
-File = Annotated[Path, BeforeValidator(_file)]
-Listen = Annotated[ListenAddress, BeforeValidator(_listen), PlainSerializer(str)]
-Url = Annotated[ReplicaUrl, BeforeValidator(_replica), PlainSerializer(str)]
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-
-LISTEN = Expected("HOST:PORT, [IPV6]:PORT or unix:PATH")
-URL = Expected("http://HOST:PORT, https://HOST:PORT or unix:PATH")
-FILE = Expected("the path of a file")
 
 Policy = Literal[
     "prefix",
@@ -104,16 +82,6 @@ Policy = Literal[
     "gorgo",
 ]
 LogLevel = Literal["debug", "info", "warning", "error"]
-
-
-class Group(BaseModel):
-    """Settings that belong together: frozen, and without room for unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
-
-    def conflicts(self) -> Iterator[tuple[set[str], str]]:
-        """Values that are valid alone and wrong together: the options' names, and a sentence."""
-        yield from ()
 
 
 class EngineSettings(Group):
@@ -425,6 +393,7 @@ class Settings(Group):
         Expected("stderr, off, or the path of a file"),
         Field(min_length=1, description="where the line per request goes: stderr, off, or a file"),
     ] = "stderr"
+    mesh: MeshSettings = MeshSettings()
     timeout: TimeoutSettings = TimeoutSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     engine: EngineSettings = EngineSettings()
@@ -433,6 +402,7 @@ class Settings(Group):
         """Values that are valid alone and wrong together: the options' names, and a sentence."""
         yield from self._listener_conflicts()
         yield from self._fleet_conflicts()
+        yield from self.mesh.conflicts()
         for low, high in ORDERED:
             low_value, high_value = _by_name(self, low), _by_name(self, high)
             if low_value > high_value:
@@ -448,8 +418,17 @@ class Settings(Group):
                     {"listen"},
                     f"listen: {address} is given twice, or within another: expected distinct addresses",
                 )
-            if address.collides(self.admin):
-                yield {"listen", "admin"}, f"admin: {self.admin} is also in listen: expected another address"
+        taken = [("listen", address) for address in self.listen]
+        for name, own in (
+            ("admin", self.admin),
+            ("peer_listen", self.mesh.peer_listen),
+            ("sync_listen", self.mesh.sync_listen),
+        ):
+            if own is not None:
+                for other, address in taken:
+                    if address.collides(own):
+                        yield {other, name}, f"{name}: {own} is also in {other}: expected another address"
+                taken.append((name, own))
         if (self.tls_cert is None) != (self.tls_key is None):
             one, other = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
             yield {"tls_cert", "tls_key"}, f"{one} is given without {other}: expected both or neither"
@@ -492,5 +471,8 @@ ORDERED = (
 )
 """Pairs of options of which the first may not exceed the second."""
 
-TOP_LEVEL = frozenset({("engine", "policy"), ("engine", "hold_timeout_s"), ("engine", "hold_len_max")})
+TOP_LEVEL = frozenset(
+    {("engine", "policy"), ("engine", "hold_timeout_s"), ("engine", "hold_len_max")}
+    | {("mesh", name) for name in MeshSettings.model_fields}
+)
 """Settings of a group that are written without the group's name, because everybody needs them."""

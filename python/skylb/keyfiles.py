@@ -1,9 +1,15 @@
 """Files that hold secrets: read whole, and never told."""
 
+import re
 from pathlib import Path
 
 from skylb.errors import ConfigError
-from skylb.signing import FILE_BYTES_MAX, Keys, parse_keys
+from skylb.signing import FILE_BYTES_MAX, TENANT_LEN_MAX, Keys, parse_keys
+
+TENANTS_MAX = 100_000
+"""API keys whose tenants are known."""
+
+_TENANT_LINE = re.compile(rf"([\x21-\x7e]{{1,{TENANT_LEN_MAX}}}):([0-9a-f]{{64}})", re.ASCII)
 
 
 def read_secret(path: Path | None, option: str) -> str | None:
@@ -21,6 +27,30 @@ def read_secret(path: Path | None, option: str) -> str | None:
     if len(lines) != 1 or not lines[0].isprintable() or not lines[0].isascii():
         raise ConfigError([f"{option}: {path}: expected one word of printable ASCII"])
     return lines[0]
+
+
+def read_tenants(path: Path | None) -> dict[str, str]:
+    """Tenants by the SHA-256 of their API keys, in hexadecimal.
+
+    Raises:
+        ConfigError: the file is not readable, or a line of it is malformed.
+    """
+    if path is None:
+        return {}
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"tenant_key_file: {path}: cannot be read: {error}"]) from error
+    tenants: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _TENANT_LINE.fullmatch(line.strip())
+        if match is None or len(tenants) >= TENANTS_MAX:
+            fault = "expected TENANT:SHA256" if match is None else f"more than {TENANTS_MAX} keys"
+            raise ConfigError([f"tenant_key_file: {path}: line {number}: {fault}"])
+        tenants[match[2]] = match[1]
+    return tenants
 
 
 def read_keys(path: Path | None) -> Keys | None:

@@ -150,6 +150,7 @@ class Metrics:
         buffer_bytes: request bodies in memory, in bytes.
         log_dropped: log lines lost.
         policy: for ``skylb_build_info``.
+        more: families of other parts, asked at each scrape.
     """
 
     def __init__(
@@ -160,12 +161,14 @@ class Metrics:
         buffer_bytes: Callable[[], int],
         log_dropped: Callable[[], int],
         policy: str,
+        more: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         self._recorder = recorder
         self._engine = engine
         self._buffer_bytes = buffer_bytes
         self._log_dropped = log_dropped
         self._policy = policy
+        self._more = more
         self.probing = Probing()
         self.loop_stall = Durations(STALL_BOUNDS_S)
         self._registry = CollectorRegistry(auto_describe=False)
@@ -190,6 +193,7 @@ class Metrics:
         yield from self._process()
         yield from self._decisions()
         yield from _replicas(self._engine.gauges())
+        yield from self._more()
 
     def _build(self) -> dict[str, str]:
         return {"version": _core.__version__, "policy": self._policy, "python": platform.python_version()}

@@ -21,9 +21,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from skylb.addresses import ListenAddress, ReplicaUrl
+from skylb.addresses import ListenAddress, PeerUrl, ReplicaUrl
 from skylb.config import ENVIRONMENT_PREFIX, TOP_LEVEL, Expected, Group
 from skylb.errors import ConfigError
+from skylb.meshsettings import ResidencyRule
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 CONFIG_BYTES_MAX = 1 << 20
@@ -95,6 +96,7 @@ class Option:
         if kind in {int, float}:
             return "N"
         words = {Path: "FILE", bool: "BOOL", str: "TEXT", ListenAddress: "ADDRESS", ReplicaUrl: "URL"}
+        words |= {PeerUrl: "NAME=URL", ResidencyRule: "RULE"}
         return words.get(kind, "VALUE")
 
 

@@ -9,9 +9,22 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from skylb import _core
-from skylb._core import Digest, Engine, Expire, Forward, Head, Hold, Push, Reject, Relay, Snapshot
+from skylb._core import (
+    Digest,
+    Engine,
+    Expire,
+    Forward,
+    Head,
+    Hold,
+    PeerGauges,
+    Push,
+    Reject,
+    Relay,
+    Snapshot,
+)
 from skylb.clock import monotonic_ns
-from skylb.types import Replica
+from skylb.signing import Claims, Identity
+from skylb.types import Peer, Replica
 
 Effect = Push | Forward | Hold | Reject | Expire
 """What the engine wants done for one request."""
@@ -25,6 +38,9 @@ class Sink(Protocol):
 
     def pushed(self, push: Push, replica: Replica, /) -> None:
         """Send the request to this replica now."""
+
+    def forwarded(self, forward: Forward, peer: Peer, /) -> None:
+        """Send the request to this peer now."""
 
     def held(self) -> None:
         """The request waits in the hold."""
@@ -47,20 +63,56 @@ class Router:
         self._engine = engine
         self._sinks: dict[int, Sink] = {}
         self._replicas: dict[int, Replica] = {}
+        self._peers: dict[int, Peer] = {}
+        self._peer_ids: dict[str, int] = {}
         self._last_id = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
 
     # ------------------------------------------------------------------ data plane
 
-    def submit(self, sink: Sink, head: Head, body: bytes, now_ns: int, trusted: bool) -> None:
-        """Reads the body, places the request, and tells the sink. ``trusted``: the head's class counts.
+    def submit(
+        self,
+        sink: Sink,
+        head: Head,
+        body: bytes,
+        now_ns: int,
+        trusted: bool,
+        tenant: str | None = None,
+        claims: Claims | None = None,
+    ) -> None:
+        """Reads the body, places the request, and tells the sink.
+
+        Args:
+            sink: hears what becomes of it.
+            head: of the request.
+            body: whole, framing removed.
+            now_ns: when the head was complete.
+            trusted: the class that the head names counts.
+            tenant: whose request it is, for residency.
+            claims: what the signature of a peer's forward vouches for.
 
         Raises:
             RequestError: the body is refused; the sink hears nothing.
         """
         request_id = self._last_id = self._last_id + 1
-        digest, effects = self._engine.submit(request_id, head, body, now_ns, trusted)
+        if claims is None:
+            digest, effects = self._engine.submit(request_id, head, body, now_ns, trusted, tenant)
+        else:
+            deadline_ns = now_ns + claims.deadline_ms * 1_000_000
+            origin = self._peer_ids.get(claims.origin)
+            digest, effects = self._engine.submit(
+                request_id,
+                head,
+                body,
+                now_ns,
+                trusted,
+                tenant,
+                claims.hop,
+                claims.attempts_left,
+                deadline_ns,
+                origin,
+            )
         self._sinks[request_id] = sink
         sink.submitted(request_id, digest)
         self._deliver(effects)
@@ -108,6 +160,75 @@ class Router:
         """Operator intent for one replica."""
         self._told(self._engine.set_draining(replica_id, draining, monotonic_ns()))
 
+    # ----------------------------------------------------------------------- peers
+
+    def set_self(self, identity: Identity, region: str) -> None:
+        """Who this balancer is, before its peers are set."""
+        self._engine.set_self(identity.name, region, identity.incarnation)
+
+    def set_peers(self, peers: list[tuple[int, str, str]]) -> None:
+        """All peers as ``(id, name, region)``. Ids are never reused for another name."""
+        self._peer_ids = {name: peer_id for peer_id, name, _ in peers}
+        self._told(self._engine.set_peers(peers, monotonic_ns()))
+
+    def set_peer(self, peer: Peer) -> None:
+        """Where a peer's forwards go, before anything it tells is merged."""
+        self._peers[peer.id] = peer
+
+    def peer_rtt(self, peer_id: int, rtt_ns: int) -> None:
+        """One measured round trip."""
+        self._engine.peer_rtt(peer_id, rtt_ns, monotonic_ns())
+
+    def peer_state(self, peer_id: int, state: int) -> None:
+        """``PEER_*``: whether a peer lives."""
+        self._told(self._engine.peer_state(peer_id, state, monotonic_ns()))
+
+    def set_isolated(self, peer_id: int, isolated: bool) -> None:
+        """Operator intent: nothing is forwarded to a peer, and nothing granted to it."""
+        self._told(self._engine.set_isolated(peer_id, isolated, monotonic_ns()))
+
+    def set_residency(self, rules: list[tuple[str | None, str | None, list[str]]]) -> None:
+        """Where requests may be served: ``(tenant, model, regions)``, ``None`` for any.
+
+        Raises:
+            ValueError: more regions than there can be.
+        """
+        self._told(self._engine.set_residency(rules, monotonic_ns()))
+
+    def set_evacuating(self, evacuating: bool) -> None:
+        """Operator intent: all work goes to peers while they have room."""
+        self._told(self._engine.set_evacuating(evacuating, monotonic_ns()))
+
+    def set_replica_region(self, replica_id: int, region: str | None) -> None:
+        """The region of an adopted replica; ``None``: this balancer's."""
+        self._told(self._engine.set_replica_region(replica_id, region, monotonic_ns()))
+
+    def summary_due(self, peer_id: int) -> bool:
+        """Whether a peer should be told something now."""
+        return self._engine.summary_due(peer_id, monotonic_ns())
+
+    def summary(self, peer_id: int) -> bytes:
+        """What to tell it; it grants room, so it is to be sent."""
+        return self._engine.summary(peer_id, monotonic_ns())
+
+    def merge_peer(self, peer_id: int, summary: bytes) -> None:
+        """What a peer told.
+
+        Raises:
+            ValueError: it cannot be understood, or is not newer than what is known.
+        """
+        self._told(self._engine.merge_peer(peer_id, summary, monotonic_ns()))
+
+    def peers(self) -> list[Peer]:
+        """The peers whose forward address is known."""
+        return list(self._peers.values())
+
+    def peer_gauges(self) -> list[PeerGauges]:
+        """The engine's figures of each peer."""
+        return self._engine.peers(monotonic_ns())
+
+    # ---------------------------------------------------------------------- probes
+
     def probes_due(self) -> list[int]:
         """Replicas whose load should be probed now."""
         return self._engine.probes_due(monotonic_ns())
@@ -150,6 +271,8 @@ class Router:
             kind = type(effect)
             if kind is Push:
                 self._push(effect)  # type: ignore[arg-type]  # `type() is` is the fast test; mypy narrows isinstance only
+            elif kind is Forward:
+                self._sinks[effect.request_id].forwarded(effect, self._peers[effect.peer])  # type: ignore[arg-type,union-attr]  # as above
             elif kind is Hold:
                 self._sinks[effect.request_id].held()
                 self._arm()

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,9 +202,11 @@ def mocks(count: int, *arguments: str) -> Iterator[list[str]]:
         child.stop()
 
 
-def start_mocks(count: int, *arguments: str, listen: str = "127.0.0.1:0") -> tuple[Child, list[str]]:
-    """Starts mock replicas; the process and their URLs, once all answer."""
-    child = Child([*SKYLB, "mock", "--listen", listen, "--count", str(count), *arguments])
+def start_mocks(
+    count: int, *arguments: str, listen: str = "127.0.0.1:0", prefix: Sequence[str] = ()
+) -> tuple[Child, list[str]]:
+    """Starts mock replicas; the process and their URLs, once all answer. ``prefix`` begins the command."""
+    child = Child([*prefix, *SKYLB, "mock", "--listen", listen, "--count", str(count), *arguments])
     try:
         urls = child.require(
             lambda: (

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,15 +11,20 @@ from skylb._core import ResponseReader
 
 
 def request(
-    body: dict[str, Any] | bytes, *, path: str = "/v1/chat/completions", request_id: str = ""
+    body: dict[str, Any] | bytes,
+    *,
+    path: str = "/v1/chat/completions",
+    request_id: str = "",
+    headers: Sequence[str] = (),
 ) -> bytes:
-    """The bytes of one POST."""
+    """The bytes of one POST; ``headers`` are whole lines."""
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [
         f"POST {path} HTTP/1.1",
         "Host: test",
         "Content-Type: application/json",
         f"Content-Length: {len(payload)}",
+        *headers,
     ]
     if request_id:
         lines.append(f"X-Request-Id: {request_id}")

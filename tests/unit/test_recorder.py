@@ -72,6 +72,7 @@ def complete(recorded: Recorder, **changed: Any) -> None:
         "status": 200,
         "error_code": None,
         "replica": "http://127.0.0.1:8101",
+        "peer": None,
         "attempts": 1,
         "match_blocks": 3,
         "predicted_ttft_ns": 400_000_000,

@@ -49,6 +49,15 @@ class Service(Protocol):
     def set_draining(self, name: str, draining: bool, /) -> None:
         """Operator intent for one replica."""
 
+    def peers(self) -> dict[str, Any] | None:
+        """This balancer and its peers; ``None`` without a mesh."""
+
+    def isolate(self, name: str, isolated: bool, /) -> bool:
+        """Operator intent for one peer; ``False`` for an unknown name."""
+
+    def evacuate(self, region: str, evacuating: bool, /) -> list[str]:
+        """Operator intent for a region; the names of its balancers, none for an unknown region."""
+
     def set_log_level(self, level: str, /) -> None:
         """Least severe level that is logged."""
 
@@ -93,6 +102,9 @@ class Admin:
         app.router.add_get("/", self._page)
         app.router.add_get("/events", self._feed.serve)
         app.router.add_post("/replicas/{replica:.+}/{verb:drain|undrain}", self._drain)
+        app.router.add_get("/peers", self._peers)
+        app.router.add_post("/peers/{peer}/{verb:isolate|rejoin}", self._isolate)
+        app.router.add_post("/regions/{region}/{verb:evacuate|undrain}", self._evacuate)
         app.router.add_put("/log-level", self._log_level)
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, keepalive_timeout=30.0, shutdown_timeout=1.0
@@ -175,6 +187,26 @@ class Admin:
         draining = request.match_info["verb"] == "drain"
         self._service.set_draining(replica.name, draining)
         return _json({"replica": replica.name, "id": replica.id, "draining": draining})
+
+    async def _peers(self, request: web.Request) -> web.Response:
+        del request
+        found = self._service.peers()
+        if found is None:
+            raise Refusal(404, "no_mesh", "this balancer has no peers: see --peer")
+        return _json(found)
+
+    async def _isolate(self, request: web.Request) -> web.Response:
+        peer, isolated = request.match_info["peer"], request.match_info["verb"] == "isolate"
+        if not self._service.isolate(peer, isolated):
+            raise Refusal(404, "unknown_peer", f"no peer {peer!r}: see /peers")
+        return _json({"peer": peer, "isolated": isolated})
+
+    async def _evacuate(self, request: web.Request) -> web.Response:
+        region, evacuating = request.match_info["region"], request.match_info["verb"] == "evacuate"
+        names = self._service.evacuate(region, evacuating)
+        if not names:
+            raise Refusal(404, "unknown_region", f"no balancer is known in region {region!r}: see /peers")
+        return _json({"region": region, "evacuating": evacuating, "balancers": names})
 
     def _find(self, text: str) -> Replica:
         for replica in self._service.replicas():

@@ -28,6 +28,8 @@ class Target:
     name: str
     address: Address
     authority: str
+    region: str | None = None
+    """Of an adopted replica; ``None``: this balancer's."""
 
 
 class Fleet:
@@ -52,6 +54,7 @@ class Fleet:
         self._replicas: dict[str, Replica] = {}
         self._draining: dict[str, None] = {}
         self._ids = count(1)
+        self._regions: dict[str, str | None] = {}
         self._authorization: str | None = None
 
     def offer(self, source: str, targets: Sequence[Target]) -> None:
@@ -87,12 +90,16 @@ class Fleet:
         """The fleet as it stands."""
         return list(self._replicas.values())
 
+    def own(self) -> list[str]:
+        """Names of the replicas that are not adopted."""
+        return [name for name in self._replicas if self._regions.get(name) is None]
+
     def replica(self, name: str) -> Replica | None:
         """A replica of the fleet by its name."""
         return self._replicas.get(name)
 
     def _apply(self) -> None:
-        before = self._replicas
+        before, regions_before = self._replicas, self._regions
         self._replicas = after = self._merged()
         if before == after:
             return
@@ -102,6 +109,8 @@ class Fleet:
         for replica in after.values():
             if replica.id not in ids_before and replica.name in self._draining:
                 self._router.set_draining(replica.id, True)
+            if self._regions[replica.name] != regions_before.get(replica.name):
+                self._router.set_replica_region(replica.id, self._regions[replica.name])
         for gone in ids_before.difference(replica.id for replica in after.values()):
             for pool in self._pools:
                 pool.forget(gone)
@@ -118,7 +127,9 @@ class Fleet:
                 len(targets),
                 REPLICAS_MAX,
             )
-        return {target.name: self._identified(target) for target in list(targets.values())[:REPLICAS_MAX]}
+        chosen = list(targets.values())[:REPLICAS_MAX]
+        self._regions = {target.name: target.region for target in chosen}
+        return {target.name: self._identified(target) for target in chosen}
 
     def _identified(self, target: Target) -> Replica:
         known = self._replicas.get(target.name)

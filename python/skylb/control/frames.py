@@ -85,6 +85,7 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     region: str
     evacuating: bool
     issued_unix_ns: int
+    """Wall clock where it was given; at least one more than that of the order it replaces."""
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):

@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
+from skylb.addresses import ReplicaUrl
 from skylb.config import Settings
 from skylb.control.discovery import DnsSource, FileSource, NamedSource
-from skylb.control.fleet import Fleet
+from skylb.control.fleet import Fleet, Target
 from skylb.control.probe import Prober
 from skylb.metrics import Metrics
 from skylb.router import Router
 from skylb.tasks import TaskGroup
+from skylb.types import Replica
 from skylb.upstream import Pool
 
 log = logging.getLogger("skylb.control")
@@ -59,7 +62,10 @@ class Control:
             timeout_s=settings.timeout.probe_s,
             models_s=settings.discovery.models_s,
         )
-        self._fleet = Fleet(router, (pool, self._pool), self._prober.set_replicas)
+        self._fleet = Fleet(router, (pool, self._pool), self._fleet_changed)
+        self.on_own: Callable[[list[str]], None] | None = None
+        """Hears the names of this balancer's own replicas, after each change of the fleet."""
+        self._adopted: dict[str, asyncio.Task[None]] = {}
         self._named: list[NamedSource] = []
         self._dns: list[DnsSource] = []
         self._file: FileSource | None = None
@@ -89,6 +95,29 @@ class Control:
             self._tasks.start(named.run(), name="resolve replicas")
         self._tasks.start(self._prober.run(), name="probe")
         self._tasks.start(self._sweep(), name="sweep probes' connections")
+
+    def _fleet_changed(self, replicas: list[Replica]) -> None:
+        self._prober.set_replicas(replicas)
+        if self.on_own is not None:
+            self.on_own(self._fleet.own())
+
+    def adopt(self, peer: str, region: str, urls: Sequence[ReplicaUrl]) -> None:
+        """Serves a dead balancer's replicas as well; they keep their region."""
+        self.hand_back(peer)
+
+        def offer(targets: Sequence[Target]) -> None:
+            self._fleet.offer(f"adopted {peer}", [replace(target, region=region) for target in targets])
+
+        source = NamedSource(offer, self._prober.is_up, interval_s=self._settings.discovery.dns_s)
+        source.set_urls(urls)
+        self._adopted[peer] = self._tasks.start(source.run(), name=f"resolve replicas of {peer}")
+
+    def hand_back(self, peer: str) -> None:
+        """Serves them no longer; requests under way at them end."""
+        task = self._adopted.pop(peer, None)
+        if task is not None:
+            task.cancel()
+            self._fleet.offer(f"adopted {peer}", ())
 
     async def close(self) -> None:
         """Ends all tasks and probes."""

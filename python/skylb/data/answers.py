@@ -6,6 +6,8 @@ from http import HTTPStatus
 
 import orjson
 
+from skylb._core import RequestError
+
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -94,3 +96,11 @@ def preflight(origin: str | None) -> Headers:
         ("Access-Control-Allow-Headers", "*"),
         ("Access-Control-Max-Age", "600"),
     )
+
+
+def refusal(status: int, code: str, message: str) -> RequestError:
+    """An error that closes the connection."""
+    error = RequestError(message)
+    error.status, error.code, error.message = status, code, message
+    error.param, error.close, error.allow = None, True, None
+    return error

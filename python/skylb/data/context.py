@@ -8,6 +8,8 @@ from itertools import count
 
 from skylb._core import HeadParser, Recorder
 from skylb.config import TimeoutSettings
+from skylb.data.crossing import Crossing
+from skylb.data.tenants import Tenants
 from skylb.router import Router
 from skylb.upstream import Pool
 
@@ -82,6 +84,9 @@ class Context:
     limits: Limits
     trusted_proxies: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
     cors_origin: str | None = None
+    crossing: Crossing | None = None
+    """How requests cross to peers; ``None`` for a balancer without any."""
+    tenants: Tenants = field(default_factory=Tenants)
     inject_usage: bool = False
     """Streams are asked for usage on the client's behalf; the client does not see it."""
     draining: bool = False

@@ -8,14 +8,16 @@ half-closed clients.
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from skylb._core import ChunkedDecoder, Head, RequestError
 from skylb.clock import monotonic_ns
 from skylb.data import answers
+from skylb.data.answers import refusal
 from skylb.data.context import PIPELINE_BYTES_MAX, SWEEP_S, WRITE_HIGH_WATER_BYTES, Context
 from skylb.data.proxy import Exchange
+from skylb.signing import Claims
 
 Listener = tuple[socket.socket, ssl.SSLContext | None]
 
@@ -38,6 +40,7 @@ class ClientConnection(asyncio.Protocol):
         "body_start_ns",
         "charged",
         "chunks",
+        "claims",
         "closing",
         "context",
         "deadline_ns",
@@ -60,6 +63,8 @@ class ClientConnection(asyncio.Protocol):
         self.scheme = scheme
         self.peer = ""
         self.trusted = False
+        self.claims: Claims | None = None
+        """What the signature of a peer's forward vouches for; a client has none."""
         self.exchange: Exchange | None = None
         self.pending = b""
         """Part of a head, or pipelined bytes behind the exchange under way."""
@@ -147,7 +152,7 @@ class ClientConnection(asyncio.Protocol):
         limits = self.context.limits
         if head.content_length > limits.body_bytes_max:
             self._refuse(
-                _refusal(413, "body_too_large", f"the body may have {limits.body_bytes_max} bytes"), head
+                refusal(413, "body_too_large", f"the body may have {limits.body_bytes_max} bytes"), head
             )
             return
         self.head = head
@@ -185,7 +190,7 @@ class ClientConnection(asyncio.Protocol):
     def _keep(self, data: bytes) -> bool:
         """Charges and keeps a part of the body; refuses the request when memory is short."""
         if not self.context.budget.take(len(data)):
-            error = _refusal(503, "overloaded", "too many request bytes in memory")
+            error = refusal(503, "overloaded", "too many request bytes in memory")
             self._refuse(error, self.head, retry_after_s=self.context.limits.retry_after_s)
             return False
         self.charged += len(data)
@@ -216,7 +221,7 @@ class ClientConnection(asyncio.Protocol):
             self.abort()
             return
         if not self.context.budget.take(len(body)):
-            error = _refusal(503, "overloaded", "too many request bytes in memory")
+            error = refusal(503, "overloaded", "too many request bytes in memory")
             self._refuse(error, head, retry_after_s=self.context.limits.retry_after_s)
             return
         self.exchange = exchange = Exchange(self.context, self, head, body, now_ns)
@@ -249,14 +254,27 @@ class ClientConnection(asyncio.Protocol):
         self.pending = data[head.consumed :]
         self.finished(close=not head.keep_alive, now_ns=now_ns)
 
-    def _refuse(self, error: RequestError, head: Head | None, *, retry_after_s: int | None = None) -> None:
+    def _refuse(
+        self,
+        error: RequestError,
+        head: Head | None,
+        *,
+        retry_after_s: int | None = None,
+        headers: answers.Headers = (),
+    ) -> None:
         """Answers a request that has no exchange, and closes: its body is not wanted."""
-        now_ns = self._answer_refusal(error, head, close=True, retry_after_s=retry_after_s)
+        now_ns = self._answer_refusal(error, head, close=True, retry_after_s=retry_after_s, headers=headers)
         self._drop_body()
         self._linger_close(now_ns)
 
     def _answer_refusal(
-        self, error: RequestError, head: Head | None, *, close: bool, retry_after_s: int | None = None
+        self,
+        error: RequestError,
+        head: Head | None,
+        *,
+        close: bool,
+        retry_after_s: int | None = None,
+        headers: answers.Headers = (),
     ) -> int:
         anthropic = head is not None and head.anthropic
         body = answers.error_body(
@@ -270,7 +288,7 @@ class ClientConnection(asyncio.Protocol):
                 close=close,
                 is_head=head is not None and head.is_head,
                 retry_after_s=retry_after_s,
-                headers=(("Allow", error.allow),) if error.allow else (),
+                headers=(*headers, ("Allow", error.allow)) if error.allow else headers,
             )
         )
         now_ns = monotonic_ns()
@@ -333,15 +351,15 @@ class ClientConnection(asyncio.Protocol):
             elapsed_s > BODY_GRACE_S
             and self.charged < elapsed_s * self.context.limits.timeouts.body_bytes_per_s_min
         ):
-            self._refuse(_refusal(408, "body_timeout", "the request body came too slowly"), head)
+            self._refuse(refusal(408, "body_timeout", "the request body came too slowly"), head)
 
     def _timed_out(self, now_ns: int) -> None:
         if self.closing:
             self.abort()
         elif self.head is not None:
-            self._refuse(_refusal(408, "body_timeout", "the request body did not come in time"), self.head)
+            self._refuse(refusal(408, "body_timeout", "the request body did not come in time"), self.head)
         elif self.pending:
-            self._refuse(_refusal(408, "head_timeout", "the request head did not come in time"), None)
+            self._refuse(refusal(408, "head_timeout", "the request head did not come in time"), None)
         else:
             self._close(now_ns)
 
@@ -351,11 +369,8 @@ class ClientConnection(asyncio.Protocol):
             self._close(monotonic_ns())
 
 
-def _refusal(status: int, code: str, message: str) -> RequestError:
-    error = RequestError(message)
-    error.status, error.code, error.message = status, code, message
-    error.param, error.close, error.allow = None, True, None
-    return error
+Accept = Callable[["Frontend", str], ClientConnection]
+"""Makes a connection from its frontend and scheme."""
 
 
 class Frontend:
@@ -380,19 +395,23 @@ class Frontend:
         """Open client connections."""
         return len(self._connections)
 
-    async def serve(self, listeners: Sequence[Listener]) -> None:
-        """Accepts on listening sockets, with TLS where a context comes along."""
+    async def serve(self, listeners: Sequence[Listener], accept: Accept | None = None) -> None:
+        """Accepts on listening sockets, with TLS where a context comes along.
+
+        ``accept`` makes the connections, of clients unless given.
+        """
         loop = asyncio.get_running_loop()
         for sock, tls in listeners:
-            factory = partial(ClientConnection, self, "https" if tls is not None else "http")
+            factory = partial(accept or ClientConnection, self, "https" if tls is not None else "http")
             timeout_s = self.context.limits.timeouts.head_s if tls is not None else None
             create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
             server = await create(
                 factory, sock=sock, ssl=tls, ssl_handshake_timeout=timeout_s, backlog=BACKLOG
             )
             self._servers.append(server)
-        self._sweep_due_s = loop.time() + SWEEP_S
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        if self._sweeper is None:
+            self._sweep_due_s = loop.time() + SWEEP_S
+            self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     def opened(self, connection: ClientConnection) -> None:
         """A client connected; beyond the limit it is turned away at once."""
@@ -415,6 +434,8 @@ class Frontend:
         for connection in list(self._connections):
             connection.sweep(now_ns)
         self.context.pool.sweep()
+        if self.context.crossing is not None:
+            self.context.crossing.pool.sweep()
 
     def stop_accepting(self) -> None:
         """Closes the listening sockets; idle connections go, requests under way are finished."""

@@ -1,6 +1,6 @@
 """One request, from accept to complete; reads top to bottom.
 
-accept -> parse -> submit -> (hold) -> push -> connect -> send -> first_byte -> relay -> complete
+accept -> parse -> submit -> (hold) -> push or forward -> connect -> send -> first_byte -> relay -> complete
 
 Failures leave through `Exchange.fail`, which knows the phase, the failure, and whether response
 bytes are out. `Exchange.complete` runs exactly once.
@@ -11,34 +11,23 @@ from enum import IntEnum
 from typing import Protocol
 
 from skylb import _core
-from skylb._core import Digest, Head, Push, Reject, Relay, RequestError
+from skylb._core import Digest, Forward, Head, Push, Reject, Relay, RequestError
 from skylb.clock import monotonic_ns
-from skylb.data import answers
+from skylb.data import answers, local
 from skylb.data.context import Context
+from skylb.data.crossing import SILENT_S, PeerResponse
+from skylb.data.failures import FAILURES
 from skylb.data.relay import Response
 from skylb.errors import ConnectError
-from skylb.types import Replica
-from skylb.upstream import Connection
+from skylb.signing import REFUSED_HEADER, Claims
+from skylb.types import Peer, Replica
+from skylb.upstream import Connection, Pool
 
 SMALL_BODY_BYTES = 64 << 10
 """Up to here head and body are joined into one write; a larger body is sent as it is."""
 
 CLIENT_CLOSED_REQUEST = 499
 """Status in log and metrics for a client that left (nginx's convention); never sent."""
-
-FAILURES = {
-    _core.FAILURE_CONNECT: ("connect", "upstream_connect", "the replica could not be reached"),
-    _core.FAILURE_RESET: ("reset", "upstream_reset", "the replica closed before its answer was complete"),
-    _core.FAILURE_TIMEOUT: ("timeout", "upstream_timeout", "the replica stopped answering"),
-    _core.FAILURE_FULL: ("full", "upstream_full", "the replica's queue is full"),
-    _core.FAILURE_STATUS: ("status", "upstream_error", "the replica failed"),
-    _core.FAILURE_BAD_RESPONSE: (
-        "bad_response",
-        "upstream_bad_response",
-        "the replica's answer was malformed",
-    ),
-}
-"""Failure -> outcome of the attempt in metrics, code and message for an answer cut short."""
 
 
 class Phase(IntEnum):
@@ -60,6 +49,7 @@ class Client(Protocol):
     scheme: str
     trusted: bool
     paused_ns: int
+    claims: Claims | None
 
     def finished(self, *, close: bool, now_ns: int) -> None:
         """The exchange is over; the connection may take the next request."""
@@ -89,6 +79,7 @@ class Exchange:
         "context",
         "digest",
         "first_byte_ns",
+        "forward",
         "head",
         "held_ns",
         "id",
@@ -96,10 +87,11 @@ class Exchange:
         "phase",
         "phase_ns",
         "predicted_ttft_ns",
-        "replica",
         "request_id",
         "response",
         "start_ns",
+        "target",
+        "tenant",
         "withheld",
     )
 
@@ -115,7 +107,11 @@ class Exchange:
         self.id = 0
         """The engine's id; 0 while the engine does not know the request (any more)."""
         self.digest: Digest | None = None
-        self.replica: Replica | None = None
+        self.tenant: str | None = None
+        self.target: Replica | Peer | None = None
+        """Where the present attempt goes."""
+        self.forward: Forward | None = None
+        """Set while that is a peer."""
         self.attempts = 0
         self.match_blocks = 0
         self.predicted_ttft_ns: int | None = None
@@ -131,11 +127,20 @@ class Exchange:
     def start(self) -> None:
         """Answers local routes, places everything else."""
         head = self.head
-        if head.route <= _core.ROUTE_MODELS or head.is_options:
-            self.answer_locally()
+        if head.is_options:
+            self.answer(204, b"", headers=answers.preflight(self.context.cors_origin))
+            return
+        if head.route <= _core.ROUTE_MODELS:
+            status, body, code = local.answer(head, self.context.router)
+            retry_after_s = self.context.limits.retry_after_s if status == 503 else None
+            self.answer(status, body, code=code, retry_after_s=retry_after_s)
             return
         try:
-            self.context.router.submit(self, head, self.body, self.start_ns, self.client.trusted)
+            client = self.client
+            self.tenant = self.context.tenants.of(head, client.trusted, client.claims)
+            self.context.router.submit(
+                self, head, self.body, self.start_ns, client.trusted, self.tenant, client.claims
+            )
         except RequestError as error:
             self.answer_error(error.status, error.code, error.message, param=error.param)
 
@@ -153,19 +158,37 @@ class Exchange:
     # ------------------------------------------------------------- push and connect
 
     def pushed(self, push: Push, replica: Replica, /) -> None:
-        """A replica was chosen: take a connection that waits, or make one."""
+        """A replica was chosen."""
+        self.forward = None
+        self.match_blocks = push.match_blocks
+        self.predicted_ttft_ns = push.predicted_ttft_ns
+        self.attempt(replica, push.attempt)
+
+    def forwarded(self, forward: Forward, peer: Peer, /) -> None:
+        """A peer was chosen: from here on it is to us what a replica is."""
+        self.forward = forward
+        self.match_blocks = forward.match_blocks
+        self.predicted_ttft_ns = None
+        self.attempt(peer, forward.attempt)
+
+    def attempt(self, target: Replica | Peer, attempt: int) -> None:
+        """Takes a connection that waits, or makes one."""
         self.drop_withheld()
         if self.phase is Phase.HOLD:
             self.leave_hold()
-        self.replica = replica
-        self.attempts = push.attempt
-        self.match_blocks = push.match_blocks
-        self.predicted_ttft_ns = push.predicted_ttft_ns
-        connection = self.context.pool.acquire(replica.id)
+        self.target = target
+        self.attempts = attempt
+        connection = self.pool.acquire(target.id)
         if connection is None:
-            self.connect(replica)
+            self.connect(target)
         else:
-            self.send(connection, replica)
+            self.send(connection, target)
+
+    @property
+    def pool(self) -> Pool:
+        """Connections to where the present attempt goes."""
+        crossing = self.context.crossing
+        return self.context.pool if self.forward is None or crossing is None else crossing.pool
 
     def leave_hold(self) -> None:
         """Adds up the time in the hold."""
@@ -173,21 +196,21 @@ class Exchange:
         self.held_ns += now_ns - self.phase_ns
         self.phase_ns = now_ns
 
-    def connect(self, replica: Replica) -> None:
+    def connect(self, target: Replica | Peer) -> None:
         """Opens a connection; ``connected`` or ``connect_failed`` follows."""
         self.phase = Phase.CONNECT
-        self.connecting = self.context.pool.connect(replica, self)
+        self.connecting = self.pool.connect(target, self)
 
     def connected(self, connection: Connection, /) -> None:
         """The new connection is up."""
         self.connecting = None
-        if self.phase is Phase.CONNECT and self.replica is not None:
-            self.send(connection, self.replica)
+        if self.phase is Phase.CONNECT and self.target is not None:
+            self.send(connection, self.target)
         else:
             connection.discard()  # the client left while the handshake's last step ran
 
     def connect_failed(self, error: ConnectError, /) -> None:
-        """The replica could not be reached; nothing was sent."""
+        """The replica or peer could not be reached; nothing was sent."""
         del error  # its text names an address of ours; metrics and log carry the outcome
         self.connecting = None
         if self.phase is Phase.CONNECT:
@@ -195,21 +218,26 @@ class Exchange:
 
     # ------------------------------------------------------------------------- send
 
-    def send(self, connection: Connection, replica: Replica) -> None:
+    def send(self, connection: Connection, target: Replica | Peer) -> None:
         """Writes the request: the head built anew, the body as it came, unless usage is asked for."""
         head, body, client, digest = self.head, self.body, self.client, self.digest
         asked = digest.with_usage(body) if digest is not None and self.context.inject_usage else None
         if asked is not None:
             body = asked
         upstream_head = head.upstream(
-            replica.authority,
+            target.authority,
             self.request_id,
             client.peer,
             client.scheme,
             client.trusted,
-            replica.authorization,
+            target.authorization,
             len(body) if body or head.method == "POST" else -1,
         )
+        respond: type[Response] = Response
+        forward, crossing = self.forward, self.context.crossing
+        if forward is not None and crossing is not None and isinstance(target, Peer):
+            upstream_head = crossing.sign(upstream_head, forward, target, head, self.tenant, body)
+            respond = PeerResponse
         self.phase = Phase.WAIT
         keep_alive = head.keep_alive and not self.context.draining
         relay = Relay(
@@ -222,7 +250,7 @@ class Exchange:
             head.route == _core.ROUTE_RESPONSES,
             digest,
         )
-        self.response = Response(self, connection, relay, client.transport.write, client.paused_ns != 0)
+        self.response = respond(self, connection, relay, client.transport.write, client.paused_ns != 0)
         if len(body) <= SMALL_BODY_BYTES:
             connection.transport.write(upstream_head + body)
         else:
@@ -234,6 +262,10 @@ class Exchange:
     def first_byte(self, response: Response, /) -> bool:
         """The first body byte is here; a replica's own failure may still be tried elsewhere."""
         relay = response.relay
+        if self.forward is not None and relay.refused is not None:
+            self.withheld = response
+            self.fail(_core.FAILURE_REFUSED, sent=False)
+            return False
         if relay.status >= 500 and relay.status != 501:
             self.withheld = response
             self.fail(_core.FAILURE_FULL if relay.status == 503 else _core.FAILURE_STATUS, sent=True)
@@ -257,11 +289,11 @@ class Exchange:
         relay, connection = response.relay, response.connection
         response.resume()
         if relay.reusable:
-            self.context.pool.release(connection)
+            connection.pool.release(connection)
         else:
             connection.discard()
         if self.id:
-            self.context.recorder.attempt("ok")
+            self.count("ok")
         code = None if relay.status < 500 else "upstream_error"
         self.complete(_core.OUTCOME_OK, relay.status, code, relay=relay, close=relay.close_client)
 
@@ -269,10 +301,10 @@ class Exchange:
         """The replica closed early or spoke nonsense."""
         stale = not malformed and response.connection.reused and not response.relay.started
         response.discard()
-        if stale and self.replica is not None and self.phase is Phase.WAIT:
+        if stale and self.target is not None and self.phase is Phase.WAIT:
             self.response = None
-            self.context.recorder.attempt("stale")  # closed before it saw the request: no attempt, no failure
-            self.connect(self.replica)
+            self.count("stale")  # closed before it saw the request: no attempt, no failure
+            self.connect(self.target)
         else:
             self.fail(_core.FAILURE_BAD_RESPONSE if malformed else _core.FAILURE_RESET, sent=True)
 
@@ -282,7 +314,7 @@ class Exchange:
         """The attempt failed: try elsewhere, or, with response bytes out, end the response."""
         outcome, code, message = FAILURES[failure]
         if self.id:
-            self.context.recorder.attempt(outcome)
+            self.count(outcome)
         response, self.response = self.response, None
         if response is not None and response is not self.withheld:
             response.discard()
@@ -292,6 +324,11 @@ class Exchange:
             self.context.router.retry(self.id, failure, sent=sent, now_ns=self.phase_ns)
         elif response is not None:
             self.cut(response.relay, code, message)
+
+    def count(self, outcome: str) -> None:
+        """An attempt at a replica ended; forwards are counted by the engine, attempts by who pushes."""
+        if self.forward is None:
+            self.context.recorder.attempt(outcome)
 
     def cut(self, relay: Relay, code: str, message: str) -> None:
         """One in-band error event for a stream; anything else is cut, never made to look whole."""
@@ -306,7 +343,7 @@ class Exchange:
         """The engine gives up: pass on the replica's own error where there is one, else ours."""
         self.id = 0
         response, self.withheld = self.withheld, None
-        if response is not None and response.relay.status != 503:
+        if response is not None and response.relay.status != 503 and response.relay.refused is None:
             self.response = response
             self.phase = Phase.RELAY
             self.first_byte_ns = self.phase_ns
@@ -331,30 +368,6 @@ class Exchange:
 
     # ------------------------------------------------------------------ own answers
 
-    def answer_locally(self) -> None:
-        """``/health``, ``/v1/models``, and OPTIONS."""
-        context = self.context
-        if self.head.is_options:
-            self.answer(204, b"", headers=answers.preflight(context.cors_origin))
-        elif self.head.route == _core.ROUTE_HEALTH:
-            if context.router.ready():
-                self.answer(200, b'{"status":"ok"}')
-            else:
-                retry_after_s = context.limits.retry_after_s
-                self.answer_error(503, "no_replica_ready", "no replica is ready", retry_after_s=retry_after_s)
-        else:
-            self.answer_models()
-
-    def answer_models(self) -> None:
-        """The union over ready replicas, or one model."""
-        models = self.context.router.models()
-        name = self.head.target.removeprefix("/v1/models").removeprefix("/")
-        body = answers.model_body(name, models) if name else answers.models_body(models)
-        if body is None:
-            self.answer_error(404, "model_not_found", f"the model {name!r} does not exist")
-        else:
-            self.answer(200, body)
-
     def answer_error(
         self,
         status: int,
@@ -366,7 +379,12 @@ class Exchange:
     ) -> None:
         """A refusal in the shape of the API that was asked."""
         body = answers.error_body(status, code, message, param=param, anthropic=self.head.anthropic)
-        self.answer(status, body, code=code, retry_after_s=retry_after_s)
+        self.answer(status, body, code=code, retry_after_s=retry_after_s, headers=self.refusal(code))
+
+    def refusal(self, code: str) -> answers.Headers:
+        """Tells a peer that nothing was begun here, so that it tries elsewhere."""
+        begun = self.client.claims is None or self.attempts > 0
+        return () if begun else ((REFUSED_HEADER, code),)
 
     def answer(
         self,
@@ -407,7 +425,7 @@ class Exchange:
         if self.phase is Phase.HOLD:
             self.leave_hold()
         else:
-            self.context.recorder.attempt("client_left")
+            self.count("client_left")
         relay = response.relay if response is not None else None
         self.complete(
             _core.OUTCOME_CLIENT_LEFT, CLIENT_CLOSED_REQUEST, "client_left", relay=relay, close=True
@@ -433,7 +451,7 @@ class Exchange:
             self.phase_ns = now_ns
         limits = self.context.limits
         if self.phase is Phase.WAIT:
-            limit_s = limits.timeouts.first_byte_s
+            limit_s = limits.timeouts.first_byte_s if self.forward is None else SILENT_S
         elif response.relay.streaming:
             limit_s = limits.timeouts.stream_idle_s
         else:
@@ -454,7 +472,9 @@ class Exchange:
         if request_id:
             context.router.complete(request_id, outcome, relay, now_ns)
         self.release_body()
-        replica = self.replica
+        target, claims = self.target, self.client.claims
+        name = target.name if target is not None else None
+        origin = claims.origin if claims is not None else None
         context.recorder.complete(
             self.head,
             self.digest,
@@ -463,7 +483,8 @@ class Exchange:
             self.client.peer,
             status,
             code,
-            replica.name if replica is not None else None,
+            name if self.forward is None else None,
+            origin if self.forward is None else name,
             self.attempts,
             self.match_blocks,
             self.predicted_ttft_ns,

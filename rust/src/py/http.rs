@@ -317,6 +317,11 @@ impl Relay {
     }
 
     #[getter]
+    fn refused(&self) -> Option<&str> {
+        self.inner.refused()
+    }
+
+    #[getter]
     fn response_id(&self) -> Option<&str> {
         self.inner.response_id()
     }

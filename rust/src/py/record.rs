@@ -62,8 +62,8 @@ impl Recorder {
         )))
     }
 
-    #[pyo3(signature = (head, digest, relay, request_id, client, status, error_code, replica, attempts,
-        match_blocks, predicted_ttft_ns, start_ns, held_ns, first_byte_ns, end_ns, bytes_in, /))]
+    #[pyo3(signature = (head, digest, relay, request_id, client, status, error_code, replica, peer,
+        attempts, match_blocks, predicted_ttft_ns, start_ns, held_ns, first_byte_ns, end_ns, bytes_in, /))]
     #[expect(
         clippy::too_many_arguments,
         reason = "positional, for speed: the Python interface"
@@ -78,6 +78,7 @@ impl Recorder {
         status: u16,
         error_code: Option<&str>,
         replica: Option<&str>,
+        peer: Option<&str>,
         attempts: u32,
         match_blocks: u64,
         predicted_ttft_ns: Option<u64>,
@@ -100,7 +101,7 @@ impl Recorder {
             status,
             error_code,
             replica,
-            peer: None,
+            peer,
             attempts,
             prompt_blocks: digest.map_or(0, |digest| digest.prompt_blocks as u64),
             match_blocks,

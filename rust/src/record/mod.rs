@@ -48,7 +48,7 @@ pub struct Event<'a> {
     pub error_code: Option<&'a str>,
     /// Name of the replica of the last attempt.
     pub replica: Option<&'a str>,
-    /// Name of the peer that the request was forwarded to.
+    /// Name of the peer that the request was forwarded to, or with a replica that it came from.
     pub peer: Option<&'a str>,
     /// Attempts made.
     pub attempts: u32,

@@ -23,6 +23,7 @@ class Recording:
 
     def __init__(self) -> None:
         self.is_ready = True
+        self.mesh: dict[str, Any] | None = {"name": "us", "peers": []}
         self.told: list[object] = []
 
     def ready(self) -> bool:
@@ -39,6 +40,17 @@ class Recording:
 
     def set_draining(self, name: str, draining: bool, /) -> None:
         self.told.append((name, draining))
+
+    def peers(self) -> dict[str, Any] | None:
+        return self.mesh
+
+    def isolate(self, name: str, isolated: bool, /) -> bool:
+        self.told.append((name, isolated))
+        return name == "eu"
+
+    def evacuate(self, region: str, evacuating: bool, /) -> list[str]:
+        self.told.append((region, evacuating))
+        return ["eu-1", "eu-2"] if region == "eu" else []
 
     def set_log_level(self, level: str, /) -> None:
         self.told.append(level)
@@ -139,8 +151,48 @@ def test_errors_of_the_library_are_json_too() -> None:
     asking(test)
 
 
+def test_the_mesh_is_shown_where_there_is_one() -> None:
+    async def test(ask: Asked) -> None:
+        assert await ask("GET", "/peers") == (200, {"name": "us", "peers": []})
+        ask.service.mesh = None
+        status, said = await ask("GET", "/peers")
+        assert (status, said["error"]["code"]) == (404, "no_mesh")
+
+    asking(test)
+
+
+def test_a_peer_is_isolated_and_let_back() -> None:
+    async def test(ask: Asked) -> None:
+        assert await ask("POST", "/peers/eu/isolate") == (200, {"peer": "eu", "isolated": True})
+        assert await ask("POST", "/peers/eu/rejoin") == (200, {"peer": "eu", "isolated": False})
+        status, said = await ask("POST", "/peers/mars/isolate")
+        assert (status, said["error"]["code"]) == (404, "unknown_peer")
+        assert ask.service.told == [("eu", True), ("eu", False), ("mars", True)]
+
+    asking(test)
+
+
+def test_a_region_is_evacuated_and_taken_back_in_one_call() -> None:
+    async def test(ask: Asked) -> None:
+        status, said = await ask("POST", "/regions/eu/evacuate")
+        assert (status, said) == (200, {"region": "eu", "evacuating": True, "balancers": ["eu-1", "eu-2"]})
+        assert (await ask("POST", "/regions/eu/undrain"))[1]["evacuating"] is False
+        status, said = await ask("POST", "/regions/mars/evacuate")
+        assert (status, said["error"]["code"]) == (404, "unknown_region")
+
+    asking(test)
+
+
 OPEN = ("/health", "/ready", "/metrics")
-GUARDED = (("GET", "/state"), ("POST", "/replicas/7/drain"), ("PUT", "/log-level"), ("GET", "/nothing"))
+GUARDED = (
+    ("GET", "/state"),
+    ("POST", "/replicas/7/drain"),
+    ("PUT", "/log-level"),
+    ("GET", "/nothing"),
+    ("GET", "/peers"),
+    ("POST", "/peers/eu/isolate"),
+    ("POST", "/regions/eu/evacuate"),
+)
 
 
 @pytest.mark.parametrize(

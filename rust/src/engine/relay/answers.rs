@@ -49,6 +49,14 @@ impl Relay {
         self.retry_after_s
     }
 
+    /// Why another balancer has not begun the request, if it says so: a token of RFC 9110.
+    #[must_use]
+    pub fn refused(&self) -> Option<&str> {
+        self.refused
+            .as_deref()
+            .and_then(|reason| std::str::from_utf8(reason).ok())
+    }
+
     /// The id of a `/v1/responses` response, where it was asked for.
     #[must_use]
     pub fn response_id(&self) -> Option<&str> {

@@ -11,6 +11,9 @@ pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Most header fields of a response.
 pub const RESPONSE_HEADERS_MAX: usize = 128;
 
+/// Header of a peer's answer that names why it has not begun the request.
+const REFUSED: &[u8] = b"x-skylb-refused";
+
 /// Why a response cannot be relayed.
 pub type Fault = &'static str;
 
@@ -42,6 +45,8 @@ pub(super) struct ResponseHead<'a> {
     /// `text/event-stream`, not compressed.
     pub is_sse: bool,
     pub retry_after_s: Option<u32>,
+    /// Why another balancer has refused the request; says nothing where a replica says so.
+    pub refused: Option<&'a [u8]>,
 }
 
 /// Reads the head that `data` begins with; `None` while it is incomplete.
@@ -72,6 +77,7 @@ pub(super) fn parse(data: &[u8]) -> Result<Option<ResponseHead<'_>>, Fault> {
         keep_alive: http11,
         is_sse: false,
         retry_after_s: None,
+        refused: None,
     };
     for header in parsed {
         let name = header.name.as_bytes();
@@ -185,6 +191,7 @@ impl<'a> ResponseHead<'a> {
         self.retry_after_s = self
             .header(b"retry-after")
             .and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+        self.refused = self.header(REFUSED).filter(|v| is_token(v));
     }
 
     /// The head for the client, up to where the framing's fields go: end-to-end fields in their order,

@@ -105,6 +105,7 @@ pub struct Relay {
     answer: Option<Box<Answer>>,
     status: u16,
     retry_after_s: Option<u32>,
+    refused: Option<Box<[u8]>>,
     started: bool,
     first_byte: bool,
     upstream_keeps_alive: bool,
@@ -139,6 +140,7 @@ impl Relay {
             answer: None,
             status: 0,
             retry_after_s: None,
+            refused: None,
             started: false,
             first_byte: false,
             upstream_keeps_alive: false,
@@ -263,6 +265,7 @@ impl Relay {
         self.phase = Phase::Body;
         self.status = head.status;
         self.retry_after_s = head.retry_after_s;
+        self.refused = head.refused.map(Into::into);
         self.is_sse = head.is_sse;
         self.answer = self.answer.take().filter(|_| head.status == 200);
         self.upstream = head.framing;

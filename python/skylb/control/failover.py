@@ -1,0 +1,142 @@
+"""Who serves a dead balancer's replicas: a rule that all compute alike, without a leader.
+
+Every balancer names its heirs, the closest peer first, while it lives; all others remember the list and
+pass it on. When a balancer is dead, the first of its heirs that lives takes its replicas over, and gives
+them back when it is heard again. Two that see different balancers alive may both adopt, or for a while
+none: the gate counts what others push, so that does no harm.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from skylb.addresses import ReplicaUrl, parse_replica
+from skylb.control.link import Link, State
+from skylb.meshsettings import PEERS_MAX
+from skylb.signing import Identity
+
+log = logging.getLogger("skylb.control.failover")
+
+CLOSER_RATIO = 0.8
+"""A peer moves forward in the list when its round trip is below this share of the one before it."""
+
+CLOSER_NS = 2_000_000
+"""And when it is closer by this much: jitter must not reorder neighbours."""
+
+
+class Heirs:
+    """Who takes over from whom, as far as is known here.
+
+    Args:
+        identity: this run of this balancer.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._sequence = 0
+        self._ranked: list[str] = []
+        self._known: dict[str, tuple[int, int, list[str]]] = {}
+
+    def rank(self, round_trips_ns: Mapping[str, int | None]) -> None:
+        """Orders this balancer's heirs by distance, and changes the order only for a reason.
+
+        Args:
+            round_trips_ns: of every peer, ``None`` for those never reached; these are no heirs.
+        """
+        reached = {name: rtt_ns for name, rtt_ns in round_trips_ns.items() if rtt_ns is not None}
+        ranked = [name for name in self._ranked if name in reached]
+        for name in sorted(reached.keys() - set(ranked), key=lambda name: (reached[name], name)):
+            closer = [index for index, other in enumerate(ranked) if reached[name] < reached[other]]
+            ranked.insert(closer[0] if closer else len(ranked), name)
+        for index in range(1, len(ranked)):
+            here = index
+            while here and _clearly_closer(reached[ranked[here]], reached[ranked[here - 1]]):
+                ranked[here - 1], ranked[here] = ranked[here], ranked[here - 1]
+                here -= 1
+        if ranked != self._ranked:
+            self._ranked = ranked
+            self._sequence += 1
+            self._known[self._identity.name] = (self._identity.incarnation, self._sequence, ranked)
+
+    def learn(self, name: str, incarnation: int, sequence: int, heirs: list[str]) -> None:
+        """What is said of a balancer's heirs; the newest counts."""
+        if name == self._identity.name:
+            return
+        known = self._known.get(name)
+        if known is None and len(self._known) > PEERS_MAX:
+            return
+        if known is None or (incarnation, sequence) > known[:2]:
+            self._known[name] = (incarnation, sequence, heirs)
+
+    def known(self) -> dict[str, tuple[int, int, list[str]]]:
+        """All that is known, in an order that does not depend on when it was learned."""
+        return dict(sorted(self._known.items()))
+
+    def heir(self, dead: str, alive: set[str]) -> str | None:
+        """Who serves a dead balancer's replicas.
+
+        Args:
+            dead: its name.
+            alive: the living, this balancer included.
+        """
+        _, _, heirs = self._known.get(dead, (0, 0, []))
+        return next((name for name in heirs if name in alive), None)
+
+
+def _clearly_closer(one_ns: int, other_ns: int) -> bool:
+    return one_ns < CLOSER_RATIO * other_ns and one_ns < other_ns - CLOSER_NS
+
+
+class Adopter(Protocol):
+    """Takes replicas into this balancer's fleet, and lets them go."""
+
+    def adopt(self, peer: str, region: str, urls: list[ReplicaUrl]) -> None:
+        """Serves a peer's replicas, which keep their region."""
+
+    def hand_back(self, peer: str) -> None:
+        """Serves them no longer; requests under way end."""
+
+
+class Failover:
+    """Adopts and hands back, on every change in the mesh.
+
+    Args:
+        name: this balancer.
+        heirs: who takes over from whom.
+        adopter: carries it out.
+    """
+
+    def __init__(self, name: str, heirs: Heirs, adopter: Adopter) -> None:
+        self._name = name
+        self._heirs = heirs
+        self._adopter = adopter
+        self.adopted: dict[str, tuple[str, ...]] = {}
+        """By dead balancer, the replicas that are served for it."""
+
+    def review(self, links: Mapping[str, Link]) -> None:
+        """Compares what should be served with what is."""
+        alive = {self._name} | {name for name, link in links.items() if link.state is State.ALIVE}
+        for name, link in links.items():
+            mine = link.state is State.DEAD and self._heirs.heir(name, alive) == self._name
+            wanted = tuple(link.news.replicas) if mine else ()
+            if wanted == self.adopted.get(name, ()):
+                continue
+            if wanted:
+                log.warning("adopting %d replicas of %s", len(wanted), name)
+                self.adopted[name] = wanted
+                self._adopter.adopt(name, link.region, _urls(wanted))
+            else:
+                log.warning("handing back the replicas of %s", name)
+                del self.adopted[name]
+                self._adopter.hand_back(name)
+
+
+def _urls(names: tuple[str, ...]) -> list[ReplicaUrl]:
+    """The URLs that can be used; a peer of another version may know more kinds."""
+    urls = []
+    for name in names:
+        try:
+            urls.append(parse_replica(name))
+        except ValueError as error:
+            log.warning("%s cannot be adopted: %s", name, error)
+    return urls

@@ -1,0 +1,271 @@
+"""What one balancer knows of one peer, and the loop that keeps telling it.
+
+Time is this process's monotonic clock throughout: of the peer's clock only the difference is used, to
+judge the age of what it signs.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum
+from statistics import median
+from typing import Protocol
+
+from skylb import _core
+from skylb.addresses import PeerUrl
+from skylb.clock import monotonic_ns
+from skylb.control.frames import (
+    Hello,
+    Kind,
+    News,
+    Order,
+    Ping,
+    encode,
+    read_news,
+    read_order,
+    read_ping,
+)
+from skylb.control.sync import Closed, Connection, Meter
+from skylb.meshsettings import PEERS_MAX
+from skylb.router import Router
+from skylb.signing import Refused
+from skylb.tasks import TaskGroup
+
+log = logging.getLogger("skylb.control.peers")
+
+TICK_S = 0.05
+"""How often the engine is asked whether a peer should be told something."""
+
+PING_NS = 1_000_000_000
+PINGS_OPEN_MAX = 4
+"""Pings that wait for their answer; a connection is given up before there are more (`sync.SILENT_S`)."""
+
+MEASURES_KEPT = 15
+"""Round trips for the median that says who is close, and clock offsets for the least delayed one."""
+
+GOODBYE_S = 0.5
+"""A peer that takes nothing is not waited for."""
+
+
+OnFailure = Callable[[str, BaseException], None]
+
+
+class State(IntEnum):
+    """Whether a peer lives, as far as can be known from here."""
+
+    ALIVE = _core.PEER_ALIVE
+    UNREACHABLE = _core.PEER_UNREACHABLE
+    """Not heard from here; another peer may hear it."""
+    DEAD = _core.PEER_DEAD
+    """Heard by nobody that is heard here, or it has said goodbye."""
+
+
+class Mesh(Protocol):
+    """What a link tells and asks the mesh."""
+
+    news: bytes
+    """What every peer should know; a new object whenever it changes."""
+
+    def orders(self) -> list[Order]:
+        """Operators' words that a peer may have missed."""
+
+    def established(self, link: "Link", /) -> None:
+        """The peer is heard."""
+
+    def lost(self, link: "Link", /) -> None:
+        """The peer is not heard any more."""
+
+    def told(self, news: News, /) -> None:
+        """A peer's news changed."""
+
+    def ordered(self, order: Order, /) -> None:
+        """An operator's word came in."""
+
+
+class Link:
+    """One peer.
+
+    Args:
+        peer_id: the engine's id.
+        url: how it is configured.
+        router: takes what it tells.
+        mesh: hears of changes.
+        on_failure: told of a task that ended with an error, by name.
+    """
+
+    def __init__(self, peer_id: int, url: PeerUrl, router: Router, mesh: Mesh, on_failure: OnFailure) -> None:
+        self.id = peer_id
+        self.url = url
+        self.name = url.name
+        self.meter = Meter()
+        self.state = State.UNREACHABLE
+        self.fault = "not reached yet"
+        """Why there is no connection; empty while there is one."""
+        self.lost_ns = monotonic_ns()
+        self.hello: Hello | None = None
+        """Of the last connection."""
+        self.skew_s = 0.0
+        """How far the peer's wall clock is ahead of ours."""
+        self.news = News([], {}, [])
+        self.left = False
+        """It said goodbye."""
+        self.connection: Connection | None = None
+        self._router = router
+        self._mesh = mesh
+        self._on_failure = on_failure
+        self._round_trips_ns: deque[int] = deque(maxlen=MEASURES_KEPT)
+        self._offsets_ns: deque[int] = deque(maxlen=MEASURES_KEPT)
+        self._pings: deque[tuple[bytes, int]] = deque(maxlen=PINGS_OPEN_MAX)
+        """Payload and time of each that was sent and not answered."""
+        self._clock_anew = True
+        """The next ping is the connection's first: the peer may run on another machine by now."""
+        self._pinged_ns = 0
+        self._orders: deque[Order] = deque(maxlen=PEERS_MAX)
+
+    @property
+    def region(self) -> str:
+        """As it says; empty before it was heard."""
+        return self.hello.region if self.hello is not None else ""
+
+    @property
+    def ahead_ns(self) -> int | None:
+        """How far our monotonic clock is ahead of the peer's, by the least delayed of the last pings."""
+        return min(self._offsets_ns) - (self.rtt_ns or 0) // 2 if self._offsets_ns else None
+
+    @property
+    def rtt_ns(self) -> int | None:
+        """Median of the last round trips."""
+        return round(median(self._round_trips_ns)) if self._round_trips_ns else None
+
+    async def serve(self, connection: Connection) -> None:
+        """Runs one connection to its end; it takes the place of an earlier one."""
+        earlier, self.connection = self.connection, connection
+        if earlier is not None:
+            await earlier.close("replaced")
+        self.hello = connection.hello
+        self.left = False
+        self.fault = ""
+        self._clock_anew = True
+        self._pings.clear()
+        self._pinged_ns = 0
+        self._orders.clear()
+        self._orders.extend(self._mesh.orders())
+        self._mesh.established(self)
+        tasks = TaskGroup(self._on_failure)
+        try:
+            tasks.start(self._write(connection), name=f"tell {self.name}")
+            await self._read(connection)
+        except Closed as closed:
+            self._ended(connection, str(closed))
+        except Refused as refused:
+            self.meter.refused[refused.reason] += 1
+            log.warning("peer %s: a message was refused: %s", self.name, refused.reason)
+            self._ended(connection, f"its message was refused: {refused.reason}")
+            await connection.close(refused.reason)
+        finally:
+            await tasks.stop()
+            self._ended(connection, "stopped")
+            await connection.close()
+
+    def _ended(self, connection: Connection, fault: str) -> None:
+        if self.connection is connection:
+            self.connection = None
+            self.fault = fault
+            self.lost_ns = monotonic_ns()
+            self._mesh.lost(self)
+
+    # -------------------------------------------------------------------------- telling
+
+    async def _write(self, connection: Connection) -> None:
+        news = b""
+        try:
+            while True:
+                now_ns = monotonic_ns()
+                if now_ns - self._pinged_ns >= PING_NS:
+                    await self._ping(connection, now_ns)
+                if self._mesh.news is not news:
+                    news = self._mesh.news
+                    await connection.send(Kind.NEWS, news)
+                while self._orders:
+                    await connection.send(Kind.ORDER, encode(self._orders.popleft()))
+                if self._router.summary_due(self.id):
+                    await connection.send(Kind.SUMMARY, self._router.summary(self.id))
+                await asyncio.sleep(TICK_S)
+        except Closed:
+            return  # the reader ends as well, and says why
+
+    async def _ping(self, connection: Connection, now_ns: int) -> None:
+        ping = encode(Ping(now_ns, self.rtt_ns or 0))
+        self._pings.append((ping, now_ns))
+        self._pinged_ns = now_ns
+        await connection.send(Kind.PING, ping)
+
+    def order(self, order: Order) -> None:
+        """Passes an operator's word on."""
+        if self.connection is not None:
+            self._orders.append(order)
+
+    async def say_goodbye(self) -> None:
+        """This balancer stops: the peer need not find out."""
+        if self.connection is not None:
+            try:
+                async with asyncio.timeout(GOODBYE_S):
+                    await self.connection.send(Kind.BYE)
+            except (Closed, TimeoutError):
+                return  # it has gone first, or will find out
+
+    # -------------------------------------------------------------------------- hearing
+
+    async def _read(self, connection: Connection) -> None:
+        while True:
+            kind, payload = await connection.receive()
+            if kind is Kind.SUMMARY:
+                self._merge(payload)
+            elif kind is Kind.PING:
+                self._hear_clock(read_ping(payload))
+                await connection.send(Kind.PONG, payload)
+            elif kind is Kind.PONG:
+                self._hear_pong(payload)
+            elif kind is Kind.NEWS:
+                self.news = read_news(payload, PEERS_MAX)
+                self._mesh.told(self.news)
+            elif kind is Kind.ORDER:
+                self._mesh.ordered(read_order(payload))
+            elif kind is Kind.BYE:
+                self.left = True
+                raise Closed("it stopped")
+            else:
+                raise Refused("malformed")
+
+    def _merge(self, summary: bytes) -> None:
+        try:
+            self._router.merge_peer(self.id, summary)
+        except ValueError as error:
+            # The connection is sound: the frame was the peer's own. What it says may be of another version.
+            self.meter.refused["summary"] += 1
+            self.tell_fault(f"its summary was refused: {error}")
+        else:
+            self.fault = ""
+
+    def tell_fault(self, fault: str) -> None:
+        """One log line where the fault is a new one."""
+        if fault != self.fault:
+            self.fault = fault
+            log.warning("peer %s: %s", self.name, fault)
+
+    def _hear_clock(self, ping: Ping) -> None:
+        if self._clock_anew:
+            self._clock_anew = False
+            self._offsets_ns.clear()
+        self._offsets_ns.append(monotonic_ns() - ping.monotonic_ns)
+
+    def _hear_pong(self, payload: bytes) -> None:
+        now_ns = monotonic_ns()
+        while self._pings:
+            ping, sent_ns = self._pings.popleft()  # of one connection, so answers come in order
+            if ping == payload:
+                self._round_trips_ns.append(now_ns - sent_ns)
+                self._router.peer_rtt(self.id, now_ns - sent_ns)
+                return
+        raise Refused("malformed")

@@ -1,0 +1,87 @@
+"""The mesh put together: identity, secrets, peers, failover, and what operators see and say."""
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from skylb.config import Settings
+from skylb.control import meshview
+from skylb.control.failover import Adopter, Failover
+from skylb.control.link import Link
+from skylb.control.peers import Peers
+from skylb.router import Router
+from skylb.signing import Identity, Keys, Verifier
+
+
+class Mesh:
+    """Everything that a balancer with peers has and one without has not.
+
+    Args:
+        settings: who we are and who the peers are.
+        router: takes what peers tell.
+        identity: this run of this balancer.
+        adopter: serves a dead balancer's replicas.
+        keys: the shared secrets.
+        on_failure: told of a task that ended with an error, by name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        router: Router,
+        identity: Identity,
+        adopter: Adopter,
+        keys: Keys,
+        on_failure: Callable[[str, BaseException], None],
+    ) -> None:
+        self.identity = identity
+        self._router = router
+        self.peers = Peers(settings, router, self.identity, keys, self._review, on_failure)
+        self._failover = Failover(self.identity.name, self.peers.heirs, adopter)
+        self.verifier = Verifier(self.identity, keys, self.peers.ahead_ns)
+        self.forwards_refused: Counter[str] = Counter()
+        """Forwards that were not let in, by reason: the data plane counts them here."""
+
+    def _review(self, links: dict[str, Link]) -> None:
+        self._failover.review(links)
+
+    async def start(self, sockets: Sequence[socket.socket], forward: str) -> None:
+        """Listens on sockets for peers, and dials those whose turn it is not.
+
+        ``forward`` is where peers are to send requests, unless the settings say it.
+        """
+        await self.peers.start(sockets, forward)
+
+    async def close(self) -> None:
+        """Says goodbye to the peers."""
+        await self.peers.close()
+
+    def set_keys(self, keys: Keys) -> None:
+        """Takes over a key file that was read again; connections that stand stay."""
+        self.peers.keys = keys
+        self.verifier.keys = keys
+
+    def view(self) -> dict[str, Any]:
+        """This balancer and its peers, for ``GET /peers``."""
+        gauges = {found.name: found for found in self._router.peer_gauges()}
+        adopted = self._failover.adopted
+        return {
+            "name": self.identity.name,
+            "region": self.peers.region,
+            "evacuating": self.peers.evacuating,
+            "strangers_refused": dict(self.peers.refused),
+            "forwards_refused": dict(self.forwards_refused),
+            "peers": [
+                meshview.row(link, gauges[name], adopted=len(adopted.get(name, ())))
+                for name, link in self.peers.links.items()
+            ],
+        }
+
+    def families(self) -> Iterator[Metric]:
+        """For ``/metrics``."""
+        yield from meshview.families(
+            self.peers.links, self._router.peer_gauges(), self.peers.refused, self.forwards_refused
+        )

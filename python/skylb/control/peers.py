@@ -1,0 +1,392 @@
+"""The mesh as this balancer sees it: who is a peer, who lives, and what all should know.
+
+Of each pair the balancer whose name sorts first dials. Everything a peer says is a hint with an age;
+every balancer serves alone when it hears nobody.
+"""
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import aiohttp
+from aiohttp import web
+
+from skylb.addresses import ReplicaUrl, parse_replica
+from skylb.clock import monotonic_ns
+from skylb.config import Settings
+from skylb.control.discovery.resolve import literal, resolve
+from skylb.control.failover import Heirs
+from skylb.control.frames import REPLICAS_MAX, VERSION, Hello, News, Order, encode, new_nonce
+from skylb.control.link import Link, OnFailure, State
+from skylb.control.sync import (
+    HANDSHAKE_S,
+    PATH,
+    Closed,
+    Connection,
+    Meter,
+    Socket,
+    close,
+    dial,
+    server_socket,
+    shake,
+)
+from skylb.meshsettings import PEERS_MAX
+from skylb.router import Router
+from skylb.signing import Identity, Keys, Refused
+from skylb.tasks import TaskGroup
+from skylb.types import Address, Peer
+
+log = logging.getLogger("skylb.control.peers")
+
+JUDGE_S = 0.25
+"""How often it is asked who is dead."""
+
+DEAD_AFTER_S = 2.0
+"""A balancer that nobody has heard for so long is dead."""
+
+REDIAL_S = 0.2
+REDIAL_MAX_S = 1.0
+"""Time before dialling again: doubles up to this, with jitter."""
+
+STRANGERS_MAX = 128
+"""Sync connections whose peer has not proven itself yet; more are turned away."""
+
+SKEW_TOLD_S = 5.0
+"""A difference of wall clocks that operators are told of; nothing depends on it."""
+
+
+class Peers:
+    """All peers of one balancer.
+
+    Args:
+        settings: who the peers are.
+        router: takes what they tell.
+        identity: this run of this balancer.
+        keys: the shared secrets.
+        changed: hears that somebody's state or news changed: for failover.
+        on_failure: told of a task that ended with an error, by name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        router: Router,
+        identity: Identity,
+        keys: Keys,
+        changed: Callable[[dict[str, Link]], None],
+        on_failure: OnFailure,
+    ) -> None:
+        mesh = settings.mesh
+        self.keys = keys
+        self.identity = identity
+        self.region = mesh.region
+        self.links = {
+            url.name: Link(index, url, router, self, on_failure) for index, url in enumerate(mesh.peer, 1)
+        }
+        self.refused: Counter[str] = Counter()
+        """Sync connections that were not let in and could not be put down to a peer, by reason."""
+        self.heirs = Heirs(identity)
+        self.news = encode(News([], {}, []))
+        self.isolated: set[str] = set()
+        self._router = router
+        self._changed = changed
+        self._forward = str(mesh.advertise) if mesh.advertise is not None else ""
+        self._replicas: list[str] = []
+        self._orders: dict[str, Order] = {}
+        self._tasks = TaskGroup(on_failure)
+        self._strangers = 0
+        self._client: aiohttp.ClientSession | None = None
+        app = web.Application()
+        app.router.add_get(PATH, self._accept)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        self._set_peers()
+        self._publish()
+
+    async def start(self, sockets: Sequence[socket.socket], forward: str) -> None:
+        """Listens and dials.
+
+        Args:
+            sockets: where peers connect.
+            forward: URL of the peer listener, unless the settings say what to advertise.
+        """
+        self._forward = self._forward or forward
+        await self._runner.setup()
+        for sock in sockets:
+            await web.SockSite(self._runner, sock).start()
+        self._client = aiohttp.ClientSession()
+        for link in self.links.values():
+            if self.identity.name < link.name:
+                self._tasks.start(self._dial(link, self._client), name=f"dial {link.name}")
+        self._tasks.start(self._judge(), name="judge peers")
+
+    async def close(self) -> None:
+        """Says goodbye, and closes all connections."""
+        for link in self.links.values():
+            await link.say_goodbye()
+        await self._tasks.stop()
+        await self._runner.cleanup()
+        if self._client is not None:
+            await self._client.close()
+
+    # ---------------------------------------------------------------------- connections
+
+    async def _dial(self, link: Link, client: aiohttp.ClientSession) -> None:
+        delay_s = REDIAL_S
+        while True:
+            try:
+                connection = await self._connect(link, client)
+            except Closed as closed:
+                link.tell_fault(str(closed))
+                delay_s = min(2 * delay_s, REDIAL_MAX_S)
+            except Refused as refused:
+                link.meter.refused[refused.reason] += 1
+                link.tell_fault(f"not let in: {refused.reason}")
+                delay_s = REDIAL_MAX_S
+            else:
+                delay_s = REDIAL_S
+                await self._serve(link, connection)
+            await asyncio.sleep(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the load, guards nothing
+
+    async def _connect(self, link: Link, client: aiohttp.ClientSession) -> Connection:
+        def only_it(hello: Hello) -> Meter:
+            if hello.name != link.name:
+                raise Refused("name")
+            return self._met(hello)
+
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                found = await dial(client, str(link.url.sync))
+                return await self._shake(found, only_it, dialled=True)
+        except TimeoutError:
+            raise Closed("not reached: timed out") from None
+
+    async def _shake(self, found: Socket, meter_of: Callable[[Hello], Meter], *, dialled: bool) -> Connection:
+        try:
+            return await shake(found, self.keys, self._hello(), meter_of, dialled=dialled)
+        except Refused as refused:
+            await close(found, refused.reason)
+            raise
+        except BaseException:
+            await close(found, "")
+            raise
+
+    async def _accept(self, request: web.Request) -> web.WebSocketResponse:
+        if self._strangers >= STRANGERS_MAX:
+            raise web.HTTPServiceUnavailable
+        found, claimed = server_socket(), ""
+
+        def met(hello: Hello) -> Meter:
+            nonlocal claimed
+            claimed = hello.name
+            return self._met(hello)
+
+        self._strangers += 1
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                await found.prepare(request)
+                connection = await self._shake(found, met, dialled=False)
+        except (Closed, TimeoutError):
+            return found
+        except Refused as refused:
+            self._tell_stranger(claimed, refused.reason)
+            return found
+        finally:
+            self._strangers -= 1
+        # A handler of aiohttp is cancelled when its client goes; the loop must see the end by itself.
+        task = self._tasks.start(
+            self._serve(self.links[connection.hello.name], connection), name=f"hear {connection.hello.name}"
+        )
+        await asyncio.wait([task])
+        return found
+
+    def _tell_stranger(self, claimed: str, reason: str) -> None:
+        """Somebody was not let in; the name that it gave is not proven."""
+        self.refused[reason] += 1
+        link = self.links.get(claimed)
+        named = f" in the name of {claimed}" if link is not None else ""
+        if link is not None and link.connection is None:
+            link.fault = f"a connection{named} was not let in: {reason}"
+        if self.refused[reason] == 1:
+            log.warning("a sync connection%s was not let in: %s; more are only counted", named, reason)
+
+    def _met(self, hello: Hello) -> Meter:
+        """The meter of the peer that says hello, unless it may not."""
+        link = self.links.get(hello.name)
+        if link is None:
+            raise Refused("name")
+        earlier = link.hello
+        if link.connection is not None and earlier is not None and hello.incarnation < earlier.incarnation:
+            raise Refused("incarnation")
+        return link.meter
+
+    def _hello(self) -> Hello:
+        return Hello(
+            VERSION,
+            self.identity.name,
+            self.region,
+            self.identity.incarnation,
+            self.keys.first.id,
+            new_nonce(),
+            time.time_ns() // 1_000_000,
+            self._forward,
+        )
+
+    async def _serve(self, link: Link, connection: Connection) -> None:
+        hello = connection.hello
+        link.skew_s = hello.unix_ms / 1000 - time.time()
+        if abs(link.skew_s) > SKEW_TOLD_S:
+            log.warning("peer %s: its wall clock is %+.1f s from ours", link.name, link.skew_s)
+        try:
+            peer = await self._located(link, hello)
+        except (ValueError, OSError) as error:
+            link.tell_fault(f"its forward address is no good: {error}")
+            await connection.close()
+            return
+        self._router.set_peer(peer)
+        await link.serve(connection)
+
+    async def _located(self, link: Link, hello: Hello) -> Peer:
+        """Where forwards go, and for whom they are signed."""
+        url = link.url.forward or parse_replica(hello.forward)
+        address = literal(url) or await _first(url)
+        return Peer(
+            id=link.id,
+            name=link.name,
+            address=address,
+            authority=url.authority,
+            region=hello.region,
+            incarnation=hello.incarnation,
+        )
+
+    # ---------------------------------------------------------------------- what links say
+
+    def established(self, link: Link) -> None:
+        """The peer is heard."""
+        log.info("peer %s: heard, in region %s", link.name, link.region)
+        self._set_peers()
+        self._enter(link, State.ALIVE)
+
+    def lost(self, link: Link) -> None:
+        """The peer is not heard any more."""
+        log.warning("peer %s: not heard: %s", link.name, link.fault)
+        self._enter(link, State.DEAD if link.left else State.UNREACHABLE)
+
+    def told(self, news: News) -> None:
+        """The peer's news changed: it may be a witness, and know other balancers' heirs."""
+        for name, (incarnation, sequence, heirs) in news.heirs.items():
+            self.heirs.learn(name, incarnation, sequence, heirs)
+        self._publish()
+        self._changed(self.links)
+
+    def orders(self) -> list[Order]:
+        """Operators' words, for a peer that may have missed them."""
+        return list(self._orders.values())
+
+    def ordered(self, order: Order) -> None:
+        """An operator's word: carried out here if it is for this region; passed on if it is news."""
+        known = self._orders.get(order.region)
+        if known is not None and known.issued_unix_ns >= order.issued_unix_ns:
+            return
+        if known is None and len(self._orders) > PEERS_MAX:
+            return  # more regions than there can be
+        self._orders[order.region] = order
+        if order.region == self.region:
+            log.info("region %s: %s", self.region, "evacuating" if order.evacuating else "in service")
+            self._router.set_evacuating(order.evacuating)
+        for link in self.links.values():
+            link.order(order)
+
+    @property
+    def evacuating(self) -> bool:
+        """Whether an operator takes this balancer's region out."""
+        order = self._orders.get(self.region)
+        return order is not None and order.evacuating
+
+    def _set_peers(self) -> None:
+        self._router.set_peers([(link.id, link.name, link.region) for link in self.links.values()])
+
+    def _enter(self, link: Link, state: State) -> None:
+        if state is link.state:
+            return
+        link.state = state
+        if state is State.DEAD:
+            log.warning("peer %s: dead: nobody hears it", link.name)
+        self._router.peer_state(link.id, state)
+        self._publish()
+        self._changed(self.links)
+
+    async def _judge(self) -> None:
+        while True:
+            await asyncio.sleep(JUDGE_S)
+            self._publish()  # round trips may have changed who is close
+            late_ns = monotonic_ns() - int(DEAD_AFTER_S * 1e9)
+            for link in self.links.values():
+                if link.state is State.UNREACHABLE and link.lost_ns < late_ns and not self._witnessed(link):
+                    self._enter(link, State.DEAD)
+                elif link.state is State.DEAD and not link.left and self._witnessed(link):
+                    self._enter(link, State.UNREACHABLE)
+
+    def _witnessed(self, link: Link) -> bool:
+        """Whether a peer that is heard here says that it hears this one."""
+        return any(
+            link.name in other.news.reached for other in self.links.values() if other.state is State.ALIVE
+        )
+
+    # -------------------------------------------------------------------------- telling
+
+    def set_replicas(self, names: Sequence[str]) -> None:
+        """This balancer's own replicas, which others serve when it is dead."""
+        self._replicas = list(names[:REPLICAS_MAX])
+        self._publish()
+
+    def _publish(self) -> None:
+        """Renews the news where something in it changed."""
+        alive = [link for link in self.links.values() if link.state is State.ALIVE]
+        self.heirs.rank({link.name: link.rtt_ns for link in self.links.values()})
+        news = encode(News(sorted(link.name for link in alive), self.heirs.known(), self._replicas))
+        if news != self.news:
+            self.news = news
+
+    # ---------------------------------------------------------------------------- verbs
+
+    def isolate(self, name: str, *, isolated: bool) -> None:
+        """Operator intent: nothing goes to this peer, and nothing is taken from it."""
+        link = self.links[name]
+        if isolated:
+            self.isolated.add(name)
+        else:
+            self.isolated.discard(name)
+        log.info("peer %s: %s", name, "isolated" if isolated else "no longer isolated")
+        self._router.set_isolated(link.id, isolated)
+
+    def evacuate(self, region: str, *, evacuating: bool) -> list[str]:
+        """Operator intent for a whole region; the balancers of it that are known here."""
+        names = [link.name for link in self.links.values() if link.region == region]
+        names += [self.identity.name] if region == self.region else []
+        if names:
+            earlier = self._orders.get(region)
+            # The word given last counts, also where the clock of who gave the one before was ahead.
+            least_ns = earlier.issued_unix_ns + 1 if earlier is not None else 0
+            self.ordered(Order(region, evacuating, max(time.time_ns(), least_ns)))
+        return sorted(names)
+
+    def ahead_ns(self, name: str) -> int | None:
+        """How far our monotonic clock is ahead of a peer's; ``None`` for one that may not forward."""
+        link = self.links.get(name)
+        return None if link is None or name in self.isolated else link.ahead_ns
+
+
+async def _first(url: ReplicaUrl) -> Address:
+    """The first address of a name.
+
+    Raises:
+        OSError: it has none.
+    """
+    addresses = await resolve(url)
+    if not addresses:
+        raise OSError(f"{url.host} has no address")
+    return addresses[0]

@@ -1,0 +1,101 @@
+"""Requests that cross between balancers: signed on their way out, verified on their way in."""
+
+from collections import Counter
+
+from skylb._core import Forward, Head
+from skylb.clock import monotonic_ns
+from skylb.data.relay import Response
+from skylb.signing import HEADER, HEADER_LOWER, Claims, Identity, Refused, Verified, Verifier, sign
+from skylb.types import Peer
+from skylb.upstream import Pool
+
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+"""Sent every second while a peer's request is held or waits for its first byte (RFC 2518, 10.1): the
+origin then tells a peer that takes its time from one that is gone."""
+
+PROCESSING_S = 1.0
+
+SILENT_S = 3.0
+"""A peer that says nothing for so long before the first body byte is given up."""
+
+
+class Crossing:
+    """What the data plane needs to forward requests and to take forwarded ones.
+
+    Args:
+        identity: this run of this balancer.
+        verifier: accepts each forward once; its first key signs ours.
+        pool: connections to peers.
+        refused: counts forwards that were not let in, by reason; the reasons are words of the code.
+    """
+
+    def __init__(self, identity: Identity, verifier: Verifier, pool: Pool, refused: Counter[str]) -> None:
+        self._identity = identity
+        self._verifier = verifier
+        self.pool = pool
+        self._refused = refused
+
+    def sign(
+        self,
+        upstream_head: bytes,
+        forward: Forward,
+        peer: Peer,
+        head: Head,
+        tenant: str | None,
+        body: bytes,
+    ) -> bytes:
+        """The head for a peer: the one for a replica, and a signature at its end."""
+        now_ns = monotonic_ns()
+        claims = Claims(
+            self._identity.name,
+            1,
+            min(forward.attempts_left, 9),
+            max(0, forward.deadline_ns - now_ns) // 1_000_000,
+            tenant or "",
+        )
+        value = sign(
+            self._verifier.keys.first,
+            to=Identity(peer.name, peer.incarnation),
+            method="GET" if head.is_head else head.method,
+            path=head.target,
+            body=body,
+            claims=claims,
+            now_ns=now_ns,
+        )
+        return b"%b%b: %b\r\n\r\n" % (upstream_head[:-2], HEADER.encode(), value.encode())
+
+    def verify(self, head: Head, now_ns: int) -> Verified:
+        """What a forwarded request's signature vouches for; its body is compared later.
+
+        Raises:
+            Refused: it is not let in; counted.
+        """
+        try:
+            return self._verifier.verify(head.header(HEADER_LOWER), head.method, head.target, now_ns)
+        except Refused as refused:
+            self._refused[refused.reason] += 1
+            raise
+
+    def compare(self, verified: Verified, body: bytes) -> None:
+        """Whether the body is the one that was signed.
+
+        Raises:
+            Refused: ``body``; counted.
+        """
+        if not verified.fits(body):
+            self._refused["body"] += 1
+            raise Refused("body")
+
+
+class PeerResponse(Response):
+    """A peer's response: before its head it may say again and again that it is not forgotten."""
+
+    __slots__ = ()
+
+    def upstream_data(self, data: bytes, /) -> None:
+        """Takes such words out, then goes on as with a replica's bytes."""
+        while not self.relay.status and data.startswith(PROCESSING):
+            self.heard = True
+            data = data[len(PROCESSING) :]
+        if data:
+            super().upstream_data(data)

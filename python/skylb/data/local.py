@@ -1,0 +1,24 @@
+"""Routes that the balancer answers out of what it knows: ``/health`` and ``/v1/models``."""
+
+from skylb import _core
+from skylb._core import Head
+from skylb.data import answers
+from skylb.router import Router
+
+
+def answer(head: Head, router: Router) -> tuple[int, bytes, str | None]:
+    """Status, body, and the error's code where it is one."""
+    if head.route == _core.ROUTE_HEALTH:
+        if router.ready():
+            return 200, b'{"status":"ok"}', None
+        return _error(head, 503, "no_replica_ready", "no replica is ready")
+    models = router.models()
+    name = head.target.removeprefix("/v1/models").removeprefix("/")
+    body = answers.model_body(name, models) if name else answers.models_body(models)
+    if body is None:
+        return _error(head, 404, "model_not_found", f"the model {name!r} does not exist")
+    return 200, body, None
+
+
+def _error(head: Head, status: int, code: str, message: str) -> tuple[int, bytes, str]:
+    return status, answers.error_body(status, code, message, anthropic=head.anthropic), code

@@ -1,0 +1,54 @@
+"""Whose request it is: by the key it brings, or as a trusted front says. Residency goes by it."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+from skylb._core import Head
+from skylb.data.answers import refusal
+from skylb.signing import TENANT_LEN_MAX, Claims
+
+_TENANT = re.compile(rf"[\x21-\x7e]{{1,{TENANT_LEN_MAX}}}", re.ASCII)
+
+
+class Tenants:
+    """Names the tenant of a request.
+
+    Args:
+        header: in which a trusted front names it (lower case), or ``None``.
+        keys: tenants by the SHA-256 of their API keys, in hexadecimal.
+    """
+
+    def __init__(self, header: str | None = None, keys: Mapping[str, str] | None = None) -> None:
+        self.keys = keys or {}
+        self._header = header
+
+    def of(self, head: Head, trusted: bool, claims: Claims | None) -> str | None:
+        """The tenant; ``None`` where nobody says.
+
+        Args:
+            head: of the request.
+            trusted: it came from a front whose headers are believed.
+            claims: of a forward: the origin has found out, and nothing else counts.
+
+        Raises:
+            RequestError: a trusted front names a tenant that cannot be one.
+        """
+        if claims is not None:
+            return claims.tenant or None
+        if self._header is not None and trusted:
+            named = head.header(self._header)
+            if named is not None:
+                if _TENANT.fullmatch(named) is None:
+                    raise refusal(400, "bad_tenant", "the header that names the tenant is malformed")
+                return named
+        return self._by_key(head) if self.keys else None
+
+    def _by_key(self, head: Head) -> str | None:
+        authorization = head.header("authorization")
+        if authorization is not None:
+            scheme, _, key = authorization.partition(" ")
+            key = key.strip() if scheme.lower() == "bearer" else ""
+        else:
+            key = head.header("x-api-key") or ""
+        return self.keys.get(hashlib.sha256(key.encode("latin-1")).hexdigest()) if key else None

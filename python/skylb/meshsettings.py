@@ -1,0 +1,172 @@
+"""Settings of the mesh: who this balancer is, who its peers are, and how they reach each other."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from skylb.addresses import PeerUrl, ReplicaUrl, is_name, parse_peer
+from skylb.values import FILE, LISTEN, URL, Expected, File, Group, Listen, Url
+
+PEERS_MAX = 64
+"""Peers of one balancer: every pair keeps a connection."""
+
+RULES_MAX = 256
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+NAME = Expected("a name of letters, digits, dots, dashes and underscores, at most 64")
+
+
+def _peer(value: object) -> object:
+    return parse_peer(value) if isinstance(value, str) else value
+
+
+def _joined(value: object) -> object:
+    """A variable's list is cut at every comma, so also within ``NAME=SYNC_URL,FORWARD_URL``."""
+    if not isinstance(value, list | tuple):
+        return value
+    joined: list[object] = []
+    for part in value:
+        is_url = isinstance(part, str) and part.startswith(("http://", "https://", "unix:"))
+        before = joined[-1] if joined else None
+        if is_url and isinstance(before, str) and "," not in before:
+            joined[-1] = f"{before},{part}"
+        else:
+            joined.append(part)
+    return joined
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencyRule:
+    """``TENANT/MODEL=REGION+REGION``: where requests may be served; ``None`` is any tenant or model."""
+
+    tenant: str | None
+    model: str | None
+    regions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The form it is configured in."""
+        return f"{self.tenant or '*'}/{self.model or '*'}={'+'.join(self.regions)}"
+
+
+def _residency(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    named, equals, regions = value.rpartition("=")
+    tenant, slash, model = named.partition("/")
+    if not equals or not slash or not tenant or not model:
+        raise ValueError("there is no TENANT/MODEL= in front of the regions; * stands for any")
+    names = tuple(regions.split("+"))
+    if not all(map(is_name, names)):
+        raise ValueError("the regions are not names joined by +")
+    return ResidencyRule(None if tenant == "*" else tenant, None if model == "*" else model, names)
+
+
+Residency = Annotated[ResidencyRule, BeforeValidator(_residency), PlainSerializer(str)]
+Peer = Annotated[PeerUrl, BeforeValidator(_peer), PlainSerializer(str)]
+
+
+class MeshSettings(Group):
+    """Balancers that share load."""
+
+    region: Annotated[
+        str,
+        NAME,
+        Field(pattern=NAME_PATTERN, description="where this balancer and its replicas are"),
+    ] = "local"
+    name: Annotated[
+        str | None,
+        NAME,
+        Field(pattern=NAME_PATTERN, description="what peers call this balancer, else its region's name"),
+    ] = None
+    peer: Annotated[
+        tuple[Peer, ...],
+        BeforeValidator(_joined),
+        Expected("NAME=SYNC_URL or NAME=SYNC_URL,FORWARD_URL"),
+        Field(
+            max_length=PEERS_MAX,
+            description="another balancer; it says itself where forwards go unless FORWARD_URL does",
+        ),
+    ] = ()
+    peer_key_file: Annotated[
+        File | None,
+        FILE,
+        Field(
+            description="secrets shared with the peers, one KEYID:BASE64 a line; the first signs, all verify"
+        ),
+    ] = None
+    peer_listen: Annotated[Listen | None, LISTEN, Field(description="where peers send forwards")] = None
+    sync_listen: Annotated[
+        Listen | None, LISTEN, Field(description="where peers connect to tell their state")
+    ] = None
+    advertise: Annotated[
+        Url | None,
+        URL,
+        Field(description="where peers are told to send forwards, else the address of peer_listen"),
+    ] = None
+
+    residency: Annotated[
+        tuple[Residency, ...],
+        Expected("TENANT/MODEL=REGION or TENANT/MODEL=REGION+REGION"),
+        Field(
+            max_length=RULES_MAX,
+            description="where requests may be served, * for any tenant or model; all rules that fit count",
+        ),
+    ] = ()
+    tenant_header: Annotated[
+        str | None,
+        Expected("the name of a header"),
+        Field(
+            pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
+            description="header of trusted_proxies that names the tenant",
+        ),
+    ] = None
+    tenant_key_file: Annotated[
+        File | None,
+        FILE,
+        Field(description="tenants by API key, one TENANT:SHA256 a line, the key's digest in hexadecimal"),
+    ] = None
+
+    @property
+    def balancer(self) -> str:
+        """What peers call this balancer."""
+        return self.name or self.region
+
+    def conflicts(self) -> Iterator[tuple[set[str], str]]:
+        """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        tenants = sorted({rule.tenant for rule in self.residency if rule.tenant is not None})
+        if tenants and self.tenant_header is None and self.tenant_key_file is None:
+            yield (
+                {"residency", "tenant_header", "tenant_key_file"},
+                f"residency names {tenants[0]}: expected tenant_header or tenant_key_file too",
+            )
+        for index, peer in enumerate(self.peer):
+            yield from self._peer_conflicts(peer, self.peer[:index])
+        needed = ("peer_key_file", "peer_listen", "sync_listen") if self.peer else ()
+        for option in needed:
+            if getattr(self, option) is None:
+                yield {"peer", option}, f"peer is given without {option}: expected both"
+        listens = self.peer_listen or self.sync_listen
+        if listens is not None and not self.peer:
+            option = "sync_listen" if self.peer_listen is None else "peer_listen"
+            yield {"peer", option}, f"{option} is given without peer: expected both"
+        if self.peer_listen is not None and self.peer_listen.is_wildcard and self.advertise is None:
+            yield (
+                {"peer_listen", "advertise"},
+                f"peer_listen: {self.peer_listen} says no peer where to connect: expected advertise as well",
+            )
+
+    def _peer_conflicts(self, peer: PeerUrl, before: Sequence[PeerUrl]) -> Iterator[tuple[set[str], str]]:
+        if peer.name == self.balancer or self._listens_at(peer.sync):
+            options = {"peer", "name", "region", "sync_listen"}
+            yield options, f"peer: {peer} is this balancer itself: expected others"
+        if peer in before:
+            yield {"peer"}, f"peer: {peer} is given twice: expected distinct peers"
+        elif any(peer.name == other.name for other in before):
+            yield {"peer"}, f"peer: two peers are called {peer.name}: expected one of each name"
+        elif any(peer.sync == other.sync for other in before):
+            yield {"peer"}, f"peer: two peers are at {peer.sync}: expected distinct addresses"
+
+    def _listens_at(self, url: ReplicaUrl) -> bool:
+        here = self.sync_listen
+        return here is not None and url.port == here.port != 0 and url.host == here.host

@@ -1,0 +1,100 @@
+"""``skylb peers``: asks a balancer's admin listener how it sees the mesh, and prints a table."""
+
+import http.client
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+
+from skylb.addresses import ListenAddress
+from skylb.errors import SkyLBError
+from skylb.values import FILE, LISTEN, Expected, File, Group, Listen
+
+TIMEOUT_S = 5.0
+
+
+class PeersSettings(Group):
+    """Whom to ask, and how to print what it says."""
+
+    admin: Annotated[Listen, LISTEN, Field(description="the balancer's admin listener")] = ListenAddress(
+        "127.0.0.1", 8081
+    )
+    admin_token_file: Annotated[
+        File | None, FILE, Field(description="bearer token of the admin listener")
+    ] = None
+    json_lines: Annotated[
+        bool, Expected("true or false"), Field(description="one JSON object per peer instead of a table")
+    ] = False
+
+
+def ask(settings: PeersSettings) -> dict[str, Any]:
+    """What ``GET /peers`` says.
+
+    Raises:
+        SkyLBError: nobody answers, or it is a refusal.
+    """
+    admin = settings.admin
+    headers = {}
+    if settings.admin_token_file is not None:
+        headers["Authorization"] = f"Bearer {settings.admin_token_file.read_text().strip()}"
+    connection = http.client.HTTPConnection(admin.host, admin.port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", "/peers", headers=headers)
+        answer = connection.getresponse()
+        said: dict[str, Any] = json.loads(answer.read())
+    except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+        raise SkyLBError(f"{admin}: no answer: {error}") from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise SkyLBError(f"{admin}: {said['error']['message']}")
+    return said
+
+
+COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("peer", lambda row: row["peer"]),
+    ("region", lambda row: row["region"] or "-"),
+    ("state", lambda row: row["state"] + (", draining" if row["draining"] else "")),
+    ("rtt ms", lambda row: _ms(row["rtt_s"])),
+    ("jitter ms", lambda row: _ms(row["jitter_s"])),
+    ("age s", lambda row: "-" if row["age_s"] is None else f"{row['age_s']:.2f}"),
+    ("room", lambda row: str(row["room"])),
+    ("hold", lambda row: str(row["hold"])),
+    ("out", lambda row: str(row["forwards_out"])),
+    ("in", lambda row: str(row["forwards_in"])),
+    ("KiB out", lambda row: f"{row['bytes_out'] / 1024:.0f}"),
+    ("KiB in", lambda row: f"{row['bytes_in'] / 1024:.0f}"),
+    ("notes", lambda row: "; ".join(_notes(row)) or "-"),
+)
+
+
+def _ms(time_s: float | None) -> str:
+    return "-" if time_s is None else f"{1000 * time_s:.1f}"
+
+
+def _notes(row: dict[str, Any]) -> list[str]:
+    notes = [row["fault"]] if row["fault"] else []
+    if abs(row["clock_skew_s"]) > 5:
+        notes.append(f"its wall clock is {row['clock_skew_s']:+.0f} s from ours")
+    notes += [f"{count} refused: {reason}" for reason, count in row["refused"].items()]
+    if row["adopted"]:
+        notes.append(f"{row['adopted']} of its replicas are served here")
+    return notes
+
+
+def render(said: dict[str, Any], *, json_lines: bool) -> str:
+    """The table, or a line per peer."""
+    if json_lines:
+        return "\n".join(json.dumps(row) for row in said["peers"])
+    table = Table(title=f"{said['name']} in {said['region']}" + ", evacuating" * said["evacuating"])
+    for name, _ in COLUMNS:
+        table.add_column(name)
+    for row in said["peers"]:
+        table.add_row(*(value(row) for _, value in COLUMNS))
+    console = Console(width=160, force_terminal=False)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip()

@@ -1,0 +1,77 @@
+"""What a setting may be: kinds of values with their bounds, and groups of settings."""
+
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from skylb.addresses import ListenAddress, ReplicaUrl, parse_listen, parse_replica
+
+INT_MAX = 2**31 - 1
+SECONDS_MAX = 1e9
+
+_SIZE = re.compile(r"([0-9]+) ?(|B|KiB|MiB|GiB)", re.ASCII)
+_SIZE_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Expected(str):
+    """What a value must look like, for faults and help, where the type does not say it."""
+
+    __slots__ = ()
+
+
+def _size(value: object) -> object:
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        return int(match[1]) * _SIZE_UNITS[match[2]]
+    return value
+
+
+def _listen(value: object) -> object:
+    return parse_listen(value) if isinstance(value, str) else value
+
+
+def _replica(value: object) -> object:
+    return parse_replica(value) if isinstance(value, str) else value
+
+
+def _network(value: object) -> object:
+    return ip_network(value) if isinstance(value, str) else value
+
+
+def _file(value: object) -> object:
+    if isinstance(value, str):
+        value = Path(value)
+    if isinstance(value, Path) and not value.is_file():
+        raise ValueError("there is no such file")
+    return value
+
+
+Count = Annotated[int, Field(le=INT_MAX)]
+Seconds = Annotated[float, Field(le=SECONDS_MAX)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_size),
+    Field(le=1 << 50),
+    Expected("bytes: an integer, or one followed by KiB, MiB or GiB"),
+]
+File = Annotated[Path, BeforeValidator(_file)]
+Listen = Annotated[ListenAddress, BeforeValidator(_listen), PlainSerializer(str)]
+Url = Annotated[ReplicaUrl, BeforeValidator(_replica), PlainSerializer(str)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+
+LISTEN = Expected("HOST:PORT, [IPV6]:PORT or unix:PATH")
+URL = Expected("http://HOST:PORT, https://HOST:PORT or unix:PATH")
+FILE = Expected("the path of a file")
+
+
+class Group(BaseModel):
+    """Settings that belong together: frozen, and without room for unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+    def conflicts(self) -> Iterator[tuple[set[str], str]]:
+        """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        yield from ()

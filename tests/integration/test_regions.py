@@ -1,0 +1,229 @@
+"""Three real balancers with mock replicas: what crosses, what never does, and who survives whom."""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.processes import eventually
+from tests.support.raw import Answer, ask, chat, request
+from tests.support.regions import Region, Regions, regions
+
+MANY = 48
+"""Requests at once: more than one replica's pending room, fewer than all three replicas' room."""
+
+
+RESIDENTS = {"sk-home": "home", "sk-exile": "exile", "sk-nowhere": "nowhere"}
+"""API keys, and whose they are."""
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regions]:
+    tenants = tmp_path_factory.mktemp("tenants") / "tenants"
+    digests = {name: hashlib.sha256(key.encode()).hexdigest() for key, name in RESIDENTS.items()}
+    tenants.write_text("".join(f"{name}:{digest}\n" for name, digest in digests.items()))
+    rules = ["home/*=us", "exile/*=eu+mars", "nowhere/*=us", "nowhere/mock=eu"]
+    arguments = ["--tenant-key-file", str(tenants)]
+    for rule in rules:
+        arguments += ["--residency", rule]
+    with regions("us", "eu", "asia", arguments=arguments) as found:
+        yield found
+
+
+async def burst(
+    region: Region, count: int, *, name: str, stream: bool = True, key: str | None = None
+) -> list[Answer]:
+    """Requests of their own prompts, all at once."""
+    headers = () if key is None else (f"Authorization: Bearer {key}",)
+    return await asyncio.gather(
+        *(
+            ask(
+                region.front.port,
+                request(
+                    chat(f"{name} {index} asks", max_tokens=40, stream=stream),
+                    request_id=f"{name}-{index}",
+                    headers=headers,
+                ),
+            )
+            for index in range(count)
+        )
+    )
+
+
+def lines(region: Region, name: str, count: int) -> list[dict[str, object]]:
+    """The access log's lines of one burst, once all are written."""
+
+    def found() -> list[dict[str, object]] | None:
+        mine = [line for line in region.front.log() if str(line["request_id"]).startswith(f"{name}-")]
+        return mine if len(mine) >= count else None
+
+    return eventually(found, what=f"{count} lines of {name}")
+
+
+def test_what_one_region_has_no_room_for_is_answered_by_its_peers(three: Regions) -> None:
+    answers = asyncio.run(burst(three["us"], MANY, name="spill"))
+    assert [answer.status for answer in answers] == [200] * MANY
+    assert all(answer.done_events == 1 for answer in answers)
+    said = lines(three["us"], "spill", MANY)
+    peers = Counter(line["peer"] for line in said)
+    assert peers[None] > 0
+    assert peers["eu"] + peers["asia"] > 0
+    assert all((line["replica"] is None) == (line["peer"] is not None) for line in said)
+
+
+def test_a_forward_is_served_by_the_peers_own_replicas_and_goes_no_further(three: Regions) -> None:
+    asyncio.run(burst(three["us"], MANY, name="hop"))
+    out = [line for line in lines(three["us"], "hop", MANY) if line["peer"] is not None]
+    taken = [
+        line
+        for name in ("eu", "asia")
+        for line in three[name].front.log()
+        if str(line["request_id"]).startswith("hop-")
+    ]
+    assert len(out) > 0
+    assert sorted(str(line["request_id"]) for line in out) == sorted(
+        str(line["request_id"]) for line in taken
+    )
+    assert {line["peer"] for line in taken} == {"us"}
+    served = {line["replica"] for line in taken}
+    assert served <= {*three["eu"].replicas, *three["asia"].replicas}
+
+
+def test_what_clients_write_into_our_headers_is_never_believed(three: Regions) -> None:
+    lines_of = [
+        b"X-SkyLB-Forward: v1;k1;eu;00;0;0;9;9;;00;00",
+        b"X-SkyLB-Hop: 0",
+        b"X-SkyLB-Refused: hold",
+    ]
+    body = b'{"model":"mock","messages":[{"role":"user","content":"hello"}],"max_tokens":4}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+    head += b"X-Request-Id: client-0\r\n"
+    data = head + b"\r\n".join(lines_of) + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    before = three["us"].front.metric("skylb_forwards_turned_away_total")
+    answer = asyncio.run(ask(three["us"].front.port, data))
+    assert answer.status == 200
+    assert lines(three["us"], "client", 1)[0]["peer"] is None
+    assert three["us"].front.metric("skylb_forwards_turned_away_total") == before
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"X-SkyLB-Forward: v1;k1;us;%s;1;1;1;1;;%s;%s\r\n" % (b"0" * 32, b"0" * 64, b"0" * 64)]
+)
+def test_the_peer_listener_lets_in_nobody_without_a_signature(three: Regions, header: bytes) -> None:
+    body = b'{"model":"mock","messages":[]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n" + header
+    data = head + b"Content-Length: %d\r\n\r\n" % len(body)
+    before = three["eu"].front.metric("skylb_forwards_turned_away_total")
+    answer = asyncio.run(ask(three["eu"].forward_port, data + body))
+    assert answer.status == 403
+    assert three["eu"].front.metric("skylb_forwards_turned_away_total") == before + 1
+
+
+def test_peers_shows_the_mesh(three: Regions) -> None:
+    rows = three["us"].peers()
+    assert set(rows) == {"eu", "asia"}
+    for row in rows.values():
+        assert row["state"] == "alive"
+        assert row["fault"] is None
+        assert row["rtt_s"] is not None
+        assert row["age_s"] < 5
+        assert row["bytes_in"] > 0 < row["bytes_out"]
+    assert three["us"].front.metric("skylb_peer_rtt_seconds") > 0
+
+
+def test_nothing_goes_to_an_isolated_peer_and_it_comes_back(three: Regions) -> None:
+    three["us"].verb("/peers/eu/isolate")
+    try:
+        asyncio.run(burst(three["us"], MANY, name="alone"))
+        said = lines(three["us"], "alone", MANY)
+        assert "eu" not in {line["peer"] for line in said}
+        assert {line["status"] for line in said} == {200}
+    finally:
+        three["us"].verb("/peers/eu/rejoin")
+    eventually(lambda: three["us"].peers()["eu"]["available"], what="room at eu again")
+
+
+def test_an_evacuated_region_takes_nothing_and_its_clients_are_served_elsewhere(three: Regions) -> None:
+    assert three["asia"].verb("/regions/us/evacuate")["balancers"] == ["us"]
+    try:
+        eventually(lambda: three["eu"].peers()["us"]["draining"], what="eu hears that us is evacuating")
+        answers = asyncio.run(burst(three["us"], 8, name="moved"))
+        assert {answer.status for answer in answers} == {200}
+        assert {line["peer"] for line in lines(three["us"], "moved", 8)} <= {"eu", "asia"}
+    finally:
+        three["eu"].verb("/regions/us/undrain")
+    eventually(lambda: three["eu"].peers()["us"]["available"], what="room at us again")
+
+
+def test_a_tenant_that_must_stay_is_held_here_whatever_room_there_is_elsewhere(three: Regions) -> None:
+    answers = asyncio.run(burst(three["us"], MANY, name="home", key="sk-home"))
+    assert {answer.status for answer in answers} == {200}
+    assert {line["peer"] for line in lines(three["us"], "home", MANY)} == {None}
+
+
+def test_a_tenant_that_must_not_stay_is_forwarded_whatever_room_there_is_here(three: Regions) -> None:
+    answers = asyncio.run(burst(three["us"], 4, name="exile", key="sk-exile"))
+    assert {answer.status for answer in answers} == {200}
+    assert {line["peer"] for line in lines(three["us"], "exile", 4)} == {"eu"}
+    assert {line["peer"] for line in lines(three["eu"], "exile", 4)} == {"us"}
+
+
+def test_where_no_region_is_allowed_the_answer_is_a_refusal_that_is_counted(three: Regions) -> None:
+    event = 'skylb_engine_events_total{event="residency_refused"} '
+
+    def refused() -> int:
+        page = three["us"].front.metrics().splitlines()
+        return sum(int(float(line.removeprefix(event))) for line in page if line.startswith(event))
+
+    before = refused()
+    answers = asyncio.run(burst(three["us"], 2, name="nowhere", key="sk-nowhere"))
+    assert {answer.status for answer in answers} == {403}
+    assert all(b'"code":"residency"' in answer.body for answer in answers)
+    assert refused() == before + 2
+
+
+def test_a_tenant_whose_region_cannot_be_reached_is_refused_rather_than_served_elsewhere(
+    three: Regions,
+) -> None:
+    asia = three["asia"]
+    asia.verb("/peers/eu/isolate")
+    try:
+        answers = asyncio.run(burst(asia, 2, name="stranded", key="sk-exile"))
+        assert {answer.status for answer in answers} <= {403, 503}
+        assert {(line["replica"], line["peer"]) for line in lines(asia, "stranded", 2)} == {(None, None)}
+    finally:
+        asia.verb("/peers/eu/rejoin")
+
+
+def test_a_killed_balancer_loses_nothing_of_others_and_its_replicas_are_adopted_and_handed_back(
+    three: Regions,
+) -> None:
+    us, eu, asia = three["us"], three["eu"], three["asia"]
+
+    async def storm() -> list[Answer]:
+        requests = asyncio.ensure_future(burst(us, MANY, name="storm"))
+        await asyncio.sleep(0.05)
+        await asyncio.get_running_loop().run_in_executor(None, eu.kill)
+        return await requests
+
+    answers = asyncio.run(storm())
+    for answer in answers:
+        whole = answer.status == 200 and answer.done_events == 1 and answer.error_events == 0
+        cut = answer.status == 200 and answer.done_events == 0 and answer.error_events == 1
+        assert whole or cut, answer
+    adopted = eventually(
+        lambda: [region for region in (us, asia) if set(eu.replicas) <= region.serves()],
+        what="somebody serves the replicas of eu",
+    )
+    assert len(adopted) == 1
+    (adopter,) = adopted
+    stay = asyncio.run(burst(adopter, 4, name="kept", key="sk-exile"))
+    assert {answer.status for answer in stay} == {200}
+    assert {line["replica"] for line in lines(adopter, "kept", 4)} <= set(eu.replicas)
+    eu.start()
+    eventually(
+        lambda: all(not set(eu.replicas) & region.serves() for region in (us, asia)), what="handed back"
+    )
+    three.settled()

@@ -1,0 +1,85 @@
+"""Who adopts: a rule that all compute alike."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skylb.control.failover import Heirs
+from skylb.signing import Identity
+
+NAMES = ("a", "b", "c", "d", "e")
+MS = 1_000_000
+
+round_trips = st.fixed_dictionaries(
+    {name: st.fixed_dictionaries({other: st.integers(1, 300) for other in NAMES}) for name in NAMES}
+)
+
+
+def mesh(times: dict[str, dict[str, int]], incarnation: int = 1) -> dict[str, Heirs]:
+    """Five balancers that have ranked their heirs and told each other."""
+    all_heirs = {name: Heirs(Identity(name, incarnation)) for name in NAMES}
+    for name, heirs in all_heirs.items():
+        heirs.rank({other: times[name][other] * MS for other in NAMES if other != name})
+    gossip(all_heirs)
+    return all_heirs
+
+
+def gossip(all_heirs: dict[str, Heirs]) -> None:
+    for one in all_heirs.values():
+        for other in all_heirs.values():
+            for name, (incarnation, sequence, heirs) in other.known().items():
+                one.learn(name, incarnation, sequence, heirs)
+
+
+@given(round_trips, st.sets(st.sampled_from(NAMES), min_size=1, max_size=4))
+def test_all_the_living_name_the_same_heir_and_the_heir_lives(
+    times: dict[str, dict[str, int]], dead: set[str]
+) -> None:
+    alive = set(NAMES) - dead
+    all_heirs = mesh(times)
+    for name in dead:
+        named = {all_heirs[one].heir(name, alive) for one in alive}
+        assert len(named) == 1
+        assert named <= alive
+
+
+@given(round_trips)
+def test_the_closest_is_the_heir(times: dict[str, dict[str, int]]) -> None:
+    all_heirs = mesh(times)
+    for name in NAMES:
+        closest = min((times[name][other], other) for other in NAMES if other != name)
+        assert all_heirs[name].heir(name, set(NAMES) - {name}) == closest[1]
+
+
+@given(st.lists(st.integers(-2, 2), max_size=50))
+def test_jitter_does_not_reorder_neighbours(jitters: list[int]) -> None:
+    heirs = Heirs(Identity("a", 1))
+    heirs.rank({"b": 40 * MS, "c": 44 * MS, "d": None})
+    before = heirs.known()
+    assert before["a"][2] == ["b", "c"]
+    for jitter in jitters:
+        heirs.rank({"b": (42 + jitter) * MS, "c": 42 * MS, "d": None})
+    assert heirs.known() == before
+
+
+def test_a_peer_that_has_come_clearly_closer_moves_forward() -> None:
+    heirs = Heirs(Identity("a", 1))
+    heirs.rank({"b": 40 * MS, "c": 44 * MS})
+    heirs.rank({"b": 40 * MS, "c": 10 * MS})
+    assert heirs.known()["a"] == (1, 2, ["c", "b"])
+
+
+def test_the_newest_word_counts_whoever_brings_it() -> None:
+    heirs = Heirs(Identity("a", 1))
+    heirs.learn("b", 5, 2, ["c"])
+    heirs.learn("b", 5, 1, ["d"])
+    heirs.learn("b", 4, 9, ["e"])
+    assert heirs.heir("b", {"a", "c", "d", "e"}) == "c"
+    heirs.learn("b", 6, 1, ["d"])
+    assert heirs.heir("b", {"a", "c", "d", "e"}) == "d"
+
+
+def test_nobody_tells_a_balancer_who_its_own_heirs_are() -> None:
+    heirs = Heirs(Identity("a", 1))
+    heirs.learn("a", 9, 9, ["z"])
+    assert heirs.known() == {}
+    assert heirs.heir("a", {"z"}) is None

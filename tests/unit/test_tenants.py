@@ -1,0 +1,81 @@
+"""Whose request it is: keys and trusted fronts say, clients and peers' clients do not."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from skylb._core import Head, HeadParser, RequestError
+from skylb.data.tenants import Tenants
+from skylb.errors import ConfigError
+from skylb.keyfiles import read_tenants
+from skylb.signing import Claims
+
+KEYS = {hashlib.sha256(b"sk-acme").hexdigest(): "acme"}
+BOTH = Tenants("x-tenant", KEYS)
+
+
+def head(*fields: str) -> Head:
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: t", "Content-Type: application/json", *fields]
+    found = HeadParser().parse(("\r\n".join(lines) + "\r\nContent-Length: 2\r\n\r\n").encode("latin-1"))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    "field", ["Authorization: Bearer sk-acme", "authorization: bearer  sk-acme", "X-Api-Key: sk-acme"]
+)
+def test_a_key_names_its_tenant(field: str) -> None:
+    assert BOTH.of(head(field), False, None) == "acme"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        ("Authorization: Bearer sk-other",),
+        ("Authorization: Basic sk-acme",),
+        ("Authorization: Bearer",),
+        ("Authorization: Bearer sk-\xe9",),
+    ],
+)
+def test_an_unknown_key_or_none_names_nobody(fields: tuple[str, ...]) -> None:
+    assert BOTH.of(head(*fields), False, None) is None
+
+
+def test_the_header_is_believed_from_a_trusted_front_only_and_goes_before_the_key() -> None:
+    said = head("X-Tenant: globex", "Authorization: Bearer sk-acme")
+    assert BOTH.of(said, True, None) == "globex"
+    assert BOTH.of(said, False, None) == "acme"
+    assert Tenants(None, KEYS).of(said, True, None) == "acme"
+
+
+def test_a_forward_has_the_tenant_that_was_signed_whatever_its_head_says() -> None:
+    said = head("X-Tenant: globex", "Authorization: Bearer sk-acme")
+    assert BOTH.of(said, True, Claims("us", 1, 1, 1, "initech")) == "initech"
+    assert BOTH.of(said, True, Claims("us", 1, 1, 1, "")) is None
+
+
+@pytest.mark.parametrize("value", ["", "two words", "x" * 129, "caf\xe9"])
+def test_a_front_that_names_an_impossible_tenant_is_told(value: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        BOTH.of(head(f"X-Tenant: {value}"), True, None)
+    assert (caught.value.status, caught.value.code) == (400, "bad_tenant")
+
+
+def test_a_tenant_file_has_digests_comments_and_empty_lines(tmp_path: Path) -> None:
+    path = tmp_path / "tenants"
+    digest, name = next(iter(KEYS.items()))
+    path.write_text(f"# keys of May\n\n{name}:{digest}\n")
+    assert read_tenants(path) == KEYS
+    assert read_tenants(None) == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["acme", "acme:sk-acme", f"a b:{'0' * 64}", f":{'0' * 64}", f"acme:{'G' * 64}"]
+)
+def test_a_tenant_file_that_is_none_names_the_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "tenants"
+    path.write_text(f"\n{line}\n")
+    with pytest.raises(ConfigError, match="line 2: expected TENANT:SHA256"):
+        read_tenants(path)
