@@ -11,7 +11,7 @@ PYTEST := $(PY) -m pytest --hypothesis-seed=$(SEED)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help setup demo check lint unit test soak integration test-engines bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim judge validate-sim validate-model docs fmt lock clean
+.PHONY: help setup demo check lint unit test soak integration test-engines chaos-regions bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim judge validate-sim validate-model docs fmt lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ soak: setup ## Unit and property tests with new cases each time, ROUNDS=20 times
 
 test-engines: setup ## In front of real vLLM servers; their environment is cached outside the tree
 	@PY=$(abspath $(PY)) tests/engines/run.sh
+
+chaos-regions: setup ## A peer cut off in five ways, a balancer killed: the figures' table (6 minutes; FAULT_S=60)
+	@$(PY) -m tests.chaos.regions
 
 # The Rust routers to compare with: outside the tree, like the engines' environment, and not in anybody's way.
 PEERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skylb/peers

@@ -1,0 +1,1 @@
+"""Faults for minutes, with times: figures, not tests."""
