@@ -11,7 +11,7 @@ PYTEST := $(PY) -m pytest --hypothesis-seed=$(SEED)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help setup demo check lint unit test soak integration test-engines chaos-regions bench-overhead bench-gate bench-policies bench-engine bench-sim test-sim judge validate-sim validate-model docs fmt lock clean
+.PHONY: help setup demo check lint unit test soak integration test-engines chaos-regions bench-overhead bench-gate bench-policies bench-engine bench-sim bench-regions test-sim judge validate-sim validate-model docs fmt lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ bench-engine: setup ## Engine calls through Python, tree of 10^6 blocks
 
 bench-sim: ## The simulator: 12 and 1,000 replicas for ten virtual minutes each
 	@$(CARGO) bench --quiet --bench sim
+
+bench-regions: setup ## What a forward adds, over loopback and 150 ms; peer sync's bytes and CPU with 10 peers
+	@$(PY) -m bench.regions
 
 test-sim: ## 10^6 simulated requests with crashes and leaving clients: nothing is lost or left behind
 	@$(CARGO) test --release --quiet --lib -- --ignored sim::tests::million

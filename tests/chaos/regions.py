@@ -185,7 +185,8 @@ def main() -> None:
     ]
     print("\n".join(text))
     ways = NAMESPACE_WAYS if apart else WAYS
-    with regions("us", "eu", "asia", namespaces=apart, rtt_s=None if apart else RTT_S) as found:
+    wan = None if apart else ("--rtt-s", str(RTT_S))
+    with regions("us", "eu", "asia", namespaces=apart, wan=wan) as found:
         for way, begin in ways.items():
             text.append(partition(found, way, begin))
             print(text[-1], flush=True)

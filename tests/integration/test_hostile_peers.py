@@ -66,8 +66,9 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
 
 def hello(**changed: object) -> Hello:
     incarnation = time.time_ns()
-    said = Hello(VERSION, "us", "us", incarnation, "k1", new_nonce(), 0, "http://127.0.0.1:9")
-    return msgspec.structs.replace(said, unix_ms=incarnation // 1_000_000, **changed)
+    unix_ms = incarnation // 1_000_000
+    said = Hello(VERSION, "us", "us", incarnation, "k1", new_nonce(), unix_ms, "http://127.0.0.1:9")
+    return msgspec.structs.replace(said, **changed)
 
 
 @asynccontextmanager
@@ -180,6 +181,15 @@ def test_a_connection_that_says_nothing_is_given_up_and_the_balancer_goes_on(vic
 
 # --------------------------------------------------------------------------------- messages
 
+
+async def clock_known(connection: Connection) -> None:
+    """Tells the balancer the peer's clock, which is the test's own, and waits until it has heard."""
+    await connection.send(Kind.PING, ping := encode(Ping(time.monotonic_ns(), 0)))
+    async with asyncio.timeout(5):
+        while (await connection.receive()) != (Kind.PONG, ping):
+            pass
+
+
 Send = Callable[[aiohttp.ClientWebSocketResponse, Connection], Awaitable[None]]
 
 
@@ -253,15 +263,28 @@ def test_a_message_that_is_not_the_peers_next_one_ends_the_connection(
     assert victim.refused(reason, "us") == before + 1
 
 
+def test_a_peer_whose_clock_is_an_hour_off_is_heard_and_peers_says_so(victim: Victim) -> None:
+    async def run() -> tuple[dict[str, object], Answer]:
+        hour_ahead = int(time.time() * 1000) + 3_600_000
+        async with peer(victim, hello(unix_ms=hour_ahead)) as connection:
+            await clock_known(connection)
+            data = forward(signed(Identity("eu", connection.hello.incarnation), key=victim.keys.first))
+            answer = await ask(victim.forward_port, data)
+            mesh = await asyncio.to_thread(victim.front.state)
+            return mesh["mesh"]["peers"][0], answer
+
+    row, answer = asyncio.run(run())
+    assert 3500 < float(str(row["clock_skew_s"])) < 3700
+    assert (row["state"], answer.status) == ("alive", 200)
+    assert victim.front.child.text().count("its wall clock is +36") == 1
+
+
 def test_a_summary_that_cannot_be_read_is_counted_and_the_connection_stands(victim: Victim) -> None:
     async def run() -> None:
         async with peer(victim) as connection:
             for summary in (b"", CANARY.encode(), bytes(40_000)):
                 await connection.send(Kind.SUMMARY, summary)
-            await connection.send(Kind.PING, ping := encode(Ping(time.monotonic_ns(), 0)))
-            async with asyncio.timeout(5):
-                while (await connection.receive()) != (Kind.PONG, ping):
-                    pass
+            await clock_known(connection)
 
     before = victim.refused("summary", "us")
     asyncio.run(run())
@@ -290,10 +313,7 @@ def forward(header: str | None, body: bytes = BODY, path: str = CHAT) -> bytes:
 async def as_the_peer(victim: Victim, talk: Callable[[Identity], Awaitable[None]]) -> None:
     """Talks while the balancer knows the peer's clock, which is the test's own."""
     async with peer(victim) as connection:
-        await connection.send(Kind.PING, ping := encode(Ping(time.monotonic_ns(), 0)))
-        async with asyncio.timeout(5):
-            while (await connection.receive()) != (Kind.PONG, ping):
-                pass
+        await clock_known(connection)
         await talk(Identity("eu", connection.hello.incarnation))
 
 

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support import namespaces
-from tests.support.partitions import NAMESPACE_WAYS, WAYS, Heal, Load, logged
+from tests.support.partitions import NAMESPACE_WAYS, WAYS, Heal, Load, alone, logged
 from tests.support.processes import eventually
 from tests.support.regions import Regions, regions
 
-RTT_S = 0.02
+WAN = ("--rtt-s", "0.02")
 
 
 @pytest.fixture(scope="module")
 def far() -> Iterator[Regions]:
-    with regions("us", "eu", "asia", rtt_s=RTT_S) as found:
+    with regions("us", "eu", "asia", wan=WAN) as found:
         yield found
 
 
@@ -42,6 +42,10 @@ def test_a_peer_that_the_kernel_cuts_off_costs_no_request_without_a_first_byte(
     apart: Regions, way: str
 ) -> None:
     nobody_is_hurt(apart, f"net-{way}", lambda: NAMESPACE_WAYS[way](apart))
+
+
+def test_a_region_that_hears_nobody_serves_its_clients_alone(apart: Regions) -> None:
+    nobody_is_hurt(apart, "alone", lambda: alone(apart))
 
 
 def nobody_is_hurt(three: Regions, name: str, begin: Callable[[], Heal]) -> None:

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import pytest
-
 from skylb.addresses import parse_replica
-from tests.support.processes import SKYLB, Child, eventually, get, mocks
+from tests.support.processes import SKYLB, Child, answers, eventually, get, mocks
 from tests.support.report import started, status_of
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -118,8 +116,7 @@ def test_sigterm_lets_a_stream_end_and_turns_new_clients_away() -> None:
             first = stream.readline()
             child.send(signal.SIGTERM)
             eventually(lambda: status_of(f"{admin}/ready") == 503, what="not ready")
-            with pytest.raises(urllib.error.URLError, match="refused"):
-                get(f"{clients}/v1/models")
+            assert not answers(f"{clients}/v1/models")  # refused, or reset where it was in the backlog
             rest = stream.read()
         assert (first + rest).rstrip().endswith(b"data: [DONE]")
         assert child.popen.wait(10) == 0

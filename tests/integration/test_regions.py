@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import signal
 from collections import Counter
 from collections.abc import Iterator
 
@@ -226,4 +227,18 @@ def test_a_killed_balancer_loses_nothing_of_others_and_its_replicas_are_adopted_
     eventually(
         lambda: all(not set(eu.replicas) & region.serves() for region in (us, asia)), what="handed back"
     )
+    three.settled()
+
+
+def test_a_balancer_that_stops_says_so_and_its_replicas_are_adopted_at_once(three: Regions) -> None:
+    us, eu, asia = three["us"], three["eu"], three["asia"]
+    eu.front.child.send(signal.SIGTERM)
+    assert eu.front.child.popen.wait(20) == 0
+    row = us.peers()["eu"]
+    assert (row["state"], row["fault"]) == ("dead", "it stopped")
+    eventually(
+        lambda: any(set(eu.replicas) <= region.serves() for region in (us, asia)),
+        what="somebody serves the replicas of eu",
+    )
+    eu.start()
     three.settled()

@@ -90,6 +90,15 @@ def link_down(found: Regions) -> Heal:
     return lambda: net.link("eu", "us", up=True)
 
 
+def alone(found: Regions) -> Heal:
+    """Nothing comes to us from any peer, and nothing goes there."""
+    net = found.net
+    assert net is not None
+    for name in found.by_name.keys() - {"us"}:
+        net.drop("us", f"input iifname to-{name}", f"output oifname to-{name}")
+    return lambda: net.pass_all("us")
+
+
 NAMESPACE_WAYS: dict[str, Callable[[Regions], Heal]] = {
     "link_down": link_down,
     "blackhole": filtered("input iifname to-us", "output oifname to-us"),

@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,10 +30,8 @@ class Region:
 
     name: str
     replicas: list[str]
-    mocks: list[Child]
     front: Balancer
     arguments: list[str]
-    sync_port: int
     forward_port: int
     net: Namespaces | None = None
 
@@ -87,13 +85,13 @@ class Wan:
     Args:
         ports: of each region: clients, admin, sync, forwards.
         directory: for its control socket.
-        rtt_s: round trip of every link.
+        arguments: flags of ``skylb wan`` that say what the links are like.
     """
 
-    def __init__(self, ports: dict[str, tuple[int, ...]], directory: Path, rtt_s: float) -> None:
+    def __init__(self, ports: dict[str, tuple[int, ...]], directory: Path, arguments: Sequence[str]) -> None:
         self._control = directory / "wan.sock"
         self.ports: dict[tuple[str, str], tuple[int, int]] = {}
-        command = [*SKYLB, "wan", "--control", f"unix:{self._control}", "--rtt-s", str(rtt_s)]
+        command = [*SKYLB, "wan", "--control", f"unix:{self._control}", *arguments]
         for one in ports:
             for other in ports.keys() - {one}:
                 here = self.ports[one, other] = (free_port(), free_port())
@@ -169,13 +167,15 @@ def regions(
     replicas: int = 2,
     mock: Sequence[str] = SLOW,
     arguments: Sequence[str] = (),
-    rtt_s: float | None = None,
+    wan: Sequence[str] | None = None,
+    engines: Mapping[str, Sequence[str]] | None = None,
     namespaces: bool = False,
 ) -> Iterator[Regions]:
     """A balancer for each name, with so many replicas each, all of which hear each other.
 
-    With ``rtt_s`` everything between them goes through ``skylb wan``; with ``namespaces`` each has a
-    network of its own, and the caller's thread is in that of the first.
+    With ``wan`` everything between them goes through ``skylb wan`` with these flags; with ``engines``
+    each has those replicas instead of mock ones; with ``namespaces`` each has a network of its own, and
+    the caller's thread is in that of the first.
     """
     found = Regions()
     ports = {name: tuple(free_port() for _ in range(4)) for name in names}
@@ -186,20 +186,19 @@ def regions(
         if namespaces:
             found.net = stack.enter_context(Namespaces.made(names))
             stack.enter_context(found.net.entered(names[0]))
-        if rtt_s is not None:
-            found.wan = Wan(ports, directory, rtt_s)
+        if wan is not None:
+            found.wan = Wan(ports, directory, wan)
             stack.callback(found.wan.child.stop)
         try:
             for name in names:
-                child, urls = start_mocks(replicas, *mock, **_inside(found.net, name))
-                stack.callback(child.stop)
+                urls = list(engines[name]) if engines is not None else []
+                if engines is None:
+                    child, urls = start_mocks(replicas, *mock, **_inside(found.net, name))
+                    stack.callback(child.stop)
                 log = directory / f"{name}.jsonl"
                 command = [*_command(name, ports, found.wan, found.net, urls, keys, log), *arguments]
-                front = Balancer(child, ports[name][0], ports[name][1], log)
-                region = Region(
-                    name, urls, [child], front, command, ports[name][2], ports[name][3], found.net
-                )
-                front.child = Child(command)
+                front = Balancer(Child(command), ports[name][0], ports[name][1], log)
+                region = Region(name, urls, front, command, ports[name][3], found.net)
                 stack.callback(lambda region=region: region.front.child.stop())
                 found.by_name[name] = region
             for region in found.by_name.values():

@@ -323,12 +323,16 @@ class Peers:
         while True:
             await asyncio.sleep(JUDGE_S)
             self._publish()  # round trips may have changed who is close
-            late_ns = monotonic_ns() - int(DEAD_AFTER_S * 1e9)
-            for link in self.links.values():
-                if link.state is State.UNREACHABLE and link.lost_ns < late_ns and not self._witnessed(link):
-                    self._enter(link, State.DEAD)
-                elif link.state is State.DEAD and not link.left and self._witnessed(link):
-                    self._enter(link, State.UNREACHABLE)
+            self.judge(monotonic_ns())
+
+    def judge(self, now_ns: int) -> None:
+        """Tells the dead from those that only cannot be reached from here."""
+        late_ns = now_ns - int(DEAD_AFTER_S * 1e9)
+        for link in self.links.values():
+            if link.state is State.UNREACHABLE and link.lost_ns < late_ns and not self._witnessed(link):
+                self._enter(link, State.DEAD)
+            elif link.state is State.DEAD and not link.left and self._witnessed(link):
+                self._enter(link, State.UNREACHABLE)
 
     def _witnessed(self, link: Link) -> bool:
         """Whether a peer that is heard here says that it hears this one."""

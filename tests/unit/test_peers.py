@@ -1,0 +1,147 @@
+"""Who is dead and who only cannot be reached, and operators' words: one balancer's view, without sockets."""
+
+from pathlib import Path
+
+import pytest
+
+from skylb._core import Engine
+from skylb.clock import monotonic_ns
+from skylb.config import Settings
+from skylb.control.frames import News, Order
+from skylb.control.link import Link, State
+from skylb.control.peers import DEAD_AFTER_S, Peers
+from skylb.options import load
+from skylb.router import Router
+from skylb.signing import Identity, Key, Keys
+
+LATER_NS = int((DEAD_AFTER_S + 1) * 1e9)
+
+
+class World:
+    """The balancer us, whose peers eu and asia are heard; what it told failover."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.changes = 0
+        router = Router(Engine(settings.engine.model_dump_json().encode(), bytes(32), 1))
+        identity = Identity("us", 1)
+        router.set_self(identity, "us")
+        self.peers = Peers(
+            settings, router, identity, Keys([Key("k1", bytes(16))]), self._changed, self._failed
+        )
+        for name in ("eu", "asia"):
+            self.hears(name)
+
+    def _changed(self, links: dict[str, Link]) -> None:
+        del links
+        self.changes += 1
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        raise AssertionError(name) from error
+
+    def state(self, name: str) -> State:
+        return self.peers.links[name].state
+
+    def hears(self, name: str) -> None:
+        self.peers.established(self.peers.links[name])
+
+    def loses(self, name: str, *, goodbye: bool = False) -> None:
+        link = self.peers.links[name]
+        link.left, link.lost_ns = goodbye, monotonic_ns()
+        self.peers.lost(link)
+
+    def says(self, name: str, *reached: str) -> None:
+        self.peers.links[name].news = News(list(reached), {}, [])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    keys = tmp_path / "keys"
+    keys.write_text("k1:MDEyMzQ1Njc4OWFiY2RlZg==\n")
+    flags = {
+        "replica": ["http://10.0.0.9:1"],
+        "region": ["us"],
+        "peer_key_file": [str(keys)],
+        "peer_listen": ["127.0.0.1:0"],
+        "sync_listen": ["127.0.0.1:0"],
+        "peer": ["eu=http://10.0.0.2:1", "asia=http://10.0.0.3:1"],
+    }
+    return World(load(Settings, flags=flags).settings)
+
+
+def test_a_peer_that_nobody_hears_is_dead_after_a_while_and_not_before(world: World) -> None:
+    world.says("asia", "us")
+    world.loses("eu")
+    world.peers.judge(monotonic_ns())
+    assert world.state("eu") is State.UNREACHABLE
+    world.peers.judge(monotonic_ns() + LATER_NS)
+    assert world.state("eu") is State.DEAD
+
+
+def test_a_peer_that_another_hears_is_unreachable_and_not_dead(world: World) -> None:
+    world.says("asia", "us", "eu")
+    world.loses("eu")
+    world.peers.judge(monotonic_ns() + LATER_NS)
+    assert world.state("eu") is State.UNREACHABLE
+    world.says("asia", "us")
+    world.peers.judge(monotonic_ns() + LATER_NS)
+    assert world.state("eu") is State.DEAD
+    world.says("asia", "us", "eu")
+    world.peers.judge(monotonic_ns() + LATER_NS)
+    assert world.state("eu") is State.UNREACHABLE
+
+
+def test_who_is_not_heard_is_no_witness(world: World) -> None:
+    world.says("asia", "us", "eu")
+    world.loses("eu")
+    world.loses("asia")
+    world.peers.judge(monotonic_ns() + LATER_NS)
+    assert (world.state("eu"), world.state("asia")) == (State.DEAD, State.DEAD)
+
+
+def test_who_says_goodbye_is_dead_at_once_whatever_others_still_believe(world: World) -> None:
+    world.says("asia", "us", "eu")
+    world.loses("eu", goodbye=True)
+    assert world.state("eu") is State.DEAD
+    world.peers.judge(monotonic_ns() + LATER_NS)
+    assert world.state("eu") is State.DEAD
+    world.hears("eu")
+    assert world.state("eu") is State.ALIVE
+
+
+def test_every_change_of_state_reaches_failover_and_the_news(world: World) -> None:
+    before, news = world.changes, world.peers.news
+    world.loses("eu")
+    assert world.changes == before + 1
+    assert world.peers.news != news
+    world.loses("eu")
+    assert world.changes == before + 1
+
+
+def test_of_two_words_for_a_region_the_later_counts_and_is_passed_on_once(world: World) -> None:
+    peers = world.peers
+    peers.ordered(Order("us", True, 5))
+    assert peers.evacuating
+    peers.ordered(Order("us", False, 4))
+    assert peers.evacuating
+    peers.ordered(Order("us", False, 6))
+    assert not peers.evacuating
+    assert peers.orders() == [Order("us", False, 6)]
+
+
+def test_a_word_given_here_counts_though_the_clock_of_the_one_before_was_ahead(world: World) -> None:
+    far_future_ns = monotonic_ns() * 1_000_000
+    world.peers.ordered(Order("us", True, far_future_ns))
+    assert world.peers.evacuate("us", evacuating=False) == ["us"]
+    assert not world.peers.evacuating
+    assert world.peers.evacuate("mars", evacuating=True) == []
+
+
+def test_an_isolated_peer_may_not_forward(world: World) -> None:
+    link = world.peers.links["eu"]
+    link._offsets_ns.append(7)
+    assert world.peers.ahead_ns("eu") == 7
+    world.peers.isolate("eu", isolated=True)
+    assert world.peers.ahead_ns("eu") is None
+    world.peers.isolate("eu", isolated=False)
+    assert world.peers.ahead_ns("eu") == 7
+    assert world.peers.ahead_ns("mars") is None
