@@ -11,7 +11,7 @@ PYTEST := $(PY) -m pytest --hypothesis-seed=$(SEED)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help setup demo check lint unit test soak integration test-engines chaos-regions bench-overhead bench-gate bench-policies bench-engine bench-sim bench-regions test-sim judge validate-sim validate-model docs fmt lock clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ $(PEERS)/bin/vllm-router: | setup
 
 bench-overhead: setup $(PEERS)/bin/vllm-router ## CPU and latency beside HAProxy and the Rust routers, in one run
 	@$(PY) -m bench.overhead
+
+bench-profile: setup ## Where the CPU time of a request, a chunk and a probe goes, beside HAProxy (needs perf)
+	@$(PY) -m bench.overhead.profile
 
 bench-gate: setup ## Selective against blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py

@@ -193,26 +193,33 @@ def percentiles(samples: list[int]) -> dict[str, float]:
 
 def probing(seconds: float = 20.0) -> dict[str, float]:
     """Cores spent on probing 100 replicas every 100 ms, back-off disabled, pages of 50 kB."""
+    with probing_proxy() as proxy:
+        before, started = cpu_ns(proxy.process.pid), time.monotonic()
+        probes = probe_count(proxy)
+        time.sleep(seconds)
+        wall_s = time.monotonic() - started
+        cores = (cpu_ns(proxy.process.pid) - before) / 1e9 / wall_s
+        rate = (probe_count(proxy) - probes) / wall_s
+    return {"cores": cores, "probes_per_s": rate}
+
+
+@contextmanager
+def probing_proxy() -> Iterator[Proxy]:
+    """SkyLB over 100 replicas that has nothing to do but to probe them every 100 ms."""
     with (
         upstreams(100, "--metrics-bytes", "50000") as urls,
         tempfile.TemporaryDirectory() as scratch,
     ):
         proxy = BUILDERS["skylb"](urls, Path(scratch), PEERS)
         if proxy is None:
-            raise RuntimeError
+            raise RuntimeError("skylb is not installed")
         proxy.process.command += ["--engine-probe-idle-interval-s", "0.1"]
         proxy.process.start()
         try:
-            time.sleep(5)
-            before, started = cpu_ns(proxy.process.pid), time.monotonic()
-            probes = probe_count(proxy)
-            time.sleep(seconds)
-            wall_s = time.monotonic() - started
-            cores = (cpu_ns(proxy.process.pid) - before) / 1e9 / wall_s
-            rate = (probe_count(proxy) - probes) / wall_s
+            time.sleep(5)  # connections are open, all replicas known
+            yield proxy
         finally:
             proxy.process.stop()
-    return {"cores": cores, "probes_per_s": rate}
 
 
 def probe_count(proxy: Proxy) -> float:
