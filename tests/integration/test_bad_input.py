@@ -193,3 +193,17 @@ def test_slow_heads_and_slow_bodies_are_cut_off(replicas: list[str]) -> None:
         body = head + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         assert asyncio.run(converse(front.port, body))[0] == 408
         assert json.loads(get(f"{front.admin}/state"))["process"]["buffer_bytes"] == 0
+
+
+def test_a_browser_may_read_refusals_and_preflights_of_the_origin_that_is_let_in(
+    replicas: list[str],
+) -> None:
+    preflight = b"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: test\r\nOrigin: https://app.test\r\n\r\n"
+    unknown = b"GET /nothing HTTP/1.1\r\nHost: test\r\n\r\n"
+    malformed = b"GET /v1/models HTTP/1.1\r\n\r\n"
+    model = request(chat("hello", model="another"))
+    with balancer(*replicas, arguments=["--cors-origin", "https://app.test"]) as front:
+        for data, status in ((preflight, 204), (unknown, 404), (malformed, 400), (model, 404)):
+            answer = asyncio.run(ask(front.port, data))
+            assert answer.status == status
+            assert answer.headers["Access-Control-Allow-Origin"] == "https://app.test"

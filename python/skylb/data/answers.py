@@ -88,14 +88,17 @@ def response(  # the parts of one response, by keyword at every call
     return head if is_head else head + body
 
 
-def preflight(origin: str | None) -> Headers:
-    """What a browser's preflight wants to know (Fetch standard, CORS protocol)."""
-    return (
-        ("Access-Control-Allow-Origin", origin or "null"),
-        ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
-        ("Access-Control-Allow-Headers", "*"),
-        ("Access-Control-Max-Age", "600"),
-    )
+PREFLIGHT: Headers = (
+    ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
+    ("Access-Control-Allow-Headers", "*"),
+    ("Access-Control-Max-Age", "600"),
+)
+"""What a browser's preflight wants to know besides (Fetch standard, CORS protocol)."""
+
+
+def allow_origin(origin: str | None) -> Headers:
+    """Lets scripts of this origin read an answer of ours; relayed answers carry the replica's word."""
+    return () if origin is None else (("Access-Control-Allow-Origin", origin),)
 
 
 def refusal(status: int, code: str, message: str) -> RequestError:

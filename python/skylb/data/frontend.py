@@ -280,6 +280,7 @@ class ClientConnection(asyncio.Protocol):
         body = answers.error_body(
             error.status, error.code, error.message, param=error.param, anthropic=anthropic
         )
+        headers = (*headers, *answers.allow_origin(self.context.cors_origin))
         self.transport.write(
             answers.response(
                 status=error.status,

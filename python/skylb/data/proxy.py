@@ -128,7 +128,7 @@ class Exchange:
         """Answers local routes, places everything else."""
         head = self.head
         if head.is_options:
-            self.answer(204, b"", headers=answers.preflight(self.context.cors_origin))
+            self.answer(204, b"", headers=answers.PREFLIGHT)
             return
         if head.route <= _core.ROUTE_MODELS:
             status, body, code = local.answer(head, self.context.router)
@@ -405,7 +405,7 @@ class Exchange:
                 close=close,
                 is_head=self.head.is_head,
                 retry_after_s=retry_after_s,
-                headers=headers,
+                headers=(*headers, *answers.allow_origin(self.context.cors_origin)),
             )
         )
         self.complete(_core.OUTCOME_OK, status, code, relay=None, close=close)
