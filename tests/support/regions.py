@@ -132,7 +132,7 @@ class Regions:
 
 
 def _command(
-    region: str,
+    own: str,
     ports: dict[str, tuple[int, ...]],
     wan: Wan | None,
     net: Namespaces | None,
@@ -140,15 +140,15 @@ def _command(
     keys: Path,
     log: Path,
 ) -> list[str]:
-    port, admin, sync, forward = ports[region]
+    port, admin, sync, forward = ports[own]
     address = {name: "127.0.0.1" if net is None else net.address(name) for name in ports}
-    command = [] if net is None else net.command(region)
-    command += [*SKYLB, "serve", "--region", region, "--peer-key-file", str(keys)]
+    command = [] if net is None else net.command(own)
+    command += [*SKYLB, "serve", "--name", own, "--peer-key-file", str(keys)]
     command += ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
-    command += ["--sync-listen", f"{address[region]}:{sync}", "--peer-listen", f"{address[region]}:{forward}"]
+    command += ["--sync-listen", f"{address[own]}:{sync}", "--peer-listen", f"{address[own]}:{forward}"]
     command += ["--access-log", str(log), "--log-format", "json"]
-    for name in ports.keys() - {region}:
-        sync, forward = ports[name][2:] if wan is None else wan.ports[region, name]
+    for name in ports.keys() - {own}:
+        sync, forward = ports[name][2:] if wan is None else wan.ports[own, name]
         urls = f"http://{address[name]}:{sync},http://{address[name]}:{forward}"
         command += ["--peer", f"{name}={urls}"]
     for replica in replicas:
@@ -169,13 +169,14 @@ def regions(
     arguments: Sequence[str] = (),
     wan: Sequence[str] | None = None,
     engines: Mapping[str, Sequence[str]] | None = None,
+    one_region: str | None = None,
     namespaces: bool = False,
 ) -> Iterator[Regions]:
     """A balancer for each name, with so many replicas each, all of which hear each other.
 
     With ``wan`` everything between them goes through ``skylb wan`` with these flags; with ``engines``
-    each has those replicas instead of mock ones; with ``namespaces`` each has a network of its own, and
-    the caller's thread is in that of the first.
+    each has those replicas instead of mock ones; with ``one_region`` they are all in it; with
+    ``namespaces`` each has a network of its own, and the caller's thread is in that of the first.
     """
     found = Regions()
     ports = {name: tuple(free_port() for _ in range(4)) for name in names}
@@ -197,6 +198,7 @@ def regions(
                     stack.callback(child.stop)
                 log = directory / f"{name}.jsonl"
                 command = [*_command(name, ports, found.wan, found.net, urls, keys, log), *arguments]
+                command += ["--region", one_region or name]
                 front = Balancer(Child(command), ports[name][0], ports[name][1], log)
                 region = Region(name, urls, front, command, ports[name][3], found.net)
                 stack.callback(lambda region=region: region.front.child.stop())
