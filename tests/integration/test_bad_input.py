@@ -206,4 +206,4 @@ def test_a_browser_may_read_refusals_and_preflights_of_the_origin_that_is_let_in
         for data, status in ((preflight, 204), (unknown, 404), (malformed, 400), (model, 404)):
             answer = asyncio.run(ask(front.port, data))
             assert answer.status == status
-            assert answer.headers["Access-Control-Allow-Origin"] == "https://app.test"
+            assert answer.headers["access-control-allow-origin"] == "https://app.test"

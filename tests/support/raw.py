@@ -9,6 +9,16 @@ from typing import Any
 
 from skylb._core import ResponseReader
 
+HEADERS = (
+    "access-control-allow-origin",
+    "allow",
+    "connection",
+    "content-type",
+    "retry-after",
+    "x-request-id",
+)
+"""Of a response, those that tests look at."""
+
 
 def request(
     body: dict[str, Any] | bytes,
@@ -94,7 +104,7 @@ class Connection:
         answer.status = framing.status
         answer.complete = framing.done
         answer.error = answer.error or framing.error
-        for name in ("retry-after", "x-request-id", "connection", "content-type", "allow"):
+        for name in HEADERS:
             value = framing.header(name)
             if value is not None:
                 answer.headers[name] = value
