@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from skylb.addresses import ListenAddress
 from skylb.errors import SkyLBError
+from skylb.keyfiles import read_secret
 from skylb.values import FILE, LISTEN, Expected, File, Group, Listen
 
 TIMEOUT_S = 5.0
@@ -35,12 +37,12 @@ def ask(settings: PeersSettings) -> dict[str, Any]:
 
     Raises:
         SkyLBError: nobody answers, or it is a refusal.
+        ConfigError: the token's file cannot be read.
     """
     admin = settings.admin
-    headers = {}
-    if settings.admin_token_file is not None:
-        headers["Authorization"] = f"Bearer {settings.admin_token_file.read_text().strip()}"
-    connection = http.client.HTTPConnection(admin.host, admin.port, timeout=TIMEOUT_S)
+    token = read_secret(settings.admin_token_file, "admin_token_file")
+    headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    connection = _Connection(admin)
     try:
         connection.request("GET", "/peers", headers=headers)
         answer = connection.getresponse()
@@ -50,8 +52,26 @@ def ask(settings: PeersSettings) -> dict[str, Any]:
     finally:
         connection.close()
     if answer.status != 200:
-        raise SkyLBError(f"{admin}: {said['error']['message']}")
+        message = said.get("error", {}).get("message", f"status {answer.status}")
+        raise SkyLBError(f"{admin}: {message}")
     return said
+
+
+class _Connection(http.client.HTTPConnection):
+    """To an address of any kind."""
+
+    def __init__(self, address: ListenAddress) -> None:
+        super().__init__("localhost" if address.unix else address.host, address.port, timeout=TIMEOUT_S)
+        self._address = address
+
+    def connect(self) -> None:
+        """TCP, or a Unix socket."""
+        if not self._address.unix:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(self._address.host)
 
 
 COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
@@ -97,4 +117,14 @@ def render(said: dict[str, Any], *, json_lines: bool) -> str:
     console = Console(width=160, force_terminal=False)
     with console.capture() as captured:
         console.print(table)
-    return captured.get().rstrip()
+    return "\n".join([captured.get().rstrip(), *_turned_away(said)])
+
+
+def _turned_away(said: dict[str, Any]) -> list[str]:
+    """What was refused from nobody in particular."""
+    kinds = (("connections", said["strangers_refused"]), ("forwards", said["forwards_refused"]))
+    return [
+        f"{kind} not let in: {', '.join(f'{count} {reason}' for reason, count in sorted(refused.items()))}"
+        for kind, refused in kinds
+        if refused
+    ]
