@@ -28,7 +28,7 @@ class PeerState(msgspec.Struct, frozen=True):
     room: int = 0
     in_flight: int = 0
     hold_requests: int = 0
-    forwards_total: int = 0
+    forwarded_total: int = 0
 
 
 class _Hold(msgspec.Struct, frozen=True):

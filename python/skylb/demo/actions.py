@@ -119,20 +119,17 @@ class Actions:
         region = self._world.regions[name]
         if region.balancer is None:
             raise ActionError(f"balancer {name} is dead")
-        await self._drain(region.admin, drain=evacuating)
+        if len(self._world.regions) == 1:
+            raise ActionError("there is no other region")
+        await self._tell(f"{region.admin}/regions/{name}/{'evacuate' if evacuating else 'undrain'}")
         region.evacuating = evacuating
         return f"region {name} {'is being evacuated' if evacuating else 'takes work again'}"
 
-    async def _drain(self, admin: str, *, drain: bool) -> None:
-        verb = "drain" if drain else "undrain"
+    async def _tell(self, url: str) -> None:
         timeout = aiohttp.ClientTimeout(total=VERB_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
             try:
-                async with session.get(f"{admin}/state") as answer:
-                    replicas = list((await answer.json())["replicas"])
-                for replica in replicas:
-                    authority = replica.removeprefix("http://")
-                    async with session.post(f"{admin}/replicas/{authority}/{verb}"):
-                        pass
+                async with session.post(url):
+                    pass
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise ActionError(f"the balancer does not obey: {error!r}") from error

@@ -10,15 +10,26 @@ from skylb.load.stats import Histogram
 
 DEAD = "killed"
 
-ABOUT = (
-    (
-        "Real balancers and mock vLLM replicas on this machine, with the round trips of oceans between the"
-        " regions. The sun goes west, and users are awake by day. A request waits in its region's hold until"
-        " a replica that has its prompt cached has room."
-    ),
-    "Press the buttons: kill, cut and evacuate what you like, then mend it, and see who notices.",
-)
-"""What the page says of itself."""
+
+def about(settings: DemoSettings) -> tuple[str, ...]:
+    """What the page says of itself."""
+    replicas = f"{settings.replicas} mock vLLM replicas"
+    if len(settings.regions) == 1:
+        return (
+            f"A SkyLB balancer with {replicas}, on this machine.",
+            "A request goes to the replica that has its prompt cached, and waits in the hold until one has room.",
+        )
+    return (
+        (
+            f"A SkyLB balancer and {replicas} in each region, all on this machine; between the regions, the round"
+            " trips of oceans. The sun goes west, and users are awake by day."
+        ),
+        (
+            "A request goes to the replica that has its prompt cached. When its region is full it is forwarded to"
+            " one that has room (dots along a link), or else it waits in the hold."
+        ),
+        "Press the buttons: kill, cut or evacuate what you like, watch the others take over, then mend it.",
+    )
 
 
 def recent_ttft(history: History, load: Load, region: str) -> Histogram:
@@ -39,6 +50,7 @@ class Picture:
         self._settings = settings
         self._world = world
         self._load = load
+        self._servers: dict[str, str] = {}
         self.sent_to: dict[str, str] = {name: name for name in world.regions}
         """The balancer that each region's users are sent to."""
 
@@ -47,7 +59,7 @@ class Picture:
         return Frame(
             t_s=round(history.last.elapsed_s, 2),
             title=f"policy {self._settings.policy}, a day is {self._settings.day_s:g} s",
-            about=ABOUT,
+            about=about(self._settings),
             sun_longitude=sun_longitude(self._settings, history.last.elapsed_s),
             actions=True,
             regions=[self._region(region, history) for region in self._world.regions.values()],
@@ -110,6 +122,20 @@ class Picture:
             draining=seen.draining,
             served_by=server,
         )
+
+    def changes(self, frame: Frame) -> list[str]:
+        """What happened since the last frame that no button says: balancers that adopt or hand back."""
+        said = []
+        for region in frame.regions:
+            for replica in region.replicas:
+                if not replica.served_by:
+                    continue
+                before = self._servers.get(replica.name, region.name)
+                self._servers[replica.name] = replica.served_by
+                if replica.served_by != before:
+                    verb = "serves again" if replica.served_by == region.name else "adopts"
+                    said.append(f"{replica.served_by} {verb} {replica.name}")
+        return said
 
     def _flows(self, history: History) -> list[FlowFrame]:
         return [

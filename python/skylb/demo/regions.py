@@ -21,7 +21,7 @@ from skylb.wan.link import LinkState
 _ADDRESS = re.compile(r"^\s*(clients|admin)\s+(http://[^\s]+)")
 _PORT = re.compile(r"^(\w+)-(\w+) (127\.0\.0\.1:\d+) -> unix:\S+/(\w+)\.sock")
 
-DOORS = ("clients",)
+DOORS = ("clients", "sync", "forwards")
 """What a balancer listens for, and the sea leads to."""
 
 FIRST_ENTRANCE = 1000
@@ -140,9 +140,21 @@ class World:
         for replica in region.replicas:
             arguments += ["--replica", replica.url]
         if len(self.regions) > 1:
-            arguments += ["--listen", self._door(region.name, "clients")]
+            arguments += self._mesh(region)
         region.balancer = await self._children.start(f"skylb serve {region.name}", arguments, ready)
         region.clients, region.admin = urls["clients"], urls["admin"]
+
+    def _mesh(self, region: Region) -> list[str]:
+        """Doors for the other regions, and where to find theirs."""
+        arguments = ["--listen", self._door(region.name, "clients")]
+        arguments += ["--sync-listen", self._door(region.name, "sync")]
+        arguments += ["--peer-listen", self._door(region.name, "forwards")]
+        arguments += ["--region", region.name, "--peer-key-file", str(self._directory / "key")]
+        for other in self.regions:
+            if other != region.name:
+                sync, forwards = (f"http://{region.sea[other, door]}" for door in ("sync", "forwards"))
+                arguments += ["--peer", f"{other}={sync},{forwards}"]
+        return arguments
 
     def entrance(self, users: str, balancer: str) -> Replica:
         """Where users of one region reach a region's balancer."""

@@ -148,10 +148,10 @@ class _Demo:
                 self._history.add(Look(load.elapsed_s, states, users))
                 self._view.show(self._history, load, self._world)
                 looks += 1
-                self._feed.publish(
-                    msgspec.to_builtins(picture.frame(self._history, actions.news)),
-                    keep=looks % LOOKS_PER_KEPT_FRAME == 0,
-                )
+                frame = picture.frame(self._history, actions.news)
+                for text in picture.changes(frame):
+                    actions.say(text)
+                self._feed.publish(msgspec.to_builtins(frame), keep=looks % LOOKS_PER_KEPT_FRAME == 0)
                 await asyncio.sleep(LOOK_INTERVAL_S)
 
     def _turn_the_earth(self, load: Load, picture: Picture, actions: Actions) -> None:

@@ -62,7 +62,7 @@ class Look:
     def forwards(self) -> dict[tuple[str, str], int]:
         """Forwards so far, by balancer and peer."""
         return {
-            (region, peer.name): peer.forwards_total
+            (region, peer.name): peer.forwarded_total
             for region, state in self.states.items()
             for peer in state.peers
         }
