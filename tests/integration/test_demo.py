@@ -63,6 +63,7 @@ def test_it_ends_by_itself_with_a_summary_and_leaves_nothing_behind() -> None:
     assert "found in their caches" in text
     assert all(f"{region}: " in text for region in ("us", "eu", "asia"))
     assert "live page: http://127.0.0.1:" in text
+    assert "requests forwarded between regions: " in text
 
 
 def test_control_c_ends_it_with_a_summary() -> None:

@@ -35,6 +35,10 @@ def button(verb: str, what: str, name: str) -> str:
     return f"button[data-do={verb}][data-what={what}][data-name={name}]"
 
 
+FORWARDED = r"/(us|eu|asia) → (us|eu|asia) [0-9]/.test(document.getElementById('sea').innerText)"
+"""Load moves from one region to another."""
+
+
 async def answered(page: Page) -> int:
     """Answers so far, as the page tells."""
     found = await page.value("[...document.querySelectorAll('.totals div')].map(d => d.innerText).join(' ')")
@@ -65,6 +69,7 @@ async def press_every_button(page: Page, child: Child) -> None:
         "asia",
     ]
     await more_answers(page)
+    await page.until(FORWARDED)
     processes = len(children_of(child.pid))
 
     await page.click(button("kill", "replica", "us-1"))
@@ -76,17 +81,21 @@ async def press_every_button(page: Page, child: Child) -> None:
 
     await page.click(button("cut", "link", "us-eu"))
     await page.until(link("us-eu", "cut"))
+    await page.until(link("us-eu", "us: eu unreachable"))
     keep("cut", await page.screenshot())
     await page.click(button("heal", "link", "us-eu"))
     await page.until(link("us-eu", "90 ms"))
+    await page.until(f"!({link('us-eu', 'unreachable')})")
 
     await page.click(button("kill", "balancer", "eu"))
     await page.until(card("eu", "balancer killed"))
     await page.until(card("eu", "sent to us"))
+    await page.until(replica("eu-1", "served by us"))
     keep("killed", await page.screenshot())
     await more_answers(page)
     await page.click(button("start", "balancer", "eu"))
     await page.until(f"!({card('eu', 'balancer killed')}) && !({card('eu', 'sent to')})")
+    await page.until(f"!({replica('eu-1', 'served by')})")
 
     await page.click(button("evacuate", "region", "asia"))
     await page.until(card("asia", "evacuated"))
@@ -98,7 +107,7 @@ async def press_every_button(page: Page, child: Child) -> None:
 
 
 def test_every_button_of_the_demos_page_does_to_the_regions_what_it_says() -> None:
-    with demo("--users", "12", "--replicas", "1", "--day-s", "30") as child:
+    with demo("--users", "24", "--replicas", "1", "--day-s", "30") as child:
         url = child.require(
             lambda: re.search(r"live page: (http://\S+)", child.text()), timeout_s=60, what="the page's URL"
         )

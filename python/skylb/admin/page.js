@@ -103,6 +103,7 @@ function makeRegion(region, index, actions) {
   const balancer = action("balancer", region.name, actions ? BALANCER_VERBS : []);
   const evacuate = action("region", region.name, actions ? REGION_VERBS : []);
   const figures = ["TTFT P50", "TTFT P90", "answers/s", "failed"].map(figure);
+  figures[3].box.title = "answers that were cut after their first byte, and connections to a balancer that is dead";
   const figureBox = make("div", { class: "figures" }, ...figures.map((f) => f.box));
   const users = bar(color(index)), held = bar("var(--wait)");
   const usersLabel = make("span"), heldLabel = make("span"), sentTo = make("span");

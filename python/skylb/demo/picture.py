@@ -17,16 +17,16 @@ def about(settings: DemoSettings) -> tuple[str, ...]:
     if len(settings.regions) == 1:
         return (
             f"A SkyLB balancer with {replicas}, on this machine.",
-            "A request goes to the replica that has its prompt cached, and waits in the hold until one has room.",
+            "A request goes to the replica that has its prompt cached, and waits until one has room.",
         )
     return (
         (
-            f"A SkyLB balancer and {replicas} in each region, all on this machine; between the regions, the round"
-            " trips of oceans. The sun goes west, and users are awake by day."
+            f"A SkyLB balancer and {replicas} in each region, all on this machine; between the regions, the"
+            " round trips of oceans. The sun goes west, and users are awake by day."
         ),
         (
-            "A request goes to the replica that has its prompt cached. When its region is full it is forwarded to"
-            " one that has room (dots along a link), or else it waits in the hold."
+            "A request goes to the replica that has its prompt cached. When its region is full it is"
+            " forwarded to one that has room (dots along a link), or else it waits in the hold."
         ),
         "Press the buttons: kill, cut or evacuate what you like, watch the others take over, then mend it.",
     )
