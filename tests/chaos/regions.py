@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 
+from bench.record import keep
 from tests.support import namespaces
 from tests.support.partitions import CLIENTS, NAMESPACE_WAYS, WAYS, Heal, Load, logged
 from tests.support.processes import eventually
 from tests.support.raw import Answer
 from tests.support.regions import Region, Regions, regions
 
-RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "chaos-regions.md"
 FAULT_S = float(os.environ.get("FAULT_S", "60"))
 RTT_S = 0.02
 WAIT_S = 30.0
@@ -197,7 +196,7 @@ def main() -> None:
         "replicas are adopted; back: from the start of the new process until they are handed back."
     )
     print(text[-1])
-    RESULTS.write_text("\n".join(["<!-- make chaos-regions -->\n", *text]) + "\n")
+    keep("chaos-regions", text)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.processes import eventually
+from tests.support.processes import SKYLB, eventually
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import Region, Regions, regions
 
@@ -132,6 +133,10 @@ def test_peers_shows_the_mesh(three: Regions) -> None:
         assert row["age_s"] < 5
         assert row["bytes_in"] > 0 < row["bytes_out"]
     assert three["us"].front.metric("skylb_peer_rtt_seconds") > 0
+    command = [*SKYLB, "peers", "--admin", f"127.0.0.1:{three['us'].front.admin_port}"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "us in us" in printed
+    assert printed.count("alive") == 2
 
 
 def test_nothing_goes_to_an_isolated_peer_and_it_comes_back(three: Regions) -> None:
