@@ -6,7 +6,7 @@ The test plays the peer ``us`` with the product's own handshake and signatures, 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from skylb.control.frames import FRAME_BYTES_MAX, VERSION, Hello, Kind, Ping, encode, new_nonce
-from skylb.control.sync import PATH, Closed, Connection, Meter, dial, shake
+from skylb.control.sync import PATH, RECEIVE_BURST_BYTES, Closed, Connection, Meter, dial, shake
 from skylb.signing import HEADER, Claims, Identity, Key, Keys, parse_keys, sign
 from tests.support.processes import Balancer, balancer, eventually, free_port, mocks
 from tests.support.raw import Answer, ask, chat, request
@@ -236,9 +236,16 @@ async def an_unknown_kind(socket: aiohttp.ClientWebSocketResponse, connection: C
     await socket.send_bytes(sealed(connection, 99, b""))
 
 
+async def a_flood(socket: aiohttp.ClientWebSocketResponse, connection: Connection) -> None:
+    with suppress(aiohttp.ClientError, ConnectionError):  # the balancer may have closed before the last one
+        for _ in range(2 * RECEIVE_BURST_BYTES // 60_000):
+            await socket.send_bytes(sealed(connection, Kind.SUMMARY, bytes(60_000)))
+
+
 @pytest.mark.parametrize(
     ("send", "reason"),
     [
+        (a_flood, "flood"),
         (forged, "signature"),
         (repeated, "replayed"),
         (left_out, "replayed"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import aiohttp
 from aiohttp import web
 
+from skylb.clock import monotonic_ns
 from skylb.control.frames import FRAME_BYTES_MAX, Hello, Kind, Session, encode, read_hello
 from skylb.signing import Keys, Refused
 
@@ -20,6 +21,12 @@ SILENT_S = 2.5
 
 CLOSE_S = 0.5
 """How long a peer may take to say goodbye."""
+
+RECEIVE_BYTES_PER_S_MAX = 128 << 10
+"""What one peer may send in the long run; the engine tells at most 48 KiB/s, pings and news add little."""
+
+RECEIVE_BURST_BYTES = 1 << 20
+"""What may come at once, from a socket's buffers for instance after this process was stopped."""
 
 OVERHEAD_BYTES = 8
 """Header and mask of a WebSocket frame of our sizes (RFC 6455, 5.2), roughly."""
@@ -98,6 +105,8 @@ class Connection:
         self._session = session
         self.hello = hello
         self._meter = meter
+        self._credit_bytes = float(RECEIVE_BURST_BYTES)
+        self._credited_ns = monotonic_ns()
 
     async def send(self, kind: Kind, payload: bytes = b"") -> None:
         """Seals and sends; the order of calls is the order on the wire.
@@ -117,11 +126,20 @@ class Connection:
 
         Raises:
             Closed: the connection is over or silent.
-            Refused: the message is not what the peer sealed as its next one.
+            Refused: the message is not what the peer sealed as its next one, or ``flood``: too much came.
         """
         message = await receive(self._socket, SILENT_S)
         self._meter.received(message)
+        self._charge(len(message))
         return self._session.open(message)
+
+    def _charge(self, size_bytes: int) -> None:
+        now_ns = monotonic_ns()
+        earned_bytes = (now_ns - self._credited_ns) * RECEIVE_BYTES_PER_S_MAX / 1e9
+        self._credited_ns = now_ns
+        self._credit_bytes = min(RECEIVE_BURST_BYTES, self._credit_bytes + earned_bytes) - size_bytes
+        if self._credit_bytes < 0:
+            raise Refused("flood")
 
     async def close(self, reason: str = "") -> None:
         """Says why, and closes; a peer that does not answer is not waited for."""
