@@ -117,7 +117,7 @@ def summary(history: History, report: Report) -> str:
     rates = list(history.hit_rates)
     third = max(1, len(rates) // 3)
     early, late = (sum(part) / len(part) if part else None for part in (rates[:third], rates[-third:]))
-    cut = f", {total.unfinished} cut off" if total.unfinished else ""
+    cut = f", {total.unfinished} still running at the end" if total.unfinished else ""
     lines = [f"{total.ok} requests answered, {total.failed} failed{cut} in {report.wall_s:.1f} s"]
     lines += [f"{total.requests_per_s:.1f} requests/s, {total.output_tokens_per_s:.0f} output tokens/s"]
     lines += [f"TTFT P50 {_ms(ttft.p50)}, P90 {_ms(ttft.p90)}, P99 {_ms(ttft.p99)}"]
