@@ -15,11 +15,12 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import orjson
+from prometheus_client.core import Metric
 
 from skylb import _core
 from skylb.accesslog import Logs
@@ -29,6 +30,7 @@ from skylb.clock import monotonic_ns, unix_offset_ns
 from skylb.config import Settings
 from skylb.control import Control
 from skylb.control.mesh import Mesh
+from skylb.control.naming import Naming, Wish
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.crossing import Crossing
 from skylb.data.frontend import Frontend
@@ -126,11 +128,12 @@ class Service:
             buffer_bytes=lambda: self.frontend.context.budget.bytes,
             log_dropped=lambda: self.logs.dropped,
             policy=settings.engine.policy,
-            more=lambda: self.mesh.families() if self.mesh is not None else (),
+            more=self._more_families,
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
         self._failed: str | None = None
         self.mesh = self._make_mesh()
+        self.naming = Naming(settings, self._wish, self._part_failed)
         self.admin = Admin(self, settings.admin, None)
         self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)
         self._heart: asyncio.TimerHandle | None = None
@@ -210,6 +213,7 @@ class Service:
             context = self.tls.context if self.tls is not None else None
             await self._join(peer_sockets, sync_sockets)
             await self.frontend.serve([(sock, context) for sock in client_sockets])
+            self.naming.start()
         except BaseException:
             await self.stop()
             raise
@@ -235,6 +239,7 @@ class Service:
 
     async def stop(self) -> None:
         """Lets requests under way end, then takes everything down."""
+        await self.naming.close()
         self.frontend.stop_accepting()
         if self.mesh is not None:
             await self.mesh.close()  # first: peers should send nothing more, and take over what we have
@@ -286,6 +291,7 @@ class Service:
         """
         try:
             self._read_keys()
+            self.naming.renew()
             if self.tls is not None:
                 self.tls.renew()
         except ConfigError as error:
@@ -301,6 +307,17 @@ class Service:
         """Whether a new request would be accepted and find a replica, and is wanted here."""
         evacuating = self.mesh is not None and self.mesh.peers.evacuating
         return self.router.ready() and not self._stop.is_set() and not evacuating
+
+    def _wish(self) -> Wish:
+        """What DNS should say."""
+        evacuating = self.mesh is not None and self.mesh.peers.evacuating
+        dead = self.mesh.inherited if self.mesh is not None else frozenset[str]()
+        return Wish(leaving=evacuating or self._stop.is_set(), ready=self.ready(), dead=dead)
+
+    def _more_families(self) -> Iterator[Metric]:
+        if self.mesh is not None:
+            yield from self.mesh.families()
+        yield from self.naming.families()
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics page and its content type."""
@@ -344,6 +361,7 @@ class Service:
             "process": self.facts(),
             "replicas": self.control.states(),
             "mesh": self.peers(),
+            "dns": self.naming.view(),
             "engine": orjson.Fragment(self.router.engine.state(monotonic_ns())),
         }
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from skylb.addresses import ListenAddress, ReplicaUrl
 from skylb.meshsettings import MeshSettings
+from skylb.namesettings import DnsSettings
 from skylb.values import (
     FILE,
     LISTEN,
@@ -394,6 +395,7 @@ class Settings(Group):
         Field(min_length=1, description="where the line per request goes: stderr, off, or a file"),
     ] = "stderr"
     mesh: MeshSettings = MeshSettings()
+    dns: DnsSettings = DnsSettings()
     timeout: TimeoutSettings = TimeoutSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     engine: EngineSettings = EngineSettings()
@@ -403,6 +405,7 @@ class Settings(Group):
         yield from self._listener_conflicts()
         yield from self._fleet_conflicts()
         yield from self.mesh.conflicts()
+        yield from self.dns.conflicts()
         for low, high in ORDERED:
             low_value, high_value = _by_name(self, low), _by_name(self, high)
             if low_value > high_value:

@@ -112,13 +112,16 @@ class Failover:
         self._adopter = adopter
         self.adopted: dict[str, tuple[str, ...]] = {}
         """By dead balancer, the replicas that are served for it."""
+        self.inherited: frozenset[str] = frozenset()
+        """The dead balancers whose heir this one is."""
 
     def review(self, links: Mapping[str, Link]) -> None:
         """Compares what should be served with what is."""
         alive = {self._name} | {name for name, link in links.items() if link.state is State.ALIVE}
+        dead = [name for name, link in links.items() if link.state is State.DEAD]
+        self.inherited = frozenset(name for name in dead if self._heirs.heir(name, alive) == self._name)
         for name, link in links.items():
-            mine = link.state is State.DEAD and self._heirs.heir(name, alive) == self._name
-            wanted = tuple(link.news.replicas) if mine else ()
+            wanted = tuple(link.news.replicas) if name in self.inherited else ()
             if wanted == self.adopted.get(name, ()):
                 continue
             if wanted:

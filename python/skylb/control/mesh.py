@@ -45,6 +45,11 @@ class Mesh:
         self.forwards_refused: Counter[str] = Counter()
         """Forwards that were not let in, by reason: the data plane counts them here."""
 
+    @property
+    def inherited(self) -> frozenset[str]:
+        """The dead balancers whose heir this one is."""
+        return self._failover.inherited
+
     def _review(self, links: dict[str, Link]) -> None:
         self._failover.review(links)
 

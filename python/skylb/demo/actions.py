@@ -106,7 +106,6 @@ class Actions:
         if region.balancer is not None:
             raise ActionError(f"balancer {name} runs")
         await self._world.start_balancer(region)
-        region.evacuating = False
         return f"balancer {name} started"
 
     async def _break(self, name: str, fault: str) -> str:

@@ -1,6 +1,7 @@
 """This balancer's addresses in DNS, so that clients find the regions that serve, and only those."""
 
 from skylb.control.naming.keeper import Keeper, Wish
+from skylb.control.naming.make import Naming, make
 from skylb.control.naming.provider import DnsError, Provider
 
-__all__ = ["DnsError", "Keeper", "Provider", "Wish"]
+__all__ = ["DnsError", "Keeper", "Naming", "Provider", "Wish", "make"]

@@ -75,7 +75,7 @@ class Keeper:
         wish: Callable[[], Wish],
         now_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
-        self._provider = provider
+        self.provider = provider
         self._balancer = balancer
         self._addresses = addresses
         self._wish = wish
@@ -120,14 +120,14 @@ class Keeper:
             return
         try:
             async with asyncio.timeout(CLOSE_S):
-                await self._change(self._provider.withdraw(self._balancer), f"{self._balancer} leaves DNS")
+                await self._change(self.provider.withdraw(self._balancer), f"{self._balancer} leaves DNS")
         except (DnsError, TimeoutError) as error:
             log.warning("DNS still leads here: %s", str(error) or "no answer in time")
         else:
             self.figures.published = False
 
     async def _keep(self, serves: bool, wish: Wish) -> None:
-        provider, figures = self._provider, self.figures
+        provider, figures = self.provider, self.figures
         if serves:
             done = provider.publish(self._balancer, self._addresses)
             await self._change(done, f"{self._balancer} enters DNS")
