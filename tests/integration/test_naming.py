@@ -7,6 +7,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import dns.message
@@ -17,7 +18,8 @@ from skylb.control.naming import DnsError
 from skylb.control.naming.rfc2136 import Place, Rfc2136, parse_key
 from skylb.control.naming.route53 import LatencyRecord, Route53
 from tests.support.named import NAMED, NameServer, name_server
-from tests.support.processes import Child, free_port, get
+from tests.support.processes import Child, eventually, free_port, get
+from tests.support.regions import regions
 
 US, EU, EU6 = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::2")
 NAME = "api.example.org"
@@ -127,6 +129,33 @@ def test_a_server_that_is_not_there_is_a_fault_with_its_address() -> None:
         asyncio.run(nobody.withdraw("us"))
 
 
+def settings(server: NameServer, key: Path, address: object) -> list[str]:
+    """Of a balancer whose records are kept there."""
+    words = ["--dns-provider", "rfc2136", "--dns-name", NAME, "--dns-zone", "example.org"]
+    words += ["--dns-server", f"127.0.0.1:{server.port}", "--dns-key-file", str(key)]
+    return [*words, "--dns-address", str(address)]
+
+
+def test_dead_and_evacuated_regions_leave_the_answer_and_return(server: NameServer, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(server.key)
+    own = {"us": settings(server, key, US), "eu": settings(server, key, EU)}
+    both = {str(US), str(EU)}
+    with regions("us", "eu", replicas=1, own=own) as found:
+        eventually(lambda: answer(server) == both, what="both are in DNS")
+        found["eu"].kill()
+        eventually(lambda: answer(server) == {str(US)}, what="the dead one is taken out by its peer")
+        found["eu"].start()
+        eventually(lambda: answer(server) == both, what="it is back")
+        found.settled()
+        found["eu"].verb("/regions/us/evacuate")
+        eventually(lambda: answer(server) == {str(EU)}, what="the evacuated region leaves")
+        found["eu"].verb("/regions/us/undrain")
+        eventually(lambda: answer(server) == both, what="it takes work again")
+        assert found["us"].front.state()["dns"]["published"]
+    assert answer(server) == set(), "who stops in order takes its own records out"
+
+
 # ------------------------------------------------------------------------------------- Route 53
 
 
@@ -200,7 +229,7 @@ def test_a_latency_record_per_region_enters_and_leaves(zone: str) -> None:
     ]
     assert asyncio.run(eu.withdraw("us")), "a dead region is taken out by another one"
     assert asyncio.run(eu.publish("eu", [EU]))
-    # Told to delete one type of an identifier, moto deletes all of them; AWS does not. The next look mends it.
+    # Told to delete one type of an identifier, moto deletes all; AWS does not. The next look mends it.
     asyncio.run(eu.publish("eu", [EU]))
     assert listed(zone) == [("eu", "eu-central-1", "A", [str(EU)])]
     assert not asyncio.run(eu.withdraw("eu", unless_last=True))

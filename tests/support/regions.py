@@ -167,6 +167,7 @@ def regions(
     replicas: int = 2,
     mock: Sequence[str] = SLOW,
     arguments: Sequence[str] = (),
+    own: Mapping[str, Sequence[str]] | None = None,
     wan: Sequence[str] | None = None,
     engines: Mapping[str, Sequence[str]] | None = None,
     one_region: str | None = None,
@@ -174,9 +175,10 @@ def regions(
 ) -> Iterator[Regions]:
     """A balancer for each name, with so many replicas each, all of which hear each other.
 
-    With ``wan`` everything between them goes through ``skylb wan`` with these flags; with ``engines``
-    each has those replicas instead of mock ones; with ``one_region`` they are all in it; with
-    ``namespaces`` each has a network of its own, and the caller's thread is in that of the first.
+    ``own`` are arguments of one balancer alone. With ``wan`` everything between them goes through
+    ``skylb wan`` with these flags; with ``engines`` each has those replicas instead of mock ones; with
+    ``one_region`` they are all in it; with ``namespaces`` each has a network of its own, and the caller's
+    thread is in that of the first.
     """
     found = Regions()
     ports = {name: tuple(free_port() for _ in range(4)) for name in names}
@@ -198,7 +200,7 @@ def regions(
                     stack.callback(child.stop)
                 log = directory / f"{name}.jsonl"
                 command = [*_command(name, ports, found.wan, found.net, urls, keys, log), *arguments]
-                command += ["--region", one_region or name]
+                command += ["--region", one_region or name, *(own or {}).get(name, ())]
                 front = Balancer(Child(command), ports[name][0], ports[name][1], log)
                 region = Region(name, urls, front, command, ports[name][3], found.net)
                 stack.callback(lambda region=region: region.front.child.stop())
