@@ -268,7 +268,7 @@ function drawSea(sea, frame) {
     const ways = [link.ends, [link.ends[1], link.ends[0]]].map(([from, to]) => flows[`${from}>${to}`]).filter((flow) => flow);
     const busy = ways.filter((flow) => flow.per_s > 0).map((flow) => `${flow.origin} → ${flow.target} ${flow.per_s.toFixed(1)}/s`);
     const sick = ways.filter((flow) => flow.state && flow.state !== "alive").map((flow) => `${flow.origin}: ${flow.target} ${flow.state}`);
-    put(part.flow, [...busy, ...sick].join("   ") || "no forwards");
+    put(part.flow, [...busy, ...sick].join(", ") || "no forwards");
     choose(part.buttons, bad ? ["heal"] : ["cut", "blackhole"]);
   }
   for (const region of frame.regions) {
