@@ -146,11 +146,11 @@ class _Demo:
                     raise DemoError("no balancer answers")
                 users = {str(name): self._users(load, name) for name in self._world.regions}
                 self._history.add(Look(load.elapsed_s, states, users))
-                self._view.show(self._history, load, self._world)
                 looks += 1
                 frame = picture.frame(self._history, actions.news)
                 for text in picture.changes(frame):
                     actions.say(text)
+                self._view.show(frame, self._history, load)
                 self._feed.publish(msgspec.to_builtins(frame), keep=looks % LOOKS_PER_KEPT_FRAME == 0)
                 await asyncio.sleep(LOOK_INTERVAL_S)
 

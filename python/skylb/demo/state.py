@@ -2,9 +2,8 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import chain
 
-from skylb.admin.state import ReplicaState, State
+from skylb.admin.state import State
 
 RECENT_S = 10.0
 """What "now" means in rates and percentiles."""
@@ -41,15 +40,6 @@ class Look:
     def held(self) -> int:
         """Requests in all holds."""
         return sum(state.held for state in self.states.values())
-
-    def replicas(self) -> dict[str, ReplicaState]:
-        """Replicas by URL; one that several balancers serve as the busiest of them sees it."""
-        found: dict[str, ReplicaState] = {}
-        for replica in chain.from_iterable(state.replicas for state in self.states.values()):
-            known = found.get(replica.name)
-            if known is None or known.in_flight < replica.in_flight:
-                found[replica.name] = replica
-        return found
 
     def tokens(self) -> dict[tuple[str, str], tuple[int, int]]:
         """Cached and all prompt tokens so far, by balancer and replica."""

@@ -6,8 +6,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from skylb.admin.frame import Frame, RegionFrame, ReplicaFrame
 from skylb.demo.picture import recent_ttft
-from skylb.demo.regions import Region, ReplicaProcess, World
 from skylb.demo.state import RECENT_S, History
 from skylb.liveview import LiveView
 from skylb.load.drive import Load
@@ -17,8 +17,11 @@ from skylb.load.stats import Histogram
 LINE_INTERVAL_S = 2.0
 
 _SPARKS = " ▁▂▃▄▅▆▇█"
-_BAR_WIDTH = 8
-_HEALTH_WIDTH = 8
+_BAR_WIDTH = 6
+_WIDTHS = {"health": 12, "forwards/s": 20, "held": 4, "TTFT P50": 8}
+"""Room for what may come, so that the table does not jump."""
+
+NEWS_SHOWN = 4
 
 
 class View(LiveView):
@@ -44,69 +47,75 @@ class View(LiveView):
         """Prints a line as it is."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def show(self, history: History, load: Load, world: World) -> None:
+    def show(self, frame: Frame, history: History, load: Load) -> None:
         """Called about twice a second."""
         if self._live is not None:
-            self._live.update(self._screen(history, load, world), refresh=True)
-        elif history.last.elapsed_s >= self._next_line_s:
-            self._next_line_s = history.last.elapsed_s + LINE_INTERVAL_S
-            self.say(_line(history, load, world))
+            self._live.update(self._screen(frame, history, load), refresh=True)
+        elif frame.t_s >= self._next_line_s:
+            self._next_line_s = frame.t_s + LINE_INTERVAL_S
+            self.say(_line(frame, history, load))
 
-    def _screen(self, history: History, load: Load, world: World) -> RenderableType:
+    def _screen(self, frame: Frame, history: History, load: Load) -> RenderableType:
         table = Table(
             title=self._title,
             title_justify="left",
             title_style="bold",
             box=box.SIMPLE_HEAD,
-            padding=(0, 2, 0, 0),
+            padding=(0, 1, 0, 0),
         )
-        table.add_column("region", no_wrap=True)
-        table.add_column("replica", no_wrap=True)
-        table.add_column("health", min_width=_HEALTH_WIDTH)
-        table.add_column("in flight", min_width=_BAR_WIDTH + 4)
-        for name in ("pending", "blocks", "hit rate", "users", "TTFT P50", "held", "forwards/s"):
-            table.add_column(name, justify="right")
-        for region in world.regions.values():
-            facts = _region_cells(region, history, load)
+        for name in ("region", "users", "TTFT P50", "held", "forwards/s", "replica", "health"):
+            table.add_column(name, no_wrap=True, min_width=_WIDTHS.get(name))
+        table.add_column("in flight", no_wrap=True, min_width=_BAR_WIDTH + 4)
+        for name in ("waits", "cached"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for number, region in enumerate(frame.regions):
+            facts = _region_cells(frame, region)
             for index, replica in enumerate(region.replicas):
                 table.add_row(
-                    region.name if index == 0 else "",
-                    *self._replica_cells(replica, history),
-                    *(facts if index == 0 else ()),
+                    *(facts if index == 0 else ("",) * len(facts)),
+                    *self._replica_cells(replica, region.name),
+                    end_section=index + 1 == len(region.replicas) and number + 1 < len(frame.regions),
                 )
         sparks = "".join(_SPARKS[min(8, round(rate * 8))] for rate in list(history.hit_rates)[-60:])
+        news = [f"\n{t_s:6.1f} s  {text}" for t_s, text in frame.news[:NEWS_SHOWN]]
         footer = Text.assemble(
             f"\n{_figures(history, load)}",
-            "\nhit rate, second by second  ",
+            "\ntokens from cache, second by second  ",
             (sparks, "green"),
-            f"\nlive page with buttons: {self.page}",
+            ("".join(news), "yellow"),
+            "\n\nlive page, with buttons that break things: ",
+            (self.page, "bold cyan"),
             ("\nCtrl-C ends it", "dim"),
         )
         return Group(table, footer)
 
-    def _replica_cells(self, replica: ReplicaProcess, history: History) -> tuple[RenderableType, ...]:
-        seen = history.last.replicas().get(replica.url)
-        if seen is None or replica.child is None:
-            return (replica.name, "killed" if replica.child is None else "unserved", "", "", "", "")
-        filled = min(_BAR_WIDTH, round(seen.in_flight / self._capacity * _BAR_WIDTH))
+    def _replica_cells(self, replica: ReplicaFrame, region: str) -> tuple[RenderableType, ...]:
+        health = "draining" if replica.draining else replica.health
+        if replica.served_by not in {"", region}:
+            health = f"served by {replica.served_by}"
+        style = "" if health == "up" else "red" if health in {"killed", "down"} else "yellow"
+        filled = min(_BAR_WIDTH, round(replica.in_flight / self._capacity * _BAR_WIDTH))
         return (
             replica.name,
-            "draining" if seen.draining else seen.health,
-            Text.assemble(f"{seen.in_flight:3d} ", ("█" * filled, "cyan")),
-            str(seen.pending),
-            str(seen.tree_blocks),
-            _percent(history.hit_rate(replica.url)),
+            Text(health, style),
+            Text.assemble(f"{replica.in_flight:3d} ", ("█" * filled, "cyan")),
+            str(replica.pending),
+            _percent(replica.cached),
         )
 
 
-def _region_cells(region: Region, history: History, load: Load) -> tuple[str, ...]:
-    state = history.last.states.get(region.name)
-    forwards = sum(history.forwards_per_s(region.name, peer.name) for peer in (state.peers if state else ()))
+def _region_cells(frame: Frame, region: RegionFrame) -> tuple[RenderableType, ...]:
+    flows = [flow for flow in frame.flows if flow.origin == region.name and flow.per_s > 0]
+    users = (
+        f"{region.users}" if region.sent_to == region.name else f"{region.users}, sent to {region.sent_to}"
+    )
+    up = region.balancer == "up"
     return (
-        str(load.seats(region.name)),
-        _ms(recent_ttft(history, load, region.name).quantile(0.5)),
-        "balancer killed" if region.balancer is None else "-" if state is None else str(state.held),
-        f"{forwards:.1f}",
+        Text(region.name if not region.evacuating else f"{region.name}, evacuated", "bold"),
+        users,
+        _ms(region.ttft_p50_s),
+        Text(str(region.held) if up else f"balancer {region.balancer}", "" if up else "red"),
+        ", ".join(f"{flow.per_s:.1f} to {flow.target}" for flow in flows) or "-",
     )
 
 
@@ -136,23 +145,13 @@ def summary(history: History, report: Report) -> str:
     return "\n".join(lines)
 
 
-def _line(history: History, load: Load, world: World) -> str:
+def _line(frame: Frame, history: History, load: Load) -> str:
     regions = "  ".join(
-        f"[{region.name}: {load.seats(region.name)} users, {_in_flight(region, history)} in flight,"
-        f" held {_held(region, history)}]"
-        for region in world.regions.values()
+        f"[{region.name}: {region.users} users, {sum(replica.in_flight for replica in region.replicas)} in"
+        f" flight, held {region.held if region.balancer == 'up' else '-'}]"
+        for region in frame.regions
     )
-    return f"{history.last.elapsed_s:5.1f} s  {_figures(history, load)}  {regions}"
-
-
-def _in_flight(region: Region, history: History) -> int:
-    seen = history.last.replicas()
-    return sum(seen[replica.url].in_flight for replica in region.replicas if replica.url in seen)
-
-
-def _held(region: Region, history: History) -> str:
-    state = history.last.states.get(region.name)
-    return "-" if state is None else str(state.held)
+    return f"{frame.t_s:5.1f} s  {_figures(history, load)}  {regions}"
 
 
 def _figures(history: History, load: Load) -> str:
