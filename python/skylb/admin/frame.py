@@ -1,11 +1,11 @@
 """What the live page shows at one moment.
 
-The names are the page's vocabulary as well: ``page.html`` reads these fields and no others.
+The names are the page's vocabulary as well: ``page.js`` reads these fields and no others.
 """
 
 import msgspec
 
-from skylb.admin.state import State
+from skylb.admin.state import ReplicaState, State
 
 
 class ReplicaFrame(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,11 +131,21 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     news: list[tuple[float, str]] = []
 
 
-def own_frame(state: State) -> Frame:
-    """What one balancer can show by itself: its region, and what it knows of its peers."""
-    process, engine = state.process, state.engine
+def own_frame(state: State, before: State | None = None) -> Frame:
+    """What one balancer can show by itself: its region, and what it knows of its peers.
+
+    Args:
+        state: now.
+        before: the state that rates are counted from; without one they are 0.
+    """
+    process, engine, mesh = state.process, state.engine, state.mesh
+    name = mesh.name if mesh is not None else "local"
+    then = {peer.name: peer.forwarded_total for peer in (before or state).engine.peers}
+    known = {replica.name: replica for replica in before.replicas} if before is not None else {}
+    seconds = process.uptime_s - before.process.uptime_s if before is not None else 0.0
     here = RegionFrame(
-        name=process.region,
+        name=name,
+        evacuating=mesh is not None and mesh.evacuating,
         held=state.held,
         replicas=[
             ReplicaFrame(
@@ -143,9 +153,9 @@ def own_frame(state: State) -> Frame:
                 health=replica.health,
                 in_flight=replica.in_flight,
                 pending=replica.pending,
-                cached=replica.cached_tokens_total / max(1, replica.prompt_tokens_total),
+                cached=_share(replica, known.get(replica.name)),
                 draining=replica.draining,
-                served_by=process.region,
+                served_by=name,
             )
             for replica in engine.replicas
         ],
@@ -161,20 +171,21 @@ def own_frame(state: State) -> Frame:
     ]
     return Frame(
         t_s=process.uptime_s,
-        title=f"region {process.region}, policy {process.policy}",
+        title=f"balancer {name}, policy {process.policy}",
         regions=[here, *peers],
         links=[
             LinkFrame(
-                name=f"{process.region}-{peer.name}",
-                ends=(process.region, peer.name),
+                name=f"{name}-{peer.name}",
+                ends=(name, peer.name),
                 rtt_s=None if peer.rtt_ns is None else peer.rtt_ns / 1e9,
             )
             for peer in engine.peers
         ],
         flows=[
             FlowFrame(
-                origin=process.region,
+                origin=name,
                 target=peer.name,
+                per_s=_rate(peer.forwarded_total - then.get(peer.name, peer.forwarded_total), seconds),
                 in_flight=peer.in_flight,
                 state=peer.state,
                 room=peer.room,
@@ -182,3 +193,15 @@ def own_frame(state: State) -> Frame:
             for peer in engine.peers
         ],
     )
+
+
+def _rate(count: int, seconds: float) -> float:
+    return round(count / seconds, 2) if seconds > 0 else 0.0
+
+
+def _share(now: ReplicaState, before: ReplicaState | None) -> float | None:
+    """Prompt tokens that came from the cache between two looks; ``None`` without any."""
+    cached, prompt = now.cached_tokens_total, now.prompt_tokens_total
+    if before is not None:
+        cached, prompt = cached - before.cached_tokens_total, prompt - before.prompt_tokens_total
+    return cached / prompt if prompt > 0 else None

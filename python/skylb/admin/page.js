@@ -354,6 +354,7 @@ function build(frame) {
   $("about").hidden = !frame.about.length;
   $("about").replaceChildren(...frame.about.map((text) => make("p", {}, text)));
   $("charts").replaceChildren();
+  $("ttft").hidden = frame.regions.every((region) => region.users == null);
   $("lanes").style.gridTemplateColumns = `repeat(${Math.min(3, frame.regions.length)}, minmax(0, 1fr))`;
   parts = { sea: makeSea(frame), regions: frame.regions.map((region, i) => makeRegion(region, i, frame.actions)), charts: makeCharts(frame) };
   $("lanes").replaceChildren(...parts.regions.map((part) => part.box));

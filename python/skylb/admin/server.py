@@ -9,6 +9,7 @@ requests there).
 import asyncio
 import hmac
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -25,6 +26,9 @@ from skylb.types import Replica
 
 REQUEST_BYTES_MAX = 4096
 FRAME_INTERVAL_S = 1.0
+RATES_LEN = 10
+"""Frames over which rates are taken."""
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics"})
 
@@ -176,10 +180,13 @@ class Admin:
 
     async def _show(self) -> None:
         """A frame a second while somebody looks."""
+        states: deque[State] = deque(maxlen=RATES_LEN)
         while True:
             await self._feed.watched()
             state = msgspec.json.decode(orjson.dumps(self._service.state()), type=State)
-            self._feed.publish(msgspec.to_builtins(own_frame(state)), keep=True)
+            before = states[0] if states else None
+            states.append(state)
+            self._feed.publish(msgspec.to_builtins(own_frame(state, before)), keep=True)
             await asyncio.sleep(FRAME_INTERVAL_S)
 
     async def _drain(self, request: web.Request) -> web.Response:

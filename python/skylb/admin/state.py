@@ -44,7 +44,11 @@ class _Engine(msgspec.Struct, frozen=True):
 class _Process(msgspec.Struct, frozen=True):
     uptime_s: float
     policy: str
-    region: str = "local"
+
+
+class _Mesh(msgspec.Struct, frozen=True):
+    name: str = "local"
+    evacuating: bool = False
 
 
 class State(msgspec.Struct, frozen=True):
@@ -52,6 +56,7 @@ class State(msgspec.Struct, frozen=True):
 
     process: _Process
     engine: _Engine
+    mesh: _Mesh | None = None
 
     @property
     def held(self) -> int:
