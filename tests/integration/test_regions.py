@@ -2,10 +2,13 @@
 
 import asyncio
 import hashlib
+import json
 import signal
 import subprocess
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -161,6 +164,55 @@ def test_an_evacuated_region_takes_nothing_and_its_clients_are_served_elsewhere(
     finally:
         three["eu"].verb("/regions/us/undrain")
     eventually(lambda: three["eu"].peers()["us"]["available"], what="room at us again")
+
+
+def test_held_work_leaves_a_region_that_is_evacuated_and_running_work_ends_there(three: Regions) -> None:
+    us = three["us"]
+
+    async def run() -> list[Answer]:
+        asked = asyncio.ensure_future(burst(us, MANY, name="held"))
+        held = partial(us.front.metric, "skylb_hold_requests")
+        await asyncio.to_thread(eventually, lambda: held() > MANY // 2, what="held")
+        await asyncio.to_thread(us.verb, "/regions/us/evacuate")
+        for peer in ("eu", "asia"):
+            await asyncio.to_thread(us.verb, f"/peers/{peer}/rejoin")
+        return await asked
+
+    for peer in ("eu", "asia"):
+        us.verb(f"/peers/{peer}/isolate")
+    try:
+        answers = asyncio.run(run())
+    finally:
+        us.verb("/regions/us/undrain")
+    assert all(answer.status == 200 and answer.done_events == 1 for answer in answers)
+    peers = Counter(line["peer"] for line in lines(us, "held", MANY))
+    assert 0 < peers[None] < MANY // 2
+    three.settled()
+
+
+def switch_faults(region: Region, **faults: object) -> None:
+    """Changes what is wrong with a region's mock replicas."""
+    for url in region.replicas:
+        data = json.dumps(faults).encode()
+        urllib.request.urlopen(urllib.request.Request(f"{url}/mock/faults", data), timeout=5).close()
+
+
+def test_a_request_is_tried_twice_over_both_balancers_and_not_more(three: Regions) -> None:
+    us, eu = three["us"], three["eu"]
+
+    def attempts() -> float:
+        return sum(region.front.metric("skylb_attempts_total") for region in three.by_name.values())
+
+    before = attempts()
+    switch_faults(eu, error_rate=1.0)
+    try:
+        answers = asyncio.run(burst(us, 1, name="twice", key="sk-exile", stream=False))
+    finally:
+        switch_faults(eu, error_rate=0.0)
+    assert {answer.status for answer in answers} <= {500, 502, 503}
+    assert 1 <= attempts() - before <= 2, lines(eu, "twice", 1)
+    eventually(lambda: eu.serves() == set(eu.replicas), what="its replicas are trusted again")
+    three.settled()
 
 
 def test_a_tenant_that_must_stay_is_held_here_whatever_room_there_is_elsewhere(three: Regions) -> None:

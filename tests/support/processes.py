@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,11 +23,22 @@ T = TypeVar("T")
 SKYLB = [sys.executable, "-m", "skylb"]
 
 
+PORTS = range(15_000, 32_768)
+"""Below Linux's ephemeral ports: nobody who asks for any port or connects somewhere is given one of these."""
+
+_ports_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that was free a moment ago, and that this process is given only once."""
+    while True:
+        port = secrets.choice(PORTS)
+        if port in _ports_given:
+            continue
+        _ports_given.add(port)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def eventually(probe: Callable[[], T], *, timeout_s: float = 10.0, what: str = "condition") -> T:

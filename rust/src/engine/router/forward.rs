@@ -49,9 +49,10 @@ impl Router {
         let Some(model) = request.model.and_then(|id| self.model_name(id)) else {
             return;
         };
+        let again = self.only_tried_peers_serve(request, model, now_ns);
         for (slot, peer) in self.mesh.peers() {
             if request.may_use(peer.region_bit)
-                && !request.tried_peers.contains(&peer.id)
+                && (again || !request.tried_peers.contains(&peer.id))
                 && peer.room(model, self.config.peer_hold_max, now_ns) > 0
             {
                 scratch.targets.push(Target {
@@ -63,6 +64,28 @@ impl Router {
                 });
             }
         }
+    }
+
+    /// Peers that have failed it are all that could serve it: one is better tried again, with its
+    /// other replicas, than the request held for nothing.
+    fn only_tried_peers_serve(&self, request: &Request, model: &str, now_ns: Nanos) -> bool {
+        if request.tried_peers.is_empty() {
+            return false;
+        }
+        let own = request
+            .model
+            .and_then(|id| self.fleet.models.get(id.0 as usize));
+        let mut own = own.into_iter().flat_map(|model| &model.serving);
+        let here = own.any(|slot| {
+            let member = self.fleet.member(*slot);
+            member.is_some_and(|member| request.may_use(member.region_bit))
+        });
+        let untried = self.mesh.peers().any(|(_, peer)| {
+            request.may_use(peer.region_bit)
+                && !request.tried_peers.contains(&peer.id)
+                && peer.serves(model, now_ns)
+        });
+        !here && !untried
     }
 
     fn choose_peer(&mut self, request: &Request, scratch: &mut Scratch) -> Option<There> {

@@ -174,6 +174,22 @@ fn a_failed_forward_comes_home_with_the_attempt_that_is_left() {
 }
 
 #[test]
+fn a_peer_that_failed_is_tried_again_only_where_nobody_else_could_serve() {
+    let mut pair = Pair::new(config(), (1, 2));
+    let rule = Rule {
+        tenant: None,
+        model: Some("m".to_owned()),
+        regions: vec!["eu".to_owned()],
+    };
+    pair.us.router.set_residency(vec![rule]).unwrap();
+    assert_eq!(forwarded(&pair.us.submit("m")), (1, EU, 1, 1));
+    let again = pair.us.retry(1, Failure::Status, true);
+    assert_eq!(forwarded(&again), (1, EU, 2, 1));
+    let end = pair.us.retry(1, Failure::Status, true);
+    assert_eq!(rejected(&end).status, 502, "two attempts in all");
+}
+
+#[test]
 fn an_attempt_left_by_the_origin_is_all_that_a_peer_makes() {
     let mut pair = Pair::new(config(), (1, 2));
     assert_eq!(pushed(&pair.eu.arrives(US, 1)).2, 1);
