@@ -4,9 +4,9 @@
 
 Six workloads, three loads, the same seeds for all. For each workload the capacity is measured first:
 the highest rate of sessions that ``prefix`` sustains. Then the settings of the rivals are tuned, on
-seeds and a load of their own; then every variant runs at each share of capacity with the same requests.
+seeds of their own; then every variant runs at each share of capacity with the same requests, 85 % first.
 The figures go to ``bench/results/judge.json`` and the tables, between markers, to
-``docs/EVALUATION.md``. Ctrl-C keeps what there is.
+``docs/EVALUATION.md``. Ctrl-C keeps what there is, as does the end of ``--minutes``.
 """
 
 import argparse
@@ -38,10 +38,13 @@ from bench.judge.judgment import Judgment
 from bench.judge.runs import Task, capacity, run_task
 from bench.judge.table import compact, document, summary
 from bench.record import RESULTS, machine
+from skylb.sim.simulate import BrokenError
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "EVALUATION.md"
-TUNING_SEEDS = (100, 101, 102)
+TUNING_SEEDS = (100, 101)
+SWITCH_SEEDS = 2
+"""Each part is switched off on so many of the seeds."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -50,9 +53,10 @@ Out = TypeVar("Out")
 class Pool:
     """Processes; Ctrl-C is the parent's business alone."""
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, minutes: float) -> None:
         self._pool = ProcessPoolExecutor(processes, initializer=_deaf)
         self.began_s = time.monotonic()
+        self._until_s = self.began_s + minutes * 60
 
     def each(
         self, do: Callable[[In], Out], items: Iterable[In], what: str, took: Callable[[In, Out], None]
@@ -60,7 +64,7 @@ class Pool:
         """Hands every outcome to ``took`` as it comes.
 
         Raises:
-            KeyboardInterrupt: after what had not begun was given up.
+            KeyboardInterrupt: or the time is over; after what had not begun was given up.
         """
         futures: dict[Future[Out], In] = {self._pool.submit(do, item): item for item in items}
         try:
@@ -68,9 +72,14 @@ class Pool:
                 took(futures[future], future.result())
                 elapsed_s = time.monotonic() - self.began_s
                 print(f"{elapsed_s:6.0f} s  {what}: {done}/{len(futures)}", file=sys.stderr, flush=True)
+                self._mind_the_time()
         except BaseException:
             self._pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+    def _mind_the_time(self) -> None:
+        if time.monotonic() > self._until_s:
+            raise KeyboardInterrupt
 
     def close(self) -> None:
         """Ends the processes."""
@@ -86,7 +95,7 @@ def judge(options: argparse.Namespace, judgment: Judgment) -> None:
     wanted = options.cases.split(",")
     found = from_traces(options.traces) if options.traces else CASES
     cases = [case for case in found if case.name in wanted]
-    pool = Pool(options.processes)
+    pool = Pool(options.processes, options.minutes)
     try:
         pool.each(capacity, cases, "capacity", lambda case, rate: judgment.capacity.update({case.name: rate}))
         if not options.quick:
@@ -98,7 +107,7 @@ def judge(options: argparse.Namespace, judgment: Judgment) -> None:
                 share=share,
                 rate_per_s=judgment.capacity[case.name] * share,
                 seed=seed,
-                variants=chosen(case, options, judgment),
+                variants=chosen(case, share, seed, options, judgment),
                 duration_s=case.duration_s,
                 warmup_s=case.warmup_s,
             )
@@ -106,14 +115,19 @@ def judge(options: argparse.Namespace, judgment: Judgment) -> None:
             for share in shares
             for case in cases
         ]
+        tasks.sort(key=lambda task: task.share != TUNED_AT)
         pool.each(run_task, tasks, "runs", judgment.add)
     finally:
         pool.close()
 
 
-def chosen(case: Case, options: argparse.Namespace, judgment: Judgment) -> list[Variant]:
-    """The variants of one case."""
-    found = variants(judgment.tuned.get(case.name, {}), switches=not options.quick or options.switches)
+def chosen(
+    case: Case, share: float, seed: int, options: argparse.Namespace, judgment: Judgment
+) -> list[Variant]:
+    """The variants of one case at one load, with one seed."""
+    main = share == TUNED_AT
+    switches = main and seed < SWITCH_SEEDS and (not options.quick or options.switches)
+    found = variants(judgment.tuned.get(case.name, {}), floor=main, switches=switches)
     wanted = options.policies.split(",")
     return [variant for variant in found if variant.policy in wanted or variant.policy not in POLICIES]
 
@@ -173,6 +187,7 @@ def main() -> int:
     parser.add_argument("--shares", default="", help="of capacity (0.6,0.85,1.1; quick: 0.85)")
     parser.add_argument("--switches", action="store_true", help="quick: window, gate and correction too")
     parser.add_argument("--cases", default=",".join(case.name for case in CASES), help="only these workloads")
+    parser.add_argument("--minutes", type=float, default=1e6, help="end after so long with what there is")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
         "--policies", default=",".join(POLICIES), help="only these (and oracle, paper's rules)"
@@ -187,6 +202,9 @@ def main() -> int:
     try:
         judge(options, judgment)
     except KeyboardInterrupt:
+        interrupted = True
+    except BrokenError as error:
+        print(f"error: {error}", file=sys.stderr)
         interrupted = True
     judgment.about = machine() | {
         "command": "make judge" + " QUICK=1" * options.quick,

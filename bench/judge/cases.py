@@ -13,12 +13,17 @@ from skylb.sim.workload import Agent, Arena, File, Mix, SharedPrompt, Tree, Wild
 POLICIES: tuple[str, ...] = get_args(Policy)
 DEFAULT: str = EngineSettings().policy
 ORACLE = "oracle"
+FLOOR = "floor"
 REFERENCE = "prefix"
 """Capacity is what this policy sustains."""
 
 REGION = "us"
 SHARES = (0.60, 0.85, 1.10)
 TUNED_AT = 0.85
+"""Load at which the others are tuned, and parts switched."""
+
+FLOOR_FACTOR = 8
+"""So many times the replicas: the TTFT of the same requests where nothing stands in their way."""
 
 HOLD_TIMEOUT_S = 600.0
 """Longer than any wait here: a request refused by one variant and held by another cannot be compared."""
@@ -64,7 +69,7 @@ CASES = (
         duration_s=780.0,
         warmup_s=300.0,  # sessions of minutes: until as many end as begin
     ),
-    Case("tree", Tree()),
+    Case("tree", Tree(), duration_s=360.0),  # thirty requests a session: many in little time
     Case("mix", Mix(tokens_max=L4_TOKENS)),
 )
 
@@ -98,12 +103,14 @@ class Variant:
         switch: what was switched on or off, of `SWITCHES`; empty: as shipped.
         engine: settings that differ from the defaults.
         scenario: fields of the scenario that do.
+        replicas_factor: so many times the replicas.
     """
 
     policy: str
     switch: str = ""
     engine: dict[str, Any] = field(default_factory=dict)
     scenario: dict[str, Any] = field(default_factory=dict)
+    replicas_factor: int = 1
 
     @property
     def name(self) -> str:
@@ -113,7 +120,14 @@ class Variant:
     def of(self, scenario: Scenario) -> Scenario:
         """A scenario decided this way."""
         engine = scenario.engine | self.engine
-        return msgspec.structs.replace(scenario, engine=engine, **self.scenario)
+        regions = [
+            msgspec.structs.replace(region, replicas=[self._more(replicas) for replicas in region.replicas])
+            for region in scenario.regions
+        ]
+        return msgspec.structs.replace(scenario, engine=engine, regions=regions, **self.scenario)
+
+    def _more(self, replicas: Replicas) -> Replicas:
+        return msgspec.structs.replace(replicas, count=replicas.count * self.replicas_factor)
 
 
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -131,10 +145,13 @@ else:
 PAPER = {"allowance": "one", "hold_window": 1}
 
 
-def variants(tuned: dict[str, dict[str, Any]], *, switches: bool) -> list[Variant]:
+def variants(tuned: dict[str, dict[str, Any]], *, floor: bool, switches: bool) -> list[Variant]:
     """Every policy of the engine with its tuned settings, as it is and with each part switched."""
     found = [Variant(ORACLE, scenario={"topology": "oracle"})]
     found.append(Variant("prefix, paper's rules", engine={"policy": "prefix"} | PAPER))
+    if floor:
+        engine = {"policy": DEFAULT, "affinity_wait_s": 0.0}
+        found.append(Variant(FLOOR, engine=engine, replicas_factor=FLOOR_FACTOR))
     for policy in POLICIES:
         engine = {"policy": policy} | tuned.get(policy, {})
         found.append(Variant(policy, engine=engine))

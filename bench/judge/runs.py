@@ -8,7 +8,7 @@ from bench.judge.cases import REFERENCE, Case, Variant
 from skylb.load.workload import WorkloadError
 from skylb.sim.requests import requests
 from skylb.sim.result import Result
-from skylb.sim.simulate import finish, prepare
+from skylb.sim.simulate import BrokenError, finish, prepare
 from skylb.sim.summary import METRICS
 
 Figures = dict[str, float | None]
@@ -46,10 +46,20 @@ def figures(result: Result) -> Figures:
 
 
 def run_task(task: Task) -> list[Figures]:
-    """Figures of each variant."""
+    """Figures of each variant.
+
+    Raises:
+        BrokenError: an invariant broke; says with which variant.
+    """
     base = task.case.scenario(task.rate_per_s, task.seed, task.duration_s, task.warmup_s)
     made = requests(base)
-    return [figures(finish(prepare(variant.of(base), made))) for variant in task.variants]
+    found = []
+    for variant in task.variants:
+        try:
+            found.append(figures(finish(prepare(variant.of(base), made))))
+        except BrokenError as error:
+            raise BrokenError(f"{task.case.name}, {variant.name}, {task.share:.0%}: {error}") from error
+    return found
 
 
 def capacity(case: Case) -> float:

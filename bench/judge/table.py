@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from bench.judge.cases import DEFAULT, ORACLE, POLICIES, SWITCHES
+from bench.judge.cases import CASES, DEFAULT, FLOOR, ORACLE, POLICIES, SWITCHES
 from bench.judge.runs import Figures
 from skylb.sim.summary import Interval, change, interval
 from skylb.text import table
@@ -56,18 +56,34 @@ def duel(variants: Variants) -> tuple[str, Interval | None, Interval | None]:
     return other, *(paired(ours, variants[other], name) for name in ("ttft_p90_s", "tokens_per_s"))
 
 
+def _in_order(judgment: "Judgment") -> dict[str, dict[str, Variants]]:
+    """Rows by case and load, both in the order of the document."""
+    cases = [case.name for case in CASES if case.name in judgment.rows]
+    loads = {case: sorted(judgment.rows[case], key=lambda share: float(share[:-1])) for case in cases}
+    return {case: {share: judgment.rows[case][share] for share in loads[case]} for case in cases}
+
+
+def _floor(variants: Variants) -> Interval | None:
+    """P90 TTFT where nothing stands in a request's way, against the best other policy."""
+    rows = variants.get(FLOOR)
+    return paired(rows, variants[best_other(variants)], "ttft_p90_s") if rows else None
+
+
 def summary(judgment: "Judgment") -> str:
     """The default against the best of the others, by case and load."""
-    columns = ("workload", "load", "best other", f"{DEFAULT}: P90 TTFT", "tokens/s", "regret of P90")
+    against = f"{DEFAULT}: P90 TTFT"
+    columns = ("workload", "load", "seeds", "best other", against, "tokens/s", "floor", "regret of P90")
     lines = []
-    for case, shares in judgment.rows.items():
+    for case, shares in _in_order(judgment).items():
         for share, variants in shares.items():
             if DEFAULT not in variants or len([p for p in POLICIES if p in variants]) < 2:
                 continue
             other, ttft, rate = duel(variants)
             regret = paired(variants[DEFAULT], variants[ORACLE], "ttft_p90_s") if ORACLE in variants else None
-            lines.append((case, share, other, percent(ttft), percent(rate), percent(regret)))
-    return "\n".join(table(columns, lines, left=3)) if lines else "too few policies to compare"
+            seeds = str(len(variants[DEFAULT]))
+            floor = percent(_floor(variants), bounds=False)
+            lines.append((case, share, seeds, other, percent(ttft), percent(rate), floor, percent(regret)))
+    return "\n".join(table(columns, lines, left=4)) if lines else "too few policies to compare"
 
 
 def document(text: str, judgment: "Judgment") -> str:
@@ -89,7 +105,7 @@ def markdown(judgment: "Judgment") -> list[str]:
     cost = f"{about['wall_s']} s on {about['cores']} cores ({about['cpu']})"
     lines = [f"{made}; {cost}, commit {about['commit']}.", ""]
     lines += _against_best(judgment)
-    for case, shares in judgment.rows.items():
+    for case, shares in _in_order(judgment).items():
         capacity = judgment.capacity[case]
         tuned = {policy: found for policy, found in judgment.tuned.get(case, {}).items() if found}
         lines += ["", f"### {case}", "", f"Capacity under `prefix`: {capacity:.2f} sessions/s."]
@@ -106,15 +122,18 @@ def markdown(judgment: "Judgment") -> list[str]:
 
 def _against_best(judgment: "Judgment") -> list[str]:
     """The default against the best other policy."""
+    against = f"`{DEFAULT}` against it: P90 TTFT"
     lines = [
-        f"| workload | load | best of the others, tuned | `{DEFAULT}` against it: P90 TTFT | tokens/s |",
-        "|---|---|---|---|---|",
+        f"| workload | load | seeds | best of the others, tuned | {against} | tokens/s | floor |",
+        "|---|---|---:|---|---|---|---:|",
     ]
-    for case, shares in judgment.rows.items():
+    for case, shares in _in_order(judgment).items():
         for share, variants in shares.items():
             if DEFAULT in variants and len([p for p in POLICIES if p in variants]) > 1:
                 other, ttft, rate = duel(variants)
-                lines.append(f"| {case} | {share} | `{other}` | {percent(ttft)} | {percent(rate)} |")
+                cells = (case, share, str(len(variants[DEFAULT])), f"`{other}`", percent(ttft), percent(rate))
+                floor = percent(_floor(variants), bounds=False)
+                lines.append(f"| {' | '.join(cells)} | {floor} |")
     return lines
 
 
@@ -140,7 +159,7 @@ def _table(variants: Variants) -> list[str]:
     titles += ["regret of P90", *(f"P90 {name}" for name in switched)]
     lines = ["| policy | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
     whole = [name for name in variants if not name.endswith(tuple(SWITCHES))]
-    whole.sort(key=lambda name: (name != ORACLE, fmean(values(variants[name], "ttft_p90_s"))))
+    whole.sort(key=lambda name: (name not in (ORACLE, FLOOR), fmean(values(variants[name], "ttft_p90_s"))))
     for name in whole:
         rows = variants[name]
         cells = []

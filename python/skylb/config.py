@@ -88,7 +88,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class EngineSettings(Group):
     """Constants of the decision engine; handed to Rust as JSON, all fields required there."""
 
-    policy: Annotated[Policy, Field(description="how a replica is chosen")] = "prefix"
+    policy: Annotated[Policy, Field(description="how a replica is chosen")] = "predictive"
     push: Annotated[
         Literal["blind", "outstanding", "pending"],
         Field(description="when a request may be pushed: at once, below outstanding_max, or selectively"),
@@ -226,6 +226,10 @@ class EngineSettings(Group):
         float,
         Field(ge=0, le=1e6, description="predictive: weight of delaying others and of evicting their cache"),
     ] = 0.05
+    queue_weight: Annotated[
+        float,
+        Field(ge=0, le=1e6, description="predictive: weight of prompts ahead, beyond the wait they are"),
+    ] = 1.0
     peer_hold_max: Annotated[
         Count,
         Field(

@@ -47,6 +47,7 @@ METRICS = (
     Metric("ttft_p50_s", "TTFT P50 ms", lambda r: r.total.ttft_s.p50, 1e3),
     Metric("ttft_p90_s", "P90", lambda r: r.total.ttft_s.p90, 1e3),
     Metric("ttft_p99_s", "P99", lambda r: r.total.ttft_s.p99, 1e3),
+    Metric("ttft_error_p50", "off by P50 %", lambda r: r.total.prediction.error.p50, 1e2, 1),
     Metric("inter_token_p99_s", "inter-token P99 ms", lambda r: r.total.inter_token_s.p99, 1e3),
     Metric("e2e_p50_s", "E2E P50 ms", lambda r: r.total.e2e_s.p50, 1e3),
     Metric("e2e_p90_s", "P90", lambda r: r.total.e2e_s.p90, 1e3),

@@ -7,16 +7,16 @@
 //! 20 ms, not at 2 s) whose old samples decay, whose outliers are pulled in to three mean errors
 //! (Huber's rule), and which is shrunk towards a prior: for a replica its fleet's line, for the
 //! fleet the settings'. The shrinkage keeps every fit defined, also where all samples have one
-//! length.
+//! length. Between ranges lines are interpolated by the mean loads of their samples, so that of two
+//! replicas in one range the busier one is the slower one.
 
 use super::id::Nanos;
 
-/// Ranges of the decode load: none, 1, 2-3, 4-7, ..., 64 and more.
-pub const RANGES: usize = 8;
+/// Ranges of the decode load: none, 1, 2-3, 4-7, ..., 256 and more.
+pub const RANGES: usize = 10;
 /// Each sample lets older ones count this much less: about the last hundred count.
 const KEEP: f64 = 1.0 - 1.0 / 96.0;
-/// As many samples as the prior weighs, and the prompt length at which its slope counts as one.
-const PRIOR_SAMPLES: f64 = 1.0;
+/// The prompt length at which the slope of the prior counts as one sample.
 const PRIOR_TOKENS: f64 = 128.0;
 /// Samples further off than so many mean errors count as if they were this far off.
 const OUTLIER: f64 = 3.0;
@@ -28,6 +28,10 @@ const ERROR_MIN: f64 = 0.01;
 const TIME_NS_MIN: f64 = 100_000.0;
 /// A short prompt weighs at most so many times as much as one of the prior's length.
 const WEIGHT_MAX: f64 = 100.0;
+/// Weight of the newest sample in the mean load of a range's samples.
+const LOAD_NEW: f64 = 1.0 / 32.0;
+/// Beyond the loads learned, a line grows to so many times the last one at most.
+const BEYOND_MAX: f64 = 2.0;
 /// Nothing outside of this is learned or predicted: an hour, and a second per token.
 const BASE_NS_MAX: f64 = 3.6e12;
 const TOKEN_NS_MAX: f64 = 1e9;
@@ -46,6 +50,23 @@ impl Line {
     #[must_use]
     pub fn at(self, tokens: f64) -> f64 {
         self.base_ns + self.token_ns * tokens
+    }
+
+    /// This line at 0, another at 1, and between or beyond them as it goes on from there; beyond, no
+    /// quicker than the other, and no slower than [`BEYOND_MAX`] times it.
+    fn towards(self, other: Self, part: f64) -> Self {
+        let between = |from: f64, to: f64| {
+            let at = from + (to - from) * part;
+            if part > 1.0 {
+                at.clamp(to, to * BEYOND_MAX)
+            } else {
+                at
+            }
+        };
+        Self {
+            base_ns: between(self.base_ns, other.base_ns).min(BASE_NS_MAX),
+            token_ns: between(self.token_ns, other.token_ns).min(TOKEN_NS_MAX),
+        }
     }
 
     /// Nanoseconds per token in whole numbers, at least 1.
@@ -71,6 +92,15 @@ impl Line {
     }
 }
 
+/// What a fit is shrunk towards, and as how many samples that counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Prior {
+    /// The line.
+    pub line: Line,
+    /// Above 0.
+    pub samples: f64,
+}
+
 /// Decayed sums of a weighted least-squares fit.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
@@ -92,10 +122,12 @@ impl Sums {
     }
 
     /// The line that fits samples and prior best. The prior's terms keep the determinant above zero.
-    fn fit(&self, prior: Line) -> Line {
-        let slope_weight = PRIOR_SAMPLES * PRIOR_TOKENS * PRIOR_TOKENS;
-        let weight = self.weight + PRIOR_SAMPLES;
-        let y = self.y + PRIOR_SAMPLES * prior.base_ns;
+    fn fit(&self, prior: Prior) -> Line {
+        let slope_weight = prior.samples * PRIOR_TOKENS * PRIOR_TOKENS;
+        let weight = self.weight + prior.samples;
+        let prior_samples = prior.samples;
+        let prior = prior.line;
+        let y = self.y + prior_samples * prior.base_ns;
         let xx = self.xx + slope_weight;
         let xy = self.xy + slope_weight * prior.token_ns;
         let determinant = weight * xx - self.x * self.x;
@@ -121,24 +153,28 @@ impl Sums {
 struct Fit {
     sums: Sums,
     line: Line,
+    /// Mean load of its samples.
+    load: f64,
     /// Mean distance of samples from the line, as a part of what it said.
     error: f64,
 }
 
 impl Fit {
-    fn new(prior: Line) -> Self {
+    fn new(prior: Prior, load: f64) -> Self {
         Self {
             sums: Sums::default(),
-            line: prior,
+            line: prior.line,
+            load,
             error: ERROR_FIRST,
         }
     }
 
-    fn learn(&mut self, tokens: f64, ttft_ns: f64, prior: Line) {
+    fn learn(&mut self, tokens: f64, load: f64, ttft_ns: f64, prior: Prior) {
+        self.load += (load - self.load) * LOAD_NEW;
         let expected_ns = self.line.at(tokens).max(TIME_NS_MIN);
         let off = ttft_ns / expected_ns - 1.0;
         let most = OUTLIER * self.error;
-        let typical = prior.at(PRIOR_TOKENS).max(TIME_NS_MIN) / expected_ns;
+        let typical = prior.line.at(PRIOR_TOKENS).max(TIME_NS_MIN) / expected_ns;
         let weight = (typical * typical).min(WEIGHT_MAX);
         let drawn_ns = expected_ns * (1.0 + off.clamp(-most, most));
         self.sums.add(tokens, drawn_ns, weight);
@@ -157,44 +193,58 @@ pub struct Speed {
 }
 
 impl Speed {
-    /// The range of a decode load.
-    #[must_use]
-    pub fn range(running: u32) -> usize {
-        let bits = u32::BITS - running.leading_zeros();
+    fn range(load: u32) -> usize {
+        let bits = u32::BITS - load.leading_zeros();
         (bits as usize).min(RANGES - 1)
     }
 
-    /// The line learned for a range of load; where that has none, that of the nearest lower one,
-    /// or higher one.
+    /// The line at a decode load, between those of the nearest ranges that have learned one. Beyond
+    /// them it goes on as between the last two, where it then was slower at more load.
     #[must_use]
-    pub fn line(&self, range: usize) -> Option<Line> {
-        let range = range.min(RANGES - 1);
-        let (lower, higher) = self.fits.split_at(range + 1);
-        let nearest = lower.iter().rev().chain(higher).flatten().next();
-        nearest.map(|fit| fit.line)
+    pub fn line(&self, load: u32) -> Option<Line> {
+        let load = f64::from(load);
+        let mut fits = self.fits.iter().flatten();
+        let mut low = fits.next()?;
+        let Some(mut high) = fits.next() else {
+            return Some(low.line);
+        };
+        for next in fits {
+            if load <= high.load {
+                break;
+            }
+            (low, high) = (high, next);
+        }
+        let part = ((load - low.load) / (high.load - low.load).max(1.0)).max(0.0);
+        Some(low.line.towards(high.line, part))
     }
 
-    /// The line learned for just this range.
+    /// The line at a decode load, if just its range has learned one.
     #[must_use]
-    pub fn line_of(&self, range: usize) -> Option<Line> {
-        self.fits.get(range)?.map(|fit| fit.line)
+    pub fn line_near(&self, load: u32) -> Option<Line> {
+        self.fits.get(Self::range(load))?.as_ref()?;
+        self.line(load)
     }
 
     /// A request with so many tokens to compute, which did not queue, had its first byte after
-    /// `ttft_ns`, with a load of `range`. Absurd samples teach nothing.
+    /// `ttft_ns`, at a decode load. Absurd samples teach nothing.
     #[expect(
         clippy::cast_precision_loss,
         reason = "an hour of nanoseconds is far below 2^53"
     )]
-    pub fn learn(&mut self, range: usize, tokens: u32, ttft_ns: Nanos, prior: Line) {
+    pub fn learn(&mut self, load: u32, tokens: u32, ttft_ns: Nanos, prior: Prior) {
         let ttft_ns = ttft_ns as f64;
         if ttft_ns > BASE_NS_MAX || ttft_ns == 0.0 {
             return;
         }
-        if let Some(fit) = self.fits.get_mut(range) {
+        if let Some(fit) = self.fits.get_mut(Self::range(load)) {
             self.samples += 1;
-            fit.get_or_insert_with(|| Fit::new(prior))
-                .learn(f64::from(tokens), ttft_ns, prior);
+            let load = f64::from(load);
+            fit.get_or_insert_with(|| Fit::new(prior, load)).learn(
+                f64::from(tokens),
+                load,
+                ttft_ns,
+                prior,
+            );
         }
     }
 
@@ -217,6 +267,12 @@ mod tests {
         token_ns: 100_000.0,
     };
 
+    const LOAD: u32 = 5;
+
+    fn weak(line: Line) -> Prior {
+        Prior { line, samples: 1.0 }
+    }
+
     /// `samples` of a true line with noise and, one in ten, an outlier.
     fn taught(truth: Line, prior: Line, samples: usize, tokens_max: usize) -> Speed {
         let mut speed = Speed::default();
@@ -227,7 +283,7 @@ mod tests {
             let outlier = if n % 10 == 9 { 8.0 } else { 1.0 };
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             let ttft_ns = (truth.at(f64::from(tokens)) * noise * outlier) as Nanos;
-            speed.learn(3, tokens, ttft_ns, prior);
+            speed.learn(LOAD, tokens, ttft_ns, weak(prior));
         }
         speed
     }
@@ -239,7 +295,7 @@ mod tests {
                 base_ns: PRIOR.base_ns * factor,
                 token_ns: PRIOR.token_ns * factor,
             };
-            let line = taught(truth, PRIOR, 100, 2_000).line(3).unwrap();
+            let line = taught(truth, PRIOR, 100, 2_000).line(LOAD).unwrap();
             for tokens in [200.0, 1_000.0, 4_000.0] {
                 let error = (line.at(tokens) / truth.at(tokens) - 1.0).abs();
                 assert!(error < 0.2, "{factor}: {line:?} at {tokens} is {error} off");
@@ -252,42 +308,67 @@ mod tests {
         let truth = 7_000_000;
         let mut speed = Speed::default();
         for _ in 0..100 {
-            speed.learn(0, 50, truth, PRIOR);
+            speed.learn(0, 50, truth, weak(PRIOR));
         }
         let line = speed.line(0).unwrap();
         assert!((line.at(50.0) / 7e6 - 1.0).abs() < 0.1, "{line:?}");
     }
 
     #[test]
-    fn a_range_without_samples_has_its_neighbours_line() {
+    fn a_load_without_samples_has_the_line_of_the_only_one_with_some() {
         let mut speed = Speed::default();
         assert_eq!(speed.line(2), None);
-        speed.learn(4, 100, 50_000_000, PRIOR);
-        assert_eq!(speed.line(0), speed.line_of(4));
-        assert_eq!(speed.line(7), speed.line_of(4));
-        assert_eq!(speed.line_of(3), None);
+        speed.learn(10, 100, 50_000_000, weak(PRIOR));
+        assert!(speed.line(0).is_some());
+        assert_eq!(speed.line(0), speed.line_near(10));
+        assert_eq!(speed.line(300), speed.line_near(10));
+        assert_eq!(speed.line_near(5), None);
+    }
+
+    #[test]
+    fn of_two_loads_in_one_range_the_greater_is_slower_where_greater_loads_were() {
+        let truth = |load: u32| Line {
+            base_ns: 20e6 + 1e6 * f64::from(load),
+            token_ns: 100_000.0,
+        };
+        let mut speed = Speed::default();
+        for n in 0..600 {
+            let load = 20 + n * 37 % 60;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let ttft_ns = truth(load).at(f64::from(n % 7) * 100.0) as Nanos;
+            speed.learn(load, n % 7 * 100, ttft_ns, weak(PRIOR));
+        }
+        let mut before_ns = 0.0;
+        for load in [24, 40, 55, 60, 70, 90] {
+            let predicted_ns = speed.line(load).unwrap().at(50.0);
+            let error = (predicted_ns / truth(load).at(50.0) - 1.0).abs();
+            assert!(error < 0.2, "{load}: {predicted_ns}");
+            assert!(predicted_ns > before_ns, "{load}");
+            before_ns = predicted_ns;
+        }
+        assert!(speed.line(1_000_000).unwrap().base_ns <= BEYOND_MAX * truth(80).base_ns);
     }
 
     #[test]
     fn ranges_double() {
-        let ranges: Vec<_> = [0, 1, 2, 3, 4, 7, 8, 63, 64, u32::MAX]
+        let ranges: Vec<_> = [0, 1, 2, 3, 4, 7, 8, 63, 64, 255, 256, u32::MAX]
             .map(Speed::range)
             .to_vec();
-        assert_eq!(ranges, [0, 1, 2, 2, 3, 3, 4, 6, 7, 7]);
+        assert_eq!(ranges, [0, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 9]);
     }
 
     proptest! {
         #[test]
         fn whatever_is_learned_a_line_is_finite_and_not_negative(
-            samples in prop::collection::vec((0..RANGES + 2, any::<u32>(), any::<u64>()), 0..200),
+            samples in prop::collection::vec((0..600_u32, any::<u32>(), any::<u64>()), 0..200),
             base_ns in 0.0..1e12, token_ns in 0.0..1e9,
         ) {
             let prior = Line { base_ns, token_ns };
             let mut speed = Speed::default();
-            for (range, tokens, ttft_ns) in samples {
-                speed.learn(range, tokens, ttft_ns, prior);
-                for range in 0..RANGES {
-                    if let Some(line) = speed.line(range) {
+            for (load, tokens, ttft_ns) in samples {
+                speed.learn(load, tokens, ttft_ns, weak(prior));
+                for load in [0, 1, 3, 20, 200, 1_000, u32::MAX] {
+                    if let Some(line) = speed.line(load) {
                         prop_assert!((0.0..=BASE_NS_MAX).contains(&line.base_ns), "{line:?}");
                         prop_assert!((0.0..=TOKEN_NS_MAX).contains(&line.token_ns), "{line:?}");
                     }
@@ -300,9 +381,9 @@ mod tests {
             tokens in 0..4_000_u32, ttft_ns in 1..3_000_000_000_000_u64,
         ) {
             let mut speed = taught(PRIOR, PRIOR, 300, 2_000);
-            let before = speed.line(3).unwrap();
-            speed.learn(3, tokens, ttft_ns, PRIOR);
-            let after = speed.line(3).unwrap();
+            let before = speed.line(LOAD).unwrap();
+            speed.learn(LOAD, tokens, ttft_ns, weak(PRIOR));
+            let after = speed.line(LOAD).unwrap();
             let moved = (after.at(500.0) / before.at(500.0) - 1.0).abs();
             prop_assert!(moved < 0.2, "{before:?} {after:?}");
         }

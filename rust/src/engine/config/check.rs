@@ -65,7 +65,7 @@ impl Config {
     }
 
     /// Other numbers with a fraction, and their bounds.
-    fn ranges(&self) -> [(&'static str, f64, f64, f64); 12] {
+    fn ranges(&self) -> [(&'static str, f64, f64, f64); 13] {
         [
             (
                 "bytes_per_token",
@@ -79,6 +79,7 @@ impl Config {
             ("prefill_tokens_per_s", self.prefill_tokens_per_s, 1.0, 1e9),
             ("decode_tokens_per_s", self.decode_tokens_per_s, 1e-3, 1e9),
             ("imposed_weight", self.imposed_weight, 0.0, WEIGHT_MAX),
+            ("queue_weight", self.queue_weight, 0.0, WEIGHT_MAX),
             (
                 "dynamo_prefill_weight",
                 self.dynamo_prefill_weight,

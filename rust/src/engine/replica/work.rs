@@ -49,10 +49,14 @@ impl Work {
         self.prefill
     }
 
-    /// Time until the prompts pushed so far are computed.
-    fn ahead_ns(&self, token_ns: u32, now_ns: Nanos) -> Nanos {
-        let all_ns = self.prefill.saturating_mul(u64::from(token_ns));
-        all_ns.saturating_sub(now_ns.saturating_sub(self.since_ns))
+    /// Time until the prompts pushed so far are computed. That begins with a step, a base after the
+    /// first of them was pushed.
+    fn ahead_ns(&self, line: Line, now_ns: Nanos) -> Nanos {
+        let all_ns = self
+            .prefill
+            .saturating_mul(u64::from(line.token_ns_whole()));
+        let elapsed_ns = now_ns.saturating_sub(self.since_ns);
+        all_ns.saturating_sub(elapsed_ns.saturating_sub(line.base_ns_whole()))
     }
 }
 
@@ -112,9 +116,7 @@ impl Replica {
         } else {
             (stay_ns / u64::from(self.load().max(1))).saturating_mul(u64::from(ends))
         };
-        self.work
-            .ahead_ns(line.token_ns_whole(), now_ns)
-            .saturating_add(waiting_ns)
+        self.work.ahead_ns(line, now_ns).saturating_add(waiting_ns)
     }
 
     /// Requests that must end before one more runs: for a place in the batch, or for KV room.

@@ -9,9 +9,13 @@ use crate::engine::config::{Config, Policy};
 use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::replica::Need;
 use crate::engine::select::{Candidate, Slot};
-use crate::engine::speed::{Line, Speed};
+use crate::engine::speed::{Line, Prior};
 
 const NS_PER_S: f64 = 1e9;
+/// As many samples the settings count against what a fleet has shown, and a fleet against what one
+/// of its replicas has.
+const FLEET_PRIOR_SAMPLES: f64 = 1.0;
+const REPLICA_PRIOR_SAMPLES: f64 = 8.0;
 
 /// What was expected of one attempt when it was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +27,8 @@ pub(super) struct Forecast {
     pub(super) cached_tokens: u32,
     /// Time from the push to the first byte.
     pub(super) ttft_ns: Nanos,
-    /// The load's range then.
-    pub(super) range: usize,
+    /// How many requests ran there.
+    pub(super) load: u32,
     /// Nothing stood before it: its time to the first byte teaches speed.
     pub(super) clear: bool,
 }
@@ -80,9 +84,9 @@ impl Expected<'_> {
     /// The replica's time to the first token at its present load: its own, else its fleet's, else
     /// as the settings assume.
     pub(super) fn line(&self, member: &Member) -> Line {
-        let range = Speed::range(member.replica.load());
-        let own = member.speed.line_of(range);
-        own.unwrap_or_else(|| fleet_line(self.model, range, self.config))
+        let load = member.replica.load();
+        let own = member.speed.line_near(load);
+        own.unwrap_or_else(|| fleet_line(self.model, load, self.config))
     }
 
     /// Time that one block of a prompt takes; at least 1, so that blocks count.
@@ -130,8 +134,8 @@ impl Expected<'_> {
 }
 
 /// The line that a replica's own starts from.
-pub(super) fn fleet_line(model: Option<&Model>, range: usize, config: &Config) -> Line {
-    let learned = model.and_then(|model| model.speed.line(range));
+pub(super) fn fleet_line(model: Option<&Model>, load: u32, config: &Config) -> Line {
+    let learned = model.and_then(|model| model.speed.line(load));
     learned.unwrap_or_else(|| assumed_line(config))
 }
 
@@ -192,7 +196,7 @@ impl Router {
                 prompt_tokens: 0,
                 cached_tokens: 0,
                 ttft_ns: 0,
-                range: 0,
+                load: 0,
                 clear: false,
             };
         };
@@ -209,7 +213,7 @@ impl Router {
             ttft_ns: start_in_ns
                 .saturating_add(line.base_ns_whole())
                 .saturating_add(compute_ns),
-            range: Speed::range(member.replica.load()),
+            load: member.replica.load(),
             clear: member.replica.clear(need),
         }
     }
@@ -285,17 +289,23 @@ impl Router {
         let computed = usage.prompt_tokens.map_or(forecast.need.prefill, |prompt| {
             prompt.saturating_sub(usage.cached_tokens.unwrap_or(forecast.cached_tokens))
         });
-        let range = forecast.range;
-        let prior = fleet_line(Some(model), range, &self.config);
+        let load = forecast.load;
+        let prior = Prior {
+            line: fleet_line(Some(model), load, &self.config),
+            samples: REPLICA_PRIOR_SAMPLES,
+        };
         model.stay_ns = Some(mean_ns(model.stay_ns, stay_ns));
         if forecast.clear {
-            let assumed = assumed_line(&self.config);
-            model.speed.learn(range, computed, ttft_ns, assumed);
+            let assumed = Prior {
+                line: assumed_line(&self.config),
+                samples: FLEET_PRIOR_SAMPLES,
+            };
+            model.speed.learn(load, computed, ttft_ns, assumed);
         }
         if let Some(member) = self.fleet.members.get_mut(attempt.slot as usize) {
             member.stay_ns = Some(mean_ns(member.stay_ns, stay_ns));
             if forecast.clear {
-                member.speed.learn(range, computed, ttft_ns, prior);
+                member.speed.learn(load, computed, ttft_ns, prior);
             }
         }
     }

@@ -1,21 +1,23 @@
 //! Least predicted time to the first token: ours.
 
 use super::{Basis, Candidate, Choice, Context, View, smallest};
+use crate::engine::config::Config;
 
 /// Parts of one: exploration is drawn to this grain.
 const GRAINS: usize = 1 << 20;
 
 /// The candidate, with room or without, with the lowest predicted time to the first token plus
-/// `imposed_weight` times what the request costs others; a session stays where it was while moving
+/// `imposed_weight` times what the request costs others, and `queue_weight` times the prompts ahead of
+/// it; a session stays where it was while moving
 /// would gain no more than `session_gain_s` and `session_gain_ratio`. One choice in
 /// `1 / explore_ratio` is drawn among those with room that cost no more than such a gain, so that
 /// speeds are learned everywhere, on short prompts rather than at the price of a cached prefix.
 ///
 /// Source: ours; the additive form is GORGO's (arXiv:2602.11688), with all its terms learned.
 pub(super) fn predictive(view: &View<'_>, context: &mut Context<'_>) -> Choice {
-    let weight = context.config.imposed_weight;
-    let position = smallest(view, context, |candidate| score(candidate, weight));
-    let limit_ns = bearable(score(&view.candidates[position], weight), context);
+    let config = context.config;
+    let position = smallest(view, context, |candidate| score(candidate, config));
+    let limit_ns = bearable(score(&view.candidates[position], config), context);
     if explores(context)
         && let Some(position) = drawn(view, context, limit_ns)
     {
@@ -31,28 +33,31 @@ pub(super) fn predictive(view: &View<'_>, context: &mut Context<'_>) -> Choice {
 }
 
 /// What the request costs at a candidate, in nanoseconds: its own time to the first token, and,
-/// weighed, the delay of the next token of all that run there and what must be computed anew.
+/// weighed, the delay of the next token of all that run there, what must be computed anew, and the
+/// prompts ahead once more: what arrives in one step gets its first token at that step's end, so that
+/// each prompt delays those before it too.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
     reason = "not negative, and `as` saturates"
 )]
-fn score(candidate: &Candidate, weight: f64) -> u64 {
+fn score(candidate: &Candidate, config: &Config) -> u64 {
     let token_ns = u64::from(candidate.ns_per_token);
     let compute_ns = u64::from(candidate.uncached_tokens) * token_ns;
     let delay_ns = compute_ns.saturating_mul(u64::from(candidate.running));
     let again_ns = u64::from(candidate.evict_tokens) * token_ns;
-    let imposed_ns = delay_ns.saturating_add(again_ns) as f64 * weight;
+    let ahead_ns = candidate.prefill_tokens.saturating_mul(token_ns);
+    let imposed_ns = delay_ns.saturating_add(again_ns) as f64 * config.imposed_weight
+        + ahead_ns as f64 * config.queue_weight;
     candidate.ttft_ns().saturating_add(imposed_ns as u64)
 }
 
 /// The session's replica, if `best` is not that much better.
 fn stay(view: &View<'_>, context: &Context<'_>, best: usize) -> Option<usize> {
     let home = *view.positions.get(view.home? as usize)? as usize;
-    let weight = context.config.imposed_weight;
-    let home_ns = score(view.candidates.get(home)?, weight);
-    let best_ns = score(&view.candidates[best], weight);
+    let home_ns = score(view.candidates.get(home)?, context.config);
+    let best_ns = score(&view.candidates[best], context.config);
     (home_ns <= bearable(best_ns, context)).then_some(home)
 }
 
@@ -83,8 +88,8 @@ fn explores(context: &mut Context<'_>) -> bool {
 
 /// One of the candidates with room that cost at most `limit_ns`, each as likely.
 fn drawn(view: &View<'_>, context: &mut Context<'_>, limit_ns: u64) -> Option<usize> {
-    let weight = context.config.imposed_weight;
-    let fits = |candidate: &Candidate| candidate.room && score(candidate, weight) <= limit_ns;
+    let config = context.config;
+    let fits = |candidate: &Candidate| candidate.room && score(candidate, config) <= limit_ns;
     let open = || view.candidates.iter().enumerate().filter(|(_, c)| fits(c));
     let count = open().count();
     if count == 0 {

@@ -123,7 +123,8 @@ fn predicted(c: &Candidate) -> f64 {
     let token_ns = f64::from(c.ns_per_token);
     let compute = f64::from(c.uncached_tokens) * token_ns;
     let imposed = compute * f64::from(c.running) + f64::from(c.evict_tokens) * token_ns;
-    wide(c.start_in_ns) + compute + 0.1 * imposed
+    let ahead = wide(c.prefill_tokens) * token_ns;
+    wide(c.start_in_ns) + compute + 0.1 * imposed + ahead
 }
 
 proptest! {
