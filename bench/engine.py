@@ -4,9 +4,10 @@
 
 One request is ``submit`` and ``complete``: the body read, a replica chosen, the prompt recorded in the
 tree, the request forgotten. Where it has an answer, ``complete`` learns that as well, and a *chunk* is
-one ``Relay.feed`` of a token of it. Figures are CPU time of the thread. Rounds alternate between the
-kinds, and the median round is reported with the best: on a machine shared with others the best is
-nearest to the cost.
+one ``Relay.feed`` of a token of it. A *choice* is ``submit`` and ``complete`` of 2 kB before 1,000
+replicas, or, where all of these are full, 10 peers (`bench.choice`). Figures are CPU time of the
+thread. Rounds alternate between the kinds, and the median round is reported with the best: on a
+machine shared with others the best is nearest to the cost.
 """
 
 import argparse
@@ -18,13 +19,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import record
+from bench import choice, record
 from skylb import _core
 from skylb.config import EngineSettings
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 REPLICAS = 4
 TREE_BLOCKS = 1_000_000
+TREE_BYTES_MAX = 4 << 30
 WORDS = ("the", "of", "model", "region", "cache", "queue", "answer", "prefix", "token", "time", "load", "a")
 CHUNK_CHARS = 4_000
 
@@ -44,6 +46,8 @@ KINDS = (Kind("4 kB", 4_000, 5.0, 2_000), Kind("400 kB", 400_000, 170.0, 40))
 CHUNK_TARGET_US = 0.5
 ANSWER_CHUNKS = 500
 ANSWERS = 100
+"""Per round."""
+CHOICES = 1_000
 """Per round."""
 
 
@@ -125,9 +129,9 @@ def answer() -> tuple[bytes, list[bytes], bytes]:
 class Bench:
     """One engine with a full tree, and the requests' counter."""
 
-    def __init__(self, policy: str, tree_bytes_max: int = 4 << 30) -> None:
-        self.engine = engine(policy, tree_bytes_max)
-        self._id = 0
+    def __init__(self, made: _core.Engine) -> None:
+        self.engine = made
+        self._id = choice.REPLICAS
 
     def fill(self, bodies: Bodies, kind: Kind) -> None:
         """Serves conversations until the tree has its blocks, or has no room for more."""
@@ -208,9 +212,31 @@ def measure_answers(bench: Bench, bodies: Bodies, times: dict[str, list[float]])
         times.setdefault(f"chunk, {what}", []).append(chunks_ns / 1_000 / ANSWERS / ANSWER_CHUNKS)
 
 
+def choices(policy: str) -> dict[str, tuple[Bench, list[bytes]]]:
+    """Balancers with 1,000 replicas and 10 peers, and the bodies that they know."""
+    kind = Kind(choice.MODEL, 2_000, choice.TARGET_US, CHOICES)
+    bodies = [Bodies(kind, 4).make().replace(MODEL.encode(), choice.MODEL.encode()) for _ in range(100)]
+    sent = head(kind.body_bytes)
+    return {
+        f"choice, {name}": (Bench(choice.meshed(sent, bodies, full=full, policy=policy)), bodies)
+        for name, full in (("of 1,000", False), ("of 10 peers", True))
+    }
+
+
+def measure_choice(chosen: dict[str, tuple[Bench, list[bytes]]], times: dict[str, list[float]]) -> None:
+    """One round of requests for which a replica, or a peer, is chosen."""
+    for name, (bench, bodies) in chosen.items():
+        drawn = random.Random(7).choices(bodies, k=CHOICES)
+        taken_ns = bench.serve(drawn, head(2_000))
+        times.setdefault(name, []).append(taken_ns / 1_000 / CHOICES)
+
+
 def target_of(name: str) -> float:
     """What a row may cost, in microseconds."""
-    targets_us = {kind.name: kind.target_us for kind in KINDS} | {"chunk": CHUNK_TARGET_US}
+    targets_us = {kind.name: kind.target_us for kind in KINDS} | {
+        "chunk": CHUNK_TARGET_US,
+        "choice": choice.TARGET_US,
+    }
     return targets_us[name.partition(",")[0]]
 
 
@@ -220,13 +246,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--policy", default="prefix")
     arguments = parser.parse_args()
-    bench = Bench(arguments.policy)
+    bench = Bench(engine(arguments.policy, TREE_BYTES_MAX))
     bench.fill(Bodies(KINDS[0], 1), KINDS[0])
     filled_blocks, filled_bytes = bench.blocks(), bench.engine.tree_bytes
-    bounded = Bench(arguments.policy, filled_bytes // 2)
+    bounded = Bench(engine(arguments.policy, filled_bytes // 2))
     bounded.fill(Bodies(KINDS[0], 1), KINDS[0])
     draws = {kind.name: repeated([Bodies(kind, 2).make() for _ in range(200)], kind) for kind in KINDS}
     fresh = {kind.name: Bodies(kind, 3) for kind in KINDS}
+    chosen = choices(arguments.policy)
     times: dict[str, list[float]] = {}
     gc.disable()
     for _ in range(arguments.rounds):
@@ -241,6 +268,7 @@ def main() -> None:
                 taken_us = served.serve(bodies, head(kind.body_bytes)) / 1_000 / kind.requests
                 times.setdefault(f"{kind.name}, {name}", []).append(taken_us)
         measure_answers(bench, fresh[KINDS[0].name], times)
+        measure_choice(chosen, times)
     bounded.engine.check_invariants()
     if bounded.engine.tree_bytes > filled_bytes // 2:
         raise RuntimeError("the tree passed its bound")

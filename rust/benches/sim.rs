@@ -110,5 +110,6 @@ fn measure(regions: &[&str], replicas: u32) -> Result<(), Box<dyn Error>> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     measure(&["us", "eu", "asia"], 4)?;
+    measure(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"], 100)?;
     measure(&["us"], 1_000)
 }

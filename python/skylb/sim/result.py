@@ -101,6 +101,21 @@ class Balancer(msgspec.Struct, frozen=True):
     hold_peak: int
 
 
+class Forwards(msgspec.Struct, frozen=True):
+    """What went between balancers since the start; ``over_room``: held or refused on arrival."""
+
+    sent: int
+    arrived: int
+    refused: int
+    over_room: int
+    forged: int
+    summaries: int
+    summary_bytes: int
+    summary_bytes_per_s_max: float
+    flips: int
+    flips_per_10s_max: float
+
+
 class Records(msgspec.Struct, frozen=True):
     """Requests one by one, a column a field; with ``records`` in the scenario only."""
 
@@ -136,6 +151,7 @@ class Result(msgspec.Struct, frozen=True):
     records: Records | None = None
     region_load_spread: dict[str, Spread] = {}
     region_series: dict[str, Series] = {}
+    forwards: Forwards | None = None
 
 
 def decode(data: bytes) -> Result:

@@ -83,6 +83,7 @@ class Clients(Table, frozen=True):
             by the clock and go on after their answers; ``open``: every request by the clock.
         users: closed loop: users at once, by region.
         repeat: closed loop: start over when the workload is used up, with other prompts.
+        tenants: users are spread over so many tenants, for residency; 0: requests name none.
     """
 
     mode: Literal["closed", "sessions", "open"] = "closed"
@@ -95,6 +96,7 @@ class Clients(Table, frozen=True):
     key: Literal["user", "session", "none"] = "user"
     max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     leave: Leave | None = None
+    tenants: Number = 0
 
 
 class _Fault(Table, frozen=True, kw_only=True, tag_field="kind"):
@@ -157,7 +159,33 @@ class Cut(_LastingFault, frozen=True, kw_only=True, tag="cut"):
     between: tuple[str, str]
 
 
-Fault = Crash | Freeze | Errors | Slow | Lie | Forget | Drain | Cut
+class Drop(_LastingFault, frozen=True, kw_only=True, tag="drop", rename={"source": "from", "target": "to"}):
+    """Nothing passes from one region to another; the other way is open."""
+
+    source: str
+    target: str
+
+
+class Evacuate(_LastingFault, frozen=True, kw_only=True, tag="evacuate"):
+    """An operator evacuates a region: its balancers send away what they can, and take nothing."""
+
+    region: str
+
+
+Fault = Crash | Freeze | Errors | Slow | Lie | Forget | Drain | Cut | Drop | Evacuate
+
+
+class Residency(Table, frozen=True):
+    """A rule of residency: ``regions`` allowed for a tenant's requests, for a model, or both.
+
+    Attributes:
+        tenant: users are spread over ``clients.tenants`` of them; ``None``: everybody's.
+        model: ``None``: all.
+    """
+
+    regions: list[str]
+    tenant: Number | None = None
+    model: str | None = None
 
 
 class Scenario(Table, frozen=True):
@@ -171,6 +199,7 @@ class Scenario(Table, frozen=True):
         check: checks the engine's invariants after every event (slow).
         records: lists every measured request in the result.
         engine: settings of ``skylb serve``'s group ``engine``; the others have its defaults.
+        forged_hops: share of forwards whose hop is forged on the way; no peer may serve them.
     """
 
     seed: Annotated[int, Meta(ge=0, lt=1 << 62)] = 0
@@ -188,6 +217,8 @@ class Scenario(Table, frozen=True):
     network: Network = Network()
     clients: Clients = Clients()
     faults: list[Fault] = field(default_factory=list)
+    residency: list[Residency] = field(default_factory=list)
+    forged_hops: Annotated[float, Meta(ge=0, le=1)] = 0.0
     workload: Workload = Arena()
 
     def engine_settings(self) -> EngineSettings:

@@ -28,6 +28,16 @@ pub enum Plant {
     AttemptsUnlimited,
     /// Draining replicas get new requests.
     DrainingIgnored,
+    /// What came from a peer is sent on to another.
+    CrossedTwice,
+    /// Peers are chosen without a look at the rules of residency.
+    ResidencyForgotten,
+    /// What a peer told counts for ever.
+    StaleBelieved,
+    /// A forward that says it has crossed before is let in.
+    HopIgnored,
+    /// A forward that fails is forgotten.
+    LostAway,
     /// Room that an end gives is left to the next probe.
     RoomForgotten,
 }

@@ -1,6 +1,6 @@
 //! An answer's way back: steps of a replica, first byte, end, failure.
 
-use super::queue::Event;
+use super::queue::{Event, News};
 use super::replica::Progress;
 use super::requests::FIRST_BYTES;
 use super::simulator::Simulator;
@@ -69,10 +69,15 @@ impl Simulator {
         let Some(live) = self.live.attempt(id, attempt) else {
             return;
         };
-        let balancer = live.balancer;
-        let from = self.balancers[balancer as usize].region;
         live.started_ns = now_ns - live.pushed_ns;
-        live.first_byte_ns = Some(self.network.deliver(from, live.region, FIRST_BYTES, now_ns));
+        let (balancer, there) = (live.decider(), live.there);
+        live.started_there |= there;
+        if there {
+            self.tell_home(id, News::FirstByte);
+        } else {
+            let from = self.balancers[balancer as usize].region;
+            live.first_byte_ns = Some(self.network.deliver(from, live.region, FIRST_BYTES, now_ns));
+        }
         let mut out = std::mem::take(&mut self.out);
         self.balancers[balancer as usize].first_byte(id, now_ns, &mut out);
         self.act(balancer, out);
@@ -83,7 +88,7 @@ impl Simulator {
         let Some(live) = self.live.attempt(id, attempt) else {
             return;
         };
-        let (turn, salt) = (live.turn, live.salt);
+        let (turn, salt, there) = (live.turn, live.salt, live.there);
         let input = self.workload.turns[turn as usize].input;
         let usage = Usage {
             prompt_tokens: Some(input),
@@ -103,13 +108,24 @@ impl Simulator {
             response_id: None,
             answer: blocks.get(prompt_blocks..).unwrap_or_default(),
         };
-        self.complete(id, Outcome::Ok, report, Ok(()));
+        if there {
+            self.complete_there(id, Outcome::Ok, report);
+            self.tell_home(id, News::End);
+        } else {
+            self.complete(id, Outcome::Ok, report, Ok(()));
+        }
         self.blocks = blocks;
     }
 
     /// The replica answered with a 400.
     pub(super) fn too_long(&mut self, id: RequestId, attempt: u32) {
-        if self.live.attempt(id, attempt).is_some() {
+        let Some(live) = self.live.attempt(id, attempt) else {
+            return;
+        };
+        if live.there {
+            self.complete_there(id, Outcome::Ok, Report::default());
+            self.tell_home(id, News::TooLong);
+        } else {
             self.complete(id, Outcome::Ok, Report::default(), Err("too_long"));
         }
     }
@@ -133,6 +149,11 @@ impl Simulator {
         let Some(live) = self.live.attempt(id, attempt) else {
             return;
         };
+        if live.there && live.started_there {
+            self.complete_there(id, Outcome::ReplicaFailed, Report::default());
+            self.tell_home(id, News::Failed(Failure::Reset));
+            return;
+        }
         if live.first_byte_ns.is_some() {
             self.complete(
                 id,
@@ -142,7 +163,7 @@ impl Simulator {
             );
             return;
         }
-        let balancer = live.balancer;
+        let balancer = live.decider();
         live.replica = None;
         live.at_replica = false;
         let mut out = std::mem::take(&mut self.out);

@@ -12,7 +12,7 @@ use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
 use crate::engine::id::{Nanos, ReplicaId, RequestId};
 use crate::engine::route::Route;
-use crate::engine::router::{Ask, Report, Router};
+use crate::engine::router::{Ask, Forwarded, Report, Router};
 
 /// Probes are looked for this often within one interval, as `skylb serve` does.
 const SWEEPS_PER_INTERVAL: u64 = 5;
@@ -44,7 +44,8 @@ pub struct Balancer {
     due: Vec<ReplicaId>,
 }
 
-fn ask() -> Ask<'static> {
+/// What a request says beside its body.
+fn ask(tenant: Option<&str>, forwarded: Option<Forwarded>) -> Ask<'_> {
     Ask {
         route: Route::ChatCompletions,
         path: b"/v1/chat/completions",
@@ -53,8 +54,8 @@ fn ask() -> Ask<'static> {
         class: None,
         credential: None,
         body_bytes: 0,
-        tenant: None,
-        forwarded: None,
+        tenant,
+        forwarded,
     }
 }
 
@@ -102,12 +103,13 @@ impl Balancer {
         &mut self,
         id: RequestId,
         digest: &mut Digest,
+        (tenant, forwarded): (Option<&str>, Option<Forwarded>),
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
         match &mut self.brain {
             Brain::Engine(router) => {
-                let placed = router.place(id, &ask(), digest, now_ns, out);
+                let placed = router.place(id, &ask(tenant, forwarded), digest, now_ns, out);
                 debug_assert!(placed.is_ok(), "ids are never used twice");
                 self.hold_peak = self.hold_peak.max(router.hold_requests() as u64);
             }
@@ -196,12 +198,24 @@ impl Balancer {
         }
     }
 
-    /// Requests at replicas and in the hold, as it counts them.
+    /// The engine, if it decides here.
+    pub fn router_mut(&mut self) -> Option<&mut Router> {
+        match &mut self.brain {
+            Brain::Engine(router) => Some(router),
+            Brain::Oracle(_) => None,
+        }
+    }
+
+    /// Requests at replicas, in the hold, and at peers, as it counts them.
     #[must_use]
-    pub fn counted(&self) -> (usize, usize) {
+    pub fn counted(&self) -> (usize, usize, usize) {
         match &self.brain {
-            Brain::Engine(router) => (router.in_flight(), router.hold_requests()),
-            Brain::Oracle(oracle) => (oracle.in_flight(), oracle.held()),
+            Brain::Engine(router) => (
+                router.in_flight(),
+                router.hold_requests(),
+                router.forwards_in_flight(),
+            ),
+            Brain::Oracle(oracle) => (oracle.in_flight(), oracle.held(), 0),
         }
     }
 

@@ -25,6 +25,7 @@ impl Scenario {
         self.check_regions()?;
         self.check_network()?;
         self.check_clients()?;
+        self.check_residency()?;
         for (index, one) in self.faults.iter().enumerate() {
             self.check_fault(one)
                 .map_err(|error| ScenarioError(format!("faults[{index}].{error}")))?;
@@ -154,6 +155,29 @@ impl Scenario {
         Ok(())
     }
 
+    fn check_residency(&self) -> Result<(), ScenarioError> {
+        within("forged_hops", self.forged_hops, 0.0, 1.0)?;
+        if !self.residency.is_empty() && self.topology.central() {
+            return fault("residency: for topologies skylb and local only");
+        }
+        for (index, rule) in self.residency.iter().enumerate() {
+            let place = || format!("residency[{index}]");
+            if rule.regions.is_empty() {
+                return fault(format!("{}.regions: expected names", place()));
+            }
+            if let Some(name) = rule.regions.iter().find(|name| self.region(name).is_none()) {
+                return fault(format!("{}.regions: there is no region {name}", place()));
+            }
+            if rule
+                .tenant
+                .is_some_and(|tenant| tenant >= self.clients.tenants)
+            {
+                return fault(format!("{}.tenant: must be below clients.tenants", place()));
+            }
+        }
+        Ok(())
+    }
+
     fn check_fault(&self, one: &Fault) -> Result<(), ScenarioError> {
         let (at_s, until_s) = one.times();
         within("at_s", at_s, 0.0, SECONDS_MAX)?;
@@ -166,12 +190,14 @@ impl Scenario {
         if let Fault::Errors { rate, .. } = one {
             within("rate", *rate, 0.0, 1.0)?;
         }
-        if let Fault::Cut { between, .. } = one {
-            for name in [&between.0, &between.1] {
-                if self.region(name).is_none() {
-                    return fault(format!("between: there is no region {name}"));
-                }
-            }
+        let named: &[(&str, &String)] = match one {
+            Fault::Cut { between, .. } => &[("between", &between.0), ("between", &between.1)],
+            Fault::Drop { from, to, .. } => &[("from", from), ("to", to)],
+            Fault::Evacuate { region, .. } => &[("region", region)],
+            _ => &[],
+        };
+        if let Some((field, name)) = named.iter().find(|(_, name)| self.region(name).is_none()) {
+            return fault(format!("{field}: there is no region {name}"));
         }
         match one.replica() {
             Some(replica) if replica as usize >= self.replicas() => fault(format!(

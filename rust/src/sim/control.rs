@@ -109,8 +109,9 @@ impl Simulator {
             }
             Fault::Forget { replica, .. } => self.replicas[replica as usize].forget(),
             Fault::Drain { replica, .. } => self.drain(replica, begins),
+            Fault::Evacuate { region, .. } => self.evacuate(&region, begins),
             // The network knows its cuts from the start.
-            Fault::Cut { .. } => {}
+            Fault::Cut { .. } | Fault::Drop { .. } => {}
         }
         self.wake_oracle();
     }
@@ -187,6 +188,7 @@ impl Simulator {
         let measured = now_ns > self.warmup_ns && now_ns <= self.duration_ns;
         self.measures
             .second(&mut self.replicas, &self.live, measured);
+        self.exchange.second();
         self.queue.put(now_ns + SECOND_NS, Event::Second);
     }
 }

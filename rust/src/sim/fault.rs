@@ -2,7 +2,7 @@
 //!
 //! Each fault begins at `at_s` and ends at `until_s`, in seconds of virtual time. `crash`, `freeze`,
 //! `errors`, `slow`, `lie`, `forget` and `drain` concern one replica, `cut` the link between two
-//! regions.
+//! regions, `drop` one direction of it, `evacuate` a region.
 
 use serde::Deserialize;
 
@@ -125,6 +125,26 @@ pub enum Fault {
         /// It takes requests again.
         until_s: Option<f64>,
     },
+    /// Nothing passes from one region to another; the other way is open.
+    Drop {
+        /// From.
+        from: String,
+        /// To.
+        to: String,
+        /// Beginning.
+        at_s: f64,
+        /// End.
+        until_s: Option<f64>,
+    },
+    /// An operator evacuates a region.
+    Evacuate {
+        /// Its name.
+        region: String,
+        /// Beginning.
+        at_s: f64,
+        /// It takes requests again.
+        until_s: Option<f64>,
+    },
     /// Nothing passes between two regions (or within one: twice the same).
     Cut {
         /// The two.
@@ -148,7 +168,7 @@ impl Fault {
             | Self::Lie { replica, .. }
             | Self::Forget { replica, .. }
             | Self::Drain { replica, .. } => Some(*replica),
-            Self::Cut { .. } => None,
+            Self::Cut { .. } | Self::Drop { .. } | Self::Evacuate { .. } => None,
         }
     }
 
@@ -162,7 +182,9 @@ impl Fault {
             | Self::Slow { at_s, until_s, .. }
             | Self::Lie { at_s, until_s, .. }
             | Self::Drain { at_s, until_s, .. }
-            | Self::Cut { at_s, until_s, .. } => (*at_s, *until_s),
+            | Self::Cut { at_s, until_s, .. }
+            | Self::Drop { at_s, until_s, .. }
+            | Self::Evacuate { at_s, until_s, .. } => (*at_s, *until_s),
             Self::Forget { at_s, .. } => (*at_s, None),
         }
     }

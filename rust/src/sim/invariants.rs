@@ -3,6 +3,9 @@
 //! | invariant | looked at |
 //! |---|---|
 //! | one attempt at a time, none after the request's end, no more than `attempts_max` | always, at each push |
+//! | a request is at one peer at a time, and never sent on from there | always, at each forward |
+//! | pushes and forwards keep to the rules of residency | always, at each of them |
+//! | no forward goes out on a summary sent longer ago than may be believed | always, at each forward |
 //! | a push goes to a replica of the request's model that is not draining | always, at each push |
 //! | nothing starts after its deadline, and nothing is held past it | always, at each push and once a second |
 //! | what is refused or expires is not in flight | always |
@@ -22,9 +25,11 @@ use super::queue::Event;
 use super::replica::ReplicaModel;
 use super::scenario::Scenario;
 use super::simulator::{Broken, Simulator};
+use super::workload::Workload;
 use crate::engine::config::{AllowanceRule, Config, Policy, PushRule};
-use crate::engine::effect::Push;
+use crate::engine::effect::{Forward, Push};
 use crate::engine::id::{Nanos, RequestId};
+use crate::engine::peer::{AGE_NS_MAX, PROOF_NS_MAX};
 
 /// Deadlines are looked for so often, and one sweep may just have passed.
 const LATE_NS: Nanos = 100_000_000;
@@ -74,7 +79,7 @@ impl Simulator {
         })
     }
 
-    fn broke(&mut self, found: Result<(), String>) {
+    pub(super) fn broke(&mut self, found: Result<(), String>) {
         if let Err(text) = found {
             self.broken.get_or_insert(text);
         }
@@ -97,20 +102,23 @@ impl Simulator {
     /// Each balancer agrees with itself, and all together with what is under way.
     pub(super) fn check_balancers(&self) -> Result<(), String> {
         self.balancers.iter().try_for_each(Balancer::check)?;
-        let (mut pushed, mut waiting) = (0, 0);
+        let (mut pushed, mut waiting, mut away) = (0, 0, 0);
         for (id, live) in self.live.iter().filter(|(_, live)| live.order > 0) {
             let (in_flight, held) = (live.replica.is_some(), live.held_since_ns.is_some());
-            if in_flight == held {
+            // On its way to a peer, or its end on the way home.
+            let between = live.away.is_some() && !live.there;
+            if (in_flight == held) != between || (in_flight && held) {
                 return Err(format!("every_request_is_held_or_in_flight: {id:?}"));
             }
             pushed += usize::from(in_flight);
             waiting += usize::from(held);
+            away += usize::from(live.away.is_some());
         }
         let counted = self.counted();
-        if counted != (pushed, waiting) {
+        if counted != (pushed, waiting, away) {
             return Err(format!(
-                "no_request_is_lost: {} in flight and {} held, but {pushed} and {waiting} are",
-                counted.0, counted.1
+                "no_request_is_lost: {counted:?} are counted in flight, held and away, but \
+                 {pushed}, {waiting} and {away} are"
             ));
         }
         Ok(())
@@ -125,11 +133,12 @@ impl Simulator {
             if live.held_since_ns.is_none() {
                 continue;
             }
-            if self.decides(live.balancer) && held_ns(live, now_ns) > limit_ns {
+            if self.decides(live.decider()) && held_ns(live, now_ns) > limit_ns {
                 return Err(format!("nothing_is_held_past_its_deadline: {id:?}"));
             }
             let model = self.workload.turns[live.turn as usize].model;
-            wanted[self.line(live.balancer, model)] = true;
+            // Who may not go everywhere may have to wait for others.
+            wanted[self.line(live.decider(), model)] |= self.scenario.residency.is_empty();
         }
         for number in 0..self.replicas.len() {
             let replica = &self.replicas[number];
@@ -176,12 +185,46 @@ impl Simulator {
         self.broke(found);
     }
 
+    /// A balancer is about to forward to `peer`.
+    pub(super) fn check_forward(&mut self, balancer: u32, peer: u32, forward: &Forward) {
+        let found = self.check_crossing(balancer, peer, forward);
+        self.broke(found);
+    }
+
+    fn check_crossing(&self, balancer: u32, peer: u32, forward: &Forward) -> Result<(), String> {
+        let id = forward.request;
+        let Some(live) = self.live.get(id) else {
+            return Err(format!("nothing_is_forwarded_after_its_end: {id:?}"));
+        };
+        if live.away.is_some() || live.balancer != balancer {
+            return Err(format!("nothing_crosses_twice: {id:?}"));
+        }
+        if live.replica.is_some() {
+            return Err(format!("one_attempt_at_a_time: {id:?}"));
+        }
+        if !self.may_use(live.turn, self.balancers[peer as usize].region) {
+            return Err(format!("nothing_leaves_its_residency: {id:?}"));
+        }
+        if forward.attempt != live.tries + 1 || forward.attempt > self.config.attempts_max {
+            return Err(format!("attempts_at_most_max: {id:?}"));
+        }
+        let age_ns = self.exchange.age_ns(balancer, peer, self.queue.now_ns());
+        if age_ns.is_none_or(|age_ns| age_ns > AGE_NS_MAX + PROOF_NS_MAX) {
+            return Err(format!("stale_word_is_not_believed: {age_ns:?} ns"));
+        }
+        Ok(())
+    }
+
+    fn may_use(&self, turn: u32, region: u32) -> bool {
+        allowed(&self.scenario, &self.workload, turn, region)
+    }
+
     fn check_attempt(&self, balancer: u32, push: &Push) -> Result<(), String> {
         let id = push.request;
         let Some(live) = self.live.get(id) else {
             return Err(format!("nothing_is_pushed_after_its_end: {id:?}"));
         };
-        if live.replica.is_some() || live.balancer != balancer {
+        if live.replica.is_some() || live.decider() != balancer {
             return Err(format!("one_attempt_at_a_time: {id:?}"));
         }
         let turn = &self.workload.turns[live.turn as usize];
@@ -192,13 +235,26 @@ impl Simulator {
         if !self.decides(balancer) {
             return Ok(());
         }
-        if push.attempt != live.attempt + 1 || push.attempt > self.config.attempts_max {
+        let (before, max) = if live.there {
+            (live.tries_there, 1)
+        } else if live.away.is_some() {
+            return Err(format!("one_attempt_at_a_time: {id:?} is at a peer"));
+        } else {
+            (live.tries, self.config.attempts_max)
+        };
+        if !self.may_use(live.turn, replica.region) {
+            return Err(format!("nothing_leaves_its_residency: {id:?}"));
+        }
+        if push.attempt != before + 1 || push.attempt > max {
             return Err(format!("attempts_at_most_max: {id:?}"));
         }
         if replica.draining {
             return Err(format!("draining_replicas_get_nothing_new: {id:?}"));
         }
-        if held_ns(live, self.queue.now_ns()) > self.config.hold_timeout_ns {
+        // A peer may have found out late that it had held it for too long.
+        let late_ns = if live.forwards > 0 { LATE_NS } else { 0 };
+        let limit_ns = self.config.hold_timeout_ns.saturating_add(late_ns);
+        if held_ns(live, self.queue.now_ns()) > limit_ns {
             return Err(format!("nothing_starts_after_its_deadline: {id:?}"));
         }
         Ok(())
@@ -221,12 +277,22 @@ impl Simulator {
     /// Counts the push for all older ones that are held and could have gone there.
     fn check_passed(&mut self, balancer: u32, push: &Push) -> Result<(), String> {
         let replica = &self.replicas[push.replica.0 as usize];
-        let order = self.live.get(push.request).map_or(0, |live| live.order);
+        let Some(pushed) = self.live.get(push.request) else {
+            return Ok(());
+        };
+        let turns = &self.workload.turns;
+        // Requests of one line are served in order; between lines it is whose turn it is.
+        let line = |live: &Live| {
+            let tenant = tenant(&self.scenario, turns[live.turn as usize].user);
+            (tenant, live.there)
+        };
+        let (order, beside) = (pushed.order, line(pushed));
         for (id, live) in self.live.iter_mut() {
             let model = self.workload.turns[live.turn as usize].model;
             // Who failed somewhere may have to wait for another replica than this one.
-            let could = live.balancer == balancer && live.attempt == 0 && replica.serves(model);
-            if could && live.held_since_ns.is_some() && live.order < order {
+            let first = live.attempt == 0 && live.forwards == u32::from(live.there);
+            let could = live.decider() == balancer && first && replica.serves(model);
+            if could && line(live) == beside && live.held_since_ns.is_some() && live.order < order {
                 live.passed += 1;
                 if live.passed > passes_max(&self.config) {
                     return Err(format!("nobody_starves_in_the_hold: {id:?}"));
@@ -237,24 +303,48 @@ impl Simulator {
     }
 
     /// A balancer holds a request.
-    pub(super) fn check_hold(&mut self, id: RequestId) {
+    pub(super) fn check_hold(&mut self, balancer: u32, id: RequestId) {
         let live = self.live.get(id);
-        let free = live.is_some_and(|live| live.replica.is_none() && live.held_since_ns.is_none());
+        let free = live.is_some_and(|live| {
+            live.decider() == balancer && live.replica.is_none() && live.held_since_ns.is_none()
+        });
         if !free {
             self.broke(Err(format!("what_is_held_is_nowhere_else: {id:?}")));
         }
     }
 
     /// A balancer refuses a request, or lets it expire.
-    pub(super) fn check_refusal(&mut self, id: RequestId, expired: bool) {
+    pub(super) fn check_refusal(&mut self, balancer: u32, id: RequestId, expired: bool) {
         let live = self.live.get(id);
         let free = live.is_some_and(|live| {
-            live.replica.is_none() && (!expired || live.held_since_ns.is_some())
+            live.decider() == balancer
+                && live.replica.is_none()
+                && (!expired || live.held_since_ns.is_some())
         });
         if !free {
             self.broke(Err(format!("what_is_refused_is_not_in_flight: {id:?}")));
         }
     }
+}
+
+/// A request may be served in a region, by the scenario's rules.
+pub(super) fn allowed(scenario: &Scenario, workload: &Workload, turn: u32, region: u32) -> bool {
+    let of = &workload.turns[turn as usize];
+    let tenant = tenant(scenario, of.user);
+    let name = &scenario.regions[region as usize].name;
+    let model = &workload.models[of.model as usize];
+    scenario.residency.iter().all(|rule| {
+        let whose = rule.tenant.is_none_or(|whose| Some(whose) == tenant);
+        let named = whose && rule.model.as_ref().is_none_or(|named| named == model);
+        !named || rule.regions.contains(name)
+    })
+}
+
+/// The tenant that a user is of, if requests name any.
+pub(super) fn tenant(scenario: &Scenario, user: u64) -> Option<u32> {
+    let tenants = scenario.clients.tenants;
+    let tenant = user.checked_rem(u64::from(tenants))?;
+    u32::try_from(tenant).ok()
 }
 
 /// Time in the hold so far, the wait under way included.

@@ -7,6 +7,10 @@ use crate::engine::id::{Nanos, RequestId};
 
 /// One request, from its sending to its end.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about one request"
+)]
 pub struct Live {
     /// Distinguishes those that had the same place before.
     generation: u32,
@@ -20,9 +24,25 @@ pub struct Live {
     pub output: u32,
     /// Region of the client.
     pub region: u32,
-    /// Who decides for it.
+    /// The balancer that its client sent it to.
     pub balancer: u32,
-    /// Order of arrival at its balancer, from 1 on; 0 before.
+    /// Forwards so far: the number of the one under way.
+    pub forwards: u32,
+    /// The peer to which that goes.
+    pub away: Option<u32>,
+    /// Attempts that it may make, and until when it may hold the request.
+    pub terms: (u32, Nanos),
+    /// That peer has it: it decides.
+    pub there: bool,
+    /// Attempts that the peer has begun.
+    pub tries_there: u32,
+    /// The peer has had the first body byte.
+    pub started_there: bool,
+    /// When the last message from the peer reaches its balancer: they do not overtake.
+    pub home_ns: Nanos,
+    /// Order of arrival at its own balancer.
+    pub home_order: u64,
+    /// Order of arrival at who decides, from 1 on; 0 before.
     pub order: u64,
     /// How often a younger one was pushed while it was held.
     pub passed: u32,
@@ -30,7 +50,9 @@ pub struct Live {
     pub sent_ns: Nanos,
     /// It counts in the figures.
     pub measured: bool,
-    /// The attempt under way, from 1 on.
+    /// Attempts that count at its own balancer.
+    pub tries: u32,
+    /// The push under way, from 1 on; all balancers counted together.
     pub attempt: u32,
     /// Where that is.
     pub replica: Option<u32>,
@@ -68,10 +90,19 @@ impl Live {
             output: 1,
             region,
             balancer,
+            forwards: 0,
+            away: None,
+            terms: (0, 0),
+            there: false,
+            tries_there: 0,
+            started_there: false,
+            home_ns: 0,
+            home_order: 0,
             order: 0,
             passed: 0,
             sent_ns,
             measured: false,
+            tries: 0,
             attempt: 0,
             replica: None,
             at_replica: false,
@@ -85,6 +116,12 @@ impl Live {
             first_byte_ns: None,
             cached: 0,
         }
+    }
+
+    /// Who decides for it now.
+    #[must_use]
+    pub fn decider(&self) -> u32 {
+        self.away.filter(|_| self.there).unwrap_or(self.balancer)
     }
 
     /// Its time in the hold is over.
@@ -132,6 +169,12 @@ impl Table {
     pub fn attempt(&mut self, id: RequestId, attempt: u32) -> Option<&mut Live> {
         self.get_mut(id)
             .filter(|live| live.attempt == attempt && live.replica.is_some())
+    }
+
+    /// Its forward of that number, if it is the one under way.
+    pub fn forward(&mut self, id: RequestId, number: u32) -> Option<&mut Live> {
+        self.get_mut(id)
+            .filter(|live| live.forwards == number && live.away.is_some())
     }
 
     /// The request has ended.

@@ -89,7 +89,7 @@ impl Measures {
             return;
         }
         let since = |at_ns: Nanos| at_ns.saturating_sub(live.sent_ns);
-        tally.retries += u64::from(live.attempt.saturating_sub(1));
+        tally.retries += u64::from(live.tries.saturating_sub(1));
         match ended {
             Ok(()) => {
                 tally.completed += 1;
@@ -113,7 +113,7 @@ impl Measures {
             records.e2e_s.push(seconds(since(at_ns)));
             records.replica.push(live.replica);
             records.cached_tokens.push(live.cached);
-            records.attempts.push(live.attempt);
+            records.attempts.push(live.tries);
             records.outcome.push(ended.err().unwrap_or("ok").to_owned());
         }
     }
@@ -210,6 +210,7 @@ impl Measures {
                 .zip(self.series.iter().cloned())
                 .collect(),
             replicas,
+            forwards: run.exchange.report(run.duration_ns),
             balancers: run
                 .balancers
                 .iter()

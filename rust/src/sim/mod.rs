@@ -15,6 +15,7 @@
 //! | `balancer`, `oracle` | who decides |
 //! | `fleet`, `replica` | replicas with their faults |
 //! | `live` | requests under way |
+//! | `exchange`, `forwards` | what balancers tell each other, and requests that cross |
 //! | `simulator`, `requests`, `answers`, `control` | what happens at each event |
 //! | `measure`, `stats` | figures |
 //! | `invariants` | what must hold of every run |
@@ -24,8 +25,10 @@ mod balancer;
 mod check;
 mod clients;
 mod control;
+mod exchange;
 pub mod fault;
 mod fleet;
+mod forwards;
 mod invariants;
 mod live;
 mod measure;

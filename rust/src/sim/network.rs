@@ -13,7 +13,10 @@ const LOST_MAX: u32 = 16;
 /// A link that is cut for a while.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
+    /// From, to.
     between: (u32, u32),
+    /// The other way too.
+    both: bool,
     from_ns: Nanos,
     until_ns: Nanos,
 }
@@ -86,6 +89,12 @@ impl Network {
         now_ns.saturating_add(delay_ns)
     }
 
+    /// The round trip between two regions, without what is drawn.
+    #[must_use]
+    pub fn round_trip_ns(&self, one: u32, other: u32) -> Nanos {
+        2 * self.one_way_ns[one as usize][other as usize]
+    }
+
     /// Round trips in which slow start still withholds part of the message.
     fn rounds(&self, bytes: u64) -> u64 {
         if self.settings.window_bytes == 0 {
@@ -102,12 +111,11 @@ impl Network {
 
     /// Until when the link is cut, if it is at `now_ns`.
     #[must_use]
-    pub fn cut_until(&self, one: u32, other: u32, now_ns: Nanos) -> Option<Nanos> {
-        let between = (one.min(other), one.max(other));
-        let now = self
-            .cuts
-            .iter()
-            .filter(|cut| cut.between == between && cut.from_ns <= now_ns);
+    pub fn cut_until(&self, from: u32, to: u32, now_ns: Nanos) -> Option<Nanos> {
+        let now = self.cuts.iter().filter(|cut| {
+            let back = cut.both && cut.between == (to, from);
+            (back || cut.between == (from, to)) && cut.from_ns <= now_ns
+        });
         now.map(|cut| cut.until_ns)
             .filter(|until_ns| now_ns < *until_ns)
             .max()
@@ -115,23 +123,21 @@ impl Network {
 }
 
 fn cut(scenario: &Scenario, fault: &Fault) -> Option<Cut> {
-    let Fault::Cut {
-        between,
-        at_s,
-        until_s,
-    } = fault
-    else {
-        return None;
+    let (one, other, both) = match fault {
+        Fault::Cut { between, .. } => (&between.0, &between.1, true),
+        Fault::Drop { from, to, .. } => (from, to, false),
+        _ => return None,
     };
+    let (at_s, until_s) = fault.times();
     let number = |name: &str| {
         scenario
             .region(name)
             .and_then(|index| u32::try_from(index).ok())
     };
-    let (one, other) = (number(&between.0)?, number(&between.1)?);
     Some(Cut {
-        between: (one.min(other), one.max(other)),
-        from_ns: nanos(*at_s),
+        between: (number(one)?, number(other)?),
+        both,
+        from_ns: nanos(at_s),
         until_ns: until_s.map_or(Nanos::MAX, nanos),
     })
 }

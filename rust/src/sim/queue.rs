@@ -6,6 +6,19 @@ use std::collections::BinaryHeap;
 use crate::engine::health::Failure;
 use crate::engine::id::{Nanos, RequestId};
 
+/// What a peer tells of a forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// The answer's first body byte.
+    FirstByte,
+    /// The answer's end.
+    End,
+    /// The replica refused the request itself (a 400).
+    TooLong,
+    /// No answer will come.
+    Failed(Failure),
+}
+
 /// Something that happens at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -44,6 +57,14 @@ pub enum Event {
     Stall(RequestId, u32, u32),
     /// The client leaves.
     Leave(RequestId),
+    /// A balancer looks whom of its peers to tell something.
+    Tell(u32),
+    /// A summary reaches a peer.
+    Told(u32),
+    /// A forward of this number reaches the peer.
+    AtPeer(RequestId, u32),
+    /// News of a forward reach the balancer that it came from.
+    Home(RequestId, u32, News),
     /// The replica learns that nobody waits for an answer any more.
     Abort(RequestId, u32),
     /// A balancer looks for probes due and deadlines passed.

@@ -127,7 +127,7 @@ impl Simulator {
     }
 
     /// When a message that opens a connection arrives; none if the link is cut for too long.
-    fn connect(&mut self, from: u32, to: u32, bytes: u64) -> Option<Nanos> {
+    pub(super) fn connect(&mut self, from: u32, to: u32, bytes: u64) -> Option<Nanos> {
         let now_ns = self.queue.now_ns();
         let patience_ns = nanos(self.scenario.network.connect_timeout_s);
         let start_ns = self.network.cut_until(from, to, now_ns).unwrap_or(now_ns);
@@ -141,19 +141,22 @@ impl Simulator {
         };
         self.arrived += 1;
         live.order = self.arrived;
+        live.home_order = self.arrived;
         let (turn, balancer, salt) = (live.turn, live.balancer, live.salt);
+        let tenant = self.tenant_of(turn);
         let mut digest = self.digest(turn, salt);
         let now_ns = self.queue.now_ns();
         if matches!(self.balancers[balancer as usize].brain, Brain::Oracle(_)) {
             self.tell_oracle(id, balancer);
         }
         let mut out = std::mem::take(&mut self.out);
-        self.balancers[balancer as usize].place(id, &mut digest, now_ns, &mut out);
+        let says = (tenant.as_deref(), None);
+        self.balancers[balancer as usize].place(id, &mut digest, says, now_ns, &mut out);
         self.act(balancer, out);
     }
 
     /// What the engine would have read in the request's body.
-    fn digest(&self, turn: u32, salt: u64) -> Digest {
+    pub(super) fn digest(&self, turn: u32, salt: u64) -> Digest {
         let of = &self.workload.turns[turn as usize];
         let key = match self.scenario.clients.key {
             Key::User => Some(of.user),
@@ -216,23 +219,24 @@ impl Simulator {
         for effect in out.drain(..) {
             match effect {
                 Effect::Push(push) => self.push(balancer, &push),
-                // Balancers of a scenario know no peers.
-                Effect::Forward(forward) => {
-                    self.finish(forward.request, Err("forwarded"), now_ns);
-                }
+                Effect::Forward(forward) => self.forward(balancer, &forward),
                 Effect::Hold(id) => {
-                    self.check_hold(id);
+                    self.check_hold(balancer, id);
                     if let Some(live) = self.live.get_mut(id) {
                         live.held_since_ns = Some(now_ns);
                     }
                 }
                 Effect::Reject(reject) => {
-                    self.check_refusal(reject.request, false);
-                    self.finish(reject.request, Err(reject.code), now_ns);
+                    self.check_refusal(balancer, reject.request, false);
+                    if !self.refused_there(reject.request) {
+                        self.finish(reject.request, Err(reject.code), now_ns);
+                    }
                 }
                 Effect::Expire(id) => {
-                    self.check_refusal(id, true);
-                    self.finish(id, Err("hold_timeout"), now_ns);
+                    self.check_refusal(balancer, id, true);
+                    if !self.expired_there(id) {
+                        self.finish(id, Err("hold_timeout"), now_ns);
+                    }
                 }
             }
         }
@@ -263,7 +267,13 @@ impl Simulator {
         };
         live.leave_hold(now_ns);
         live.replica = Some(push.replica.0);
-        live.attempt = push.attempt;
+        if live.there {
+            live.tries_there = push.attempt;
+        } else {
+            live.tries = push.attempt;
+        }
+        live.attempt += 1;
+        let attempt = live.attempt;
         live.at_replica = false;
         live.message_ns = now_ns;
         live.pushed_ns = now_ns;
@@ -274,10 +284,10 @@ impl Simulator {
         let arrives = self.connect(from, to, bytes);
         let (at_ns, event) = if let Some(at_ns) = arrives {
             self.replicas[push.replica.0 as usize].coming += 1;
-            (at_ns, Event::AtReplica(push.request, push.attempt))
+            (at_ns, Event::AtReplica(push.request, attempt))
         } else {
             let timeout_ns = nanos(self.scenario.network.connect_timeout_s);
-            let failed = Event::Fail(push.request, push.attempt, Failure::Connect);
+            let failed = Event::Fail(push.request, attempt, Failure::Connect);
             (now_ns.saturating_add(timeout_ns), failed)
         };
         self.queue.put(at_ns, event);
@@ -289,7 +299,7 @@ impl Simulator {
             return;
         };
         let Some(number) = live.replica else { return };
-        let balancer = live.balancer;
+        let balancer = live.decider();
         if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
             oracle.arrived(id);
         }
@@ -361,7 +371,7 @@ impl Simulator {
         };
         let Some(number) = live.replica else { return };
         let from = self.replicas[number as usize].region;
-        let to = self.balancers[live.balancer as usize].region;
+        let to = self.balancers[live.decider() as usize].region;
         let patience_ns = nanos(self.scenario.network.stall_timeout_s);
         let start_ns = self.network.cut_until(from, to, now_ns).unwrap_or(now_ns);
         if start_ns - now_ns >= patience_ns {
@@ -385,12 +395,11 @@ impl Simulator {
         let Some(live) = self.live.get_mut(id) else {
             return;
         };
-        let (replica, balancer) = (live.replica, live.balancer);
-        if let Some(replica) = replica {
-            let from = self.balancers[balancer as usize].region;
-            let to = self.replicas[replica as usize].region;
-            let at_ns = self.network.deliver(from, to, 0, self.queue.now_ns());
-            self.queue.put(at_ns, Event::Abort(id, replica));
+        if live.there {
+            self.abandon(id);
+        } else if let Some(replica) = live.replica {
+            let balancer = live.balancer;
+            self.abort_later(id, replica, balancer);
         }
         self.complete(
             id,
@@ -398,6 +407,14 @@ impl Simulator {
             Report::default(),
             Err("client_left"),
         );
+    }
+
+    /// A balancer closes its connection to a replica.
+    pub(super) fn abort_later(&mut self, id: RequestId, replica: u32, balancer: u32) {
+        let from = self.balancers[balancer as usize].region;
+        let to = self.replicas[replica as usize].region;
+        let at_ns = self.network.deliver(from, to, 0, self.queue.now_ns());
+        self.queue.put(at_ns, Event::Abort(id, replica));
     }
 
     /// Tells the balancer that the request ended, and then the client.
@@ -464,6 +481,6 @@ impl Simulator {
 }
 
 /// Bytes of a request with so many prompt tokens, head left out.
-fn bytes(tokens: u32) -> u64 {
+pub(super) fn bytes(tokens: u32) -> u64 {
     u64::from(tokens) * TOKEN_BYTES as u64
 }

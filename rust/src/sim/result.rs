@@ -45,6 +45,8 @@ pub struct Report {
     pub region_series: BTreeMap<String, Series>,
     /// By replica, in order of their numbers.
     pub replicas: Vec<ReplicaReport>,
+    /// Between balancers; none where they do not share.
+    pub forwards: Option<Forwards>,
     /// By balancer.
     pub balancers: Vec<BalancerReport>,
     /// Every measured request that has ended, in the order of their ends; with `records` only.
@@ -183,6 +185,31 @@ pub struct ReplicaReport {
     pub outstanding_mean: f64,
     /// Mean of requests waiting in it, sampled likewise.
     pub waiting_mean: f64,
+}
+
+/// What went between balancers since the start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Forwards {
+    /// Requests forwarded.
+    pub sent: u64,
+    /// Of those, the ones that reached the peer.
+    pub arrived: u64,
+    /// Of those, the ones that the peer refused on arrival.
+    pub refused: u64,
+    /// Of those, the ones that the peer held or refused: sent beyond its room.
+    pub over_room: u64,
+    /// Hops that were forged on the way.
+    pub forged: u64,
+    /// Summaries sent, and their bytes.
+    pub summaries: u64,
+    /// See above.
+    pub summary_bytes: u64,
+    /// Most bytes of summaries that one balancer told one peer, per second.
+    pub summary_bytes_per_s_max: f64,
+    /// Changes of sign of the net flow of one second between two balancers, over all pairs.
+    pub flips: u64,
+    /// Of the pair with most: per ten seconds.
+    pub flips_per_10s_max: f64,
 }
 
 /// One balancer.

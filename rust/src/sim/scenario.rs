@@ -82,14 +82,33 @@ pub struct Scenario {
     /// What goes wrong.
     #[serde(default)]
     pub faults: Vec<Fault>,
+    /// Where requests may be served.
+    #[serde(default)]
+    pub residency: Vec<Residency>,
+    /// Share of forwards whose hop is forged on the way; no peer may serve them.
+    #[serde(default)]
+    pub forged_hops: f64,
+}
+
+/// A rule of residency: regions allowed for the requests that it names.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Residency {
+    /// Whose: users are spread over `clients.tenants`, numbered from 0. Everybody's if left out.
+    #[serde(default)]
+    pub tenant: Option<u32>,
+    /// For which model; for all if left out.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Names of regions.
+    pub regions: Vec<String>,
 }
 
 /// Who decides for whom.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Topology {
-    /// Balancers per region; the exchange between regions is not simulated yet, so that this is
-    /// `local`.
+    /// Balancers per region; those of different regions are peers.
     #[default]
     Skylb,
     /// Balancers per region that never share.
@@ -244,6 +263,9 @@ pub struct Clients {
     /// Some leave before they have their answer.
     #[serde(default)]
     pub leave: Option<Leave>,
+    /// Tenants over which users are spread; 0: requests name none.
+    #[serde(default)]
+    pub tenants: u32,
 }
 
 /// Clients who leave.

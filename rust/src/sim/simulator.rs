@@ -2,6 +2,7 @@
 
 use super::balancer::Balancer;
 use super::clients::{Clients, Due};
+use super::exchange::Exchange;
 use super::fleet::{self, Replica};
 use super::invariants::Calm;
 use super::live::Table;
@@ -48,6 +49,8 @@ pub struct Simulator {
     pub(super) measures: Measures,
     /// Decides what clients do.
     pub(super) rng: Rng,
+    /// What goes between balancers.
+    pub(super) exchange: Exchange,
     /// Probes' answers on their way.
     pub(super) answers: slab::Slab<Answer>,
     pub(super) duration_ns: Nanos,
@@ -131,6 +134,7 @@ impl Simulator {
             serving,
             live: Table::default(),
             rng,
+            exchange: Exchange::default(),
             answers: slab::Slab::new(),
             clients_due: 0,
             done: false,
@@ -146,6 +150,7 @@ impl Simulator {
             scenario,
         };
         simulator.check_reachable()?;
+        simulator.introduce()?;
         simulator.begin();
         Ok(simulator)
     }
@@ -240,6 +245,7 @@ impl Simulator {
                 );
             }
         }
+        self.begin_exchange();
         self.begin_clients();
     }
 
@@ -279,6 +285,10 @@ impl Simulator {
             Event::Fail(id, attempt, failure) => self.fail(id, attempt, failure),
             Event::Stall(id, attempt, epoch) => self.stall(id, attempt, epoch),
             Event::Leave(id) => self.leave(id),
+            Event::Tell(balancer) => self.tell_peers(balancer),
+            Event::Told(summary) => self.told(summary),
+            Event::AtPeer(id, number) => self.at_peer(id, number),
+            Event::Home(id, number, news) => self.home(id, number, news),
             Event::Abort(id, replica) => self.replicas[replica as usize].abort(id),
             Event::Sweep(balancer) => self.sweep(balancer),
             Event::Probe {
@@ -304,12 +314,12 @@ impl Simulator {
         seconds(self.queue.now_ns())
     }
 
-    /// Requests that balancers count at replicas and in their holds.
+    /// Requests that balancers count at replicas, in their holds, and at peers.
     #[must_use]
-    pub fn counted(&self) -> (usize, usize) {
+    pub fn counted(&self) -> (usize, usize, usize) {
         let counts = self.balancers.iter().map(Balancer::counted);
-        counts.fold((0, 0), |sum, (in_flight, held)| {
-            (sum.0 + in_flight, sum.1 + held)
+        counts.fold((0, 0, 0), |sum, (in_flight, held, away)| {
+            (sum.0 + in_flight, sum.1 + held, sum.2 + away)
         })
     }
 

@@ -6,6 +6,12 @@ use super::request::{Lane, Phase};
 use crate::engine::id::ReplicaId;
 
 impl Router {
+    /// Requests at peers.
+    #[must_use]
+    pub fn forwards_in_flight(&self) -> usize {
+        self.mesh.in_flight
+    }
+
     /// Checks that all parts agree with each other.
     ///
     /// # Errors

@@ -81,6 +81,17 @@ impl Expected<'_> {
         (need, cached)
     }
 
+    /// Tokens of the prompt behind so many blocks.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, and `as` saturates"
+    )]
+    pub(super) fn uncached(&self, match_blocks: u32) -> u32 {
+        let cached = (f64::from(match_blocks) * self.block_tokens) as u32;
+        self.prompt_tokens.saturating_sub(cached)
+    }
+
     /// The replica's time to the first token at its present load: its own, else its fleet's, else
     /// as the settings assume.
     pub(super) fn line(&self, member: &Member) -> Line {

@@ -5,12 +5,14 @@ use std::mem;
 use super::Router;
 use super::mesh::on_ring;
 use super::request::{Away, Lane, Phase, Refusal, Request};
+use super::view::Found;
 use crate::engine::config::Policy;
 use crate::engine::effect::{Effect, Forward, Outcome};
 use crate::engine::forward::{self, Target};
 use crate::engine::health::Failure;
-use crate::engine::hold::Partition;
+use crate::engine::hold::{Head, Partition};
 use crate::engine::id::{ModelId, Nanos, PeerId, RequestId};
+use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 
 /// Times that one request may be refused by peers; then it stays.
@@ -28,12 +30,15 @@ pub(super) struct Scratch {
 pub(super) struct There {
     pub(super) slot: Slot,
     pub(super) match_blocks: u32,
+    /// Predicted time to the first byte, the way included.
+    ttft_ns: Nanos,
 }
 
 impl Router {
     /// The peer that the request may be forwarded to now, if there is one.
     pub(super) fn find_peer(&mut self, request: &Request, now_ns: Nanos) -> Option<There> {
-        if self.mesh.is_empty() || request.stays {
+        let stays = request.stays && !self.config.planted(Plant::CrossedTwice);
+        if self.mesh.is_empty() || stays {
             return None;
         }
         let mut scratch = mem::take(&mut self.peer_scratch);
@@ -50,10 +55,17 @@ impl Router {
             return;
         };
         let again = self.only_tried_peers_serve(request, model, now_ns);
+        let anywhere = self.config.planted(Plant::ResidencyForgotten);
+        let for_ever = self.config.planted(Plant::StaleBelieved);
         for (slot, peer) in self.mesh.peers() {
-            if request.may_use(peer.region_bit)
+            let lane = peer.lanes.get(model).filter(|_| for_ever);
+            let room = match lane {
+                Some(lane) => lane.limit.saturating_sub(lane.sent),
+                None => peer.room(model, self.config.peer_hold_max, now_ns),
+            };
+            if (anywhere || request.may_use(peer.region_bit))
                 && (again || !request.tried_peers.contains(&peer.id))
-                && peer.room(model, self.config.peer_hold_max, now_ns) > 0
+                && room > 0
             {
                 scratch.targets.push(Target {
                     slot,
@@ -100,6 +112,9 @@ impl Router {
         for target in targets.iter_mut() {
             let found = matches.iter().find(|(owner, _)| *owner == target.slot);
             target.match_blocks = found.map_or(0, |(_, blocks)| *blocks);
+            if self.config.policy == Policy::Predictive {
+                target.ttft_ns = self.ttft_there_ns(request, target);
+            }
         }
         let threshold = self.config.match_threshold * f64::from(request.prompt_blocks);
         let on_ring = self.first_on_ring(request, targets);
@@ -107,7 +122,51 @@ impl Router {
         Some(There {
             slot: targets[position].slot,
             match_blocks: targets[position].match_blocks,
+            ttft_ns: targets[position].ttft_ns,
         })
+    }
+
+    /// Time until the first byte of the peer's answer is here: the way, the wait there, and what is
+    /// not cached there, at the speed that the peer tells.
+    fn ttft_there_ns(&self, request: &Request, target: &Target) -> Nanos {
+        let name = request.model.and_then(|id| self.model_name(id));
+        let peer = self.mesh.peer(target.slot);
+        let lane = peer.zip(name).and_then(|(peer, name)| peer.lanes.get(name));
+        let Some(lane) = lane else {
+            return Nanos::MAX;
+        };
+        let tokens = u64::from(self.expected(request).uncached(target.match_blocks));
+        let compute_ns = tokens.saturating_mul(u64::from(lane.token_ns));
+        let ready_ns = lane.start_in_ns.saturating_add(u64::from(lane.base_ns));
+        target
+            .rtt_ns
+            .saturating_add(ready_ns)
+            .saturating_add(compute_ns)
+    }
+
+    /// Under `predictive`: the peer that answers sooner than the replica that was found, by more
+    /// than what would make a session move.
+    pub(super) fn faster_peer(
+        &mut self,
+        request: &Request,
+        found: Found,
+        now_ns: Nanos,
+    ) -> Option<There> {
+        if self.config.policy != Policy::Predictive || self.mesh.is_empty() || request.stays {
+            return None;
+        }
+        let (Found::Here { slot, .. } | Found::Awaits { slot }) = found else {
+            return None;
+        };
+        let match_blocks = self.scratch.match_blocks(slot);
+        let path = self.path(request, match_blocks);
+        let forecast = self.forecast(request, slot, match_blocks, path, now_ns);
+        let there = self.find_peer(request, now_ns)?;
+        let gain_ns = forecast.ttft_ns.saturating_sub(there.ttft_ns);
+        #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53 ns")]
+        let share = gain_ns as f64 / forecast.ttft_ns.max(1) as f64;
+        let config = &self.config;
+        (gain_ns > config.session_gain_ns && share > config.session_gain_ratio).then_some(there)
     }
 
     /// The position of the first target from the key's place on the ring of peers.
@@ -164,6 +223,7 @@ impl Router {
         request.attempts += 1;
         request.phase = Phase::Away(Away {
             slot: there.slot,
+            since_ns: now_ns,
             model,
             started: false,
         });
@@ -220,8 +280,13 @@ impl Router {
     ) {
         let (failure, sent) = failed;
         self.end_away(away);
+        // It may have been held there.
+        request.held_ns += now_ns.saturating_sub(away.since_ns);
         let refused = matches!(failure, Failure::Refused | Failure::Full);
         self.blame_peer(away, failure, now_ns);
+        if self.config.planted(Plant::LostAway) {
+            return self.forget(&request);
+        }
         if refused {
             // Nothing was begun: it costs no attempt, and may be sent again whatever it is.
             request.attempts = request.attempts.saturating_sub(1);
@@ -283,33 +348,36 @@ impl Router {
         if self.hold.is_empty() || self.mesh.is_empty() {
             return;
         }
-        let lines = self.hold.heads().filter(|(partition, _)| !partition.stays);
-        let mut lines: Vec<(Partition, u64)> = lines.collect();
-        lines.sort_unstable_by_key(|(_, age)| *age);
-        for (partition, _) in lines {
-            self.forward_line(partition, now_ns, out);
+        let mut heads = mem::take(&mut self.heads);
+        let leaves = |partition: Partition| !partition.stays;
+        self.hold.turns(&self.config, now_ns, leaves, &mut heads);
+        for head in &heads {
+            self.forward_queue(head, now_ns, out);
         }
+        self.heads = heads;
     }
 
-    /// Forwards the oldest requests of one line; those that must not go where there is room are
-    /// passed over.
-    fn forward_line(&mut self, partition: Partition, now_ns: Nanos, out: &mut Vec<Effect>) {
-        let mut next = self.hold.oldest(partition);
+    /// Forwards the oldest requests of one queue; those that must not go where there is room, and
+    /// those that wait for a replica by choice, are passed over.
+    fn forward_queue(&mut self, head: &Head, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let mut next = self.hold.queue(head.partition, head.class).next();
         while let Some((ticket, id)) = next {
+            next = self.hold.after(ticket);
+            if self.hold.choice(ticket).is_some() && !self.mesh.evacuating {
+                continue;
+            }
             let Some(request) = self.requests.remove(&id) else {
                 return;
             };
-            let found = self.find_peer(&request, now_ns);
-            next = if found.is_some() || !request.tried_peers.is_empty() {
-                self.hold.after(ticket)
-            } else {
-                None
-            };
-            if let Some(there) = found {
+            if let Some(there) = self.find_peer(&request, now_ns) {
                 let request = self.leave_hold(ticket, request, now_ns);
                 self.forward(id, request, there, now_ns, out);
-            } else {
-                self.requests.insert(id, request);
+                continue;
+            }
+            let tried = !request.tried_peers.is_empty();
+            self.requests.insert(id, request);
+            if !tried {
+                return;
             }
         }
     }

@@ -77,7 +77,6 @@ use super::effect::Effect;
 use super::error::RequestError;
 use super::hold::{Head, Hold};
 use super::id::{Nanos, ReplicaId, RequestId};
-#[cfg(test)]
 use super::plant::Plant;
 use super::radix::{Radix, RadixConfig};
 use super::rng::Rng;
@@ -264,7 +263,8 @@ impl Router {
     ) -> Result<Request, Refusal> {
         let lane = Lane::of(ask.route);
         let forwarded = ask.forwarded;
-        if forwarded.is_some_and(|forwarded| forwarded.hop != 1) {
+        let crossed = forwarded.is_some_and(|forwarded| forwarded.hop != 1);
+        if crossed && !self.config.planted(Plant::HopIgnored) {
             return Err(Refusal::too_many_hops());
         }
         let regions = self.mesh.residency.allowed(ask.tenant, &digest.model);
@@ -319,8 +319,7 @@ impl Router {
             held_ns: 0,
             phase: Phase::Between,
         };
-        let refused = forwarded.and_then(|_| self.refuses_forward(&request));
-        if let Some(refusal) = refused {
+        if let Some(refusal) = forwarded.and_then(|_| self.refuses_forward(&request)) {
             self.forget(&request);
             return Err(refusal);
         }

@@ -20,7 +20,8 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
-        if self.mesh.evacuating
+        let sent_on = request.stays && self.config.planted(Plant::CrossedTwice);
+        if (self.mesh.evacuating || sent_on)
             && let Some(there) = self.find_peer(&request, now_ns)
         {
             self.forward(id, request, there, now_ns, out);
@@ -30,6 +31,10 @@ impl Router {
             return;
         };
         let mut found = self.find(&request, true, now_ns);
+        if let Some(there) = self.faster_peer(&request, found, now_ns) {
+            self.forward(id, request, there, now_ns, out);
+            return;
+        }
         if matches!(found, Found::NoRoom | Found::NoneReady) {
             if let Some(there) = self.find_peer(&request, now_ns) {
                 self.forward(id, request, there, now_ns, out);

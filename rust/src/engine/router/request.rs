@@ -140,6 +140,8 @@ pub(super) enum Phase {
 pub(super) struct Away {
     /// The peer.
     pub(super) slot: Slot,
+    /// Since when.
+    pub(super) since_ns: Nanos,
     /// By which the peer counts it.
     pub(super) model: ModelId,
     /// The first body byte arrived: there is no other attempt after this one.

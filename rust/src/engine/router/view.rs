@@ -19,6 +19,15 @@ pub(super) struct Scratch {
     matches: Vec<(u32, u32)>,
 }
 
+impl Scratch {
+    /// Leading blocks that match at a replica that was looked at last.
+    pub(super) fn match_blocks(&self, slot: Slot) -> u32 {
+        let mut candidates = self.candidates.iter();
+        let found = candidates.find(|candidate| candidate.slot == slot);
+        found.map_or(0, |candidate| candidate.match_blocks)
+    }
+}
+
 /// What became of the search for a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {

@@ -166,7 +166,7 @@ fn a_client_who_leaves_frees_its_place() {
     let simulator = run(&scenario(1, 8, &leave), &requests(8));
     let total = simulator.report().total;
     assert!(total.failed["client_left"] > 10, "{:?}", total.failed);
-    assert_eq!(simulator.counted(), (0, 0));
+    assert_eq!(simulator.counted(), (0, 0, 0));
 }
 
 #[test]

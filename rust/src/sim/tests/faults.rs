@@ -177,7 +177,7 @@ fn unharmed(scenario: &Value, requests: &Value, config: Config) -> Result<(), St
             total.lost, total.unfinished
         ));
     }
-    if run.counted() != (0, 0) {
+    if run.counted() != (0, 0, 0) {
         return Err(format!("left behind: {:?}", run.counted()));
     }
     // One sweep late at most, per time in the hold, and a retry may hold it again.

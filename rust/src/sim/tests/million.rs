@@ -93,7 +93,7 @@ fn send(requests_min: u64) -> [u64; 3] {
         let failed: u64 = total.failed.values().sum();
         assert_eq!(total.completed + failed, total.requests, "seed {seed}");
         assert_eq!((total.lost, total.unfinished), (0, 0), "seed {seed}");
-        assert_eq!(run.counted(), (0, 0), "seed {seed}");
+        assert_eq!(run.counted(), (0, 0, 0), "seed {seed}");
         let longest_s = total.hold_s.max.unwrap();
         assert!(
             longest_s <= seconds(settings().hold_timeout_ns) + 0.1,

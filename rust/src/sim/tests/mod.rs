@@ -4,6 +4,7 @@ mod behaviour;
 mod faults;
 mod million;
 mod plants;
+mod regions;
 
 use serde_json::{Value, json};
 
@@ -107,7 +108,7 @@ fn a_closed_loop_is_served_and_nothing_is_left() {
     assert!(report.total.completed > 50, "{:?}", report.total);
     assert_eq!(report.total.completed, report.total.requests);
     assert_eq!((report.total.lost, report.total.unfinished), (0, 0));
-    assert_eq!(simulator.counted(), (0, 0));
+    assert_eq!(simulator.counted(), (0, 0, 0));
     assert!(
         report.total.hit_rate > Some(0.2),
         "{:?}",

@@ -1,0 +1,297 @@
+//! What balancers of different regions tell each other, and figures of what crosses.
+
+use slab::Slab;
+
+use super::queue::Event;
+use super::result::Forwards;
+use super::scenario::{ScenarioError, Topology, nanos, seconds};
+use super::simulator::Simulator;
+use super::workload::small;
+use crate::engine::id::{Nanos, PeerId};
+use crate::engine::peer::{PEERS_MAX, Presence};
+use crate::engine::residency::Rule;
+
+/// A balancer looks for peers to tell something so often, as `skylb serve` does.
+const TELL_NS: Nanos = 50_000_000;
+
+/// A summary under way.
+#[derive(Debug)]
+struct Letter {
+    from: u32,
+    to: u32,
+    sent_ns: Nanos,
+    bytes: Vec<u8>,
+}
+
+/// One direction between two balancers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Link {
+    /// When the newest summary that has been taken over was sent.
+    word_ns: Option<Nanos>,
+    bytes: u64,
+    /// Forwards of the second under way.
+    sent: u32,
+    /// Sign of the net flow of the last second that had one, and its changes; of the direction from
+    /// the smaller number to the larger.
+    sign: i8,
+    flips: u64,
+}
+
+/// What goes between balancers.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    /// By balancer; empty where nobody shares.
+    peers: Vec<Vec<u32>>,
+    /// By sender, then receiver.
+    links: Vec<Vec<Link>>,
+    letters: Slab<Letter>,
+    pub(super) counts: Forwards,
+}
+
+impl Exchange {
+    /// The age of what `at` knows of `of`, by the time when it was sent.
+    pub(super) fn age_ns(&self, at: u32, of: u32, now_ns: Nanos) -> Option<Nanos> {
+        let link = self.links.get(of as usize)?.get(at as usize)?;
+        Some(now_ns.saturating_sub(link.word_ns?))
+    }
+
+    /// A request is forwarded.
+    pub(super) fn forwarded(&mut self, from: u32, to: u32) {
+        self.counts.sent += 1;
+        self.links[from as usize][to as usize].sent += 1;
+    }
+
+    /// A second has passed.
+    pub(super) fn second(&mut self) {
+        for low in 0..self.links.len() {
+            for high in low + 1..self.links.len() {
+                let back = std::mem::take(&mut self.links[high][low].sent);
+                let link = &mut self.links[low][high];
+                let sign = match std::mem::take(&mut link.sent).cmp(&back) {
+                    std::cmp::Ordering::Less => -1,
+                    std::cmp::Ordering::Equal => continue,
+                    std::cmp::Ordering::Greater => 1,
+                };
+                link.flips += u64::from(link.sign == -sign);
+                link.sign = sign;
+            }
+        }
+    }
+
+    /// The form of the result.
+    pub(super) fn report(&self, duration_ns: Nanos) -> Option<Forwards> {
+        let links = || self.links.iter().flatten();
+        let most = |of: fn(&Link) -> u64| links().map(of).max().unwrap_or(0);
+        let per_s =
+            |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / seconds(duration_ns);
+        (!self.peers.is_empty()).then(|| Forwards {
+            flips: links().map(|link| link.flips).sum(),
+            flips_per_10s_max: 10.0 * per_s(most(|link| link.flips)),
+            summary_bytes_per_s_max: per_s(most(|link| link.bytes)),
+            ..self.counts.clone()
+        })
+    }
+}
+
+impl Simulator {
+    /// Introduces balancers of different regions to each other.
+    ///
+    /// # Errors
+    ///
+    /// There are more of them than the engine allows.
+    pub(super) fn introduce(&mut self) -> Result<(), ScenarioError> {
+        let regions: Vec<u32> = self.balancers.iter().map(|of| of.region).collect();
+        let shares = self.scenario.topology == Topology::Skylb;
+        if !shares || regions.iter().all(|region| *region == regions[0]) {
+            return self.settle_rules();
+        }
+        let others = |own: u32| {
+            let all = (0u32..).zip(regions.iter().copied());
+            all.filter(move |(_, region)| *region != own)
+        };
+        self.exchange.links = vec![vec![Link::default(); regions.len()]; regions.len()];
+        for (number, region) in (0u32..).zip(regions.iter().copied()) {
+            let peers: Vec<(u32, u32)> = others(region).collect();
+            if peers.len() > PEERS_MAX {
+                return Err(ScenarioError(format!(
+                    "topology: skylb: at most {PEERS_MAX} peers of one balancer"
+                )));
+            }
+            self.introduce_one(number, region, &peers)?;
+            self.exchange
+                .peers
+                .push(peers.iter().map(|(peer, _)| *peer).collect());
+        }
+        self.settle_rules()
+    }
+
+    fn introduce_one(
+        &mut self,
+        number: u32,
+        region: u32,
+        peers: &[(u32, u32)],
+    ) -> Result<(), ScenarioError> {
+        let name = |region: u32| self.scenario.regions[region as usize].name.clone();
+        let called = |number: u32| format!("balancer-{number}");
+        let listed: Vec<_> = peers
+            .iter()
+            .map(|(peer, at)| (PeerId(*peer), called(*peer), name(*at)))
+            .collect();
+        let own = name(region);
+        let Some(router) = self.balancers[number as usize].router_mut() else {
+            return Ok(());
+        };
+        let out = &mut self.out;
+        let set = router.set_self(&called(number), &own, u64::from(number) + 1);
+        set.map_err(|error| ScenarioError(format!("regions: {error}")))?;
+        let set = router.set_peers(&listed, 0, out);
+        set.map_err(|error| ScenarioError(format!("regions: {error}")))?;
+        for (peer, at) in peers {
+            router.peer_rtt(PeerId(*peer), self.network.round_trip_ns(region, *at), 0);
+            router.peer_state(PeerId(*peer), Presence::Alive, 0, out);
+        }
+        Ok(())
+    }
+
+    fn settle_rules(&mut self) -> Result<(), ScenarioError> {
+        let rules: Vec<Rule> = self
+            .scenario
+            .residency
+            .iter()
+            .map(|rule| Rule {
+                tenant: rule.tenant.map(|tenant| tenant.to_string()),
+                model: rule.model.clone(),
+                regions: rule.regions.clone(),
+            })
+            .collect();
+        for balancer in self.balancers.iter_mut().filter(|_| !rules.is_empty()) {
+            let name = self.scenario.regions[balancer.region as usize].name.clone();
+            let Some(router) = balancer.router_mut() else {
+                continue;
+            };
+            let alone = self.exchange.peers.is_empty();
+            let own = if alone {
+                router.set_self(&name, &name, 1)
+            } else {
+                Ok(())
+            };
+            own.and_then(|()| router.set_residency(rules.clone()))
+                .map_err(|error| ScenarioError(format!("residency: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// All have told each other before the first request comes.
+    pub(super) fn begin_exchange(&mut self) {
+        // The second round knows that the first was heard.
+        for _ in 0..2 {
+            for from in 0..small(self.exchange.peers.len()) {
+                for to in self.exchange.peers[from as usize].clone() {
+                    self.write(from, to);
+                }
+            }
+            for letter in 0..small(self.exchange.letters.len()) {
+                self.told(letter);
+            }
+        }
+        for from in 0..small(self.exchange.peers.len()) {
+            let first_ns = TELL_NS * u64::from(from + 1) / self.exchange.peers.len() as u64;
+            self.queue.put(first_ns, Event::Tell(from));
+        }
+    }
+
+    /// A summary for one peer, its number under way.
+    fn write(&mut self, from: u32, to: u32) -> Option<u32> {
+        let sent_ns = self.queue.now_ns();
+        let router = self.balancers[from as usize].router_mut()?;
+        let bytes = router.summary(PeerId(to), sent_ns)?;
+        self.exchange.counts.summaries += 1;
+        self.exchange.counts.summary_bytes += bytes.len() as u64;
+        self.exchange.links[from as usize][to as usize].bytes += bytes.len() as u64;
+        Some(small(self.exchange.letters.insert(Letter {
+            from,
+            to,
+            sent_ns,
+            bytes,
+        })))
+    }
+
+    /// A balancer tells those of its peers something for whom it is time.
+    pub(super) fn tell_peers(&mut self, from: u32) {
+        let now_ns = self.queue.now_ns();
+        let patience_ns = nanos(self.scenario.network.stall_timeout_s);
+        for place in 0..self.exchange.peers[from as usize].len() {
+            let to = self.exchange.peers[from as usize][place];
+            let router = self.balancers[from as usize].router_mut();
+            if !router.is_some_and(|router| router.summary_due(PeerId(to), now_ns)) {
+                continue;
+            }
+            let Some(letter) = self.write(from, to) else {
+                continue;
+            };
+            let (here, there) = (
+                self.balancers[from as usize].region,
+                self.balancers[to as usize].region,
+            );
+            // The connection keeps what a cut holds up, for a while.
+            let start_ns = self
+                .network
+                .cut_until(here, there, now_ns)
+                .unwrap_or(now_ns);
+            if start_ns - now_ns >= patience_ns {
+                self.exchange.letters.remove(letter as usize);
+                continue;
+            }
+            let bytes = self.exchange.letters[letter as usize].bytes.len() as u64;
+            let at_ns = self.network.deliver(here, there, bytes, start_ns);
+            self.queue.put(at_ns, Event::Told(letter));
+        }
+        self.queue.put(now_ns + TELL_NS, Event::Tell(from));
+    }
+
+    /// A summary reaches the peer.
+    pub(super) fn told(&mut self, letter: u32) {
+        let Some(letter) = self.exchange.letters.try_remove(letter as usize) else {
+            return;
+        };
+        let Letter {
+            from,
+            to,
+            sent_ns,
+            bytes,
+        } = letter;
+        let now_ns = self.queue.now_ns();
+        let mut out = std::mem::take(&mut self.out);
+        // Those that others have overtaken are old.
+        let merged = self.balancers[to as usize]
+            .router_mut()
+            .is_some_and(|router| {
+                router
+                    .merge_peer(PeerId(from), &bytes, now_ns, &mut out)
+                    .is_ok()
+            });
+        if merged {
+            self.exchange.links[from as usize][to as usize].word_ns = Some(sent_ns);
+        }
+        self.act(to, out);
+    }
+
+    /// An operator evacuates a region, or ends it.
+    pub(super) fn evacuate(&mut self, region: &str, evacuating: bool) {
+        let Some(region) = self.scenario.region(region) else {
+            return;
+        };
+        let now_ns = self.queue.now_ns();
+        for number in 0..small(self.balancers.len()) {
+            let balancer = &mut self.balancers[number as usize];
+            if balancer.region as usize != region {
+                continue;
+            }
+            let mut out = std::mem::take(&mut self.out);
+            if let Some(router) = balancer.router_mut() {
+                router.set_evacuating(evacuating, now_ns, &mut out);
+            }
+            self.act(number, out);
+        }
+    }
+}
