@@ -49,7 +49,7 @@ def world() -> Iterator[World]:
         engines = dict(zip(REGIONS, servers, strict=True))
         urls = {name: [engine.url] for name, engine in engines.items()}
         arguments = ["--residency", "home/*=us", "--tenant-header", "x-tenant", "--hold-timeout-s", "120"]
-        arguments += ["--trusted-proxies", "127.0.0.1"]
+        arguments += ["--trusted-proxies", "127.0.0.1", "--policy", "prefix"]
         with regions(*REGIONS, engines=urls, wan=("--profile", "us-eu-asia"), arguments=arguments) as found:
             yield World(found, engines)
 
