@@ -15,12 +15,11 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import orjson
-from prometheus_client.core import Metric
 
 from skylb import _core
 from skylb.accesslog import Logs
@@ -30,7 +29,7 @@ from skylb.clock import monotonic_ns, unix_offset_ns
 from skylb.config import Settings
 from skylb.control import Control
 from skylb.control.mesh import Mesh
-from skylb.control.naming import Naming, Wish
+from skylb.control.naming import Naming, Wish, make
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.crossing import Crossing
 from skylb.data.frontend import Frontend
@@ -85,6 +84,7 @@ def check_files(settings: Settings) -> None:
         lambda: read_secret(settings.replica_key_file, "replica_key_file"),
         lambda: read_keys(settings.mesh.peer_key_file),
         lambda: read_tenants(settings.mesh.tenant_key_file),
+        lambda: make(settings),
     )
     for read in readers:
         try:
@@ -128,7 +128,7 @@ class Service:
             buffer_bytes=lambda: self.frontend.context.budget.bytes,
             log_dropped=lambda: self.logs.dropped,
             policy=settings.engine.policy,
-            more=self._more_families,
+            more=lambda: chain(self.mesh.families() if self.mesh else (), self.naming.families()),
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
         self._failed: str | None = None
@@ -313,11 +313,6 @@ class Service:
         evacuating = self.mesh is not None and self.mesh.peers.evacuating
         dead = self.mesh.inherited if self.mesh is not None else frozenset[str]()
         return Wish(leaving=evacuating or self._stop.is_set(), ready=self.ready(), dead=dead)
-
-    def _more_families(self) -> Iterator[Metric]:
-        if self.mesh is not None:
-            yield from self.mesh.families()
-        yield from self.naming.families()
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics page and its content type."""

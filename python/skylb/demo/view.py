@@ -161,10 +161,11 @@ def _figures(history: History, load: Load) -> str:
     quantiles = " ".join(f"P{q} {_ms(recent.quantile(q / 100))}" for q in (50, 90, 99))
     per_s = sum(map(history.answers_per_s, history.last.users))
     total = load.total()
+    crossing = sum(history.forwards_per_s(*way) for way in history.last.forwards())
     failed = f"  {total.failed} failed" if total.failed else ""
     return (
         f"{per_s:.1f} requests/s  TTFT {quantiles}  hit rate {_percent(history.hit_rate())}"
-        f" (last {RECENT_S:.0f} s){failed}"
+        f" (last {RECENT_S:.0f} s)  forwards {crossing:.1f}/s{failed}"
     )
 
 
