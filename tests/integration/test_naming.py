@@ -136,22 +136,27 @@ def settings(server: NameServer, key: Path, address: object) -> list[str]:
     return [*words, "--dns-address", str(address)]
 
 
+def told(server: NameServer, addresses: set[str], what: str) -> None:
+    """Waits until resolvers are told so; long enough for a look that comes again."""
+    eventually(lambda: answer(server) == addresses, timeout_s=40, what=what)
+
+
 def test_dead_and_evacuated_regions_leave_the_answer_and_return(server: NameServer, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text(server.key)
     own = {"us": settings(server, key, US), "eu": settings(server, key, EU)}
     both = {str(US), str(EU)}
     with regions("us", "eu", replicas=1, own=own) as found:
-        eventually(lambda: answer(server) == both, what="both are in DNS")
+        told(server, both, "both are in DNS")
         found["eu"].kill()
-        eventually(lambda: answer(server) == {str(US)}, what="the dead one is taken out by its peer")
+        told(server, {str(US)}, "the dead one is taken out by its peer")
         found["eu"].start()
-        eventually(lambda: answer(server) == both, what="it is back")
+        told(server, both, "it is back")
         found.settled()
         found["eu"].verb("/regions/us/evacuate")
-        eventually(lambda: answer(server) == {str(EU)}, what="the evacuated region leaves")
+        told(server, {str(EU)}, "the evacuated region leaves")
         found["eu"].verb("/regions/us/undrain")
-        eventually(lambda: answer(server) == both, what="it takes work again")
+        told(server, both, "it takes work again")
         assert found["us"].front.state()["dns"]["published"]
     assert answer(server) == set(), "who stops in order takes its own records out"
 

@@ -113,15 +113,17 @@ class Failover:
         self.adopted: dict[str, tuple[str, ...]] = {}
         """By dead balancer, the replicas that are served for it."""
         self.inherited: frozenset[str] = frozenset()
-        """The dead balancers whose heir this one is."""
+        """The dead balancers whose DNS records are ours to take out."""
 
     def review(self, links: Mapping[str, Link]) -> None:
         """Compares what should be served with what is."""
         alive = {self._name} | {name for name, link in links.items() if link.state is State.ALIVE}
         dead = [name for name, link in links.items() if link.state is State.DEAD]
-        self.inherited = frozenset(name for name in dead if self._heirs.heir(name, alive) == self._name)
+        heirs = {name: self._heirs.heir(name, alive) for name in dead}
+        # Who dies before it has named heirs has its records taken out all the same.
+        self.inherited = frozenset(name for name, heir in heirs.items() if (heir or min(alive)) == self._name)
         for name, link in links.items():
-            wanted = tuple(link.news.replicas) if name in self.inherited else ()
+            wanted = tuple(link.news.replicas) if heirs.get(name) == self._name else ()
             if wanted == self.adopted.get(name, ()):
                 continue
             if wanted:

@@ -47,7 +47,7 @@ class Mesh:
 
     @property
     def inherited(self) -> frozenset[str]:
-        """The dead balancers whose heir this one is."""
+        """The dead balancers whose DNS records are ours to take out."""
         return self._failover.inherited
 
     def _review(self, links: dict[str, Link]) -> None:

@@ -16,7 +16,7 @@ log = logging.getLogger("skylb.control.naming")
 LOOK_S = 0.5
 """Between looks at what should be in DNS."""
 
-REFRESH_S = 30.0
+REFRESH_S = 10.0
 """After so long the records are compared again: somebody may have changed them, or taken us for dead."""
 
 LEAVE_AFTER_S = 10.0
