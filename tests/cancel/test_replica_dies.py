@@ -5,7 +5,7 @@ import itertools
 import signal
 from contextlib import ExitStack
 
-from tests.support.processes import Balancer, balancer, start_mocks
+from tests.support.processes import Balancer, balancer, eventually, start_mocks
 from tests.support.raw import Answer, ask, chat, request
 
 REPLICAS = 4
@@ -70,7 +70,9 @@ def test_killing_replicas_loses_no_request_without_a_body_byte_and_ends_each_cut
         fleet = Fleet(stack)
         front = stack.enter_context(balancer(*fleet.urls, arguments=["--hold-timeout-s", "30"]))
         answers = asyncio.run(storm(front, fleet))
-        log = front.log()
+        log = eventually(
+            lambda: found if len(found := front.log()) >= len(answers) else None, what="the access log"
+        )
     whole = [
         a for a in answers if a.status == 200 and a.complete and a.done_events == 1 and not a.error_events
     ]
