@@ -79,6 +79,39 @@ impl Events {
     }
 }
 
+/// Events of the Responses interface that vLLM sends when it has accepted a request, before it is
+/// scheduled.
+const ANNOUNCEMENTS: [&[u8]; 3] = [
+    b"response.created",
+    b"response.queued",
+    b"response.in_progress",
+];
+
+/// Whether whole events are all announcements, by the names in their `event` fields.
+pub(super) fn only_announce(payload: &[u8]) -> bool {
+    let mut rest = payload;
+    while !rest.is_empty() {
+        let (event, behind) = rest.split_at(first_len(rest));
+        let announces = event
+            .split(|byte| matches!(byte, b'\n' | b'\r'))
+            .filter_map(|line| line.strip_prefix(b"event:"))
+            .any(|name| ANNOUNCEMENTS.contains(&name.trim_ascii()));
+        let is_comment = behind.is_empty() && !has_field(event);
+        if !announces && !is_comment {
+            return false;
+        }
+        rest = behind;
+    }
+    true
+}
+
+/// Whether there is a line that is no comment.
+fn has_field(event: &[u8]) -> bool {
+    event
+        .split(|byte| matches!(byte, b'\n' | b'\r'))
+        .any(|line| line.first().is_some_and(|first| *first != b':'))
+}
+
 /// Length of the first event in whole events, its empty line included, and of comments before it.
 pub(super) fn first_len(payload: &[u8]) -> usize {
     let mut events = Events::default();

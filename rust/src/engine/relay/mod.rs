@@ -40,6 +40,8 @@ pub const FEED_FAILED: u8 = 16;
 
 /// Most bytes of one event that are withheld; a longer one is handed out in parts.
 pub const WITHHELD_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of events that announce a response; behind them it begins whatever they are.
+const ANNOUNCED_BYTES_MAX: usize = 64 * 1024;
 /// Most interim (1xx) responses before the final one.
 const INTERIM_MAX: u32 = 8;
 const WRONG_END: Fault = "more bytes before the end of the connection";
@@ -333,15 +335,26 @@ impl Relay {
         Ok(ended)
     }
 
+    /// Whether the withheld events up to `end` are worth giving up a retry for: comments alone are not,
+    /// nor what announces a response of `/v1/responses` before the engine has begun with it.
+    fn is_worth_starting(&self, end: usize) -> bool {
+        if self.events.count == 0 {
+            return false;
+        }
+        !self.options.responses_api
+            || end > ANNOUNCED_BYTES_MAX
+            || !events::only_announce(&self.withheld[..end])
+    }
+
     fn withhold(&mut self, payload: &[u8]) {
         let start = self.withheld.len();
         self.withheld.extend_from_slice(payload);
         if !self.is_sse {
             self.complete_len = self.withheld.len();
         } else if let Some(boundary) = self.events.scan(payload) {
-            // Before the first byte, comments alone are not worth giving up a retry for.
-            if self.first_byte || self.events.count > 0 {
-                self.complete_len = start + boundary;
+            let end = start + boundary;
+            if self.first_byte || self.is_worth_starting(end) {
+                self.complete_len = end;
             }
         }
     }

@@ -50,6 +50,50 @@ fn the_head_waits_for_the_first_event() {
 }
 
 #[test]
+fn the_announcement_of_a_response_is_not_its_beginning() {
+    let announced = [
+        "event: response.created\ndata: {\"type\":\"response.created\"}\n\n",
+        ": waiting\n\n",
+        "event: response.in_progress\ndata: {\"type\":\"response.in_progress\"}\n\n",
+    ];
+    let item = "event: response.output_item.added\ndata: {}\n\n";
+    for responses_api in [true, false] {
+        let options = Options {
+            responses_api,
+            ..HTTP11
+        };
+        let mut relay = Relay::new(options, "id");
+        assert_eq!(relay.feed(&sse_head(CHUNKED_LINE)), 0);
+        let first: Vec<u8> = announced
+            .iter()
+            .map(|event| relay.feed(&chunk(event.as_bytes())) & FEED_FIRST_BYTE)
+            .collect();
+        if responses_api {
+            assert_eq!(first, [0, 0, 0]);
+            assert_ne!(relay.feed(&chunk(item.as_bytes())) & FEED_FIRST_BYTE, 0);
+            let text = String::from_utf8(relay.take()).unwrap();
+            let body = announced.concat() + item;
+            assert!(text.contains(&body), "{text}");
+        } else {
+            assert_ne!(first[0], 0, "of other interfaces any event is a beginning");
+        }
+    }
+}
+
+#[test]
+fn announcements_without_end_are_handed_out() {
+    let options = Options {
+        responses_api: true,
+        ..HTTP11
+    };
+    let mut relay = Relay::new(options, "id");
+    relay.feed(&sse_head(CHUNKED_LINE));
+    let event = chunk(b"event: response.in_progress\ndata: {}\n\n");
+    let fed = (0..10_000).find(|_| relay.feed(&event) & FEED_FIRST_BYTE != 0);
+    assert!(fed.is_some_and(|count| count * 37 <= ANNOUNCED_BYTES_MAX));
+}
+
+#[test]
 fn the_clients_head_is_built_anew() {
     let mut relay = Relay::new(HTTP11, "ours");
     let flags = relay.feed(
