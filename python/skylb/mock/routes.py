@@ -46,6 +46,7 @@ class Routes:
             ("GET", "/metrics"): self._metrics,
             ("GET", "/load"): lambda _: _json({"server_load": replica.in_flight}),
             ("POST", "/tokenize"): self._tokenize,
+            ("POST", "/detokenize"): _detokenize,
             ("POST", "/v1/messages/count_tokens"): lambda body: _json({"input_tokens": count_tokens(body)}),
             ("POST", "/reset_prefix_cache"): self._reset,
             ("GET", "/mock/faults"): lambda _: _json(replica.faults.model_dump()),
@@ -161,6 +162,20 @@ class Routes:
 class _TokenizeBody(msgspec.Struct):
     prompt: str = ""
     messages: list[Message] = []
+
+
+class _DetokenizeBody(msgspec.Struct):
+    tokens: list[int]
+
+
+def _detokenize(body: bytes) -> Reply:
+    """The text of tokens that ``/tokenize`` gave; the last may be shorter than the others."""
+    tokens = msgspec.json.decode(body, type=_DetokenizeBody).tokens
+    try:
+        encoded = b"".join(token.to_bytes(TOKEN_BYTES, "big").lstrip(b"\0") for token in tokens)
+    except OverflowError as error:
+        raise RefusedError(400, f"expected tokens of {TOKEN_BYTES} bytes", param="tokens") from error
+    return _json({"prompt": encoded.decode(errors="replace")})
 
 
 def _json(value: object) -> Reply:

@@ -6,6 +6,7 @@ from skylb.mock.api.chat import chat, completion
 from skylb.mock.api.common import Call, Context, Model, ResponseStore, Shape
 from skylb.mock.api.embeddings import embeddings
 from skylb.mock.api.messages import count_tokens, messages
+from skylb.mock.api.pooling import classify, pooling, rerank, score
 from skylb.mock.api.responses import responses
 
 INFERENCE: dict[str, Callable[[Context, bytes], Shape]] = {
@@ -14,6 +15,10 @@ INFERENCE: dict[str, Callable[[Context, bytes], Shape]] = {
     "/v1/responses": responses,
     "/v1/messages": messages,
     "/v1/embeddings": embeddings,
+    "/v1/rerank": rerank,
+    "/v1/score": score,
+    "/classify": classify,
+    "/pooling": pooling,
 }
 """By path. Each raises ``RefusedError``, or ``msgspec.MsgspecError`` for a body it cannot read."""
 
