@@ -142,6 +142,11 @@ if EngineSettings().hold_window == 1:
 else:
     SWITCHES = {"without window": {"engine": {"hold_window": 1}}} | SWITCHES
 
+FIRST_COME = "first come"
+"""Held requests start in the order they came, whatever their work; only the default does otherwise."""
+
+SWITCHES[FIRST_COME] = {"engine": {"hold_work_weight": 0.0}}
+
 PAPER = {"allowance": "one", "hold_window": 1}
 
 
@@ -156,6 +161,8 @@ def variants(tuned: dict[str, dict[str, Any]], *, floor: bool, switches: bool) -
         engine = {"policy": policy} | tuned.get(policy, {})
         found.append(Variant(policy, engine=engine))
         for name, change in SWITCHES.items() if switches else ():
+            if name == FIRST_COME and policy != DEFAULT:
+                continue
             merged = engine | change.get("engine", {})
             found.append(Variant(policy, name, merged, change.get("scenario", {})))
     return found

@@ -123,12 +123,20 @@ class EngineSettings(Group):
             description="held requests compared when a replica has room; 1: first come, first served",
         ),
     ] = 1
+    hold_work_weight: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1e6,
+            description="predictive: how much later a held request counts for the time its prompt takes",
+        ),
+    ] = 40.0
     hold_passes_max: Annotated[
         Count, Field(ge=1, description="how often a held request is passed over at most")
-    ] = 64
+    ] = 1000
     hold_age_max_s: Annotated[
         Seconds, Field(gt=0, description="age from which on a held request gets the next room it can use")
-    ] = 10.0
+    ] = 60.0
     class_rule: Annotated[
         Literal["weighted", "strict"],
         Field(description="classes share by weight, or the most urgent is served first"),
@@ -229,7 +237,7 @@ class EngineSettings(Group):
     queue_weight: Annotated[
         float,
         Field(ge=0, le=1e6, description="predictive: weight of prompts ahead, beyond the wait they are"),
-    ] = 1.0
+    ] = 3.0
     peer_hold_max: Annotated[
         Count,
         Field(

@@ -98,6 +98,15 @@ impl Balancer {
         }
     }
 
+    /// A held request lets room pass, for another replica.
+    #[must_use]
+    pub fn waits_by_choice(&self, id: RequestId) -> bool {
+        match &self.brain {
+            Brain::Engine(router) => router.waits_by_choice(id),
+            Brain::Oracle(_) => false,
+        }
+    }
+
     /// A request has arrived.
     pub fn place(
         &mut self,

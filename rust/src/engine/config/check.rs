@@ -65,7 +65,7 @@ impl Config {
     }
 
     /// Other numbers with a fraction, and their bounds.
-    fn ranges(&self) -> [(&'static str, f64, f64, f64); 13] {
+    fn ranges(&self) -> [(&'static str, f64, f64, f64); 14] {
         [
             (
                 "bytes_per_token",
@@ -78,6 +78,7 @@ impl Config {
             ("cache_aware_rel", self.cache_aware_rel, 1.0, f64::MAX),
             ("prefill_tokens_per_s", self.prefill_tokens_per_s, 1.0, 1e9),
             ("decode_tokens_per_s", self.decode_tokens_per_s, 1e-3, 1e9),
+            ("hold_work_weight", self.hold_work_weight, 0.0, WEIGHT_MAX),
             ("imposed_weight", self.imposed_weight, 0.0, WEIGHT_MAX),
             ("queue_weight", self.queue_weight, 0.0, WEIGHT_MAX),
             (

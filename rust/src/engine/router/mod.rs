@@ -35,6 +35,7 @@ mod grants;
 mod learn;
 mod lengths;
 mod mesh;
+mod order;
 mod paths;
 mod peers;
 mod place;
@@ -64,6 +65,7 @@ use self::forward::Scratch as PeerScratch;
 use self::learn::Errors;
 use self::lengths::Lengths;
 use self::mesh::Mesh;
+use self::order::Scratch as OrderScratch;
 use self::paths::Paths;
 use self::recent::Recent;
 use self::report::Counters;
@@ -123,6 +125,7 @@ pub struct Router {
     lengths: Lengths,
     scratch: ViewScratch,
     window: WindowScratch,
+    order: OrderScratch,
     heads: Vec<Head>,
     counters: Counters,
     errors: Errors,
@@ -164,6 +167,7 @@ impl Router {
             lengths: Lengths::new(config.sessions_max),
             scratch: ViewScratch::default(),
             window: WindowScratch::default(),
+            order: OrderScratch::default(),
             heads: Vec::new(),
             counters: Counters::default(),
             errors: Errors::default(),

@@ -2,7 +2,7 @@
 //!
 //! Room that appears is offered to the queues whose turn it is (see [`crate::engine::hold`]). With
 //! `hold_window = 1` the first request of a queue takes it, wherever its policy sends it (the
-//! paper's rule); else the requests of the window and the replica are matched both ways
+//! paper's rule; under `predictive` the first by age and work, [`super::order`]); else the requests of the window and the replica are matched both ways
 //! ([`super::window`]).
 
 use std::mem;
@@ -21,7 +21,7 @@ use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 
 /// Requests passed over in one search because they wait for a replica without room.
-const AWAITING_MAX: u32 = 16;
+pub(super) const AWAITING_MAX: u32 = 16;
 
 /// A held request that is to start, of the queue with this head.
 #[derive(Clone, Copy)]
@@ -205,7 +205,12 @@ impl Router {
                 self.start(slot, &Next::new(head, ticket, id), now_ns, out)
             });
         }
-        self.first_in_line(slot, head, now_ns)
+        let first = if self.config.orders_by_work() {
+            self.cheapest(slot, head, now_ns)
+        } else {
+            self.first_in_line(slot, head, now_ns)
+        };
+        first
             .is_some_and(|(ticket, id)| self.start(slot, &Next::new(head, ticket, id), now_ns, out))
     }
 
@@ -228,19 +233,27 @@ impl Router {
             if awaiting == AWAITING_MAX || self.config.policy != Policy::Predictive {
                 return Some((ticket, id));
             }
-            let request = self.requests.remove(&id)?;
-            let found = self.find(&request, true, now_ns);
-            self.requests.insert(id, request);
-            let Found::Awaits { slot: owner } = found else {
-                return Some((ticket, id));
-            };
-            if !self.hold.choose(ticket, owner, &self.config, now_ns) {
+            if !self.lets_pass(ticket, id, now_ns) {
                 return Some((ticket, id));
             }
-            self.counters.affinity_waits += 1;
             awaiting += 1;
         }
         None
+    }
+
+    /// Lets a held request wait by choice for a replica without room, where that is better for it.
+    pub(super) fn lets_pass(&mut self, ticket: Ticket, id: RequestId, now_ns: Nanos) -> bool {
+        let Some(request) = self.requests.remove(&id) else {
+            return false;
+        };
+        let found = self.find(&request, true, now_ns);
+        self.requests.insert(id, request);
+        let Found::Awaits { slot: owner } = found else {
+            return false;
+        };
+        let waits = self.hold.choose(ticket, owner, &self.config, now_ns);
+        self.counters.affinity_waits += u64::from(waits);
+        waits
     }
 
     /// Pushes a held request where its policy sends it, and counts whom it has passed over. Where
@@ -292,6 +305,13 @@ impl Router {
                 self.hold.pass_over(ticket, &self.config);
             }
         }
+    }
+
+    /// A held request lets room pass, for another replica.
+    #[must_use]
+    pub fn waits_by_choice(&self, id: RequestId) -> bool {
+        let ticket = self.requests.get(&id).and_then(Request::ticket);
+        ticket.is_some_and(|ticket| self.hold.choice(ticket).is_some())
     }
 
     /// Takes a held request out of the hold, and counts its time there.

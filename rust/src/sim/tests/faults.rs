@@ -147,6 +147,7 @@ fn settings(
         hold_timeout_ns,
         in_flight_max,
         probe_interval_ns: 250_000_000,
+        hold_work_weight: 40.0,
         ..config()
     }
 }

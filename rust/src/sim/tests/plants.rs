@@ -1,6 +1,7 @@
 //! Bugs planted in the engine: each is found by the checks, and found again from its seed.
 
 use super::*;
+use crate::engine::config::Policy;
 use crate::engine::plant::Plant;
 
 const SEEDS: std::ops::Range<u64> = 1..9;
@@ -127,4 +128,27 @@ fn every_planted_bug_is_caught_and_replayed_from_its_seed() {
         (again.as_ref() != Some(&text)).then(|| format!("{plant:?}: {text}, then {again:?}"))
     });
     assert_eq!(missed.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+/// Many wait, and those with the least to compute go first.
+fn by_work(plant: Option<Plant>) -> Config {
+    Config {
+        policy: Policy::Predictive,
+        hold_work_weight: 1e6,
+        ..settings(plant, 1)
+    }
+}
+
+#[test]
+fn much_work_starves_only_where_that_is_planted() {
+    let requests = workload();
+    let run = |seed, plant| run_with(&crowded(seed), &requests, by_work(plant));
+    for seed in SEEDS {
+        assert!(run(seed, None).is_ok());
+    }
+    let starved = SEEDS.filter_map(|seed| run(seed, Some(Plant::StarvedInTheWindow)).err());
+    let starved: Vec<_> = starved.map(|broken| broken.to_string()).collect();
+    assert!(!starved.is_empty());
+    let named = |text: &String| text.contains("nobody_starves_in_the_hold");
+    assert!(starved.iter().all(named), "{starved:?}");
 }

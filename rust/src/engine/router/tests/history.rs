@@ -121,6 +121,7 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
         0..2_u64,
         rules,
         prop::sample::select(vec![0, 300_u64]),
+        prop::sample::select(vec![0.0, 40.0]),
     );
     (
         policies,
@@ -141,6 +142,7 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
                     affinity_wait_ns: hold.3 * 400 * MS,
                     class_rule: hold.4,
                     class_age_ns: hold.5 * MS,
+                    hold_work_weight: hold.6,
                     policy,
                     push,
                     allowance,

@@ -5,6 +5,7 @@ mod history;
 mod learning;
 mod liars;
 mod model;
+mod order;
 mod peers;
 mod predicting;
 mod retries;

@@ -1,0 +1,93 @@
+//! The order of the hold by predicted work.
+//!
+//! First come, first served, a long prompt that nobody caches keeps waiting those whose prompts
+//! are cached, until their caches are lost too, which makes more work and longer waits. So under
+//! `predictive` the room of a replica goes to the request of the queue whose age, less
+//! `hold_work_weight` times the time that its uncached prompt takes there, is greatest. Who is cached
+//! on another replica is expensive here, and thereby left to that one.
+//!
+//! A request of so much work is overtaken only by those that came at most the weighted difference
+//! later: nobody starves even without the bounds of [`crate::engine::hold`], which hold as well.
+
+use std::mem;
+
+use super::Router;
+use super::serve::AWAITING_MAX;
+use super::window::fits;
+use crate::engine::hold::{Head, Ticket};
+use crate::engine::id::{Nanos, RequestId};
+use crate::engine::select::Slot;
+
+/// Requests of a queue that are compared, the oldest: each costs a walk of the tree.
+const COMPARED_MAX: usize = 64;
+
+/// A held request by when it came, later for its work.
+type Ranked = (Nanos, Ticket, RequestId);
+
+/// Buffers used again from call to call.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    ranked: Vec<Ranked>,
+    matches: Vec<(u32, u32)>,
+}
+
+impl Router {
+    /// The request of a queue that is to have the room of `slot`: of those that do not wait for
+    /// another replica by choice then, the first by age and work.
+    pub(super) fn cheapest(
+        &mut self,
+        slot: Slot,
+        head: &Head,
+        now_ns: Nanos,
+    ) -> Option<(Ticket, RequestId)> {
+        let mut scratch = mem::take(&mut self.order);
+        self.rank(slot, head, now_ns, &mut scratch);
+        let mut awaiting = 0;
+        let found = scratch.ranked.iter().find(|(_, ticket, id)| {
+            let takes = awaiting == AWAITING_MAX || !self.lets_pass(*ticket, *id, now_ns);
+            awaiting += 1;
+            takes
+        });
+        let found = found.map(|(_, ticket, id)| (*ticket, *id));
+        self.order = scratch;
+        found
+    }
+
+    /// Fills the oldest of a queue that may use `slot`, those first that are to go first.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "positive, and `as` saturates"
+    )]
+    fn rank(&mut self, slot: Slot, head: &Head, now_ns: Nanos, scratch: &mut Scratch) {
+        let Scratch { ranked, matches } = scratch;
+        ranked.clear();
+        for (ticket, id) in self.hold.queue(head.partition, head.class) {
+            if ranked.len() == COMPARED_MAX {
+                break;
+            }
+            let Some(request) = self.requests.get(&id) else {
+                continue;
+            };
+            let member = self.fleet.member(slot);
+            let member = member.filter(|_| fits(&self.fleet, &self.config, request, slot, now_ns));
+            let Some(member) = member else {
+                continue;
+            };
+            matches.clear();
+            if !request.blocks.is_empty() {
+                self.tree.matches(&request.blocks, matches);
+            }
+            let here = matches.iter().find(|(owner, _)| *owner == slot);
+            let expected = self.expected(request);
+            let uncached = expected.uncached(here.map_or(0, |(_, blocks)| *blocks));
+            let token_ns = expected.line(member).token_ns_whole();
+            let work_ns = u64::from(uncached) * u64::from(token_ns);
+            let later_ns = (work_ns as f64 * self.config.hold_work_weight) as Nanos;
+            ranked.push((request.submitted_ns.saturating_add(later_ns), ticket, id));
+        }
+        // The queue is by age, and of equals the older one stays first.
+        ranked.sort_by_key(|(rank, ..)| *rank);
+    }
+}
