@@ -100,6 +100,9 @@ bench-sim: ## The simulator: 12 replicas in 3 regions, 1,000 in 10 and in one, f
 bench-regions: setup ## What a forward adds, over loopback and 150 ms; peer sync's bytes and CPU with 10 peers
 	@$(PY) -m bench.regions
 
+bench-digest: setup ## What hot prefixes that regions tell each other bring and cost, by simulation (10 minutes)
+	@$(PY) -m bench.digest
+
 test-sim: ## Twice 10^6 simulated requests, in one region and between three: none is lost, crosses twice, leaves its residency
 	@$(CARGO) test --release --quiet --lib -- --ignored million
 

@@ -504,6 +504,21 @@ class PeerGauges:
     @property
     def tree_blocks(self) -> int:
         """Blocks of prompts it is believed to cache."""
+    @property
+    def digest_prefixes(self) -> int:
+        """Hot prefixes that it has told of and that count still."""
+    @property
+    def digest_age_ns(self) -> int | None:
+        """Since its last digest arrived; ``None`` where none counts."""
+    @property
+    def digest_hits_total(self) -> int:
+        """Forwards to it that were chosen by what it had told."""
+    @property
+    def digest_tokens_total(self) -> int:
+        """Of those whose answers told ``cached_tokens``: tokens that it should have cached."""
+    @property
+    def digest_tokens_found_total(self) -> int:
+        """Of those tokens, the ones it had cached."""
 
 @final
 class Engine:
@@ -629,6 +644,33 @@ class Engine:
         Raises:
             ValueError: malformed, of another version, or not newer than what it told before; nothing
                 happened.
+        """
+    def set_peer_digest(self, key: bytes, bytes_max: int, interval_ns: int, age_max_ns: int, /) -> None:
+        """Tells peers which prefixes are hot here, and believes theirs; without it neither.
+
+        Args:
+            key: 24 bytes that all balancers share, as they must the engine's ``secret``; names prefixes.
+            bytes_max: of a digest.
+            interval_ns: least time between two digests.
+            age_max_ns: age at which a peer's digest no longer counts.
+
+        Raises:
+            ValueError: the key has another length.
+        """
+    def peer_digest_due(self, peer: int, now_ns: int, /) -> bool:
+        """There is a digest of hot prefixes that this peer has not been told; only peers of other regions
+        are told any."""
+    def peer_digest(self, peer: int, now_ns: int, /) -> bytes:
+        """The digest to tell this peer now; opaque, at most 32 KiB.
+
+        Raises:
+            ValueError: there is none.
+        """
+    def merge_peer_digest(self, peer: int, digest: bytes, now_ns: int, /) -> None:
+        """A peer told which prefixes are hot there; replaces what it told before.
+
+        Raises:
+            ValueError: it cannot be read, its blocks or its key are others, or it is not newer.
         """
     def peers(self, now_ns: int, /) -> list[PeerGauges]: ...
     def tick(self, now_ns: int, /) -> tuple[_Effect, ...]: ...

@@ -11,7 +11,6 @@ import logging
 import os
 import platform
 import random
-import secrets
 import signal
 import socket
 import time
@@ -40,14 +39,13 @@ from skylb.keyfiles import read_keys, read_secret, read_tenants
 from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
 from skylb.metrics import LoopStall, Metrics
 from skylb.router import Router
-from skylb.signing import Identity
+from skylb.signing import Identity, Keys, block_secret
 from skylb.tasks import TaskGroup
 from skylb.types import Replica
 from skylb.upstream import Pool
 
 log = logging.getLogger("skylb.app")
 
-SECRET_BYTES = 32
 LOG_BYTES_MAX = 4 << 20
 """Access-log lines that wait for the writer: about 8,000, or one second at 8,000 requests/s."""
 
@@ -113,7 +111,8 @@ class Service:
         self._stop_now = asyncio.Event()
         self.tls = _server_tls(settings)
         self.recorder = _recorder(settings)
-        self.router = Router(_engine(settings))
+        keys = read_keys(settings.mesh.peer_key_file)
+        self.router = Router(_engine(settings, keys))
         self.pool = Pool(
             idle_len_max=settings.upstream_idle_max,
             idle_s=settings.timeout.upstream_idle_s,
@@ -132,7 +131,7 @@ class Service:
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
         self._failed: str | None = None
-        self.mesh = self._make_mesh()
+        self.mesh = self._make_mesh(keys)
         self.naming = Naming(settings, self._wish, self._part_failed)
         self.admin = Admin(self, settings.admin, None)
         self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)
@@ -143,12 +142,11 @@ class Service:
         self.sync_addresses: list[ListenAddress] = []
         self._read_keys()
 
-    def _make_mesh(self) -> Mesh | None:
+    def _make_mesh(self, keys: Keys | None) -> Mesh | None:
         own = self.settings.mesh
         identity = Identity(own.balancer, time.time_ns())
         self.router.set_self(identity, own.region)
         self.router.set_residency([(rule.tenant, rule.model, [*rule.regions]) for rule in own.residency])
-        keys = read_keys(own.peer_key_file)
         if keys is None or own.peer_listen is None:
             return None
         mesh = Mesh(self.settings, self.router, identity, self.control, keys, self._part_failed)
@@ -404,12 +402,11 @@ def _curl(scheme: str, address: ListenAddress, model: str) -> str:
 # ---------------------------------------------------------------------------------- the parts
 
 
-def _engine(settings: Settings) -> _core.Engine:
+def _engine(settings: Settings, keys: Keys | None) -> _core.Engine:
     seed = settings.seed if settings.seed is not None else random.SystemRandom().getrandbits(64)
     try:
-        return _core.Engine(
-            settings.engine.model_dump_json().encode(), secrets.token_bytes(SECRET_BYTES), seed
-        )
+        secret = block_secret(keys if settings.mesh.peer_digest else None)
+        return _core.Engine(settings.engine.model_dump_json().encode(), secret, seed)
     except ValueError as error:
         raise ConfigError([f"engine: {error}"]) from error
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from skylb.addresses import PeerUrl, ReplicaUrl, is_name, parse_peer
-from skylb.values import FILE, LISTEN, URL, Expected, File, Group, Listen, Url
+from skylb.values import FILE, LISTEN, URL, Bytes, Expected, File, Group, Listen, Seconds, Url
 
 PEERS_MAX = 64
 """Peers of one balancer: every pair keeps a connection."""
@@ -104,6 +104,19 @@ class MeshSettings(Group):
         URL,
         Field(description="where peers are told to send forwards, else the address of peer_listen"),
     ] = None
+
+    peer_digest: Annotated[
+        bool, Field(description="balancers of different regions tell each other their hottest prefixes")
+    ] = True
+    peer_digest_bytes_max: Annotated[
+        Bytes, Field(ge=128, le=32 << 10, description="size of one such digest; 9 bytes a prefix")
+    ] = 8 << 10
+    peer_digest_interval_s: Annotated[
+        Seconds, Field(ge=0.1, le=3600, description="least time between two of them")
+    ] = 2.0
+    peer_digest_age_max_s: Annotated[
+        Seconds, Field(ge=1, le=3600, description="age at which a peer's digest no longer counts")
+    ] = 30.0
 
     residency: Annotated[
         tuple[Residency, ...],

@@ -85,6 +85,7 @@ COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("hold", lambda row: str(row["hold"])),
     ("out", lambda row: str(row["forwards_out"])),
     ("in", lambda row: str(row["forwards_in"])),
+    ("hot", lambda row: str(row["digest"]["prefixes"])),
     ("KiB out", lambda row: f"{row['bytes_out'] / 1024:.0f}"),
     ("KiB in", lambda row: f"{row['bytes_in'] / 1024:.0f}"),
     ("notes", lambda row: "; ".join(_notes(row)) or "-"),
@@ -100,6 +101,8 @@ def _notes(row: dict[str, Any]) -> list[str]:
     if abs(row["clock_skew_s"]) > 5:
         notes.append(f"its wall clock is {row['clock_skew_s']:+.0f} s from ours")
     notes += [f"{count} refused: {reason}" for reason, count in row["refused"].items()]
+    if row["digest"]["fault"]:
+        notes.append(row["digest"]["fault"])
     if row["adopted"]:
         notes.append(f"{row['adopted']} of its replicas are served here")
     return notes

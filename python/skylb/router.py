@@ -219,6 +219,26 @@ class Router:
         """
         self._told(self._engine.merge_peer(peer_id, summary, monotonic_ns()))
 
+    def set_peer_digest(self, key: bytes, *, bytes_max: int, interval_s: float, age_max_s: float) -> None:
+        """Tells peers of hot prefixes, and believes theirs; see `Engine.set_peer_digest`."""
+        self._engine.set_peer_digest(key, bytes_max, round(interval_s * 1e9), round(age_max_s * 1e9))
+
+    def peer_digest_due(self, peer_id: int) -> bool:
+        """Whether a peer should be told of hot prefixes now."""
+        return self._engine.peer_digest_due(peer_id, monotonic_ns())
+
+    def peer_digest(self, peer_id: int) -> bytes:
+        """What to tell it of them."""
+        return self._engine.peer_digest(peer_id, monotonic_ns())
+
+    def merge_peer_digest(self, peer_id: int, digest: bytes) -> None:
+        """A peer told which prefixes are hot there.
+
+        Raises:
+            ValueError: it cannot be understood or compared, or is not newer than what is known.
+        """
+        self._engine.merge_peer_digest(peer_id, digest, monotonic_ns())
+
     def peers(self) -> list[Peer]:
         """The peers whose forward address is known."""
         return list(self._peers.values())

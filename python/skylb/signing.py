@@ -42,6 +42,12 @@ KEYS_MAX = 16
 SECRET_BYTES_MIN = 16
 FILE_BYTES_MAX = 64 << 10
 
+BLOCK_SECRET_BYTES = 32
+MARK_KEY_BYTES = 24
+_BLOCKS = b"prefix blocks v1\n"
+_MARKS = b"prefix marks v1\n"
+"""Labels that set what is derived from a secret apart from all that it signs (RFC 5869, 3.2)."""
+
 _KEY_LINE = re.compile(r"([A-Za-z0-9._-]{1,32}):([A-Za-z0-9+/]+={0,2})", re.ASCII)
 _FORWARD = re.compile(
     r"(?P<signed>(?P<version>v[0-9]{1,4});(?P<key>[A-Za-z0-9._-]{1,32});(?P<origin>[A-Za-z0-9._-]{1,64});"
@@ -90,9 +96,23 @@ class Keys:
         self.first = keys[0]
         self._by_id = {key.id: key for key in keys}
 
+    @property
+    def mark_key(self) -> bytes:
+        """What prefixes are named by between balancers; see `Engine.set_peer_digest`."""
+        return self.first.mac(_MARKS)[:MARK_KEY_BYTES]
+
     def find(self, key_id: str) -> Key | None:
         """A key by its id."""
         return self._by_id.get(key_id)
+
+
+def block_secret(keys: Keys | None) -> bytes:
+    """What the engine's hashes of prompts are keyed by, 32 bytes.
+
+    Derived from the secret that peers share, so that theirs can be compared with ours; without peers drawn.
+    It stays until the process ends, also when the secret changes: what is known of prefixes is known by it.
+    """
+    return secrets.token_bytes(BLOCK_SECRET_BYTES) if keys is None else keys.first.mac(_BLOCKS)
 
 
 def parse_keys(text: str) -> Keys:

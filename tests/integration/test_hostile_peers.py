@@ -286,16 +286,19 @@ def test_a_peer_whose_clock_is_an_hour_off_is_heard_and_peers_says_so(victim: Vi
     assert victim.front.child.text().count("its wall clock is +36") == 1
 
 
-def test_a_summary_that_cannot_be_read_is_counted_and_the_connection_stands(victim: Victim) -> None:
+@pytest.mark.parametrize(("kind", "reason"), [(Kind.SUMMARY, "summary"), (Kind.DIGEST, "digest")])
+def test_a_word_to_the_engine_that_it_cannot_read_is_counted_and_the_connection_stands(
+    victim: Victim, kind: Kind, reason: str
+) -> None:
     async def run() -> None:
         async with peer(victim) as connection:
-            for summary in (b"", CANARY.encode(), bytes(40_000)):
-                await connection.send(Kind.SUMMARY, summary)
+            for payload in (b"", CANARY.encode(), bytes(40_000)):
+                await connection.send(kind, payload)
             await clock_known(connection)
 
-    before = victim.refused("summary", "us")
+    before = victim.refused(reason, "us")
     asyncio.run(run())
-    assert victim.refused("summary", "us") == before + 3
+    assert victim.refused(reason, "us") == before + 3
 
 
 # --------------------------------------------------------------------------------- forwards

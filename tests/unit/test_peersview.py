@@ -32,6 +32,16 @@ ROW = {
     "in_flight": 4,
     "forwards_out": 17,
     "forwards_in": 9,
+    "digest": {
+        "prefixes": 77,
+        "age_s": 1.5,
+        "hits": 6,
+        "tokens": 900,
+        "tokens_found": 800,
+        "bytes_in": 730,
+        "bytes_out": 0,
+        "fault": None,
+    },
     "bytes_in": 4096,
     "bytes_out": 2048,
     "refused": {},
@@ -98,7 +108,7 @@ def settings_for(server: Any, **changed: Any) -> PeersSettings:
 def test_a_row_says_how_far_how_old_and_how_much_room() -> None:
     text = render(said(ROW), json_lines=False)
     (line,) = (line for line in text.splitlines() if " eu " in line)
-    for cell in ("europe", "alive", "80.1", "0.4", "0.31", "5", "3", "17", "9", "2", "4"):
+    for cell in ("europe", "alive", "80.1", "0.4", "0.31", "5", "3", "17", "9", "77", "2", "4"):
         assert f" {cell} " in line
     assert "us in us" in text
 
@@ -107,6 +117,7 @@ def test_a_row_says_how_far_how_old_and_how_much_room() -> None:
     ("changed", "note"),
     [
         ({"fault": "refused by the peer: signature"}, "refused by the peer: signature"),
+        ({"digest": {"prefixes": 0, "fault": "the digest is made with another secret"}}, "another secret"),
         ({"clock_skew_s": 3600.4}, "its wall clock is +3600 s"),
         ({"refused": {"replayed": 2}}, "2 refused: replayed"),
         ({"adopted": 2}, "2 of its replicas are served here"),

@@ -19,6 +19,7 @@ from skylb.signing import (
     Keys,
     Refused,
     Verifier,
+    block_secret,
     parse_keys,
     sign,
 )
@@ -211,3 +212,23 @@ def test_a_key_file_that_is_no_good_names_the_line_and_not_the_secret(text: str,
     with pytest.raises(ValueError, match=fault) as caught:
         parse_keys(text)
     assert "AAAA" not in str(caught.value)
+
+
+def test_what_prompts_are_hashed_by_is_the_same_for_all_who_sign_with_one_secret_and_is_not_that_secret() -> (
+    None
+):
+    one, other = Keys([KEY, Key("k2", b"another secret..")]), Keys([KEY])
+    assert block_secret(one) == block_secret(other)
+    assert one.mark_key == other.mark_key
+    rotated = Keys([Key("k2", b"another secret.."), KEY])
+    assert block_secret(rotated) != block_secret(one)
+    assert rotated.mark_key != one.mark_key
+    derived = (block_secret(one), one.mark_key)
+    assert [len(key) for key in derived] == [32, 24]
+    assert derived[1] not in derived[0]
+    assert all(KEY.secret not in key for key in derived)
+
+
+def test_without_peers_prompts_are_hashed_by_a_secret_of_each_process() -> None:
+    assert block_secret(None) != block_secret(None)
+    assert len(block_secret(None)) == 32

@@ -43,6 +43,8 @@ class Kind(IntEnum):
     """`Order`."""
     BYE = 6
     """Nothing: the sender stops."""
+    DIGEST = 8
+    """Prefixes that are hot at the sender, as its engine tells the peer's engine."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -105,6 +105,8 @@ class Link:
         self.state = State.UNREACHABLE
         self.fault = "not reached yet"
         """Why there is no connection; empty while there is one."""
+        self.digest_fault = ""
+        """Why its last digest of hot prefixes does not count, if it does not."""
         self.lost_ns = monotonic_ns()
         self.hello: Hello | None = None
         """Of the last connection."""
@@ -194,9 +196,16 @@ class Link:
                     await connection.send(Kind.ORDER, encode(self._orders.popleft()))
                 if self._router.summary_due(self.id):
                     await connection.send(Kind.SUMMARY, self._router.summary(self.id))
+                if self._router.peer_digest_due(self.id):
+                    await self._tell_digest(connection)
                 await asyncio.sleep(TICK_S if self._router.requests_len else IDLE_TICK_S)
         except Closed:
             return  # the reader ends as well, and says why
+
+    async def _tell_digest(self, connection: Connection) -> None:
+        digest = self._router.peer_digest(self.id)
+        self.meter.digest_bytes_out += len(digest)
+        await connection.send(Kind.DIGEST, digest)
 
     async def _ping(self, connection: Connection, now_ns: int) -> None:
         ping = encode(Ping(now_ns, self.rtt_ns or 0))
@@ -225,6 +234,8 @@ class Link:
             kind, payload = await connection.receive()
             if kind is Kind.SUMMARY:
                 self._merge(payload)
+            elif kind is Kind.DIGEST:
+                self._merge_digest(payload)
             elif kind is Kind.PING:
                 self._hear_clock(read_ping(payload))
                 await connection.send(Kind.PONG, payload)
@@ -250,6 +261,20 @@ class Link:
             self.tell_fault(f"its summary was refused: {error}")
         else:
             self.fault = ""
+
+    def _merge_digest(self, digest: bytes) -> None:
+        self.meter.digest_bytes_in += len(digest)
+        try:
+            self._router.merge_peer_digest(self.id, digest)
+        except ValueError as error:
+            # As above; and what cannot be compared with ours does no harm.
+            self.meter.refused["digest"] += 1
+            fault = str(error)
+        else:
+            fault = ""
+        if fault not in ("", self.digest_fault):
+            log.warning("peer %s: %s", self.name, fault)
+        self.digest_fault = fault
 
     def tell_fault(self, fault: str) -> None:
         """One log line where the fault is a new one."""

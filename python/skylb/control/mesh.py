@@ -40,6 +40,14 @@ class Mesh:
         self.identity = identity
         self._router = router
         self.peers = Peers(settings, router, self.identity, keys, self._review, on_failure)
+        mesh = settings.mesh
+        if mesh.peer_digest:
+            router.set_peer_digest(
+                keys.mark_key,
+                bytes_max=mesh.peer_digest_bytes_max,
+                interval_s=mesh.peer_digest_interval_s,
+                age_max_s=mesh.peer_digest_age_max_s,
+            )
         self._failover = Failover(self.identity.name, self.peers.heirs, adopter)
         self.verifier = Verifier(self.identity, keys, self.peers.ahead_ns)
         self.forwards_refused: Counter[str] = Counter()

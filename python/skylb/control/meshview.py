@@ -29,6 +29,16 @@ def row(link: Link, gauges: PeerGauges, *, adopted: int) -> dict[str, Any]:
         "in_flight": gauges.in_flight,
         "forwards_out": gauges.forwarded_total,
         "forwards_in": gauges.arrived_total,
+        "digest": {
+            "prefixes": gauges.digest_prefixes,
+            "age_s": _seconds(gauges.digest_age_ns),
+            "hits": gauges.digest_hits_total,
+            "tokens": gauges.digest_tokens_total,
+            "tokens_found": gauges.digest_tokens_found_total,
+            "bytes_in": meter.digest_bytes_in,
+            "bytes_out": meter.digest_bytes_out,
+            "fault": link.digest_fault or None,
+        },
         "bytes_in": meter.bytes_in,
         "bytes_out": meter.bytes_out,
         "refused": dict(meter.refused),
@@ -50,6 +60,12 @@ _GAUGES: tuple[tuple[str, str, Callable[[PeerGauges], float | None]], ...] = (
     ("hold_requests", "Requests in its hold, as it said.", lambda g: g.hold_requests),
     ("in_flight", "Forwards to it that have not ended.", lambda g: g.in_flight),
     ("available", "Forwards may go there.", lambda g: g.available),
+    ("digest_prefixes", "Hot prefixes that it told of and that count.", lambda g: g.digest_prefixes),
+    (
+        "digest_age_seconds",
+        "Since it last told its hot prefixes.",
+        lambda g: None if g.digest_age_ns is None else g.digest_age_ns / 1e9,
+    ),
 )
 
 _OUTCOMES: tuple[tuple[str, Callable[[PeerGauges], int]], ...] = (
@@ -83,6 +99,7 @@ def families(
         yield gauge
     yield from _states(links)
     yield from _sync(links, strangers)
+    yield from _digests(links, all_gauges)
     forwards = CounterMetricFamily(
         "skylb_forwards", "Forwards to peers that ended.", labels=("peer", "outcome")
     )
@@ -107,6 +124,29 @@ def _states(links: Mapping[str, Link]) -> Iterator[Metric]:
         for state in State:
             family.add_metric((link.name, state.name.lower()), link.state is state)
     yield family
+
+
+def _digests(links: Mapping[str, Link], all_gauges: list[PeerGauges]) -> Iterator[Metric]:
+    """What is told of hot prefixes, and whether it was true."""
+    moved = CounterMetricFamily(
+        "skylb_peer_digest_bytes", "Bytes of digests of hot prefixes.", labels=("peer", "direction")
+    )
+    for link in links.values():
+        moved.add_metric((link.name, "in"), link.meter.digest_bytes_in)
+        moved.add_metric((link.name, "out"), link.meter.digest_bytes_out)
+    hits = CounterMetricFamily(
+        "skylb_peer_digest_hits", "Forwards to it chosen by what it told.", labels=("peer",)
+    )
+    tokens = CounterMetricFamily(
+        "skylb_peer_digest_tokens",
+        "Of those whose answers told cached_tokens: tokens it should have cached, and those it had.",
+        labels=("peer", "kind"),
+    )
+    for gauges in all_gauges:
+        hits.add_metric((gauges.name,), gauges.digest_hits_total)
+        tokens.add_metric((gauges.name, "told"), gauges.digest_tokens_total)
+        tokens.add_metric((gauges.name, "found"), gauges.digest_tokens_found_total)
+    yield from (moved, hits, tokens)
 
 
 def _sync(links: Mapping[str, Link], strangers: Mapping[str, int]) -> Iterator[Metric]:

@@ -44,13 +44,24 @@ class Closed(Exception):  # noqa: N818 - an event that ends a loop
 class Meter:
     """Bytes and messages of one peer, and what was refused from it."""
 
-    __slots__ = ("bytes_in", "bytes_out", "messages_in", "messages_out", "refused")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "digest_bytes_in",
+        "digest_bytes_out",
+        "messages_in",
+        "messages_out",
+        "refused",
+    )
 
     def __init__(self) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
         self.messages_in = 0
         self.messages_out = 0
+        self.digest_bytes_in = 0
+        self.digest_bytes_out = 0
+        """Of those bytes, the digests of hot prefixes."""
         self.refused: Counter[str] = Counter()
         """By reason; the reasons are words of the code."""
 

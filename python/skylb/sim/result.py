@@ -114,6 +114,9 @@ class Forwards(msgspec.Struct, frozen=True):
     summary_bytes_per_s_max: float
     flips: int
     flips_per_10s_max: float
+    digests: int = 0
+    digest_bytes: int = 0
+    digest_bytes_per_s_max: float = 0.0
 
 
 class Records(msgspec.Struct, frozen=True):

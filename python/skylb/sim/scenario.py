@@ -188,6 +188,15 @@ class Residency(Table, frozen=True):
     model: str | None = None
 
 
+class PeerDigest(Table, frozen=True):
+    """What balancers tell each other of hot prefixes: ``skylb serve``'s settings ``peer_digest_*``."""
+
+    enabled: bool = True
+    bytes_max: Annotated[int, Meta(ge=128, le=32 << 10)] = 8 << 10
+    interval_s: Annotated[float, Meta(ge=0.1, le=3600)] = 2.0
+    age_max_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+
+
 class Scenario(Table, frozen=True):
     """One scenario; see the module.
 
@@ -218,6 +227,7 @@ class Scenario(Table, frozen=True):
     clients: Clients = Clients()
     faults: list[Fault] = field(default_factory=list)
     residency: list[Residency] = field(default_factory=list)
+    peer_digest: PeerDigest = PeerDigest()
     forged_hops: Annotated[float, Meta(ge=0, le=1)] = 0.0
     workload: Workload = Arena()
 

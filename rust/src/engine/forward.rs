@@ -21,6 +21,8 @@ pub struct Target {
     pub in_flight: u32,
     /// Leading blocks of the prompt that it is believed to cache.
     pub match_blocks: u32,
+    /// It told so itself; else it is known from what went there.
+    pub told: bool,
     /// Predicted time to the first byte, the way included; for `predictive` only.
     pub ttft_ns: Nanos,
 }

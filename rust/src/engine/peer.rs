@@ -5,6 +5,10 @@
 //! ours that the peer had heard by then: what a stalled link delivers late is old.
 
 pub mod credit;
+pub mod digest;
+pub mod heat;
+pub mod known;
+pub mod places;
 pub mod summary;
 
 use foldhash::fast::FixedState;
@@ -121,6 +125,12 @@ pub struct Counts {
     pub failed: u64,
     /// Sent, and the client left.
     pub client_left: u64,
+    /// Sent because of a prefix that it had told.
+    pub told_hits: u64,
+    /// Tokens of such prefixes, where the answer told what was cached, ...
+    pub told_tokens: u64,
+    /// ... and of them, cached there.
+    pub told_tokens_found: u64,
 }
 
 /// A remote balancer.

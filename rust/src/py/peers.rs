@@ -8,6 +8,8 @@ use super::effects::effects;
 use super::engine::{Engine, constant};
 use crate::engine::id::{PeerId, ReplicaId};
 use crate::engine::peer::Presence;
+use crate::engine::peer::heat::Terms;
+use crate::engine::peer::places::KEY_BYTES;
 use crate::engine::residency::Rule;
 use crate::engine::router;
 
@@ -159,6 +161,49 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
+    #[pyo3(signature = (key, bytes_max, interval_ns, age_max_ns, /))]
+    fn set_peer_digest(
+        &mut self,
+        key: &[u8],
+        bytes_max: usize,
+        interval_ns: u64,
+        age_max_ns: u64,
+    ) -> PyResult<()> {
+        let key: &[u8; KEY_BYTES] = key
+            .try_into()
+            .map_err(|_| PyValueError::new_err(format!("key: expected {KEY_BYTES} bytes")))?;
+        let terms = Terms {
+            bytes_max,
+            interval_ns,
+            age_max_ns,
+        };
+        self.router.set_peer_digest(key, terms);
+        Ok(())
+    }
+
+    #[pyo3(signature = (peer, now_ns, /))]
+    fn peer_digest_due(&mut self, peer: u32, now_ns: u64) -> bool {
+        self.router.peer_digest_due(PeerId(peer), now_ns)
+    }
+
+    #[pyo3(signature = (peer, now_ns, /))]
+    fn peer_digest<'py>(
+        &mut self,
+        py: Python<'py>,
+        peer: u32,
+        now_ns: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let digest = self.router.peer_digest(PeerId(peer), now_ns);
+        let digest = digest.ok_or_else(|| PyValueError::new_err("there is no digest"))?;
+        Ok(PyBytes::new(py, &digest))
+    }
+
+    #[pyo3(signature = (peer, digest, now_ns, /))]
+    fn merge_peer_digest(&mut self, peer: u32, digest: &[u8], now_ns: u64) -> PyResult<()> {
+        let merged = self.router.merge_peer_digest(PeerId(peer), digest, now_ns);
+        merged.map_err(|error| value_error(&error))
+    }
+
     #[pyo3(signature = (now_ns, /))]
     fn peers(&self, now_ns: u64) -> Vec<PeerGauges> {
         let peers = self.router.peer_gauges(now_ns);
@@ -220,6 +265,11 @@ getters! {
     failed_total: u64,
     client_left_total: u64,
     tree_blocks: u32,
+    digest_prefixes: u32,
+    digest_age_ns: Option<u64>,
+    digest_hits_total: u64,
+    digest_tokens_total: u64,
+    digest_tokens_found_total: u64,
 }
 
 /// Adds this part's classes and constants to the module.

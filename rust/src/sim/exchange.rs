@@ -8,15 +8,28 @@ use super::scenario::{ScenarioError, Topology, nanos, seconds};
 use super::simulator::Simulator;
 use super::workload::small;
 use crate::engine::id::{Nanos, PeerId};
+use crate::engine::peer::heat::Terms;
+use crate::engine::peer::places::KEY_BYTES;
 use crate::engine::peer::{PEERS_MAX, Presence};
 use crate::engine::residency::Rule;
 
 /// A balancer looks for peers to tell something so often, as `skylb serve` does.
 const TELL_NS: Nanos = 50_000_000;
 
-/// A summary under way.
+/// The key that names prefixes; nobody attacks a simulation.
+const MARK_KEY: &[u8; KEY_BYTES] = b"the marks' simulated key";
+
+/// What a letter holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Summary,
+    Digest,
+}
+
+/// A message under way.
 #[derive(Debug)]
 struct Letter {
+    kind: Kind,
     from: u32,
     to: u32,
     sent_ns: Nanos,
@@ -29,6 +42,7 @@ struct Link {
     /// When the newest summary that has been taken over was sent.
     word_ns: Option<Nanos>,
     bytes: u64,
+    digest_bytes: u64,
     /// Forwards of the second under way.
     sent: u32,
     /// Sign of the net flow of the last second that had one, and its changes; of the direction from
@@ -88,6 +102,7 @@ impl Exchange {
             flips: links().map(|link| link.flips).sum(),
             flips_per_10s_max: 10.0 * per_s(most(|link| link.flips)),
             summary_bytes_per_s_max: per_s(most(|link| link.bytes)),
+            digest_bytes_per_s_max: per_s(most(|link| link.digest_bytes)),
             ..self.counts.clone()
         })
     }
@@ -146,6 +161,15 @@ impl Simulator {
         set.map_err(|error| ScenarioError(format!("regions: {error}")))?;
         let set = router.set_peers(&listed, 0, out);
         set.map_err(|error| ScenarioError(format!("regions: {error}")))?;
+        let digest = &self.scenario.peer_digest;
+        if digest.enabled {
+            let terms = Terms {
+                bytes_max: digest.bytes_max,
+                interval_ns: nanos(digest.interval_s),
+                age_max_ns: nanos(digest.age_max_s),
+            };
+            router.set_peer_digest(MARK_KEY, terms);
+        }
         for (peer, at) in peers {
             router.peer_rtt(PeerId(*peer), self.network.round_trip_ns(region, *at), 0);
             router.peer_state(PeerId(*peer), Presence::Alive, 0, out);
@@ -187,7 +211,7 @@ impl Simulator {
         for _ in 0..2 {
             for from in 0..small(self.exchange.peers.len()) {
                 for to in self.exchange.peers[from as usize].clone() {
-                    self.write(from, to);
+                    self.write(Kind::Summary, from, to);
                 }
             }
             for letter in 0..small(self.exchange.letters.len()) {
@@ -200,15 +224,30 @@ impl Simulator {
         }
     }
 
-    /// A summary for one peer, its number under way.
-    fn write(&mut self, from: u32, to: u32) -> Option<u32> {
+    /// A message for one peer, if there is something to tell: its number under way.
+    fn write(&mut self, kind: Kind, from: u32, to: u32) -> Option<u32> {
         let sent_ns = self.queue.now_ns();
         let router = self.balancers[from as usize].router_mut()?;
-        let bytes = router.summary(PeerId(to), sent_ns)?;
-        self.exchange.counts.summaries += 1;
-        self.exchange.counts.summary_bytes += bytes.len() as u64;
-        self.exchange.links[from as usize][to as usize].bytes += bytes.len() as u64;
+        let Exchange { counts, links, .. } = &mut self.exchange;
+        let link = &mut links[from as usize][to as usize];
+        let bytes = match kind {
+            Kind::Summary => {
+                let bytes = router.summary(PeerId(to), sent_ns)?;
+                counts.summaries += 1;
+                counts.summary_bytes += bytes.len() as u64;
+                link.bytes += bytes.len() as u64;
+                bytes
+            }
+            Kind::Digest => {
+                let bytes = router.peer_digest(PeerId(to), sent_ns)?;
+                counts.digests += 1;
+                counts.digest_bytes += bytes.len() as u64;
+                link.digest_bytes += bytes.len() as u64;
+                bytes
+            }
+        };
         Some(small(self.exchange.letters.insert(Letter {
+            kind,
             from,
             to,
             sent_ns,
@@ -219,48 +258,58 @@ impl Simulator {
     /// A balancer tells those of its peers something for whom it is time.
     pub(super) fn tell_peers(&mut self, from: u32) {
         let now_ns = self.queue.now_ns();
-        let patience_ns = nanos(self.scenario.network.stall_timeout_s);
         for place in 0..self.exchange.peers[from as usize].len() {
             let to = self.exchange.peers[from as usize][place];
-            let router = self.balancers[from as usize].router_mut();
-            if !router.is_some_and(|router| router.summary_due(PeerId(to), now_ns)) {
-                continue;
-            }
-            let Some(letter) = self.write(from, to) else {
+            let Some(router) = self.balancers[from as usize].router_mut() else {
                 continue;
             };
-            let (here, there) = (
-                self.balancers[from as usize].region,
-                self.balancers[to as usize].region,
-            );
-            // The connection keeps what a cut holds up, for a while.
-            let start_ns = self
-                .network
-                .cut_until(here, there, now_ns)
-                .unwrap_or(now_ns);
-            if start_ns - now_ns >= patience_ns {
-                self.exchange.letters.remove(letter as usize);
-                continue;
+            let summary = router.summary_due(PeerId(to), now_ns);
+            let digest = router.peer_digest_due(PeerId(to), now_ns);
+            for (kind, due) in [(Kind::Summary, summary), (Kind::Digest, digest)] {
+                if due && let Some(letter) = self.write(kind, from, to) {
+                    self.post(letter, from, to);
+                }
             }
-            let bytes = self.exchange.letters[letter as usize].bytes.len() as u64;
-            let at_ns = self.network.deliver(here, there, bytes, start_ns);
-            self.queue.put(at_ns, Event::Told(letter));
         }
         self.queue.put(now_ns + TELL_NS, Event::Tell(from));
     }
 
-    /// A summary reaches the peer.
+    /// A message sets out. The connection keeps what a cut holds up, for a while.
+    fn post(&mut self, letter: u32, from: u32, to: u32) {
+        let now_ns = self.queue.now_ns();
+        let here = self.balancers[from as usize].region;
+        let there = self.balancers[to as usize].region;
+        let cut_until_ns = self.network.cut_until(here, there, now_ns);
+        let start_ns = cut_until_ns.unwrap_or(now_ns);
+        if start_ns - now_ns >= nanos(self.scenario.network.stall_timeout_s) {
+            self.exchange.letters.remove(letter as usize);
+            return;
+        }
+        let bytes = self.exchange.letters[letter as usize].bytes.len() as u64;
+        let at_ns = self.network.deliver(here, there, bytes, start_ns);
+        self.queue.put(at_ns, Event::Told(letter));
+    }
+
+    /// A message reaches the peer.
     pub(super) fn told(&mut self, letter: u32) {
         let Some(letter) = self.exchange.letters.try_remove(letter as usize) else {
             return;
         };
         let Letter {
+            kind,
             from,
             to,
             sent_ns,
             bytes,
         } = letter;
         let now_ns = self.queue.now_ns();
+        if kind == Kind::Digest {
+            if let Some(router) = self.balancers[to as usize].router_mut() {
+                // Those that others have overtaken are old, and counted as refused.
+                let _ = router.merge_peer_digest(PeerId(from), &bytes, now_ns);
+            }
+            return;
+        }
         let mut out = std::mem::take(&mut self.out);
         // Those that others have overtaken are old.
         let merged = self.balancers[to as usize]

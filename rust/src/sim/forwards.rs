@@ -9,7 +9,7 @@ use super::simulator::Simulator;
 use crate::engine::effect::{Effect, Forward, Outcome};
 use crate::engine::health::Failure;
 use crate::engine::id::{PeerId, RequestId};
-use crate::engine::router::{Forwarded, Report};
+use crate::engine::router::{Forwarded, Report, Usage};
 
 impl Simulator {
     /// A balancer forwards a request.
@@ -170,7 +170,8 @@ impl Simulator {
         let Some(live) = self.live.forward(id, number) else {
             return;
         };
-        let (balancer, region) = (live.balancer, live.region);
+        let (balancer, region, cached) = (live.balancer, live.region, live.cached);
+        let tells_cached = self.scenario.tell_cached;
         if news == News::FirstByte {
             let from = self.balancers[balancer as usize].region;
             live.first_byte_ns = Some(self.network.deliver(from, region, FIRST_BYTES, now_ns));
@@ -182,7 +183,17 @@ impl Simulator {
         self.abandon(id);
         match news {
             News::FirstByte => {}
-            News::End => self.complete(id, Outcome::Ok, Report::default(), Ok(())),
+            News::End => {
+                let usage = Usage {
+                    cached_tokens: tells_cached.then_some(cached),
+                    ..Usage::default()
+                };
+                let report = Report {
+                    usage,
+                    ..Report::default()
+                };
+                self.complete(id, Outcome::Ok, report, Ok(()));
+            }
             News::TooLong => self.complete(id, Outcome::Ok, Report::default(), Err("too_long")),
             News::Failed(failure) => self.failed_away(id, failure),
         }

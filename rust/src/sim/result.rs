@@ -206,6 +206,12 @@ pub struct Forwards {
     pub summary_bytes: u64,
     /// Most bytes of summaries that one balancer told one peer, per second.
     pub summary_bytes_per_s_max: f64,
+    /// Digests of hot prefixes sent, and their bytes.
+    pub digests: u64,
+    /// See above.
+    pub digest_bytes: u64,
+    /// Most bytes of digests that one balancer told one peer, per second.
+    pub digest_bytes_per_s_max: f64,
     /// Changes of sign of the net flow of one second between two balancers, over all pairs.
     pub flips: u64,
     /// Of the pair with most: per ten seconds.

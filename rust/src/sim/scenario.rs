@@ -85,9 +85,37 @@ pub struct Scenario {
     /// Where requests may be served.
     #[serde(default)]
     pub residency: Vec<Residency>,
+    /// What balancers tell each other of hot prefixes.
+    #[serde(default)]
+    pub peer_digest: PeerDigest,
     /// Share of forwards whose hop is forged on the way; no peer may serve them.
     #[serde(default)]
     pub forged_hops: f64,
+}
+
+/// Settings of `skylb serve` by the same names, `peer_digest` in front.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeerDigest {
+    /// They are told.
+    pub enabled: bool,
+    /// Bytes of one.
+    pub bytes_max: usize,
+    /// Time between two.
+    pub interval_s: f64,
+    /// Age at which one no longer counts.
+    pub age_max_s: f64,
+}
+
+impl Default for PeerDigest {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            bytes_max: 8 << 10,
+            interval_s: 2.0,
+            age_max_s: 30.0,
+        }
+    }
 }
 
 /// A rule of residency: regions allowed for the requests that it names.

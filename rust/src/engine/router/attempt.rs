@@ -155,7 +155,10 @@ impl Router {
                 self.hold.leave(ticket);
                 self.counters.left_held += 1;
             }
-            Phase::Away(away) => self.complete_away(&away, outcome),
+            Phase::Away(away) => {
+                self.confirm_told(&away, report.usage);
+                self.complete_away(&away, outcome);
+            }
             Phase::InFlight(attempt) => {
                 let slot = attempt.slot;
                 let mut answer = Cow::Borrowed(&[][..]);

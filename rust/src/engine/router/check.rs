@@ -20,6 +20,9 @@ impl Router {
     pub fn check_invariants(&self) -> Result<(), String> {
         self.tree.check_invariants()?;
         self.check_pins()?;
+        if let Some(hot) = &self.mesh.hot {
+            hot.known.check_invariants()?;
+        }
         self.check_decisions()
     }
 

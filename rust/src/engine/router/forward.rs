@@ -30,6 +30,8 @@ pub(super) struct Scratch {
 pub(super) struct There {
     pub(super) slot: Slot,
     pub(super) match_blocks: u32,
+    /// It is chosen for them, and has told of them itself.
+    told: bool,
     /// Predicted time to the first byte, the way included.
     ttft_ns: Nanos,
 }
@@ -43,7 +45,7 @@ impl Router {
         }
         let mut scratch = mem::take(&mut self.peer_scratch);
         self.look_at_peers(request, now_ns, &mut scratch);
-        let found = self.choose_peer(request, &mut scratch);
+        let found = self.choose_peer(request, &mut scratch, now_ns);
         self.peer_scratch = scratch;
         found
     }
@@ -71,8 +73,7 @@ impl Router {
                     slot,
                     rtt_ns: peer.rtt_ns().unwrap_or(0),
                     in_flight: peer.in_flight,
-                    match_blocks: 0,
-                    ttft_ns: 0,
+                    ..Target::default()
                 });
             }
         }
@@ -100,7 +101,12 @@ impl Router {
         !here && !untried
     }
 
-    fn choose_peer(&mut self, request: &Request, scratch: &mut Scratch) -> Option<There> {
+    fn choose_peer(
+        &mut self,
+        request: &Request,
+        scratch: &mut Scratch,
+        now_ns: Nanos,
+    ) -> Option<There> {
         let Scratch { targets, matches } = scratch;
         if targets.is_empty() {
             return None;
@@ -112,16 +118,20 @@ impl Router {
         for target in targets.iter_mut() {
             let found = matches.iter().find(|(owner, _)| *owner == target.slot);
             target.match_blocks = found.map_or(0, |(_, blocks)| *blocks);
-            if self.config.policy == Policy::Predictive {
-                target.ttft_ns = self.ttft_there_ns(request, target);
-            }
+        }
+        self.note_told(request, targets, now_ns);
+        let predictive = self.config.policy == Policy::Predictive;
+        for target in targets.iter_mut().filter(|_| predictive) {
+            target.ttft_ns = self.ttft_there_ns(request, target);
         }
         let threshold = self.config.match_threshold * f64::from(request.prompt_blocks);
         let on_ring = self.first_on_ring(request, targets);
         let position = forward::choose(targets, self.config.policy, threshold, on_ring)?;
+        let matched = f64::from(targets[position].match_blocks) > threshold;
         Some(There {
             slot: targets[position].slot,
             match_blocks: targets[position].match_blocks,
+            told: targets[position].told && (predictive || matched),
             ttft_ns: targets[position].ttft_ns,
         })
     }
@@ -202,6 +212,10 @@ impl Router {
         let Some(model) = request.model else {
             return;
         };
+        let told_tokens = there.told.then(|| {
+            let expected = self.expected(&request);
+            expected.uncached(0) - expected.uncached(there.match_blocks)
+        });
         let name = self
             .fleet
             .models
@@ -212,6 +226,7 @@ impl Router {
             return;
         };
         remote.peer.forward(name);
+        remote.peer.counts.told_hits += u64::from(there.told);
         let peer = remote.peer.id;
         if !request.blocks.is_empty()
             && let Some(pin) = self.mesh.tree.insert(there.slot, &request.blocks)
@@ -220,11 +235,13 @@ impl Router {
         }
         self.mesh.in_flight += 1;
         self.counters.forwarded += 1;
+        self.counters.peer_digest_hits += u64::from(there.told);
         request.attempts += 1;
         request.phase = Phase::Away(Away {
             slot: there.slot,
             since_ns: now_ns,
             model,
+            told_tokens,
             started: false,
         });
         let attempt = request.attempts;

@@ -2,6 +2,7 @@
 
 use slab::Slab;
 
+use super::digest::Hot;
 use super::fleet::slot_of;
 use crate::engine::id::{Nanos, PeerId, ReplicaId};
 use crate::engine::peer::Peer;
@@ -29,6 +30,10 @@ pub(super) struct Told {
 pub(super) struct Remote {
     pub(super) peer: Peer,
     pub(super) told: Told,
+    /// Number of the last digest of hot prefixes that it was told.
+    pub(super) told_hot: u64,
+    /// The peer's start, as known then.
+    pub(super) told_hot_start: u64,
 }
 
 /// All peers, by slot, and where requests may go.
@@ -46,6 +51,8 @@ pub(super) struct Mesh {
     pub(super) evacuating: bool,
     /// The regional snapshot: which prompts were forwarded where.
     pub(super) tree: Radix,
+    /// Hot prefixes, where balancers tell each other of them.
+    pub(super) hot: Option<Hot>,
     /// Peers by their number.
     pub(super) ring: Ring,
     /// Forwards that have not ended.
@@ -69,6 +76,7 @@ impl Mesh {
                 bytes_max: (tree_bytes_max / TREE_SHARE).max(TREE_BYTES_MIN),
                 capacity_blocks: u32::MAX,
             }),
+            hot: None,
             ring: Ring::new(vnodes),
             in_flight: 0,
         }
@@ -130,6 +138,8 @@ impl Mesh {
             self.remotes.insert(Remote {
                 peer,
                 told: Told::default(),
+                told_hot: 0,
+                told_hot_start: 0,
             });
         }
         self.ring.add(on_ring(id), WEIGHT_ONE);
@@ -143,6 +153,7 @@ impl Mesh {
             let id = peer.id;
             self.ring.remove(on_ring(id));
             self.tree.forget(slot);
+            self.forget_hot(slot);
         }
         self.drop_if_over(slot);
     }

@@ -20,6 +20,7 @@
 //! | `budget`, `recent`, `generations` | retries, stored responses, a bounded map |
 //! | `mesh`, `peers`, `grants` | the other balancers, and what they are told |
 //! | `forward` | requests that go to a peer or come from one |
+//! | `digest` | prefixes that are hot here and at peers |
 //! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
 
 mod accuracy;
@@ -27,6 +28,7 @@ mod attempt;
 mod budget;
 mod check;
 mod control;
+mod digest;
 mod fleet;
 mod forecast;
 mod forward;

@@ -90,6 +90,16 @@ pub struct PeerGauges {
     pub client_left_total: u64,
     /// Blocks of prompts it is believed to cache.
     pub tree_blocks: u32,
+    /// Hot prefixes that it has told, ...
+    pub digest_prefixes: u32,
+    /// ... and how long ago; `None` where nothing of it counts.
+    pub digest_age_ns: Option<Nanos>,
+    /// Forwards to it that were chosen by what it had told.
+    pub digest_hits_total: u64,
+    /// Of those whose answers told `cached_tokens`: tokens that it should have cached, ...
+    pub digest_tokens_total: u64,
+    /// ... and of them, found there.
+    pub digest_tokens_found_total: u64,
 }
 
 impl Router {
@@ -176,6 +186,7 @@ impl Router {
             if presence == Presence::Dead {
                 peer.forget();
                 self.mesh.tree.forget(slot);
+                self.mesh.forget_hot(slot);
             }
         }
         self.dispatch_peers(now_ns, out);
@@ -195,6 +206,9 @@ impl Router {
         };
         if let Some(peer) = self.mesh.peer_mut(slot) {
             peer.isolated = isolated;
+        }
+        if isolated {
+            self.mesh.forget_hot(slot);
         }
         self.dispatch_peers(now_ns, out);
     }
@@ -266,6 +280,7 @@ impl Router {
             return merged;
         }
         self.counters.summaries_merged += 1;
+        self.heard_of_start(slot);
         self.dispatch_peers(now_ns, out);
         Ok(())
     }
@@ -289,6 +304,8 @@ impl Router {
             .map(|(slot, peer)| {
                 let max = self.config.peer_hold_max;
                 let lanes = peer.lanes.iter();
+                let hot = self.mesh.hot.as_ref();
+                let told = hot.and_then(|hot| hot.known.told(slot, now_ns));
                 PeerGauges {
                     peer: peer.id,
                     name: peer.name.clone(),
@@ -314,6 +331,12 @@ impl Router {
                     failed_total: peer.counts.failed,
                     client_left_total: peer.counts.client_left,
                     tree_blocks: self.mesh.tree.owner_blocks(slot),
+                    digest_prefixes: told
+                        .map_or(0, |(len, _)| u32::try_from(len).unwrap_or(u32::MAX)),
+                    digest_age_ns: told.map(|(_, age_ns)| age_ns),
+                    digest_hits_total: peer.counts.told_hits,
+                    digest_tokens_total: peer.counts.told_tokens,
+                    digest_tokens_found_total: peer.counts.told_tokens_found,
                 }
             })
             .collect();

@@ -229,6 +229,7 @@ impl Router {
         member.prompt_blocks_total += u64::from(request.prompt_blocks);
         let replica = member.id;
         self.note_push(&request, slot, replica, forecast.need, now_ns);
+        self.count_heat(&request, slot, match_blocks, now_ns);
         let pin = if request.blocks.is_empty() {
             None
         } else {

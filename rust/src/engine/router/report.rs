@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Router;
+use super::digest::HotState;
 use super::fleet::Member;
 use super::peers::PeerGauges;
 use crate::engine::admit;
@@ -123,6 +124,18 @@ counters! {
     summaries_merged,
     /// Summaries that could not be read or were not newer.
     summaries_refused,
+    /// Digests of hot prefixes told to peers.
+    peer_digests_told,
+    /// Digests of peers taken over.
+    peer_digests_merged,
+    /// Digests of peers that could not be read, not be compared, or were not newer.
+    peer_digests_refused,
+    /// Forwards that were chosen by what their peers had told.
+    peer_digest_hits,
+    /// Of those whose answers told `cached_tokens`: tokens that should have been cached, ...
+    peer_digest_tokens,
+    /// ... and of them, found.
+    peer_digest_tokens_found,
     /// Requests refused because they may be served nowhere.
     residency_refused,
 }
@@ -241,6 +254,9 @@ struct State<'a> {
     evacuating: bool,
     forwards: usize,
     peers: Vec<PeerGauges>,
+    /// Absent where digests are off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_digest: Option<HotState>,
 }
 
 #[derive(Serialize)]
@@ -378,6 +394,8 @@ impl Router {
         let mut named = self.counters.named();
         let (compared, within) = self.accuracy.within_a_fifth();
         named.push(("models_ignored", self.fleet.models_ignored));
+        let left_out = self.mesh.hot.as_ref().map_or(0, |hot| hot.heat.left_out);
+        named.push(("peer_digest_left_out", left_out));
         named.push(("ttft_predicted", compared));
         named.push(("ttft_within_a_fifth", within));
         named
@@ -444,6 +462,7 @@ impl Router {
             evacuating: self.mesh.evacuating,
             forwards: self.mesh.in_flight,
             peers: self.peer_gauges(now_ns),
+            peer_digest: self.hot_state(),
         })
     }
 

@@ -144,6 +144,8 @@ pub(super) struct Away {
     pub(super) since_ns: Nanos,
     /// By which the peer counts it.
     pub(super) model: ModelId,
+    /// Tokens that it should have cached, where it was chosen by what it had told.
+    pub(super) told_tokens: Option<u32>,
     /// The first body byte arrived: there is no other attempt after this one.
     pub(super) started: bool,
 }

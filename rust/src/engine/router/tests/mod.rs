@@ -1,6 +1,7 @@
 //! The router driven by hand, and as a whole against an oracle.
 
 mod caching;
+mod digests;
 mod history;
 mod learning;
 mod liars;
