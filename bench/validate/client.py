@@ -38,8 +38,9 @@ async def complete(
     tokens: int,
     user: str = "",
     origin_s: float = 0,
+    reached: tuple[int, asyncio.Event] | None = None,
 ) -> Outcome:
-    """One streamed completion of exactly ``tokens`` tokens.
+    """One streamed completion of exactly ``tokens`` tokens; ``reached`` is set after so many of them.
 
     Raises:
         aiohttp.ClientError: it failed.
@@ -71,6 +72,8 @@ async def complete(
                 outcome.ttft_s = outcome.ttft_s or now_s - began_s
                 outcome.answer += event["choices"][0].get("token_ids") or []
                 outcome.arrivals.append((now_s, len(outcome.answer)))
+                if reached and len(outcome.answer) >= reached[0]:
+                    reached[1].set()
     outcome.e2e_s = time.monotonic() - began_s
     return outcome
 

@@ -2,12 +2,13 @@
 
     python -m bench.validate.engine [--repeats 5] [--seconds 40]
 
-A few micro-runs calibrate the model (prefill rate, step time against batch and context); sizes and
-limits are those the engine was started with. Then the simulator predicts a different, mixed run:
-conversations with shared system prompts, more users than sequences, a cache too small for all. The same
-requests go through ``skylb serve`` to the same vLLM; ``cached_tokens`` is compared request by request,
-running and waiting second by second. ``VLLM_ENVIRONMENT`` names the engine's environment (make
-validate-model sets it).
+A few micro-runs calibrate the model (step time against prompt tokens, batch and context; what a request
+costs besides); sizes and limits are those the engine was started with. The engine's steps have a core of
+their own, the API server, the balancer and the users share the other (`bench.validate.cores`). Then the
+simulator predicts different, mixed runs: conversations with shared system prompts, more users than
+sequences, a cache too small for all. The same requests go through ``skylb serve`` to the same vLLM;
+``cached_tokens`` is compared request by request, running and waiting second by second.
+``VLLM_ENVIRONMENT`` names the engine's environment (make validate-model sets it).
 """
 
 import argparse
@@ -16,7 +17,9 @@ import json
 import math
 import re
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,8 +31,9 @@ import aiohttp
 import msgspec
 
 from bench.record import keep
-from bench.validate.calibrate import Calibration, Speeds
+from bench.validate.calibrate import Calibration, Sample, Speeds, fit, residuals, together
 from bench.validate.client import Outcome, Users
+from bench.validate.cores import apart, ran_s
 from skylb.load.workload import Turn
 from skylb.sim.made import Plan, make
 from skylb.sim.result import Result
@@ -66,7 +70,7 @@ WORKLOAD = SharedPrompt(
 MODEL = {
     "hidden_size": 512,
     "intermediate_size": 1408,
-    "num_hidden_layers": 8,
+    "num_hidden_layers": 4,
     "num_attention_heads": 8,
     "head_dim": 64,
 }
@@ -108,7 +112,9 @@ def predicted(path: Path, seconds: float, speeds: Speeds, cache: Cache) -> Resul
         "max_num_seqs": MAX_SEQS,
         "max_num_batched_tokens": BATCHED_TOKENS,
     }
-    override |= {name: value for name, value in asdict(speeds).items() if name != "overhead_us"}
+    override |= {
+        name: value for name, value in asdict(speeds).items() if name not in {"overhead_us", "wake_us"}
+    }
     scenario = Scenario(
         duration_s=seconds,
         warmup_s=seconds * WARMUP_SHARE,
@@ -202,15 +208,23 @@ def compared(real: Measured, forecast: Result, turns: Sequence[Turn], seconds: f
     }
 
 
+def mean_of(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Figures of all repeats together."""
+    if not isinstance(found[0], dict):
+        return fmean(found)
+    return {name: mean_of([one[name] for one in found]) for name in found[0]}
+
+
 def rows(found: Sequence[dict[str, Any]]) -> list[str]:
-    """Real, predicted, off; one line a repeat."""
-    columns = ["repeat", "requests"]
+    """Real, predicted, off; one line a repeat, and the mean of all."""
+    columns = ["repeat", "requests", "core lost"]
     for title in ("tokens/s", "TTFT P50 ms", "TTFT P90 ms", "hit rate", "running", "waiting"):
         columns += [title, "predicted", "off"]
     columns += ["cached_tokens equal", "mean error"]
     lines = []
-    for number, one in enumerate(found, 1):
-        line = [str(number), str(one["requests"])]
+    names = [str(number) for number, _ in enumerate(found, 1)]
+    for name_of, one in zip([*names, "mean"], [*found, mean_of(found)], strict=True):
+        line = [name_of, f"{one['requests']:.0f}", f"{one['core_lost']:.1%}"]
         for name, measured_value in one["real"].items():
             forecast = one["predicted"][name]
             scale, digits = (1e3, 0) if name.startswith("ttft") else (1, 0 if name == "tokens_per_s" else 3)
@@ -225,6 +239,28 @@ def rows(found: Sequence[dict[str, Any]]) -> list[str]:
         line += [f"{one['cached_equal']:.1%}", f"{one['cached_error']:.1f}"]
         lines.append(line)
     return table(columns, lines)
+
+
+def calibration(server: Vllm, number: int) -> list[Sample]:
+    """One round of micro-runs."""
+    with balancer(server.url) as front:
+        return asyncio.run(Calibration(front.url, server.url, number).run())
+
+
+def calibrated(samples: Sequence[Sample], speeds: Speeds) -> list[str]:
+    """What was measured and what fits it."""
+    off = residuals(samples, speeds)
+    lines = [
+        [
+            sample.name,
+            f"{sample.seconds * 1e3:.1f}",
+            f"{sample.seconds * 1e3 * (1 + share):.1f}",
+            f"{share:+.0%}",
+        ]
+        for sample, share in zip(samples, off, strict=True)
+    ]
+    fitted = ", ".join(f"{name.removesuffix('_us')} {us:.3g} us" for name, us in asdict(speeds).items())
+    return [fitted, "", *table(["micro-run", "ms", "fitted", "off"], lines)]
 
 
 @contextmanager
@@ -247,28 +283,34 @@ def main() -> None:
     found = []
     with serving(*arguments) as (scratch, server):
         cache = cache_of(server)
-        speeds = asyncio.run(Calibration(server.url).run())
-        size = f"{cache.blocks} blocks of {cache.block_tokens} tokens"
-        head = [f"cache: {size}; {MAX_SEQS} sequences, {USERS} users"]
-        head.append(
-            ", ".join(f"{name.removesuffix('_us')} {us:.2f} us" for name, us in asdict(speeds).items())
-        )
-        print("\n".join(head), flush=True)
+        steps = apart(server.child.pid)
+        rounds, runs = [calibration(server, 0)], []
         for seed in range(options.repeats):
             turns = make(WORKLOAD, Plan({REGION: 1.0}, {REGION: USERS}, 0.0), seed)
-            path = scratch / f"{seed}.jsonl"
-            path.write_bytes(b"\n".join(map(msgspec.json.encode, turns)))
-            forecast = predicted(path, options.seconds, speeds, cache)
+            ran_before_s, began_s = ran_s(steps), time.monotonic()
             with balancer(server.url) as front:
                 real = asyncio.run(measured(front.url, server.url, turns, options.seconds, seed))
-            found.append(compared(real, forecast, turns, options.seconds))
-            print(rows(found[-1:])[1], flush=True)
+            lost = 1.0 - (ran_s(steps) - ran_before_s) / (time.monotonic() - began_s)
+            runs.append((turns, real, lost))
+            rounds.append(calibration(server, seed + 1))
+            print(f"repeat {seed + 1}: {len(real.outcomes)} requests", file=sys.stderr, flush=True)
+        samples = together(rounds)
+        size = f"{cache.blocks} blocks of {cache.block_tokens} tokens"
+        head = [f"cache: {size}; {MAX_SEQS} sequences, {USERS} users", *calibrated(samples, fit(samples))]
+        for seed, (turns, real, lost) in enumerate(runs):
+            path = scratch / f"{seed}.jsonl"
+            path.write_bytes(b"\n".join(map(msgspec.json.encode, turns)))
+            speeds = fit(together(rounds[seed : seed + 2]))
+            forecast = predicted(path, options.seconds, speeds, cache)
+            found.append(compared(real, forecast, turns, options.seconds) | {"core_lost": lost})
     lines = [
         *head,
         "",
         *rows(found),
         "",
         "!: off by more than 10 % (tokens/s), 20 % (P50), 2 points (hit rate)",
+        "each repeat is predicted from the micro-runs right before and right after it; above: all of them",
+        "core lost: share of the time that neither the engine core nor its worker was on their core",
     ]
     keep("validate-model", lines)
 

@@ -28,8 +28,8 @@ class Profile(Group):
     """Parameters of a replica; sizes bear vLLM's names and are in tokens.
 
     One step takes ``step_base_us`` and, for what it computes, ``prefill_token_us`` per prompt token,
-    ``decode_seq_us`` per sequence that gets one more token and ``context_token_us`` per token of
-    context that those sequences attend to.
+    ``attention_us`` per pair of such a token and one before it, ``decode_seq_us`` per sequence that gets
+    one more token and ``context_token_us`` per token of context that those sequences attend to.
     """
 
     block_size: Annotated[Count, Field(ge=1, description="tokens per KV block")] = 16
@@ -42,6 +42,9 @@ class Profile(Group):
     ] = None
     step_base_us: Annotated[float, Field(ge=0, description="cost of every step, in microseconds")]
     prefill_token_us: Annotated[float, Field(ge=0, description="per prompt token computed")]
+    attention_us: Annotated[
+        float, Field(ge=0, description="per prompt token computed and token before it")
+    ] = 0.0
     decode_seq_us: Annotated[float, Field(ge=0, description="per sequence that gets a token")]
     context_token_us: Annotated[float, Field(ge=0, description="per token attended to")]
 
@@ -60,7 +63,7 @@ class Profile(Group):
     def model_json(self, time_scale: float = 1.0) -> bytes:
         """The form that ``_core.ReplicaModel`` reads; all times multiplied by ``time_scale``."""
         model = self.model_dump()
-        for name in ("step_base", "prefill_token", "decode_seq", "context_token"):
+        for name in ("step_base", "prefill_token", "attention", "decode_seq", "context_token"):
             model[f"{name}_ps"] = round(model.pop(f"{name}_us") * time_scale * _PS_PER_US)
         return orjson.dumps(model)
 

@@ -46,6 +46,7 @@ class MockSettings(Group):
     ] = None
     step_base_us: Annotated[float | None, Field(ge=0, description=_override("step_base_us"))] = None
     prefill_token_us: Annotated[float | None, Field(ge=0, description=_override("prefill_token_us"))] = None
+    attention_us: Annotated[float | None, Field(ge=0, description=_override("attention_us"))] = None
     decode_seq_us: Annotated[float | None, Field(ge=0, description=_override("decode_seq_us"))] = None
     context_token_us: Annotated[float | None, Field(ge=0, description=_override("context_token_us"))] = None
     keep_alive_s: Annotated[

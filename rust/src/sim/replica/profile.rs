@@ -14,7 +14,8 @@ const PS_PER_NS: u64 = 1000;
 ///
 /// Sizes bear vLLM's names. Speeds are in picoseconds, so that a time scale does not round them
 /// away; a step takes
-/// `step_base + prefill tokens x prefill_token + decodes x decode_seq + context tokens x context_token`.
+/// `step_base + prefill tokens x prefill_token + attended x attention + decodes x decode_seq +
+/// context tokens x context_token`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
@@ -34,6 +35,10 @@ pub struct Profile {
     pub step_base_ps: u64,
     /// Per prompt token computed.
     pub prefill_token_ps: u64,
+    /// Per pair of a prompt token computed and a token before it that it attends to: what makes long
+    /// prompts dearer by the token.
+    #[serde(default)]
+    pub attention_ps: u64,
     /// Per sequence that gets one more token.
     pub decode_seq_ps: u64,
     /// Per token of context that those sequences attend to (reading their KV).
@@ -56,6 +61,7 @@ impl std::error::Error for ProfileError {}
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StepWork {
     pub(super) prefill_tokens: u64,
+    pub(super) attended: u64,
     pub(super) decodes: u64,
     pub(super) context_tokens: u64,
 }
@@ -100,6 +106,7 @@ impl Profile {
         let ps = self
             .step_base_ps
             .saturating_add(self.prefill_token_ps.saturating_mul(work.prefill_tokens))
+            .saturating_add(self.attention_ps.saturating_mul(work.attended))
             .saturating_add(self.decode_seq_ps.saturating_mul(work.decodes))
             .saturating_add(self.context_token_ps.saturating_mul(work.context_tokens));
         ps / PS_PER_NS

@@ -107,7 +107,9 @@ impl ReplicaModel {
             work.decodes += 1;
             work.context_tokens += u64::from(sequence.computed);
         } else {
-            work.prefill_tokens += u64::from(tokens);
+            let (before, tokens) = (u64::from(sequence.computed), u64::from(tokens));
+            work.prefill_tokens += tokens;
+            work.attended += tokens * before + tokens * (tokens - 1) / 2;
         }
         sequence.step_tokens = tokens;
         let full = (sequence.computed + tokens) / self.profile.block_size;

@@ -16,6 +16,7 @@ pub(super) fn small() -> Profile {
         step_base_ps: 10 * MS_PS,
         prefill_token_ps: MS_PS,
         decode_seq_ps: 0,
+        attention_ps: 0,
         context_token_ps: 0,
     }
 }
@@ -82,6 +83,35 @@ fn a_step_costs_its_base_its_prefill_its_decodes_and_their_context() {
         replica.next_ns(),
         Some((20 + 10 + 2 + 1) * MS_NS),
         "one decode over ten tokens"
+    );
+}
+
+#[test]
+fn prompt_tokens_pay_for_those_before_them_whether_cached_or_computed() {
+    let mut replica = model(Profile {
+        max_num_batched_tokens: 4,
+        attention_ps: MS_PS,
+        ..small()
+    });
+    replica.submit(arrival(1, &[1; 7], 1), 0);
+    let first = 10 + 4 + (1 + 2 + 3);
+    assert_eq!(replica.next_ns(), Some(first * MS_NS));
+    run(&mut replica, first * MS_NS);
+    let second = 10 + 2 + (4 + 5);
+    assert_eq!(replica.next_ns(), Some((first + second) * MS_NS));
+    run_to_idle(&mut replica);
+    let mut again = model(Profile {
+        attention_ps: MS_PS,
+        ..small()
+    });
+    again.submit(arrival(1, &[1; 7], 1), 0);
+    run_to_idle(&mut again);
+    let idle = MS_NS * 1000;
+    again.submit(arrival(2, &[1; 7], 1), idle);
+    assert_eq!(
+        again.next_ns(),
+        Some(idle + second * MS_NS),
+        "four are cached"
     );
 }
 
