@@ -1,8 +1,8 @@
 //! What one probe of an engine said, read by a scanner.
 //!
 //! A page is some 50 kB of mostly histogram buckets; a handful of its lines matter. The scanner
-//! walks from newline to newline, drops a line by its first bytes, and parses only those whose
-//! full name it knows. Several series of one name (data-parallel ranks) are summed; one series
+//! skips the histograms, walks from newline to newline through the rest, drops a line by its first
+//! bytes, and parses only those whose full name it knows. Several series of one name (data-parallel ranks) are summed; one series
 //! with an absurd value makes the sum unknown, because half a sum would look like room.
 
 mod line;
@@ -11,7 +11,7 @@ mod line;
 mod tests;
 
 use line::{Labels, Line};
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter, memrchr};
 
 /// Gauges above this are unknown: no engine runs or queues so many requests.
 const GAUGE_MAX: f64 = 1e9;
@@ -77,16 +77,45 @@ pub fn scan(page: &[u8], dialect: Dialect) -> Snapshot {
     };
     let mut found = Found::default();
     let mut start = 0;
-    for end in memchr_iter(b'\n', page).chain([page.len()]) {
-        if let Some(rest) = page[start..end].strip_prefix(prefix) {
+    while start < page.len() {
+        let end = memchr(b'\n', &page[start..]).map_or(page.len(), |len| start + len);
+        let line = &page[start..end];
+        start = end + 1;
+        if let Some(rest) = line.strip_prefix(prefix) {
             match dialect {
                 Dialect::Vllm => found.take_vllm(rest),
                 Dialect::Sglang => found.take_sglang(rest),
             }
+        } else if let Some(name) = histogram(line) {
+            start += family_len(page.get(start..).unwrap_or_default(), name);
         }
-        start = end + 1;
     }
     found.into_snapshot(dialect)
+}
+
+/// The name of the histogram that this line announces.
+fn histogram(line: &[u8]) -> Option<&[u8]> {
+    let name = line.strip_prefix(b"# TYPE ")?;
+    name.strip_suffix(b" histogram")
+        .filter(|name| !name.is_empty())
+}
+
+/// Bytes up to the comment behind a family, if its lines are all there is before that; else 0. Most of
+/// a page is histograms, and none of what is needed: searching for the next comment takes a fifth of
+/// the time of looking at each of their lines.
+fn family_len(page: &[u8], name: &[u8]) -> usize {
+    let comments = memchr_iter(b'#', page);
+    let comment = comments
+        .into_iter()
+        .find(|at| *at == 0 || page[at - 1] == b'\n');
+    let len = comment.unwrap_or(page.len());
+    let lines = page[..len].trim_ascii_end();
+    let last = memrchr(b'\n', lines).map_or(0, |at| at + 1);
+    if lines[last..].starts_with(name) {
+        len
+    } else {
+        0
+    }
 }
 
 /// Sum or maximum over the series of one name.

@@ -178,6 +178,18 @@ fn broken_lines_are_unknown_not_a_panic() {
     assert_eq!(vllm("vllm:num_requests_running{} 2").running, Some(2));
 }
 
+#[test]
+fn what_stands_behind_a_histogram_is_read_whether_it_is_announced_or_not() {
+    let buckets =
+        "# TYPE vllm:ttft histogram\nvllm:ttft_bucket{m=\"a#b\",le=\"1\"} 3\nvllm:ttft_sum{} 9\n";
+    for behind in ["# TYPE vllm:x gauge\n", ""] {
+        let page = format!("{buckets}{behind}vllm:num_requests_running{{}} 2\n");
+        assert_eq!(vllm(&page).running, Some(2), "{page}");
+    }
+    assert_eq!(vllm("# TYPE vllm:ttft histogram\n").running, None);
+    assert_eq!(vllm(buckets), Snapshot::default());
+}
+
 /// One series of a name that matters for the gate, or of one that looks alike.
 #[derive(Debug, Clone)]
 struct Series {
@@ -214,6 +226,11 @@ fn series() -> impl Strategy<Value = Series> {
 fn write(all: &[Series]) -> String {
     let mut page = String::new();
     for s in all {
+        let kind = if s.name.ends_with("_bucket") {
+            "histogram"
+        } else {
+            "gauge"
+        };
         let label = s
             .label
             .replace('\\', r"\\")
@@ -222,8 +239,10 @@ fn write(all: &[Series]) -> String {
         let name = s.name;
         page += &[
             "# TYPE vllm:",
-            name,
-            " gauge\nvllm:",
+            name.trim_end_matches("_bucket"),
+            " ",
+            kind,
+            "\nvllm:",
             name,
             "{model=\"",
             &label,
