@@ -190,12 +190,27 @@ impl Health {
     /// The share it may have while it ramps up; `None` when it may have all.
     #[must_use]
     pub fn ramp(&self, config: &Config, now_ns: Nanos) -> Option<Share> {
+        let linear = self.ramped(config, now_ns)?;
+        Some(Share(linear.max(SHARE_MIN)))
+    }
+
+    /// When [`Self::ramp`] says something else.
+    #[must_use]
+    pub fn next_share_ns(&self, config: &Config, now_ns: Nanos) -> Option<Nanos> {
+        let next = u128::from(self.ramped(config, now_ns)?) + 1;
+        let age_ns = (next * u128::from(config.ramp_ns)).div_ceil(1000);
+        let age_ns = u64::try_from(age_ns).unwrap_or(u64::MAX);
+        Some(self.back_ns.saturating_add(age_ns))
+    }
+
+    /// How much of the ramp is over, in thousandths.
+    fn ramped(&self, config: &Config, now_ns: Nanos) -> Option<u32> {
         let age_ns = now_ns.saturating_sub(self.back_ns);
         if !self.ramping || age_ns >= config.ramp_ns {
             return None;
         }
         let linear = u128::from(age_ns) * 1000 / u128::from(config.ramp_ns.max(1));
-        Some(Share(u32::try_from(linear).unwrap_or(1000).max(SHARE_MIN)))
+        Some(u32::try_from(linear).unwrap_or(1000))
     }
 
     /// A request had its first body byte, or ended well.

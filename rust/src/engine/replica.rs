@@ -40,7 +40,7 @@ use frozen::Frozen;
 use knee::Knee;
 use work::Work;
 
-pub use work::Need;
+pub use work::{Backlog, Need};
 
 use super::config::{AllowanceRule, Config};
 use super::health::Health;
@@ -324,6 +324,20 @@ impl Replica {
     pub fn blind(&self, config: &Config, now_ns: Nanos) -> bool {
         let stale = |last: &Last| now_ns.saturating_sub(last.sent_ns) >= config.probe_stale_ns;
         self.frozen.frozen() || self.last.as_ref().is_none_or(stale)
+    }
+
+    /// The next moment at which [`Self::blind`] or the ramp's share changes with time alone.
+    #[must_use]
+    pub fn next_change_ns(&self, config: &Config, now_ns: Nanos) -> Nanos {
+        let last = self.last.as_ref().filter(|_| !self.frozen.frozen());
+        let stale_ns = last.map(|last| last.sent_ns.saturating_add(config.probe_stale_ns));
+        let stale_ns = stale_ns.filter(|stale_ns| *stale_ns > now_ns);
+        let ramp_ns = self.health.next_share_ns(config, now_ns);
+        stale_ns
+            .into_iter()
+            .chain(ramp_ns)
+            .min()
+            .unwrap_or(Nanos::MAX)
     }
 
     /// The engine said that it sleeps.

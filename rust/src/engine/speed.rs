@@ -69,27 +69,28 @@ impl Line {
         }
     }
 
-    /// Nanoseconds per token in whole numbers, at least 1.
+    /// The line in whole numbers.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "within 0 and TOKEN_NS_MAX, and `as` saturates"
+        reason = "within 0 and BASE_NS_MAX or TOKEN_NS_MAX, and `as` saturates"
     )]
-    pub fn token_ns_whole(self) -> u32 {
-        (self.token_ns as u32).max(1)
+    pub fn pace(self) -> Pace {
+        Pace {
+            base_ns: self.base_ns as Nanos,
+            token_ns: (self.token_ns as u32).max(1),
+        }
     }
+}
 
-    /// The base in whole nanoseconds.
-    #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "within 0 and BASE_NS_MAX, and `as` saturates"
-    )]
-    pub fn base_ns_whole(self) -> Nanos {
-        self.base_ns as Nanos
-    }
+/// A line in whole numbers, as choices compute with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Of a prompt that is cached whole.
+    pub base_ns: Nanos,
+    /// Per token that is not; at least 1.
+    pub token_ns: u32,
 }
 
 /// What a fit is shrunk towards, and as how many samples that counts.

@@ -280,7 +280,7 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
-    fn next_deadline_ns(&self) -> Option<u64> {
+    fn next_deadline_ns(&mut self) -> Option<u64> {
         self.router.next_deadline_ns()
     }
 

@@ -244,6 +244,12 @@ impl Hold {
         self.lines.get(&partition).map_or(0, |line| line.open)
     }
 
+    /// Some request waits by choice.
+    #[must_use]
+    pub fn any_chosen(&self) -> bool {
+        !self.chosen.is_empty()
+    }
+
     /// Requests that wait by choice for this replica, and have done so for longer than this one.
     #[must_use]
     pub fn chosen_before(&self, replica: u32, ticket: Option<Ticket>) -> u32 {

@@ -64,7 +64,7 @@ impl Radix {
         if let Some(slot) = self.owners.find(owner) {
             return Some(slot);
         }
-        if !self.has_room(self.owners.bytes_for_one()) {
+        if !self.has_room(self.owners.bytes_for_one(owner)) {
             return None;
         }
         self.owners.add(owner, self.config.capacity_blocks)

@@ -176,13 +176,14 @@ impl Radix {
         if let Some(slot) = self.owners.find(owner) {
             self.owners[slot].capacity_blocks = blocks;
             self.evict_surplus(slot);
-        } else if self.has_room(self.owners.bytes_for_one()) {
+        } else if self.has_room(self.owners.bytes_for_one(owner)) {
             self.owners.add(owner, blocks);
         }
     }
 
     /// Blocks an owner holds.
     #[must_use]
+    #[inline]
     pub fn owner_blocks(&self, owner: u32) -> u32 {
         self.owners
             .find(owner)

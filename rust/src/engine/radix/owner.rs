@@ -7,14 +7,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
 use super::node::Mark;
 use super::slab::{NIL, Slab};
 
-/// Owners at a time.
+/// Owners at a time; their ids are below it too.
 pub(super) const OWNERS_MAX: usize = u16::MAX as usize;
+/// In place of the slot of an id that no owner has.
+const NO_SLOT: u16 = u16::MAX;
 
 /// A list of marks from the most to the least recently used.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +101,8 @@ impl Owner {
 pub(super) struct Owners {
     slots: Vec<Owner>,
     free: Vec<u16>,
-    by_id: HashMap<u32, u16, FixedState>,
+    /// Slots by id: ids are dense, and every choice looks up all of them.
+    by_id: Vec<u16>,
     /// Owners by the last use of their oldest idle mark. Entries may be too old, never too young:
     /// they are put right when they come up.
     oldest: BinaryHeap<Reverse<(u64, u16)>>,
@@ -113,7 +113,7 @@ impl Owners {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_id: HashMap::with_hasher(FixedState::default()),
+            by_id: Vec::new(),
             oldest: BinaryHeap::new(),
         }
     }
@@ -121,21 +121,27 @@ impl Owners {
     /// Memory in use, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.slots.capacity() * (size_of::<Owner>() + size_of::<u16>())
-            + self.by_id.allocation_size()
+            + self.by_id.capacity() * size_of::<u16>()
             + self.oldest.capacity() * size_of::<Reverse<(u64, u16)>>()
     }
 
     /// Memory that one more owner would take, in bytes; an upper bound.
-    pub(super) fn bytes_for_one(&self) -> usize {
-        self.bytes() + 8 * size_of::<Owner>()
+    pub(super) fn bytes_for_one(&self, id: u32) -> usize {
+        let ids = (id as usize).min(OWNERS_MAX) + 1;
+        self.bytes() + 8 * size_of::<Owner>() + ids * size_of::<u16>()
     }
 
+    #[inline]
     pub(super) fn find(&self, id: u32) -> Option<u16> {
-        self.by_id.get(&id).copied()
+        let slot = self.by_id.get(id as usize).copied();
+        slot.filter(|slot| *slot != NO_SLOT)
     }
 
-    /// A new owner; `None` where there are too many.
+    /// A new owner; `None` where there are too many, or for an id that is too large.
     pub(super) fn add(&mut self, id: u32, capacity_blocks: u32) -> Option<u16> {
+        if id as usize >= OWNERS_MAX {
+            return None;
+        }
         let fresh = |epoch, queued| Owner {
             id,
             epoch,
@@ -164,7 +170,9 @@ impl Owners {
                 u16::try_from(self.slots.len() - 1).ok()?
             }
         };
-        self.by_id.insert(id, slot);
+        let ids = self.by_id.len().max(id as usize + 1);
+        self.by_id.resize(ids, NO_SLOT);
+        self.by_id[id as usize] = slot;
         Some(slot)
     }
 
@@ -173,7 +181,7 @@ impl Owners {
         let owner = &mut self.slots[usize::from(slot)];
         owner.live = false;
         owner.epoch = owner.epoch.wrapping_add(1);
-        self.by_id.remove(&owner.id);
+        self.by_id[owner.id as usize] = NO_SLOT;
         self.free.push(slot);
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::mem;
 
 use super::Router;
-use super::fleet::Full;
+use super::member::Full;
 use super::request::{Attempt, Lane, Phase, Refusal, Report, Request};
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;

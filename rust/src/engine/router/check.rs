@@ -1,9 +1,10 @@
 //! The router's invariants, for tests.
 
 use super::Router;
-use super::fleet::{Offer, slot_of};
-use super::request::{Lane, Phase};
-use crate::engine::id::ReplicaId;
+use super::member::Offer;
+use super::request::{Lane, Phase, Request};
+use crate::engine::id::{Nanos, ReplicaId};
+use crate::engine::select::Slot;
 
 impl Router {
     /// Requests at peers.
@@ -48,9 +49,10 @@ impl Router {
 
     fn check_members(&self) -> Result<(), String> {
         let mut in_flight = 0;
-        for (index, member) in &self.fleet.members {
+        self.fleet.check_cards(&self.config, self.now_ns)?;
+        for (slot, member) in self.fleet.members() {
             member.replica.check_invariants()?;
-            let at = |request: &&super::Request| matches!(&request.phase, Phase::InFlight(attempt) if attempt.slot as usize == index);
+            let at = |request: &&super::Request| matches!(&request.phase, Phase::InFlight(attempt) if attempt.slot == slot);
             let counted = self.requests.values().filter(at).count();
             if counted != member.in_flight() as usize {
                 return Err(format!(
@@ -64,7 +66,7 @@ impl Router {
             if member.removed && counted == 0 {
                 return Err(format!("removed_replicas_are_forgotten: {:?}", member.id));
             }
-            if member.removed && self.tree.owner_blocks(slot_of(index)) > 0 {
+            if member.removed && self.tree.owner_blocks(slot) > 0 {
                 return Err(format!("removed_replicas_cache_nothing: {:?}", member.id));
             }
             in_flight += counted;
@@ -75,7 +77,7 @@ impl Router {
                 self.in_flight
             ));
         }
-        if self.fleet.slots.len() != self.fleet.members.len() {
+        if self.fleet.slots.len() != self.fleet.len() {
             return Err("one_slot_per_replica".to_owned());
         }
         Ok(())
@@ -136,6 +138,38 @@ impl Router {
         Ok(())
     }
 
+    /// What the replicas that could serve a request offer it, asked of each of them: those that it
+    /// has not failed on, unless none of them is ready.
+    pub(super) fn offers_to(&self, request: &Request, now_ns: Nanos) -> Vec<(Slot, Offer)> {
+        let members = self.fleet.members().filter(|(slot, member)| {
+            let models = self
+                .fleet
+                .models
+                .get(request.model.map_or(usize::MAX, |id| id.0 as usize));
+            let serves = models.is_none_or(|model| model.serving.contains(slot));
+            let bound = request.bound.is_none_or(|bound| bound == member.id);
+            serves
+                && bound
+                && (request.model.is_some() || request.bound.is_some())
+                && request.may_use(member.region_bit)
+        });
+        let offers = members.map(|(slot, member)| {
+            let tried = request.tried.contains(&member.id);
+            (
+                tried,
+                slot,
+                member.offer(request.lane, &self.config, now_ns),
+            )
+        });
+        let ready = offers.filter(|(.., offer)| *offer != Offer::None);
+        let (tried, untried): (Vec<_>, Vec<_>) = ready.partition(|(tried, ..)| *tried);
+        let offers = if untried.is_empty() { tried } else { untried };
+        offers
+            .into_iter()
+            .map(|(_, slot, offer)| (slot, offer))
+            .collect()
+    }
+
     /// No held request could go to a replica that has room for it, unless it waits for another by
     /// choice; room apart that has come with time alone since the last sweep: that is found by the
     /// next one.
@@ -156,8 +190,11 @@ impl Router {
                 return Err(format!("held_requests_stand_in_their_queue: {id:?}"));
             }
             let times = [self.swept_ns, self.now_ns];
-            let mut offers = times.iter().map(|at_ns| self.offer_to(request, *at_ns));
-            if self.hold.choice(ticket).is_none() && offers.all(|offer| offer == Offer::Room) {
+            let mut open = times.iter().map(|at_ns| {
+                let offers = self.offers_to(request, *at_ns);
+                offers.iter().any(|(_, offer)| *offer == Offer::Room)
+            });
+            if self.hold.choice(ticket).is_none() && open.all(|open| open) {
                 return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
             }
         }

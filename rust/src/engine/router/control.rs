@@ -1,7 +1,7 @@
 //! Facts from the control plane: replicas, models, intent, probes, time.
 
 use super::Router;
-use super::fleet::{Full, Served};
+use super::fleet::Served;
 use super::learn::Share;
 use super::request::{Phase, Refusal};
 use crate::engine::admit;
@@ -103,11 +103,17 @@ impl Router {
     pub fn probes_due(&mut self, now_ns: Nanos, due: &mut Vec<ReplicaId>) {
         let now_ns = self.advance(now_ns);
         let waited_for = self.waited_for();
-        for (index, member) in &mut self.fleet.members {
-            let held = waited_for.get(index).copied().unwrap_or(false);
+        let mut slots = Vec::new();
+        for (slot, member) in self.fleet.members() {
+            let held = waited_for.get(slot as usize).copied().unwrap_or(false);
             let interval_ns = admit::probe_interval(&member.replica, &self.config, held);
             let due_ns = member.replica.probe_due_ns(interval_ns, &self.config);
             if !member.removed && due_ns <= now_ns {
+                slots.push(slot);
+            }
+        }
+        for slot in slots {
+            if let Some(member) = self.fleet.member_mut(slot) {
                 member.replica.probe_sent(now_ns);
                 due.push(member.id);
             }
@@ -116,7 +122,7 @@ impl Router {
 
     /// By slot: whether something that the replica could serve is held.
     fn waited_for(&self) -> Vec<bool> {
-        let mut waited_for = vec![false; self.fleet.members.capacity()];
+        let mut waited_for = vec![false; self.fleet.slots_end()];
         for (partition, _) in self.hold.heads() {
             let bound = partition.bound.and_then(|id| self.fleet.slot(id));
             let model = self.fleet.models.get(partition.model.0 as usize);
@@ -201,24 +207,18 @@ impl Router {
     /// Lets time pass: expires what has waited too long, ends ejections, and starts what may start.
     pub fn tick(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.advance(now_ns);
-        for (_, member) in &mut self.fleet.members {
-            member.replica.health.tick(&self.config, now_ns);
-            member.full = member.full.filter(|full| now_ns < full.until_ns);
-        }
+        self.fleet.tick(&self.config, now_ns);
         self.dispatch_all(now_ns, out);
     }
 
     /// When [`Self::tick`] has work at the latest.
     #[must_use]
-    pub fn next_deadline_ns(&self) -> Option<Nanos> {
-        let members = self.fleet.members.iter().map(|(_, member)| member);
-        let changes = members.flat_map(|member| {
-            let full_ns = member.full.map(|Full { until_ns, .. }| until_ns);
-            [member.replica.health.next_change_ns(&self.config), full_ns]
-        });
+    pub fn next_deadline_ns(&mut self) -> Option<Nanos> {
+        self.fleet.refresh(&self.config, self.now_ns);
         let peers_ns = self.mesh.next_change_ns(self.now_ns);
-        let held = self.hold.next_deadline_ns();
-        changes.flatten().chain(held).chain(peers_ns).min()
+        let held_ns = self.hold.next_deadline_ns();
+        let turns_ns = self.fleet.turns_ns();
+        held_ns.into_iter().chain(peers_ns).chain(turns_ns).min()
     }
 
     /// Ends the wait of what is held past its deadline.
@@ -239,7 +239,7 @@ impl Router {
     /// Gives the tree's bound for one replica: what its KV cache holds. Followed when it moves by
     /// more than a sixteenth, so that the learned ratio's jitter evicts nothing.
     pub(super) fn set_capacity(&mut self, slot: Slot, anew: bool) {
-        let Some(member) = self.fleet.members.get_mut(slot as usize) else {
+        let Some(member) = self.fleet.member(slot) else {
             return;
         };
         let first = member.models.iter().flatten().next();
@@ -253,7 +253,8 @@ impl Router {
             self.config.block_bytes,
         )
         .max(1);
-        if anew || blocks.abs_diff(member.capacity_blocks) > member.capacity_blocks / 16 {
+        let moved = blocks.abs_diff(member.capacity_blocks) > member.capacity_blocks / 16;
+        if let Some(member) = self.fleet.member_mut(slot).filter(|_| anew || moved) {
             member.capacity_blocks = blocks;
             self.tree.set_capacity(slot, blocks);
         }

@@ -6,17 +6,14 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use super::forecast::Lately;
-use super::learn::Share;
+use super::cards::{Card, Cards, Door};
+use super::member::Member;
 use super::paths::Found;
 use super::ratio::Ratio;
-use super::request::Lane;
-use crate::engine::admit::{self, Why};
 use crate::engine::config::Config;
-use crate::engine::health::{Pool, State};
-use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::engine::health::Pool;
+use crate::engine::id::{ModelId, Nanos, ReplicaId};
 use crate::engine::peer::Rate;
-use crate::engine::replica::{Need, Replica};
 use crate::engine::ring::{Ring, WEIGHT_ONE};
 use crate::engine::select::{Slot, Slots};
 use crate::engine::speed::Speed;
@@ -26,153 +23,6 @@ pub const MODELS_PER_REPLICA_MAX: usize = 4_096;
 
 /// A model or adapter that a replica serves, with its `max_model_len`.
 pub type Served = (String, Option<u32>);
-
-/// One replica with what the router counts about it.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) id: ReplicaId,
-    pub(super) name: String,
-    pub(super) replica: Replica,
-    /// Its region's bit in masks of residency: this balancer's, or, if it was adopted, its own.
-    pub(super) region_bit: u64,
-    pub(super) adopted: Option<u64>,
-    /// Taken out of the fleet; kept until its requests have ended.
-    pub(super) removed: bool,
-    /// `None` until it told. Sorted.
-    pub(super) models: Option<Vec<(ModelId, Option<u32>)>>,
-    /// Requests in flight that do not count as load.
-    pub(super) light: u32,
-    /// It said "full": no pushes until it is probed again, or until this moment.
-    pub(super) full: Option<Full>,
-    /// It has room that everybody who could use it has let pass.
-    pub(super) declined: bool,
-    pub(super) capacity_blocks: u32,
-    /// How much of its KV cache it is believed to keep for us.
-    pub(super) share: Share,
-    pub(super) pushed_total: u64,
-    pub(super) failed_total: u64,
-    pub(super) match_blocks_total: u64,
-    pub(super) prompt_blocks_total: u64,
-    pub(super) cached_tokens_total: u64,
-    pub(super) prompt_tokens_total: u64,
-    /// How long it takes to first tokens, learned.
-    pub(super) speed: Speed,
-    /// How long requests run after their first byte: a running mean.
-    pub(super) stay_ns: Option<Nanos>,
-    /// Work given to it lately.
-    pub(super) lately: Lately,
-}
-
-/// When a replica said that it is full, and until when that counts at most.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Full {
-    pub(super) since_ns: Nanos,
-    pub(super) until_ns: Nanos,
-}
-
-/// What a replica can do for a request now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Offer {
-    /// It is not ready.
-    None,
-    /// It is ready, but has no room.
-    Later,
-    /// It has room.
-    Room,
-}
-
-impl Member {
-    fn new(id: ReplicaId, name: String, region_bit: u64) -> Self {
-        Self {
-            id,
-            name,
-            region_bit,
-            adopted: None,
-            replica: Replica::new(),
-            removed: false,
-            models: None,
-            light: 0,
-            full: None,
-            declined: false,
-            capacity_blocks: 0,
-            share: Share::new(),
-            pushed_total: 0,
-            failed_total: 0,
-            match_blocks_total: 0,
-            prompt_blocks_total: 0,
-            cached_tokens_total: 0,
-            prompt_tokens_total: 0,
-            speed: Speed::default(),
-            stay_ns: None,
-            lately: Lately::default(),
-        }
-    }
-
-    /// All requests in flight.
-    pub(super) fn in_flight(&self) -> u32 {
-        self.replica.in_flight().saturating_add(self.light)
-    }
-
-    pub(super) fn offer(&self, lane: Lane, config: &Config, now_ns: Nanos) -> Offer {
-        if self.removed {
-            return Offer::None;
-        }
-        let admitted = admit::may_push(&self.replica, config, now_ns);
-        let ready = match lane {
-            Lane::Batch | Lane::Light => !matches!(admitted, Err(Why::NotReady | Why::Sleeping)),
-            Lane::Stored => matches!(self.replica.health.state(), State::Up | State::Probing),
-        };
-        let under_cap = self.in_flight() < config.in_flight_max;
-        let room = lane != Lane::Batch || (admitted.is_ok() && self.full.is_none());
-        match (ready, under_cap && room) {
-            (false, _) => Offer::None,
-            (true, false) => Offer::Later,
-            (true, true) => Offer::Room,
-        }
-    }
-
-    /// Counts a request in flight, before anything is sent.
-    pub(super) fn push(
-        &mut self,
-        id: RequestId,
-        lane: Lane,
-        need: Need,
-        config: &Config,
-        now_ns: Nanos,
-    ) {
-        self.pushed_total += 1;
-        match lane {
-            Lane::Light | Lane::Stored => self.light += 1,
-            Lane::Batch => {
-                let counted = self.replica.push(id, need, config, now_ns);
-                debug_assert!(counted, "an offer of room is below the cap");
-            }
-        }
-    }
-
-    pub(super) fn ready(&self, config: &Config, now_ns: Nanos) -> bool {
-        self.offer(Lane::Light, config, now_ns) != Offer::None
-    }
-
-    /// What keeps it from taking one more request of the batch now.
-    pub(super) fn closed_by(&self, config: &Config, now_ns: Nanos) -> Option<&'static str> {
-        if self.full.is_some() {
-            return Some("full");
-        }
-        admit::may_push(&self.replica, config, now_ns)
-            .err()
-            .map(|why| match why {
-                Why::NotReady => "not_ready",
-                Why::Sleeping => "sleeping",
-                Why::Probing => "probing",
-                Why::Cap => "in_flight_max",
-                Why::Ramp => "ramp",
-                Why::Blind => "blind_outstanding_max",
-                Why::Outstanding => "outstanding_max",
-                Why::Pending => "pending",
-            })
-    }
-}
 
 /// A model or adapter that a replica serves or a request waits for.
 #[derive(Debug)]
@@ -200,7 +50,9 @@ pub(super) struct Model {
 /// All replicas, by slot, and all models, interned.
 #[derive(Debug)]
 pub(super) struct Fleet {
-    pub(super) members: Slab<Member>,
+    members: Slab<Member>,
+    /// What choices read of them.
+    cards: Cards,
     pub(super) slots: Slots,
     pub(super) models: Slab<Model>,
     names: HashMap<String, ModelId, FixedState>,
@@ -214,6 +66,7 @@ impl Fleet {
     pub(super) fn new(config: &Config, with_ring: bool, seed: u64) -> Self {
         Self {
             members: Slab::new(),
+            cards: Cards::default(),
             slots: HashMap::with_hasher(FixedState::default()),
             models: Slab::new(),
             names: HashMap::with_hasher(FixedState::with_seed(seed)),
@@ -238,8 +91,80 @@ impl Fleet {
         self.members.get(slot as usize)
     }
 
+    /// The only way to a replica's figures: whoever takes it may change them.
     pub(super) fn member_mut(&mut self, slot: Slot) -> Option<&mut Member> {
+        self.cards.changed(slot);
         self.members.get_mut(slot as usize)
+    }
+
+    /// Both, for what the one teaches the other.
+    pub(super) fn member_and_model(
+        &mut self,
+        slot: Slot,
+        model: ModelId,
+    ) -> (Option<&mut Member>, Option<&mut Model>) {
+        self.cards.changed(slot);
+        let member = self.members.get_mut(slot as usize);
+        (member, self.models.get_mut(model.0 as usize))
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = (Slot, &Member)> {
+        self.members
+            .iter()
+            .map(|(index, member)| (slot_of(index), member))
+    }
+
+    /// Slots are below this.
+    pub(super) fn slots_end(&self) -> usize {
+        self.members.capacity()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Lets time pass for all replicas.
+    pub(super) fn tick(&mut self, config: &Config, now_ns: Nanos) {
+        for (index, member) in &mut self.members {
+            if member
+                .next_change_ns(config)
+                .is_some_and(|at_ns| at_ns <= now_ns)
+            {
+                self.cards.changed(slot_of(index));
+                member.replica.health.tick(config, now_ns);
+                member.full = member.full.filter(|full| now_ns < full.until_ns);
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ what choices read
+
+    /// Brings up to date what choices read.
+    pub(super) fn refresh(&mut self, config: &Config, now_ns: Nanos) {
+        self.cards.refresh(&self.members, config, now_ns);
+    }
+
+    /// When time alone changes the health of a replica, or opens one, as of the last
+    /// [`Self::refresh`].
+    pub(super) fn turns_ns(&self) -> Option<Nanos> {
+        self.cards.turns_ns()
+    }
+
+    /// What a replica offers, as of the last [`Self::refresh`].
+    #[inline]
+    pub(super) fn door(&self, slot: Slot) -> Option<&Door> {
+        self.cards.door(slot)
+    }
+
+    /// What a choice reads of a replica, as of the last [`Self::refresh`].
+    #[inline]
+    pub(super) fn card(&self, slot: Slot) -> Option<&Card> {
+        self.cards.card(slot)
+    }
+
+    /// Whether what choices read is what the replicas say.
+    pub(super) fn check_cards(&self, config: &Config, now_ns: Nanos) -> Result<(), String> {
+        self.cards.check(&self.members, config, now_ns)
     }
 
     /// All slots in use, ascending.
@@ -273,6 +198,7 @@ impl Fleet {
             return known;
         }
         let slot = slot_of(self.members.insert(Member::new(id, name, region_bit)));
+        self.cards.changed(slot);
         self.slots.insert(id, slot);
         Some(slot)
     }
@@ -288,9 +214,10 @@ impl Fleet {
     /// Takes a replica out of the fleet: it is offered nothing from now on.
     pub(super) fn remove(&mut self, slot: Slot) {
         self.serve(slot, None);
-        if let Some(member) = self.members.get_mut(slot as usize) {
+        if let Some(member) = self.member_mut(slot) {
             member.removed = true;
-            self.ring.remove(member.id);
+            let id = member.id;
+            self.ring.remove(id);
         }
         self.drop_if_over(slot);
     }
@@ -300,6 +227,7 @@ impl Fleet {
         let over = |member: &Member| member.removed && member.in_flight() == 0;
         if self.member(slot).is_some_and(over) {
             let member = self.members.remove(slot as usize);
+            self.cards.changed(slot);
             self.slots.remove(&member.id);
         }
     }

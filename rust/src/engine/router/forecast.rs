@@ -2,14 +2,15 @@
 
 use super::Router;
 use super::accuracy::Accuracy;
-use super::fleet::{Member, Model};
+use super::cards::Card;
+use super::fleet::Model;
 use super::paths::Path;
 use super::request::{Attempt, Lane, Request, Usage};
 use crate::engine::config::{Config, Policy};
 use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::replica::Need;
-use crate::engine::select::{Candidate, Slot};
-use crate::engine::speed::{Line, Prior};
+use crate::engine::select::Slot;
+use crate::engine::speed::{Line, Pace, Prior};
 
 const NS_PER_S: f64 = 1e9;
 /// As many samples the settings count against what a fleet has shown, and a fleet against what one
@@ -60,25 +61,27 @@ impl Expected<'_> {
         clippy::cast_sign_loss,
         reason = "positive, and `as` saturates"
     )]
-    pub(super) fn need(
-        &self,
-        member: &Member,
-        match_blocks: u32,
-        path: Option<Path>,
-    ) -> (Need, u32) {
-        let snapshot = member.replica.snapshot();
-        let block = snapshot.and_then(|s| s.block_size).unwrap_or(1).max(1);
+    pub(super) fn need(&self, card: &Card, match_blocks: u32, path: Option<Path>) -> (Need, u32) {
+        let block = card.block_tokens;
         let assumed = (f64::from(match_blocks) * self.block_tokens) as u32;
         let assumed = assumed.min(self.prompt_tokens);
         let known = path.zip(self.model);
         let matched = known.map_or(assumed, |(path, model)| path.findable_tokens(model));
         let cached = matched / block * block;
         let prefill = (self.prompt_tokens - assumed).saturating_add(matched - cached);
-        let need = Need {
+        (self.need_of(prefill), cached)
+    }
+
+    /// What it takes where nothing of it is cached.
+    pub(super) fn need_unmatched(&self) -> Need {
+        self.need_of(self.prompt_tokens)
+    }
+
+    fn need_of(&self, prefill: u32) -> Need {
+        Need {
             prefill,
             kv: prefill.saturating_add(self.output_tokens),
-        };
-        (need, cached)
+        }
     }
 
     /// Tokens of the prompt behind so many blocks.
@@ -94,10 +97,14 @@ impl Expected<'_> {
 
     /// The replica's time to the first token at its present load: its own, else its fleet's, else
     /// as the settings assume.
-    pub(super) fn line(&self, member: &Member) -> Line {
-        let load = member.replica.load();
-        let own = member.speed.line_near(load);
-        own.unwrap_or_else(|| fleet_line(self.model, load, self.config))
+    pub(super) fn pace(&self, card: &Card) -> Pace {
+        card.pace
+            .unwrap_or_else(|| self.fleet_pace(card.backlog.load))
+    }
+
+    /// The pace at a load of replicas that have not shown theirs.
+    pub(super) fn fleet_pace(&self, load: u32) -> Pace {
+        fleet_line(self.model, load, self.config).pace()
     }
 
     /// Time that one block of a prompt takes; at least 1, so that blocks count.
@@ -106,16 +113,19 @@ impl Expected<'_> {
         clippy::cast_sign_loss,
         reason = "positive, and `as` saturates"
     )]
-    pub(super) fn block_ns(&self, line: Line) -> Nanos {
-        ((f64::from(line.token_ns_whole()) * self.block_tokens) as Nanos).max(1)
+    pub(super) fn block_ns(&self, pace: Pace) -> Nanos {
+        ((f64::from(pace.token_ns) * self.block_tokens) as Nanos).max(1)
     }
 
     /// How long requests run there after their first byte.
-    pub(super) fn stay_ns(&self, member: &Member) -> Nanos {
-        let fleet = || self.model.and_then(|model| model.stay_ns);
-        member
-            .stay_ns
-            .or_else(fleet)
+    pub(super) fn stay_ns(&self, card: &Card) -> Nanos {
+        card.stay_ns.unwrap_or_else(|| self.fleet_stay_ns())
+    }
+
+    /// How long requests run at replicas that have not shown it.
+    pub(super) fn fleet_stay_ns(&self) -> Nanos {
+        self.model
+            .and_then(|model| model.stay_ns)
             .unwrap_or_else(|| self.decode_ns(self.config.output_tokens))
     }
 
@@ -133,14 +143,12 @@ impl Expected<'_> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
         reason = "positive, and `as` saturates"
     )]
-    pub(super) fn evicts(&self, member: &Member, candidate: &Candidate) -> u32 {
-        let capacity = u64::from(member.capacity_blocks);
-        let free_blocks = capacity.saturating_sub(candidate.tree_blocks);
-        let free_tokens = (free_blocks as f64 * self.block_tokens) as u32;
-        candidate.uncached_tokens.saturating_sub(free_tokens)
+    pub(super) fn evicts(&self, card: &Card, tree_blocks: u32, uncached_tokens: u32) -> u32 {
+        let free_blocks = card.capacity_blocks.saturating_sub(tree_blocks);
+        let free_tokens = (f64::from(free_blocks) * self.block_tokens) as u32;
+        uncached_tokens.saturating_sub(free_tokens)
     }
 }
 
@@ -211,20 +219,21 @@ impl Router {
                 clear: false,
             };
         };
-        let (need, cached_tokens) = expected.need(member, match_blocks, path);
-        let line = expected.line(member);
-        let stay_ns = expected.stay_ns(member);
-        let start_in_ns = member.replica.start_in_ns(need, 0, line, stay_ns, now_ns);
-        let compute_ns = u64::from(need.prefill) * u64::from(line.token_ns_whole());
+        let card = Card::of(member, &self.config);
+        let (need, cached_tokens) = expected.need(&card, match_blocks, path);
+        let pace = expected.pace(&card);
+        let stay_ns = expected.stay_ns(&card);
+        let start_in_ns = card.backlog.start_in_ns(need, 0, pace, stay_ns, now_ns);
+        let compute_ns = u64::from(need.prefill) * u64::from(pace.token_ns);
         Forecast {
             pushed_ns: now_ns,
             need,
             prompt_tokens: need.prefill.saturating_add(cached_tokens),
             cached_tokens,
             ttft_ns: start_in_ns
-                .saturating_add(line.base_ns_whole())
+                .saturating_add(pace.base_ns)
                 .saturating_add(compute_ns),
-            load: member.replica.load(),
+            load: card.backlog.load,
             clear: member.replica.clear(need),
         }
     }
@@ -261,8 +270,8 @@ impl Router {
         let Some(member) = self.fleet.member(slot) else {
             return 0;
         };
-        let prefill_ns =
-            u64::from(need.prefill) * u64::from(expected.line(member).token_ns_whole());
+        let pace = expected.pace(&Card::of(member, &self.config));
+        let prefill_ns = u64::from(need.prefill) * u64::from(pace.token_ns);
         prefill_ns.saturating_add(expected.decode_ns(expected.output_tokens))
     }
 }
@@ -282,7 +291,8 @@ impl Router {
         let Some(id) = request.model.filter(|_| request.lane == Lane::Batch) else {
             return;
         };
-        let Some(model) = self.fleet.models.get_mut(id.0 as usize) else {
+        let (member, model) = self.fleet.member_and_model(attempt.slot, id);
+        let Some(model) = model else {
             return;
         };
         if let Some(tokens) = usage.completion_tokens {
@@ -313,7 +323,7 @@ impl Router {
             };
             model.speed.learn(load, computed, ttft_ns, assumed);
         }
-        if let Some(member) = self.fleet.members.get_mut(attempt.slot as usize) {
+        if let Some(member) = member {
             member.stay_ns = Some(mean_ns(member.stay_ns, stay_ns));
             if forecast.clear {
                 member.speed.learn(load, computed, ttft_ns, prior);

@@ -3,6 +3,7 @@
 use std::mem;
 
 use super::Router;
+use super::forecast::Expected;
 use super::mesh::on_ring;
 use super::request::{Away, Lane, Phase, Refusal, Request};
 use super::view::Found;
@@ -121,8 +122,9 @@ impl Router {
         }
         self.note_told(request, targets, now_ns);
         let predictive = self.config.policy == Policy::Predictive;
+        let expected = self.expected(request);
         for target in targets.iter_mut().filter(|_| predictive) {
-            target.ttft_ns = self.ttft_there_ns(request, target);
+            target.ttft_ns = self.ttft_there_ns(request, target, &expected);
         }
         let threshold = self.config.match_threshold * f64::from(request.prompt_blocks);
         let on_ring = self.first_on_ring(request, targets);
@@ -138,14 +140,14 @@ impl Router {
 
     /// Time until the first byte of the peer's answer is here: the way, the wait there, and what is
     /// not cached there, at the speed that the peer tells.
-    fn ttft_there_ns(&self, request: &Request, target: &Target) -> Nanos {
+    fn ttft_there_ns(&self, request: &Request, target: &Target, expected: &Expected<'_>) -> Nanos {
         let name = request.model.and_then(|id| self.model_name(id));
         let peer = self.mesh.peer(target.slot);
         let lane = peer.zip(name).and_then(|(peer, name)| peer.lanes.get(name));
         let Some(lane) = lane else {
             return Nanos::MAX;
         };
-        let tokens = u64::from(self.expected(request).uncached(target.match_blocks));
+        let tokens = u64::from(expected.uncached(target.match_blocks));
         let compute_ns = tokens.saturating_mul(u64::from(lane.token_ns));
         let ready_ns = lane.start_in_ns.saturating_add(u64::from(lane.base_ns));
         target

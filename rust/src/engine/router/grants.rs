@@ -254,7 +254,7 @@ impl Router {
     }
 
     fn line(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> Line {
-        let line = fleet_line(Some(offer.model), 0, &self.config);
+        let pace = fleet_line(Some(offer.model), 0, &self.config).pace();
         Line {
             model: offer.model.name.clone(),
             ready: offer.ready,
@@ -263,8 +263,8 @@ impl Router {
             settled: 0,
             hold_len: u32::try_from(offer.hold_len).unwrap_or(u32::MAX),
             start_in_us: 0,
-            base_us: u32::try_from(line.base_ns_whole() / 1_000).unwrap_or(u32::MAX),
-            token_ns: line.token_ns_whole(),
+            base_us: u32::try_from(pace.base_ns / 1_000).unwrap_or(u32::MAX),
+            token_ns: pace.token_ns,
         }
     }
 }

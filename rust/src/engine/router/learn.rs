@@ -192,7 +192,7 @@ impl Router {
         if self.lacks_answer(request, attempt, cached, engine_block) || request.has_media {
             return;
         }
-        let Some(member) = self.fleet.members.get_mut(attempt.slot as usize) else {
+        let Some(member) = self.fleet.member_mut(attempt.slot) else {
             return;
         };
         // By this prompt's own bytes per token, which are known now.

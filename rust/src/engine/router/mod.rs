@@ -9,12 +9,12 @@
 //! |---|---|
 //! | `place` | a push now, or the hold, or a refusal |
 //! | `serve`, `window` | which held request, when a replica has room |
-//! | `view` | the candidates, and the policy's choice among them |
+//! | `view`, `cards` | the candidates, and the policy's choice among them; what it reads of them |
 //! | `forecast`, `lengths`, `accuracy` | what a request is expected to take, and how true that was |
 //! | `attempt` | first byte, failure, end |
 //! | `learn` | what an ended request teaches |
 //! | `control` | replicas, models, intent, probes, time |
-//! | `fleet` | the replicas and the models they serve |
+//! | `fleet`, `member` | the replicas and the models they serve; one replica |
 //! | `request` | a request as the router knows it |
 //! | `ratio`, `paths` | tokens of a prompt: bytes per token, places whose tokens are known |
 //! | `budget`, `recent`, `generations` | retries, stored responses, a bounded map |
@@ -26,6 +26,7 @@
 mod accuracy;
 mod attempt;
 mod budget;
+mod cards;
 mod check;
 mod control;
 mod digest;
@@ -36,6 +37,7 @@ mod generations;
 mod grants;
 mod learn;
 mod lengths;
+mod member;
 mod mesh;
 mod order;
 mod paths;

@@ -12,6 +12,7 @@
 use std::mem;
 
 use super::Router;
+use super::cards::Card;
 use super::serve::AWAITING_MAX;
 use super::window::fits;
 use crate::engine::hold::{Head, Ticket};
@@ -82,7 +83,7 @@ impl Router {
             let here = matches.iter().find(|(owner, _)| *owner == slot);
             let expected = self.expected(request);
             let uncached = expected.uncached(here.map_or(0, |(_, blocks)| *blocks));
-            let token_ns = expected.line(member).token_ns_whole();
+            let token_ns = expected.pace(&Card::of(member, &self.config)).token_ns;
             let work_ns = u64::from(uncached) * u64::from(token_ns);
             let later_ns = (work_ns as f64 * self.config.hold_work_weight) as Nanos;
             ranked.push((request.submitted_ns.saturating_add(later_ns), ticket, id));

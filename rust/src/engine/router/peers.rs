@@ -116,8 +116,10 @@ impl Router {
     ) -> Result<(), RegionError> {
         self.mesh.set_self(name, region, incarnation)?;
         let bit = self.mesh.region_bit;
-        for (_, member) in &mut self.fleet.members {
-            member.region_bit = member.adopted.unwrap_or(bit);
+        for slot in self.fleet.all_slots() {
+            if let Some(member) = self.fleet.member_mut(slot) {
+                member.region_bit = member.adopted.unwrap_or(bit);
+            }
         }
         Ok(())
     }

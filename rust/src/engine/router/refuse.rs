@@ -75,11 +75,7 @@ impl Router {
         if regions == ANYWHERE {
             return Ok(());
         }
-        let members = self
-            .fleet
-            .members
-            .iter()
-            .map(|(_, member)| member.region_bit);
+        let members = self.fleet.members().map(|(_, member)| member.region_bit);
         let peers = self.mesh.peers().filter(|(_, peer)| !peer.removed);
         let places = members.chain(peers.map(|(_, peer)| peer.region_bit));
         let places = places.fold(self.mesh.region_bit, |all, bit| all | bit);

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Router;
 use super::digest::HotState;
-use super::fleet::Member;
+use super::member::Member;
 use super::peers::PeerGauges;
 use crate::engine::admit;
 use crate::engine::class::Class;
@@ -307,10 +307,8 @@ impl Router {
     /// At least one replica is ready.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.fleet
-            .members
-            .iter()
-            .any(|(_, member)| member.ready(&self.config, self.now_ns))
+        let mut members = self.fleet.members();
+        members.any(|(_, member)| member.ready(&self.config, self.now_ns))
     }
 
     /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told.
@@ -344,15 +342,9 @@ impl Router {
     /// One replica's figures, in the order of their ids.
     #[must_use]
     pub fn gauges(&self) -> Vec<Gauges> {
-        let listed = self
-            .fleet
-            .members
-            .iter()
-            .filter(|(_, member)| !member.removed);
+        let listed = self.fleet.members().filter(|(_, member)| !member.removed);
         let mut gauges: Vec<_> = listed
-            .map(|(index, member)| {
-                self.gauges_of(super::fleet::slot_of(index), member, self.now_ns)
-            })
+            .map(|(slot, member)| self.gauges_of(slot, member, self.now_ns))
             .collect();
         gauges.sort_unstable_by_key(|gauges| gauges.replica);
         gauges
@@ -414,8 +406,7 @@ impl Router {
     ///
     /// None in practice: every value has a form in JSON.
     pub fn state(&self, now_ns: Nanos) -> Result<Vec<u8>, serde_json::Error> {
-        let replicas = self.fleet.members.iter().map(|(index, member)| {
-            let slot = super::fleet::slot_of(index);
+        let replicas = self.fleet.members().map(|(slot, member)| {
             let served = member.models.iter().flatten();
             ReplicaState {
                 gauges: self.gauges_of(slot, member, now_ns),

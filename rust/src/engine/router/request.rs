@@ -96,6 +96,8 @@ pub(super) enum Lane {
 }
 
 impl Lane {
+    pub(super) const ALL: [Self; 3] = [Self::Batch, Self::Light, Self::Stored];
+
     pub(super) fn of(route: Route) -> Self {
         match route {
             Route::ResponseById | Route::ResponseCancel => Self::Stored,

@@ -8,7 +8,7 @@
 use std::mem;
 
 use super::Router;
-use super::fleet::{Member, Offer};
+use super::member::{Member, Offer};
 use super::request::{Lane, Phase, Request};
 use super::view::Found;
 use super::window::fits;
@@ -86,15 +86,18 @@ impl Router {
     /// Starts held requests while `slot` has room that one of them may use.
     fn serve(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
         while !self.hold.is_empty() {
-            let Some(member) = self.fleet.member_mut(slot) else {
+            let Some(member) = self.fleet.member(slot) else {
                 return;
             };
+            let declined = member.declined;
             if member.offer(Lane::Batch, &self.config, now_ns) != Offer::Room {
-                member.declined = false;
+                if declined {
+                    self.set_declined(slot, false);
+                }
                 return;
             }
             // All who could use this room have let it pass, and nobody else has come since.
-            if member.declined && !self.anyone_open(slot) {
+            if declined && !self.anyone_open(slot) {
                 return;
             }
             let mut heads = mem::take(&mut self.heads);
@@ -105,11 +108,15 @@ impl Router {
                     .any(|head| self.start_one(slot, head, now_ns, out));
             self.heads = heads;
             if !started {
-                if let Some(member) = self.fleet.member_mut(slot) {
-                    member.declined = true;
-                }
+                self.set_declined(slot, true);
                 return;
             }
+        }
+    }
+
+    fn set_declined(&mut self, slot: Slot, declined: bool) {
+        if let Some(member) = self.fleet.member_mut(slot) {
+            member.declined = declined;
         }
     }
 

@@ -3,28 +3,74 @@
 use std::mem;
 
 use super::Router;
-use super::fleet::Offer;
+use super::cards::Card;
 use super::forecast::Expected;
+use super::member::Offer;
 use super::paths::Path;
 use super::request::{Lane, Request};
 use crate::engine::config::Policy;
 use crate::engine::id::Nanos;
+use crate::engine::replica::Need;
 use crate::engine::select::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, Slot, View};
+use crate::engine::speed::Pace;
+
+/// Loads whose pace is remembered while one choice is made.
+const PACES: usize = 256;
 
 /// Buffers used again from choice to choice.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) candidates: Vec<Candidate>,
+    /// Those that the request may go to, and whether they have room.
+    open: Vec<(Slot, bool)>,
+    /// By slot: the position in `candidates`.
     positions: Vec<u32>,
     matches: Vec<(u32, u32)>,
+    /// By slot: leading blocks that match; 0 for all but those in `matches`.
+    match_blocks: Vec<u32>,
+    paces: Paces,
 }
 
 impl Scratch {
     /// Leading blocks that match at a replica that was looked at last.
     pub(super) fn match_blocks(&self, slot: Slot) -> u32 {
-        let mut candidates = self.candidates.iter();
-        let found = candidates.find(|candidate| candidate.slot == slot);
-        found.map_or(0, |candidate| candidate.match_blocks)
+        let position = self.positions.get(slot as usize).copied();
+        let position = position.unwrap_or(NOT_A_CANDIDATE) as usize;
+        let candidate = self.candidates.get(position);
+        candidate.map_or(0, |candidate| candidate.match_blocks)
+    }
+}
+
+/// What is the same for all candidates of one choice.
+struct Common<'a> {
+    request: &'a Request,
+    expected: Expected<'a>,
+    /// What the request takes of a replica that caches nothing of it.
+    need: Need,
+    stay_ns: Nanos,
+    /// Tokens up to where most of the matching candidates match.
+    path: (u32, Option<Path>),
+    /// Some request waits for a replica by choice.
+    any_chosen: bool,
+    now_ns: Nanos,
+}
+
+/// The fleet's pace by load: many replicas have the same.
+#[derive(Debug, Default)]
+struct Paces(Vec<Option<Pace>>);
+
+impl Paces {
+    fn clear(&mut self) {
+        self.0.clear();
+        self.0.resize(PACES, None);
+    }
+
+    #[inline]
+    fn at(&mut self, load: u32, expected: &Expected<'_>) -> Pace {
+        match self.0.get_mut(load as usize) {
+            Some(pace) => *pace.get_or_insert_with(|| expected.fleet_pace(load)),
+            None => expected.fleet_pace(load),
+        }
     }
 }
 
@@ -58,14 +104,9 @@ impl Router {
         found
     }
 
-    /// The best that the ready replicas offer to a request now.
-    pub(super) fn offer_to(&self, request: &Request, now_ns: Nanos) -> Offer {
-        self.collect(request, false, now_ns, &mut Vec::new())
-    }
-
     /// Fills the candidates with all that the policy looks at; `full`: those without room too.
-    /// Says the best that the ready replicas offer: without room for the request, candidates are
-    /// without figures.
+    /// Says the best that the ready replicas offer; without room for the request, the candidates
+    /// are left as they were.
     pub(super) fn look(
         &mut self,
         request: &Request,
@@ -73,34 +114,28 @@ impl Router {
         now_ns: Nanos,
         scratch: &mut Scratch,
     ) -> Offer {
-        let offer = self.collect(request, full, now_ns, &mut scratch.candidates);
+        self.fleet.refresh(&self.config, now_ns);
+        let mut open = mem::take(&mut scratch.open);
+        let offer = self.collect(request, full, &mut open);
+        scratch.open = open;
         if offer == Offer::Room {
             self.note_matches(request, scratch);
-            let policy = self.config.policy;
-            if policy.reads_trees() {
-                for candidate in &mut scratch.candidates {
-                    candidate.tree_blocks = u64::from(self.tree.owner_blocks(candidate.slot));
-                }
-            }
-            if policy.reads_figures() {
-                self.note_figures(request, &mut scratch.candidates, now_ns);
+            if self.config.policy.reads_figures() {
+                self.fill_with_figures(request, now_ns, scratch);
+            } else {
+                self.fill(scratch);
             }
         }
+        #[cfg(test)]
+        self.check_look(request, full, now_ns, (offer, &scratch.candidates));
         offer
     }
 
-    /// Fills the candidates; the best that the ready replicas offer.
-    fn collect(
-        &self,
-        request: &Request,
-        full: bool,
-        now_ns: Nanos,
-        out: &mut Vec<Candidate>,
-    ) -> Offer {
-        out.clear();
-        let untried = self.collect_from(request, full, false, now_ns, out);
+    /// Fills `open`; the best that the ready replicas offer.
+    fn collect(&self, request: &Request, full: bool, open: &mut Vec<(Slot, bool)>) -> Offer {
+        let untried = self.collect_from(request, full, false, open);
         if untried == Offer::None && !request.tried.is_empty() {
-            return self.collect_from(request, full, true, now_ns, out);
+            return self.collect_from(request, full, true, open);
         }
         untried
     }
@@ -110,113 +145,170 @@ impl Router {
         request: &Request,
         full: bool,
         tried: bool,
-        now_ns: Nanos,
-        out: &mut Vec<Candidate>,
+        open: &mut Vec<(Slot, bool)>,
     ) -> Offer {
-        let model = request
-            .model
-            .and_then(|id| self.fleet.models.get(id.0 as usize));
-        let bound = request.bound.map(|id| self.fleet.slot(id));
-        let one = bound.flatten();
-        let serving = match (&one, bound, model) {
-            (Some(slot), _, Some(model)) if !model.serving.contains(slot) => &[],
-            (Some(slot), ..) => std::slice::from_ref(slot),
-            (None, None, Some(model)) => model.serving.as_slice(),
-            _ => &[],
-        };
+        open.clear();
+        let bound = request.bound.and_then(|id| self.fleet.slot(id));
+        let excludes = !tried && !request.tried.is_empty();
         let mut best = Offer::None;
-        for &slot in serving {
-            let Some(member) = self.fleet.member(slot) else {
+        for &slot in self.serving(request, bound.as_ref()) {
+            let Some(door) = self.fleet.door(slot) else {
                 continue;
             };
-            if !request.may_use(member.region_bit) || (!tried && request.tried.contains(&member.id))
-            {
+            if !request.may_use(door.region_bit) || (excludes && request.tried.contains(&door.id)) {
                 continue;
             }
-            let offer = member.offer(request.lane, &self.config, now_ns);
+            let offer = door.offer(request.lane);
             if offer == Offer::Room || (full && offer == Offer::Later) {
-                out.push(Candidate {
-                    slot,
-                    room: offer == Offer::Room,
-                    in_flight: member.in_flight(),
-                    ..Candidate::default()
-                });
+                open.push((slot, offer == Offer::Room));
             }
             best = best.max(offer);
         }
         best
     }
 
-    /// Notes what each candidate is believed to cache of the prompt.
+    /// The replicas that could serve a request: all that serve its model, or the one that it is
+    /// bound to.
+    fn serving<'a>(&'a self, request: &Request, bound: Option<&'a Slot>) -> &'a [Slot] {
+        let model = request
+            .model
+            .and_then(|id| self.fleet.models.get(id.0 as usize));
+        match (bound, request.bound, model) {
+            (Some(slot), _, Some(model)) if !model.serving.contains(slot) => &[],
+            (Some(slot), ..) => std::slice::from_ref(slot),
+            (None, None, Some(model)) => &model.serving,
+            _ => &[],
+        }
+    }
+
+    /// Notes what the replicas are believed to cache of the prompt.
     fn note_matches(&mut self, request: &Request, scratch: &mut Scratch) {
-        let Scratch {
-            candidates,
-            positions,
-            matches,
-        } = scratch;
-        positions.clear();
-        positions.resize(self.fleet.members.capacity(), NOT_A_CANDIDATE);
-        for (position, candidate) in (0..).zip(candidates.iter()) {
-            positions[candidate.slot as usize] = position;
-        }
-        matches.clear();
+        let slots_end = self.fleet.slots_end();
+        scratch.positions.clear();
+        scratch.positions.resize(slots_end, NOT_A_CANDIDATE);
+        scratch.match_blocks.clear();
+        scratch.match_blocks.resize(slots_end, 0);
+        scratch.matches.clear();
         if !request.blocks.is_empty() {
-            self.tree.matches(&request.blocks, matches);
+            self.tree.matches(&request.blocks, &mut scratch.matches);
         }
-        for (owner, match_blocks) in matches.iter() {
-            let position = positions
-                .get(*owner as usize)
-                .copied()
-                .unwrap_or(NOT_A_CANDIDATE);
-            if let Some(candidate) = candidates.get_mut(position as usize) {
-                candidate.match_blocks = *match_blocks;
+        for &(owner, blocks) in &scratch.matches {
+            if let Some(match_blocks) = scratch.match_blocks.get_mut(owner as usize) {
+                *match_blocks = blocks;
             }
         }
     }
 
-    /// Notes loads, and what the request would cost each candidate.
-    fn note_figures(&self, request: &Request, candidates: &mut [Candidate], now_ns: Nanos) {
+    /// Fills the candidates for a policy that predicts nothing.
+    fn fill(&self, scratch: &mut Scratch) {
+        let reads_trees = self.config.policy.reads_trees();
+        scratch.candidates.clear();
+        for (position, &(slot, room)) in (0..).zip(&scratch.open) {
+            let trees = reads_trees.then(|| self.tree.owner_blocks(slot));
+            scratch.positions[slot as usize] = position;
+            scratch.candidates.push(Candidate {
+                slot,
+                room,
+                in_flight: self.fleet.card(slot).map_or(0, |card| card.in_flight),
+                match_blocks: scratch.match_blocks[slot as usize],
+                tree_blocks: trees.unwrap_or(0),
+                ..Candidate::default()
+            });
+        }
+    }
+
+    /// Fills the candidates with loads, and with what the request would cost each of them.
+    fn fill_with_figures(&self, request: &Request, now_ns: Nanos, scratch: &mut Scratch) {
         let expected = self.expected(request);
-        // Most candidates match alike.
-        let mut known = (0, None);
-        for candidate in candidates {
-            if candidate.match_blocks != known.0 {
-                let match_blocks = candidate.match_blocks;
-                known = (match_blocks, self.path(request, match_blocks));
-            }
-            self.note_figures_of(request, &expected, candidate, known.1, now_ns);
+        let mut common = Common {
+            request,
+            need: expected.need_unmatched(),
+            stay_ns: expected.fleet_stay_ns(),
+            path: (0, None),
+            any_chosen: self.hold.any_chosen(),
+            expected,
+            now_ns,
+        };
+        scratch.paces.clear();
+        scratch.candidates.clear();
+        for (position, &(slot, room)) in (0..).zip(&scratch.open) {
+            let Some(card) = self.fleet.card(slot) else {
+                continue;
+            };
+            let match_blocks = scratch.match_blocks[slot as usize];
+            let found = (slot, room, match_blocks);
+            let candidate = self.figures(card, found, &mut common, &mut scratch.paces);
+            scratch.positions[slot as usize] = position;
+            scratch.candidates.push(candidate);
         }
     }
 
-    fn note_figures_of(
+    /// One candidate, given by its slot, whether it has room, and how many leading blocks match.
+    #[inline]
+    fn figures(
         &self,
-        request: &Request,
-        expected: &Expected<'_>,
-        candidate: &mut Candidate,
-        path: Option<Path>,
-        now_ns: Nanos,
-    ) {
-        let Some(member) = self.fleet.member(candidate.slot) else {
-            return;
+        card: &Card,
+        (slot, room, match_blocks): (Slot, bool, u32),
+        common: &mut Common<'_>,
+        paces: &mut Paces,
+    ) -> Candidate {
+        let now_ns = common.now_ns;
+        let need = if match_blocks == 0 {
+            common.need
+        } else {
+            if common.path.0 != match_blocks {
+                common.path = (match_blocks, self.path(common.request, match_blocks));
+            }
+            common.expected.need(card, match_blocks, common.path.1).0
         };
-        let replica = &member.replica;
-        let (need, _) = expected.need(member, candidate.match_blocks, path);
-        let line = expected.line(member);
-        let behind = self.hold.chosen_before(candidate.slot, request.ticket());
-        let start_in_ns = replica.start_in_ns(need, behind, line, expected.stay_ns(member), now_ns);
+        let load = card.backlog.load;
+        let pace = card
+            .pace
+            .unwrap_or_else(|| paces.at(load, &common.expected));
+        let behind = if common.any_chosen {
+            self.hold.chosen_before(slot, common.request.ticket())
+        } else {
+            0
+        };
+        let stay_ns = card.stay_ns.unwrap_or(common.stay_ns);
+        let start_in_ns = card
+            .backlog
+            .start_in_ns(need, behind, pace, stay_ns, now_ns);
         // Without room, the one that is pending there has to start before this one may be pushed.
-        let bases = if candidate.room { 1 } else { 2 };
-        candidate.start_in_ns = start_in_ns.saturating_add(line.base_ns_whole() * bases);
-        candidate.uncached_tokens = need.prefill;
-        candidate.ns_per_token = line.token_ns_whole();
-        candidate.pending = replica.pending();
-        candidate.running = replica.load();
-        candidate.prefill_tokens = replica.prefill_tokens();
-        candidate.active_tokens = replica.active_tokens();
-        candidate.kv_tokens = replica.kv_tokens(&self.config).max(1);
-        candidate.kv_used_tokens = replica.kv_used_tokens(&self.config);
-        candidate.evict_tokens = expected.evicts(member, candidate);
-        candidate.recent_ns = member.lately.sum_ns(self.config.preble_window_ns, now_ns);
+        let bases = if room { 1 } else { 2 };
+        let policy = self.config.policy;
+        let trees = policy.reads_trees().then(|| self.tree.owner_blocks(slot));
+        let tree_blocks = trees.unwrap_or(0);
+        Candidate {
+            slot,
+            room,
+            in_flight: card.in_flight,
+            pending: card.pending,
+            match_blocks,
+            tree_blocks,
+            start_in_ns: start_in_ns.saturating_add(pace.base_ns * bases),
+            uncached_tokens: need.prefill,
+            ns_per_token: pace.token_ns,
+            running: load,
+            prefill_tokens: card.backlog.prefill,
+            active_tokens: card.active_tokens,
+            kv_used_tokens: card.kv_used_tokens,
+            kv_tokens: card.kv_tokens,
+            evict_tokens: common.expected.evicts(card, tree_blocks, need.prefill),
+            recent_ns: if policy == Policy::Preble {
+                self.recent_ns(slot, now_ns)
+            } else {
+                0
+            },
+        }
+    }
+
+    /// Work given to a replica lately.
+    fn recent_ns(&self, slot: Slot, now_ns: Nanos) -> u64 {
+        let member = self.fleet.member(slot);
+        member.map_or(0, |member| {
+            member.lately.sum_ns(self.config.preble_window_ns, now_ns)
+        })
     }
 
     /// Lets the policy choose among the candidates, of which at least one has room.

@@ -14,7 +14,8 @@
 use std::mem;
 
 use super::Router;
-use super::fleet::{Fleet, Offer, slot_of};
+use super::fleet::{Fleet, slot_of};
+use super::member::Offer;
 use super::request::{Lane, Request};
 use crate::engine::config::{Config, Policy};
 use crate::engine::hold::{Head, Ticket};
@@ -137,6 +138,7 @@ impl Router {
         now_ns: Nanos,
     ) -> Option<(Ticket, RequestId)> {
         let (_, oldest) = self.hold.queue(head.partition, head.class).next()?;
+        self.fleet.refresh(&self.config, now_ns);
         let mut scratch = mem::take(&mut self.window);
         self.fill_targets(self.requests.get(&oldest), now_ns, &mut scratch);
         self.window = scratch;
@@ -205,6 +207,7 @@ impl Router {
         {
             return None;
         }
+        self.fleet.refresh(&self.config, now_ns);
         let model = self.fleet.models.get(request.model?.0 as usize)?;
         if self.scratch.candidates.len() == model.serving.len() {
             return None;
@@ -231,11 +234,9 @@ impl Router {
         scratch.positions.clear();
         scratch
             .positions
-            .resize(self.fleet.members.capacity(), NOT_A_CANDIDATE);
+            .resize(self.fleet.slots_end(), NOT_A_CANDIDATE);
         scratch.match_blocks.clear();
-        scratch
-            .match_blocks
-            .resize(self.fleet.members.capacity(), 0);
+        scratch.match_blocks.resize(self.fleet.slots_end(), 0);
         let Some(request) = request else {
             return;
         };
@@ -243,27 +244,26 @@ impl Router {
             .model
             .and_then(|id| self.fleet.models.get(id.0 as usize));
         let expected = self.expected(request);
+        let need = expected.need_unmatched();
         for &slot in model.map_or(&[][..], |model| &model.serving) {
-            let Some(member) = self.fleet.member(slot) else {
+            let (Some(door), Some(card)) = (self.fleet.door(slot), self.fleet.card(slot)) else {
                 continue;
             };
-            let offer = member.offer(Lane::Batch, &self.config, now_ns);
-            let bound = request.bound.is_none_or(|bound| bound == member.id);
-            let allowed = bound && request.may_use(member.region_bit);
+            let offer = door.offer(Lane::Batch);
+            let bound = request.bound.is_none_or(|bound| bound == door.id);
+            let allowed = bound && request.may_use(door.region_bit);
             if offer == Offer::None || !allowed {
                 continue;
             }
-            let (need, _) = expected.need(member, 0, None);
-            let (line, stay_ns) = (expected.line(member), expected.stay_ns(member));
-            let replica = &member.replica;
-            let start_in_ns = replica.start_in_ns(need, 0, line, stay_ns, now_ns);
+            let (pace, stay_ns) = (expected.pace(card), expected.stay_ns(card));
+            let start_in_ns = card.backlog.start_in_ns(need, 0, pace, stay_ns, now_ns);
             scratch.positions[slot as usize] = slot_of(scratch.targets.len());
             scratch.targets.push(Target {
                 slot,
                 room: offer == Offer::Room,
-                start_in_ns: start_in_ns.saturating_add(line.base_ns_whole()),
-                end_every_ns: stay_ns / u64::from(replica.load().max(1)),
-                ns_per_block: expected.block_ns(line),
+                start_in_ns: start_in_ns.saturating_add(pace.base_ns),
+                end_every_ns: stay_ns / u64::from(card.backlog.load.max(1)),
+                ns_per_block: expected.block_ns(pace),
                 ahead: 0,
             });
         }

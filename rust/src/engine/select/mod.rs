@@ -39,7 +39,8 @@ pub const NOT_A_CANDIDATE: u32 = u32::MAX;
 
 /// One replica that may take the request now, or could be waited for.
 ///
-/// What [`Policy::reads_figures`] and [`Policy::reads_trees`] leave out stays 0.
+/// What [`Policy::reads_figures`] and [`Policy::reads_trees`] leave out stays 0, and so does
+/// `recent_ns` for all policies but `preble`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Candidate {
     /// The replica.
@@ -54,7 +55,7 @@ pub struct Candidate {
     /// Leading blocks of the prompt it is believed to cache.
     pub match_blocks: u32,
     /// Blocks it is believed to cache in all.
-    pub tree_blocks: u64,
+    pub tree_blocks: u32,
     /// Time until the request would be computed there: the wait for room, and the base of every
     /// request (round trip, the step under way).
     pub start_in_ns: u64,

@@ -8,6 +8,7 @@ mod liars;
 mod model;
 mod order;
 mod peers;
+mod plain;
 mod predicting;
 mod retries;
 mod routing;

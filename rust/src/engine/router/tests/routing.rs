@@ -152,12 +152,12 @@ fn a_removed_replica_is_forgotten_when_its_last_request_ends() {
     assert_eq!(rejected(&drive.submit("m")).code, "no_replica_ready");
     assert_eq!(drive.router.in_flight(), 2);
     drive.complete(1);
-    assert_eq!(drive.router.fleet.members.len(), 2);
+    assert_eq!(drive.router.fleet.len(), 2);
     assert_eq!(
         rejected(&drive.retry(2, Failure::Reset, true)).code,
         "upstream_reset"
     );
-    assert_eq!(drive.router.fleet.members.len(), 1);
+    assert_eq!(drive.router.fleet.len(), 1);
 }
 
 #[test]

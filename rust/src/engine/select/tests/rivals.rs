@@ -21,7 +21,7 @@ fn plain() -> impl Strategy<Value = Candidate> {
             0..200_u32,
             0..20_u32,
             0..60_u32,
-            0..100_000_u64,
+            0..100_000_u32,
         ),
         (
             0..5_000_000_000_u64,
@@ -72,7 +72,7 @@ fn absurd() -> impl Strategy<Value = Candidate> {
             in_flight: n[0],
             pending: n[1],
             match_blocks: n[2],
-            tree_blocks: w[0],
+            tree_blocks: n[7],
             start_in_ns: w[1],
             uncached_tokens: n[3],
             ns_per_token: n[4],

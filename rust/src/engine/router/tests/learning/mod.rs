@@ -86,7 +86,7 @@ impl Drive {
     }
 
     fn capacity(&self) -> u32 {
-        let (_, member) = self.router.fleet.members.iter().next().unwrap();
+        let (_, member) = self.router.fleet.members().next().unwrap();
         member.capacity_blocks
     }
 }

@@ -1,0 +1,165 @@
+//! One replica with what the router counts about it.
+
+use super::forecast::Lately;
+use super::learn::Share;
+use super::request::Lane;
+use crate::engine::admit::{self, Why};
+use crate::engine::config::Config;
+use crate::engine::health::State;
+use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::engine::replica::{Need, Replica};
+use crate::engine::speed::Speed;
+
+/// One replica with what the router counts about it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) id: ReplicaId,
+    pub(super) name: String,
+    pub(super) replica: Replica,
+    /// Its region's bit in masks of residency: this balancer's, or, if it was adopted, its own.
+    pub(super) region_bit: u64,
+    pub(super) adopted: Option<u64>,
+    /// Taken out of the fleet; kept until its requests have ended.
+    pub(super) removed: bool,
+    /// `None` until it told. Sorted.
+    pub(super) models: Option<Vec<(ModelId, Option<u32>)>>,
+    /// Requests in flight that do not count as load.
+    pub(super) light: u32,
+    /// It said "full": no pushes until it is probed again, or until this moment.
+    pub(super) full: Option<Full>,
+    /// It has room that everybody who could use it has let pass.
+    pub(super) declined: bool,
+    pub(super) capacity_blocks: u32,
+    /// How much of its KV cache it is believed to keep for us.
+    pub(super) share: Share,
+    pub(super) pushed_total: u64,
+    pub(super) failed_total: u64,
+    pub(super) match_blocks_total: u64,
+    pub(super) prompt_blocks_total: u64,
+    pub(super) cached_tokens_total: u64,
+    pub(super) prompt_tokens_total: u64,
+    /// How long it takes to first tokens, learned.
+    pub(super) speed: Speed,
+    /// How long requests run after their first byte: a running mean.
+    pub(super) stay_ns: Option<Nanos>,
+    /// Work given to it lately.
+    pub(super) lately: Lately,
+}
+
+/// When a replica said that it is full, and until when that counts at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Full {
+    pub(super) since_ns: Nanos,
+    pub(super) until_ns: Nanos,
+}
+
+/// What a replica can do for a request now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Offer {
+    /// It is not ready.
+    None,
+    /// It is ready, but has no room.
+    Later,
+    /// It has room.
+    Room,
+}
+
+impl Member {
+    pub(super) fn new(id: ReplicaId, name: String, region_bit: u64) -> Self {
+        Self {
+            id,
+            name,
+            region_bit,
+            adopted: None,
+            replica: Replica::new(),
+            removed: false,
+            models: None,
+            light: 0,
+            full: None,
+            declined: false,
+            capacity_blocks: 0,
+            share: Share::new(),
+            pushed_total: 0,
+            failed_total: 0,
+            match_blocks_total: 0,
+            prompt_blocks_total: 0,
+            cached_tokens_total: 0,
+            prompt_tokens_total: 0,
+            speed: Speed::default(),
+            stay_ns: None,
+            lately: Lately::default(),
+        }
+    }
+
+    /// All requests in flight.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.replica.in_flight().saturating_add(self.light)
+    }
+
+    pub(super) fn offer(&self, lane: Lane, config: &Config, now_ns: Nanos) -> Offer {
+        if self.removed {
+            return Offer::None;
+        }
+        let admitted = admit::may_push(&self.replica, config, now_ns);
+        let ready = match lane {
+            Lane::Batch | Lane::Light => !matches!(admitted, Err(Why::NotReady | Why::Sleeping)),
+            Lane::Stored => matches!(self.replica.health.state(), State::Up | State::Probing),
+        };
+        let under_cap = self.in_flight() < config.in_flight_max;
+        let room = lane != Lane::Batch || (admitted.is_ok() && self.full.is_none());
+        match (ready, under_cap && room) {
+            (false, _) => Offer::None,
+            (true, false) => Offer::Later,
+            (true, true) => Offer::Room,
+        }
+    }
+
+    /// Counts a request in flight, before anything is sent.
+    pub(super) fn push(
+        &mut self,
+        id: RequestId,
+        lane: Lane,
+        need: Need,
+        config: &Config,
+        now_ns: Nanos,
+    ) {
+        self.pushed_total += 1;
+        match lane {
+            Lane::Light | Lane::Stored => self.light += 1,
+            Lane::Batch => {
+                let counted = self.replica.push(id, need, config, now_ns);
+                debug_assert!(counted, "an offer of room is below the cap");
+            }
+        }
+    }
+
+    /// When time alone changes its health, or opens it.
+    pub(super) fn next_change_ns(&self, config: &Config) -> Option<Nanos> {
+        let full_ns = self.full.map(|full| full.until_ns);
+        let health_ns = self.replica.health.next_change_ns(config);
+        health_ns.into_iter().chain(full_ns).min()
+    }
+
+    pub(super) fn ready(&self, config: &Config, now_ns: Nanos) -> bool {
+        self.offer(Lane::Light, config, now_ns) != Offer::None
+    }
+
+    /// What keeps it from taking one more request of the batch now.
+    pub(super) fn closed_by(&self, config: &Config, now_ns: Nanos) -> Option<&'static str> {
+        if self.full.is_some() {
+            return Some("full");
+        }
+        admit::may_push(&self.replica, config, now_ns)
+            .err()
+            .map(|why| match why {
+                Why::NotReady => "not_ready",
+                Why::Sleeping => "sleeping",
+                Why::Probing => "probing",
+                Why::Cap => "in_flight_max",
+                Why::Ramp => "ramp",
+                Why::Blind => "blind_outstanding_max",
+                Why::Outstanding => "outstanding_max",
+                Why::Pending => "pending",
+            })
+    }
+}
