@@ -18,7 +18,7 @@ impl Hold {
         let Some(entry) = self.entry_mut(ticket) else {
             return false;
         };
-        let overdue_ns = entry.of.overdue_ns(config);
+        let overdue_ns = entry.of.submitted_ns.saturating_add(config.hold_age_max_ns);
         let end_ns = now_ns.saturating_add(config.affinity_wait_ns);
         let until_ns = *entry
             .choice_end_ns

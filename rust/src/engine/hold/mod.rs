@@ -6,7 +6,7 @@
 //! before all that were submitted after it.
 //!
 //! Whose turn it is: the oldest request that is *due* (it has been passed over as often as allowed,
-//! or is older than `hold_age_max_s`, or a third of its wait is left); else a request of the class that has had least for its
+//! or is older than `hold_age_max_s`); else a request of the class that has had least for its
 //! weight. A queue competes as its oldest request's class, which rises by one for every
 //! `class_age_s` of waiting.
 //!
@@ -80,17 +80,6 @@ pub struct Entrant {
     pub submitted_ns: Nanos,
     /// When its wait ends.
     pub deadline_ns: Nanos,
-}
-
-impl Entrant {
-    /// When it becomes due by age: at `hold_age_max_s`, and at the latest when a third of its wait is
-    /// left, so that whoever is passed over is not passed over until its time is up.
-    fn overdue_ns(&self, config: &Config) -> Nanos {
-        let left_ns = self.deadline_ns.saturating_sub(self.submitted_ns) / 3;
-        self.submitted_ns
-            .saturating_add(config.hold_age_max_ns)
-            .min(self.deadline_ns.saturating_sub(left_ns))
-    }
 }
 
 /// Why a request cannot be held.

@@ -173,17 +173,8 @@ impl Oracle {
     }
 
     fn is_due(&self, held: &Held) -> bool {
-        held.passes >= self.config.hold_passes_max || self.now_ns >= self.overdue_ns(held)
-    }
-
-    fn overdue_ns(&self, held: &Held) -> Nanos {
-        let Entrant {
-            submitted_ns,
-            deadline_ns,
-            ..
-        } = held.of;
-        let by_age_ns = submitted_ns + self.config.hold_age_max_ns;
-        by_age_ns.min(deadline_ns - (deadline_ns - submitted_ns) / 3)
+        held.passes >= self.config.hold_passes_max
+            || self.now_ns >= held.of.submitted_ns + self.config.hold_age_max_ns
     }
 
     fn step(&mut self, step: &Step) {
@@ -258,8 +249,8 @@ impl Oracle {
     fn choose(&mut self, nth: usize, replica: u32) {
         let Some(nth) = self.pick(nth) else { return };
         let due = self.is_due(&self.held[nth]);
-        let overdue_ns = self.overdue_ns(&self.held[nth]);
         let held = &mut self.held[nth];
+        let overdue_ns = held.of.submitted_ns + self.config.hold_age_max_ns;
         let longest_ns = (self.now_ns + self.config.affinity_wait_ns)
             .min(overdue_ns)
             .min(held.of.deadline_ns);

@@ -78,7 +78,7 @@ impl Hold {
             return false;
         }
         self.entry(ticket).is_some_and(|entry| {
-            let overdue_ns = entry.of.overdue_ns(config);
+            let overdue_ns = entry.of.submitted_ns.saturating_add(config.hold_age_max_ns);
             entry.passes >= config.hold_passes_max || now_ns >= overdue_ns
         })
     }
