@@ -1,6 +1,6 @@
 """The simulator against ``skylb load`` through the real proxy, in front of mock replicas.
 
-    python -m bench.validate.realtime [--seconds 35] [--policies prefix,least_load] [--scenarios chat]
+    python -m bench.validate.realtime [--seconds 30] [--policies prefix,least_load] [--scenarios chat]
 
 The same requests, the same engine settings, the same replica model; real are the sockets, the event
 loops and the clock. Replicas and users run five times faster than life; the simulator gets the same
@@ -218,7 +218,7 @@ def orders(found: Sequence[Compared]) -> list[str]:
 def main() -> None:
     """Compares, prints, stores."""
     parser = argparse.ArgumentParser(prog="bench.validate.realtime")
-    parser.add_argument("--seconds", type=float, default=35.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--scenarios", default=",".join(LOADS))
     options = parser.parse_args()
