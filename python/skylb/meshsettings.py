@@ -106,8 +106,8 @@ class MeshSettings(Group):
     ] = None
 
     peer_digest: Annotated[
-        bool, Field(description="balancers of different regions tell each other their hottest prefixes")
-    ] = True
+        bool, Field(description="tell balancers of other regions the hottest prefixes, and believe theirs")
+    ] = False
     peer_digest_bytes_max: Annotated[
         Bytes, Field(ge=128, le=32 << 10, description="size of one such digest; 9 bytes a prefix")
     ] = 8 << 10

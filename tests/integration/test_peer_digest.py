@@ -22,11 +22,11 @@ AWAY = ("--residency", "not-us/*=eu+asia", "--residency", "not-asia/*=eu+us")
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regions]:
-    """Tenants may not stay in the region that their name says; asia tells and believes no digests."""
+    """Tenants may not stay in the region that their name says; in asia digests are off."""
     script = tmp_path_factory.mktemp("wan") / "links.jsonl"
     shapes = [json.dumps({"link": link, "rtt_s": rtt_s}) for link, rtt_s in LINKS.items()]
     script.write_text("\n".join(shapes))
-    arguments = ["--policy", "prefix", "--peer-digest-interval-s", "0.2", *TENANTS, *AWAY]
+    arguments = ["--policy", "prefix", "--peer-digest", "--peer-digest-interval-s", "0.2", *TENANTS, *AWAY]
     own = {"asia": ["--no-peer-digest"]}
     with regions("us", "eu", "asia", arguments=arguments, own=own, wan=("--script", str(script))) as found:
         heat_up(found["eu"])

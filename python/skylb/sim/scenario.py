@@ -191,7 +191,7 @@ class Residency(Table, frozen=True):
 class PeerDigest(Table, frozen=True):
     """What balancers tell each other of hot prefixes: ``skylb serve``'s settings ``peer_digest_*``."""
 
-    enabled: bool = True
+    enabled: bool = False
     bytes_max: Annotated[int, Meta(ge=128, le=32 << 10)] = 8 << 10
     interval_s: Annotated[float, Meta(ge=0.1, le=3600)] = 2.0
     age_max_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0

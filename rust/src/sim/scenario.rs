@@ -110,7 +110,7 @@ pub struct PeerDigest {
 impl Default for PeerDigest {
     fn default() -> Self {
         Self {
-            enabled: true,
+            enabled: false,
             bytes_max: 8 << 10,
             interval_s: 2.0,
             age_max_s: 30.0,

@@ -18,13 +18,13 @@ use super::places::{Namer, PLACES, blocks_at, places_within};
 use crate::engine::id::Nanos;
 
 /// Time in which heat is halved: about as long as a busy replica keeps what is not asked for.
-const HALF_LIFE_NS: f64 = 20e9;
+const HALF_LIFE_NS: f64 = 120e9;
 /// Places whose heat is known, at most; 48 bytes each.
 pub const SPOTS_MAX: usize = 1 << 14;
 /// Prompts are looked at no more often than this; each stands for those since the one before.
 const SAMPLE_NS: Nanos = 2_000_000;
 /// Least heat of a prefix that is told, ...
-const HEAT_MIN: f32 = 2.0;
+const HEAT_MIN: f32 = 1.5;
 /// ... and of what ends there. Less than the heat of one prompt is forgotten after two half-lives.
 const ENDS_MIN: f32 = 1.0;
 const FORGET: f32 = 0.25;
@@ -405,14 +405,14 @@ mod tests {
         drive.heat.renew(drive.now_ns, |_| false);
         assert_eq!((drive.heat.told_len(), drive.heat.sequence()), (0, 0));
         assert_eq!(drive.depths(), [64]);
-        drive.now_ns += 60 * SECOND_NS;
+        drive.now_ns += 360 * SECOND_NS;
         assert_eq!(drive.depths(), [] as [u32; 0], "eight cool down to one");
         assert_eq!(
             drive.heat.sequence(),
             2,
             "that nothing is hot is told, once"
         );
-        drive.now_ns += 300 * SECOND_NS;
+        drive.now_ns += 600 * SECOND_NS;
         assert_eq!(drive.depths(), [] as [u32; 0]);
         assert_eq!(drive.heat.sequence(), 2);
         assert!(drive.heat.spots.is_empty());

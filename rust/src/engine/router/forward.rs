@@ -40,13 +40,18 @@ pub(super) struct There {
 impl Router {
     /// The peer that the request may be forwarded to now, if there is one.
     pub(super) fn find_peer(&mut self, request: &Request, now_ns: Nanos) -> Option<There> {
+        self.find_peer_by(request, true, now_ns)
+    }
+
+    /// As `find_peer`; `by_told`: what peers have told of their prefixes counts.
+    fn find_peer_by(&mut self, request: &Request, by_told: bool, now_ns: Nanos) -> Option<There> {
         let stays = request.stays && !self.config.planted(Plant::CrossedTwice);
         if self.mesh.is_empty() || stays {
             return None;
         }
         let mut scratch = mem::take(&mut self.peer_scratch);
         self.look_at_peers(request, now_ns, &mut scratch);
-        let found = self.choose_peer(request, &mut scratch, now_ns);
+        let found = self.choose_peer(request, by_told, &mut scratch, now_ns);
         self.peer_scratch = scratch;
         found
     }
@@ -105,6 +110,7 @@ impl Router {
     fn choose_peer(
         &mut self,
         request: &Request,
+        by_told: bool,
         scratch: &mut Scratch,
         now_ns: Nanos,
     ) -> Option<There> {
@@ -120,7 +126,9 @@ impl Router {
             let found = matches.iter().find(|(owner, _)| *owner == target.slot);
             target.match_blocks = found.map_or(0, |(_, blocks)| *blocks);
         }
-        self.note_told(request, targets, now_ns);
+        if by_told {
+            self.note_told(request, targets, now_ns);
+        }
         let predictive = self.config.policy == Policy::Predictive;
         let expected = self.expected(request);
         for target in targets.iter_mut().filter(|_| predictive) {
@@ -158,6 +166,9 @@ impl Router {
 
     /// Under `predictive`: the peer that answers sooner than the replica that was found, by more
     /// than what would make a session move.
+    ///
+    /// What peers have told of their prefixes does not count here: a prefix that is computed here
+    /// once is cached here, while a session that leaves pays the way at every turn.
     pub(super) fn faster_peer(
         &mut self,
         request: &Request,
@@ -173,7 +184,7 @@ impl Router {
         let match_blocks = self.scratch.match_blocks(slot);
         let path = self.path(request, match_blocks);
         let forecast = self.forecast(request, slot, match_blocks, path, now_ns);
-        let there = self.find_peer(request, now_ns)?;
+        let there = self.find_peer_by(request, false, now_ns)?;
         let gain_ns = forecast.ttft_ns.saturating_sub(there.ttft_ns);
         #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53 ns")]
         let share = gain_ns as f64 / forecast.ttft_ns.max(1) as f64;

@@ -164,6 +164,21 @@ fn a_prefix_that_a_peer_has_told_makes_a_forward_go_there_rather_than_to_the_nea
 }
 
 #[test]
+fn what_has_room_at_home_does_not_leave_for_what_was_told() {
+    let mut three = told(Policy::Predictive);
+    three.us.set_replicas([0]);
+    three.us.set_models(0, &["m"]);
+    three.us.observe(0, idle());
+    // So near that the way is soon made up for.
+    for _ in 0..9 {
+        three.us.router.peer_rtt(EU, MS, three.us.now_ns);
+    }
+    let here = three.us.submit_as(ask(Route::ChatCompletions), prompt(98));
+    assert_eq!(pushed(&here), (1, 0, 1));
+    assert_eq!(three.forward(), (EU, 32), "but what has not, does");
+}
+
+#[test]
 fn without_the_key_nothing_is_told_or_believed_and_the_nearer_is_chosen() {
     let config = config();
     let mut off = Three::new(&config, [Some(1), None, None]);
