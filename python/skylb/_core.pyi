@@ -731,6 +731,7 @@ class Recorder:
         digest: Digest | None,
         relay: Relay | None,
         request_id: str,
+        tenant: str | None,
         client: str,
         status: int,
         error_code: str | None,

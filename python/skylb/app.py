@@ -27,7 +27,7 @@ from skylb.admin import Admin
 from skylb.clock import monotonic_ns, unix_offset_ns
 from skylb.config import Settings
 from skylb.control import Control
-from skylb.control.mesh import Mesh
+from skylb.control.mesh import Mesh, check_mesh
 from skylb.control.naming import Naming, Wish, make
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.crossing import Crossing
@@ -82,6 +82,7 @@ def check_files(settings: Settings) -> None:
         lambda: read_secret(settings.replica_key_file, "replica_key_file"),
         lambda: read_keys(settings.mesh.peer_key_file),
         lambda: read_tenants(settings.mesh.tenant_key_file),
+        lambda: check_mesh(settings),
         lambda: make(settings),
     )
     for read in readers:
@@ -155,6 +156,7 @@ class Service:
             receive_buffer_bytes=PEER_RECEIVE_BUFFER_BYTES,
             idle_s=PEER_IDLE_S,
             far=True,
+            tls=mesh.tls.client,
         )
         self.frontend.context.crossing = Crossing(identity, mesh.verifier, pool, mesh.forwards_refused)
         self.control.on_own = mesh.peers.set_replicas
@@ -226,10 +228,10 @@ class Service:
         if self.mesh is None or crossing is None:
             return
         await self.frontend.serve(
-            [(sock, None) for sock in peer_sockets],
+            [(sock, self.mesh.tls.server) for sock in peer_sockets],
             lambda frontend, scheme: PeerConnection(frontend, scheme, crossing),
         )
-        await self.mesh.start(sync_sockets, _url("http", self.peer_addresses[0]))
+        await self.mesh.start(sync_sockets, _url(self.mesh.tls.scheme, self.peer_addresses[0]))
 
     def _beat(self) -> None:
         self._stall.beat(monotonic_ns())
@@ -283,7 +285,7 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self.renew)
 
     def renew(self) -> None:
-        """Reads certificates, key files and the replicas file again, and reopens the access log.
+        """Reads certificates, keys and the files of replicas and peers again, and reopens the access log.
 
         What cannot be read is logged, and what was read before stays in use.
         """
@@ -292,12 +294,14 @@ class Service:
             self.naming.renew()
             if self.tls is not None:
                 self.tls.renew()
+            if self.mesh is not None:
+                self.mesh.renew()
         except ConfigError as error:
             for fault in error.faults:
                 log.warning("%s: not renewed: %s", CONFIG_SIGNAL, fault)
         self.control.renew()
         self.logs.reopen()
-        log.info("%s: certificates, keys and replicas read again", CONFIG_SIGNAL)
+        log.info("%s: certificates, keys, replicas and peers read again", CONFIG_SIGNAL)
 
     # --------------------------------------------------------------- for the admin listener
 
@@ -375,11 +379,12 @@ class Service:
     def report(self) -> str:
         """What started: addresses, policy, each replica's state, and a line to try."""
         scheme = "https" if self.tls is not None else "http"
+        within = self.mesh.tls.scheme if self.mesh is not None else "http"
         lines = [f"SkyLB {_core.__version__}, policy {self.settings.engine.policy}"]
         lines += [f"  clients  {_url(scheme, address)}" for address in self.addresses]
         lines += [f"  admin    {_url('http', address)}" for address in self.admin_addresses]
-        lines += [f"  forwards {_url('http', address)}" for address in self.peer_addresses]
-        lines += [f"  sync     {_url('http', address)}" for address in self.sync_addresses]
+        lines += [f"  forwards {_url(within, address)}" for address in self.peer_addresses]
+        lines += [f"  sync     {_url(within, address)}" for address in self.sync_addresses]
         lines += [f"  replica  {name}  {state}" for name, state in self.control.states().items()]
         models = self.router.models()
         lines.append(f"try: {_curl(scheme, self.addresses[0], models[0][0] if models else 'MODEL')}")

@@ -105,18 +105,26 @@ def notice_dead_paths(sock: socket.socket) -> None:
 
 
 class ServerTls:
-    """The TLS context of the client listeners, renewable while they listen.
+    """The TLS context of listeners, renewable while they listen.
 
     Args:
         cert: certificate chain (PEM).
         key: its private key (PEM).
         client_ca: authorities of client certificates (PEM), or ``None`` to ask for none.
+        options: what the three are called in the settings.
 
     Raises:
         ConfigError: the files do not make a context.
     """
 
-    def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
+    def __init__(
+        self,
+        cert: Path,
+        key: Path,
+        client_ca: Path | None,
+        options: tuple[str, str, str] = ("tls_cert", "tls_key", "tls_client_ca"),
+    ) -> None:
+        self._options = options
         self._cert = cert
         self._key = key
         self._client_ca = client_ca
@@ -133,13 +141,14 @@ class ServerTls:
         try:
             context.load_cert_chain(self._cert, self._key)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError([f"tls_cert: {self._cert}, tls_key: {self._key}: {error}"]) from error
+            cert, key, _ = self._options
+            raise ConfigError([f"{cert}: {self._cert}, {key}: {self._key}: {error}"]) from error
         if self._client_ca is None:
             return
         try:
             context.load_verify_locations(self._client_ca)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError([f"tls_client_ca: {self._client_ca}: {error}"]) from error
+            raise ConfigError([f"{self._options[2]}: {self._client_ca}: {error}"]) from error
         context.verify_mode = ssl.CERT_REQUIRED
 
     def renew(self) -> None:
@@ -154,15 +163,15 @@ class ServerTls:
         self._fill(self.context)
 
 
-def client_tls(ca: Path | None) -> ssl.SSLContext:
-    """The context for replicas that speak TLS: certificates and names are verified.
+def client_tls(ca: Path | None, option: str = "replica_ca") -> ssl.SSLContext:
+    """The context for servers that speak TLS: certificates and names are verified.
 
     Raises:
-        ConfigError: the file holds no certificates.
+        ConfigError: the file, which the settings call ``option``, holds no certificates.
     """
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError([f"replica_ca: {ca}: {error}"]) from error
+        raise ConfigError([f"{option}: {ca}: {error}"]) from error
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PlainSerializer
@@ -12,8 +13,12 @@ from skylb.values import FILE, LISTEN, URL, Bytes, Expected, File, Group, Listen
 PEERS_MAX = 64
 """Peers of one balancer: every pair keeps a connection."""
 
+SOURCES = ("peer", "peers_file", "peers_dns")
+"""The settings that say who the peers are; together they make one list."""
+
 RULES_MAX = 256
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SRV_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}$"
 NAME = Expected("a name of letters, digits, dots, dashes and underscores, at most 64")
 
 
@@ -88,11 +93,40 @@ class MeshSettings(Group):
             description="another balancer; it says itself where forwards go unless FORWARD_URL does",
         ),
     ] = ()
+    peers_file: Annotated[
+        File | None,
+        FILE,
+        Field(
+            description="peers, one NAME=SYNC_URL or NAME=SYNC_URL,FORWARD_URL a line; read again on change"
+        ),
+    ] = None
+    peers_dns: Annotated[
+        str | None,
+        Expected("the name of SRV records, as _skylb._tcp.example.net"),
+        Field(
+            pattern=SRV_PATTERN,
+            description="SRV records of the sync listeners; a target's first label is the balancer's name",
+        ),
+    ] = None
     peer_key_file: Annotated[
         File | None,
         FILE,
         Field(
             description="secrets shared with the peers, one KEYID:BASE64 a line; the first signs, all verify"
+        ),
+    ] = None
+    peer_tls_cert: Annotated[
+        File | None,
+        FILE,
+        Field(description="certificate chain of sync_listen and peer_listen (PEM), also shown to peers"),
+    ] = None
+    peer_tls_key: Annotated[File | None, FILE, Field(description="its private key (PEM)")] = None
+    peer_tls_ca: Annotated[
+        File | None,
+        FILE,
+        Field(
+            description="certificates that https peers are verified with, else the system's; "
+            "with peer_tls_cert peers must show one of these as well"
         ),
     ] = None
     peer_listen: Annotated[Listen | None, LISTEN, Field(description="where peers send forwards")] = None
@@ -153,32 +187,45 @@ class MeshSettings(Group):
                 {"residency", "tenant_header", "tenant_key_file"},
                 f"residency names {tenants[0]}: expected tenant_header or tenant_key_file too",
             )
-        for index, peer in enumerate(self.peer):
-            yield from self._peer_conflicts(peer, self.peer[:index])
-        needed = ("peer_key_file", "peer_listen", "sync_listen") if self.peer else ()
-        for option in needed:
+        for options, sentence in self.peer_conflicts(self.peer):
+            yield options, f"peer: {sentence}"
+        if self.peers_dns is not None and find_spec("dns") is None:
+            yield {"peers_dns"}, "peers_dns: dnspython is not installed: pip install 'skylb[dns]'"
+        source = next((name for name in SOURCES if getattr(self, name)), "")
+        for option in ("peer_key_file", "peer_listen", "sync_listen") if source else ():
             if getattr(self, option) is None:
-                yield {"peer", option}, f"peer is given without {option}: expected both"
+                yield {source, option}, f"{source} is given without {option}: expected both"
         listens = self.peer_listen or self.sync_listen
-        if listens is not None and not self.peer:
+        if listens is not None and not source:
             option = "sync_listen" if self.peer_listen is None else "peer_listen"
             yield {"peer", option}, f"{option} is given without peer: expected both"
+        if (self.peer_tls_cert is None) != (self.peer_tls_key is None):
+            one, other = ("cert", "key") if self.peer_tls_key is None else ("key", "cert")
+            yield (
+                {"peer_tls_cert", "peer_tls_key"},
+                f"peer_tls_{one} is given without peer_tls_{other}: expected both or neither",
+            )
         if self.peer_listen is not None and self.peer_listen.is_wildcard and self.advertise is None:
             yield (
                 {"peer_listen", "advertise"},
                 f"peer_listen: {self.peer_listen} says no peer where to connect: expected advertise as well",
             )
 
-    def _peer_conflicts(self, peer: PeerUrl, before: Sequence[PeerUrl]) -> Iterator[tuple[set[str], str]]:
-        if peer.name == self.balancer or self._listens_at(peer.sync):
-            options = {"peer", "name", "region", "sync_listen"}
-            yield options, f"peer: {peer} is this balancer itself: expected others"
-        if peer in before:
-            yield {"peer"}, f"peer: {peer} is given twice: expected distinct peers"
-        elif any(peer.name == other.name for other in before):
-            yield {"peer"}, f"peer: two peers are called {peer.name}: expected one of each name"
-        elif any(peer.sync == other.sync for other in before):
-            yield {"peer"}, f"peer: two peers are at {peer.sync}: expected distinct addresses"
+    def peer_conflicts(self, peers: Sequence[PeerUrl]) -> Iterator[tuple[set[str], str]]:
+        """What is wrong with a list of peers, wherever it comes from."""
+        for index, peer in enumerate(peers):
+            before = peers[:index]
+            if peer.name == self.balancer or self._listens_at(peer.sync):
+                options = {"peer", "name", "region", "sync_listen"}
+                yield options, f"{peer} is this balancer itself: expected others"
+            if peer in before:
+                yield {"peer"}, f"{peer} is given twice: expected distinct peers"
+            elif any(peer.name == other.name for other in before):
+                yield {"peer"}, f"two peers are called {peer.name}: expected one of each name"
+            elif any(peer.sync == other.sync for other in before):
+                yield {"peer"}, f"two peers are at {peer.sync}: expected distinct addresses"
+        if len(peers) > PEERS_MAX:
+            yield {"peer"}, f"{len(peers)} peers: expected at most {PEERS_MAX}"
 
     def _listens_at(self, url: ReplicaUrl) -> bool:
         here = self.sync_listen

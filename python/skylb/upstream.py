@@ -121,14 +121,20 @@ class Pool:
         self._connects = TaskGroup()
 
     def sibling(
-        self, *, idle_len_max: int, receive_buffer_bytes: int, idle_s: float | None = None, far: bool = False
+        self,
+        *,
+        idle_len_max: int,
+        receive_buffer_bytes: int,
+        idle_s: float | None = None,
+        far: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> "Pool":
-        """A pool of its own connections, with the same TLS context, and the same times unless told."""
+        """A pool of its own connections, with the same TLS context and the same times unless told."""
         return Pool(
             idle_len_max=idle_len_max,
             idle_s=self._idle_ns / 1e9 if idle_s is None else idle_s,
             connect_timeout_s=self._connect_timeout_s,
-            tls=self._tls,
+            tls=tls or self._tls,
             receive_buffer_bytes=receive_buffer_bytes,
             far=far,
         )

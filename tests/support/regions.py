@@ -35,6 +35,11 @@ class Region:
     forward_port: int
     net: Namespaces | None = None
 
+    @property
+    def peers_file(self) -> Path:
+        """Where its peers stand."""
+        return Path(self.arguments[self.arguments.index("--peers-file") + 1])
+
     def inside(self) -> AbstractContextManager[None]:
         """Where its loopback addresses mean something."""
         return nullcontext() if self.net is None else self.net.entered(self.name)
@@ -139,6 +144,8 @@ def _command(
     replicas: Sequence[str],
     keys: Path,
     log: Path,
+    scheme: str,
+    listed: bool,  # in a file rather than flags
 ) -> list[str]:
     port, admin, sync, forward = ports[own]
     address = {name: "127.0.0.1" if net is None else net.address(name) for name in ports}
@@ -147,10 +154,16 @@ def _command(
     command += ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
     command += ["--sync-listen", f"{address[own]}:{sync}", "--peer-listen", f"{address[own]}:{forward}"]
     command += ["--access-log", str(log), "--log-format", "json"]
+    peers: list[str] = []
     for name in ports.keys() - {own}:
         sync, forward = ports[name][2:] if wan is None else wan.ports[own, name]
-        urls = f"http://{address[name]}:{sync},http://{address[name]}:{forward}"
-        command += ["--peer", f"{name}={urls}"]
+        urls = f"{scheme}://{address[name]}:{sync},{scheme}://{address[name]}:{forward}"
+        peers.append(f"{name}={urls}")
+    if listed:
+        keys.with_name(f"{own}.peers").write_text("\n".join(peers))
+        command += ["--peers-file", str(keys.with_name(f"{own}.peers"))]
+    else:
+        command += [part for peer in peers for part in ("--peer", peer)]
     for replica in replicas:
         command += ["--replica", replica]
     return command
@@ -172,13 +185,16 @@ def regions(
     engines: Mapping[str, Sequence[str]] | None = None,
     one_region: str | None = None,
     namespaces: bool = False,
+    scheme: str = "http",
+    listed: bool = False,
 ) -> Iterator[Regions]:
     """A balancer for each name, with so many replicas each, all of which hear each other.
 
     ``own`` are arguments of one balancer alone. With ``wan`` everything between them goes through
     ``skylb wan`` with these flags; with ``engines`` each has those replicas instead of mock ones; with
     ``one_region`` they are all in it; with ``namespaces`` each has a network of its own, and the caller's
-    thread is in that of the first.
+    thread is in that of the first; ``scheme`` is how they reach each other; if ``listed``,
+    their peers stand in a file, which `Region.peers_file` names.
     """
     found = Regions()
     ports = {name: tuple(free_port() for _ in range(4)) for name in names}
@@ -199,7 +215,10 @@ def regions(
                     child, urls = start_mocks(replicas, *mock, **_inside(found.net, name))
                     stack.callback(child.stop)
                 log = directory / f"{name}.jsonl"
-                command = [*_command(name, ports, found.wan, found.net, urls, keys, log), *arguments]
+                command = [
+                    *_command(name, ports, found.wan, found.net, urls, keys, log, scheme, listed),
+                    *arguments,
+                ]
                 command += ["--region", one_region or name, *(own or {}).get(name, ())]
                 front = Balancer(Child(command), ports[name][0], ports[name][1], log)
                 region = Region(name, urls, front, command, ports[name][3], found.net)

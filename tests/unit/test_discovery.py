@@ -10,7 +10,7 @@ import pytest
 
 from skylb.addresses import ReplicaUrl, parse_replica
 from skylb.control.discovery import DnsSource, FileSource, NamedSource
-from skylb.control.discovery.file import FAULTS_MAX, FILE_BYTES_MAX, parse
+from skylb.control.discovery.file import FAULTS_MAX, FILE_BYTES_MAX, REPLICAS, parse
 from skylb.control.discovery.resolve import reachable, resolve
 from skylb.control.fleet import Target
 from skylb.errors import ConfigError
@@ -27,7 +27,7 @@ def urls(*texts: str) -> list[ReplicaUrl]:
 
 def faults(path: str, content: str | bytes) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        parse(Path(path), content.encode() if isinstance(content, str) else content)
+        parse(Path(path), content.encode() if isinstance(content, str) else content, REPLICAS)
     return caught.value.faults
 
 
@@ -43,11 +43,11 @@ class TestFileForms:
         ],
     )
     def test_each_form_holds_the_same_replicas(self, name: str, content: str) -> None:
-        assert parse(Path(name), content.encode()) == urls(A, B, C)
+        assert parse(Path(name), content.encode(), REPLICAS) == urls(A, B, C)
 
     def test_a_fleet_can_be_empty_only_where_it_is_said_so(self) -> None:
-        assert parse(Path("f.json"), b"[]") == []
-        assert parse(Path("f.toml"), b"replicas = []") == []
+        assert parse(Path("f.json"), b"[]", REPLICAS) == []
+        assert parse(Path("f.toml"), b"replicas = []", REPLICAS) == []
         assert faults("f.txt", "# nothing\n") == ["f.txt:1: expected at least one URL"]
         assert faults("f.toml", "") == ["f.toml:1: expected a list of URLs under replicas"]
 
@@ -105,7 +105,7 @@ def write(path: Path, content: str) -> None:
 class TestFileSource:
     def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(self, tmp_path: Path) -> None:
         path, seen = tmp_path / "fleet", Seen()
-        source = FileSource(path, seen.urls, interval_s=1)
+        source = FileSource(path, seen.urls, interval_s=1, listing=REPLICAS)
 
         async def steps() -> None:
             write(path, A)
@@ -120,7 +120,7 @@ class TestFileSource:
 
     def test_a_file_put_in_place_by_renaming_is_seen(self, tmp_path: Path) -> None:
         path, seen = tmp_path / "fleet", Seen()
-        source = FileSource(path, seen.urls, interval_s=1)
+        source = FileSource(path, seen.urls, interval_s=1, listing=REPLICAS)
 
         async def steps() -> None:
             write(path, A)
@@ -138,7 +138,7 @@ class TestFileSource:
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         path, seen = tmp_path / "fleet", Seen()
-        source = FileSource(path, seen.urls, interval_s=1)
+        source = FileSource(path, seen.urls, interval_s=1, listing=REPLICAS)
 
         async def steps() -> None:
             write(path, A)
@@ -157,13 +157,13 @@ class TestFileSource:
         told = [record.getMessage() for record in caplog.records]
         assert len(told) == 3
         assert told[0].startswith(f"{path}:2: expected http://HOST:PORT")
-        assert told[0].endswith("(and 1 more faults); the last good fleet stays")
-        assert told[1] == f"{path}: No such file or directory; the last good fleet stays"
+        assert told[0].endswith("(and 1 more faults); the last good list stays")
+        assert told[1] == f"{path}: No such file or directory; the last good list stays"
         assert told[2] == f"{path} is good again"
 
     def test_a_file_that_is_broken_at_start_is_an_error_with_all_faults(self, tmp_path: Path) -> None:
         write(tmp_path / "fleet", "x\ny\n")
-        source = FileSource(tmp_path / "fleet", Seen().urls, interval_s=1)
+        source = FileSource(tmp_path / "fleet", Seen().urls, interval_s=1, listing=REPLICAS)
         with pytest.raises(ConfigError) as caught:
             asyncio.run(source.load())
         assert len(caught.value.faults) == 2

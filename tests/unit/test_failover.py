@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skylb.control.failover import Heirs
+from skylb.addresses import ReplicaUrl
+from skylb.control.failover import Failover, Heirs
 from skylb.signing import Identity
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -83,3 +84,25 @@ def test_nobody_tells_a_balancer_who_its_own_heirs_are() -> None:
     heirs.learn("a", 9, 9, ["z"])
     assert heirs.known() == {}
     assert heirs.heir("a", {"z"}) is None
+
+
+class Adopting:
+    """What was adopted and given back."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def adopt(self, peer: str, region: str, urls: list[ReplicaUrl]) -> None:
+        self.said.append(f"adopts {len(urls)} of {peer} in {region}")
+
+    def hand_back(self, peer: str) -> None:
+        self.said.append(f"hands back {peer}")
+
+
+def test_who_leaves_the_list_while_dead_gets_its_replicas_back() -> None:
+    adopting = Adopting()
+    failover = Failover("us", Heirs(Identity("us", 1)), adopting)
+    failover.adopted["eu"] = ("http://10.0.0.2:8000",)
+    failover.review({})
+    assert adopting.said == ["hands back eu"]
+    assert failover.adopted == {}

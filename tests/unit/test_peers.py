@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from skylb._core import Engine
+from skylb.addresses import parse_peer
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
 from skylb.control.frames import News, Order
 from skylb.control.link import Link, State
 from skylb.control.peers import DEAD_AFTER_S, Peers
+from skylb.meshtls import MeshTls
 from skylb.options import load
 from skylb.router import Router
 from skylb.signing import Identity, Key, Keys
@@ -26,7 +28,13 @@ class World:
         identity = Identity("us", 1)
         router.set_self(identity, "us")
         self.peers = Peers(
-            settings, router, identity, Keys([Key("k1", bytes(16))]), self._changed, self._failed
+            settings,
+            router,
+            identity,
+            Keys([Key("k1", bytes(16))]),
+            MeshTls(settings.mesh),
+            self._changed,
+            self._failed,
         )
         for name in ("eu", "asia"):
             self.hears(name)
@@ -145,3 +153,24 @@ def test_an_isolated_peer_may_not_forward(world: World) -> None:
     world.peers.isolate("eu", isolated=False)
     assert world.peers.ahead_ns("eu") == 7
     assert world.peers.ahead_ns("mars") is None
+
+
+def test_peers_come_and_go_with_the_list_and_keep_their_number(world: World) -> None:
+    eu, asia = (world.peers.links[name] for name in ("eu", "asia"))
+    world.peers.set_urls([asia.url, parse_peer("us-2=http://10.0.0.4:1")])
+    assert set(world.peers.links) == {"asia", "us-2"}
+    assert world.peers.links["asia"] is asia
+    assert world.peers.links["us-2"].id not in {eu.id, asia.id}
+    world.peers.lost(eu)  # its connection ends only now
+    world.peers.set_urls([asia.url, parse_peer("eu=http://10.0.0.9:1")])
+    back = world.peers.links["eu"]
+    assert (back is eu, back.id, back.state) == (False, eu.id, State.UNREACHABLE)
+    world.peers.lost(eu)
+    assert world.state("asia") is State.ALIVE
+
+
+def test_a_peer_at_another_address_is_met_anew(world: World) -> None:
+    before = world.peers.links["eu"]
+    world.peers.set_urls([parse_peer("eu=http://10.0.0.9:1"), world.peers.links["asia"].url])
+    assert world.peers.links["eu"] is not before
+    assert world.state("eu") is State.UNREACHABLE

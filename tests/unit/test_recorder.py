@@ -68,6 +68,7 @@ def complete(recorded: Recorder, **changed: Any) -> None:
         "digest": digest(),
         "relay": relay(),
         "request_id": "r-1",
+        "tenant": None,
         "client": "127.0.0.1:50000",
         "status": 200,
         "error_code": None,
@@ -98,6 +99,11 @@ class TestLine:
         assert (line["held_s"], line["ttft_s"], line["total_s"]) == (0, 0.5, 2)
         assert line["bytes_out"] == relay().bytes_out > 0
         assert line["tenant"] is line["peer"] is line["error_code"] is None
+
+    def test_it_says_whose_request_it_was_where_that_is_known(self) -> None:
+        recorded = recorder()
+        complete(recorded, tenant="acme")
+        assert json.loads(recorded.take_log())["tenant"] == "acme"
 
     @pytest.mark.parametrize("log_format", [_core.LOG_TEXT, _core.LOG_JSON])
     def test_nothing_of_a_prompt_a_key_or_a_salt_is_in_it(self, log_format: int) -> None:

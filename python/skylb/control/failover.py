@@ -122,6 +122,8 @@ class Failover:
         heirs = {name: self._heirs.heir(name, alive) for name in dead}
         # Who dies before it has named heirs has its records taken out all the same.
         self.inherited = frozenset(name for name, heir in heirs.items() if (heir or min(alive)) == self._name)
+        for name in self.adopted.keys() - links.keys():
+            self._hand_back(name)
         for name, link in links.items():
             wanted = tuple(link.news.replicas) if heirs.get(name) == self._name else ()
             if wanted == self.adopted.get(name, ()):
@@ -131,9 +133,12 @@ class Failover:
                 self.adopted[name] = wanted
                 self._adopter.adopt(name, link.region, _urls(wanted))
             else:
-                log.warning("handing back the replicas of %s", name)
-                del self.adopted[name]
-                self._adopter.hand_back(name)
+                self._hand_back(name)
+
+    def _hand_back(self, name: str) -> None:
+        log.warning("handing back the replicas of %s", name)
+        del self.adopted[name]
+        self._adopter.hand_back(name)
 
 
 def _urls(names: tuple[str, ...]) -> list[ReplicaUrl]:

@@ -11,9 +11,29 @@ from skylb.config import Settings
 from skylb.control import meshview
 from skylb.control.failover import Adopter, Failover
 from skylb.control.link import Link
+from skylb.control.peerlist import PeerList, check_peers_file
 from skylb.control.peers import Peers
+from skylb.errors import ConfigError
+from skylb.meshtls import MeshTls
 from skylb.router import Router
 from skylb.signing import Identity, Keys, Verifier
+from skylb.tasks import TaskGroup
+
+
+def check_mesh(settings: Settings) -> None:
+    """Reads the mesh's TLS files and the peers file, and starts nothing.
+
+    Raises:
+        ConfigError: with the faults of both.
+    """
+    faults: list[str] = []
+    for check in (lambda: MeshTls(settings.mesh), lambda: check_peers_file(settings)):
+        try:
+            check()
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
 
 
 class Mesh:
@@ -26,6 +46,9 @@ class Mesh:
         adopter: serves a dead balancer's replicas.
         keys: the shared secrets.
         on_failure: told of a task that ended with an error, by name.
+
+    Raises:
+        ConfigError: the TLS files do not make a context.
     """
 
     def __init__(
@@ -39,7 +62,8 @@ class Mesh:
     ) -> None:
         self.identity = identity
         self._router = router
-        self.peers = Peers(settings, router, self.identity, keys, self._review, on_failure)
+        self.tls = MeshTls(settings.mesh)
+        self.peers = Peers(settings, router, self.identity, keys, self.tls, self._review, on_failure)
         mesh = settings.mesh
         if mesh.peer_digest:
             router.set_peer_digest(
@@ -49,6 +73,8 @@ class Mesh:
                 age_max_s=mesh.peer_digest_age_max_s,
             )
         self._failover = Failover(self.identity.name, self.peers.heirs, adopter)
+        self._list = PeerList(settings, self.peers.set_urls)
+        self._tasks = TaskGroup(on_failure)
         self.verifier = Verifier(self.identity, keys, self.peers.ahead_ns)
         self.forwards_refused: Counter[str] = Counter()
         """Forwards that were not let in, by reason: the data plane counts them here."""
@@ -65,11 +91,25 @@ class Mesh:
         """Listens on sockets for peers, and dials those whose turn it is not.
 
         ``forward`` is where peers are to send requests, unless the settings say it.
+
+        Raises:
+            ConfigError: the peers file cannot be understood.
         """
+        await self._list.start(self._tasks)
         await self.peers.start(sockets, forward)
+
+    def renew(self) -> None:
+        """Reads the certificate again, and in the background the peers file; a broken one changes nothing.
+
+        Raises:
+            ConfigError: the TLS files do not make a context; the old certificate stays in use.
+        """
+        self.tls.renew()
+        self._tasks.start(self._list.renew(), name="renew peers")
 
     async def close(self) -> None:
         """Says goodbye to the peers."""
+        await self._tasks.stop()
         await self.peers.close()
 
     def set_keys(self, keys: Keys) -> None:

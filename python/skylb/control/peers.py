@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import aiohttp
 from aiohttp import web
 
-from skylb.addresses import ReplicaUrl, parse_replica
+from skylb.addresses import PeerUrl, ReplicaUrl, parse_replica
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
 from skylb.control.discovery.resolve import literal, resolve
@@ -35,6 +35,7 @@ from skylb.control.sync import (
     shake,
 )
 from skylb.meshsettings import PEERS_MAX
+from skylb.meshtls import MeshTls
 from skylb.router import Router
 from skylb.signing import Identity, Keys, Refused
 from skylb.tasks import TaskGroup
@@ -67,6 +68,7 @@ class Peers:
         router: takes what they tell.
         identity: this run of this balancer.
         keys: the shared secrets.
+        tls: contexts towards the peers.
         changed: hears that somebody's state or news changed: for failover.
         on_failure: told of a task that ended with an error, by name.
     """
@@ -77,16 +79,17 @@ class Peers:
         router: Router,
         identity: Identity,
         keys: Keys,
+        tls: MeshTls,
         changed: Callable[[dict[str, Link]], None],
         on_failure: OnFailure,
     ) -> None:
         mesh = settings.mesh
         self.keys = keys
         self.identity = identity
+        self._tls = tls
         self.region = mesh.region
-        self.links = {
-            url.name: Link(index, url, router, self, on_failure) for index, url in enumerate(mesh.peer, 1)
-        }
+        self.links: dict[str, Link] = {}
+        """By name."""
         self.refused: Counter[str] = Counter()
         """Sync connections that were not let in and could not be put down to a peer, by reason."""
         self.heirs = Heirs(identity)
@@ -97,14 +100,48 @@ class Peers:
         self._forward = str(mesh.advertise) if mesh.advertise is not None else ""
         self._replicas: list[str] = []
         self._orders: dict[str, Order] = {}
+        self._on_failure = on_failure
         self._tasks = TaskGroup(on_failure)
+        self._ids: dict[str, int] = {}
+        """Of all peers that there have been: no other name gets the number of one."""
+        self._dialling: dict[str, asyncio.Task[None]] = {}
         self._strangers = 0
         self._client: aiohttp.ClientSession | None = None
         app = web.Application()
         app.router.add_get(PATH, self._accept)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        self.set_urls(mesh.peer)
+
+    def set_urls(self, urls: Sequence[PeerUrl]) -> None:
+        """All peers, of distinct names; those at another address are met anew."""
+        wanted = {url.name: url for url in urls}
+        for name, link in list(self.links.items()):
+            if wanted.get(name) != link.url:
+                self._leave(self.links.pop(name))
+        for name, url in wanted.items():
+            if name not in self.links:
+                number = self._ids.setdefault(name, len(self._ids) + 1)
+                link = self.links[name] = Link(number, url, self._router, self, self._on_failure)
+                self._dial_if_ours(link)
         self._set_peers()
         self._publish()
+        if self._client is not None:
+            self._changed(self.links)
+
+    def _leave(self, link: Link) -> None:
+        log.info("peer %s: no longer listed", link.name)
+        dialling = self._dialling.pop(link.name, None)
+        if dialling is not None:
+            dialling.cancel()
+        if link.connection is not None:
+            self._tasks.start(link.connection.close(), name=f"leave {link.name}")
+
+    def _dial_if_ours(self, link: Link) -> None:
+        """Of each pair the balancer whose name sorts first dials."""
+        if self._client is not None and self.identity.name < link.name:
+            self._dialling[link.name] = self._tasks.start(
+                self._dial(link, self._client), name=f"dial {link.name}"
+            )
 
     async def start(self, sockets: Sequence[socket.socket], forward: str) -> None:
         """Listens and dials.
@@ -116,11 +153,10 @@ class Peers:
         self._forward = self._forward or forward
         await self._runner.setup()
         for sock in sockets:
-            await web.SockSite(self._runner, sock).start()
+            await web.SockSite(self._runner, sock, ssl_context=self._tls.server).start()
         self._client = aiohttp.ClientSession()
         for link in self.links.values():
-            if self.identity.name < link.name:
-                self._tasks.start(self._dial(link, self._client), name=f"dial {link.name}")
+            self._dial_if_ours(link)
         self._tasks.start(self._judge(), name="judge peers")
 
     async def close(self) -> None:
@@ -159,7 +195,7 @@ class Peers:
 
         try:
             async with asyncio.timeout(HANDSHAKE_S):
-                found = await dial(client, str(link.url.sync))
+                found = await dial(client, str(link.url.sync), self._tls.client)
                 return await self._shake(found, only_it, dialled=True)
         except TimeoutError:
             raise Closed("not reached: timed out") from None
@@ -197,9 +233,11 @@ class Peers:
         finally:
             self._strangers -= 1
         # A handler of aiohttp is cancelled when its client goes; the loop must see the end by itself.
-        task = self._tasks.start(
-            self._serve(self.links[connection.hello.name], connection), name=f"hear {connection.hello.name}"
-        )
+        link = self.links.get(connection.hello.name)
+        if link is None:  # it has left the list just now
+            await connection.close()
+            return found
+        task = self._tasks.start(self._serve(link, connection), name=f"hear {link.name}")
         await asyncio.wait([task])
         return found
 
@@ -310,7 +348,7 @@ class Peers:
         self._router.set_peers([(link.id, link.name, link.region) for link in self.links.values()])
 
     def _enter(self, link: Link, state: State) -> None:
-        if state is link.state:
+        if state is link.state or self.links.get(link.name) is not link:
             return
         link.state = state
         if state is State.DEAD:

@@ -9,6 +9,7 @@ from functools import partial
 from skylb.addresses import ReplicaUrl
 from skylb.config import Settings
 from skylb.control.discovery import DnsSource, FileSource, NamedSource
+from skylb.control.discovery.file import REPLICAS
 from skylb.control.fleet import Fleet, Target
 from skylb.control.probe import Prober
 from skylb.metrics import Metrics
@@ -68,7 +69,7 @@ class Control:
         self._adopted: dict[str, asyncio.Task[None]] = {}
         self._named: list[NamedSource] = []
         self._dns: list[DnsSource] = []
-        self._file: FileSource | None = None
+        self._file: FileSource[ReplicaUrl] | None = None
 
     async def start(self) -> None:
         """Offers the configured fleet and starts to measure it; a replica that is down is no error.
@@ -81,7 +82,10 @@ class Control:
         if settings.replicas_file is not None:
             listed = self._named_source(str(settings.replicas_file))
             self._file = FileSource(
-                settings.replicas_file, listed.set_urls, interval_s=settings.discovery.file_s
+                settings.replicas_file,
+                listed.set_urls,
+                interval_s=settings.discovery.file_s,
+                listing=REPLICAS,
             )
             await self._file.load()
             self._tasks.start(self._file.run(), name="replicas file")

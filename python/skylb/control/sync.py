@@ -1,6 +1,7 @@
 """One authenticated WebSocket to a peer: the handshake, and sealed messages both ways."""
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import Callable
 
@@ -208,8 +209,10 @@ async def _send(socket: Socket, data: bytes) -> None:
         raise Closed("closed") from None
 
 
-async def dial(client: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
-    """Opens the WebSocket.
+async def dial(
+    client: aiohttp.ClientSession, url: str, tls: ssl.SSLContext
+) -> aiohttp.ClientWebSocketResponse:
+    """Opens the WebSocket; ``tls`` is for ``https://``.
 
     Raises:
         Closed: it cannot be opened.
@@ -219,6 +222,7 @@ async def dial(client: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSock
             url + PATH,
             max_msg_size=FRAME_BYTES_MAX,
             compress=0,
+            ssl=tls,
             timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
         )
     except (aiohttp.ClientError, OSError) as error:

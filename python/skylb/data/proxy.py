@@ -480,6 +480,7 @@ class Exchange:
             self.digest,
             relay,
             self.request_id,
+            self.tenant,
             self.client.peer,
             status,
             code,

@@ -62,8 +62,8 @@ impl Recorder {
         )))
     }
 
-    #[pyo3(signature = (head, digest, relay, request_id, client, status, error_code, replica, peer,
-        attempts, match_blocks, predicted_ttft_ns, start_ns, held_ns, first_byte_ns, end_ns, bytes_in, /))]
+    #[pyo3(signature = (head, digest, relay, request_id, tenant, client, status, error_code, replica,
+        peer, attempts, match_blocks, predicted_ttft_ns, start_ns, held_ns, first_byte_ns, end_ns, bytes_in, /))]
     #[expect(
         clippy::too_many_arguments,
         reason = "positional, for speed: the Python interface"
@@ -74,6 +74,7 @@ impl Recorder {
         digest: Option<&Digest>,
         relay: Option<PyRef<'_, Relay>>,
         request_id: &str,
+        tenant: Option<&str>,
         client: &str,
         status: u16,
         error_code: Option<&str>,
@@ -92,7 +93,7 @@ impl Recorder {
         self.0.complete(&Event {
             request_id,
             trace_id: head.inner.trace_id().map(ascii),
-            tenant: None,
+            tenant,
             client,
             method: ascii(head.inner.method()),
             route: head.inner.route_name(),

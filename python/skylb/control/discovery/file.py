@@ -1,7 +1,7 @@
-"""Replicas from a file that is read again when it changes.
+"""Replicas or peers from a file that is read again when it changes.
 
-Three forms, told apart by the file's suffix. ``.json``: a list of URLs, or an object with the list under
-``replicas``. ``.toml``: ``replicas = [...]``. Anything else: one URL a line, ``#`` begins a comment.
+Three forms, told apart by the file's suffix. ``.json``: a list, or an object with the list under
+``replicas`` or ``peers``. ``.toml``: ``replicas = [...]``. Anything else: one a line, ``#`` begins a comment.
 """
 
 import asyncio
@@ -11,11 +11,14 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from skylb.addresses import ReplicaUrl, parse_replica
+from skylb.addresses import PeerUrl, parse_peer, parse_replica
 from skylb.control.fleet import REPLICAS_MAX
 from skylb.errors import ConfigError
+from skylb.meshsettings import PEERS_MAX
 
 log = logging.getLogger("skylb.control.discovery")
 
@@ -23,7 +26,26 @@ FILE_BYTES_MAX = 4 << 20
 FAULTS_MAX = 20
 """Faults told of one file."""
 
-_EXPECTED_URL = "expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Listing(Generic[T]):
+    """What a file lists."""
+
+    noun: str
+    expected: str
+    parse: Callable[[str], T]
+    """Reads one entry, or raises `ValueError`."""
+    len_max: int
+
+
+REPLICAS = Listing(
+    "replicas", "expected http://HOST:PORT, https://HOST:PORT or unix:PATH", parse_replica, REPLICAS_MAX
+)
+PEERS: Listing[PeerUrl] = Listing(
+    "peers", "expected NAME=SYNC_URL or NAME=SYNC_URL,FORWARD_URL", parse_peer, PEERS_MAX
+)
 
 _FORMS: dict[str, tuple[str, Callable[[str], object]]] = {
     ".json": ("JSON", json.loads),
@@ -33,22 +55,29 @@ _FORMS: dict[str, tuple[str, Callable[[str], object]]] = {
 _Signature = tuple[int, int, int]
 
 
-class FileSource:
+class FileSource(Generic[T]):
     """Watches one file.
 
-    A file that cannot be read or understood changes nothing: the last good fleet stays, and one line
+    A file that cannot be read or understood changes nothing: the last good list stays, and one line
     in the log names the file, the line in it and what was expected.
 
     Args:
         path: the file.
-        set_urls: takes the whole list.
+        set_urls: takes the whole list; where it raises `ConfigError`, that was not understood.
         interval_s: time between looks.
+        listing: what it lists.
     """
 
     def __init__(
-        self, path: Path, set_urls: Callable[[Sequence[ReplicaUrl]], None], *, interval_s: float
+        self,
+        path: Path,
+        set_urls: Callable[[Sequence[T]], None],
+        *,
+        interval_s: float,
+        listing: Listing[T],
     ) -> None:
         self._path = path
+        self._listing = listing
         self._set_urls = set_urls
         self._interval_s = interval_s
         self._seen: _Signature | None = None
@@ -60,7 +89,7 @@ class FileSource:
         Raises:
             ConfigError: it cannot be read or understood; all its faults.
         """
-        signature, urls = await asyncio.to_thread(_read, self._path)
+        signature, urls = await asyncio.to_thread(read, self._path, self._listing)
         self._seen = signature
         self._set_urls(urls)
 
@@ -76,21 +105,21 @@ class FileSource:
             signature = await asyncio.to_thread(_signature, self._path)
             if signature == self._seen:
                 return
-            self._seen, urls = await asyncio.to_thread(_read, self._path)
+            self._seen, urls = await asyncio.to_thread(read, self._path, self._listing)
+            self._set_urls(urls)
         except ConfigError as error:
             self._refused(error)
             return
         if self._failure is not None:
             self._failure = None
             log.info("%s is good again", self._path)
-        self._set_urls(urls)
 
     def _refused(self, error: ConfigError) -> None:
         more = f" (and {len(error.faults) - 1} more faults)" if len(error.faults) > 1 else ""
         failure = error.faults[0] + more
         if failure != self._failure:
             self._failure = failure
-            log.error("%s; the last good fleet stays", failure)
+            log.error("%s; the last good list stays", failure)
 
 
 def _signature(path: Path) -> _Signature:
@@ -105,7 +134,12 @@ def _identity(status: os.stat_result) -> _Signature:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _read(path: Path) -> tuple[_Signature | None, list[ReplicaUrl]]:
+def read(path: Path, listing: Listing[T]) -> tuple[_Signature | None, list[T]]:
+    """What tells this content from others, and what it lists.
+
+    Raises:
+        ConfigError: it cannot be read or understood; all its faults.
+    """
     try:
         with path.open("rb") as file:
             before = _identity(os.fstat(file.fileno()))
@@ -114,11 +148,11 @@ def _read(path: Path) -> tuple[_Signature | None, list[ReplicaUrl]]:
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from error
     # A file that is being written is looked at again next time, whatever it held just now.
-    return before if before == after else None, parse(path, content)
+    return before if before == after else None, parse(path, content, listing)
 
 
-def parse(path: Path, content: bytes) -> list[ReplicaUrl]:
-    """The URLs in a file's content.
+def parse(path: Path, content: bytes, listing: Listing[T]) -> list[T]:
+    """What a file's content lists.
 
     Raises:
         ConfigError: all faults, each naming file, line and expectation.
@@ -130,23 +164,23 @@ def parse(path: Path, content: bytes) -> list[ReplicaUrl]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{path}:{line}: expected UTF-8"]) from error
-    entries = _entries(path, text)
+    entries = _entries(path, text, listing)
     urls, faults = [], []
     for line, entry in entries:
         try:
-            urls.append(parse_replica(entry))
+            urls.append(listing.parse(entry))
         except ValueError as error:
-            faults.append(f"{path}:{line}: {_EXPECTED_URL}, got {entry[:200]!r}: {error}")
-    if len(entries) > REPLICAS_MAX:
-        faults.append(f"{path}: expected at most {REPLICAS_MAX} replicas, got {len(entries)}")
+            faults.append(f"{path}:{line}: {listing.expected}, got {entry[:200]!r}: {error}")
+    if len(entries) > listing.len_max:
+        faults.append(f"{path}: expected at most {listing.len_max} {listing.noun}, got {len(entries)}")
     if faults:
         raise ConfigError(faults[:FAULTS_MAX])
     return urls
 
 
-def _entries(path: Path, text: str) -> list[tuple[int, str]]:
+def _entries(path: Path, text: str, listing: Listing[T]) -> list[tuple[int, str]]:
     if path.suffix in _FORMS:
-        return _listed(path, text, _document(path, text))
+        return _listed(path, text, _document(path, text), listing)
     lines = ((number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
     entries = [(number, line) for number, line in lines if line]
     if not entries:
@@ -167,19 +201,19 @@ def _document(path: Path, text: str) -> object:
         raise ConfigError([f"{path}: expected {name} without deep nesting"]) from error
 
 
-def _listed(path: Path, text: str, document: object) -> list[tuple[int, str]]:
-    entries = document
+def _listed(path: Path, text: str, document: object, listing: Listing[T]) -> list[tuple[int, str]]:
+    entries, noun = document, listing.noun
     if isinstance(document, dict):
-        unknown = [key for key in document if key != "replicas"]
+        unknown = [key for key in document if key != noun]
         if unknown:
             raise ConfigError(
-                [f"{path}:{_line_of(text, unknown[0])}: expected only replicas, got {unknown[0]!r}"]
+                [f"{path}:{_line_of(text, unknown[0])}: expected only {noun}, got {unknown[0]!r}"]
             )
-        entries = document.get("replicas")
+        entries = document.get(noun)
     if not isinstance(entries, list):
-        raise ConfigError([f"{path}:1: expected a list of URLs under replicas"])
+        raise ConfigError([f"{path}:1: expected a list of URLs under {noun}"])
     faults = [
-        f"{path}:{_line_of(text, str(entry))}: {_EXPECTED_URL}, got {str(entry)[:200]!r}"
+        f"{path}:{_line_of(text, str(entry))}: {listing.expected}, got {str(entry)[:200]!r}"
         for entry in entries
         if not isinstance(entry, str)
     ]
