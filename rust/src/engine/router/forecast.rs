@@ -139,6 +139,18 @@ impl Expected<'_> {
         (f64::from(tokens) * NS_PER_S / self.config.decode_tokens_per_s) as Nanos
     }
 
+    /// With so many blocks free, a prompt of so many new tokens pushes nothing out for certain: it
+    /// saves most candidates the exact answer of [`Self::evicts`].
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, and `as` saturates"
+    )]
+    pub(super) fn blocks_enough(&self, uncached_tokens: u32) -> u32 {
+        let blocks = f64::from(uncached_tokens) / self.block_tokens;
+        (blocks as u32).saturating_add(2)
+    }
+
     /// Tokens that its new blocks push out of the replica's cache.
     #[expect(
         clippy::cast_possible_truncation,

@@ -47,6 +47,8 @@ struct Common<'a> {
     expected: Expected<'a>,
     /// What the request takes of a replica that caches nothing of it.
     need: Need,
+    /// As many free blocks as that needs, or more.
+    blocks_enough: u32,
     stay_ns: Nanos,
     /// Tokens up to where most of the matching candidates match.
     path: (u32, Option<Path>),
@@ -220,9 +222,11 @@ impl Router {
     /// Fills the candidates with loads, and with what the request would cost each of them.
     fn fill_with_figures(&self, request: &Request, now_ns: Nanos, scratch: &mut Scratch) {
         let expected = self.expected(request);
+        let need = expected.need_unmatched();
         let mut common = Common {
             request,
-            need: expected.need_unmatched(),
+            need,
+            blocks_enough: expected.blocks_enough(need.prefill),
             stay_ns: expected.fleet_stay_ns(),
             path: (0, None),
             any_chosen: self.hold.any_chosen(),
@@ -279,6 +283,9 @@ impl Router {
         let policy = self.config.policy;
         let trees = policy.reads_trees().then(|| self.tree.owner_blocks(slot));
         let tree_blocks = trees.unwrap_or(0);
+        let free_blocks = card.capacity_blocks.saturating_sub(tree_blocks);
+        let fits = free_blocks >= common.blocks_enough && need.prefill <= common.need.prefill;
+        let evicts = || common.expected.evicts(card, tree_blocks, need.prefill);
         Candidate {
             slot,
             room,
@@ -294,7 +301,7 @@ impl Router {
             active_tokens: card.active_tokens,
             kv_used_tokens: card.kv_used_tokens,
             kv_tokens: card.kv_tokens,
-            evict_tokens: common.expected.evicts(card, tree_blocks, need.prefill),
+            evict_tokens: if fits { 0 } else { evicts() },
             recent_ns: if policy == Policy::Preble {
                 self.recent_ns(slot, now_ns)
             } else {
