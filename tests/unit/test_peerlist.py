@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -37,7 +38,14 @@ class Dns:
 class World:
     """A list of peers, and what the mesh was told."""
 
-    def __init__(self, tmp_path: Path, *, flags: Sequence[str] = (), dns: bool = False) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        *,
+        flags: Sequence[str] = (),
+        dns: bool = False,
+        more: Mapping[str, list[str]] = MappingProxyType({}),
+    ) -> None:
         keys = tmp_path / "keys"
         keys.write_text("k1:MDEyMzQ1Njc4OWFiY2RlZg==\n")
         self.file = tmp_path / "peers"
@@ -48,6 +56,7 @@ class World:
             "peer_listen": ["10.0.0.1:9000"],
             "sync_listen": ["10.0.0.1:9001"],
             "peer": list(flags),
+            **more,
         }
         given |= {"peers_dns": ["_skylb._tcp.example.net"]} if dns else {"peers_file": [str(self.file)]}
         self.file.write_text(f"{EU}\n")
@@ -136,6 +145,17 @@ def test_dns_names_balancers_by_the_first_label_and_never_this_one(tmp_path: Pat
     world.dns.answer = [("asia.example.net", 9001), OWN, ("eu.example.net", 9001)]
     asyncio.run(world.start())
     assert world.told == [[EU, "asia=http://asia.example.net:9001"]]
+
+
+def test_who_speaks_tls_expects_it_of_those_that_dns_names(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert", tmp_path / "key"
+    cert.touch()
+    key.touch()
+    tls = {"peer_tls_cert": [str(cert)], "peer_tls_key": [str(key)]}
+    world = World(tmp_path, dns=True, more=tls)
+    world.dns.answer = [("asia.example.net", 9001)]
+    asyncio.run(world.start())
+    assert world.told == [["asia=https://asia.example.net:9001"]]
 
 
 def test_what_dns_cannot_tell_or_contradicts_changes_nothing_and_is_said_once(

@@ -37,6 +37,8 @@ class PeerList:
     ) -> None:
         self._mesh = settings.mesh
         self._interval_s = settings.discovery.dns_s
+        # All balancers of one set of records are set up alike.
+        self._scheme = "http" if settings.mesh.peer_tls_cert is None else "https"
         self._set_urls = set_urls
         self._lookup = lookup or lookup_srv
         self._listed: tuple[PeerUrl, ...] = ()
@@ -77,7 +79,8 @@ class PeerList:
             async with asyncio.timeout(LOOKUP_S):
                 targets = await self._lookup(name)
             known = {self._mesh.balancer, *(url.name for url in (*self._mesh.peer, *self._listed))}
-            found = [url for url in map(_peer, sorted(set(targets))) if url.name not in known]
+            peers = [_peer(self._scheme, host, port) for host, port in sorted(set(targets))]
+            found = [url for url in peers if url.name not in known]
             self._check(f"SRV records of {name}", [*self._mesh.peer, *self._listed, *found])
         except TimeoutError:
             self._tell(f"SRV records of {name}: no answer in {LOOKUP_S:g} s")
@@ -114,14 +117,13 @@ class PeerList:
                 log.error("%s; the last good list stays", failure)
 
 
-def _peer(target: tuple[str, int]) -> PeerUrl:
+def _peer(scheme: str, host: str, port: int) -> PeerUrl:
     """The balancer behind an SRV record; its name is the target's first label.
 
     Raises:
         ValueError: that is no name.
     """
-    host, port = target
-    return parse_peer(f"{host.partition('.')[0]}=http://{host}:{port}")
+    return parse_peer(f"{host.partition('.')[0]}={scheme}://{host}:{port}")
 
 
 def check_peers_file(settings: Settings) -> None:
