@@ -672,6 +672,19 @@ class Engine:
         Raises:
             ValueError: it cannot be read, its blocks or its key are others, or it is not newer.
         """
+    def share_anew(self, peer: int, now_ns: int, /) -> tuple[_Effect, ...]:
+        """A connection to this peer begins: what either told before counts no more."""
+    def share(self, peer: int, now_ns: int, /) -> tuple[bytes | None, tuple[_Effect, ...]]:
+        """What to tell a peer of this balancer's region about the replicas that both list, at most
+        56 KiB; ``None`` where there is nothing to tell, or the peer is of another region. It counts as told,
+        so it is to be sent, in order. With it the effects of its having been told. Bounds the rate by
+        itself; ask every 20 ms."""
+    def merge_share(self, peer: int, share: bytes, ahead_ns: int, now_ns: int, /) -> tuple[_Effect, ...]:
+        """What such a peer told. ``ahead_ns``: how far this process's clock is ahead of the peer's.
+
+        Raises:
+            ValueError: malformed, of another version, or the peer is of another region; nothing happened.
+        """
     def peers(self, now_ns: int, /) -> list[PeerGauges]: ...
     def tick(self, now_ns: int, /) -> tuple[_Effect, ...]: ...
     def next_deadline_ns(self) -> int | None:

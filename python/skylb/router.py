@@ -239,6 +239,30 @@ class Router:
         """
         self._engine.merge_peer_digest(peer_id, digest, monotonic_ns())
 
+    def share_anew(self, peer_id: int) -> None:
+        """A connection to a peer begins: what either told of shared replicas before counts no more."""
+        self._told(self._engine.share_anew(peer_id, monotonic_ns()))
+
+    def share(self, peer_id: int) -> bytes | None:
+        """What to tell a peer of our region about shared replicas; it counts as told, so it is to be sent."""
+        share, effects = self._engine.share(peer_id, monotonic_ns())
+        if effects:
+            self._told(effects)
+        return share
+
+    def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
+        """What a peer of our region told about shared replicas.
+
+        Args:
+            peer_id: the peer.
+            share: its message.
+            ahead_ns: how far our clock is ahead of the peer's.
+
+        Raises:
+            ValueError: it cannot be understood, or the peer is of another region.
+        """
+        self._told(self._engine.merge_share(peer_id, share, ahead_ns, monotonic_ns()))
+
     def peers(self) -> list[Peer]:
         """The peers whose forward address is known."""
         return list(self._peers.values())

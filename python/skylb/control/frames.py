@@ -43,6 +43,8 @@ class Kind(IntEnum):
     """`Order`."""
     BYE = 6
     """Nothing: the sender stops."""
+    SHARE = 7
+    """What the engine tells the engine of a peer of its region about replicas that both list."""
     DIGEST = 8
     """Prefixes that are hot at the sender, as its engine tells the peer's engine."""
 

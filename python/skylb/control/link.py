@@ -40,6 +40,9 @@ TICK_S = 0.05
 IDLE_TICK_S = 0.1
 """The same while it has none: with ten peers the asking is most of what an idle mesh costs."""
 
+SHARE_TICK_S = 0.02
+"""How often a peer of this region is told what was pushed to the replicas that both list."""
+
 PING_NS = 1_000_000_000
 PINGS_OPEN_MAX = 4
 """Pings that wait for their answer; a connection is given up before there are more (`sync.SILENT_S`)."""
@@ -67,6 +70,8 @@ class State(IntEnum):
 class Mesh(Protocol):
     """What a link tells and asks the mesh."""
 
+    region: str
+    """Where this balancer is."""
     news: bytes
     """What every peer should know; a new object whenever it changes."""
 
@@ -156,6 +161,7 @@ class Link:
         self._pinged_ns = 0
         self._orders.clear()
         self._orders.extend(self._mesh.orders())
+        self._router.share_anew(self.id)
         self._mesh.established(self)
         tasks = TaskGroup(self._on_failure)
         try:
@@ -198,9 +204,22 @@ class Link:
                     await connection.send(Kind.SUMMARY, self._router.summary(self.id))
                 if self._router.peer_digest_due(self.id):
                     await self._tell_digest(connection)
-                await asyncio.sleep(TICK_S if self._router.requests_len else IDLE_TICK_S)
+                share = self._router.share(self.id) if self._of_our_region else None
+                if share is not None:
+                    await connection.send(Kind.SHARE, share)
+                await asyncio.sleep(self._tick_s)
         except Closed:
             return  # the reader ends as well, and says why
+
+    @property
+    def _of_our_region(self) -> bool:
+        return self.region == self._mesh.region
+
+    @property
+    def _tick_s(self) -> float:
+        if not self._router.requests_len:
+            return IDLE_TICK_S
+        return SHARE_TICK_S if self._of_our_region else TICK_S
 
     async def _tell_digest(self, connection: Connection) -> None:
         digest = self._router.peer_digest(self.id)
@@ -236,6 +255,8 @@ class Link:
                 self._merge(payload)
             elif kind is Kind.DIGEST:
                 self._merge_digest(payload)
+            elif kind is Kind.SHARE:
+                self._merge_share(payload)
             elif kind is Kind.PING:
                 self._hear_clock(read_ping(payload))
                 await connection.send(Kind.PONG, payload)
@@ -275,6 +296,16 @@ class Link:
         if fault not in ("", self.digest_fault):
             log.warning("peer %s: %s", self.name, fault)
         self.digest_fault = fault
+
+    def _merge_share(self, share: bytes) -> None:
+        ahead_ns = self.ahead_ns
+        if ahead_ns is None:
+            raise Refused("malformed")  # a connection's first message is a ping
+        try:
+            self._router.merge_share(self.id, share, ahead_ns)
+        except ValueError as error:
+            self.meter.refused["share"] += 1
+            self.tell_fault(f"what it shares was refused: {error}")
 
     def tell_fault(self, fault: str) -> None:
         """One log line where the fault is a new one."""

@@ -32,6 +32,9 @@ TICK_S_MAX = 0.05
 PAGE_BYTES_MAX = 8 << 20
 """A metrics page; vLLM's has 50 kB, and one label set more per model and engine."""
 
+MODELS_LOOK_NS = 1_000_000_000
+"""Between looks for lists of models that are due of replicas that another balancer probes for us."""
+
 MODELS_RETRY_S = 1.0
 """After a list of models that could not be read."""
 
@@ -138,6 +141,7 @@ class Prober:
         self._timeout_s = timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._models_ns = int(models_s * 1e9)
+        self._models_looked_ns = 0
         self._watched: dict[int, Watched] = {}
         self._due: dict[int, None] = {}
         self._under_way: dict[Probe, None] = {}
@@ -186,7 +190,11 @@ class Prober:
 
     def tick(self) -> None:
         """Gives up probes that take too long, and sends this tick's share of those that are due."""
-        self._time_out(monotonic_ns())
+        now_ns = monotonic_ns()
+        self._time_out(now_ns)
+        if now_ns - self._models_looked_ns >= MODELS_LOOK_NS:
+            self._models_looked_ns = now_ns
+            self._ask_overdue(now_ns)
         due = self._due
         for replica_id in self._router.probes_due():
             due[replica_id] = None
@@ -274,6 +282,13 @@ class Prober:
             self.settled.clear()
 
     # ------------------------------------------------------------------- models
+
+    def _ask_overdue(self, now_ns: int) -> None:
+        """Asks for lists that no answered probe of ours has asked for."""
+        for watched in self._watched.values():
+            overdue = now_ns >= watched.models_due_ns + MODELS_LOOK_NS
+            if overdue and watched.state in {State.UP, State.BLIND} and watched.models_fetch is None:
+                self._ask_models(watched, now_ns)
 
     def _ask_models(self, watched: Watched, now_ns: int) -> None:
         watched.models_due_ns = now_ns + self._models_ns

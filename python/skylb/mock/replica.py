@@ -39,12 +39,16 @@ class Client(Protocol):
 
 @dataclass(slots=True)
 class Totals:
-    """What the metrics page counts beside the model's own figures."""
+    """What is counted beside the model's own figures."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     ended: dict[str, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0})
     rejected: int = 0
+    behind: int = 0
+    """Requests that came while another one waited."""
+    pages: int = 0
+    """Times that ``/metrics`` was read."""
 
 
 class Run:
@@ -239,6 +243,7 @@ class MockReplica:
         """
         call = shape.call
         run = Run(self, client, shape, request_id)
+        self.totals.behind += self.model.waiting > 0
         admitted = self.model.submit(run.number, call.salt, call.prompt, call.answer, monotonic_ns())
         if admitted == ADMIT_FULL:
             self.totals.rejected += 1

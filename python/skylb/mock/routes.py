@@ -94,6 +94,7 @@ class Routes:
         status = self._replica.faults.metrics_status
         if status != HTTPStatus.OK:
             return Reply(status=status)
+        self._replica.totals.pages += 1
         return Reply(self._page.render(), PROMETHEUS)
 
     def _tokenize(self, body: bytes) -> Reply:
@@ -155,6 +156,8 @@ class Routes:
                 "steps": model.steps,
                 "ended": self._replica.totals.ended,
                 "rejected": self._replica.totals.rejected,
+                "behind": self._replica.totals.behind,
+                "pages": self._replica.totals.pages,
             }
         )
 

@@ -27,6 +27,8 @@ pub enum Why {
     Outstanding,
     /// As many requests are pending as allowed (`push = pending`).
     Pending,
+    /// There is room, but it is another balancer's of the region.
+    Shared,
 }
 
 /// Whether one more request may be pushed to `replica` now.
@@ -54,7 +56,8 @@ fn limit(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(u32, Why)
     }
     let in_flight = replica.in_flight();
     if replica.health.state() == State::Probing {
-        return Ok((1_u32.saturating_sub(in_flight), Why::Probing));
+        let own = replica.own_in_flight();
+        return Ok((1_u32.saturating_sub(own), Why::Probing));
     }
     let under = |max: u32| max.saturating_sub(in_flight);
     let gate = match config.push {
@@ -63,10 +66,11 @@ fn limit(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(u32, Why)
         PushRule::Pending if replica.blind(config, now_ns) => {
             (under(config.blind_outstanding_max), Why::Blind)
         }
-        PushRule::Pending => (
-            replica.allowance(config).saturating_sub(replica.pending()),
-            Why::Pending,
-        ),
+        PushRule::Pending => {
+            let room = replica.allowance(config).saturating_sub(replica.pending());
+            let why = if room > 0 { Why::Shared } else { Why::Pending };
+            (replica.part_of(room, now_ns), why)
+        }
     };
     let cap = (under(config.in_flight_max), Why::Cap);
     let ramp = (under(ramp_max(replica, config, now_ns)), Why::Ramp);
@@ -96,21 +100,26 @@ fn ramp_max(replica: &Replica, config: &Config, now_ns: Nanos) -> u32 {
     share.of(full).max(1)
 }
 
+/// Whether it is to be found out if `replica` lives.
+#[must_use]
+pub fn looked_for(replica: &Replica) -> bool {
+    match replica.health.state() {
+        State::Unknown | State::Down | State::Probing => true,
+        State::Up | State::Ejected => false,
+    }
+}
+
 /// Time between probes of `replica`: short while the gate decides (`held`: work that it could take
 /// waits in the hold; or its allowance is nearly used) and while it is looked for (unknown, down,
 /// half-open), else stretched, because a probe costs the engine milliseconds of its server's loop.
 #[must_use]
 pub fn probe_interval(replica: &Replica, config: &Config, held: bool) -> Nanos {
-    let looked_for = match replica.health.state() {
-        State::Unknown | State::Down | State::Probing => true,
-        State::Up | State::Ejected => false,
-    };
     let pending = replica.pending();
     let nearly_used = config.push == PushRule::Pending
         && pending > 0
         && pending.saturating_add(1) >= replica.allowance(config);
     let deciding = replica.health.ready() && (held || nearly_used);
-    if looked_for || deciding {
+    if looked_for(replica) || deciding {
         config.probe_interval_ns
     } else {
         config.probe_idle_interval_ns

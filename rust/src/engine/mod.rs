@@ -26,5 +26,6 @@ pub mod rng;
 pub mod route;
 pub mod router;
 pub mod select;
+pub mod share;
 pub mod snapshot;
 pub mod speed;

@@ -28,6 +28,7 @@
 mod estimate;
 mod frozen;
 mod knee;
+mod theirs;
 mod work;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ use frozen::Frozen;
 use knee::Knee;
 use work::Work;
 
+pub use theirs::{Own, Split, TURN_NS, theirs};
 pub use work::{Backlog, Need};
 
 use super::config::{AllowanceRule, Config};
@@ -124,6 +126,11 @@ pub struct Replica {
     tokens_mean: Option<u32>,
     probe_sent_ns: Option<Nanos>,
     probing: bool,
+    /// Those in flight that other balancers of the region have pushed.
+    theirs: u32,
+    split: Split,
+    /// Since when there has been room for somebody.
+    open_since_ns: Option<Nanos>,
 }
 
 impl Default for Replica {
@@ -156,6 +163,9 @@ impl Replica {
             tokens_mean: None,
             probe_sent_ns: None,
             probing: false,
+            theirs: 0,
+            split: Split::default(),
+            open_since_ns: None,
         }
     }
 
@@ -188,6 +198,7 @@ impl Replica {
         self.fresh += 1;
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
         self.knee.pushed(self.running, self.pending(), now_ns);
+        self.open_since_ns = None;
         true
     }
 
@@ -248,6 +259,11 @@ impl Replica {
     /// A probe sent at `sent_ns` was answered at `now_ns`.
     pub fn observe(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
         self.probing = false;
+        self.observe_told(snapshot, sent_ns, now_ns)
+    }
+
+    /// What another balancer's probe, sent at `sent_ns` of our time, said.
+    pub fn observe_told(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
         let Some(gauges) = Gauges::of(&snapshot) else {
             return Observed::Unreadable;
         };
@@ -268,7 +284,7 @@ impl Replica {
 
     // ------------------------------------------------------------------ what is believed now
 
-    /// Own requests in flight.
+    /// Requests in flight: our own, and those that other balancers of the region told of.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX)
@@ -326,18 +342,17 @@ impl Replica {
         self.frozen.frozen() || self.last.as_ref().is_none_or(stale)
     }
 
-    /// The next moment at which [`Self::blind`] or the ramp's share changes with time alone.
+    /// The next moment at which [`Self::blind`], the ramp's share or our part of the room changes
+    /// with time alone.
     #[must_use]
     pub fn next_change_ns(&self, config: &Config, now_ns: Nanos) -> Nanos {
         let last = self.last.as_ref().filter(|_| !self.frozen.frozen());
         let stale_ns = last.map(|last| last.sent_ns.saturating_add(config.probe_stale_ns));
         let stale_ns = stale_ns.filter(|stale_ns| *stale_ns > now_ns);
         let ramp_ns = self.health.next_share_ns(config, now_ns);
-        stale_ns
-            .into_iter()
-            .chain(ramp_ns)
-            .min()
-            .unwrap_or(Nanos::MAX)
+        let turn_ns = self.next_turn_ns(now_ns);
+        let changes = [stale_ns, ramp_ns, turn_ns].into_iter().flatten();
+        changes.min().unwrap_or(Nanos::MAX)
     }
 
     /// The engine said that it sleeps.

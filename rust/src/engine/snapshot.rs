@@ -12,6 +12,7 @@ mod tests;
 
 use line::{Labels, Line};
 use memchr::{memchr, memchr_iter, memrchr};
+use serde::{Deserialize, Serialize};
 
 /// Gauges above this are unknown: no engine runs or queues so many requests.
 const GAUGE_MAX: f64 = 1e9;
@@ -30,7 +31,7 @@ pub enum Dialect {
 }
 
 /// What one `/metrics` page said. `None` is unknown, never zero.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Requests in the batch, over all engines (data-parallel ranks) of the replica.
     pub running: Option<u32>,
@@ -62,6 +63,27 @@ impl Snapshot {
     #[must_use]
     pub fn readable(&self) -> bool {
         self.running.is_some() && self.waiting.is_some()
+    }
+
+    /// Every figure is within the bounds of what a page can say.
+    #[must_use]
+    pub fn possible(&self) -> bool {
+        let gauges = [self.running, self.waiting, self.deferred, self.block_size];
+        let counters = [
+            self.kv_tokens,
+            self.cache_queries,
+            self.cache_hits,
+            self.preemptions,
+        ];
+        gauges
+            .iter()
+            .flatten()
+            .all(|gauge| f64::from(*gauge) <= GAUGE_MAX)
+            && counters.iter().flatten().all(|counter| *counter <= 1 << 53)
+            && self
+                .kv_usage
+                .is_none_or(|usage| (0.0..=1.0).contains(&usage))
+            && self.loras_running.len() <= LORAS_MAX
     }
 }
 

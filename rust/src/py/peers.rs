@@ -204,6 +204,40 @@ impl Engine {
         merged.map_err(|error| value_error(&error))
     }
 
+    #[pyo3(signature = (peer, now_ns, /))]
+    fn share_anew<'py>(&mut self, py: Python<'py>, peer: u32, now_ns: u64) -> Effects<'py> {
+        self.router.share_anew(PeerId(peer), now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (peer, now_ns, /))]
+    fn share<'py>(
+        &mut self,
+        py: Python<'py>,
+        peer: u32,
+        now_ns: u64,
+    ) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyTuple>)> {
+        let share = self.router.share(PeerId(peer), now_ns, &mut self.out);
+        let share = share.map(|share| PyBytes::new(py, &share));
+        Ok((share, effects(py, &mut self.out)?))
+    }
+
+    #[pyo3(signature = (peer, share, ahead_ns, now_ns, /))]
+    fn merge_share<'py>(
+        &mut self,
+        py: Python<'py>,
+        peer: u32,
+        share: &[u8],
+        ahead_ns: i64,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let merged = self
+            .router
+            .merge_share(PeerId(peer), share, ahead_ns, now_ns, &mut self.out);
+        merged.map_err(|error| value_error(&error))?;
+        effects(py, &mut self.out)
+    }
+
     #[pyo3(signature = (now_ns, /))]
     fn peers(&self, now_ns: u64) -> Vec<PeerGauges> {
         let peers = self.router.peer_gauges(now_ns);

@@ -63,6 +63,9 @@ impl Router {
                 self.responses.note(response_id.as_bytes(), member.id);
             }
         }
+        if lane == Lane::Batch {
+            self.note_started(slot, id, now_ns);
+        }
         self.dispatch(slot, now_ns, out);
     }
 
@@ -202,6 +205,9 @@ impl Router {
         if let Some(pin) = attempt.pin {
             self.tree
                 .extend(pin, request.prompt_blocks as usize, answer);
+        }
+        if request.lane == Lane::Batch {
+            self.note_ended(attempt.slot, id);
         }
         if let Some(member) = self.fleet.member_mut(attempt.slot) {
             match request.lane {

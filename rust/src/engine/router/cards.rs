@@ -91,7 +91,7 @@ impl Card {
             stay_ns: member.stay_ns,
             block_tokens: block_tokens.unwrap_or(1).max(1),
             capacity_blocks: member.capacity_blocks,
-            in_flight: member.in_flight(),
+            in_flight: member.all_in_flight(),
             pending: replica.pending(),
             active_tokens: replica.active_tokens(),
             kv_tokens: replica.kv_tokens(config).max(1),

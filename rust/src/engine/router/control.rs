@@ -4,12 +4,20 @@ use super::Router;
 use super::fleet::Served;
 use super::learn::Share;
 use super::request::{Phase, Refusal};
-use crate::engine::admit;
 use crate::engine::effect::Effect;
 use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 use crate::engine::snapshot::Snapshot;
+
+/// Whose probe brought a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probed {
+    /// Our own.
+    Here,
+    /// That of another balancer of our region.
+    Elsewhere,
+}
 
 impl Router {
     /// Sets the whole fleet. New replicas start unknown; missing ones get nothing more and are
@@ -40,6 +48,7 @@ impl Router {
             }
         }
         self.fleet.join_ring(&joined);
+        self.list_replicas();
         self.dispatch_all(now_ns, out);
     }
 
@@ -103,16 +112,12 @@ impl Router {
     pub fn probes_due(&mut self, now_ns: Nanos, due: &mut Vec<ReplicaId>) {
         let now_ns = self.advance(now_ns);
         let waited_for = self.waited_for();
-        let mut slots = Vec::new();
-        for (slot, member) in self.fleet.members() {
+        for slot in self.fleet.all_slots() {
             let held = waited_for.get(slot as usize).copied().unwrap_or(false);
-            let interval_ns = admit::probe_interval(&member.replica, &self.config, held);
-            let due_ns = member.replica.probe_due_ns(interval_ns, &self.config);
-            if !member.removed && due_ns <= now_ns {
-                slots.push(slot);
+            let due_ns = self.probe_due_ns(slot, held, now_ns);
+            if due_ns.is_none_or(|due_ns| due_ns > now_ns) {
+                continue;
             }
-        }
-        for slot in slots {
             if let Some(member) = self.fleet.member_mut(slot) {
                 member.replica.probe_sent(now_ns);
                 due.push(member.id);
@@ -148,8 +153,24 @@ impl Router {
         let Some(slot) = self.known(replica) else {
             return;
         };
+        self.note_page(slot, &snapshot, sent_ns);
+        if self.observed(slot, snapshot, (sent_ns, Probed::Here), now_ns) {
+            self.dispatch_all(now_ns, out);
+        } else {
+            self.dispatch(slot, now_ns, out);
+        }
+    }
+
+    /// Takes over what a probe said; true when more may have changed than the room there.
+    pub(super) fn observed(
+        &mut self,
+        slot: Slot,
+        snapshot: Snapshot,
+        (sent_ns, probed): (Nanos, Probed),
+        now_ns: Nanos,
+    ) -> bool {
         let Some(member) = self.fleet.member_mut(slot) else {
-            return;
+            return false;
         };
         let before = member
             .replica
@@ -161,7 +182,10 @@ impl Router {
         let restarted = matches!((before, after), (Some(before), Some(after)) if after < before);
         member.full = member.full.filter(|full| sent_ns < full.since_ns);
         member.replica.health.probe_succeeded(now_ns);
-        member.replica.observe(snapshot, sent_ns, now_ns);
+        match probed {
+            Probed::Here => member.replica.observe(snapshot, sent_ns, now_ns),
+            Probed::Elsewhere => member.replica.observe_told(snapshot, sent_ns, now_ns),
+        };
         self.reconcile(slot, told);
         if restarted {
             // A new process has an empty cache, and perhaps another size of it.
@@ -172,11 +196,7 @@ impl Router {
             self.counters.restarts += 1;
         }
         self.set_capacity(slot, restarted);
-        if sleeping {
-            self.dispatch_all(now_ns, out);
-        } else {
-            self.dispatch(slot, now_ns, out);
-        }
+        sleeping
     }
 
     /// A probe failed; `reachable`: the replica answered, but not with readable metrics.
@@ -208,6 +228,7 @@ impl Router {
     pub fn tick(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.advance(now_ns);
         self.fleet.tick(&self.config, now_ns);
+        self.review_splits(now_ns);
         self.dispatch_all(now_ns, out);
     }
 
@@ -218,7 +239,11 @@ impl Router {
         let peers_ns = self.mesh.next_change_ns(self.now_ns);
         let held_ns = self.hold.next_deadline_ns();
         let turns_ns = self.fleet.turns_ns();
-        held_ns.into_iter().chain(peers_ns).chain(turns_ns).min()
+        let others = [peers_ns, turns_ns, self.next_turn_ns()];
+        held_ns
+            .into_iter()
+            .chain(others.into_iter().flatten())
+            .min()
     }
 
     /// Ends the wait of what is held past its deadline.

@@ -10,6 +10,7 @@ use super::cards::{Card, Cards, Door};
 use super::member::Member;
 use super::paths::Found;
 use super::ratio::Ratio;
+use super::shared::Shared;
 use crate::engine::config::Config;
 use crate::engine::health::Pool;
 use crate::engine::id::{ModelId, Nanos, ReplicaId};
@@ -97,6 +98,17 @@ impl Fleet {
         self.members.get_mut(slot as usize)
     }
 
+    /// [`Self::member_mut`] where it is to change: what choices read of others is not renewed.
+    pub(super) fn member_mut_if(&mut self, slot: Slot, changes: bool) -> Option<&mut Member> {
+        if changes { self.member_mut(slot) } else { None }
+    }
+
+    /// What other balancers have to do with a replica: no choice reads it, so nothing is renewed.
+    pub(super) fn shared_mut(&mut self, slot: Slot) -> Option<&mut Shared> {
+        let member = self.members.get_mut(slot as usize);
+        member.map(|member| &mut member.shared)
+    }
+
     /// Both, for what the one teaches the other.
     pub(super) fn member_and_model(
         &mut self,
@@ -108,7 +120,7 @@ impl Fleet {
         (member, self.models.get_mut(model.0 as usize))
     }
 
-    pub(super) fn members(&self) -> impl Iterator<Item = (Slot, &Member)> {
+    pub(super) fn members(&self) -> impl Iterator<Item = (Slot, &Member)> + Clone {
         self.members
             .iter()
             .map(|(index, member)| (slot_of(index), member))

@@ -3,11 +3,13 @@
 use super::Router;
 use super::fleet::{Model, slot_of};
 use super::forecast::fleet_line;
+use super::member::Member;
 use super::mesh::{Remote, Told};
 use crate::engine::admit;
 use crate::engine::id::{ModelId, Nanos, PeerId};
 use crate::engine::peer::VALID_FOR_NS_MAX;
 use crate::engine::peer::summary::{LINES_MAX, Line, Summary};
+use crate::engine::replica::Need;
 use crate::engine::select::Slot;
 
 /// A summary is due after half of the time for which it is valid, whatever happens.
@@ -28,7 +30,12 @@ struct Offer<'a> {
     ready: u32,
     /// Room of its replicas, less what is held for it.
     room: u64,
+    /// The part of it at replicas that no other balancer of our region pushes to: those can send
+    /// theirs to the others without us.
+    unshared: u64,
     hold_len: usize,
+    /// Until one more request would be computed at the replica where that is soonest.
+    start_in_ns: Nanos,
 }
 
 impl Router {
@@ -166,27 +173,58 @@ impl Router {
                     .iter()
                     .filter_map(|slot| self.fleet.member(*slot));
                 let mut ready = 0;
-                let mut room = 0;
+                let (mut room, mut unshared, mut start_in_ns) = (0, 0, None);
+                let hold_len = self.hold_of(id);
                 for member in members.filter(|member| !member.removed) {
-                    ready += u32::from(member.ready(&self.config, now_ns));
+                    if member.ready(&self.config, now_ns) {
+                        ready += 1;
+                        let start_ns = self.start_in_ns(model, member, hold_len, now_ns);
+                        start_in_ns =
+                            Some(start_in_ns.map_or(start_ns, |ns: Nanos| ns.min(start_ns)));
+                    }
                     if member.full.is_none() {
-                        let max = self.config.in_flight_max.saturating_sub(member.in_flight());
+                        let max = self
+                            .config
+                            .in_flight_max
+                            .saturating_sub(member.all_in_flight());
                         let free = admit::room(&member.replica, &self.config, now_ns).min(max);
-                        room += u64::from(free);
+                        let split = member.replica.split().others > 0;
+                        let part = if split {
+                            free
+                        } else {
+                            member.shared.promised(free)
+                        };
+                        room += u64::from(part);
+                        unshared += u64::from(free) * u64::from(member.shared.alone());
                     }
                 }
-                let hold_len = self.hold_of(id);
+                let left = |room: u64| room.saturating_sub(hold_len as u64);
                 Offer {
                     id,
                     model,
                     ready,
-                    room: room.saturating_sub(hold_len as u64),
+                    room: left(room),
+                    unshared: left(unshared),
                     hold_len,
+                    start_in_ns: start_in_ns.unwrap_or(0),
                 }
             })
             .collect();
         offers.sort_unstable_by(|a, b| a.model.name.cmp(&b.model.name));
         offers
+    }
+
+    /// Until a request of this model would be computed at a replica, behind its share of those that
+    /// are held.
+    fn start_in_ns(&self, model: &Model, member: &Member, hold_len: usize, now_ns: Nanos) -> Nanos {
+        let load = member.replica.load();
+        let line = member.speed.line_near(load);
+        let line = line.unwrap_or_else(|| fleet_line(Some(model), load, &self.config));
+        let stay_ns = member.stay_ns.or(model.stay_ns).unwrap_or(0);
+        let behind = u32::try_from(hold_len / model.serving.len().max(1)).unwrap_or(u32::MAX);
+        let need = Need::default();
+        let backlog = member.replica.backlog();
+        backlog.start_in_ns(need, behind, line.pace(), stay_ns, now_ns)
     }
 
     /// What this peer may send for one model from now on: its share by recent demand of the room
@@ -200,11 +238,13 @@ impl Router {
             return 0;
         }
         let reserve = (offer.model.arrivals.per_s_milli(now_ns) * RESERVE_MS + 500_000) / 1_000_000;
-        let room = offer.room.saturating_sub(reserve);
+        let shares = self.mesh.shares(slot);
+        let room = if shares { offer.unshared } else { offer.room };
+        let room = room.saturating_sub(reserve);
         let mine = self.outstanding(slot, &offer.model.name, now_ns);
         let all = self.outstanding_beside(offer, offers, now_ns);
         let free = room.saturating_sub(all.saturating_sub(mine));
-        free.min(self.share(slot, offer, offers, room, now_ns))
+        free.min(self.share_of(slot, offer, offers, room, now_ns))
     }
 
     /// Granted to one peer for one model, and not arrived.
@@ -227,7 +267,7 @@ impl Router {
 
     /// The part of so much room that the peer gets for one model, by what all peers lately sent and
     /// now hold for models that share replicas: whole requests, by largest remainders.
-    fn share(
+    fn share_of(
         &self,
         slot: Slot,
         offer: &Offer<'_>,
@@ -239,7 +279,8 @@ impl Router {
         let mut own = 0;
         for (index, other) in beside(offer, offers) {
             for (peer_slot, peer) in self.mesh.peers() {
-                if peer.removed || peer.isolated {
+                let idle = other.unshared == 0 && self.mesh.shares(peer_slot);
+                if peer.removed || peer.isolated || idle {
                     continue;
                 }
                 if peer_slot == slot && other.id == offer.id {
@@ -262,7 +303,7 @@ impl Router {
             sent: 0,
             settled: 0,
             hold_len: u32::try_from(offer.hold_len).unwrap_or(u32::MAX),
-            start_in_us: 0,
+            start_in_us: u32::try_from(offer.start_in_ns / 1_000).unwrap_or(u32::MAX),
             base_us: u32::try_from(pace.base_ns / 1_000).unwrap_or(u32::MAX),
             token_ns: pace.token_ns,
         }

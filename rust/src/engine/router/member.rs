@@ -3,6 +3,7 @@
 use super::forecast::Lately;
 use super::learn::Share;
 use super::request::Lane;
+use super::shared::Shared;
 use crate::engine::admit::{self, Why};
 use crate::engine::config::Config;
 use crate::engine::health::State;
@@ -44,6 +45,8 @@ pub(super) struct Member {
     pub(super) stay_ns: Option<Nanos>,
     /// Work given to it lately.
     pub(super) lately: Lately,
+    /// What other balancers of the region have to do with it.
+    pub(super) shared: Shared,
 }
 
 /// When a replica said that it is full, and until when that counts at most.
@@ -88,11 +91,17 @@ impl Member {
             speed: Speed::default(),
             stay_ns: None,
             lately: Lately::default(),
+            shared: Shared::default(),
         }
     }
 
-    /// All requests in flight.
+    /// All our requests in flight.
     pub(super) fn in_flight(&self) -> u32 {
+        self.replica.own_in_flight().saturating_add(self.light)
+    }
+
+    /// Those, and the others' of the region.
+    pub(super) fn all_in_flight(&self) -> u32 {
         self.replica.in_flight().saturating_add(self.light)
     }
 
@@ -105,7 +114,7 @@ impl Member {
             Lane::Batch | Lane::Light => !matches!(admitted, Err(Why::NotReady | Why::Sleeping)),
             Lane::Stored => matches!(self.replica.health.state(), State::Up | State::Probing),
         };
-        let under_cap = self.in_flight() < config.in_flight_max;
+        let under_cap = self.all_in_flight() < config.in_flight_max;
         let room = lane != Lane::Batch || (admitted.is_ok() && self.full.is_none());
         match (ready, under_cap && room) {
             (false, _) => Offer::None,
@@ -160,6 +169,7 @@ impl Member {
                 Why::Blind => "blind_outstanding_max",
                 Why::Outstanding => "outstanding_max",
                 Why::Pending => "pending",
+                Why::Shared => "shared",
             })
     }
 }

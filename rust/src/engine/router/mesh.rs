@@ -4,6 +4,7 @@ use slab::Slab;
 
 use super::digest::Hot;
 use super::fleet::slot_of;
+use super::shared::Sharer;
 use crate::engine::id::{Nanos, PeerId, ReplicaId};
 use crate::engine::peer::Peer;
 use crate::engine::radix::{Radix, RadixConfig};
@@ -34,6 +35,7 @@ pub(super) struct Remote {
     pub(super) told_hot: u64,
     /// The peer's start, as known then.
     pub(super) told_hot_start: u64,
+    pub(super) share: Sharer,
 }
 
 /// All peers, by slot, and where requests may go.
@@ -140,6 +142,7 @@ impl Mesh {
                 told: Told::default(),
                 told_hot: 0,
                 told_hot_start: 0,
+                share: Sharer::default(),
             });
         }
         self.ring.add(on_ring(id), WEIGHT_ONE);

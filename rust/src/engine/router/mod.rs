@@ -19,6 +19,7 @@
 //! | `ratio`, `paths` | tokens of a prompt: bytes per token, places whose tokens are known |
 //! | `budget`, `recent`, `generations` | retries, stored responses, a bounded map |
 //! | `mesh`, `peers`, `grants` | the other balancers, and what they are told |
+//! | `shared` | replicas that other balancers of the region push to as well |
 //! | `forward` | requests that go to a peer or come from one |
 //! | `digest` | prefixes that are hot here and at peers |
 //! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
@@ -49,6 +50,7 @@ mod refuse;
 mod report;
 mod request;
 mod serve;
+mod shared;
 mod view;
 mod window;
 
@@ -74,6 +76,7 @@ use self::paths::Paths;
 use self::recent::Recent;
 use self::report::Counters;
 use self::request::{Lane, Phase, Refusal, Request};
+use self::shared::Sharing;
 use self::view::Scratch as ViewScratch;
 use self::window::Scratch as WindowScratch;
 use super::body::{self, AnswerStart, Digest, DigestConfig, Scratch as BodyScratch};
@@ -117,6 +120,7 @@ pub struct Router {
     rng: Rng,
     fleet: Fleet,
     mesh: Mesh,
+    sharing: Sharing,
     peer_scratch: PeerScratch,
     tree: Radix,
     hold: Hold,
@@ -161,6 +165,7 @@ impl Router {
             fleet: Fleet::new(&config, with_ring, hash_seed),
             tree,
             mesh: Mesh::new(config.tree_bytes_max, config.ring_vnodes),
+            sharing: Sharing::default(),
             peer_scratch: PeerScratch::default(),
             hold: Hold::new(),
             requests: HashMap::with_hasher(FixedState::default()),

@@ -157,6 +157,8 @@ impl Router {
         for (id, name, region) in peers {
             self.mesh.add(*id, name, region)?;
         }
+        self.review_sharing();
+        self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
         Ok(())
     }
@@ -191,6 +193,8 @@ impl Router {
                 self.mesh.forget_hot(slot);
             }
         }
+        self.review_sharing();
+        self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
     }
 
@@ -212,6 +216,8 @@ impl Router {
         if isolated {
             self.mesh.forget_hot(slot);
         }
+        self.review_sharing();
+        self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
     }
 

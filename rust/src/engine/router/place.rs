@@ -230,6 +230,9 @@ impl Router {
         let replica = member.id;
         self.note_push(&request, slot, replica, forecast.need, now_ns);
         self.count_heat(&request, slot, match_blocks, now_ns);
+        if request.lane == Lane::Batch {
+            self.note_began(slot, id, forecast.need, now_ns);
+        }
         let pin = if request.blocks.is_empty() {
             None
         } else {

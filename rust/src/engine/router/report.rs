@@ -136,6 +136,12 @@ counters! {
     peer_digest_tokens,
     /// ... and of them, found.
     peer_digest_tokens_found,
+    /// Messages about shared replicas taken over.
+    shares_merged,
+    /// Such messages that could not be read.
+    shares_refused,
+    /// Pages of replicas' metrics that other balancers of our region passed on.
+    pages_heard,
     /// Requests refused because they may be served nowhere.
     residency_refused,
 }
@@ -221,6 +227,10 @@ struct ReplicaState<'a> {
     knee: Option<u32>,
     capacity_blocks: u32,
     removed: bool,
+    /// Other balancers of our region push there; what they have in flight; whether we probe it.
+    shared: bool,
+    theirs_in_flight: u32,
+    probed_here: bool,
 }
 
 #[derive(Serialize)]
@@ -416,6 +426,9 @@ impl Router {
                 knee: member.replica.knee(),
                 capacity_blocks: member.capacity_blocks,
                 removed: member.removed,
+                shared: !member.shared.alone(),
+                theirs_in_flight: member.replica.theirs(),
+                probed_here: member.shared.probed_here(),
             }
         });
         let mut replicas: Vec<_> = replicas.collect();

@@ -86,6 +86,7 @@ impl Router {
     /// Starts held requests while `slot` has room that one of them may use.
     fn serve(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
         while !self.hold.is_empty() {
+            self.note_open(slot, now_ns);
             let Some(member) = self.fleet.member(slot) else {
                 return;
             };

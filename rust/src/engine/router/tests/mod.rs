@@ -12,6 +12,7 @@ mod plain;
 mod predicting;
 mod retries;
 mod routing;
+mod sharing;
 mod waiting;
 mod window;
 

@@ -48,7 +48,7 @@ impl Router {
         let plain = Candidate {
             slot,
             room: offer == Offer::Room,
-            in_flight: member.in_flight(),
+            in_flight: member.all_in_flight(),
             match_blocks,
             tree_blocks: if policy.reads_trees() {
                 self.tree.owner_blocks(slot)

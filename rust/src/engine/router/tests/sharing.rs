@@ -1,0 +1,481 @@
+//! Balancers of one region before the same replicas, in virtual time.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::*;
+use crate::engine::id::PeerId;
+use crate::engine::peer::Presence;
+use proptest::prelude::*;
+
+const STEP_NS: Nanos = 5 * MS;
+const TELL_STEPS: u64 = 4;
+
+/// A replica that computes so many requests at once, in the order in which they come.
+#[derive(Default)]
+struct Engine {
+    slots: usize,
+    /// Balancer, request, when it ends.
+    running: Vec<(usize, u64, Nanos)>,
+    waiting: VecDeque<(usize, u64)>,
+    waiting_max: usize,
+    /// Requests that found another one waiting.
+    behind: u64,
+    queries: u64,
+    probes: u64,
+}
+
+impl Engine {
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let len = |len: usize| u32::try_from(len).ok();
+        Snapshot {
+            running: len(self.running.len()),
+            waiting: len(self.waiting.len()),
+            cache_queries: Some(self.queries),
+            ..Snapshot::default()
+        }
+    }
+}
+
+/// Balancers `us-0`, `us-1`, … and what they share.
+struct Region {
+    balancers: Vec<Drive>,
+    engines: Vec<Engine>,
+    /// Balancers that have died.
+    dead: Vec<usize>,
+    now_ns: Nanos,
+    steps: u64,
+    stay_ns: Nanos,
+    served: BTreeMap<usize, u64>,
+    bytes: u64,
+    shares: bool,
+}
+
+fn peer(number: usize) -> PeerId {
+    PeerId(u32::try_from(number).unwrap() + 1)
+}
+
+impl Region {
+    fn new(config: &Config, balancers: usize, replicas: u32, slots: usize) -> Self {
+        let mut region = Self {
+            balancers: Vec::new(),
+            engines: Vec::new(),
+            dead: Vec::new(),
+            now_ns: 10 * S,
+            steps: 0,
+            stay_ns: 400 * MS,
+            served: BTreeMap::new(),
+            bytes: 0,
+            shares: true,
+        };
+        for _ in 0..replicas {
+            region.engines.push(Engine {
+                slots,
+                ..Engine::default()
+            });
+        }
+        for number in 0..balancers {
+            let mut drive = Drive::new(config.clone(), replicas);
+            let name = format!("us-{number}");
+            drive.router.set_self(&name, "us", 5).unwrap();
+            region.balancers.push(drive);
+        }
+        for number in 0..balancers {
+            let others: Vec<_> = (0..balancers)
+                .filter(|other| *other != number)
+                .map(|other| (peer(other), format!("us-{other}"), "us".to_owned()))
+                .collect();
+            let mut out = Vec::new();
+            let router = &mut region.balancers[number].router;
+            router.set_peers(&others, S, &mut out).unwrap();
+            for (id, ..) in others {
+                router.share_anew(id, S, &mut out);
+                router.peer_state(id, Presence::Alive, S, &mut out);
+            }
+            assert_eq!(out, []);
+        }
+        region.run(40);
+        region
+    }
+
+    fn call(&mut self, number: usize, call: impl FnOnce(&mut Router, Nanos, &mut Vec<Effect>)) {
+        let drive = &mut self.balancers[number];
+        drive.now_ns = self.now_ns;
+        for effect in drive.call(call) {
+            match effect {
+                Effect::Push(push) => self.pushed(number, &push),
+                Effect::Hold(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn pushed(&mut self, number: usize, push: &Push) {
+        let engine = &mut self.engines[push.replica.0 as usize];
+        engine.behind += u64::from(!engine.waiting.is_empty());
+        engine.waiting.push_back((number, push.request.0));
+    }
+
+    fn submit(&mut self, number: usize) {
+        let drive = &mut self.balancers[number];
+        drive.last_id += 1;
+        let id = RequestId(drive.last_id);
+        self.call(number, |router, now_ns, out| {
+            let mut digest = digest("m", &[]);
+            router
+                .place(id, &ask(Route::ChatCompletions), &mut digest, now_ns, out)
+                .unwrap();
+        });
+    }
+
+    fn compute(&mut self, place: usize) {
+        let engine = &mut self.engines[place];
+        let now_ns = self.now_ns;
+        let (ended, running): (Vec<_>, Vec<_>) = engine
+            .running
+            .drain(..)
+            .partition(|(.., at_ns)| *at_ns <= now_ns);
+        engine.running = running;
+        let mut begun = Vec::new();
+        while engine.running.len() < engine.slots
+            && let Some((number, id)) = engine.waiting.pop_front()
+        {
+            engine.queries += 64;
+            // Not all alike: they would end in step with the probes.
+            let stay_ns = self.stay_ns + (engine.queries * 37 % 100) * MS;
+            engine.running.push((number, id, now_ns + stay_ns));
+            begun.push((number, id));
+        }
+        engine.waiting_max = engine.waiting_max.max(engine.waiting.len());
+        for (number, id) in begun {
+            self.call(number, |router, now_ns, out| {
+                router.first_byte(RequestId(id), None, now_ns, out);
+            });
+        }
+        for (number, id, _) in ended {
+            *self.served.entry(number).or_default() += 1;
+            self.call(number, |router, now_ns, out| {
+                router.complete(RequestId(id), Outcome::Ok, Report::default(), now_ns, out);
+            });
+        }
+    }
+
+    fn living(&self) -> Vec<usize> {
+        let all = 0..self.balancers.len();
+        all.filter(|number| !self.dead.contains(number)).collect()
+    }
+
+    fn probe(&mut self, number: usize) {
+        let mut due = Vec::new();
+        self.call(number, |router, now_ns, _| {
+            router.probes_due(now_ns, &mut due);
+        });
+        for replica in due {
+            let engine = &mut self.engines[replica.0 as usize];
+            engine.probes += 1;
+            let snapshot = engine.snapshot();
+            self.call(number, |router, now_ns, out| {
+                router.observe(replica, snapshot, now_ns, now_ns, out);
+            });
+        }
+    }
+
+    fn tell(&mut self, from: usize) {
+        for to in self.living() {
+            let now_ns = self.now_ns;
+            if from == to || !self.shares {
+                continue;
+            }
+            let mut told = None;
+            self.call(from, |router, _, out| {
+                told = router.share(peer(to), now_ns, out);
+            });
+            if let Some(bytes) = told {
+                self.bytes += bytes.len() as u64;
+                self.call(to, |router, now_ns, out| {
+                    router
+                        .merge_share(peer(from), &bytes, 0, now_ns, out)
+                        .unwrap();
+                });
+            }
+        }
+    }
+
+    fn run(&mut self, steps: u64) {
+        for _ in 0..steps {
+            self.now_ns += STEP_NS;
+            self.steps += 1;
+            for place in 0..self.engines.len() {
+                self.compute(place);
+            }
+            for number in self.living() {
+                let due_ns = self.balancers[number].router.next_deadline_ns();
+                if due_ns.is_some_and(|at_ns| at_ns <= self.now_ns) {
+                    self.call(number, Router::tick);
+                }
+                self.probe(number);
+                // They do not tell at the same moment.
+                if (self.steps + number as u64).is_multiple_of(TELL_STEPS) {
+                    self.tell(number);
+                }
+            }
+        }
+    }
+
+    fn kill(&mut self, number: usize) {
+        self.dead.push(number);
+        for engine in &mut self.engines {
+            engine.running.retain(|(of, ..)| *of != number);
+            engine.waiting.retain(|(of, _)| *of != number);
+        }
+        for other in self.living() {
+            self.call(other, |router, now_ns, out| {
+                router.peer_state(peer(number), Presence::Dead, now_ns, out);
+            });
+        }
+    }
+
+    fn held(&self) -> usize {
+        let living = self.living();
+        let held = living
+            .iter()
+            .map(|number| self.balancers[*number].router.hold_requests());
+        held.sum()
+    }
+
+    fn served(&self) -> u64 {
+        self.served.values().sum()
+    }
+
+    fn probes(&self) -> u64 {
+        self.engines.iter().map(|engine| engine.probes).sum()
+    }
+}
+
+fn knee() -> Config {
+    Config {
+        allowance: AllowanceRule::Knee,
+        hold_timeout_ns: 600 * S,
+        ..config()
+    }
+}
+
+fn one() -> Config {
+    Config {
+        hold_timeout_ns: 600 * S,
+        ..config()
+    }
+}
+
+/// So many balancers, each with so many requests held from the beginning.
+fn saturated(config: &Config, held: &[u32], slots: usize, steps: u64) -> Region {
+    let mut region = Region::new(config, held.len(), 1, slots);
+    for (number, held) in held.iter().enumerate() {
+        for _ in 0..*held {
+            region.submit(number);
+        }
+    }
+    region.run(steps);
+    region
+}
+
+#[test]
+fn two_that_are_busy_take_turns_and_leave_one_waiting() {
+    for config in [one(), knee()] {
+        let both = saturated(&config, &[45, 45], 4, 1_200);
+        let alone = saturated(&config, &[90], 4, 1_200);
+        let (one, other) = (both.served[&0], both.served[&1]);
+        assert!(one.abs_diff(other) * 4 <= one + other, "{one} and {other}");
+        assert!(
+            both.served() * 10 >= alone.served() * 9,
+            "{} of {}",
+            both.served(),
+            alone.served()
+        );
+        let engine = &both.engines[0];
+        assert!(
+            engine.behind * 5 <= both.served(),
+            "{} of {}",
+            engine.behind,
+            both.served()
+        );
+        assert!(engine.waiting_max <= 2, "{}", engine.waiting_max);
+    }
+}
+
+#[test]
+fn one_that_is_idle_takes_nothing_from_the_other() {
+    for config in [one(), knee()] {
+        let shared = saturated(&config, &[90, 0], 4, 1_200);
+        let alone = saturated(&config, &[90], 4, 1_200);
+        assert!(
+            shared.served() * 20 >= alone.served() * 19,
+            "{} of {}",
+            shared.served(),
+            alone.served()
+        );
+    }
+}
+
+#[test]
+fn one_probes_for_all() {
+    let alone = saturated(&knee(), &[90], 4, 1_200);
+    let three = saturated(&knee(), &[30, 30, 30], 4, 1_200);
+    assert!(
+        three.probes() * 10 <= alone.probes() * 13,
+        "{} of {}",
+        three.probes(),
+        alone.probes()
+    );
+    let idle = saturated(&knee(), &[0, 0, 0], 4, 4_000);
+    let idle_alone = saturated(&knee(), &[0], 4, 4_000);
+    assert!(
+        idle.probes() * 10 <= idle_alone.probes() * 13 + 60,
+        "{}",
+        idle.probes()
+    );
+}
+
+#[test]
+fn who_hears_nothing_probes_for_itself() {
+    let mut region = Region::new(&knee(), 2, 8, 4);
+    region.shares = false;
+    let before = region.probes();
+    region.run(2_000);
+    // Ten seconds, eight replicas: one balancer once a second, the other every third second.
+    assert!(
+        region.probes() - before >= 80 + 20,
+        "{}",
+        region.probes() - before
+    );
+    let blind = |drive: &Drive| drive.router.gauges().iter().any(|gauges| gauges.blind);
+    assert!(!region.balancers.iter().any(blind));
+}
+
+#[test]
+fn the_death_of_one_gives_the_others_all_of_the_room() {
+    let mut region = saturated(&one(), &[60, 60], 4, 300);
+    region.kill(1);
+    let before = region.served[&0];
+    region.run(800);
+    let alone = saturated(&one(), &[60], 4, 800);
+    assert!((region.served[&0] - before) * 10 >= alone.served() * 9);
+    let state = region.balancers[0].router.state(region.now_ns).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    assert_eq!(state["replicas"][0]["theirs_in_flight"], 0);
+    assert_eq!(state["replicas"][0]["shared"], false);
+    assert_eq!(state["replicas"][0]["probed_here"], true);
+}
+
+#[test]
+fn a_connection_that_begins_anew_leaves_no_request_behind() {
+    let mut region = saturated(&knee(), &[40, 40], 4, 100);
+    for (at, of) in [(0, 1), (1, 0)] {
+        region.call(at, |router, now_ns, out| {
+            router.share_anew(peer(of), now_ns, out);
+        });
+    }
+    region.run(2_400);
+    assert_eq!(region.held(), 0);
+    for drive in &mut region.balancers {
+        let state: serde_json::Value =
+            serde_json::from_slice(&drive.router.state(drive.now_ns).unwrap()).unwrap();
+        assert_eq!(state["replicas"][0]["theirs_in_flight"], 0);
+        assert_eq!(state["replicas"][0]["shared"], true);
+    }
+}
+
+#[test]
+fn an_isolated_peer_neither_tells_nor_is_told_and_shares_again_when_it_rejoins() {
+    let mut region = saturated(&knee(), &[40, 40], 4, 100);
+    let shared = |region: &Region, number: usize| {
+        let state = region.balancers[number]
+            .router
+            .state(region.now_ns)
+            .unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        let replica = &state["replicas"][0];
+        (
+            replica["shared"].clone(),
+            replica["theirs_in_flight"].clone(),
+        )
+    };
+    for isolated in [true, false] {
+        region.call(0, |router, now_ns, out| {
+            router.set_isolated(peer(1), isolated, now_ns, out);
+        });
+        region.run(100);
+        for number in 0..2 {
+            let (shared, theirs) = shared(&region, number);
+            assert_eq!(shared, !isolated);
+            assert_eq!(theirs == 0, isolated);
+        }
+    }
+    region.run(2_400);
+    assert_eq!(region.held(), 0);
+}
+
+#[test]
+fn an_idle_region_tells_little() {
+    let mut region = Region::new(&knee(), 2, 12, 4);
+    region.bytes = 0;
+    region.run(2_000);
+    // Ten seconds, two directions; a frame adds some 50 bytes to each of two messages a second.
+    assert!(
+        region.bytes / 20 <= 250,
+        "{} B/s each way",
+        region.bytes / 20
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever comes to whom, everything is served, hardly anything is pushed behind a request that
+    /// waits, and nothing is left behind.
+    #[test]
+    fn whatever_comes_to_whom_all_is_served(
+        balancers in 2_usize..4,
+        replicas in 1_u32..3,
+        slots in 1_usize..5,
+        windows in 1_usize..3,
+        arrivals in prop::collection::vec((0_usize..3, 0_u64..60), 1..120),
+        dies in prop::option::of(0_usize..120),
+    ) {
+        let config = Config { hold_window: [1, 16][windows - 1], ..knee() };
+        let mut region = Region::new(&config, balancers, replicas, slots);
+        for (index, (number, steps)) in arrivals.iter().enumerate() {
+            region.run(*steps);
+            if dies == Some(index) && region.dead.is_empty() {
+                region.kill(balancers - 1);
+            }
+            let living = region.living();
+            region.submit(living[number % living.len()]);
+        }
+        for _ in 0..600 {
+            if region.held() == 0 && region.engines.iter().all(Engine::is_idle) {
+                break;
+            }
+            region.run(100);
+        }
+        region.run(20);
+        prop_assert_eq!(region.held(), 0);
+        let behind: u64 = region.engines.iter().map(|engine| engine.behind).sum();
+        prop_assert!(behind * 5 <= arrivals.len() as u64 + 20, "{} of {}", behind, arrivals.len());
+        for drive in &mut region.balancers {
+            prop_assert_eq!(drive.router.check_invariants(), Ok(()));
+        }
+        let living = region.living();
+        for number in living {
+            let drive = &mut region.balancers[number];
+            let state: serde_json::Value =
+                serde_json::from_slice(&drive.router.state(drive.now_ns).unwrap()).unwrap();
+            for replica in state["replicas"].as_array().unwrap() {
+                prop_assert_eq!(&replica["theirs_in_flight"], &serde_json::Value::from(0));
+            }
+        }
+    }
+}
