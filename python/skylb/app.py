@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from itertools import chain
 from typing import Any
 
@@ -206,7 +207,8 @@ class Service:
             [bound_address(sock) for sock in group] for group in sockets
         )
         self.logs.start()
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.stop)
             await self.admin.start(admin_sockets)
             await self.control.start()
             await self.control.first_look(FIRST_LOOK_S)
@@ -214,9 +216,7 @@ class Service:
             await self._join(peer_sockets, sync_sockets)
             await self.frontend.serve([(sock, context) for sock in client_sockets])
             self.naming.start()
-        except BaseException:
-            await self.stop()
-            raise
+            undo.pop_all()
         self._beat()
         _keep_heap()
         gc.collect()
@@ -473,16 +473,12 @@ def _keep_heap() -> None:
 def _bind_all(*groups: Iterable[ListenAddress | None]) -> list[list[socket.socket]]:
     """Sockets of each group's addresses, those that are given; all or none."""
     bound: list[list[socket.socket]] = []
-    try:
+    with ExitStack() as undo:
         for group in groups:
             bound.append([])
-            for address in group:
-                if address is not None:
-                    bound[-1] += bind(address)
-    except BaseException:
-        for sock in chain.from_iterable(bound):
-            sock.close()
-        raise
+            for address in filter(None, group):
+                bound[-1] += map(undo.enter_context, bind(address))
+        undo.pop_all()
     return bound
 
 

@@ -201,14 +201,17 @@ class Peers:
             raise Closed("not reached: timed out") from None
 
     async def _shake(self, found: Socket, meter_of: Callable[[Hello], Meter], *, dialled: bool) -> Connection:
+        connection: Connection | None = None
+        reason = ""
         try:
-            return await shake(found, self.keys, self._hello(), meter_of, dialled=dialled)
+            connection = await shake(found, self.keys, self._hello(), meter_of, dialled=dialled)
         except Refused as refused:
-            await close(found, refused.reason)
+            reason = refused.reason
             raise
-        except BaseException:
-            await close(found, "")
-            raise
+        finally:
+            if connection is None:
+                await close(found, reason)
+        return connection
 
     async def _accept(self, request: web.Request) -> web.WebSocketResponse:
         if self._strangers >= STRANGERS_MAX:

@@ -230,22 +230,24 @@ impl Simulator {
         let router = self.balancers[from as usize].router_mut()?;
         let Exchange { counts, links, .. } = &mut self.exchange;
         let link = &mut links[from as usize][to as usize];
-        let bytes = match kind {
-            Kind::Summary => {
-                let bytes = router.summary(PeerId(to), sent_ns)?;
-                counts.summaries += 1;
-                counts.summary_bytes += bytes.len() as u64;
-                link.bytes += bytes.len() as u64;
-                bytes
-            }
-            Kind::Digest => {
-                let bytes = router.peer_digest(PeerId(to), sent_ns)?;
-                counts.digests += 1;
-                counts.digest_bytes += bytes.len() as u64;
-                link.digest_bytes += bytes.len() as u64;
-                bytes
-            }
+        let (bytes, written, written_bytes, told_bytes) = match kind {
+            Kind::Summary => (
+                router.summary(PeerId(to), sent_ns)?,
+                &mut counts.summaries,
+                &mut counts.summary_bytes,
+                &mut link.bytes,
+            ),
+            Kind::Digest => (
+                router.peer_digest(PeerId(to), sent_ns)?,
+                &mut counts.digests,
+                &mut counts.digest_bytes,
+                &mut link.digest_bytes,
+            ),
         };
+        let len = bytes.len() as u64;
+        *written += 1;
+        *written_bytes += len;
+        *told_bytes += len;
         Some(small(self.exchange.letters.insert(Letter {
             kind,
             from,

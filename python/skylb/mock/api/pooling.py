@@ -121,14 +121,7 @@ def classify(context: Context, body: bytes) -> Shape:
         RefusedError: the request cannot be served.
         msgspec.MsgspecError: the body is not one.
     """
-    request = _INPUT.decode(body)
-    texts = _listed(request.input)
-    data: list[dict[str, object]] = []
-    for index, text in enumerate(texts):
-        share = _score("", text)
-        label = "LABEL_1" if share >= 1 - share else "LABEL_0"
-        data.append({"index": index, "label": label, "probs": [1 - share, share], "num_classes": 2})
-    return _pooled(context, request.model, texts, lambda shape: shape.listed("classify", data))
+    return _each(context, body, "classify", _classified)
 
 
 def pooling(context: Context, body: bytes) -> Shape:
@@ -138,12 +131,21 @@ def pooling(context: Context, body: bytes) -> Shape:
         RefusedError: the request cannot be served.
         msgspec.MsgspecError: the body is not one.
     """
+    return _each(context, body, "pool", lambda text: {"object": "pooling", "data": [_score("", text)]})
+
+
+def _classified(text: str) -> dict[str, object]:
+    share = _score("", text)
+    label = "LABEL_1" if share >= 1 - share else "LABEL_0"
+    return {"label": label, "probs": [1 - share, share], "num_classes": 2}
+
+
+def _each(context: Context, body: bytes, kind: str, figure: Callable[[str], dict[str, object]]) -> Shape:
+    """One entry per text of ``input``."""
     request = _INPUT.decode(body)
     texts = _listed(request.input)
-    data: list[dict[str, object]] = [
-        {"index": index, "object": "pooling", "data": [_score("", text)]} for index, text in enumerate(texts)
-    ]
-    return _pooled(context, request.model, texts, lambda shape: shape.listed("pool", data))
+    data: list[dict[str, object]] = [{"index": index, **figure(text)} for index, text in enumerate(texts)]
+    return _pooled(context, request.model, texts, lambda shape: shape.listed(kind, data))
 
 
 _RERANK = msgspec.json.Decoder(_RerankBody)

@@ -26,6 +26,8 @@ use crate::engine::snapshot::Snapshot;
 
 const MS: Nanos = 1_000_000;
 const S: Nanos = 1_000 * MS;
+/// Of a prompt of about 32,000 tokens: seconds of computing.
+const PROMPT_BLOCKS: u64 = 2_000;
 
 /// A router, its clock, and the effects of the last call.
 struct Drive {
@@ -155,6 +157,24 @@ impl Drive {
         self.call(|router, now_ns, out| {
             router.place(id, &ask, &mut digest, now_ns, out).unwrap();
         })
+    }
+
+    /// A prompt that shares nothing with those of other families.
+    fn submit_of(&mut self, family: u64) -> Vec<Effect> {
+        let blocks: Vec<u64> = (1..=PROMPT_BLOCKS)
+            .map(|n| (family + 1) * 1_000_000 + n)
+            .collect();
+        self.submit_as(ask(Route::ChatCompletions), digest("m", &blocks))
+    }
+
+    /// First bytes, each of which lets one held request start: these, `count` of them.
+    fn one_after_another(&mut self, first: u64, count: usize) -> Vec<u64> {
+        let mut last = first;
+        let mut next = || {
+            last = pushed(&self.first_byte(last)).0;
+            last
+        };
+        (0..count).map(|_| next()).collect()
     }
 
     fn submit(&mut self, model: &str) -> Vec<Effect> {

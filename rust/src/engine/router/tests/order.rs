@@ -2,9 +2,6 @@
 
 use super::*;
 
-/// Of a prompt of about 32,000 tokens: seconds of computing.
-const PROMPT_BLOCKS: u64 = 2_000;
-
 fn by_work(weight: f64) -> Config {
     Config {
         policy: Policy::Predictive,
@@ -16,18 +13,10 @@ fn by_work(weight: f64) -> Config {
     }
 }
 
-/// A prompt that shares nothing with those of other families.
-fn submit(drive: &mut Drive, family: u64) -> Vec<Effect> {
-    let blocks: Vec<u64> = (1..=PROMPT_BLOCKS)
-        .map(|n| (family + 1) * 1_000_000 + n)
-        .collect();
-    drive.submit_as(ask(Route::ChatCompletions), digest("m", &blocks))
-}
-
 /// One replica where family 0 is cached and pending.
 fn full(config: Config) -> Drive {
     let mut drive = Drive::new(config, 1);
-    pushed(&submit(&mut drive, 0));
+    pushed(&drive.submit_of(0));
     drive
 }
 
@@ -35,7 +24,7 @@ fn full(config: Config) -> Drive {
 fn room_goes_to_the_request_with_the_least_to_compute_there() {
     let mut drive = full(by_work(40.0));
     for (id, family) in [(2, 7), (3, 8), (4, 0)] {
-        assert_eq!(submit(&mut drive, family), [hold(id)]);
+        assert_eq!(drive.submit_of(family), [hold(id)]);
     }
     assert_eq!(pushed(&drive.first_byte(1)).0, 4);
     assert_eq!(drive.counter("hold_passed_over"), 2);
@@ -47,7 +36,7 @@ fn room_goes_to_the_request_with_the_least_to_compute_there() {
 fn without_a_weight_the_oldest_goes_first() {
     let mut drive = full(by_work(0.0));
     for (id, family) in [(2, 7), (3, 0)] {
-        assert_eq!(submit(&mut drive, family), [hold(id)]);
+        assert_eq!(drive.submit_of(family), [hold(id)]);
     }
     assert_eq!(pushed(&drive.first_byte(1)).0, 2);
     assert_eq!(drive.counter("hold_passed_over"), 0);
@@ -58,7 +47,7 @@ fn age_makes_up_for_work() {
     // A millisecond passes from call to call: the work counts for less than that.
     let mut drive = full(by_work(0.000_1));
     for (id, family) in [(2, 7), (3, 0)] {
-        assert_eq!(submit(&mut drive, family), [hold(id)]);
+        assert_eq!(drive.submit_of(family), [hold(id)]);
     }
     assert_eq!(pushed(&drive.first_byte(1)).0, 2);
 }
@@ -66,17 +55,11 @@ fn age_makes_up_for_work() {
 #[test]
 fn much_work_is_passed_over_no_more_often_than_allowed() {
     let mut drive = full(by_work(1e6));
-    assert_eq!(submit(&mut drive, 7), [hold(2)]);
+    assert_eq!(drive.submit_of(7), [hold(2)]);
     for id in 3..=7 {
-        assert_eq!(submit(&mut drive, 0), [hold(id)]);
+        assert_eq!(drive.submit_of(0), [hold(id)]);
     }
-    let mut started = Vec::new();
-    let mut last = 1;
-    for _ in 0..5 {
-        last = pushed(&drive.first_byte(last)).0;
-        started.push(last);
-    }
-    assert_eq!(started, [3, 4, 5, 2, 6]);
+    assert_eq!(drive.one_after_another(1, 5), [3, 4, 5, 2, 6]);
     assert_eq!(drive.counter("hold_due"), 1);
 }
 
@@ -87,9 +70,9 @@ fn requests_beyond_the_oldest_are_not_compared() {
         ..by_work(40.0)
     });
     for id in 2..=65 {
-        assert_eq!(submit(&mut drive, id), [hold(id)]);
+        assert_eq!(drive.submit_of(id), [hold(id)]);
     }
-    assert_eq!(submit(&mut drive, 0), [hold(66)]);
+    assert_eq!(drive.submit_of(0), [hold(66)]);
     assert_eq!(pushed(&drive.first_byte(1)).0, 2);
     assert_eq!(pushed(&drive.first_byte(2)).0, 66, "now it is the 64th");
 }

@@ -2,9 +2,6 @@
 
 use super::*;
 
-/// Of a prompt of about 32,000 tokens: seconds of computing.
-const PROMPT_BLOCKS: u64 = 2_000;
-
 fn windowed() -> Config {
     Config {
         hold_window: 8,
@@ -12,14 +9,6 @@ fn windowed() -> Config {
         affinity_wait_ns: 300 * MS,
         ..config()
     }
-}
-
-/// A prompt that shares nothing with those of other families.
-fn submit(drive: &mut Drive, family: u64) -> Vec<Effect> {
-    let blocks: Vec<u64> = (1..=PROMPT_BLOCKS)
-        .map(|n| (family + 1) * 1_000_000 + n)
-        .collect();
-    drive.submit_as(ask(Route::ChatCompletions), digest("m", &blocks))
 }
 
 /// Two replicas with one request pending each, 1 of family 0 and 2 of family 1.
@@ -30,7 +19,7 @@ fn full() -> Drive {
 fn full_with(config: Config) -> Drive {
     let mut drive = Drive::new(config, 2);
     for family in 0..2 {
-        pushed(&submit(&mut drive, family));
+        pushed(&drive.submit_of(family));
     }
     drive
 }
@@ -48,7 +37,7 @@ fn owner_is_full() -> Drive {
 fn room_goes_to_the_request_whose_prompt_is_cached_there() {
     let mut drive = full();
     for (id, family) in [(3, 7), (4, 1), (5, 0)] {
-        assert_eq!(submit(&mut drive, family), [hold(id)]);
+        assert_eq!(drive.submit_of(family), [hold(id)]);
     }
     assert_eq!(pushed(&drive.first_byte(1)).0, 5);
     assert_eq!(pushed(&drive.first_byte(2)).0, 4);
@@ -62,7 +51,7 @@ fn a_window_of_one_is_first_come_first_served() {
         ..windowed()
     });
     for (id, family) in [(3, 7), (4, 1), (5, 0)] {
-        assert_eq!(submit(&mut drive, family), [hold(id)]);
+        assert_eq!(drive.submit_of(family), [hold(id)]);
     }
     assert_eq!(pushed(&drive.first_byte(1)).0, 3);
     assert_eq!(pushed(&drive.first_byte(2)).0, 4);
@@ -76,7 +65,7 @@ fn requests_beyond_the_window_are_not_looked_at() {
         ..windowed()
     });
     for (id, family) in [(3, 7), (4, 8), (5, 0)] {
-        assert_eq!(submit(&mut drive, family), [hold(id)]);
+        assert_eq!(drive.submit_of(family), [hold(id)]);
     }
     assert_eq!(pushed(&drive.first_byte(1)).0, 3);
 }
@@ -84,12 +73,12 @@ fn requests_beyond_the_window_are_not_looked_at() {
 #[test]
 fn a_request_waits_for_its_full_owner_while_another_has_room() {
     let mut drive = owner_is_full();
-    assert_eq!(submit(&mut drive, 1), [hold(4)]);
+    assert_eq!(drive.submit_of(1), [hold(4)]);
     assert_eq!(drive.counter("affinity_waits"), 1);
     let (_, short_s_replica, _) = pushed(&drive.first_byte(3));
     assert_eq!(drive.counter("match_blocks"), PROMPT_BLOCKS);
     // The room that it let pass is still there, for others.
-    let (id, replica, _) = pushed(&submit(&mut drive, 7));
+    let (id, replica, _) = pushed(&drive.submit_of(7));
     assert_eq!(id, 5);
     assert_ne!(replica, short_s_replica);
 }
@@ -97,7 +86,7 @@ fn a_request_waits_for_its_full_owner_while_another_has_room() {
 #[test]
 fn the_wait_for_an_owner_ends() {
     let mut drive = owner_is_full();
-    submit(&mut drive, 1);
+    drive.submit_of(1);
     let deadline_ns = drive.router.next_deadline_ns().unwrap();
     assert_eq!(drive.tick_at(deadline_ns - 1), []);
     assert_eq!(pushed(&drive.tick_at(deadline_ns)).0, 4);
@@ -107,7 +96,7 @@ fn the_wait_for_an_owner_ends() {
 #[test]
 fn the_wait_for_an_owner_ends_when_that_is_lost() {
     let mut drive = owner_is_full();
-    submit(&mut drive, 1);
+    drive.submit_of(1);
     let owner = drive.router.gauges().into_iter().find(|g| g.pending > 0);
     let effects = drive.drain(owner.unwrap().replica.0, true);
     assert_eq!(pushed(&effects).0, 4);
@@ -144,25 +133,19 @@ fn nobody_waits_for_an_owner_where_that_is_switched_off() {
         drive.first_byte(2);
         drive.submit("m");
         drive.first_byte(1);
-        assert_eq!(pushed(&submit(&mut drive, 1)).0, 4);
+        assert_eq!(pushed(&drive.submit_of(1)).0, 4);
     }
 }
 
 #[test]
 fn nobody_is_passed_over_more_often_than_allowed() {
     let mut drive = full();
-    assert_eq!(submit(&mut drive, 7), [hold(3)]);
+    assert_eq!(drive.submit_of(7), [hold(3)]);
     for id in 4..=8 {
-        assert_eq!(submit(&mut drive, 0), [hold(id)]);
+        assert_eq!(drive.submit_of(0), [hold(id)]);
     }
     // Replica of family 0 frees again and again: three younger requests, then the oldest.
-    let mut started = Vec::new();
-    let mut last = 1;
-    for _ in 0..5 {
-        last = pushed(&drive.first_byte(last)).0;
-        started.push(last);
-    }
-    assert_eq!(started, [4, 5, 6, 3, 7]);
+    assert_eq!(drive.one_after_another(1, 5), [4, 5, 6, 3, 7]);
     assert_eq!(drive.counter("hold_due"), 1);
 }
 
