@@ -154,9 +154,9 @@ class Balancer:
         """The admin listener."""
         return f"http://127.0.0.1:{self.admin_port}"
 
-    def state(self) -> dict[str, Any]:
+    def state(self, timeout_s: float = 5.0) -> dict[str, Any]:
         """``/state``."""
-        state: dict[str, Any] = json.loads(get(f"{self.admin}/state"))
+        state: dict[str, Any] = json.loads(get(f"{self.admin}/state", timeout_s))
         return state
 
     def metrics(self) -> str:
