@@ -8,6 +8,8 @@ STEP := .ci/step
 SEED ?= 1
 export PROPTEST_RNG_SEED := $(SEED)
 PYTEST := $(PY) -m pytest --hypothesis-seed=$(SEED)
+UNIT = echo "== pytest" && $(PYTEST) --ignore=tests/integration --ignore=tests/cancel
+INTEGRATION = echo "== pytest, integration" && $(PYTEST) tests/integration tests/cancel
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -27,7 +29,7 @@ $(VENV)/.deps: requirements/dev.txt
 	command -v cargo >/dev/null || { echo "SkyLB needs Rust: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }; \
 	echo "== $(VENV) with $$($$found --version)"; \
 	"$$found" -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
 	@touch $@
 
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock
@@ -39,29 +41,35 @@ $(VENV)/.ready: $(VENV)/.deps pyproject.toml $(RUST_SOURCES)
 demo: setup ## Three regions, their users and a live page with buttons; DEMO_S=20 ends it by itself
 	@$(VENV)/bin/skylb demo $(if $(DEMO_S),--duration-s $(DEMO_S))
 
-check: lint unit ## Lint and unit: what must pass before every commit
+# A compiler takes one core most of the time: beside it, the other runs what is Python.
+SIDE_BY_SIDE := $(MAKE) --no-print-directory -j2 rust python
 
-lint: setup ## Format, lint, types, the core's stubs, layers
+check: setup ## What must pass before every commit: all of rust and python
+	@$(SIDE_BY_SIDE)
+
+test: setup ## All of check, then integration tests over real sockets (no engine)
+	@$(SIDE_BY_SIDE) SOCKETS=1
+
+rust: ## Rust alone: format, lint, tests
+	@$(STEP) "cargo fmt" cargo fmt --check
+	@$(STEP) "clippy" $(CARGO) clippy --quiet --all-targets --features python -- -D warnings
+	@$(STEP) "cargo test" $(CARGO) test --quiet
+
+python: setup ## Python alone: format, lint, types, the core's stubs, layers, unit tests; SOCKETS=1: integration tests
 	@$(STEP) "ruff check" $(VENV)/bin/ruff check --quiet --output-format concise .
 	@$(STEP) "ruff format" $(VENV)/bin/ruff format --quiet --check .
 	@$(STEP) "mypy" $(VENV)/bin/mypy
 	@$(STEP) "stubtest" $(PY) -m mypy.stubtest skylb._core --mypy-config-file pyproject.toml --allowlist tests/tidy/stubtest_allowlist.txt
 	@$(STEP) "lint-imports" $(VENV)/bin/lint-imports
-	@$(STEP) "cargo fmt" cargo fmt --check
-	@$(STEP) "clippy" $(CARGO) clippy --quiet --all-targets -- -D warnings
-	@$(STEP) "clippy (python)" $(CARGO) clippy --quiet --features python -- -D warnings
+	@$(UNIT)
+	@$(if $(SOCKETS),$(INTEGRATION))
 
 unit: setup ## Unit, property and architecture tests
-	@echo "== cargo test"
 	@$(CARGO) test --quiet
-	@echo "== pytest"
-	@$(PYTEST) --ignore=tests/integration --ignore=tests/cancel
-
-test: check integration ## All of check, then integration tests over real sockets (no engine)
+	@$(UNIT)
 
 integration: setup ## Tests over real sockets, with mock replicas
-	@echo "== pytest, integration"
-	@$(PYTEST) tests/integration tests/cancel
+	@$(INTEGRATION)
 
 soak: setup ## Unit and property tests with new cases each time, ROUNDS=20 times
 	@for round in $$(seq $(or $(ROUNDS),20)); do $(MAKE) --no-print-directory unit SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') || exit 1; done

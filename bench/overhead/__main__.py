@@ -38,8 +38,8 @@ def main() -> None:
         result["ttft"] = added_ttft(arguments.rounds)
         tell(report.ttft_line(result["ttft"]))
     if "probes" in kinds:
-        result["probes"] = probing()
-        tell(report.probing_line(result["probes"]))
+        result["probes"], result["whole_probes"] = probing(whole=False), probing(whole=True)
+        tell(report.probing_lines(result["probes"], result["whole_probes"]))
     if {*KINDS, "ttft", "probes"} <= set(kinds) and arguments.rounds >= 5:
         report.store(result, texts)
 

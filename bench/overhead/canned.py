@@ -67,7 +67,7 @@ class Canned(asyncio.Protocol):
             length = int(head[at + len(LENGTH) :].split(b"\r", 1)[0]) if at >= 0 else 0
             if len(data) >= end + 4 + length:
                 self.pending = b""
-                page = data[:end].split(b" HTTP", 1)[0]
+                page = data[:end].split(b" HTTP", 1)[0].partition(b"/?")[0]
                 self.transport.write(PAGES.get(page, STREAM))
                 return
         self.pending = data

@@ -191,9 +191,9 @@ def percentiles(samples: list[int]) -> dict[str, float]:
     return {f"p{q}_ms": ordered[min(len(ordered) - 1, len(ordered) * q // 100)] / 1e6 for q in (50, 99)}
 
 
-def probing(seconds: float = 20.0) -> dict[str, float]:
-    """Cores spent on probing 100 replicas every 100 ms, back-off disabled, pages of 50 kB."""
-    with probing_proxy() as proxy:
+def probing(seconds: float = 20.0, *, whole: bool) -> dict[str, float]:
+    """Cores spent on probing 100 replicas every 100 ms, back-off disabled; `probing_proxy` has ``whole``."""
+    with probing_proxy(whole=whole) as proxy:
         before, started = cpu_ns(proxy.process.pid), time.monotonic()
         probes = probe_count(proxy)
         time.sleep(seconds)
@@ -204,10 +204,15 @@ def probing(seconds: float = 20.0) -> dict[str, float]:
 
 
 @contextmanager
-def probing_proxy() -> Iterator[Proxy]:
-    """SkyLB over 100 replicas that has nothing to do but to probe them every 100 ms."""
+def probing_proxy(*, whole: bool) -> Iterator[Proxy]:
+    """SkyLB over 100 replicas that has nothing to do but to probe them every 100 ms.
+
+    Args:
+        whole: of replicas that take no names of metrics, so that each page of 50 kB is read whole.
+    """
+    status = "404" if whole else "200"
     with (
-        upstreams(100, "--metrics-bytes", "50000") as urls,
+        upstreams(100, "--metrics-bytes", "50000", "--fault-metrics-names-status", status) as urls,
         tempfile.TemporaryDirectory() as scratch,
     ):
         proxy = BUILDERS["skylb"](urls, Path(scratch), PEERS)

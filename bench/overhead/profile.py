@@ -88,13 +88,14 @@ def proxied(kind: Kind, seconds: float) -> Iterator[tuple[str, ...]]:
 
 def probes(seconds: float) -> Iterator[tuple[str, ...]]:
     """Probing 100 replicas every 100 ms."""
-    with probing_proxy() as proxy:
-        before, probed = cpu_ns(proxy.process.pid), probe_count(proxy)
-        time.sleep(seconds)
-        us = (cpu_ns(proxy.process.pid) - before) / 1000 / (probe_count(proxy) - probed)
-        with sampled(proxy.process.pid) as shares:
+    for whole, title in ((False, "metrics asked for by name"), (True, "metrics pages of 50 kB")):
+        with probing_proxy(whole=whole) as proxy:
+            before, probed = cpu_ns(proxy.process.pid), probe_count(proxy)
             time.sleep(seconds)
-        yield row("metrics pages of 50 kB, per probe", proxy.name, us, shares)
+            us = (cpu_ns(proxy.process.pid) - before) / 1000 / (probe_count(proxy) - probed)
+            with sampled(proxy.process.pid) as shares:
+                time.sleep(seconds)
+            yield row(f"{title}, per probe", proxy.name, us, shares)
 
 
 def repeat(one: Callable[[], int], seconds: float) -> None:

@@ -39,11 +39,13 @@ def ttft_line(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def probing_line(figures: dict[str, float]) -> str:
-    """Cost of probing in one line."""
-    return (
-        f"probing 100 replicas: {figures['cores']:.3f} core at {figures['probes_per_s']:.0f} probes/s "
+def probing_lines(narrowed: dict[str, float], whole: dict[str, float]) -> str:
+    """Cost of probing in one line for each kind of engine."""
+    kinds = (("that take names of metrics, as vLLM does", narrowed), ("whose 50 kB are read whole", whole))
+    return "\n".join(
+        f"probing 100 replicas {kind}: {figures['cores']:.3f} core at {figures['probes_per_s']:.0f} probes/s "
         "(target <= 0.05)"
+        for kind, figures in kinds
     )
 
 

@@ -292,6 +292,9 @@ def scan_metrics(page: bytes, dialect: int) -> Snapshot:
     unknown. Never raises for content.
     """
 
+def metric_names(dialect: int) -> list[str]:
+    """The metrics that `scan_metrics` reads, by their full names."""
+
 # --------------------------------------------------------------------------- decisions
 
 FAILURE_CONNECT: Final = 0

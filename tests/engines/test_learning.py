@@ -9,6 +9,8 @@ from typing import Any
 
 import aiohttp
 
+from skylb._core import DIALECT_VLLM, scan_metrics
+from skylb.control.engines import VLLM
 from tests.engines.load import TIMEOUT, chat
 from tests.engines.vllm import Vllm
 from tests.engines.words import WORDS
@@ -138,3 +140,21 @@ def test_turns_return_to_their_owner_and_its_cache_is_predicted_to_a_block(pair:
     right = errors_up_to(page, block) - errors_up_to(page, -block)
     print(f"predicted to a block of {block} tokens: {right:.0f} of {told:.0f}")
     assert right > told / 2
+
+
+def test_vllm_tells_by_name_what_its_whole_page_tells_and_is_asked_for_no_more(pair: list[Vllm]) -> None:
+    url = pair[0].url
+    whole, narrowed = get(f"{url}/metrics"), get(f"{url}{VLLM.narrowed_path}")
+    assert repr(scan_metrics(narrowed, DIALECT_VLLM)) == repr(scan_metrics(whole, DIALECT_VLLM))
+    assert scan_metrics(narrowed, DIALECT_VLLM).running is not None
+    with balancer(url) as front:
+
+        def probed() -> float:
+            return front.metric("skylb_replica_probes_total")
+
+        eventually(lambda: probed() >= 2, what="it is probed by name")
+        count, told = probed(), front.metric("skylb_probe_bytes_total")
+        eventually(lambda: probed() >= count + 3, what="it is probed on")
+        each = (front.metric("skylb_probe_bytes_total") - told) / (probed() - count)
+    print(f"a probe reads {each:.0f} bytes of {len(whole)}")
+    assert each < len(whole) / 5

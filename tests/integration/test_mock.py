@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skylb._core import DIALECT_VLLM, scan_metrics
 from skylb.addresses import ListenAddress
+from skylb.control.engines import VLLM
 from skylb.errors import ListenError
 from skylb.mock import MockSettings, start
 from skylb.mock.faults import Faults
@@ -176,6 +177,24 @@ def test_the_metrics_page_is_read_by_prometheus_and_by_the_scanner_and_is_as_lon
             assert (snapshot.cache_queries, snapshot.cache_hits) == (200, 96)
             assert (snapshot.kv_tokens, snapshot.block_size) == (600_000, 16)
             assert snapshot.kv_usage == 0.0
+
+    run(test)
+
+
+def test_a_page_of_the_metrics_asked_for_tells_what_the_whole_page_tells() -> None:
+    async def test() -> None:
+        async with mock(metrics_bytes=50_000) as fleet:
+            assert (await ask(fleet, chat("x" * 400, max_tokens=3))).status == 200
+            whole = (await get(fleet, "/metrics")).body
+            narrowed = (await get(fleet, VLLM.narrowed_path)).body
+            assert len(narrowed) < len(whole) / 10
+            assert repr(scan_metrics(narrowed, DIALECT_VLLM)) == repr(scan_metrics(whole, DIALECT_VLLM))
+            # vLLM's own route for the page knows no names.
+            assert (await get(fleet, "/metrics?name[]=vllm:num_requests_running")).body == whole
+            some = (await get(fleet, "/metrics/?name[]=vllm:num_requests_running&name[]=nobody:s")).body
+            families = list(text_string_to_metric_families(whole.decode()))
+            running = [family for family in families if family.name == "vllm:num_requests_running"]
+            assert list(text_string_to_metric_families(some.decode())) == running
 
     run(test)
 

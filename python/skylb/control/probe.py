@@ -11,11 +11,10 @@ from collections.abc import Callable
 from enum import Enum
 from math import ceil
 
-from skylb._core import __version__
 from skylb.clock import monotonic_ns
-from skylb.control.engines import Dialect, read_page
 from skylb.control.models import BODY_BYTES_MAX as MODELS_BYTES_MAX
 from skylb.control.models import read_models
+from skylb.control.pages import Pages, get_request
 from skylb.errors import SkyLBError
 from skylb.metrics import Probing
 from skylb.router import Router
@@ -53,14 +52,13 @@ class Watched:
 
     __slots__ = (
         "detail",
-        "dialect",
         "looked_at",
-        "metrics_request",
         "models",
         "models_detail",
         "models_due_ns",
         "models_fetch",
         "models_request",
+        "pages",
         "probe",
         "replica",
         "state",
@@ -71,7 +69,7 @@ class Watched:
         self.detail = ""
         self.looked_at = False
         """It is known to be down, or its models were asked for."""
-        self.dialect: Dialect | None = None
+        self.pages = Pages(replica)
         self.probe: Probe | None = None
         self.models: list[tuple[str, int | None]] | None = None
         self.models_detail = ""
@@ -82,8 +80,8 @@ class Watched:
     def aim(self, replica: Replica) -> None:
         """Takes over the replica as it is now: its key may have changed."""
         self.replica = replica
-        self.metrics_request = _request("/metrics", "text/plain", replica)
-        self.models_request = _request("/v1/models", "application/json", replica)
+        self.pages.aim(replica)
+        self.models_request = get_request("/v1/models", "application/json", replica)
 
     def cancel(self) -> None:
         """Gives up what is under way."""
@@ -98,10 +96,11 @@ class Watched:
 class Probe:
     """One probe under way."""
 
-    __slots__ = ("_done", "fetch", "sent_ns", "watched")
+    __slots__ = ("_done", "fetch", "narrowed", "sent_ns", "watched")
 
     def __init__(self, watched: Watched, done: "Callable[[Probe, Response | SkyLBError], None]") -> None:
         self.watched = watched
+        self.narrowed = watched.pages.narrowed
         self.sent_ns = monotonic_ns()
         self._done = done
         self.fetch: Fetch
@@ -223,7 +222,7 @@ class Prober:
         probe.fetch = Fetch(
             self._pool,
             watched.replica,
-            watched.metrics_request,
+            watched.pages.request,
             timeout_s=None,
             body_bytes_max=PAGE_BYTES_MAX,
             done=probe,
@@ -236,23 +235,28 @@ class Prober:
         now_ns = monotonic_ns()
         self._costs.durations.observe(now_ns - probe.sent_ns)
         if not isinstance(result, Response):
+            if watched.pages.unanswered(probe.narrowed):
+                self._send(watched)
+                return
             self._change(watched, State.DOWN, _reason(result, watched.replica))
             self._router.observe_failed(watched.replica.id, False)
             self._looked_at(watched)
             return
-        read = read_page(result.body, watched.dialect) if result.status == 200 else None
+        snapshot = watched.pages.read(result, probe.narrowed)
         self._costs.answered(
             watched.replica.name,
             duration_ns=now_ns - probe.sent_ns,
             own_ns=monotonic_ns() - now_ns,
             page_bytes=len(result.body),
         )
-        if read is None:
+        if snapshot is None and probe.narrowed:
+            self._send(watched)
+            return
+        if snapshot is None:
             why = "no load among its metrics" if result.status == 200 else f"/metrics answers {result.status}"
             self._change(watched, State.BLIND, why)
             self._router.observe_failed(watched.replica.id, True)
         else:
-            snapshot, watched.dialect = read
             self._change(watched, State.UP, "")
             self._router.observe(watched.replica.id, snapshot, probe.sent_ns)
         if now_ns >= watched.models_due_ns and watched.models_fetch is None:
@@ -347,16 +351,3 @@ def _described(models: list[tuple[str, int | None]]) -> str:
     shown = [f"{name} (up to {length} tokens)" if length else name for name, length in models[:8]]
     more = [f"and {len(models) - 8} more"] if len(models) > 8 else []
     return ", ".join(shown + more) or "no model"
-
-
-def _request(path: str, accept: str, replica: Replica) -> bytes:
-    lines = [
-        f"GET {path} HTTP/1.1",
-        f"Host: {replica.authority}",
-        f"User-Agent: skylb/{__version__}",
-        f"Accept: {accept}",
-        "Accept-Encoding: identity",
-    ]
-    if replica.authorization is not None:
-        lines.append(f"Authorization: {replica.authorization}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -36,7 +36,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Head:
     """The parts of a request head that the mock looks at."""
 
-    __slots__ = ("chunked", "close", "continues", "length", "method", "path", "request_id")
+    __slots__ = ("chunked", "close", "continues", "length", "method", "path", "query", "request_id")
 
     def __init__(self, raw: bytes) -> None:
         line, _, fields = raw.partition(b"\r\n")
@@ -47,7 +47,7 @@ class Head:
         if version != "HTTP/1.1":
             raise RefusedError(505, "This replica speaks HTTP/1.1.")
         self.method = method
-        self.path = target.partition("?")[0]
+        self.path, _, self.query = target.partition("?")
         values = {name.lower(): value for name, value in _FIELD.findall(fields)}
         length = values.get(b"content-length", b"0")
         if not length.isdigit():
@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
         reader = INFERENCE.get(head.path)
         try:
             if reader is None:
-                self._reply(self._routes.answer(head.method, head.path, body))
+                self._reply(self._routes.answer(head.method, head.path, head.query, body))
             else:
                 self._infer(reader, head, body)
         except RefusedError as error:

@@ -34,3 +34,6 @@ class Faults(Group):
     metrics_status: Annotated[Status, Field(description="status of /metrics; without a page unless 200")] = (
         200
     )
+    metrics_names_status: Annotated[
+        Status, Field(description="status of /metrics/?name[]=..., which not all engines know; as above")
+    ] = 200

@@ -4,6 +4,7 @@ The figures of load, KV and cache are the model's, as of the end of its last ste
 pad the page to a real one's size (50 kB) stay empty: their bytes matter, not their values.
 """
 
+import re
 from collections.abc import Callable, Mapping
 
 from prometheus_client.utils import floatToGoString
@@ -25,11 +26,16 @@ _HISTOGRAMS = (
     "request_generation_tokens",
     "iteration_tokens_total",
 )
+_LINE = re.compile(rb"(?:# (?:HELP|TYPE) )?([^ {\n]*)[^\n]*\n")
 _PROCESS = b"""\
 # HELP python_info Python platform information
 # TYPE python_info gauge
 python_info{implementation="CPython",major="3",minor="11",patchlevel="0",version="3.11.0"} 1.0
 """
+
+
+PAGES_MAX = 4
+"""Pages kept, each for other names."""
 
 
 class MetricsPage:
@@ -41,16 +47,26 @@ class MetricsPage:
         self._config = self._cache_config()
         self._padding = _padding(self._name, bytes_min - len(_PROCESS + self._live()))
         self._key = (-1, -1, -1)
-        self._page = b""
+        self._pages: dict[frozenset[str], bytes] = {}
 
-    def render(self) -> bytes:
-        """The page as it is now; made anew only after something happened."""
+    def render(self, names: frozenset[str]) -> bytes:
+        """The page as it is now; made anew only after something happened.
+
+        Args:
+            names: metrics to tell, of those with values; empty: all.
+        """
         model, totals = self._replica.model, self._replica.totals
         key = (model.steps, totals.rejected, sum(totals.ended.values()))
         if key != self._key:
             self._key = key
-            self._page = _PROCESS + self._live() + self._padding
-        return self._page
+            self._pages.clear()
+        page = self._pages.get(names)
+        if page is None:
+            live = _PROCESS + self._live()
+            page = self._pages[names] = _narrowed(live, names) if names else live + self._padding
+            while len(self._pages) > PAGES_MAX:
+                del self._pages[next(iter(self._pages))]
+        return page
 
     def _live(self) -> bytes:
         model, totals = self._replica.model, self._replica.totals
@@ -96,6 +112,12 @@ class MetricsPage:
             "# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig\n"
             f"# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{{{labels}}} 1.0\n"
         ).encode()
+
+
+def _narrowed(page: bytes, names: frozenset[str]) -> bytes:
+    """The lines about these metrics, in the order of the page."""
+    wanted = {name.encode() for name in names}
+    return b"".join(found[0] for found in _LINE.finditer(page) if found[1] in wanted)
 
 
 def _padding(name: str, size: int) -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import parse_qs
 
 import msgspec
 import orjson
@@ -43,7 +44,7 @@ class Routes:
             ("POST", "/ping"): self._health,
             ("GET", "/version"): lambda _: _json({"version": VERSION}),
             ("GET", "/v1/models"): self._models,
-            ("GET", "/metrics"): self._metrics,
+            ("GET", "/metrics"): lambda _: self._metrics(),
             ("GET", "/load"): lambda _: _json({"server_load": replica.in_flight}),
             ("POST", "/tokenize"): self._tokenize,
             ("POST", "/detokenize"): _detokenize,
@@ -54,7 +55,7 @@ class Routes:
             ("GET", "/mock/state"): self._state,
         }
 
-    def answer(self, method: str, path: str, body: bytes) -> Reply:
+    def answer(self, method: str, path: str, query: str, body: bytes) -> Reply:
         """Answers one request.
 
         Raises:
@@ -63,6 +64,8 @@ class Routes:
         handler = self._handlers.get((method, path))
         if handler is not None:
             return handler(body)
+        if path == "/metrics/" and method == "GET":
+            return self._metrics(frozenset(parse_qs(query).get("name[]", ())))
         if path.startswith("/v1/responses/"):
             return self._response(method, path)
         if any(known == path for _, known in self._handlers):
@@ -90,12 +93,14 @@ class Routes:
         ]
         return _json({"object": "list", "data": cards})
 
-    def _metrics(self, _: bytes) -> Reply:
-        status = self._replica.faults.metrics_status
+    def _metrics(self, names: frozenset[str] = frozenset()) -> Reply:
+        """The page; with names, which vLLM takes at ``/metrics/`` only, those metrics and no others."""
+        faults = self._replica.faults
+        status = faults.metrics_names_status if names else faults.metrics_status
         if status != HTTPStatus.OK:
             return Reply(status=status)
         self._replica.totals.pages += 1
-        return Reply(self._page.render(), PROMETHEUS)
+        return Reply(self._page.render(names), PROMETHEUS)
 
     def _tokenize(self, body: bytes) -> Reply:
         request = msgspec.json.decode(body, type=_TokenizeBody)

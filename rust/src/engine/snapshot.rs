@@ -30,6 +30,44 @@ pub enum Dialect {
     Sglang,
 }
 
+impl Dialect {
+    /// The names of all metrics that [`scan`] reads, to ask an engine for no others.
+    #[must_use]
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Vllm => &VLLM_NAMES,
+            Self::Sglang => &SGLANG_NAMES,
+        }
+    }
+}
+
+const VLLM_NAMES: [&str; 13] = [
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:num_requests_waiting_by_reason",
+    "vllm:kv_cache_usage_perc",
+    "vllm:gpu_cache_usage_perc",
+    "vllm:prefix_cache_queries_total",
+    "vllm:gpu_prefix_cache_queries_total",
+    "vllm:prefix_cache_hits_total",
+    "vllm:gpu_prefix_cache_hits_total",
+    "vllm:num_preemptions_total",
+    "vllm:engine_sleep_state",
+    "vllm:lora_requests_info",
+    "vllm:cache_config_info",
+];
+
+const SGLANG_NAMES: [&str; 8] = [
+    "sglang:num_running_reqs",
+    "sglang:num_queue_reqs",
+    "sglang:num_grammar_queue_reqs",
+    "sglang:token_usage",
+    "sglang:max_total_num_tokens",
+    "sglang:prompt_tokens_total",
+    "sglang:cached_tokens_total",
+    "sglang:num_retracted_requests_total",
+];
+
 /// What one `/metrics` page said. `None` is unknown, never zero.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {

@@ -74,19 +74,26 @@ impl Snapshot {
     }
 }
 
+fn dialect_of(number: u8) -> PyResult<Dialect> {
+    match number {
+        DIALECT_VLLM => Ok(Dialect::Vllm),
+        DIALECT_SGLANG => Ok(Dialect::Sglang),
+        _ => Err(PyValueError::new_err(format!(
+            "dialect: expected DIALECT_VLLM or DIALECT_SGLANG, got {number}"
+        ))),
+    }
+}
+
 /// See `_core.pyi`.
 #[pyfunction]
 fn scan_metrics(page: &[u8], dialect: u8) -> PyResult<Snapshot> {
-    let dialect = match dialect {
-        DIALECT_VLLM => Dialect::Vllm,
-        DIALECT_SGLANG => Dialect::Sglang,
-        _ => {
-            return Err(PyValueError::new_err(format!(
-                "dialect: expected DIALECT_VLLM or DIALECT_SGLANG, got {dialect}"
-            )));
-        }
-    };
-    Ok(Snapshot(snapshot::scan(page, dialect)))
+    Ok(Snapshot(snapshot::scan(page, dialect_of(dialect)?)))
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+fn metric_names(dialect: u8) -> PyResult<Vec<&'static str>> {
+    Ok(dialect_of(dialect)?.names().to_vec())
 }
 
 /// Adds this part's classes and functions to the module.
@@ -94,5 +101,6 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("DIALECT_VLLM", DIALECT_VLLM)?;
     m.add("DIALECT_SGLANG", DIALECT_SGLANG)?;
     m.add_class::<Snapshot>()?;
-    m.add_function(wrap_pyfunction!(scan_metrics, m)?)
+    m.add_function(wrap_pyfunction!(scan_metrics, m)?)?;
+    m.add_function(wrap_pyfunction!(metric_names, m)?)
 }

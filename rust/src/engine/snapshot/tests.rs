@@ -310,3 +310,16 @@ vllm:cache_config_info{block_size="16",num_gpu_blocks="10"} 1.0"#.to_vec();
         prop_assert_eq!(exact(snapshot.cache_hits), read(&page, "prefix_cache_hits_total", 9e15));
     }
 }
+
+#[test]
+fn every_name_that_an_engine_is_asked_for_is_read() {
+    for dialect in [Dialect::Vllm, Dialect::Sglang] {
+        for name in dialect.names() {
+            let line = format!(
+                "{name}{{reason=\"deferred\",sleep_state=\"awake\",running_lora_adapters=\"a\",block_size=\"16\"}} 0\n"
+            );
+            let read = scan(line.as_bytes(), dialect);
+            assert_ne!(read, Snapshot::default(), "{name}");
+        }
+    }
+}
