@@ -20,39 +20,43 @@ help: ## This list
 
 setup: $(VENV)/.ready ## Build everything into .venv, so that .venv/bin/skylb is the command
 
+tools: ## Whether what must be there is: Rust
+	@command -v cargo >/dev/null || { echo "SkyLB needs Rust: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }
+
 # The first interpreter that is new enough; the versions are those the lock file has been tried with.
-$(VENV)/.deps: requirements/dev.txt
+$(VENV)/.deps: requirements/dev.txt | tools
 	@found=; for name in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
 	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$name; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then echo "SkyLB needs Python 3.11 or later: install it, or name one with PYTHON=..." >&2; exit 1; fi; \
-	command -v cargo >/dev/null || { echo "SkyLB needs Rust: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }; \
 	echo "== $(VENV) with $$($$found --version)"; \
 	"$$found" -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# Bytecode is written at once: where the environment forbids Python to keep it, every start would compile it anew.
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock
 $(VENV)/.ready: $(VENV)/.deps pyproject.toml $(RUST_SOURCES)
 	@echo "== extension module (release)"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(STEP) maturin $(VENV)/bin/maturin develop --release --locked
+	@$(PY) -m compileall -q python/skylb
 	@touch $@
 
 demo: setup ## Three regions, their users and a live page with buttons; DEMO_S=20 ends it by itself
 	@$(VENV)/bin/skylb demo $(if $(DEMO_S),--duration-s $(DEMO_S))
 
-# A compiler takes one core most of the time: beside it, the other runs what is Python.
+# A compiler takes one core most of the time: beside it, the other sets up and runs what is Python.
 SIDE_BY_SIDE := $(MAKE) --no-print-directory -j2 rust python
 
-check: setup ## What must pass before every commit: all of rust and python
+check: tools ## What must pass before every commit: all of rust and python
 	@$(SIDE_BY_SIDE)
 
-test: setup ## All of check, then integration tests over real sockets (no engine)
+test: tools ## All of check, then integration tests over real sockets (no engine)
 	@$(SIDE_BY_SIDE) SOCKETS=1
 
-rust: ## Rust alone: format, lint, tests
+rust: tools ## Rust alone: format, lint, tests
 	@$(STEP) "cargo fmt" cargo fmt --check
-	@$(STEP) "clippy" $(CARGO) clippy --quiet --all-targets --features python -- -D warnings
+	@PYO3_NO_PYTHON=1 $(STEP) "clippy" $(CARGO) clippy --quiet --all-targets --features python -- -D warnings
 	@$(STEP) "cargo test" $(CARGO) test --quiet
 
 python: setup ## Python alone: format, lint, types, the core's stubs, layers, unit tests; SOCKETS=1: integration tests

@@ -37,7 +37,7 @@ from skylb.data.peerside import PeerConnection
 from skylb.data.tenants import Tenants
 from skylb.errors import ConfigError, TaskFailedError
 from skylb.keyfiles import read_keys, read_secret, read_tenants
-from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
+from skylb.listeners import ServerTls, bind, bound_address, check_authorities, client_tls, unlink
 from skylb.metrics import LoopStall, Metrics
 from skylb.router import Router
 from skylb.signing import Identity, Keys, block_secret
@@ -78,7 +78,7 @@ def check_files(settings: Settings) -> None:
     faults: list[str] = []
     readers: tuple[Callable[[], object], ...] = (
         lambda: _server_tls(settings),
-        lambda: client_tls(settings.replica_ca),
+        lambda: check_authorities(settings.replica_ca, "replica_ca"),
         lambda: read_secret(settings.admin_token_file, "admin_token_file"),
         lambda: read_secret(settings.replica_key_file, "replica_key_file"),
         lambda: read_keys(settings.mesh.peer_key_file),

@@ -163,6 +163,16 @@ class ServerTls:
         self._fill(self.context)
 
 
+def check_authorities(ca: Path | None, option: str) -> None:
+    """Reads a file of authorities, if there is one.
+
+    Raises:
+        ConfigError: it, which the settings call ``option``, holds no certificates.
+    """
+    if ca is not None:  # the system's own take a twentieth of a second, and were read before
+        client_tls(ca, option)
+
+
 def client_tls(ca: Path | None, option: str = "replica_ca") -> ssl.SSLContext:
     """The context for servers that speak TLS: certificates and names are verified.
 

@@ -57,3 +57,13 @@ class MeshTls:
             self.client.load_cert_chain(cert, key)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError([f"peer_tls_cert: {cert}, peer_tls_key: {key}: {error}"]) from error
+
+
+def check_mesh_tls(mesh: MeshSettings) -> None:
+    """Reads the files, if there are any.
+
+    Raises:
+        ConfigError: they do not make contexts.
+    """
+    if mesh.peer_tls_cert is not None or mesh.peer_tls_ca is not None:
+        MeshTls(mesh)

@@ -14,7 +14,7 @@ from skylb.control.link import Link
 from skylb.control.peerlist import PeerList, check_peers_file
 from skylb.control.peers import Peers
 from skylb.errors import ConfigError
-from skylb.meshtls import MeshTls
+from skylb.meshtls import MeshTls, check_mesh_tls
 from skylb.router import Router
 from skylb.signing import Identity, Keys, Verifier
 from skylb.tasks import TaskGroup
@@ -27,7 +27,11 @@ def check_mesh(settings: Settings) -> None:
         ConfigError: with the faults of both.
     """
     faults: list[str] = []
-    for check in (lambda: MeshTls(settings.mesh), lambda: check_peers_file(settings)):
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: check_mesh_tls(settings.mesh),
+        lambda: check_peers_file(settings),
+    )
+    for check in checks:
         try:
             check()
         except ConfigError as error:
