@@ -9,7 +9,7 @@ SEED ?= 1
 export PROPTEST_RNG_SEED := $(SEED)
 PYTEST := $(PY) -m pytest --hypothesis-seed=$(SEED)
 UNIT = echo "== pytest" && $(PYTEST) --ignore=tests/integration --ignore=tests/cancel
-INTEGRATION = echo "== pytest, integration" && $(PYTEST) tests/integration tests/cancel
+INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile) tests/integration tests/cancel
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -45,8 +45,9 @@ $(VENV)/.ready: $(VENV)/.deps pyproject.toml $(RUST_SOURCES)
 demo: setup ## Three regions, their users and a live page with buttons; DEMO_S=20 ends it by itself
 	@$(VENV)/bin/skylb demo $(if $(DEMO_S),--duration-s $(DEMO_S))
 
-# A compiler takes one core most of the time: beside it, the other sets up and runs what is Python.
-SIDE_BY_SIDE := $(MAKE) --no-print-directory -j2 rust python
+# A compiler takes one core most of the time: beside it, the other sets up and runs what is Python. JOBS=1: one after the other.
+JOBS ?= 2
+SIDE_BY_SIDE = $(MAKE) --no-print-directory -j$(JOBS) rust python
 
 check: tools ## What must pass before every commit: all of rust and python
 	@$(SIDE_BY_SIDE)

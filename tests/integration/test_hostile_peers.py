@@ -106,20 +106,20 @@ async def why_closed(found: aiohttp.ClientWebSocketResponse) -> str:
 
 # ------------------------------------------------------------------------------- handshake
 
-HELLOS: list[tuple[bytes, str]] = [
-    (b"", "malformed"),
-    (CANARY.encode(), "malformed"),
-    (encode(hello())[:-1], "malformed"),
-    (encode(hello(name=CANARY * 20)), "malformed"),
-    (encode(hello(name=CANARY)), "name"),
-    (encode(hello(name="eu")), "name"),
-    (encode(hello(key=CANARY)), "key"),
-    (encode(hello(version=VERSION + 1)), "version"),
-    (bytes(FRAME_BYTES_MAX + 1), "oversized"),
-]
+HELLOS: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "malformed"),
+    "no message": (CANARY.encode(), "malformed"),
+    "cut short": (encode(hello())[:-1], "malformed"),
+    "name too long": (encode(hello(name=CANARY * 20)), "malformed"),
+    "unknown name": (encode(hello(name=CANARY)), "name"),
+    "its own name": (encode(hello(name="eu")), "name"),
+    "unknown key": (encode(hello(key=CANARY)), "key"),
+    "later version": (encode(hello(version=VERSION + 1)), "version"),
+    "too large": (bytes(FRAME_BYTES_MAX + 1), "oversized"),
+}
 
 
-@pytest.mark.parametrize(("data", "reason"), HELLOS)
+@pytest.mark.parametrize(("data", "reason"), HELLOS.values(), ids=HELLOS.keys())
 def test_a_hello_that_may_not_come_in_is_refused_and_counted(
     victim: Victim, data: bytes, reason: str
 ) -> None:

@@ -23,8 +23,11 @@ T = TypeVar("T")
 SKYLB = [sys.executable, "-m", "skylb"]
 
 
-PORTS = range(15_000, 32_768)
-"""Below Linux's ephemeral ports: nobody who asks for any port or connects somewhere is given one of these."""
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PORTS = range(15_000 + WORKER, 32_768, WORKERS)
+"""Below Linux's ephemeral ports: nobody who asks for any port or connects somewhere is given one of these,
+nor is a worker that runs tests beside us."""
 
 _ports_given: set[int] = set()
 
