@@ -9,13 +9,13 @@ import pytest
 
 from tests.engines.vllm import Vllm, fleet
 from tests.support.processes import eventually
-from tests.support.raw import Connection, chat, request
+from tests.support.raw import Answer, Connection, chat, request
 from tests.support.regions import Region, Regions, regions
 
 REGIONS = ("us", "eu", "asia")
 SEQUENCES = 2
-CONTEXT = 8192
-LONG = 8000
+CONTEXT = 131_072
+LONG = 130_000
 """Tokens: no request ends by itself before all have begun."""
 
 REQUESTS_MAX = 12
@@ -32,6 +32,7 @@ class Seen:
     held: int
     forwarded: dict[str, int]
     room: dict[str, int]
+    rtt_ns: dict[str, int]
 
     @property
     def placed(self) -> int:
@@ -62,12 +63,15 @@ class World:
             held=engine["hold"]["requests"],
             forwarded={peer["name"]: peer["in_flight"] for peer in engine["peers"]},
             room={peer["name"]: peer["room"] if peer["available"] else 0 for peer in engine["peers"]},
+            rtt_ns={peer["name"]: peer["rtt_ns"] or 0 for peer in engine["peers"]},
         )
 
     def peers_known(self, requests: int) -> bool:
-        """Whether us has placed so many requests, and knows of the room wherever an engine has some."""
+        """Whether us has placed so many requests, and knows who is nearer and wherever an engine has room."""
         seen = self.seen()
-        return seen.placed == requests and all(seen.room[name] or self.full(name) for name in seen.room)
+        nearer = 0 < seen.rtt_ns["eu"] < seen.rtt_ns["asia"]  # as measured: a busy machine adds to either
+        open_ = all(seen.room[name] or self.full(name) for name in seen.room)
+        return nearer and open_ and seen.placed == requests
 
     def all_at_work(self, requests: int) -> bool:
         """Whether every one of so many is in an engine, but for those that us holds."""
@@ -80,7 +84,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    with fleet(3, "--max-num-seqs", str(SEQUENCES), "--max-model-len", str(CONTEXT)) as servers:
+    longer = ["--max-model-len", str(CONTEXT), "--hf-overrides", f'{{"max_position_embeddings": {CONTEXT}}}']
+    with fleet(3, "--max-num-seqs", str(SEQUENCES), *longer) as servers:
         engines = dict(zip(REGIONS, servers, strict=True))
         urls = {name: [engine.url] for name, engine in engines.items()}
         arguments = ["--residency", "home/*=us", "--tenant-header", "x-tenant", "--hold-timeout-s", "600"]
@@ -100,6 +105,7 @@ class Streams:
     name: str
     headers: tuple[str, ...] = ()
     connections: list[Connection] = field(default_factory=list)
+    readers: list[asyncio.Task[Answer]] = field(default_factory=list)
 
     async def begin(self) -> None:
         """One more request."""
@@ -108,11 +114,14 @@ class Streams:
         self.connections.append(connection)
         body = chat(f"{self.name} {number} the quick brown fox", max_tokens=LONG, stream=True, model="tiny")
         connection.writer.write(request(body, request_id=f"{self.name}-{number}", headers=self.headers))
+        self.readers.append(asyncio.create_task(connection.answer()))
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """All clients go, those first that asked last: nobody held is sent on for the others' leaving."""
-        for connection in reversed(self.connections):
+        for connection, reader in zip(reversed(self.connections), reversed(self.readers), strict=True):
+            reader.cancel()
             connection.abort()
+        await asyncio.gather(*self.readers, return_exceptions=True)
 
     def lines(self) -> list[dict[str, object]]:
         """The log's lines in the order in which they were asked."""
@@ -154,7 +163,7 @@ def test_a_full_region_spills_to_the_nearer_one_first_and_nothing_crosses_twice(
                 await until(lambda: world.all_at_work(len(order)), "the engines have those that are not held")
             return await asyncio.to_thread(world.at_work)
         finally:
-            streams.leave()
+            await streams.leave()
 
     at_work = asyncio.run(run())
     world.at_rest()
@@ -181,7 +190,7 @@ def test_a_tenant_that_must_stay_waits_for_its_own_region_while_others_are_idle(
                 assert len(streams.connections) < REQUESTS_MAX
             return seen
         finally:
-            streams.leave()
+            await streams.leave()
 
     seen = asyncio.run(run())
     world.at_rest()

@@ -18,6 +18,8 @@ const MEAN_LEN: u32 = 8;
 const SAMPLE_MAX: u32 = 1 << 16;
 /// One in so many of the batch on its way is worth pushing ahead.
 const TRANSIT_SHARE: u32 = 32;
+/// In a smaller batch the one that waits stands in for whatever is on its way, unless that is all of it.
+const SMALL_BATCH: u32 = 8;
 
 /// What one snapshot said, as far as the knee is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +108,8 @@ impl Knee {
     /// and not for a chat's long answers.
     fn ahead(&self, knee: u32) -> u32 {
         let share = self.transit.saturating_mul(TRANSIT_SHARE) / TRANSIT_UNIT;
-        if share >= knee {
+        let all = self.transit / TRANSIT_UNIT >= knee;
+        if share >= knee && (knee >= SMALL_BATCH || all) {
             (self.transit + TRANSIT_UNIT / 4) / TRANSIT_UNIT
         } else {
             0
