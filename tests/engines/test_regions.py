@@ -18,7 +18,9 @@ CONTEXT = 131_072
 LONG = 130_000
 """Tokens: no request ends by itself before all have begun."""
 
-REQUESTS_MAX = 12
+REQUESTS_MAX = 60
+"""More than an engine gets whose load nobody knows, because the machine stood still for seconds."""
+
 HELD = 3
 PATIENCE_S = 60.0
 """Nothing here is about time: so long, a loaded machine may take for anything."""
@@ -178,7 +180,7 @@ def test_a_full_region_spills_to_the_nearer_one_first_and_nothing_crosses_twice(
         log = world.found[name].front.log()
         said = [line for line in log if str(line["request_id"]).startswith("spill-") and line["replica"]]
         assert {(line["peer"], line["replica"]) for line in said} == {("us", world.engines[name].url)}
-        assert len(said) == ended[name]
+        assert len(said) >= ended[name]  # more, where us gave one up that took too long to begin
 
 
 def test_a_tenant_that_must_stay_waits_for_its_own_region_while_others_are_idle(world: World) -> None:

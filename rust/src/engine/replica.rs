@@ -97,6 +97,8 @@ pub enum Observed {
 struct Last {
     snapshot: Snapshot,
     sent_ns: Nanos,
+    /// What its age counts from.
+    fresh_ns: Nanos,
 }
 
 /// One replica as the engine sees it.
@@ -276,7 +278,11 @@ impl Replica {
         self.forget_lost(&snapshot, sent_ns);
         self.kv_free = kv_free(&snapshot);
         self.estimate(gauges, sent_ns, now_ns);
-        self.last = Some(Last { snapshot, sent_ns });
+        self.last = Some(Last {
+            snapshot,
+            sent_ns,
+            fresh_ns: sent_ns,
+        });
         self.in_flight_peak = self.in_flight();
         self.ended = 0;
         Observed::Used
@@ -338,7 +344,7 @@ impl Replica {
     /// which is not the same as empty.
     #[must_use]
     pub fn blind(&self, config: &Config, now_ns: Nanos) -> bool {
-        let stale = |last: &Last| now_ns.saturating_sub(last.sent_ns) >= config.probe_stale_ns;
+        let stale = |last: &Last| now_ns.saturating_sub(last.fresh_ns) >= config.probe_stale_ns;
         self.frozen.frozen() || self.last.as_ref().is_none_or(stale)
     }
 
@@ -347,7 +353,7 @@ impl Replica {
     #[must_use]
     pub fn next_change_ns(&self, config: &Config, now_ns: Nanos) -> Nanos {
         let last = self.last.as_ref().filter(|_| !self.frozen.frozen());
-        let stale_ns = last.map(|last| last.sent_ns.saturating_add(config.probe_stale_ns));
+        let stale_ns = last.map(|last| last.fresh_ns.saturating_add(config.probe_stale_ns));
         let stale_ns = stale_ns.filter(|stale_ns| *stale_ns > now_ns);
         let ramp_ns = self.health.next_share_ns(config, now_ns);
         let turn_ns = self.next_turn_ns(now_ns);

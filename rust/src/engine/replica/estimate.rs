@@ -59,6 +59,13 @@ struct Shares {
 }
 
 impl Replica {
+    /// This process stood still for so long: nobody could have asked in that time.
+    pub fn stood_still(&mut self, for_ns: Nanos) {
+        if let Some(last) = &mut self.last {
+            last.fresh_ns = last.fresh_ns.saturating_add(for_ns);
+        }
+    }
+
     /// Marks what can no longer come: requests given to an engine that has restarted since, and
     /// those that no gauge has shown for [`UNSEEN_NS`].
     pub(super) fn forget_lost(&mut self, snapshot: &Snapshot, sent_ns: Nanos) {

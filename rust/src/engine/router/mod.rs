@@ -91,6 +91,10 @@ use super::radix::{Radix, RadixConfig};
 use super::rng::Rng;
 use super::route::Route;
 
+/// Not called for so long, although its driver calls many times a second, its process stood still. With the
+/// longest age of a snapshot, below the time after which one is stale.
+const STOOD_STILL_NS: Nanos = 1_500_000_000;
+
 pub use self::fleet::{MODELS_PER_REPLICA_MAX, Served};
 pub use self::peers::{PeerGauges, PeersError};
 pub use self::report::Gauges;
@@ -378,8 +382,18 @@ impl Router {
         out.push(Effect::Reject(refusal.of(id)));
     }
 
-    /// Time never goes back in here, whatever the driver's calls say.
+    /// Time never goes back in here, whatever the driver's calls say. Who was not called for long, because
+    /// its process was stopped or its machine stood still, knows no less than before: else all replicas were
+    /// blind at once, and got at once what is held.
     fn advance(&mut self, now_ns: Nanos) -> Nanos {
+        let gap_ns = now_ns.saturating_sub(self.now_ns);
+        if gap_ns >= STOOD_STILL_NS {
+            for slot in self.fleet.all_slots() {
+                if let Some(member) = self.fleet.member_mut(slot) {
+                    member.replica.stood_still(gap_ns);
+                }
+            }
+        }
         self.now_ns = self.now_ns.max(now_ns);
         self.now_ns
     }

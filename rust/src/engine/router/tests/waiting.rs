@@ -84,9 +84,8 @@ fn a_full_hold_refuses_with_retry_after() {
     assert_eq!(drive.counter("hold_full"), 1);
 }
 
-#[test]
-fn a_newcomer_stands_behind_those_who_wait_when_time_alone_gave_room() {
-    // Blind pushing is allowed again once the last snapshot is stale: no event tells of that.
+/// One request pushed and one held; three may be pushed once the last snapshot is stale.
+fn one_of_three_pushed() -> Drive {
     let mut drive = Drive::new(
         Config {
             blind_outstanding_max: 3,
@@ -96,8 +95,25 @@ fn a_newcomer_stands_behind_those_who_wait_when_time_alone_gave_room() {
     );
     drive.submit("m");
     assert_eq!(drive.submit("m"), [hold(2)]);
-    drive.now_ns += 3 * S;
+    drive
+}
+
+#[test]
+fn a_newcomer_stands_behind_those_who_wait_when_time_alone_gave_room() {
+    // Blind pushing is allowed again once the last snapshot is stale: no event tells of that.
+    let mut drive = one_of_three_pushed();
+    for _ in 0..3 {
+        drive.now_ns += S;
+        drive.router.probes_due(drive.now_ns, &mut Vec::new());
+    }
     assert_eq!(all_pushed(&drive.submit("m")), [2, 3]);
+}
+
+#[test]
+fn who_stood_still_knows_no_less_than_before() {
+    let mut drive = one_of_three_pushed();
+    drive.now_ns += 20 * S;
+    assert_eq!(drive.submit("m"), [hold(3)]);
 }
 
 #[test]
