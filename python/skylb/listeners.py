@@ -4,7 +4,7 @@ import errno
 import socket
 import ssl
 import stat
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from skylb.addresses import ListenAddress
@@ -45,9 +45,9 @@ def unlink(sock_address: ListenAddress) -> None:
 def _bind_tcp(host: str, port: int) -> list[socket.socket]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
-    try:
+    with ExitStack() as stack:
         for family, _, _, _, target in dict.fromkeys(found):
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
             sockets.append(sock)
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,23 +56,18 @@ def _bind_tcp(host: str, port: int) -> list[socket.socket]:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
             sock.bind((target[0], sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else port))
             sock.listen(BACKLOG)
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
+        stack.pop_all()
     return sockets
 
 
 def _bind_unix(path: str) -> socket.socket:
     _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         sock.setblocking(False)
         sock.bind(path)
         sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
+        stack.pop_all()
     return sock
 
 
