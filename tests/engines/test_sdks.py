@@ -105,17 +105,24 @@ def test_an_unknown_model_is_named_by_the_sdk(client: openai.OpenAI) -> None:
 
 
 class Tee:
-    """Passes one connection on to a server and keeps what the server sent."""
+    """Passes connections on to a server and keeps what the server sent on each."""
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
         self.host, self.port = parts.hostname, parts.port
-        self.heard = bytearray()
+        self.heard: list[bytearray] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client connection."""
         up_reader, up_writer = await asyncio.open_connection(self.host, self.port)
-        await asyncio.gather(self._pass(reader, up_writer, None), self._pass(up_reader, writer, self.heard))
+        heard = bytearray()
+        self.heard.append(heard)
+        await asyncio.gather(self._pass(reader, up_writer, None), self._pass(up_reader, writer, heard))
+
+    def heard_with(self, text: bytes) -> bytes:
+        """What came on the one connection that carried ``text``: probes go over others."""
+        (found,) = (heard for heard in self.heard if text in heard)
+        return bytes(found)
 
     async def _pass(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, copy: bytearray | None
@@ -138,7 +145,7 @@ def test_the_bytes_of_each_event_are_those_vllm_sent(pair: list[Vllm]) -> None:
 
 
 async def stream_through_tee(target: str) -> tuple[bytes, bytes]:
-    """One stream; what the server sent to SkyLB, and the payload that the client got."""
+    """One stream; what the server sent to SkyLB on its connection, and the payload that the client got."""
     tee = Tee(target)
     server = await asyncio.start_server(tee.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -152,7 +159,7 @@ async def stream_through_tee(target: str) -> tuple[bytes, bytes]:
     finally:
         await asyncio.to_thread(context.__exit__, None, None, None)
         server.close()
-    return bytes(tee.heard), received
+    return tee.heard_with(b"chat.completion.chunk"), received
 
 
 def test_embeddings_are_served_through_the_sdk(embedder: list[Vllm]) -> None:

@@ -23,6 +23,9 @@ T = TypeVar("T")
 SKYLB = [sys.executable, "-m", "skylb"]
 
 
+PATIENCE_S = 30.0
+"""What is waited for comes sooner, even on a machine that stands still for seconds."""
+
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 PORTS = range(15_000 + WORKER, 32_768, WORKERS)
@@ -44,7 +47,7 @@ def free_port() -> int:
             return port
 
 
-def eventually(probe: Callable[[], T], *, timeout_s: float = 10.0, what: str = "condition") -> T:
+def eventually(probe: Callable[[], T], *, timeout_s: float = PATIENCE_S, what: str = "condition") -> T:
     """Polls until ``probe`` returns something true; the value.
 
     Raises:
@@ -61,7 +64,7 @@ def eventually(probe: Callable[[], T], *, timeout_s: float = 10.0, what: str = "
         time.sleep(0.02)
 
 
-def get(url: str, timeout_s: float = 5.0) -> bytes:
+def get(url: str, timeout_s: float = PATIENCE_S) -> bytes:
     """The body of a GET; errors raise."""
     with urllib.request.urlopen(url, timeout=timeout_s) as answer:
         return bytes(answer.read())
@@ -157,9 +160,9 @@ class Balancer:
         """The admin listener."""
         return f"http://127.0.0.1:{self.admin_port}"
 
-    def state(self, timeout_s: float = 5.0) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """``/state``."""
-        state: dict[str, Any] = json.loads(get(f"{self.admin}/state", timeout_s))
+        state: dict[str, Any] = json.loads(get(f"{self.admin}/state"))
         return state
 
     def metrics(self) -> str:
@@ -196,7 +199,9 @@ def balancer(
     try:
         path = "ready" if wait_ready else "health"
         child.require(
-            lambda: answers(f"http://127.0.0.1:{admin_port}/{path}"), timeout_s=20, what="balancer ready"
+            lambda: answers(f"http://127.0.0.1:{admin_port}/{path}"),
+            timeout_s=PATIENCE_S,
+            what="balancer ready",
         )
         yield Balancer(child, port, admin_port, access_log)
     except BaseException:
@@ -227,7 +232,7 @@ def start_mocks(
             lambda: (
                 found if len(found := re.findall(r"https?://[\d.]+:\d+", child.text())) >= count else None
             ),
-            timeout_s=20,
+            timeout_s=PATIENCE_S,
             what="mock replicas",
         )
     except BaseException:
