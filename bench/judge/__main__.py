@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -67,15 +68,14 @@ class Pool:
             KeyboardInterrupt: or the time is over; after what had not begun was given up.
         """
         futures: dict[Future[Out], In] = {self._pool.submit(do, item): item for item in items}
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._pool.shutdown, cancel_futures=True)
             for done, future in enumerate(as_completed(futures), 1):
                 took(futures[future], future.result())
                 elapsed_s = time.monotonic() - self.began_s
                 print(f"{elapsed_s:6.0f} s  {what}: {done}/{len(futures)}", file=sys.stderr, flush=True)
                 self._mind_the_time()
-        except BaseException:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            raise
+            undo.pop_all()
 
     def _mind_the_time(self) -> None:
         if time.monotonic() > self._until_s:

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -192,14 +193,13 @@ class Pool:
         sock = _socket(address, self._receive_buffer_bytes)
         if self._far:
             notice_dead_paths(sock)
-        try:
+        with ExitStack() as undo:
+            undo.callback(sock.close)
             await loop.sock_connect(sock, address.host if address.unix else (address.host, address.port))
             _, connection = await loop.create_connection(
                 lambda: Connection(self, upstream.id), sock=sock, ssl=tls, server_hostname=name
             )
-        except BaseException:
-            sock.close()
-            raise
+            undo.pop_all()
         return connection
 
     def sweep(self) -> None:

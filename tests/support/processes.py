@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -227,7 +227,8 @@ def start_mocks(
 ) -> tuple[Child, list[str]]:
     """Starts mock replicas; the process and their URLs, once all answer. ``prefix`` begins the command."""
     child = Child([*prefix, *SKYLB, "mock", "--listen", listen, "--count", str(count), *arguments])
-    try:
+    with ExitStack() as undo:
+        undo.callback(child.stop)
         urls = child.require(
             lambda: (
                 found if len(found := re.findall(r"https?://[\d.]+:\d+", child.text())) >= count else None
@@ -235,7 +236,5 @@ def start_mocks(
             timeout_s=PATIENCE_S,
             what="mock replicas",
         )
-    except BaseException:
-        child.stop()
-        raise
+        undo.pop_all()
     return child, urls[:count]

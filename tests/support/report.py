@@ -3,9 +3,10 @@
 import re
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from tests.support.processes import SKYLB, Child
+from tests.support.processes import PATIENCE_S, SKYLB, Child
 
 
 @dataclass
@@ -30,11 +31,10 @@ def started(*arguments: str) -> Started:
     """Starts a balancer; its first listener is a free port of loopback."""
     listen = () if "--listen" in arguments else ("--listen", "127.0.0.1:0")
     child = Child([*SKYLB, "serve", *listen, "--admin", "127.0.0.1:0", *arguments])
-    try:
-        child.require(lambda: "try: curl" in child.text(), timeout_s=20, what="report")
-    except BaseException:
-        child.stop()
-        raise
+    with ExitStack() as undo:
+        undo.callback(child.stop)
+        child.require(lambda: "try: curl" in child.text(), timeout_s=PATIENCE_S, what="report")
+        undo.pop_all()
     lines = re.findall(r"^  (clients|admin) +(\S+)$", child.text(), re.MULTILINE)
     return Started(child, [where for kind, where in lines if kind == "clients"], dict(lines)["admin"])
 

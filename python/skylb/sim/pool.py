@@ -125,11 +125,10 @@ def _run_spread(
         futures = [pool.submit(_run, index, scenario) for index, scenario in enumerate(scenarios)]
         try:
             _follow(futures, interrupts, stop, lambda: show(list(shares)) if show is not None else None)
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-        found = [future.result() for future in futures]
+            found = [future.result() for future in futures]
+        finally:
+            stop.set()  # where one has failed, the others end early
+            pool.shutdown(cancel_futures=True)
     results = [decode(data) if data is not None else None for data in found]
     return Runs(results, interrupts.seen)
 

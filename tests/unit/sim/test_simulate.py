@@ -1,6 +1,7 @@
 """Runs, partial runs, many runs."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ def test_a_run_that_is_stopped_reports_what_there_is() -> None:
     assert result.total.requests > 0
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Ctrl-C as a terminal's process has it: whoever runs the tests in the background may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_ends_a_run_with_what_there_is() -> None:
     def interrupt(share: float) -> bool:
         if share > 0.3:
