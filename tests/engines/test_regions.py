@@ -77,6 +77,10 @@ class World:
         """Whether every one of so many is in an engine, but for those that us holds."""
         return sum(self.at_work().values()) + self.seen().held == requests
 
+    def settled(self, requests: int) -> bool:
+        """Whether, besides, none of those that may not leave us is held while its engine has a place."""
+        return self.all_at_work(requests) and (self.full("us") or not self.seen().held)
+
     def at_rest(self) -> None:
         """Waits until no engine has work."""
         eventually(lambda: not any(self.at_work().values()), what="engines at rest")
@@ -186,10 +190,10 @@ def test_a_tenant_that_must_stay_waits_for_its_own_region_while_others_are_idle(
 
     async def run() -> Seen:
         try:
-            while (seen := await place_one_more(world, streams)).held < HELD:
+            while (seen := await asyncio.to_thread(world.seen)).held < HELD:
                 assert len(streams.connections) < REQUESTS_MAX, (seen, world.at_work())
-                await until(lambda: world.all_at_work(len(streams.connections)), "the engine has its own")
-            await until(lambda: world.full("us"), "us is full")
+                await place_one_more(world, streams)
+                await until(lambda: world.settled(len(streams.connections)), "nobody waits beside a place")
             return seen
         finally:
             await streams.leave()

@@ -64,7 +64,9 @@ def fleet(count: int, *arguments: str, name: str = "tiny", model: Path | None = 
             command = [str(root / "bin/python"), "-m", "vllm.entrypoints.openai.api_server"]
             command += ["--model", str(model or root / "model"), "--served-model-name", name]
             command += ["--host", "127.0.0.1", "--port", str(port), *COMMON, *arguments]
-            child = Child(command, environment=ENVIRONMENT)
+            # Its processes spin while they wait for one another, and would keep a balancer on the same two
+            # cores from running for seconds; a fleet's engines have machines of their own.
+            child = Child(command, environment=ENVIRONMENT, background=True)
             stack.callback(child.stop, 30.0)
             servers.append(Vllm(child, f"http://127.0.0.1:{port}"))
         for server in servers:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import urllib.request
@@ -12,6 +13,7 @@ from functools import partial
 
 import pytest
 
+from skylb.data.crossing import SILENT_S
 from tests.support.processes import SKYLB, eventually
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import Region, Regions, regions
@@ -215,6 +217,29 @@ def test_a_request_is_tried_twice_over_both_balancers_and_not_more(three: Region
     assert {answer.status for answer in answers} <= {500, 502, 503}
     assert 1 <= attempts() - before <= 2, lines(eu, "twice", 1)
     eventually(lambda: eu.serves() == set(eu.replicas), what="its replicas are trusted again")
+    three.settled()
+
+
+def test_a_balancer_that_stood_still_hears_first_what_its_peers_said_meanwhile(three: Regions) -> None:
+    us, eu = three["us"], three["eu"]
+    pid = us.front.child.pid
+
+    async def run() -> list[Answer]:
+        asked = asyncio.ensure_future(burst(us, 2, name="still", key="sk-exile"))
+        crossing = partial(eu.front.metric, "skylb_replica_in_flight")
+        await asyncio.to_thread(eventually, lambda: crossing() == 2, what="forwarded")
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(SILENT_S + 1.5)
+        os.kill(pid, signal.SIGCONT)
+        return await asked
+
+    switch_faults(eu, slow_head_ms=(SILENT_S + 4) * 1000)
+    try:
+        answers = asyncio.run(run())
+    finally:
+        switch_faults(eu, slow_head_ms=0)
+    assert all(answer.status == 200 and answer.done_events == 1 for answer in answers)
+    assert {(line["peer"], line["attempts"]) for line in lines(us, "still", 2)} == {("eu", 1)}
     three.settled()
 
 

@@ -32,6 +32,9 @@ PORTS = range(15_000 + WORKER, 32_768, WORKERS)
 """Below Linux's ephemeral ports: nobody who asks for any port or connects somewhere is given one of these,
 nor is a worker that runs tests beside us."""
 
+LEAST = 19
+"""The lowest priority there is (``nice``)."""
+
 _ports_given: set[int] = set()
 
 
@@ -82,7 +85,9 @@ def answers(url: str) -> bool:
 class Child:
     """A process, in a session of its own, whose output goes to a file; ended and reaped by ``stop``."""
 
-    def __init__(self, command: list[str], *, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], *, environment: dict[str, str] | None = None, background: bool = False
+    ) -> None:
         self.out = Path(tempfile.mkstemp(prefix="skylb-test-", suffix=".log")[1])
         with self.out.open("wb") as out:
             self.popen = subprocess.Popen(
@@ -92,6 +97,15 @@ class Child:
                 env=os.environ | (environment or {}),
                 start_new_session=True,
             )
+        if background:
+            self._step_back()
+
+    def _step_back(self) -> None:
+        """From now on it gets what the others leave of the CPU, and so does all that it starts."""
+        os.setpriority(os.PRIO_PROCESS, self.pid, LEAST)
+        # Where Linux shares the CPU among sessions first, a priority counts within its session only.
+        with suppress(FileNotFoundError):
+            Path(f"/proc/{self.pid}/autogroup").write_text(str(LEAST))
 
     @property
     def pid(self) -> int:

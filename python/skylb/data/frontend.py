@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from skylb._core import ChunkedDecoder, Head, RequestError
-from skylb.clock import monotonic_ns
+from skylb.clock import STOOD_STILL_S, monotonic_ns
 from skylb.data import answers
 from skylb.data.answers import refusal
 from skylb.data.context import PIPELINE_BYTES_MAX, SWEEP_S, WRITE_HIGH_WATER_BYTES, Context
@@ -388,6 +388,7 @@ class Frontend:
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweep_due_s = 0.0
         self._drained: asyncio.Future[None] | None = None
+        self._waking = False
         self.sweep_late_s = 0.0
         """How late the last sweep ran: the loop's stall, as far as a sweep sees it."""
 
@@ -431,6 +432,11 @@ class Frontend:
         self.sweep_late_s = loop.time() - self._sweep_due_s
         self._sweep_due_s = loop.time() + SWEEP_S
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        # What came while the process stood still is heard first. One that is late again and again gets to its
+        # deadlines every other time.
+        self._waking = self.sweep_late_s > STOOD_STILL_S and not self._waking
+        if self._waking:
+            return
         now_ns = monotonic_ns()
         for connection in list(self._connections):
             connection.sweep(now_ns)
