@@ -123,6 +123,5 @@ fn twenty_thousand_requests_end_once_each() {
 #[ignore = "a minute: make test-sim"]
 fn a_million_requests_end_once_each() {
     let [expired, left, failed] = send(1_000_000);
-    println!("{expired} waited too long, {left} left, {failed} failed");
     assert!(expired > 0 && left > 0 && failed > 0);
 }
