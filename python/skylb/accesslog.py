@@ -180,7 +180,9 @@ class LogWriter:
         try:
             fd = _open(self._path)
         except OSError as error:
-            log.error("log file %s: cannot be opened again, the old one stays in use: %s", self._path, error)  # noqa: TRY400 - the traceback says nothing more
+            log.warning(
+                "log file %s: cannot be opened again, the old one stays in use: %s", self._path, error
+            )
             return
         old, self._fd = self._fd, fd
         os.close(old)

@@ -40,7 +40,12 @@ class ListenAddress:
     @property
     def is_wildcard(self) -> bool:
         """Whether it binds every address of the machine."""
-        return self.host in {"0.0.0.0", "::"} and not self.unix  # noqa: S104 - compared, not bound
+        if self.unix:
+            return False
+        try:
+            return ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
 
     def collides(self, other: "ListenAddress") -> bool:
         """Whether both cannot be bound at once."""

@@ -396,8 +396,9 @@ def _url(scheme: str, address: ListenAddress) -> str:
 
 
 def _curl(scheme: str, address: ListenAddress, model: str) -> str:
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - read, not bound
-    url = f"{scheme}://{ListenAddress(here, address.port)}"
+    loopback = "::1" if ":" in address.host else "127.0.0.1"
+    here = ListenAddress(loopback, address.port) if address.is_wildcard else address
+    url = f"{scheme}://{here}"
     where = f"--unix-socket {address.host} {scheme}://localhost" if address.unix else url
     body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
     flags = "-Nk" if scheme == "https" else "-N"

@@ -65,7 +65,7 @@ def _top_parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    from skylb import _core  # noqa: PLC0415 - the extension is not needed to print help
+    from skylb import _core  # the extension is not needed to print help
 
     return _core.__version__
 
@@ -154,7 +154,7 @@ def _unknown(extra: Sequence[str], known: Collection[str]) -> list[str]:
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    import uvloop  # noqa: PLC0415 - no loop is needed to check a configuration
+    import uvloop  # no loop is needed to check a configuration
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
@@ -166,7 +166,7 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
 def _serve(words: Sequence[str]) -> int:
     """Balance one region's replicas."""
     loaded = _load("serve", Settings, words, "Balances the replicas of one region.")
-    from skylb import app  # noqa: PLC0415 - loads the whole service
+    from skylb import app  # loads the whole service
 
     _run(app.serve(loaded.settings))
     return 0
@@ -174,7 +174,7 @@ def _serve(words: Sequence[str]) -> int:
 
 def _mock(words: Sequence[str]) -> int:
     """Replicas that answer like vLLM, in real time, without a GPU."""
-    from skylb import mock  # noqa: PLC0415 - loads a server
+    from skylb import mock  # loads a server
 
     loaded = _load("mock", mock.MockSettings, words, "Replicas that answer like vLLM, from a model of one.")
     _run(mock.serve(loaded.settings))
@@ -183,7 +183,7 @@ def _mock(words: Sequence[str]) -> int:
 
 def _load_generator(words: Sequence[str]) -> int:
     """Send conversations to any OpenAI-compatible URL and report percentiles."""
-    from skylb import load  # noqa: PLC0415 - loads a client
+    from skylb import load  # loads a client
 
     loaded = _load(
         "load", load.LoadSettings, words, "Sends conversations and reports what their users would feel."
@@ -195,7 +195,7 @@ def _load_generator(words: Sequence[str]) -> int:
 
 def _sim(words: Sequence[str]) -> int:
     """Simulate a fleet in virtual time: a scenario's figures, sweeps, plots."""
-    from skylb import sim  # noqa: PLC0415 - loads a simulator
+    from skylb import sim  # loads a simulator
 
     about = "Runs a scenario in virtual time, with the engine that skylb serve runs."
     loaded = _load("sim", sim.SimSettings, words, about, first="scenario")
@@ -208,7 +208,7 @@ def _sim(words: Sequence[str]) -> int:
 
 def _wan(words: Sequence[str]) -> int:
     """Relay TCP as between regions: round trips, slow start, narrow links, faults."""
-    from skylb import wan  # noqa: PLC0415 - loads a server
+    from skylb import wan  # loads a server
 
     about = "Relays TCP connections as if the ends of each link were regions apart."
     settings = _load("wan", wan.WanSettings, words, about).settings
@@ -221,7 +221,7 @@ def _wan(words: Sequence[str]) -> int:
 
 def _demo(words: Sequence[str]) -> int:
     """Three regions on this machine: mock replicas, balancers, the sea, users, a live page."""
-    from skylb import demo  # noqa: PLC0415 - loads everything
+    from skylb import demo  # loads everything
 
     loaded = _load(
         "demo",
@@ -235,7 +235,7 @@ def _demo(words: Sequence[str]) -> int:
 
 def _peers(words: Sequence[str]) -> int:
     """Show a running balancer's peers: round trips, age, room, bytes, forwards."""
-    from skylb import peersview  # noqa: PLC0415 - only this command prints peers
+    from skylb import peersview  # only this command prints peers
 
     loaded = _load("peers", peersview.PeersSettings, words, "Asks the admin listener of a running balancer.")
     print(peersview.render(peersview.ask(loaded.settings), json_lines=loaded.settings.json_lines))
@@ -244,7 +244,7 @@ def _peers(words: Sequence[str]) -> int:
 
 def _config(words: Sequence[str]) -> int:
     """Show, check or tabulate the settings of `skylb serve`."""
-    from skylb import configview  # noqa: PLC0415 - only this command prints settings
+    from skylb import configview  # only this command prints settings
 
     verb, rest = (words[0] if words else ""), words[1:]
     if verb == "table":
@@ -256,7 +256,7 @@ def _config(words: Sequence[str]) -> int:
     if verb == "show":
         sys.stdout.write(configview.show(loaded))
     else:
-        from skylb import app  # noqa: PLC0415 - loads the whole service
+        from skylb import app  # loads the whole service
 
         app.check_files(loaded.settings)
         print(f"the configuration is good; values given: {len(loaded.origins)}, the others are defaults")

@@ -13,6 +13,30 @@ STOOD_STILL_S = 1.0
 Timers go before sockets, so that what came meanwhile is still unread, and nobody may be taken for silent."""
 
 
+class Standstill:
+    """Tells a periodic callback that the process stood still just before it.
+
+    One that is late again and again is told so every other time: it must get to its work.
+
+    Args:
+        interval_s: time between two calls.
+    """
+
+    __slots__ = ("_due_ns", "_interval_ns", "_told")
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_ns = round(interval_s * 1e9)
+        self._due_ns: int | None = None
+        self._told = False
+
+    def before(self, now_ns: int) -> bool:
+        """Whether it did, before this call."""
+        late_ns = now_ns - self._due_ns if self._due_ns is not None else 0
+        self._due_ns = now_ns + self._interval_ns
+        self._told = late_ns > STOOD_STILL_S * 1e9 and not self._told
+        return self._told
+
+
 def unix_offset_ns() -> int:
     """Wall clock minus monotonic clock, in nanoseconds, at the moment of the call."""
     return time.time_ns() - time.monotonic_ns()

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from aiohttp import web
 
-from skylb.config import TimeoutSettings
+from skylb.clock import STOOD_STILL_S
+from skylb.config import EngineSettings, TimeoutSettings
 from tests.support.plane import SGLANG_PAGE, FakeReplica, Plane, run, running, settings, until
 
 
@@ -165,6 +167,27 @@ def test_a_probe_that_stalls_is_given_up_and_only_one_is_under_way() -> None:
             await until(lambda: plane.state(replica.url) == "up", "it comes up")
 
     run(test)
+
+
+def test_a_probe_answered_while_the_process_stood_still_is_heard(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(replica: FakeReplica) -> None:
+        patient = settings(replica.url, timeout=TimeoutSettings(probe_s=0.5))
+        patient = patient.model_copy(
+            update={"engine": EngineSettings(probe_interval_s=0.25, probe_idle_interval_s=0.25)}
+        )
+        async with running(patient) as plane:
+            await plane.control.first_look(10)
+            replica.release.clear()
+            await until(lambda: replica.at_once == 1, "a probe is under way")
+            replica.release.set()
+            time.sleep(0.5 + STOOD_STILL_S + 0.5)  # noqa: ASYNC251 - the loop stands still
+            seen = replica.probes
+            await until(lambda: replica.probes > seen, "it is probed on")
+            assert plane.state(replica.url) == "up"
+
+    with caplog.at_level(logging.INFO, "skylb.control.probe"):
+        run(test)
+    assert "is down" not in caplog.text
 
 
 def test_replicas_hear_their_name_and_their_key() -> None:

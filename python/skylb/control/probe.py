@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from math import ceil
 
-from skylb.clock import monotonic_ns
+from skylb.clock import Standstill, monotonic_ns
 from skylb.control.models import BODY_BYTES_MAX as MODELS_BYTES_MAX
 from skylb.control.models import read_models
 from skylb.control.pages import Pages, get_request
@@ -136,6 +136,7 @@ class Prober:
         self._pool = pool
         self._costs = costs
         self._tick_s = min(interval_s / TICKS_PER_INTERVAL, TICK_S_MAX)
+        self._standstill = Standstill(self._tick_s)
         self._ticks_per_interval = max(1, round(interval_s / self._tick_s))
         self._timeout_s = timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
@@ -190,7 +191,8 @@ class Prober:
     def tick(self) -> None:
         """Gives up probes that take too long, and sends this tick's share of those that are due."""
         now_ns = monotonic_ns()
-        self._time_out(now_ns)
+        if not self._standstill.before(now_ns):
+            self._time_out(now_ns)
         if now_ns - self._models_looked_ns >= MODELS_LOOK_NS:
             self._models_looked_ns = now_ns
             self._ask_overdue(now_ns)

@@ -10,9 +10,10 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 from skylb._core import ChunkedDecoder, Head, RequestError
-from skylb.clock import STOOD_STILL_S, monotonic_ns
+from skylb.clock import Standstill, monotonic_ns
 from skylb.data import answers
 from skylb.data.answers import refusal
 from skylb.data.context import PIPELINE_BYTES_MAX, SWEEP_S, WRITE_HIGH_WATER_BYTES, Context
@@ -85,7 +86,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
-        self.transport = transport  # type: ignore[assignment]  # stream servers hand a Transport, typeshed the base
+        self.transport = cast(asyncio.Transport, transport)  # what stream servers hand over
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if isinstance(peer, tuple) else "unix"
@@ -386,11 +387,8 @@ class Frontend:
         self._connections: set[ClientConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
-        self._sweep_due_s = 0.0
+        self._standstill = Standstill(SWEEP_S)
         self._drained: asyncio.Future[None] | None = None
-        self._waking = False
-        self.sweep_late_s = 0.0
-        """How late the last sweep ran: the loop's stall, as far as a sweep sees it."""
 
     @property
     def connections_len(self) -> int:
@@ -412,7 +410,6 @@ class Frontend:
             )
             self._servers.append(server)
         if self._sweeper is None:
-            self._sweep_due_s = loop.time() + SWEEP_S
             self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     def opened(self, connection: ClientConnection) -> None:
@@ -428,16 +425,10 @@ class Frontend:
             self._drained.set_result(None)
 
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.sweep_late_s = loop.time() - self._sweep_due_s
-        self._sweep_due_s = loop.time() + SWEEP_S
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
-        # What came while the process stood still is heard first. One that is late again and again gets to its
-        # deadlines every other time.
-        self._waking = self.sweep_late_s > STOOD_STILL_S and not self._waking
-        if self._waking:
-            return
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         now_ns = monotonic_ns()
+        if self._standstill.before(now_ns):
+            return
         for connection in list(self._connections):
             connection.sweep(now_ns)
         self.context.pool.sweep()

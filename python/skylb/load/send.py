@@ -229,6 +229,6 @@ class _Request:
         else:
             self.tally.ttft.add((now_ns - exchange.start_ns) / 1e9)
 
-    def ended(self, exchange: Exchange, now_ns: int, /) -> None:  # noqa: ARG002 - the observer's signature
+    def ended(self, _exchange: Exchange, now_ns: int, /) -> None:
         """Hands the request to the books."""
         self._sender.finished(self, now_ns)
