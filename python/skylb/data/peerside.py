@@ -6,8 +6,8 @@ import socket
 from skylb._core import Head, RequestError
 from skylb.clock import monotonic_ns
 from skylb.data.answers import Headers, refusal
+from skylb.data.client import ClientConnection, Connections
 from skylb.data.crossing import PROCESSING, PROCESSING_S, Crossing
-from skylb.data.frontend import ClientConnection, Frontend
 from skylb.data.proxy import Phase
 from skylb.listeners import notice_dead_paths
 from skylb.signing import REFUSED_HEADER, Refused, Verified
@@ -24,7 +24,7 @@ class PeerConnection(ClientConnection):
 
     __slots__ = ("_crossing", "_said_ns", "_verified")
 
-    def __init__(self, frontend: Frontend, scheme: str, crossing: Crossing) -> None:
+    def __init__(self, frontend: Connections, scheme: str, crossing: Crossing) -> None:
         super().__init__(frontend, scheme)
         self._crossing = crossing
         self._verified: Verified | None = None
