@@ -7,7 +7,8 @@ STEP := .ci/step
 # Property tests draw their cases from here, so that a tree that passed passes again; `make soak` draws others.
 SEED ?= 1
 export PROPTEST_RNG_SEED := $(SEED)
-PYTEST := $(PY) -m pytest --hypothesis-seed=$(SEED)
+# CLOCK=0, CLOCK=large: where the monotonic clock of the tests begins, else this machine's.
+PYTEST := $(if $(CLOCK),tests/support/at_clock.sh $(CLOCK)) $(PY) -m pytest --hypothesis-seed=$(SEED)
 UNIT = echo "== pytest" && $(PYTEST) --ignore=tests/integration --ignore=tests/cancel
 INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile) tests/integration tests/cancel
 .DEFAULT_GOAL := help
@@ -71,6 +72,12 @@ python: setup ## Python alone: format, lint, types, the core's stubs, layers, un
 
 unit: setup ## Unit, property and architecture tests
 	@$(CARGO) test --quiet
+	@$(UNIT)
+
+clocks: setup ## Everything in Python once with a monotonic clock that begins at 0, once with a large one
+	@$(foreach clock,0 large,$(MAKE) --no-print-directory unit-python integration CLOCK=$(clock) &&) true
+
+unit-python:
 	@$(UNIT)
 
 integration: setup ## Tests over real sockets, with mock replicas

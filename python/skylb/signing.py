@@ -36,6 +36,14 @@ AHEAD_S = 2.0
 NONCES_MAX = 1 << 17
 """Nonces remembered for the window, so 4,000 forwards/s; beyond it forwards are refused."""
 
+TIME_MS_MAX = 10**16 - 1
+"""Latest time that a signature can hold: 317,000 years."""
+
+DEADLINE_MS_MAX = 10**10 - 1
+"""Longest time left that a signature can hold, 115 days; a longer one is signed as this."""
+
+ATTEMPTS_LEFT_MAX = 9
+
 HEADER_LEN_MAX = 1024
 TENANT_LEN_MAX = 128
 KEYS_MAX = 16
@@ -190,16 +198,26 @@ def _message(signed: str, method: str, path: str, audience: str) -> bytes:
 def sign(key: Key, *, to: Identity, method: str, path: str, body: bytes, claims: Claims, now_ns: int) -> str:
     """The value of `HEADER` for one request; ``now_ns`` is this process's monotonic clock.
 
+    More time or attempts than a signature can hold are signed as the most that it can.
+
     Raises:
-        ValueError: the tenant is too long.
+        ValueError: names the claim that no signature can hold: every value that is returned can be read.
     """
     tenant = base64.urlsafe_b64encode(claims.tenant.encode()).rstrip(b"=").decode()
     if len(claims.tenant.encode()) > TENANT_LEN_MAX:
         raise ValueError(f"tenant: over {TENANT_LEN_MAX} bytes")
+    time_ms = now_ns // 1_000_000
+    for name, value, most in (("now_ns", time_ms, TIME_MS_MAX), ("hop", claims.hop, 9)):
+        if not 0 <= value <= most:
+            raise ValueError(f"{name}: expected a value that is not negative, in ms at most {most}: {value}")
+    if claims.attempts_left < 0 or claims.deadline_ms < 0:
+        raise ValueError("attempts_left, deadline_ms: expected values that are not negative")
+    attempts_left = min(claims.attempts_left, ATTEMPTS_LEFT_MAX)
+    deadline_ms = min(claims.deadline_ms, DEADLINE_MS_MAX)
     digest = hashlib.sha256(body).hexdigest()
     signed = (
-        f"{VERSION};{key.id};{claims.origin};{secrets.token_hex(16)};{now_ns // 1_000_000};{claims.hop};"
-        f"{claims.attempts_left};{claims.deadline_ms};{tenant};{digest}"
+        f"{VERSION};{key.id};{claims.origin};{secrets.token_hex(16)};{time_ms};{claims.hop};"
+        f"{attempts_left};{deadline_ms};{tenant};{digest}"
     )
     return f"{signed};{key.mac(_message(signed, method, path, to.audience)).hex()}"
 

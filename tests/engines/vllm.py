@@ -24,6 +24,7 @@ COMMON = [
 ]  # fmt: skip
 
 START_S = 600.0
+"""CPU time of one server's start, which takes 100 to 150 s, and time in which it may stand still."""
 
 
 @dataclass
@@ -64,15 +65,18 @@ def fleet(count: int, *arguments: str, name: str = "tiny", model: Path | None = 
             command = [str(root / "bin/python"), "-m", "vllm.entrypoints.openai.api_server"]
             command += ["--model", str(model or root / "model"), "--served-model-name", name]
             command += ["--host", "127.0.0.1", "--port", str(port), *COMMON, *arguments]
-            # Its processes spin while they wait for one another, and would keep a balancer on the same two
-            # cores from running for seconds; a fleet's engines have machines of their own.
-            child = Child(command, environment=ENVIRONMENT, background=True)
+            child = Child(command, environment=ENVIRONMENT)
             stack.callback(child.stop, 30.0)
             servers.append(Vllm(child, f"http://127.0.0.1:{port}"))
         for server in servers:
             server.child.require(
                 lambda url=server.url: answers(f"{url}/health"), timeout_s=START_S, what="vLLM"
             )
+        for server in servers:
+            # Its processes spin while they wait for one another, and would keep a balancer on the same two
+            # cores from running for seconds; a fleet's engines have machines of their own. Not before it is
+            # up: beside other work, the lowest priority would keep it from ever starting.
+            server.child.step_back()
         yield servers
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -25,6 +25,11 @@ SKYLB = [sys.executable, "-m", "skylb"]
 
 PATIENCE_S = 30.0
 """What is waited for comes sooner, even on a machine that stands still for seconds."""
+
+LOOK_S = 0.5
+"""Between two looks at what a process that is waited for has done."""
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -85,9 +90,7 @@ def answers(url: str) -> bool:
 class Child:
     """A process, in a session of its own, whose output goes to a file; ended and reaped by ``stop``."""
 
-    def __init__(
-        self, command: list[str], *, environment: dict[str, str] | None = None, background: bool = False
-    ) -> None:
+    def __init__(self, command: list[str], *, environment: dict[str, str] | None = None) -> None:
         self.out = Path(tempfile.mkstemp(prefix="skylb-test-", suffix=".log")[1])
         with self.out.open("wb") as out:
             self.popen = subprocess.Popen(
@@ -97,12 +100,10 @@ class Child:
                 env=os.environ | (environment or {}),
                 start_new_session=True,
             )
-        if background:
-            self._step_back()
 
-    def _step_back(self) -> None:
-        """From now on it gets what the others leave of the CPU, and so does all that it starts."""
-        os.setpriority(os.PRIO_PROCESS, self.pid, LEAST)
+    def step_back(self) -> None:
+        """From now on it gets what the others leave of the CPU, and so does all that it has started."""
+        os.setpriority(os.PRIO_PGRP, self.pid, LEAST)
         # Where Linux shares the CPU among sessions first, a priority counts within its session only. Not
         # everybody may say so, or not so often: tests then only take longer.
         with suppress(OSError):
@@ -121,16 +122,45 @@ class Child:
         """Whether it still runs."""
         return self.popen.poll() is None
 
-    def require(self, condition: Callable[[], T], *, timeout_s: float, what: str) -> T:
-        """Waits for a condition; fails with the child's output if it ends first or is too late."""
+    def cpu_s(self) -> float:
+        """CPU time of it and of all that it started, as far as they run."""
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it ended meanwhile
+                fields = stat.read_text().rpartition(")")[2].split()
+                if int(fields[3]) == self.pid:  # its session
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICKS_PER_S
 
-        def probe() -> T:
+    def require(self, condition: Callable[[], T], *, timeout_s: float = PATIENCE_S, what: str) -> T:
+        """Waits for a condition, as long as the process gets on.
+
+        ``timeout_s`` bounds the CPU time that it may take, and the time in a row in which it takes none: one
+        that others keep from the CPU is waited for.
+
+        Raises:
+            AssertionError: with the process's output: it ended, took too much, or stands still.
+        """
+        began_s = last_s = self.cpu_s()
+        moved = looked = time.monotonic()
+        while not (value := condition()):
             if not self.alive():
-                message = f"{what}: the process ended with {self.popen.returncode}:\n{self.text()[-3000:]}"
-                raise AssertionError(message)
-            return condition()
+                self._give_up(f"{what}: the process ended with {self.popen.returncode}")
+            time.sleep(0.02)
+            now = time.monotonic()
+            if now - looked < LOOK_S:
+                continue
+            looked, cpu_s = now, self.cpu_s()
+            if cpu_s > last_s:
+                last_s, moved = cpu_s, now
+            if cpu_s - began_s > timeout_s:
+                self._give_up(f"{what}: not within {timeout_s} s of CPU time")
+            if now - moved > timeout_s:
+                self._give_up(f"{what}: the process has stood still for {timeout_s} s")
+        return value
 
-        return eventually(probe, timeout_s=timeout_s, what=f"{what}\n{self.text()[-500:]}")
+    def _give_up(self, message: str) -> NoReturn:
+        raise AssertionError(f"{message}:\n{self.text()[-3000:]}")
 
     def kill(self) -> None:
         """SIGKILL to it and all it started, and waits."""

@@ -3,6 +3,7 @@
 import base64
 import random
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from skylb.signing import (
     AHEAD_S,
+    ATTEMPTS_LEFT_MAX,
+    DEADLINE_MS_MAX,
     HEADER_LEN_MAX,
     NONCES_MAX,
     WINDOW_S,
@@ -62,6 +65,38 @@ def test_what_was_signed_is_let_in_with_its_claims_and_its_body_only() -> None:
     assert verified.claims == CLAIMS
     assert verified.fits(BODY)
     assert not verified.fits(BODY + b" ")
+
+
+@given(
+    now_ns=st.integers(0, 2**63 - 1),
+    deadline_ms=st.integers(0, 2**63),
+    attempts_left=st.integers(0, 2**31),
+)
+def test_whatever_the_signer_returns_can_be_read_at_any_time_of_a_clock(
+    now_ns: int, deadline_ms: int, attempts_left: int
+) -> None:
+    claims = Claims("us", 1, attempts_left, deadline_ms)
+    header = sign(KEY, to=HERE, method="POST", path=PATH, body=BODY, claims=claims, now_ns=now_ns)
+    at = Verifier(HERE, Keys([KEY]), lambda _: AHEAD_NS)
+    read = at.verify(header, "POST", PATH, now_ns + AHEAD_NS).claims
+    assert read.attempts_left == min(attempts_left, ATTEMPTS_LEFT_MAX)
+    assert read.deadline_ms == min(deadline_ms, DEADLINE_MS_MAX)
+
+
+@pytest.mark.parametrize(
+    ("what", "claims", "now_ns"),
+    [
+        ("now_ns", CLAIMS, -1),
+        ("now_ns", CLAIMS, 10**22),
+        ("hop", replace(CLAIMS, hop=10), 0),
+        ("hop", replace(CLAIMS, hop=-1), 0),
+        ("attempts_left", replace(CLAIMS, attempts_left=-1), 0),
+        ("deadline_ms", replace(CLAIMS, deadline_ms=-1), 0),
+    ],
+)
+def test_what_no_signature_can_hold_is_not_signed(what: str, claims: Claims, now_ns: int) -> None:
+    with pytest.raises(ValueError, match=what):
+        sign(KEY, to=HERE, method="POST", path=PATH, body=BODY, claims=claims, now_ns=now_ns)
 
 
 def test_a_forward_is_let_in_once() -> None:
