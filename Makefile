@@ -14,7 +14,7 @@ INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(if $(filter-out 1,$(J
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(MAKEFILE_LIST))
+.PHONY: unit-python $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
