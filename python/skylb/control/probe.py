@@ -12,9 +12,8 @@ from enum import Enum
 from math import ceil
 
 from skylb.clock import Standstill, monotonic_ns
-from skylb.control.models import BODY_BYTES_MAX as MODELS_BYTES_MAX
-from skylb.control.models import read_models
-from skylb.control.pages import Pages, get_request
+from skylb.control.modellists import Lists, ModelList
+from skylb.control.pages import Pages
 from skylb.errors import SkyLBError
 from skylb.metrics import Probing
 from skylb.router import Router
@@ -34,9 +33,6 @@ PAGE_BYTES_MAX = 8 << 20
 MODELS_LOOK_NS = 1_000_000_000
 """Between looks for lists of models that are due of replicas that another balancer probes for us."""
 
-MODELS_RETRY_S = 1.0
-"""After a list of models that could not be read."""
-
 
 class State(Enum):
     """What the last probe found."""
@@ -54,43 +50,34 @@ class Watched:
         "detail",
         "looked_at",
         "models",
-        "models_detail",
-        "models_due_ns",
-        "models_fetch",
-        "models_request",
         "pages",
         "probe",
         "replica",
         "state",
     )
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, models: ModelList) -> None:
         self.state = State.UNKNOWN
         self.detail = ""
         self.looked_at = False
         """It is known to be down, or its models were asked for."""
         self.pages = Pages(replica)
         self.probe: Probe | None = None
-        self.models: list[tuple[str, int | None]] | None = None
-        self.models_detail = ""
-        self.models_due_ns = 0
-        self.models_fetch: Fetch | None = None
-        self.aim(replica)
+        self.models = models
+        self.replica = replica
 
     def aim(self, replica: Replica) -> None:
         """Takes over the replica as it is now: its key may have changed."""
         self.replica = replica
         self.pages.aim(replica)
-        self.models_request = get_request("/v1/models", "application/json", replica)
+        self.models.aim(replica)
 
     def cancel(self) -> None:
         """Gives up what is under way."""
         if self.probe is not None:
             self.probe.fetch.cancel()
             self.probe = None
-        if self.models_fetch is not None:
-            self.models_fetch.cancel()
-            self.models_fetch = None
+        self.models.cancel()
 
 
 class Probe:
@@ -140,7 +127,7 @@ class Prober:
         self._ticks_per_interval = max(1, round(interval_s / self._tick_s))
         self._timeout_s = timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
-        self._models_ns = int(models_s * 1e9)
+        self._lists = Lists(router, pool, timeout_s=timeout_s, interval_s=models_s)
         self._models_looked_ns = 0
         self._watched: dict[int, Watched] = {}
         self._due: dict[int, None] = {}
@@ -162,11 +149,15 @@ class Prober:
         for replica in replicas:
             watched = self._watched.get(replica.id)
             if watched is None:
-                self._watched[replica.id] = Watched(replica)
+                self._watched[replica.id] = self._watch(replica)
             elif watched.replica is not replica:
                 watched.aim(replica)
         self._costs.retain({replica.name for replica in replicas})
         self._settle()
+
+    def _watch(self, replica: Replica) -> Watched:
+        watched = Watched(replica, ModelList(replica, self._lists, lambda: self._looked_at(watched)))
+        return watched
 
     def is_up(self, name: str) -> bool:
         """Whether the replica of that name answered its last probe."""
@@ -261,8 +252,7 @@ class Prober:
         else:
             self._change(watched, State.UP, "")
             self._router.observe(watched.replica.id, snapshot, probe.sent_ns)
-        if now_ns >= watched.models_due_ns and watched.models_fetch is None:
-            self._ask_models(watched, now_ns)
+        watched.models.ask_if_due(now_ns)
 
     def _change(self, watched: Watched, state: State, detail: str) -> None:
         watched.detail = detail
@@ -270,7 +260,7 @@ class Prober:
             return
         before, watched.state = watched.state, state
         if before in {State.UNKNOWN, State.DOWN}:
-            watched.models_due_ns = 0  # a server that was away may have come back with another model
+            watched.models.renew()  # a server that was away may have come back with another model
         level = logging.INFO if state is State.UP else logging.WARNING
         log.log(
             level, "replica %s is %s%s", watched.replica.name, state.value, f": {detail}" if detail else ""
@@ -287,54 +277,11 @@ class Prober:
         else:
             self.settled.clear()
 
-    # ------------------------------------------------------------------- models
-
     def _ask_overdue(self, now_ns: int) -> None:
         """Asks for lists that no answered probe of ours has asked for."""
         for watched in self._watched.values():
-            overdue = now_ns >= watched.models_due_ns + MODELS_LOOK_NS
-            if overdue and watched.state in {State.UP, State.BLIND} and watched.models_fetch is None:
-                self._ask_models(watched, now_ns)
-
-    def _ask_models(self, watched: Watched, now_ns: int) -> None:
-        watched.models_due_ns = now_ns + self._models_ns
-        watched.models_fetch = Fetch(
-            self._pool,
-            watched.replica,
-            watched.models_request,
-            timeout_s=self._timeout_s,
-            body_bytes_max=MODELS_BYTES_MAX,
-            done=lambda result: self._listed(watched, result),
-        )
-
-    def _listed(self, watched: Watched, result: Response | SkyLBError) -> None:
-        watched.models_fetch = None
-        if not isinstance(result, Response):
-            self._unlisted(watched, _reason(result, watched.replica))
-        elif result.status != 200:
-            self._unlisted(watched, f"/v1/models answers {result.status}")
-        else:
-            self._read_models(watched, result.body)
-        self._looked_at(watched)
-
-    def _read_models(self, watched: Watched, body: bytes) -> None:
-        try:
-            models = read_models(body)
-        except ValueError as error:
-            self._unlisted(watched, str(error))
-            return
-        watched.models_detail = ""
-        if models != watched.models:
-            watched.models = models
-            log.info("replica %s serves %s", watched.replica.name, _described(models))
-            self._router.set_models(watched.replica.id, models)
-
-    def _unlisted(self, watched: Watched, why: str) -> None:
-        # The last list stays: requests for these models are better tried than refused.
-        watched.models_due_ns = min(watched.models_due_ns, monotonic_ns() + int(MODELS_RETRY_S * 1e9))
-        if why != watched.models_detail:
-            watched.models_detail = why
-            log.warning("replica %s: its models cannot be read: %s", watched.replica.name, why)
+            if watched.state in {State.UP, State.BLIND}:
+                watched.models.ask_if_overdue(now_ns)
 
     def close(self) -> None:
         """Gives up all probes under way."""
@@ -347,9 +294,3 @@ class Prober:
 
 def _reason(error: SkyLBError, replica: Replica) -> str:
     return str(error).removeprefix(f"{replica.name}: ")
-
-
-def _described(models: list[tuple[str, int | None]]) -> str:
-    shown = [f"{name} (up to {length} tokens)" if length else name for name, length in models[:8]]
-    more = [f"and {len(models) - 8} more"] if len(models) > 8 else []
-    return ", ".join(shown + more) or "no model"
