@@ -8,7 +8,7 @@ from skylb.clock import monotonic_ns
 from skylb.data.answers import Headers, refusal
 from skylb.data.client import ClientConnection, Connections
 from skylb.data.crossing import PROCESSING, PROCESSING_S, Crossing
-from skylb.data.proxy import Phase
+from skylb.data.phases import Phase
 from skylb.listeners import notice_dead_paths
 from skylb.signing import REFUSED_HEADER, Refused, Verified
 

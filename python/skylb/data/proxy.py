@@ -7,19 +7,19 @@ bytes are out. `Exchange.complete` runs exactly once.
 """
 
 import asyncio
-from enum import IntEnum
-from typing import Protocol
 
 from skylb import _core
 from skylb._core import Digest, Forward, Head, Push, Reject, Relay, RequestError
 from skylb.clock import monotonic_ns
 from skylb.data import answers, local
 from skylb.data.context import Context
-from skylb.data.crossing import SILENT_S, PeerResponse
+from skylb.data.crossing import PeerResponse
 from skylb.data.failures import FAILURES
+from skylb.data.phases import Client, Phase
 from skylb.data.relay import Response
+from skylb.data.waiting import silence_max_s
 from skylb.errors import ConnectError
-from skylb.signing import REFUSED_HEADER, Claims
+from skylb.signing import REFUSED_HEADER
 from skylb.types import Peer, Replica
 from skylb.upstream import Connection, Pool
 
@@ -28,34 +28,6 @@ SMALL_BODY_BYTES = 64 << 10
 
 CLIENT_CLOSED_REQUEST = 499
 """Status in log and metrics for a client that left (nginx's convention); never sent."""
-
-
-class Phase(IntEnum):
-    """Where a request is."""
-
-    SUBMIT = 0
-    HOLD = 1
-    CONNECT = 2
-    WAIT = 3
-    RELAY = 4
-    ENDED = 5
-
-
-class Client(Protocol):
-    """The client's connection, as a request needs it."""
-
-    transport: asyncio.Transport
-    peer: str
-    scheme: str
-    trusted: bool
-    paused_ns: int
-    claims: Claims | None
-
-    def finished(self, *, close: bool, now_ns: int) -> None:
-        """The exchange is over; the connection may take the next request."""
-
-    def abort(self) -> None:
-        """Cuts the connection."""
 
 
 class Exchange:
@@ -449,13 +421,12 @@ class Exchange:
         if response.heard or response.paused:
             response.heard = False
             self.phase_ns = now_ns
-        limits = self.context.limits
-        if self.phase is Phase.WAIT:
-            limit_s = limits.timeouts.first_byte_s if self.forward is None else SILENT_S
-        elif response.relay.streaming:
-            limit_s = limits.timeouts.stream_idle_s
-        else:
-            return
+        limit_s = silence_max_s(
+            self.context.limits.timeouts,
+            self.phase,
+            streaming=response.relay.streaming,
+            forwarded=self.forward is not None,
+        )
         if now_ns - self.phase_ns > limit_s * 1e9:
             self.fail(_core.FAILURE_TIMEOUT, sent=True)
 
