@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from skylb.addresses import ListenAddress, ReplicaUrl
+from skylb.discoverysettings import DiscoverySettings, DnsFamily
 from skylb.meshsettings import MeshSettings
 from skylb.namesettings import DnsSettings
 from skylb.values import (
@@ -35,6 +36,7 @@ __all__ = [
     "Bytes",
     "Count",
     "DiscoverySettings",
+    "DnsFamily",
     "EngineSettings",
     "Expected",
     "File",
@@ -302,14 +304,6 @@ class TimeoutSettings(Group):
         Seconds, Field(gt=0, description="an idle connection to a replica; vLLM closes its own after 5 s")
     ] = 4.0
     probe_s: Annotated[Seconds, Field(gt=0, description="one probe of a replica, the connect included")] = 2.0
-
-
-class DiscoverySettings(Group):
-    """How often the fleet and its models are looked at again."""
-
-    file_s: Annotated[Seconds, Field(gt=0, description="between looks at replicas_file")] = 1.0
-    dns_s: Annotated[Seconds, Field(gt=0, description="between resolutions of names")] = 5.0
-    models_s: Annotated[Seconds, Field(gt=0, description="between readings of a replica's /v1/models")] = 10.0
 
 
 class Settings(Group):

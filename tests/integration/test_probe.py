@@ -11,6 +11,7 @@ from aiohttp import web
 
 from skylb.clock import STOOD_STILL_S
 from skylb.config import EngineSettings, TimeoutSettings
+from skylb.control.models import MODELS_MAX
 from tests.support.plane import SGLANG_PAGE, FakeReplica, Plane, run, running, settings, until
 
 
@@ -152,6 +153,31 @@ def test_a_broken_list_of_models_keeps_the_last_one() -> None:
             assert plane.router.models() == [("m", 4096)]
 
     run(test)
+
+
+@pytest.mark.parametrize("odd", [{"id": 7}, {"id": "x" * 5000}, {"id": "a", "max_model_len": 10**400}])
+def test_an_odd_model_takes_no_other_out_of_service(odd: dict[str, object]) -> None:
+    async def test(replica: FakeReplica) -> None:
+        replica.models = [odd, {"id": "m", "max_model_len": 4096}]
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            assert ("m", 4096) in plane.router.models()
+            assert not plane.failures
+
+    run(test)
+
+
+def test_of_more_models_than_are_kept_those_that_fit_are_served(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(replica: FakeReplica) -> None:
+        replica.models += [{"id": f"adapter-{number:05}", "parent": "m"} for number in range(MODELS_MAX)]
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            models = plane.router.models()
+            assert len(models) == MODELS_MAX
+            assert models[-1] == ("m", 4096)
+
+    run(test)
+    assert f"1 more than {MODELS_MAX}" in caplog.text
 
 
 def test_a_probe_that_stalls_is_given_up_and_only_one_is_under_way() -> None:

@@ -5,13 +5,15 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from skylb.addresses import ReplicaUrl, parse_replica
+from skylb.config import DnsFamily
 from skylb.control.discovery import DnsSource, FileSource, NamedSource
-from skylb.control.discovery.file import FAULTS_MAX, FILE_BYTES_MAX, REPLICAS, parse
-from skylb.control.discovery.resolve import reachable, resolve
+from skylb.control.discovery.file import FAULTS_MAX, FILE_BYTES_MAX, PEERS, REPLICAS, Listing, parse
+from skylb.control.discovery.resolve import ADDRESSES_MAX, reachable, resolve
 from skylb.control.fleet import Target
 from skylb.errors import ConfigError
 from skylb.types import Address
@@ -81,8 +83,17 @@ class TestFileForms:
 
     def test_faults_and_replicas_are_bounded(self) -> None:
         assert len(faults("f.txt", "x\n" * 1000)) == FAULTS_MAX
-        many = "".join(f"http://h:{port}\n" for port in range(1, 5000))
-        assert faults("f.txt", many) == ["f.txt: expected at most 4096 replicas, got 4999"]
+
+    @pytest.mark.parametrize("listing", [REPLICAS, PEERS], ids=["replicas", "peers"])
+    def test_of_a_list_beyond_its_bound_the_first_are_kept(
+        self, listing: Listing[Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        entries = [f"http://h:{port}" for port in range(1, 5000)]
+        if listing is PEERS:
+            entries = [f"p{number}={url}" for number, url in enumerate(entries)]
+        found = parse(Path("f.txt"), "\n".join(entries).encode(), listing)
+        assert found == [listing.parse(entry) for entry in entries[: listing.len_max]]
+        assert f"those after the first {listing.len_max} are left out" in caplog.text
 
 
 class Seen(list[list[str]]):
@@ -284,7 +295,9 @@ class TestNamedSource:
 class TestDnsSource:
     def test_every_address_is_a_replica_in_an_order_that_does_not_rotate(self) -> None:
         seen, names = Seen(), Names(fleet=["10.0.0.2", "2001:db8::1", "10.0.0.1"])
-        source = DnsSource(urls("http://fleet:8000")[0], seen.targets, interval_s=1, resolver=names)
+        source = DnsSource(
+            urls("http://fleet:8000")[0], seen.targets, interval_s=1, family="all", resolver=names
+        )
 
         async def steps() -> None:
             await source.resolve_once()
@@ -298,6 +311,59 @@ class TestDnsSource:
             "http://[2001:db8::1]:8000>2001:db8::1",
         ]
         assert seen[1] == seen[0]
+
+    @pytest.mark.parametrize(
+        ("family", "found", "taken"),
+        [
+            ("ipv4", ["2001:db8::1", "10.0.0.1", "2001:db8::2", "10.0.0.2"], ["10.0.0.1", "10.0.0.2"]),
+            ("ipv6", ["10.0.0.1", "2001:db8::1", "10.0.0.2", "2001:db8::2"], ["2001:db8::1", "2001:db8::2"]),
+            ("ipv4", ["2001:db8::1"], ["2001:db8::1"]),
+            ("ipv6", ["10.0.0.1"], ["10.0.0.1"]),
+        ],
+    )
+    def test_a_replica_with_an_address_of_each_family_is_one_replica(
+        self, family: DnsFamily, found: list[str], taken: list[str]
+    ) -> None:
+        seen, names = Seen(), Names(fleet=found)
+        source = DnsSource(
+            urls("http://fleet:8000")[0], seen.targets, interval_s=1, family=family, resolver=names
+        )
+        asyncio.run(source.resolve_once())
+        assert [target.partition(">")[2] for target in seen[0]] == taken
+
+    def test_a_family_that_is_missing_for_a_moment_does_not_replace_the_fleet(self) -> None:
+        both, v6 = ["10.0.0.1", "2001:db8::1"], ["2001:db8::1"]
+        seen, names = Seen(), Names()
+        source = DnsSource(urls("http://fleet:8000")[0], seen.targets, interval_s=1, resolver=names)
+
+        async def steps() -> None:
+            for found in (both, v6, v6, both, v6, v6):
+                names.hosts["fleet"] = found
+                await source.resolve_once()
+            assert {targets[0] for targets in seen} == {"http://10.0.0.1:8000>10.0.0.1"}
+            await source.resolve_once()
+            assert seen[-1] == ["http://[2001:db8::1]:8000>2001:db8::1"]
+            names.hosts["fleet"] = both
+            await source.resolve_once()
+            assert seen[-1] == ["http://10.0.0.1:8000>10.0.0.1"]
+
+        asyncio.run(steps())
+
+    def test_of_a_name_with_too_many_addresses_the_same_are_kept_in_whatever_order_they_come(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        seen, names = Seen(), Names(fleet=[f"10.0.{n // 250}.{n % 250}" for n in range(ADDRESSES_MAX + 9)])
+        source = DnsSource(urls("http://fleet:8000")[0], seen.targets, interval_s=1, resolver=names)
+
+        async def steps() -> None:
+            await source.resolve_once()
+            names.hosts["fleet"].reverse()
+            await source.resolve_once()
+
+        asyncio.run(steps())
+        assert len(seen[0]) == ADDRESSES_MAX
+        assert seen[1] == seen[0]
+        assert caplog.text.count("9 addresses after the first") == 1
 
     def test_a_resolver_that_fails_takes_no_replica_away(self, caplog: pytest.LogCaptureFixture) -> None:
         seen, names = Seen(), Names(fleet=["10.0.0.1"])

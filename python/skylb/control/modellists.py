@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from skylb.clock import monotonic_ns
-from skylb.control.models import BODY_BYTES_MAX, read_models
+from skylb.control.models import BODY_BYTES_MAX, Listing, read_models
 from skylb.control.pages import get_request
 from skylb.errors import SkyLBError
 from skylb.router import Router
@@ -49,12 +49,12 @@ class ModelList:
         looked: called after each look, whatever it found.
     """
 
-    __slots__ = ("_due_ns", "_failure", "_fetch", "_lists", "_looked", "_models", "_replica", "_request")
+    __slots__ = ("_due_ns", "_failure", "_fetch", "_listing", "_lists", "_looked", "_replica", "_request")
 
     def __init__(self, replica: Replica, lists: Lists, looked: Callable[[], None]) -> None:
         self._lists = lists
         self._looked = looked
-        self._models: list[tuple[str, int | None]] | None = None
+        self._listing: Listing | None = None
         self._failure = ""
         self._due_ns = 0
         self._fetch: Fetch | None = None
@@ -108,15 +108,17 @@ class ModelList:
 
     def _read(self, body: bytes) -> None:
         try:
-            models = read_models(body)
+            listing = read_models(body)
         except ValueError as error:
             self._unlisted(str(error))
             return
         self._failure = ""
-        if models != self._models:
-            self._models = models
-            log.info("replica %s serves %s", self._replica.name, _described(models))
-            self._lists.router.set_models(self._replica.id, models)
+        if listing != self._listing:
+            self._listing = listing
+            log.info("replica %s serves %s", self._replica.name, _described(listing.models))
+            if listing.left_out:
+                log.warning("replica %s: of its models are left out %s", self._replica.name, listing.left_out)
+            self._lists.router.set_models(self._replica.id, listing.models)
 
     def _unlisted(self, why: str) -> None:
         # The last list stays: requests for these models are better tried than refused.

@@ -91,7 +91,10 @@ class Control:
             self._tasks.start(self._file.run(), name="replicas file")
         for url in settings.replicas_dns:
             source = DnsSource(
-                url, partial(self._fleet.offer, f"dns {url}"), interval_s=settings.discovery.dns_s
+                url,
+                partial(self._fleet.offer, f"dns {url}"),
+                interval_s=settings.discovery.dns_s,
+                family=settings.discovery.dns_family,
             )
             self._dns.append(source)
             self._tasks.start(source.run(), name=f"resolve {url}")

@@ -171,11 +171,17 @@ def parse(path: Path, content: bytes, listing: Listing[T]) -> list[T]:
             urls.append(listing.parse(entry))
         except ValueError as error:
             faults.append(f"{path}:{line}: {listing.expected}, got {entry[:200]!r}: {error}")
-    if len(entries) > listing.len_max:
-        faults.append(f"{path}: expected at most {listing.len_max} {listing.noun}, got {len(entries)}")
     if faults:
         raise ConfigError(faults[:FAULTS_MAX])
-    return urls
+    if len(urls) > listing.len_max:
+        log.error(
+            "%s: %d %s are listed; those after the first %d are left out",
+            path,
+            len(urls),
+            listing.noun,
+            listing.len_max,
+        )
+    return urls[: listing.len_max]
 
 
 def _entries(path: Path, text: str, listing: Listing[T]) -> list[tuple[int, str]]:

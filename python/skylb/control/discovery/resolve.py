@@ -9,7 +9,7 @@ from skylb.addresses import ReplicaUrl
 from skylb.types import Address
 
 ADDRESSES_MAX = 1024
-"""Addresses taken from one answer."""
+"""Replicas taken from one name."""
 
 REACH_TIMEOUT_S = 0.5
 """For finding out which address of a name accepts connections."""
@@ -41,7 +41,7 @@ async def resolve(url: ReplicaUrl) -> list[Address]:
     )
     tls = url.scheme == "https"
     server_name = url.host if tls else None
-    return [Address(host, url.port, tls=tls, server_name=server_name) for host in list(hosts)[:ADDRESSES_MAX]]
+    return [Address(host, url.port, tls=tls, server_name=server_name) for host in hosts]
 
 
 async def reachable(address: Address) -> bool:
