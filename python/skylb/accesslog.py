@@ -106,6 +106,12 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(fields).decode()
 
 
+def json_line(error: Exception) -> str:
+    """What ended the process, in the form of a message of its JSON log."""
+    record = logging.LogRecord("skylb", logging.ERROR, __file__, 0, "%s", (error,), None)
+    return JsonFormatter().format(record)
+
+
 class LogWriter:
     """The thread behind the queues.
 

@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from skylb import _core
-from skylb.accesslog import Logs
+from skylb.accesslog import Logs, json_line
 from skylb.addresses import ListenAddress
 from skylb.admin import Admin
 from skylb.clock import monotonic_ns, unix_offset_ns
@@ -44,6 +44,8 @@ from skylb.signing import Identity, Keys, block_secret
 from skylb.tasks import TaskGroup
 from skylb.types import Replica
 from skylb.upstream import Pool
+
+__all__ = ["Service", "check_files", "json_line", "serve"]
 
 log = logging.getLogger("skylb.app")
 
@@ -186,7 +188,7 @@ class Service:
         self._install_signals()
         await self.start()
         try:
-            print(self.report(), flush=True)
+            self._say_ready()
             await self._stop.wait()
         finally:
             await self.stop()
@@ -375,6 +377,13 @@ class Service:
         self.logs.set_level(level)
 
     # ----------------------------------------------------------------------------- report
+
+    def _say_ready(self) -> None:
+        """For people on stdout; where logs are JSON, nothing but JSON is written anywhere."""
+        if self.settings.log_format == "json":
+            log.info("ready: %s", "; ".join(line.strip() for line in self.report().splitlines()[:-1]))
+        else:
+            print(self.report(), flush=True)
 
     def report(self) -> str:
         """What started: addresses, policy, each replica's state, and a line to try."""

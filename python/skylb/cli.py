@@ -1,12 +1,14 @@
 """The command ``skylb``: words on a command line become settings, a failure becomes an exit status.
 
 Status 0: done. 1: a failure while running (a port in use). 2: the configuration or the command line
-is at fault, and every fault has been named. 130: interrupted.
+is at fault, and every fault has been named. 130: interrupted. 141: whoever read the output left.
 """
 
 import argparse
 import asyncio
 import difflib
+import errno
+import os
 import sys
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
@@ -19,6 +21,8 @@ from skylb.errors import ConfigError, SkyLBError
 EXIT_FAILURE = 1
 EXIT_CONFIG = 2
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+"""What a shell shows for a process that SIGPIPE ended."""
 
 AnySettings = TypeVar("AnySettings", bound=Group)
 Result = TypeVar("Result")
@@ -26,7 +30,30 @@ Result = TypeVar("Result")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and answers its exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _main(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()  # here and not at the interpreter's end, where a fault could not be answered
+    except BrokenPipeError:
+        _drop_output()
+        return EXIT_PIPE
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EIO, errno.EBADF}:
+            raise
+        _drop_output()
+        print(f"skylb: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILURE
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere: the interpreter would try again at its end, with a traceback."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0].startswith("-"):
         parser = _top_parser()
         parser.parse_args(words)  # ends the process for --help and --version
@@ -35,18 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _command(words[0])(words[1:])
     except ConfigError as error:
-        print(
-            f"skylb: {len(error.faults)} fault{'s' * (len(error.faults) > 1)} in the configuration:",
-            file=sys.stderr,
-        )
-        for fault in error.faults:
-            print(f"  {fault}", file=sys.stderr)
+        _print_faults("in the configuration", error.faults)
         return EXIT_CONFIG
     except SkyLBError as error:
         print(f"skylb: {error}", file=sys.stderr)
         return EXIT_FAILURE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _print_faults(where: str, faults: Sequence[str]) -> None:
+    print(f"skylb: {len(faults)} fault{'s' * (len(faults) > 1)} {where}:", file=sys.stderr)
+    for fault in faults:
+        print(f"  {fault}", file=sys.stderr)
 
 
 def _top_parser() -> argparse.ArgumentParser:
@@ -84,9 +112,20 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
 def _load(
     command: str, model: type[AnySettings], words: Sequence[str], about: str, first: str = ""
 ) -> options.Loaded[AnySettings]:
-    """Settings from flags alone, or for ``skylb serve`` from flags, environment and file.
+    """Settings that a command can run with; the arguments are those of `_read`."""
+    loaded, conflicts = _read(command, model, words, about, first)
+    if conflicts:
+        raise ConfigError(conflicts)
+    return loaded
 
-    ``first`` names the option that a word without a flag belongs to.
+
+def _read(
+    command: str, model: type[AnySettings], words: Sequence[str], about: str, first: str = ""
+) -> tuple[options.Loaded[AnySettings], list[str]]:
+    """Settings whose values are valid one by one, and what is wrong between them.
+
+    They come from flags alone, or for ``skylb serve`` from flags, environment and file. ``first`` names the
+    option that a word without a flag belongs to.
     """
     layered = model is Settings
     parser = argparse.ArgumentParser(
@@ -108,7 +147,7 @@ def _load(
         )
     options.add_flags(parser, model, variables=layered)
     found, faults = _parse(parser, list(words), first)
-    return options.load(
+    return options.read(
         model,
         flags=found,
         variables=environment() if layered else None,
@@ -168,7 +207,13 @@ def _serve(words: Sequence[str]) -> int:
     loaded = _load("serve", Settings, words, "Balances the replicas of one region.")
     from skylb import app  # loads the whole service
 
-    _run(app.serve(loaded.settings))
+    try:
+        _run(app.serve(loaded.settings))
+    except SkyLBError as error:
+        if loaded.settings.log_format != "json":
+            raise
+        print(app.json_line(error), file=sys.stderr)
+        return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILURE
     return 0
 
 
@@ -242,24 +287,44 @@ def _peers(words: Sequence[str]) -> int:
     return 0
 
 
+CONFIG_USAGE = """\
+usage: skylb config show [flags of skylb serve]
+       skylb config check [flags of skylb serve]
+       skylb config table [GROUP]
+
+show    print every setting with its value and where the value comes from, as a TOML file
+check   name every fault of the configuration, the files that it names included; start nothing
+table   print the settings of one group as a Markdown table
+
+Flags, the environment and --config FILE count as they do for skylb serve.
+"""
+
+
 def _config(words: Sequence[str]) -> int:
     """Show, check or tabulate the settings of `skylb serve`."""
     from skylb import configview  # only this command prints settings
 
     verb, rest = (words[0] if words else ""), words[1:]
+    if verb in {"-h", "--help"} or (verb == "table" and {"-h", "--help"}.intersection(rest)):
+        sys.stdout.write(CONFIG_USAGE)
+        return 0
     if verb == "table":
         sys.stdout.write(configview.table(Settings, rest[0] if rest else ""))
         return 0
     if verb not in {"show", "check"}:
         raise ConfigError([f"{verb!r}: expected skylb config show, check or table"])
-    loaded = _load(f"config {verb}", Settings, rest, "Takes the flags of skylb serve and starts nothing.")
+    about = "Takes the flags of skylb serve and starts nothing."
     if verb == "show":
+        loaded, conflicts = _read(f"config {verb}", Settings, rest, about)
         sys.stdout.write(configview.show(loaded))
-    else:
-        from skylb import app  # loads the whole service
+        if conflicts:
+            _print_faults("for skylb serve", conflicts)
+        return 0
+    loaded = _load(f"config {verb}", Settings, rest, about)
+    from skylb import app  # loads the whole service
 
-        app.check_files(loaded.settings)
-        print(f"the configuration is good; values given: {len(loaded.origins)}, the others are defaults")
+    app.check_files(loaded.settings)
+    print(f"the configuration is good; values given: {len(loaded.origins)}, the others are defaults")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from skylb.addresses import PeerUrl, ReplicaUrl, is_name, parse_peer
+from skylb.text import missing
 from skylb.values import FILE, LISTEN, URL, Bytes, Expected, File, Group, Listen, Seconds, Url
 
 PEERS_MAX = 64
@@ -190,7 +191,7 @@ class MeshSettings(Group):
         for options, sentence in self.peer_conflicts(self.peer):
             yield options, f"peer: {sentence}"
         if self.peers_dns is not None and find_spec("dns") is None:
-            yield {"peers_dns"}, "peers_dns: dnspython is not installed: pip install 'skylb[dns]'"
+            yield {"peers_dns"}, f"peers_dns: {missing('dnspython')}"
         source = next((name for name in SOURCES if getattr(self, name)), "")
         for option in ("peer_key_file", "peer_listen", "sync_listen") if source else ():
             if getattr(self, option) is None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from skylb.addresses import ListenAddress
+from skylb.text import missing
 from skylb.values import FILE, LISTEN, Count, Expected, File, Group, Listen
 
 ADDRESSES_MAX = 16
@@ -22,8 +23,8 @@ Ip = Annotated[IPv4Address | IPv6Address, BeforeValidator(_ip), PlainSerializer(
 NEEDED = {"rfc2136": ("name", "address", "zone", "server"), "route53": ("name", "address", "zone")}
 """Settings that a provider cannot do without."""
 
-LIBRARIES = {"rfc2136": ("dns", "skylb[dns]"), "route53": ("boto3", "skylb[route53]")}
-"""What a provider imports, and what to install to have it."""
+LIBRARIES = {"rfc2136": ("dns", "dnspython"), "route53": ("boto3", "boto3")}
+"""What a provider imports, and the distribution that has it."""
 
 
 class DnsSettings(Group):
@@ -79,9 +80,9 @@ class DnsSettings(Group):
         for address in self.address:
             if address.is_unspecified or address.is_multicast:
                 yield {"dns.address"}, f"dns.address: {address}: expected the address of one machine"
-        module, extra = LIBRARIES[self.provider]
+        module, distribution = LIBRARIES[self.provider]
         if find_spec(module) is None:
-            yield {"dns.provider"}, f"dns.provider: {module} is not installed: pip install '{extra}'"
+            yield {"dns.provider"}, f"dns.provider: {missing(distribution)}"
 
 
 def _is_ip(address: ListenAddress) -> bool:

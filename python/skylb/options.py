@@ -34,7 +34,37 @@ LENGTH_ERRORS = frozenset({"too_long", "too_short"})
 
 Settings = TypeVar("Settings", bound=Group)
 
-_METAVARS = {"_bytes_max": "BYTES", "_bytes": "BYTES", "_s": "SECONDS", "_file": "FILE"}
+_METAVARS = {
+    "_per_s": "PER_SECOND",
+    "_per_s_min": "PER_SECOND",
+    "_per_s_max": "PER_SECOND",
+    "_bytes_max": "BYTES",
+    "_bytes": "BYTES",
+    "_s": "SECONDS",
+    "_file": "FILE",
+}
+"""Placeholders by the ending of a name; the first that fits counts."""
+
+MEANT = {
+    "--port": "--listen HOST:PORT",
+    "--host": "--listen HOST:PORT",
+    "--bind": "--listen HOST:PORT",
+    "--worker-urls": "--replica URL, once for each",
+    "--worker": "--replica URL",
+    "--backend": "--replica URL",
+    "--backends": "--replica URL, once for each",
+    "--upstream": "--replica URL",
+    "--static-backends": "--replica URL, once for each",
+    "--prometheus-port": "--admin HOST:PORT, which serves /metrics",
+    "--metrics-port": "--admin HOST:PORT, which serves /metrics",
+    "--api-key": "--replica-key-file FILE",
+    "--verbose": "--log-level debug",
+    "--debug": "--log-level debug",
+}
+"""Flags that other routers have, and what they are called here."""
+
+CLOSE = 0.75
+"""How alike two names must be for one to be suggested: below it, `--port` would suggest `--peer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +313,10 @@ def _flat(table: Mapping[str, object], groups: set[str], prefix: str = "") -> It
 def suggestion(name: str, known: Collection[str]) -> str:
     """``; did you mean NAME?`` where a known name is close, else nothing."""
     tail = name.rpartition(".")[2]
-    close = [tail] if tail in known else difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    meant = MEANT.get(name, "")
+    if meant and meant.partition(" ")[0] in known:
+        return f"; expected {meant}"
+    close = [tail] if tail in known else difflib.get_close_matches(name, known, n=1, cutoff=CLOSE)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -298,7 +331,26 @@ def load(
     file: Path | None = None,
     faults: Sequence[str] = (),
 ) -> Loaded[Settings]:
-    """Reads all sources, validates every value, then checks values against each other.
+    """`read`, where values must also be right together.
+
+    Raises:
+        ConfigError: names all faults of all sources.
+    """
+    loaded, conflicts = read(model, flags=flags, variables=variables, file=file, faults=faults)
+    if conflicts:
+        raise ConfigError(conflicts)
+    return loaded
+
+
+def read(
+    model: type[Settings],
+    *,
+    flags: Mapping[str, object],
+    variables: Mapping[str, str] | None = None,
+    file: Path | None = None,
+    faults: Sequence[str] = (),
+) -> tuple[Loaded[Settings], list[str]]:
+    """Reads all sources and validates every value; also answers which values are wrong together.
 
     Args:
         model: what to load.
@@ -308,7 +360,7 @@ def load(
         faults: what was found wrong with the flags already.
 
     Raises:
-        ConfigError: names all faults of all sources.
+        ConfigError: a value is not valid; names all faults of all sources.
     """
     found = list(faults)
     variables = variables or {}
@@ -317,10 +369,10 @@ def load(
     given = from_file(model, file, found) if file is not None else {}
     given |= from_environment(model, variables, found)
     given |= from_flags(model, flags)
-    settings = build(model, given, found)
-    if found or settings is None:
-        raise ConfigError(found)
-    return Loaded(settings, given)
+    settings, conflicts = _build_parts(model, given, found)
+    if settings is None or found:
+        raise ConfigError(found + conflicts)
+    return Loaded(settings, given), conflicts
 
 
 def build(model: type[Settings], given: Mapping[str, Given], faults: list[str]) -> Settings | None:
@@ -328,6 +380,15 @@ def build(model: type[Settings], given: Mapping[str, Given], faults: list[str]) 
 
     The settings are complete only where ``faults`` is still empty afterwards.
     """
+    settings, conflicts = _build_parts(model, given, faults)
+    faults += conflicts
+    return settings
+
+
+def _build_parts(
+    model: type[Settings], given: Mapping[str, Given], faults: list[str]
+) -> tuple[Settings | None, list[str]]:
+    """The settings, and which values are wrong together; values that are wrong alone go to ``faults``."""
     tree: dict[str, Any] = {}
     faulty: set[str] = set()
     for option in options(model):
@@ -337,9 +398,9 @@ def build(model: type[Settings], given: Mapping[str, Given], faults: list[str]) 
             faults += problems
             faulty.add(option.name)
     settings = _build(model, tree, faults)
-    if settings is not None:
-        faults += [text for names, text in settings.conflicts() if faulty.isdisjoint(names)]
-    return settings
+    if settings is None:
+        return None, []
+    return settings, [text for names, text in settings.conflicts() if faulty.isdisjoint(names)]
 
 
 def _place(tree: dict[str, Any], option: Option, given: Given | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables for terminals."""
+"""Texts that several commands print."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 
         ).rstrip()
         for row in (columns, *rows)
     ]
+
+
+def missing(distribution: str) -> str:
+    """What to do where an optional library is not there; its name is that of the distribution."""
+    return f"{distribution} is not installed: pip install {distribution}"
 
 
 def milliseconds(value_s: float | None) -> str:

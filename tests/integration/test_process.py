@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from skylb.addresses import parse_replica
-from tests.support.processes import SKYLB, Child, answers, eventually, get, mocks
+from tests.support.processes import SKYLB, Child, answers, balancer, eventually, get, mocks
 from tests.support.report import started, status_of
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -183,3 +183,32 @@ def test_drain_and_undrain_reach_the_engine() -> None:
         assert status_of(f"{admin}/ready") == 503
         assert status_of(f"{admin}/replicas/{urls[0]}/undrain", method="POST") == 200
         eventually(lambda: status_of(f"{admin}/ready") == 200, what="ready again")
+
+
+def test_where_logs_are_json_every_byte_is_of_a_json_line() -> None:
+    with mocks(1) as urls, balancer(*urls, arguments=["--log-level", "debug"]) as front:
+        get(f"{front.url}/v1/models")
+        front.child.send(signal.SIGHUP)
+        front.child.require(lambda: "read again" in front.child.text(), what="renewed")
+        second = subprocess.run(
+            [
+                *SKYLB,
+                "serve",
+                "--replica",
+                urls[0],
+                "--listen",
+                f"127.0.0.1:{front.port}",
+                "--log-format",
+                "json",
+            ],
+            capture_output=True,
+            check=False,
+        )
+        lines = [json.loads(line) for line in front.child.text().splitlines()]
+    assert lines[0]["level"] in {"info", "warning", "debug"}
+    assert any(line["message"].startswith("ready: SkyLB") for line in lines)
+    assert second.returncode == 1
+    assert second.stdout == b""
+    (told,) = [json.loads(line) for line in second.stderr.decode().splitlines()][-1:]
+    assert told["level"] == "error"
+    assert f"127.0.0.1:{front.port}" in told["message"]

@@ -1,7 +1,19 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from skylb import _core
 from skylb.cli import COMMANDS, main
+from skylb.config import Settings
+from skylb.demo import DemoSettings
+from skylb.load import LoadSettings
+from skylb.mock import MockSettings
+from skylb.options import options
+from skylb.wan import WanSettings
+
+SKYLB = [sys.executable, "-m", "skylb"]
 
 
 def test_the_version_is_the_cores(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +84,79 @@ def test_help_names_each_flag_with_default_and_variable(capsys: pytest.CaptureFi
     assert ended.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "--hold-timeout-s SECONDS longest wait in the hold (default: 30; SKYLB_HOLD_TIMEOUT_S)" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[name, "--help"] for name in COMMANDS] + [["config", "table", "--help"], ["config", "show", "-h"]],
+)
+def test_every_command_tells_its_use_when_asked(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main(words)
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    assert status == 0
+    assert capsys.readouterr().out.startswith("usage: skylb")
+
+
+def test_show_prints_the_values_also_where_serve_would_refuse_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["config", "show"]) == 0
+    said = capsys.readouterr()
+    assert 'listen = ["127.0.0.1:8080"]' in said.out
+    assert said.err.startswith("skylb: 1 fault for skylb serve:\n  no replicas: expected")
+    assert main(["config", "show", "--hold-len-max", "-1"]) == 2
+    assert main(["config", "check"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("--port", "; expected --listen HOST:PORT"),
+        ("--worker-urls", "; expected --replica URL"),
+        ("--prometheus-port", "; expected --admin HOST:PORT"),
+        ("--replicas", "; did you mean --replica?"),
+        ("--hold-time-s", "; did you mean --hold-timeout-s?"),
+        ("--frobnicate", "\n"),
+        ("--prot", "\n"),
+    ],
+)
+def test_a_hint_names_what_was_meant_or_nothing(
+    flag: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", flag, "1"]) == 2
+    assert f"{flag}: unknown flag{hint}" in capsys.readouterr().err
+
+
+def test_no_rate_is_said_to_be_a_time() -> None:
+    found = [
+        option
+        for model in (Settings, DemoSettings, LoadSettings, MockSettings, WanSettings)
+        for option in options(model)
+    ]
+    rates = {option.name: option.metavar for option in found if "_per_s" in option.name}
+    assert len(rates) >= 5
+    assert set(rates.values()) == {"PER_SECOND"}
+    times = [option for option in found if option.metavar == "SECONDS"]
+    assert times
+    assert not [option.name for option in times if "_per_" in option.name]
+
+
+@pytest.mark.parametrize("words", [["config", "show"], ["serve", "--help"], ["config", "table"], ["--help"]])
+def test_a_reader_that_leaves_is_no_fault(words: list[str]) -> None:
+    found = subprocess.Popen([*SKYLB, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert found.stdout is not None
+    found.stdout.close()
+    _, said = found.communicate()
+    assert b"Traceback" not in said
+    assert b"Broken" not in said
+    assert found.returncode == (0 if "--help" in words else 141)  # argparse does not mind
+
+
+def test_output_that_cannot_be_written_is_told_in_a_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        found = subprocess.run([*SKYLB, "config", "show"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert found.returncode == 1
+    assert found.stderr.decode().endswith("skylb: the output cannot be written: No space left on device\n")
+    assert b"Traceback" not in found.stderr

@@ -18,6 +18,7 @@ from skylb.sim.scenario import Scenario
 from skylb.sim.settings import SimSettings
 from skylb.sim.simulate import prepare
 from skylb.sim.workload import File
+from skylb.text import missing
 
 
 def run_command(settings: SimSettings) -> Report:
@@ -133,7 +134,7 @@ def _check_writable(settings: SimSettings) -> None:
 
 def _plot_faults(directory: Path) -> list[str]:
     if importlib.util.find_spec("matplotlib") is None:
-        return ["plots: matplotlib is not installed: pip install 'skylb[sim]'"]
+        return [f"plots: {missing('matplotlib')}"]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,5 +1,6 @@
 """The report of ``skylb sim``: its JSON schema (these structs), and the same for people."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import msgspec
 
 from skylb.sim.result import Result, Section
 from skylb.sim.scenario import Scenario
-from skylb.sim.summary import METRICS, Interval, compare, summarise
+from skylb.sim.summary import METRICS, Interval, Metric, compare, summarise
 from skylb.text import milliseconds, table
 
 SCHEMA = 1
@@ -86,7 +87,7 @@ def render(report: Report) -> str:
         lines += _one(shown[0])
     elif shown:
         lines += _many(shown)
-    lines += _notes(report)
+    lines += notes(report)
     return "\n".join(lines)
 
 
@@ -111,7 +112,7 @@ def _one(point: PointReport) -> list[str]:
     ]
     if len(point.runs) > 1:
         lines += ["", f"means over {len(point.runs)} seeds, with 95 % intervals:"]
-        lines += _summary([point])
+        lines += table(*figures([point]))
     return lines
 
 
@@ -154,15 +155,23 @@ def _times(name: str, row: Section) -> list[tuple[str, ...]]:
 def _many(points: list[PointReport]) -> list[str]:
     seeds = max(len(point.runs) for point in points)
     lines = [f"{seeds} seed{'s' * (seeds > 1)} per point{'; means with 95 % intervals' * (seeds > 1)}", ""]
-    lines += _summary(points)
-    compared = [point for point in points if point.against_first]
-    if compared:
+    lines += table(*figures(points))
+    if any(point.against_first for point in points):
         lines += ["", f"against {points[0].name}{', seed by seed' * (seeds > 1)}:"]
-        lines += _changes(compared)
+        lines += table(*changes(points))
     return lines
 
 
-def _summary(points: list[PointReport]) -> list[str]:
+Grid = tuple[list[str], list[list[str]]]
+"""A table: its columns' titles, and its rows, the first cell of each the name of a point."""
+
+
+def _shown(metric: Metric, value: float) -> str:
+    return f"{value * metric.scale:.{metric.digits}f}"
+
+
+def figures(points: Sequence[PointReport]) -> Grid:
+    """Every point's means, with intervals where it has several seeds."""
     metrics = [metric for metric in METRICS if any(metric.name in point.summary for point in points)]
     rows = []
     for point in points:
@@ -172,33 +181,36 @@ def _summary(points: list[PointReport]) -> list[str]:
             if value is None:
                 row.append("-")
                 continue
-            text = f"{value.mean * metric.scale:.{metric.digits}f}"
+            text = _shown(metric, value.mean)
             if value.low != value.high:
-                low, high = (f"{bound * metric.scale:.{metric.digits}f}" for bound in (value.low, value.high))
-                text += f" [{low}, {high}]"
+                text += f" [{_shown(metric, value.low)}, {_shown(metric, value.high)}]"
             row.append(text)
         rows.append(row)
-    return table(["", *(metric.title for metric in metrics)], rows)
+    return ["", *(metric.title for metric in metrics)], rows
 
 
-def _changes(points: list[PointReport]) -> list[str]:
-    metrics = [metric for metric in METRICS if any(metric.name in point.against_first for point in points)]
+def changes(points: Sequence[PointReport]) -> Grid:
+    """By what share the figures of a sweep's further points differ from the first point's."""
+    base, others = points[0], [point for point in points[1:] if point.against_first]
+    metrics = [metric for metric in METRICS if any(metric.name in point.against_first for point in others)]
     rows = []
-    for point in points:
+    for point in others:
         row = [point.name]
         for metric in metrics:
             value = point.against_first.get(metric.name)
-            if value is None:
+            # Of a figure that is shown as 0, no share is worth showing.
+            if value is None or not float(_shown(metric, base.summary[metric.name].mean)):
                 row.append("-")
             elif value.low == value.high:
                 row.append(f"{value.mean:+.1%}")
             else:
                 row.append(f"{value.mean:+.1%} [{value.low:+.1%}, {value.high:+.1%}]")
         rows.append(row)
-    return table(["", *(metric.title for metric in metrics)], rows)
+    return ["", *(metric.title for metric in metrics)], rows
 
 
-def _notes(report: Report) -> list[str]:
+def notes(report: Report) -> list[str]:
+    """What else is to be said: what was left out, cut short, lost; the size of the run."""
     notes = [""]
     runs = [result for point in report.points for result in point.runs]
     if report.lines_bad:
