@@ -14,7 +14,7 @@ INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(if $(filter-out 1,$(J
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: unit-python $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(MAKEFILE_LIST))
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,7 +77,7 @@ unit: setup ## Unit, property and architecture tests
 clocks: setup ## Everything in Python once with a monotonic clock that begins at 0, once with a large one
 	@$(foreach clock,0 large,$(MAKE) --no-print-directory unit-python integration CLOCK=$(clock) &&) true
 
-unit-python:
+unit-python: setup ## Unit, property and architecture tests in Python alone
 	@$(UNIT)
 
 integration: setup ## Tests over real sockets, with mock replicas

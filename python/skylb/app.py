@@ -41,6 +41,7 @@ from skylb.listeners import ServerTls, bind, bound_address, check_authorities, c
 from skylb.metrics import LoopStall, Metrics
 from skylb.router import Router
 from skylb.signing import Identity, Keys, block_secret
+from skylb.startreport import curl_line, url_of
 from skylb.tasks import TaskGroup
 from skylb.types import Replica
 from skylb.upstream import Pool
@@ -233,7 +234,7 @@ class Service:
             [(sock, self.mesh.tls.server) for sock in peer_sockets],
             lambda frontend, scheme: PeerConnection(frontend, scheme, crossing),
         )
-        await self.mesh.start(sync_sockets, _url(self.mesh.tls.scheme, self.peer_addresses[0]))
+        await self.mesh.start(sync_sockets, url_of(self.mesh.tls.scheme, self.peer_addresses[0]))
 
     def _beat(self) -> None:
         self._stall.beat(monotonic_ns())
@@ -390,28 +391,14 @@ class Service:
         scheme = "https" if self.tls is not None else "http"
         within = self.mesh.tls.scheme if self.mesh is not None else "http"
         lines = [f"SkyLB {_core.__version__}, policy {self.settings.engine.policy}"]
-        lines += [f"  clients  {_url(scheme, address)}" for address in self.addresses]
-        lines += [f"  admin    {_url('http', address)}" for address in self.admin_addresses]
-        lines += [f"  forwards {_url(within, address)}" for address in self.peer_addresses]
-        lines += [f"  sync     {_url(within, address)}" for address in self.sync_addresses]
+        lines += [f"  clients  {url_of(scheme, address)}" for address in self.addresses]
+        lines += [f"  admin    {url_of('http', address)}" for address in self.admin_addresses]
+        lines += [f"  forwards {url_of(within, address)}" for address in self.peer_addresses]
+        lines += [f"  sync     {url_of(within, address)}" for address in self.sync_addresses]
         lines += [f"  replica  {name}  {state}" for name, state in self.control.states().items()]
         models = self.router.models()
-        lines.append(f"try: {_curl(scheme, self.addresses[0], models[0][0] if models else 'MODEL')}")
+        lines.append(f"try: {curl_line(scheme, self.addresses[0], models[0][0] if models else 'MODEL')}")
         return "\n".join(lines)
-
-
-def _url(scheme: str, address: ListenAddress) -> str:
-    return str(address) if address.unix else f"{scheme}://{address}"
-
-
-def _curl(scheme: str, address: ListenAddress, model: str) -> str:
-    loopback = "::1" if ":" in address.host else "127.0.0.1"
-    here = ListenAddress(loopback, address.port) if address.is_wildcard else address
-    url = f"{scheme}://{here}"
-    where = f"--unix-socket {address.host} {scheme}://localhost" if address.unix else url
-    body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
-    flags = "-Nk" if scheme == "https" else "-N"
-    return f"curl {flags} {where}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
 
 
 # ---------------------------------------------------------------------------------- the parts
