@@ -139,6 +139,8 @@ class LogWriter:
         self._stopping = False
         self._reopening = False
         self._deadline_ns = 0
+        self._torn = False
+        """The last line that was written is not whole."""
         self._thread = threading.Thread(target=self._run, name="skylb-log", daemon=True)
         self.dropped = 0
         """Lines lost because the destination failed, or took nothing until the end."""
@@ -194,6 +196,8 @@ class LogWriter:
         os.close(old)
 
     def _write(self, lines: bytes) -> None:
+        if self._torn:
+            lines, self._torn = b"\n" + lines, False
         may_stall = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         at = 0
         while at < len(lines):
@@ -205,6 +209,15 @@ class LogWriter:
             except OSError:
                 break  # disk full, or nobody reads the pipe any more: counted below
         self.dropped += lines.count(b"\n", at)
+        if at and at < len(lines) and lines[at - 1 : at] != b"\n":
+            self._take_back(at - 1 - lines.rfind(b"\n", 0, at))
+
+    def _take_back(self, count: int) -> None:
+        """Takes off the beginning of a line whose end a full disk did not take."""
+        try:
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - count)
+        except OSError:
+            self._torn = True  # nothing that can be shortened
 
     def _await_room(self) -> bool:
         """Waits until a piece can be written without blocking; ``False``: not before the end."""

@@ -36,9 +36,10 @@ from skylb.data.frontend import Frontend
 from skylb.data.peerside import PeerConnection
 from skylb.data.tenants import Tenants
 from skylb.errors import ConfigError, TaskFailedError
-from skylb.keyfiles import read_keys, read_secret, read_tenants
+from skylb.keyfiles import read_keys, read_secret, read_tenants, warn_exposed
 from skylb.listeners import ServerTls, bind, bound_address, check_authorities, client_tls, unlink
 from skylb.metrics import LoopStall, Metrics
+from skylb.options import secrets
 from skylb.router import Router
 from skylb.signing import Identity, Keys, block_secret
 from skylb.startreport import curl_line, url_of
@@ -210,6 +211,7 @@ class Service:
             [bound_address(sock) for sock in group] for group in sockets
         )
         self.logs.start()
+        warn_exposed(secrets(self.settings))
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
             await self.admin.start(admin_sockets)
@@ -294,6 +296,7 @@ class Service:
         """
         try:
             self._read_keys()
+            warn_exposed(secrets(self.settings))
             self.naming.renew()
             if self.tls is not None:
                 self.tls.renew()

@@ -1,6 +1,8 @@
 """Files that hold secrets: read whole, and never told."""
 
+import logging
 import re
+import stat
 from pathlib import Path
 
 from skylb.errors import ConfigError
@@ -9,7 +11,26 @@ from skylb.signing import FILE_BYTES_MAX, TENANT_LEN_MAX, Keys, parse_keys
 TENANTS_MAX = 100_000
 """API keys whose tenants are known."""
 
+log = logging.getLogger("skylb.keyfiles")
+
 _TENANT_LINE = re.compile(rf"([\x21-\x7e]{{1,{TENANT_LEN_MAX}}}):([0-9a-f]{{64}})", re.ASCII)
+
+
+def exposed(path: Path | None) -> bool:
+    """Whether users of the machine who are neither its owner nor of its group may read or change a file."""
+    try:
+        return path is not None and bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
+    except OSError:
+        return False  # who reads it is told what is wrong with it
+
+
+def warn_exposed(files: dict[str, Path | None]) -> None:
+    """One line in the log for each file of secrets, by its option, that everybody may read or change."""
+    for option, path in files.items():
+        if exposed(path):
+            log.warning(
+                "%s: %s: everybody on this machine may read or change it: chmod o= %s", option, path, path
+            )
 
 
 def read_secret(path: Path | None, option: str) -> str | None:

@@ -63,6 +63,9 @@ MEANT = {
 }
 """Flags that other routers have, and what they are called here."""
 
+SECRETS = ("key_file", "token_file", "tls_key")
+"""How the options end that name files of secrets."""
+
 CLOSE = 0.75
 """How alike two names must be for one to be suggested: below it, `--port` would suggest `--peer`."""
 
@@ -168,6 +171,12 @@ def value_of(settings: Group, option: Option) -> Any:
     for name in option.path:
         value = getattr(value, name)
     return value
+
+
+def secrets(settings: Group) -> dict[str, Path | None]:
+    """The files of secrets that settings name (keys, tokens), by their options."""
+    found = (option for option in options(type(settings)) if option.name.endswith(SECRETS))
+    return {option.name: value_of(settings, option) for option in found}
 
 
 # ------------------------------------------------------------------------ what is expected

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,24 @@ def _levels() -> Iterator[None]:
     yield
     for logger, level in zip(loggers, before, strict=True):
         logger.setLevel(level)
+
+
+FULL_DISK = """
+import json, resource, sys
+from pathlib import Path
+from skylb.accesslog import LogWriter
+def lines(*numbers):
+    return b"".join(json.dumps({"n": n, "pad": "x" * (100 - len(str(n)))}).encode() + b"\\n" for n in numbers)
+path = Path(sys.argv[1])
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(lines(0)) * 9 + 40, hard))
+writer = LogWriter([], path)
+writer._write(lines(*range(20)))
+writer._write(lines(*range(20, 40)))
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+writer._write(lines(100, 101))
+print(writer.dropped)
+"""
 
 
 def recorder(log_format: int = LOG_TEXT, log_bytes_max: int = 1 << 20) -> Recorder:
@@ -52,6 +72,27 @@ class TestWriter:
         writer.start()
         writer.stop()
         assert (tmp_path / "log").read_bytes() == b"before\na\n"
+
+    def test_a_full_disk_leaves_no_torn_line(self, tmp_path: Path) -> None:
+        ended = subprocess.run(
+            [sys.executable, "-c", FULL_DISK, tmp_path / "log"], check=True, capture_output=True
+        )
+        lines = (tmp_path / "log").read_text().splitlines()
+        assert [json.loads(line)["n"] for line in lines] == [*range(9), 100, 101]
+        assert ended.stdout == b"31\n"
+
+    def test_behind_a_torn_line_that_stays_the_next_begins_a_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        writer = LogWriter([queue(b"c\n")], path)
+        path.write_bytes(b"a\nb")
+        with path.open("rb") as unwritable:  # what cannot be shortened, as a pipe cannot
+            os.dup2(os.dup(writer._fd), kept := os.dup(writer._fd))
+            os.dup2(unwritable.fileno(), writer._fd)
+            writer._take_back(1)
+            os.dup2(kept, writer._fd)
+        writer.start()
+        writer.stop()
+        assert path.read_bytes() == b"a\nb\nc\n"
 
     def test_after_a_rotation_lines_go_to_the_new_file(self, tmp_path: Path) -> None:
         writer = LogWriter([queue(b"a\n")], tmp_path / "log")

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from skylb.config import Settings
 from skylb.errors import ConfigError
-from skylb.keyfiles import read_keys, read_secret
+from skylb.keyfiles import read_keys, read_secret, warn_exposed
+from skylb.options import secrets
 from skylb.signing import FILE_BYTES_MAX
 
 SECRET = "MDEyMzQ1Njc4OWFiY2RlZg=="
@@ -58,3 +60,27 @@ def test_a_token_file_holds_one_word(tmp_path: Path) -> None:
     path.write_text("two words\n")
     with pytest.raises(ConfigError, match="expected one word"):
         read_secret(path, "admin_token_file")
+
+
+def test_a_file_of_secrets_that_everybody_may_read_is_remarked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, mode in (("theirs", 0o644), ("groups", 0o640), ("mine", 0o600), ("writable", 0o602)):
+        (tmp_path / name).write_text("secret")
+        (tmp_path / name).chmod(mode)
+    files = {name: tmp_path / name for name in ("theirs", "groups", "mine", "writable", "absent")}
+    warn_exposed({**files, "none": None})
+    assert [line.partition(":")[0] for line in caplog.messages] == ["theirs", "writable"]
+    assert "secret" not in caplog.text.replace("secrets", "")
+
+
+def test_every_setting_that_names_a_file_of_secrets_is_looked_at() -> None:
+    named = secrets(Settings(replica=("http://a",)))
+    assert {
+        "admin_token_file",
+        "replica_key_file",
+        "tls_key",
+        "peer_key_file",
+        "peer_tls_key",
+        "dns.key_file",
+    } <= {*named}
