@@ -100,7 +100,7 @@ class Head:
         self,
         host: str,
         request_id: str,
-        client: str,
+        client: str | None,
         scheme: str,
         trusted: bool,
         authorization: str | None,
@@ -113,7 +113,7 @@ class Head:
         Args:
             host: value of ``Host``.
             request_id: value of ``X-Request-Id``.
-            client: peer address, appended to ``X-Forwarded-For``.
+            client: peer address, appended to ``X-Forwarded-For``; ``None`` over a Unix socket.
             scheme: ``http`` or ``https``, for ``X-Forwarded-Proto``.
             trusted: whether incoming ``X-Forwarded-*`` are believed (kept, ``X-Forwarded-For`` appended
                 to) or replaced.
@@ -549,6 +549,7 @@ class Engine:
         now_ns: int,
         trusted: bool = False,
         tenant: str | None = None,
+        tenant_known: bool = True,
         hop: int = 0,
         attempts_left: int | None = None,
         deadline_ns: int | None = None,
@@ -570,6 +571,7 @@ class Engine:
             trusted: the class that the head names counts.
             tenant: for residency: of the API key, of a trusted front's header, or of a forward's
                 signature.
+            tenant_known: without a tenant: the request is nobody's; else it may be anybody's.
             hop: 0 from a client, 1 from a peer; more is refused. It and the next come from a
                 verified signature only.
             attempts_left: replicas that may be tried; ``None``: as the settings say.
@@ -748,7 +750,7 @@ class Recorder:
         relay: Relay | None,
         request_id: str,
         tenant: str | None,
-        client: str,
+        client: str | None,
         status: int,
         error_code: str | None,
         replica: str | None,
@@ -765,7 +767,7 @@ class Recorder:
     ) -> None:
         """One finished request. ``first_byte_ns`` is 0 when there was none; ``peer`` is where it was
         forwarded to or, with a ``replica``, where it came from."""
-    def refused(self, status: int, error_code: str, client: str, now_ns: int, /) -> None:
+    def refused(self, status: int, error_code: str, client: str | None, now_ns: int, /) -> None:
         """A request that never had a valid head."""
     def attempt(self, outcome: str, /) -> None:
         """One attempt at a replica ended: ``ok``, ``connect``, ``reset``, ``timeout``, ``full``,

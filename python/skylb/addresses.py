@@ -2,12 +2,55 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
 from urllib.parse import urlsplit
 
 UNIX_PATH_BYTES_MAX = 107
 """``sun_path`` of unix(7): 108 bytes, the closing NUL included."""
+
+IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
+
+_MAPPED = IPv6Network("::ffff:0.0.0.0/96")
+
+
+def parse_ip(text: str) -> IpAddress:
+    """Reads an IP address in its one form: what is compared, logged or sent goes through here.
+
+    An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2; what a listener on ``[::]`` sees of an IPv4 client)
+    is that IPv4 address, and a scope id (RFC 4007, 11), which means something on this machine only, is
+    left out.
+
+    Raises:
+        ValueError: it is none.
+    """
+    address = ip_address(text.partition("%")[0])
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def parse_network(text: str) -> IpNetwork:
+    """Reads an IP address or network in the form of `parse_ip`.
+
+    Raises:
+        ValueError: it is none, or has bits behind its prefix.
+    """
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        return IPv4Network((int(network.network_address) & 0xFFFF_FFFF, network.prefixlen - 96))
+    return network
+
+
+def client_address(peername: object) -> IpAddress | None:
+    """The address of who connected.
+
+    Args:
+        peername: what ``getpeername`` of its socket answers, or ``None`` where it is gone already.
+
+    Returns:
+        ``None`` for who has none: over a Unix socket.
+    """
+    return parse_ip(str(peername[0])) if isinstance(peername, tuple) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +76,7 @@ class ListenAddress:
         if self.unix or self.host == "localhost":
             return True
         try:
-            return ip_address(self.host).is_loopback
+            return parse_ip(self.host).is_loopback
         except ValueError:
             return False
 
@@ -43,7 +86,7 @@ class ListenAddress:
         if self.unix:
             return False
         try:
-            return ip_address(self.host).is_unspecified
+            return parse_ip(self.host).is_unspecified
         except ValueError:
             return False
 
@@ -76,7 +119,8 @@ class ReplicaUrl:
     @property
     def authority(self) -> str:
         """Value of ``Host`` (RFC 9110, section 7.2)."""
-        return "localhost" if self.scheme == "unix" else f"{_bracketed(self.host)}:{self.port}"
+        host = self.host.partition("%")[0]  # a scope id never goes on the wire (RFC 6874, 4)
+        return "localhost" if self.scheme == "unix" else f"{_bracketed(host)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +214,10 @@ def _unix_path(text: str) -> str:
 def _host(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         try:
-            return str(IPv6Address(text[1:-1]))
+            address = IPv6Address(text[1:-1])
         except ValueError:
             raise ValueError("no IPv6 address between the brackets") from None
+        return str(address.ipv4_mapped or address)
     if ":" in text:
         raise ValueError("an IPv6 address needs brackets")
     if not text or not all(part and _is_label(part) for part in text.removesuffix(".").split(".")):

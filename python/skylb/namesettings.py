@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
@@ -15,10 +14,10 @@ ADDRESSES_MAX = 16
 
 
 def _ip(value: object) -> object:
-    return ip_address(value) if isinstance(value, str) else value
+    return parse_ip(value) if isinstance(value, str) else value
 
 
-Ip = Annotated[IPv4Address | IPv6Address, BeforeValidator(_ip), PlainSerializer(str)]
+Ip = Annotated[IpAddress, BeforeValidator(_ip), PlainSerializer(str)]
 
 NEEDED = {"rfc2136": ("name", "address", "zone", "server"), "route53": ("name", "address", "zone")}
 """Settings that a provider cannot do without."""
@@ -87,7 +86,7 @@ class DnsSettings(Group):
 
 def _is_ip(address: ListenAddress) -> bool:
     try:
-        ip_address(address.host)
+        parse_ip(address.host)
     except ValueError:
         return False
     return bool(address.port)

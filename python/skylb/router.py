@@ -24,7 +24,7 @@ from skylb._core import (
 )
 from skylb.clock import monotonic_ns
 from skylb.signing import Claims, Identity
-from skylb.types import Peer, Replica
+from skylb.types import NOBODY, Peer, Replica, Whose
 
 Effect = Push | Forward | Hold | Reject | Expire
 """What the engine wants done for one request."""
@@ -78,7 +78,7 @@ class Router:
         body: bytes,
         now_ns: int,
         trusted: bool,
-        tenant: str | None = None,
+        whose: Whose = NOBODY,
         claims: Claims | None = None,
     ) -> None:
         """Reads the body, places the request, and tells the sink.
@@ -89,7 +89,7 @@ class Router:
             body: whole, framing removed.
             now_ns: when the head was complete.
             trusted: the class that the head names counts.
-            tenant: whose request it is, for residency.
+            whose: whose request it is, for residency.
             claims: what the signature of a peer's forward vouches for.
 
         Raises:
@@ -97,7 +97,9 @@ class Router:
         """
         request_id = self._last_id = self._last_id + 1
         if claims is None:
-            digest, effects = self._engine.submit(request_id, head, body, now_ns, trusted, tenant)
+            digest, effects = self._engine.submit(
+                request_id, head, body, now_ns, trusted, whose.tenant, whose.known
+            )
         else:
             deadline_ns = now_ns + claims.deadline_ms * 1_000_000
             origin = self._peer_ids.get(claims.origin)
@@ -107,7 +109,8 @@ class Router:
                 body,
                 now_ns,
                 trusted,
-                tenant,
+                whose.tenant,
+                whose.known,
                 claims.hop,
                 claims.attempts_left,
                 deadline_ns,

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from skylb.types import NOBODY, UNKNOWN, Whose
+
 HEADER = "X-SkyLB-Forward"
 HEADER_LOWER = HEADER.lower()
 
@@ -55,6 +57,9 @@ MARK_KEY_BYTES = 24
 _BLOCKS = b"prefix blocks v1\n"
 _MARKS = b"prefix marks v1\n"
 """Labels that set what is derived from a secret apart from all that it signs (RFC 5869, 3.2)."""
+
+_UNKNOWN = "-"
+"""No base64url has a length of one: no tenant is written so."""
 
 _KEY_LINE = re.compile(r"([A-Za-z0-9._-]{1,32}):([A-Za-z0-9+/]+={0,2})", re.ASCII)
 _FORWARD = re.compile(
@@ -175,7 +180,7 @@ class Claims:
     """Replicas that the receiver may try."""
     deadline_ms: int
     """Time left when it was sent."""
-    tenant: str = ""
+    whose: Whose = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +208,7 @@ def sign(key: Key, *, to: Identity, method: str, path: str, body: bytes, claims:
     Raises:
         ValueError: names the claim that no signature can hold: every value that is returned can be read.
     """
-    tenant = base64.urlsafe_b64encode(claims.tenant.encode()).rstrip(b"=").decode()
-    if len(claims.tenant.encode()) > TENANT_LEN_MAX:
-        raise ValueError(f"tenant: over {TENANT_LEN_MAX} bytes")
+    tenant = _spelled(claims.whose)
     time_ms = now_ns // 1_000_000
     for name, value, most in (("now_ns", time_ms, TIME_MS_MAX), ("hop", claims.hop, 9)):
         if not 0 <= value <= most:
@@ -268,10 +271,10 @@ class Verifier:
         self._check_time(match["origin"], int(match["time_ms"]), now_ns)
         if not 1 <= int(match["hop"]) <= HOPS_MAX:
             raise Refused("hop")
-        tenant = _tenant(match["tenant"])
+        whose = _whose(match["tenant"])
         self._remember(match["nonce"], now_ns)
         claims = Claims(
-            match["origin"], int(match["hop"]), int(match["attempts_left"]), int(match["deadline_ms"]), tenant
+            match["origin"], int(match["hop"]), int(match["attempts_left"]), int(match["deadline_ms"]), whose
         )
         return Verified(claims, match["digest"])
 
@@ -296,8 +299,21 @@ class Verifier:
         self._order.append((now_ns, nonce))
 
 
-def _tenant(text: str) -> str:
+def _spelled(whose: Whose) -> str:
+    """The claim in a signature: the tenant in base64url, nothing for nobody's, a dash where it is unknown."""
+    if not whose.known:
+        return _UNKNOWN
+    tenant = (whose.tenant or "").encode()
+    if len(tenant) > TENANT_LEN_MAX:
+        raise ValueError(f"tenant: over {TENANT_LEN_MAX} bytes")
+    return base64.urlsafe_b64encode(tenant).rstrip(b"=").decode()
+
+
+def _whose(text: str) -> Whose:
+    if text == _UNKNOWN:
+        return UNKNOWN
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        tenant = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise Refused("malformed") from None
+    return Whose(tenant) if tenant else NOBODY

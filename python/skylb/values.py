@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from skylb.addresses import ListenAddress, ReplicaUrl, parse_listen, parse_replica
+from skylb.addresses import IpNetwork, ListenAddress, ReplicaUrl, parse_listen, parse_network, parse_replica
 
 INT_MAX = 2**31 - 1
 SECONDS_MAX = 1e9
@@ -38,7 +37,7 @@ def _replica(value: object) -> object:
 
 
 def _network(value: object) -> object:
-    return ip_network(value) if isinstance(value, str) else value
+    return parse_network(value) if isinstance(value, str) else value
 
 
 def _file(value: object) -> object:
@@ -60,7 +59,7 @@ Bytes = Annotated[
 File = Annotated[Path, BeforeValidator(_file)]
 Listen = Annotated[ListenAddress, BeforeValidator(_listen), PlainSerializer(str)]
 Url = Annotated[ReplicaUrl, BeforeValidator(_replica), PlainSerializer(str)]
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Network = Annotated[IpNetwork, BeforeValidator(_network)]
 
 LISTEN = Expected("HOST:PORT, [IPV6]:PORT or unix:PATH")
 URL = Expected("http://HOST:PORT, https://HOST:PORT or unix:PATH")

@@ -11,6 +11,7 @@ use skylb_core::engine::body::Digest;
 use skylb_core::engine::config::{AllowanceRule, Config, Policy, PushRule};
 use skylb_core::engine::effect::{Effect, Outcome};
 use skylb_core::engine::id::{ReplicaId, RequestId};
+use skylb_core::engine::residency::Whose;
 use skylb_core::engine::rng::Rng;
 use skylb_core::engine::route::Route;
 use skylb_core::engine::router::{Ask, Report, Router};
@@ -29,7 +30,7 @@ const ASK: Ask<'static> = Ask {
     class: None,
     credential: None,
     body_bytes: 0,
-    tenant: None,
+    whose: Whose::Nobody,
     forwarded: None,
 };
 

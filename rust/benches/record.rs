@@ -11,7 +11,7 @@ fn event() -> Event<'static> {
     Event {
         request_id: "8f14e45fceea167a-1f4c2",
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
-        client: "127.0.0.1:50000",
+        client: Some("127.0.0.1:50000"),
         method: "POST",
         route: "/v1/chat/completions",
         measured: true,

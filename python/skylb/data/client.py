@@ -6,9 +6,11 @@ half-closed clients.
 """
 
 import asyncio
+from contextlib import ExitStack
 from typing import Protocol, cast
 
 from skylb._core import ChunkedDecoder, Head, RequestError
+from skylb.addresses import client_address
 from skylb.clock import monotonic_ns
 from skylb.data import answers
 from skylb.data.answers import refusal
@@ -66,7 +68,8 @@ class ClientConnection(asyncio.Protocol):
         self.frontend = frontend
         self.context = frontend.context
         self.scheme = scheme
-        self.peer = ""
+        self.peer: str | None = None
+        """The client's address; a Unix socket has none."""
         self.trusted = False
         self.claims: Claims | None = None
         """What the signature of a peer's forward vouches for; a client has none."""
@@ -91,12 +94,20 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self.transport = cast(asyncio.Transport, transport)  # what stream servers hand over
-        self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
-        peer = transport.get_extra_info("peername")
-        self.peer = str(peer[0]) if isinstance(peer, tuple) else "unix"
-        self.trusted = self.context.trusts(self.peer)
         self.deadline_ns = monotonic_ns() + int(self.context.limits.timeouts.head_s * 1e9)
         self.frontend.opened(self)
+        with ExitStack() as undo:
+            undo.callback(self.transport.abort)  # the loop logs an error in here, and keeps the socket
+            self.set_up()
+            undo.pop_all()
+
+    def set_up(self) -> None:
+        """Looks at who connected, and prepares the socket; what fails in here ends the connection."""
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        address = client_address(self.transport.get_extra_info("peername"))
+        if address is not None:
+            self.peer = str(address)
+            self.trusted = self.context.trusts(address)
 
     def eof_received(self) -> None:
         """FIN: the client left."""

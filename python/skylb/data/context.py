@@ -1,12 +1,12 @@
 """What every request of the data plane shares: wired once by the composition root."""
 
-import ipaddress
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from skylb._core import HeadParser, Recorder
+from skylb.addresses import IpAddress, IpNetwork
 from skylb.config import TimeoutSettings
 from skylb.data.crossing import Crossing
 from skylb.data.tenants import Tenants
@@ -82,7 +82,7 @@ class Context:
     parser: HeadParser
     budget: Budget
     limits: Limits
-    trusted_proxies: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
+    trusted_proxies: Sequence[IpNetwork] = ()
     cors_origin: str | None = None
     crossing: Crossing | None = None
     """How requests cross to peers; ``None`` for a balancer without any."""
@@ -92,9 +92,6 @@ class Context:
     draining: bool = False
     ids: RequestIds = field(default_factory=RequestIds)
 
-    def trusts(self, peer: str) -> bool:
-        """Whether forwarding headers from this address are believed."""
-        if not self.trusted_proxies or not peer:
-            return False
-        address = ipaddress.ip_address(peer.partition("%")[0])
-        return any(address in network for network in self.trusted_proxies)
+    def trusts(self, client: IpAddress | None) -> bool:
+        """Whether what a client at this address says of others is believed; never where it has none."""
+        return client is not None and any(client in network for network in self.trusted_proxies)

@@ -6,7 +6,7 @@ from skylb._core import Forward, Head
 from skylb.clock import monotonic_ns
 from skylb.data.relay import Response
 from skylb.signing import HEADER, HEADER_LOWER, Claims, Identity, Refused, Verified, Verifier, sign
-from skylb.types import Peer
+from skylb.types import Peer, Whose
 from skylb.upstream import Pool
 
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
@@ -41,7 +41,7 @@ class Crossing:
         forward: Forward,
         peer: Peer,
         head: Head,
-        tenant: str | None,
+        whose: Whose,
         body: bytes,
     ) -> bytes:
         """The head for a peer: the one for a replica, and a signature at its end."""
@@ -51,7 +51,7 @@ class Crossing:
             1,
             min(forward.attempts_left, 9),
             max(0, forward.deadline_ns - now_ns) // 1_000_000,
-            tenant or "",
+            whose,
         )
         value = sign(
             self._verifier.keys.first,

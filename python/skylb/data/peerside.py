@@ -1,6 +1,5 @@
 """The peer listener: connections of other balancers, which bring forwarded requests only."""
 
-import asyncio
 import socket
 
 from skylb._core import Head, RequestError
@@ -30,9 +29,9 @@ class PeerConnection(ClientConnection):
         self._verified: Verified | None = None
         self._said_ns = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A peer connected: a path that dies without a word must be noticed."""
-        super().connection_made(transport)
+    def set_up(self) -> None:
+        """A path that dies without a word must be noticed."""
+        super().set_up()
         sock = self.transport.get_extra_info("socket")
         if isinstance(sock, socket.socket):
             notice_dead_paths(sock)

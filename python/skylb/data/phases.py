@@ -22,7 +22,7 @@ class Client(Protocol):
     """The client's connection, as a request needs it."""
 
     transport: asyncio.Transport
-    peer: str
+    peer: str | None
     scheme: str
     trusted: bool
     paused_ns: int

@@ -20,7 +20,7 @@ from skylb.data.relay import Response
 from skylb.data.waiting import silence_max_s
 from skylb.errors import ConnectError
 from skylb.signing import REFUSED_HEADER
-from skylb.types import Peer, Replica
+from skylb.types import NOBODY, Peer, Replica
 from skylb.upstream import Connection, Pool
 
 SMALL_BODY_BYTES = 64 << 10
@@ -63,7 +63,7 @@ class Exchange:
         "response",
         "start_ns",
         "target",
-        "tenant",
+        "whose",
         "withheld",
     )
 
@@ -79,7 +79,7 @@ class Exchange:
         self.id = 0
         """The engine's id; 0 while the engine does not know the request (any more)."""
         self.digest: Digest | None = None
-        self.tenant: str | None = None
+        self.whose = NOBODY
         self.target: Replica | Peer | None = None
         """Where the present attempt goes."""
         self.forward: Forward | None = None
@@ -109,9 +109,9 @@ class Exchange:
             return
         try:
             client = self.client
-            self.tenant = self.context.tenants.of(head, client.trusted, client.claims)
+            self.whose = self.context.tenants.of(head, client.trusted, client.claims)
             self.context.router.submit(
-                self, head, self.body, self.start_ns, client.trusted, self.tenant, client.claims
+                self, head, self.body, self.start_ns, client.trusted, self.whose, client.claims
             )
         except RequestError as error:
             self.answer_error(error.status, error.code, error.message, param=error.param)
@@ -208,7 +208,7 @@ class Exchange:
         respond: type[Response] = Response
         forward, crossing = self.forward, self.context.crossing
         if forward is not None and crossing is not None and isinstance(target, Peer):
-            upstream_head = crossing.sign(upstream_head, forward, target, head, self.tenant, body)
+            upstream_head = crossing.sign(upstream_head, forward, target, head, self.whose, body)
             respond = PeerResponse
         self.phase = Phase.WAIT
         keep_alive = head.keep_alive and not self.context.draining
@@ -451,7 +451,7 @@ class Exchange:
             self.digest,
             relay,
             self.request_id,
-            self.tenant,
+            self.whose.tenant,
             self.client.peer,
             status,
             code,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from skylb._core import Head
 from skylb.data.answers import refusal
 from skylb.signing import TENANT_LEN_MAX, Claims
+from skylb.types import NOBODY, UNKNOWN, Whose
 
 _TENANT = re.compile(rf"[\x21-\x7e]{{1,{TENANT_LEN_MAX}}}", re.ASCII)
 
@@ -23,8 +24,11 @@ class Tenants:
         self.keys = keys or {}
         self._header = header
 
-    def of(self, head: Head, trusted: bool, claims: Claims | None) -> str | None:
-        """The tenant; ``None`` where nobody says.
+    def of(self, head: Head, trusted: bool, claims: Claims | None) -> Whose:
+        """Whose it is.
+
+        A key that is listed is proof, and so is the word of a trusted front, who may name nobody. Who is
+        no such front although tenants are named by fronts, or brings a key that is not listed, is unknown.
 
         Args:
             head: of the request.
@@ -35,20 +39,25 @@ class Tenants:
             RequestError: a trusted front names a tenant that cannot be one.
         """
         if claims is not None:
-            return claims.tenant or None
+            return claims.whose
         if self._header is not None and trusted:
             named = head.header(self._header)
             if named is not None:
                 if _TENANT.fullmatch(named) is None:
                     raise refusal(400, "bad_tenant", "the header that names the tenant is malformed")
-                return named
-        return self._by_key(head) if self.keys else None
+                return Whose(named)
+        by_key = self._by_key(head) if self.keys else NOBODY
+        unnamed = self._header is not None and not trusted
+        return UNKNOWN if unnamed and by_key.tenant is None else by_key
 
-    def _by_key(self, head: Head) -> str | None:
+    def _by_key(self, head: Head) -> Whose:
         authorization = head.header("authorization")
         if authorization is not None:
             scheme, _, key = authorization.partition(" ")
             key = key.strip() if scheme.lower() == "bearer" else ""
         else:
             key = head.header("x-api-key") or ""
-        return self.keys.get(hashlib.sha256(key.encode("latin-1")).hexdigest()) if key else None
+        if not key:
+            return UNKNOWN if authorization else NOBODY
+        tenant = self.keys.get(hashlib.sha256(key.encode("latin-1")).hexdigest())
+        return Whose(tenant) if tenant is not None else UNKNOWN

@@ -7,6 +7,18 @@ pub const ANYWHERE: u64 = u64::MAX;
 /// Regions that can be told apart.
 pub const REGIONS_MAX: usize = 64;
 
+/// Whose request it is, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Whose<'a> {
+    /// No tenant's.
+    #[default]
+    Nobody,
+    /// This tenant's.
+    Tenant(&'a str),
+    /// Perhaps a tenant's: it names one that cannot be believed, or brings a key that is not listed.
+    Unknown,
+}
+
 /// One rule as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -87,13 +99,17 @@ impl Residency {
         Ok(Self(known))
     }
 
-    /// Where this tenant's requests for this model may be served: where all rules that name them
-    /// allow it. Without a tenant, rules for tenants do not apply.
+    /// Where a request for this model may be served: where all rules that name it allow it. One whose
+    /// tenant is unknown may be anybody's: it keeps to the rules of every tenant.
     #[must_use]
-    pub fn allowed(&self, tenant: Option<&str>, model: &str) -> u64 {
+    pub fn allowed(&self, whose: Whose<'_>, model: &str) -> u64 {
         let named = |rule: &Rule| {
-            let whose = rule.tenant.as_deref().is_none_or(|t| Some(t) == tenant);
-            whose && rule.model.as_deref().is_none_or(|m| m == model)
+            let theirs = match (rule.tenant.as_deref(), whose) {
+                (None, _) | (_, Whose::Unknown) => true,
+                (Some(_), Whose::Nobody) => false,
+                (Some(named), Whose::Tenant(tenant)) => named == tenant,
+            };
+            theirs && rule.model.as_deref().is_none_or(|m| m == model)
         };
         let bits = self.0.iter().filter(|(rule, _)| named(rule));
         bits.fold(ANYWHERE, |all, (_, bits)| all & bits)
@@ -122,15 +138,36 @@ mod tests {
             rule(Some("b"), Some("m"), &["eu"]),
         ];
         let rules = Residency::new(rules, &mut regions).unwrap();
-        assert_eq!(rules.allowed(None, "n"), ANYWHERE);
-        assert_eq!(rules.allowed(Some("a"), "n"), eu | us);
-        assert_eq!(rules.allowed(Some("a"), "m"), us);
+        assert_eq!(rules.allowed(Whose::Tenant("c"), "n"), ANYWHERE);
+        assert_eq!(rules.allowed(Whose::Nobody, "n"), ANYWHERE);
+        assert_eq!(rules.allowed(Whose::Tenant("a"), "n"), eu | us);
+        assert_eq!(rules.allowed(Whose::Tenant("a"), "m"), us);
         assert_eq!(
-            rules.allowed(Some("b"), "m"),
+            rules.allowed(Whose::Tenant("b"), "m"),
             0,
             "rules that exclude each other"
         );
-        assert_eq!(rules.allowed(None, "m"), us);
+        assert_eq!(rules.allowed(Whose::Tenant("c"), "m"), us);
+        assert_eq!(rules.allowed(Whose::Nobody, "m"), us);
+    }
+
+    #[test]
+    fn a_request_of_an_unknown_tenant_keeps_to_the_rules_of_every_tenant() {
+        let mut regions = Regions::default();
+        let (eu, us) = (regions.bit("eu").unwrap(), regions.bit("us").unwrap());
+        let rules = vec![
+            rule(Some("a"), None, &["eu"]),
+            rule(Some("b"), Some("m"), &["us"]),
+        ];
+        let rules = Residency::new(rules, &mut regions).unwrap();
+        assert_eq!(rules.allowed(Whose::Unknown, "n"), eu);
+        assert_eq!(
+            rules.allowed(Whose::Unknown, "m"),
+            0,
+            "it may be a's or b's"
+        );
+        assert_eq!(rules.allowed(Whose::Tenant("b"), "m"), us);
+        assert_eq!(rules.allowed(Whose::Tenant("c"), "m"), ANYWHERE);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
 use crate::engine::id::{PeerId, ReplicaId, RequestId};
+use crate::engine::residency::Whose;
 use crate::engine::router::{Ask, Forwarded, Report, Router, SECRET_BYTES_MIN, Usage};
 
 const FAILURES: [(&str, Failure); 7] = [
@@ -86,7 +87,7 @@ impl Engine {
         })
     }
 
-    #[pyo3(signature = (request_id, head, body, now_ns, trusted=false, tenant=None, hop=0, attempts_left=None, deadline_ns=None, origin=None, /))]
+    #[pyo3(signature = (request_id, head, body, now_ns, trusted=false, tenant=None, tenant_known=true, hop=0, attempts_left=None, deadline_ns=None, origin=None, /))]
     #[expect(
         clippy::too_many_arguments,
         reason = "one call per request, positional for its cost"
@@ -100,6 +101,7 @@ impl Engine {
         now_ns: u64,
         trusted: bool,
         tenant: Option<&str>,
+        tenant_known: bool,
         hop: u8,
         attempts_left: Option<u32>,
         deadline_ns: Option<u64>,
@@ -115,7 +117,11 @@ impl Engine {
             class: head.inner.class().filter(|_| trusted),
             credential: head.inner.credential(),
             body_bytes: body.len(),
-            tenant,
+            whose: match tenant {
+                Some(tenant) => Whose::Tenant(tenant),
+                None if tenant_known => Whose::Nobody,
+                None => Whose::Unknown,
+            },
             forwarded: (hop > 0).then(|| Forwarded {
                 hop,
                 attempts_left: attempts_left.unwrap_or(u32::MAX),

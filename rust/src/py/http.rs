@@ -165,7 +165,7 @@ impl Head {
         py: Python<'py>,
         host: &str,
         request_id: &str,
-        client: &str,
+        client: Option<&str>,
         scheme: &str,
         trusted: bool,
         authorization: Option<&str>,

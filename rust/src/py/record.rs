@@ -75,7 +75,7 @@ impl Recorder {
         relay: Option<PyRef<'_, Relay>>,
         request_id: &str,
         tenant: Option<&str>,
-        client: &str,
+        client: Option<&str>,
         status: u16,
         error_code: Option<&str>,
         replica: Option<&str>,
@@ -117,7 +117,7 @@ impl Recorder {
     }
 
     #[pyo3(signature = (status, error_code, client, now_ns, /))]
-    fn refused(&mut self, status: u16, error_code: &str, client: &str, now_ns: u64) {
+    fn refused(&mut self, status: u16, error_code: &str, client: Option<&str>, now_ns: u64) {
         self.0.refused(status, error_code, client, now_ns);
     }
 

@@ -32,8 +32,8 @@ pub struct Event<'a> {
     pub trace_id: Option<&'a str>,
     /// Whose request it was, where tenants are told apart.
     pub tenant: Option<&'a str>,
-    /// The client's address.
-    pub client: &'a str,
+    /// The client's address; `None` over a Unix socket.
+    pub client: Option<&'a str>,
     /// Request method.
     pub method: &'a str,
     /// The route's template, one of a fixed set.
@@ -184,7 +184,7 @@ impl Recorder {
     }
 
     /// A request that never had a valid head.
-    pub fn refused(&mut self, status: u16, error_code: &str, client: &str, now_ns: u64) {
+    pub fn refused(&mut self, status: u16, error_code: &str, client: Option<&str>, now_ns: u64) {
         self.requests.add(ROUTE_INVALID, None, false, status);
         self.log(&Event {
             client,
@@ -280,7 +280,7 @@ impl Recorder {
         );
         line.text(key!("trace_id"), event.trace_id);
         line.text(key!("tenant"), event.tenant);
-        line.text(key!("client"), Some(event.client));
+        line.text(key!("client"), event.client);
         line.text(
             key!("method"),
             Some(event.method).filter(|method| !method.is_empty()),

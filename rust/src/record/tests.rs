@@ -12,7 +12,7 @@ fn event() -> Event<'static> {
         request_id: "r-1",
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
         tenant: None,
-        client: "127.0.0.1:50000",
+        client: Some("127.0.0.1:50000"),
         method: "POST",
         route: "/v1/chat/completions",
         measured: true,
@@ -76,7 +76,7 @@ fn a_text_line_has_the_same_fields() {
 #[test]
 fn a_refused_head_is_counted_and_logged() {
     let mut recorder = recorder(Format::Text);
-    recorder.refused(431, "head_too_large", "10.0.0.1:1", 5);
+    recorder.refused(431, "head_too_large", Some("10.0.0.1:1"), 5);
     assert_eq!(
         recorder.requests().collect::<Vec<_>>(),
         [("invalid", "", 431, 1)]

@@ -11,6 +11,7 @@ use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
 use crate::engine::id::{Nanos, ReplicaId, RequestId};
+use crate::engine::residency::Whose;
 use crate::engine::route::Route;
 use crate::engine::router::{Ask, Forwarded, Report, Router};
 
@@ -54,7 +55,7 @@ fn ask(tenant: Option<&str>, forwarded: Option<Forwarded>) -> Ask<'_> {
         class: None,
         credential: None,
         body_bytes: 0,
-        tenant,
+        whose: tenant.map_or(Whose::Nobody, Whose::Tenant),
         forwarded,
     }
 }

@@ -1,12 +1,9 @@
 """What a DNS provider can do for us."""
 
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from skylb.errors import SkyLBError
-
-IpAddress = IPv4Address | IPv6Address
 
 
 class DnsError(SkyLBError):

@@ -160,7 +160,7 @@ fn refusal(head: &str) -> Refusal {
 const TO: Upstream<'_> = Upstream {
     host: "10.0.0.1:8000",
     request_id: "req-1",
-    client: "192.0.2.7",
+    client: Some("192.0.2.7"),
     scheme: "http",
     trusted: false,
     authorization: None,
@@ -206,6 +206,18 @@ fn a_trusted_proxys_forwarding_is_kept_and_appended_to() {
          X-Forwarded-Host: b\r\nAccept-Encoding: identity\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2, 192.0.2.7\r\n\
          X-Request-Id: req-1\r\n\r\n"
     );
+}
+
+#[test]
+fn a_client_without_an_address_is_not_named() {
+    let alone = parse("GET /v1/models HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n");
+    let nobody = Upstream { client: None, ..TO };
+    assert!(!sent(&alone, nobody).contains("X-Forwarded-For"));
+    let trusted = Upstream {
+        trusted: true,
+        ..nobody
+    };
+    assert!(sent(&alone, trusted).contains("\r\nX-Forwarded-For: 1.1.1.1\r\n"));
 }
 
 #[test]

@@ -10,8 +10,8 @@ pub struct Upstream<'a> {
     pub host: &'a str,
     /// Value of `X-Request-Id`.
     pub request_id: &'a str,
-    /// The client's address, appended to `X-Forwarded-For`.
-    pub client: &'a str,
+    /// The client's address, appended to `X-Forwarded-For`; `None`: it has none (a Unix socket).
+    pub client: Option<&'a str>,
     /// `http` or `https`, for `X-Forwarded-Proto`.
     pub scheme: &'a str,
     /// Incoming `Forwarded` and `X-Forwarded-*` are believed: kept, and `X-Forwarded-For` appended to.
@@ -28,7 +28,7 @@ impl Upstream<'_> {
         [
             ("host", self.host),
             ("request_id", self.request_id),
-            ("client", self.client),
+            ("client", self.client.unwrap_or_default()),
             ("scheme", self.scheme),
             ("authorization", self.authorization.unwrap_or_default()),
         ]
@@ -54,7 +54,7 @@ impl Head {
         }
         let ours_len = to.host.len()
             + to.request_id.len()
-            + to.client.len()
+            + to.client.map_or(0, str::len)
             + to.authorization.map_or(0, str::len);
         let mut out = Vec::with_capacity(self.bytes.len() + ours_len + 192);
         let method = if self.is_head() {
@@ -91,13 +91,8 @@ impl Head {
     }
 
     fn put_ours(&self, out: &mut Vec<u8>, to: &Upstream<'_>) {
-        put(out, &[b"Accept-Encoding: identity\r\nX-Forwarded-For: "]);
-        if to.trusted {
-            for field in self.fields.iter().filter(|f| f.kind == Kind::ForwardedFor) {
-                put(out, &[field.value.of(&self.bytes), b", "]);
-            }
-        }
-        put(out, &[to.client.as_bytes(), b"\r\n"]);
+        put(out, &[b"Accept-Encoding: identity\r\n"]);
+        self.put_forwarded_for(out, to);
         // A list of protocols is understood by nobody: a trusted proxy's word stands alone.
         if !(to.trusted && self.fields.iter().any(|f| f.kind == Kind::ForwardedProto)) {
             put(
@@ -113,6 +108,21 @@ impl Head {
             put_decimal(out, b"Content-Length: ", len);
         }
         put(out, &[b"\r\n"]);
+    }
+
+    /// Whom a trusted proxy names, then the client; no line where there is nobody to name.
+    fn put_forwarded_for(&self, out: &mut Vec<u8>, to: &Upstream<'_>) {
+        let named = self.fields.iter();
+        let named = named.filter(|field| to.trusted && field.kind == Kind::ForwardedFor);
+        let named = named.map(|field| field.value.of(&self.bytes));
+        let mut before: &[u8] = b"X-Forwarded-For: ";
+        for address in named.chain(to.client.map(str::as_bytes)) {
+            put(out, &[before, address]);
+            before = b", ";
+        }
+        if before == b", " {
+            put(out, &[b"\r\n"]);
+        }
     }
 }
 

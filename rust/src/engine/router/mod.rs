@@ -284,8 +284,8 @@ impl Router {
         if crossed && !self.config.planted(Plant::HopIgnored) {
             return Err(Refusal::too_many_hops());
         }
-        let regions = self.mesh.residency.allowed(ask.tenant, &digest.model);
-        self.check_regions(regions)?;
+        let regions = self.mesh.residency.allowed(ask.whose, &digest.model);
+        self.check_regions(regions, ask.whose)?;
         let bound = self.bound(ask, digest)?;
         let model = match lane {
             Lane::Stored => None,

@@ -5,7 +5,7 @@ use super::request::{NoPlace, Refusal};
 use crate::engine::hold::Full;
 use crate::engine::id::{ModelId, Nanos};
 use crate::engine::plant::Plant;
-use crate::engine::residency::ANYWHERE;
+use crate::engine::residency::{ANYWHERE, Whose};
 
 /// Known models that a 404 names at most.
 const MODELS_NAMED_MAX: usize = 20;
@@ -19,11 +19,16 @@ impl Refusal {
     }
 
     /// The rules of residency leave no place for the request.
-    pub(super) fn residency() -> Self {
+    pub(super) fn residency(whose: Whose<'_>) -> Self {
         Self::new(
             403,
             "residency",
-            "This request may not be served in any region that can be reached from here.",
+            if whose == Whose::Unknown {
+                "This request may not be served in any region that can be reached from here; \
+                 its tenant is not known, so the rules of every tenant apply."
+            } else {
+                "This request may not be served in any region that can be reached from here."
+            },
         )
     }
 
@@ -71,7 +76,7 @@ impl Router {
 
     /// Refuses what may be served nowhere: neither by our replicas, adopted ones included, nor by a
     /// peer that is configured.
-    pub(super) fn check_regions(&self, regions: u64) -> Result<(), Refusal> {
+    pub(super) fn check_regions(&self, regions: u64, whose: Whose<'_>) -> Result<(), Refusal> {
         if regions == ANYWHERE {
             return Ok(());
         }
@@ -80,7 +85,7 @@ impl Router {
         let places = members.chain(peers.map(|(_, peer)| peer.region_bit));
         let places = places.fold(self.mesh.region_bit, |all, bit| all | bit);
         if places & regions == 0 {
-            return Err(Refusal::residency());
+            return Err(Refusal::residency(whose));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::engine::effect::Reject;
 use crate::engine::hold::{Full, Partition, Tenant, Ticket};
 use crate::engine::id::{ModelId, Nanos, PeerId, ReplicaId, RequestId};
 use crate::engine::radix::Pin;
+use crate::engine::residency::Whose;
 use crate::engine::route::Route;
 use crate::engine::select::Slot;
 
@@ -30,7 +31,7 @@ pub struct Ask<'a> {
     /// Bytes of the body.
     pub body_bytes: usize,
     /// Whose request it is, for residency.
-    pub tenant: Option<&'a str>,
+    pub whose: Whose<'a>,
     /// It came from a peer.
     pub forwarded: Option<Forwarded>,
 }

@@ -21,6 +21,7 @@ use crate::engine::config::{AllowanceRule, ClassRule, PushRule};
 use crate::engine::effect::{Outcome, Push, Reject};
 use crate::engine::health::Failure;
 use crate::engine::id::ReplicaId;
+use crate::engine::residency::Whose;
 use crate::engine::route::Route;
 use crate::engine::snapshot::Snapshot;
 
@@ -58,7 +59,7 @@ fn ask(route: Route) -> Ask<'static> {
         class: None,
         credential: None,
         body_bytes: 0,
-        tenant: None,
+        whose: Whose::Nobody,
         forwarded: None,
     }
 }

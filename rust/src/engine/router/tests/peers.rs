@@ -5,7 +5,7 @@ use crate::engine::effect::Forward;
 use crate::engine::id::PeerId;
 use crate::engine::peer::Presence;
 use crate::engine::peer::summary::PeerError;
-use crate::engine::residency::Rule;
+use crate::engine::residency::{Rule, Whose};
 
 /// Peers 0 and 1 of a router that is number 9 itself.
 fn peers(names: &[(u32, &str, &str)]) -> Vec<(PeerId, String, String)> {
@@ -266,7 +266,7 @@ fn rules_of_residency_hold_for_forwards_and_fail_closed() {
     ];
     pair.us.router.set_residency(rules).unwrap();
     let of = |tenant| Ask {
-        tenant: Some(tenant),
+        whose: Whose::Tenant(tenant),
         ..ask(Route::ChatCompletions)
     };
     let reject = pair.us.submit_as(of("none"), digest("m", &[]));
@@ -290,6 +290,16 @@ fn rules_of_residency_hold_for_forwards_and_fail_closed() {
     pair.eu.complete(1);
     pair.us.complete(2);
     assert_eq!(forwarded(&pair.tell()).0, 5);
+    let unknown = Ask {
+        whose: Whose::Unknown,
+        ..ask(Route::ChatCompletions)
+    };
+    let anybodys = pair.us.submit_as(unknown, digest("m", &[]));
+    assert_eq!(
+        (rejected(&anybodys).status, rejected(&anybodys).code),
+        (403, "residency"),
+        "whose tenant is unknown may be anybody's"
+    );
 }
 
 #[test]
