@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from skylb.addresses import ListenAddress
+from skylb.addresses import IpAddress, ListenAddress, parse_ip
 from skylb.text import missing
 from skylb.values import FILE, LISTEN, Count, Expected, File, Group, Listen
 

@@ -43,7 +43,7 @@ fn heads(c: &mut Criterion) {
     let to = Upstream {
         host: "10.0.0.1:8000",
         request_id: "0123456789abcdef",
-        client: "192.0.2.7",
+        client: Some("192.0.2.7"),
         scheme: "http",
         trusted: false,
         authorization: None,

@@ -6,8 +6,11 @@ from skylb.addresses import (
     ListenAddress,
     PeerUrl,
     ReplicaUrl,
+    client_address,
     is_name,
+    parse_ip,
     parse_listen,
+    parse_network,
     parse_peer,
     parse_replica,
 )
@@ -109,6 +112,54 @@ def test_addresses_collide_when_both_cannot_be_bound(one: str, other: str, colli
 )
 def test_loopback_is_told_from_the_network(text: str, loopback: bool) -> None:
     assert parse_listen(text).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("::FFFF:7f00:1", "127.0.0.1"),
+        ("0:0:0:0:0:ffff:10.1.2.3", "10.1.2.3"),
+        ("2001:DB8::0001", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("::ffff:10.1.2.3%2", "10.1.2.3"),
+        ("::1", "::1"),
+    ],
+)
+def test_an_address_has_one_form_however_it_is_written(text: str, plain: str) -> None:
+    assert str(parse_ip(text)) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("fd00::/8", "fd00::/8"),
+    ],
+)
+def test_a_network_has_the_form_of_the_addresses_in_it(text: str, plain: str) -> None:
+    assert str(parse_network(text)) == plain
+
+
+def test_who_connects_has_an_address_of_one_form_or_none() -> None:
+    assert client_address(("::ffff:192.0.2.7", 5, 0, 0)) == parse_ip("192.0.2.7")
+    assert client_address(("fe80::7%eth0", 5, 0, 2)) == parse_ip("fe80::7")
+    assert client_address(("192.0.2.7", 5)) == parse_ip("192.0.2.7")
+    for none in ("", b"", None):
+        assert client_address(none) is None, "a Unix socket, or a client that has left"
+
+
+def test_configured_addresses_have_the_same_form() -> None:
+    assert parse_listen("[::ffff:127.0.0.1]:80") == ListenAddress("127.0.0.1", 80)
+    assert parse_replica("http://[::ffff:10.0.0.1]:8000").authority == "10.0.0.1:8000"
+    assert parse_replica("http://[fe80::1%eth0]:8000").authority == "[fe80::1]:8000"
+    assert ListenAddress("::ffff:127.0.0.1", 80).is_loopback
+    assert ListenAddress("::ffff:0.0.0.0", 80).is_wildcard
 
 
 @given(st.from_regex(r"[a-z][a-z0-9._-]{0,63}", fullmatch=True).filter(is_name), HOSTS, PORTS, st.booleans())

@@ -26,6 +26,7 @@ from skylb.signing import (
     parse_keys,
     sign,
 )
+from skylb.types import NOBODY, UNKNOWN, Whose
 
 NOW_NS = 5_000_000_000_000
 AHEAD_NS = 1_234_567_890_123
@@ -33,7 +34,7 @@ AHEAD_NS = 1_234_567_890_123
 
 KEY = Key("k1", b"0123456789abcdef")
 HERE = Identity("eu", 7)
-CLAIMS = Claims("us", 1, 1, 30_000, "tenant-1")
+CLAIMS = Claims("us", 1, 1, 30_000, Whose("tenant-1"))
 PATH = "/v1/chat/completions"
 BODY = b'{"model":"m"}'
 FORGERIES = 10_000
@@ -207,7 +208,7 @@ def test_nonces_are_bounded_and_forgotten_after_the_window(monkeypatch: pytest.M
 
 def test_a_tenant_that_is_too_long_is_not_signed() -> None:
     with pytest.raises(ValueError, match="tenant"):
-        signed(Claims("us", 1, 1, 1, "x" * 129))
+        signed(Claims("us", 1, 1, 1, Whose("x" * 129)))
 
 
 @given(st.text(max_size=30))
@@ -216,7 +217,12 @@ def test_any_tenant_arrives_as_it_was_signed(tenant: str) -> None:
         tenant.encode()
     except UnicodeEncodeError:
         return
-    claims = Claims("us", 1, 1, 1, tenant)
+    claims = Claims("us", 1, 1, 1, Whose(tenant) if tenant else NOBODY)
+    assert verifier().verify(signed(claims), "POST", PATH, NOW_NS).claims == claims
+
+
+def test_that_a_tenant_is_unknown_arrives_as_it_was_signed() -> None:
+    claims = Claims("us", 1, 1, 1, UNKNOWN)
     assert verifier().verify(signed(claims), "POST", PATH, NOW_NS).claims == claims
 
 

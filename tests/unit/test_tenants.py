@@ -10,6 +10,7 @@ from skylb.data.tenants import Tenants
 from skylb.errors import ConfigError
 from skylb.keyfiles import read_tenants
 from skylb.signing import Claims
+from skylb.types import NOBODY, UNKNOWN, Whose
 
 KEYS = {hashlib.sha256(b"sk-acme").hexdigest(): "acme"}
 BOTH = Tenants("x-tenant", KEYS)
@@ -26,34 +27,47 @@ def head(*fields: str) -> Head:
     "field", ["Authorization: Bearer sk-acme", "authorization: bearer  sk-acme", "X-Api-Key: sk-acme"]
 )
 def test_a_key_names_its_tenant(field: str) -> None:
-    assert BOTH.of(head(field), False, None) == "acme"
+    assert BOTH.of(head(field), False, None) == Whose("acme")
 
 
 @pytest.mark.parametrize(
-    "fields",
+    "field",
     [
-        (),
-        ("Authorization: Bearer sk-other",),
-        ("Authorization: Basic sk-acme",),
-        ("Authorization: Bearer",),
-        ("Authorization: Bearer sk-\xe9",),
+        "Authorization: Bearer sk-other",
+        "Authorization: Basic sk-acme",
+        "Authorization: Bearer",
+        "Authorization: Bearer sk-\xe9",
+        "X-Api-Key: sk-other",
     ],
 )
-def test_an_unknown_key_or_none_names_nobody(fields: tuple[str, ...]) -> None:
-    assert BOTH.of(head(*fields), False, None) is None
+def test_a_key_that_is_not_listed_may_be_anybodys_and_no_key_is_nobodys(field: str) -> None:
+    by_key = Tenants(None, KEYS)
+    assert by_key.of(head(field), False, None) == UNKNOWN
+    assert by_key.of(head(), False, None) == NOBODY
+    assert Tenants("x-tenant").of(head(field), True, None) == NOBODY, "keys tell no tenants here"
 
 
 def test_the_header_is_believed_from_a_trusted_front_only_and_goes_before_the_key() -> None:
     said = head("X-Tenant: globex", "Authorization: Bearer sk-acme")
-    assert BOTH.of(said, True, None) == "globex"
-    assert BOTH.of(said, False, None) == "acme"
-    assert Tenants(None, KEYS).of(said, True, None) == "acme"
+    assert BOTH.of(said, True, None) == Whose("globex")
+    assert BOTH.of(said, False, None) == Whose("acme")
+    assert Tenants(None, KEYS).of(said, True, None) == Whose("acme")
+
+
+@pytest.mark.parametrize("fields", [(), ("X-Tenant: acme",), ("X-Tenant: globex",)])
+def test_where_fronts_name_tenants_whoever_is_none_may_be_anybodys(fields: tuple[str, ...]) -> None:
+    assert Tenants("x-tenant").of(head(*fields), False, None) == UNKNOWN
+    assert BOTH.of(head(*fields), False, None) == UNKNOWN
+
+
+def test_a_trusted_front_that_names_no_tenant_says_that_it_is_nobodys() -> None:
+    assert BOTH.of(head(), True, None) == NOBODY
 
 
 def test_a_forward_has_the_tenant_that_was_signed_whatever_its_head_says() -> None:
     said = head("X-Tenant: globex", "Authorization: Bearer sk-acme")
-    assert BOTH.of(said, True, Claims("us", 1, 1, 1, "initech")) == "initech"
-    assert BOTH.of(said, True, Claims("us", 1, 1, 1, "")) is None
+    for whose in (Whose("initech"), NOBODY, UNKNOWN):
+        assert BOTH.of(said, True, Claims("us", 1, 1, 1, whose)) == whose
 
 
 @pytest.mark.parametrize("value", ["", "two words", "x" * 129, "caf\xe9"])

@@ -8,8 +8,9 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from skylb.addresses import IpAddress
 from skylb.clock import monotonic_ns
-from skylb.control.naming.provider import DnsError, IpAddress, Provider
+from skylb.control.naming.provider import DnsError, Provider
 
 log = logging.getLogger("skylb.control.naming")
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
+from skylb.addresses import IpAddress
 from skylb.errors import SkyLBError
 
 

@@ -21,7 +21,8 @@ import dns.rrset
 import dns.tsig
 import dns.update
 
-from skylb.control.naming.provider import DnsError, IpAddress, by_type
+from skylb.addresses import IpAddress
+from skylb.control.naming.provider import DnsError, by_type
 
 TIMEOUT_S = 5.0
 KEY_EXPECTED = "expected ALGORITHM:NAME:BASE64, with hmac-sha256 for instance"

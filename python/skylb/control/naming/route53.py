@@ -15,7 +15,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from skylb.control.naming.provider import DnsError, IpAddress, by_type
+from skylb.addresses import IpAddress
+from skylb.control.naming.provider import DnsError, by_type
 
 TIMEOUT_S = 5.0
 PAGES_MAX = 100
