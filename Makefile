@@ -92,6 +92,18 @@ test-engines: setup ## In front of real vLLM servers; their environment is cache
 chaos-regions: setup ## A peer cut off in five ways, a balancer killed: the figures' table (6 minutes; FAULT_S=60)
 	@$(PY) -m tests.chaos.regions
 
+# What looks up advisories: outside the tree too.
+AUDIT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skylb/audit
+$(AUDIT)/bin/cargo-audit: requirements/audit.txt | setup
+	@echo "== $(AUDIT)"
+	@$(PY) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt
+	@cargo install --quiet --locked --version '>=0.22,<0.23' --root $(AUDIT) cargo-audit
+	@touch $@
+
+audit: $(AUDIT)/bin/cargo-audit ## Look up every locked package in the databases of advisories (PyPI's, RustSec's); status 3: not reached
+	@$(PY) -m tests.tidy.audit $(AUDIT)/bin
+
 # The Rust routers to compare with: outside the tree, like the engines' environment, and not in anybody's way.
 PEERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skylb/peers
 $(PEERS)/bin/vllm-router: | setup
@@ -146,6 +158,7 @@ fmt: setup ## Format and fix what can be fixed
 lock: ## Renew requirements/*.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra dev --extra sim --extra dns --extra route53 pyproject.toml -o requirements/dev.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra sim pyproject.toml -o requirements/sim.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra audit pyproject.toml -o requirements/audit.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra bench pyproject.toml -o requirements/bench.txt
 
 clean: ## Remove what was built
