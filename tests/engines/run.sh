@@ -5,4 +5,4 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 VLLM_ENVIRONMENT="$(PYTHON="${PYTHON:-$PY}" tests/engines/environment.sh)"
 export VLLM_ENVIRONMENT
-exec "$PY" -m pytest "${@:-tests/engines}" -o addopts="-v -rP --strict-markers -p no:cacheprovider" -o timeout=900 -o timeout_func_only=true
+exec "$PY" -m pytest "${@:-tests/engines}" -o addopts="-v -rP --strict-markers -p no:cacheprovider" -o timeout=2400 -o timeout_func_only=true

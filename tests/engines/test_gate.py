@@ -7,7 +7,7 @@ import time
 import aiohttp
 
 from tests.engines.load import TIMEOUT, chat, post_all
-from tests.engines.vllm import Vllm
+from tests.engines.vllm import Vllm, children
 from tests.support.processes import balancer, eventually
 
 CLIENTS = 40
@@ -48,7 +48,7 @@ def prompt(index: int) -> list[dict[str, str]]:
 def test_forty_clients_never_make_more_than_one_wait_on_a_replica(narrow: list[Vllm]) -> None:
     urls = [server.url for server in narrow]
     bodies = [chat(prompt(i), max_tokens=120) for i in range(CLIENTS)]
-    with balancer(*urls, arguments=["--hold-timeout-s", "240"]) as front, Watch(narrow) as watch:
+    with balancer(*urls, arguments=["--hold-timeout-s", "3600"]) as front, Watch(narrow) as watch:
         batch = asyncio.run(post_all(front.url, "/v1/chat/completions", bodies, concurrency=CLIENTS))
         held = front.metric("skylb_hold_seconds_count")
     print(f"waiting at most {watch.highest} over {watch.samples} samples; {held:.0f} measured holds")
@@ -77,7 +77,7 @@ def test_clients_that_leave_while_held_are_never_pushed(narrow: list[Vllm]) -> N
     with balancer(*(server.url for server in narrow)) as front:
         asyncio.run(leave_while_held(front.url, 20))
         left = time.monotonic()
-        eventually(lambda: all(s.running == 0 for s in narrow), what="running back to 0")
+        eventually(lambda: all(s.running == 0 for s in narrow), what="running back to 0", of=children(narrow))
         print(f"running back to 0 after {time.monotonic() - left:.2f} s")
         assert front.metric("skylb_hold_requests") == 0
-        eventually(lambda: all(s.waiting == 0 for s in narrow), what="waiting back to 0")
+        eventually(lambda: all(s.waiting == 0 for s in narrow), what="waiting back to 0", of=children(narrow))

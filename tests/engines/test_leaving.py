@@ -6,7 +6,7 @@ import time
 import aiohttp
 
 from tests.engines.load import TIMEOUT, chat
-from tests.engines.vllm import Vllm
+from tests.engines.vllm import Vllm, children
 from tests.support.processes import balancer, eventually
 
 LONG = 2000
@@ -26,6 +26,6 @@ def test_a_client_that_leaves_mid_stream_frees_the_engine_within_a_second(pair: 
     with balancer(*(server.url for server in pair)) as front:
         asyncio.run(leave_mid_stream(front.url, 6))
         left = time.monotonic()
-        eventually(lambda: all(s.running == 0 for s in pair), what="running back to 0")
+        eventually(lambda: all(s.running == 0 for s in pair), what="running back to 0", of=children(pair))
         print(f"running back to 0 after {time.monotonic() - left:.2f} s")
         assert front.metric("skylb_replica_in_flight") == 0

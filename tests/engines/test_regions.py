@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.engines.vllm import Vllm, fleet
-from tests.support.processes import eventually
+from tests.support.processes import Child, eventually
 from tests.support.raw import Answer, Connection, chat, request
 from tests.support.regions import Region, Regions, regions
 
@@ -83,7 +83,13 @@ class World:
 
     def at_rest(self) -> None:
         """Waits until no engine has work."""
-        eventually(lambda: not any(self.at_work().values()), what="engines at rest")
+        eventually(lambda: not any(self.at_work().values()), what="engines at rest", of=self.working)
+
+    @property
+    def working(self) -> list[Child]:
+        """The processes that have to bring about what a test waits for."""
+        fronts = [self.found[name].front.child for name in self.engines]
+        return [*(engine.child for engine in self.engines.values()), *fronts]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +98,7 @@ def world() -> Iterator[World]:
     with fleet(3, "--max-num-seqs", str(SEQUENCES), *longer) as servers:
         engines = dict(zip(REGIONS, servers, strict=True))
         urls = {name: [engine.url] for name, engine in engines.items()}
-        arguments = ["--residency", "home/*=us", "--tenant-header", "x-tenant", "--hold-timeout-s", "600"]
+        arguments = ["--residency", "home/*=us", "--tenant-header", "x-tenant", "--hold-timeout-s", "3600"]
         arguments += ["--trusted-proxies", "127.0.0.1", "--policy", "prefix"]
         with regions(*REGIONS, engines=urls, wan=("--profile", "us-eu-asia"), arguments=arguments) as found:
             # An engine of which nothing is known yet has room for one: that one is for us, not for the other.
@@ -138,17 +144,17 @@ class Streams:
         return eventually(logged, what="lines of those who left")
 
 
-async def until(probe: Callable[[], bool], what: str) -> None:
+async def until(world: World, probe: Callable[[], bool], what: str) -> None:
     """Waits without keeping the clients from reading."""
-    await asyncio.to_thread(eventually, probe, what=what)
+    await asyncio.to_thread(eventually, probe, what=what, of=world.working)
 
 
 async def place_one_more(world: World, streams: Streams) -> Seen:
     """Asks when us knows of its peers' room; what us has done when it has decided."""
     number = len(streams.connections)
-    await until(lambda: world.peers_known(number), "us knows of its peers' room")
+    await until(world, lambda: world.peers_known(number), "us knows of its peers' room")
     await streams.begin()
-    await until(lambda: world.seen().placed > number, "one more is placed")
+    await until(world, lambda: world.seen().placed > number, "one more is placed")
     return await asyncio.to_thread(world.seen)
 
 
@@ -164,7 +170,9 @@ def test_a_full_region_spills_to_the_nearer_one_first_and_nothing_crosses_twice(
                 gone = [name for name in seen.forwarded if seen.forwarded[name] > before.forwarded[name]]
                 order.append(*gone or ["us"])
                 before = seen
-                await until(lambda: world.all_at_work(len(order)), "the engines have those that are not held")
+                await until(
+                    world, lambda: world.all_at_work(len(order)), "the engines have those that are not held"
+                )
             return await asyncio.to_thread(world.at_work)
         finally:
             await streams.leave()
@@ -193,7 +201,9 @@ def test_a_tenant_that_must_stay_waits_for_its_own_region_while_others_are_idle(
             while (seen := await asyncio.to_thread(world.seen)).held < HELD:
                 assert len(streams.connections) < REQUESTS_MAX, (seen, world.at_work())
                 await place_one_more(world, streams)
-                await until(lambda: world.settled(len(streams.connections)), "nobody waits beside a place")
+                await until(
+                    world, lambda: world.settled(len(streams.connections)), "nobody waits beside a place"
+                )
             return seen
         finally:
             await streams.leave()

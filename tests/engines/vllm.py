@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,11 @@ class Vllm:
     def waiting(self) -> float:
         """Requests outside the batch."""
         return self.metric("vllm:num_requests_waiting")
+
+
+def children(servers: Sequence[Vllm]) -> list[Child]:
+    """Their processes."""
+    return [server.child for server in servers]
 
 
 def installed() -> Path:

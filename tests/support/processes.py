@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -55,21 +55,59 @@ def free_port() -> int:
             return port
 
 
-def eventually(probe: Callable[[], T], *, timeout_s: float = PATIENCE_S, what: str = "condition") -> T:
-    """Polls until ``probe`` returns something true; the value.
+class Patience:
+    """How long to wait for something: for a time, or for processes that have to do it while they get on.
+
+    Processes may take ``timeout_s`` of CPU time each, and may stand still for ``timeout_s`` in a row: those
+    that others keep from the CPU are waited for.
+    """
+
+    def __init__(self, timeout_s: float, of: "Sequence[Child]" = ()) -> None:
+        self._timeout_s = timeout_s
+        self._of = of
+        self._began_s = self._last_s = sum(child.cpu_s() for child in of)
+        self._moved = self._looked = time.monotonic()
+
+    def over(self) -> str:
+        """Why there is no use in waiting longer; empty while there is."""
+        for child in self._of:
+            if not child.alive():
+                return f"the process ended with {child.popen.returncode}"
+        now = time.monotonic()
+        if not self._of:
+            return f"not in {self._timeout_s} s" if now - self._moved > self._timeout_s else ""
+        if now - self._looked < LOOK_S:
+            return ""
+        self._looked, cpu_s = now, sum(child.cpu_s() for child in self._of)
+        if cpu_s > self._last_s:
+            self._last_s, self._moved = cpu_s, now
+        if cpu_s - self._began_s > self._timeout_s * len(self._of):
+            return f"not within {self._timeout_s} s of CPU time"
+        if now - self._moved > self._timeout_s:
+            return f"the process has stood still for {self._timeout_s} s"
+        return ""
+
+
+def eventually(
+    probe: Callable[[], T],
+    *,
+    timeout_s: float = PATIENCE_S,
+    what: str = "condition",
+    of: "Sequence[Child]" = (),
+) -> T:
+    """Polls until ``probe`` returns something true; the value. ``of``: the processes that have to bring it about.
 
     Raises:
-        AssertionError: it did not within ``timeout_s``.
+        AssertionError: `Patience` is over; with the first process's output.
     """
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = probe()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            message = f"{what} did not come true in {timeout_s} s; last: {value!r}"
+    patience = Patience(timeout_s, of)
+    while not (value := probe()):
+        if why := patience.over():
+            said = "".join(f"\n{child.text()[-3000:]}" for child in of[:1])
+            message = f"{what}: {why}; last: {value!r}{said}"
             raise AssertionError(message)
         time.sleep(0.02)
+    return value
 
 
 def get(url: str, timeout_s: float = PATIENCE_S) -> bytes:
@@ -133,34 +171,8 @@ class Child:
         return ticks / TICKS_PER_S
 
     def require(self, condition: Callable[[], T], *, timeout_s: float = PATIENCE_S, what: str) -> T:
-        """Waits for a condition, as long as the process gets on.
-
-        ``timeout_s`` bounds the CPU time that it may take, and the time in a row in which it takes none: one
-        that others keep from the CPU is waited for.
-
-        Raises:
-            AssertionError: with the process's output: it ended, took too much, or stands still.
-        """
-        began_s = last_s = self.cpu_s()
-        moved = looked = time.monotonic()
-        while not (value := condition()):
-            if not self.alive():
-                self._give_up(f"{what}: the process ended with {self.popen.returncode}")
-            time.sleep(0.02)
-            now = time.monotonic()
-            if now - looked < LOOK_S:
-                continue
-            looked, cpu_s = now, self.cpu_s()
-            if cpu_s > last_s:
-                last_s, moved = cpu_s, now
-            if cpu_s - began_s > timeout_s:
-                self._give_up(f"{what}: not within {timeout_s} s of CPU time")
-            if now - moved > timeout_s:
-                self._give_up(f"{what}: the process has stood still for {timeout_s} s")
-        return value
-
-    def _give_up(self, message: str) -> NoReturn:
-        raise AssertionError(f"{message}:\n{self.text()[-3000:]}")
+        """Waits for a condition, as long as the process gets on; fails with its output."""
+        return eventually(condition, timeout_s=timeout_s, what=what, of=[self])
 
     def kill(self) -> None:
         """SIGKILL to it and all it started, and waits."""

@@ -43,7 +43,7 @@ def test_a_process_that_spins_and_gets_nowhere_is_given_up() -> None:
 def test_a_process_that_stands_still_is_given_up_with_what_it_said() -> None:
     still = Child([sys.executable, "-c", SLEEP])
     try:
-        with pytest.raises(AssertionError, match=r"stood still for 1\.0 s:\nup"):
+        with pytest.raises(AssertionError, match=r"stood still for 1\.0 s; last: False\nup"):
             still.require(lambda: False, timeout_s=1.0, what="it")
     finally:
         still.stop()
