@@ -95,7 +95,7 @@ def eventually(
     what: str = "condition",
     of: "Sequence[Child]" = (),
 ) -> T:
-    """Polls until ``probe`` returns something true; the value. ``of``: the processes that have to bring it about.
+    """Polls until ``probe`` returns something true; the value. ``of``: the processes that bring it about.
 
     Raises:
         AssertionError: `Patience` is over; with the first process's output.
