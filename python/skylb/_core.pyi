@@ -96,6 +96,11 @@ class Head:
         """Errors take Anthropic's shape."""
     def header(self, name: str) -> str | None:
         """First value of a header (lower-case name), decoded as latin-1."""
+    def signed(self) -> bytes:
+        """What a forward's signature covers of the head: path and query, then a line for each end-to-end
+        field, sorted by name. Left out is what proxies may change: ``Host``, framing and hop-by-hop fields,
+        ``Forwarded``, ``X-Forwarded-*``, ``X-Request-Id``, ``traceparent``, ``tracestate``, ``Via``,
+        ``CDN-Loop`` and ``Max-Forwards``."""
     def upstream(
         self,
         host: str,
@@ -611,8 +616,9 @@ class Engine:
     def set_self(self, name: str, region: str, incarnation: int, /) -> None:
         """This balancer's name and region, before its peers are set. ``incarnation`` is greater after
         each start (wall-clock nanoseconds); it is told to peers and compared with nothing else."""
-    def set_peers(self, peers: list[tuple[int, str, str]], now_ns: int, /) -> tuple[_Effect, ...]:
-        """All peers as ``(id, name, region)``. New ones start unreachable; forwards to missing ones
+    def set_peers(self, peers: list[tuple[int, str, str, bool]], now_ns: int, /) -> tuple[_Effect, ...]:
+        """All peers as ``(id, name, region, sure)``. Where the region is not sure no rule of residency
+        allows requests to go there. New ones start unreachable; forwards to missing ones
         go on until they end. Ids are never reused for another name.
 
         Raises:

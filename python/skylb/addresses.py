@@ -125,18 +125,21 @@ class ReplicaUrl:
 
 @dataclass(frozen=True, slots=True)
 class PeerUrl:
-    """Another balancer, as configured: ``NAME=SYNC_URL[,FORWARD_URL]``; nothing is resolved yet.
+    """Another balancer, as configured: ``NAME[@REGION]=SYNC_URL[,FORWARD_URL]``; nothing is resolved yet.
 
-    Without ``forward`` the peer itself says where forwards go.
+    Without ``forward`` the peer says at which port of its host forwards arrive. Without ``region`` it is in
+    the region of its own name.
     """
 
     name: str
     sync: ReplicaUrl
     forward: ReplicaUrl | None
+    region: str | None = None
 
     def __str__(self) -> str:
         """The canonical form."""
-        return f"{self.name}={self.sync}" + (f",{self.forward}" if self.forward is not None else "")
+        named = self.name if self.region is None else f"{self.name}@{self.region}"
+        return f"{named}={self.sync}" + (f",{self.forward}" if self.forward is not None else "")
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -148,19 +151,25 @@ def is_name(text: str) -> bool:
 
 
 def parse_peer(text: str) -> PeerUrl:
-    """Reads ``NAME=SYNC_URL[,FORWARD_URL]``.
+    """Reads ``NAME[@REGION]=SYNC_URL[,FORWARD_URL]``.
 
     Raises:
         ValueError: says what is wrong with ``text``.
     """
-    name, equals, urls = text.partition("=")
+    named, equals, urls = text.partition("=")
+    name, at, region = named.partition("@")
     if not equals or not is_name(name):
         raise ValueError("there is no NAME= of letters, digits, dots, dashes and underscores, at most 64")
+    if at and not is_name(region):
+        raise ValueError(
+            "the region is not a name of letters, digits, dots, dashes and underscores, at most 64"
+        )
     sync, comma, forward = urls.partition(",")
     sync_url = parse_replica(sync.strip())
     if sync_url.scheme == "unix":
         raise ValueError("peers synchronise over TCP: http or https")
-    return PeerUrl(name, sync_url, parse_replica(forward.strip()) if comma else None)
+    forward_url = parse_replica(forward.strip()) if comma else None
+    return PeerUrl(name, sync_url, forward_url, region if at else None)
 
 
 def parse_listen(text: str) -> ListenAddress:
@@ -220,9 +229,22 @@ def _host(text: str) -> str:
         return str(address.ipv4_mapped or address)
     if ":" in text:
         raise ValueError("an IPv6 address needs brackets")
-    if not text or not all(part and _is_label(part) for part in text.removesuffix(".").split(".")):
+    if not is_host(text):
         raise ValueError("the host is not a name or an address")
     return text.lower()
+
+
+def same_address(one: str, other: str) -> bool:
+    """Whether two texts are one IP address."""
+    try:
+        return ip_address(one) == ip_address(other)
+    except ValueError:
+        return False
+
+
+def is_host(text: str) -> bool:
+    """Whether this can be the name of a host, or an IPv4 address."""
+    return bool(text) and all(part and _is_label(part) for part in text.removesuffix(".").split("."))
 
 
 def _is_label(text: str) -> bool:

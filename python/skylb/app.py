@@ -163,7 +163,9 @@ class Service:
             far=True,
             tls=mesh.tls.client,
         )
-        self.frontend.context.crossing = Crossing(identity, mesh.verifier, pool, mesh.forwards_refused)
+        self.frontend.context.crossing = Crossing(
+            identity, mesh.verifier, pool, mesh.forwards_refused, mesh.peers.shows
+        )
         self.control.on_own = mesh.peers.set_replicas
         return mesh
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from skylb.addresses import PeerUrl, ReplicaUrl, is_name, parse_peer
+from skylb.hosts import HostRange, parse_range
 from skylb.text import missing
 from skylb.values import FILE, LISTEN, URL, Bytes, Expected, File, Group, Listen, Seconds, Url
 
@@ -18,6 +19,10 @@ SOURCES = ("peer", "peers_file", "peers_dns")
 """The settings that say who the peers are; together they make one list."""
 
 RULES_MAX = 256
+RANGES_MAX = 256
+ANY_PEER = "*"
+"""In `trusted_peers`: all of them."""
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 SRV_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}$"
 NAME = Expected("a name of letters, digits, dots, dashes and underscores, at most 64")
@@ -25,6 +30,16 @@ NAME = Expected("a name of letters, digits, dots, dashes and underscores, at mos
 
 def _peer(value: object) -> object:
     return parse_peer(value) if isinstance(value, str) else value
+
+
+def _range(value: object) -> object:
+    return parse_range(value) if isinstance(value, str) else value
+
+
+def _trusted(value: object) -> object:
+    if value != ANY_PEER and not (isinstance(value, str) and is_name(value)):
+        raise ValueError("neither the name of a peer nor *")
+    return value
 
 
 def _joined(value: object) -> object:
@@ -70,6 +85,8 @@ def _residency(value: object) -> object:
 
 Residency = Annotated[ResidencyRule, BeforeValidator(_residency), PlainSerializer(str)]
 Peer = Annotated[PeerUrl, BeforeValidator(_peer), PlainSerializer(str)]
+Hosts = Annotated[HostRange, BeforeValidator(_range), PlainSerializer(str)]
+Trusted = Annotated[str, BeforeValidator(_trusted)]
 
 
 class MeshSettings(Group):
@@ -88,18 +105,17 @@ class MeshSettings(Group):
     peer: Annotated[
         tuple[Peer, ...],
         BeforeValidator(_joined),
-        Expected("NAME=SYNC_URL or NAME=SYNC_URL,FORWARD_URL"),
+        Expected("NAME=SYNC_URL or NAME@REGION=SYNC_URL, with ,FORWARD_URL behind it or without"),
         Field(
             max_length=PEERS_MAX,
-            description="another balancer; it says itself where forwards go unless FORWARD_URL does",
+            description="another balancer, in the region of its name unless REGION is given; forwards go to "
+            "the port that it advertises at its host unless FORWARD_URL is given",
         ),
     ] = ()
     peers_file: Annotated[
         File | None,
         FILE,
-        Field(
-            description="peers, one NAME=SYNC_URL or NAME=SYNC_URL,FORWARD_URL a line; read again on change"
-        ),
+        Field(description="peers, one NAME[@REGION]=SYNC_URL[,FORWARD_URL] a line; read again on change"),
     ] = None
     peers_dns: Annotated[
         str | None,
@@ -139,6 +155,22 @@ class MeshSettings(Group):
         URL,
         Field(description="where peers are told to send forwards, else the address of peer_listen"),
     ] = None
+    trusted_peers: Annotated[
+        tuple[Trusted, ...],
+        Expected("the name of a peer, or * for all"),
+        Field(
+            max_length=PEERS_MAX,
+            description="peers whose orders and lists of heirs count for all regions, not for their own only",
+        ),
+    ] = ()
+    adopt_from: Annotated[
+        tuple[Hosts, ...],
+        Expected("a network or address, as 10.2.0.0/16, a host's name, or *.DOMAIN"),
+        Field(
+            max_length=RANGES_MAX,
+            description="hosts whose replicas may be served here while their balancer is dead",
+        ),
+    ] = ()
 
     peer_digest: Annotated[
         bool, Field(description="tell balancers of other regions the hottest prefixes, and believe theirs")
@@ -210,6 +242,11 @@ class MeshSettings(Group):
             yield (
                 {"peer_listen", "advertise"},
                 f"peer_listen: {self.peer_listen} says no peer where to connect: expected advertise as well",
+            )
+        if self.advertise is not None and self.advertise.scheme == "unix":
+            yield (
+                {"advertise"},
+                f"advertise: {self.advertise} is no place that a peer can reach: expected http or https",
             )
 
     def peer_conflicts(self, peers: Sequence[PeerUrl]) -> Iterator[tuple[set[str], str]]:

@@ -1,7 +1,10 @@
 """TLS between balancers: what their listeners show, and whom they believe."""
 
+import asyncio
 import ssl
+from collections.abc import Sequence
 
+from skylb.addresses import same_address
 from skylb.errors import ConfigError
 from skylb.listeners import ServerTls, client_tls
 from skylb.meshsettings import MeshSettings
@@ -38,6 +41,20 @@ class MeshTls:
         """Of the listeners' URLs."""
         return "http" if self._listening is None else "https"
 
+    def shows(self, transport: asyncio.BaseTransport | None, hosts: Sequence[str]) -> bool:
+        """Whether who is connected has shown a certificate for one of these hosts, if it must show one.
+
+        Args:
+            transport: of a connection to one of the listeners.
+            hosts: names and addresses.
+        """
+        if self._mesh.peer_tls_ca is None or self._listening is None:
+            return True
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        shown = tls.getpeercert() if tls is not None else None
+        names = shown.get("subjectAltName", ()) if shown else ()
+        return any(_covers(kind, name, host) for kind, name in names for host in hosts)
+
     def renew(self) -> None:
         """Reads the certificate again; new connections show the new one.
 
@@ -57,6 +74,18 @@ class MeshTls:
             self.client.load_cert_chain(cert, key)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError([f"peer_tls_cert: {cert}, peer_tls_key: {key}: {error}"]) from error
+
+
+def _covers(kind: str, name: str, host: str) -> bool:
+    """Whether a name in a certificate is that of a host (RFC 9525, 6.3): ``*`` stands for one whole label."""
+    if kind == "IP Address":
+        return same_address(name, host)
+    if kind != "DNS":
+        return False
+    name, host = name.lower(), host.lower().removesuffix(".")
+    if name.startswith("*."):
+        return "." in host and name[2:] == host.partition(".")[2]
+    return name == host
 
 
 def check_mesh_tls(mesh: MeshSettings) -> None:

@@ -169,9 +169,12 @@ class Router:
         """Who this balancer is, before its peers are set."""
         self._engine.set_self(identity.name, region, identity.incarnation)
 
-    def set_peers(self, peers: list[tuple[int, str, str]]) -> None:
-        """All peers as ``(id, name, region)``. Ids are never reused for another name."""
-        self._peer_ids = {name: peer_id for peer_id, name, _ in peers}
+    def set_peers(self, peers: list[tuple[int, str, str, bool]]) -> None:
+        """All peers as ``(id, name, region, sure)``. Ids are never reused for another name.
+
+        A region is sure that is not the peer's word alone.
+        """
+        self._peer_ids = {name: peer_id for peer_id, name, _, _ in peers}
         self._told(self._engine.set_peers(peers, monotonic_ns()))
 
     def set_peer(self, peer: Peer) -> None:

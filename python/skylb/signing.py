@@ -1,10 +1,10 @@
 """Shared secrets of the mesh, and the signed header that a forwarded request carries.
 
 A forward says who sent it, how often it has crossed (once), how many replicas may still be tried, and how
-much time is left. All of it is signed together with method, path, the body's digest and the receiver's name
-and incarnation (HMAC-SHA256, RFC 2104), so that nothing can be changed, sent to another balancer, or
-sent twice. Times are the sender's monotonic clock, which its peers know from peer sync: nobody's wall
-clock matters.
+much time is left. All of it is signed together with method, path, query, all end-to-end header fields, the
+body's digest and the receiver's name and incarnation (HMAC-SHA256, RFC 2104), so that nothing can be changed,
+sent to another balancer, or sent twice.
+Times are the sender's monotonic clock, which its peers know from peer sync: nobody's wall clock matters.
 """
 
 import base64
@@ -25,7 +25,7 @@ HEADER_LOWER = HEADER.lower()
 REFUSED_HEADER = "X-SkyLB-Refused"
 """On a peer's answer: it has not tried the request, and why."""
 
-VERSION = "v1"
+VERSION = "v2"
 HOPS_MAX = 1
 """A forwarded request is never forwarded again."""
 
@@ -65,7 +65,7 @@ _KEY_LINE = re.compile(r"([A-Za-z0-9._-]{1,32}):([A-Za-z0-9+/]+={0,2})", re.ASCI
 _FORWARD = re.compile(
     r"(?P<signed>(?P<version>v[0-9]{1,4});(?P<key>[A-Za-z0-9._-]{1,32});(?P<origin>[A-Za-z0-9._-]{1,64});"
     r"(?P<nonce>[0-9a-f]{32});(?P<time_ms>0|[1-9][0-9]{0,15});(?P<hop>[0-9]);(?P<attempts_left>[0-9]);"
-    r"(?P<deadline_ms>0|[1-9][0-9]{0,9});(?P<tenant>[A-Za-z0-9_-]{0,171});(?P<digest>[0-9a-f]{64}));"
+    r"(?P<deadline_ms>0|[1-9][0-9]{0,9});(?P<front>[01]);(?P<tenant>[A-Za-z0-9_-]{0,171});(?P<digest>[0-9a-f]{64}));"
     r"(?P<mac>[0-9a-f]{64})",
     re.ASCII,
 )
@@ -181,6 +181,8 @@ class Claims:
     deadline_ms: int
     """Time left when it was sent."""
     whose: Whose = NOBODY
+    front: bool = False
+    """Its client is a front that the origin trusts: the class that it names counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +197,24 @@ class Verified:
         return hmac.compare_digest(hashlib.sha256(body).hexdigest(), self.digest)
 
 
-def _message(signed: str, method: str, path: str, audience: str) -> bytes:
+def _message(signed: str, method: str, head: bytes, audience: str) -> bytes:
     # None of the parts can hold a line break: the parser refuses one in a request line.
-    return f"forward\n{audience}\n{method}\n{path}\n{signed}".encode("latin-1")
+    return f"forward\n{audience}\n{method}\n{hashlib.sha256(head).hexdigest()}\n{signed}".encode("latin-1")
 
 
-def sign(key: Key, *, to: Identity, method: str, path: str, body: bytes, claims: Claims, now_ns: int) -> str:
-    """The value of `HEADER` for one request; ``now_ns`` is this process's monotonic clock.
+def sign(
+    key: Key, *, to: Identity, method: str, head: bytes, body: bytes, claims: Claims, now_ns: int
+) -> str:
+    """The value of `HEADER` for one request.
+
+    Args:
+        key: of the sender.
+        to: the receiver.
+        method: as it is sent.
+        head: what `Head.signed` gives for the head as it is sent.
+        body: as it is sent.
+        claims: what is vouched for.
+        now_ns: this process's monotonic clock.
 
     More time or attempts than a signature can hold are signed as the most that it can.
 
@@ -220,9 +233,9 @@ def sign(key: Key, *, to: Identity, method: str, path: str, body: bytes, claims:
     digest = hashlib.sha256(body).hexdigest()
     signed = (
         f"{VERSION};{key.id};{claims.origin};{secrets.token_hex(16)};{time_ms};{claims.hop};"
-        f"{attempts_left};{deadline_ms};{tenant};{digest}"
+        f"{attempts_left};{deadline_ms};{int(claims.front)};{tenant};{digest}"
     )
-    return f"{signed};{key.mac(_message(signed, method, path, to.audience)).hex()}"
+    return f"{signed};{key.mac(_message(signed, method, head, to.audience)).hex()}"
 
 
 class Verifier:
@@ -247,8 +260,8 @@ class Verifier:
         """Nonces remembered."""
         return len(self._nonces)
 
-    def verify(self, header: str | None, method: str, path: str, now_ns: int) -> Verified:
-        """Reads the header of one request.
+    def verify(self, header: str | None, method: str, head: bytes, now_ns: int) -> Verified:
+        """Reads the header of one request; ``head`` is what `Head.signed` gives for it.
 
         Raises:
             Refused: ``absent``, ``malformed``, ``version``, ``key``, ``signature``, ``origin``, ``stale``,
@@ -264,7 +277,7 @@ class Verifier:
         key = self.keys.find(match["key"])
         if key is None:
             raise Refused("key")
-        expected = key.mac(_message(match["signed"], method, path, self._identity.audience)).hex()
+        expected = key.mac(_message(match["signed"], method, head, self._identity.audience)).hex()
         if not hmac.compare_digest(expected, match["mac"]):
             raise Refused("signature")
         # What follows was signed by somebody who knows the secret.
@@ -274,7 +287,12 @@ class Verifier:
         whose = _whose(match["tenant"])
         self._remember(match["nonce"], now_ns)
         claims = Claims(
-            match["origin"], int(match["hop"]), int(match["attempts_left"]), int(match["deadline_ms"]), whose
+            match["origin"],
+            int(match["hop"]),
+            int(match["attempts_left"]),
+            int(match["deadline_ms"]),
+            whose,
+            match["front"] == "1",
         )
         return Verified(claims, match["digest"])
 

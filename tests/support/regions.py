@@ -146,6 +146,7 @@ def _command(
     log: Path,
     scheme: str,
     listed: bool,  # in a file rather than flags
+    region: str | None,
 ) -> list[str]:
     port, admin, sync, forward = ports[own]
     address = {name: "127.0.0.1" if net is None else net.address(name) for name in ports}
@@ -154,11 +155,12 @@ def _command(
     command += ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
     command += ["--sync-listen", f"{address[own]}:{sync}", "--peer-listen", f"{address[own]}:{forward}"]
     command += ["--access-log", str(log), "--log-format", "json"]
+    command += ["--adopt-from", "127.0.0.0/8", "--adopt-from", "10.77.0.0/16", "--trusted-peers", "*"]
     peers: list[str] = []
     for name in ports.keys() - {own}:
         sync, forward = ports[name][2:] if wan is None else wan.ports[own, name]
         urls = f"{scheme}://{address[name]}:{sync},{scheme}://{address[name]}:{forward}"
-        peers.append(f"{name}={urls}")
+        peers.append(f"{name}@{region or name}={urls}")
     if listed:
         keys.with_name(f"{own}.peers").write_text("\n".join(peers))
         command += ["--peers-file", str(keys.with_name(f"{own}.peers"))]
@@ -216,7 +218,7 @@ def regions(
                     stack.callback(child.stop)
                 log = directory / f"{name}.jsonl"
                 command = [
-                    *_command(name, ports, found.wan, found.net, urls, keys, log, scheme, listed),
+                    *_command(name, ports, found.wan, found.net, urls, keys, log, scheme, listed, one_region),
                     *arguments,
                 ]
                 command += ["--region", one_region or name, *(own or {}).get(name, ())]

@@ -1,10 +1,18 @@
 """Who adopts: a rule that all compute alike."""
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skylb.addresses import ReplicaUrl
+from skylb._core import Engine
+from skylb.addresses import ReplicaUrl, parse_peer
+from skylb.config import EngineSettings
 from skylb.control.failover import Failover, Heirs
+from skylb.control.frames import VERSION, Hello, News, new_nonce
+from skylb.control.link import Link, State
+from skylb.router import Router
 from skylb.signing import Identity
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -101,8 +109,61 @@ class Adopting:
 
 def test_who_leaves_the_list_while_dead_gets_its_replicas_back() -> None:
     adopting = Adopting()
-    failover = Failover("us", Heirs(Identity("us", 1)), adopting)
-    failover.adopted["eu"] = ("http://10.0.0.2:8000",)
+    failover, links = dead_eu(adopting, ["http://10.0.0.2:8000"], lambda url: None)
+    failover.review(links)
     failover.review({})
-    assert adopting.said == ["hands back eu"]
+    assert adopting.said == ["adopts 1 of eu in eu", "hands back eu"]
     assert failover.adopted == {}
+
+
+def dead_eu(
+    adopting: Adopting, replicas: list[str], why_not: Callable[[ReplicaUrl], str | None], *, peer: str = "eu"
+) -> tuple[Failover, dict[str, Link]]:
+    """The balancer us, the only heir of a peer that is dead and has named these replicas."""
+    heirs = Heirs(Identity("us", 1))
+    heirs.learn("eu", 1, 1, ["us"])
+    router = Router(Engine(EngineSettings().model_dump_json().encode(), bytes(32), 1))
+    link = Link(1, parse_peer(f"{peer}=http://10.0.0.2:1"), router, None, lambda name, error: None)  # type: ignore[arg-type]  # a link that is not served
+    link.hello = Hello(VERSION, "eu", "eu", 1, "k1", new_nonce(), 0, "")
+    link.state = State.DEAD
+    link.news = News([], {}, replicas)
+    return Failover("us", heirs, adopting, why_not), {"eu": link}
+
+
+def test_only_what_may_be_served_is_adopted_and_the_rest_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    adopting = Adopting()
+    urls = ["http://10.0.0.2:8000", "http://192.0.2.9:8000", "no url"]
+    failover, links = dead_eu(adopting, urls, lambda url: None if url.host == "10.0.0.2" else "elsewhere")
+    failover.review(links)
+    failover.review(links)
+    assert adopting.said == ["adopts 1 of eu in eu"]
+    assert failover.adopted == {"eu": ("http://10.0.0.2:8000",)}
+    assert [line for line in caplog.messages if "not adopted" in line] == [
+        "2 of 3 replicas of eu are not adopted: elsewhere"
+    ]
+
+
+def test_nothing_is_adopted_where_nothing_may_be() -> None:
+    adopting = Adopting()
+    failover, links = dead_eu(adopting, ["http://10.0.0.2:8000"], lambda url: "adopt_from is not given")
+    failover.review(links)
+    assert adopting.said == []
+    assert failover.adopted == {}
+
+
+@pytest.mark.parametrize(("peer", "region"), [("eu", "eu"), ("eu@eu", "eu"), ("eu@asia", "asia")])
+def test_adopted_replicas_are_where_the_list_says_that_their_balancer_is(peer: str, region: str) -> None:
+    adopting = Adopting()
+    failover, links = dead_eu(adopting, ["http://10.0.0.2:8000"], lambda url: None, peer=peer)
+    failover.review(links)
+    assert adopting.said == [f"adopts 1 of eu in {region}"]
+
+
+def test_replicas_of_a_peer_whose_region_is_its_word_alone_are_in_no_region() -> None:
+    adopting = Adopting()
+    failover, links = dead_eu(adopting, ["http://10.0.0.2:8000"], lambda url: None)
+    links["eu"].hello = Hello(VERSION, "eu", "asia", 1, "k1", new_nonce(), 0, "")
+    failover.review(links)
+    assert adopting.said == ["adopts 1 of eu in "]

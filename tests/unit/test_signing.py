@@ -35,7 +35,7 @@ AHEAD_NS = 1_234_567_890_123
 KEY = Key("k1", b"0123456789abcdef")
 HERE = Identity("eu", 7)
 CLAIMS = Claims("us", 1, 1, 30_000, Whose("tenant-1"))
-PATH = "/v1/chat/completions"
+HEAD = b"/v1/chat/completions\ncontent-type:application/json"
 BODY = b'{"model":"m"}'
 FORGERIES = 10_000
 
@@ -45,24 +45,24 @@ def verifier(*keys: Key, here: Identity = HERE) -> Verifier:
 
 
 def signed(claims: Claims = CLAIMS, *, key: Key = KEY, to: Identity = HERE, at_ns: int = NOW_NS) -> str:
-    return sign(key, to=to, method="POST", path=PATH, body=BODY, claims=claims, now_ns=at_ns - AHEAD_NS)
+    return sign(key, to=to, method="POST", head=HEAD, body=BODY, claims=claims, now_ns=at_ns - AHEAD_NS)
 
 
 def reason(
     header: str | None,
     *,
     method: str = "POST",
-    path: str = PATH,
+    head: bytes = HEAD,
     at: Verifier | None = None,
     now_ns: int = NOW_NS,
 ) -> str:
     with pytest.raises(Refused) as caught:
-        (at or verifier()).verify(header, method, path, now_ns)
+        (at or verifier()).verify(header, method, head, now_ns)
     return caught.value.reason
 
 
 def test_what_was_signed_is_let_in_with_its_claims_and_its_body_only() -> None:
-    verified = verifier().verify(signed(), "POST", PATH, NOW_NS)
+    verified = verifier().verify(signed(), "POST", HEAD, NOW_NS)
     assert verified.claims == CLAIMS
     assert verified.fits(BODY)
     assert not verified.fits(BODY + b" ")
@@ -77,9 +77,9 @@ def test_whatever_the_signer_returns_can_be_read_at_any_time_of_a_clock(
     now_ns: int, deadline_ms: int, attempts_left: int
 ) -> None:
     claims = Claims("us", 1, attempts_left, deadline_ms)
-    header = sign(KEY, to=HERE, method="POST", path=PATH, body=BODY, claims=claims, now_ns=now_ns)
+    header = sign(KEY, to=HERE, method="POST", head=HEAD, body=BODY, claims=claims, now_ns=now_ns)
     at = Verifier(HERE, Keys([KEY]), lambda _: AHEAD_NS)
-    read = at.verify(header, "POST", PATH, now_ns + AHEAD_NS).claims
+    read = at.verify(header, "POST", HEAD, now_ns + AHEAD_NS).claims
     assert read.attempts_left == min(attempts_left, ATTEMPTS_LEFT_MAX)
     assert read.deadline_ms == min(deadline_ms, DEADLINE_MS_MAX)
 
@@ -97,12 +97,12 @@ def test_whatever_the_signer_returns_can_be_read_at_any_time_of_a_clock(
 )
 def test_what_no_signature_can_hold_is_not_signed(what: str, claims: Claims, now_ns: int) -> None:
     with pytest.raises(ValueError, match=what):
-        sign(KEY, to=HERE, method="POST", path=PATH, body=BODY, claims=claims, now_ns=now_ns)
+        sign(KEY, to=HERE, method="POST", head=HEAD, body=BODY, claims=claims, now_ns=now_ns)
 
 
 def test_a_forward_is_let_in_once() -> None:
     at, header = verifier(), signed()
-    at.verify(header, "POST", PATH, NOW_NS)
+    at.verify(header, "POST", HEAD, NOW_NS)
     assert reason(header, at=at) == "replayed"
     assert reason(header, at=at, now_ns=NOW_NS + int((WINDOW_S - 1) * 1e9)) == "replayed"
     assert reason(header, at=at, now_ns=NOW_NS + int((WINDOW_S + 1) * 1e9)) == "stale"
@@ -111,7 +111,7 @@ def test_a_forward_is_let_in_once() -> None:
 def test_no_moment_exists_at_which_a_forward_is_let_in_a_second_time() -> None:
     for signed_ahead_s in (-WINDOW_S + 1, -1.0, 0.0, 1.0, AHEAD_S - 0.001):
         at, header = verifier(), signed(at_ns=NOW_NS + int(signed_ahead_s * 1e9))
-        at.verify(header, "POST", PATH, NOW_NS)
+        at.verify(header, "POST", HEAD, NOW_NS)
         for later_s in range(80):
             assert reason(header, at=at, now_ns=NOW_NS + later_s * 10**9) in {"replayed", "stale"}
 
@@ -125,7 +125,7 @@ def test_a_forward_is_for_one_run_of_one_balancer_one_method_and_one_path() -> N
     assert reason(signed(to=Identity("asia", 7))) == "signature"
     assert reason(signed(to=Identity("eu", 8))) == "signature"
     assert reason(signed(), method="GET") == "signature"
-    assert reason(signed(), path="/v1/completions") == "signature"
+    assert reason(signed(), head=b"/v1/completions") == "signature"
 
 
 def test_only_peers_forward_and_only_once() -> None:
@@ -138,14 +138,14 @@ def test_an_unknown_key_or_version_or_no_header_is_refused() -> None:
     assert reason(None) == "absent"
     assert reason(signed(key=Key("k2", b"fedcba9876543210"))) == "key"
     assert reason(signed(key=Key("k1", b"fedcba9876543210"))) == "signature"
-    assert reason("v2" + signed()[2:]) == "version"
+    assert reason("v1" + signed()[2:]) == "version"
 
 
 def test_the_first_key_signs_and_all_verify() -> None:
     new = Key("k2", b"fedcba9876543210")
     at = verifier(new, KEY)
-    at.verify(signed(key=KEY), "POST", PATH, NOW_NS)
-    at.verify(signed(key=new), "POST", PATH, NOW_NS)
+    at.verify(signed(key=KEY), "POST", HEAD, NOW_NS)
+    at.verify(signed(key=new), "POST", HEAD, NOW_NS)
     assert at.keys.first is new
 
 
@@ -181,7 +181,7 @@ def test_of_ten_thousand_forgeries_none_is_let_in_and_none_takes_memory() -> Non
         if forged == genuine:
             continue
         try:
-            at.verify(forged, "POST", PATH, NOW_NS)
+            at.verify(forged, "POST", HEAD, NOW_NS)
             accepted += 1
         except Refused:
             pass
@@ -198,10 +198,10 @@ def test_nonces_are_bounded_and_forgotten_after_the_window(monkeypatch: pytest.M
     monkeypatch.setattr("skylb.signing.NONCES_MAX", 3)
     at = verifier()
     for _ in range(3):
-        at.verify(signed(), "POST", PATH, NOW_NS)
+        at.verify(signed(), "POST", HEAD, NOW_NS)
     assert reason(signed(), at=at) == "busy"
     later_ns = NOW_NS + int((WINDOW_S + AHEAD_S + 1) * 1e9)
-    at.verify(signed(at_ns=later_ns), "POST", PATH, later_ns)
+    at.verify(signed(at_ns=later_ns), "POST", HEAD, later_ns)
     assert at.nonces_len == 1
     assert NONCES_MAX >= 4000 * WINDOW_S
 
@@ -218,12 +218,12 @@ def test_any_tenant_arrives_as_it_was_signed(tenant: str) -> None:
     except UnicodeEncodeError:
         return
     claims = Claims("us", 1, 1, 1, Whose(tenant) if tenant else NOBODY)
-    assert verifier().verify(signed(claims), "POST", PATH, NOW_NS).claims == claims
+    assert verifier().verify(signed(claims), "POST", HEAD, NOW_NS).claims == claims
 
 
 def test_that_a_tenant_is_unknown_arrives_as_it_was_signed() -> None:
     claims = Claims("us", 1, 1, 1, UNKNOWN)
-    assert verifier().verify(signed(claims), "POST", PATH, NOW_NS).claims == claims
+    assert verifier().verify(signed(claims), "POST", HEAD, NOW_NS).claims == claims
 
 
 # ------------------------------------------------------------------------------------ keys

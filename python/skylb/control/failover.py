@@ -7,7 +7,7 @@ none: the gate counts what others push, so that does no harm.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from skylb.addresses import ReplicaUrl, parse_replica
@@ -104,12 +104,18 @@ class Failover:
         name: this balancer.
         heirs: who takes over from whom.
         adopter: carries it out.
+        why_not: why a replica may not be served here, as far as its URL tells; ``None``: it may.
     """
 
-    def __init__(self, name: str, heirs: Heirs, adopter: Adopter) -> None:
+    def __init__(
+        self, name: str, heirs: Heirs, adopter: Adopter, why_not: Callable[[ReplicaUrl], str | None]
+    ) -> None:
         self._name = name
         self._heirs = heirs
         self._adopter = adopter
+        self._why_not = why_not
+        self._wanted: dict[str, tuple[str, ...]] = {}
+        """By dead balancer whose heir this one is, the replicas that it has named."""
         self.adopted: dict[str, tuple[str, ...]] = {}
         """By dead balancer, the replicas that are served for it."""
         self.inherited: frozenset[str] = frozenset()
@@ -122,31 +128,40 @@ class Failover:
         heirs = {name: self._heirs.heir(name, alive) for name in dead}
         # Who dies before it has named heirs has its records taken out all the same.
         self.inherited = frozenset(name for name, heir in heirs.items() if (heir or min(alive)) == self._name)
-        for name in self.adopted.keys() - links.keys():
-            self._hand_back(name)
+        for name in self._wanted.keys() - links.keys():
+            self._set(name, "", ())
         for name, link in links.items():
             wanted = tuple(link.news.replicas) if heirs.get(name) == self._name else ()
-            if wanted == self.adopted.get(name, ()):
-                continue
-            if wanted:
-                log.warning("adopting %d replicas of %s", len(wanted), name)
-                self.adopted[name] = wanted
-                self._adopter.adopt(name, link.region, _urls(wanted))
+            if wanted != self._wanted.get(name, ()):
+                self._set(name, link.sure_region, wanted)
+
+    def _set(self, name: str, region: str, wanted: tuple[str, ...]) -> None:
+        self._wanted.pop(name, None)
+        if wanted:
+            self._wanted[name] = wanted
+        urls = self._allowed(name, wanted)
+        if urls:
+            log.warning("adopting %d replicas of %s", len(urls), name)
+            self.adopted[name] = tuple(map(str, urls))
+            self._adopter.adopt(name, region, urls)
+        elif self.adopted.pop(name, None) is not None:
+            log.warning("handing back the replicas of %s", name)
+            self._adopter.hand_back(name)
+
+    def _allowed(self, name: str, wanted: tuple[str, ...]) -> list[ReplicaUrl]:
+        """The URLs that may be used; a peer of another version may know more kinds of them."""
+        urls, first = [], ""
+        for text in wanted:
+            try:
+                url = parse_replica(text)
+                why = self._why_not(url)
+            except ValueError as error:
+                why = str(error)
+            if why is None:
+                urls.append(url)
             else:
-                self._hand_back(name)
-
-    def _hand_back(self, name: str) -> None:
-        log.warning("handing back the replicas of %s", name)
-        del self.adopted[name]
-        self._adopter.hand_back(name)
-
-
-def _urls(names: tuple[str, ...]) -> list[ReplicaUrl]:
-    """The URLs that can be used; a peer of another version may know more kinds."""
-    urls = []
-    for name in names:
-        try:
-            urls.append(parse_replica(name))
-        except ValueError as error:
-            log.warning("%s cannot be adopted: %s", name, error)
-    return urls
+                first = first or why
+        if first:
+            left = len(wanted) - len(urls)
+            log.warning("%d of %d replicas of %s are not adopted: %s", left, len(wanted), name, first)
+        return urls

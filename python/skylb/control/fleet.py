@@ -29,7 +29,7 @@ class Target:
     address: Address
     authority: str
     region: str | None = None
-    """Of an adopted replica; ``None``: this balancer's."""
+    """Of an adopted replica, empty where it is not known; ``None``: this balancer's."""
 
 
 class Fleet:
@@ -58,7 +58,10 @@ class Fleet:
         self._authorization: str | None = None
 
     def offer(self, source: str, targets: Sequence[Target]) -> None:
-        """Replaces what one source wants. Of targets with one name the first source's counts."""
+        """Replaces what one source wants.
+
+        Of targets with one name the first source's counts, and any source's before one that is adopted.
+        """
         offered = tuple(targets)
         if self._sources.get(source) != offered:
             self._sources[source] = offered
@@ -118,9 +121,9 @@ class Fleet:
 
     def _merged(self) -> dict[str, Replica]:
         targets: dict[str, Target] = {}
-        for offered in self._sources.values():
-            for target in offered:
-                targets.setdefault(target.name, target)
+        offered = [target for source in self._sources.values() for target in source]
+        for target in sorted(offered, key=lambda target: target.region is not None):
+            targets.setdefault(target.name, target)
         if len(targets) > REPLICAS_MAX:
             log.error(
                 "%d replicas are configured; those after the first %d are left out",

@@ -84,11 +84,11 @@ class Mesh(Protocol):
     def lost(self, link: "Link", /) -> None:
         """The peer is not heard any more."""
 
-    def told(self, news: News, /) -> None:
+    def told(self, link: "Link", /) -> None:
         """A peer's news changed."""
 
-    def ordered(self, order: Order, /) -> None:
-        """An operator's word came in."""
+    def ordered(self, link: "Link", order: Order, /) -> None:
+        """An operator's word came in, from this peer."""
 
 
 class Link:
@@ -135,8 +135,19 @@ class Link:
 
     @property
     def region(self) -> str:
-        """As it says; empty before it was heard."""
+        """As listed, else as it said when it was heard first; empty before."""
+        if self.url.region is not None:
+            return self.url.region
         return self.hello.region if self.hello is not None else ""
+
+    @property
+    def sure_region(self) -> str:
+        """Its region where that is not its word alone: it is listed, or is that of its name; else empty."""
+        return self.region if self.url.region is not None or self.region == self.name else ""
+
+    def may_be_in(self, region: str) -> bool:
+        """Whether its hello may say so: as listed, or as it has said before."""
+        return self.region in ("", region)
 
     @property
     def ahead_ns(self) -> int | None:
@@ -264,9 +275,9 @@ class Link:
                 self._hear_pong(payload)
             elif kind is Kind.NEWS:
                 self.news = read_news(payload, PEERS_MAX)
-                self._mesh.told(self.news)
+                self._mesh.told(self)
             elif kind is Kind.ORDER:
-                self._mesh.ordered(read_order(payload))
+                self._mesh.ordered(self, read_order(payload))
             elif kind is Kind.BYE:
                 self.left = True
                 raise Closed("it stopped")

@@ -7,13 +7,16 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
+from skylb.addresses import ReplicaUrl
 from skylb.config import Settings
 from skylb.control import meshview
+from skylb.control.discovery.resolve import literal
 from skylb.control.failover import Adopter, Failover
 from skylb.control.link import Link
 from skylb.control.peerlist import PeerList, check_peers_file
 from skylb.control.peers import Peers
 from skylb.errors import ConfigError
+from skylb.hosts import why_not
 from skylb.meshtls import MeshTls, check_mesh_tls
 from skylb.router import Router
 from skylb.signing import Identity, Keys, Verifier
@@ -76,7 +79,8 @@ class Mesh:
                 interval_s=mesh.peer_digest_interval_s,
                 age_max_s=mesh.peer_digest_age_max_s,
             )
-        self._failover = Failover(self.identity.name, self.peers.heirs, adopter)
+        self._adopt_from = mesh.adopt_from
+        self._failover = Failover(self.identity.name, self.peers.heirs, adopter, self._why_not)
         self._list = PeerList(settings, self.peers.set_urls)
         self._tasks = TaskGroup(on_failure)
         self.verifier = Verifier(self.identity, keys, self.peers.ahead_ns)
@@ -87,6 +91,13 @@ class Mesh:
     def inherited(self) -> frozenset[str]:
         """The dead balancers whose DNS records are ours to take out."""
         return self._failover.inherited
+
+    def _why_not(self, url: ReplicaUrl) -> str | None:
+        """Why a dead peer's replica may not be served here, as far as its URL tells."""
+        if not self._adopt_from:
+            return "adopt_from is not given"
+        address = literal(url)
+        return None if address is None else why_not(self._adopt_from, url, address)
 
     def _review(self, links: dict[str, Link]) -> None:
         self._failover.review(links)

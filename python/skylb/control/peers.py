@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 import aiohttp
 from aiohttp import web
 
-from skylb.addresses import PeerUrl, ReplicaUrl, parse_replica
+from skylb.addresses import PeerUrl, is_name
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
-from skylb.control.discovery.resolve import literal, resolve
 from skylb.control.failover import Heirs
 from skylb.control.frames import REPLICAS_MAX, VERSION, Hello, News, Order, encode, new_nonce
 from skylb.control.link import Link, OnFailure, State
+from skylb.control.located import located
 from skylb.control.sync import (
     HANDSHAKE_S,
     PATH,
@@ -34,12 +34,11 @@ from skylb.control.sync import (
     server_socket,
     shake,
 )
-from skylb.meshsettings import PEERS_MAX
+from skylb.meshsettings import ANY_PEER, PEERS_MAX
 from skylb.meshtls import MeshTls
 from skylb.router import Router
 from skylb.signing import Identity, Keys, Refused
 from skylb.tasks import TaskGroup
-from skylb.types import Address, Peer
 
 log = logging.getLogger("skylb.control.peers")
 
@@ -93,6 +92,7 @@ class Peers:
         self.refused: Counter[str] = Counter()
         """Sync connections that were not let in and could not be put down to a peer, by reason."""
         self.heirs = Heirs(identity)
+        self._trusted = frozenset(mesh.trusted_peers)
         self.news = encode(News([], {}, []))
         self.isolated: set[str] = set()
         self._router = router
@@ -221,6 +221,8 @@ class Peers:
         def met(hello: Hello) -> Meter:
             nonlocal claimed
             claimed = hello.name
+            if not self.shows(request.transport, hello.name):
+                raise Refused("certificate")
             return self._met(hello)
 
         self._strangers += 1
@@ -259,6 +261,8 @@ class Peers:
         link = self.links.get(hello.name)
         if link is None:
             raise Refused("name")
+        if not is_name(hello.region) or not link.may_be_in(hello.region):
+            raise Refused("region")
         earlier = link.hello
         if link.connection is not None and earlier is not None and hello.incarnation < earlier.incarnation:
             raise Refused("incarnation")
@@ -282,26 +286,13 @@ class Peers:
         if abs(link.skew_s) > SKEW_TOLD_S:
             log.warning("peer %s: its wall clock is %+.1f s from ours", link.name, link.skew_s)
         try:
-            peer = await self._located(link, hello)
+            peer = await located(link.id, link.url, hello, link.region)
         except (ValueError, OSError) as error:
             link.tell_fault(f"its forward address is no good: {error}")
             await connection.close()
             return
         self._router.set_peer(peer)
         await link.serve(connection)
-
-    async def _located(self, link: Link, hello: Hello) -> Peer:
-        """Where forwards go, and for whom they are signed."""
-        url = link.url.forward or parse_replica(hello.forward)
-        address = literal(url) or await _first(url)
-        return Peer(
-            id=link.id,
-            name=link.name,
-            address=address,
-            authority=url.authority,
-            region=hello.region,
-            incarnation=hello.incarnation,
-        )
 
     # ---------------------------------------------------------------------- what links say
 
@@ -316,10 +307,12 @@ class Peers:
         log.warning("peer %s: not heard: %s", link.name, link.fault)
         self._enter(link, State.DEAD if link.left else State.UNREACHABLE)
 
-    def told(self, news: News) -> None:
+    def told(self, link: Link) -> None:
         """The peer's news changed: it may be a witness, and know other balancers' heirs."""
-        for name, (incarnation, sequence, heirs) in news.heirs.items():
-            self.heirs.learn(name, incarnation, sequence, heirs)
+        for name, (incarnation, sequence, heirs) in link.news.heirs.items():
+            other = self.links.get(name)
+            if other is link or self._speaks_for(link, other.sure_region if other is not None else ""):
+                self.heirs.learn(name, incarnation, sequence, heirs)
         self._publish()
         self._changed(self.links)
 
@@ -327,7 +320,33 @@ class Peers:
         """Operators' words, for a peer that may have missed them."""
         return list(self._orders.values())
 
-    def ordered(self, order: Order) -> None:
+    def _speaks_for(self, link: Link, region: str) -> bool:
+        """Whether what a peer says of a region counts: it is its own, or the settings say so."""
+        trusted = ANY_PEER in self._trusted or link.name in self._trusted
+        return trusted or region == link.sure_region != ""
+
+    def shows(self, transport: asyncio.BaseTransport | None, name: str) -> bool:
+        """Whether who is connected may speak as a peer of this name.
+
+        Where peers must show certificates: its own is for this name, or for the host at which it is listed.
+        """
+        link = self.links.get(name)
+        hosts = (name,) if link is None else (name, link.url.sync.host)
+        return self._tls.shows(transport, hosts)
+
+    def ordered(self, link: Link, order: Order) -> None:
+        """An operator's word that a peer passes on."""
+        known = self._orders.get(order.region)
+        if known is not None and known.issued_unix_ns >= order.issued_unix_ns:
+            return
+        if self._speaks_for(link, order.region):
+            self.carry_out(order)
+            return
+        link.meter.refused["order"] += 1
+        if link.meter.refused["order"] == 1:
+            log.warning("peer %s: its order for region %s does not count here", link.name, order.region)
+
+    def carry_out(self, order: Order) -> None:
         """An operator's word: carried out here if it is for this region; passed on if it is news."""
         known = self._orders.get(order.region)
         if known is not None and known.issued_unix_ns >= order.issued_unix_ns:
@@ -348,7 +367,8 @@ class Peers:
         return order is not None and order.evacuating
 
     def _set_peers(self) -> None:
-        self._router.set_peers([(link.id, link.name, link.region) for link in self.links.values()])
+        links = self.links.values()
+        self._router.set_peers([(link.id, link.name, link.region, link.sure_region != "") for link in links])
 
     def _enter(self, link: Link, state: State) -> None:
         if state is link.state or self.links.get(link.name) is not link:
@@ -416,22 +436,10 @@ class Peers:
             earlier = self._orders.get(region)
             # The word given last counts, also where the clock of who gave the one before was ahead.
             least_ns = earlier.issued_unix_ns + 1 if earlier is not None else 0
-            self.ordered(Order(region, evacuating, max(time.time_ns(), least_ns)))
+            self.carry_out(Order(region, evacuating, max(time.time_ns(), least_ns)))
         return sorted(names)
 
     def ahead_ns(self, name: str) -> int | None:
         """How far our monotonic clock is ahead of a peer's; ``None`` for one that may not forward."""
         link = self.links.get(name)
         return None if link is None or name in self.isolated else link.ahead_ns
-
-
-async def _first(url: ReplicaUrl) -> Address:
-    """The first address of a name.
-
-    Raises:
-        OSError: it has none.
-    """
-    addresses = await resolve(url)
-    if not addresses:
-        raise OSError(f"{url.host} has no address")
-    return addresses[0]

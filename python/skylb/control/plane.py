@@ -10,12 +10,14 @@ from skylb.addresses import ReplicaUrl
 from skylb.config import Settings
 from skylb.control.discovery import DnsSource, FileSource, NamedSource
 from skylb.control.discovery.file import REPLICAS
+from skylb.control.discovery.resolve import resolve
 from skylb.control.fleet import Fleet, Target
 from skylb.control.probe import Prober
+from skylb.hosts import why_not
 from skylb.metrics import Metrics
 from skylb.router import Router
 from skylb.tasks import TaskGroup
-from skylb.types import Replica
+from skylb.types import Address, Replica
 from skylb.upstream import Pool
 
 log = logging.getLogger("skylb.control")
@@ -109,15 +111,31 @@ class Control:
             self.on_own(self._fleet.own())
 
     def adopt(self, peer: str, region: str, urls: Sequence[ReplicaUrl]) -> None:
-        """Serves a dead balancer's replicas as well; they keep their region."""
+        """Serves a dead balancer's replicas as well; they keep their region.
+
+        A name is looked up again and again: only addresses in ``adopt_from`` are ever connected to.
+        """
         self.hand_back(peer)
 
         def offer(targets: Sequence[Target]) -> None:
             self._fleet.offer(f"adopted {peer}", [replace(target, region=region) for target in targets])
 
-        source = NamedSource(offer, self._prober.is_up, interval_s=self._settings.discovery.dns_s)
+        source = NamedSource(
+            offer,
+            self._prober.is_up,
+            interval_s=self._settings.discovery.dns_s,
+            resolver=self._resolve_adopted,
+        )
         source.set_urls(urls)
         self._adopted[peer] = self._tasks.start(source.run(), name=f"resolve replicas of {peer}")
+
+    async def _resolve_adopted(self, url: ReplicaUrl) -> list[Address]:
+        found = await resolve(url)
+        ranges = self._settings.mesh.adopt_from
+        allowed = [address for address in found if why_not(ranges, url, address) is None]
+        if not allowed:
+            raise OSError(why_not(ranges, url, found[0]) if found else "it has no address")
+        return allowed
 
     def hand_back(self, peer: str) -> None:
         """Serves them no longer; requests under way at them end."""

@@ -1,8 +1,10 @@
 """Requests that cross between balancers: signed on their way out, verified on their way in."""
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable
 
-from skylb._core import Forward, Head
+from skylb._core import Forward, Head, HeadParser
 from skylb.clock import monotonic_ns
 from skylb.data.relay import Response
 from skylb.signing import HEADER, HEADER_LOWER, Claims, Identity, Refused, Verified, Verifier, sign
@@ -19,6 +21,9 @@ SILENT_S = 3.0
 """A peer that says nothing for so long before the first body byte is given up."""
 
 
+Shows = Callable[[asyncio.BaseTransport | None, str], bool]
+
+
 class Crossing:
     """What the data plane needs to forward requests and to take forwarded ones.
 
@@ -27,13 +32,18 @@ class Crossing:
         verifier: accepts each forward once; its first key signs ours.
         pool: connections to peers.
         refused: counts forwards that were not let in, by reason; the reasons are words of the code.
+        shows: whether who is connected may speak as a peer of this name.
     """
 
-    def __init__(self, identity: Identity, verifier: Verifier, pool: Pool, refused: Counter[str]) -> None:
+    def __init__(
+        self, identity: Identity, verifier: Verifier, pool: Pool, refused: Counter[str], shows: Shows
+    ) -> None:
         self._identity = identity
         self._verifier = verifier
         self.pool = pool
         self._refused = refused
+        self._shows = shows
+        self._parser = HeadParser()
 
     def sign(
         self,
@@ -42,9 +52,20 @@ class Crossing:
         peer: Peer,
         head: Head,
         whose: Whose,
+        front: bool,
         body: bytes,
     ) -> bytes:
-        """The head for a peer: the one for a replica, and a signature at its end."""
+        """The head for a peer: the one for a replica, and a signature at its end.
+
+        Args:
+            upstream_head: as for a replica.
+            forward: the engine's decision.
+            peer: where it goes.
+            head: of the request as it came.
+            whose: whose it is.
+            front: it came from a front that is trusted.
+            body: as it is sent.
+        """
         now_ns = monotonic_ns()
         claims = Claims(
             self._identity.name,
@@ -52,29 +73,36 @@ class Crossing:
             min(forward.attempts_left, 9),
             max(0, forward.deadline_ns - now_ns) // 1_000_000,
             whose,
+            front,
         )
+        sent = self._parser.parse(upstream_head)
         value = sign(
             self._verifier.keys.first,
             to=Identity(peer.name, peer.incarnation),
             method="GET" if head.is_head else head.method,
-            path=head.target,
+            head=sent.signed() if sent is not None else b"",
             body=body,
             claims=claims,
             now_ns=now_ns,
         )
         return b"%b%b: %b\r\n\r\n" % (upstream_head[:-2], HEADER.encode(), value.encode())
 
-    def verify(self, head: Head, now_ns: int) -> Verified:
+    def verify(self, head: Head, transport: asyncio.BaseTransport, now_ns: int) -> Verified:
         """What a forwarded request's signature vouches for; its body is compared later.
 
         Raises:
             Refused: it is not let in; counted.
         """
+        header = head.header(HEADER_LOWER)
         try:
-            return self._verifier.verify(head.header(HEADER_LOWER), head.method, head.target, now_ns)
+            verified = self._verifier.verify(header, head.method, head.signed(), now_ns)
         except Refused as refused:
             self._refused[refused.reason] += 1
             raise
+        if not self._shows(transport, verified.claims.origin):
+            self._refused["certificate"] += 1
+            raise Refused("certificate")
+        return verified
 
     def compare(self, verified: Verified, body: bytes) -> None:
         """Whether the body is the one that was signed.

@@ -58,7 +58,7 @@ class PeerConnection(ClientConnection):
 
     def _let_in(self, head: Head, now_ns: int) -> bool:
         try:
-            self._verified = self._crossing.verify(head, now_ns)
+            self._verified = self._crossing.verify(head, self.transport, now_ns)
         except Refused as refused:
             self._turn_away(refused, head)
             return False

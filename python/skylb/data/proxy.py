@@ -110,9 +110,9 @@ class Exchange:
         try:
             client = self.client
             self.whose = self.context.tenants.of(head, client.trusted, client.claims)
-            self.context.router.submit(
-                self, head, self.body, self.start_ns, client.trusted, self.whose, client.claims
-            )
+            # A peer's forwards are trusted; whether their client was, the peer says.
+            front = client.trusted if client.claims is None else client.claims.front
+            self.context.router.submit(self, head, self.body, self.start_ns, front, self.whose, client.claims)
         except RequestError as error:
             self.answer_error(error.status, error.code, error.message, param=error.param)
 
@@ -208,7 +208,9 @@ class Exchange:
         respond: type[Response] = Response
         forward, crossing = self.forward, self.context.crossing
         if forward is not None and crossing is not None and isinstance(target, Peer):
-            upstream_head = crossing.sign(upstream_head, forward, target, head, self.whose, body)
+            upstream_head = crossing.sign(
+                upstream_head, forward, target, head, self.whose, client.trusted, body
+            )
             respond = PeerResponse
         self.phase = Phase.WAIT
         keep_alive = head.keep_alive and not self.context.draining
@@ -427,8 +429,14 @@ class Exchange:
             streaming=response.relay.streaming,
             forwarded=self.forward is not None,
         )
-        if now_ns - self.phase_ns > limit_s * 1e9:
+        if now_ns - self.phase_ns > limit_s * 1e9 or self.overdue(now_ns):
             self.fail(_core.FAILURE_TIMEOUT, sent=True)
+
+    def overdue(self, now_ns: int) -> bool:
+        """A peer has had the time for its hold and for a first byte: that it still waits counts no more."""
+        if self.forward is None or self.phase is not Phase.WAIT:
+            return False
+        return now_ns > self.forward.deadline_ns + self.context.limits.timeouts.first_byte_s * 1e9
 
     # --------------------------------------------------------------------- complete
 

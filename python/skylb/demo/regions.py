@@ -150,6 +150,7 @@ class World:
         arguments += ["--sync-listen", self._door(region.name, "sync")]
         arguments += ["--peer-listen", self._door(region.name, "forwards")]
         arguments += ["--region", region.name, "--peer-key-file", str(self._directory / "key")]
+        arguments += ["--adopt-from", "127.0.0.1"]
         for other in self.regions:
             if other != region.name:
                 sync, forwards = (f"http://{region.sea[other, door]}" for door in ("sync", "forwards"))

@@ -155,6 +155,10 @@ impl Head {
         self.inner.header(name.as_bytes()).map(latin1)
     }
 
+    fn signed<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.signed())
+    }
+
     #[pyo3(signature = (host, request_id, client, scheme, trusted, authorization, body_len, /))]
     #[expect(
         clippy::too_many_arguments,

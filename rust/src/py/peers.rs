@@ -11,7 +11,7 @@ use crate::engine::peer::Presence;
 use crate::engine::peer::heat::Terms;
 use crate::engine::peer::places::KEY_BYTES;
 use crate::engine::residency::Rule;
-use crate::engine::router;
+use crate::engine::router::{self, Listing};
 
 const STATES: [(&str, Presence); 3] = [
     ("PEER_ALIVE", Presence::Alive),
@@ -20,6 +20,8 @@ const STATES: [(&str, Presence); 3] = [
 ];
 
 type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
+/// Id, name, region, and whether that is sure.
+type PeerFields = (u32, String, String, bool);
 /// Tenant, model, regions allowed.
 type RuleFields = (Option<String>, Option<String>, Vec<String>);
 
@@ -39,12 +41,15 @@ impl Engine {
     fn set_peers<'py>(
         &mut self,
         py: Python<'py>,
-        peers: Vec<(u32, String, String)>,
+        peers: Vec<PeerFields>,
         now_ns: u64,
     ) -> Effects<'py> {
         let peers: Vec<_> = peers
             .into_iter()
-            .map(|(id, name, region)| (PeerId(id), name, region))
+            .map(|(id, name, region, sure)| Listing {
+                sure,
+                ..Listing::new(PeerId(id), name, region)
+            })
             .collect();
         let set = self.router.set_peers(&peers, now_ns, &mut self.out);
         set.map_err(|error| value_error(&error))?;

@@ -12,6 +12,7 @@ use crate::engine::peer::heat::Terms;
 use crate::engine::peer::places::KEY_BYTES;
 use crate::engine::peer::{PEERS_MAX, Presence};
 use crate::engine::residency::Rule;
+use crate::engine::router::Listing;
 
 /// A balancer looks for peers to tell something so often, as `skylb serve` does.
 const TELL_NS: Nanos = 50_000_000;
@@ -150,7 +151,7 @@ impl Simulator {
         let called = |number: u32| format!("balancer-{number}");
         let listed: Vec<_> = peers
             .iter()
-            .map(|(peer, at)| (PeerId(*peer), called(*peer), name(*at)))
+            .map(|(peer, at)| Listing::new(PeerId(*peer), called(*peer), name(*at)))
             .collect();
         let own = name(region);
         let Some(router) = self.balancers[number as usize].router_mut() else {

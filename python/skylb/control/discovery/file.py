@@ -44,7 +44,7 @@ REPLICAS = Listing(
     "replicas", "expected http://HOST:PORT, https://HOST:PORT or unix:PATH", parse_replica, REPLICAS_MAX
 )
 PEERS: Listing[PeerUrl] = Listing(
-    "peers", "expected NAME=SYNC_URL or NAME=SYNC_URL,FORWARD_URL", parse_peer, PEERS_MAX
+    "peers", "expected NAME[@REGION]=SYNC_URL or NAME[@REGION]=SYNC_URL,FORWARD_URL", parse_peer, PEERS_MAX
 )
 
 _FORMS: dict[str, tuple[str, Callable[[str], object]]] = {

@@ -68,6 +68,18 @@ pub(in crate::engine) enum Kind {
 }
 
 impl Kind {
+    /// It is for proxies to add or change, and nothing is decided by it.
+    pub(in crate::engine) fn varies(self) -> bool {
+        !matches!(
+            self,
+            Self::Plain
+                | Self::ContentType
+                | Self::ContentEncoding
+                | Self::Authorization
+                | Self::ApiKey
+        )
+    }
+
     /// The meaning of a header name, in any case.
     pub(in crate::engine) fn of(name: &[u8]) -> Self {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);

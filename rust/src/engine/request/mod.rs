@@ -23,6 +23,7 @@ mod extent;
 mod field;
 mod parse;
 mod rules;
+mod signed;
 mod target;
 mod upstream;
 

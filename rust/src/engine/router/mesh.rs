@@ -4,6 +4,7 @@ use slab::Slab;
 
 use super::digest::Hot;
 use super::fleet::slot_of;
+use super::peers::Listing;
 use super::shared::Sharer;
 use crate::engine::id::{Nanos, PeerId, ReplicaId};
 use crate::engine::peer::Peer;
@@ -127,8 +128,10 @@ impl Mesh {
     }
 
     /// Adds a peer, or takes one back that was removed.
-    pub(super) fn add(&mut self, id: PeerId, name: &str, region: &str) -> Result<(), RegionError> {
-        let region_bit = self.regions.bit(region)?;
+    pub(super) fn add(&mut self, listing: &Listing) -> Result<(), RegionError> {
+        let (id, region) = (listing.id, &listing.region);
+        // No rule names the region without a name.
+        let region_bit = self.regions.bit(if listing.sure { region } else { "" })?;
         if let Some(slot) = self.slot(id) {
             if let Some(peer) = self.peer_mut(slot) {
                 peer.removed = false;
@@ -136,7 +139,7 @@ impl Mesh {
                 peer.region_bit = region_bit;
             }
         } else {
-            let peer = Peer::new(id, name.to_owned(), region.to_owned(), region_bit);
+            let peer = Peer::new(id, listing.name.clone(), region.clone(), region_bit);
             self.remotes.insert(Remote {
                 peer,
                 told: Told::default(),

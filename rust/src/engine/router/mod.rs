@@ -96,7 +96,7 @@ use super::route::Route;
 const STOOD_STILL_NS: Nanos = 1_500_000_000;
 
 pub use self::fleet::{MODELS_PER_REPLICA_MAX, Served};
-pub use self::peers::{PeerGauges, PeersError};
+pub use self::peers::{Listing, PeerGauges, PeersError};
 pub use self::report::Gauges;
 pub use self::request::{Ask, Forwarded, Report, Usage};
 

@@ -13,6 +13,32 @@ use crate::engine::peer::{PEERS_MAX, Presence};
 use crate::engine::residency::{RegionError, Residency, Rule};
 use crate::engine::select::Slot;
 
+/// A peer as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Its number.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Where it is; empty while that is not known.
+    pub region: String,
+    /// More than its own word says so. Else no rule of residency allows requests to go there.
+    pub sure: bool,
+}
+
+impl Listing {
+    /// A peer whose region is known for sure.
+    #[must_use]
+    pub fn new(id: PeerId, name: impl Into<String>, region: impl Into<String>) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            region: region.into(),
+            sure: true,
+        }
+    }
+}
+
 /// Why peers cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeersError {
@@ -131,7 +157,7 @@ impl Router {
     /// They contradict each other; nothing happened, unless there are too many regions.
     pub fn set_peers(
         &mut self,
-        peers: &[(PeerId, String, String)],
+        peers: &[Listing],
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> Result<(), PeersError> {
@@ -139,23 +165,23 @@ impl Router {
         if peers.len() > PEERS_MAX {
             return Err(PeersError::TooMany);
         }
-        for (position, (id, name, _)) in peers.iter().enumerate() {
+        for (position, peer) in peers.iter().enumerate() {
             let before = &peers[..position];
-            if *name == self.mesh.name || before.iter().any(|(_, other, _)| other == name) {
-                return Err(PeersError::Name(name.clone()));
+            if peer.name == self.mesh.name || before.iter().any(|other| other.name == peer.name) {
+                return Err(PeersError::Name(peer.name.clone()));
             }
-            if before.iter().any(|(other, ..)| other == id) {
-                return Err(PeersError::Id(id.0));
+            if before.iter().any(|other| other.id == peer.id) {
+                return Err(PeersError::Id(peer.id.0));
             }
         }
         let listed: Vec<(Slot, PeerId)> = self.mesh.peers().map(|(slot, p)| (slot, p.id)).collect();
         for (slot, gone) in listed {
-            if peers.iter().all(|(id, ..)| *id != gone) {
+            if peers.iter().all(|peer| peer.id != gone) {
                 self.mesh.remove(slot);
             }
         }
-        for (id, name, region) in peers {
-            self.mesh.add(*id, name, region)?;
+        for peer in peers {
+            self.mesh.add(peer)?;
         }
         self.review_sharing();
         self.dispatch_all(now_ns, out);

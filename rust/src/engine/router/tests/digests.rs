@@ -37,11 +37,11 @@ impl Three {
                 .unwrap();
             let others = (0..3).filter(|other| *other != own).map(|other| {
                 let name = regions[other].to_owned();
-                (PeerId(u32::try_from(other).unwrap()), name.clone(), name)
+                Listing::new(PeerId(u32::try_from(other).unwrap()), name.clone(), name)
             });
             let others: Vec<_> = others.collect();
             drive.call(|router, now_ns, out| router.set_peers(&others, now_ns, out).unwrap());
-            for (peer, ..) in others {
+            for peer in others.into_iter().map(|listing| listing.id) {
                 drive.call(|router, now_ns, out| {
                     router.peer_state(peer, Presence::Alive, now_ns, out);
                     router.peer_rtt(peer, if peer == EU { 150 } else { 120 } * MS, now_ns);
@@ -286,7 +286,7 @@ fn a_digest_is_told_once_and_again_to_a_peer_that_started_anew() {
         !eu.router.peer_digest_due(ASIA, eu.now_ns),
         "not to an isolated one"
     );
-    let same = [(US, "us".to_owned(), "eu".to_owned())];
+    let same = [Listing::new(US, "us", "eu")];
     eu.call(|router, now_ns, out| router.set_peers(&same, now_ns, out).unwrap());
     three.us.router.set_self("us", "eu", 12).unwrap();
     three.tell();

@@ -8,10 +8,10 @@ use crate::engine::peer::summary::PeerError;
 use crate::engine::residency::{Rule, Whose};
 
 /// Peers 0 and 1 of a router that is number 9 itself.
-fn peers(names: &[(u32, &str, &str)]) -> Vec<(PeerId, String, String)> {
+fn peers(names: &[(u32, &str, &str)]) -> Vec<Listing> {
     names
         .iter()
-        .map(|(id, name, region)| (PeerId(*id), (*name).to_owned(), (*region).to_owned()))
+        .map(|(id, name, region)| Listing::new(PeerId(*id), *name, *region))
         .collect()
 }
 

@@ -86,12 +86,12 @@ impl Region {
         for number in 0..balancers {
             let others: Vec<_> = (0..balancers)
                 .filter(|other| *other != number)
-                .map(|other| (peer(other), format!("us-{other}"), "us".to_owned()))
+                .map(|other| Listing::new(peer(other), format!("us-{other}"), "us"))
                 .collect();
             let mut out = Vec::new();
             let router = &mut region.balancers[number].router;
             router.set_peers(&others, S, &mut out).unwrap();
-            for (id, ..) in others {
+            for id in others.into_iter().map(|listing| listing.id) {
                 router.share_anew(id, S, &mut out);
                 router.peer_state(id, Presence::Alive, S, &mut out);
             }
