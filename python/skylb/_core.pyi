@@ -140,6 +140,12 @@ class ChunkedDecoder:
         Raises:
             RequestError: 400 on bad framing, 413 over the limit.
         """
+    def skip(self, data: bytes, /) -> None:
+        """Follows the framing of a body that nobody wants, of whatever size; also behind a 413.
+
+        Raises:
+            RequestError: 400 on bad framing.
+        """
     @property
     def done(self) -> bool: ...
     @property
@@ -211,7 +217,7 @@ class Relay:
         """After DONE: the upstream connection may serve another request."""
     @property
     def close_client(self) -> bool:
-        """After DONE: the client's connection must be closed."""
+        """The client's connection closes behind the response, and its head says so."""
     @property
     def started(self) -> bool:
         """At least one byte arrived from the replica."""

@@ -192,9 +192,9 @@ class Verified:
     claims: Claims
     digest: str
 
-    def fits(self, body: bytes) -> bool:
-        """Whether this is the body that was signed."""
-        return hmac.compare_digest(hashlib.sha256(body).hexdigest(), self.digest)
+    def fits(self, body_digest: str) -> bool:
+        """Whether a body with this SHA-256 (hexadecimal digits) is the one that was signed."""
+        return hmac.compare_digest(body_digest, self.digest)
 
 
 def _message(signed: str, method: str, head: bytes, audience: str) -> bytes:

@@ -239,7 +239,7 @@ def test_a_broken_stream_ends_with_one_error_event() -> None:
     event = b'data: {"error":{"message":"lost","type":"server_error","param":null,"code":"replica_lost"}}\n\n'
     assert stream.cut("lost", "replica_lost") == chunk(event) + b"0\r\n\r\n"
     assert stream.cut("lost", "replica_lost") == b""
-    assert stream.close_client
+    assert not stream.close_client, "the head has not said so"
 
 
 def test_usage_is_read_in_passing() -> None:

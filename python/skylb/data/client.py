@@ -1,31 +1,38 @@
 """One client connection: heads and bodies in, error answers, keep-alive, deadlines.
 
-A client's leaving must be seen in every phase, and uvloop reports no FIN while reading is paused:
-so reading is never paused on a client whose request is complete. FIN is leaving; there are no
-half-closed clients.
+A client's leaving must be seen in every phase, and uvloop reports no FIN while reading is paused. Reading is
+paused only while a client sends further requests too early, and the socket is then asked four times a second.
+FIN is leaving; there are no half-closed clients.
+
+A connection closes where an answer's head said so, where it was idle too long, or where bytes cannot be
+delimited. Everything else keeps it.
 """
 
 import asyncio
+import re
+import select
+import socket
 from contextlib import ExitStack
 from typing import Protocol, cast
 
-from skylb._core import ChunkedDecoder, Head, RequestError
+from skylb._core import Head, RequestError
 from skylb.addresses import client_address
 from skylb.clock import monotonic_ns
 from skylb.data import answers
 from skylb.data.answers import refusal
+from skylb.data.body import GRACE_S, Body, Patience
 from skylb.data.context import PIPELINE_BYTES_MAX, WRITE_HIGH_WATER_BYTES, Context
 from skylb.data.proxy import Exchange
 from skylb.signing import Claims
 
 LINGER_S = 1.0
-"""How long a refused client may go on sending before the socket is closed under it (RFC 9112 9.6)."""
+"""A client that was refused, and whose bytes cannot be delimited, may be silent for so long."""
 
-LINGER_BYTES_MAX = 256 << 10
-"""How much a refused client may go on sending."""
+DRAIN_IDLE_S = 1.0
+"""At the end of the process an idle connection stays for so long: a request that is on its way is still
+answered, with ``Connection: close``."""
 
-BODY_GRACE_S = 5.0
-"""A body's minimum rate counts from here on."""
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 
 class Connections(Protocol):
@@ -44,18 +51,17 @@ class ClientConnection(asyncio.Protocol):
     """One client connection: heads and bodies in, one exchange at a time."""
 
     __slots__ = (
-        "body_start_ns",
-        "charged",
-        "chunks",
+        "_behind",
+        "_owed",
+        "_patience",
+        "_stopped",
+        "body",
         "claims",
         "closing",
         "context",
         "deadline_ns",
-        "decoder",
-        "discarded",
         "exchange",
         "frontend",
-        "head",
         "paused_ns",
         "peer",
         "pending",
@@ -74,19 +80,23 @@ class ClientConnection(asyncio.Protocol):
         self.claims: Claims | None = None
         """What the signature of a peer's forward vouches for; a client has none."""
         self.exchange: Exchange | None = None
+        self.body: Body | None = None
+        """The body that comes in at present; behind a refusal it is thrown away."""
         self.pending = b""
-        """Part of a head, or pipelined bytes behind the exchange under way."""
-        self.head: Head | None = None
-        """A head whose body is not complete yet."""
-        self.chunks: list[bytes] = []
-        self.charged = 0
-        self.decoder: ChunkedDecoder | None = None
-        self.body_start_ns = 0
+        """Part of a head, or what came too early."""
         self.paused_ns = 0
+        """Since when the client takes nothing of what was written; nothing is begun for it meanwhile."""
         self.closing = False
         """An answer that closes the connection is out; what still comes is thrown away."""
-        self.discarded = 0
         self.deadline_ns = 0
+        self._behind = False
+        """A request was answered here before."""
+        self._patience: Patience | None = None
+        """With a client that was refused and may still send."""
+        self._stopped = False
+        """Reading is paused: too much came too early."""
+        self._owed = 0
+        """Bytes charged for what the client has not taken, or sent too early."""
         self.transport: asyncio.Transport
 
     # ------------------------------------------------------------------------ accept
@@ -116,12 +126,17 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         del exc  # FIN, RST and our own close are one to a request: the client is gone
+        self.paused_ns = 0
+        self.pending = b""
+        self._account()
         self._left()
         self.frontend.closed(self)
 
     def _left(self) -> None:
         exchange, self.exchange = self.exchange, None
-        self._drop_body()
+        if self.body is not None:
+            self.body.drop()
+            self.body = None
         if exchange is not None:
             exchange.client_left()
 
@@ -129,21 +144,19 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: a head, a body, or the next request too early."""
-        if self.closing:
-            self._linger(data)
-        elif self.exchange is not None:
-            self._pipeline(data)
-        elif self.head is not None:
-            self._receive_body(data)
-        else:
+        if self.exchange is not None or self.paused_ns:
+            self.pending += data
+            self._regulate()
+        elif self.body is not None:
+            self._receive_body(self.body, data)
+        elif not self.closing:
             self._receive_head(self.pending + data if self.pending else data)
-
-    def _pipeline(self, data: bytes) -> None:
-        self.pending += data
-        if len(self.pending) > PIPELINE_BYTES_MAX:
-            self.abort()
+        elif self._patience is not None:
+            self._patience.heard(len(data))
 
     def _receive_head(self, data: bytes) -> None:
+        if self._behind and data[:2] == b"\r\n":
+            data = _EMPTY_LINES.sub(b"", data, count=1)  # some clients end a body so (RFC 9112, 2.2)
         try:
             head = self.context.parser.parse(data)
         except RequestError as error:
@@ -151,7 +164,7 @@ class ClientConnection(asyncio.Protocol):
             return
         now_ns = monotonic_ns()
         if head is None:
-            if not self.pending:
+            if _is_begun(data) and not _is_begun(self.pending):
                 self.deadline_ns = now_ns + int(self.context.limits.timeouts.head_s * 1e9)
             self.pending = data
             return
@@ -159,129 +172,160 @@ class ClientConnection(asyncio.Protocol):
         start = head.consumed
         length = head.content_length
         if length == len(data) - start and length <= self.context.limits.body_bytes_max:
-            self._begin(head, data[start:], now_ns)
+            self._begin(head, [data[start:]], now_ns)
         else:
             self._begin_body(head, data[start:], now_ns)
 
     def _begin_body(self, head: Head, rest: bytes, now_ns: int) -> None:
         """The body is not here yet, or the next request is here already."""
-        limits = self.context.limits
-        if head.content_length > limits.body_bytes_max:
-            self._refuse(
-                refusal(413, "body_too_large", f"the body may have {limits.body_bytes_max} bytes"), head
-            )
-            return
-        self.head = head
-        self.body_start_ns = now_ns
-        self.deadline_ns = now_ns + int(limits.timeouts.body_s * 1e9)
-        if head.content_length < 0:
-            self.decoder = ChunkedDecoder(limits.body_bytes_max)
-        if head.expect_continue and not rest:
-            self.transport.write(answers.CONTINUE)
-        if rest or head.content_length == 0:
-            self._receive_body(rest)
-
-    def _receive_body(self, data: bytes) -> None:
-        head, decoder = self.head, self.decoder
-        if head is None:
-            return
-        rest = b""
-        if decoder is not None:
-            try:
-                data = decoder.feed(data)
-            except RequestError as error:
-                self._refuse(error, head)
-                return
-            complete, rest = decoder.done, decoder.rest
+        timeouts = self.context.limits.timeouts
+        body = self.body = self._expect(head, now_ns)
+        self.deadline_ns = now_ns + int(timeouts.body_s * 1e9)
+        waits = head.expect_continue and not rest
+        try:
+            self._inspect(body, now_ns)
+        except RequestError as error:
+            if waits:
+                self.body = None  # it may come or not: the next bytes could be anything
+            self._refuse(error, head)
         else:
-            missing = head.content_length - self.charged
-            if len(data) > missing:
-                data, rest = data[:missing], data[missing:]
-            complete = len(data) == missing
-        if not self._keep(data):
-            return
-        if complete:
-            self._complete_body(head, rest)
+            if waits:
+                self.transport.write(answers.CONTINUE)
+        if self.body is not None and (rest or body.rest is not None):
+            self._receive_body(body, rest)
 
-    def _keep(self, data: bytes) -> bool:
-        """Charges and keeps a part of the body; refuses the request when memory is short."""
-        if not self.context.budget.take(len(data)):
-            error = refusal(503, "overloaded", "too many request bytes in memory")
-            self._refuse(error, self.head, retry_after_s=self.context.limits.retry_after_s)
-            return False
-        self.charged += len(data)
-        self.chunks.append(data)
-        return True
+    def _expect(self, head: Head, now_ns: int) -> Body:
+        return Body(head, self.context.limits.body_bytes_max, self.context.budget, now_ns)
 
-    def _complete_body(self, head: Head, rest: bytes) -> None:
-        body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
-        now_ns = self.body_start_ns
-        self.context.budget.give(self.charged)  # `_begin` charges the whole
-        self.charged = 0
-        self._drop_body()
+    def _inspect(self, body: Body, now_ns: int) -> None:
+        """Looks at a request before a byte of its body is kept.
+
+        Raises:
+            RequestError: the body is not wanted.
+        """
+        del now_ns
+        if body.too_large:
+            limit = self.context.limits.body_bytes_max
+            raise refusal(413, "body_too_large", f"the body may have {limit} bytes")
+
+    def _receive_body(self, body: Body, data: bytes) -> None:
+        if self._patience is not None:
+            self._patience.heard(len(data))
+        try:
+            body.feed(data)
+        except RequestError as error:
+            if self._patience is not None:
+                self._wind_up(monotonic_ns())
+                return
+            self._refuse(error, body.head)
+        if self.body is body and body.rest is not None:
+            self._body_ends(body, body.rest)
+
+    def _body_ends(self, body: Body, rest: bytes) -> None:
+        self.body = None
         self.pending = rest
-        self._begin(head, body, now_ns)
-
-    def _drop_body(self) -> None:
-        self.context.budget.give(self.charged)
-        self.charged = 0
-        self.chunks = []
-        self.head = None
-        self.decoder = None
+        if self._patience is not None:
+            self.finished(close=self.closing, now_ns=monotonic_ns())
+        else:
+            self._begin(body.head, body.taken(), body.start_ns)
 
     # ---------------------------------------------------------------------- exchange
 
-    def _begin(self, head: Head, body: bytes, now_ns: int) -> None:
+    def _begin(self, head: Head, parts: list[bytes], now_ns: int) -> None:
         """Head and body are complete."""
-        if len(self.pending) > PIPELINE_BYTES_MAX:
-            self.abort()
-            return
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
         if not self.context.budget.take(len(body)):
-            error = refusal(503, "overloaded", "too many request bytes in memory")
-            self._refuse(error, head, retry_after_s=self.context.limits.retry_after_s)
+            self._refuse(refusal(503, "overloaded", "too many request bytes in memory"), head)
             return
         self.exchange = exchange = Exchange(self.context, self, head, body, now_ns)
         exchange.start()
 
     def finished(self, *, close: bool, now_ns: int) -> None:
-        """The exchange is over: close, or go on with what came meanwhile."""
+        """The exchange is over: close, if its head said so, or go on with what came meanwhile."""
         self.exchange = None
-        if close or self.context.draining:
-            self._close(now_ns)
-        else:
-            self.deadline_ns = now_ns + int(self.context.limits.timeouts.client_idle_s * 1e9)
-            if self.pending:
-                asyncio.get_running_loop().call_soon(self._next)
+        self._patience = None
+        self._behind = True
+        if close:
+            self._hang_up(now_ns)
+            return
+        idle_s = self.context.limits.timeouts.client_idle_s
+        if self.context.draining:
+            idle_s = min(idle_s, DRAIN_IDLE_S)
+        self.deadline_ns = now_ns + int(idle_s * 1e9)
+        if self.pending or self._owed:
+            asyncio.get_running_loop().call_soon(self._go_on)
 
-    def _next(self) -> None:
-        if self.exchange is None and self.pending and not self.transport.is_closing():
+    def _go_on(self) -> None:
+        """Takes what came too early, one request at a time."""
+        if self.exchange is None and not self.paused_ns and not self.transport.is_closing():
             data, self.pending = self.pending, b""
-            self._receive_head(data)
+            if data:
+                self.data_received(data)
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Reads no further while too much waits behind a request, or an answer that is not taken."""
+        waits = self.exchange is not None or self.paused_ns != 0
+        stop = waits and len(self.pending) > PIPELINE_BYTES_MAX
+        if stop != self._stopped and not self.transport.is_closing():
+            self._stopped = stop
+            if stop:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+        self._account()
+
+    def _account(self) -> None:
+        """Charges what waits in memory through the client's doing: answers not taken, requests too early."""
+        owed = len(self.pending)
+        if self.paused_ns:
+            owed += self.transport.get_write_buffer_size()
+        self.context.budget.owe(owed - self._owed)
+        self._owed = owed
 
     # ----------------------------------------------------------------------- refusal
 
     def _refuse_head(self, error: RequestError, data: bytes) -> None:
-        """A head without an exchange; where its framing is sound the connection goes on behind it."""
+        """A request without an exchange; where its framing is sound the connection goes on behind it."""
         head = error.head
-        if error.close or head is None:
+        self.pending = b""
+        if head is None:
+            self._refuse(error, None)
+            return
+        rest = data[head.consumed :]
+        now_ns = monotonic_ns()
+        if head.expect_continue and not rest:
             self._refuse(error, head)
             return
-        now_ns = self._answer_refusal(error, head, close=not head.keep_alive)
-        self.pending = data[head.consumed :]
-        self.finished(close=not head.keep_alive, now_ns=now_ns)
+        self.body = body = self._expect(head, now_ns)
+        error.close = error.close or body.too_large
+        self._refuse(error, head)
+        self._receive_body(body, rest)
 
     def _refuse(
         self,
         error: RequestError,
         head: Head | None,
         *,
-        retry_after_s: int | None = None,
         headers: answers.Headers = (),
     ) -> None:
-        """Answers a request that has no exchange, and closes: its body is not wanted."""
-        now_ns = self._answer_refusal(error, head, close=True, retry_after_s=retry_after_s, headers=headers)
-        self._drop_body()
-        self._linger_close(now_ns)
+        """Answers at once a request that has no exchange.
+
+        What still comes of its body is read and thrown away: a client that sends everything before it reads
+        must find the answer, and a close on unread bytes would reset it away (RFC 9112, 9.6).
+        """
+        close = error.close or head is None or not head.keep_alive or self.context.draining
+        now_ns = self._answer_refusal(error, head, close=close, headers=headers)
+        body = self.body
+        if body is not None:
+            body.drop()
+        if body is None and not close:
+            self.finished(close=False, now_ns=now_ns)
+        elif body is None or body.lost:
+            self._wind_up(now_ns)
+        else:
+            self.closing = close
+            self._patience = self._have_patience(now_ns, GRACE_S)
 
     def _answer_refusal(
         self,
@@ -289,7 +333,6 @@ class ClientConnection(asyncio.Protocol):
         head: Head | None,
         *,
         close: bool,
-        retry_after_s: int | None = None,
         headers: answers.Headers = (),
     ) -> int:
         anthropic = head is not None and head.anthropic
@@ -304,7 +347,7 @@ class ClientConnection(asyncio.Protocol):
                 request_id=(head.request_id if head is not None else None) or self.context.ids.make(),
                 close=close,
                 is_head=head is not None and head.is_head,
-                retry_after_s=retry_after_s,
+                retry_after_s=self.context.limits.retry_after_s if error.status == 503 else None,
                 headers=(*headers, ("Allow", error.allow)) if error.allow else headers,
             )
         )
@@ -312,24 +355,40 @@ class ClientConnection(asyncio.Protocol):
         self.context.recorder.refused(error.status, error.code, self.peer, now_ns)
         return now_ns
 
-    def _linger_close(self, now_ns: int) -> None:
-        """Sends FIN and reads on for a moment: closing on unread bytes would reset the answer away."""
+    def _have_patience(self, now_ns: int, window_s: float) -> Patience:
+        timeouts = self.context.limits.timeouts
+        self.deadline_ns = now_ns + int((timeouts.body_s + GRACE_S) * 1e9)  # the patience ends before
+        return Patience(
+            now_ns,
+            total_s=timeouts.body_s,
+            window_s=window_s,
+            bytes_per_s_min=timeouts.body_bytes_per_s_min,
+        )
+
+    # ----------------------------------------------------------------------- closing
+
+    def _wind_up(self, now_ns: int) -> None:
+        """Ends a connection whose bytes cannot be delimited: reads on until the client is silent."""
         self.closing = True
+        self.body = None
         self.pending = b""
+        self._patience = self._have_patience(now_ns, LINGER_S)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self.deadline_ns = now_ns + int(LINGER_S * 1e9)
+
+    def _hang_up(self, now_ns: int) -> None:
+        """Closes behind an answer that said so; where the client has sent on, not on unread bytes."""
+        if self.pending:
+            self._wind_up(now_ns)
+            self._regulate()
         else:
             self._close(now_ns)
-
-    def _linger(self, data: bytes) -> None:
-        self.discarded += len(data)
-        if self.discarded > LINGER_BYTES_MAX:
-            self.abort()
 
     def _close(self, now_ns: int) -> None:
         """Closes once everything written has gone out, or after the write-stall time."""
         self.closing = True
+        self.body = None
+        self._patience = None
         self.deadline_ns = now_ns + int(self.context.limits.timeouts.write_stall_s * 1e9)
         self.transport.close()
 
@@ -342,45 +401,82 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not take what was written."""
         self.paused_ns = monotonic_ns()
+        self._account()
         if self.exchange is not None:
             self.exchange.pause()
 
     def resume_writing(self) -> None:
         """The client takes bytes again."""
-        self.paused_ns = 0
+        paused_ns, self.paused_ns = self.paused_ns, 0
+        self._account()
         if self.exchange is not None:
             self.exchange.resume()
+            return
+        if self.body is not None:
+            waited_ns = monotonic_ns() - paused_ns  # nothing of it was taken meanwhile
+            self.body.start_ns += waited_ns
+            self.deadline_ns += waited_ns
+        if self.pending or self._owed:
+            asyncio.get_running_loop().call_soon(self._go_on)
 
     def sweep(self, now_ns: int) -> None:
         """Checks the deadline of what the connection waits for."""
-        if self.paused_ns and now_ns - self.paused_ns > self.context.limits.timeouts.write_stall_s * 1e9:
+        if self._is_given_up(now_ns):
             self.abort()
         elif self.exchange is not None:
             self.exchange.sweep(now_ns)
+        elif self.paused_ns:
+            return
+        elif self._patience is not None and self._patience.over(now_ns):
+            self._close(now_ns)
         elif now_ns > self.deadline_ns:
             self._timed_out(now_ns)
-        elif self.head is not None:
-            self._check_rate(self.head, now_ns)
+        elif self.body is not None and self._patience is None:
+            self._check_rate(self.body, now_ns)
 
-    def _check_rate(self, head: Head, now_ns: int) -> None:
-        elapsed_s = (now_ns - self.body_start_ns) / 1e9
+    def _is_given_up(self, now_ns: int) -> bool:
+        """The client has left unseen, or takes nothing for too long."""
+        stall_ns = self.context.limits.timeouts.write_stall_s * 1e9
+        stalled = self.paused_ns != 0 and now_ns - self.paused_ns > stall_ns
+        return stalled or (self._stopped and _has_left(self.transport))
+
+    def _check_rate(self, body: Body, now_ns: int) -> None:
+        elapsed_s = (now_ns - body.start_ns) / 1e9
         if (
-            elapsed_s > BODY_GRACE_S
-            and self.charged < elapsed_s * self.context.limits.timeouts.body_bytes_per_s_min
+            elapsed_s > GRACE_S
+            and body.charged < elapsed_s * self.context.limits.timeouts.body_bytes_per_s_min
         ):
-            self._refuse(refusal(408, "body_timeout", "the request body came too slowly"), head)
+            self._refuse(refusal(408, "body_timeout", "the request body came too slowly"), body.head)
 
     def _timed_out(self, now_ns: int) -> None:
-        if self.closing:
+        if self.transport.is_closing():
             self.abort()
-        elif self.head is not None:
-            self._refuse(refusal(408, "body_timeout", "the request body did not come in time"), self.head)
-        elif self.pending:
+        elif self.body is not None and self._patience is None:
+            self._refuse(
+                refusal(408, "body_timeout", "the request body did not come in time"), self.body.head
+            )
+        elif not self.closing and _is_begun(self.pending):
             self._refuse(refusal(408, "head_timeout", "the request head did not come in time"), None)
         else:
             self._close(now_ns)
 
     def drain(self) -> None:
-        """Closes if idle; a request under way is finished first."""
-        if self.exchange is None and self.head is None and not self.pending and not self.closing:
-            self._close(monotonic_ns())
+        """Closes soon if idle; a request under way, or one that comes at this moment, is answered first."""
+        if self.exchange is None and self.body is None and not self.closing and not _is_begun(self.pending):
+            now_ns = monotonic_ns()
+            self.deadline_ns = min(self.deadline_ns, now_ns + int(DRAIN_IDLE_S * 1e9))
+
+
+def _is_begun(data: bytes) -> bool:
+    """Whether a request has begun: an empty line is none."""
+    return bool(data.lstrip(b"\r\n"))
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """Whether the other side has closed, also behind bytes that nobody has read yet."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))

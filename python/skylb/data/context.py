@@ -13,8 +13,8 @@ from skylb.data.tenants import Tenants
 from skylb.router import Router
 from skylb.upstream import Pool
 
-PIPELINE_BYTES_MAX = 16 << 10
-"""Bytes kept behind a request under way; more closes the connection."""
+PIPELINE_BYTES_MAX = 256 << 10
+"""Once so much waits behind a request under way, nothing more is read."""
 
 WRITE_HIGH_WATER_BYTES = 32 << 10
 """Bytes that wait for a slow client before the replica's socket is no longer read."""
@@ -34,10 +34,11 @@ class Limits:
 
 
 class Budget:
-    """Bytes of request bodies kept in memory, all connections together.
+    """Bytes kept in memory for clients, all connections together.
 
     A body is charged from its first byte until the first body byte of its response: until then
-    it may have to be sent again.
+    it may have to be sent again. Answers that a client does not take, and requests that it sends too
+    early, are charged as long as they wait.
     """
 
     __slots__ = ("bytes", "bytes_max")
@@ -46,12 +47,20 @@ class Budget:
         self.bytes_max = bytes_max
         self.bytes = 0
 
+    def has(self, count: int) -> bool:
+        """Whether there is room for ``count`` more bytes."""
+        return self.bytes + count <= self.bytes_max
+
     def take(self, count: int) -> bool:
         """Charges ``count`` bytes; ``False`` when the budget would be passed."""
-        if self.bytes + count > self.bytes_max:
+        if not self.has(count):
             return False
         self.bytes += count
         return True
+
+    def owe(self, count: int) -> None:
+        """Charges what is in memory already, beyond the maximum too; below 0 it is returned."""
+        self.bytes += count
 
     def give(self, count: int) -> None:
         """Returns what was charged."""

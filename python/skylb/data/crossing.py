@@ -104,13 +104,13 @@ class Crossing:
             raise Refused("certificate")
         return verified
 
-    def compare(self, verified: Verified, body: bytes) -> None:
-        """Whether the body is the one that was signed.
+    def compare(self, verified: Verified, body_digest: str) -> None:
+        """Whether the body is the one that was signed, by its SHA-256 in hexadecimal digits.
 
         Raises:
             Refused: ``body``; counted.
         """
-        if not verified.fits(body):
+        if not verified.fits(body_digest):
             self._refused["body"] += 1
             raise Refused("body")
 

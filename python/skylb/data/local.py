@@ -3,11 +3,12 @@
 from skylb import _core
 from skylb._core import Head
 from skylb.data import answers
-from skylb.router import Router
+from skylb.data.context import Context
 
 
-def answer(head: Head, router: Router) -> tuple[int, bytes, str | None]:
+def answer(head: Head, context: Context) -> tuple[int, bytes, str | None]:
     """Status, body, and the error's code where it is one."""
+    router = context.router
     if head.route == _core.ROUTE_HEALTH:
         if router.ready():
             return 200, b'{"status":"ok"}', None
@@ -17,6 +18,8 @@ def answer(head: Head, router: Router) -> tuple[int, bytes, str | None]:
     body = answers.model_body(name, models) if name else answers.models_body(models)
     if body is None:
         return _error(head, 404, "model_not_found", f"the model {name!r} does not exist")
+    if not context.budget.has(len(body)):  # it may wait for a client that does not take it
+        return _error(head, 503, "overloaded", "too many bytes in memory")
     return 200, body, None
 
 

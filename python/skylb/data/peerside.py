@@ -1,10 +1,12 @@
 """The peer listener: connections of other balancers, which bring forwarded requests only."""
 
+import hashlib
 import socket
 
 from skylb._core import Head, RequestError
 from skylb.clock import monotonic_ns
 from skylb.data.answers import Headers, refusal
+from skylb.data.body import Body, Hash
 from skylb.data.client import ClientConnection, Connections
 from skylb.data.crossing import PROCESSING, PROCESSING_S, Crossing
 from skylb.data.phases import Phase
@@ -21,12 +23,15 @@ class PeerConnection(ClientConnection):
     the number of hops above all, is believed, and nothing else is.
     """
 
-    __slots__ = ("_crossing", "_said_ns", "_verified")
+    __slots__ = ("_crossing", "_hash", "_reason", "_said_ns", "_verified")
 
     def __init__(self, frontend: Connections, scheme: str, crossing: Crossing) -> None:
         super().__init__(frontend, scheme)
         self._crossing = crossing
         self._verified: Verified | None = None
+        self._hash: Hash | None = None
+        self._reason = ""
+        """Why a signature does not hold, for the answer."""
         self._said_ns = 0
 
     def set_up(self) -> None:
@@ -36,37 +41,42 @@ class PeerConnection(ClientConnection):
         if isinstance(sock, socket.socket):
             notice_dead_paths(sock)
 
-    def _begin_body(self, head: Head, rest: bytes, now_ns: int) -> None:
-        if self._let_in(head, now_ns):
-            super()._begin_body(head, rest, now_ns)
+    def _expect(self, head: Head, now_ns: int) -> Body:
+        body = super()._expect(head, now_ns)
+        self._hash = body.hash = hashlib.sha256()  # as it comes: no large body is hashed at one go
+        return body
 
-    def _begin(self, head: Head, body: bytes, now_ns: int) -> None:
-        if self._verified is None and not self._let_in(head, now_ns):
-            return
-        verified, self._verified = self._verified, None
-        if verified is None:
-            return
+    def _inspect(self, body: Body, now_ns: int) -> None:
+        self._let_in(body.head, now_ns)
+        super()._inspect(body, now_ns)
+
+    def _begin(self, head: Head, parts: list[bytes], now_ns: int) -> None:
+        digest, self._hash = self._hash or hashlib.sha256(parts[0]), None
         try:
-            self._crossing.compare(verified, body)
+            verified = self._verified or self._let_in(head, now_ns)
+            self._verified = None
+            self._crossing.compare(verified, digest.hexdigest())
         except Refused as refused:
-            self._turn_away(refused, head)
+            self._refuse(self._turn_away(refused), head)
+            return
+        except RequestError as error:
+            self._refuse(error, head)
             return
         self.claims = verified.claims
         self.trusted = True  # the peer has looked at X-Forwarded-* before us
         self._said_ns = now_ns
-        super()._begin(head, body, now_ns)
+        super()._begin(head, parts, now_ns)
 
-    def _let_in(self, head: Head, now_ns: int) -> bool:
+    def _let_in(self, head: Head, now_ns: int) -> Verified:
         try:
             self._verified = self._crossing.verify(head, self.transport, now_ns)
         except Refused as refused:
-            self._turn_away(refused, head)
-            return False
-        return True
+            raise self._turn_away(refused) from None
+        return self._verified
 
-    def _turn_away(self, refused: Refused, head: Head) -> None:
-        error = refusal(403, "forward_refused", f"the forward's signature: {refused.reason}")
-        self._refuse(error, head, headers=((REFUSED_HEADER, refused.reason),))
+    def _turn_away(self, refused: Refused) -> RequestError:
+        self._reason = refused.reason
+        return refusal(403, "forward_refused", f"the forward's signature: {refused.reason}")
 
     def _answer_refusal(
         self,
@@ -74,18 +84,21 @@ class PeerConnection(ClientConnection):
         head: Head | None,
         *,
         close: bool,
-        retry_after_s: int | None = None,
         headers: Headers = (),
     ) -> int:
         """Whatever is refused before it has an exchange was not begun: the origin tries elsewhere."""
-        headers = headers or ((REFUSED_HEADER, error.code),)
-        return super()._answer_refusal(error, head, close=close, retry_after_s=retry_after_s, headers=headers)
+        reason, self._reason = self._reason or error.code, ""
+        self._verified = None
+        return super()._answer_refusal(error, head, close=close, headers=(*headers, (REFUSED_HEADER, reason)))
 
     def sweep(self, now_ns: int) -> None:
         """Checks deadlines, and tells a waiting origin that its request is not forgotten."""
         super().sweep(now_ns)
         exchange = self.exchange
         waits = self._verified is not None if exchange is None else exchange.phase in WAITING
-        if waits and now_ns - self._said_ns >= PROCESSING_S * 1e9 and not self.transport.is_closing():
+        if waits and now_ns - self._said_ns >= PROCESSING_S * 1e9 and self._takes_bytes():
             self._said_ns = monotonic_ns()
             self.transport.write(PROCESSING)
+
+    def _takes_bytes(self) -> bool:
+        return not self.paused_ns and not self.transport.is_closing()

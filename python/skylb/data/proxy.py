@@ -103,7 +103,7 @@ class Exchange:
             self.answer(204, b"", headers=answers.PREFLIGHT)
             return
         if head.route <= _core.ROUTE_MODELS:
-            status, body, code = local.answer(head, self.context.router)
+            status, body, code = local.answer(head, self.context)
             retry_after_s = self.context.limits.retry_after_s if status == 503 else None
             self.answer(status, body, code=code, retry_after_s=retry_after_s)
             return
@@ -311,7 +311,8 @@ class Exchange:
             self.client.transport.write(event)
         else:
             self.client.abort()
-        self.complete(_core.OUTCOME_REPLICA_FAILED, relay.status, code, relay=relay, close=True)
+        close = not event or relay.close_client
+        self.complete(_core.OUTCOME_REPLICA_FAILED, relay.status, code, relay=relay, close=close)
 
     def rejected(self, reject: Reject, /) -> None:
         """The engine gives up: pass on the replica's own error where there is one, else ours."""

@@ -216,6 +216,13 @@ impl ChunkedDecoder {
         }
     }
 
+    #[pyo3(signature = (data, /))]
+    fn skip(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
+        self.inner
+            .skip(data)
+            .map_err(|error| refused(py, &error, None))
+    }
+
     #[getter]
     fn done(&self) -> bool {
         self.inner.done()

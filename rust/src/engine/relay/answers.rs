@@ -22,13 +22,11 @@ impl Relay {
         self.phase == Phase::Done && self.upstream_keeps_alive && !self.was_cut
     }
 
-    /// After the end: the client's connection must be closed.
+    /// The client's connection closes behind the response, and its head says so. A response that was
+    /// cut with an error event has an end like any other.
     #[must_use]
     pub fn close_client(&self) -> bool {
-        !self.options.keep_alive
-            || !self.options.http11
-            || self.client == Framing::Close
-            || self.was_cut
+        !self.options.keep_alive || !self.options.http11 || self.client == Framing::Close
     }
 
     /// At least one byte came from the replica.

@@ -261,6 +261,8 @@ pub struct BodyDecoder {
     body_bytes_max: u64,
     rest: Vec<u8>,
     failed: bool,
+    /// The framing broke behind a 413.
+    lost: bool,
 }
 
 impl BodyDecoder {
@@ -273,6 +275,7 @@ impl BodyDecoder {
             body_bytes_max,
             rest: Vec::new(),
             failed: false,
+            lost: false,
         }
     }
 
@@ -298,6 +301,7 @@ impl BodyDecoder {
             at += used;
             self.body_bytes += piece.len() as u64;
             if self.chunks.remaining() > self.body_bytes_max.saturating_sub(self.body_bytes) {
+                self.lost = self.skip(&data[at..]).is_err();
                 return Err(RequestError::new(
                     413,
                     "body_too_large",
@@ -313,6 +317,29 @@ impl BodyDecoder {
         }
         self.rest.extend_from_slice(&data[at..]);
         Ok(body)
+    }
+
+    /// Follows the framing of a body that nobody wants, of whatever size; also behind a 413.
+    ///
+    /// # Errors
+    ///
+    /// 400 for bad framing: where the body ends is not known any more.
+    pub fn skip(&mut self, data: &[u8]) -> Result<(), RequestError> {
+        if self.lost {
+            return Err(bad_chunk("a chunk"));
+        }
+        let mut at = 0;
+        while at < data.len() && !self.chunks.done() {
+            match self.chunks.step(&data[at..]) {
+                Ok((used, _)) => at += used,
+                Err(fault) => {
+                    self.lost = true;
+                    return Err(bad_chunk(fault));
+                }
+            }
+        }
+        self.rest.extend_from_slice(&data[at..]);
+        Ok(())
     }
 
     /// The body is complete.

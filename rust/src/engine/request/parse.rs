@@ -207,9 +207,10 @@ impl Head {
     }
 }
 
-/// A refusal of a head whose framing is known: the connection goes on where no body follows.
+/// A refusal of a head whose framing is known: the connection goes on behind the body, unless the client
+/// waits to hear whether it is wanted, and might or might not send it now.
 fn refuse_whole(mut error: RequestError, head: Head) -> Refusal {
-    error.close |= head.content_length != 0 || !head.keep_alive();
+    error.close |= head.expect_continue() || !head.keep_alive();
     Refusal {
         error,
         head: Some(Box::new(head)),

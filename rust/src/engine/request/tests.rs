@@ -341,10 +341,9 @@ fn a_refused_but_well_formed_head_tells_how_to_go_on() {
 }
 
 #[test]
-fn a_refusal_closes_where_a_body_would_follow_or_framing_is_lost() {
+fn a_refusal_closes_where_a_body_may_follow_or_not_or_framing_is_lost() {
     for head in [
-        "POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
-        "POST /nope HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
         "GET /nope HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         "GET /nope HTTP/1.0\r\nHost: a\r\n\r\n",
         "GET /health HTTP/1.1\r\n\r\n",
@@ -352,11 +351,13 @@ fn a_refusal_closes_where_a_body_would_follow_or_framing_is_lost() {
     ] {
         assert!(refusal(head).error.close, "{head}");
     }
-    assert!(
-        !refusal("GET /v1/completions HTTP/1.1\r\nHost: a\r\n\r\n")
-            .error
-            .close
-    );
+    for head in [
+        "GET /v1/completions HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+        "POST /nope HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ] {
+        assert!(!refusal(head).error.close, "{head}");
+    }
 }
 
 #[test]
@@ -468,6 +469,39 @@ proptest! {
         }
         prop_assert!(decoder.done());
         prop_assert_eq!(out, body);
+        prop_assert_eq!([decoder.rest(), &over].concat(), behind);
+    }
+
+    #[test]
+    fn the_end_of_a_chunked_body_that_is_too_large_is_found_however_it_is_cut(
+        sizes in proptest::collection::vec(1_usize..40, 1..20),
+        limit in 0_u64..60,
+        cuts in proptest::collection::vec(1_usize..20, 1..6),
+        behind in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let mut raw = Vec::new();
+        for size in &sizes {
+            raw.extend_from_slice(format!("{size:x}\r\n{}\r\n", "x".repeat(*size)).as_bytes());
+        }
+        raw.extend_from_slice(b"0\r\n\r\n");
+        raw.extend_from_slice(&behind);
+        let too_large = sizes.iter().sum::<usize>() as u64 > limit;
+        let mut decoder = BodyDecoder::new(limit);
+        let (mut refused, mut over, mut at) = (None, Vec::new(), 0);
+        for cut in cuts.iter().cycle() {
+            let end = raw.len().min(at + cut);
+            if decoder.done() {
+                over.extend_from_slice(&raw[at..]);
+                break;
+            }
+            if refused.is_some() {
+                decoder.skip(&raw[at..end]).unwrap();
+            } else {
+                refused = decoder.feed(&raw[at..end]).err();
+            }
+            at = end;
+        }
+        prop_assert_eq!(refused.map(|error| error.status), too_large.then_some(413));
         prop_assert_eq!([decoder.rest(), &over].concat(), behind);
     }
 }
