@@ -12,10 +12,9 @@ import os
 import platform
 import random
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from itertools import chain
 from typing import Any
 
@@ -32,14 +31,17 @@ from skylb.control.mesh import Mesh, check_mesh
 from skylb.control.naming import Naming, Wish, make
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.crossing import Crossing
-from skylb.data.frontend import Frontend
-from skylb.data.peerside import PeerConnection
+from skylb.data.drain import Drain
+from skylb.data.frontend import Frontend, families
+from skylb.data.peerside import PeerFrontend
 from skylb.data.tenants import Tenants
+from skylb.descriptors import Allotment, open_len, raise_limit
 from skylb.errors import ConfigError, TaskFailedError
 from skylb.keyfiles import read_keys, read_secret, read_tenants, warn_exposed
-from skylb.listeners import ServerTls, bind, bound_address, check_authorities, client_tls, unlink
+from skylb.listeners import ServerTls, check_authorities, client_tls
 from skylb.metrics import LoopStall, Metrics
 from skylb.options import secrets
+from skylb.ports import Ports
 from skylb.router import Router
 from skylb.signing import Identity, Keys, block_secret
 from skylb.startreport import curl_line, url_of
@@ -113,8 +115,6 @@ class Service:
         check_files(settings)
         self.settings = settings
         self._started_ns = monotonic_ns()
-        self._stop = asyncio.Event()
-        self._stop_now = asyncio.Event()
         self.tls = _server_tls(settings)
         self.recorder = _recorder(settings)
         keys = read_keys(settings.mesh.peer_key_file)
@@ -125,7 +125,13 @@ class Service:
             connect_timeout_s=settings.timeout.connect_s,
             tls=client_tls(settings.replica_ca),
         )
+        self.shortage = self.pool.shortage
+        self.shortage.give_back = self._give_back
         self.frontend = Frontend(_context(settings, self.router, self.pool, self.recorder))
+        self.frontend.shortage = self.shortage
+        self.ending = Drain(
+            [self.frontend], delay_s=settings.drain_delay_s, timeout_s=settings.drain_timeout_s
+        )
         self.logs = _logs(settings, self.recorder)
         self.metrics_page = Metrics(
             recorder=self.recorder,
@@ -133,7 +139,11 @@ class Service:
             buffer_bytes=lambda: self.frontend.context.budget.bytes,
             log_dropped=lambda: self.logs.dropped,
             policy=settings.engine.policy,
-            more=lambda: chain(self.mesh.families() if self.mesh else (), self.naming.families()),
+            more=lambda: chain(
+                self.mesh.families() if self.mesh else (),
+                self.naming.families(),
+                families(self.ending.frontends, self.shortage),
+            ),
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
         self._failed: str | None = None
@@ -142,10 +152,9 @@ class Service:
         self.admin = Admin(self, settings.admin, None)
         self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)
         self._heart: asyncio.TimerHandle | None = None
-        self.addresses: list[ListenAddress] = []
-        self.admin_addresses: list[ListenAddress] = []
-        self.peer_addresses: list[ListenAddress] = []
-        self.sync_addresses: list[ListenAddress] = []
+        self.ports: Ports | None = None
+        self.addresses: dict[str, list[ListenAddress]] = {}
+        """By what they are for: ``clients``, ``admin``, ``forwards``, ``sync``."""
         self._read_keys()
 
     def _make_mesh(self, keys: Keys | None) -> Mesh | None:
@@ -163,9 +172,12 @@ class Service:
             far=True,
             tls=mesh.tls.client,
         )
-        self.frontend.context.crossing = Crossing(
-            identity, mesh.verifier, pool, mesh.forwards_refused, mesh.peers.shows
-        )
+        context = self.frontend.context
+        context.crossing = Crossing(identity, mesh.verifier, pool, mesh.forwards_refused, mesh.peers.shows)
+        peers = PeerFrontend(context, context.crossing)
+        peers.shortage = self.shortage
+        peers.connections_max = own.peer_connections_max
+        self.ending.frontends.append(peers)
         self.control.on_own = mesh.peers.set_replicas
         return mesh
 
@@ -193,7 +205,7 @@ class Service:
         await self.start()
         try:
             self._say_ready()
-            await self._stop.wait()
+            await self.ending.wanted()
         finally:
             await self.stop()
         if self._failed is not None:
@@ -205,23 +217,20 @@ class Service:
         Raises:
             ListenError: an address cannot be bound; nothing has started then.
         """
-        mesh = self.settings.mesh
-        client_sockets, admin_sockets, peer_sockets, sync_sockets = sockets = _bind_all(
-            self.settings.listen, (self.settings.admin,), (mesh.peer_listen,), (mesh.sync_listen,)
-        )
-        self.addresses, self.admin_addresses, self.peer_addresses, self.sync_addresses = (
-            [bound_address(sock) for sock in group] for group in sockets
-        )
+        limit = raise_limit()
+        self.ports = ports = await Ports.bind(self.settings)
+        self.addresses = ports.named()
         self.logs.start()
         warn_exposed(secrets(self.settings))
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
-            await self.admin.start(admin_sockets)
+            await self.admin.start(ports.admin, self.shortage)
             await self.control.start()
             await self.control.first_look(FIRST_LOOK_S)
+            self._allot(*limit)
+            await self._join(ports)
             context = self.tls.context if self.tls is not None else None
-            await self._join(peer_sockets, sync_sockets)
-            await self.frontend.serve([(sock, context) for sock in client_sockets])
+            self.frontend.serve([(sock, context) for sock in ports.clients])
             self.naming.start()
             undo.pop_all()
         self._beat()
@@ -229,16 +238,25 @@ class Service:
         gc.collect()
         gc.freeze()  # what lives from here to the end need not be looked at by every collection
 
-    async def _join(self, peer_sockets: list[socket.socket], sync_sockets: list[socket.socket]) -> None:
+    def _allot(self, before: int, limit: int) -> None:
+        """Divides the descriptors: ``limit`` there may be, ``before`` when the process began."""
+        most = [frontend.connections_max for frontend in self.ending.frontends]
+        allotment = Allotment.of(limit, open_len(), most)
+        allotment.tell(before, most)
+        for frontend, connections_max in zip(self.ending.frontends, allotment.connections, strict=True):
+            frontend.connections_max = connections_max
+
+    def _give_back(self) -> None:
+        """Closes what can be done without: the process is short of something."""
+        self.pool.give_back()
+        self.frontend.give_back()
+
+    async def _join(self, ports: Ports) -> None:
         """Takes forwards, and tells the peers where."""
-        crossing = self.frontend.context.crossing
-        if self.mesh is None or crossing is None:
-            return
-        await self.frontend.serve(
-            [(sock, self.mesh.tls.server) for sock in peer_sockets],
-            lambda frontend, scheme: PeerConnection(frontend, scheme, crossing),
-        )
-        await self.mesh.start(sync_sockets, url_of(self.mesh.tls.scheme, self.peer_addresses[0]))
+        if self.mesh is not None:
+            for frontend in self.ending.frontends[1:]:
+                frontend.serve([(sock, self.mesh.tls.server) for sock in ports.peers])
+            await self.mesh.start(ports.sync, url_of(self.mesh.tls.scheme, self.addresses["forwards"][0]))
 
     def _beat(self) -> None:
         self._stall.beat(monotonic_ns())
@@ -247,43 +265,44 @@ class Service:
     async def stop(self) -> None:
         """Lets requests under way end, then takes everything down."""
         await self.naming.close()
-        self.frontend.stop_accepting()
+        await self.ending.delay()
+        self.ending.stop_accepting()
         if self.mesh is not None:
             await self.mesh.close()  # first: peers should send nothing more, and take over what we have
-        await self._drain()
+        successor = TaskGroup()
+        successor.start(self._hand_over(), name="hand over")
+        await self.ending.drain()
         if self._heart is not None:
             self._heart.cancel()
+        for frontend in self.ending.frontends:
+            await frontend.close()
         await self.control.close()
-        await self.frontend.close()
         await self.pool.close()
         if self.frontend.context.crossing is not None:
             await self.frontend.context.crossing.pool.close()
         self.router.close()
+        await successor.stop()
         await self.admin.close()
-        for address in (*self.addresses, *self.admin_addresses, *self.peer_addresses, *self.sync_addresses):
-            unlink(address)
+        if self.ports is not None:
+            self.ports.release()
         await asyncio.to_thread(self.logs.stop)
 
-    async def _drain(self) -> None:
-        timeout_s = self.settings.drain_timeout_s
-        if self.frontend.connections_len and not self._stop_now.is_set():
-            log.info("draining %d connections, at most %g s", self.frontend.connections_len, timeout_s)
-            tasks = TaskGroup()
-            drained = tasks.start(self.frontend.drain(timeout_s), name="drain")
-            hurried = tasks.start(self._stop_now.wait(), name="second signal")
-            await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
-            await tasks.stop()
+    async def _hand_over(self) -> None:
+        """Lets a successor have the admin address as soon as it is there, and not before."""
+        if self.ports is not None:
+            await self.ports.succeeded()
+            self.ports.unlink_admin()
+            await self.admin.hand_over()
+            log.info("a successor listens for clients: the admin address is free for it")
 
     def _part_failed(self, name: str, error: BaseException) -> None:
         """Without its probes a balancer would route by old facts: better an orderly stop."""
         self._failed = f"{name} failed: {error!r}"
-        self._stop.set()
+        self.ending.at_once()
 
     def request_stop(self) -> None:
-        """Begins an orderly stop; a second call ends it at once."""
-        if self._stop.is_set():
-            self._stop_now.set()
-        self._stop.set()
+        """Begins an orderly stop; a further call skips what it waits for."""
+        self.ending.request()
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -316,13 +335,13 @@ class Service:
     def ready(self) -> bool:
         """Whether a new request would be accepted and find a replica, and is wanted here."""
         evacuating = self.mesh is not None and self.mesh.peers.evacuating
-        return self.router.ready() and not self._stop.is_set() and not evacuating
+        return self.router.ready() and not self.ending.begun and not evacuating
 
     def _wish(self) -> Wish:
         """What DNS should say."""
         evacuating = self.mesh is not None and self.mesh.peers.evacuating
         dead = self.mesh.inherited if self.mesh is not None else frozenset[str]()
-        return Wish(leaving=evacuating or self._stop.is_set(), ready=self.ready(), dead=dead)
+        return Wish(leaving=evacuating or self.ending.begun, ready=self.ready(), dead=dead)
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics page and its content type."""
@@ -335,9 +354,9 @@ class Service:
             "python": platform.python_version(),
             "pid": os.getpid(),
             "uptime_s": round((monotonic_ns() - self._started_ns) / 1e9, 3),
-            "listen": [str(address) for address in self.addresses],
+            "listen": [str(address) for address in self.addresses["clients"]],
             "policy": self.settings.engine.policy,
-            "stopping": self._stop.is_set(),
+            "stopping": self.ending.begun,
             "connections": self.frontend.connections_len,
             "upstream_idle": self.pool.idle_len,
             "requests": self.router.requests_len,
@@ -393,16 +412,15 @@ class Service:
 
     def report(self) -> str:
         """What started: addresses, policy, each replica's state, and a line to try."""
-        scheme = "https" if self.tls is not None else "http"
         within = self.mesh.tls.scheme if self.mesh is not None else "http"
+        schemes = {"clients": "https" if self.tls is not None else "http", "admin": "http"}
         lines = [f"SkyLB {_core.__version__}, policy {self.settings.engine.policy}"]
-        lines += [f"  clients  {url_of(scheme, address)}" for address in self.addresses]
-        lines += [f"  admin    {url_of('http', address)}" for address in self.admin_addresses]
-        lines += [f"  forwards {url_of(within, address)}" for address in self.peer_addresses]
-        lines += [f"  sync     {url_of(within, address)}" for address in self.sync_addresses]
+        for name, group in self.addresses.items():
+            lines += [f"  {name:<8} {url_of(schemes.get(name, within), address)}" for address in group]
         lines += [f"  replica  {name}  {state}" for name, state in self.control.states().items()]
         models = self.router.models()
-        lines.append(f"try: {curl_line(scheme, self.addresses[0], models[0][0] if models else 'MODEL')}")
+        model = models[0][0] if models else "MODEL"
+        lines.append(f"try: {curl_line(schemes['clients'], self.addresses['clients'][0], model)}")
         return "\n".join(lines)
 
 
@@ -470,18 +488,6 @@ def _keep_heap() -> None:
     100 replicas at 100 ms cost twice the CPU time (50 kB pages, side by side).
     """
     bytes(HEAP_KEEP_BYTES)
-
-
-def _bind_all(*groups: Iterable[ListenAddress | None]) -> list[list[socket.socket]]:
-    """Sockets of each group's addresses, those that are given; all or none."""
-    bound: list[list[socket.socket]] = []
-    with ExitStack() as undo:
-        for group in groups:
-            bound.append([])
-            for address in filter(None, group):
-                bound[-1] += map(undo.enter_context, bind(address))
-        undo.pop_all()
-    return bound
 
 
 async def serve(settings: Settings) -> None:

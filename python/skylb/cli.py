@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from skylb import options
 from skylb.config import Group, Settings, environment
+from skylb.descriptors import hold_standard
 from skylb.errors import ConfigError, SkyLBError
 
 EXIT_FAILURE = 1
@@ -30,6 +31,7 @@ Result = TypeVar("Result")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and answers its exit status."""
+    hold_standard()
     try:
         try:
             return _main(list(sys.argv[1:] if arguments is None else arguments))

@@ -19,6 +19,10 @@ class ConnectError(SkyLBError):
     """A replica could not be reached; nothing was sent."""
 
 
+class ShortageError(ConnectError):
+    """This machine lacked what a connection needs (descriptors, ports, memory): no replica is to blame."""
+
+
 class UpstreamClosedError(SkyLBError):
     """A replica closed the connection before its response was complete."""
 
@@ -29,6 +33,10 @@ class UpstreamTimeoutError(SkyLBError):
 
 class ListenError(SkyLBError):
     """An address cannot be bound: it is in use, not ours, or not permitted."""
+
+    def __init__(self, message: str, *, in_use: bool = False) -> None:
+        super().__init__(message)
+        self.in_use = in_use
 
 
 class TaskFailedError(SkyLBError):

@@ -1,10 +1,11 @@
 """Listening sockets and their TLS contexts: made in one place, so that sockets can also be inherited."""
 
+import asyncio
 import errno
 import socket
 import ssl
 import stat
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from skylb.addresses import ListenAddress
@@ -12,8 +13,45 @@ from skylb.errors import ConfigError, ListenError
 
 BACKLOG = 4096
 
+RETRY_S = 0.1
+"""Between two looks whether an address has been let go of."""
 
-def bind(address: ListenAddress) -> list[socket.socket]:
+
+class Listening(socket.socket):
+    """A socket that listens, or is about to."""
+
+    _file: tuple[Path, int, int] | None = None
+    """Of a Unix socket: the file that it made, with its device and inode."""
+
+    @property
+    def address(self) -> ListenAddress:
+        """Where it listens, with the port it was given."""
+        return bound_address(self)
+
+    def bind_file(self, path: str) -> None:
+        """Binds a Unix socket, and remembers which file is its own."""
+        self.bind(path)
+        made = Path(path).stat()
+        self._file = Path(path), made.st_dev, made.st_ino
+
+    def unlink(self) -> None:
+        """Removes the file of a Unix socket, unless somebody else has put another one in its place."""
+        if self._file is None:
+            return
+        path, device, inode = self._file
+        self._file = None
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            if (found.st_dev, found.st_ino) == (device, inode):
+                path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Frees the address. The file goes first: a successor takes only one for stale that nobody hears."""
+        self.unlink()
+        self.close()
+
+
+def bind(address: ListenAddress) -> list[Listening]:
     """Binds and listens; a name with several addresses gives one socket each.
 
     Raises:
@@ -24,8 +62,9 @@ def bind(address: ListenAddress) -> list[socket.socket]:
             return [_bind_unix(address.host)]
         return _bind_tcp(address.host, address.port)
     except OSError as error:
-        reason = "already in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise ListenError(f"cannot listen on {address}: {reason}") from error
+        in_use = error.errno == errno.EADDRINUSE
+        reason = "already in use" if in_use else error.strerror or str(error)
+        raise ListenError(f"cannot listen on {address}: {reason}", in_use=in_use) from error
 
 
 def bound_address(sock: socket.socket) -> ListenAddress:
@@ -36,18 +75,43 @@ def bound_address(sock: socket.socket) -> ListenAddress:
     return ListenAddress(name[0], name[1])
 
 
-def unlink(sock_address: ListenAddress) -> None:
-    """Removes the file of a Unix socket that no longer listens."""
-    if sock_address.unix:
-        Path(sock_address.host).unlink(missing_ok=True)
+async def bind_patiently(address: ListenAddress, patience_s: float) -> list[Listening]:
+    """Binds and listens, as soon as whoever holds the address lets go of it.
+
+    Raises:
+        ListenError: it did not in time, or the address is not to be had at all.
+    """
+    for _ in range(round(patience_s / RETRY_S)):
+        try:
+            return bind(address)
+        except ListenError as error:
+            if not error.in_use:
+                raise
+        await asyncio.sleep(RETRY_S)
+    return bind(address)
 
 
-def _bind_tcp(host: str, port: int) -> list[socket.socket]:
+def is_taken(address: ListenAddress) -> bool:
+    """Whether somebody listens on an address that this process has let go of.
+
+    To bind without listening disturbs nobody: with ``SO_REUSEADDR`` on both sides others can do so too.
+    """
+    if address.unix:
+        return Path(address.host).exists()
+    try:
+        for sock in _bind_tcp(address.host, address.port, listen=False):
+            sock.close()
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _bind_tcp(host: str, port: int, *, listen: bool = True) -> list[Listening]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
+    sockets: list[Listening] = []
     with ExitStack() as stack:
         for family, _, _, _, target in dict.fromkeys(found):
-            sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            sock = stack.enter_context(Listening(family, socket.SOCK_STREAM))
             sockets.append(sock)
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -55,17 +119,18 @@ def _bind_tcp(host: str, port: int) -> list[socket.socket]:
                 # "[::]" means every address of the machine, those of IPv4 included (RFC 3493, 5.3).
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
             sock.bind((target[0], sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else port))
-            sock.listen(BACKLOG)
+            if listen:
+                sock.listen(BACKLOG)
         stack.pop_all()
     return sockets
 
 
-def _bind_unix(path: str) -> socket.socket:
+def _bind_unix(path: str) -> Listening:
     _remove_stale(path)
     with ExitStack() as stack:
-        sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        sock = stack.enter_context(Listening(socket.AF_UNIX, socket.SOCK_STREAM))
         sock.setblocking(False)
-        sock.bind(path)
+        sock.bind_file(path)
         sock.listen(BACKLOG)
         stack.pop_all()
     return sock
@@ -85,18 +150,25 @@ def _remove_stale(path: str) -> None:
             Path(path).unlink(missing_ok=True)
 
 
-def notice_dead_paths(sock: socket.socket) -> None:
-    """Ends a TCP connection between balancers whose path has died without a word, within some 10 s.
+FAR_DEAD_S = 10
+"""Between balancers: a peer may be tried elsewhere."""
+
+NEAR_DEAD_S = 30
+"""To replicas: one that stands still for a moment (its machine is moved, say) keeps its requests."""
+
+
+def notice_dead_paths(sock: socket.socket, within_s: int) -> None:
+    """Ends a TCP connection whose path has died without a word, after about ``within_s``.
 
     Idle ones by keep-alive probes, those with unsent bytes by TCP_USER_TIMEOUT (RFC 5482).
     """
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, within_s // 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, round(within_s / 6))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, within_s * 1000)
 
 
 class ServerTls:

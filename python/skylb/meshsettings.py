@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from skylb.addresses import PeerUrl, ReplicaUrl, is_name, parse_peer
 from skylb.hosts import HostRange, parse_range
 from skylb.text import missing
-from skylb.values import FILE, LISTEN, URL, Bytes, Expected, File, Group, Listen, Seconds, Url
+from skylb.values import FILE, LISTEN, URL, Bytes, Count, Expected, File, Group, Listen, Seconds, Url
 
 PEERS_MAX = 64
 """Peers of one balancer: every pair keeps a connection."""
@@ -171,6 +171,11 @@ class MeshSettings(Group):
             description="hosts whose replicas may be served here while their balancer is dead",
         ),
     ] = ()
+
+    peer_connections_max: Annotated[
+        Count,
+        Field(ge=1, description="connections at peer_listen at once; fewer where descriptors are short"),
+    ] = 4096
 
     peer_digest: Annotated[
         bool, Field(description="tell balancers of other regions the hottest prefixes, and believe theirs")

@@ -15,13 +15,18 @@ from typing import Protocol
 
 from skylb._core import ResponseReader
 from skylb.clock import monotonic_ns
-from skylb.errors import ConnectError, UpstreamClosedError, UpstreamTimeoutError
-from skylb.listeners import notice_dead_paths
+from skylb.descriptors import Shortage, is_shortage
+from skylb.errors import ConnectError, ShortageError, UpstreamClosedError, UpstreamTimeoutError
+from skylb.listeners import FAR_DEAD_S, NEAR_DEAD_S, notice_dead_paths
 from skylb.tasks import TaskGroup
 from skylb.types import Address, Replica, Upstream
 
 RECEIVE_BUFFER_BYTES = 32 << 10
 """`SO_RCVBUF` of a replica's socket: bounds what a stuck reader keeps in the kernel (RELIABILITY R4)."""
+
+
+SHORT_RETRY_S = 0.05
+"""Before a connection is tried again for which this machine lacked something."""
 
 
 class Sink(Protocol):
@@ -120,6 +125,8 @@ class Pool:
         self._receive_buffer_bytes = receive_buffer_bytes
         self._far = far
         self._connects = TaskGroup()
+        self.shortage = Shortage()
+        """Hears of connections that this machine lacked something for; siblings have the same."""
 
     def sibling(
         self,
@@ -131,7 +138,7 @@ class Pool:
         tls: ssl.SSLContext | None = None,
     ) -> "Pool":
         """A pool of its own connections, with the same TLS context and the same times unless told."""
-        return Pool(
+        pool = Pool(
             idle_len_max=idle_len_max,
             idle_s=self._idle_ns / 1e9 if idle_s is None else idle_s,
             connect_timeout_s=self._connect_timeout_s,
@@ -139,6 +146,8 @@ class Pool:
             receive_buffer_bytes=receive_buffer_bytes,
             far=far,
         )
+        pool.shortage = self.shortage
+        return pool
 
     def acquire(self, upstream_id: int) -> Connection | None:
         """The connection that became idle last, or ``None``."""
@@ -172,18 +181,48 @@ class Pool:
             if idle and connection in idle:
                 idle.remove(connection)
 
-    def connect(self, upstream: Upstream, waiter: Waiter) -> asyncio.Task[None]:
-        """Opens a connection; the waiter is told. Cancel the task to give up."""
-        return self._connects.start(self._connect(upstream, waiter), name=f"connect {upstream.name}")
+    def connect(self, upstream: Upstream, waiter: Waiter, *, patience_s: float = 0.0) -> asyncio.Task[None]:
+        """Opens a connection; the waiter is told. Cancel the task to give up.
 
-    async def _connect(self, upstream: Upstream, waiter: Waiter) -> None:
+        Args:
+            upstream: where to.
+            waiter: is told.
+            patience_s: how long to try again where this machine lacks something.
+        """
+        connect = self._connect(upstream, waiter, patience_s)
+        return self._connects.start(connect, name=f"connect {upstream.name}")
+
+    async def _connect(self, upstream: Upstream, waiter: Waiter, patience_s: float) -> None:
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                connection = await self._open(upstream)
-        except (OSError, TimeoutError) as error:
+            connection = await self._open_in_time(upstream)
+            while connection is None and patience_s > 0:
+                patience_s -= SHORT_RETRY_S
+                await asyncio.sleep(SHORT_RETRY_S)
+                connection = self.acquire(upstream.id) or await self._open_in_time(upstream)
+        except OSError as error:  # a time-out is one
             waiter.connect_failed(ConnectError(f"{upstream.name}: {error or 'timed out'}"))
             return
-        waiter.connected(connection)
+        if connection is None:
+            waiter.connect_failed(ShortageError(f"{upstream.name}: not tried: this machine lacks sockets"))
+        else:
+            waiter.connected(connection)
+
+    async def _open_in_time(self, upstream: Upstream) -> Connection | None:
+        """A new connection; ``None`` where this machine lacks something."""
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                return await self._open(upstream)
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            self.shortage.noted("connect", error)
+            return None
+
+    def give_back(self) -> None:
+        """Closes some idle connections, the oldest of each replica or peer."""
+        for idle in list(self._idle.values()):
+            if idle:
+                idle.popleft().transport.close()
 
     async def _open(self, upstream: Upstream) -> Connection:
         address = upstream.address
@@ -191,10 +230,9 @@ class Pool:
         tls = self._tls if address.tls else None
         name = (address.server_name or address.host) if address.tls else None
         sock = _socket(address, self._receive_buffer_bytes)
-        if self._far:
-            notice_dead_paths(sock)
         with ExitStack() as undo:
             undo.callback(sock.close)
+            notice_dead_paths(sock, FAR_DEAD_S if self._far else NEAR_DEAD_S)
             await loop.sock_connect(sock, address.host if address.unix else (address.host, address.port))
             _, connection = await loop.create_connection(
                 lambda: Connection(self, upstream.id), sock=sock, ssl=tls, server_hostname=name

@@ -50,8 +50,8 @@ class Victim:
 
 
 @contextmanager
-def attacked(directory: Path) -> Iterator[Victim]:
-    """The victim; what it has said and logged by the end holds nothing hostile."""
+def attacked(directory: Path, *more: str) -> Iterator[Victim]:
+    """The victim, with ``more`` arguments; what it has said and logged by the end holds nothing hostile."""
     path = directory / "keys"
     path.write_text(key_line("k1"))
     sync, forward, nobody = free_port(), free_port(), free_port()
@@ -59,7 +59,7 @@ def attacked(directory: Path) -> Iterator[Victim]:
     arguments += ["--peer", f"asia-1@asia=http://127.0.0.1:{free_port()}"]
     arguments += ["--adopt-from", "10.77.0.0/16", "--adopt-from", "*.example.net"]
     arguments += ["--sync-listen", f"127.0.0.1:{sync}", "--peer-listen", f"127.0.0.1:{forward}"]
-    with mocks(1) as urls, balancer(*urls, arguments=arguments) as front:
+    with mocks(1) as urls, balancer(*urls, arguments=[*arguments, *more]) as front:
         found = Victim(front, parse_keys(path.read_text()), sync, forward)
         yield found
         said = front.child.text() + front.access_log.read_text() + front.metrics()

@@ -9,7 +9,7 @@ import pytest
 
 from skylb.addresses import ListenAddress
 from skylb.errors import ConfigError, ListenError
-from skylb.listeners import ServerTls, bind, bound_address, client_tls, unlink
+from skylb.listeners import ServerTls, bind, bound_address, client_tls
 
 TLS = Path(__file__).parents[1] / "support" / "tls"
 
@@ -57,8 +57,18 @@ def test_a_unix_socket_left_behind_is_replaced_and_a_live_one_is_not(tmp_path: P
     (second,) = bind(address)
     with closing(second), closing(socket.socket(socket.AF_UNIX)) as client:
         client.connect(address.host)
-    unlink(address)
+        second.release()
     assert not Path(address.host).exists()
+
+
+def test_a_unix_socket_that_a_successor_has_bound_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    address = ListenAddress(str(tmp_path / "s"), 0, unix=True)
+    (first,) = bind(address)
+    Path(address.host).unlink()
+    (successor,) = bind(address)
+    with closing(successor), closing(socket.socket(socket.AF_UNIX)) as client:
+        first.release()
+        client.connect(address.host)
 
 
 def test_another_file_in_the_place_of_a_unix_socket_is_left_alone(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ requests there).
 
 import asyncio
 import hmac
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -19,8 +18,11 @@ from aiohttp import web
 
 from skylb.addresses import ListenAddress
 from skylb.admin.frame import own_frame
+from skylb.admin.host import AdminHost
 from skylb.admin.live import Feed, page
 from skylb.admin.state import State
+from skylb.descriptors import Shortage
+from skylb.listeners import Listening
 from skylb.tasks import TaskGroup
 from skylb.types import Replica
 
@@ -110,20 +112,27 @@ class Admin:
         app.router.add_post("/peers/{peer}/{verb:isolate|rejoin}", self._isolate)
         app.router.add_post("/regions/{region}/{verb:evacuate|undrain}", self._evacuate)
         app.router.add_put("/log-level", self._log_level)
+        self._host: AdminHost | None = None
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, keepalive_timeout=30.0, shutdown_timeout=1.0
         )
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Serves on listening sockets."""
+    async def start(self, sockets: Sequence[Listening], shortage: Shortage | None = None) -> None:
+        """Serves on listening sockets; ``shortage`` hears of what an accept lacked."""
         await self._runner.setup()
-        for sock in sockets:
-            await web.SockSite(self._runner, sock).start()
+        if self._runner.server is not None:
+            self._host = AdminHost(self._runner.server, sockets, shortage or Shortage())
         self._tasks.start(self._show(), name="live page")
+
+    async def hand_over(self) -> None:
+        """Lets go of the address, for a successor; connections stay."""
+        if self._host is not None:
+            await self._host.stop()
 
     async def close(self) -> None:
         """Stops serving; answers under way get a second."""
         await self._tasks.stop()
+        await self.hand_over()
         self._feed.close()
         await self._runner.cleanup()
 

@@ -14,7 +14,7 @@ from math import ceil
 from skylb.clock import Standstill, monotonic_ns
 from skylb.control.modellists import Lists, ModelList
 from skylb.control.pages import Pages
-from skylb.errors import SkyLBError
+from skylb.errors import ShortageError, SkyLBError
 from skylb.metrics import Probing
 from skylb.router import Router
 from skylb.types import Replica
@@ -227,6 +227,9 @@ class Prober:
         self._under_way.pop(probe, None)
         now_ns = monotonic_ns()
         self._costs.durations.observe(now_ns - probe.sent_ns)
+        if isinstance(result, ShortageError):  # it says nothing of the replica
+            self._looked_at(watched)
+            return
         if not isinstance(result, Response):
             if watched.pages.unanswered(probe.narrowed):
                 self._send(watched)

@@ -10,8 +10,6 @@ delimited. Everything else keeps it.
 
 import asyncio
 import re
-import select
-import socket
 from contextlib import ExitStack
 from typing import Protocol, cast
 
@@ -22,7 +20,9 @@ from skylb.data import answers
 from skylb.data.answers import refusal
 from skylb.data.body import GRACE_S, Body, Patience
 from skylb.data.context import PIPELINE_BYTES_MAX, WRITE_HIGH_WATER_BYTES, Context
+from skylb.data.failures import SHUTTING_DOWN
 from skylb.data.proxy import Exchange
+from skylb.data.wire import has_left, is_begun
 from skylb.signing import Claims
 
 LINGER_S = 1.0
@@ -55,6 +55,7 @@ class ClientConnection(asyncio.Protocol):
         "_owed",
         "_patience",
         "_stopped",
+        "asked",
         "body",
         "claims",
         "closing",
@@ -66,6 +67,7 @@ class ClientConnection(asyncio.Protocol):
         "peer",
         "pending",
         "scheme",
+        "since_ns",
         "transport",
         "trusted",
     )
@@ -89,6 +91,10 @@ class ClientConnection(asyncio.Protocol):
         self.closing = False
         """An answer that closes the connection is out; what still comes is thrown away."""
         self.deadline_ns = 0
+        self.since_ns = 0
+        """When it was made, or its last request ended."""
+        self.asked = False
+        """It has brought a whole request."""
         self._behind = False
         """A request was answered here before."""
         self._patience: Patience | None = None
@@ -104,7 +110,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self.transport = cast(asyncio.Transport, transport)  # what stream servers hand over
-        self.deadline_ns = monotonic_ns() + int(self.context.limits.timeouts.head_s * 1e9)
+        self.since_ns = monotonic_ns()
+        self.deadline_ns = self.since_ns + int(self.context.limits.timeouts.head_s * 1e9)
         self.frontend.opened(self)
         with ExitStack() as undo:
             undo.callback(self.transport.abort)  # the loop logs an error in here, and keeps the socket
@@ -164,7 +171,7 @@ class ClientConnection(asyncio.Protocol):
             return
         now_ns = monotonic_ns()
         if head is None:
-            if _is_begun(data) and not _is_begun(self.pending):
+            if is_begun(data) and not is_begun(self.pending):
                 self.deadline_ns = now_ns + int(self.context.limits.timeouts.head_s * 1e9)
             self.pending = data
             return
@@ -237,12 +244,14 @@ class ClientConnection(asyncio.Protocol):
         if not self.context.budget.take(len(body)):
             self._refuse(refusal(503, "overloaded", "too many request bytes in memory"), head)
             return
+        self.asked = True
         self.exchange = exchange = Exchange(self.context, self, head, body, now_ns)
         exchange.start()
 
     def finished(self, *, close: bool, now_ns: int) -> None:
         """The exchange is over: close, if its head said so, or go on with what came meanwhile."""
         self.exchange = None
+        self.since_ns = now_ns
         self._patience = None
         self._behind = True
         if close:
@@ -438,7 +447,7 @@ class ClientConnection(asyncio.Protocol):
         """The client has left unseen, or takes nothing for too long."""
         stall_ns = self.context.limits.timeouts.write_stall_s * 1e9
         stalled = self.paused_ns != 0 and now_ns - self.paused_ns > stall_ns
-        return stalled or (self._stopped and _has_left(self.transport))
+        return stalled or (self._stopped and has_left(self.transport))
 
     def _check_rate(self, body: Body, now_ns: int) -> None:
         elapsed_s = (now_ns - body.start_ns) / 1e9
@@ -455,28 +464,30 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(
                 refusal(408, "body_timeout", "the request body did not come in time"), self.body.head
             )
-        elif not self.closing and _is_begun(self.pending):
+        elif not self.closing and is_begun(self.pending):
             self._refuse(refusal(408, "head_timeout", "the request head did not come in time"), None)
         else:
             self._close(now_ns)
 
     def drain(self) -> None:
         """Closes soon if idle; a request under way, or one that comes at this moment, is answered first."""
-        if self.exchange is None and self.body is None and not self.closing and not _is_begun(self.pending):
+        if self.idle:
             now_ns = monotonic_ns()
             self.deadline_ns = min(self.deadline_ns, now_ns + int(DRAIN_IDLE_S * 1e9))
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way."""
+        busy = self.exchange is not None or self.body is not None or self.closing
+        return not busy and not is_begun(self.pending)
 
-def _is_begun(data: bytes) -> bool:
-    """Whether a request has begun: an empty line is none."""
-    return bool(data.lstrip(b"\r\n"))
+    def close_idle(self) -> None:
+        """Closes an idle connection at once."""
+        self._close(monotonic_ns())
 
-
-def _has_left(transport: asyncio.Transport) -> bool:
-    """Whether the other side has closed, also behind bytes that nobody has read yet."""
-    sock: socket.socket | None = transport.get_extra_info("socket")
-    if sock is None:
-        return False
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLRDHUP)
-    return bool(poll.poll(0))
+    def shut_down(self) -> None:
+        """The process ends: who has begun a request is told so; an exchange is ended by `give_up`."""
+        if self.idle:
+            self._close(monotonic_ns())
+        elif not self.closing and self._patience is None:
+            self._refuse(refusal(503, *SHUTTING_DOWN), self.body.head if self.body is not None else None)

@@ -101,6 +101,12 @@ class Context:
     draining: bool = False
     ids: RequestIds = field(default_factory=RequestIds)
 
+    def sweep_pools(self) -> None:
+        """Closes connections to replicas and peers that were idle too long."""
+        self.pool.sweep()
+        if self.crossing is not None:
+            self.crossing.pool.sweep()
+
     def trusts(self, client: IpAddress | None) -> bool:
         """Whether what a client at this address says of others is believed; never where it has none."""
         return client is not None and any(client in network for network in self.trusted_proxies)

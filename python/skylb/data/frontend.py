@@ -1,71 +1,168 @@
-"""The listeners and all client connections: accept, the limit on their number, sweeps, drain."""
+"""The connections of one kind of listener: how many, who makes room for whom, sweeps, drain."""
 
 import asyncio
-import socket
 import ssl
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from skylb.clock import Standstill, monotonic_ns
+from skylb.data import answers
+from skylb.data.accept import Acceptor, Verdict
 from skylb.data.client import ClientConnection
 from skylb.data.context import SWEEP_S, Context
+from skylb.data.failures import SHUTTING_DOWN
+from skylb.data.giveup import give_up
+from skylb.descriptors import Shortage
+from skylb.listeners import Listening
 
-Listener = tuple[socket.socket, ssl.SSLContext | None]
+Listener = tuple[Listening, ssl.SSLContext | None]
 
-BACKLOG = 4096
+SPARED_NS = 2_000_000_000
+"""An idle connection is not closed for another one before it has been idle for so long."""
+
+LOOK_NS = 20_000_000
+"""Between two looks for idle connections: one takes a millisecond where there are 16,000."""
+
+GIVEN_BACK = 8
+"""Idle connections closed at once when the process is short of descriptors."""
 
 Accept = Callable[["Frontend", str], ClientConnection]
 """Makes a connection from its frontend and scheme."""
 
 
 class Frontend:
-    """The listeners and all client connections.
+    """The listeners of one kind, and their connections.
+
+    Where `connections_max` are open, an idle one is closed for the next: first those that have asked
+    nothing yet, the oldest first. Where none is idle, the next one is answered 503.
 
     Args:
         context: shared parts of the data plane.
+        name: of the kind, in metrics: ``clients`` or ``peers``.
+        accept: makes a connection.
     """
 
-    def __init__(self, context: Context) -> None:
+    standing_closed = True
+    """Whether connections that have asked something before are closed for others."""
+    refusal_headers: answers.Headers = ()
+
+    def __init__(self, context: Context, name: str = "clients", accept: Accept = ClientConnection) -> None:
         self.context = context
-        self._connections: set[ClientConnection] = set()
-        self._servers: list[asyncio.Server] = []
+        self.name = name
+        self.connections_max = context.limits.connections_max
+        self.handshake_s = context.limits.timeouts.head_s
+        self.shortage = Shortage()
+        self.closed_total = 0
+        """Idle connections closed to make room."""
+        self.refused_total = 0
+        """Connections turned away for want of room."""
+        self._accept = accept
+        self._connections: dict[ClientConnection, None] = {}
+        self._acceptors: list[Acceptor] = []
+        self._spare: deque[ClientConnection] = deque()
+        """Idle connections in the order in which they are closed, as of the last look."""
+        self._some_idle = False
+        """At the last look there were idle ones, be it only for a moment, or such as just came in."""
+        self._looked_ns = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._standstill = Standstill(SWEEP_S)
         self._drained: asyncio.Future[None] | None = None
 
     @property
     def connections_len(self) -> int:
-        """Open client connections."""
-        return len(self._connections)
+        """Open connections, those included that are just coming in."""
+        return len(self._connections) + sum(acceptor.entering_len for acceptor in self._acceptors)
 
-    async def serve(self, listeners: Sequence[Listener], accept: Accept | None = None) -> None:
-        """Accepts on listening sockets, with TLS where a context comes along.
-
-        ``accept`` makes the connections, of clients unless given.
-        """
-        loop = asyncio.get_running_loop()
-        for sock, tls in listeners:
-            factory = partial(accept or ClientConnection, self, "https" if tls is not None else "http")
-            timeout_s = self.context.limits.timeouts.head_s if tls is not None else None
-            create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-            server = await create(
-                factory, sock=sock, ssl=tls, ssl_handshake_timeout=timeout_s, backlog=BACKLOG
-            )
-            self._servers.append(server)
+    def serve(self, listeners: Sequence[Listener]) -> None:
+        """Accepts on bound sockets, with TLS where a context comes along."""
+        for bound, tls in listeners:
+            acceptor = Acceptor(self, bound, tls)
+            self._acceptors.append(acceptor)
+            acceptor.resume()
         if self._sweeper is None:
-            self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    # ---------------------------------------------------------------------- who comes in
+
+    def make(self, scheme: str) -> ClientConnection:
+        """The protocol of one more connection."""
+        return self._accept(self, scheme)
+
+    def verdict(self) -> Verdict:
+        """Whether one more may come in; closes an idle one for it where need be."""
+        if self.connections_len < self.connections_max or self._make_room():
+            return Verdict.YES
+        return Verdict.SOON if self._some_idle else Verdict.NO
+
+    def _make_room(self) -> bool:
+        before_ns = monotonic_ns() - SPARED_NS
+        if any(acceptor.drop_entering(before_ns) for acceptor in self._acceptors):
+            self.closed_total += 1
+            return True
+        if not self._spare and before_ns - self._looked_ns >= LOOK_NS:
+            self._look_for_idle(before_ns)
+        while self._spare:
+            connection = self._spare.popleft()
+            if connection.idle:
+                self.closed_total += 1
+                connection.close_idle()
+                return True
+        return False
+
+    def _look_for_idle(self, before_ns: int) -> None:
+        """A look at all connections, so not too often."""
+        self._looked_ns = before_ns
+        fresh: list[ClientConnection] = []
+        standing: list[tuple[int, ClientConnection]] = []
+        self._some_idle = any(acceptor.entering_len for acceptor in self._acceptors)
+        for connection in self._connections:
+            if not connection.idle or (connection.asked and not self.standing_closed):
+                continue
+            self._some_idle = True
+            if connection.since_ns > before_ns:
+                continue
+            if connection.asked:
+                standing.append((connection.since_ns, connection))
+            else:
+                fresh.append(connection)
+        standing.sort(key=lambda found: found[0])
+        self._spare = deque((*fresh, *(connection for _, connection in standing)))
+
+    def refusal(self) -> bytes:
+        """What one reads that may not come in; counted."""
+        self.refused_total += 1
+        limits = self.context.limits
+        return answers.response(
+            status=503,
+            body=answers.error_body(503, "overloaded", "too many connections"),
+            request_id=self.context.ids.make(),
+            close=True,
+            retry_after_s=limits.retry_after_s,
+            headers=(*self.refusal_headers, *answers.allow_origin(self.context.cors_origin)),
+        )
+
+    def give_back(self) -> None:
+        """Closes some idle connections: the process is short of descriptors."""
+        for _ in range(GIVEN_BACK):
+            if not self._make_room():
+                return
 
     def opened(self, connection: ClientConnection) -> None:
-        """A client connected; beyond the limit it is turned away at once."""
-        self._connections.add(connection)
-        if len(self._connections) > self.context.limits.connections_max:
-            connection.abort()
+        """A client connected."""
+        self._connections[connection] = None
 
     def closed(self, connection: ClientConnection) -> None:
         """A client connection is gone."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
+        if self.connections_len < self.connections_max:
+            for acceptor in self._acceptors:
+                acceptor.resume()
         if self._drained is not None and not self._connections and not self._drained.done():
             self._drained.set_result(None)
+
+    # ------------------------------------------------------------------------------ sweep
 
     def _sweep(self) -> None:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -74,31 +171,67 @@ class Frontend:
             return
         for connection in list(self._connections):
             connection.sweep(now_ns)
-        self.context.pool.sweep()
-        if self.context.crossing is not None:
-            self.context.crossing.pool.sweep()
+        for acceptor in self._acceptors:
+            acceptor.resume()
+        self.context.sweep_pools()
+
+    # -------------------------------------------------------------------------------- end
 
     def stop_accepting(self) -> None:
-        """Closes the listening sockets; idle connections go, requests under way are finished."""
+        """Frees the addresses; idle connections go, requests under way are finished."""
         self.context.draining = True
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for connection in list(self._connections):
             connection.drain()
 
     async def drain(self, timeout_s: float) -> int:
         """Waits until all connections are gone, at most ``timeout_s``; returns how many are left."""
+        for acceptor in self._acceptors:
+            await acceptor.settle(timeout_s)
         if self._connections:
             self._drained = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._drained], timeout=timeout_s)
         return len(self._connections)
 
     async def close(self) -> None:
-        """Cuts what is left."""
+        """Ends what is left: with the stream's error event, or an answer, where there is a request."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            await acceptor.stop()
+        for connection in list(self._connections):
+            if connection.exchange is not None:
+                give_up(connection.exchange, *SHUTTING_DOWN)
+            else:
+                connection.shut_down()
+        await self.drain(1.0)
         for connection in list(self._connections):
             connection.abort()
         await self.drain(1.0)
+
+
+def families(frontends: Sequence[Frontend], shortage: Shortage) -> Iterator[Metric]:
+    """For ``/metrics``: connections by listener, and what this process was short of."""
+    listener = ("listener",)
+    now = GaugeMetricFamily("skylb_connections", "Open connections.", labels=listener)
+    most = GaugeMetricFamily("skylb_connections_max", "Connections at once at most.", labels=listener)
+    closed = CounterMetricFamily(
+        "skylb_connections_closed", "Idle connections closed to make room.", labels=listener
+    )
+    refused = CounterMetricFamily(
+        "skylb_connections_refused", "Connections turned away for want of room.", labels=listener
+    )
+    for frontend in frontends:
+        name = (frontend.name,)
+        now.add_metric(name, frontend.connections_len)
+        most.add_metric(name, frontend.connections_max)
+        closed.add_metric(name, frontend.closed_total)
+        refused.add_metric(name, frontend.refused_total)
+    yield from (now, most, closed, refused)
+    short = CounterMetricFamily(
+        "skylb_shortages", "What this machine lacked descriptors, ports or memory for.", labels=("doing",)
+    )
+    for doing, count in sorted(shortage.total.items()):
+        short.add_metric((doing,), count)
+    yield short

@@ -8,13 +8,36 @@ from skylb.clock import monotonic_ns
 from skylb.data.answers import Headers, refusal
 from skylb.data.body import Body, Hash
 from skylb.data.client import ClientConnection, Connections
+from skylb.data.context import Context
 from skylb.data.crossing import PROCESSING, PROCESSING_S, Crossing
+from skylb.data.frontend import Frontend
 from skylb.data.phases import Phase
-from skylb.data.proxy import Exchange
-from skylb.listeners import notice_dead_paths
+from skylb.listeners import FAR_DEAD_S, notice_dead_paths
 from skylb.signing import REFUSED_HEADER, Refused, Verified
 
 WAITING = frozenset({Phase.SUBMIT, Phase.HOLD, Phase.CONNECT, Phase.WAIT})
+
+
+FIRST_MESSAGE_S = 3.0
+"""For the first forward, and before it for the TLS handshake, of whoever connects."""
+
+
+class PeerFrontend(Frontend):
+    """The peer listener. Who has proven to be a peer does not make room for who has not.
+
+    Args:
+        context: shared parts of the data plane.
+        crossing: verifies forwards.
+    """
+
+    standing_closed = False
+    refusal_headers = ((REFUSED_HEADER, "overloaded"),)
+
+    def __init__(self, context: Context, crossing: Crossing) -> None:
+        super().__init__(
+            context, "peers", lambda frontend, scheme: PeerConnection(frontend, scheme, crossing)
+        )
+        self.handshake_s = FIRST_MESSAGE_S
 
 
 class PeerConnection(ClientConnection):
@@ -36,11 +59,12 @@ class PeerConnection(ClientConnection):
         self._said_ns = 0
 
     def set_up(self) -> None:
-        """A path that dies without a word must be noticed."""
+        """A stranger has little time, and a path that dies without a word must be noticed."""
         super().set_up()
+        self.deadline_ns = self.since_ns + int(FIRST_MESSAGE_S * 1e9)
         sock = self.transport.get_extra_info("socket")
         if isinstance(sock, socket.socket):
-            notice_dead_paths(sock)
+            notice_dead_paths(sock, FAR_DEAD_S)
 
     def _expect(self, head: Head, now_ns: int) -> Body:
         body = super()._expect(head, now_ns)
@@ -96,15 +120,10 @@ class PeerConnection(ClientConnection):
         """Checks deadlines, and tells a waiting origin that its request is not forgotten."""
         super().sweep(now_ns)
         exchange = self.exchange
-        waits = self._verified is not None if exchange is None else _waits(exchange)
+        waits = self._verified is not None if exchange is None else exchange.phase in WAITING
         if waits and now_ns - self._said_ns >= PROCESSING_S * 1e9 and self._takes_bytes():
             self._said_ns = monotonic_ns()
             self.transport.write(PROCESSING)
 
     def _takes_bytes(self) -> bool:
         return not self.paused_ns and not self.transport.is_closing()
-
-
-def _waits(exchange: Exchange) -> bool:
-    """No part of the answer is out: an interim response may be."""
-    return exchange.phase in WAITING and exchange.opened is None

@@ -7,25 +7,28 @@ bytes are out. `Exchange.complete` runs exactly once.
 """
 
 import asyncio
-from http import HTTPStatus
 
 from skylb import _core
 from skylb._core import Digest, Forward, Head, Push, Reject, Relay, RequestError
 from skylb.clock import monotonic_ns
-from skylb.data import answers, local, waiting
+from skylb.data import answers, local
 from skylb.data.context import Context
 from skylb.data.crossing import PeerResponse
-from skylb.data.failures import FAILURES, failure_of
+from skylb.data.failures import FAILURES, SHORT
+from skylb.data.giveup import give_up
 from skylb.data.phases import Client, Phase
-from skylb.data.record import record
 from skylb.data.relay import Response
-from skylb.errors import ConnectError
+from skylb.data.waiting import silence_max_s
+from skylb.errors import ConnectError, ShortageError
 from skylb.signing import REFUSED_HEADER
 from skylb.types import NOBODY, Peer, Replica
 from skylb.upstream import Connection, Pool
 
 SMALL_BODY_BYTES = 64 << 10
 """Up to here head and body are joined into one write; a larger body is sent as it is."""
+
+SHORT_PATIENCE_S = 1.0
+"""How long a request waits for a connection that this machine lacks something for."""
 
 CLIENT_CLOSED_REQUEST = 499
 """Status in log and metrics for a client that left (nginx's convention); never sent."""
@@ -54,11 +57,9 @@ class Exchange:
         "first_byte_ns",
         "forward",
         "head",
-        "heard_ns",
         "held_ns",
         "id",
         "match_blocks",
-        "opened",
         "phase",
         "phase_ns",
         "predicted_ttft_ns",
@@ -66,7 +67,6 @@ class Exchange:
         "response",
         "start_ns",
         "target",
-        "told_ns",
         "whose",
         "withheld",
     )
@@ -77,7 +77,7 @@ class Exchange:
         self.head = head
         self.body = body
         self.bytes_in = self.charged = len(body)
-        self.start_ns = self.phase_ns = self.heard_ns = start_ns
+        self.start_ns = self.phase_ns = start_ns
         self.request_id = head.request_id or context.ids.make()
         self.phase = Phase.SUBMIT
         self.id = 0
@@ -95,10 +95,6 @@ class Exchange:
         self.first_byte_ns = 0
         self.connecting: asyncio.Task[None] | None = None
         self.response: Response | None = None
-        self.opened: Relay | None = None
-        """Ends the client's stream where no response does; set once the stream has begun before its
-        first event."""
-        self.told_ns = 0
         self.withheld: Response | None = None
         """An error response kept back until it is known whether another replica may answer."""
 
@@ -158,7 +154,6 @@ class Exchange:
             self.leave_hold()
         self.target = target
         self.attempts = attempt
-        self.heard_ns = self.phase_ns
         connection = self.pool.acquire(target.id)
         if connection is None:
             self.connect(target)
@@ -180,7 +175,7 @@ class Exchange:
     def connect(self, target: Replica | Peer) -> None:
         """Opens a connection; ``connected`` or ``connect_failed`` follows."""
         self.phase = Phase.CONNECT
-        self.connecting = self.pool.connect(target, self)
+        self.connecting = self.pool.connect(target, self, patience_s=SHORT_PATIENCE_S)
 
     def connected(self, connection: Connection, /) -> None:
         """The new connection is up."""
@@ -192,9 +187,13 @@ class Exchange:
 
     def connect_failed(self, error: ConnectError, /) -> None:
         """The replica or peer could not be reached; nothing was sent."""
-        del error  # its text names an address of ours; metrics and log carry the outcome
         self.connecting = None
-        if self.phase is Phase.CONNECT:
+        if self.phase is not Phase.CONNECT:
+            return
+        if isinstance(error, ShortageError):
+            self.attempts -= 1
+            give_up(self, *SHORT)
+        else:  # its text names an address of ours; metrics and log carry the outcome
             self.fail(_core.FAILURE_CONNECT, sent=False)
 
     # ------------------------------------------------------------------------- send
@@ -222,29 +221,23 @@ class Exchange:
             )
             respond = PeerResponse
         self.phase = Phase.WAIT
-        relay = self.relay(digest, drop_usage=asked is not None)
-        if self.opened is not None:
-            relay.join()
+        keep_alive = head.keep_alive and not self.context.draining
+        relay = Relay(
+            head.http11,
+            keep_alive,
+            head.is_head,
+            self.request_id,
+            head.anthropic,
+            asked is not None,
+            head.route == _core.ROUTE_RESPONSES,
+            digest,
+        )
         self.response = respond(self, connection, relay, client.transport.write, client.paused_ns != 0)
         if len(body) <= SMALL_BODY_BYTES:
             connection.transport.write(upstream_head + body)
         else:
             connection.transport.write(upstream_head)
             connection.transport.write(body)
-
-    def relay(self, digest: Digest | None, *, drop_usage: bool = False) -> Relay:
-        """Reads a response, and writes the client's."""
-        head = self.head
-        return Relay(
-            head.http11,
-            head.keep_alive and not self.context.draining,
-            head.is_head,
-            self.request_id,
-            head.anthropic,
-            drop_usage,
-            head.route == _core.ROUTE_RESPONSES,
-            digest,
-        )
 
     # --------------------------------------------------------- first byte and relay
 
@@ -255,14 +248,13 @@ class Exchange:
             self.withheld = response
             self.fail(_core.FAILURE_REFUSED, sent=False)
             return False
-        failure = failure_of(relay.verdict)
-        if failure is not None:
+        if relay.status >= 500 and relay.status != 501:
             self.withheld = response
-            self.fail(failure, sent=True)
+            self.fail(_core.FAILURE_FULL if relay.status == 503 else _core.FAILURE_STATUS, sent=True)
             return False
         now_ns = monotonic_ns()
         self.phase = Phase.RELAY
-        self.phase_ns = self.heard_ns = self.first_byte_ns = now_ns
+        self.phase_ns = self.first_byte_ns = now_ns
         self.release_body()
         self.context.router.first_byte(self.id, relay, now_ns)
         return True
@@ -282,13 +274,10 @@ class Exchange:
             connection.pool.release(connection)
         else:
             connection.discard()
-        failed = relay.verdict >= 500
         if self.id:
-            self.count(FAILURES[_core.FAILURE_STATUS][0] if failed else "ok")
-        outcome = _core.OUTCOME_REPLICA_FAILED if failed else _core.OUTCOME_OK
-        status = relay.status if self.opened is None else HTTPStatus.OK
-        code = "upstream_error" if failed or status != relay.status else None
-        self.complete(outcome, status, code, relay=relay, close=relay.close_client)
+            self.count("ok")
+        code = None if relay.status < 500 else "upstream_error"
+        self.complete(_core.OUTCOME_OK, relay.status, code, relay=relay, close=relay.close_client)
 
     def broken(self, response: Response, /, *, malformed: bool) -> None:
         """The replica closed early or spoke nonsense."""
@@ -337,10 +326,10 @@ class Exchange:
         """The engine gives up: pass on the replica's own error where there is one, else ours."""
         self.id = 0
         response, self.withheld = self.withheld, None
-        if response is not None and response.relay.verdict != 503 and response.relay.refused is None:
+        if response is not None and response.relay.status != 503 and response.relay.refused is None:
             self.response = response
             self.phase = Phase.RELAY
-            self.heard_ns = self.first_byte_ns = self.phase_ns
+            self.first_byte_ns = self.phase_ns
             response.proceed()
             return
         if response is not None:
@@ -371,12 +360,7 @@ class Exchange:
         param: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        """A refusal in the shape of the API that was asked: in an event where the stream has begun."""
-        relay = self.opened
-        if relay is not None:
-            self.client.transport.write(relay.cut(message, code, status))
-            self.complete(_core.OUTCOME_OK, HTTPStatus.OK, code, relay=relay, close=relay.close_client)
-            return
+        """A refusal in the shape of the API that was asked."""
         body = answers.error_body(status, code, message, param=param, anthropic=self.head.anthropic)
         self.answer(status, body, code=code, retry_after_s=retry_after_s, headers=self.refusal(code))
 
@@ -441,8 +425,27 @@ class Exchange:
             self.response.resume()
 
     def sweep(self, now_ns: int) -> None:
-        """Looks at the time, four times a second."""
-        waiting.look(self, now_ns)
+        """Checks the deadline of the present phase, four times a second."""
+        response = self.response
+        if response is None:
+            return
+        if response.heard or response.paused:
+            response.heard = False
+            self.phase_ns = now_ns
+        limit_s = silence_max_s(
+            self.context.limits.timeouts,
+            self.phase,
+            streaming=response.relay.streaming,
+            forwarded=self.forward is not None,
+        )
+        if now_ns - self.phase_ns > limit_s * 1e9 or self.overdue(now_ns):
+            self.fail(_core.FAILURE_TIMEOUT, sent=True)
+
+    def overdue(self, now_ns: int) -> bool:
+        """A peer has had the time for its hold and for a first byte: that it still waits counts no more."""
+        if self.forward is None or self.phase is not Phase.WAIT:
+            return False
+        return now_ns > self.forward.deadline_ns + self.context.limits.timeouts.first_byte_s * 1e9
 
     # --------------------------------------------------------------------- complete
 
@@ -457,6 +460,28 @@ class Exchange:
         if request_id:
             context.router.complete(request_id, outcome, relay, now_ns)
         self.release_body()
-        record(self, relay, status, code, now_ns)
+        target, claims = self.target, self.client.claims
+        name = target.name if target is not None else None
+        origin = claims.origin if claims is not None else None
+        context.recorder.complete(
+            self.head,
+            self.digest,
+            relay,
+            self.request_id,
+            self.whose.tenant,
+            self.client.peer,
+            status,
+            code,
+            name if self.forward is None else None,
+            origin if self.forward is None else name,
+            self.attempts,
+            self.match_blocks,
+            self.predicted_ttft_ns,
+            self.start_ns,
+            self.held_ns,
+            self.first_byte_ns,
+            now_ns,
+            self.bytes_in,
+        )
         if outcome != _core.OUTCOME_CLIENT_LEFT:
             self.client.finished(close=close, now_ns=now_ns)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from skylb.addresses import ListenAddress
-from skylb.listeners import bind, bound_address, unlink
+from skylb.listeners import Listening, bind
 from skylb.tasks import TaskGroup
 from skylb.wan.connection import Connection, End
 from skylb.wan.pipe import Way
@@ -71,7 +71,7 @@ class Link:
             end: Way(end, shape, random.Random(f"{seed} {self.name} {end}"))  # noqa: S311 - jitter, no secret
             for end in ends
         }
-        self._ports: list[tuple[asyncio.Server, PortState, ListenAddress]] = []
+        self._ports: list[tuple[asyncio.Server, PortState, Listening]] = []
         self._connections: dict[Connection, None] = {}
         self._tasks = TaskGroup()
         self._accepted_total = 0
@@ -91,10 +91,10 @@ class Link:
         loop = asyncio.get_running_loop()
         bound = address
         for sock in bind(address):
-            bound = bound_address(sock)
+            bound = sock.address
             create = loop.create_unix_server if address.unix else loop.create_server
             server = await create(self._acceptor(origin, target), sock=sock)
-            self._ports.append((server, PortState(origin, str(bound), str(target)), bound))
+            self._ports.append((server, PortState(origin, str(bound), str(target)), sock))
         return bound
 
     def _acceptor(self, origin: str, target: ListenAddress) -> Callable[[], End]:
@@ -167,6 +167,6 @@ class Link:
         for connection in list(self._connections):
             connection.close()
         await self._tasks.stop()
-        for server, _, bound in self._ports:
+        for server, _, sock in self._ports:
             await server.wait_closed()
-            unlink(bound)
+            sock.unlink()

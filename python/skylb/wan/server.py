@@ -10,7 +10,7 @@ import msgspec
 
 from skylb.addresses import ListenAddress
 from skylb.errors import ConfigError, SkyLBError
-from skylb.listeners import bind, bound_address, unlink
+from skylb.listeners import Listening, bind
 from skylb.tasks import TaskGroup
 from skylb.wan.command import LINE_BYTES_MAX, Answer, Command, CommandError, apply, check, parse, read_script
 from skylb.wan.link import Link
@@ -63,7 +63,7 @@ class Relay:
     def __init__(self, settings: WanSettings) -> None:
         self._settings = settings
         self._tasks = TaskGroup()
-        self._control: list[asyncio.Server] = []
+        self._control: list[tuple[asyncio.Server, Listening]] = []
         self.links: dict[frozenset[str], Link] = {}
         self.controls: set[Control] = set()
         self.addresses: list[ListenAddress] = []
@@ -116,8 +116,8 @@ class Relay:
         loop = asyncio.get_running_loop()
         create = loop.create_unix_server if address.unix else loop.create_server
         for sock in bind(address):
-            self.control = bound_address(sock)
-            self._control.append(await create(lambda: Control(self), sock=sock))
+            self.control = sock.address
+            self._control.append((await create(lambda: Control(self), sock=sock), sock))
 
     async def _perform(self, script: list[Command]) -> None:
         loop = asyncio.get_running_loop()
@@ -136,16 +136,15 @@ class Relay:
     async def close(self) -> None:
         """Resets every connection and stops listening."""
         await self._tasks.stop()
-        for server in self._control:
+        for server, _ in self._control:
             server.close()
         for control in list(self.controls):
             control.transport.abort()
         for link in self.links.values():
             await link.close()
-        for server in self._control:
+        for server, sock in self._control:
             await server.wait_closed()
-        if self.control is not None:
-            unlink(self.control)
+            sock.unlink()
 
     def report(self) -> str:
         """What started: a line a port, the control socket, and the line ``ready``."""

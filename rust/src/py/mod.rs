@@ -5,7 +5,6 @@ mod engine;
 mod http;
 mod model;
 mod peers;
-mod reader;
 mod record;
 mod sim;
 mod snapshot;

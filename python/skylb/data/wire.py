@@ -1,0 +1,20 @@
+"""What can be told of a client before its bytes are read as a request."""
+
+import asyncio
+import select
+import socket
+
+
+def is_begun(data: bytes) -> bool:
+    """Whether a request has begun: an empty line is none."""
+    return bool(data.lstrip(b"\r\n"))
+
+
+def has_left(transport: asyncio.Transport) -> bool:
+    """Whether the other side has closed, also behind bytes that nobody has read yet."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
