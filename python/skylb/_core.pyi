@@ -203,9 +203,28 @@ class Relay:
         """The replica closed its side: ``FEED_*`` flags (DONE for close-delimited bodies)."""
     def take(self) -> bytes:
         """The bytes to write; empties the buffer."""
-    def cut(self, message: str, code: str) -> bytes:
-        """Ends a response whose body has begun: for SSE, one ``data: {"error": ...}`` event and
-        the end of the framing; otherwise ``b""`` (the connection must be cut)."""
+    def cut(self, message: str, code: str, status: int = 500, /) -> bytes:
+        """Ends a response whose body has begun, or whose head is out: for SSE, one error event in the
+        shape of the API and the end of the framing; otherwise ``b""`` (the connection must be cut).
+        ``status``: what the error would have as an answer; decides its type."""
+    def open(self, head: bytes, /) -> bytes:
+        """Begins the client's stream before its first event: what to write, with the comments that came.
+        ``b""``: the replica has answered with something else. ``head``: of our own, up to where the
+        fields of its framing go; used while the replica's is not here."""
+    def join(self) -> None:
+        """The client's stream has begun already: this response goes on with it. An answer that is no
+        stream becomes an error event in it."""
+    def comment(self) -> bytes:
+        """A comment for a stream that is silent; ``b""`` where none may stand."""
+    @property
+    def accepted(self) -> bool:
+        """The replica has taken the request for a stream: status 200, ``text/event-stream``."""
+    @property
+    def commented(self) -> bool:
+        """Whole comments came before the first event, and are withheld."""
+    @property
+    def verdict(self) -> int:
+        """The status by which the answer is judged: its own, or that of an error event."""
     @property
     def status(self) -> int:
         """The replica's status, 0 before the head."""

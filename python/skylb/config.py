@@ -15,6 +15,7 @@ from skylb.addresses import ListenAddress, ReplicaUrl
 from skylb.discoverysettings import DiscoverySettings, DnsFamily
 from skylb.meshsettings import MeshSettings
 from skylb.namesettings import DnsSettings
+from skylb.timesettings import TimeoutSettings
 from skylb.values import (
     FILE,
     LISTEN,
@@ -269,41 +270,6 @@ class EngineSettings(Group):
         float, Field(ge=1, description="preble: load over the least at which affinity yields")
     ] = 2.0
     gorgo_token_s: Annotated[Seconds, Field(ge=0, description="gorgo: time per prompt token")] = 0.000_094
-
-
-class TimeoutSettings(Group):
-    """How long the data plane waits in each phase of a request."""
-
-    head_s: Annotated[
-        Seconds, Field(gt=0, description="a client's request head, its TLS handshake included")
-    ] = 10.0
-    body_s: Annotated[Seconds, Field(gt=0, description="a client's request body")] = 60.0
-    body_bytes_per_s_min: Annotated[
-        Count,
-        Field(ge=0, description="slowest average at which a request body may arrive, after its first 5 s"),
-    ] = 1024
-    connect_s: Annotated[
-        Seconds,
-        Field(
-            gt=0, description="TCP and TLS handshake with a replica; above 1 s, the first SYN retransmission"
-        ),
-    ] = 1.5
-    first_byte_s: Annotated[
-        Seconds, Field(gt=0, description="from the push to the first byte of the body")
-    ] = 600.0
-    stream_idle_s: Annotated[
-        Seconds, Field(gt=0, description="silence of a stream after its first body byte; for SSE only")
-    ] = 60.0
-    write_stall_s: Annotated[
-        Seconds, Field(gt=0, description="a client that takes nothing of what is sent")
-    ] = 60.0
-    client_idle_s: Annotated[
-        Seconds, Field(gt=0, description="an idle keep-alive connection of a client")
-    ] = 75.0
-    upstream_idle_s: Annotated[
-        Seconds, Field(gt=0, description="an idle connection to a replica; vLLM closes its own after 5 s")
-    ] = 4.0
-    probe_s: Annotated[Seconds, Field(gt=0, description="one probe of a replica, the connect included")] = 2.0
 
 
 class Settings(Group):

@@ -88,6 +88,19 @@ def response(  # the parts of one response, by keyword at every call
     return head if is_head else head + body
 
 
+def stream_head(request_id: str, headers: Headers = ()) -> bytes:
+    """The head of a stream of events, up to where the fields of its framing go."""
+    lines = [
+        "HTTP/1.1 200 OK",
+        f"Date: {formatdate(time.time(), usegmt=True)}",
+        "Content-Type: text/event-stream; charset=utf-8",
+        "Cache-Control: no-cache",
+        f"X-Request-Id: {request_id}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    return ("\r\n".join(lines) + "\r\n").encode("latin-1")
+
+
 PREFLIGHT: Headers = (
     ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
     ("Access-Control-Allow-Headers", "*"),

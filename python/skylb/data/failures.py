@@ -17,6 +17,18 @@ FAILURES = {
 }
 """Failure -> outcome of the attempt in metrics, code and message for an answer cut short."""
 
+_STATUSES = {503: _core.FAILURE_FULL, 504: _core.FAILURE_TIMEOUT}
+
+
+def failure_of(status: int) -> int | None:
+    """The failure, ``FAILURE_*``, that an answer with this status is; ``None``: it is an answer.
+
+    501 says that the engine cannot do what was asked, which another one cannot either. 504 is a front's
+    word that the time is over: what may still be running is not run a second time.
+    """
+    return None if status < 500 or status == 501 else _STATUSES.get(status, _core.FAILURE_STATUS)
+
+
 SHUTTING_DOWN = ("shutting_down", "the balancer is shutting down")
 SHORT = ("overloaded", "this balancer lacks sockets")
 """Code and message of what ends for a reason of this process."""

@@ -12,6 +12,7 @@ from skylb.data.context import Context
 from skylb.data.crossing import PROCESSING, PROCESSING_S, Crossing
 from skylb.data.frontend import Frontend
 from skylb.data.phases import Phase
+from skylb.data.proxy import Exchange
 from skylb.listeners import FAR_DEAD_S, notice_dead_paths
 from skylb.signing import REFUSED_HEADER, Refused, Verified
 
@@ -120,10 +121,15 @@ class PeerConnection(ClientConnection):
         """Checks deadlines, and tells a waiting origin that its request is not forgotten."""
         super().sweep(now_ns)
         exchange = self.exchange
-        waits = self._verified is not None if exchange is None else exchange.phase in WAITING
+        waits = self._verified is not None if exchange is None else _waits(exchange)
         if waits and now_ns - self._said_ns >= PROCESSING_S * 1e9 and self._takes_bytes():
             self._said_ns = monotonic_ns()
             self.transport.write(PROCESSING)
 
     def _takes_bytes(self) -> bool:
         return not self.paused_ns and not self.transport.is_closing()
+
+
+def _waits(exchange: Exchange) -> bool:
+    """No part of the answer is out: an interim response may be."""
+    return exchange.phase in WAITING and exchange.opened is None

@@ -7,18 +7,19 @@ bytes are out. `Exchange.complete` runs exactly once.
 """
 
 import asyncio
+from http import HTTPStatus
 
 from skylb import _core
 from skylb._core import Digest, Forward, Head, Push, Reject, Relay, RequestError
 from skylb.clock import monotonic_ns
-from skylb.data import answers, local
+from skylb.data import answers, local, waiting
 from skylb.data.context import Context
 from skylb.data.crossing import PeerResponse
-from skylb.data.failures import FAILURES, SHORT
+from skylb.data.failures import FAILURES, SHORT, failure_of
 from skylb.data.giveup import give_up
 from skylb.data.phases import Client, Phase
+from skylb.data.record import record
 from skylb.data.relay import Response
-from skylb.data.waiting import silence_max_s
 from skylb.errors import ConnectError, ShortageError
 from skylb.signing import REFUSED_HEADER
 from skylb.types import NOBODY, Peer, Replica
@@ -57,9 +58,11 @@ class Exchange:
         "first_byte_ns",
         "forward",
         "head",
+        "heard_ns",
         "held_ns",
         "id",
         "match_blocks",
+        "opened",
         "phase",
         "phase_ns",
         "predicted_ttft_ns",
@@ -67,6 +70,7 @@ class Exchange:
         "response",
         "start_ns",
         "target",
+        "told_ns",
         "whose",
         "withheld",
     )
@@ -77,7 +81,7 @@ class Exchange:
         self.head = head
         self.body = body
         self.bytes_in = self.charged = len(body)
-        self.start_ns = self.phase_ns = start_ns
+        self.start_ns = self.phase_ns = self.heard_ns = start_ns
         self.request_id = head.request_id or context.ids.make()
         self.phase = Phase.SUBMIT
         self.id = 0
@@ -95,6 +99,10 @@ class Exchange:
         self.first_byte_ns = 0
         self.connecting: asyncio.Task[None] | None = None
         self.response: Response | None = None
+        self.opened: Relay | None = None
+        """Ends the client's stream where no response does; set once the stream has begun before its
+        first event."""
+        self.told_ns = 0
         self.withheld: Response | None = None
         """An error response kept back until it is known whether another replica may answer."""
 
@@ -154,6 +162,7 @@ class Exchange:
             self.leave_hold()
         self.target = target
         self.attempts = attempt
+        self.heard_ns = self.phase_ns
         connection = self.pool.acquire(target.id)
         if connection is None:
             self.connect(target)
@@ -221,23 +230,29 @@ class Exchange:
             )
             respond = PeerResponse
         self.phase = Phase.WAIT
-        keep_alive = head.keep_alive and not self.context.draining
-        relay = Relay(
-            head.http11,
-            keep_alive,
-            head.is_head,
-            self.request_id,
-            head.anthropic,
-            asked is not None,
-            head.route == _core.ROUTE_RESPONSES,
-            digest,
-        )
+        relay = self.relay(digest, drop_usage=asked is not None)
+        if self.opened is not None:
+            relay.join()
         self.response = respond(self, connection, relay, client.transport.write, client.paused_ns != 0)
         if len(body) <= SMALL_BODY_BYTES:
             connection.transport.write(upstream_head + body)
         else:
             connection.transport.write(upstream_head)
             connection.transport.write(body)
+
+    def relay(self, digest: Digest | None, *, drop_usage: bool = False) -> Relay:
+        """Reads a response, and writes the client's."""
+        head = self.head
+        return Relay(
+            head.http11,
+            head.keep_alive and not self.context.draining,
+            head.is_head,
+            self.request_id,
+            head.anthropic,
+            drop_usage,
+            head.route == _core.ROUTE_RESPONSES,
+            digest,
+        )
 
     # --------------------------------------------------------- first byte and relay
 
@@ -248,13 +263,14 @@ class Exchange:
             self.withheld = response
             self.fail(_core.FAILURE_REFUSED, sent=False)
             return False
-        if relay.status >= 500 and relay.status != 501:
+        failure = failure_of(relay.verdict)
+        if failure is not None:
             self.withheld = response
-            self.fail(_core.FAILURE_FULL if relay.status == 503 else _core.FAILURE_STATUS, sent=True)
+            self.fail(failure, sent=True)
             return False
         now_ns = monotonic_ns()
         self.phase = Phase.RELAY
-        self.phase_ns = self.first_byte_ns = now_ns
+        self.phase_ns = self.heard_ns = self.first_byte_ns = now_ns
         self.release_body()
         self.context.router.first_byte(self.id, relay, now_ns)
         return True
@@ -274,10 +290,13 @@ class Exchange:
             connection.pool.release(connection)
         else:
             connection.discard()
+        failed = relay.verdict >= 500
         if self.id:
-            self.count("ok")
-        code = None if relay.status < 500 else "upstream_error"
-        self.complete(_core.OUTCOME_OK, relay.status, code, relay=relay, close=relay.close_client)
+            self.count(FAILURES[_core.FAILURE_STATUS][0] if failed else "ok")
+        outcome = _core.OUTCOME_REPLICA_FAILED if failed else _core.OUTCOME_OK
+        status = relay.status if self.opened is None else HTTPStatus.OK
+        code = "upstream_error" if failed or status != relay.status else None
+        self.complete(outcome, status, code, relay=relay, close=relay.close_client)
 
     def broken(self, response: Response, /, *, malformed: bool) -> None:
         """The replica closed early or spoke nonsense."""
@@ -326,10 +345,10 @@ class Exchange:
         """The engine gives up: pass on the replica's own error where there is one, else ours."""
         self.id = 0
         response, self.withheld = self.withheld, None
-        if response is not None and response.relay.status != 503 and response.relay.refused is None:
+        if response is not None and response.relay.verdict != 503 and response.relay.refused is None:
             self.response = response
             self.phase = Phase.RELAY
-            self.first_byte_ns = self.phase_ns
+            self.heard_ns = self.first_byte_ns = self.phase_ns
             response.proceed()
             return
         if response is not None:
@@ -360,7 +379,12 @@ class Exchange:
         param: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        """A refusal in the shape of the API that was asked."""
+        """A refusal in the shape of the API that was asked: in an event where the stream has begun."""
+        relay = self.opened
+        if relay is not None:
+            self.client.transport.write(relay.cut(message, code, status))
+            self.complete(_core.OUTCOME_OK, HTTPStatus.OK, code, relay=relay, close=relay.close_client)
+            return
         body = answers.error_body(status, code, message, param=param, anthropic=self.head.anthropic)
         self.answer(status, body, code=code, retry_after_s=retry_after_s, headers=self.refusal(code))
 
@@ -425,27 +449,8 @@ class Exchange:
             self.response.resume()
 
     def sweep(self, now_ns: int) -> None:
-        """Checks the deadline of the present phase, four times a second."""
-        response = self.response
-        if response is None:
-            return
-        if response.heard or response.paused:
-            response.heard = False
-            self.phase_ns = now_ns
-        limit_s = silence_max_s(
-            self.context.limits.timeouts,
-            self.phase,
-            streaming=response.relay.streaming,
-            forwarded=self.forward is not None,
-        )
-        if now_ns - self.phase_ns > limit_s * 1e9 or self.overdue(now_ns):
-            self.fail(_core.FAILURE_TIMEOUT, sent=True)
-
-    def overdue(self, now_ns: int) -> bool:
-        """A peer has had the time for its hold and for a first byte: that it still waits counts no more."""
-        if self.forward is None or self.phase is not Phase.WAIT:
-            return False
-        return now_ns > self.forward.deadline_ns + self.context.limits.timeouts.first_byte_s * 1e9
+        """Looks at the time, four times a second."""
+        waiting.look(self, now_ns)
 
     # --------------------------------------------------------------------- complete
 
@@ -460,28 +465,6 @@ class Exchange:
         if request_id:
             context.router.complete(request_id, outcome, relay, now_ns)
         self.release_body()
-        target, claims = self.target, self.client.claims
-        name = target.name if target is not None else None
-        origin = claims.origin if claims is not None else None
-        context.recorder.complete(
-            self.head,
-            self.digest,
-            relay,
-            self.request_id,
-            self.whose.tenant,
-            self.client.peer,
-            status,
-            code,
-            name if self.forward is None else None,
-            origin if self.forward is None else name,
-            self.attempts,
-            self.match_blocks,
-            self.predicted_ttft_ns,
-            self.start_ns,
-            self.held_ns,
-            self.first_byte_ns,
-            now_ns,
-            self.bytes_in,
-        )
+        record(self, relay, status, code, now_ns)
         if outcome != _core.OUTCOME_CLIENT_LEFT:
             self.client.finished(close=close, now_ns=now_ns)

@@ -1,21 +1,142 @@
-"""How long a request waits for whom, phase by phase."""
+"""How long a request waits for whom, and what its client hears meanwhile.
 
-import math
+A client that asked for a stream may sit behind proxies that take 60 s of silence for a dead
+connection. So its stream begins before the first event once it has waited: with the replica's head
+where one has taken the request, else with our own. Only comments are out then, and an attempt that
+fails is still made elsewhere; but a refusal can be told in an event alone, since the status is out.
+A stream that has begun and is silent gets a comment now and then.
+"""
 
+from typing import Protocol
+
+from skylb import _core
+from skylb._core import Digest, Forward, Head, Relay
 from skylb.config import TimeoutSettings
+from skylb.data import answers
+from skylb.data.context import Context
 from skylb.data.crossing import SILENT_S
-from skylb.data.phases import Phase
+from skylb.data.phases import Client, Phase
+from skylb.data.relay import Response
+
+HELD_INTERVALS = 3
+"""A stream that no replica has taken begins after so many times the interval of comments: 45 s, later
+than the hold ends by default, so that a refusal out of the hold keeps its status."""
+
+_UNBEGUN = frozenset({Phase.HOLD, Phase.CONNECT, Phase.WAIT})
 
 
-def silence_max_s(timeouts: TimeoutSettings, phase: Phase, *, streaming: bool, forwarded: bool) -> float:
-    """How long the other side may be silent in this phase, in seconds.
+class Waiting(Protocol):
+    """What the rules look at: an exchange."""
 
-    Args:
-        timeouts: the settings.
-        phase: where the request is.
-        streaming: its response is a stream of events.
-        forwarded: the other side is a peer, which says every second that it waits as well.
-    """
-    if phase is Phase.WAIT:
-        return SILENT_S if forwarded else timeouts.first_byte_s
-    return timeouts.stream_idle_s if streaming else math.inf
+    client: Client
+    context: Context
+    digest: Digest | None
+    forward: Forward | None
+    head: Head
+    heard_ns: int
+    """When the replica or peer was last heard, or the attempt began."""
+    opened: Relay | None
+    """Set once the client's stream has begun before its first event."""
+    phase: Phase
+    phase_ns: int
+    """When the phase began."""
+    request_id: str
+    response: Response | None
+    start_ns: int
+    told_ns: int
+    """When the client was last sent a head or a comment of ours."""
+
+    def fail(self, failure: int, *, sent: bool) -> None:
+        """The attempt failed."""
+
+    def relay(self, digest: Digest | None) -> Relay:
+        """Reads a response, and writes the client's."""
+
+
+def look(waiting: Waiting, now_ns: int) -> None:
+    """Has it waited too long, or is its client to be told something? Asked four times a second."""
+    response = waiting.response
+    if response is not None and (response.heard or response.paused):
+        response.heard = False
+        waiting.heard_ns = now_ns
+    timeouts = waiting.context.limits.timeouts
+    failed = failure(timeouts, waiting, now_ns)
+    if failed is not None:
+        waiting.fail(failed, sent=True)
+    elif opens(timeouts, waiting, now_ns):
+        _open(waiting, now_ns)
+    elif comments(timeouts, waiting, now_ns):
+        _comment(waiting, now_ns)
+
+
+def failure(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> int | None:
+    """How the present attempt has failed, if it has waited too long: ``FAILURE_*``."""
+    response = waiting.response
+    if response is None:
+        return None
+    silent_s = (now_ns - waiting.heard_ns) / 1e9
+    if waiting.phase is not Phase.WAIT:
+        return _core.FAILURE_TIMEOUT if silent_s > timeouts.stream_idle_s else None
+    relay = response.relay
+    if waiting.forward is not None and not relay.status and silent_s > SILENT_S:
+        return _core.FAILURE_RESET  # a peer says every second that it waits as well
+    streams = relay.streaming if relay.status else _asks_for_stream(waiting)
+    limit_s = timeouts.first_byte_s if streams else timeouts.answer_s
+    # A peer has the time of its hold besides: that it still waits counts no more then.
+    begin_ns = waiting.phase_ns if waiting.forward is None else waiting.forward.deadline_ns
+    return _core.FAILURE_TIMEOUT if now_ns - begin_ns > limit_s * 1e9 else None
+
+
+def opens(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:
+    """Whether the client's stream is to begin now, before its first event."""
+    if waiting.opened is not None or waiting.phase not in _UNBEGUN or not _asks_for_stream(waiting):
+        return False
+    waited_s = (now_ns - waiting.start_ns) / 1e9
+    interval_s = timeouts.stream_keep_alive_s
+    relay = waiting.response.relay if waiting.response is not None else None
+    if relay is not None and relay.accepted:
+        commented = relay.commented and waited_s > timeouts.stream_commit_s
+        return commented or 0 < interval_s < waited_s
+    if relay is not None and relay.status:
+        return False  # another answer is on its way
+    # A peer hears every second that its request waits, and a refusal lets it try elsewhere.
+    return waiting.client.claims is None and 0 < HELD_INTERVALS * interval_s < waited_s
+
+
+def comments(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:
+    """Whether the client of a stream that has begun is to be sent a comment now."""
+    interval_s = timeouts.stream_keep_alive_s
+    if interval_s == 0 or waiting.client.paused_ns:
+        return False
+    if waiting.phase is Phase.RELAY:
+        last_ns = max(waiting.heard_ns, waiting.told_ns)
+    elif waiting.opened is not None:
+        last_ns = waiting.told_ns
+    else:
+        return False
+    return now_ns - last_ns > interval_s * 1e9
+
+
+def _open(waiting: Waiting, now_ns: int) -> None:
+    """Begins the client's stream before its first event."""
+    relay = waiting.response.relay if waiting.response is not None else waiting.relay(None)
+    cors = answers.allow_origin(waiting.context.cors_origin)
+    begun = relay.open(answers.stream_head(waiting.request_id, cors))
+    if begun:
+        waiting.opened = waiting.relay(None)
+        waiting.opened.join()
+        waiting.told_ns = now_ns
+        waiting.client.transport.write(begun)
+
+
+def _comment(waiting: Waiting, now_ns: int) -> None:
+    """Writes a comment into a silent stream, unless an event stands open."""
+    relay = waiting.response.relay if waiting.response is not None else waiting.opened
+    comment = relay.comment() if relay is not None else b""
+    if comment:
+        waiting.told_ns = now_ns
+        waiting.client.transport.write(comment)
+
+
+def _asks_for_stream(waiting: Waiting) -> bool:
+    return waiting.digest is not None and waiting.digest.stream and not waiting.head.is_head

@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::effects::Digest;
+use super::reader::ResponseReader;
 use crate::engine::error::RequestError as Refused;
-use crate::engine::relay::{self, Options, Relay as EngineRelay, ResponseReader as EngineReader};
+use crate::engine::relay::{self, Options, Relay as EngineRelay};
 use crate::engine::request::chunked::BodyDecoder;
 use crate::engine::request::{Head as EngineHead, HeadParser as EngineParser, Refusal, Upstream};
 use crate::engine::route::Route;
@@ -37,7 +38,8 @@ pub(super) fn refused(py: Python<'_>, error: &Refused, head: Option<EngineHead>)
     filled.err().unwrap_or(exception)
 }
 
-fn latin1(bytes: &[u8]) -> Cow<'_, str> {
+/// Bytes of a head as text.
+pub(super) fn latin1(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.is_ascii() => Cow::Borrowed(text),
         _ => Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect()),
@@ -288,8 +290,43 @@ impl Relay {
         PyBytes::new(py, &self.inner.take())
     }
 
-    fn cut<'py>(&mut self, py: Python<'py>, message: &str, code: &str) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.inner.cut(message, code))
+    #[pyo3(signature = (message, code, status=500, /))]
+    fn cut<'py>(
+        &mut self,
+        py: Python<'py>,
+        message: &str,
+        code: &str,
+        status: u16,
+    ) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.cut(message, code, status))
+    }
+
+    #[pyo3(signature = (head, /))]
+    fn open<'py>(&mut self, py: Python<'py>, head: &[u8]) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.open(head))
+    }
+
+    fn join(&mut self) {
+        self.inner.join();
+    }
+
+    fn comment<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.comment())
+    }
+
+    #[getter]
+    fn accepted(&self) -> bool {
+        self.inner.accepted()
+    }
+
+    #[getter]
+    fn commented(&self) -> bool {
+        self.inner.commented()
+    }
+
+    #[getter]
+    fn verdict(&self) -> u16 {
+        self.inner.verdict()
     }
 
     #[getter]
@@ -363,61 +400,8 @@ impl Relay {
     }
 }
 
-/// Reads one response without relaying it.
-#[pyclass(module = "skylb._core")]
-pub struct ResponseReader {
-    inner: EngineReader,
-}
-
-#[pymethods]
-impl ResponseReader {
-    #[new]
-    #[pyo3(signature = (is_head=false))]
-    fn new(is_head: bool) -> Self {
-        Self {
-            inner: EngineReader::new(is_head),
-        }
-    }
-
-    #[pyo3(signature = (data, /))]
-    fn feed<'py>(&mut self, data: &Bound<'py, PyBytes>) -> Bound<'py, PyBytes> {
-        let body = self.inner.feed(data.as_bytes());
-        if body.len() == data.as_bytes().len() {
-            return data.clone(); // all of it is body
-        }
-        PyBytes::new(data.py(), &body)
-    }
-
-    fn eof(&mut self) {
-        self.inner.eof();
-    }
-
-    #[getter]
-    fn status(&self) -> u16 {
-        self.inner.status()
-    }
-
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.inner.header(name.as_bytes()).map(latin1)
-    }
-
-    #[getter]
-    fn done(&self) -> bool {
-        self.inner.done()
-    }
-
-    #[getter]
-    fn reusable(&self) -> bool {
-        self.inner.reusable()
-    }
-
-    #[getter]
-    fn error(&self) -> Option<String> {
-        self.inner.error().map(expected)
-    }
-}
-
-fn expected(what: &str) -> String {
+/// What a fault says to people.
+pub(super) fn expected(what: &str) -> String {
     format!("expected {what}")
 }
 

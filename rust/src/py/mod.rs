@@ -5,6 +5,7 @@ mod engine;
 mod http;
 mod model;
 mod peers;
+mod reader;
 mod record;
 mod sim;
 mod snapshot;

@@ -10,6 +10,12 @@ impl Relay {
         self.status
     }
 
+    /// The status by which the answer is judged: its own, or that of an error event in its stream.
+    #[must_use]
+    pub fn verdict(&self) -> u16 {
+        self.error_status.unwrap_or(self.status)
+    }
+
     /// The response is a stream of events that the relay can read.
     #[must_use]
     pub fn streaming(&self) -> bool {

@@ -2,6 +2,17 @@
 
 use serde::Serialize;
 
+use super::{FEED_DONE, FEED_FIRST_BYTE, FEED_WRITE_BUFFER, Options, Phase, Relay};
+
+/// What is told of an error in a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) message: &'a str,
+    pub(super) code: &'a str,
+    /// The HTTP status that the error would have as an answer: decides its type.
+    pub(super) status: u16,
+}
+
 #[derive(Serialize)]
 struct OpenAi<'a> {
     error: OpenAiError<'a>,
@@ -28,29 +39,126 @@ struct AnthropicError<'a> {
     code: &'a str,
 }
 
+/// `ResponseErrorEvent` of `OpenAI`'s Responses interface.
+#[derive(Serialize)]
+struct Responses<'a> {
+    r#type: &'a str,
+    code: &'a str,
+    message: &'a str,
+    param: Option<&'a str>,
+    sequence_number: i64,
+}
+
 /// One error event, in the shape of the API that was asked. JSON keeps line ends out of the data.
-pub(super) fn error_event(anthropic: bool, message: &str, code: &str) -> Vec<u8> {
-    let (field, json) = if anthropic {
+///
+/// `sequence_number`: of this event, where the API counts events.
+fn error_event(options: Options, told: Told<'_>, sequence_number: i64) -> Vec<u8> {
+    let Told {
+        message,
+        code,
+        status,
+    } = told;
+    let (field, json) = if options.anthropic {
         let error = Anthropic {
             r#type: "error",
             error: AnthropicError {
-                r#type: "api_error",
+                r#type: match status {
+                    429 => "rate_limit_error",
+                    503 => "overloaded_error",
+                    400..500 => "invalid_request_error",
+                    _ => "api_error",
+                },
                 message,
                 code,
             },
+        };
+        (&b"event: error\ndata: "[..], serde_json::to_vec(&error))
+    } else if options.responses_api {
+        let error = Responses {
+            r#type: "error",
+            code,
+            message,
+            param: None,
+            sequence_number,
         };
         (&b"event: error\ndata: "[..], serde_json::to_vec(&error))
     } else {
         let error = OpenAi {
             error: OpenAiError {
                 message,
-                r#type: "server_error",
+                r#type: match status {
+                    429 => "rate_limit_error",
+                    400..500 => "invalid_request_error",
+                    _ => "server_error",
+                },
                 param: None,
                 code,
             },
         };
         (&b"data: "[..], serde_json::to_vec(&error))
     };
-    // Strings alone always serialise.
+    // Strings and numbers alone always serialise.
     [field, &json.unwrap_or_default(), b"\n\n"].concat()
+}
+
+impl Relay {
+    /// Ends a response whose body has begun, or whose head is out: for a stream of events one error
+    /// event and the end of the framing, else nothing (the connection must be cut). Works once.
+    ///
+    /// `status`: what the error would have as an answer.
+    pub fn cut(&mut self, message: &str, code: &str, status: u16) -> Vec<u8> {
+        let open =
+            (self.first_byte || self.opened) && !self.options.is_head && self.phase != Phase::Done;
+        self.was_cut = true;
+        self.phase = Phase::Done;
+        self.withheld = Vec::new();
+        if !open || !(self.is_sse || self.opened) {
+            return Vec::new();
+        }
+        let told = Told {
+            message,
+            code,
+            status,
+        };
+        let mut out = Vec::new();
+        self.put_error(&mut out, told);
+        out
+    }
+
+    /// Appends an error event and the end of the framing.
+    fn put_error(&mut self, out: &mut Vec<u8>, told: Told<'_>) {
+        let next = self
+            .sequence_number
+            .map_or(0, |last| last.saturating_add(1));
+        let mut event = error_event(self.options, told, next);
+        if self.mid_event {
+            event.splice(..0, *b"\n\n");
+        }
+        out.reserve(event.len() + 16);
+        self.bytes_out += event.len() as u64;
+        self.frame(out, &event);
+        self.end(out);
+    }
+
+    /// Ends a stream that the client was promised with what the replica answered instead of one.
+    pub(super) fn end_misfit(&mut self) -> u8 {
+        let withheld = std::mem::take(&mut self.withheld);
+        let found = super::verdict::message_of(&withheld);
+        let status = self.status;
+        let message = found.unwrap_or_else(|| match status {
+            200 => "The model server did not answer with a stream.".to_owned(),
+            _ => format!("The model server answered with status {status}."),
+        });
+        let mut out = std::mem::take(&mut self.out);
+        let told = Told {
+            message: &message,
+            code: "upstream_error",
+            status,
+        };
+        self.put_error(&mut out, told);
+        self.out = out;
+        self.first_byte = true;
+        self.phase = Phase::Done;
+        FEED_WRITE_BUFFER | FEED_FIRST_BYTE | FEED_DONE
+    }
 }

@@ -3,7 +3,7 @@
 use super::super::request::put;
 use super::{
     FEED_DONE, FEED_FIRST_BYTE, FEED_WRITE_BUFFER, Framing, Phase, Relay, WITHHELD_BYTES_MAX,
-    events, usage,
+    events, usage, verdict,
 };
 
 /// The chunk that ends a body.
@@ -12,6 +12,9 @@ pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 impl Relay {
     /// Hands out what is complete of the withheld bytes, all of them at the end.
     pub(super) fn release(&mut self, ended: bool) -> u8 {
+        if self.misfit {
+            return if ended { self.end_misfit() } else { 0 };
+        }
         let is_long = self.withheld.len() - self.complete_len > WITHHELD_BYTES_MAX;
         let len = if ended || is_long {
             self.withheld.len()
@@ -24,7 +27,9 @@ impl Relay {
         let mut flags = FEED_WRITE_BUFFER;
         let mut out = std::mem::take(&mut self.out);
         out.append(&mut self.client_head);
-        if len > 0 && !self.first_byte {
+        let comments = self.opened && self.events.count == 0 && !ended && !is_long;
+        if len > 0 && !self.first_byte && !comments {
+            self.judge(len);
             self.first_byte = true;
             flags |= FEED_FIRST_BYTE;
         }
@@ -50,7 +55,7 @@ impl Relay {
     }
 
     /// Moves the first `len` withheld bytes into `out`.
-    fn hand_out(&mut self, out: &mut Vec<u8>, len: usize) {
+    pub(super) fn hand_out(&mut self, out: &mut Vec<u8>, len: usize) {
         let withheld = std::mem::take(&mut self.withheld);
         let (payload, rest) = withheld.split_at(len);
         self.mid_event = self.is_sse && rest.is_empty() && !self.events.at_boundary();
@@ -65,6 +70,7 @@ impl Relay {
         self.observe(payload);
         self.events_out = self.events.count - self.events_dropped;
         self.complete_len = 0;
+        self.comments_len = 0;
         self.withheld.extend_from_slice(rest);
     }
 
@@ -90,6 +96,7 @@ impl Relay {
     pub(super) fn observe(&mut self, payload: &[u8]) {
         if self.is_sse {
             self.sniffer.read_events(payload);
+            self.follow(payload);
             if let Some(answer) = &mut self.answer {
                 answer.read_events(payload);
             }
@@ -98,6 +105,26 @@ impl Relay {
             if let Some(answer) = &mut self.answer {
                 answer.read_part(payload);
             }
+        }
+    }
+
+    /// Whether the stream begins with an error: as good as an answer with its status.
+    fn judge(&mut self, len: usize) {
+        if self.accepted() {
+            let skips = self.options.responses_api;
+            self.error_status = verdict::first_error(&self.withheld[..len], skips);
+        }
+    }
+
+    /// What events behind the first say of the request.
+    fn follow(&mut self, payload: &[u8]) {
+        let responses = self.options.responses_api;
+        self.said_all = verdict::ends_answer(payload, responses || self.options.anthropic);
+        if responses {
+            self.sequence_number = usage::last_sequence_number(payload).or(self.sequence_number);
+        }
+        if self.error_status.is_none() && verdict::may_begin_with_error(payload) {
+            self.error_status = verdict::error(&payload[..events::first_len(payload)]);
         }
     }
 

@@ -10,9 +10,11 @@ mod cut;
 mod events;
 mod handout;
 mod head;
+mod opening;
 mod pass;
 mod reader;
 mod usage;
+mod verdict;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,8 @@ pub const FEED_FAILED: u8 = 16;
 pub const WITHHELD_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes of events that announce a response; behind them it begins whatever they are.
 const ANNOUNCED_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of an answer that is told of in an error event.
+const MISFIT_BYTES_MAX: usize = 64 * 1024;
 /// Most interim (1xx) responses before the final one.
 const INTERIM_MAX: u32 = 8;
 const WRONG_END: Fault = "more bytes before the end of the connection";
@@ -99,6 +103,12 @@ pub struct Relay {
     withheld: Vec<u8>,
     /// How many of them end on an event.
     complete_len: usize,
+    /// How many of them are whole comments before the first event.
+    comments_len: usize,
+    /// The client's head is out before the first event; see [`Relay::open`].
+    opened: bool,
+    /// The client was promised a stream, and this answer is none.
+    misfit: bool,
     /// Part of an event longer than [`WITHHELD_BYTES_MAX`] is out.
     mid_event: bool,
     out: Vec<u8>,
@@ -113,6 +123,12 @@ pub struct Relay {
     upstream_keeps_alive: bool,
     was_cut: bool,
     error: Option<Fault>,
+    /// Status for which an error event stands.
+    error_status: Option<u16>,
+    /// The last whole event was one behind which the API says nothing more.
+    said_all: bool,
+    /// Of the last event, where the API counts them.
+    sequence_number: Option<i64>,
     bytes_out: u64,
     events_out: u64,
     events_dropped: u64,
@@ -136,6 +152,9 @@ impl Relay {
             events: Events::default(),
             withheld: Vec::new(),
             complete_len: 0,
+            comments_len: 0,
+            opened: false,
+            misfit: false,
             mid_event: false,
             out: Vec::new(),
             sniffer: Sniffer::new(options.responses_api),
@@ -148,6 +167,9 @@ impl Relay {
             upstream_keeps_alive: false,
             was_cut: false,
             error: None,
+            error_status: None,
+            said_all: false,
+            sequence_number: None,
             bytes_out: 0,
             events_out: 0,
             events_dropped: 0,
@@ -183,14 +205,13 @@ impl Relay {
 
     /// The replica closed its side.
     pub fn eof(&mut self) -> u8 {
-        let whole = self.upstream == Framing::Close && (!self.is_sse || self.events.at_boundary());
+        let at_end = !self.is_sse || self.events.at_boundary();
+        let whole = (self.upstream == Framing::Close && at_end) || self.complete();
+        self.upstream_keeps_alive = false;
         match self.phase {
             Phase::Body if whole => self.release(true),
             Phase::Head | Phase::Body => self.fail(WRONG_END),
-            Phase::Done => {
-                self.upstream_keeps_alive = false;
-                0
-            }
+            Phase::Done => 0,
             Phase::Failed => FEED_FAILED,
         }
     }
@@ -200,25 +221,25 @@ impl Relay {
         std::mem::take(&mut self.out)
     }
 
-    /// Ends a response whose body has begun: for a stream of events one error event and the end of
-    /// the framing, else nothing (the connection must be cut). Works once.
-    pub fn cut(&mut self, message: &str, code: &str) -> Vec<u8> {
-        let open = self.first_byte && !self.options.is_head && self.phase != Phase::Done;
-        self.was_cut = true;
-        self.phase = Phase::Done;
-        self.withheld = Vec::new();
-        if !open || !self.is_sse {
-            return Vec::new();
+    /// The API has said all that it says, whatever is missing of the framing or of the last line ends;
+    /// these are put in.
+    fn complete(&mut self) -> bool {
+        if !self.is_sse || self.misfit {
+            return false;
         }
-        let mut event = cut::error_event(self.options.anthropic, message, code);
-        if self.mid_event {
-            event.splice(..0, *b"\n\n");
+        let named = self.options.anthropic || self.options.responses_api;
+        if self.events.at_boundary() {
+            return self.said_all && self.withheld.is_empty();
         }
-        let mut out = Vec::with_capacity(event.len() + 16);
-        self.bytes_out += event.len() as u64;
-        self.frame(&mut out, &event);
-        self.end(&mut out);
-        out
+        if self.mid_event || !verdict::ends_answer_unended(&self.withheld, named) {
+            return false;
+        }
+        let ends: &[u8] = match self.withheld.last() {
+            Some(b'\n') => b"\n",
+            _ => b"\n\n",
+        };
+        self.withhold(ends);
+        true
     }
 
     fn fail(&mut self, fault: Fault) -> u8 {
@@ -272,6 +293,10 @@ impl Relay {
         self.answer = self.answer.take().filter(|_| head.status == 200);
         self.upstream = head.framing;
         self.upstream_keeps_alive = head.keep_alive;
+        if self.opened {
+            self.misfit = !self.accepted();
+            return;
+        }
         self.client = match head.framing {
             Framing::None => Framing::None,
             // The length of a stream of events is not known: one may be taken out or put in.
@@ -282,14 +307,21 @@ impl Relay {
         let mut out = head.rebuild(&self.request_id);
         match self.client {
             Framing::Length(length) => put_decimal(&mut out, b"Content-Length: ", length),
-            Framing::Chunked => put(&mut out, &[b"Transfer-Encoding: chunked\r\n"]),
-            Framing::None | Framing::Close => {}
+            Framing::Chunked | Framing::None | Framing::Close => {}
+        }
+        self.finish_head(&mut out);
+        self.client_head = out;
+    }
+
+    /// Appends the fields of framing and connection, and the empty line.
+    fn finish_head(&self, out: &mut Vec<u8>) {
+        if self.client == Framing::Chunked {
+            put(out, &[b"Transfer-Encoding: chunked\r\n"]);
         }
         if self.close_client() {
-            put(&mut out, &[b"Connection: close\r\n"]);
+            put(out, &[b"Connection: close\r\n"]);
         }
-        put(&mut out, &[b"\r\n"]);
-        self.client_head = out;
+        put(out, &[b"\r\n"]);
     }
 
     /// Takes `data` apart, withholds its body bytes, and hands out what is complete.
@@ -348,6 +380,11 @@ impl Relay {
 
     fn withhold(&mut self, payload: &[u8]) {
         let start = self.withheld.len();
+        if self.misfit {
+            let room = MISFIT_BYTES_MAX.saturating_sub(start);
+            let kept = &payload[..payload.len().min(room)];
+            return self.withheld.extend_from_slice(kept);
+        }
         self.withheld.extend_from_slice(payload);
         if !self.is_sse {
             self.complete_len = self.withheld.len();
@@ -355,6 +392,14 @@ impl Relay {
             let end = start + boundary;
             if self.first_byte || self.is_worth_starting(end) {
                 self.complete_len = end;
+            } else if self.events.count == 0 {
+                // Comments go out at once where the head is out.
+                let len = if self.opened {
+                    &mut self.complete_len
+                } else {
+                    &mut self.comments_len
+                };
+                *len = end;
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{FEED_DONE, FEED_WRITE_INPUT, Framing, Phase, Relay, usage};
 impl Relay {
     /// The common case: `data` can be written as it is. `None`: it cannot, and nothing has changed.
     pub(super) fn pass(&mut self, data: &[u8]) -> Option<u8> {
-        if !self.client_head.is_empty() || !self.withheld.is_empty() || self.mid_event {
+        if !self.first_byte || !self.withheld.is_empty() || self.mid_event {
             return None;
         }
         match (self.upstream, self.client) {

@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::Finder;
+use memchr::memmem::{Finder, FinderRev};
 
 /// Longest `usage` object that is waited for when it is cut, in bytes.
 const USAGE_BYTES_MAX: usize = 4096;
@@ -17,6 +17,8 @@ const ID_WINDOW_BYTES: usize = 4096;
 const TOKENS_MAX: i64 = 1 << 40;
 
 static USAGE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
+static SEQUENCE_KEY: LazyLock<FinderRev<'static>> =
+    LazyLock::new(|| FinderRev::new(b"\"sequence_number\""));
 static ID_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"id\""));
 
 /// The counts of `usage` objects, `None` while unknown.
@@ -153,6 +155,12 @@ impl Sniffer {
     pub(super) fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
+}
+
+/// The last `sequence_number` of whole events.
+pub(super) fn last_sequence_number(payload: &[u8]) -> Option<i64> {
+    let at = SEQUENCE_KEY.rfind(payload)?;
+    count(&payload[after_colon(payload, at + SEQUENCE_KEY.needle().len())?..])
 }
 
 /// Whether whole events may hold the usage event of [`is_usage_event`].

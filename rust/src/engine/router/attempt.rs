@@ -111,7 +111,7 @@ impl Router {
             return;
         }
         let refusal = self.failed(failure);
-        if self.may_retry(&request, started, sent, now_ns) {
+        if self.may_retry(&request, failure, started, sent, now_ns) {
             self.counters.retries += 1;
             self.settle(id, request, Some(refusal), now_ns, out);
         } else {
@@ -121,16 +121,21 @@ impl Router {
     }
 
     /// Attempts left, safe to send again, and within the budget of retries.
+    ///
+    /// An answer that comes whole takes as long as it takes: one that was waited for in vain is not
+    /// computed a second time.
     pub(super) fn may_retry(
         &mut self,
         request: &Request,
+        failure: Failure,
         started: bool,
         sent: bool,
         now_ns: Nanos,
     ) -> bool {
         let over = request.attempts >= request.attempts_max
             && !self.config.planted(Plant::AttemptsUnlimited);
-        if started || over || (sent && !request.retry_safe) {
+        let again = request.retry_safe && (failure != Failure::Timeout || request.stream);
+        if started || over || (sent && !again) {
             return false;
         }
         let granted = self.budget.take(&self.config, now_ns);

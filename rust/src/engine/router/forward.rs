@@ -326,8 +326,8 @@ impl Router {
             request.tried_peers.push(peer);
         }
         let refusal = self.failed(failure);
-        let again =
-            (refused && !away.started) || self.may_retry(&request, away.started, sent, now_ns);
+        let again = (refused && !away.started)
+            || self.may_retry(&request, failure, away.started, sent, now_ns);
         if again {
             self.counters.retries += u64::from(!refused);
             self.settle(id, request, Some(refusal), now_ns, out);

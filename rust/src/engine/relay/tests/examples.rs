@@ -171,7 +171,7 @@ fn an_event_beyond_the_bound_goes_out_in_parts_and_can_still_be_cut() {
     let flags = relay.feed(&input);
     assert_eq!(flags, FEED_WRITE_BUFFER);
     client.write(&mut relay, flags, &input);
-    let end = relay.cut("m", "c");
+    let end = relay.cut("m", "c", 500);
     client.bytes.extend_from_slice(&end);
     let (body, ended) = client.body();
     assert!(ended);
@@ -198,7 +198,7 @@ fn a_fault_writes_nothing_of_its_input() {
     assert_eq!(relay.feed(&input), FEED_FAILED);
     assert!(relay.take().is_empty() && relay.error().is_some() && !relay.reusable());
     assert_eq!(client.bytes, before);
-    client.bytes.extend_from_slice(&relay.cut("m", "c"));
+    client.bytes.extend_from_slice(&relay.cut("m", "c", 500));
     assert!(client.body().1);
 }
 

@@ -1,9 +1,11 @@
 //! The relay against small oracles: what a client may see of a response, however it is cut.
 
 mod examples;
+mod opening;
 mod properties;
 mod table;
 mod usage;
+mod verdict;
 
 use super::*;
 

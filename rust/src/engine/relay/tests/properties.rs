@@ -179,7 +179,7 @@ proptest! {
         drive(&mut relay, &wire[..wire.len() - 5], &cuts, |relay, client, _| {
             let (mut relay, mut client) = (relay.clone(), client.clone());
             let (before, _) = client.body();
-            let end = relay.cut("the replica \"died\"\nat once", "upstream_lost");
+            let end = relay.cut("the replica \"died\"\nat once", "upstream_lost", 500);
             client.bytes.extend_from_slice(&end);
             if before.is_empty() {
                 assert!(end.is_empty());
@@ -197,7 +197,7 @@ proptest! {
             assert!(!relay.reusable());
             let announced = client.split().unwrap().0.contains("Connection: close\r\n");
             assert_eq!((relay.close_client(), announced), (!http11, !http11));
-            assert!(relay.cut("again", "x").is_empty());
+            assert!(relay.cut("again", "x", 500).is_empty());
         });
     }
 
@@ -215,7 +215,7 @@ proptest! {
         let client = drive(&mut relay, &wire, &cuts, |relay, client, at| {
             assert_eq!(client.body().0, received(&wire[..at]));
             let mut relay = relay.clone();
-            assert!(relay.cut("m", "c").is_empty(), "no event belongs into it");
+            assert!(relay.cut("m", "c", 500).is_empty(), "no event belongs into it");
         });
         prop_assert_eq!(client.body().0, payload);
     }
@@ -240,7 +240,7 @@ proptest! {
             client.body();
         }
         let _ = relay.eof();
-        let _ = relay.cut("m", "c");
+        let _ = relay.cut("m", "c", 500);
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn relay_case(case: &Case, step: usize, options: Options) -> &'static str {
     }
     let failed = flags & FEED_FAILED != 0;
     if failed {
-        client.bytes.extend_from_slice(&relay.cut("m", "c"));
+        client.bytes.extend_from_slice(&relay.cut("m", "c", 500));
     }
     if let Some((head, _)) = client.split().map(|(head, body)| (head, body.len())) {
         check_client_head(&head);

@@ -38,6 +38,27 @@ fn the_last_attempts_failure_is_what_the_client_reads() {
 }
 
 #[test]
+fn an_answer_that_comes_whole_is_not_computed_twice_because_it_took_too_long() {
+    for (stream, sent, again) in [
+        (false, true, false),
+        (true, true, true),
+        (false, false, true),
+    ] {
+        let mut drive = Drive::new(config(), 2);
+        let digest = Digest {
+            stream,
+            ..digest("m", &[])
+        };
+        drive.submit_as(ask(Route::ChatCompletions), digest);
+        let effects = drive.retry(1, Failure::Timeout, sent);
+        assert_eq!(matches!(effects[0], Effect::Push(_)), again);
+        if !again {
+            assert_eq!(rejected(&effects).status, 504);
+        }
+    }
+}
+
+#[test]
 fn a_lone_replica_is_tried_again() {
     let mut drive = Drive::new(config(), 1);
     drive.submit("m");
