@@ -725,10 +725,13 @@ class Engine:
     def tick(self, now_ns: int, /) -> tuple[_Effect, ...]: ...
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has work at the latest."""
-    def models(self) -> list[tuple[str, int | None]]:
-        """Union over ready replicas."""
+    def models(self, tenant: str | None = None, tenant_known: bool = True, /) -> list[tuple[str, int | None]]:
+        """Union over ready replicas, and over peers to which requests of this tenant may go; the length
+        of a peer's is not told. ``tenant_known`` as in `submit`."""
     def ready(self) -> bool:
-        """At least one replica is ready."""
+        """A replica is ready here, or at a peer that takes requests."""
+    def ready_here(self) -> bool:
+        """At least one replica is ready here."""
     def gauges(self) -> list[ReplicaGauges]: ...
     @property
     def hold_requests(self) -> int: ...

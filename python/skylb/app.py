@@ -332,16 +332,17 @@ class Service:
 
     # --------------------------------------------------------------- for the admin listener
 
-    def ready(self) -> bool:
-        """Whether a new request would be accepted and find a replica, and is wanted here."""
-        evacuating = self.mesh is not None and self.mesh.peers.evacuating
-        return self.router.ready() and not self.ending.begun and not evacuating
+    def ready(self, *, here: bool = False) -> bool:
+        """Whether a new request is wanted here, and would find a replica: ``here``, or also at a peer."""
+        return (self.router.ready_here() if here else self.router.ready()) and not self._leaves()
+
+    def _leaves(self) -> bool:
+        return self.ending.begun or (self.mesh is not None and self.mesh.peers.evacuating)
 
     def _wish(self) -> Wish:
         """What DNS should say."""
-        evacuating = self.mesh is not None and self.mesh.peers.evacuating
         dead = self.mesh.inherited if self.mesh is not None else frozenset[str]()
-        return Wish(leaving=evacuating or self.ending.begun, ready=self.ready(), dead=dead)
+        return Wish(leaving=self._leaves(), ready=self.ready(here=True), dead=dead)
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics page and its content type."""
@@ -370,10 +371,7 @@ class Service:
 
     def isolate(self, name: str, isolated: bool) -> bool:
         """Operator intent for one peer; ``False`` for an unknown name."""
-        if self.mesh is None or name not in self.mesh.peers.links:
-            return False
-        self.mesh.peers.isolate(name, isolated=isolated)
-        return True
+        return self.mesh is not None and self.mesh.peers.isolate(name, isolated=isolated)
 
     def evacuate(self, region: str, evacuating: bool) -> list[str]:
         """Operator intent for a region; the names of its balancers, none for an unknown region."""

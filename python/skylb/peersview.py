@@ -112,7 +112,7 @@ def render(said: dict[str, Any], *, json_lines: bool) -> str:
     """The table, or a line per peer."""
     if json_lines:
         return "\n".join(json.dumps(row) for row in said["peers"])
-    table = Table(title=f"{said['name']} in {said['region']}" + ", evacuating" * said["evacuating"])
+    table = Table(title=_title(said))
     for name, _ in COLUMNS:
         table.add_column(name)
     for row in said["peers"]:
@@ -121,6 +121,12 @@ def render(said: dict[str, Any], *, json_lines: bool) -> str:
     with console.capture() as captured:
         console.print(table)
     return "\n".join([captured.get().rstrip(), *_turned_away(said)])
+
+
+def _title(said: dict[str, Any]) -> str:
+    stayed = int(said.get("stayed", 0))
+    title = f"{said['name']} in {said['region']}" + ", evacuating" * bool(said["evacuating"])
+    return title + f"; requests that stayed, as no peer took them: {stayed}" * bool(stayed)
 
 
 def _turned_away(said: dict[str, Any]) -> list[str]:

@@ -141,12 +141,19 @@ class Router:
         self._arm()
 
     def ready(self) -> bool:
-        """At least one replica is ready."""
+        """Requests can be served: a replica is ready here, or at a peer that takes them."""
         return self._engine.ready()
 
-    def models(self) -> list[tuple[str, int | None]]:
-        """Models and adapters of the ready replicas, with ``max_model_len``."""
-        return self._engine.models()
+    def ready_here(self) -> bool:
+        """At least one replica is ready here."""
+        return self._engine.ready_here()
+
+    def models(self, whose: Whose = NOBODY) -> list[tuple[str, int | None]]:
+        """Models and adapters of the ready replicas, with ``max_model_len``, and those of peers.
+
+        Of peers, those in regions where requests that are ``whose`` may be served.
+        """
+        return self._engine.models(whose.tenant, whose.known)
 
     # --------------------------------------------------------------- control plane
 

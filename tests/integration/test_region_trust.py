@@ -112,7 +112,7 @@ def test_a_peer_that_says_for_ever_that_it_waits_does_not_hold_a_client_for_ever
             await available(victim)
             return await ask(victim.front.port, request(chat("still there?")))
 
-    limits = ["--hold-timeout-s", "1", "--timeout-first-byte-s", "2"]
+    limits = ["--hold-timeout-s", "1", "--timeout-first-byte-s", "2", "--timeout-answer-s", "2"]
     with lonely(tmp_path, "us", arguments=limits) as victim:
         answer = asyncio.run(run(victim))
     assert answer.status in {502, 503, 504}

@@ -173,3 +173,9 @@ def test_a_refusal_is_one_line(status: int, body: bytes, message: str) -> None:
 def test_nobody_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SkyLBError, match="no answer"):
         ask(PeersSettings(admin=ListenAddress(str(tmp_path / "none"), 0, unix=True)))
+
+
+def test_what_stayed_in_an_evacuated_region_stands_above_the_table() -> None:
+    assert "requests that stayed" not in render(said(evacuating=True), json_lines=False)
+    shown = render(said(evacuating=True, stayed=3), json_lines=False)
+    assert "evacuating; requests that stayed, as no peer took them: 3" in shown

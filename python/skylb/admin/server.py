@@ -32,7 +32,7 @@ RATES_LEN = 10
 """Frames over which rates are taken."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/ready/here", "/metrics"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,8 +40,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Service(Protocol):
     """What the admin application shows and changes."""
 
-    def ready(self) -> bool:
-        """Whether a request would find a replica."""
+    def ready(self, *, here: bool = False) -> bool:
+        """Whether a request would find a replica: ``here``, or also at a peer."""
 
     def metrics(self, accept: str, /) -> tuple[bytes, str]:
         """The metrics page and its content type."""
@@ -103,6 +103,7 @@ class Admin:
         app.on_response_prepare.append(_hide_software)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
+        app.router.add_get("/ready/here", self._ready_here)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/state", self._state)
         app.router.add_get("/", self._page)
@@ -171,9 +172,11 @@ class Admin:
 
     async def _ready(self, request: web.Request) -> web.Response:
         del request
-        if self._service.ready():
-            return _json({"ready": True})
-        return _json({"ready": False}, status=503, headers={"Retry-After": "1"})
+        return _readiness(self._service.ready())
+
+    async def _ready_here(self, request: web.Request) -> web.Response:
+        del request
+        return _readiness(self._service.ready(here=True))
 
     async def _metrics(self, request: web.Request) -> web.Response:
         page, content_type = self._service.metrics(request.headers.get("Accept", ""))
@@ -222,7 +225,9 @@ class Admin:
         names = self._service.evacuate(region, evacuating)
         if not names:
             raise Refusal(404, "unknown_region", f"no balancer is known in region {region!r}: see /peers")
-        return _json({"region": region, "evacuating": evacuating, "balancers": names})
+        said = {"region": region, "evacuating": evacuating, "balancers": names}
+        note = _evacuation_note(self._service.peers() or {}, region) if evacuating else None
+        return _json(said if note is None else {**said, "note": note})
 
     def _find(self, text: str) -> Replica:
         for replica in self._service.replicas():
@@ -243,6 +248,24 @@ class Admin:
             )
         self._service.set_log_level(level)
         return _json({"level": level})
+
+
+def _evacuation_note(mesh: dict[str, Any], region: str) -> str | None:
+    """What an operator should know who has evacuated a region; ``mesh`` is what ``GET /peers`` says."""
+    here = mesh.get("region")
+    if here is None:
+        return None
+    if here != region:
+        return "this counts where the region's own balancers trust this one: see trusted_peers"
+    if not any(row["available"] and row["region"] != region for row in mesh["peers"]):
+        return "no peer can take requests now: they stay here until one can"
+    return None
+
+
+def _readiness(ready: bool) -> web.Response:
+    if ready:
+        return _json({"ready": True})
+    return _json({"ready": False}, status=503, headers={"Retry-After": "1"})
 
 
 def names_loopback(host: str) -> bool:

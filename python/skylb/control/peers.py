@@ -20,6 +20,7 @@ from skylb.clock import monotonic_ns
 from skylb.config import Settings
 from skylb.control.failover import Heirs
 from skylb.control.frames import REPLICAS_MAX, VERSION, Hello, News, Order, encode, new_nonce
+from skylb.control.leaving import Leaving
 from skylb.control.link import Link, OnFailure, State
 from skylb.control.located import located
 from skylb.control.sync import (
@@ -96,6 +97,7 @@ class Peers:
         self.news = encode(News([], {}, []))
         self.isolated: set[str] = set()
         self._router = router
+        self.leaving = Leaving(mesh.region, router)
         self._changed = changed
         self._forward = str(mesh.advertise) if mesh.advertise is not None else ""
         self._replicas: list[str] = []
@@ -357,6 +359,7 @@ class Peers:
         if order.region == self.region:
             log.info("region %s: %s", self.region, "evacuating" if order.evacuating else "in service")
             self._router.set_evacuating(order.evacuating)
+            self.leaving.set(evacuating=order.evacuating)
         for link in self.links.values():
             link.order(order)
 
@@ -385,6 +388,7 @@ class Peers:
             await asyncio.sleep(JUDGE_S)
             self._publish()  # round trips may have changed who is close
             self.judge(monotonic_ns())
+            self.leaving.look(monotonic_ns())
 
     def judge(self, now_ns: int) -> None:
         """Tells the dead from those that only cannot be reached from here."""
@@ -418,15 +422,18 @@ class Peers:
 
     # ---------------------------------------------------------------------------- verbs
 
-    def isolate(self, name: str, *, isolated: bool) -> None:
-        """Operator intent: nothing goes to this peer, and nothing is taken from it."""
-        link = self.links[name]
+    def isolate(self, name: str, *, isolated: bool) -> bool:
+        """Operator intent: nothing goes to this peer, and nothing is taken from it; ``False`` for no peer."""
+        link = self.links.get(name)
+        if link is None:
+            return False
         if isolated:
             self.isolated.add(name)
         else:
             self.isolated.discard(name)
         log.info("peer %s: %s", name, "isolated" if isolated else "no longer isolated")
         self._router.set_isolated(link.id, isolated)
+        return True
 
     def evacuate(self, region: str, *, evacuating: bool) -> list[str]:
         """Operator intent for a whole region; the balancers of it that are known here."""

@@ -4,16 +4,17 @@ from skylb import _core
 from skylb._core import Head
 from skylb.data import answers
 from skylb.data.context import Context
+from skylb.types import Whose
 
 
-def answer(head: Head, context: Context) -> tuple[int, bytes, str | None]:
-    """Status, body, and the error's code where it is one."""
+def answer(head: Head, context: Context, whose: Whose) -> tuple[int, bytes, str | None]:
+    """Status, body, and the error's code where it is one; ``whose`` request it is says what is listed."""
     router = context.router
     if head.route == _core.ROUTE_HEALTH:
         if router.ready():
             return 200, b'{"status":"ok"}', None
         return _error(head, 503, "no_replica_ready", "no replica is ready")
-    models = router.models()
+    models = router.models(whose)
     name = head.target.removeprefix("/v1/models").removeprefix("/")
     body = answers.model_body(name, models) if name else answers.models_body(models)
     if body is None:

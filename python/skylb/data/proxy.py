@@ -114,19 +114,24 @@ class Exchange:
         if head.is_options:
             self.answer(204, b"", headers=answers.PREFLIGHT)
             return
-        if head.route <= _core.ROUTE_MODELS:
-            status, body, code = local.answer(head, self.context)
-            retry_after_s = self.context.limits.retry_after_s if status == 503 else None
-            self.answer(status, body, code=code, retry_after_s=retry_after_s)
-            return
         try:
             client = self.client
-            self.whose = self.context.tenants.of(head, client.trusted, client.claims)
+            if head.route != _core.ROUTE_HEALTH:
+                self.whose = self.context.tenants.of(head, client.trusted, client.claims)
+            if head.route <= _core.ROUTE_MODELS:
+                self.answer_locally()
+                return
             # A peer's forwards are trusted; whether their client was, the peer says.
             front = client.trusted if client.claims is None else client.claims.front
             self.context.router.submit(self, head, self.body, self.start_ns, front, self.whose, client.claims)
         except RequestError as error:
             self.answer_error(error.status, error.code, error.message, param=error.param)
+
+    def answer_locally(self) -> None:
+        """Answers out of what is known here."""
+        status, body, code = local.answer(self.head, self.context, self.whose)
+        retry_after_s = self.context.limits.retry_after_s if status == 503 else None
+        self.answer(status, body, code=code, retry_after_s=retry_after_s)
 
     def submitted(self, request_id: int, digest: Digest, /) -> None:
         """The engine has read the body and knows the request."""

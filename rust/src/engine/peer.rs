@@ -349,6 +349,15 @@ impl Peer {
         self.available(now_ns) && lane.is_some()
     }
 
+    /// The models that it serves, as it told last and as long as that counts.
+    pub fn models(&self, now_ns: Nanos) -> impl Iterator<Item = &str> {
+        let told = self.available(now_ns).then_some(&self.lanes);
+        let lanes = told.into_iter().flatten();
+        lanes
+            .filter(|(_, lane)| lane.ready > 0)
+            .map(|(model, _)| model.as_str())
+    }
+
     /// It is gone: nothing of what it told counts any more.
     pub fn forget(&mut self) {
         self.heard = None;
@@ -373,11 +382,11 @@ impl Peer {
 
     // ------------------------------------------------------------------ forwards
 
-    /// A request is forwarded: it uses up one of what was granted.
-    pub fn forward(&mut self, model: &str) {
+    /// A request is forwarded; if it counts as `granted`, it uses up one of what was granted.
+    pub fn forward(&mut self, model: &str, granted: bool) {
         self.in_flight += 1;
         self.counts.forwarded += 1;
-        if let Some(lane) = self.lanes.get_mut(model) {
+        if let Some(lane) = self.lanes.get_mut(model).filter(|_| granted) {
             lane.sent += 1;
         }
     }
@@ -389,10 +398,10 @@ impl Peer {
         }
     }
 
-    /// The peer refused a forward: it has no room until it grants some again.
-    pub fn refused(&mut self, model: &str) {
+    /// The peer refused a forward: if it was `granted`, there is no room until some is granted again.
+    pub fn refused(&mut self, model: &str, granted: bool) {
         self.counts.refused += 1;
-        if let Some(lane) = self.lanes.get_mut(model) {
+        if let Some(lane) = self.lanes.get_mut(model).filter(|_| granted) {
             lane.limit = 0;
         }
     }

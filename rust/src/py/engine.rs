@@ -31,6 +31,14 @@ const OUTCOMES: [(&str, Outcome); 3] = [
     ("OUTCOME_REPLICA_FAILED", Outcome::ReplicaFailed),
 ];
 
+fn whose(tenant: Option<&str>, known: bool) -> Whose<'_> {
+    match tenant {
+        Some(tenant) => Whose::Tenant(tenant),
+        None if known => Whose::Nobody,
+        None => Whose::Unknown,
+    }
+}
+
 /// The value behind a constant of the interface: its place in the table.
 pub(super) fn constant<T: Copy>(table: &[(&str, T)], what: &str, number: usize) -> PyResult<T> {
     table.get(number).map(|(_, value)| *value).ok_or_else(|| {
@@ -117,11 +125,7 @@ impl Engine {
             class: head.inner.class().filter(|_| trusted),
             credential: head.inner.credential(),
             body_bytes: body.len(),
-            whose: match tenant {
-                Some(tenant) => Whose::Tenant(tenant),
-                None if tenant_known => Whose::Nobody,
-                None => Whose::Unknown,
-            },
+            whose: whose(tenant, tenant_known),
             forwarded: (hop > 0).then(|| Forwarded {
                 hop,
                 attempts_left: attempts_left.unwrap_or(u32::MAX),
@@ -290,12 +294,17 @@ impl Engine {
         self.router.next_deadline_ns()
     }
 
-    fn models(&self) -> Vec<(&str, Option<u32>)> {
-        self.router.models()
+    #[pyo3(signature = (tenant=None, tenant_known=true, /))]
+    fn models(&self, tenant: Option<&str>, tenant_known: bool) -> Vec<(&str, Option<u32>)> {
+        self.router.models(whose(tenant, tenant_known))
     }
 
     fn ready(&self) -> bool {
         self.router.ready()
+    }
+
+    fn ready_here(&self) -> bool {
+        self.router.ready_here()
     }
 
     fn gauges(&self) -> Vec<ReplicaGauges> {

@@ -23,11 +23,12 @@ class Recording:
 
     def __init__(self) -> None:
         self.is_ready = True
+        self.has_replicas = True
         self.mesh: dict[str, Any] | None = {"name": "us", "peers": []}
         self.told: list[object] = []
 
-    def ready(self) -> bool:
-        return self.is_ready
+    def ready(self, *, here: bool = False) -> bool:
+        return self.is_ready and (self.has_replicas or not here)
 
     def metrics(self, accept: str, /) -> tuple[bytes, str]:
         return f"accept {accept}\n".encode(), "text/plain; version=0.0.4; charset=utf-8"
@@ -97,6 +98,10 @@ def test_health_is_alive_also_when_nothing_is_ready() -> None:
         assert await ask("GET", "/ready") == (503, {"ready": False})
         ask.service.is_ready = True
         assert await ask("GET", "/ready") == (200, {"ready": True})
+        assert await ask("GET", "/ready/here") == (200, {"ready": True})
+        ask.service.has_replicas = False  # it serves by its peers
+        assert await ask("GET", "/ready") == (200, {"ready": True})
+        assert await ask("GET", "/ready/here") == (503, {"ready": False})
 
     asking(test)
 
@@ -183,7 +188,29 @@ def test_a_region_is_evacuated_and_taken_back_in_one_call() -> None:
     asking(test)
 
 
-OPEN = ("/health", "/ready", "/metrics")
+@pytest.mark.parametrize(
+    ("region", "rows", "note"),
+    [
+        ("eu", [("us", True)], None),
+        ("eu", [("us", False)], "no peer can take requests"),
+        ("eu", [("eu", True)], "no peer can take requests"),
+        ("us", [("eu", True)], "trusted_peers"),
+    ],
+)
+def test_the_answer_to_an_evacuation_says_where_nothing_can_leave_or_it_may_not_count(
+    region: str, rows: list[tuple[str, bool]], note: str | None
+) -> None:
+    async def test(ask: Asked) -> None:
+        peers = [{"region": of, "available": available} for of, available in rows]
+        ask.service.mesh = {"region": region, "peers": peers}
+        _, said = await ask("POST", "/regions/eu/evacuate")
+        assert note in said["note"] if note is not None else "note" not in said
+        assert "note" not in (await ask("POST", "/regions/eu/undrain"))[1]
+
+    asking(test)
+
+
+OPEN = ("/health", "/ready", "/ready/here", "/metrics")
 GUARDED = (
     ("GET", "/state"),
     ("POST", "/replicas/7/drain"),

@@ -114,6 +114,8 @@ pub struct Digest {
     pub class: Class,
     /// False for `background` and `store: true`: such a request is never sent twice.
     pub retry_safe: bool,
+    /// The body says `store: false`: nothing is kept of the answer.
+    pub unstored: bool,
     /// The answer this request builds on (`/v1/responses`).
     pub previous_response_id: Option<String>,
     /// Bytes of the canonical prompt stream, separators included.
@@ -160,6 +162,7 @@ impl Default for Digest {
             key: None,
             class: Class::Normal,
             retry_safe: true,
+            unstored: false,
             previous_response_id: None,
             prompt_bytes: 0,
             has_media: false,

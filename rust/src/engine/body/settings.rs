@@ -41,6 +41,7 @@ pub(super) fn read(
         key: key(outline, cfg)?,
         class: class(outline)?,
         retry_safe: !background && !store,
+        unstored: !background && !store && outline.has(Field::Store),
         previous_response_id: previous.map(RawStr::to_text),
         splice_at: outline.splice_at,
         ..Digest::default()

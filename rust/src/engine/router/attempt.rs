@@ -34,8 +34,8 @@ impl Router {
             Phase::Away(away) => {
                 if !mem::replace(&mut away.started, true) {
                     request.blocks = Vec::new();
-                    let (slot, model) = (away.slot, away.model);
-                    self.first_byte_away(slot, model);
+                    let away = *away;
+                    self.first_byte_away(&away);
                 }
                 return;
             }

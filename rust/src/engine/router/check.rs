@@ -194,7 +194,8 @@ impl Router {
                 let offers = self.offers_to(request, *at_ns);
                 offers.iter().any(|(_, offer)| *offer == Offer::Room)
             });
-            if self.hold.choice(ticket).is_none() && open.all(|open| open) {
+            let chooses = self.hold.choice(ticket).is_some() || request.is_leaving(self.now_ns);
+            if !chooses && open.all(|open| open) {
                 return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
             }
         }

@@ -5,14 +5,14 @@ use std::mem;
 use super::Router;
 use super::forecast::Expected;
 use super::mesh::on_ring;
-use super::request::{Away, Lane, Phase, Refusal, Request};
+use super::request::{Away, Lane, Phase, Request};
 use super::view::Found;
 use crate::engine::config::Policy;
 use crate::engine::effect::{Effect, Forward, Outcome};
 use crate::engine::forward::{self, Target};
 use crate::engine::health::Failure;
 use crate::engine::hold::{Head, Partition};
-use crate::engine::id::{ModelId, Nanos, PeerId, RequestId};
+use crate::engine::id::{Nanos, RequestId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 
@@ -46,7 +46,7 @@ impl Router {
     /// As `find_peer`; `by_told`: what peers have told of their prefixes counts.
     fn find_peer_by(&mut self, request: &Request, by_told: bool, now_ns: Nanos) -> Option<There> {
         let stays = request.stays && !self.config.planted(Plant::CrossedTwice);
-        if self.mesh.is_empty() || stays {
+        if self.mesh.is_empty() || stays || self.had_better_stay(request, now_ns) {
             return None;
         }
         let mut scratch = mem::take(&mut self.peer_scratch);
@@ -54,6 +54,27 @@ impl Router {
         let found = self.choose_peer(request, by_told, &mut scratch, now_ns);
         self.peer_scratch = scratch;
         found
+    }
+
+    /// What is kept of its answer is found again here, where a replica is ready for it.
+    fn had_better_stay(&self, request: &Request, now_ns: Nanos) -> bool {
+        request.rather_here && !self.mesh.evacuating && self.is_served_here(request, now_ns)
+    }
+
+    /// A replica here is ready for the request, with room or without.
+    fn is_served_here(&self, request: &Request, now_ns: Nanos) -> bool {
+        let model = request
+            .model
+            .and_then(|id| self.fleet.models.get(id.0 as usize));
+        let mut serving = model.into_iter().flat_map(|model| &model.serving);
+        serving.any(|slot| {
+            let member = self.fleet.member(*slot);
+            member.is_some_and(|member| {
+                request.may_use(member.region_bit)
+                    && !request.tried.contains(&member.id)
+                    && member.ready(&self.config, now_ns)
+            })
+        })
     }
 
     /// Fills the targets with the peers that have room for the request.
@@ -69,7 +90,10 @@ impl Router {
             let lane = peer.lanes.get(model).filter(|_| for_ever);
             let room = match lane {
                 Some(lane) => lane.limit.saturating_sub(lane.sent),
-                None => peer.room(model, self.config.peer_hold_max, now_ns),
+                None if request.lane.takes_room() => {
+                    peer.room(model, self.config.peer_hold_max, now_ns)
+                }
+                None => u64::from(peer.serves(model, now_ns)),
             };
             if (anywhere || request.may_use(peer.region_bit))
                 && (again || !request.tried_peers.contains(&peer.id))
@@ -175,7 +199,8 @@ impl Router {
         found: Found,
         now_ns: Nanos,
     ) -> Option<There> {
-        if self.config.policy != Policy::Predictive || self.mesh.is_empty() || request.stays {
+        let compared = request.lane == Lane::Batch && !request.stays;
+        if self.config.policy != Policy::Predictive || self.mesh.is_empty() || !compared {
             return None;
         }
         let (Found::Here { slot, .. } | Found::Awaits { slot }) = found else {
@@ -238,7 +263,8 @@ impl Router {
         let (Some(name), Some(remote)) = (name, remote) else {
             return;
         };
-        remote.peer.forward(name);
+        let granted = request.lane.takes_room();
+        remote.peer.forward(name, granted);
         remote.peer.counts.told_hits += u64::from(there.told);
         let peer = remote.peer.id;
         if !request.blocks.is_empty()
@@ -256,6 +282,7 @@ impl Router {
             model,
             told_tokens,
             started: false,
+            granted,
         });
         let attempt = request.attempts;
         self.requests.insert(id, request);
@@ -271,18 +298,18 @@ impl Router {
     }
 
     /// The first byte of a forwarded request's answer arrived.
-    pub(super) fn first_byte_away(&mut self, slot: Slot, model: ModelId) {
-        self.settle_away(slot, model);
-        if let Some(peer) = self.mesh.peer_mut(slot) {
+    pub(super) fn first_byte_away(&mut self, away: &Away) {
+        self.settle_away(away);
+        if let Some(peer) = self.mesh.peer_mut(away.slot) {
             peer.succeeded();
         }
     }
 
     /// A forward is answered, or over without an answer.
-    fn settle_away(&mut self, slot: Slot, model: ModelId) {
-        let name = self.fleet.models.get(model.0 as usize);
-        let remote = self.mesh.remotes.get_mut(slot as usize);
-        if let (Some(model), Some(remote)) = (name, remote) {
+    fn settle_away(&mut self, away: &Away) {
+        let name = self.fleet.models.get(away.model.0 as usize);
+        let remote = self.mesh.remotes.get_mut(away.slot as usize);
+        if let (Some(model), Some(remote), true) = (name, remote, away.granted) {
             remote.peer.settle(&model.name);
         }
     }
@@ -290,7 +317,7 @@ impl Router {
     /// Takes a forward that is over off the peer's counts.
     fn end_away(&mut self, away: &Away) {
         if !away.started {
-            self.settle_away(away.slot, away.model);
+            self.settle_away(away);
         }
         self.mesh.in_flight -= 1;
         if let Some(peer) = self.mesh.peer_mut(away.slot) {
@@ -345,7 +372,7 @@ impl Router {
         };
         match failure {
             Failure::Refused | Failure::Full => {
-                remote.peer.refused(&model.name);
+                remote.peer.refused(&model.name, away.granted);
                 self.counters.forwards_refused += 1;
             }
             Failure::Connect | Failure::Reset | Failure::Timeout => {
@@ -404,66 +431,11 @@ impl Router {
                 self.forward(id, request, there, now_ns, out);
                 continue;
             }
-            let tried = !request.tried_peers.is_empty();
+            let others_may = !request.tried_peers.is_empty() || request.rather_here;
             self.requests.insert(id, request);
-            if !tried {
+            if !others_may {
                 return;
             }
         }
-    }
-
-    // ------------------------------------------------------------------ from peers
-
-    /// Counts the arrival of a forward, or of a request of our own clients.
-    pub(super) fn arrive(&mut self, origin: Option<PeerId>, model: &str, hop: u8, now_ns: Nanos) {
-        if hop == 0 {
-            if let Some(id) = self.fleet.model(model)
-                && let Some(model) = self.fleet.models.get_mut(id.0 as usize)
-            {
-                model.arrivals.count(now_ns);
-            }
-            return;
-        }
-        self.counters.forwards_arrived += 1;
-        let slot = origin.and_then(|origin| self.mesh.slot(origin));
-        let Some(peer) = slot.and_then(|slot| self.mesh.peer_mut(slot)) else {
-            self.counters.unknown_peers += 1;
-            return;
-        };
-        peer.counts.arrived += 1;
-        if let Some(lane) = peer.lane_mut(model) {
-            lane.credit.arrive();
-            lane.arrivals.count(now_ns);
-        }
-    }
-
-    /// Why a request that came from a peer is refused at once, if it is.
-    pub(super) fn refuses_forward(&self, request: &Request) -> Option<Refusal> {
-        let held = request.model.map_or(0, |model| self.hold_of(model));
-        let over = request.lane == Lane::Batch && held > self.config.peer_hold_max as usize;
-        let busy =
-            |code, text: &str| Refusal::new(503, code, text).retry_after(self.config.retry_after_s);
-        if self.mesh.evacuating {
-            Some(busy(
-                "evacuating",
-                "This region takes no requests from others.",
-            ))
-        } else if over {
-            Some(busy(
-                "peer_hold_max",
-                "Too many requests are waiting already.",
-            ))
-        } else {
-            None
-        }
-    }
-
-    /// Requests held for one model.
-    pub(super) fn hold_of(&self, model: ModelId) -> usize {
-        let lines = self.hold.heads().map(|(partition, _)| partition);
-        lines
-            .filter(|partition| partition.model == model)
-            .map(|partition| self.hold.line_len(partition))
-            .sum()
     }
 }

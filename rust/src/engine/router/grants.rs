@@ -7,8 +7,8 @@ use super::member::Member;
 use super::mesh::{Remote, Told};
 use crate::engine::admit;
 use crate::engine::id::{ModelId, Nanos, PeerId};
-use crate::engine::peer::VALID_FOR_NS_MAX;
 use crate::engine::peer::summary::{LINES_MAX, Line, Summary};
+use crate::engine::peer::{Peer, VALID_FOR_NS_MAX};
 use crate::engine::replica::Need;
 use crate::engine::select::Slot;
 
@@ -20,6 +20,10 @@ const GAP_NS: Nanos = 25_000_000;
 const BYTES_PER_S_MAX: u64 = 48 << 10;
 /// Local arrivals for which room is kept back: those of so much time.
 const RESERVE_MS: u64 = 200;
+/// Where there is less room than origins, those that get it change after so long.
+const TURN_NS: Nanos = 1_000_000_000;
+/// How much more an origin counts that is evacuated and needs room: what stays there cannot end.
+const LEAVING_WEIGHT: u64 = 1 << 20;
 /// A change of the room by more than this part is told at once.
 const NOTICEABLE: u64 = 4;
 
@@ -240,11 +244,24 @@ impl Router {
         let reserve = (offer.model.arrivals.per_s_milli(now_ns) * RESERVE_MS + 500_000) / 1_000_000;
         let shares = self.mesh.shares(slot);
         let room = if shares { offer.unshared } else { offer.room };
+        let reserve = if self.somebody_leaves(offer, offers, now_ns) {
+            reserve.min(room / 2)
+        } else {
+            reserve
+        };
         let room = room.saturating_sub(reserve);
         let mine = self.outstanding(slot, &offer.model.name, now_ns);
         let all = self.outstanding_beside(offer, offers, now_ns);
         let free = room.saturating_sub(all.saturating_sub(mine));
         free.min(self.share_of(slot, offer, offers, room, now_ns))
+    }
+
+    /// A peer is evacuated, and has sent or holds requests for this model, or one beside it.
+    fn somebody_leaves(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> bool {
+        beside(offer, offers).any(|(_, other)| {
+            let mut peers = self.mesh.peers().filter(|(_, peer)| peer.listed());
+            peers.any(|(_, peer)| leaving_demand(peer, &other.model.name, now_ns).is_some())
+        })
     }
 
     /// Granted to one peer for one model, and not arrived.
@@ -286,12 +303,17 @@ impl Router {
                 if peer_slot == slot && other.id == offer.id {
                     own = weights.len();
                 }
-                let lane = peer.lanes.get(&offers[index].model.name);
+                let model = &offers[index].model.name;
+                let demand = peer.lanes.get(model).map_or(0, |lane| lane.demand(now_ns));
                 // One who has sent nothing yet must be able to begin.
-                weights.push(1 + lane.map_or(0, |lane| lane.demand(now_ns)));
+                weights.push(match leaving_demand(peer, model, now_ns) {
+                    Some(demand) => demand.saturating_mul(LEAVING_WEIGHT),
+                    None => 1 + demand,
+                });
             }
         }
-        apportion(room, &weights, own)
+        let turn = usize::try_from(now_ns / TURN_NS).unwrap_or(0);
+        apportion(room, &weights, own, turn)
     }
 
     fn line(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> Line {
@@ -332,10 +354,21 @@ fn beside<'a>(
     })
 }
 
+/// How much a peer that is evacuated lately sent and now holds for a model, if it does.
+fn leaving_demand(peer: &Peer, model: &str, now_ns: Nanos) -> Option<u64> {
+    let draining = peer.heard.is_some_and(|heard| heard.draining);
+    let lane = peer.lanes.get(model).filter(|_| draining)?;
+    Some(lane.demand(now_ns)).filter(|demand| *demand > 0)
+}
+
 /// The part of the one at `own` when `seats` are given out by weight, by largest remainders, and
-/// among equal ones in order.
-fn apportion(seats: u64, weights: &[u64], own: usize) -> u64 {
-    let total = u128::from(weights.iter().sum::<u64>().max(1));
+/// among equal ones in order, beginning with another at each `turn`.
+fn apportion(seats: u64, weights: &[u64], own: usize, turn: usize) -> u64 {
+    let total = weights
+        .iter()
+        .map(|weight| u128::from(*weight))
+        .sum::<u128>()
+        .max(1);
     let whole = |weight: u64| u128::from(seats) * u128::from(weight);
     let floor = |weight: u64| u64::try_from(whole(weight) / total).unwrap_or(seats);
     let given: u64 = weights.iter().map(|weight| floor(*weight)).sum();
@@ -343,10 +376,37 @@ fn apportion(seats: u64, weights: &[u64], own: usize) -> u64 {
         return 0;
     };
     let rest = whole(*weight) % total;
+    let order = |place: usize| place.wrapping_add(turn) % weights.len();
     let before = weights.iter().enumerate().filter(|(place, other)| {
         let other = whole(**other) % total;
-        other > rest || (other == rest && *place < own)
+        other > rest || (other == rest && order(*place) < order(own))
     });
     let extra = (before.count() as u64) < seats - given;
     floor(*weight) + u64::from(extra)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apportion;
+
+    #[test]
+    fn all_seats_are_given_and_in_turns_where_they_are_fewer_than_equals() {
+        for turn in 0..5 {
+            let parts: Vec<_> = (0..3)
+                .map(|own| apportion(1, &[1, 1, 1], own, turn))
+                .collect();
+            assert_eq!(parts.iter().sum::<u64>(), 1, "{turn}");
+        }
+        let mut begun: Vec<_> = (0..3)
+            .flat_map(|turn| (0..3).filter(move |own| apportion(1, &[1, 1, 1], *own, turn) == 1))
+            .collect();
+        begun.sort_unstable();
+        assert_eq!(begun, [0, 1, 2]);
+        assert_eq!(
+            apportion(1, &[1, 11], 1, 0),
+            1,
+            "whoever needs it goes first"
+        );
+        assert_eq!(apportion(1, &[1, 11], 1, 1), 1);
+    }
 }

@@ -20,11 +20,12 @@
 //! | `budget`, `recent`, `generations` | retries, stored responses, a bounded map |
 //! | `mesh`, `peers`, `grants` | the other balancers, and what they are told |
 //! | `shared` | replicas that other balancers of the region push to as well |
-//! | `forward` | requests that go to a peer or come from one |
+//! | `forward`, `arrivals` | requests that go to a peer, and those that come from one |
 //! | `digest` | prefixes that are hot here and at peers |
-//! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
+//! | `refuse`, `served`, `report`, `check` | what clients and operators see; the invariants |
 
 mod accuracy;
+mod arrivals;
 mod attempt;
 mod budget;
 mod cards;
@@ -50,6 +51,7 @@ mod refuse;
 mod report;
 mod request;
 mod serve;
+mod served;
 mod shared;
 mod view;
 mod window;
@@ -236,7 +238,8 @@ impl Router {
         self.budget.request(now_ns);
         self.expire_due(now_ns, out);
         let (hop, origin) = ask.forwarded.map_or((0, None), |f| (f.hop, f.origin));
-        self.arrive(origin, &digest.model, hop, now_ns);
+        let granted = Lane::of(ask.route).takes_room();
+        self.arrive(origin, &digest.model, (hop, granted), now_ns);
         match self.admit(ask, digest, now_ns) {
             Ok(request) => self.settle(id, request, None, now_ns, out),
             Err(mut refusal) => {
@@ -291,11 +294,7 @@ impl Router {
             Lane::Stored => None,
             Lane::Batch | Lane::Light => {
                 // Only requests that may leave can be served where the model is missing here.
-                let regions = if forwarded.is_none() && lane == Lane::Batch {
-                    regions
-                } else {
-                    0
-                };
+                let regions = if forwarded.is_none() { regions } else { 0 };
                 Some(self.model_for(&digest.model, regions, now_ns)?)
             }
         };
@@ -305,12 +304,15 @@ impl Router {
         self.ages += 1;
         let header = ask.key.map(|key| self.digest_config.key_of(key));
         let attempts_max = self.config.attempts_max;
-        let stored = ask.route == Route::Responses;
+        let responses = ask.route == Route::Responses;
+        // What a replica keeps can only be found again from here.
+        let kept = bound.is_some() || lane == Lane::Stored || (responses && !digest.retry_safe);
         let request = Request {
             age: self.ages,
             regions,
-            // What a replica keeps can only be found again from here.
-            stays: forwarded.is_some() || bound.is_some() || stored || lane != Lane::Batch,
+            stays: forwarded.is_some() || kept,
+            rather_here: responses && !digest.unstored,
+            leaves_until_ns: 0,
             attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::Router;
 use super::mesh::Remote;
+use super::request::{Phase, Request};
 use crate::engine::effect::Effect;
-use crate::engine::id::{Nanos, PeerId, ReplicaId};
+use crate::engine::id::{Nanos, PeerId, ReplicaId, RequestId};
 use crate::engine::peer::summary::{PeerError, Summary};
 use crate::engine::peer::{PEERS_MAX, Presence};
 use crate::engine::residency::{RegionError, Residency, Rule};
@@ -252,8 +253,28 @@ impl Router {
     pub fn set_evacuating(&mut self, evacuating: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.advance(now_ns);
         self.mesh.evacuating = evacuating;
+        let until_ns = now_ns.saturating_add(self.leave_wait_ns());
+        let held: Vec<_> = self.hold_ids();
+        for id in held {
+            let leaves = evacuating
+                && (self.requests.get(&id))
+                    .is_some_and(|request| self.peers_serve(request, now_ns));
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.leaves_until_ns = if leaves { until_ns } else { 0 };
+            }
+        }
         self.dispatch_peers(now_ns, out);
         self.dispatch_all(now_ns, out);
+    }
+
+    /// All that is held.
+    fn hold_ids(&self) -> Vec<RequestId> {
+        let held = |request: &Request| matches!(request.phase, Phase::Held { .. });
+        let requests = self.requests.iter();
+        requests
+            .filter(|(_, request)| held(request))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Sets the rules of residency, for requests placed from now on.

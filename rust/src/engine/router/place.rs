@@ -27,6 +27,9 @@ impl Router {
             self.forward(id, request, there, now_ns, out);
             return;
         }
+        let Some(request) = self.wait_to_leave(id, request, now_ns, out) else {
+            return;
+        };
         let Some(request) = self.queue_up(id, request, now_ns, out) else {
             return;
         };
@@ -75,6 +78,40 @@ impl Router {
                 }
             },
         }
+    }
+
+    /// While this region is evacuated: holds a request that peers serve, but have no room for yet.
+    /// After [`Self::leave_wait_ns`] it is served here. Gives it back where it is not held.
+    #[inline]
+    fn wait_to_leave(
+        &mut self,
+        id: RequestId,
+        mut request: Request,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Option<Request> {
+        let may_wait = self.mesh.evacuating && request.lane == Lane::Batch;
+        if !may_wait || !self.peers_serve(&request, now_ns) {
+            return Some(request);
+        }
+        if request.leaves_until_ns == 0 {
+            request.leaves_until_ns = now_ns.saturating_add(self.leave_wait_ns());
+        }
+        if !request.is_leaving(now_ns) {
+            return Some(request);
+        }
+        let Ok(ticket) = self.enter_hold(id, &request, now_ns) else {
+            request.leaves_until_ns = now_ns;
+            return Some(request);
+        };
+        self.keep(id, request, ticket, now_ns);
+        out.push(Effect::Hold(id));
+        None
+    }
+
+    /// How long a request waits for a peer's room while this region is evacuated.
+    pub(super) fn leave_wait_ns(&self) -> Nanos {
+        self.config.hold_timeout_ns / 2
     }
 
     /// Where others wait for room that has come with time alone, the request stands in line with
@@ -239,6 +276,7 @@ impl Router {
             self.tree.insert(slot, &request.blocks)
         };
         self.counters.pushed += 1;
+        self.counters.evacuation_stayed += u64::from(self.mesh.evacuating);
         self.counters.match_blocks += u64::from(match_blocks);
         self.counters.miss_blocks += u64::from(request.prompt_blocks.saturating_sub(match_blocks));
         self.in_flight += 1;

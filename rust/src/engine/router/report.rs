@@ -52,6 +52,8 @@ counters! {
     hold_started_normal,
     /// See `hold_started_high`.
     hold_started_low,
+    /// Attempts begun here while this region was evacuated.
+    evacuation_stayed,
     /// Held requests whose client left.
     left_held,
     /// Held requests whose deadline passed.
@@ -312,41 +314,6 @@ impl Router {
     #[must_use]
     pub fn tree_bytes(&self) -> usize {
         self.tree.bytes()
-    }
-
-    /// At least one replica is ready.
-    #[must_use]
-    pub fn ready(&self) -> bool {
-        let mut members = self.fleet.members();
-        members.any(|(_, member)| member.ready(&self.config, self.now_ns))
-    }
-
-    /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told.
-    #[must_use]
-    pub fn models(&self) -> Vec<(&str, Option<u32>)> {
-        let mut models: Vec<_> = self
-            .fleet
-            .served()
-            .filter_map(|(id, model)| {
-                let mut ready = model.serving.iter().filter_map(|slot| {
-                    self.fleet
-                        .member(*slot)
-                        .filter(|member| member.ready(&self.config, self.now_ns))
-                });
-                let first = ready.next()?;
-                let lens = std::iter::once(first).chain(ready).filter_map(|member| {
-                    member
-                        .models
-                        .iter()
-                        .flatten()
-                        .find(|(served, _)| *served == id)?
-                        .1
-                });
-                Some((model.name.as_str(), lens.min()))
-            })
-            .collect();
-        models.sort_unstable();
-        models
     }
 
     /// One replica's figures, in the order of their ids.

@@ -106,6 +106,11 @@ impl Lane {
             _ => Self::Batch,
         }
     }
+
+    /// At a peer it uses up one of what that has granted. The others are computed without the model.
+    pub(super) fn takes_room(self) -> bool {
+        self == Self::Batch
+    }
 }
 
 /// One attempt at a replica.
@@ -151,6 +156,8 @@ pub(super) struct Away {
     pub(super) told_tokens: Option<u32>,
     /// The first body byte arrived: there is no other attempt after this one.
     pub(super) started: bool,
+    /// It used up one of what the peer has granted.
+    pub(super) granted: bool,
 }
 
 /// Everything the router remembers of a request.
@@ -189,6 +196,12 @@ pub(super) struct Request {
     pub(super) regions: u64,
     /// It is not forwarded to peers.
     pub(super) stays: bool,
+    /// It is forwarded only where no replica here could serve it: what is kept of its answer is found
+    /// again only where it was made.
+    pub(super) rather_here: bool,
+    /// While this region is evacuated: until when it waits for a peer's room, whatever room there is
+    /// here; 0: it does not.
+    pub(super) leaves_until_ns: Nanos,
     /// Until when it may be held, if its origin said so.
     pub(super) deadline_ns: Option<Nanos>,
     /// Peers at which an attempt failed; at most `attempts_max`.
@@ -219,6 +232,11 @@ impl Request {
     /// It may be served in this region.
     pub(super) fn may_use(&self, region_bit: u64) -> bool {
         self.regions & region_bit != 0
+    }
+
+    /// It waits for a peer's room, and lets room here pass.
+    pub(super) fn is_leaving(&self, now_ns: Nanos) -> bool {
+        now_ns < self.leaves_until_ns
     }
 
     /// Time spent in the hold, the present wait included.

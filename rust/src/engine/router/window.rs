@@ -270,7 +270,8 @@ impl Router {
     }
 }
 
-/// The request may go to this replica: it has not failed there, or nowhere else is one ready.
+/// The request may go to this replica: it has not failed there, or nowhere else is one ready, and it
+/// does not wait for a peer's room.
 pub(super) fn fits(
     fleet: &Fleet,
     config: &Config,
@@ -281,7 +282,7 @@ pub(super) fn fits(
     let Some(member) = fleet.member(slot) else {
         return false;
     };
-    if !request.may_use(member.region_bit) {
+    if !request.may_use(member.region_bit) || request.is_leaving(now_ns) {
         return false;
     }
     if !request.tried.contains(&member.id) {

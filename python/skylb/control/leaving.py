@@ -1,0 +1,54 @@
+"""What an evacuated region could not send away: counted and told, so that nobody takes it down too early."""
+
+import logging
+
+from skylb.router import Router
+
+log = logging.getLogger("skylb.control.peers")
+
+TOLD_NS = 10_000_000_000
+"""Between two lines of the log."""
+
+
+class Leaving:
+    """Requests that begin at replicas here although this region is evacuated.
+
+    Args:
+        region: this balancer's.
+        router: counts them.
+    """
+
+    def __init__(self, region: str, router: Router) -> None:
+        self._region = region
+        self._router = router
+        self._evacuating = False
+        self._before = 0
+        self._told = 0
+        self._told_ns = 0
+        self.stayed = 0
+        """So many since the evacuation began; 0 while there is none."""
+
+    def set(self, *, evacuating: bool) -> None:
+        """An operator takes the region out, or back."""
+        if evacuating and not self._evacuating:
+            self._before = self._count()
+            self._told = self._told_ns = 0
+        self._evacuating = evacuating
+        self.stayed = 0
+
+    def look(self, now_ns: int) -> None:
+        """Counts, and says so in the log where there are more than it has said."""
+        if not self._evacuating:
+            return
+        self.stayed = self._count() - self._before
+        if self.stayed > self._told and (not self._told or now_ns - self._told_ns >= TOLD_NS):
+            self._told, self._told_ns = self.stayed, now_ns
+            log.warning(
+                "region %s is evacuated, but requests have stayed: %d; no peer had room for them in time, "
+                "or none may serve them",
+                self._region,
+                self.stayed,
+            )
+
+    def _count(self) -> int:
+        return self._router.engine.counters()["evacuation_stayed"]

@@ -1,0 +1,67 @@
+//! Requests that come from a peer, or from our own clients: what is counted, and what is refused at
+//! once.
+
+use super::Router;
+use super::request::{Lane, Refusal, Request};
+use crate::engine::id::{ModelId, Nanos, PeerId};
+
+impl Router {
+    /// Counts the arrival of a forward, or of a request of our own clients.
+    pub(super) fn arrive(
+        &mut self,
+        origin: Option<PeerId>,
+        model: &str,
+        (hop, granted): (u8, bool),
+        now_ns: Nanos,
+    ) {
+        if hop == 0 {
+            if let Some(id) = self.fleet.model(model)
+                && let Some(model) = self.fleet.models.get_mut(id.0 as usize)
+            {
+                model.arrivals.count(now_ns);
+            }
+            return;
+        }
+        self.counters.forwards_arrived += 1;
+        let slot = origin.and_then(|origin| self.mesh.slot(origin));
+        let Some(peer) = slot.and_then(|slot| self.mesh.peer_mut(slot)) else {
+            self.counters.unknown_peers += 1;
+            return;
+        };
+        peer.counts.arrived += 1;
+        if let Some(lane) = peer.lane_mut(model).filter(|_| granted) {
+            lane.credit.arrive();
+            lane.arrivals.count(now_ns);
+        }
+    }
+
+    /// Why a request that came from a peer is refused at once, if it is.
+    pub(super) fn refuses_forward(&self, request: &Request) -> Option<Refusal> {
+        let held = request.model.map_or(0, |model| self.hold_of(model));
+        let over = request.lane == Lane::Batch && held > self.config.peer_hold_max as usize;
+        let busy =
+            |code, text: &str| Refusal::new(503, code, text).retry_after(self.config.retry_after_s);
+        if self.mesh.evacuating {
+            Some(busy(
+                "evacuating",
+                "This region takes no requests from others.",
+            ))
+        } else if over {
+            Some(busy(
+                "peer_hold_max",
+                "Too many requests are waiting already.",
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// Requests held for one model.
+    pub(super) fn hold_of(&self, model: ModelId) -> usize {
+        let lines = self.hold.heads().map(|(partition, _)| partition);
+        lines
+            .filter(|partition| partition.model == model)
+            .map(|partition| self.hold.line_len(partition))
+            .sum()
+    }
+}

@@ -1,0 +1,58 @@
+//! What is served, as clients are told: here, and at peers.
+
+use super::Router;
+use crate::engine::residency::Whose;
+
+impl Router {
+    /// Requests can be served: a replica is ready here, or at a peer that takes them.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        let mut peers = self.mesh.peers();
+        self.ready_here() || peers.any(|(_, peer)| peer.models(self.now_ns).next().is_some())
+    }
+
+    /// At least one replica is ready.
+    #[must_use]
+    pub fn ready_here(&self) -> bool {
+        let mut members = self.fleet.members();
+        members.any(|(_, member)| member.ready(&self.config, self.now_ns))
+    }
+
+    /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told, and
+    /// those of peers to which such requests may go.
+    #[must_use]
+    pub fn models(&self, whose: Whose<'_>) -> Vec<(&str, Option<u32>)> {
+        let mut models: Vec<_> = self
+            .fleet
+            .served()
+            .filter_map(|(id, model)| {
+                let mut ready = model.serving.iter().filter_map(|slot| {
+                    self.fleet
+                        .member(*slot)
+                        .filter(|member| member.ready(&self.config, self.now_ns))
+                });
+                let first = ready.next()?;
+                let lens = std::iter::once(first).chain(ready).filter_map(|member| {
+                    member
+                        .models
+                        .iter()
+                        .flatten()
+                        .find(|(served, _)| *served == id)?
+                        .1
+                });
+                Some((model.name.as_str(), lens.min()))
+            })
+            .collect();
+        models.sort_unstable();
+        for (_, peer) in self.mesh.peers() {
+            for name in peer.models(self.now_ns) {
+                let place = models.binary_search_by_key(&name, |(known, _)| known);
+                let allowed = self.mesh.residency.allowed(whose, name) & peer.region_bit != 0;
+                if let (Err(place), true) = (place, allowed) {
+                    models.insert(place, (name, None));
+                }
+            }
+        }
+        models
+    }
+}
