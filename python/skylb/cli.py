@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from skylb import options
 from skylb.config import Group, Settings, environment
-from skylb.descriptors import hold_standard
+from skylb.descriptors import hold_standard, raise_limit
 from skylb.errors import ConfigError, SkyLBError
 
 EXIT_FAILURE = 1
@@ -224,6 +224,7 @@ def _mock(words: Sequence[str]) -> int:
     from skylb import mock  # loads a server
 
     loaded = _load("mock", mock.MockSettings, words, "Replicas that answer like vLLM, from a model of one.")
+    raise_limit()
     _run(mock.serve(loaded.settings))
     return 0
 
@@ -235,6 +236,7 @@ def _load_generator(words: Sequence[str]) -> int:
     loaded = _load(
         "load", load.LoadSettings, words, "Sends conversations and reports what their users would feel."
     )
+    raise_limit()
     report = _run(load.run(loaded.settings))
     print(load.render(report))
     return 0 if report.total.ok else EXIT_FAILURE
@@ -262,6 +264,7 @@ def _wan(words: Sequence[str]) -> int:
     if settings.tell and settings.control is not None:
         print("\n".join(_run(wan.tell(settings.control, settings.tell))))
     else:
+        raise_limit()
         _run(wan.serve(settings))
     return 0
 
@@ -276,6 +279,7 @@ def _demo(words: Sequence[str]) -> int:
         words,
         "Three regions on this machine: mock replicas, balancers, the sea between them, users, a live page.",
     )
+    raise_limit()
     _run(demo.run(loaded.settings))
     return 0
 

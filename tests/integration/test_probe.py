@@ -1,7 +1,9 @@
 """The control plane over real sockets: probes, states, models, the fleet."""
 
 import asyncio
+import errno
 import logging
+import socket
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -356,3 +358,22 @@ def test_without_replicas_the_first_look_ends_at_once(caplog: pytest.LogCaptureF
 
     run(test)
     assert "not every replica was looked at" not in caplog.text
+
+
+def test_a_probe_that_this_machine_lacks_a_socket_for_says_nothing_of_the_replica(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lacking(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def test(replica: FakeReplica) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("skylb.upstream._socket", lacking)
+            async with running(settings(replica.url)) as plane:
+                await until(lambda: plane.pool.shortage.total["connect"] > 2, "probes were tried")
+                assert plane.state(replica.url) == "unknown"
+                assert plane.gauge(replica.url).failed_total == 0
+                patch.undo()
+                await until(lambda: plane.state(replica.url) == "up", "it is up once there are sockets")
+
+    run(test)

@@ -128,6 +128,28 @@ def test_requests_without_a_byte_are_answered_at_the_end() -> None:
         assert front.child.popen.wait(PATIENCE_S) == 0
 
 
+def test_a_stream_that_has_begun_without_a_token_gets_the_error_event_too() -> None:
+    arguments = ["--drain-timeout-s", "0.5", "--timeout-stream-keep-alive-s", "0.1"]
+    with (
+        mocks(1, "--profile", "l4-8b", "--time-scale", "1000000") as urls,
+        balancer(*urls, arguments=arguments) as front,
+    ):
+
+        async def run() -> bytes:
+            connection = await Connection.open(front.port)
+            connection.writer.write(STREAM)
+            await connection.reader.readuntil(b"\r\n\r\n:")
+            front.child.send(signal.SIGTERM)
+            rest = await asyncio.wait_for(connection.reader.read(), PATIENCE_S)
+            await connection.close()
+            return rest
+
+        rest = asyncio.run(run())
+        assert rest.count(b'"code":"shutting_down"') == 1
+        assert rest.endswith(b"\r\n0\r\n\r\n"), "the body is ended, not cut"
+        assert front.child.popen.wait(PATIENCE_S) == 0
+
+
 @contextmanager
 def beside(front: Balancer, arguments: Sequence[str]) -> Iterator[Child]:
     """One more process with the same command line, once it serves."""

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from skylb.clock import STOOD_STILL_S, monotonic_ns
 from skylb.control.frames import FRAME_BYTES_MAX, Hello, Kind, Session, encode, read_hello
+from skylb.descriptors import is_shortage
 from skylb.signing import Keys, Refused
 
 PATH = "/sync"
@@ -230,6 +231,8 @@ async def dial(
             timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
         )
     except (aiohttp.ClientError, OSError) as error:
+        if isinstance(error, OSError) and is_shortage(error):
+            raise Closed("not dialled: this machine lacks sockets") from None
         raise Closed(f"not reached: {type(error).__name__}") from None
 
 

@@ -486,7 +486,7 @@ class ClientConnection(asyncio.Protocol):
         self._close(monotonic_ns())
 
     def shut_down(self) -> None:
-        """The process ends: who has begun a request is told so; an exchange is ended by `give_up`."""
+        """The process ends: who has begun a request is told so, behind an exchange that has ended."""
         if self.idle:
             self._close(monotonic_ns())
         elif not self.closing and self._patience is None:

@@ -203,8 +203,7 @@ class Frontend:
         for connection in list(self._connections):
             if connection.exchange is not None:
                 give_up(connection.exchange, *SHUTTING_DOWN)
-            else:
-                connection.shut_down()
+            connection.shut_down()
         await self.drain(1.0)
         for connection in list(self._connections):
             connection.abort()
