@@ -138,7 +138,7 @@ def test_a_stream_that_has_begun_without_a_token_gets_the_error_event_too() -> N
         async def run() -> bytes:
             connection = await Connection.open(front.port)
             connection.writer.write(STREAM)
-            await connection.reader.readuntil(b"\r\n\r\n:")
+            await asyncio.wait_for(connection.reader.readuntil(b"\n\n"), PATIENCE_S)
             front.child.send(signal.SIGTERM)
             rest = await asyncio.wait_for(connection.reader.read(), PATIENCE_S)
             await connection.close()
