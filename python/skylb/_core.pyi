@@ -554,6 +554,25 @@ class PeerGauges:
         """Of those tokens, the ones it had cached."""
 
 @final
+class Scanned:
+    """What a body says, until it is submitted."""
+
+    @property
+    def usage_splice(self) -> tuple[int, bytes] | None:
+        """Bytes that make the engine report usage, and where they go; see `Digest.with_usage`."""
+
+@final
+class Scanner:
+    """Reads bodies from any thread; from `Engine.scanner`."""
+
+    def scan(self, head: Head, body: bytes, /) -> Scanned:
+        """Reads a body without the GIL.
+
+        Raises:
+            RequestError: the body is refused (400, 415).
+        """
+
+@final
 class Engine:
     """The router's state machine.
 
@@ -575,7 +594,7 @@ class Engine:
         self,
         request_id: int,
         head: Head,
-        body: bytes,
+        body: bytes | Scanned,
         now_ns: int,
         trusted: bool = False,
         tenant: str | None = None,
@@ -596,7 +615,7 @@ class Engine:
         Args:
             request_id: not that of a request which has not ended.
             head: of the request.
-            body: whole, framing removed.
+            body: whole, framing removed; or what a scanner found in it, which can be submitted once.
             now_ns: when the request was complete.
             trusted: the class that the head names counts.
             tenant: for residency: of the API key, of a trusted front's header, or of a forward's
@@ -611,6 +630,8 @@ class Engine:
         Raises:
             RequestError: the body is refused (400, 415); the engine knows nothing of the request.
         """
+    def scanner(self) -> Scanner:
+        """Reads bodies as `submit` does, beside the event loop."""
     def first_byte(self, request_id: int, relay: Relay, now_ns: int, /) -> tuple[_Effect, ...]:
         """The first body byte of the current attempt arrived."""
     def retry(self, request_id: int, failure: int, sent: bool, now_ns: int, /) -> tuple[_Effect, ...]:

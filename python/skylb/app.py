@@ -29,11 +29,12 @@ from skylb.config import Settings
 from skylb.control import Control
 from skylb.control.mesh import Mesh, check_mesh
 from skylb.control.naming import Naming, Wish, make
-from skylb.data.context import Budget, Context, Limits
+from skylb.data.context import Budget, Context, Limits, keep_heap
 from skylb.data.crossing import Crossing
 from skylb.data.drain import Drain
 from skylb.data.frontend import Frontend, families
 from skylb.data.peerside import PeerFrontend
+from skylb.data.reading import Reading
 from skylb.data.tenants import Tenants
 from skylb.descriptors import Allotment, open_len, raise_limit
 from skylb.errors import ConfigError, TaskFailedError
@@ -70,9 +71,6 @@ PEER_IDLE_S = 60.0
 
 PEER_RECEIVE_BUFFER_BYTES = 256 << 10
 """More than for a replica: it bounds what one connection carries per round trip."""
-
-HEAP_KEEP_BYTES = 16 << 20
-"""Block size up to which freed memory stays in the process; see `_keep_heap`."""
 
 
 def check_files(settings: Settings) -> None:
@@ -234,7 +232,7 @@ class Service:
             self.naming.start()
             undo.pop_all()
         self._beat()
-        _keep_heap()
+        keep_heap()
         gc.collect()
         gc.freeze()  # what lives from here to the end need not be looked at by every collection
 
@@ -344,9 +342,9 @@ class Service:
         dead = self.mesh.inherited if self.mesh is not None else frozenset[str]()
         return Wish(leaving=self._leaves(), ready=self.ready(here=True), dead=dead)
 
-    def metrics(self, accept: str) -> tuple[bytes, str]:
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics page and its content type."""
-        return self.metrics_page.render(accept)
+        return await self.metrics_page.render(accept)
 
     def facts(self) -> dict[str, Any]:
         """Facts about the process."""
@@ -470,22 +468,14 @@ def _context(settings: Settings, router: Router, pool: Pool, recorder: _core.Rec
             connections_max=settings.connections_max,
             retry_after_s=settings.engine.retry_after_s,
         ),
+        reading=Reading(
+            router.engine.scanner(), settings.inject_usage, settings.mesh.peer_listen is not None
+        ),
         trusted_proxies=settings.trusted_proxies,
         cors_origin=settings.cors_origin,
         tenants=Tenants(settings.mesh.tenant_header.lower() if settings.mesh.tenant_header else None),
         inject_usage=settings.inject_usage,
     )
-
-
-def _keep_heap() -> None:
-    """Lets the C library keep what is freed instead of giving it back at once.
-
-    glibc raises its thresholds to the largest mapped block that was freed (mallopt(3),
-    ``M_MMAP_THRESHOLD``): one such block, never touched, is enough. With the defaults the heap's end
-    is given back and faulted in again for every body or metrics page of more than some 30 kB: probing
-    100 replicas at 100 ms cost twice the CPU time (50 kB pages, side by side).
-    """
-    bytes(HEAP_KEEP_BYTES)
 
 
 async def serve(settings: Settings) -> None:

@@ -4,6 +4,7 @@ Names, units and labels are a contract with dashboards; every label's values are
 configuration (replicas), by the Recorder (models, routes), or by the code (outcomes, events).
 """
 
+import asyncio
 import platform
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from skylb import _core
 from skylb._core import Engine, Recorder, ReplicaGauges
@@ -27,6 +29,11 @@ PROBE_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 STALL_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Around the promise of 10 ms (RELIABILITY R13)."""
+
+SLICE_SAMPLES = 100
+"""Lines of the page that are made at one go: about 1 ms."""
+
+_EOF = b"# EOF\n"
 
 _PREFIX_COUNTERS = {"match_blocks": "match", "miss_blocks": "miss"}
 
@@ -171,23 +178,28 @@ class Metrics:
         self._more = more
         self.probing = Probing()
         self.loop_stall = Durations(STALL_BOUNDS_S)
-        self._registry = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=self._registry)
-        self._registry.register(self)
+        self._process_files = ProcessCollector(registry=CollectorRegistry(auto_describe=False))
 
-    def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The page and its content type: OpenMetrics where ``accept`` names it, else Prometheus text."""
-        if "application/openmetrics-text" in accept:
-            page: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]  # prometheus_client leaves it without annotations
-            return page, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+    async def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The page and its content type: OpenMetrics where ``accept`` names it, else Prometheus text.
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: without it, registering would collect once."""
-        return []
+        With many replicas a page takes long: it is made in slices, and the loop runs in between.
+        """
+        is_openmetrics = "application/openmetrics-text" in accept
+        page: list[bytes] = []
+        # With many connections, /proc/self/fd is long.
+        for family in await asyncio.to_thread(lambda: list(self._process_files.collect())):
+            page += slices(family, is_openmetrics=is_openmetrics)
+        for family in self.collect():
+            for text in slices(family, is_openmetrics=is_openmetrics):
+                page.append(text)
+                await asyncio.sleep(0)
+        if is_openmetrics:
+            return b"".join([*page, _EOF]), openmetrics.CONTENT_TYPE_LATEST
+        return b"".join(page), CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> Iterator[Metric]:
-        """All families; called by the registry."""
+        """All families but those of the process."""
         yield InfoMetricFamily("skylb_build", "What is running.", value=self._build())
         yield from self._requests()
         yield from self._process()
@@ -238,6 +250,33 @@ class Metrics:
             engine.ttft_errors(),
         )
         yield _counter("skylb_engine_events", "What the engine did.", "event", sorted(counters.items()))
+
+
+class _Family(Collector):
+    """One family, as an exposition wants it."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+def slices(family: Metric, *, is_openmetrics: bool) -> Iterator[bytes]:
+    """A family's part of the page, in pieces of `SLICE_SAMPLES` lines."""
+    samples = family.samples
+    for start in range(0, max(1, len(samples)), SLICE_SAMPLES):
+        part = Metric(family.name, family.documentation, family.type, family.unit)
+        part.samples = samples[start : start + SLICE_SAMPLES]
+        if is_openmetrics:
+            text: bytes = openmetrics.generate_latest(_Family(part))  # type: ignore[no-untyped-call]  # prometheus_client leaves it without annotations
+            text = text.removesuffix(_EOF)
+        else:
+            text = generate_latest(_Family(part))
+        if start:
+            lines = text.splitlines(keepends=True)
+            text = b"".join(line for line in lines if not line.startswith(b"#"))
+        yield text
 
 
 def _counter(name: str, text: str, label: str, values: Iterable[tuple[str, int]]) -> Metric:

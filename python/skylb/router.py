@@ -20,6 +20,7 @@ from skylb._core import (
     Push,
     Reject,
     Relay,
+    Scanned,
     Snapshot,
 )
 from skylb.clock import monotonic_ns
@@ -75,7 +76,7 @@ class Router:
         self,
         sink: Sink,
         head: Head,
-        body: bytes,
+        body: bytes | Scanned,
         now_ns: int,
         trusted: bool,
         whose: Whose = NOBODY,
@@ -86,7 +87,7 @@ class Router:
         Args:
             sink: hears what becomes of it.
             head: of the request.
-            body: whole, framing removed.
+            body: whole, framing removed; or what was found in it, once.
             now_ns: when the head was complete.
             trusted: the class that the head names counts.
             whose: whose request it is, for residency.

@@ -197,13 +197,18 @@ class Verified:
         return hmac.compare_digest(body_digest, self.digest)
 
 
+def sha256(body: bytes) -> str:
+    """The digest of a body, in hexadecimal digits."""
+    return hashlib.sha256(body).hexdigest()
+
+
 def _message(signed: str, method: str, head: bytes, audience: str) -> bytes:
     # None of the parts can hold a line break: the parser refuses one in a request line.
     return f"forward\n{audience}\n{method}\n{hashlib.sha256(head).hexdigest()}\n{signed}".encode("latin-1")
 
 
 def sign(
-    key: Key, *, to: Identity, method: str, head: bytes, body: bytes, claims: Claims, now_ns: int
+    key: Key, *, to: Identity, method: str, head: bytes, body_digest: str, claims: Claims, now_ns: int
 ) -> str:
     """The value of `HEADER` for one request.
 
@@ -212,7 +217,7 @@ def sign(
         to: the receiver.
         method: as it is sent.
         head: what `Head.signed` gives for the head as it is sent.
-        body: as it is sent.
+        body_digest: SHA-256 of the body as it is sent, in hexadecimal digits.
         claims: what is vouched for.
         now_ns: this process's monotonic clock.
 
@@ -230,10 +235,9 @@ def sign(
         raise ValueError("attempts_left, deadline_ms: expected values that are not negative")
     attempts_left = min(claims.attempts_left, ATTEMPTS_LEFT_MAX)
     deadline_ms = min(claims.deadline_ms, DEADLINE_MS_MAX)
-    digest = hashlib.sha256(body).hexdigest()
     signed = (
         f"{VERSION};{key.id};{claims.origin};{secrets.token_hex(16)};{time_ms};{claims.hop};"
-        f"{attempts_left};{deadline_ms};{int(claims.front)};{tenant};{digest}"
+        f"{attempts_left};{deadline_ms};{int(claims.front)};{tenant};{body_digest}"
     )
     return f"{signed};{key.mac(_message(signed, method, head, to.audience)).hex()}"
 

@@ -28,6 +28,12 @@ RECEIVE_BUFFER_BYTES = 32 << 10
 SHORT_RETRY_S = 0.05
 """Before a connection is tried again for which this machine lacked something."""
 
+SMALL_BODY_BYTES = 64 << 10
+"""Up to here head and body are joined into one write; a larger body is sent as it is."""
+
+TLS_PIECE_BYTES = 256 << 10
+"""A larger body is encrypted in such pieces, one per turn of the loop."""
+
 
 class Sink(Protocol):
     """Receives one response."""
@@ -52,7 +58,7 @@ class Waiter(Protocol):
 class Connection(asyncio.Protocol):
     """One connection to a replica."""
 
-    __slots__ = ("idle_since_ns", "pool", "reused", "sink", "transport", "upstream_id")
+    __slots__ = ("_stopped", "_unsent", "idle_since_ns", "pool", "reused", "sink", "transport", "upstream_id")
 
     def __init__(self, pool: "Pool", upstream_id: int) -> None:
         self.pool = pool
@@ -61,10 +67,50 @@ class Connection(asyncio.Protocol):
         self.reused = False
         self.idle_since_ns = 0
         self.transport: asyncio.Transport
+        self._unsent = memoryview(b"")
+        self._stopped = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport."""
         self.transport = transport  # type: ignore[assignment]  # stream servers hand a Transport, typeshed the base
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Writes a request.
+
+        A plain socket takes what it can of a large body; TLS would encrypt all of it at once.
+        """
+        if len(body) <= SMALL_BODY_BYTES:
+            self.transport.write(head + body)
+            return
+        self.transport.write(head)
+        if len(body) <= TLS_PIECE_BYTES or self.transport.get_extra_info("ssl_object") is None:
+            self.transport.write(body)
+        else:
+            self._unsent = memoryview(body)
+            self._send_on()
+
+    def _send_on(self) -> None:
+        if self._stopped or self.transport.is_closing():
+            return
+        self.transport.write(self._unsent[:TLS_PIECE_BYTES])
+        self._unsent = self._unsent[TLS_PIECE_BYTES:]
+        if self._unsent and not self._stopped:
+            asyncio.get_running_loop().call_soon(self._send_on)
+
+    def pause_writing(self) -> None:
+        """The other side does not take what was written."""
+        self._stopped = True
+
+    def resume_writing(self) -> None:
+        """It takes bytes again."""
+        self._stopped = False
+        if self._unsent:
+            self._send_on()
+
+    @property
+    def sent(self) -> bool:
+        """The whole request was written."""
+        return not self._unsent
 
     def data_received(self, data: bytes) -> None:
         """Hands response bytes to the sink."""
@@ -91,6 +137,7 @@ class Connection(asyncio.Protocol):
     def discard(self) -> None:
         """Closes at once, unsent bytes included. The sink is not told."""
         self.sink = None
+        self._unsent = memoryview(b"")
         self.pool.forget_idle(self)
         self.transport.abort()
 
@@ -165,6 +212,9 @@ class Pool:
         """Takes back a connection whose last exchange ended cleanly on both sides."""
         connection.sink = None
         if connection.transport.is_closing():
+            return
+        if not connection.sent:
+            connection.discard()  # answered early: the next request would get into this one's body
             return
         connection.idle_since_ns = monotonic_ns()
         idle = self._idle.get(connection.upstream_id)

@@ -1,6 +1,7 @@
 """A balancer to misbehave against: its only peers are played by the test, with the product's handshake."""
 
 import asyncio
+import hashlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -156,4 +157,12 @@ def signed(to: Identity, *, claims: Claims = HONEST, key: Key, ahead_s: float = 
     now_ns = peer_ns() + int(ahead_s * 1e9)
     sent = HeadParser().parse(f"{head()}\r\n".encode())
     assert sent is not None
-    return sign(key, to=to, method="POST", head=sent.signed(), body=BODY, claims=claims, now_ns=now_ns)
+    return sign(
+        key,
+        to=to,
+        method="POST",
+        head=sent.signed(),
+        body_digest=hashlib.sha256(BODY).hexdigest(),
+        claims=claims,
+        now_ns=now_ns,
+    )

@@ -1,137 +1,11 @@
 """One client's connection, with a transport that a test reads and stops."""
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Any, cast
 
 import pytest
 
-from skylb._core import LOG_OFF, Engine, HeadParser, Recorder, ResponseReader
 from skylb.clock import monotonic_ns
-from skylb.config import EngineSettings, TimeoutSettings
-from skylb.data.client import ClientConnection
-from skylb.data.context import Budget, Context, Limits
-from skylb.router import Router
-from skylb.upstream import Pool
-
-MODELS = b"GET /v1/models HTTP/1.1\r\nHost: test\r\n\r\n"
-NOWHERE = b"POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
-CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
-BODY_BYTES_MAX = 1000
-S = 1_000_000_000
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written; takes it from the protocol only while ``takes`` is true."""
-
-    def __init__(self, *, half_close: bool = True) -> None:
-        super().__init__()
-        self.protocol: ClientConnection
-        self.written = b""
-        self.waiting = 0
-        self.high = 0
-        self.takes = True
-        self.reading = True
-        self.half_close = half_close
-        self.ended = ""
-
-    def write(self, data: Any) -> None:
-        assert not self.ended, "written behind the end"
-        self.written += data
-        if not self.takes:
-            before, self.waiting = self.waiting, self.waiting + len(data)
-            if before <= self.high < self.waiting:
-                self.protocol.pause_writing()
-
-    def take_all(self) -> None:
-        self.takes, self.waiting = True, 0
-        self.protocol.resume_writing()
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        del low
-        self.high = high or 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 1) if name == "peername" else default
-
-    def pause_reading(self) -> None:
-        assert self.reading
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.reading
-        self.reading = True
-
-    def can_write_eof(self) -> bool:
-        return self.half_close
-
-    def write_eof(self) -> None:
-        self.ended = self.ended or "eof"
-
-    def is_closing(self) -> bool:
-        return self.ended in {"closed", "aborted"}
-
-    def close(self) -> None:
-        self.ended = "closed"
-
-    def abort(self) -> None:
-        self.ended = "aborted"
-
-    def answers(self) -> list[tuple[int, str]]:
-        """Status and ``Connection`` of every answer written so far."""
-        found, rest = [], self.written
-        while rest:
-            head, _, behind = rest.partition(b"\r\n\r\n")
-            reader = ResponseReader()
-            reader.feed(head + b"\r\n\r\n")
-            if reader.status >= 200:
-                behind = behind[int(reader.header("content-length") or 0) :]
-            found.append((reader.status, reader.header("connection") or ""))
-            rest = behind
-        return found
-
-
-class Kept:
-    """What a connection needs of a frontend."""
-
-    def __init__(self) -> None:
-        engine = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1)
-        self.router = Router(engine)
-        self.recorder = Recorder(LOG_OFF, 0, "prefix", 0)
-        self.context = Context(
-            router=self.router,
-            pool=Pool(),
-            recorder=self.recorder,
-            parser=HeadParser(),
-            budget=Budget(1 << 20),
-            limits=Limits(TimeoutSettings(), BODY_BYTES_MAX, 10, 1),
-        )
-
-    def opened(self, connection: ClientConnection, /) -> None:
-        """Nothing to keep."""
-
-    def closed(self, connection: ClientConnection, /) -> None:
-        """Nothing to forget."""
-
-    def connect(self, *, half_close: bool = True) -> tuple[ClientConnection, Transport]:
-        """A new connection."""
-        connection, transport = ClientConnection(self, "http"), Transport(half_close=half_close)
-        transport.protocol = connection
-        connection.connection_made(transport)
-        return connection, transport
-
-
-async def settle() -> None:
-    """Lets everything run that is due."""
-    for _ in range(200):
-        await asyncio.sleep(0)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(test)
+from tests.support.client import CHAT, MODELS, NOWHERE, Kept, S, run, settle
 
 
 @pytest.mark.parametrize("lines", [b"\r\n", b"\r", b"\r\n\r\n", b"\r\n" * 40])
@@ -311,7 +185,7 @@ def test_a_client_that_waits_for_100_continue_is_refused_without_one_and_need_no
 def test_short_memory_is_an_answer_and_the_rest_of_the_body_is_read() -> None:
     async def test() -> None:
         kept = Kept()
-        kept.context.budget.take(1 << 20)
+        kept.context.budget.take(1 << 24)
         connection, transport = kept.connect()
         connection.data_received(CHAT + b"Content-Length: 900\r\n\r\n" + b"x" * 100)
         assert transport.answers() == [(503, "close")]
@@ -319,7 +193,7 @@ def test_short_memory_is_an_answer_and_the_rest_of_the_body_is_read() -> None:
         assert transport.ended == ""
         connection.data_received(b"x")
         assert transport.ended == "closed"
-        assert kept.context.budget.bytes == 1 << 20
+        assert kept.context.budget.bytes == 1 << 24
 
     run(test())
 
@@ -357,7 +231,7 @@ def test_nothing_is_begun_for_a_client_that_takes_no_answers() -> None:
 def test_an_answer_of_our_own_is_not_made_where_there_is_no_memory_for_it() -> None:
     async def test() -> None:
         kept = Kept()
-        kept.context.budget.owe(1 << 20)
+        kept.context.budget.owe(1 << 24)
         connection, transport = kept.connect()
         connection.data_received(MODELS)
         assert transport.answers() == [(503, "keep-alive")]
@@ -436,5 +310,38 @@ def test_what_a_client_sent_behind_an_answer_that_closes_does_not_reset_it_away(
         assert transport.ended == "eof", "the client is read on"
         connection.sweep(monotonic_ns() + 2 * S)
         assert transport.ended == "closed"
+
+    run(test())
+
+
+ENDS = {
+    "one": MODELS,
+    "close": MODELS.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+    "HTTP/1.0": MODELS.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "HTTP/1.0 keep-alive": MODELS.replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\nConnection: keep-alive\r\n"),
+    "404": MODELS.replace(b"models", b"nothing"),
+    "404 close": MODELS.replace(b"models", b"nothing").replace(b"Host", b"Connection: close\r\nHost"),
+    "404 with a body": NOWHERE + b"Content-Length: 3\r\n\r\nabc",
+    "405": MODELS.replace(b"GET", b"DELETE"),
+    "415": CHAT.replace(b"application/json", b"text/plain") + b"Content-Length: 3\r\n\r\nabc",
+    "400 head": b"nonsense\r\n\r\n",
+    "400 body": CHAT + b"Content-Length: 3\r\n\r\nabc",
+    "400 chunk": CHAT + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "413": CHAT + b"Content-Length: 1001\r\n\r\n" + b"x" * 1001,
+    "503": CHAT + b'Content-Length: 30\r\n\r\n{"model": "m", "messages": []}',
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_connection_ends_exactly_where_its_answer_says_so(name: str, draining: bool) -> None:
+    async def test() -> None:
+        kept = Kept()
+        connection, transport = kept.connect()
+        kept.context.draining = draining
+        connection.data_received(ENDS[name])
+        await settle()
+        assert [announced == "close" for _, announced in transport.answers()] == [bool(transport.ended)]
+        assert not draining or transport.ended
 
     run(test())

@@ -1,17 +1,21 @@
 """The metrics page: complete, readable by both parsers, bounded."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
+from prometheus_client.registry import Collector
 
 from skylb._core import DIALECT_VLLM, LOG_OFF, Engine, Recorder, scan_metrics
 from skylb.config import EngineSettings
-from skylb.metrics import Durations, LoopStall, Metrics
+from skylb.metrics import SLICE_SAMPLES, Durations, LoopStall, Metrics, slices
 
 NAMES = {
     "skylb_requests",
@@ -57,6 +61,10 @@ def metrics(recorded: Recorder, decided: Engine) -> Metrics:
     )
 
 
+def render(shown: Metrics, accept: str = "") -> tuple[bytes, str]:
+    return asyncio.run(shown.render(accept))
+
+
 def families(page: bytes) -> dict[str, Metric]:
     return {family.name: family for family in read_openmetrics(page.decode())}
 
@@ -74,16 +82,16 @@ def value(page: bytes, name: str, **labels: str) -> float:
 
 class TestPage:
     def test_every_metric_of_the_interface_is_there_from_the_start(self) -> None:
-        page, content_type = metrics(recorder(), engine()).render(
-            "application/openmetrics-text; version=1.0.0"
+        page, content_type = render(
+            metrics(recorder(), engine()), "application/openmetrics-text; version=1.0.0"
         )
         assert families(page).keys() >= NAMES
         assert content_type.startswith("application/openmetrics-text")
 
     def test_the_plain_text_form_says_the_same(self) -> None:
         shown = metrics(recorder(), engine((1, "http://a:1")))
-        text, content_type = shown.render("*/*")
-        openmetrics, _ = shown.render("application/openmetrics-text")
+        text, content_type = render(shown, "*/*")
+        openmetrics, _ = render(shown, "application/openmetrics-text")
         assert content_type.startswith("text/plain")
 
         def ours(found: Iterator[Metric]) -> set[tuple[str, str, float]]:
@@ -99,7 +107,7 @@ class TestPage:
     def test_an_odd_accept_header_gets_plain_text(self) -> None:
         shown = metrics(recorder(), engine())
         for accept in ("", "text/plain; version=nonsense", "\x00", "application/openmetrics"):
-            assert shown.render(accept)[1].startswith("text/plain")
+            assert render(shown, accept)[1].startswith("text/plain")
 
     def test_values_come_from_their_sources(self) -> None:
         recorded = recorder()
@@ -109,7 +117,7 @@ class TestPage:
         shown = metrics(recorded, engine((1, "http://a:1"), (2, "unix:/b")))
         shown.probing.durations.observe(3_000_000)
         shown.probing.answered("unix:/b", duration_ns=2_000_000, own_ns=500_000_000, page_bytes=50_000)
-        page, _ = shown.render()
+        page, _ = render(shown)
         assert value(page, "skylb_requests_total", route="invalid", model="", status="431") == 2
         assert value(page, "skylb_attempts_total", outcome="full") == 1
         assert value(page, "skylb_attempts_total", outcome="ok") == 0
@@ -131,16 +139,57 @@ class TestPage:
 
     def test_a_replica_with_an_odd_name_does_not_break_the_page(self) -> None:
         name = 'unix:/a"b\\c\nd'
-        page, _ = metrics(recorder(), engine((1, name))).render()
+        page, _ = render(metrics(recorder(), engine((1, name))))
         assert value(page, "skylb_replica_ready", replica=name) == 1
 
     def test_a_name_that_two_replicas_bear_is_shown_once(self) -> None:
-        page, _ = metrics(recorder(), engine((1, "http://a:1"), (2, "http://a:1"))).render()
+        page, _ = render(metrics(recorder(), engine((1, "http://a:1"), (2, "http://a:1"))))
         assert value(page, "skylb_replica_ready", replica="http://a:1") == 1
 
     def test_the_process_shows_its_own_use(self) -> None:
-        page, _ = metrics(recorder(), engine()).render()
+        page, _ = render(metrics(recorder(), engine()))
         assert value(page, "process_resident_memory_bytes") > 0
+
+
+class TestSlices:
+    def test_the_slices_of_a_family_are_its_part_of_the_page(self) -> None:
+        for count in (0, 1, SLICE_SAMPLES, SLICE_SAMPLES + 1, 10 * SLICE_SAMPLES):
+            family = CounterMetricFamily("skylb_x", "Text.", labels=("replica",))
+            for number in range(count):
+                family.add_metric((f'# "{number}"\n#',), number)
+            registry = CollectorRegistry()
+            registry.register(Given(family))
+            plain = list(slices(family, is_openmetrics=False))
+            assert b"".join(plain) == generate_latest(registry)
+            whole = b"".join(slices(family, is_openmetrics=True)) + b"# EOF\n"
+            assert whole == openmetrics_exposition.generate_latest(registry)
+            assert len(plain) == max(1, -(-count // SLICE_SAMPLES))
+
+    def test_others_have_their_turn_while_a_long_page_is_made(self) -> None:
+        shown = metrics(recorder(), engine(*((number, f"http://a:{number}") for number in range(1, 302))))
+
+        async def run() -> tuple[int, bytes]:
+            turns = 0
+
+            def turn() -> None:
+                nonlocal turns
+                turns += 1
+                asyncio.get_running_loop().call_soon(turn)
+
+            turn()
+            page, _ = await shown.render()
+            return turns, page
+
+        turns, page = asyncio.run(run())
+        assert turns > page.count(b"\n") / SLICE_SAMPLES
+
+
+class Given(Collector):
+    def __init__(self, family: Metric) -> None:
+        self.family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self.family
 
 
 class TestDurations:

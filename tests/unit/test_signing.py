@@ -41,12 +41,23 @@ BODY = b'{"model":"m"}'
 FORGERIES = 10_000
 
 
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
 def verifier(*keys: Key, here: Identity = HERE) -> Verifier:
     return Verifier(here, Keys(list(keys or (KEY,))), lambda name: AHEAD_NS if name == "us" else None)
 
 
 def signed(claims: Claims = CLAIMS, *, key: Key = KEY, to: Identity = HERE, at_ns: int = NOW_NS) -> str:
-    return sign(key, to=to, method="POST", head=HEAD, body=BODY, claims=claims, now_ns=at_ns - AHEAD_NS)
+    return sign(
+        key,
+        to=to,
+        method="POST",
+        head=HEAD,
+        body_digest=DIGEST,
+        claims=claims,
+        now_ns=at_ns - AHEAD_NS,
+    )
 
 
 def reason(
@@ -78,7 +89,15 @@ def test_whatever_the_signer_returns_can_be_read_at_any_time_of_a_clock(
     now_ns: int, deadline_ms: int, attempts_left: int
 ) -> None:
     claims = Claims("us", 1, attempts_left, deadline_ms)
-    header = sign(KEY, to=HERE, method="POST", head=HEAD, body=BODY, claims=claims, now_ns=now_ns)
+    header = sign(
+        KEY,
+        to=HERE,
+        method="POST",
+        head=HEAD,
+        body_digest=DIGEST,
+        claims=claims,
+        now_ns=now_ns,
+    )
     at = Verifier(HERE, Keys([KEY]), lambda _: AHEAD_NS)
     read = at.verify(header, "POST", HEAD, now_ns + AHEAD_NS).claims
     assert read.attempts_left == min(attempts_left, ATTEMPTS_LEFT_MAX)
@@ -98,7 +117,15 @@ def test_whatever_the_signer_returns_can_be_read_at_any_time_of_a_clock(
 )
 def test_what_no_signature_can_hold_is_not_signed(what: str, claims: Claims, now_ns: int) -> None:
     with pytest.raises(ValueError, match=what):
-        sign(KEY, to=HERE, method="POST", head=HEAD, body=BODY, claims=claims, now_ns=now_ns)
+        sign(
+            KEY,
+            to=HERE,
+            method="POST",
+            head=HEAD,
+            body_digest=DIGEST,
+            claims=claims,
+            now_ns=now_ns,
+        )
 
 
 def test_a_forward_is_let_in_once() -> None:

@@ -43,7 +43,7 @@ class Service(Protocol):
     def ready(self, *, here: bool = False) -> bool:
         """Whether a request would find a replica: ``here``, or also at a peer."""
 
-    def metrics(self, accept: str, /) -> tuple[bytes, str]:
+    async def metrics(self, accept: str, /) -> tuple[bytes, str]:
         """The metrics page and its content type."""
 
     def state(self) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class Admin:
         return _readiness(self._service.ready(here=True))
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        page, content_type = self._service.metrics(request.headers.get("Accept", ""))
+        page, content_type = await self._service.metrics(request.headers.get("Accept", ""))
         return web.Response(body=page, headers={"Content-Type": content_type})
 
     async def _state(self, request: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ import re
 from contextlib import ExitStack
 from typing import Protocol, cast
 
-from skylb._core import Head, RequestError
+from skylb._core import ROUTE_NONE, Head, RequestError
 from skylb.addresses import client_address
 from skylb.clock import monotonic_ns
 from skylb.data import answers
@@ -22,6 +22,7 @@ from skylb.data.body import GRACE_S, Body, Patience
 from skylb.data.context import PIPELINE_BYTES_MAX, WRITE_HIGH_WATER_BYTES, Context
 from skylb.data.failures import SHUTTING_DOWN
 from skylb.data.proxy import Exchange
+from skylb.data.reading import LARGE_BODY_BYTES
 from skylb.data.wire import has_left, is_begun
 from skylb.signing import Claims
 
@@ -240,13 +241,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, head: Head, parts: list[bytes], now_ns: int) -> None:
         """Head and body are complete."""
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        if not self.context.budget.take(len(body)):
+        length = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        if not self.context.budget.take(length):
             self._refuse(refusal(503, "overloaded", "too many request bytes in memory"), head)
             return
         self.asked = True
-        self.exchange = exchange = Exchange(self.context, self, head, body, now_ns)
-        exchange.start()
+        if length <= LARGE_BODY_BYTES or head.route == ROUTE_NONE:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self.exchange = exchange = Exchange(self.context, self, head, body, now_ns)
+            exchange.start()
+        else:
+            self.exchange = exchange = Exchange(self.context, self, head, b"", now_ns)
+            exchange.read(parts)
 
     def finished(self, *, close: bool, now_ns: int) -> None:
         """The exchange is over: close, if its head said so, or go on with what came meanwhile."""

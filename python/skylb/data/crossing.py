@@ -53,7 +53,7 @@ class Crossing:
         head: Head,
         whose: Whose,
         front: bool,
-        body: bytes,
+        body_digest: str,
     ) -> bytes:
         """The head for a peer: the one for a replica, and a signature at its end.
 
@@ -64,7 +64,7 @@ class Crossing:
             head: of the request as it came.
             whose: whose it is.
             front: it came from a front that is trusted.
-            body: as it is sent.
+            body_digest: SHA-256 of the body as it is sent, in hexadecimal digits.
         """
         now_ns = monotonic_ns()
         claims = Claims(
@@ -81,7 +81,7 @@ class Crossing:
             to=Identity(peer.name, peer.incarnation),
             method="GET" if head.is_head else head.method,
             head=sent.signed() if sent is not None else b"",
-            body=body,
+            body_digest=body_digest,
             claims=claims,
             now_ns=now_ns,
         )

@@ -207,6 +207,7 @@ class Frontend:
         await self.drain(1.0)
         for connection in list(self._connections):
             connection.abort()
+        self.context.reading.close()
         await self.drain(1.0)
 
 

@@ -10,7 +10,7 @@ import asyncio
 from http import HTTPStatus
 
 from skylb import _core
-from skylb._core import Digest, Forward, Head, Push, Reject, Relay, RequestError
+from skylb._core import Digest, Forward, Head, Push, Reject, Relay, RequestError, Scanned
 from skylb.clock import monotonic_ns
 from skylb.data import answers, local, waiting
 from skylb.data.context import Context
@@ -18,15 +18,13 @@ from skylb.data.crossing import PeerResponse
 from skylb.data.failures import FAILURES, SHORT, failure_of
 from skylb.data.giveup import give_up
 from skylb.data.phases import Client, Phase
+from skylb.data.reading import Read
 from skylb.data.record import record
 from skylb.data.relay import Response
 from skylb.errors import ConnectError, ShortageError
-from skylb.signing import REFUSED_HEADER
+from skylb.signing import REFUSED_HEADER, sha256
 from skylb.types import NOBODY, Peer, Replica
 from skylb.upstream import Connection, Pool
-
-SMALL_BODY_BYTES = 64 << 10
-"""Up to here head and body are joined into one write; a larger body is sent as it is."""
 
 SHORT_PATIENCE_S = 1.0
 """How long a request waits for a connection that this machine lacks something for."""
@@ -47,8 +45,10 @@ class Exchange:
     """
 
     __slots__ = (
+        "asks_usage",
         "attempts",
         "body",
+        "body_digest",
         "bytes_in",
         "charged",
         "client",
@@ -83,6 +83,10 @@ class Exchange:
         self.bytes_in = self.charged = len(body)
         self.start_ns = self.phase_ns = self.heard_ns = start_ns
         self.request_id = head.request_id or context.ids.make()
+        self.asks_usage = False
+        """The body as it is sent asks for usage, and the client has not."""
+        self.body_digest: str | None = None
+        """SHA-256 of the body as it is sent, where that was taken beside the loop."""
         self.phase = Phase.SUBMIT
         self.id = 0
         """The engine's id; 0 while the engine does not know the request (any more)."""
@@ -108,14 +112,33 @@ class Exchange:
 
     # ---------------------------------------------------------------------- submit
 
+    def read(self, parts: list[bytes]) -> None:
+        """Goes on with a large body, charged already, once that has been read beside the loop."""
+        self.bytes_in = sum(map(len, parts))
+        self.context.reading.start(self.head, parts, self.was_read)
+
+    def was_read(self, read: Read | RequestError, /) -> None:
+        """The large body was read, or is refused; the client may have left meanwhile."""
+        self.charged = self.bytes_in
+        if self.phase is Phase.ENDED:
+            self.release_body()
+        elif isinstance(read, RequestError):
+            self.answer_error(read.status, read.code, read.message, param=read.param)
+        else:
+            self.body, self.asks_usage, self.body_digest = read.body, read.asks_usage, read.digest
+            self.submit(read.scanned)
+
     def start(self) -> None:
-        """Answers local routes, places everything else."""
-        head = self.head
-        if head.is_options:
+        """Answers what browsers ask first, places everything else."""
+        if self.head.is_options:
             self.answer(204, b"", headers=answers.PREFLIGHT)
             return
+        self.submit(self.body)
+
+    def submit(self, body: bytes | Scanned) -> None:
+        """Answers local routes, and asks the engine for a place for everything else."""
         try:
-            client = self.client
+            head, client = self.head, self.client
             if head.route != _core.ROUTE_HEALTH:
                 self.whose = self.context.tenants.of(head, client.trusted, client.claims)
             if head.route <= _core.ROUTE_MODELS:
@@ -123,7 +146,7 @@ class Exchange:
                 return
             # A peer's forwards are trusted; whether their client was, the peer says.
             front = client.trusted if client.claims is None else client.claims.front
-            self.context.router.submit(self, head, self.body, self.start_ns, front, self.whose, client.claims)
+            self.context.router.submit(self, head, body, self.start_ns, front, self.whose, client.claims)
         except RequestError as error:
             self.answer_error(error.status, error.code, error.message, param=error.param)
 
@@ -137,6 +160,9 @@ class Exchange:
         """The engine has read the body and knows the request."""
         self.id = request_id
         self.digest = digest
+        asked = digest.with_usage(self.body) if self.context.inject_usage and not self.asks_usage else None
+        if asked is not None:
+            self.body, self.asks_usage = asked, True
 
     def held(self) -> None:
         """No replica has room: wait."""
@@ -214,10 +240,7 @@ class Exchange:
 
     def send(self, connection: Connection, target: Replica | Peer) -> None:
         """Writes the request: the head built anew, the body as it came, unless usage is asked for."""
-        head, body, client, digest = self.head, self.body, self.client, self.digest
-        asked = digest.with_usage(body) if digest is not None and self.context.inject_usage else None
-        if asked is not None:
-            body = asked
+        head, body, client = self.head, self.body, self.client
         upstream_head = head.upstream(
             target.authority,
             self.request_id,
@@ -230,20 +253,15 @@ class Exchange:
         respond: type[Response] = Response
         forward, crossing = self.forward, self.context.crossing
         if forward is not None and crossing is not None and isinstance(target, Peer):
-            upstream_head = crossing.sign(
-                upstream_head, forward, target, head, self.whose, client.trusted, body
-            )
+            digest, front = self.body_digest or sha256(self.body), client.trusted
+            upstream_head = crossing.sign(upstream_head, forward, target, head, self.whose, front, digest)
             respond = PeerResponse
         self.phase = Phase.WAIT
-        relay = self.relay(digest, drop_usage=asked is not None)
+        relay = self.relay(self.digest, drop_usage=self.asks_usage)
         if self.opened is not None:
             relay.join()
         self.response = respond(self, connection, relay, client.transport.write, client.paused_ns != 0)
-        if len(body) <= SMALL_BODY_BYTES:
-            connection.transport.write(upstream_head + body)
-        else:
-            connection.transport.write(upstream_head)
-            connection.transport.write(body)
+        connection.send(upstream_head, body)
 
     def relay(self, digest: Digest | None, *, drop_usage: bool = False) -> Relay:
         """Reads a response, and writes the client's."""
@@ -436,7 +454,7 @@ class Exchange:
             response.discard()
         if self.phase is Phase.HOLD:
             self.leave_hold()
-        else:
+        elif self.target is not None:
             self.count("client_left")
         relay = response.relay if response is not None else None
         self.complete(

@@ -7,6 +7,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use super::effects::{self, Digest, ReplicaGauges, effects};
 use super::http::{Head, Relay, refused};
 use super::peers;
+use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
@@ -105,7 +106,7 @@ impl Engine {
         py: Python<'py>,
         request_id: u64,
         head: &Head,
-        body: &[u8],
+        body: Body<'py>,
         now_ns: u64,
         trusted: bool,
         tenant: Option<&str>,
@@ -133,8 +134,13 @@ impl Engine {
                 origin: origin.map(PeerId),
             }),
         };
-        let digest = self.router.digest(&ask, body);
-        let mut digest = digest.map_err(|error| refused(py, &error, None))?;
+        let mut digest = match body {
+            Body::Scanned(scanned) => scanned.get().take()?,
+            Body::Bytes(bytes) => {
+                let digest = self.router.digest(&ask, bytes.as_bytes());
+                digest.map_err(|error| refused(py, &error, None))?
+            }
+        };
         let prompt_blocks = digest.blocks.len();
         self.router
             .place(
@@ -150,6 +156,10 @@ impl Engine {
             Digest::of(digest, prompt_blocks, answer),
             effects(py, &mut self.out)?,
         ))
+    }
+
+    fn scanner(&self) -> Scanner {
+        Scanner(self.router.digest_config().clone())
     }
 
     #[pyo3(signature = (request_id, relay, now_ns, /))]

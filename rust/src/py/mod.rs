@@ -7,6 +7,7 @@ mod model;
 mod peers;
 mod reader;
 mod record;
+mod scan;
 mod sim;
 mod snapshot;
 
@@ -18,6 +19,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     http::register(m)?;
     snapshot::register(m)?;
+    scan::register(m)?;
     engine::register(m)?;
     record::register(m)?;
     model::register(m)?;

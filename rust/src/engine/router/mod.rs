@@ -211,6 +211,12 @@ impl Router {
         )
     }
 
+    /// What bodies are read with, for whoever reads them elsewhere.
+    #[must_use]
+    pub fn digest_config(&self) -> &DigestConfig {
+        &self.digest_config
+    }
+
     /// Where the blocks of the answer to a request with this digest start.
     #[must_use]
     pub fn answer_start(&self, digest: &Digest) -> Option<AnswerStart> {

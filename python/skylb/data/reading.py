@@ -1,0 +1,95 @@
+"""Large bodies are put together, hashed and read beside the event loop: a thread, first come first served.
+
+A body of 64 MiB takes hundreds of milliseconds. All that takes long in it lets go of the interpreter's
+lock: joining parts of bytes, SHA-256, and the core's scan.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from skylb._core import Head, RequestError, Scanned, Scanner
+from skylb.data.answers import refusal
+
+log = logging.getLogger("skylb.data.reading")
+
+LARGE_BODY_BYTES = 256 << 10
+"""Smaller bodies are read at once: about 1 ms at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A body that was read."""
+
+    body: bytes
+    """As it is sent."""
+    scanned: Scanned
+    asks_usage: bool
+    """The client has not asked for usage; the body as it is sent does."""
+    digest: str | None
+    """SHA-256 of the body as it is sent, in hexadecimal digits, where it was wanted."""
+
+
+Done = Callable[[Read | RequestError], None]
+
+
+class Reading:
+    """The thread.
+
+    Args:
+        scanner: of the engine that the requests are submitted to.
+        inject_usage: streams are asked for usage on the client's behalf.
+        hashed: the digest is wanted.
+    """
+
+    def __init__(self, scanner: Scanner, inject_usage: bool, hashed: bool) -> None:
+        self._scanner = scanner
+        self._inject_usage = inject_usage
+        self._hashed = hashed
+        self._thread = ThreadPoolExecutor(1, "skylb-read")
+
+    def start(self, head: Head, parts: list[bytes], done: Done) -> None:
+        """Reads a body; ``done`` is called by the loop, later and in any case."""
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._thread, self._read, head, parts)
+        future.add_done_callback(partial(_deliver, done))
+
+    def _read(self, head: Head, parts: list[bytes]) -> Read | RequestError:
+        body = b"".join(parts)
+        try:
+            scanned = self._scanner.scan(head, body)
+        except RequestError as error:
+            return error
+        splice = scanned.usage_splice if self._inject_usage else None
+        if splice is not None:
+            body = b"".join(spliced(parts, *splice))
+        digest = hashlib.sha256(body).hexdigest() if self._hashed else None
+        return Read(body, scanned, splice is not None, digest)
+
+    def close(self) -> None:
+        """Ends the thread; bodies that wait are not read."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _deliver(done: Done, future: "asyncio.Future[Read | RequestError]") -> None:
+    if future.cancelled():
+        return  # the process ends, and its connections with it
+    error = future.exception()
+    if error is None:
+        done(future.result())
+    else:
+        log.error("a body could not be read", exc_info=error)
+        done(refusal(500, "internal_error", "the body could not be read"))
+
+
+def spliced(parts: list[bytes], at: int, text: bytes) -> list[bytes]:
+    """The parts with ``text`` put in ``at`` bytes behind their beginning; no part is long."""
+    for index, part in enumerate(parts):
+        if at <= len(part):
+            return [*parts[:index], part[:at], text, part[at:], *parts[index + 1 :]]
+        at -= len(part)
+    raise IndexError(at)

@@ -1,0 +1,133 @@
+"""A client's connection with a transport that a test reads and stops, and all that it stands on."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from skylb._core import LOG_OFF, Engine, HeadParser, Recorder, ResponseReader
+from skylb.config import EngineSettings, TimeoutSettings
+from skylb.data.client import ClientConnection
+from skylb.data.context import Budget, Context, Limits
+from skylb.data.reading import Reading
+from skylb.router import Router
+from skylb.upstream import Pool
+
+MODELS = b"GET /v1/models HTTP/1.1\r\nHost: test\r\n\r\n"
+NOWHERE = b"POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+BODY_BYTES_MAX = 1000
+S = 1_000_000_000
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written; takes it from the protocol only while ``takes`` is true."""
+
+    def __init__(self, *, half_close: bool = True) -> None:
+        super().__init__()
+        self.protocol: ClientConnection
+        self.written = b""
+        self.waiting = 0
+        self.high = 0
+        self.takes = True
+        self.reading = True
+        self.half_close = half_close
+        self.ended = ""
+
+    def write(self, data: Any) -> None:
+        assert not self.ended, "written behind the end"
+        self.written += data
+        if not self.takes:
+            before, self.waiting = self.waiting, self.waiting + len(data)
+            if before <= self.high < self.waiting:
+                self.protocol.pause_writing()
+
+    def take_all(self) -> None:
+        self.takes, self.waiting = True, 0
+        self.protocol.resume_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        del low
+        self.high = high or 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def can_write_eof(self) -> bool:
+        return self.half_close
+
+    def write_eof(self) -> None:
+        self.ended = self.ended or "eof"
+
+    def is_closing(self) -> bool:
+        return self.ended in {"closed", "aborted"}
+
+    def close(self) -> None:
+        self.ended = "closed"
+
+    def abort(self) -> None:
+        self.ended = "aborted"
+
+    def answers(self) -> list[tuple[int, str]]:
+        """Status and ``Connection`` of every answer written so far."""
+        found, rest = [], self.written
+        while rest:
+            head, _, behind = rest.partition(b"\r\n\r\n")
+            reader = ResponseReader()
+            reader.feed(head + b"\r\n\r\n")
+            if reader.status >= 200:
+                behind = behind[int(reader.header("content-length") or 0) :]
+            found.append((reader.status, reader.header("connection") or ""))
+            rest = behind
+        return found
+
+
+class Kept:
+    """What a connection needs of a frontend."""
+
+    def __init__(self, *, body_bytes_max: int = BODY_BYTES_MAX, scanner: Any = None) -> None:
+        engine = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1)
+        self.router = Router(engine)
+        self.recorder = Recorder(LOG_OFF, 0, "prefix", 0)
+        self.context = Context(
+            router=self.router,
+            pool=Pool(),
+            recorder=self.recorder,
+            parser=HeadParser(),
+            budget=Budget(1 << 24),
+            limits=Limits(TimeoutSettings(), body_bytes_max, 10, 1),
+            reading=Reading(scanner or engine.scanner(), False, False),
+        )
+
+    def opened(self, connection: ClientConnection, /) -> None:
+        """Nothing to keep."""
+
+    def closed(self, connection: ClientConnection, /) -> None:
+        """Nothing to forget."""
+
+    def connect(self, *, half_close: bool = True) -> tuple[ClientConnection, Transport]:
+        """A new connection."""
+        connection, transport = ClientConnection(self, "http"), Transport(half_close=half_close)
+        transport.protocol = connection
+        connection.connection_made(transport)
+        return connection, transport
+
+
+async def settle() -> None:
+    """Lets everything run that is due."""
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
