@@ -1,6 +1,7 @@
 """What becomes of a client's connection: it stays where its answers said so, and a refusal arrives."""
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 from skylb._core import ResponseReader
 from tests.support.processes import Balancer, balancer, eventually, mocks
-from tests.support.raw import Connection, chat, request
+from tests.support.raw import Connection, ask, chat, request
 from tests.support.report import started
 
 TLS = Path(__file__).parents[1] / "support" / "tls"
@@ -205,3 +206,22 @@ def test_a_client_that_reads_more_slowly_than_it_asks_gets_every_answer(front: B
                 tail = data[-len(head) + 1 :]
             sent.result()
     assert answers == total
+
+
+def test_a_large_stream_is_asked_for_usage_and_its_client_does_not_see_it(replica: str) -> None:
+    with balancer(replica, arguments=["--inject-usage"]) as front:
+        body = chat("x" * 1_000_000, max_tokens=2, stream=True)
+        answer = asyncio.run(ask(front.port, request(body)))
+        assert (answer.status, answer.complete) == (200, True)
+        assert b'"usage"' not in answer.body.replace(b'"usage":null', b"")
+        assert front.metric("skylb_replica_prompt_tokens_total") > 0
+
+
+def test_pages_that_nobody_reads_are_not_made_on_the_admin_listener(front: Balancer) -> None:
+    with socket.create_connection(("127.0.0.1", front.admin_port)) as sock:
+        sock.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):
+            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200_000)
+            pytest.fail("all of it was read")
+        memory = front.metric("process_resident_memory_bytes")
+    assert memory < 400 * MIB

@@ -256,6 +256,18 @@ def test_a_tenant_that_must_not_stay_is_forwarded_whatever_room_there_is_here(th
     assert {line["peer"] for line in lines(three["eu"], "exile", 4)} == {"us"}
 
 
+def test_a_large_body_is_signed_and_forwarded_as_a_small_one(three: Regions) -> None:
+    body = request(
+        json.dumps(chat("hello", max_tokens=1)).encode()[:-1] + b" " * 1_000_000 + b"}",
+        request_id="large-exile",
+        headers=("Authorization: Bearer sk-exile",),
+    )
+    answer = asyncio.run(ask(three["us"].front.port, body))
+    assert (answer.status, answer.complete) == (200, True), answer
+    log = three["eu"].front.log
+    eventually(lambda: any(line["request_id"] == "large-exile" for line in log()), what="in eu's log")
+
+
 def test_where_no_region_is_allowed_the_answer_is_a_refusal_that_is_counted(three: Regions) -> None:
     event = 'skylb_engine_events_total{event="residency_refused"} '
 

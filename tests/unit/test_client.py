@@ -5,6 +5,7 @@ from typing import Any, cast
 import pytest
 
 from skylb.clock import monotonic_ns
+from skylb.data.proxy import Exchange
 from tests.support.client import CHAT, MODELS, NOWHERE, Kept, S, run, settle
 
 
@@ -343,5 +344,20 @@ def test_a_connection_ends_exactly_where_its_answer_says_so(name: str, draining:
         await settle()
         assert [announced == "close" for _, announced in transport.answers()] == [bool(transport.ended)]
         assert not draining or transport.ended
+
+    run(test())
+
+
+def test_a_stream_that_has_begun_keeps_its_word_on_closing_whatever_answers_it() -> None:
+    async def test() -> None:
+        kept = Kept()
+        connection, _ = kept.connect()
+        head = kept.context.parser.parse(CHAT + b"Content-Length: 2\r\n\r\n{}")
+        assert head is not None
+        exchange = Exchange(kept.context, connection, head, b"{}", 1)
+        begun = exchange.relay(None)
+        kept.context.draining = True
+        assert not exchange.relay(None, begun=begun).close_client
+        assert exchange.relay(None).close_client
 
     run(test())

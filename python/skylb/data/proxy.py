@@ -257,18 +257,19 @@ class Exchange:
             upstream_head = crossing.sign(upstream_head, forward, target, head, self.whose, front, digest)
             respond = PeerResponse
         self.phase = Phase.WAIT
-        relay = self.relay(self.digest, drop_usage=self.asks_usage)
+        relay = self.relay(self.digest, drop_usage=self.asks_usage, begun=self.opened)
         if self.opened is not None:
             relay.join()
         self.response = respond(self, connection, relay, client.transport.write, client.paused_ns != 0)
         connection.send(upstream_head, body)
 
-    def relay(self, digest: Digest | None, *, drop_usage: bool = False) -> Relay:
-        """Reads a response, and writes the client's."""
+    def relay(self, digest: Digest | None, *, drop_usage: bool = False, begun: Relay | None = None) -> Relay:
+        """Reads a response, and writes the client's; ``begun`` has told the client whether it closes."""
         head = self.head
+        keep_alive = head.keep_alive and not self.context.draining
         return Relay(
             head.http11,
-            head.keep_alive and not self.context.draining,
+            keep_alive if begun is None else not begun.close_client,
             head.is_head,
             self.request_id,
             head.anthropic,

@@ -49,7 +49,7 @@ class Waiting(Protocol):
     def fail(self, failure: int, *, sent: bool) -> None:
         """The attempt failed."""
 
-    def relay(self, digest: Digest | None) -> Relay:
+    def relay(self, digest: Digest | None, *, begun: Relay | None = None) -> Relay:
         """Reads a response, and writes the client's."""
 
 
@@ -123,7 +123,7 @@ def _open(waiting: Waiting, now_ns: int) -> None:
     cors = answers.allow_origin(waiting.context.cors_origin)
     begun = relay.open(answers.stream_head(waiting.request_id, cors))
     if begun:
-        waiting.opened = waiting.relay(None)
+        waiting.opened = waiting.relay(None, begun=relay)
         waiting.opened.join()
         waiting.told_ns = now_ns
         waiting.client.transport.write(begun)
