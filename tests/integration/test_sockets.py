@@ -4,12 +4,12 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import SKYLB, Child, eventually, mocks
+from tests.support.processes import SKYLB, Child, eventually, get, mocks, sample_sum
 from tests.support.report import Started, started
 
 TLS = Path(__file__).parents[1] / "support" / "tls"
@@ -62,6 +62,22 @@ def test_tls_clients_get_the_certificate_alpn_and_an_answer() -> None:
         ):
             assert sock.selected_alpn_protocol() == "http/1.1"
             check(chat(sock))
+
+
+def test_silent_tls_handshakes_count_as_connections_and_make_room_for_who_speaks() -> None:
+    arguments = (*SERVER, "--connections-max", "4")
+    with (
+        mocks(1, "--profile", "instant") as urls,
+        serving(*arguments, replica=urls[0]) as balancer,
+        ExitStack() as stack,
+    ):
+        for _ in range(8):
+            stack.enter_context(socket.create_connection(balancer.client_address()))
+        plain = stack.enter_context(socket.create_connection(balancer.client_address()))
+        with trusting().wrap_socket(plain, server_hostname="localhost") as sock:
+            check(chat(sock))
+        page = get(f"{balancer.admin}/metrics").decode()
+        assert sample_sum(page, "skylb_connections_closed_total") >= 5
 
 
 def test_a_plain_request_to_the_tls_listener_gets_no_answer() -> None:
