@@ -113,11 +113,16 @@ class EngineSettings(Group):
     hold_len_max: Annotated[Count, Field(ge=0, description="requests held at most")] = 10_000
     hold_bytes_max: Annotated[Bytes, Field(ge=1, description="bodies of held requests at most")] = 1 << 30
     hold_tenant_len_max: Annotated[
-        Count, Field(ge=1, description="requests of one tenant (credential) held at most")
-    ] = 10_000
+        Count | None,
+        Field(
+            ge=1, description="requests of one tenant, else credential, held at most, else a quarter of all"
+        ),
+    ] = None
     hold_tenant_bytes_max: Annotated[
-        Bytes, Field(ge=1, description="bodies of one tenant's held requests at most")
-    ] = 1 << 30
+        Bytes | None,
+        Expected("bytes: an integer, or one followed by KiB, MiB or GiB"),
+        Field(ge=1, description="bodies of one tenant's held requests at most, else a quarter of all"),
+    ] = None
     hold_window: Annotated[
         Count,
         Field(
@@ -155,8 +160,11 @@ class EngineSettings(Group):
         Seconds, Field(ge=0, description="wait after which a request counts one class higher; 0: never")
     ] = 5.0
     class_from_body: Annotated[
-        bool, Field(description="a body's priority or service_tier says its class")
-    ] = True
+        bool,
+        Field(
+            description="any body's priority or service_tier may raise its class; trusted_proxies' always do"
+        ),
+    ] = False
     match_threshold: Annotated[
         float,
         Field(ge=0, le=1, description="share of a prompt that must match before the owner is preferred"),
@@ -390,7 +398,7 @@ class Settings(Group):
         yield from self.dns.conflicts()
         for low, high in ORDERED:
             low_value, high_value = _by_name(self, low), _by_name(self, high)
-            if low_value > high_value:
+            if low_value is not None and high_value is not None and low_value > high_value:
                 yield (
                     {low, high},
                     f"{low} is {low_value} and {high} is {high_value}: expected {low} <= {high}",
@@ -441,9 +449,9 @@ def _is_at(url: ReplicaUrl, address: ListenAddress) -> bool:
     return here and url.port == address.port
 
 
-def _by_name(settings: Settings, name: str) -> float:
+def _by_name(settings: Settings, name: str) -> float | None:
     group, _, field = name.rpartition(".")
-    value: float = getattr(getattr(settings, group) if group else settings, field)
+    value: float | None = getattr(getattr(settings, group) if group else settings, field)
     return value
 
 

@@ -28,6 +28,7 @@ const ASK: Ask<'static> = Ask {
     content_type: None,
     key: None,
     class: None,
+    trusted: false,
     credential: None,
     body_bytes: 0,
     whose: Whose::Nobody,

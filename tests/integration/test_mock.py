@@ -214,6 +214,52 @@ def test_the_gauges_tell_the_end_of_the_last_step_and_the_state_tells_the_presen
 # ------------------------------------------------------------------------------------ faults
 
 
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/v1/chat/completions", b'data: {"error":'),
+        ("/v1/messages", b'event: error\ndata: {"type":"error"'),
+        ("/v1/responses", b"event: response.failed\ndata: "),
+    ],
+)
+def test_a_stream_begins_with_an_error_where_it_is_told_to(path: str, error: bytes) -> None:
+    async def test() -> None:
+        async with mock(fault=Faults(error_event_rate=1)) as fleet:
+            body = {"model": "mock", "messages": [{"role": "user", "content": "x"}], "input": "x"}
+            answer = await post(fleet, path, {**body, "max_tokens": 4, "stream": True})
+            assert (answer.status, answer.complete) == (200, True)
+            assert answer.body.count(error) == 1
+            assert b"delta" not in answer.body
+            assert (await state(fleet))["in_flight"] == 0
+
+    run(test)
+
+
+def test_a_silent_stream_has_comments_where_it_is_told_to() -> None:
+    async def test() -> None:
+        async with mock(profile="l4-8b", time_scale=NEVER, fault=Faults(comment_ms=10)) as fleet:
+            connection = await fleet.connect()
+            connection.writer.write(request(chat("x", stream=True)))
+            seen = b""
+            while seen.count(b": keep-alive\n\n") < 2:
+                seen += await connection.reader.read(4096)
+            assert b"data:" not in seen
+
+    run(test)
+
+
+def test_an_answer_stalls_behind_its_first_byte_where_it_is_told_to() -> None:
+    async def test() -> None:
+        async with mock(fault=Faults(stall_in_body=True)) as fleet:
+            connection = await fleet.connect()
+            connection.writer.write(request(chat("x")))
+            head = await connection.reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert await connection.reader.readexactly(1) == b"{"
+
+    run(test)
+
+
 def test_faults_are_changed_at_run_time_field_by_field() -> None:
     async def test() -> None:
         async with mock(fault=Faults(error_rate=1, status=429)) as fleet:

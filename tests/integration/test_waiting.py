@@ -1,7 +1,8 @@
 """What a client hears while its request waits: the beginning of its stream, and comments."""
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from skylb._core import ResponseReader
 from tests.integration.test_contract import HEAD, Script, Scripted, chunk, plain, run
 from tests.support.processes import Balancer, eventually
-from tests.support.raw import Answer, Connection, ask, chat, request
+from tests.support.raw import Answer, Connection, ask, chat, request, until
 from tests.support.regions import regions
 
 COMMENT = b": keep-alive\n\n"
@@ -333,8 +334,15 @@ def test_a_request_that_asks_for_no_stream_hears_nothing_before_its_answer() -> 
     assert (answer.status, answer.body) == (200, b'{"ok": true}')
 
 
-def test_comments_reach_the_client_over_a_forward() -> None:
-    slow = ("--profile", "l4-8b", "--fault-slow-head-ms", "4000")
+@pytest.mark.parametrize(
+    "slow",
+    [
+        ("--profile", "l4-8b", "--fault-slow-head-ms", "4000"),
+        ("--profile", "l4-8b", "--time-scale", "30", "--fault-comment-ms", "200"),
+    ],
+    ids=["of the balancer", "of the engine"],
+)
+def test_comments_reach_the_client_over_a_forward(slow: Sequence[str]) -> None:
     with regions("us", "eu", mock=slow, arguments=SOON) as two:
         us = two["us"]
         us.verb("/regions/us/evacuate")
@@ -348,6 +356,40 @@ def test_comments_reach_the_client_over_a_forward() -> None:
         assert answer.status == 200
         assert COMMENT in answer.body
         assert answer.done_events == 1
+
+
+# ------------------------------------------------------------------------------------ who waits
+
+
+def test_one_credential_holds_a_quarter_and_the_rest_is_left_to_others() -> None:
+    arguments = ["--engine-push", "outstanding", "--engine-outstanding-max", "1", "--hold-len-max", "16"]
+
+    def of(key: str, index: int) -> bytes:
+        headers = (f"Authorization: Bearer {key}",)
+        return request(chat(f"{key} {index}", stream=True), headers=headers)
+
+    async def main() -> Counter[int]:
+        gate = Gate()
+
+        async def work(front: Balancer) -> Counter[int]:
+            first = await Connection.open(front.port)
+            first.writer.write(of("a", 0))
+            await read_until(first, lambda seen: b"data: first" in seen)
+            flood = [asyncio.ensure_future(ask(front.port, of("a", index))) for index in range(1, 13)]
+            await until(lambda: sum(asked.done() for asked in flood) == 8)
+            other = asyncio.ensure_future(ask(front.port, of("b", 0)))
+            held = partial(front.metric, "skylb_hold_requests")
+            await asyncio.to_thread(eventually, lambda: held() == 5, what="the other one is held")
+            gate.passed.set()
+            await read_until(first, lambda seen: seen.endswith(b"0\r\n\r\n"))
+            await first.close()
+            assert (await other).status == 200
+            return Counter([answer.status for answer in await asyncio.gather(*flood)])
+
+        found: Counter[int] = await run([Scripted(gate.after(b"data: first\n\n"))], work, *arguments)
+        return found
+
+    assert asyncio.run(main()) == {429: 8, 200: 4}
 
 
 # -------------------------------------------------------------------------------- client libraries

@@ -282,6 +282,10 @@ class Connection(asyncio.Protocol):
             self.send(self._head_of(HTTPStatus.OK, JSON, len(body)) + body)
         self._end()
 
+    def stall(self, body: bytes) -> None:
+        """Sends the head and the first byte of a whole response, and nothing more."""
+        self.send(self._head_of(HTTPStatus.OK, JSON, len(body)) + body[:1])
+
     def _reply(self, reply: Reply) -> None:
         head = self._head_of(reply.status, reply.content_type, len(reply.body))
         self.send(head + reply.body)

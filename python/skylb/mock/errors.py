@@ -43,6 +43,11 @@ def full() -> RefusedError:
     )
 
 
+def failed() -> RefusedError:
+    """The engine broke down under the request."""
+    return RefusedError(500, "EngineCore encountered an issue. See stack trace (above) for the root cause.")
+
+
 def too_long(prompt_tokens: int, max_tokens: int, max_model_len: int) -> RefusedError:
     """Prompt and answer exceed the model's context."""
     return RefusedError(

@@ -24,6 +24,21 @@ class Faults(Group):
     stall_after_tokens: Annotated[
         Tokens | None, Field(description="send nothing more after so many tokens and keep the connection")
     ] = None
+    stall_in_body: Annotated[
+        bool, Field(description="send the first byte of each answer that is no stream, and nothing more")
+    ] = False
+    error_event_rate: Annotated[
+        float, Field(ge=0, le=1, description="share of streams whose first event is an error, their last too")
+    ] = 0.0
+    comment_ms: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=3_600_000,
+            description="silence of a stream after which it has a comment, as vLLM's "
+            "--sse-keep-alive-interval; 0: never",
+        ),
+    ] = 0.0
     refuse: Annotated[
         bool, Field(description="reset each connection at its first request, other than for /mock/...")
     ] = False

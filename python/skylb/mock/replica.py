@@ -12,6 +12,7 @@ from skylb._core import ADMIT_FULL, ADMIT_OK, ReplicaModel
 from skylb.clock import monotonic_ns
 from skylb.mock import errors
 from skylb.mock.api import Context, Model, ResponseStore, Shape
+from skylb.mock.api.common import COMMENT
 from skylb.mock.completions import CompletionsLog, Outcome
 from skylb.mock.faults import Faults
 from skylb.mock.profiles import Profile
@@ -32,6 +33,9 @@ class Client(Protocol):
 
     def finish(self, body: bytes | None) -> None:
         """The response is complete; ``body`` is the whole of one that is not streamed."""
+
+    def stall(self, body: bytes) -> None:
+        """Sends the head and the first byte of a whole response, and nothing more."""
 
     def cut(self) -> None:
         """Closes the connection after what was sent."""
@@ -58,6 +62,7 @@ class Run:
         "_begun",
         "_cached",
         "_client",
+        "_comments",
         "_generated",
         "_paused",
         "_replica",
@@ -80,6 +85,7 @@ class Run:
         self._begun = False
         self._paused = False
         self._slow: asyncio.TimerHandle | None = None
+        self._comments: asyncio.TimerHandle | None = None
 
     def accepted(self, slow_s: float) -> None:
         """The model has it: the head goes out at once, as vLLM's does, or after ``slow_s``."""
@@ -92,8 +98,35 @@ class Run:
         self._slow = None
         self._begun = True
         if self.shape.call.stream:
+            if self._replica.draw_error_event():
+                self._fail_at_once()
+                return
             self._client.begin_stream(self.shape.preamble())
+            self._expect_silence()
         self._flush()
+
+    def _fail_at_once(self) -> None:
+        self._begun = False
+        self._replica.ended(self, "failed")
+        self._client.begin_stream(self.shape.error())
+        self._client.finish(None)
+
+    def _expect_silence(self) -> None:
+        """A comment follows unless a token does."""
+        interval_s = self._replica.faults.comment_ms / 1000
+        if interval_s > 0:
+            loop = asyncio.get_running_loop()
+            self._comments = loop.call_later(interval_s, self._comment, self._sent)
+
+    def _comment(self, sent: int) -> None:
+        if self._begun and not self._paused:
+            if sent == self._sent:
+                self._client.send(COMMENT)
+            self._expect_silence()
+
+    def _hush(self) -> None:
+        if self._comments is not None:
+            self._comments.cancel()
 
     def gained(self, generated: int, cached: int, finished: bool) -> None:
         """The model generated a token; ``finished``: it was the last and the model has forgotten it."""
@@ -110,7 +143,10 @@ class Run:
         if self.shape.call.stream:
             self._flush_stream(min(self._generated, limit))
         elif self._generated == self.shape.call.tokens and self._generated < limit:
-            self._client.finish(self.shape.whole(self._cached))
+            if self._replica.faults.stall_in_body:
+                self._client.stall(self.shape.whole(self._cached))
+            else:
+                self._client.finish(self.shape.whole(self._cached))
             return
         if self._generated >= limit:
             self._fail(self._replica.fault)
@@ -128,12 +164,14 @@ class Run:
             sent += 1
         self._sent = sent
         if sent == shape.call.tokens and sent < self._replica.fault_tokens:
+            self._hush()
             self._client.send(shape.closing(self._cached))
             self._client.finish(None)
 
     def _fail(self, fault: Fault) -> None:
         self._replica.ended(self, "failed")
         self._begun = False
+        self._hush()
         if fault == "cut":
             self._client.cut()
 
@@ -151,6 +189,7 @@ class Run:
         """The client's connection is gone."""
         if self._slow is not None:
             self._slow.cancel()
+        self._hush()
         self._begun = False
         self._replica.ended(self, "aborted")
 
@@ -234,6 +273,11 @@ class MockReplica:
         rate = self.faults.error_rate
         if rate > 0 and self._random.random() < rate:
             raise errors.RefusedError(self.faults.status, "An error that was asked for.")
+
+    def draw_error_event(self) -> bool:
+        """Lets the configured share of streams begin with an error."""
+        rate = self.faults.error_event_rate
+        return rate > 0 and self._random.random() < rate
 
     def submit(self, client: Client, shape: Shape, request_id: str) -> Run:
         """Gives a request to the model.

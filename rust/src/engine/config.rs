@@ -50,10 +50,10 @@ pub struct Config {
     pub hold_len_max: usize,
     /// Bytes of the bodies held at most.
     pub hold_bytes_max: u64,
-    /// Requests of one tenant held at most.
-    pub hold_tenant_len_max: usize,
-    /// Bytes of one tenant's bodies held at most.
-    pub hold_tenant_bytes_max: u64,
+    /// Requests of one tenant held at most; unset: a quarter of the hold.
+    pub hold_tenant_len_max: Option<usize>,
+    /// Bytes of one tenant's bodies held at most; unset: a quarter of the hold's.
+    pub hold_tenant_bytes_max: Option<u64>,
     /// Held requests compared when a replica has room; 1 is first come, first served.
     pub hold_window: usize,
     /// `predictive`, with a window of 1: how much later a held request counts for the time that its
@@ -75,7 +75,8 @@ pub struct Config {
     /// Wait after which a request counts as one class more urgent; 0 is never.
     #[serde(rename = "class_age_s", deserialize_with = "seconds")]
     pub class_age_ns: Nanos,
-    /// Bodies say the class (`priority`, `service_tier`).
+    /// The body of any client says its class (`priority`, `service_tier`), not only that of a trusted
+    /// one. A class below normal counts in either case.
     pub class_from_body: bool,
     /// Share of a prompt that must match before its owner is preferred.
     pub match_threshold: f64,
@@ -230,6 +231,17 @@ impl Config {
         waits && self.hold_window > 1 && self.affinity_wait_ns > 0
     }
 
+    /// Requests and bytes of one tenant in the hold.
+    #[must_use]
+    pub fn hold_of_tenant_max(&self) -> (usize, u64) {
+        let len_max = self.hold_tenant_len_max;
+        let bytes_max = self.hold_tenant_bytes_max;
+        (
+            len_max.unwrap_or((self.hold_len_max / 4).max(1)),
+            bytes_max.unwrap_or(self.hold_bytes_max / 4),
+        )
+    }
+
     /// Whether held requests start by age and work.
     #[must_use]
     pub fn orders_by_work(&self) -> bool {
@@ -254,8 +266,8 @@ impl Config {
         hold_timeout_ns: 30_000_000_000,
         hold_len_max: 10_000,
         hold_bytes_max: 1 << 30,
-        hold_tenant_len_max: 10_000,
-        hold_tenant_bytes_max: 1 << 30,
+        hold_tenant_len_max: None,
+        hold_tenant_bytes_max: None,
         hold_window: 1,
         hold_work_weight: 0.0,
         hold_passes_max: 64,
@@ -265,7 +277,7 @@ impl Config {
         class_weight_normal: 4,
         class_weight_low: 1,
         class_age_ns: 5_000_000_000,
-        class_from_body: true,
+        class_from_body: false,
         match_threshold: 0.5,
         block_bytes: 64,
         prompt_blocks_max: 32_768,
@@ -337,8 +349,8 @@ mod tests {
 
     const JSON: &str = r#"{"policy":"two_choices","push":"pending","outstanding_max":32,
         "allowance":"knee","blind_outstanding_max":16,"in_flight_max":1024,"hold_timeout_s":30.0,
-        "hold_len_max":0,"hold_bytes_max":1073741824,"hold_tenant_len_max":10000,
-        "hold_tenant_bytes_max":1073741824,"hold_window":64,"hold_work_weight":40,"hold_passes_max":64,
+        "hold_len_max":0,"hold_bytes_max":1073741824,"hold_tenant_len_max":null,
+        "hold_tenant_bytes_max":268435456,"hold_window":64,"hold_work_weight":40,"hold_passes_max":64,
         "hold_age_max_s":10.0,"class_rule":"weighted",
         "class_weight_high":8,"class_weight_normal":4,"class_weight_low":1,"class_age_s":5.0,
         "class_from_body":true,"match_threshold":0.5,"block_bytes":64,

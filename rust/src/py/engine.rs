@@ -124,6 +124,7 @@ impl Engine {
             content_type: head.inner.header(b"content-type"),
             key: head.inner.key(),
             class: head.inner.class().filter(|_| trusted),
+            trusted,
             credential: head.inner.credential(),
             body_bytes: body.len(),
             whose: whose(tenant, tenant_known),

@@ -53,6 +53,7 @@ fn ask(tenant: Option<&str>, forwarded: Option<Forwarded>) -> Ask<'_> {
         content_type: None,
         key: None,
         class: None,
+        trusted: true, // the scenario says which class its clients are of
         credential: None,
         body_bytes: 0,
         whose: tenant.map_or(Whose::Nobody, Whose::Tenant),

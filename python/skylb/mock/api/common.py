@@ -127,6 +127,10 @@ class Context:
     """Unix time in seconds."""
 
 
+COMMENT = b"e\r\n: keep-alive\n\n\r\n"
+"""A comment as one HTTP chunk, in vLLM's words."""
+
+
 class Shape:
     """One response in the form of its API. Stream parts are framed as HTTP chunks.
 
@@ -157,6 +161,10 @@ class Shape:
     def closing(self, cached: int) -> bytes:
         """Events after the last token's, and the end of the framing."""
         raise NotImplementedError
+
+    def error(self) -> bytes:
+        """The one event of a stream that fails before its first token, and the end of the framing."""
+        return event(errors.failed().body(anthropic=False)) + event(b"[DONE]") + b"0\r\n\r\n"
 
 
 def event(data: bytes) -> bytes:

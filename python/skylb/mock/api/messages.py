@@ -2,6 +2,7 @@
 
 import msgspec
 
+from skylb.mock import errors
 from skylb.mock.api.common import (
     LAST_CHUNK,
     Asked,
@@ -95,6 +96,10 @@ class _MessagesShape(Shape):
             b'"role":"assistant","stop_reason":null,"stop_sequence":null,"usage":%b}}'
         ) % (self._id, self._model, usage(self.call, cached, 0))
         return named_event(b"message_start", data) + _BLOCK_START
+
+    def error(self) -> bytes:
+        """An ``error``, and the end of the framing."""
+        return named_event(b"error", errors.failed().body(anthropic=True)) + b"0\r\n\r\n"
 
     def token(self, index: int) -> bytes:
         """A ``content_block_delta`` with four bytes of text."""

@@ -3,6 +3,7 @@
 import msgspec
 import orjson
 
+from skylb.mock import errors
 from skylb.mock.api.common import (
     LAST_CHUNK,
     Asked,
@@ -72,6 +73,12 @@ class _ResponsesShape(Shape):
             text = (self.call.prompt + self.call.answer).decode()
             self._context.responses.put(self._id, Stored(body, text))
         return body
+
+    def error(self) -> bytes:
+        """``response.failed`` behind the announcement, and the end of the framing."""
+        error = {"code": "server_error", "message": errors.failed().message}
+        failed = {**self._response("failed", None), "error": error}
+        return self.preamble() + self._event("response.failed", response=failed) + b"0\r\n\r\n"
 
     def preamble(self) -> bytes:
         """``response.created`` and ``.in_progress``: vLLM sends them while the request still waits."""

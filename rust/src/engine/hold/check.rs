@@ -49,9 +49,10 @@ impl Hold {
             if of != tenants.of(entry.of.tenant) {
                 return Err("hold_use_of_tenants_is_counted");
             }
-            if of.requests > config.hold_tenant_len_max
-                || (of.requests > 1 && of.bytes > config.hold_tenant_bytes_max)
-            {
+            // They may have come while nobody else said whose a request is.
+            let nobodys = entry.of.tenant.is_none() && config.hold_tenant_len_max.is_none();
+            let (len_max, bytes_max) = config.hold_of_tenant_max();
+            if !nobodys && (of.requests > len_max || (of.requests > 1 && of.bytes > bytes_max)) {
                 return Err("hold_use_of_a_tenant_at_most_max");
             }
         }

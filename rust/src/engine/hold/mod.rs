@@ -277,7 +277,7 @@ impl Hold {
         {
             return Err(Full::Hold);
         }
-        let (len_max, bytes_max) = (config.hold_tenant_len_max, config.hold_tenant_bytes_max);
+        let (len_max, bytes_max) = self.tenants.bounds(of.tenant, config, of.submitted_ns);
         if !self
             .tenants
             .of(of.tenant)
@@ -296,6 +296,11 @@ impl Hold {
             serial,
         });
         Ok(Ticket { slot, serial })
+    }
+
+    /// A request of this tenant was submitted, held or not.
+    pub fn saw(&mut self, tenant: Tenant, now_ns: Nanos) {
+        self.tenants.saw(tenant, now_ns);
     }
 
     fn link(&mut self, of: Entrant, serial: u64) -> usize {

@@ -11,8 +11,8 @@ fn config() -> Config {
     Config {
         hold_len_max: 12,
         hold_bytes_max: 60,
-        hold_tenant_len_max: 6,
-        hold_tenant_bytes_max: 40,
+        hold_tenant_len_max: Some(6),
+        hold_tenant_bytes_max: Some(40),
         hold_passes_max: 3,
         hold_age_max_ns: 90,
         affinity_wait_ns: 20,
@@ -141,8 +141,8 @@ impl Oracle {
             Err(Full::Hold)
         } else if !fits(
             &own,
-            config.hold_tenant_len_max,
-            config.hold_tenant_bytes_max,
+            config.hold_tenant_len_max.unwrap(),
+            config.hold_tenant_bytes_max.unwrap(),
         ) {
             Err(Full::Tenant)
         } else {

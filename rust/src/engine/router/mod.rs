@@ -86,10 +86,11 @@ use super::class::Class;
 use super::config::{Config, Policy};
 use super::effect::Effect;
 use super::error::RequestError;
-use super::hold::{Head, Hold};
+use super::hold::{Head, Hold, Tenant};
 use super::id::{Nanos, ReplicaId, RequestId};
 use super::plant::Plant;
 use super::radix::{Radix, RadixConfig};
+use super::residency::Whose;
 use super::rng::Rng;
 use super::route::Route;
 
@@ -328,7 +329,7 @@ impl Router {
             bound,
             key: header.or(digest.key),
             class: self.class_of(ask, digest),
-            tenant: ask.credential.map(|name| self.digest_config.key_of(name)),
+            tenant: self.tenant_of(ask, now_ns),
             submitted_ns: now_ns,
             retry_safe: digest.retry_safe,
             body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
@@ -362,12 +363,25 @@ impl Router {
         listed.map(Some).ok_or_else(Refusal::response_unknown)
     }
 
-    /// The class that a trusted front names, else what the body says where that counts.
+    /// By whom a request's place in the hold is counted.
+    fn tenant_of(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Tenant {
+        let name = match ask.whose {
+            Whose::Tenant(name) => Some(name.as_bytes()),
+            Whose::Nobody | Whose::Unknown => ask.credential,
+        };
+        let tenant = name.map(|name| self.digest_config.key_of(name));
+        self.hold.saw(tenant, now_ns);
+        tenant
+    }
+
+    /// The class that a trusted front names, else what the body says where that counts. Anybody may
+    /// ask to be served later.
     fn class_of(&self, ask: &Ask<'_>, digest: &Digest) -> Class {
+        let believed = self.config.class_from_body || ask.trusted;
         match ask.class {
             Some(value) => Class::of_header(value),
-            None if self.config.class_from_body => digest.class,
-            None => Class::Normal,
+            None if believed => digest.class,
+            None => digest.class.max(Class::Normal),
         }
     }
 

@@ -26,7 +26,9 @@ pub struct Ask<'a> {
     pub key: Option<&'a [u8]>,
     /// Value of the configured class header, from a front that is trusted.
     pub class: Option<&'a [u8]>,
-    /// The credential that the request came with: whose it is.
+    /// It came from a front whose word counts, of its requests' class above all.
+    pub trusted: bool,
+    /// The credential that the request came with: whose it is where no tenant is named.
     pub credential: Option<&'a [u8]>,
     /// Bytes of the body.
     pub body_bytes: usize,

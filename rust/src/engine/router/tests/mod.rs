@@ -21,7 +21,6 @@ use crate::engine::config::{AllowanceRule, ClassRule, PushRule};
 use crate::engine::effect::{Outcome, Push, Reject};
 use crate::engine::health::Failure;
 use crate::engine::id::ReplicaId;
-use crate::engine::residency::Whose;
 use crate::engine::route::Route;
 use crate::engine::snapshot::Snapshot;
 
@@ -57,6 +56,7 @@ fn ask(route: Route) -> Ask<'static> {
         content_type: None,
         key: None,
         class: None,
+        trusted: false,
         credential: None,
         body_bytes: 0,
         whose: Whose::Nobody,

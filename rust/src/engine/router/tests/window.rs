@@ -197,19 +197,78 @@ fn a_trusted_front_s_word_on_the_class_beats_the_body_s() {
     };
     assert_eq!(class_of(windowed(), None), Class::Low);
     assert_eq!(class_of(windowed(), Some(b"high")), Class::High);
-    let deaf = || Config {
-        class_from_body: false,
+}
+
+#[test]
+fn a_body_makes_its_request_more_urgent_only_where_its_client_is_believed() {
+    let class_of = |class_from_body, trusted, class| {
+        let mut drive = full_with(Config {
+            class_from_body,
+            ..windowed()
+        });
+        let asked = Ask {
+            trusted,
+            ..ask(Route::ChatCompletions)
+        };
+        let said = Digest {
+            class,
+            ..digest("m", &[])
+        };
+        assert_eq!(drive.submit_as(asked, said), [hold(3)]);
+        drive.router.requests[&RequestId(3)].class
+    };
+    assert_eq!(class_of(false, false, Class::High), Class::Normal);
+    assert_eq!(class_of(false, false, Class::Low), Class::Low);
+    assert_eq!(class_of(false, true, Class::High), Class::High);
+    assert_eq!(class_of(true, false, Class::High), Class::High);
+}
+
+#[test]
+fn by_default_one_tenant_holds_a_quarter_and_anonymous_requests_all_while_nobody_is_named() {
+    let config = || Config {
+        hold_len_max: 8,
         ..windowed()
     };
-    assert_eq!(class_of(deaf(), None), Class::Normal);
-    assert_eq!(class_of(deaf(), Some(b"-1")), Class::High);
+    let held = |drive: &mut Drive, asked: Ask<'static>| {
+        (0..9)
+            .take_while(|_| {
+                matches!(
+                    drive.submit_as(asked, digest("m", &[]))[..],
+                    [Effect::Hold(_)]
+                )
+            })
+            .count()
+    };
+    let of = |credential: &'static [u8]| Ask {
+        credential: Some(credential),
+        ..ask(Route::ChatCompletions)
+    };
+    let named = |credential| Ask {
+        whose: Whose::Tenant("team"),
+        ..of(credential)
+    };
+    let anonymous = ask(Route::ChatCompletions);
+    let mut drive = full_with(config());
+    assert_eq!(held(&mut drive, anonymous), 8);
+    let mut drive = full_with(config());
+    assert_eq!(held(&mut drive, of(b"a")), 2);
+    assert_eq!(held(&mut drive, of(b"b")), 2);
+    assert_eq!(held(&mut drive, anonymous), 2, "others are named");
+    assert_eq!(
+        held(&mut drive, named(b"c")),
+        2,
+        "a tenant's keys count together"
+    );
+    let mut drive = full_with(config());
+    assert_eq!(held(&mut drive, named(b"c")), 2);
+    assert_eq!(held(&mut drive, named(b"d")), 0);
 }
 
 #[test]
 fn a_tenant_that_fills_its_part_of_the_hold_leaves_the_rest_to_others() {
     let mut drive = full_with(Config {
-        hold_tenant_len_max: 2,
-        hold_tenant_bytes_max: 500,
+        hold_tenant_len_max: Some(2),
+        hold_tenant_bytes_max: Some(500),
         ..windowed()
     });
     let of = |credential, body_bytes| Ask {
