@@ -670,6 +670,8 @@ class Engine:
         Raises:
             ValueError: two peers of one id or name, this balancer's own name, or more than 64.
         """
+    def peer_started(self, peer: int, incarnation: int, now_ns: int, /) -> None:
+        """A connection to a peer begins: numbers of its earlier runs count no more."""
     def peer_rtt(self, peer: int, rtt_ns: int, now_ns: int, /) -> None:
         """One measured round trip; median and jitter are kept here."""
     def peer_state(self, peer: int, state: int, now_ns: int, /) -> tuple[_Effect, ...]:
@@ -686,7 +688,7 @@ class Engine:
         that name it. Applies to requests submitted from now on.
 
         Raises:
-            ValueError: a rule without regions, or more than 64 regions in all.
+            ValueError: a rule without regions, or rules that name more than 63.
         """
     def set_replica_region(self, replica: int, region: str | None, now_ns: int, /) -> tuple[_Effect, ...]:
         """The region of an adopted replica; ``None``: this balancer's."""

@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 UNIX_PATH_BYTES_MAX = 107
 """``sun_path`` of unix(7): 108 bytes, the closing NUL included."""
 
+HOST_LEN_MAX = 253
+"""Of a domain name (RFC 1035, 2.3.4, less what the wire adds)."""
+
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
 
@@ -229,6 +232,8 @@ def _host(text: str) -> str:
         return str(address.ipv4_mapped or address)
     if ":" in text:
         raise ValueError("an IPv6 address needs brackets")
+    if len(text) > HOST_LEN_MAX:
+        raise ValueError(f"the host is longer than {HOST_LEN_MAX} characters")
     if not is_host(text):
         raise ValueError("the host is not a name or an address")
     return text.lower()

@@ -23,6 +23,9 @@ RANGES_MAX = 256
 ANY_PEER = "*"
 """In `trusted_peers`: all of them."""
 
+REGIONS_MAX = 63
+"""Regions that rules of residency may name; see `Engine.set_residency`."""
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 SRV_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}$"
 NAME = Expected("a name of letters, digits, dots, dashes and underscores, at most 64")
@@ -219,12 +222,7 @@ class MeshSettings(Group):
 
     def conflicts(self) -> Iterator[tuple[set[str], str]]:
         """Values that are valid alone and wrong together: the options' names, and a sentence."""
-        tenants = sorted({rule.tenant for rule in self.residency if rule.tenant is not None})
-        if tenants and self.tenant_header is None and self.tenant_key_file is None:
-            yield (
-                {"residency", "tenant_header", "tenant_key_file"},
-                f"residency names {tenants[0]}: expected tenant_header or tenant_key_file too",
-            )
+        yield from self._residency_conflicts()
         for options, sentence in self.peer_conflicts(self.peer):
             yield options, f"peer: {sentence}"
         if self.peers_dns is not None and find_spec("dns") is None:
@@ -254,8 +252,23 @@ class MeshSettings(Group):
                 f"advertise: {self.advertise} is no place that a peer can reach: expected http or https",
             )
 
+    def _residency_conflicts(self) -> Iterator[tuple[set[str], str]]:
+        tenants = sorted({rule.tenant for rule in self.residency if rule.tenant is not None})
+        if tenants and self.tenant_header is None and self.tenant_key_file is None:
+            yield (
+                {"residency", "tenant_header", "tenant_key_file"},
+                f"residency names {tenants[0]}: expected tenant_header or tenant_key_file too",
+            )
+        regions = {region for rule in self.residency for region in rule.regions}
+        if len(regions) > REGIONS_MAX:
+            yield {"residency"}, f"residency names {len(regions)} regions: expected at most {REGIONS_MAX}"
+
     def peer_conflicts(self, peers: Sequence[PeerUrl]) -> Iterator[tuple[set[str], str]]:
         """What is wrong with a list of peers, wherever it comes from."""
+        if len(peers) > PEERS_MAX:
+            # No more is said: of very many peers, to compare each with all would take long.
+            yield {"peer"}, f"{len(peers)} peers: expected at most {PEERS_MAX}"
+            return
         for index, peer in enumerate(peers):
             before = peers[:index]
             if peer.name == self.balancer or self._listens_at(peer.sync):
@@ -267,8 +280,6 @@ class MeshSettings(Group):
                 yield {"peer"}, f"two peers are called {peer.name}: expected one of each name"
             elif any(peer.sync == other.sync for other in before):
                 yield {"peer"}, f"two peers are at {peer.sync}: expected distinct addresses"
-        if len(peers) > PEERS_MAX:
-            yield {"peer"}, f"{len(peers)} peers: expected at most {PEERS_MAX}"
 
     def _listens_at(self, url: ReplicaUrl) -> bool:
         here = self.sync_listen

@@ -182,12 +182,18 @@ class Router:
 
         A region is sure that is not the peer's word alone.
         """
+        listed = {peer_id for peer_id, _, _, _ in peers}
+        self._peers = {peer_id: peer for peer_id, peer in self._peers.items() if peer_id in listed}
         self._peer_ids = {name: peer_id for peer_id, name, _, _ in peers}
         self._told(self._engine.set_peers(peers, monotonic_ns()))
 
     def set_peer(self, peer: Peer) -> None:
         """Where a peer's forwards go, before anything it tells is merged."""
         self._peers[peer.id] = peer
+
+    def peer_started(self, peer_id: int, incarnation: int) -> None:
+        """A connection to a peer begins, which has proven when it started."""
+        self._engine.peer_started(peer_id, incarnation, monotonic_ns())
 
     def peer_rtt(self, peer_id: int, rtt_ns: int) -> None:
         """One measured round trip."""

@@ -8,10 +8,33 @@ from typing import Any
 log = logging.getLogger("skylb.tasks")
 
 
+async def attempt(coroutine: Coroutine[Any, Any, None], *, name: str) -> BaseException | None:
+    """Runs what handles bytes from elsewhere, in a task of its own: however it fails, its caller goes on.
+
+    Returns:
+        The error that it ended with, which is logged; ``None`` for none.
+    """
+    task = asyncio.create_task(coroutine, name=name)
+    try:
+        await asyncio.wait([task])
+    finally:
+        if not task.done():  # the caller is cancelled
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    if task.cancelled():
+        return None
+    error = task.exception()
+    if error is not None:
+        log.error("%s failed, and is left at that", name, exc_info=error)
+    return error
+
+
 class TaskGroup:
     """Long-running tasks of one component: started by name, cancelled together.
 
-    A task that ends with an exception is logged with its name and handed to ``on_failure``.
+    A task that ends with an exception is logged with its name and handed to ``on_failure``. Where that ends
+    the process, the tasks are loops over what is known here: what strangers and peers send is handled in an
+    `attempt`, or in a group without ``on_failure``.
 
     Args:
         on_failure: called with the task's name and its exception.

@@ -9,12 +9,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
 import aiohttp
+import msgspec
 import pytest
 
+from skylb.control.door import STRANGERS_MAX
 from skylb.control.frames import (
     FRAME_BYTES_MAX,
     VERSION,
     Kind,
+    News,
+    Order,
     Ping,
     encode,
 )
@@ -124,6 +128,42 @@ def test_a_connection_that_says_nothing_is_given_up_and_the_balancer_goes_on(vic
     assert asyncio.run(ask(victim.front.port, request(chat("still there?")))).status == 200
 
 
+def test_silent_connections_are_closed_and_few_and_peers_come_in_all_the_same(victim: Victim) -> None:
+    async def run() -> None:
+        writers = []
+        for _ in range(2 * STRANGERS_MAX):
+            _, writer = await asyncio.open_connection("127.0.0.1", victim.sync_port)
+            writers.append(writer)
+        async with peer(victim) as connection:
+            await clock_known(connection)
+        # All of them come to their end, those that asked for something else too.
+        reader, writer = await asyncio.open_connection("127.0.0.1", victim.sync_port)
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: eu\r\n\r\nGET /sync HT")
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 404")
+        for one in (*writers, writer):
+            one.close()
+            with suppress(ConnectionError):
+                await one.wait_closed()
+
+    crowded, silent = victim.refused("crowded"), victim.refused("silent")
+    asyncio.run(run())
+    eventually(lambda: victim.refused("silent") > silent, what="counted: silent")
+    assert victim.refused("crowded") >= crowded + STRANGERS_MAX
+
+
+def test_a_hello_of_another_version_is_told_by_its_version_on_both_sides(victim: Victim) -> None:
+    async def run() -> str:
+        async with socket_to(victim) as found:
+            await found.send_bytes(msgspec.msgpack.encode([VERSION + 1, "us", {"all": "else"}]))
+            return await why_closed(found)
+
+    assert asyncio.run(run()) == "version"
+    why = f"it speaks version {VERSION + 1} of the peers' protocol, this balancer {VERSION}"
+    said = f"a connection in the name of us was not let in: {why}"
+    eventually(lambda: victim.front.state()["mesh"]["peers"][0]["fault"] == said, what=said)
+
+
 # --------------------------------------------------------------------------------- messages
 
 
@@ -169,8 +209,29 @@ async def an_answer_to_no_ping(socket: aiohttp.ClientWebSocketResponse, connecti
     await socket.send_bytes(sealed(connection, Kind.PONG, CANARY.encode()))
 
 
-async def an_unknown_kind(socket: aiohttp.ClientWebSocketResponse, connection: Connection) -> None:
-    await socket.send_bytes(sealed(connection, 99, b""))
+async def a_nested_ping(socket: aiohttp.ClientWebSocketResponse, connection: Connection) -> None:
+    await socket.send_bytes(sealed(connection, Kind.PING, b"\x93\x01\x01" + b"\x91" * 60_000))
+
+
+async def a_clock_beyond_all_others(socket: aiohttp.ClientWebSocketResponse, connection: Connection) -> None:
+    await socket.send_bytes(sealed(connection, Kind.PING, msgspec.msgpack.encode([(1 << 64) - 1, 0])))
+    with suppress(aiohttp.ClientError, ConnectionError):
+        await socket.send_bytes(sealed(connection, Kind.SHARE, b"\x01\x00\x01\x01\x00\x00"))
+
+
+async def an_order_after_which_nothing_comes(
+    socket: aiohttp.ClientWebSocketResponse, connection: Connection
+) -> None:
+    await socket.send_bytes(
+        sealed(connection, Kind.ORDER, msgspec.msgpack.encode(["eu", True, (1 << 64) - 1]))
+    )
+
+
+async def pings_of_the_websocket(socket: aiohttp.ClientWebSocketResponse, connection: Connection) -> None:
+    del connection
+    with suppress(aiohttp.ClientError, ConnectionError):
+        for _ in range(100):
+            await socket.ping(b"x" * 100)
 
 
 async def a_flood(socket: aiohttp.ClientWebSocketResponse, connection: Connection) -> None:
@@ -190,7 +251,10 @@ async def a_flood(socket: aiohttp.ClientWebSocketResponse, connection: Connectio
         (text, "malformed"),
         (news_of_nonsense, "malformed"),
         (an_answer_to_no_ping, "malformed"),
-        (an_unknown_kind, "malformed"),
+        (a_nested_ping, "malformed"),
+        (a_clock_beyond_all_others, "malformed"),
+        (an_order_after_which_nothing_comes, "malformed"),
+        (pings_of_the_websocket, "flood"),
     ],
 )
 def test_a_message_that_is_not_the_peers_next_one_ends_the_connection(
@@ -205,6 +269,63 @@ def test_a_message_that_is_not_the_peers_next_one_ends_the_connection(
     before = victim.refused(reason, "us")
     assert asyncio.run(run()) == reason
     assert victim.refused(reason, "us") == before + 1
+
+
+def test_messages_of_a_kind_that_a_later_version_adds_are_passed_over_and_counted(victim: Victim) -> None:
+    async def run() -> None:
+        async with peer(victim) as connection:
+            await clock_known(connection)
+            for _ in range(3):
+                await connection.send(99, CANARY.encode())  # type: ignore[arg-type]  # any kind, on purpose
+            await clock_known(connection)
+
+    before = victim.passed_over()
+    asyncio.run(run())
+    assert victim.passed_over() == before + 3
+
+
+def test_an_order_far_ahead_of_time_is_not_taken_and_operators_words_go_on_counting(victim: Victim) -> None:
+    async def run() -> None:
+        async with peer(victim) as connection:
+            await clock_known(connection)
+            await connection.send(Kind.ORDER, encode(Order("eu", True, 1 << 62)))
+            await clock_known(connection)
+            assert victim.front.state()["mesh"]["evacuating"] is False
+            # The next operator's word comes after whatever was said before.
+            for verb, evacuating in (("evacuate", True), ("undrain", False)):
+                await asyncio.to_thread(victim.post, f"/regions/eu/{verb}")
+                assert victim.front.state()["mesh"]["evacuating"] is evacuating
+
+    before = victim.refused("order", "us")
+    asyncio.run(run())
+    assert victim.refused("order", "us") == before + 1
+
+
+def test_a_peer_that_calls_itself_by_ever_new_regions_ends_nothing(victim: Victim) -> None:
+    async def run() -> None:
+        for number in range(80):
+            async with socket_to(victim) as found:
+                await found.send_bytes(encode(hello(region=f"region-{number}")))
+                assert await why_closed(found) == "region"
+
+    asyncio.run(run())
+    assert asyncio.run(ask(victim.front.port, request(chat("still there?")))).status == 200
+
+
+def test_a_peer_of_the_most_and_longest_names_is_told_all_that_is_known(victim: Victim) -> None:
+    names = [f"{number:0>64}" for number in range(64)]
+
+    async def run() -> None:
+        async with peer(victim) as connection:
+            await clock_known(connection)
+            for name in names:
+                news = News(names, {name: (1, 1, names)}, [f"http://10.0.0.1:{port}" for port in range(1, 9)])
+                await connection.send(Kind.NEWS, encode(news))
+            await clock_known(connection)
+            await clock_known(connection)
+
+    asyncio.run(run())
+    assert asyncio.run(ask(victim.front.port, request(chat("still there?")))).status == 200
 
 
 def test_a_peer_whose_clock_is_an_hour_off_is_heard_and_peers_says_so(victim: Victim) -> None:

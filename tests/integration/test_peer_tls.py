@@ -116,3 +116,19 @@ def test_who_speaks_plain_text_gets_no_answer(both: Regions) -> None:
     except ConnectionError:
         said = b""
     assert b"HTTP/1.1" not in said
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01", b"GET /sync HTTP/1.1\r\n"])
+def test_who_begins_no_tls_at_the_sync_listener_is_closed(both: Regions, said: bytes) -> None:
+    arguments = both["us"].arguments
+    sync = int(arguments[arguments.index("--sync-listen") + 1].rpartition(":")[2])
+
+    async def wait() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", sync)
+        writer.write(said)
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    asyncio.run(wait())
+    assert both["us"].peers()["eu"]["state"] == "alive"

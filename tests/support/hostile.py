@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import ssl
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from skylb._core import HeadParser
 from skylb.control.frames import VERSION, Hello, Kind, Ping, encode, new_nonce
 from skylb.control.sync import Connection, Meter, dial, shake
 from skylb.signing import HEADER, Claims, Identity, Key, Keys, parse_keys, sign
-from tests.support.processes import Balancer, balancer, free_port, mocks
+from tests.support.processes import PATIENCE_S, Balancer, balancer, free_port, mocks
 from tests.support.regions import key_line
 
 CANARY = "canary-3f9a"
@@ -36,6 +37,18 @@ class Victim:
     keys: Keys
     sync_port: int
     forward_port: int
+    dialled_port: int
+    """Where it dials the peer ``zoe``, which is not there."""
+
+    def post(self, path: str) -> None:
+        """A verb of an operator; errors raise."""
+        request = urllib.request.Request(f"{self.front.admin}{path}", method="POST", data=b"")
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
+
+    def passed_over(self) -> float:
+        """How many messages of unknown kinds of the peer ``us`` it has passed over."""
+        page = self.front.metrics()
+        return float(page.partition('skylb_peer_passed_over_total{peer="us"} ')[2].partition("\n")[0])
 
     def refused(self, reason: str, peer: str = "unknown") -> float:
         """How many messages or connections it has refused for this reason."""
@@ -55,13 +68,14 @@ def attacked(directory: Path, *more: str) -> Iterator[Victim]:
     """The victim, with ``more`` arguments; what it has said and logged by the end holds nothing hostile."""
     path = directory / "keys"
     path.write_text(key_line("k1"))
-    sync, forward, nobody = free_port(), free_port(), free_port()
+    sync, forward, nobody, dialled = (free_port() for _ in range(4))
     arguments = ["--region", "eu", "--peer-key-file", str(path), "--peer", f"us=http://127.0.0.1:{nobody}"]
     arguments += ["--peer", f"asia-1@asia=http://127.0.0.1:{free_port()}"]
+    arguments += ["--peer", f"zoe=http://127.0.0.1:{dialled}"]
     arguments += ["--adopt-from", "10.77.0.0/16", "--adopt-from", "*.example.net"]
     arguments += ["--sync-listen", f"127.0.0.1:{sync}", "--peer-listen", f"127.0.0.1:{forward}"]
     with mocks(1) as urls, balancer(*urls, arguments=[*arguments, *more]) as front:
-        found = Victim(front, parse_keys(path.read_text()), sync, forward)
+        found = Victim(front, parse_keys(path.read_text()), sync, forward, dialled)
         yield found
         said = front.child.text() + front.access_log.read_text() + front.metrics()
         assert CANARY not in said

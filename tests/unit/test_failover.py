@@ -59,6 +59,27 @@ def test_the_closest_is_the_heir(times: dict[str, dict[str, int]]) -> None:
         assert all_heirs[name].heir(name, set(NAMES) - {name}) == closest[1]
 
 
+def test_what_a_balancer_says_itself_counts_whatever_others_have_said_of_it() -> None:
+    heirs = Heirs(Identity("a", 1))
+    heirs.learn("b", 1 << 62, 1 << 62, ["a liar's choice"])
+    heirs.learn_own("b", 5, 1, ["c"])
+    assert heirs.heir("b", {"a", "c"}) == "c"
+    heirs.learn("b", 5, 1, ["a"])
+    assert heirs.heir("b", {"a", "c"}) == "c"
+    heirs.learn("b", 5, 2, ["a"])
+    assert heirs.heir("b", {"a", "c"}) == "a"
+
+
+def test_balancers_that_left_the_list_make_room_for_those_in_it() -> None:
+    heirs = Heirs(Identity("a", 1))
+    heirs.set_listed(["b", "c"])
+    heirs.learn("b", 1, 1, ["a"])
+    for number in range(200):
+        heirs.learn(f"gone-{number}", 1, 1, ["a"])
+    heirs.learn("c", 1, 1, ["b"])
+    assert heirs.known() == {"b": (1, 1, ["a"]), "c": (1, 1, ["b"])}
+
+
 @given(st.lists(st.integers(-2, 2), max_size=50))
 def test_jitter_does_not_reorder_neighbours(jitters: list[int]) -> None:
     heirs = Heirs(Identity("a", 1))
@@ -123,7 +144,7 @@ def dead_eu(
     heirs = Heirs(Identity("us", 1))
     heirs.learn("eu", 1, 1, ["us"])
     router = Router(Engine(EngineSettings().model_dump_json().encode(), bytes(32), 1))
-    link = Link(1, parse_peer(f"{peer}=http://10.0.0.2:1"), router, None, lambda name, error: None)  # type: ignore[arg-type]  # a link that is not served
+    link = Link(1, parse_peer(f"{peer}=http://10.0.0.2:1"), router, None)  # type: ignore[arg-type]  # a link that is not served
     link.hello = Hello(VERSION, "eu", "eu", 1, "k1", new_nonce(), 0, "")
     link.state = State.DEAD
     link.news = News([], {}, replicas)

@@ -1,6 +1,7 @@
 """Peer sync's messages: the peer's next one is opened, and nothing else ever."""
 
 import random
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -16,17 +17,23 @@ from skylb.control.frames import (
     VERSION,
     Hello,
     Kind,
+    More,
     News,
     Order,
     Ping,
+    Ready,
     Session,
+    WrongVersion,
     encode,
     new_nonce,
     read_hello,
+    read_more,
     read_news,
     read_order,
     read_ping,
+    read_ready,
 )
+from skylb.meshsettings import PEERS_MAX
 from skylb.signing import Key, Keys, Refused
 
 FORGERIES = 10_000
@@ -125,10 +132,11 @@ def test_a_message_over_the_limit_is_neither_made_nor_opened() -> None:
     assert len(other.open(longest)[1]) == FRAME_BYTES_MAX - MAC_BYTES - 8
 
 
-def test_a_kind_of_a_later_version_is_refused() -> None:
+def test_a_kind_of_a_later_version_is_opened_as_its_number() -> None:
     one, other = pair()
-    message = one.seal(99, b"")  # type: ignore[arg-type]  # what a later version might send
-    assert reason(other, message) == "malformed"
+    message = one.seal(99, b"new")  # type: ignore[arg-type]  # what a later version might send
+    assert other.open(message) == (99, b"new")
+    assert reason(other, one.seal(-1, b"")) == "malformed"  # type: ignore[arg-type]  # on purpose
 
 
 # ------------------------------------------------------------------------------- payloads
@@ -146,6 +154,13 @@ def test_a_hello_is_read_as_it_was_written() -> None:
         (b"\x90", "malformed"),
         (msgspec.msgpack.encode([VERSION]), "malformed"),
         (msgspec.msgpack.encode([VERSION + 1, {"anything": 1}]), "version"),
+        (b"\x91" * 60_000, "malformed"),
+        (b"\x92\x01" + b"\x91" * 60_000, "malformed"),
+        (encode(hello())[:1] + b"\xcf" + b"\xff" * 8 + encode(hello())[2:], "version"),
+        (encode(hello(incarnation=(1 << 64) - 1)), "malformed"),
+        (encode(hello(unix_ms=-1)), "malformed"),
+        (encode(hello(region="x" * 65)), "malformed"),
+        (encode(hello(name="two words")), "malformed"),
         (msgspec.msgpack.encode({"version": VERSION}), "malformed"),
         (encode(hello(name="")), "malformed"),
         (encode(hello(name="x" * 65)), "malformed"),
@@ -159,6 +174,79 @@ def test_a_hello_that_is_none_is_refused(data: bytes, why: str) -> None:
     with pytest.raises(Refused) as caught:
         read_hello(data)
     assert caught.value.reason == why
+
+
+def test_a_hello_of_a_later_version_with_more_fields_is_read_and_both_sides_prove_it() -> None:
+    said = [*msgspec.structs.astuple(hello("eu")), "a field of a later version", {"and": "another"}]
+    data, ours = msgspec.msgpack.encode(said), hello("us")
+    theirs = read_hello(data)
+    assert theirs.name == "eu"
+    listener = Session(KEYS, ours=ours, theirs=theirs, dialled=False, said=data)
+    later = Session(KEYS, ours=ours, theirs=theirs, dialled=False, said=data)
+    later._seal_key, later._open_key = later._open_key, later._seal_key  # the later version, which dialled
+    assert listener.open(later.seal(Kind.READY)) == (Kind.READY, b"")
+
+
+def test_of_a_hello_of_another_version_the_version_and_if_it_can_be_read_the_name_are_told() -> None:
+    for fields, name in (([VERSION + 1, "eu", 5], "eu"), ([VERSION + 1], ""), ([VERSION + 1, {"x": 1}], "")):
+        with pytest.raises(WrongVersion) as caught:
+            read_hello(msgspec.msgpack.encode(fields))
+        assert (caught.value.version, caught.value.name) == (VERSION + 1, name)
+
+
+def test_fields_of_a_later_version_are_passed_over_and_missing_ones_have_their_defaults() -> None:
+    later = {
+        read_ping: Ping(5, 6),
+        read_order: Order("eu", True, 7),
+        read_news: News(["us"], {}, [], True),
+        read_more: More({"us": (1, 2, [])}, []),
+        read_ready: Ready([1, 99]),
+    }
+    for read, value in later.items():
+        fields = [*msgspec.structs.astuple(value), {"later": [1]}, None]
+        assert read(msgspec.msgpack.encode(fields)) == value  # type: ignore[operator]  # of its own type
+    assert read_news(msgspec.msgpack.encode([["us"], {}, ["http://a:80"]])) == News(
+        ["us"], {}, ["http://a:80"]
+    )
+    assert read_ready(b"") == read_ready(msgspec.msgpack.encode([])) == Ready([])
+
+
+HUGE = (1 << 64) - 1
+
+
+@pytest.mark.parametrize(
+    ("read", "value"),
+    [
+        (read_ping, [HUGE, 0]),
+        (read_ping, [0, HUGE]),
+        (read_ping, [-1, 0]),
+        (read_ping, [0, 0, "x" * 300]),
+        (read_order, ["eu", True, HUGE]),
+        (read_order, ["eu", 1, 5]),
+        (read_order, ["e u", True, 5]),
+        (read_news, [[], {"us": [HUGE, 0, []]}, []]),
+        (read_news, [[], {"us": [0, HUGE, []]}, []]),
+        (read_news, [["u s"], {}, []]),
+        (read_news, [["u"] * (PEERS_MAX + 1), {}, []]),
+        (read_more, [{}, ["u"] * (REPLICAS_MAX + 1)]),
+        (read_ready, [[-1]]),
+        (read_ready, [[1] * 65]),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_where_it_is_read(
+    read: Callable[[bytes], object], value: object
+) -> None:
+    with pytest.raises(Refused, match="malformed"):
+        read(msgspec.msgpack.encode(value))
+
+
+@pytest.mark.parametrize("read", [read_ping, read_order, read_news, read_more, read_ready, read_hello])
+@pytest.mark.parametrize(
+    "data", [b"\x91" * 60_000, b"\x99" + b"\x00" * 8 + b"\x91" * 60_000, b"\xdd\xff\xff\xff\xff"]
+)
+def test_no_nesting_and_no_length_makes_a_reader_fail(read: Callable[[bytes], object], data: bytes) -> None:
+    with pytest.raises(Refused):
+        read(data)
 
 
 @given(st.binary(max_size=200))

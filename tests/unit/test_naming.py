@@ -24,6 +24,7 @@ class Records:
         self.by_balancer: dict[str, set[IpAddress]] = {}
         self.asked = 0
         self.fault: str | None = None
+        self.unforeseen = False
 
     async def publish(self, balancer: str, addresses: Collection[IpAddress]) -> bool:
         self._ask()
@@ -39,6 +40,8 @@ class Records:
 
     def _ask(self) -> None:
         self.asked += 1
+        if self.unforeseen:
+            raise KeyError("ResourceRecordSets")
         if self.fault is not None:
             raise DnsError(self.fault)
 
@@ -132,6 +135,18 @@ def test_a_failure_is_told_once_and_tried_again_less_and_less_often(
     scene.records.fault = None
     assert scene.step(RETRY_S[-1]) == {"us"}
     assert scene.keeper.figures.fault == ""
+
+
+def test_an_answer_that_nobody_has_foreseen_is_a_failure_like_others() -> None:
+    scene = Scene()
+    scene.records.unforeseen = True
+    assert scene.step() == set()
+    assert scene.keeper.figures.fault == "KeyError: 'ResourceRecordSets'"
+    asyncio.run(scene.keeper.close())
+    scene.records.unforeseen = False
+    assert scene.step(RETRY_S[0]) == {"us"}
+    scene.records.unforeseen = True
+    asyncio.run(scene.keeper.close())
 
 
 def test_at_the_end_the_record_goes_also_where_it_was_the_last() -> None:

@@ -8,7 +8,7 @@ import pytest
 from skylb.app import Service
 from skylb.config import Settings
 from skylb.errors import TaskFailedError
-from skylb.tasks import TaskGroup
+from skylb.tasks import TaskGroup, attempt
 
 
 async def fail() -> None:
@@ -28,6 +28,39 @@ def test_a_failed_task_is_logged_and_told_by_name(caplog: pytest.LogCaptureFixtu
         asyncio.run(run())
     assert told == [("probe", "planted")]
     assert "task probe failed" in caplog.text
+
+
+def test_an_attempt_that_fails_is_logged_and_its_caller_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        error = await attempt(fail(), name="hearing a stranger")
+        assert isinstance(error, ZeroDivisionError)
+        assert await attempt(asyncio.sleep(0), name="hearing another") is None
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(run())
+    assert "hearing a stranger failed" in caplog.text
+    assert "another" not in caplog.text
+
+
+def test_an_attempt_ends_with_its_caller() -> None:
+    ended: list[str] = []
+
+    async def long(begun: asyncio.Event) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("the attempt")
+
+    async def run() -> None:
+        tasks, begun = TaskGroup(), asyncio.Event()
+        caller = tasks.start(attempt(long(begun), name="long"), name="caller")
+        await begun.wait()
+        await tasks.stop()
+        assert caller.cancelled()
+
+    asyncio.run(run())
+    assert ended == ["the attempt"]
 
 
 def test_a_cancelled_task_is_no_failure() -> None:

@@ -7,7 +7,7 @@ none: the gate counts what others push, so that does no harm.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from skylb.addresses import ReplicaUrl, parse_replica
@@ -35,7 +35,12 @@ class Heirs:
         self._identity = identity
         self._sequence = 0
         self._ranked: list[str] = []
+        self._listed: frozenset[str] | None = None
         self._known: dict[str, tuple[int, int, list[str]]] = {}
+
+    def set_listed(self, names: Iterable[str]) -> None:
+        """All peers of the list: what is said of others gives way to them."""
+        self._listed = frozenset(names) | {self._identity.name}
 
     def rank(self, round_trips_ns: Mapping[str, int | None]) -> None:
         """Orders this balancer's heirs by distance, and changes the order only for a reason.
@@ -59,18 +64,31 @@ class Heirs:
             self._known[self._identity.name] = (self._identity.incarnation, self._sequence, ranked)
 
     def learn(self, name: str, incarnation: int, sequence: int, heirs: list[str]) -> None:
-        """What is said of a balancer's heirs; the newest counts."""
+        """What somebody says of a balancer's heirs; the newest counts."""
+        known = self._known.get(name)
+        if known is None or (incarnation, sequence) > known[:2]:
+            self._take(name, incarnation, sequence, heirs)
+
+    def learn_own(self, name: str, incarnation: int, sequence: int, heirs: list[str]) -> None:
+        """What a balancer itself says of its heirs: that counts, whatever others said of later ones."""
+        self._take(name, incarnation, sequence, heirs)
+
+    def _take(self, name: str, incarnation: int, sequence: int, heirs: list[str]) -> None:
         if name == self._identity.name:
             return
-        known = self._known.get(name)
-        if known is None and len(self._known) > PEERS_MAX:
-            return
-        if known is None or (incarnation, sequence) > known[:2]:
-            self._known[name] = (incarnation, sequence, heirs)
+        if name not in self._known and len(self._known) > PEERS_MAX:
+            others = [other for other in self._known if not self._is_listed(other)]
+            if not others or not self._is_listed(name):
+                return
+            del self._known[others[0]]
+        self._known[name] = (incarnation, sequence, heirs)
 
     def known(self) -> dict[str, tuple[int, int, list[str]]]:
-        """All that is known, in an order that does not depend on when it was learned."""
-        return dict(sorted(self._known.items()))
+        """All that is known of those in the list, in an order that does not depend on when it was learned."""
+        return {name: self._known[name] for name in sorted(self._known) if self._is_listed(name)}
+
+    def _is_listed(self, name: str) -> bool:
+        return self._listed is None or name in self._listed
 
     def heir(self, dead: str, alive: set[str]) -> str | None:
         """Who serves a dead balancer's replicas.

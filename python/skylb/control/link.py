@@ -8,26 +8,30 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from statistics import median
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from skylb import _core
 from skylb.addresses import PeerUrl
 from skylb.clock import monotonic_ns
 from skylb.control.frames import (
+    REPLICAS_MAX,
     Hello,
     Kind,
     News,
     Order,
     Ping,
     encode,
+    read_more,
     read_news,
     read_order,
     read_ping,
 )
-from skylb.control.sync import Closed, Connection, Meter
-from skylb.meshsettings import PEERS_MAX
+from skylb.control.news import NewsTeller
+from skylb.control.orders import ORDERS_MAX
+from skylb.control.sync import Closed, Connection, Meter, TurnedAway
 from skylb.router import Router
 from skylb.signing import Refused
 from skylb.tasks import TaskGroup
@@ -56,6 +60,19 @@ GOODBYE_S = 0.5
 
 OnFailure = Callable[[str, BaseException], None]
 
+REDIAL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a connection ended."""
+
+    fault: str
+    refused: str = ""
+    """What the peer said was refused, for this reason."""
+    sound: bool = True
+    """For no fault in what either side said."""
+
 
 class State(IntEnum):
     """Whether a peer lives, as far as can be known from here."""
@@ -72,8 +89,8 @@ class Mesh(Protocol):
 
     region: str
     """Where this balancer is."""
-    news: bytes
-    """What every peer should know; a new object whenever it changes."""
+    news: News
+    """What every peer should know."""
 
     def orders(self) -> list[Order]:
         """Operators' words that a peer may have missed."""
@@ -99,10 +116,9 @@ class Link:
         url: how it is configured.
         router: takes what it tells.
         mesh: hears of changes.
-        on_failure: told of a task that ended with an error, by name.
     """
 
-    def __init__(self, peer_id: int, url: PeerUrl, router: Router, mesh: Mesh, on_failure: OnFailure) -> None:
+    def __init__(self, peer_id: int, url: PeerUrl, router: Router, mesh: Mesh) -> None:
         self.id = peer_id
         self.url = url
         self.name = url.name
@@ -121,9 +137,11 @@ class Link:
         self.left = False
         """It said goodbye."""
         self.connection: Connection | None = None
+        self.redial_s = REDIAL_S
+        """How long to wait before it is dialled again."""
         self._router = router
         self._mesh = mesh
-        self._on_failure = on_failure
+        self._teller = NewsTeller(self.name)
         self._round_trips_ns: deque[int] = deque(maxlen=MEASURES_KEPT)
         self._offsets_ns: deque[int] = deque(maxlen=MEASURES_KEPT)
         self._pings: deque[tuple[bytes, int]] = deque(maxlen=PINGS_OPEN_MAX)
@@ -131,7 +149,16 @@ class Link:
         self._clock_anew = True
         """The next ping is the connection's first: the peer may run on another machine by now."""
         self._pinged_ns = 0
-        self._orders: deque[Order] = deque(maxlen=PEERS_MAX)
+        self._orders: deque[Order] = deque(maxlen=ORDERS_MAX)
+        self._hearers: dict[int, Callable[[bytes], None]] = {
+            Kind.SUMMARY: self._merge,
+            Kind.DIGEST: self._merge_digest,
+            Kind.SHARE: self._merge_share,
+            Kind.PONG: self._hear_pong,
+            Kind.NEWS: lambda payload: self._hear_news(read_news(payload)),
+            Kind.MORE: self._hear_more,
+            Kind.ORDER: self._hear_order,
+        }
 
     @property
     def region(self) -> str:
@@ -159,8 +186,12 @@ class Link:
         """Median of the last round trips."""
         return round(median(self._round_trips_ns)) if self._round_trips_ns else None
 
-    async def serve(self, connection: Connection) -> None:
-        """Runs one connection to its end; it takes the place of an earlier one."""
+    async def serve(self, connection: Connection) -> bool:
+        """Runs one connection to its end; it takes the place of an earlier one.
+
+        Returns:
+            Whether it ended for no fault in what either side said.
+        """
         earlier, self.connection = self.connection, connection
         if earlier is not None:
             await earlier.close("replaced")
@@ -172,23 +203,52 @@ class Link:
         self._pinged_ns = 0
         self._orders.clear()
         self._orders.extend(self._mesh.orders())
+        self._teller = NewsTeller(self.name)
         self._router.share_anew(self.id)
         self._mesh.established(self)
-        tasks = TaskGroup(self._on_failure)
         try:
-            tasks.start(self._write(connection), name=f"tell {self.name}")
-            await self._read(connection)
-        except Closed as closed:
-            self._ended(connection, str(closed))
-        except Refused as refused:
-            self.meter.refused[refused.reason] += 1
-            log.warning("peer %s: a message was refused: %s", self.name, refused.reason)
-            self._ended(connection, f"its message was refused: {refused.reason}")
-            await connection.close(refused.reason)
+            end = await self._talk(connection)
+            if end.refused:
+                self.meter.refused[end.refused] += 1
+                log.warning("peer %s: a message was refused: %s", self.name, end.refused)
+            self._ended(connection, end.fault)
+            await connection.close(end.refused)
         finally:
-            await tasks.stop()
             self._ended(connection, "stopped")
             await connection.close()
+        return end.sound
+
+    async def _talk(self, connection: Connection) -> _End:
+        """Both directions, until one ends: that is the end of this connection, and of nothing else."""
+        tasks = TaskGroup()
+        try:
+            write = tasks.start(self._write(connection), name=f"tell {self.name}")
+            read = tasks.start(self._hear(connection), name=f"hear {self.name}")
+            await asyncio.wait((read, write), return_when=asyncio.FIRST_COMPLETED)
+            if write.done() and write.exception() is None:
+                await asyncio.wait((read,))  # it ends as well, and says why
+            failed = next(
+                (task.exception() for task in (read, write) if task.done() and task.exception()), None
+            )
+            if failed is not None:
+                return _End(f"it failed: {type(failed).__name__}", "failed", sound=False)
+            end: _End = read.result()
+            return end
+        finally:
+            await tasks.stop()
+
+    async def _hear(self, connection: Connection) -> _End:
+        try:
+            await self._read(connection)
+        except Closed as closed:
+            return _End(str(closed), sound=not isinstance(closed, TurnedAway))
+        except Refused as refused:
+            return _End(f"its message was refused: {refused.reason}", refused.reason, sound=False)
+
+    def failed(self, error: BaseException) -> None:
+        """A connection ended by an error that nobody has foreseen."""
+        self.meter.refused["failed"] += 1
+        self.tell_fault(f"its connection failed: {type(error).__name__}")
 
     def _ended(self, connection: Connection, fault: str) -> None:
         if self.connection is connection:
@@ -200,27 +260,33 @@ class Link:
     # -------------------------------------------------------------------------- telling
 
     async def _write(self, connection: Connection) -> None:
-        news = b""
         try:
             while True:
                 now_ns = monotonic_ns()
                 if now_ns - self._pinged_ns >= PING_NS:
                     await self._ping(connection, now_ns)
-                if self._mesh.news is not news:
-                    news = self._mesh.news
-                    await connection.send(Kind.NEWS, news)
+                await self._tell_news(connection)
                 while self._orders:
                     await connection.send(Kind.ORDER, encode(self._orders.popleft()))
                 if self._router.summary_due(self.id):
                     await connection.send(Kind.SUMMARY, self._router.summary(self.id))
-                if self._router.peer_digest_due(self.id):
+                if Kind.DIGEST in connection.kinds and self._router.peer_digest_due(self.id):
                     await self._tell_digest(connection)
-                share = self._router.share(self.id) if self._of_our_region else None
+                shares = Kind.SHARE in connection.kinds and self._of_our_region
+                share = self._router.share(self.id) if shares else None
                 if share is not None:
                     await connection.send(Kind.SHARE, share)
                 await asyncio.sleep(self._tick_s)
         except Closed:
             return  # the reader ends as well, and says why
+
+    async def _tell_news(self, connection: Connection) -> None:
+        while True:
+            knows_more = Kind.MORE in connection.kinds
+            told = self._teller.next(self._mesh.news, knows_more=knows_more, now_ns=monotonic_ns())
+            if told is None:
+                return
+            await connection.send(*told)
 
     @property
     def _of_our_region(self) -> bool:
@@ -259,30 +325,42 @@ class Link:
 
     # -------------------------------------------------------------------------- hearing
 
-    async def _read(self, connection: Connection) -> None:
+    async def _read(self, connection: Connection) -> NoReturn:
         while True:
             kind, payload = await connection.receive()
-            if kind is Kind.SUMMARY:
-                self._merge(payload)
-            elif kind is Kind.DIGEST:
-                self._merge_digest(payload)
-            elif kind is Kind.SHARE:
-                self._merge_share(payload)
-            elif kind is Kind.PING:
+            hear = self._hearers.get(kind)
+            if hear is not None:
+                hear(payload)
+            elif kind == Kind.PING:
                 self._hear_clock(read_ping(payload))
                 await connection.send(Kind.PONG, payload)
-            elif kind is Kind.PONG:
-                self._hear_pong(payload)
-            elif kind is Kind.NEWS:
-                self.news = read_news(payload, PEERS_MAX)
-                self._mesh.told(self)
-            elif kind is Kind.ORDER:
-                self._mesh.ordered(self, read_order(payload))
-            elif kind is Kind.BYE:
+            elif kind == Kind.BYE:
                 self.left = True
                 raise Closed("it stopped")
-            else:
+            elif kind == Kind.READY:
                 raise Refused("malformed")
+            else:
+                self._pass_over(kind)
+
+    def _hear_order(self, payload: bytes) -> None:
+        self._mesh.ordered(self, read_order(payload))
+
+    def _hear_more(self, payload: bytes) -> None:
+        more = read_more(payload)
+        replicas = [*self.news.replicas, *more.replicas][:REPLICAS_MAX]
+        self._hear_news(News(self.news.reached, more.heirs, replicas))
+
+    def _hear_news(self, news: News) -> None:
+        replicas = self.news.replicas if news.same_replicas else news.replicas
+        self._teller.heard(news.heirs)
+        self.news = News(news.reached, news.heirs, replicas)
+        self._mesh.told(self)
+
+    def _pass_over(self, kind: int) -> None:
+        """A later version knows more kinds of messages."""
+        self.meter.passed_over += 1
+        if self.meter.passed_over == 1:
+            log.info("peer %s: messages of kind %d are passed over: it runs a later version", self.name, kind)
 
     def _merge(self, summary: bytes) -> None:
         try:

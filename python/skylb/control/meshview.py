@@ -42,6 +42,7 @@ def row(link: Link, gauges: PeerGauges, *, adopted: int) -> dict[str, Any]:
         "bytes_in": meter.bytes_in,
         "bytes_out": meter.bytes_out,
         "refused": dict(meter.refused),
+        "passed_over": meter.passed_over,
         "replicas": len(link.news.replicas),
         "adopted": adopted,
     }
@@ -157,8 +158,12 @@ def _sync(links: Mapping[str, Link], strangers: Mapping[str, int]) -> Iterator[M
     refused = CounterMetricFamily(
         "skylb_peer_refused", "Messages of peer sync that were not accepted.", labels=("peer", "reason")
     )
+    passed_over = CounterMetricFamily(
+        "skylb_peer_passed_over", "Messages of kinds that a later version has added.", labels=("peer",)
+    )
     for link in links.values():
         meter = link.meter
+        passed_over.add_metric((link.name,), meter.passed_over)
         moved.add_metric((link.name, "in"), meter.bytes_in)
         moved.add_metric((link.name, "out"), meter.bytes_out)
         messages.add_metric((link.name, "in"), meter.messages_in)
@@ -167,4 +172,4 @@ def _sync(links: Mapping[str, Link], strangers: Mapping[str, int]) -> Iterator[M
             refused.add_metric((link.name, reason), count)
     for reason, count in sorted(strangers.items()):
         refused.add_metric(("unknown", reason), count)
-    yield from (moved, messages, refused)
+    yield from (moved, messages, refused, passed_over)

@@ -9,7 +9,7 @@ from skylb.addresses import PeerUrl, parse_peer
 from skylb.config import Settings
 from skylb.control.discovery.file import PEERS, FileSource, read
 from skylb.errors import ConfigError
-from skylb.tasks import TaskGroup
+from skylb.tasks import TaskGroup, attempt
 
 log = logging.getLogger("skylb.control.peers")
 
@@ -60,7 +60,7 @@ class PeerList:
             await self._file.load()
             tasks.start(self._file.run(), name="peers file")
         if self._mesh.peers_dns is not None:
-            await self.look_up(self._mesh.peers_dns)
+            await attempt(self.look_up(self._mesh.peers_dns), name=f"asking DNS for {self._mesh.peers_dns}")
             tasks.start(self._run(self._mesh.peers_dns), name="look for peers")
 
     async def renew(self) -> None:
@@ -71,7 +71,7 @@ class PeerList:
     async def _run(self, name: str) -> None:
         while True:
             await asyncio.sleep(self._interval_s)
-            await self.look_up(name)
+            await attempt(self.look_up(name), name=f"asking DNS for {name}")
 
     async def look_up(self, name: str) -> None:
         """Asks DNS for peers; those that flags or file name, and this balancer, are left out."""

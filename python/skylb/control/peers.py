@@ -18,11 +18,22 @@ from aiohttp import web
 from skylb.addresses import PeerUrl, is_name
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
+from skylb.control.door import Door
 from skylb.control.failover import Heirs
-from skylb.control.frames import REPLICAS_MAX, VERSION, Hello, News, Order, encode, new_nonce
+from skylb.control.frames import (
+    REPLICAS_MAX,
+    URL_LEN_MAX,
+    VERSION,
+    Hello,
+    News,
+    Order,
+    WrongVersion,
+    new_nonce,
+)
 from skylb.control.leaving import Leaving
 from skylb.control.link import Link, OnFailure, State
 from skylb.control.located import located
+from skylb.control.orders import Orders
 from skylb.control.sync import (
     HANDSHAKE_S,
     PATH,
@@ -30,16 +41,18 @@ from skylb.control.sync import (
     Connection,
     Meter,
     Socket,
+    TurnedAway,
     close,
     dial,
+    new_client,
     server_socket,
     shake,
 )
-from skylb.meshsettings import ANY_PEER, PEERS_MAX
+from skylb.meshsettings import ANY_PEER
 from skylb.meshtls import MeshTls
 from skylb.router import Router
 from skylb.signing import Identity, Keys, Refused
-from skylb.tasks import TaskGroup
+from skylb.tasks import TaskGroup, attempt
 
 log = logging.getLogger("skylb.control.peers")
 
@@ -53,8 +66,11 @@ REDIAL_S = 0.2
 REDIAL_MAX_S = 1.0
 """Time before dialling again: doubles up to this, with jitter."""
 
-STRANGERS_MAX = 128
-"""Sync connections whose peer has not proven itself yet; more are turned away."""
+REFUSED_REDIAL_MAX_S = 8.0
+"""The same where the peer or this balancer refuses what the other says: that takes somebody to change it."""
+
+IDS_MAX = 1024
+"""Names of peers whose numbers are remembered; those that left the list first are forgotten."""
 
 SKEW_TOLD_S = 5.0
 """A difference of wall clocks that operators are told of; nothing depends on it."""
@@ -94,24 +110,22 @@ class Peers:
         """Sync connections that were not let in and could not be put down to a peer, by reason."""
         self.heirs = Heirs(identity)
         self._trusted = frozenset(mesh.trusted_peers)
-        self.news = encode(News([], {}, []))
+        self.news = News([], {}, [])
         self.isolated: set[str] = set()
         self._router = router
         self.leaving = Leaving(mesh.region, router)
         self._changed = changed
         self._forward = str(mesh.advertise) if mesh.advertise is not None else ""
         self._replicas: list[str] = []
-        self._orders: dict[str, Order] = {}
-        self._on_failure = on_failure
+        self._orders = Orders()
         self._tasks = TaskGroup(on_failure)
+        self._links_served = TaskGroup()
         self._ids: dict[str, int] = {}
-        """Of all peers that there have been: no other name gets the number of one."""
+        """Of peers that there have been: no other name gets the number of one."""
+        self._last_id = 0
         self._dialling: dict[str, asyncio.Task[None]] = {}
-        self._strangers = 0
         self._client: aiohttp.ClientSession | None = None
-        app = web.Application()
-        app.router.add_get(PATH, self._accept)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        self._door = Door(self._accept, lambda reason: self._tell_stranger("", reason), on_failure)
         self.set_urls(mesh.peer)
 
     def set_urls(self, urls: Sequence[PeerUrl]) -> None:
@@ -122,13 +136,22 @@ class Peers:
                 self._leave(self.links.pop(name))
         for name, url in wanted.items():
             if name not in self.links:
-                number = self._ids.setdefault(name, len(self._ids) + 1)
-                link = self.links[name] = Link(number, url, self._router, self, self._on_failure)
+                link = self.links[name] = Link(self._id(name), url, self._router, self)
                 self._dial_if_ours(link)
+        self.heirs.set_listed(self.links)
         self._set_peers()
         self._publish()
         if self._client is not None:
             self._changed(self.links)
+
+    def _id(self, name: str) -> int:
+        if name not in self._ids:
+            self._last_id += 1
+            self._ids[name] = self._last_id
+            gone = [other for other in self._ids if other not in self.links and other != name]
+            for other in gone[: max(0, len(self._ids) - IDS_MAX)]:
+                del self._ids[other]
+        return self._ids[name]
 
     def _leave(self, link: Link) -> None:
         log.info("peer %s: no longer listed", link.name)
@@ -136,7 +159,7 @@ class Peers:
         if dialling is not None:
             dialling.cancel()
         if link.connection is not None:
-            self._tasks.start(link.connection.close(), name=f"leave {link.name}")
+            self._links_served.start(link.connection.close(), name=f"leave {link.name}")
 
     def _dial_if_ours(self, link: Link) -> None:
         """Of each pair the balancer whose name sorts first dials."""
@@ -153,10 +176,8 @@ class Peers:
             forward: URL of the peer listener, unless the settings say what to advertise.
         """
         self._forward = self._forward or forward
-        await self._runner.setup()
-        for sock in sockets:
-            await web.SockSite(self._runner, sock, ssl_context=self._tls.server).start()
-        self._client = aiohttp.ClientSession()
+        self._door.open(sockets, self._tls.server)
+        self._client = new_client()
         for link in self.links.values():
             self._dial_if_ours(link)
         self._tasks.start(self._judge(), name="judge peers")
@@ -166,28 +187,37 @@ class Peers:
         for link in self.links.values():
             await link.say_goodbye()
         await self._tasks.stop()
-        await self._runner.cleanup()
+        await self._links_served.stop()
+        await self._door.close()
         if self._client is not None:
             await self._client.close()
 
     # ---------------------------------------------------------------------- connections
 
     async def _dial(self, link: Link, client: aiohttp.ClientSession) -> None:
-        delay_s = REDIAL_S
         while True:
-            try:
-                connection = await self._connect(link, client)
-            except Closed as closed:
-                link.tell_fault(str(closed))
-                delay_s = min(2 * delay_s, REDIAL_MAX_S)
-            except Refused as refused:
-                link.meter.refused[refused.reason] += 1
-                link.tell_fault(f"not let in: {refused.reason}")
-                delay_s = REDIAL_MAX_S
-            else:
-                delay_s = REDIAL_S
-                await self._serve(link, connection)
-            await asyncio.sleep(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the load, guards nothing
+            error = await attempt(self._meet(link, client), name=f"the connection to {link.name}")
+            if error is not None:
+                link.redial_s = REFUSED_REDIAL_MAX_S
+                link.failed(error)
+            await asyncio.sleep(link.redial_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the load, guards nothing
+
+    async def _meet(self, link: Link, client: aiohttp.ClientSession) -> None:
+        """Dials once, and serves the connection to its end; says how long to wait before the next."""
+        sound, limit_s = False, REFUSED_REDIAL_MAX_S
+        try:
+            connection = await self._connect(link, client)
+        except TurnedAway as turned_away:
+            link.tell_fault(str(turned_away))
+        except Closed as closed:
+            link.tell_fault(str(closed))
+            limit_s = REDIAL_MAX_S
+        except Refused as refused:
+            link.meter.refused[refused.reason] += 1
+            link.tell_fault(f"not let in: {_why(refused)}")
+        else:
+            sound = await self._serve(link, connection)
+        link.redial_s = REDIAL_S if sound else min(2 * link.redial_s, limit_s)
 
     async def _connect(self, link: Link, client: aiohttp.ClientSession) -> Connection:
         def only_it(hello: Hello) -> Meter:
@@ -215,9 +245,9 @@ class Peers:
                 await close(found, reason)
         return connection
 
-    async def _accept(self, request: web.Request) -> web.WebSocketResponse:
-        if self._strangers >= STRANGERS_MAX:
-            raise web.HTTPServiceUnavailable
+    async def _accept(self, request: web.BaseRequest) -> web.WebSocketResponse:
+        if request.path != PATH:
+            raise web.HTTPNotFound
         found, claimed = server_socket(), ""
 
         def met(hello: Hello) -> Meter:
@@ -227,36 +257,41 @@ class Peers:
                 raise Refused("certificate")
             return self._met(hello)
 
-        self._strangers += 1
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 await found.prepare(request)
                 connection = await self._shake(found, met, dialled=False)
-        except (Closed, TimeoutError):
+        except (Closed, TimeoutError, ConnectionError):
             return found
         except Refused as refused:
-            self._tell_stranger(claimed, refused.reason)
+            claimed = refused.name if isinstance(refused, WrongVersion) else claimed
+            self._tell_stranger(claimed, refused.reason, _why(refused))
             return found
-        finally:
-            self._strangers -= 1
+        self._door.known(request.protocol)
         # A handler of aiohttp is cancelled when its client goes; the loop must see the end by itself.
         link = self.links.get(connection.hello.name)
         if link is None:  # it has left the list just now
             await connection.close()
             return found
-        task = self._tasks.start(self._serve(link, connection), name=f"hear {link.name}")
+        task = self._links_served.start(
+            self._serve(link, connection), name=f"the connection from {link.name}"
+        )
         await asyncio.wait([task])
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            link.failed(error)
+            await connection.close("failed")
         return found
 
-    def _tell_stranger(self, claimed: str, reason: str) -> None:
+    def _tell_stranger(self, claimed: str, reason: str, why: str = "") -> None:
         """Somebody was not let in; the name that it gave is not proven."""
         self.refused[reason] += 1
         link = self.links.get(claimed)
         named = f" in the name of {claimed}" if link is not None else ""
         if link is not None and link.connection is None:
-            link.fault = f"a connection{named} was not let in: {reason}"
+            link.fault = f"a connection{named} was not let in: {why or reason}"
         if self.refused[reason] == 1:
-            log.warning("a sync connection%s was not let in: %s; more are only counted", named, reason)
+            log.warning("a sync connection%s was not let in: %s; more are only counted", named, why or reason)
 
     def _met(self, hello: Hello) -> Meter:
         """The meter of the peer that says hello, unless it may not."""
@@ -282,7 +317,8 @@ class Peers:
             self._forward,
         )
 
-    async def _serve(self, link: Link, connection: Connection) -> None:
+    async def _serve(self, link: Link, connection: Connection) -> bool:
+        """Hears a peer until the connection ends; whether that was for no fault in what either said."""
         hello = connection.hello
         link.skew_s = hello.unix_ms / 1000 - time.time()
         if abs(link.skew_s) > SKEW_TOLD_S:
@@ -292,9 +328,10 @@ class Peers:
         except (ValueError, OSError) as error:
             link.tell_fault(f"its forward address is no good: {error}")
             await connection.close()
-            return
+            return False
         self._router.set_peer(peer)
-        await link.serve(connection)
+        self._router.peer_started(link.id, hello.incarnation)
+        return await link.serve(connection)
 
     # ---------------------------------------------------------------------- what links say
 
@@ -313,14 +350,16 @@ class Peers:
         """The peer's news changed: it may be a witness, and know other balancers' heirs."""
         for name, (incarnation, sequence, heirs) in link.news.heirs.items():
             other = self.links.get(name)
-            if other is link or self._speaks_for(link, other.sure_region if other is not None else ""):
+            if other is link:
+                self.heirs.learn_own(name, incarnation, sequence, heirs)
+            elif self._speaks_for(link, other.sure_region if other is not None else ""):
                 self.heirs.learn(name, incarnation, sequence, heirs)
         self._publish()
         self._changed(self.links)
 
     def orders(self) -> list[Order]:
         """Operators' words, for a peer that may have missed them."""
-        return list(self._orders.values())
+        return self._orders.all()
 
     def _speaks_for(self, link: Link, region: str) -> bool:
         """Whether what a peer says of a region counts: it is its own, or the settings say so."""
@@ -338,24 +377,24 @@ class Peers:
 
     def ordered(self, link: Link, order: Order) -> None:
         """An operator's word that a peer passes on."""
-        known = self._orders.get(order.region)
-        if known is not None and known.issued_unix_ns >= order.issued_unix_ns:
+        if not self._orders.is_news(order):
             return
-        if self._speaks_for(link, order.region):
+        if not self._speaks_for(link, order.region):
+            why = "does not count here"
+        elif self._orders.is_ahead(order, time.time_ns()):
+            why = "is from a clock that is ahead by days"
+        else:
             self.carry_out(order)
             return
         link.meter.refused["order"] += 1
         if link.meter.refused["order"] == 1:
-            log.warning("peer %s: its order for region %s does not count here", link.name, order.region)
+            log.warning("peer %s: its order for region %s %s", link.name, order.region, why)
 
     def carry_out(self, order: Order) -> None:
         """An operator's word: carried out here if it is for this region; passed on if it is news."""
-        known = self._orders.get(order.region)
-        if known is not None and known.issued_unix_ns >= order.issued_unix_ns:
+        if not self._orders.is_news(order):
             return
-        if known is None and len(self._orders) > PEERS_MAX:
-            return  # more regions than there can be
-        self._orders[order.region] = order
+        self._orders.remember(order, {self.region, *(link.region for link in self.links.values())})
         if order.region == self.region:
             log.info("region %s: %s", self.region, "evacuating" if order.evacuating else "in service")
             self._router.set_evacuating(order.evacuating)
@@ -366,7 +405,7 @@ class Peers:
     @property
     def evacuating(self) -> bool:
         """Whether an operator takes this balancer's region out."""
-        order = self._orders.get(self.region)
+        order = self._orders.of(self.region)
         return order is not None and order.evacuating
 
     def _set_peers(self) -> None:
@@ -409,14 +448,14 @@ class Peers:
 
     def set_replicas(self, names: Sequence[str]) -> None:
         """This balancer's own replicas, which others serve when it is dead."""
-        self._replicas = list(names[:REPLICAS_MAX])
+        self._replicas = [name for name in names if len(name) <= URL_LEN_MAX][:REPLICAS_MAX]
         self._publish()
 
     def _publish(self) -> None:
         """Renews the news where something in it changed."""
         alive = [link for link in self.links.values() if link.state is State.ALIVE]
         self.heirs.rank({link.name: link.rtt_ns for link in self.links.values()})
-        news = encode(News(sorted(link.name for link in alive), self.heirs.known(), self._replicas))
+        news = News(sorted(link.name for link in alive), self.heirs.known(), self._replicas)
         if news != self.news:
             self.news = news
 
@@ -440,13 +479,18 @@ class Peers:
         names = [link.name for link in self.links.values() if link.region == region]
         names += [self.identity.name] if region == self.region else []
         if names:
-            earlier = self._orders.get(region)
             # The word given last counts, also where the clock of who gave the one before was ahead.
-            least_ns = earlier.issued_unix_ns + 1 if earlier is not None else 0
-            self.carry_out(Order(region, evacuating, max(time.time_ns(), least_ns)))
+            self.carry_out(Order(region, evacuating, self._orders.next_ns(region, time.time_ns())))
         return sorted(names)
 
     def ahead_ns(self, name: str) -> int | None:
         """How far our monotonic clock is ahead of a peer's; ``None`` for one that may not forward."""
         link = self.links.get(name)
         return None if link is None or name in self.isolated else link.ahead_ns
+
+
+def _why(refused: Refused) -> str:
+    """For operators."""
+    if isinstance(refused, WrongVersion):
+        return f"it speaks version {refused.version} of the peers' protocol, this balancer {VERSION}"
+    return refused.reason

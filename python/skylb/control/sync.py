@@ -3,13 +3,23 @@
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 from aiohttp import web
 
 from skylb.clock import STOOD_STILL_S, monotonic_ns
-from skylb.control.frames import FRAME_BYTES_MAX, Hello, Kind, Session, encode, read_hello
+from skylb.control.frames import (
+    FRAME_BYTES_MAX,
+    KINDS_OF_ALL,
+    Hello,
+    Kind,
+    Ready,
+    Session,
+    encode,
+    read_hello,
+    read_ready,
+)
 from skylb.descriptors import is_shortage
 from skylb.signing import Keys, Refused
 
@@ -33,14 +43,23 @@ RECEIVE_BURST_BYTES = 1 << 20
 OVERHEAD_BYTES = 8
 """Header and mask of a WebSocket frame of our sizes (RFC 6455, 5.2), roughly."""
 
+CONTROLS_MAX = 16
+"""WebSocket pings and pongs between two messages; they are answered, and no part of the protocol."""
+
 CLOSE_CODE = 4000
 """WebSocket close code under which a reason of ours stands (RFC 6455, 7.4.2)."""
+
+OUR_READY = encode(Ready(sorted(Kind)))
 
 Socket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
 
 
 class Closed(Exception):  # noqa: N818 - an event that ends a loop
     """The connection is over; the text says how, in words of ours."""
+
+
+class TurnedAway(Closed):
+    """The peer has refused what we said."""
 
 
 class Meter:
@@ -53,6 +72,7 @@ class Meter:
         "digest_bytes_out",
         "messages_in",
         "messages_out",
+        "passed_over",
         "refused",
     )
 
@@ -66,6 +86,8 @@ class Meter:
         """Of those bytes, the digests of hot prefixes."""
         self.refused: Counter[str] = Counter()
         """By reason; the reasons are words of the code."""
+        self.passed_over = 0
+        """Messages of kinds that a later version has added."""
 
     def sent(self, message: bytes) -> None:
         """A message goes out."""
@@ -83,16 +105,31 @@ async def receive(socket: Socket, timeout_s: float) -> bytes:
 
     Raises:
         Closed: the connection ended, or brought nothing in time.
-        Refused: ``oversized``, or ``malformed``: text.
+        Refused: ``oversized``, ``flood``, or ``malformed``: text.
     """
+    for _ in range(CONTROLS_MAX):
+        message = await _next(socket, timeout_s)
+        if message.type is aiohttp.WSMsgType.PING:
+            await _answered(socket.pong(message.data))
+        elif message.type is not aiohttp.WSMsgType.PONG:
+            return _data(message)
+    raise Refused("flood")
+
+
+async def _next(socket: Socket, timeout_s: float) -> aiohttp.WSMessage:
     began_ns = monotonic_ns()
     try:
-        message = await socket.receive(timeout_s)
+        return await socket.receive(timeout_s)
     except TimeoutError:
         if monotonic_ns() - began_ns > (timeout_s + STOOD_STILL_S) * 1e9:
             # What came while this process stood still is heard first.
-            return await receive(socket, timeout_s)
+            return await _next(socket, timeout_s)
         raise Closed("silent") from None
+    except (ConnectionError, aiohttp.ClientError):  # while it closes
+        raise Closed("closed") from None
+
+
+def _data(message: aiohttp.WSMessage) -> bytes:
     if message.type is aiohttp.WSMsgType.BINARY:
         data: bytes = message.data
         return data
@@ -103,8 +140,23 @@ async def receive(socket: Socket, timeout_s: float) -> bytes:
         raise Refused("oversized")
     reason = message.extra if message.type is aiohttp.WSMsgType.CLOSE else None
     if message.data == CLOSE_CODE and isinstance(reason, str) and reason.isalpha() and len(reason) <= 16:
-        raise Closed(f"refused by the peer: {reason}")
+        raise TurnedAway(f"refused by the peer: {reason}")
     raise Closed("closed")
+
+
+async def _answered(sending: Awaitable[None]) -> None:
+    """Waits until the peer takes what is sent.
+
+    Raises:
+        Closed: the connection is over, or it takes nothing.
+    """
+    try:
+        async with asyncio.timeout(SILENT_S):
+            await sending
+    except (ConnectionError, aiohttp.ClientError):
+        raise Closed("closed") from None
+    except TimeoutError:
+        raise Closed("it takes nothing") from None
 
 
 class Connection:
@@ -121,6 +173,8 @@ class Connection:
         self._socket = socket
         self._session = session
         self.hello = hello
+        self.kinds: set[int] = set(KINDS_OF_ALL)
+        """Of frames that the peer knows, as it has said or shown."""
         self._meter = meter
         self._credit_bytes = float(RECEIVE_BURST_BYTES)
         self._credited_ns = monotonic_ns()
@@ -133,13 +187,10 @@ class Connection:
         """
         message = self._session.seal(kind, payload)
         self._meter.sent(message)
-        try:
-            await self._socket.send_bytes(message)
-        except (ConnectionError, aiohttp.ClientError):
-            raise Closed("closed") from None
+        await _answered(self._socket.send_bytes(message))
 
-    async def receive(self) -> tuple[Kind, bytes]:
-        """The next message.
+    async def receive(self) -> tuple[int, bytes]:
+        """The next message; its kind may be one of a later version.
 
         Raises:
             Closed: the connection is over or silent.
@@ -148,7 +199,10 @@ class Connection:
         message = await receive(self._socket, SILENT_S)
         self._meter.received(message)
         self._charge(len(message))
-        return self._session.open(message)
+        kind, payload = self._session.open(message)
+        if isinstance(kind, Kind):
+            self.kinds.add(kind)
+        return kind, payload
 
     def _charge(self, size_bytes: int) -> None:
         now_ns = monotonic_ns()
@@ -169,7 +223,7 @@ async def close(socket: Socket, reason: str) -> None:
         async with asyncio.timeout(CLOSE_S):
             code = CLOSE_CODE if reason else aiohttp.WSCloseCode.OK
             await socket.close(code=code, message=reason.encode())
-    except (TimeoutError, ConnectionError):
+    except (TimeoutError, ConnectionError, aiohttp.ClientError):
         return
 
 
@@ -190,28 +244,34 @@ async def shake(
         Refused: the peer is not let in.
     """
     if dialled:
-        await _send(socket, encode(ours))
-    theirs = read_hello(await receive(socket, HANDSHAKE_S))
+        await _answered(socket.send_bytes(encode(ours)))
+    said = await receive(socket, HANDSHAKE_S)
+    theirs = read_hello(said)
     meter = meter_of(theirs)
-    session = Session(keys, ours=ours, theirs=theirs, dialled=dialled)
+    session = Session(keys, ours=ours, theirs=theirs, dialled=dialled, said=said)
     if not dialled:
-        await _send(socket, encode(ours))
+        await _answered(socket.send_bytes(encode(ours)))
     connection = Connection(socket, session, theirs, meter)
     if dialled:
-        await connection.send(Kind.READY)
-    kind, _ = await connection.receive()
+        await connection.send(Kind.READY, OUR_READY)
+    kind, payload = await connection.receive()
     if kind is not Kind.READY:
         raise Refused("malformed")
+    connection.kinds |= set(read_ready(payload).kinds)
     if not dialled:
-        await connection.send(Kind.READY)
+        await connection.send(Kind.READY, OUR_READY)
     return connection
 
 
-async def _send(socket: Socket, data: bytes) -> None:
-    try:
-        await socket.send_bytes(data)
-    except (ConnectionError, aiohttp.ClientError):
-        raise Closed("closed") from None
+def new_client() -> aiohttp.ClientSession:
+    """What peers are dialled with: it keeps nothing that they say, and goes nowhere else for it."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(_stay)
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace])
+
+
+async def _stay(*_: object) -> None:
+    raise Closed("not reached: it redirects")
 
 
 async def dial(
@@ -227,10 +287,11 @@ async def dial(
             url + PATH,
             max_msg_size=FRAME_BYTES_MAX,
             compress=0,
+            autoping=False,
             ssl=tls,
             timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
         )
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: an address that is none
         if isinstance(error, OSError) and is_shortage(error):
             raise Closed("not dialled: this machine lacks sockets") from None
         raise Closed(f"not reached: {type(error).__name__}") from None
@@ -238,4 +299,6 @@ async def dial(
 
 def server_socket() -> web.WebSocketResponse:
     """The listening side's end, not prepared yet."""
-    return web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX, compress=False, timeout=CLOSE_S)
+    return web.WebSocketResponse(
+        max_msg_size=FRAME_BYTES_MAX, compress=False, autoping=False, timeout=CLOSE_S
+    )

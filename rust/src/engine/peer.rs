@@ -144,6 +144,8 @@ pub struct Peer {
     pub region: String,
     /// Its region's bit in masks of residency.
     pub region_bit: u64,
+    /// More than its own word says that it is in its region.
+    pub sure: bool,
     /// Taken out of the configuration; kept until its forwards have ended.
     pub removed: bool,
     /// What the control plane knows.
@@ -163,6 +165,8 @@ pub struct Peer {
     jitter_ns: Nanos,
     /// Start and number of the last summary heard.
     last: (u64, u64),
+    /// Its start, as it has proven.
+    start: Option<u64>,
     /// Failed forwards in a row, and until when nothing is sent for them.
     failures: u32,
     shut_until_ns: Nanos,
@@ -180,6 +184,7 @@ impl Peer {
             name,
             region,
             region_bit,
+            sure: true,
             removed: false,
             presence: Presence::Unreachable,
             isolated: false,
@@ -191,6 +196,7 @@ impl Peer {
             rtt_ns: None,
             jitter_ns: 0,
             last: (0, 0),
+            start: None,
             failures: 0,
             shut_until_ns: 0,
             told: SmallVec::new(),
@@ -230,13 +236,27 @@ impl Peer {
 
     // ---------------------------------------------------------------- what it told
 
+    /// It has proven when it started: of an earlier run no number counts any more, so that none of
+    /// them can be so large that nothing comes after it. True where that changed.
+    pub fn started(&mut self, incarnation: u64) -> bool {
+        let anew = self.start != Some(incarnation);
+        self.start = Some(incarnation);
+        if self.last.0 != incarnation {
+            self.last = (0, 0);
+        }
+        anew
+    }
+
     /// Takes a summary over. `us` is our own start.
     ///
     /// # Errors
     ///
-    /// It is not newer than what was heard before: nothing happened.
+    /// It is of another run, or not newer than what was heard before: nothing happened.
     pub fn merge(&mut self, summary: Summary, us: u64, now_ns: Nanos) -> Result<(), PeerError> {
         let number = (summary.incarnation, summary.sequence);
+        if self.start.is_some_and(|start| start != summary.incarnation) {
+            return Err(PeerError::Start);
+        }
         if number <= self.last {
             return Err(PeerError::Old);
         }

@@ -4,8 +4,10 @@ use std::fmt;
 
 /// Bits of all regions: a request that no rule names.
 pub const ANYWHERE: u64 = u64::MAX;
-/// Regions that can be told apart.
-pub const REGIONS_MAX: usize = 64;
+/// Regions that the rules may name.
+pub const REGIONS_MAX: usize = 63;
+/// The bit of every region that no rule names: rules do not tell these apart.
+const UNNAMED: u64 = 1 << REGIONS_MAX;
 
 /// Whose request it is, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,10 +32,10 @@ pub struct Rule {
     pub regions: Vec<String>,
 }
 
-/// Why rules or peers cannot be taken over.
+/// Why rules cannot be taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegionError {
-    /// More than [`REGIONS_MAX`] regions.
+    /// They name more than [`REGIONS_MAX`] regions.
     TooMany,
     /// A rule without regions: it would refuse everything.
     NoRegion,
@@ -42,7 +44,9 @@ pub enum RegionError {
 impl fmt::Display for RegionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooMany => write!(f, "more than {REGIONS_MAX} regions"),
+            Self::TooMany => {
+                write!(f, "residency rules name more than {REGIONS_MAX} regions")
+            }
             Self::NoRegion => f.write_str("a residency rule names no region"),
         }
     }
@@ -50,27 +54,28 @@ impl fmt::Display for RegionError {
 
 impl std::error::Error for RegionError {}
 
-/// The regions that have been named, each a bit for good.
+/// The regions that rules have named, each a bit for good: requests remember theirs. However many
+/// other regions there are, and however often they change their names, they take no more bits.
 #[derive(Debug, Default)]
 pub struct Regions(Vec<String>);
 
 impl Regions {
-    /// The bit of a region, a new one if need be.
-    ///
-    /// # Errors
-    ///
-    /// There are [`REGIONS_MAX`] others.
-    pub fn bit(&mut self, name: &str) -> Result<u64, RegionError> {
+    /// The bit of a region.
+    #[must_use]
+    pub fn bit(&self, name: &str) -> u64 {
         let known = self.0.iter().position(|other| other == name);
-        let position = match known {
-            Some(position) => position,
-            None if self.0.len() < REGIONS_MAX => {
-                self.0.push(name.to_owned());
-                self.0.len() - 1
+        known.map_or(UNNAMED, |position| 1 << position)
+    }
+
+    /// A rule names a region: it has a bit of its own from now on.
+    fn name(&mut self, name: &str) -> Result<u64, RegionError> {
+        if self.bit(name) == UNNAMED {
+            if self.0.len() >= REGIONS_MAX {
+                return Err(RegionError::TooMany);
             }
-            None => return Err(RegionError::TooMany),
-        };
-        Ok(1 << position)
+            self.0.push(name.to_owned());
+        }
+        Ok(self.bit(name))
     }
 }
 
@@ -79,7 +84,7 @@ impl Regions {
 pub struct Residency(Vec<(Rule, u64)>);
 
 impl Residency {
-    /// Rules in force from now on.
+    /// Rules in force from now on. Regions' bits may be others afterwards.
     ///
     /// # Errors
     ///
@@ -92,7 +97,7 @@ impl Residency {
             }
             let mut bits = 0;
             for name in &rule.regions {
-                bits |= regions.bit(name)?;
+                bits |= regions.name(name)?;
             }
             known.push((rule, bits));
         }
@@ -131,13 +136,13 @@ mod tests {
     #[test]
     fn a_request_keeps_to_every_rule_that_names_it() {
         let mut regions = Regions::default();
-        let (eu, us) = (regions.bit("eu").unwrap(), regions.bit("us").unwrap());
         let rules = vec![
             rule(Some("a"), None, &["eu", "us"]),
             rule(None, Some("m"), &["us"]),
             rule(Some("b"), Some("m"), &["eu"]),
         ];
         let rules = Residency::new(rules, &mut regions).unwrap();
+        let (eu, us) = (regions.bit("eu"), regions.bit("us"));
         assert_eq!(rules.allowed(Whose::Tenant("c"), "n"), ANYWHERE);
         assert_eq!(rules.allowed(Whose::Nobody, "n"), ANYWHERE);
         assert_eq!(rules.allowed(Whose::Tenant("a"), "n"), eu | us);
@@ -154,12 +159,12 @@ mod tests {
     #[test]
     fn a_request_of_an_unknown_tenant_keeps_to_the_rules_of_every_tenant() {
         let mut regions = Regions::default();
-        let (eu, us) = (regions.bit("eu").unwrap(), regions.bit("us").unwrap());
         let rules = vec![
             rule(Some("a"), None, &["eu"]),
             rule(Some("b"), Some("m"), &["us"]),
         ];
         let rules = Residency::new(rules, &mut regions).unwrap();
+        let (eu, us) = (regions.bit("eu"), regions.bit("us"));
         assert_eq!(rules.allowed(Whose::Unknown, "n"), eu);
         assert_eq!(
             rules.allowed(Whose::Unknown, "m"),
@@ -175,10 +180,30 @@ mod tests {
         let mut regions = Regions::default();
         let none = Residency::new(vec![rule(None, None, &[])], &mut regions);
         assert_eq!(none.unwrap_err(), RegionError::NoRegion);
-        for n in 0..REGIONS_MAX {
-            assert_eq!(regions.bit(&n.to_string()), Ok(1 << n));
+        let names: Vec<String> = (0..=REGIONS_MAX).map(|n| n.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let most = vec![rule(None, None, &names[..REGIONS_MAX])];
+        Residency::new(most, &mut regions).unwrap();
+        let more = Residency::new(vec![rule(None, None, &names[REGIONS_MAX..])], &mut regions);
+        assert_eq!(more.unwrap_err(), RegionError::TooMany);
+    }
+
+    #[test]
+    fn regions_that_no_rule_names_are_told_from_those_that_one_does_however_many_there_are() {
+        let mut regions = Regions::default();
+        Residency::new(vec![rule(None, None, &["eu", "us"])], &mut regions).unwrap();
+        let named = regions.bit("eu") | regions.bit("us");
+        assert_eq!(named.count_ones(), 2);
+        for n in 0..1_000 {
+            let other = regions.bit(&format!("region-{n}"));
+            assert_eq!((other & named, other.count_ones()), (0, 1));
         }
-        assert_eq!(regions.bit("0"), Ok(1), "known ones keep theirs");
-        assert_eq!(regions.bit("more"), Err(RegionError::TooMany));
+        Residency::new(vec![rule(None, None, &["asia"])], &mut regions).unwrap();
+        assert_eq!(
+            regions.bit("eu") | regions.bit("us"),
+            named,
+            "they keep their bits"
+        );
+        assert_eq!(regions.bit("asia") & named, 0);
     }
 }

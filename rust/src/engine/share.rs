@@ -22,8 +22,19 @@ pub const SHARE_BYTES_MAX: usize = 56 << 10;
 pub const SHARED_MAX: usize = 2_048;
 /// The form that is written and read here.
 pub const VERSION: u8 = 1;
-/// Requests told in one message, in units of [`Entry::cost`]: keeps it below [`SHARE_BYTES_MAX`].
-pub const COST_MAX: usize = 24 << 10;
+/// Bytes of all entries of one message: with a listing of [`SHARED_MAX`] replicas it stays below
+/// [`SHARE_BYTES_MAX`].
+pub const ENTRIES_BYTES_MAX: usize = 32 << 10;
+/// Bytes at most, as encoded: an entry without requests and page, ...
+pub const ENTRY_BYTES: usize = 8;
+/// ... a request that was pushed, ...
+const BEGAN_BYTES: usize = 31;
+/// ... one that got its first byte, one that ended, ...
+const STARTED_BYTES: usize = 15;
+const ENDED_BYTES: usize = 10;
+/// ... an age, and a snapshot without adapters.
+const AGE_BYTES: usize = 5;
+const SNAPSHOT_BYTES: usize = 128;
 /// Adapters told of one snapshot, and bytes of each one's name.
 const LORAS_MAX: usize = 8;
 const LORA_BYTES_MAX: usize = 64;
@@ -63,10 +74,17 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// What it takes of a message, in bytes, roughly.
+    /// What it takes of a message, in bytes: at least as many as when it is encoded.
     #[must_use]
-    pub fn cost(&self) -> usize {
-        8 + 20 * self.began.len() + 10 * self.started.len() + 6 * self.ended.len()
+    pub fn bytes(&self) -> usize {
+        let lists = [
+            (self.began.len(), BEGAN_BYTES),
+            (self.started.len(), STARTED_BYTES),
+            (self.ended.len(), ENDED_BYTES),
+        ];
+        // The length of a long list takes more than the byte that an empty one's takes.
+        let lists = lists.map(|(len, each)| len * each + if len > 127 { 2 } else { 0 });
+        ENTRY_BYTES + lists.iter().sum::<usize>() + self.page.bytes()
     }
 }
 
@@ -105,6 +123,21 @@ pub enum Page {
     },
 }
 
+impl Page {
+    /// What it takes of a message beyond its kind, in bytes, at most.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Same { .. } => AGE_BYTES,
+            Self::New { snapshot, .. } => {
+                let names = snapshot.loras_running.iter().map(|name| 2 + name.len());
+                AGE_BYTES + SNAPSHOT_BYTES + names.sum::<usize>()
+            }
+        }
+    }
+}
+
 /// Why a message is refused. Its content is in none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShareError {
@@ -141,12 +174,12 @@ impl Share {
         (bytes.len() <= SHARE_BYTES_MAX).then_some(bytes)
     }
 
-    /// Reads the encoded form.
+    /// Reads the encoded form. Bytes behind its end are fields of a later version: passed over.
     ///
     /// # Errors
     ///
-    /// It is too long, of another version, or malformed: bytes behind its end, a replica twice or
-    /// beyond [`SHARED_MAX`], and impossible figures are malformed too.
+    /// It is too long, of another version, or malformed: a replica twice or beyond [`SHARED_MAX`],
+    /// and impossible figures are malformed too.
     pub fn decode(bytes: &[u8]) -> Result<Self, ShareError> {
         if bytes.len() > SHARE_BYTES_MAX {
             return Err(ShareError::TooLong);
@@ -155,7 +188,7 @@ impl Share {
         if *version != VERSION {
             return Err(ShareError::Version(*version));
         }
-        let (share, behind): (Self, _) =
+        let (share, _): (Self, _) =
             postcard::take_from_bytes(rest).map_err(|_| ShareError::Malformed)?;
         let ascends = share
             .entries
@@ -173,7 +206,7 @@ impl Share {
             Page::New { snapshot, .. } => snapshot.possible(),
             Page::None | Page::Same { .. } => true,
         });
-        if !behind.is_empty() || !ascends || !within || !listed || !possible {
+        if !ascends || !within || !listed || !possible {
             return Err(ShareError::Malformed);
         }
         Ok(share)
@@ -290,25 +323,80 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_message_of_the_greatest_cost_fits() {
-        let item = Began {
-            number: 1 << 34,
+    /// The longest encodings of all fields.
+    fn largest(place: u32) -> Entry {
+        let snapshot = Snapshot {
+            running: Some(u32::MAX),
+            waiting: Some(u32::MAX),
+            deferred: Some(u32::MAX),
+            kv_usage: Some(1.0),
+            kv_tokens: Some(u64::MAX),
+            block_size: Some(u32::MAX),
+            cache_queries: Some(u64::MAX),
+            cache_hits: Some(u64::MAX),
+            preemptions: Some(u64::MAX),
+            loras_running: vec!["a".repeat(LORA_BYTES_MAX); LORAS_MAX + 1],
+            ..Snapshot::default()
+        };
+        let began = Began {
+            number: u64::MAX,
             age_us: u32::MAX,
-            prefill: 1 << 20,
-            kv: 1 << 20,
+            prefill: u32::MAX,
+            kv: u32::MAX,
             started_us: Some(u32::MAX),
         };
-        let began = Entry {
-            began: vec![item; COST_MAX / 20],
+        Entry {
+            place,
+            began: vec![began; 200],
+            started: vec![(u64::MAX, u32::MAX); 200],
+            ended: vec![u64::MAX; 200],
+            page: Page::New {
+                age_us: u32::MAX,
+                snapshot: Box::new(told(&snapshot)),
+            },
             ..Entry::default()
-        };
-        let share = Share {
+        }
+    }
+
+    #[test]
+    fn no_entry_takes_more_bytes_than_it_says() {
+        for entry in [
+            largest(2_047),
+            Entry::default(),
+            Entry {
+                page: Page::Same { age_us: u32::MAX },
+                ..Entry::default()
+            },
+        ] {
+            let encoded = postcard::to_extend(&entry, Vec::new()).unwrap();
+            assert!(encoded.len() <= entry.bytes(), "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn all_that_a_message_may_hold_fits_with_the_longest_listing() {
+        let heads = Share {
+            told_ns: u64::MAX,
             listing: Some(vec![u64::MAX; SHARED_MAX]),
-            entries: vec![began],
+            entries: vec![Entry::default(); SHARED_MAX],
             ..Share::default()
         };
-        assert!(share.encode().is_some());
+        let entries = SHARED_MAX * ENTRY_BYTES;
+        let rest = heads.encode().unwrap().len() - entries;
+        // The last request or page may go beyond the bound.
+        let beyond = largest(0).page.bytes() + BEGAN_BYTES;
+        assert!(rest + ENTRIES_BYTES_MAX + beyond <= SHARE_BYTES_MAX);
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_passed_over() {
+        let share = Share {
+            told_ns: 5,
+            ..Share::default()
+        };
+        let mut bytes = share.encode().unwrap();
+        bytes.extend([1, 2, 3]);
+        assert_eq!(Share::decode(&bytes), Ok(share));
     }
 
     #[test]

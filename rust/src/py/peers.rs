@@ -32,9 +32,8 @@ fn value_error(error: &impl ToString) -> PyErr {
 #[pymethods]
 impl Engine {
     #[pyo3(signature = (name, region, incarnation, /))]
-    fn set_self(&mut self, name: &str, region: &str, incarnation: u64) -> PyResult<()> {
-        let set = self.router.set_self(name, region, incarnation);
-        set.map_err(|error| value_error(&error))
+    fn set_self(&mut self, name: &str, region: &str, incarnation: u64) {
+        self.router.set_self(name, region, incarnation);
     }
 
     #[pyo3(signature = (peers, now_ns, /))]
@@ -54,6 +53,11 @@ impl Engine {
         let set = self.router.set_peers(&peers, now_ns, &mut self.out);
         set.map_err(|error| value_error(&error))?;
         effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (peer, incarnation, now_ns, /))]
+    fn peer_started(&mut self, peer: u32, incarnation: u64, now_ns: u64) {
+        self.router.peer_started(PeerId(peer), incarnation, now_ns);
     }
 
     #[pyo3(signature = (peer, rtt_ns, now_ns, /))]
@@ -127,10 +131,8 @@ impl Engine {
         now_ns: u64,
     ) -> Effects<'py> {
         let replica = ReplicaId(replica);
-        let set = self
-            .router
+        self.router
             .set_replica_region(replica, region, now_ns, &mut self.out);
-        set.map_err(|error| value_error(&error))?;
         effects(py, &mut self.out)
     }
 

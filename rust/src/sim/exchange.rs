@@ -158,8 +158,7 @@ impl Simulator {
             return Ok(());
         };
         let out = &mut self.out;
-        let set = router.set_self(&called(number), &own, u64::from(number) + 1);
-        set.map_err(|error| ScenarioError(format!("regions: {error}")))?;
+        router.set_self(&called(number), &own, u64::from(number) + 1);
         let set = router.set_peers(&listed, 0, out);
         set.map_err(|error| ScenarioError(format!("regions: {error}")))?;
         let digest = &self.scenario.peer_digest;
@@ -194,14 +193,11 @@ impl Simulator {
             let Some(router) = balancer.router_mut() else {
                 continue;
             };
-            let alone = self.exchange.peers.is_empty();
-            let own = if alone {
-                router.set_self(&name, &name, 1)
-            } else {
-                Ok(())
-            };
-            own.and_then(|()| router.set_residency(rules.clone()))
-                .map_err(|error| ScenarioError(format!("residency: {error}")))?;
+            if self.exchange.peers.is_empty() {
+                router.set_self(&name, &name, 1);
+            }
+            let set = router.set_residency(rules.clone());
+            set.map_err(|error| ScenarioError(format!("residency: {error}")))?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ from skylb.addresses import ReplicaUrl
 from skylb.config import DnsFamily
 from skylb.control.discovery.resolve import ADDRESSES_MAX, Resolver, literal, resolve
 from skylb.control.fleet import Target
+from skylb.tasks import attempt
 from skylb.types import Address
 
 log = logging.getLogger("skylb.control.discovery")
@@ -58,7 +59,7 @@ class DnsSource:
     async def run(self) -> None:
         """Resolves until cancelled."""
         while True:
-            await self.resolve_once()
+            await attempt(self.resolve_once(), name=f"resolving {self._url}")
             self.passed.set()
             await asyncio.sleep(self._interval_s)
 

@@ -19,6 +19,7 @@ from skylb.addresses import PeerUrl, parse_peer, parse_replica
 from skylb.control.fleet import REPLICAS_MAX
 from skylb.errors import ConfigError
 from skylb.meshsettings import PEERS_MAX
+from skylb.tasks import attempt
 
 log = logging.getLogger("skylb.control.discovery")
 
@@ -101,6 +102,9 @@ class FileSource(Generic[T]):
 
     async def look(self) -> None:
         """Reads the file if it changed since it was last understood."""
+        await attempt(self._look(), name=f"reading {self._path}")
+
+    async def _look(self) -> None:
         try:
             signature = await asyncio.to_thread(_signature, self._path)
             if signature == self._seen:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from skylb.addresses import ReplicaUrl
 from skylb.control.discovery.resolve import Resolver, literal, reachable, resolve
 from skylb.control.fleet import Target
+from skylb.tasks import attempt
 from skylb.types import Address
 
 log = logging.getLogger("skylb.control.discovery")
@@ -71,7 +72,7 @@ class NamedSource:
             names = [url for url in self._urls if literal(url) is None]
             for start in range(0, len(names), RESOLVES_AT_ONCE_MAX):
                 batch = names[start : start + RESOLVES_AT_ONCE_MAX]
-                await asyncio.gather(*(self._resolve(url) for url in batch))
+                await asyncio.gather(*(attempt(self._resolve(url), name=f"resolving {url}") for url in batch))
                 self._publish()
             self.passed.set()
             try:

@@ -35,7 +35,10 @@ async def resolve(url: ReplicaUrl) -> list[Address]:
     Raises:
         OSError: the name does not resolve (now).
     """
-    found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except ValueError as error:  # the name cannot even be asked for
+        raise OSError(f"{url.host} is no name that resolves: {error}") from error
     hosts = dict.fromkeys(
         str(sockaddr[0]) for family, _, _, _, sockaddr in found if family in {socket.AF_INET, socket.AF_INET6}
     )

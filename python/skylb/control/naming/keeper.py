@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from skylb.addresses import IpAddress
 from skylb.clock import monotonic_ns
 from skylb.control.naming.provider import DnsError, Provider
+from skylb.tasks import attempt
 
 log = logging.getLogger("skylb.control.naming")
 
@@ -95,6 +96,11 @@ class Keeper:
 
     async def step(self) -> None:
         """One look, and what has to be done."""
+        error = await attempt(self._step(), name="a look at DNS")
+        if error is not None:  # an answer of a kind that nobody has foreseen
+            self._fail(DnsError(f"{type(error).__name__}: {error}"), self._now_ns())
+
+    async def _step(self) -> None:
         wish, now_ns = self._wish(), self._now_ns()
         if wish.ready:
             self._ready_ns = now_ns
@@ -117,8 +123,10 @@ class Keeper:
 
     async def close(self) -> None:
         """Takes this balancer out, if it was in."""
-        if self._done is None:
-            return
+        if self._done is not None:
+            await attempt(self._leave(), name="leaving DNS")
+
+    async def _leave(self) -> None:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._change(self.provider.withdraw(self._balancer), f"{self._balancer} leaves DNS")

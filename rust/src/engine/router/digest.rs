@@ -8,11 +8,14 @@ use super::request::{Away, Request, Usage};
 use crate::engine::config::Policy;
 use crate::engine::forward::Target;
 use crate::engine::id::{Nanos, PeerId};
-use crate::engine::peer::digest::{DigestError, PeerDigest};
+use crate::engine::peer::digest::{DIGEST_BYTES_MAX, DigestError, PeerDigest};
 use crate::engine::peer::heat::{Heat, SPOTS_MAX, Terms};
 use crate::engine::peer::known::Known;
 use crate::engine::peer::places::{KEY_BYTES, Namer};
 use crate::engine::select::Slot;
+
+/// Bytes per second of digests told to one peer, at most.
+const BYTES_PER_S_MAX: u64 = 16 << 10;
 
 /// What is hot here, and what peers have told.
 #[derive(Debug)]
@@ -45,7 +48,15 @@ impl Mesh {
 impl Router {
     /// Tells peers which prefixes are hot here, and believes them. `key`: what all balancers of the
     /// mesh share; their secrets must be one too. Without this call nothing is told or believed.
+    /// Large digests are told more rarely than `terms` say: at most [`BYTES_PER_S_MAX`].
     pub fn set_peer_digest(&mut self, key: &[u8; KEY_BYTES], terms: Terms) {
+        let bytes_max = terms.bytes_max.min(DIGEST_BYTES_MAX) as u64;
+        let terms = Terms {
+            interval_ns: terms
+                .interval_ns
+                .max(bytes_max * 1_000_000_000 / BYTES_PER_S_MAX),
+            ..terms
+        };
         let namer = Namer::new(key);
         self.mesh.hot = Some(Hot {
             heat: Heat::new(namer, terms),
@@ -89,10 +100,10 @@ impl Router {
             member.is_some_and(|member| member.ready(config, now_ns))
         });
         let sequence = hot.heat.sequence();
-        let own = self.mesh.region_bit;
+        let own = &self.mesh.region;
         self.remote_of(peer).is_some_and(|(_, remote)| {
             // Balancers of one region see its replicas themselves.
-            remote.peer.listed() && remote.peer.region_bit != own && remote.told_hot != sequence
+            remote.peer.listed() && remote.peer.region != *own && remote.told_hot != sequence
         })
     }
 

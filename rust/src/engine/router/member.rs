@@ -17,9 +17,10 @@ pub(super) struct Member {
     pub(super) id: ReplicaId,
     pub(super) name: String,
     pub(super) replica: Replica,
-    /// Its region's bit in masks of residency: this balancer's, or, if it was adopted, its own.
+    /// Its region's bit in masks of residency.
     pub(super) region_bit: u64,
-    pub(super) adopted: Option<u64>,
+    /// Its region, if it was adopted; else it is in this balancer's.
+    pub(super) adopted: Option<String>,
     /// Taken out of the fleet; kept until its requests have ended.
     pub(super) removed: bool,
     /// `None` until it told. Sorted.

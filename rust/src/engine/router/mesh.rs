@@ -7,9 +7,9 @@ use super::fleet::slot_of;
 use super::peers::Listing;
 use super::shared::Sharer;
 use crate::engine::id::{Nanos, PeerId, ReplicaId};
-use crate::engine::peer::Peer;
+use crate::engine::peer::{Peer, Presence};
 use crate::engine::radix::{Radix, RadixConfig};
-use crate::engine::residency::{RegionError, Regions, Residency};
+use crate::engine::residency::{Regions, Residency};
 use crate::engine::ring::{Ring, WEIGHT_ONE};
 use crate::engine::select::Slot;
 
@@ -64,8 +64,8 @@ pub(super) struct Mesh {
 
 impl Mesh {
     pub(super) fn new(tree_bytes_max: usize, vnodes: u32) -> Self {
-        let mut regions = Regions::default();
-        let region_bit = regions.bit("").unwrap_or(0);
+        let regions = Regions::default();
+        let region_bit = regions.bit("");
         Self {
             name: String::new(),
             region: String::new(),
@@ -86,17 +86,20 @@ impl Mesh {
     }
 
     /// Names this balancer.
-    pub(super) fn set_self(
-        &mut self,
-        name: &str,
-        region: &str,
-        incarnation: u64,
-    ) -> Result<(), RegionError> {
-        self.region_bit = self.regions.bit(region)?;
+    pub(super) fn set_self(&mut self, name: &str, region: &str, incarnation: u64) {
+        self.region_bit = self.regions.bit(region);
         name.clone_into(&mut self.name);
         region.clone_into(&mut self.region);
         self.incarnation = incarnation.max(1);
-        Ok(())
+    }
+
+    /// Rules may name other regions by now: finds the bits of all anew.
+    pub(super) fn find_regions(&mut self) {
+        self.region_bit = self.regions.bit(&self.region);
+        for (_, remote) in &mut self.remotes {
+            let peer = &mut remote.peer;
+            peer.region_bit = bit_of(&self.regions, &peer.region, peer.sure);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -128,18 +131,18 @@ impl Mesh {
     }
 
     /// Adds a peer, or takes one back that was removed.
-    pub(super) fn add(&mut self, listing: &Listing) -> Result<(), RegionError> {
+    pub(super) fn add(&mut self, listing: &Listing) {
         let (id, region) = (listing.id, &listing.region);
-        // No rule names the region without a name.
-        let region_bit = self.regions.bit(if listing.sure { region } else { "" })?;
+        let region_bit = bit_of(&self.regions, region, listing.sure);
         if let Some(slot) = self.slot(id) {
             if let Some(peer) = self.peer_mut(slot) {
                 peer.removed = false;
                 region.clone_into(&mut peer.region);
-                peer.region_bit = region_bit;
+                (peer.region_bit, peer.sure) = (region_bit, listing.sure);
             }
         } else {
-            let peer = Peer::new(id, listing.name.clone(), region.clone(), region_bit);
+            let mut peer = Peer::new(id, listing.name.clone(), region.clone(), region_bit);
+            peer.sure = listing.sure;
             self.remotes.insert(Remote {
                 peer,
                 told: Told::default(),
@@ -149,13 +152,15 @@ impl Mesh {
             });
         }
         self.ring.add(on_ring(id), WEIGHT_ONE);
-        Ok(())
     }
 
     /// Takes a peer out: nothing is forwarded to it from now on.
     pub(super) fn remove(&mut self, slot: Slot) {
         if let Some(peer) = self.peer_mut(slot) {
             peer.removed = true;
+            // Where it is listed again, it is met anew.
+            peer.presence = Presence::Unreachable;
+            peer.forget();
             let id = peer.id;
             self.ring.remove(on_ring(id));
             self.tree.forget(slot);
@@ -184,6 +189,12 @@ impl Mesh {
             .filter_map(|(_, peer)| peer.opens_ns(now_ns))
             .min()
     }
+}
+
+/// The bit of a peer's region. Where that is no more than its word, it is in none that a rule names.
+fn bit_of(regions: &Regions, region: &str, sure: bool) -> u64 {
+    // No rule names the region without a name.
+    regions.bit(if sure { region } else { "" })
 }
 
 /// The ring knows its members by one kind of number: here they are peers.

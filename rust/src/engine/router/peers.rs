@@ -49,8 +49,6 @@ pub enum PeersError {
     Name(String),
     /// Two have this number.
     Id(u32),
-    /// Too many regions.
-    Region(RegionError),
 }
 
 impl fmt::Display for PeersError {
@@ -59,18 +57,11 @@ impl fmt::Display for PeersError {
             Self::TooMany => write!(f, "more than {PEERS_MAX} peers"),
             Self::Name(name) => write!(f, "peer {name:?}: the name is taken"),
             Self::Id(id) => write!(f, "peer id {id} is given twice"),
-            Self::Region(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for PeersError {}
-
-impl From<RegionError> for PeersError {
-    fn from(error: RegionError) -> Self {
-        Self::Region(error)
-    }
-}
 
 /// One peer's figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -131,31 +122,28 @@ pub struct PeerGauges {
 
 impl Router {
     /// Names this balancer: its name, its region, and a number that is greater after each start.
-    ///
-    /// # Errors
-    ///
-    /// Too many regions have been named.
-    pub fn set_self(
-        &mut self,
-        name: &str,
-        region: &str,
-        incarnation: u64,
-    ) -> Result<(), RegionError> {
-        self.mesh.set_self(name, region, incarnation)?;
-        let bit = self.mesh.region_bit;
+    pub fn set_self(&mut self, name: &str, region: &str, incarnation: u64) {
+        self.mesh.set_self(name, region, incarnation);
+        self.find_regions();
+    }
+
+    /// Finds the bits of all regions anew.
+    fn find_regions(&mut self) {
+        self.mesh.find_regions();
+        let (own, regions) = (self.mesh.region_bit, &self.mesh.regions);
         for slot in self.fleet.all_slots() {
             if let Some(member) = self.fleet.member_mut(slot) {
-                member.region_bit = member.adopted.unwrap_or(bit);
+                let adopted = member.adopted.as_deref();
+                member.region_bit = adopted.map_or(own, |region| regions.bit(region));
             }
         }
-        Ok(())
     }
 
     /// Sets all peers.
     ///
     /// # Errors
     ///
-    /// They contradict each other; nothing happened, unless there are too many regions.
+    /// They contradict each other; nothing happened.
     pub fn set_peers(
         &mut self,
         peers: &[Listing],
@@ -182,12 +170,23 @@ impl Router {
             }
         }
         for peer in peers {
-            self.mesh.add(peer)?;
+            self.mesh.add(peer);
         }
         self.review_sharing();
         self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
         Ok(())
+    }
+
+    /// A connection to a peer begins, which has proven when it started.
+    pub fn peer_started(&mut self, peer: PeerId, incarnation: u64, now_ns: Nanos) {
+        self.advance(now_ns);
+        if let Some(slot) = self.known_peer(peer)
+            && let Some(peer) = self.mesh.peer_mut(slot)
+            && peer.started(incarnation)
+        {
+            self.mesh.forget_hot(slot);
+        }
     }
 
     /// One measured round trip to a peer.
@@ -284,31 +283,27 @@ impl Router {
     /// A rule names no region, or there are too many regions: the old rules stay.
     pub fn set_residency(&mut self, rules: Vec<Rule>) -> Result<(), RegionError> {
         self.mesh.residency = Residency::new(rules, &mut self.mesh.regions)?;
+        self.find_regions();
         Ok(())
     }
 
     /// Sets the region of a replica that was adopted from another balancer; `None`: ours.
-    ///
-    /// # Errors
-    ///
-    /// Too many regions have been named.
     pub fn set_replica_region(
         &mut self,
         replica: ReplicaId,
         region: Option<&str>,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
-    ) -> Result<(), RegionError> {
+    ) {
         let now_ns = self.advance(now_ns);
-        let adopted = region.map(|name| self.mesh.regions.bit(name)).transpose()?;
-        let bit = adopted.unwrap_or(self.mesh.region_bit);
+        let mesh = &self.mesh;
+        let bit = region.map_or(mesh.region_bit, |name| mesh.regions.bit(name));
         if let Some(slot) = self.known(replica) {
             if let Some(member) = self.fleet.member_mut(slot) {
-                (member.adopted, member.region_bit) = (adopted, bit);
+                (member.adopted, member.region_bit) = (region.map(str::to_owned), bit);
             }
             self.dispatch_all(now_ns, out);
         }
-        Ok(())
     }
 
     /// What a peer told.
@@ -372,11 +367,12 @@ impl Router {
                     rtt_ns: peer.rtt_ns(),
                     jitter_ns: peer.jitter_ns(),
                     age_ns: peer.age_ns(now_ns),
-                    room: lanes
-                        .clone()
-                        .map(|(model, _)| peer.room(model, max, now_ns))
-                        .sum(),
-                    granted: lanes.map(|(_, lane)| lane.credit.left(now_ns)).sum(),
+                    room: total(
+                        lanes
+                            .clone()
+                            .map(|(model, _)| peer.room(model, max, now_ns)),
+                    ),
+                    granted: total(lanes.map(|(_, lane)| lane.credit.left(now_ns))),
                     hold_requests: peer.heard.map_or(0, |heard| heard.hold_len),
                     in_flight: peer.in_flight,
                     forwarded_total: peer.counts.forwarded,
@@ -398,4 +394,9 @@ impl Router {
         gauges.sort_unstable_by_key(|gauges| gauges.peer);
         gauges
     }
+}
+
+/// A sum of what peers say: they may say anything.
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }

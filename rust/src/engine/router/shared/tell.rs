@@ -8,7 +8,9 @@ use crate::engine::effect::Effect;
 use crate::engine::id::{Nanos, PeerId, RequestId};
 use crate::engine::replica::Own;
 use crate::engine::select::Slot;
-use crate::engine::share::{Began, COST_MAX, Entry, Page, Share, age_us, key, told};
+use crate::engine::share::{
+    Began, ENTRIES_BYTES_MAX, ENTRY_BYTES, Entry, Page, Share, age_us, key, told,
+};
 
 /// Least time between two messages.
 const GAP_NS: Nanos = 15_000_000;
@@ -16,16 +18,43 @@ const GAP_NS: Nanos = 15_000_000;
 const IDLE_GAP_NS: Nanos = 500_000_000;
 /// Bytes per second told to one peer, at most.
 const BYTES_PER_S_MAX: u64 = 24 << 10;
-/// What a page takes of a message, in units of [`Entry::cost`].
-const PAGE_COST: usize = 64;
 
 /// What is told of the replicas, by place.
 #[derive(Default)]
 struct Draft {
     entries: BTreeMap<u32, Entry>,
-    cost: usize,
+    /// Of all entries, as encoded, at most.
+    bytes: usize,
     /// There is more than pages of idle replicas.
     urgent: bool,
+}
+
+impl Draft {
+    /// Whether so much more may be told.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes + bytes <= ENTRIES_BYTES_MAX
+    }
+
+    /// The entry of a replica, a new one if need be.
+    fn entry(&mut self, place: u32) -> &mut Entry {
+        let bytes = &mut self.bytes;
+        self.entries.entry(place).or_insert_with(|| {
+            *bytes += ENTRY_BYTES;
+            Entry {
+                place,
+                ..Entry::default()
+            }
+        })
+    }
+
+    /// Changes an entry.
+    fn change(&mut self, place: u32, change: impl FnOnce(&mut Entry)) {
+        let entry = self.entry(place);
+        let before = entry.bytes();
+        change(entry);
+        let after = entry.bytes();
+        self.bytes = self.bytes + after - before;
+    }
 }
 
 impl Router {
@@ -62,7 +91,7 @@ impl Router {
             self.draft_events(slot, now_ns, &mut draft);
         }
         // Where events did not fit, everything is told next time.
-        let fits = whole || draft.cost <= COST_MAX;
+        let fits = whole || draft.has_room(0);
         let news = self.draft_news(slot, now_ns, &mut draft);
         let waits = !whole && !list && !draft.urgent;
         if waits && (draft.entries.is_empty() || since_ns.is_some_and(|ns| ns < IDLE_GAP_NS)) {
@@ -141,14 +170,13 @@ impl Router {
             else {
                 continue;
             };
-            let entry = draft.entries.entry(place).or_default();
+            draft.entry(place);
             for own in member.replica.own() {
-                if draft.cost + entry.cost() > COST_MAX {
+                if !draft.has_room(0) {
                     break;
                 }
-                entry.began.push(began(&own, now_ns));
+                draft.change(place, |entry| entry.began.push(began(&own, now_ns)));
             }
-            draft.cost += entry.cost();
         }
     }
 
@@ -168,10 +196,9 @@ impl Router {
             let Some(place) = self.place_told(peer, *slot) else {
                 continue;
             };
-            let entry = draft.entries.entry(place).or_default();
-            draft.cost += note(entry, *what, now_ns);
+            draft.change(place, |entry| note(entry, *what, now_ns));
             draft.urgent = true;
-            if draft.cost > COST_MAX {
+            if !draft.has_room(0) {
                 return;
             }
         }
@@ -199,30 +226,32 @@ impl Router {
                 ready: member.ready(&self.config, now_ns),
                 ..said
             };
-            let page = shared.page_ns > said.page_ns && draft.cost + PAGE_COST <= COST_MAX;
-            if page {
+            let age_us = age_us(shared.page_ns, now_ns);
+            let page = match shared.page.as_ref() {
+                _ if shared.page_ns <= said.page_ns => Page::None,
+                _ if shared.pages == said.pages => Page::Same { age_us },
+                Some(page) => Page::New {
+                    age_us,
+                    snapshot: Box::new(told(page)),
+                },
+                None => Page::None,
+            };
+            let page = Some(page).filter(|page| draft.has_room(ENTRY_BYTES + page.bytes()));
+            let page = page.filter(|_| shared.page_ns > said.page_ns);
+            if page.is_some() {
                 (now.page_ns, now.pages) = (shared.page_ns, shared.pages);
             }
-            if now == said && !draft.entries.contains_key(&place) {
+            let begun = draft.entries.contains_key(&place);
+            if !begun && (now == said || !draft.has_room(ENTRY_BYTES)) {
                 continue;
             }
             let busy = member.replica.in_flight() > 0 || now.wants || self.wanted_elsewhere(*slot);
-            let entry = draft.entries.entry(place).or_default();
-            entry.place = place;
-            (entry.wants, entry.ready) = (now.wants, now.ready);
-            draft.urgent |= (now.wants, now.ready) != (said.wants, said.ready) || (page && busy);
-            if page {
-                let age_us = age_us(shared.page_ns, now_ns);
-                draft.cost += PAGE_COST;
-                entry.page = match shared.page.as_ref() {
-                    _ if shared.pages == said.pages => Page::Same { age_us },
-                    Some(page) => Page::New {
-                        age_us,
-                        snapshot: Box::new(told(page)),
-                    },
-                    None => Page::None,
-                };
-            }
+            let paged = page.is_some();
+            draft.urgent |= (now.wants, now.ready) != (said.wants, said.ready) || (paged && busy);
+            draft.change(place, |entry| {
+                (entry.wants, entry.ready) = (now.wants, now.ready);
+                entry.page = page.unwrap_or_default();
+            });
             news.push((*slot, now));
         }
         news
@@ -254,10 +283,8 @@ fn began(own: &Own, now_ns: Nanos) -> Began {
     }
 }
 
-/// Adds an event to an entry, and says what that costs. What has begun and ended since the last
-/// message is not told at all.
-fn note(entry: &mut Entry, what: What, now_ns: Nanos) -> usize {
-    let before = entry.cost();
+/// Adds an event to an entry. What has begun and ended since the last message is not told at all.
+fn note(entry: &mut Entry, what: What, now_ns: Nanos) {
     let find = |entry: &Entry, id: RequestId| entry.began.iter().position(|b| b.number == id.0);
     match what {
         What::Began(own) => entry.began.push(began(&own, now_ns)),
@@ -272,5 +299,4 @@ fn note(entry: &mut Entry, what: What, now_ns: Nanos) -> usize {
             None => entry.ended.push(id.0),
         },
     }
-    entry.cost().saturating_sub(before)
 }

@@ -31,10 +31,7 @@ impl Three {
         let regions = ["us", "eu", "asia"];
         let mut all = [0, 4, 4].map(|replicas| Drive::new(config.clone(), replicas));
         for (own, drive) in all.iter_mut().enumerate() {
-            drive
-                .router
-                .set_self(regions[own], regions[own], 10)
-                .unwrap();
+            drive.router.set_self(regions[own], regions[own], 10);
             let others = (0..3).filter(|other| *other != own).map(|other| {
                 let name = regions[other].to_owned();
                 Listing::new(PeerId(u32::try_from(other).unwrap()), name.clone(), name)
@@ -249,7 +246,7 @@ fn what_a_peer_told_is_forgotten_with_its_age_its_death_its_restart_and_isolatio
     assert_eq!(dead.prefixes(), 0);
 
     let mut anew = told(Policy::Prefix);
-    anew.others[0].router.set_self("eu", "eu", 11).unwrap();
+    anew.others[0].router.set_self("eu", "eu", 11);
     anew.tell();
     assert_eq!(anew.prefixes(), 0);
 
@@ -275,7 +272,7 @@ fn what_a_peer_told_is_forgotten_with_its_age_its_death_its_restart_and_isolatio
 fn a_digest_is_told_once_and_again_to_a_peer_that_started_anew() {
     let mut three = told(Policy::Prefix);
     assert_eq!(three.digest(), None);
-    three.us.router.set_self("us", "us", 11).unwrap();
+    three.us.router.set_self("us", "us", 11);
     three.tell();
     assert!(three.digest().is_some());
     assert_eq!(three.digest(), None);
@@ -288,7 +285,7 @@ fn a_digest_is_told_once_and_again_to_a_peer_that_started_anew() {
     );
     let same = [Listing::new(US, "us", "eu")];
     eu.call(|router, now_ns, out| router.set_peers(&same, now_ns, out).unwrap());
-    three.us.router.set_self("us", "eu", 12).unwrap();
+    three.us.router.set_self("us", "eu", 12);
     three.tell();
     assert_eq!(three.digest(), None, "not within a region");
 }

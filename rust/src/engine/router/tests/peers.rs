@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::effect::Forward;
 use crate::engine::id::PeerId;
 use crate::engine::peer::Presence;
-use crate::engine::peer::summary::PeerError;
+use crate::engine::peer::summary::{PeerError, Summary};
 use crate::engine::residency::{Rule, Whose};
 
 /// Peers 0 and 1 of a router that is number 9 itself.
@@ -28,8 +28,8 @@ impl Pair {
     fn new(config: Config, replicas: (u32, u32)) -> Self {
         let mut us = Drive::new(config.clone(), replicas.0);
         let mut eu = Drive::new(config, replicas.1);
-        us.router.set_self("us", "us", 11).unwrap();
-        eu.router.set_self("eu", "eu", 12).unwrap();
+        us.router.set_self("us", "us", 11);
+        eu.router.set_self("eu", "eu", 12);
         us.peers(&[(EU.0, "eu", "eu")]);
         eu.peers(&[(US.0, "us", "us")]);
         us.alive(EU);
@@ -305,12 +305,12 @@ fn rules_of_residency_hold_for_forwards_and_fail_closed() {
 #[test]
 fn the_nearest_peer_is_chosen_unless_another_has_the_prefix() {
     let mut near = Drive::new(config(), 0);
-    near.router.set_self("us", "us", 1).unwrap();
+    near.router.set_self("us", "us", 1);
     near.peers(&[(1, "eu", "eu"), (2, "asia", "asia")]);
     let mut others: Vec<Drive> = (0..2).map(|_| Drive::new(config(), 2)).collect();
     for (peer, other) in (1..).map(PeerId).zip(&mut others) {
         let name = ["eu", "asia"][peer.0 as usize - 1];
-        other.router.set_self(name, name, 5).unwrap();
+        other.router.set_self(name, name, 5);
         other.peers(&[(0, "us", "us")]);
         other.alive(PeerId(0));
         near.alive(peer);
@@ -388,7 +388,7 @@ fn tell(from: &mut Drive, to_id: PeerId, to: &mut Drive, from_id: PeerId) -> Vec
 fn an_evacuated_region_has_the_first_claim_where_there_is_less_room_than_origins() {
     let mut pair = Pair::new(config(), (1, 1));
     let mut asia = Drive::new(config(), 1);
-    asia.router.set_self("asia", "asia", 13).unwrap();
+    asia.router.set_self("asia", "asia", 13);
     asia.peers(&[(EU.0, "eu", "eu")]);
     asia.alive(EU);
     pair.eu
@@ -564,4 +564,54 @@ fn a_peer_whose_region_is_its_word_alone_is_in_none_that_a_rule_names() {
     pair.us
         .call(|router, now_ns, out| router.set_peers(&[listing], now_ns, out).unwrap());
     assert_eq!(rejected(&pair.us.submit("m")).code, "residency");
+}
+
+#[test]
+fn of_a_peers_next_run_everything_is_heard_whatever_numbers_the_one_before_had() {
+    let mut pair = Pair::new(Config::sample(), (1, 1));
+    let told = |incarnation, sequence| {
+        let mut summary = Summary {
+            incarnation,
+            sequence,
+            ..Summary::default()
+        };
+        summary.encode()
+    };
+    pair.us
+        .call(|router, now_ns, _| router.peer_started(EU, u64::MAX, now_ns));
+    pair.us.merge(EU, &told(u64::MAX, u64::MAX)).unwrap();
+    assert_eq!(
+        pair.us.merge(EU, &told(12, 1)),
+        Err(PeerError::Start),
+        "it is not of the run that it has proven"
+    );
+    pair.us
+        .call(|router, now_ns, _| router.peer_started(EU, 12, now_ns));
+    pair.us.merge(EU, &told(12, 1)).unwrap();
+    pair.us
+        .call(|router, now_ns, _| router.peer_started(EU, 12, now_ns));
+    assert_eq!(
+        pair.us.merge(EU, &told(12, 1)),
+        Err(PeerError::Old),
+        "another connection of the same run"
+    );
+}
+
+#[test]
+fn a_peer_may_change_its_region_as_often_as_it_likes() {
+    let mut pair = Pair::new(Config::sample(), (1, 1));
+    let rule = Rule {
+        tenant: None,
+        model: None,
+        regions: vec!["us".to_owned()],
+    };
+    pair.us.router.set_residency(vec![rule]).unwrap();
+    for n in 0..1_000 {
+        pair.us.peers(&[(EU.0, "eu", &format!("region-{n}"))]);
+        let mesh = &pair.us.router.mesh;
+        assert_eq!(mesh.peer(0).unwrap().region_bit & mesh.region_bit, 0);
+    }
+    pair.us.peers(&[(EU.0, "eu", "us")]);
+    let mesh = &pair.us.router.mesh;
+    assert_eq!(mesh.peer(0).unwrap().region_bit, mesh.region_bit);
 }

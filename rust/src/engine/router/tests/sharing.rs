@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::*;
 use crate::engine::id::PeerId;
 use crate::engine::peer::Presence;
+use crate::engine::share::{SHARE_BYTES_MAX, SHARED_MAX};
 use proptest::prelude::*;
 
 const STEP_NS: Nanos = 5 * MS;
@@ -80,7 +81,7 @@ impl Region {
         for number in 0..balancers {
             let mut drive = Drive::new(config.clone(), replicas);
             let name = format!("us-{number}");
-            drive.router.set_self(&name, "us", 5).unwrap();
+            drive.router.set_self(&name, "us", 5);
             region.balancers.push(drive);
         }
         for number in 0..balancers {
@@ -478,4 +479,49 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn however_much_there_is_to_share_it_is_told_in_messages_that_fit() {
+    let mut out = Vec::new();
+    let replicas: Vec<_> = (0..)
+        .take(SHARED_MAX)
+        .map(|n| (ReplicaId(n), format!("http://replica-{n}")))
+        .collect();
+    let mut pair: Vec<Router> = (0..2)
+        .map(|number| {
+            let mut router = Router::new(config(), b"0123456789abcdef", 7);
+            router.set_self(&format!("us-{number}"), "us", 5);
+            router.set_replicas(&replicas, S, &mut out);
+            let other = Listing::new(peer(1 - number), format!("us-{}", 1 - number), "us");
+            router.set_peers(&[other], S, &mut out).unwrap();
+            router.peer_state(peer(1 - number), Presence::Alive, S, &mut out);
+            router
+        })
+        .collect();
+    let page = Snapshot {
+        cache_queries: Some(1 << 53),
+        loras_running: (0..8).map(|n| format!("{n:0>64}")).collect(),
+        ..load(0, 0)
+    };
+    for (replica, _) in &replicas {
+        for router in &mut pair {
+            router.observe(*replica, page.clone(), S, S, &mut out);
+        }
+    }
+    let mut now_ns = S;
+    for _ in 0..200 {
+        now_ns += 3 * S;
+        for (one, other) in [(0, 1), (1, 0)] {
+            if let Some(bytes) = pair[one].share(peer(other), now_ns, &mut out) {
+                assert!(bytes.len() <= SHARE_BYTES_MAX);
+                pair[other]
+                    .merge_share(peer(one), &bytes, 0, now_ns, &mut out)
+                    .unwrap();
+            }
+        }
+    }
+    let counters = pair[1].counters();
+    let heard = counters.iter().find(|(name, _)| *name == "pages_heard");
+    assert!(heard.unwrap().1 >= SHARED_MAX as u64, "{heard:?}");
 }
