@@ -336,6 +336,19 @@ FAILURE_BAD_RESPONSE: Final = 5
 FAILURE_REFUSED: Final = 6
 """A peer refused a forward and said why; nothing was begun there, so it costs no attempt and no
 mark: elsewhere at once."""
+FAILURE_LIMITED: Final = 7
+"""A replica answered 429: like ``FAILURE_FULL`` (503), but it may take other requests."""
+FAILURE_WITHDRAWN: Final = 8
+"""The attempt was given up because a ``Withdraw`` said so."""
+
+PROBE_REFUSED: Final = 0
+"""Nobody is there: the connection was refused, or no way leads there."""
+PROBE_UNCONNECTED: Final = 1
+"""No connection came about in time, or not for a reason of ours."""
+PROBE_LATE: Final = 2
+"""The connection came about, and no whole answer in time."""
+PROBE_UNREADABLE: Final = 3
+"""Something was answered, but no readable metrics."""
 
 PEER_ALIVE: Final = 0
 PEER_UNREACHABLE: Final = 1
@@ -435,7 +448,15 @@ class Expire:
     @property
     def request_id(self) -> int: ...
 
-_Effect = Push | Forward | Hold | Reject | Expire
+@final
+class Withdraw:
+    """The request's replica is down or wedged: give up the attempt, which has had no first byte, and
+    report it as failed (``FAILURE_WITHDRAWN``)."""
+
+    @property
+    def request_id(self) -> int: ...
+
+_Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 
 @final
 class ReplicaGauges:
@@ -634,10 +655,14 @@ class Engine:
         """Reads bodies as `submit` does, beside the event loop."""
     def first_byte(self, request_id: int, relay: Relay, now_ns: int, /) -> tuple[_Effect, ...]:
         """The first body byte of the current attempt arrived."""
-    def retry(self, request_id: int, failure: int, sent: bool, now_ns: int, /) -> tuple[_Effect, ...]:
-        """The current attempt failed before its first body byte; ``sent``: request bytes went out.
+    def retry(
+        self, request_id: int, failure: int, sent: bool, now_ns: int, status: int = 0, /
+    ) -> tuple[_Effect, ...]:
+        """The current attempt failed before its first body byte; ``sent``: request bytes went out;
+        ``status``: of the answer, for ``FAILURE_STATUS``.
 
-        Causes a Push or Forward elsewhere, a Hold, or a Reject (attempts, budget or deadline used up).
+        Causes a Push or Forward elsewhere, a Hold, or a Reject (attempts, budget or deadline used up,
+        or the request has failed alike at another replica).
         """
     def complete(
         self, request_id: int, outcome: int, relay: Relay | None, now_ns: int, /
@@ -657,8 +682,10 @@ class Engine:
         """Replicas whose load should be probed now; they count as probed at ``now_ns``."""
     def observe(self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /) -> tuple[_Effect, ...]:
         """A probe sent at ``sent_ns`` was answered at ``now_ns``."""
-    def observe_failed(self, replica: int, reachable: bool, now_ns: int, /) -> tuple[_Effect, ...]:
-        """A probe failed; ``reachable``: the replica answered, but not with readable metrics."""
+    def observe_failed(self, replica: int, unread: int, now_ns: int, /) -> tuple[_Effect, ...]:
+        """A probe told nothing; ``unread``: ``PROBE_*``."""
+    def heard(self, replicas: list[int], now_ns: int, /) -> tuple[_Effect, ...]:
+        """Events, or bytes of other bodies, have come from these replicas since the last call."""
     def set_self(self, name: str, region: str, incarnation: int, /) -> None:
         """This balancer's name and region, before its peers are set. ``incarnation`` is greater after
         each start (wall-clock nanoseconds); it is told to peers and compared with nothing else."""

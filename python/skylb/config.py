@@ -186,6 +186,10 @@ class EngineSettings(Group):
     probe_stale_s: Annotated[
         Seconds, Field(gt=0, description="age at which a snapshot no longer counts: the replica is blind")
     ] = 3.0
+    wedged_s: Annotated[
+        Seconds,
+        Field(gt=0, description="a replica with requests is out after so long without a sign of life"),
+    ] = 10.0
     attempts_max: Annotated[Count, Field(ge=1, le=5, description="replicas tried per request")] = 2
     retry_ratio: Annotated[float, Field(ge=0, le=1, description="retries allowed as a share of requests")] = (
         0.2

@@ -16,7 +16,15 @@ class ConfigError(SkyLBError):
 
 
 class ConnectError(SkyLBError):
-    """A replica could not be reached; nothing was sent."""
+    """A replica could not be reached; nothing was sent.
+
+    Attributes:
+        refused: nobody is there, as far as the network says; else no connection came about in time.
+    """
+
+    def __init__(self, text: str, *, refused: bool = False) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class ShortageError(ConnectError):
@@ -25,6 +33,10 @@ class ShortageError(ConnectError):
 
 class UpstreamClosedError(SkyLBError):
     """A replica closed the connection before its response was complete."""
+
+
+class UnreadableError(SkyLBError):
+    """A replica answered what is no response, or one that is too long."""
 
 
 class UpstreamTimeoutError(SkyLBError):

@@ -22,12 +22,13 @@ from skylb._core import (
     Relay,
     Scanned,
     Snapshot,
+    Withdraw,
 )
 from skylb.clock import monotonic_ns
 from skylb.signing import Claims, Identity
 from skylb.types import NOBODY, Peer, Replica, Whose
 
-Effect = Push | Forward | Hold | Reject | Expire
+Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 """What the engine wants done for one request."""
 
 
@@ -51,6 +52,9 @@ class Sink(Protocol):
 
     def expired(self) -> None:
         """The hold's deadline passed; the engine has forgotten the request."""
+
+    def withdrawn(self) -> None:
+        """Give up the attempt, and report it as failed: its replica is down or wedged."""
 
 
 class Router:
@@ -136,10 +140,16 @@ class Router:
         if outcome != _core.OUTCOME_OK:
             self._arm()
 
-    def retry(self, request_id: int, failure: int, *, sent: bool, now_ns: int) -> None:
+    def retry(self, request_id: int, failure: int, *, sent: bool, now_ns: int, status: int = 0) -> None:
         """The current attempt failed before its first body byte; the sink hears what follows."""
-        self._deliver(self._engine.retry(request_id, failure, sent, now_ns))
+        self._deliver(self._engine.retry(request_id, failure, sent, now_ns, status))
         self._arm()
+
+    def heard(self, replica_ids: list[int], now_ns: int) -> None:
+        """Answers of these replicas have gone on since the last call."""
+        effects = self._engine.heard(replica_ids, now_ns)
+        if effects:
+            self._told(effects)
 
     def ready(self) -> bool:
         """Requests can be served: a replica is ready here, or at a peer that takes them."""
@@ -301,9 +311,9 @@ class Router:
         """A probe sent at ``sent_ns`` was answered now."""
         self._told(self._engine.observe(replica_id, snapshot, sent_ns, monotonic_ns()))
 
-    def observe_failed(self, replica_id: int, reachable: bool) -> None:
-        """A probe failed; ``reachable``: it was answered, but not with readable metrics."""
-        self._told(self._engine.observe_failed(replica_id, reachable, monotonic_ns()))
+    def observe_failed(self, replica_id: int, unread: int) -> None:
+        """A probe told nothing; ``unread``: ``PROBE_*``."""
+        self._told(self._engine.observe_failed(replica_id, unread, monotonic_ns()))
 
     def replica(self, replica_id: int) -> Replica | None:
         """A replica of the fleet as it stands."""
@@ -340,6 +350,8 @@ class Router:
             elif kind is Hold:
                 self._sinks[effect.request_id].held()
                 self._arm()
+            elif kind is Withdraw:
+                self._sinks[effect.request_id].withdrawn()
             else:
                 sink = self._sinks.pop(effect.request_id)
                 if isinstance(effect, Reject):

@@ -5,6 +5,7 @@ object that receives the response; bytes that arrive while it has none close it.
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections import deque
@@ -16,7 +17,13 @@ from typing import Protocol
 from skylb._core import ResponseReader
 from skylb.clock import monotonic_ns
 from skylb.descriptors import Shortage, is_shortage
-from skylb.errors import ConnectError, ShortageError, UpstreamClosedError, UpstreamTimeoutError
+from skylb.errors import (
+    ConnectError,
+    ShortageError,
+    UnreadableError,
+    UpstreamClosedError,
+    UpstreamTimeoutError,
+)
 from skylb.listeners import FAR_DEAD_S, NEAR_DEAD_S, notice_dead_paths
 from skylb.tasks import TaskGroup
 from skylb.types import Address, Replica, Upstream
@@ -250,7 +257,7 @@ class Pool:
                 await asyncio.sleep(SHORT_RETRY_S)
                 connection = self.acquire(upstream.id) or await self._open_in_time(upstream)
         except OSError as error:  # a time-out is one
-            waiter.connect_failed(ConnectError(f"{upstream.name}: {error or 'timed out'}"))
+            waiter.connect_failed(_connect_error(upstream.name, error))
             return
         if connection is None:
             waiter.connect_failed(ShortageError(f"{upstream.name}: not tried: this machine lacks sockets"))
@@ -320,6 +327,12 @@ class Pool:
             self.forget(upstream_id)
 
 
+def _connect_error(name: str, error: OSError) -> ConnectError:
+    # A Unix socket whose backlog is full answers EAGAIN: somebody is there.
+    late = isinstance(error, TimeoutError) or error.errno == errno.EAGAIN
+    return ConnectError(f"{name}: {error or 'timed out'}", refused=not late)
+
+
 def _socket(address: Address, receive_buffer_bytes: int) -> socket.socket:
     inet = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(socket.AF_UNIX if address.unix else inet, socket.SOCK_STREAM)
@@ -338,7 +351,8 @@ class Response:
     body: bytes
 
 
-Done = Callable[[Response | ConnectError | UpstreamClosedError | UpstreamTimeoutError], None]
+Failed = ConnectError | UpstreamClosedError | UpstreamTimeoutError | UnreadableError
+Done = Callable[[Response | Failed], None]
 
 
 class Fetch:
@@ -424,11 +438,11 @@ class Fetch:
             self._body.append(body)
             self._body_bytes += len(body)
         if reader.error is not None:
-            self._finish(UpstreamClosedError(f"{self._replica.name}: {reader.error}"))
+            self._finish(UnreadableError(f"{self._replica.name}: {reader.error}"))
         elif reader.done:
             self._succeed()
         elif self._body_bytes > self._body_bytes_max:
-            self._finish(UpstreamClosedError(f"{self._replica.name}: body over {self._body_bytes_max} bytes"))
+            self._finish(UnreadableError(f"{self._replica.name}: body over {self._body_bytes_max} bytes"))
 
     def upstream_closed(self, error: Exception | None, /) -> None:
         """Ends a close-delimited body, repeats on a stale connection, or fails."""
@@ -451,9 +465,13 @@ class Fetch:
 
     def time_out(self) -> None:
         """Its time is over: ends with an error, unless it has ended."""
-        self._finish(UpstreamTimeoutError(f"{self._replica.name}: no answer in time"))
+        name = self._replica.name
+        if self._connection is None:
+            self._finish(ConnectError(f"{name}: timed out"))
+        else:
+            self._finish(UpstreamTimeoutError(f"{name}: no answer in time"))
 
-    def _finish(self, result: Response | ConnectError | UpstreamClosedError | UpstreamTimeoutError) -> None:
+    def _finish(self, result: Response | Failed) -> None:
         done, self._done = self._done, None
         self._end()
         if done is not None:

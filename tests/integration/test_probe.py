@@ -14,6 +14,7 @@ from aiohttp import web
 from skylb.clock import STOOD_STILL_S
 from skylb.config import EngineSettings, TimeoutSettings
 from skylb.control.models import MODELS_MAX
+from skylb.upstream import Pool
 from tests.support.plane import SGLANG_PAGE, FakeReplica, Plane, run, running, settings, until
 
 
@@ -188,11 +189,52 @@ def test_a_probe_that_stalls_is_given_up_and_only_one_is_under_way() -> None:
         stalled = settings(replica.url, timeout=TimeoutSettings(probe_s=0.1))
         async with running(stalled) as plane:
             await until(lambda: replica.probes >= 3, "it is tried again")
-            assert plane.state(replica.url) == "down: no answer in time"
+            assert plane.state(replica.url) == "blind: no answer in time"
+            assert plane.gauge(replica.url).ready, "its list of models is answered: it may serve"
             # The server may see an abandoned request end a moment after the next one began.
             assert replica.at_once_max <= 2
             replica.release.set()
             await until(lambda: plane.state(replica.url) == "up", "it comes up")
+
+    run(test)
+
+
+def test_a_replica_that_refuses_connections_is_down_and_one_that_answers_too_much_is_not() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            good, replica.page = replica.page, "# nothing\n" * ((9 << 20) // 10)
+            await until(lambda: plane.state(replica.url).startswith("blind: body over"), "it is blind")
+            assert plane.gauge(replica.url).ready
+            replica.page = good
+            await until(lambda: plane.state(replica.url) == "up", "it is read again")
+            await replica.stop()
+            await until(lambda: plane.state(replica.url).startswith("down: "), "it is down")
+            assert plane.gauge(replica.url).health == "down"
+
+    run(test)
+
+
+def test_a_connection_that_we_cannot_make_says_nothing_of_the_replica(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short = OSError(errno.EMFILE, "Too many open files")
+
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await plane.control.first_look(10)
+            tried = 0
+
+            async def fails(*_: object) -> None:
+                nonlocal tried
+                tried += 1
+                raise short
+
+            await replica.stop()
+            monkeypatch.setattr(Pool, "_open", fails)
+            await until(lambda: tried > 3, "it is probed on")
+            assert plane.state(replica.url) == "up"
+            assert plane.gauge(replica.url).ready
 
     run(test)
 

@@ -42,7 +42,7 @@ def blind_engine(**changes: object) -> Engine:
     made = Engine(settings(blind_outstanding_max=1, **changes), SECRET, 1)
     assert made.set_replicas([(7, "http://a")], 1) == ()
     assert made.set_models(7, [("m", 4096)], 1) == ()
-    assert made.observe_failed(7, True, 1) == ()
+    assert made.observe_failed(7, _core.PROBE_UNREADABLE, 1) == ()
     return made
 
 
@@ -164,7 +164,7 @@ def test_state_is_json_without_prompt_key_or_salt() -> None:
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda engine: engine.retry(1, 7, True, 2), "failure"),
+        (lambda engine: engine.retry(1, 9, True, 2), "failure"),
         (lambda engine: engine.complete(1, 3, None, 2), "outcome"),
         (lambda engine: engine.submit(1, head(), body(), 2), "1"),
         (lambda _: Engine(settings(), b"short", 1), "secret"),

@@ -46,12 +46,12 @@ class ModelList:
     Args:
         replica: whose list.
         lists: how it is asked for.
-        looked: called after each look, whatever it found.
+        looked: called after each look, whatever it found, with whether it was answered.
     """
 
     __slots__ = ("_due_ns", "_failure", "_fetch", "_listing", "_lists", "_looked", "_replica", "_request")
 
-    def __init__(self, replica: Replica, lists: Lists, looked: Callable[[], None]) -> None:
+    def __init__(self, replica: Replica, lists: Lists, looked: Callable[[bool], None]) -> None:
         self._lists = lists
         self._looked = looked
         self._listing: Listing | None = None
@@ -104,7 +104,7 @@ class ModelList:
             self._unlisted(f"/v1/models answers {result.status}")
         else:
             self._read(result.body)
-        self._looked()
+        self._looked(isinstance(result, Response))
 
     def _read(self, body: bytes) -> None:
         try:

@@ -36,6 +36,7 @@ class Pages:
         "_narrowed_requests",
         "_refused",
         "_told",
+        "_tried",
         "_whole_request",
         "narrowed",
         "request",
@@ -47,6 +48,8 @@ class Pages:
         """What its last whole page told, until a narrowed one has told as much."""
         self._refused = False
         """It does not take requests for narrowed pages."""
+        self._tried = -1
+        """Dialects in which narrowed pages were tried because whole ones cannot be read."""
         self.aim(replica)
 
     def aim(self, replica: Replica) -> None:
@@ -68,17 +71,29 @@ class Pages:
         self.narrowed = False
         """Whether they ask for a narrowed page."""
 
-    def unanswered(self, narrowed: bool) -> bool:
+    def unanswered(self, narrowed: bool, *, late: bool) -> bool:
         """A probe ended without an answer.
+
+        Args:
+            narrowed: whether a narrowed page was asked for.
+            late: it took too long: the same server is there, and what is less work for it is asked for again.
 
         Returns:
             Whether that may be because a narrowed page was asked for: then a whole one is to be asked for at
             once.
         """
         untried = narrowed and self._told is not None
-        self.forget()
-        self._refused = untried
+        if untried or not late:
+            self.forget()
+            self._refused = untried
         return untried
+
+    def unreadable(self) -> None:
+        """A whole page is beyond what is read: narrowed ones are tried, in each dialect in turn."""
+        self._tried += 1
+        dialect = DIALECTS[self._tried % len(DIALECTS)]
+        self.request = self._narrowed_requests[dialect.number]
+        self.narrowed = True
 
     def read(self, response: Response, narrowed: bool) -> Snapshot | None:
         """What an answer says; ``None`` where it tells no load.

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from enum import Enum
 from math import ceil
 
+from skylb import _core
 from skylb.clock import Standstill, monotonic_ns
 from skylb.control.modellists import Lists, ModelList
 from skylb.control.pages import Pages
-from skylb.errors import ShortageError, SkyLBError
+from skylb.errors import ConnectError, ShortageError, SkyLBError, UnreadableError
 from skylb.metrics import Probing
 from skylb.router import Router
 from skylb.types import Replica
@@ -48,6 +49,7 @@ class Watched:
 
     __slots__ = (
         "detail",
+        "late",
         "looked_at",
         "models",
         "pages",
@@ -61,6 +63,8 @@ class Watched:
         self.detail = ""
         self.looked_at = False
         """It is known to be down, or its models were asked for."""
+        self.late = False
+        """Its last probe was not answered in time, nor anything else since."""
         self.pages = Pages(replica)
         self.probe: Probe | None = None
         self.models = models
@@ -156,7 +160,8 @@ class Prober:
         self._settle()
 
     def _watch(self, replica: Replica) -> Watched:
-        watched = Watched(replica, ModelList(replica, self._lists, lambda: self._looked_at(watched)))
+        models = ModelList(replica, self._lists, lambda answered: self._listed(watched, answered))
+        watched = Watched(replica, models)
         return watched
 
     def is_up(self, name: str) -> bool:
@@ -231,13 +236,9 @@ class Prober:
             self._looked_at(watched)
             return
         if not isinstance(result, Response):
-            if watched.pages.unanswered(probe.narrowed):
-                self._send(watched)
-                return
-            self._change(watched, State.DOWN, _reason(result, watched.replica))
-            self._router.observe_failed(watched.replica.id, False)
-            self._looked_at(watched)
+            self._unanswered(probe, result, now_ns)
             return
+        watched.late = False
         snapshot = watched.pages.read(result, probe.narrowed)
         self._costs.answered(
             watched.replica.name,
@@ -251,11 +252,44 @@ class Prober:
         if snapshot is None:
             why = "no load among its metrics" if result.status == 200 else f"/metrics answers {result.status}"
             self._change(watched, State.BLIND, why)
-            self._router.observe_failed(watched.replica.id, True)
+            self._router.observe_failed(watched.replica.id, _core.PROBE_UNREADABLE)
         else:
             self._change(watched, State.UP, "")
             self._router.observe(watched.replica.id, snapshot, probe.sent_ns)
         watched.models.ask_if_due(now_ns)
+
+    def _unanswered(self, probe: Probe, error: SkyLBError, now_ns: int) -> None:
+        """No page.
+
+        A connection that cannot be made says that the replica is down. A page that is late or cannot be
+        read says nothing of its requests.
+        """
+        watched = probe.watched
+        unread = _unread(error)
+        watched.late = unread == _core.PROBE_LATE
+        if watched.pages.unanswered(probe.narrowed, late=watched.late):
+            self._send(watched)
+            return
+        if unread == _core.PROBE_UNREADABLE and not probe.narrowed:
+            watched.pages.unreadable()
+        reason = _reason(error, watched.replica)
+        if isinstance(error, ConnectError):
+            self._change(watched, State.DOWN, reason)
+            self._router.observe_failed(watched.replica.id, unread)
+            self._looked_at(watched)
+            return
+        self._change(watched, State.BLIND, reason)
+        self._router.observe_failed(watched.replica.id, unread)
+        if watched.late:
+            watched.models.renew()  # whether it answers anything, its list shows
+        watched.models.ask_if_due(now_ns)
+
+    def _listed(self, watched: Watched, answered: bool) -> None:
+        """A look at the list of models is over."""
+        if answered and watched.late:
+            watched.late = False
+            self._router.observe_failed(watched.replica.id, _core.PROBE_UNREADABLE)
+        self._looked_at(watched)
 
     def _change(self, watched: Watched, state: State, detail: str) -> None:
         watched.detail = detail
@@ -293,6 +327,12 @@ class Prober:
         self._watched.clear()
         self._due.clear()
         self._under_way.clear()
+
+
+def _unread(error: SkyLBError) -> int:
+    if isinstance(error, ConnectError):
+        return _core.PROBE_REFUSED if error.refused else _core.PROBE_UNCONNECTED
+    return _core.PROBE_UNREADABLE if isinstance(error, UnreadableError) else _core.PROBE_LATE
 
 
 def _reason(error: SkyLBError, replica: Replica) -> str:

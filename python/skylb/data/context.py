@@ -105,7 +105,15 @@ class Context:
     inject_usage: bool = False
     """Streams are asked for usage on the client's behalf; the client does not see it."""
     draining: bool = False
+    heard: set[int] = field(default_factory=set)
+    """Replicas whose answers have gone on since the last sweep; at most as many as there are."""
     ids: RequestIds = field(default_factory=RequestIds)
+
+    def tell_heard(self, now_ns: int) -> None:
+        """Tells the engine whose answers have gone on since the last sweep."""
+        if self.heard:
+            self.router.heard(list(self.heard), now_ns)
+            self.heard.clear()
 
     def sweep_pools(self) -> None:
         """Closes connections to replicas and peers that were idle too long."""

@@ -1,12 +1,15 @@
 """What failed attempts are called, in metrics and in answers."""
 
 from skylb import _core
+from skylb._core import Relay
 
 FAILURES = {
     _core.FAILURE_CONNECT: ("connect", "upstream_connect", "the replica could not be reached"),
     _core.FAILURE_RESET: ("reset", "upstream_reset", "the replica closed before its answer was complete"),
     _core.FAILURE_TIMEOUT: ("timeout", "upstream_timeout", "the replica stopped answering"),
     _core.FAILURE_FULL: ("full", "upstream_full", "the replica's queue is full"),
+    _core.FAILURE_LIMITED: ("limited", "upstream_limited", "the replica takes no more requests now"),
+    _core.FAILURE_WITHDRAWN: ("withdrawn", "upstream_timeout", "the replica stopped answering"),
     _core.FAILURE_STATUS: ("status", "upstream_error", "the replica failed"),
     _core.FAILURE_BAD_RESPONSE: (
         "bad_response",
@@ -17,16 +20,30 @@ FAILURES = {
 }
 """Failure -> outcome of the attempt in metrics, code and message for an answer cut short."""
 
-_STATUSES = {503: _core.FAILURE_FULL, 504: _core.FAILURE_TIMEOUT}
+_STATUSES = {
+    429: _core.FAILURE_LIMITED,
+    503: _core.FAILURE_FULL,
+    504: _core.FAILURE_TIMEOUT,
+}
 
 
 def failure_of(status: int) -> int | None:
     """The failure, ``FAILURE_*``, that an answer with this status is; ``None``: it is an answer.
 
     501 says that the engine cannot do what was asked, which another one cannot either. 504 is a front's
-    word that the time is over: what may still be running is not run a second time.
+    word that the time is over: what may still be running is not run a second time. With 429 and 503
+    nothing was begun.
     """
-    return None if status < 500 or status == 501 else _STATUSES.get(status, _core.FAILURE_STATUS)
+    plain = _core.FAILURE_STATUS if status >= 500 and status != 501 else None
+    return _STATUSES.get(status, plain)
+
+
+def is_for_client(relay: Relay) -> bool:
+    """Whether a failed answer is passed on when nobody else can serve: it says what is wrong.
+
+    An answer "full" (503) is, where it says when to come back, as ours does. A peer's refusal is not.
+    """
+    return relay.refused is None and (relay.verdict != 503 or relay.retry_after_s is not None)
 
 
 SHUTTING_DOWN = ("shutting_down", "the balancer is shutting down")

@@ -173,6 +173,7 @@ class Frontend:
             connection.sweep(now_ns)
         for acceptor in self._acceptors:
             acceptor.resume()
+        self.context.tell_heard(now_ns)
         self.context.sweep_pools()
 
     # -------------------------------------------------------------------------------- end

@@ -1,4 +1,4 @@
-"""Requests that end for a reason of this process: neither a replica nor a peer is to blame for them."""
+"""What is given up: requests for a reason of this process, and attempts at replicas that show no life."""
 
 from typing import TYPE_CHECKING
 
@@ -28,3 +28,12 @@ def give_up(exchange: "Exchange", code: str, message: str) -> None:
     if exchange.phase is Phase.HOLD:
         exchange.leave_hold()
     exchange.answer_error(503, code, message, retry_after_s=exchange.context.limits.retry_after_s)
+
+
+def withdraw(exchange: "Exchange") -> None:
+    """Gives up an attempt that has had no first byte; the request is tried elsewhere."""
+    connecting, exchange.connecting = exchange.connecting, None
+    if connecting is not None:
+        connecting.cancel()
+    if exchange.phase in {Phase.CONNECT, Phase.WAIT}:
+        exchange.fail(_core.FAILURE_WITHDRAWN, sent=True)

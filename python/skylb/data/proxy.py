@@ -12,11 +12,10 @@ from http import HTTPStatus
 from skylb import _core
 from skylb._core import Digest, Forward, Head, Push, Reject, Relay, RequestError, Scanned
 from skylb.clock import monotonic_ns
-from skylb.data import answers, local, waiting
+from skylb.data import answers, giveup, local, waiting
 from skylb.data.context import Context
 from skylb.data.crossing import PeerResponse
-from skylb.data.failures import FAILURES, SHORT, failure_of
-from skylb.data.giveup import give_up
+from skylb.data.failures import FAILURES, SHORT, failure_of, is_for_client
 from skylb.data.phases import Client, Phase
 from skylb.data.reading import Read
 from skylb.data.record import record
@@ -232,7 +231,7 @@ class Exchange:
             return
         if isinstance(error, ShortageError):
             self.attempts -= 1
-            give_up(self, *SHORT)
+            giveup.give_up(self, *SHORT)
         else:  # its text names an address of ours; metrics and log carry the outcome
             self.fail(_core.FAILURE_CONNECT, sent=False)
 
@@ -288,9 +287,9 @@ class Exchange:
             self.fail(_core.FAILURE_REFUSED, sent=False)
             return False
         failure = failure_of(relay.verdict)
-        if failure is not None:
+        if failure is not None and (relay.verdict != HTTPStatus.TOO_MANY_REQUESTS or self.forward is None):
             self.withheld = response
-            self.fail(failure, sent=True)
+            self.fail(failure, sent=True, status=relay.verdict)
             return False
         now_ns = monotonic_ns()
         self.phase = Phase.RELAY
@@ -335,7 +334,7 @@ class Exchange:
 
     # --------------------------------------------------------------------- failures
 
-    def fail(self, failure: int, *, sent: bool) -> None:
+    def fail(self, failure: int, *, sent: bool, status: int = 0) -> None:
         """The attempt failed: try elsewhere, or, with response bytes out, end the response."""
         outcome, code, message = FAILURES[failure]
         if self.id:
@@ -346,9 +345,13 @@ class Exchange:
         if self.phase is not Phase.RELAY:
             self.phase = Phase.SUBMIT
             self.phase_ns = monotonic_ns()
-            self.context.router.retry(self.id, failure, sent=sent, now_ns=self.phase_ns)
+            self.context.router.retry(self.id, failure, sent=sent, now_ns=self.phase_ns, status=status)
         elif response is not None:
             self.cut(response.relay, code, message)
+
+    def withdrawn(self) -> None:
+        """The replica is down or wedged: gives the attempt up, and tries elsewhere."""
+        giveup.withdraw(self)
 
     def count(self, outcome: str) -> None:
         """An attempt at a replica ended; forwards are counted by the engine, attempts by who pushes."""
@@ -369,7 +372,7 @@ class Exchange:
         """The engine gives up: pass on the replica's own error where there is one, else ours."""
         self.id = 0
         response, self.withheld = self.withheld, None
-        if response is not None and response.relay.verdict != 503 and response.relay.refused is None:
+        if response is not None and is_for_client(response.relay):
             self.response = response
             self.phase = Phase.RELAY
             self.heard_ns = self.first_byte_ns = self.phase_ns

@@ -50,6 +50,7 @@ class Response:
 
     __slots__ = (
         "_client_write",
+        "_events",
         "_feed",
         "_pending",
         "begun",
@@ -73,6 +74,7 @@ class Response:
         self._feed = relay.feed
         self._client_write = client_write
         self._pending: tuple[int, bytes] | None = None
+        self._events = 0
         connection.sink = self
         if paused:
             self.pause()
@@ -125,6 +127,11 @@ class Response:
             self._client_write(data)
         if flags & FEED_DONE:
             self.owner.relayed(self)
+
+    def moved(self) -> bool:
+        """Whether an event has come since the last call, or bytes of another body; comments are none."""
+        events, self._events = self._events, self.relay.events
+        return not self.relay.streaming or events != self._events
 
     def pause(self) -> None:
         """The client does not take bytes: stop reading from the replica."""

@@ -17,6 +17,7 @@ from skylb.data.context import Context
 from skylb.data.crossing import SILENT_S
 from skylb.data.phases import Client, Phase
 from skylb.data.relay import Response
+from skylb.types import Peer, Replica
 
 HELD_INTERVALS = 3
 """A stream that no replica has taken begins after so many times the interval of comments: 45 s, later
@@ -43,6 +44,8 @@ class Waiting(Protocol):
     request_id: str
     response: Response | None
     start_ns: int
+    target: Replica | Peer | None
+    """Where the present attempt goes."""
     told_ns: int
     """When the client was last sent a head or a comment of ours."""
 
@@ -59,6 +62,8 @@ def look(waiting: Waiting, now_ns: int) -> None:
     if response is not None and (response.heard or response.paused):
         response.heard = False
         waiting.heard_ns = now_ns
+        if waiting.phase is Phase.RELAY and isinstance(waiting.target, Replica) and response.moved():
+            waiting.context.heard.add(waiting.target.id)
     timeouts = waiting.context.limits.timeouts
     failed = failure(timeouts, waiting, now_ns)
     if failed is not None:

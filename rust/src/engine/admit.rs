@@ -105,7 +105,7 @@ fn ramp_max(replica: &Replica, config: &Config, now_ns: Nanos) -> u32 {
 pub fn looked_for(replica: &Replica) -> bool {
     match replica.health.state() {
         State::Unknown | State::Down | State::Probing => true,
-        State::Up | State::Ejected => false,
+        State::Up | State::Ejected | State::Wedged => false,
     }
 }
 

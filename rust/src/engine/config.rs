@@ -101,6 +101,9 @@ pub struct Config {
     /// Age at which a snapshot no longer counts and the replica is blind.
     #[serde(rename = "probe_stale_s", deserialize_with = "seconds")]
     pub probe_stale_ns: Nanos,
+    /// Without a sign of life for so long, a replica with requests is wedged.
+    #[serde(rename = "wedged_s", deserialize_with = "seconds")]
+    pub wedged_ns: Nanos,
     /// Replicas tried per request.
     pub attempts_max: u32,
     /// Retries allowed as a share of requests.
@@ -288,6 +291,7 @@ impl Config {
         probe_interval_ns: 100_000_000,
         probe_idle_interval_ns: 1_000_000_000,
         probe_stale_ns: 3_000_000_000,
+        wedged_ns: 10_000_000_000,
         attempts_max: 2,
         retry_ratio: 0.2,
         retry_per_s: 10.0,
@@ -356,7 +360,7 @@ mod tests {
         "class_from_body":true,"match_threshold":0.5,"block_bytes":64,
         "prompt_blocks_max":32768,"tree_bytes_max":1048576,"replica_kv_tokens":1000000,
         "bytes_per_token":4.0,"output_tokens":256,"probe_interval_s":0.1,
-        "probe_idle_interval_s":1.0,"probe_stale_s":3,"attempts_max":2,"retry_ratio":0.2,
+        "probe_idle_interval_s":1.0,"probe_stale_s":3,"wedged_s":10,"attempts_max":2,"retry_ratio":0.2,
         "retry_per_s":10.0,"eject_failures":5,"eject_s":1.0,"eject_max_s":30.0,
         "eject_ratio_max":0.5,"ramp_s":0,"retry_after_s":1,"ring_vnodes":256,
         "ring_load_factor":1.25,"cache_aware_threshold":0.3,"cache_aware_abs":64,

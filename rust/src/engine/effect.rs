@@ -65,6 +65,9 @@ pub enum Effect {
     Reject(Reject),
     /// The hold's deadline passed; the engine has forgotten the request.
     Expire(RequestId),
+    /// Give up the request's attempt, which has had no first byte, and report it as failed
+    /// (`Failure::Withdrawn`): its replica is down or wedged.
+    Withdraw(RequestId),
 }
 
 impl Effect {
@@ -75,7 +78,7 @@ impl Effect {
             Self::Push(push) => push.request,
             Self::Forward(forward) => forward.request,
             Self::Reject(reject) => reject.request,
-            Self::Hold(request) | Self::Expire(request) => *request,
+            Self::Hold(request) | Self::Expire(request) | Self::Withdraw(request) => *request,
         }
     }
 }

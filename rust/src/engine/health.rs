@@ -3,13 +3,18 @@
 //! ```text
 //!            probe answered              run of failures
 //! unknown ------------------> up -------------------------------> ejected
-//!    |                        ^ ^                                  |   ^
-//!    | unreachable            | | a request or a probe succeeds    |   | a request fails
-//!    v       probe answered   | +------------------- probing <-----+   | (twice as long)
-//!   down ---------------------+                         |   time is up |
-//!    ^                                                  +--------------+
+//!    |                        ^ ^ ^                                |   ^
+//!    | unreachable            | | | a request or a probe succeeds  |   | a request fails
+//!    v       probe answered   | | +----------------- probing <-----+   | (twice as long)
+//!   down ---------------------+ |                       |   time is up |
+//!    ^                          | a sign of life        +--------------+
+//!    |                       wedged <--- up: requests, and no sign of life
 //!    +--- any state, when a probe or a connection finds nobody
 //! ```
+//!
+//! A probe that is not answered is no failure of the replica: its requests may be served all the
+//! same. Such a replica is *silent* until something is heard of it. A silent replica is down when
+//! its requests fail as well.
 //!
 //! What came back has a share of its room that grows linearly. A replica that was ejected and came
 //! back on the word of a probe alone is on trial: the first failure of a request ejects it again.
@@ -38,6 +43,8 @@ pub enum State {
     Ejected,
     /// Half-open: one request tests it.
     Probing,
+    /// It has requests, and has shown no sign of life for long.
+    Wedged,
     /// Unreachable.
     Down,
 }
@@ -51,6 +58,7 @@ impl State {
             Self::Up => "up",
             Self::Ejected => "ejected",
             Self::Probing => "probing",
+            Self::Wedged => "wedged",
             Self::Down => "down",
         }
     }
@@ -65,14 +73,45 @@ pub enum Failure {
     Reset,
     /// No answer in time.
     Timeout,
-    /// The engine said it is full: no mark against it.
+    /// The engine said it is full (503): nothing was begun, and it is no mark against it.
     Full,
-    /// A 5xx other than "full".
-    Status,
+    /// The engine takes no more of such requests now (429): as `Full`, but it may take others.
+    Limited,
+    /// A 5xx other than "full", and which.
+    Status(u16),
     /// A malformed response.
     BadResponse,
     /// A peer refused a forward: no mark against it.
     Refused,
+    /// The engine's own decision: the replica is down or wedged.
+    Withdrawn,
+}
+
+impl Failure {
+    /// The replica answered, so that the request itself may be at fault.
+    #[must_use]
+    pub fn answered(self) -> bool {
+        matches!(self, Self::Status(_) | Self::BadResponse)
+    }
+
+    /// Nothing was begun.
+    #[must_use]
+    pub fn refused(self) -> bool {
+        matches!(self, Self::Full | Self::Limited | Self::Refused)
+    }
+}
+
+/// Why a probe told nothing; the numbers are Python's `PROBE_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unread {
+    /// Nobody is there: the connection was refused, or no way leads there.
+    Refused,
+    /// No connection came about in time.
+    Unconnected,
+    /// The connection came about, and no whole answer in time.
+    Late,
+    /// It was answered, but not with readable metrics.
+    Unreadable,
 }
 
 /// A share in thousandths.
@@ -92,7 +131,7 @@ impl Share {
 pub struct Pool {
     /// All replicas.
     pub len: usize,
-    /// Ejected or half-open.
+    /// Ejected, half-open, or wedged.
     pub out: usize,
     /// Ready for requests.
     pub ready: usize,
@@ -104,7 +143,11 @@ impl Pool {
         let mut pool = Self::default();
         for health in all {
             pool.len += 1;
-            pool.out += usize::from(matches!(health.state, State::Ejected | State::Probing));
+            let out = matches!(
+                health.state,
+                State::Ejected | State::Probing | State::Wedged
+            );
+            pool.out += usize::from(out);
             pool.ready += usize::from(health.ready() && health.state == State::Up);
         }
         pool
@@ -116,6 +159,12 @@ impl Pool {
     #[expect(clippy::cast_precision_loss, reason = "pools are small")]
     pub fn may_eject(self, config: &Config) -> bool {
         self.ready > 1 && (self.out + 1) as f64 <= self.len as f64 * config.eject_ratio_max
+    }
+
+    /// Whether one more may be ejected on suspicion: for failures that may be the requests' own.
+    #[must_use]
+    pub fn may_suspect(self, config: &Config) -> bool {
+        self.out == 0 && self.may_eject(config)
     }
 }
 
@@ -138,6 +187,8 @@ pub struct Health {
     ramping: bool,
     /// Back on the word of a probe: the first failure of a request ejects it again.
     trial: bool,
+    /// The last probe was not answered, and nothing has been heard of it since.
+    silent: bool,
 }
 
 impl Default for Health {
@@ -161,6 +212,7 @@ impl Health {
             back_ns: 0,
             ramping: false,
             trial: false,
+            silent: false,
         }
     }
 
@@ -213,14 +265,26 @@ impl Health {
         Some(u32::try_from(linear).unwrap_or(1000))
     }
 
+    /// The last probe was not answered, and nothing has been heard of it since.
+    #[must_use]
+    pub fn silent(&self) -> bool {
+        self.silent
+    }
+
+    /// Bytes of an answer came.
+    pub fn heard(&mut self) {
+        self.silent = false;
+    }
+
     /// A request had its first body byte, or ended well.
     pub fn succeeded(&mut self, now_ns: Nanos) {
         self.run = 0;
         self.trial = false;
+        self.silent = false;
         match self.state {
             State::Unknown => self.state = State::Up,
             State::Probing => self.come_back(now_ns),
-            State::Up | State::Ejected | State::Down => {}
+            State::Up | State::Ejected | State::Wedged | State::Down => {}
         }
     }
 
@@ -230,7 +294,8 @@ impl Health {
     /// The client's leaving is no failure of the replica: it is not reported here.
     pub fn failed(&mut self, failure: Failure, pool: Pool, config: &Config, now_ns: Nanos) -> bool {
         match (failure, self.state) {
-            (Failure::Full | Failure::Refused, _) | (_, State::Ejected | State::Down) => false,
+            (Failure::Full | Failure::Limited | Failure::Refused | Failure::Withdrawn, _)
+            | (_, State::Ejected | State::Wedged | State::Down) => false,
             (Failure::Connect, _) => {
                 self.unreachable();
                 true
@@ -239,21 +304,79 @@ impl Health {
                 self.eject(config, now_ns);
                 true
             }
-            (_, State::Unknown | State::Up) => self.mark(pool, config, now_ns),
+            (_, State::Unknown | State::Up) => {
+                let may = pool.may_eject(config);
+                let out = self.mark(may, config, now_ns);
+                // Neither probes nor requests find anybody.
+                let lost = !out && self.silent && self.run > 1;
+                if lost && !failure.answered() {
+                    self.unreachable();
+                    return true;
+                }
+                out
+            }
+        }
+    }
+
+    /// As [`Self::failed`], of a request that no other replica has served or refused: it may be at
+    /// fault itself.
+    pub fn suspected(&mut self, pool: Pool, config: &Config, now_ns: Nanos) -> bool {
+        match self.state {
+            State::Unknown | State::Up => self.mark(pool.may_suspect(config), config, now_ns),
+            State::Probing => {
+                self.eject(config, now_ns);
+                true
+            }
+            State::Ejected | State::Wedged | State::Down => false,
         }
     }
 
     /// An active probe was answered (readable or not).
     pub fn probe_succeeded(&mut self, now_ns: Nanos) {
+        self.silent = false;
+        self.be_reached(now_ns, self.ejections > 0);
+    }
+
+    /// A probe was not answered in time. `connected`: something took the connection.
+    pub fn probe_unanswered(&mut self, connected: bool, now_ns: Nanos) {
+        self.silent = true;
+        match (self.state, connected) {
+            (State::Unknown, false) => self.unreachable(),
+            // It may serve, whatever becomes of its metrics: the next request shows.
+            (State::Unknown | State::Down, true) => self.be_reached(now_ns, true),
+            _ => {}
+        }
+    }
+
+    /// Something is there; `trial`: the first failure of a request counts.
+    fn be_reached(&mut self, now_ns: Nanos, trial: bool) {
         match self.state {
             State::Unknown => self.state = State::Up,
             State::Down if now_ns < self.until_ns => self.state = State::Ejected,
             State::Down | State::Probing => {
-                self.trial = self.ejections > 0;
+                self.trial = trial;
                 self.come_back(now_ns);
             }
-            State::Up | State::Ejected => {}
+            State::Up | State::Ejected | State::Wedged => {}
         }
+    }
+
+    /// It has requests, and has shown no sign of life for long.
+    pub fn wedge(&mut self) {
+        self.state = State::Wedged;
+        self.run = 0;
+        self.ramping = false;
+        self.trial = false;
+    }
+
+    /// A wedged replica shows a sign of life. Returns true when the state changed.
+    pub fn revive(&mut self, now_ns: Nanos) -> bool {
+        let wedged = self.state == State::Wedged;
+        if wedged {
+            self.trial = true;
+            self.come_back(now_ns);
+        }
+        wedged
     }
 
     /// Nobody was there: the replica is down at once.
@@ -286,7 +409,7 @@ impl Health {
     }
 
     /// Counts one failure of an unbroken run; ejects when the run is long enough.
-    fn mark(&mut self, pool: Pool, config: &Config, now_ns: Nanos) -> bool {
+    fn mark(&mut self, may_eject: bool, config: &Config, now_ns: Nanos) -> bool {
         if self.run == 0 || now_ns.saturating_sub(self.run_last_ns) > RUN_GAP_NS {
             self.run = 0;
             self.run_since_ns = now_ns;
@@ -295,7 +418,7 @@ impl Health {
         self.run_last_ns = now_ns;
         let lasting = self.run > 1 && now_ns.saturating_sub(self.run_since_ns) >= RUN_NS;
         let enough = self.trial || lasting || self.run >= config.eject_failures;
-        let out = enough && pool.may_eject(config);
+        let out = enough && may_eject;
         if out {
             self.eject(config, now_ns);
         }

@@ -3,15 +3,18 @@
 //! A page is some 50 kB of mostly histogram buckets; a handful of its lines matter. The scanner
 //! skips the histograms, walks from newline to newline through the rest, drops a line by its first
 //! bytes, and parses only those whose full name it knows. Several series of one name (data-parallel ranks) are summed; one series
-//! with an absurd value makes the sum unknown, because half a sum would look like room.
+//! with an absurd value makes the sum unknown, because half a sum would look like room. Of series
+//! that repeat each other the largest counts ([`ranks`]).
 
 mod line;
+mod ranks;
 
 #[cfg(test)]
 mod tests;
 
 use line::{Labels, Line};
 use memchr::{memchr, memchr_iter, memrchr};
+use ranks::Ranks;
 use serde::{Deserialize, Serialize};
 
 /// Gauges above this are unknown: no engine runs or queues so many requests.
@@ -41,7 +44,7 @@ impl Dialect {
     }
 }
 
-const VLLM_NAMES: [&str; 13] = [
+const VLLM_NAMES: [&str; 15] = [
     "vllm:num_requests_running",
     "vllm:num_requests_waiting",
     "vllm:num_requests_waiting_by_reason",
@@ -52,6 +55,8 @@ const VLLM_NAMES: [&str; 13] = [
     "vllm:prefix_cache_hits_total",
     "vllm:gpu_prefix_cache_hits_total",
     "vllm:num_preemptions_total",
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
     "vllm:engine_sleep_state",
     "vllm:lora_requests_info",
     "vllm:cache_config_info",
@@ -94,6 +99,10 @@ pub struct Snapshot {
     pub sleeping: bool,
     /// `LoRA` adapters in the running batch.
     pub loras_running: Vec<String>,
+    /// Tokens of prompts and answers computed since the engine started, told step by step. Not
+    /// passed on to other balancers.
+    #[serde(skip)]
+    pub tokens: Option<u64>,
 }
 
 impl Snapshot {
@@ -101,6 +110,12 @@ impl Snapshot {
     #[must_use]
     pub fn readable(&self) -> bool {
         self.running.is_some() && self.waiting.is_some()
+    }
+
+    /// It runs nothing, and nothing waits.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.running == Some(0) && self.waiting == Some(0)
     }
 
     /// Every figure is within the bounds of what a page can say.
@@ -253,6 +268,8 @@ struct Found {
     hits: Value,
     hits_old: Value,
     preemptions: Value,
+    tokens: Value,
+    ranks: Ranks,
     sleeping: bool,
     loras_at: f64,
     loras: Vec<String>,
@@ -284,6 +301,9 @@ impl Found {
             b"prefix_cache_hits_total" => self.hits.add_counter(line.value()),
             b"gpu_prefix_cache_hits_total" => self.hits_old.add_counter(line.value()),
             b"num_preemptions_total" => self.preemptions.add_counter(line.value()),
+            b"prompt_tokens_total" | b"generation_tokens_total" => {
+                self.tokens.add_counter(line.value());
+            }
             b"engine_sleep_state" => self.take_sleep_state(&line),
             b"lora_requests_info" => self.take_loras(&line),
             b"cache_config_info" => self.take_cache_config(line.labels()),
@@ -297,27 +317,37 @@ impl Found {
             return;
         }
         let line = Line::split(rest);
-        let slot = match line.name {
-            b"num_running_reqs" => &mut self.running,
-            b"num_queue_reqs" => &mut self.waiting,
-            b"num_grammar_queue_reqs" => &mut self.deferred,
-            b"token_usage" => &mut self.kv_usage,
-            b"max_total_num_tokens" => &mut self.kv_tokens,
-            b"prompt_tokens_total" => &mut self.queries,
-            b"cached_tokens_total" => &mut self.hits,
-            b"num_retracted_requests_total" => &mut self.preemptions,
-            _ => return,
+        if line.name == b"token_usage" {
+            return self.kv_usage.max_ratio(line.value());
+        }
+        if let Some((key, max)) = sglang(line.name) {
+            self.ranks.take(key, &line, max);
+        }
+    }
+
+    /// Adds up what the ranks of `SGLang` have told.
+    fn join_ranks(&mut self) {
+        let sum = |name: &[u8]| {
+            sglang(name).map_or(Value::Missing, |(key, max)| self.ranks.sum(key, max))
         };
-        // Ranks of one engine repeat its figures when every scheduler reports.
-        let repeated = |name: &[u8]| line.labels().get(name).is_some_and(|rank| *rank != *b"0");
-        if repeated(b"tp_rank") || repeated(b"pp_rank") {
-            return;
-        }
-        match line.name {
-            b"token_usage" => slot.max_ratio(line.value()),
-            name if name.ends_with(b"_total") => slot.add_counter(line.value()),
-            _ => slot.add_gauge(line.value()),
-        }
+        let summed = [
+            sum(b"num_running_reqs"),
+            sum(b"num_queue_reqs"),
+            sum(b"num_grammar_queue_reqs"),
+            sum(b"max_total_num_tokens"),
+            sum(b"prompt_tokens_total"),
+            sum(b"cached_tokens_total"),
+            sum(b"num_retracted_requests_total"),
+        ];
+        [
+            self.running,
+            self.waiting,
+            self.deferred,
+            self.kv_tokens,
+            self.queries,
+            self.hits,
+            self.preemptions,
+        ] = summed;
     }
 
     /// One series per state, 1 for the present one.
@@ -370,7 +400,10 @@ impl Found {
             .add_counter(tokens.or(product).filter(|t| *t > 0.0));
     }
 
-    fn into_snapshot(self, dialect: Dialect) -> Snapshot {
+    fn into_snapshot(mut self, dialect: Dialect) -> Snapshot {
+        if dialect == Dialect::Sglang {
+            self.join_ranks();
+        }
         let deferred = self.deferred.gauge();
         let waiting = match dialect {
             Dialect::Vllm => self
@@ -397,8 +430,23 @@ impl Found {
             preemptions: self.preemptions.counter(),
             sleeping: self.sleeping,
             loras_running: self.loras,
+            tokens: self.tokens.counter(),
         }
     }
+}
+
+/// The key of a name of `SGLang`'s whose series may repeat each other, and its largest value.
+fn sglang(name: &[u8]) -> Option<(u8, f64)> {
+    Some(match name {
+        b"num_running_reqs" => (0, GAUGE_MAX),
+        b"num_queue_reqs" => (1, GAUGE_MAX),
+        b"num_grammar_queue_reqs" => (2, GAUGE_MAX),
+        b"max_total_num_tokens" => (3, GAUGE_MAX),
+        b"prompt_tokens_total" => (4, COUNTER_MAX),
+        b"cached_tokens_total" => (5, COUNTER_MAX),
+        b"num_retracted_requests_total" => (6, COUNTER_MAX),
+        _ => return None,
+    })
 }
 
 /// A plain decimal number in a label.

@@ -230,6 +230,22 @@ impl Expire {
     }
 }
 
+/// Give up the request's attempt.
+#[pyclass(frozen, module = "skylb._core")]
+struct Withdraw(RequestId);
+
+#[pymethods]
+impl Withdraw {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0.0
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Withdraw {{ request: {} }}", self.0.0)
+    }
+}
+
 /// One replica's figures for metrics and the live view.
 #[pyclass(frozen, module = "skylb._core")]
 pub(super) struct ReplicaGauges(pub(super) Gauges);
@@ -295,6 +311,7 @@ pub(super) fn effects<'py>(
             Effect::Hold(request) => Bound::new(py, Hold(request))?.into_any(),
             Effect::Reject(reject) => Bound::new(py, Reject(reject))?.into_any(),
             Effect::Expire(request) => Bound::new(py, Expire(request))?.into_any(),
+            Effect::Withdraw(request) => Bound::new(py, Withdraw(request))?.into_any(),
         })
     });
     let effects = effects.collect::<PyResult<Vec<_>>>()?;
@@ -309,5 +326,6 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Hold>()?;
     m.add_class::<Reject>()?;
     m.add_class::<Expire>()?;
+    m.add_class::<Withdraw>()?;
     m.add_class::<ReplicaGauges>()
 }

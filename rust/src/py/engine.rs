@@ -11,19 +11,28 @@ use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
-use crate::engine::health::Failure;
+use crate::engine::health::{Failure, Unread};
 use crate::engine::id::{PeerId, ReplicaId, RequestId};
 use crate::engine::residency::Whose;
 use crate::engine::router::{Ask, Forwarded, Report, Router, SECRET_BYTES_MIN, Usage};
 
-const FAILURES: [(&str, Failure); 7] = [
+const FAILURES: [(&str, Failure); 9] = [
     ("FAILURE_CONNECT", Failure::Connect),
     ("FAILURE_RESET", Failure::Reset),
     ("FAILURE_TIMEOUT", Failure::Timeout),
     ("FAILURE_FULL", Failure::Full),
-    ("FAILURE_STATUS", Failure::Status),
+    ("FAILURE_STATUS", Failure::Status(0)),
     ("FAILURE_BAD_RESPONSE", Failure::BadResponse),
     ("FAILURE_REFUSED", Failure::Refused),
+    ("FAILURE_LIMITED", Failure::Limited),
+    ("FAILURE_WITHDRAWN", Failure::Withdrawn),
+];
+
+const PROBES: [(&str, Unread); 4] = [
+    ("PROBE_REFUSED", Unread::Refused),
+    ("PROBE_UNCONNECTED", Unread::Unconnected),
+    ("PROBE_LATE", Unread::Late),
+    ("PROBE_UNREADABLE", Unread::Unreadable),
 ];
 
 const OUTCOMES: [(&str, Outcome); 3] = [
@@ -177,7 +186,7 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (request_id, failure, sent, now_ns, /))]
+    #[pyo3(signature = (request_id, failure, sent, now_ns, status=0, /))]
     fn retry<'py>(
         &mut self,
         py: Python<'py>,
@@ -185,8 +194,12 @@ impl Engine {
         failure: usize,
         sent: bool,
         now_ns: u64,
+        status: u16,
     ) -> Effects<'py> {
-        let failure = constant(&FAILURES, "failure", failure)?;
+        let failure = match constant(&FAILURES, "failure", failure)? {
+            Failure::Status(_) => Failure::Status(status),
+            other => other,
+        };
         self.router
             .retry(RequestId(request_id), failure, sent, now_ns, &mut self.out);
         effects(py, &mut self.out)
@@ -282,16 +295,28 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (replica, reachable, now_ns, /))]
+    #[pyo3(signature = (replica, unread, now_ns, /))]
     fn observe_failed<'py>(
         &mut self,
         py: Python<'py>,
         replica: u32,
-        reachable: bool,
+        unread: usize,
         now_ns: u64,
     ) -> Effects<'py> {
+        let unread = constant(&PROBES, "unread", unread)?;
         self.router
-            .observe_failed(ReplicaId(replica), reachable, now_ns, &mut self.out);
+            .observe_failed(ReplicaId(replica), unread, now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (replicas, now_ns, /))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "pyo3 hands over what it converted"
+    )]
+    fn heard<'py>(&mut self, py: Python<'py>, replicas: Vec<u32>, now_ns: u64) -> Effects<'py> {
+        let replicas: Vec<_> = replicas.iter().copied().map(ReplicaId).collect();
+        self.router.heard(&replicas, now_ns, &mut self.out);
         effects(py, &mut self.out)
     }
 
@@ -383,6 +408,9 @@ impl Engine {
 /// Adds this part's classes and constants to the module.
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     for (number, (name, _)) in FAILURES.iter().enumerate() {
+        m.add(*name, number)?;
+    }
+    for (number, (name, _)) in PROBES.iter().enumerate() {
         m.add(*name, number)?;
     }
     for (number, (name, _)) in OUTCOMES.iter().enumerate() {

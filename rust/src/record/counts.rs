@@ -124,15 +124,17 @@ impl Requests {
 
 /// What an attempt at a replica came to; `stale` is a reused connection that was already dead, which
 /// is no attempt.
-pub const OUTCOMES: [&str; 9] = [
+pub const OUTCOMES: [&str; 11] = [
     "ok",
     "connect",
     "reset",
     "timeout",
     "full",
+    "limited",
     "status",
     "bad_response",
     "client_left",
+    "withdrawn",
     "stale",
 ];
 

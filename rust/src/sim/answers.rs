@@ -143,6 +143,18 @@ impl Simulator {
         }
     }
 
+    /// A balancer gives up an attempt: it closes the connection, and reports a failure.
+    pub(super) fn withdraw(&mut self, balancer: u32, id: RequestId) {
+        let Some(live) = self.live.get(id) else {
+            return;
+        };
+        let (attempt, replica) = (live.attempt, live.replica);
+        if let Some(replica) = replica {
+            self.abort_later(id, replica, balancer);
+        }
+        self.fail(id, attempt, Failure::Withdrawn);
+    }
+
     /// The balancer sees an attempt fail.
     pub(super) fn fail(&mut self, id: RequestId, attempt: u32, failure: Failure) {
         let now_ns = self.queue.now_ns();
@@ -166,6 +178,13 @@ impl Simulator {
         let balancer = live.decider();
         live.replica = None;
         live.at_replica = false;
+        // Nothing was begun.
+        let tries = if live.there {
+            &mut live.tries_there
+        } else {
+            &mut live.tries
+        };
+        *tries -= u32::from(failure.refused());
         let mut out = std::mem::take(&mut self.out);
         self.balancers[balancer as usize].retry(id, failure, now_ns, &mut out);
         self.act(balancer, out);

@@ -9,7 +9,7 @@ use super::scenario::Group;
 use crate::engine::body::Digest;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
-use crate::engine::health::Failure;
+use crate::engine::health::{Failure, Unread};
 use crate::engine::id::{Nanos, ReplicaId, RequestId};
 use crate::engine::residency::Whose;
 use crate::engine::route::Route;
@@ -195,11 +195,16 @@ impl Balancer {
             return;
         };
         let replica = ReplicaId(replica);
-        match probed {
-            Probed::Page(snapshot) => router.observe(replica, snapshot, sent_ns, now_ns, out),
-            Probed::Unreadable => router.observe_failed(replica, true, now_ns, out),
-            Probed::Refused => router.observe_failed(replica, false, now_ns, out),
-        }
+        let unread = match probed {
+            Probed::Page(snapshot) => {
+                return router.observe(replica, snapshot, sent_ns, now_ns, out);
+            }
+            Probed::Unreadable => Unread::Unreadable,
+            Probed::Unconnected => Unread::Unconnected,
+            Probed::Late => Unread::Late,
+            Probed::Refused => Unread::Refused,
+        };
+        router.observe_failed(replica, unread, now_ns, out);
     }
 
     /// An operator's intent.

@@ -22,13 +22,16 @@ impl Simulator {
         for replica in of.sweep(now_ns, &mut out) {
             let to = self.replicas[replica.0 as usize].region;
             let cut = self.network.cut_until(from, to, now_ns);
-            // A process that stands still is found out the same way: by its silence.
             if cut.is_some() || self.replicas[replica.0 as usize].frozen() {
                 let answer = Answer {
                     balancer,
                     replica: replica.0,
                     sent_ns: now_ns,
-                    probed: Probed::Refused,
+                    probed: if cut.is_some() {
+                        Probed::Unconnected
+                    } else {
+                        Probed::Late
+                    },
                 };
                 let answer = small(self.answers.insert(answer));
                 let timeout_ns = nanos(self.scenario.network.connect_timeout_s);
@@ -54,10 +57,9 @@ impl Simulator {
         let probed = self.replicas[replica as usize].probed();
         let from = self.replicas[replica as usize].region;
         let to = self.balancers[balancer as usize].region;
-        let bytes = if probed == Probed::Refused {
-            0
-        } else {
-            PAGE_BYTES
+        let bytes = match probed {
+            Probed::Page(_) | Probed::Unreadable => PAGE_BYTES,
+            Probed::Unconnected | Probed::Late | Probed::Refused => 0,
         };
         let at_ns = self.network.deliver(from, to, bytes, self.queue.now_ns());
         let answer = Answer {

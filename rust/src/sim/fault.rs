@@ -44,7 +44,7 @@ impl Answer {
     #[must_use]
     pub fn failure(self) -> Failure {
         match self {
-            Self::Status => Failure::Status,
+            Self::Status => Failure::Status(500),
             Self::Reset => Failure::Reset,
             Self::Full => Failure::Full,
         }

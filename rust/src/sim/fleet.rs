@@ -56,7 +56,11 @@ pub enum Probed {
     Page(Snapshot),
     /// A page that cannot be read.
     Unreadable,
-    /// No connection.
+    /// No connection came about in time.
+    Unconnected,
+    /// A connection, and no answer in time.
+    Late,
+    /// Nobody is there.
     Refused,
 }
 
@@ -198,8 +202,11 @@ impl Replica {
 
     /// What a probe that arrives now is told.
     pub fn probed(&mut self) -> Probed {
-        if !self.up || self.frozen() {
+        if !self.up {
             return Probed::Refused;
+        }
+        if self.frozen() {
+            return Probed::Late;
         }
         let truth = self.snapshot();
         // As the scanner reads them: what no engine can mean is unknown, never a number.

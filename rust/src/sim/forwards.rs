@@ -96,7 +96,7 @@ impl Simulator {
         let failure = if live.tries_there == 0 {
             Failure::Refused
         } else {
-            Failure::Status
+            Failure::Status(502)
         };
         self.tell_home(id, News::Failed(failure));
         true
@@ -213,7 +213,7 @@ impl Simulator {
             return;
         }
         // Nothing was begun there.
-        let free = matches!(failure, Failure::Refused | Failure::Full);
+        let free = failure.refused();
         live.tries -= u32::from(free);
         let balancer = live.balancer;
         let mut out = std::mem::take(&mut self.out);

@@ -216,6 +216,7 @@ impl Simulator {
     pub(super) fn act(&mut self, balancer: u32, mut out: Vec<Effect>) {
         let now_ns = self.queue.now_ns();
         self.ask_oracle(balancer, &mut out);
+        let mut withdrawn = Vec::new();
         for effect in out.drain(..) {
             match effect {
                 Effect::Push(push) => self.push(balancer, &push),
@@ -238,9 +239,13 @@ impl Simulator {
                         self.finish(id, Err("hold_timeout"), now_ns);
                     }
                 }
+                Effect::Withdraw(id) => withdrawn.push(id),
             }
         }
         self.out = out;
+        for id in withdrawn {
+            self.withdraw(balancer, id);
+        }
     }
 
     /// Lets the oracle, if it is one, push what can be pushed now.
@@ -357,7 +362,7 @@ impl Simulator {
             Admission::Full => self.tell(id, attempt, Event::Fail(id, attempt, Failure::Full)),
             Admission::TooLong => self.tell(id, attempt, Event::TooLong(id, attempt)),
             Admission::Duplicate => {
-                self.tell(id, attempt, Event::Fail(id, attempt, Failure::Status));
+                self.tell(id, attempt, Event::Fail(id, attempt, Failure::Status(500)));
             }
         }
     }

@@ -133,7 +133,9 @@ fn a_half_open_replica_takes_one_request() {
         ready: 9,
     };
     for _ in 0..config.eject_failures {
-        replica.health.failed(Failure::Status, pool, &config, NOW);
+        replica
+            .health
+            .failed(Failure::Status(500), pool, &config, NOW);
     }
     assert_eq!(may_push(&replica, &config, NOW), Err(Why::NotReady));
     replica.health.tick(&config, NOW + config.eject_ns);

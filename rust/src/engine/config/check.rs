@@ -31,6 +31,7 @@ impl Config {
             ("probe_interval_s", self.probe_interval_ns),
             ("probe_idle_interval_s", self.probe_idle_interval_ns),
             ("probe_stale_s", self.probe_stale_ns),
+            ("wedged_s", self.wedged_ns),
             ("attempts_max", u64::from(self.attempts_max)),
             ("eject_failures", u64::from(self.eject_failures)),
             ("eject_s", self.eject_ns),

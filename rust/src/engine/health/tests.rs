@@ -61,7 +61,7 @@ fn consecutive_failures_eject_and_a_success_breaks_the_run() {
     let mut health = up();
     for _ in 0..10 {
         for _ in 0..4 {
-            assert!(!health.failed(Failure::Status, WIDE, &config(), S));
+            assert!(!health.failed(Failure::Status(500), WIDE, &config(), S));
         }
         health.succeeded(S);
     }
@@ -149,7 +149,7 @@ fn each_ejection_in_a_row_is_twice_as_long_up_to_the_bound() {
         assert_eq!(health.next_change_ns(&config()), Some(until_ns));
         now_ns = until_ns;
         health.tick(&config(), now_ns);
-        assert!(health.failed(Failure::Status, Pool::default(), &config(), now_ns));
+        assert!(health.failed(Failure::Status(500), Pool::default(), &config(), now_ns));
     }
     // Having stayed for 30 s, it starts anew.
     health.tick(&config(), now_ns + 30 * S);
@@ -165,14 +165,14 @@ fn a_replica_back_on_the_word_of_a_probe_is_on_trial() {
     health.tick(&config(), 2 * S);
     health.probe_succeeded(2 * S);
     assert_eq!(health.state(), State::Up);
-    assert!(health.failed(Failure::Status, WIDE, &config(), 2 * S));
+    assert!(health.failed(Failure::Status(500), WIDE, &config(), 2 * S));
     assert_eq!(health.state(), State::Ejected);
     assert_eq!(health.next_change_ns(&config()), Some(4 * S));
     health.tick(&config(), 4 * S);
     health.probe_succeeded(4 * S);
     health.succeeded(4 * S);
     assert!(
-        !health.failed(Failure::Status, WIDE, &config(), 4 * S),
+        !health.failed(Failure::Status(500), WIDE, &config(), 4 * S),
         "the trial is over"
     );
 }
@@ -190,6 +190,86 @@ fn going_down_does_not_shorten_an_ejection() {
 }
 
 #[test]
+fn probes_without_an_answer_alone_put_nobody_out() {
+    let mut health = up();
+    for second in 1..1_000 {
+        health.probe_unanswered(second % 2 == 0, second * S);
+        assert_eq!((health.state(), health.silent()), (State::Up, true));
+    }
+    health.heard();
+    assert!(!health.silent());
+    health.probe_unanswered(true, S);
+    health.succeeded(S);
+    assert!(!health.silent());
+}
+
+#[test]
+fn a_silent_replica_whose_requests_fail_as_well_is_down_however_small_its_pool() {
+    let alone = Pool {
+        len: 1,
+        out: 0,
+        ready: 1,
+    };
+    let mut health = up();
+    health.probe_unanswered(true, S);
+    assert!(!health.failed(Failure::Reset, alone, &config(), S));
+    assert!(health.failed(Failure::Timeout, alone, &config(), S));
+    assert_eq!(health.state(), State::Down);
+    // Who answers requests with failures is there.
+    let mut health = up();
+    health.probe_unanswered(true, S);
+    for _ in 0..20 {
+        assert!(!health.failed(Failure::Status(500), alone, &config(), S));
+    }
+    assert_eq!(health.state(), State::Up);
+}
+
+#[test]
+fn what_takes_connections_without_answering_probes_may_serve_and_is_on_trial() {
+    let mut health = Health::new();
+    health.probe_unanswered(true, S);
+    assert_eq!((health.state(), health.ready()), (State::Up, true));
+    let mut health = Health::new();
+    health.probe_unanswered(false, S);
+    assert_eq!(health.state(), State::Down);
+    health.probe_unanswered(false, 2 * S);
+    assert_eq!(health.state(), State::Down);
+    health.probe_unanswered(true, 3 * S);
+    assert_eq!(health.state(), State::Up);
+    assert!(health.failed(Failure::Reset, WIDE, &config(), 3 * S));
+}
+
+#[test]
+fn a_wedged_replica_is_out_until_it_shows_a_sign_of_life() {
+    let mut health = up();
+    health.wedge();
+    assert_eq!((health.state(), health.ready()), (State::Wedged, false));
+    health.succeeded(S);
+    health.probe_succeeded(S);
+    assert!(!health.failed(Failure::Status(500), WIDE, &config(), S));
+    assert!(!health.tick(&config(), 100 * S));
+    assert_eq!(health.state(), State::Wedged);
+    assert!(health.revive(100 * S));
+    assert!(!health.revive(100 * S));
+    assert_eq!(health.state(), State::Up);
+    assert!(health.ramp(&config(), 100 * S).is_some());
+    assert!(
+        health.failed(Failure::Reset, WIDE, &config(), 101 * S),
+        "on trial"
+    );
+}
+
+#[test]
+fn failures_that_may_be_the_requests_own_put_one_replica_out_at_most() {
+    let suspected = |health: &mut Health, out| {
+        let pool = Pool { out, ..WIDE };
+        (0..20).any(|_| health.suspected(pool, &config(), S))
+    };
+    assert!(suspected(&mut up(), 0));
+    assert!(!suspected(&mut up(), 1));
+}
+
+#[test]
 fn at_most_the_configured_share_is_ejected_and_never_the_last_ready_one() {
     let may = |len, out, ready| Pool { len, out, ready }.may_eject(&config());
     assert!(!may(1, 0, 1));
@@ -202,7 +282,7 @@ fn at_most_the_configured_share_is_ejected_and_never_the_last_ready_one() {
     let mut alone = up();
     for _ in 0..100 {
         let pool = Pool::count([&alone].into_iter());
-        assert!(!alone.failed(Failure::Status, pool, &config(), S));
+        assert!(!alone.failed(Failure::Status(500), pool, &config(), S));
     }
     assert!(alone.ready());
 }
@@ -223,7 +303,7 @@ proptest! {
             let counted = Pool::count(pool.iter());
             let health = &mut pool[index % len];
             match event {
-                0 | 1 => { health.failed(Failure::Status, counted, &config(), now_ns); }
+                0 | 1 => { health.failed(Failure::Status(500), counted, &config(), now_ns); }
                 2 => { health.failed(Failure::Reset, counted, &config(), now_ns); }
                 3 => health.succeeded(now_ns),
                 4 => health.probe_succeeded(now_ns),

@@ -5,10 +5,11 @@ use std::mem;
 
 use super::Router;
 use super::member::Full;
+use super::request::ELSEWHERE;
 use super::request::{Attempt, Lane, Phase, Refusal, Report, Request};
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
-use crate::engine::id::{Nanos, RequestId};
+use crate::engine::id::{Nanos, ReplicaId, RequestId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 
@@ -35,7 +36,11 @@ impl Router {
                 if !mem::replace(&mut away.started, true) {
                     request.blocks = Vec::new();
                     let away = *away;
+                    let suspects = mem::take(&mut request.setbacks.suspects);
                     self.first_byte_away(&away);
+                    if self.convict(&suspects, now_ns) {
+                        self.dispatch_all(now_ns, out);
+                    }
                 }
                 return;
             }
@@ -54,6 +59,8 @@ impl Router {
         request.blocks = Vec::new();
         let slot = attempt.slot;
         let lane = request.lane;
+        let suspects = mem::take(&mut request.setbacks.suspects);
+        let revived = self.hear(slot, now_ns);
         if let Some(member) = self.fleet.member_mut(slot) {
             member.replica.health.succeeded(now_ns);
             if lane == Lane::Batch {
@@ -66,13 +73,17 @@ impl Router {
         if lane == Lane::Batch {
             self.note_started(slot, id, now_ns);
         }
-        self.dispatch(slot, now_ns, out);
+        if self.convict(&suspects, now_ns) || revived {
+            self.dispatch_all(now_ns, out);
+        } else {
+            self.dispatch(slot, now_ns, out);
+        }
     }
 
     /// The request's attempt failed before its first body byte; `sent`: request bytes went out.
     ///
     /// Causes a push elsewhere, a place in the hold, or a refusal when attempts, budget or time are
-    /// used up.
+    /// used up, or when the request has failed alike at another replica.
     pub fn retry(
         &mut self,
         id: RequestId,
@@ -101,23 +112,79 @@ impl Router {
         };
         let (slot, started) = (attempt.slot, attempt.started);
         self.end_attempt(id, &request, attempt, &[]);
-        let turned = self.blame(slot, failure, now_ns);
-        let failed = self.fleet.member(slot).map(|member| member.id);
-        if let Some(failed) = failed.filter(|failed| !request.tried.contains(failed)) {
-            request.tried.push(failed);
-        }
+        let mut turned = self.blame(slot, failure, now_ns);
+        let failed = self
+            .fleet
+            .member(slot)
+            .map_or(ELSEWHERE, |member| member.id);
+        request.note_tried(failed);
+        let alike = request.fails_alike(failed, failure);
         if failure == Failure::Reset && self.config.planted(Plant::LostOnCrash) {
             self.forget(&request);
             return;
         }
         let refusal = self.failed(failure);
-        if self.may_retry(&request, failure, started, sent, now_ns) {
-            self.counters.retries += 1;
+        let again = !alike
+            && match failure {
+                Failure::Full | Failure::Limited | Failure::Refused => {
+                    !started && self.goes_on(&mut request, failure, now_ns)
+                }
+                // Its part of the budget was taken when it was withdrawn.
+                Failure::Withdrawn => !started && request.attempts < request.attempts_max,
+                _ => self.may_retry(&request, failure, started, sent, now_ns),
+            };
+        if again {
+            self.counters.retries += u64::from(!failure.refused());
             self.settle(id, request, Some(refusal), now_ns, out);
         } else {
+            turned |= !alike && self.suspect(&request, now_ns);
             self.refuse(id, &request, refusal, out);
         }
         self.freed(slot, turned, now_ns, out);
+    }
+
+    /// Whether a request goes on after a replica refused it. Nothing was begun, so it costs no
+    /// attempt, and it may be sent again whatever it is: to each replica, as often as there are
+    /// attempts. What the replica may take later waits for that.
+    fn goes_on(&mut self, request: &mut Request, failure: Failure, now_ns: Nanos) -> bool {
+        request.attempts = request.attempts.saturating_sub(1);
+        request.setbacks.by_replicas = request.setbacks.by_replicas.saturating_add(1);
+        let serving = u32::try_from(self.serving_len(request)).unwrap_or(u32::MAX);
+        if request.setbacks.by_replicas >= self.config.attempts_max.saturating_mul(serving.max(1)) {
+            return false;
+        }
+        let waits = failure == Failure::Full && request.lane == Lane::Batch;
+        waits || self.untried(request, now_ns)
+    }
+
+    /// Another replica has served a request: those on which it failed before are at fault. True when
+    /// the health of one of them changed.
+    pub(super) fn convict(&mut self, suspects: &[(ReplicaId, Failure)], now_ns: Nanos) -> bool {
+        let mut turned = false;
+        for (replica, failure) in suspects {
+            let pool = self.fleet.pool();
+            let slot = self.fleet.slot(*replica);
+            if let Some(member) = slot.and_then(|slot| self.fleet.member_mut(slot)) {
+                let health = &mut member.replica.health;
+                turned |= health.failed(*failure, pool, &self.config, now_ns);
+            }
+        }
+        turned
+    }
+
+    /// A request ends without an answer by which its failures could be judged. True when the health
+    /// of a replica changed.
+    pub(super) fn suspect(&mut self, request: &Request, now_ns: Nanos) -> bool {
+        let mut turned = false;
+        for (replica, _) in &request.setbacks.suspects {
+            let pool = self.fleet.pool();
+            let slot = self.fleet.slot(*replica);
+            if let Some(member) = slot.and_then(|slot| self.fleet.member_mut(slot)) {
+                let health = &mut member.replica.health;
+                turned |= health.suspected(pool, &self.config, now_ns);
+            }
+        }
+        turned
     }
 
     /// Attempts left, safe to send again, and within the budget of retries.
@@ -227,24 +294,27 @@ impl Router {
     }
 
     /// Tells a replica's health of a failure. "Full" is none: it closes the gate until the replica
-    /// is probed again. True when the replica's health changed.
+    /// is probed again. One that may be the request's own is judged when that has been tried
+    /// elsewhere. True when the replica's health changed.
     fn blame(&mut self, slot: Slot, failure: Failure, now_ns: Nanos) -> bool {
         let pool = self.fleet.pool();
         let Some(member) = self.fleet.member_mut(slot) else {
             return false;
         };
-        if matches!(failure, Failure::Full | Failure::Refused) {
-            let until_ns = now_ns.saturating_add(self.config.probe_stale_ns);
-            member.full = Some(Full {
-                since_ns: now_ns,
-                until_ns,
-            });
+        if failure.refused() {
             self.counters.full += 1;
+            if failure == Failure::Full {
+                member.full = Some(Full {
+                    since_ns: now_ns,
+                    until_ns: now_ns.saturating_add(self.config.probe_stale_ns),
+                    idle: member.idle(&self.config, now_ns),
+                });
+            }
             return false;
         }
         member.failed_total += 1;
         let health = &mut member.replica.health;
-        health.failed(failure, pool, &self.config, now_ns)
+        !failure.answered() && health.failed(failure, pool, &self.config, now_ns)
     }
 
     /// Tells a replica's health how a request ended that is not tried again; true when it changed.
@@ -256,7 +326,7 @@ impl Router {
         if let Some(member) = member.filter(|_| outcome == Outcome::Ok && !started) {
             member.replica.health.succeeded(now_ns);
         }
-        false
+        outcome == Outcome::Ok && self.hear(slot, now_ns)
     }
 
     fn note_response(&mut self, slot: Slot, response_id: Option<&str>) {
@@ -274,7 +344,7 @@ impl Router {
                 "upstream_connect",
                 "The model server could not be reached.",
             ),
-            Failure::Timeout => refusal(
+            Failure::Timeout | Failure::Withdrawn => refusal(
                 504,
                 "upstream_timeout",
                 "The model server did not answer in time.",
@@ -284,7 +354,7 @@ impl Router {
                 "upstream_reset",
                 "The model server closed the connection before it answered.",
             ),
-            Failure::Status => {
+            Failure::Status(_) => {
                 refusal(502, "upstream_status", "The model server failed to answer.")
             }
             Failure::BadResponse => refusal(
@@ -294,6 +364,12 @@ impl Router {
             ),
             Failure::Refused => refusal(503, "peers_full", "All regions are at capacity.")
                 .retry_after(self.config.retry_after_s),
+            Failure::Limited => refusal(
+                429,
+                "upstream_limited",
+                "The model servers take no more of these requests at present.",
+            )
+            .retry_after(self.config.retry_after_s),
             Failure::Full => refusal(503, "upstream_full", "All model servers are at capacity.")
                 .retry_after(self.config.retry_after_s),
         }

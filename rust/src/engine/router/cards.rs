@@ -31,6 +31,8 @@ pub(super) struct Door {
     /// When time alone changes its health, or opens it, if it does.
     turns_ns: Nanos,
     pub(super) id: ReplicaId,
+    /// Its last probe was not answered, and nothing has been heard of it since.
+    pub(super) silent: bool,
     /// By lane.
     offers: [Offer; Lane::ALL.len()],
 }
@@ -41,6 +43,7 @@ impl Door {
         until_ns: Nanos::MAX,
         turns_ns: Nanos::MAX,
         id: ReplicaId(u32::MAX),
+        silent: false,
         offers: [Offer::None; Lane::ALL.len()],
     };
 
@@ -50,6 +53,7 @@ impl Door {
             until_ns: member.replica.next_change_ns(config, now_ns),
             turns_ns: member.next_change_ns(config).unwrap_or(Nanos::MAX),
             id: member.id,
+            silent: member.replica.health.silent(),
             offers: Lane::ALL.map(|lane| member.offer(lane, config, now_ns)),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Router;
 use super::member::Offer;
-use super::request::{Lane, Phase, Request};
+use super::request::{Lane, Phase, Request, TRIED_MAX};
 use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::select::Slot;
 
@@ -98,12 +98,13 @@ impl Router {
         if held + self.in_flight + self.mesh.in_flight != self.requests.len() {
             return Err("every_request_is_held_in_flight_or_forwarded".to_owned());
         }
-        let tried_max = self.config.attempts_max as usize;
-        if self
-            .requests
-            .values()
-            .any(|request| request.tried.len() >= tried_max)
-        {
+        let most = self.config.attempts_max;
+        let over = |request: &Request| {
+            request.attempts > most
+                || request.setbacks.suspects.len() > most as usize
+                || request.tried.len() > TRIED_MAX
+        };
+        if self.requests.values().any(over) {
             return Err("attempts_at_most_max".to_owned());
         }
         Ok(())

@@ -3,12 +3,20 @@
 use super::Router;
 use super::fleet::Served;
 use super::learn::Share;
+use super::member::Member;
 use super::request::{Phase, Refusal};
 use crate::engine::effect::Effect;
+use crate::engine::health::{Failure, Unread};
+use crate::engine::hold::Partition;
 use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 use crate::engine::snapshot::Snapshot;
+
+/// A replica refuses requests while it has nothing to do.
+const REFUSES: Failure = Failure::Status(503);
+/// Whether a replica that has joined answers, and what it serves, is found out within this time.
+const LOOK_NS: Nanos = 5_000_000_000;
 
 /// Whose probe brought a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +51,9 @@ impl Router {
         let mut joined = Vec::new();
         for (id, name) in replicas {
             if let Some(slot) = self.fleet.add(*id, name.clone(), self.mesh.region_bit) {
+                if let Some(member) = self.fleet.member_mut(slot) {
+                    member.look_until_ns = now_ns.saturating_add(LOOK_NS);
+                }
                 self.set_capacity(slot, true);
                 joined.push(*id);
             }
@@ -80,10 +91,17 @@ impl Router {
         let Some(slot) = self.known(replica) else {
             return;
         };
+        let first = self
+            .fleet
+            .member(slot)
+            .is_some_and(|member| member.models.is_none());
         if self
             .fleet
             .set_models(slot, models, self.config.bytes_per_token)
         {
+            if first {
+                self.refuse_unserved(now_ns, out);
+            }
             self.dispatch_all(now_ns, out);
         }
     }
@@ -154,7 +172,8 @@ impl Router {
             return;
         };
         self.note_page(slot, &snapshot, sent_ns);
-        if self.observed(slot, snapshot, (sent_ns, Probed::Here), now_ns) {
+        let changed = self.observed(slot, snapshot, (sent_ns, Probed::Here), now_ns);
+        if self.review(slot, now_ns, out) || changed {
             self.dispatch_all(now_ns, out);
         } else {
             self.dispatch(slot, now_ns, out);
@@ -169,19 +188,31 @@ impl Router {
         (sent_ns, probed): (Nanos, Probed),
         now_ns: Nanos,
     ) -> bool {
+        let pool = self.fleet.pool();
         let Some(member) = self.fleet.member_mut(slot) else {
             return false;
         };
-        let before = member
-            .replica
-            .snapshot()
-            .and_then(|last| last.cache_queries);
+        let last = member.replica.snapshot();
+        let moved = last != Some(&snapshot);
+        let before = last.and_then(|last| last.cache_queries);
         let after = snapshot.cache_queries;
         let sleeping = snapshot.sleeping;
         let told = after.zip(snapshot.cache_hits);
         let restarted = matches!((before, after), (Some(before), Some(after)) if after < before);
+        let refused = member.full.filter(|full| sent_ns >= full.since_ns);
         member.full = member.full.filter(|full| sent_ns < full.since_ns);
         member.replica.health.probe_succeeded(now_ns);
+        // It has refused requests, though it had nothing to do before and after.
+        let mut changed = sleeping;
+        if refused.is_some_and(|full| full.idle) && snapshot.idle() {
+            let health = &mut member.replica.health;
+            changed |= health.failed(REFUSES, pool, &self.config, now_ns);
+        }
+        let busy = member.replica.own_in_flight() > 0;
+        member.pulse.page(&snapshot, (moved, busy), sent_ns, now_ns);
+        if !member.pulse.stands() {
+            changed |= member.replica.health.revive(now_ns);
+        }
         match probed {
             Probed::Here => member.replica.observe(snapshot, sent_ns, now_ns),
             Probed::Elsewhere => member.replica.observe_told(snapshot, sent_ns, now_ns),
@@ -196,14 +227,14 @@ impl Router {
             self.counters.restarts += 1;
         }
         self.set_capacity(slot, restarted);
-        sleeping
+        changed
     }
 
-    /// A probe failed; `reachable`: the replica answered, but not with readable metrics.
+    /// A probe told nothing.
     pub fn observe_failed(
         &mut self,
         replica: ReplicaId,
-        reachable: bool,
+        unread: Unread,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
@@ -211,17 +242,69 @@ impl Router {
         let Some(slot) = self.known(replica) else {
             return;
         };
+        let pool = self.fleet.pool();
         let Some(member) = self.fleet.member_mut(slot) else {
             return;
         };
         member.replica.probe_failed();
-        if reachable {
-            member.full = None;
-            member.replica.health.probe_succeeded(now_ns);
-        } else {
-            member.replica.health.unreachable();
+        let looked_at = member.looked_at(now_ns);
+        match unread {
+            Unread::Refused => member.replica.health.unreachable(),
+            Unread::Unconnected | Unread::Late => {
+                let connected = unread == Unread::Late;
+                member.replica.health.probe_unanswered(connected, now_ns);
+                member.pulse.unanswered(connected, now_ns);
+            }
+            Unread::Unreadable => {
+                let refused = member.full.take();
+                member.replica.health.probe_succeeded(now_ns);
+                member.pulse.unreadable();
+                if !member.pulse.stands() {
+                    member.replica.health.revive(now_ns);
+                }
+                let blind = member.replica.blind(&self.config, now_ns);
+                let idle = blind && member.idle(&self.config, now_ns);
+                if idle && refused.is_some_and(|full| full.idle) {
+                    let health = &mut member.replica.health;
+                    health.failed(REFUSES, pool, &self.config, now_ns);
+                }
+            }
+        }
+        self.review(slot, now_ns, out);
+        let looks = |member: &Member| member.looked_at(now_ns);
+        if looked_at && !self.fleet.member(slot).is_some_and(looks) {
+            self.refuse_unserved(now_ns, out);
         }
         self.dispatch_all(now_ns, out);
+    }
+
+    /// A replica that was looked at turns out not to serve what is held for it: refuses that, once no
+    /// other is being looked at.
+    fn refuse_unserved(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+        if self.hold.is_empty() || self.fleet.looks(now_ns) {
+            return;
+        }
+        let unserved = |line: &Partition| !self.fleet.is_served(line.model);
+        let lines: Vec<_> = self
+            .hold
+            .heads()
+            .map(|(line, _)| line)
+            .filter(unserved)
+            .collect();
+        for line in lines {
+            let oldest = self.hold.oldest(line);
+            let request = oldest.and_then(|(_, id)| self.requests.get(&id));
+            if request.is_none_or(|request| self.peers_serve(request, now_ns)) {
+                continue;
+            }
+            let refusal = self.unserved(self.model_name(line.model).unwrap_or_default());
+            while let Some((ticket, id)) = self.hold.oldest(line) {
+                self.hold.leave(ticket);
+                if let Some(request) = self.requests.remove(&id) {
+                    self.refuse(id, &request, refusal.clone(), out);
+                }
+            }
+        }
     }
 
     /// Lets time pass: expires what has waited too long, ends ejections, and starts what may start.

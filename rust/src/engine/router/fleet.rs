@@ -9,6 +9,7 @@ use slab::Slab;
 use super::cards::{Card, Cards, Door};
 use super::member::Member;
 use super::paths::Found;
+use super::pulse::Pulse;
 use super::ratio::Ratio;
 use super::shared::Shared;
 use crate::engine::config::Config;
@@ -107,6 +108,18 @@ impl Fleet {
     pub(super) fn shared_mut(&mut self, slot: Slot) -> Option<&mut Shared> {
         let member = self.members.get_mut(slot as usize);
         member.map(|member| &mut member.shared)
+    }
+
+    /// Its signs of life: no choice reads them.
+    pub(super) fn pulse_mut(&mut self, slot: Slot) -> Option<&mut Pulse> {
+        let member = self.members.get_mut(slot as usize);
+        member.map(|member| &mut member.pulse)
+    }
+
+    /// A replica that has just joined is being looked at.
+    pub(super) fn looks(&self, now_ns: Nanos) -> bool {
+        let mut members = self.members.iter();
+        members.any(|(_, member)| member.looked_at(now_ns))
     }
 
     /// Both, for what the one teaches the other.

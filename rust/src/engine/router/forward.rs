@@ -5,7 +5,7 @@ use std::mem;
 use super::Router;
 use super::forecast::Expected;
 use super::mesh::on_ring;
-use super::request::{Away, Lane, Phase, Request};
+use super::request::{Away, ELSEWHERE, Lane, Phase, Request};
 use super::view::Found;
 use crate::engine::config::Policy;
 use crate::engine::effect::{Effect, Forward, Outcome};
@@ -339,7 +339,7 @@ impl Router {
         self.end_away(away);
         // It may have been held there.
         request.held_ns += now_ns.saturating_sub(away.since_ns);
-        let refused = matches!(failure, Failure::Refused | Failure::Full);
+        let refused = failure.refused();
         self.blame_peer(away, failure, now_ns);
         if self.config.planted(Plant::LostAway) {
             return self.forget(&request);
@@ -347,19 +347,25 @@ impl Router {
         if refused {
             // Nothing was begun: it costs no attempt, and may be sent again whatever it is.
             request.attempts = request.attempts.saturating_sub(1);
-            request.refusals += 1;
-            request.stays = request.refusals >= REFUSALS_MAX;
+            request.setbacks.by_peers += 1;
+            request.stays = request.setbacks.by_peers >= REFUSALS_MAX;
         } else if let Some(peer) = self.mesh.peer(away.slot).map(|peer| peer.id) {
             request.tried_peers.push(peer);
         }
         let refusal = self.failed(failure);
-        let again = (refused && !away.started)
-            || self.may_retry(&request, failure, away.started, sent, now_ns);
+        let alike = request.fails_alike(ELSEWHERE, failure);
+        let again = !alike
+            && ((refused && !away.started)
+                || self.may_retry(&request, failure, away.started, sent, now_ns));
         if again {
             self.counters.retries += u64::from(!refused);
             self.settle(id, request, Some(refusal), now_ns, out);
         } else {
+            let turned = !alike && self.suspect(&request, now_ns);
             self.refuse(id, &request, refusal, out);
+            if turned {
+                self.dispatch_all(now_ns, out);
+            }
         }
         self.mesh.drop_if_over(away.slot);
     }
@@ -371,16 +377,16 @@ impl Router {
             return;
         };
         match failure {
-            Failure::Refused | Failure::Full => {
+            Failure::Refused | Failure::Full | Failure::Limited => {
                 remote.peer.refused(&model.name, away.granted);
                 self.counters.forwards_refused += 1;
             }
-            Failure::Connect | Failure::Reset | Failure::Timeout => {
+            Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Withdrawn => {
                 remote.peer.counts.failed += 1;
                 remote.peer.failed(now_ns);
             }
             // The peer answered: what failed is one of its replicas.
-            Failure::Status | Failure::BadResponse => remote.peer.counts.failed += 1,
+            Failure::Status(_) | Failure::BadResponse => remote.peer.counts.failed += 1,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::forecast::Lately;
 use super::learn::Share;
+use super::pulse::Pulse;
 use super::request::Lane;
 use super::shared::Shared;
 use crate::engine::admit::{self, Why};
@@ -9,6 +10,7 @@ use crate::engine::config::Config;
 use crate::engine::health::State;
 use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
 use crate::engine::replica::{Need, Replica};
+use crate::engine::snapshot::Snapshot;
 use crate::engine::speed::Speed;
 
 /// One replica with what the router counts about it.
@@ -48,6 +50,10 @@ pub(super) struct Member {
     pub(super) lately: Lately,
     /// What other balancers of the region have to do with it.
     pub(super) shared: Shared,
+    /// Its signs of life.
+    pub(super) pulse: Pulse,
+    /// Until when it is being looked at for the first time, at the latest.
+    pub(super) look_until_ns: Nanos,
 }
 
 /// When a replica said that it is full, and until when that counts at most.
@@ -55,6 +61,8 @@ pub(super) struct Member {
 pub(super) struct Full {
     pub(super) since_ns: Nanos,
     pub(super) until_ns: Nanos,
+    /// It had nothing to do, as far as known.
+    pub(super) idle: bool,
 }
 
 /// What a replica can do for a request now.
@@ -93,7 +101,27 @@ impl Member {
             stay_ns: None,
             lately: Lately::default(),
             shared: Shared::default(),
+            pulse: Pulse::default(),
+            look_until_ns: 0,
         }
+    }
+
+    /// It has just joined: whether it answers, and what it serves, is being found out.
+    pub(super) fn looked_at(&self, now_ns: Nanos) -> bool {
+        let open = match self.replica.health.state() {
+            State::Unknown => true,
+            State::Up => self.models.is_none(),
+            State::Ejected | State::Probing | State::Wedged | State::Down => false,
+        };
+        open && !self.removed && now_ns < self.look_until_ns
+    }
+
+    /// Its last page shows nothing to do, or, where that tells nothing, we have given it nothing.
+    pub(super) fn idle(&self, config: &Config, now_ns: Nanos) -> bool {
+        if self.replica.blind(config, now_ns) {
+            return self.all_in_flight() == 0;
+        }
+        self.replica.snapshot().is_some_and(Snapshot::idle)
     }
 
     /// All our requests in flight.
@@ -134,6 +162,7 @@ impl Member {
         now_ns: Nanos,
     ) {
         self.pushed_total += 1;
+        self.pulse.pushed(self.in_flight() == 0, now_ns);
         match lane {
             Lane::Light | Lane::Stored => self.light += 1,
             Lane::Batch => {

@@ -12,6 +12,7 @@
 //! | `view`, `cards` | the candidates, and the policy's choice among them; what it reads of them |
 //! | `forecast`, `lengths`, `accuracy` | what a request is expected to take, and how true that was |
 //! | `attempt` | first byte, failure, end |
+//! | `pulse` | signs of life; requests whose replica shows none |
 //! | `learn` | what an ended request teaches |
 //! | `control` | replicas, models, intent, probes, time |
 //! | `fleet`, `member` | the replicas and the models they serve; one replica |
@@ -45,6 +46,7 @@ mod order;
 mod paths;
 mod peers;
 mod place;
+mod pulse;
 mod ratio;
 mod recent;
 mod refuse;
@@ -77,7 +79,7 @@ use self::order::Scratch as OrderScratch;
 use self::paths::Paths;
 use self::recent::Recent;
 use self::report::Counters;
-use self::request::{Lane, Phase, Refusal, Request};
+use self::request::{Lane, Phase, Refusal, Request, Setbacks};
 use self::shared::Sharing;
 use self::view::Scratch as ViewScratch;
 use self::window::Scratch as WindowScratch;
@@ -323,7 +325,6 @@ impl Router {
             attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),
-            refusals: 0,
             lane,
             model,
             bound,
@@ -342,6 +343,7 @@ impl Router {
             blocks: std::mem::take(&mut digest.blocks),
             attempts: 0,
             tried: SmallVec::new(),
+            setbacks: Setbacks::default(),
             held_ns: 0,
             phase: Phase::Between,
         };
@@ -413,6 +415,7 @@ impl Router {
             for slot in self.fleet.all_slots() {
                 if let Some(member) = self.fleet.member_mut(slot) {
                     member.replica.stood_still(gap_ns);
+                    member.pulse.stood_still(gap_ns);
                 }
             }
         }

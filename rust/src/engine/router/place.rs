@@ -43,7 +43,9 @@ impl Router {
                 self.forward(id, request, there, now_ns, out);
                 return;
             }
-            if found == Found::NoneReady && self.peers_serve(&request, now_ns) {
+            let anybody = request.lane == Lane::Batch && request.bound.is_none();
+            let looks = anybody && self.fleet.looks(now_ns);
+            if found == Found::NoneReady && (looks || self.peers_serve(&request, now_ns)) {
                 found = Found::NoRoom;
             }
         }
@@ -290,6 +292,7 @@ impl Router {
             path,
             first_byte_ns: None,
             forecast,
+            withdrawn: false,
         });
         let attempt = request.attempts;
         let predicted_ttft_ns = request.measured().then_some(forecast.ttft_ns);

@@ -48,7 +48,8 @@ impl Router {
     /// While no replica has told its models, nothing is known of any name: the client is to come
     /// back instead of being told that its model does not exist.
     ///
-    /// A model that only peers in `regions` serve is known too.
+    /// A model that only peers in `regions` serve is known too, and any while a replica that has just
+    /// joined is being looked at: it may serve it.
     pub(super) fn model_for(
         &mut self,
         name: &str,
@@ -67,11 +68,19 @@ impl Router {
         if self.mesh.serves(name, regions, now_ns) {
             return Ok(self.fleet.intern(name, self.config.bytes_per_token));
         }
-        Err(if self.fleet.told() {
+        if self.fleet.looks(now_ns) {
+            return Ok(self.fleet.intern(name, self.config.bytes_per_token));
+        }
+        Err(self.unserved(name))
+    }
+
+    /// Nobody serves a model of this name.
+    pub(super) fn unserved(&self, name: &str) -> Refusal {
+        if self.fleet.told() {
             self.model_unknown(name)
         } else {
             self.none_ready()
-        })
+        }
     }
 
     /// Refuses what may be served nowhere: neither by our replicas, adopted ones included, nor by a

@@ -70,8 +70,12 @@ counters! {
     retries,
     /// Failed attempts that the budget did not allow to try again.
     retry_denied,
-    /// Answers "full".
+    /// Answers "full" or "too many".
     full,
+    /// Replicas found wedged.
+    wedged,
+    /// Attempts given up because their replica was down or wedged.
+    withdrawn,
     /// Completions of requests that are not known.
     unknown_completions,
     /// First bytes of requests that are not in flight.

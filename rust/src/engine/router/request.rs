@@ -6,12 +6,18 @@ use super::forecast::Forecast;
 use super::paths::Path;
 use crate::engine::class::Class;
 use crate::engine::effect::Reject;
+use crate::engine::health::Failure;
 use crate::engine::hold::{Full, Partition, Tenant, Ticket};
 use crate::engine::id::{ModelId, Nanos, PeerId, ReplicaId, RequestId};
 use crate::engine::radix::Pin;
 use crate::engine::residency::Whose;
 use crate::engine::route::Route;
 use crate::engine::select::Slot;
+
+/// Replicas on which a request was tried that are remembered of it.
+pub(super) const TRIED_MAX: usize = 256;
+/// Stands for replicas that are not ours.
+pub(super) const ELSEWHERE: ReplicaId = ReplicaId(u32::MAX);
 
 /// What the head of a request says, as far as decisions need it.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +136,8 @@ pub(super) struct Attempt {
     pub(super) first_byte_ns: Option<Nanos>,
     /// What was expected of it.
     pub(super) forecast: Forecast,
+    /// The driver has been told to give it up.
+    pub(super) withdrawn: bool,
 }
 
 /// Where a request stands.
@@ -160,6 +168,17 @@ pub(super) struct Away {
     pub(super) started: bool,
     /// It used up one of what the peer has granted.
     pub(super) granted: bool,
+}
+
+/// What attempts of a request came to that tells of the request as much as of the replica.
+#[derive(Debug, Default)]
+pub(super) struct Setbacks {
+    /// Times that peers have refused it.
+    pub(super) by_peers: u32,
+    /// Times that replicas have refused it without having begun anything.
+    pub(super) by_replicas: u32,
+    /// Replicas that answered with a failure, which may be the request's own; at most `attempts_max`.
+    pub(super) suspects: SmallVec<[(ReplicaId, Failure); 1]>,
 }
 
 /// Everything the router remembers of a request.
@@ -208,16 +227,51 @@ pub(super) struct Request {
     pub(super) deadline_ns: Option<Nanos>,
     /// Peers at which an attempt failed; at most `attempts_max`.
     pub(super) tried_peers: SmallVec<[PeerId; 2]>,
-    /// Times that peers have refused it.
-    pub(super) refusals: u32,
-    /// Replicas on which an attempt failed; at most `attempts_max`.
+    /// Replicas on which an attempt failed or was refused; the last [`TRIED_MAX`].
     pub(super) tried: SmallVec<[ReplicaId; 2]>,
+    pub(super) setbacks: Setbacks,
     /// Time spent in the hold so far, the present wait left out.
     pub(super) held_ns: Nanos,
     pub(super) phase: Phase,
 }
 
 impl Request {
+    /// An attempt at this replica is over.
+    pub(super) fn note_tried(&mut self, replica: ReplicaId) {
+        if replica == ELSEWHERE || self.tried.contains(&replica) {
+            return;
+        }
+        if self.tried.len() == TRIED_MAX {
+            self.tried.remove(0);
+        }
+        self.tried.push(replica);
+    }
+
+    /// Whether it has failed alike at another replica, so that the request is at fault. If not, what
+    /// may be its own fault is remembered until another replica has been tried.
+    pub(super) fn fails_alike(&mut self, replica: ReplicaId, failure: Failure) -> bool {
+        if !failure.answered() {
+            return false;
+        }
+        let mut others = self
+            .setbacks
+            .suspects
+            .iter()
+            .filter(|(other, _)| *other != replica);
+        if others.any(|(_, other)| *other == failure) {
+            return true;
+        }
+        if self
+            .setbacks
+            .suspects
+            .iter()
+            .all(|(other, _)| *other != replica)
+        {
+            self.setbacks.suspects.push((replica, failure));
+        }
+        false
+    }
+
     /// Its first byte is its first token: the time to it can be predicted, and learned from.
     pub(super) fn measured(&self) -> bool {
         self.stream && self.lane == Lane::Batch

@@ -142,7 +142,7 @@ impl Router {
         untried
     }
 
-    fn collect_from(
+    pub(super) fn collect_from(
         &self,
         request: &Request,
         full: bool,
@@ -153,6 +153,7 @@ impl Router {
         let bound = request.bound.and_then(|id| self.fleet.slot(id));
         let excludes = !tried && !request.tried.is_empty();
         let mut best = Offer::None;
+        let (mut heard_of, mut silent) = (false, false);
         for &slot in self.serving(request, bound.as_ref()) {
             let Some(door) = self.fleet.door(slot) else {
                 continue;
@@ -164,7 +165,16 @@ impl Router {
             if offer == Offer::Room || (full && offer == Offer::Later) {
                 open.push((slot, offer == Offer::Room));
             }
+            if offer == Offer::Room {
+                heard_of |= !door.silent;
+                silent |= door.silent;
+            }
             best = best.max(offer);
+        }
+        if silent && heard_of {
+            // Room at a replica of which nothing is heard is for those who find no other.
+            let heard = |slot| self.fleet.door(slot).is_some_and(|door| !door.silent);
+            open.retain(|&(slot, _)| heard(slot));
         }
         best
     }
@@ -181,6 +191,12 @@ impl Router {
             (None, None, Some(model)) => &model.serving,
             _ => &[],
         }
+    }
+
+    /// How many replicas could serve a request.
+    pub(super) fn serving_len(&self, request: &Request) -> usize {
+        let bound = request.bound.and_then(|id| self.fleet.slot(id));
+        self.serving(request, bound.as_ref()).len()
     }
 
     /// Notes what the replicas are believed to cache of the prompt.

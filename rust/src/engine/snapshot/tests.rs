@@ -41,6 +41,7 @@ vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_gpu_blo
         preemptions: Some(4),
         sleeping: false,
         loras_running: vec!["sql".to_owned(), "chat".to_owned()],
+        tokens: None,
     };
     assert_eq!(vllm(page), expected);
     assert_eq!(vllm(&page.replace('\n', "\r\n")), expected);
@@ -106,6 +107,58 @@ vllm:num_requests_running 99
         (snapshot.cache_queries, snapshot.cache_hits),
         (Some(8_128_902), Some(100))
     );
+}
+
+#[test]
+fn the_queues_of_sglangs_data_parallel_ranks_are_summed_and_repeated_ranks_count_once() {
+    // Two data-parallel ranks of two tensor-parallel ranks each, one of which is a step late.
+    let page = r#"sglang:num_running_reqs{dp_rank="0",engine_type="unified",model_name="m",pp_rank="0",tp_rank="0"} 8
+sglang:num_running_reqs{dp_rank="0",engine_type="unified",model_name="m",pp_rank="0",tp_rank="1"} 7
+sglang:num_running_reqs{dp_rank="1",engine_type="unified",model_name="m",pp_rank="0",tp_rank="2"} 5
+sglang:num_running_reqs{dp_rank="1",engine_type="unified",model_name="m",pp_rank="0",tp_rank="3"} 6
+sglang:num_queue_reqs{tp_rank="0",dp_rank="0",engine_type="unified",model_name="m",pp_rank="0"} 0
+sglang:num_queue_reqs{tp_rank="2",dp_rank="1",engine_type="unified",model_name="m",pp_rank="0"} 500
+sglang:token_usage{dp_rank="0",model_name="m",tp_rank="0"} 0.25
+sglang:token_usage{dp_rank="1",model_name="m",tp_rank="2"} 0.75
+sglang:max_total_num_tokens{dp_rank="0",model_name="m",pp_rank="0",tp_rank="0"} 100
+sglang:max_total_num_tokens{dp_rank="0",model_name="m",pp_rank="1",tp_rank="0"} 100
+sglang:max_total_num_tokens{dp_rank="1",model_name="m",pp_rank="1",tp_rank="2"} 100
+sglang:prompt_tokens_total{model_name="m",tenant="a"} 10
+sglang:prompt_tokens_total{model_name="m",tenant="b"} 20
+"#;
+    let snapshot = scan(page.as_bytes(), Dialect::Sglang);
+    assert_eq!((snapshot.running, snapshot.waiting), (Some(14), Some(500)));
+    assert_eq!(
+        (snapshot.kv_usage, snapshot.kv_tokens),
+        (Some(0.75), Some(200))
+    );
+    assert_eq!(snapshot.cache_queries, Some(30));
+}
+
+#[test]
+fn without_dp_rank_the_largest_of_sglangs_ranks_counts() {
+    let page = "sglang:num_running_reqs{tp_rank=\"0\"} 1\nsglang:num_queue_reqs{tp_rank=\"0\"} 0\n\
+                sglang:num_queue_reqs{tp_rank=\"1\"} 500\n";
+    let snapshot = scan(page.as_bytes(), Dialect::Sglang);
+    assert_eq!((snapshot.running, snapshot.waiting), (Some(1), Some(500)));
+}
+
+#[test]
+fn more_ranks_than_can_be_told_apart_or_an_absurd_one_leave_sglangs_load_unknown() {
+    let series =
+        |rank: usize, value: &str| format!("sglang:num_queue_reqs{{dp_rank=\"{rank}\"}} {value}\n");
+    let mut page: String = (0..3_000).map(|rank| series(rank, "1")).collect();
+    assert_eq!(scan(page.as_bytes(), Dialect::Sglang).waiting, None);
+    page = series(0, "1") + &series(1, "NaN") + &series(2, "1");
+    assert_eq!(scan(page.as_bytes(), Dialect::Sglang).waiting, None);
+}
+
+#[test]
+fn tokens_computed_are_prompts_and_answers_together() {
+    let page = "vllm:prompt_tokens_total{engine=\"0\"} 100\nvllm:generation_tokens_total{engine=\"0\"} 7\n\
+                vllm:prompt_tokens_total{engine=\"1\"} 1\n";
+    assert_eq!(vllm(page).tokens, Some(108));
+    assert_eq!(vllm("vllm:num_requests_running 1\n").tokens, None);
 }
 
 #[test]

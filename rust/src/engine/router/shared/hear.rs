@@ -67,6 +67,7 @@ impl Router {
         }
         for replica in &touched {
             self.review_split(*replica, now_ns);
+            changed |= self.review(*replica, now_ns, out);
         }
         if changed {
             self.dispatch_all(now_ns, out);

@@ -77,7 +77,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             Step::Submit { model, family, blocks, light, follow, safe, class }
         }),
         6 => nth().prop_map(|nth| Step::FirstByte { nth }),
-        5 => (nth(), 0..6_usize, any::<bool>())
+        5 => (nth(), 0..8_usize, any::<bool>())
             .prop_map(|(nth, failure, sent)| Step::Fail { nth, failure, sent }),
         6 => (nth(), 0..3_usize).prop_map(|(nth, outcome)| Step::Complete { nth, outcome }),
         5 => (replica(), 0..6_u32, 0..3_u32, any::<bool>()).prop_map(

@@ -10,6 +10,7 @@ mod order;
 mod peers;
 mod plain;
 mod predicting;
+mod pulse;
 mod retries;
 mod routing;
 mod sharing;
@@ -19,7 +20,7 @@ mod window;
 use super::*;
 use crate::engine::config::{AllowanceRule, ClassRule, PushRule};
 use crate::engine::effect::{Outcome, Push, Reject};
-use crate::engine::health::Failure;
+use crate::engine::health::{Failure, Unread};
 use crate::engine::id::ReplicaId;
 use crate::engine::route::Route;
 use crate::engine::snapshot::Snapshot;
@@ -147,8 +148,19 @@ impl Drive {
     }
 
     fn observe_failed(&mut self, replica: u32, reachable: bool) -> Vec<Effect> {
+        self.probe_fails(
+            replica,
+            if reachable {
+                Unread::Unreadable
+            } else {
+                Unread::Refused
+            },
+        )
+    }
+
+    fn probe_fails(&mut self, replica: u32, unread: Unread) -> Vec<Effect> {
         self.call(|router, now_ns, out| {
-            router.observe_failed(ReplicaId(replica), reachable, now_ns, out);
+            router.observe_failed(ReplicaId(replica), unread, now_ns, out);
         })
     }
 

@@ -47,6 +47,8 @@ struct Oracle {
     replicas: Vec<Facts>,
     /// Replicas by the request whose response they made.
     responses: Vec<(u64, u32)>,
+    /// Attempts that are to be given up.
+    withdrawn: Vec<u64>,
     ended: u64,
 }
 
@@ -64,6 +66,7 @@ impl Oracle {
             live: BTreeMap::new(),
             replicas,
             responses: Vec::new(),
+            withdrawn: Vec::new(),
             ended: 0,
         };
         oracle.step(&Step::Fleet { mask: 0b1111 });
@@ -132,6 +135,10 @@ impl Oracle {
             Step::Wait { ms } => self.drive.tick_at(self.drive.now_ns + ms * MS),
         };
         self.apply(&effects);
+        while let Some(id) = self.withdrawn.pop() {
+            let effects = self.fail_one(id, Failure::Withdrawn, true);
+            self.apply(&effects);
+        }
         self.compare();
     }
 
@@ -243,10 +250,17 @@ impl Oracle {
             Failure::Reset,
             Failure::Timeout,
             Failure::Full,
-            Failure::Status,
+            Failure::Status(500),
             Failure::BadResponse,
+            Failure::Limited,
+            Failure::Status(502),
         ][failure];
+        self.fail_one(id, failure, sent)
+    }
+
+    fn fail_one(&mut self, id: u64, failure: Failure, sent: bool) -> Vec<Effect> {
         let live = self.live.get_mut(&id).unwrap();
+        live.attempts -= u32::from(failure.refused());
         if let At::Replica { replica, .. } = live.at {
             live.tried.push(replica);
         }
@@ -317,6 +331,11 @@ impl Oracle {
                     );
                     self.ended += 1;
                     continue;
+                }
+                Effect::Withdraw(_) => {
+                    let waits = matches!(before, At::Replica { started: false, .. });
+                    assert!(waits, "{id} is withdrawn, and not waiting at a replica");
+                    self.withdrawn.push(id);
                 }
                 Effect::Expire(_) => {
                     let At::Held { deadline_ns } = before else {

@@ -183,9 +183,9 @@ fn a_peer_that_failed_is_tried_again_only_where_nobody_else_could_serve() {
     };
     pair.us.router.set_residency(vec![rule]).unwrap();
     assert_eq!(forwarded(&pair.us.submit("m")), (1, EU, 1, 1));
-    let again = pair.us.retry(1, Failure::Status, true);
+    let again = pair.us.retry(1, Failure::Status(500), true);
     assert_eq!(forwarded(&again), (1, EU, 2, 1));
-    let end = pair.us.retry(1, Failure::Status, true);
+    let end = pair.us.retry(1, Failure::Status(500), true);
     assert_eq!(rejected(&end).status, 502, "two attempts in all");
 }
 

@@ -24,9 +24,16 @@ impl Router {
         }
         let mut matches = Vec::new();
         self.tree.matches(&request.blocks, &mut matches);
-        let open = offers
+        let silent = |slot| self.fleet.member(slot).unwrap().replica.health.silent();
+        let heard_of = offers
             .iter()
-            .filter(|(_, offer)| full || *offer == Offer::Room);
+            .any(|(slot, offer)| *offer == Offer::Room && !silent(*slot));
+        let crowded = offers
+            .iter()
+            .any(|(slot, offer)| *offer == Offer::Room && silent(*slot));
+        let open = offers.iter().filter(|(slot, offer)| {
+            (full || *offer == Offer::Room) && !(heard_of && crowded && silent(*slot))
+        });
         let plain: Vec<_> = open
             .map(|&(slot, offer)| {
                 let found = matches.iter().find(|(owner, _)| *owner == slot);

@@ -25,8 +25,7 @@ fn the_last_attempts_failure_is_what_the_client_reads() {
         (Failure::Connect, (502, "upstream_connect", None)),
         (Failure::Reset, (502, "upstream_reset", None)),
         (Failure::Timeout, (504, "upstream_timeout", None)),
-        (Failure::Full, (503, "upstream_full", Some(1))),
-        (Failure::Status, (502, "upstream_status", None)),
+        (Failure::Status(500), (502, "upstream_status", None)),
         (Failure::BadResponse, (502, "upstream_bad_response", None)),
     ] {
         let mut drive = Drive::new(config(), 3);
@@ -100,9 +99,12 @@ fn retries_stay_within_their_budget() {
         drive.submit("m");
     }
     for id in 1..=2 {
-        pushed(&drive.retry(id, Failure::Status, true));
+        pushed(&drive.retry(id, Failure::Status(500), true));
     }
-    assert_eq!(failed(&mut drive, 3, Failure::Status).1, "upstream_status");
+    assert_eq!(
+        failed(&mut drive, 3, Failure::Status(500)).1,
+        "upstream_status"
+    );
     assert_eq!(
         (drive.counter("retries"), drive.counter("retry_denied")),
         (2, 1)
@@ -142,7 +144,7 @@ fn a_probe_sent_before_the_answer_full_does_not_open_the_replica() {
         router.observe(ReplicaId(0), idle(), sent_ns, now_ns, out);
     });
     assert_eq!(stale, []);
-    assert_eq!(pushed(&drive.observe(0, idle())), (1, 0, 2));
+    assert_eq!(pushed(&drive.observe(0, idle())), (1, 0, 1));
 }
 
 #[test]
@@ -158,7 +160,149 @@ fn a_full_replica_that_is_never_probed_again_opens_by_time() {
     drive.retry(1, Failure::Full, true);
     let deadline_ns = drive.router.next_deadline_ns().unwrap();
     assert_eq!(drive.tick_at(deadline_ns - 1), []);
-    assert_eq!(pushed(&drive.tick_at(deadline_ns)), (1, 0, 2));
+    assert_eq!(pushed(&drive.tick_at(deadline_ns)), (1, 0, 1));
+}
+
+/// Pushes with no gate, and takes turns.
+fn in_turn() -> Config {
+    Config {
+        push: PushRule::Blind,
+        policy: Policy::RoundRobin,
+        ..config()
+    }
+}
+
+fn tried_once() -> Digest {
+    Digest {
+        retry_safe: false,
+        ..digest("m", &[])
+    }
+}
+
+#[test]
+fn a_refusal_that_began_nothing_uses_up_no_attempt_and_no_budget() {
+    let config = Config {
+        retry_ratio: 0.0,
+        retry_per_s: 0.0,
+        ..in_turn()
+    };
+    for failure in [Failure::Full, Failure::Limited] {
+        let mut drive = Drive::new(config.clone(), 4);
+        let effects = drive.submit_as(ask(Route::Responses), tried_once());
+        let (_, first, attempt) = pushed(&effects);
+        assert_eq!(attempt, 1);
+        let mut tried = vec![first];
+        for _ in 0..3 {
+            let (_, replica, attempt) = pushed(&drive.retry(1, failure, true));
+            assert_eq!(attempt, 1);
+            tried.push(replica);
+        }
+        tried.sort_unstable();
+        assert_eq!(tried, [0, 1, 2, 3]);
+        assert_eq!(drive.counter("full"), 3);
+    }
+}
+
+#[test]
+fn a_request_that_every_replica_refuses_ends_with_what_the_last_one_said() {
+    let mut drive = Drive::new(in_turn(), 3);
+    drive.submit("m");
+    for _ in 0..2 {
+        pushed(&drive.retry(1, Failure::Limited, true));
+    }
+    assert_eq!(
+        failed(&mut drive, 1, Failure::Limited),
+        (429, "upstream_limited", Some(1))
+    );
+    // What may have room later is waited for, as often as there are attempts.
+    drive.submit("m");
+    let mut refused = 0;
+    let end = loop {
+        refused += 1;
+        let effects = drive.retry(2, Failure::Full, true);
+        match &effects[0] {
+            Effect::Push(_) => {}
+            Effect::Hold(_) => {
+                let pushed = (0..3).any(|replica| !drive.observe(replica, load(1, 1)).is_empty());
+                assert!(pushed);
+            }
+            _ => break effects,
+        }
+    };
+    let end = rejected(&end);
+    assert_eq!(
+        (end.status, end.code, end.retry_after_s),
+        (503, "upstream_full", Some(1))
+    );
+    assert_eq!(refused, 6);
+}
+
+#[test]
+fn replicas_that_refuse_again_and_again_with_nothing_to_do_are_out() {
+    let mut drive = Drive::new(in_turn(), 4);
+    let mut health = |page: &Snapshot| {
+        for _ in 0..40 {
+            let (id, mut replica, _) = pushed(&drive.submit("m"));
+            while replica == 0 {
+                replica = pushed(&drive.retry(id, Failure::Full, true)).1;
+            }
+            drive.complete(id);
+            drive.observe(0, page.clone());
+        }
+        drive.router.gauges()[0].health
+    };
+    assert_eq!(health(&load(3, 2)), "up", "it is full");
+    assert_eq!(health(&idle()), "ejected");
+}
+
+#[test]
+fn a_request_that_fails_alike_at_a_second_replica_is_at_fault_itself() {
+    let config = Config {
+        attempts_max: 4,
+        ..in_turn()
+    };
+    let mut drive = Drive::new(config, 4);
+    let read = |drive: &mut Drive, id| failed(drive, id, Failure::Status(500)).1;
+    for _ in 0..40 {
+        let (id, ..) = pushed(&drive.submit("m"));
+        pushed(&drive.retry(id, Failure::Status(500), true));
+        assert_eq!(read(&mut drive, id), "upstream_status");
+    }
+    assert!(drive.router.gauges().iter().all(|g| g.health == "up"));
+    // Different failures are no proof.
+    let (id, ..) = pushed(&drive.submit("m"));
+    pushed(&drive.retry(id, Failure::Status(500), true));
+    pushed(&drive.retry(id, Failure::Status(502), true));
+    assert_eq!(read(&mut drive, id), "upstream_status");
+}
+
+#[test]
+fn who_fails_what_another_serves_is_at_fault() {
+    let mut drive = Drive::new(in_turn(), 3);
+    let mut marks = 0;
+    while marks < 5 {
+        let (id, replica, _) = pushed(&drive.submit("m"));
+        if replica == 0 {
+            pushed(&drive.retry(id, Failure::Status(500), true));
+            assert_eq!(drive.router.gauges()[0].health, "up");
+            marks += 1;
+        }
+        drive.first_byte(id);
+        drive.complete(id);
+    }
+    assert_eq!(drive.router.gauges()[0].health, "ejected");
+}
+
+#[test]
+fn failures_of_requests_that_are_tried_once_put_one_replica_out_at_most() {
+    let mut drive = Drive::new(in_turn(), 4);
+    for _ in 0..60 {
+        let (id, ..) = pushed(&drive.submit_as(ask(Route::Responses), tried_once()));
+        rejected(&drive.retry(id, Failure::Status(500), true));
+    }
+    let gauges = drive.router.gauges();
+    let out = gauges.iter().filter(|gauges| gauges.health == "ejected");
+    assert_eq!(out.count(), 1);
 }
 
 #[test]
@@ -219,7 +363,7 @@ fn failures_eject_a_replica_and_nothing_more_goes_there() {
     while marks < 3 {
         let (id, replica, _) = pushed(&drive.submit("m"));
         if replica == 0 {
-            drive.retry(id, Failure::Status, true);
+            drive.retry(id, Failure::Reset, true);
             marks += 1;
         }
     }

@@ -52,6 +52,7 @@ fn a_404_repeats_and_names_only_so_much() {
 fn while_no_replica_has_told_its_models_the_client_is_to_come_back() {
     let mut drive = Drive::new(config(), 0);
     drive.set_replicas([0]);
+    drive.now_ns += 10 * S;
     drive.observe(0, idle());
     let effects = drive.submit("m");
     let reject = rejected(&effects);
@@ -151,6 +152,7 @@ fn a_removed_replica_is_forgotten_when_its_last_request_ends() {
     drive.submit("m");
     drive.submit("m");
     drive.set_replicas([1]);
+    drive.now_ns += 10 * S;
     assert_eq!(drive.router.gauges().len(), 1);
     assert_eq!(rejected(&drive.submit("m")).code, "no_replica_ready");
     assert_eq!(drive.router.in_flight(), 2);

@@ -1,0 +1,335 @@
+//! Replicas that show no sign of life, and those that only seem to.
+
+use super::*;
+
+fn page(running: u32, waiting: u32, tokens: u64) -> Snapshot {
+    Snapshot {
+        kv_usage: Some(0.5),
+        tokens: Some(tokens),
+        ..load(running, waiting)
+    }
+}
+
+/// Two replicas; request 1 waits at the one that is returned.
+fn waiting() -> (Drive, u32) {
+    let mut drive = Drive::new(config(), 2);
+    let (_, replica, _) = pushed(&drive.submit("m"));
+    (drive, replica)
+}
+
+fn withdrawn(effects: &[Effect]) -> Vec<u64> {
+    let withdrawn = effects.iter().filter_map(|effect| match effect {
+        Effect::Withdraw(id) => Some(id.0),
+        _ => None,
+    });
+    withdrawn.collect()
+}
+
+fn health(drive: &Drive, replica: u32) -> &'static str {
+    drive.router.gauges()[replica as usize].health
+}
+
+/// Probes a replica once a second for so long, and says what is withdrawn.
+fn probed(
+    drive: &mut Drive,
+    replica: u32,
+    seconds: u64,
+    said: impl Fn(u64) -> Snapshot,
+) -> Vec<u64> {
+    let mut all = Vec::new();
+    for second in 1..=seconds {
+        drive.now_ns += S;
+        drive.observe(1 - replica, idle());
+        all.extend(withdrawn(&drive.observe(replica, said(second))));
+    }
+    all
+}
+
+#[test]
+fn a_request_without_a_byte_leaves_a_replica_where_nobody_is() {
+    let (mut drive, replica) = waiting();
+    let effects = drive.observe_failed(replica, false);
+    assert_eq!(withdrawn(&effects), [1]);
+    assert_eq!(withdrawn(&drive.observe_failed(replica, false)), [0_u64; 0]);
+    assert_eq!(
+        pushed(&drive.retry(1, Failure::Withdrawn, true)),
+        (1, 1 - replica, 2)
+    );
+    assert_eq!(drive.counter("withdrawn"), 1);
+}
+
+#[test]
+fn a_request_stays_where_nobody_is_if_it_cannot_be_tried_elsewhere() {
+    // It must not be sent twice.
+    let mut drive = Drive::new(config(), 2);
+    let unsafe_digest = Digest {
+        retry_safe: false,
+        ..digest("m", &[])
+    };
+    let (_, replica, _) = pushed(&drive.submit_as(ask(Route::Responses), unsafe_digest));
+    assert_eq!(withdrawn(&drive.observe_failed(replica, false)), [0_u64; 0]);
+    // Nobody else is ready.
+    let (mut drive, replica) = waiting();
+    drive.drain(1 - replica, true);
+    assert_eq!(withdrawn(&drive.observe_failed(replica, false)), [0_u64; 0]);
+    // It has begun.
+    let (mut drive, replica) = waiting();
+    drive.first_byte(1);
+    drive.now_ns += 60 * S;
+    assert_eq!(withdrawn(&drive.observe_failed(replica, false)), [0_u64; 0]);
+    // No budget is left; it comes back with time.
+    let config = Config {
+        retry_ratio: 1.0,
+        retry_per_s: 0.0,
+        ..config()
+    };
+    let mut drive = Drive::new(config, 2);
+    let (_, replica, _) = pushed(&drive.submit("m"));
+    drive.now_ns += 20 * S;
+    drive.observe(1 - replica, idle());
+    assert_eq!(withdrawn(&drive.observe_failed(replica, false)), [0_u64; 0]);
+    drive.submit("m");
+    assert_eq!(withdrawn(&drive.observe_failed(replica, false)), [1]);
+}
+
+#[test]
+fn what_is_heard_of_is_left_in_peace_though_it_takes_no_new_connections() {
+    let mut drive = Drive::new(
+        Config {
+            push: PushRule::Blind,
+            ..config()
+        },
+        1,
+    );
+    drive.submit("m");
+    drive.submit("m");
+    drive.set_replicas(0..2);
+    drive.set_models(1, &["m"]);
+    drive.observe(1, idle());
+    drive.first_byte(1);
+    // It is ending: its listener is closed, and its streams go on.
+    assert_eq!(withdrawn(&drive.observe_failed(0, false)), [0_u64; 0]);
+    drive.now_ns += 5 * S;
+    drive.observe(1, idle());
+    assert_eq!(withdrawn(&drive.observe_failed(0, false)), [2]);
+}
+
+#[test]
+fn late_probes_take_nobody_out() {
+    let mut drive = Drive::new(config(), 2);
+    for _ in 0..20 {
+        drive.now_ns += S;
+        for replica in 0..2 {
+            assert_eq!(drive.probe_fails(replica, Unread::Late), []);
+        }
+        let (id, ..) = pushed(&drive.submit("m"));
+        drive.first_byte(id);
+        drive.complete(id);
+    }
+    let gauges = drive.router.gauges();
+    assert!(
+        gauges
+            .iter()
+            .all(|g| g.ready && g.blind && g.health == "up")
+    );
+}
+
+#[test]
+fn a_replica_seen_for_the_first_time_may_serve_though_its_metrics_are_late() {
+    let mut drive = Drive::new(config(), 0);
+    drive.set_replicas(0..2);
+    drive.probe_fails(0, Unread::Late);
+    drive.probe_fails(1, Unread::Unconnected);
+    assert_eq!((health(&drive, 0), health(&drive, 1)), ("up", "down"));
+    drive.set_models(0, &["m"]);
+    pushed(&drive.submit("m"));
+}
+
+#[test]
+fn room_at_a_replica_that_does_not_answer_probes_is_for_those_who_find_no_other() {
+    let mut drive = Drive::new(config(), 2);
+    drive.probe_fails(0, Unread::Late);
+    for _ in 0..5 {
+        let (id, replica, _) = pushed(&drive.submit("m"));
+        assert_eq!(replica, 1);
+        drive.complete(id);
+    }
+    assert_eq!(pushed(&drive.submit("m")).1, 1);
+    assert_eq!(pushed(&drive.submit("m")).1, 0, "the other has no room");
+}
+
+#[test]
+fn a_replica_is_down_when_its_requests_fail_as_well_as_its_probes() {
+    let mut drive = Drive::new(config(), 1);
+    for attempt in 1..=2 {
+        drive.probe_fails(0, Unread::Late);
+        assert_eq!(health(&drive, 0), "up");
+        if attempt == 1 {
+            pushed(&drive.submit("m"));
+            pushed(&drive.retry(1, Failure::Reset, true));
+        } else {
+            drive.retry(1, Failure::Reset, true);
+        }
+    }
+    assert_eq!(health(&drive, 0), "down");
+    drive.probe_fails(0, Unread::Unconnected);
+    assert_eq!(health(&drive, 0), "down");
+    drive.probe_fails(0, Unread::Late);
+    assert_eq!(health(&drive, 0), "up", "whether it serves, requests show");
+}
+
+#[test]
+fn a_replica_to_which_no_connection_comes_about_for_long_is_down() {
+    let (mut drive, replica) = waiting();
+    for _ in 0..4 {
+        assert_eq!(
+            withdrawn(&drive.probe_fails(replica, Unread::Unconnected)),
+            [0_u64; 0]
+        );
+        assert_eq!(health(&drive, replica), "up");
+        drive.now_ns += S;
+        drive.observe(1 - replica, idle());
+    }
+    for _ in 0..2 {
+        drive.now_ns += S;
+        drive.observe(1 - replica, idle());
+    }
+    let effects = drive.probe_fails(replica, Unread::Unconnected);
+    assert_eq!(
+        (withdrawn(&effects), health(&drive, replica)),
+        (vec![1], "down")
+    );
+}
+
+#[test]
+fn an_engine_that_has_requests_and_stands_still_is_out_until_its_page_moves() {
+    let (mut drive, replica) = waiting();
+    assert_eq!(
+        probed(&mut drive, replica, 10, |_| page(1, 0, 7)),
+        [0_u64; 0]
+    );
+    assert_eq!(health(&drive, replica), "up");
+    assert_eq!(probed(&mut drive, replica, 2, |_| page(1, 0, 7)), [1]);
+    assert_eq!(health(&drive, replica), "wedged");
+    assert_eq!(
+        pushed(&drive.retry(1, Failure::Withdrawn, true)),
+        (1, 1 - replica, 2)
+    );
+    probed(&mut drive, replica, 60, |_| page(1, 0, 7));
+    assert_eq!(health(&drive, replica), "wedged");
+    probed(&mut drive, replica, 1, |_| page(0, 0, 7));
+    assert_eq!(health(&drive, replica), "up");
+}
+
+#[test]
+fn an_engine_that_answers_nothing_and_has_requests_is_out_until_it_answers() {
+    let (mut drive, replica) = waiting();
+    let mut all = Vec::new();
+    for _ in 0..12 {
+        drive.now_ns += S;
+        drive.observe(1 - replica, idle());
+        all.extend(withdrawn(&drive.probe_fails(replica, Unread::Late)));
+    }
+    assert_eq!((all, health(&drive, replica)), (vec![1], "wedged"));
+    drive.retry(1, Failure::Withdrawn, true);
+    drive.probe_fails(replica, Unread::Unreadable);
+    assert_eq!(health(&drive, replica), "up");
+}
+
+#[test]
+fn engines_that_work_are_not_taken_for_wedged() {
+    // A long prompt is being computed: each step takes blocks.
+    let (mut drive, replica) = waiting();
+    let prefill = |second| Snapshot {
+        kv_usage: Some(0.001 * second as f64),
+        ..page(1, 0, 7)
+    };
+    assert_eq!(probed(&mut drive, replica, 300, prefill), [0_u64; 0]);
+    // A long prompt is being tokenized: the engine has nothing to do yet.
+    let (mut drive, replica) = waiting();
+    assert_eq!(
+        probed(&mut drive, replica, 300, |_| page(0, 0, 7)),
+        [0_u64; 0]
+    );
+    // It tells no figures.
+    let (mut drive, replica) = waiting();
+    assert_eq!(probed(&mut drive, replica, 300, |_| load(1, 0)), [0_u64; 0]);
+    // It sleeps.
+    let (mut drive, replica) = waiting();
+    let asleep = |_| Snapshot {
+        sleeping: true,
+        ..page(1, 0, 7)
+    };
+    assert_eq!(probed(&mut drive, replica, 300, asleep), [0_u64; 0]);
+}
+
+#[test]
+fn bytes_of_answers_are_life_whatever_the_page_says() {
+    let (mut drive, replica) = waiting();
+    for _ in 0..300 {
+        assert_eq!(
+            probed(&mut drive, replica, 1, |_| page(2, 0, 7)),
+            [0_u64; 0]
+        );
+        drive.call(|router, now_ns, out| router.heard(&[ReplicaId(replica)], now_ns, out));
+    }
+    // The page has stood for long while the engine worked: it tells nothing any more.
+    assert_eq!(
+        probed(&mut drive, replica, 300, |_| page(2, 0, 7)),
+        [0_u64; 0]
+    );
+}
+
+#[test]
+fn who_was_silent_before_and_lived_is_given_more_time() {
+    let (mut drive, replica) = waiting();
+    probed(&mut drive, replica, 8, |_| page(1, 0, 7));
+    assert_eq!(
+        probed(&mut drive, replica, 20, |_| page(1, 0, 8)),
+        [0_u64; 0]
+    );
+    assert_eq!(probed(&mut drive, replica, 20, |_| page(1, 0, 8)), [1]);
+}
+
+#[test]
+fn a_fleet_that_stands_still_as_one_is_left_as_it_is() {
+    let (mut drive, replica) = waiting();
+    assert_eq!(pushed(&drive.submit("m")).1, 1 - replica);
+    for _ in 0..60 {
+        drive.now_ns += S;
+        for replica in 0..2 {
+            assert_eq!(
+                withdrawn(&drive.observe(replica, page(1, 0, 7))),
+                [0_u64; 0]
+            );
+        }
+    }
+    assert!(drive.router.gauges().iter().all(|gauges| gauges.ready));
+}
+
+#[test]
+fn requests_wait_while_a_replica_that_has_joined_is_looked_at() {
+    let mut drive = Drive::new(config(), 1);
+    drive.set_replicas([1]);
+    assert_eq!(drive.submit("m"), [hold(1)]);
+    assert_eq!(drive.observe(1, idle()), []);
+    assert_eq!(pushed(&drive.set_models(1, &["m"])), (1, 1, 1));
+}
+
+#[test]
+fn requests_are_refused_when_who_was_looked_at_does_not_serve_them() {
+    let mut drive = Drive::new(config(), 1);
+    drive.set_replicas([1]);
+    assert_eq!(drive.submit("m"), [hold(1)]);
+    assert_eq!(rejected(&drive.observe_failed(1, false)).status, 503);
+    let mut drive = Drive::new(config(), 1);
+    drive.set_replicas([1]);
+    assert_eq!(drive.submit("m"), [hold(1)]);
+    drive.observe(1, idle());
+    assert_eq!(rejected(&drive.set_models(1, &["n"])).status, 404);
+    // Who does not end being looked at is waited for no longer than that takes.
+    let mut drive = Drive::new(config(), 1);
+    drive.set_replicas([1]);
+    drive.now_ns += 6 * S;
+    assert_eq!(rejected(&drive.submit("m")).code, "no_replica_ready");
+}
