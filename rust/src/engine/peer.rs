@@ -9,6 +9,7 @@ pub mod digest;
 pub mod heat;
 pub mod known;
 pub mod places;
+pub mod rate;
 pub mod summary;
 
 use foldhash::fast::FixedState;
@@ -16,6 +17,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use self::credit::Credit;
+use self::rate::Rate;
 use self::summary::{LINES_MAX, PeerError, Summary};
 use super::id::{Nanos, PeerId};
 
@@ -461,40 +463,6 @@ impl Peer {
     #[must_use]
     pub fn told_ns(&self) -> Option<Nanos> {
         self.told.last().map(|(_, at_ns)| *at_ns)
-    }
-}
-
-/// Arrivals in about the last second: those of the present window, and of the one before the part
-/// that the present one does not cover yet.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Rate {
-    newer: u32,
-    older: u32,
-    since_ns: Nanos,
-}
-
-impl Rate {
-    const WINDOW_NS: Nanos = 1_000_000_000;
-
-    /// Counts one.
-    pub fn count(&mut self, now_ns: Nanos) {
-        let age_ns = now_ns.saturating_sub(self.since_ns);
-        if age_ns >= Self::WINDOW_NS {
-            let next = age_ns < 2 * Self::WINDOW_NS;
-            self.older = if next { self.newer } else { 0 };
-            self.newer = 0;
-            self.since_ns = now_ns;
-        }
-        self.newer = self.newer.saturating_add(1);
-    }
-
-    /// How many per second, in thousandths.
-    #[must_use]
-    pub fn per_s_milli(&self, now_ns: Nanos) -> u64 {
-        let age_milli = now_ns.saturating_sub(self.since_ns) / (Self::WINDOW_NS / 1_000);
-        let newer = u64::from(self.newer) * 2_000_u64.saturating_sub(age_milli).min(1_000);
-        let older = u64::from(self.older) * 1_000_u64.saturating_sub(age_milli);
-        newer + older
     }
 }
 

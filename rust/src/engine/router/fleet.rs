@@ -15,7 +15,7 @@ use super::shared::Shared;
 use crate::engine::config::Config;
 use crate::engine::health::Pool;
 use crate::engine::id::{ModelId, Nanos, ReplicaId};
-use crate::engine::peer::Rate;
+use crate::engine::peer::rate::Rate;
 use crate::engine::ring::{Ring, WEIGHT_ONE};
 use crate::engine::select::{Slot, Slots};
 use crate::engine::speed::Speed;
