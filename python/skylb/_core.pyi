@@ -15,6 +15,16 @@ ROUTE_NONE: Final = -1
 ROUTE_HEALTH: Final = 0
 ROUTE_MODELS: Final = 1
 ROUTE_RESPONSES: Final = 4
+ROUTE_PING: Final = 20
+
+def routes() -> list[tuple[str, str, str, str, str]]:
+    """Every route as ``(path, methods, body, served by, about)``."""
+
+def steering_headers() -> list[tuple[str, str, str]]:
+    """Request headers by which an engine can be steered, as ``(name, fate, effect)``."""
+
+def steering_fields() -> list[tuple[str, str, str]]:
+    """Body fields by which an engine can be steered, likewise."""
 
 class RequestError(Exception):
     """A refusal that the client caused.
@@ -66,9 +76,12 @@ class Head:
     def method(self) -> str: ...
     @property
     def target(self) -> str:
-        """Path without query, as the log may show it."""
+        """Path without query and without one slash at its end, as the log may show it."""
     @property
     def route(self) -> int: ...
+    @property
+    def is_local(self) -> bool:
+        """The balancer answers it."""
     @property
     def route_name(self) -> str:
         """The route's template: bounded, fit for a metric label."""
@@ -121,7 +134,7 @@ class Head:
             client: peer address, appended to ``X-Forwarded-For``; ``None`` over a Unix socket.
             scheme: ``http`` or ``https``, for ``X-Forwarded-Proto``.
             trusted: whether incoming ``X-Forwarded-*`` are believed (kept, ``X-Forwarded-For`` appended
-                to) or replaced.
+                to) or replaced, and headers that steer engines pass.
             authorization: replaces the client's ``Authorization`` and ``X-Api-Key`` where given.
             body_len: the body's length in bytes; -1 sends no ``Content-Length`` (GET).
 
@@ -190,6 +203,8 @@ class Relay:
         digest: Digest | None = None,
         /,
     ) -> Relay: ...
+    def set_cors(self, lines: bytes, /) -> None:
+        """Header lines, each with its CR LF, that stand in place of the replica's own about CORS."""
     def feed(self, data: bytes, /) -> int:
         """Takes what the replica sent; returns ``FEED_*`` flags.
 
@@ -376,9 +391,13 @@ class Digest:
     def prompt_blocks(self) -> int: ...
     @property
     def prompt_bytes(self) -> int: ...
-    def with_usage(self, body: bytes, /) -> bytes | None:
-        """The body that it was read from, with ``stream_options.include_usage``; ``None`` where the
-        answer has usage anyway, is no stream, or the client has refused it."""
+    @property
+    def lacks_usage(self) -> bool:
+        """The answer is a stream without usage, and the client has not refused it."""
+    def edited(self, body: bytes, ask_usage: bool, /) -> bytes:
+        """The body that it was read from, as an engine is to get it: with a model where it names none,
+        without a priority that is not believed, and where ``ask_usage``, with
+        ``stream_options.include_usage`` if it lacks that."""
 
 @final
 class Push:
@@ -579,15 +598,20 @@ class Scanned:
     """What a body says, until it is submitted."""
 
     @property
-    def usage_splice(self) -> tuple[int, bytes] | None:
-        """Bytes that make the engine report usage, and where they go; see `Digest.with_usage`."""
+    def lacks_usage(self) -> bool:
+        """As `Digest.lacks_usage`."""
+    def edits(self, ask_usage: bool, /) -> list[tuple[int, int, bytes]]:
+        """What changes on the way to an engine, as `Digest.edited` does it: where, how many bytes go, and
+        what comes in their place, in the order of their places."""
 
 @final
 class Scanner:
     """Reads bodies from any thread; from `Engine.scanner`."""
 
-    def scan(self, head: Head, body: bytes, /) -> Scanned:
-        """Reads a body without the GIL.
+    def scan(
+        self, head: Head, body: bytes, trusted: bool = False, only_model: str | None = None, /
+    ) -> Scanned:
+        """Reads a body without the GIL; ``only_model`` is meant by one that names none.
 
         Raises:
             RequestError: the body is refused (400, 415).
@@ -651,6 +675,8 @@ class Engine:
         Raises:
             RequestError: the body is refused (400, 415); the engine knows nothing of the request.
         """
+    def only_model(self) -> str | None:
+        """The one model that is served; empty while none is known, ``None`` where there are more."""
     def scanner(self) -> Scanner:
         """Reads bodies as `submit` does, beside the event loop."""
     def first_byte(self, request_id: int, relay: Relay, now_ns: int, /) -> tuple[_Effect, ...]:
@@ -851,8 +877,17 @@ class Recorder:
     ) -> None:
         """One finished request. ``first_byte_ns`` is 0 when there was none; ``peer`` is where it was
         forwarded to or, with a ``replica``, where it came from."""
-    def refused(self, status: int, error_code: str, client: str | None, now_ns: int, /) -> None:
-        """A request that never had a valid head."""
+    def refused(
+        self,
+        status: int,
+        error_code: str,
+        client: str | None,
+        request_id: str,
+        head: Head | None,
+        now_ns: int,
+        /,
+    ) -> None:
+        """A request that was refused for its head, or while its body came; ``head`` where it is known."""
     def attempt(self, outcome: str, /) -> None:
         """One attempt at a replica ended: ``ok``, ``connect``, ``reset``, ``timeout``, ``full``,
         ``status``, ``bad_response``, ``client_left``, ``stale`` (reused connection, not an attempt)."""

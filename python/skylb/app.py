@@ -30,6 +30,7 @@ from skylb.control import Control
 from skylb.control.mesh import Mesh, check_mesh
 from skylb.control.naming import Naming, Wish, make
 from skylb.data.context import Budget, Context, Limits, keep_heap
+from skylb.data.cors import Cors
 from skylb.data.crossing import Crossing
 from skylb.data.drain import Drain
 from skylb.data.frontend import Frontend, families
@@ -472,7 +473,7 @@ def _context(settings: Settings, router: Router, pool: Pool, recorder: _core.Rec
             router.engine.scanner(), settings.inject_usage, settings.mesh.peer_listen is not None
         ),
         trusted_proxies=settings.trusted_proxies,
-        cors_origin=settings.cors_origin,
+        cors=Cors(settings.cors_origin),
         tenants=Tenants(settings.mesh.tenant_header.lower() if settings.mesh.tenant_header else None),
         inject_usage=settings.inject_usage,
     )

@@ -355,7 +355,7 @@ class Settings(Group):
             description="header of trusted_proxies that names a class: high, normal, low, or a priority",
         ),
     ] = None
-    body_bytes_max: Annotated[Bytes, Field(ge=1, description="one request body")] = 16 << 20
+    body_bytes_max: Annotated[Bytes, Field(ge=1, description="one request body")] = 64 << 20
     buffer_bytes_max: Annotated[Bytes, Field(ge=1, description="all request bodies in memory together")] = (
         1 << 30
     )

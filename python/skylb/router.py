@@ -151,6 +151,10 @@ class Router:
         if effects:
             self._told(effects)
 
+    def only_model(self) -> str | None:
+        """The model meant where none is named; empty while none is known, ``None`` where there are more."""
+        return self._engine.only_model()
+
     def ready(self) -> bool:
         """Requests can be served: a replica is ready here, or at a peer that takes them."""
         return self._engine.ready()

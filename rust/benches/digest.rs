@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use skylb_core::engine::body::{DigestConfig, Scratch, digest};
+use skylb_core::engine::body::{DigestConfig, Envelope, Scratch, digest};
 use skylb_core::engine::route::Route;
 
 /// A chat of `turns` messages of `text` each.
@@ -71,8 +71,7 @@ fn benchmarks(c: &mut Criterion) {
         group.bench_function(*name, |b| {
             b.iter(|| {
                 digest(
-                    Route::ChatCompletions,
-                    None,
+                    &Envelope::new(Route::ChatCompletions, None),
                     black_box(body),
                     &cfg,
                     &mut scratch,
@@ -84,8 +83,7 @@ fn benchmarks(c: &mut Criterion) {
     group.bench_function("refuse_depth_100000", |b| {
         b.iter(|| {
             digest(
-                Route::ChatCompletions,
-                None,
+                &Envelope::new(Route::ChatCompletions, None),
                 black_box(&deep),
                 &cfg,
                 &mut scratch,
@@ -96,8 +94,7 @@ fn benchmarks(c: &mut Criterion) {
     group.bench_function("refuse_keys_1000000", |b| {
         b.iter(|| {
             digest(
-                Route::ChatCompletions,
-                None,
+                &Envelope::new(Route::ChatCompletions, None),
                 black_box(&keys),
                 &cfg,
                 &mut scratch,

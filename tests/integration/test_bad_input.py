@@ -107,7 +107,7 @@ BODIES = {
         None,
     ),
     "wrong type of stream": (
-        b'{"model": "mock", "stream": "yes", "messages": [{"role": "user", "content": "x"}]}',
+        b'{"model": "mock", "stream": "maybe", "messages": [{"role": "user", "content": "x"}]}',
         400,
         "invalid_type",
         "stream",
@@ -119,8 +119,12 @@ BODIES = {
         "duplicate_key",
         "model",
     ),
-    "missing model": (b'{"messages": [{"role": "user", "content": "x"}]}', 400, "missing_model", "model"),
-    "deep": (b'{"model": "mock", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, None, None),
+    "deep": (
+        b'{"model": "mock", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        400,
+        "body_too_complex",
+        None,
+    ),
     "unknown model": (
         b'{"model": "huge", "messages": [{"role": "user", "content": "x"}]}',
         404,

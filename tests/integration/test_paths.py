@@ -13,6 +13,10 @@ from tests.support.raw import Answer, ask, request
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/rerank": {"model": "mock", "query": "rain", "documents": ["sun", "cloud", "storm"], "top_n": 2},
     "/v1/score": {"model": "mock", "text_1": "rain", "text_2": ["sun", "cloud"]},
+    "/rerank": {"model": "mock", "query": "rain", "documents": ["sun", "cloud", "storm"], "top_n": 2},
+    "/v2/rerank": {"model": "mock", "query": "rain", "documents": ["sun", "cloud", "storm"], "top_n": 2},
+    "/score": {"model": "mock", "text_1": "rain", "text_2": ["sun", "cloud"]},
+    "/invocations": {"model": "mock", "query": "rain", "documents": ["sun", "cloud"]},
     "/classify": {"model": "mock", "input": ["sun", "cloud"]},
     "/pooling": {"model": "mock", "input": "sun"},
     "/v1/embeddings": {"model": "mock", "input": ["sun", "cloud"]},

@@ -1,4 +1,4 @@
-"""The settings' tables in the documents: written by ``make docs``, compared by a test."""
+"""The documents' tables that come from the code: written by ``make docs``, compared by tests."""
 
 import re
 import sys
@@ -8,13 +8,27 @@ from skylb.config import Settings
 from skylb.configview import table
 
 ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from tests.tidy import limits  # noqa: E402 - a script's own directory is the first that is looked in
+from tests.tidy.passing import TABLES  # noqa: E402 - likewise
+
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "OPERATIONS.md")
+"""Those with tables of settings."""
+PASSING = ROOT / "docs" / "PASSING.md"
 _BLOCK = re.compile(r"(<!-- settings: ?(?P<group>\w*) -->\n).*?(<!-- end of settings -->)", re.DOTALL)
+_CORE = re.compile(r"(<!-- core: (?P<name>\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 def renewed(text: str) -> str:
     """The document with its tables as the models have them now."""
     return _BLOCK.sub(lambda match: f"{match[1]}{table(Settings, match['group'])}{match[3]}", text)
+
+
+def passing(text: str) -> str:
+    """The page on what passes, with its tables as the core has them now."""
+    return _CORE.sub(lambda match: f"{match[1]}{TABLES[match['name']]()}{match[3]}", text)
 
 
 def groups(text: str) -> list[str]:
@@ -23,9 +37,12 @@ def groups(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    for document in DOCUMENTS:
+    pages = {**dict.fromkeys(DOCUMENTS, renewed), PASSING: passing, limits.PAGE: limits.renewed}
+    for document, renew in pages.items():
         before = document.read_text()
-        after = renewed(before)
+        after = renew(before)
         if "--write" in sys.argv:
             document.write_text(after)
         print(f"{document.relative_to(ROOT)}: {'as it was' if before == after else 'renewed'}")
+    for fault in limits.faults(limits.PAGE.read_text()):
+        print(fault)

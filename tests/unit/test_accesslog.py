@@ -125,7 +125,7 @@ class TestWriter:
         writer = LogWriter([source.take_log], writing, interval_s=0.001)
         writer.start()
         for number in range(5000):  # a megabyte: pipe, writer and queue together hold less
-            source.refused(400, f"code_{number}", "127.0.0.1:1", number)
+            source.refused(400, f"code_{number}", "127.0.0.1:1", "", None, number)
         writer.stop(timeout_s=0.05)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
@@ -226,7 +226,7 @@ class TestLogs:
         source = recorder(LOG_JSON)
         logs = Logs(source, access_log=str(tmp_path / "access"), log_format="json", level="info")
         logs.start()
-        source.refused(400, "bad_host", "127.0.0.1:1", 5)
+        source.refused(400, "bad_host", "127.0.0.1:1", "", None, 5)
         logging.getLogger("skylb.test").info("hello")
         logging.getLogger("skylb.test").debug("too fine")
         logs.stop()
@@ -238,7 +238,7 @@ class TestLogs:
         source = recorder(LOG_TEXT)
         logs = Logs(source, access_log="stderr", log_format="text", level="warning")
         logs.start()
-        source.refused(400, "bad_host", "127.0.0.1:1", 5)
+        source.refused(400, "bad_host", "127.0.0.1:1", "", None, 5)
         logging.getLogger("skylb.test").warning("careful")
         logs.stop()
         error = capfd.readouterr().err
@@ -255,7 +255,7 @@ class TestLogs:
     def test_lines_lost_anywhere_are_counted_together(self, capfd: pytest.CaptureFixture[str]) -> None:
         source = recorder(LOG_TEXT, log_bytes_max=10)
         logs = Logs(source, access_log="stderr", log_format="text", level="info")
-        source.refused(400, "bad_host", "127.0.0.1:1", 5)
+        source.refused(400, "bad_host", "127.0.0.1:1", "", None, 5)
         assert logs.dropped == source.log_dropped == 1
 
     def test_an_unknown_level_is_refused(self) -> None:

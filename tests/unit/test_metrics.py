@@ -111,8 +111,8 @@ class TestPage:
 
     def test_values_come_from_their_sources(self) -> None:
         recorded = recorder()
-        recorded.refused(431, "head_too_large", "", 1)
-        recorded.refused(431, "head_too_large", "", 1)
+        recorded.refused(431, "head_too_large", "", "", None, 1)
+        recorded.refused(431, "head_too_large", "", "", None, 1)
         recorded.attempt("full")
         shown = metrics(recorded, engine((1, "http://a:1"), (2, "unix:/b")))
         shown.probing.durations.observe(3_000_000)

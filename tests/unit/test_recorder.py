@@ -163,7 +163,7 @@ class TestCounts:
         complete(recorded)
         complete(recorded, status=503)
         complete(recorded, head=head("/health", "GET"), digest=None, relay=None, attempts=0)
-        recorded.refused(400, "bad_host", "127.0.0.1:1", END_NS)
+        recorded.refused(400, "bad_host", "127.0.0.1:1", "", None, END_NS)
         assert sorted(recorded.requests()) == [
             ("/health", "", 200, 1),
             ("/v1/chat/completions", "m", 200, 1),

@@ -101,19 +101,6 @@ def stream_head(request_id: str, headers: Headers = ()) -> bytes:
     return ("\r\n".join(lines) + "\r\n").encode("latin-1")
 
 
-PREFLIGHT: Headers = (
-    ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
-    ("Access-Control-Allow-Headers", "*"),
-    ("Access-Control-Max-Age", "600"),
-)
-"""What a browser's preflight wants to know besides (Fetch standard, CORS protocol)."""
-
-
-def allow_origin(origin: str | None) -> Headers:
-    """Lets scripts of this origin read an answer of ours; relayed answers carry the replica's word."""
-    return () if origin is None else (("Access-Control-Allow-Origin", origin),)
-
-
 def refusal(status: int, code: str, message: str) -> RequestError:
     """An error that closes the connection."""
     error = RequestError(message)

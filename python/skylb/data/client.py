@@ -354,12 +354,13 @@ class ClientConnection(asyncio.Protocol):
         body = answers.error_body(
             error.status, error.code, error.message, param=error.param, anthropic=anthropic
         )
-        headers = (*headers, *answers.allow_origin(self.context.cors_origin))
+        request_id = (head.request_id if head is not None else None) or self.context.ids.make()
+        headers = (*headers, *self.context.cors.headers)
         self.transport.write(
             answers.response(
                 status=error.status,
                 body=body,
-                request_id=(head.request_id if head is not None else None) or self.context.ids.make(),
+                request_id=request_id,
                 close=close,
                 is_head=head is not None and head.is_head,
                 retry_after_s=self.context.limits.retry_after_s if error.status == 503 else None,
@@ -367,7 +368,7 @@ class ClientConnection(asyncio.Protocol):
             )
         )
         now_ns = monotonic_ns()
-        self.context.recorder.refused(error.status, error.code, self.peer, now_ns)
+        self.context.recorder.refused(error.status, error.code, self.peer, request_id, head, now_ns)
         return now_ns
 
     def _have_patience(self, now_ns: int, window_s: float) -> Patience:

@@ -8,6 +8,7 @@ from itertools import count
 from skylb._core import HeadParser, Recorder
 from skylb.addresses import IpAddress, IpNetwork
 from skylb.config import TimeoutSettings
+from skylb.data.cors import NO_CORS, Cors
 from skylb.data.crossing import Crossing
 from skylb.data.reading import Reading
 from skylb.data.tenants import Tenants
@@ -98,7 +99,8 @@ class Context:
     limits: Limits
     reading: Reading
     trusted_proxies: Sequence[IpNetwork] = ()
-    cors_origin: str | None = None
+    cors: Cors = NO_CORS
+    """Which scripts in browsers may call."""
     crossing: Crossing | None = None
     """How requests cross to peers; ``None`` for a balancer without any."""
     tenants: Tenants = field(default_factory=Tenants)

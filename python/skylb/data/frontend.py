@@ -140,7 +140,7 @@ class Frontend:
             request_id=self.context.ids.make(),
             close=True,
             retry_after_s=limits.retry_after_s,
-            headers=(*self.refusal_headers, *answers.allow_origin(self.context.cors_origin)),
+            headers=(*self.refusal_headers, *self.context.cors.headers),
         )
 
     def give_back(self) -> None:

@@ -1,4 +1,4 @@
-"""Routes that the balancer answers out of what it knows: ``/health`` and ``/v1/models``."""
+"""Routes that the balancer answers out of what it knows: ``/health``, ``/ping`` and ``/v1/models``."""
 
 from skylb import _core
 from skylb._core import Head
@@ -10,9 +10,9 @@ from skylb.types import Whose
 def answer(head: Head, context: Context, whose: Whose) -> tuple[int, bytes, str | None]:
     """Status, body, and the error's code where it is one; ``whose`` request it is says what is listed."""
     router = context.router
-    if head.route == _core.ROUTE_HEALTH:
+    if head.route in (_core.ROUTE_HEALTH, _core.ROUTE_PING):
         if router.ready():
-            return 200, b'{"status":"ok"}', None
+            return 200, b"" if head.route == _core.ROUTE_PING else b'{"status":"ok"}', None
         return _error(head, 503, "no_replica_ready", "no replica is ready")
     models = router.models(whose)
     name = head.target.removeprefix("/v1/models").removeprefix("/")

@@ -33,3 +33,8 @@ class Client(Protocol):
 
     def abort(self) -> None:
         """Cuts the connection."""
+
+
+def is_front(client: Client) -> bool:
+    """Whether the client is trusted. A peer's forwards are; whether their client was, the peer says."""
+    return client.trusted if client.claims is None else client.claims.front

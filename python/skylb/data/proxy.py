@@ -14,9 +14,10 @@ from skylb._core import Digest, Forward, Head, Push, Reject, Relay, RequestError
 from skylb.clock import monotonic_ns
 from skylb.data import answers, giveup, local, waiting
 from skylb.data.context import Context
+from skylb.data.cors import preflight
 from skylb.data.crossing import PeerResponse
 from skylb.data.failures import FAILURES, SHORT, failure_of, is_for_client
-from skylb.data.phases import Client, Phase
+from skylb.data.phases import Client, Phase, is_front
 from skylb.data.reading import Read
 from skylb.data.record import record
 from skylb.data.relay import Response
@@ -114,7 +115,8 @@ class Exchange:
     def read(self, parts: list[bytes]) -> None:
         """Goes on with a large body, charged already, once that has been read beside the loop."""
         self.bytes_in = sum(map(len, parts))
-        self.context.reading.start(self.head, parts, self.was_read)
+        only_model = self.context.router.only_model()
+        self.context.reading.start(self.head, parts, (is_front(self.client), only_model), self.was_read)
 
     def was_read(self, read: Read | RequestError, /) -> None:
         """The large body was read, or is refused; the client may have left meanwhile."""
@@ -130,21 +132,19 @@ class Exchange:
     def start(self) -> None:
         """Answers what browsers ask first, places everything else."""
         if self.head.is_options:
-            self.answer(204, b"", headers=answers.PREFLIGHT)
+            self.answer(204, b"", headers=preflight(self.head))
             return
         self.submit(self.body)
 
     def submit(self, body: bytes | Scanned) -> None:
         """Answers local routes, and asks the engine for a place for everything else."""
         try:
-            head, client = self.head, self.client
-            if head.route != _core.ROUTE_HEALTH:
+            head, client, front = self.head, self.client, is_front(self.client)
+            if head.route not in (_core.ROUTE_HEALTH, _core.ROUTE_PING):
                 self.whose = self.context.tenants.of(head, client.trusted, client.claims)
-            if head.route <= _core.ROUTE_MODELS:
+            if head.is_local:
                 self.answer_locally()
                 return
-            # A peer's forwards are trusted; whether their client was, the peer says.
-            front = client.trusted if client.claims is None else client.claims.front
             self.context.router.submit(self, head, body, self.start_ns, front, self.whose, client.claims)
         except RequestError as error:
             self.answer_error(error.status, error.code, error.message, param=error.param)
@@ -159,9 +159,9 @@ class Exchange:
         """The engine has read the body and knows the request."""
         self.id = request_id
         self.digest = digest
-        asked = digest.with_usage(self.body) if self.context.inject_usage and not self.asks_usage else None
-        if asked is not None:
-            self.body, self.asks_usage = asked, True
+        asks_usage = self.context.inject_usage and digest.lacks_usage
+        self.asks_usage = self.asks_usage or asks_usage
+        self.body = digest.edited(self.body, asks_usage)
 
     def held(self) -> None:
         """No replica has room: wait."""
@@ -238,7 +238,7 @@ class Exchange:
     # ------------------------------------------------------------------------- send
 
     def send(self, connection: Connection, target: Replica | Peer) -> None:
-        """Writes the request: the head built anew, the body as it came, unless usage is asked for."""
+        """Writes the request: the head built anew, the body as it came but for its edits."""
         head, body, client = self.head, self.body, self.client
         upstream_head = head.upstream(
             target.authority,
@@ -266,7 +266,7 @@ class Exchange:
         """Reads a response, and writes the client's; ``begun`` has told the client whether it closes."""
         head = self.head
         keep_alive = head.keep_alive and not self.context.draining
-        return Relay(
+        relay = Relay(
             head.http11,
             keep_alive if begun is None else not begun.close_client,
             head.is_head,
@@ -276,6 +276,9 @@ class Exchange:
             head.route == _core.ROUTE_RESPONSES,
             digest,
         )
+        if self.context.cors.lines:
+            relay.set_cors(self.context.cors.lines)
+        return relay
 
     # --------------------------------------------------------- first byte and relay
 
@@ -439,7 +442,7 @@ class Exchange:
                 close=close,
                 is_head=self.head.is_head,
                 retry_after_s=retry_after_s,
-                headers=(*headers, *answers.allow_origin(self.context.cors_origin)),
+                headers=(*headers, *self.context.cors.headers),
             )
         )
         self.complete(_core.OUTCOME_OK, status, code, relay=None, close=close)

@@ -35,6 +35,8 @@ class Read:
 
 
 Done = Callable[[Read | RequestError], None]
+Known = tuple[bool, str | None]
+"""Whether the sender is trusted, and the model meant by a body that names none."""
 
 
 class Reading:
@@ -52,23 +54,26 @@ class Reading:
         self._hashed = hashed
         self._thread = ThreadPoolExecutor(1, "skylb-read")
 
-    def start(self, head: Head, parts: list[bytes], done: Done) -> None:
+    def start(self, head: Head, parts: list[bytes], known: Known, done: Done) -> None:
         """Reads a body; ``done`` is called by the loop, later and in any case."""
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._thread, self._read, head, parts)
+        future = loop.run_in_executor(self._thread, self._read, head, parts, known)
         future.add_done_callback(partial(_deliver, done))
 
-    def _read(self, head: Head, parts: list[bytes]) -> Read | RequestError:
+    def _read(self, head: Head, parts: list[bytes], known: Known) -> Read | RequestError:
         body = b"".join(parts)
         try:
-            scanned = self._scanner.scan(head, body)
+            scanned = self._scanner.scan(head, body, *known)
         except RequestError as error:
             return error
-        splice = scanned.usage_splice if self._inject_usage else None
-        if splice is not None:
-            body = b"".join(spliced(parts, *splice))
+        asks_usage = self._inject_usage and scanned.lacks_usage
+        edits = scanned.edits(asks_usage)
+        for edit in reversed(edits):
+            parts = edited(parts, *edit)
+        if edits:
+            body = b"".join(parts)
         digest = hashlib.sha256(body).hexdigest() if self._hashed else None
-        return Read(body, scanned, splice is not None, digest)
+        return Read(body, scanned, asks_usage, digest)
 
     def close(self) -> None:
         """Ends the thread; bodies that wait are not read."""
@@ -86,10 +91,15 @@ def _deliver(done: Done, future: "asyncio.Future[Read | RequestError]") -> None:
         done(refusal(500, "internal_error", "the body could not be read"))
 
 
-def spliced(parts: list[bytes], at: int, text: bytes) -> list[bytes]:
-    """The parts with ``text`` put in ``at`` bytes behind their beginning; no part is long."""
-    for index, part in enumerate(parts):
-        if at <= len(part):
-            return [*parts[:index], part[:at], text, part[at:], *parts[index + 1 :]]
-        at -= len(part)
-    raise IndexError(at)
+def edited(parts: list[bytes], at: int, gone: int, text: bytes) -> list[bytes]:
+    """The parts with ``text`` for the ``gone`` bytes from ``at`` on; no part is long."""
+    before: list[bytes] = []
+    behind: list[bytes] = []
+    position = 0
+    for part in parts:
+        start, position = position, position + len(part)
+        if start < at:
+            before.append(part[: at - start])
+        if position > at + gone:
+            behind.append(part[max(0, at + gone - start) :])
+    return [*before, text, *behind]

@@ -125,8 +125,7 @@ def comments(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:
 def _open(waiting: Waiting, now_ns: int) -> None:
     """Begins the client's stream before its first event."""
     relay = waiting.response.relay if waiting.response is not None else waiting.relay(None)
-    cors = answers.allow_origin(waiting.context.cors_origin)
-    begun = relay.open(answers.stream_head(waiting.request_id, cors))
+    begun = relay.open(answers.stream_head(waiting.request_id, waiting.context.cors.headers))
     if begun:
         waiting.opened = waiting.relay(None, begun=relay)
         waiting.opened.join()

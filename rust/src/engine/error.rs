@@ -41,16 +41,30 @@ impl RequestError {
         Self::new(400, "invalid_type", format!("'{param}' must be {expected}")).param(param)
     }
 
-    /// A 400 `duplicate_key`: an engine might read the other of the two.
+    /// A 400 `duplicate_key`: an engine might read the other of the two, which says something else.
     #[must_use]
     pub fn duplicate_key(param: impl Into<String>) -> Self {
         let param = param.into();
         Self::new(
             400,
             "duplicate_key",
-            format!("'{param}' is given more than once"),
+            format!("'{param}' is given more than once, with different values"),
         )
         .param(param)
+    }
+
+    /// A 400 `missing_model`.
+    #[must_use]
+    pub fn missing_model() -> Self {
+        let message = "'model' is required where more than one is served";
+        Self::new(400, "missing_model", message).param("model")
+    }
+
+    /// A 400 `untrusted_field`: only trusted senders may steer an engine with it.
+    #[must_use]
+    pub fn untrusted_field(name: &str) -> Self {
+        let message = format!("'{name}' is taken from trusted proxies only");
+        Self::new(400, "untrusted_field", message).param(name)
     }
 
     /// Names the field at fault.

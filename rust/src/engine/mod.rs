@@ -29,3 +29,4 @@ pub mod select;
 pub mod share;
 pub mod snapshot;
 pub mod speed;
+pub mod steer;

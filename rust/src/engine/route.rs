@@ -1,18 +1,23 @@
-//! The allow-list of paths (vLLM's inference paths, `/v1/models`, `/health`).
+//! The allow-list of paths: the inference paths of vLLM, and what the balancer answers itself.
 //!
-//! A path matches byte for byte or not at all: nothing is decoded or normalised, so the route that
-//! was authorised is the route that runs (RELIABILITY S7). `//host`, `%2e`, dot segments and
-//! trailing slashes therefore never match.
+//! A path matches byte for byte or not at all, but for one slash at its end, which engines redirect to
+//! the path without it: nothing is decoded or normalised, so the route that was authorised is the route
+//! that runs (RELIABILITY S7). `//host`, `%2e` and dot segments therefore never match.
+//!
+//! [`ROUTES`] is the source of the list in docs/PASSING.md, which is generated from it.
+
+mod unknown;
 
 use super::error::RequestError;
+use unknown::unknown_path;
 
 /// What a path asks for. The numbers are part of the Python interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Route {
-    /// `GET /health`, answered by the balancer.
+    /// `GET /health`.
     Health = 0,
-    /// `GET /v1/models` and `GET /v1/models/{id}`, answered by the balancer.
+    /// `GET /v1/models`.
     Models = 1,
     /// `POST /v1/chat/completions`.
     ChatCompletions = 2,
@@ -24,7 +29,7 @@ pub enum Route {
     ResponseById = 5,
     /// `POST /v1/responses/{id}/cancel`.
     ResponseCancel = 6,
-    /// `POST /v1/messages` (Anthropic's shape).
+    /// `POST /v1/messages`.
     Messages = 7,
     /// `POST /v1/messages/count_tokens`.
     CountTokens = 8,
@@ -34,9 +39,9 @@ pub enum Route {
     Rerank = 10,
     /// `POST /v1/score`.
     Score = 11,
-    /// `POST /v1/audio/transcriptions` (multipart).
+    /// `POST /v1/audio/transcriptions`.
     Transcriptions = 12,
-    /// `POST /v1/audio/translations` (multipart).
+    /// `POST /v1/audio/translations`.
     Translations = 13,
     /// `POST /v1/audio/speech`.
     Speech = 14,
@@ -50,6 +55,42 @@ pub enum Route {
     Detokenize = 18,
     /// `POST /inference/v1/generate`.
     Generate = 19,
+    /// `GET` and `POST /ping`.
+    Ping = 20,
+    /// `GET /version`.
+    Version = 21,
+    /// `POST /v1/chat/completions/batch`.
+    ChatBatch = 22,
+    /// `POST /v1/chat/completions/render`.
+    ChatRender = 23,
+    /// `POST /v1/chat/completions/derender`.
+    ChatDerender = 24,
+    /// `POST /v1/completions/render`.
+    CompletionRender = 25,
+    /// `POST /v1/completions/derender`.
+    CompletionDerender = 26,
+    /// `POST /v1/responses/render`.
+    ResponsesRender = 27,
+    /// `POST /v1/messages/render`.
+    MessagesRender = 28,
+    /// `POST /rerank`.
+    RerankRoot = 29,
+    /// `POST /v2/rerank`.
+    RerankV2 = 30,
+    /// `POST /score`.
+    ScoreRoot = 31,
+    /// `POST /v2/embed`.
+    EmbedV2 = 32,
+    /// `POST /invocations`.
+    Invocations = 33,
+    /// `POST /cohere/v2/chat`.
+    CohereChat = 34,
+    /// `POST /cohere/v2/chat/render`.
+    CohereRender = 35,
+    /// `POST /generative_scoring`.
+    GenerativeScore = 36,
+    /// `POST /v1/systemone`.
+    Decisions = 37,
 }
 
 /// The body a route reads.
@@ -65,6 +106,109 @@ pub enum BodyKind {
     Multipart,
 }
 
+/// The methods a route takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// GET and HEAD.
+    Get,
+    /// POST.
+    Post,
+    /// GET, HEAD and POST.
+    GetPost,
+}
+
+/// Who serves a route, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// The balancer answers.
+    Local,
+    /// It takes a place in the batch: the gate decides, and it may wait in the hold.
+    Batch,
+    /// The API server answers it without the model (tokens of a text): it neither waits nor counts
+    /// in the load estimate, but within the cap.
+    Light,
+    /// As `Light`, about a response that one replica keeps: draining does not stop it.
+    Stored,
+}
+
+/// All that is said of one route.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Which one.
+    pub route: Route,
+    /// Its path; `{id}` stands for an id of [`RESPONSE_ID_LEN_MAX`] bytes at most.
+    pub path: &'static str,
+    /// Its methods.
+    pub takes: Takes,
+    /// Its body.
+    pub body: BodyKind,
+    /// Who serves it.
+    pub serving: Serving,
+    /// A sentence for documents.
+    pub about: &'static str,
+}
+
+const fn row(
+    route: Route,
+    path: &'static str,
+    takes: Takes,
+    body: BodyKind,
+    serving: Serving,
+    about: &'static str,
+) -> Row {
+    Row {
+        route,
+        path,
+        takes,
+        body,
+        serving,
+        about,
+    }
+}
+
+/// Every route, at the place of its number.
+#[rustfmt::skip]
+pub const ROUTES: [Row; 38] = [
+    row(Route::Health, "/health", Takes::Get, BodyKind::None, Serving::Local, "Whether any replica is ready: 200 or 503."),
+    row(Route::Models, "/v1/models", Takes::Get, BodyKind::None, Serving::Local, "Models and adapters; also /v1/models/{name}, whose slashes may be escaped."),
+    row(Route::ChatCompletions, "/v1/chat/completions", Takes::Post, BodyKind::Json, Serving::Batch, "OpenAI's chat."),
+    row(Route::Completions, "/v1/completions", Takes::Post, BodyKind::Json, Serving::Batch, "OpenAI's completions."),
+    row(Route::Responses, "/v1/responses", Takes::Post, BodyKind::Json, Serving::Batch, "OpenAI's responses."),
+    row(Route::ResponseById, "/v1/responses/{id}", Takes::Get, BodyKind::None, Serving::Stored, "A stored response, from the replica that has it."),
+    row(Route::ResponseCancel, "/v1/responses/{id}/cancel", Takes::Post, BodyKind::OptionalJson, Serving::Stored, "Ends a stored response."),
+    row(Route::Messages, "/v1/messages", Takes::Post, BodyKind::Json, Serving::Batch, "Anthropic's messages."),
+    row(Route::CountTokens, "/v1/messages/count_tokens", Takes::Post, BodyKind::Json, Serving::Light, "Tokens of messages."),
+    row(Route::Embeddings, "/v1/embeddings", Takes::Post, BodyKind::Json, Serving::Batch, "OpenAI's embeddings."),
+    row(Route::Rerank, "/v1/rerank", Takes::Post, BodyKind::Json, Serving::Batch, "Ranks documents."),
+    row(Route::Score, "/v1/score", Takes::Post, BodyKind::Json, Serving::Batch, "Scores pairs of texts."),
+    row(Route::Transcriptions, "/v1/audio/transcriptions", Takes::Post, BodyKind::Multipart, Serving::Batch, "Text of sound (a form)."),
+    row(Route::Translations, "/v1/audio/translations", Takes::Post, BodyKind::Multipart, Serving::Batch, "English text of sound (a form)."),
+    row(Route::Speech, "/v1/audio/speech", Takes::Post, BodyKind::Json, Serving::Batch, "Sound of text."),
+    row(Route::Pooling, "/pooling", Takes::Post, BodyKind::Json, Serving::Batch, "A model's pooled output."),
+    row(Route::Classify, "/classify", Takes::Post, BodyKind::Json, Serving::Batch, "Classes of texts."),
+    row(Route::Tokenize, "/tokenize", Takes::Post, BodyKind::Json, Serving::Light, "Tokens of a text."),
+    row(Route::Detokenize, "/detokenize", Takes::Post, BodyKind::Json, Serving::Light, "Text of tokens."),
+    row(Route::Generate, "/inference/v1/generate", Takes::Post, BodyKind::Json, Serving::Batch, "Tokens in, tokens out."),
+    row(Route::Ping, "/ping", Takes::GetPost, BodyKind::None, Serving::Local, "As /health, with an empty body."),
+    row(Route::Version, "/version", Takes::Get, BodyKind::None, Serving::Light, "The version of one ready replica's engine."),
+    row(Route::ChatBatch, "/v1/chat/completions/batch", Takes::Post, BodyKind::Json, Serving::Batch, "Several chats in one request."),
+    row(Route::ChatRender, "/v1/chat/completions/render", Takes::Post, BodyKind::Json, Serving::Light, "The tokens that a chat becomes."),
+    row(Route::ChatDerender, "/v1/chat/completions/derender", Takes::Post, BodyKind::Json, Serving::Light, "The chat answer that tokens become."),
+    row(Route::CompletionRender, "/v1/completions/render", Takes::Post, BodyKind::Json, Serving::Light, "The tokens that prompts become."),
+    row(Route::CompletionDerender, "/v1/completions/derender", Takes::Post, BodyKind::Json, Serving::Light, "The completion that tokens become."),
+    row(Route::ResponsesRender, "/v1/responses/render", Takes::Post, BodyKind::Json, Serving::Light, "The tokens that a responses request becomes."),
+    row(Route::MessagesRender, "/v1/messages/render", Takes::Post, BodyKind::Json, Serving::Light, "The tokens that messages become."),
+    row(Route::RerankRoot, "/rerank", Takes::Post, BodyKind::Json, Serving::Batch, "As /v1/rerank."),
+    row(Route::RerankV2, "/v2/rerank", Takes::Post, BodyKind::Json, Serving::Batch, "As /v1/rerank (Cohere)."),
+    row(Route::ScoreRoot, "/score", Takes::Post, BodyKind::Json, Serving::Batch, "As /v1/score."),
+    row(Route::EmbedV2, "/v2/embed", Takes::Post, BodyKind::Json, Serving::Batch, "Cohere's embeddings."),
+    row(Route::Invocations, "/invocations", Takes::Post, BodyKind::Json, Serving::Batch, "SageMaker: a chat, completion, embedding, pooling, classification, score or rerank request."),
+    row(Route::CohereChat, "/cohere/v2/chat", Takes::Post, BodyKind::Json, Serving::Batch, "Cohere's chat."),
+    row(Route::CohereRender, "/cohere/v2/chat/render", Takes::Post, BodyKind::Json, Serving::Light, "The tokens that Cohere's chat becomes."),
+    row(Route::GenerativeScore, "/generative_scoring", Takes::Post, BodyKind::Json, Serving::Batch, "Scores of items by the tokens that a model would write."),
+    row(Route::Decisions, "/v1/systemone", Takes::Post, BodyKind::Json, Serving::Batch, "Structured decisions."),
+];
+
 /// Longest `{id}` of `/v1/responses/{id}`, in bytes.
 pub const RESPONSE_ID_LEN_MAX: usize = 128;
 
@@ -78,16 +222,12 @@ impl Route {
     /// 404 for an unknown path, 405 with `Allow` (RFC 9110, 15.5.6) for a method it does not take.
     pub fn of(method: &[u8], path: &[u8]) -> Result<Self, RequestError> {
         let Some(route) = Self::of_path(path) else {
-            return Err(RequestError::new(
-                404,
-                "unknown_path",
-                "This path does not exist here.",
-            ));
+            return Err(unknown_path(path));
         };
-        let fits = match method {
-            b"POST" => !route.is_get(),
-            b"GET" | b"HEAD" => route.is_get(),
-            b"OPTIONS" => true,
+        let fits = match (method, route.row().takes) {
+            (b"POST", takes) => takes != Takes::Get,
+            (b"GET" | b"HEAD", takes) => takes != Takes::Post,
+            (b"OPTIONS", _) => true,
             _ => false,
         };
         if fits {
@@ -100,11 +240,13 @@ impl Route {
     /// The 405 of this route; `cors`: OPTIONS is answered as well.
     #[must_use]
     pub fn wrong_method(self, cors: bool) -> RequestError {
-        let allow = match (self.is_get(), cors) {
-            (true, false) => "GET, HEAD",
-            (true, true) => "GET, HEAD, OPTIONS",
-            (false, false) => "POST",
-            (false, true) => "POST, OPTIONS",
+        let allow = match (self.row().takes, cors) {
+            (Takes::Get, false) => "GET, HEAD",
+            (Takes::Get, true) => "GET, HEAD, OPTIONS",
+            (Takes::Post, false) => "POST",
+            (Takes::Post, true) => "POST, OPTIONS",
+            (Takes::GetPost, false) => "GET, HEAD, POST",
+            (Takes::GetPost, true) => "GET, HEAD, POST, OPTIONS",
         };
         RequestError::new(
             405,
@@ -117,27 +259,11 @@ impl Route {
     /// The path's route, whatever the method.
     #[must_use]
     pub fn of_path(path: &[u8]) -> Option<Self> {
-        Some(match path {
-            b"/v1/chat/completions" => Self::ChatCompletions,
-            b"/v1/completions" => Self::Completions,
-            b"/v1/responses" => Self::Responses,
-            b"/v1/messages" => Self::Messages,
-            b"/v1/messages/count_tokens" => Self::CountTokens,
-            b"/v1/embeddings" => Self::Embeddings,
-            b"/v1/rerank" => Self::Rerank,
-            b"/v1/score" => Self::Score,
-            b"/v1/audio/transcriptions" => Self::Transcriptions,
-            b"/v1/audio/translations" => Self::Translations,
-            b"/v1/audio/speech" => Self::Speech,
-            b"/v1/models" => Self::Models,
-            b"/health" => Self::Health,
-            b"/pooling" => Self::Pooling,
-            b"/classify" => Self::Classify,
-            b"/tokenize" => Self::Tokenize,
-            b"/detokenize" => Self::Detokenize,
-            b"/inference/v1/generate" => Self::Generate,
-            _ => return Self::with_id(path),
-        })
+        let known = ROUTES.iter().find(|row| row.path.as_bytes() == path);
+        match known {
+            Some(row) => Some(row.route),
+            None => Self::with_id(path),
+        }
     }
 
     fn with_id(path: &[u8]) -> Option<Self> {
@@ -152,54 +278,47 @@ impl Route {
         is_model_id(id).then_some(Self::Models)
     }
 
+    fn row(self) -> &'static Row {
+        &ROUTES[self as usize]
+    }
+
     /// The template, bounded and fit for a metric label.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Health => "/health",
-            Self::Models => "/v1/models",
-            Self::ChatCompletions => "/v1/chat/completions",
-            Self::Completions => "/v1/completions",
-            Self::Responses => "/v1/responses",
-            Self::ResponseById => "/v1/responses/{id}",
-            Self::ResponseCancel => "/v1/responses/{id}/cancel",
-            Self::Messages => "/v1/messages",
-            Self::CountTokens => "/v1/messages/count_tokens",
-            Self::Embeddings => "/v1/embeddings",
-            Self::Rerank => "/v1/rerank",
-            Self::Score => "/v1/score",
-            Self::Transcriptions => "/v1/audio/transcriptions",
-            Self::Translations => "/v1/audio/translations",
-            Self::Speech => "/v1/audio/speech",
-            Self::Pooling => "/pooling",
-            Self::Classify => "/classify",
-            Self::Tokenize => "/tokenize",
-            Self::Detokenize => "/detokenize",
-            Self::Generate => "/inference/v1/generate",
-        }
+        self.row().path
     }
 
-    /// Read by GET and HEAD; every other route takes POST.
+    /// The balancer answers it.
     #[must_use]
-    pub fn is_get(self) -> bool {
-        matches!(self, Self::Health | Self::Models | Self::ResponseById)
+    pub fn is_local(self) -> bool {
+        self.row().serving == Serving::Local
+    }
+
+    /// Who serves it, and how.
+    #[must_use]
+    pub fn serving(self) -> Serving {
+        self.row().serving
     }
 
     /// The body this route reads.
     #[must_use]
     pub fn body(self) -> BodyKind {
-        match self {
-            Self::Health | Self::Models | Self::ResponseById => BodyKind::None,
-            Self::ResponseCancel => BodyKind::OptionalJson,
-            Self::Transcriptions | Self::Translations => BodyKind::Multipart,
-            _ => BodyKind::Json,
-        }
+        self.row().body
     }
 
     /// Errors take Anthropic's shape.
     #[must_use]
     pub fn anthropic(self) -> bool {
-        matches!(self, Self::Messages | Self::CountTokens)
+        self.row().path.starts_with("/v1/messages")
+    }
+}
+
+/// The path without the one slash that it may end with.
+#[must_use]
+pub fn without_slash(path: &[u8]) -> &[u8] {
+    match path {
+        [rest @ .., before, b'/'] if *before != b'/' => &path[..=rest.len()],
+        _ => path,
     }
 }
 
@@ -237,6 +356,7 @@ mod tests {
             "//v1/completions",
             "/v1//completions",
             "/v1/completions/",
+            "/v1/completions//",
             "/v1/./completions",
             "/v1/x/../completions",
             "/v1/%63ompletions",
@@ -306,35 +426,29 @@ mod tests {
 
     #[test]
     fn every_template_without_an_id_is_its_own_path() {
-        for number in 0..=19_u8 {
-            let names: Vec<Route> = ALL.iter().copied().filter(|r| *r as u8 == number).collect();
-            assert_eq!(names.len(), 1);
-            if !names[0].name().contains('{') {
-                assert_eq!(Route::of_path(names[0].name().as_bytes()), Some(names[0]));
+        for (number, row) in ROUTES.iter().enumerate() {
+            assert_eq!(row.route as usize, number);
+            if !row.path.contains('{') {
+                assert_eq!(Route::of_path(row.path.as_bytes()), Some(row.route));
             }
         }
     }
 
-    const ALL: [Route; 20] = [
-        Route::Health,
-        Route::Models,
-        Route::ChatCompletions,
-        Route::Completions,
-        Route::Responses,
-        Route::ResponseById,
-        Route::ResponseCancel,
-        Route::Messages,
-        Route::CountTokens,
-        Route::Embeddings,
-        Route::Rerank,
-        Route::Score,
-        Route::Transcriptions,
-        Route::Translations,
-        Route::Speech,
-        Route::Pooling,
-        Route::Classify,
-        Route::Tokenize,
-        Route::Detokenize,
-        Route::Generate,
-    ];
+    #[test]
+    fn one_slash_at_the_end_is_left_out_and_no_other() {
+        for (path, expected) in [
+            ("/v1/completions/", "/v1/completions"),
+            ("/v1/completions", "/v1/completions"),
+            ("/v1/completions//", "/v1/completions//"),
+            ("/", "/"),
+            ("//", "//"),
+            ("", ""),
+        ] {
+            assert_eq!(
+                without_slash(path.as_bytes()),
+                expected.as_bytes(),
+                "{path}"
+            );
+        }
+    }
 }

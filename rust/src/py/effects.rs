@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::engine::body::{self, AnswerStart, Splice};
+use crate::engine::body::{self, AnswerStart, Edit, edited};
 use crate::engine::effect::{self, Effect};
 use crate::engine::id::RequestId;
 use crate::engine::router::Gauges;
@@ -19,21 +19,26 @@ pub(super) struct Digest {
     stream: bool,
     include_usage: bool,
     retry_safe: bool,
-    usage_splice: Option<Splice>,
+    usage_edit: Option<Edit>,
+    /// What is changed besides.
+    edits: Vec<Edit>,
     /// Where the answer's blocks start; for a relay.
     pub(super) answer: Option<AnswerStart>,
 }
 
 impl Digest {
     /// What stays of a digest for relay and log: of the prompt its last hash and the text behind it,
-    /// less than a block.
+    /// less than a block. `believed`: the engine is sent the body's priority.
     pub(super) fn of(
         digest: body::Digest,
         prompt_blocks: usize,
         answer: Option<AnswerStart>,
+        believed: bool,
     ) -> Self {
+        let priority = digest.priority_edits.into_iter().filter(|_| !believed);
         Self {
-            usage_splice: digest.usage_splice,
+            usage_edit: digest.usage_edit,
+            edits: priority.chain(digest.model_edit).collect(),
             answer,
             model: digest.model,
             prompt_blocks,
@@ -72,11 +77,19 @@ impl Digest {
         self.prompt_blocks
     }
 
-    #[pyo3(signature = (body, /))]
-    fn with_usage<'py>(&self, body: &Bound<'py, PyBytes>) -> Option<Bound<'py, PyBytes>> {
-        let Splice { at, text } = self.usage_splice?;
-        let (before, behind) = body.as_bytes().split_at_checked(at)?;
-        Some(PyBytes::new(body.py(), &[before, text, behind].concat()))
+    #[getter]
+    fn lacks_usage(&self) -> bool {
+        self.usage_edit.is_some()
+    }
+
+    #[pyo3(signature = (body, ask_usage, /))]
+    fn edited<'py>(&self, body: Bound<'py, PyBytes>, ask_usage: bool) -> Bound<'py, PyBytes> {
+        let usage = self.usage_edit.iter().filter(|_| ask_usage);
+        let edits: Vec<&Edit> = self.edits.iter().chain(usage).collect();
+        if edits.is_empty() {
+            return body;
+        }
+        PyBytes::new(body.py(), &edited(body.as_bytes(), edits))
     }
 
     #[getter]

@@ -162,14 +162,22 @@ impl Engine {
             )
             .map_err(|known| PyValueError::new_err(known.to_string()))?;
         let answer = self.router.answer_start(&digest);
+        let believed = self.router.believes(&ask);
         Ok((
-            Digest::of(digest, prompt_blocks, answer),
+            Digest::of(digest, prompt_blocks, answer, believed),
             effects(py, &mut self.out)?,
         ))
     }
 
+    fn only_model(&self) -> Option<&str> {
+        self.router.only_model()
+    }
+
     fn scanner(&self) -> Scanner {
-        Scanner(self.router.digest_config().clone())
+        Scanner {
+            config: self.router.digest_config().clone(),
+            believes_all: self.router.believes_all(),
+        }
     }
 
     #[pyo3(signature = (request_id, relay, now_ns, /))]

@@ -104,6 +104,11 @@ impl Head {
     }
 
     #[getter]
+    fn is_local(&self) -> bool {
+        self.inner.route().is_some_and(Route::is_local)
+    }
+
+    #[getter]
     fn route_name(&self) -> &'static str {
         self.inner.route_name()
     }
@@ -277,6 +282,11 @@ impl Relay {
         Self { inner }
     }
 
+    #[pyo3(signature = (lines, /))]
+    fn set_cors(&mut self, lines: &[u8]) {
+        self.inner.set_cors(lines);
+    }
+
     #[pyo3(signature = (data, /))]
     fn feed(&mut self, data: &[u8]) -> u8 {
         self.inner.feed(data)
@@ -414,6 +424,7 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     for (name, route) in [
         ("ROUTE_HEALTH", Route::Health),
         ("ROUTE_MODELS", Route::Models),
+        ("ROUTE_PING", Route::Ping),
         ("ROUTE_RESPONSES", Route::Responses),
     ] {
         m.add(name, route as u8)?;

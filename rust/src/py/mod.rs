@@ -4,6 +4,7 @@ mod effects;
 mod engine;
 mod http;
 mod model;
+mod passing;
 mod peers;
 mod reader;
 mod record;
@@ -23,6 +24,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     engine::register(m)?;
     record::register(m)?;
     model::register(m)?;
+    passing::register(m)?;
     sim::register(m)?;
     Ok(())
 }

@@ -6,7 +6,6 @@ use pyo3::types::PyBytes;
 
 use super::effects::Digest;
 use super::http::{Head, Relay};
-use crate::engine::route::Route;
 use crate::record::{self, Distribution, Event, Format};
 
 const LOG_OFF: u8 = 0;
@@ -97,7 +96,8 @@ impl Recorder {
             client,
             method: ascii(head.inner.method()),
             route: head.inner.route_name(),
-            measured: !matches!(route, None | Some(Route::Health | Route::Models)),
+            path: None,
+            measured: route.is_some_and(|route| !route.is_local()),
             model: digest.map(|digest| &*digest.model),
             status,
             error_code,
@@ -116,9 +116,28 @@ impl Recorder {
         });
     }
 
-    #[pyo3(signature = (status, error_code, client, now_ns, /))]
-    fn refused(&mut self, status: u16, error_code: &str, client: Option<&str>, now_ns: u64) {
-        self.0.refused(status, error_code, client, now_ns);
+    #[pyo3(signature = (status, error_code, client, request_id, head, now_ns, /))]
+    fn refused(
+        &mut self,
+        status: u16,
+        error_code: &str,
+        client: Option<&str>,
+        request_id: &str,
+        head: Option<&Head>,
+        now_ns: u64,
+    ) {
+        let head = head.map(|head| &head.inner);
+        self.0.refused(&Event {
+            request_id,
+            trace_id: head.and_then(|head| head.trace_id()).map(ascii),
+            client,
+            method: head.map_or("", |head| ascii(head.method())),
+            path: head.map(|head| ascii(head.path())),
+            status,
+            error_code: Some(error_code),
+            end_ns: now_ns,
+            ..Event::default()
+        });
     }
 
     #[pyo3(signature = (outcome, /))]

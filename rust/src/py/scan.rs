@@ -7,14 +7,16 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::http::{Head, refused};
-use crate::engine::body::{self, Digest, DigestConfig, Scratch, Splice};
+use crate::engine::body::{self, Digest, DigestConfig, Edit, Envelope, Scratch};
 
 /// What a body says, until the engine takes it.
 #[pyclass(frozen, module = "skylb._core")]
 pub(super) struct Scanned {
     /// Bytes of the body.
     pub(super) body_bytes: usize,
-    usage_splice: Option<Splice>,
+    usage_edit: Option<Edit>,
+    /// What is changed besides.
+    edits: Vec<Edit>,
     digest: Mutex<Option<Digest>>,
 }
 
@@ -34,37 +36,66 @@ impl Scanned {
 #[pymethods]
 impl Scanned {
     #[getter]
-    fn usage_splice<'py>(&self, py: Python<'py>) -> Option<(usize, Bound<'py, PyBytes>)> {
-        let Splice { at, text } = self.usage_splice?;
-        Some((at, PyBytes::new(py, text)))
+    fn lacks_usage(&self) -> bool {
+        self.usage_edit.is_some()
+    }
+
+    #[pyo3(signature = (ask_usage, /))]
+    fn edits<'py>(
+        &self,
+        py: Python<'py>,
+        ask_usage: bool,
+    ) -> Vec<(usize, usize, Bound<'py, PyBytes>)> {
+        let usage = self.usage_edit.iter().filter(|_| ask_usage);
+        let mut edits: Vec<&Edit> = self.edits.iter().chain(usage).collect();
+        edits.sort_by_key(|edit| edit.at);
+        let edits = edits.into_iter();
+        edits
+            .map(|edit| (edit.at, edit.gone, PyBytes::new(py, &edit.text)))
+            .collect()
     }
 }
 
 /// Reads bodies as the engine does, from any thread.
 #[pyclass(frozen, module = "skylb._core")]
-pub(super) struct Scanner(pub(super) DigestConfig);
+pub(super) struct Scanner {
+    /// Of the engine.
+    pub(super) config: DigestConfig,
+    /// Bodies' own words for their urgency count, whoever sends them.
+    pub(super) believes_all: bool,
+}
 
 #[pymethods]
 impl Scanner {
-    #[pyo3(signature = (head, body, /))]
+    #[pyo3(signature = (head, body, trusted=false, only_model=None, /))]
     fn scan(
         &self,
         py: Python<'_>,
         head: &Bound<'_, Head>,
         body: &Bound<'_, PyBytes>,
+        trusted: bool,
+        only_model: Option<&str>,
     ) -> PyResult<Scanned> {
         let head = &head.get().inner;
         let route = head.route();
         let route = route.ok_or_else(|| PyValueError::new_err("head: it has no route"))?;
         let bytes = body.as_bytes();
         let digest = py.detach(|| {
-            let content_type = head.header(b"content-type");
-            body::digest(route, content_type, bytes, &self.0, &mut Scratch::default())
+            let envelope = Envelope {
+                trusted,
+                only_model,
+                ..Envelope::new(route, head.header(b"content-type"))
+            };
+            body::digest(&envelope, bytes, &self.config, &mut Scratch::default())
         });
-        let digest = digest.map_err(|error| refused(py, &error, None))?;
+        let mut digest = digest.map_err(|error| refused(py, &error, None))?;
+        // The body is edited before it is submitted: the digest has no edits left.
+        let priority = std::mem::take(&mut digest.priority_edits).into_iter();
+        let priority = priority.filter(|_| !trusted && !self.believes_all);
         Ok(Scanned {
             body_bytes: bytes.len(),
-            usage_splice: digest.usage_splice,
+            usage_edit: digest.usage_edit.take(),
+            edits: priority.chain(digest.model_edit.take()).collect(),
             digest: Mutex::new(Some(digest)),
         })
     }

@@ -38,6 +38,8 @@ pub struct Event<'a> {
     pub method: &'a str,
     /// The route's template, one of a fixed set.
     pub route: &'static str,
+    /// The path as the client wrote it, without its query, where it is worth a field.
+    pub path: Option<&'a str>,
     /// The route is inference, not one that the balancer answers by itself.
     pub measured: bool,
     /// Model named in the body.
@@ -183,17 +185,13 @@ impl Recorder {
         self.log(event);
     }
 
-    /// A request that never had a valid head.
-    pub fn refused(&mut self, status: u16, error_code: &str, client: Option<&str>, now_ns: u64) {
-        self.requests.add(ROUTE_INVALID, None, false, status);
+    /// A request that was refused for its head, or while its body came: it has no route.
+    pub fn refused(&mut self, event: &Event<'_>) {
+        self.requests.add(ROUTE_INVALID, None, false, event.status);
         self.log(&Event {
-            client,
             route: ROUTE_INVALID,
-            status,
-            error_code: Some(error_code),
-            start_ns: now_ns,
-            end_ns: now_ns,
-            ..Event::default()
+            start_ns: event.end_ns,
+            ..*event
         });
     }
 
@@ -286,6 +284,9 @@ impl Recorder {
             Some(event.method).filter(|method| !method.is_empty()),
         );
         line.plain(key!("route"), event.route.as_bytes());
+        if event.path.is_some() {
+            line.text(key!("path"), event.path);
+        }
         line.text(key!("model"), event.model);
         line.int(key!("status"), u64::from(event.status));
         line.text(key!("error_code"), event.error_code);

@@ -15,6 +15,7 @@ fn event() -> Event<'static> {
         client: Some("127.0.0.1:50000"),
         method: "POST",
         route: "/v1/chat/completions",
+        path: None,
         measured: true,
         model: Some("m"),
         status: 200,
@@ -76,14 +77,24 @@ fn a_text_line_has_the_same_fields() {
 #[test]
 fn a_refused_head_is_counted_and_logged() {
     let mut recorder = recorder(Format::Text);
-    recorder.refused(431, "head_too_large", Some("10.0.0.1:1"), 5);
+    recorder.refused(&Event {
+        request_id: "r-9",
+        client: Some("10.0.0.1:1"),
+        method: "POST",
+        path: Some("/v1/v1/chat/completions"),
+        status: 431,
+        error_code: Some("head_too_large"),
+        end_ns: 5,
+        ..Event::default()
+    });
     assert_eq!(
         recorder.requests().collect::<Vec<_>>(),
         [("invalid", "", 431, 1)]
     );
     let line = lines(&mut recorder);
     assert!(
-        line.contains(" request_id=- ") && line.contains(" method=- route=invalid "),
+        line.contains(" request_id=r-9 ")
+            && line.contains(" method=POST route=invalid path=/v1/v1/chat/completions model=- "),
         "{line}"
     );
     assert!(

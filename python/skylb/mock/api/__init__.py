@@ -5,6 +5,7 @@ from collections.abc import Callable
 from skylb.mock.api.chat import chat, completion
 from skylb.mock.api.common import Call, Context, Model, ResponseStore, Shape
 from skylb.mock.api.embeddings import embeddings
+from skylb.mock.api.invocations import invocations
 from skylb.mock.api.messages import count_tokens, messages
 from skylb.mock.api.pooling import classify, pooling, rerank, score
 from skylb.mock.api.responses import responses
@@ -16,7 +17,11 @@ INFERENCE: dict[str, Callable[[Context, bytes], Shape]] = {
     "/v1/messages": messages,
     "/v1/embeddings": embeddings,
     "/v1/rerank": rerank,
+    "/rerank": rerank,
+    "/v2/rerank": rerank,
     "/v1/score": score,
+    "/score": score,
+    "/invocations": invocations,
     "/classify": classify,
     "/pooling": pooling,
 }

@@ -70,6 +70,22 @@ impl Prompt<'_, '_> {
         Ok(())
     }
 
+    /// Several conversations, one after the other.
+    pub(super) fn put_conversations(&mut self, mut cursor: Cursor<'_>) -> Result<(), Fault> {
+        if !cursor.enter(b'[') {
+            return Err(Fault::of_type("", "a list"));
+        }
+        let mut index = 0;
+        while cursor.item() {
+            let conversation = cursor;
+            self.put_messages(conversation, false)
+                .map_err(|fault| fault.at_index(index))?;
+            cursor.skip();
+            index += 1;
+        }
+        Ok(())
+    }
+
     pub(super) fn put_message(
         &mut self,
         cursor: &mut Cursor<'_>,

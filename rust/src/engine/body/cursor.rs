@@ -3,7 +3,8 @@
 //! A [`Cursor`] is a place and is copied to come back to it: an object's members are found in any
 //! order, then visited in the order that the prompt has them.
 
-use super::json::{Tape, escape};
+use super::escape::escape;
+use super::json::Tape;
 use super::lanes::find_special;
 
 /// Where bytes of a canonical stream go.

@@ -9,14 +9,17 @@
 //! more than [`NUMBER_BYTES_MAX`] bytes, nesting over [`DEPTH_MAX`], more than [`KEYS_MAX`] object
 //! members and more than [`VALUES_MAX`] values.
 
+use super::cursor::RawStr;
+use super::escape::{ESCAPES, escape};
 use super::lanes::{RUN, find_special, special_in_run};
+use crate::engine::steer;
 
 /// Levels of nesting, the outermost included.
 pub(super) const DEPTH_MAX: u32 = 128;
 /// Object members of one body.
-pub(super) const KEYS_MAX: u32 = 1 << 17;
-/// Values of one body; a prompt of a million token ids passes.
-pub(super) const VALUES_MAX: u32 = 1 << 21;
+pub(super) const KEYS_MAX: u32 = 1 << 20;
+/// Values of one body: as many as 64 MiB hold, the largest body by default.
+pub(super) const VALUES_MAX: u32 = 1 << 25;
 /// Bytes of one number.
 pub(super) const NUMBER_BYTES_MAX: usize = 512;
 /// Strings from this length on are remembered.
@@ -105,19 +108,25 @@ pub(super) struct Malformed {
     pub(super) at: usize,
     /// What was expected there, or which bound was passed.
     pub(super) what: &'static str,
+    /// It is a bound: the JSON may be good.
+    pub(super) is_bound: bool,
 }
 
 /// The first pass.
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
-    bytes: &'a [u8],
+    pub(super) bytes: &'a [u8],
     pub(super) at: usize,
     pub(super) tape: &'a mut Tape,
     keys: u32,
     values: u32,
+    /// Keys of the objects that are scanned now may name what only trusted senders may use.
+    pub(super) watched: bool,
+    /// The first that did.
+    pub(super) steering: Option<&'static str>,
 }
 
-type Checked<T = ()> = Result<T, Malformed>;
+pub(super) type Checked<T = ()> = Result<T, Malformed>;
 
 impl<'a> Scan<'a> {
     /// A scan of `bytes` (valid UTF-8, shorter than 4 GiB) that leaves its strings on `tape`.
@@ -129,6 +138,8 @@ impl<'a> Scan<'a> {
             tape,
             keys: 0,
             values: 0,
+            watched: false,
+            steering: None,
         }
     }
 
@@ -145,7 +156,20 @@ impl<'a> Scan<'a> {
     }
 
     pub(super) fn fault<T>(&self, what: &'static str) -> Checked<T> {
-        Err(Malformed { at: self.at, what })
+        Err(Malformed {
+            at: self.at,
+            what,
+            is_bound: false,
+        })
+    }
+
+    #[cold]
+    fn bound<T>(&self, what: &'static str) -> Checked<T> {
+        Err(Malformed {
+            at: self.at,
+            what,
+            is_bound: true,
+        })
     }
 
     pub(super) fn expect(&mut self, byte: u8, what: &'static str) -> Checked {
@@ -165,14 +189,28 @@ impl<'a> Scan<'a> {
         }
         self.keys += 1;
         if self.keys > KEYS_MAX {
-            return self.fault("fewer object members");
+            return self.bound("fewer object members");
         }
         let escaped = self.string()?;
         let key = self.bytes.get(start + 1..self.at - 1).unwrap_or_default();
         self.skip_space();
         self.expect(b':', "':'")?;
         self.skip_space();
+        if self.watched {
+            self.watch(RawStr {
+                bytes: key,
+                escaped,
+            });
+        }
         Ok((key, escaped))
+    }
+
+    /// Takes note of a key that steers an engine, unless its value is null.
+    fn watch(&mut self, key: RawStr<'_>) {
+        let found = steer::refused(key.text(&mut Vec::new()));
+        if self.steering.is_none() && self.peek() != Some(b'n') {
+            self.steering = found;
+        }
     }
 
     /// Any value, from its first byte to after its last; `depth` levels are open around it.
@@ -183,7 +221,7 @@ impl<'a> Scan<'a> {
         loop {
             self.values += 1;
             if self.values > VALUES_MAX {
-                return self.fault("fewer values");
+                return self.bound("fewer values");
             }
             match self.peek() {
                 Some(b'"') => {
@@ -191,7 +229,7 @@ impl<'a> Scan<'a> {
                 }
                 Some(bracket @ (b'{' | b'[')) => {
                     if depth + level >= DEPTH_MAX {
-                        return self.fault("less nesting");
+                        return self.bound("less nesting");
                     }
                     let is_object = bracket == b'{';
                     open = open << 1 | u128::from(is_object);
@@ -373,7 +411,7 @@ impl<'a> Scan<'a> {
             self.digits()?;
         }
         if self.at - start > NUMBER_BYTES_MAX {
-            return self.fault("a shorter number");
+            return self.bound("a shorter number");
         }
         Ok(())
     }
@@ -410,58 +448,6 @@ impl<'a> Scan<'a> {
         }
         self.fault("the end of the body")
     }
-}
-
-/// The escape sequence at `at`: its length and the character it stands for.
-#[inline]
-pub(super) fn escape(bytes: &[u8], at: usize) -> Checked<(usize, char)> {
-    let letter = bytes.get(at + 1).copied().unwrap_or_default();
-    match ESCAPES[usize::from(letter)] {
-        0 if letter == b'u' => unicode_escape(bytes, at).map_err(|what| Malformed { at, what }),
-        0 => Err(Malformed {
-            at,
-            what: "an escape sequence",
-        }),
-        character => Ok((2, char::from(character))),
-    }
-}
-
-/// What a letter after a backslash stands for; 0 for none.
-const ESCAPES: [u8; 256] = {
-    let mut table = [0; 256];
-    table[b'"' as usize] = b'"';
-    table[b'\\' as usize] = b'\\';
-    table[b'/' as usize] = b'/';
-    table[b'b' as usize] = 0x08;
-    table[b'f' as usize] = 0x0c;
-    table[b'n' as usize] = b'\n';
-    table[b'r' as usize] = b'\r';
-    table[b't' as usize] = b'\t';
-    table
-};
-
-fn unicode_escape(bytes: &[u8], at: usize) -> Result<(usize, char), &'static str> {
-    let unit = hex4(bytes, at + 2).ok_or("four hexadecimal digits after '\\u'")?;
-    let (length, code) = match unit {
-        0xd800..=0xdbff => {
-            let is_escape = bytes.get(at + 6..at + 8) == Some(b"\\u");
-            let low =
-                hex4(bytes, at + 8).filter(|low| is_escape && (0xdc00..=0xdfff).contains(low));
-            let low = low.ok_or("a low surrogate after a high one")?;
-            (12, 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00))
-        }
-        _ => (6, unit),
-    };
-    let character = char::from_u32(code).ok_or("a high surrogate before a low one")?;
-    Ok((length, character))
-}
-
-/// Four hexadecimal digits as a number.
-fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
-    let digits: &[u8; 4] = bytes.get(at..)?.first_chunk()?;
-    digits.iter().try_fold(0, |unit, &digit| {
-        Some(unit << 4 | char::from(digit).to_digit(16)?)
-    })
 }
 
 /// A position as it is stored; the caller has refused longer bodies.

@@ -5,13 +5,19 @@
 //! `prompt`, `chat`) visits what the prompt consists of, in the order in which an engine renders
 //! it, and hashes it into blocks straight from the body, unescaped text being copied nowhere.
 //!
-//! Keys are compared after unescaping. A key that is read and there twice is refused, because the
-//! engine would take the other one; so is a value of another type than the API has. Within free
-//! JSON (tool parameters, call arguments, template variables) nothing is refused.
+//! Keys are compared after unescaping. A key that is read and there twice with different values is
+//! refused, because the engine might take the other one; so is a value that no engine takes. Where
+//! engines are lenient (`"100"` for a number) so is this. Within free JSON (tool parameters, call
+//! arguments, template variables) nothing is refused.
+//!
+//! A body that steers the engine itself is refused unless its sender is trusted
+//! ([`super::steer`]).
 
 mod answer;
 mod chat;
 mod cursor;
+mod edit;
+mod escape;
 mod fault;
 mod json;
 mod lanes;
@@ -23,17 +29,19 @@ mod settings;
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::blocks::{BlockKey, BlockStream, Tail};
 use super::class::Class;
 use super::error::RequestError;
-use super::route::Route;
+use super::route::{BodyKind, Route};
 use fault::Fault;
 use json::Tape;
 use outline::{Field, Outline};
 use prompt::{Buffers, Prompt, tag};
 
 pub use answer::{ANSWER_BODY_BYTES_MAX, ANSWER_BYTES_MAX, Answer, AnswerForm, AnswerStart};
-pub use settings::Splice;
+pub use edit::{Edit, edited};
 
 /// Scratch buffers over this size are given back after the digest that needed them.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
@@ -128,11 +136,13 @@ pub struct Digest {
     pub chain: u64,
     /// See `chain`. Text of the prompt: never to be logged, and left out of `Debug`.
     pub tail: Tail,
-    /// Position right after the body's opening `{`; 0 where the body is no JSON object.
-    pub splice_at: usize,
+    /// What names the model in a body that names none.
+    pub model_edit: Option<Edit>,
+    /// What makes the body's priority say nothing, where it says something.
+    pub priority_edits: SmallVec<[Edit; 1]>,
     /// What makes the engine report usage at the end of this stream, where it would not, and the
     /// client has not refused it.
-    pub usage_splice: Option<Splice>,
+    pub usage_edit: Option<Edit>,
     /// How the answer will be sent back as part of the next prompt; `None` where that cannot be told
     /// from its bytes.
     pub answer: Option<AnswerForm>,
@@ -169,9 +179,39 @@ impl Default for Digest {
             blocks: Vec::new(),
             chain: 0,
             tail: Tail::new(),
-            splice_at: 0,
-            usage_splice: None,
+            model_edit: None,
+            priority_edits: SmallVec::new(),
+            usage_edit: None,
             answer: None,
+        }
+    }
+}
+
+/// What is known of a body before it is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// What is asked for.
+    pub route: Route,
+    /// Value of `Content-Type`.
+    pub content_type: Option<&'a [u8]>,
+    /// Prompts of different tenants share no block.
+    pub isolation: &'a [u8],
+    /// The sender may steer engines.
+    pub trusted: bool,
+    /// The model meant by a body that names none; empty where that is not known yet.
+    pub only_model: Option<&'a str>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Of a sender that is not trusted, who has to name the model.
+    #[must_use]
+    pub fn new(route: Route, content_type: Option<&'a [u8]>) -> Self {
+        Self {
+            route,
+            content_type,
+            isolation: b"",
+            trusted: false,
+            only_model: None,
         }
     }
 }
@@ -181,39 +221,20 @@ impl Default for Digest {
 /// # Errors
 ///
 /// 415 for another content type than the route takes; 400 `invalid_json`, `invalid_type`,
-/// `duplicate_key` or `missing_model`; 400 `empty_body`.
+/// `duplicate_key`, `untrusted_field`, `missing_model`, `body_too_complex` or `empty_body`; 413 over 4 GiB.
 pub fn digest(
-    route: Route,
-    content_type: Option<&[u8]>,
+    envelope: &Envelope<'_>,
     body: &[u8],
     cfg: &DigestConfig,
     scratch: &mut Scratch,
 ) -> Result<Digest, RequestError> {
-    digest_isolated(route, content_type, body, b"", cfg, scratch)
-}
-
-/// As [`digest`], for a tenant whose prompts share no block with those of another `isolation`.
-///
-/// # Errors
-///
-/// As [`digest`].
-pub fn digest_isolated(
-    route: Route,
-    content_type: Option<&[u8]>,
-    body: &[u8],
-    isolation: &[u8],
-    cfg: &DigestConfig,
-    scratch: &mut Scratch,
-) -> Result<Digest, RequestError> {
-    match route {
-        Route::Health | Route::Models | Route::ResponseById | Route::ResponseCancel => {
-            Ok(Digest::default())
-        }
-        Route::Transcriptions | Route::Translations => multipart::read(content_type, body),
-        _ => {
-            check_json_type(content_type)?;
+    match envelope.route.body() {
+        BodyKind::None | BodyKind::OptionalJson => Ok(Digest::default()),
+        BodyKind::Multipart => multipart::read(envelope, body),
+        BodyKind::Json => {
+            check_json_type(envelope.content_type)?;
             check_text(body)?;
-            let read = read_json(route, body, isolation, cfg, scratch);
+            let read = read_json(envelope, body, cfg, scratch);
             scratch.trim();
             read
         }
@@ -271,15 +292,16 @@ fn check_text(body: &[u8]) -> Result<(), RequestError> {
 }
 
 fn read_json(
-    route: Route,
+    envelope: &Envelope<'_>,
     body: &[u8],
-    isolation: &[u8],
     cfg: &DigestConfig,
     scratch: &mut Scratch,
 ) -> Result<Digest, RequestError> {
-    let outline = Outline::read(body, &mut scratch.tape)?;
-    let mut digest = settings::read(route, &outline, cfg)?;
-    let seed = settings::seed(route, &outline, isolation, cfg, &mut scratch.buffers.staged)?;
+    let route = envelope.route;
+    let outline = Outline::read(body, &mut scratch.tape, envelope.trusted)?;
+    let mut digest = settings::read(envelope, &outline, cfg)?;
+    let model = digest.model.as_bytes();
+    let seed = settings::seed(envelope, model, &outline, cfg, &mut scratch.buffers.staged)?;
     let expected = body.len() / cfg.block_bytes.max(1) + 1;
     let mut prompt = Prompt {
         key: &cfg.key,
@@ -337,9 +359,11 @@ fn put_prompt(
         return Ok(());
     }
     if let Some(messages) = outline.get(Field::Messages) {
-        prompt
-            .put_messages(messages, anthropic)
-            .map_err(within(Field::Messages))?;
+        let put = match route {
+            Route::ChatBatch => prompt.put_conversations(messages),
+            _ => prompt.put_messages(messages, anthropic),
+        };
+        put.map_err(within(Field::Messages))?;
     }
     for &field in prompt_fields(route) {
         if let Some(cursor) = outline.get(field) {
@@ -354,10 +378,34 @@ fn prompt_fields(route: Route) -> &'static [Field] {
     match route {
         Route::Completions | Route::Tokenize => &[Field::Prompt],
         Route::Embeddings | Route::Pooling | Route::Classify | Route::Speech => &[Field::Input],
-        Route::Rerank => &[Field::Query, Field::Documents],
-        Route::Score => &[Field::Text1, Field::Queries, Field::Text2, Field::Documents],
+        Route::Rerank | Route::RerankRoot | Route::RerankV2 => &[Field::Query, Field::Documents],
+        Route::Score | Route::ScoreRoot => &[
+            Field::Text1,
+            Field::Data1,
+            Field::Queries,
+            Field::Text2,
+            Field::Data2,
+            Field::Documents,
+            Field::Items,
+        ],
+        Route::GenerativeScore => &[Field::Query, Field::Items],
+        Route::EmbedV2 => &[Field::Texts, Field::Inputs],
+        Route::Decisions => &[Field::State, Field::Questions],
         Route::Detokenize => &[Field::Tokens],
         Route::Generate => &[Field::TokenIds],
+        // Whatever it is of these.
+        Route::Invocations => &[
+            Field::Prompt,
+            Field::Input,
+            Field::Query,
+            Field::Text1,
+            Field::Data1,
+            Field::Queries,
+            Field::Text2,
+            Field::Data2,
+            Field::Documents,
+            Field::Items,
+        ],
         _ => &[],
     }
 }
@@ -372,7 +420,8 @@ impl Prompt<'_, '_> {
         cursor.enter(b'[');
         if cursor.item() && matches!(cursor.peek(), b'-' | b'0'..=b'9') {
             cursor = list;
-            return self.put_tokens(&mut cursor);
+            self.put_tokens(&mut cursor);
+            return Ok(());
         }
         cursor = list;
         cursor.enter(b'[');
@@ -394,7 +443,10 @@ impl Prompt<'_, '_> {
                 }
                 Ok(())
             }
-            b'[' => self.put_tokens(cursor),
+            b'[' => {
+                self.put_tokens(cursor);
+                Ok(())
+            }
             b'{' => {
                 self.put_other(cursor);
                 Ok(())

@@ -3,8 +3,10 @@
 
 use memchr::memmem;
 
-use super::Digest;
+use super::outline::switch as word;
+use super::{Digest, Envelope};
 use crate::engine::error::RequestError;
+use crate::engine::steer;
 
 /// Parts of one body.
 const PARTS_MAX: usize = 64;
@@ -16,8 +18,8 @@ const FIELD_BYTES_MAX: usize = 1_024;
 const BOUNDARY_BYTES_MAX: usize = 70;
 
 /// Reads an upload. Its prompt is sound, of which no engine caches a prefix: no blocks.
-pub(super) fn read(content_type: Option<&[u8]>, body: &[u8]) -> Result<Digest, RequestError> {
-    let boundary = boundary(content_type.unwrap_or_default())?;
+pub(super) fn read(envelope: &Envelope<'_>, body: &[u8]) -> Result<Digest, RequestError> {
+    let boundary = boundary(envelope.content_type.unwrap_or_default())?;
     if body.is_empty() {
         return Err(RequestError::new(
             400,
@@ -40,7 +42,7 @@ pub(super) fn read(content_type: Option<&[u8]>, body: &[u8]) -> Result<Digest, R
     let mut fields = Fields::default();
     for _ in 0..PARTS_MAX {
         if rest.starts_with(b"--") {
-            return fields.digest();
+            return fields.digest(envelope);
         }
         let Some(part) = skip_padding(rest) else {
             return Err(malformed("a boundary is not followed by a line break"));
@@ -48,7 +50,7 @@ pub(super) fn read(content_type: Option<&[u8]>, body: &[u8]) -> Result<Digest, R
         let Some(end) = finder.find(part) else {
             return Err(malformed("the closing boundary is missing"));
         };
-        fields.take(&part[..end])?;
+        fields.take(&part[..end], envelope.trusted)?;
         rest = &part[end + delimiter.len()..];
     }
     Err(malformed("there are too many parts"))
@@ -128,7 +130,7 @@ struct Fields {
 
 impl Fields {
     /// One part: header fields, an empty line, content.
-    fn take(&mut self, part: &[u8]) -> Result<(), RequestError> {
+    fn take(&mut self, part: &[u8], trusted: bool) -> Result<(), RequestError> {
         let (head, content) = if let Some(content) = part.strip_prefix(b"\r\n") {
             (&b""[..], content)
         } else {
@@ -138,30 +140,26 @@ impl Fields {
             };
             (&part[..end], &part[end + 4..])
         };
-        match field_name(head) {
-            Some(b"model") => {
-                if self.model.is_some() {
-                    return Err(RequestError::duplicate_key("model"));
-                }
-                self.model = Some(text(content, "model")?.to_owned());
-            }
-            Some(b"stream") => {
-                if self.stream.is_some() {
-                    return Err(RequestError::duplicate_key("stream"));
-                }
-                self.stream = Some(switch(text(content, "stream")?)?);
-            }
-            _ => {}
+        let name = field_name(head)?.unwrap_or_default();
+        if !trusted && let Some(steering) = steering(name) {
+            return Err(RequestError::untrusted_field(steering));
         }
-        Ok(())
+        match name {
+            b"model" => keep(&mut self.model, text(content, "model")?.to_owned(), "model"),
+            b"stream" => keep(
+                &mut self.stream,
+                switch(text(content, "stream")?)?,
+                "stream",
+            ),
+            _ => Ok(()),
+        }
     }
 
-    fn digest(self) -> Result<Digest, RequestError> {
-        let Some(model) = self.model.filter(|model| !model.is_empty()) else {
-            return Err(
-                RequestError::new(400, "missing_model", "'model' is required").param("model"),
-            );
-        };
+    /// An upload is not edited: an engine that serves one model takes a form that names none.
+    fn digest(self, envelope: &Envelope<'_>) -> Result<Digest, RequestError> {
+        let named = self.model.filter(|model| !model.is_empty());
+        let only = envelope.only_model.map(str::to_owned);
+        let model = named.or(only).ok_or_else(RequestError::missing_model)?;
         Ok(Digest {
             model,
             stream: self.stream.unwrap_or(false),
@@ -170,19 +168,50 @@ impl Fields {
     }
 }
 
-/// The `name` of a part's `Content-Disposition: form-data`.
-fn field_name(head: &[u8]) -> Option<&[u8]> {
-    head.split(|&byte| byte == b'\n').find_map(|line| {
-        let colon = memchr::memchr(b':', line)?;
-        let (name, value) = (&line[..colon], line.get(colon + 1..)?);
+/// Keeps a field's value; one that is there again must say the same.
+fn keep<T: PartialEq>(kept: &mut Option<T>, value: T, name: &str) -> Result<(), RequestError> {
+    if kept.as_ref().is_some_and(|first| *first != value) {
+        return Err(RequestError::duplicate_key(name));
+    }
+    *kept = Some(value);
+    Ok(())
+}
+
+/// A name that steers an engine, also as part of a nested one (`vllm_xargs[rid]`).
+fn steering(name: &[u8]) -> Option<&'static str> {
+    let mut parts = name.split(|byte| b"[].".contains(byte));
+    parts.find_map(steer::refused)
+}
+
+/// The `name` of a part's `Content-Disposition: form-data`. A part whose name readers may disagree
+/// about (there twice, encoded, escaped or on a folded line) is refused.
+fn field_name(head: &[u8]) -> Result<Option<&[u8]>, RequestError> {
+    let mut found = None;
+    for line in head.split(|&byte| byte == b'\n') {
+        if line.starts_with(b" ") || line.starts_with(b"\t") {
+            return Err(malformed("a part's header line is folded"));
+        }
+        let Some(colon) = memchr::memchr(b':', line) else {
+            continue;
+        };
+        let (name, value) = (&line[..colon], line.get(colon + 1..).unwrap_or_default());
         if !name
             .trim_ascii()
             .eq_ignore_ascii_case(b"content-disposition")
         {
-            return None;
+            continue;
         }
-        parameters(value).find_map(|parameter| parameter_value(parameter, b"name"))
-    })
+        for parameter in parameters(value) {
+            let name = parameter_value(parameter, b"name");
+            let encoded = parameter_value(parameter, b"name*").is_some();
+            let escaped = name.is_some_and(|name| name.contains(&b'\\') || name.contains(&b'%'));
+            if encoded || escaped || (name.is_some() && found.is_some()) {
+                return Err(malformed("a part's name can be read in two ways"));
+            }
+            found = found.or(name);
+        }
+    }
+    Ok(found)
 }
 
 fn text<'a>(content: &'a [u8], field: &str) -> Result<&'a str, RequestError> {
@@ -192,11 +221,10 @@ fn text<'a>(content: &'a [u8], field: &str) -> Result<&'a str, RequestError> {
     }
 }
 
-/// The words that a form's boolean may be, as engines read them.
-fn switch(word: &str) -> Result<bool, RequestError> {
-    match word.to_ascii_lowercase().as_str() {
-        "true" | "1" | "on" | "yes" | "t" | "y" => Ok(true),
-        "false" | "0" | "off" | "no" | "f" | "n" | "" => Ok(false),
-        _ => Err(RequestError::invalid_type("stream", "a boolean")),
+/// A form's boolean, as engines read it.
+fn switch(text: &str) -> Result<bool, RequestError> {
+    if text.is_empty() {
+        return Ok(false);
     }
+    word(text).ok_or_else(|| RequestError::invalid_type("stream", "a boolean"))
 }

@@ -1,9 +1,16 @@
 //! The body's top level: which keys are there, and where their values are.
 
+use smallvec::SmallVec;
+
 use super::cursor::{Cursor, RawStr};
 use super::fault::Fault;
 use super::json::{Malformed, Scan, Tape, narrow};
+use super::prompt::canonical;
 use crate::engine::error::RequestError;
+use crate::engine::steer;
+
+/// How often one key may be there, always with the same value.
+const REPEATS_MAX: usize = 8;
 
 macro_rules! fields {
     ($($variant:ident = $name:literal $key:literal,)*) => {
@@ -62,6 +69,13 @@ fields! {
     Tokens = "tokens" b"tokens",
     TokenIds = "token_ids" b"token_ids",
     SamplingParams = "sampling_params" b"sampling_params",
+    Items = "items" b"items",
+    Texts = "texts" b"texts",
+    Inputs = "inputs" b"inputs",
+    Data1 = "data_1" b"data_1",
+    Data2 = "data_2" b"data_2",
+    State = "state" b"state",
+    Questions = "questions" b"questions",
 }
 
 const FIELDS: usize = NAMES.len();
@@ -85,14 +99,30 @@ pub(super) struct Outline<'a> {
     bytes: &'a [u8],
     tape: &'a Tape,
     slots: [Slot; FIELDS],
+    /// Further places of keys that are there more than once, all with one value.
+    repeats: Repeats,
     /// Right after the opening brace.
     pub(super) splice_at: usize,
+    /// There is no member.
+    pub(super) is_empty: bool,
 }
 
+type Repeats = SmallVec<[(Field, Slot); 1]>;
+
 impl<'a> Outline<'a> {
-    /// The first pass over the whole body.
-    pub(super) fn read(bytes: &'a [u8], tape: &'a mut Tape) -> Result<Self, RequestError> {
-        let mut slots = [Slot::default(); FIELDS];
+    /// The first pass over the whole body. Unless its sender is `trusted`, a body that steers an
+    /// engine is refused.
+    pub(super) fn read(
+        bytes: &'a [u8],
+        tape: &'a mut Tape,
+        trusted: bool,
+    ) -> Result<Self, RequestError> {
+        let mut members = Members {
+            slots: [Slot::default(); FIELDS],
+            repeats: Repeats::new(),
+            watched: !trusted,
+            count: 0,
+        };
         let mut scan = Scan::new(bytes, tape);
         scan.skip_space();
         if scan.peek() != Some(b'{') {
@@ -106,20 +136,40 @@ impl<'a> Outline<'a> {
         }
         scan.at += 1;
         let splice_at = scan.at;
-        members(&mut scan, &mut slots)?;
+        members.read(&mut scan)?;
         scan.end().map_err(malformed)?;
+        if let Some(name) = scan.steering {
+            return Err(RequestError::untrusted_field(name));
+        }
         Ok(Self {
             bytes,
             tape,
-            slots,
+            slots: members.slots,
+            repeats: members.repeats,
             splice_at,
+            is_empty: members.count == 0,
         })
+    }
+
+    /// Where the values of a key are, null included: start and length of each.
+    pub(super) fn places(&self, field: Field) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let first = self.slots.get(field as usize).filter(|slot| slot.at > 0);
+        let repeats = self.repeats.iter().filter(move |(key, _)| *key == field);
+        first
+            .into_iter()
+            .chain(repeats.map(|(_, slot)| slot))
+            .map(|slot| {
+                let mut cursor = slot.cursor(self.bytes, self.tape);
+                cursor.skip();
+                let at = slot.at as usize;
+                (at, cursor.at - at)
+            })
     }
 
     /// A cursor at the value; `None` where it is absent or null.
     pub(super) fn get(&self, field: Field) -> Option<Cursor<'a>> {
         let slot = self.slots.get(field as usize).filter(|slot| slot.at > 0)?;
-        let cursor = Cursor::new(self.bytes, self.tape, slot.at as usize, slot.next as usize);
+        let cursor = slot.cursor(self.bytes, self.tape);
         (cursor.peek() != b'n').then_some(cursor)
     }
 
@@ -144,6 +194,11 @@ impl<'a> Outline<'a> {
             .map_or(Ok(false), |cursor| boolean(cursor, field.name()))
     }
 
+    /// The text at a key; what is no text says nothing.
+    pub(super) fn hint(&self, field: Field) -> Option<RawStr<'a>> {
+        self.get(field).and_then(|mut cursor| cursor.string())
+    }
+
     pub(super) fn integer(&self, field: Field) -> Result<Option<i64>, Fault> {
         self.get(field)
             .map(|cursor| integer(cursor, field.name()))
@@ -151,49 +206,102 @@ impl<'a> Outline<'a> {
     }
 
     pub(super) fn count(&self, field: Field) -> Result<Option<u32>, Fault> {
-        self.get(field)
-            .map(|cursor| count(cursor, field.name()))
-            .transpose()
+        let count = self.get(field).map(|cursor| count(cursor, field.name()));
+        count.transpose().map(Option::flatten)
     }
 }
 
-fn members(scan: &mut Scan<'_>, slots: &mut [Slot; FIELDS]) -> Result<(), RequestError> {
-    scan.skip_space();
-    if scan.peek() == Some(b'}') {
-        scan.at += 1;
-        return Ok(());
+impl Slot {
+    fn cursor<'a>(self, bytes: &'a [u8], tape: &'a Tape) -> Cursor<'a> {
+        Cursor::new(bytes, tape, self.at as usize, self.next as usize)
     }
-    let mut buffer = Vec::new();
-    loop {
-        let (bytes, escaped) = scan.key().map_err(malformed)?;
-        if let Some(field) = field(RawStr { bytes, escaped }.text(&mut buffer)) {
-            let slot = &mut slots[field as usize];
-            if slot.at > 0 {
-                return Err(RequestError::duplicate_key(field.name()));
-            }
-            *slot = Slot {
-                at: narrow(scan.at),
-                next: narrow(scan.tape.strings.len()),
-            };
-        }
-        scan.value(1).map_err(malformed)?;
+}
+
+/// The top level as it is read.
+struct Members {
+    slots: [Slot; FIELDS],
+    repeats: Repeats,
+    /// The sender is not trusted.
+    watched: bool,
+    count: usize,
+}
+
+impl Members {
+    fn read(&mut self, scan: &mut Scan<'_>) -> Result<(), RequestError> {
         scan.skip_space();
-        match scan.peek() {
-            Some(b',') => {
-                scan.at += 1;
-                scan.skip_space();
+        if scan.peek() == Some(b'}') {
+            scan.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.member(scan)?;
+            scan.skip_space();
+            match scan.peek() {
+                Some(b',') => {
+                    scan.at += 1;
+                    scan.skip_space();
+                }
+                Some(b'}') => {
+                    scan.at += 1;
+                    return Ok(());
+                }
+                _ => return scan.fault("',' or '}'").map_err(malformed),
             }
-            Some(b'}') => {
-                scan.at += 1;
-                return Ok(());
-            }
-            _ => return scan.fault("',' or '}'").map_err(malformed),
         }
     }
+
+    fn member(&mut self, scan: &mut Scan<'_>) -> Result<(), RequestError> {
+        let mut buffer = Vec::new();
+        scan.watched = self.watched;
+        let (bytes, escaped) = scan.key().map_err(malformed)?;
+        let key = RawStr { bytes, escaped }.text(&mut buffer);
+        scan.watched = self.watched && !steer::is_content(key);
+        let slot = Slot {
+            at: narrow(scan.at),
+            next: narrow(scan.tape.strings.len()),
+        };
+        scan.value(1).map_err(malformed)?;
+        self.count += 1;
+        if let Some(field) = field(key) {
+            self.take(field, slot, scan)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the place of a value. A key that is there again must say the same: engines differ in
+    /// which of the two they take.
+    fn take(&mut self, field: Field, slot: Slot, scan: &Scan<'_>) -> Result<(), RequestError> {
+        let first = &mut self.slots[field as usize];
+        if first.at == 0 {
+            *first = slot;
+            return Ok(());
+        }
+        let at = |slot: Slot| slot.cursor(scan.bytes, scan.tape);
+        if self.repeats.len() >= REPEATS_MAX || !are_same(at(*first), at(slot)) {
+            return Err(RequestError::duplicate_key(field.name()));
+        }
+        self.repeats.push((field, slot));
+        Ok(())
+    }
+}
+
+/// Whether two values say the same, however they are written; numbers are compared as texts.
+fn are_same(mut one: Cursor<'_>, mut other: Cursor<'_>) -> bool {
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    canonical(&mut one, &mut left);
+    canonical(&mut other, &mut right);
+    left == right
 }
 
 pub(super) fn malformed(fault: Malformed) -> RequestError {
-    let Malformed { at, what } = fault;
+    let Malformed { at, what, is_bound } = fault;
+    if is_bound {
+        return RequestError::new(
+            400,
+            "body_too_complex",
+            format!("the body passes a bound at byte {at}: expected {what}"),
+        );
+    }
     RequestError::new(
         400,
         "invalid_json",
@@ -207,7 +315,6 @@ pub(super) fn pick<'a, const N: usize>(
     names: &[&'static str; N],
 ) -> Result<[Option<Cursor<'a>>; N], Fault> {
     let mut found = [None; N];
-    let mut seen = [false; N];
     if !cursor.enter(b'{') {
         return Err(Fault::of_type("", "an object"));
     }
@@ -215,51 +322,71 @@ pub(super) fn pick<'a, const N: usize>(
     while let Some(key) = cursor.member() {
         let key = key.text(&mut buffer);
         if let Some(index) = names.iter().position(|name| name.as_bytes() == key) {
-            if seen[index] {
+            if found[index].is_some_and(|first| !are_same(first, *cursor)) {
                 return Err(Fault::duplicate(names[index]));
             }
-            seen[index] = true;
-            found[index] = (cursor.peek() != b'n').then_some(*cursor);
+            found[index] = Some(*cursor);
         }
         cursor.skip();
     }
-    Ok(found)
+    Ok(found.map(|cursor| cursor.filter(|at| at.peek() != b'n')))
 }
 
-/// `true` or `false`.
-pub(super) fn boolean(cursor: Cursor<'_>, path: &str) -> Result<bool, Fault> {
-    match cursor.peek() {
-        b't' => Ok(true),
-        b'f' => Ok(false),
-        _ => Err(Fault::of_type(path, "a boolean")),
+/// `true` or `false`, or what engines take for one: 1 and 0, and a few words.
+pub(super) fn boolean(mut cursor: Cursor<'_>, path: &str) -> Result<bool, Fault> {
+    let fault = || Fault::of_type(path, "a boolean");
+    let mut buffer = Vec::new();
+    let word = match cursor.string() {
+        Some(text) => text.text(&mut buffer),
+        None => cursor.scalar(),
+    };
+    let word = str::from_utf8(word).map_err(|_| fault())?;
+    switch(word).ok_or_else(fault)
+}
+
+/// The words that engines take for a boolean.
+pub(super) fn switch(word: &str) -> Option<bool> {
+    match word.to_ascii_lowercase().as_str() {
+        "true" | "1" | "on" | "yes" | "t" | "y" | "1.0" => Some(true),
+        "false" | "0" | "off" | "no" | "f" | "n" | "0.0" => Some(false),
+        _ => None,
     }
 }
 
-/// A whole number, also one written like `20.0`.
+/// A whole number, also one written like `20.0` or within quotes: engines take those as well.
 pub(super) fn integer(mut cursor: Cursor<'_>, path: &str) -> Result<i64, Fault> {
     /// Above, a float may have been rounded.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     let fault = || Fault::of_type(path, "an integer");
-    if !matches!(cursor.peek(), b'-' | b'0'..=b'9') {
-        return Err(fault());
+    let mut buffer = Vec::new();
+    let text = match cursor.string() {
+        Some(text) => text.text(&mut buffer),
+        None => cursor.scalar(),
+    };
+    let text = str::from_utf8(text).map_err(|_| fault())?.trim();
+    match text {
+        "true" => return Ok(1),
+        "false" => return Ok(0),
+        _ => {}
     }
-    let text = str::from_utf8(cursor.scalar()).map_err(|_| fault())?;
     if let Ok(value) = text.parse::<i64>() {
         return Ok(value);
     }
+    let is_number = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
     let value = text.parse::<f64>().map_err(|_| fault())?;
-    if value.fract() != 0.0 || value.abs() > EXACT_MAX {
+    if !is_number || !value.is_finite() || value.fract() != 0.0 {
         return Err(fault());
     }
     #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
-    Ok(value as i64)
+    let whole = value.clamp(-EXACT_MAX, EXACT_MAX) as i64;
+    Ok(whole)
 }
 
-/// A whole number from 0 on; more than `u32` holds counts as its largest.
-pub(super) fn count(cursor: Cursor<'_>, path: &str) -> Result<u32, Fault> {
+/// A whole number from 0 on, more than `u32` holds counts as its largest; one below is the engine's to
+/// judge, and says nothing.
+pub(super) fn count(cursor: Cursor<'_>, path: &str) -> Result<Option<u32>, Fault> {
     let value = integer(cursor, path)?;
-    if value < 0 {
-        return Err(Fault::of_type(path, "an integer from 0 on"));
-    }
-    Ok(u32::try_from(value).unwrap_or(u32::MAX))
+    Ok((value >= 0).then(|| u32::try_from(value).unwrap_or(u32::MAX)))
 }

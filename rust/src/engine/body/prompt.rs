@@ -11,6 +11,9 @@ use super::json::{Scan, Tape};
 use super::outline::pick;
 use crate::engine::blocks::{BlockKey, BlockStream};
 
+/// Token ids are put into the stream this many bytes at a time.
+const TOKENS_STAGED_BYTES: usize = 1 << 16;
+
 /// Separators: bytes that occur in no UTF-8 text.
 pub(super) mod tag {
     /// Starts a message: role, [`END`], content.
@@ -156,22 +159,29 @@ impl Prompt<'_, '_> {
         self.stream.push(&hash.to_le_bytes());
     }
 
-    /// A list of token ids. Goes past it.
-    pub(super) fn put_tokens(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
+    /// A list of token ids. Goes past it. What is no token id is the engine's to judge, and is put as
+    /// it is.
+    pub(super) fn put_tokens(&mut self, cursor: &mut Cursor<'_>) {
         let staged = &mut self.buffers.staged;
         staged.clear();
         staged.push(tag::TOKENS);
         cursor.enter(b'[');
-        let mut index = 0;
         while cursor.item() {
-            let Some(token) = token(cursor.scalar()) else {
-                return Err(Fault::of_type("", "a token id").at_index(index));
-            };
-            staged.extend_from_slice(&token.to_le_bytes());
-            index += 1;
+            if staged.len() >= TOKENS_STAGED_BYTES {
+                self.stream.push(staged);
+                staged.clear();
+            }
+            let start = cursor.at;
+            cursor.skip();
+            let text = cursor.bytes.get(start..cursor.at).unwrap_or_default();
+            if let Some(token) = token(text) {
+                staged.extend_from_slice(&token.to_le_bytes());
+            } else {
+                staged.push(tag::OTHER);
+                staged.extend_from_slice(text);
+            }
         }
         self.stream.push(staged);
-        Ok(())
     }
 
     /// Tool definitions in OpenAI's chat form, the Responses form or Anthropic's.

@@ -1,30 +1,34 @@
 //! The settings of a request that routing needs, and the seed of its chain.
 
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
 use super::cursor::{Cursor, RawStr};
+use super::edit::Edit;
 use super::fault::Fault;
 use super::outline::{Field, Outline, boolean, count, pick};
-use super::prompt::{canonical, text_at};
-use super::{AnswerForm, Digest, DigestConfig};
+use super::prompt::{canonical, tag};
+use super::{AnswerForm, Digest, DigestConfig, Envelope};
 use crate::engine::class::Class;
 use crate::engine::error::RequestError;
 use crate::engine::route::Route;
 
 /// Everything in the digest but the prompt.
 pub(super) fn read(
-    route: Route,
+    envelope: &Envelope<'_>,
     outline: &Outline<'_>,
     cfg: &DigestConfig,
 ) -> Result<Digest, RequestError> {
-    let model = outline.string(Field::Model)?.map(RawStr::to_text);
-    let Some(model) = model.filter(|model| !model.is_empty()) else {
-        return Err(RequestError::new(400, "missing_model", "'model' is required").param("model"));
-    };
+    let route = envelope.route;
+    let (model, model_edit) = model(envelope, outline)?;
     let always_usage = matches!(
         route,
         Route::Messages | Route::CountTokens | Route::Responses
     );
     let background = outline.boolean(Field::Background)?;
     let store = outline.boolean(Field::Store)?;
+    let priority = outline.integer(Field::Priority)?;
     let previous = match route {
         Route::Responses => outline.string(Field::PreviousResponseId)?,
         _ => None,
@@ -35,51 +39,87 @@ pub(super) fn read(
         model,
         stream,
         include_usage,
-        usage_splice: usage_splice(route, outline).filter(|_| stream && !include_usage),
+        model_edit,
+        priority_edits: priority_edits(outline, priority),
+        usage_edit: usage_edit(route, outline).filter(|_| stream && !include_usage),
         answer: answer_form(route, outline)?.filter(|_| previous.is_none() && !background),
         max_tokens: max_tokens(route, outline)?,
         key: key(outline, cfg)?,
-        class: class(outline)?,
+        class: class(outline, priority),
         retry_safe: !background && !store,
         unstored: !background && !store && outline.has(Field::Store),
         previous_response_id: previous.map(RawStr::to_text),
-        splice_at: outline.splice_at,
         ..Digest::default()
     })
 }
 
+/// The model, and where the body names none, as engines that serve one allow, what names it.
+fn model(
+    envelope: &Envelope<'_>,
+    outline: &Outline<'_>,
+) -> Result<(String, Option<Edit>), RequestError> {
+    let named = outline.string(Field::Model)?.map(RawStr::to_text);
+    if let Some(named) = named.filter(|name| !name.is_empty()) {
+        return Ok((named, None));
+    }
+    let Some(only) = envelope.only_model else {
+        return Err(RequestError::missing_model());
+    };
+    if only.is_empty() {
+        return Ok((String::new(), None));
+    }
+    let name = serde_json::Value::from(only).to_string();
+    let edit = if let Some((at, gone)) = outline.places(Field::Model).last() {
+        Edit {
+            at,
+            gone,
+            text: Cow::Owned(name.into_bytes()),
+        }
+    } else {
+        let comma = if outline.is_empty { "" } else { "," };
+        let text = format!("\"model\":{name}{comma}");
+        Edit::insert(outline.splice_at, text.into_bytes())
+    };
+    Ok((only.to_owned(), Some(edit)))
+}
+
+/// What makes a priority say nothing, wherever it is: engines take the last of several.
+fn priority_edits(outline: &Outline<'_>, priority: Option<i64>) -> SmallVec<[Edit; 1]> {
+    if matches!(priority, None | Some(0)) {
+        return SmallVec::new();
+    }
+    let places = outline.places(Field::Priority);
+    places
+        .map(|(at, gone)| Edit {
+            at,
+            gone,
+            text: Cow::Borrowed(b"0"),
+        })
+        .collect()
+}
+
 /// vLLM's `priority` where it says something, else `OpenAI`'s `service_tier`.
-fn class(outline: &Outline<'_>) -> Result<Class, Fault> {
-    let priority = outline.integer(Field::Priority)?.map(Class::of_priority);
-    let tier = outline.string(Field::ServiceTier)?;
+fn class(outline: &Outline<'_>, priority: Option<i64>) -> Class {
     let mut buffer = Vec::new();
-    Ok(match (priority, tier) {
+    match (
+        priority.map(Class::of_priority),
+        outline.hint(Field::ServiceTier),
+    ) {
         (Some(class), _) if class != Class::Normal => class,
         (_, Some(tier)) => Class::of_service_tier(tier.text(&mut buffer)),
         _ => Class::Normal,
-    })
-}
-
-/// Bytes to put into a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Splice {
-    /// Where, as an offset into the body.
-    pub at: usize,
-    /// What.
-    pub text: &'static [u8],
+    }
 }
 
 /// Asks for usage at a stream's end, where the client says nothing about it.
-fn usage_splice(route: Route, outline: &Outline<'_>) -> Option<Splice> {
+fn usage_edit(route: Route, outline: &Outline<'_>) -> Option<Edit> {
     if !matches!(route, Route::ChatCompletions | Route::Completions) {
         return None;
     }
     if !outline.has(Field::StreamOptions) {
-        // The body is not empty: it names a model.
-        return Some(Splice {
-            at: outline.splice_at,
-            text: b"\"stream_options\":{\"include_usage\":true},",
-        });
+        // The body is not empty: it asks for a stream.
+        let text = &b"\"stream_options\":{\"include_usage\":true},"[..];
+        return Some(Edit::insert(outline.splice_at, text));
     }
     let mut options = outline.get(Field::StreamOptions)?;
     if !options.enter(b'{') {
@@ -100,7 +140,7 @@ fn usage_splice(route: Route, outline: &Outline<'_>) -> Option<Splice> {
     } else {
         b"\"include_usage\":true,"
     };
-    Some(Splice { at, text })
+    Some(Edit::insert(at, text))
 }
 
 /// How the one answer to this request will be sent back as part of the next prompt.
@@ -148,8 +188,9 @@ fn max_tokens(route: Route, outline: &Outline<'_>) -> Result<Option<u32>, Fault>
         };
         let within = |fault: Fault| fault.within("sampling_params");
         let [limit, n] = pick(&mut parameters, &["max_tokens", "n"]).map_err(within)?;
-        let number = |cursor: Option<Cursor<'_>>, path| {
-            cursor.map(|at| count(at, path)).transpose().map_err(within)
+        let number = |cursor: Option<Cursor<'_>>, path| match cursor {
+            Some(at) => count(at, path).map_err(within),
+            None => Ok(None),
         };
         return Ok(times(number(limit, "max_tokens")?, number(n, "n")?));
     }
@@ -168,18 +209,16 @@ fn times(limit: Option<u32>, n: Option<u32>) -> Option<u32> {
 /// The first of session, `prompt_cache_key`, `user` and `metadata.user_id` that is a text.
 fn key(outline: &Outline<'_>, cfg: &DigestConfig) -> Result<Option<u64>, Fault> {
     let mut user_id = None;
-    if let Some(mut metadata) = outline.get(Field::Metadata) {
+    if let Some(mut metadata) = outline.get(Field::Metadata).filter(|at| at.peek() == b'{') {
         let [found] =
             pick(&mut metadata, &["user_id"]).map_err(|fault| fault.within("metadata"))?;
         user_id = found.and_then(|mut cursor| cursor.string());
     }
-    // No API defines a session: what is no text under that name is somebody else's.
-    let loose = |field| outline.get(field).and_then(|mut cursor| cursor.string());
     let candidates = [
-        loose(Field::Session),
-        loose(Field::SessionId),
-        outline.string(Field::PromptCacheKey)?,
-        outline.string(Field::User)?,
+        outline.hint(Field::Session),
+        outline.hint(Field::SessionId),
+        outline.hint(Field::PromptCacheKey),
+        outline.hint(Field::User),
         user_id,
     ];
     let mut buffer = Vec::new();
@@ -192,34 +231,32 @@ fn key(outline: &Outline<'_>, cfg: &DigestConfig) -> Result<Option<u64>, Fault> 
 
 /// Where the chain of this prompt starts: prompts with different seeds share no block.
 pub(super) fn seed(
-    route: Route,
+    envelope: &Envelope<'_>,
+    model: &[u8],
     outline: &Outline<'_>,
-    isolation: &[u8],
     cfg: &DigestConfig,
     staged: &mut Vec<u8>,
 ) -> Result<u64, Fault> {
-    let key = &cfg.key;
-    let mut seed = key.chain(key.start(), key.hash(isolation));
+    let (key, route) = (&cfg.key, envelope.route);
+    let mut seed = key.chain(key.start(), key.hash(envelope.isolation));
+    seed = key.chain(seed, key.hash(model));
     for field in [
-        Field::Model,
         Field::CacheSalt,
         Field::ChatTemplate,
         Field::ReasoningEffort,
     ] {
-        let text = outline.string(field)?;
-        let hash = match text {
-            Some(text) => key.hash(text.text(staged)),
-            None => 0,
-        };
-        seed = key.chain(seed, hash);
+        seed = key.chain(
+            seed,
+            outline.get(field).map_or(0, |at| hash_of(at, cfg, staged)),
+        );
     }
     if let Some(mut reasoning) = outline.get(Field::Reasoning)
         && route == Route::Responses
     {
         let within = |fault: Fault| fault.within("reasoning");
         let [effort] = pick(&mut reasoning, &["effort"]).map_err(within)?;
-        if let Some(effort) = text_at(effort, "effort").map_err(within)? {
-            seed = key.chain(seed, key.hash(effort.text(staged)));
+        if let Some(effort) = effort {
+            seed = key.chain(seed, hash_of(effort, cfg, staged));
         }
     }
     if let Some(variables) = outline.get(Field::ChatTemplateKwargs) {
@@ -235,6 +272,17 @@ pub(super) fn seed(
         seed = key.chain(seed, key.hash(staged));
     }
     Ok(seed)
+}
+
+/// The hash of a text, or of another value as it is: whether it may be one is the engine's to judge.
+fn hash_of(mut cursor: Cursor<'_>, cfg: &DigestConfig, staged: &mut Vec<u8>) -> u64 {
+    if let Some(text) = cursor.string() {
+        return cfg.key.hash(text.text(staged));
+    }
+    staged.clear();
+    staged.push(tag::OTHER);
+    canonical(&mut cursor, staged);
+    cfg.key.hash(staged)
 }
 
 /// The template's variables, in whatever order they stand.

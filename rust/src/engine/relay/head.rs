@@ -195,9 +195,10 @@ impl<'a> ResponseHead<'a> {
     }
 
     /// The head for the client, up to where the framing's fields go: end-to-end fields in their order,
-    /// `X-Request-Id` replaced by ours.
-    pub(super) fn rebuild(&self, request_id: &str) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.len + request_id.len() + 96);
+    /// `X-Request-Id` replaced by ours, and where `cors` has lines of ours, CORS replaced by them.
+    pub(super) fn rebuild(&self, request_id: &str, cors: Option<&[u8]>) -> Vec<u8> {
+        let ours_len = request_id.len() + cors.map_or(0, <[u8]>::len);
+        let mut out = Vec::with_capacity(self.len + ours_len + 96);
         put_decimal(&mut out, b"HTTP/1.1 ", u64::from(self.status));
         out.truncate(out.len() - 2);
         put(&mut out, &[b" ", self.reason, b"\r\n"]);
@@ -213,16 +214,29 @@ impl<'a> ResponseHead<'a> {
                     | Kind::Expect
                     | Kind::RequestId
             );
-            if passes {
+            if passes && !(cors.is_some() && is_cors(name, value)) {
                 put(&mut out, &[name, b": ", value, b"\r\n"]);
             }
         }
         put(
             &mut out,
-            &[b"X-Request-Id: ", request_id.as_bytes(), b"\r\n"],
+            &[
+                b"X-Request-Id: ",
+                request_id.as_bytes(),
+                b"\r\n",
+                cors.unwrap_or_default(),
+            ],
         );
         out
     }
+}
+
+/// A field of the CORS protocol (Fetch standard, 3.3.3), or the `Vary` that goes with it.
+fn is_cors(name: &[u8], value: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"access-control-";
+    let begin = name.get(..PREFIX.len());
+    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(PREFIX))
+        || (name.eq_ignore_ascii_case(b"vary") && value.eq_ignore_ascii_case(b"origin"))
 }
 
 fn parse_length(digits: &[u8]) -> Result<u64, Fault> {

@@ -88,6 +88,8 @@ enum Phase {
 pub struct Relay {
     options: Options,
     request_id: Box<str>,
+    /// Header lines that stand in place of the replica's own about CORS.
+    cors: Option<Box<[u8]>>,
     phase: Phase,
     /// The replica's head while it is incomplete.
     head: Vec<u8>,
@@ -135,12 +137,19 @@ pub struct Relay {
 }
 
 impl Relay {
+    /// Says who may read the answer in a browser: header lines that replace the replica's own, each with
+    /// its CR LF.
+    pub fn set_cors(&mut self, lines: &[u8]) {
+        self.cors = Some(lines.into());
+    }
+
     /// A relay for one attempt; `request_id` is returned to the client.
     #[must_use]
     pub fn new(options: Options, request_id: &str) -> Self {
         Self {
             options,
             request_id: request_id.into(),
+            cors: None,
             phase: Phase::Head,
             head: Vec::new(),
             interim: 0,
@@ -304,7 +313,7 @@ impl Relay {
             _ if self.options.http11 => Framing::Chunked,
             _ => Framing::Close,
         };
-        let mut out = head.rebuild(&self.request_id);
+        let mut out = head.rebuild(&self.request_id, self.cors.as_deref());
         match self.client {
             Framing::Length(length) => put_decimal(&mut out, b"Content-Length: ", length),
             Framing::Chunked | Framing::None | Framing::Close => {}

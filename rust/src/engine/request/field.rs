@@ -1,5 +1,9 @@
 //! Header fields: what a name means to us, and the character classes of RFC 9110, 5.
 
+use smallvec::SmallVec;
+
+use super::super::steer::{self, FOLDED_NAME_BYTES_MAX, Fate, fold};
+
 /// A range of a head's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Span {
@@ -65,6 +69,8 @@ pub(in crate::engine) enum Kind {
     ForwardedProto,
     RequestId,
     Traceparent,
+    /// Steers an engine: passed on from trusted senders only.
+    Steering,
 }
 
 impl Kind {
@@ -111,32 +117,40 @@ impl Kind {
         }
     }
 
+    /// Names that are not known byte for byte: whole families, and any name with `_` for `-`, which
+    /// some servers do not tell apart.
     fn of_prefix(name: &[u8]) -> Self {
-        if !matches!(name.first(), Some(b'x' | b'X')) {
+        if has_prefix(name, b"x-skylb") {
+            return Self::Hop;
+        }
+        if has_prefix(name, b"x-forwarded-") {
+            return Self::Forwarded;
+        }
+        match steer::header(name) {
+            Fate::Passed => Self::of_folded(name),
+            Fate::Dropped => Self::Hop,
+            _ => Self::Steering,
+        }
+    }
+
+    /// A name that is one of ours but for its underscores means nothing to us, and what it means to
+    /// others is not to be found out.
+    fn of_folded(name: &[u8]) -> Self {
+        if memchr::memchr(b'_', name).is_none() || name.len() > FOLDED_NAME_BYTES_MAX {
             return Self::Plain;
         }
-        if has_prefix(name, b"x-skylb") {
-            Self::Hop
-        } else if has_prefix(name, b"x-forwarded-") {
-            Self::Forwarded
-        } else {
-            Self::Plain
+        let folded: SmallVec<[u8; FOLDED_NAME_BYTES_MAX]> = name.iter().map(|b| fold(*b)).collect();
+        match Self::of(&folded) {
+            Self::Plain => Self::Plain,
+            Self::Forwarded => Self::Forwarded,
+            _ => Self::Hop,
         }
     }
 }
 
-/// Compares case-insensitively, and `_` like `-`: some servers do not tell `X_Forwarded_Host` from
-/// `X-Forwarded-Host`.
+/// Compares case-insensitively, and `_` like `-`.
 fn has_prefix(name: &[u8], prefix: &[u8]) -> bool {
-    name.len() >= prefix.len()
-        && name.iter().zip(prefix).all(|(a, b)| {
-            let a = if *a == b'_' {
-                b'-'
-            } else {
-                a.to_ascii_lowercase()
-            };
-            a == *b
-        })
+    name.len() >= prefix.len() && name.iter().zip(prefix).all(|(a, b)| fold(*a) == *b)
 }
 
 /// A token (RFC 9110, 5.6.2): one or more `tchar`.

@@ -64,7 +64,7 @@ pub struct Head {
     consumed: usize,
     method: Span,
     path: Span,
-    /// With its `?`, or empty; follows `path` directly.
+    /// With its `?`, or empty; follows `path`, or a slash at its end that was left out.
     query: Span,
     content_length: i64,
     route: Option<Route>,
@@ -109,7 +109,7 @@ impl Head {
         self.method.of(&self.bytes)
     }
 
-    /// The path without query.
+    /// The path without query, and without one slash at its end.
     #[must_use]
     pub fn path(&self) -> &[u8] {
         self.path.of(&self.bytes)

@@ -4,7 +4,7 @@ use memchr::memchr;
 use smallvec::SmallVec;
 
 use super::super::error::RequestError;
-use super::super::route::{BodyKind, Route};
+use super::super::route::{BodyKind, Route, without_slash};
 use super::field::{Field, Kind, Span, is_token};
 use super::rules::{self, Facts};
 use super::target::{self, Target};
@@ -76,8 +76,8 @@ impl HeadParser {
             fields: SmallVec::new(),
             consumed: skipped + extent.len,
             method: Span::locate(line.method, bytes),
-            path: Span::locate(target.path, bytes),
-            query: Span::default(),
+            path: Span::locate(without_slash(target.path), bytes),
+            query: Span::locate(target.query, bytes),
             content_length: 0,
             route: None,
             flags: if line.http11 { HTTP11 } else { 0 },
@@ -86,10 +86,6 @@ impl HeadParser {
             key: None,
             class: None,
         };
-        head.query = Span::new(
-            head.path.end as usize,
-            head.path.end as usize + target.query.len(),
-        );
         let facts = self.read_fields(&mut head, bytes, &extent)?;
         apply(&mut head, &facts, &target)?;
         match self.authorise(&mut head, &facts) {

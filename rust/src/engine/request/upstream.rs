@@ -14,7 +14,8 @@ pub struct Upstream<'a> {
     pub client: Option<&'a str>,
     /// `http` or `https`, for `X-Forwarded-Proto`.
     pub scheme: &'a str,
-    /// Incoming `Forwarded` and `X-Forwarded-*` are believed: kept, and `X-Forwarded-For` appended to.
+    /// Incoming `Forwarded`, `X-Forwarded-*` and headers that steer engines are believed: kept, and
+    /// `X-Forwarded-For` appended to.
     pub trusted: bool,
     /// Replaces the client's `Authorization` and `X-Api-Key`.
     pub authorization: Option<&'a str>,
@@ -42,7 +43,8 @@ impl Head {
     /// The head to send to a replica, in one pass into one buffer.
     ///
     /// End-to-end fields pass in their order. Left out are `Host`, framing, hop-by-hop fields and all
-    /// named in `Connection`, `Accept-Encoding`, `Expect` and every `X-SkyLB-*`. A HEAD request goes
+    /// named in `Connection`, `Accept-Encoding`, `Expect`, every `X-SkyLB-*`, and from senders that are
+    /// not trusted what steers an engine ([`super::super::steer`]). A HEAD request goes
     /// out as GET: vLLM answers HEAD with 405, and `Relay` drops the body.
     ///
     /// # Errors
@@ -62,13 +64,13 @@ impl Head {
         } else {
             self.method()
         };
-        let target = &self.bytes[self.path.start as usize..self.query.end as usize];
         put(
             &mut out,
             &[
                 method,
                 b" ",
-                target,
+                self.path.of(&self.bytes),
+                self.query.of(&self.bytes),
                 b" HTTP/1.1\r\nHost: ",
                 to.host.as_bytes(),
                 b"\r\n",
@@ -78,7 +80,7 @@ impl Head {
             let passes = match field.kind {
                 Kind::Plain | Kind::ContentType | Kind::ContentEncoding | Kind::Traceparent => true,
                 Kind::Authorization | Kind::ApiKey => to.authorization.is_none(),
-                Kind::Forwarded | Kind::ForwardedProto => to.trusted,
+                Kind::Forwarded | Kind::ForwardedProto | Kind::Steering => to.trusted,
                 _ => false,
             };
             if passes {

@@ -272,6 +272,16 @@ impl Fleet {
         served.map(|(index, model)| (ModelId(slot_of(index)), model))
     }
 
+    /// The one model that is served; empty while nothing is known of any, `None` where there are more.
+    pub(super) fn only_model(&self) -> Option<&str> {
+        let mut served = self.served();
+        match (served.next(), served.next()) {
+            (Some((_, model)), None) => Some(&model.name),
+            (None, _) if !self.told() => Some(""),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_served(&self, id: ModelId) -> bool {
         self.models
             .get(id.0 as usize)

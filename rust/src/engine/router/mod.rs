@@ -83,7 +83,7 @@ use self::request::{Lane, Phase, Refusal, Request, Setbacks};
 use self::shared::Sharing;
 use self::view::Scratch as ViewScratch;
 use self::window::Scratch as WindowScratch;
-use super::body::{self, AnswerStart, Digest, DigestConfig, Scratch as BodyScratch};
+use super::body::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
 use super::class::Class;
 use super::config::{Config, Policy};
 use super::effect::Effect;
@@ -205,13 +205,30 @@ impl Router {
     ///
     /// The body is refused (400, 415); see [`body::digest`].
     pub fn digest(&mut self, ask: &Ask<'_>, body: &[u8]) -> Result<Digest, RequestError> {
-        body::digest(
-            ask.route,
-            ask.content_type,
-            body,
-            &self.digest_config,
-            &mut self.body_scratch,
-        )
+        let envelope = Envelope {
+            trusted: ask.trusted,
+            only_model: self.fleet.only_model(),
+            ..Envelope::new(ask.route, ask.content_type)
+        };
+        body::digest(&envelope, body, &self.digest_config, &mut self.body_scratch)
+    }
+
+    /// Whether a body's own word for its urgency counts, here and at the engine.
+    #[must_use]
+    pub fn believes(&self, ask: &Ask<'_>) -> bool {
+        ask.trusted || self.believes_all()
+    }
+
+    /// Whether it counts whoever sends it.
+    #[must_use]
+    pub fn believes_all(&self) -> bool {
+        self.config.class_from_body
+    }
+
+    /// The model meant by a body that names none; empty while none is known, `None` where there are more.
+    #[must_use]
+    pub fn only_model(&self) -> Option<&str> {
+        self.fleet.only_model()
     }
 
     /// What bodies are read with, for whoever reads them elsewhere.
@@ -379,10 +396,9 @@ impl Router {
     /// The class that a trusted front names, else what the body says where that counts. Anybody may
     /// ask to be served later.
     fn class_of(&self, ask: &Ask<'_>, digest: &Digest) -> Class {
-        let believed = self.config.class_from_body || ask.trusted;
         match ask.class {
             Some(value) => Class::of_header(value),
-            None if believed => digest.class,
+            None if self.believes(ask) => digest.class,
             None => digest.class.max(Class::Normal),
         }
     }

@@ -49,13 +49,17 @@ impl Router {
     /// back instead of being told that its model does not exist.
     ///
     /// A model that only peers in `regions` serve is known too, and any while a replica that has just
-    /// joined is being looked at: it may serve it.
+    /// joined is being looked at: it may serve it. No name, which only routes without a
+    /// body may have while models are known, is any model.
     pub(super) fn model_for(
         &mut self,
         name: &str,
         regions: u64,
         now_ns: Nanos,
     ) -> Result<ModelId, Refusal> {
+        if name.is_empty() {
+            return self.any_model();
+        }
         let known = self
             .fleet
             .model(name)
@@ -81,6 +85,12 @@ impl Router {
         } else {
             self.none_ready()
         }
+    }
+
+    /// A model of a replica that is ready, for what all of them answer alike.
+    fn any_model(&self) -> Result<ModelId, Refusal> {
+        let served = self.fleet.served().map(|(id, _)| id);
+        served.last().ok_or_else(|| self.none_ready())
     }
 
     /// Refuses what may be served nowhere: neither by our replicas, adopted ones included, nor by a

@@ -11,7 +11,7 @@ use crate::engine::hold::{Full, Partition, Tenant, Ticket};
 use crate::engine::id::{ModelId, Nanos, PeerId, ReplicaId, RequestId};
 use crate::engine::radix::Pin;
 use crate::engine::residency::Whose;
-use crate::engine::route::Route;
+use crate::engine::route::{Route, Serving};
 use crate::engine::select::Slot;
 
 /// Replicas on which a request was tried that are remembered of it.
@@ -108,10 +108,10 @@ impl Lane {
     pub(super) const ALL: [Self; 3] = [Self::Batch, Self::Light, Self::Stored];
 
     pub(super) fn of(route: Route) -> Self {
-        match route {
-            Route::ResponseById | Route::ResponseCancel => Self::Stored,
-            Route::CountTokens | Route::Tokenize | Route::Detokenize => Self::Light,
-            _ => Self::Batch,
+        match route.serving() {
+            Serving::Stored => Self::Stored,
+            Serving::Light => Self::Light,
+            Serving::Batch | Serving::Local => Self::Batch,
         }
     }
 

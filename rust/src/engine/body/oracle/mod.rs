@@ -370,7 +370,7 @@ proptest! {
         let mut scratch = Scratch::default();
         for (talk, seed) in talks {
             let body = Writer::write(seed, &openai(&talk));
-            let again = digest(Route::ChatCompletions, None, &body, &config(), &mut scratch).unwrap();
+            let again = digest(&Envelope::new(Route::ChatCompletions, None), &body, &config(), &mut scratch).unwrap();
             prop_assert_eq!(again, read(Route::ChatCompletions, &body).unwrap());
         }
     }
@@ -409,7 +409,7 @@ proptest! {
             Route::Transcriptions | Route::Translations => &b"multipart/form-data; boundary=a"[..],
             _ => b"application/json",
         };
-        let read = digest(route, Some(content_type), &body, &config(), &mut Scratch::default());
+        let read = digest(&Envelope::new(route, Some(content_type)), &body, &config(), &mut Scratch::default());
         prop_assert!(read.is_err());
     }
 }

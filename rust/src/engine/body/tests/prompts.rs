@@ -64,14 +64,11 @@ fn isolated_tenants_share_no_block() {
         .to_string();
     let of = |isolation: &[u8]| {
         let mut scratch = Scratch::default();
-        let read = digest_isolated(
-            Route::ChatCompletions,
-            None,
-            body.as_bytes(),
+        let envelope = Envelope {
             isolation,
-            &config(),
-            &mut scratch,
-        );
+            ..Envelope::new(Route::ChatCompletions, None)
+        };
+        let read = digest(&envelope, body.as_bytes(), &config(), &mut scratch);
         read.unwrap().blocks
     };
     assert_eq!(of(b"a"), of(b"a"));

@@ -4,8 +4,7 @@ use super::*;
 
 fn upload(content_type: &str, body: &[u8]) -> Result<Digest, RequestError> {
     digest(
-        Route::Transcriptions,
-        Some(content_type.as_bytes()),
+        &Envelope::new(Route::Transcriptions, Some(content_type.as_bytes())),
         body,
         &config(),
         &mut Scratch::default(),
@@ -56,6 +55,36 @@ fn what_is_no_upload_is_refused() {
             TYPE,
             part("model", "m") + &part("model", "n") + "--xyz--",
             (400, "duplicate_key"),
+        ),
+        (
+            TYPE,
+            part("model", "m") + &part("kv_transfer_params", "{}") + "--xyz--",
+            (400, "untrusted_field"),
+        ),
+        (
+            TYPE,
+            part("model", "m") + &part("vllm_xargs[rid]", "1") + "--xyz--",
+            (400, "untrusted_field"),
+        ),
+        (
+            TYPE,
+            part("x\"; name=\"rid", "1") + &part("model", "m") + "--xyz--",
+            (400, "invalid_multipart"),
+        ),
+        (
+            TYPE,
+            part("x\"; name*=\"utf-8''rid", "1") + &part("model", "m") + "--xyz--",
+            (400, "invalid_multipart"),
+        ),
+        (
+            TYPE,
+            part("r\\id", "1") + &part("model", "m") + "--xyz--",
+            (400, "invalid_multipart"),
+        ),
+        (
+            TYPE,
+            part("x\"\r\n\t; name=\"rid", "1") + &part("model", "m") + "--xyz--",
+            (400, "invalid_multipart"),
         ),
         (
             TYPE,

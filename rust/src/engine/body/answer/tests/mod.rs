@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{Scratch, digest};
+use super::super::{Envelope, Scratch, digest, edited};
 use super::*;
 use crate::engine::relay::{Options, Relay};
 use crate::engine::route::Route;
@@ -28,7 +28,13 @@ fn config() -> DigestConfig {
 fn read(route: Route, body: &Value) -> Digest {
     let body = body.to_string();
     let mut scratch = Scratch::default();
-    digest(route, None, body.as_bytes(), &config(), &mut scratch).unwrap()
+    digest(
+        &Envelope::new(route, None),
+        body.as_bytes(),
+        &config(),
+        &mut scratch,
+    )
+    .unwrap()
 }
 
 fn relayed(digest: &Digest, wire: &[u8], cuts: &[usize]) -> Vec<u64> {
@@ -232,16 +238,13 @@ fn a_continued_message_goes_on_without_a_role() {
 fn usage_is_asked_for_where_the_client_says_nothing() {
     let spliced = |body: &str| {
         let digest = digest(
-            Route::ChatCompletions,
-            None,
+            &Envelope::new(Route::ChatCompletions, None),
             body.as_bytes(),
             &config(),
             &mut Scratch::default(),
         );
-        digest.unwrap().usage_splice.map(|splice| {
-            let (before, behind) = body.split_at(splice.at);
-            [before, str::from_utf8(splice.text).unwrap(), behind].concat()
-        })
+        let edit = digest.unwrap().usage_edit;
+        edit.map(|edit| String::from_utf8(edited(body.as_bytes(), vec![&edit])).unwrap())
     };
     assert_eq!(
         spliced(r#" { "model":"m","stream":true}"#).unwrap(),

@@ -1,0 +1,41 @@
+"""The tables of docs/PASSING.md, from those of the core."""
+
+from collections.abc import Callable
+
+from skylb import _core
+
+FATES = {
+    "passed": "passes",
+    "trusted only": "passes from trusted senders, else left out",
+    "dropped": "left out",
+    "refused": "passes from trusted senders, else 400 `untrusted_field`",
+    "zeroed": "passes where it is believed, else the engine is sent 0",
+}
+
+
+def _table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *body]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _routes() -> str:
+    body = [
+        (f"`{path}`", methods, kind, served, about) for path, methods, kind, served, about in _core.routes()
+    ]
+    return _table(("path", "methods", "body", "answered by", "what it is"), body)
+
+
+def _headers() -> str:
+    body = [
+        (f"`{name}*`" if name.endswith("-") else f"`{name}`", FATES[fate], effect)
+        for name, fate, effect in _core.steering_headers()
+    ]
+    return _table(("header", "what becomes of it", "who reads it, and what it does"), body)
+
+
+def _fields() -> str:
+    body = [(f"`{name}`", FATES[fate], effect) for name, fate, effect in _core.steering_fields()]
+    return _table(("field", "what becomes of it", "who reads it, and what it does"), body)
+
+
+TABLES: dict[str, Callable[[], str]] = {"routes": _routes, "headers": _headers, "fields": _fields}
