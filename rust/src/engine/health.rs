@@ -170,6 +170,7 @@ impl Pool {
 
 /// Health of one replica: an explicit machine over [`State`], and the operator's intent.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts, each by itself")]
 pub struct Health {
     state: State,
     draining: bool,

@@ -92,8 +92,8 @@ impl Pulse {
         self.tells_tokens = page.tokens.is_some();
         self.sleeping = page.sleeping;
         self.unconnected_ns = None;
-        let moves = page.kv_usage.is_some() || page.tokens.is_some();
-        self.stands = !moved && moves && !page.idle();
+        let has_figures = page.kv_usage.is_some() || page.tokens.is_some();
+        self.stands = !moved && has_figures && !page.idle();
         if moved {
             if busy {
                 self.survive(self.life_ns, now_ns);

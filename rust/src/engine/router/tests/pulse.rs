@@ -240,8 +240,8 @@ fn an_engine_that_answers_nothing_and_has_requests_is_out_until_it_answers() {
 fn engines_that_work_are_not_taken_for_wedged() {
     // A long prompt is being computed: each step takes blocks.
     let (mut drive, replica) = waiting();
-    let prefill = |second| Snapshot {
-        kv_usage: Some(0.001 * second as f64),
+    let prefill = |second: u64| Snapshot {
+        kv_usage: Some(0.001 * f64::from(u32::try_from(second).unwrap_or(0))),
         ..page(1, 0, 7)
     };
     assert_eq!(probed(&mut drive, replica, 300, prefill), [0_u64; 0]);
