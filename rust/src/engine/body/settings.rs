@@ -47,7 +47,7 @@ pub(super) fn read(
         key: key(outline, cfg)?,
         class: class(outline, priority),
         retry_safe: !background && !store,
-        unstored: !background && !store && outline.has(Field::Store),
+        unstored: !background && !store && outline.get(Field::Store).is_some(),
         previous_response_id: previous.map(RawStr::to_text),
         ..Digest::default()
     })
