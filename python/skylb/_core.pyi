@@ -355,6 +355,8 @@ FAILURE_LIMITED: Final = 7
 """A replica answered 429: like ``FAILURE_FULL`` (503), but it may take other requests."""
 FAILURE_WITHDRAWN: Final = 8
 """The attempt was given up because a ``Withdraw`` said so."""
+FAILURE_ABSENT: Final = 9
+"""A replica answered 404 to a request that it was sent on a guess (see `Engine.guessed`): no mark."""
 
 PROBE_REFUSED: Final = 0
 """Nobody is there: the connection was refused, or no way leads there."""
@@ -702,6 +704,23 @@ class Engine:
         self, replica: int, models: list[tuple[str, int | None]], now_ns: int, /
     ) -> tuple[_Effect, ...]:
         """Models and adapters a replica serves, as ``(id, max_model_len)``."""
+    def set_models_cut(
+        self, replica: int, models: list[tuple[str, int | None]], now_ns: int, /
+    ) -> tuple[_Effect, ...]:
+        """The same, of a list that has more: the replica is sent also what no list has."""
+    def hide_models(self, replica: int, now_ns: int, /) -> tuple[_Effect, ...]:
+        """A replica does not tell its models: it is sent whatever is asked for."""
+    def set_looks(self, looks: bool, /) -> None:
+        """Whether the driver reads all lists when `look_due` says so. Then a request for a model in no
+        list waits for that (it is told `Hold`) before it is refused."""
+    def look_due(self, now_ns: int, /) -> bool:
+        """Whether all lists should be read now; they count as being read until `looked`. To be asked
+        after a `Hold` and after `tick`."""
+    def looked(self, now_ns: int, /) -> tuple[_Effect, ...]:
+        """All lists have been read, or could not be."""
+    def guessed(self, request_id: int, /) -> bool:
+        """Whether a request is at a replica whose list does not have its model, while another could be
+        asked."""
     def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """Operator intent, apart from observed health."""
     def probes_due(self, now_ns: int, /) -> list[int]:

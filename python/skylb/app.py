@@ -86,6 +86,7 @@ def check_files(settings: Settings) -> None:
         lambda: check_authorities(settings.replica_ca, "replica_ca"),
         lambda: read_secret(settings.admin_token_file, "admin_token_file"),
         lambda: read_secret(settings.replica_key_file, "replica_key_file"),
+        lambda: read_secret(settings.probe_key_file, "probe_key_file"),
         lambda: read_keys(settings.mesh.peer_key_file),
         lambda: read_tenants(settings.mesh.tenant_key_file),
         lambda: check_mesh(settings),
@@ -183,8 +184,7 @@ class Service:
     def _read_keys(self) -> None:
         settings = self.settings
         self.admin.token = read_secret(settings.admin_token_file, "admin_token_file")
-        key = read_secret(settings.replica_key_file, "replica_key_file")
-        self.control.set_authorization(f"Bearer {key}" if key is not None else None)
+        self.control.read_keys()
         self.frontend.context.tenants.keys = read_tenants(settings.mesh.tenant_key_file)
         keys = read_keys(settings.mesh.peer_key_file)
         if self.mesh is not None and keys is not None:

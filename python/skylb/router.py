@@ -5,7 +5,7 @@ data plane registered, also when they come at once. Neither plane holds a refere
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from skylb import _core
@@ -73,6 +73,7 @@ class Router:
         self._last_id = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
+        self._look: Callable[[Callable[[], None]], None] | None = None
 
     # ------------------------------------------------------------------ data plane
 
@@ -155,6 +156,10 @@ class Router:
         """The model meant where none is named; empty while none is known, ``None`` where there are more."""
         return self._engine.only_model()
 
+    def guessed(self, request_id: int) -> bool:
+        """The request is at a replica that is not known to have its model, and another could be asked."""
+        return self._engine.guessed(request_id)
+
     def ready(self) -> bool:
         """Requests can be served: a replica is ready here, or at a peer that takes them."""
         return self._engine.ready()
@@ -177,9 +182,19 @@ class Router:
         self._replicas = {replica.id: replica for replica in replicas}
         self._told(self._engine.set_replicas([(r.id, r.name) for r in replicas], monotonic_ns()))
 
-    def set_models(self, replica_id: int, models: list[tuple[str, int | None]]) -> None:
-        """Models and adapters that one replica serves."""
-        self._told(self._engine.set_models(replica_id, models, monotonic_ns()))
+    def set_models(self, replica_id: int, models: list[tuple[str, int | None]], *, cut: bool = False) -> None:
+        """Models and adapters that one replica serves; ``cut``: it serves more."""
+        set_models = self._engine.set_models_cut if cut else self._engine.set_models
+        self._told(set_models(replica_id, models, monotonic_ns()))
+
+    def hide_models(self, replica_id: int) -> None:
+        """A replica does not tell its models: it is sent whatever is asked for."""
+        self._told(self._engine.hide_models(replica_id, monotonic_ns()))
+
+    def look_with(self, look: Callable[[Callable[[], None]], None]) -> None:
+        """Reads all lists of models again, and calls back, when a request asks for a model in none."""
+        self._look = look
+        self._engine.set_looks(True)
 
     def set_draining(self, replica_id: int, draining: bool) -> None:
         """Operator intent for one replica."""
@@ -353,6 +368,7 @@ class Router:
                 self._sinks[effect.request_id].forwarded(effect, self._peers[effect.peer])  # type: ignore[arg-type,union-attr]  # as above
             elif kind is Hold:
                 self._sinks[effect.request_id].held()
+                self._begin_look()
                 self._arm()
             elif kind is Withdraw:
                 self._sinks[effect.request_id].withdrawn()
@@ -378,9 +394,18 @@ class Router:
         delay_s = max(0.0, (deadline_ns - monotonic_ns()) / 1e9)
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
+    def _begin_look(self) -> None:
+        if self._look is not None and self._engine.look_due(monotonic_ns()):
+            self._look(self._looked)
+
+    def _looked(self) -> None:
+        self._told(self._engine.looked(monotonic_ns()))
+
     def _tick(self) -> None:
         self._timer = None
-        self._told(self._engine.tick(monotonic_ns()))
+        effects = self._engine.tick(monotonic_ns())
+        self._begin_look()
+        self._told(effects)
 
     def close(self) -> None:
         """Stops the timer."""

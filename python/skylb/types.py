@@ -48,6 +48,9 @@ class Upstream:
 class Replica(Upstream):
     """One engine endpoint as the data plane needs it; ``name`` is the URL as configured."""
 
+    probe_authorization: str | None = None
+    """``Authorization`` of probes and of requests for lists of models."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peer(Upstream):

@@ -142,7 +142,7 @@ def test_a_replica_without_a_list_of_models_is_looked_at_all_the_same(
             await until(plane.router.models, "the list is asked for again")
 
     run(test)
-    told = [r.getMessage() for r in caplog.records if "models cannot be read" in r.getMessage()]
+    told = [r.getMessage() for r in caplog.records if "its models are not known" in r.getMessage()]
     assert len(told) == 1
 
 
@@ -154,6 +154,51 @@ def test_a_broken_list_of_models_keeps_the_last_one() -> None:
             seen = replica.probes
             await until(lambda: replica.probes > seen + 20, "it is probed on")
             assert plane.router.models() == [("m", 4096)]
+
+    run(test)
+
+
+def test_a_server_that_comes_back_and_refuses_its_list_is_not_known_by_its_old_one() -> None:
+    async def test(replica: FakeReplica) -> None:
+        async with running(settings(replica.url)) as plane:
+            await until(plane.router.models, "models are read")
+            replica.models_status = 500
+            await until(lambda: "what it told before counts" in plane.state(replica.url), "it is remarked")
+            await replica.stop()
+            await until(lambda: plane.state(replica.url).startswith("down"), "it is away")
+            assert plane.router.models() == []
+            back = FakeReplica()
+            back.models_status = 401
+            await back.start(lambda runner: web.TCPSite(runner, "127.0.0.1", int(replica.url.split(":")[2])))
+            await until(lambda: "whatever is asked for" in plane.state(replica.url), "its list is refused")
+            assert plane.router.models() == []
+            assert plane.router.ready()
+            await back.stop()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("status", "ready"), [(401, True), (403, True), (404, True), (500, True), (501, True), (503, False)]
+)
+def test_a_replica_whose_models_cannot_be_listed_is_ready_for_any_unless_it_loads(
+    status: int, ready: bool
+) -> None:
+    async def test(replica: FakeReplica) -> None:
+        replica.models_status = status
+        async with running(settings(replica.url)) as plane:
+            plane.control.set_authorization(None, "Bearer probe")
+            await plane.control.first_look(10)
+            if ready:
+                await until(plane.router.ready, "it is sent what is asked for")
+            else:
+                seen = replica.models_asked
+                await until(lambda: replica.models_asked > seen + 1, "it is asked again")
+                assert not plane.router.ready()
+            replica.models_status = 200
+            plane.control.set_authorization(None, "Bearer other")
+            await until(plane.router.models, "the list is asked for again with another key")
+            assert replica.headers["Authorization"] == "Bearer other"
 
     run(test)
 

@@ -31,6 +31,8 @@ class FakeReplica:
         self.page = VLLM_PAGE.format(running=3, waiting=1)
         self.status = 200
         self.models: list[dict[str, Any]] = [{"id": "m", "max_model_len": 4096}]
+        self.models_status = 200
+        self.models_asked = 0
         self.headers: dict[str, str] = {}
         self.probes = 0
         self.narrowed = 0
@@ -81,7 +83,8 @@ class FakeReplica:
 
     async def _models(self, request: web.Request) -> web.Response:
         del request
-        return web.json_response({"object": "list", "data": self.models})
+        self.models_asked += 1
+        return web.json_response({"object": "list", "data": self.models}, status=self.models_status)
 
 
 class Plane:

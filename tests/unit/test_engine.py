@@ -164,7 +164,7 @@ def test_state_is_json_without_prompt_key_or_salt() -> None:
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda engine: engine.retry(1, 9, True, 2), "failure"),
+        (lambda engine: engine.retry(1, 99, True, 2), "failure"),
         (lambda engine: engine.complete(1, 3, None, 2), "outcome"),
         (lambda engine: engine.submit(1, head(), body(), 2), "1"),
         (lambda _: Engine(settings(), b"short", 1), "secret"),

@@ -56,6 +56,7 @@ class Fleet:
         self._ids = count(1)
         self._regions: dict[str, str | None] = {}
         self._authorization: str | None = None
+        self._probe_authorization: str | None = None
 
     def offer(self, source: str, targets: Sequence[Target]) -> None:
         """Replaces what one source wants.
@@ -67,10 +68,10 @@ class Fleet:
             self._sources[source] = offered
             self._apply()
 
-    def set_authorization(self, authorization: str | None) -> None:
-        """Changes the value of ``Authorization`` that replicas are sent."""
-        if authorization != self._authorization:
-            self._authorization = authorization
+    def set_authorization(self, authorization: str | None, probe: str | None) -> None:
+        """Changes the values of ``Authorization`` that replicas are sent: with requests, and with probes."""
+        if (authorization, probe) != (self._authorization, self._probe_authorization):
+            self._authorization, self._probe_authorization = authorization, probe
             self._apply()
 
     def set_draining(self, name: str, *, draining: bool) -> bool:
@@ -143,6 +144,7 @@ class Fleet:
             address=target.address,
             authority=target.authority,
             authorization=self._authorization,
+            probe_authorization=self._probe_authorization,
         )
         return known if known == replica and known is not None else replica
 

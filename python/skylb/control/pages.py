@@ -137,8 +137,8 @@ def get_request(path: str, accept: str, replica: Replica) -> bytes:
         f"Accept: {accept}",
         "Accept-Encoding: identity",
     ]
-    if replica.authorization is not None:
-        lines.append(f"Authorization: {replica.authorization}")
+    if replica.probe_authorization is not None:
+        lines.append(f"Authorization: {replica.probe_authorization}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 

@@ -14,6 +14,7 @@ from skylb.control.discovery.resolve import resolve
 from skylb.control.fleet import Fleet, Target
 from skylb.control.probe import Prober
 from skylb.hosts import why_not
+from skylb.keyfiles import read_secret
 from skylb.metrics import Metrics
 from skylb.router import Router
 from skylb.tasks import TaskGroup
@@ -65,6 +66,7 @@ class Control:
             timeout_s=settings.timeout.probe_s,
             models_s=settings.discovery.models_s,
         )
+        router.look_with(self._prober.look)
         self._fleet = Fleet(router, (pool, self._pool), self._fleet_changed)
         self.on_own: Callable[[list[str]], None] | None = None
         """Hears the names of this balancer's own replicas, after each change of the fleet."""
@@ -80,6 +82,11 @@ class Control:
             ConfigError: the replicas file cannot be understood.
         """
         settings = self._settings
+        if settings.replica_key_file is not None and settings.tls_client_ca is None:
+            log.warning(
+                "replica_key_file: requests reach the replicas with this key, whoever sent them: clients are "
+                "not checked here (tls_client_ca); for probes alone there is probe_key_file"
+            )
         self._named_source("flags").set_urls(settings.replica)
         if settings.replicas_file is not None:
             listed = self._named_source(str(settings.replicas_file))
@@ -170,16 +177,35 @@ class Control:
         except TimeoutError:
             log.warning("not every replica was looked at within %g s", timeout_s)
 
-    def set_authorization(self, authorization: str | None) -> None:
-        """Changes the value of ``Authorization`` that replicas are sent instead of the client's."""
-        self._fleet.set_authorization(authorization)
+    def read_keys(self) -> None:
+        """Reads the files of the keys that replicas are sent.
+
+        Raises:
+            ConfigError: one cannot be read or understood; what was read before stays.
+        """
+        settings = self._settings
+        key = read_secret(settings.replica_key_file, "replica_key_file")
+        probe_key = read_secret(settings.probe_key_file, "probe_key_file")
+        self.set_authorization(_bearer(key), _bearer(probe_key))
+
+    def set_authorization(self, authorization: str | None, probe: str | None = None) -> None:
+        """Changes the values of ``Authorization`` that replicas are sent.
+
+        Args:
+            authorization: with requests, instead of the client's; with probes unless they have their own.
+            probe: with probes and requests for lists of models alone.
+        """
+        self._fleet.set_authorization(authorization, authorization if probe is None else probe)
 
     def set_draining(self, name: str, *, draining: bool) -> bool:
         """Operator intent for a replica by name; ``False`` when there is none of that name."""
         return self._fleet.set_draining(name, draining=draining)
 
     def states(self) -> dict[str, str]:
-        """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why`` or ``unresolved: why``."""
+        """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why`` or ``unresolved: why``.
+
+        What of its models is not known follows behind a semicolon.
+        """
         states = self._prober.states()
         by_source = [named.unresolved() for named in self._named] + [dns.unresolved() for dns in self._dns]
         for unresolved in by_source:
@@ -192,3 +218,7 @@ class Control:
         )
         self._named.append(source)
         return source
+
+
+def _bearer(key: str | None) -> str | None:
+    return None if key is None else f"Bearer {key}"

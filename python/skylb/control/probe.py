@@ -13,7 +13,7 @@ from math import ceil
 
 from skylb import _core
 from skylb.clock import Standstill, monotonic_ns
-from skylb.control.modellists import Lists, ModelList
+from skylb.control.modellists import Lists, Look, ModelList
 from skylb.control.pages import Pages
 from skylb.errors import ConnectError, ShortageError, SkyLBError, UnreadableError
 from skylb.metrics import Probing
@@ -76,6 +76,12 @@ class Watched:
         self.pages.aim(replica)
         self.models.aim(replica)
 
+    def described(self) -> str:
+        """Its state, for people."""
+        state = f"{self.state.value}: {self.detail}" if self.detail else self.state.value
+        models = self.models.detail if self.state in {State.UP, State.BLIND} else ""
+        return f"{state}; {models}" if models else state
+
     def cancel(self) -> None:
         """Gives up what is under way."""
         if self.probe is not None:
@@ -133,6 +139,7 @@ class Prober:
         self._timeout_ns = int(timeout_s * 1e9)
         self._lists = Lists(router, pool, timeout_s=timeout_s, interval_s=models_s)
         self._models_looked_ns = 0
+        self._look: Look | None = None
         self._watched: dict[int, Watched] = {}
         self._due: dict[int, None] = {}
         self._under_way: dict[Probe, None] = {}
@@ -164,17 +171,23 @@ class Prober:
         watched = Watched(replica, models)
         return watched
 
+    def look(self, done: Callable[[], None]) -> None:
+        """Reads the lists of all replicas that answer, now; ``done`` is called in the end, once."""
+        answering = {State.UP, State.BLIND}
+        self._end_look()
+        self._look = Look([w.models for w in self._watched.values() if w.state in answering], done)
+
     def is_up(self, name: str) -> bool:
         """Whether the replica of that name answered its last probe."""
         answering = {State.UP, State.BLIND}
         return any(w.replica.name == name and w.state in answering for w in self._watched.values())
 
     def states(self) -> dict[str, str]:
-        """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why``."""
-        return {
-            w.replica.name: f"{w.state.value}: {w.detail}" if w.detail else w.state.value
-            for w in self._watched.values()
-        }
+        """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why``.
+
+        What of its models is not known follows behind a semicolon.
+        """
+        return {w.replica.name: w.described() for w in self._watched.values()}
 
     # ------------------------------------------------------------------- the ticker
 
@@ -320,8 +333,14 @@ class Prober:
             if watched.state in {State.UP, State.BLIND}:
                 watched.models.ask_if_overdue(now_ns)
 
+    def _end_look(self) -> None:
+        look, self._look = self._look, None
+        if look is not None:
+            look.stop()
+
     def close(self) -> None:
         """Gives up all probes under way."""
+        self._end_look()
         for watched in self._watched.values():
             watched.cancel()
         self._watched.clear()

@@ -1,7 +1,10 @@
 """What failed attempts are called, in metrics and in answers."""
 
+from http import HTTPStatus
+
 from skylb import _core
 from skylb._core import Relay
+from skylb.router import Router
 
 FAILURES = {
     _core.FAILURE_CONNECT: ("connect", "upstream_connect", "the replica could not be reached"),
@@ -16,6 +19,7 @@ FAILURES = {
         "upstream_bad_response",
         "the replica's answer was malformed",
     ),
+    _core.FAILURE_ABSENT: ("absent", "model_not_found", "the replica has no such model"),
     _core.FAILURE_REFUSED: ("refused", "upstream_refused", "the peer refused the request"),
 }
 """Failure -> outcome of the attempt in metrics, code and message for an answer cut short."""
@@ -27,13 +31,17 @@ _STATUSES = {
 }
 
 
-def failure_of(status: int) -> int | None:
+def failure_of(status: int, request_id: int, router: Router) -> int | None:
     """The failure, ``FAILURE_*``, that an answer with this status is; ``None``: it is an answer.
+
+    404 from a replica that is not known to have the model is not the last word while another may have it.
 
     501 says that the engine cannot do what was asked, which another one cannot either. 504 is a front's
     word that the time is over: what may still be running is not run a second time. With 429 and 503
     nothing was begun.
     """
+    if status == HTTPStatus.NOT_FOUND and router.guessed(request_id):
+        return _core.FAILURE_ABSENT
     plain = _core.FAILURE_STATUS if status >= 500 and status != 501 else None
     return _STATUSES.get(status, plain)
 

@@ -1,5 +1,7 @@
 """Routes that the balancer answers out of what it knows: ``/health``, ``/ping`` and ``/v1/models``."""
 
+from urllib.parse import unquote
+
 from skylb import _core
 from skylb._core import Head
 from skylb.data import answers
@@ -15,7 +17,8 @@ def answer(head: Head, context: Context, whose: Whose) -> tuple[int, bytes, str 
             return 200, b"" if head.route == _core.ROUTE_PING else b'{"status":"ok"}', None
         return _error(head, 503, "no_replica_ready", "no replica is ready")
     models = router.models(whose)
-    name = head.target.removeprefix("/v1/models").removeprefix("/")
+    # Names have slashes, and clients escape them or not; escapes are decoded once.
+    name = unquote(head.target.removeprefix("/v1/models").removeprefix("/").removesuffix("/"))
     body = answers.model_body(name, models) if name else answers.models_body(models)
     if body is None:
         return _error(head, 404, "model_not_found", f"the model {name!r} does not exist")

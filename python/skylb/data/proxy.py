@@ -289,7 +289,7 @@ class Exchange:
             self.withheld = response
             self.fail(_core.FAILURE_REFUSED, sent=False)
             return False
-        failure = failure_of(relay.verdict)
+        failure = failure_of(relay.verdict, self.id, self.context.router)
         if failure is not None and (relay.verdict != HTTPStatus.TOO_MANY_REQUESTS or self.forward is None):
             self.withheld = response
             self.fail(failure, sent=True, status=relay.verdict)

@@ -1,4 +1,4 @@
-//! The engine's settings; their defaults are written once, in Python's `config.py`.
+//! The engine's settings; their defaults are written once, in Python's `enginesettings.py`.
 //!
 //! Every field of `EngineSettings` has its counterpart here under the same name, except that
 //! settings in seconds (`_s`) become nanoseconds (`_ns`) when they are read, so that no decision
@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use super::id::Nanos;
 use super::plant::Plant;
 
-pub use rules::{AllowanceRule, ClassRule, Policy, PushRule};
+pub use rules::{AllowanceRule, ClassRule, Policy, PushRule, UnknownModels};
 
 const NS_PER_S: f64 = 1e9;
 /// Largest weight of one signal against others.
@@ -123,6 +123,11 @@ pub struct Config {
     /// Linear ramp of a replica that came back.
     #[serde(rename = "ramp_s", deserialize_with = "seconds")]
     pub ramp_ns: Nanos,
+    /// What becomes of requests for models in no list.
+    pub unknown_models: UnknownModels,
+    /// How long a model that left every list is unavailable rather than unknown.
+    #[serde(rename = "model_gone_s", deserialize_with = "seconds")]
+    pub model_gone_ns: Nanos,
     /// `Retry-After` of refusals, in seconds.
     pub retry_after_s: u32,
     /// Virtual nodes per replica on the ring.
@@ -251,7 +256,7 @@ impl Config {
         self.policy == Policy::Predictive && self.hold_window == 1 && self.hold_work_weight > 0.0
     }
 
-    /// Settings for tests and benches. **Not the defaults**: those are in Python's `config.py`.
+    /// Settings for tests and benches. **Not the defaults**: those are in Python's `enginesettings.py`.
     #[must_use]
     pub fn sample() -> Self {
         Self::SAMPLE
@@ -300,6 +305,8 @@ impl Config {
         eject_max_ns: 30_000_000_000,
         eject_ratio_max: 0.5,
         ramp_ns: 10_000_000_000,
+        unknown_models: UnknownModels::Refuse,
+        model_gone_ns: 60_000_000_000,
         retry_after_s: 1,
         ring_vnodes: 256,
         ring_load_factor: 1.25,
@@ -362,7 +369,7 @@ mod tests {
         "bytes_per_token":4.0,"output_tokens":256,"probe_interval_s":0.1,
         "probe_idle_interval_s":1.0,"probe_stale_s":3,"wedged_s":10,"attempts_max":2,"retry_ratio":0.2,
         "retry_per_s":10.0,"eject_failures":5,"eject_s":1.0,"eject_max_s":30.0,
-        "eject_ratio_max":0.5,"ramp_s":0,"retry_after_s":1,"ring_vnodes":256,
+        "eject_ratio_max":0.5,"ramp_s":0,"unknown_models":"refuse","model_gone_s":60,"retry_after_s":1,"ring_vnodes":256,
         "ring_load_factor":1.25,"cache_aware_threshold":0.3,"cache_aware_abs":64,
         "cache_aware_rel":1.5,"response_ids_max":65536,"sessions_max":65536,"affinity_wait_s":0.5,
         "prefill_tokens_per_s":10000,"ttft_base_s":0.02,"decode_tokens_per_s":30,

@@ -77,6 +77,8 @@ pub enum Failure {
     Full,
     /// The engine takes no more of such requests now (429): as `Full`, but it may take others.
     Limited,
+    /// The engine has not got what was asked of it, which was not known: no mark against it.
+    Absent,
     /// A 5xx other than "full", and which.
     Status(u16),
     /// A malformed response.
@@ -295,7 +297,14 @@ impl Health {
     /// The client's leaving is no failure of the replica: it is not reported here.
     pub fn failed(&mut self, failure: Failure, pool: Pool, config: &Config, now_ns: Nanos) -> bool {
         match (failure, self.state) {
-            (Failure::Full | Failure::Limited | Failure::Refused | Failure::Withdrawn, _)
+            (
+                Failure::Full
+                | Failure::Limited
+                | Failure::Absent
+                | Failure::Refused
+                | Failure::Withdrawn,
+                _,
+            )
             | (_, State::Ejected | State::Wedged | State::Down) => false,
             (Failure::Connect, _) => {
                 self.unreachable();
@@ -329,6 +338,13 @@ impl Health {
                 true
             }
             State::Ejected | State::Wedged | State::Down => false,
+        }
+    }
+
+    /// It joins a fleet that serves already: its share grows as if it had come back.
+    pub fn join(&mut self, now_ns: Nanos) {
+        if self.state == State::Up {
+            self.come_back(now_ns);
         }
     }
 

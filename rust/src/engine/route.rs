@@ -332,18 +332,35 @@ pub fn is_response_id(id: &[u8]) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
-/// A model name, whose slashes and colons may be escaped, and nothing else: no empty or dot segment.
-/// The balancer answers itself, nothing is forwarded.
+/// A model name, escaped as its client likes, with or without a slash behind it: no empty or dot
+/// segment. The balancer answers itself, nothing is forwarded.
 fn is_model_id(id: &[u8]) -> bool {
-    let Ok(id) = std::str::from_utf8(id) else {
+    let id = id.strip_suffix(b"/").unwrap_or(id);
+    let Some(id) = unescaped(id).and_then(|id| String::from_utf8(id).ok()) else {
         return false;
     };
-    let id = id
-        .replace("%2F", "/")
-        .replace("%2f", "/")
-        .replace("%3A", ":")
-        .replace("%3a", ":");
-    !id.contains('%') && id.split('/').all(|s| !matches!(s, "" | "." | ".."))
+    // What would be another name if it were decoded once more is an attempt at something else.
+    let twice = unescaped(id.as_bytes()).is_some_and(|again| again != id.as_bytes());
+    !twice && id.split('/').all(|s| !matches!(s, "" | "." | ".."))
+}
+
+/// Percent-decoded once (RFC 3986, 2.1); `None` where an escape is malformed.
+fn unescaped(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |b: &u8| {
+        char::from(*b)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.iter();
+    while let Some(&b) = rest.next() {
+        out.push(if b == b'%' {
+            digit(rest.next()?)? << 4 | digit(rest.next()?)?
+        } else {
+            b
+        });
+    }
+    Some(out)
 }
 
 #[cfg(test)]
@@ -368,12 +385,17 @@ mod tests {
             "/v1/responses/",
             "/v1/responses//cancel",
             "/v1/responses/a/cancel/",
-            "/v1/models/",
+            "/v1/models//",
             "/v1/models/..",
             "/v1/models/a/../b",
             "/v1/models/a%2F..%2Fb",
             "/v1/models/%2e%2e",
             "/v1/models/a//b",
+            "/v1/models/a//",
+            "/v1/models/%252e%252e",
+            "/v1/models/a%2",
+            "/v1/models/a%zz",
+            "/v1/models/a%ff",
             "/metrics",
             "/reset_prefix_cache",
             "",
@@ -402,6 +424,10 @@ mod tests {
             "meta-llama/Llama-3.1-8B",
             "org%2Fm.x",
             "ft%3Agpt",
+            "%6C%6Cama",
+            "mod%C3%A8le",
+            "100%25",
+            "llama/",
             ".hidden",
             "...",
         ] {

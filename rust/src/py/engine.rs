@@ -14,9 +14,9 @@ use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::{Failure, Unread};
 use crate::engine::id::{PeerId, ReplicaId, RequestId};
 use crate::engine::residency::Whose;
-use crate::engine::router::{Ask, Forwarded, Report, Router, SECRET_BYTES_MIN, Usage};
+use crate::engine::router::{Ask, Forwarded, ModelList, Report, Router, SECRET_BYTES_MIN, Usage};
 
-const FAILURES: [(&str, Failure); 9] = [
+const FAILURES: [(&str, Failure); 10] = [
     ("FAILURE_CONNECT", Failure::Connect),
     ("FAILURE_RESET", Failure::Reset),
     ("FAILURE_TIMEOUT", Failure::Timeout),
@@ -26,6 +26,7 @@ const FAILURES: [(&str, Failure); 9] = [
     ("FAILURE_REFUSED", Failure::Refused),
     ("FAILURE_LIMITED", Failure::Limited),
     ("FAILURE_WITHDRAWN", Failure::Withdrawn),
+    ("FAILURE_ABSENT", Failure::Absent),
 ];
 
 const PROBES: [(&str, Unread); 4] = [
@@ -267,6 +268,52 @@ impl Engine {
         self.router
             .set_models(ReplicaId(replica), &models, now_ns, &mut self.out);
         effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (replica, models, now_ns, /))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "pyo3 hands over what it converted"
+    )]
+    fn set_models_cut<'py>(
+        &mut self,
+        py: Python<'py>,
+        replica: u32,
+        models: Vec<(String, Option<u32>)>,
+        now_ns: u64,
+    ) -> Effects<'py> {
+        let listing = ModelList::Cut(&models);
+        self.router
+            .set_listing(ReplicaId(replica), listing, now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (replica, now_ns, /))]
+    fn hide_models<'py>(&mut self, py: Python<'py>, replica: u32, now_ns: u64) -> Effects<'py> {
+        self.router
+            .set_listing(ReplicaId(replica), ModelList::Hidden, now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (looks, /))]
+    fn set_looks(&mut self, looks: bool) {
+        self.router.set_looks(looks);
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn look_due(&mut self, now_ns: u64) -> bool {
+        self.router.look_due(now_ns)
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn looked<'py>(&mut self, py: Python<'py>, now_ns: u64) -> Effects<'py> {
+        self.router.looked(now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (request_id, /))]
+    fn guessed(&self, request_id: u64) -> bool {
+        self.router.guessed(RequestId(request_id))
     }
 
     #[pyo3(signature = (replica, draining, now_ns, /))]

@@ -124,7 +124,7 @@ impl Requests {
 
 /// What an attempt at a replica came to; `stale` is a reused connection that was already dead, which
 /// is no attempt.
-pub const OUTCOMES: [&str; 11] = [
+pub const OUTCOMES: [&str; 12] = [
     "ok",
     "connect",
     "reset",
@@ -133,6 +133,7 @@ pub const OUTCOMES: [&str; 11] = [
     "limited",
     "status",
     "bad_response",
+    "absent",
     "client_left",
     "withdrawn",
     "stale",

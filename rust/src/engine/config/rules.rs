@@ -105,3 +105,13 @@ pub enum ClassRule {
     /// No request of a class while one of a more urgent class waits.
     Strict,
 }
+
+/// What becomes of requests for models that no replica's list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownModels {
+    /// They are refused.
+    Refuse,
+    /// They are sent to a replica as any other, and its answer is passed on.
+    Pass,
+}

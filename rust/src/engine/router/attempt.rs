@@ -44,7 +44,7 @@ impl Router {
                 }
                 return;
             }
-            Phase::Between | Phase::Held { .. } => {
+            Phase::Between | Phase::Looking | Phase::Held { .. } => {
                 self.counters.unknown_first_bytes += 1;
                 return;
             }
@@ -108,7 +108,7 @@ impl Router {
                 self.retry_away(id, request, &away, (failure, sent), now_ns, out);
                 return;
             }
-            Phase::Between | Phase::Held { .. } => return,
+            Phase::Between | Phase::Looking | Phase::Held { .. } => return,
         };
         let (slot, started) = (attempt.slot, attempt.started);
         self.end_attempt(id, &request, attempt, &[]);
@@ -187,6 +187,29 @@ impl Router {
         turned
     }
 
+    /// The request is at a replica whose list does not have its model, and another could be asked: a
+    /// 404 from there is better not the last word.
+    #[must_use]
+    pub fn guessed(&self, id: RequestId) -> bool {
+        let Some(request) = self.requests.get(&id).filter(|r| r.bound.is_none()) else {
+            return false;
+        };
+        let (Phase::InFlight(attempt), Some(model)) = (&request.phase, request.model) else {
+            return false;
+        };
+        let serving = self.fleet.models.get(model.0 as usize);
+        let mut others = serving.into_iter().flat_map(|model| &model.serving);
+        !self.fleet.lists(attempt.slot, model)
+            && others.any(|slot| {
+                let member = self.fleet.member(*slot).filter(|_| *slot != attempt.slot);
+                member.is_some_and(|member| {
+                    !request.tried.contains(&member.id)
+                        && request.may_use(member.region_bit)
+                        && member.ready(&self.config, self.now_ns)
+                })
+            })
+    }
+
     /// Attempts left, safe to send again, and within the budget of retries.
     ///
     /// An answer that comes whole takes as long as it takes: one that was waited for in vain is not
@@ -226,6 +249,7 @@ impl Router {
         };
         match mem::replace(&mut request.phase, Phase::Between) {
             Phase::Between => {}
+            Phase::Looking => self.looks.forget(id),
             Phase::Held { ticket, .. } => {
                 self.hold.leave(ticket);
                 self.counters.left_held += 1;
@@ -301,6 +325,9 @@ impl Router {
         let Some(member) = self.fleet.member_mut(slot) else {
             return false;
         };
+        if failure == Failure::Absent {
+            return false;
+        }
         if failure.refused() {
             self.counters.full += 1;
             if failure == Failure::Full {
@@ -353,6 +380,11 @@ impl Router {
                 502,
                 "upstream_reset",
                 "The model server closed the connection before it answered.",
+            ),
+            Failure::Absent => refusal(
+                404,
+                "model_not_found",
+                "No model server that was asked has this model.",
             ),
             Failure::Status(_) => {
                 refusal(502, "upstream_status", "The model server failed to answer.")

@@ -1,9 +1,11 @@
 //! The router's invariants, for tests.
 
 use super::Router;
-use super::member::Offer;
+use super::fleet::slot_of;
+use super::member::{Member, Offer};
+use super::models::sends;
 use super::request::{Lane, Phase, Request, TRIED_MAX};
-use crate::engine::id::{Nanos, ReplicaId};
+use crate::engine::id::{ModelId, Nanos, ReplicaId};
 use crate::engine::select::Slot;
 
 impl Router {
@@ -95,7 +97,15 @@ impl Router {
                 self.hold.len()
             ));
         }
-        if held + self.in_flight + self.mesh.in_flight != self.requests.len() {
+        let looking = self
+            .requests
+            .values()
+            .filter(|r| matches!(r.phase, Phase::Looking))
+            .count();
+        if looking != self.looks.len() {
+            return Err("requests_for_unlisted_models_wait_for_a_look".to_owned());
+        }
+        if held + looking + self.in_flight + self.mesh.in_flight != self.requests.len() {
             return Err("every_request_is_held_in_flight_or_forwarded".to_owned());
         }
         let most = self.config.attempts_max;
@@ -122,17 +132,25 @@ impl Router {
                     model.requests
                 ));
             }
-            let serves = |slot: &u32| {
-                let models = self
-                    .fleet
-                    .member(*slot)
-                    .and_then(|member| member.models.as_ref());
-                models.is_some_and(|models| models.iter().any(|(id, _)| id.0 as usize == index))
-            };
-            if !model.serving.is_sorted() || !model.serving.iter().all(serves) {
+            let id = ModelId(slot_of(index));
+            let sent = self.fleet.members();
+            let sent = sent.filter(|(_, member)| sends(member, id, model));
+            if !sent.map(|(slot, _)| slot).eq(model.serving.iter().copied()) {
                 return Err("models_and_replicas_agree".to_owned());
             }
-            if model.serving.is_empty() && model.requests == 0 {
+            let lists = |member: &Member| {
+                let mut listed = member.models.iter().flatten();
+                listed.any(|(listed, _)| *listed == id)
+            };
+            let listed = self
+                .fleet
+                .members()
+                .filter(|(_, member)| lists(member))
+                .count();
+            if listed != model.listed as usize {
+                return Err("lists_of_a_model_are_counted".to_owned());
+            }
+            if model.listed == 0 && model.requests == 0 {
                 return Err("unused_models_are_forgotten".to_owned());
             }
         }

@@ -1,9 +1,9 @@
 //! Facts from the control plane: replicas, models, intent, probes, time.
 
 use super::Router;
-use super::fleet::Served;
 use super::learn::Share;
 use super::member::Member;
+use super::models::{ModelList, Served, Takes};
 use super::request::{Phase, Refusal};
 use crate::engine::effect::Effect;
 use crate::engine::health::{Failure, Unread};
@@ -44,13 +44,14 @@ impl Router {
             };
             if replicas.iter().all(|(id, _)| *id != gone) {
                 self.tree.forget(slot);
-                self.fleet.remove(slot);
+                self.fleet.remove(slot, now_ns);
                 self.refuse_bound(gone, out);
             }
         }
         let mut joined = Vec::new();
         for (id, name) in replicas {
-            if let Some(slot) = self.fleet.add(*id, name.clone(), self.mesh.region_bit) {
+            let region_bit = self.mesh.region_bit;
+            if let Some(slot) = self.fleet.add(*id, name.clone(), region_bit, now_ns) {
                 if let Some(member) = self.fleet.member_mut(slot) {
                     member.look_until_ns = now_ns.saturating_add(LOOK_NS);
                 }
@@ -87,6 +88,17 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
+        self.set_listing(replica, ModelList::Whole(models), now_ns, out);
+    }
+
+    /// Sets what a replica says of its models.
+    pub fn set_listing(
+        &mut self,
+        replica: ReplicaId,
+        listing: ModelList<'_>,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
         let now_ns = self.advance(now_ns);
         let Some(slot) = self.known(replica) else {
             return;
@@ -95,14 +107,43 @@ impl Router {
             .fleet
             .member(slot)
             .is_some_and(|member| member.models.is_none());
+        let bytes_per_token = self.config.bytes_per_token;
         if self
             .fleet
-            .set_models(slot, models, self.config.bytes_per_token)
+            .set_models(slot, listing, bytes_per_token, now_ns)
         {
+            self.welcome(slot, now_ns);
             if first {
                 self.refuse_unserved(now_ns, out);
             }
             self.dispatch_all(now_ns, out);
+            self.settle_found(now_ns, out);
+        }
+    }
+
+    /// A replica that has told its models for the first time takes its share little by little, where
+    /// others can take the rest meanwhile: its caches are cold, and its first requests slow.
+    fn welcome(&mut self, slot: Slot, now_ns: Nanos) {
+        let Some(member) = self.fleet.member(slot).filter(|m| m.told_ns.is_none()) else {
+            return;
+        };
+        let warm = |other: &Slot| {
+            let other = self.fleet.member(*other).filter(|_| *other != slot);
+            other.is_some_and(|other| other.warm(&self.config, now_ns))
+        };
+        let listed = member.models.as_deref().unwrap_or_default();
+        let models = listed.iter().map(|(id, _)| id.0 as usize);
+        let mut models = models.filter_map(|id| self.fleet.models.get(id));
+        let relieved = if listed.is_empty() {
+            member.takes == Takes::Any && self.fleet.all_slots().iter().any(warm)
+        } else {
+            models.all(|model| model.serving.iter().any(warm))
+        };
+        if let Some(member) = self.fleet.member_mut(slot) {
+            member.told_ns = Some(now_ns);
+            if relieved {
+                member.replica.health.join(now_ns);
+            }
         }
     }
 
@@ -297,7 +338,10 @@ impl Router {
             if request.is_none_or(|request| self.peers_serve(request, now_ns)) {
                 continue;
             }
-            let refusal = self.unserved(self.model_name(line.model).unwrap_or_default());
+            let name = self.model_name(line.model).unwrap_or_default().to_owned();
+            let Err(refusal) = self.unlisted_model(&name, false, now_ns) else {
+                continue;
+            };
             while let Some((ticket, id)) = self.hold.oldest(line) {
                 self.hold.leave(ticket);
                 if let Some(request) = self.requests.remove(&id) {
@@ -312,6 +356,7 @@ impl Router {
         let now_ns = self.advance(now_ns);
         self.fleet.tick(&self.config, now_ns);
         self.review_splits(now_ns);
+        self.end_old_looks(now_ns, out);
         self.dispatch_all(now_ns, out);
     }
 
@@ -322,7 +367,8 @@ impl Router {
         let peers_ns = self.mesh.next_change_ns(self.now_ns);
         let held_ns = self.hold.next_deadline_ns();
         let turns_ns = self.fleet.turns_ns();
-        let others = [peers_ns, turns_ns, self.next_turn_ns()];
+        let looks_ns = self.next_look_ns();
+        let others = [peers_ns, turns_ns, self.next_turn_ns(), looks_ns];
         held_ns
             .into_iter()
             .chain(others.into_iter().flatten())

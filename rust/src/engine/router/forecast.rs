@@ -3,7 +3,7 @@
 use super::Router;
 use super::accuracy::Accuracy;
 use super::cards::Card;
-use super::fleet::Model;
+use super::models::Model;
 use super::paths::Path;
 use super::request::{Attempt, Lane, Request, Usage};
 use crate::engine::config::{Config, Policy};

@@ -386,7 +386,9 @@ impl Router {
                 remote.peer.failed(now_ns);
             }
             // The peer answered: what failed is one of its replicas.
-            Failure::Status(_) | Failure::BadResponse => remote.peer.counts.failed += 1,
+            Failure::Status(_) | Failure::BadResponse | Failure::Absent => {
+                remote.peer.counts.failed += 1;
+            }
         }
     }
 

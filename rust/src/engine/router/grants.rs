@@ -1,10 +1,11 @@
 //! What peers are told, and what room they are granted.
 
 use super::Router;
-use super::fleet::{Model, slot_of};
+use super::fleet::slot_of;
 use super::forecast::fleet_line;
 use super::member::Member;
 use super::mesh::{Remote, Told};
+use super::models::Model;
 use crate::engine::admit;
 use crate::engine::id::{ModelId, Nanos, PeerId};
 use crate::engine::peer::summary::{LINES_MAX, Line, Summary};
@@ -169,7 +170,7 @@ impl Router {
 
     /// What this balancer could take now, by model.
     fn offers(&self, now_ns: Nanos) -> Vec<Offer<'_>> {
-        let served = self.fleet.served();
+        let served = self.fleet.listed_models();
         let mut offers: Vec<_> = served
             .map(|(id, model)| {
                 let members = model

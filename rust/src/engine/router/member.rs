@@ -2,11 +2,12 @@
 
 use super::forecast::Lately;
 use super::learn::Share;
+use super::models::Takes;
 use super::pulse::Pulse;
 use super::request::Lane;
 use super::shared::Shared;
 use crate::engine::admit::{self, Why};
-use crate::engine::config::Config;
+use crate::engine::config::{Config, UnknownModels};
 use crate::engine::health::State;
 use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
 use crate::engine::replica::{Need, Replica};
@@ -25,8 +26,14 @@ pub(super) struct Member {
     pub(super) adopted: Option<String>,
     /// Taken out of the fleet; kept until its requests have ended.
     pub(super) removed: bool,
-    /// `None` until it told. Sorted.
+    /// What its list has; `None` until it told. Sorted.
     pub(super) models: Option<Vec<(ModelId, Option<u32>)>>,
+    /// What it is sent besides.
+    pub(super) takes: Takes,
+    /// When it came to the fleet.
+    pub(super) joined_ns: Nanos,
+    /// When it first told its models.
+    pub(super) told_ns: Option<Nanos>,
     /// Requests in flight that do not count as load.
     pub(super) light: u32,
     /// It said "full": no pushes until it is probed again, or until this moment.
@@ -77,7 +84,7 @@ pub(super) enum Offer {
 }
 
 impl Member {
-    pub(super) fn new(id: ReplicaId, name: String, region_bit: u64) -> Self {
+    pub(super) fn new(id: ReplicaId, name: String, region_bit: u64, joined_ns: Nanos) -> Self {
         Self {
             id,
             name,
@@ -86,6 +93,9 @@ impl Member {
             replica: Replica::new(),
             removed: false,
             models: None,
+            takes: Takes::Listed,
+            joined_ns,
+            told_ns: None,
             light: 0,
             full: None,
             declined: false,
@@ -179,8 +189,24 @@ impl Member {
         health_ns.into_iter().chain(full_ns).min()
     }
 
+    /// It may be sent requests, as far as its health and its operator go.
     pub(super) fn ready(&self, config: &Config, now_ns: Nanos) -> bool {
         self.offer(Lane::Light, config, now_ns) != Offer::None
+    }
+
+    /// Some request would be sent to it: it is ready, and it has a model, or takes any.
+    pub(super) fn serves_some(&self, config: &Config, now_ns: Nanos) -> bool {
+        let passed = config.unknown_models == UnknownModels::Pass;
+        let serves = |listed: &Vec<_>| !listed.is_empty() || self.takes != Takes::Listed || passed;
+        self.models.as_ref().is_some_and(serves) && self.ready(config, now_ns)
+    }
+
+    /// It has served for a while, and takes all that it can.
+    pub(super) fn warm(&self, config: &Config, now_ns: Nanos) -> bool {
+        let told = |told_ns: Nanos| now_ns.saturating_sub(told_ns) >= config.ramp_ns;
+        self.serves_some(config, now_ns)
+            && self.told_ns.is_some_and(told)
+            && self.replica.health.ramp(config, now_ns).is_none()
     }
 
     /// What keeps it from taking one more request of the batch now.

@@ -15,7 +15,7 @@
 //! | `pulse` | signs of life; requests whose replica shows none |
 //! | `learn` | what an ended request teaches |
 //! | `control` | replicas, models, intent, probes, time |
-//! | `fleet`, `member` | the replicas and the models they serve; one replica |
+//! | `fleet`, `member`, `models` | the replicas; one of them; the models they serve |
 //! | `request` | a request as the router knows it |
 //! | `ratio`, `paths` | tokens of a prompt: bytes per token, places whose tokens are known |
 //! | `budget`, `recent`, `generations` | retries, stored responses, a bounded map |
@@ -23,6 +23,7 @@
 //! | `shared` | replicas that other balancers of the region push to as well |
 //! | `forward`, `arrivals` | requests that go to a peer, and those that come from one |
 //! | `digest` | prefixes that are hot here and at peers |
+//! | `look` | requests for models in no list |
 //! | `refuse`, `served`, `report`, `check` | what clients and operators see; the invariants |
 
 mod accuracy;
@@ -40,8 +41,10 @@ mod generations;
 mod grants;
 mod learn;
 mod lengths;
+mod look;
 mod member;
 mod mesh;
+mod models;
 mod order;
 mod paths;
 mod peers;
@@ -74,6 +77,7 @@ use self::fleet::Fleet;
 use self::forward::Scratch as PeerScratch;
 use self::learn::Errors;
 use self::lengths::Lengths;
+use self::look::Looks;
 use self::mesh::Mesh;
 use self::order::Scratch as OrderScratch;
 use self::paths::Paths;
@@ -100,7 +104,7 @@ use super::route::Route;
 /// longest age of a snapshot, below the time after which one is stale.
 const STOOD_STILL_NS: Nanos = 1_500_000_000;
 
-pub use self::fleet::{MODELS_PER_REPLICA_MAX, Served};
+pub use self::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
 pub use self::peers::{Listing, PeerGauges, PeersError};
 pub use self::report::Gauges;
 pub use self::request::{Ask, Forwarded, Report, Usage};
@@ -140,6 +144,7 @@ pub struct Router {
     /// Where sessions were pushed last, by key.
     sessions: Recent,
     lengths: Lengths,
+    looks: Looks,
     scratch: ViewScratch,
     window: WindowScratch,
     order: OrderScratch,
@@ -183,6 +188,7 @@ impl Router {
             budget: Budget::default(),
             sessions: Recent::new(config.sessions_max, hash_seed),
             lengths: Lengths::new(config.sessions_max),
+            looks: Looks::default(),
             scratch: ViewScratch::default(),
             window: WindowScratch::default(),
             order: OrderScratch::default(),
@@ -267,6 +273,9 @@ impl Router {
         let granted = Lane::of(ask.route).takes_room();
         self.arrive(origin, &digest.model, (hop, granted), now_ns);
         match self.admit(ask, digest, now_ns) {
+            Ok(request) if self.is_unlisted(&request, now_ns) => {
+                self.await_look(id, request, now_ns, out);
+            }
             Ok(request) => self.settle(id, request, None, now_ns, out),
             Err(mut refusal) => {
                 self.counters.rejected += 1;
@@ -321,7 +330,7 @@ impl Router {
             Lane::Batch | Lane::Light => {
                 // Only requests that may leave can be served where the model is missing here.
                 let regions = if forwarded.is_none() { regions } else { 0 };
-                Some(self.model_for(&digest.model, regions, now_ns)?)
+                Some(self.model_named(&digest.model, regions, forwarded.is_some(), now_ns)?)
             }
         };
         if let Some(model) = model {

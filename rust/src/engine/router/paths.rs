@@ -10,8 +10,8 @@
 //! That is no eviction, and where it is usual for a model it is what is predicted.
 
 use super::Router;
-use super::fleet::Model;
 use super::generations::Generations;
+use super::models::Model;
 use super::request::{Attempt, Report, Request};
 use crate::engine::body::ANSWER_BYTES_MAX;
 

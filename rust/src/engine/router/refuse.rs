@@ -1,7 +1,8 @@
 //! What a client reads when a request is refused.
 
 use super::Router;
-use super::request::{NoPlace, Refusal};
+use super::request::{NoPlace, Refusal, Request};
+use crate::engine::config::UnknownModels;
 use crate::engine::hold::Full;
 use crate::engine::id::{ModelId, Nanos};
 use crate::engine::plant::Plant;
@@ -11,6 +12,10 @@ use crate::engine::residency::{ANYWHERE, Whose};
 const MODELS_NAMED_MAX: usize = 20;
 /// Characters of a model's name that an answer repeats at most.
 const NAME_CHARS_MAX: usize = 200;
+
+/// How long a replica that has not told its models may be loading: with large weights over a network,
+/// longer than a quarter of an hour.
+const LOADING_NS: Nanos = 1_800_000_000_000;
 
 impl Refusal {
     /// A request that says it has crossed regions more than once.
@@ -43,54 +48,102 @@ impl Refusal {
 }
 
 impl Router {
-    /// The model or adapter of a name.
-    ///
-    /// While no replica has told its models, nothing is known of any name: the client is to come
-    /// back instead of being told that its model does not exist.
-    ///
-    /// A model that only peers in `regions` serve is known too, and any while a replica that has just
-    /// joined is being looked at: it may serve it. No name, which only routes without a
-    /// body may have while models are known, is any model.
-    pub(super) fn model_for(
+    /// The model or adapter of a name; no name, which only routes without a body may have while models
+    /// are known, is any model. One that nobody is known to serve where the lists are to be
+    /// read again for it, or where such models are passed on.
+    pub(super) fn model_named(
         &mut self,
         name: &str,
         regions: u64,
+        forwarded: bool,
         now_ns: Nanos,
     ) -> Result<ModelId, Refusal> {
         if name.is_empty() {
             return self.any_model();
         }
+        match self.model_for(name, regions, now_ns) {
+            Some(known) => Ok(known),
+            // A replica that has just joined may serve it: it is held until that is known.
+            None if self.fleet.looks(now_ns) => {
+                Ok(self.fleet.intern(name, self.config.bytes_per_token))
+            }
+            None if !forwarded && self.looks.take_more() => {
+                Ok(self.fleet.intern(name, self.config.bytes_per_token))
+            }
+            None => self.unlisted_model(name, forwarded, now_ns),
+        }
+    }
+
+    /// The model or adapter of a name, where some replica is sent it.
+    ///
+    /// A model that only peers in `regions` serve is known too.
+    pub(super) fn model_for(&mut self, name: &str, regions: u64, now_ns: Nanos) -> Option<ModelId> {
         let known = self
             .fleet
             .model(name)
             .filter(|id| self.fleet.is_served(*id));
-        let first = self.fleet.served().next().map(|(id, _)| id);
+        let first = self.fleet.listed_models().next().map(|(id, _)| id);
         let wrong = first.filter(|_| self.config.planted(Plant::WrongModel));
         if let Some(known) = wrong.or(known) {
-            return Ok(known);
+            return Some(known);
         }
-        if self.mesh.serves(name, regions, now_ns) {
-            return Ok(self.fleet.intern(name, self.config.bytes_per_token));
-        }
-        if self.fleet.looks(now_ns) {
-            return Ok(self.fleet.intern(name, self.config.bytes_per_token));
-        }
-        Err(self.unserved(name))
+        let served = self.fleet.takes_unlisted() || self.mesh.serves(name, regions, now_ns);
+        served.then(|| self.fleet.intern(name, self.config.bytes_per_token))
     }
 
-    /// Nobody serves a model of this name.
-    pub(super) fn unserved(&self, name: &str) -> Refusal {
-        if self.fleet.told() {
-            self.model_unknown(name)
-        } else {
-            self.none_ready()
+    /// Nobody is known to serve its model: the lists are to be read again.
+    pub(super) fn is_unlisted(&self, request: &Request, now_ns: Nanos) -> bool {
+        request.model.is_some_and(|model| {
+            !self.fleet.is_served(model)
+                && !self.fleet.looks(now_ns)
+                && !self
+                    .model_name(model)
+                    .is_some_and(|name| self.mesh.serves(name, request.regions, now_ns))
+        })
+    }
+
+    /// The model of a name that nobody is known to serve, where such models are passed on.
+    ///
+    /// While no replica has told its models, nothing is known of any name: the client is to come
+    /// back instead of being told that its model does not exist. It is also to come back for a model
+    /// that was there a moment ago, and while a replica that may have it is loading.
+    pub(super) fn unlisted_model(
+        &mut self,
+        name: &str,
+        forwarded: bool,
+        now_ns: Nanos,
+    ) -> Result<ModelId, Refusal> {
+        if !self.fleet.told() {
+            return Err(self.none_ready());
         }
+        if self
+            .fleet
+            .was_listed(name, self.config.model_gone_ns, now_ns)
+        {
+            return Err(self.model_away(name));
+        }
+        if self.config.unknown_models == UnknownModels::Pass && !forwarded {
+            let id = self.fleet.intern(name, self.config.bytes_per_token);
+            self.fleet.pass(id);
+            return Ok(id);
+        }
+        Err(if self.fleet.awaits(LOADING_NS, now_ns) {
+            self.model_away(name)
+        } else {
+            self.model_unknown(name)
+        })
     }
 
     /// A model of a replica that is ready, for what all of them answer alike.
-    fn any_model(&self) -> Result<ModelId, Refusal> {
-        let served = self.fleet.served().map(|(id, _)| id);
-        served.last().ok_or_else(|| self.none_ready())
+    fn any_model(&mut self) -> Result<ModelId, Refusal> {
+        let listed = self.fleet.listed_models().map(|(id, _)| id);
+        match listed.last() {
+            Some(listed) => Ok(listed),
+            None if self.fleet.takes_unlisted() => {
+                Ok(self.fleet.intern("", self.config.bytes_per_token))
+            }
+            None => Err(self.none_ready()),
+        }
     }
 
     /// Refuses what may be served nowhere: neither by our replicas, adopted ones included, nor by a
@@ -109,11 +162,18 @@ impl Router {
         Ok(())
     }
 
+    /// No replica lists the model, and one may again soon.
+    fn model_away(&self, name: &str) -> Refusal {
+        let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+        let message = format!("No model server offers the model `{name}` at present.");
+        Refusal::new(503, "model_not_ready", message).retry_after(self.config.retry_after_s)
+    }
+
     fn model_unknown(&self, name: &str) -> Refusal {
         let name: String = name.chars().take(NAME_CHARS_MAX).collect();
         let mut known: Vec<&str> = self
             .fleet
-            .served()
+            .listed_models()
             .map(|(_, model)| model.name.as_str())
             .collect();
         known.sort_unstable();

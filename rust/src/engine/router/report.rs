@@ -76,6 +76,8 @@ counters! {
     wedged,
     /// Attempts given up because their replica was down or wedged.
     withdrawn,
+    /// Times that all lists of models were to be read again, for requests for models in none.
+    model_looks,
     /// Completions of requests that are not known.
     unknown_completions,
     /// First bytes of requests that are not in flight.

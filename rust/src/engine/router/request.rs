@@ -145,6 +145,8 @@ pub(super) struct Attempt {
 pub(super) enum Phase {
     /// Neither held nor in flight: only inside one call of the router.
     Between,
+    /// For a model in no list: until the lists have been read again.
+    Looking,
     /// In the hold.
     Held { ticket: Ticket, since_ns: Nanos },
     /// At a replica.

@@ -8,7 +8,7 @@
 use std::mem;
 
 use super::Router;
-use super::member::{Member, Offer};
+use super::member::Offer;
 use super::request::{Lane, Phase, Request};
 use super::view::Found;
 use super::window::fits;
@@ -136,7 +136,7 @@ impl Router {
         let serving = model.map_or(&[][..], |model| &model.serving);
         serving.iter().any(|&slot| {
             self.fleet.member(slot).is_some_and(|member| {
-                serves(member, line)
+                self.fleet.serves(slot, line)
                     && member.offer(Lane::Batch, &self.config, now_ns) == Offer::Room
                     && self.anyone_open(slot)
             })
@@ -144,19 +144,15 @@ impl Router {
     }
 
     fn anyone_open(&self, slot: Slot) -> bool {
-        let Some(member) = self.fleet.member(slot) else {
-            return false;
-        };
         let mut lines = self.hold.heads().map(|(partition, _)| partition);
-        lines.any(|partition| self.hold.open_len(partition) > 0 && serves(member, partition))
+        lines.any(|partition| {
+            self.hold.open_len(partition) > 0 && self.fleet.serves(slot, partition)
+        })
     }
 
     /// The queues that `slot` can serve, those first whose turn it is.
     fn turns(&mut self, slot: Slot, now_ns: Nanos, heads: &mut Vec<Head>) {
-        let Some(member) = self.fleet.member(slot) else {
-            return heads.clear();
-        };
-        let serves = |partition| serves(member, partition);
+        let serves = |partition| self.fleet.serves(slot, partition);
         self.hold.turns(&self.config, now_ns, serves, heads);
     }
 
@@ -336,14 +332,4 @@ impl Router {
         request.phase = Phase::Between;
         request
     }
-}
-
-/// What waits in this line may go to this replica.
-pub(super) fn serves(member: &Member, partition: Partition) -> bool {
-    let models = member.models.as_deref().unwrap_or_default();
-    partition.regions & member.region_bit != 0
-        && partition.bound.is_none_or(|bound| bound == member.id)
-        && models
-            .binary_search_by_key(&partition.model, |(model, _)| *model)
-            .is_ok()
 }

@@ -11,11 +11,11 @@ impl Router {
         self.ready_here() || peers.any(|(_, peer)| peer.models(self.now_ns).next().is_some())
     }
 
-    /// At least one replica is ready.
+    /// At least one replica is ready, and has told its models or hides them.
     #[must_use]
     pub fn ready_here(&self) -> bool {
         let mut members = self.fleet.members();
-        members.any(|(_, member)| member.ready(&self.config, self.now_ns))
+        members.any(|(_, member)| member.serves_some(&self.config, self.now_ns))
     }
 
     /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told, and
@@ -24,7 +24,7 @@ impl Router {
     pub fn models(&self, whose: Whose<'_>) -> Vec<(&str, Option<u32>)> {
         let mut models: Vec<_> = self
             .fleet
-            .served()
+            .listed_models()
             .filter_map(|(id, model)| {
                 let mut ready = model.serving.iter().filter_map(|slot| {
                     self.fleet

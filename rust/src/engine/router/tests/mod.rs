@@ -6,6 +6,7 @@ mod history;
 mod learning;
 mod liars;
 mod model;
+mod models;
 mod order;
 mod peers;
 mod plain;

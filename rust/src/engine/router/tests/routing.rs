@@ -88,6 +88,8 @@ fn an_adapter_that_is_unloaded_is_unknown_again_and_leaves_nothing_behind() {
         drive.set_models(0, &["m", &adapter]);
         let (id, ..) = pushed(&drive.submit(&adapter));
         drive.set_models(0, &["m"]);
+        drive.now_ns += config().model_gone_ns;
+        drive.observe(0, idle());
         assert_eq!(rejected(&drive.submit(&adapter)).status, 404);
         drive.complete(id);
     }
