@@ -7,7 +7,7 @@ from collections.abc import Callable
 from skylb.clock import monotonic_ns
 from skylb.control.models import BODY_BYTES_MAX, Listing, read_models
 from skylb.control.pages import get_request
-from skylb.errors import SkyLBError
+from skylb.errors import ShortageError, SkyLBError, UnreadableError
 from skylb.router import Router
 from skylb.types import Replica
 from skylb.upstream import Fetch, Pool, Response
@@ -98,9 +98,13 @@ class ModelList:
         self._request = get_request("/v1/models", "application/json", replica)
         self._due_ns = 0
 
+    def hurry(self) -> None:
+        """Its list is due at once."""
+        self._due_ns = 0
+
     def renew(self) -> None:
         """Another server may be there now: its list is due at once."""
-        self._due_ns = 0
+        self.hurry()
         self._stale = True
 
     def ask_if_due(self, now_ns: int) -> None:
@@ -148,8 +152,11 @@ class ModelList:
 
     def _answered(self, result: Response | SkyLBError) -> None:
         self._fetch = None
-        if not isinstance(result, Response):
-            self._unlisted(str(result).removeprefix(f"{self._replica.name}: "), lasting=False)
+        if isinstance(result, ShortageError):
+            self._due_ns = min(self._due_ns, monotonic_ns() + int(RETRY_S * 1e9))  # it was not asked
+        elif not isinstance(result, Response):
+            why = str(result).removeprefix(f"{self._replica.name}: ")
+            self._unlisted(why, lasting=isinstance(result, UnreadableError))
         elif result.status != 200:
             lasting = result.status < 500 or result.status == 501
             loading = result.status == LOADING

@@ -294,7 +294,7 @@ class Prober:
         self._change(watched, State.BLIND, reason)
         self._router.observe_failed(watched.replica.id, unread)
         if watched.late:
-            watched.models.renew()  # whether it answers anything, its list shows
+            watched.models.hurry()  # whether it answers anything, its list shows
         watched.models.ask_if_due(now_ns)
 
     def _listed(self, watched: Watched, answered: bool) -> None:

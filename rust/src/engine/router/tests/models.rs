@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::config::UnknownModels;
+use crate::engine::residency::Whose;
 use crate::engine::router::ModelList;
 
 fn blind() -> Config {
@@ -64,7 +65,7 @@ fn a_replica_that_hides_its_models_serves_what_is_asked_of_it() {
     drive.list(0, ModelList::Hidden);
     assert!(drive.router.ready());
     assert_eq!(drive.sent("whatever", 1), [0]);
-    assert_eq!(drive.router.models(), []);
+    assert_eq!(drive.router.models(Whose::Nobody), []);
     assert_eq!(
         drive.router.fleet.models.len(),
         0,
@@ -113,7 +114,10 @@ fn of_a_list_beyond_the_bound_what_does_not_fit_goes_there_all_the_same() {
         .map(|n| format!("a{n:05}"))
         .collect();
     drive.set_models(0, &names.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(drive.router.models().len(), MODELS_PER_REPLICA_MAX);
+    assert_eq!(
+        drive.router.models(Whose::Nobody).len(),
+        MODELS_PER_REPLICA_MAX
+    );
     assert_eq!(drive.sent(&names[MODELS_PER_REPLICA_MAX], 1), [0]);
 }
 
