@@ -326,7 +326,12 @@ fn requests_are_refused_when_who_was_looked_at_does_not_serve_them() {
     drive.set_replicas([1]);
     assert_eq!(drive.submit("m"), [hold(1)]);
     drive.observe(1, idle());
-    assert_eq!(rejected(&drive.set_models(1, &["n"])).status, 404);
+    let refused = drive.set_models(1, &["n"]);
+    assert_eq!(
+        rejected(&refused).code,
+        "model_not_ready",
+        "it was there a moment ago"
+    );
     // Who does not end being looked at is waited for no longer than that takes.
     let mut drive = Drive::new(config(), 1);
     drive.set_replicas([1]);
