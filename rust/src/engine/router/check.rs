@@ -213,7 +213,9 @@ impl Router {
                 let offers = self.offers_to(request, *at_ns);
                 offers.iter().any(|(_, offer)| *offer == Offer::Room)
             });
-            let chooses = self.hold.choice(ticket).is_some() || request.is_leaving(self.now_ns);
+            // Until the tick of the very moment at which its wait for a peer's room ends.
+            let leaves = request.is_leaving(self.now_ns.saturating_sub(1));
+            let chooses = self.hold.choice(ticket).is_some() || leaves;
             if !chooses && open.all(|open| open) {
                 return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
             }

@@ -357,6 +357,7 @@ impl Router {
         self.fleet.tick(&self.config, now_ns);
         self.review_splits(now_ns);
         self.end_old_looks(now_ns, out);
+        self.mesh.pass_leave_ends(now_ns);
         self.dispatch_all(now_ns, out);
     }
 
@@ -368,7 +369,8 @@ impl Router {
         let held_ns = self.hold.next_deadline_ns();
         let turns_ns = self.fleet.turns_ns();
         let looks_ns = self.next_look_ns();
-        let others = [peers_ns, turns_ns, self.next_turn_ns(), looks_ns];
+        let leaves_ns = self.mesh.next_leave_end_ns();
+        let others = [peers_ns, turns_ns, self.next_turn_ns(), looks_ns, leaves_ns];
         held_ns
             .into_iter()
             .chain(others.into_iter().flatten())

@@ -1,5 +1,7 @@
 //! The peers of this balancer, and what may go where.
 
+use std::collections::VecDeque;
+
 use slab::Slab;
 
 use super::digest::Hot;
@@ -12,6 +14,9 @@ use crate::engine::radix::{Radix, RadixConfig};
 use crate::engine::residency::{Regions, Residency};
 use crate::engine::ring::{Ring, WEIGHT_ONE};
 use crate::engine::select::Slot;
+
+/// Ends of waits for a peer's room that are known at once.
+const LEAVE_ENDS_MAX: usize = 16_384;
 
 /// Share of the tree's memory that the regional snapshot may take on top.
 const TREE_SHARE: usize = 8;
@@ -52,6 +57,8 @@ pub(super) struct Mesh {
     pub(super) residency: Residency,
     /// What is new and what is held leaves while peers have room.
     pub(super) evacuating: bool,
+    /// When requests that wait for a peer's room no longer do, the earliest first.
+    leave_ends: VecDeque<Nanos>,
     /// The regional snapshot: which prompts were forwarded where.
     pub(super) tree: Radix,
     /// Hot prefixes, where balancers tell each other of them.
@@ -75,6 +82,7 @@ impl Mesh {
             regions,
             residency: Residency::default(),
             evacuating: false,
+            leave_ends: VecDeque::new(),
             tree: Radix::new(RadixConfig {
                 bytes_max: (tree_bytes_max / TREE_SHARE).max(TREE_BYTES_MIN),
                 capacity_blocks: u32::MAX,
@@ -100,6 +108,31 @@ impl Mesh {
             let peer = &mut remote.peer;
             peer.region_bit = bit_of(&self.regions, &peer.region, peer.sure);
         }
+    }
+
+    /// Some request waits for a peer's room until then; the wait is as long for everybody, so that ends
+    /// come in order. Beyond [`LEAVE_ENDS_MAX`] the next snapshot finds who has waited long enough.
+    pub(super) fn note_leave_end(&mut self, at_ns: Nanos) {
+        let last_ns = self.leave_ends.back().copied().unwrap_or(0);
+        if at_ns > last_ns && self.leave_ends.len() < LEAVE_ENDS_MAX {
+            self.leave_ends.push_back(at_ns);
+        }
+    }
+
+    /// Forgets the ends that have come.
+    pub(super) fn pass_leave_ends(&mut self, now_ns: Nanos) {
+        while self
+            .leave_ends
+            .front()
+            .is_some_and(|at_ns| *at_ns <= now_ns)
+        {
+            self.leave_ends.pop_front();
+        }
+    }
+
+    /// When the first of them comes.
+    pub(super) fn next_leave_end_ns(&self) -> Option<Nanos> {
+        self.leave_ends.front().copied()
     }
 
     pub(super) fn is_empty(&self) -> bool {

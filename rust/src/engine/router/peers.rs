@@ -253,6 +253,9 @@ impl Router {
         let now_ns = self.advance(now_ns);
         self.mesh.evacuating = evacuating;
         let until_ns = now_ns.saturating_add(self.leave_wait_ns());
+        if evacuating {
+            self.mesh.note_leave_end(until_ns);
+        }
         let held: Vec<_> = self.hold_ids();
         for id in held {
             let leaves = evacuating

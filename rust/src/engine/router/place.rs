@@ -106,6 +106,7 @@ impl Router {
             request.leaves_until_ns = now_ns;
             return Some(request);
         };
+        self.mesh.note_leave_end(request.leaves_until_ns);
         self.keep(id, request, ticket, now_ns);
         out.push(Effect::Hold(id));
         None
