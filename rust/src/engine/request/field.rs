@@ -83,6 +83,7 @@ impl Kind {
                 | Self::ContentEncoding
                 | Self::Authorization
                 | Self::ApiKey
+                | Self::Steering
         )
     }
 
