@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 
-from skylb._core import PEER_ALIVE, Engine
+from skylb._core import PEER_ALIVE, PROBE_UNREADABLE, Engine
 from skylb.config import EngineSettings
 from skylb.control.frames import VERSION, Hello, Kind, Ping, encode, new_nonce
 from skylb.control.sync import PATH, Closed, Connection, Meter, shake
@@ -32,7 +32,7 @@ def _engine(name: str, region: str, incarnation: int, victim: tuple[str, str], m
     engine.set_self(name, region, incarnation)
     engine.set_replicas([(1, "http://replica")], now_ns)
     engine.set_models(1, [(model, None) for model in models], now_ns)
-    engine.observe_failed(1, True, now_ns)
+    engine.observe_failed(1, PROBE_UNREADABLE, now_ns)
     engine.set_peers([(VICTIM, *victim, True)], now_ns)
     engine.peer_state(VICTIM, PEER_ALIVE, now_ns)
     return engine
@@ -55,7 +55,7 @@ async def _tell(connection: Connection, engine: Engine) -> None:
         if now_ns - pinged_ns > 1e9:
             pinged_ns = now_ns
             await connection.send(Kind.PING, encode(Ping(now_ns, 0)))
-        engine.observe_failed(1, True, now_ns)
+        engine.observe_failed(1, PROBE_UNREADABLE, now_ns)
         if engine.summary_due(VICTIM, now_ns):
             await connection.send(Kind.SUMMARY, engine.summary(VICTIM, now_ns))
         await asyncio.sleep(TICK_S)
