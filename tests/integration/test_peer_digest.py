@@ -40,6 +40,12 @@ def heat_up(region: Region) -> None:
         assert asked.status == 200
 
 
+def has_room(region: Region, name: str) -> bool:
+    """Whether a region would send requests to this peer."""
+    rows = {row["name"]: row for row in region.front.state()["engine"]["peers"]}
+    return bool(rows[name]["available"] and rows[name]["room"] and rows[name]["rtt_ns"])
+
+
 def leaves(region: Region, text: str, name: str) -> object:
     """The peer that serves a request which must leave its region."""
     tenant = f"X-Tenant: not-{region.name}"
@@ -55,6 +61,7 @@ def leaves(region: Region, text: str, name: str) -> object:
 def test_what_must_leave_goes_to_the_farther_region_that_has_told_of_its_prefix(three: Regions) -> None:
     us = three["us"]
     eventually(lambda: us.peers()["eu"]["digest"]["prefixes"] > 0, what="eu tells what is hot")
+    eventually(lambda: all(has_room(us, name) for name in ("eu", "asia")), what="either may be sent requests")
     assert leaves(us, f"{SHARED} Ship 77?", "hot") == "eu"
     digest = us.peers()["eu"]["digest"]
     assert digest["hits"] == 1
