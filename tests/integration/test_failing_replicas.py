@@ -177,6 +177,7 @@ def test_replicas_that_refuse_everything_fail_no_request_and_are_left_out() -> N
         arguments = ["--engine-probe-idle-interval-s", "0.1"]
         async with fronted(*fleet, arguments=arguments) as front:
             out = lambda all_: sum(not one["ready"] for one in all_) == 2  # noqa: E731
+            assert whole(await asks(front, 10))
             while not out((await asyncio.to_thread(front.state))["engine"]["replicas"]):
                 assert whole(await asks(front, 10))
             log = await asyncio.to_thread(eventually, front.log, what="the access log")

@@ -253,14 +253,14 @@ impl Router {
         let now_ns = self.advance(now_ns);
         self.mesh.evacuating = evacuating;
         let until_ns = now_ns.saturating_add(self.leave_wait_ns());
-        if evacuating {
-            self.mesh.note_leave_end(until_ns);
-        }
         let held: Vec<_> = self.hold_ids();
         for id in held {
             let leaves = evacuating
                 && (self.requests.get(&id))
                     .is_some_and(|request| self.peers_serve(request, now_ns));
+            if leaves {
+                self.mesh.note_leave_end(until_ns);
+            }
             if let Some(request) = self.requests.get_mut(&id) {
                 request.leaves_until_ns = if leaves { until_ns } else { 0 };
             }
