@@ -1,0 +1,191 @@
+//! What leaves a region: one that is evacuated, and one without replicas.
+
+use super::*;
+
+#[test]
+fn an_evacuated_region_sends_away_what_is_new_and_what_is_held_and_takes_nothing() {
+    let mut pair = Pair::new(config(), (1, 2));
+    pair.us.submit("m");
+    let out = pair
+        .us
+        .call(|router, now_ns, out| router.set_evacuating(true, now_ns, out));
+    assert_eq!(out, []);
+    assert_eq!(forwarded(&pair.us.submit("m")).1, EU);
+    let reject = pair.us.arrives(EU, 1);
+    assert_eq!(rejected(&reject).code, "evacuating");
+    pair.tell();
+    pair.tell();
+    assert_eq!(pair.eu.room(US), 0);
+}
+
+const ASIA: PeerId = PeerId(9);
+
+/// What `from`, called `from_id` there, tells `to`; the effects.
+fn tell(from: &mut Drive, to_id: PeerId, to: &mut Drive, from_id: PeerId) -> Vec<Effect> {
+    to.now_ns = to.now_ns.max(from.now_ns) + MS;
+    let summary = from.router.summary(to_id, from.now_ns).unwrap();
+    to.merge(from_id, &summary).unwrap()
+}
+
+#[test]
+fn an_evacuated_region_has_the_first_claim_where_there_is_less_room_than_origins() {
+    let mut pair = Pair::new(config(), (1, 1));
+    let mut asia = Drive::new(config(), 1);
+    asia.router.set_self("asia", "asia", 13);
+    asia.peers(&[(EU.0, "eu", "eu")]);
+    asia.alive(EU);
+    pair.eu
+        .peers(&[(ASIA.0, "asia", "asia"), (US.0, "us", "us")]);
+    pair.eu.alive(ASIA);
+    for _ in 0..3 {
+        tell(&mut pair.eu, ASIA, &mut asia, EU);
+        tell(&mut asia, EU, &mut pair.eu, ASIA);
+        pair.tell();
+    }
+    pair.us
+        .call(|router, now_ns, out| router.set_evacuating(true, now_ns, out));
+    for number in 1..=20 {
+        let mut out = pair.us.submit("m");
+        if out == [hold(number)] {
+            for _ in 0..4 {
+                tell(&mut asia, EU, &mut pair.eu, ASIA);
+                out.extend(pair.tell());
+                tell(&mut pair.eu, ASIA, &mut asia, EU);
+            }
+            out.remove(0);
+        }
+        assert_eq!(forwarded(&out), (number, EU, 1, 1), "it leaves");
+        assert!(matches!(pair.eu.arrives(US, 1)[..], [Effect::Push(_)]));
+        pair.us.first_byte(number);
+        pair.us.complete(number);
+        pair.eu.first_byte(number);
+        pair.eu.complete(number);
+        pair.eu.observe(0, idle());
+    }
+    assert_eq!(pair.us.router.counters.evacuation_stayed, 0);
+}
+
+#[test]
+fn what_no_peer_has_room_for_while_its_region_is_evacuated_waits_and_is_then_served_there() {
+    let mut pair = Pair::new(config(), (1, 1));
+    assert_eq!(
+        forwarded(&{
+            pair.us.submit("m");
+            pair.us.submit("m")
+        })
+        .1,
+        EU,
+        "no room is left at the peer"
+    );
+    pair.us.first_byte(1);
+    pair.us.complete(1);
+    pair.us.observe(0, idle());
+    pair.us
+        .call(|router, now_ns, out| router.set_evacuating(true, now_ns, out));
+    assert_eq!(pair.us.submit("m"), [hold(3)], "though there is room here");
+    pair.us.now_ns += pair.us.router.leave_wait_ns() / 2;
+    assert_eq!(pair.us.observe(0, idle()), []);
+    pair.us.now_ns += pair.us.router.leave_wait_ns();
+    assert_eq!(pushed(&pair.us.observe(0, idle())), (3, 0, 1));
+    assert_eq!(pair.us.router.counters.evacuation_stayed, 1);
+}
+
+#[test]
+fn what_waits_to_leave_is_served_here_when_the_region_is_taken_back() {
+    let mut pair = Pair::new(config(), (1, 0));
+    pair.eu.set_replicas([0]);
+    pair.eu.set_models(0, &["m"]);
+    pair.eu.observe(0, load(9, 9));
+    pair.tell();
+    pair.us
+        .call(|router, now_ns, out| router.set_evacuating(true, now_ns, out));
+    assert_eq!(pair.us.submit("m"), [hold(1)], "its peer is full");
+    let out = pair
+        .us
+        .call(|router, now_ns, out| router.set_evacuating(false, now_ns, out));
+    assert_eq!(pushed(&out), (1, 0, 1));
+}
+
+#[test]
+fn whatever_a_peer_can_serve_is_forwarded_where_no_replica_here_is_ready() {
+    let mut pair = Pair::new(config(), (1, 2));
+    pair.us.observe_failed(0, false);
+    assert!(!pair.us.router.ready_here());
+    assert!(pair.us.router.ready());
+    assert_eq!(
+        pair.us.router.models(Whose::Nobody),
+        [("m", None)],
+        "its length is not told"
+    );
+    for (number, route) in [
+        (1, Route::Tokenize),
+        (2, Route::CountTokens),
+        (3, Route::Responses),
+    ] {
+        let out = pair.us.submit_as(ask(route), digest("m", &[]));
+        assert_eq!(forwarded(&out).1, EU, "{route:?}");
+        pair.us.complete(number);
+    }
+    let kept = Digest {
+        retry_safe: false,
+        ..digest("m", &[])
+    };
+    let out = pair.us.submit_as(ask(Route::Responses), kept);
+    assert_eq!(
+        rejected(&out).code,
+        "no_replica_ready",
+        "what is kept of it would not be found again"
+    );
+}
+
+#[test]
+fn what_is_computed_without_the_model_uses_up_nothing_of_what_was_granted() {
+    let mut pair = Pair::new(config(), (1, 1));
+    pair.us.observe_failed(0, false);
+    assert_eq!(pair.us.room(EU), 1);
+    for number in 1..=5 {
+        let out = pair.us.submit_as(ask(Route::Tokenize), digest("m", &[]));
+        assert_eq!(forwarded(&out), (number, EU, 1, 1));
+    }
+    assert_eq!(pair.us.room(EU), 1);
+    assert_eq!(forwarded(&pair.us.submit("m")).1, EU);
+    assert_eq!(pair.us.room(EU), 0);
+    assert_eq!(
+        forwarded(&pair.us.submit_as(ask(Route::Tokenize), digest("m", &[]))).1,
+        EU
+    );
+}
+
+#[test]
+fn a_response_that_may_be_kept_leaves_only_where_no_replica_here_is_ready() {
+    let mut pair = Pair::new(config(), (1, 1));
+    pair.us.submit("m");
+    let rather_here = pair.us.submit_as(ask(Route::Responses), digest("m", &[]));
+    assert_eq!(rather_here, [hold(2)], "there is room at the peer");
+    let unstored = Digest {
+        unstored: true,
+        ..digest("m", &[])
+    };
+    let out = pair.us.submit_as(ask(Route::Responses), unstored);
+    assert_eq!(forwarded(&out), (3, EU, 1, 1), "nothing is kept of it");
+}
+
+#[test]
+fn models_of_peers_are_listed_for_those_who_may_use_them_there() {
+    let mut pair = Pair::new(config(), (1, 1));
+    pair.eu.set_models(0, &["m", "rare"]);
+    pair.tell();
+    let rule = Rule {
+        tenant: Some("home".to_owned()),
+        model: None,
+        regions: vec!["us".to_owned()],
+    };
+    pair.us.router.set_residency(vec![rule]).unwrap();
+    let names = |whose| {
+        let models = pair.us.router.models(whose);
+        models.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Whose::Nobody), ["m", "rare"]);
+    assert_eq!(names(Whose::Tenant("home")), ["m"]);
+    assert_eq!(names(Whose::Unknown), ["m"]);
+}
