@@ -1,5 +1,7 @@
 //! Heads and chunked bodies against the table of raw requests, and properties of both.
 
+mod sending;
+
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -8,6 +10,15 @@ use super::*;
 
 const TABLE: &str = include_str!("../../../../tests/data/http_requests.json");
 const BODY_BYTES_MAX: u64 = 16 << 20;
+const TO: Upstream<'_> = Upstream {
+    host: "10.0.0.1:8000",
+    request_id: "req-1",
+    client: Some("192.0.2.7"),
+    scheme: "http",
+    trusted: false,
+    authorization: None,
+    body_len: 2,
+};
 
 /// One raw request; characters are bytes (latin-1).
 #[derive(Deserialize)]
@@ -155,110 +166,6 @@ fn parse(head: &str) -> Head {
 
 fn refusal(head: &str) -> Refusal {
     HeadParser::default().parse(head.as_bytes()).unwrap_err()
-}
-
-const TO: Upstream<'_> = Upstream {
-    host: "10.0.0.1:8000",
-    request_id: "req-1",
-    client: Some("192.0.2.7"),
-    scheme: "http",
-    trusted: false,
-    authorization: None,
-    body_len: 2,
-};
-
-fn sent(head: &Head, to: Upstream<'_>) -> String {
-    String::from_utf8(head.upstream(&to).unwrap()).unwrap()
-}
-
-#[test]
-fn the_upstream_head_is_built_anew() {
-    let head = parse(
-        "POST /v1/completions?a=b HTTP/1.1\r\nHost: example.com\r\nAccept:  */* \r\nConnection: X-Mine, close\r\n\
-         X-Mine: 1\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nTrailer: X\r\nUpgrade: h2c\r\nProxy-Connection: x\r\n\
-         Proxy-Authorization: x\r\nExpect: 100-continue\r\nAccept-Encoding: gzip\r\nX-SkyLB-Hop: 1\r\nx_skylb_hop: 2\r\n\
-         Content-Type: application/json\r\nContent-Length: 2\r\nAuthorization: Bearer k\r\nX-Request-Id: theirs\r\n\
-         X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Host: evil\r\nForwarded: for=1.1.1.1\r\ntraceparent: t\r\n\r\n",
-    );
-    assert_eq!(
-        sent(&head, TO),
-        "POST /v1/completions?a=b HTTP/1.1\r\nHost: 10.0.0.1:8000\r\nAccept: */*\r\n\
-         Content-Type: application/json\r\nAuthorization: Bearer k\r\ntraceparent: t\r\n\
-         Accept-Encoding: identity\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
-         X-Request-Id: req-1\r\nContent-Length: 2\r\n\r\n"
-    );
-}
-
-#[test]
-fn a_trusted_proxys_forwarding_is_kept_and_appended_to() {
-    let head = parse(
-        "GET /v1/responses/resp_1 HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n\
-         X-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\n\r\n",
-    );
-    let to = Upstream {
-        trusted: true,
-        body_len: -1,
-        ..TO
-    };
-    assert_eq!(
-        sent(&head, to),
-        "GET /v1/responses/resp_1 HTTP/1.1\r\nHost: 10.0.0.1:8000\r\nX-Forwarded-Proto: https\r\n\
-         X-Forwarded-Host: b\r\nAccept-Encoding: identity\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2, 192.0.2.7\r\n\
-         X-Request-Id: req-1\r\n\r\n"
-    );
-}
-
-#[test]
-fn a_client_without_an_address_is_not_named() {
-    let alone = parse("GET /v1/models HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n");
-    let nobody = Upstream { client: None, ..TO };
-    assert!(!sent(&alone, nobody).contains("X-Forwarded-For"));
-    let trusted = Upstream {
-        trusted: true,
-        ..nobody
-    };
-    assert!(sent(&alone, trusted).contains("\r\nX-Forwarded-For: 1.1.1.1\r\n"));
-}
-
-#[test]
-fn a_replica_key_replaces_the_clients_credentials() {
-    let head = parse(
-        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
-         Authorization: Bearer theirs\r\nx-api-key: theirs\r\n\r\n",
-    );
-    let to = Upstream {
-        authorization: Some("Bearer ours"),
-        ..TO
-    };
-    let sent = sent(&head, to);
-    assert!(sent.contains("Authorization: Bearer ours\r\n"));
-    assert!(!sent.contains("theirs"));
-}
-
-#[test]
-fn a_value_with_control_characters_is_not_put_into_a_head() {
-    let head = parse("GET /v1/responses/resp_1 HTTP/1.1\r\nHost: a\r\n\r\n");
-    let to = Upstream {
-        request_id: "a\r\nX: b",
-        ..TO
-    };
-    assert_eq!(head.upstream(&to), Err("request_id"));
-}
-
-#[test]
-fn head_goes_out_as_get() {
-    let head = parse("HEAD /v1/responses/resp_1 HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(head.is_head());
-    assert!(sent(&head, TO).starts_with("GET /v1/responses/resp_1 HTTP/1.1\r\n"));
-}
-
-#[test]
-fn absolute_form_goes_out_in_origin_form() {
-    let head = parse("GET http://a/v1/responses/resp_1?x HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(
-        sent(&head, TO)
-            .starts_with("GET /v1/responses/resp_1?x HTTP/1.1\r\nHost: 10.0.0.1:8000\r\n")
-    );
 }
 
 #[test]
