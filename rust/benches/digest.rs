@@ -7,8 +7,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use skylb_core::engine::body::{DigestConfig, Envelope, Scratch, digest};
-use skylb_core::engine::route::Route;
+use skylb_core::http::route::Route;
+use skylb_core::prompt::{DigestConfig, Envelope, Scratch, digest};
 
 /// A chat of `turns` messages of `text` each.
 fn chat(turns: usize, text: &str) -> Vec<u8> {

@@ -7,15 +7,15 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use skylb_core::engine::body::Digest;
 use skylb_core::engine::config::{AllowanceRule, Config, Policy, PushRule};
 use skylb_core::engine::effect::{Effect, Outcome};
-use skylb_core::engine::id::{ReplicaId, RequestId};
 use skylb_core::engine::residency::Whose;
-use skylb_core::engine::rng::Rng;
-use skylb_core::engine::route::Route;
 use skylb_core::engine::router::{Ask, Report, Router};
 use skylb_core::engine::snapshot::Snapshot;
+use skylb_core::http::route::Route;
+use skylb_core::id::{ReplicaId, RequestId};
+use skylb_core::prompt::Digest;
+use skylb_core::rng::Rng;
 
 const NOW_NS: u64 = 1_000_000_000;
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";

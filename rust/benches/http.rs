@@ -4,9 +4,9 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use skylb_core::engine::relay::{FEED_WRITE_INPUT, Options, Relay};
-use skylb_core::engine::request::chunked::BodyDecoder;
-use skylb_core::engine::request::{HeadParser, Upstream};
+use skylb_core::http::request::chunked::BodyDecoder;
+use skylb_core::http::request::{HeadParser, Upstream};
+use skylb_core::relay::{FEED_WRITE_INPUT, Options, Relay};
 
 /// What the official `openai` client sends, in shape and length.
 const HEAD: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\n\

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use skylb_core::engine::config::Config;
-use skylb_core::engine::rng::Rng;
+use skylb_core::rng::Rng;
 use skylb_core::sim::Simulator;
 use skylb_core::sim::scenario::Scenario;
 

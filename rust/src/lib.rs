@@ -1,11 +1,22 @@
 //! The routing core of `SkyLB`.
 //!
-//! [`engine`] decides: it is pure, takes time as an argument and opens nothing. [`record`] counts
-//! and formats the access log. [`sim`] holds the replica model that `skylb mock` and the simulator
-//! share. `py` (feature `python`) is the only module that knows about Python.
+//! | room | holds |
+//! |---|---|
+//! | [`http`] | heads, chunked bodies, paths, refusals: bytes in, values out |
+//! | [`prompt`] | what a body asks for: model, limits, the prompt as blocks |
+//! | [`relay`] | a replica's answer on its way to the client |
+//! | [`engine`] | the decisions: takes time as an argument and opens nothing |
+//! | [`record`] | counters, histograms, lines of the access log |
+//! | [`sim`] | the model of a replica, and the simulator that drives the engine |
+//! | `py` | the only room that knows about Python (feature `python`) |
 
 pub mod engine;
+pub mod http;
+pub mod id;
+pub mod prompt;
 pub mod record;
+pub mod relay;
+pub mod rng;
 pub mod sim;
 
 #[cfg(feature = "python")]

@@ -38,19 +38,16 @@ PYTHON_PARTS = (
 """Where Python meets what comes from elsewhere."""
 
 RUST_PARTS = (
-    "engine/body",
     "engine/peer",
     "engine/peer.rs",
-    "engine/relay",
-    "engine/request",
     "engine/residency.rs",
-    "engine/route",
-    "engine/route.rs",
     "engine/router",
     "engine/share.rs",
     "engine/snapshot.rs",
-    "engine/steer.rs",
+    "http",
+    "prompt",
     "record",
+    "relay",
 )
 """Where Rust does."""
 

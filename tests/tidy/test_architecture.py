@@ -13,7 +13,7 @@ from tests.tidy import rules, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "skylb"
-ENGINE = ROOT / "rust" / "src" / "engine"
+CORE = ROOT / "rust" / "src"
 
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "run_coroutine_threadsafe"})
 ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb", "putenv"})
@@ -27,7 +27,7 @@ def tracked() -> list[Path]:
 
 
 def test_the_engine_is_pure() -> None:
-    assert rules.engine_faults(ENGINE) == []
+    assert rules.purity_faults(CORE) == []
 
 
 IMPURITIES = (
@@ -52,22 +52,26 @@ IMPURITIES = (
 
 
 def test_each_planted_impurity_is_found(tmp_path: Path) -> None:
-    copy = tmp_path / "engine"
-    shutil.copytree(ENGINE, copy)
+    copy = tmp_path / "src"
+    shutil.copytree(CORE, copy)
+    source = (copy / "rng.rs").read_text()
+    rooms = [room for room in rules.PURE_ROOMS if (copy / room).is_dir()]
     for index, planted in enumerate(IMPURITIES):
-        source = (copy / "rng.rs").read_text()
-        (copy / f"planted_{index}.rs").write_text(f"{source}\nfn planted() {{ {planted} }}\n")
-    found = {fault.partition(":")[0] for fault in rules.engine_faults(copy)}
-    missed = [planted for index, planted in enumerate(IMPURITIES) if f"planted_{index}.rs" not in found]
-    assert missed == []
+        for room in rooms:
+            (copy / room / f"planted_{index}.rs").write_text(f"{source}\nfn planted() {{ {planted} }}\n")
+    found = {fault.partition(":")[0] for fault in rules.purity_faults(copy)}
+    expected = {f"{room}/planted_{index}.rs" for room in rooms for index in range(len(IMPURITIES))}
+    assert expected - found == set()
 
 
 def test_what_comments_and_strings_say_is_no_impurity(tmp_path: Path) -> None:
     harmless = (
         "// pyo3 and Instant stay out\nconst HELP: &str = \"no std::env here\";\nfn f<'a>(x: &'a str) {}\n"
     )
-    (tmp_path / "a.rs").write_text(harmless + "map: HashMap<u64, Vec<(u32, u64)>, FixedState>,\n")
-    assert rules.engine_faults(tmp_path) == []
+    (tmp_path / "engine").mkdir()
+    text = harmless + "map: HashMap<u64, Vec<(u32, u64)>, FixedState>,\n"
+    (tmp_path / "engine" / "a.rs").write_text(text)
+    assert rules.purity_faults(tmp_path) == []
 
 
 def test_tasks_are_created_in_one_module() -> None:
@@ -126,7 +130,7 @@ def test_planted_words_are_found(tmp_path: Path) -> None:
 
 def test_every_setting_is_used() -> None:
     python = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "config.py")
-    rust = "\n".join(path.read_text() for path in ENGINE.rglob("*.rs") if path.name != "config.rs")
+    rust = "\n".join(path.read_text() for path in CORE.rglob("*.rs") if path.name != "config.rs")
     unused = []
     for option in options(Settings):
         name = option.path[-1]

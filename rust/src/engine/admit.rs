@@ -5,8 +5,8 @@ mod tests;
 
 use super::config::{Config, PushRule};
 use super::health::State;
-use super::id::Nanos;
 use super::replica::Replica;
+use crate::id::Nanos;
 
 /// Why a replica may not take a request now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

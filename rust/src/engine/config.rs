@@ -12,8 +12,8 @@ use std::fmt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::id::Nanos;
 use super::plant::Plant;
+use crate::id::Nanos;
 
 pub use rules::{AllowanceRule, ClassRule, Policy, PushRule, UnknownModels};
 

@@ -3,7 +3,7 @@
 //! Effects are values addressed by request id. They come in the order in which they are to be done
 //! and may concern any request, not only the one whose event caused them.
 
-use super::id::{Nanos, PeerId, ReplicaId, RequestId};
+use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
 
 /// Send the request to this replica now. It is counted in flight already.
 #[derive(Debug, Clone, PartialEq, Eq)]

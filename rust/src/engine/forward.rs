@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 
 use super::config::Policy;
-use super::id::Nanos;
+use crate::id::Nanos;
 
 /// A peer that has granted room for the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

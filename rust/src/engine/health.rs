@@ -23,7 +23,7 @@
 mod tests;
 
 use super::config::Config;
-use super::id::Nanos;
+use crate::id::Nanos;
 
 /// Failures this far apart do not belong to one run.
 const RUN_GAP_NS: Nanos = 10_000_000_000;

@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use self::credit::Credit;
 use self::rate::Rate;
 use self::summary::{LINES_MAX, PeerError, Summary};
-use super::id::{Nanos, PeerId};
+use crate::id::{Nanos, PeerId};
 
 /// Peers of one balancer, at most.
 pub const PEERS_MAX: usize = 64;

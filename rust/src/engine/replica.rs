@@ -46,8 +46,8 @@ pub use work::{Backlog, Need};
 
 use super::config::{AllowanceRule, Config};
 use super::health::Health;
-use super::id::{Nanos, RequestId};
 use super::snapshot::Snapshot;
+use crate::id::{Nanos, RequestId};
 
 /// Weight of the newest sample in running means: 1/16.
 const MEAN_SHIFT: u32 = 4;

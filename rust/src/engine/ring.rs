@@ -9,7 +9,7 @@ use std::slice::Iter;
 
 use smallvec::SmallVec;
 
-use super::id::ReplicaId;
+use crate::id::ReplicaId;
 
 /// Weight of an ordinary replica: it gets the ring's `vnodes` virtual nodes.
 pub const WEIGHT_ONE: u32 = 1_000;

@@ -13,8 +13,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::id::Nanos;
 use super::snapshot::Snapshot;
+use crate::id::Nanos;
 
 /// Bytes of an encoded message, at most.
 pub const SHARE_BYTES_MAX: usize = 56 << 10;

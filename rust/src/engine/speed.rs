@@ -10,7 +10,7 @@
 //! length. Between ranges lines are interpolated by the mean loads of their samples, so that of two
 //! replicas in one range the busier one is the slower one.
 
-use super::id::Nanos;
+use crate::id::Nanos;
 
 /// Ranges of the decode load: none, 1, 2-3, 4-7, ..., 256 and more.
 pub const RANGES: usize = 10;
@@ -261,7 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::rng::Rng;
+    use crate::rng::Rng;
 
     const PRIOR: Line = Line {
         base_ns: 20e6,

@@ -3,10 +3,10 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::engine::body::{self, AnswerStart, Edit, edited};
 use crate::engine::effect::{self, Effect};
-use crate::engine::id::RequestId;
 use crate::engine::router::Gauges;
+use crate::id::RequestId;
+use crate::prompt::{self, AnswerStart, Edit, edited};
 
 /// What a body said.
 #[pyclass(frozen, module = "skylb._core")]
@@ -30,7 +30,7 @@ impl Digest {
     /// What stays of a digest for relay and log: of the prompt its last hash and the text behind it,
     /// less than a block. `believed`: the engine is sent the body's priority.
     pub(super) fn of(
-        digest: body::Digest,
+        digest: prompt::Digest,
         prompt_blocks: usize,
         answer: Option<AnswerStart>,
         believed: bool,

@@ -12,9 +12,9 @@ use super::snapshot::Snapshot;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::{Failure, Unread};
-use crate::engine::id::{PeerId, ReplicaId, RequestId};
 use crate::engine::residency::Whose;
 use crate::engine::router::{Ask, Forwarded, ModelList, Report, Router, SECRET_BYTES_MIN, Usage};
+use crate::id::{PeerId, ReplicaId, RequestId};
 
 const FAILURES: [(&str, Failure); 10] = [
     ("FAILURE_CONNECT", Failure::Connect),

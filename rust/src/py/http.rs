@@ -9,11 +9,11 @@ use pyo3::types::PyBytes;
 
 use super::effects::Digest;
 use super::reader::ResponseReader;
-use crate::engine::error::RequestError as Refused;
-use crate::engine::relay::{self, Options, Relay as EngineRelay};
-use crate::engine::request::chunked::BodyDecoder;
-use crate::engine::request::{Head as EngineHead, HeadParser as EngineParser, Refusal, Upstream};
-use crate::engine::route::Route;
+use crate::http::error::RequestError as Refused;
+use crate::http::request::chunked::BodyDecoder;
+use crate::http::request::{Head as EngineHead, HeadParser as EngineParser, Refusal, Upstream};
+use crate::http::route::Route;
+use crate::relay::{self, Options, Relay as EngineRelay};
 
 create_exception!(
     skylb._core,

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyAssertionError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::engine::id::RequestId;
+use crate::id::RequestId;
 use crate::sim::replica::{self, Admission, Arrival, Profile, Progress, TOKEN_BYTES, chain_hashes};
 
 const ADMIT_OK: u8 = 0;

@@ -2,8 +2,8 @@
 
 use pyo3::prelude::*;
 
-use crate::engine::route::{BodyKind, ROUTES, Serving, Takes};
-use crate::engine::steer::{FIELDS, HEADERS, Rule};
+use crate::http::route::{BodyKind, ROUTES, Serving, Takes};
+use crate::http::steer::{FIELDS, HEADERS, Rule};
 
 /// Every route as `(path, methods, body, served by, about)`.
 #[pyfunction]

@@ -6,12 +6,12 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::effects::effects;
 use super::engine::{Engine, constant};
-use crate::engine::id::{PeerId, ReplicaId};
 use crate::engine::peer::Presence;
 use crate::engine::peer::heat::Terms;
 use crate::engine::peer::places::KEY_BYTES;
 use crate::engine::residency::Rule;
 use crate::engine::router::{self, Listing};
+use crate::id::{PeerId, ReplicaId};
 
 const STATES: [(&str, Presence); 3] = [
     ("PEER_ALIVE", Presence::Alive),

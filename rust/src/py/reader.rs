@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::http::{expected, latin1};
-use crate::engine::relay::ResponseReader as EngineReader;
+use crate::relay::ResponseReader as EngineReader;
 
 /// Reads one response without relaying it.
 #[pyclass(module = "skylb._core")]

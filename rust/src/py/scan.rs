@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::http::{Head, refused};
-use crate::engine::body::{self, Digest, DigestConfig, Edit, Envelope, Scratch};
+use crate::prompt::{self, Digest, DigestConfig, Edit, Envelope, Scratch};
 
 /// What a body says, until the engine takes it.
 #[pyclass(frozen, module = "skylb._core")]
@@ -86,7 +86,7 @@ impl Scanner {
                 only_model,
                 ..Envelope::new(route, head.header(b"content-type"))
             };
-            body::digest(&envelope, bytes, &self.config, &mut Scratch::default())
+            prompt::digest(&envelope, bytes, &self.config, &mut Scratch::default())
         });
         let mut digest = digest.map_err(|error| refused(py, &error, None))?;
         // The body is edited before it is submitted: the digest has no edits left.

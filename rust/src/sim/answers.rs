@@ -6,8 +6,8 @@ use super::requests::FIRST_BYTES;
 use super::simulator::Simulator;
 use crate::engine::effect::Outcome;
 use crate::engine::health::Failure;
-use crate::engine::id::RequestId;
 use crate::engine::router::{Report, Usage};
+use crate::id::RequestId;
 
 impl Simulator {
     pub(super) fn put_step(&mut self, number: u32) {

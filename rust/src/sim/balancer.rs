@@ -6,14 +6,14 @@ use super::fleet::Probed;
 use super::oracle::Oracle;
 use super::result::BalancerReport;
 use super::scenario::Group;
-use crate::engine::body::Digest;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::{Failure, Unread};
-use crate::engine::id::{Nanos, ReplicaId, RequestId};
 use crate::engine::residency::Whose;
-use crate::engine::route::Route;
 use crate::engine::router::{Ask, Forwarded, Report, Router};
+use crate::http::route::Route;
+use crate::id::{Nanos, ReplicaId, RequestId};
+use crate::prompt::Digest;
 
 /// Probes are looked for this often within one interval, as `skylb serve` does.
 const SWEEPS_PER_INTERVAL: u64 = 5;

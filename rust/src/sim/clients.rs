@@ -2,7 +2,7 @@
 
 use super::scenario::Scenario;
 use super::workload::{NO_TURN, Turn, Workload, small};
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Marks the absence of a user.
 pub const NO_SEAT: u32 = u32::MAX;

@@ -7,7 +7,7 @@ use super::scenario::nanos;
 use super::simulator::{Answer, SECOND_NS, Simulator};
 use super::workload::small;
 use crate::engine::health::Failure;
-use crate::engine::id::{Nanos, RequestId};
+use crate::id::{Nanos, RequestId};
 
 /// Bytes of a metrics page: as vLLM's.
 const PAGE_BYTES: u64 = 50_000;

@@ -7,12 +7,12 @@ use super::result::Forwards;
 use super::scenario::{ScenarioError, Topology, nanos, seconds};
 use super::simulator::Simulator;
 use super::workload::small;
-use crate::engine::id::{Nanos, PeerId};
 use crate::engine::peer::heat::Terms;
 use crate::engine::peer::places::KEY_BYTES;
 use crate::engine::peer::{PEERS_MAX, Presence};
 use crate::engine::residency::Rule;
 use crate::engine::router::Listing;
+use crate::id::{Nanos, PeerId};
 
 /// A balancer looks for peers to tell something so often, as `skylb serve` does.
 const TELL_NS: Nanos = 50_000_000;

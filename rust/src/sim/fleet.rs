@@ -5,8 +5,8 @@ use super::replica::{Admission, Arrival, Profile, ProfileError, Progress, Replic
 use super::result::ReplicaReport;
 use super::scenario::{Group, Scenario};
 use super::workload::small;
-use crate::engine::id::{Nanos, RequestId};
 use crate::engine::snapshot::Snapshot;
+use crate::id::{Nanos, RequestId};
 
 /// One replica.
 #[derive(Debug)]

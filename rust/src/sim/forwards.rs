@@ -8,8 +8,8 @@ use super::scenario::nanos;
 use super::simulator::Simulator;
 use crate::engine::effect::{Effect, Forward, Outcome};
 use crate::engine::health::Failure;
-use crate::engine::id::{PeerId, RequestId};
 use crate::engine::router::{Forwarded, Report, Usage};
+use crate::id::{PeerId, RequestId};
 
 impl Simulator {
     /// A balancer forwards a request.

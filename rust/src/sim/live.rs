@@ -3,7 +3,7 @@
 use slab::Slab;
 
 use super::workload::small;
-use crate::engine::id::{Nanos, RequestId};
+use crate::id::{Nanos, RequestId};
 
 /// One request, from its sending to its end.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use super::scenario::{Scenario, nanos, seconds};
 use super::simulator::Simulator;
 use super::stats::Tally;
 use super::workload::small;
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Tokens and failures of the second under way.
 #[derive(Debug, Default)]

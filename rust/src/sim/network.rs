@@ -2,8 +2,8 @@
 
 use super::fault::Fault;
 use super::scenario::{Network as Settings, Scenario, nanos, nanos_of_ms};
-use crate::engine::id::Nanos;
-use crate::engine::rng::Rng;
+use crate::id::Nanos;
+use crate::rng::Rng;
 
 /// Round trip within a region if the scenario does not say.
 const LOCAL_RTT_MS: f64 = 0.5;

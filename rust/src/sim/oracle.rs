@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::fleet::Replica;
 use crate::engine::effect::{Effect, Push};
-use crate::engine::id::{Nanos, ReplicaId, RequestId};
+use crate::id::{Nanos, ReplicaId, RequestId};
 
 /// Held requests that are looked at when room appears.
 const WINDOW: usize = 64;

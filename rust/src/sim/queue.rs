@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::engine::health::Failure;
-use crate::engine::id::{Nanos, RequestId};
+use crate::id::{Nanos, RequestId};
 
 /// What a peer tells of a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

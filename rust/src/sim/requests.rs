@@ -10,12 +10,12 @@ use super::replica::{Admission, Arrival};
 use super::scenario::{Key, Mode, nanos};
 use super::simulator::Simulator;
 use super::workload::{NO_TURN, small};
-use crate::engine::body::Digest;
 use crate::engine::effect::{Effect, Outcome, Push};
 use crate::engine::health::Failure;
-use crate::engine::id::{Nanos, RequestId};
 use crate::engine::plant::Plant;
 use crate::engine::router::Report;
+use crate::id::{Nanos, RequestId};
+use crate::prompt::Digest;
 
 /// Bytes of a prompt's token, as in the texts of `skylb mock`.
 pub(super) const TOKEN_BYTES: usize = 4;

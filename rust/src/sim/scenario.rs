@@ -24,7 +24,7 @@ use serde_json::Value;
 use super::fault::Fault;
 use super::replica::Profile;
 use crate::engine::config::Config;
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 const NS_PER_S: f64 = 1e9;
 const NS_PER_MS: f64 = 1e6;

@@ -16,8 +16,8 @@ use super::scenario::{Group, Mode, Scenario, ScenarioError, Topology, nanos, sec
 use super::workload::{Workload, small};
 use crate::engine::config::Config;
 use crate::engine::effect::Effect;
-use crate::engine::id::Nanos;
-use crate::engine::rng::Rng;
+use crate::id::Nanos;
+use crate::rng::Rng;
 
 /// One second of virtual time.
 pub(super) const SECOND_NS: Nanos = 1_000_000_000;

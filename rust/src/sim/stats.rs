@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::result::{Distribution, Prediction, Section};
 use super::scenario::seconds;
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Buckets grow by 1 % from a microsecond on, to more than 10,000 s; `skylb load` has the same.
 const LOWEST_NS: f64 = 1e3;

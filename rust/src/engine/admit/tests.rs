@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::config::AllowanceRule;
 use crate::engine::health::{Failure, Pool};
-use crate::engine::id::RequestId;
 use crate::engine::replica::Need;
 use crate::engine::snapshot::Snapshot;
+use crate::id::RequestId;
 
 const S: Nanos = 1_000_000_000;
 const NOW: Nanos = 100 * S;

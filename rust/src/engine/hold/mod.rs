@@ -37,9 +37,9 @@ pub use self::tenants::Tenant;
 use self::tenants::{Tenants, Use};
 use self::timers::{Timer, Timers};
 pub use self::turn::Head;
-use super::class::{CLASSES, Class};
 use super::config::Config;
-use super::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::prompt::class::{CLASSES, Class};
 
 /// What a request may use: requests with equal partitions wait in one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,7 +1,7 @@
 //! Whose turn it is among the classes.
 
-use crate::engine::class::{CLASSES, Class};
 use crate::engine::config::{ClassRule, Config};
+use crate::prompt::class::{CLASSES, Class};
 
 /// Tokens are counted so much finer, so that a weight divides them well.
 const FINE: u64 = 1 << 16;

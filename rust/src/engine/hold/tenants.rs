@@ -4,7 +4,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::super::config::Config;
-use super::super::id::Nanos;
+use crate::id::Nanos;
 
 /// How long a request with a credential is remembered.
 const NAMED_NS: Nanos = 600_000_000_000;

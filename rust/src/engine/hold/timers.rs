@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Timers that nobody waits for any more are kept up to so many beyond the others.
 const STALE_SPARE: usize = 64;

@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Limits remembered that may still be in use; of more, the oldest two are taken together.
 const TOLD_MAX: usize = 8;

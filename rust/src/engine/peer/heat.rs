@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 
 use super::digest::{PeerDigest, Prefix, prefixes_within};
 use super::places::{Namer, PLACES, blocks_at, places_within};
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Time in which heat is halved: about as long as a busy replica keeps what is not asked for.
 const HALF_LIFE_NS: f64 = 120e9;

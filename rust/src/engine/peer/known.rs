@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::digest::{DigestError, PeerDigest, Prefix};
 use super::places::{Namer, PLACES, blocks_at, places_within};
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Peers whose digests are kept: one bit each.
 const SLOTS_MAX: u32 = u64::BITS;

@@ -1,6 +1,6 @@
 //! How often something arrives.
 
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Arrivals in about the last second: those of the present window, and of the one before the part
 /// that the present one does not cover yet.

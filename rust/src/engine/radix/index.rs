@@ -179,7 +179,7 @@ fn new_chunk() -> Box<[u32]> {
 mod tests {
     use super::super::node::Hashes;
     use super::*;
-    use crate::engine::rng::Rng;
+    use crate::rng::Rng;
 
     #[test]
     fn every_node_is_found_while_the_index_grows_and_shrinks() {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::oracle::Oracle;
 use super::*;
-use crate::engine::rng::Rng;
+use crate::rng::Rng;
 
 const UNBOUNDED: RadixConfig = RadixConfig {
     bytes_max: 1 << 30,

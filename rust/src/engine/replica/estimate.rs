@@ -2,8 +2,8 @@
 
 use super::knee::{Knee, Reading};
 use super::{Place, Replica};
-use crate::engine::id::Nanos;
 use crate::engine::snapshot::Snapshot;
+use crate::id::Nanos;
 
 /// A push that no gauge has shown for so long is lost, or not the kind of request an engine
 /// counts: it must not close the gate for ever.

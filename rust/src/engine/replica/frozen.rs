@@ -1,7 +1,7 @@
 //! Pages that have stopped telling anything.
 
-use crate::engine::id::Nanos;
 use crate::engine::snapshot::Snapshot;
+use crate::id::Nanos;
 
 /// Equal pages in a row before they are suspected.
 const PAGES: u32 = 3;

@@ -1,6 +1,6 @@
 //! How many requests a replica runs at once before the next one waits, learned from snapshots.
 
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// A knee is remembered for one to two of these after it was last seen.
 const RECENT_NS: Nanos = 5_000_000_000;

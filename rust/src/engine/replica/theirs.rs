@@ -10,7 +10,7 @@
 
 use super::{InFlight, Need, Place, Replica};
 use crate::engine::config::Config;
-use crate::engine::id::{Nanos, PeerId, RequestId};
+use crate::id::{Nanos, PeerId, RequestId};
 
 /// How long room is left to each of those whose turn comes first: for word of it to reach them, and
 /// for word of their push to come back.

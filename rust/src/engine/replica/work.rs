@@ -2,8 +2,8 @@
 
 use super::Replica;
 use crate::engine::config::Config;
-use crate::engine::id::Nanos;
 use crate::engine::speed::Pace;
+use crate::id::Nanos;
 
 /// What a request is predicted to take of a replica, in tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! How well times to the first byte were predicted.
 
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Upper bounds of the relative error, in thousandths of the real time; the promise is a median
 /// of 200.

@@ -3,7 +3,7 @@
 
 use super::Router;
 use super::request::{Lane, Refusal, Request};
-use crate::engine::id::{ModelId, Nanos, PeerId};
+use crate::id::{ModelId, Nanos, PeerId};
 
 impl Router {
     /// Counts the arrival of a forward, or of a request of our own clients.

@@ -9,9 +9,9 @@ use super::request::ELSEWHERE;
 use super::request::{Attempt, Lane, Phase, Refusal, Report, Request};
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::health::Failure;
-use crate::engine::id::{Nanos, ReplicaId, RequestId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
+use crate::id::{Nanos, ReplicaId, RequestId};
 
 impl Router {
     /// The first body byte of the request's attempt arrived: from now on it is not tried elsewhere.

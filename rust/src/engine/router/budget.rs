@@ -5,7 +5,7 @@
 //! are at most `retry_ratio` of the requests plus `retry_per_s` for each second.
 
 use crate::engine::config::Config;
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 const SLICES: usize = 10;
 const SLICE_NS: Nanos = 1_000_000_000;

@@ -15,10 +15,10 @@ use super::fleet::slot_of;
 use super::member::{Member, Offer};
 use super::request::Lane;
 use crate::engine::config::Config;
-use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::replica::Backlog;
 use crate::engine::select::Slot;
 use crate::engine::speed::{Line, Pace};
+use crate::id::{Nanos, ReplicaId};
 
 /// Whether a replica takes requests. A slot in which there is none offers nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use super::fleet::slot_of;
 use super::member::{Member, Offer};
 use super::models::sends;
 use super::request::{Lane, Phase, Request, TRIED_MAX};
-use crate::engine::id::{ModelId, Nanos, ReplicaId};
 use crate::engine::select::Slot;
+use crate::id::{ModelId, Nanos, ReplicaId};
 
 impl Router {
     /// Requests at peers.

@@ -8,10 +8,10 @@ use super::request::{Phase, Refusal};
 use crate::engine::effect::Effect;
 use crate::engine::health::{Failure, Unread};
 use crate::engine::hold::Partition;
-use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
 use crate::engine::snapshot::Snapshot;
+use crate::id::{Nanos, ReplicaId};
 
 /// A replica refuses requests while it has nothing to do.
 const REFUSES: Failure = Failure::Status(503);

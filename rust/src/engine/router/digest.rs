@@ -7,12 +7,12 @@ use super::mesh::Mesh;
 use super::request::{Away, Request, Usage};
 use crate::engine::config::Policy;
 use crate::engine::forward::Target;
-use crate::engine::id::{Nanos, PeerId};
 use crate::engine::peer::digest::{DIGEST_BYTES_MAX, DigestError, PeerDigest};
 use crate::engine::peer::heat::{Heat, SPOTS_MAX, Terms};
 use crate::engine::peer::known::Known;
 use crate::engine::peer::places::{KEY_BYTES, Namer};
 use crate::engine::select::Slot;
+use crate::id::{Nanos, PeerId};
 
 /// Bytes per second of digests told to one peer, at most.
 const BYTES_PER_S_MAX: u64 = 16 << 10;

@@ -12,9 +12,9 @@ use super::pulse::Pulse;
 use super::shared::Shared;
 use crate::engine::config::Config;
 use crate::engine::health::Pool;
-use crate::engine::id::{ModelId, Nanos, ReplicaId};
 use crate::engine::ring::{Ring, WEIGHT_ONE};
 use crate::engine::select::{Slot, Slots};
+use crate::id::{ModelId, Nanos, ReplicaId};
 
 /// All replicas, by slot, and all models, interned.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use super::models::Model;
 use super::paths::Path;
 use super::request::{Attempt, Lane, Request, Usage};
 use crate::engine::config::{Config, Policy};
-use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::replica::Need;
 use crate::engine::select::Slot;
 use crate::engine::speed::{Line, Pace, Prior};
+use crate::id::{Nanos, ReplicaId};
 
 const NS_PER_S: f64 = 1e9;
 /// As many samples the settings count against what a fleet has shown, and a fleet against what one

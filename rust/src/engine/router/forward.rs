@@ -12,9 +12,9 @@ use crate::engine::effect::{Effect, Forward, Outcome};
 use crate::engine::forward::{self, Target};
 use crate::engine::health::Failure;
 use crate::engine::hold::{Head, Partition};
-use crate::engine::id::{Nanos, RequestId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
+use crate::id::{Nanos, RequestId};
 
 /// Times that one request may be refused by peers; then it stays.
 const REFUSALS_MAX: u32 = 3;

@@ -7,11 +7,11 @@ use super::member::Member;
 use super::mesh::{Remote, Told};
 use super::models::Model;
 use crate::engine::admit;
-use crate::engine::id::{ModelId, Nanos, PeerId};
 use crate::engine::peer::summary::{LINES_MAX, Line, Summary};
 use crate::engine::peer::{Peer, VALID_FOR_NS_MAX};
 use crate::engine::replica::Need;
 use crate::engine::select::Slot;
+use crate::id::{ModelId, Nanos, PeerId};
 
 /// A summary is due after half of the time for which it is valid, whatever happens.
 const DUE_NS: Nanos = VALID_FOR_NS_MAX / 2;

@@ -12,8 +12,8 @@ use std::borrow::Cow;
 use super::Router;
 use super::control::blocks_of;
 use super::request::{Attempt, Report, Request, Usage};
-use crate::engine::rng::Rng;
 use crate::engine::select::Slot;
+use crate::rng::Rng;
 
 /// A miss is plausible where the owner has used this share of its capacity since.
 const PLAUSIBLE: f64 = 0.25;

@@ -1,7 +1,7 @@
 //! How long answers are, learned per model and key.
 
 use super::generations::Generations;
-use crate::engine::id::ModelId;
+use crate::id::ModelId;
 
 /// A key's mean counts against its model's as so many answers.
 const PRIOR_ANSWERS: u32 = 4;

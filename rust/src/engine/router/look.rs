@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use super::Router;
 use super::request::{Phase, Request};
 use crate::engine::effect::Effect;
-use crate::engine::id::{Nanos, RequestId};
+use crate::id::{Nanos, RequestId};
 
 /// From the beginning of one look to that of the next, and so much more for each replica.
 const EVERY_NS: Nanos = 1_000_000_000;

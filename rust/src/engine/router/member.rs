@@ -9,10 +9,10 @@ use super::shared::Shared;
 use crate::engine::admit::{self, Why};
 use crate::engine::config::{Config, UnknownModels};
 use crate::engine::health::State;
-use crate::engine::id::{ModelId, Nanos, ReplicaId, RequestId};
 use crate::engine::replica::{Need, Replica};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::speed::Speed;
+use crate::id::{ModelId, Nanos, ReplicaId, RequestId};
 
 /// One replica with what the router counts about it.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use super::digest::Hot;
 use super::fleet::slot_of;
 use super::peers::Listing;
 use super::shared::Sharer;
-use crate::engine::id::{Nanos, PeerId, ReplicaId};
 use crate::engine::peer::{Peer, Presence};
 use crate::engine::radix::{Radix, RadixConfig};
 use crate::engine::residency::{Regions, Residency};
 use crate::engine::ring::{Ring, WEIGHT_ONE};
 use crate::engine::select::Slot;
+use crate::id::{Nanos, PeerId, ReplicaId};
 
 /// Ends of waits for a peer's room that are known at once.
 const LEAVE_ENDS_MAX: usize = 16_384;

@@ -87,18 +87,18 @@ use self::request::{Lane, Phase, Refusal, Request, Setbacks};
 use self::shared::Sharing;
 use self::view::Scratch as ViewScratch;
 use self::window::Scratch as WindowScratch;
-use super::body::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
-use super::class::Class;
 use super::config::{Config, Policy};
 use super::effect::Effect;
-use super::error::RequestError;
 use super::hold::{Head, Hold, Tenant};
-use super::id::{Nanos, ReplicaId, RequestId};
 use super::plant::Plant;
 use super::radix::{Radix, RadixConfig};
 use super::residency::Whose;
-use super::rng::Rng;
-use super::route::Route;
+use crate::http::error::RequestError;
+use crate::http::route::Route;
+use crate::id::{Nanos, ReplicaId, RequestId};
+use crate::prompt::class::Class;
+use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
+use crate::rng::Rng;
 
 /// Not called for so long, although its driver calls many times a second, its process stood still. With the
 /// longest age of a snapshot, below the time after which one is stale.
@@ -209,14 +209,14 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// The body is refused (400, 415); see [`body::digest`].
+    /// The body is refused (400, 415); see [`prompt::digest`].
     pub fn digest(&mut self, ask: &Ask<'_>, body: &[u8]) -> Result<Digest, RequestError> {
         let envelope = Envelope {
             trusted: ask.trusted,
             only_model: self.fleet.only_model(),
             ..Envelope::new(ask.route, ask.content_type)
         };
-        body::digest(&envelope, body, &self.digest_config, &mut self.body_scratch)
+        prompt::digest(&envelope, body, &self.digest_config, &mut self.body_scratch)
     }
 
     /// Whether a body's own word for its urgency counts, here and at the engine.

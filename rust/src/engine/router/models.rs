@@ -13,10 +13,10 @@ use super::member::Member;
 use super::paths::Found;
 use super::ratio::Ratio;
 use crate::engine::hold::Partition;
-use crate::engine::id::{ModelId, Nanos};
 use crate::engine::peer::rate::Rate;
 use crate::engine::select::Slot;
 use crate::engine::speed::Speed;
+use crate::id::{ModelId, Nanos};
 
 /// Models and adapters taken from one replica's list; more are left out and counted.
 pub const MODELS_PER_REPLICA_MAX: usize = 4_096;

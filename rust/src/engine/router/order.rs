@@ -16,8 +16,8 @@ use super::cards::Card;
 use super::serve::AWAITING_MAX;
 use super::window::fits;
 use crate::engine::hold::{Head, Ticket};
-use crate::engine::id::{Nanos, RequestId};
 use crate::engine::select::Slot;
+use crate::id::{Nanos, RequestId};
 
 /// Requests of a queue that are compared, the oldest: each costs a walk of the tree.
 const COMPARED_MAX: usize = 64;

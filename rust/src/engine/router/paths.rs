@@ -13,7 +13,7 @@ use super::Router;
 use super::generations::Generations;
 use super::models::Model;
 use super::request::{Attempt, Report, Request};
-use crate::engine::body::ANSWER_BYTES_MAX;
+use crate::prompt::ANSWER_BYTES_MAX;
 
 /// Places remembered; 17 bytes each, and as much again for the free room of their tables.
 const PATHS_MAX: usize = 1 << 17;

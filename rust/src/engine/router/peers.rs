@@ -8,11 +8,11 @@ use super::Router;
 use super::mesh::Remote;
 use super::request::{Phase, Request};
 use crate::engine::effect::Effect;
-use crate::engine::id::{Nanos, PeerId, ReplicaId, RequestId};
 use crate::engine::peer::summary::{PeerError, Summary};
 use crate::engine::peer::{PEERS_MAX, Presence};
 use crate::engine::residency::{RegionError, Residency, Rule};
 use crate::engine::select::Slot;
+use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
 
 /// A peer as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]

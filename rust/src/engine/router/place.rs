@@ -5,9 +5,9 @@ use super::request::{Attempt, Lane, NoPlace, Phase, Refusal, Request};
 use super::view::Found;
 use crate::engine::effect::{Effect, Push};
 use crate::engine::hold::{Entrant, Full, Ticket};
-use crate::engine::id::{Nanos, RequestId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
+use crate::id::{Nanos, RequestId};
 
 impl Router {
     /// Pushes the request if it may be pushed now, else holds it, else refuses it: with `failed`

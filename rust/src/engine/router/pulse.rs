@@ -26,9 +26,9 @@ use super::request::{Phase, Request};
 use crate::engine::config::Config;
 use crate::engine::effect::Effect;
 use crate::engine::health::State;
-use crate::engine::id::{Nanos, ReplicaId, RequestId};
 use crate::engine::select::Slot;
 use crate::engine::snapshot::Snapshot;
+use crate::id::{Nanos, ReplicaId, RequestId};
 
 /// Probes without news before the time since the last sign counts.
 const PROBES: u32 = 3;

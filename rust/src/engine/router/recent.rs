@@ -3,7 +3,7 @@
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::generations::Generations;
-use crate::engine::id::ReplicaId;
+use crate::id::ReplicaId;
 
 /// Ids of `/v1/responses` and their replicas. Ids are kept as keyed hashes of 128 bits: 24 bytes
 /// each, whatever a replica sends.

@@ -4,9 +4,9 @@ use super::Router;
 use super::request::{NoPlace, Refusal, Request};
 use crate::engine::config::UnknownModels;
 use crate::engine::hold::Full;
-use crate::engine::id::{ModelId, Nanos};
 use crate::engine::plant::Plant;
 use crate::engine::residency::{ANYWHERE, Whose};
+use crate::id::{ModelId, Nanos};
 
 /// Known models that a 404 names at most.
 const MODELS_NAMED_MAX: usize = 20;

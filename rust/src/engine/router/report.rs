@@ -7,11 +7,11 @@ use super::digest::HotState;
 use super::member::Member;
 use super::peers::PeerGauges;
 use crate::engine::admit;
-use crate::engine::class::Class;
 use crate::engine::effect::Outcome;
 use crate::engine::hold;
-use crate::engine::id::{Nanos, ReplicaId};
 use crate::engine::select::{Basis, Slot};
+use crate::id::{Nanos, ReplicaId};
+use crate::prompt::class::Class;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -454,7 +454,7 @@ impl Router {
             .collect()
     }
 
-    pub(super) fn model_name(&self, id: crate::engine::id::ModelId) -> Option<&str> {
+    pub(super) fn model_name(&self, id: crate::id::ModelId) -> Option<&str> {
         self.fleet
             .models
             .get(id.0 as usize)

@@ -4,15 +4,15 @@ use smallvec::SmallVec;
 
 use super::forecast::Forecast;
 use super::paths::Path;
-use crate::engine::class::Class;
 use crate::engine::effect::Reject;
 use crate::engine::health::Failure;
 use crate::engine::hold::{Full, Partition, Tenant, Ticket};
-use crate::engine::id::{ModelId, Nanos, PeerId, ReplicaId, RequestId};
 use crate::engine::radix::Pin;
 use crate::engine::residency::Whose;
-use crate::engine::route::{Route, Serving};
 use crate::engine::select::Slot;
+use crate::http::route::{Route, Serving};
+use crate::id::{ModelId, Nanos, PeerId, ReplicaId, RequestId};
+use crate::prompt::class::Class;
 
 /// Replicas on which a request was tried that are remembered of it.
 pub(super) const TRIED_MAX: usize = 256;

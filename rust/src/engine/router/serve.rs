@@ -12,13 +12,13 @@ use super::member::Offer;
 use super::request::{Lane, Phase, Request};
 use super::view::Found;
 use super::window::fits;
-use crate::engine::class::Class;
 use crate::engine::config::Policy;
 use crate::engine::effect::Effect;
 use crate::engine::hold::{Head, Partition, Ticket};
-use crate::engine::id::{Nanos, RequestId};
 use crate::engine::plant::Plant;
 use crate::engine::select::Slot;
+use crate::id::{Nanos, RequestId};
+use crate::prompt::class::Class;
 
 /// Requests passed over in one search because they wait for a replica without room.
 pub(super) const AWAITING_MAX: u32 = 16;

@@ -22,11 +22,11 @@ use super::member::Member;
 use super::mesh::Mesh;
 use crate::engine::admit;
 use crate::engine::effect::Effect;
-use crate::engine::id::{Nanos, PeerId, RequestId};
 use crate::engine::replica::{Need, Own, Split, TURN_NS};
 use crate::engine::select::Slot;
 use crate::engine::share::{SHARED_MAX, key, told, weight};
 use crate::engine::snapshot::Snapshot;
+use crate::id::{Nanos, PeerId, RequestId};
 
 /// Probe intervals without a page of the balancer that probes for all.
 const PATIENCE: u64 = 3;

@@ -9,10 +9,10 @@ use super::member::Offer;
 use super::paths::Path;
 use super::request::{Lane, Request};
 use crate::engine::config::Policy;
-use crate::engine::id::Nanos;
 use crate::engine::replica::Need;
 use crate::engine::select::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, Slot, View};
 use crate::engine::speed::Pace;
+use crate::id::Nanos;
 
 /// Loads whose pace is remembered while one choice is made.
 const PACES: usize = 256;

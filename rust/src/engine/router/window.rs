@@ -19,9 +19,9 @@ use super::member::Offer;
 use super::request::{Lane, Request};
 use crate::engine::config::{Config, Policy};
 use crate::engine::hold::{Head, Ticket};
-use crate::engine::id::{Nanos, RequestId};
 use crate::engine::radix::Radix;
 use crate::engine::select::{NOT_A_CANDIDATE, Slot};
+use crate::id::{Nanos, RequestId};
 
 /// A replica that requests of one line may go to.
 #[derive(Debug, Clone, Copy)]

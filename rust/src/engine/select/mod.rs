@@ -24,9 +24,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::config::{Config, Policy};
-use super::id::ReplicaId;
 use super::ring::Ring;
-use super::rng::Rng;
+use crate::id::ReplicaId;
+use crate::rng::Rng;
 
 /// A replica's dense number inside the router, its owner number in the tree. Reused after removal.
 pub type Slot = u32;

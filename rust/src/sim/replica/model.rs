@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::pool::Pool;
 use super::profile::{Profile, ProfileError};
-use crate::engine::id::{Nanos, RequestId};
+use crate::id::{Nanos, RequestId};
 
 /// Bytes of rendered prompt or answer that are one token in the synthetic text of `skylb mock`.
 pub const TOKEN_BYTES: usize = 4;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 /// Most KV blocks a model may have; its memory is about 40 bytes per block used.
 const BLOCKS_MAX: u64 = 1 << 26;

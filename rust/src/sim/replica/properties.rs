@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::tests::{MS_NS, arrival, model, small};
 use super::{Admission, Profile, Progress};
-use crate::engine::id::{Nanos, RequestId};
+use crate::id::{Nanos, RequestId};
 
 /// One thing that a driver does.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use super::model::{ReplicaModel, Sequence};
 use super::profile::StepWork;
-use crate::engine::id::Nanos;
+use crate::id::Nanos;
 
 impl ReplicaModel {
     /// Begins a step at `start`: running sequences first, then the queue, until the budget is used.

@@ -1,5 +1,5 @@
 use super::{Admission, Arrival, Profile, Progress, ReplicaModel, chain_hashes};
-use crate::engine::id::{Nanos, RequestId};
+use crate::id::{Nanos, RequestId};
 
 const MS_PS: u64 = 1_000_000_000;
 pub(super) const MS_NS: u64 = 1_000_000;

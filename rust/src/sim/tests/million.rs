@@ -2,7 +2,7 @@
 //! none starves, and nothing is left in flight.
 
 use super::*;
-use crate::engine::rng::Rng;
+use crate::rng::Rng;
 use crate::sim::scenario::seconds;
 
 /// A fault every other second in one of two regions of three replicas each.

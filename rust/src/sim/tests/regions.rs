@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::config::Policy;
 use crate::engine::plant::Plant;
-use crate::engine::rng::Rng;
+use crate::rng::Rng;
 
 pub(super) const NAMES: [&str; 3] = ["us", "eu", "asia"];
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::sim::{MS, Setup, Sim};
 use super::{config, need, page};
 use crate::engine::config::{AllowanceRule, PushRule};
-use crate::engine::id::{Nanos, RequestId};
 use crate::engine::replica::{Observed, Replica};
+use crate::id::{Nanos, RequestId};
 
 /// Engines, wires and loads of all kinds.
 fn setups() -> impl Strategy<Value = Setup> {

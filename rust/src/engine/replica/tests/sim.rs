@@ -9,9 +9,9 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::engine::admit::{may_push, probe_interval};
 use crate::engine::config::Config;
-use crate::engine::id::{Nanos, RequestId};
 use crate::engine::replica::Replica;
-use crate::engine::rng::Rng;
+use crate::id::{Nanos, RequestId};
+use crate::rng::Rng;
 
 use super::{need, page};
 

@@ -7,10 +7,10 @@ use super::super::Router;
 use super::super::control::Probed;
 use crate::engine::admit;
 use crate::engine::effect::Effect;
-use crate::engine::id::{Nanos, PeerId, RequestId};
 use crate::engine::replica::{Need, Own, theirs};
 use crate::engine::select::Slot;
 use crate::engine::share::{Began, Entry, Page, Share, ShareError};
+use crate::id::{Nanos, PeerId, RequestId};
 
 impl Router {
     /// What a peer of our region told. `ahead_ns`: how far our clock is ahead of its clock.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::super::Router;
 use super::{Said, What};
 use crate::engine::effect::Effect;
-use crate::engine::id::{Nanos, PeerId, RequestId};
 use crate::engine::replica::Own;
 use crate::engine::select::Slot;
 use crate::engine::share::{
     Began, ENTRIES_BYTES_MAX, ENTRY_BYTES, Entry, Page, Share, age_us, key, told,
 };
+use crate::id::{Nanos, PeerId, RequestId};
 
 /// Least time between two messages.
 const GAP_NS: Nanos = 15_000_000;

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::engine::effect::Forward;
-use crate::engine::id::PeerId;
 use crate::engine::peer::Presence;
 use crate::engine::peer::digest::{DigestError, PeerDigest};
 use crate::engine::peer::heat::Terms;
 use crate::engine::peer::places::KEY_BYTES;
+use crate::id::PeerId;
 
 const TERMS: Terms = Terms {
     bytes_max: 8 << 10,

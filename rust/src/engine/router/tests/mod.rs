@@ -22,9 +22,9 @@ use super::*;
 use crate::engine::config::{AllowanceRule, ClassRule, PushRule};
 use crate::engine::effect::{Outcome, Push, Reject};
 use crate::engine::health::{Failure, Unread};
-use crate::engine::id::ReplicaId;
-use crate::engine::route::Route;
 use crate::engine::snapshot::Snapshot;
+use crate::http::route::Route;
+use crate::id::ReplicaId;
 
 const MS: Nanos = 1_000_000;
 const S: Nanos = 1_000 * MS;

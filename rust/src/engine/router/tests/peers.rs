@@ -4,10 +4,10 @@ mod leaving;
 
 use super::*;
 use crate::engine::effect::Forward;
-use crate::engine::id::PeerId;
 use crate::engine::peer::Presence;
 use crate::engine::peer::summary::{PeerError, Summary};
 use crate::engine::residency::{Rule, Whose};
+use crate::id::PeerId;
 
 /// Peers 0 and 1 of a router that is number 9 itself.
 fn peers(names: &[(u32, &str, &str)]) -> Vec<Listing> {

@@ -5,9 +5,9 @@ mod telling;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::engine::id::PeerId;
 use crate::engine::peer::Presence;
 use crate::engine::share::{SHARE_BYTES_MAX, SHARED_MAX};
+use crate::id::PeerId;
 use proptest::prelude::*;
 
 const STEP_NS: Nanos = 5 * MS;

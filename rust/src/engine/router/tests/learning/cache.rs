@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::rng::Rng;
+use crate::rng::Rng;
 
 /// An engine's cache: blocks in order of use, evicted from the ends of the paths used longest ago.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use super::*;
 
 mod cache;
-use crate::engine::rng::Rng;
+use crate::rng::Rng;
 
 fn blind() -> Config {
     Config {

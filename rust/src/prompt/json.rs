@@ -1,0 +1,456 @@
+//! Strict JSON (RFC 8259) in one pass, without a tree.
+//!
+//! [`Scan`] checks the grammar and puts long strings on a [`Tape`], unescaped where they hold
+//! escapes, so that the second pass, a [`super::cursor::Cursor`] over what is known to be valid,
+//! neither searches nor unescapes them again. Work is linear in the input and bounded in depth and
+//! count, stack use is constant.
+//!
+//! Stricter than the RFC asks: lone surrogates are refused (they have no UTF-8), as are numbers of
+//! more than [`NUMBER_BYTES_MAX`] bytes, nesting over [`DEPTH_MAX`], more than [`KEYS_MAX`] object
+//! members and more than [`VALUES_MAX`] values.
+
+use super::cursor::RawStr;
+use super::escape::{ESCAPES, escape};
+use super::lanes::{RUN, find_special, special_in_run};
+use crate::http::steer;
+
+/// Levels of nesting, the outermost included.
+pub(super) const DEPTH_MAX: u32 = 128;
+/// Object members of one body.
+pub(super) const KEYS_MAX: u32 = 1 << 20;
+/// Values of one body: as many as 64 MiB hold, the largest body by default.
+pub(super) const VALUES_MAX: u32 = 1 << 25;
+/// Bytes of one number.
+pub(super) const NUMBER_BYTES_MAX: usize = 512;
+/// Strings from this length on are remembered.
+const LONG_STRING_BYTES: usize = 32;
+
+/// What the first pass leaves to the second.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tape {
+    /// In the order of their places.
+    pub(super) strings: Vec<LongString>,
+    /// The text of those that hold escapes, one after the other: `text[..used]`. The rest is room
+    /// written before, so that growing costs once and not per body.
+    text: Vec<u8>,
+    used: usize,
+}
+
+impl Tape {
+    fn clear(&mut self) {
+        self.strings.clear();
+        self.used = 0;
+    }
+
+    /// Memory that is kept, in bytes.
+    pub(super) fn capacity_bytes(&self) -> usize {
+        self.strings.capacity() * size_of::<LongString>() + self.text.capacity()
+    }
+
+    /// Some of the unescaped text.
+    pub(super) fn text(&self, from: u32, to: u32) -> &[u8] {
+        self.text
+            .get(from as usize..to as usize)
+            .unwrap_or_default()
+    }
+
+    /// Appends bytes.
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.used + bytes.len();
+        self.make_room(end);
+        self.text[self.used..end].copy_from_slice(bytes);
+        self.used = end;
+    }
+
+    /// Appends the first `length` bytes of a run; the whole is copied, which is faster.
+    #[inline]
+    fn put_run(&mut self, run: &[u8; RUN], length: usize) {
+        let end = self.used + RUN;
+        if self.text.len() < end {
+            self.make_room(end);
+        }
+        self.text[self.used..end].copy_from_slice(run);
+        self.used += length;
+    }
+
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        if self.used >= self.text.len() {
+            self.make_room(self.used + 1);
+        }
+        self.text[self.used] = byte;
+        self.used += 1;
+    }
+
+    #[cold]
+    fn make_room(&mut self, end: usize) {
+        if self.text.len() < end {
+            self.text.resize((end + RUN).next_power_of_two(), 0);
+        }
+    }
+}
+
+/// A string remembered by the first pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LongString {
+    /// Of its opening quote.
+    pub(super) start: u32,
+    /// Of its closing quote.
+    pub(super) end: u32,
+    /// Where its text is on the tape; for a string without escapes it is where it stands.
+    pub(super) text: Option<(u32, u32)>,
+}
+
+/// Why a body is not acceptable JSON, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed {
+    /// Byte offset.
+    pub(super) at: usize,
+    /// What was expected there, or which bound was passed.
+    pub(super) what: &'static str,
+    /// It is a bound: the JSON may be good.
+    pub(super) is_bound: bool,
+}
+
+/// The first pass.
+#[derive(Debug)]
+pub(super) struct Scan<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
+    pub(super) tape: &'a mut Tape,
+    keys: u32,
+    values: u32,
+    /// Keys of the objects that are scanned now may name what only trusted senders may use.
+    pub(super) watched: bool,
+    /// The first that did.
+    pub(super) steering: Option<&'static str>,
+}
+
+pub(super) type Checked<T = ()> = Result<T, Malformed>;
+
+impl<'a> Scan<'a> {
+    /// A scan of `bytes` (valid UTF-8, shorter than 4 GiB) that leaves its strings on `tape`.
+    pub(super) fn new(bytes: &'a [u8], tape: &'a mut Tape) -> Self {
+        tape.clear();
+        Self {
+            bytes,
+            at: 0,
+            tape,
+            keys: 0,
+            values: 0,
+            watched: false,
+            steering: None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    #[inline]
+    pub(super) fn skip_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    pub(super) fn fault<T>(&self, what: &'static str) -> Checked<T> {
+        Err(Malformed {
+            at: self.at,
+            what,
+            is_bound: false,
+        })
+    }
+
+    #[cold]
+    fn bound<T>(&self, what: &'static str) -> Checked<T> {
+        Err(Malformed {
+            at: self.at,
+            what,
+            is_bound: true,
+        })
+    }
+
+    pub(super) fn expect(&mut self, byte: u8, what: &'static str) -> Checked {
+        if self.peek() == Some(byte) {
+            self.at += 1;
+            return Ok(());
+        }
+        self.fault(what)
+    }
+
+    /// A member's key and its colon; leaves the scan at the value. Returns the key's bytes between
+    /// its quotes and whether they hold escapes.
+    pub(super) fn key(&mut self) -> Checked<(&'a [u8], bool)> {
+        let start = self.at;
+        if self.peek() != Some(b'"') {
+            return self.fault("a key in double quotes");
+        }
+        self.keys += 1;
+        if self.keys > KEYS_MAX {
+            return self.bound("fewer object members");
+        }
+        let escaped = self.string()?;
+        let key = self.bytes.get(start + 1..self.at - 1).unwrap_or_default();
+        self.skip_space();
+        self.expect(b':', "':'")?;
+        self.skip_space();
+        if self.watched {
+            self.watch(RawStr {
+                bytes: key,
+                escaped,
+            });
+        }
+        Ok((key, escaped))
+    }
+
+    /// Takes note of a key that steers an engine, unless its value is null.
+    fn watch(&mut self, key: RawStr<'_>) {
+        let found = steer::refused(key.text(&mut Vec::new()));
+        if self.steering.is_none() && self.peek() != Some(b'n') {
+            self.steering = found;
+        }
+    }
+
+    /// Any value, from its first byte to after its last; `depth` levels are open around it.
+    pub(super) fn value(&mut self, depth: u32) -> Checked {
+        // One bit per open level: set for an object.
+        let mut open: u128 = 0;
+        let mut level = 0;
+        loop {
+            self.values += 1;
+            if self.values > VALUES_MAX {
+                return self.bound("fewer values");
+            }
+            match self.peek() {
+                Some(b'"') => {
+                    self.string()?;
+                }
+                Some(bracket @ (b'{' | b'[')) => {
+                    if depth + level >= DEPTH_MAX {
+                        return self.bound("less nesting");
+                    }
+                    let is_object = bracket == b'{';
+                    open = open << 1 | u128::from(is_object);
+                    level += 1;
+                    self.at += 1;
+                    self.skip_space();
+                    if self.peek() == Some(bracket + 2) {
+                        self.at += 1;
+                        open >>= 1;
+                        level -= 1;
+                    } else {
+                        if is_object {
+                            self.key()?;
+                        }
+                        continue;
+                    }
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(b't') => self.literal(b"true")?,
+                Some(b'f') => self.literal(b"false")?,
+                Some(b'n') => self.literal(b"null")?,
+                _ => return self.fault("a value"),
+            }
+            if self.close(&mut open, &mut level)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What follows a value: true where the outermost one has ended, false before another value.
+    #[inline]
+    fn close(&mut self, open: &mut u128, level: &mut u32) -> Checked<bool> {
+        while *level > 0 {
+            self.skip_space();
+            let is_object = *open & 1 == 1;
+            match (self.peek(), is_object) {
+                (Some(b','), _) => {
+                    self.at += 1;
+                    self.skip_space();
+                    if is_object {
+                        self.key()?;
+                    }
+                    return Ok(false);
+                }
+                (Some(b'}'), true) | (Some(b']'), false) => {
+                    self.at += 1;
+                    *open >>= 1;
+                    *level -= 1;
+                }
+                (_, true) => return self.fault("',' or '}'"),
+                (_, false) => return self.fault("',' or ']'"),
+            }
+        }
+        Ok(true)
+    }
+
+    /// A string, from its opening quote to after its closing one; true where it holds escapes.
+    #[inline]
+    fn string(&mut self) -> Checked<bool> {
+        let start = self.at;
+        self.at = find_special(self.bytes, start + 1);
+        let text_start = self.tape.used;
+        let escaped = self.peek() == Some(b'\\');
+        if escaped {
+            self.unescape(start + 1)?;
+        }
+        match self.peek() {
+            Some(b'"') => {}
+            Some(_) => return self.fault("no control character in a string"),
+            None => return self.fault("the end of a string"),
+        }
+        if self.at - start >= LONG_STRING_BYTES {
+            let text_end = self.tape.used;
+            self.tape.strings.push(LongString {
+                start: narrow(start),
+                end: narrow(self.at),
+                text: escaped.then(|| (narrow(text_start), narrow(text_end))),
+            });
+        } else if escaped {
+            self.tape.used = text_start;
+        }
+        self.at += 1;
+        Ok(escaped)
+    }
+
+    /// From a string's first escape to its end, putting all of its text on the tape. Goes by fixed
+    /// runs, so that the search in one does not wait for what the one before it held.
+    fn unescape(&mut self, start: usize) -> Checked {
+        let bytes = self.bytes;
+        self.tape.put(bytes.get(start..self.at).unwrap_or_default());
+        while let Some(run) = bytes
+            .get(self.at..)
+            .and_then(|rest| rest.first_chunk::<{ 2 * RUN }>())
+        {
+            let base = self.at;
+            let mut from = 0;
+            let mut specials = run.first_chunk().map_or(0, special_in_run);
+            while specials != 0 {
+                let found = specials.trailing_zeros() as usize;
+                self.put_part(base + from, found - from);
+                self.at = base + found;
+                if run[found] != b'\\' {
+                    return Ok(());
+                }
+                match ESCAPES[usize::from(run[found + 1])] {
+                    0 => self.put_escape()?,
+                    byte => {
+                        self.tape.put_byte(byte);
+                        self.at += 2;
+                    }
+                }
+                from = self.at - base;
+                specials = if from < RUN {
+                    specials & (u64::MAX << from)
+                } else {
+                    0
+                };
+            }
+            if from < RUN {
+                self.put_part(base + from, RUN - from);
+                self.at = base + RUN;
+            }
+        }
+        self.unescape_rest()
+    }
+
+    /// The same near the body's end, byte by byte.
+    fn unescape_rest(&mut self) -> Checked {
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'\\' => self.put_escape()?,
+                b'"' | 0..0x20 => return Ok(()),
+                _ => {
+                    self.tape.put(&[byte]);
+                    self.at += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn put_part(&mut self, at: usize, length: usize) {
+        if let Some(run) = self
+            .bytes
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<RUN>())
+        {
+            self.tape.put_run(run, length);
+        }
+    }
+
+    fn put_escape(&mut self) -> Checked {
+        let (length, character) = escape(self.bytes, self.at)?;
+        self.at += length;
+        self.tape.put(character.encode_utf8(&mut [0; 4]).as_bytes());
+        Ok(())
+    }
+
+    fn number(&mut self) -> Checked {
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits()?,
+            _ => return self.fault("a digit"),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        if self.at - start > NUMBER_BYTES_MAX {
+            return self.bound("a shorter number");
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn digits(&mut self) -> Checked {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        if self.at == start {
+            return self.fault("a digit");
+        }
+        Ok(())
+    }
+
+    fn literal(&mut self, word: &'static [u8]) -> Checked {
+        if self
+            .bytes
+            .get(self.at..)
+            .is_some_and(|rest| rest.starts_with(word))
+        {
+            self.at += word.len();
+            return Ok(());
+        }
+        self.fault("a value")
+    }
+
+    /// Nothing but space may follow.
+    pub(super) fn end(&mut self) -> Checked {
+        self.skip_space();
+        if self.at == self.bytes.len() {
+            return Ok(());
+        }
+        self.fault("the end of the body")
+    }
+}
+
+/// A position as it is stored; the caller has refused longer bodies.
+pub(super) fn narrow(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}

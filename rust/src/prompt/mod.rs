@@ -1,0 +1,464 @@
+//! Strict scan of an inference request's body, without building a tree.
+//!
+//! Two passes. The first (`json`, `outline`) checks that the body is UTF-8 and strict JSON and
+//! remembers where the top level's values are and where long strings end. The second (`cursor`,
+//! `render`, `chat`) visits what the prompt consists of, in the order in which an engine renders
+//! it, and hashes it into blocks straight from the body, unescaped text being copied nowhere.
+//!
+//! Keys are compared after unescaping. A key that is read and there twice with different values is
+//! refused, because the engine might take the other one; so is a value that no engine takes. Where
+//! engines are lenient (`"100"` for a number) so is this. Within free JSON (tool parameters, call
+//! arguments, template variables) nothing is refused.
+//!
+//! A body that steers the engine itself is refused unless its sender is trusted
+//! ([`crate::http::steer`]).
+
+mod answer;
+pub mod blocks;
+mod chat;
+pub mod class;
+mod cursor;
+mod edit;
+mod escape;
+mod fault;
+mod json;
+mod lanes;
+mod multipart;
+mod outline;
+mod render;
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::http::error::RequestError;
+use crate::http::route::{BodyKind, Route};
+use crate::prompt::blocks::{BlockKey, BlockStream, Tail};
+use crate::prompt::class::Class;
+use fault::Fault;
+use json::Tape;
+use outline::{Field, Outline};
+use render::{Buffers, Prompt, tag};
+
+pub use answer::{ANSWER_BODY_BYTES_MAX, ANSWER_BYTES_MAX, Answer, AnswerForm, AnswerStart};
+pub use edit::{Edit, edited};
+
+/// Scratch buffers over this size are given back after the digest that needed them.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Constants of [`digest`], one for the process.
+#[derive(Debug, Clone)]
+pub struct DigestConfig {
+    key: Arc<BlockKey>,
+    block_bytes: usize,
+    prompt_blocks_max: usize,
+}
+
+impl DigestConfig {
+    /// `secret` (16 or more bytes) keys every hash, `block_bytes` is the size of a block of the
+    /// rendered prompt, and at most `prompt_blocks_max` blocks of a prompt are hashed.
+    #[must_use]
+    pub fn new(secret: &[u8], block_bytes: usize, prompt_blocks_max: usize) -> Self {
+        Self {
+            key: Arc::new(BlockKey::new(secret)),
+            block_bytes,
+            prompt_blocks_max,
+        }
+    }
+
+    /// The ring's key of a session name, wherever it was found: [`Digest::key`] of a body whose
+    /// `session` it is. For a configured header.
+    #[must_use]
+    pub fn key_of(&self, session: &[u8]) -> u64 {
+        self.key.chain(self.key.start(), self.key.hash(session))
+    }
+
+    /// The key of all hashes.
+    #[must_use]
+    pub fn block_key(&self) -> &BlockKey {
+        &self.key
+    }
+}
+
+/// Buffers that [`digest`] uses again from call to call; one per thread that digests.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    tape: Tape,
+    buffers: Buffers,
+}
+
+impl Scratch {
+    /// An unusual body leaves no memory behind.
+    fn trim(&mut self) {
+        if self.tape.capacity_bytes() > SCRATCH_BYTES_MAX {
+            self.tape = Tape::default();
+        }
+        let Buffers { text, staged, tape } = &self.buffers;
+        if text.capacity() + staged.capacity() + tape.capacity_bytes() > SCRATCH_BYTES_MAX {
+            self.buffers = Buffers::default();
+        }
+    }
+}
+
+/// What a body said, as far as decisions, relay and log need it.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one request"
+)]
+pub struct Digest {
+    /// The model or adapter asked for; empty only on routes without a body.
+    pub model: String,
+    /// The client wants a stream.
+    pub stream: bool,
+    /// The client gets `usage` at a stream's end (`stream_options.include_usage`; always so in
+    /// Anthropic's and the Responses form).
+    pub include_usage: bool,
+    /// Answer tokens at most, `n` answers together, where the client set a limit.
+    pub max_tokens: Option<u32>,
+    /// The ring's key: keyed hash of session, `prompt_cache_key`, `user` or `metadata.user_id`.
+    pub key: Option<u64>,
+    /// How urgent the body says that it is (`priority`, else `service_tier`).
+    pub class: Class,
+    /// False for `background` and `store: true`: such a request is never sent twice.
+    pub retry_safe: bool,
+    /// The body says `store: false`: nothing is kept of the answer.
+    pub unstored: bool,
+    /// The answer this request builds on (`/v1/responses`).
+    pub previous_response_id: Option<String>,
+    /// Bytes of the canonical prompt stream, separators included.
+    pub prompt_bytes: usize,
+    /// There are images, sound or films in it, which have more tokens than their hashes have bytes.
+    pub has_media: bool,
+    /// Chained, keyed hashes of the whole blocks of the prompt stream, for [`crate::engine::radix::Radix`].
+    pub blocks: Vec<u64>,
+    /// The chain's end and the bytes after the last whole block: where an answer's blocks go on.
+    pub chain: u64,
+    /// See `chain`. Text of the prompt: never to be logged, and left out of `Debug`.
+    pub tail: Tail,
+    /// What names the model in a body that names none.
+    pub model_edit: Option<Edit>,
+    /// What makes the body's priority say nothing, where it says something.
+    pub priority_edits: SmallVec<[Edit; 1]>,
+    /// What makes the engine report usage at the end of this stream, where it would not, and the
+    /// client has not refused it.
+    pub usage_edit: Option<Edit>,
+    /// How the answer will be sent back as part of the next prompt; `None` where that cannot be told
+    /// from its bytes.
+    pub answer: Option<AnswerForm>,
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Digest")
+            .field("model", &self.model)
+            .field("stream", &self.stream)
+            .field("max_tokens", &self.max_tokens)
+            .field("retry_safe", &self.retry_safe)
+            .field("prompt_bytes", &self.prompt_bytes)
+            .field("blocks", &self.blocks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Digest {
+    /// What a request without a body says: nothing, and nothing against sending it twice.
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            stream: false,
+            include_usage: false,
+            max_tokens: None,
+            key: None,
+            class: Class::Normal,
+            retry_safe: true,
+            unstored: false,
+            previous_response_id: None,
+            prompt_bytes: 0,
+            has_media: false,
+            blocks: Vec::new(),
+            chain: 0,
+            tail: Tail::new(),
+            model_edit: None,
+            priority_edits: SmallVec::new(),
+            usage_edit: None,
+            answer: None,
+        }
+    }
+}
+
+/// What is known of a body before it is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// What is asked for.
+    pub route: Route,
+    /// Value of `Content-Type`.
+    pub content_type: Option<&'a [u8]>,
+    /// Prompts of different tenants share no block.
+    pub isolation: &'a [u8],
+    /// The sender may steer engines.
+    pub trusted: bool,
+    /// The model meant by a body that names none; empty where that is not known yet.
+    pub only_model: Option<&'a str>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Of a sender that is not trusted, who has to name the model.
+    #[must_use]
+    pub fn new(route: Route, content_type: Option<&'a [u8]>) -> Self {
+        Self {
+            route,
+            content_type,
+            isolation: b"",
+            trusted: false,
+            only_model: None,
+        }
+    }
+}
+
+/// Reads the body of one request.
+///
+/// # Errors
+///
+/// 415 for another content type than the route takes; 400 `invalid_json`, `invalid_type`,
+/// `duplicate_key`, `untrusted_field`, `missing_model`, `body_too_complex` or `empty_body`; 413 over 4 GiB.
+pub fn digest(
+    envelope: &Envelope<'_>,
+    body: &[u8],
+    cfg: &DigestConfig,
+    scratch: &mut Scratch,
+) -> Result<Digest, RequestError> {
+    match envelope.route.body() {
+        BodyKind::None | BodyKind::OptionalJson => Ok(Digest::default()),
+        BodyKind::Multipart => multipart::read(envelope, body),
+        BodyKind::Json => {
+            check_json_type(envelope.content_type)?;
+            check_text(body)?;
+            let read = read_json(envelope, body, cfg, scratch);
+            scratch.trim();
+            read
+        }
+    }
+}
+
+/// Engines take JSON only; a missing type is theirs to judge.
+fn check_json_type(content_type: Option<&[u8]>) -> Result<(), RequestError> {
+    let Some(content_type) = content_type else {
+        return Ok(());
+    };
+    let mut parts = content_type
+        .split(|&byte| byte == b';')
+        .map(<[u8]>::trim_ascii);
+    let is_json = parts
+        .next()
+        .is_some_and(|media| media.eq_ignore_ascii_case(b"application/json"));
+    let is_utf8 = parts.all(|parameter| {
+        let value = parameter.get(8..).unwrap_or_default();
+        !parameter
+            .get(..8)
+            .is_some_and(|name| name.eq_ignore_ascii_case(b"charset="))
+            || [&b"utf-8"[..], b"utf8", b"\"utf-8\""]
+                .iter()
+                .any(|name| value.eq_ignore_ascii_case(name))
+    });
+    if is_json && is_utf8 {
+        return Ok(());
+    }
+    let message = "the content type must be application/json in UTF-8";
+    Err(RequestError::new(415, "unsupported_media_type", message))
+}
+
+fn check_text(body: &[u8]) -> Result<(), RequestError> {
+    if body.is_empty() {
+        return Err(RequestError::new(
+            400,
+            "empty_body",
+            "the request has no body",
+        ));
+    }
+    if u32::try_from(body.len()).is_err() {
+        return Err(RequestError::new(
+            413,
+            "body_too_large",
+            "the body is larger than 4 GiB",
+        ));
+    }
+    if simdutf8::basic::from_utf8(body).is_err() {
+        let at = str::from_utf8(body).map_or_else(|error| error.valid_up_to(), str::len);
+        let message = format!("invalid JSON at byte {at}: expected UTF-8");
+        return Err(RequestError::new(400, "invalid_json", message));
+    }
+    Ok(())
+}
+
+fn read_json(
+    envelope: &Envelope<'_>,
+    body: &[u8],
+    cfg: &DigestConfig,
+    scratch: &mut Scratch,
+) -> Result<Digest, RequestError> {
+    let route = envelope.route;
+    let outline = Outline::read(body, &mut scratch.tape, envelope.trusted)?;
+    let mut digest = settings::read(envelope, &outline, cfg)?;
+    let model = digest.model.as_bytes();
+    let seed = settings::seed(envelope, model, &outline, cfg, &mut scratch.buffers.staged)?;
+    let expected = body.len() / cfg.block_bytes.max(1) + 1;
+    let mut prompt = Prompt {
+        key: &cfg.key,
+        stream: BlockStream::new(
+            &cfg.key,
+            cfg.block_bytes,
+            cfg.prompt_blocks_max,
+            seed,
+            expected,
+        ),
+        buffers: &mut scratch.buffers,
+        has_media: false,
+    };
+    put_prompt(route, &outline, &mut prompt)?;
+    digest.has_media = prompt.has_media;
+    let blocks = prompt.stream.finish();
+    digest.prompt_bytes = blocks.bytes;
+    digest.blocks = blocks.hashes;
+    digest.chain = blocks.chain;
+    digest.tail = blocks.tail;
+    digest.answer = digest
+        .answer
+        .filter(|_| digest.blocks.len() < cfg.prompt_blocks_max);
+    Ok(digest)
+}
+
+/// Puts all that an engine renders into the stream.
+fn put_prompt(
+    route: Route,
+    outline: &Outline<'_>,
+    prompt: &mut Prompt<'_, '_>,
+) -> Result<(), Fault> {
+    let within = |field: Field| move |fault: Fault| fault.within(field.name());
+    if let Some(tools) = outline.get(Field::Tools) {
+        prompt.put_tools(tools).map_err(within(Field::Tools))?;
+    }
+    if let Some(functions) = outline.get(Field::Functions) {
+        prompt
+            .put_tools(functions)
+            .map_err(within(Field::Functions))?;
+    }
+    let anthropic = matches!(route, Route::Messages | Route::CountTokens);
+    if anthropic && let Some(system) = outline.get(Field::System) {
+        prompt.put_system(system).map_err(within(Field::System))?;
+    }
+    if route == Route::Responses {
+        if let Some(instructions) = outline.get(Field::Instructions) {
+            prompt
+                .put_system(instructions)
+                .map_err(within(Field::Instructions))?;
+        }
+        if let Some(input) = outline.get(Field::Input) {
+            prompt.put_items(input).map_err(within(Field::Input))?;
+        }
+        return Ok(());
+    }
+    if let Some(messages) = outline.get(Field::Messages) {
+        let put = match route {
+            Route::ChatBatch => prompt.put_conversations(messages),
+            _ => prompt.put_messages(messages, anthropic),
+        };
+        put.map_err(within(Field::Messages))?;
+    }
+    for &field in prompt_fields(route) {
+        if let Some(cursor) = outline.get(field) {
+            prompt.put_prompts(cursor).map_err(within(field))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fields that hold a prompt which is no conversation, in the order in which they are rendered.
+fn prompt_fields(route: Route) -> &'static [Field] {
+    match route {
+        Route::Completions | Route::Tokenize => &[Field::Prompt],
+        Route::Embeddings | Route::Pooling | Route::Classify | Route::Speech => &[Field::Input],
+        Route::Rerank | Route::RerankRoot | Route::RerankV2 => &[Field::Query, Field::Documents],
+        Route::Score | Route::ScoreRoot => &[
+            Field::Text1,
+            Field::Data1,
+            Field::Queries,
+            Field::Text2,
+            Field::Data2,
+            Field::Documents,
+            Field::Items,
+        ],
+        Route::GenerativeScore => &[Field::Query, Field::Items],
+        Route::EmbedV2 => &[Field::Texts, Field::Inputs],
+        Route::Decisions => &[Field::State, Field::Questions],
+        Route::Detokenize => &[Field::Tokens],
+        Route::Generate => &[Field::TokenIds],
+        // Whatever it is of these.
+        Route::Invocations => &[
+            Field::Prompt,
+            Field::Input,
+            Field::Query,
+            Field::Text1,
+            Field::Data1,
+            Field::Queries,
+            Field::Text2,
+            Field::Data2,
+            Field::Documents,
+            Field::Items,
+        ],
+        _ => &[],
+    }
+}
+
+impl Prompt<'_, '_> {
+    /// A text, a list of token ids, or a list of such; objects (multimodal documents) as they are.
+    fn put_prompts(&mut self, mut cursor: cursor::Cursor<'_>) -> Result<(), Fault> {
+        if cursor.peek() != b'[' {
+            return self.put_one_prompt(&mut cursor);
+        }
+        let list = cursor;
+        cursor.enter(b'[');
+        if cursor.item() && matches!(cursor.peek(), b'-' | b'0'..=b'9') {
+            cursor = list;
+            self.put_tokens(&mut cursor);
+            return Ok(());
+        }
+        cursor = list;
+        cursor.enter(b'[');
+        let mut index = 0;
+        while cursor.item() {
+            self.put_one_prompt(&mut cursor)
+                .map_err(|fault| fault.at_index(index))?;
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn put_one_prompt(&mut self, cursor: &mut cursor::Cursor<'_>) -> Result<(), Fault> {
+        match cursor.peek() {
+            b'"' => {
+                self.stream.push(&[tag::TEXT]);
+                if let Some(text) = cursor.string() {
+                    self.put_text(text);
+                }
+                Ok(())
+            }
+            b'[' => {
+                self.put_tokens(cursor);
+                Ok(())
+            }
+            b'{' => {
+                self.put_other(cursor);
+                Ok(())
+            }
+            _ => Err(Fault::of_type("", "a string or a list")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;

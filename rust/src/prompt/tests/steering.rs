@@ -1,0 +1,118 @@
+//! Bodies that steer an engine: refused, or made to say nothing.
+
+use super::*;
+use crate::http::steer::{FIELDS, Fate};
+
+fn by(trusted: bool, route: Route, body: &str) -> Result<Digest, RequestError> {
+    let envelope = Envelope {
+        trusted,
+        ..Envelope::new(route, None)
+    };
+    digest(
+        &envelope,
+        body.as_bytes(),
+        &config(),
+        &mut Scratch::default(),
+    )
+}
+
+#[test]
+fn a_field_that_is_refused_is_found_wherever_an_engine_may_read_it() {
+    for rule in FIELDS.iter().filter(|rule| rule.fate == Fate::Refused) {
+        let name = rule.name;
+        let escaped = format!("\\u{:04x}{}", name.as_bytes()[0], &name[1..]);
+        for member in [
+            format!(r#""{name}":{{"x":1}}"#),
+            format!(r#""{name}":0"#),
+            format!(r#""{escaped}":"x""#),
+            format!(r#""{name}":null,"{name}":1"#),
+            format!(r#""vllm_xargs":{{"{name}":"x"}}"#),
+            format!(r#""sampling_params":{{"extra_args":{{"{name}":{{}}}}}}"#),
+            format!(r#""sampling_params":{{"extra_args":{{"{escaped}":[]}}}}"#),
+            format!(r#""extra_body":[[{{"a":{{"{name}":true}}}}]]"#),
+        ] {
+            let body = format!(r#"{{"model":"m",{member}}}"#);
+            for route in [
+                Route::ChatCompletions,
+                Route::ChatBatch,
+                Route::Messages,
+                Route::Generate,
+                Route::Invocations,
+            ] {
+                let error = by(false, route, &body).unwrap_err();
+                let found = (error.status, error.code, error.param.as_deref());
+                assert_eq!(found, (400, "untrusted_field", Some(name)), "{body}");
+                assert!(by(true, route, &body).is_ok(), "{body}");
+            }
+        }
+    }
+}
+
+#[test]
+fn names_within_a_prompt_and_its_schemas_are_nobody_s_settings() {
+    for body in [
+        r#"{"model":"m","kv_transfer_params":null}"#,
+        r#"{"model":"m","vllm_xargs":{"rid":null}}"#,
+        r#"{"model":"m","tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"bootstrap_host":{"type":"string"}}}}}]}"#,
+        r#"{"model":"m","messages":[{"role":"user","content":"kv_transfer_params"}],"metadata":{"rid":"1"}}"#,
+        r#"{"model":"m","response_format":{"json_schema":{"schema":{"properties":{"rid":{}}}}}}"#,
+    ] {
+        assert!(by(false, Route::ChatCompletions, body).is_ok(), "{body}");
+    }
+}
+
+#[test]
+fn a_priority_is_made_to_say_nothing_wherever_it_is() {
+    let sent = |body: &str| {
+        let digest = by(false, Route::ChatCompletions, body).unwrap();
+        let edits = digest.priority_edits.iter().collect();
+        String::from_utf8(edited(body.as_bytes(), edits)).unwrap()
+    };
+    for (body, expected) in [
+        (
+            r#"{"model":"m","priority":-9}"#,
+            r#"{"model":"m","priority":0}"#,
+        ),
+        (
+            r#"{"model":"m","priority":"-9","n":1}"#,
+            r#"{"model":"m","priority":0,"n":1}"#,
+        ),
+        (
+            r#"{"priorit\u0079": -9.0 ,"model":"m"}"#,
+            r#"{"priorit\u0079": 0 ,"model":"m"}"#,
+        ),
+        (
+            r#"{"model":"m","priority":7,"priority":7}"#,
+            r#"{"model":"m","priority":0,"priority":0}"#,
+        ),
+        (
+            r#"{"model":"m","priority":0}"#,
+            r#"{"model":"m","priority":0}"#,
+        ),
+        (
+            r#"{"model":"m","priority":null}"#,
+            r#"{"model":"m","priority":null}"#,
+        ),
+    ] {
+        assert_eq!(sent(body), expected);
+    }
+    for body in [
+        r#"{"model":"m","priority":null,"priority":-9}"#,
+        r#"{"model":"m","priority":0,"priority":-9}"#,
+    ] {
+        assert_eq!(
+            by(false, Route::ChatCompletions, body).unwrap_err().code,
+            "duplicate_key"
+        );
+    }
+    assert_eq!(
+        by(
+            false,
+            Route::ChatCompletions,
+            r#"{"model":"m","priority":[-9]}"#
+        )
+        .unwrap_err()
+        .code,
+        "invalid_type"
+    );
+}

@@ -1,0 +1,164 @@
+//! What is complete goes out, in the client's framing.
+
+use super::{
+    FEED_DONE, FEED_FIRST_BYTE, FEED_WRITE_BUFFER, Framing, Phase, Relay, WITHHELD_BYTES_MAX,
+    events, usage, verdict,
+};
+use crate::http::request::put;
+
+/// The chunk that ends a body.
+pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+impl Relay {
+    /// Hands out what is complete of the withheld bytes, all of them at the end.
+    pub(super) fn release(&mut self, ended: bool) -> u8 {
+        if self.misfit {
+            return if ended { self.end_misfit() } else { 0 };
+        }
+        let is_long = self.withheld.len() - self.complete_len > WITHHELD_BYTES_MAX;
+        let len = if ended || is_long {
+            self.withheld.len()
+        } else {
+            self.complete_len
+        };
+        if len == 0 && !ended {
+            return 0;
+        }
+        let mut flags = FEED_WRITE_BUFFER;
+        let mut out = std::mem::take(&mut self.out);
+        out.append(&mut self.client_head);
+        let comments = self.opened && self.events.count == 0 && !ended && !is_long;
+        if len > 0 && !self.first_byte && !comments {
+            self.judge(len);
+            self.first_byte = true;
+            flags |= FEED_FIRST_BYTE;
+        }
+        if self.options.is_head {
+            self.upstream_keeps_alive &= ended;
+            self.phase = Phase::Done;
+            self.out = out;
+            return flags | FEED_DONE;
+        }
+        if len > 0 {
+            self.hand_out(&mut out, len);
+        }
+        if ended {
+            self.end(&mut out);
+            self.phase = Phase::Done;
+            flags |= FEED_DONE;
+        }
+        if out.is_empty() {
+            flags &= !FEED_WRITE_BUFFER;
+        }
+        self.out = out;
+        flags
+    }
+
+    /// Moves the first `len` withheld bytes into `out`.
+    pub(super) fn hand_out(&mut self, out: &mut Vec<u8>, len: usize) {
+        let withheld = std::mem::take(&mut self.withheld);
+        let (payload, rest) = withheld.split_at(len);
+        self.mid_event = self.is_sse && rest.is_empty() && !self.events.at_boundary();
+        if self.options.drop_usage && self.is_sse && usage::mentions_usage(payload) {
+            let kept = self.without_usage(payload);
+            self.bytes_out += kept.len() as u64;
+            self.frame(out, &kept);
+        } else {
+            self.bytes_out += payload.len() as u64;
+            self.frame(out, payload);
+        }
+        self.observe(payload);
+        self.events_out = self.events.count - self.events_dropped;
+        self.complete_len = 0;
+        self.comments_len = 0;
+        self.withheld.extend_from_slice(rest);
+    }
+
+    /// The events without the one that only carries usage.
+    fn without_usage(&mut self, payload: &[u8]) -> Vec<u8> {
+        let mut kept = Vec::with_capacity(payload.len());
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let (event, behind) = rest.split_at(events::first_len(rest));
+            if usage::is_usage_event(event) {
+                self.events_dropped += 1;
+            } else {
+                kept.extend_from_slice(event);
+            }
+            rest = behind;
+        }
+        kept
+    }
+
+    /// Sees every body byte once, in order, as it is handed out: for a stream of events whole events
+    /// (but for parts of one beyond the bound), else any part. Usage and the response's id are read
+    /// here, and the answer is put into blocks.
+    pub(super) fn observe(&mut self, payload: &[u8]) {
+        if self.is_sse {
+            self.sniffer.read_events(payload);
+            self.follow(payload);
+            if let Some(answer) = &mut self.answer {
+                answer.read_events(payload);
+            }
+        } else {
+            self.sniffer.read_part(payload);
+            if let Some(answer) = &mut self.answer {
+                answer.read_part(payload);
+            }
+        }
+    }
+
+    /// Whether the stream begins with an error: as good as an answer with its status.
+    fn judge(&mut self, len: usize) {
+        if self.accepted() {
+            let skips = self.options.responses_api;
+            self.error_status = verdict::first_error(&self.withheld[..len], skips);
+        }
+    }
+
+    /// What events behind the first say of the request.
+    fn follow(&mut self, payload: &[u8]) {
+        let responses = self.options.responses_api;
+        self.said_all = verdict::ends_answer(payload, responses || self.options.anthropic);
+        if responses {
+            self.sequence_number = usage::last_sequence_number(payload).or(self.sequence_number);
+        }
+        if self.error_status.is_none() && verdict::may_begin_with_error(payload) {
+            self.error_status = verdict::error(&payload[..events::first_len(payload)]);
+        }
+    }
+
+    /// Appends `payload` in the client's framing.
+    pub(super) fn frame(&self, out: &mut Vec<u8>, payload: &[u8]) {
+        if payload.is_empty() {
+            return; // an empty chunk would end the body
+        }
+        if self.client == Framing::Chunked {
+            put_hex_line(out, payload.len());
+            put(out, &[payload, b"\r\n"]);
+        } else {
+            put(out, &[payload]);
+        }
+    }
+
+    /// Appends the end of the client's framing.
+    pub(super) fn end(&self, out: &mut Vec<u8>) {
+        if self.client == Framing::Chunked {
+            put(out, &[LAST_CHUNK]);
+        }
+    }
+}
+
+fn put_hex_line(out: &mut Vec<u8>, mut number: usize) {
+    let mut digits = [0_u8; 16];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[number & 15];
+        number >>= 4;
+        if number == 0 {
+            break;
+        }
+    }
+    put(out, &[&digits[at..], b"\r\n"]);
+}
