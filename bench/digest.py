@@ -22,10 +22,10 @@ from bench import choice
 from bench.engine import head
 from bench.record import keep
 from skylb import _core
-from skylb.load.conversation import SYSTEM_BASE
-from skylb.sim.requests import Requests, requests
-from skylb.sim.result import Result
-from skylb.sim.scenario import (
+from skylb.tools.load.conversation import SYSTEM_BASE
+from skylb.tools.sim.requests import Requests, requests
+from skylb.tools.sim.result import Result
+from skylb.tools.sim.scenario import (
     Clients,
     Evacuate,
     Network,
@@ -35,9 +35,9 @@ from skylb.sim.scenario import (
     Residency,
     Scenario,
 )
-from skylb.sim.simulate import finish, prepare
-from skylb.sim.summary import change
-from skylb.sim.workload import Agent, SharedPrompt, Workload
+from skylb.tools.sim.simulate import finish, prepare
+from skylb.tools.sim.summary import change
+from skylb.tools.sim.workload import Agent, SharedPrompt, Workload
 
 REGIONS = ("us", "eu", "asia")
 RTT_MS = [[0.5, 90.0, 150.0], [90.0, 0.5, 200.0], [150.0, 200.0, 0.5]]

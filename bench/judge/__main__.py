@@ -39,7 +39,7 @@ from bench.judge.judgment import Judgment
 from bench.judge.runs import Task, capacity, run_task
 from bench.judge.table import compact, document, summary
 from bench.record import RESULTS, machine
-from skylb.sim.simulate import BrokenError
+from skylb.tools.sim.simulate import BrokenError
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "EVALUATION.md"
@@ -208,7 +208,7 @@ def main() -> int:
         interrupted = True
     judgment.about = machine() | {
         "command": "make judge" + " QUICK=1" * options.quick,
-        "requests": "trace files" if options.traces else "made up (skylb.sim.workload)",
+        "requests": "trace files" if options.traces else "made up (skylb.tools.sim.workload)",
         "seeds": options.seeds,
         "wall_s": round(time.monotonic() - began_s),
         "interrupted": interrupted,

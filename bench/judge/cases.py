@@ -7,8 +7,8 @@ from typing import Any, get_args
 import msgspec
 
 from skylb.config import EngineSettings, Policy
-from skylb.sim.scenario import Clients, Region, Replicas, Scenario
-from skylb.sim.workload import Agent, Arena, File, Mix, SharedPrompt, Tree, WildChat, Workload
+from skylb.tools.sim.scenario import Clients, Region, Replicas, Scenario
+from skylb.tools.sim.workload import Agent, Arena, File, Mix, SharedPrompt, Tree, WildChat, Workload
 
 POLICIES: tuple[str, ...] = get_args(Policy)
 DEFAULT: str = EngineSettings().policy

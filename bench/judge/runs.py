@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import msgspec
 
 from bench.judge.cases import REFERENCE, Case, Variant
-from skylb.load.workload import WorkloadError
-from skylb.sim.requests import requests
-from skylb.sim.result import Result
-from skylb.sim.simulate import BrokenError, finish, prepare
-from skylb.sim.summary import METRICS
+from skylb.tools.load.workload import WorkloadError
+from skylb.tools.sim.requests import requests
+from skylb.tools.sim.result import Result
+from skylb.tools.sim.simulate import BrokenError, finish, prepare
+from skylb.tools.sim.summary import METRICS
 
 Figures = dict[str, float | None]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from bench.judge.cases import CASES, DEFAULT, FLOOR, ORACLE, POLICIES, SWITCHES
 from bench.judge.runs import Figures
-from skylb.sim.summary import Interval, change, interval
-from skylb.text import table
+from skylb.tools.sim.summary import Interval, change, interval
+from skylb.tools.text import table
 
 if TYPE_CHECKING:
     from bench.judge.judgment import Judgment

@@ -32,7 +32,7 @@ from bench.overhead.measure import (
 )
 from bench.overhead.proxies import REST_CPU
 from bench.record import keep
-from skylb.text import table
+from skylb.tools.text import table
 
 PARTS = {
     "kernel": re.compile(r"^\[(kernel|guest\.kernel|unknown)|^\[|\.ko$"),

@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from skylb.load.conversation import SYSTEM_BASE
-from skylb.load.workload import Turn, User, group_users
+from skylb.tools.load.conversation import SYSTEM_BASE
+from skylb.tools.load.workload import Turn, User, group_users
 
 MODEL = "tiny"
 TOKENS = range(8, 1000)
@@ -97,7 +97,7 @@ class Users:
 
     Args:
         url: where requests go.
-        turns: the workload, made by `skylb.load.conversation`.
+        turns: the workload, made by `skylb.tools.load.conversation`.
         seats: users at once.
         duration_s: nothing is sent after it.
         seed: of the texts; other seeds share nothing.

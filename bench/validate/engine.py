@@ -34,13 +34,13 @@ from bench.record import keep
 from bench.validate.calibrate import Calibration, Sample, Speeds, fit, residuals, together
 from bench.validate.client import Outcome, Users
 from bench.validate.cores import apart, ran_s
-from skylb.load.workload import Turn
-from skylb.sim.made import Plan, make
-from skylb.sim.result import Result
-from skylb.sim.scenario import Clients, Network, Region, Replicas, Scenario
-from skylb.sim.simulate import run
-from skylb.sim.workload import File, SharedPrompt
-from skylb.text import table
+from skylb.tools.load.workload import Turn
+from skylb.tools.sim.made import Plan, make
+from skylb.tools.sim.result import Result
+from skylb.tools.sim.scenario import Clients, Network, Region, Replicas, Scenario
+from skylb.tools.sim.simulate import run
+from skylb.tools.sim.workload import File, SharedPrompt
+from skylb.tools.text import table
 from tests.engines.vllm import Vllm, fleet, installed
 from tests.support.processes import balancer, get
 

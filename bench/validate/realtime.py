@@ -28,13 +28,13 @@ import msgspec
 from bench.record import keep
 from bench.validate.order import Spread, agreement
 from skylb.config import EngineSettings
-from skylb.mock.profiles import PROFILES
-from skylb.sim.made import Plan, make
-from skylb.sim.result import Result
-from skylb.sim.scenario import Clients, Network, Region, Replicas, Scenario
-from skylb.sim.simulate import run
-from skylb.sim.workload import Arena, File, SharedPrompt, Tree
-from skylb.text import table
+from skylb.tools.mock.profiles import PROFILES
+from skylb.tools.sim.made import Plan, make
+from skylb.tools.sim.result import Result
+from skylb.tools.sim.scenario import Clients, Network, Region, Replicas, Scenario
+from skylb.tools.sim.simulate import run
+from skylb.tools.sim.workload import Arena, File, SharedPrompt, Tree
+from skylb.tools.text import table
 from tests.support.processes import balancer, mocks
 
 TIME_SCALE = 0.2

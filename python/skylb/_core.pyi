@@ -935,7 +935,7 @@ class ReplicaModel:
     """A continuous-batching replica in virtual or real time; see ``rust/src/sim/replica``.
 
     Args:
-        profile_json: a profile's parameters (``skylb.mock.profiles.Profile.model_json``).
+        profile_json: a profile's parameters (``skylb.tools.mock.profiles.Profile.model_json``).
 
     Raises:
         ValueError: the profile does not fit, naming the field.

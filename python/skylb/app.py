@@ -27,7 +27,6 @@ from skylb.admin import Admin
 from skylb.clock import monotonic_ns, unix_offset_ns
 from skylb.config import Settings
 from skylb.control import Control
-from skylb.control.mesh import Mesh, check_mesh
 from skylb.control.naming import Naming, Wish, make
 from skylb.data.context import Budget, Context, Limits, keep_heap
 from skylb.data.cors import Cors
@@ -41,11 +40,12 @@ from skylb.descriptors import Allotment, open_len, raise_limit
 from skylb.errors import ConfigError, TaskFailedError
 from skylb.keyfiles import read_keys, read_secret, read_tenants, warn_exposed
 from skylb.listeners import ServerTls, check_authorities, client_tls
+from skylb.mesh.mesh import Mesh, check_mesh
+from skylb.mesh.signing import Identity, Keys, block_secret
 from skylb.metrics import LoopStall, Metrics
 from skylb.options import secrets
 from skylb.ports import Ports
 from skylb.router import Router
-from skylb.signing import Identity, Keys, block_secret
 from skylb.startreport import curl_line, url_of
 from skylb.tasks import TaskGroup
 from skylb.types import Replica

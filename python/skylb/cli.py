@@ -221,7 +221,7 @@ def _serve(words: Sequence[str]) -> int:
 
 def _mock(words: Sequence[str]) -> int:
     """Replicas that answer like vLLM, in real time, without a GPU."""
-    from skylb import mock  # loads a server
+    from skylb.tools import mock  # loads a server
 
     loaded = _load("mock", mock.MockSettings, words, "Replicas that answer like vLLM, from a model of one.")
     raise_limit()
@@ -231,7 +231,7 @@ def _mock(words: Sequence[str]) -> int:
 
 def _load_generator(words: Sequence[str]) -> int:
     """Send conversations to any OpenAI-compatible URL and report percentiles."""
-    from skylb import load  # loads a client
+    from skylb.tools import load  # loads a client
 
     loaded = _load(
         "load", load.LoadSettings, words, "Sends conversations and reports what their users would feel."
@@ -244,7 +244,7 @@ def _load_generator(words: Sequence[str]) -> int:
 
 def _sim(words: Sequence[str]) -> int:
     """Simulate a fleet in virtual time: a scenario's figures, sweeps, plots."""
-    from skylb import sim  # loads a simulator
+    from skylb.tools import sim  # loads a simulator
 
     about = "Runs a scenario in virtual time, with the engine that skylb serve runs."
     loaded = _load("sim", sim.SimSettings, words, about, first="scenario")
@@ -257,7 +257,7 @@ def _sim(words: Sequence[str]) -> int:
 
 def _wan(words: Sequence[str]) -> int:
     """Relay TCP as between regions: round trips, slow start, narrow links, faults."""
-    from skylb import wan  # loads a server
+    from skylb.tools import wan  # loads a server
 
     about = "Relays TCP connections as if the ends of each link were regions apart."
     settings = _load("wan", wan.WanSettings, words, about).settings
@@ -271,7 +271,7 @@ def _wan(words: Sequence[str]) -> int:
 
 def _demo(words: Sequence[str]) -> int:
     """Three regions on this machine: mock replicas, balancers, the sea, users, a live page."""
-    from skylb import demo  # loads everything
+    from skylb.tools import demo  # loads everything
 
     loaded = _load(
         "demo",
@@ -286,10 +286,10 @@ def _demo(words: Sequence[str]) -> int:
 
 def _peers(words: Sequence[str]) -> int:
     """Show a running balancer's peers: round trips, age, room, bytes, forwards."""
-    from skylb import peersview  # only this command prints peers
+    from skylb.mesh import command  # only this command prints peers
 
-    loaded = _load("peers", peersview.PeersSettings, words, "Asks the admin listener of a running balancer.")
-    print(peersview.render(peersview.ask(loaded.settings), json_lines=loaded.settings.json_lines))
+    loaded = _load("peers", command.PeersSettings, words, "Asks the admin listener of a running balancer.")
+    print(command.render(command.ask(loaded.settings), json_lines=loaded.settings.json_lines))
     return 0
 
 

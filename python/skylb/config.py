@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from skylb.addresses import ListenAddress, ReplicaUrl
-from skylb.discoverysettings import DiscoverySettings, DnsFamily
-from skylb.enginesettings import EngineSettings, Policy
-from skylb.meshsettings import MeshSettings
-from skylb.namesettings import DnsSettings
-from skylb.timesettings import TimeoutSettings
-from skylb.values import (
+from skylb.settings.discovery import DiscoverySettings, DnsFamily
+from skylb.settings.engine import EngineSettings, Policy
+from skylb.settings.mesh import MeshSettings
+from skylb.settings.names import DnsSettings
+from skylb.settings.times import TimeoutSettings
+from skylb.settings.values import (
     FILE,
     LISTEN,
     URL,

@@ -53,3 +53,8 @@ class ListenError(SkyLBError):
 
 class TaskFailedError(SkyLBError):
     """A task that runs as long as the process ended with an error: the process cannot go on."""
+
+
+def missing(distribution: str) -> str:
+    """What to do where an optional library is not there; its name is that of the distribution."""
+    return f"{distribution} is not installed: pip install {distribution}"

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from skylb.errors import ConfigError
-from skylb.signing import FILE_BYTES_MAX, TENANT_LEN_MAX, Keys, parse_keys
+from skylb.mesh.signing import FILE_BYTES_MAX, TENANT_LEN_MAX, Keys, parse_keys
 
 TENANTS_MAX = 100_000
 """API keys whose tenants are known."""

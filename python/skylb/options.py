@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from skylb.addresses import ListenAddress, PeerUrl, ReplicaUrl
 from skylb.config import ENVIRONMENT_PREFIX, TOP_LEVEL, Expected, Group
 from skylb.errors import ConfigError
-from skylb.meshsettings import ResidencyRule
+from skylb.settings.mesh import ResidencyRule
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 CONFIG_BYTES_MAX = 1 << 20

@@ -25,7 +25,7 @@ from skylb._core import (
     Withdraw,
 )
 from skylb.clock import monotonic_ns
-from skylb.signing import Claims, Identity
+from skylb.mesh.signing import Claims, Identity
 from skylb.types import NOBODY, Peer, Replica, Whose
 
 Effect = Push | Forward | Hold | Reject | Expire | Withdraw

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from skylb.control.frames import (
+from skylb.mesh.frames import (
     Kind,
     News,
     Order,
     encode,
 )
-from skylb.signing import Identity, Key
+from skylb.mesh.signing import Identity, Key
 from tests.support.hostile import (
     BODY,
     CANARY,

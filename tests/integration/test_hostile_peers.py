@@ -12,8 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from skylb.control.door import STRANGERS_MAX
-from skylb.control.frames import (
+from skylb.mesh.frames import (
     FRAME_BYTES_MAX,
     VERSION,
     Kind,
@@ -22,8 +21,9 @@ from skylb.control.frames import (
     Ping,
     encode,
 )
-from skylb.control.sync import PATH, RECEIVE_BURST_BYTES, Closed, Connection, Meter, shake
-from skylb.signing import Identity
+from skylb.mesh.listener import STRANGERS_MAX
+from skylb.mesh.signing import Identity
+from skylb.mesh.sync import PATH, RECEIVE_BURST_BYTES, Closed, Connection, Meter, shake
 from tests.support.hostile import (
     CANARY,
     WRONG,

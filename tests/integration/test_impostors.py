@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from skylb.control.frames import VERSION, encode
-from skylb.control.sync import PATH
+from skylb.mesh.frames import VERSION, encode
+from skylb.mesh.sync import PATH
 from tests.support.hostile import CANARY, Victim, attacked, hello
 from tests.support.processes import eventually, free_port
 from tests.support.raw import ask, chat, request

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from skylb.synthetic import Answer, block_text
+from skylb.tools.synthetic import Answer, block_text
 from tests.support.processes import Balancer, balancer, eventually, mocks
 
 CONVERSATIONS = 12

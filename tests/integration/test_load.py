@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from skylb.errors import ConfigError, SkyLBError
-from skylb.load import LoadSettings, Report, prepare, render, run
-from skylb.load.settings import SyntheticSettings, parse_target
+from skylb.tools.load import LoadSettings, Report, prepare, render, run
+from skylb.tools.load.settings import SyntheticSettings, parse_target
 from tests.support.processes import SKYLB, Child, free_port, mocks
 
 ONE = SyntheticSettings(users=1, sessions=1, turns=1)

@@ -12,8 +12,8 @@ from skylb._core import DIALECT_VLLM, scan_metrics
 from skylb.addresses import ListenAddress
 from skylb.control.engines import VLLM
 from skylb.errors import ListenError
-from skylb.mock import MockSettings, start
-from skylb.mock.faults import Faults
+from skylb.tools.mock import MockSettings, start
+from skylb.tools.mock.faults import Faults
 from tests.support.mock import NEVER, ask, fault, get, mock, port_of, post, run, state
 from tests.support.raw import chat, request, until
 

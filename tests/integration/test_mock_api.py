@@ -7,7 +7,7 @@ import anthropic
 import openai
 import pytest
 
-from skylb.synthetic import Answer, runs_text
+from skylb.tools.synthetic import Answer, runs_text
 from tests.support.mock import NEVER, ask, get, mock, post, run, state
 from tests.support.raw import chat, request, until
 

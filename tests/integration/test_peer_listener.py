@@ -5,7 +5,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from skylb.signing import Identity
+from skylb.mesh.signing import Identity
 from tests.support.hostile import as_the_peer, attacked, forward, signed
 from tests.support.raw import ask, chat, request
 

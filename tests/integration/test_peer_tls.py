@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from skylb.control.frames import VERSION, Hello, encode, new_nonce
-from skylb.control.sync import PATH
+from skylb.mesh.frames import VERSION, Hello, encode, new_nonce
+from skylb.mesh.sync import PATH
 from tests.support.processes import balancer, free_port, mocks
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import SLOW, Regions, key_line, regions

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skylb.data.crossing import PROCESSING
-from skylb.signing import Keys, parse_keys
+from skylb.mesh.signing import Keys, parse_keys
 from tests.support.played import played
 from tests.support.processes import Balancer, balancer, eventually, free_port
 from tests.support.raw import Answer, ask, chat, request

@@ -15,10 +15,10 @@ import pytest
 
 from skylb.addresses import ListenAddress
 from skylb.errors import ConfigError
-from skylb.wan import Relay, WanSettings
-from skylb.wan.command import Answer
-from skylb.wan.settings import parse_port
-from skylb.wan.window import INITIAL_BYTES
+from skylb.tools.wan import Relay, WanSettings
+from skylb.tools.wan.command import Answer
+from skylb.tools.wan.settings import parse_port
+from skylb.tools.wan.window import INITIAL_BYTES
 from tests.support.mock import run
 from tests.support.processes import SKYLB, Child
 

@@ -14,9 +14,9 @@ import aiohttp
 import msgspec
 
 from skylb._core import HeadParser
-from skylb.control.frames import VERSION, Hello, Kind, Ping, encode, new_nonce
-from skylb.control.sync import Connection, Meter, dial, shake
-from skylb.signing import HEADER, Claims, Identity, Key, Keys, parse_keys, sign
+from skylb.mesh.frames import VERSION, Hello, Kind, Ping, encode, new_nonce
+from skylb.mesh.signing import HEADER, Claims, Identity, Key, Keys, parse_keys, sign
+from skylb.mesh.sync import Connection, Meter, dial, shake
 from tests.support.processes import PATIENCE_S, Balancer, balancer, free_port, mocks
 from tests.support.regions import key_line
 

@@ -9,7 +9,7 @@ from typing import Any
 import uvloop
 
 from skylb.addresses import ListenAddress
-from skylb.mock import MockFleet, MockSettings, start
+from skylb.tools.mock import MockFleet, MockSettings, start
 from tests.support import raw
 from tests.support.raw import request
 

@@ -9,9 +9,9 @@ import aiohttp
 
 from skylb._core import PEER_ALIVE, PROBE_UNREADABLE, Engine
 from skylb.config import EngineSettings
-from skylb.control.frames import VERSION, Hello, Kind, Ping, encode, new_nonce
-from skylb.control.sync import PATH, Closed, Connection, Meter, shake
-from skylb.signing import Keys
+from skylb.mesh.frames import VERSION, Hello, Kind, Ping, encode, new_nonce
+from skylb.mesh.signing import Keys
+from skylb.mesh.sync import PATH, Closed, Connection, Meter, shake
 
 ROOM = 32
 """Requests that the played peer would take at once."""

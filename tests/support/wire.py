@@ -11,7 +11,7 @@ from typing import cast
 from skylb._core import Engine
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
-from skylb.control.frames import (
+from skylb.mesh.frames import (
     FRAME_BYTES_MAX,
     MAC_BYTES,
     VERSION,
@@ -22,14 +22,14 @@ from skylb.control.frames import (
     encode,
     new_nonce,
 )
-from skylb.control.link import State
-from skylb.control.peers import Peers
-from skylb.control.sync import Closed, Connection
-from skylb.meshsettings import MeshSettings
-from skylb.meshtls import MeshTls
+from skylb.mesh.link import State
+from skylb.mesh.peers import Peers
+from skylb.mesh.signing import Identity, Key, Keys
+from skylb.mesh.sync import Closed, Connection
+from skylb.mesh.tls import MeshTls
 from skylb.options import load
 from skylb.router import Router
-from skylb.signing import Identity, Key, Keys
+from skylb.settings.mesh import MeshSettings
 
 ROOM_BYTES = FRAME_BYTES_MAX - MAC_BYTES - 20
 """For a payload, whatever its kind and number."""

@@ -23,16 +23,17 @@ _RUST = re.compile(
 PYTHON_PARTS = (
     "data",
     "control",
+    "discovery",
+    "mesh",
     "admin",
     "accesslog.py",
     "addresses.py",
     "app.py",
     "filelimit.py",
     "keyfiles.py",
-    "meshsettings.py",
-    "namesettings.py",
     "options.py",
-    "signing.py",
+    "settings/mesh.py",
+    "settings/names.py",
     "upstream.py",
 )
 """Where Python meets what comes from elsewhere."""

@@ -7,11 +7,11 @@ import pytest
 from skylb import _core
 from skylb.cli import COMMANDS, main
 from skylb.config import Settings
-from skylb.demo import DemoSettings
-from skylb.load import LoadSettings
-from skylb.mock import MockSettings
 from skylb.options import options
-from skylb.wan import WanSettings
+from skylb.tools.demo import DemoSettings
+from skylb.tools.load import LoadSettings
+from skylb.tools.mock import MockSettings
+from skylb.tools.wan import WanSettings
 
 SKYLB = [sys.executable, "-m", "skylb"]
 

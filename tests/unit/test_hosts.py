@@ -3,7 +3,7 @@
 import pytest
 
 from skylb.addresses import parse_replica
-from skylb.control.discovery.resolve import literal
+from skylb.discovery.resolve import literal
 from skylb.hosts import parse_range, why_not
 from skylb.types import Address
 

@@ -7,8 +7,8 @@ import pytest
 from skylb.config import Settings
 from skylb.errors import ConfigError
 from skylb.keyfiles import read_keys, read_secret, warn_exposed
+from skylb.mesh.signing import FILE_BYTES_MAX
 from skylb.options import secrets
-from skylb.signing import FILE_BYTES_MAX
 
 SECRET = "MDEyMzQ1Njc4OWFiY2RlZg=="
 

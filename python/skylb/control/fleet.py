@@ -2,34 +2,17 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 
+from skylb.discovery.target import REPLICAS_MAX, Target
 from skylb.router import Router
-from skylb.types import Address, Replica
+from skylb.types import Replica
 from skylb.upstream import Pool
 
 log = logging.getLogger("skylb.control.fleet")
 
-REPLICAS_MAX = 4096
-"""Replicas of one balancer; more are left out and told once per change."""
-
 INTENTS_MAX = 4096
 """Names whose draining is remembered, those of absent replicas included; the oldest is forgotten."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A replica as a source of replicas knows it: resolved, without id.
-
-    ``name`` is what operators call it, ``authority`` the value of ``Host``.
-    """
-
-    name: str
-    address: Address
-    authority: str
-    region: str | None = None
-    """Of an adopted replica, empty where it is not known; ``None``: this balancer's."""
 
 
 class Fleet:

@@ -8,11 +8,12 @@ from functools import partial
 
 from skylb.addresses import ReplicaUrl
 from skylb.config import Settings
-from skylb.control.discovery import DnsSource, FileSource, NamedSource
-from skylb.control.discovery.file import REPLICAS
-from skylb.control.discovery.resolve import resolve
-from skylb.control.fleet import Fleet, Target
+from skylb.control.fleet import Fleet
 from skylb.control.probe import Prober
+from skylb.discovery import DnsSource, FileSource, NamedSource
+from skylb.discovery.file import REPLICAS
+from skylb.discovery.resolve import resolve
+from skylb.discovery.target import Target
 from skylb.hosts import why_not
 from skylb.keyfiles import read_secret
 from skylb.metrics import Metrics

@@ -24,7 +24,7 @@ from skylb.data.failures import SHUTTING_DOWN
 from skylb.data.proxy import Exchange
 from skylb.data.reading import LARGE_BODY_BYTES
 from skylb.data.wire import has_left, is_begun
-from skylb.signing import Claims
+from skylb.mesh.signing import Claims
 
 LINGER_S = 1.0
 """A client that was refused, and whose bytes cannot be delimited, may be silent for so long."""

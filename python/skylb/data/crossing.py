@@ -7,7 +7,7 @@ from collections.abc import Callable
 from skylb._core import Forward, Head, HeadParser
 from skylb.clock import monotonic_ns
 from skylb.data.relay import Response
-from skylb.signing import HEADER, HEADER_LOWER, Claims, Identity, Refused, Verified, Verifier, sign
+from skylb.mesh.signing import HEADER, HEADER_LOWER, Claims, Identity, Refused, Verified, Verifier, sign
 from skylb.types import Peer, Whose
 from skylb.upstream import Pool
 

@@ -14,7 +14,7 @@ from skylb.data.frontend import Frontend
 from skylb.data.phases import Phase
 from skylb.data.proxy import Exchange
 from skylb.listeners import FAR_DEAD_S, notice_dead_paths
-from skylb.signing import REFUSED_HEADER, Refused, Verified
+from skylb.mesh.signing import REFUSED_HEADER, Refused, Verified
 
 WAITING = frozenset({Phase.SUBMIT, Phase.HOLD, Phase.CONNECT, Phase.WAIT})
 

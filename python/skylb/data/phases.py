@@ -4,7 +4,7 @@ import asyncio
 from enum import IntEnum
 from typing import Protocol
 
-from skylb.signing import Claims
+from skylb.mesh.signing import Claims
 
 
 class Phase(IntEnum):

@@ -22,7 +22,7 @@ from skylb.data.reading import Read
 from skylb.data.record import record
 from skylb.data.relay import Response
 from skylb.errors import ConnectError, ShortageError
-from skylb.signing import REFUSED_HEADER, sha256
+from skylb.mesh.signing import REFUSED_HEADER, sha256
 from skylb.types import NOBODY, Peer, Replica
 from skylb.upstream import Connection, Pool
 

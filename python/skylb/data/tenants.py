@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from skylb._core import Head
 from skylb.data.answers import refusal
-from skylb.signing import TENANT_LEN_MAX, Claims
+from skylb.mesh.signing import TENANT_LEN_MAX, Claims
 from skylb.types import NOBODY, UNKNOWN, Whose
 
 _TENANT = re.compile(rf"[\x21-\x7e]{{1,{TENANT_LEN_MAX}}}", re.ASCII)

@@ -1,0 +1,238 @@
+"""Replicas or peers from a file that is read again when it changes.
+
+Three forms, told apart by the file's suffix. ``.json``: a list, or an object with the list under
+``replicas`` or ``peers``. ``.toml``: ``replicas = [...]``. Anything else: one a line, ``#`` begins a comment.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from skylb.addresses import PeerUrl, parse_peer, parse_replica
+from skylb.discovery.target import REPLICAS_MAX
+from skylb.errors import ConfigError
+from skylb.settings.mesh import PEERS_MAX
+from skylb.tasks import attempt
+
+log = logging.getLogger("skylb.control.discovery")
+
+FILE_BYTES_MAX = 4 << 20
+FAULTS_MAX = 20
+"""Faults told of one file."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Listing(Generic[T]):
+    """What a file lists."""
+
+    noun: str
+    expected: str
+    parse: Callable[[str], T]
+    """Reads one entry, or raises `ValueError`."""
+    len_max: int
+
+
+REPLICAS = Listing(
+    "replicas", "expected http://HOST:PORT, https://HOST:PORT or unix:PATH", parse_replica, REPLICAS_MAX
+)
+PEERS: Listing[PeerUrl] = Listing(
+    "peers", "expected NAME[@REGION]=SYNC_URL or NAME[@REGION]=SYNC_URL,FORWARD_URL", parse_peer, PEERS_MAX
+)
+
+_FORMS: dict[str, tuple[str, Callable[[str], object]]] = {
+    ".json": ("JSON", json.loads),
+    ".toml": ("TOML", tomllib.loads),
+}
+
+_Signature = tuple[int, int, int]
+
+
+class FileSource(Generic[T]):
+    """Watches one file.
+
+    A file that cannot be read or understood changes nothing: the last good list stays, and one line
+    in the log names the file, the line in it and what was expected.
+
+    Args:
+        path: the file.
+        set_urls: takes the whole list; where it raises `ConfigError`, that was not understood.
+        interval_s: time between looks.
+        listing: what it lists.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        set_urls: Callable[[Sequence[T]], None],
+        *,
+        interval_s: float,
+        listing: Listing[T],
+    ) -> None:
+        self._path = path
+        self._listing = listing
+        self._set_urls = set_urls
+        self._interval_s = interval_s
+        self._seen: _Signature | None = None
+        self._failure: str | None = None
+
+    async def load(self) -> None:
+        """Reads the file at start.
+
+        Raises:
+            ConfigError: it cannot be read or understood; all its faults.
+        """
+        signature, urls = await asyncio.to_thread(read, self._path, self._listing)
+        self._seen = signature
+        self._set_urls(urls)
+
+    async def run(self) -> None:
+        """Looks at the file until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            await self.look()
+
+    async def look(self) -> None:
+        """Reads the file if it changed since it was last understood."""
+        await attempt(self._look(), name=f"reading {self._path}")
+
+    async def _look(self) -> None:
+        try:
+            signature = await asyncio.to_thread(_signature, self._path)
+            if signature == self._seen:
+                return
+            self._seen, urls = await asyncio.to_thread(read, self._path, self._listing)
+            self._set_urls(urls)
+        except ConfigError as error:
+            self._refused(error)
+            return
+        if self._failure is not None:
+            self._failure = None
+            log.info("%s is good again", self._path)
+
+    def _refused(self, error: ConfigError) -> None:
+        more = f" (and {len(error.faults) - 1} more faults)" if len(error.faults) > 1 else ""
+        failure = error.faults[0] + more
+        if failure != self._failure:
+            self._failure = failure
+            log.error("%s; the last good list stays", failure)
+
+
+def _signature(path: Path) -> _Signature:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}"]) from error
+    return _identity(status)
+
+
+def _identity(status: os.stat_result) -> _Signature:
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def read(path: Path, listing: Listing[T]) -> tuple[_Signature | None, list[T]]:
+    """What tells this content from others, and what it lists.
+
+    Raises:
+        ConfigError: it cannot be read or understood; all its faults.
+    """
+    try:
+        with path.open("rb") as file:
+            before = _identity(os.fstat(file.fileno()))
+            content = file.read(FILE_BYTES_MAX + 1)
+            after = _identity(os.fstat(file.fileno()))
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}"]) from error
+    # A file that is being written is looked at again next time, whatever it held just now.
+    return before if before == after else None, parse(path, content, listing)
+
+
+def parse(path: Path, content: bytes, listing: Listing[T]) -> list[T]:
+    """What a file's content lists.
+
+    Raises:
+        ConfigError: all faults, each naming file, line and expectation.
+    """
+    if len(content) > FILE_BYTES_MAX:
+        raise ConfigError([f"{path}: expected at most {FILE_BYTES_MAX} bytes"])
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path}:{line}: expected UTF-8"]) from error
+    entries = _entries(path, text, listing)
+    urls, faults = [], []
+    for line, entry in entries:
+        try:
+            urls.append(listing.parse(entry))
+        except ValueError as error:
+            faults.append(f"{path}:{line}: {listing.expected}, got {entry[:200]!r}: {error}")
+    if faults:
+        raise ConfigError(faults[:FAULTS_MAX])
+    if len(urls) > listing.len_max:
+        log.error(
+            "%s: %d %s are listed; those after the first %d are left out",
+            path,
+            len(urls),
+            listing.noun,
+            listing.len_max,
+        )
+    return urls[: listing.len_max]
+
+
+def _entries(path: Path, text: str, listing: Listing[T]) -> list[tuple[int, str]]:
+    if path.suffix in _FORMS:
+        return _listed(path, text, _document(path, text), listing)
+    lines = ((number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
+    entries = [(number, line) for number, line in lines if line]
+    if not entries:
+        # More likely cut short while it was written than meant; JSON and TOML can say "none".
+        raise ConfigError([f"{path}:1: expected at least one URL"])
+    return entries
+
+
+def _document(path: Path, text: str) -> object:
+    name, loads = _FORMS[path.suffix]
+    try:
+        return loads(text)
+    except ValueError as error:
+        at = re.search(r"\bline (\d+)", str(error))  # both parsers say it in their message
+        line = int(at[1]) if at else text.count("\n") + 1
+        raise ConfigError([f"{path}:{line}: expected {name}: {error}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: expected {name} without deep nesting"]) from error
+
+
+def _listed(path: Path, text: str, document: object, listing: Listing[T]) -> list[tuple[int, str]]:
+    entries, noun = document, listing.noun
+    if isinstance(document, dict):
+        unknown = [key for key in document if key != noun]
+        if unknown:
+            raise ConfigError(
+                [f"{path}:{_line_of(text, unknown[0])}: expected only {noun}, got {unknown[0]!r}"]
+            )
+        entries = document.get(noun)
+    if not isinstance(entries, list):
+        raise ConfigError([f"{path}:1: expected a list of URLs under {noun}"])
+    faults = [
+        f"{path}:{_line_of(text, str(entry))}: {listing.expected}, got {str(entry)[:200]!r}"
+        for entry in entries
+        if not isinstance(entry, str)
+    ]
+    if faults:
+        raise ConfigError(faults[:FAULTS_MAX])
+    return [(_line_of(text, entry), entry) for entry in entries]
+
+
+def _line_of(text: str, entry: str) -> int:
+    """Line of an entry's first occurrence; parsers do not tell where a value stood."""
+    at = text.find(entry)
+    return text.count("\n", 0, at) + 1 if at >= 0 else 1

@@ -1,0 +1,118 @@
+"""Replicas that are configured one by one: each URL is one replica, at one address at a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from skylb.addresses import ReplicaUrl
+from skylb.discovery.resolve import Resolver, literal, reachable, resolve
+from skylb.discovery.target import Target
+from skylb.tasks import attempt
+from skylb.types import Address
+
+log = logging.getLogger("skylb.control.discovery")
+
+RESOLVES_AT_ONCE_MAX = 16
+"""Names resolved side by side: the executor behind getaddrinfo has few threads."""
+
+
+class NamedSource:
+    """Keeps one target per URL; names are resolved again every ``interval_s``.
+
+    A name with several addresses (``localhost`` on IPv4 and IPv6) means one server: the first address
+    that accepts connections is taken and kept as long as the replica answers and the name has it.
+
+    Args:
+        offer: takes the whole set of targets.
+        is_up: whether the replica of that name answers at present.
+        interval_s: time between resolutions.
+        resolver: asks the system's resolver unless given.
+    """
+
+    def __init__(
+        self,
+        offer: Callable[[Sequence[Target]], None],
+        is_up: Callable[[str], bool],
+        *,
+        interval_s: float,
+        resolver: Resolver = resolve,
+    ) -> None:
+        self._resolver = resolver
+        self._offer = offer
+        self._is_up = is_up
+        self._interval_s = interval_s
+        self._urls: tuple[ReplicaUrl, ...] = ()
+        self._addresses: dict[ReplicaUrl, Address] = {}
+        self._failed: dict[ReplicaUrl, str] = {}
+        self._changed = asyncio.Event()
+        self.passed = asyncio.Event()
+        """Set once every name was looked up."""
+
+    def set_urls(self, urls: Sequence[ReplicaUrl]) -> None:
+        """Replaces the URLs. Those that need no resolving are offered at once."""
+        self._urls = tuple(dict.fromkeys(urls))
+        wanted = set(self._urls)
+        self._addresses = {url: known for url, known in self._addresses.items() if url in wanted}
+        self._failed = {url: reason for url, reason in self._failed.items() if url in wanted}
+        for url in self._urls:
+            address = literal(url)
+            if address is not None:
+                self._addresses[url] = address
+        self._publish()
+        self._changed.set()
+
+    def unresolved(self) -> dict[str, str]:
+        """Names of replicas without address, with the reason."""
+        return {str(url): reason for url, reason in self._failed.items() if url not in self._addresses}
+
+    async def run(self) -> None:
+        """Resolves names, at once when the URLs change."""
+        while True:
+            self._changed.clear()
+            names = [url for url in self._urls if literal(url) is None]
+            for start in range(0, len(names), RESOLVES_AT_ONCE_MAX):
+                batch = names[start : start + RESOLVES_AT_ONCE_MAX]
+                await asyncio.gather(*(attempt(self._resolve(url), name=f"resolving {url}") for url in batch))
+                self._publish()
+            self.passed.set()
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _resolve(self, url: ReplicaUrl) -> None:
+        try:
+            addresses = await self._resolver(url)
+        except OSError as error:
+            self._tell(url, error.strerror or str(error))
+            return
+        self._tell(url, None)
+        chosen = await self._choose(url, addresses)
+        if url in self._urls:  # they may have changed while we waited
+            self._addresses[url] = chosen
+
+    async def _choose(self, url: ReplicaUrl, addresses: list[Address]) -> Address:
+        current = self._addresses.get(url)
+        if len(addresses) == 1:
+            return addresses[0]
+        if current in addresses and current is not None and self._is_up(str(url)):
+            return current
+        for address in addresses[:RESOLVES_AT_ONCE_MAX]:
+            if await reachable(address):
+                return address
+        return current if current in addresses and current is not None else addresses[0]
+
+    def _tell(self, url: ReplicaUrl, failure: str | None) -> None:
+        if failure == self._failed.get(url):
+            return
+        if failure is None:
+            log.info("replica %s: the name resolves again", url)
+            del self._failed[url]
+        else:
+            log.warning("replica %s: the name does not resolve: %s", url, failure)
+            self._failed[url] = failure
+
+    def _publish(self) -> None:
+        placed = [(url, self._addresses[url]) for url in self._urls if url in self._addresses]
+        self._offer([Target(str(url), address, url.authority) for url, address in placed])

@@ -1,0 +1,419 @@
+"""What one balancer knows of one peer, and the loop that keeps telling it.
+
+Time is this process's monotonic clock throughout: of the peer's clock only the difference is used, to
+judge the age of what it signs.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from statistics import median
+from typing import NoReturn, Protocol
+
+from skylb import _core
+from skylb.addresses import PeerUrl
+from skylb.clock import monotonic_ns
+from skylb.mesh.frames import (
+    REPLICAS_MAX,
+    Hello,
+    Kind,
+    News,
+    Order,
+    Ping,
+    encode,
+    read_more,
+    read_news,
+    read_order,
+    read_ping,
+)
+from skylb.mesh.news import NewsTeller
+from skylb.mesh.orders import ORDERS_MAX
+from skylb.mesh.signing import Refused
+from skylb.mesh.sync import Closed, Connection, Meter, TurnedAway
+from skylb.router import Router
+from skylb.tasks import TaskGroup
+
+log = logging.getLogger("skylb.control.peers")
+
+TICK_S = 0.05
+"""How often the engine is asked whether a peer should be told something, while it has requests."""
+
+IDLE_TICK_S = 0.1
+"""The same while it has none: with ten peers the asking is most of what an idle mesh costs."""
+
+SHARE_TICK_S = 0.02
+"""How often a peer of this region is told what was pushed to the replicas that both list."""
+
+PING_NS = 1_000_000_000
+PINGS_OPEN_MAX = 4
+"""Pings that wait for their answer; a connection is given up before there are more (`sync.SILENT_S`)."""
+
+MEASURES_KEPT = 15
+"""Round trips for the median that says who is close, and clock offsets for the least delayed one."""
+
+GOODBYE_S = 0.5
+"""A peer that takes nothing is not waited for."""
+
+
+OnFailure = Callable[[str, BaseException], None]
+
+REDIAL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a connection ended."""
+
+    fault: str
+    refused: str = ""
+    """What the peer said was refused, for this reason."""
+    sound: bool = True
+    """For no fault in what either side said."""
+
+
+class State(IntEnum):
+    """Whether a peer lives, as far as can be known from here."""
+
+    ALIVE = _core.PEER_ALIVE
+    UNREACHABLE = _core.PEER_UNREACHABLE
+    """Not heard from here; another peer may hear it."""
+    DEAD = _core.PEER_DEAD
+    """Heard by nobody that is heard here, or it has said goodbye."""
+
+
+class Mesh(Protocol):
+    """What a link tells and asks the mesh."""
+
+    region: str
+    """Where this balancer is."""
+    news: News
+    """What every peer should know."""
+
+    def orders(self) -> list[Order]:
+        """Operators' words that a peer may have missed."""
+
+    def established(self, link: "Link", /) -> None:
+        """The peer is heard."""
+
+    def lost(self, link: "Link", /) -> None:
+        """The peer is not heard any more."""
+
+    def told(self, link: "Link", /) -> None:
+        """A peer's news changed."""
+
+    def ordered(self, link: "Link", order: Order, /) -> None:
+        """An operator's word came in, from this peer."""
+
+
+class Link:
+    """One peer.
+
+    Args:
+        peer_id: the engine's id.
+        url: how it is configured.
+        router: takes what it tells.
+        mesh: hears of changes.
+    """
+
+    def __init__(self, peer_id: int, url: PeerUrl, router: Router, mesh: Mesh) -> None:
+        self.id = peer_id
+        self.url = url
+        self.name = url.name
+        self.meter = Meter()
+        self.state = State.UNREACHABLE
+        self.fault = "not reached yet"
+        """Why there is no connection; empty while there is one."""
+        self.digest_fault = ""
+        """Why its last digest of hot prefixes does not count, if it does not."""
+        self.lost_ns = monotonic_ns()
+        self.hello: Hello | None = None
+        """Of the last connection."""
+        self.skew_s = 0.0
+        """How far the peer's wall clock is ahead of ours."""
+        self.news = News([], {}, [])
+        self.left = False
+        """It said goodbye."""
+        self.connection: Connection | None = None
+        self.redial_s = REDIAL_S
+        """How long to wait before it is dialled again."""
+        self._router = router
+        self._mesh = mesh
+        self._teller = NewsTeller(self.name)
+        self._round_trips_ns: deque[int] = deque(maxlen=MEASURES_KEPT)
+        self._offsets_ns: deque[int] = deque(maxlen=MEASURES_KEPT)
+        self._pings: deque[tuple[bytes, int]] = deque(maxlen=PINGS_OPEN_MAX)
+        """Payload and time of each that was sent and not answered."""
+        self._clock_anew = True
+        """The next ping is the connection's first: the peer may run on another machine by now."""
+        self._pinged_ns = 0
+        self._orders: deque[Order] = deque(maxlen=ORDERS_MAX)
+        self._hearers: dict[int, Callable[[bytes], None]] = {
+            Kind.SUMMARY: self._merge,
+            Kind.DIGEST: self._merge_digest,
+            Kind.SHARE: self._merge_share,
+            Kind.PONG: self._hear_pong,
+            Kind.NEWS: lambda payload: self._hear_news(read_news(payload)),
+            Kind.MORE: self._hear_more,
+            Kind.ORDER: self._hear_order,
+        }
+
+    @property
+    def region(self) -> str:
+        """As listed, else as it said when it was heard first; empty before."""
+        if self.url.region is not None:
+            return self.url.region
+        return self.hello.region if self.hello is not None else ""
+
+    @property
+    def sure_region(self) -> str:
+        """Its region where that is not its word alone: it is listed, or is that of its name; else empty."""
+        return self.region if self.url.region is not None or self.region == self.name else ""
+
+    def may_be_in(self, region: str) -> bool:
+        """Whether its hello may say so: as listed, or as it has said before."""
+        return self.region in ("", region)
+
+    @property
+    def ahead_ns(self) -> int | None:
+        """How far our monotonic clock is ahead of the peer's, by the least delayed of the last pings."""
+        return min(self._offsets_ns) - (self.rtt_ns or 0) // 2 if self._offsets_ns else None
+
+    @property
+    def rtt_ns(self) -> int | None:
+        """Median of the last round trips."""
+        return round(median(self._round_trips_ns)) if self._round_trips_ns else None
+
+    async def serve(self, connection: Connection) -> bool:
+        """Runs one connection to its end; it takes the place of an earlier one.
+
+        Returns:
+            Whether it ended for no fault in what either side said.
+        """
+        earlier, self.connection = self.connection, connection
+        if earlier is not None:
+            await earlier.close("replaced")
+        self.hello = connection.hello
+        self.left = False
+        self.fault = ""
+        self._clock_anew = True
+        self._pings.clear()
+        self._pinged_ns = 0
+        self._orders.clear()
+        self._orders.extend(self._mesh.orders())
+        self._teller = NewsTeller(self.name)
+        self._router.share_anew(self.id)
+        self._mesh.established(self)
+        try:
+            end = await self._talk(connection)
+            if end.refused:
+                self.meter.refused[end.refused] += 1
+                log.warning("peer %s: a message was refused: %s", self.name, end.refused)
+            self._ended(connection, end.fault)
+            await connection.close(end.refused)
+        finally:
+            self._ended(connection, "stopped")
+            await connection.close()
+        return end.sound
+
+    async def _talk(self, connection: Connection) -> _End:
+        """Both directions, until one ends: that is the end of this connection, and of nothing else."""
+        tasks = TaskGroup()
+        try:
+            write = tasks.start(self._write(connection), name=f"tell {self.name}")
+            read = tasks.start(self._hear(connection), name=f"hear {self.name}")
+            await asyncio.wait((read, write), return_when=asyncio.FIRST_COMPLETED)
+            if write.done() and write.exception() is None:
+                await asyncio.wait((read,))  # it ends as well, and says why
+            failed = next(
+                (task.exception() for task in (read, write) if task.done() and task.exception()), None
+            )
+            if failed is not None:
+                return _End(f"it failed: {type(failed).__name__}", "failed", sound=False)
+            end: _End = read.result()
+            return end
+        finally:
+            await tasks.stop()
+
+    async def _hear(self, connection: Connection) -> _End:
+        try:
+            await self._read(connection)
+        except Closed as closed:
+            return _End(str(closed), sound=not isinstance(closed, TurnedAway))
+        except Refused as refused:
+            return _End(f"its message was refused: {refused.reason}", refused.reason, sound=False)
+
+    def failed(self, error: BaseException) -> None:
+        """A connection ended by an error that nobody has foreseen."""
+        self.meter.refused["failed"] += 1
+        self.tell_fault(f"its connection failed: {type(error).__name__}")
+
+    def _ended(self, connection: Connection, fault: str) -> None:
+        if self.connection is connection:
+            self.connection = None
+            self.fault = fault
+            self.lost_ns = monotonic_ns()
+            self._mesh.lost(self)
+
+    # -------------------------------------------------------------------------- telling
+
+    async def _write(self, connection: Connection) -> None:
+        try:
+            while True:
+                now_ns = monotonic_ns()
+                if now_ns - self._pinged_ns >= PING_NS:
+                    await self._ping(connection, now_ns)
+                await self._tell_news(connection)
+                while self._orders:
+                    await connection.send(Kind.ORDER, encode(self._orders.popleft()))
+                if self._router.summary_due(self.id):
+                    await connection.send(Kind.SUMMARY, self._router.summary(self.id))
+                if Kind.DIGEST in connection.kinds and self._router.peer_digest_due(self.id):
+                    await self._tell_digest(connection)
+                shares = Kind.SHARE in connection.kinds and self._of_our_region
+                share = self._router.share(self.id) if shares else None
+                if share is not None:
+                    await connection.send(Kind.SHARE, share)
+                await asyncio.sleep(self._tick_s)
+        except Closed:
+            return  # the reader ends as well, and says why
+
+    async def _tell_news(self, connection: Connection) -> None:
+        while True:
+            knows_more = Kind.MORE in connection.kinds
+            told = self._teller.next(self._mesh.news, knows_more=knows_more, now_ns=monotonic_ns())
+            if told is None:
+                return
+            await connection.send(*told)
+
+    @property
+    def _of_our_region(self) -> bool:
+        return self.region == self._mesh.region
+
+    @property
+    def _tick_s(self) -> float:
+        if not self._router.requests_len:
+            return IDLE_TICK_S
+        return SHARE_TICK_S if self._of_our_region else TICK_S
+
+    async def _tell_digest(self, connection: Connection) -> None:
+        digest = self._router.peer_digest(self.id)
+        self.meter.digest_bytes_out += len(digest)
+        await connection.send(Kind.DIGEST, digest)
+
+    async def _ping(self, connection: Connection, now_ns: int) -> None:
+        ping = encode(Ping(now_ns, self.rtt_ns or 0))
+        self._pings.append((ping, now_ns))
+        self._pinged_ns = now_ns
+        await connection.send(Kind.PING, ping)
+
+    def order(self, order: Order) -> None:
+        """Passes an operator's word on."""
+        if self.connection is not None:
+            self._orders.append(order)
+
+    async def say_goodbye(self) -> None:
+        """This balancer stops: the peer need not find out."""
+        if self.connection is not None:
+            try:
+                async with asyncio.timeout(GOODBYE_S):
+                    await self.connection.send(Kind.BYE)
+            except (Closed, TimeoutError):
+                return  # it has gone first, or will find out
+
+    # -------------------------------------------------------------------------- hearing
+
+    async def _read(self, connection: Connection) -> NoReturn:
+        while True:
+            kind, payload = await connection.receive()
+            hear = self._hearers.get(kind)
+            if hear is not None:
+                hear(payload)
+            elif kind == Kind.PING:
+                self._hear_clock(read_ping(payload))
+                await connection.send(Kind.PONG, payload)
+            elif kind == Kind.BYE:
+                self.left = True
+                raise Closed("it stopped")
+            elif kind == Kind.READY:
+                raise Refused("malformed")
+            else:
+                self._pass_over(kind)
+
+    def _hear_order(self, payload: bytes) -> None:
+        self._mesh.ordered(self, read_order(payload))
+
+    def _hear_more(self, payload: bytes) -> None:
+        more = read_more(payload)
+        replicas = [*self.news.replicas, *more.replicas][:REPLICAS_MAX]
+        self._hear_news(News(self.news.reached, more.heirs, replicas))
+
+    def _hear_news(self, news: News) -> None:
+        replicas = self.news.replicas if news.same_replicas else news.replicas
+        self._teller.heard(news.heirs)
+        self.news = News(news.reached, news.heirs, replicas)
+        self._mesh.told(self)
+
+    def _pass_over(self, kind: int) -> None:
+        """A later version knows more kinds of messages."""
+        self.meter.passed_over += 1
+        if self.meter.passed_over == 1:
+            log.info("peer %s: messages of kind %d are passed over: it runs a later version", self.name, kind)
+
+    def _merge(self, summary: bytes) -> None:
+        try:
+            self._router.merge_peer(self.id, summary)
+        except ValueError as error:
+            # The connection is sound: the frame was the peer's own. What it says may be of another version.
+            self.meter.refused["summary"] += 1
+            self.tell_fault(f"its summary was refused: {error}")
+        else:
+            self.fault = ""
+
+    def _merge_digest(self, digest: bytes) -> None:
+        self.meter.digest_bytes_in += len(digest)
+        try:
+            self._router.merge_peer_digest(self.id, digest)
+        except ValueError as error:
+            # As above; and what cannot be compared with ours does no harm.
+            self.meter.refused["digest"] += 1
+            fault = str(error)
+        else:
+            fault = ""
+        if fault not in ("", self.digest_fault):
+            log.warning("peer %s: %s", self.name, fault)
+        self.digest_fault = fault
+
+    def _merge_share(self, share: bytes) -> None:
+        ahead_ns = self.ahead_ns
+        if ahead_ns is None:
+            raise Refused("malformed")  # a connection's first message is a ping
+        try:
+            self._router.merge_share(self.id, share, ahead_ns)
+        except ValueError as error:
+            self.meter.refused["share"] += 1
+            self.tell_fault(f"what it shares was refused: {error}")
+
+    def tell_fault(self, fault: str) -> None:
+        """One log line where the fault is a new one."""
+        if fault != self.fault:
+            self.fault = fault
+            log.warning("peer %s: %s", self.name, fault)
+
+    def _hear_clock(self, ping: Ping) -> None:
+        if self._clock_anew:
+            self._clock_anew = False
+            self._offsets_ns.clear()
+        self._offsets_ns.append(monotonic_ns() - ping.monotonic_ns)
+
+    def _hear_pong(self, payload: bytes) -> None:
+        now_ns = monotonic_ns()
+        while self._pings:
+            ping, sent_ns = self._pings.popleft()  # of one connection, so answers come in order
+            if ping == payload:
+                self._round_trips_ns.append(now_ns - sent_ns)
+                self._router.peer_rtt(self.id, now_ns - sent_ns)
+                return
+        raise Refused("malformed")

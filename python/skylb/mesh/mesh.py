@@ -1,0 +1,156 @@
+"""The mesh put together: identity, secrets, peers, failover, and what operators see and say."""
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from skylb.addresses import ReplicaUrl
+from skylb.config import Settings
+from skylb.discovery.resolve import literal
+from skylb.errors import ConfigError
+from skylb.hosts import why_not
+from skylb.mesh import view
+from skylb.mesh.failover import Adopter, Failover
+from skylb.mesh.link import Link
+from skylb.mesh.peerlist import PeerList, check_peers_file
+from skylb.mesh.peers import Peers
+from skylb.mesh.signing import Identity, Keys, Verifier
+from skylb.mesh.tls import MeshTls, check_mesh_tls
+from skylb.router import Router
+from skylb.tasks import TaskGroup
+
+
+def check_mesh(settings: Settings) -> None:
+    """Reads the mesh's TLS files and the peers file, and starts nothing.
+
+    Raises:
+        ConfigError: with the faults of both.
+    """
+    faults: list[str] = []
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: check_mesh_tls(settings.mesh),
+        lambda: check_peers_file(settings),
+    )
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+
+
+class Mesh:
+    """Everything that a balancer with peers has and one without has not.
+
+    Args:
+        settings: who we are and who the peers are.
+        router: takes what peers tell.
+        identity: this run of this balancer.
+        adopter: serves a dead balancer's replicas.
+        keys: the shared secrets.
+        on_failure: told of a task that ended with an error, by name.
+
+    Raises:
+        ConfigError: the TLS files do not make a context.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        router: Router,
+        identity: Identity,
+        adopter: Adopter,
+        keys: Keys,
+        on_failure: Callable[[str, BaseException], None],
+    ) -> None:
+        self.identity = identity
+        self._router = router
+        self.tls = MeshTls(settings.mesh)
+        self.peers = Peers(settings, router, self.identity, keys, self.tls, self._review, on_failure)
+        mesh = settings.mesh
+        if mesh.peer_digest:
+            router.set_peer_digest(
+                keys.mark_key,
+                bytes_max=mesh.peer_digest_bytes_max,
+                interval_s=mesh.peer_digest_interval_s,
+                age_max_s=mesh.peer_digest_age_max_s,
+            )
+        self._adopt_from = mesh.adopt_from
+        self._failover = Failover(self.identity.name, self.peers.heirs, adopter, self._why_not)
+        self._list = PeerList(settings, self.peers.set_urls)
+        self._tasks = TaskGroup(on_failure)
+        self.verifier = Verifier(self.identity, keys, self.peers.ahead_ns)
+        self.forwards_refused: Counter[str] = Counter()
+        """Forwards that were not let in, by reason: the data plane counts them here."""
+
+    @property
+    def inherited(self) -> frozenset[str]:
+        """The dead balancers whose DNS records are ours to take out."""
+        return self._failover.inherited
+
+    def _why_not(self, url: ReplicaUrl) -> str | None:
+        """Why a dead peer's replica may not be served here, as far as its URL tells."""
+        if not self._adopt_from:
+            return "adopt_from is not given"
+        address = literal(url)
+        return None if address is None else why_not(self._adopt_from, url, address)
+
+    def _review(self, links: dict[str, Link]) -> None:
+        self._failover.review(links)
+
+    async def start(self, sockets: Sequence[socket.socket], forward: str) -> None:
+        """Listens on sockets for peers, and dials those whose turn it is not.
+
+        ``forward`` is where peers are to send requests, unless the settings say it.
+
+        Raises:
+            ConfigError: the peers file cannot be understood.
+        """
+        await self._list.start(self._tasks)
+        await self.peers.start(sockets, forward)
+
+    def renew(self) -> None:
+        """Reads the certificate again, and in the background the peers file; a broken one changes nothing.
+
+        Raises:
+            ConfigError: the TLS files do not make a context; the old certificate stays in use.
+        """
+        self.tls.renew()
+        self._tasks.start(self._list.renew(), name="renew peers")
+
+    async def close(self) -> None:
+        """Says goodbye to the peers."""
+        await self._tasks.stop()
+        await self.peers.close()
+
+    def set_keys(self, keys: Keys) -> None:
+        """Takes over a key file that was read again; connections that stand stay."""
+        self.peers.keys = keys
+        self.verifier.keys = keys
+
+    def view(self) -> dict[str, Any]:
+        """This balancer and its peers, for ``GET /peers``."""
+        gauges = {found.name: found for found in self._router.peer_gauges()}
+        adopted = self._failover.adopted
+        return {
+            "name": self.identity.name,
+            "region": self.peers.region,
+            "evacuating": self.peers.evacuating,
+            "stayed": self.peers.leaving.stayed,
+            "strangers_refused": dict(self.peers.refused),
+            "forwards_refused": dict(self.forwards_refused),
+            "peers": [
+                view.row(link, gauges[name], adopted=len(adopted.get(name, ())))
+                for name, link in self.peers.links.items()
+            ],
+        }
+
+    def families(self) -> Iterator[Metric]:
+        """For ``/metrics``."""
+        yield from view.families(
+            self.peers.links, self._router.peer_gauges(), self.peers.refused, self.forwards_refused
+        )

@@ -1,0 +1,1 @@
+"""Groups of settings, one module each; `skylb.config` puts them together."""

@@ -1,0 +1,20 @@
+"""Settings of how the fleet is found, and what its replicas serve."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from skylb.settings.values import Group, Seconds
+
+DnsFamily = Literal["ipv4", "ipv6", "all"]
+
+
+class DiscoverySettings(Group):
+    """How often the fleet and its models are looked at again."""
+
+    file_s: Annotated[Seconds, Field(gt=0, description="between looks at replicas_file")] = 1.0
+    dns_s: Annotated[Seconds, Field(gt=0, description="between resolutions of names")] = 5.0
+    dns_family: Annotated[
+        DnsFamily, Field(description="addresses taken where a name of replicas_dns has both families")
+    ] = "ipv4"
+    models_s: Annotated[Seconds, Field(gt=0, description="between readings of a replica's /v1/models")] = 10.0

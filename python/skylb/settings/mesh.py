@@ -1,0 +1,286 @@
+"""Settings of the mesh: who this balancer is, who its peers are, and how they reach each other."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from skylb.addresses import PeerUrl, ReplicaUrl, is_name, parse_peer
+from skylb.errors import missing
+from skylb.hosts import HostRange, parse_range
+from skylb.settings.values import FILE, LISTEN, URL, Bytes, Count, Expected, File, Group, Listen, Seconds, Url
+
+PEERS_MAX = 64
+"""Peers of one balancer: every pair keeps a connection."""
+
+SOURCES = ("peer", "peers_file", "peers_dns")
+"""The settings that say who the peers are; together they make one list."""
+
+RULES_MAX = 256
+RANGES_MAX = 256
+ANY_PEER = "*"
+"""In `trusted_peers`: all of them."""
+
+REGIONS_MAX = 63
+"""Regions that rules of residency may name; see `Engine.set_residency`."""
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SRV_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}$"
+NAME = Expected("a name of letters, digits, dots, dashes and underscores, at most 64")
+
+
+def _peer(value: object) -> object:
+    return parse_peer(value) if isinstance(value, str) else value
+
+
+def _range(value: object) -> object:
+    return parse_range(value) if isinstance(value, str) else value
+
+
+def _trusted(value: object) -> object:
+    if value != ANY_PEER and not (isinstance(value, str) and is_name(value)):
+        raise ValueError("neither the name of a peer nor *")
+    return value
+
+
+def _joined(value: object) -> object:
+    """A variable's list is cut at every comma, so also within ``NAME=SYNC_URL,FORWARD_URL``."""
+    if not isinstance(value, list | tuple):
+        return value
+    joined: list[object] = []
+    for part in value:
+        is_url = isinstance(part, str) and part.startswith(("http://", "https://", "unix:"))
+        before = joined[-1] if joined else None
+        if is_url and isinstance(before, str) and "," not in before:
+            joined[-1] = f"{before},{part}"
+        else:
+            joined.append(part)
+    return joined
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencyRule:
+    """``TENANT/MODEL=REGION+REGION``: where requests may be served; ``None`` is any tenant or model."""
+
+    tenant: str | None
+    model: str | None
+    regions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The form it is configured in."""
+        return f"{self.tenant or '*'}/{self.model or '*'}={'+'.join(self.regions)}"
+
+
+def _residency(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    named, equals, regions = value.rpartition("=")
+    tenant, slash, model = named.partition("/")
+    if not equals or not slash or not tenant or not model:
+        raise ValueError("there is no TENANT/MODEL= in front of the regions; * stands for any")
+    names = tuple(regions.split("+"))
+    if not all(map(is_name, names)):
+        raise ValueError("the regions are not names joined by +")
+    return ResidencyRule(None if tenant == "*" else tenant, None if model == "*" else model, names)
+
+
+Residency = Annotated[ResidencyRule, BeforeValidator(_residency), PlainSerializer(str)]
+Peer = Annotated[PeerUrl, BeforeValidator(_peer), PlainSerializer(str)]
+Hosts = Annotated[HostRange, BeforeValidator(_range), PlainSerializer(str)]
+Trusted = Annotated[str, BeforeValidator(_trusted)]
+
+
+class MeshSettings(Group):
+    """Balancers that share load."""
+
+    region: Annotated[
+        str,
+        NAME,
+        Field(pattern=NAME_PATTERN, description="where this balancer and its replicas are"),
+    ] = "local"
+    name: Annotated[
+        str | None,
+        NAME,
+        Field(pattern=NAME_PATTERN, description="what peers call this balancer, else its region's name"),
+    ] = None
+    peer: Annotated[
+        tuple[Peer, ...],
+        BeforeValidator(_joined),
+        Expected("NAME=SYNC_URL or NAME@REGION=SYNC_URL, with ,FORWARD_URL behind it or without"),
+        Field(
+            max_length=PEERS_MAX,
+            description="another balancer, in the region of its name unless REGION is given; forwards go to "
+            "the port that it advertises at its host unless FORWARD_URL is given",
+        ),
+    ] = ()
+    peers_file: Annotated[
+        File | None,
+        FILE,
+        Field(description="peers, one NAME[@REGION]=SYNC_URL[,FORWARD_URL] a line; read again on change"),
+    ] = None
+    peers_dns: Annotated[
+        str | None,
+        Expected("the name of SRV records, as _skylb._tcp.example.net"),
+        Field(
+            pattern=SRV_PATTERN,
+            description="SRV records of the sync listeners; a target's first label is the balancer's name",
+        ),
+    ] = None
+    peer_key_file: Annotated[
+        File | None,
+        FILE,
+        Field(
+            description="secrets shared with the peers, one KEYID:BASE64 a line; the first signs, all verify"
+        ),
+    ] = None
+    peer_tls_cert: Annotated[
+        File | None,
+        FILE,
+        Field(description="certificate chain of sync_listen and peer_listen (PEM), also shown to peers"),
+    ] = None
+    peer_tls_key: Annotated[File | None, FILE, Field(description="its private key (PEM)")] = None
+    peer_tls_ca: Annotated[
+        File | None,
+        FILE,
+        Field(
+            description="certificates that https peers are verified with, else the system's; "
+            "with peer_tls_cert peers must show one of these as well"
+        ),
+    ] = None
+    peer_listen: Annotated[Listen | None, LISTEN, Field(description="where peers send forwards")] = None
+    sync_listen: Annotated[
+        Listen | None, LISTEN, Field(description="where peers connect to tell their state")
+    ] = None
+    advertise: Annotated[
+        Url | None,
+        URL,
+        Field(description="where peers are told to send forwards, else the address of peer_listen"),
+    ] = None
+    trusted_peers: Annotated[
+        tuple[Trusted, ...],
+        Expected("the name of a peer, or * for all"),
+        Field(
+            max_length=PEERS_MAX,
+            description="peers whose orders and lists of heirs count for all regions, not for their own only",
+        ),
+    ] = ()
+    adopt_from: Annotated[
+        tuple[Hosts, ...],
+        Expected("a network or address, as 10.2.0.0/16, a host's name, or *.DOMAIN"),
+        Field(
+            max_length=RANGES_MAX,
+            description="hosts whose replicas may be served here while their balancer is dead",
+        ),
+    ] = ()
+
+    peer_connections_max: Annotated[
+        Count,
+        Field(ge=1, description="connections at peer_listen at once; fewer where descriptors are short"),
+    ] = 4096
+
+    peer_digest: Annotated[
+        bool, Field(description="tell balancers of other regions the hottest prefixes, and believe theirs")
+    ] = False
+    peer_digest_bytes_max: Annotated[
+        Bytes, Field(ge=128, le=32 << 10, description="size of one such digest; 9 bytes a prefix")
+    ] = 8 << 10
+    peer_digest_interval_s: Annotated[
+        Seconds, Field(ge=0.1, le=3600, description="least time between two of them")
+    ] = 2.0
+    peer_digest_age_max_s: Annotated[
+        Seconds, Field(ge=1, le=3600, description="age at which a peer's digest no longer counts")
+    ] = 30.0
+
+    residency: Annotated[
+        tuple[Residency, ...],
+        Expected("TENANT/MODEL=REGION or TENANT/MODEL=REGION+REGION"),
+        Field(
+            max_length=RULES_MAX,
+            description="where requests may be served, * for any tenant or model; all rules that fit count",
+        ),
+    ] = ()
+    tenant_header: Annotated[
+        str | None,
+        Expected("the name of a header"),
+        Field(
+            pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
+            description="header of trusted_proxies that names the tenant",
+        ),
+    ] = None
+    tenant_key_file: Annotated[
+        File | None,
+        FILE,
+        Field(description="tenants by API key, one TENANT:SHA256 a line, the key's digest in hexadecimal"),
+    ] = None
+
+    @property
+    def balancer(self) -> str:
+        """What peers call this balancer."""
+        return self.name or self.region
+
+    def conflicts(self) -> Iterator[tuple[set[str], str]]:
+        """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        yield from self._residency_conflicts()
+        for options, sentence in self.peer_conflicts(self.peer):
+            yield options, f"peer: {sentence}"
+        if self.peers_dns is not None and find_spec("dns") is None:
+            yield {"peers_dns"}, f"peers_dns: {missing('dnspython')}"
+        source = next((name for name in SOURCES if getattr(self, name)), "")
+        for option in ("peer_key_file", "peer_listen", "sync_listen") if source else ():
+            if getattr(self, option) is None:
+                yield {source, option}, f"{source} is given without {option}: expected both"
+        listens = self.peer_listen or self.sync_listen
+        if listens is not None and not source:
+            option = "sync_listen" if self.peer_listen is None else "peer_listen"
+            yield {"peer", option}, f"{option} is given without peer: expected both"
+        if (self.peer_tls_cert is None) != (self.peer_tls_key is None):
+            one, other = ("cert", "key") if self.peer_tls_key is None else ("key", "cert")
+            yield (
+                {"peer_tls_cert", "peer_tls_key"},
+                f"peer_tls_{one} is given without peer_tls_{other}: expected both or neither",
+            )
+        if self.peer_listen is not None and self.peer_listen.is_wildcard and self.advertise is None:
+            yield (
+                {"peer_listen", "advertise"},
+                f"peer_listen: {self.peer_listen} says no peer where to connect: expected advertise as well",
+            )
+        if self.advertise is not None and self.advertise.scheme == "unix":
+            yield (
+                {"advertise"},
+                f"advertise: {self.advertise} is no place that a peer can reach: expected http or https",
+            )
+
+    def _residency_conflicts(self) -> Iterator[tuple[set[str], str]]:
+        tenants = sorted({rule.tenant for rule in self.residency if rule.tenant is not None})
+        if tenants and self.tenant_header is None and self.tenant_key_file is None:
+            yield (
+                {"residency", "tenant_header", "tenant_key_file"},
+                f"residency names {tenants[0]}: expected tenant_header or tenant_key_file too",
+            )
+        regions = {region for rule in self.residency for region in rule.regions}
+        if len(regions) > REGIONS_MAX:
+            yield {"residency"}, f"residency names {len(regions)} regions: expected at most {REGIONS_MAX}"
+
+    def peer_conflicts(self, peers: Sequence[PeerUrl]) -> Iterator[tuple[set[str], str]]:
+        """What is wrong with a list of peers, wherever it comes from."""
+        if len(peers) > PEERS_MAX:
+            # No more is said: of very many peers, to compare each with all would take long.
+            yield {"peer"}, f"{len(peers)} peers: expected at most {PEERS_MAX}"
+            return
+        for index, peer in enumerate(peers):
+            before = peers[:index]
+            if peer.name == self.balancer or self._listens_at(peer.sync):
+                options = {"peer", "name", "region", "sync_listen"}
+                yield options, f"{peer} is this balancer itself: expected others"
+            if peer in before:
+                yield {"peer"}, f"{peer} is given twice: expected distinct peers"
+            elif any(peer.name == other.name for other in before):
+                yield {"peer"}, f"two peers are called {peer.name}: expected one of each name"
+            elif any(peer.sync == other.sync for other in before):
+                yield {"peer"}, f"two peers are at {peer.sync}: expected distinct addresses"
+
+    def _listens_at(self, url: ReplicaUrl) -> bool:
+        here = self.sync_listen
+        return here is not None and url.port == here.port != 0 and url.host == here.host

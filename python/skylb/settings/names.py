@@ -1,0 +1,92 @@
+"""Settings of DNS: the name that clients ask for, and who keeps its records."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from skylb.addresses import IpAddress, ListenAddress, parse_ip
+from skylb.errors import missing
+from skylb.settings.values import FILE, LISTEN, Count, Expected, File, Group, Listen
+
+ADDRESSES_MAX = 16
+
+
+def _ip(value: object) -> object:
+    return parse_ip(value) if isinstance(value, str) else value
+
+
+Ip = Annotated[IpAddress, BeforeValidator(_ip), PlainSerializer(str)]
+
+NEEDED = {"rfc2136": ("name", "address", "zone", "server"), "route53": ("name", "address", "zone")}
+"""Settings that a provider cannot do without."""
+
+LIBRARIES = {"rfc2136": ("dns", "dnspython"), "route53": ("boto3", "boto3")}
+"""What a provider imports, and the distribution that has it."""
+
+
+class DnsSettings(Group):
+    """This balancer in DNS: in the answer while it serves, out of it when it is drained or dead."""
+
+    provider: Annotated[
+        Literal["rfc2136", "route53"] | None,
+        Field(description="who keeps the records: a server that takes updates, or Amazon Route 53"),
+    ] = None
+    name: Annotated[str | None, Field(max_length=253, description="the name that clients ask for")] = None
+    address: Annotated[
+        tuple[Ip, ...],
+        Expected("an IP address"),
+        Field(max_length=ADDRESSES_MAX, description="where clients reach this balancer"),
+    ] = ()
+    zone: Annotated[
+        str | None, Field(max_length=253, description="the zone: its name, or its id at Route 53")
+    ] = None
+    ttl_s: Annotated[Count, Field(ge=1, le=86_400, description="how long resolvers may keep an answer")] = 20
+    server: Annotated[
+        Listen | None, LISTEN, Field(description="rfc2136: IP address and port of the zone's primary server")
+    ] = None
+    key_file: Annotated[
+        File | None, FILE, Field(description="rfc2136: TSIG key, ALGORITHM:NAME:BASE64 as nsupdate takes it")
+    ] = None
+    aws_region: Annotated[
+        str | None, Field(max_length=64, description="route53: whose users are near, else the region's name")
+    ] = None
+    health_check: Annotated[
+        str | None, Field(max_length=64, description="route53: id of a health check that decides as well")
+    ] = None
+
+    def conflicts(self) -> Iterator[tuple[set[str], str]]:
+        """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        if self.provider is None:
+            given = {
+                name for name in ("name", "address", "zone", "server", "key_file") if getattr(self, name)
+            }
+            for name in sorted(given):
+                yield (
+                    {f"dns.{name}", "dns.provider"},
+                    f"dns.{name} is given without dns.provider: expected both",
+                )
+            return
+        for name in NEEDED[self.provider]:
+            if not getattr(self, name):
+                yield (
+                    {f"dns.{name}", "dns.provider"},
+                    f"dns.provider is {self.provider} without dns.{name}: expected both",
+                )
+        if self.server is not None and not _is_ip(self.server):
+            yield {"dns.server"}, f"dns.server: {self.server}: expected an IP address and a port"
+        for address in self.address:
+            if address.is_unspecified or address.is_multicast:
+                yield {"dns.address"}, f"dns.address: {address}: expected the address of one machine"
+        module, distribution = LIBRARIES[self.provider]
+        if find_spec(module) is None:
+            yield {"dns.provider"}, f"dns.provider: {missing(distribution)}"
+
+
+def _is_ip(address: ListenAddress) -> bool:
+    try:
+        parse_ip(address.host)
+    except ValueError:
+        return False
+    return bool(address.port)

@@ -1,0 +1,134 @@
+"""What the page's buttons do."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import aiohttp
+import msgspec
+
+from skylb.tools.demo.regions import World
+
+NEWS_KEPT = 40
+VERB_TIMEOUT_S = 5.0
+
+
+class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A button that was pressed: ``do`` it to ``what`` is called ``name``."""
+
+    do: Literal["kill", "start", "cut", "blackhole", "heal", "evacuate", "return"]
+    what: Literal["replica", "balancer", "link", "region"]
+    name: str
+
+
+class ActionError(Exception):
+    """An action that cannot be done; the message says why."""
+
+
+class Actions:
+    """Carries actions out, one at a time.
+
+    Args:
+        world: what they are done to.
+        elapsed_s: the demo's time.
+    """
+
+    def __init__(self, world: World, elapsed_s: Callable[[], float]) -> None:
+        self._world = world
+        self._elapsed_s = elapsed_s
+        self._turn = asyncio.Lock()
+        self._news: deque[tuple[float, str]] = deque(maxlen=NEWS_KEPT)
+        self._verbs: dict[tuple[str, str], Callable[[str], Awaitable[str]]] = {
+            ("kill", "replica"): self._kill_replica,
+            ("start", "replica"): self._start_replica,
+            ("kill", "balancer"): self._kill_balancer,
+            ("start", "balancer"): self._start_balancer,
+            ("cut", "link"): lambda name: self._break(name, "cut"),
+            ("blackhole", "link"): lambda name: self._break(name, "blackhole"),
+            ("heal", "link"): lambda name: self._break(name, "none"),
+            ("evacuate", "region"): lambda name: self._evacuate(name, evacuating=True),
+            ("return", "region"): lambda name: self._evacuate(name, evacuating=False),
+        }
+
+    @property
+    def news(self) -> list[tuple[float, str]]:
+        """What was done, newest first."""
+        return list(self._news)
+
+    def say(self, text: str) -> None:
+        """Adds to the news."""
+        self._news.appendleft((round(self._elapsed_s(), 1), text))
+
+    async def perform(self, action: Action) -> str:
+        """Does it; a sentence that says what was done.
+
+        Raises:
+            ActionError: there is nothing of that name, or it is in no state for that.
+            SkyLBError: a process did not obey.
+        """
+        verb = self._verbs.get((action.do, action.what))
+        if verb is None:
+            raise ActionError(f"{action.do} {action.what}: no such action")
+        async with self._turn:
+            try:
+                done = await verb(action.name)
+            except KeyError:
+                raise ActionError(f"{action.what} {action.name}: there is none") from None
+            self.say(done)
+        return done
+
+    async def _kill_replica(self, name: str) -> str:
+        replica = self._world.replica(name)
+        child, replica.child = replica.child, None
+        if child is None:
+            raise ActionError(f"replica {name} is dead already")
+        await child.kill()
+        return f"replica {name} killed"
+
+    async def _start_replica(self, name: str) -> str:
+        replica = self._world.replica(name)
+        if replica.child is not None:
+            raise ActionError(f"replica {name} runs")
+        await self._world.start_replica(replica)
+        return f"replica {name} started, its cache empty"
+
+    async def _kill_balancer(self, name: str) -> str:
+        region = self._world.regions[name]
+        child, region.balancer = region.balancer, None
+        if child is None:
+            raise ActionError(f"balancer {name} is dead already")
+        await child.kill()
+        return f"balancer {name} killed"
+
+    async def _start_balancer(self, name: str) -> str:
+        region = self._world.regions[name]
+        if region.balancer is not None:
+            raise ActionError(f"balancer {name} runs")
+        await self._world.start_balancer(region)
+        return f"balancer {name} started"
+
+    async def _break(self, name: str, fault: str) -> str:
+        if name not in {link.name for link in self._world.links}:
+            raise KeyError(name)
+        await self._world.weather(link=name, fault=fault)
+        return f"link {name} " + {"none": "healed", "cut": "cut", "blackhole": "swallows everything"}[fault]
+
+    async def _evacuate(self, name: str, *, evacuating: bool) -> str:
+        region = self._world.regions[name]
+        if region.balancer is None:
+            raise ActionError(f"balancer {name} is dead")
+        if len(self._world.regions) == 1:
+            raise ActionError("there is no other region")
+        await self._tell(f"{region.admin}/regions/{name}/{'evacuate' if evacuating else 'undrain'}")
+        region.evacuating = evacuating
+        return f"region {name} {'is being evacuated' if evacuating else 'takes work again'}"
+
+    async def _tell(self, url: str) -> None:
+        timeout = aiohttp.ClientTimeout(total=VERB_TIMEOUT_S)
+        async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
+            try:
+                async with session.post(url):
+                    pass
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise ActionError(f"the balancer does not obey: {error!r}") from error

@@ -1,0 +1,23 @@
+"""The demo's days: the sun goes west, and users sleep at night."""
+
+import math
+
+from skylb.tools.demo.settings import DemoSettings
+
+PLACES: dict[str, tuple[float, float]] = {"us": (-77.5, 39.0), "eu": (8.7, 50.1), "asia": (139.7, 35.7)}
+"""Degrees east and north: Virginia, Frankfurt, Tokyo, whose round trips the links have."""
+
+NIGHT_SHARE = 0.15
+"""Share of a region's users who are awake at midnight."""
+
+
+def sun_longitude(settings: DemoSettings, elapsed_s: float) -> float:
+    """Where it is noon, degrees east: at the first region a sixth of a day after the start."""
+    return PLACES[settings.regions[0]][0] - 360.0 * (elapsed_s / settings.day_s - 1 / 6)
+
+
+def awake(settings: DemoSettings, region: str, elapsed_s: float) -> int:
+    """Users of a region who are awake: a cosine over the day, all of them at noon."""
+    hour_angle = math.radians(PLACES[region][0] - sun_longitude(settings, elapsed_s))
+    light = (1 + math.cos(hour_angle)) / 2
+    return max(1, round(settings.users * (NIGHT_SHARE + (1 - NIGHT_SHARE) * light)))

@@ -1,0 +1,84 @@
+"""What ``skylb mock`` can be told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from skylb.addresses import ListenAddress
+from skylb.config import FILE, LISTEN, Bytes, Count, File, Group, Listen
+from skylb.tools.mock.faults import Faults
+from skylb.tools.mock.profiles import PROFILES, Profile, ProfileName
+
+_PROFILE = Profile.model_fields
+_PORT_MAX = 65_535
+
+
+def _override(name: str) -> str:
+    return f"{_PROFILE[name].description}; else the profile's"
+
+
+class MockSettings(Group):
+    """Replicas that answer like vLLM from a model of one, many in one process."""
+
+    listen: Annotated[
+        Listen, LISTEN, Field(description="address of the first replica; port 0 takes any free ones")
+    ] = ListenAddress("127.0.0.1", 8101)
+    count: Annotated[Count, Field(ge=1, le=4096, description="replicas, on consecutive ports")] = 1
+    model: Annotated[
+        tuple[str, ...],
+        Field(min_length=1, max_length=64, description="a model's name; further ones are adapters of it"),
+    ] = ("mock",)
+    profile: Annotated[ProfileName, Field(description="kind of replica")] = "l4-8b"
+    time_scale: Annotated[
+        float, Field(gt=0, le=1e6, description="factor on all times of the profile; 0.1 is ten times faster")
+    ] = 1.0
+    block_size: Annotated[Count | None, Field(ge=1, description=_override("block_size"))] = None
+    kv_tokens: Annotated[Count | None, Field(ge=1, description=_override("kv_tokens"))] = None
+    max_model_len: Annotated[Count | None, Field(ge=2, description=_override("max_model_len"))] = None
+    max_num_seqs: Annotated[Count | None, Field(ge=1, description=_override("max_num_seqs"))] = None
+    max_num_batched_tokens: Annotated[
+        Count | None, Field(ge=1, description=_override("max_num_batched_tokens"))
+    ] = None
+    max_num_queued_reqs: Annotated[
+        Count | None, Field(ge=0, description=_override("max_num_queued_reqs"))
+    ] = None
+    step_base_us: Annotated[float | None, Field(ge=0, description=_override("step_base_us"))] = None
+    prefill_token_us: Annotated[float | None, Field(ge=0, description=_override("prefill_token_us"))] = None
+    attention_us: Annotated[float | None, Field(ge=0, description=_override("attention_us"))] = None
+    decode_seq_us: Annotated[float | None, Field(ge=0, description=_override("decode_seq_us"))] = None
+    context_token_us: Annotated[float | None, Field(ge=0, description=_override("context_token_us"))] = None
+    keep_alive_s: Annotated[
+        float, Field(gt=0, le=86_400, description="an idle connection is closed after so long, as vLLM does")
+    ] = 5.0
+    body_bytes_max: Annotated[Bytes, Field(ge=1, description="one request body")] = 64 << 20
+    metrics_bytes: Annotated[
+        Bytes, Field(ge=0, description="size to which /metrics is padded; vLLM's page is 50 kB")
+    ] = 0
+    completions_log: Annotated[
+        Path | None,
+        Field(description="file to which one JSON line is appended per request, saying how it ended"),
+    ] = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 64, description="of the draws of fault.error_rate")] = 0
+    tls_cert: Annotated[File | None, FILE, Field(description="certificate chain (PEM)")] = None
+    tls_key: Annotated[File | None, FILE, Field(description="its private key (PEM)")] = None
+    fault: Faults = Faults()
+
+    def conflicts(self) -> Iterator[tuple[set[str], str]]:
+        """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        if (fault := self.effective_profile().fault()) is not None:
+            yield {name for name in _PROFILE if name in type(self).model_fields}, fault
+        if (self.tls_cert is None) != (self.tls_key is None):
+            yield {"tls_cert", "tls_key"}, "tls_cert and tls_key: expected both or neither"
+        if self.listen.unix and self.count > 1:
+            yield {"listen", "count"}, f"count is {self.count}: expected 1 for a Unix socket"
+        if self.listen.port and self.listen.port + self.count - 1 > _PORT_MAX:
+            yield {"listen", "count"}, f"count is {self.count}: the ports would end beyond {_PORT_MAX}"
+        if len(set(self.model)) < len(self.model):
+            yield {"model"}, "model: expected distinct names"
+
+    def effective_profile(self) -> Profile:
+        """The profile with what was given instead of its values."""
+        given = {name: value for name in _PROFILE if (value := getattr(self, name)) is not None}
+        return PROFILES[self.profile].model_copy(update=given)

@@ -1,0 +1,109 @@
+"""From a scenario's workload to the requests that the simulator reads."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from skylb.errors import ConfigError
+from skylb.tools.load.workload import Workload, read_workload, select_sessions
+from skylb.tools.sim.made import Plan, make, resampled
+from skylb.tools.sim.scenario import Scenario
+from skylb.tools.sim.workload import File
+
+_COLUMNS = {
+    "id": "id",
+    "t": "t_s",
+    "after": "after",
+    "think": "think_s",
+    "region": "region",
+    "user": "user",
+    "session": "session",
+    "in": "in_tokens",
+    "out": "out_tokens",
+    "block": "block_tokens",
+    "runs": "runs",
+}
+"""Columns of the simulator's form (``rust/src/sim/workload.rs``) and fields of `Turn`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """A workload in the simulator's form.
+
+    Attributes:
+        data: as JSON columns.
+        count: requests in it.
+        lines_bad: broken lines left out of a file.
+        first_fault: what was wrong with the first of them.
+    """
+
+    data: bytes
+    count: int
+    lines_bad: int = 0
+    first_fault: str | None = None
+
+
+def requests(scenario: Scenario) -> Requests:
+    """Reads or makes the workload of a scenario.
+
+    Raises:
+        ConfigError: the regions of requests are not the scenario's.
+        WorkloadError: a file cannot be read, or has a broken line: names both.
+    """
+    kind = scenario.workload
+    plan = _plan(scenario)
+    if not isinstance(kind, File):
+        return _packed(Workload(make(kind, plan, scenario.seed)))
+    workload = _read(Path(kind.path), kind.skip_bad)
+    turns = workload.turns
+    if kind.tokens_max is not None:
+        too_long = {t.session for t in turns if t.in_tokens + t.out_tokens > kind.tokens_max}
+        turns = [turn for turn in turns if turn.session not in too_long]
+    if kind.shuffle:
+        turns = resampled(turns, kind, plan, scenario.seed)
+    else:
+        turns = select_sessions(turns, kind.sessions)
+    if kind.region is not None:
+        turns = [msgspec.structs.replace(turn, region=kind.region) for turn in turns]
+    known = {region.name for region in scenario.regions}
+    unknown = sorted({turn.region for turn in turns} - known)
+    if unknown:
+        fault = f"workload.path: {kind.path} has requests of region {', '.join(unknown)}"
+        raise ConfigError([f"{fault}: expected regions of the scenario, or workload.region for all"])
+    if not turns:
+        raise ConfigError([f"workload: tokens_max leaves no request of {kind.path}"])
+    return _packed(Workload(turns, workload.lines_bad, workload.first_fault))
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, skip_bad: bool) -> Workload:
+    return read_workload(path, skip_bad=skip_bad)
+
+
+def _plan(scenario: Scenario) -> Plan:
+    """Where sessions begin: as the workload says, else as the users are spread, else everywhere alike."""
+    closed = scenario.clients.mode == "closed"
+    users = scenario.clients.users if closed else {}
+    names = [region.name for region in scenario.regions]
+    shares: dict[str, float] = dict(scenario.workload.shares)
+    unknown = sorted(shares.keys() - set(names))
+    if unknown:
+        raise ConfigError([f"workload.shares: there is no region {', '.join(unknown)}"])
+    if not shares:
+        shares = {name: float(users.get(name, 0)) for name in names} if closed else dict.fromkeys(names, 1.0)
+    shares = {name: share for name, share in shares.items() if share > 0}
+    if not shares:
+        where = "workload.shares" if scenario.workload.shares else "clients.users"
+        raise ConfigError([f"{where}: nobody sends anything: expected a region with a value above 0"])
+    return Plan(shares, users, scenario.duration_s)
+
+
+def _packed(workload: Workload) -> Requests:
+    columns: dict[str, list[Any]] = {
+        column: [getattr(turn, name) for turn in workload.turns] for column, name in _COLUMNS.items()
+    }
+    data = msgspec.json.encode(columns)
+    return Requests(data, len(workload.turns), workload.lines_bad, workload.first_fault)

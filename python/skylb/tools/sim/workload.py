@@ -1,0 +1,159 @@
+"""Kinds of workloads: requests from a file, or made up after what was measured of real ones.
+
+The made-up kinds follow statistics of public traces, whose lengths they reproduce to a few percent:
+
+| kind | after | prompt tokens mean (P50), answer | requests per session |
+|---|---|---|---|
+| ``arena``, ``wildchat`` | Mooncake's conversations, an eighth as long | 1500 (860), 343 | 1.4 |
+| ``shared_prompt`` | the same with eight long system prompts | 1950 (1370), 343 | 1.4 |
+| ``agent`` | coding agents of kv-cache-tester | 16000 (13500), 442 | 22 |
+| ``tree`` | Tree of Thoughts over GSM8K: depth 4, two branches | 440 (460), 98 | 30 |
+| ``mix`` | half of the requests ``wildchat``, half ``tree`` | | |
+
+``arena`` and ``wildchat`` differ in how much different users' prompts share (the paper's section 3:
+8.3 and 2.5 % of the shorter one): few system prompts in the one, more in the other.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
+Spread = Annotated[float, Meta(ge=0, le=4)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What all kinds have.
+
+    Attributes:
+        sessions: how many; else as many as the run can need.
+        rate_per_s: sessions that begin per second, over all regions (Poisson); closed loop does
+            without.
+        shares: of the sessions, by region; else as ``clients.users``, else equal.
+        tokens_max: sessions with a longer request (prompt and answer) are left out.
+    """
+
+    sessions: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    rate_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    shares: dict[str, Annotated[float, Meta(ge=0, le=1e6)]] = {}
+    tokens_max: Tokens | None = None
+
+
+class Arena(Kind, frozen=True, tag="arena"):
+    """Conversations; the defaults are ChatBot-Arena-like. Lengths are log-normal.
+
+    Attributes:
+        sessions_per_user: conversations of each user.
+        single: share of conversations of one turn.
+        more_turns: mean turns beyond the first of the others (geometric).
+        first_tokens, first_spread: median and sigma of a first message.
+        next_tokens, next_spread: of the messages after it.
+        answer_tokens: mean of four of five answers (Weibull of shape 2.2); the others are a few words.
+        think_s, think_spread: median and sigma of the pause before the next message.
+        systems, system_tokens: system prompts (drawn after Zipf, exponent 1.1), and their mean length.
+    """
+
+    sessions_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 40
+    single: Share = 0.787
+    more_turns: Annotated[float, Meta(ge=1, le=500)] = 1.97
+    first_tokens: Tokens = 580
+    first_spread: Spread = 1.2
+    next_tokens: Tokens = 60
+    next_spread: Spread = 1.0
+    answer_tokens: Tokens = 421
+    think_s: Annotated[float, Meta(ge=0, le=1e6)] = 19.0
+    think_spread: Spread = 1.1
+    systems: Annotated[int, Meta(ge=0, le=10_000)] = 2
+    system_tokens: Tokens = 64
+
+
+class WildChat(Arena, frozen=True, tag="wildchat"):
+    """The same with more system prompts, so that less is shared."""
+
+    systems: Annotated[int, Meta(ge=0, le=10_000)] = 8
+
+
+class SharedPrompt(Arena, frozen=True, tag="shared_prompt"):
+    """The same with long system prompts."""
+
+    sessions_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    systems: Annotated[int, Meta(ge=0, le=10_000)] = 8
+    system_tokens: Tokens = 1024
+
+
+class Agent(Kind, frozen=True, tag="agent"):
+    """Coding agents: long prompts that grow by an answer and a tool's result each time.
+
+    Attributes:
+        turns: mean requests of a session (geometric).
+        answer_tokens, answer_spread: median and sigma of an answer.
+        result_tokens, result_spread: of a tool's result.
+        think_s, think_spread: of the time a tool takes, at most 100 s.
+    """
+
+    sessions_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    turns: Annotated[float, Meta(ge=1, le=1000)] = 22.0
+    first_tokens: Tokens = 800
+    first_spread: Spread = 1.0
+    answer_tokens: Tokens = 220
+    answer_spread: Spread = 1.18
+    result_tokens: Tokens = 90
+    result_spread: Spread = 1.0
+    think_s: Annotated[float, Meta(ge=0, le=1e6)] = 1.7
+    think_spread: Spread = 1.8
+    systems: Annotated[int, Meta(ge=0, le=10_000)] = 6
+    system_tokens: Tokens = 2500
+
+
+class Tree(Kind, frozen=True, tag="tree"):
+    """Programs that explore: every request follows a branch of answers (Tree of Thoughts, section 5.1).
+
+    Attributes:
+        branches: requests that follow each answer; a program has ``b + b^2 + ... + b^depth``.
+        depth: requests one after another.
+        same: probability that a branch answers as its first sibling did (temperature 0: 1).
+        question_tokens, question_spread: median and sigma of what the program is about.
+    """
+
+    sessions_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 8
+    branches: Annotated[int, Meta(ge=1, le=8)] = 2
+    depth: Annotated[int, Meta(ge=1, le=8)] = 4
+    same: Share = 1.0
+    question_tokens: Tokens = 57
+    question_spread: Spread = 0.37
+
+
+class Mix(Kind, frozen=True, tag="mix"):
+    """Conversations and programs, told apart by request.
+
+    Attributes:
+        share: share of requests that are conversations'.
+        chat, tree: what each is like; of ``sessions``, ``rate_per_s``, ``shares`` and ``tokens_max``
+            those of the mix count.
+    """
+
+    share: Share = 0.5
+    chat: Arena | WildChat | SharedPrompt = WildChat()
+    tree: Tree = Tree()
+
+
+class File(Kind, frozen=True, kw_only=True, tag="file"):
+    """Requests of a file; `skylb.tools.load.workload` describes its form.
+
+    Attributes:
+        path: relative to the scenario file's directory.
+        skip_bad: leave out broken lines, and count them.
+        shuffle: sessions in an order drawn by the seed, beginning at ``rate_per_s``, instead of the
+            file's; so that each seed is another sample.
+        region: all requests come from here, whatever the file says.
+    """
+
+    path: str
+    skip_bad: bool = False
+    shuffle: bool = False
+    region: str | None = None
+
+
+Workload = Arena | WildChat | SharedPrompt | Agent | Tree | Mix | File

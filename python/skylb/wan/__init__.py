@@ -1,6 +1,0 @@
-"""``skylb wan``: a TCP relay that makes loopback as far, narrow and unreliable as regions are apart."""
-
-from skylb.wan.server import Relay, serve, tell
-from skylb.wan.settings import WanSettings
-
-__all__ = ["Relay", "WanSettings", "serve", "tell"]

@@ -1,0 +1,95 @@
+"""Whose request it is: keys and trusted fronts say, clients and peers' clients do not."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from skylb._core import Head, HeadParser, RequestError
+from skylb.data.tenants import Tenants
+from skylb.errors import ConfigError
+from skylb.keyfiles import read_tenants
+from skylb.mesh.signing import Claims
+from skylb.types import NOBODY, UNKNOWN, Whose
+
+KEYS = {hashlib.sha256(b"sk-acme").hexdigest(): "acme"}
+BOTH = Tenants("x-tenant", KEYS)
+
+
+def head(*fields: str) -> Head:
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: t", "Content-Type: application/json", *fields]
+    found = HeadParser().parse(("\r\n".join(lines) + "\r\nContent-Length: 2\r\n\r\n").encode("latin-1"))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    "field", ["Authorization: Bearer sk-acme", "authorization: bearer  sk-acme", "X-Api-Key: sk-acme"]
+)
+def test_a_key_names_its_tenant(field: str) -> None:
+    assert BOTH.of(head(field), False, None) == Whose("acme")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Authorization: Bearer sk-other",
+        "Authorization: Basic sk-acme",
+        "Authorization: Bearer",
+        "Authorization: Bearer sk-\xe9",
+        "X-Api-Key: sk-other",
+    ],
+)
+def test_a_key_that_is_not_listed_may_be_anybodys_and_no_key_is_nobodys(field: str) -> None:
+    by_key = Tenants(None, KEYS)
+    assert by_key.of(head(field), False, None) == UNKNOWN
+    assert by_key.of(head(), False, None) == NOBODY
+    assert Tenants("x-tenant").of(head(field), True, None) == NOBODY, "keys tell no tenants here"
+
+
+def test_the_header_is_believed_from_a_trusted_front_only_and_goes_before_the_key() -> None:
+    said = head("X-Tenant: globex", "Authorization: Bearer sk-acme")
+    assert BOTH.of(said, True, None) == Whose("globex")
+    assert BOTH.of(said, False, None) == Whose("acme")
+    assert Tenants(None, KEYS).of(said, True, None) == Whose("acme")
+
+
+@pytest.mark.parametrize("fields", [(), ("X-Tenant: acme",), ("X-Tenant: globex",)])
+def test_where_fronts_name_tenants_whoever_is_none_may_be_anybodys(fields: tuple[str, ...]) -> None:
+    assert Tenants("x-tenant").of(head(*fields), False, None) == UNKNOWN
+    assert BOTH.of(head(*fields), False, None) == UNKNOWN
+
+
+def test_a_trusted_front_that_names_no_tenant_says_that_it_is_nobodys() -> None:
+    assert BOTH.of(head(), True, None) == NOBODY
+
+
+def test_a_forward_has_the_tenant_that_was_signed_whatever_its_head_says() -> None:
+    said = head("X-Tenant: globex", "Authorization: Bearer sk-acme")
+    for whose in (Whose("initech"), NOBODY, UNKNOWN):
+        assert BOTH.of(said, True, Claims("us", 1, 1, 1, whose)) == whose
+
+
+@pytest.mark.parametrize("value", ["", "two words", "x" * 129, "caf\xe9"])
+def test_a_front_that_names_an_impossible_tenant_is_told(value: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        BOTH.of(head(f"X-Tenant: {value}"), True, None)
+    assert (caught.value.status, caught.value.code) == (400, "bad_tenant")
+
+
+def test_a_tenant_file_has_digests_comments_and_empty_lines(tmp_path: Path) -> None:
+    path = tmp_path / "tenants"
+    digest, name = next(iter(KEYS.items()))
+    path.write_text(f"# keys of May\n\n{name}:{digest}\n")
+    assert read_tenants(path) == KEYS
+    assert read_tenants(None) == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["acme", "acme:sk-acme", f"a b:{'0' * 64}", f":{'0' * 64}", f"acme:{'G' * 64}"]
+)
+def test_a_tenant_file_that_is_none_names_the_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "tenants"
+    path.write_text(f"\n{line}\n")
+    with pytest.raises(ConfigError, match="line 2: expected TENANT:SHA256"):
+        read_tenants(path)
