@@ -1,4 +1,4 @@
-"""Which policy is best, and what window, gate and correction are worth.
+"""Which policy is best, and what gate and correction are worth.
 
     python -m bench.judge [--quick] [--traces DIR] [--seeds 10] [--processes N] [--policies a,b]
 
@@ -185,7 +185,7 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=0, help="runs of each variant (10; quick: 3)")
     parser.add_argument("--shares", default="", help="of capacity (0.6,0.85,1.1; quick: 0.85)")
-    parser.add_argument("--switches", action="store_true", help="quick: window, gate and correction too")
+    parser.add_argument("--switches", action="store_true", help="quick: gate and correction too")
     parser.add_argument("--cases", default=",".join(case.name for case in CASES), help="only these workloads")
     parser.add_argument("--minutes", type=float, default=1e6, help="end after so long with what there is")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))

@@ -134,20 +134,12 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "without gate": {"engine": {"push": "blind"}},
     "without correction": {"scenario": {"tell_cached": False}},
 }
-WINDOW = 64
-"""Where the shipped window is 1, as the paper's: one that compares so many held requests."""
-
-if EngineSettings().hold_window == 1:
-    SWITCHES = {"with window": {"engine": {"hold_window": WINDOW}}} | SWITCHES
-else:
-    SWITCHES = {"without window": {"engine": {"hold_window": 1}}} | SWITCHES
-
 FIRST_COME = "first come"
 """Held requests start in the order they came, whatever their work; only the default does otherwise."""
 
 SWITCHES[FIRST_COME] = {"engine": {"hold_work_weight": 0.0}}
 
-PAPER = {"allowance": "one", "hold_window": 1}
+PAPER = {"allowance": "one"}
 
 
 def variants(tuned: dict[str, dict[str, Any]], *, floor: bool, switches: bool) -> list[Variant]:

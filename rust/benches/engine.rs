@@ -173,12 +173,11 @@ struct Full {
 const CONVERSATIONS: u64 = 4_000;
 
 impl Full {
-    fn new(replicas: u32, held: usize, hold_window: usize) -> Self {
+    fn new(replicas: u32, held: usize) -> Self {
         let config = Config {
             push: PushRule::Pending,
             allowance: AllowanceRule::One,
             ramp_ns: 0,
-            hold_window,
             hold_age_max_ns: u64::MAX,
             hold_passes_max: u32::MAX,
             replica_kv_tokens: 1 << 40,
@@ -245,28 +244,24 @@ impl Full {
     }
 }
 
-fn window(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("room_appears_among_64_replicas_with_256_held");
-    for hold_window in [1, 16, 64, 256] {
-        let mut full = Full::new(64, 256, hold_window);
-        let mut replica = 0;
-        group.bench_function(BenchmarkId::from_parameter(hold_window), |bencher| {
-            bencher.iter_custom(|rounds| {
-                let mut taken = Duration::ZERO;
-                for _ in 0..rounds {
-                    replica = (replica + 1) % 64;
-                    let start = Instant::now();
-                    let id = black_box(full.free(replica));
-                    taken += start.elapsed();
-                    full.restore(id);
-                }
-                taken
-            });
+fn room_appears(criterion: &mut Criterion) {
+    let mut full = Full::new(64, 256);
+    let mut replica = 0;
+    criterion.bench_function("room_appears_among_64_replicas_with_256_held", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut taken = Duration::ZERO;
+            for _ in 0..rounds {
+                replica = (replica + 1) % 64;
+                let start = Instant::now();
+                let id = black_box(full.free(replica));
+                taken += start.elapsed();
+                full.restore(id);
+            }
+            taken
         });
-        assert_eq!(full.router.hold_requests(), 256);
-    }
-    group.finish();
+    });
+    assert_eq!(full.router.hold_requests(), 256);
 }
 
-criterion_group!(benches, large_tree, many_replicas, window);
+criterion_group!(benches, large_tree, many_replicas, room_appears);
 criterion_main!(benches);

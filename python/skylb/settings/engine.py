@@ -58,14 +58,6 @@ class EngineSettings(Group):
         Expected("bytes: an integer, or one followed by KiB, MiB or GiB"),
         Field(ge=1, description="bodies of one tenant's held requests at most, else a quarter of all"),
     ] = None
-    hold_window: Annotated[
-        Count,
-        Field(
-            ge=1,
-            le=256,
-            description="held requests compared when a replica has room; 1: first come, first served",
-        ),
-    ] = 1
     hold_work_weight: Annotated[
         float,
         Field(

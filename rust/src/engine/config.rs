@@ -54,9 +54,7 @@ pub struct Config {
     pub hold_tenant_len_max: Option<usize>,
     /// Bytes of one tenant's bodies held at most; unset: a quarter of the hold's.
     pub hold_tenant_bytes_max: Option<u64>,
-    /// Held requests compared when a replica has room; 1 is first come, first served.
-    pub hold_window: usize,
-    /// `predictive`, with a window of 1: how much later a held request counts for the time that its
+    /// `predictive`: how much later a held request counts for the time that its
     /// uncached prompt takes; 0 is first come, first served.
     pub hold_work_weight: f64,
     /// How often a held request is passed over at most.
@@ -232,13 +230,6 @@ impl Config {
         false
     }
 
-    /// Whether requests may let room pass and wait for a replica that caches their prompt.
-    #[must_use]
-    pub fn waits_for_owners(&self) -> bool {
-        let waits = matches!(self.policy, Policy::Prefix | Policy::Predictive);
-        waits && self.hold_window > 1 && self.affinity_wait_ns > 0
-    }
-
     /// Requests and bytes of one tenant in the hold.
     #[must_use]
     pub fn hold_of_tenant_max(&self) -> (usize, u64) {
@@ -253,7 +244,7 @@ impl Config {
     /// Whether held requests start by age and work.
     #[must_use]
     pub fn orders_by_work(&self) -> bool {
-        self.policy == Policy::Predictive && self.hold_window == 1 && self.hold_work_weight > 0.0
+        self.policy == Policy::Predictive && self.hold_work_weight > 0.0
     }
 
     /// Settings for tests and benches. **Not the defaults**: those are in Python's `enginesettings.py`.
@@ -276,7 +267,6 @@ impl Config {
         hold_bytes_max: 1 << 30,
         hold_tenant_len_max: None,
         hold_tenant_bytes_max: None,
-        hold_window: 1,
         hold_work_weight: 0.0,
         hold_passes_max: 64,
         hold_age_max_ns: 10_000_000_000,
@@ -361,7 +351,7 @@ mod tests {
     const JSON: &str = r#"{"policy":"two_choices","push":"pending","outstanding_max":32,
         "allowance":"knee","blind_outstanding_max":16,"in_flight_max":1024,"hold_timeout_s":30.0,
         "hold_len_max":0,"hold_bytes_max":1073741824,"hold_tenant_len_max":null,
-        "hold_tenant_bytes_max":268435456,"hold_window":64,"hold_work_weight":40,"hold_passes_max":64,
+        "hold_tenant_bytes_max":268435456,"hold_work_weight":40,"hold_passes_max":64,
         "hold_age_max_s":10.0,"class_rule":"weighted",
         "class_weight_high":8,"class_weight_normal":4,"class_weight_low":1,"class_age_s":5.0,
         "class_from_body":true,"match_threshold":0.5,"block_bytes":64,

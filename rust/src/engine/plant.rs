@@ -13,7 +13,7 @@ pub enum Plant {
     /// A response's head counts as its first body byte.
     CreditFromTheHead,
     /// The window never ends the wait of a request it passes over.
-    StarvedInTheWindow,
+    Starved,
     /// A request whose replica crashes is forgotten.
     LostOnCrash,
     /// A retry is pushed twice.

@@ -361,7 +361,7 @@ fn held_ns(live: &Live, now_ns: Nanos) -> Nanos {
 /// How often a held request may be passed over.
 fn passes_max(config: &Config) -> u32 {
     // Under this policy some wait by choice.
-    if config.policy == Policy::Predictive || config.hold_window > 1 {
+    if config.policy == Policy::Predictive {
         config.hold_passes_max
     } else {
         0

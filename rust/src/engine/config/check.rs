@@ -19,7 +19,6 @@ impl Config {
             ),
             ("in_flight_max", u64::from(self.in_flight_max)),
             ("hold_timeout_s", self.hold_timeout_ns),
-            ("hold_window", self.hold_window as u64),
             ("hold_passes_max", u64::from(self.hold_passes_max)),
             ("class_weight_high", u64::from(self.class_weight_high)),
             ("class_weight_normal", u64::from(self.class_weight_normal)),

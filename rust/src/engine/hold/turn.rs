@@ -74,7 +74,7 @@ impl Hold {
     /// allowed, or is too old.
     #[must_use]
     pub fn is_due(&self, ticket: Ticket, config: &Config, now_ns: Nanos) -> bool {
-        if config.planted(Plant::StarvedInTheWindow) {
+        if config.planted(Plant::Starved) {
             return false;
         }
         self.entry(ticket).is_some_and(|entry| {

@@ -107,16 +107,6 @@ impl Expected<'_> {
         fleet_line(self.model, load, self.config).pace()
     }
 
-    /// Time that one block of a prompt takes; at least 1, so that blocks count.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "positive, and `as` saturates"
-    )]
-    pub(super) fn block_ns(&self, pace: Pace) -> Nanos {
-        ((f64::from(pace.token_ns) * self.block_tokens) as Nanos).max(1)
-    }
-
     /// How long requests run there after their first byte.
     pub(super) fn stay_ns(&self, card: &Card) -> Nanos {
         card.stay_ns.unwrap_or_else(|| self.fleet_stay_ns())

@@ -8,7 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `place` | a push now, or the hold, or a refusal |
-//! | `serve`, `window` | which held request, when a replica has room |
+//! | `serve`, `order`, `fits` | which held request, when a replica has room |
 //! | `view`, `cards` | the candidates, and the policy's choice among them; what it reads of them |
 //! | `forecast`, `lengths`, `accuracy` | what a request is expected to take, and how true that was |
 //! | `attempt` | first byte, failure, end |
@@ -34,6 +34,7 @@ mod cards;
 mod check;
 mod control;
 mod digest;
+mod fits;
 mod fleet;
 mod forecast;
 mod forward;
@@ -59,7 +60,6 @@ mod serve;
 mod served;
 mod shared;
 mod view;
-mod window;
 
 #[cfg(test)]
 mod tests;
@@ -86,7 +86,6 @@ use self::report::Counters;
 use self::request::{Lane, Phase, Refusal, Request, Setbacks};
 use self::shared::Sharing;
 use self::view::Scratch as ViewScratch;
-use self::window::Scratch as WindowScratch;
 use super::config::{Config, Policy};
 use super::effect::Effect;
 use super::hold::{Head, Hold, Tenant};
@@ -146,7 +145,6 @@ pub struct Router {
     lengths: Lengths,
     looks: Looks,
     scratch: ViewScratch,
-    window: WindowScratch,
     order: OrderScratch,
     heads: Vec<Head>,
     counters: Counters,
@@ -190,7 +188,6 @@ impl Router {
             lengths: Lengths::new(config.sessions_max),
             looks: Looks::default(),
             scratch: ViewScratch::default(),
-            window: WindowScratch::default(),
             order: OrderScratch::default(),
             heads: Vec::new(),
             counters: Counters::default(),

@@ -13,8 +13,8 @@ use std::mem;
 
 use super::Router;
 use super::cards::Card;
+use super::fits::fits;
 use super::serve::AWAITING_MAX;
-use super::window::fits;
 use crate::engine::hold::{Head, Ticket};
 use crate::engine::select::Slot;
 use crate::id::{Nanos, RequestId};

@@ -51,13 +51,10 @@ impl Router {
         }
         match found {
             Found::Here { slot, match_blocks } => {
-                let owner = self.worth_waiting_for(&request, slot, match_blocks, now_ns);
-                if let Some(request) = self.wait_for(id, request, owner, now_ns, out) {
-                    self.push_past(id, request, slot, match_blocks, now_ns, out);
-                }
+                self.push_past(id, request, slot, match_blocks, now_ns, out);
             }
             Found::Awaits { slot } => {
-                let request = self.wait_for(id, request, Some(slot), now_ns, out);
+                let request = self.wait_for(id, request, slot, now_ns, out);
                 // What cannot wait goes where there is room.
                 if let Some(request) = request
                     && let Found::Here { slot, match_blocks } = self.find(&request, false, now_ns)
@@ -156,13 +153,10 @@ impl Router {
         &mut self,
         id: RequestId,
         request: Request,
-        owner: Option<Slot>,
+        owner: Slot,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> Option<Request> {
-        let Some(owner) = owner else {
-            return Some(request);
-        };
         let Ok(ticket) = self.enter_hold(id, &request, now_ns) else {
             return Some(request);
         };

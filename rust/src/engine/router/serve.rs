@@ -1,17 +1,16 @@
 //! Starting what is held when a replica has room.
 //!
-//! Room that appears is offered to the queues whose turn it is (see [`crate::engine::hold`]). With
-//! `hold_window = 1` the first request of a queue takes it, wherever its policy sends it (the
-//! paper's rule; under `predictive` the first by age and work, [`super::order`]); else the requests of the window and the replica are matched both ways
-//! ([`super::window`]).
+//! Room that appears is offered to the queues whose turn it is (see [`crate::engine::hold`]). The
+//! first request of a queue takes it, wherever its policy sends it (the paper's rule; under
+//! `predictive` the first by age and work, [`super::order`]).
 
 use std::mem;
 
 use super::Router;
+use super::fits::fits;
 use super::member::Offer;
 use super::request::{Lane, Phase, Request};
 use super::view::Found;
-use super::window::fits;
 use crate::engine::config::Policy;
 use crate::engine::effect::Effect;
 use crate::engine::hold::{Head, Partition, Ticket};
@@ -170,7 +169,7 @@ impl Router {
 
     /// The oldest request of these queues that is due and can use the room of `slot`.
     fn oldest_due(&self, slot: Slot, heads: &[Head], now_ns: Nanos) -> Option<Next> {
-        if self.config.planted(Plant::StarvedInTheWindow) {
+        if self.config.planted(Plant::Starved) {
             return None;
         }
         // Those who are too old stand before the others; who has been passed over may stand behind
@@ -203,12 +202,6 @@ impl Router {
 
     /// Starts the request of a queue that is best off with the room of `slot`.
     fn start_one(&mut self, slot: Slot, head: &Head, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
-        if self.config.hold_window > 1 {
-            let picked = self.match_window(slot, head, now_ns);
-            return picked.is_some_and(|(ticket, id)| {
-                self.start(slot, &Next::new(head, ticket, id), now_ns, out)
-            });
-        }
         let first = if self.config.orders_by_work() {
             self.cheapest(slot, head, now_ns)
         } else {

@@ -46,7 +46,7 @@ pub struct Candidate {
     /// The replica.
     pub slot: Slot,
     /// It may take the request now; without room the request would wait for it in the hold. Only
-    /// `predictive` and the window get such candidates.
+    /// policies that wait get such candidates.
     pub room: bool,
     /// Requests in flight on it.
     pub in_flight: u32,

@@ -115,7 +115,6 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
     let allowances = prop::sample::select(vec![AllowanceRule::One, AllowanceRule::Knee]);
     let rules = prop::sample::select(vec![ClassRule::Weighted, ClassRule::Strict]);
     let hold = (
-        prop::sample::select(vec![1, 1, 2, 4, 16_usize]),
         1..5_u32,
         1..3_u64,
         0..2_u64,
@@ -136,13 +135,12 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
         .prop_map(
             |(policy, push, allowance, in_flight_max, hold_len_max, attempts_max, ramp_s, hold)| {
                 Config {
-                    hold_window: hold.0,
-                    hold_passes_max: hold.1,
-                    hold_age_max_ns: hold.2 * S,
-                    affinity_wait_ns: hold.3 * 400 * MS,
-                    class_rule: hold.4,
-                    class_age_ns: hold.5 * MS,
-                    hold_work_weight: hold.6,
+                    hold_passes_max: hold.0,
+                    hold_age_max_ns: hold.1 * S,
+                    affinity_wait_ns: hold.2 * 400 * MS,
+                    class_rule: hold.3,
+                    class_age_ns: hold.4 * MS,
+                    hold_work_weight: hold.5,
                     policy,
                     push,
                     allowance,

@@ -12,11 +12,11 @@ mod peers;
 mod plain;
 mod predicting;
 mod pulse;
+mod queueing;
 mod retries;
 mod routing;
 mod sharing;
 mod waiting;
-mod window;
 
 use super::*;
 use crate::engine::config::{AllowanceRule, ClassRule, PushRule};

@@ -68,7 +68,7 @@ impl Oracle {
             );
             let queue = |live: &Live| (live.model, live.bound, live.class);
             if *other_id < id && queue(other) == queue(live) {
-                let strict = config.hold_window == 1 && config.policy != Policy::Predictive;
+                let strict = config.policy != Policy::Predictive;
                 assert!(!strict, "{id} overtakes {other_id}");
                 other.passes += 1;
             }

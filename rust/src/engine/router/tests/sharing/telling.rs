@@ -55,11 +55,11 @@ proptest! {
         balancers in 2_usize..4,
         replicas in 1_u32..3,
         slots in 1_usize..5,
-        windows in 1_usize..3,
+        policy in prop::sample::select(vec![Policy::Prefix, Policy::Predictive]),
         arrivals in prop::collection::vec((0_usize..3, 0_u64..60), 1..120),
         dies in prop::option::of(0_usize..120),
     ) {
-        let config = Config { hold_window: [1, 16][windows - 1], ..knee() };
+        let config = Config { policy, ..knee() };
         let mut region = Region::new(&config, balancers, replicas, slots);
         for (index, (number, steps)) in arrivals.iter().enumerate() {
             region.run(*steps);
