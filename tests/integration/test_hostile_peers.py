@@ -21,7 +21,7 @@ from skylb.mesh.frames import (
     Ping,
     encode,
 )
-from skylb.mesh.listener import STRANGERS_MAX
+from skylb.mesh.listener import PENDING_MAX
 from skylb.mesh.signing import Identity
 from skylb.mesh.sync import PATH, RECEIVE_BURST_BYTES, Closed, Connection, Meter, shake
 from tests.support.hostile import (
@@ -131,7 +131,7 @@ def test_a_connection_that_says_nothing_is_given_up_and_the_balancer_goes_on(vic
 def test_silent_connections_are_closed_and_few_and_peers_come_in_all_the_same(victim: Victim) -> None:
     async def run() -> None:
         writers = []
-        for _ in range(2 * STRANGERS_MAX):
+        for _ in range(2 * PENDING_MAX):
             _, writer = await asyncio.open_connection("127.0.0.1", victim.sync_port)
             writers.append(writer)
         async with peer(victim) as connection:
@@ -149,7 +149,7 @@ def test_silent_connections_are_closed_and_few_and_peers_come_in_all_the_same(vi
     crowded, silent = victim.refused("crowded"), victim.refused("silent")
     asyncio.run(run())
     eventually(lambda: victim.refused("silent") > silent, what="counted: silent")
-    assert victim.refused("crowded") >= crowded + STRANGERS_MAX
+    assert victim.refused("crowded") >= crowded + PENDING_MAX
 
 
 def test_a_hello_of_another_version_is_told_by_its_version_on_both_sides(victim: Victim) -> None:

@@ -6,7 +6,7 @@ from skylb.mesh.frames import Hello
 from skylb.types import Address, Peer
 
 
-async def located(peer_id: int, url: PeerUrl, hello: Hello, region: str) -> Peer:
+async def resolve_peer(peer_id: int, url: PeerUrl, hello: Hello, region: str) -> Peer:
     """A peer that has said hello, as forwards need it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an evacuated region could not send away: counted and told, so that nobody takes it down too early."""
+"""What an evacuated region could not send away: counted and logged, so that no operator stops it early."""
 
 import logging
 
@@ -6,11 +6,11 @@ from skylb.router import Router
 
 log = logging.getLogger("skylb.control.peers")
 
-TOLD_NS = 10_000_000_000
+LOG_INTERVAL_NS = 10_000_000_000
 """Between two lines of the log."""
 
 
-class Leaving:
+class Evacuation:
     """Requests that begin at replicas here although this region is evacuated.
 
     Args:
@@ -23,8 +23,8 @@ class Leaving:
         self._router = router
         self._evacuating = False
         self._before = 0
-        self._told = 0
-        self._told_ns = 0
+        self._logged = 0
+        self._logged_ns = 0
         self.stayed = 0
         """So many since the evacuation began; 0 while there is none."""
 
@@ -32,17 +32,17 @@ class Leaving:
         """An operator takes the region out, or back."""
         if evacuating and not self._evacuating:
             self._before = self._count()
-            self._told = self._told_ns = 0
+            self._logged = self._logged_ns = 0
         self._evacuating = evacuating
         self.stayed = 0
 
     def look(self, now_ns: int) -> None:
-        """Counts, and says so in the log where there are more than it has said."""
+        """Counts, and logs the count where it has grown."""
         if not self._evacuating:
             return
         self.stayed = self._count() - self._before
-        if self.stayed > self._told and (not self._told or now_ns - self._told_ns >= TOLD_NS):
-            self._told, self._told_ns = self.stayed, now_ns
+        if self.stayed > self._logged and (not self._logged or now_ns - self._logged_ns >= LOG_INTERVAL_NS):
+            self._logged, self._logged_ns = self.stayed, now_ns
             log.warning(
                 "region %s is evacuated, but requests have stayed: %d; no peer had room for them in time, "
                 "or none may serve them",

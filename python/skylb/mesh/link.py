@@ -84,8 +84,8 @@ class State(IntEnum):
     """Heard by nobody that is heard here, or it has said goodbye."""
 
 
-class Mesh(Protocol):
-    """What a link tells and asks the mesh."""
+class LinkOwner(Protocol):
+    """What a link needs of the set of peers that it is in."""
 
     region: str
     """Where this balancer is."""
@@ -93,7 +93,7 @@ class Mesh(Protocol):
     """What every peer should know."""
 
     def orders(self) -> list[Order]:
-        """Operators' words that a peer may have missed."""
+        """Operators' orders that a peer may have missed."""
 
     def established(self, link: "Link", /) -> None:
         """The peer is heard."""
@@ -105,7 +105,7 @@ class Mesh(Protocol):
         """A peer's news changed."""
 
     def ordered(self, link: "Link", order: Order, /) -> None:
-        """An operator's word came in, from this peer."""
+        """An operator's order came in, from this peer."""
 
 
 class Link:
@@ -115,10 +115,10 @@ class Link:
         peer_id: the engine's id.
         url: how it is configured.
         router: takes what it tells.
-        mesh: hears of changes.
+        owner: called at each change.
     """
 
-    def __init__(self, peer_id: int, url: PeerUrl, router: Router, mesh: Mesh) -> None:
+    def __init__(self, peer_id: int, url: PeerUrl, router: Router, owner: LinkOwner) -> None:
         self.id = peer_id
         self.url = url
         self.name = url.name
@@ -140,7 +140,7 @@ class Link:
         self.redial_s = REDIAL_S
         """How long to wait before it is dialled again."""
         self._router = router
-        self._mesh = mesh
+        self._owner = owner
         self._teller = NewsTeller(self.name)
         self._round_trips_ns: deque[int] = deque(maxlen=MEASURES_KEPT)
         self._offsets_ns: deque[int] = deque(maxlen=MEASURES_KEPT)
@@ -202,10 +202,10 @@ class Link:
         self._pings.clear()
         self._pinged_ns = 0
         self._orders.clear()
-        self._orders.extend(self._mesh.orders())
+        self._orders.extend(self._owner.orders())
         self._teller = NewsTeller(self.name)
         self._router.share_anew(self.id)
-        self._mesh.established(self)
+        self._owner.established(self)
         try:
             end = await self._talk(connection)
             if end.refused:
@@ -255,7 +255,7 @@ class Link:
             self.connection = None
             self.fault = fault
             self.lost_ns = monotonic_ns()
-            self._mesh.lost(self)
+            self._owner.lost(self)
 
     # -------------------------------------------------------------------------- telling
 
@@ -283,14 +283,14 @@ class Link:
     async def _tell_news(self, connection: Connection) -> None:
         while True:
             knows_more = Kind.MORE in connection.kinds
-            told = self._teller.next(self._mesh.news, knows_more=knows_more, now_ns=monotonic_ns())
+            told = self._teller.next(self._owner.news, knows_more=knows_more, now_ns=monotonic_ns())
             if told is None:
                 return
             await connection.send(*told)
 
     @property
     def _of_our_region(self) -> bool:
-        return self.region == self._mesh.region
+        return self.region == self._owner.region
 
     @property
     def _tick_s(self) -> float:
@@ -343,7 +343,7 @@ class Link:
                 self._pass_over(kind)
 
     def _hear_order(self, payload: bytes) -> None:
-        self._mesh.ordered(self, read_order(payload))
+        self._owner.ordered(self, read_order(payload))
 
     def _hear_more(self, payload: bytes) -> None:
         more = read_more(payload)
@@ -354,7 +354,7 @@ class Link:
         replicas = self.news.replicas if news.same_replicas else news.replicas
         self._teller.heard(news.heirs)
         self.news = News(news.reached, news.heirs, replicas)
-        self._mesh.told(self)
+        self._owner.told(self)
 
     def _pass_over(self, kind: int) -> None:
         """A later version knows more kinds of messages."""

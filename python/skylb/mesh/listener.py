@@ -1,4 +1,4 @@
-"""Where peers connect: strangers are few, and are let in or gone within seconds."""
+"""Where peers connect. Connections that have not proven to be a peer's are few, and last seconds at most."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from skylb.tasks import TaskGroup
 
 log = logging.getLogger("skylb.control.door")
 
-STRANGERS_MAX = 128
+PENDING_MAX = 128
 """Connections that have not proven to be a peer's. Of more, the one that came first is closed: a peer needs
 two round trips, and whoever wants to keep it out has to open as many connections meanwhile."""
 
@@ -46,29 +46,29 @@ class _Server(web.Server):
 
 
 @dataclass(slots=True)
-class _Stranger:
+class _Pending:
     arrival: "asyncio.Task[None]"
     timer: asyncio.TimerHandle
 
 
-class Door:
+class Listener:
     """Listens on the sync sockets.
 
     Args:
-        welcome: handles a request; calls `known` once its sender has proven to be a peer.
-        refused: told of a connection that is closed before that, by reason: ``crowded`` or ``silent``.
-        on_failure: told of a task that ended with an error, by name.
+        handle: handles a request; calls `proven` once its sender has proven to be a peer.
+        refused: called for each connection closed before that, with the reason: ``crowded`` or ``silent``.
+        on_failure: called with the name and the error of a task that failed.
     """
 
     def __init__(
         self,
-        welcome: Handler,
+        handle: Handler,
         refused: Callable[[str], None],
         on_failure: Callable[[str, BaseException], None],
     ) -> None:
-        self._welcome = welcome
+        self._handle = handle
         self._refused = refused
-        self._strangers: dict[web.RequestHandler, _Stranger] = {}
+        self._pending: dict[web.RequestHandler, _Pending] = {}
         """In the order in which they came."""
         self._server: _Server | None = None
         self._sockets: list[socket.socket] = []
@@ -76,26 +76,26 @@ class Door:
         self._arrivals = TaskGroup()
 
     def open(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
-        """Lets connections in from now on; the sockets are the door's, and are closed with it."""
-        self._server = _Server(self._welcome, self.known)
+        """Lets connections in from now on; it owns the sockets, and closes them."""
+        self._server = _Server(self._handle, self.proven)
         for sock in sockets:
             sock.setblocking(False)
             sock.listen(BACKLOG)
             self._sockets.append(sock)
             self._loops.start(self._accept(sock, self._server, tls), name="accept peers")
 
-    def known(self, handler: web.RequestHandler) -> None:
+    def proven(self, handler: web.RequestHandler) -> None:
         """The sender is a peer, or has gone."""
-        stranger = self._strangers.pop(handler, None)
-        if stranger is not None:
-            stranger.timer.cancel()
+        pending = self._pending.pop(handler, None)
+        if pending is not None:
+            pending.timer.cancel()
 
     async def close(self) -> None:
         """Closes all connections, and listens no more."""
         await self._loops.stop()
         for sock in self._sockets:
             sock.close()
-        for handler in list(self._strangers):
+        for handler in list(self._pending):
             self._drop(handler)
         await self._arrivals.stop()
         if self._server is not None:
@@ -111,21 +111,21 @@ class Door:
                 log.warning("a sync connection cannot be accepted: %s", error)
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
-            while len(self._strangers) >= STRANGERS_MAX:
-                self._turn_away(next(iter(self._strangers)), "crowded")
+            while len(self._pending) >= PENDING_MAX:
+                self._turn_away(next(iter(self._pending)), "crowded")
             handler = server()
             arrival = self._arrivals.start(_arrive(accepted, handler, tls), name="let a peer in")
             timer = loop.call_later(FIRST_MESSAGE_S, self._turn_away, handler, "silent")
-            self._strangers[handler] = _Stranger(arrival, timer)
+            self._pending[handler] = _Pending(arrival, timer)
 
     def _turn_away(self, handler: web.RequestHandler, reason: str) -> None:
         self._drop(handler)
         self._refused(reason)
 
     def _drop(self, handler: web.RequestHandler) -> None:
-        stranger = self._strangers.pop(handler)
-        stranger.timer.cancel()
-        stranger.arrival.cancel()  # where TLS is still being agreed on
+        pending = self._pending.pop(handler)
+        pending.timer.cancel()
+        pending.arrival.cancel()  # where TLS is still being agreed on
         if handler.transport is not None:
             handler.transport.abort()
 

@@ -140,7 +140,7 @@ class Mesh:
             "name": self.identity.name,
             "region": self.peers.region,
             "evacuating": self.peers.evacuating,
-            "stayed": self.peers.leaving.stayed,
+            "stayed": self.peers.evacuation.stayed,
             "strangers_refused": dict(self.peers.refused),
             "forwards_refused": dict(self.forwards_refused),
             "peers": [

@@ -18,8 +18,8 @@ from aiohttp import web
 from skylb.addresses import PeerUrl, is_name
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
-from skylb.mesh.address import located
-from skylb.mesh.evacuation import Leaving
+from skylb.mesh.address import resolve_peer
+from skylb.mesh.evacuation import Evacuation
 from skylb.mesh.failover import Heirs
 from skylb.mesh.frames import (
     REPLICAS_MAX,
@@ -32,7 +32,7 @@ from skylb.mesh.frames import (
     new_nonce,
 )
 from skylb.mesh.link import Link, OnFailure, State
-from skylb.mesh.listener import Door
+from skylb.mesh.listener import Listener
 from skylb.mesh.orders import Orders
 from skylb.mesh.signing import Identity, Keys, Refused
 from skylb.mesh.sync import (
@@ -113,7 +113,7 @@ class Peers:
         self.news = News([], {}, [])
         self.isolated: set[str] = set()
         self._router = router
-        self.leaving = Leaving(mesh.region, router)
+        self.evacuation = Evacuation(mesh.region, router)
         self._changed = changed
         self._forward = str(mesh.advertise) if mesh.advertise is not None else ""
         self._replicas: list[str] = []
@@ -125,7 +125,7 @@ class Peers:
         self._last_id = 0
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._client: aiohttp.ClientSession | None = None
-        self._door = Door(self._accept, lambda reason: self._tell_stranger("", reason), on_failure)
+        self._listener = Listener(self._accept, lambda reason: self._count_refused("", reason), on_failure)
         self.set_urls(mesh.peer)
 
     def set_urls(self, urls: Sequence[PeerUrl]) -> None:
@@ -176,7 +176,7 @@ class Peers:
             forward: URL of the peer listener, unless the settings say what to advertise.
         """
         self._forward = self._forward or forward
-        self._door.open(sockets, self._tls.server)
+        self._listener.open(sockets, self._tls.server)
         self._client = new_client()
         for link in self.links.values():
             self._dial_if_ours(link)
@@ -188,7 +188,7 @@ class Peers:
             await link.say_goodbye()
         await self._tasks.stop()
         await self._links_served.stop()
-        await self._door.close()
+        await self._listener.close()
         if self._client is not None:
             await self._client.close()
 
@@ -265,9 +265,9 @@ class Peers:
             return found
         except Refused as refused:
             claimed = refused.name if isinstance(refused, WrongVersion) else claimed
-            self._tell_stranger(claimed, refused.reason, _why(refused))
+            self._count_refused(claimed, refused.reason, _why(refused))
             return found
-        self._door.known(request.protocol)
+        self._listener.proven(request.protocol)
         # A handler of aiohttp is cancelled when its client goes; the loop must see the end by itself.
         link = self.links.get(connection.hello.name)
         if link is None:  # it has left the list just now
@@ -283,7 +283,7 @@ class Peers:
             await connection.close("failed")
         return found
 
-    def _tell_stranger(self, claimed: str, reason: str, why: str = "") -> None:
+    def _count_refused(self, claimed: str, reason: str, why: str = "") -> None:
         """Somebody was not let in; the name that it gave is not proven."""
         self.refused[reason] += 1
         link = self.links.get(claimed)
@@ -324,7 +324,7 @@ class Peers:
         if abs(link.skew_s) > SKEW_TOLD_S:
             log.warning("peer %s: its wall clock is %+.1f s from ours", link.name, link.skew_s)
         try:
-            peer = await located(link.id, link.url, hello, link.region)
+            peer = await resolve_peer(link.id, link.url, hello, link.region)
         except (ValueError, OSError) as error:
             link.tell_fault(f"its forward address is no good: {error}")
             await connection.close()
@@ -358,7 +358,7 @@ class Peers:
         self._changed(self.links)
 
     def orders(self) -> list[Order]:
-        """Operators' words, for a peer that may have missed them."""
+        """Operators' orders, for a peer that may have missed them."""
         return self._orders.all()
 
     def _speaks_for(self, link: Link, region: str) -> bool:
@@ -376,7 +376,7 @@ class Peers:
         return self._tls.shows(transport, hosts)
 
     def ordered(self, link: Link, order: Order) -> None:
-        """An operator's word that a peer passes on."""
+        """An operator's order that a peer passes on."""
         if not self._orders.is_news(order):
             return
         if not self._speaks_for(link, order.region):
@@ -391,14 +391,14 @@ class Peers:
             log.warning("peer %s: its order for region %s %s", link.name, order.region, why)
 
     def carry_out(self, order: Order) -> None:
-        """An operator's word: carried out here if it is for this region; passed on if it is news."""
+        """An operator's order: carried out here if it is for this region; passed on if it is new."""
         if not self._orders.is_news(order):
             return
         self._orders.remember(order, {self.region, *(link.region for link in self.links.values())})
         if order.region == self.region:
             log.info("region %s: %s", self.region, "evacuating" if order.evacuating else "in service")
             self._router.set_evacuating(order.evacuating)
-            self.leaving.set(evacuating=order.evacuating)
+            self.evacuation.set(evacuating=order.evacuating)
         for link in self.links.values():
             link.order(order)
 
@@ -427,7 +427,7 @@ class Peers:
             await asyncio.sleep(JUDGE_S)
             self._publish()  # round trips may have changed who is close
             self.judge(monotonic_ns())
-            self.leaving.look(monotonic_ns())
+            self.evacuation.look(monotonic_ns())
 
     def judge(self, now_ns: int) -> None:
         """Tells the dead from those that only cannot be reached from here."""
@@ -479,7 +479,7 @@ class Peers:
         names = [link.name for link in self.links.values() if link.region == region]
         names += [self.identity.name] if region == self.region else []
         if names:
-            # The word given last counts, also where the clock of who gave the one before was ahead.
+            # The order given last counts, also where the clock behind the one before was ahead.
             self.carry_out(Order(region, evacuating, self._orders.next_ns(region, time.time_ns())))
         return sorted(names)
 

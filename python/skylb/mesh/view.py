@@ -80,7 +80,7 @@ _OUTCOMES: tuple[tuple[str, Callable[[PeerGauges], int]], ...] = (
 def families(
     links: Mapping[str, Link],
     all_gauges: list[PeerGauges],
-    strangers: Mapping[str, int],
+    refused_by_reason: Mapping[str, int],
     forwards_refused: Mapping[str, int],
 ) -> Iterator[Metric]:
     """All families; labels are configured names and words of the code.
@@ -88,7 +88,7 @@ def families(
     Args:
         links: by name.
         all_gauges: the engine's figures.
-        strangers: sync connections refused that belong to no peer, by reason.
+        refused_by_reason: sync connections that belong to no peer and were refused, by reason.
         forwards_refused: forwards refused by their signature, by reason.
     """
     for name, text, value in _GAUGES:
@@ -99,7 +99,7 @@ def families(
                 gauge.add_metric((gauges.name,), found)
         yield gauge
     yield from _states(links)
-    yield from _sync(links, strangers)
+    yield from _sync(links, refused_by_reason)
     yield from _digests(links, all_gauges)
     forwards = CounterMetricFamily(
         "skylb_forwards", "Forwards to peers that ended.", labels=("peer", "outcome")
@@ -150,7 +150,7 @@ def _digests(links: Mapping[str, Link], all_gauges: list[PeerGauges]) -> Iterato
     yield from (moved, hits, tokens)
 
 
-def _sync(links: Mapping[str, Link], strangers: Mapping[str, int]) -> Iterator[Metric]:
+def _sync(links: Mapping[str, Link], refused_by_reason: Mapping[str, int]) -> Iterator[Metric]:
     moved = CounterMetricFamily("skylb_peer_bytes", "Bytes of peer sync.", labels=("peer", "direction"))
     messages = CounterMetricFamily(
         "skylb_peer_messages", "Messages of peer sync.", labels=("peer", "direction")
@@ -170,6 +170,6 @@ def _sync(links: Mapping[str, Link], strangers: Mapping[str, int]) -> Iterator[M
         messages.add_metric((link.name, "out"), meter.messages_out)
         for reason, count in sorted(meter.refused.items()):
             refused.add_metric((link.name, reason), count)
-    for reason, count in sorted(strangers.items()):
+    for reason, count in sorted(refused_by_reason.items()):
         refused.add_metric(("unknown", reason), count)
     yield from (moved, messages, refused, passed_over)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from skylb.mesh.evacuation import TOLD_NS, Leaving
+from skylb.mesh.evacuation import LOG_INTERVAL_NS, Evacuation
 
 
 class Counting:
@@ -23,22 +23,22 @@ def test_what_stays_is_counted_from_the_order_on_and_said_again_after_a_while(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     router = Counting()
-    leaving = Leaving("us", router)  # type: ignore[arg-type]  # only its counters are read
-    leaving.look(1)
-    assert leaving.stayed == 0
-    leaving.set(evacuating=True)
-    leaving.look(2)
-    assert (leaving.stayed, caplog.messages) == (0, [])
+    evacuation = Evacuation("us", router)  # type: ignore[arg-type]  # only its counters are read
+    evacuation.look(1)
+    assert evacuation.stayed == 0
+    evacuation.set(evacuating=True)
+    evacuation.look(2)
+    assert (evacuation.stayed, caplog.messages) == (0, [])
     router.count += 1
-    leaving.look(3)
+    evacuation.look(3)
     router.count += 1
-    leaving.set(evacuating=True)
-    leaving.look(4)
-    assert (leaving.stayed, len(caplog.messages)) == (2, 1)
-    leaving.look(3 + TOLD_NS)
-    leaving.look(4 + 2 * TOLD_NS)
+    evacuation.set(evacuating=True)
+    evacuation.look(4)
+    assert (evacuation.stayed, len(caplog.messages)) == (2, 1)
+    evacuation.look(3 + LOG_INTERVAL_NS)
+    evacuation.look(4 + 2 * LOG_INTERVAL_NS)
     assert ["stayed: 1;" in line or "stayed: 2;" in line for line in caplog.messages] == [True, True]
-    leaving.set(evacuating=False)
+    evacuation.set(evacuating=False)
     router.count += 1
-    leaving.look(5 + 3 * TOLD_NS)
-    assert (leaving.stayed, len(caplog.messages)) == (0, 2)
+    evacuation.look(5 + 3 * LOG_INTERVAL_NS)
+    assert (evacuation.stayed, len(caplog.messages)) == (0, 2)

@@ -10,7 +10,7 @@ from skylb._core import Engine
 from skylb.addresses import parse_peer
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
-from skylb.mesh.address import located
+from skylb.mesh.address import resolve_peer
 from skylb.mesh.frames import VERSION, Hello, News, Order, new_nonce
 from skylb.mesh.link import Link, State
 from skylb.mesh.peers import DEAD_AFTER_S, Peers
@@ -263,7 +263,7 @@ def test_forwards_go_to_the_host_at_which_a_peer_is_listed(
     listed: str, advertised: str, address: str | None
 ) -> None:
     hello = Hello(VERSION, "eu", "eu", 1, "k1", new_nonce(), 0, advertised)
-    found = located(1, parse_peer(f"eu={listed}"), hello, "eu")
+    found = resolve_peer(1, parse_peer(f"eu={listed}"), hello, "eu")
     if address is None:
         with pytest.raises(ValueError, match=r"."):
             asyncio.run(found)
