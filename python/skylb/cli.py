@@ -25,6 +25,8 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
 """What a shell shows for a process that SIGPIPE ended."""
 
+HELP_ALL = "--help-all"
+
 AnySettings = TypeVar("AnySettings", bound=Group)
 Result = TypeVar("Result")
 
@@ -147,7 +149,10 @@ def _read(
             const="off",
             help="same as --access-log off",
         )
-    options.add_flags(parser, model, variables=layered)
+    if any(option.experimental for option in options.options(model)):
+        parser.epilog = "" if HELP_ALL in words else f"{HELP_ALL} shows the experimental flags too."
+        parser.add_argument(HELP_ALL, action="help", help="show this text with the experimental flags")
+    options.add_flags(parser, model, variables=layered, experimental=HELP_ALL in words)
     found, faults = _parse(parser, list(words), first)
     return options.read(
         model,
@@ -298,9 +303,10 @@ usage: skylb config show [flags of skylb serve]
        skylb config check [flags of skylb serve]
        skylb config table [GROUP]
 
-show    print every setting with its value and where the value comes from, as a TOML file
-check   name every fault of the configuration, the files that it names included; start nothing
-table   print the settings of one group as a Markdown table
+show    print every setting with its value and the value's origin, as a TOML file
+check   name every fault of the configuration and of the files that it names; start nothing
+table   print one group's settings as a Markdown table: timeout, discovery, dns, engine, experimental,
+        or without GROUP the main ones
 
 Flags, the environment and --config FILE count as they do for skylb serve.
 """

@@ -78,108 +78,170 @@ class Settings(Group):
     """Everything ``skylb serve`` can be told."""
 
     listen: Annotated[
-        tuple[Listen, ...], LISTEN, Field(min_length=1, max_length=64, description="where clients connect")
+        tuple[Listen, ...],
+        LISTEN,
+        Field(min_length=1, max_length=64, description="Address that clients connect to."),
     ] = (ListenAddress("127.0.0.1", 8080),)
     admin: Annotated[
-        Listen, LISTEN, Field(description="health, metrics, state and verbs; keep it off the public network")
+        Listen,
+        LISTEN,
+        Field(
+            description="Address of the admin listener: health, metrics, state and operator commands. "
+            "Keep it off the public network."
+        ),
     ] = ListenAddress("127.0.0.1", 8081)
     admin_token_file: Annotated[
         File | None,
         FILE,
-        Field(description="bearer token for verbs and /state; without it they answer on loopback only"),
+        Field(
+            description="File with the bearer token for /state and operator commands. Without it they "
+            "answer on loopback only."
+        ),
     ] = None
     replica: Annotated[
         tuple[Url, ...],
         URL,
-        Field(max_length=4096, description="a replica; names are resolved again and again"),
+        Field(
+            max_length=4096,
+            description="URL of a replica. SkyLB resolves a host name again every --discovery-dns-s.",
+        ),
     ] = ()
     replicas_file: Annotated[
-        File | None, FILE, Field(description="replicas, one URL a line; read again when it changes")
+        File | None,
+        FILE,
+        Field(description="File with one replica URL per line. SkyLB reads it again when it changes."),
     ] = None
     replicas_dns: Annotated[
         tuple[Url, ...],
         URL,
-        Field(max_length=64, description="a URL whose name stands for one replica per address"),
+        Field(max_length=64, description="URL whose host name stands for one replica per address."),
     ] = ()
     replica_key_file: Annotated[
-        File | None, FILE, Field(description="key sent to replicas instead of the client's Authorization")
+        File | None,
+        FILE,
+        Field(
+            description="File with the API key that SkyLB sends to replicas, instead of the client's "
+            "Authorization. Everybody who reaches SkyLB can then use the replicas."
+        ),
     ] = None
     probe_key_file: Annotated[
-        File | None, FILE, Field(description="key sent with probes and requests for lists of models alone")
+        File | None,
+        FILE,
+        Field(
+            description="File with the API key that SkyLB sends with probes and requests for model lists "
+            "only."
+        ),
     ] = None
     replica_ca: Annotated[
         File | None,
         FILE,
-        Field(description="certificates that https replicas are verified with, else the system's"),
+        Field(description="Certificates (PEM) that verify https replicas, instead of the system's."),
     ] = None
     tls_cert: Annotated[
-        File | None, FILE, Field(description="certificate chain of the client listeners (PEM)")
+        File | None, FILE, Field(description="Certificate chain (PEM) of the client listeners.")
     ] = None
-    tls_key: Annotated[File | None, FILE, Field(description="its private key (PEM)")] = None
+    tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of tls_cert.")] = None
     tls_client_ca: Annotated[
-        File | None, FILE, Field(description="clients must show a certificate signed by one of these (PEM)")
+        File | None,
+        FILE,
+        Field(description="Certificates (PEM). Each client must show a certificate that one of them signed."),
     ] = None
     trusted_proxies: Annotated[
         tuple[Network, ...],
         Expected("an IP address or network (10.0.0.0/8)"),
-        Field(max_length=1024, description="clients whose X-Forwarded-For and -Proto are believed"),
+        Field(
+            max_length=1024,
+            description="Address or network of the proxies in front of SkyLB. SkyLB accepts "
+            "X-Forwarded-*, class, tenant and engine-steering headers only from them.",
+        ),
     ] = ()
     cors_origin: Annotated[
         str | None,
         Expected("* or scheme://host[:port]"),
         Field(
-            pattern=r"^(\*|https?://[A-Za-z0-9.:\[\]-]+)$", description="origin that may call from a browser"
+            pattern=r"^(\*|https?://[A-Za-z0-9.:\[\]-]+)$",
+            description="Origin whose web pages may call SkyLB from a browser. * allows every origin.",
         ),
     ] = None
     key_header: Annotated[
         str | None,
         Expected("the name of a header"),
-        Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", description="header whose value is the ring's key"),
+        Field(
+            pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
+            description="Header that names a request's session. Policies prefer it to the session keys in "
+            "the body.",
+        ),
     ] = None
     inject_usage: Annotated[
         bool,
-        Field(description="ask for a stream's usage where the client does not, and take it out again"),
+        Field(
+            description="Ask the engine for a stream's usage where the client does not, and remove the "
+            "extra event from the answer. The usage corrects what SkyLB believes to be "
+            "cached."
+        ),
     ] = False
     class_header: Annotated[
         str | None,
         Expected("the name of a header"),
         Field(
             pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
-            description="header of trusted_proxies that names a class: high, normal, low, or a priority",
+            description="Header in which a trusted proxy names a request's class: high, normal, low, or a "
+            "numeric priority.",
         ),
     ] = None
-    body_bytes_max: Annotated[Bytes, Field(ge=1, description="one request body")] = 64 << 20
-    buffer_bytes_max: Annotated[Bytes, Field(ge=1, description="all request bodies in memory together")] = (
-        1 << 30
-    )
+    body_bytes_max: Annotated[
+        Bytes, Field(ge=1, description="Largest request body. A larger one gets 413.")
+    ] = 64 << 20
+    buffer_bytes_max: Annotated[
+        Bytes,
+        Field(ge=1, description="Memory for all request bodies together. A body that does not fit gets 503."),
+    ] = 1 << 30
     connections_max: Annotated[
-        Count, Field(ge=1, description="client connections at once; fewer where descriptors are short")
+        Count,
+        Field(
+            ge=1,
+            description="Most client connections at once. The process's file descriptors may allow fewer.",
+        ),
     ] = 16_384
-    upstream_idle_max: Annotated[Count, Field(ge=0, description="idle connections kept per replica")] = 256
+    upstream_idle_max: Annotated[
+        Count, Field(ge=0, description="Most idle connections that SkyLB keeps open to one replica.")
+    ] = 256
     drain_delay_s: Annotated[
         Seconds,
         Field(
             ge=0,
-            description="time after SIGTERM for which /ready says 503 and new connections are still taken; "
-            "a second signal ends it",
+            description="Time after SIGTERM in which SkyLB still takes new connections while /ready says "
+            "503. Set it to the time that a load balancer in front needs to notice. A second "
+            "signal ends it.",
         ),
     ] = 0.0
     drain_timeout_s: Annotated[
-        Seconds, Field(ge=0, description="time for requests under way after SIGTERM; a second signal ends it")
+        Seconds,
+        Field(
+            ge=0, description="Time that running requests have to end after SIGTERM. A second signal ends it."
+        ),
     ] = 30.0
     seed: Annotated[
         int | None,
         Expected("an integer from 0 to 18446744073709551615"),
-        Field(ge=0, lt=1 << 64, description="seed of the engine's random choices, else drawn at start"),
+        Field(
+            ge=0,
+            lt=1 << 64,
+            description="Seed of the engine's random choices, for reproducible runs. Without it SkyLB "
+            "draws one at start.",
+        ),
     ] = None
-    log_level: Annotated[LogLevel, Field(description="least severe message that is logged")] = "info"
+    log_level: Annotated[LogLevel, Field(description="Least severe level that SkyLB logs.")] = "info"
     log_format: Annotated[
-        Literal["text", "json"], Field(description="form of messages and of the access log")
+        Literal["text", "json"], Field(description="Format of log messages and of the access log.")
     ] = "text"
     access_log: Annotated[
         str,
         Expected("stderr, off, or the path of a file"),
-        Field(min_length=1, description="where the line per request goes: stderr, off, or a file"),
+        Field(
+            min_length=1,
+            description="Destination of the access log, one line per request: stderr, off, or a file.",
+        ),
     ] = "stderr"
     mesh: MeshSettings = MeshSettings()
     dns: DnsSettings = DnsSettings()

@@ -39,9 +39,23 @@ def _toml(value: object) -> str:
     return json.dumps(str(value) if not isinstance(value, PurePath) else value.as_posix(), ensure_ascii=False)
 
 
+EXPERIMENTAL = "experimental"
+"""In `table`, stands for the experimental options of all groups, which are in no other table."""
+
+
 def table(model: type[Group], group: str) -> str:
     """A Markdown table of the options of one group; ``""`` is the top level."""
-    return "".join(_rows(option for option in options(model) if option.name.rpartition(".")[0] == group))
+    return "".join(_rows(option for option in options(model) if _group(option) == group))
+
+
+def _group(option: Option) -> str:
+    return EXPERIMENTAL if option.experimental else option.name.rpartition(".")[0]
+
+
+def chosen(model: type[Group], names: Iterable[str]) -> str:
+    """A Markdown table of some options, in the order of their names here."""
+    by_name = {option.name: option for option in options(model)}
+    return "".join(_rows(by_name[name] for name in names))
 
 
 def _rows(chosen: Iterable[Option]) -> Iterable[str]:

@@ -28,7 +28,7 @@ PROBE_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 """From a loopback answer (1 ms) over a busy API server (vLLM takes 2.9 ms of its loop) to the time-out."""
 
 STALL_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Around the promise of 10 ms (RELIABILITY R13)."""
+"""Around the promise of 10 ms (docs/PROMISES.md, R13)."""
 
 SLICE_SAMPLES = 100
 """Lines of the page that are made at one go: about 1 ms."""

@@ -25,6 +25,7 @@ from skylb.addresses import ListenAddress, PeerUrl, ReplicaUrl
 from skylb.config import ENVIRONMENT_PREFIX, TOP_LEVEL, Expected, Group
 from skylb.errors import ConfigError
 from skylb.settings.mesh import ResidencyRule
+from skylb.settings.values import Experimental
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 CONFIG_BYTES_MAX = 1 << 20
@@ -116,6 +117,11 @@ class Option:
     def expected(self) -> str:
         """What a value must look like."""
         return _expected(self.field)
+
+    @property
+    def experimental(self) -> bool:
+        """Whether ``--help`` leaves it out: its effect cannot be said in a line, or may change."""
+        return any(isinstance(item, Experimental) for item in self.field.metadata)
 
     @property
     def metavar(self) -> str:
@@ -220,28 +226,40 @@ def _bounds(field: FieldInfo) -> str:
 # --------------------------------------------------------------------------------- sources
 
 
-def add_flags(parser: argparse.ArgumentParser, model: type[Group], *, variables: bool = True) -> None:
-    """Adds one flag per option. Values stay text here; `load` validates them."""
+def add_flags(
+    parser: argparse.ArgumentParser, model: type[Group], *, variables: bool = True, experimental: bool = False
+) -> None:
+    """Adds one flag per option. Values stay text here; `load` validates them.
+
+    Args:
+        parser: gets the flags, in one group of arguments per group of settings.
+        model: the settings.
+        variables: name the environment variables in the help text.
+        experimental: show experimental options in the help text; they are flags either way.
+    """
     groups: dict[str, Any] = {}
-    for option in options(model):
-        title = option.name.rpartition(".")[0]
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title or "settings")
-        notes = ["required" if option.required else f"default: {text_of(option.default)}"]
-        notes += ["repeatable"] if option.many else []
-        notes += [option.variable] if variables else []
-        text = f"{option.description} ({'; '.join(notes)})".replace("%", "%%")
-        add = partial(groups[title].add_argument, dest=option.name, default=argparse.SUPPRESS)
+    for option in sorted(options(model), key=lambda option: option.experimental):
+        shown = experimental or not option.experimental
+        title = "experimental" if option.experimental else option.name.rpartition(".")[0] or "settings"
+        if shown and title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        add = partial(
+            (groups[title] if shown else parser).add_argument, dest=option.name, default=argparse.SUPPRESS
+        )
+        text = _help(option, variables=variables) if shown else argparse.SUPPRESS
         if _plain(option.field.annotation) is bool:
             add(option.flag, action="append_const", const="true", help=text)
-            add(
-                option.flag.replace("--", "--no-", 1),
-                action="append_const",
-                const="false",
-                help="the opposite",
-            )
+            opposite = option.flag.replace("--", "--no-", 1)
+            add(opposite, action="append_const", const="false", help="the opposite" if shown else text)
         else:
             add(option.flag, action="append", metavar=option.metavar, help=text)
+
+
+def _help(option: Option, *, variables: bool) -> str:
+    notes = ["required" if option.required else f"default: {text_of(option.default)}"]
+    notes += ["repeatable"] if option.many else []
+    notes += [option.variable] if variables else []
+    return f"{option.description} ({'; '.join(notes)})".replace("%", "%%")
 
 
 def from_flags(model: type[Group], flags: Mapping[str, object]) -> dict[str, Given]:

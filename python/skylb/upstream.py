@@ -29,7 +29,7 @@ from skylb.tasks import TaskGroup
 from skylb.types import Address, Replica, Upstream
 
 RECEIVE_BUFFER_BYTES = 32 << 10
-"""`SO_RCVBUF` of a replica's socket: bounds what a stuck reader keeps in the kernel (RELIABILITY R4)."""
+"""`SO_RCVBUF` of a replica's socket: bounds what a stuck reader keeps in the kernel (PROMISES.md, R4)."""
 
 
 SHORT_RETRY_S = 0.05

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from skylb.config import Settings
-from skylb.configview import table
+from skylb.configview import chosen, table
 
 ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
@@ -14,26 +14,23 @@ if __name__ == "__main__":
 from tests.tidy import limits  # noqa: E402 - a script's own directory is the first that is looked in
 from tests.tidy.passing import TABLES  # noqa: E402 - likewise
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "OPERATIONS.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "CONFIGURATION.md")
 """Those with tables of settings."""
 PASSING = ROOT / "docs" / "PASSING.md"
 _BLOCK = re.compile(r"(<!-- settings: ?(?P<group>\w*) -->\n).*?(<!-- end of settings -->)", re.DOTALL)
+_FLAGS = re.compile(r"(<!-- flags: (?P<names>[a-z0-9_. ]+) -->\n).*?(<!-- end of flags -->)", re.DOTALL)
 _CORE = re.compile(r"(<!-- core: (?P<name>\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 def renewed(text: str) -> str:
     """The document with its tables as the models have them now."""
-    return _BLOCK.sub(lambda match: f"{match[1]}{table(Settings, match['group'])}{match[3]}", text)
+    text = _BLOCK.sub(lambda match: f"{match[1]}{table(Settings, match['group'])}{match[3]}", text)
+    return _FLAGS.sub(lambda match: f"{match[1]}{chosen(Settings, match['names'].split())}{match[3]}", text)
 
 
 def passing(text: str) -> str:
     """The page on what passes, with its tables as the core has them now."""
     return _CORE.sub(lambda match: f"{match[1]}{TABLES[match['name']]()}{match[3]}", text)
-
-
-def groups(text: str) -> list[str]:
-    """The groups whose tables a document holds."""
-    return [match["group"] for match in _BLOCK.finditer(text)]
 
 
 if __name__ == "__main__":

@@ -83,7 +83,25 @@ def test_help_names_each_flag_with_default_and_variable(capsys: pytest.CaptureFi
         main(["serve", "--help"])
     assert ended.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "--hold-timeout-s SECONDS longest wait in the hold (default: 30; SKYLB_HOLD_TIMEOUT_S)" in told
+    about = "Longest time that a request waits in the hold. Then it gets 503 with Retry-After."
+    assert f"--hold-timeout-s SECONDS {about} (default: 30; SKYLB_HOLD_TIMEOUT_S)" in told
+
+
+def test_experimental_flags_are_shown_by_help_all_alone_and_work_either_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = {}
+    for word in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", word])
+        assert ended.value.code == 0
+        shown[word] = capsys.readouterr().out
+    assert "--engine-queue-weight" not in shown["--help"]
+    assert "--help-all" in shown["--help"]
+    assert "--engine-queue-weight" in shown["--help-all"]
+    assert {option.flag for option in options(Settings)} <= set(shown["--help-all"].split())
+    assert main(["config", "show", "--replica", "http://a", "--engine-queue-weight", "7"]) == 0
+    assert "queue_weight = 7.0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from skylb._core import Digest, Engine, Head, HeadParser, Recorder, Relay, Reque
 from skylb.config import EngineSettings
 
 CANARY = "canary-7f3a"
-"""Stands in prompt, key, salt and user: nothing of it may reach the log (RELIABILITY L9)."""
+"""Stands in prompt, key, salt and user: nothing of it may reach the log (docs/PROMISES.md, L9)."""
 
 BODY = json.dumps(
     {

@@ -21,14 +21,16 @@ TIMEOUT_S = 5.0
 class PeersSettings(Group):
     """Whom to ask, and how to print what it says."""
 
-    admin: Annotated[Listen, LISTEN, Field(description="the balancer's admin listener")] = ListenAddress(
-        "127.0.0.1", 8081
+    admin: Annotated[Listen, LISTEN, Field(description="Address of the balancer's admin listener.")] = (
+        ListenAddress("127.0.0.1", 8081)
     )
     admin_token_file: Annotated[
-        File | None, FILE, Field(description="bearer token of the admin listener")
+        File | None, FILE, Field(description="File with the bearer token of the admin listener.")
     ] = None
     json_lines: Annotated[
-        bool, Expected("true or false"), Field(description="one JSON object per peer instead of a table")
+        bool,
+        Expected("true or false"),
+        Field(description="Print one JSON object per peer instead of a table."),
     ] = False
 
 

@@ -12,9 +12,15 @@ DnsFamily = Literal["ipv4", "ipv6", "all"]
 class DiscoverySettings(Group):
     """How often the fleet and its models are looked at again."""
 
-    file_s: Annotated[Seconds, Field(gt=0, description="between looks at replicas_file")] = 1.0
-    dns_s: Annotated[Seconds, Field(gt=0, description="between resolutions of names")] = 5.0
+    file_s: Annotated[Seconds, Field(gt=0, description="Time between two looks at replicas_file.")] = 1.0
+    dns_s: Annotated[Seconds, Field(gt=0, description="Time between two resolutions of names.")] = 5.0
     dns_family: Annotated[
-        DnsFamily, Field(description="addresses taken where a name of replicas_dns has both families")
+        DnsFamily,
+        Field(
+            description="Addresses to take where a name of replicas_dns has both families. With all, each "
+            "address is a replica of its own."
+        ),
     ] = "ipv4"
-    models_s: Annotated[Seconds, Field(gt=0, description="between readings of a replica's /v1/models")] = 10.0
+    models_s: Annotated[
+        Seconds, Field(gt=0, description="Time between two readings of a replica's /v1/models.")
+    ] = 10.0

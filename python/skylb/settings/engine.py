@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from skylb.settings.values import Bytes, Count, Expected, Group, Seconds
+from skylb.settings.values import EXPERIMENTAL, Bytes, Count, Expected, Group, Seconds
 
 Policy = Literal[
     "prefix",
@@ -26,195 +26,454 @@ Policy = Literal[
 class EngineSettings(Group):
     """Constants of the decision engine; handed to Rust as JSON, all fields required there."""
 
-    policy: Annotated[Policy, Field(description="how a replica is chosen")] = "predictive"
+    policy: Annotated[
+        Policy,
+        Field(description="Rule that chooses a replica for each request; docs/ALGORITHM.md describes them."),
+    ] = "predictive"
     push: Annotated[
         Literal["blind", "outstanding", "pending"],
-        Field(description="when a request may be pushed: at once, below outstanding_max, or selectively"),
+        EXPERIMENTAL,
+        Field(
+            description="When a request may go to a replica: at once (blind), below outstanding_max "
+            "(outstanding), or while little is pending there (pending). Use the first two for "
+            "comparison."
+        ),
     ] = "pending"
     outstanding_max: Annotated[
-        Count, Field(ge=1, description="requests in flight per replica under push=outstanding")
+        Count,
+        EXPERIMENTAL,
+        Field(ge=1, description="push=outstanding: most requests in flight at one replica."),
     ] = 32
     allowance: Annotated[
         Literal["one", "knee"],
-        Field(description="pending requests allowed per replica: always one (the paper), or learned"),
+        EXPERIMENTAL,
+        Field(
+            description="Pending requests allowed at one replica: always one (the paper), or as many as "
+            "it was seen to start at once (knee)."
+        ),
     ] = "knee"
     blind_outstanding_max: Annotated[
-        Count, Field(ge=1, description="requests in flight on a replica whose metrics cannot be read")
+        Count,
+        Field(
+            ge=1,
+            description="Most requests in flight at a replica whose metrics cannot be read. Set it to the "
+            "batch size of engines without metrics.",
+        ),
     ] = 16
-    in_flight_max: Annotated[Count, Field(ge=1, description="hard cap of requests in flight per replica")] = (
-        1024
-    )
-    hold_timeout_s: Annotated[Seconds, Field(gt=0, description="longest wait in the hold")] = 30.0
-    hold_len_max: Annotated[Count, Field(ge=0, description="requests held at most")] = 10_000
-    hold_bytes_max: Annotated[Bytes, Field(ge=1, description="bodies of held requests at most")] = 1 << 30
+    in_flight_max: Annotated[
+        Count, Field(ge=1, description="Most requests in flight at one replica, under every policy.")
+    ] = 1024
+    hold_timeout_s: Annotated[
+        Seconds,
+        Field(
+            gt=0,
+            description="Longest time that a request waits in the hold. Then it gets 503 with Retry-After.",
+        ),
+    ] = 30.0
+    hold_len_max: Annotated[
+        Count, Field(ge=0, description="Most requests in the hold. A further one gets 503 with Retry-After.")
+    ] = 10_000
+    hold_bytes_max: Annotated[
+        Bytes,
+        Field(
+            ge=1,
+            description="Memory for the bodies of held requests. A body that does not fit gets 503 with "
+            "Retry-After.",
+        ),
+    ] = 1 << 30
     hold_tenant_len_max: Annotated[
         Count | None,
         Field(
-            ge=1, description="requests of one tenant, else credential, held at most, else a quarter of all"
+            ge=1,
+            description="Most held requests of one tenant, or of one credential without a tenant. A "
+            "further one gets 429. Without it a quarter of hold_len_max.",
         ),
     ] = None
     hold_tenant_bytes_max: Annotated[
         Bytes | None,
         Expected("bytes: an integer, or one followed by KiB, MiB or GiB"),
-        Field(ge=1, description="bodies of one tenant's held requests at most, else a quarter of all"),
+        Field(
+            ge=1,
+            description="Memory for the held bodies of one tenant, or of one credential without a tenant. "
+            "Beyond it 429. Without it a quarter of hold_bytes_max.",
+        ),
     ] = None
     hold_work_weight: Annotated[
         float,
+        EXPERIMENTAL,
         Field(
             ge=0,
             le=1e6,
-            description="predictive: how much later a held request counts for the time its prompt takes",
+            description="predictive: seconds that a held request moves back in the queue, per second that "
+            "its uncached prompt takes. Larger values favour short and cached prompts; 0 is "
+            "first come, first served.",
         ),
     ] = 40.0
     hold_passes_max: Annotated[
-        Count, Field(ge=1, description="how often a held request is passed over at most")
+        Count,
+        Field(
+            ge=1,
+            description="How often younger requests may overtake a held one. Then it gets the next room "
+            "that it can use. Smaller values favour long prompts.",
+        ),
     ] = 1000
     hold_age_max_s: Annotated[
-        Seconds, Field(gt=0, description="age from which on a held request gets the next room it can use")
+        Seconds,
+        Field(
+            gt=0,
+            description="Age from which a held request gets the next room that it can use. Below "
+            "hold_timeout_s, fewer long prompts are refused under overload, and all others "
+            "wait longer.",
+        ),
     ] = 60.0
     class_rule: Annotated[
         Literal["weighted", "strict"],
-        Field(description="classes share by weight, or the most urgent is served first"),
+        Field(description="How classes share the replicas: by weight, or the most urgent first."),
     ] = "weighted"
-    class_weight_high: Annotated[Count, Field(ge=1, description="share of urgent requests, in tokens")] = 8
+    class_weight_high: Annotated[
+        Count,
+        Field(ge=1, description="Share of urgent requests in tokens, relative to the other two weights."),
+    ] = 8
     class_weight_normal: Annotated[
-        Count, Field(ge=1, description="share of requests that say nothing, in tokens")
+        Count,
+        Field(
+            ge=1,
+            description="Share of requests without a class in tokens, relative to the other two weights.",
+        ),
     ] = 4
     class_weight_low: Annotated[
-        Count, Field(ge=1, description="share of requests that can wait, in tokens")
+        Count,
+        Field(
+            ge=1, description="Share of requests that can wait in tokens, relative to the other two weights."
+        ),
     ] = 1
     class_age_s: Annotated[
-        Seconds, Field(ge=0, description="wait after which a request counts one class higher; 0: never")
+        Seconds,
+        Field(
+            ge=0, description="Wait after which a held request counts as one class higher. 0 never raises it."
+        ),
     ] = 5.0
     class_from_body: Annotated[
         bool,
         Field(
-            description="any body's priority or service_tier may raise its class; trusted_proxies' always do"
+            description="Let priority or service_tier in anybody's request body raise its class. Bodies "
+            "from trusted_proxies always can. Turn it on only if you trust all clients."
         ),
     ] = False
     match_threshold: Annotated[
         float,
-        Field(ge=0, le=1, description="share of a prompt that must match before the owner is preferred"),
+        Field(
+            ge=0,
+            le=1,
+            description="prefix: share of a prompt that must be cached at a replica for the cache to "
+            "decide. Smaller values favour caches over even load.",
+        ),
     ] = 0.5
-    block_bytes: Annotated[Count, Field(ge=16, le=4096, description="prompt bytes per hashed block")] = 64
-    prompt_blocks_max: Annotated[Count, Field(ge=1, description="blocks hashed per prompt at most")] = 32_768
-    tree_bytes_max: Annotated[Bytes, Field(ge=1 << 20, description="memory of the prefix tree")] = 256 << 20
+    block_bytes: Annotated[
+        Count,
+        EXPERIMENTAL,
+        Field(
+            ge=16,
+            le=4096,
+            description="Prompt bytes per hashed block. Smaller blocks match more exactly and cost memory "
+            "and time.",
+        ),
+    ] = 64
+    prompt_blocks_max: Annotated[
+        Count,
+        Field(
+            ge=1,
+            description="Most blocks that SkyLB hashes of one prompt. The rest of a longer prompt matches "
+            "no cache.",
+        ),
+    ] = 32_768
+    tree_bytes_max: Annotated[
+        Bytes,
+        Field(
+            ge=1 << 20,
+            description="Memory of the prefix tree. A larger tree remembers more of what replicas cache.",
+        ),
+    ] = 256 << 20
     replica_kv_tokens: Annotated[
-        Count, Field(ge=1, description="KV capacity assumed until a replica tells its own")
+        Count,
+        Field(
+            ge=1,
+            description="KV cache of a replica, in tokens, until it reports its own. Set it for engines "
+            "that report none.",
+        ),
     ] = 1_000_000
-    bytes_per_token: Annotated[float, Field(gt=0, description="ratio assumed until learned from usage")] = 4.0
-    output_tokens: Annotated[Count, Field(ge=1, description="answer length assumed until learned")] = 256
+    bytes_per_token: Annotated[
+        float,
+        EXPERIMENTAL,
+        Field(gt=0, description="Prompt bytes per token, until SkyLB has learned them from usage."),
+    ] = 4.0
+    output_tokens: Annotated[
+        Count, EXPERIMENTAL, Field(ge=1, description="Tokens of an answer, until SkyLB has learned them.")
+    ] = 256
     probe_interval_s: Annotated[
-        Seconds, Field(gt=0, description="time between probes while the gate decides")
+        Seconds,
+        Field(
+            gt=0,
+            description="Time between two probes of a replica while its load decides where requests go. "
+            "Smaller values cost the engine time.",
+        ),
     ] = 0.1
     probe_idle_interval_s: Annotated[
-        Seconds, Field(gt=0, description="time between probes while it does not")
+        Seconds,
+        Field(gt=0, description="Time between two probes of a replica while nothing depends on its load."),
     ] = 1.0
     probe_stale_s: Annotated[
-        Seconds, Field(gt=0, description="age at which a snapshot no longer counts: the replica is blind")
+        Seconds,
+        Field(
+            gt=0,
+            description="Age from which a replica's measured load no longer counts. Then "
+            "blind_outstanding_max holds.",
+        ),
     ] = 3.0
     wedged_s: Annotated[
         Seconds,
-        Field(gt=0, description="a replica with requests is out after so long without a sign of life"),
+        Field(
+            gt=0,
+            description="Time without a sign of life after which a replica with requests gets no more. "
+            "Raise it where one engine step takes longer.",
+        ),
     ] = 10.0
-    attempts_max: Annotated[Count, Field(ge=1, le=5, description="replicas tried per request")] = 2
-    retry_ratio: Annotated[float, Field(ge=0, le=1, description="retries allowed as a share of requests")] = (
-        0.2
+    attempts_max: Annotated[
+        Count, Field(ge=1, le=5, description="Most attempts per request, over all replicas and peers.")
+    ] = 2
+    retry_ratio: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Retries allowed as a share of requests, on top of retry_per_s. Larger values "
+            "hide more failures and add more load to a failing fleet.",
+        ),
+    ] = 0.2
+    retry_per_s: Annotated[float, Field(ge=0, description="Retries per second that are always allowed.")] = (
+        10.0
     )
-    retry_per_s: Annotated[float, Field(ge=0, description="retries always allowed per second")] = 10.0
-    eject_failures: Annotated[Count, Field(ge=1, description="consecutive failures that eject a replica")] = 5
-    eject_s: Annotated[Seconds, Field(gt=0, description="first ejection; doubles while it keeps failing")] = (
-        1.0
-    )
-    eject_max_s: Annotated[Seconds, Field(gt=0, description="longest ejection")] = 30.0
+    eject_failures: Annotated[
+        Count, Field(ge=1, description="Consecutive failures after which SkyLB ejects a replica.")
+    ] = 5
+    eject_s: Annotated[
+        Seconds,
+        Field(
+            gt=0,
+            description="Length of a replica's first ejection. It doubles while the replica keeps failing.",
+        ),
+    ] = 1.0
+    eject_max_s: Annotated[Seconds, Field(gt=0, description="Longest ejection of a replica.")] = 30.0
     eject_ratio_max: Annotated[
-        float, Field(ge=0, le=1, description="share of a pool that may be ejected")
+        float, Field(ge=0, le=1, description="Largest share of a pool that SkyLB ejects at once.")
     ] = 0.5
     ramp_s: Annotated[
-        Seconds, Field(ge=0, description="linear ramp of a replica that came back, or joins others")
+        Seconds,
+        Field(
+            ge=0,
+            description="Time in which a replica that came back, or joined others, reaches its full "
+            "share. Raise it where cold caches make replicas slow.",
+        ),
     ] = 10.0
     unknown_models: Annotated[
         Literal["refuse", "pass"],
-        Field(description="a model in no replica's list gets a 404, or goes to a replica as any other"),
+        Field(
+            description="What happens to a request for a model in no replica's list: it gets 404 "
+            "(refuse), or goes to a replica (pass)."
+        ),
     ] = "refuse"
     model_gone_s: Annotated[
-        Seconds, Field(ge=0, description="time that a model which left every list gets a 503, not a 404")
+        Seconds,
+        Field(ge=0, description="Time for which a model that left every list gets 503 instead of 404."),
     ] = 60.0
-    retry_after_s: Annotated[Count, Field(ge=1, description="Retry-After of refusals")] = 1
-    ring_vnodes: Annotated[Count, Field(ge=1, le=4096, description="virtual nodes per replica")] = 256
+    retry_after_s: Annotated[
+        Count, Field(ge=1, description="Value of the Retry-After header of refusals.")
+    ] = 1
+    ring_vnodes: Annotated[
+        Count,
+        EXPERIMENTAL,
+        Field(
+            ge=1,
+            le=4096,
+            description="ring, bounded_ring: points of a replica on the ring. More points spread keys "
+            "more evenly.",
+        ),
+    ] = 256
     ring_load_factor: Annotated[
-        float, Field(gt=1, description="bounded_ring: load over the mean at which the walk goes on")
+        float,
+        EXPERIMENTAL,
+        Field(
+            gt=1,
+            description="bounded_ring: load relative to the mean from which a request goes on to the next "
+            "replica.",
+        ),
     ] = 1.25
     cache_aware_threshold: Annotated[
-        float, Field(ge=0, le=1, description="cache_aware: match share that binds")
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            le=1,
+            description="cache_aware: share of a prompt that must be cached at a replica for the cache to "
+            "decide.",
+        ),
     ] = 0.3
-    cache_aware_abs: Annotated[Count, Field(ge=0, description="cache_aware: load difference that spills")] = (
-        64
-    )
-    cache_aware_rel: Annotated[float, Field(ge=1, description="cache_aware: load ratio that spills")] = 1.5
-    response_ids_max: Annotated[Count, Field(ge=1, description="ids of /v1/responses remembered")] = 65_536
+    cache_aware_abs: Annotated[
+        Count,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            description="cache_aware: difference of loads, in requests, above which load decides. "
+            "cache_aware_rel must be exceeded too.",
+        ),
+    ] = 64
+    cache_aware_rel: Annotated[
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=1,
+            description="cache_aware: ratio of loads above which load decides. cache_aware_abs must be "
+            "exceeded too.",
+        ),
+    ] = 1.5
+    response_ids_max: Annotated[
+        Count, Field(ge=1, description="Most IDs of stored responses (/v1/responses) that SkyLB remembers.")
+    ] = 65_536
     sessions_max: Annotated[
         Count,
-        Field(ge=1, description="session keys whose last replica and answer length are remembered"),
+        Field(ge=1, description="Most sessions whose last replica and answer length SkyLB remembers."),
     ] = 65_536
     affinity_wait_s: Annotated[
         Seconds,
-        Field(ge=0, description="longest wait for a full replica while another has room"),
+        Field(
+            ge=0,
+            description="prefix, predictive: longest wait for a full replica while another has room. "
+            "Larger values favour caches over short waits.",
+        ),
     ] = 0.5
     prefill_tokens_per_s: Annotated[
         float,
-        Field(ge=1, le=1e9, description="speed of an engine on prompts assumed until learned"),
+        EXPERIMENTAL,
+        Field(
+            ge=1,
+            le=1e9,
+            description="Prompt tokens per second of an engine, until SkyLB has learned its speed.",
+        ),
     ] = 10_000.0
     ttft_base_s: Annotated[
         Seconds,
-        Field(ge=0, description="time to first token of a cached prompt assumed until learned"),
+        EXPERIMENTAL,
+        Field(ge=0, description="Time to the first token of a cached prompt, until SkyLB has learned it."),
     ] = 0.02
     decode_tokens_per_s: Annotated[
-        float, Field(ge=1e-3, le=1e9, description="speed of one answer assumed until learned")
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=1e-3,
+            le=1e9,
+            description="Output tokens per second of one answer, until SkyLB has learned them.",
+        ),
     ] = 30.0
     explore_ratio: Annotated[
-        float, Field(ge=0, le=1, description="predictive: share of choices drawn to learn speeds")
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            le=1,
+            description="predictive: share of choices drawn at random among nearly equal replicas, to "
+            "learn their speeds.",
+        ),
     ] = 0.01
     session_gain_s: Annotated[
-        Seconds, Field(ge=0, description="predictive: a session moves for a gain of more than this")
+        Seconds,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            description="predictive: gain in time to first token above which a session changes its "
+            "replica. session_gain_ratio must be exceeded too.",
+        ),
     ] = 0.02
     session_gain_ratio: Annotated[
-        float, Field(ge=0, le=1, description="predictive: and of more than this share")
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            le=1,
+            description="predictive: gain as a share of the time to first token above which a session "
+            "changes its replica. session_gain_s must be exceeded too.",
+        ),
     ] = 0.15
     imposed_weight: Annotated[
         float,
-        Field(ge=0, le=1e6, description="predictive: weight of delaying others and of evicting their cache"),
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            le=1e6,
+            description="predictive: how much a prompt's delay of running streams and its evictions "
+            "count. Larger values keep prompts where they are cached.",
+        ),
     ] = 0.05
     queue_weight: Annotated[
         float,
-        Field(ge=0, le=1e6, description="predictive: weight of prompts ahead, beyond the wait they are"),
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            le=1e6,
+            description="predictive: how much the prompts already queued at a replica count, on top of "
+            "the time they take. Larger values spread bursts more evenly.",
+        ),
     ] = 3.0
     peer_hold_max: Annotated[
         Count,
         Field(
-            ge=0, le=1_000_000, description="requests held for a model at which a peer gets no more of them"
+            ge=0,
+            le=1_000_000,
+            description="Held requests for a model at which a peer gets no more forwards of it. Larger "
+            "values send more to busy peers.",
         ),
     ] = 10
     dynamo_prefill_weight: Annotated[
-        float, Field(ge=0, le=1e6, description="dynamo: weight of prompt tokens against active ones")
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=0, le=1e6, description="dynamo: weight of prompt tokens to compute, relative to active tokens."
+        ),
     ] = 1.0
     llm_d_prefix_weight: Annotated[
-        float, Field(ge=0, le=1e6, description="llm_d: weight of the prefix scorer")
+        float,
+        EXPERIMENTAL,
+        Field(ge=0, le=1e6, description="llm_d: weight of the share of a prompt that is cached."),
     ] = 3.0
     llm_d_queue_weight: Annotated[
-        float, Field(ge=0, le=1e6, description="llm_d: weight of the queue scorer")
+        float, EXPERIMENTAL, Field(ge=0, le=1e6, description="llm_d: weight of a short queue.")
     ] = 2.0
-    llm_d_kv_weight: Annotated[float, Field(ge=0, le=1e6, description="llm_d: weight of the KV scorer")] = 2.0
+    llm_d_kv_weight: Annotated[
+        float, EXPERIMENTAL, Field(ge=0, le=1e6, description="llm_d: weight of free KV cache.")
+    ] = 2.0
     smg_waiting_max: Annotated[
-        Count, Field(ge=1, description="smg: waiting requests at which a replica is overloaded")
+        Count,
+        EXPERIMENTAL,
+        Field(ge=1, description="smg: waiting requests from which a replica counts as overloaded."),
     ] = 8
     smg_kv_ratio_max: Annotated[
-        float, Field(ge=0, le=1, description="smg: share of the KV cache at which it is")
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=0, le=1, description="smg: share of used KV cache from which a replica counts as overloaded."
+        ),
     ] = 0.8
-    preble_window_s: Annotated[Seconds, Field(gt=0, description="preble: time over which load is summed")] = (
-        180.0
-    )
+    preble_window_s: Annotated[
+        Seconds, EXPERIMENTAL, Field(gt=0, description="preble: time over which a replica's load is summed.")
+    ] = 180.0
     preble_balance_ratio: Annotated[
-        float, Field(ge=1, description="preble: load over the least at which affinity yields")
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=1,
+            description="preble: load relative to the least loaded replica from which the cache no longer "
+            "decides.",
+        ),
     ] = 2.0
-    gorgo_token_s: Annotated[Seconds, Field(ge=0, description="gorgo: time per prompt token")] = 0.000_094
+    gorgo_token_s: Annotated[
+        Seconds, EXPERIMENTAL, Field(ge=0, description="gorgo: time per prompt token.")
+    ] = 0.000_094

@@ -10,7 +10,20 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from skylb.addresses import PeerUrl, ReplicaUrl, is_name, parse_peer
 from skylb.errors import missing
 from skylb.hosts import HostRange, parse_range
-from skylb.settings.values import FILE, LISTEN, URL, Bytes, Count, Expected, File, Group, Listen, Seconds, Url
+from skylb.settings.values import (
+    EXPERIMENTAL,
+    FILE,
+    LISTEN,
+    URL,
+    Bytes,
+    Count,
+    Expected,
+    File,
+    Group,
+    Listen,
+    Seconds,
+    Url,
+)
 
 PEERS_MAX = 64
 """Peers of one balancer: every pair keeps a connection."""
@@ -98,12 +111,16 @@ class MeshSettings(Group):
     region: Annotated[
         str,
         NAME,
-        Field(pattern=NAME_PATTERN, description="where this balancer and its replicas are"),
+        Field(pattern=NAME_PATTERN, description="Region of this balancer and its replicas."),
     ] = "local"
     name: Annotated[
         str | None,
         NAME,
-        Field(pattern=NAME_PATTERN, description="what peers call this balancer, else its region's name"),
+        Field(
+            pattern=NAME_PATTERN,
+            description="Name of this balancer among its peers. Without it the region's name. Balancers "
+            "of one region need distinct names.",
+        ),
     ] = None
     peer: Annotated[
         tuple[Peer, ...],
@@ -111,59 +128,75 @@ class MeshSettings(Group):
         Expected("NAME=SYNC_URL or NAME@REGION=SYNC_URL, with ,FORWARD_URL behind it or without"),
         Field(
             max_length=PEERS_MAX,
-            description="another balancer, in the region of its name unless REGION is given; forwards go to "
-            "the port that it advertises at its host unless FORWARD_URL is given",
+            description="Another balancer. Its region is REGION, or its NAME if you give none. Forwards "
+            "go to FORWARD_URL, or to the port that it advertises at its host.",
         ),
     ] = ()
     peers_file: Annotated[
         File | None,
         FILE,
-        Field(description="peers, one NAME[@REGION]=SYNC_URL[,FORWARD_URL] a line; read again on change"),
+        Field(
+            description="File of peers, one NAME[@REGION]=SYNC_URL[,FORWARD_URL] per line. SkyLB reads it "
+            "again when it changes."
+        ),
     ] = None
     peers_dns: Annotated[
         str | None,
         Expected("the name of SRV records, as _skylb._tcp.example.net"),
         Field(
             pattern=SRV_PATTERN,
-            description="SRV records of the sync listeners; a target's first label is the balancer's name",
+            description="Name of SRV records that list the peers' sync listeners. The first label of a "
+            "target is the balancer's name.",
         ),
     ] = None
     peer_key_file: Annotated[
         File | None,
         FILE,
         Field(
-            description="secrets shared with the peers, one KEYID:BASE64 a line; the first signs, all verify"
+            description="File of secrets that all peers share, one KEYID:BASE64 per line. The first one "
+            "signs; each of them verifies."
         ),
     ] = None
     peer_tls_cert: Annotated[
         File | None,
         FILE,
-        Field(description="certificate chain of sync_listen and peer_listen (PEM), also shown to peers"),
+        Field(
+            description="Certificate chain (PEM) of sync_listen and peer_listen. SkyLB also shows it to "
+            "its peers."
+        ),
     ] = None
-    peer_tls_key: Annotated[File | None, FILE, Field(description="its private key (PEM)")] = None
+    peer_tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of peer_tls_cert.")] = (
+        None
+    )
     peer_tls_ca: Annotated[
         File | None,
         FILE,
         Field(
-            description="certificates that https peers are verified with, else the system's; "
-            "with peer_tls_cert peers must show one of these as well"
+            description="Certificates (PEM) that verify https peers, instead of the system's. With "
+            "peer_tls_cert, each peer must also show a certificate that one of them signed."
         ),
     ] = None
-    peer_listen: Annotated[Listen | None, LISTEN, Field(description="where peers send forwards")] = None
+    peer_listen: Annotated[
+        Listen | None, LISTEN, Field(description="Address that peers send forwarded requests to.")
+    ] = None
     sync_listen: Annotated[
-        Listen | None, LISTEN, Field(description="where peers connect to tell their state")
+        Listen | None, LISTEN, Field(description="Address that peers connect to for the exchange of state.")
     ] = None
     advertise: Annotated[
         Url | None,
         URL,
-        Field(description="where peers are told to send forwards, else the address of peer_listen"),
+        Field(
+            description="URL that peers send forwarded requests to. Without it the address of "
+            "peer_listen. Give it if peer_listen is a wildcard address."
+        ),
     ] = None
     trusted_peers: Annotated[
         tuple[Trusted, ...],
         Expected("the name of a peer, or * for all"),
         Field(
             max_length=PEERS_MAX,
-            description="peers whose orders and lists of heirs count for all regions, not for their own only",
+            description="Peer that may evacuate any region and say who adopts any region's replicas. "
+            "Other peers may do so for their own region only.",
         ),
     ] = ()
     adopt_from: Annotated[
@@ -171,26 +204,49 @@ class MeshSettings(Group):
         Expected("a network or address, as 10.2.0.0/16, a host's name, or *.DOMAIN"),
         Field(
             max_length=RANGES_MAX,
-            description="hosts whose replicas may be served here while their balancer is dead",
+            description="Hosts whose replicas this balancer may serve while their own balancer is dead.",
         ),
     ] = ()
 
     peer_connections_max: Annotated[
         Count,
-        Field(ge=1, description="connections at peer_listen at once; fewer where descriptors are short"),
+        Field(
+            ge=1,
+            description="Most connections at peer_listen at once. The process's file descriptors may "
+            "allow fewer.",
+        ),
     ] = 4096
 
     peer_digest: Annotated[
-        bool, Field(description="tell balancers of other regions the hottest prefixes, and believe theirs")
+        bool,
+        Field(
+            description="Exchange the hottest prefixes with balancers of other regions. Turn it on where "
+            "many large prompts leave their region for the first time."
+        ),
     ] = False
     peer_digest_bytes_max: Annotated[
-        Bytes, Field(ge=128, le=32 << 10, description="size of one such digest; 9 bytes a prefix")
+        Bytes,
+        EXPERIMENTAL,
+        Field(
+            ge=128,
+            le=32 << 10,
+            description="Largest message of hot prefixes, at 9 bytes per prefix. A larger one names more "
+            "prefixes.",
+        ),
     ] = 8 << 10
     peer_digest_interval_s: Annotated[
-        Seconds, Field(ge=0.1, le=3600, description="least time between two of them")
+        Seconds,
+        EXPERIMENTAL,
+        Field(
+            ge=0.1,
+            le=3600,
+            description="Least time between two messages of hot prefixes. A shorter time costs more traffic.",
+        ),
     ] = 2.0
     peer_digest_age_max_s: Annotated[
-        Seconds, Field(ge=1, le=3600, description="age at which a peer's digest no longer counts")
+        Seconds,
+        EXPERIMENTAL,
+        Field(ge=1, le=3600, description="Age from which a peer's hot prefixes no longer count."),
     ] = 30.0
 
     residency: Annotated[
@@ -198,7 +254,8 @@ class MeshSettings(Group):
         Expected("TENANT/MODEL=REGION or TENANT/MODEL=REGION+REGION"),
         Field(
             max_length=RULES_MAX,
-            description="where requests may be served, * for any tenant or model; all rules that fit count",
+            description="Regions that may serve a tenant's requests or a model; * stands for any. A "
+            "request must satisfy every rule that matches it.",
         ),
     ] = ()
     tenant_header: Annotated[
@@ -206,13 +263,16 @@ class MeshSettings(Group):
         Expected("the name of a header"),
         Field(
             pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
-            description="header of trusted_proxies that names the tenant",
+            description="Header in which a trusted proxy names the tenant.",
         ),
     ] = None
     tenant_key_file: Annotated[
         File | None,
         FILE,
-        Field(description="tenants by API key, one TENANT:SHA256 a line, the key's digest in hexadecimal"),
+        Field(
+            description="File of tenants by API key, one TENANT:SHA256 per line. SHA256 is the key's "
+            "digest in hexadecimal."
+        ),
     ] = None
 
     @property

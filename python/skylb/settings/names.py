@@ -31,29 +31,49 @@ class DnsSettings(Group):
 
     provider: Annotated[
         Literal["rfc2136", "route53"] | None,
-        Field(description="who keeps the records: a server that takes updates, or Amazon Route 53"),
+        Field(
+            description="Where the DNS records are: a server that takes RFC 2136 updates, or Amazon Route "
+            "53. Without it SkyLB changes no records."
+        ),
     ] = None
-    name: Annotated[str | None, Field(max_length=253, description="the name that clients ask for")] = None
+    name: Annotated[str | None, Field(max_length=253, description="Domain name that clients resolve.")] = None
     address: Annotated[
         tuple[Ip, ...],
         Expected("an IP address"),
-        Field(max_length=ADDRESSES_MAX, description="where clients reach this balancer"),
+        Field(max_length=ADDRESSES_MAX, description="Address at which clients reach this balancer."),
     ] = ()
     zone: Annotated[
-        str | None, Field(max_length=253, description="the zone: its name, or its id at Route 53")
+        str | None, Field(max_length=253, description="Zone of the records: its name, or its ID at Route 53.")
     ] = None
-    ttl_s: Annotated[Count, Field(ge=1, le=86_400, description="how long resolvers may keep an answer")] = 20
+    ttl_s: Annotated[
+        Count,
+        Field(
+            ge=1,
+            le=86_400,
+            description="Time for which resolvers may keep an answer. A shorter one moves clients away "
+            "from a dead region sooner.",
+        ),
+    ] = 20
     server: Annotated[
-        Listen | None, LISTEN, Field(description="rfc2136: IP address and port of the zone's primary server")
+        Listen | None, LISTEN, Field(description="rfc2136: IP address and port of the zone's primary server.")
     ] = None
     key_file: Annotated[
-        File | None, FILE, Field(description="rfc2136: TSIG key, ALGORITHM:NAME:BASE64 as nsupdate takes it")
+        File | None,
+        FILE,
+        Field(
+            description="rfc2136: file with the TSIG key as ALGORITHM:NAME:BASE64, the form that nsupdate "
+            "takes."
+        ),
     ] = None
     aws_region: Annotated[
-        str | None, Field(max_length=64, description="route53: whose users are near, else the region's name")
+        str | None,
+        Field(
+            max_length=64,
+            description="route53: AWS region whose users are near. Without it the region's name.",
+        ),
     ] = None
     health_check: Annotated[
-        str | None, Field(max_length=64, description="route53: id of a health check that decides as well")
+        str | None, Field(max_length=64, description="route53: ID of a health check that decides as well.")
     ] = None
 
     def conflicts(self) -> Iterator[tuple[set[str], str]]:

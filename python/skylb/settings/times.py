@@ -11,54 +11,85 @@ class TimeoutSettings(Group):
     """How long the data plane waits in each phase of a request."""
 
     head_s: Annotated[
-        Seconds, Field(gt=0, description="a client's request head, its TLS handshake included")
+        Seconds,
+        Field(
+            gt=0,
+            description="Time for a client to send a request head, TLS handshake included. Then it gets 408.",
+        ),
     ] = 10.0
-    body_s: Annotated[Seconds, Field(gt=0, description="a client's request body")] = 60.0
+    body_s: Annotated[
+        Seconds, Field(gt=0, description="Time for a client to send a request body. Then it gets 408.")
+    ] = 60.0
     body_bytes_per_s_min: Annotated[
         Count,
-        Field(ge=0, description="slowest average at which a request body may arrive, after its first 5 s"),
+        Field(
+            ge=0,
+            description="Least average rate of a request body after its first 5 s. A slower client gets 408.",
+        ),
     ] = 1024
     connect_s: Annotated[
         Seconds,
         Field(
-            gt=0, description="TCP and TLS handshake with a replica; above 1 s, the first SYN retransmission"
+            gt=0,
+            description="Time for the TCP and TLS handshake with a replica. Keep it above 1 s, when a "
+            "lost SYN is sent again.",
         ),
     ] = 1.5
     first_byte_s: Annotated[
-        Seconds, Field(gt=0, description="from the push of a stream's request to its first event")
+        Seconds,
+        Field(
+            gt=0,
+            description="Time from the push of a streamed request to its first event. Then SkyLB tries "
+            "another replica.",
+        ),
     ] = 600.0
     answer_s: Annotated[
         Seconds,
         Field(
             gt=0,
-            description="from the push to the first body byte of an answer that is no stream; "
-            "the request is not run a second time",
+            description="Time from the push of a request without a stream to the first byte of its "
+            "answer. Then the client gets 504, and the request does not run again.",
         ),
     ] = 3600.0
     stream_idle_s: Annotated[
-        Seconds, Field(gt=0, description="silence of an answer after its first body byte, a stream or not")
+        Seconds,
+        Field(
+            gt=0,
+            description="Longest silence within an answer. Then a stream ends with an error event, and "
+            "any other answer is cut.",
+        ),
     ] = 600.0
     stream_commit_s: Annotated[
         Seconds,
         Field(
             ge=0,
-            description="wait for the first event after which a replica's head and comments go out",
+            description="Time for which a client waits for the first event. Then it gets the head and "
+            "comments that the replica has sent.",
         ),
     ] = 5.0
     stream_keep_alive_s: Annotated[
         Seconds,
         Field(
             ge=0,
-            description="silence of a stream after which the client is sent a comment; 0: never",
+            description="Silence of a stream after which SkyLB sends the client a comment. Keep it below "
+            "the idle time-out of proxies in front. 0 sends none.",
         ),
     ] = 15.0
     write_stall_s: Annotated[
-        Seconds, Field(gt=0, description="a client that takes nothing of what is sent")
+        Seconds,
+        Field(gt=0, description="Time after which SkyLB cuts a client that takes nothing of its answer."),
     ] = 60.0
     client_idle_s: Annotated[
-        Seconds, Field(gt=0, description="an idle keep-alive connection of a client")
+        Seconds, Field(gt=0, description="Time after which SkyLB closes an idle connection of a client.")
     ] = 75.0
     upstream_idle_s: Annotated[
-        Seconds, Field(gt=0, description="an idle connection to a replica; vLLM closes its own after 5 s")
+        Seconds,
+        Field(
+            gt=0,
+            description="Time after which SkyLB closes an idle connection to a replica. Keep it below the "
+            "engine's own time (vLLM: 5 s).",
+        ),
     ] = 4.0
-    probe_s: Annotated[Seconds, Field(gt=0, description="one probe of a replica, the connect included")] = 2.0
+    probe_s: Annotated[
+        Seconds, Field(gt=0, description="Time for one probe of a replica, the connection included.")
+    ] = 2.0

@@ -22,6 +22,15 @@ class Expected(str):
     __slots__ = ()
 
 
+class Experimental:
+    """Marks an option that ``--help`` leaves out and ``--help-all`` shows."""
+
+    __slots__ = ()
+
+
+EXPERIMENTAL = Experimental()
+
+
 def _size(value: object) -> object:
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         return int(match[1]) * _SIZE_UNITS[match[2]]

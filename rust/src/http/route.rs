@@ -2,7 +2,7 @@
 //!
 //! A path matches byte for byte or not at all, but for one slash at its end, which engines redirect to
 //! the path without it: nothing is decoded or normalised, so the route that was authorised is the route
-//! that runs (RELIABILITY S7). `//host`, `%2e` and dot segments therefore never match.
+//! that runs (docs/PROMISES.md, S7). `//host`, `%2e` and dot segments therefore never match.
 //!
 //! [`ROUTES`] is the source of the list in docs/PASSING.md, which is generated from it.
 

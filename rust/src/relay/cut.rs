@@ -1,4 +1,4 @@
-//! The event that ends a stream which broke (RELIABILITY, contract of a stream).
+//! The event that ends a stream which broke (docs/PROMISES.md, "The contract of a stream").
 
 use serde::Serialize;
 

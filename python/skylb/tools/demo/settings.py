@@ -14,28 +14,35 @@ RegionName = Literal["us", "eu", "asia"]
 class DemoSettings(Group):
     """Regions at work on one machine; the defaults fit two cores."""
 
-    duration_s: Annotated[Seconds | None, Field(gt=0, description="end by itself, with a summary")] = None
-    policy: Annotated[Policy, Field(description="how a replica is chosen")] = "prefix"
+    duration_s: Annotated[
+        Seconds | None,
+        Field(gt=0, description="Time after which the demo ends with a summary. Without it Ctrl-C ends it."),
+    ] = None
+    policy: Annotated[Policy, Field(description="Rule that chooses a replica for each request.")] = "prefix"
     regions: Annotated[
-        tuple[RegionName, ...], Field(min_length=1, max_length=3, description="regions, a balancer each")
+        tuple[RegionName, ...],
+        Field(min_length=1, max_length=3, description="Regions, with one balancer each."),
     ] = ("us", "eu", "asia")
-    replicas: Annotated[Count, Field(ge=1, le=8, description="mock replicas per region")] = 2
+    replicas: Annotated[Count, Field(ge=1, le=8, description="Mock replicas per region.")] = 2
     users: Annotated[
-        Count, Field(ge=1, le=1000, description="users per region who are awake at its noon")
+        Count, Field(ge=1, le=1000, description="Users per region who are awake at its noon.")
     ] = 44
     sequences: Annotated[
-        Count, Field(ge=1, le=1024, description="sequences that a replica runs at once; more users wait")
+        Count,
+        Field(ge=1, le=1024, description="Sequences that a replica runs at once. Further requests wait."),
     ] = 9
     time_scale: Annotated[
         float,
-        Field(gt=0, le=10, description="factor on the replicas' and users' times; 0.2 is five times faster"),
+        Field(
+            gt=0, le=10, description="Factor on the times of replicas and users. 0.2 is five times faster."
+        ),
     ] = 0.3
     day_s: Annotated[
-        Seconds, Field(gt=1, description="length of a day: at noon all users of a region are awake")
+        Seconds, Field(gt=1, description="Length of a day. At noon all users of a region are awake.")
     ] = 60.0
-    page: Annotated[Listen, LISTEN, Field(description="where the live page is; port 0 takes a free one")] = (
-        ListenAddress("127.0.0.1", 0)
-    )
+    page: Annotated[
+        Listen, LISTEN, Field(description="Address of the live page. Port 0 takes a free one.")
+    ] = ListenAddress("127.0.0.1", 0)
 
     def conflicts(self) -> Iterator[tuple[set[str], str]]:
         """Values that are valid alone and wrong together: the options' names, and a sentence."""

@@ -54,28 +54,31 @@ class SyntheticSettings(Group):
     regions: Annotated[
         tuple[str, ...],
         Expected("a name"),
-        Field(min_length=1, max_length=64, description="regions of users"),
+        Field(min_length=1, max_length=64, description="Regions of users."),
     ] = ("local",)
-    users: Annotated[Count, Field(ge=1, le=100_000, description="users per region")] = 64
+    users: Annotated[Count, Field(ge=1, le=100_000, description="Users per region.")] = 64
     sessions: Annotated[
-        Count, Field(ge=1, le=10_000, description="conversations of each user, one after another")
+        Count, Field(ge=1, le=10_000, description="Conversations of each user, one after another.")
     ] = 8
-    turns: Annotated[float, Field(ge=1, le=1000, description="mean turns of a conversation (geometric)")] = (
+    turns: Annotated[float, Field(ge=1, le=1000, description="Mean turns of a conversation (geometric).")] = (
         4.0
     )
     systems: Annotated[
-        Count, Field(ge=0, le=10_000, description="system prompts that users share; 0 sends none")
+        Count, Field(ge=0, le=10_000, description="Number of system prompts that users share. 0 sends none.")
     ] = 4
-    system_tokens: Annotated[Tokens, Field(description="length of a system prompt")] = 256
-    user_tokens: Annotated[Tokens, Field(description="mean length of a user's message (exponential)")] = 64
-    answer_tokens: Annotated[Tokens, Field(description="mean length of an answer (exponential)")] = 128
+    system_tokens: Annotated[Tokens, Field(description="Length of a system prompt.")] = 256
+    user_tokens: Annotated[Tokens, Field(description="Mean length of a user's message (exponential).")] = 64
+    answer_tokens: Annotated[Tokens, Field(description="Mean length of an answer (exponential).")] = 128
     think_s: Annotated[
-        Seconds, Field(ge=0, description="mean pause before a user's next message (exponential)")
+        Seconds, Field(ge=0, description="Mean pause before a user's next message (exponential).")
     ] = 5.0
     rate_per_s: Annotated[
-        float, Field(gt=0, le=1e6, description="open loop: new conversations a second and region (Poisson)")
+        float,
+        Field(gt=0, le=1e6, description="open loop: new conversations per second and region (Poisson)."),
     ] = 2.0
-    seed: Annotated[int, Field(ge=0, lt=1 << 63, description="same seed, same conversations")] = 1
+    seed: Annotated[
+        int, Field(ge=0, lt=1 << 63, description="Seed. The same seed gives the same conversations.")
+    ] = 1
 
 
 class LoadSettings(Group):
@@ -85,78 +88,91 @@ class LoadSettings(Group):
         tuple[TargetUrl, ...],
         Expected("URL, or REGION=URL for one region's users"),
         Field(
-            min_length=1, max_length=1024, description="where requests go; several for a region take turns"
+            min_length=1,
+            max_length=1024,
+            description="Where requests go. Several targets of a region take turns.",
         ),
     ]
     workload: Annotated[
         File | None,
         FILE,
         Field(
-            description="requests to send, one JSON object a line, may be gzip; else synthetic conversations"
+            description="File of requests to send, one JSON object per line, gzip or not. Without it "
+            "conversations are made up."
         ),
     ] = None
-    skip_bad: Annotated[bool, Field(description="leave out and count broken lines instead of stopping")] = (
+    skip_bad: Annotated[bool, Field(description="Leave out and count broken lines instead of stopping.")] = (
         False
     )
     sessions: Annotated[
-        Count | None, Field(ge=1, description="only the first conversations of the workload")
+        Count | None,
+        Field(ge=1, description="Send only so many conversations of the workload, the first ones."),
     ] = None
     mode: Annotated[
         Literal["closed", "open"],
-        Field(description="closed: users wait for answers and think; open: requests go out at their time"),
+        Field(description="closed: users wait for answers and think. open: requests go out at their time."),
     ] = "closed"
     concurrency: Annotated[
-        Count, Field(ge=1, le=100_000, description="closed loop: users at once per region")
+        Count, Field(ge=1, le=100_000, description="closed loop: users at once per region.")
     ] = 8
-    ramp_s: Annotated[Seconds, Field(ge=0, description="closed loop: users start spread over this time")] = (
-        0.0
-    )
+    ramp_s: Annotated[Seconds, Field(ge=0, description="closed loop: time over which users start.")] = 0.0
     in_flight_max: Annotated[
-        Count, Field(ge=1, le=100_000, description="open loop: beyond it a request counts as failed, unsent")
+        Count,
+        Field(
+            ge=1,
+            le=100_000,
+            description="open loop: most requests in flight. A further one is not sent and counts as failed.",
+        ),
     ] = 4096
     time_scale: Annotated[
         float,
-        Field(gt=0, le=1e6, description="factor on thinking and arrival times; 0.1 is ten times faster"),
+        Field(gt=0, le=1e6, description="Factor on thinking and arrival times. 0.1 is ten times faster."),
     ] = 1.0
-    rate_scale: Annotated[float, Field(gt=0, le=1e6, description="open loop: factor on the arrival rate")] = (
-        1.0
-    )
-    duration_s: Annotated[Seconds | None, Field(gt=0, description="stop sending after this time")] = None
+    rate_scale: Annotated[
+        float, Field(gt=0, le=1e6, description="open loop: factor on the arrival rate.")
+    ] = 1.0
+    duration_s: Annotated[
+        Seconds | None, Field(gt=0, description="Time after which nothing more is sent.")
+    ] = None
     warmup_s: Annotated[
-        Seconds, Field(ge=0, description="requests begun before are sent but not measured")
+        Seconds, Field(ge=0, description="Time at the start whose requests are sent but not measured.")
     ] = 0.0
-    drain_s: Annotated[Seconds, Field(ge=0, description="time for requests in flight at the end")] = 30.0
+    drain_s: Annotated[Seconds, Field(ge=0, description="Time for requests in flight at the end.")] = 30.0
     silence_s: Annotated[
-        Seconds, Field(gt=0, description="a request that brings no byte for so long has failed")
+        Seconds, Field(gt=0, description="Time without a byte after which a request has failed.")
     ] = 120.0
-    connect_s: Annotated[Seconds, Field(gt=0, description="TCP and TLS handshake")] = 5.0
-    endpoint: Annotated[Literal["chat", "completions"], Field(description="which API")] = "chat"
+    connect_s: Annotated[Seconds, Field(gt=0, description="Time for the TCP and TLS handshake.")] = 5.0
+    endpoint: Annotated[Literal["chat", "completions"], Field(description="API to call.")] = "chat"
     stream: Annotated[
-        bool, Field(description="ask for a stream, without which only whole answers are timed")
+        bool, Field(description="Ask for streams. Without them only whole answers are timed.")
     ] = True
     model: Annotated[
         str | None,
-        Field(min_length=1, max_length=256, description="model to ask for, else the target's first"),
+        Field(min_length=1, max_length=256, description="Model to ask for. Without it the target's first."),
     ] = None
     directives: Annotated[
         bool,
-        Field(description="tell mock replicas the traced answer, so that the next turn finds its KV cache"),
+        Field(description="Give mock replicas the traced answer, so that the next turn finds its KV cache."),
     ] = True
-    key_file: Annotated[File | None, FILE, Field(description="API key, sent as a bearer token")] = None
+    key_file: Annotated[
+        File | None, FILE, Field(description="File with an API key, sent as a bearer token.")
+    ] = None
     ca_file: Annotated[
         File | None,
         FILE,
-        Field(description="certificates that https targets are verified with, else the system's"),
+        Field(description="Certificates (PEM) that verify https targets, instead of the system's."),
     ] = None
     response_bytes_max: Annotated[
-        Bytes, Field(ge=1024, description="largest answer that is not streamed")
+        Bytes, Field(ge=1024, description="Largest answer that is not a stream.")
     ] = 16 << 20
     progress: Annotated[
         Literal["auto", "lines", "off"],
-        Field(description="auto: one live line on a terminal, else a line now and then; on stderr"),
+        Field(description="Progress on stderr. auto: one live line on a terminal, else a line now and then."),
     ] = "auto"
     json_file: Annotated[
-        Path | None, Expected("the path of a file to write"), Field(description="the report as JSON")
+        Path | None,
+        Expected("the path of a file to write"),
+        Field(description="File to write the report to, as JSON."),
     ] = None
     synthetic: SyntheticSettings = SyntheticSettings()
 

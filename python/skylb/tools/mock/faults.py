@@ -14,41 +14,49 @@ class Faults(Group):
     """What one replica does wrong. The default is nothing."""
 
     error_rate: Annotated[
-        float, Field(ge=0, le=1, description="share of inference requests answered with an error, unserved")
+        float,
+        Field(ge=0, le=1, description="Share of inference requests that get an error instead of an answer."),
     ] = 0.0
-    status: Annotated[Status, Field(description="status of those errors")] = 500
+    status: Annotated[Status, Field(description="Status of the errors of error_rate.")] = 500
     cut_after_tokens: Annotated[
         Tokens | None,
-        Field(description="close each connection after so many tokens; 0: before the first byte of the body"),
+        Field(
+            description="Close each connection after so many tokens. 0 closes it before the "
+            "body's first byte."
+        ),
     ] = None
     stall_after_tokens: Annotated[
-        Tokens | None, Field(description="send nothing more after so many tokens and keep the connection")
+        Tokens | None, Field(description="Send nothing more after so many tokens and keep the connection.")
     ] = None
     stall_in_body: Annotated[
-        bool, Field(description="send the first byte of each answer that is no stream, and nothing more")
+        bool, Field(description="Send only the first byte of each answer that is no stream.")
     ] = False
     error_event_rate: Annotated[
-        float, Field(ge=0, le=1, description="share of streams whose first event is an error, their last too")
+        float, Field(ge=0, le=1, description="Share of streams whose first and only event is an error.")
     ] = 0.0
     comment_ms: Annotated[
         float,
         Field(
             ge=0,
             le=3_600_000,
-            description="silence of a stream after which it has a comment, as vLLM's "
-            "--sse-keep-alive-interval; 0: never",
+            description="Silence of a stream after which it gets a comment, as with vLLM's "
+            "--sse-keep-alive-interval. 0 sends none.",
         ),
     ] = 0.0
     refuse: Annotated[
-        bool, Field(description="reset each connection at its first request, other than for /mock/...")
+        bool, Field(description="Reset each connection at its first request, except for /mock/...")
     ] = False
     slow_head_ms: Annotated[
-        float, Field(ge=0, le=3_600_000, description="hold each inference response back so long")
+        float, Field(ge=0, le=3_600_000, description="Delay of each inference response.")
     ] = 0.0
-    health_status: Annotated[Status, Field(description="status of /health")] = 200
-    metrics_status: Annotated[Status, Field(description="status of /metrics; without a page unless 200")] = (
-        200
-    )
+    health_status: Annotated[Status, Field(description="Status of /health.")] = 200
+    metrics_status: Annotated[
+        Status, Field(description="Status of /metrics. Without 200 there is no page.")
+    ] = 200
     metrics_names_status: Annotated[
-        Status, Field(description="status of /metrics/?name[]=..., which not all engines know; as above")
+        Status,
+        Field(
+            description="Status of /metrics/?name[]=..., which not all engines know. Without "
+            "200 there is no page."
+        ),
     ] = 200

@@ -32,21 +32,23 @@ class Profile(Group):
     one more token and ``context_token_us`` per token of context that those sequences attend to.
     """
 
-    block_size: Annotated[Count, Field(ge=1, description="tokens per KV block")] = 16
-    kv_tokens: Annotated[Count, Field(ge=1, description="KV room in tokens")]
-    max_model_len: Annotated[Count, Field(ge=2, description="prompt and answer together, in tokens")]
-    max_num_seqs: Annotated[Count, Field(ge=1, description="sequences running at once")] = 256
-    max_num_batched_tokens: Annotated[Count, Field(ge=1, description="tokens computed per step")]
+    block_size: Annotated[Count, Field(ge=1, description="Tokens per KV block.")] = 16
+    kv_tokens: Annotated[Count, Field(ge=1, description="Size of the KV cache in tokens.")]
+    max_model_len: Annotated[Count, Field(ge=2, description="Most tokens of prompt and answer together.")]
+    max_num_seqs: Annotated[Count, Field(ge=1, description="Most sequences that run at once.")] = 256
+    max_num_batched_tokens: Annotated[Count, Field(ge=1, description="Most tokens computed per step.")]
     max_num_queued_reqs: Annotated[
-        Count | None, Field(ge=0, description="requests waiting or running, more get a 503; none: no limit")
+        Count | None,
+        Field(ge=0, description="Most requests that wait or run. Further ones get 503. Without it no limit."),
     ] = None
-    step_base_us: Annotated[float, Field(ge=0, description="cost of every step, in microseconds")]
-    prefill_token_us: Annotated[float, Field(ge=0, description="per prompt token computed")]
+    step_base_us: Annotated[float, Field(ge=0, description="Microseconds of every step.")]
+    prefill_token_us: Annotated[float, Field(ge=0, description="Microseconds per computed prompt token.")]
     attention_us: Annotated[
-        float, Field(ge=0, description="per prompt token computed and token before it")
+        float,
+        Field(ge=0, description="Microseconds per pair of a computed prompt token and a token before it."),
     ] = 0.0
-    decode_seq_us: Annotated[float, Field(ge=0, description="per sequence that gets a token")]
-    context_token_us: Annotated[float, Field(ge=0, description="per token attended to")]
+    decode_seq_us: Annotated[float, Field(ge=0, description="Microseconds per sequence that gets a token.")]
+    context_token_us: Annotated[float, Field(ge=0, description="Microseconds per token of context.")]
 
     def fault(self) -> str | None:
         """What does not fit together, as one sentence; ``None`` where all does."""

@@ -16,23 +16,25 @@ _PORT_MAX = 65_535
 
 
 def _override(name: str) -> str:
-    return f"{_PROFILE[name].description}; else the profile's"
+    return f"{_PROFILE[name].description} Without it the profile's."
 
 
 class MockSettings(Group):
     """Replicas that answer like vLLM from a model of one, many in one process."""
 
     listen: Annotated[
-        Listen, LISTEN, Field(description="address of the first replica; port 0 takes any free ones")
+        Listen, LISTEN, Field(description="Address of the first replica. Port 0 takes free ports.")
     ] = ListenAddress("127.0.0.1", 8101)
-    count: Annotated[Count, Field(ge=1, le=4096, description="replicas, on consecutive ports")] = 1
+    count: Annotated[Count, Field(ge=1, le=4096, description="Number of replicas, on consecutive ports.")] = 1
     model: Annotated[
         tuple[str, ...],
-        Field(min_length=1, max_length=64, description="a model's name; further ones are adapters of it"),
+        Field(
+            min_length=1, max_length=64, description="Name of the model. Further names are adapters of it."
+        ),
     ] = ("mock",)
-    profile: Annotated[ProfileName, Field(description="kind of replica")] = "l4-8b"
+    profile: Annotated[ProfileName, Field(description="Kind of replica.")] = "l4-8b"
     time_scale: Annotated[
-        float, Field(gt=0, le=1e6, description="factor on all times of the profile; 0.1 is ten times faster")
+        float, Field(gt=0, le=1e6, description="Factor on all times of the profile. 0.1 is ten times faster.")
     ] = 1.0
     block_size: Annotated[Count | None, Field(ge=1, description=_override("block_size"))] = None
     kv_tokens: Annotated[Count | None, Field(ge=1, description=_override("kv_tokens"))] = None
@@ -50,19 +52,20 @@ class MockSettings(Group):
     decode_seq_us: Annotated[float | None, Field(ge=0, description=_override("decode_seq_us"))] = None
     context_token_us: Annotated[float | None, Field(ge=0, description=_override("context_token_us"))] = None
     keep_alive_s: Annotated[
-        float, Field(gt=0, le=86_400, description="an idle connection is closed after so long, as vLLM does")
+        float,
+        Field(gt=0, le=86_400, description="Time after which an idle connection is closed, as vLLM does."),
     ] = 5.0
-    body_bytes_max: Annotated[Bytes, Field(ge=1, description="one request body")] = 64 << 20
+    body_bytes_max: Annotated[Bytes, Field(ge=1, description="Largest request body.")] = 64 << 20
     metrics_bytes: Annotated[
-        Bytes, Field(ge=0, description="size to which /metrics is padded; vLLM's page is 50 kB")
+        Bytes, Field(ge=0, description="Size to which /metrics is padded. vLLM's page has 50 kB.")
     ] = 0
     completions_log: Annotated[
         Path | None,
-        Field(description="file to which one JSON line is appended per request, saying how it ended"),
+        Field(description="File to append one JSON line per request to, with how it ended."),
     ] = None
-    seed: Annotated[int, Field(ge=0, lt=1 << 64, description="of the draws of fault.error_rate")] = 0
-    tls_cert: Annotated[File | None, FILE, Field(description="certificate chain (PEM)")] = None
-    tls_key: Annotated[File | None, FILE, Field(description="its private key (PEM)")] = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 64, description="Seed of the draws of fault.error_rate.")] = 0
+    tls_cert: Annotated[File | None, FILE, Field(description="Certificate chain (PEM).")] = None
+    tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of tls_cert.")] = None
     fault: Faults = Faults()
 
     def conflicts(self) -> Iterator[tuple[set[str], str]]:

@@ -38,32 +38,36 @@ def _toml(text: str) -> Any:
 class SimSettings(Group):
     """Everything ``skylb sim`` can be told."""
 
-    scenario: Annotated[File, FILE, Field(description="scenario in TOML; the flag's name may be left out")]
+    scenario: Annotated[
+        File, FILE, Field(description="Scenario in TOML. You may leave out the name of this flag.")
+    ]
     sweep: Annotated[
         tuple[str, ...],
         SWEEP,
-        Field(max_length=16, description="values of a field to compare; further ones multiply"),
+        Field(max_length=16, description="Values of a field to compare. Further sweeps multiply the points."),
     ] = ()
     seeds: Annotated[
-        Count, Field(ge=1, le=1000, description="runs of each point, with seeds that all points share")
+        Count, Field(ge=1, le=1000, description="Runs of each point. All points share the seeds.")
     ] = 1
     processes: Annotated[
-        Count | None, Field(ge=1, le=1024, description="runs at once, else as many as there are cores")
+        Count | None, Field(ge=1, le=1024, description="Runs at once. Without it as many as there are cores.")
     ] = None
     skip_bad: Annotated[
-        bool, Field(description="leave out and count broken lines of a workload file instead of stopping")
+        bool, Field(description="Leave out and count broken lines of a workload file instead of stopping.")
     ] = False
     json_file: Annotated[
-        Path | None, Expected("the path of a file to write"), Field(description="the report as JSON")
+        Path | None,
+        Expected("the path of a file to write"),
+        Field(description="File to write the report to, as JSON."),
     ] = None
     plots: Annotated[
         Path | None,
         Expected("the path of a directory"),
-        Field(description="directory for plots (PNG) and one page (HTML); needs skylb[sim]"),
+        Field(description="Directory for plots (PNG) and one page (HTML). Needs skylb[sim]."),
     ] = None
     progress: Annotated[
         Literal["auto", "lines", "off"],
-        Field(description="auto: a live bar on a terminal, else a line now and then; on stderr"),
+        Field(description="Progress on stderr. auto: a live bar on a terminal, else a line now and then."),
     ] = "auto"
 
     def conflicts(self) -> Iterator[tuple[set[str], str]]:

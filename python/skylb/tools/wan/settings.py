@@ -55,34 +55,46 @@ class WanSettings(Group):
     link: Annotated[
         tuple[LinkPort, ...],
         Expected("A-B=LISTEN,TARGET: connections from A to B; ports of A-B and B-A share one link"),
-        Field(max_length=256, description="a port and where it leads"),
+        Field(max_length=256, description="A port and where it leads."),
     ] = ()
-    profile: Annotated[ProfileName, Field(description="links' figures by the names of their ends")] = "plain"
-    rtt_s: Annotated[Seconds | None, Field(ge=0, le=60, description="round trip, else the profile's")] = None
+    profile: Annotated[ProfileName, Field(description="Properties of links, by the names of their ends.")] = (
+        "plain"
+    )
+    rtt_s: Annotated[
+        Seconds | None, Field(ge=0, le=60, description="Round trip. Without it the profile's.")
+    ] = None
     jitter_s: Annotated[
-        Seconds | None, Field(ge=0, le=60, description="at most so much more each way, else the profile's")
+        Seconds | None,
+        Field(
+            ge=0,
+            le=60,
+            description="Most jitter each way, on top of the round trip. Without it the profile's.",
+        ),
     ] = None
     bytes_per_s: Annotated[
-        Bytes | None, Field(ge=0, description="each way of a link, 0 no limit, else the profile's")
+        Bytes | None,
+        Field(ge=0, description="Bandwidth of a link each way; 0 sets no limit. Without it the profile's."),
     ] = None
     window_bytes_max: Annotated[
-        Bytes, Field(ge=14_600, description="bytes of one connection that may be under way each way")
+        Bytes, Field(ge=14_600, description="Most bytes of one connection under way each way.")
     ] = 4 << 20
     slow_start: Annotated[
-        bool, Field(description="begin with ten segments a round trip and double, as TCP does")
+        bool, Field(description="Begin with ten segments per round trip and double, as TCP does.")
     ] = True
     control: Annotated[
-        Listen | None, LISTEN, Field(description="takes commands, one JSON object a line, and answers each")
+        Listen | None,
+        LISTEN,
+        Field(description="Address that takes commands, one JSON object per line, and answers each."),
     ] = None
     script: Annotated[
-        File | None, FILE, Field(description="commands to carry out, each at its at_s, one a line")
+        File | None, FILE, Field(description="File of commands, one per line. Each runs at its at_s.")
     ] = None
     tell: Annotated[
         tuple[str, ...],
         Expected("a JSON object"),
-        Field(max_length=64, description="start nothing: send this command to the process at control"),
+        Field(max_length=64, description="Send this command to the process at control and start nothing."),
     ] = ()
-    seed: Annotated[Count, Field(ge=0, description="of the jitter")] = 1
+    seed: Annotated[Count, Field(ge=0, description="Seed of the jitter.")] = 1
 
     def conflicts(self) -> Iterator[tuple[set[str], str]]:
         """Values that are valid alone and wrong together: the options' names, and a sentence."""

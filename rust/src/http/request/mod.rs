@@ -1,7 +1,7 @@
 //! Request heads, strictly, and the chunked decoder.
 //!
 //! `httparse` reads the header fields; around it stand our own rules, counted before parsing
-//! (RELIABILITY S1-S9). A head that is accepted is kept as one owned copy of its bytes and ranges
+//! (docs/PROMISES.md, S1 to S9). A head that is accepted is kept as one owned copy of its bytes and ranges
 //! into it. The request that goes upstream is built anew from those ([`Head::upstream`]), never
 //! relayed.
 //!

@@ -1,0 +1,122 @@
+"""Texts that people read: sentences are short, and what is named is there."""
+
+from pathlib import Path
+
+import pytest
+
+from skylb.config import Settings
+from skylb.mesh.command import PeersSettings
+from skylb.tools.demo import DemoSettings
+from skylb.tools.load import LoadSettings
+from skylb.tools.mock import MockSettings
+from skylb.tools.sim import SimSettings
+from skylb.tools.wan import WanSettings
+from tests.tidy import prose
+from tests.tidy.test_architecture import ROOT, tracked
+
+MODELS = (Settings, MockSettings, LoadSettings, SimSettings, WanSettings, DemoSettings, PeersSettings)
+FLAGS = prose.known_flags(MODELS)
+PAGES = sorted(path.relative_to(ROOT).as_posix() for glob in prose.PAGES for path in ROOT.glob(glob))
+THIS = {"tests/tidy/prose.py", "tests/tidy/test_prose.py"}
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - prose.EXEMPT))
+def test_sentences_are_short(page: str) -> None:
+    faults = prose.long_sentences((ROOT / page).read_text())
+    assert not faults, "\n".join(faults)
+
+
+def test_no_page_is_exempt_that_need_not_be() -> None:
+    needless = {page for page in prose.EXEMPT if not prose.long_sentences((ROOT / page).read_text())}
+    assert needless == set()
+
+
+def test_help_texts_are_short_sentences() -> None:
+    faults = prose.help_faults(MODELS)
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_what_a_page_names_is_there(page: str) -> None:
+    faults = prose.reference_faults(page, (ROOT / page).read_text(), FLAGS)
+    assert not faults, "\n".join(faults)
+
+
+def test_nothing_refers_to_documents_outside() -> None:
+    paths = [path for path in tracked() if path.relative_to(ROOT).as_posix() not in THIS]
+    faults = prose.outside_faults(ROOT, paths)
+    assert not faults, "\n".join(faults)
+
+
+# ------------------------------------------------------------------------ planted faults
+
+LONG = " ".join(["word"] * 26)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{LONG}.",
+        f"- {LONG}.\n- short",
+        f"Short. {LONG}. Short.",
+        f"| a | {LONG} |\n|---|---|",
+        f"1. x\n   {LONG}\n",
+    ],
+)
+def test_a_planted_long_sentence_is_found(text: str) -> None:
+    assert [fault.partition(":")[0] for fault in prose.long_sentences(text)] in (["26 words"], ["27 words"])
+
+
+def test_code_headings_comments_and_targets_of_links_are_no_prose() -> None:
+    harmless = (
+        f"# {LONG}\n\n```\n{LONG}\n```\n<!-- {LONG} -->\nSee [here](a/{LONG.replace(' ', '/')}), `{LONG}`.\n"
+    )
+    assert prose.long_sentences(harmless) == []
+    assert prose.words("CODE is one, and - is none.") == 6
+
+
+def test_lines_cells_and_items_are_sentences_of_their_own() -> None:
+    text = (
+        "One line\ngoes on. Two.\n\n- item\n- `code` item, e.g. this\n\n| a | b |\n|---|---|\n| c d | e |\n"
+    )
+    assert list(prose.sentences(text)) == [
+        "One line goes on.",
+        "Two.",
+        "item",
+        "CODE item, e.g this",
+        " a ",
+        " b ",
+        " c d ",
+        " e ",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("planted", "fault"),
+    [
+        ("[x](docs/NOWHERE.md)", "link to docs/NOWHERE.md: there is no such file"),
+        ("[x](docs/GLOSSARY.md#nothing)", "link to docs/GLOSSARY.md#nothing: there is no such heading"),
+        ("[x](#nothing)", "link to #nothing: there is no such heading"),
+        ("see `python/skylb/nothing.py`", "python/skylb/nothing.py: there is no such file"),
+        ("set `--no-such-flag`", "--no-such-flag is no flag"),
+        (
+            "`tests/tidy/test_prose.py::test_nothing`",
+            "tests/tidy/test_prose.py::test_nothing: there is no such test",
+        ),
+        ("`test_no_such.py`", "test_no_such.py: there is no such file"),
+        ("`cargo test no_such_test_is_there`", "cargo test no_such_test_is_there: there is no such test"),
+    ],
+)
+def test_a_planted_dangling_reference_is_found(planted: str, fault: str) -> None:
+    assert prose.reference_faults("README.md", f"# A\n\n{planted}\n", FLAGS) == [f"README.md: {fault}"]
+
+
+def test_references_that_stand_are_no_faults() -> None:
+    text = "# A b\n\n[x](#a-b) [y](docs/GLOSSARY.md#glossary) `--listen` `tests/tidy/*.py` `--engine-*` https://x/docs/y\n"
+    assert prose.reference_faults("README.md", text, FLAGS) == []
+
+
+def test_a_planted_reference_to_a_document_outside_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text('"""As REL' + 'IABILITY R7 says."""\n')
+    assert prose.outside_faults(tmp_path, [path]) == ["a.py:1: REL" + "IABILITY is not in the repository"]
