@@ -138,7 +138,7 @@ bench-digest: setup ## What hot prefixes that regions tell each other bring and 
 test-sim: ## Twice 10^6 simulated requests, in one region and between three: none is lost, crosses twice, leaves its residency
 	@$(CARGO) test --release --quiet --lib -- --ignored million
 
-judge: setup ## Every policy by simulation, into docs/EVALUATION.md (40 minutes); QUICK=1: 85 % only, prints
+judge: setup ## Every policy by simulation, into bench/results/judge.md (40 minutes); QUICK=1: 85 % only, prints
 	@$(PY) -m bench.judge $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
 
 validate-sim: setup ## The simulator against skylb load through the proxy and mock replicas (15 minutes)

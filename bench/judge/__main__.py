@@ -5,8 +5,8 @@
 Six workloads, three loads, the same seeds for all. For each workload the capacity is measured first:
 the highest rate of sessions that ``prefix`` sustains. Then the settings of the rivals are tuned, on
 seeds of their own; then every variant runs at each share of capacity with the same requests, 85 % first.
-The figures go to ``bench/results/judge.json`` and the tables, between markers, to
-``docs/EVALUATION.md``. Ctrl-C keeps what there is, as does the end of ``--minutes``.
+The figures go to ``bench/results/judge.json``, the tables to ``bench/results/judge.md``. Ctrl-C keeps
+what there is, as does the end of ``--minutes``.
 """
 
 import argparse
@@ -41,8 +41,6 @@ from bench.judge.table import compact, document, summary
 from bench.record import RESULTS, machine
 from skylb.tools.sim.simulate import BrokenError
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "EVALUATION.md"
 TUNING_SEEDS = (100, 101)
 SWITCH_SEEDS = 2
 """Each part is switched off on so many of the seeds."""
@@ -192,7 +190,7 @@ def main() -> int:
     parser.add_argument(
         "--policies", default=",".join(POLICIES), help="only these (and oracle, paper's rules)"
     )
-    parser.add_argument("--write", action="store_true", help="renew docs/EVALUATION.md, quick or not")
+    parser.add_argument("--write", action="store_true", help="renew bench/results/judge.md, quick or not")
     options = parser.parse_args()
     options.shares = options.shares or ",".join(map(str, (TUNED_AT,) if options.quick else SHARES))
     options.seeds = options.seeds or (3 if options.quick else 10)
@@ -221,7 +219,7 @@ def main() -> int:
     (RESULTS / f"{name}.json").write_bytes(stored(judgment))
     print(summary(judgment))
     if options.write or not (options.quick or options.traces or interrupted):
-        DOCUMENT.write_text(document(DOCUMENT.read_text(), judgment))
+        (RESULTS / "judge.md").write_text(document(judgment))
     return 130 if interrupted else 0
 
 

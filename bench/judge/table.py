@@ -1,6 +1,5 @@
-"""The judge's tables: a summary for the screen, and all of it for docs/EVALUATION.md."""
+"""The judge's tables: a summary for the screen, and all of it for bench/results/judge.md."""
 
-import re
 from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -13,7 +12,12 @@ from skylb.tools.text import table
 if TYPE_CHECKING:
     from bench.judge.judgment import Judgment
 
-BEGIN, END = "<!-- judge -->", "<!-- end of judge -->"
+HEAD = """\
+# make judge
+
+[EVALUATION.md](../../docs/EVALUATION.md#by-simulation) says how this was made and what the columns mean.
+
+"""
 AT = "85%"
 
 Rows = list[Figures]
@@ -86,16 +90,9 @@ def summary(judgment: "Judgment") -> str:
     return "\n".join(table(columns, lines, left=4)) if lines else "too few policies to compare"
 
 
-def document(text: str, judgment: "Judgment") -> str:
-    """The document with its tables as they are now.
-
-    Raises:
-        ValueError: it has no place for them.
-    """
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"expected {BEGIN} and {END}")
-    tables = "\n".join(markdown(judgment))
-    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{tables}\n{END}", text, flags=re.DOTALL)
+def document(judgment: "Judgment") -> str:
+    """The page of all tables."""
+    return HEAD + "\n".join(markdown(judgment)) + "\n"
 
 
 def markdown(judgment: "Judgment") -> list[str]:
