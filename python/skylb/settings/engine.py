@@ -347,7 +347,7 @@ class EngineSettings(Group):
         Seconds,
         Field(
             ge=0,
-            description="prefix, predictive: longest wait for a full replica while another has room. "
+            description="predictive: longest wait for a full replica while another has room. "
             "Larger values favour caches over short waits.",
         ),
     ] = 0.5
