@@ -74,6 +74,9 @@ unit: setup ## Unit, property and architecture tests
 	@$(CARGO) test --quiet
 	@$(UNIT)
 
+same: tools ## Simulations against their recorded results: what differs, and in what; RECORD=1 records them anew
+	@$(CARGO) test --quiet --lib sim::tests::same $(if $(RECORD),-- --ignored)
+
 clocks: setup ## Everything in Python once with a monotonic clock that begins at 0, once with a large one
 	@$(foreach clock,0 large,$(MAKE) --no-print-directory unit-python integration CLOCK=$(clock) &&) true
 

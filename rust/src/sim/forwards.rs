@@ -10,6 +10,7 @@ use crate::engine::effect::{Effect, Forward, Outcome};
 use crate::engine::health::Failure;
 use crate::engine::router::{Forwarded, Report, Usage};
 use crate::id::{PeerId, RequestId};
+use crate::prompt::class::Class;
 
 impl Simulator {
     /// A balancer forwards a request.
@@ -225,5 +226,15 @@ impl Simulator {
     pub(super) fn tenant_of(&self, turn: u32) -> Option<String> {
         let user = self.workload.turns[turn as usize].user;
         tenant(&self.scenario, user).map(|tenant| tenant.to_string())
+    }
+
+    /// How urgent a user's requests are.
+    pub(super) fn class_of(&self, user: u64) -> Class {
+        let classes = &self.scenario.clients.classes;
+        let turn = usize::try_from(user).unwrap_or(0);
+        classes
+            .get(turn % classes.len().max(1))
+            .copied()
+            .unwrap_or_default()
     }
 }

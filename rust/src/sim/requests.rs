@@ -173,6 +173,7 @@ impl Simulator {
             stream: true,
             include_usage: true,
             max_tokens: self.scenario.clients.max_tokens,
+            class: self.class_of(of.user),
             key: key.map(|key| xxhash_rust::xxh3::xxh3_64_with_seed(&key.to_le_bytes(), salt)),
             prompt_bytes: of.input as usize * TOKEN_BYTES,
             chain: blocks.last().copied().unwrap_or(salt),
@@ -218,6 +219,8 @@ impl Simulator {
         self.ask_oracle(balancer, &mut out);
         let mut withdrawn = Vec::new();
         for effect in out.drain(..) {
+            #[cfg(test)]
+            self.note(balancer, &effect);
             match effect {
                 Effect::Push(push) => self.push(balancer, &push),
                 Effect::Forward(forward) => self.forward(balancer, &forward),

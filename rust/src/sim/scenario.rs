@@ -18,13 +18,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::fault::Fault;
 use super::replica::Profile;
 use crate::engine::config::Config;
 use crate::id::Nanos;
+use crate::prompt::class::Class;
 
 const NS_PER_S: f64 = 1e9;
 const NS_PER_MS: f64 = 1e6;
@@ -294,6 +296,19 @@ pub struct Clients {
     /// Tenants over which users are spread; 0: requests name none.
     #[serde(default)]
     pub tenants: u32,
+    /// Classes over which users are spread in turn; empty: requests name none.
+    #[serde(default, deserialize_with = "classes")]
+    pub classes: Vec<Class>,
+}
+
+/// Classes by the words of settings and headers.
+fn classes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Class>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    let class = |name: &String| {
+        let known = Class::ALL.into_iter().find(|class| class.name() == name);
+        known.ok_or_else(|| D::Error::custom(format!("there is no class {name}")))
+    };
+    names.iter().map(class).collect()
 }
 
 /// Clients who leave.

@@ -68,6 +68,9 @@ pub struct Simulator {
     pub(super) chance: Rng,
     /// Requests that have reached a balancer.
     pub(super) arrived: u64,
+    /// Hash of every decision so far, in order.
+    #[cfg(test)]
+    pub(super) decisions: u64,
     /// Used again from event to event.
     pub(super) out: Vec<Effect>,
     pub(super) progress: Vec<Progress>,
@@ -143,6 +146,8 @@ impl Simulator {
             calm,
             chance,
             arrived: 0,
+            #[cfg(test)]
+            decisions: 0,
             out: Vec::new(),
             progress: Vec::new(),
             due: Vec::new(),

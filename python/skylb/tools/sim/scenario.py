@@ -84,6 +84,7 @@ class Clients(Table, frozen=True):
         users: closed loop: users at once, by region.
         repeat: closed loop: start over when the workload is used up, with other prompts.
         tenants: users are spread over so many tenants, for residency; 0: requests name none.
+        classes: users are spread over these classes in turn; empty: requests name none.
     """
 
     mode: Literal["closed", "sessions", "open"] = "closed"
@@ -97,6 +98,7 @@ class Clients(Table, frozen=True):
     max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     leave: Leave | None = None
     tenants: Number = 0
+    classes: list[Literal["high", "normal", "low"]] = field(default_factory=list)
 
 
 class _Fault(Table, frozen=True, kw_only=True, tag_field="kind"):

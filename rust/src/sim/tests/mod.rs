@@ -5,6 +5,7 @@ mod faults;
 mod million;
 mod plants;
 mod regions;
+mod same;
 
 use serde_json::{Value, json};
 
