@@ -18,7 +18,6 @@ PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md")
 
 EXEMPT: frozenset[str] = frozenset(
     {
-        "docs/ARCHITECTURE.md",
         "docs/DEMO.md",
         "docs/LIMITS.md",
         "docs/LOAD.md",
