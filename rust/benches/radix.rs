@@ -11,7 +11,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use skylb_core::engine::radix::{Radix, RadixConfig};
+use skylb_core::engine::cache::radix::{Radix, RadixConfig};
 use skylb_core::rng::Rng;
 
 const BYTES_MAX: usize = 256 << 20;

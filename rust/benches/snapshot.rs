@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use skylb_core::engine::snapshot::{Dialect, scan};
+use skylb_core::engine::fleet::snapshot::{Dialect, scan};
 
 /// Gauges and counters first, then histograms: about 600 lines.
 fn page() -> String {

@@ -39,12 +39,14 @@ PYTHON_PARTS = (
 """Where Python meets what comes from elsewhere."""
 
 RUST_PARTS = (
-    "engine/peer",
-    "engine/peer.rs",
-    "engine/residency.rs",
+    "engine/cache/learn.rs",
+    "engine/cache/paths.rs",
+    "engine/fleet/models.rs",
+    "engine/fleet/pulse.rs",
+    "engine/fleet/snapshot.rs",
+    "engine/mesh",
+    "engine/requests",
     "engine/router",
-    "engine/share.rs",
-    "engine/snapshot.rs",
     "http",
     "prompt",
     "record",

@@ -3,20 +3,15 @@
 //! Time is an argument in nanoseconds of a monotonic clock, randomness a seeded generator given
 //! at construction, results are [`effect`]s addressed by request id.
 
-pub mod admit;
+pub mod cache;
+pub mod choose;
 pub mod config;
 pub mod effect;
-pub mod forward;
-pub mod health;
+pub mod fleet;
+mod generations;
 pub mod hold;
-pub mod peer;
+pub mod mesh;
 pub mod plant;
-pub mod radix;
-pub mod replica;
-pub mod residency;
+mod requests;
 pub mod ring;
 pub mod router;
-pub mod select;
-pub mod share;
-pub mod snapshot;
-pub mod speed;

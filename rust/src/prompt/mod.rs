@@ -132,7 +132,7 @@ pub struct Digest {
     pub prompt_bytes: usize,
     /// There are images, sound or films in it, which have more tokens than their hashes have bytes.
     pub has_media: bool,
-    /// Chained, keyed hashes of the whole blocks of the prompt stream, for [`crate::engine::radix::Radix`].
+    /// Chained, keyed hashes of the whole blocks of the prompt stream, for [`crate::engine::cache::radix::Radix`].
     pub blocks: Vec<u64>,
     /// The chain's end and the bytes after the last whole block: where an answer's blocks go on.
     pub chain: u64,

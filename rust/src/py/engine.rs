@@ -11,8 +11,8 @@ use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
-use crate::engine::health::{Failure, Unread};
-use crate::engine::residency::Whose;
+use crate::engine::fleet::health::{Failure, Unread};
+use crate::engine::mesh::residency::Whose;
 use crate::engine::router::{Ask, Forwarded, ModelList, Report, Router, SECRET_BYTES_MIN, Usage};
 use crate::id::{PeerId, ReplicaId, RequestId};
 

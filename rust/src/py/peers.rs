@@ -6,10 +6,10 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::effects::effects;
 use super::engine::{Engine, constant};
-use crate::engine::peer::Presence;
-use crate::engine::peer::heat::Terms;
-use crate::engine::peer::places::KEY_BYTES;
-use crate::engine::residency::Rule;
+use crate::engine::mesh::hot::heat::Terms;
+use crate::engine::mesh::hot::places::KEY_BYTES;
+use crate::engine::mesh::peer::Presence;
+use crate::engine::mesh::residency::Rule;
 use crate::engine::router::{self, Listing};
 use crate::id::{PeerId, ReplicaId};
 

@@ -3,7 +3,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::engine::snapshot::{self, Dialect};
+use crate::engine::fleet::snapshot::{self, Dialect};
 
 const DIALECT_VLLM: u8 = 0;
 const DIALECT_SGLANG: u8 = 1;

@@ -5,7 +5,7 @@ use super::replica::Progress;
 use super::requests::FIRST_BYTES;
 use super::simulator::Simulator;
 use crate::engine::effect::Outcome;
-use crate::engine::health::Failure;
+use crate::engine::fleet::health::Failure;
 use crate::engine::router::{Report, Usage};
 use crate::id::RequestId;
 

@@ -6,7 +6,7 @@ use super::queue::Event;
 use super::scenario::nanos;
 use super::simulator::{Answer, SECOND_NS, Simulator};
 use super::workload::small;
-use crate::engine::health::Failure;
+use crate::engine::fleet::health::Failure;
 use crate::id::{Nanos, RequestId};
 
 /// Bytes of a metrics page: as vLLM's.

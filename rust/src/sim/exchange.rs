@@ -7,10 +7,10 @@ use super::result::Forwards;
 use super::scenario::{ScenarioError, Topology, nanos, seconds};
 use super::simulator::Simulator;
 use super::workload::small;
-use crate::engine::peer::heat::Terms;
-use crate::engine::peer::places::KEY_BYTES;
-use crate::engine::peer::{PEERS_MAX, Presence};
-use crate::engine::residency::Rule;
+use crate::engine::mesh::hot::heat::Terms;
+use crate::engine::mesh::hot::places::KEY_BYTES;
+use crate::engine::mesh::peer::{PEERS_MAX, Presence};
+use crate::engine::mesh::residency::Rule;
 use crate::engine::router::Listing;
 use crate::id::{Nanos, PeerId};
 

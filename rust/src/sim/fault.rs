@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use crate::engine::health::Failure;
+use crate::engine::fleet::health::Failure;
 
 /// How a replica's metrics lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

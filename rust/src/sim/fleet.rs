@@ -5,7 +5,7 @@ use super::replica::{Admission, Arrival, Profile, ProfileError, Progress, Replic
 use super::result::ReplicaReport;
 use super::scenario::{Group, Scenario};
 use super::workload::small;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::fleet::snapshot::Snapshot;
 use crate::id::{Nanos, RequestId};
 
 /// One replica.

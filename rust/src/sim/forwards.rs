@@ -7,7 +7,7 @@ use super::requests::{FIRST_BYTES, bytes};
 use super::scenario::nanos;
 use super::simulator::Simulator;
 use crate::engine::effect::{Effect, Forward, Outcome};
-use crate::engine::health::Failure;
+use crate::engine::fleet::health::Failure;
 use crate::engine::router::{Forwarded, Report, Usage};
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;

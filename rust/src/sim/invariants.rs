@@ -28,7 +28,7 @@ use super::simulator::{Broken, Simulator};
 use super::workload::Workload;
 use crate::engine::config::{AllowanceRule, Config, Policy, PushRule};
 use crate::engine::effect::{Forward, Push};
-use crate::engine::peer::{AGE_NS_MAX, PROOF_NS_MAX};
+use crate::engine::mesh::peer::{AGE_NS_MAX, PROOF_NS_MAX};
 use crate::id::{Nanos, RequestId};
 
 /// Deadlines are looked for so often, and one sweep may just have passed.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// How a replica is chosen among those with room; one function in [`crate::engine::select`] each.
+/// How a replica is chosen among those with room; one function in [`crate::engine::choose::policy`] each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {

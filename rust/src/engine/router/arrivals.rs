@@ -2,12 +2,12 @@
 //! once.
 
 use super::Router;
-use super::request::{Lane, Refusal, Request};
+use crate::engine::requests::request::{Lane, Refusal, Request};
 use crate::id::{ModelId, Nanos, PeerId};
 
 impl Router {
     /// Counts the arrival of a forward, or of a request of our own clients.
-    pub(super) fn arrive(
+    pub(in crate::engine) fn arrive(
         &mut self,
         origin: Option<PeerId>,
         model: &str,
@@ -36,7 +36,7 @@ impl Router {
     }
 
     /// Why a request that came from a peer is refused at once, if it is.
-    pub(super) fn refuses_forward(&self, request: &Request) -> Option<Refusal> {
+    pub(in crate::engine) fn refuses_forward(&self, request: &Request) -> Option<Refusal> {
         let held = request.model.map_or(0, |model| self.hold_of(model));
         let over = request.lane == Lane::Batch && held > self.config.peer_hold_max as usize;
         let busy =
@@ -57,7 +57,7 @@ impl Router {
     }
 
     /// Requests held for one model.
-    pub(super) fn hold_of(&self, model: ModelId) -> usize {
+    pub(in crate::engine) fn hold_of(&self, model: ModelId) -> usize {
         let lines = self.hold.heads().map(|(partition, _)| partition);
         lines
             .filter(|partition| partition.model == model)

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::mem;
 
 use super::Router;
-use super::member::Full;
-use super::request::ELSEWHERE;
-use super::request::{Attempt, Lane, Phase, Refusal, Report, Request};
+use crate::engine::choose::policy::Slot;
 use crate::engine::effect::{Effect, Outcome};
-use crate::engine::health::Failure;
+use crate::engine::fleet::health::Failure;
+use crate::engine::fleet::member::Full;
 use crate::engine::plant::Plant;
-use crate::engine::select::Slot;
+use crate::engine::requests::request::ELSEWHERE;
+use crate::engine::requests::request::{Attempt, Lane, Phase, Refusal, Report, Request};
 use crate::id::{Nanos, ReplicaId, RequestId};
 
 impl Router {
@@ -159,7 +159,11 @@ impl Router {
 
     /// Another replica has served a request: those on which it failed before are at fault. True when
     /// the health of one of them changed.
-    pub(super) fn convict(&mut self, suspects: &[(ReplicaId, Failure)], now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn convict(
+        &mut self,
+        suspects: &[(ReplicaId, Failure)],
+        now_ns: Nanos,
+    ) -> bool {
         let mut turned = false;
         for (replica, failure) in suspects {
             let pool = self.fleet.pool();
@@ -174,7 +178,7 @@ impl Router {
 
     /// A request ends without an answer by which its failures could be judged. True when the health
     /// of a replica changed.
-    pub(super) fn suspect(&mut self, request: &Request, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn suspect(&mut self, request: &Request, now_ns: Nanos) -> bool {
         let mut turned = false;
         for (replica, _) in &request.setbacks.suspects {
             let pool = self.fleet.pool();
@@ -214,7 +218,7 @@ impl Router {
     ///
     /// An answer that comes whole takes as long as it takes: one that was waited for in vain is not
     /// computed a second time.
-    pub(super) fn may_retry(
+    pub(in crate::engine) fn may_retry(
         &mut self,
         request: &Request,
         failure: Failure,
@@ -363,7 +367,7 @@ impl Router {
     }
 
     /// What a client reads when its last attempt failed so.
-    pub(super) fn failed(&self, failure: Failure) -> Refusal {
+    pub(in crate::engine) fn failed(&self, failure: Failure) -> Refusal {
         let refusal = |status, code, message: &str| Refusal::new(status, code, message);
         match failure {
             Failure::Connect => refusal(

@@ -1,11 +1,11 @@
 //! The router's invariants, for tests.
 
 use super::Router;
-use super::fleet::slot_of;
-use super::member::{Member, Offer};
-use super::models::sends;
-use super::request::{Lane, Phase, Request, TRIED_MAX};
-use crate::engine::select::Slot;
+use crate::engine::choose::policy::Slot;
+use crate::engine::fleet::member::{Member, Offer};
+use crate::engine::fleet::models::sends;
+use crate::engine::fleet::slot_of;
+use crate::engine::requests::request::{Lane, Phase, Request, TRIED_MAX};
 use crate::id::{ModelId, Nanos, ReplicaId};
 
 impl Router {
@@ -39,7 +39,7 @@ impl Router {
     }
 
     /// All but the tree, whose check is the long one.
-    pub(super) fn check_decisions(&self) -> Result<(), String> {
+    pub(in crate::engine) fn check_decisions(&self) -> Result<(), String> {
         self.hold
             .check_invariants(&self.config)
             .map_err(str::to_owned)?;
@@ -159,7 +159,11 @@ impl Router {
 
     /// What the replicas that could serve a request offer it, asked of each of them: those that it
     /// has not failed on, unless none of them is ready.
-    pub(super) fn offers_to(&self, request: &Request, now_ns: Nanos) -> Vec<(Slot, Offer)> {
+    pub(in crate::engine) fn offers_to(
+        &self,
+        request: &Request,
+        now_ns: Nanos,
+    ) -> Vec<(Slot, Offer)> {
         let members = self.fleet.members().filter(|(slot, member)| {
             let models = self
                 .fleet

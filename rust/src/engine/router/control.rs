@@ -1,31 +1,24 @@
 //! Facts from the control plane: replicas, models, intent, probes, time.
 
 use super::Router;
-use super::learn::Share;
-use super::member::Member;
-use super::models::{ModelList, Served, Takes};
-use super::request::{Phase, Refusal};
+use crate::engine::cache::blocks_of;
+use crate::engine::cache::learn::Share;
+use crate::engine::choose::policy::Slot;
 use crate::engine::effect::Effect;
-use crate::engine::health::{Failure, Unread};
+use crate::engine::fleet::Probed;
+use crate::engine::fleet::health::{Failure, Unread};
+use crate::engine::fleet::member::Member;
+use crate::engine::fleet::models::{ModelList, Served, Takes};
+use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::hold::Partition;
 use crate::engine::plant::Plant;
-use crate::engine::select::Slot;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::requests::request::{Phase, Refusal};
 use crate::id::{Nanos, ReplicaId};
 
 /// A replica refuses requests while it has nothing to do.
 const REFUSES: Failure = Failure::Status(503);
 /// Whether a replica that has joined answers, and what it serves, is found out within this time.
 const LOOK_NS: Nanos = 5_000_000_000;
-
-/// Whose probe brought a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Probed {
-    /// Our own.
-    Here,
-    /// That of another balancer of our region.
-    Elsewhere,
-}
 
 impl Router {
     /// Sets the whole fleet. New replicas start unknown; missing ones get nothing more and are
@@ -222,7 +215,7 @@ impl Router {
     }
 
     /// Takes over what a probe said; true when more may have changed than the room there.
-    pub(super) fn observed(
+    pub(in crate::engine) fn observed(
         &mut self,
         slot: Slot,
         snapshot: Snapshot,
@@ -378,7 +371,7 @@ impl Router {
     }
 
     /// Ends the wait of what is held past its deadline.
-    pub(super) fn expire_due(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(in crate::engine) fn expire_due(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         if self.config.planted(Plant::DeadlineIgnored) {
             return;
         }
@@ -394,7 +387,7 @@ impl Router {
 
     /// Gives the tree's bound for one replica: what its KV cache holds. Followed when it moves by
     /// more than a sixteenth, so that the learned ratio's jitter evicts nothing.
-    pub(super) fn set_capacity(&mut self, slot: Slot, anew: bool) {
+    pub(in crate::engine) fn set_capacity(&mut self, slot: Slot, anew: bool) {
         let Some(member) = self.fleet.member(slot) else {
             return;
         };
@@ -417,7 +410,7 @@ impl Router {
     }
 
     /// The slot of a replica that is in the fleet; facts about others are counted.
-    pub(super) fn known(&mut self, replica: ReplicaId) -> Option<Slot> {
+    pub(in crate::engine) fn known(&mut self, replica: ReplicaId) -> Option<Slot> {
         let slot = self.fleet.slot(replica);
         let listed = slot
             .and_then(|slot| self.fleet.member(slot))
@@ -425,15 +418,4 @@ impl Router {
         self.counters.unknown_replicas += u64::from(!listed);
         slot.filter(|_| listed)
     }
-}
-
-/// Whole blocks of `block_bytes` prompt bytes in so many tokens.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "positive, and `as` saturates"
-)]
-pub(super) fn blocks_of(tokens: u64, bytes_per_token: f64, block_bytes: usize) -> u32 {
-    (tokens as f64 * bytes_per_token / block_bytes as f64) as u32
 }

@@ -3,17 +3,17 @@
 use std::mem;
 
 use super::Router;
-use super::forecast::Expected;
-use super::mesh::on_ring;
-use super::request::{Away, ELSEWHERE, Lane, Phase, Request};
-use super::view::Found;
+use crate::engine::choose::candidates::Found;
+use crate::engine::choose::peer::{self, Target};
+use crate::engine::choose::policy::Slot;
 use crate::engine::config::Policy;
 use crate::engine::effect::{Effect, Forward, Outcome};
-use crate::engine::forward::{self, Target};
-use crate::engine::health::Failure;
+use crate::engine::fleet::forecast::Expected;
+use crate::engine::fleet::health::Failure;
 use crate::engine::hold::{Head, Partition};
+use crate::engine::mesh::on_ring;
 use crate::engine::plant::Plant;
-use crate::engine::select::Slot;
+use crate::engine::requests::request::{Away, ELSEWHERE, Lane, Phase, Request};
 use crate::id::{Nanos, RequestId};
 
 /// Times that one request may be refused by peers; then it stays.
@@ -21,16 +21,16 @@ const REFUSALS_MAX: u32 = 3;
 
 /// Buffers used again from choice to choice.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(in crate::engine) struct Scratch {
     targets: Vec<Target>,
     matches: Vec<(u32, u32)>,
 }
 
 /// The peer for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct There {
-    pub(super) slot: Slot,
-    pub(super) match_blocks: u32,
+pub(in crate::engine) struct There {
+    pub(in crate::engine) slot: Slot,
+    pub(in crate::engine) match_blocks: u32,
     /// It is chosen for them, and has told of them itself.
     told: bool,
     /// Predicted time to the first byte, the way included.
@@ -39,7 +39,11 @@ pub(super) struct There {
 
 impl Router {
     /// The peer that the request may be forwarded to now, if there is one.
-    pub(super) fn find_peer(&mut self, request: &Request, now_ns: Nanos) -> Option<There> {
+    pub(in crate::engine) fn find_peer(
+        &mut self,
+        request: &Request,
+        now_ns: Nanos,
+    ) -> Option<There> {
         self.find_peer_by(request, true, now_ns)
     }
 
@@ -160,7 +164,7 @@ impl Router {
         }
         let threshold = self.config.match_threshold * f64::from(request.prompt_blocks);
         let on_ring = self.first_on_ring(request, targets);
-        let position = forward::choose(targets, self.config.policy, threshold, on_ring)?;
+        let position = peer::choose(targets, self.config.policy, threshold, on_ring)?;
         let matched = f64::from(targets[position].match_blocks) > threshold;
         Some(There {
             slot: targets[position].slot,
@@ -193,7 +197,7 @@ impl Router {
     ///
     /// What peers have told of their prefixes does not count here: a prefix that is computed here
     /// once is cached here, while a session that leaves pays the way at every turn.
-    pub(super) fn faster_peer(
+    pub(in crate::engine) fn faster_peer(
         &mut self,
         request: &Request,
         found: Found,
@@ -231,14 +235,14 @@ impl Router {
     }
 
     /// Whether a peer could serve the request, with room or without.
-    pub(super) fn peers_serve(&self, request: &Request, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn peers_serve(&self, request: &Request, now_ns: Nanos) -> bool {
         let model = request.model.and_then(|id| self.model_name(id));
         !request.stays
             && model.is_some_and(|model| self.mesh.serves(model, request.regions, now_ns))
     }
 
     /// Counts the request as forwarded, notes its prompt, and asks for it to be sent.
-    pub(super) fn forward(
+    pub(in crate::engine) fn forward(
         &mut self,
         id: RequestId,
         mut request: Request,
@@ -298,7 +302,7 @@ impl Router {
     }
 
     /// The first byte of a forwarded request's answer arrived.
-    pub(super) fn first_byte_away(&mut self, away: &Away) {
+    pub(in crate::engine) fn first_byte_away(&mut self, away: &Away) {
         self.settle_away(away);
         if let Some(peer) = self.mesh.peer_mut(away.slot) {
             peer.succeeded();
@@ -326,7 +330,7 @@ impl Router {
     }
 
     /// A forward failed before its first byte: the request goes elsewhere, or is held, or refused.
-    pub(super) fn retry_away(
+    pub(in crate::engine) fn retry_away(
         &mut self,
         id: RequestId,
         mut request: Request,
@@ -393,7 +397,7 @@ impl Router {
     }
 
     /// A forwarded request ended.
-    pub(super) fn complete_away(&mut self, away: &Away, outcome: Outcome) {
+    pub(in crate::engine) fn complete_away(&mut self, away: &Away, outcome: Outcome) {
         self.end_away(away);
         if let Some(peer) = self.mesh.peer_mut(away.slot) {
             match outcome {
@@ -409,7 +413,7 @@ impl Router {
     }
 
     /// Forwards held requests while peers have room that they may use, the oldest first.
-    pub(super) fn dispatch_peers(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(in crate::engine) fn dispatch_peers(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         if self.hold.is_empty() || self.mesh.is_empty() {
             return;
         }

@@ -26,40 +26,18 @@
 //! | `look` | requests for models in no list |
 //! | `refuse`, `served`, `report`, `check` | what clients and operators see; the invariants |
 
-mod accuracy;
 mod arrivals;
 mod attempt;
-mod budget;
-mod cards;
 mod check;
 mod control;
-mod digest;
-mod fits;
-mod fleet;
-mod forecast;
 mod forward;
-mod generations;
-mod grants;
-mod learn;
-mod lengths;
-mod look;
-mod member;
-mod mesh;
-mod models;
 mod order;
-mod paths;
 mod peers;
 mod place;
-mod pulse;
-mod ratio;
-mod recent;
 mod refuse;
 mod report;
-mod request;
 mod serve;
 mod served;
-mod shared;
-mod view;
 
 #[cfg(test)]
 mod tests;
@@ -71,27 +49,27 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::accuracy::Accuracy;
-use self::budget::Budget;
-use self::fleet::Fleet;
 use self::forward::Scratch as PeerScratch;
-use self::learn::Errors;
-use self::lengths::Lengths;
-use self::look::Looks;
-use self::mesh::Mesh;
 use self::order::Scratch as OrderScratch;
-use self::paths::Paths;
-use self::recent::Recent;
 use self::report::Counters;
-use self::request::{Lane, Phase, Refusal, Request, Setbacks};
-use self::shared::Sharing;
-use self::view::Scratch as ViewScratch;
 use super::config::{Config, Policy};
 use super::effect::Effect;
 use super::hold::{Head, Hold, Tenant};
 use super::plant::Plant;
-use super::radix::{Radix, RadixConfig};
-use super::residency::Whose;
+use crate::engine::cache::learn::Errors;
+use crate::engine::cache::paths::Paths;
+use crate::engine::cache::radix::{Radix, RadixConfig};
+use crate::engine::choose::candidates::Scratch as ViewScratch;
+use crate::engine::fleet::Fleet;
+use crate::engine::fleet::accuracy::Accuracy;
+use crate::engine::fleet::lengths::Lengths;
+use crate::engine::mesh::Mesh;
+use crate::engine::mesh::region::Sharing;
+use crate::engine::mesh::residency::Whose;
+use crate::engine::requests::budget::Budget;
+use crate::engine::requests::look::Looks;
+use crate::engine::requests::recent::Recent;
+use crate::engine::requests::request::{Lane, Phase, Refusal, Request, Setbacks};
 use crate::http::error::RequestError;
 use crate::http::route::Route;
 use crate::id::{Nanos, ReplicaId, RequestId};
@@ -103,10 +81,10 @@ use crate::rng::Rng;
 /// longest age of a snapshot, below the time after which one is stale.
 const STOOD_STILL_NS: Nanos = 1_500_000_000;
 
-pub use self::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
-pub use self::peers::{Listing, PeerGauges, PeersError};
 pub use self::report::Gauges;
-pub use self::request::{Ask, Forwarded, Report, Usage};
+pub use crate::engine::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
+pub use crate::engine::mesh::listing::{Listing, PeerGauges, PeersError};
+pub use crate::engine::requests::request::{Ask, Forwarded, Report, Usage};
 
 /// Bytes of the secret that keys all hashes, at least.
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -126,35 +104,35 @@ impl std::error::Error for AlreadyKnown {}
 /// The router. See the module's text.
 #[derive(Debug)]
 pub struct Router {
-    config: Config,
-    digest_config: DigestConfig,
-    body_scratch: BodyScratch,
-    rng: Rng,
-    fleet: Fleet,
-    mesh: Mesh,
-    sharing: Sharing,
-    peer_scratch: PeerScratch,
-    tree: Radix,
-    hold: Hold,
-    requests: HashMap<RequestId, Request, FixedState>,
-    responses: Recent,
-    paths: Paths,
-    budget: Budget,
+    pub(in crate::engine) config: Config,
+    pub(in crate::engine) digest_config: DigestConfig,
+    pub(in crate::engine) body_scratch: BodyScratch,
+    pub(in crate::engine) rng: Rng,
+    pub(in crate::engine) fleet: Fleet,
+    pub(in crate::engine) mesh: Mesh,
+    pub(in crate::engine) sharing: Sharing,
+    pub(in crate::engine) peer_scratch: PeerScratch,
+    pub(in crate::engine) tree: Radix,
+    pub(in crate::engine) hold: Hold,
+    pub(in crate::engine) requests: HashMap<RequestId, Request, FixedState>,
+    pub(in crate::engine) responses: Recent,
+    pub(in crate::engine) paths: Paths,
+    pub(in crate::engine) budget: Budget,
     /// Where sessions were pushed last, by key.
-    sessions: Recent,
-    lengths: Lengths,
-    looks: Looks,
-    scratch: ViewScratch,
-    order: OrderScratch,
-    heads: Vec<Head>,
-    counters: Counters,
-    errors: Errors,
-    accuracy: Accuracy,
-    in_flight: usize,
-    ages: u64,
-    now_ns: Nanos,
+    pub(in crate::engine) sessions: Recent,
+    pub(in crate::engine) lengths: Lengths,
+    pub(in crate::engine) looks: Looks,
+    pub(in crate::engine) scratch: ViewScratch,
+    pub(in crate::engine) order: OrderScratch,
+    pub(in crate::engine) heads: Vec<Head>,
+    pub(in crate::engine) counters: Counters,
+    pub(in crate::engine) errors: Errors,
+    pub(in crate::engine) accuracy: Accuracy,
+    pub(in crate::engine) in_flight: usize,
+    pub(in crate::engine) ages: u64,
+    pub(in crate::engine) now_ns: Nanos,
     /// When all replicas were last looked at for room.
-    swept_ns: Nanos,
+    pub(in crate::engine) swept_ns: Nanos,
 }
 
 impl Router {
@@ -307,7 +285,7 @@ impl Router {
     }
 
     /// What a request may use: its model, and the one replica that keeps the response it builds on.
-    fn admit(
+    pub(in crate::engine) fn admit(
         &mut self,
         ask: &Ask<'_>,
         digest: &mut Digest,
@@ -378,7 +356,11 @@ impl Router {
     }
 
     /// The one replica that keeps what the request builds on, if it builds on something.
-    fn bound(&mut self, ask: &Ask<'_>, digest: &Digest) -> Result<Option<ReplicaId>, Refusal> {
+    pub(in crate::engine) fn bound(
+        &mut self,
+        ask: &Ask<'_>,
+        digest: &Digest,
+    ) -> Result<Option<ReplicaId>, Refusal> {
         let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
         let Some(response_id) = ask.response_id().or(previous) else {
             return Ok(None);
@@ -389,7 +371,7 @@ impl Router {
     }
 
     /// By whom a request's place in the hold is counted.
-    fn tenant_of(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Tenant {
+    pub(in crate::engine) fn tenant_of(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Tenant {
         let name = match ask.whose {
             Whose::Tenant(name) => Some(name.as_bytes()),
             Whose::Nobody | Whose::Unknown => ask.credential,
@@ -401,7 +383,7 @@ impl Router {
 
     /// The class that a trusted front names, else what the body says where that counts. Anybody may
     /// ask to be served later.
-    fn class_of(&self, ask: &Ask<'_>, digest: &Digest) -> Class {
+    pub(in crate::engine) fn class_of(&self, ask: &Ask<'_>, digest: &Digest) -> Class {
         match ask.class {
             Some(value) => Class::of_header(value),
             None if self.believes(ask) => digest.class,
@@ -410,13 +392,13 @@ impl Router {
     }
 
     /// The request is over: nothing of it is kept.
-    fn forget(&mut self, request: &Request) {
+    pub(in crate::engine) fn forget(&mut self, request: &Request) {
         if let Some(model) = request.model {
             self.fleet.release_model(model);
         }
     }
 
-    fn refuse(
+    pub(in crate::engine) fn refuse(
         &mut self,
         id: RequestId,
         request: &Request,
@@ -431,7 +413,7 @@ impl Router {
     /// Time never goes back in here, whatever the driver's calls say. Who was not called for long, because
     /// its process was stopped or its machine stood still, knows no less than before: else all replicas were
     /// blind at once, and got at once what is held.
-    fn advance(&mut self, now_ns: Nanos) -> Nanos {
+    pub(in crate::engine) fn advance(&mut self, now_ns: Nanos) -> Nanos {
         let gap_ns = now_ns.saturating_sub(self.now_ns);
         if gap_ns >= STOOD_STILL_NS {
             for slot in self.fleet.all_slots() {

@@ -12,11 +12,11 @@
 use std::mem;
 
 use super::Router;
-use super::cards::Card;
-use super::fits::fits;
 use super::serve::AWAITING_MAX;
+use crate::engine::choose::policy::Slot;
+use crate::engine::fleet::figures::Card;
+use crate::engine::fleet::fits::fits;
 use crate::engine::hold::{Head, Ticket};
-use crate::engine::select::Slot;
 use crate::id::{Nanos, RequestId};
 
 /// Requests of a queue that are compared, the oldest: each costs a walk of the tree.
@@ -27,7 +27,7 @@ type Ranked = (Nanos, Ticket, RequestId);
 
 /// Buffers used again from call to call.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(in crate::engine) struct Scratch {
     ranked: Vec<Ranked>,
     matches: Vec<(u32, u32)>,
 }
@@ -35,7 +35,7 @@ pub(super) struct Scratch {
 impl Router {
     /// The request of a queue that is to have the room of `slot`: of those that do not wait for
     /// another replica by choice then, the first by age and work.
-    pub(super) fn cheapest(
+    pub(in crate::engine) fn cheapest(
         &mut self,
         slot: Slot,
         head: &Head,

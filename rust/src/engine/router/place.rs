@@ -1,18 +1,18 @@
 //! Placing requests: which replica now, or the hold, or a refusal.
 
 use super::Router;
-use super::request::{Attempt, Lane, NoPlace, Phase, Refusal, Request};
-use super::view::Found;
+use crate::engine::choose::candidates::Found;
+use crate::engine::choose::policy::Slot;
 use crate::engine::effect::{Effect, Push};
 use crate::engine::hold::{Entrant, Full, Ticket};
 use crate::engine::plant::Plant;
-use crate::engine::select::Slot;
+use crate::engine::requests::request::{Attempt, Lane, NoPlace, Phase, Refusal, Request};
 use crate::id::{Nanos, RequestId};
 
 impl Router {
     /// Pushes the request if it may be pushed now, else holds it, else refuses it: with `failed`
     /// where that is given (a retry), or with what stood in the way.
-    pub(super) fn settle(
+    pub(in crate::engine) fn settle(
         &mut self,
         id: RequestId,
         request: Request,
@@ -110,7 +110,7 @@ impl Router {
     }
 
     /// How long a request waits for a peer's room while this region is evacuated.
-    pub(super) fn leave_wait_ns(&self) -> Nanos {
+    pub(in crate::engine) fn leave_wait_ns(&self) -> Nanos {
         self.config.hold_timeout_ns / 2
     }
 
@@ -241,7 +241,7 @@ impl Router {
 
     /// Counts the request in flight, records its prompt in the tree, and asks for the push. The
     /// tokens that it is predicted to need.
-    pub(super) fn push(
+    pub(in crate::engine) fn push(
         &mut self,
         id: RequestId,
         mut request: Request,

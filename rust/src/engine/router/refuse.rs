@@ -1,11 +1,11 @@
 //! What a client reads when a request is refused.
 
 use super::Router;
-use super::request::{NoPlace, Refusal, Request};
 use crate::engine::config::UnknownModels;
 use crate::engine::hold::Full;
+use crate::engine::mesh::residency::{ANYWHERE, Whose};
 use crate::engine::plant::Plant;
-use crate::engine::residency::{ANYWHERE, Whose};
+use crate::engine::requests::request::{NoPlace, Refusal, Request};
 use crate::id::{ModelId, Nanos};
 
 /// Known models that a 404 names at most.
@@ -19,12 +19,12 @@ const LOADING_NS: Nanos = 1_800_000_000_000;
 
 impl Refusal {
     /// A request that says it has crossed regions more than once.
-    pub(super) fn too_many_hops() -> Self {
+    pub(in crate::engine) fn too_many_hops() -> Self {
         Self::new(503, "hop_limit", "The request has been forwarded already.")
     }
 
     /// The rules of residency leave no place for the request.
-    pub(super) fn residency(whose: Whose<'_>) -> Self {
+    pub(in crate::engine) fn residency(whose: Whose<'_>) -> Self {
         Self::new(
             403,
             "residency",
@@ -38,7 +38,7 @@ impl Refusal {
     }
 
     /// `/v1/responses/{id}` or `previous_response_id` that no replica is known to have made.
-    pub(super) fn response_unknown() -> Self {
+    pub(in crate::engine) fn response_unknown() -> Self {
         Self::new(
             404,
             "response_not_found",
@@ -51,7 +51,7 @@ impl Router {
     /// The model or adapter of a name; no name, which only routes without a body may have while models
     /// are known, is any model. One that nobody is known to serve where the lists are to be
     /// read again for it, or where such models are passed on.
-    pub(super) fn model_named(
+    pub(in crate::engine) fn model_named(
         &mut self,
         name: &str,
         regions: u64,
@@ -77,7 +77,12 @@ impl Router {
     /// The model or adapter of a name, where some replica is sent it.
     ///
     /// A model that only peers in `regions` serve is known too.
-    pub(super) fn model_for(&mut self, name: &str, regions: u64, now_ns: Nanos) -> Option<ModelId> {
+    pub(in crate::engine) fn model_for(
+        &mut self,
+        name: &str,
+        regions: u64,
+        now_ns: Nanos,
+    ) -> Option<ModelId> {
         let known = self
             .fleet
             .model(name)
@@ -92,7 +97,7 @@ impl Router {
     }
 
     /// Nobody is known to serve its model: the lists are to be read again.
-    pub(super) fn is_unlisted(&self, request: &Request, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn is_unlisted(&self, request: &Request, now_ns: Nanos) -> bool {
         request.model.is_some_and(|model| {
             !self.fleet.is_served(model)
                 && !self.fleet.looks(now_ns)
@@ -107,7 +112,7 @@ impl Router {
     /// While no replica has told its models, nothing is known of any name: the client is to come
     /// back instead of being told that its model does not exist. It is also to come back for a model
     /// that was there a moment ago, and while a replica that may have it is loading.
-    pub(super) fn unlisted_model(
+    pub(in crate::engine) fn unlisted_model(
         &mut self,
         name: &str,
         forwarded: bool,
@@ -148,7 +153,11 @@ impl Router {
 
     /// Refuses what may be served nowhere: neither by our replicas, adopted ones included, nor by a
     /// peer that is configured.
-    pub(super) fn check_regions(&self, regions: u64, whose: Whose<'_>) -> Result<(), Refusal> {
+    pub(in crate::engine) fn check_regions(
+        &self,
+        regions: u64,
+        whose: Whose<'_>,
+    ) -> Result<(), Refusal> {
         if regions == ANYWHERE {
             return Ok(());
         }
@@ -192,7 +201,7 @@ impl Router {
     }
 
     /// No replica that serves the request is ready.
-    pub(super) fn none_ready(&self) -> Refusal {
+    pub(in crate::engine) fn none_ready(&self) -> Refusal {
         Refusal::new(
             503,
             "no_replica_ready",
@@ -202,7 +211,7 @@ impl Router {
     }
 
     /// Replicas are ready, but neither they nor the hold have room.
-    pub(super) fn no_room(&self, why: NoPlace) -> Refusal {
+    pub(in crate::engine) fn no_room(&self, why: NoPlace) -> Refusal {
         let refusal = match why {
             NoPlace::Hold(Full::Hold) => {
                 Refusal::new(503, "hold_full", "Too many requests are waiting already.")

@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::Router;
-use super::digest::HotState;
-use super::member::Member;
-use super::peers::PeerGauges;
-use crate::engine::admit;
+use crate::engine::choose::policy::{Basis, Slot};
 use crate::engine::effect::Outcome;
+use crate::engine::fleet::gate;
+use crate::engine::fleet::member::Member;
 use crate::engine::hold;
-use crate::engine::select::{Basis, Slot};
+use crate::engine::mesh::hot::HotState;
+use crate::engine::mesh::listing::PeerGauges;
 use crate::id::{Nanos, ReplicaId};
 use crate::prompt::class::Class;
 
@@ -17,8 +17,8 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Monotonic counters.
         #[derive(Debug, Default, Clone, PartialEq, Eq)]
-        pub(super) struct Counters {
-            $($(#[$doc])* pub(super) $name: u64,)*
+        pub(in crate::engine) struct Counters {
+            $($(#[$doc])* pub(in crate::engine) $name: u64,)*
         }
 
         impl Counters {
@@ -155,7 +155,7 @@ counters! {
 }
 
 impl Counters {
-    pub(super) fn count_basis(&mut self, basis: Basis) {
+    pub(in crate::engine) fn count_basis(&mut self, basis: Basis) {
         *match basis {
             Basis::Match => &mut self.chosen_by_match,
             Basis::Key => &mut self.chosen_by_key,
@@ -167,7 +167,7 @@ impl Counters {
         } += 1;
     }
 
-    pub(super) fn count_class(&mut self, class: Class) {
+    pub(in crate::engine) fn count_class(&mut self, class: Class) {
         *match class {
             Class::High => &mut self.hold_started_high,
             Class::Normal => &mut self.hold_started_normal,
@@ -175,7 +175,7 @@ impl Counters {
         } += 1;
     }
 
-    pub(super) fn count_outcome(&mut self, outcome: Outcome) {
+    pub(in crate::engine) fn count_outcome(&mut self, outcome: Outcome) {
         *match outcome {
             Outcome::Ok => &mut self.completed_ok,
             Outcome::ClientLeft => &mut self.completed_client_left,
@@ -394,7 +394,7 @@ impl Router {
             ReplicaState {
                 gauges: self.gauges_of(slot, member, now_ns),
                 models: served.filter_map(|(id, _)| self.model_name(*id)).collect(),
-                room: admit::room(&member.replica, &self.config, now_ns),
+                room: gate::room(&member.replica, &self.config, now_ns),
                 closed_by: member.closed_by(&self.config, now_ns),
                 knee: member.replica.knee(),
                 capacity_blocks: member.capacity_blocks,
@@ -454,7 +454,7 @@ impl Router {
             .collect()
     }
 
-    pub(super) fn model_name(&self, id: crate::id::ModelId) -> Option<&str> {
+    pub(in crate::engine) fn model_name(&self, id: crate::id::ModelId) -> Option<&str> {
         self.fleet
             .models
             .get(id.0 as usize)

@@ -7,20 +7,20 @@
 use std::mem;
 
 use super::Router;
-use super::fits::fits;
-use super::member::Offer;
-use super::request::{Lane, Phase, Request};
-use super::view::Found;
+use crate::engine::choose::candidates::Found;
+use crate::engine::choose::policy::Slot;
 use crate::engine::config::Policy;
 use crate::engine::effect::Effect;
+use crate::engine::fleet::fits::fits;
+use crate::engine::fleet::member::Offer;
 use crate::engine::hold::{Head, Partition, Ticket};
 use crate::engine::plant::Plant;
-use crate::engine::select::Slot;
+use crate::engine::requests::request::{Lane, Phase, Request};
 use crate::id::{Nanos, RequestId};
 use crate::prompt::class::Class;
 
 /// Requests passed over in one search because they wait for a replica without room.
-pub(super) const AWAITING_MAX: u32 = 16;
+pub(in crate::engine) const AWAITING_MAX: u32 = 16;
 
 /// A held request that is to start, of the queue with this head.
 #[derive(Clone, Copy)]
@@ -42,14 +42,14 @@ impl Next {
 
 impl Router {
     /// Something at `slot` may have given room: starts held requests while it has.
-    pub(super) fn dispatch(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(in crate::engine) fn dispatch(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
         self.expire_due(now_ns, out);
         self.serve(slot, now_ns, out);
         self.serve_opened(now_ns, out);
     }
 
     /// Offers all the room there is to those who no longer wait for a replica.
-    pub(super) fn serve_opened(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(in crate::engine) fn serve_opened(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         while self.hold.take_opened() {
             for slot in self.fleet.all_slots() {
                 self.serve(slot, now_ns, out);
@@ -58,7 +58,7 @@ impl Router {
     }
 
     /// [`Self::dispatch`] for every replica: what may have given room is not known.
-    pub(super) fn dispatch_all(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(in crate::engine) fn dispatch_all(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         self.swept_ns = now_ns;
         self.expire_due(now_ns, out);
         if self.hold.is_empty() {
@@ -121,7 +121,12 @@ impl Router {
     }
 
     /// Starts what a line holds where there is room for it.
-    pub(super) fn serve_line(&mut self, line: Partition, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(in crate::engine) fn serve_line(
+        &mut self,
+        line: Partition,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) {
         let model = self.fleet.models.get(line.model.0 as usize);
         let serving = model.map_or_else(Vec::new, |model| model.serving.clone());
         for slot in serving {
@@ -130,7 +135,7 @@ impl Router {
     }
 
     /// There is room for this line for which somebody waits.
-    pub(super) fn contested(&self, line: Partition, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn contested(&self, line: Partition, now_ns: Nanos) -> bool {
         let model = self.fleet.models.get(line.model.0 as usize);
         let serving = model.map_or(&[][..], |model| &model.serving);
         serving.iter().any(|&slot| {
@@ -239,7 +244,12 @@ impl Router {
     }
 
     /// Lets a held request wait by choice for a replica without room, where that is better for it.
-    pub(super) fn lets_pass(&mut self, ticket: Ticket, id: RequestId, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn lets_pass(
+        &mut self,
+        ticket: Ticket,
+        id: RequestId,
+        now_ns: Nanos,
+    ) -> bool {
         let Some(request) = self.requests.remove(&id) else {
             return false;
         };
@@ -283,7 +293,7 @@ impl Router {
 
     /// A request of this age has taken room of `slot`: counts it for all older ones of the queue
     /// that could have used it.
-    pub(super) fn pass_over(
+    pub(in crate::engine) fn pass_over(
         &mut self,
         line: Partition,
         class: Class,
@@ -312,7 +322,7 @@ impl Router {
     }
 
     /// Takes a held request out of the hold, and counts its time there.
-    pub(super) fn leave_hold(
+    pub(in crate::engine) fn leave_hold(
         &mut self,
         ticket: Ticket,
         mut request: Request,

@@ -1,7 +1,7 @@
 //! What is served, as clients are told: here, and at peers.
 
 use super::Router;
-use crate::engine::residency::Whose;
+use crate::engine::mesh::residency::Whose;
 
 impl Router {
     /// Requests can be served: a replica is ready here, or at a peer that takes them.

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::engine::effect::Forward;
-use crate::engine::peer::Presence;
-use crate::engine::peer::digest::{DigestError, PeerDigest};
-use crate::engine::peer::heat::Terms;
-use crate::engine::peer::places::KEY_BYTES;
+use crate::engine::mesh::hot::digest::{DigestError, PeerDigest};
+use crate::engine::mesh::hot::heat::Terms;
+use crate::engine::mesh::hot::places::KEY_BYTES;
+use crate::engine::mesh::peer::Presence;
 use crate::id::PeerId;
 
 const TERMS: Terms = Terms {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::config::Policy;
-use crate::engine::snapshot::{Dialect, scan};
+use crate::engine::fleet::snapshot::{Dialect, scan};
 
 /// What `/metrics` of a liar shows in its `n`-th answer.
 type Page = fn(u64) -> String;

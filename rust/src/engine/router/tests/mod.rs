@@ -21,8 +21,8 @@ mod waiting;
 use super::*;
 use crate::engine::config::{AllowanceRule, ClassRule, PushRule};
 use crate::engine::effect::{Outcome, Push, Reject};
-use crate::engine::health::{Failure, Unread};
-use crate::engine::snapshot::Snapshot;
+use crate::engine::fleet::health::{Failure, Unread};
+use crate::engine::fleet::snapshot::Snapshot;
 use crate::http::route::Route;
 use crate::id::ReplicaId;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::config::UnknownModels;
-use crate::engine::residency::Whose;
+use crate::engine::mesh::residency::Whose;
 use crate::engine::router::ModelList;
 
 fn blind() -> Config {

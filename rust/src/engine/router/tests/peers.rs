@@ -4,9 +4,9 @@ mod leaving;
 
 use super::*;
 use crate::engine::effect::Forward;
-use crate::engine::peer::Presence;
-use crate::engine::peer::summary::{PeerError, Summary};
-use crate::engine::residency::{Rule, Whose};
+use crate::engine::mesh::peer::Presence;
+use crate::engine::mesh::peer::summary::{PeerError, Summary};
+use crate::engine::mesh::residency::{Rule, Whose};
 use crate::id::PeerId;
 
 /// Peers 0 and 1 of a router that is number 9 itself.

@@ -1,15 +1,15 @@
 //! What a choice looks at, computed from the replicas themselves, one by one, with nothing remembered:
 //! held against what every choice of every test looked at.
 
-use super::super::cards::Card;
-use super::super::member::Offer;
-use super::super::request::Request;
 use super::*;
+use crate::engine::choose::policy::{Candidate, Slot};
 use crate::engine::config::Policy;
-use crate::engine::select::{Candidate, Slot};
+use crate::engine::fleet::figures::Card;
+use crate::engine::fleet::member::Offer;
+use crate::engine::requests::request::Request;
 
 impl Router {
-    pub(in super::super) fn check_look(
+    pub(in crate::engine) fn check_look(
         &mut self,
         request: &Request,
         full: bool,

@@ -5,8 +5,8 @@ mod telling;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::engine::peer::Presence;
-use crate::engine::share::{SHARE_BYTES_MAX, SHARED_MAX};
+use crate::engine::mesh::peer::Presence;
+use crate::engine::mesh::region::message::{SHARE_BYTES_MAX, SHARED_MAX};
 use crate::id::PeerId;
 use proptest::prelude::*;
 

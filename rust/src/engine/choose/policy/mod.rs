@@ -1,0 +1,211 @@
+//! One function per policy over a view that is already filtered.
+//!
+//! The router hands over the replicas that are ready, serve the model, and have room now; a policy
+//! says which of them. All have one signature, the set is closed ([`Policy`]), and none allocates
+//! or fails: a view is never empty.
+
+mod bounded_ring;
+mod cache_aware;
+mod dynamo;
+mod gorgo;
+mod least_load;
+mod llm_d;
+mod preble;
+mod predictive;
+mod prefix;
+mod ring;
+mod round_robin;
+mod smg;
+mod two_choices;
+
+use std::cmp::Ordering;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::engine::config::{Config, Policy};
+use crate::engine::ring::Ring;
+use crate::id::ReplicaId;
+use crate::rng::Rng;
+
+/// A replica's dense number inside the router, its owner number in the tree. Reused after removal.
+pub type Slot = u32;
+
+/// The slot of each replica.
+pub type Slots = HashMap<ReplicaId, Slot, FixedState>;
+
+/// Marks a slot that is not among the candidates.
+pub const NOT_A_CANDIDATE: u32 = u32::MAX;
+
+/// One replica that may take the request now, or could be waited for.
+///
+/// What [`Policy::reads_figures`] and [`Policy::reads_trees`] leave out stays 0, and so does
+/// `recent_ns` for all policies but `preble`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Candidate {
+    /// The replica.
+    pub slot: Slot,
+    /// It may take the request now; without room the request would wait for it in the hold. Only
+    /// policies that wait get such candidates.
+    pub room: bool,
+    /// Requests in flight on it.
+    pub in_flight: u32,
+    /// Requests believed to wait there for a place in the batch.
+    pub pending: u32,
+    /// Leading blocks of the prompt it is believed to cache.
+    pub match_blocks: u32,
+    /// Blocks it is believed to cache in all.
+    pub tree_blocks: u32,
+    /// Time until the request would be computed there: the wait for room, and the base of every
+    /// request (round trip, the step under way).
+    pub start_in_ns: u64,
+    /// Prompt tokens it is not believed to cache.
+    pub uncached_tokens: u32,
+    /// Time per such token; 0 is unknown.
+    pub ns_per_token: u32,
+    /// Requests running there, whose next tokens the request's prompt delays.
+    pub running: u32,
+    /// Prompt tokens of our requests there that have no first byte yet.
+    pub prefill_tokens: u64,
+    /// KV tokens that our requests there are predicted to take.
+    pub active_tokens: u64,
+    /// KV tokens in use there.
+    pub kv_used_tokens: u64,
+    /// KV tokens it has; at least 1.
+    pub kv_tokens: u64,
+    /// Cached tokens that the request's new ones push out of its cache.
+    pub evict_tokens: u32,
+    /// Work given to it lately, as time of its engine.
+    pub recent_ns: u64,
+}
+
+impl Candidate {
+    /// Predicted time from the push, or from now if there is no room yet, to the first byte.
+    #[must_use]
+    pub fn ttft_ns(&self) -> u64 {
+        let compute_ns = u64::from(self.uncached_tokens) * u64::from(self.ns_per_token);
+        self.start_in_ns.saturating_add(compute_ns)
+    }
+}
+
+/// What a policy may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// At least one, ascending by slot.
+    pub candidates: &'a [Candidate],
+    /// By slot: the position in `candidates`, or [`NOT_A_CANDIDATE`].
+    pub positions: &'a [u32],
+    /// Blocks of the prompt; 0 when there is none to match.
+    pub prompt_blocks: u32,
+    /// The session's key, hashed.
+    pub key: Option<u64>,
+    /// Where the session was pushed last, which need not be a candidate; for `predictive` only.
+    pub home: Option<Slot>,
+    /// All replicas of the router, also those that are no candidates.
+    pub ring: &'a Ring,
+    /// The slots of the replicas on the ring.
+    pub slots: &'a Slots,
+}
+
+/// What a policy may use besides the view.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Settings.
+    pub config: &'a Config,
+    /// Seeded generator, for draws and for ties.
+    pub rng: &'a mut Rng,
+    /// The slot chosen last for this model, for turns.
+    pub last: &'a mut Option<Slot>,
+}
+
+/// On what a choice rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The prompt's prefix is believed to be cached there.
+    Match,
+    /// The session's key hashes there.
+    Key,
+    /// It has the least load, or the smallest cache.
+    Load,
+    /// It was its turn.
+    Turn,
+    /// No other had room.
+    Only,
+    /// Its cost, in time or as a score of several signals, is the lowest.
+    Time,
+    /// It was drawn, to learn about it.
+    Explore,
+}
+
+/// A candidate and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// Position in the view's candidates.
+    pub position: usize,
+    /// Why this one.
+    pub basis: Basis,
+}
+
+/// Chooses by the configured policy.
+#[must_use]
+pub fn choose(view: &View<'_>, context: &mut Context<'_>) -> Choice {
+    match context.config.policy {
+        Policy::Prefix => prefix::prefix(view, context),
+        Policy::Ring => ring::ring(view, context),
+        Policy::RoundRobin => round_robin::round_robin(view, context),
+        Policy::LeastLoad => least_load::least_load(view, context),
+        Policy::TwoChoices => two_choices::two_choices(view, context),
+        Policy::BoundedRing => bounded_ring::bounded_ring(view, context),
+        Policy::CacheAware => cache_aware::cache_aware(view, context),
+        Policy::Predictive => predictive::predictive(view, context),
+        Policy::Dynamo => dynamo::dynamo(view, context),
+        Policy::LlmD => llm_d::llm_d(view, context),
+        Policy::Smg => smg::smg(view, context),
+        Policy::Preble => preble::preble(view, context),
+        Policy::Gorgo => gorgo::gorgo(view, context),
+    }
+}
+
+/// The position with the smallest measure; ties are drawn, so that the first replica of an idle
+/// fleet does not get every request.
+fn smallest<K: Ord>(
+    view: &View<'_>,
+    context: &mut Context<'_>,
+    measure: impl Fn(&Candidate) -> K,
+) -> usize {
+    smallest_of(view, context, |_| true, measure)
+}
+
+/// [`smallest`] among the candidates that count, of which there must be one.
+fn smallest_of<K: Ord>(
+    view: &View<'_>,
+    context: &mut Context<'_>,
+    counts: impl Fn(&Candidate) -> bool,
+    measure: impl Fn(&Candidate) -> K,
+) -> usize {
+    let counted = view.candidates.iter().enumerate();
+    let mut counted = counted.filter(|(_, candidate)| counts(candidate));
+    let Some((mut position, first)) = counted.next() else {
+        return 0;
+    };
+    let mut least = measure(first);
+    let mut ties = 1;
+    for (other, candidate) in counted {
+        let measured = measure(candidate);
+        match measured.cmp(&least) {
+            Ordering::Less => (position, least, ties) = (other, measured, 1),
+            Ordering::Equal => {
+                // The n-th of equals takes the place with probability 1/n: each is as likely.
+                ties += 1;
+                if context.rng.below(ties) == 0 {
+                    position = other;
+                }
+            }
+            Ordering::Greater => {}
+        }
+    }
+    position
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! One replica with what the router counts about it.
+
+use super::forecast::Lately;
+use super::models::Takes;
+use super::pulse::Pulse;
+use crate::engine::cache::learn::Share;
+use crate::engine::config::{Config, UnknownModels};
+use crate::engine::fleet::gate::{self, Why};
+use crate::engine::fleet::health::State;
+use crate::engine::fleet::replica::{Need, Replica};
+use crate::engine::fleet::snapshot::Snapshot;
+use crate::engine::fleet::speed::Speed;
+use crate::engine::mesh::region::Shared;
+use crate::engine::requests::request::Lane;
+use crate::id::{ModelId, Nanos, ReplicaId, RequestId};
+
+/// One replica with what the router counts about it.
+#[derive(Debug)]
+pub(in crate::engine) struct Member {
+    pub(in crate::engine) id: ReplicaId,
+    pub(in crate::engine) name: String,
+    pub(in crate::engine) replica: Replica,
+    /// Its region's bit in masks of residency.
+    pub(in crate::engine) region_bit: u64,
+    /// Its region, if it was adopted; else it is in this balancer's.
+    pub(in crate::engine) adopted: Option<String>,
+    /// Taken out of the fleet; kept until its requests have ended.
+    pub(in crate::engine) removed: bool,
+    /// What its list has; `None` until it told. Sorted.
+    pub(in crate::engine) models: Option<Vec<(ModelId, Option<u32>)>>,
+    /// What it is sent besides.
+    pub(in crate::engine) takes: Takes,
+    /// When it came to the fleet.
+    pub(in crate::engine) joined_ns: Nanos,
+    /// When it first told its models.
+    pub(in crate::engine) told_ns: Option<Nanos>,
+    /// Requests in flight that do not count as load.
+    pub(in crate::engine) light: u32,
+    /// It said "full": no pushes until it is probed again, or until this moment.
+    pub(in crate::engine) full: Option<Full>,
+    /// It has room that everybody who could use it has let pass.
+    pub(in crate::engine) declined: bool,
+    pub(in crate::engine) capacity_blocks: u32,
+    /// How much of its KV cache it is believed to keep for us.
+    pub(in crate::engine) share: Share,
+    pub(in crate::engine) pushed_total: u64,
+    pub(in crate::engine) failed_total: u64,
+    pub(in crate::engine) match_blocks_total: u64,
+    pub(in crate::engine) prompt_blocks_total: u64,
+    pub(in crate::engine) cached_tokens_total: u64,
+    pub(in crate::engine) prompt_tokens_total: u64,
+    /// How long it takes to first tokens, learned.
+    pub(in crate::engine) speed: Speed,
+    /// How long requests run after their first byte: a running mean.
+    pub(in crate::engine) stay_ns: Option<Nanos>,
+    /// Work given to it lately.
+    pub(in crate::engine) lately: Lately,
+    /// What other balancers of the region have to do with it.
+    pub(in crate::engine) shared: Shared,
+    /// Its signs of life.
+    pub(in crate::engine) pulse: Pulse,
+    /// Until when it is being looked at for the first time, at the latest.
+    pub(in crate::engine) look_until_ns: Nanos,
+}
+
+/// When a replica said that it is full, and until when that counts at most.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Full {
+    pub(in crate::engine) since_ns: Nanos,
+    pub(in crate::engine) until_ns: Nanos,
+    /// It had nothing to do, as far as known.
+    pub(in crate::engine) idle: bool,
+}
+
+/// What a replica can do for a request now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::engine) enum Offer {
+    /// It is not ready.
+    None,
+    /// It is ready, but has no room.
+    Later,
+    /// It has room.
+    Room,
+}
+
+impl Member {
+    pub(in crate::engine) fn new(
+        id: ReplicaId,
+        name: String,
+        region_bit: u64,
+        joined_ns: Nanos,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            region_bit,
+            adopted: None,
+            replica: Replica::new(),
+            removed: false,
+            models: None,
+            takes: Takes::Listed,
+            joined_ns,
+            told_ns: None,
+            light: 0,
+            full: None,
+            declined: false,
+            capacity_blocks: 0,
+            share: Share::new(),
+            pushed_total: 0,
+            failed_total: 0,
+            match_blocks_total: 0,
+            prompt_blocks_total: 0,
+            cached_tokens_total: 0,
+            prompt_tokens_total: 0,
+            speed: Speed::default(),
+            stay_ns: None,
+            lately: Lately::default(),
+            shared: Shared::default(),
+            pulse: Pulse::default(),
+            look_until_ns: 0,
+        }
+    }
+
+    /// It has just joined: whether it answers, and what it serves, is being found out.
+    pub(in crate::engine) fn looked_at(&self, now_ns: Nanos) -> bool {
+        let open = match self.replica.health.state() {
+            State::Unknown => true,
+            State::Up => self.models.is_none(),
+            State::Ejected | State::Probing | State::Wedged | State::Down => false,
+        };
+        open && !self.removed && now_ns < self.look_until_ns
+    }
+
+    /// Its last page shows nothing to do, or, where that tells nothing, we have given it nothing.
+    pub(in crate::engine) fn idle(&self, config: &Config, now_ns: Nanos) -> bool {
+        if self.replica.blind(config, now_ns) {
+            return self.all_in_flight() == 0;
+        }
+        self.replica.snapshot().is_some_and(Snapshot::idle)
+    }
+
+    /// All our requests in flight.
+    pub(in crate::engine) fn in_flight(&self) -> u32 {
+        self.replica.own_in_flight().saturating_add(self.light)
+    }
+
+    /// Those, and the others' of the region.
+    pub(in crate::engine) fn all_in_flight(&self) -> u32 {
+        self.replica.in_flight().saturating_add(self.light)
+    }
+
+    pub(in crate::engine) fn offer(&self, lane: Lane, config: &Config, now_ns: Nanos) -> Offer {
+        if self.removed {
+            return Offer::None;
+        }
+        let admitted = gate::may_push(&self.replica, config, now_ns);
+        let ready = match lane {
+            Lane::Batch | Lane::Light => !matches!(admitted, Err(Why::NotReady | Why::Sleeping)),
+            Lane::Stored => matches!(self.replica.health.state(), State::Up | State::Probing),
+        };
+        let under_cap = self.all_in_flight() < config.in_flight_max;
+        let room = lane != Lane::Batch || (admitted.is_ok() && self.full.is_none());
+        match (ready, under_cap && room) {
+            (false, _) => Offer::None,
+            (true, false) => Offer::Later,
+            (true, true) => Offer::Room,
+        }
+    }
+
+    /// Counts a request in flight, before anything is sent.
+    pub(in crate::engine) fn push(
+        &mut self,
+        id: RequestId,
+        lane: Lane,
+        need: Need,
+        config: &Config,
+        now_ns: Nanos,
+    ) {
+        self.pushed_total += 1;
+        self.pulse.pushed(self.in_flight() == 0, now_ns);
+        match lane {
+            Lane::Light | Lane::Stored => self.light += 1,
+            Lane::Batch => {
+                let counted = self.replica.push(id, need, config, now_ns);
+                debug_assert!(counted, "an offer of room is below the cap");
+            }
+        }
+    }
+
+    /// When time alone changes its health, or opens it.
+    pub(in crate::engine) fn next_change_ns(&self, config: &Config) -> Option<Nanos> {
+        let full_ns = self.full.map(|full| full.until_ns);
+        let health_ns = self.replica.health.next_change_ns(config);
+        health_ns.into_iter().chain(full_ns).min()
+    }
+
+    /// It may be sent requests, as far as its health and its operator go.
+    pub(in crate::engine) fn ready(&self, config: &Config, now_ns: Nanos) -> bool {
+        self.offer(Lane::Light, config, now_ns) != Offer::None
+    }
+
+    /// Some request would be sent to it: it is ready, and it has a model, or takes any.
+    pub(in crate::engine) fn serves_some(&self, config: &Config, now_ns: Nanos) -> bool {
+        let passed = config.unknown_models == UnknownModels::Pass;
+        let serves = |listed: &Vec<_>| !listed.is_empty() || self.takes != Takes::Listed || passed;
+        self.models.as_ref().is_some_and(serves) && self.ready(config, now_ns)
+    }
+
+    /// It has served for a while, and takes all that it can.
+    pub(in crate::engine) fn warm(&self, config: &Config, now_ns: Nanos) -> bool {
+        let told = |told_ns: Nanos| now_ns.saturating_sub(told_ns) >= config.ramp_ns;
+        self.serves_some(config, now_ns)
+            && self.told_ns.is_some_and(told)
+            && self.replica.health.ramp(config, now_ns).is_none()
+    }
+
+    /// What keeps it from taking one more request of the batch now.
+    pub(in crate::engine) fn closed_by(
+        &self,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> Option<&'static str> {
+        if self.full.is_some() {
+            return Some("full");
+        }
+        gate::may_push(&self.replica, config, now_ns)
+            .err()
+            .map(|why| match why {
+                Why::NotReady => "not_ready",
+                Why::Sleeping => "sleeping",
+                Why::Probing => "probing",
+                Why::Cap => "in_flight_max",
+                Why::Ramp => "ramp",
+                Why::Blind => "blind_outstanding_max",
+                Why::Outstanding => "outstanding_max",
+                Why::Pending => "pending",
+                Why::Shared => "shared",
+            })
+    }
+}

@@ -1,0 +1,413 @@
+//! What peers are told, and what room they are granted.
+
+use crate::engine::choose::policy::Slot;
+use crate::engine::fleet::forecast::fleet_line;
+use crate::engine::fleet::gate;
+use crate::engine::fleet::member::Member;
+use crate::engine::fleet::models::Model;
+use crate::engine::fleet::replica::Need;
+use crate::engine::fleet::slot_of;
+use crate::engine::mesh::peer::summary::{LINES_MAX, Line, Summary};
+use crate::engine::mesh::peer::{Peer, VALID_FOR_NS_MAX};
+use crate::engine::mesh::{Remote, Told};
+use crate::engine::router::Router;
+use crate::id::{ModelId, Nanos, PeerId};
+
+/// A summary is due after half of the time for which it is valid, whatever happens.
+const DUE_NS: Nanos = VALID_FOR_NS_MAX / 2;
+/// Least time between two summaries to one peer.
+const GAP_NS: Nanos = 25_000_000;
+/// Bytes per second told to one peer, at most.
+const BYTES_PER_S_MAX: u64 = 48 << 10;
+/// Local arrivals for which room is kept back: those of so much time.
+const RESERVE_MS: u64 = 200;
+/// Where there is less room than origins, those that get it change after so long.
+const TURN_NS: Nanos = 1_000_000_000;
+/// How much more an origin counts that is evacuated and needs room: what stays there cannot end.
+const LEAVING_WEIGHT: u64 = 1 << 20;
+/// A change of the room by more than this part is told at once.
+const NOTICEABLE: u64 = 4;
+
+/// What this balancer could take for one model now.
+struct Offer<'a> {
+    id: ModelId,
+    model: &'a Model,
+    ready: u32,
+    /// Room of its replicas, less what is held for it.
+    room: u64,
+    /// The part of it at replicas that no other balancer of our region pushes to: those can send
+    /// theirs to the others without us.
+    unshared: u64,
+    hold_len: usize,
+    /// Until one more request would be computed at the replica where that is soonest.
+    start_in_ns: Nanos,
+}
+
+impl Router {
+    /// Whether this peer should be told something now.
+    pub fn summary_due(&mut self, peer: PeerId, now_ns: Nanos) -> bool {
+        let now_ns = self.advance(now_ns);
+        let Some((slot, remote)) = self.remote_of(peer) else {
+            return false;
+        };
+        let Some(told_ns) = remote.peer.told_ns() else {
+            return true;
+        };
+        let since_ns = now_ns.saturating_sub(told_ns);
+        let gap_ns = remote.told.bytes as u64 * 1_000_000_000 / BYTES_PER_S_MAX;
+        if since_ns < gap_ns.max(GAP_NS) {
+            return false;
+        }
+        since_ns >= DUE_NS || self.changed(slot, remote, now_ns)
+    }
+
+    /// What the peer was told last is noticeably different now.
+    fn changed(&self, slot: Slot, remote: &Remote, now_ns: Nanos) -> bool {
+        let offers = self.offers(now_ns);
+        let now = Told {
+            bytes: remote.told.bytes,
+            ..self.telling(&offers)
+        };
+        now != remote.told
+            || offers.iter().any(|offer| {
+                let lane = remote.peer.lanes.get(&offer.model.name);
+                let left = lane.map_or(0, |lane| lane.credit.left(now_ns));
+                let room = self.grant(slot, offer, &offers, now_ns);
+                (left == 0) != (room == 0) || left.abs_diff(room) * NOTICEABLE > left.max(room) + 4
+            })
+    }
+
+    fn telling(&self, offers: &[Offer<'_>]) -> Told {
+        let max = self.config.peer_hold_max as usize;
+        Told {
+            draining: self.mesh.evacuating,
+            holds: !self.hold.is_empty(),
+            over_max: offers.iter().any(|offer| offer.hold_len > max),
+            bytes: 0,
+        }
+    }
+
+    /// What to tell this peer now: it grants room. `None` for a peer that is not known.
+    pub fn summary(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
+        let now_ns = self.advance(now_ns);
+        let slot = self.known_peer(peer)?;
+        let offers = self.offers(now_ns);
+        let told = self.telling(&offers);
+        let mut lines: Vec<Line> = offers
+            .iter()
+            .take(LINES_MAX)
+            .map(|offer| self.line(slot, offer, &offers, now_ns))
+            .collect();
+        let hold_age_ns = self.hold_age_ns(now_ns);
+        let elsewhere = self.held_elsewhere();
+        let remote = self.mesh.remotes.get_mut(slot as usize)?;
+        let peer = &mut remote.peer;
+        let sequence = peer.tell(now_ns);
+        for line in &mut lines {
+            if let Some(lane) = peer.lane_mut(&line.model) {
+                line.limit = lane.credit.tell(sequence, line.limit, now_ns);
+                (line.sent, line.settled) = (lane.sent, lane.settled);
+            } else {
+                line.limit = 0;
+            }
+        }
+        // What we hold or have sent for models that we do not serve ourselves.
+        for (model, lane) in &peer.lanes {
+            let hold_len = elsewhere.iter().find(|(name, _)| name == model);
+            let hold_len = hold_len.map_or(0, |(_, hold_len)| *hold_len);
+            let known = lines.iter().any(|line| line.model == *model);
+            if !known && (lane.sent > 0 || hold_len > 0) {
+                lines.push(Line {
+                    model: model.clone(),
+                    sent: lane.sent,
+                    settled: lane.settled,
+                    hold_len,
+                    ..Line::default()
+                });
+            }
+        }
+        lines.sort_unstable_by(|a, b| a.model.cmp(&b.model));
+        let (heard_incarnation, heard_sequence) = peer.last_heard();
+        let mut summary = Summary {
+            incarnation: self.mesh.incarnation,
+            sequence,
+            heard_incarnation,
+            heard_sequence,
+            valid_for_ms: u32::try_from(VALID_FOR_NS_MAX / 1_000_000).unwrap_or(u32::MAX),
+            draining: told.draining,
+            hold_len: u32::try_from(self.hold.len()).unwrap_or(u32::MAX),
+            hold_age_ms: u32::try_from(hold_age_ns / 1_000_000).unwrap_or(u32::MAX),
+            lines,
+        };
+        let bytes = summary.encode();
+        remote.told = Told {
+            bytes: bytes.len(),
+            ..told
+        };
+        Some(bytes)
+    }
+
+    /// How long the longest held request has waited.
+    fn hold_age_ns(&self, now_ns: Nanos) -> Nanos {
+        let heads = self.hold.heads();
+        let oldest = heads.filter_map(|(partition, _)| self.hold.oldest(partition));
+        let requests = oldest.filter_map(|(_, id)| self.requests.get(&id));
+        let ages = requests.map(|request| request.waited_ns(now_ns));
+        ages.max().unwrap_or(0)
+    }
+
+    /// Requests held for models that no replica here serves.
+    fn held_elsewhere(&self) -> Vec<(String, u32)> {
+        let models = self.fleet.models.iter();
+        let elsewhere = models.filter(|(_, model)| model.serving.is_empty());
+        elsewhere
+            .map(|(index, model)| {
+                let held = self.hold_of(ModelId(slot_of(index)));
+                (model.name.clone(), u32::try_from(held).unwrap_or(u32::MAX))
+            })
+            .collect()
+    }
+
+    /// What this balancer could take now, by model.
+    fn offers(&self, now_ns: Nanos) -> Vec<Offer<'_>> {
+        let served = self.fleet.listed_models();
+        let mut offers: Vec<_> = served
+            .map(|(id, model)| {
+                let members = model
+                    .serving
+                    .iter()
+                    .filter_map(|slot| self.fleet.member(*slot));
+                let mut ready = 0;
+                let (mut room, mut unshared, mut start_in_ns) = (0, 0, None);
+                let hold_len = self.hold_of(id);
+                for member in members.filter(|member| !member.removed) {
+                    if member.ready(&self.config, now_ns) {
+                        ready += 1;
+                        let start_ns = self.start_in_ns(model, member, hold_len, now_ns);
+                        start_in_ns =
+                            Some(start_in_ns.map_or(start_ns, |ns: Nanos| ns.min(start_ns)));
+                    }
+                    if member.full.is_none() {
+                        let max = self
+                            .config
+                            .in_flight_max
+                            .saturating_sub(member.all_in_flight());
+                        let free = gate::room(&member.replica, &self.config, now_ns).min(max);
+                        let split = member.replica.split().others > 0;
+                        let part = if split {
+                            free
+                        } else {
+                            member.shared.promised(free)
+                        };
+                        room += u64::from(part);
+                        unshared += u64::from(free) * u64::from(member.shared.alone());
+                    }
+                }
+                let left = |room: u64| room.saturating_sub(hold_len as u64);
+                Offer {
+                    id,
+                    model,
+                    ready,
+                    room: left(room),
+                    unshared: left(unshared),
+                    hold_len,
+                    start_in_ns: start_in_ns.unwrap_or(0),
+                }
+            })
+            .collect();
+        offers.sort_unstable_by(|a, b| a.model.name.cmp(&b.model.name));
+        offers
+    }
+
+    /// Until a request of this model would be computed at a replica, behind its share of those that
+    /// are held.
+    fn start_in_ns(&self, model: &Model, member: &Member, hold_len: usize, now_ns: Nanos) -> Nanos {
+        let load = member.replica.load();
+        let line = member.speed.line_near(load);
+        let line = line.unwrap_or_else(|| fleet_line(Some(model), load, &self.config));
+        let stay_ns = member.stay_ns.or(model.stay_ns).unwrap_or(0);
+        let behind = u32::try_from(hold_len / model.serving.len().max(1)).unwrap_or(u32::MAX);
+        let need = Need::default();
+        let backlog = member.replica.backlog();
+        backlog.start_in_ns(need, behind, line.pace(), stay_ns, now_ns)
+    }
+
+    /// What this peer may send for one model from now on: its share by recent demand of the room
+    /// that is neither kept back for local arrivals nor granted to others.
+    fn grant(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
+        let listed = self
+            .mesh
+            .peer(slot)
+            .is_some_and(|peer| !peer.removed && !peer.isolated);
+        if self.mesh.evacuating || !listed {
+            return 0;
+        }
+        let reserve = (offer.model.arrivals.per_s_milli(now_ns) * RESERVE_MS + 500_000) / 1_000_000;
+        let shares = self.mesh.shares(slot);
+        let room = if shares { offer.unshared } else { offer.room };
+        let reserve = if self.somebody_leaves(offer, offers, now_ns) {
+            reserve.min(room / 2)
+        } else {
+            reserve
+        };
+        let room = room.saturating_sub(reserve);
+        let mine = self.outstanding(slot, &offer.model.name, now_ns);
+        let all = self.outstanding_beside(offer, offers, now_ns);
+        let free = room.saturating_sub(all.saturating_sub(mine));
+        free.min(self.share_of(slot, offer, offers, room, now_ns))
+    }
+
+    /// A peer is evacuated, and has sent or holds requests for this model, or one beside it.
+    fn somebody_leaves(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> bool {
+        beside(offer, offers).any(|(_, other)| {
+            let mut peers = self.mesh.peers().filter(|(_, peer)| peer.listed());
+            peers.any(|(_, peer)| leaving_demand(peer, &other.model.name, now_ns).is_some())
+        })
+    }
+
+    /// Granted to one peer for one model, and not arrived.
+    fn outstanding(&self, slot: Slot, model: &str, now_ns: Nanos) -> u64 {
+        let lane = self.mesh.peer(slot).and_then(|peer| peer.lanes.get(model));
+        lane.map_or(0, |lane| lane.credit.outstanding(now_ns))
+    }
+
+    /// Granted to all peers for all models that share a replica with this one, and not arrived.
+    fn outstanding_beside(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
+        beside(offer, offers)
+            .map(|(_, other)| {
+                let peers = self.mesh.peers();
+                peers
+                    .map(|(slot, _)| self.outstanding(slot, &other.model.name, now_ns))
+                    .sum::<u64>()
+            })
+            .sum()
+    }
+
+    /// The part of so much room that the peer gets for one model, by what all peers lately sent and
+    /// now hold for models that share replicas: whole requests, by largest remainders.
+    fn share_of(
+        &self,
+        slot: Slot,
+        offer: &Offer<'_>,
+        offers: &[Offer<'_>],
+        room: u64,
+        now_ns: Nanos,
+    ) -> u64 {
+        let mut weights = Vec::new();
+        let mut own = 0;
+        for (index, other) in beside(offer, offers) {
+            for (peer_slot, peer) in self.mesh.peers() {
+                let idle = other.unshared == 0 && self.mesh.shares(peer_slot);
+                if peer.removed || peer.isolated || idle {
+                    continue;
+                }
+                if peer_slot == slot && other.id == offer.id {
+                    own = weights.len();
+                }
+                let model = &offers[index].model.name;
+                let demand = peer.lanes.get(model).map_or(0, |lane| lane.demand(now_ns));
+                // One who has sent nothing yet must be able to begin.
+                weights.push(match leaving_demand(peer, model, now_ns) {
+                    Some(demand) => demand.saturating_mul(LEAVING_WEIGHT),
+                    None => 1 + demand,
+                });
+            }
+        }
+        let turn = usize::try_from(now_ns / TURN_NS).unwrap_or(0);
+        apportion(room, &weights, own, turn)
+    }
+
+    fn line(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> Line {
+        let pace = fleet_line(Some(offer.model), 0, &self.config).pace();
+        Line {
+            model: offer.model.name.clone(),
+            ready: offer.ready,
+            limit: self.grant(slot, offer, offers, now_ns),
+            sent: 0,
+            settled: 0,
+            hold_len: u32::try_from(offer.hold_len).unwrap_or(u32::MAX),
+            start_in_us: u32::try_from(offer.start_in_ns / 1_000).unwrap_or(u32::MAX),
+            base_us: u32::try_from(pace.base_ns / 1_000).unwrap_or(u32::MAX),
+            token_ns: pace.token_ns,
+        }
+    }
+}
+
+/// Two ascending runs have something in common.
+fn intersect(mut a: &[Slot], mut b: &[Slot]) -> bool {
+    while let (Some((x, rest_a)), Some((y, rest_b))) = (a.split_first(), b.split_first()) {
+        match x.cmp(y) {
+            std::cmp::Ordering::Equal => return true,
+            std::cmp::Ordering::Less => a = rest_a,
+            std::cmp::Ordering::Greater => b = rest_b,
+        }
+    }
+    false
+}
+
+/// The models that share a replica with this one, itself included, with their places.
+fn beside<'a>(
+    offer: &'a Offer<'a>,
+    offers: &'a [Offer<'a>],
+) -> impl Iterator<Item = (usize, &'a Offer<'a>)> {
+    offers.iter().enumerate().filter(|(_, other)| {
+        other.id == offer.id || intersect(&other.model.serving, &offer.model.serving)
+    })
+}
+
+/// How much a peer that is evacuated lately sent and now holds for a model, if it does.
+fn leaving_demand(peer: &Peer, model: &str, now_ns: Nanos) -> Option<u64> {
+    let draining = peer.heard.is_some_and(|heard| heard.draining);
+    let lane = peer.lanes.get(model).filter(|_| draining)?;
+    Some(lane.demand(now_ns)).filter(|demand| *demand > 0)
+}
+
+/// The part of the one at `own` when `seats` are given out by weight, by largest remainders, and
+/// among equal ones in order, beginning with another at each `turn`.
+fn apportion(seats: u64, weights: &[u64], own: usize, turn: usize) -> u64 {
+    let total = weights
+        .iter()
+        .map(|weight| u128::from(*weight))
+        .sum::<u128>()
+        .max(1);
+    let whole = |weight: u64| u128::from(seats) * u128::from(weight);
+    let floor = |weight: u64| u64::try_from(whole(weight) / total).unwrap_or(seats);
+    let given: u64 = weights.iter().map(|weight| floor(*weight)).sum();
+    let Some(weight) = weights.get(own) else {
+        return 0;
+    };
+    let rest = whole(*weight) % total;
+    let order = |place: usize| place.wrapping_add(turn) % weights.len();
+    let before = weights.iter().enumerate().filter(|(place, other)| {
+        let other = whole(**other) % total;
+        other > rest || (other == rest && order(*place) < order(own))
+    });
+    let extra = (before.count() as u64) < seats - given;
+    floor(*weight) + u64::from(extra)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apportion;
+
+    #[test]
+    fn all_seats_are_given_and_in_turns_where_they_are_fewer_than_equals() {
+        for turn in 0..5 {
+            let parts: Vec<_> = (0..3)
+                .map(|own| apportion(1, &[1, 1, 1], own, turn))
+                .collect();
+            assert_eq!(parts.iter().sum::<u64>(), 1, "{turn}");
+        }
+        let mut begun: Vec<_> = (0..3)
+            .flat_map(|turn| (0..3).filter(move |own| apportion(1, &[1, 1, 1], *own, turn) == 1))
+            .collect();
+        begun.sort_unstable();
+        assert_eq!(begun, [0, 1, 2]);
+        assert_eq!(
+            apportion(1, &[1, 11], 1, 0),
+            1,
+            "whoever needs it goes first"
+        );
+        assert_eq!(apportion(1, &[1, 11], 1, 1), 1);
+    }
+}

@@ -1,0 +1,243 @@
+//! The peers of this balancer, and what may go where.
+
+pub mod grants;
+pub mod hot;
+pub mod listing;
+pub mod peer;
+pub mod region;
+pub mod residency;
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+
+use self::listing::Listing;
+use super::fleet::slot_of;
+use crate::engine::cache::radix::{Radix, RadixConfig};
+use crate::engine::choose::policy::Slot;
+use crate::engine::mesh::hot::Hot;
+use crate::engine::mesh::peer::{Peer, Presence};
+use crate::engine::mesh::region::Sharer;
+use crate::engine::mesh::residency::{Regions, Residency};
+use crate::engine::ring::{Ring, WEIGHT_ONE};
+use crate::id::{Nanos, PeerId, ReplicaId};
+
+/// Ends of waits for a peer's room that are known at once.
+const LEAVE_ENDS_MAX: usize = 16_384;
+
+/// Share of the tree's memory that the regional snapshot may take on top.
+const TREE_SHARE: usize = 8;
+/// Least memory of the regional snapshot.
+const TREE_BYTES_MIN: usize = 1 << 20;
+
+/// What a peer was told last, as far as a change makes a new summary due.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Told {
+    pub(in crate::engine) draining: bool,
+    pub(in crate::engine) holds: bool,
+    pub(in crate::engine) over_max: bool,
+    pub(in crate::engine) bytes: usize,
+}
+
+/// One peer and what is remembered beside it.
+#[derive(Debug)]
+pub(in crate::engine) struct Remote {
+    pub(in crate::engine) peer: Peer,
+    pub(in crate::engine) told: Told,
+    /// Number of the last digest of hot prefixes that it was told.
+    pub(in crate::engine) told_hot: u64,
+    /// The peer's start, as known then.
+    pub(in crate::engine) told_hot_start: u64,
+    pub(in crate::engine) share: Sharer,
+}
+
+/// All peers, by slot, and where requests may go.
+#[derive(Debug)]
+pub(in crate::engine) struct Mesh {
+    pub(in crate::engine) name: String,
+    pub(in crate::engine) region: String,
+    /// This balancer's region.
+    pub(in crate::engine) region_bit: u64,
+    pub(in crate::engine) incarnation: u64,
+    pub(in crate::engine) remotes: Slab<Remote>,
+    pub(in crate::engine) regions: Regions,
+    pub(in crate::engine) residency: Residency,
+    /// What is new and what is held leaves while peers have room.
+    pub(in crate::engine) evacuating: bool,
+    /// When requests that wait for a peer's room no longer do, the earliest first.
+    leave_ends: VecDeque<Nanos>,
+    /// The regional snapshot: which prompts were forwarded where.
+    pub(in crate::engine) tree: Radix,
+    /// Hot prefixes, where balancers tell each other of them.
+    pub(in crate::engine) hot: Option<Hot>,
+    /// Peers by their number.
+    pub(in crate::engine) ring: Ring,
+    /// Forwards that have not ended.
+    pub(in crate::engine) in_flight: usize,
+}
+
+impl Mesh {
+    pub(in crate::engine) fn new(tree_bytes_max: usize, vnodes: u32) -> Self {
+        let regions = Regions::default();
+        let region_bit = regions.bit("");
+        Self {
+            name: String::new(),
+            region: String::new(),
+            region_bit,
+            incarnation: 1,
+            remotes: Slab::new(),
+            regions,
+            residency: Residency::default(),
+            evacuating: false,
+            leave_ends: VecDeque::new(),
+            tree: Radix::new(RadixConfig {
+                bytes_max: (tree_bytes_max / TREE_SHARE).max(TREE_BYTES_MIN),
+                capacity_blocks: u32::MAX,
+            }),
+            hot: None,
+            ring: Ring::new(vnodes),
+            in_flight: 0,
+        }
+    }
+
+    /// Names this balancer.
+    pub(in crate::engine) fn set_self(&mut self, name: &str, region: &str, incarnation: u64) {
+        self.region_bit = self.regions.bit(region);
+        name.clone_into(&mut self.name);
+        region.clone_into(&mut self.region);
+        self.incarnation = incarnation.max(1);
+    }
+
+    /// Rules may name other regions by now: finds the bits of all anew.
+    pub(in crate::engine) fn find_regions(&mut self) {
+        self.region_bit = self.regions.bit(&self.region);
+        for (_, remote) in &mut self.remotes {
+            let peer = &mut remote.peer;
+            peer.region_bit = bit_of(&self.regions, &peer.region, peer.sure);
+        }
+    }
+
+    /// Some request waits for a peer's room until then; the wait is as long for everybody, so that ends
+    /// come in order. Beyond [`LEAVE_ENDS_MAX`] the next snapshot finds who has waited long enough.
+    pub(in crate::engine) fn note_leave_end(&mut self, at_ns: Nanos) {
+        let last_ns = self.leave_ends.back().copied().unwrap_or(0);
+        if at_ns > last_ns && self.leave_ends.len() < LEAVE_ENDS_MAX {
+            self.leave_ends.push_back(at_ns);
+        }
+    }
+
+    /// Forgets the ends that have come.
+    pub(in crate::engine) fn pass_leave_ends(&mut self, now_ns: Nanos) {
+        while self
+            .leave_ends
+            .front()
+            .is_some_and(|at_ns| *at_ns <= now_ns)
+        {
+            self.leave_ends.pop_front();
+        }
+    }
+
+    /// When the first of them comes.
+    pub(in crate::engine) fn next_leave_end_ns(&self) -> Option<Nanos> {
+        self.leave_ends.front().copied()
+    }
+
+    pub(in crate::engine) fn is_empty(&self) -> bool {
+        self.remotes.is_empty()
+    }
+
+    pub(in crate::engine) fn slot(&self, id: PeerId) -> Option<Slot> {
+        let found = self.remotes.iter().find(|(_, remote)| remote.peer.id == id);
+        found.map(|(index, _)| slot_of(index))
+    }
+
+    pub(in crate::engine) fn remote(&self, slot: Slot) -> Option<&Remote> {
+        self.remotes.get(slot as usize)
+    }
+
+    pub(in crate::engine) fn peer(&self, slot: Slot) -> Option<&Peer> {
+        self.remote(slot).map(|remote| &remote.peer)
+    }
+
+    pub(in crate::engine) fn peer_mut(&mut self, slot: Slot) -> Option<&mut Peer> {
+        self.remotes
+            .get_mut(slot as usize)
+            .map(|remote| &mut remote.peer)
+    }
+
+    pub(in crate::engine) fn peers(&self) -> impl Iterator<Item = (Slot, &Peer)> {
+        let peers = self.remotes.iter();
+        peers.map(|(index, remote)| (slot_of(index), &remote.peer))
+    }
+
+    /// Adds a peer, or takes one back that was removed.
+    pub(in crate::engine) fn add(&mut self, listing: &Listing) {
+        let (id, region) = (listing.id, &listing.region);
+        let region_bit = bit_of(&self.regions, region, listing.sure);
+        if let Some(slot) = self.slot(id) {
+            if let Some(peer) = self.peer_mut(slot) {
+                peer.removed = false;
+                region.clone_into(&mut peer.region);
+                (peer.region_bit, peer.sure) = (region_bit, listing.sure);
+            }
+        } else {
+            let mut peer = Peer::new(id, listing.name.clone(), region.clone(), region_bit);
+            peer.sure = listing.sure;
+            self.remotes.insert(Remote {
+                peer,
+                told: Told::default(),
+                told_hot: 0,
+                told_hot_start: 0,
+                share: Sharer::default(),
+            });
+        }
+        self.ring.add(on_ring(id), WEIGHT_ONE);
+    }
+
+    /// Takes a peer out: nothing is forwarded to it from now on.
+    pub(in crate::engine) fn remove(&mut self, slot: Slot) {
+        if let Some(peer) = self.peer_mut(slot) {
+            peer.removed = true;
+            // Where it is listed again, it is met anew.
+            peer.presence = Presence::Unreachable;
+            peer.forget();
+            let id = peer.id;
+            self.ring.remove(on_ring(id));
+            self.tree.forget(slot);
+            self.forget_hot(slot);
+        }
+        self.drop_if_over(slot);
+    }
+
+    /// Forgets a removed peer whose forwards have all ended.
+    pub(in crate::engine) fn drop_if_over(&mut self, slot: Slot) {
+        let over = |peer: &Peer| peer.removed && peer.in_flight == 0;
+        if self.peer(slot).is_some_and(over) {
+            self.remotes.remove(slot as usize);
+        }
+    }
+
+    /// Some peer that may be sent requests serves the model, in one of these regions.
+    pub(in crate::engine) fn serves(&self, model: &str, regions: u64, now_ns: Nanos) -> bool {
+        self.peers()
+            .any(|(_, peer)| peer.region_bit & regions != 0 && peer.serves(model, now_ns))
+    }
+
+    /// When a peer may be sent requests again after failures.
+    pub(in crate::engine) fn next_change_ns(&self, now_ns: Nanos) -> Option<Nanos> {
+        self.peers()
+            .filter_map(|(_, peer)| peer.opens_ns(now_ns))
+            .min()
+    }
+}
+
+/// The bit of a peer's region. Where that is no more than its word, it is in none that a rule names.
+fn bit_of(regions: &Regions, region: &str, sure: bool) -> u64 {
+    // No rule names the region without a name.
+    regions.bit(if sure { region } else { "" })
+}
+
+/// The ring knows its members by one kind of number: here they are peers.
+pub(in crate::engine) fn on_ring(peer: PeerId) -> ReplicaId {
+    ReplicaId(peer.0)
+}

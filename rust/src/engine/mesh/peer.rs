@@ -1,0 +1,466 @@
+//! A remote balancer: what it told, how far it is, and whether it may be chosen.
+//!
+//! What a peer says is a hint with an age. The age counts from the arrival of a summary, by our
+//! clock alone, or, where the summary does not prove to be fresh, from the sending of the last of
+//! ours that the peer had heard by then: what a stalled link delivers late is old.
+
+pub mod credit;
+pub mod rate;
+pub mod summary;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use self::credit::Credit;
+use self::rate::Rate;
+use self::summary::{LINES_MAX, PeerError, Summary};
+use crate::id::{Nanos, PeerId};
+
+/// Peers of one balancer, at most.
+pub const PEERS_MAX: usize = 64;
+/// A summary is believed for this long at most, whatever it says.
+pub const VALID_FOR_NS_MAX: Nanos = 800_000_000;
+/// Nothing older than this is believed.
+pub const AGE_NS_MAX: Nanos = 3_000_000_000;
+/// A summary whose teller had heard nothing of ours for longer than this is not fresh.
+pub const PROOF_NS_MAX: Nanos = 2_000_000_000;
+/// Models known of one peer, at most; of more nothing is sent.
+const LANES_MAX: usize = 2 * LINES_MAX;
+/// Round trips of which the median is taken.
+const ROUND_TRIPS: usize = 9;
+/// Our summaries of which the sending time is remembered.
+const SENT_MAX: usize = 32;
+/// After a failed forward nothing is sent for so long; doubles while they keep failing.
+const SHUT_NS: Nanos = 250_000_000;
+const SHUT_NS_MAX: Nanos = 4_000_000_000;
+
+/// What the control plane knows of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It answers.
+    Alive,
+    /// Not to be reached from here; it may live.
+    Unreachable,
+    /// It is gone.
+    Dead,
+}
+
+impl Presence {
+    /// The word for metrics, state and log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Unreachable => "unreachable",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// The summary heard last, its lines apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    /// When it was sent at the latest; the present while it is fresh.
+    pub at_ns: Nanos,
+    /// How long it may be believed.
+    pub valid_for_ns: Nanos,
+    /// The peer wants nothing.
+    pub draining: bool,
+    /// Requests in its hold.
+    pub hold_len: u32,
+    /// How long the oldest of them had waited.
+    pub hold_age_ns: Nanos,
+    /// It had heard us since our start: its limits mean us.
+    pub knows_us: bool,
+}
+
+/// One model between us and a peer.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// Replicas ready there.
+    pub ready: u32,
+    /// What we may have sent in all.
+    pub limit: u64,
+    /// What we have sent.
+    pub sent: u64,
+    /// Of that, answered or failed.
+    pub settled: u64,
+    /// Held there for it.
+    pub hold_len: u32,
+    /// Until a request arriving there would be computed.
+    pub start_in_ns: Nanos,
+    /// Time to the first token of a cached prompt there.
+    pub base_ns: u32,
+    /// Time per prompt token there.
+    pub token_ns: u32,
+    /// What we have granted.
+    pub credit: Credit,
+    /// Forwards from there lately.
+    pub arrivals: Rate,
+}
+
+impl Lane {
+    /// How much the peer lately sent and now holds for this model, as a weight.
+    #[must_use]
+    pub fn demand(&self, now_ns: Nanos) -> u64 {
+        self.arrivals.per_s_milli(now_ns) / 100 + 10 * u64::from(self.hold_len)
+    }
+}
+
+/// Forwards to and from a peer, counted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Sent.
+    pub forwarded: u64,
+    /// Received.
+    pub arrived: u64,
+    /// Sent and answered.
+    pub ok: u64,
+    /// Sent and refused.
+    pub refused: u64,
+    /// Sent and failed.
+    pub failed: u64,
+    /// Sent, and the client left.
+    pub client_left: u64,
+    /// Sent because of a prefix that it had told.
+    pub told_hits: u64,
+    /// Tokens of such prefixes, where the answer told what was cached, ...
+    pub told_tokens: u64,
+    /// ... and of them, cached there.
+    pub told_tokens_found: u64,
+}
+
+/// A remote balancer.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its number here.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Its region's bit in masks of residency.
+    pub region_bit: u64,
+    /// More than its own word says that it is in its region.
+    pub sure: bool,
+    /// Taken out of the configuration; kept until its forwards have ended.
+    pub removed: bool,
+    /// What the control plane knows.
+    pub presence: Presence,
+    /// The operator wants nothing sent there.
+    pub isolated: bool,
+    /// What it told last.
+    pub heard: Option<Heard>,
+    /// By model.
+    pub lanes: HashMap<String, Lane, FixedState>,
+    /// Forwards that have not ended.
+    pub in_flight: u32,
+    /// Totals.
+    pub counts: Counts,
+    round_trips: SmallVec<[Nanos; ROUND_TRIPS]>,
+    rtt_ns: Option<Nanos>,
+    jitter_ns: Nanos,
+    /// Start and number of the last summary heard.
+    last: (u64, u64),
+    /// Its start, as it has proven.
+    start: Option<u64>,
+    /// Failed forwards in a row, and until when nothing is sent for them.
+    failures: u32,
+    shut_until_ns: Nanos,
+    /// Numbers and times of our last summaries.
+    told: SmallVec<[(u64, Nanos); SENT_MAX]>,
+    told_sequence: u64,
+}
+
+impl Peer {
+    /// A peer of which nothing is known but its name.
+    #[must_use]
+    pub fn new(id: PeerId, name: String, region: String, region_bit: u64) -> Self {
+        Self {
+            id,
+            name,
+            region,
+            region_bit,
+            sure: true,
+            removed: false,
+            presence: Presence::Unreachable,
+            isolated: false,
+            heard: None,
+            lanes: HashMap::with_hasher(FixedState::default()),
+            in_flight: 0,
+            counts: Counts::default(),
+            round_trips: SmallVec::new(),
+            rtt_ns: None,
+            jitter_ns: 0,
+            last: (0, 0),
+            start: None,
+            failures: 0,
+            shut_until_ns: 0,
+            told: SmallVec::new(),
+            told_sequence: 0,
+        }
+    }
+
+    // ------------------------------------------------------------------ distance
+
+    /// One measured round trip.
+    pub fn observe_rtt(&mut self, rtt_ns: Nanos) {
+        if let Some(before) = self.round_trips.last() {
+            // RFC 3550, 6.4.1: a mean of differences that follows by a sixteenth.
+            let difference_ns = before.abs_diff(rtt_ns);
+            self.jitter_ns = self.jitter_ns - self.jitter_ns / 16 + difference_ns / 16;
+        }
+        if self.round_trips.len() == ROUND_TRIPS {
+            self.round_trips.remove(0);
+        }
+        self.round_trips.push(rtt_ns);
+        let mut sorted = self.round_trips.clone();
+        sorted.sort_unstable();
+        self.rtt_ns = sorted.get(sorted.len() / 2).copied();
+    }
+
+    /// The median of the last round trips.
+    #[must_use]
+    pub fn rtt_ns(&self) -> Option<Nanos> {
+        self.rtt_ns
+    }
+
+    /// Mean difference of neighbouring round trips.
+    #[must_use]
+    pub fn jitter_ns(&self) -> Nanos {
+        self.jitter_ns
+    }
+
+    // ---------------------------------------------------------------- what it told
+
+    /// It has proven when it started: of an earlier run no number counts any more, so that none of
+    /// them can be so large that nothing comes after it. True where that changed.
+    pub fn started(&mut self, incarnation: u64) -> bool {
+        let anew = self.start != Some(incarnation);
+        self.start = Some(incarnation);
+        if self.last.0 != incarnation {
+            self.last = (0, 0);
+        }
+        anew
+    }
+
+    /// Takes a summary over. `us` is our own start.
+    ///
+    /// # Errors
+    ///
+    /// It is of another run, or not newer than what was heard before: nothing happened.
+    pub fn merge(&mut self, summary: Summary, us: u64, now_ns: Nanos) -> Result<(), PeerError> {
+        let number = (summary.incarnation, summary.sequence);
+        if self.start.is_some_and(|start| start != summary.incarnation) {
+            return Err(PeerError::Start);
+        }
+        if number <= self.last {
+            return Err(PeerError::Old);
+        }
+        let anew = summary.incarnation != self.last.0;
+        self.last = number;
+        let knows_us = summary.heard_incarnation == us && summary.heard_sequence > 0;
+        let sequence = if knows_us { summary.heard_sequence } else { 0 };
+        self.heard = Some(Heard {
+            at_ns: self.sent_by(sequence, now_ns),
+            valid_for_ns: (u64::from(summary.valid_for_ms) * 1_000_000).min(VALID_FOR_NS_MAX),
+            draining: summary.draining,
+            hold_len: summary.hold_len,
+            hold_age_ns: u64::from(summary.hold_age_ms) * 1_000_000,
+            knows_us,
+        });
+        if anew {
+            self.succeeded();
+        }
+        for lane in self.lanes.values_mut() {
+            (lane.ready, lane.limit, lane.hold_len) = (0, 0, 0);
+            if anew {
+                // It counts from zero again. What we have sent goes on: it takes that count over.
+                lane.credit.restart(0);
+            }
+        }
+        for line in summary.lines {
+            let Some(lane) = self.lane_mut(&line.model) else {
+                continue;
+            };
+            if anew {
+                lane.credit.restart(line.sent);
+            } else {
+                let credit = &mut lane.credit;
+                credit.heard(sequence, line.sent, line.settled, now_ns);
+            }
+            lane.ready = line.ready;
+            lane.limit = line.limit;
+            lane.hold_len = line.hold_len;
+            lane.start_in_ns = u64::from(line.start_in_us) * 1_000;
+            lane.base_ns = line.base_us.saturating_mul(1_000);
+            lane.token_ns = line.token_ns;
+        }
+        Ok(())
+    }
+
+    /// When a summary whose teller had heard ours of this number must have been sent: now, unless
+    /// that was long ago.
+    fn sent_by(&self, sequence: u64, now_ns: Nanos) -> Nanos {
+        let sent = self.told.iter().find(|(number, _)| *number == sequence);
+        match (sent, self.told.first()) {
+            (Some((_, at_ns)), _) if now_ns.saturating_sub(*at_ns) > PROOF_NS_MAX => *at_ns,
+            // Older than what is remembered.
+            (None, Some((first, at_ns))) if sequence > 0 && sequence < *first => *at_ns,
+            _ => now_ns,
+        }
+    }
+
+    /// The age of what it told.
+    #[must_use]
+    pub fn age_ns(&self, now_ns: Nanos) -> Option<Nanos> {
+        Some(now_ns.saturating_sub(self.heard?.at_ns))
+    }
+
+    /// The age up to which what it told counts: three times what it said itself, and two round
+    /// trips, at most [`AGE_NS_MAX`].
+    #[must_use]
+    pub fn age_max_ns(&self) -> Nanos {
+        let valid_for_ns = self.heard.map_or(0, |heard| heard.valid_for_ns);
+        let trips_ns = 2 * self.rtt_ns.unwrap_or(0).min(AGE_NS_MAX);
+        (3 * valid_for_ns + trips_ns).min(AGE_NS_MAX)
+    }
+
+    /// It may be sent requests, as far as that does not depend on what for.
+    #[must_use]
+    pub fn available(&self, now_ns: Nanos) -> bool {
+        let fresh = self
+            .age_ns(now_ns)
+            .is_some_and(|age_ns| age_ns <= self.age_max_ns());
+        let willing = self
+            .heard
+            .is_some_and(|heard| heard.knows_us && !heard.draining);
+        let shut = now_ns < self.shut_until_ns;
+        self.listed() && fresh && willing && !shut
+    }
+
+    /// It is configured, lives, and is not isolated.
+    #[must_use]
+    pub fn listed(&self) -> bool {
+        !self.removed && !self.isolated && self.presence == Presence::Alive
+    }
+
+    /// Requests for this model that may be sent there now; not more than `hold_max` may be held
+    /// for it there.
+    #[must_use]
+    pub fn room(&self, model: &str, hold_max: u32, now_ns: Nanos) -> u64 {
+        if !self.available(now_ns) {
+            return 0;
+        }
+        let lane = self
+            .lanes
+            .get(model)
+            .filter(|lane| lane.hold_len <= hold_max);
+        lane.map_or(0, |lane| lane.limit.saturating_sub(lane.sent))
+    }
+
+    /// It serves the model, as it told last and as long as that counts.
+    #[must_use]
+    pub fn serves(&self, model: &str, now_ns: Nanos) -> bool {
+        let lane = self.lanes.get(model).filter(|lane| lane.ready > 0);
+        self.available(now_ns) && lane.is_some()
+    }
+
+    /// The models that it serves, as it told last and as long as that counts.
+    pub fn models(&self, now_ns: Nanos) -> impl Iterator<Item = &str> {
+        let told = self.available(now_ns).then_some(&self.lanes);
+        let lanes = told.into_iter().flatten();
+        lanes
+            .filter(|(_, lane)| lane.ready > 0)
+            .map(|(model, _)| model.as_str())
+    }
+
+    /// It is gone: nothing of what it told counts any more.
+    pub fn forget(&mut self) {
+        self.heard = None;
+    }
+
+    /// Start and number of the last summary heard; zeros before the first.
+    #[must_use]
+    pub fn last_heard(&self) -> (u64, u64) {
+        self.last
+    }
+
+    /// What we have to do with it for one model; `None` where too many models are known.
+    pub fn lane_mut(&mut self, model: &str) -> Option<&mut Lane> {
+        if !self.lanes.contains_key(model) {
+            if self.lanes.len() >= LANES_MAX {
+                return None;
+            }
+            self.lanes.insert(model.to_owned(), Lane::default());
+        }
+        self.lanes.get_mut(model)
+    }
+
+    // ------------------------------------------------------------------ forwards
+
+    /// A request is forwarded; if it counts as `granted`, it uses up one of what was granted.
+    pub fn forward(&mut self, model: &str, granted: bool) {
+        self.in_flight += 1;
+        self.counts.forwarded += 1;
+        if let Some(lane) = self.lanes.get_mut(model).filter(|_| granted) {
+            lane.sent += 1;
+        }
+    }
+
+    /// A forward was answered, or failed.
+    pub fn settle(&mut self, model: &str) {
+        if let Some(lane) = self.lanes.get_mut(model) {
+            lane.settled = lane.sent.min(lane.settled + 1);
+        }
+    }
+
+    /// The peer refused a forward: if it was `granted`, there is no room until some is granted again.
+    pub fn refused(&mut self, model: &str, granted: bool) {
+        self.counts.refused += 1;
+        if let Some(lane) = self.lanes.get_mut(model).filter(|_| granted) {
+            lane.limit = 0;
+        }
+    }
+
+    /// A forward failed on its way: nothing is sent for a while.
+    pub fn failed(&mut self, now_ns: Nanos) {
+        let shut_ns = SHUT_NS << self.failures.min(4);
+        self.failures = self.failures.saturating_add(1);
+        self.shut_until_ns = now_ns.saturating_add(shut_ns.min(SHUT_NS_MAX));
+    }
+
+    /// A forward was answered.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+        self.shut_until_ns = 0;
+    }
+
+    /// When it may be sent requests again after failures, if that is to come.
+    #[must_use]
+    pub fn opens_ns(&self, now_ns: Nanos) -> Option<Nanos> {
+        Some(self.shut_until_ns).filter(|at_ns| *at_ns > now_ns)
+    }
+
+    // ---------------------------------------------------------------- what we tell
+
+    /// The number of our next summary to it, remembered with its time.
+    pub fn tell(&mut self, now_ns: Nanos) -> u64 {
+        self.told_sequence += 1;
+        if self.told.len() == SENT_MAX {
+            self.told.remove(0);
+        }
+        self.told.push((self.told_sequence, now_ns));
+        self.told_sequence
+    }
+
+    /// When it was told something last.
+    #[must_use]
+    pub fn told_ns(&self) -> Option<Nanos> {
+        self.told.last().map(|(_, at_ns)| *at_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests;

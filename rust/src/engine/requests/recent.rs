@@ -1,0 +1,74 @@
+//! Which replica made a response: a bounded memory of recently used ids.
+
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use crate::engine::generations::Generations;
+use crate::id::ReplicaId;
+
+/// Ids of `/v1/responses` and their replicas. Ids are kept as keyed hashes of 128 bits: 24 bytes
+/// each, whatever a replica sends.
+#[derive(Debug)]
+pub(in crate::engine) struct Recent {
+    replicas: Generations<u128, ReplicaId>,
+    seed: u64,
+}
+
+impl Recent {
+    pub(in crate::engine) fn new(len_max: usize, seed: u64) -> Self {
+        Self {
+            replicas: Generations::new(len_max),
+            seed,
+        }
+    }
+
+    /// Remembers that `replica` made the response `id`.
+    pub(in crate::engine) fn note(&mut self, id: &[u8], replica: ReplicaId) {
+        self.replicas
+            .put(xxh3_128_with_seed(id, self.seed), replica);
+    }
+
+    /// The replica that made the response `id`, if it is remembered.
+    pub(in crate::engine) fn find(&mut self, id: &[u8]) -> Option<ReplicaId> {
+        self.replicas.find(xxh3_128_with_seed(id, self.seed))
+    }
+
+    /// Ids remembered.
+    pub(in crate::engine) fn len(&self) -> usize {
+        self.replicas.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recently_used_half_is_always_known_and_the_bound_is_never_passed() {
+        let mut recent = Recent::new(100, 7);
+        for n in 0..1_000_u32 {
+            recent.note(format!("resp_{n}").as_bytes(), ReplicaId(n));
+            assert_eq!(
+                recent.find(b"resp_0"),
+                Some(ReplicaId(0)),
+                "it is used all the time"
+            );
+            assert!(recent.len() <= 100, "{}", recent.len());
+            for younger in n.saturating_sub(40)..=n {
+                let id = format!("resp_{younger}");
+                assert_eq!(recent.find(id.as_bytes()), Some(ReplicaId(younger)));
+            }
+        }
+        assert_eq!(recent.find(b"resp_1"), None);
+    }
+
+    #[test]
+    fn an_id_made_again_belongs_to_its_last_replica() {
+        let mut recent = Recent::new(4, 7);
+        recent.note(b"a", ReplicaId(1));
+        recent.note(b"b", ReplicaId(1));
+        recent.note(b"c", ReplicaId(1));
+        recent.note(b"a", ReplicaId(2));
+        assert_eq!(recent.find(b"a"), Some(ReplicaId(2)));
+        assert_eq!(recent.len(), 3);
+    }
+}
