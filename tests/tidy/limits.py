@@ -41,6 +41,7 @@ PYTHON_PARTS = (
 RUST_PARTS = (
     "engine/cache/learn.rs",
     "engine/cache/paths.rs",
+    "engine/fleet/lengths.rs",
     "engine/fleet/models.rs",
     "engine/fleet/pulse.rs",
     "engine/fleet/snapshot.rs",

@@ -94,7 +94,7 @@ impl Router {
             told.map(|began| theirs(peer, began.number)).collect();
         self.keep_theirs(peer, |_, id| told.contains(&id));
         if let Some(remote) = self.mesh.remotes.get_mut(slot as usize) {
-            for line in remote.share.lines.values_mut() {
+            for line in remote.share.reported.values_mut() {
                 line.ready = false;
             }
         }
@@ -113,7 +113,7 @@ impl Router {
         let ago = |age_us: u32| told_ns.saturating_sub(u64::from(age_us) * 1_000);
         let in_flight_max = self.config.in_flight_max;
         let remote = self.mesh.remotes.get_mut(slot as usize);
-        let line = remote.and_then(|remote| remote.share.lines.get_mut(&replica));
+        let line = remote.and_then(|remote| remote.share.reported.get_mut(&replica));
         let (Some(line), Some(member)) = (line, self.fleet.member_mut(replica)) else {
             return false;
         };

@@ -9,14 +9,11 @@
 
 mod hear;
 pub mod message;
+mod state;
 mod tell;
 
-use std::collections::VecDeque;
-
-use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashSet};
-use smallvec::SmallVec;
-
+use self::state::{Reported, What};
+pub(in crate::engine) use self::state::{Shared, Sharer, Sharing};
 use crate::engine::choose::policy::Slot;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::gate;
@@ -33,152 +30,8 @@ use crate::id::{Nanos, PeerId, RequestId};
 const PATIENCE: u64 = 3;
 /// Who pushed so lately takes a part of the room.
 const LATELY_NS: Nanos = 500_000_000;
-/// Events remembered for those that have not been told; who is further behind is told everything.
-const EVENTS_MAX: usize = 8_192;
 /// A push that could not be told for so long keeps nobody from pushing.
 const UNTOLD_NS: Nanos = TURN_NS;
-
-/// What a replica's sharing comes to, beside the split.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Shared {
-    /// Others that may push there.
-    others: u32,
-    /// One of them probes it for all.
-    probed_elsewhere: bool,
-    /// Our place among all that may push there, in the order of their names.
-    rank: u32,
-    /// When one of their pages came last.
-    heard_ns: Nanos,
-    /// Our own last page, as it is told: when it was asked for, and how many different ones there were.
-    page_ns: Nanos,
-    pages: u64,
-    page: Option<Snapshot>,
-    /// Since when the probe interval has been what it is.
-    interval_ns: Nanos,
-    interval_since_ns: Nanos,
-    /// Our last push.
-    pushed_ns: Nanos,
-    /// Our pushes that somebody may not have been told of: their event, and when.
-    untold: SmallVec<[(u64, Nanos); 2]>,
-}
-
-impl Shared {
-    /// The part of so much room that may be promised to balancers of other regions, which hear of it
-    /// from all that share it.
-    pub(in crate::engine) fn promised(&self, room: u32) -> u32 {
-        let sharers = self.others + 1;
-        room / sharers + u32::from(self.rank < room % sharers)
-    }
-
-    pub(in crate::engine) fn alone(&self) -> bool {
-        self.others == 0
-    }
-
-    pub(in crate::engine) fn probed_here(&self) -> bool {
-        !self.probed_elsewhere
-    }
-}
-
-/// What one request in flight has come to.
-#[derive(Debug, Clone, Copy)]
-enum What {
-    Began(Own),
-    Started(RequestId, Nanos),
-    Ended(RequestId),
-}
-
-/// What a peer of our region has told of one replica.
-#[derive(Debug, Default)]
-struct Line {
-    wants: bool,
-    ready: bool,
-    pushed_ns: Nanos,
-    page: Option<Snapshot>,
-}
-
-/// What a peer was told of one replica last.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Said {
-    wants: bool,
-    ready: bool,
-    page_ns: Nanos,
-    pages: u64,
-}
-
-/// Sharing with one peer.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Sharer {
-    /// It has told its list.
-    heard: bool,
-    /// Its replicas by their place in that: ours, where we have them.
-    places: Vec<Option<Slot>>,
-    /// Its list.
-    listing: Vec<u64>,
-    lines: HashMap<Slot, Line, FixedState>,
-    /// It has been told our list.
-    listed: bool,
-    /// It has been told all events up to this one; `None`: it is to be told everything.
-    cursor: Option<u64>,
-    said: HashMap<Slot, Said, FixedState>,
-    told_ns: Option<Nanos>,
-    told_bytes: usize,
-    /// It is to be told that we share nothing any more.
-    retracts: bool,
-}
-
-impl Sharer {
-    fn lists(&self, slot: Slot) -> bool {
-        self.lines.contains_key(&slot)
-    }
-
-    fn listed(&self) -> impl Iterator<Item = Slot> {
-        self.lines.keys().copied()
-    }
-
-    /// Finds our replicas in its list.
-    fn find(&mut self, by_key: &HashMap<u64, Slot, FixedState>) {
-        self.places = self
-            .listing
-            .iter()
-            .map(|key| by_key.get(key).copied())
-            .collect();
-        let listed: HashSet<Slot, FixedState> = self.places.iter().flatten().copied().collect();
-        self.lines.retain(|slot, _| listed.contains(slot));
-        for slot in listed {
-            self.lines.entry(slot).or_default();
-        }
-        self.cursor = None;
-    }
-}
-
-/// All that is shared.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Sharing {
-    /// Somebody shares with us.
-    active: bool,
-    /// Our replicas by place and by key.
-    listing: Vec<Slot>,
-    places: HashMap<Slot, u32, FixedState>,
-    by_key: HashMap<u64, Slot, FixedState>,
-    events: VecDeque<(Slot, What)>,
-    /// The number of the first of them.
-    first: u64,
-}
-
-impl Sharing {
-    fn next(&self) -> u64 {
-        self.first + self.events.len() as u64
-    }
-
-    fn note(&mut self, slot: Slot, what: What) -> u64 {
-        if self.events.len() == EVENTS_MAX {
-            self.events.pop_front();
-            self.first += 1;
-        }
-        self.events.push_back((slot, what));
-        self.next() - 1
-    }
-}
 
 impl Mesh {
     /// The peer is of our region, and to be heard.
@@ -191,7 +44,7 @@ impl Mesh {
     fn shares_replica(&self, peer: Slot, slot: Slot) -> bool {
         let line = self
             .remote(peer)
-            .and_then(|remote| remote.share.lines.get(&slot));
+            .and_then(|remote| remote.share.reported.get(&slot));
         self.shares(peer) && line.is_some_and(|line| line.ready)
     }
 }
@@ -260,7 +113,7 @@ impl Router {
                 .mesh
                 .remotes
                 .get(slot as usize)
-                .is_some_and(|r| !r.share.lines.is_empty())
+                .is_some_and(|r| !r.share.reported.is_empty())
             {
                 if let Some(remote) = self.mesh.remotes.get_mut(slot as usize) {
                     remote.share = Sharer {
@@ -316,7 +169,7 @@ impl Router {
         let mesh = &self.mesh;
         let lines = || {
             mesh.remotes.iter().filter_map(|(peer, remote)| {
-                let line = remote.share.lines.get(&slot)?;
+                let line = remote.share.reported.get(&slot)?;
                 mesh.shares_replica(slot_of(peer), slot)
                     .then_some((remote.peer.name.as_str(), line))
             })
@@ -326,7 +179,7 @@ impl Router {
         let (_, last) = pushed.fold(ours, std::cmp::Ord::max);
         let turn = |name: &str| (name <= last, name.to_owned());
         let our_turn = turn(&mesh.name);
-        let lately = |line: &Line| line.pushed_ns > 0 && now_ns < line.pushed_ns + LATELY_NS;
+        let lately = |line: &Reported| line.pushed_ns > 0 && now_ns < line.pushed_ns + LATELY_NS;
         let active = lines()
             .filter(|(_, line)| line.wants || lately(line))
             .count();
@@ -473,7 +326,8 @@ impl Router {
 
     fn wanted_elsewhere(&self, slot: Slot) -> bool {
         let mut sharers = self.mesh.remotes.iter().map(|(_, remote)| &remote.share);
-        self.sharing.active && sharers.any(|of| of.lines.get(&slot).is_some_and(|line| line.wants))
+        self.sharing.active
+            && sharers.any(|of| of.reported.get(&slot).is_some_and(|line| line.wants))
     }
 
     /// When somebody's turn is over, or word that has not gone out counts no more, so that something

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Said, What};
+use super::state::{Said, What};
 use crate::engine::choose::policy::Slot;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::replica::Own;

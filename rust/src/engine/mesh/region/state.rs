@@ -1,0 +1,157 @@
+//! What is known of sharing: with each peer, and of each replica.
+
+use std::collections::VecDeque;
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
+
+use crate::engine::choose::policy::Slot;
+use crate::engine::fleet::replica::Own;
+use crate::engine::fleet::snapshot::Snapshot;
+use crate::id::{Nanos, RequestId};
+
+/// Events remembered for those that have not been told; who is further behind is told everything.
+const EVENTS_MAX: usize = 8_192;
+
+/// What a replica's sharing comes to, beside the split.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Shared {
+    /// Others that may push there.
+    pub(super) others: u32,
+    /// One of them probes it for all.
+    pub(super) probed_elsewhere: bool,
+    /// Our place among all that may push there, in the order of their names.
+    pub(super) rank: u32,
+    /// When one of their pages came last.
+    pub(super) heard_ns: Nanos,
+    /// Our own last page, as it is told: when it was asked for, and how many different ones there were.
+    pub(super) page_ns: Nanos,
+    pub(super) pages: u64,
+    pub(super) page: Option<Snapshot>,
+    /// Since when the probe interval has been what it is.
+    pub(super) interval_ns: Nanos,
+    pub(super) interval_since_ns: Nanos,
+    /// Our last push.
+    pub(super) pushed_ns: Nanos,
+    /// Our pushes that somebody may not have been told of: their event, and when.
+    pub(super) untold: SmallVec<[(u64, Nanos); 2]>,
+}
+
+impl Shared {
+    /// The part of so much room that may be promised to balancers of other regions, which hear of it
+    /// from all that share it.
+    pub(in crate::engine) fn promised(&self, room: u32) -> u32 {
+        let sharers = self.others + 1;
+        room / sharers + u32::from(self.rank < room % sharers)
+    }
+
+    pub(in crate::engine) fn alone(&self) -> bool {
+        self.others == 0
+    }
+
+    pub(in crate::engine) fn probed_here(&self) -> bool {
+        !self.probed_elsewhere
+    }
+}
+
+/// What one request in flight has come to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What {
+    Began(Own),
+    Started(RequestId, Nanos),
+    Ended(RequestId),
+}
+
+/// What a peer of our region has told of one replica.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    pub(super) wants: bool,
+    pub(super) ready: bool,
+    pub(super) pushed_ns: Nanos,
+    pub(super) page: Option<Snapshot>,
+}
+
+/// What a peer was told of one replica last.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) wants: bool,
+    pub(super) ready: bool,
+    pub(super) page_ns: Nanos,
+    pub(super) pages: u64,
+}
+
+/// Sharing with one peer.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Sharer {
+    /// It has told its list.
+    pub(super) heard: bool,
+    /// Its replicas by their place in that: ours, where we have them.
+    pub(super) places: Vec<Option<Slot>>,
+    /// Its list.
+    pub(super) listing: Vec<u64>,
+    pub(super) reported: HashMap<Slot, Reported, FixedState>,
+    /// It has been told our list.
+    pub(super) listed: bool,
+    /// It has been told all events up to this one; `None`: it is to be told everything.
+    pub(super) cursor: Option<u64>,
+    pub(super) said: HashMap<Slot, Said, FixedState>,
+    pub(super) told_ns: Option<Nanos>,
+    pub(super) told_bytes: usize,
+    /// It is to be told that we share nothing any more.
+    pub(super) retracts: bool,
+}
+
+impl Sharer {
+    pub(super) fn lists(&self, slot: Slot) -> bool {
+        self.reported.contains_key(&slot)
+    }
+
+    pub(super) fn listed(&self) -> impl Iterator<Item = Slot> {
+        self.reported.keys().copied()
+    }
+
+    /// Finds our replicas in its list.
+    pub(super) fn find(&mut self, by_key: &HashMap<u64, Slot, FixedState>) {
+        self.places = self
+            .listing
+            .iter()
+            .map(|key| by_key.get(key).copied())
+            .collect();
+        let listed: HashSet<Slot, FixedState> = self.places.iter().flatten().copied().collect();
+        self.reported.retain(|slot, _| listed.contains(slot));
+        for slot in listed {
+            self.reported.entry(slot).or_default();
+        }
+        self.cursor = None;
+    }
+}
+
+/// All that is shared.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Sharing {
+    /// Somebody shares with us.
+    pub(super) active: bool,
+    /// Our replicas by place and by key.
+    pub(super) listing: Vec<Slot>,
+    pub(super) places: HashMap<Slot, u32, FixedState>,
+    pub(super) by_key: HashMap<u64, Slot, FixedState>,
+    pub(super) events: VecDeque<(Slot, What)>,
+    /// The number of the first of them.
+    pub(super) first: u64,
+}
+
+impl Sharing {
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
+    pub(super) fn note(&mut self, slot: Slot, what: What) -> u64 {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+            self.first += 1;
+        }
+        self.events.push_back((slot, what));
+        self.next() - 1
+    }
+}
