@@ -1,9 +1,10 @@
 //! Conversations: OpenAI's and Anthropic's messages, and the items of the Responses form.
 
+use super::canonical::tag;
 use super::cursor::{Cursor, RawStr};
 use super::fault::Fault;
 use super::outline::pick;
-use super::render::{Prompt, tag, text_at};
+use super::render::{Prompt, text_at};
 
 /// A system text that begins so is bookkeeping of one client, new with every request: engines take
 /// it out before they render the prompt.

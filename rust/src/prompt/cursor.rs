@@ -4,8 +4,8 @@
 //! order, then visited in the order that the prompt has them.
 
 use super::escape::escape;
-use super::json::Tape;
 use super::lanes::find_special;
+use super::tape::Tape;
 
 /// Where bytes of a canonical stream go.
 pub(super) trait Sink {

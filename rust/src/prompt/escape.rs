@@ -1,6 +1,6 @@
 //! Escape sequences of JSON strings.
 
-use super::json::{Checked, Malformed};
+use super::fault::{Checked, Malformed};
 
 /// The escape sequence at `at`: its length and the character it stands for.
 #[inline]

@@ -1,4 +1,4 @@
-//! What may be wrong with a body's values, with the path to it.
+//! What may be wrong with a body: its grammar, with the place, or a value, with the path to it.
 
 use crate::http::error::RequestError;
 
@@ -48,6 +48,20 @@ impl Fault {
         self.within(&format!("[{index}]"))
     }
 }
+
+/// Why a body is not acceptable JSON, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed {
+    /// Byte offset.
+    pub(super) at: usize,
+    /// What was expected there, or which bound was passed.
+    pub(super) what: &'static str,
+    /// It is a bound: the JSON may be good.
+    pub(super) is_bound: bool,
+}
+
+/// What a check finds, or why the body is malformed.
+pub(super) type Checked<T = ()> = Result<T, Malformed>;
 
 impl From<Fault> for RequestError {
     fn from(fault: Fault) -> Self {

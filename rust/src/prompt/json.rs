@@ -11,7 +11,9 @@
 
 use super::cursor::RawStr;
 use super::escape::{ESCAPES, escape};
+use super::fault::{Checked, Malformed};
 use super::lanes::{RUN, find_special, special_in_run};
+use super::tape::{LongString, Tape, narrow};
 use crate::http::steer;
 
 /// Levels of nesting, the outermost included.
@@ -24,93 +26,6 @@ pub(super) const VALUES_MAX: u32 = 1 << 25;
 pub(super) const NUMBER_BYTES_MAX: usize = 512;
 /// Strings from this length on are remembered.
 const LONG_STRING_BYTES: usize = 32;
-
-/// What the first pass leaves to the second.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tape {
-    /// In the order of their places.
-    pub(super) strings: Vec<LongString>,
-    /// The text of those that hold escapes, one after the other: `text[..used]`. The rest is room
-    /// written before, so that growing costs once and not per body.
-    text: Vec<u8>,
-    used: usize,
-}
-
-impl Tape {
-    fn clear(&mut self) {
-        self.strings.clear();
-        self.used = 0;
-    }
-
-    /// Memory that is kept, in bytes.
-    pub(super) fn capacity_bytes(&self) -> usize {
-        self.strings.capacity() * size_of::<LongString>() + self.text.capacity()
-    }
-
-    /// Some of the unescaped text.
-    pub(super) fn text(&self, from: u32, to: u32) -> &[u8] {
-        self.text
-            .get(from as usize..to as usize)
-            .unwrap_or_default()
-    }
-
-    /// Appends bytes.
-    fn put(&mut self, bytes: &[u8]) {
-        let end = self.used + bytes.len();
-        self.make_room(end);
-        self.text[self.used..end].copy_from_slice(bytes);
-        self.used = end;
-    }
-
-    /// Appends the first `length` bytes of a run; the whole is copied, which is faster.
-    #[inline]
-    fn put_run(&mut self, run: &[u8; RUN], length: usize) {
-        let end = self.used + RUN;
-        if self.text.len() < end {
-            self.make_room(end);
-        }
-        self.text[self.used..end].copy_from_slice(run);
-        self.used += length;
-    }
-
-    #[inline]
-    fn put_byte(&mut self, byte: u8) {
-        if self.used >= self.text.len() {
-            self.make_room(self.used + 1);
-        }
-        self.text[self.used] = byte;
-        self.used += 1;
-    }
-
-    #[cold]
-    fn make_room(&mut self, end: usize) {
-        if self.text.len() < end {
-            self.text.resize((end + RUN).next_power_of_two(), 0);
-        }
-    }
-}
-
-/// A string remembered by the first pass.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LongString {
-    /// Of its opening quote.
-    pub(super) start: u32,
-    /// Of its closing quote.
-    pub(super) end: u32,
-    /// Where its text is on the tape; for a string without escapes it is where it stands.
-    pub(super) text: Option<(u32, u32)>,
-}
-
-/// Why a body is not acceptable JSON, and where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed {
-    /// Byte offset.
-    pub(super) at: usize,
-    /// What was expected there, or which bound was passed.
-    pub(super) what: &'static str,
-    /// It is a bound: the JSON may be good.
-    pub(super) is_bound: bool,
-}
 
 /// The first pass.
 #[derive(Debug)]
@@ -125,8 +40,6 @@ pub(super) struct Scan<'a> {
     /// The first that did.
     pub(super) steering: Option<&'static str>,
 }
-
-pub(super) type Checked<T = ()> = Result<T, Malformed>;
 
 impl<'a> Scan<'a> {
     /// A scan of `bytes` (valid UTF-8, shorter than 4 GiB) that leaves its strings on `tape`.
@@ -291,7 +204,7 @@ impl<'a> Scan<'a> {
     fn string(&mut self) -> Checked<bool> {
         let start = self.at;
         self.at = find_special(self.bytes, start + 1);
-        let text_start = self.tape.used;
+        let text_start = self.tape.text_len();
         let escaped = self.peek() == Some(b'\\');
         if escaped {
             self.unescape(start + 1)?;
@@ -302,14 +215,14 @@ impl<'a> Scan<'a> {
             None => return self.fault("the end of a string"),
         }
         if self.at - start >= LONG_STRING_BYTES {
-            let text_end = self.tape.used;
+            let text_end = self.tape.text_len();
             self.tape.strings.push(LongString {
                 start: narrow(start),
                 end: narrow(self.at),
                 text: escaped.then(|| (narrow(text_start), narrow(text_end))),
             });
         } else if escaped {
-            self.tape.used = text_start;
+            self.tape.truncate_text(text_start);
         }
         self.at += 1;
         Ok(escaped)
@@ -448,9 +361,4 @@ impl<'a> Scan<'a> {
         }
         self.fault("the end of the body")
     }
-}
-
-/// A position as it is stored; the caller has refused longer bodies.
-pub(super) fn narrow(position: usize) -> u32 {
-    u32::try_from(position).unwrap_or(u32::MAX)
 }

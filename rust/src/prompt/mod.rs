@@ -15,6 +15,7 @@
 
 mod answer;
 pub mod blocks;
+mod canonical;
 mod chat;
 pub mod class;
 mod cursor;
@@ -27,6 +28,7 @@ mod multipart;
 mod outline;
 mod render;
 mod settings;
+mod tape;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,10 +39,11 @@ use crate::http::error::RequestError;
 use crate::http::route::{BodyKind, Route};
 use crate::prompt::blocks::{BlockKey, BlockStream, Tail};
 use crate::prompt::class::Class;
+use canonical::tag;
 use fault::Fault;
-use json::Tape;
 use outline::{Field, Outline};
-use render::{Buffers, Prompt, tag};
+use render::{Buffers, Prompt};
+use tape::Tape;
 
 pub use answer::{ANSWER_BODY_BYTES_MAX, ANSWER_BYTES_MAX, Answer, AnswerForm, AnswerStart};
 pub use edit::{Edit, edited};

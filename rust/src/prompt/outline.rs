@@ -2,10 +2,11 @@
 
 use smallvec::SmallVec;
 
+use super::canonical::canonical;
 use super::cursor::{Cursor, RawStr};
-use super::fault::Fault;
-use super::json::{Malformed, Scan, Tape, narrow};
-use super::render::canonical;
+use super::fault::{Fault, Malformed};
+use super::json::Scan;
+use super::tape::{Tape, narrow};
 use crate::http::error::RequestError;
 use crate::http::steer;
 

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use super::canonical::{canonical, tag};
 use super::cursor::{Cursor, RawStr};
 use super::edit::Edit;
 use super::fault::Fault;
 use super::outline::{Field, Outline, boolean, count, pick};
-use super::render::{canonical, tag};
 use super::{AnswerForm, Digest, DigestConfig, Envelope};
 use crate::http::error::RequestError;
 use crate::http::route::Route;

@@ -14,11 +14,13 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use super::canonical::{canonical_text, tag};
 use super::cursor::Cursor;
 use super::fault::Fault;
-use super::json::{Scan, Tape};
+use super::json::Scan;
 use super::outline::pick;
-use super::render::{Buffers, Prompt, canonical_text, tag};
+use super::render::{Buffers, Prompt};
+use super::tape::Tape;
 use super::{Digest, DigestConfig};
 use crate::prompt::blocks::{BlockKey, BlockStream, Tail};
 use events::Pattern;

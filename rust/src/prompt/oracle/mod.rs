@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::json::{Scan, Tape};
+use super::json::Scan;
+use super::tape::Tape;
 use super::tests::{config, read};
 use super::*;
 use crate::prompt::blocks::Blocks;
