@@ -21,9 +21,7 @@ EXEMPT: frozenset[str] = frozenset(
         "docs/DEMO.md",
         "docs/LIMITS.md",
         "docs/LOAD.md",
-        "docs/OPERATIONS.md",
         "docs/PASSING.md",
-        "docs/REGIONS.md",
         "docs/SIMULATOR.md",
     }
 )
