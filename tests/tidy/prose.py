@@ -16,17 +16,6 @@ WORDS_MAX = 25
 PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md")
 """Where sentences are counted."""
 
-EXEMPT: frozenset[str] = frozenset(
-    {
-        "docs/DEMO.md",
-        "docs/LIMITS.md",
-        "docs/LOAD.md",
-        "docs/PASSING.md",
-        "docs/SIMULATOR.md",
-    }
-)
-"""Pages whose sentences are not counted yet."""
-
 OTHERS_FLAGS = frozenset(
     {
         # vLLM
