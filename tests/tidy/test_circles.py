@@ -11,25 +11,22 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "skylb"
 CORE = ROOT / "rust" / "src"
 
-ROUTER = (
-    "cards",
-    "control",
-    "digest",
-    "fleet",
-    "forecast",
-    "learn",
-    "member",
-    "mesh",
-    "models",
-    "paths",
-    "peers",
-    "pulse",
-    "request",
-    "shared",
+ENGINE = (
+    "cache/learn",
+    "cache/paths",
+    "choose/candidates",
+    "fleet/figures",
+    "fleet/forecast",
+    "fleet/member",
+    "fleet/models",
+    "fleet/pulse",
+    "requests/look",
+    "requests/request",
+    "router/mod",
 )
 
 KNOWN: tuple[frozenset[str], ...] = (
-    frozenset(f"engine/router/{name}.rs" for name in ROUTER),
+    frozenset(f"engine/{name}.rs" for name in ENGINE),
     frozenset({"py/engine.rs", "py/peers.rs"}),
     frozenset({"py/http.rs", "py/reader.rs"}),
     frozenset(f"sim/{name}.rs" for name in ("exchange", "invariants", "measure", "simulator")),
