@@ -14,6 +14,17 @@ NOW_NS = 2_000_000_000
 TARGET_US = 20.0
 
 
+SENDER = _core.Sender("127.0.0.1:50000", "http", False, False)
+
+
+def submit(
+    engine: _core.Engine, request_id: int, sent: _core.Head, body: bytes, now_ns: int
+) -> tuple[_core.Request, tuple[object, ...]]:
+    """Makes a request and submits it; the request, and the effects."""
+    request = _core.Request(sent, SENDER, "bench", now_ns, len(body))
+    return request, engine.submit(request_id, request, body)
+
+
 def balancer(name: str, region: str, replicas: int, in_flight_max: int, policy: str) -> _core.Engine:
     """Ready replicas, each of which takes so many requests whatever its load."""
     settings = EngineSettings(
@@ -44,9 +55,9 @@ def meshed(sent: _core.Head, bodies: list[bytes], *, full: bool, policy: str) ->
     """
     own = balancer("own", "own", REPLICAS, 1 if full else 1_000_000, policy)
     others = [balancer(f"p{number}", f"r{number}", 1, 1_000_000, policy) for number in range(PEERS)]
-    own.set_peers([(number, f"p{number}", f"r{number}") for number in range(PEERS)], 1)
+    own.set_peers([(number, f"p{number}", f"r{number}", True) for number in range(PEERS)], 1)
     for number, other in enumerate(others):
-        other.set_peers([(0, "own", "own")], 1)
+        other.set_peers([(0, "own", "own", True)], 1)
         other.peer_state(0, _core.PEER_ALIVE, 1)
         own.peer_state(number, _core.PEER_ALIVE, 1)
         own.peer_rtt(number, (80 + 10 * number) * 1_000_000, 1)
@@ -56,11 +67,11 @@ def meshed(sent: _core.Head, bodies: list[bytes], *, full: bool, policy: str) ->
             other.merge_peer(0, own.summary(number, NOW_NS), NOW_NS)
             own.merge_peer(number, other.summary(0, NOW_NS), NOW_NS)
     for request_id in range(REPLICAS if full else 0):
-        own.submit(request_id, sent, bodies[request_id % len(bodies)], NOW_NS)
+        submit(own, request_id, sent, bodies[request_id % len(bodies)], NOW_NS)
     expected = _core.Forward if full else _core.Push
     for body in bodies:
-        effects = own.submit(REPLICAS, sent, body, NOW_NS)[1]
+        request, effects = submit(own, REPLICAS, sent, body, NOW_NS)
         if [type(effect) for effect in effects] != [expected]:
             raise RuntimeError(f"{effects}: not one {expected.__name__}")
-        own.complete(REPLICAS, _core.OUTCOME_OK, None, NOW_NS)
+        own.complete(request, _core.OUTCOME_OK, None, NOW_NS)
     return own

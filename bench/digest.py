@@ -165,7 +165,7 @@ def full_digest(number: int) -> tuple[bytes, float]:
     """What a peer tells whose digest has no room for more, and the milliseconds that it takes to find it."""
     teller = choice.balancer(f"p{number}", f"r{number}", 1, 1_000_000, "prefix")
     teller.set_peer_digest(MARK_KEY, 8 << 10, 1, 30 * S_NS)
-    teller.set_peers([(0, "own", "own")], 1)
+    teller.set_peers([(0, "own", "own", True)], 1)
     teller.peer_state(0, _core.PEER_ALIVE, 1)
     request_id, now_ns = 0, choice.NOW_NS
     for _ in range(4):
@@ -173,8 +173,8 @@ def full_digest(number: int) -> tuple[bytes, float]:
             request_id, now_ns = request_id + 1, now_ns + 3_000_000
             shared = f"{number} {family} " + "shared text " * (45 + family % 400)
             body = chat(f"{shared} of {request_id}")
-            teller.submit(request_id, HEAD, body, now_ns)
-            teller.complete(request_id, _core.OUTCOME_OK, None, now_ns)
+            request, _ = choice.submit(teller, request_id, HEAD, body, now_ns)
+            teller.complete(request, _core.OUTCOME_OK, None, now_ns)
     begin_ns = time.thread_time_ns()
     if not teller.peer_digest_due(0, now_ns):
         raise RuntimeError("nothing to tell")
@@ -191,8 +191,8 @@ def per_request_us(made: dict[bool, _core.Engine], bodies: list[bytes], step_ns:
             begin_ns = time.thread_time_ns()
             for body in bodies:
                 request_id, now_ns = request_id + 1, now_ns + step_ns
-                engine.submit(request_id, HEAD, body, now_ns)
-                engine.complete(request_id, _core.OUTCOME_OK, None, now_ns)
+                request, _ = choice.submit(engine, request_id, HEAD, body, now_ns)
+                engine.complete(request, _core.OUTCOME_OK, None, now_ns)
             times[on].append((time.thread_time_ns() - begin_ns) / 1_000 / len(bodies))
     return {on: median(taken) for on, taken in times.items()}
 

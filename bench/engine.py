@@ -147,13 +147,13 @@ class Bench:
 
     def serve(self, bodies: list[bytes], sent: _core.Head) -> int:
         """Submits and completes each body; the CPU time taken, in nanoseconds."""
-        submit, complete = self.engine.submit, self.engine.complete
+        engine = self.engine
         now_ns, request_id = 2_000_000_000, self._id
         begin_ns = time.thread_time_ns()
         for body in bodies:
             request_id += 1
-            submit(request_id, sent, body, now_ns)
-            complete(request_id, _core.OUTCOME_OK, None, now_ns)
+            request, _ = choice.submit(engine, request_id, sent, body, now_ns)
+            engine.complete(request, _core.OUTCOME_OK, None, now_ns)
         taken_ns = time.thread_time_ns() - begin_ns
         self._id = request_id
         return taken_ns
@@ -169,16 +169,19 @@ class Bench:
         Returns:
             The CPU time of all ``submit`` and ``complete``, and that of all chunks, in nanoseconds.
         """
-        submit, complete = self.engine.submit, self.engine.complete
+        engine = self.engine
         begin, chunks, end = answer()
         now_ns, first_id = 2_000_000_000, self._id + 1
         begin_ns = time.thread_time_ns()
-        digests = [submit(first_id + index, sent, body, now_ns)[0] for index, body in enumerate(bodies)]
+        requests = [
+            choice.submit(engine, first_id + index, sent, body, now_ns)[0]
+            for index, body in enumerate(bodies)
+        ]
         decided_ns = time.thread_time_ns() - begin_ns
         chunks_ns = 0
         relays = []
-        for digest in digests:
-            relay = _core.Relay(True, True, False, "bench", False, False, False, digest if learn else None)
+        for request in requests:
+            relay = request.relay(True, learn)
             feed = relay.feed
             feed(begin)
             feed(chunks[0])
@@ -190,8 +193,8 @@ class Bench:
                 raise RuntimeError(relay.error)
             relays.append(relay)
         begin_ns = time.thread_time_ns()
-        for index, relay in enumerate(relays):
-            complete(first_id + index, _core.OUTCOME_OK, relay, now_ns)
+        for request, relay in zip(requests, relays, strict=True):
+            engine.complete(request, _core.OUTCOME_OK, relay, now_ns)
         decided_ns += time.thread_time_ns() - begin_ns
         self._id += len(bodies)
         return decided_ns, chunks_ns

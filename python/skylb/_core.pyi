@@ -81,7 +81,7 @@ class Head:
     def route(self) -> int: ...
     @property
     def is_local(self) -> bool:
-        """The balancer answers it."""
+        """The balancer answers it: one of its own routes, or OPTIONS."""
     @property
     def route_name(self) -> str:
         """The route's template: bounded, fit for a metric label."""
@@ -114,33 +114,6 @@ class Head:
         field, sorted by name. Left out is what proxies may change: ``Host``, framing and hop-by-hop fields,
         ``Forwarded``, ``X-Forwarded-*``, ``X-Request-Id``, ``traceparent``, ``tracestate``, ``Via``,
         ``CDN-Loop`` and ``Max-Forwards``."""
-    def upstream(
-        self,
-        host: str,
-        request_id: str,
-        client: str | None,
-        scheme: str,
-        trusted: bool,
-        authorization: str | None,
-        body_len: int,
-        /,
-    ) -> bytes:
-        """The head to send to a replica, built anew from the parse. HEAD goes out as GET: engines
-        answer HEAD with 405, and ``Relay`` drops the body.
-
-        Args:
-            host: value of ``Host``.
-            request_id: value of ``X-Request-Id``.
-            client: peer address, appended to ``X-Forwarded-For``; ``None`` over a Unix socket.
-            scheme: ``http`` or ``https``, for ``X-Forwarded-Proto``.
-            trusted: whether incoming ``X-Forwarded-*`` are believed (kept, ``X-Forwarded-For`` appended
-                to) or replaced, and headers that steer engines pass.
-            authorization: replaces the client's ``Authorization`` and ``X-Api-Key`` where given.
-            body_len: the body's length in bytes; -1 sends no ``Content-Length`` (GET).
-
-        Raises:
-            ValueError: a value has control characters; names it.
-        """
 
 @final
 class ChunkedDecoder:
@@ -165,6 +138,122 @@ class ChunkedDecoder:
     def rest(self) -> bytes:
         """Bytes after the body's end (pipelined), once ``done``."""
 
+# --------------------------------------------------------------------------- requests
+
+@final
+class Sender:
+    """Who sent a request: a client's connection, or a peer for one forward. Frozen.
+
+    Args:
+        address: of the client, or of the peer; ``None`` over a Unix socket.
+        scheme: ``http`` or ``https``, for ``X-Forwarded-Proto``.
+        trusted: incoming ``X-Forwarded-*`` are believed (kept, and appended to) instead of replaced, and
+            headers that steer engines pass.
+        front: the class that a head names counts.
+        origin: name of the peer that forwards.
+    """
+
+    def __new__(
+        cls, address: str | None, scheme: str, trusted: bool, front: bool, origin: str | None = None, /
+    ) -> Sender: ...
+    @property
+    def front(self) -> bool: ...
+
+@final
+class Request:
+    """One request, from its head to its end: what was asked for, by whom, and what became of it.
+
+    Everything that decides, counts, logs or sends takes this one object. Its parts are filled in the order
+    of its life: head, sender (here), digest (`Engine.submit`), then each push, stay in the hold, and first
+    byte. The response of an attempt is a `Relay` of its own, since a request may have several attempts.
+
+    Args:
+        head: of the request.
+        sender: who sent it.
+        request_id: ``X-Request-Id`` of request and response.
+        start_ns: when the head was complete.
+        bytes_in: of the body, framing removed.
+    """
+
+    def __new__(
+        cls, head: Head, sender: Sender, request_id: str, start_ns: int, bytes_in: int, /
+    ) -> Request: ...
+    def set_tenant(self, tenant: str | None, known: bool, /) -> None:
+        """Whose it is, for residency and log: of the API key, of a trusted front's header, or of a
+        forward's signature. ``known``, without a tenant: it is nobody's; else it may be anybody's."""
+    def set_forwarded(self, hop: int, attempts_left: int, deadline_ns: int, origin: int | None, /) -> None:
+        """What the verified signature of a forward says.
+
+        Args:
+            hop: 1 from a peer; more is refused.
+            attempts_left: replicas that may be tried.
+            deadline_ns: until when it may be held.
+            origin: the peer that forwarded it; unknown ones are counted and otherwise ignored.
+        """
+    def set_bytes_in(self, bytes_in: int, /) -> None:
+        """The length of a body that is read beside the event loop."""
+    @property
+    def id(self) -> int:
+        """By which effects name it; 0 before it is submitted."""
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def attempts(self) -> int:
+        """Attempts made, replicas and peers counted together."""
+    @property
+    def model(self) -> str | None:
+        """``None`` before the body was read, as the next ones are false or 0."""
+    @property
+    def stream(self) -> bool:
+        """The client asks for a stream."""
+    @property
+    def retry_safe(self) -> bool:
+        """False for ``background`` and ``store: true``: never sent twice."""
+    @property
+    def prompt_blocks(self) -> int: ...
+    @property
+    def prompt_bytes(self) -> int: ...
+    def edited(self, body: bytes, ask_usage: bool, /) -> bytes:
+        """The body that it was submitted with, as an engine is to get it: with a model where it names none,
+        without a priority that is not believed, and where ``ask_usage``, with
+        ``stream_options.include_usage`` if it lacks that. A relay takes such usage out again."""
+    def pushed(self, push: Push, replica: str, /) -> None:
+        """An attempt at the replica of this name begins."""
+    def forwarded_to(self, forward: Forward, peer: str, /) -> None:
+        """An attempt at the peer of this name begins."""
+    def first_byte(self, now_ns: int, /) -> None:
+        """The first body byte of a response that the engine no longer waits for; `Engine.first_byte` says so
+        by itself."""
+    def not_attempted(self) -> None:
+        """The attempt was not made, for a reason of this process."""
+    def hold(self, now_ns: int, /) -> None:
+        """It enters the hold."""
+    def leave_hold(self, now_ns: int, /) -> None:
+        """It leaves the hold, if it is there."""
+    def upstream(self, host: str, authorization: str | None, body_len: int, /) -> bytes:
+        """The head to send to a replica, built anew from the parse. HEAD goes out as GET: engines
+        answer HEAD with 405, and ``Relay`` drops the body.
+
+        Args:
+            host: value of ``Host``.
+            authorization: replaces the client's ``Authorization`` and ``X-Api-Key`` where given.
+            body_len: the body's length in bytes; a request without a body that is no POST has no
+                ``Content-Length``.
+
+        Raises:
+            ValueError: a value has control characters; names it.
+        """
+    def relay(self, keep_alive: bool, learn: bool = True, /) -> Relay:
+        """What reads the response to one attempt, and writes the client's.
+
+        Args:
+            keep_alive: the client's connection may stay open afterwards.
+            learn: the answer is hashed on its way, and enters the tree on completion; usage that only
+                we have asked for is taken out.
+        """
+
 # --------------------------------------------------------------------------- responses
 
 FEED_WRITE_INPUT: Final = 1
@@ -180,29 +269,9 @@ class Relay:
     The response head is withheld until the first *body* byte (for SSE the first complete event),
     so that a retry stays possible. Output consists of whole HTTP chunks and whole SSE events only.
 
-    Args:
-        http11: the client speaks HTTP/1.1 (else the output is de-chunked and the connection closes).
-        keep_alive: the client's connection may stay open afterwards.
-        is_head: a HEAD request: send the head, drop the body.
-        request_id: returned as ``X-Request-Id``.
-        anthropic: shape of in-band errors.
-        drop_usage: usage was asked for by us: take its extra event out again.
-        responses_api: look for the response's id (``/v1/responses``).
-        digest: of the request: the answer is hashed on its way, and enters the tree on completion.
+    `Request.relay` makes one for each attempt.
     """
 
-    def __new__(
-        cls,
-        http11: bool,
-        keep_alive: bool,
-        is_head: bool,
-        request_id: str,
-        anthropic: bool,
-        drop_usage: bool = False,
-        responses_api: bool = False,
-        digest: Digest | None = None,
-        /,
-    ) -> Relay: ...
     def set_cors(self, lines: bytes, /) -> None:
         """Header lines, each with its CR LF, that stand in place of the replica's own about CORS."""
     def feed(self, data: bytes, /) -> int:
@@ -377,31 +446,6 @@ OUTCOME_CLIENT_LEFT: Final = 1
 OUTCOME_REPLICA_FAILED: Final = 2
 
 @final
-class Digest:
-    """What a body said, as far as decisions, relay and log need it. Frozen."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def stream(self) -> bool: ...
-    @property
-    def include_usage(self) -> bool: ...
-    @property
-    def retry_safe(self) -> bool:
-        """False for ``background`` and ``store: true``: never sent twice."""
-    @property
-    def prompt_blocks(self) -> int: ...
-    @property
-    def prompt_bytes(self) -> int: ...
-    @property
-    def lacks_usage(self) -> bool:
-        """The answer is a stream without usage, and the client has not refused it."""
-    def edited(self, body: bytes, ask_usage: bool, /) -> bytes:
-        """The body that it was read from, as an engine is to get it: with a model where it names none,
-        without a priority that is not believed, and where ``ask_usage``, with
-        ``stream_options.include_usage`` if it lacks that."""
-
-@final
 class Push:
     """Send the request to this replica now. It is counted in flight already."""
 
@@ -432,7 +476,7 @@ class Forward:
         """1 for the first, replicas and peers counted together."""
     @property
     def attempts_left(self) -> int:
-        """Replicas that the peer may try; goes into the signature and there into ``submit``."""
+        """Replicas that the peer may try; goes into the signature and there into ``set_forwarded``."""
     @property
     def deadline_ns(self) -> int:
         """Until when the peer may hold it, by this process's clock: what is left goes into the
@@ -599,12 +643,10 @@ class PeerGauges:
 class Scanned:
     """What a body says, until it is submitted."""
 
-    @property
-    def lacks_usage(self) -> bool:
-        """As `Digest.lacks_usage`."""
     def edits(self, ask_usage: bool, /) -> list[tuple[int, int, bytes]]:
-        """What changes on the way to an engine, as `Digest.edited` does it: where, how many bytes go, and
-        what comes in their place, in the order of their places."""
+        """What changes on the way to an engine, as `Request.edited` does it: where, how many bytes go, and
+        what comes in their place, in the order of their places. The request that is submitted with this
+        knows whether its body now asks for usage."""
 
 @final
 class Scanner:
@@ -637,21 +679,7 @@ class Engine:
     """
 
     def __new__(cls, config_json: bytes, secret: bytes, seed: int) -> Engine: ...
-    def submit(
-        self,
-        request_id: int,
-        head: Head,
-        body: bytes | Scanned,
-        now_ns: int,
-        trusted: bool = False,
-        tenant: str | None = None,
-        tenant_known: bool = True,
-        hop: int = 0,
-        attempts_left: int | None = None,
-        deadline_ns: int | None = None,
-        origin: int | None = None,
-        /,
-    ) -> tuple[Digest, tuple[_Effect, ...]]:
+    def submit(self, request_id: int, request: Request, body: bytes | Scanned, /) -> tuple[_Effect, ...]:
         """Reads the body and places the request.
 
         A forwarded request joins the tail of its class, is placed on replicas of this balancer
@@ -661,18 +689,8 @@ class Engine:
 
         Args:
             request_id: not that of a request which has not ended.
-            head: of the request.
+            request: learns what its body says.
             body: whole, framing removed; or what a scanner found in it, which can be submitted once.
-            now_ns: when the request was complete.
-            trusted: the class that the head names counts.
-            tenant: for residency: of the API key, of a trusted front's header, or of a forward's
-                signature.
-            tenant_known: without a tenant: the request is nobody's; else it may be anybody's.
-            hop: 0 from a client, 1 from a peer; more is refused. It and the next come from a
-                verified signature only.
-            attempts_left: replicas that may be tried; ``None``: as the settings say.
-            deadline_ns: until when it may be held; ``None``: as the settings say.
-            origin: the peer that forwarded it; unknown ones are counted and otherwise ignored.
 
         Raises:
             RequestError: the body is refused (400, 415); the engine knows nothing of the request.
@@ -681,10 +699,10 @@ class Engine:
         """The one model that is served; empty while none is known, ``None`` where there are more."""
     def scanner(self) -> Scanner:
         """Reads bodies as `submit` does, beside the event loop."""
-    def first_byte(self, request_id: int, relay: Relay, now_ns: int, /) -> tuple[_Effect, ...]:
+    def first_byte(self, request: Request, relay: Relay, now_ns: int, /) -> tuple[_Effect, ...]:
         """The first body byte of the current attempt arrived."""
     def retry(
-        self, request_id: int, failure: int, sent: bool, now_ns: int, status: int = 0, /
+        self, request: Request, failure: int, sent: bool, now_ns: int, status: int = 0, /
     ) -> tuple[_Effect, ...]:
         """The current attempt failed before its first body byte; ``sent``: request bytes went out;
         ``status``: of the answer, for ``FAILURE_STATUS``.
@@ -693,10 +711,10 @@ class Engine:
         or the request has failed alike at another replica).
         """
     def complete(
-        self, request_id: int, outcome: int, relay: Relay | None, now_ns: int, /
+        self, request: Request, outcome: int, relay: Relay | None, now_ns: int, /
     ) -> tuple[_Effect, ...]:
         """The request ended (in any phase, held included). Exactly once per submitted request,
-        unless a Reject or Expire ended it. Unknown ids are ignored and counted."""
+        unless a Reject or Expire ended it. Unknown ones are ignored and counted."""
     def set_replicas(self, replicas: list[tuple[int, str]], now_ns: int, /) -> tuple[_Effect, ...]:
         """The whole fleet as ``(id, name)``. New ones start unknown; missing ones are forgotten
         once their in-flight requests end. Ids are never reused."""
@@ -718,7 +736,7 @@ class Engine:
         after a `Hold` and after `tick`."""
     def looked(self, now_ns: int, /) -> tuple[_Effect, ...]:
         """All lists have been read, or could not be."""
-    def guessed(self, request_id: int, /) -> bool:
+    def guessed(self, request: Request, /) -> bool:
         """Whether a request is at a replica whose list does not have its model, while another could be
         asked."""
     def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[_Effect, ...]:
@@ -873,29 +891,17 @@ class Recorder:
         cls, log_format: int, log_bytes_max: int, policy: str, unix_offset_ns: int, label_values_max: int = 64
     ) -> Recorder: ...
     def complete(
-        self,
-        head: Head,
-        digest: Digest | None,
-        relay: Relay | None,
-        request_id: str,
-        tenant: str | None,
-        client: str | None,
-        status: int,
-        error_code: str | None,
-        replica: str | None,
-        peer: str | None,
-        attempts: int,
-        match_blocks: int,
-        predicted_ttft_ns: int | None,
-        start_ns: int,
-        held_ns: int,
-        first_byte_ns: int,
-        end_ns: int,
-        bytes_in: int,
-        /,
+        self, request: Request, relay: Relay | None, status: int, error_code: str | None, now_ns: int, /
     ) -> None:
-        """One finished request. ``first_byte_ns`` is 0 when there was none; ``peer`` is where it was
-        forwarded to or, with a ``replica``, where it came from."""
+        """A request ended: counts it and writes its line.
+
+        Args:
+            request: with all that is known of it.
+            relay: of the response, where there was one.
+            status: that the client has seen, 499 where it left.
+            error_code: what went wrong, if something did.
+            now_ns: the end.
+        """
     def refused(
         self,
         status: int,
@@ -915,8 +921,8 @@ class Recorder:
         """The waiting lines, newline-terminated; empties the queue. Called by the writer thread."""
     @property
     def log_dropped(self) -> int: ...
-    def requests(self) -> list[tuple[str, str, int, int]]:
-        """``(route, model, status, count)``."""
+    def requests(self) -> tuple[tuple[str, ...], list[tuple[tuple[str, ...], int]]]:
+        """The names of the labels, and for each series their values and the count."""
     def attempts(self) -> list[tuple[str, int]]: ...
     def histogram(self, name: str) -> tuple[list[tuple[float, int]], float]:
         """``ttft_seconds``, ``request_seconds`` or ``hold_seconds``: cumulative buckets

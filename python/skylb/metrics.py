@@ -211,11 +211,10 @@ class Metrics:
         return {"version": _core.__version__, "policy": self._policy, "python": platform.python_version()}
 
     def _requests(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            "skylb_requests", "Requests that ended.", labels=("route", "model", "status")
-        )
-        for route, model, status, count in self._recorder.requests():
-            requests.add_metric((route, model, str(status)), count)
+        labels, series = self._recorder.requests()
+        requests = CounterMetricFamily("skylb_requests", "Requests that ended.", labels=labels)
+        for values, count in series:
+            requests.add_metric(values, count)
         yield requests
         yield _counter("skylb_attempts", "Attempts at replicas.", "outcome", self._recorder.attempts())
         for name, text in _DISTRIBUTIONS.items():

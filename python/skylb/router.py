@@ -10,16 +10,15 @@ from typing import Protocol
 
 from skylb import _core
 from skylb._core import (
-    Digest,
     Engine,
     Expire,
     Forward,
-    Head,
     Hold,
     PeerGauges,
     Push,
     Reject,
     Relay,
+    Request,
     Scanned,
     Snapshot,
     Withdraw,
@@ -35,7 +34,7 @@ Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 class Sink(Protocol):
     """What a request must be able to hear."""
 
-    def submitted(self, request_id: int, digest: Digest, /) -> None:
+    def submitted(self) -> None:
         """The engine knows the request; effects follow."""
 
     def pushed(self, push: Push, replica: Replica, /) -> None:
@@ -78,72 +77,47 @@ class Router:
     # ------------------------------------------------------------------ data plane
 
     def submit(
-        self,
-        sink: Sink,
-        head: Head,
-        body: bytes | Scanned,
-        now_ns: int,
-        trusted: bool,
-        whose: Whose = NOBODY,
-        claims: Claims | None = None,
+        self, sink: Sink, request: Request, body: bytes | Scanned, claims: Claims | None = None
     ) -> None:
         """Reads the body, places the request, and tells the sink.
 
         Args:
             sink: hears what becomes of it.
-            head: of the request.
+            request: learns what its body says.
             body: whole, framing removed; or what was found in it, once.
-            now_ns: when the head was complete.
-            trusted: the class that the head names counts.
-            whose: whose request it is, for residency.
             claims: what the signature of a peer's forward vouches for.
 
         Raises:
             RequestError: the body is refused; the sink hears nothing.
         """
         request_id = self._last_id = self._last_id + 1
-        if claims is None:
-            digest, effects = self._engine.submit(
-                request_id, head, body, now_ns, trusted, whose.tenant, whose.known
-            )
-        else:
-            deadline_ns = now_ns + claims.deadline_ms * 1_000_000
+        if claims is not None:
+            deadline_ns = request.start_ns + claims.deadline_ms * 1_000_000
             origin = self._peer_ids.get(claims.origin)
-            digest, effects = self._engine.submit(
-                request_id,
-                head,
-                body,
-                now_ns,
-                trusted,
-                whose.tenant,
-                whose.known,
-                claims.hop,
-                claims.attempts_left,
-                deadline_ns,
-                origin,
-            )
+            request.set_forwarded(claims.hop, claims.attempts_left, deadline_ns, origin)
+        effects = self._engine.submit(request_id, request, body)
         self._sinks[request_id] = sink
-        sink.submitted(request_id, digest)
+        sink.submitted()
         self._deliver(effects)
 
-    def first_byte(self, request_id: int, relay: Relay, now_ns: int) -> None:
+    def first_byte(self, request: Request, relay: Relay, now_ns: int) -> None:
         """The first body byte of the current attempt arrived."""
-        effects = self._engine.first_byte(request_id, relay, now_ns)
+        effects = self._engine.first_byte(request, relay, now_ns)
         if effects:
             self._deliver(effects)
 
-    def complete(self, request_id: int, outcome: int, relay: Relay | None, now_ns: int) -> None:
+    def complete(self, request: Request, outcome: int, relay: Relay | None, now_ns: int) -> None:
         """The request ended; its sink hears nothing more."""
-        del self._sinks[request_id]
-        effects = self._engine.complete(request_id, outcome, relay, now_ns)
+        del self._sinks[request.id]
+        effects = self._engine.complete(request, outcome, relay, now_ns)
         if effects:
             self._deliver(effects)
         if outcome != _core.OUTCOME_OK:
             self._arm()
 
-    def retry(self, request_id: int, failure: int, *, sent: bool, now_ns: int, status: int = 0) -> None:
+    def retry(self, request: Request, failure: int, *, sent: bool, now_ns: int, status: int = 0) -> None:
         """The current attempt failed before its first body byte; the sink hears what follows."""
-        self._deliver(self._engine.retry(request_id, failure, sent, now_ns, status))
+        self._deliver(self._engine.retry(request, failure, sent, now_ns, status))
         self._arm()
 
     def heard(self, replica_ids: list[int], now_ns: int) -> None:
@@ -156,9 +130,9 @@ class Router:
         """The model meant where none is named; empty while none is known, ``None`` where there are more."""
         return self._engine.only_model()
 
-    def guessed(self, request_id: int) -> bool:
+    def guessed(self, request: Request) -> bool:
         """The request is at a replica that is not known to have its model, and another could be asked."""
-        return self._engine.guessed(request_id)
+        return self._engine.guessed(request)
 
     def ready(self) -> bool:
         """Requests can be served: a replica is ready here, or at a peer that takes them."""
@@ -363,7 +337,9 @@ class Router:
         for effect in effects:
             kind = type(effect)
             if kind is Push:
-                self._push(effect)  # type: ignore[arg-type]  # `type() is` is the fast test; mypy narrows isinstance only
+                # `type() is` is the fast test; mypy narrows isinstance only.
+                replica = self._replicas[effect.replica]  # type: ignore[union-attr]
+                self._sinks[effect.request_id].pushed(effect, replica)  # type: ignore[arg-type]
             elif kind is Forward:
                 self._sinks[effect.request_id].forwarded(effect, self._peers[effect.peer])  # type: ignore[arg-type,union-attr]  # as above
             elif kind is Hold:
@@ -378,9 +354,6 @@ class Router:
                     sink.rejected(effect)
                 elif isinstance(effect, Expire):
                     sink.expired()
-
-    def _push(self, push: Push) -> None:
-        self._sinks[push.request_id].pushed(push, self._replicas[push.replica])
 
     def _arm(self) -> None:
         deadline_ns = self._engine.next_deadline_ns()

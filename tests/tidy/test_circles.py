@@ -27,8 +27,6 @@ ENGINE = (
 
 KNOWN: tuple[frozenset[str], ...] = (
     frozenset(f"engine/{name}.rs" for name in ENGINE),
-    frozenset({"py/engine.rs", "py/peers.rs"}),
-    frozenset({"py/http.rs", "py/reader.rs"}),
     frozenset(f"sim/{name}.rs" for name in ("exchange", "invariants", "measure", "simulator")),
 )
 """Circles of Rust files that are still there: to be taken away, never to be added to."""

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from skylb import _core
-from skylb._core import Engine, Expire, Head, HeadParser, Hold, Push, Reject, Relay, RequestError
+from skylb._core import Engine, Expire, Head, Hold, Push, Reject, Request, RequestError
 from skylb.config import EngineSettings
+from tests.support import core
+from tests.support.core import answered, head
 
 SECRET = b"0123456789abcdef"
 MS = 1_000_000
@@ -16,25 +18,15 @@ def settings(**changes: object) -> bytes:
     return json.dumps(EngineSettings().model_dump(mode="json") | changes).encode()
 
 
-def head(path: str = "/v1/chat/completions", method: str = "POST") -> Head:
-    text = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-    text += "Content-Length: 2\r\n\r\n" if method == "POST" else "\r\n"
-    parsed = HeadParser().parse(text.encode())
-    assert parsed is not None
-    return parsed
-
-
 def body(text: str = "Why is the sky blue?", **more: object) -> bytes:
     return json.dumps({"model": "m", "messages": [{"role": "user", "content": text}], **more}).encode()
 
 
-def relay(answer: bytes = b"{}") -> Relay:
-    made = Relay(True, True, False, "r", False, False, True)
-    made.feed(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-        % (len(answer), answer)
-    )
-    return made
+def submit(
+    engine: Engine, request_id: int, body: bytes, now_ns: int, of: Head | None = None
+) -> tuple[Request, tuple[object, ...]]:
+    request = core.request(of, start_ns=now_ns)
+    return request, engine.submit(request_id, request, body)
 
 
 def blind_engine(**changes: object) -> Engine:
@@ -48,33 +40,37 @@ def blind_engine(**changes: object) -> Engine:
 
 def test_a_request_is_pushed_and_ends_and_calls_without_effects_share_one_empty_tuple() -> None:
     engine = blind_engine()
-    digest, effects = engine.submit(1, head(), body(stream=True), 2)
-    assert (digest.model, digest.stream, digest.retry_safe) == ("m", True, True)
-    assert digest.prompt_bytes > 0
+    request = core.request(start_ns=2)
+    assert (request.id, request.model, request.stream, request.prompt_bytes) == (0, None, False, 0)
+    effects = engine.submit(1, request, body(stream=True))
+    assert (request.id, request.model, request.stream, request.retry_safe) == (1, "m", True, True)
+    assert request.prompt_bytes > 0
     (push,) = effects
     assert isinstance(push, Push)
     assert (push.request_id, push.replica, push.attempt, push.match_blocks) == (1, 7, 1, 0)
     assert engine.in_flight == 1
-    assert engine.first_byte(1, relay(), 3) is engine.complete(1, _core.OUTCOME_OK, relay(), 4)
+    assert engine.first_byte(request, answered(), 3) is engine.complete(
+        request, _core.OUTCOME_OK, answered(), 4
+    )
     assert (engine.in_flight, engine.counters()["completed_ok"]) == (0, 1)
     engine.check_invariants()
 
 
 def test_a_held_request_is_pushed_by_the_completion_of_another() -> None:
     engine = blind_engine()
-    engine.submit(1, head(), body(), 2)
-    _, effects = engine.submit(2, head(), body(), 3)
+    first, _ = submit(engine, 1, body(), 2)
+    _, effects = submit(engine, 2, body(), 3)
     assert isinstance(effects[0], Hold)
     assert (effects[0].request_id, engine.hold_requests) == (2, 1)
-    (push,) = engine.complete(1, _core.OUTCOME_CLIENT_LEFT, None, 4)
+    (push,) = engine.complete(first, _core.OUTCOME_CLIENT_LEFT, None, 4)
     assert isinstance(push, Push)
     assert push.request_id == 2
 
 
 def test_a_deadline_that_passed_expires_in_tick() -> None:
     engine = blind_engine(hold_timeout_s=1.5)
-    engine.submit(1, head(), body(), 2)
-    engine.submit(2, head(), body(), 3)
+    submit(engine, 1, body(), 2)
+    submit(engine, 2, body(), 3)
     deadline_ns = engine.next_deadline_ns()
     assert deadline_ns == 1_500 * MS + 3
     (expire,) = engine.tick(deadline_ns)
@@ -85,8 +81,8 @@ def test_a_deadline_that_passed_expires_in_tick() -> None:
 
 def test_a_failed_attempt_is_refused_with_what_the_client_reads() -> None:
     engine = blind_engine(attempts_max=1)
-    engine.submit(1, head(), body(), 2)
-    (reject,) = engine.retry(1, _core.FAILURE_TIMEOUT, True, 3)
+    request, _ = submit(engine, 1, body(), 2)
+    (reject,) = engine.retry(request, _core.FAILURE_TIMEOUT, True, 3)
     assert isinstance(reject, Reject)
     assert (reject.request_id, reject.status, reject.code) == (1, 504, "upstream_timeout")
     assert reject.retry_after_s is None
@@ -94,7 +90,7 @@ def test_a_failed_attempt_is_refused_with_what_the_client_reads() -> None:
 
 def test_an_unknown_model_names_the_known_ones() -> None:
     engine = blind_engine()
-    _, (reject,) = engine.submit(1, head(), body().replace(b'"m"', b'"other"'), 2)
+    _, (reject,) = submit(engine, 1, body().replace(b'"m"', b'"other"'), 2)
     assert isinstance(reject, Reject)
     assert (reject.status, reject.code) == (404, "model_not_found")
     assert reject.message == "The model `other` does not exist. Known models: m."
@@ -103,7 +99,7 @@ def test_an_unknown_model_names_the_known_ones() -> None:
 def test_a_refused_body_leaves_nothing_behind() -> None:
     engine = blind_engine()
     with pytest.raises(RequestError) as refused:
-        engine.submit(1, head(), b'{"model": "m", "model": "n"}', 2)
+        submit(engine, 1, b'{"model": "m", "model": "n"}', 2)
     assert refused.value.status == 400
     assert engine.counters()["submitted"] == 0
     assert engine.in_flight == 0
@@ -111,25 +107,26 @@ def test_a_refused_body_leaves_nothing_behind() -> None:
 
 def test_a_stored_response_is_found_again_by_its_id() -> None:
     engine = blind_engine()
-    engine.submit(1, head("/v1/responses"), b'{"model": "m", "input": "hi"}', 2)
-    answer = relay(b'{"id": "resp_1", "object": "response", "output": []}')
-    engine.first_byte(1, answer, 3)
-    engine.complete(1, _core.OUTCOME_OK, answer, 4)
-    _, (push,) = engine.submit(2, head("/v1/responses/resp_1", "GET"), b"", 5)
+    of = head("/v1/responses")
+    request, _ = submit(engine, 1, b'{"model": "m", "input": "hi"}', 2, of)
+    answer = answered(b'{"id": "resp_1", "object": "response", "output": []}', of)
+    engine.first_byte(request, answer, 3)
+    engine.complete(request, _core.OUTCOME_OK, answer, 4)
+    _, (push,) = submit(engine, 2, b"", 5, head("/v1/responses/resp_1", "GET"))
     assert isinstance(push, Push)
     assert push.replica == 7
-    _, (reject,) = engine.submit(3, head("/v1/responses/resp_2", "GET"), b"", 6)
+    _, (reject,) = submit(engine, 3, b"", 6, head("/v1/responses/resp_2", "GET"))
     assert isinstance(reject, Reject)
     assert reject.status == 404
 
 
 def test_usage_of_the_answer_is_counted() -> None:
     engine = blind_engine()
-    engine.submit(1, head(), body(), 2)
+    request, _ = submit(engine, 1, body(), 2)
     details = b'"prompt_tokens_details": {"cached_tokens": 32}'
-    answer = relay(b'{"usage": {"prompt_tokens": 40, "completion_tokens": 9, %b}}' % details)
-    engine.first_byte(1, answer, 3)
-    engine.complete(1, _core.OUTCOME_OK, answer, 4)
+    answer = answered(b'{"usage": {"prompt_tokens": 40, "completion_tokens": 9, %b}}' % details)
+    engine.first_byte(request, answer, 3)
+    engine.complete(request, _core.OUTCOME_OK, answer, 4)
     (gauges,) = engine.gauges()
     assert (gauges.prompt_tokens_total, gauges.cached_tokens_total) == (40, 32)
 
@@ -153,7 +150,7 @@ def test_snapshots_and_gauges_agree() -> None:
 def test_state_is_json_without_prompt_key_or_salt() -> None:
     engine = blind_engine()
     for request_id in (1, 2):
-        engine.submit(request_id, head(), body("canary " * 100, cache_salt="canary", user="canary"), 2)
+        submit(engine, request_id, body("canary " * 100, cache_salt="canary", user="canary"), 2)
     state = engine.state(3)
     assert b"canary" not in state
     parsed = json.loads(state)
@@ -164,9 +161,9 @@ def test_state_is_json_without_prompt_key_or_salt() -> None:
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda engine: engine.retry(1, 99, True, 2), "failure"),
-        (lambda engine: engine.complete(1, 3, None, 2), "outcome"),
-        (lambda engine: engine.submit(1, head(), body(), 2), "1"),
+        (lambda engine: engine.retry(core.request(), 99, True, 2), "failure"),
+        (lambda engine: engine.complete(core.request(), 3, None, 2), "outcome"),
+        (lambda engine: engine.submit(1, core.request(), body()), "1"),
         (lambda _: Engine(settings(), b"short", 1), "secret"),
         (lambda engine: engine.set_peer_digest(b"short", 8192, 1, 1), "key"),
         (lambda engine: engine.peer_digest(1, 2), "digest"),
@@ -178,7 +175,7 @@ def test_state_is_json_without_prompt_key_or_salt() -> None:
 )
 def test_what_does_not_fit_is_a_value_error_that_names_it(call: object, named: str) -> None:
     engine = blind_engine()
-    engine.submit(1, head(), body(), 1)
+    submit(engine, 1, body(), 1)
     assert callable(call)
     with pytest.raises(ValueError, match=named):
         call(engine)

@@ -24,9 +24,12 @@ from skylb._core import (
     Head,
     HeadParser,
     Relay,
+    Request,
     RequestError,
     ResponseReader,
+    Sender,
 )
+from tests.support import core
 
 DATA = Path(__file__).parents[1] / "data"
 BODY_BYTES_MAX = 16 << 20
@@ -60,8 +63,9 @@ def chunk(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
-def relay(*, http11: bool = True, keep_alive: bool = True, is_head: bool = False) -> Relay:
-    return Relay(http11, keep_alive, is_head, "req-1", False)
+def relay(*, http11: bool = True, keep_alive: bool = True) -> Relay:
+    version = b"HTTP/1.1" if http11 else b"HTTP/1.0"
+    return core.relay(parse(POST.replace(b"HTTP/1.1", version, 1)), keep_alive=keep_alive)
 
 
 # ------------------------------------------------------------------------ request heads
@@ -173,21 +177,30 @@ def test_options_is_answered_with_cors_only() -> None:
     assert caught.value.status == 405
 
 
+def sent(trusted: bool, request_id: str, method: bytes = b"POST") -> Request:
+    wire = (
+        POST
+        if method == b"POST"
+        else b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n"
+    )
+    return Request(parse(wire), Sender("192.0.2.7", "https", trusted, trusted), request_id, 1, 2)
+
+
 def test_the_upstream_head_is_ours() -> None:
-    head = parse(POST)
-    assert head.upstream("r:1", "req-1", "192.0.2.7", "https", False, "Bearer ours", 2) == (
+    assert sent(False, "req-1").upstream("r:1", "Bearer ours", 2) == (
         b"POST /v1/completions?a=b HTTP/1.1\r\nHost: r:1\r\nContent-Type: application/json\r\n"
         b"Accept-Encoding: identity\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
         b"X-Request-Id: req-1\r\nAuthorization: Bearer ours\r\nContent-Length: 2\r\n\r\n"
     )
-    trusted = head.upstream("r:1", "req-1", "192.0.2.7", "https", True, None, -1)
+    assert b"\r\nContent-Length: 0\r\n" in sent(False, "req-1").upstream("r:1", None, 0)
+    trusted = sent(True, "req-1", b"GET").upstream("r:1", None, 0)
     assert b"\r\nX-Forwarded-For: 1.1.1.1, 192.0.2.7\r\n" in trusted
     assert b"Content-Length" not in trusted
 
 
 def test_a_value_that_would_split_the_upstream_head_is_refused() -> None:
     with pytest.raises(ValueError, match="request_id"):
-        parse(POST).upstream("r:1", "a\r\nX: b", "192.0.2.7", "http", False, None, 2)
+        sent(False, "a\r\nX: b").upstream("r:1", None, 2)
 
 
 # ---------------------------------------------------------------------- chunked bodies
@@ -252,7 +265,7 @@ def test_usage_is_read_in_passing() -> None:
 
 
 def test_the_id_of_a_response_is_told_where_it_is_asked_for() -> None:
-    responses = Relay(True, True, False, "req-1", False, False, True)
+    responses = core.relay(core.head("/v1/responses"))
     responses.feed(STREAM_HEAD + chunk(b'data: {"response":{"id":"resp_1"}}\n\n'))
     assert responses.response_id == "resp_1"
 

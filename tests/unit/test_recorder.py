@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from skylb import _core
-from skylb._core import Digest, Engine, Head, HeadParser, Recorder, Relay, RequestError
+from skylb._core import Engine, Head, HeadParser, Push, Recorder, Relay, Request, RequestError, Sender
 from skylb.config import EngineSettings
+from tests.support import core
 
 CANARY = "canary-7f3a"
 """Stands in prompt, key, salt and user: nothing of it may reach the log (docs/PROMISES.md, L9)."""
@@ -30,60 +31,67 @@ FIELDS = (
 
 WALL = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 END_NS = 9_000_000_000
+REPLICA = "http://127.0.0.1:8101"
 OFFSET_NS = int(WALL.timestamp() * 1_000_000) * 1000 - END_NS
 
 
 def head(path: str = "/v1/chat/completions", method: str = "POST") -> Head:
-    length = f"Content-Length: {len(BODY)}\r\nContent-Type: application/json\r\n" if method == "POST" else ""
-    parsed = HeadParser().parse(
-        f"{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {CANARY}\r\n{length}"
-        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n".encode()
-    )
-    assert parsed is not None
-    return parsed
+    lines = f"Authorization: Bearer {CANARY}\r\n"
+    lines += "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+    return core.head(path, method, lines, len(BODY))
 
 
-def digest() -> Digest:
-    engine = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1)
-    return engine.submit(1, head(), BODY, 1)[0]
+def engine() -> Engine:
+    """With one replica, whose load cannot be read."""
+    made = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1)
+    made.set_replicas([(7, REPLICA)], 1)
+    made.set_models(7, [("m", None)], 1)
+    made.observe_failed(7, _core.PROBE_UNREADABLE, 1)
+    return made
 
 
 def relay() -> Relay:
-    made = Relay(True, True, False, "r-1", False)
-    answer = b'{"id": "x", "choices": []}'
-    made.feed(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-        % (len(answer), answer)
-    )
-    return made
+    return core.answered(b'{"id": "x", "choices": []}')
+
+
+def made(
+    *,
+    of: Head | None = None,
+    submitted: bool = True,
+    pushed: bool = True,
+    request_id: str = "r-1",
+    tenant: str | None = None,
+    origin: str | None = None,
+    held_ns: int = 0,
+    first_byte_ns: int = END_NS - 1_500_000_000,
+) -> Request:
+    """A request with a course."""
+    sender = Sender("127.0.0.1:50000", "http", False, False, origin)
+    request = Request(of or head(), sender, request_id, END_NS - 2_000_000_000, len(BODY))
+    if tenant is not None:
+        request.set_tenant(tenant, True)
+    if submitted:
+        (push,) = engine().submit(1, request, BODY)
+        assert isinstance(push, Push)
+        if pushed:
+            request.pushed(push, REPLICA)
+    request.hold(1)
+    request.leave_hold(1 + held_ns)
+    request.first_byte(first_byte_ns)
+    return request
 
 
 def recorder(log_format: int = _core.LOG_JSON, **fields: int) -> Recorder:
     return Recorder(log_format, 1 << 20, "prefix", OFFSET_NS, **fields)
 
 
-def complete(recorded: Recorder, **changed: Any) -> None:
-    fields: dict[str, Any] = {
-        "head": head(),
-        "digest": digest(),
-        "relay": relay(),
-        "request_id": "r-1",
-        "tenant": None,
-        "client": "127.0.0.1:50000",
-        "status": 200,
-        "error_code": None,
-        "replica": "http://127.0.0.1:8101",
-        "peer": None,
-        "attempts": 1,
-        "match_blocks": 3,
-        "predicted_ttft_ns": 400_000_000,
-        "start_ns": END_NS - 2_000_000_000,
-        "held_ns": 0,
-        "first_byte_ns": END_NS - 1_500_000_000,
-        "end_ns": END_NS,
-        "bytes_in": len(BODY),
-    }
-    recorded.complete(*(fields | changed).values())
+def complete(
+    recorded: Recorder, *, answer: bool = True, status: int = 200, code: str | None = None, **changed: Any
+) -> None:
+    recorded.complete(made(**changed), relay() if answer else None, status, code, END_NS)
+
+
+UNPLACED = {"submitted": False, "answer": False}
 
 
 class TestLine:
@@ -95,7 +103,8 @@ class TestLine:
         assert line["ts"] == "2026-03-01T12:30:15.250000Z"
         assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
         assert (line["method"], line["route"], line["model"]) == ("POST", "/v1/chat/completions", "m")
-        assert line["prompt_blocks"] == digest().prompt_blocks > 0
+        assert line["prompt_blocks"] == made().prompt_blocks > 0
+        assert (line["replica"], line["attempts"], line["match_blocks"]) == (REPLICA, 1, 0)
         assert (line["held_s"], line["ttft_s"], line["total_s"]) == (0, 0.5, 2)
         assert line["bytes_out"] == relay().bytes_out > 0
         assert line["tenant"] is line["peer"] is line["error_code"] is None
@@ -115,16 +124,7 @@ class TestLine:
 
     def test_a_request_that_got_nowhere_has_a_line_too(self) -> None:
         recorded = recorder()
-        complete(
-            recorded,
-            digest=None,
-            relay=None,
-            replica=None,
-            attempts=0,
-            first_byte_ns=0,
-            status=499,
-            error_code="x",
-        )
+        complete(recorded, **UNPLACED, first_byte_ns=0, status=499, code="x")
         line = json.loads(recorded.take_log())
         assert line["model"] is line["replica"] is line["ttft_s"] is None
         assert (line["status"], line["error_code"], line["bytes_out"]) == (499, "x", 0)
@@ -162,13 +162,15 @@ class TestCounts:
         recorded = recorder(_core.LOG_OFF)
         complete(recorded)
         complete(recorded, status=503)
-        complete(recorded, head=head("/health", "GET"), digest=None, relay=None, attempts=0)
+        complete(recorded, of=head("/health", "GET"), **UNPLACED)
         recorded.refused(400, "bad_host", "127.0.0.1:1", "", None, END_NS)
-        assert sorted(recorded.requests()) == [
-            ("/health", "", 200, 1),
-            ("/v1/chat/completions", "m", 200, 1),
-            ("/v1/chat/completions", "m", 503, 1),
-            ("invalid", "", 400, 1),
+        labels, series = recorded.requests()
+        assert labels == ("route", "model", "status")
+        assert sorted(series) == [
+            (("/health", "", "200"), 1),
+            (("/v1/chat/completions", "m", "200"), 1),
+            (("/v1/chat/completions", "m", "503"), 1),
+            (("invalid", "", "400"), 1),
         ]
 
     def test_clients_cannot_make_labels(self) -> None:
@@ -177,15 +179,15 @@ class TestCounts:
             HeadParser().parse(b"GET /made/up HTTP/1.1\r\nHost: a\r\n\r\n")
         unknown = caught.value.head
         assert unknown is not None
-        complete(recorded, head=unknown, digest=None, relay=None, attempts=0, status=404)
-        complete(recorded, attempts=0, status=404)
-        labels = {label for route, model, _, _ in recorded.requests() for label in (route, model)}
+        complete(recorded, of=unknown, **UNPLACED, status=404)
+        complete(recorded, pushed=False, status=404)
+        labels = {label for (route, model, _), _ in recorded.requests()[1] for label in (route, model)}
         assert labels == {"other", "", "/v1/chat/completions"}
 
     def test_models_beyond_the_bound_are_other(self) -> None:
         recorded = recorder(_core.LOG_OFF, label_values_max=0)
         complete(recorded)
-        assert recorded.requests() == [("/v1/chat/completions", "other", 200, 1)]
+        assert recorded.requests()[1] == [(("/v1/chat/completions", "other", "200"), 1)]
 
     def test_attempts_are_counted_by_outcome_from_zero(self) -> None:
         recorded = recorder(_core.LOG_OFF)
@@ -202,8 +204,8 @@ class TestCounts:
 class TestDistributions:
     def test_only_inference_is_measured(self) -> None:
         recorded = recorder(_core.LOG_OFF)
-        complete(recorded, head=head("/health", "GET"), digest=None, relay=None)
-        complete(recorded, head=head("/v1/models", "GET"), digest=None, relay=None)
+        complete(recorded, of=head("/health", "GET"), **UNPLACED)
+        complete(recorded, of=head("/v1/models", "GET"), **UNPLACED)
         assert recorded.histogram("request_seconds")[1] == 0
         complete(recorded, held_ns=250_000_000)
         assert recorded.histogram("request_seconds")[1] == 2
@@ -221,13 +223,13 @@ class TestDistributions:
     def test_quantiles_look_at_recent_requests(self) -> None:
         recorded = recorder(_core.LOG_OFF)
         assert recorded.quantile("ttft_seconds", 0.5) is None
-        parts = {"head": head(), "digest": digest(), "relay": relay()}
         for tenths in range(1, 11):
-            complete(recorded, first_byte_ns=END_NS - 2_000_000_000 + tenths * 100_000_000, **parts)
+            complete(recorded, first_byte_ns=END_NS - 2_000_000_000 + tenths * 100_000_000)
         assert recorded.quantile("ttft_seconds", 0.5) == pytest.approx(0.5)
         assert recorded.quantile("ttft_seconds", 1.0) == pytest.approx(1.0)
+        last, answer = made(), relay()
         for _ in range(1024):
-            complete(recorded, **parts)
+            recorded.complete(last, answer, 200, None, END_NS)
         assert recorded.quantile("ttft_seconds", 1.0) == pytest.approx(0.5)
 
     def test_bad_arguments_are_named(self) -> None:

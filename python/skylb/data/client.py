@@ -13,7 +13,7 @@ import re
 from contextlib import ExitStack
 from typing import Protocol, cast
 
-from skylb._core import ROUTE_NONE, Head, RequestError
+from skylb._core import ROUTE_NONE, Head, RequestError, Sender
 from skylb.addresses import client_address
 from skylb.clock import monotonic_ns
 from skylb.data import answers
@@ -68,6 +68,7 @@ class ClientConnection(asyncio.Protocol):
         "peer",
         "pending",
         "scheme",
+        "sender",
         "since_ns",
         "transport",
         "trusted",
@@ -80,6 +81,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer: str | None = None
         """The client's address; a Unix socket has none."""
         self.trusted = False
+        self.sender = Sender(None, scheme, False, False)
         self.claims: Claims | None = None
         """What the signature of a peer's forward vouches for; a client has none."""
         self.exchange: Exchange | None = None
@@ -126,6 +128,7 @@ class ClientConnection(asyncio.Protocol):
         if address is not None:
             self.peer = str(address)
             self.trusted = self.context.trusts(address)
+            self.sender = Sender(self.peer, self.scheme, self.trusted, self.trusted)
 
     def eof_received(self) -> None:
         """FIN: the client left."""
@@ -249,7 +252,7 @@ class ClientConnection(asyncio.Protocol):
         if length <= LARGE_BODY_BYTES or head.route == ROUTE_NONE:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             self.exchange = exchange = Exchange(self.context, self, head, body, now_ns)
-            exchange.start()
+            exchange.submit(body)
         else:
             self.exchange = exchange = Exchange(self.context, self, head, b"", now_ns)
             exchange.read(parts)

@@ -59,9 +59,10 @@ class Budget:
 
     def take(self, count: int) -> bool:
         """Charges ``count`` bytes; ``False`` when the budget would be passed."""
-        if not self.has(count):
+        total = self.bytes + count
+        if total > self.bytes_max:
             return False
-        self.bytes += count
+        self.bytes = total
         return True
 
     def owe(self, count: int) -> None:

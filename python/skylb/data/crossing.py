@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from skylb._core import Forward, Head, HeadParser
 from skylb.clock import monotonic_ns
-from skylb.data.relay import Response
+from skylb.data.leg import Leg
 from skylb.mesh.signing import HEADER, HEADER_LOWER, Claims, Identity, Refused, Verified, Verifier, sign
 from skylb.types import Peer, Whose
 from skylb.upstream import Pool
@@ -115,8 +115,8 @@ class Crossing:
             raise Refused("body")
 
 
-class PeerResponse(Response):
-    """A peer's response: before its head it may say again and again that it is not forgotten."""
+class PeerLeg(Leg):
+    """A leg at a peer: before its response's head it may say again and again that it is not forgotten."""
 
     __slots__ = ()
 

@@ -1,9 +1,7 @@
 """What failed attempts are called, in metrics and in answers."""
 
-from http import HTTPStatus
-
 from skylb import _core
-from skylb._core import Relay
+from skylb._core import Relay, Request
 from skylb.router import Router
 
 FAILURES = {
@@ -31,7 +29,7 @@ _STATUSES = {
 }
 
 
-def failure_of(status: int, request_id: int, router: Router) -> int | None:
+def failure_of(status: int, request: Request, router: Router) -> int | None:
     """The failure, ``FAILURE_*``, that an answer with this status is; ``None``: it is an answer.
 
     404 from a replica that is not known to have the model is not the last word while another may have it.
@@ -40,7 +38,7 @@ def failure_of(status: int, request_id: int, router: Router) -> int | None:
     word that the time is over: what may still be running is not run a second time. With 429 and 503
     nothing was begun.
     """
-    if status == HTTPStatus.NOT_FOUND and router.guessed(request_id):
+    if status == 404 and router.guessed(request):
         return _core.FAILURE_ABSENT
     plain = _core.FAILURE_STATUS if status >= 500 and status != 501 else None
     return _STATUSES.get(status, plain)

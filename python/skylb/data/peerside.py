@@ -3,7 +3,7 @@
 import hashlib
 import socket
 
-from skylb._core import Head, RequestError
+from skylb._core import Head, RequestError, Sender
 from skylb.clock import monotonic_ns
 from skylb.data.answers import Headers, refusal
 from skylb.data.body import Body, Hash
@@ -11,12 +11,12 @@ from skylb.data.client import ClientConnection, Connections
 from skylb.data.context import Context
 from skylb.data.crossing import PROCESSING, PROCESSING_S, Crossing
 from skylb.data.frontend import Frontend
-from skylb.data.phases import Phase
+from skylb.data.phases import CONNECT, HOLD, SUBMIT, WAIT
 from skylb.data.proxy import Exchange
 from skylb.listeners import FAR_DEAD_S, notice_dead_paths
 from skylb.mesh.signing import REFUSED_HEADER, Refused, Verified
 
-WAITING = frozenset({Phase.SUBMIT, Phase.HOLD, Phase.CONNECT, Phase.WAIT})
+WAITING = frozenset({SUBMIT, HOLD, CONNECT, WAIT})
 
 
 FIRST_MESSAGE_S = 3.0
@@ -88,8 +88,9 @@ class PeerConnection(ClientConnection):
         except RequestError as error:
             self._refuse(error, head)
             return
-        self.claims = verified.claims
+        self.claims = claims = verified.claims
         self.trusted = True  # the peer has looked at X-Forwarded-* before us
+        self.sender = Sender(self.peer, self.scheme, True, claims.front, claims.origin)
         self._said_ns = now_ns
         super()._begin(head, parts, now_ns)
 

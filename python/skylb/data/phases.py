@@ -4,6 +4,7 @@ import asyncio
 from enum import IntEnum
 from typing import Protocol
 
+from skylb._core import Sender
 from skylb.mesh.signing import Claims
 
 
@@ -18,12 +19,15 @@ class Phase(IntEnum):
     ENDED = 5
 
 
+# A member looked up on its class costs as much as a call.
+SUBMIT, HOLD, CONNECT, WAIT, RELAY, ENDED = Phase
+
+
 class Client(Protocol):
     """The client's connection, as a request needs it."""
 
     transport: asyncio.Transport
-    peer: str | None
-    scheme: str
+    sender: Sender
     trusted: bool
     paused_ns: int
     claims: Claims | None
@@ -33,8 +37,3 @@ class Client(Protocol):
 
     def abort(self) -> None:
         """Cuts the connection."""
-
-
-def is_front(client: Client) -> bool:
-    """Whether the client is trusted. A peer's forwards are; whether their client was, the peer says."""
-    return client.trusted if client.claims is None else client.claims.front

@@ -6,25 +6,23 @@ Failures leave through `Exchange.fail`, which knows the phase, the failure, and 
 bytes are out. `Exchange.complete` runs exactly once.
 """
 
-import asyncio
 from http import HTTPStatus
 
 from skylb import _core
-from skylb._core import Digest, Forward, Head, Push, Reject, Relay, RequestError, Scanned
+from skylb._core import Forward, Head, Push, Reject, Relay, Request, RequestError, Scanned
 from skylb.clock import monotonic_ns
 from skylb.data import answers, giveup, local, waiting
 from skylb.data.context import Context
 from skylb.data.cors import preflight
-from skylb.data.crossing import PeerResponse
+from skylb.data.crossing import PeerLeg
 from skylb.data.failures import FAILURES, SHORT, failure_of, is_for_client
-from skylb.data.phases import Client, Phase, is_front
+from skylb.data.leg import Leg
+from skylb.data.phases import CONNECT, ENDED, HOLD, RELAY, SUBMIT, WAIT, Client
 from skylb.data.reading import Read
-from skylb.data.record import record
-from skylb.data.relay import Response
 from skylb.errors import ConnectError, ShortageError
 from skylb.mesh.signing import REFUSED_HEADER, sha256
 from skylb.types import NOBODY, Peer, Replica
-from skylb.upstream import Connection, Pool
+from skylb.upstream import Connection
 
 SHORT_PATIENCE_S = 1.0
 """How long a request waits for a connection that this machine lacks something for."""
@@ -36,6 +34,10 @@ CLIENT_CLOSED_REQUEST = 499
 class Exchange:
     """One request and its response.
 
+    The work is done in legs, one after the other; each is a part of it at one target, and keeps what it
+    put out. At present there is one: a failed attempt's leg is replaced by the next attempt's. All legs
+    spend one budget, which the engine keeps: attempts, retries, and the deadline of the hold.
+
     Args:
         context: shared parts of the data plane.
         client: where the request came from.
@@ -45,34 +47,20 @@ class Exchange:
     """
 
     __slots__ = (
-        "asks_usage",
-        "attempts",
         "body",
         "body_digest",
-        "bytes_in",
         "charged",
         "client",
-        "connecting",
         "context",
-        "digest",
-        "first_byte_ns",
-        "forward",
         "head",
-        "heard_ns",
-        "held_ns",
-        "id",
-        "match_blocks",
+        "known",
+        "legs",
         "opened",
         "phase",
         "phase_ns",
-        "predicted_ttft_ns",
-        "request_id",
-        "response",
-        "start_ns",
-        "target",
+        "request",
         "told_ns",
         "whose",
-        "withheld",
     )
 
     def __init__(self, context: Context, client: Client, head: Head, body: bytes, start_ns: int) -> None:
@@ -80,225 +68,210 @@ class Exchange:
         self.client = client
         self.head = head
         self.body = body
-        self.bytes_in = self.charged = len(body)
-        self.start_ns = self.phase_ns = self.heard_ns = start_ns
-        self.request_id = head.request_id or context.ids.make()
-        self.asks_usage = False
-        """The body as it is sent asks for usage, and the client has not."""
+        self.charged = length = len(body)
+        self.phase = SUBMIT
+        self.phase_ns = start_ns
+        request_id = head.request_id or context.ids.make()
+        self.request = Request(head, client.sender, request_id, start_ns, length)
+        self.known = False
+        """The engine knows the request."""
+        self.whose = NOBODY
+        self.legs: list[Leg] = []
         self.body_digest: str | None = None
         """SHA-256 of the body as it is sent, where that was taken beside the loop."""
-        self.phase = Phase.SUBMIT
-        self.id = 0
-        """The engine's id; 0 while the engine does not know the request (any more)."""
-        self.digest: Digest | None = None
-        self.whose = NOBODY
-        self.target: Replica | Peer | None = None
-        """Where the present attempt goes."""
-        self.forward: Forward | None = None
-        """Set while that is a peer."""
-        self.attempts = 0
-        self.match_blocks = 0
-        self.predicted_ttft_ns: int | None = None
-        self.held_ns = 0
-        self.first_byte_ns = 0
-        self.connecting: asyncio.Task[None] | None = None
-        self.response: Response | None = None
         self.opened: Relay | None = None
         """Ends the client's stream where no response does; set once the stream has begun before its
         first event."""
         self.told_ns = 0
-        self.withheld: Response | None = None
-        """An error response kept back until it is known whether another replica may answer."""
 
     # ---------------------------------------------------------------------- submit
 
     def read(self, parts: list[bytes]) -> None:
         """Goes on with a large body, charged already, once that has been read beside the loop."""
-        self.bytes_in = sum(map(len, parts))
-        only_model = self.context.router.only_model()
-        self.context.reading.start(self.head, parts, (is_front(self.client), only_model), self.was_read)
+        bytes_in = sum(map(len, parts))
+        self.request.set_bytes_in(bytes_in)
+        known = (self.client.sender.front, self.context.router.only_model())
 
-    def was_read(self, read: Read | RequestError, /) -> None:
+        def was_read(read: Read | RequestError, /) -> None:
+            self.charged = bytes_in
+            self.was_read(read)
+
+        self.context.reading.start(self.head, parts, known, was_read)
+
+    def was_read(self, read: Read | RequestError) -> None:
         """The large body was read, or is refused; the client may have left meanwhile."""
-        self.charged = self.bytes_in
-        if self.phase is Phase.ENDED:
+        if self.phase is ENDED:
             self.release_body()
         elif isinstance(read, RequestError):
             self.answer_error(read.status, read.code, read.message, param=read.param)
         else:
-            self.body, self.asks_usage, self.body_digest = read.body, read.asks_usage, read.digest
+            self.body, self.body_digest = read.body, read.digest
             self.submit(read.scanned)
 
-    def start(self) -> None:
-        """Answers what browsers ask first, places everything else."""
-        if self.head.is_options:
-            self.answer(204, b"", headers=preflight(self.head))
-            return
-        self.submit(self.body)
-
     def submit(self, body: bytes | Scanned) -> None:
-        """Answers local routes, and asks the engine for a place for everything else."""
+        """Answers what is answered here, and asks the engine for a place for everything else."""
         try:
-            head, client, front = self.head, self.client, is_front(self.client)
-            if head.route not in (_core.ROUTE_HEALTH, _core.ROUTE_PING):
-                self.whose = self.context.tenants.of(head, client.trusted, client.claims)
-            if head.is_local:
+            if self.head.is_local:
                 self.answer_locally()
                 return
-            self.context.router.submit(self, head, body, self.start_ns, front, self.whose, client.claims)
+            claims = self.client.claims
+            if claims is not None or self.context.tenants.tells:
+                self.name_tenant()
+            self.context.router.submit(self, self.request, body, claims)
         except RequestError as error:
             self.answer_error(error.status, error.code, error.message, param=error.param)
 
+    def name_tenant(self) -> None:
+        """Finds out whose request it is."""
+        self.whose = whose = self.context.tenants.of(self.head, self.client.trusted, self.client.claims)
+        self.request.set_tenant(whose.tenant, whose.known)
+
     def answer_locally(self) -> None:
-        """Answers out of what is known here."""
+        """Answers what browsers ask first, and what is known here."""
+        if self.head.is_options:
+            self.answer(204, b"", headers=preflight(self.head))
+            return
+        if self.head.route not in (_core.ROUTE_HEALTH, _core.ROUTE_PING):
+            self.name_tenant()
         status, body, code = local.answer(self.head, self.context, self.whose)
         retry_after_s = self.context.limits.retry_after_s if status == 503 else None
         self.answer(status, body, code=code, retry_after_s=retry_after_s)
 
-    def submitted(self, request_id: int, digest: Digest, /) -> None:
+    def submitted(self) -> None:
         """The engine has read the body and knows the request."""
-        self.id = request_id
-        self.digest = digest
-        asks_usage = self.context.inject_usage and digest.lacks_usage
-        self.asks_usage = self.asks_usage or asks_usage
-        self.body = digest.edited(self.body, asks_usage)
+        self.known = True
+        self.body = self.request.edited(self.body, self.context.inject_usage)
 
     def held(self) -> None:
         """No replica has room: wait."""
-        self.drop_withheld()
-        self.phase = Phase.HOLD
-        self.phase_ns = monotonic_ns()
+        self.drop_leg()
+        self.phase = HOLD
+        self.phase_ns = now_ns = monotonic_ns()
+        self.request.hold(now_ns)
 
     # ------------------------------------------------------------- push and connect
 
     def pushed(self, push: Push, replica: Replica, /) -> None:
         """A replica was chosen."""
-        self.forward = None
-        self.match_blocks = push.match_blocks
-        self.predicted_ttft_ns = push.predicted_ttft_ns
-        self.attempt(replica, push.attempt)
+        self.request.pushed(push, replica.name)
+        self.begin(Leg(self, replica, None, self.context.pool, self.phase_ns))
 
     def forwarded(self, forward: Forward, peer: Peer, /) -> None:
         """A peer was chosen: from here on it is to us what a replica is."""
-        self.forward = forward
-        self.match_blocks = forward.match_blocks
-        self.predicted_ttft_ns = None
-        self.attempt(peer, forward.attempt)
-
-    def attempt(self, target: Replica | Peer, attempt: int) -> None:
-        """Takes a connection that waits, or makes one."""
-        self.drop_withheld()
-        if self.phase is Phase.HOLD:
-            self.leave_hold()
-        self.target = target
-        self.attempts = attempt
-        self.heard_ns = self.phase_ns
-        connection = self.pool.acquire(target.id)
-        if connection is None:
-            self.connect(target)
-        else:
-            self.send(connection, target)
-
-    @property
-    def pool(self) -> Pool:
-        """Connections to where the present attempt goes."""
+        self.request.forwarded_to(forward, peer.name)
         crossing = self.context.crossing
-        return self.context.pool if self.forward is None or crossing is None else crossing.pool
+        pool = self.context.pool if crossing is None else crossing.pool
+        self.begin(PeerLeg(self, peer, forward, pool, self.phase_ns))
+
+    def begin(self, leg: Leg) -> None:
+        """Takes a connection that waits, or makes one."""
+        if self.legs:
+            self.drop_leg()
+        if self.phase is HOLD:
+            self.leave_hold()
+            leg.heard_ns = self.phase_ns
+        self.legs.append(leg)
+        connection = leg.pool.acquire(leg.target.id)
+        if connection is None:
+            self.connect(leg)
+        else:
+            self.send(leg, connection)
+
+    def drop_leg(self) -> None:
+        """The last leg has failed: another target will answer, nothing of this one's output is needed."""
+        if self.legs:
+            self.legs.pop().discard()
 
     def leave_hold(self) -> None:
         """Adds up the time in the hold."""
-        now_ns = monotonic_ns()
-        self.held_ns += now_ns - self.phase_ns
-        self.phase_ns = now_ns
+        if self.phase is HOLD:
+            self.phase_ns = now_ns = monotonic_ns()
+            self.request.leave_hold(now_ns)
 
-    def connect(self, target: Replica | Peer) -> None:
+    def connect(self, leg: Leg) -> None:
         """Opens a connection; ``connected`` or ``connect_failed`` follows."""
-        self.phase = Phase.CONNECT
-        self.connecting = self.pool.connect(target, self, patience_s=SHORT_PATIENCE_S)
+        self.phase = CONNECT
+        leg.connecting = leg.pool.connect(leg.target, self, patience_s=SHORT_PATIENCE_S)
 
     def connected(self, connection: Connection, /) -> None:
         """The new connection is up."""
-        self.connecting = None
-        if self.phase is Phase.CONNECT and self.target is not None:
-            self.send(connection, self.target)
+        if self.phase is CONNECT:
+            leg = self.legs[-1]
+            leg.connecting = None
+            self.send(leg, connection)
         else:
             connection.discard()  # the client left while the handshake's last step ran
 
     def connect_failed(self, error: ConnectError, /) -> None:
         """The replica or peer could not be reached; nothing was sent."""
-        self.connecting = None
-        if self.phase is not Phase.CONNECT:
+        if self.phase is not CONNECT:
             return
+        self.legs[-1].connecting = None
         if isinstance(error, ShortageError):
-            self.attempts -= 1
+            self.request.not_attempted()
             giveup.give_up(self, *SHORT)
         else:  # its text names an address of ours; metrics and log carry the outcome
             self.fail(_core.FAILURE_CONNECT, sent=False)
 
     # ------------------------------------------------------------------------- send
 
-    def send(self, connection: Connection, target: Replica | Peer) -> None:
+    def send(self, leg: Leg, connection: Connection) -> None:
         """Writes the request: the head built anew, the body as it came but for its edits."""
-        head, body, client = self.head, self.body, self.client
-        upstream_head = head.upstream(
-            target.authority,
-            self.request_id,
-            client.peer,
-            client.scheme,
-            client.trusted,
-            target.authorization,
-            len(body) if body or head.method == "POST" else -1,
-        )
-        respond: type[Response] = Response
-        forward, crossing = self.forward, self.context.crossing
+        body, client, target = self.body, self.client, leg.target
+        head = self.request.upstream(target.authority, target.authorization, len(body))
+        forward, crossing = leg.forward, self.context.crossing
         if forward is not None and crossing is not None and isinstance(target, Peer):
-            digest, front = self.body_digest or sha256(self.body), client.trusted
-            upstream_head = crossing.sign(upstream_head, forward, target, head, self.whose, front, digest)
-            respond = PeerResponse
-        self.phase = Phase.WAIT
-        relay = self.relay(self.digest, drop_usage=self.asks_usage, begun=self.opened)
+            digest = self.body_digest or sha256(body)
+            head = crossing.sign(head, forward, target, self.head, self.whose, client.trusted, digest)
+        self.phase = WAIT
+        relay = self.relay(begun=self.opened)
         if self.opened is not None:
             relay.join()
-        self.response = respond(self, connection, relay, client.transport.write, client.paused_ns != 0)
-        connection.send(upstream_head, body)
+        leg.listen(connection, relay, client.transport.write, client.paused_ns != 0)
+        connection.send(head, body)
 
-    def relay(self, digest: Digest | None, *, drop_usage: bool = False, begun: Relay | None = None) -> Relay:
-        """Reads a response, and writes the client's; ``begun`` has told the client whether it closes."""
-        head = self.head
-        keep_alive = head.keep_alive and not self.context.draining
-        relay = Relay(
-            head.http11,
-            keep_alive if begun is None else not begun.close_client,
-            head.is_head,
-            self.request_id,
-            head.anthropic,
-            drop_usage,
-            head.route == _core.ROUTE_RESPONSES,
-            digest,
-        )
-        if self.context.cors.lines:
-            relay.set_cors(self.context.cors.lines)
+    def relay(self, *, learn: bool = True, begun: Relay | None = None) -> Relay:
+        """Reads a response, and writes the client's.
+
+        Args:
+            learn: the answer enters the tree.
+            begun: has told the client whether its connection closes.
+        """
+        context = self.context
+        if begun is None:
+            keep_alive = self.head.keep_alive and not context.draining
+        else:
+            keep_alive = not begun.close_client
+        relay = self.request.relay(keep_alive, learn)
+        if context.cors.lines:
+            relay.set_cors(context.cors.lines)
         return relay
 
     # --------------------------------------------------------- first byte and relay
 
-    def first_byte(self, response: Response, /) -> bool:
+    def first_byte(self, leg: Leg, /) -> bool:
         """The first body byte is here; a replica's own failure may still be tried elsewhere."""
-        relay = response.relay
-        if self.forward is not None and relay.refused is not None:
-            self.withheld = response
-            self.fail(_core.FAILURE_REFUSED, sent=False)
+        relay = leg.relay
+        if (leg.forward is not None or relay.verdict >= 400) and self.withholds(leg, relay):
             return False
-        failure = failure_of(relay.verdict, self.id, self.context.router)
-        if failure is not None and (relay.verdict != HTTPStatus.TOO_MANY_REQUESTS or self.forward is None):
-            self.withheld = response
-            self.fail(failure, sent=True, status=relay.verdict)
-            return False
-        now_ns = monotonic_ns()
-        self.phase = Phase.RELAY
-        self.phase_ns = self.heard_ns = self.first_byte_ns = now_ns
+        self.phase = RELAY
+        self.phase_ns = leg.heard_ns = now_ns = monotonic_ns()
         self.release_body()
-        self.context.router.first_byte(self.id, relay, now_ns)
+        self.context.router.first_byte(self.request, relay, now_ns)
+        return True
+
+    def withholds(self, leg: Leg, relay: Relay) -> bool:
+        """Keeps an error response back until it is known whether another replica may answer."""
+        if leg.forward is not None and relay.refused is not None:
+            leg.withheld = True
+            self.fail(_core.FAILURE_REFUSED, sent=False)
+            return True
+        status = relay.verdict
+        failure = failure_of(status, self.request, self.context.router)
+        if failure is None or (status == HTTPStatus.TOO_MANY_REQUESTS and leg.forward is not None):
+            return False
+        leg.withheld = True
+        self.fail(failure, sent=True, status=status)
         return True
 
     def release_body(self) -> None:
@@ -307,31 +280,28 @@ class Exchange:
         self.charged = 0
         self.body = b""
 
-    def relayed(self, response: Response, /) -> None:
+    def relayed(self, leg: Leg, /) -> None:
         """The response is complete: the upstream connection may serve the next request."""
-        self.response = None
-        relay, connection = response.relay, response.connection
-        response.resume()
-        if relay.reusable:
-            connection.pool.release(connection)
-        else:
-            connection.discard()
+        relay = leg.relay
+        if leg.paused:
+            leg.resume()
+        leg.give_back()
         failed = relay.verdict >= 500
-        if self.id:
-            self.count(FAILURES[_core.FAILURE_STATUS][0] if failed else "ok")
+        if self.known:
+            self.count(leg, FAILURES[_core.FAILURE_STATUS][0] if failed else "ok")
         outcome = _core.OUTCOME_REPLICA_FAILED if failed else _core.OUTCOME_OK
-        status = relay.status if self.opened is None else HTTPStatus.OK
+        status = relay.status if self.opened is None else 200
         code = "upstream_error" if failed or status != relay.status else None
         self.complete(outcome, status, code, relay=relay, close=relay.close_client)
 
-    def broken(self, response: Response, /, *, malformed: bool) -> None:
+    def broken(self, leg: Leg, /, *, malformed: bool) -> None:
         """The replica closed early or spoke nonsense."""
-        stale = not malformed and response.connection.reused and not response.relay.started
-        response.discard()
-        if stale and self.target is not None and self.phase is Phase.WAIT:
-            self.response = None
-            self.count("stale")  # closed before it saw the request: no attempt, no failure
-            self.connect(self.target)
+        reused = leg.connection is not None and leg.connection.reused
+        stale = not malformed and reused and not leg.relay.started
+        leg.discard()
+        if stale and self.phase is WAIT:
+            self.count(leg, "stale")  # closed before it saw the request: no attempt, no failure
+            self.connect(leg)
         else:
             self.fail(_core.FAILURE_BAD_RESPONSE if malformed else _core.FAILURE_RESET, sent=True)
 
@@ -340,25 +310,25 @@ class Exchange:
     def fail(self, failure: int, *, sent: bool, status: int = 0) -> None:
         """The attempt failed: try elsewhere, or, with response bytes out, end the response."""
         outcome, code, message = FAILURES[failure]
-        if self.id:
-            self.count(outcome)
-        response, self.response = self.response, None
-        if response is not None and response is not self.withheld:
-            response.discard()
-        if self.phase is not Phase.RELAY:
-            self.phase = Phase.SUBMIT
-            self.phase_ns = monotonic_ns()
-            self.context.router.retry(self.id, failure, sent=sent, now_ns=self.phase_ns, status=status)
-        elif response is not None:
-            self.cut(response.relay, code, message)
+        leg = self.legs[-1]
+        if self.known:
+            self.count(leg, outcome)
+        if not leg.withheld:
+            leg.discard()
+        if self.phase is not RELAY:
+            self.phase = SUBMIT
+            self.phase_ns = now_ns = monotonic_ns()
+            self.context.router.retry(self.request, failure, sent=sent, now_ns=now_ns, status=status)
+        else:
+            self.cut(leg.relay, code, message)
 
     def withdrawn(self) -> None:
         """The replica is down or wedged: gives the attempt up, and tries elsewhere."""
         giveup.withdraw(self)
 
-    def count(self, outcome: str) -> None:
+    def count(self, leg: Leg, outcome: str) -> None:
         """An attempt at a replica ended; forwards are counted by the engine, attempts by who pushes."""
-        if self.forward is None:
+        if leg.forward is None:
             self.context.recorder.attempt(outcome)
 
     def cut(self, relay: Relay, code: str, message: str) -> None:
@@ -373,30 +343,24 @@ class Exchange:
 
     def rejected(self, reject: Reject, /) -> None:
         """The engine gives up: pass on the replica's own error where there is one, else ours."""
-        self.id = 0
-        response, self.withheld = self.withheld, None
-        if response is not None and is_for_client(response.relay):
-            self.response = response
-            self.phase = Phase.RELAY
-            self.heard_ns = self.first_byte_ns = self.phase_ns
-            response.proceed()
+        self.known = False
+        leg = self.legs[-1] if self.legs else None
+        if leg is not None and leg.withheld and is_for_client(leg.relay):
+            self.phase = RELAY
+            leg.heard_ns = self.phase_ns
+            self.request.first_byte(self.phase_ns)
+            leg.proceed()
             return
-        if response is not None:
-            response.discard()
+        if leg is not None:
+            leg.discard()
         self.answer_error(reject.status, reject.code, reject.message, retry_after_s=reject.retry_after_s)
 
     def expired(self) -> None:
         """The hold's deadline passed."""
-        self.id = 0
+        self.known = False
         self.leave_hold()
         retry_after_s = self.context.limits.retry_after_s
         self.answer_error(503, "hold_timeout", "no replica had room in time", retry_after_s=retry_after_s)
-
-    def drop_withheld(self) -> None:
-        """Another replica will answer: the error response is not needed."""
-        response, self.withheld = self.withheld, None
-        if response is not None:
-            response.discard()
 
     # ------------------------------------------------------------------ own answers
 
@@ -420,7 +384,7 @@ class Exchange:
 
     def refusal(self, code: str) -> answers.Headers:
         """Tells a peer that nothing was begun here, so that it tries elsewhere."""
-        begun = self.client.claims is None or self.attempts > 0
+        begun = self.client.claims is None or self.request.attempts > 0
         return () if begun else ((REFUSED_HEADER, code),)
 
     def answer(
@@ -438,7 +402,7 @@ class Exchange:
             answers.response(
                 status=status,
                 body=body,
-                request_id=self.request_id,
+                request_id=self.request.request_id,
                 close=close,
                 is_head=self.head.is_head,
                 retry_after_s=retry_after_s,
@@ -451,32 +415,30 @@ class Exchange:
 
     def client_left(self) -> None:
         """The client is gone, in whatever phase: the replica must hear of it at once."""
-        if self.phase is Phase.ENDED:
+        if self.phase is ENDED:
             return
-        connecting, self.connecting = self.connecting, None
-        if connecting is not None:
-            connecting.cancel()
-        response, self.response = self.response, None
-        if response is not None:
-            response.discard()
-        if self.phase is Phase.HOLD:
+        leg = self.legs[-1] if self.legs else None
+        relay = None
+        if leg is not None:
+            relay = leg.relay if leg.connection is not None else None
+            leg.discard()
+        if self.phase is HOLD:
             self.leave_hold()
-        elif self.target is not None:
-            self.count("client_left")
-        relay = response.relay if response is not None else None
+        elif leg is not None:
+            self.count(leg, "client_left")
         self.complete(
             _core.OUTCOME_CLIENT_LEFT, CLIENT_CLOSED_REQUEST, "client_left", relay=relay, close=True
         )
 
     def pause(self) -> None:
         """The client takes no more bytes for now."""
-        if self.response is not None:
-            self.response.pause()
+        if self.legs:
+            self.legs[-1].pause()
 
     def resume(self) -> None:
         """The client takes bytes again."""
-        if self.response is not None:
-            self.response.resume()
+        if self.legs:
+            self.legs[-1].resume()
 
     def sweep(self, now_ns: int) -> None:
         """Looks at the time, four times a second."""
@@ -489,12 +451,14 @@ class Exchange:
     ) -> None:
         """Ends the exchange: engine, budget, record, client. Exactly once."""
         now_ns = monotonic_ns()
-        self.phase = Phase.ENDED
-        context = self.context
-        request_id, self.id = self.id, 0
-        if request_id:
-            context.router.complete(request_id, outcome, relay, now_ns)
-        self.release_body()
-        record(self, relay, status, code, now_ns)
+        self.phase = ENDED
+        context, request = self.context, self.request
+        if self.known:
+            self.known = False
+            context.router.complete(request, outcome, relay, now_ns)
+        if self.charged:
+            self.release_body()
+        self.legs.clear()
+        context.recorder.complete(request, relay, status, code, now_ns)
         if outcome != _core.OUTCOME_CLIENT_LEFT:
             self.client.finished(close=close, now_ns=now_ns)

@@ -28,8 +28,6 @@ class Read:
     body: bytes
     """As it is sent."""
     scanned: Scanned
-    asks_usage: bool
-    """The client has not asked for usage; the body as it is sent does."""
     digest: str | None
     """SHA-256 of the body as it is sent, in hexadecimal digits, where it was wanted."""
 
@@ -66,14 +64,13 @@ class Reading:
             scanned = self._scanner.scan(head, body, *known)
         except RequestError as error:
             return error
-        asks_usage = self._inject_usage and scanned.lacks_usage
-        edits = scanned.edits(asks_usage)
+        edits = scanned.edits(self._inject_usage)
         for edit in reversed(edits):
             parts = edited(parts, *edit)
         if edits:
             body = b"".join(parts)
         digest = hashlib.sha256(body).hexdigest() if self._hashed else None
-        return Read(body, scanned, asks_usage, digest)
+        return Read(body, scanned, digest)
 
     def close(self) -> None:
         """Ends the thread; bodies that wait are not read."""

@@ -24,6 +24,11 @@ class Tenants:
         self.keys = keys or {}
         self._header = header
 
+    @property
+    def tells(self) -> bool:
+        """Tenants are told apart here: by keys, or by a front."""
+        return bool(self.keys) or self._header is not None
+
     def of(self, head: Head, trusted: bool, claims: Claims | None) -> Whose:
         """Whose it is.
 

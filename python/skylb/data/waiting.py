@@ -10,20 +10,19 @@ A stream that has begun and is silent gets a comment now and then.
 from typing import Protocol
 
 from skylb import _core
-from skylb._core import Digest, Forward, Head, Relay
+from skylb._core import Head, Relay, Request
 from skylb.config import TimeoutSettings
 from skylb.data import answers
 from skylb.data.context import Context
 from skylb.data.crossing import SILENT_S
-from skylb.data.phases import Client, Phase
-from skylb.data.relay import Response
-from skylb.types import Peer, Replica
+from skylb.data.leg import Leg
+from skylb.data.phases import CONNECT, HOLD, RELAY, WAIT, Client, Phase
 
 HELD_INTERVALS = 3
 """A stream that no replica has taken begins after so many times the interval of comments: 45 s, later
 than the hold ends by default, so that a refusal out of the hold keeps its status."""
 
-_UNBEGUN = frozenset({Phase.HOLD, Phase.CONNECT, Phase.WAIT})
+_UNBEGUN = frozenset({HOLD, CONNECT, WAIT})
 
 
 class Waiting(Protocol):
@@ -31,39 +30,32 @@ class Waiting(Protocol):
 
     client: Client
     context: Context
-    digest: Digest | None
-    forward: Forward | None
     head: Head
-    heard_ns: int
-    """When the replica or peer was last heard, or the attempt began."""
+    legs: list[Leg]
     opened: Relay | None
     """Set once the client's stream has begun before its first event."""
     phase: Phase
     phase_ns: int
     """When the phase began."""
-    request_id: str
-    response: Response | None
-    start_ns: int
-    target: Replica | Peer | None
-    """Where the present attempt goes."""
+    request: Request
     told_ns: int
     """When the client was last sent a head or a comment of ours."""
 
     def fail(self, failure: int, *, sent: bool) -> None:
         """The attempt failed."""
 
-    def relay(self, digest: Digest | None, *, begun: Relay | None = None) -> Relay:
+    def relay(self, *, learn: bool = True, begun: Relay | None = None) -> Relay:
         """Reads a response, and writes the client's."""
 
 
 def look(waiting: Waiting, now_ns: int) -> None:
     """Has it waited too long, or is its client to be told something? Asked four times a second."""
-    response = waiting.response
-    if response is not None and (response.heard or response.paused):
-        response.heard = False
-        waiting.heard_ns = now_ns
-        if waiting.phase is Phase.RELAY and isinstance(waiting.target, Replica) and response.moved():
-            waiting.context.heard.add(waiting.target.id)
+    leg = waiting.legs[-1] if waiting.legs else None
+    if leg is not None and (leg.heard or leg.paused):
+        leg.heard = False
+        leg.heard_ns = now_ns
+        if waiting.phase is RELAY and leg.forward is None and leg.moved():
+            waiting.context.heard.add(leg.target.id)
     timeouts = waiting.context.limits.timeouts
     failed = failure(timeouts, waiting, now_ns)
     if failed is not None:
@@ -74,21 +66,27 @@ def look(waiting: Waiting, now_ns: int) -> None:
         _comment(waiting, now_ns)
 
 
+def _answering(waiting: Waiting) -> Leg | None:
+    """The leg whose target has the request."""
+    leg = waiting.legs[-1] if waiting.legs else None
+    return leg if leg is not None and leg.connection is not None else None
+
+
 def failure(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> int | None:
     """How the present attempt has failed, if it has waited too long: ``FAILURE_*``."""
-    response = waiting.response
-    if response is None:
+    leg = _answering(waiting)
+    if leg is None:
         return None
-    silent_s = (now_ns - waiting.heard_ns) / 1e9
-    if waiting.phase is not Phase.WAIT:
+    silent_s = (now_ns - leg.heard_ns) / 1e9
+    if waiting.phase is not WAIT:
         return _core.FAILURE_TIMEOUT if silent_s > timeouts.stream_idle_s else None
-    relay = response.relay
-    if waiting.forward is not None and not relay.status and silent_s > SILENT_S:
+    relay = leg.relay
+    if leg.forward is not None and not relay.status and silent_s > SILENT_S:
         return _core.FAILURE_RESET  # a peer says every second that it waits as well
     streams = relay.streaming if relay.status else _asks_for_stream(waiting)
     limit_s = timeouts.first_byte_s if streams else timeouts.answer_s
     # A peer has the time of its hold besides: that it still waits counts no more then.
-    begin_ns = waiting.phase_ns if waiting.forward is None else waiting.forward.deadline_ns
+    begin_ns = waiting.phase_ns if leg.forward is None else leg.forward.deadline_ns
     return _core.FAILURE_TIMEOUT if now_ns - begin_ns > limit_s * 1e9 else None
 
 
@@ -96,13 +94,13 @@ def opens(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:
     """Whether the client's stream is to begin now, before its first event."""
     if waiting.opened is not None or waiting.phase not in _UNBEGUN or not _asks_for_stream(waiting):
         return False
-    waited_s = (now_ns - waiting.start_ns) / 1e9
+    waited_s = (now_ns - waiting.request.start_ns) / 1e9
     interval_s = timeouts.stream_keep_alive_s
-    relay = waiting.response.relay if waiting.response is not None else None
-    if relay is not None and relay.accepted:
-        commented = relay.commented and waited_s > timeouts.stream_commit_s
+    leg = _answering(waiting)
+    if leg is not None and leg.relay.accepted:
+        commented = leg.relay.commented and waited_s > timeouts.stream_commit_s
         return commented or 0 < interval_s < waited_s
-    if relay is not None and relay.status:
+    if leg is not None and leg.relay.status:
         return False  # another answer is on its way
     # A peer hears every second that its request waits, and a refusal lets it try elsewhere.
     return waiting.client.claims is None and 0 < HELD_INTERVALS * interval_s < waited_s
@@ -113,8 +111,8 @@ def comments(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:
     interval_s = timeouts.stream_keep_alive_s
     if interval_s == 0 or waiting.client.paused_ns:
         return False
-    if waiting.phase is Phase.RELAY:
-        last_ns = max(waiting.heard_ns, waiting.told_ns)
+    if waiting.phase is RELAY:
+        last_ns = max(waiting.legs[-1].heard_ns, waiting.told_ns)
     elif waiting.opened is not None:
         last_ns = waiting.told_ns
     else:
@@ -124,10 +122,11 @@ def comments(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:
 
 def _open(waiting: Waiting, now_ns: int) -> None:
     """Begins the client's stream before its first event."""
-    relay = waiting.response.relay if waiting.response is not None else waiting.relay(None)
-    begun = relay.open(answers.stream_head(waiting.request_id, waiting.context.cors.headers))
+    leg = _answering(waiting)
+    relay = leg.relay if leg is not None else waiting.relay(learn=False)
+    begun = relay.open(answers.stream_head(waiting.request.request_id, waiting.context.cors.headers))
     if begun:
-        waiting.opened = waiting.relay(None, begun=relay)
+        waiting.opened = waiting.relay(learn=False, begun=relay)
         waiting.opened.join()
         waiting.told_ns = now_ns
         waiting.client.transport.write(begun)
@@ -135,7 +134,8 @@ def _open(waiting: Waiting, now_ns: int) -> None:
 
 def _comment(waiting: Waiting, now_ns: int) -> None:
     """Writes a comment into a silent stream, unless an event stands open."""
-    relay = waiting.response.relay if waiting.response is not None else waiting.opened
+    leg = _answering(waiting)
+    relay = leg.relay if leg is not None else waiting.opened
     comment = relay.comment() if relay is not None else b""
     if comment:
         waiting.told_ns = now_ns
@@ -143,4 +143,4 @@ def _comment(waiting: Waiting, now_ns: int) -> None:
 
 
 def _asks_for_stream(waiting: Waiting) -> bool:
-    return waiting.digest is not None and waiting.digest.stream and not waiting.head.is_head
+    return waiting.request.stream and not waiting.head.is_head

@@ -1,106 +1,15 @@
-//! Binding of what the engine returns: digests, effects, gauges.
+//! Binding of what the engine returns: effects and gauges.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::PyTuple;
 
 use crate::engine::effect::{self, Effect};
 use crate::engine::router::Gauges;
 use crate::id::RequestId;
-use crate::prompt::{self, AnswerStart, Edit, edited};
-
-/// What a body said.
-#[pyclass(frozen, module = "skylb._core")]
-pub(super) struct Digest {
-    /// The model or adapter asked for.
-    pub(super) model: String,
-    /// Blocks of the prompt.
-    pub(super) prompt_blocks: usize,
-    prompt_bytes: usize,
-    stream: bool,
-    include_usage: bool,
-    retry_safe: bool,
-    usage_edit: Option<Edit>,
-    /// What is changed besides.
-    edits: Vec<Edit>,
-    /// Where the answer's blocks start; for a relay.
-    pub(super) answer: Option<AnswerStart>,
-}
-
-impl Digest {
-    /// What stays of a digest for relay and log: of the prompt its last hash and the text behind it,
-    /// less than a block. `believed`: the engine is sent the body's priority.
-    pub(super) fn of(
-        digest: prompt::Digest,
-        prompt_blocks: usize,
-        answer: Option<AnswerStart>,
-        believed: bool,
-    ) -> Self {
-        let priority = digest.priority_edits.into_iter().filter(|_| !believed);
-        Self {
-            usage_edit: digest.usage_edit,
-            edits: priority.chain(digest.model_edit).collect(),
-            answer,
-            model: digest.model,
-            prompt_blocks,
-            prompt_bytes: digest.prompt_bytes,
-            stream: digest.stream,
-            include_usage: digest.include_usage,
-            retry_safe: digest.retry_safe,
-        }
-    }
-}
-
-#[pymethods]
-impl Digest {
-    #[getter]
-    fn model(&self) -> &str {
-        &self.model
-    }
-
-    #[getter]
-    fn stream(&self) -> bool {
-        self.stream
-    }
-
-    #[getter]
-    fn include_usage(&self) -> bool {
-        self.include_usage
-    }
-
-    #[getter]
-    fn retry_safe(&self) -> bool {
-        self.retry_safe
-    }
-
-    #[getter]
-    fn prompt_blocks(&self) -> usize {
-        self.prompt_blocks
-    }
-
-    #[getter]
-    fn lacks_usage(&self) -> bool {
-        self.usage_edit.is_some()
-    }
-
-    #[pyo3(signature = (body, ask_usage, /))]
-    fn edited<'py>(&self, body: Bound<'py, PyBytes>, ask_usage: bool) -> Bound<'py, PyBytes> {
-        let usage = self.usage_edit.iter().filter(|_| ask_usage);
-        let edits: Vec<&Edit> = self.edits.iter().chain(usage).collect();
-        if edits.is_empty() {
-            return body;
-        }
-        PyBytes::new(body.py(), &edited(body.as_bytes(), edits))
-    }
-
-    #[getter]
-    fn prompt_bytes(&self) -> usize {
-        self.prompt_bytes
-    }
-}
 
 /// Send the request to this replica now.
 #[pyclass(frozen, module = "skylb._core")]
-struct Push(effect::Push);
+pub(super) struct Push(pub(super) effect::Push);
 
 #[pymethods]
 impl Push {
@@ -136,7 +45,7 @@ impl Push {
 
 /// Send the request to this peer now.
 #[pyclass(frozen, module = "skylb._core")]
-struct Forward(effect::Forward);
+pub(super) struct Forward(pub(super) effect::Forward);
 
 #[pymethods]
 impl Forward {
@@ -333,7 +242,6 @@ pub(super) fn effects<'py>(
 
 /// Adds this part's classes to the module.
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<Digest>()?;
     m.add_class::<Push>()?;
     m.add_class::<Forward>()?;
     m.add_class::<Hold>()?;

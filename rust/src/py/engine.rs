@@ -4,17 +4,18 @@ use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use super::effects::{self, Digest, ReplicaGauges, effects};
-use super::http::{Head, Relay, refused};
-use super::peers;
+use super::effects::{ReplicaGauges, effects};
+use super::http::{Relay, refused};
+use super::request::{Request, Said, whose};
 use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
+use super::text::constant;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::{Failure, Unread};
-use crate::engine::mesh::residency::Whose;
-use crate::engine::router::{Ask, Forwarded, ModelList, Report, Router, SECRET_BYTES_MIN, Usage};
-use crate::id::{PeerId, ReplicaId, RequestId};
+use crate::engine::router::{Ask, ModelList, Report, Router, SECRET_BYTES_MIN, Usage};
+use crate::id::{ReplicaId, RequestId};
+use crate::prompt::blocks::Tail;
 
 const FAILURES: [(&str, Failure); 10] = [
     ("FAILURE_CONNECT", Failure::Connect),
@@ -41,25 +42,6 @@ const OUTCOMES: [(&str, Outcome); 3] = [
     ("OUTCOME_CLIENT_LEFT", Outcome::ClientLeft),
     ("OUTCOME_REPLICA_FAILED", Outcome::ReplicaFailed),
 ];
-
-fn whose(tenant: Option<&str>, known: bool) -> Whose<'_> {
-    match tenant {
-        Some(tenant) => Whose::Tenant(tenant),
-        None if known => Whose::Nobody,
-        None => Whose::Unknown,
-    }
-}
-
-/// The value behind a constant of the interface: its place in the table.
-pub(super) fn constant<T: Copy>(table: &[(&str, T)], what: &str, number: usize) -> PyResult<T> {
-    table.get(number).map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<_> = table.iter().map(|(name, _)| *name).collect();
-        PyValueError::new_err(format!(
-            "{what}: expected one of {}, got {number}",
-            names.join(", ")
-        ))
-    })
-}
 
 /// What a relay learned from its response.
 fn report<'a>(relay: Option<&'a Relay>, answer: &'a [u64]) -> Report<'a> {
@@ -106,68 +88,60 @@ impl Engine {
         })
     }
 
-    #[pyo3(signature = (request_id, head, body, now_ns, trusted=false, tenant=None, tenant_known=true, hop=0, attempts_left=None, deadline_ns=None, origin=None, /))]
+    #[pyo3(signature = (request_id, request, body, /))]
     #[expect(
-        clippy::too_many_arguments,
-        reason = "one call per request, positional for its cost"
+        clippy::needless_pass_by_value,
+        reason = "pyo3 hands over what it converted"
     )]
     fn submit<'py>(
         &mut self,
         py: Python<'py>,
         request_id: u64,
-        head: &Head,
+        request: &mut Request,
         body: Body<'py>,
-        now_ns: u64,
-        trusted: bool,
-        tenant: Option<&str>,
-        tenant_known: bool,
-        hop: u8,
-        attempts_left: Option<u32>,
-        deadline_ns: Option<u64>,
-        origin: Option<u32>,
-    ) -> PyResult<(Digest, Bound<'py, PyTuple>)> {
-        let route = head.inner.route();
+    ) -> Effects<'py> {
+        let head = &request.head.get().inner;
+        let route = head.route();
         let route = route.ok_or_else(|| PyValueError::new_err("head: it has no route"))?;
+        let front = request.front();
         let ask = Ask {
             route,
-            path: head.inner.path(),
-            content_type: head.inner.header(b"content-type"),
-            key: head.inner.key(),
-            class: head.inner.class().filter(|_| trusted),
-            trusted,
-            credential: head.inner.credential(),
+            path: head.path(),
+            content_type: head.header(b"content-type"),
+            key: head.key(),
+            class: head.class().filter(|_| front),
+            trusted: front,
+            credential: head.credential(),
             body_bytes: body.len(),
-            whose: whose(tenant, tenant_known),
-            forwarded: (hop > 0).then(|| Forwarded {
-                hop,
-                attempts_left: attempts_left.unwrap_or(u32::MAX),
-                deadline_ns,
-                origin: origin.map(PeerId),
-            }),
+            whose: request.whose(),
+            forwarded: request.forwarded,
         };
-        let mut digest = match body {
+        let mut digest = match &body {
             Body::Scanned(scanned) => scanned.get().take()?,
             Body::Bytes(bytes) => {
                 let digest = self.router.digest(&ask, bytes.as_bytes());
                 digest.map_err(|error| refused(py, &error, None))?
             }
         };
+        let (id, now_ns) = (RequestId(request_id), request.life.start_ns);
         let prompt_blocks = digest.blocks.len();
         self.router
-            .place(
-                RequestId(request_id),
-                &ask,
-                &mut digest,
-                now_ns,
-                &mut self.out,
-            )
+            .place(id, &ask, &mut digest, now_ns, &mut self.out)
             .map_err(|known| PyValueError::new_err(known.to_string()))?;
         let answer = self.router.answer_start(&digest);
         let believed = self.router.believes(&ask);
-        Ok((
-            Digest::of(digest, prompt_blocks, answer, believed),
-            effects(py, &mut self.out)?,
-        ))
+        digest.tail = Tail::default();
+        request.id = id;
+        request.placed(
+            Said {
+                digest,
+                prompt_blocks,
+                answer,
+                believed,
+            },
+            body.asks_usage(),
+        );
+        effects(py, &mut self.out)
     }
 
     fn only_model(&self) -> Option<&str> {
@@ -181,25 +155,26 @@ impl Engine {
         }
     }
 
-    #[pyo3(signature = (request_id, relay, now_ns, /))]
+    #[pyo3(signature = (request, relay, now_ns, /))]
     fn first_byte<'py>(
         &mut self,
         py: Python<'py>,
-        request_id: u64,
+        request: &mut Request,
         relay: &Relay,
         now_ns: u64,
     ) -> Effects<'py> {
+        request.life.first_byte_ns = now_ns;
         let response_id = relay.inner.response_id();
         self.router
-            .first_byte(RequestId(request_id), response_id, now_ns, &mut self.out);
+            .first_byte(request.id, response_id, now_ns, &mut self.out);
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (request_id, failure, sent, now_ns, status=0, /))]
+    #[pyo3(signature = (request, failure, sent, now_ns, status=0, /))]
     fn retry<'py>(
         &mut self,
         py: Python<'py>,
-        request_id: u64,
+        request: &Request,
         failure: usize,
         sent: bool,
         now_ns: u64,
@@ -210,15 +185,15 @@ impl Engine {
             other => other,
         };
         self.router
-            .retry(RequestId(request_id), failure, sent, now_ns, &mut self.out);
+            .retry(request.id, failure, sent, now_ns, &mut self.out);
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (request_id, outcome, relay, now_ns, /))]
+    #[pyo3(signature = (request, outcome, relay, now_ns, /))]
     fn complete<'py>(
         &mut self,
         py: Python<'py>,
-        request_id: u64,
+        request: &Request,
         outcome: usize,
         mut relay: Option<PyRefMut<'py, Relay>>,
         now_ns: u64,
@@ -228,13 +203,8 @@ impl Engine {
             .as_mut()
             .map_or_else(Vec::new, |relay| relay.inner.take_answer());
         let report = report(relay.as_deref(), &answer);
-        self.router.complete(
-            RequestId(request_id),
-            outcome,
-            report,
-            now_ns,
-            &mut self.out,
-        );
+        self.router
+            .complete(request.id, outcome, report, now_ns, &mut self.out);
         effects(py, &mut self.out)
     }
 
@@ -311,9 +281,9 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (request_id, /))]
-    fn guessed(&self, request_id: u64) -> bool {
-        self.router.guessed(RequestId(request_id))
+    #[pyo3(signature = (request, /))]
+    fn guessed(&self, request: &Request) -> bool {
+        self.router.guessed(request.id)
     }
 
     #[pyo3(signature = (replica, draining, now_ns, /))]
@@ -471,7 +441,5 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     for (number, (name, _)) in OUTCOMES.iter().enumerate() {
         m.add(*name, number)?;
     }
-    effects::register(m)?;
-    peers::register(m)?;
     m.add_class::<Engine>()
 }

@@ -3,17 +3,16 @@
 use std::borrow::Cow;
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::effects::Digest;
-use super::reader::ResponseReader;
+use super::text::{expected, latin1};
 use crate::http::error::RequestError as Refused;
 use crate::http::request::chunked::BodyDecoder;
-use crate::http::request::{Head as EngineHead, HeadParser as EngineParser, Refusal, Upstream};
+use crate::http::request::{Head as EngineHead, HeadParser as EngineParser, Refusal};
 use crate::http::route::Route;
-use crate::relay::{self, Options, Relay as EngineRelay};
+use crate::relay::{self, Relay as EngineRelay};
 
 create_exception!(
     skylb._core,
@@ -36,14 +35,6 @@ pub(super) fn refused(py: Python<'_>, error: &Refused, head: Option<EngineHead>)
         value.setattr("head", head.map(|inner| Head { inner }))
     })();
     filled.err().unwrap_or(exception)
-}
-
-/// Bytes of a head as text.
-pub(super) fn latin1(bytes: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.is_ascii() => Cow::Borrowed(text),
-        _ => Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect()),
-    }
 }
 
 /// Strict parser of HTTP/1.x request heads.
@@ -105,7 +96,7 @@ impl Head {
 
     #[getter]
     fn is_local(&self) -> bool {
-        self.inner.route().is_some_and(Route::is_local)
+        self.inner.route().is_some_and(Route::is_local) || self.inner.is_options()
     }
 
     #[getter]
@@ -165,39 +156,6 @@ impl Head {
     fn signed<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.inner.signed())
     }
-
-    #[pyo3(signature = (host, request_id, client, scheme, trusted, authorization, body_len, /))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "positional, for speed: the Python interface"
-    )]
-    fn upstream<'py>(
-        &self,
-        py: Python<'py>,
-        host: &str,
-        request_id: &str,
-        client: Option<&str>,
-        scheme: &str,
-        trusted: bool,
-        authorization: Option<&str>,
-        body_len: i64,
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let head = self.inner.upstream(&Upstream {
-            host,
-            request_id,
-            client,
-            scheme,
-            trusted,
-            authorization,
-            body_len,
-        });
-        match head {
-            Ok(bytes) => Ok(PyBytes::new(py, &bytes)),
-            Err(name) => Err(PyValueError::new_err(format!(
-                "{name} has control characters"
-            ))),
-        }
-    }
 }
 
 /// Strict decoder of a chunked request body.
@@ -250,38 +208,6 @@ pub struct Relay {
 
 #[pymethods]
 impl Relay {
-    #[new]
-    #[pyo3(signature = (http11, keep_alive, is_head, request_id, anthropic, drop_usage=false, responses_api=false, digest=None, /))]
-    #[expect(
-        clippy::fn_params_excessive_bools,
-        clippy::too_many_arguments,
-        reason = "positional, for speed: the Python interface"
-    )]
-    fn new(
-        http11: bool,
-        keep_alive: bool,
-        is_head: bool,
-        request_id: &str,
-        anthropic: bool,
-        drop_usage: bool,
-        responses_api: bool,
-        digest: Option<&Digest>,
-    ) -> Self {
-        let options = Options {
-            http11,
-            keep_alive,
-            is_head,
-            anthropic,
-            drop_usage,
-            responses_api,
-        };
-        let mut inner = EngineRelay::new(options, request_id);
-        if let Some(start) = digest.and_then(|digest| digest.answer.as_ref()) {
-            inner.attach(start.clone());
-        }
-        Self { inner }
-    }
-
     #[pyo3(signature = (lines, /))]
     fn set_cors(&mut self, lines: &[u8]) {
         self.inner.set_cors(lines);
@@ -410,11 +336,6 @@ impl Relay {
     }
 }
 
-/// What a fault says to people.
-pub(super) fn expected(what: &str) -> String {
-    format!("expected {what}")
-}
-
 /// `Head.route` of `OPTIONS *` and of the head of a 404.
 const ROUTE_NONE: i16 = -1;
 
@@ -442,9 +363,7 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<HeadParser>()?;
     m.add_class::<Head>()?;
     m.add_class::<ChunkedDecoder>()?;
-    m.add_class::<Relay>()?;
-    m.add_class::<ResponseReader>()?;
-    Ok(())
+    m.add_class::<Relay>()
 }
 
 /// The attributes exist on the class as well, so that one raised by hand has all of them.

@@ -8,9 +8,11 @@ mod passing;
 mod peers;
 mod reader;
 mod record;
+mod request;
 mod scan;
 mod sim;
 mod snapshot;
+mod text;
 
 use pyo3::prelude::*;
 
@@ -19,9 +21,13 @@ use pyo3::prelude::*;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     http::register(m)?;
+    request::register(m)?;
+    reader::register(m)?;
     snapshot::register(m)?;
     scan::register(m)?;
+    effects::register(m)?;
     engine::register(m)?;
+    peers::register(m)?;
     record::register(m)?;
     model::register(m)?;
     passing::register(m)?;

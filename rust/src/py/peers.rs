@@ -5,7 +5,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use super::effects::effects;
-use super::engine::{Engine, constant};
+use super::engine::Engine;
+use super::text::constant;
 use crate::engine::mesh::hot::heat::Terms;
 use crate::engine::mesh::hot::places::KEY_BYTES;
 use crate::engine::mesh::peer::Presence;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::http::{expected, latin1};
+use super::text::{expected, latin1};
 use crate::relay::ResponseReader as EngineReader;
 
 /// Reads one response without relaying it.
@@ -60,4 +60,9 @@ impl ResponseReader {
     fn error(&self) -> Option<String> {
         self.inner.error().map(expected)
     }
+}
+
+/// Adds this part's class to the module.
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<ResponseReader>()
 }

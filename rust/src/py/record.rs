@@ -2,11 +2,11 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 
-use super::effects::Digest;
 use super::http::{Head, Relay};
-use crate::record::{self, Distribution, Event, Format};
+use super::request::Request;
+use crate::record::{self, Distribution, Ended, Format, Life};
 
 const LOG_OFF: u8 = 0;
 const LOG_TEXT: u8 = 1;
@@ -29,11 +29,6 @@ fn distribution(name: &str) -> PyResult<Distribution> {
             "name: expected ttft_seconds, request_seconds or hold_seconds, got {name:?}"
         ))
     })
-}
-
-/// Text that the parser let through, as ASCII or not at all.
-fn ascii(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Counts, distributions and the queue of log lines.
@@ -61,59 +56,17 @@ impl Recorder {
         )))
     }
 
-    #[pyo3(signature = (head, digest, relay, request_id, tenant, client, status, error_code, replica,
-        peer, attempts, match_blocks, predicted_ttft_ns, start_ns, held_ns, first_byte_ns, end_ns, bytes_in, /))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "positional, for speed: the Python interface"
-    )]
+    #[pyo3(signature = (request, relay, status, error_code, now_ns, /))]
     fn complete(
         &mut self,
-        head: &Head,
-        digest: Option<&Digest>,
+        request: &Request,
         relay: Option<PyRef<'_, Relay>>,
-        request_id: &str,
-        tenant: Option<&str>,
-        client: Option<&str>,
         status: u16,
         error_code: Option<&str>,
-        replica: Option<&str>,
-        peer: Option<&str>,
-        attempts: u32,
-        match_blocks: u64,
-        predicted_ttft_ns: Option<u64>,
-        start_ns: u64,
-        held_ns: u64,
-        first_byte_ns: u64,
-        end_ns: u64,
-        bytes_in: u64,
+        now_ns: u64,
     ) {
-        let route = head.inner.route();
-        self.0.complete(&Event {
-            request_id,
-            trace_id: head.inner.trace_id().map(ascii),
-            tenant,
-            client,
-            method: ascii(head.inner.method()),
-            route: head.inner.route_name(),
-            path: None,
-            measured: route.is_some_and(|route| !route.is_local()),
-            model: digest.map(|digest| &*digest.model),
-            status,
-            error_code,
-            replica,
-            peer,
-            attempts,
-            prompt_blocks: digest.map_or(0, |digest| digest.prompt_blocks as u64),
-            match_blocks,
-            predicted_ttft_ns,
-            start_ns,
-            held_ns,
-            first_byte_ns,
-            end_ns,
-            bytes_in,
-            bytes_out: relay.map_or(0, |relay| relay.inner.bytes_out()),
-        });
+        let ended = request.ended(relay.as_deref(), status, error_code, now_ns);
+        self.0.complete(&ended);
     }
 
     #[pyo3(signature = (status, error_code, client, request_id, head, now_ns, /))]
@@ -126,17 +79,23 @@ impl Recorder {
         head: Option<&Head>,
         now_ns: u64,
     ) {
-        let head = head.map(|head| &head.inner);
-        self.0.refused(&Event {
-            request_id,
-            trace_id: head.and_then(|head| head.trace_id()).map(ascii),
+        let life = Life {
+            request_id: request_id.into(),
+            start_ns: now_ns,
+            ..Life::default()
+        };
+        self.0.complete(&Ended {
+            head: head.map(|head| &head.inner),
+            refused: true,
+            digest: None,
+            prompt_blocks: 0,
+            relay: None,
+            life: &life,
             client,
-            method: head.map_or("", |head| ascii(head.method())),
-            path: head.map(|head| ascii(head.path())),
+            origin: None,
             status,
             error_code: Some(error_code),
             end_ns: now_ns,
-            ..Event::default()
         });
     }
 
@@ -165,8 +124,18 @@ impl Recorder {
         self.0.log_dropped()
     }
 
-    fn requests(&self) -> Vec<(&'static str, &str, u16, u64)> {
-        self.0.requests().collect()
+    #[expect(
+        clippy::type_complexity,
+        reason = "names, and rows of values and count"
+    )]
+    fn requests<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyTuple>, Vec<(Bound<'py, PyTuple>, u64)>)> {
+        let rows = self.0.requests();
+        let rows = rows.map(|(values, count)| Ok((PyTuple::new(py, values)?, count)));
+        let names = PyTuple::new(py, record::counts::LABELS)?;
+        Ok((names, rows.collect::<PyResult<_>>()?))
     }
 
     fn attempts(&self) -> Vec<(&'static str, u64)> {

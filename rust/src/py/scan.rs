@@ -1,6 +1,7 @@
-//! Binding of `engine::body`, for bodies that are read beside the event loop.
+//! Binding of `prompt`, for bodies that are read beside the event loop.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -17,10 +18,17 @@ pub(super) struct Scanned {
     usage_edit: Option<Edit>,
     /// What is changed besides.
     edits: Vec<Edit>,
+    /// The body as it is sent asks for usage, and the client has not.
+    asks_usage: AtomicBool,
     digest: Mutex<Option<Digest>>,
 }
 
 impl Scanned {
+    /// Whether the edits that were asked for ask for usage.
+    pub(super) fn asks_usage(&self) -> bool {
+        self.asks_usage.load(Ordering::Relaxed)
+    }
+
     /// The digest, once.
     pub(super) fn take(&self) -> PyResult<Digest> {
         let mut digest = self
@@ -35,11 +43,6 @@ impl Scanned {
 
 #[pymethods]
 impl Scanned {
-    #[getter]
-    fn lacks_usage(&self) -> bool {
-        self.usage_edit.is_some()
-    }
-
     #[pyo3(signature = (ask_usage, /))]
     fn edits<'py>(
         &self,
@@ -47,6 +50,8 @@ impl Scanned {
         ask_usage: bool,
     ) -> Vec<(usize, usize, Bound<'py, PyBytes>)> {
         let usage = self.usage_edit.iter().filter(|_| ask_usage);
+        let asks = ask_usage && self.usage_edit.is_some();
+        self.asks_usage.store(asks, Ordering::Relaxed);
         let mut edits: Vec<&Edit> = self.edits.iter().chain(usage).collect();
         edits.sort_by_key(|edit| edit.at);
         let edits = edits.into_iter();
@@ -96,6 +101,7 @@ impl Scanner {
             body_bytes: bytes.len(),
             usage_edit: digest.usage_edit.take(),
             edits: priority.chain(digest.model_edit.take()).collect(),
+            asks_usage: AtomicBool::new(false),
             digest: Mutex::new(Some(digest)),
         })
     }
@@ -111,6 +117,14 @@ pub(super) enum Body<'py> {
 }
 
 impl Body<'_> {
+    /// It was edited already, so as to ask for usage.
+    pub(super) fn asks_usage(&self) -> bool {
+        match self {
+            Self::Bytes(_) => false,
+            Self::Scanned(scanned) => scanned.get().asks_usage(),
+        }
+    }
+
     /// Its length in bytes.
     pub(super) fn len(&self) -> usize {
         match self {

@@ -1,6 +1,17 @@
 //! Counters with bounded label sets.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
+
+use super::ended::Ended;
+
+/// Labels of the requests' counter. A label is a name here, a field of [`Series`] with its value, and
+/// that value's text in [`Requests::iter`].
+pub const LABELS: [&str; 3] = ["route", "model", "status"];
+
+/// The text of each label, in the order of [`LABELS`].
+pub type Values<'a> = [Cow<'a, str>; LABELS.len()];
 
 /// Label of models beyond the bound, and of the series beyond [`SERIES_MAX`].
 pub const OTHER: &str = "other";
@@ -71,15 +82,22 @@ impl Requests {
         }
     }
 
-    /// Counts one request. `served`: a replica was tried, so the model is one that the fleet knows
-    /// and may take a new label.
-    pub fn add(&mut self, route: &'static str, model: Option<&str>, served: bool, status: u16) {
-        let model = model.map_or(MODEL_NONE, |name| self.model_id(name, served));
-        let series = Series {
-            route,
-            model,
-            status: counted(status),
+    /// Counts one request. Only a model that a replica was tried for may take a new label: clients can
+    /// name any.
+    pub fn add(&mut self, ended: &Ended<'_>) {
+        let served = ended.life.attempts > 0;
+        let model = match ended.model() {
+            Some(name) => self.model_id(name, served),
+            None => MODEL_NONE,
         };
+        self.count(Series {
+            route: ended.route(),
+            model,
+            status: counted(ended.status),
+        });
+    }
+
+    fn count(&mut self, series: Series) {
         if let Some(count) = self.counts.get_mut(&series) {
             *count += 1;
         } else {
@@ -92,15 +110,12 @@ impl Requests {
         }
     }
 
-    /// `(route, model, status, count)` of every series.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str, u16, u64)> {
+    /// Labels and count of every series.
+    pub fn iter(&self) -> impl Iterator<Item = (Values<'_>, u64)> {
         self.counts.iter().map(|(series, count)| {
-            (
-                series.route,
-                &*self.model_names[usize::from(series.model)],
-                series.status,
-                *count,
-            )
+            let model = &*self.model_names[usize::from(series.model)];
+            let status = series.status.to_string();
+            ([series.route.into(), model.into(), status.into()], *count)
         })
     }
 
@@ -163,24 +178,49 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ended::tests::Parts;
     use super::*;
 
-    fn sorted(requests: &Requests) -> Vec<(&'static str, &str, u16, u64)> {
-        let mut all: Vec<_> = requests.iter().collect();
+    /// One request more.
+    fn add(requests: &mut Requests, path: &str, model: Option<&str>, served: bool, status: u16) {
+        let mut parts = Parts::new(path, model);
+        parts.life.attempts = u32::from(served);
+        requests.add(&parts.ended(status));
+    }
+
+    fn sorted(requests: &Requests) -> Vec<(String, u64)> {
+        let series = requests.iter();
+        let mut all: Vec<_> = series
+            .map(|(values, count)| (values.join(" "), count))
+            .collect();
         all.sort_unstable();
         all
     }
 
+    fn are(requests: &Requests, expected: &[(&str, u64)]) {
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(text, count)| ((*text).to_owned(), *count));
+        assert_eq!(sorted(requests), expected.collect::<Vec<_>>());
+    }
+
+    const CHAT: &str = "/v1/chat/completions";
+    const HEALTH: &str = "/health";
+
     #[test]
     fn requests_are_counted_by_route_model_and_status() {
         let mut requests = Requests::new(8);
-        requests.add("/a", Some("m"), true, 200);
-        requests.add("/a", Some("m"), true, 200);
-        requests.add("/a", Some("m"), true, 503);
-        requests.add("/b", None, false, 200);
-        assert_eq!(
-            sorted(&requests),
-            [("/a", "m", 200, 2), ("/a", "m", 503, 1), ("/b", "", 200, 1)]
+        add(&mut requests, CHAT, Some("m"), true, 200);
+        add(&mut requests, CHAT, Some("m"), true, 200);
+        add(&mut requests, CHAT, Some("m"), true, 503);
+        add(&mut requests, HEALTH, None, false, 200);
+        are(
+            &requests,
+            &[
+                ("/health  200", 1),
+                ("/v1/chat/completions m 200", 2),
+                ("/v1/chat/completions m 503", 1),
+            ],
         );
     }
 
@@ -188,65 +228,67 @@ mod tests {
     fn models_beyond_the_bound_are_counted_as_other() {
         let mut requests = Requests::new(2);
         for name in ["a", "b", "c", "d", "a"] {
-            requests.add("/", Some(name), true, 200);
+            add(&mut requests, CHAT, Some(name), true, 200);
         }
-        assert_eq!(
-            sorted(&requests),
-            [
-                ("/", "a", 200, 2),
-                ("/", "b", 200, 1),
-                ("/", "other", 200, 2)
-            ]
+        are(
+            &requests,
+            &[
+                ("/v1/chat/completions a 200", 2),
+                ("/v1/chat/completions b 200", 1),
+                ("/v1/chat/completions other 200", 2),
+            ],
         );
     }
 
     #[test]
     fn a_model_that_no_replica_serves_takes_no_label() {
         let mut requests = Requests::new(1);
-        requests.add("/", Some("nonsense"), false, 404);
-        requests.add("/", Some("real"), true, 200);
-        requests.add("/", Some("real"), false, 429);
-        assert_eq!(
-            sorted(&requests),
-            [
-                ("/", "other", 404, 1),
-                ("/", "real", 200, 1),
-                ("/", "real", 429, 1)
-            ]
+        add(&mut requests, CHAT, Some("nonsense"), false, 404);
+        add(&mut requests, CHAT, Some("real"), true, 200);
+        add(&mut requests, CHAT, Some("real"), false, 429);
+        are(
+            &requests,
+            &[
+                ("/v1/chat/completions other 404", 1),
+                ("/v1/chat/completions real 200", 1),
+                ("/v1/chat/completions real 429", 1),
+            ],
         );
     }
 
     #[test]
     fn a_model_called_other_shares_its_label() {
         let mut requests = Requests::new(8);
-        requests.add("/", Some(OTHER), true, 200);
-        requests.add("/", Some("x"), false, 200);
-        assert_eq!(sorted(&requests), [("/", "other", 200, 2)]);
+        add(&mut requests, CHAT, Some(OTHER), true, 200);
+        add(&mut requests, CHAT, Some("x"), false, 200);
+        are(&requests, &[("/v1/chat/completions other 200", 2)]);
     }
 
     #[test]
     fn a_replica_that_answers_with_every_status_adds_a_handful_of_series() {
         let mut requests = Requests::new(64);
+        let mut parts = Parts::new(CHAT, Some("m"));
+        parts.life.attempts = 1;
         for status in 0..=u16::MAX {
-            requests.add("/", Some("m"), true, status);
+            requests.add(&parts.ended(status));
         }
         assert!(requests.iter().count() <= STATUSES.len() + 5);
-        assert_eq!(requests.iter().map(|series| series.3).sum::<u64>(), 65_536);
-        let of = |wanted| {
-            let counts = requests.iter().filter(|series| series.2 == wanted);
-            counts.map(|series| series.3).sum::<u64>()
+        assert_eq!(requests.iter().map(|series| series.1).sum::<u64>(), 65_536);
+        let of = |wanted: &str| {
+            let counts = requests.iter().filter(|(values, _)| values[2] == wanted);
+            counts.map(|series| series.1).sum::<u64>()
         };
-        assert_eq!((of(404), of(499), of(400)), (1, 1, 100 - 22));
+        assert_eq!((of("404"), of("499"), of("400")), (1, 1, 100 - 22));
     }
 
     #[test]
     fn the_number_of_series_is_bounded_and_nothing_is_lost() {
         let mut requests = Requests::new(10_000);
         for name in 0..9_000 {
-            requests.add("/", Some(&name.to_string()), true, 200);
+            add(&mut requests, CHAT, Some(&name.to_string()), true, 200);
         }
         assert_eq!(requests.iter().count(), SERIES_MAX + 1);
-        assert_eq!(requests.iter().map(|series| series.3).sum::<u64>(), 9_000);
+        assert_eq!(requests.iter().map(|series| series.1).sum::<u64>(), 9_000);
     }
 
     #[test]

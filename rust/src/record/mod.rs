@@ -1,85 +1,31 @@
-//! Per-request counters, histograms and access-log lines: one call per request.
+//! The record of a request that ended, and its readers: counters, histograms, access log.
+//!
+//! [`Ended`] has all that is known of a request. A reader takes from it what it needs, so that a new
+//! field of the log is one more line in `access.rs`, and a new label one more in `counts.rs`.
 //!
 //! Nothing here reads a clock or opens anything: times are arguments, and lines wait in a bounded
 //! queue until the writer thread takes them.
 
+mod access;
 pub mod counts;
+mod ended;
 pub mod histogram;
+mod life;
 pub mod line;
 pub mod stamp;
 pub mod window;
 
 use counts::{Attempts, Requests};
 use histogram::{HOLD_BOUNDS_NS, Histogram, REQUEST_BOUNDS_NS, TTFT_BOUNDS_NS};
-use line::{Line, key};
 use stamp::Stamp;
 use window::Window;
 
+pub use ended::{Ended, ROUTE_INVALID};
+pub use life::{Life, Target};
 pub use line::Format;
-
-/// Route of requests whose head was never valid.
-pub const ROUTE_INVALID: &str = "invalid";
 
 /// Capacity that the queue keeps between two visits of the writer; a burst's memory is given back.
 const QUEUE_KEEP_BYTES: usize = 1 << 20;
-
-/// One finished request, as metrics and log need it. Borrowed: nothing is kept but the counts.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Event<'a> {
-    /// Ours, or the client's where that was acceptable.
-    pub request_id: &'a str,
-    /// From a valid `traceparent`.
-    pub trace_id: Option<&'a str>,
-    /// Whose request it was, where tenants are told apart.
-    pub tenant: Option<&'a str>,
-    /// The client's address; `None` over a Unix socket.
-    pub client: Option<&'a str>,
-    /// Request method.
-    pub method: &'a str,
-    /// The route's template, one of a fixed set.
-    pub route: &'static str,
-    /// The path as the client wrote it, without its query, where it is worth a field.
-    pub path: Option<&'a str>,
-    /// The route is inference, not one that the balancer answers by itself.
-    pub measured: bool,
-    /// Model named in the body.
-    pub model: Option<&'a str>,
-    /// HTTP status; 499 for a client that left.
-    pub status: u16,
-    /// Stable word for what went wrong.
-    pub error_code: Option<&'a str>,
-    /// Name of the replica of the last attempt.
-    pub replica: Option<&'a str>,
-    /// Name of the peer that the request was forwarded to, or with a replica that it came from.
-    pub peer: Option<&'a str>,
-    /// Attempts made.
-    pub attempts: u32,
-    /// Blocks of the prompt.
-    pub prompt_blocks: u64,
-    /// Blocks of it that the replica was believed to cache.
-    pub match_blocks: u64,
-    /// Predicted time from the last push to the first body byte, of a streamed answer.
-    pub predicted_ttft_ns: Option<u64>,
-    /// Accepted at.
-    pub start_ns: u64,
-    /// Time spent in the hold; 0 when never held.
-    pub held_ns: u64,
-    /// First body byte at; 0 when there was none.
-    pub first_byte_ns: u64,
-    /// Ended at.
-    pub end_ns: u64,
-    /// Body bytes from the client.
-    pub bytes_in: u64,
-    /// Body bytes to the client.
-    pub bytes_out: u64,
-}
-
-impl Event<'_> {
-    /// Time from accept to the first body byte.
-    fn ttft_ns(&self) -> Option<u64> {
-        (self.first_byte_ns != 0).then(|| self.first_byte_ns.saturating_sub(self.start_ns))
-    }
-}
 
 /// The three distributions that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,32 +113,19 @@ impl Recorder {
         }
     }
 
-    /// One finished request.
-    pub fn complete(&mut self, event: &Event<'_>) {
-        // A model that no replica serves must not use up the bounded labels: clients choose it.
-        self.requests
-            .add(event.route, event.model, event.attempts > 0, event.status);
-        if event.measured {
-            self.request
-                .observe(event.end_ns.saturating_sub(event.start_ns));
-            if let Some(ttft_ns) = event.ttft_ns().filter(|_| event.status < 400) {
+    /// A request ended.
+    pub fn complete(&mut self, ended: &Ended<'_>) {
+        self.requests.add(ended);
+        if ended.measured() {
+            self.request.observe(ended.total_ns());
+            if let Some(ttft_ns) = ended.ttft_ns().filter(|_| ended.status < 400) {
                 self.ttft.observe(ttft_ns);
             }
-            if event.held_ns > 0 {
-                self.hold.observe(event.held_ns);
+            if ended.life.held_ns > 0 {
+                self.hold.observe(ended.life.held_ns);
             }
         }
-        self.log(event);
-    }
-
-    /// A request that was refused for its head, or while its body came: it has no route.
-    pub fn refused(&mut self, event: &Event<'_>) {
-        self.requests.add(ROUTE_INVALID, None, false, event.status);
-        self.log(&Event {
-            route: ROUTE_INVALID,
-            start_ns: event.end_ns,
-            ..*event
-        });
+        self.log(ended);
     }
 
     /// One attempt at a replica ended; `false` for an outcome that is not in the list.
@@ -219,8 +152,8 @@ impl Recorder {
         self.dropped
     }
 
-    /// `(route, model, status, count)` of every series.
-    pub fn requests(&self) -> impl Iterator<Item = (&'static str, &str, u16, u64)> {
+    /// The values of [`counts::LABELS`], and the count, of every series.
+    pub fn requests(&self) -> impl Iterator<Item = (counts::Values<'_>, u64)> {
         self.requests.iter()
     }
 
@@ -249,16 +182,17 @@ impl Recorder {
         }
     }
 
-    fn log(&mut self, event: &Event<'_>) {
+    fn log(&mut self, ended: &Ended<'_>) {
         if self.format == Format::Off {
             return;
         }
         let before = self.queue.len();
         if before < self.queue_bytes_max {
+            let ts = self.stamp.format(ended.end_ns);
             if self.format == Format::Json {
-                self.write_line::<true>(event);
+                access::write::<true>(&mut self.queue, ended, &ts, &self.policy);
             } else {
-                self.write_line::<false>(event);
+                access::write::<false>(&mut self.queue, ended, &ts, &self.policy);
             }
             if self.queue.len() <= self.queue_bytes_max {
                 return;
@@ -266,46 +200,6 @@ impl Recorder {
             self.queue.truncate(before);
         }
         self.dropped += 1;
-    }
-
-    fn write_line<const JSON: bool>(&mut self, event: &Event<'_>) {
-        let ts = self.stamp.format(event.end_ns);
-        let mut line = Line::<JSON>::begin(&mut self.queue);
-        line.plain(key!(first "ts"), &ts);
-        line.text(
-            key!("request_id"),
-            Some(event.request_id).filter(|id| !id.is_empty()),
-        );
-        line.text(key!("trace_id"), event.trace_id);
-        line.text(key!("tenant"), event.tenant);
-        line.text(key!("client"), event.client);
-        line.text(
-            key!("method"),
-            Some(event.method).filter(|method| !method.is_empty()),
-        );
-        line.plain(key!("route"), event.route.as_bytes());
-        if event.path.is_some() {
-            line.text(key!("path"), event.path);
-        }
-        line.text(key!("model"), event.model);
-        line.int(key!("status"), u64::from(event.status));
-        line.text(key!("error_code"), event.error_code);
-        line.text(key!("replica"), event.replica);
-        line.text(key!("peer"), event.peer);
-        line.plain(key!("policy"), self.policy.as_bytes());
-        line.int(key!("attempts"), u64::from(event.attempts));
-        line.int(key!("prompt_blocks"), event.prompt_blocks);
-        line.int(key!("match_blocks"), event.match_blocks);
-        line.seconds(key!("held_s"), Some(event.held_ns));
-        line.seconds(key!("predicted_ttft_s"), event.predicted_ttft_ns);
-        line.seconds(key!("ttft_s"), event.ttft_ns());
-        line.seconds(
-            key!("total_s"),
-            Some(event.end_ns.saturating_sub(event.start_ns)),
-        );
-        line.int(key!("bytes_in"), event.bytes_in);
-        line.int(key!("bytes_out"), event.bytes_out);
-        line.end();
     }
 }
 

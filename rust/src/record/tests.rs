@@ -1,3 +1,4 @@
+use super::ended::tests::Parts;
 use super::*;
 
 const OFFSET_NS: i64 = 1_767_225_600_000_000_000; // 2026-01-01T00:00:00Z
@@ -7,32 +8,23 @@ fn recorder(format: Format) -> Recorder {
     Recorder::new(format, QUEUE_BYTES_MAX, "prefix", OFFSET_NS, 8)
 }
 
-fn event() -> Event<'static> {
-    Event {
-        request_id: "r-1",
-        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
-        tenant: None,
-        client: Some("127.0.0.1:50000"),
-        method: "POST",
-        route: "/v1/chat/completions",
-        path: None,
-        measured: true,
-        model: Some("m"),
-        status: 200,
-        error_code: None,
-        replica: Some("http://127.0.0.1:8101"),
-        peer: None,
+const CHAT: &str = "/v1/chat/completions";
+
+fn parts() -> Parts {
+    let mut parts = Parts::new(CHAT, Some("m")).answered(4096);
+    parts.life = Life {
+        request_id: "r-1".into(),
         attempts: 1,
-        prompt_blocks: 32,
+        target: Some(Target::Replica("http://127.0.0.1:8101".into())),
         match_blocks: 30,
         predicted_ttft_ns: Some(400_000_000),
         start_ns: 1_000_000_000,
         held_ns: 2_000_000,
         first_byte_ns: 1_500_000_000,
-        end_ns: 3_000_001_000,
         bytes_in: 2048,
-        bytes_out: 4096,
-    }
+        ..Life::default()
+    };
+    parts
 }
 
 fn lines(recorder: &mut Recorder) -> String {
@@ -42,7 +34,7 @@ fn lines(recorder: &mut Recorder) -> String {
 #[test]
 fn a_json_line_has_every_field_of_the_access_log_in_order() {
     let mut recorder = recorder(Format::Json);
-    recorder.complete(&event());
+    recorder.complete(&parts().ended(200));
     assert_eq!(
         lines(&mut recorder),
         concat!(
@@ -60,11 +52,10 @@ fn a_json_line_has_every_field_of_the_access_log_in_order() {
 #[test]
 fn a_text_line_has_the_same_fields() {
     let mut recorder = recorder(Format::Text);
-    recorder.complete(&Event {
-        first_byte_ns: 0,
-        replica: None,
-        ..event()
-    });
+    let mut parts = parts();
+    parts.life.first_byte_ns = 0;
+    parts.life.target = None;
+    recorder.complete(&parts.ended(200));
     assert_eq!(
         lines(&mut recorder),
         "ts=2026-01-01T00:00:03.000001Z request_id=r-1 trace_id=4bf92f3577b34da6a3ce929d0e0e4736 tenant=- \
@@ -77,24 +68,19 @@ fn a_text_line_has_the_same_fields() {
 #[test]
 fn a_refused_head_is_counted_and_logged() {
     let mut recorder = recorder(Format::Text);
-    recorder.refused(&Event {
-        request_id: "r-9",
-        client: Some("10.0.0.1:1"),
-        method: "POST",
-        path: Some("/v1/v1/chat/completions"),
-        status: 431,
+    let mut parts = Parts::new("/v1/v1/chat/completions", None);
+    parts.life.request_id = "r-9".into();
+    recorder.complete(&Ended {
+        refused: true,
         error_code: Some("head_too_large"),
-        end_ns: 5,
-        ..Event::default()
+        ..parts.ended(431)
     });
-    assert_eq!(
-        recorder.requests().collect::<Vec<_>>(),
-        [("invalid", "", 431, 1)]
-    );
+    let counted: Vec<_> = recorder.requests().collect();
+    assert_eq!(counted, [(["invalid".into(), "".into(), "431".into()], 1)]);
     let line = lines(&mut recorder);
     assert!(
         line.contains(" request_id=r-9 ")
-            && line.contains(" method=POST route=invalid path=/v1/v1/chat/completions model=- "),
+            && line.contains(" method=GET route=invalid path=/v1/v1/chat/completions model=- "),
         "{line}"
     );
     assert!(
@@ -107,7 +93,7 @@ fn a_refused_head_is_counted_and_logged() {
 fn the_queue_holds_whole_lines_within_its_bound_and_counts_the_rest() {
     let mut recorder = recorder(Format::Json);
     for _ in 0..1000 {
-        recorder.complete(&event());
+        recorder.complete(&parts().ended(200));
     }
     let text = lines(&mut recorder);
     let kept = text.lines().count() as u64;
@@ -115,7 +101,7 @@ fn the_queue_holds_whole_lines_within_its_bound_and_counts_the_rest() {
     assert!(recorder.log_dropped() > 0);
     assert_eq!(kept + recorder.log_dropped(), 1000);
 
-    recorder.complete(&event());
+    recorder.complete(&parts().ended(200));
     assert_eq!(
         lines(&mut recorder).lines().count(),
         1,
@@ -127,12 +113,12 @@ fn the_queue_holds_whole_lines_within_its_bound_and_counts_the_rest() {
 #[test]
 fn switched_off_it_counts_and_logs_nothing() {
     let mut recorder = recorder(Format::Off);
-    recorder.complete(&event());
+    recorder.complete(&parts().ended(200));
     assert_eq!(lines(&mut recorder), "");
     assert_eq!(recorder.log_dropped(), 0);
     assert_eq!(recorder.requests().count(), 1);
     recorder.set_format(Format::Text);
-    recorder.complete(&event());
+    recorder.complete(&parts().ended(200));
     assert_eq!(lines(&mut recorder).lines().count(), 1);
 }
 
@@ -143,30 +129,20 @@ fn count(recorder: &Recorder, which: Distribution) -> u64 {
 #[test]
 fn each_distribution_takes_the_requests_it_is_about() {
     let mut recorder = recorder(Format::Off);
-    recorder.complete(&event());
-    recorder.complete(&Event {
-        held_ns: 0,
-        ..event()
-    });
-    recorder.complete(&Event {
-        status: 400,
-        ..event()
-    });
-    recorder.complete(&Event {
-        first_byte_ns: 0,
-        status: 503,
-        ..event()
-    });
-    recorder.complete(&Event {
-        route: "/health",
-        measured: false,
-        ..event()
-    });
+    let mut parts = parts();
+    recorder.complete(&parts.ended(200));
+    recorder.complete(&parts.ended(400));
+    parts.life.held_ns = 0;
+    recorder.complete(&parts.ended(200));
+    parts.life.held_ns = 1;
+    parts.life.first_byte_ns = 0;
+    recorder.complete(&parts.ended(503));
+    recorder.complete(&Parts::new("/health", None).ended(200));
     assert_eq!(count(&recorder, Distribution::Request), 4);
     assert_eq!(count(&recorder, Distribution::Ttft), 2);
     assert_eq!(count(&recorder, Distribution::Hold), 3);
     assert_eq!(recorder.quantile(Distribution::Ttft, 0.5), Some(0.5));
-    assert_eq!(recorder.requests().map(|series| series.3).sum::<u64>(), 5);
+    assert_eq!(recorder.requests().map(|series| series.1).sum::<u64>(), 5);
 }
 
 #[test]

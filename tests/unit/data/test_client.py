@@ -355,9 +355,9 @@ def test_a_stream_that_has_begun_keeps_its_word_on_closing_whatever_answers_it()
         head = kept.context.parser.parse(CHAT + b"Content-Length: 2\r\n\r\n{}")
         assert head is not None
         exchange = Exchange(kept.context, connection, head, b"{}", 1)
-        begun = exchange.relay(None)
+        begun = exchange.relay()
         kept.context.draining = True
-        assert not exchange.relay(None, begun=begun).close_client
-        assert exchange.relay(None).close_client
+        assert not exchange.relay(begun=begun).close_client
+        assert exchange.relay().close_client
 
     run(test())

@@ -1,0 +1,351 @@
+//! One request across the boundary: its head, what its body says, and its course.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::effects::{Forward, Push};
+use super::http::{Head, Relay};
+use crate::engine::mesh::residency::Whose;
+use crate::engine::router::Forwarded;
+use crate::http::request::Upstream;
+use crate::http::route::Route;
+use crate::id::{PeerId, RequestId};
+use crate::prompt::{AnswerStart, Digest, Edit, edited};
+use crate::record::{Ended, Life, Target};
+use crate::relay::{Options, Relay as EngineRelay};
+
+/// Who sent a request.
+#[pyclass(frozen, module = "skylb._core")]
+pub(super) struct Sender {
+    /// The client's address; `None` over a Unix socket.
+    pub(super) address: Option<Box<str>>,
+    scheme: Box<str>,
+    trusted: bool,
+    /// The class that a head names counts, and a body may steer the engine.
+    front: bool,
+    /// The peer that forwards.
+    pub(super) origin: Option<Box<str>>,
+}
+
+#[pymethods]
+impl Sender {
+    #[new]
+    #[pyo3(signature = (address, scheme, trusted, front, origin=None, /))]
+    fn new(
+        address: Option<&str>,
+        scheme: &str,
+        trusted: bool,
+        front: bool,
+        origin: Option<&str>,
+    ) -> Self {
+        Self {
+            address: address.map(Into::into),
+            scheme: scheme.into(),
+            trusted,
+            front,
+            origin: origin.map(Into::into),
+        }
+    }
+
+    #[getter]
+    fn front(&self) -> bool {
+        self.front
+    }
+}
+
+/// What a body said, once its request is placed.
+pub(super) struct Said {
+    /// Without its blocks and the text behind them.
+    pub(super) digest: Digest,
+    pub(super) prompt_blocks: usize,
+    /// Where the answer's blocks start.
+    pub(super) answer: Option<AnswerStart>,
+    /// The engine is sent the body's priority.
+    pub(super) believed: bool,
+}
+
+/// One request, from its head to its end.
+#[pyclass(module = "skylb._core")]
+pub(super) struct Request {
+    pub(super) id: RequestId,
+    pub(super) head: Py<Head>,
+    pub(super) sender: Py<Sender>,
+    pub(super) said: Option<Said>,
+    pub(super) life: Life,
+    /// Without a tenant: it is nobody's, else it may be anybody's.
+    tenant_known: bool,
+    pub(super) forwarded: Option<Forwarded>,
+    /// The body as it is sent asks for usage, and the client has not.
+    asks_usage: bool,
+}
+
+impl Request {
+    /// Whose it is, for residency.
+    pub(super) fn whose(&self) -> Whose<'_> {
+        whose(self.life.tenant.as_deref(), self.tenant_known)
+    }
+
+    /// It came from a front whose word counts.
+    pub(super) fn front(&self) -> bool {
+        self.sender.get().front
+    }
+
+    /// The body was read and placed; `asks_usage`: it was edited before, to ask for usage.
+    pub(super) fn placed(&mut self, said: Said, asks_usage: bool) {
+        self.asks_usage = asks_usage;
+        self.said = Some(said);
+    }
+
+    /// The record at its end.
+    pub(super) fn ended<'a>(
+        &'a self,
+        relay: Option<&'a Relay>,
+        status: u16,
+        error_code: Option<&'a str>,
+        end_ns: u64,
+    ) -> Ended<'a> {
+        let sender = self.sender.get();
+        Ended {
+            head: Some(&self.head.get().inner),
+            refused: false,
+            digest: self.said.as_ref().map(|said| &said.digest),
+            prompt_blocks: self
+                .said
+                .as_ref()
+                .map_or(0, |said| said.prompt_blocks as u64),
+            relay: relay.map(|relay| &relay.inner),
+            life: &self.life,
+            client: sender.address.as_deref(),
+            origin: sender.origin.as_deref(),
+            status,
+            error_code,
+            end_ns,
+        }
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.said.as_ref().map(|said| &said.digest)
+    }
+}
+
+/// Whose a request is.
+pub(super) fn whose(tenant: Option<&str>, known: bool) -> Whose<'_> {
+    match tenant {
+        Some(tenant) => Whose::Tenant(tenant),
+        None if known => Whose::Nobody,
+        None => Whose::Unknown,
+    }
+}
+
+#[pymethods]
+impl Request {
+    #[new]
+    #[pyo3(signature = (head, sender, request_id, start_ns, bytes_in, /))]
+    fn new(
+        head: Py<Head>,
+        sender: Py<Sender>,
+        request_id: &str,
+        start_ns: u64,
+        bytes_in: u64,
+    ) -> Self {
+        Self {
+            id: RequestId(0),
+            head,
+            sender,
+            said: None,
+            life: Life {
+                request_id: request_id.into(),
+                start_ns,
+                bytes_in,
+                ..Life::default()
+            },
+            tenant_known: true,
+            forwarded: None,
+            asks_usage: false,
+        }
+    }
+
+    #[pyo3(signature = (tenant, known, /))]
+    fn set_tenant(&mut self, tenant: Option<&str>, known: bool) {
+        self.life.tenant = tenant.map(Into::into);
+        self.tenant_known = known;
+    }
+
+    #[pyo3(signature = (hop, attempts_left, deadline_ns, origin, /))]
+    fn set_forwarded(
+        &mut self,
+        hop: u8,
+        attempts_left: u32,
+        deadline_ns: u64,
+        origin: Option<u32>,
+    ) {
+        self.forwarded = Some(Forwarded {
+            hop,
+            attempts_left,
+            deadline_ns: Some(deadline_ns),
+            origin: origin.map(PeerId),
+        });
+    }
+
+    #[pyo3(signature = (bytes_in, /))]
+    fn set_bytes_in(&mut self, bytes_in: u64) {
+        self.life.bytes_in = bytes_in;
+    }
+
+    // ------------------------------------------------------------------ what it asks for
+
+    #[getter]
+    fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    #[getter]
+    fn start_ns(&self) -> u64 {
+        self.life.start_ns
+    }
+
+    #[getter]
+    fn request_id(&self) -> &str {
+        &self.life.request_id
+    }
+
+    #[getter]
+    fn attempts(&self) -> u32 {
+        self.life.attempts
+    }
+
+    #[getter]
+    fn model(&self) -> Option<&str> {
+        self.digest().map(|digest| &*digest.model)
+    }
+
+    #[getter]
+    fn stream(&self) -> bool {
+        self.digest().is_some_and(|digest| digest.stream)
+    }
+
+    #[getter]
+    fn retry_safe(&self) -> bool {
+        self.digest().is_some_and(|digest| digest.retry_safe)
+    }
+
+    #[getter]
+    fn prompt_blocks(&self) -> usize {
+        self.said.as_ref().map_or(0, |said| said.prompt_blocks)
+    }
+
+    #[getter]
+    fn prompt_bytes(&self) -> usize {
+        self.digest().map_or(0, |digest| digest.prompt_bytes)
+    }
+
+    #[pyo3(signature = (body, ask_usage, /))]
+    fn edited<'py>(&mut self, body: Bound<'py, PyBytes>, ask_usage: bool) -> Bound<'py, PyBytes> {
+        let Some(said) = &self.said else { return body };
+        let digest = &said.digest;
+        let usage = digest.usage_edit.iter().filter(|_| ask_usage);
+        let priority = digest.priority_edits.iter().filter(|_| !said.believed);
+        self.asks_usage |= ask_usage && digest.usage_edit.is_some();
+        let edits: Vec<&Edit> = priority.chain(&digest.model_edit).chain(usage).collect();
+        if edits.is_empty() {
+            return body;
+        }
+        PyBytes::new(body.py(), &edited(body.as_bytes(), edits))
+    }
+
+    // --------------------------------------------------------------------- its course
+
+    #[pyo3(signature = (push, replica, /))]
+    fn pushed(&mut self, push: &Push, replica: &str) {
+        self.life.attempts = push.0.attempt;
+        self.life.match_blocks = push.0.match_blocks;
+        self.life.predicted_ttft_ns = push.0.predicted_ttft_ns;
+        self.life.target = Some(Target::Replica(replica.into()));
+    }
+
+    #[pyo3(signature = (forward, peer, /))]
+    fn forwarded_to(&mut self, forward: &Forward, peer: &str) {
+        self.life.attempts = forward.0.attempt;
+        self.life.match_blocks = forward.0.match_blocks;
+        self.life.predicted_ttft_ns = None;
+        self.life.target = Some(Target::Peer(peer.into()));
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn first_byte(&mut self, now_ns: u64) {
+        self.life.first_byte_ns = now_ns;
+    }
+
+    fn not_attempted(&mut self) {
+        self.life.attempts = self.life.attempts.saturating_sub(1);
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn hold(&mut self, now_ns: u64) {
+        self.life.hold(now_ns);
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn leave_hold(&mut self, now_ns: u64) {
+        self.life.leave_hold(now_ns);
+    }
+
+    // ---------------------------------------------------------------- to a replica and back
+
+    #[pyo3(signature = (host, authorization, body_len, /))]
+    fn upstream<'py>(
+        &self,
+        py: Python<'py>,
+        host: &str,
+        authorization: Option<&str>,
+        body_len: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let (head, sender) = (&self.head.get().inner, self.sender.get());
+        let has_body = body_len > 0 || head.method() == b"POST";
+        let upstream = head.upstream(&Upstream {
+            host,
+            request_id: &self.life.request_id,
+            client: sender.address.as_deref(),
+            scheme: &sender.scheme,
+            trusted: sender.trusted,
+            authorization,
+            body_len: if has_body {
+                i64::try_from(body_len).unwrap_or(i64::MAX)
+            } else {
+                -1
+            },
+        });
+        match upstream {
+            Ok(bytes) => Ok(PyBytes::new(py, &bytes)),
+            Err(name) => Err(PyValueError::new_err(format!(
+                "{name} has control characters"
+            ))),
+        }
+    }
+
+    #[pyo3(signature = (keep_alive, learn=true, /))]
+    fn relay(&self, keep_alive: bool, learn: bool) -> Relay {
+        let head = &self.head.get().inner;
+        let options = Options {
+            http11: head.http11(),
+            keep_alive,
+            is_head: head.is_head(),
+            anthropic: head.anthropic(),
+            drop_usage: learn && self.asks_usage,
+            responses_api: head.route() == Some(Route::Responses),
+        };
+        let mut inner = EngineRelay::new(options, &self.life.request_id);
+        let start = self.said.as_ref().filter(|_| learn);
+        if let Some(start) = start.and_then(|said| said.answer.as_ref()) {
+            inner.attach(start.clone());
+        }
+        Relay { inner }
+    }
+}
+
+/// Adds this part's classes to the module.
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Sender>()?;
+    m.add_class::<Request>()
+}

@@ -1,0 +1,232 @@
+//! All that is known of a request that ended.
+
+use super::life::{Life, Target};
+use crate::http::request::Head;
+use crate::http::route::Route;
+use crate::prompt::Digest;
+use crate::relay::Relay;
+
+/// Route of requests that were refused before they were placed.
+pub const ROUTE_INVALID: &str = "invalid";
+
+/// A request that ended: its parts, and how it ended. Borrowed: nothing is kept of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended<'a> {
+    /// Its head; `None` where that could not be read.
+    pub head: Option<&'a Head>,
+    /// It was refused for its head, or while its body came: it has no route.
+    pub refused: bool,
+    /// What its body says; `None` where that was not read.
+    pub digest: Option<&'a Digest>,
+    /// Blocks of the prompt, which the digest no longer has.
+    pub prompt_blocks: u64,
+    /// The response, where there was one.
+    pub relay: Option<&'a Relay>,
+    /// Its course.
+    pub life: &'a Life,
+    /// The client's address; `None` over a Unix socket.
+    pub client: Option<&'a str>,
+    /// The peer that forwarded it.
+    pub origin: Option<&'a str>,
+    /// HTTP status that the client has seen; 499 for a client that left.
+    pub status: u16,
+    /// Stable word for what went wrong.
+    pub error_code: Option<&'a str>,
+    /// Ended at.
+    pub end_ns: u64,
+}
+
+impl<'a> Ended<'a> {
+    /// Request method; empty where the head could not be read.
+    #[must_use]
+    pub fn method(&self) -> &'a str {
+        self.head.map_or("", |head| ascii(head.method()))
+    }
+
+    /// From a valid `traceparent`.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&'a str> {
+        self.head.and_then(Head::trace_id).map(ascii)
+    }
+
+    /// The route's template, one of a fixed set.
+    #[must_use]
+    pub fn route(&self) -> &'static str {
+        match self.head {
+            Some(head) if !self.refused => head.route_name(),
+            _ => ROUTE_INVALID,
+        }
+    }
+
+    /// The path as the client wrote it, without its query, where the route does not tell it.
+    #[must_use]
+    pub fn path(&self) -> Option<&'a str> {
+        let head = self.head.filter(|_| self.refused);
+        head.map(|head| ascii(head.path()))
+    }
+
+    /// The route is inference, not one that the balancer answers by itself.
+    #[must_use]
+    pub fn measured(&self) -> bool {
+        let route = self.head.filter(|_| !self.refused).and_then(Head::route);
+        route.is_some_and(|route: Route| !route.is_local())
+    }
+
+    /// Model named in the body.
+    #[must_use]
+    pub fn model(&self) -> Option<&'a str> {
+        self.digest.map(|digest| &*digest.model)
+    }
+
+    /// Name of the replica of the last attempt.
+    #[must_use]
+    pub fn replica(&self) -> Option<&'a str> {
+        match &self.life.target {
+            Some(Target::Replica(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Name of the peer that it was forwarded to, else of the one that it came from.
+    #[must_use]
+    pub fn peer(&self) -> Option<&'a str> {
+        match &self.life.target {
+            Some(Target::Peer(name)) => Some(name),
+            _ => self.origin,
+        }
+    }
+
+    /// Body bytes to the client.
+    #[must_use]
+    pub fn bytes_out(&self) -> u64 {
+        self.relay.map_or(0, Relay::bytes_out)
+    }
+
+    /// Time from accept to the first body byte.
+    #[must_use]
+    pub fn ttft_ns(&self) -> Option<u64> {
+        let life = self.life;
+        (life.first_byte_ns != 0).then(|| life.first_byte_ns.saturating_sub(life.start_ns))
+    }
+
+    /// Time from accept to the end.
+    #[must_use]
+    pub fn total_ns(&self) -> u64 {
+        self.end_ns.saturating_sub(self.life.start_ns)
+    }
+}
+
+/// Text that the parser let through, as ASCII or not at all.
+fn ascii(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::http::request::HeadParser;
+    use crate::prompt::{DigestConfig, Envelope, Scratch, digest};
+    use crate::relay::Options;
+
+    /// What a record is made of.
+    pub(in crate::record) struct Parts {
+        pub(in crate::record) head: Option<Head>,
+        pub(in crate::record) digest: Option<Digest>,
+        pub(in crate::record) relay: Option<Relay>,
+        pub(in crate::record) life: Life,
+        pub(in crate::record) origin: Option<&'static str>,
+    }
+
+    impl Parts {
+        /// A request for this path; with a model, one for inference.
+        pub(in crate::record) fn new(path: &str, model: Option<&str>) -> Self {
+            let body = model.map(|name| format!(r#"{{"model":"{name}","messages":[]}}"#));
+            let fields = match &body {
+                Some(body) => format!(
+                    "Content-Type: application/json\r\nContent-Length: {}\r\n",
+                    body.len()
+                ),
+                None => String::new(),
+            };
+            let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+            let method = if body.is_some() { "POST" } else { "GET" };
+            let text = format!(
+                "{method} {path} HTTP/1.1\r\nHost: a\r\n{fields}traceparent: {trace}\r\n\r\n"
+            );
+            let parsed = HeadParser::new(None, false).parse(text.as_bytes());
+            let head = match parsed {
+                Ok(head) => head,
+                Err(refusal) => refusal.head.map(|head| *head),
+            };
+            let config = DigestConfig::new(&[7; 16], 64, 100);
+            let digest = body.and_then(|body| {
+                let route = head.as_ref()?.route()?;
+                let envelope = Envelope::new(route, Some(b"application/json"));
+                digest(&envelope, body.as_bytes(), &config, &mut Scratch::default()).ok()
+            });
+            Self {
+                head,
+                digest,
+                relay: None,
+                life: Life::default(),
+                origin: None,
+            }
+        }
+
+        /// With an answer of so many bytes.
+        pub(in crate::record) fn answered(mut self, bytes: usize) -> Self {
+            let mut relay = Relay::new(Options::default(), "r");
+            let answer = "x".repeat(bytes);
+            relay.feed(
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n{answer}").as_bytes(),
+            );
+            self.relay = Some(relay);
+            self
+        }
+
+        /// The record of its end.
+        pub(in crate::record) fn ended(&self, status: u16) -> Ended<'_> {
+            Ended {
+                head: self.head.as_ref(),
+                refused: false,
+                digest: self.digest.as_ref(),
+                prompt_blocks: 32,
+                relay: self.relay.as_ref(),
+                life: &self.life,
+                client: Some("127.0.0.1:50000"),
+                origin: self.origin,
+                status,
+                error_code: None,
+                end_ns: 3_000_001_000,
+            }
+        }
+    }
+
+    #[test]
+    fn a_forward_is_recorded_with_the_other_balancer_on_either_side() {
+        let mut parts = Parts::new("/v1/completions", None);
+        parts.origin = Some("eu");
+        parts.life.target = Some(Target::Replica("http://a".into()));
+        assert_eq!(
+            (parts.ended(200).replica(), parts.ended(200).peer()),
+            (Some("http://a"), Some("eu"))
+        );
+        parts.life.target = Some(Target::Peer("us".into()));
+        assert_eq!(
+            (parts.ended(200).replica(), parts.ended(200).peer()),
+            (None, Some("us"))
+        );
+    }
+
+    #[test]
+    fn of_a_refused_request_the_path_is_told_and_no_route() {
+        let parts = Parts::new("/v1/v1/chat/completions", None);
+        let ended = Ended {
+            refused: true,
+            ..parts.ended(404)
+        };
+        assert_eq!(ended.route(), ROUTE_INVALID);
+        assert_eq!(ended.path(), Some("/v1/v1/chat/completions"));
+        assert!(!ended.measured());
+    }
+}

@@ -1,0 +1,68 @@
+//! What happened to one request, from its head to its end.
+
+/// Where an attempt goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A replica, by name.
+    Replica(Box<str>),
+    /// A peer, by name.
+    Peer(Box<str>),
+}
+
+/// The course of one request. It grows while the request lives, and is read when it ends.
+#[derive(Debug, Default)]
+pub struct Life {
+    /// Ours, or the client's where that was acceptable.
+    pub request_id: Box<str>,
+    /// Whose request it is, where tenants are told apart.
+    pub tenant: Option<Box<str>>,
+    /// Body bytes from the client.
+    pub bytes_in: u64,
+    /// When the head was complete.
+    pub start_ns: u64,
+    /// Since when it is in the hold, while it is.
+    pub held_since_ns: Option<u64>,
+    /// Time in the hold, all stays together.
+    pub held_ns: u64,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Where the last attempt went.
+    pub target: Option<Target>,
+    /// Leading blocks of the prompt that the target was believed to cache.
+    pub match_blocks: u32,
+    /// Predicted time from the push to the first body byte, of a streamed answer.
+    pub predicted_ttft_ns: Option<u64>,
+    /// First body byte at; 0 while there is none.
+    pub first_byte_ns: u64,
+}
+
+impl Life {
+    /// It enters the hold.
+    pub fn hold(&mut self, now_ns: u64) {
+        self.held_since_ns = Some(now_ns);
+    }
+
+    /// It leaves the hold, if it is there.
+    pub fn leave_hold(&mut self, now_ns: u64) {
+        if let Some(since_ns) = self.held_since_ns.take() {
+            self.held_ns += now_ns.saturating_sub(since_ns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_all_stays_in_the_hold_counts() {
+        let mut life = Life::default();
+        life.leave_hold(5);
+        life.hold(10);
+        life.leave_hold(15);
+        life.leave_hold(100);
+        life.hold(200);
+        life.leave_hold(201);
+        assert_eq!(life.held_ns, 6);
+    }
+}
