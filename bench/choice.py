@@ -14,6 +14,7 @@ NOW_NS = 2_000_000_000
 TARGET_US = 20.0
 
 
+IDS = _core.RequestIds("bench")
 SENDER = _core.Sender("127.0.0.1:50000", "http", False, False)
 
 
@@ -21,7 +22,7 @@ def submit(
     engine: _core.Engine, request_id: int, sent: _core.Head, body: bytes, now_ns: int
 ) -> tuple[_core.Request, tuple[object, ...]]:
     """Makes a request and submits it; the request, and the effects."""
-    request = _core.Request(sent, SENDER, "bench", now_ns, len(body))
+    request = _core.Request(sent, SENDER, IDS, now_ns, len(body))
     return request, engine.submit(request_id, request, body)
 
 

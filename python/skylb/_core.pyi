@@ -160,6 +160,18 @@ class Sender:
     def front(self) -> bool: ...
 
 @final
+class RequestIds:
+    """Ids for requests that bring none.
+
+    Args:
+        prefix: what they begin with; random for each process.
+    """
+
+    def __new__(cls, prefix: str, /) -> RequestIds: ...
+    def make(self) -> str:
+        """A new id: the prefix, ``-``, and a number in hexadecimal digits."""
+
+@final
 class Request:
     """One request, from its head to its end: what was asked for, by whom, and what became of it.
 
@@ -170,13 +182,13 @@ class Request:
     Args:
         head: of the request.
         sender: who sent it.
-        request_id: ``X-Request-Id`` of request and response.
+        ids: where its id comes from, if the head has none that is acceptable.
         start_ns: when the head was complete.
         bytes_in: of the body, framing removed.
     """
 
     def __new__(
-        cls, head: Head, sender: Sender, request_id: str, start_ns: int, bytes_in: int, /
+        cls, head: Head, sender: Sender, ids: RequestIds, start_ns: int, bytes_in: int, /
     ) -> Request: ...
     def set_tenant(self, tenant: str | None, known: bool, /) -> None:
         """Whose it is, for residency and log: of the API key, of a trusted front's header, or of a
@@ -198,7 +210,8 @@ class Request:
     @property
     def start_ns(self) -> int: ...
     @property
-    def request_id(self) -> str: ...
+    def request_id(self) -> str:
+        """``X-Request-Id`` of request and response."""
     @property
     def attempts(self) -> int:
         """Attempts made, replicas and peers counted together."""

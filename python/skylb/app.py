@@ -185,7 +185,7 @@ class Service:
         settings = self.settings
         self.admin.token = read_secret(settings.admin_token_file, "admin_token_file")
         self.control.read_keys()
-        self.frontend.context.tenants.keys = read_tenants(settings.mesh.tenant_key_file)
+        self.frontend.context.tenants.set_keys(read_tenants(settings.mesh.tenant_key_file))
         keys = read_keys(settings.mesh.peer_key_file)
         if self.mesh is not None and keys is not None:
             self.mesh.set_keys(keys)

@@ -65,7 +65,7 @@ class Waiter(Protocol):
 class Connection(asyncio.Protocol):
     """One connection to a replica."""
 
-    __slots__ = ("_stopped", "_unsent", "idle_since_ns", "pool", "reused", "sink", "transport", "upstream_id")
+    __slots__ = ("_stopped", "idle_since_ns", "pool", "reused", "sink", "transport", "unsent", "upstream_id")
 
     def __init__(self, pool: "Pool", upstream_id: int) -> None:
         self.pool = pool
@@ -74,7 +74,8 @@ class Connection(asyncio.Protocol):
         self.reused = False
         self.idle_since_ns = 0
         self.transport: asyncio.Transport
-        self._unsent = memoryview(b"")
+        self.unsent = memoryview(b"")
+        """What of the request is not written yet."""
         self._stopped = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -93,15 +94,15 @@ class Connection(asyncio.Protocol):
         if len(body) <= TLS_PIECE_BYTES or self.transport.get_extra_info("ssl_object") is None:
             self.transport.write(body)
         else:
-            self._unsent = memoryview(body)
+            self.unsent = memoryview(body)
             self._send_on()
 
     def _send_on(self) -> None:
         if self._stopped or self.transport.is_closing():
             return
-        self.transport.write(self._unsent[:TLS_PIECE_BYTES])
-        self._unsent = self._unsent[TLS_PIECE_BYTES:]
-        if self._unsent and not self._stopped:
+        self.transport.write(self.unsent[:TLS_PIECE_BYTES])
+        self.unsent = self.unsent[TLS_PIECE_BYTES:]
+        if self.unsent and not self._stopped:
             asyncio.get_running_loop().call_soon(self._send_on)
 
     def pause_writing(self) -> None:
@@ -111,13 +112,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It takes bytes again."""
         self._stopped = False
-        if self._unsent:
+        if self.unsent:
             self._send_on()
-
-    @property
-    def sent(self) -> bool:
-        """The whole request was written."""
-        return not self._unsent
 
     def data_received(self, data: bytes) -> None:
         """Hands response bytes to the sink."""
@@ -144,7 +140,7 @@ class Connection(asyncio.Protocol):
     def discard(self) -> None:
         """Closes at once, unsent bytes included. The sink is not told."""
         self.sink = None
-        self._unsent = memoryview(b"")
+        self.unsent = memoryview(b"")
         self.pool.forget_idle(self)
         self.transport.abort()
 
@@ -220,7 +216,7 @@ class Pool:
         connection.sink = None
         if connection.transport.is_closing():
             return
-        if not connection.sent:
+        if connection.unsent:
             connection.discard()  # answered early: the next request would get into this one's body
             return
         connection.idle_since_ns = monotonic_ns()

@@ -1,6 +1,6 @@
 """Parts of one request, for tests of the core through Python."""
 
-from skylb._core import Head, HeadParser, Relay, Request, Sender
+from skylb._core import Head, HeadParser, Relay, Request, RequestIds, Sender
 
 CLIENT = Sender("127.0.0.1:50000", "http", False, False)
 
@@ -14,9 +14,9 @@ def head(path: str = "/v1/chat/completions", method: str = "POST", lines: str = 
     return parsed
 
 
-def request(of: Head | None = None, *, request_id: str = "req-1", start_ns: int = 1) -> Request:
-    """A request whose body is not read yet."""
-    return Request(of or head(), CLIENT, request_id, start_ns, 2)
+def request(of: Head | None = None, *, start_ns: int = 1) -> Request:
+    """A request whose body is not read yet; its id is ``req-1``."""
+    return Request(of or head(), CLIENT, RequestIds("req"), start_ns, 2)
 
 
 def relay(of: Head | None = None, *, keep_alive: bool = True) -> Relay:

@@ -26,6 +26,7 @@ from skylb._core import (
     Relay,
     Request,
     RequestError,
+    RequestIds,
     ResponseReader,
     Sender,
 )
@@ -177,23 +178,23 @@ def test_options_is_answered_with_cors_only() -> None:
     assert caught.value.status == 405
 
 
-def sent(trusted: bool, request_id: str, method: bytes = b"POST") -> Request:
+def sent(trusted: bool, prefix: str, method: bytes = b"POST") -> Request:
     wire = (
         POST
         if method == b"POST"
         else b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n"
     )
-    return Request(parse(wire), Sender("192.0.2.7", "https", trusted, trusted), request_id, 1, 2)
+    return Request(parse(wire), Sender("192.0.2.7", "https", trusted, trusted), RequestIds(prefix), 1, 2)
 
 
 def test_the_upstream_head_is_ours() -> None:
-    assert sent(False, "req-1").upstream("r:1", "Bearer ours", 2) == (
+    assert sent(False, "req").upstream("r:1", "Bearer ours", 2) == (
         b"POST /v1/completions?a=b HTTP/1.1\r\nHost: r:1\r\nContent-Type: application/json\r\n"
         b"Accept-Encoding: identity\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
         b"X-Request-Id: req-1\r\nAuthorization: Bearer ours\r\nContent-Length: 2\r\n\r\n"
     )
-    assert b"\r\nContent-Length: 0\r\n" in sent(False, "req-1").upstream("r:1", None, 0)
-    trusted = sent(True, "req-1", b"GET").upstream("r:1", None, 0)
+    assert b"\r\nContent-Length: 0\r\n" in sent(False, "req").upstream("r:1", None, 0)
+    trusted = sent(True, "req", b"GET").upstream("r:1", None, 0)
     assert b"\r\nX-Forwarded-For: 1.1.1.1, 192.0.2.7\r\n" in trusted
     assert b"Content-Length" not in trusted
 

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from skylb import _core
-from skylb._core import Engine, Head, HeadParser, Push, Recorder, Relay, Request, RequestError, Sender
+from skylb._core import (
+    Engine,
+    Head,
+    HeadParser,
+    Push,
+    Recorder,
+    Relay,
+    Request,
+    RequestError,
+    RequestIds,
+    Sender,
+)
 from skylb.config import EngineSettings
 from tests.support import core
 
@@ -59,7 +70,7 @@ def made(
     of: Head | None = None,
     submitted: bool = True,
     pushed: bool = True,
-    request_id: str = "r-1",
+    prefix: str = "r",
     tenant: str | None = None,
     origin: str | None = None,
     held_ns: int = 0,
@@ -67,7 +78,7 @@ def made(
 ) -> Request:
     """A request with a course."""
     sender = Sender("127.0.0.1:50000", "http", False, False, origin)
-    request = Request(of or head(), sender, request_id, END_NS - 2_000_000_000, len(BODY))
+    request = Request(of or head(), sender, RequestIds(prefix), END_NS - 2_000_000_000, len(BODY))
     if tenant is not None:
         request.set_tenant(tenant, True)
     if submitted:
@@ -137,7 +148,7 @@ class TestLine:
 
     def test_a_forged_request_id_stays_inside_its_field(self) -> None:
         recorded = recorder(_core.LOG_TEXT)
-        complete(recorded, request_id="a status=200\nts=1")
+        complete(recorded, prefix="a status=200\nts=1")
         assert recorded.take_log().count(b"\n") == 1
 
     def test_the_form_can_be_changed_and_switched_off(self) -> None:

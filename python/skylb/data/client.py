@@ -19,7 +19,7 @@ from skylb.clock import monotonic_ns
 from skylb.data import answers
 from skylb.data.answers import refusal
 from skylb.data.body import GRACE_S, Body, Patience
-from skylb.data.context import PIPELINE_BYTES_MAX, WRITE_HIGH_WATER_BYTES, Context
+from skylb.data.context import DRAIN_IDLE_S, PIPELINE_BYTES_MAX, WRITE_HIGH_WATER_BYTES, Context
 from skylb.data.failures import SHUTTING_DOWN
 from skylb.data.proxy import Exchange
 from skylb.data.reading import LARGE_BODY_BYTES
@@ -28,10 +28,6 @@ from skylb.mesh.signing import Claims
 
 LINGER_S = 1.0
 """A client that was refused, and whose bytes cannot be delimited, may be silent for so long."""
-
-DRAIN_IDLE_S = 1.0
-"""At the end of the process an idle connection stays for so long: a request that is on its way is still
-answered, with ``Connection: close``."""
 
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
@@ -266,10 +262,7 @@ class ClientConnection(asyncio.Protocol):
         if close:
             self._hang_up(now_ns)
             return
-        idle_s = self.context.limits.timeouts.client_idle_s
-        if self.context.draining:
-            idle_s = min(idle_s, DRAIN_IDLE_S)
-        self.deadline_ns = now_ns + int(idle_s * 1e9)
+        self.deadline_ns = now_ns + self.context.idle_ns
         if self.pending or self._owed:
             asyncio.get_running_loop().call_soon(self._go_on)
 

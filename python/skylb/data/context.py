@@ -3,9 +3,8 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
-from skylb._core import HeadParser, Recorder
+from skylb._core import HeadParser, Recorder, RequestIds
 from skylb.addresses import IpAddress, IpNetwork
 from skylb.config import TimeoutSettings
 from skylb.data.cors import NO_CORS, Cors
@@ -24,6 +23,9 @@ WRITE_HIGH_WATER_BYTES = 32 << 10
 SWEEP_S = 0.25
 """One sweep over all deadlines instead of a timer per request."""
 
+DRAIN_IDLE_S = 1.0
+"""At the end of the process an idle connection stays for so long: a request that is on its way is still
+answered, with ``Connection: close``."""
 
 HEAP_KEEP_BYTES = 16 << 20
 """Block size up to which freed memory stays in the process; see `keep_heap`."""
@@ -74,18 +76,9 @@ class Budget:
         self.bytes -= count
 
 
-class RequestIds:
-    """Ids for requests that bring none: a random prefix per process and a counter."""
-
-    __slots__ = ("_count", "_prefix")
-
-    def __init__(self) -> None:
-        self._prefix = f"{random.SystemRandom().getrandbits(64):016x}-"
-        self._count = count(1)
-
-    def make(self) -> str:
-        """A new id, 18 characters or more of ``[0-9a-f-]``."""
-        return f"{self._prefix}{next(self._count):x}"
+def request_ids() -> RequestIds:
+    """Ids with a random prefix: 18 characters or more of ``[0-9a-f-]``."""
+    return RequestIds(f"{random.SystemRandom().getrandbits(64):016x}")
 
 
 @dataclass(slots=True)
@@ -110,7 +103,17 @@ class Context:
     draining: bool = False
     heard: set[int] = field(default_factory=set)
     """Replicas whose answers have gone on since the last sweep; at most as many as there are."""
-    ids: RequestIds = field(default_factory=RequestIds)
+    ids: RequestIds = field(default_factory=request_ids)
+    idle_ns: int = field(init=False)
+    """How long a client's connection may stay idle."""
+
+    def __post_init__(self) -> None:
+        self.idle_ns = int(self.limits.timeouts.client_idle_s * 1e9)
+
+    def drain(self) -> None:
+        """From now on connections close behind their answers, and idle ones go soon."""
+        self.draining = True
+        self.idle_ns = min(self.idle_ns, int(DRAIN_IDLE_S * 1e9))
 
     def tell_heard(self, now_ns: int) -> None:
         """Tells the engine whose answers have gone on since the last sweep."""

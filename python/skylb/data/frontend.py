@@ -180,7 +180,7 @@ class Frontend:
 
     def stop_accepting(self) -> None:
         """Frees the addresses; idle connections go, requests under way are finished."""
-        self.context.draining = True
+        self.context.drain()
         for acceptor in self._acceptors:
             acceptor.close()
         for connection in list(self._connections):

@@ -71,8 +71,7 @@ class Exchange:
         self.charged = length = len(body)
         self.phase = SUBMIT
         self.phase_ns = start_ns
-        request_id = head.request_id or context.ids.make()
-        self.request = Request(head, client.sender, request_id, start_ns, length)
+        self.request = Request(head, client.sender, context.ids, start_ns, length)
         self.known = False
         """The engine knows the request."""
         self.whose = NOBODY
@@ -287,8 +286,8 @@ class Exchange:
             leg.resume()
         leg.give_back()
         failed = relay.verdict >= 500
-        if self.known:
-            self.count(leg, FAILURES[_core.FAILURE_STATUS][0] if failed else "ok")
+        if self.known and leg.forward is None:
+            self.context.recorder.attempt("status" if failed else "ok")
         outcome = _core.OUTCOME_REPLICA_FAILED if failed else _core.OUTCOME_OK
         status = relay.status if self.opened is None else 200
         code = "upstream_error" if failed or status != relay.status else None

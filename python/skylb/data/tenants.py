@@ -21,13 +21,14 @@ class Tenants:
     """
 
     def __init__(self, header: str | None = None, keys: Mapping[str, str] | None = None) -> None:
-        self.keys = keys or {}
         self._header = header
+        self.set_keys(keys or {})
 
-    @property
-    def tells(self) -> bool:
+    def set_keys(self, keys: Mapping[str, str]) -> None:
+        """Other keys."""
+        self._keys = keys
+        self.tells = bool(keys) or self._header is not None
         """Tenants are told apart here: by keys, or by a front."""
-        return bool(self.keys) or self._header is not None
 
     def of(self, head: Head, trusted: bool, claims: Claims | None) -> Whose:
         """Whose it is.
@@ -51,7 +52,7 @@ class Tenants:
                 if _TENANT.fullmatch(named) is None:
                     raise refusal(400, "bad_tenant", "the header that names the tenant is malformed")
                 return Whose(named)
-        by_key = self._by_key(head) if self.keys else NOBODY
+        by_key = self._by_key(head) if self._keys else NOBODY
         unnamed = self._header is not None and not trusted
         return UNKNOWN if unnamed and by_key.tenant is None else by_key
 
@@ -64,5 +65,5 @@ class Tenants:
             key = head.header("x-api-key") or ""
         if not key:
             return UNKNOWN if authorization else NOBODY
-        tenant = self.keys.get(hashlib.sha256(key.encode("latin-1")).hexdigest())
+        tenant = self._keys.get(hashlib.sha256(key.encode("latin-1")).hexdigest())
         return Whose(tenant) if tenant is not None else UNKNOWN

@@ -60,12 +60,12 @@ impl Recorder {
     fn complete(
         &mut self,
         request: &Request,
-        relay: Option<PyRef<'_, Relay>>,
+        relay: Option<&Relay>,
         status: u16,
         error_code: Option<&str>,
         now_ns: u64,
     ) {
-        let ended = request.ended(relay.as_deref(), status, error_code, now_ns);
+        let ended = request.ended(relay, status, error_code, now_ns);
         self.0.complete(&ended);
     }
 

@@ -1,5 +1,7 @@
 //! One request across the boundary: its head, what its body says, and its course.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -51,6 +53,30 @@ impl Sender {
     #[getter]
     fn front(&self) -> bool {
         self.front
+    }
+}
+
+/// Ids for requests that bring none: a prefix and a counter.
+#[pyclass(frozen, module = "skylb._core")]
+pub(super) struct RequestIds {
+    prefix: Box<str>,
+    count: AtomicU64,
+}
+
+#[pymethods]
+impl RequestIds {
+    #[new]
+    #[pyo3(signature = (prefix, /))]
+    fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.into(),
+            count: AtomicU64::new(1),
+        }
+    }
+
+    fn make(&self) -> String {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number:x}", self.prefix)
     }
 }
 
@@ -141,21 +167,24 @@ pub(super) fn whose(tenant: Option<&str>, known: bool) -> Whose<'_> {
 #[pymethods]
 impl Request {
     #[new]
-    #[pyo3(signature = (head, sender, request_id, start_ns, bytes_in, /))]
+    #[pyo3(signature = (head, sender, ids, start_ns, bytes_in, /))]
     fn new(
         head: Py<Head>,
         sender: Py<Sender>,
-        request_id: &str,
+        ids: &RequestIds,
         start_ns: u64,
         bytes_in: u64,
     ) -> Self {
+        let brought = head.get().inner.request_id();
+        let brought = brought.and_then(|id| std::str::from_utf8(id).ok());
+        let request_id = brought.map_or_else(|| ids.make(), Into::into);
         Self {
             id: RequestId(0),
             head,
             sender,
             said: None,
             life: Life {
-                request_id: request_id.into(),
+                request_id: request_id.into_boxed_str(),
                 start_ns,
                 bytes_in,
                 ..Life::default()
@@ -347,5 +376,6 @@ impl Request {
 /// Adds this part's classes to the module.
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Sender>()?;
+    m.add_class::<RequestIds>()?;
     m.add_class::<Request>()
 }

@@ -11,13 +11,13 @@ pub(super) fn write<const JSON: bool>(
     ts: &[u8],
     policy: &str,
 ) {
-    let life = ended.life;
+    let course = ended.life;
     let known = |text| Some(text).filter(|text: &&str| !text.is_empty());
     let mut line = Line::<JSON>::begin(out);
     line.plain(key!(first "ts"), ts);
-    line.text(key!("request_id"), known(&life.request_id));
+    line.text(key!("request_id"), known(&course.request_id));
     line.text(key!("trace_id"), ended.trace_id());
-    line.text(key!("tenant"), life.tenant.as_deref());
+    line.text(key!("tenant"), course.tenant.as_deref());
     line.text(key!("client"), ended.client);
     line.text(key!("method"), known(ended.method()));
     line.plain(key!("route"), ended.route().as_bytes());
@@ -30,14 +30,14 @@ pub(super) fn write<const JSON: bool>(
     line.text(key!("replica"), ended.replica());
     line.text(key!("peer"), ended.peer());
     line.plain(key!("policy"), policy.as_bytes());
-    line.int(key!("attempts"), u64::from(life.attempts));
+    line.int(key!("attempts"), u64::from(course.attempts));
     line.int(key!("prompt_blocks"), ended.prompt_blocks);
-    line.int(key!("match_blocks"), u64::from(life.match_blocks));
-    line.seconds(key!("held_s"), Some(life.held_ns));
-    line.seconds(key!("predicted_ttft_s"), life.predicted_ttft_ns);
+    line.int(key!("match_blocks"), u64::from(course.match_blocks));
+    line.seconds(key!("held_s"), Some(course.held_ns));
+    line.seconds(key!("predicted_ttft_s"), course.predicted_ttft_ns);
     line.seconds(key!("ttft_s"), ended.ttft_ns());
     line.seconds(key!("total_s"), Some(ended.total_ns()));
-    line.int(key!("bytes_in"), life.bytes_in);
+    line.int(key!("bytes_in"), course.bytes_in);
     line.int(key!("bytes_out"), ended.bytes_out());
     line.end();
 }

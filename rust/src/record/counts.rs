@@ -198,9 +198,8 @@ mod tests {
     }
 
     fn are(requests: &Requests, expected: &[(&str, u64)]) {
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|(text, count)| ((*text).to_owned(), *count));
+        let expected = expected.iter();
+        let expected = expected.map(|(text, count)| ((*text).to_owned(), *count));
         assert_eq!(sorted(requests), expected.collect::<Vec<_>>());
     }
 

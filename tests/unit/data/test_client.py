@@ -279,7 +279,7 @@ def test_while_the_process_ends_a_request_on_a_kept_connection_is_answered_with_
         kept = Kept()
         connection, transport = kept.connect()
         connection.data_received(MODELS)
-        kept.context.draining = True
+        kept.context.drain()
         connection.drain()
         assert transport.ended == "", "the last answer said keep-alive: a request may be on its way"
         connection.data_received(MODELS)
@@ -294,7 +294,7 @@ def test_while_the_process_ends_an_idle_connection_goes_soon() -> None:
         kept = Kept()
         connection, transport = kept.connect()
         connection.data_received(MODELS)
-        kept.context.draining = True
+        kept.context.drain()
         connection.drain()
         connection.sweep(monotonic_ns() + 2 * S)
         assert transport.ended == "closed"
@@ -339,7 +339,8 @@ def test_a_connection_ends_exactly_where_its_answer_says_so(name: str, draining:
     async def test() -> None:
         kept = Kept()
         connection, transport = kept.connect()
-        kept.context.draining = draining
+        if draining:
+            kept.context.drain()
         connection.data_received(ENDS[name])
         await settle()
         assert [announced == "close" for _, announced in transport.answers()] == [bool(transport.ended)]
@@ -356,7 +357,7 @@ def test_a_stream_that_has_begun_keeps_its_word_on_closing_whatever_answers_it()
         assert head is not None
         exchange = Exchange(kept.context, connection, head, b"{}", 1)
         begun = exchange.relay()
-        kept.context.draining = True
+        kept.context.drain()
         assert not exchange.relay(begun=begun).close_client
         assert exchange.relay().close_client
 
