@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from skylb.addresses import ListenAddress, ReplicaUrl
+from skylb.discovery.sources import SourceSettings, given, usage
 from skylb.settings.discovery import DiscoverySettings, DnsFamily
 from skylb.settings.engine import EngineSettings, Policy
 from skylb.settings.mesh import MeshSettings
@@ -20,7 +21,6 @@ from skylb.settings.times import TimeoutSettings
 from skylb.settings.values import (
     FILE,
     LISTEN,
-    URL,
     Bytes,
     Count,
     Expected,
@@ -29,7 +29,6 @@ from skylb.settings.values import (
     Listen,
     Network,
     Seconds,
-    Url,
 )
 
 __all__ = [
@@ -74,7 +73,7 @@ def environment() -> dict[str, str]:
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-class Settings(Group):
+class Settings(SourceSettings):
     """Everything ``skylb serve`` can be told."""
 
     listen: Annotated[
@@ -98,24 +97,6 @@ class Settings(Group):
             "answer on loopback only."
         ),
     ] = None
-    replica: Annotated[
-        tuple[Url, ...],
-        URL,
-        Field(
-            max_length=4096,
-            description="URL of a replica. SkyLB resolves a host name again every --discovery-dns-s.",
-        ),
-    ] = ()
-    replicas_file: Annotated[
-        File | None,
-        FILE,
-        Field(description="File with one replica URL per line. SkyLB reads it again when it changes."),
-    ] = None
-    replicas_dns: Annotated[
-        tuple[Url, ...],
-        URL,
-        Field(max_length=64, description="URL whose host name stands for one replica per address."),
-    ] = ()
     replica_key_file: Annotated[
         File | None,
         FILE,
@@ -288,9 +269,8 @@ class Settings(Group):
             yield {"tls_client_ca", "tls_cert"}, "tls_client_ca is given without tls_cert: expected both"
 
     def _fleet_conflicts(self) -> Iterator[tuple[set[str], str]]:
-        sources = {"replica", "replicas_file", "replicas_dns"}
-        if not self.replica and self.replicas_file is None and not self.replicas_dns:
-            yield sources, "no replicas: expected --replica URL, --replicas-file FILE or --replicas-dns URL"
+        if not given(self):
+            yield set(SourceSettings.model_fields), f"no replicas: expected {usage()}"
         for index, url in enumerate(self.replica):
             if url in self.replica[:index]:
                 yield {"replica"}, f"replica: {url} is given twice: expected distinct replicas"

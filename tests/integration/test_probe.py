@@ -14,6 +14,7 @@ from aiohttp import web
 from skylb.clock import STOOD_STILL_S
 from skylb.config import EngineSettings, TimeoutSettings
 from skylb.control.models import MODELS_MAX
+from skylb.discovery.sources import make
 from skylb.upstream import Pool
 from tests.support.plane import SGLANG_PAGE, FakeReplica, Plane, run, running, settings, until
 
@@ -375,9 +376,10 @@ def test_a_fleet_that_falls_due_together_is_probed_in_shares() -> None:
     async def test(replica: FakeReplica) -> None:
         replica.release.clear()
         fleet = [f"http://127.0.0.{number}:{replica.url.rpartition(':')[2]}" for number in range(1, 11)]
-        plane = Plane(settings(*fleet))
+        chosen = settings(*fleet)
+        plane = Plane(chosen)
         control = plane.control
-        control._named_source("flags").set_urls(settings(*fleet).replica)
+        make(chosen, chosen.discovery, control._site)
         sent = []
         for _ in range(7):
             control._prober.tick()

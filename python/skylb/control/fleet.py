@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from skylb.discovery.target import REPLICAS_MAX, Target
+from skylb.discovery.source import REPLICAS_MAX, Offered
 from skylb.router import Router
 from skylb.types import Replica
 from skylb.upstream import Pool
@@ -16,7 +16,7 @@ INTENTS_MAX = 4096
 
 
 class Fleet:
-    """Merges the sources' targets into one list for the router.
+    """Merges what the sources offer into one list for the router.
 
     A name keeps its id while its address stays. With another address it is another server, with an
     empty cache and no history: it gets a new id.
@@ -33,7 +33,7 @@ class Fleet:
         self._router = router
         self._pools = tuple(pools)
         self._changed = changed
-        self._sources: dict[str, tuple[Target, ...]] = {}
+        self._sources: dict[str, tuple[Offered, ...]] = {}
         self._replicas: dict[str, Replica] = {}
         self._draining: dict[str, None] = {}
         self._ids = count(1)
@@ -41,12 +41,12 @@ class Fleet:
         self._authorization: str | None = None
         self._probe_authorization: str | None = None
 
-    def offer(self, source: str, targets: Sequence[Target]) -> None:
+    def offer(self, source: str, replicas: Sequence[Offered]) -> None:
         """Replaces what one source wants.
 
-        Of targets with one name the first source's counts, and any source's before one that is adopted.
+        Of replicas with one name the first source's counts, and any source's before one that is adopted.
         """
-        offered = tuple(targets)
+        offered = tuple(replicas)
         if self._sources.get(source) != offered:
             self._sources[source] = offered
             self._apply()
@@ -104,28 +104,28 @@ class Fleet:
         self._changed(list(after.values()))
 
     def _merged(self) -> dict[str, Replica]:
-        targets: dict[str, Target] = {}
-        offered = [target for source in self._sources.values() for target in source]
-        for target in sorted(offered, key=lambda target: target.region is not None):
-            targets.setdefault(target.name, target)
-        if len(targets) > REPLICAS_MAX:
+        by_name: dict[str, Offered] = {}
+        offered = [replica for source in self._sources.values() for replica in source]
+        for replica in sorted(offered, key=lambda replica: replica.region is not None):
+            by_name.setdefault(replica.name, replica)
+        if len(by_name) > REPLICAS_MAX:
             log.error(
                 "%d replicas are configured; those after the first %d are left out",
-                len(targets),
+                len(by_name),
                 REPLICAS_MAX,
             )
-        chosen = list(targets.values())[:REPLICAS_MAX]
-        self._regions = {target.name: target.region for target in chosen}
-        return {target.name: self._identified(target) for target in chosen}
+        chosen = list(by_name.values())[:REPLICAS_MAX]
+        self._regions = {replica.name: replica.region for replica in chosen}
+        return {replica.name: self._identified(replica) for replica in chosen}
 
-    def _identified(self, target: Target) -> Replica:
-        known = self._replicas.get(target.name)
-        same = known is not None and known.address == target.address
+    def _identified(self, offered: Offered) -> Replica:
+        known = self._replicas.get(offered.name)
+        same = known is not None and known.address == offered.address
         replica = Replica(
             id=known.id if known is not None and same else next(self._ids),
-            name=target.name,
-            address=target.address,
-            authority=target.authority,
+            name=offered.name,
+            address=offered.address,
+            authority=offered.authority,
             authorization=self._authorization,
             probe_authorization=self._probe_authorization,
         )

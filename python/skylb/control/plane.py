@@ -3,23 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 
 from skylb.addresses import ReplicaUrl
 from skylb.config import Settings
 from skylb.control.fleet import Fleet
 from skylb.control.probe import Prober
-from skylb.discovery import DnsSource, FileSource, NamedSource
-from skylb.discovery.file import REPLICAS
-from skylb.discovery.resolve import resolve
-from skylb.discovery.target import Target
-from skylb.hosts import why_not
+from skylb.discovery.adopted import adopted, name_of
+from skylb.discovery.source import Site, Source
+from skylb.discovery.sources import make
 from skylb.keyfiles import read_secret
 from skylb.metrics import Metrics
 from skylb.router import Router
 from skylb.tasks import TaskGroup
-from skylb.types import Address, Replica
+from skylb.types import Replica
 from skylb.upstream import Pool
 
 log = logging.getLogger("skylb.control")
@@ -72,15 +68,14 @@ class Control:
         self.on_own: Callable[[list[str]], None] | None = None
         """Hears the names of this balancer's own replicas, after each change of the fleet."""
         self._adopted: dict[str, asyncio.Task[None]] = {}
-        self._named: list[NamedSource] = []
-        self._dns: list[DnsSource] = []
-        self._file: FileSource[ReplicaUrl] | None = None
+        self._site = Site(self._fleet.offer, self._prober.is_up)
+        self._sources: list[Source] = []
 
     async def start(self) -> None:
         """Offers the configured fleet and starts to measure it; a replica that is down is no error.
 
         Raises:
-            ConfigError: the replicas file cannot be understood.
+            ConfigError: a source of replicas cannot be understood.
         """
         settings = self._settings
         if settings.replica_key_file is not None and settings.tls_client_ca is None:
@@ -88,28 +83,11 @@ class Control:
                 "replica_key_file: requests reach the replicas with this key, whoever sent them: clients are "
                 "not checked here (tls_client_ca); for probes alone there is probe_key_file"
             )
-        self._named_source("flags").set_urls(settings.replica)
-        if settings.replicas_file is not None:
-            listed = self._named_source(str(settings.replicas_file))
-            self._file = FileSource(
-                settings.replicas_file,
-                listed.set_urls,
-                interval_s=settings.discovery.file_s,
-                listing=REPLICAS,
-            )
-            await self._file.load()
-            self._tasks.start(self._file.run(), name="replicas file")
-        for url in settings.replicas_dns:
-            source = DnsSource(
-                url,
-                partial(self._fleet.offer, f"dns {url}"),
-                interval_s=settings.discovery.dns_s,
-                family=settings.discovery.dns_family,
-            )
-            self._dns.append(source)
-            self._tasks.start(source.run(), name=f"resolve {url}")
-        for named in self._named:
-            self._tasks.start(named.run(), name="resolve replicas")
+        self._sources = make(settings, settings.discovery, self._site)
+        for source in self._sources:
+            await source.load()
+        for source in self._sources:
+            self._tasks.start(source.run(), name=source.name)
         self._tasks.start(self._prober.run(), name="probe")
         self._tasks.start(self._sweep(), name="sweep probes' connections")
 
@@ -124,33 +102,17 @@ class Control:
         A name is looked up again and again: only addresses in ``adopt_from`` are ever connected to.
         """
         self.hand_back(peer)
-
-        def offer(targets: Sequence[Target]) -> None:
-            self._fleet.offer(f"adopted {peer}", [replace(target, region=region) for target in targets])
-
-        source = NamedSource(
-            offer,
-            self._prober.is_up,
-            interval_s=self._settings.discovery.dns_s,
-            resolver=self._resolve_adopted,
-        )
-        source.set_urls(urls)
-        self._adopted[peer] = self._tasks.start(source.run(), name=f"resolve replicas of {peer}")
-
-    async def _resolve_adopted(self, url: ReplicaUrl) -> list[Address]:
-        found = await resolve(url)
-        ranges = self._settings.mesh.adopt_from
-        allowed = [address for address in found if why_not(ranges, url, address) is None]
-        if not allowed:
-            raise OSError(why_not(ranges, url, found[0]) if found else "it has no address")
-        return allowed
+        settings = self._settings
+        ranges = settings.mesh.adopt_from
+        source = adopted(peer, region, urls, ranges=ranges, timing=settings.discovery, site=self._site)
+        self._adopted[peer] = self._tasks.start(source.run(), name=source.name)
 
     def hand_back(self, peer: str) -> None:
         """Serves them no longer; requests under way at them end."""
         task = self._adopted.pop(peer, None)
         if task is not None:
             task.cancel()
-            self._fleet.offer(f"adopted {peer}", ())
+            self._fleet.offer(name_of(peer), ())
 
     async def close(self) -> None:
         """Ends all tasks and probes."""
@@ -164,16 +126,16 @@ class Control:
             self._pool.sweep()
 
     def renew(self) -> None:
-        """Looks at the replicas file at once, in the background; a broken one changes nothing."""
-        if self._file is not None:
-            self._tasks.start(self._file.look(), name="renew")
+        """Lets the sources look at once, in the background; what is broken changes nothing."""
+        for source in self._sources:
+            self._tasks.start(source.look(), name="renew")
 
     async def first_look(self, timeout_s: float) -> None:
         """Waits until each replica was probed once, ``timeout_s`` at most: for the lines at start."""
         try:
             async with asyncio.timeout(timeout_s):
-                for passed in [source.passed for source in self._named] + [dns.passed for dns in self._dns]:
-                    await passed.wait()
+                for source in self._sources:
+                    await source.passed.wait()
                 await self._prober.settled.wait()
         except TimeoutError:
             log.warning("not every replica was looked at within %g s", timeout_s)
@@ -208,17 +170,9 @@ class Control:
         What of its models is not known follows behind a semicolon.
         """
         states = self._prober.states()
-        by_source = [named.unresolved() for named in self._named] + [dns.unresolved() for dns in self._dns]
-        for unresolved in by_source:
-            states.update((name, f"unresolved: {why}") for name, why in unresolved.items())
+        for source in self._sources:
+            states.update((name, f"unresolved: {why}") for name, why in source.unresolved().items())
         return states
-
-    def _named_source(self, name: str) -> NamedSource:
-        source = NamedSource(
-            partial(self._fleet.offer, name), self._prober.is_up, interval_s=self._settings.discovery.dns_s
-        )
-        self._named.append(source)
-        return source
 
 
 def _bearer(key: str | None) -> str | None:

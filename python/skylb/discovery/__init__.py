@@ -1,7 +1,1 @@
-"""Where replicas come from: flags, a file, DNS. Each source offers the whole set that it wants."""
-
-from skylb.discovery.dns import DnsSource
-from skylb.discovery.file import FileSource
-from skylb.discovery.named import NamedSource
-
-__all__ = ["DnsSource", "FileSource", "NamedSource"]
+"""Where replicas are: flags, a file, DNS, a dead peer. `sources` has the table of all."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from skylb.addresses import ReplicaUrl
-from skylb.config import DnsFamily
 from skylb.discovery.resolve import ADDRESSES_MAX, Resolver, literal, resolve
-from skylb.discovery.target import Target
+from skylb.discovery.source import Offer, Offered, Site
+from skylb.settings.discovery import DiscoverySettings, DnsFamily
 from skylb.tasks import attempt
 from skylb.types import Address
 
@@ -19,7 +20,7 @@ that fails for one family alone answers with the other, and would replace the wh
 
 
 class DnsSource:
-    """Resolves one name every ``interval_s`` and offers a target per address.
+    """Resolves one name every ``interval_s`` and offers a replica per address.
 
     A name that stops resolving keeps its last addresses: a resolver that is down takes no replica away,
     and replicas that are gone are found out by probes.
@@ -29,7 +30,7 @@ class DnsSource:
 
     Args:
         url: whose name stands for the replicas; its port and scheme are theirs.
-        offer: takes the whole set of targets.
+        offer: takes the whole set of replicas.
         interval_s: time between resolutions.
         family: whose addresses are taken where the name has both.
         resolver: asks the system's resolver unless given.
@@ -38,7 +39,7 @@ class DnsSource:
     def __init__(
         self,
         url: ReplicaUrl,
-        offer: Callable[[Sequence[Target]], None],
+        offer: Offer,
         *,
         interval_s: float,
         family: DnsFamily = "ipv4",
@@ -53,8 +54,15 @@ class DnsSource:
         self._offer = offer
         self._interval_s = interval_s
         self._failure: str | None = None
+        self.name = f"resolve {url}"
         self.passed = asyncio.Event()
         """Set once the name was looked up."""
+
+    async def load(self) -> None:
+        """Nothing is known before the name was looked up."""
+
+    async def look(self) -> None:
+        """Names are looked up often as it is."""
 
     async def run(self) -> None:
         """Resolves until cancelled."""
@@ -76,9 +84,9 @@ class DnsSource:
         if not addresses:
             return
         # Sorted: resolvers rotate their answers, and the fleet's order should not follow.
-        targets = sorted(map(self._target, addresses), key=lambda target: target.name)
-        self._tell_left_out(len(targets) - ADDRESSES_MAX)
-        self._offer(targets[:ADDRESSES_MAX])
+        replicas = sorted(map(self._offered, addresses), key=lambda replica: replica.name)
+        self._tell_left_out(len(replicas) - ADDRESSES_MAX)
+        self._offer(replicas[:ADDRESSES_MAX])
 
     def _of_one_family(self, addresses: list[Address]) -> list[Address]:
         """Those that are taken; none while it is not certain that the family in use is gone."""
@@ -106,11 +114,11 @@ class DnsSource:
         """The name and the reason, while it does not resolve."""
         return {} if self._failure is None else {str(self._url): self._failure}
 
-    def _target(self, address: Address) -> Target:
+    def _offered(self, address: Address) -> Offered:
         if address.unix:
-            return Target(str(self._url), address, self._url.authority)
+            return Offered(str(self._url), address, self._url.authority)
         name = str(ReplicaUrl(self._url.scheme, address.host, address.port))
-        return Target(name, address, self._url.authority)
+        return Offered(name, address, self._url.authority)
 
     def _tell_left_out(self, left_out: int) -> None:
         if left_out != self._left_out and left_out > 0:
@@ -129,3 +137,10 @@ class DnsSource:
                 log.info("replicas of %s: the name resolves again", self._url)
             else:
                 log.warning("replicas of %s: the name does not resolve: %s", self._url, failure)
+
+
+def sources(urls: Sequence[ReplicaUrl], timing: DiscoverySettings, site: Site) -> Iterator[DnsSource]:
+    """One source for each name."""
+    for url in urls:
+        offer = partial(site.offer, f"dns {url}")
+        yield DnsSource(url, offer, interval_s=timing.dns_s, family=timing.dns_family)

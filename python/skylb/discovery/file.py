@@ -10,14 +10,17 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from skylb.addresses import PeerUrl, parse_peer, parse_replica
-from skylb.discovery.target import REPLICAS_MAX
+from skylb.addresses import PeerUrl, ReplicaUrl, parse_peer, parse_replica
+from skylb.discovery.named import NamedSource
+from skylb.discovery.source import REPLICAS_MAX, Site
 from skylb.errors import ConfigError
+from skylb.settings.discovery import DiscoverySettings
 from skylb.settings.mesh import PEERS_MAX
 from skylb.tasks import attempt
 
@@ -41,7 +44,7 @@ class Listing(Generic[T]):
     len_max: int
 
 
-REPLICAS = Listing(
+REPLICAS: Listing[ReplicaUrl] = Listing(
     "replicas", "expected http://HOST:PORT, https://HOST:PORT or unix:PATH", parse_replica, REPLICAS_MAX
 )
 PEERS: Listing[PeerUrl] = Listing(
@@ -56,7 +59,7 @@ _FORMS: dict[str, tuple[str, Callable[[str], object]]] = {
 _Signature = tuple[int, int, int]
 
 
-class FileSource(Generic[T]):
+class ListFile(Generic[T]):
     """Watches one file.
 
     A file that cannot be read or understood changes nothing: the last good list stays, and one line
@@ -236,3 +239,45 @@ def _line_of(text: str, entry: str) -> int:
     """Line of an entry's first occurrence; parsers do not tell where a value stood."""
     at = text.find(entry)
     return text.count("\n", 0, at) + 1 if at >= 0 else 1
+
+
+class FileSource:
+    """The replicas that a file lists, each at one address at a time.
+
+    Args:
+        path: the file.
+        timing: how often to look at the file, and at names.
+        site: takes the replicas.
+    """
+
+    def __init__(self, path: Path, timing: DiscoverySettings, site: Site) -> None:
+        self.name = "replicas file"
+        self._named = NamedSource(partial(site.offer, str(path)), site.is_up, interval_s=timing.dns_s)
+        self._file = ListFile(path, self._named.set_urls, interval_s=timing.file_s, listing=REPLICAS)
+        self.passed = self._named.passed
+
+    async def load(self) -> None:
+        """Reads the file.
+
+        Raises:
+            ConfigError: it cannot be understood.
+        """
+        await self._file.load()
+
+    async def run(self) -> None:
+        """Looks at the file, and at the names in it, until cancelled."""
+        await asyncio.gather(self._file.run(), self._named.run())
+
+    async def look(self) -> None:
+        """Reads the file if it changed."""
+        await self._file.look()
+
+    def unresolved(self) -> dict[str, str]:
+        """Names of replicas without address, with the reason."""
+        return self._named.unresolved()
+
+
+def sources(path: Path | None, timing: DiscoverySettings, site: Site) -> Iterator[FileSource]:
+    """The source of the replicas in a file, if there is one."""
+    if path is not None:
+        yield FileSource(path, timing, site)

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from skylb.addresses import ReplicaUrl
 from skylb.discovery.resolve import Resolver, literal, reachable, resolve
-from skylb.discovery.target import Target
+from skylb.discovery.source import Offer, Offered, Site
+from skylb.settings.discovery import DiscoverySettings
 from skylb.tasks import attempt
 from skylb.types import Address
 
@@ -17,13 +19,13 @@ RESOLVES_AT_ONCE_MAX = 16
 
 
 class NamedSource:
-    """Keeps one target per URL; names are resolved again every ``interval_s``.
+    """Keeps one replica per URL; names are resolved again every ``interval_s``.
 
     A name with several addresses (``localhost`` on IPv4 and IPv6) means one server: the first address
     that accepts connections is taken and kept as long as the replica answers and the name has it.
 
     Args:
-        offer: takes the whole set of targets.
+        offer: takes the whole set of replicas.
         is_up: whether the replica of that name answers at present.
         interval_s: time between resolutions.
         resolver: asks the system's resolver unless given.
@@ -31,7 +33,7 @@ class NamedSource:
 
     def __init__(
         self,
-        offer: Callable[[Sequence[Target]], None],
+        offer: Offer,
         is_up: Callable[[str], bool],
         *,
         interval_s: float,
@@ -45,8 +47,15 @@ class NamedSource:
         self._addresses: dict[ReplicaUrl, Address] = {}
         self._failed: dict[ReplicaUrl, str] = {}
         self._changed = asyncio.Event()
+        self.name = "resolve replicas"
         self.passed = asyncio.Event()
         """Set once every name was looked up."""
+
+    async def load(self) -> None:
+        """There is nothing to read."""
+
+    async def look(self) -> None:
+        """Names are looked up often as it is."""
 
     def set_urls(self, urls: Sequence[ReplicaUrl]) -> None:
         """Replaces the URLs. Those that need no resolving are offered at once."""
@@ -115,4 +124,12 @@ class NamedSource:
 
     def _publish(self) -> None:
         placed = [(url, self._addresses[url]) for url in self._urls if url in self._addresses]
-        self._offer([Target(str(url), address, url.authority) for url, address in placed])
+        self._offer([Offered(str(url), address, url.authority) for url, address in placed])
+
+
+def sources(urls: Sequence[ReplicaUrl], timing: DiscoverySettings, site: Site) -> Iterator[NamedSource]:
+    """The source of the replicas that are given one by one."""
+    if urls:
+        source = NamedSource(partial(site.offer, "flags"), site.is_up, interval_s=timing.dns_s)
+        source.set_urls(urls)
+        yield source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from skylb.addresses import PeerUrl, parse_peer
 from skylb.config import Settings
-from skylb.discovery.file import PEERS, FileSource, read
+from skylb.discovery.file import PEERS, ListFile, read
 from skylb.errors import ConfigError
 from skylb.tasks import TaskGroup, attempt
 
@@ -44,9 +44,9 @@ class PeerList:
         self._listed: tuple[PeerUrl, ...] = ()
         self._found: tuple[PeerUrl, ...] = ()
         self._failure: str | None = None
-        self._file: FileSource[PeerUrl] | None = None
+        self._file: ListFile[PeerUrl] | None = None
         if self._mesh.peers_file is not None:
-            self._file = FileSource(
+            self._file = ListFile(
                 self._mesh.peers_file, self._list, interval_s=settings.discovery.file_s, listing=PEERS
             )
 

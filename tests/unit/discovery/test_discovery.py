@@ -11,10 +11,11 @@ import pytest
 
 from skylb.addresses import ReplicaUrl, parse_replica
 from skylb.config import DnsFamily
-from skylb.discovery import DnsSource, FileSource, NamedSource
-from skylb.discovery.file import FAULTS_MAX, FILE_BYTES_MAX, PEERS, REPLICAS, Listing, parse
+from skylb.discovery.dns import DnsSource
+from skylb.discovery.file import FAULTS_MAX, FILE_BYTES_MAX, PEERS, REPLICAS, ListFile, Listing, parse
+from skylb.discovery.named import NamedSource
 from skylb.discovery.resolve import ADDRESSES_MAX, reachable, resolve
-from skylb.discovery.target import Target
+from skylb.discovery.source import Offered
 from skylb.errors import ConfigError
 from skylb.types import Address
 
@@ -102,8 +103,8 @@ class Seen(list[list[str]]):
     def urls(self, given: Sequence[ReplicaUrl]) -> None:
         self.append([str(url) for url in given])
 
-    def targets(self, given: Sequence[Target]) -> None:
-        self.append([f"{target.name}>{target.address.host}" for target in given])
+    def replicas(self, given: Sequence[Offered]) -> None:
+        self.append([f"{replica.name}>{replica.address.host}" for replica in given])
 
 
 def write(path: Path, content: str) -> None:
@@ -113,10 +114,10 @@ def write(path: Path, content: str) -> None:
     os.utime(path, ns=(before + 1_000_000_000, before + 1_000_000_000))
 
 
-class TestFileSource:
+class TestListFile:
     def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(self, tmp_path: Path) -> None:
         path, seen = tmp_path / "fleet", Seen()
-        source = FileSource(path, seen.urls, interval_s=1, listing=REPLICAS)
+        source = ListFile(path, seen.urls, interval_s=1, listing=REPLICAS)
 
         async def steps() -> None:
             write(path, A)
@@ -131,7 +132,7 @@ class TestFileSource:
 
     def test_a_file_put_in_place_by_renaming_is_seen(self, tmp_path: Path) -> None:
         path, seen = tmp_path / "fleet", Seen()
-        source = FileSource(path, seen.urls, interval_s=1, listing=REPLICAS)
+        source = ListFile(path, seen.urls, interval_s=1, listing=REPLICAS)
 
         async def steps() -> None:
             write(path, A)
@@ -149,7 +150,7 @@ class TestFileSource:
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         path, seen = tmp_path / "fleet", Seen()
-        source = FileSource(path, seen.urls, interval_s=1, listing=REPLICAS)
+        source = ListFile(path, seen.urls, interval_s=1, listing=REPLICAS)
 
         async def steps() -> None:
             write(path, A)
@@ -174,7 +175,7 @@ class TestFileSource:
 
     def test_a_file_that_is_broken_at_start_is_an_error_with_all_faults(self, tmp_path: Path) -> None:
         write(tmp_path / "fleet", "x\ny\n")
-        source = FileSource(tmp_path / "fleet", Seen().urls, interval_s=1, listing=REPLICAS)
+        source = ListFile(tmp_path / "fleet", Seen().urls, interval_s=1, listing=REPLICAS)
         with pytest.raises(ConfigError) as caught:
             asyncio.run(source.load())
         assert len(caught.value.faults) == 2
@@ -205,7 +206,7 @@ async def passes(source: NamedSource, count: int) -> None:
 class TestNamedSource:
     def test_addresses_and_sockets_need_no_resolving(self) -> None:
         seen = Seen()
-        source = NamedSource(seen.targets, lambda _: False, interval_s=60)
+        source = NamedSource(seen.replicas, lambda _: False, interval_s=60)
         source.set_urls(urls(A, B, C, A))
         assert seen == [[f"{A}>10.0.0.1", f"{B}>2001:db8::1", f"{C}>/run/vllm.sock"]]
 
@@ -213,7 +214,7 @@ class TestNamedSource:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         seen, names = Seen(), Names()
-        source = NamedSource(seen.targets, lambda _: False, interval_s=0.001, resolver=names)
+        source = NamedSource(seen.replicas, lambda _: False, interval_s=0.001, resolver=names)
 
         async def steps() -> None:
             source.set_urls(urls("http://a:1", A))
@@ -231,7 +232,7 @@ class TestNamedSource:
 
     def test_a_name_that_stops_resolving_keeps_its_address(self) -> None:
         seen, names = Seen(), Names(a=["10.0.0.9"])
-        source = NamedSource(seen.targets, lambda _: False, interval_s=0.001, resolver=names)
+        source = NamedSource(seen.replicas, lambda _: False, interval_s=0.001, resolver=names)
 
         async def steps() -> None:
             source.set_urls(urls("http://a:1"))
@@ -245,7 +246,7 @@ class TestNamedSource:
     def test_of_several_addresses_the_one_that_accepts_connections_is_taken(self) -> None:
         seen = Seen()
         source = NamedSource(
-            seen.targets, lambda _: False, interval_s=60, resolver=Names(a=["127.0.0.2", "127.0.0.1"])
+            seen.replicas, lambda _: False, interval_s=60, resolver=Names(a=["127.0.0.2", "127.0.0.1"])
         )
 
         async def steps() -> None:
@@ -261,7 +262,7 @@ class TestNamedSource:
 
     def test_an_address_stays_while_its_replica_answers(self) -> None:
         seen, names, up = Seen(), Names(a=["10.0.0.1"]), True
-        source = NamedSource(seen.targets, lambda _: up, interval_s=0.001, resolver=names)
+        source = NamedSource(seen.replicas, lambda _: up, interval_s=0.001, resolver=names)
 
         async def steps() -> None:
             source.set_urls(urls("http://a:1"))
@@ -277,7 +278,7 @@ class TestNamedSource:
 
     def test_new_urls_are_resolved_at_once(self) -> None:
         seen = Seen()
-        source = NamedSource(seen.targets, lambda _: False, interval_s=3600, resolver=Names(a=["10.0.0.9"]))
+        source = NamedSource(seen.replicas, lambda _: False, interval_s=3600, resolver=Names(a=["10.0.0.9"]))
 
         async def steps() -> None:
             task = asyncio.ensure_future(source.run())
@@ -296,7 +297,7 @@ class TestDnsSource:
     def test_every_address_is_a_replica_in_an_order_that_does_not_rotate(self) -> None:
         seen, names = Seen(), Names(fleet=["10.0.0.2", "2001:db8::1", "10.0.0.1"])
         source = DnsSource(
-            urls("http://fleet:8000")[0], seen.targets, interval_s=1, family="all", resolver=names
+            urls("http://fleet:8000")[0], seen.replicas, interval_s=1, family="all", resolver=names
         )
 
         async def steps() -> None:
@@ -326,7 +327,7 @@ class TestDnsSource:
     ) -> None:
         seen, names = Seen(), Names(fleet=found)
         source = DnsSource(
-            urls("http://fleet:8000")[0], seen.targets, interval_s=1, family=family, resolver=names
+            urls("http://fleet:8000")[0], seen.replicas, interval_s=1, family=family, resolver=names
         )
         asyncio.run(source.resolve_once())
         assert [target.partition(">")[2] for target in seen[0]] == taken
@@ -334,13 +335,13 @@ class TestDnsSource:
     def test_a_family_that_is_missing_for_a_moment_does_not_replace_the_fleet(self) -> None:
         both, v6 = ["10.0.0.1", "2001:db8::1"], ["2001:db8::1"]
         seen, names = Seen(), Names()
-        source = DnsSource(urls("http://fleet:8000")[0], seen.targets, interval_s=1, resolver=names)
+        source = DnsSource(urls("http://fleet:8000")[0], seen.replicas, interval_s=1, resolver=names)
 
         async def steps() -> None:
             for found in (both, v6, v6, both, v6, v6):
                 names.hosts["fleet"] = found
                 await source.resolve_once()
-            assert {targets[0] for targets in seen} == {"http://10.0.0.1:8000>10.0.0.1"}
+            assert {offer[0] for offer in seen} == {"http://10.0.0.1:8000>10.0.0.1"}
             await source.resolve_once()
             assert seen[-1] == ["http://[2001:db8::1]:8000>2001:db8::1"]
             names.hosts["fleet"] = both
@@ -353,7 +354,7 @@ class TestDnsSource:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         seen, names = Seen(), Names(fleet=[f"10.0.{n // 250}.{n % 250}" for n in range(ADDRESSES_MAX + 9)])
-        source = DnsSource(urls("http://fleet:8000")[0], seen.targets, interval_s=1, resolver=names)
+        source = DnsSource(urls("http://fleet:8000")[0], seen.replicas, interval_s=1, resolver=names)
 
         async def steps() -> None:
             await source.resolve_once()
@@ -367,7 +368,7 @@ class TestDnsSource:
 
     def test_a_resolver_that_fails_takes_no_replica_away(self, caplog: pytest.LogCaptureFixture) -> None:
         seen, names = Seen(), Names(fleet=["10.0.0.1"])
-        source = DnsSource(urls("http://fleet:8000")[0], seen.targets, interval_s=1, resolver=names)
+        source = DnsSource(urls("http://fleet:8000")[0], seen.replicas, interval_s=1, resolver=names)
 
         async def steps() -> None:
             await source.resolve_once()
@@ -381,7 +382,7 @@ class TestDnsSource:
         assert len(caplog.records) == 1
 
     def test_the_host_that_replicas_hear_is_the_name(self) -> None:
-        offered: list[Target] = []
+        offered: list[Offered] = []
         source = DnsSource(
             urls("http://fleet:8000")[0], offered.extend, interval_s=1, resolver=Names(fleet=["10.0.0.1"])
         )

@@ -1,0 +1,63 @@
+"""The sources of replicas: the option of each, and what makes it a source.
+
+To add one, write its module, and give it an option and a row here.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from skylb.discovery import dns, file, named
+from skylb.discovery.source import REPLICAS_MAX, Site, Source
+from skylb.settings.discovery import DiscoverySettings
+from skylb.settings.values import FILE, URL, Expected, File, Group, Url
+
+_PLACEHOLDERS = {FILE: "FILE", URL: "URL"}
+
+
+class SourceSettings(Group):
+    """Where replicas are. All sources count together."""
+
+    replica: Annotated[
+        tuple[Url, ...],
+        URL,
+        Field(
+            max_length=REPLICAS_MAX,
+            description="URL of a replica. SkyLB resolves a host name again every --discovery-dns-s.",
+        ),
+    ] = ()
+    replicas_file: Annotated[
+        File | None,
+        FILE,
+        Field(description="File with one replica URL per line. SkyLB reads it again when it changes."),
+    ] = None
+    replicas_dns: Annotated[
+        tuple[Url, ...],
+        URL,
+        Field(max_length=64, description="URL whose host name stands for one replica per address."),
+    ] = ()
+
+
+def make(options: SourceSettings, timing: DiscoverySettings, site: Site) -> list[Source]:
+    """The sources that the options ask for."""
+    return [
+        *named.sources(options.replica, timing, site),
+        *file.sources(options.replicas_file, timing, site),
+        *dns.sources(options.replicas_dns, timing, site),
+    ]
+
+
+def given(options: SourceSettings) -> bool:
+    """Whether there is any source."""
+    return any(getattr(options, name) for name in SourceSettings.model_fields)
+
+
+def usage() -> str:
+    """The flags of all sources, as an error names them."""
+    flags = [
+        f"--{name.replace('_', '-')} {_PLACEHOLDERS.get(expected, 'VALUE')}"
+        for name, field in SourceSettings.model_fields.items()
+        for expected in field.metadata
+        if isinstance(expected, Expected)
+    ]
+    return f"{', '.join(flags[:-1])} or {flags[-1]}"
