@@ -162,7 +162,7 @@ class Router:
         self._told(set_models(replica_id, models, monotonic_ns()))
 
     def hide_models(self, replica_id: int) -> None:
-        """A replica does not tell its models: it is sent whatever is asked for."""
+        """A replica does not tell its models: it gets requests for any model."""
         self._told(self._engine.hide_models(replica_id, monotonic_ns()))
 
     def look_with(self, look: Callable[[Callable[[], None]], None]) -> None:

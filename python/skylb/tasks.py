@@ -25,7 +25,7 @@ async def attempt(coroutine: Coroutine[Any, Any, None], *, name: str) -> BaseExc
         return None
     error = task.exception()
     if error is not None:
-        log.error("%s failed, and is left at that", name, exc_info=error)
+        log.error("%s failed; it is not tried again", name, exc_info=error)
     return error
 
 

@@ -89,7 +89,7 @@ def test_who_does_not_know_the_secret_is_not_let_in_and_peers_says_so(victim: Vi
     asyncio.run(run())
     eventually(lambda: victim.refused("signature") == before + 1, what="counted")
     said = victim.front.state()["mesh"]
-    assert said["peers"][0]["fault"] == "a connection in the name of us was not let in: signature"
+    assert said["peers"][0]["fault"] == "refused a connection in the name of us: signature"
     assert said["strangers_refused"]["signature"] == before + 1
 
 
@@ -160,7 +160,7 @@ def test_a_hello_of_another_version_is_told_by_its_version_on_both_sides(victim:
 
     assert asyncio.run(run()) == "version"
     why = f"it speaks version {VERSION + 1} of the peers' protocol, this balancer {VERSION}"
-    said = f"a connection in the name of us was not let in: {why}"
+    said = f"refused a connection in the name of us: {why}"
     eventually(lambda: victim.front.state()["mesh"]["peers"][0]["fault"] == said, what=said)
 
 

@@ -164,14 +164,14 @@ def test_a_server_that_comes_back_and_refuses_its_list_is_not_known_by_its_old_o
         async with running(settings(replica.url)) as plane:
             await until(plane.router.models, "models are read")
             replica.models_status = 500
-            await until(lambda: "what it told before counts" in plane.state(replica.url), "it is remarked")
+            await until(lambda: "its last list counts" in plane.state(replica.url), "it is remarked")
             await replica.stop()
             await until(lambda: plane.state(replica.url).startswith("down"), "it is away")
             assert plane.router.models() == []
             back = FakeReplica()
             back.models_status = 401
             await back.start(lambda runner: web.TCPSite(runner, "127.0.0.1", int(replica.url.split(":")[2])))
-            await until(lambda: "whatever is asked for" in plane.state(replica.url), "its list is refused")
+            await until(lambda: "requests for any model" in plane.state(replica.url), "its list is refused")
             assert plane.router.models() == []
             assert plane.router.ready()
             await back.stop()

@@ -180,7 +180,7 @@ class ModelList:
             name = self._replica.name
             log.info("replica %s serves %s", name, _described(listing.models))
             if listing.left_out:
-                log.warning("replica %s: of its models are left out %s", name, listing.left_out)
+                log.warning("replica %s: models left out: %s", name, listing.left_out)
             self._lists.router.set_models(self._replica.id, listing.models, cut=listing.over > 0)
 
     def _unlisted(self, why: str, *, lasting: bool, loading: bool = False) -> None:
@@ -192,9 +192,9 @@ class ModelList:
             self._lists.router.hide_models(self._replica.id)
         else:
             self._due_ns = min(self._due_ns, monotonic_ns() + int(RETRY_S * 1e9))
-        so = "it is sent whatever is asked for" if hidden else "what it told before counts"
+        so = "it gets requests for any model" if hidden else "its last list counts"
         if self._listing is None and not hidden:
-            so = "it is sent nothing yet"
+            so = "it gets no requests yet"
         detail = f"its models are not known, {so}: {why}"
         if detail != self.detail:
             self.detail = detail

@@ -80,8 +80,8 @@ class Control:
         settings = self._settings
         if settings.replica_key_file is not None and settings.tls_client_ca is None:
             log.warning(
-                "replica_key_file: requests reach the replicas with this key, whoever sent them: clients are "
-                "not checked here (tls_client_ca); for probes alone there is probe_key_file"
+                "replica_key_file: every client that reaches SkyLB can use this key, because clients are not "
+                "checked here (tls_client_ca); probe_key_file gives a key to probes only"
             )
         self._sources = make(settings, settings.discovery, self._site)
         for source in self._sources:
@@ -138,7 +138,7 @@ class Control:
                     await source.passed.wait()
                 await self._prober.settled.wait()
         except TimeoutError:
-            log.warning("not every replica was looked at within %g s", timeout_s)
+            log.warning("not every replica answered within %g s", timeout_s)
 
     def read_keys(self) -> None:
         """Reads the files of the keys that replicas are sent.

@@ -84,7 +84,7 @@ def _deliver(done: Done, future: "asyncio.Future[Read | RequestError]") -> None:
     if error is None:
         done(future.result())
     else:
-        log.error("a body could not be read", exc_info=error)
+        log.error("a request body could not be read", exc_info=error)
         done(refusal(500, "internal_error", "the body could not be read"))
 
 

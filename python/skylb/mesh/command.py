@@ -135,7 +135,7 @@ def _turned_away(said: dict[str, Any]) -> list[str]:
     """What was refused from nobody in particular."""
     kinds = (("connections", said["strangers_refused"]), ("forwards", said["forwards_refused"]))
     return [
-        f"{kind} not let in: {', '.join(f'{count} {reason}' for reason, count in sorted(refused.items()))}"
+        f"{kind} refused: {', '.join(f'{count} {reason}' for reason, count in sorted(refused.items()))}"
         for kind, refused in kinds
         if refused
     ]

@@ -214,7 +214,7 @@ class Peers:
             limit_s = REDIAL_MAX_S
         except Refused as refused:
             link.meter.refused[refused.reason] += 1
-            link.tell_fault(f"not let in: {_why(refused)}")
+            link.tell_fault(f"refused: {_why(refused)}")
         else:
             sound = await self._serve(link, connection)
         link.redial_s = REDIAL_S if sound else min(2 * link.redial_s, limit_s)
@@ -289,9 +289,11 @@ class Peers:
         link = self.links.get(claimed)
         named = f" in the name of {claimed}" if link is not None else ""
         if link is not None and link.connection is None:
-            link.fault = f"a connection{named} was not let in: {why or reason}"
+            link.fault = f"refused a connection{named}: {why or reason}"
         if self.refused[reason] == 1:
-            log.warning("a sync connection%s was not let in: %s; more are only counted", named, why or reason)
+            log.warning(
+                "refused a sync connection%s: %s; further ones are only counted", named, why or reason
+            )
 
     def _met(self, hello: Hello) -> Meter:
         """The meter of the peer that says hello, unless it may not."""
@@ -337,13 +339,13 @@ class Peers:
 
     def established(self, link: Link) -> None:
         """The peer is heard."""
-        log.info("peer %s: heard, in region %s", link.name, link.region)
+        log.info("peer %s is alive, in region %s", link.name, link.region)
         self._set_peers()
         self._enter(link, State.ALIVE)
 
     def lost(self, link: Link) -> None:
         """The peer is not heard any more."""
-        log.warning("peer %s: not heard: %s", link.name, link.fault)
+        log.warning("peer %s is unreachable: %s", link.name, link.fault)
         self._enter(link, State.DEAD if link.left else State.UNREACHABLE)
 
     def told(self, link: Link) -> None:
@@ -417,7 +419,7 @@ class Peers:
             return
         link.state = state
         if state is State.DEAD:
-            log.warning("peer %s: dead: nobody hears it", link.name)
+            log.warning("peer %s is dead: no peer receives from it", link.name)
         self._router.peer_state(link.id, state)
         self._publish()
         self._changed(self.links)

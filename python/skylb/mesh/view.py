@@ -55,16 +55,20 @@ def _seconds(time_ns: int | None) -> float | None:
 _GAUGES: tuple[tuple[str, str, Callable[[PeerGauges], float | None]], ...] = (
     ("rtt_seconds", "Median round trip.", lambda g: None if g.rtt_ns is None else g.rtt_ns / 1e9),
     ("jitter_seconds", "Deviation of the round trips.", lambda g: g.jitter_ns / 1e9),
-    ("age_seconds", "Since it last told its state.", lambda g: None if g.age_ns is None else g.age_ns / 1e9),
+    (
+        "age_seconds",
+        "Since it last reported its state.",
+        lambda g: None if g.age_ns is None else g.age_ns / 1e9,
+    ),
     ("room", "Requests that may be forwarded to it now.", lambda g: g.room),
     ("granted", "Requests that it may forward to here.", lambda g: g.granted),
     ("hold_requests", "Requests in its hold, as it said.", lambda g: g.hold_requests),
     ("in_flight", "Forwards to it that have not ended.", lambda g: g.in_flight),
     ("available", "Forwards may go there.", lambda g: g.available),
-    ("digest_prefixes", "Hot prefixes that it told of and that count.", lambda g: g.digest_prefixes),
+    ("digest_prefixes", "Hot prefixes that it reported and that count.", lambda g: g.digest_prefixes),
     (
         "digest_age_seconds",
-        "Since it last told its hot prefixes.",
+        "Since it last reported its hot prefixes.",
         lambda g: None if g.digest_age_ns is None else g.digest_age_ns / 1e9,
     ),
 )
@@ -104,7 +108,7 @@ def families(
     forwards = CounterMetricFamily(
         "skylb_forwards", "Forwards to peers that ended.", labels=("peer", "outcome")
     )
-    arrived = CounterMetricFamily("skylb_forwards_arrived", "Forwards from peers let in.", labels=("peer",))
+    arrived = CounterMetricFamily("skylb_forwards_arrived", "Forwards accepted from peers.", labels=("peer",))
     for gauges in all_gauges:
         arrived.add_metric((gauges.name,), gauges.arrived_total)
         for outcome, total in _OUTCOMES:
@@ -136,11 +140,11 @@ def _digests(links: Mapping[str, Link], all_gauges: list[PeerGauges]) -> Iterato
         moved.add_metric((link.name, "in"), link.meter.digest_bytes_in)
         moved.add_metric((link.name, "out"), link.meter.digest_bytes_out)
     hits = CounterMetricFamily(
-        "skylb_peer_digest_hits", "Forwards to it chosen by what it told.", labels=("peer",)
+        "skylb_peer_digest_hits", "Forwards to it chosen by its hot prefixes.", labels=("peer",)
     )
     tokens = CounterMetricFamily(
         "skylb_peer_digest_tokens",
-        "Of those whose answers told cached_tokens: tokens it should have cached, and those it had.",
+        "Of those whose answers had cached_tokens: tokens it should have cached, and those it had.",
         labels=("peer", "kind"),
     )
     for gauges in all_gauges:

@@ -130,7 +130,7 @@ def test_a_failure_is_told_once_and_tried_again_less_and_less_often(
         assert scene.records.asked == looks, f"asked again within {wait_s} s"
         scene.step(0.2)
         assert scene.records.asked == looks + 1
-    assert [record.message for record in caplog.records] == ["DNS cannot be kept: no route"]
+    assert [record.message for record in caplog.records] == ["the DNS records cannot be updated: no route"]
     assert scene.keeper.figures.failures == len(RETRY_S) + 1
     scene.records.fault = None
     assert scene.step(RETRY_S[-1]) == {"us"}
@@ -165,7 +165,7 @@ def test_at_the_end_a_server_that_does_not_answer_delays_nothing_for_long(
     scene.step()
     scene.records.fault = "no route"
     asyncio.run(scene.keeper.close())
-    assert [record.message for record in caplog.records] == ["DNS still leads here: no route"]
+    assert [record.message for record in caplog.records] == ["the DNS records still lead here: no route"]
 
 
 @given(st.lists(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), max_size=8, unique=True))

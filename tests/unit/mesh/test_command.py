@@ -134,8 +134,8 @@ def test_who_was_turned_away_stands_below_the_table() -> None:
         said(ROW, strangers_refused={"version": 1, "key": 3}, forwards_refused={"hop": 2}), json_lines=False
     )
     assert text.splitlines()[-2:] == [
-        "connections not let in: 3 key, 1 version",
-        "forwards not let in: 2 hop",
+        "connections refused: 3 key, 1 version",
+        "forwards refused: 2 hop",
     ]
 
 

@@ -118,7 +118,7 @@ class Keeper:
         self._next_ns = now_ns + round(REFRESH_S * 1e9)
         self._failed = 0
         if self.figures.fault:
-            log.info("DNS is as it should be again")
+            log.info("the DNS records are correct again")
             self.figures.fault = ""
 
     async def close(self) -> None:
@@ -131,7 +131,7 @@ class Keeper:
             async with asyncio.timeout(CLOSE_S):
                 await self._change(self.provider.withdraw(self._balancer), f"{self._balancer} leaves DNS")
         except (DnsError, TimeoutError) as error:
-            log.warning("DNS still leads here: %s", str(error) or "no answer in time")
+            log.warning("the DNS records still lead here: %s", str(error) or "no answer in time")
         else:
             self.figures.published = False
 
@@ -160,7 +160,7 @@ class Keeper:
         self._failed += 1
         if str(error) != self.figures.fault:
             self.figures.fault = str(error)
-            log.warning("DNS cannot be kept: %s", error)
+            log.warning("the DNS records cannot be updated: %s", error)
 
     def families(self) -> Iterator[Metric]:
         """For ``/metrics``."""

@@ -232,9 +232,9 @@ def _notes(report: Report) -> list[str]:
     if total.prompt_mismatches:
         notes.append(f"{total.prompt_mismatches} answers counted other prompt tokens than the workload")
     if total.usage_missing:
-        notes.append(f"{total.usage_missing} answers told no usage: tokens and hit rate leave them out")
+        notes.append(f"{total.usage_missing} answers had no usage: tokens and hit rate leave them out")
     if total.stale_connections:
-        notes.append(f"{total.stale_connections} requests met a closed kept connection and were sent again")
+        notes.append(f"{total.stale_connections} requests found a kept connection closed and were sent again")
     lag_s = generator.loop_lag_s.p99 or 0.0
     text = f"generator: {generator.cpu_share:.0%} of a core, loop lag P99 {lag_s * 1e3:.1f} ms"
     text += "; LATE: latencies include this lag" if generator.late else ""

@@ -97,7 +97,7 @@ def _plan(scenario: Scenario) -> Plan:
     shares = {name: share for name, share in shares.items() if share > 0}
     if not shares:
         where = "workload.shares" if scenario.workload.shares else "clients.users"
-        raise ConfigError([f"{where}: nobody sends anything: expected a region with a value above 0"])
+        raise ConfigError([f"{where}: no region sends anything: expected a region with a value above 0"])
     return Plan(shares, users, scenario.duration_s)
 
 
