@@ -16,12 +16,12 @@ INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(if $(filter-out 1,$(J
 
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(MAKEFILE_LIST))
 
-help: ## This list
+help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Build everything into .venv, so that .venv/bin/skylb is the command
 
-tools: ## Whether what must be there is: Rust
+tools: ## Check that Rust is installed
 	@command -v cargo >/dev/null || { echo "SkyLB needs Rust: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }
 
 # The first interpreter that is new enough; the versions are those the lock file has been tried with.
@@ -43,25 +43,25 @@ $(VENV)/.ready: $(VENV)/.deps pyproject.toml $(RUST_SOURCES)
 	@$(PY) -m compileall -q python/skylb
 	@touch $@
 
-demo: setup ## Three regions, their users and a live page with buttons; DEMO_S=20 ends it by itself
+demo: setup ## Run three regions with users and a live page with buttons; DEMO_S=20 ends it by itself
 	@$(VENV)/bin/skylb demo $(if $(DEMO_S),--duration-s $(DEMO_S))
 
 # A compiler takes one core most of the time: beside it, the other sets up and runs what is Python. JOBS=1: one after the other.
 JOBS ?= 2
 SIDE_BY_SIDE = $(MAKE) --no-print-directory -j$(JOBS) rust python
 
-check: tools ## What must pass before every commit: all of rust and python
+check: tools ## Run what must pass before every commit: all of rust and python
 	@$(SIDE_BY_SIDE)
 
-test: tools ## All of check, then integration tests over real sockets (no engine)
+test: tools ## Run check, then integration tests over real sockets (no engine)
 	@$(SIDE_BY_SIDE) SOCKETS=1
 
-rust: tools ## Rust alone: format, lint, tests
+rust: tools ## Check Rust: format, lint, tests
 	@$(STEP) "cargo fmt" cargo fmt --check
 	@PYO3_NO_PYTHON=1 $(STEP) "clippy" $(CARGO) clippy --quiet --all-targets --features python -- -D warnings
 	@$(STEP) "cargo test" $(CARGO) test --quiet
 
-python: setup ## Python alone: format, lint, types, the core's stubs, layers, unit tests; SOCKETS=1: integration tests
+python: setup ## Check Python: format, lint, types, the core's stubs, layers, unit tests; SOCKETS=1: integration tests
 	@$(STEP) "ruff check" $(VENV)/bin/ruff check --quiet --output-format concise .
 	@$(STEP) "ruff format" $(VENV)/bin/ruff format --quiet --check .
 	@$(STEP) "mypy" $(VENV)/bin/mypy
@@ -70,29 +70,29 @@ python: setup ## Python alone: format, lint, types, the core's stubs, layers, un
 	@$(UNIT)
 	@$(if $(SOCKETS),$(INTEGRATION))
 
-unit: setup ## Unit, property and architecture tests
+unit: setup ## Run unit, property and architecture tests
 	@$(CARGO) test --quiet
 	@$(UNIT)
 
-same: tools ## Simulations against their recorded results: what differs, and in what; RECORD=1 records them anew
+same: tools ## Compare simulations with their recorded results; RECORD=1 records them anew
 	@$(CARGO) test --quiet --lib sim::tests::same $(if $(RECORD),-- --ignored)
 
-clocks: setup ## Everything in Python once with a monotonic clock that begins at 0, once with a large one
+clocks: setup ## Run everything in Python with a monotonic clock that begins at 0, then with a large one
 	@$(foreach clock,0 large,$(MAKE) --no-print-directory unit-python integration CLOCK=$(clock) &&) true
 
-unit-python: setup ## Unit, property and architecture tests in Python alone
+unit-python: setup ## Run unit, property and architecture tests in Python
 	@$(UNIT)
 
-integration: setup ## Tests over real sockets, with mock replicas
+integration: setup ## Run tests over real sockets, with mock replicas
 	@$(INTEGRATION)
 
-soak: setup ## Unit and property tests with new cases each time, ROUNDS=20 times
+soak: setup ## Run unit and property tests with new cases each time, ROUNDS=20 times
 	@for round in $$(seq $(or $(ROUNDS),20)); do $(MAKE) --no-print-directory unit SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') || exit 1; done
 
-test-engines: setup ## In front of real vLLM servers; their environment is cached outside the tree
+test-engines: setup ## Run in front of real vLLM servers; their environment is cached outside the tree
 	@PY=$(abspath $(PY)) tests/engines/run.sh
 
-chaos-regions: setup ## A peer cut off in five ways, a balancer killed: the figures' table (6 minutes; FAULT_S=60)
+chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and print figures (6 minutes; FAULT_S=60)
 	@$(PY) -m tests.chaos.regions
 
 # What looks up advisories: outside the tree too.
@@ -114,46 +114,46 @@ $(PEERS)/bin/vllm-router: | setup
 	@$(PY) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 
-bench-overhead: setup $(PEERS)/bin/vllm-router ## CPU and latency beside HAProxy and the Rust routers, in one run
+bench-overhead: setup $(PEERS)/bin/vllm-router ## Measure CPU and latency beside HAProxy and the Rust routers, in one run
 	@$(PY) -m bench.overhead
 
-bench-profile: setup ## Where the CPU time of a request, a chunk and a probe goes, beside HAProxy (needs perf)
+bench-profile: setup ## Profile the CPU time of a request, a chunk and a probe, beside HAProxy (needs perf)
 	@$(PY) -m bench.overhead.profile
 
-bench-gate: setup ## Selective against blind pushing in front of real vLLM: 20-token answers, embeddings
+bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
 
-bench-policies: setup ## A real trace through the real proxy: every policy at 60 and 85 % of capacity (15 minutes)
+bench-policies: setup ## Send a real trace through the real proxy: every policy at 60 and 85 % of capacity (15 minutes)
 	@$(PY) -m bench.policies
 
-bench-engine: setup ## Engine calls through Python, tree of 10^6 blocks
+bench-engine: setup ## Time engine calls through Python, with a tree of 10^6 blocks
 	@$(PY) -m bench.engine
 
-bench-sim: ## The simulator: 12 replicas in 3 regions, 1,000 in 10 and in one, for ten virtual minutes each
+bench-sim: ## Time the simulator: 12 replicas in 3 regions, 1,000 in 10 and in one, ten virtual minutes each
 	@$(CARGO) bench --quiet --bench sim
 
-bench-regions: setup ## What a forward adds, over loopback and 150 ms; peer sync's bytes and CPU with 10 peers
+bench-regions: setup ## Measure what a forward adds, over loopback and 150 ms, and peer sync's bytes and CPU with 10 peers
 	@$(PY) -m bench.regions
 
-bench-digest: setup ## What hot prefixes that regions tell each other bring and cost, by simulation (10 minutes)
+bench-digest: setup ## Simulate gain and cost of hot prefixes between regions (10 minutes)
 	@$(PY) -m bench.digest
 
-test-sim: ## Twice 10^6 simulated requests, in one region and between three: none is lost, crosses twice, leaves its residency
+test-sim: ## Simulate 10^6 requests in one region and 10^6 between three: none is lost, crosses twice or leaves its residency
 	@$(CARGO) test --release --quiet --lib -- --ignored million
 
-judge: setup ## Every policy by simulation, into bench/results/judge.md (40 minutes); QUICK=1: 85 % only, prints
+judge: setup ## Simulate every policy and write bench/results/judge.md (40 minutes); QUICK=1: 85 % only, prints
 	@$(PY) -m bench.judge $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
 
-validate-sim: setup ## The simulator against skylb load through the proxy and mock replicas (15 minutes)
+validate-sim: setup ## Compare the simulator with skylb load through the proxy and mock replicas (15 minutes)
 	@$(PY) -m bench.validate.realtime
 
-validate-model: setup ## The replica model against a real vLLM on the CPU (10 minutes)
+validate-model: setup ## Compare the replica model with a real vLLM on the CPU (10 minutes)
 	@VLLM_ENVIRONMENT="$$(PYTHON="$${PYTHON:-$(abspath $(PY))}" tests/engines/environment.sh)" $(PY) -m bench.validate.engine
 
-docs: setup ## Write the settings' tables into the documents
+docs: setup ## Write the generated tables into the documents
 	@$(PY) tests/tidy/tables.py --write
 
-fmt: setup ## Format and fix what can be fixed
+fmt: setup ## Format, and fix what the linters can fix
 	@$(VENV)/bin/ruff check --quiet --fix . || true
 	@$(VENV)/bin/ruff format --quiet .
 	@cargo fmt
@@ -164,5 +164,5 @@ lock: ## Renew requirements/*.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra audit pyproject.toml -o requirements/audit.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra bench pyproject.toml -o requirements/bench.txt
 
-clean: ## Remove what was built
+clean: ## Remove the build
 	rm -rf $(VENV) target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -225,10 +225,12 @@ def _serve(words: Sequence[str]) -> int:
 
 
 def _mock(words: Sequence[str]) -> int:
-    """Replicas that answer like vLLM, in real time, without a GPU."""
+    """Run replicas that answer like vLLM, in real time, without a GPU."""
     from skylb.tools import mock  # loads a server
 
-    loaded = _load("mock", mock.MockSettings, words, "Replicas that answer like vLLM, from a model of one.")
+    loaded = _load(
+        "mock", mock.MockSettings, words, "Runs replicas that answer like vLLM, from a model of one."
+    )
     raise_limit()
     _run(mock.serve(loaded.settings))
     return 0
@@ -275,14 +277,14 @@ def _wan(words: Sequence[str]) -> int:
 
 
 def _demo(words: Sequence[str]) -> int:
-    """Three regions on this machine: mock replicas, balancers, the sea, users, a live page."""
+    """Run three regions on this machine: mock replicas, balancers, ocean links, users, a live page."""
     from skylb.tools import demo  # loads everything
 
     loaded = _load(
         "demo",
         demo.DemoSettings,
         words,
-        "Three regions on this machine: mock replicas, balancers, the sea between them, users, a live page.",
+        "Runs three regions on this machine: mock replicas, balancers, ocean links, users, a live page.",
     )
     raise_limit()
     _run(demo.run(loaded.settings))
@@ -293,7 +295,12 @@ def _peers(words: Sequence[str]) -> int:
     """Show a running balancer's peers: round trips, age, room, bytes, forwards."""
     from skylb.mesh import command  # only this command prints peers
 
-    loaded = _load("peers", command.PeersSettings, words, "Asks the admin listener of a running balancer.")
+    loaded = _load(
+        "peers",
+        command.PeersSettings,
+        words,
+        "Asks the admin listener of a running balancer and prints a row per peer.",
+    )
     print(command.render(command.ask(loaded.settings), json_lines=loaded.settings.json_lines))
     return 0
 
