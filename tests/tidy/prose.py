@@ -46,6 +46,8 @@ OUTSIDE = re.compile(
 )
 """Documents that no reader of this repository has."""
 
+_DOCUMENT = re.compile(r"(?<![\w/])docs/[A-Z]+\.md")
+
 _FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CODE = re.compile(r"`[^`]+`")
@@ -205,4 +207,7 @@ def outside_faults(root: Path, paths: Iterable[Path]) -> list[str]:
             for match in OUTSIDE.finditer(text):
                 line = text.count("\n", 0, match.start()) + 1
                 faults.append(f"{path.relative_to(root)}:{line}: {match[0]} is not in the repository")
+            named = set(_DOCUMENT.findall(text))
+            missing = sorted(name for name in named if not (ROOT / name).exists())
+            faults += [f"{path.relative_to(root)}: {name} is not in the repository" for name in missing]
     return faults

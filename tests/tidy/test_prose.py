@@ -115,3 +115,5 @@ def test_a_planted_reference_to_a_document_outside_is_found(tmp_path: Path) -> N
     path = tmp_path / "a.py"
     path.write_text('"""As REL' + 'IABILITY R7 says."""\n')
     assert prose.outside_faults(tmp_path, [path]) == ["a.py:1: REL" + "IABILITY is not in the repository"]
+    path.write_text("# see docs/GLOSSARY.md and " + "docs/NOWHERE.md\n")
+    assert prose.outside_faults(tmp_path, [path]) == ["a.py: docs/NOWHERE.md is not in the repository"]
