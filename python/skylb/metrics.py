@@ -92,6 +92,7 @@ class Probing:
 
     def answered(self, replica: str, *, duration_ns: int, own_ns: int, page_bytes: int) -> None:
         """A replica answered a probe with so many bytes of body, which we took ``own_ns`` to read."""
+        self.durations.observe(duration_ns)
         self.own_ns += own_ns
         count, sum_ns = self.replicas.get(replica, (0, 0))
         self.replicas[replica] = (count + 1, sum_ns + duration_ns)

@@ -302,7 +302,10 @@ class Router:
 
     def observe(self, replica_id: int, snapshot: Snapshot, sent_ns: int) -> None:
         """A probe sent at ``sent_ns`` was answered now."""
-        self._told(self._engine.observe(replica_id, snapshot, sent_ns, monotonic_ns()))
+        effects = self._engine.observe(replica_id, snapshot, sent_ns, monotonic_ns())
+        if effects:
+            self._deliver(effects)
+        self._arm()
 
     def observe_failed(self, replica_id: int, unread: int) -> None:
         """A probe told nothing; ``unread``: ``PROBE_*``."""

@@ -11,8 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from skylb._core import ResponseReader
 from skylb.clock import monotonic_ns
@@ -339,8 +338,7 @@ def _socket(address: Address, receive_buffer_bytes: int) -> socket.socket:
     return sock
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """A whole response: status and body, framing removed."""
 
     status: int
@@ -433,10 +431,10 @@ class Fetch:
         if body:
             self._body.append(body)
             self._body_bytes += len(body)
-        if reader.error is not None:
-            self._finish(UnreadableError(f"{self._replica.name}: {reader.error}"))
-        elif reader.done:
+        if reader.done:
             self._succeed()
+        elif reader.error is not None:
+            self._finish(UnreadableError(f"{self._replica.name}: {reader.error}"))
         elif self._body_bytes > self._body_bytes_max:
             self._finish(UnreadableError(f"{self._replica.name}: body over {self._body_bytes_max} bytes"))
 
@@ -453,11 +451,11 @@ class Fetch:
             self._finish(UpstreamClosedError(f"{self._replica.name}: {error or 'closed early'}"))
 
     def _succeed(self) -> None:
-        connection = self._connection
+        connection, body = self._connection, self._body
         if connection is not None and self._reader.reusable:
             self._connection = None
             self._pool.release(connection)
-        self._finish(Response(self._reader.status, b"".join(self._body)))
+        self._finish(Response(self._reader.status, body[0] if len(body) == 1 else b"".join(body)))
 
     def time_out(self) -> None:
         """Its time is over: ends with an error, unless it has ended."""

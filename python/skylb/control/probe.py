@@ -44,6 +44,10 @@ class State(Enum):
     DOWN = "down"
 
 
+UP = State.UP
+"""A member looked up on its class costs as much as a call."""
+
+
 class Watched:
     """One replica as probes see it."""
 
@@ -244,12 +248,12 @@ class Prober:
         watched.probe = None
         self._under_way.pop(probe, None)
         now_ns = monotonic_ns()
-        self._costs.durations.observe(now_ns - probe.sent_ns)
-        if isinstance(result, ShortageError):  # it says nothing of the replica
-            self._looked_at(watched)
-            return
         if not isinstance(result, Response):
-            self._unanswered(probe, result, now_ns)
+            self._costs.durations.observe(now_ns - probe.sent_ns)
+            if isinstance(result, ShortageError):  # it says nothing of the replica
+                self._looked_at(watched)
+            else:
+                self._unanswered(probe, result, now_ns)
             return
         watched.late = False
         snapshot = watched.pages.read(result, probe.narrowed)
@@ -267,7 +271,8 @@ class Prober:
             self._change(watched, State.BLIND, why)
             self._router.observe_failed(watched.replica.id, _core.PROBE_UNREADABLE)
         else:
-            self._change(watched, State.UP, "")
+            if watched.state is not UP or watched.detail:
+                self._change(watched, UP, "")
             self._router.observe(watched.replica.id, snapshot, probe.sent_ns)
         watched.models.ask_if_due(now_ns)
 
