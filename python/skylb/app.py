@@ -40,6 +40,7 @@ from skylb.descriptors import Allotment, open_len, raise_limit
 from skylb.errors import ConfigError, TaskFailedError
 from skylb.keyfiles import read_keys, read_secret, read_tenants, warn_exposed
 from skylb.listeners import ServerTls, check_authorities, client_tls
+from skylb.localrouter import LocalRouter
 from skylb.mesh.mesh import Mesh, check_mesh
 from skylb.mesh.signing import Identity, Keys, block_secret
 from skylb.metrics import LoopStall, Metrics
@@ -118,7 +119,7 @@ class Service:
         self.tls = _server_tls(settings)
         self.recorder = _recorder(settings)
         keys = read_keys(settings.mesh.peer_key_file)
-        self.router = Router(_engine(settings, keys))
+        self.router = LocalRouter(_engine(settings, keys))
         self.pool = Pool(
             idle_len_max=settings.upstream_idle_max,
             idle_s=settings.timeout.upstream_idle_s,
@@ -135,7 +136,7 @@ class Service:
         self.logs = _logs(settings, self.recorder)
         self.metrics_page = Metrics(
             recorder=self.recorder,
-            engine=self.router.engine,
+            engine=self.router,
             buffer_bytes=lambda: self.frontend.context.budget.bytes,
             log_dropped=lambda: self.logs.dropped,
             policy=settings.engine.policy,
@@ -383,7 +384,7 @@ class Service:
             "replicas": self.control.states(),
             "mesh": self.peers(),
             "dns": self.naming.view(),
-            "engine": orjson.Fragment(self.router.engine.state(monotonic_ns())),
+            "engine": orjson.Fragment(self.router.state()),
         }
 
     def replicas(self) -> Sequence[Replica]:
@@ -469,9 +470,7 @@ def _context(settings: Settings, router: Router, pool: Pool, recorder: _core.Rec
             connections_max=settings.connections_max,
             retry_after_s=settings.engine.retry_after_s,
         ),
-        reading=Reading(
-            router.engine.scanner(), settings.inject_usage, settings.mesh.peer_listen is not None
-        ),
+        reading=Reading(router.scanner(), settings.inject_usage, settings.mesh.peer_listen is not None),
         trusted_proxies=settings.trusted_proxies,
         cors=Cors(settings.cors_origin),
         tenants=Tenants(settings.mesh.tenant_header.lower() if settings.mesh.tenant_header else None),

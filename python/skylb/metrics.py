@@ -8,6 +8,7 @@ import asyncio
 import platform
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -22,7 +23,10 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from skylb import _core
-from skylb._core import Engine, Recorder, ReplicaGauges
+from skylb._core import Recorder, ReplicaGauges
+
+Cumulative = tuple[list[tuple[float, int]], float]
+"""Buckets ``(upper bound, count)`` ending with ``inf``, and the sum."""
 
 PROBE_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """From a loopback answer (1 ms) over a busy API server (vLLM takes 2.9 ms of its loop) to the time-out."""
@@ -64,7 +68,7 @@ class Durations:
         self._counts[bisect_left(self._bounds_ns, duration_ns)] += 1
         self._sum_ns += duration_ns
 
-    def cumulative(self) -> tuple[list[tuple[float, int]], float]:
+    def cumulative(self) -> Cumulative:
         """``(upper bound, count)`` ending with ``inf``, and the sum, in seconds."""
         total = 0
         buckets = []
@@ -149,6 +153,34 @@ class LoopStall:
         self._due_ns = now_ns + self._interval_ns
 
 
+class Figures(Protocol):
+    """What is shown of the engine."""
+
+    @property
+    def hold_requests(self) -> int:
+        """Requests in the hold."""
+
+    @property
+    def hold_bytes(self) -> int:
+        """Bytes of their bodies."""
+
+    @property
+    def tree_bytes(self) -> int:
+        """Memory of the prefix tree."""
+
+    def gauges(self) -> list[ReplicaGauges]:
+        """Figures of each replica."""
+
+    def counters(self) -> dict[str, int]:
+        """Monotonic counters by name."""
+
+    def prefix_errors(self) -> Cumulative:
+        """Predicted minus reported cached tokens."""
+
+    def ttft_errors(self) -> Cumulative:
+        """How far predicted times to the first body byte were off, as parts of the real ones."""
+
+
 class Metrics:
     """Everything that ``/metrics`` shows.
 
@@ -165,7 +197,7 @@ class Metrics:
         self,
         *,
         recorder: Recorder,
-        engine: Engine,
+        engine: Figures,
         buffer_bytes: Callable[[], int],
         log_dropped: Callable[[], int],
         policy: str,
@@ -286,7 +318,7 @@ def _counter(name: str, text: str, label: str, values: Iterable[tuple[str, int]]
     return family
 
 
-def _histogram(name: str, text: str, cumulative: tuple[list[tuple[float, int]], float]) -> Metric:
+def _histogram(name: str, text: str, cumulative: Cumulative) -> Metric:
     buckets, sum_s = cumulative
     labelled = [("+Inf" if bound_s == float("inf") else repr(bound_s), count) for bound_s, count in buckets]
     return HistogramMetricFamily(name, text, buckets=labelled, sum_value=sum_s)

@@ -9,7 +9,7 @@ from skylb.config import EngineSettings, TimeoutSettings
 from skylb.data.client import ClientConnection
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.reading import Reading
-from skylb.router import Router
+from skylb.localrouter import LocalRouter
 from skylb.upstream import Pool
 
 MODELS = b"GET /v1/models HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -97,7 +97,7 @@ class Kept:
 
     def __init__(self, *, body_bytes_max: int = BODY_BYTES_MAX, scanner: Any = None) -> None:
         engine = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1)
-        self.router = Router(engine)
+        self.router = LocalRouter(engine)
         self.recorder = Recorder(LOG_OFF, 0, "prefix", 0)
         self.context = Context(
             router=self.router,

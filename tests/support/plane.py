@@ -11,8 +11,8 @@ from aiohttp import web
 from skylb._core import LOG_OFF, Engine, Recorder
 from skylb.config import DiscoverySettings, EngineSettings, Settings, TimeoutSettings
 from skylb.control import Control
+from skylb.localrouter import LocalRouter
 from skylb.metrics import Metrics
-from skylb.router import Router
 from skylb.upstream import Pool
 
 VLLM_PAGE = """\
@@ -92,7 +92,7 @@ class Plane:
 
     def __init__(self, settings: Settings) -> None:
         engine = Engine(settings.engine.model_dump_json().encode(), b"k" * 16, 1)
-        self.router = Router(engine)
+        self.router = LocalRouter(engine)
         self.pool = Pool(connect_timeout_s=1.0)
         self.metrics = Metrics(
             recorder=Recorder(LOG_OFF, 0, "prefix", 0),
@@ -107,7 +107,7 @@ class Plane:
         )
 
     def gauge(self, url: str) -> Any:
-        return next(gauge for gauge in self.router.engine.gauges() if gauge.name == url)
+        return next(gauge for gauge in self.router.gauges() if gauge.name == url)
 
     def state(self, url: str) -> str:
         return self.control.states().get(url, "absent")

@@ -11,6 +11,7 @@ from typing import cast
 from skylb._core import Engine
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
+from skylb.localrouter import LocalRouter
 from skylb.mesh.frames import (
     FRAME_BYTES_MAX,
     MAC_BYTES,
@@ -28,7 +29,6 @@ from skylb.mesh.signing import Identity, Key, Keys
 from skylb.mesh.sync import Closed, Connection
 from skylb.mesh.tls import MeshTls
 from skylb.options import load
-from skylb.router import Router
 from skylb.settings.mesh import MeshSettings
 
 ROOM_BYTES = FRAME_BYTES_MAX - MAC_BYTES - 20
@@ -80,7 +80,7 @@ class World:
     """The balancer us in the region us, with the peers eu and asia; a failure ends the test."""
 
     def __init__(self, settings: Settings) -> None:
-        self.router = Router(Engine(settings.engine.model_dump_json().encode(), bytes(32), 1))
+        self.router = LocalRouter(Engine(settings.engine.model_dump_json().encode(), bytes(32), 1))
         identity = Identity("us", 1)
         self.router.set_self(identity, "us")
         keys, tls = Keys([Key("k1", bytes(16))]), _tls(settings.mesh)

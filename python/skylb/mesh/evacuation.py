@@ -51,4 +51,4 @@ class Evacuation:
             )
 
     def _count(self) -> int:
-        return self._router.engine.counters()["evacuation_stayed"]
+        return self._router.counters()["evacuation_stayed"]

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from skylb._core import Engine
 from skylb.addresses import ReplicaUrl, parse_peer
 from skylb.config import EngineSettings
+from skylb.localrouter import LocalRouter
 from skylb.mesh.failover import Failover, Heirs
 from skylb.mesh.frames import VERSION, Hello, News, new_nonce
 from skylb.mesh.link import Link, State
 from skylb.mesh.signing import Identity
-from skylb.router import Router
 
 NAMES = ("a", "b", "c", "d", "e")
 MS = 1_000_000
@@ -143,7 +143,7 @@ def dead_eu(
     """The balancer us, the only heir of a peer that is dead and has named these replicas."""
     heirs = Heirs(Identity("us", 1))
     heirs.learn("eu", 1, 1, ["us"])
-    router = Router(Engine(EngineSettings().model_dump_json().encode(), bytes(32), 1))
+    router = LocalRouter(Engine(EngineSettings().model_dump_json().encode(), bytes(32), 1))
     link = Link(1, parse_peer(f"{peer}=http://10.0.0.2:1"), router, None)  # type: ignore[arg-type]  # a link that is not served
     link.hello = Hello(VERSION, "eu", "eu", 1, "k1", new_nonce(), 0, "")
     link.state = State.DEAD

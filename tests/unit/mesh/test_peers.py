@@ -10,6 +10,7 @@ from skylb._core import Engine
 from skylb.addresses import parse_peer
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
+from skylb.localrouter import LocalRouter
 from skylb.mesh.address import resolve_peer
 from skylb.mesh.frames import VERSION, Hello, News, Order, new_nonce
 from skylb.mesh.link import Link, State
@@ -17,7 +18,6 @@ from skylb.mesh.peers import DEAD_AFTER_S, Peers
 from skylb.mesh.signing import Identity, Key, Keys
 from skylb.mesh.tls import MeshTls
 from skylb.options import load
-from skylb.router import Router
 
 LATER_NS = int((DEAD_AFTER_S + 1) * 1e9)
 
@@ -27,7 +27,7 @@ class World:
 
     def __init__(self, settings: Settings) -> None:
         self.changes = 0
-        router = Router(Engine(settings.engine.model_dump_json().encode(), bytes(32), 1))
+        router = LocalRouter(Engine(settings.engine.model_dump_json().encode(), bytes(32), 1))
         identity = Identity("us", 1)
         router.set_self(identity, "us")
         self.peers = Peers(
