@@ -263,7 +263,7 @@ class Pool:
         """A new connection; ``None`` where this machine lacks something."""
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                return await self._open(upstream)
+                return await self.open(upstream)
         except OSError as error:
             if not is_shortage(error):
                 raise
@@ -276,7 +276,12 @@ class Pool:
             if idle:
                 idle.popleft().transport.close()
 
-    async def _open(self, upstream: Upstream) -> Connection:
+    async def open(self, upstream: Upstream) -> Connection:
+        """A new connection: the one place that knows sockets.
+
+        Raises:
+            OSError: none came about.
+        """
         address = upstream.address
         loop = asyncio.get_running_loop()
         tls = self._tls if address.tls else None

@@ -277,7 +277,7 @@ def test_a_connection_that_we_cannot_make_says_nothing_of_the_replica(
                 raise short
 
             await replica.stop()
-            monkeypatch.setattr(Pool, "_open", fails)
+            monkeypatch.setattr(Pool, "open", fails)
             await until(lambda: tried > 3, "it is probed on")
             assert plane.state(replica.url) == "up"
             assert plane.gauge(replica.url).ready

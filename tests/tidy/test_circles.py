@@ -61,9 +61,9 @@ def test_a_circle_planted_in_the_python_package_is_found(tmp_path: Path) -> None
     copy = tmp_path / "skylb"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     with (copy / "clock.py").open("a") as file:
-        file.write("\n\ndef late() -> None:\n    from skylb.router import Router\n")
+        file.write("\n\ndef late() -> None:\n    from skylb.localrouter import LocalRouter\n")
     found = [circles.text_of(circle) for circle in circles.circles(circles.python_graph(copy))]
-    assert found == ["clock.py -> router.py -> clock.py"]
+    assert found == ["clock.py -> localrouter.py -> clock.py"]
 
 
 def test_a_circle_planted_in_the_rust_crate_is_found(tmp_path: Path) -> None:
