@@ -83,8 +83,8 @@ def test_help_names_each_flag_with_default_and_variable(capsys: pytest.CaptureFi
         main(["serve", "--help"])
     assert ended.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
-    about = "Longest time that a request waits in the hold. Then it gets 503 with Retry-After."
-    assert f"--hold-timeout-s SECONDS {about} (default: 30; SKYLB_HOLD_TIMEOUT_S)" in told
+    about = "Longest time that a request waits in the hold, SkyLB's own queue. Then it gets 503 with"
+    assert f"--hold-timeout-s SECONDS {about} Retry-After. (default: 30; SKYLB_HOLD_TIMEOUT_S)" in told
 
 
 def test_experimental_flags_are_shown_by_help_all_alone_and_work_either_way(

@@ -23,7 +23,7 @@ class SourceSettings(Group):
         URL,
         Field(
             max_length=REPLICAS_MAX,
-            description="URL of a replica. SkyLB resolves a host name again every --discovery-dns-s.",
+            description="URL of a replica. SkyLB resolves a host name again every discovery.dns_s.",
         ),
     ] = ()
     replicas_file: Annotated[

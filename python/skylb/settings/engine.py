@@ -67,11 +67,17 @@ class EngineSettings(Group):
         Seconds,
         Field(
             gt=0,
-            description="Longest time that a request waits in the hold. Then it gets 503 with Retry-After.",
+            description="Longest time that a request waits in the hold, SkyLB's own queue. Then it gets "
+            "503 with Retry-After.",
         ),
     ] = 30.0
     hold_len_max: Annotated[
-        Count, Field(ge=0, description="Most requests in the hold. A further one gets 503 with Retry-After.")
+        Count,
+        Field(
+            ge=0,
+            description="Most requests in the hold, SkyLB's own queue. A further one gets 503 with "
+            "Retry-After.",
+        ),
     ] = 10_000
     hold_bytes_max: Annotated[
         Bytes,
@@ -86,7 +92,7 @@ class EngineSettings(Group):
         Field(
             ge=1,
             description="Most held requests of one tenant, or of one credential without a tenant. A "
-            "further one gets 429. Without it a quarter of hold_len_max.",
+            "further one gets 429. The default is a quarter of hold_len_max.",
         ),
     ] = None
     hold_tenant_bytes_max: Annotated[
@@ -95,7 +101,7 @@ class EngineSettings(Group):
         Field(
             ge=1,
             description="Memory for the held bodies of one tenant, or of one credential without a tenant. "
-            "Beyond it 429. Without it a quarter of hold_bytes_max.",
+            "A further body gets 429. The default is a quarter of hold_bytes_max.",
         ),
     ] = None
     hold_work_weight: Annotated[
@@ -104,9 +110,9 @@ class EngineSettings(Group):
         Field(
             ge=0,
             le=1e6,
-            description="predictive: seconds that a held request moves back in the queue, per second that "
-            "its uncached prompt takes. Larger values favour short and cached prompts; 0 is "
-            "first come, first served.",
+            description="predictive: seconds that a held request moves back in the queue per second of "
+            "its uncached prompt. Larger values favour short and cached prompts; 0 is first "
+            "come, first served.",
         ),
     ] = 40.0
     hold_passes_max: Annotated[
@@ -132,19 +138,26 @@ class EngineSettings(Group):
     ] = "weighted"
     class_weight_high: Annotated[
         Count,
-        Field(ge=1, description="Share of urgent requests in tokens, relative to the other two weights."),
+        Field(
+            ge=1,
+            description="Weight of urgent requests. Waiting classes share the tokens in proportion to "
+            "their weights.",
+        ),
     ] = 8
     class_weight_normal: Annotated[
         Count,
         Field(
             ge=1,
-            description="Share of requests without a class in tokens, relative to the other two weights.",
+            description="Weight of requests without a class. Waiting classes share the tokens in "
+            "proportion to their weights.",
         ),
     ] = 4
     class_weight_low: Annotated[
         Count,
         Field(
-            ge=1, description="Share of requests that can wait in tokens, relative to the other two weights."
+            ge=1,
+            description="Weight of requests that can wait. Waiting classes share the tokens in proportion "
+            "to their weights.",
         ),
     ] = 1
     class_age_s: Annotated[
@@ -198,17 +211,17 @@ class EngineSettings(Group):
         Count,
         Field(
             ge=1,
-            description="KV cache of a replica, in tokens, until it reports its own. Set it for engines "
-            "that report none.",
+            description="KV cache of a replica in tokens, assumed until the replica reports its own. Set "
+            "it for engines that report none.",
         ),
     ] = 1_000_000
     bytes_per_token: Annotated[
         float,
         EXPERIMENTAL,
-        Field(gt=0, description="Prompt bytes per token, until SkyLB has learned them from usage."),
+        Field(gt=0, description="Prompt bytes per token, assumed until SkyLB learns them from usage."),
     ] = 4.0
     output_tokens: Annotated[
-        Count, EXPERIMENTAL, Field(ge=1, description="Tokens of an answer, until SkyLB has learned them.")
+        Count, EXPERIMENTAL, Field(ge=1, description="Tokens of an answer, assumed until SkyLB learns them.")
     ] = 256
     probe_interval_s: Annotated[
         Seconds,
@@ -227,7 +240,7 @@ class EngineSettings(Group):
         Field(
             gt=0,
             description="Age from which a replica's measured load no longer counts. Then "
-            "blind_outstanding_max holds.",
+            "blind_outstanding_max limits the replica.",
         ),
     ] = 3.0
     wedged_s: Annotated[
@@ -357,13 +370,13 @@ class EngineSettings(Group):
         Field(
             ge=1,
             le=1e9,
-            description="Prompt tokens per second of an engine, until SkyLB has learned its speed.",
+            description="Prompt tokens per second of an engine, assumed until SkyLB learns them.",
         ),
     ] = 10_000.0
     ttft_base_s: Annotated[
         Seconds,
         EXPERIMENTAL,
-        Field(ge=0, description="Time to the first token of a cached prompt, until SkyLB has learned it."),
+        Field(ge=0, description="Time to the first token of a cached prompt, assumed until SkyLB learns it."),
     ] = 0.02
     decode_tokens_per_s: Annotated[
         float,
@@ -371,7 +384,7 @@ class EngineSettings(Group):
         Field(
             ge=1e-3,
             le=1e9,
-            description="Output tokens per second of one answer, until SkyLB has learned them.",
+            description="Output tokens per second of one answer, assumed until SkyLB learns them.",
         ),
     ] = 30.0
     explore_ratio: Annotated[
@@ -409,8 +422,8 @@ class EngineSettings(Group):
         Field(
             ge=0,
             le=1e6,
-            description="predictive: how much a prompt's delay of running streams and its evictions "
-            "count. Larger values keep prompts where they are cached.",
+            description="predictive: how much it counts that a prompt delays running streams and evicts "
+            "cached blocks. Larger values keep prompts where they are cached.",
         ),
     ] = 0.05
     queue_weight: Annotated[
@@ -428,8 +441,8 @@ class EngineSettings(Group):
         Field(
             ge=0,
             le=1_000_000,
-            description="Held requests for a model at which a peer gets no more forwards of it. Larger "
-            "values send more to busy peers.",
+            description="Held requests for a model at which a peer gets no more forwards for that model. "
+            "Larger values send more to busy peers.",
         ),
     ] = 10
     dynamo_prefill_weight: Annotated[
@@ -475,5 +488,5 @@ class EngineSettings(Group):
         ),
     ] = 2.0
     gorgo_token_s: Annotated[
-        Seconds, EXPERIMENTAL, Field(ge=0, description="gorgo: time per prompt token.")
+        Seconds, EXPERIMENTAL, Field(ge=0, description="gorgo: time that a prompt token is assumed to take.")
     ] = 0.000_094

@@ -118,8 +118,8 @@ class MeshSettings(Group):
         NAME,
         Field(
             pattern=NAME_PATTERN,
-            description="Name of this balancer among its peers. Without it the region's name. Balancers "
-            "of one region need distinct names.",
+            description="Name of this balancer among its peers. Without it, peers use the region's name. "
+            "Balancers of one region need distinct names.",
         ),
     ] = None
     peer: Annotated[
@@ -186,7 +186,7 @@ class MeshSettings(Group):
         Url | None,
         URL,
         Field(
-            description="URL that peers send forwarded requests to. Without it the address of "
+            description="URL that peers send forwarded requests to. Without it, they use the address of "
             "peer_listen. Give it if peer_listen is a wildcard address."
         ),
     ] = None

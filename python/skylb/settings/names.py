@@ -69,11 +69,17 @@ class DnsSettings(Group):
         str | None,
         Field(
             max_length=64,
-            description="route53: AWS region whose users are near. Without it the region's name.",
+            description="route53: AWS region whose users are near. Without it, SkyLB takes the region's "
+            "name.",
         ),
     ] = None
     health_check: Annotated[
-        str | None, Field(max_length=64, description="route53: ID of a health check that decides as well.")
+        str | None,
+        Field(
+            max_length=64,
+            description="route53: ID of a health check. Route 53 then answers with this balancer only "
+            "while the check passes.",
+        ),
     ] = None
 
     def conflicts(self) -> Iterator[tuple[set[str], str]]:

@@ -31,8 +31,8 @@ class TimeoutSettings(Group):
         Seconds,
         Field(
             gt=0,
-            description="Time for the TCP and TLS handshake with a replica. Keep it above 1 s, when a "
-            "lost SYN is sent again.",
+            description="Time for the TCP and TLS handshake with a replica. Keep it above 1 s: TCP sends "
+            "a lost SYN again after that time.",
         ),
     ] = 1.5
     first_byte_s: Annotated[

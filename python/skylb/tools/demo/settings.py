@@ -16,7 +16,10 @@ class DemoSettings(Group):
 
     duration_s: Annotated[
         Seconds | None,
-        Field(gt=0, description="Time after which the demo ends with a summary. Without it Ctrl-C ends it."),
+        Field(
+            gt=0,
+            description="Time after which the demo ends with a summary. Without it, Ctrl-C ends the demo.",
+        ),
     ] = None
     policy: Annotated[Policy, Field(description="Rule that chooses a replica for each request.")] = "prefix"
     regions: Annotated[

@@ -97,7 +97,7 @@ class LoadSettings(Group):
         File | None,
         FILE,
         Field(
-            description="File of requests to send, one JSON object per line, gzip or not. Without it "
+            description="File of requests to send, one JSON object per line, gzip or not. Without it, "
             "conversations are made up."
         ),
     ] = None
@@ -148,7 +148,11 @@ class LoadSettings(Group):
     ] = True
     model: Annotated[
         str | None,
-        Field(min_length=1, max_length=256, description="Model to ask for. Without it the target's first."),
+        Field(
+            min_length=1,
+            max_length=256,
+            description="Model to ask for. The default is the target's first model.",
+        ),
     ] = None
     directives: Annotated[
         bool,

@@ -39,7 +39,10 @@ class Profile(Group):
     max_num_batched_tokens: Annotated[Count, Field(ge=1, description="Most tokens computed per step.")]
     max_num_queued_reqs: Annotated[
         Count | None,
-        Field(ge=0, description="Most requests that wait or run. Further ones get 503. Without it no limit."),
+        Field(
+            ge=0,
+            description="Most requests that wait or run. Further ones get 503. Without it there is no limit.",
+        ),
     ] = None
     step_base_us: Annotated[float, Field(ge=0, description="Microseconds of every step.")]
     prefill_token_us: Annotated[float, Field(ge=0, description="Microseconds per computed prompt token.")]

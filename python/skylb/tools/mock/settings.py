@@ -16,7 +16,7 @@ _PORT_MAX = 65_535
 
 
 def _override(name: str) -> str:
-    return f"{_PROFILE[name].description} Without it the profile's."
+    return f"{_PROFILE[name].description} The default is the profile's."
 
 
 class MockSettings(Group):

@@ -50,7 +50,7 @@ class SimSettings(Group):
         Count, Field(ge=1, le=1000, description="Runs of each point. All points share the seeds.")
     ] = 1
     processes: Annotated[
-        Count | None, Field(ge=1, le=1024, description="Runs at once. Without it as many as there are cores.")
+        Count | None, Field(ge=1, le=1024, description="Runs at once. The default is the number of cores.")
     ] = None
     skip_bad: Annotated[
         bool, Field(description="Leave out and count broken lines of a workload file instead of stopping.")

@@ -61,19 +61,21 @@ class WanSettings(Group):
         "plain"
     )
     rtt_s: Annotated[
-        Seconds | None, Field(ge=0, le=60, description="Round trip. Without it the profile's.")
+        Seconds | None, Field(ge=0, le=60, description="Round trip. The default is the profile's.")
     ] = None
     jitter_s: Annotated[
         Seconds | None,
         Field(
             ge=0,
             le=60,
-            description="Most jitter each way, on top of the round trip. Without it the profile's.",
+            description="Most jitter each way, on top of the round trip. The default is the profile's.",
         ),
     ] = None
     bytes_per_s: Annotated[
         Bytes | None,
-        Field(ge=0, description="Bandwidth of a link each way; 0 sets no limit. Without it the profile's."),
+        Field(
+            ge=0, description="Bandwidth of a link each way; 0 sets no limit. The default is the profile's."
+        ),
     ] = None
     window_bytes_max: Annotated[
         Bytes, Field(ge=14_600, description="Most bytes of one connection under way each way.")

@@ -122,7 +122,7 @@ def test_python_and_rust_have_the_same_defaults() -> None:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"clients": {"users": {}}}, "clients.users: nobody sends anything"),
+        ({"clients": {"users": {}}}, "clients.users: no region sends anything"),
         ({"clients": {"users": {"eu": 3}}}, "clients.users"),
         ({"regions": [{"name": "us"}]}, "regions: expected 1 to"),
         ({"warmup_s": 30}, "warmup_s: must be below duration_s"),
