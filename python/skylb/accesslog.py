@@ -1,8 +1,8 @@
 """Logs that never stall the loop: bounded queues, and a thread that writes them out.
 
 The access log's lines wait in the `Recorder`, diagnostic messages in a `LineHandler`. A `LogWriter`
-takes both ten times a second. When its file or pipe takes nothing, the queues fill, further lines
-are dropped and counted, and nobody but the writer's thread waits.
+takes both ten times a second. When its file or pipe takes nothing, the queues fill, and further lines are
+dropped and counted. Only the writer's thread waits.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The composition root of ``skylb serve``: makes the parts, starts and stops them in order.
 
-Start: sockets are bound before anything else, so that a port in use ends the process at once; then
-control looks at the replicas, then clients are let in. Stop: no new clients, requests under way end,
+Start: sockets are bound before anything else, so that a port in use ends the process at once. Then
+control looks at the replicas. Then clients may connect. Stop: no new clients, requests under way end,
 and only then do control and the admin listener go, because held requests still need both.
 """
 

@@ -1,7 +1,7 @@
 """The command ``skylb``: words on a command line become settings, a failure becomes an exit status.
 
 Status 0: done. 1: a failure while running (a port in use). 2: the configuration or the command line
-is at fault, and every fault has been named. 130: interrupted. 141: whoever read the output left.
+is at fault, and every fault has been named. 130: interrupted. 141: the reader of the output left.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Every setting, written once: default, bounds, description.
 
 Flags, environment names, the TOML file, ``skylb config show`` and the tables in the documentation
-derive from these models (`skylb.settings` does it). The environment is read in this module alone.
+derive from these models (`skylb.options` does it). The environment is read in this module alone.
 """
 
 import os

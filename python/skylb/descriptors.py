@@ -1,7 +1,7 @@
-"""The file descriptors of this process: how many there may be, who may have them, and what is said without.
+"""The file descriptors of this process: how many there may be, and how they are divided.
 
-Nothing here belongs to one part: every socket and file of the process comes out of one number
-(``RLIMIT_NOFILE``, getrlimit(2)), and whoever takes the last one decides who stands without.
+Nothing here belongs to one part. Every socket and file of the process comes out of one number
+(``RLIMIT_NOFILE``, getrlimit(2)). The part that takes the last one leaves the others without.
 """
 
 import errno

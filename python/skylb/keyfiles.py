@@ -1,4 +1,4 @@
-"""Files that hold secrets: read whole, and never told."""
+"""Files that hold secrets: read whole, and never shown."""
 
 import logging
 import re

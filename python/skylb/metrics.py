@@ -1,7 +1,7 @@
 """Metrics: rendered when scraped, from what the core has counted all along.
 
-Names, units and labels are a contract with dashboards; every label's values are bounded, by
-configuration (replicas), by the Recorder (models, routes), or by the code (outcomes, events).
+Names, units and labels are a contract with dashboards. Every label's values are bounded: by configuration
+(replicas), by the Recorder (models, routes), or by the code (outcomes, events).
 """
 
 import asyncio

@@ -1,5 +1,6 @@
 """Rules for text: short sentences, and nothing named that is not there. Each rule answers its faults."""
 
+import ast
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -46,8 +47,13 @@ OUTSIDE = re.compile(
 )
 """Documents that no reader of this repository has."""
 
+PEOPLE = re.compile(r"\b(told|telling|hears?|heard|hearing|whoever|whom)\b", re.IGNORECASE)
+"""What people do. A machine reports, sends and receives; it is \"it\"."""
+
 _DOCUMENT = re.compile(r"(?<![\w/])docs/[A-Z]+\.md")
 
+_BLOCK = re.compile(r"::\n(?:\n|    .*\n?)+")
+_TABLE = re.compile(r"^=+ +=+$.*^=+ +=+$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CODE = re.compile(r"`[^`]+`")
@@ -95,6 +101,22 @@ def long_sentences(text: str) -> list[str]:
     return [f"{count} words: {part}" for part in sentences(text) if (count := words(part)) > WORDS_MAX]
 
 
+def people(text: str) -> list[str]:
+    """The sentences in which a machine does what people do; code is no prose."""
+    return [f"{match[0]!r}: {part}" for part in sentences(text) if (match := PEOPLE.search(part))]
+
+
+def docstring_faults(root: Path) -> list[str]:
+    """What is wrong with the text that begins each module of a package."""
+    faults = []
+    for path in sorted(root.rglob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        prose = _BLOCK.sub(":\n", _TABLE.sub("", text).replace("``", "`"))
+        found = [*long_sentences(prose), *people(prose)]
+        faults += [f"{path.relative_to(root)}: {fault}" for fault in found]
+    return faults
+
+
 def help_faults(models: Iterable[type[Group]]) -> list[str]:
     """Help texts that are no sentences, or long ones."""
     faults = []
@@ -106,6 +128,7 @@ def help_faults(models: Iterable[type[Group]]) -> list[str]:
             if not option.description.endswith("."):
                 faults.append(f"{where}: ends without a full stop")
             faults += [f"{where}: {fault}" for fault in long_sentences(option.description)]
+            faults += [f"{where}: {fault}" for fault in people(option.description)]
     return faults
 
 

@@ -26,6 +26,17 @@ def test_sentences_are_short(page: str) -> None:
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_machines_are_no_people(page: str) -> None:
+    faults = prose.people((ROOT / page).read_text())
+    assert not faults, "\n".join(faults)
+
+
+def test_the_texts_of_modules_are_short_sentences() -> None:
+    faults = prose.docstring_faults(ROOT / "python" / "skylb")
+    assert not faults, "\n".join(faults)
+
+
 def test_help_texts_are_short_sentences() -> None:
     faults = prose.help_faults(MODELS)
     assert not faults, "\n".join(faults)
@@ -60,6 +71,16 @@ LONG = " ".join(["word"] * 26)
 )
 def test_a_planted_long_sentence_is_found(text: str) -> None:
     assert [fault.partition(":")[0] for fault in prose.long_sentences(text)] in (["26 words"], ["27 words"])
+
+
+def test_a_planted_machine_that_is_told_something_is_found(tmp_path: Path) -> None:
+    assert prose.people("Whoever hears it, `told` or not.") == ["'Whoever': Whoever hears it, CODE or not."]
+    assert prose.people("It receives `told`.") == []
+    (tmp_path / "a.py").write_text(f'"""A peer is told. {LONG}.\n\n::\n\n    {LONG}\n"""\n')
+    assert [fault.partition(": ")[2][:8] for fault in prose.docstring_faults(tmp_path)] == [
+        "26 words",
+        "'told': ",
+    ]
 
 
 def test_code_headings_comments_and_targets_of_links_are_no_prose() -> None:

@@ -2,8 +2,8 @@
 
 ``/health``, ``/ready``, ``/metrics`` and the page, which holds no figures itself, answer everybody who
 reaches the listener. ``/state``, the page's events and the verbs need the bearer token where one is
-configured; without one they answer on loopback only, and not to a web page (a browser would carry its
-requests there).
+configured. Without one they answer on loopback only. They never answer a web page, whose requests a browser
+would carry there.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Which page of metrics a replica is asked for, and what its answers say.
 
 The first page is asked for whole. From then on a replica is asked for the metrics that are read and no
-others, some twentieth of the page, which spares both sides most of a probe's cost. Whether an engine takes
-that, its first such answer shows; one that does not is asked for whole pages.
+others, some twentieth of the page. That spares both sides most of a probe's cost. The first such answer shows
+whether an engine supports it. One that does not is asked for whole pages.
 """
 
 from skylb._core import Snapshot, __version__

@@ -1,8 +1,8 @@
-"""Probes: one ticker asks the engine whose load it wants to know, and tells it what it finds.
+"""Probes: one ticker asks the engine which load it wants to know, and reports what it finds.
 
-No task per probe, no timer beyond the fetch's own: answers come as callbacks, at most one probe is under
-way per replica, and probes that fall due together are spread over the interval, so that neither the
-loop nor a shared host sees them in lockstep.
+There is no task per probe, and no timer beyond the fetch's own: answers come as callbacks. At most one probe
+per replica is under way. Probes that fall due together are spread over the interval, so that neither the loop
+nor a shared host sees them in lockstep.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """One listening socket: takes connections while there is room, else leaves them in the kernel's queue.
 
-Accepted here and not by the event loop's servers: those take whatever comes, end for good at the first
-error (of memory, say) without a word, and do not tell of TLS handshakes under way.
+Connections are accepted here and not by the event loop's servers. Those take whatever comes, end silently and
+for good at the first error (of memory, say), and do not report TLS handshakes under way.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Which scripts in browsers may call, and read what comes back (Fetch standard, CORS protocol).
 
-One origin, or any, is configured, so every answer says the same whoever asks. Credentials in the sense
+One origin, or any, is configured, so every answer says the same. Credentials in the sense
 of the standard (cookies) are never allowed, which is why ``*`` stands for all names but
 ``Authorization``.
 """

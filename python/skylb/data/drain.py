@@ -1,4 +1,4 @@
-"""How the data plane ends: for a while nothing changes, then nothing new comes in, then nobody is left."""
+"""How the data plane ends: a delay, then no new connections, then no connections."""
 
 import asyncio
 import logging

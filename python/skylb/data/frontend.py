@@ -1,4 +1,4 @@
-"""The connections of one kind of listener: how many, who makes room for whom, sweeps, drain."""
+"""The connections of one kind of listener: how many, which makes room for another, sweeps, drain."""
 
 import asyncio
 import ssl

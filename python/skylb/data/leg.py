@@ -1,7 +1,7 @@
 """One leg of a request: a target, and its response on the way to the client.
 
-The Rust relay follows head, framing and event boundaries and says in one call per chunk what to
-write; here bytes only pass from one transport to the other.
+The Rust relay follows head, framing and event boundaries, and says in one call per chunk what to write. Here
+bytes only pass from one transport to the other.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Whose request it is: by the key it brings, or as a trusted front says. Residency goes by it."""
+"""The tenant of a request: by the key it brings, or as a trusted proxy says. Residency depends on it."""
 
 import hashlib
 import re

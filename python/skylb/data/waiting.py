@@ -1,9 +1,9 @@
-"""How long a request waits for whom, and what its client hears meanwhile.
+"""How long a request waits, and what its client receives meanwhile.
 
 A client that asked for a stream may sit behind proxies that take 60 s of silence for a dead
-connection. So its stream begins before the first event once it has waited: with the replica's head
-where one has taken the request, else with our own. Only comments are out then, and an attempt that
-fails is still made elsewhere; but a refusal can be told in an event alone, since the status is out.
+connection. So its stream begins before the first event once it has waited. It begins with the replica's head
+if a replica has taken the request, else with SkyLB's own. Only comments are out then, so a failed attempt can
+still be repeated elsewhere. But a refusal can only be an event, because the status is out.
 A stream that has begun and is silent gets a comment now and then.
 """
 

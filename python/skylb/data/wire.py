@@ -1,4 +1,4 @@
-"""What can be told of a client before its bytes are read as a request."""
+"""What is known of a client before its bytes are read as a request."""
 
 import asyncio
 import select

@@ -1,6 +1,6 @@
 """Replicas or peers from a file that is read again when it changes.
 
-Three forms, told apart by the file's suffix. ``.json``: a list, or an object with the list under
+The file's suffix distinguishes three forms. ``.json``: a list, or an object with the list under
 ``replicas`` or ``peers``. ``.toml``: ``replicas = [...]``. Anything else: one a line, ``#`` begins a comment.
 """
 

@@ -1,1 +1,1 @@
-"""Other balancers: who they are, what each knows of the others, and how forwards prove who sent them."""
+"""Other balancers: their list, what each knows of the others, and how forwards prove their sender."""

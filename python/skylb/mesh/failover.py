@@ -1,9 +1,9 @@
-"""Who serves a dead balancer's replicas: a rule that all compute alike, without a leader.
+"""Which balancer serves a dead one's replicas: a rule that all compute alike, without a leader.
 
 Every balancer names its heirs, the closest peer first, while it lives; all others remember the list and
 pass it on. When a balancer is dead, the first of its heirs that lives takes its replicas over, and gives
-them back when it is heard again. Two that see different balancers alive may both adopt, or for a while
-none: the gate counts what others push, so that does no harm.
+them back when it returns. Two that see different balancers alive may both adopt, or for a while none: the
+gate counts what others push, so that does no harm.
 """
 
 import logging

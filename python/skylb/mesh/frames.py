@@ -1,12 +1,12 @@
 """The messages of peer sync, and what proves them: no input or output here.
 
 Both sides say hello with a fresh nonce. From the two hellos and a shared secret each direction gets a key
-of its own, and every further frame carries a counter and an HMAC-SHA256 under that key: a frame that was
-forged, changed, repeated, left out, reflected, or taken from another connection does not verify.
+of its own. Every further frame carries a counter and an HMAC-SHA256 under that key. A frame that was forged,
+changed, repeated, left out, reflected, or taken from another connection does not verify.
 
-Everything is read into types with bounds: numbers, names, lists and nesting that are out of bounds are
-refused here, and nowhere else is there a check. Later versions of a message may add fields at its end;
-fields that are not known are passed over.
+Everything is read into types with bounds. Numbers, names, lists and nesting that are out of bounds are
+refused here; there is no check elsewhere. Later versions of a message may add fields at its end; fields
+that are not known are passed over.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What one balancer knows of one peer, and the loop that keeps telling it.
+"""What one balancer knows of one peer, and the loop that sends it news.
 
 Time is this process's monotonic clock throughout: of the peer's clock only the difference is used, to
 judge the age of what it signs.

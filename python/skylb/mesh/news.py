@@ -1,4 +1,4 @@
-"""What one peer is still to be told of the news: frames that fit, at a rate that it takes."""
+"""The news that one peer has not received yet: frames that fit, at a rate that it takes."""
 
 from collections.abc import Sequence
 

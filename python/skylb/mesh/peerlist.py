@@ -1,4 +1,4 @@
-"""Who the peers are: flags, a file that is read again when it changes, and DNS, taken together."""
+"""The list of peers: flags, a file that is read again when it changes, and DNS, taken together."""
 
 import asyncio
 import logging

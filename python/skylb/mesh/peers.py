@@ -1,7 +1,7 @@
-"""The mesh as this balancer sees it: who is a peer, who lives, and what all should know.
+"""The mesh as this balancer sees it: which peers there are, which live, and what all should know.
 
 Of each pair the balancer whose name sorts first dials. Everything a peer says is a hint with an age;
-every balancer serves alone when it hears nobody.
+every balancer serves alone when it receives nothing.
 """
 
 import asyncio

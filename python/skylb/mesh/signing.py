@@ -1,10 +1,10 @@
 """Shared secrets of the mesh, and the signed header that a forwarded request carries.
 
-A forward says who sent it, how often it has crossed (once), how many replicas may still be tried, and how
-much time is left. All of it is signed together with method, path, query, all end-to-end header fields, the
-body's digest and the receiver's name and incarnation (HMAC-SHA256, RFC 2104), so that nothing can be changed,
-sent to another balancer, or sent twice.
-Times are the sender's monotonic clock, which its peers know from peer sync: nobody's wall clock matters.
+A forward names its sender, its hops (one), the replicas that may still be tried, and the time that is left.
+All of it is signed (HMAC-SHA256, RFC 2104). So are method, path, query, all end-to-end header fields, the
+body's digest, and the receiver's name and incarnation. So nothing can be changed, sent to another balancer,
+or sent twice. Times are the sender's monotonic clock, which its peers know from peer sync: no wall clock
+matters.
 """
 
 import base64

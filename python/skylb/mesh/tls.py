@@ -1,4 +1,4 @@
-"""TLS between balancers: what their listeners show, and whom they believe."""
+"""TLS between balancers: what their listeners show, and which certificates they accept."""
 
 import asyncio
 import ssl

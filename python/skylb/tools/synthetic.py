@@ -1,9 +1,9 @@
 """Text made of token blocks: what the load generator sends and the mock replica answers.
 
-A *token* is four ASCII bytes; none of them is ever escaped in JSON, so a text of ``n`` tokens is
-``4 * n`` bytes on the wire and in the rendered prompt alike. A *block* is the text that belongs to a
-block id of a workload file: equal ids give equal text, different ids different text, and a shorter
-text of one id is a prefix of a longer one.
+A *token* is four ASCII bytes. JSON escapes none of them, so a text of ``n`` tokens is ``4 * n`` bytes on
+the wire and in the rendered prompt alike. A *block* is the text that belongs to a block id of a workload
+file. Equal ids give equal text, different ids different text. A shorter text of one id is a prefix of a
+longer one.
 
 A replica's answer must be what the next turn's prompt contains, or generated KV would never be hit.
 The load generator knows the traced answer, the replica does not. So the generator appends an *answer
@@ -11,20 +11,19 @@ directive* to the text of the last user message::
 
     <|answer:TOKENS,BLOCK,SKIP:START+LEN,START+LEN|>
 
-It reads: answer ``TOKENS`` tokens; the text is that of the blocks ``START``, ``START + 1``, ... (``LEN``
-of them, then the next run), each ``BLOCK`` tokens long, without the first ``SKIP`` tokens. Where the
-runs end early (the last turn of a session has no traced successor) the rest is text seeded by the
-prompt; the list of runs may be empty. Numbers are decimal.
+It means: answer ``TOKENS`` tokens. The text is that of the blocks ``START``, ``START + 1``, ... (``LEN`` of
+them, then the next run), each ``BLOCK`` tokens long, without the first ``SKIP`` tokens. Where the runs end
+early, the rest is text seeded by the prompt: the last turn of a session has no traced successor. The list
+of runs may be empty. Numbers are decimal.
 
-A directive stands at the end of a message's text and is *no part of the rendered prompt*: the replica
-takes it away from every message before it counts or hashes tokens. Earlier user messages therefore
-keep theirs when the history is sent again, so that the bytes of a conversation only ever grow, and the
-tokens counted are those of the workload file.
+A directive stands at the end of a message's text and is *no part of the rendered prompt*. The replica
+removes it from every message before it counts or hashes tokens. So earlier user messages keep theirs when
+the history is sent again. The bytes of a conversation only ever grow, and the tokens counted are those of
+the workload file.
 
-The last block of a traced prompt is usually partial, and the id that the next turn has at that
-position is a different one (ids stand for whole blocks). To keep the chain unbroken, the partial
-block's text must be taken from the id that the *following* turn has there; the answer continues it
-with ``SKIP`` set to the tokens already used.
+The last block of a traced prompt is usually partial. The next turn has a different id at that position,
+because ids stand for whole blocks. To keep the chain unbroken, the partial block takes its text from the id
+that the *following* turn has there. The answer continues it with ``SKIP`` set to the tokens already used.
 """
 
 from collections.abc import Sequence

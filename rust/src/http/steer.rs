@@ -99,7 +99,7 @@ pub const FIELDS: [Rule; 40] = [
     rule("disagg_prefill_dp_rank", Fate::Refused, "SGLang: likewise"),
     rule("custom_logit_processor", Fate::Refused, "SGLang: code that the engine runs, where it was started so"),
     rule("lora_path", Fate::Refused, "SGLang: another adapter than the model that is routed by"),
-    rule("session_params", Fate::Refused, "SGLang: goes on with a session of one engine, whoever began it"),
+    rule("session_params", Fate::Refused, "SGLang: goes on with a session of one engine, which may be another client's"),
     rule("rid", Fate::Refused, "SGLang: the engine's id of the request, which may be another's"),
     rule("priority", Fate::Zeroed, "vLLM (lower first), SGLang (higher first): outranks other requests"),
     rule("request_id", Fate::Passed, "vLLM: X-Request-Id, which is always sent, counts instead"),

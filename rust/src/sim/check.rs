@@ -140,7 +140,7 @@ impl Scenario {
             return fault("clients.users: for mode closed only");
         }
         if clients.mode == Mode::Closed && clients.users.values().all(|users| *users == 0) {
-            return fault("clients.users: nobody sends anything");
+            return fault("clients.users: no region sends anything");
         }
         for name in clients.users.keys() {
             if self.region(name).is_none() {

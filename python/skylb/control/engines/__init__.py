@@ -1,4 +1,4 @@
-"""How engines tell their load: one dialect of metric names each."""
+"""How engines report their load: one dialect of metric names each."""
 
 from skylb._core import Snapshot, scan_metrics
 from skylb.control.engines.dialect import Dialect

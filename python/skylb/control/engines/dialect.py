@@ -1,4 +1,4 @@
-"""What tells one engine's metrics from another's."""
+"""What distinguishes one engine's metrics from another's."""
 
 from dataclasses import dataclass, field
 from urllib.parse import urlencode

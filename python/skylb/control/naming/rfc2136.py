@@ -1,7 +1,7 @@
 """Records by DNS UPDATE (RFC 2136), signed with TSIG (RFC 8945): BIND, Knot, PowerDNS and others take it.
 
-Under the service's NAME are the addresses of all balancers that serve; under BALANCER.NAME those of one,
-which also say what has to go from NAME when that one is dead. Each update is one message, which the server
+Under the service's NAME are the addresses of all balancers that serve. Under BALANCER.NAME are those of one.
+They also say what has to leave NAME when that one is dead. Each update is one message, which the server
 carries out as a whole or not at all.
 """
 

@@ -1,7 +1,7 @@
 """Records at Amazon Route 53: one latency record per balancer, so that clients are sent to the nearest.
 
-A latency record belongs to an AWS region, and Route 53 takes one of them per region and name: with several
-balancers in one region, give all but one no DNS settings, or put a load balancer with one address before
+A latency record belongs to an AWS region, and Route 53 takes one of them per region and name. With several
+balancers in one region, give all but one no DNS settings. Or put a load balancer with one address before
 them.
 """
 

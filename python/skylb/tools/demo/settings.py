@@ -1,4 +1,4 @@
-"""What ``skylb demo`` can be told."""
+"""The settings of ``skylb demo``."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal

@@ -1,7 +1,7 @@
 """One request of the load generator, from its first byte out to its last byte in.
 
-No task, future or timer per chunk: bytes come from `skylb.upstream.Connection`, framing is taken off
-by the core's `ResponseReader`, and each SSE event is decoded into the few fields that matter.
+There is no task, future or timer per chunk. Bytes come from `skylb.upstream.Connection`, the core's
+`ResponseReader` takes off the framing, and each SSE event is decoded into the few fields that matter.
 
 Kinds of error:
 

@@ -1,10 +1,10 @@
 """From blocks to messages: what a conversation's requests say, word for word.
 
-A prompt's text is the text of its blocks, four bytes a token (`skylb.tools.synthetic`), so whatever two
-prompts share in the trace they share in text. Where one message ends and the next begins is tied to
-blocks as well: a *mark* on a block id says that here the user's message ends and the answer begins,
-or the other way round. So two prompts with the same blocks have the same messages up to where their
-blocks part, even if the trace does not say that one follows the other.
+A prompt's text is the text of its blocks, four bytes a token (`skylb.tools.synthetic`). So what two prompts
+share in the trace they share in text. Where one message ends and the next begins is tied to blocks as well.
+A *mark* on a block id says that here the user's message ends and the answer begins, or the other way round.
+So two prompts with the same blocks have the same messages up to where their blocks part. That holds even if
+the trace does not say that one follows the other.
 
 Three kinds of id get a meaning beyond their text, all in one pass over the workload:
 
@@ -12,10 +12,10 @@ Three kinds of id get a meaning beyond their text, all in one pass over the work
 - A block that a prompt fills only in part has its own id (or none); the next turn has another one
   there. The next turn's block *continues* it: takes over the text as far as it goes.
 - The answer's place in the next turn's prompt gets its two marks, where the trace has room for it.
-  Where it has none (scaled traces, edited contexts), the user's message simply goes on: the blocks
-  that the trace says are shared are shared, but no generated KV is found again.
+  Where it has none (scaled traces, edited contexts), the user's message continues. The blocks that the trace
+  shares are shared, but no generated KV is found again.
 
-For the mock replica, the last user message ends with an answer directive, no part of the prompt: it
+For the mock replica, the last user message ends with an answer directive, which is no part of the prompt. It
 names the blocks that the next turn has in the answer's place.
 """
 

@@ -1,4 +1,4 @@
-"""What ``skylb load`` can be told."""
+"""The settings of ``skylb load``."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -7,8 +7,8 @@ A file holds one JSON object a line, sorted so that a request comes after the on
 
 ``t``: open-loop arrival, seconds. ``after``, ``think``: closed loop, ``think`` seconds after request
 ``after`` has completed, or when the session starts. ``in``, ``out``: tokens of prompt and answer.
-``runs``: ids of the prompt's blocks of ``block`` tokens as ``[start, length]``; an id stands for the
-block's text and all before it, so equal ids mean equal prefixes. Other fields are ignored.
+``runs``: ids of the prompt's blocks of ``block`` tokens as ``[start, length]``. An id stands for the block's
+text and all before it, so equal ids mean equal prefixes. Other fields are ignored.
 """
 
 import gzip

@@ -1,12 +1,12 @@
 """Kinds of replicas: sizes, limits and speeds. The values are written here and nowhere else.
 
-Calibration of ``l4-8b`` (Llama-3.1-8B, 16 bit, on one L4): the paper gives a KV room of about 25k
-tokens, about 300 ms for a prefill of 512 tokens and admissible concurrency of 20 to 50. Reading 16 GB
-of weights at 300 GB/s takes 53 ms: that is the base of a step; 512 tokens at 0.488 ms make it 300 ms,
-0.586 ms per token in all. A token of context is 128 KiB of KV, 0.44 us at that rate.
+Calibration of ``l4-8b`` (Llama-3.1-8B, 16 bit, on one L4). The paper gives a KV cache of about 25k tokens,
+and about 300 ms for a prefill of 512 tokens. It gives an admissible concurrency of 20 to 50. Reading 16 GB
+of weights at 300 GB/s takes 53 ms: that is the base of a step. 512 tokens at 0.488 ms make it 300 ms, 0.586
+ms per token in all. A token of context is 128 KiB of KV, 0.44 us at that rate.
 
 ``h100-8b`` by the same reckoning: 16 GB at 3.35 TB/s are 5 ms, plus 3 ms for what the CPU does between
-steps; prefill at 40k tokens/s; 0.04 us per token of context. A step of 100 sequences then takes 8 to
+steps. Prefill is 40k tokens/s, a token of context 0.04 us. A step of 100 sequences then takes 8 to
 12 ms.
 
 ``instant`` answers in no time at all, for measuring what stands in front of it.

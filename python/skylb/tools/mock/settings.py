@@ -1,4 +1,4 @@
-"""What ``skylb mock`` can be told."""
+"""The settings of ``skylb mock``."""
 
 from collections.abc import Iterator
 from pathlib import Path

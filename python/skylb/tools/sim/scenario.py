@@ -1,7 +1,7 @@
 """What is simulated: a scenario as plain structs.
 
-The same fields make up a scenario file (TOML) and the JSON that the simulator reads; what the Rust
-side documents in ``rust/src/sim/scenario.rs`` is not said again here. Beyond it, Python's form has
+The same fields make up a scenario file (TOML) and the JSON that the simulator reads.
+``rust/src/sim/scenario.rs`` documents them; this module does not repeat it. Beyond it, Python's form has
 the workload's kind (`skylb.tools.sim.workload`), names of profiles, and engine settings that need not be
 complete.
 

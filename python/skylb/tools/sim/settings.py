@@ -1,4 +1,4 @@
-"""What ``skylb sim`` can be told besides the scenario."""
+"""The settings of ``skylb sim`` besides the scenario."""
 
 import os
 import tomllib

@@ -1,9 +1,8 @@
 """Figures over several seeds: means with bootstrap intervals, and points compared seed by seed.
 
-The intervals are percentile bootstraps (Efron and Tibshirani 1993, chapter 13) over seeds: what is
-drawn again is whole runs, because requests of one run depend on each other. Compared points ran with
-the same seeds, thus the same requests; each draw takes the same seeds of both, so that what differs
-between seeds cancels.
+The intervals are percentile bootstraps (Efron and Tibshirani 1993, chapter 13) over seeds. Each draw takes
+whole runs, because requests of one run depend on each other. Compared points ran with the same seeds, thus
+the same requests. Each draw takes the same seeds of both, so that what differs between seeds cancels.
 """
 
 import random

@@ -10,8 +10,8 @@ The made-up kinds follow statistics of public traces, whose lengths they reprodu
 | ``tree`` | Tree of Thoughts over GSM8K: depth 4, two branches | 440 (460), 98 | 30 |
 | ``mix`` | half of the requests ``wildchat``, half ``tree`` | | |
 
-``arena`` and ``wildchat`` differ in how much different users' prompts share (the paper's section 3:
-8.3 and 2.5 % of the shorter one): few system prompts in the one, more in the other.
+``arena`` and ``wildchat`` differ in how much different users' prompts share: 8.3 and 2.5 % of the shorter
+one (the paper's section 3). The one has few system prompts, the other more.
 """
 
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What ``skylb wan`` can be told."""
+"""The settings of ``skylb wan``."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

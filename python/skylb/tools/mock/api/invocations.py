@@ -1,4 +1,4 @@
-"""``/invocations``: any of the other requests, told by its fields."""
+"""``/invocations``: any of the other requests, recognised by its fields."""
 
 import msgspec
 
