@@ -1,8 +1,9 @@
 //! The allow-list of paths: the inference paths of vLLM, and what the balancer answers itself.
 //!
-//! A path matches byte for byte or not at all, but for one slash at its end, which engines redirect to
-//! the path without it: nothing is decoded or normalised, so the route that was authorised is the route
-//! that runs (docs/PROMISES.md, S7). `//host`, `%2e` and dot segments therefore never match.
+//! A path matches byte for byte or not at all, but for one slash at its end, which engines
+//! redirect to the path without it. Nothing is decoded or normalised, so the route that was
+//! authorised is the route that runs (docs/PROMISES.md, S7). `//host`, `%2e` and dot segments
+//! therefore never match.
 //!
 //! [`ROUTES`] is the source of the list in docs/PASSING.md, which is generated from it.
 

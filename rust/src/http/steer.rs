@@ -1,5 +1,5 @@
-//! Headers and body fields by which whoever sends a request can steer an engine, and what becomes of
-//! each on the way there.
+//! Headers and body fields by which the sender of a request can steer an engine, and what becomes
+//! of each on the way there.
 //!
 //! The tables are the source of docs/PASSING.md, which is generated from them. A client whose address
 //! is in `trusted_proxies` is trusted, and so is a forward that carries a peer's signature: its origin

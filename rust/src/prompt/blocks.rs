@@ -1,9 +1,9 @@
 //! Prompt bytes to chained, keyed block hashes.
 //!
 //! A prompt is one contiguous stream of bytes, cut into blocks of a fixed size. Each block is
-//! hashed by itself (so the hashes of many are computed side by side), then folded into the chain:
-//! a chained hash stands for its block *and everything before it*, so two prompts whose chained
-//! hashes are equal at one place are equal up to there.
+//! hashed by itself, so that the hashes of many are computed side by side, then folded into the
+//! chain. A chained hash stands for its block *and everything before it*. So two prompts whose
+//! chained hashes are equal at one place are equal up to there.
 
 use std::fmt;
 use std::ops::Deref;

@@ -1,6 +1,6 @@
 //! The second pass: a walk over JSON that the first pass has found valid.
 //!
-//! A [`Cursor`] is a place and is copied to come back to it: an object's members are found in any
+//! A [`Cursor`] is a place, and is copied to come back to it. An object's members are found in any
 //! order, then visited in the order that the prompt has them.
 
 use super::escape::escape;

@@ -6,7 +6,7 @@
 //! it, and hashes it into blocks straight from the body, unescaped text being copied nowhere.
 //!
 //! Keys are compared after unescaping. A key that is read and there twice with different values is
-//! refused, because the engine might take the other one; so is a value that no engine takes. Where
+//! refused, because the engine might take the other one. So is a value that no engine takes. Where
 //! engines are lenient (`"100"` for a number) so is this. Within free JSON (tool parameters, call
 //! arguments, template variables) nothing is refused.
 //!

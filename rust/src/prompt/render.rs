@@ -2,8 +2,8 @@
 //!
 //! Tools, system text and messages are put in the order in which templates render them, strings
 //! unescaped, with separators that no UTF-8 text contains. The stream of a conversation is a
-//! prefix of the stream of its continuation, and OpenAI's, Anthropic's and the Responses form of
-//! one conversation give the same stream.
+//! prefix of the stream of its continuation. OpenAI's, Anthropic's and the Responses form of one
+//! conversation give the same stream.
 
 use super::canonical::{canonical, canonical_text, tag};
 use super::cursor::{Cursor, RawStr, Sink};

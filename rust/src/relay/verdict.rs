@@ -1,6 +1,6 @@
 //! What an event says of the request: that it failed, or that the answer is complete.
 //!
-//! Engines send the head of a stream before they have begun with it, so an error that would have
+//! Engines send the head of a stream before they have begun with it. So an error that would have
 //! been the answer's status comes as its first event. Seen in vLLM 0.32 and `SGLang`:
 //!
 //! ```text

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A probe that is not answered is no failure of the replica: its requests may be served all the
-//! same. Such a replica is *silent* until something is heard of it. A silent replica is down when
+//! same. Such a replica is *silent* until something arrives from it. A silent replica is down when
 //! its requests fail as well.
 //!
 //! What came back has a share of its room that grows linearly. A replica that was ejected and came

@@ -1,4 +1,4 @@
-//! What peers are told, and what room they are granted.
+//! What peers receive, and what room they are granted.
 
 use crate::engine::choose::policy::Slot;
 use crate::engine::fleet::forecast::fleet_line;

@@ -1,4 +1,4 @@
-//! What is served, as clients are told: here, and at peers.
+//! What is served, as clients see it: here, and at peers.
 
 use super::Router;
 use crate::engine::mesh::residency::Whose;

@@ -1,7 +1,7 @@
 //! Chunked transfer coding (RFC 9112, 7.1), for requests and responses alike.
 //!
-//! Strict: lines end with CR LF, a size has 1 to 16 hex digits, extensions are checked against the
-//! grammar, bounded and ignored, trailers are checked, bounded and dropped.
+//! Strict: lines end with CR LF, and a size has 1 to 16 hex digits. Extensions are checked against
+//! the grammar, bounded and ignored. Trailers are checked, bounded and dropped.
 
 use std::borrow::Cow;
 

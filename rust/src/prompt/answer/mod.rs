@@ -1,12 +1,12 @@
 //! The answer's part of the canonical stream: what the next turn's prompt will contain.
 //!
-//! An answer is read in passing, as the events of a stream or as a JSON body, and put into blocks
-//! that go on where those of its prompt ended, in the very form in which the client will send it
-//! back: role, text, tool calls. The calls follow the text, so they are kept until the answer ends.
-//! Of an answer that cannot be read to its end the beginning is kept, which is a prefix as well.
+//! An answer is read in passing, as the events of a stream or as a JSON body. It is put into
+//! blocks that continue those of its prompt, in the form in which the client will send it back:
+//! role, text, tool calls. The calls follow the text, so they are kept until the answer ends. Of
+//! an answer that cannot be read to its end the beginning is kept, which is a prefix as well.
 //!
 //! Reasoning is not sent back. But what an engine has cached behind it does not follow the prompt
-//! directly, and would not be found by the next turn: of an answer with reasoning nothing is kept.
+//! directly, and the next turn would not find it. So nothing is kept of an answer with reasoning.
 
 mod events;
 

@@ -1,11 +1,12 @@
 //! A continuous-batching replica with chunked prefill, paged KV and a prefix cache.
 //!
-//! The scheduling rules are those of vLLM's V1 engine: one token budget per step, shared by decodes
-//! (one token each) and chunks of prefill; running sequences first, in order of admission, then the
-//! waiting queue, first come first served; when no KV block is free the newest running sequence is
-//! preempted and computed anew later. The prefix cache knows full blocks by chained hashes; blocks
-//! that nobody holds stay hittable until they are taken in least-recently-used order; the last
-//! token of a prompt is always computed, because its logits are needed.
+//! The scheduling rules are those of vLLM's V1 engine: one token budget per step, shared by
+//! decodes (one token each) and chunks of prefill. Running sequences come first, in order of
+//! admission, then the waiting queue, first come first served. When no KV block is free, the
+//! newest running sequence is preempted and computed anew later. The prefix cache knows full
+//! blocks by chained hashes. Blocks that no sequence holds stay hittable until they are taken in
+//! least-recently-used order. The last token of a prompt is always computed, because its logits
+//! are needed.
 //!
 //! Simplified, on purpose: a step's duration is linear in what it computes ([`Profile`]); a block
 //! whose content is cached already under another block is not entered a second time; the engine

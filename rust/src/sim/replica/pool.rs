@@ -1,8 +1,8 @@
 //! Paged KV: blocks with reference counts, and the prefix cache over them.
 //!
-//! A block that nobody holds is in the free list and keeps its content's hash until it is taken, so
-//! the list's order (least recently freed first) is the cache's order of eviction. The list is
-//! threaded through the blocks; blocks never used before are not materialised.
+//! A block that no sequence holds is in the free list, and keeps its content's hash until it is
+//! taken. So the list's order (least recently freed first) is the cache's order of eviction. The
+//! list is threaded through the blocks; blocks never used before are not materialised.
 
 use std::hash::{BuildHasherDefault, Hasher};
 

@@ -1,4 +1,4 @@
-//! Pages that have stopped telling anything.
+//! Pages that have stopped changing.
 
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::id::Nanos;

@@ -1,9 +1,9 @@
 //! What one balancer tells others of the prefixes that are hot at its replicas, and its form on the wire.
 //!
-//! A digest is told whole: it replaces the one before, so that a lost one changes nothing. It says of
-//! each prefix its mark and its place, no more: the chain of hashes starts with the model, so the mark
-//! implies that, and what is not hot is not told. The form is [`VERSION`] and then the fields in
-//! order, encoded by postcard: 9 bytes per prefix, at most [`DIGEST_BYTES_MAX`].
+//! A digest is complete: it replaces the one before, so that a lost one changes nothing. It has
+//! the mark and the place of each prefix, no more. The chain of hashes starts with the model, so
+//! the mark implies the model. What is not hot is not in it. The form is [`VERSION`] and then the
+//! fields in order, encoded by postcard: 9 bytes per prefix, at most [`DIGEST_BYTES_MAX`].
 
 use std::fmt;
 

@@ -1,11 +1,11 @@
-//! Which prefixes are hot at this balancer's replicas: what peers are told.
+//! Which prefixes are hot at this balancer's replicas: what peers receive.
 //!
 //! Heat is the number of lately pushed prompts that were found cached up to a place, halved every
-//! [`HALF_LIFE_NS`]. Only what matched counts: what has come once is no knowledge worth telling.
+//! [`HALF_LIFE_NS`]. Only what matched counts: what has come once is not worth its bytes.
 //!
-//! A prompt passes many places, and of a prefix that is shared as a whole only the last is worth its
-//! bytes. So a place is worth the heat that *ends* there: of the prompts that got so far, those that no
-//! longer prefix that is told covers, times the blocks that they save.
+//! A prompt passes many places, and of a prefix that is shared as a whole only the last is worth
+//! its bytes. So a place is worth the heat that *ends* there. That is the prompts that got so far
+//! and that no longer reported prefix covers, times the blocks that they save.
 
 use std::cmp::Reverse;
 use std::mem;

@@ -1,8 +1,8 @@
-//! What peers have told of the prefixes that are hot there.
+//! What peers have reported of the prefixes that are hot there.
 //!
 //! A digest counts until the peer's next one, until it is too old, or until the peer is forgotten.
-//! One table holds all peers' prefixes by mark, so that a prompt is looked up once per place, however
-//! many peers there are, and only at places at which some peer has told a prefix.
+//! One table holds all peers' prefixes by mark. So a prompt is looked up once per place, however
+//! many peers there are, and only at places at which some peer has reported a prefix.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;

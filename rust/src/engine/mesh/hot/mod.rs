@@ -1,4 +1,4 @@
-//! Prefixes that are hot here and at peers: what is told of them, and what is heard.
+//! Prefixes that are hot here and at peers: what is sent of them, and what is received.
 
 pub mod digest;
 pub mod heat;

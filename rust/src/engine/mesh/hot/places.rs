@@ -1,12 +1,13 @@
 //! Where prompts are compared across balancers, and what a place in a prompt is called there.
 //!
-//! Chained hashes of blocks are keyed, but by a function that is no cryptographic one, and what peers
-//! tell each other may be read on its way. So a place is told as its [`Namer`]'s mark: a
-//! pseudo-random function (`SipHash`-2-4) of its chained hash, under a key that only balancers have.
-//! Who lacks the key cannot tell from a mark what was hashed, nor find the mark of a prompt of theirs.
+//! Chained hashes of blocks are keyed, but by a function that is no cryptographic one, and what
+//! peers exchange may be read on its way. So a place is sent as its [`Namer`]'s mark: a
+//! pseudo-random function (`SipHash`-2-4) of its chained hash, under a key that only balancers
+//! have. Who lacks the key cannot tell from a mark what was hashed, nor find the mark of a prompt
+//! of theirs.
 //!
-//! Only some depths are told: four per doubling, so that a prefix is known up to at least four fifths
-//! of its length and a prompt is looked up at few places ([`PLACES`] at most).
+//! Only some depths are sent: four per doubling. So a prefix is known up to at least four fifths
+//! of its length, and a prompt is looked up at few places ([`PLACES`] at most).
 
 use std::fmt;
 use std::hash::Hasher;

@@ -3,7 +3,7 @@
 //! A grant is a limit on the total that the peer has sent since its start, as in flow control by
 //! windows: `left = limit - sent` there, `outstanding = limit - arrived` here, and both hold
 //! whatever is lost, late or repeated between. A limit counts here until the peer is known to have
-//! heard a later one, or until it must have expired there.
+//! received a later one, or until it must have expired there.
 
 use smallvec::SmallVec;
 

@@ -1,4 +1,4 @@
-//! What a peer of our region is told.
+//! What a peer of our region receives.
 
 use std::collections::BTreeMap;
 
