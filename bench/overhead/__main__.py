@@ -1,6 +1,6 @@
 """Runs all proxies in turn over the same work, and prints a table with ratios.
 
-python -m bench.overhead [--rounds 5] [--only haproxy,skylb] [--work unary,stream,large,ttft,probes]
+python -m bench.overhead [--rounds 5] [--only haproxy,skylb] [--work unary,loop,stream,large,ttft,probes]
 """
 
 import argparse
@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.overhead")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(BUILDERS))
-    parser.add_argument("--work", default="unary,stream,large,ttft,probes")
+    parser.add_argument("--work", default="unary,loop,stream,large,ttft,probes")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {REST_CPU})
     names, kinds = arguments.only.split(","), arguments.work.split(",")

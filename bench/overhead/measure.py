@@ -43,6 +43,8 @@ class Kind:
     count: int
     concurrency: int
     distinct: int
+    canned: bool = False
+    """Replicas only repeat one answer: the proxy is what bounds the loop."""
 
 
 KINDS = {
@@ -50,6 +52,10 @@ KINDS = {
     "stream": Kind(
         "stream", "256 streams of 100 chunks at 50/s", "chunk",
         ("--step-base-us", "20000"), 2000, True, 99, 256, 256, 256,
+    ),
+    "loop": Kind(
+        "loop", "2 kB chat in a closed loop of 16 connections", "request",
+        (), 2000, False, 8, 8000, 16, 1000, canned=True,
     ),
     "large": Kind("large", "400 kB chat, not streamed", "request", (), 400_000, False, 8, 200, 4, 40),
 }  # fmt: skip
@@ -129,7 +135,8 @@ def measure(kind: Kind, names: list[str], rounds: int) -> dict[str, dict[str, fl
     body = requests[0].partition(b"\r\n\r\n")[2]
     warm = body.replace(b'"max_tokens": 99', b'"max_tokens": 2')
     figures: dict[str, list[float]] = {}
-    with upstreams(REPLICAS, *kind.mock) as urls, running(names, urls, warm) as found:
+    replicas_of_it = canned_upstreams(REPLICAS) if kind.canned else upstreams(REPLICAS, *kind.mock)
+    with replicas_of_it as urls, running(names, urls, warm) as found:
         for number in range(rounds + 1):
             for proxy in found:
                 before = cpu_ns(proxy.process.pid)
