@@ -380,9 +380,6 @@ class ResponseReader:
 
 # --------------------------------------------------------------------------- probes
 
-DIALECT_VLLM: Final = 0
-DIALECT_SGLANG: Final = 1
-
 @final
 class Snapshot:
     """What one ``/metrics`` page said. ``None`` is unknown, never zero."""
@@ -412,15 +409,19 @@ class Snapshot:
     @property
     def loras_running(self) -> list[str]: ...
 
-def scan_metrics(page: bytes, dialect: int) -> Snapshot:
+def scan_metrics(page: bytes, dialect: str) -> Snapshot:
     """Reads a Prometheus page, looking only for the names it needs (old and new).
 
     Values summed over engines (data parallel ranks). Absurd values (negative, NaN, infinite) are
     unknown. Never raises for content.
+
+    Raises:
+        ValueError: there is no dialect of that name.
     """
 
-def metric_names(dialect: int) -> list[str]:
-    """The metrics that `scan_metrics` reads, by their full names."""
+def dialects() -> list[tuple[str, bytes, list[str]]]:
+    """Engines whose pages can be read: name, what their metrics' names begin with, and the names of the
+    metrics that `scan_metrics` reads."""
 
 # --------------------------------------------------------------------------- decisions
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 
-from skylb._core import DIALECT_VLLM, scan_metrics
-from skylb.control.engines import VLLM
+from skylb._core import scan_metrics
+from skylb.control.dialects import DIALECTS
 from tests.engines.load import TIMEOUT, chat
 from tests.engines.vllm import Vllm
 from tests.engines.words import WORDS
@@ -144,9 +144,9 @@ def test_turns_return_to_their_owner_and_its_cache_is_predicted_to_a_block(pair:
 
 def test_vllm_tells_by_name_what_its_whole_page_tells_and_is_asked_for_no_more(pair: list[Vllm]) -> None:
     url = pair[0].url
-    whole, narrowed = get(f"{url}/metrics"), get(f"{url}{VLLM.narrowed_path}")
-    assert repr(scan_metrics(narrowed, DIALECT_VLLM)) == repr(scan_metrics(whole, DIALECT_VLLM))
-    assert scan_metrics(narrowed, DIALECT_VLLM).running is not None
+    whole, narrowed = get(f"{url}/metrics"), get(f"{url}{DIALECTS[0].narrowed_path}")
+    assert repr(scan_metrics(narrowed, "vllm")) == repr(scan_metrics(whole, "vllm"))
+    assert scan_metrics(narrowed, "vllm").running is not None
     with balancer(url) as front:
 
         def probed() -> float:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from skylb._core import DIALECT_VLLM, scan_metrics
+from skylb._core import scan_metrics
 from skylb.addresses import ListenAddress
-from skylb.control.engines import VLLM
+from skylb.control.dialects import DIALECTS
 from skylb.errors import ListenError
 from skylb.tools.mock import MockSettings, start
 from skylb.tools.mock.faults import Faults
@@ -172,7 +172,7 @@ def test_the_metrics_page_is_read_by_prometheus_and_by_the_scanner_and_is_as_lon
             queries = families["vllm:prefix_cache_queries"].samples[0]
             assert (queries.labels["model_name"], queries.value) == ('a"b', 200.0)
             assert families["vllm:generation_tokens"].samples[0].value == 6.0
-            snapshot = scan_metrics(page, DIALECT_VLLM)
+            snapshot = scan_metrics(page, "vllm")
             assert (snapshot.running, snapshot.waiting, snapshot.preemptions) == (0, 0, 0)
             assert (snapshot.cache_queries, snapshot.cache_hits) == (200, 96)
             assert (snapshot.kv_tokens, snapshot.block_size) == (600_000, 16)
@@ -186,9 +186,9 @@ def test_a_page_of_the_metrics_asked_for_tells_what_the_whole_page_tells() -> No
         async with mock(metrics_bytes=50_000) as fleet:
             assert (await ask(fleet, chat("x" * 400, max_tokens=3))).status == 200
             whole = (await get(fleet, "/metrics")).body
-            narrowed = (await get(fleet, VLLM.narrowed_path)).body
+            narrowed = (await get(fleet, DIALECTS[0].narrowed_path)).body
             assert len(narrowed) < len(whole) / 10
-            assert repr(scan_metrics(narrowed, DIALECT_VLLM)) == repr(scan_metrics(whole, DIALECT_VLLM))
+            assert repr(scan_metrics(narrowed, "vllm")) == repr(scan_metrics(whole, "vllm"))
             # vLLM's own route for the page knows no names.
             assert (await get(fleet, "/metrics?name[]=vllm:num_requests_running")).body == whole
             some = (await get(fleet, "/metrics/?name[]=vllm:num_requests_running&name[]=nobody:s")).body
@@ -206,7 +206,7 @@ def test_the_gauges_tell_the_end_of_the_last_step_and_the_state_tells_the_presen
             connection.writer.write(request(chat("hello", stream=True)))
             await connection.reader.readuntil(b"\r\n\r\n")
             assert (await state(fleet))["running"] == 1
-            assert scan_metrics((await get(fleet, "/metrics")).body, DIALECT_VLLM).running == 0
+            assert scan_metrics((await get(fleet, "/metrics")).body, "vllm").running == 0
 
     run(test)
 

@@ -44,6 +44,7 @@ RUST_PARTS = (
     "engine/fleet/lengths.rs",
     "engine/fleet/models.rs",
     "engine/fleet/pulse.rs",
+    "engine/fleet/snapshot",
     "engine/fleet/snapshot.rs",
     "engine/mesh",
     "engine/requests",

@@ -137,7 +137,7 @@ def test_snapshots_and_gauges_agree() -> None:
     assert (gauges.replica, gauges.name, gauges.ready, gauges.blind) == (7, "http://a", True, True)
     assert engine.probes_due(10 * MS) == [7]
     page = b"vllm:num_requests_running 3\nvllm:num_requests_waiting 2\n"
-    snapshot = _core.scan_metrics(page, _core.DIALECT_VLLM)
+    snapshot = _core.scan_metrics(page, "vllm")
     assert engine.observe(7, snapshot, 10 * MS, 11 * MS) == ()
     (gauges,) = engine.gauges()
     assert (gauges.blind, gauges.running, gauges.waiting, gauges.health) == (False, 3, 2, "up")

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from prometheus_client.registry import Collector
 
-from skylb._core import DIALECT_VLLM, LOG_OFF, Engine, Recorder, scan_metrics
+from skylb._core import LOG_OFF, Engine, Recorder, scan_metrics
 from skylb.config import EngineSettings
 from skylb.metrics import SLICE_SAMPLES, Durations, LoopStall, Metrics, slices
 
@@ -47,7 +47,7 @@ def engine(*replicas: tuple[int, str]) -> Engine:
     made = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1)
     made.set_replicas(list(replicas), 1)
     for replica_id, _ in replicas:
-        made.observe(replica_id, scan_metrics(PAGE, DIALECT_VLLM), 1, 2)
+        made.observe(replica_id, scan_metrics(PAGE, "vllm"), 1, 2)
     return made
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from skylb._core import DIALECT_SGLANG, DIALECT_VLLM, scan_metrics
+from skylb._core import scan_metrics
 
 VLLM = b"""# TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{engine="0",model_name="m"} 7.0
@@ -20,7 +20,7 @@ vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="1000"} 1.0
 
 
 def test_a_vllm_page_is_read_whole() -> None:
-    snapshot = scan_metrics(VLLM, DIALECT_VLLM)
+    snapshot = scan_metrics(VLLM, "vllm")
     assert (snapshot.running, snapshot.waiting, snapshot.deferred) == (8, 3, 2)
     assert (snapshot.kv_usage, snapshot.kv_tokens, snapshot.block_size) == (0.25, 16_000, 16)
     assert (snapshot.cache_queries, snapshot.cache_hits, snapshot.preemptions) == (12_000_000, 12, 4)
@@ -29,7 +29,7 @@ def test_a_vllm_page_is_read_whole() -> None:
 
 
 def test_what_a_page_lacks_is_none() -> None:
-    snapshot = scan_metrics(VLLM, DIALECT_SGLANG)
+    snapshot = scan_metrics(VLLM, "sglang")
     assert snapshot.running is None
     assert snapshot.waiting is None
     assert snapshot.kv_usage is None
@@ -38,4 +38,4 @@ def test_what_a_page_lacks_is_none() -> None:
 
 def test_an_unknown_dialect_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="dialect"):
-        scan_metrics(b"", 7)
+        scan_metrics(b"", "abacus")

@@ -6,7 +6,7 @@ whether an engine supports it. One that does not is asked for whole pages.
 """
 
 from skylb._core import Snapshot, __version__
-from skylb.control.engines import DIALECTS, Dialect, read_page
+from skylb.control.dialects import DIALECTS, Dialect, read_page
 from skylb.types import Replica
 from skylb.upstream import Response
 
@@ -56,7 +56,7 @@ class Pages:
         """Takes over the replica as it is now: its key may have changed."""
         self._whole_request = get_request("/metrics", "text/plain", replica)
         self._narrowed_requests = {
-            dialect.number: get_request(dialect.narrowed_path, "text/plain", replica) for dialect in DIALECTS
+            dialect.name: get_request(dialect.narrowed_path, "text/plain", replica) for dialect in DIALECTS
         }
         self.forget()
 
@@ -92,7 +92,7 @@ class Pages:
         """A whole page is beyond what is read: narrowed ones are tried, in each dialect in turn."""
         self._tried += 1
         dialect = DIALECTS[self._tried % len(DIALECTS)]
-        self.request = self._narrowed_requests[dialect.number]
+        self.request = self._narrowed_requests[dialect.name]
         self.narrowed = True
 
     def read(self, response: Response, narrowed: bool) -> Snapshot | None:
@@ -123,7 +123,7 @@ class Pages:
             self._refused = False
         if not self._refused:
             self._told = _told(snapshot)
-            self.request = self._narrowed_requests[dialect.number]
+            self.request = self._narrowed_requests[dialect.name]
             self.narrowed = True
         return snapshot
 

@@ -3,10 +3,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::engine::fleet::snapshot::{self, Dialect};
-
-const DIALECT_VLLM: u8 = 0;
-const DIALECT_SGLANG: u8 = 1;
+use crate::engine::fleet::snapshot::{self, DIALECTS, Dialect};
 
 /// See `_core.pyi`.
 #[pyclass(frozen, module = "skylb._core")]
@@ -74,33 +71,32 @@ impl Snapshot {
     }
 }
 
-fn dialect_of(number: u8) -> PyResult<Dialect> {
-    match number {
-        DIALECT_VLLM => Ok(Dialect::Vllm),
-        DIALECT_SGLANG => Ok(Dialect::Sglang),
-        _ => Err(PyValueError::new_err(format!(
-            "dialect: expected DIALECT_VLLM or DIALECT_SGLANG, got {number}"
-        ))),
-    }
+fn dialect_of(name: &str) -> PyResult<&'static Dialect> {
+    let known = DIALECTS.into_iter().find(|dialect| dialect.name == name);
+    known.ok_or_else(|| PyValueError::new_err(format!("dialect: {name} is none of dialects()")))
 }
 
 /// See `_core.pyi`.
 #[pyfunction]
-fn scan_metrics(page: &[u8], dialect: u8) -> PyResult<Snapshot> {
+fn scan_metrics(page: &[u8], dialect: &str) -> PyResult<Snapshot> {
     Ok(Snapshot(snapshot::scan(page, dialect_of(dialect)?)))
 }
 
 /// See `_core.pyi`.
 #[pyfunction]
-fn metric_names(dialect: u8) -> PyResult<Vec<&'static str>> {
-    Ok(dialect_of(dialect)?.names().to_vec())
+fn dialects() -> Vec<(&'static str, &'static [u8], Vec<&'static str>)> {
+    DIALECTS
+        .iter()
+        .map(|dialect| {
+            let prefix = dialect.prefix.as_bytes();
+            (dialect.name, prefix, dialect.names.to_vec())
+        })
+        .collect()
 }
 
 /// Adds this part's classes and functions to the module.
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add("DIALECT_VLLM", DIALECT_VLLM)?;
-    m.add("DIALECT_SGLANG", DIALECT_SGLANG)?;
     m.add_class::<Snapshot>()?;
     m.add_function(wrap_pyfunction!(scan_metrics, m)?)?;
-    m.add_function(wrap_pyfunction!(metric_names, m)?)
+    m.add_function(wrap_pyfunction!(dialects, m)?)
 }

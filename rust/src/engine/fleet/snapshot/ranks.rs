@@ -8,8 +8,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Value;
-use super::line::Line;
+use super::sample::Sample;
+use super::value::Value;
 
 /// Series of one page that are told apart at most; with more its figures are unknown.
 const GROUPS_MAX: usize = 2_048;
@@ -25,7 +25,7 @@ pub(super) struct Ranks {
 
 impl Ranks {
     /// Takes a series of the name that `key` stands for.
-    pub(super) fn take(&mut self, key: u8, line: &Line, max: f64) {
+    pub(super) fn take(&mut self, key: u8, line: &Sample, max: f64) {
         let group = (group(line) & !0xff) | u64::from(key);
         // Series of one name follow each other: the last ones are the most likely.
         let known = self.groups.iter_mut().rev().find(|(of, _)| *of == group);
@@ -52,7 +52,7 @@ impl Ranks {
 }
 
 /// What tells a series from those that do not repeat it: all labels but the ranks, in any order.
-fn group(line: &Line) -> u64 {
+fn group(line: &Sample) -> u64 {
     let distinct = line
         .labels()
         .filter(|(name, _)| *name == DATA_PARALLEL || !name.ends_with(b"_rank"));

@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{Dialect, Snapshot, scan};
+use super::{DIALECTS, SGLANG, Snapshot, VLLM, scan};
 
 fn vllm(page: &str) -> Snapshot {
-    scan(page.as_bytes(), Dialect::Vllm)
+    scan(page.as_bytes(), &VLLM)
 }
 
 const LABELS: &str = r#"engine="0",model_name="m""#;
@@ -94,7 +94,7 @@ sglang:prompt_tokens_total{model_name="m"} 8.128902e+06
 sglang:cached_tokens_total{model_name="m"} 100
 vllm:num_requests_running 99
 "#;
-    let snapshot = scan(page.as_bytes(), Dialect::Sglang);
+    let snapshot = scan(page.as_bytes(), &SGLANG);
     assert_eq!(
         (snapshot.running, snapshot.waiting, snapshot.deferred),
         (Some(12), Some(3), Some(1))
@@ -126,7 +126,7 @@ sglang:max_total_num_tokens{dp_rank="1",model_name="m",pp_rank="1",tp_rank="2"} 
 sglang:prompt_tokens_total{model_name="m",tenant="a"} 10
 sglang:prompt_tokens_total{model_name="m",tenant="b"} 20
 "#;
-    let snapshot = scan(page.as_bytes(), Dialect::Sglang);
+    let snapshot = scan(page.as_bytes(), &SGLANG);
     assert_eq!((snapshot.running, snapshot.waiting), (Some(14), Some(500)));
     assert_eq!(
         (snapshot.kv_usage, snapshot.kv_tokens),
@@ -139,7 +139,7 @@ sglang:prompt_tokens_total{model_name="m",tenant="b"} 20
 fn without_dp_rank_the_largest_of_sglangs_ranks_counts() {
     let page = "sglang:num_running_reqs{tp_rank=\"0\"} 1\nsglang:num_queue_reqs{tp_rank=\"0\"} 0\n\
                 sglang:num_queue_reqs{tp_rank=\"1\"} 500\n";
-    let snapshot = scan(page.as_bytes(), Dialect::Sglang);
+    let snapshot = scan(page.as_bytes(), &SGLANG);
     assert_eq!((snapshot.running, snapshot.waiting), (Some(1), Some(500)));
 }
 
@@ -148,9 +148,9 @@ fn more_ranks_than_can_be_told_apart_or_an_absurd_one_leave_sglangs_load_unknown
     let series =
         |rank: usize, value: &str| format!("sglang:num_queue_reqs{{dp_rank=\"{rank}\"}} {value}\n");
     let mut page: String = (0..3_000).map(|rank| series(rank, "1")).collect();
-    assert_eq!(scan(page.as_bytes(), Dialect::Sglang).waiting, None);
+    assert_eq!(scan(page.as_bytes(), &SGLANG).waiting, None);
     page = series(0, "1") + &series(1, "NaN") + &series(2, "1");
-    assert_eq!(scan(page.as_bytes(), Dialect::Sglang).waiting, None);
+    assert_eq!(scan(page.as_bytes(), &SGLANG).waiting, None);
 }
 
 #[test]
@@ -333,8 +333,8 @@ fn exact(counter: Option<u64>) -> Option<f64> {
 proptest! {
     #[test]
     fn no_bytes_make_the_scanner_panic(page in prop::collection::vec(any::<u8>(), 0..400)) {
-        let _ = scan(&page, Dialect::Vllm);
-        let _ = scan(&page, Dialect::Sglang);
+        let _ = scan(&page, &VLLM);
+        let _ = scan(&page, &SGLANG);
     }
 
     #[test]
@@ -347,7 +347,7 @@ vllm:cache_config_info{block_size="16",num_gpu_blocks="10"} 1.0"#.to_vec();
         for (at, byte) in cuts {
             page[at] = byte;
         }
-        let _ = scan(&page, Dialect::Vllm);
+        let _ = scan(&page, &VLLM);
     }
 
     #[test]
@@ -366,8 +366,8 @@ vllm:cache_config_info{block_size="16",num_gpu_blocks="10"} 1.0"#.to_vec();
 
 #[test]
 fn every_name_that_an_engine_is_asked_for_is_read() {
-    for dialect in [Dialect::Vllm, Dialect::Sglang] {
-        for name in dialect.names() {
+    for dialect in DIALECTS {
+        for name in dialect.names {
             let line = format!(
                 "{name}{{reason=\"deferred\",sleep_state=\"awake\",running_lora_adapters=\"a\",block_size=\"16\"}} 0\n"
             );

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::config::Policy;
-use crate::engine::fleet::snapshot::{Dialect, scan};
+use crate::engine::fleet::snapshot::{VLLM, scan};
 
 /// What `/metrics` of a liar shows in its `n`-th answer.
 type Page = fn(u64) -> String;
@@ -45,7 +45,7 @@ fn ten_seconds(policy: Policy, replicas: u32, page: Page) -> (u64, usize) {
             } else {
                 gauges("0", "0")
             };
-            let snapshot = scan(page.as_bytes(), Dialect::Vllm);
+            let snapshot = scan(page.as_bytes(), &VLLM);
             let effects = drive.observe(replica, snapshot);
             flying.extend(all_pushed(&effects));
         }
@@ -83,7 +83,7 @@ fn a_lying_replica_is_shown_as_blind() {
     for (lie, page) in lies() {
         let mut drive = Drive::new(config(), 1);
         for n in 0..10 {
-            drive.observe(0, scan(page(n).as_bytes(), Dialect::Vllm));
+            drive.observe(0, scan(page(n).as_bytes(), &VLLM));
             drive.now_ns += S;
         }
         assert!(drive.router.gauges()[0].blind, "{lie}");

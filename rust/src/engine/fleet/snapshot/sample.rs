@@ -6,12 +6,12 @@ use memchr::{memchr, memchr2};
 
 /// A sample line, split where its name ends; what follows is parsed on demand.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Line<'a> {
+pub(super) struct Sample<'a> {
     pub(super) name: &'a [u8],
     rest: &'a [u8],
 }
 
-impl<'a> Line<'a> {
+impl<'a> Sample<'a> {
     pub(super) fn split(text: &'a [u8]) -> Self {
         let end = memchr2(b'{', b' ', text).unwrap_or(text.len());
         let (name, rest) = text.split_at(end);
