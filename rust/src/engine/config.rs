@@ -1,8 +1,8 @@
-//! The engine's settings; their defaults are written once, in Python's `enginesettings.py`.
+//! The engine's settings; their defaults are written once, in `skylb/settings/engine.py`.
 //!
-//! Every field of `EngineSettings` has its counterpart here under the same name, except that
-//! settings in seconds (`_s`) become nanoseconds (`_ns`) when they are read, so that no decision
-//! computes with floating-point time.
+//! Every field of `EngineSettings` has its counterpart here under the same name. Settings in
+//! seconds (`_s`) become nanoseconds (`_ns`) when they are read, so that no decision computes with
+//! floating-point time.
 
 mod check;
 mod rules;

@@ -2,10 +2,11 @@
 //! cached tokens was.
 //!
 //! An engine evicts in about the order of use. Where it had less of a prompt in its cache than was
-//! predicted, what its owner used no later than the missing blocks is probably gone as well: it is
-//! dropped, and the owner is believed to hold less ([`Share`]). But a prompt that is rendered anew each
-//! turn (a date, a call written differently) misses without any eviction. So one miss is believed
-//! where the owner has been given enough since to have evicted so much, else only the third in a row.
+//! predicted, what its owner used no later than the missing blocks is probably gone as well. It is
+//! dropped, and the owner is believed to hold less ([`Share`]). But a prompt that is rendered anew
+//! each turn (a date, a call written differently) misses without any eviction. So one miss is
+//! believed where the owner has been given enough since to have evicted so much, else only the
+//! third in a row.
 
 use std::borrow::Cow;
 

@@ -1,9 +1,9 @@
 //! How many tokens there are up to places that prompts have in common.
 //!
-//! Bytes per token differ from text to text, so a ratio cannot tell to the block how much of a long
-//! prompt an engine has cached. But the next turn of a conversation matches up to where the last one
-//! ended, and `usage` said how many tokens that was; where prompts part (behind a shared system text),
-//! the engine's `cached_tokens` of one tells it for the next.
+//! Bytes per token differ from text to text, so a ratio does not say to the block how much of a
+//! long prompt an engine has cached. But the next turn of a conversation matches up to where the
+//! last one ended, and `usage` said how many tokens that was. Where prompts part (behind a shared
+//! system text), the engine's `cached_tokens` of one say it for the next.
 //!
 //! A template may render an answer otherwise than it was generated (thoughts are left out), or its
 //! text may be cut into other tokens. Then the engine finds the conversation only up to the answer.

@@ -1,9 +1,9 @@
 //! What choices read of the replicas, kept in dense arrays.
 //!
-//! A replica with all that is known of it takes more than a kilobyte, so that a choice among a
-//! thousand of them would wait for memory at each. What choices read is copied from a replica when
-//! it has changed, or when time alone changes what it offers: only [`Fleet::member_mut`] gives a
-//! replica to be changed, and it marks it.
+//! A replica with all that is known of it takes more than a kilobyte. A choice among a thousand of
+//! them would wait for memory at each. What choices read is copied from a replica when it has
+//! changed, or when time alone changes what it offers. Only [`Fleet::member_mut`] gives a replica
+//! to be changed, and it marks it.
 //!
 //! [`Fleet::member_mut`]: crate::engine::fleet::Fleet::member_mut
 

@@ -1,8 +1,8 @@
 //! Models and adapters, and which replicas are sent requests for them.
 //!
-//! A replica is sent the models that its list has. One that tells nothing is sent every model; one
-//! whose list was cut also those that no list has; and so are all replicas where such models are
-//! passed on.
+//! A replica is sent the models that its list has. One without a list is sent every model. One
+//! whose list was cut is also sent those that no list has. So are all replicas where such models
+//! are passed on.
 
 use std::mem;
 

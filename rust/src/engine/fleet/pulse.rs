@@ -1,24 +1,25 @@
 //! Signs of life, and what becomes of requests whose replica shows none.
 //!
-//! A replica lives while its pages move or bytes of its answers come. A first byte, the end of an
-//! answer, and what the driver has heard of streams since its last sweep are such signs; a page that
-//! was answered with the figures of the one before is none, nor is a probe without an answer. What
-//! has requests of ours and shows no sign for `wedged_s` is wedged, with these exceptions:
+//! A replica lives while its pages move or bytes of its answers come. Such signs are a first byte,
+//! the end of an answer, and what the driver has received of streams since its last sweep. A page
+//! with the figures of the one before is none, nor is a probe without an answer. What has requests
+//! of ours and shows no sign for `wedged_s` is wedged, with these exceptions:
 //!
 //! - a page that shows nothing running and nothing waiting: what was pushed there is not in the
 //!   engine yet (a long prompt is being tokenized);
 //! - an answer without figures (a page that is 404, or late while a list of models is not): its
-//!   server lives, and nobody says that the engine stands still;
+//!   server lives, and nothing says that the engine stands still;
 //! - an engine that sleeps;
-//! - an engine whose steps take longer than that: who was silent so long before and lived is given
-//!   three times that time. So is a page that tells no tokens: it moves with requests, not with steps;
-//! - a page that stands still while answers come: it tells nothing, however long it stands;
+//! - an engine whose steps take longer than that. One that was silent so long before and lived
+//!   gets three times that time. So does a page without a token counter: it moves with requests,
+//!   not with steps;
+//! - a page that stands still while answers come: it says nothing, however long it stands;
 //! - a fleet in which no other replica lives: then the reason is not this replica.
 //!
-//! A request without a first byte that is at a replica which is down or wedged is withdrawn, if it
-//! may be sent again, another replica can take it, and attempts and budget allow. Streams that have
-//! begun stay where they are: they end with their connection, or when they have been silent for
-//! `stream_idle_s`.
+//! A request without a first byte at a replica that is down or wedged is withdrawn, if it may be
+//! sent again. Another replica must be able to take it, and attempts and budget must allow it.
+//! Streams that have begun stay where they are: they end with their connection, or when they have
+//! been silent for `stream_idle_s`.
 
 use super::member::Offer;
 use crate::engine::choose::policy::Slot;

@@ -1,13 +1,13 @@
 //! How long an engine takes to its first token, learned.
 //!
-//! For requests that did not queue, the time from push to first byte is taken to be a line: a base
-//! (round trip, the step under way, the batch's own work) plus so many nanoseconds per token that
-//! is not cached. Both depend on how many requests are decoding, so each range of that load has a
-//! line of its own. A line is a least-squares fit of relative errors (an error of 10 ms matters at
-//! 20 ms, not at 2 s) whose old samples decay, whose outliers are pulled in to three mean errors
-//! (Huber's rule), and which is shrunk towards a prior: for a replica its fleet's line, for the
-//! fleet the settings'. The shrinkage keeps every fit defined, also where all samples have one
-//! length. Between ranges lines are interpolated by the mean loads of their samples, so that of two
+//! For requests that did not queue, the time from push to first byte is taken to be a line. It is
+//! a base (round trip, the step under way, the batch's own work) plus so many nanoseconds per
+//! token that is not cached. Both depend on how many requests are decoding, so each range of that
+//! load has a line of its own. A line is a least-squares fit of relative errors (an error of 10 ms
+//! matters at 20 ms, not at 2 s). Old samples decay, and outliers are pulled in to three mean
+//! errors (Huber's rule). The fit is shrunk towards a prior: for a replica its fleet's line, for
+//! the fleet the settings'. The shrinkage keeps every fit defined, also where all samples have one
+//! length. Between ranges, lines are interpolated by the mean loads of their samples. So of two
 //! replicas in one range the busier one is the slower one.
 
 use crate::id::Nanos;

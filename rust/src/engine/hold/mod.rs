@@ -2,13 +2,13 @@
 //!
 //! Requests are partitioned by what they may use, so that no head blocks requests that have other
 //! replicas: a line each. Within a line every class has a queue, first come, first served by the
-//! age a request got when it was submitted: one that comes back after a failed attempt stands
+//! age a request got when it was submitted. One that comes back after a failed attempt stands
 //! before all that were submitted after it.
 //!
-//! Whose turn it is: the oldest request that is *due* (it has been passed over as often as allowed,
-//! or is older than `hold_age_max_s`); else a request of the class that has had least for its
-//! weight. A queue competes as its oldest request's class, which rises by one for every
-//! `class_age_s` of waiting.
+//! The next request is the oldest that is *due*: it has been passed over as often as allowed, or
+//! is older than `hold_age_max_s`. Else it is one of the class that has had least for its weight.
+//! A queue competes as its oldest request's class, which rises by one for every `class_age_s` of
+//! waiting.
 //!
 //! A request may let room pass and wait for a replica that caches its prompt; it then waits *by
 //! choice*, for a bounded time. All others are *open*: they take what comes.

@@ -1,8 +1,8 @@
 //! The state machine over all of the engine.
 //!
 //! A request is held, in flight, or between attempts (only inside one call). Every call says what
-//! happened and yields the effects it causes, for any request, in the order they are to be done:
-//! room that comes free starts what is held in the same call. A submitted request ends exactly
+//! happened and yields the effects it causes, for any request, in the order to carry them out.
+//! Room that comes free starts what is held in the same call. A submitted request ends exactly
 //! once: by [`Router::complete`], a `Reject`, or an `Expire`.
 //!
 //! | file | holds |

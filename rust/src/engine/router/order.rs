@@ -1,13 +1,14 @@
 //! The order of the hold by predicted work.
 //!
-//! First come, first served, a long prompt that nobody caches keeps waiting those whose prompts
-//! are cached, until their caches are lost too, which makes more work and longer waits. So under
-//! `predictive` the room of a replica goes to the request of the queue whose age, less
-//! `hold_work_weight` times the time that its uncached prompt takes there, is greatest. Who is cached
+//! Under first come, first served, a long uncached prompt holds up requests whose prompts are
+//! cached, until their caches are lost too. That makes more work and longer waits. So under
+//! `predictive` each request counts as younger by `hold_work_weight` times the time that its
+//! uncached prompt takes there. The room of a replica goes to the oldest. A request that is cached
 //! on another replica is expensive here, and thereby left to that one.
 //!
 //! A request of so much work is overtaken only by those that came at most the weighted difference
-//! later: nobody starves even without the bounds of [`crate::engine::hold`], which hold as well.
+//! later. So no request starves even without the bounds of [`crate::engine::hold`], which hold as
+//! well.
 
 use std::mem;
 

@@ -1,8 +1,9 @@
 //! Nodes by the hash of their first block: a linear hash table (Litwin 1980).
 //!
 //! It grows and shrinks by one bucket per node that comes or goes, so no operation ever moves all
-//! of it (a table that doubles stalls for tens of milliseconds at a million nodes), and a bucket
-//! is four bytes per node at every size. Block hashes are keyed: nobody can aim at a bucket.
+//! of it. (A table that doubles stalls for tens of milliseconds at a million nodes.) A bucket is
+//! four bytes per node at every size. Block hashes are keyed, so that no client can aim at a
+//! bucket.
 
 use super::node::Node;
 use super::slab::{NIL, Slab};

@@ -1,13 +1,14 @@
-//! Who is believed to cache which prefix: a path-compressed radix tree over chained block hashes.
+//! Which owner is believed to cache which prefix: a path-compressed radix tree over chained block
+//! hashes.
 //!
 //! A chained hash stands for its block and all before it. So a node is found by its first hash
-//! alone, through one index for the whole tree; two runs that are equal at one place are equal up
-//! to there, and where they part is found by bisection; a match reads two hashes per node.
+//! alone, through one index for the whole tree. Two runs that are equal at one place are equal up
+//! to there, and bisection finds where they part. A match reads two hashes per node.
 //!
 //! An *owner* (a replica or a peer) holds prefixes: with a node it holds all nodes above. What it
 //! holds is noted in *marks*, one per node and owner, which may end within the node after an
-//! eviction. Marks are kept by last use, per owner, the deepest of a path being the oldest:
-//! eviction takes blocks from the ends of the paths that were used longest ago.
+//! eviction. Marks are kept by last use, per owner; the deepest of a path is the oldest. Eviction
+//! takes blocks from the ends of the paths that were used longest ago.
 //!
 //! | bound | kept by |
 //! |---|---|

@@ -2,27 +2,28 @@
 //!
 //! What a probe says is up to an interval old, engines update gauges once per step, and other
 //! balancers may push as well. For one replica let R and W be running and waiting of the last
-//! snapshot, A our own requests in flight both when its probe was sent and when it was answered,
-//! S those of A that had their first body byte before it was sent, N = A - S. Then
+//! snapshot. Let A be our own requests that were in flight both when its probe was sent and when
+//! it was answered. Let S be those of A that had their first body byte before it was sent, and N =
+//! A - S. Then
 //!
 //! - `unseen = N - min(N, R + W - S)`: ours, not yet in the engine's gauges;
 //! - `foreign = R + W - A`: not ours;
 //! - `pending = W + unseen + fresh`, where `fresh` are the pushes made since the probe was sent.
 //!
 //! Between snapshots the figures are carried forward by what is seen here. A first body byte takes
-//! away its own debit (`unseen` or `fresh`) and those of older pushes, because an engine that
-//! serves first come first served has scheduled them as well, and raises R. The end of a request
-//! lowers R, so that room opens at once. W goes down between snapshots in one case only: a request
-//! that the snapshot showed to be one of ours among the waiting, none of which can be another
-//! balancer's or a preempted one, has its first byte or ends.
+//! away its own debit (`unseen` or `fresh`) and raises R. It also takes away the debits of older
+//! pushes, because an engine that serves first come first served has scheduled them as well. The
+//! end of a request lowers R, so that room opens at once. W goes down between snapshots in one
+//! case only. The snapshot showed a request to be one of ours among the waiting, none of which can
+//! be another balancer's or a preempted one. Now it has its first byte or ends.
 //!
 //! Three cases the rule alone would get wrong:
 //!
-//! - Requests of others hide ours that the gauges do not show yet, so what the snapshot before
+//! - Requests of others hide ours that the gauges do not show yet. So what the snapshot before
 //!   proved to be foreign is not taken for ours (`foreign_floor`).
 //! - Requests that wait for something else than room (`deferred`) are in the engine though in
 //!   neither gauge: they are seen.
-//! - A stream whose reader is slow may long have ended in the engine: it is taken to run only
+//! - A stream whose reader is slow may long have ended in the engine. It is taken to run only
 //!   while the gauges have room for it, or may be too old to show it.
 
 mod estimate;

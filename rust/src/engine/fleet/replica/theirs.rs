@@ -1,12 +1,12 @@
-//! Requests that other balancers of the region have pushed to this replica, as they tell, and the
-//! part of its room that is ours.
+//! Requests that other balancers of the region have pushed to this replica, as they report, and
+//! the part of its room that is ours.
 //!
 //! Theirs count as ours do in all figures of the gate, so that the region's balancers see one
-//! replica as one balancer would. What keeps two of them from taking the same room at once is a
-//! rule over it: of `room` as it was when the others last heard of us, each of the `n` that push
-//! there takes its n-th part, and what is left over goes to those that hold something for the
-//! replica, in the order of their names from the one that pushed last: whoever pushes passes the
-//! turn on, and knows first that it did. A turn that is not taken is over after [`TURN_NS`].
+//! replica as one balancer would. A rule keeps two of them from taking the same room at once. Of
+//! `room` as it was when the others last received from us, each of the `n` that push there takes
+//! its n-th part. The rest goes to those that hold something for the replica, in the order of
+//! their names from the one that pushed last. A push passes the turn on, and its sender knows that
+//! first. A turn that is not taken is over after [`TURN_NS`].
 
 use super::{InFlight, Need, Place, Replica};
 use crate::engine::config::Config;
