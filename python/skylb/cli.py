@@ -141,17 +141,19 @@ def _read(
     )
     parser.usage = f"skylb {command} {first.upper()}{' ' * bool(first)}[flags]"
     if layered:
-        parser.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML (SKYLB_CONFIG)")
+        parser.add_argument(
+            "--config", metavar="FILE", type=Path, help="File with settings in TOML. (SKYLB_CONFIG)"
+        )
         parser.add_argument(
             "--no-access-log",
             dest="access_log",
             action="append_const",
             const="off",
-            help="same as --access-log off",
+            help="The same as --access-log off.",
         )
     if any(option.experimental for option in options.options(model)):
         parser.epilog = "" if HELP_ALL in words else f"{HELP_ALL} shows the experimental flags too."
-        parser.add_argument(HELP_ALL, action="help", help="show this text with the experimental flags")
+        parser.add_argument(HELP_ALL, action="help", help="Show this text with the experimental flags.")
     options.add_flags(parser, model, variables=layered, experimental=HELP_ALL in words)
     found, faults = _parse(parser, list(words), first)
     return options.read(

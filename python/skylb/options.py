@@ -250,7 +250,7 @@ def add_flags(
         if _plain(option.field.annotation) is bool:
             add(option.flag, action="append_const", const="true", help=text)
             opposite = option.flag.replace("--", "--no-", 1)
-            add(opposite, action="append_const", const="false", help="the opposite" if shown else text)
+            add(opposite, action="append_const", const="false", help="The opposite." if shown else text)
         else:
             add(option.flag, action="append", metavar=option.metavar, help=text)
 
