@@ -253,7 +253,7 @@ class Logs:
         recorder: holds the access log's lines.
         access_log: ``stderr``, ``off``, or the path of a file.
         log_format: ``text`` or ``json``.
-        level: least severe level of our own loggers; libraries are heard from ``warning`` on.
+        level: least severe level of our own loggers; libraries log from ``warning`` on.
 
     Raises:
         OSError: the access log's file cannot be opened.

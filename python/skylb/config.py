@@ -74,7 +74,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Settings(SourceSettings):
-    """Everything ``skylb serve`` can be told."""
+    """All settings of ``skylb serve``."""
 
     listen: Annotated[
         tuple[Listen, ...],

@@ -78,7 +78,7 @@ def read_keys(path: Path | None) -> Keys | None:
     """The secrets of the mesh.
 
     Raises:
-        ConfigError: the file is not readable, or a line of it is no key; what it holds is not told.
+        ConfigError: the file is not readable, or a line of it is no key; the message does not show it.
     """
     if path is None:
         return None

@@ -46,7 +46,7 @@ class Listening(socket.socket):
                 path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Frees the address. The file goes first: a successor takes only one for stale that nobody hears."""
+        """Frees the address. The file goes first: a successor takes only a dead one for stale."""
         self.unlink()
         self.close()
 
@@ -76,7 +76,7 @@ def bound_address(sock: socket.socket) -> ListenAddress:
 
 
 async def bind_patiently(address: ListenAddress, patience_s: float) -> list[Listening]:
-    """Binds and listens, as soon as whoever holds the address lets go of it.
+    """Binds and listens, as soon as the holder of the address lets go of it.
 
     Raises:
         ListenError: it did not in time, or the address is not to be had at all.

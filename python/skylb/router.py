@@ -30,7 +30,7 @@ Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 
 
 class Sink(Protocol):
-    """What a request must be able to hear."""
+    """What a request receives."""
 
     def submitted(self) -> None:
         """The engine knows the request; effects follow."""
@@ -66,26 +66,26 @@ class Router(Protocol):
     def submit(
         self, sink: Sink, request: Request, body: bytes | Scanned, claims: Claims | None = None
     ) -> None:
-        """Reads the body, places the request, and tells the sink.
+        """Reads the body, places the request, and notifies the sink.
 
         Args:
-            sink: hears what becomes of it.
+            sink: receives what becomes of it.
             request: learns what its body says.
             body: whole, framing removed; or what was found in it, once.
             claims: what the signature of a peer's forward vouches for.
 
         Raises:
-            RequestError: the body is refused; the sink hears nothing.
+            RequestError: the body is refused; the sink receives nothing.
         """
 
     def first_byte(self, request: Request, relay: Relay, now_ns: int) -> None:
         """The first body byte of the current attempt arrived."""
 
     def complete(self, request: Request, outcome: int, relay: Relay | None, now_ns: int) -> None:
-        """The request ended; its sink hears nothing more."""
+        """The request ended; its sink receives nothing more."""
 
     def retry(self, request: Request, failure: int, *, sent: bool, now_ns: int, status: int = 0) -> None:
-        """The current attempt failed before its first body byte; the sink hears what follows."""
+        """The current attempt failed before its first body byte; the sink receives what follows."""
 
     def heard(self, replica_ids: list[int], now_ns: int) -> None:
         """Answers of these replicas have gone on since the last call."""
@@ -165,7 +165,7 @@ class Router(Protocol):
         """The region of an adopted replica; ``None``: this balancer's."""
 
     def summary_due(self, peer_id: int) -> bool:
-        """Whether a peer should be told something now."""
+        """Whether a peer should get a summary now."""
 
     def summary(self, peer_id: int) -> bytes:
         """What to tell it; it grants room, so it is to be sent."""
@@ -181,26 +181,26 @@ class Router(Protocol):
         """Tells peers of hot prefixes, and believes theirs; see `Engine.set_peer_digest`."""
 
     def peer_digest_due(self, peer_id: int) -> bool:
-        """Whether a peer should be told of hot prefixes now."""
+        """Whether a peer should get hot prefixes now."""
 
     def peer_digest(self, peer_id: int) -> bytes:
         """What to tell it of them."""
 
     def merge_peer_digest(self, peer_id: int, digest: bytes) -> None:
-        """A peer told which prefixes are hot there.
+        """A peer reported which prefixes are hot there.
 
         Raises:
             ValueError: it cannot be understood or compared, or is not newer than what is known.
         """
 
     def share_anew(self, peer_id: int) -> None:
-        """A connection to a peer begins: what either told of shared replicas before counts no more."""
+        """A connection to a peer begins: what either reported of shared replicas before counts no more."""
 
     def share(self, peer_id: int) -> bytes | None:
-        """What to tell a peer of our region about shared replicas; it counts as told, so it is to be sent."""
+        """What to send a peer of our region about shared replicas; it counts as sent, so it must be sent."""
 
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
-        """What a peer of our region told about shared replicas.
+        """What a peer of our region reported about shared replicas.
 
         Args:
             peer_id: the peer.
@@ -226,7 +226,7 @@ class Router(Protocol):
         """A probe sent at ``sent_ns`` was answered now."""
 
     def observe_failed(self, replica_id: int, unread: int) -> None:
-        """A probe told nothing; ``unread``: ``PROBE_*``."""
+        """A probe brought nothing; ``unread``: ``PROBE_*``."""
 
     def replica(self, replica_id: int) -> Replica | None:
         """A replica of the fleet as it stands."""

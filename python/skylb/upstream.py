@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
             sink.upstream_closed(error)
 
     def discard(self) -> None:
-        """Closes at once, unsent bytes included. The sink is not told."""
+        """Closes at once, unsent bytes included. The sink is not notified."""
         self.sink = None
         self.unsent = memoryview(b"")
         self.pool.forget_idle(self)
@@ -175,7 +175,7 @@ class Pool:
         self._far = far
         self._connects = TaskGroup()
         self.shortage = Shortage()
-        """Hears of connections that this machine lacked something for; siblings have the same."""
+        """Counts what this machine lacked for connections; siblings have the same."""
 
     def sibling(
         self,
@@ -186,7 +186,7 @@ class Pool:
         far: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> "Pool":
-        """A pool of its own connections, with the same TLS context and the same times unless told."""
+        """A pool of its own connections, with the same TLS context and the same times unless given."""
         pool = Pool(
             idle_len_max=idle_len_max,
             idle_s=self._idle_ns / 1e9 if idle_s is None else idle_s,
@@ -234,11 +234,11 @@ class Pool:
                 idle.remove(connection)
 
     def connect(self, upstream: Upstream, waiter: Waiter, *, patience_s: float = 0.0) -> asyncio.Task[None]:
-        """Opens a connection; the waiter is told. Cancel the task to give up.
+        """Opens a connection and notifies the waiter. Cancel the task to give up.
 
         Args:
             upstream: where to.
-            waiter: is told.
+            waiter: is notified.
             patience_s: how long to try again where this machine lacks something.
         """
         connect = self._connect(upstream, waiter, patience_s)
@@ -359,7 +359,7 @@ class Fetch:
 
     Args:
         pool: where the connection comes from and goes back to.
-        replica: whom to ask.
+        replica: the one to ask.
         request: the request's bytes, head and body.
         timeout_s: for everything, the connect included. ``None``: the owner calls `time_out` when it is
             time; a timer for each of 1,000 probes a second costs a tenth of their time.

@@ -30,12 +30,12 @@ def _headers() -> str:
         (f"`{name}*`" if name.endswith("-") else f"`{name}`", FATES[fate], effect)
         for name, fate, effect in _core.steering_headers()
     ]
-    return _table(("header", "what becomes of it", "who reads it, and what it does"), body)
+    return _table(("header", "what becomes of it", "which server reads it, and what it does"), body)
 
 
 def _fields() -> str:
     body = [(f"`{name}`", FATES[fate], effect) for name, fate, effect in _core.steering_fields()]
-    return _table(("field", "what becomes of it", "who reads it, and what it does"), body)
+    return _table(("field", "what becomes of it", "which server reads it, and what it does"), body)
 
 
 TABLES: dict[str, Callable[[], str]] = {"routes": _routes, "headers": _headers, "fields": _fields}

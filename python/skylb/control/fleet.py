@@ -22,9 +22,9 @@ class Fleet:
     empty cache and no history: it gets a new id.
 
     Args:
-        router: told about every change.
+        router: gets every change.
         pools: close their idle connections to replicas that left.
-        changed: hears the fleet after each change.
+        changed: gets the fleet after each change.
     """
 
     def __init__(

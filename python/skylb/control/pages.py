@@ -28,7 +28,7 @@ class Pages:
     """The pages of one replica.
 
     Args:
-        replica: whom to ask.
+        replica: the one to ask.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Pages:
     def __init__(self, replica: Replica) -> None:
         self._dialect: Dialect | None = None
         self._told: set[str] | None = None
-        """What its last whole page told, until a narrowed one has told as much."""
+        """What its last whole page had, until a narrowed one has had as much."""
         self._refused = False
         """It does not take requests for narrowed pages."""
         self._tried = -1

@@ -97,7 +97,7 @@ class Body:
         self.rest = self._decoder.rest
 
     def taken(self) -> list[bytes]:
-        """The whole body in parts; whoever takes it charges it anew."""
+        """The whole body in parts; its taker charges it anew."""
         parts = self.parts or []
         self._budget.give(self.charged)
         self.charged = 0

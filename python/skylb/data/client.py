@@ -489,7 +489,7 @@ class ClientConnection(asyncio.Protocol):
         self._close(monotonic_ns())
 
     def shut_down(self) -> None:
-        """The process ends: who has begun a request is told so, behind an exchange that has ended."""
+        """The process ends: a client that has begun a request gets an answer that says so."""
         if self.idle:
             self._close(monotonic_ns())
         elif not self.closing and self._patience is None:

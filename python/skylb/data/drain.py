@@ -48,7 +48,7 @@ class Drain:
         await self._begun.wait()
 
     async def delay(self) -> None:
-        """Whoever sends requests here has time to see that this balancer is not ready any more."""
+        """Senders of requests have time to see that this balancer is not ready any more."""
         if self._begun.is_set() and self._delay_s:
             log.info("stopping: connections are taken for %g s more", self._delay_s)
             await self._unless_hurried(asyncio.sleep(self._delay_s))

@@ -84,7 +84,7 @@ class Leg:
         self.forward = forward
         self.pool = pool
         self.heard_ns = now_ns
-        """When the target was last heard, or the leg began."""
+        """When the target last sent something, or the leg began."""
         self.connecting: asyncio.Task[None] | None = None
         self.connection: Connection | None = None
         """Set while the target may answer."""

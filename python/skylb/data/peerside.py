@@ -20,7 +20,7 @@ WAITING = frozenset({SUBMIT, HOLD, CONNECT, WAIT})
 
 
 FIRST_MESSAGE_S = 3.0
-"""For the first forward, and before it for the TLS handshake, of whoever connects."""
+"""For the first forward of a connection, and before it for the TLS handshake."""
 
 
 class PeerFrontend(Frontend):

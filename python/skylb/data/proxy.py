@@ -413,7 +413,7 @@ class Exchange:
     # ------------------------------------------------------- client gone, deadlines
 
     def client_left(self) -> None:
-        """The client is gone, in whatever phase: the replica must hear of it at once."""
+        """The client is gone, in whatever phase: the connection to the replica closes at once."""
         if self.phase is ENDED:
             return
         leg = self.legs[-1] if self.legs else None

@@ -28,7 +28,7 @@ class Tenants:
         """Other keys."""
         self._keys = keys
         self.tells = bool(keys) or self._header is not None
-        """Tenants are told apart here: by keys, or by a front."""
+        """Something names tenants here: keys, or a trusted proxy."""
 
     def of(self, head: Head, trusted: bool, claims: Claims | None) -> Whose:
         """Whose it is.

@@ -49,7 +49,7 @@ class Waiting(Protocol):
 
 
 def look(waiting: Waiting, now_ns: int) -> None:
-    """Has it waited too long, or is its client to be told something? Asked four times a second."""
+    """Has it waited too long, or should its client get something? Asked four times a second."""
     leg = waiting.legs[-1] if waiting.legs else None
     if leg is not None and (leg.heard or leg.paused):
         leg.heard = False

@@ -28,7 +28,7 @@ log = logging.getLogger("skylb.control.discovery")
 
 FILE_BYTES_MAX = 4 << 20
 FAULTS_MAX = 20
-"""Faults told of one file."""
+"""Faults named of one file."""
 
 T = TypeVar("T")
 

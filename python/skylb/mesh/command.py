@@ -19,7 +19,7 @@ TIMEOUT_S = 5.0
 
 
 class PeersSettings(Group):
-    """Whom to ask, and how to print what it says."""
+    """The balancer to ask, and how to print the answer."""
 
     admin: Annotated[Listen, LISTEN, Field(description="Address of the balancer's admin listener.")] = (
         ListenAddress("127.0.0.1", 8081)

@@ -25,7 +25,7 @@ CLOSER_NS = 2_000_000
 
 
 class Heirs:
-    """Who takes over from whom, as far as is known here.
+    """Which balancer takes over from which, as far as is known here.
 
     Args:
         identity: this run of this balancer.
@@ -120,7 +120,7 @@ class Failover:
 
     Args:
         name: this balancer.
-        heirs: who takes over from whom.
+        heirs: which balancer takes over from which.
         adopter: carries it out.
         why_not: why a replica may not be served here, as far as its URL tells; ``None``: it may.
     """

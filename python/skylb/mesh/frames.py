@@ -96,7 +96,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     key: Annotated[str, Meta(min_length=1, max_length=NAME_LEN_MAX)]
     nonce: Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
     unix_ms: Annotated[int, Meta(ge=0, le=1 << 53)]
-    """Wall clock: told to operators where it does not fit, and used for nothing."""
+    """Wall clock: shown to operators where it does not fit, and used for nothing."""
     forward: Url
     """URL that forwards go to; empty for none."""
 
@@ -120,13 +120,13 @@ class News(msgspec.Struct, frozen=True, array_like=True):
     """What a balancer knows besides load; sent when it changes."""
 
     reached: Names
-    """Peers it hears at present: what one cannot reach may live all the same."""
+    """Peers from which it receives at present: what one cannot reach may live all the same."""
     heirs: HeirsByName
-    """By balancer; those that are missing are as they were told before."""
+    """By balancer; those that are missing are as they were sent before."""
     replicas: Urls
     """URLs of its own replicas; more may follow."""
     same_replicas: bool = False
-    """They are those that were told before, and not repeated here."""
+    """They are those that were sent before, and not repeated here."""
 
 
 class More(msgspec.Struct, frozen=True, array_like=True):
@@ -134,7 +134,7 @@ class More(msgspec.Struct, frozen=True, array_like=True):
 
     heirs: HeirsByName
     replicas: Urls
-    """To be added to those told so far."""
+    """To be added to those sent so far."""
 
 
 class Order(msgspec.Struct, frozen=True, array_like=True):

@@ -39,13 +39,13 @@ from skylb.tasks import TaskGroup
 log = logging.getLogger("skylb.control.peers")
 
 TICK_S = 0.05
-"""How often the engine is asked whether a peer should be told something, while it has requests."""
+"""How often the engine is asked whether a peer should get something, while it has requests."""
 
 IDLE_TICK_S = 0.1
 """The same while it has none: with ten peers the asking is most of what an idle mesh costs."""
 
 SHARE_TICK_S = 0.02
-"""How often a peer of this region is told what was pushed to the replicas that both list."""
+"""How often a peer of this region gets what was pushed to the replicas that both list."""
 
 PING_NS = 1_000_000_000
 PINGS_OPEN_MAX = 4
@@ -79,9 +79,9 @@ class State(IntEnum):
 
     ALIVE = _core.PEER_ALIVE
     UNREACHABLE = _core.PEER_UNREACHABLE
-    """Not heard from here; another peer may hear it."""
+    """Nothing arrives from it here; another peer may receive from it."""
     DEAD = _core.PEER_DEAD
-    """Heard by nobody that is heard here, or it has said goodbye."""
+    """No peer from which this balancer receives has received from it, or it has said goodbye."""
 
 
 class LinkOwner(Protocol):
@@ -96,10 +96,10 @@ class LinkOwner(Protocol):
         """Operators' orders that a peer may have missed."""
 
     def established(self, link: "Link", /) -> None:
-        """The peer is heard."""
+        """The peer is connected."""
 
     def lost(self, link: "Link", /) -> None:
-        """The peer is not heard any more."""
+        """Nothing arrives from the peer any more."""
 
     def told(self, link: "Link", /) -> None:
         """A peer's news changed."""
@@ -162,7 +162,7 @@ class Link:
 
     @property
     def region(self) -> str:
-        """As listed, else as it said when it was heard first; empty before."""
+        """As listed, else as it said when it first connected; empty before."""
         if self.url.region is not None:
             return self.url.region
         return self.hello.region if self.hello is not None else ""

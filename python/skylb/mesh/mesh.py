@@ -52,7 +52,7 @@ class Mesh:
         identity: this run of this balancer.
         adopter: serves a dead balancer's replicas.
         keys: the shared secrets.
-        on_failure: told of a task that ended with an error, by name.
+        on_failure: gets the name of a task that ended with an error, and the error.
 
     Raises:
         ConfigError: the TLS files do not make a context.

@@ -23,7 +23,7 @@ Heirs = tuple[int, int, list[str]]
 class NewsTeller:
     """The news as one peer knows them, from the begin of a connection on.
 
-    Heirs are told one by one, when they change, and not to the peer that has told them or names them.
+    Heirs are sent one by one, when they change, and not to the peer that has sent them or names them.
 
     Args:
         peer: its name.
@@ -34,13 +34,13 @@ class NewsTeller:
         self._reached: list[str] | None = None
         self._replicas: list[str] | None = None
         self._rest: Sequence[str] = ()
-        """Replicas that follow those told so far."""
+        """Replicas that follow those sent so far."""
         self._heirs: dict[str, tuple[int, int]] = {}
         self._credit_bytes = float(BURST_BYTES)
         self._credited_ns: int | None = None
 
     def heard(self, heirs: HeirsByName) -> None:
-        """The peer itself has told of these."""
+        """The peer itself has sent these."""
         self._heirs.update((name, (start, sequence)) for name, (start, sequence, _) in heirs.items())
 
     def next(self, news: News, *, knows_more: bool, now_ns: int) -> tuple[Kind, bytes] | None:

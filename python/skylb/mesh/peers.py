@@ -60,7 +60,7 @@ JUDGE_S = 0.25
 """How often it is asked who is dead."""
 
 DEAD_AFTER_S = 2.0
-"""A balancer that nobody has heard for so long is dead."""
+"""A balancer from which no peer has received anything for so long is dead."""
 
 REDIAL_S = 0.2
 REDIAL_MAX_S = 1.0
@@ -73,7 +73,7 @@ IDS_MAX = 1024
 """Names of peers whose numbers are remembered; those that left the list first are forgotten."""
 
 SKEW_TOLD_S = 5.0
-"""A difference of wall clocks that operators are told of; nothing depends on it."""
+"""A difference of wall clocks that is shown to operators; nothing depends on it."""
 
 
 class Peers:
@@ -85,8 +85,8 @@ class Peers:
         identity: this run of this balancer.
         keys: the shared secrets.
         tls: contexts towards the peers.
-        changed: hears that somebody's state or news changed: for failover.
-        on_failure: told of a task that ended with an error, by name.
+        changed: is called when a peer's state or news changed: for failover.
+        on_failure: gets the name of a task that ended with an error, and the error.
     """
 
     def __init__(
@@ -344,7 +344,7 @@ class Peers:
         self._enter(link, State.ALIVE)
 
     def lost(self, link: Link) -> None:
-        """The peer is not heard any more."""
+        """Nothing arrives from the peer any more."""
         log.warning("peer %s is unreachable: %s", link.name, link.fault)
         self._enter(link, State.DEAD if link.left else State.UNREACHABLE)
 
@@ -441,7 +441,7 @@ class Peers:
                 self._enter(link, State.UNREACHABLE)
 
     def _witnessed(self, link: Link) -> bool:
-        """Whether a peer that is heard here says that it hears this one."""
+        """Whether a peer from which this balancer receives says that it receives from this one."""
         return any(
             link.name in other.news.reached for other in self.links.values() if other.state is State.ALIVE
         )

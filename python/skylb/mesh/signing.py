@@ -166,7 +166,7 @@ class Identity:
 
     @property
     def audience(self) -> str:
-        """Whom a forward is signed for."""
+        """The receiver that a forward is signed for."""
         return f"{self.name}@{self.incarnation}"
 
 
@@ -246,7 +246,7 @@ class Verifier:
     """Accepts each forward of a known peer once.
 
     Args:
-        identity: whom forwards must be signed for.
+        identity: the receiver that forwards must be signed for.
         keys: all of them verify.
         ahead_ns: by a peer's name how far our monotonic clock is ahead of its clock, in nanoseconds;
             ``None`` for a name that is no peer, or one that peer sync has not reached yet.

@@ -132,7 +132,7 @@ def _states(links: Mapping[str, Link]) -> Iterator[Metric]:
 
 
 def _digests(links: Mapping[str, Link], all_gauges: list[PeerGauges]) -> Iterator[Metric]:
-    """What is told of hot prefixes, and whether it was true."""
+    """What peers report of hot prefixes, and whether it was true."""
     moved = CounterMetricFamily(
         "skylb_peer_digest_bytes", "Bytes of digests of hot prefixes.", labels=("peer", "direction")
     )

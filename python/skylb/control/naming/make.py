@@ -45,7 +45,7 @@ class Naming:
     Args:
         settings: which records, and where.
         wish: what should be there.
-        on_failure: told of a task that ended with an error, by name.
+        on_failure: gets the name of a task that ended with an error, and the error.
 
     Raises:
         ConfigError: the provider cannot be set up.

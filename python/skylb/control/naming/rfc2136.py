@@ -52,7 +52,7 @@ def parse_key(text: str) -> dns.tsig.Key:
     """Reads ``ALGORITHM:NAME:BASE64``, as ``nsupdate -y`` takes it.
 
     Raises:
-        ValueError: it is no such key; what it holds is not told.
+        ValueError: it is no such key; the message does not show what it holds.
     """
     try:
         algorithm, name, secret = text.split(":")

@@ -89,7 +89,7 @@ _decoder = msgspec.json.Decoder(_Answer)
 
 
 class Observer(Protocol):
-    """Is told what a request meets."""
+    """Receives what happens to a request."""
 
     def content(self, exchange: "Exchange", now_ns: int, /) -> None:
         """A content event arrived; ``exchange.last_ns`` is still that of the one before, or 0."""
@@ -104,7 +104,7 @@ class Exchange:
     Attributes:
         kind: kind of error, ``None`` while under way and after success.
         message: what the error said.
-        usage: from the answer, where it told.
+        usage: from the answer, where it has any.
         first_ns: when the first content event came, 0 before.
         last_ns: when the last one came.
         stale: the connection it first went over had been closed meanwhile; it was sent again.

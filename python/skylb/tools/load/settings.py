@@ -82,7 +82,7 @@ class SyntheticSettings(Group):
 
 
 class LoadSettings(Group):
-    """Everything ``skylb load`` can be told."""
+    """All settings of ``skylb load``."""
 
     target: Annotated[
         tuple[TargetUrl, ...],

@@ -85,7 +85,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class Tokens:
-    """Sums over responses that told their usage."""
+    """Sums over responses with usage."""
 
     prompt: int = 0
     completion: int = 0

@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """When, where and by whom a session begins."""
+    """When, where and for which user a session begins."""
 
     session: int
     region: str

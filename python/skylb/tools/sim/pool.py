@@ -15,7 +15,7 @@ from skylb.tools.sim.simulate import finish_bytes, prepare
 POLL_S = 0.2
 
 Show = Callable[[Sequence[float]], None]
-"""Told the share of each run that is done, a few times a second."""
+"""Gets the share of each run that is done, a few times a second."""
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ def _toml(text: str) -> Any:
 
 
 class SimSettings(Group):
-    """Everything ``skylb sim`` can be told."""
+    """All settings of ``skylb sim``."""
 
     scenario: Annotated[
         File, FILE, Field(description="Scenario in TOML. You may leave out the name of this flag.")

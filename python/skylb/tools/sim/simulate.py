@@ -14,7 +14,7 @@ SLICE_S = 0.05
 """Real time between looks at whether to go on, about."""
 
 Watch = Callable[[float], bool]
-"""Told the share of the run that is done, now and then; answers whether to go on."""
+"""Gets the share of the run that is done, now and then; answers whether to go on."""
 
 
 class BrokenError(SkyLBError):

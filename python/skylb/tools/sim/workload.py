@@ -126,7 +126,7 @@ class Tree(Kind, frozen=True, tag="tree"):
 
 
 class Mix(Kind, frozen=True, tag="mix"):
-    """Conversations and programs, told apart by request.
+    """Conversations and programs, mixed by request.
 
     Attributes:
         share: share of requests that are conversations'.

@@ -121,7 +121,7 @@ class Connection:
             self.back.end(Mark.RESET)  # a refusal takes as long as an answer
 
     def lost(self, end: End) -> None:
-        """One end's socket is gone: the other hears of it in its time."""
+        """One end's socket is gone: the other learns of it in its time."""
         other = self.dialled if end is self.accepted else self.accepted
         end.transport = None
         end.inward.close()

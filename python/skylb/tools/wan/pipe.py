@@ -61,7 +61,7 @@ class Way:
 
 
 class Owner(Protocol):
-    """Whom a pipe tells."""
+    """What a pipe notifies."""
 
     def lose(self) -> None:
         """Something was lost on the way."""
@@ -77,7 +77,7 @@ class Pipe:
         way: what carries it.
         back: the opposite direction, on which acknowledgements travel.
         open_s: nothing leaves before: the handshake's round trip.
-        owner: is told of losses and of the end.
+        owner: is notified of losses and of the end.
     """
 
     def __init__(self, way: Way, back: Way, open_s: float, owner: Owner) -> None:

@@ -32,7 +32,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class ControlError(SkyLBError):
-    """A running ``skylb wan`` cannot be told; the message says why."""
+    """A running ``skylb wan`` cannot be commanded; the message says why."""
 
 
 class Control(asyncio.Protocol):

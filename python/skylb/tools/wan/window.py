@@ -47,7 +47,7 @@ class Window:
         self._sent_s = now_s
 
     def acked(self, count: int) -> None:
-        """``count`` bytes have arrived, and the sender has heard of it."""
+        """``count`` bytes have arrived, and the sender knows it."""
         self.flight -= count
         if 2 * self._peak > self.bytes:
             self.bytes = min(self._bytes_max, self.bytes + count)
