@@ -342,9 +342,9 @@ def _config(words: Sequence[str]) -> int:
             _print_faults("for skylb serve", conflicts)
         return 0
     loaded = _load(f"config {verb}", Settings, rest, about)
-    from skylb import app  # loads the whole service
+    from skylb import parts  # loads the whole service
 
-    app.check_files(loaded.settings)
+    parts.check_files(loaded.settings)
     print(f"the configuration is good; values given: {len(loaded.origins)}, the others are defaults")
     return 0
 

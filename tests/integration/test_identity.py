@@ -105,7 +105,7 @@ def test_a_connection_whose_setting_up_fails_is_closed_and_forgotten(
         try:
             service.frontend.context.trusted_proxies = Broken()
             with caplog.at_level(logging.CRITICAL, logger="asyncio"):
-                client = await Connection.open(service.addresses["clients"][0].port)
+                client = await Connection.open(service.operations.addresses["clients"][0].port)
                 with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                     await asyncio.wait_for(client.reader.readexactly(1), 10)
                 await client.close()

@@ -29,6 +29,7 @@ PYTHON_PARTS = (
     "accesslog.py",
     "addresses.py",
     "app.py",
+    "parts.py",
     "filelimit.py",
     "keyfiles.py",
     "options.py",

@@ -10,11 +10,11 @@ from types import MappingProxyType
 import pytest
 
 from skylb.addresses import PeerUrl
-from skylb.app import check_files
 from skylb.config import Settings
 from skylb.errors import ConfigError
 from skylb.mesh.peerlist import PeerList
 from skylb.options import load
+from skylb.parts import check_files
 from skylb.tasks import TaskGroup
 
 EU = "eu=http://10.0.0.2:1"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from skylb.app import check_files
 from skylb.config import Settings
 from skylb.errors import ConfigError
 from skylb.options import load
+from skylb.parts import check_files
 
 GOOD = {
     "replica": ["http://10.0.0.9:8000"],

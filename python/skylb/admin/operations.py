@@ -1,0 +1,139 @@
+"""What operators see of a balancer, and what they ask of it."""
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from prometheus_client.core import Metric
+
+from skylb import _core
+from skylb.accesslog import Logs
+from skylb.addresses import ListenAddress
+from skylb.clock import monotonic_ns
+from skylb.control import Control
+from skylb.control.naming import Naming, Wish
+from skylb.data.drain import Drain
+from skylb.data.frontend import Frontend, families
+from skylb.mesh.mesh import Mesh
+from skylb.metrics import Metrics
+from skylb.router import Router
+from skylb.startreport import curl_line, url_of
+from skylb.types import Replica
+from skylb.upstream import Pool
+
+
+@dataclass(kw_only=True)
+class Operations:
+    """The parts of a balancer, as its admin listener and its DNS records show and change them."""
+
+    policy: str
+    router: Router
+    pool: Pool
+    frontend: Frontend
+    ending: Drain
+    control: Control
+    mesh: Mesh | None
+    logs: Logs
+    metrics_page: Metrics
+    naming: Naming | None = None
+    client_scheme: str = "http"
+    addresses: dict[str, list[ListenAddress]] = field(default_factory=dict)
+    """By what they are for: ``clients``, ``admin``, ``forwards``, ``sync``."""
+    started_ns: int = field(default_factory=monotonic_ns)
+
+    def ready(self, *, here: bool = False) -> bool:
+        """Whether a new request is wanted here, and would find a replica: ``here``, or also at a peer."""
+        return (self.router.ready_here() if here else self.router.ready()) and not self.leaves()
+
+    def leaves(self) -> bool:
+        """Whether this balancer is being stopped, or its region evacuated."""
+        return self.ending.begun or (self.mesh is not None and self.mesh.peers.evacuating)
+
+    def wish(self) -> Wish:
+        """What DNS should say."""
+        dead = self.mesh.inherited if self.mesh is not None else frozenset[str]()
+        return Wish(leaving=self.leaves(), ready=self.ready(here=True), dead=dead)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bodies in memory."""
+        return self.frontend.context.budget.bytes
+
+    def families(self) -> Iterator[Metric]:
+        """Metrics that the parts make when they are asked for."""
+        if self.mesh is not None:
+            yield from self.mesh.families()
+        if self.naming is not None:
+            yield from self.naming.families()
+        yield from families(self.ending.frontends, self.pool.shortage)
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The metrics page and its content type."""
+        return await self.metrics_page.render(accept)
+
+    def facts(self) -> dict[str, Any]:
+        """Facts about the process."""
+        return {
+            "version": _core.__version__,
+            "python": platform.python_version(),
+            "pid": os.getpid(),
+            "uptime_s": round((monotonic_ns() - self.started_ns) / 1e9, 3),
+            "listen": [str(address) for address in self.addresses["clients"]],
+            "policy": self.policy,
+            "stopping": self.ending.begun,
+            "connections": self.frontend.connections_len,
+            "upstream_idle": self.pool.idle_len,
+            "requests": self.router.requests_len,
+            "buffer_bytes": self.buffer_bytes,
+            "log_dropped": self.logs.dropped,
+        }
+
+    def peers(self) -> dict[str, Any] | None:
+        """This balancer and its peers; ``None`` without a mesh."""
+        return self.mesh.view() if self.mesh is not None else None
+
+    def isolate(self, name: str, isolated: bool) -> bool:
+        """Operator intent for one peer; ``False`` for an unknown name."""
+        return self.mesh is not None and self.mesh.peers.isolate(name, isolated=isolated)
+
+    def evacuate(self, region: str, evacuating: bool) -> list[str]:
+        """Operator intent for a region; the names of its balancers, none for an unknown region."""
+        return self.mesh.peers.evacuate(region, evacuating=evacuating) if self.mesh is not None else []
+
+    def state(self) -> dict[str, Any]:
+        """Process, replicas as control sees them, and the engine's own state."""
+        return {
+            "process": self.facts(),
+            "replicas": self.control.states(),
+            "mesh": self.peers(),
+            "dns": self.naming.view() if self.naming is not None else None,
+            "engine": orjson.Fragment(self.router.state()),
+        }
+
+    def replicas(self) -> Sequence[Replica]:
+        """The fleet."""
+        return self.router.replicas()
+
+    def set_draining(self, name: str, draining: bool) -> None:
+        """Operator intent for one replica."""
+        self.control.set_draining(name, draining=draining)
+
+    def set_log_level(self, level: str) -> None:
+        """Least severe level that is logged."""
+        self.logs.set_level(level)
+
+    def report(self) -> str:
+        """What started: addresses, policy, each replica's state, and a line to try."""
+        within = self.mesh.tls.scheme if self.mesh is not None else "http"
+        schemes = {"clients": self.client_scheme, "admin": "http"}
+        lines = [f"SkyLB {_core.__version__}, policy {self.policy}"]
+        for name, group in self.addresses.items():
+            lines += [f"  {name:<8} {url_of(schemes.get(name, within), address)}" for address in group]
+        lines += [f"  replica  {name}  {state}" for name, state in self.control.states().items()]
+        models = self.router.models()
+        model = models[0][0] if models else "MODEL"
+        lines.append(f"try: {curl_line(schemes['clients'], self.addresses['clients'][0], model)}")
+        return "\n".join(lines)

@@ -1,0 +1,153 @@
+"""Makes the parts of a balancer from its settings; `skylb.app` puts them together."""
+
+import random
+from collections.abc import Callable
+
+from skylb import _core
+from skylb.accesslog import Logs
+from skylb.clock import unix_offset_ns
+from skylb.config import Settings
+from skylb.control.naming import make
+from skylb.data.context import Budget, Context, Limits
+from skylb.data.cors import Cors
+from skylb.data.crossing import Crossing
+from skylb.data.peerside import PeerFrontend
+from skylb.data.reading import Reading
+from skylb.data.tenants import Tenants
+from skylb.errors import ConfigError
+from skylb.keyfiles import read_keys, read_secret, read_tenants
+from skylb.listeners import ServerTls, check_authorities, client_tls
+from skylb.mesh.mesh import Mesh, check_mesh
+from skylb.mesh.signing import Keys, block_secret
+from skylb.router import Router
+from skylb.upstream import Pool
+
+LOG_BYTES_MAX = 4 << 20
+"""Access-log lines that wait for the writer: about 8,000, or one second at 8,000 requests/s."""
+
+PEER_CONNECTIONS_IDLE_MAX = 64
+PEER_IDLE_S = 60.0
+"""Below the 75 s after which a peer closes idle connections: a new one costs a forward two round trips."""
+
+PEER_RECEIVE_BUFFER_BYTES = 256 << 10
+"""More than for a replica: it bounds what one connection carries per round trip."""
+
+
+def check_files(settings: Settings) -> None:
+    """Reads every file that the settings name, and starts nothing.
+
+    Raises:
+        ConfigError: with the faults of all of them.
+    """
+    faults: list[str] = []
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: server_tls(settings),
+        lambda: check_authorities(settings.replica_ca, "replica_ca"),
+        lambda: read_secret(settings.admin_token_file, "admin_token_file"),
+        lambda: read_secret(settings.replica_key_file, "replica_key_file"),
+        lambda: read_secret(settings.probe_key_file, "probe_key_file"),
+        lambda: read_keys(settings.mesh.peer_key_file),
+        lambda: read_tenants(settings.mesh.tenant_key_file),
+        lambda: check_mesh(settings),
+        lambda: make(settings),
+    )
+    for read in readers:
+        try:
+            read()
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+
+
+def engine(settings: Settings, keys: Keys | None) -> _core.Engine:
+    """The engine; with a secret that is shared with peers, where they send each other hashes.
+
+    Raises:
+        ConfigError: a value is none that it takes.
+    """
+    seed = settings.seed if settings.seed is not None else random.SystemRandom().getrandbits(64)
+    try:
+        secret = block_secret(keys if settings.mesh.peer_digest else None)
+        return _core.Engine(settings.engine.model_dump_json().encode(), secret, seed)
+    except ValueError as error:
+        raise ConfigError([f"engine: {error}"]) from error
+
+
+def server_tls(settings: Settings) -> ServerTls | None:
+    """What the client listeners show, if they speak TLS."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def recorder(settings: Settings) -> _core.Recorder:
+    """Counts requests, and writes the access log."""
+    formats = {"text": _core.LOG_TEXT, "json": _core.LOG_JSON}
+    log_format = _core.LOG_OFF if settings.access_log == "off" else formats[settings.log_format]
+    return _core.Recorder(log_format, LOG_BYTES_MAX, settings.engine.policy, unix_offset_ns())
+
+
+def logs(settings: Settings, recorder: _core.Recorder) -> Logs:
+    """Where messages and the access log go.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+    """
+    try:
+        return Logs(
+            recorder, access_log=settings.access_log, log_format=settings.log_format, level=settings.log_level
+        )
+    except OSError as error:
+        raise ConfigError(
+            [f"access_log: {settings.access_log}: cannot be opened: {error.strerror}"]
+        ) from error
+
+
+def context(settings: Settings, router: Router, pool: Pool, recorder: _core.Recorder) -> Context:
+    """What the connections of all clients share."""
+    return Context(
+        router=router,
+        pool=pool,
+        recorder=recorder,
+        parser=_core.HeadParser(settings.key_header, settings.cors_origin is not None, settings.class_header),
+        budget=Budget(settings.buffer_bytes_max),
+        limits=Limits(
+            timeouts=settings.timeout,
+            body_bytes_max=settings.body_bytes_max,
+            connections_max=settings.connections_max,
+            retry_after_s=settings.engine.retry_after_s,
+        ),
+        reading=Reading(router.scanner(), settings.inject_usage, settings.mesh.peer_listen is not None),
+        trusted_proxies=settings.trusted_proxies,
+        cors=Cors(settings.cors_origin),
+        tenants=Tenants(settings.mesh.tenant_header.lower() if settings.mesh.tenant_header else None),
+        inject_usage=settings.inject_usage,
+    )
+
+
+def replica_pool(settings: Settings) -> Pool:
+    """Connections to replicas."""
+    return Pool(
+        idle_len_max=settings.upstream_idle_max,
+        idle_s=settings.timeout.upstream_idle_s,
+        connect_timeout_s=settings.timeout.connect_s,
+        tls=client_tls(settings.replica_ca),
+    )
+
+
+def peer_frontend(settings: Settings, mesh: Mesh, context: Context) -> PeerFrontend:
+    """The listener for forwards; the context of all listeners gets what is needed to send some."""
+    pool = context.pool.sibling(
+        idle_len_max=PEER_CONNECTIONS_IDLE_MAX,
+        receive_buffer_bytes=PEER_RECEIVE_BUFFER_BYTES,
+        idle_s=PEER_IDLE_S,
+        far=True,
+        tls=mesh.tls.client,
+    )
+    shows = mesh.peers.shows
+    context.crossing = Crossing(mesh.identity, mesh.verifier, pool, mesh.forwards_refused, shows)
+    frontend = PeerFrontend(context, context.crossing)
+    frontend.shortage = context.pool.shortage
+    frontend.connections_max = settings.mesh.peer_connections_max
+    return frontend
