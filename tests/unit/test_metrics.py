@@ -127,10 +127,10 @@ class TestPage:
         assert value(page, "skylb_replica_blind", replica="unix:/b") == 0
         assert value(page, "skylb_replica_in_flight", replica="unix:/b") == 0
         assert value(page, "skylb_prefix_blocks_total", result="match") == 0
-        assert value(page, "skylb_probe_seconds_count") == 1
-        assert value(page, "skylb_probe_seconds_bucket", le="0.0025") == 0
-        assert value(page, "skylb_probe_seconds_bucket", le="0.005") == 1
-        assert value(page, "skylb_probe_seconds_sum") == 0.003
+        assert value(page, "skylb_probe_seconds_count") == 2
+        assert value(page, "skylb_probe_seconds_bucket", le="0.0025") == 1
+        assert value(page, "skylb_probe_seconds_bucket", le="0.005") == 2
+        assert value(page, "skylb_probe_seconds_sum") == 0.005
         assert value(page, "skylb_probe_own_seconds_total") == 0.5
         assert value(page, "skylb_probe_bytes_total") == 50_000
         assert value(page, "skylb_replica_probes_total", replica="unix:/b") == 1
