@@ -18,5 +18,8 @@ pub struct PeerId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelId(pub u32);
 
+/// A dense number of a replica, or of a peer, inside the engine. Used again after removal.
+pub type Slot = u32;
+
 /// Monotonic time in nanoseconds, from the driver's clock.
 pub type Nanos = u64;

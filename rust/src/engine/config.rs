@@ -15,7 +15,9 @@ use serde::{Deserialize, Deserializer};
 use super::plant::Plant;
 use crate::id::Nanos;
 
-pub use rules::{AllowanceRule, ClassRule, Policy, PushRule, UnknownModels};
+pub use rules::{AllowanceRule, ClassRule, PushRule, UnknownModels};
+
+pub use super::policy::Policy;
 
 const NS_PER_S: f64 = 1e9;
 /// Largest weight of one signal against others.
@@ -239,12 +241,6 @@ impl Config {
             len_max.unwrap_or((self.hold_len_max / 4).max(1)),
             bytes_max.unwrap_or(self.hold_bytes_max / 4),
         )
-    }
-
-    /// Whether held requests start by age and work.
-    #[must_use]
-    pub fn orders_by_work(&self) -> bool {
-        self.policy == Policy::Predictive && self.hold_work_weight > 0.0
     }
 
     /// Settings for tests and benches. **Not the defaults**: those are in Python's `enginesettings.py`.

@@ -1,8 +1,199 @@
-//! Which replica caches what.
+//! Which replica caches what: the tree of prompts, its corrections, and tokens up to places in it.
+//!
+//! Knowledge comes from pushes and from what engines report of answered requests. This room knows the
+//! replicas by their slots only.
 
-pub mod learn;
-pub mod paths;
+mod errors;
+mod learn;
+mod paths;
 pub mod radix;
+mod retention;
+
+use self::errors::Errors;
+pub(in crate::engine) use self::learn::Confirmed;
+pub(in crate::engine) use self::paths::Path;
+use self::paths::Paths;
+pub(in crate::engine) use self::radix::Pin;
+use self::radix::{Radix, RadixConfig};
+use self::retention::Retention;
+use super::config::Config;
+use super::demand::Demand;
+use super::fleet::Fleet;
+use crate::id::Slot;
+
+/// What was believed to be cached of a prompt where it was pushed.
+#[derive(Debug)]
+pub(in crate::engine) struct Match {
+    /// Leading blocks.
+    pub(in crate::engine) blocks: u32,
+    /// Chained hash of the last of them.
+    end: Option<u64>,
+    /// Tokens up to there, where they are known.
+    path: Option<Path>,
+    /// Keeps the prompt in the tree while the request is in flight.
+    pin: Option<Pin>,
+}
+
+/// What is believed of one replica's cache.
+#[derive(Debug, Default)]
+struct Owner {
+    retention: Retention,
+    /// Blocks that it holds at most.
+    capacity_blocks: u32,
+}
+
+/// What the replicas cache.
+#[derive(Debug)]
+pub(in crate::engine) struct Cache {
+    tree: Radix,
+    paths: Paths,
+    /// By slot.
+    owners: Vec<Owner>,
+    errors: Errors,
+}
+
+impl Cache {
+    pub(in crate::engine) fn new(config: &Config) -> Self {
+        let tree = Radix::new(RadixConfig {
+            bytes_max: config.tree_bytes_max,
+            capacity_blocks: u32::MAX,
+        });
+        #[cfg(test)]
+        let tree =
+            tree.with_pinned_evicted(config.planted(crate::engine::plant::Plant::PinnedEvicted));
+        Self {
+            tree,
+            paths: Paths::default(),
+            owners: Vec::new(),
+            errors: Errors::default(),
+        }
+    }
+
+    // ------------------------------------------------------------------ prompts
+
+    /// Appends `(slot, blocks)` for each replica that is believed to cache leading blocks.
+    pub(in crate::engine) fn matches(&mut self, blocks: &[u64], out: &mut Vec<(Slot, u32)>) {
+        if !blocks.is_empty() {
+            self.tree.matches(blocks, out);
+        }
+    }
+
+    /// Blocks that a replica is believed to cache.
+    #[inline]
+    pub(in crate::engine) fn owner_blocks(&self, slot: Slot) -> u32 {
+        self.tree.owner_blocks(slot)
+    }
+
+    /// Blocks that a replica holds at most.
+    #[inline]
+    pub(in crate::engine) fn capacity_blocks(&self, slot: Slot) -> u32 {
+        let owner = self.owners.get(slot as usize);
+        owner.map_or(0, |owner| owner.capacity_blocks)
+    }
+
+    /// A prompt goes to a replica, where so many blocks of it were believed to be cached. It stays in
+    /// the tree until [`Self::release`].
+    pub(in crate::engine) fn push(&mut self, slot: Slot, demand: &Demand, blocks: u32) -> Match {
+        let end = (blocks as usize).checked_sub(1);
+        let end = end.and_then(|last| demand.blocks.get(last).copied());
+        let path = self.path(demand, blocks);
+        let pin = if demand.blocks.is_empty() {
+            None
+        } else {
+            self.tree.insert(slot, &demand.blocks)
+        };
+        Match {
+            blocks,
+            end,
+            path,
+            pin,
+        }
+    }
+
+    /// A request is no longer in flight: its prompt may be evicted again, and goes on with the answer,
+    /// because the next turn's prompt contains it.
+    pub(in crate::engine) fn release(
+        &mut self,
+        matched: Match,
+        prompt_blocks: u32,
+        answer: &[u64],
+    ) {
+        if let Some(pin) = matched.pin {
+            self.tree.extend(pin, prompt_blocks as usize, answer);
+        }
+    }
+
+    // ------------------------------------------------------------------ replicas
+
+    /// A replica that is new has come to a slot.
+    pub(in crate::engine) fn add(&mut self, slot: Slot) {
+        *self.owner_mut(slot) = Owner::default();
+    }
+
+    /// A replica has left the fleet.
+    pub(in crate::engine) fn forget(&mut self, slot: Slot) {
+        self.tree.forget(slot);
+    }
+
+    /// Another engine process answers, whose cache is empty.
+    pub(in crate::engine) fn restarted(&mut self, slot: Slot) {
+        self.tree.forget(slot);
+        self.owner_mut(slot).retention = Retention::default();
+    }
+
+    fn owner_mut(&mut self, slot: Slot) -> &mut Owner {
+        let index = slot as usize;
+        if index >= self.owners.len() {
+            self.owners.resize_with(index + 1, Owner::default);
+        }
+        &mut self.owners[index]
+    }
+
+    /// Gives the tree's bound for one replica: what its KV cache holds. Followed when it moves by more
+    /// than a sixteenth, so that the learned ratio's jitter evicts nothing; `anew`: in any case.
+    pub(in crate::engine) fn fit(
+        &mut self,
+        fleet: &Fleet,
+        slot: Slot,
+        anew: bool,
+        config: &Config,
+    ) {
+        let Some((kv_tokens, bytes_per_token)) = fleet.kv_of(slot, config) else {
+            return;
+        };
+        let owner = self.owner_mut(slot);
+        let tokens = owner.retention.of(kv_tokens);
+        let blocks = blocks_of(tokens, bytes_per_token, config.block_bytes).max(1);
+        let moved = blocks.abs_diff(owner.capacity_blocks) > owner.capacity_blocks / 16;
+        if anew || moved {
+            owner.capacity_blocks = blocks;
+            self.tree.set_capacity(slot, blocks);
+        }
+    }
+
+    // ------------------------------------------------------------------ figures and invariants
+
+    /// Memory of the tree, in bytes.
+    pub(in crate::engine) fn bytes(&self) -> usize {
+        self.tree.bytes()
+    }
+
+    /// Predicted minus confirmed cached tokens: upper bounds with cumulative counts, and the sum.
+    pub(in crate::engine) fn errors(&self) -> (Vec<(f64, u64)>, i64) {
+        self.errors.cumulative()
+    }
+
+    pub(in crate::engine) fn check_invariants(&self) -> Result<(), String> {
+        self.tree.check_invariants()
+    }
+
+    pub(in crate::engine) fn check_match(&self, matched: &Match) -> Result<(), String> {
+        matched
+            .pin
+            .as_ref()
+            .map_or(Ok(()), |pin| self.tree.check_pin(pin))
+    }
+}
 
 /// Whole blocks of `block_bytes` prompt bytes in so many tokens.
 #[expect(
@@ -11,6 +202,6 @@ pub mod radix;
     clippy::cast_sign_loss,
     reason = "positive, and `as` saturates"
 )]
-pub(in crate::engine) fn blocks_of(tokens: u64, bytes_per_token: f64, block_bytes: usize) -> u32 {
+fn blocks_of(tokens: u64, bytes_per_token: f64, block_bytes: usize) -> u32 {
     (tokens as f64 * bytes_per_token / block_bytes as f64) as u32
 }

@@ -1,5 +1,109 @@
 //! Which replica, or which peer, gets a request.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `policy` | the policies: one file and one row of the table each |
+//! | `candidates` | what a policy may look at, and what becomes of its choice |
+//! | `peers` | the same for peers |
 
-pub mod candidates;
-pub mod peer;
+mod candidates;
+mod peers;
+#[cfg(test)]
+mod plain;
 pub mod policy;
+
+use std::mem;
+
+pub(in crate::engine) use self::candidates::{Found, matched_tokens};
+pub(in crate::engine) use self::peers::There;
+use super::cache::Cache;
+use super::config::Config;
+use super::counters::Counters;
+use super::demand::{Demand, Lane};
+use super::fleet::Fleet;
+use super::fleet::replica::Need;
+use super::hold::{Hold, Ticket};
+use super::recent::Recent;
+use crate::id::{Nanos, PeerId, ReplicaId, Slot};
+use crate::rng::Rng;
+
+/// A request that looks for a place.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Seeker<'a> {
+    pub(in crate::engine) demand: &'a Demand,
+    /// Its place in the hold.
+    pub(in crate::engine) ticket: Option<Ticket>,
+    /// It has not been tried yet.
+    pub(in crate::engine) first: bool,
+    /// It is not forwarded to peers.
+    pub(in crate::engine) stays: bool,
+    /// It is forwarded only where no replica here could serve it.
+    pub(in crate::engine) rather_here: bool,
+    /// Peers at which an attempt failed.
+    pub(in crate::engine) tried_peers: &'a [PeerId],
+}
+
+/// What a choice looks at.
+#[derive(Debug)]
+pub(in crate::engine) struct Sight<'a> {
+    pub(in crate::engine) config: &'a Config,
+    pub(in crate::engine) fleet: &'a mut Fleet,
+    pub(in crate::engine) cache: &'a mut Cache,
+    pub(in crate::engine) hold: &'a Hold,
+    pub(in crate::engine) now_ns: Nanos,
+}
+
+/// Chooses, and remembers what later choices look at.
+#[derive(Debug)]
+pub(in crate::engine) struct Chooser {
+    rng: Rng,
+    /// Where sessions were pushed last, by key.
+    sessions: Recent,
+    scratch: candidates::Scratch,
+    peers: peers::Scratch,
+}
+
+impl Chooser {
+    pub(in crate::engine) fn new(config: &Config, hash_seed: u64, seed: u64) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            sessions: Recent::new(config.sessions_max, hash_seed),
+            scratch: candidates::Scratch::default(),
+            peers: peers::Scratch::default(),
+        }
+    }
+
+    /// A request was pushed: notes what later choices look at.
+    pub(in crate::engine) fn note_push(
+        &mut self,
+        demand: &Demand,
+        (slot, replica): (Slot, ReplicaId),
+        need: Need,
+        fleet: &mut Fleet,
+        config: &Config,
+        now_ns: Nanos,
+    ) {
+        let traits = config.policy.traits();
+        if let Some(key) = demand.key.filter(|_| traits.remembers_sessions) {
+            self.sessions.note(&key.to_le_bytes(), replica);
+        }
+        if traits.sums_recent_work {
+            fleet.note_work(demand, slot, need, config, now_ns);
+        }
+    }
+
+    /// A request that is not held may wait by choice for a replica without room, at its first attempt.
+    pub(in crate::engine) fn may_wait(
+        seeker: Seeker<'_>,
+        hold: &Hold,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> bool {
+        match seeker.ticket {
+            Some(ticket) => hold.may_choose(ticket, config, now_ns),
+            None => {
+                seeker.demand.lane == Lane::Batch && seeker.first && config.affinity_wait_ns > 0
+            }
+        }
+    }
+}

@@ -12,17 +12,16 @@ use std::mem;
 use slab::Slab;
 
 use super::member::{Member, Offer};
-use crate::engine::choose::policy::Slot;
 use crate::engine::config::Config;
+use crate::engine::demand::Lane;
 use crate::engine::fleet::replica::Backlog;
 use crate::engine::fleet::slot_of;
 use crate::engine::fleet::speed::{Line, Pace};
-use crate::engine::requests::request::Lane;
-use crate::id::{Nanos, ReplicaId};
+use crate::id::{Nanos, ReplicaId, Slot};
 
 /// Whether a replica takes requests. A slot in which there is none offers nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) struct Door {
+pub(in crate::engine) struct Offers {
     /// Its region's bit in masks of residency.
     pub(in crate::engine) region_bit: u64,
     /// From then on offers may be others though nothing has changed it; 0 until it is brought up to
@@ -33,18 +32,17 @@ pub(in crate::engine) struct Door {
     pub(in crate::engine) id: ReplicaId,
     /// Its last probe was not answered, and nothing has been heard of it since.
     pub(in crate::engine) silent: bool,
-    /// By lane.
-    offers: [Offer; Lane::ALL.len()],
+    by_lane: [Offer; Lane::ALL.len()],
 }
 
-impl Door {
+impl Offers {
     const VACANT: Self = Self {
         region_bit: 0,
         until_ns: Nanos::MAX,
         turns_ns: Nanos::MAX,
         id: ReplicaId(u32::MAX),
         silent: false,
-        offers: [Offer::None; Lane::ALL.len()],
+        by_lane: [Offer::None; Lane::ALL.len()],
     };
 
     fn of(member: &Member, config: &Config, now_ns: Nanos) -> Self {
@@ -54,19 +52,19 @@ impl Door {
             turns_ns: member.next_change_ns(config).unwrap_or(Nanos::MAX),
             id: member.id,
             silent: member.replica.health.silent(),
-            offers: Lane::ALL.map(|lane| member.offer(lane, config, now_ns)),
+            by_lane: Lane::ALL.map(|lane| member.offer(lane, config, now_ns)),
         }
     }
 
     #[inline]
     pub(in crate::engine) fn offer(&self, lane: Lane) -> Offer {
-        self.offers[lane as usize]
+        self.by_lane[lane as usize]
     }
 }
 
 /// The figures of a replica that predictions rest on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) struct Card {
+pub(in crate::engine) struct Figures {
     /// What stands before the next request.
     pub(in crate::engine) backlog: Backlog,
     /// Its own, at its present load.
@@ -75,7 +73,6 @@ pub(in crate::engine) struct Card {
     pub(in crate::engine) stay_ns: Option<Nanos>,
     /// Tokens of the engine's own block; at least 1.
     pub(in crate::engine) block_tokens: u32,
-    pub(in crate::engine) capacity_blocks: u32,
     pub(in crate::engine) in_flight: u32,
     pub(in crate::engine) pending: u32,
     pub(in crate::engine) active_tokens: u64,
@@ -84,7 +81,7 @@ pub(in crate::engine) struct Card {
     pub(in crate::engine) kv_used_tokens: u64,
 }
 
-impl Card {
+impl Figures {
     pub(in crate::engine) fn of(member: &Member, config: &Config) -> Self {
         let replica = &member.replica;
         let block_tokens = replica.snapshot().and_then(|s| s.block_size);
@@ -94,7 +91,6 @@ impl Card {
             pace: line.map(Line::pace),
             stay_ns: member.stay_ns,
             block_tokens: block_tokens.unwrap_or(1).max(1),
-            capacity_blocks: member.capacity_blocks,
             in_flight: member.all_in_flight(),
             pending: replica.pending(),
             active_tokens: replica.active_tokens(),
@@ -104,12 +100,12 @@ impl Card {
     }
 }
 
-/// The cards and doors of all replicas, by slot.
+/// The figures and offers of all replicas, by slot.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Cards {
-    doors: Vec<Door>,
-    figures: Vec<Option<Card>>,
-    /// Slots whose door's `until_ns` is 0.
+pub(in crate::engine) struct FiguresTable {
+    offers: Vec<Offers>,
+    figures: Vec<Option<Figures>>,
+    /// Slots whose offers have an `until_ns` of 0.
     changed: Vec<Slot>,
     /// No later than the `until_ns` of all others.
     due_ns: Nanos,
@@ -117,20 +113,20 @@ pub(in crate::engine) struct Cards {
     turning: usize,
 }
 
-impl Cards {
+impl FiguresTable {
     /// Something about the replica at a slot may change now.
     #[inline]
     pub(in crate::engine) fn changed(&mut self, slot: Slot) {
-        if let Some(door) = self.doors.get_mut(slot as usize) {
-            if mem::take(&mut door.until_ns) != 0 {
+        if let Some(offers) = self.offers.get_mut(slot as usize) {
+            if mem::take(&mut offers.until_ns) != 0 {
                 self.changed.push(slot);
             }
             return;
         }
-        for new in self.doors.len()..=slot as usize {
-            self.doors.push(Door {
+        for new in self.offers.len()..=slot as usize {
+            self.offers.push(Offers {
                 until_ns: 0,
-                ..Door::VACANT
+                ..Offers::VACANT
             });
             self.figures.push(None);
             self.changed.push(slot_of(new));
@@ -150,37 +146,37 @@ impl Cards {
             return;
         }
         self.due_ns = Nanos::MAX;
-        for index in 0..self.doors.len() {
-            if self.doors[index].until_ns <= now_ns {
+        for index in 0..self.offers.len() {
+            if self.offers[index].until_ns <= now_ns {
                 self.renew(index, members, config, now_ns);
             }
-            self.due_ns = self.due_ns.min(self.doors[index].until_ns);
+            self.due_ns = self.due_ns.min(self.offers[index].until_ns);
         }
     }
 
     fn renew(&mut self, index: usize, members: &Slab<Member>, config: &Config, now_ns: Nanos) {
         let member = members.get(index);
-        let door = member.map_or(Door::VACANT, |member| Door::of(member, config, now_ns));
-        let before = mem::replace(&mut self.doors[index], door);
-        self.turning += usize::from(door.turns_ns != Nanos::MAX);
+        let offers = member.map_or(Offers::VACANT, |member| Offers::of(member, config, now_ns));
+        let before = mem::replace(&mut self.offers[index], offers);
+        self.turning += usize::from(offers.turns_ns != Nanos::MAX);
         self.turning -= usize::from(before.turns_ns != Nanos::MAX);
-        self.figures[index] = member.map(|member| Card::of(member, config));
-        self.due_ns = self.due_ns.min(door.until_ns);
+        self.figures[index] = member.map(|member| Figures::of(member, config));
+        self.due_ns = self.due_ns.min(offers.until_ns);
     }
 
     /// When time alone changes the health of one of them, or opens it.
     pub(in crate::engine) fn turns_ns(&self) -> Option<Nanos> {
-        let turns_ns = self.doors.iter().map(|door| door.turns_ns);
+        let turns_ns = self.offers.iter().map(|offers| offers.turns_ns);
         turns_ns.min().filter(|_| self.turning > 0)
     }
 
     #[inline]
-    pub(in crate::engine) fn door(&self, slot: Slot) -> Option<&Door> {
-        self.doors.get(slot as usize)
+    pub(in crate::engine) fn offers(&self, slot: Slot) -> Option<&Offers> {
+        self.offers.get(slot as usize)
     }
 
     #[inline]
-    pub(in crate::engine) fn card(&self, slot: Slot) -> Option<&Card> {
+    pub(in crate::engine) fn figures(&self, slot: Slot) -> Option<&Figures> {
         self.figures.get(slot as usize)?.as_ref()
     }
 
@@ -192,21 +188,21 @@ impl Cards {
         now_ns: Nanos,
     ) -> Result<(), String> {
         for (index, member) in members {
-            let door = self.doors.get(index).ok_or("a_replica_has_a_door")?;
-            let valid = door.until_ns > now_ns;
-            let plain = Door {
-                until_ns: door.until_ns,
-                ..Door::of(member, config, now_ns)
+            let offers = self.offers.get(index).ok_or("a_replica_has_offers")?;
+            let valid = offers.until_ns > now_ns;
+            let plain = Offers {
+                until_ns: offers.until_ns,
+                ..Offers::of(member, config, now_ns)
             };
-            let same = *door == plain && self.figures[index] == Some(Card::of(member, config));
+            let same = *offers == plain && self.figures[index] == Some(Figures::of(member, config));
             if valid && !same {
-                return Err(format!("cards_say_what_replicas_say: {:?}", member.id));
+                return Err(format!("figures_say_what_replicas_say: {:?}", member.id));
             }
-            if door.until_ns == 0 && !self.changed.contains(&slot_of(index)) {
+            if offers.until_ns == 0 && !self.changed.contains(&slot_of(index)) {
                 return Err(format!("changed_replicas_are_marked: {:?}", member.id));
             }
-            if door.until_ns != 0 && door.until_ns < self.due_ns {
-                return Err(format!("cards_are_renewed_in_time: {:?}", member.id));
+            if offers.until_ns != 0 && offers.until_ns < self.due_ns {
+                return Err(format!("figures_are_renewed_in_time: {:?}", member.id));
             }
         }
         Ok(())

@@ -1,16 +1,15 @@
 //! What a request is expected to take: tokens, room, and time to its first byte.
 
-use super::accuracy::Accuracy;
+use super::Fleet;
+use super::figures::Figures;
+use super::member::Member;
 use super::models::Model;
-use crate::engine::cache::paths::Path;
-use crate::engine::choose::policy::Slot;
-use crate::engine::config::{Config, Policy};
-use crate::engine::fleet::figures::Card;
-use crate::engine::fleet::replica::Need;
-use crate::engine::fleet::speed::{Line, Pace, Prior};
-use crate::engine::requests::request::{Attempt, Lane, Request, Usage};
-use crate::engine::router::Router;
-use crate::id::{Nanos, ReplicaId};
+use super::replica::{Backlog, Need};
+use super::speed::{Line, Pace, Prior};
+use crate::engine::ask::Usage;
+use crate::engine::config::Config;
+use crate::engine::demand::{Demand, Lane};
+use crate::id::{Nanos, Slot};
 
 const NS_PER_S: f64 = 1e9;
 /// As many samples the settings count against what a fleet has shown, and a fleet against what one
@@ -35,10 +34,58 @@ pub(in crate::engine) struct Forecast {
 }
 
 impl Forecast {
-    /// The first byte of a streamed answer has arrived.
-    pub(in crate::engine) fn compare(&self, now_ns: Nanos, accuracy: &mut Accuracy) {
-        let real_ns = now_ns.saturating_sub(self.pushed_ns);
-        accuracy.count(self.ttft_ns, real_ns);
+    /// Of a replica that is not there.
+    fn nothing(pushed_ns: Nanos) -> Self {
+        Self {
+            pushed_ns,
+            need: Need::default(),
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            ttft_ns: 0,
+            load: 0,
+            clear: false,
+        }
+    }
+}
+
+/// When a request could get its first token at a replica, or at a peer: the only formula.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Estimate {
+    /// Until it could start.
+    pub(in crate::engine) start_in_ns: Nanos,
+    /// What every request takes, whatever its prompt.
+    pub(in crate::engine) base_ns: Nanos,
+    /// Prompt tokens to compute, and the time for each.
+    pub(in crate::engine) prefill: u32,
+    pub(in crate::engine) token_ns: u32,
+}
+
+impl Estimate {
+    /// At a replica with this backlog, behind so many others that wait for it. `stay_ns`: how long
+    /// requests run there after their first byte.
+    #[inline]
+    pub(in crate::engine) fn at(
+        backlog: &Backlog,
+        need: Need,
+        behind: u32,
+        pace: Pace,
+        stay_ns: Nanos,
+        now_ns: Nanos,
+    ) -> Self {
+        Self {
+            start_in_ns: backlog.start_in_ns(need, behind, pace, stay_ns, now_ns),
+            base_ns: pace.base_ns,
+            prefill: need.prefill,
+            token_ns: pace.token_ns,
+        }
+    }
+
+    /// Time until the first token.
+    #[inline]
+    pub(in crate::engine) fn ttft_ns(&self) -> Nanos {
+        let compute_ns = u64::from(self.prefill) * u64::from(self.token_ns);
+        let ready_ns = self.start_in_ns.saturating_add(self.base_ns);
+        ready_ns.saturating_add(compute_ns)
     }
 }
 
@@ -54,8 +101,8 @@ pub(in crate::engine) struct Expected<'a> {
 
 impl Expected<'_> {
     /// What it takes of a replica, and how much of its prompt is cached there. Matches are rounded
-    /// down to the engine's own block; `path` tells the tokens up to the match's end where they are
-    /// known.
+    /// down to the engine's own block; `matched_tokens`: those up to the match's end,
+    /// where they are known.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -63,15 +110,16 @@ impl Expected<'_> {
     )]
     pub(in crate::engine) fn need(
         &self,
-        card: &Card,
+        figures: &Figures,
         match_blocks: u32,
-        path: Option<Path>,
+        matched_tokens: Option<u32>,
     ) -> (Need, u32) {
-        let block = card.block_tokens;
+        let block = figures.block_tokens;
         let assumed = (f64::from(match_blocks) * self.block_tokens) as u32;
         let assumed = assumed.min(self.prompt_tokens);
-        let known = path.zip(self.model);
-        let matched = known.map_or(assumed, |(path, model)| path.findable_tokens(model));
+        let matched = matched_tokens
+            .filter(|_| self.model.is_some())
+            .unwrap_or(assumed);
         let cached = matched / block * block;
         let prefill = (self.prompt_tokens - assumed).saturating_add(matched - cached);
         (self.need_of(prefill), cached)
@@ -102,9 +150,10 @@ impl Expected<'_> {
 
     /// The replica's time to the first token at its present load: its own, else its fleet's, else
     /// as the settings assume.
-    pub(in crate::engine) fn pace(&self, card: &Card) -> Pace {
-        card.pace
-            .unwrap_or_else(|| self.fleet_pace(card.backlog.load))
+    pub(in crate::engine) fn pace(&self, figures: &Figures) -> Pace {
+        figures
+            .pace
+            .unwrap_or_else(|| self.fleet_pace(figures.backlog.load))
     }
 
     /// The pace at a load of replicas that have not shown theirs.
@@ -113,8 +162,8 @@ impl Expected<'_> {
     }
 
     /// How long requests run there after their first byte.
-    pub(in crate::engine) fn stay_ns(&self, card: &Card) -> Nanos {
-        card.stay_ns.unwrap_or_else(|| self.fleet_stay_ns())
+    pub(in crate::engine) fn stay_ns(&self, figures: &Figures) -> Nanos {
+        figures.stay_ns.unwrap_or_else(|| self.fleet_stay_ns())
     }
 
     /// How long requests run at replicas that have not shown it.
@@ -146,19 +195,13 @@ impl Expected<'_> {
         (blocks as u32).saturating_add(2)
     }
 
-    /// Tokens that its new blocks push out of the replica's cache.
+    /// Tokens that its new blocks push out of a cache with so many free blocks.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "positive, and `as` saturates"
     )]
-    pub(in crate::engine) fn evicts(
-        &self,
-        card: &Card,
-        tree_blocks: u32,
-        uncached_tokens: u32,
-    ) -> u32 {
-        let free_blocks = card.capacity_blocks.saturating_sub(tree_blocks);
+    pub(in crate::engine) fn evicts(&self, free_blocks: u32, uncached_tokens: u32) -> u32 {
         let free_tokens = (f64::from(free_blocks) * self.block_tokens) as u32;
         uncached_tokens.saturating_sub(free_tokens)
     }
@@ -182,20 +225,21 @@ pub(in crate::engine) fn assumed_line(config: &Config) -> Line {
     }
 }
 
-impl Router {
+impl Fleet {
     /// What is expected of a request wherever it goes.
-    pub(in crate::engine) fn expected(&self, request: &Request) -> Expected<'_> {
-        let config = &self.config;
-        let model = request
-            .model
-            .and_then(|id| self.fleet.models.get(id.0 as usize));
+    pub(in crate::engine) fn expected<'a>(
+        &'a self,
+        demand: &Demand,
+        config: &'a Config,
+    ) -> Expected<'a> {
+        let model = self.model_of(demand.model);
         let bytes_per_token = model.map_or(config.bytes_per_token, |model| {
             model.ratio.bytes_per_token()
         });
-        let prompt_bytes = u64::from(request.prompt_bytes);
+        let prompt_bytes = u64::from(demand.prompt_bytes);
         let output = self.lengths.predict(
-            request.model,
-            request.key,
+            demand.model,
+            demand.key,
             model.and_then(|model| model.output_mean),
             config.output_tokens,
         );
@@ -205,118 +249,132 @@ impl Router {
             config,
             model,
             prompt_tokens: model.map_or(0, |model| model.ratio.tokens(prompt_bytes)),
-            output_tokens: request.max_tokens.map_or(output, |max| max.min(output)),
+            output_tokens: demand.max_tokens.map_or(output, |max| max.min(output)),
             block_tokens,
         }
     }
 
-    /// What is expected of a request at the replica it is about to be pushed to.
+    /// What is expected of a request at one replica. `matched`: leading blocks that match, and the
+    /// tokens up to there where they are known.
     pub(in crate::engine) fn forecast(
         &self,
-        request: &Request,
+        demand: &Demand,
         slot: Slot,
-        match_blocks: u32,
-        path: Option<Path>,
+        (match_blocks, matched_tokens): (u32, Option<u32>),
+        config: &Config,
         now_ns: Nanos,
     ) -> Forecast {
-        let expected = self.expected(request);
-        let Some(member) = self.fleet.member(slot) else {
-            return Forecast {
-                pushed_ns: now_ns,
-                need: Need::default(),
-                prompt_tokens: 0,
-                cached_tokens: 0,
-                ttft_ns: 0,
-                load: 0,
-                clear: false,
-            };
+        let expected = self.expected(demand, config);
+        let Some(member) = self.member(slot) else {
+            return Forecast::nothing(now_ns);
         };
-        let card = Card::of(member, &self.config);
-        let (need, cached_tokens) = expected.need(&card, match_blocks, path);
-        let pace = expected.pace(&card);
-        let stay_ns = expected.stay_ns(&card);
-        let start_in_ns = card.backlog.start_in_ns(need, 0, pace, stay_ns, now_ns);
-        let compute_ns = u64::from(need.prefill) * u64::from(pace.token_ns);
+        let figures = Figures::of(member, config);
+        let (need, cached_tokens) = expected.need(&figures, match_blocks, matched_tokens);
+        let (pace, stay_ns) = (expected.pace(&figures), expected.stay_ns(&figures));
+        let estimate = Estimate::at(&figures.backlog, need, 0, pace, stay_ns, now_ns);
         Forecast {
             pushed_ns: now_ns,
             need,
             prompt_tokens: need.prefill.saturating_add(cached_tokens),
             cached_tokens,
-            ttft_ns: start_in_ns
-                .saturating_add(pace.base_ns)
-                .saturating_add(compute_ns),
-            load: card.backlog.load,
+            ttft_ns: estimate.ttft_ns(),
+            load: figures.backlog.load,
             clear: member.replica.clear(need),
         }
     }
 
-    /// Notes what later choices look at: the session's replica, and the work given to it.
-    pub(in crate::engine) fn note_push(
+    /// Until one more request of a model would be computed at a replica, behind its share of so many
+    /// that are held.
+    pub(in crate::engine) fn start_in_ns(
+        model: &Model,
+        member: &Member,
+        held: usize,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> Nanos {
+        let load = member.replica.load();
+        let line = member.speed.line_near(load);
+        let pace = line
+            .unwrap_or_else(|| fleet_line(Some(model), load, config))
+            .pace();
+        let stay_ns = member.stay_ns.or(model.stay_ns).unwrap_or(0);
+        let behind = u32::try_from(held / model.serving.len().max(1)).unwrap_or(u32::MAX);
+        let backlog = member.replica.backlog();
+        Estimate::at(&backlog, Need::default(), behind, pace, stay_ns, now_ns).start_in_ns
+    }
+
+    /// A request was pushed whose policy counts the work given to replicas lately.
+    pub(in crate::engine) fn note_work(
         &mut self,
-        request: &Request,
+        demand: &Demand,
         slot: Slot,
-        replica: ReplicaId,
         need: Need,
+        config: &Config,
         now_ns: Nanos,
     ) {
-        match self.config.policy {
-            Policy::Predictive => {
-                if let Some(key) = request.key {
-                    self.sessions.note(&key.to_le_bytes(), replica);
-                }
-            }
-            Policy::Preble => {
-                let work_ns = self.work_ns(request, slot, need);
-                let window_ns = self.config.preble_window_ns;
-                if let Some(member) = self.fleet.member_mut(slot) {
-                    member.lately.add(work_ns, window_ns, now_ns);
-                }
-            }
-            _ => {}
+        let expected = self.expected(demand, config);
+        let Some(member) = self.member(slot) else {
+            return;
+        };
+        let pace = expected.pace(&Figures::of(member, config));
+        let prefill_ns = u64::from(need.prefill) * u64::from(pace.token_ns);
+        let work_ns = prefill_ns.saturating_add(expected.decode_ns(expected.output_tokens));
+        if let Some(member) = self.member_mut(slot) {
+            member.lately.add(work_ns, config.preble_window_ns, now_ns);
         }
     }
 
-    /// Time of its engine that a request is expected to take.
-    fn work_ns(&self, request: &Request, slot: Slot, need: Need) -> Nanos {
-        let expected = self.expected(request);
-        let Some(member) = self.fleet.member(slot) else {
-            return 0;
-        };
-        let pace = expected.pace(&Card::of(member, &self.config));
-        let prefill_ns = u64::from(need.prefill) * u64::from(pace.token_ns);
-        prefill_ns.saturating_add(expected.decode_ns(expected.output_tokens))
+    /// Prompt tokens of a request behind so many blocks, and the time that each takes at a replica.
+    pub(in crate::engine) fn work_of(
+        &self,
+        demand: &Demand,
+        slot: Slot,
+        match_blocks: u32,
+        config: &Config,
+    ) -> (u32, u32) {
+        let expected = self.expected(demand, config);
+        let member = self.member(slot);
+        let pace = member.map(|member| expected.pace(&Figures::of(member, config)));
+        let token_ns = pace.map_or(0, |pace| pace.token_ns);
+        (expected.uncached(match_blocks), token_ns)
     }
-}
 
-/// Learning what requests take.
-impl Router {
-    /// Learns from a request that was answered in full: how long the answer was, how long the
-    /// engine took to the first token, and how long it ran from then on. Only a streamed answer
-    /// shows the latter two, and only one that did not queue the former of them.
+    /// Work given to a replica lately.
+    pub(in crate::engine) fn recent_ns(&self, slot: Slot, config: &Config, now_ns: Nanos) -> u64 {
+        let member = self.member(slot);
+        member.map_or(0, |member| {
+            member.lately.sum_ns(config.preble_window_ns, now_ns)
+        })
+    }
+
+    /// Learns from a request that was answered in full: how long the answer was, how long the engine
+    /// took to the first token, and how long it ran from then on. Only a streamed answer shows the
+    /// latter two, and only one that did not queue the former of them.
     pub(in crate::engine) fn learn_speed(
         &mut self,
-        request: &Request,
-        attempt: &Attempt,
+        demand: &Demand,
+        slot: Slot,
+        (forecast, first_byte_ns): (&Forecast, Option<Nanos>),
         usage: Usage,
+        config: &Config,
         now_ns: Nanos,
     ) {
-        let Some(id) = request.model.filter(|_| request.lane == Lane::Batch) else {
+        let Some(id) = demand.model.filter(|_| demand.lane == Lane::Batch) else {
             return;
         };
-        let (member, model) = self.fleet.member_and_model(attempt.slot, id);
-        let Some(model) = model else {
+        self.figures.changed(slot);
+        let Some(model) = self.models.get_mut(id.0 as usize) else {
             return;
         };
         if let Some(tokens) = usage.completion_tokens {
             model.output_mean = Some(mean_u32(model.output_mean, tokens));
-            if let Some(key) = request.key {
+            if let Some(key) = demand.key {
                 self.lengths.learn(id, key, tokens);
             }
         }
-        let Some(first_byte_ns) = attempt.first_byte_ns.filter(|_| request.measured()) else {
+        let Some(first_byte_ns) = first_byte_ns.filter(|_| demand.measured()) else {
             return;
         };
-        let forecast = &attempt.forecast;
         let stay_ns = now_ns.saturating_sub(first_byte_ns);
         let ttft_ns = first_byte_ns.saturating_sub(forecast.pushed_ns);
         let computed = usage.prompt_tokens.map_or(forecast.need.prefill, |prompt| {
@@ -324,23 +382,29 @@ impl Router {
         });
         let load = forecast.load;
         let prior = Prior {
-            line: fleet_line(Some(model), load, &self.config),
+            line: fleet_line(Some(model), load, config),
             samples: REPLICA_PRIOR_SAMPLES,
         };
         model.stay_ns = Some(mean_ns(model.stay_ns, stay_ns));
         if forecast.clear {
             let assumed = Prior {
-                line: assumed_line(&self.config),
+                line: assumed_line(config),
                 samples: FLEET_PRIOR_SAMPLES,
             };
             model.speed.learn(load, computed, ttft_ns, assumed);
         }
-        if let Some(member) = member {
+        if let Some(member) = self.members.get_mut(slot as usize) {
             member.stay_ns = Some(mean_ns(member.stay_ns, stay_ns));
             if forecast.clear {
                 member.speed.learn(load, computed, ttft_ns, prior);
             }
         }
+    }
+
+    /// The first byte of a streamed answer has arrived: how true the forecast was.
+    pub(in crate::engine) fn compare(&mut self, forecast: &Forecast, now_ns: Nanos) {
+        let real_ns = now_ns.saturating_sub(forecast.pushed_ns);
+        self.accuracy.count(forecast.ttft_ns, real_ns);
     }
 }
 
@@ -353,60 +417,4 @@ fn mean_ns(old: Option<Nanos>, new: Nanos) -> Nanos {
 fn mean_u32(old: Option<u32>, new: u32) -> u32 {
     let mean = mean_ns(old.map(u64::from), u64::from(new));
     u32::try_from(mean).unwrap_or(new)
-}
-
-/// Work given to a replica in about the last so much time: that of the present window, and of the
-/// one before the part that the present one does not cover yet.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Lately {
-    /// In nanoseconds, as the next.
-    newer: u64,
-    older: u64,
-    since_ns: Nanos,
-}
-
-impl Lately {
-    pub(in crate::engine) fn add(&mut self, work_ns: u64, window_ns: Nanos, now_ns: Nanos) {
-        let age_ns = now_ns.saturating_sub(self.since_ns);
-        if age_ns >= window_ns {
-            let next = age_ns < window_ns.saturating_mul(2);
-            self.older = if next { self.newer } else { 0 };
-            self.newer = 0;
-            self.since_ns = now_ns;
-        }
-        self.newer = self.newer.saturating_add(work_ns);
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "positive, and `as` saturates"
-    )]
-    pub(in crate::engine) fn sum_ns(&self, window_ns: Nanos, now_ns: Nanos) -> u64 {
-        let age = now_ns.saturating_sub(self.since_ns) as f64 / window_ns.max(1) as f64;
-        let newer = self.newer as f64 * (2.0 - age).clamp(0.0, 1.0);
-        let older = self.older as f64 * (1.0 - age).clamp(0.0, 1.0);
-        (newer + older) as u64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn work_is_remembered_for_one_to_two_windows() {
-        let mut lately = Lately::default();
-        lately.add(100, 10, 1_000);
-        assert_eq!(lately.sum_ns(10, 1_009), 100);
-        lately.add(50, 10, 1_010);
-        assert_eq!(lately.sum_ns(10, 1_010), 150);
-        assert_eq!(lately.sum_ns(10, 1_015), 100, "half of the older window");
-        assert_eq!(lately.sum_ns(10, 1_030), 0);
-        lately.add(u64::MAX, 10, 2_000);
-        lately.add(u64::MAX, 10, 2_001);
-        assert_eq!(lately.sum_ns(10, 2_001), u64::MAX);
-        assert_eq!(lately.sum_ns(0, 2_001), u64::MAX);
-    }
 }

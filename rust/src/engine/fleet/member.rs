@@ -1,17 +1,15 @@
 //! One replica with what the router counts about it.
 
-use super::forecast::Lately;
+use super::lately::Lately;
 use super::models::Takes;
 use super::pulse::Pulse;
-use crate::engine::cache::learn::Share;
 use crate::engine::config::{Config, UnknownModels};
+use crate::engine::demand::Lane;
 use crate::engine::fleet::gate::{self, Why};
 use crate::engine::fleet::health::State;
 use crate::engine::fleet::replica::{Need, Replica};
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::fleet::speed::Speed;
-use crate::engine::mesh::region::Shared;
-use crate::engine::requests::request::Lane;
 use crate::id::{ModelId, Nanos, ReplicaId, RequestId};
 
 /// One replica with what the router counts about it.
@@ -40,9 +38,6 @@ pub(in crate::engine) struct Member {
     pub(in crate::engine) full: Option<Full>,
     /// It has room that everybody who could use it has let pass.
     pub(in crate::engine) declined: bool,
-    pub(in crate::engine) capacity_blocks: u32,
-    /// How much of its KV cache it is believed to keep for us.
-    pub(in crate::engine) share: Share,
     pub(in crate::engine) pushed_total: u64,
     pub(in crate::engine) failed_total: u64,
     pub(in crate::engine) match_blocks_total: u64,
@@ -55,8 +50,6 @@ pub(in crate::engine) struct Member {
     pub(in crate::engine) stay_ns: Option<Nanos>,
     /// Work given to it lately.
     pub(in crate::engine) lately: Lately,
-    /// What other balancers of the region have to do with it.
-    pub(in crate::engine) shared: Shared,
     /// Its signs of life.
     pub(in crate::engine) pulse: Pulse,
     /// Until when it is being looked at for the first time, at the latest.
@@ -104,8 +97,6 @@ impl Member {
             light: 0,
             full: None,
             declined: false,
-            capacity_blocks: 0,
-            share: Share::new(),
             pushed_total: 0,
             failed_total: 0,
             match_blocks_total: 0,
@@ -115,7 +106,6 @@ impl Member {
             speed: Speed::default(),
             stay_ns: None,
             lately: Lately::default(),
-            shared: Shared::default(),
             pulse: Pulse::default(),
             look_until_ns: 0,
         }
@@ -192,6 +182,15 @@ impl Member {
         let full_ns = self.full.map(|full| full.until_ns);
         let health_ns = self.replica.health.next_change_ns(config);
         health_ns.into_iter().chain(full_ns).min()
+    }
+
+    /// Requests that it may be sent now, one after the other.
+    pub(in crate::engine) fn free(&self, config: &Config, now_ns: Nanos) -> u32 {
+        if self.full.is_some() {
+            return 0;
+        }
+        let max = config.in_flight_max.saturating_sub(self.all_in_flight());
+        gate::room(&self.replica, config, now_ns).min(max)
     }
 
     /// It may be sent requests, as far as its health and its operator go.

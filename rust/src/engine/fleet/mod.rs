@@ -1,17 +1,23 @@
 //! The replicas and the models they serve.
 
-pub mod accuracy;
+mod accuracy;
+mod answers;
+mod check;
+mod eligible;
 pub mod figures;
-pub mod fits;
+
 pub mod forecast;
 pub mod gate;
 pub mod health;
+pub mod lately;
 pub mod lengths;
 pub mod member;
 pub mod models;
+mod observe;
 pub mod pulse;
 pub mod ratio;
 pub mod replica;
+mod shared;
 pub mod snapshot;
 pub mod speed;
 
@@ -19,24 +25,33 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use self::accuracy::Accuracy;
+use self::lengths::Lengths;
+use self::ratio::Ratio;
 use super::generations::Generations;
-use crate::engine::choose::policy::{Slot, Slots};
+use crate::engine::ask::Usage;
 use crate::engine::config::Config;
-use crate::engine::fleet::figures::{Card, Cards, Door};
+use crate::engine::demand::Demand;
+use crate::engine::fleet::figures::{Figures, FiguresTable, Offers};
 use crate::engine::fleet::health::Pool;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::models::{GONE_MAX, Model, Takes};
-use crate::engine::fleet::pulse::Pulse;
-use crate::engine::mesh::region::Shared;
+use crate::engine::fleet::replica::Need;
 use crate::engine::ring::{Ring, WEIGHT_ONE};
-use crate::id::{ModelId, Nanos, ReplicaId};
+use crate::id::{ModelId, Nanos, ReplicaId, RequestId, Slot};
+
+/// Whether a replica that has joined answers, and what it serves, is found out within this time.
+const LOOK_NS: Nanos = 5_000_000_000;
+
+/// The slot of each replica.
+pub type Slots = HashMap<ReplicaId, Slot, FixedState>;
 
 /// All replicas, by slot, and all models, interned.
 #[derive(Debug)]
 pub(in crate::engine) struct Fleet {
     pub(in crate::engine) members: Slab<Member>,
     /// What choices read of them.
-    cards: Cards,
+    figures: FiguresTable,
     pub(in crate::engine) slots: Slots,
     pub(in crate::engine) models: Slab<Model>,
     pub(in crate::engine) names: HashMap<String, ModelId, FixedState>,
@@ -44,24 +59,130 @@ pub(in crate::engine) struct Fleet {
     pub(in crate::engine) ring: Ring,
     with_ring: bool,
     pub(in crate::engine) models_ignored: u64,
+    lengths: Lengths,
+    accuracy: Accuracy,
     /// When models left every list, by the hash of their names.
     pub(in crate::engine) gone: Generations<u64, Nanos>,
 }
 
 impl Fleet {
-    pub(in crate::engine) fn new(config: &Config, with_ring: bool, seed: u64) -> Self {
+    pub(in crate::engine) fn new(config: &Config, seed: u64) -> Self {
         Self {
             members: Slab::new(),
-            cards: Cards::default(),
+            figures: FiguresTable::default(),
             slots: HashMap::with_hasher(FixedState::default()),
             models: Slab::new(),
             names: HashMap::with_hasher(FixedState::with_seed(seed)),
             ring: Ring::new(config.ring_vnodes),
-            with_ring,
+            with_ring: config.policy.traits().walks_ring,
             models_ignored: 0,
+            lengths: Lengths::new(config.sessions_max),
+            accuracy: Accuracy::default(),
             gone: Generations::new(GONE_MAX),
         }
     }
+
+    // ------------------------------------------------------------------ models and tokens
+
+    /// A model that is known.
+    pub(in crate::engine) fn model_of(&self, id: Option<ModelId>) -> Option<&Model> {
+        self.models.get(id?.0 as usize)
+    }
+
+    /// The replicas that serve a model, ascending.
+    pub(in crate::engine) fn serving(&self, id: Option<ModelId>) -> &[Slot] {
+        self.model_of(id).map_or(&[], |model| &model.serving)
+    }
+
+    /// A model's name.
+    pub(in crate::engine) fn name_of(&self, id: Option<ModelId>) -> Option<&str> {
+        self.model_of(id).map(|model| model.name.as_str())
+    }
+
+    /// The replica chosen last for a model, for turns.
+    pub(in crate::engine) fn last_of(&self, id: Option<ModelId>) -> Option<Slot> {
+        self.model_of(id)?.last
+    }
+
+    pub(in crate::engine) fn set_last(&mut self, id: Option<ModelId>, slot: Slot) {
+        if let Some(model) = id.and_then(|id| self.models.get_mut(id.0 as usize)) {
+            model.last = Some(slot);
+        }
+    }
+
+    /// A model's prompt bytes per token, as learned.
+    pub(in crate::engine) fn ratio(&self, id: Option<ModelId>) -> Option<&Ratio> {
+        self.model_of(id).map(|model| &model.ratio)
+    }
+
+    /// The same as a number.
+    pub(in crate::engine) fn bytes_per_token(&self, id: Option<ModelId>) -> Option<f64> {
+        self.ratio(id).map(Ratio::bytes_per_token)
+    }
+
+    /// KV tokens of a replica, and the bytes of a prompt that one of them stands for.
+    pub(in crate::engine) fn kv_of(&self, slot: Slot, config: &Config) -> Option<(u64, f64)> {
+        let member = self.member(slot)?;
+        let first = member.models.iter().flatten().next().map(|(id, _)| *id);
+        let bytes_per_token = self.bytes_per_token(first);
+        let bytes_per_token = bytes_per_token.unwrap_or(config.bytes_per_token);
+        Some((member.replica.kv_tokens(config), bytes_per_token))
+    }
+
+    /// Tokens of the engine's own block, where its pages say so.
+    pub(in crate::engine) fn engine_block(&self, slot: Slot) -> Option<u32> {
+        self.member(slot)?.replica.snapshot()?.block_size
+    }
+
+    /// The replica's pages tell its KV capacity.
+    pub(in crate::engine) fn tells_kv(&self, slot: Slot) -> bool {
+        let snapshot = self.member(slot).and_then(|m| m.replica.snapshot());
+        snapshot.is_some_and(|snapshot| snapshot.kv_tokens.is_some())
+    }
+
+    /// The replica has reported cached tokens other than 0.
+    pub(in crate::engine) fn tells_cached(&self, slot: Slot) -> bool {
+        let member = self.member(slot);
+        member.is_some_and(|member| member.cached_tokens_total > 0)
+    }
+
+    /// Counts what a replica reported of a request, and learns its model's bytes per token.
+    pub(in crate::engine) fn note_usage(&mut self, demand: &Demand, slot: Slot, usage: Usage) {
+        let tokens = usage.prompt_tokens.filter(|_| !demand.has_media);
+        let model = demand
+            .model
+            .and_then(|id| self.models.get_mut(id.0 as usize));
+        if let (Some(model), Some(tokens)) = (model, tokens) {
+            model.ratio.learn(demand.prompt_bytes, tokens);
+        }
+        if let Some(member) = self.member_mut(slot) {
+            member.prompt_tokens_total += u64::from(usage.prompt_tokens.unwrap_or(0));
+            member.cached_tokens_total += u64::from(usage.cached_tokens.unwrap_or(0));
+        }
+    }
+
+    /// Learns whether an engine found an answer again; false for a model that is not known.
+    pub(in crate::engine) fn learn_answer(&mut self, model: Option<ModelId>, found: bool) -> bool {
+        let model = model.and_then(|id| self.models.get_mut(id.0 as usize));
+        let known = model.is_some();
+        if let Some(model) = model {
+            model.answers_found.learn(found);
+        }
+        known
+    }
+
+    /// Engines usually find the answers of this model again.
+    pub(in crate::engine) fn finds_answers(&self, model: Option<ModelId>) -> bool {
+        let model = self.model_of(model);
+        model.is_none_or(|model| model.answers_found.is_usual())
+    }
+
+    /// How true forecasts of times to the first byte were.
+    pub(in crate::engine) fn accuracy(&self) -> &Accuracy {
+        &self.accuracy
+    }
+
+    // ------------------------------------------------------------------ replicas by slot
 
     pub(in crate::engine) fn slot(&self, replica: ReplicaId) -> Option<Slot> {
         self.slots.get(&replica).copied()
@@ -80,7 +201,7 @@ impl Fleet {
 
     /// The only way to a replica's figures: whoever takes it may change them.
     pub(in crate::engine) fn member_mut(&mut self, slot: Slot) -> Option<&mut Member> {
-        self.cards.changed(slot);
+        self.figures.changed(slot);
         self.members.get_mut(slot as usize)
     }
 
@@ -93,33 +214,10 @@ impl Fleet {
         if changes { self.member_mut(slot) } else { None }
     }
 
-    /// What other balancers have to do with a replica: no choice reads it, so nothing is renewed.
-    pub(in crate::engine) fn shared_mut(&mut self, slot: Slot) -> Option<&mut Shared> {
-        let member = self.members.get_mut(slot as usize);
-        member.map(|member| &mut member.shared)
-    }
-
-    /// Its signs of life: no choice reads them.
-    pub(in crate::engine) fn pulse_mut(&mut self, slot: Slot) -> Option<&mut Pulse> {
-        let member = self.members.get_mut(slot as usize);
-        member.map(|member| &mut member.pulse)
-    }
-
     /// A replica that has just joined is being looked at.
     pub(in crate::engine) fn looks(&self, now_ns: Nanos) -> bool {
         let mut members = self.members.iter();
         members.any(|(_, member)| member.looked_at(now_ns))
-    }
-
-    /// Both, for what the one teaches the other.
-    pub(in crate::engine) fn member_and_model(
-        &mut self,
-        slot: Slot,
-        model: ModelId,
-    ) -> (Option<&mut Member>, Option<&mut Model>) {
-        self.cards.changed(slot);
-        let member = self.members.get_mut(slot as usize);
-        (member, self.models.get_mut(model.0 as usize))
     }
 
     pub(in crate::engine) fn members(&self) -> impl Iterator<Item = (Slot, &Member)> + Clone {
@@ -137,6 +235,16 @@ impl Fleet {
         self.members.len()
     }
 
+    /// Nobody could ask for so long: no replica is older or more silent for it.
+    pub(in crate::engine) fn stood_still(&mut self, gap_ns: Nanos) {
+        for slot in self.all_slots() {
+            if let Some(member) = self.member_mut(slot) {
+                member.replica.stood_still(gap_ns);
+                member.pulse.stood_still(gap_ns);
+            }
+        }
+    }
+
     /// Lets time pass for all replicas.
     pub(in crate::engine) fn tick(&mut self, config: &Config, now_ns: Nanos) {
         for (index, member) in &mut self.members {
@@ -144,7 +252,7 @@ impl Fleet {
                 .next_change_ns(config)
                 .is_some_and(|at_ns| at_ns <= now_ns)
             {
-                self.cards.changed(slot_of(index));
+                self.figures.changed(slot_of(index));
                 member.replica.health.tick(config, now_ns);
                 member.full = member.full.filter(|full| now_ns < full.until_ns);
             }
@@ -155,34 +263,34 @@ impl Fleet {
 
     /// Brings up to date what choices read.
     pub(in crate::engine) fn refresh(&mut self, config: &Config, now_ns: Nanos) {
-        self.cards.refresh(&self.members, config, now_ns);
+        self.figures.refresh(&self.members, config, now_ns);
     }
 
     /// When time alone changes the health of a replica, or opens one, as of the last
     /// [`Self::refresh`].
     pub(in crate::engine) fn turns_ns(&self) -> Option<Nanos> {
-        self.cards.turns_ns()
+        self.figures.turns_ns()
     }
 
     /// What a replica offers, as of the last [`Self::refresh`].
     #[inline]
-    pub(in crate::engine) fn door(&self, slot: Slot) -> Option<&Door> {
-        self.cards.door(slot)
+    pub(in crate::engine) fn offers(&self, slot: Slot) -> Option<&Offers> {
+        self.figures.offers(slot)
     }
 
     /// What a choice reads of a replica, as of the last [`Self::refresh`].
     #[inline]
-    pub(in crate::engine) fn card(&self, slot: Slot) -> Option<&Card> {
-        self.cards.card(slot)
+    pub(in crate::engine) fn figures(&self, slot: Slot) -> Option<&Figures> {
+        self.figures.figures(slot)
     }
 
     /// Whether what choices read is what the replicas say.
-    pub(in crate::engine) fn check_cards(
+    pub(in crate::engine) fn check_figures(
         &self,
         config: &Config,
         now_ns: Nanos,
     ) -> Result<(), String> {
-        self.cards.check(&self.members, config, now_ns)
+        self.figures.check(&self.members, config, now_ns)
     }
 
     /// All slots in use, ascending.
@@ -200,17 +308,21 @@ impl Fleet {
 
     // ------------------------------------------------------------------ replicas
 
-    /// Adds a replica, or takes one back that was removed; its slot if it is new.
+    /// Adds a replica, or takes one back that was removed; its slot if it was not listed, and whether it is
+    /// new.
     pub(in crate::engine) fn add(
         &mut self,
         id: ReplicaId,
         name: String,
         region_bit: u64,
         now_ns: Nanos,
-    ) -> Option<Slot> {
+    ) -> Option<(Slot, bool)> {
         let known = self.slot(id);
         let listed = known.and_then(|slot| self.member_mut(slot)).map(|member| {
             let back = member.removed;
+            if back {
+                member.look_until_ns = now_ns.saturating_add(LOOK_NS);
+            }
             member.removed = false;
             member.name.clone_from(&name);
             back
@@ -218,14 +330,42 @@ impl Fleet {
         if listed == Some(false) {
             return None;
         }
-        if known.is_some() {
-            return known;
+        if let Some(slot) = known {
+            return Some((slot, false));
         }
-        let member = Member::new(id, name, region_bit, now_ns);
+        let mut member = Member::new(id, name, region_bit, now_ns);
+        member.look_until_ns = now_ns.saturating_add(LOOK_NS);
         let slot = slot_of(self.members.insert(member));
-        self.cards.changed(slot);
+        self.figures.changed(slot);
         self.slots.insert(id, slot);
-        Some(slot)
+        Some((slot, true))
+    }
+
+    /// A request is pushed to a replica, where so many blocks match; the replica. Counted before anything
+    /// is sent.
+    pub(in crate::engine) fn push(
+        &mut self,
+        (id, slot): (RequestId, Slot),
+        demand: &Demand,
+        (match_blocks, need): (u32, Need),
+        config: &Config,
+        now_ns: Nanos,
+    ) -> Option<ReplicaId> {
+        let member = self.member_mut(slot)?;
+        member.declined = false;
+        member.push(id, demand.lane, need, config, now_ns);
+        member.match_blocks_total += u64::from(match_blocks);
+        member.prompt_blocks_total += u64::from(demand.prompt_blocks);
+        Some(member.id)
+    }
+
+    /// Sets the regions of all replicas anew: `own` is ours, `bit` finds that of an adopted one.
+    pub(in crate::engine) fn set_regions(&mut self, own: u64, bit: impl Fn(&str) -> u64) {
+        for slot in self.all_slots() {
+            if let Some(member) = self.member_mut(slot) {
+                member.region_bit = member.adopted.as_deref().map_or(own, &bit);
+            }
+        }
     }
 
     /// Puts replicas on the ring, if a policy walks it.
@@ -252,7 +392,7 @@ impl Fleet {
         let over = |member: &Member| member.removed && member.in_flight() == 0;
         if self.member(slot).is_some_and(over) {
             let member = self.members.remove(slot as usize);
-            self.cards.changed(slot);
+            self.figures.changed(slot);
             self.slots.remove(&member.id);
         }
     }

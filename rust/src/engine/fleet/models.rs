@@ -8,15 +8,14 @@ use std::mem;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::answers::AnswersFound;
 use super::member::Member;
 use super::ratio::Ratio;
-use crate::engine::cache::paths::Found;
-use crate::engine::choose::policy::Slot;
 use crate::engine::fleet::speed::Speed;
 use crate::engine::fleet::{Fleet, slot_of};
 use crate::engine::hold::Partition;
-use crate::engine::mesh::peer::rate::Rate;
-use crate::id::{ModelId, Nanos};
+use crate::engine::rate::Rate;
+use crate::id::{ModelId, Nanos, Slot};
 
 /// Models and adapters taken from one replica's list; more are left out and counted.
 pub const MODELS_PER_REPLICA_MAX: usize = 4_096;
@@ -69,7 +68,7 @@ pub(in crate::engine) struct Model {
     /// Answer length in tokens: a running mean.
     pub(in crate::engine) output_mean: Option<u32>,
     /// Whether engines find its answers again.
-    pub(in crate::engine) answers_found: Found,
+    pub(in crate::engine) answers_found: AnswersFound,
     /// Chosen last, for turns.
     pub(in crate::engine) last: Option<Slot>,
     /// Requests of our own clients lately.
@@ -202,7 +201,7 @@ impl Fleet {
             speed: Speed::default(),
             stay_ns: None,
             output_mean: None,
-            answers_found: Found::default(),
+            answers_found: AnswersFound::default(),
             last: None,
             arrivals: Rate::default(),
         };

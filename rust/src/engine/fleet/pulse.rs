@@ -1,4 +1,4 @@
-//! Signs of life, and what becomes of requests whose replica shows none.
+//! Signs of life of replicas.
 //!
 //! A replica lives while its pages move or bytes of its answers come. Such signs are a first byte,
 //! the end of an answer, and what the driver has received of streams since its last sweep. A page
@@ -16,20 +16,13 @@
 //! - a page that stands still while answers come: it says nothing, however long it stands;
 //! - a fleet in which no other replica lives: then the reason is not this replica.
 //!
-//! A request without a first byte at a replica that is down or wedged is withdrawn, if it may be
-//! sent again. Another replica must be able to take it, and attempts and budget must allow it.
-//! Streams that have begun stay where they are: they end with their connection, or when they have
-//! been silent for `stream_idle_s`.
+//! What becomes of the requests there: [`crate::engine::router`], `withdraw`.
 
-use super::member::Offer;
-use crate::engine::choose::policy::Slot;
+use super::Fleet;
+use super::health::State;
+use super::snapshot::Snapshot;
 use crate::engine::config::Config;
-use crate::engine::effect::Effect;
-use crate::engine::fleet::health::State;
-use crate::engine::fleet::snapshot::Snapshot;
-use crate::engine::requests::request::{Phase, Request};
-use crate::engine::router::Router;
-use crate::id::{Nanos, ReplicaId, RequestId};
+use crate::id::{Nanos, Slot};
 
 /// Probes without news before the time since the last sign counts.
 const PROBES: u32 = 3;
@@ -166,151 +159,85 @@ impl Pulse {
     }
 }
 
-impl Router {
-    /// Bytes of answers of these replicas have come since the last call.
-    pub fn heard(&mut self, replicas: &[ReplicaId], now_ns: Nanos, out: &mut Vec<Effect>) {
-        let now_ns = self.advance(now_ns);
-        let mut revived = false;
-        for replica in replicas {
-            if let Some(slot) = self.fleet.slot(*replica) {
-                revived |= self.hear(slot, now_ns);
-            }
-        }
-        if revived {
-            self.dispatch_all(now_ns, out);
-        }
-    }
+/// What a replica's signs of life come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Vital {
+    /// It lives, as far as is known.
+    Lives,
+    /// It was out of service already.
+    Out,
+    /// It has just been put out: nobody is there.
+    Gone,
+    /// It has just been put out: it stands still.
+    Wedged,
+}
 
+impl Fleet {
     /// Bytes of an answer of one replica came; true when its health changed.
     pub(in crate::engine) fn hear(&mut self, slot: Slot, now_ns: Nanos) -> bool {
-        let Some(member) = self.fleet.member(slot) else {
+        let Some(member) = self.member(slot) else {
             return false;
         };
         let changes =
             member.replica.health.silent() || member.replica.health.state() == State::Wedged;
-        if let Some(pulse) = self.fleet.pulse_mut(slot) {
-            pulse.heard(now_ns);
+        if let Some(member) = self.members.get_mut(slot as usize) {
+            member.pulse.heard(now_ns);
         }
-        let Some(member) = self.fleet.member_mut_if(slot, changes) else {
+        let Some(member) = self.member_mut_if(slot, changes) else {
             return false;
         };
         member.replica.health.heard();
         member.replica.health.revive(now_ns)
     }
 
-    /// A probe has told something, or nothing, of a replica: puts it out if it is wedged or gone, and
-    /// withdraws what waits there in vain.
+    /// A probe has told something, or nothing, of a replica: puts it out if it is wedged or gone.
     pub(in crate::engine) fn review(
         &mut self,
         slot: Slot,
+        config: &Config,
         now_ns: Nanos,
-        out: &mut Vec<Effect>,
-    ) -> bool {
-        let Some(member) = self.fleet.member(slot).filter(|member| !member.removed) else {
-            return false;
+    ) -> Vital {
+        let Some(member) = self.member(slot).filter(|member| !member.removed) else {
+            return Vital::Lives;
         };
         let state = member.replica.health.state();
         let in_service = matches!(state, State::Up | State::Probing);
-        let gone = in_service && member.pulse.gone(&self.config, now_ns);
+        let gone = in_service && member.pulse.gone(config, now_ns);
         let busy = member.replica.own_in_flight() > 0;
-        let wedged = in_service && busy && member.pulse.stopped(&self.config, now_ns);
-        let wedged = wedged && self.another_lives(slot, now_ns);
-        if let Some(member) = self.fleet.member_mut_if(slot, gone || wedged) {
+        let wedged = in_service && busy && member.pulse.stopped(config, now_ns);
+        let wedged = wedged && self.another_lives(slot, config, now_ns);
+        if let Some(member) = self.member_mut_if(slot, gone || wedged) {
             if gone {
                 member.replica.health.unreachable();
-            } else {
-                member.replica.health.wedge();
-                self.counters.wedged += 1;
+                return Vital::Gone;
             }
+            member.replica.health.wedge();
+            return Vital::Wedged;
         }
-        if gone || wedged || matches!(state, State::Down | State::Wedged) {
-            self.withdraw(slot, now_ns, out);
+        if matches!(state, State::Down | State::Wedged) {
+            Vital::Out
+        } else {
+            Vital::Lives
         }
-        gone || wedged
     }
 
     /// Another replica is ready and has nothing to do, or has shown a sign of life lately.
-    fn another_lives(&self, slot: Slot, now_ns: Nanos) -> bool {
-        let lately_ns = self.config.wedged_ns / 2;
-        let mut others = self.fleet.members().filter(|(other, _)| *other != slot);
+    fn another_lives(&self, slot: Slot, config: &Config, now_ns: Nanos) -> bool {
+        let lately_ns = config.wedged_ns / 2;
+        let mut others = self.members().filter(|(other, _)| *other != slot);
         others.any(|(_, other)| {
             let idle = other.all_in_flight() == 0;
             let age_ns = now_ns.saturating_sub(other.pulse.life_ns);
-            other.ready(&self.config, now_ns)
+            other.ready(config, now_ns)
                 && !other.replica.health.silent()
                 && (idle || age_ns < lately_ns)
         })
     }
 
-    /// Withdraws requests without a first byte from a replica that is down or wedged.
-    fn withdraw(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
-        let Some(member) = self.fleet.member(slot) else {
-            return;
-        };
-        let heard_ns = member.pulse.heard_ns;
-        let heard = heard_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < HEARD_NS);
-        if member.in_flight() == 0 || heard {
-            return;
-        }
-        let waits = |request: &Request| match &request.phase {
-            Phase::InFlight(attempt) => {
-                attempt.slot == slot && !attempt.started && !attempt.withdrawn && request.retry_safe
-            }
-            _ => false,
-        };
-        let waiting = self.requests.iter().filter(|(_, request)| waits(request));
-        let mut waiting: Vec<(u64, RequestId)> =
-            waiting.map(|(id, request)| (request.age, *id)).collect();
-        waiting.sort_unstable();
-        for (_, id) in waiting {
-            if !self.may_leave(id, slot, now_ns) {
-                continue;
-            }
-            if !self.budget.take(&self.config, now_ns) {
-                return; // the next probe finds the rest
-            }
-            if let Some(request) = self.requests.get_mut(&id)
-                && let Phase::InFlight(attempt) = &mut request.phase
-            {
-                attempt.withdrawn = true;
-                self.counters.withdrawn += 1;
-                out.push(Effect::Withdraw(id));
-            }
-        }
-    }
-
-    /// A request at a replica that does not answer has a place to go to. What came from a peer can
-    /// be tried elsewhere by that.
-    fn may_leave(&mut self, id: RequestId, slot: Slot, now_ns: Nanos) -> bool {
-        let Some(request) = self.requests.get(&id) else {
-            return false;
-        };
-        let forwarded = request.deadline_ns.is_some();
-        let left = request.attempts < request.attempts_max;
-        let tried = self.fleet.member(slot).map(|member| member.id);
-        forwarded || (left && self.elsewhere(id, tried, now_ns))
-    }
-
-    /// A replica that a request has not been tried on is ready for it, or a peer serves its model.
-    fn elsewhere(&mut self, id: RequestId, tried: Option<ReplicaId>, now_ns: Nanos) -> bool {
-        let Some(mut request) = self.requests.remove(&id) else {
-            return false;
-        };
-        let added = tried.filter(|tried| !request.tried.contains(tried));
-        request.tried.extend(added);
-        let found = self.untried(&request, now_ns);
-        if added.is_some() {
-            request.tried.pop();
-        }
-        self.requests.insert(id, request);
-        found
-    }
-
-    /// A replica that the request has not been tried on is ready for it, or a peer serves its model.
-    pub(in crate::engine) fn untried(&mut self, request: &Request, now_ns: Nanos) -> bool {
-        self.fleet.refresh(&self.config, now_ns);
-        let mut open = Vec::new();
-        self.collect_from(request, false, false, &mut open) != Offer::None
-            || self.peers_serve(request, now_ns)
+    /// Bytes of an answer came so lately that the replica lives, whatever its probes say: it may be
+    /// ending what it has begun.
+    pub(in crate::engine) fn heard_lately(&self, slot: Slot, now_ns: Nanos) -> bool {
+        let heard_ns = self.member(slot).and_then(|member| member.pulse.heard_ns);
+        heard_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < HEARD_NS)
     }
 }

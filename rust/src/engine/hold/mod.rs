@@ -233,6 +233,14 @@ impl Hold {
         self.lines.get(&partition).map_or(0, |line| line.open)
     }
 
+    /// Requests held for one model.
+    #[must_use]
+    pub fn len_of(&self, model: ModelId) -> usize {
+        let lines = self.lines.iter();
+        let of_model = lines.filter(|(partition, _)| partition.model == model);
+        of_model.map(|(_, line)| line.len).sum()
+    }
+
     /// Some request waits by choice.
     #[must_use]
     pub fn any_chosen(&self) -> bool {

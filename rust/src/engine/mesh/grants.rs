@@ -1,17 +1,12 @@
 //! What peers receive, and what room they are granted.
 
-use crate::engine::choose::policy::Slot;
+use super::peer::summary::{LINES_MAX, Line, Summary};
+use super::peer::{Peer, VALID_FOR_NS_MAX};
+use super::{Local, Mesh, Remote, Told};
 use crate::engine::fleet::forecast::fleet_line;
-use crate::engine::fleet::gate;
-use crate::engine::fleet::member::Member;
 use crate::engine::fleet::models::Model;
-use crate::engine::fleet::replica::Need;
-use crate::engine::fleet::slot_of;
-use crate::engine::mesh::peer::summary::{LINES_MAX, Line, Summary};
-use crate::engine::mesh::peer::{Peer, VALID_FOR_NS_MAX};
-use crate::engine::mesh::{Remote, Told};
-use crate::engine::router::Router;
-use crate::id::{ModelId, Nanos, PeerId};
+use crate::engine::fleet::{Fleet, slot_of};
+use crate::id::{ModelId, Nanos, PeerId, Slot};
 
 /// A summary is due after half of the time for which it is valid, whatever happens.
 const DUE_NS: Nanos = VALID_FOR_NS_MAX / 2;
@@ -43,10 +38,57 @@ struct Offer<'a> {
     start_in_ns: Nanos,
 }
 
-impl Router {
+impl Mesh {
+    /// What this balancer could take now, by model.
+    fn offers<'a>(&self, local: &Local<'a>) -> Vec<Offer<'a>> {
+        let fleet = local.fleet;
+        let mut offers: Vec<_> = fleet
+            .listed_models()
+            .map(|(id, model)| self.offer(id, model, local))
+            .collect();
+        offers.sort_unstable_by(|a, b| a.model.name.cmp(&b.model.name));
+        offers
+    }
+
+    fn offer<'a>(&self, id: ModelId, model: &'a Model, local: &Local<'a>) -> Offer<'a> {
+        let (fleet, config, now_ns) = (local.fleet, local.config, local.now_ns);
+        let hold_len = local.hold.len_of(id);
+        let mut ready = 0;
+        let (mut room, mut unshared, mut start_in_ns) = (0, 0, None);
+        for &slot in &model.serving {
+            let Some(member) = fleet.member(slot).filter(|member| !member.removed) else {
+                continue;
+            };
+            if member.ready(config, now_ns) {
+                ready += 1;
+                let start_ns = Fleet::start_in_ns(model, member, hold_len, config, now_ns);
+                start_in_ns = Some(start_in_ns.map_or(start_ns, |ns: Nanos| ns.min(start_ns)));
+            }
+            let free = member.free(config, now_ns);
+            let split = member.replica.split().others > 0;
+            let part = if split {
+                free
+            } else {
+                self.sharing.promised(slot, free)
+            };
+            room += u64::from(part);
+            unshared += u64::from(free) * u64::from(self.sharing.alone(slot));
+        }
+        let left = |room: u64| room.saturating_sub(hold_len as u64);
+        Offer {
+            id,
+            model,
+            ready,
+            room: left(room),
+            unshared: left(unshared),
+            hold_len,
+            start_in_ns: start_in_ns.unwrap_or(0),
+        }
+    }
+
     /// Whether this peer should be told something now.
-    pub fn summary_due(&mut self, peer: PeerId, now_ns: Nanos) -> bool {
-        let now_ns = self.advance(now_ns);
+    pub(in crate::engine) fn summary_due(&self, peer: PeerId, local: &Local<'_>) -> bool {
+        let now_ns = local.now_ns;
         let Some((slot, remote)) = self.remote_of(peer) else {
             return false;
         };
@@ -58,15 +100,16 @@ impl Router {
         if since_ns < gap_ns.max(GAP_NS) {
             return false;
         }
-        since_ns >= DUE_NS || self.changed(slot, remote, now_ns)
+        since_ns >= DUE_NS || self.changed(slot, remote, local)
     }
 
     /// What the peer was told last is noticeably different now.
-    fn changed(&self, slot: Slot, remote: &Remote, now_ns: Nanos) -> bool {
-        let offers = self.offers(now_ns);
+    fn changed(&self, slot: Slot, remote: &Remote, local: &Local<'_>) -> bool {
+        let now_ns = local.now_ns;
+        let offers = self.offers(local);
         let now = Told {
             bytes: remote.told.bytes,
-            ..self.telling(&offers)
+            ..self.telling(&offers, local)
         };
         now != remote.told
             || offers.iter().any(|offer| {
@@ -77,30 +120,34 @@ impl Router {
             })
     }
 
-    fn telling(&self, offers: &[Offer<'_>]) -> Told {
-        let max = self.config.peer_hold_max as usize;
+    fn telling(&self, offers: &[Offer<'_>], local: &Local<'_>) -> Told {
+        let max = local.config.peer_hold_max as usize;
         Told {
-            draining: self.mesh.evacuating,
-            holds: !self.hold.is_empty(),
+            draining: self.evacuating,
+            holds: !local.hold.is_empty(),
             over_max: offers.iter().any(|offer| offer.hold_len > max),
             bytes: 0,
         }
     }
 
-    /// What to tell this peer now: it grants room. `None` for a peer that is not known.
-    pub fn summary(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
-        let now_ns = self.advance(now_ns);
-        let slot = self.known_peer(peer)?;
-        let offers = self.offers(now_ns);
-        let told = self.telling(&offers);
+    /// What to tell this peer now: it grants room. `hold_age_ns`: how long the longest held request has
+    /// waited.
+    pub(in crate::engine) fn summary(
+        &mut self,
+        slot: Slot,
+        hold_age_ns: Nanos,
+        local: &Local<'_>,
+    ) -> Option<Vec<u8>> {
+        let now_ns = local.now_ns;
+        let offers = self.offers(local);
+        let told = self.telling(&offers, local);
         let mut lines: Vec<Line> = offers
             .iter()
             .take(LINES_MAX)
-            .map(|offer| self.line(slot, offer, &offers, now_ns))
+            .map(|offer| self.line(slot, offer, &offers, local))
             .collect();
-        let hold_age_ns = self.hold_age_ns(now_ns);
-        let elsewhere = self.held_elsewhere();
-        let remote = self.mesh.remotes.get_mut(slot as usize)?;
+        let elsewhere = held_elsewhere(local);
+        let remote = self.remotes.get_mut(slot as usize)?;
         let peer = &mut remote.peer;
         let sequence = peer.tell(now_ns);
         for line in &mut lines {
@@ -129,13 +176,13 @@ impl Router {
         lines.sort_unstable_by(|a, b| a.model.cmp(&b.model));
         let (heard_incarnation, heard_sequence) = peer.last_heard();
         let mut summary = Summary {
-            incarnation: self.mesh.incarnation,
+            incarnation: self.incarnation,
             sequence,
             heard_incarnation,
             heard_sequence,
             valid_for_ms: u32::try_from(VALID_FOR_NS_MAX / 1_000_000).unwrap_or(u32::MAX),
             draining: told.draining,
-            hold_len: u32::try_from(self.hold.len()).unwrap_or(u32::MAX),
+            hold_len: u32::try_from(local.hold.len()).unwrap_or(u32::MAX),
             hold_age_ms: u32::try_from(hold_age_ns / 1_000_000).unwrap_or(u32::MAX),
             lines,
         };
@@ -147,103 +194,17 @@ impl Router {
         Some(bytes)
     }
 
-    /// How long the longest held request has waited.
-    fn hold_age_ns(&self, now_ns: Nanos) -> Nanos {
-        let heads = self.hold.heads();
-        let oldest = heads.filter_map(|(partition, _)| self.hold.oldest(partition));
-        let requests = oldest.filter_map(|(_, id)| self.requests.get(&id));
-        let ages = requests.map(|request| request.waited_ns(now_ns));
-        ages.max().unwrap_or(0)
-    }
-
-    /// Requests held for models that no replica here serves.
-    fn held_elsewhere(&self) -> Vec<(String, u32)> {
-        let models = self.fleet.models.iter();
-        let elsewhere = models.filter(|(_, model)| model.serving.is_empty());
-        elsewhere
-            .map(|(index, model)| {
-                let held = self.hold_of(ModelId(slot_of(index)));
-                (model.name.clone(), u32::try_from(held).unwrap_or(u32::MAX))
-            })
-            .collect()
-    }
-
-    /// What this balancer could take now, by model.
-    fn offers(&self, now_ns: Nanos) -> Vec<Offer<'_>> {
-        let served = self.fleet.listed_models();
-        let mut offers: Vec<_> = served
-            .map(|(id, model)| {
-                let members = model
-                    .serving
-                    .iter()
-                    .filter_map(|slot| self.fleet.member(*slot));
-                let mut ready = 0;
-                let (mut room, mut unshared, mut start_in_ns) = (0, 0, None);
-                let hold_len = self.hold_of(id);
-                for member in members.filter(|member| !member.removed) {
-                    if member.ready(&self.config, now_ns) {
-                        ready += 1;
-                        let start_ns = self.start_in_ns(model, member, hold_len, now_ns);
-                        start_in_ns =
-                            Some(start_in_ns.map_or(start_ns, |ns: Nanos| ns.min(start_ns)));
-                    }
-                    if member.full.is_none() {
-                        let max = self
-                            .config
-                            .in_flight_max
-                            .saturating_sub(member.all_in_flight());
-                        let free = gate::room(&member.replica, &self.config, now_ns).min(max);
-                        let split = member.replica.split().others > 0;
-                        let part = if split {
-                            free
-                        } else {
-                            member.shared.promised(free)
-                        };
-                        room += u64::from(part);
-                        unshared += u64::from(free) * u64::from(member.shared.alone());
-                    }
-                }
-                let left = |room: u64| room.saturating_sub(hold_len as u64);
-                Offer {
-                    id,
-                    model,
-                    ready,
-                    room: left(room),
-                    unshared: left(unshared),
-                    hold_len,
-                    start_in_ns: start_in_ns.unwrap_or(0),
-                }
-            })
-            .collect();
-        offers.sort_unstable_by(|a, b| a.model.name.cmp(&b.model.name));
-        offers
-    }
-
-    /// Until a request of this model would be computed at a replica, behind its share of those that
-    /// are held.
-    fn start_in_ns(&self, model: &Model, member: &Member, hold_len: usize, now_ns: Nanos) -> Nanos {
-        let load = member.replica.load();
-        let line = member.speed.line_near(load);
-        let line = line.unwrap_or_else(|| fleet_line(Some(model), load, &self.config));
-        let stay_ns = member.stay_ns.or(model.stay_ns).unwrap_or(0);
-        let behind = u32::try_from(hold_len / model.serving.len().max(1)).unwrap_or(u32::MAX);
-        let need = Need::default();
-        let backlog = member.replica.backlog();
-        backlog.start_in_ns(need, behind, line.pace(), stay_ns, now_ns)
-    }
-
     /// What this peer may send for one model from now on: its share by recent demand of the room
     /// that is neither kept back for local arrivals nor granted to others.
     fn grant(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
         let listed = self
-            .mesh
             .peer(slot)
             .is_some_and(|peer| !peer.removed && !peer.isolated);
-        if self.mesh.evacuating || !listed {
+        if self.evacuating || !listed {
             return 0;
         }
         let reserve = (offer.model.arrivals.per_s_milli(now_ns) * RESERVE_MS + 500_000) / 1_000_000;
-        let shares = self.mesh.shares(slot);
+        let shares = self.shares(slot);
         let room = if shares { offer.unshared } else { offer.room };
         let reserve = if self.somebody_leaves(offer, offers, now_ns) {
             reserve.min(room / 2)
@@ -260,14 +221,14 @@ impl Router {
     /// A peer is evacuated, and has sent or holds requests for this model, or one beside it.
     fn somebody_leaves(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> bool {
         beside(offer, offers).any(|(_, other)| {
-            let mut peers = self.mesh.peers().filter(|(_, peer)| peer.listed());
+            let mut peers = self.peers().filter(|(_, peer)| peer.listed());
             peers.any(|(_, peer)| leaving_demand(peer, &other.model.name, now_ns).is_some())
         })
     }
 
     /// Granted to one peer for one model, and not arrived.
     fn outstanding(&self, slot: Slot, model: &str, now_ns: Nanos) -> u64 {
-        let lane = self.mesh.peer(slot).and_then(|peer| peer.lanes.get(model));
+        let lane = self.peer(slot).and_then(|peer| peer.lanes.get(model));
         lane.map_or(0, |lane| lane.credit.outstanding(now_ns))
     }
 
@@ -275,7 +236,7 @@ impl Router {
     fn outstanding_beside(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
         beside(offer, offers)
             .map(|(_, other)| {
-                let peers = self.mesh.peers();
+                let peers = self.peers();
                 peers
                     .map(|(slot, _)| self.outstanding(slot, &other.model.name, now_ns))
                     .sum::<u64>()
@@ -296,8 +257,8 @@ impl Router {
         let mut weights = Vec::new();
         let mut own = 0;
         for (index, other) in beside(offer, offers) {
-            for (peer_slot, peer) in self.mesh.peers() {
-                let idle = other.unshared == 0 && self.mesh.shares(peer_slot);
+            for (peer_slot, peer) in self.peers() {
+                let idle = other.unshared == 0 && self.shares(peer_slot);
                 if peer.removed || peer.isolated || idle {
                     continue;
                 }
@@ -317,12 +278,12 @@ impl Router {
         apportion(room, &weights, own, turn)
     }
 
-    fn line(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> Line {
-        let pace = fleet_line(Some(offer.model), 0, &self.config).pace();
+    fn line(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], local: &Local<'_>) -> Line {
+        let pace = fleet_line(Some(offer.model), 0, local.config).pace();
         Line {
             model: offer.model.name.clone(),
             ready: offer.ready,
-            limit: self.grant(slot, offer, offers, now_ns),
+            limit: self.grant(slot, offer, offers, local.now_ns),
             sent: 0,
             settled: 0,
             hold_len: u32::try_from(offer.hold_len).unwrap_or(u32::MAX),
@@ -331,6 +292,18 @@ impl Router {
             token_ns: pace.token_ns,
         }
     }
+}
+
+/// Requests held for models that no replica here serves.
+fn held_elsewhere(local: &Local<'_>) -> Vec<(String, u32)> {
+    let models = local.fleet.models.iter();
+    let elsewhere = models.filter(|(_, model)| model.serving.is_empty());
+    elsewhere
+        .map(|(index, model)| {
+            let held = local.hold.len_of(ModelId(slot_of(index)));
+            (model.name.clone(), u32::try_from(held).unwrap_or(u32::MAX))
+        })
+        .collect()
 }
 
 /// Two ascending runs have something in common.

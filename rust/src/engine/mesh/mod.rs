@@ -1,5 +1,7 @@
 //! The peers of this balancer, and what may go where.
 
+mod away;
+mod figures;
 pub mod grants;
 pub mod hot;
 pub mod listing;
@@ -7,20 +9,23 @@ pub mod peer;
 pub mod region;
 pub mod residency;
 
+pub(in crate::engine) use away::Away;
+
 use std::collections::VecDeque;
 
 use slab::Slab;
 
+use self::hot::Hot;
 use self::listing::Listing;
-use super::fleet::slot_of;
-use crate::engine::cache::radix::{Radix, RadixConfig};
-use crate::engine::choose::policy::Slot;
-use crate::engine::mesh::hot::Hot;
-use crate::engine::mesh::peer::{Peer, Presence};
-use crate::engine::mesh::region::Sharer;
-use crate::engine::mesh::residency::{Regions, Residency};
-use crate::engine::ring::{Ring, WEIGHT_ONE};
-use crate::id::{Nanos, PeerId, ReplicaId};
+use self::peer::{Peer, Presence};
+use self::region::{Sharer, Sharing};
+use self::residency::{Regions, Residency};
+use super::cache::radix::{Radix, RadixConfig};
+use super::config::Config;
+use super::fleet::{Fleet, slot_of};
+use super::hold::Hold;
+use super::ring::{Ring, WEIGHT_ONE};
+use crate::id::{Nanos, PeerId, ReplicaId, Slot};
 
 /// Ends of waits for a peer's room that are known at once.
 const LEAVE_ENDS_MAX: usize = 16_384;
@@ -74,6 +79,17 @@ pub(in crate::engine) struct Mesh {
     pub(in crate::engine) ring: Ring,
     /// Forwards that have not ended.
     pub(in crate::engine) in_flight: usize,
+    /// What is shared with balancers of our region.
+    pub(in crate::engine) sharing: Sharing,
+}
+
+/// What peers are told of this balancer.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Local<'a> {
+    pub(in crate::engine) config: &'a Config,
+    pub(in crate::engine) fleet: &'a Fleet,
+    pub(in crate::engine) hold: &'a Hold,
+    pub(in crate::engine) now_ns: Nanos,
 }
 
 impl Mesh {
@@ -97,6 +113,7 @@ impl Mesh {
             hot: None,
             ring: Ring::new(vnodes),
             in_flight: 0,
+            sharing: Sharing::default(),
         }
     }
 
@@ -215,6 +232,26 @@ impl Mesh {
         if self.peer(slot).is_some_and(over) {
             self.remotes.remove(slot as usize);
         }
+    }
+
+    /// Appends `(slot, blocks)` for each peer that was sent leading blocks.
+    pub(in crate::engine) fn matches(&mut self, blocks: &[u64], out: &mut Vec<(Slot, u32)>) {
+        if !blocks.is_empty() {
+            self.tree.matches(blocks, out);
+        }
+    }
+
+    /// Peers from the key's place on their ring on.
+    pub(in crate::engine) fn walk(&self, key: u64) -> impl Iterator<Item = Slot> {
+        self.ring.walk(key).filter_map(|member| {
+            let mut peers = self.peers();
+            peers.find_map(|(slot, peer)| (on_ring(peer.id) == member).then_some(slot))
+        })
+    }
+
+    pub(in crate::engine) fn remote_of(&self, peer: PeerId) -> Option<(Slot, &Remote)> {
+        let slot = self.slot(peer)?;
+        Some((slot, self.remote(slot)?))
     }
 
     /// Some peer that may be sent requests serves the model, in one of these regions.

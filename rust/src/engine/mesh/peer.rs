@@ -5,7 +5,6 @@
 //! last of ours that the peer had received by then. So what a stalled link delivers late is old.
 
 pub mod credit;
-pub mod rate;
 pub mod summary;
 
 use foldhash::fast::FixedState;
@@ -13,8 +12,8 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use self::credit::Credit;
-use self::rate::Rate;
 use self::summary::{LINES_MAX, PeerError, Summary};
+use crate::engine::rate::Rate;
 use crate::id::{Nanos, PeerId};
 
 /// Peers of one balancer, at most.

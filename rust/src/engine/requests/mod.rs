@@ -1,6 +1,112 @@
-//! The requests that have not ended.
+//! The requests that have not ended, what is remembered of those that have, and the budget of retries.
 
 pub mod budget;
 pub mod look;
-pub mod recent;
 pub mod request;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use self::budget::Budget;
+use self::look::Looks;
+use self::request::{Phase, Request};
+use super::config::Config;
+use super::recent::Recent;
+use crate::id::{ModelId, RequestId, Slot};
+
+/// All requests that have not ended.
+#[derive(Debug)]
+pub(in crate::engine) struct Requests {
+    live: HashMap<RequestId, Request, FixedState>,
+    /// Which replica made a response, by its id.
+    pub(in crate::engine) responses: Recent,
+    pub(in crate::engine) budget: Budget,
+    pub(in crate::engine) looks: Looks,
+    /// Those at replicas of ours.
+    in_flight: usize,
+    /// Numbers given out.
+    ages: u64,
+}
+
+impl Requests {
+    pub(in crate::engine) fn new(config: &Config, hash_seed: u64) -> Self {
+        Self {
+            live: HashMap::with_hasher(FixedState::default()),
+            responses: Recent::new(config.response_ids_max, hash_seed),
+            budget: Budget::default(),
+            looks: Looks::default(),
+            in_flight: 0,
+            ages: 0,
+        }
+    }
+
+    /// The next request's place in the order of submission.
+    pub(in crate::engine) fn next_age(&mut self) -> u64 {
+        self.ages += 1;
+        self.ages
+    }
+
+    pub(in crate::engine) fn contains(&self, id: RequestId) -> bool {
+        self.live.contains_key(&id)
+    }
+
+    pub(in crate::engine) fn get(&self, id: RequestId) -> Option<&Request> {
+        self.live.get(&id)
+    }
+
+    pub(in crate::engine) fn get_mut(&mut self, id: RequestId) -> Option<&mut Request> {
+        self.live.get_mut(&id)
+    }
+
+    pub(in crate::engine) fn insert(&mut self, id: RequestId, request: Request) {
+        self.live.insert(id, request);
+    }
+
+    pub(in crate::engine) fn remove(&mut self, id: RequestId) -> Option<Request> {
+        self.live.remove(&id)
+    }
+
+    pub(in crate::engine) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(in crate::engine) fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
+        self.live.iter().map(|(id, request)| (*id, request))
+    }
+
+    /// A request goes to a replica of ours.
+    pub(in crate::engine) fn began(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// An attempt at a replica of ours is over.
+    pub(in crate::engine) fn ended(&mut self) {
+        self.in_flight -= 1;
+    }
+
+    /// Requests at replicas of ours.
+    pub(in crate::engine) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    // ------------------------------------------------------------------ invariants
+
+    /// Requests that stand so.
+    pub(in crate::engine) fn count(&self, stands: impl Fn(&Phase) -> bool) -> usize {
+        let requests = self.live.values();
+        requests.filter(|request| stands(&request.phase)).count()
+    }
+
+    /// Requests at one replica.
+    pub(in crate::engine) fn at(&self, slot: Slot) -> usize {
+        self.count(|phase| matches!(phase, Phase::InFlight(attempt) if attempt.slot == slot))
+    }
+
+    /// Requests that name a model.
+    pub(in crate::engine) fn of_model(&self, model: ModelId) -> usize {
+        let requests = self.live.values();
+        requests
+            .filter(|request| request.demand.model == Some(model))
+            .count()
+    }
+}

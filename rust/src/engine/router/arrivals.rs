@@ -2,12 +2,14 @@
 //! once.
 
 use super::Router;
-use crate::engine::requests::request::{Lane, Refusal, Request};
-use crate::id::{ModelId, Nanos, PeerId};
+use crate::engine::demand::Lane;
+use crate::engine::refusal::Refusal;
+use crate::engine::requests::request::Request;
+use crate::id::{Nanos, PeerId};
 
 impl Router {
     /// Counts the arrival of a forward, or of a request of our own clients.
-    pub(in crate::engine) fn arrive(
+    pub(super) fn arrive(
         &mut self,
         origin: Option<PeerId>,
         model: &str,
@@ -36,9 +38,12 @@ impl Router {
     }
 
     /// Why a request that came from a peer is refused at once, if it is.
-    pub(in crate::engine) fn refuses_forward(&self, request: &Request) -> Option<Refusal> {
-        let held = request.model.map_or(0, |model| self.hold_of(model));
-        let over = request.lane == Lane::Batch && held > self.config.peer_hold_max as usize;
+    pub(super) fn refuses_forward(&self, request: &Request) -> Option<Refusal> {
+        let held = request
+            .demand
+            .model
+            .map_or(0, |model| self.hold.len_of(model));
+        let over = request.demand.lane == Lane::Batch && held > self.config.peer_hold_max as usize;
         let busy =
             |code, text: &str| Refusal::new(503, code, text).retry_after(self.config.retry_after_s);
         if self.mesh.evacuating {
@@ -54,14 +59,5 @@ impl Router {
         } else {
             None
         }
-    }
-
-    /// Requests held for one model.
-    pub(in crate::engine) fn hold_of(&self, model: ModelId) -> usize {
-        let lines = self.hold.heads().map(|(partition, _)| partition);
-        lines
-            .filter(|partition| partition.model == model)
-            .map(|partition| self.hold.line_len(partition))
-            .sum()
     }
 }

@@ -4,14 +4,17 @@ use std::borrow::Cow;
 use std::mem;
 
 use super::Router;
-use crate::engine::choose::policy::Slot;
+use crate::engine::ask::Report;
+use crate::engine::cache::{Cache, Confirmed};
+use crate::engine::demand::ELSEWHERE;
+use crate::engine::demand::Lane;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::Failure;
 use crate::engine::fleet::member::Full;
 use crate::engine::plant::Plant;
-use crate::engine::requests::request::ELSEWHERE;
-use crate::engine::requests::request::{Attempt, Lane, Phase, Refusal, Report, Request};
-use crate::id::{Nanos, ReplicaId, RequestId};
+use crate::engine::refusal::Refusal;
+use crate::engine::requests::request::{Attempt, Phase, Request};
+use crate::id::{Nanos, ReplicaId, RequestId, Slot};
 
 impl Router {
     /// The first body byte of the request's attempt arrived: from now on it is not tried elsewhere.
@@ -25,16 +28,16 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         let now_ns = self.advance(now_ns);
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get_mut(id) else {
             self.counters.unknown_first_bytes += 1;
             return;
         };
-        let measured = request.measured();
+        let measured = request.demand.measured();
         let attempt = match &mut request.phase {
             Phase::InFlight(attempt) => attempt,
             Phase::Away(away) => {
                 if !mem::replace(&mut away.started, true) {
-                    request.blocks = Vec::new();
+                    request.demand.blocks = Vec::new();
                     let away = *away;
                     let suspects = mem::take(&mut request.setbacks.suspects);
                     self.first_byte_away(&away);
@@ -54,24 +57,26 @@ impl Router {
         }
         attempt.first_byte_ns = Some(now_ns);
         if measured {
-            attempt.forecast.compare(now_ns, &mut self.accuracy);
+            self.fleet.compare(&attempt.forecast, now_ns);
         }
-        request.blocks = Vec::new();
+        request.demand.blocks = Vec::new();
         let slot = attempt.slot;
-        let lane = request.lane;
+        let lane = request.demand.lane;
         let suspects = mem::take(&mut request.setbacks.suspects);
-        let revived = self.hear(slot, now_ns);
+        let revived = self.fleet.hear(slot, now_ns);
         if let Some(member) = self.fleet.member_mut(slot) {
             member.replica.health.succeeded(now_ns);
             if lane == Lane::Batch {
                 member.replica.first_byte(id, now_ns);
             }
             if let Some(response_id) = response_id {
-                self.responses.note(response_id.as_bytes(), member.id);
+                self.requests
+                    .responses
+                    .note(response_id.as_bytes(), member.id);
             }
         }
         if lane == Lane::Batch {
-            self.note_started(slot, id, now_ns);
+            self.mesh.note_started(slot, id, now_ns);
         }
         if self.convict(&suspects, now_ns) || revived {
             self.dispatch_all(now_ns, out);
@@ -95,11 +100,11 @@ impl Router {
         let now_ns = self.advance(now_ns);
         let in_flight =
             |request: &Request| matches!(request.phase, Phase::InFlight(_) | Phase::Away(_));
-        if !self.requests.get(&id).is_some_and(in_flight) {
+        if !self.requests.get(id).is_some_and(in_flight) {
             self.counters.unknown_retries += 1;
             return;
         }
-        let Some(mut request) = self.requests.remove(&id) else {
+        let Some(mut request) = self.requests.remove(id) else {
             return;
         };
         let attempt = match mem::replace(&mut request.phase, Phase::Between) {
@@ -117,7 +122,7 @@ impl Router {
             .fleet
             .member(slot)
             .map_or(ELSEWHERE, |member| member.id);
-        request.note_tried(failed);
+        request.demand.note_tried(failed);
         let alike = request.fails_alike(failed, failure);
         if failure == Failure::Reset && self.config.planted(Plant::LostOnCrash) {
             self.forget(&request);
@@ -149,21 +154,17 @@ impl Router {
     fn goes_on(&mut self, request: &mut Request, failure: Failure, now_ns: Nanos) -> bool {
         request.attempts = request.attempts.saturating_sub(1);
         request.setbacks.by_replicas = request.setbacks.by_replicas.saturating_add(1);
-        let serving = u32::try_from(self.serving_len(request)).unwrap_or(u32::MAX);
+        let serving = u32::try_from(self.fleet.servants_len(&request.demand)).unwrap_or(u32::MAX);
         if request.setbacks.by_replicas >= self.config.attempts_max.saturating_mul(serving.max(1)) {
             return false;
         }
-        let waits = failure == Failure::Full && request.lane == Lane::Batch;
+        let waits = failure == Failure::Full && request.demand.lane == Lane::Batch;
         waits || self.untried(request, now_ns)
     }
 
     /// Another replica has served a request: those on which it failed before are at fault. True when
     /// the health of one of them changed.
-    pub(in crate::engine) fn convict(
-        &mut self,
-        suspects: &[(ReplicaId, Failure)],
-        now_ns: Nanos,
-    ) -> bool {
+    pub(super) fn convict(&mut self, suspects: &[(ReplicaId, Failure)], now_ns: Nanos) -> bool {
         let mut turned = false;
         for (replica, failure) in suspects {
             let pool = self.fleet.pool();
@@ -178,7 +179,7 @@ impl Router {
 
     /// A request ends without an answer by which its failures could be judged. True when the health
     /// of a replica changed.
-    pub(in crate::engine) fn suspect(&mut self, request: &Request, now_ns: Nanos) -> bool {
+    pub(super) fn suspect(&mut self, request: &Request, now_ns: Nanos) -> bool {
         let mut turned = false;
         for (replica, _) in &request.setbacks.suspects {
             let pool = self.fleet.pool();
@@ -195,21 +196,20 @@ impl Router {
     /// 404 from there is better not the last word.
     #[must_use]
     pub fn guessed(&self, id: RequestId) -> bool {
-        let Some(request) = self.requests.get(&id).filter(|r| r.bound.is_none()) else {
+        let Some(request) = self.requests.get(id).filter(|r| r.demand.bound.is_none()) else {
             return false;
         };
-        let (Phase::InFlight(attempt), Some(model)) = (&request.phase, request.model) else {
+        let (Phase::InFlight(attempt), Some(model)) = (&request.phase, request.demand.model) else {
             return false;
         };
-        let serving = self.fleet.models.get(model.0 as usize);
-        let mut others = serving.into_iter().flat_map(|model| &model.serving);
+        let mut others = self.fleet.serving(Some(model)).iter();
         !self.fleet.lists(attempt.slot, model)
             && others.any(|slot| {
                 let member = self.fleet.member(*slot).filter(|_| *slot != attempt.slot);
                 member.is_some_and(|member| {
-                    !request.tried.contains(&member.id)
-                        && request.may_use(member.region_bit)
-                        && member.ready(&self.config, self.now_ns)
+                    !request.demand.tried.contains(&member.id)
+                        && request.demand.may_use(member.region_bit)
+                        && member.ready(&self.config, self.clock.now_ns)
                 })
             })
     }
@@ -218,7 +218,7 @@ impl Router {
     ///
     /// An answer that comes whole takes as long as it takes: one that was waited for in vain is not
     /// computed a second time.
-    pub(in crate::engine) fn may_retry(
+    pub(super) fn may_retry(
         &mut self,
         request: &Request,
         failure: Failure,
@@ -228,11 +228,11 @@ impl Router {
     ) -> bool {
         let over = request.attempts >= request.attempts_max
             && !self.config.planted(Plant::AttemptsUnlimited);
-        let again = request.retry_safe && (failure != Failure::Timeout || request.stream);
+        let again = request.retry_safe && (failure != Failure::Timeout || request.demand.stream);
         if started || over || (sent && !again) {
             return false;
         }
-        let granted = self.budget.take(&self.config, now_ns);
+        let granted = self.requests.budget.take(&self.config, now_ns);
         self.counters.retry_denied += u64::from(!granted);
         granted
     }
@@ -247,29 +247,25 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         let now_ns = self.advance(now_ns);
-        let Some(mut request) = self.requests.remove(&id) else {
+        let Some(mut request) = self.requests.remove(id) else {
             self.counters.unknown_completions += 1;
             return;
         };
         match mem::replace(&mut request.phase, Phase::Between) {
             Phase::Between => {}
-            Phase::Looking => self.looks.forget(id),
+            Phase::Looking => self.requests.looks.forget(id),
             Phase::Held { ticket, .. } => {
                 self.hold.leave(ticket);
                 self.counters.left_held += 1;
             }
             Phase::Away(away) => {
-                self.confirm_told(&away, report.usage);
-                self.complete_away(&away, outcome);
+                self.complete_away(&away, outcome, report.usage);
             }
             Phase::InFlight(attempt) => {
                 let slot = attempt.slot;
                 let mut answer = Cow::Borrowed(&[][..]);
                 if outcome == Outcome::Ok {
-                    self.learn(&request, &attempt, report.usage);
-                    self.learn_speed(&request, &attempt, report.usage, now_ns);
-                    self.learn_paths(&request, &report);
-                    answer = self.answer_blocks(&request, &report);
+                    answer = self.learn(&request, &attempt, &report, now_ns);
                 }
                 self.note_response(slot, report.response_id);
                 let turned = self.report_end(slot, outcome, attempt.started, now_ns);
@@ -282,6 +278,32 @@ impl Router {
         }
         self.forget(&request);
         self.counters.count_outcome(outcome);
+    }
+
+    /// Learns from a request that was answered in full; the blocks of its answer.
+    fn learn<'a>(
+        &mut self,
+        request: &Request,
+        attempt: &Attempt,
+        report: &Report<'a>,
+        now_ns: Nanos,
+    ) -> Cow<'a, [u64]> {
+        let (demand, slot, usage) = (&request.demand, attempt.slot, report.usage);
+        let (fleet, config) = (&mut self.fleet, &self.config);
+        fleet.note_usage(demand, slot, usage);
+        let confirmed = Confirmed {
+            demand,
+            slot,
+            matched: &attempt.matched,
+            forecast: &attempt.forecast,
+        };
+        let counters = &mut self.counters;
+        self.cache
+            .confirm(confirmed, usage, fleet, counters, config);
+        let observed = (&attempt.forecast, attempt.first_byte_ns);
+        fleet.learn_speed(demand, slot, observed, usage, config, now_ns);
+        self.cache.learn_paths(demand, report, fleet, config);
+        Cache::answer_blocks(demand, request.age, report, fleet, config)
     }
 
     /// An attempt at `slot` is over: starts what may start now. `turned`: the replica's health
@@ -301,16 +323,14 @@ impl Router {
     /// Takes the request off the replica's counts and lets the tree evict its path again, which now
     /// goes on with the answer: the next turn's prompt contains it.
     fn end_attempt(&mut self, id: RequestId, request: &Request, attempt: Attempt, answer: &[u64]) {
-        self.in_flight -= 1;
-        if let Some(pin) = attempt.pin {
-            self.tree
-                .extend(pin, request.prompt_blocks as usize, answer);
-        }
-        if request.lane == Lane::Batch {
-            self.note_ended(attempt.slot, id);
+        self.requests.ended();
+        let blocks = request.demand.prompt_blocks;
+        self.cache.release(attempt.matched, blocks, answer);
+        if request.demand.lane == Lane::Batch {
+            self.mesh.note_ended(attempt.slot, id);
         }
         if let Some(member) = self.fleet.member_mut(attempt.slot) {
-            match request.lane {
+            match request.demand.lane {
                 Lane::Batch if self.config.planted(Plant::DebitForever) => {}
                 Lane::Batch => {
                     let known = member.replica.complete(id);
@@ -357,17 +377,19 @@ impl Router {
         if let Some(member) = member.filter(|_| outcome == Outcome::Ok && !started) {
             member.replica.health.succeeded(now_ns);
         }
-        outcome == Outcome::Ok && self.hear(slot, now_ns)
+        outcome == Outcome::Ok && self.fleet.hear(slot, now_ns)
     }
 
     fn note_response(&mut self, slot: Slot, response_id: Option<&str>) {
         if let (Some(response_id), Some(member)) = (response_id, self.fleet.member(slot)) {
-            self.responses.note(response_id.as_bytes(), member.id);
+            self.requests
+                .responses
+                .note(response_id.as_bytes(), member.id);
         }
     }
 
     /// What a client reads when its last attempt failed so.
-    pub(in crate::engine) fn failed(&self, failure: Failure) -> Refusal {
+    pub(super) fn failed(&self, failure: Failure) -> Refusal {
         let refusal = |status, code, message: &str| Refusal::new(status, code, message);
         match failure {
             Failure::Connect => refusal(

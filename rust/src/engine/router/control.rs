@@ -1,24 +1,19 @@
 //! Facts from the control plane: replicas, models, intent, probes, time.
 
 use super::Router;
-use crate::engine::cache::blocks_of;
-use crate::engine::cache::learn::Share;
-use crate::engine::choose::policy::Slot;
+use crate::engine::cache::Cache;
+use crate::engine::config::Config;
+use crate::engine::counters::Counters;
 use crate::engine::effect::Effect;
-use crate::engine::fleet::Probed;
-use crate::engine::fleet::health::{Failure, Unread};
-use crate::engine::fleet::member::Member;
+use crate::engine::fleet::health::Unread;
 use crate::engine::fleet::models::{ModelList, Served, Takes};
 use crate::engine::fleet::snapshot::Snapshot;
+use crate::engine::fleet::{Fleet, Probed};
 use crate::engine::hold::Partition;
 use crate::engine::plant::Plant;
-use crate::engine::requests::request::{Phase, Refusal};
-use crate::id::{Nanos, ReplicaId};
-
-/// A replica refuses requests while it has nothing to do.
-const REFUSES: Failure = Failure::Status(503);
-/// Whether a replica that has joined answers, and what it serves, is found out within this time.
-const LOOK_NS: Nanos = 5_000_000_000;
+use crate::engine::refusal::Refusal;
+use crate::engine::requests::request::Phase;
+use crate::id::{Nanos, ReplicaId, Slot};
 
 impl Router {
     /// Sets the whole fleet. New replicas start unknown; missing ones get nothing more and are
@@ -36,7 +31,7 @@ impl Router {
                 continue;
             };
             if replicas.iter().all(|(id, _)| *id != gone) {
-                self.tree.forget(slot);
+                self.cache.forget(slot);
                 self.fleet.remove(slot, now_ns);
                 self.refuse_bound(gone, out);
             }
@@ -44,16 +39,17 @@ impl Router {
         let mut joined = Vec::new();
         for (id, name) in replicas {
             let region_bit = self.mesh.region_bit;
-            if let Some(slot) = self.fleet.add(*id, name.clone(), region_bit, now_ns) {
-                if let Some(member) = self.fleet.member_mut(slot) {
-                    member.look_until_ns = now_ns.saturating_add(LOOK_NS);
+            if let Some((slot, new)) = self.fleet.add(*id, name.clone(), region_bit, now_ns) {
+                if new {
+                    self.cache.add(slot);
+                    self.mesh.sharing.add(slot);
                 }
-                self.set_capacity(slot, true);
+                self.cache.fit(&self.fleet, slot, true, &self.config);
                 joined.push(*id);
             }
         }
         self.fleet.join_ring(&joined);
-        self.list_replicas();
+        self.mesh.list_replicas(&mut self.fleet, now_ns);
         self.dispatch_all(now_ns, out);
     }
 
@@ -66,7 +62,7 @@ impl Router {
         for partition in lines {
             while let Some((ticket, id)) = self.hold.oldest(partition) {
                 self.hold.leave(ticket);
-                if let Some(request) = self.requests.remove(&id) {
+                if let Some(request) = self.requests.remove(id) {
                     self.refuse(id, &request, Refusal::response_unknown(), out);
                 }
             }
@@ -166,7 +162,8 @@ impl Router {
         let waited_for = self.waited_for();
         for slot in self.fleet.all_slots() {
             let held = waited_for.get(slot as usize).copied().unwrap_or(false);
-            let due_ns = self.probe_due_ns(slot, held, now_ns);
+            let (fleet, config) = (&self.fleet, &self.config);
+            let due_ns = self.mesh.probe_due_ns(slot, held, fleet, config, now_ns);
             if due_ns.is_none_or(|due_ns| due_ns > now_ns) {
                 continue;
             }
@@ -182,8 +179,7 @@ impl Router {
         let mut waited_for = vec![false; self.fleet.slots_end()];
         for (partition, _) in self.hold.heads() {
             let bound = partition.bound.and_then(|id| self.fleet.slot(id));
-            let model = self.fleet.models.get(partition.model.0 as usize);
-            for slot in model.into_iter().flat_map(|model| &model.serving) {
+            for slot in self.fleet.serving(Some(partition.model)) {
                 if partition.bound.is_none() || bound == Some(*slot) {
                     waited_for[*slot as usize] = true;
                 }
@@ -205,7 +201,7 @@ impl Router {
         let Some(slot) = self.known(replica) else {
             return;
         };
-        self.note_page(slot, &snapshot, sent_ns);
+        self.mesh.note_page(slot, &snapshot, sent_ns);
         let changed = self.observed(slot, snapshot, (sent_ns, Probed::Here), now_ns);
         if self.review(slot, now_ns, out) || changed {
             self.dispatch_all(now_ns, out);
@@ -215,53 +211,23 @@ impl Router {
     }
 
     /// Takes over what a probe said; true when more may have changed than the room there.
-    pub(in crate::engine) fn observed(
+    fn observed(
         &mut self,
         slot: Slot,
         snapshot: Snapshot,
-        (sent_ns, probed): (Nanos, Probed),
+        probed: (Nanos, Probed),
         now_ns: Nanos,
     ) -> bool {
-        let pool = self.fleet.pool();
-        let Some(member) = self.fleet.member_mut(slot) else {
-            return false;
-        };
-        let last = member.replica.snapshot();
-        let moved = last != Some(&snapshot);
-        let before = last.and_then(|last| last.cache_queries);
-        let after = snapshot.cache_queries;
-        let sleeping = snapshot.sleeping;
-        let told = after.zip(snapshot.cache_hits);
-        let restarted = matches!((before, after), (Some(before), Some(after)) if after < before);
-        let refused = member.full.filter(|full| sent_ns >= full.since_ns);
-        member.full = member.full.filter(|full| sent_ns < full.since_ns);
-        member.replica.health.probe_succeeded(now_ns);
-        // It has refused requests, though it had nothing to do before and after.
-        let mut changed = sleeping;
-        if refused.is_some_and(|full| full.idle) && snapshot.idle() {
-            let health = &mut member.replica.health;
-            changed |= health.failed(REFUSES, pool, &self.config, now_ns);
-        }
-        let busy = member.replica.own_in_flight() > 0;
-        member.pulse.page(&snapshot, (moved, busy), sent_ns, now_ns);
-        if !member.pulse.stands() {
-            changed |= member.replica.health.revive(now_ns);
-        }
-        match probed {
-            Probed::Here => member.replica.observe(snapshot, sent_ns, now_ns),
-            Probed::Elsewhere => member.replica.observe_told(snapshot, sent_ns, now_ns),
-        };
-        self.reconcile(slot, told);
-        if restarted {
-            // A new process has an empty cache, and perhaps another size of it.
-            self.tree.forget(slot);
-            if let Some(member) = self.fleet.member_mut(slot) {
-                member.share = Share::new();
-            }
-            self.counters.restarts += 1;
-        }
-        self.set_capacity(slot, restarted);
-        changed
+        let (fleet, cache) = (&mut self.fleet, &mut self.cache);
+        observed(
+            (fleet, cache),
+            slot,
+            snapshot,
+            probed,
+            &mut self.counters,
+            &self.config,
+            now_ns,
+        )
     }
 
     /// A probe told nothing.
@@ -276,37 +242,11 @@ impl Router {
         let Some(slot) = self.known(replica) else {
             return;
         };
-        let pool = self.fleet.pool();
-        let Some(member) = self.fleet.member_mut(slot) else {
-            return;
-        };
-        member.replica.probe_failed();
-        let looked_at = member.looked_at(now_ns);
-        match unread {
-            Unread::Refused => member.replica.health.unreachable(),
-            Unread::Unconnected | Unread::Late => {
-                let connected = unread == Unread::Late;
-                member.replica.health.probe_unanswered(connected, now_ns);
-                member.pulse.unanswered(connected, now_ns);
-            }
-            Unread::Unreadable => {
-                let refused = member.full.take();
-                member.replica.health.probe_succeeded(now_ns);
-                member.pulse.unreadable();
-                if !member.pulse.stands() {
-                    member.replica.health.revive(now_ns);
-                }
-                let blind = member.replica.blind(&self.config, now_ns);
-                let idle = blind && member.idle(&self.config, now_ns);
-                if idle && refused.is_some_and(|full| full.idle) {
-                    let health = &mut member.replica.health;
-                    health.failed(REFUSES, pool, &self.config, now_ns);
-                }
-            }
-        }
+        let looked_at = self.fleet.looks_at(slot, now_ns);
+        self.fleet
+            .observe_failed(slot, unread, &self.config, now_ns);
         self.review(slot, now_ns, out);
-        let looks = |member: &Member| member.looked_at(now_ns);
-        if looked_at && !self.fleet.member(slot).is_some_and(looks) {
+        if looked_at && !self.fleet.looks_at(slot, now_ns) {
             self.refuse_unserved(now_ns, out);
         }
         self.dispatch_all(now_ns, out);
@@ -327,7 +267,7 @@ impl Router {
             .collect();
         for line in lines {
             let oldest = self.hold.oldest(line);
-            let request = oldest.and_then(|(_, id)| self.requests.get(&id));
+            let request = oldest.and_then(|(_, id)| self.requests.get(id));
             if request.is_none_or(|request| self.peers_serve(request, now_ns)) {
                 continue;
             }
@@ -337,7 +277,7 @@ impl Router {
             };
             while let Some((ticket, id)) = self.hold.oldest(line) {
                 self.hold.leave(ticket);
-                if let Some(request) = self.requests.remove(&id) {
+                if let Some(request) = self.requests.remove(id) {
                     self.refuse(id, &request, refusal.clone(), out);
                 }
             }
@@ -348,7 +288,7 @@ impl Router {
     pub fn tick(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.advance(now_ns);
         self.fleet.tick(&self.config, now_ns);
-        self.review_splits(now_ns);
+        self.mesh.review_splits(&mut self.fleet, now_ns);
         self.end_old_looks(now_ns, out);
         self.mesh.pass_leave_ends(now_ns);
         self.dispatch_all(now_ns, out);
@@ -357,13 +297,15 @@ impl Router {
     /// When [`Self::tick`] has work at the latest.
     #[must_use]
     pub fn next_deadline_ns(&mut self) -> Option<Nanos> {
-        self.fleet.refresh(&self.config, self.now_ns);
-        let peers_ns = self.mesh.next_change_ns(self.now_ns);
+        self.fleet.refresh(&self.config, self.clock.now_ns);
+        let peers_ns = self.mesh.next_change_ns(self.clock.now_ns);
         let held_ns = self.hold.next_deadline_ns();
         let turns_ns = self.fleet.turns_ns();
-        let looks_ns = self.next_look_ns();
+        let looks_ns = self.requests.looks.next_ns(self.fleet.len());
         let leaves_ns = self.mesh.next_leave_end_ns();
-        let others = [peers_ns, turns_ns, self.next_turn_ns(), looks_ns, leaves_ns];
+        let now_ns = self.clock.now_ns;
+        let shared_ns = self.mesh.next_turn_ns(&self.fleet, &self.hold, now_ns);
+        let others = [peers_ns, turns_ns, shared_ns, looks_ns, leaves_ns];
         held_ns
             .into_iter()
             .chain(others.into_iter().flatten())
@@ -371,13 +313,13 @@ impl Router {
     }
 
     /// Ends the wait of what is held past its deadline.
-    pub(in crate::engine) fn expire_due(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(super) fn expire_due(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         if self.config.planted(Plant::DeadlineIgnored) {
             return;
         }
         while let Some(id) = self.hold.expire(now_ns) {
             self.counters.expired += 1;
-            if let Some(mut request) = self.requests.remove(&id) {
+            if let Some(mut request) = self.requests.remove(id) {
                 request.phase = Phase::Between;
                 self.forget(&request);
             }
@@ -385,32 +327,8 @@ impl Router {
         }
     }
 
-    /// Gives the tree's bound for one replica: what its KV cache holds. Followed when it moves by
-    /// more than a sixteenth, so that the learned ratio's jitter evicts nothing.
-    pub(in crate::engine) fn set_capacity(&mut self, slot: Slot, anew: bool) {
-        let Some(member) = self.fleet.member(slot) else {
-            return;
-        };
-        let first = member.models.iter().flatten().next();
-        let model = first.and_then(|(id, _)| self.fleet.models.get(id.0 as usize));
-        let bytes_per_token = model.map_or(self.config.bytes_per_token, |model| {
-            model.ratio.bytes_per_token()
-        });
-        let blocks = blocks_of(
-            member.share.of(member.replica.kv_tokens(&self.config)),
-            bytes_per_token,
-            self.config.block_bytes,
-        )
-        .max(1);
-        let moved = blocks.abs_diff(member.capacity_blocks) > member.capacity_blocks / 16;
-        if let Some(member) = self.fleet.member_mut(slot).filter(|_| anew || moved) {
-            member.capacity_blocks = blocks;
-            self.tree.set_capacity(slot, blocks);
-        }
-    }
-
     /// The slot of a replica that is in the fleet; facts about others are counted.
-    pub(in crate::engine) fn known(&mut self, replica: ReplicaId) -> Option<Slot> {
+    pub(super) fn known(&mut self, replica: ReplicaId) -> Option<Slot> {
         let slot = self.fleet.slot(replica);
         let listed = slot
             .and_then(|slot| self.fleet.member(slot))
@@ -418,4 +336,29 @@ impl Router {
         self.counters.unknown_replicas += u64::from(!listed);
         slot.filter(|_| listed)
     }
+}
+
+/// Takes over a page of a replica, read by whoever; true when more may have changed than the room there.
+pub(super) fn observed(
+    (fleet, cache): (&mut Fleet, &mut Cache),
+    slot: Slot,
+    snapshot: Snapshot,
+    (sent_ns, probed): (Nanos, Probed),
+    counters: &mut Counters,
+    config: &Config,
+    now_ns: Nanos,
+) -> bool {
+    let Some(seen) = fleet.observe(slot, snapshot, (sent_ns, probed), config, now_ns) else {
+        return false;
+    };
+    if let Some(reported) = seen.reported {
+        cache.reconcile(slot, reported, counters);
+    }
+    if seen.restarted {
+        // A new process has an empty cache, and perhaps another size of it.
+        cache.restarted(slot);
+        counters.restarts += 1;
+    }
+    cache.fit(fleet, slot, seen.restarted, config);
+    seen.changed
 }

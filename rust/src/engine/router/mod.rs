@@ -31,6 +31,7 @@ mod attempt;
 mod check;
 mod control;
 mod forward;
+mod look;
 mod order;
 mod peers;
 mod place;
@@ -38,53 +39,44 @@ mod refuse;
 mod report;
 mod serve;
 mod served;
+mod withdraw;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::forward::Scratch as PeerScratch;
-use self::order::Scratch as OrderScratch;
-use self::report::Counters;
-use super::config::{Config, Policy};
+use super::cache::Cache;
+use super::choose::{Chooser, Found, Sight, There};
+use super::config::Config;
+use super::counters::Counters;
+use super::demand::{Demand, Lane};
 use super::effect::Effect;
-use super::hold::{Head, Hold, Tenant};
+use super::fleet::Fleet;
+use super::hold::{Hold, Tenant};
+use super::mesh::residency::Whose;
+use super::mesh::{Local, Mesh};
 use super::plant::Plant;
-use crate::engine::cache::learn::Errors;
-use crate::engine::cache::paths::Paths;
-use crate::engine::cache::radix::{Radix, RadixConfig};
-use crate::engine::choose::candidates::Scratch as ViewScratch;
-use crate::engine::fleet::Fleet;
-use crate::engine::fleet::accuracy::Accuracy;
-use crate::engine::fleet::lengths::Lengths;
-use crate::engine::mesh::Mesh;
-use crate::engine::mesh::region::Sharing;
-use crate::engine::mesh::residency::Whose;
-use crate::engine::requests::budget::Budget;
-use crate::engine::requests::look::Looks;
-use crate::engine::requests::recent::Recent;
-use crate::engine::requests::request::{Lane, Phase, Refusal, Request, Setbacks};
+use super::refusal::Refusal;
+use super::requests::Requests;
+use super::requests::request::{Phase, Request, Setbacks};
 use crate::http::error::RequestError;
 use crate::http::route::Route;
-use crate::id::{Nanos, ReplicaId, RequestId};
+use crate::id::{Nanos, ReplicaId, RequestId, Slot};
 use crate::prompt::class::Class;
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
-use crate::rng::Rng;
+
+pub use super::ask::{Ask, Forwarded, Report, Usage};
+pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
+pub use super::mesh::listing::{Listing, PeerGauges, PeersError};
+pub use report::Gauges;
 
 /// Not called for so long, although its driver calls many times a second, its process stood still. With the
 /// longest age of a snapshot, below the time after which one is stale.
 const STOOD_STILL_NS: Nanos = 1_500_000_000;
-
-pub use self::report::Gauges;
-pub use crate::engine::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
-pub use crate::engine::mesh::listing::{Listing, PeerGauges, PeersError};
-pub use crate::engine::requests::request::{Ask, Forwarded, Report, Usage};
 
 /// Bytes of the secret that keys all hashes, at least.
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -101,38 +93,34 @@ impl fmt::Display for AlreadyKnown {
 
 impl std::error::Error for AlreadyKnown {}
 
+/// What bodies are read with.
+#[derive(Debug)]
+struct Reader {
+    config: DigestConfig,
+    scratch: BodyScratch,
+}
+
+/// Time as the router has it.
+#[derive(Debug, Default)]
+struct Clock {
+    now_ns: Nanos,
+    /// When all replicas were last looked at for room.
+    swept_ns: Nanos,
+}
+
 /// The router. See the module's text.
 #[derive(Debug)]
 pub struct Router {
-    pub(in crate::engine) config: Config,
-    pub(in crate::engine) digest_config: DigestConfig,
-    pub(in crate::engine) body_scratch: BodyScratch,
-    pub(in crate::engine) rng: Rng,
-    pub(in crate::engine) fleet: Fleet,
-    pub(in crate::engine) mesh: Mesh,
-    pub(in crate::engine) sharing: Sharing,
-    pub(in crate::engine) peer_scratch: PeerScratch,
-    pub(in crate::engine) tree: Radix,
-    pub(in crate::engine) hold: Hold,
-    pub(in crate::engine) requests: HashMap<RequestId, Request, FixedState>,
-    pub(in crate::engine) responses: Recent,
-    pub(in crate::engine) paths: Paths,
-    pub(in crate::engine) budget: Budget,
-    /// Where sessions were pushed last, by key.
-    pub(in crate::engine) sessions: Recent,
-    pub(in crate::engine) lengths: Lengths,
-    pub(in crate::engine) looks: Looks,
-    pub(in crate::engine) scratch: ViewScratch,
-    pub(in crate::engine) order: OrderScratch,
-    pub(in crate::engine) heads: Vec<Head>,
-    pub(in crate::engine) counters: Counters,
-    pub(in crate::engine) errors: Errors,
-    pub(in crate::engine) accuracy: Accuracy,
-    pub(in crate::engine) in_flight: usize,
-    pub(in crate::engine) ages: u64,
-    pub(in crate::engine) now_ns: Nanos,
-    /// When all replicas were last looked at for room.
-    pub(in crate::engine) swept_ns: Nanos,
+    config: Config,
+    reader: Reader,
+    fleet: Fleet,
+    cache: Cache,
+    chooser: Chooser,
+    hold: Hold,
+    mesh: Mesh,
+    requests: Requests,
+    counters: Counters,
+    clock: Clock,
 }
 
 impl Router {
@@ -141,40 +129,19 @@ impl Router {
     #[must_use]
     pub fn new(config: Config, secret: &[u8], seed: u64) -> Self {
         let hash_seed = xxh3_64(secret);
-        let with_ring = matches!(config.policy, Policy::Ring | Policy::BoundedRing);
-        let tree = Radix::new(RadixConfig {
-            bytes_max: config.tree_bytes_max,
-            capacity_blocks: u32::MAX,
-        });
-        #[cfg(test)]
-        let tree = tree.with_pinned_evicted(config.planted(Plant::PinnedEvicted));
         Self {
-            digest_config: DigestConfig::new(secret, config.block_bytes, config.prompt_blocks_max),
-            body_scratch: BodyScratch::default(),
-            rng: Rng::new(seed),
-            fleet: Fleet::new(&config, with_ring, hash_seed),
-            tree,
-            mesh: Mesh::new(config.tree_bytes_max, config.ring_vnodes),
-            sharing: Sharing::default(),
-            peer_scratch: PeerScratch::default(),
+            reader: Reader {
+                config: DigestConfig::new(secret, config.block_bytes, config.prompt_blocks_max),
+                scratch: BodyScratch::default(),
+            },
+            fleet: Fleet::new(&config, hash_seed),
+            cache: Cache::new(&config),
+            chooser: Chooser::new(&config, hash_seed, seed),
             hold: Hold::new(),
-            requests: HashMap::with_hasher(FixedState::default()),
-            responses: Recent::new(config.response_ids_max, hash_seed),
-            paths: Paths::default(),
-            budget: Budget::default(),
-            sessions: Recent::new(config.sessions_max, hash_seed),
-            lengths: Lengths::new(config.sessions_max),
-            looks: Looks::default(),
-            scratch: ViewScratch::default(),
-            order: OrderScratch::default(),
-            heads: Vec::new(),
+            mesh: Mesh::new(config.tree_bytes_max, config.ring_vnodes),
+            requests: Requests::new(&config, hash_seed),
             counters: Counters::default(),
-            errors: Errors::default(),
-            accuracy: Accuracy::default(),
-            in_flight: 0,
-            ages: 0,
-            now_ns: 0,
-            swept_ns: 0,
+            clock: Clock::default(),
             config,
         }
     }
@@ -191,7 +158,12 @@ impl Router {
             only_model: self.fleet.only_model(),
             ..Envelope::new(ask.route, ask.content_type)
         };
-        prompt::digest(&envelope, body, &self.digest_config, &mut self.body_scratch)
+        prompt::digest(
+            &envelope,
+            body,
+            &self.reader.config,
+            &mut self.reader.scratch,
+        )
     }
 
     /// Whether a body's own word for its urgency counts, here and at the engine.
@@ -215,13 +187,13 @@ impl Router {
     /// What bodies are read with, for whoever reads them elsewhere.
     #[must_use]
     pub fn digest_config(&self) -> &DigestConfig {
-        &self.digest_config
+        &self.reader.config
     }
 
     /// Where the blocks of the answer to a request with this digest start.
     #[must_use]
     pub fn answer_start(&self, digest: &Digest) -> Option<AnswerStart> {
-        AnswerStart::behind(digest, &self.digest_config)
+        AnswerStart::behind(digest, &self.reader.config)
     }
 
     /// Places a request whose body has been read; takes the blocks out of `digest`.
@@ -238,11 +210,11 @@ impl Router {
         out: &mut Vec<Effect>,
     ) -> Result<(), AlreadyKnown> {
         let now_ns = self.advance(now_ns);
-        if self.requests.contains_key(&id) {
+        if self.requests.contains(id) {
             return Err(AlreadyKnown(id));
         }
         self.counters.submitted += 1;
-        self.budget.request(now_ns);
+        self.requests.budget.request(now_ns);
         self.expire_due(now_ns, out);
         let (hop, origin) = ask.forwarded.map_or((0, None), |f| (f.hop, f.origin));
         let granted = Lane::of(ask.route).takes_room();
@@ -285,7 +257,7 @@ impl Router {
     }
 
     /// What a request may use: its model, and the one replica that keeps the response it builds on.
-    pub(in crate::engine) fn admit(
+    fn admit(
         &mut self,
         ask: &Ask<'_>,
         digest: &mut Digest,
@@ -311,39 +283,41 @@ impl Router {
         if let Some(model) = model {
             self.fleet.hold_model(model);
         }
-        self.ages += 1;
-        let header = ask.key.map(|key| self.digest_config.key_of(key));
+        let header = ask.key.map(|key| self.reader.config.key_of(key));
         let attempts_max = self.config.attempts_max;
         let responses = ask.route == Route::Responses;
         // What a replica keeps can only be found again from here.
         let kept = bound.is_some() || lane == Lane::Stored || (responses && !digest.retry_safe);
-        let request = Request {
-            age: self.ages,
+        let demand = Demand {
+            lane,
+            model,
+            bound,
             regions,
+            key: header.or(digest.key),
+            prompt_bytes: u32::try_from(digest.prompt_bytes).unwrap_or(u32::MAX),
+            prompt_blocks: u32::try_from(digest.blocks.len()).unwrap_or(u32::MAX),
+            last_block: digest.blocks.last().copied(),
+            blocks: std::mem::take(&mut digest.blocks),
+            max_tokens: digest.max_tokens,
+            stream: digest.stream,
+            has_media: digest.has_media,
+            tried: SmallVec::new(),
+        };
+        let request = Request {
+            demand,
+            age: self.requests.next_age(),
             stays: forwarded.is_some() || kept,
             rather_here: responses && !digest.unstored,
             leaves_until_ns: 0,
             attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),
-            lane,
-            model,
-            bound,
-            key: header.or(digest.key),
             class: self.class_of(ask, digest),
             tenant: self.tenant_of(ask, now_ns),
             submitted_ns: now_ns,
             retry_safe: digest.retry_safe,
             body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
-            prompt_bytes: u32::try_from(digest.prompt_bytes).unwrap_or(u32::MAX),
-            prompt_blocks: u32::try_from(digest.blocks.len()).unwrap_or(u32::MAX),
-            max_tokens: digest.max_tokens,
-            stream: digest.stream,
-            has_media: digest.has_media,
-            last_block: digest.blocks.last().copied(),
-            blocks: std::mem::take(&mut digest.blocks),
             attempts: 0,
-            tried: SmallVec::new(),
             setbacks: Setbacks::default(),
             held_ns: 0,
             phase: Phase::Between,
@@ -355,35 +329,76 @@ impl Router {
         Ok(request)
     }
 
+    fn sight(&mut self, now_ns: Nanos) -> (&mut Chooser, &mut Mesh, Sight<'_>, &mut Counters) {
+        let sight = Sight {
+            config: &self.config,
+            fleet: &mut self.fleet,
+            cache: &mut self.cache,
+            hold: &self.hold,
+            now_ns,
+        };
+        (&mut self.chooser, &mut self.mesh, sight, &mut self.counters)
+    }
+
+    /// The replica for a request by the policy; `may_wait`: one without room may be waited for.
+    fn find(&mut self, request: &Request, may_wait: bool, now_ns: Nanos) -> Found {
+        let (chooser, _, mut sight, counters) = self.sight(now_ns);
+        chooser.find(request.seeker(), may_wait, &mut sight, counters)
+    }
+
+    /// The peer that a request may be forwarded to now, if there is one.
+    fn find_peer(&mut self, request: &Request, now_ns: Nanos) -> Option<There> {
+        let (chooser, mesh, mut sight, _) = self.sight(now_ns);
+        chooser.find_peer(request.seeker(), true, mesh, &mut sight)
+    }
+
+    /// The peer that answers sooner than the replica that was found.
+    fn faster_peer(&mut self, request: &Request, found: Found, now_ns: Nanos) -> Option<There> {
+        let (chooser, mesh, mut sight, _) = self.sight(now_ns);
+        chooser.faster_peer(request.seeker(), found, mesh, &mut sight)
+    }
+
+    /// What peers are told of this balancer, and the mesh that tells it.
+    fn local(&mut self, now_ns: Nanos) -> (&mut Mesh, Local<'_>) {
+        let local = Local {
+            config: &self.config,
+            fleet: &self.fleet,
+            hold: &self.hold,
+            now_ns,
+        };
+        (&mut self.mesh, local)
+    }
+
+    /// The request may use the room of a replica, and does not wait for a peer's.
+    fn fits(&self, request: &Request, slot: Slot, now_ns: Nanos) -> bool {
+        !request.is_leaving(now_ns) && self.fleet.fits(&request.demand, slot, &self.config, now_ns)
+    }
+
     /// The one replica that keeps what the request builds on, if it builds on something.
-    pub(in crate::engine) fn bound(
-        &mut self,
-        ask: &Ask<'_>,
-        digest: &Digest,
-    ) -> Result<Option<ReplicaId>, Refusal> {
+    fn bound(&mut self, ask: &Ask<'_>, digest: &Digest) -> Result<Option<ReplicaId>, Refusal> {
         let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
         let Some(response_id) = ask.response_id().or(previous) else {
             return Ok(None);
         };
-        let replica = self.responses.find(response_id);
+        let replica = self.requests.responses.find(response_id);
         let listed = replica.filter(|replica| self.fleet.listed(*replica));
         listed.map(Some).ok_or_else(Refusal::response_unknown)
     }
 
     /// By whom a request's place in the hold is counted.
-    pub(in crate::engine) fn tenant_of(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Tenant {
+    fn tenant_of(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Tenant {
         let name = match ask.whose {
             Whose::Tenant(name) => Some(name.as_bytes()),
             Whose::Nobody | Whose::Unknown => ask.credential,
         };
-        let tenant = name.map(|name| self.digest_config.key_of(name));
+        let tenant = name.map(|name| self.reader.config.key_of(name));
         self.hold.saw(tenant, now_ns);
         tenant
     }
 
     /// The class that a trusted front names, else what the body says where that counts. Anybody may
     /// ask to be served later.
-    pub(in crate::engine) fn class_of(&self, ask: &Ask<'_>, digest: &Digest) -> Class {
+    fn class_of(&self, ask: &Ask<'_>, digest: &Digest) -> Class {
         match ask.class {
             Some(value) => Class::of_header(value),
             None if self.believes(ask) => digest.class,
@@ -392,13 +407,13 @@ impl Router {
     }
 
     /// The request is over: nothing of it is kept.
-    pub(in crate::engine) fn forget(&mut self, request: &Request) {
-        if let Some(model) = request.model {
+    fn forget(&mut self, request: &Request) {
+        if let Some(model) = request.demand.model {
             self.fleet.release_model(model);
         }
     }
 
-    pub(in crate::engine) fn refuse(
+    fn refuse(
         &mut self,
         id: RequestId,
         request: &Request,
@@ -413,17 +428,12 @@ impl Router {
     /// Time never goes back in here, whatever the driver's calls say. Who was not called for long, because
     /// its process was stopped or its machine stood still, knows no less than before: else all replicas were
     /// blind at once, and got at once what is held.
-    pub(in crate::engine) fn advance(&mut self, now_ns: Nanos) -> Nanos {
-        let gap_ns = now_ns.saturating_sub(self.now_ns);
+    fn advance(&mut self, now_ns: Nanos) -> Nanos {
+        let gap_ns = now_ns.saturating_sub(self.clock.now_ns);
         if gap_ns >= STOOD_STILL_NS {
-            for slot in self.fleet.all_slots() {
-                if let Some(member) = self.fleet.member_mut(slot) {
-                    member.replica.stood_still(gap_ns);
-                    member.pulse.stood_still(gap_ns);
-                }
-            }
+            self.fleet.stood_still(gap_ns);
         }
-        self.now_ns = self.now_ns.max(now_ns);
-        self.now_ns
+        self.clock.now_ns = self.clock.now_ns.max(now_ns);
+        self.clock.now_ns
     }
 }

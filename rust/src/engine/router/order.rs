@@ -10,15 +10,11 @@
 //! later. So no request starves even without the bounds of [`crate::engine::hold`], which hold as
 //! well.
 
-use std::mem;
-
 use super::Router;
 use super::serve::AWAITING_MAX;
-use crate::engine::choose::policy::Slot;
-use crate::engine::fleet::figures::Card;
-use crate::engine::fleet::fits::fits;
 use crate::engine::hold::{Head, Ticket};
-use crate::id::{Nanos, RequestId};
+use crate::engine::requests::request::Request;
+use crate::id::{Nanos, RequestId, Slot};
 
 /// Requests of a queue that are compared, the oldest: each costs a walk of the tree.
 const COMPARED_MAX: usize = 64;
@@ -26,70 +22,59 @@ const COMPARED_MAX: usize = 64;
 /// A held request by when it came, later for its work.
 type Ranked = (Nanos, Ticket, RequestId);
 
-/// Buffers used again from call to call.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Scratch {
-    ranked: Vec<Ranked>,
-    matches: Vec<(u32, u32)>,
-}
-
 impl Router {
     /// The request of a queue that is to have the room of `slot`: of those that do not wait for
     /// another replica by choice then, the first by age and work.
-    pub(in crate::engine) fn cheapest(
+    pub(super) fn cheapest(
         &mut self,
         slot: Slot,
         head: &Head,
         now_ns: Nanos,
     ) -> Option<(Ticket, RequestId)> {
-        let mut scratch = mem::take(&mut self.order);
-        self.rank(slot, head, now_ns, &mut scratch);
+        let ranked = self.rank(slot, head, now_ns);
         let mut awaiting = 0;
-        let found = scratch.ranked.iter().find(|(_, ticket, id)| {
+        let found = ranked.iter().find(|(_, ticket, id)| {
             let takes = awaiting == AWAITING_MAX || !self.lets_pass(*ticket, *id, now_ns);
             awaiting += 1;
             takes
         });
-        let found = found.map(|(_, ticket, id)| (*ticket, *id));
-        self.order = scratch;
-        found
+        found.map(|(_, ticket, id)| (*ticket, *id))
     }
 
-    /// Fills the oldest of a queue that may use `slot`, those first that are to go first.
+    /// The oldest of a queue that may use `slot`, those first that are to go first.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
         reason = "positive, and `as` saturates"
     )]
-    fn rank(&mut self, slot: Slot, head: &Head, now_ns: Nanos, scratch: &mut Scratch) {
-        let Scratch { ranked, matches } = scratch;
-        ranked.clear();
+    fn rank(&mut self, slot: Slot, head: &Head, now_ns: Nanos) -> Vec<Ranked> {
+        let (mut ranked, mut matches) = (Vec::with_capacity(COMPARED_MAX), Vec::new());
         for (ticket, id) in self.hold.queue(head.partition, head.class) {
             if ranked.len() == COMPARED_MAX {
                 break;
             }
-            let Some(request) = self.requests.get(&id) else {
-                continue;
-            };
-            let member = self.fleet.member(slot);
-            let member = member.filter(|_| fits(&self.fleet, &self.config, request, slot, now_ns));
-            let Some(member) = member else {
+            let request = self.requests.get(id);
+            let request = request.filter(|request| self.fits(request, slot, now_ns));
+            let Some(Request {
+                demand,
+                submitted_ns,
+                ..
+            }) = request
+            else {
                 continue;
             };
             matches.clear();
-            if !request.blocks.is_empty() {
-                self.tree.matches(&request.blocks, matches);
-            }
+            self.cache.matches(&demand.blocks, &mut matches);
             let here = matches.iter().find(|(owner, _)| *owner == slot);
-            let expected = self.expected(request);
-            let uncached = expected.uncached(here.map_or(0, |(_, blocks)| *blocks));
-            let token_ns = expected.pace(&Card::of(member, &self.config)).token_ns;
+            let blocks = here.map_or(0, |(_, blocks)| *blocks);
+            let (uncached, token_ns) = self.fleet.work_of(demand, slot, blocks, &self.config);
             let work_ns = u64::from(uncached) * u64::from(token_ns);
             let later_ns = (work_ns as f64 * self.config.hold_work_weight) as Nanos;
-            ranked.push((request.submitted_ns.saturating_add(later_ns), ticket, id));
+            ranked.push((submitted_ns.saturating_add(later_ns), ticket, id));
         }
         // The queue is by age, and of equals the older one stays first.
         ranked.sort_by_key(|(rank, ..)| *rank);
+        ranked
     }
 }

@@ -1,15 +1,20 @@
 //! Facts about peers.
 
 use super::Router;
-use crate::engine::choose::policy::Slot;
+use super::control::observed;
 use crate::engine::effect::Effect;
-use crate::engine::mesh::Remote;
+use crate::engine::fleet::{Fleet, Probed};
+use crate::engine::mesh::hot::digest::DigestError;
+use crate::engine::mesh::hot::heat::Terms;
+use crate::engine::mesh::hot::places::KEY_BYTES;
 use crate::engine::mesh::listing::{Listing, PeerGauges, PeersError};
 use crate::engine::mesh::peer::summary::{PeerError, Summary};
 use crate::engine::mesh::peer::{PEERS_MAX, Presence};
+use crate::engine::mesh::region::message::{Share, ShareError};
+use crate::engine::mesh::region::{Changes, Passed};
 use crate::engine::mesh::residency::{RegionError, Residency, Rule};
 use crate::engine::requests::request::{Phase, Request};
-use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
+use crate::id::{Nanos, PeerId, ReplicaId, RequestId, Slot};
 
 impl Router {
     /// Names this balancer: its name, its region, and a number that is greater after each start.
@@ -21,13 +26,9 @@ impl Router {
     /// Finds the bits of all regions anew.
     fn find_regions(&mut self) {
         self.mesh.find_regions();
-        let (own, regions) = (self.mesh.region_bit, &self.mesh.regions);
-        for slot in self.fleet.all_slots() {
-            if let Some(member) = self.fleet.member_mut(slot) {
-                let adopted = member.adopted.as_deref();
-                member.region_bit = adopted.map_or(own, |region| regions.bit(region));
-            }
-        }
+        let regions = &self.mesh.regions;
+        self.fleet
+            .set_regions(self.mesh.region_bit, |name| regions.bit(name));
     }
 
     /// Sets all peers.
@@ -63,7 +64,7 @@ impl Router {
         for peer in peers {
             self.mesh.add(peer);
         }
-        self.review_sharing();
+        self.mesh.review_sharing(&mut self.fleet, now_ns);
         self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
         Ok(())
@@ -110,7 +111,7 @@ impl Router {
                 self.mesh.forget_hot(slot);
             }
         }
-        self.review_sharing();
+        self.mesh.review_sharing(&mut self.fleet, now_ns);
         self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
     }
@@ -133,7 +134,7 @@ impl Router {
         if isolated {
             self.mesh.forget_hot(slot);
         }
-        self.review_sharing();
+        self.mesh.review_sharing(&mut self.fleet, now_ns);
         self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
     }
@@ -147,12 +148,11 @@ impl Router {
         let held: Vec<_> = self.hold_ids();
         for id in held {
             let leaves = evacuating
-                && (self.requests.get(&id))
-                    .is_some_and(|request| self.peers_serve(request, now_ns));
+                && (self.requests.get(id)).is_some_and(|request| self.peers_serve(request, now_ns));
             if leaves {
                 self.mesh.note_leave_end(until_ns);
             }
-            if let Some(request) = self.requests.get_mut(&id) {
+            if let Some(request) = self.requests.get_mut(id) {
                 request.leaves_until_ns = if leaves { until_ns } else { 0 };
             }
         }
@@ -166,7 +166,7 @@ impl Router {
         let requests = self.requests.iter();
         requests
             .filter(|(_, request)| held(request))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect()
     }
 
@@ -224,73 +224,185 @@ impl Router {
             return merged;
         }
         self.counters.summaries_merged += 1;
-        self.heard_of_start(slot);
+        self.mesh.heard_of_start(slot);
         self.dispatch_peers(now_ns, out);
         Ok(())
     }
 
-    pub(in crate::engine) fn known_peer(&mut self, peer: PeerId) -> Option<Slot> {
-        let slot = self.mesh.slot(peer);
-        self.counters.unknown_peers += u64::from(slot.is_none());
-        slot
+    // ------------------------------------------------------------------ what peers are told
+
+    /// Whether this peer should be told something now.
+    pub fn summary_due(&mut self, peer: PeerId, now_ns: Nanos) -> bool {
+        let now_ns = self.advance(now_ns);
+        let (mesh, local) = self.local(now_ns);
+        mesh.summary_due(peer, &local)
     }
 
-    pub(in crate::engine) fn remote_of(&self, peer: PeerId) -> Option<(Slot, &Remote)> {
-        let slot = self.mesh.slot(peer)?;
-        Some((slot, self.mesh.remote(slot)?))
+    /// What to tell this peer now: it grants room. `None` for a peer that is not known.
+    pub fn summary(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
+        let now_ns = self.advance(now_ns);
+        let slot = self.known_peer(peer)?;
+        let hold_age_ns = self.hold_age_ns(now_ns);
+        let (mesh, local) = self.local(now_ns);
+        mesh.summary(slot, hold_age_ns, &local)
+    }
+
+    /// How long the longest held request has waited.
+    fn hold_age_ns(&self, now_ns: Nanos) -> Nanos {
+        let heads = self.hold.heads();
+        let oldest = heads.filter_map(|(partition, _)| self.hold.oldest(partition));
+        let requests = oldest.filter_map(|(_, id)| self.requests.get(id));
+        let ages = requests.map(|request| request.waited_ns(now_ns));
+        ages.max().unwrap_or(0)
+    }
+
+    /// Tells peers which prefixes are hot here, and believes them. `key`: what all balancers of the
+    /// mesh share; their secrets must be one too. Without this call nothing is told or believed.
+    /// Large digests are told more rarely than `terms` say.
+    pub fn set_peer_digest(&mut self, key: &[u8; KEY_BYTES], terms: Terms) {
+        self.mesh.set_hot(key, terms);
+    }
+
+    /// Whether this peer should be told of hot prefixes now.
+    pub fn peer_digest_due(&mut self, peer: PeerId, now_ns: Nanos) -> bool {
+        let now_ns = self.advance(now_ns);
+        self.mesh.hot_due(peer, &self.fleet, &self.config, now_ns)
+    }
+
+    /// What to tell this peer of hot prefixes; `None` for one that is not known, or where nothing
+    /// is told.
+    pub fn peer_digest(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
+        self.advance(now_ns);
+        let slot = self.known_peer(peer)?;
+        let digest = self.mesh.tell_hot(slot, &self.config);
+        self.counters.peer_digests_told += u64::from(digest.is_some());
+        digest
+    }
+
+    /// What to tell a peer of our region now; `None` where there is nothing to tell it. It counts as
+    /// told, so it is to be sent.
+    pub fn share(&mut self, peer: PeerId, now_ns: Nanos, out: &mut Vec<Effect>) -> Option<Vec<u8>> {
+        let now_ns = self.advance(now_ns);
+        let slot = self.mesh.slot(peer);
+        let (mesh, local) = self.local(now_ns);
+        let told = slot.and_then(|slot| mesh.share(slot, &local));
+        for slot in self.mesh.review_splits(&mut self.fleet, now_ns) {
+            self.dispatch(slot, now_ns, out);
+        }
+        told
+    }
+
+    // ------------------------------------------------------------------ what peers tell
+
+    /// What a peer told of its hot prefixes. Of one that is isolated nothing is taken, nor where
+    /// digests are off.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, cannot be compared, or is not newer than what it told before: nothing
+    /// happened.
+    pub fn merge_peer_digest(
+        &mut self,
+        peer: PeerId,
+        digest: &[u8],
+        now_ns: Nanos,
+    ) -> Result<(), DigestError> {
+        let now_ns = self.advance(now_ns);
+        let slot = self.known_peer(peer).ok_or(DigestError::Unknown)?;
+        let merged = self.mesh.merge_hot(slot, digest, &self.config, now_ns);
+        self.counters.peer_digests_refused += u64::from(merged.is_err());
+        self.counters.peer_digests_merged += u64::from(merged == Ok(true));
+        merged.map(|_| ())
+    }
+
+    /// A connection to a peer begins: neither knows what the other has told before.
+    pub fn share_anew(&mut self, peer: PeerId, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let now_ns = self.advance(now_ns);
+        if let Some(slot) = self.known_peer(peer) {
+            self.mesh.share_anew((slot, peer), &mut self.fleet, now_ns);
+            self.dispatch_all(now_ns, out);
+        }
+    }
+
+    /// What a peer of our region told. `ahead_ns`: how far our clock is ahead of its clock.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or the peer is not of our region: nothing happened.
+    pub fn merge_share(
+        &mut self,
+        peer: PeerId,
+        bytes: &[u8],
+        ahead_ns: i64,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), ShareError> {
+        let now_ns = self.advance(now_ns);
+        let slot = self.known_peer(peer).ok_or(ShareError::Stranger)?;
+        let region = self.mesh.peer(slot).map(|peer| &peer.region);
+        if region != Some(&self.mesh.region) {
+            return Err(ShareError::Stranger);
+        }
+        if !self.mesh.shares(slot) {
+            return Ok(()); // an operator has isolated it
+        }
+        let share = Share::decode(bytes).inspect_err(|_| self.counters.shares_refused += 1)?;
+        self.counters.shares_merged += 1;
+        let told_ns = share.told_ns.saturating_add_signed(ahead_ns).min(now_ns);
+        let Changes { more, replicas } = self.take_share((slot, peer), share, told_ns, now_ns);
+        if more {
+            self.mesh.review_sharing(&mut self.fleet, now_ns);
+        }
+        let mut changed = more;
+        for replica in &replicas {
+            self.mesh.review_split(*replica, &mut self.fleet, now_ns);
+            changed |= self.review(*replica, now_ns, out);
+        }
+        if changed {
+            self.dispatch_all(now_ns, out);
+        } else {
+            for replica in replicas {
+                self.dispatch(replica, now_ns, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_share(
+        &mut self,
+        peer: (Slot, PeerId),
+        share: Share,
+        told_ns: Nanos,
+        now_ns: Nanos,
+    ) -> Changes {
+        let (cache, counters, config) = (&mut self.cache, &mut self.counters, &self.config);
+        let bounds = (config.in_flight_max, now_ns);
+        let observe = |fleet: &mut Fleet, passed: Passed| {
+            counters.pages_heard += 1;
+            let probed = (passed.sent_ns, Probed::Elsewhere);
+            observed(
+                (fleet, cache),
+                passed.slot,
+                passed.page,
+                probed,
+                counters,
+                config,
+                now_ns,
+            )
+        };
+        self.mesh
+            .take_share(peer, share, told_ns, &mut self.fleet, bounds, observe)
     }
 
     /// All peers' figures, in the order of their ids.
     #[must_use]
     pub fn peer_gauges(&self, now_ns: Nanos) -> Vec<PeerGauges> {
-        let listed = self.mesh.peers().filter(|(_, peer)| !peer.removed);
-        let mut gauges: Vec<_> = listed
-            .map(|(slot, peer)| {
-                let max = self.config.peer_hold_max;
-                let lanes = peer.lanes.iter();
-                let hot = self.mesh.hot.as_ref();
-                let told = hot.and_then(|hot| hot.known.told(slot, now_ns));
-                PeerGauges {
-                    peer: peer.id,
-                    name: peer.name.clone(),
-                    region: peer.region.clone(),
-                    state: peer.presence.name(),
-                    available: peer.listed() && peer.available(now_ns),
-                    draining: peer.heard.is_some_and(|heard| heard.draining),
-                    isolated: peer.isolated,
-                    rtt_ns: peer.rtt_ns(),
-                    jitter_ns: peer.jitter_ns(),
-                    age_ns: peer.age_ns(now_ns),
-                    room: total(
-                        lanes
-                            .clone()
-                            .map(|(model, _)| peer.room(model, max, now_ns)),
-                    ),
-                    granted: total(lanes.map(|(_, lane)| lane.credit.left(now_ns))),
-                    hold_requests: peer.heard.map_or(0, |heard| heard.hold_len),
-                    in_flight: peer.in_flight,
-                    forwarded_total: peer.counts.forwarded,
-                    arrived_total: peer.counts.arrived,
-                    ok_total: peer.counts.ok,
-                    refused_total: peer.counts.refused,
-                    failed_total: peer.counts.failed,
-                    client_left_total: peer.counts.client_left,
-                    tree_blocks: self.mesh.tree.owner_blocks(slot),
-                    digest_prefixes: told
-                        .map_or(0, |(len, _)| u32::try_from(len).unwrap_or(u32::MAX)),
-                    digest_age_ns: told.map(|(_, age_ns)| age_ns),
-                    digest_hits_total: peer.counts.told_hits,
-                    digest_tokens_total: peer.counts.told_tokens,
-                    digest_tokens_found_total: peer.counts.told_tokens_found,
-                }
-            })
-            .collect();
-        gauges.sort_unstable_by_key(|gauges| gauges.peer);
-        gauges
+        self.mesh.gauges(&self.config, now_ns)
     }
-}
 
-/// A sum of what peers say: they may say anything.
-fn total(counts: impl Iterator<Item = u64>) -> u64 {
-    counts.fold(0, u64::saturating_add)
+    pub(super) fn known_peer(&mut self, peer: PeerId) -> Option<Slot> {
+        let slot = self.mesh.slot(peer);
+        self.counters.unknown_peers += u64::from(slot.is_none());
+        slot
+    }
 }

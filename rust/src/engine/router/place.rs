@@ -1,18 +1,19 @@
 //! Placing requests: which replica now, or the hold, or a refusal.
 
 use super::Router;
-use crate::engine::choose::candidates::Found;
-use crate::engine::choose::policy::Slot;
+use crate::engine::choose::{Found, matched_tokens};
+use crate::engine::demand::Lane;
 use crate::engine::effect::{Effect, Push};
 use crate::engine::hold::{Entrant, Full, Ticket};
 use crate::engine::plant::Plant;
-use crate::engine::requests::request::{Attempt, Lane, NoPlace, Phase, Refusal, Request};
-use crate::id::{Nanos, RequestId};
+use crate::engine::refusal::Refusal;
+use crate::engine::requests::request::{Attempt, NoPlace, Phase, Request};
+use crate::id::{Nanos, RequestId, Slot};
 
 impl Router {
     /// Pushes the request if it may be pushed now, else holds it, else refuses it: with `failed`
     /// where that is given (a retry), or with what stood in the way.
-    pub(in crate::engine) fn settle(
+    pub(super) fn settle(
         &mut self,
         id: RequestId,
         request: Request,
@@ -43,7 +44,7 @@ impl Router {
                 self.forward(id, request, there, now_ns, out);
                 return;
             }
-            let anybody = request.lane == Lane::Batch && request.bound.is_none();
+            let anybody = request.demand.lane == Lane::Batch && request.demand.bound.is_none();
             let looks = anybody && self.fleet.looks(now_ns);
             if found == Found::NoneReady && (looks || self.peers_serve(&request, now_ns)) {
                 found = Found::NoRoom;
@@ -89,7 +90,7 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> Option<Request> {
-        let may_wait = self.mesh.evacuating && request.lane == Lane::Batch;
+        let may_wait = self.mesh.evacuating && request.demand.lane == Lane::Batch;
         if !may_wait || !self.peers_serve(&request, now_ns) {
             return Some(request);
         }
@@ -110,7 +111,7 @@ impl Router {
     }
 
     /// How long a request waits for a peer's room while this region is evacuated.
-    pub(in crate::engine) fn leave_wait_ns(&self) -> Nanos {
+    pub(super) fn leave_wait_ns(&self) -> Nanos {
         self.config.hold_timeout_ns / 2
     }
 
@@ -123,7 +124,9 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> Option<Request> {
-        let partition = request.partition().filter(|_| request.lane == Lane::Batch);
+        let partition = request
+            .partition()
+            .filter(|_| request.demand.lane == Lane::Batch);
         let Some(partition) = partition.filter(|_| !self.hold.is_empty()) else {
             return Some(request);
         };
@@ -142,7 +145,7 @@ impl Router {
         self.serve_opened(now_ns, out);
         self.dispatch_peers(now_ns, out);
         let held = |request: &Request| matches!(request.phase, Phase::Held { .. });
-        if self.requests.get(&id).is_some_and(held) {
+        if self.requests.get(id).is_some_and(held) {
             out.insert(before, Effect::Hold(id));
         }
         None
@@ -181,7 +184,9 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
-        let partition = request.partition().filter(|_| request.lane == Lane::Batch);
+        let partition = request
+            .partition()
+            .filter(|_| request.demand.lane == Lane::Batch);
         let (class, age) = (request.class, request.age);
         self.push(id, request, slot, match_blocks, now_ns, out);
         if let Some(partition) = partition {
@@ -198,7 +203,7 @@ impl Router {
         request: &Request,
         now_ns: Nanos,
     ) -> Result<Ticket, NoPlace> {
-        if request.lane != Lane::Batch {
+        if request.demand.lane != Lane::Batch {
             return Err(NoPlace::Light);
         }
         let left_ns = self.config.hold_timeout_ns.saturating_sub(request.held_ns);
@@ -241,7 +246,7 @@ impl Router {
 
     /// Counts the request in flight, records its prompt in the tree, and asks for the push. The
     /// tokens that it is predicted to need.
-    pub(in crate::engine) fn push(
+    pub(super) fn push(
         &mut self,
         id: RequestId,
         mut request: Request,
@@ -250,47 +255,40 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> u32 {
-        let path = self.path(&request, match_blocks);
-        let match_end = (match_blocks as usize).checked_sub(1);
-        let match_end = match_end.and_then(|last| request.blocks.get(last).copied());
-        let forecast = self.forecast(&request, slot, match_blocks, path, now_ns);
-        let Some(member) = self.fleet.member_mut(slot) else {
+        let demand = &request.demand;
+        let (fleet, config) = (&mut self.fleet, &self.config);
+        let tokens = matched_tokens(&self.cache, fleet, demand, match_blocks);
+        let matched = (match_blocks, tokens);
+        let forecast = fleet.forecast(demand, slot, matched, config, now_ns);
+        let need = forecast.need;
+        let Some(replica) = fleet.push((id, slot), demand, (match_blocks, need), config, now_ns)
+        else {
             return 0;
         };
-        member.declined = false;
-        member.push(id, request.lane, forecast.need, &self.config, now_ns);
-        member.match_blocks_total += u64::from(match_blocks);
-        member.prompt_blocks_total += u64::from(request.prompt_blocks);
-        let replica = member.id;
-        self.note_push(&request, slot, replica, forecast.need, now_ns);
-        self.count_heat(&request, slot, match_blocks, now_ns);
-        if request.lane == Lane::Batch {
-            self.note_began(slot, id, forecast.need, now_ns);
+        let pushed = (slot, replica);
+        self.chooser
+            .note_push(demand, pushed, need, fleet, config, now_ns);
+        self.mesh.count_hot(demand, slot, match_blocks, now_ns);
+        if demand.lane == Lane::Batch {
+            self.mesh.note_began(slot, (id, need), fleet, now_ns);
         }
-        let pin = if request.blocks.is_empty() {
-            None
-        } else {
-            self.tree.insert(slot, &request.blocks)
-        };
+        let matched = self.cache.push(slot, demand, match_blocks);
         self.counters.pushed += 1;
         self.counters.evacuation_stayed += u64::from(self.mesh.evacuating);
         self.counters.match_blocks += u64::from(match_blocks);
-        self.counters.miss_blocks += u64::from(request.prompt_blocks.saturating_sub(match_blocks));
-        self.in_flight += 1;
+        self.counters.miss_blocks += u64::from(demand.prompt_blocks.saturating_sub(match_blocks));
+        self.requests.began();
         request.attempts += 1;
         request.phase = Phase::InFlight(Attempt {
             slot,
-            pin,
+            matched,
             started: false,
-            match_blocks,
-            match_end,
-            path,
             first_byte_ns: None,
             forecast,
             withdrawn: false,
         });
         let attempt = request.attempts;
-        let predicted_ttft_ns = request.measured().then_some(forecast.ttft_ns);
+        let predicted_ttft_ns = request.demand.measured().then_some(forecast.ttft_ns);
         self.requests.insert(id, request);
         let push = Push {
             request: id,

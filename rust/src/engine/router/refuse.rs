@@ -5,7 +5,8 @@ use crate::engine::config::UnknownModels;
 use crate::engine::hold::Full;
 use crate::engine::mesh::residency::{ANYWHERE, Whose};
 use crate::engine::plant::Plant;
-use crate::engine::requests::request::{NoPlace, Refusal, Request};
+use crate::engine::refusal::Refusal;
+use crate::engine::requests::request::{NoPlace, Request};
 use crate::id::{ModelId, Nanos};
 
 /// Known models that a 404 names at most.
@@ -19,12 +20,12 @@ const LOADING_NS: Nanos = 1_800_000_000_000;
 
 impl Refusal {
     /// A request that says it has crossed regions more than once.
-    pub(in crate::engine) fn too_many_hops() -> Self {
+    pub(super) fn too_many_hops() -> Self {
         Self::new(503, "hop_limit", "The request has been forwarded already.")
     }
 
     /// The rules of residency leave no place for the request.
-    pub(in crate::engine) fn residency(whose: Whose<'_>) -> Self {
+    pub(super) fn residency(whose: Whose<'_>) -> Self {
         Self::new(
             403,
             "residency",
@@ -38,7 +39,7 @@ impl Refusal {
     }
 
     /// `/v1/responses/{id}` or `previous_response_id` that no replica is known to have made.
-    pub(in crate::engine) fn response_unknown() -> Self {
+    pub(super) fn response_unknown() -> Self {
         Self::new(
             404,
             "response_not_found",
@@ -51,7 +52,7 @@ impl Router {
     /// The model or adapter of a name; no name, which only routes without a body may have while models
     /// are known, is any model. One that nobody is known to serve where the lists are to be
     /// read again for it, or where such models are passed on.
-    pub(in crate::engine) fn model_named(
+    pub(super) fn model_named(
         &mut self,
         name: &str,
         regions: u64,
@@ -67,7 +68,7 @@ impl Router {
             None if self.fleet.looks(now_ns) => {
                 Ok(self.fleet.intern(name, self.config.bytes_per_token))
             }
-            None if !forwarded && self.looks.take_more() => {
+            None if !forwarded && self.requests.looks.take_more() => {
                 Ok(self.fleet.intern(name, self.config.bytes_per_token))
             }
             None => self.unlisted_model(name, forwarded, now_ns),
@@ -77,12 +78,7 @@ impl Router {
     /// The model or adapter of a name, where some replica is sent it.
     ///
     /// A model that only peers in `regions` serve is known too.
-    pub(in crate::engine) fn model_for(
-        &mut self,
-        name: &str,
-        regions: u64,
-        now_ns: Nanos,
-    ) -> Option<ModelId> {
+    pub(super) fn model_for(&mut self, name: &str, regions: u64, now_ns: Nanos) -> Option<ModelId> {
         let known = self
             .fleet
             .model(name)
@@ -97,13 +93,13 @@ impl Router {
     }
 
     /// Nobody is known to serve its model: the lists are to be read again.
-    pub(in crate::engine) fn is_unlisted(&self, request: &Request, now_ns: Nanos) -> bool {
-        request.model.is_some_and(|model| {
+    pub(super) fn is_unlisted(&self, request: &Request, now_ns: Nanos) -> bool {
+        request.demand.model.is_some_and(|model| {
             !self.fleet.is_served(model)
                 && !self.fleet.looks(now_ns)
                 && !self
                     .model_name(model)
-                    .is_some_and(|name| self.mesh.serves(name, request.regions, now_ns))
+                    .is_some_and(|name| self.mesh.serves(name, request.demand.regions, now_ns))
         })
     }
 
@@ -112,7 +108,7 @@ impl Router {
     /// While no replica has told its models, nothing is known of any name: the client is to come
     /// back instead of being told that its model does not exist. It is also to come back for a model
     /// that was there a moment ago, and while a replica that may have it is loading.
-    pub(in crate::engine) fn unlisted_model(
+    pub(super) fn unlisted_model(
         &mut self,
         name: &str,
         forwarded: bool,
@@ -153,11 +149,7 @@ impl Router {
 
     /// Refuses what may be served nowhere: neither by our replicas, adopted ones included, nor by a
     /// peer that is configured.
-    pub(in crate::engine) fn check_regions(
-        &self,
-        regions: u64,
-        whose: Whose<'_>,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check_regions(&self, regions: u64, whose: Whose<'_>) -> Result<(), Refusal> {
         if regions == ANYWHERE {
             return Ok(());
         }
@@ -201,7 +193,7 @@ impl Router {
     }
 
     /// No replica that serves the request is ready.
-    pub(in crate::engine) fn none_ready(&self) -> Refusal {
+    pub(super) fn none_ready(&self) -> Refusal {
         Refusal::new(
             503,
             "no_replica_ready",
@@ -211,7 +203,7 @@ impl Router {
     }
 
     /// Replicas are ready, but neither they nor the hold have room.
-    pub(in crate::engine) fn no_room(&self, why: NoPlace) -> Refusal {
+    pub(super) fn no_room(&self, why: NoPlace) -> Refusal {
         let refusal = match why {
             NoPlace::Hold(Full::Hold) => {
                 Refusal::new(503, "hold_full", "Too many requests are waiting already.")

@@ -3,186 +3,13 @@
 use serde::Serialize;
 
 use super::Router;
-use crate::engine::choose::policy::{Basis, Slot};
-use crate::engine::effect::Outcome;
 use crate::engine::fleet::gate;
 use crate::engine::fleet::member::Member;
 use crate::engine::hold;
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
-use crate::id::{Nanos, ReplicaId};
+use crate::id::{Nanos, ReplicaId, Slot};
 use crate::prompt::class::Class;
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Monotonic counters.
-        #[derive(Debug, Default, Clone, PartialEq, Eq)]
-        pub(in crate::engine) struct Counters {
-            $($(#[$doc])* pub(in crate::engine) $name: u64,)*
-        }
-
-        impl Counters {
-            fn named(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name),)*]
-            }
-        }
-    };
-}
-
-counters! {
-    /// Requests placed.
-    submitted,
-    /// Attempts begun.
-    pushed,
-    /// Places taken in the hold.
-    hold_entered,
-    /// Requests refused a place because the hold was full.
-    hold_full,
-    /// Requests refused a place because their tenant had its part of the hold.
-    hold_tenant_full,
-    /// Waits for a replica that caches the prompt while others had room.
-    affinity_waits,
-    /// Times that a younger request took room before an older one of its queue.
-    hold_passed_over,
-    /// Held requests started because they were due.
-    hold_due,
-    /// Held requests started, by class.
-    hold_started_high,
-    /// See `hold_started_high`.
-    hold_started_normal,
-    /// See `hold_started_high`.
-    hold_started_low,
-    /// Attempts begun here while this region was evacuated.
-    evacuation_stayed,
-    /// Held requests whose client left.
-    left_held,
-    /// Held requests whose deadline passed.
-    expired,
-    /// Requests refused.
-    rejected,
-    /// Requests that ended well.
-    completed_ok,
-    /// Requests whose client left.
-    completed_client_left,
-    /// Requests whose replica failed after the first byte.
-    completed_replica_failed,
-    /// Failed attempts that were tried again.
-    retries,
-    /// Failed attempts that the budget did not allow to try again.
-    retry_denied,
-    /// Answers "full" or "too many".
-    full,
-    /// Replicas found wedged.
-    wedged,
-    /// Attempts given up because their replica was down or wedged.
-    withdrawn,
-    /// Times that all lists of models were to be read again, for requests for models in none.
-    model_looks,
-    /// Completions of requests that are not known.
-    unknown_completions,
-    /// First bytes of requests that are not in flight.
-    unknown_first_bytes,
-    /// Failures of requests that are not in flight.
-    unknown_retries,
-    /// Facts about replicas that are not in the fleet.
-    unknown_replicas,
-    /// Replicas seen to have restarted.
-    restarts,
-    /// Blocks of pushed prompts believed to be cached where they went.
-    match_blocks,
-    /// The other blocks of pushed prompts.
-    miss_blocks,
-    /// Choices by matching prefix.
-    chosen_by_match,
-    /// Choices by session key.
-    chosen_by_key,
-    /// Choices by load.
-    chosen_by_load,
-    /// Choices by turn.
-    chosen_by_turn,
-    /// Choices where only one replica had room.
-    chosen_alone,
-    /// Choices by predicted time.
-    chosen_by_time,
-    /// Choices drawn to learn about replicas that are not chosen otherwise.
-    chosen_to_explore,
-    /// Cached tokens predicted, of answers that report theirs.
-    cached_tokens_predicted,
-    /// Cached tokens reported.
-    cached_tokens_confirmed,
-    /// Sum of the differences of both.
-    cached_tokens_error,
-    /// Answers that the engine did not find again in the next turn's prompt.
-    answers_not_found,
-    /// Prompts of which an engine had cached less than predicted.
-    cache_misses,
-    /// Times that a replica was believed to have evicted what it was last used for earlier.
-    cache_corrections,
-    /// Blocks dropped for it.
-    cache_corrected_blocks,
-    /// Forwards begun.
-    forwarded,
-    /// Forwards that peers refused.
-    forwards_refused,
-    /// Forwards that came from peers.
-    forwards_arrived,
-    /// Facts about peers, and forwards from peers, that are not configured.
-    unknown_peers,
-    /// Summaries taken over.
-    summaries_merged,
-    /// Summaries that could not be read or were not newer.
-    summaries_refused,
-    /// Digests of hot prefixes told to peers.
-    peer_digests_told,
-    /// Digests of peers taken over.
-    peer_digests_merged,
-    /// Digests of peers that could not be read, not be compared, or were not newer.
-    peer_digests_refused,
-    /// Forwards that were chosen by what their peers had told.
-    peer_digest_hits,
-    /// Of those whose answers told `cached_tokens`: tokens that should have been cached, ...
-    peer_digest_tokens,
-    /// ... and of them, found.
-    peer_digest_tokens_found,
-    /// Messages about shared replicas taken over.
-    shares_merged,
-    /// Such messages that could not be read.
-    shares_refused,
-    /// Pages of replicas' metrics that other balancers of our region passed on.
-    pages_heard,
-    /// Requests refused because they may be served nowhere.
-    residency_refused,
-}
-
-impl Counters {
-    pub(in crate::engine) fn count_basis(&mut self, basis: Basis) {
-        *match basis {
-            Basis::Match => &mut self.chosen_by_match,
-            Basis::Key => &mut self.chosen_by_key,
-            Basis::Load => &mut self.chosen_by_load,
-            Basis::Turn => &mut self.chosen_by_turn,
-            Basis::Only => &mut self.chosen_alone,
-            Basis::Time => &mut self.chosen_by_time,
-            Basis::Explore => &mut self.chosen_to_explore,
-        } += 1;
-    }
-
-    pub(in crate::engine) fn count_class(&mut self, class: Class) {
-        *match class {
-            Class::High => &mut self.hold_started_high,
-            Class::Normal => &mut self.hold_started_normal,
-            Class::Low => &mut self.hold_started_low,
-        } += 1;
-    }
-
-    pub(in crate::engine) fn count_outcome(&mut self, outcome: Outcome) {
-        *match outcome {
-            Outcome::Ok => &mut self.completed_ok,
-            Outcome::ClientLeft => &mut self.completed_client_left,
-            Outcome::ReplicaFailed => &mut self.completed_replica_failed,
-        } += 1;
-    }
-}
 
 /// One replica's figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -313,13 +140,13 @@ impl Router {
     /// Requests at replicas.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.requests.in_flight()
     }
 
     /// Memory of the prefix tree.
     #[must_use]
     pub fn tree_bytes(&self) -> usize {
-        self.tree.bytes()
+        self.cache.bytes()
     }
 
     /// One replica's figures, in the order of their ids.
@@ -327,7 +154,7 @@ impl Router {
     pub fn gauges(&self) -> Vec<Gauges> {
         let listed = self.fleet.members().filter(|(_, member)| !member.removed);
         let mut gauges: Vec<_> = listed
-            .map(|(slot, member)| self.gauges_of(slot, member, self.now_ns))
+            .map(|(slot, member)| self.gauges_of(slot, member, self.clock.now_ns))
             .collect();
         gauges.sort_unstable_by_key(|gauges| gauges.replica);
         gauges
@@ -347,7 +174,7 @@ impl Router {
             running: replica.running(),
             waiting: replica.waiting(),
             allowance: replica.allowance(&self.config),
-            tree_blocks: self.tree.owner_blocks(slot),
+            tree_blocks: self.cache.owner_blocks(slot),
             pushed_total: member.pushed_total,
             failed_total: member.failed_total,
             match_blocks_total: member.match_blocks_total,
@@ -360,16 +187,16 @@ impl Router {
     /// Predicted minus confirmed cached tokens: upper bounds with cumulative counts, and the sum.
     #[must_use]
     pub fn prefix_errors(&self) -> (Vec<(f64, u64)>, i64) {
-        self.errors.cumulative()
+        self.cache.errors()
     }
 
     /// Monotonic counters by name.
     #[must_use]
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut named = self.counters.named();
-        let (compared, within) = self.accuracy.within_a_fifth();
+        let (compared, within) = self.fleet.accuracy().within_a_fifth();
         named.push(("models_ignored", self.fleet.models_ignored));
-        let left_out = self.mesh.hot.as_ref().map_or(0, |hot| hot.heat.left_out);
+        let left_out = self.mesh.hot_left_out();
         named.push(("peer_digest_left_out", left_out));
         named.push(("ttft_predicted", compared));
         named.push(("ttft_within_a_fifth", within));
@@ -380,7 +207,7 @@ impl Router {
     /// streamed answers: `(bound, how many at or below)`, ending with infinity, and the sum.
     #[must_use]
     pub fn ttft_errors(&self) -> (Vec<(f64, u64)>, f64) {
-        self.accuracy.cumulative()
+        self.fleet.accuracy().cumulative()
     }
 
     /// Replicas, hold and tree as JSON for operators.
@@ -397,11 +224,11 @@ impl Router {
                 room: gate::room(&member.replica, &self.config, now_ns),
                 closed_by: member.closed_by(&self.config, now_ns),
                 knee: member.replica.knee(),
-                capacity_blocks: member.capacity_blocks,
+                capacity_blocks: self.cache.capacity_blocks(slot),
                 removed: member.removed,
-                shared: !member.shared.alone(),
+                shared: !self.mesh.sharing.alone(slot),
                 theirs_in_flight: member.replica.theirs(),
-                probed_here: member.shared.probed_here(),
+                probed_here: self.mesh.sharing.probed_here(slot),
             }
         });
         let mut replicas: Vec<_> = replicas.collect();
@@ -419,7 +246,7 @@ impl Router {
             now_ns,
             policy: self.config.policy.name(),
             requests: self.requests.len(),
-            in_flight: self.in_flight,
+            in_flight: self.requests.in_flight(),
             replicas,
             hold: HoldState {
                 requests: self.hold.len(),
@@ -431,15 +258,15 @@ impl Router {
                 lines: lines.collect(),
             },
             tree: TreeState {
-                bytes: self.tree.bytes(),
+                bytes: self.cache.bytes(),
                 bytes_max: self.config.tree_bytes_max,
             },
-            response_ids: self.responses.len(),
+            response_ids: self.requests.responses.len(),
             region: &self.mesh.region,
             evacuating: self.mesh.evacuating,
             forwards: self.mesh.in_flight,
             peers: self.peer_gauges(now_ns),
-            peer_digest: self.hot_state(),
+            peer_digest: self.mesh.hot_state(),
         })
     }
 
@@ -454,7 +281,7 @@ impl Router {
             .collect()
     }
 
-    pub(in crate::engine) fn model_name(&self, id: crate::id::ModelId) -> Option<&str> {
+    pub(super) fn model_name(&self, id: crate::id::ModelId) -> Option<&str> {
         self.fleet
             .models
             .get(id.0 as usize)

@@ -4,23 +4,19 @@
 //! first request of a queue takes it, wherever its policy sends it (the paper's rule; under
 //! `predictive` the first by age and work, [`super::order`]).
 
-use std::mem;
-
 use super::Router;
-use crate::engine::choose::candidates::Found;
-use crate::engine::choose::policy::Slot;
-use crate::engine::config::Policy;
+use crate::engine::choose::Found;
+use crate::engine::demand::Lane;
 use crate::engine::effect::Effect;
-use crate::engine::fleet::fits::fits;
 use crate::engine::fleet::member::Offer;
 use crate::engine::hold::{Head, Partition, Ticket};
 use crate::engine::plant::Plant;
-use crate::engine::requests::request::{Lane, Phase, Request};
-use crate::id::{Nanos, RequestId};
+use crate::engine::requests::request::{Phase, Request};
+use crate::id::{Nanos, RequestId, Slot};
 use crate::prompt::class::Class;
 
 /// Requests passed over in one search because they wait for a replica without room.
-pub(in crate::engine) const AWAITING_MAX: u32 = 16;
+pub(super) const AWAITING_MAX: u32 = 16;
 
 /// A held request that is to start, of the queue with this head.
 #[derive(Clone, Copy)]
@@ -42,14 +38,14 @@ impl Next {
 
 impl Router {
     /// Something at `slot` may have given room: starts held requests while it has.
-    pub(in crate::engine) fn dispatch(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(super) fn dispatch(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
         self.expire_due(now_ns, out);
         self.serve(slot, now_ns, out);
         self.serve_opened(now_ns, out);
     }
 
     /// Offers all the room there is to those who no longer wait for a replica.
-    pub(in crate::engine) fn serve_opened(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(super) fn serve_opened(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         while self.hold.take_opened() {
             for slot in self.fleet.all_slots() {
                 self.serve(slot, now_ns, out);
@@ -58,8 +54,8 @@ impl Router {
     }
 
     /// [`Self::dispatch`] for every replica: what may have given room is not known.
-    pub(in crate::engine) fn dispatch_all(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
-        self.swept_ns = now_ns;
+    pub(super) fn dispatch_all(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+        self.clock.swept_ns = now_ns;
         self.expire_due(now_ns, out);
         if self.hold.is_empty() {
             return;
@@ -85,7 +81,8 @@ impl Router {
     /// Starts held requests while `slot` has room that one of them may use.
     fn serve(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
         while !self.hold.is_empty() {
-            self.note_open(slot, now_ns);
+            let (fleet, config) = (&mut self.fleet, &self.config);
+            self.mesh.note_open(slot, fleet, config, now_ns);
             let Some(member) = self.fleet.member(slot) else {
                 return;
             };
@@ -100,13 +97,12 @@ impl Router {
             if declined && !self.anyone_open(slot) {
                 return;
             }
-            let mut heads = mem::take(&mut self.heads);
+            let mut heads = Vec::new();
             self.turns(slot, now_ns, &mut heads);
             let started = self.start_due(slot, &heads, now_ns, out)
                 || heads
                     .iter()
                     .any(|head| self.start_one(slot, head, now_ns, out));
-            self.heads = heads;
             if !started {
                 self.set_declined(slot, true);
                 return;
@@ -121,12 +117,7 @@ impl Router {
     }
 
     /// Starts what a line holds where there is room for it.
-    pub(in crate::engine) fn serve_line(
-        &mut self,
-        line: Partition,
-        now_ns: Nanos,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn serve_line(&mut self, line: Partition, now_ns: Nanos, out: &mut Vec<Effect>) {
         let model = self.fleet.models.get(line.model.0 as usize);
         let serving = model.map_or_else(Vec::new, |model| model.serving.clone());
         for slot in serving {
@@ -135,7 +126,7 @@ impl Router {
     }
 
     /// There is room for this line for which somebody waits.
-    pub(in crate::engine) fn contested(&self, line: Partition, now_ns: Nanos) -> bool {
+    pub(super) fn contested(&self, line: Partition, now_ns: Nanos) -> bool {
         let model = self.fleet.models.get(line.model.0 as usize);
         let serving = model.map_or(&[][..], |model| &model.serving);
         serving.iter().any(|&slot| {
@@ -187,8 +178,8 @@ impl Router {
                 .take_while(|(ticket, _)| anywhere || is_due(*ticket))
                 .filter(|(ticket, _)| is_due(*ticket))
                 .find_map(|(ticket, id)| {
-                    let request = self.requests.get(&id)?;
-                    let fits = fits(&self.fleet, &self.config, request, slot, now_ns);
+                    let request = self.requests.get(id)?;
+                    let fits = self.fits(request, slot, now_ns);
                     fits.then_some((request.age, Next::new(head, ticket, id)))
                 })
         });
@@ -201,19 +192,23 @@ impl Router {
         let mut heads = Vec::new();
         self.turns(slot, now_ns, &mut heads);
         let due = self.oldest_due(slot, &heads, now_ns)?;
-        let older = self.requests.get(&due.id)?.age < age;
+        let older = self.requests.get(due.id)?.age < age;
         (older || !is_due).then_some(due)
     }
 
     /// Starts the request of a queue that is best off with the room of `slot`.
     fn start_one(&mut self, slot: Slot, head: &Head, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
-        let first = if self.config.orders_by_work() {
+        let first = if self.orders_by_work() {
             self.cheapest(slot, head, now_ns)
         } else {
             self.first_in_line(slot, head, now_ns)
         };
         first
             .is_some_and(|(ticket, id)| self.start(slot, &Next::new(head, ticket, id), now_ns, out))
+    }
+
+    fn orders_by_work(&self) -> bool {
+        self.config.policy.traits().orders_by_work && self.config.hold_work_weight > 0.0
     }
 
     /// The first request of a queue. Only those are passed over that must go elsewhere than where
@@ -228,11 +223,11 @@ impl Router {
         let mut next = self.hold.queue(head.partition, head.class).next();
         while let Some((ticket, id)) = next {
             next = self.hold.after(ticket);
-            let request = self.requests.get(&id)?;
-            if !fits(&self.fleet, &self.config, request, slot, now_ns) {
+            let request = self.requests.get(id)?;
+            if !self.fits(request, slot, now_ns) {
                 continue;
             }
-            if awaiting == AWAITING_MAX || self.config.policy != Policy::Predictive {
+            if awaiting == AWAITING_MAX || !self.config.policy.traits().waits {
                 return Some((ticket, id));
             }
             if !self.lets_pass(ticket, id, now_ns) {
@@ -244,13 +239,8 @@ impl Router {
     }
 
     /// Lets a held request wait by choice for a replica without room, where that is better for it.
-    pub(in crate::engine) fn lets_pass(
-        &mut self,
-        ticket: Ticket,
-        id: RequestId,
-        now_ns: Nanos,
-    ) -> bool {
-        let Some(request) = self.requests.remove(&id) else {
+    pub(super) fn lets_pass(&mut self, ticket: Ticket, id: RequestId, now_ns: Nanos) -> bool {
+        let Some(request) = self.requests.remove(id) else {
             return false;
         };
         let found = self.find(&request, true, now_ns);
@@ -267,7 +257,7 @@ impl Router {
     /// that is not the replica whose room was offered, who is due there goes first.
     fn start(&mut self, offered: Slot, next: &Next, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
         let &Next { head, ticket, id } = next;
-        let Some(request) = self.requests.remove(&id) else {
+        let Some(request) = self.requests.remove(id) else {
             return false;
         };
         let is_due = self.hold.is_due(ticket, &self.config, now_ns);
@@ -293,7 +283,7 @@ impl Router {
 
     /// A request of this age has taken room of `slot`: counts it for all older ones of the queue
     /// that could have used it.
-    pub(in crate::engine) fn pass_over(
+    pub(super) fn pass_over(
         &mut self,
         line: Partition,
         class: Class,
@@ -304,10 +294,10 @@ impl Router {
         let mut next = self.hold.queue(line, class).next();
         while let Some((ticket, id)) = next {
             next = self.hold.after(ticket);
-            let Some(request) = self.requests.get(&id).filter(|other| other.age < age) else {
+            let Some(request) = self.requests.get(id).filter(|other| other.age < age) else {
                 return;
             };
-            if fits(&self.fleet, &self.config, request, slot, now_ns) {
+            if self.fits(request, slot, now_ns) {
                 self.counters.hold_passed_over += 1;
                 self.hold.pass_over(ticket, &self.config);
             }
@@ -317,12 +307,12 @@ impl Router {
     /// A held request lets room pass, for another replica.
     #[must_use]
     pub fn waits_by_choice(&self, id: RequestId) -> bool {
-        let ticket = self.requests.get(&id).and_then(Request::ticket);
+        let ticket = self.requests.get(id).and_then(Request::ticket);
         ticket.is_some_and(|ticket| self.hold.choice(ticket).is_some())
     }
 
     /// Takes a held request out of the hold, and counts its time there.
-    pub(in crate::engine) fn leave_hold(
+    pub(super) fn leave_hold(
         &mut self,
         ticket: Ticket,
         mut request: Request,

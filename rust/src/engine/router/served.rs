@@ -8,14 +8,14 @@ impl Router {
     #[must_use]
     pub fn ready(&self) -> bool {
         let mut peers = self.mesh.peers();
-        self.ready_here() || peers.any(|(_, peer)| peer.models(self.now_ns).next().is_some())
+        self.ready_here() || peers.any(|(_, peer)| peer.models(self.clock.now_ns).next().is_some())
     }
 
     /// At least one replica is ready, and has told its models or hides them.
     #[must_use]
     pub fn ready_here(&self) -> bool {
         let mut members = self.fleet.members();
-        members.any(|(_, member)| member.serves_some(&self.config, self.now_ns))
+        members.any(|(_, member)| member.serves_some(&self.config, self.clock.now_ns))
     }
 
     /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told, and
@@ -29,7 +29,7 @@ impl Router {
                 let mut ready = model.serving.iter().filter_map(|slot| {
                     self.fleet
                         .member(*slot)
-                        .filter(|member| member.ready(&self.config, self.now_ns))
+                        .filter(|member| member.ready(&self.config, self.clock.now_ns))
                 });
                 let first = ready.next()?;
                 let lens = std::iter::once(first).chain(ready).filter_map(|member| {
@@ -45,7 +45,7 @@ impl Router {
             .collect();
         models.sort_unstable();
         for (_, peer) in self.mesh.peers() {
-            for name in peer.models(self.now_ns) {
+            for name in peer.models(self.clock.now_ns) {
                 let place = models.binary_search_by_key(&name, |(known, _)| known);
                 let allowed = self.mesh.residency.allowed(whose, name) & peer.region_bit != 0;
                 if let (Err(place), true) = (place, allowed) {

@@ -4,43 +4,27 @@
 //! says which of them. All have one signature, the set is closed ([`Policy`]), and none allocates
 //! or fails: a view is never empty.
 
-mod bounded_ring;
-mod cache_aware;
-mod dynamo;
-mod gorgo;
-mod least_load;
-mod llm_d;
-mod preble;
-mod predictive;
-mod prefix;
-mod ring;
-mod round_robin;
-mod smg;
-mod two_choices;
-
 use std::cmp::Ordering;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
-use crate::engine::config::{Config, Policy};
+use crate::engine::config::Config;
+use crate::engine::fleet::Slots;
+pub use crate::engine::policy::PeerRule;
+use crate::engine::policy::{Policy, with_policies};
 use crate::engine::ring::Ring;
-use crate::id::ReplicaId;
+use crate::id::Slot;
 use crate::rng::Rng;
-
-/// A replica's dense number inside the router, its owner number in the tree. Reused after removal.
-pub type Slot = u32;
-
-/// The slot of each replica.
-pub type Slots = HashMap<ReplicaId, Slot, FixedState>;
 
 /// Marks a slot that is not among the candidates.
 pub const NOT_A_CANDIDATE: u32 = u32::MAX;
 
 /// One replica that may take the request now, or could be waited for.
 ///
-/// What [`Policy::reads_figures`] and [`Policy::reads_trees`] leave out stays 0, and so does
-/// `recent_ns` for all policies but `preble`.
+/// What [`Traits::reads_figures`] and [`Traits::reads_trees`] leave out stays 0, and so does
+/// `recent_ns` without [`Traits::sums_recent_work`].
+///
+/// [`Traits::reads_figures`]: crate::engine::policy::Traits::reads_figures
+/// [`Traits::reads_trees`]: crate::engine::policy::Traits::reads_trees
+/// [`Traits::sums_recent_work`]: crate::engine::policy::Traits::sums_recent_work
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Candidate {
     /// The replica.
@@ -146,25 +130,21 @@ pub struct Choice {
     pub basis: Basis,
 }
 
-/// Chooses by the configured policy.
-#[must_use]
-pub fn choose(view: &View<'_>, context: &mut Context<'_>) -> Choice {
-    match context.config.policy {
-        Policy::Prefix => prefix::prefix(view, context),
-        Policy::Ring => ring::ring(view, context),
-        Policy::RoundRobin => round_robin::round_robin(view, context),
-        Policy::LeastLoad => least_load::least_load(view, context),
-        Policy::TwoChoices => two_choices::two_choices(view, context),
-        Policy::BoundedRing => bounded_ring::bounded_ring(view, context),
-        Policy::CacheAware => cache_aware::cache_aware(view, context),
-        Policy::Predictive => predictive::predictive(view, context),
-        Policy::Dynamo => dynamo::dynamo(view, context),
-        Policy::LlmD => llm_d::llm_d(view, context),
-        Policy::Smg => smg::smg(view, context),
-        Policy::Preble => preble::preble(view, context),
-        Policy::Gorgo => gorgo::gorgo(view, context),
-    }
+/// Declares the policies' files, and calls the configured one.
+macro_rules! dispatch {
+    ($($(#[$doc:meta])* $variant:ident, $name:ident, $traits:expr;)*) => {
+        $(mod $name;)*
+
+        /// Chooses by the configured policy.
+        #[must_use]
+        pub fn choose(view: &View<'_>, context: &mut Context<'_>) -> Choice {
+            match context.config.policy {
+                $(Policy::$variant => $name::$name(view, context),)*
+            }
+        }
+    };
 }
+with_policies!(dispatch);
 
 /// The position with the smallest measure; ties are drawn, so that the first replica of an idle
 /// fleet does not get every request.

@@ -4,6 +4,7 @@ mod rivals;
 
 use super::*;
 use crate::engine::ring::WEIGHT_ONE;
+use crate::id::ReplicaId;
 
 /// Candidates, everything a view borrows, and the context's parts.
 struct Case {

@@ -7,17 +7,15 @@ pub mod places;
 
 use serde::Serialize;
 
-use crate::engine::choose::peer::Target;
-use crate::engine::choose::policy::Slot;
-use crate::engine::config::Policy;
-use crate::engine::mesh::Mesh;
-use crate::engine::mesh::hot::digest::{DIGEST_BYTES_MAX, DigestError, PeerDigest};
-use crate::engine::mesh::hot::heat::{Heat, SPOTS_MAX, Terms};
-use crate::engine::mesh::hot::known::Known;
-use crate::engine::mesh::hot::places::{KEY_BYTES, Namer};
-use crate::engine::requests::request::{Away, Request, Usage};
-use crate::engine::router::Router;
-use crate::id::{Nanos, PeerId};
+use self::digest::{DIGEST_BYTES_MAX, DigestError, PeerDigest};
+use self::heat::{Heat, SPOTS_MAX, Terms};
+use self::known::Known;
+use self::places::{KEY_BYTES, Namer};
+use super::Mesh;
+use crate::engine::config::Config;
+use crate::engine::demand::Demand;
+use crate::engine::fleet::Fleet;
+use crate::id::{Nanos, PeerId, Slot};
 
 /// Bytes per second of digests told to one peer, at most.
 const BYTES_PER_S_MAX: u64 = 16 << 10;
@@ -50,11 +48,10 @@ impl Mesh {
     }
 }
 
-impl Router {
-    /// Tells peers which prefixes are hot here, and believes them. `key`: what all balancers of the
-    /// mesh share; their secrets must be one too. Without this call nothing is told or believed.
-    /// Large digests are told more rarely than `terms` say: at most [`BYTES_PER_S_MAX`].
-    pub fn set_peer_digest(&mut self, key: &[u8; KEY_BYTES], terms: Terms) {
+impl Mesh {
+    /// Tells peers which prefixes are hot here, and believes them. See
+    /// [`crate::engine::router::Router::set_peer_digest`].
+    pub(in crate::engine) fn set_hot(&mut self, key: &[u8; KEY_BYTES], terms: Terms) {
         let bytes_max = terms.bytes_max.min(DIGEST_BYTES_MAX) as u64;
         let terms = Terms {
             interval_ns: terms
@@ -63,14 +60,14 @@ impl Router {
             ..terms
         };
         let namer = Namer::new(key);
-        self.mesh.hot = Some(Hot {
+        self.hot = Some(Hot {
             heat: Heat::new(namer, terms),
             known: Known::new(namer, terms.age_max_ns),
         });
     }
 
     pub(in crate::engine) fn hot_state(&self) -> Option<HotState> {
-        let Hot { heat, known } = self.mesh.hot.as_ref()?;
+        let Hot { heat, known } = self.hot.as_ref()?;
         Some(HotState {
             places: heat.places_len(),
             places_max: SPOTS_MAX,
@@ -79,101 +76,97 @@ impl Router {
         })
     }
 
+    /// Places left out of our own digests for want of room.
+    pub(in crate::engine) fn hot_left_out(&self) -> u64 {
+        self.hot.as_ref().map_or(0, |hot| hot.heat.left_out)
+    }
+
+    /// Hot prefixes that a peer has told, and how long ago.
+    pub(in crate::engine) fn told_of(&self, slot: Slot, now_ns: Nanos) -> Option<(usize, Nanos)> {
+        self.hot.as_ref()?.known.told(slot, now_ns)
+    }
+
     /// A request is pushed to a replica that caches so many blocks of its prompt.
-    pub(in crate::engine) fn count_heat(
+    pub(in crate::engine) fn count_hot(
         &mut self,
-        request: &Request,
+        demand: &Demand,
         slot: Slot,
         match_blocks: u32,
         now_ns: Nanos,
     ) {
-        if let Some(hot) = &mut self.mesh.hot {
+        if let Some(hot) = &mut self.hot {
             hot.heat
-                .count(&request.blocks, match_blocks, request.key, slot, now_ns);
+                .count(&demand.blocks, match_blocks, demand.key, slot, now_ns);
         }
     }
 
-    /// Whether this peer should be told of hot prefixes now.
-    pub fn peer_digest_due(&mut self, peer: PeerId, now_ns: Nanos) -> bool {
-        let now_ns = self.advance(now_ns);
-        let Some(hot) = &mut self.mesh.hot else {
+    /// Whether a peer should be told of hot prefixes now.
+    pub(in crate::engine) fn hot_due(
+        &mut self,
+        peer: PeerId,
+        fleet: &Fleet,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> bool {
+        let Some(hot) = &mut self.hot else {
             return false;
         };
-        let (fleet, config) = (&self.fleet, &self.config);
         hot.heat.renew(now_ns, |slot| {
             let member = fleet.member(slot);
             member.is_some_and(|member| member.ready(config, now_ns))
         });
         let sequence = hot.heat.sequence();
-        let own = &self.mesh.region;
+        let own = &self.region;
         self.remote_of(peer).is_some_and(|(_, remote)| {
             // Balancers of one region see its replicas themselves.
             remote.peer.listed() && remote.peer.region != *own && remote.told_hot != sequence
         })
     }
 
-    /// What to tell this peer of hot prefixes; `None` for one that is not known, or where nothing
-    /// is told.
-    pub fn peer_digest(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
-        self.advance(now_ns);
-        let slot = self.known_peer(peer)?;
-        let heat = &self.mesh.hot.as_ref()?.heat;
-        let block_bytes = u32::try_from(self.config.block_bytes).unwrap_or(u32::MAX);
-        let digest = heat.digest(block_bytes, self.mesh.incarnation);
+    /// What to tell a peer of hot prefixes; `None` where nothing is told.
+    pub(in crate::engine) fn tell_hot(&mut self, slot: Slot, config: &Config) -> Option<Vec<u8>> {
+        let heat = &self.hot.as_ref()?.heat;
+        let block_bytes = u32::try_from(config.block_bytes).unwrap_or(u32::MAX);
+        let digest = heat.digest(block_bytes, self.incarnation);
         if digest.sequence == 0 {
             return None;
         }
-        self.mesh.remotes.get_mut(slot as usize)?.told_hot = digest.sequence;
-        self.counters.peer_digests_told += 1;
+        self.remotes.get_mut(slot as usize)?.told_hot = digest.sequence;
         Some(digest.encode())
     }
 
-    /// What a peer told of its hot prefixes. Of one that is isolated nothing is taken, nor where
-    /// digests are off.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be read, cannot be compared, or is not newer than what it told before: nothing
-    /// happened.
-    pub fn merge_peer_digest(
+    /// Takes over what a peer told of its hot prefixes; false where nothing of it is to be taken.
+    pub(in crate::engine) fn merge_hot(
         &mut self,
-        peer: PeerId,
+        slot: Slot,
         digest: &[u8],
+        config: &Config,
         now_ns: Nanos,
-    ) -> Result<(), DigestError> {
-        let now_ns = self.advance(now_ns);
-        let slot = self.known_peer(peer).ok_or(DigestError::Unknown)?;
-        let merged = self.merge_hot(slot, digest, now_ns);
-        self.counters.peer_digests_refused += u64::from(merged.is_err());
-        merged
-    }
-
-    fn merge_hot(&mut self, slot: Slot, digest: &[u8], now_ns: Nanos) -> Result<(), DigestError> {
+    ) -> Result<bool, DigestError> {
         let digest = PeerDigest::decode(digest)?;
-        let Some(peer) = self.mesh.peer(slot) else {
+        let Some(peer) = self.peer(slot) else {
             return Err(DigestError::Unknown);
         };
-        if digest.block_bytes as usize != self.config.block_bytes {
+        if digest.block_bytes as usize != config.block_bytes {
             return Err(DigestError::Blocks(digest.block_bytes));
         }
         if digest.incarnation < peer.last_heard().0 {
             return Err(DigestError::Old);
         }
         if peer.isolated || peer.removed {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(hot) = &mut self.mesh.hot else {
-            return Ok(());
+        let Some(hot) = &mut self.hot else {
+            return Ok(false);
         };
         hot.known.merge(slot, digest, now_ns)?;
-        self.counters.peer_digests_merged += 1;
-        Ok(())
+        Ok(true)
     }
 
     /// A peer's summary was taken over: if it has started anew, it knows nothing of us, nor has what
     /// it had.
     pub(in crate::engine) fn heard_of_start(&mut self, slot: Slot) {
-        let Some(remote) = self.mesh.remotes.get_mut(slot as usize) else {
+        let Some(remote) = self.remotes.get_mut(slot as usize) else {
             return;
         };
         let (incarnation, _) = remote.peer.last_heard();
@@ -181,48 +174,29 @@ impl Router {
             remote.told_hot_start = incarnation;
             remote.told_hot = 0;
         }
-        if let Some(hot) = &mut self.mesh.hot {
+        if let Some(hot) = &mut self.hot {
             hot.known.restarted(slot, incarnation);
         }
     }
 
-    /// Raises targets' matches to what the peers have told.
-    pub(in crate::engine) fn note_told(
+    /// Calls `found` with each of these peers that has told of leading blocks, and how many.
+    pub(in crate::engine) fn told_matches(
         &self,
-        request: &Request,
-        targets: &mut [Target],
+        blocks: &[u64],
+        slots: &[Slot],
         now_ns: Nanos,
+        found: impl FnMut(Slot, u32),
     ) {
-        let reads = matches!(self.config.policy, Policy::Prefix | Policy::Predictive);
-        let Some(hot) = self.mesh.hot.as_ref().filter(|_| reads) else {
+        let Some(hot) = self.hot.as_ref() else {
             return;
         };
         let bit = |slot: Slot| 1_u64.checked_shl(slot).unwrap_or(0);
-        let wanted = targets
-            .iter()
-            .fold(0, |slots, target| slots | bit(target.slot));
-        hot.known
-            .find(&request.blocks, wanted, now_ns, |slot, depth| {
-                let target = targets.iter_mut().find(|target| target.slot == slot);
-                if let Some(target) = target.filter(|target| target.match_blocks < depth) {
-                    target.match_blocks = depth;
-                    target.told = true;
-                }
-            });
+        let wanted = slots.iter().fold(0, |slots, slot| slots | bit(*slot));
+        hot.known.find(blocks, wanted, now_ns, found);
     }
 
-    /// A forward that was chosen by what its peer told was answered: whether that was true.
-    pub(in crate::engine) fn confirm_told(&mut self, away: &Away, usage: Usage) {
-        if let (Some(told), Some(cached), Some(peer)) = (
-            away.told_tokens,
-            usage.cached_tokens,
-            self.mesh.peer_mut(away.slot),
-        ) {
-            let found = told.min(cached);
-            peer.counts.told_tokens += u64::from(told);
-            peer.counts.told_tokens_found += u64::from(found);
-            self.counters.peer_digest_tokens += u64::from(told);
-            self.counters.peer_digest_tokens_found += u64::from(found);
-        }
+    pub(in crate::engine) fn check_hot(&self) -> Result<(), String> {
+        let hot = self.hot.as_ref();
+        hot.map_or(Ok(()), |hot| hot.known.check_invariants())
     }
 }

@@ -6,10 +6,9 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
-use crate::engine::choose::policy::Slot;
 use crate::engine::fleet::replica::Own;
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::id::{Nanos, RequestId};
+use crate::id::{Nanos, RequestId, Slot};
 
 /// Events remembered for those that have not been told; who is further behind is told everything.
 const EVENTS_MAX: usize = 8_192;
@@ -39,19 +38,9 @@ pub(in crate::engine) struct Shared {
 }
 
 impl Shared {
-    /// The part of so much room that may be promised to balancers of other regions, which hear of it
-    /// from all that share it.
-    pub(in crate::engine) fn promised(&self, room: u32) -> u32 {
+    fn promised(&self, room: u32) -> u32 {
         let sharers = self.others + 1;
         room / sharers + u32::from(self.rank < room % sharers)
-    }
-
-    pub(in crate::engine) fn alone(&self) -> bool {
-        self.others == 0
-    }
-
-    pub(in crate::engine) fn probed_here(&self) -> bool {
-        !self.probed_elsewhere
     }
 }
 
@@ -139,9 +128,39 @@ pub(in crate::engine) struct Sharing {
     pub(super) events: VecDeque<(Slot, What)>,
     /// The number of the first of them.
     pub(super) first: u64,
+    /// What it comes to, by replica.
+    pub(super) replicas: Vec<Shared>,
 }
 
 impl Sharing {
+    /// A replica that is new has come to a slot.
+    pub(in crate::engine) fn add(&mut self, slot: Slot) {
+        let index = slot as usize;
+        if index >= self.replicas.len() {
+            self.replicas.resize_with(index + 1, Shared::default);
+        }
+        self.replicas[index] = Shared::default();
+    }
+
+    /// The part of so much room at a replica that may be promised to balancers of other regions, which
+    /// hear of it from all that share it.
+    pub(in crate::engine) fn promised(&self, slot: Slot, room: u32) -> u32 {
+        let shared = self.replicas.get(slot as usize);
+        shared.map_or(room, |shared| shared.promised(room))
+    }
+
+    /// No other balancer pushes to a replica.
+    pub(in crate::engine) fn alone(&self, slot: Slot) -> bool {
+        let shared = self.replicas.get(slot as usize);
+        shared.is_none_or(|shared| shared.others == 0)
+    }
+
+    /// A replica is probed from here.
+    pub(in crate::engine) fn probed_here(&self, slot: Slot) -> bool {
+        let shared = self.replicas.get(slot as usize);
+        shared.is_none_or(|shared| !shared.probed_elsewhere)
+    }
+
     pub(super) fn next(&self) -> u64 {
         self.first + self.events.len() as u64
     }

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::state::{Said, What};
-use crate::engine::choose::policy::Slot;
-use crate::engine::effect::Effect;
-use crate::engine::fleet::replica::Own;
-use crate::engine::mesh::region::message::{
+use super::message::{
     Began, ENTRIES_BYTES_MAX, ENTRY_BYTES, Entry, Page, Share, age_us, key, told,
 };
-use crate::engine::router::Router;
-use crate::id::{Nanos, PeerId, RequestId};
+use super::state::{Said, What};
+use crate::engine::fleet::Fleet;
+use crate::engine::fleet::replica::Own;
+use crate::engine::mesh::{Local, Mesh};
+use crate::id::{Nanos, RequestId, Slot};
 
 /// Least time between two messages.
 const GAP_NS: Nanos = 15_000_000;
@@ -57,24 +56,15 @@ impl Draft {
     }
 }
 
-impl Router {
+impl Mesh {
     /// What to tell a peer of our region now; `None` where there is nothing to tell it. It counts as
     /// told, so it is to be sent.
-    pub fn share(&mut self, peer: PeerId, now_ns: Nanos, out: &mut Vec<Effect>) -> Option<Vec<u8>> {
-        let now_ns = self.advance(now_ns);
-        let told = self.tell(peer, now_ns);
-        for slot in self.review_splits(now_ns) {
-            self.dispatch(slot, now_ns, out);
-        }
-        told
-    }
-
-    fn tell(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
-        let slot = self.mesh.slot(peer)?;
-        if !self.mesh.shares(slot) {
+    pub(in crate::engine) fn share(&mut self, slot: Slot, local: &Local<'_>) -> Option<Vec<u8>> {
+        let now_ns = local.now_ns;
+        if !self.shares(slot) {
             return self.retract(slot, now_ns);
         }
-        let sharer = &self.mesh.remote(slot)?.share;
+        let sharer = &self.remote(slot)?.share;
         let asks = !sharer.heard;
         let since_ns = sharer.told_ns.map(|at_ns| now_ns.saturating_sub(at_ns));
         let gap_ns = sharer.told_bytes as u64 * 1_000_000_000 / BYTES_PER_S_MAX;
@@ -86,13 +76,13 @@ impl Router {
         let list = !sharer.listed;
         let mut draft = Draft::default();
         if whole {
-            self.draft_all(slot, now_ns, &mut draft);
+            self.draft_all(slot, local, &mut draft);
         } else {
             self.draft_events(slot, now_ns, &mut draft);
         }
         // Where events did not fit, everything is told next time.
         let fits = whole || draft.has_room(0);
-        let news = self.draft_news(slot, now_ns, &mut draft);
+        let news = self.draft_news(slot, local, &mut draft);
         let waits = !whole && !list && !draft.urgent;
         if waits && (draft.entries.is_empty() || since_ns.is_some_and(|ns| ns < IDLE_GAP_NS)) {
             self.caught_up(slot);
@@ -102,12 +92,12 @@ impl Router {
             told_ns: now_ns,
             whole,
             asks,
-            listing: list.then(|| self.keys()),
+            listing: list.then(|| self.keys(local.fleet)),
             entries: draft.entries.into_values().collect(),
         };
         let bytes = share.encode()?;
         let next = self.sharing.next();
-        let sharer = &mut self.mesh.remotes.get_mut(slot as usize)?.share;
+        let sharer = &mut self.remotes.get_mut(slot as usize)?.share;
         sharer.said.extend(news);
         (sharer.listed, sharer.cursor) = (true, fits.then_some(next));
         (sharer.told_ns, sharer.told_bytes) = (Some(now_ns), bytes.len());
@@ -117,7 +107,7 @@ impl Router {
 
     /// The last word to a peer that an operator has isolated: it is to count nothing of ours any more.
     fn retract(&mut self, slot: Slot, now_ns: Nanos) -> Option<Vec<u8>> {
-        let sharer = &mut self.mesh.remotes.get_mut(slot as usize)?.share;
+        let sharer = &mut self.remotes.get_mut(slot as usize)?.share;
         let nothing = Share {
             told_ns: now_ns,
             whole: true,
@@ -131,7 +121,7 @@ impl Router {
     /// None of the events so far concerns the peer.
     fn caught_up(&mut self, slot: Slot) {
         let next = self.sharing.next();
-        if let Some(remote) = self.mesh.remotes.get_mut(slot as usize) {
+        if let Some(remote) = self.remotes.get_mut(slot as usize) {
             remote.share.cursor = Some(next);
         }
         self.trim();
@@ -139,18 +129,14 @@ impl Router {
 
     /// Drops events that everybody has been told.
     fn trim(&mut self) {
-        let told = super::told_by_all(&self.mesh).min(self.sharing.next());
+        let told = self.told_by_all().min(self.sharing.next());
         while self.sharing.first < told && self.sharing.events.pop_front().is_some() {
             self.sharing.first += 1;
         }
     }
 
-    fn keys(&self) -> Vec<u64> {
-        let members = self
-            .sharing
-            .listing
-            .iter()
-            .map(|slot| self.fleet.member(*slot));
+    fn keys(&self, fleet: &Fleet) -> Vec<u64> {
+        let members = self.sharing.listing.iter().map(|slot| fleet.member(*slot));
         members
             .map(|member| member.map_or(0, |member| key(&member.name)))
             .collect()
@@ -158,15 +144,15 @@ impl Router {
 
     /// Our place of a replica that the peer lists too.
     fn place_told(&self, peer: Slot, slot: Slot) -> Option<u32> {
-        let lists = self.mesh.remote(peer)?.share.lists(slot);
+        let lists = self.remote(peer)?.share.lists(slot);
         self.sharing.places.get(&slot).copied().filter(|_| lists)
     }
 
     /// All that is in flight.
-    fn draft_all(&self, peer: Slot, now_ns: Nanos, draft: &mut Draft) {
+    fn draft_all(&self, peer: Slot, local: &Local<'_>, draft: &mut Draft) {
         for slot in &self.sharing.listing {
             let (Some(place), Some(member)) =
-                (self.place_told(peer, *slot), self.fleet.member(*slot))
+                (self.place_told(peer, *slot), local.fleet.member(*slot))
             else {
                 continue;
             };
@@ -175,14 +161,14 @@ impl Router {
                 if !draft.has_room(0) {
                     break;
                 }
-                draft.change(place, |entry| entry.began.push(began(&own, now_ns)));
+                draft.change(place, |entry| entry.began.push(began(&own, local.now_ns)));
             }
         }
     }
 
     /// What has happened since the peer was told something.
     fn draft_events(&self, peer: Slot, now_ns: Nanos, draft: &mut Draft) {
-        let Some(remote) = self.mesh.remote(peer) else {
+        let Some(remote) = self.remote(peer) else {
             return;
         };
         let first = self.sharing.first;
@@ -205,14 +191,14 @@ impl Router {
     }
 
     /// What has changed of each replica beside requests; what the peer will have been told.
-    fn draft_news(&self, peer: Slot, now_ns: Nanos, draft: &mut Draft) -> Vec<(Slot, Said)> {
+    fn draft_news(&self, peer: Slot, local: &Local<'_>, draft: &mut Draft) -> Vec<(Slot, Said)> {
         let mut news = Vec::new();
-        let Some(remote) = self.mesh.remote(peer) else {
+        let Some(remote) = self.remote(peer) else {
             return news;
         };
-        let wanted = self.wanted();
+        let wanted = wanted(local);
         for (place, slot) in (0..).zip(&self.sharing.listing) {
-            let Some(member) = self
+            let Some(member) = local
                 .fleet
                 .member(*slot)
                 .filter(|_| remote.share.lists(*slot))
@@ -220,13 +206,15 @@ impl Router {
                 continue;
             };
             let said = remote.share.said.get(slot).copied().unwrap_or_default();
-            let shared = &member.shared;
+            let Some(shared) = self.sharing.replicas.get(*slot as usize) else {
+                continue;
+            };
             let mut now = Said {
                 wants: wanted.get(*slot as usize).copied().unwrap_or(false) && !member.declined,
-                ready: member.ready(&self.config, now_ns),
+                ready: member.ready(local.config, local.now_ns),
                 ..said
             };
-            let age_us = age_us(shared.page_ns, now_ns);
+            let age_us = age_us(shared.page_ns, local.now_ns);
             let page = match shared.page.as_ref() {
                 _ if shared.page_ns <= said.page_ns => Page::None,
                 _ if shared.pages == said.pages => Page::Same { age_us },
@@ -256,21 +244,20 @@ impl Router {
         }
         news
     }
+}
 
-    /// By slot: whether something waits here that may go there, and does not wait for another.
-    fn wanted(&self) -> Vec<bool> {
-        let mut wanted = vec![false; self.fleet.slots_end()];
-        for (partition, _) in self.hold.heads() {
-            let bound = partition.bound.and_then(|id| self.fleet.slot(id));
-            let model = self.fleet.models.get(partition.model.0 as usize);
-            let open = self.hold.open_len(partition) > 0;
-            for slot in model.into_iter().flat_map(|model| &model.serving) {
-                wanted[*slot as usize] |=
-                    open && (partition.bound.is_none() || bound == Some(*slot));
-            }
+/// By slot: whether something waits here that may go there, and does not wait for another.
+fn wanted(local: &Local<'_>) -> Vec<bool> {
+    let mut wanted = vec![false; local.fleet.slots_end()];
+    for (partition, _) in local.hold.heads() {
+        let bound = partition.bound.and_then(|id| local.fleet.slot(id));
+        let model = local.fleet.models.get(partition.model.0 as usize);
+        let open = local.hold.open_len(partition) > 0;
+        for slot in model.into_iter().flat_map(|model| &model.serving) {
+            wanted[*slot as usize] |= open && (partition.bound.is_none() || bound == Some(*slot));
         }
-        wanted
     }
+    wanted
 }
 
 fn began(own: &Own, now_ns: Nanos) -> Began {

@@ -9,7 +9,6 @@ mod model;
 mod models;
 mod order;
 mod peers;
-mod plain;
 mod predicting;
 mod pulse;
 mod queueing;
@@ -19,7 +18,7 @@ mod sharing;
 mod waiting;
 
 use super::*;
-use crate::engine::config::{AllowanceRule, ClassRule, PushRule};
+use crate::engine::config::{AllowanceRule, ClassRule, Policy, PushRule};
 use crate::engine::effect::{Outcome, Push, Reject};
 use crate::engine::fleet::health::{Failure, Unread};
 use crate::engine::fleet::snapshot::Snapshot;

@@ -66,7 +66,7 @@ fn a_trusted_front_s_word_on_the_class_beats_the_body_s() {
             ..ask(Route::ChatCompletions)
         };
         assert_eq!(drive.submit_as(asked, said), [hold(3)]);
-        drive.router.requests[&RequestId(3)].class
+        drive.router.requests.get(RequestId(3)).unwrap().class
     };
     assert_eq!(class_of(config(), None), Class::Low);
     assert_eq!(class_of(config(), Some(b"high")), Class::High);
@@ -88,7 +88,7 @@ fn a_body_makes_its_request_more_urgent_only_where_its_client_is_believed() {
             ..digest("m", &[])
         };
         assert_eq!(drive.submit_as(asked, said), [hold(3)]);
-        drive.router.requests[&RequestId(3)].class
+        drive.router.requests.get(RequestId(3)).unwrap().class
     };
     assert_eq!(class_of(false, false, Class::High), Class::Normal);
     assert_eq!(class_of(false, false, Class::Low), Class::Low);

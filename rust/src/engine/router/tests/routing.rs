@@ -331,7 +331,7 @@ fn the_header_names_a_session_before_the_body_does() {
         ..config()
     };
     let mut drive = Drive::new(config, 16);
-    let session = |drive: &Drive, name: &[u8]| drive.router.digest_config.key_of(name);
+    let session = |drive: &Drive, name: &[u8]| drive.router.digest_config().key_of(name);
     let keyed = |key| Ask {
         key,
         ..ask(Route::ChatCompletions)

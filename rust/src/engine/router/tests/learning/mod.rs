@@ -81,13 +81,13 @@ impl Drive {
 
     fn matched(&mut self, prompt: &[u64]) -> u32 {
         let mut found = Vec::new();
-        self.router.tree.matches(prompt, &mut found);
+        self.router.cache.matches(prompt, &mut found);
         found.first().map_or(0, |(_, blocks)| *blocks)
     }
 
     fn capacity(&self) -> u32 {
-        let (_, member) = self.router.fleet.members().next().unwrap();
-        member.capacity_blocks
+        let (slot, _) = self.router.fleet.members().next().unwrap();
+        self.router.cache.capacity_blocks(slot)
     }
 }
 

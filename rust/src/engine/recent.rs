@@ -1,11 +1,11 @@
-//! Which replica made a response: a bounded memory of recently used ids.
+//! Which replica an id belongs to: a bounded memory of recently used ids, of responses or of sessions.
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::engine::generations::Generations;
 use crate::id::ReplicaId;
 
-/// Ids of `/v1/responses` and their replicas. Ids are kept as keyed hashes of 128 bits: 24 bytes
+/// Ids and their replicas. Ids are kept as keyed hashes of 128 bits: 24 bytes
 /// each, whatever a replica sends.
 #[derive(Debug)]
 pub(in crate::engine) struct Recent {
@@ -21,13 +21,13 @@ impl Recent {
         }
     }
 
-    /// Remembers that `replica` made the response `id`.
+    /// Remembers that `id` belongs to `replica`.
     pub(in crate::engine) fn note(&mut self, id: &[u8], replica: ReplicaId) {
         self.replicas
             .put(xxh3_128_with_seed(id, self.seed), replica);
     }
 
-    /// The replica that made the response `id`, if it is remembered.
+    /// The replica that `id` belongs to, if it is remembered.
     pub(in crate::engine) fn find(&mut self, id: &[u8]) -> Option<ReplicaId> {
         self.replicas.find(xxh3_128_with_seed(id, self.seed))
     }

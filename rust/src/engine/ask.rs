@@ -1,0 +1,78 @@
+//! What a driver says of a request: when it comes, and when it ends.
+
+use crate::engine::mesh::residency::Whose;
+use crate::http::route::Route;
+use crate::id::{Nanos, PeerId};
+
+/// What the head of a request says, as far as decisions need it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// What is asked for.
+    pub route: Route,
+    /// Path without query: names the response on the routes of one response.
+    pub path: &'a [u8],
+    /// Value of `Content-Type`.
+    pub content_type: Option<&'a [u8]>,
+    /// Value of the configured key header.
+    pub key: Option<&'a [u8]>,
+    /// Value of the configured class header, from a front that is trusted.
+    pub class: Option<&'a [u8]>,
+    /// It came from a front whose word counts, of its requests' class above all.
+    pub trusted: bool,
+    /// The credential that the request came with: whose it is where no tenant is named.
+    pub credential: Option<&'a [u8]>,
+    /// Bytes of the body.
+    pub body_bytes: usize,
+    /// Whose request it is, for residency.
+    pub whose: Whose<'a>,
+    /// It came from a peer.
+    pub forwarded: Option<Forwarded>,
+}
+
+/// What the signature of a forwarded request says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarded {
+    /// 1; more is refused.
+    pub hop: u8,
+    /// Replicas that may be tried.
+    pub attempts_left: u32,
+    /// Until when it may be held; `None`: as the settings say.
+    pub deadline_ns: Option<Nanos>,
+    /// The peer that it came from.
+    pub origin: Option<PeerId>,
+}
+
+impl<'a> Ask<'a> {
+    /// The id of the response that `/v1/responses/{id}` and `.../cancel` are about.
+    pub(in crate::engine) fn response_id(&self) -> Option<&'a [u8]> {
+        let rest = self.path.strip_prefix(b"/v1/responses/")?;
+        match self.route {
+            Route::ResponseById => Some(rest),
+            Route::ResponseCancel => rest.strip_suffix(b"/cancel"),
+            _ => None,
+        }
+    }
+}
+
+/// What an engine reported about a request it answered; `None` is unknown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the rendered prompt.
+    pub prompt_tokens: Option<u32>,
+    /// Of those, found in the prefix cache.
+    pub cached_tokens: Option<u32>,
+    /// Tokens of the answer.
+    pub completion_tokens: Option<u32>,
+}
+
+/// What a driver tells of a request that ended; nothing where there was no answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report<'a> {
+    /// What the engine reported.
+    pub usage: Usage,
+    /// Names a stored response, where the answer tells it.
+    pub response_id: Option<&'a str>,
+    /// Chained hashes of the answer's blocks, which go on where those of the prompt end; they enter
+    /// the tree.
+    pub answer: &'a [u64],
+}

@@ -1,0 +1,325 @@
+//! Which peer gets a request that is to leave.
+//!
+//! Source: the paper's algorithm, steps 2 to 4 (arXiv:2505.24095, section 3): local replicas with
+//! room first, else a peer that has room and holds no more than a bound, by the same rule as among
+//! replicas; one hop. Ours: room is granted to each origin, not advertised, and the round trip
+//! counts, which the published code ignores.
+
+use std::cmp::Reverse;
+
+use super::candidates::{Found, matched_tokens};
+use super::policy::PeerRule;
+use super::{Chooser, Seeker, Sight, mem};
+use crate::engine::config::Config;
+use crate::engine::demand::Lane;
+use crate::engine::fleet::forecast::{Estimate, Expected};
+use crate::engine::mesh::Mesh;
+use crate::engine::plant::Plant;
+use crate::id::{Nanos, Slot};
+
+/// A peer that has granted room for the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Target {
+    slot: Slot,
+    /// The round trip; 0 is unknown.
+    rtt_ns: Nanos,
+    /// Forwards from here that have not ended.
+    in_flight: u32,
+    /// Leading blocks of the prompt that it is believed to cache.
+    match_blocks: u32,
+    /// It told so itself; else it is known from what went there.
+    told: bool,
+    /// Predicted time to the first byte, the way included; for [`PeerRule::Time`] only.
+    ttft_ns: Nanos,
+}
+
+/// Buffers used again from choice to choice.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    targets: Vec<Target>,
+    matches: Vec<(Slot, u32)>,
+}
+
+/// The peer for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct There {
+    pub(in crate::engine) slot: Slot,
+    pub(in crate::engine) match_blocks: u32,
+    /// It is chosen for them, and has told of them itself.
+    pub(in crate::engine) told: bool,
+    /// Predicted time to the first byte, the way included.
+    ttft_ns: Nanos,
+}
+
+impl Chooser {
+    /// The peer that a request may be forwarded to now, if there is one. `by_told`: what peers have told
+    /// of their prefixes counts.
+    pub(in crate::engine) fn find_peer(
+        &mut self,
+        seeker: Seeker<'_>,
+        by_told: bool,
+        mesh: &mut Mesh,
+        sight: &mut Sight<'_>,
+    ) -> Option<There> {
+        let stays = seeker.stays && !sight.config.planted(Plant::CrossedTwice);
+        if mesh.is_empty() || stays || had_better_stay(seeker, mesh, sight) {
+            return None;
+        }
+        let mut scratch = mem::take(&mut self.peers);
+        look_at_peers(seeker, mesh, sight, &mut scratch.targets);
+        let found = choose_peer(seeker, by_told, &mut scratch, mesh, sight);
+        self.peers = scratch;
+        found
+    }
+
+    /// The peer that answers sooner than the replica that was found, by more than what would make a
+    /// session move; for [`PeerRule::Time`] only.
+    ///
+    /// What peers have told of their prefixes does not count here: a prefix that is computed here
+    /// once is cached here, while a session that leaves pays the way at every turn.
+    pub(in crate::engine) fn faster_peer(
+        &mut self,
+        seeker: Seeker<'_>,
+        found: Found,
+        mesh: &mut Mesh,
+        sight: &mut Sight<'_>,
+    ) -> Option<There> {
+        let config = sight.config;
+        let compared = seeker.demand.lane == Lane::Batch && !seeker.stays;
+        let by_time = config.policy.traits().peer_rule == PeerRule::Time;
+        if !by_time || mesh.is_empty() || !compared {
+            return None;
+        }
+        let (Found::Here { slot, .. } | Found::Awaits { slot }) = found else {
+            return None;
+        };
+        let blocks = self.match_blocks(slot);
+        let tokens = matched_tokens(sight.cache, sight.fleet, seeker.demand, blocks);
+        let matched = (blocks, tokens);
+        let forecast = sight
+            .fleet
+            .forecast(seeker.demand, slot, matched, config, sight.now_ns);
+        let there = self.find_peer(seeker, false, mesh, sight)?;
+        let gain_ns = forecast.ttft_ns.saturating_sub(there.ttft_ns);
+        #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53 ns")]
+        let share = gain_ns as f64 / forecast.ttft_ns.max(1) as f64;
+        (gain_ns > config.session_gain_ns && share > config.session_gain_ratio).then_some(there)
+    }
+}
+
+/// What is kept of its answer is found again here, where a replica is ready for it.
+fn had_better_stay(seeker: Seeker<'_>, mesh: &Mesh, sight: &Sight<'_>) -> bool {
+    seeker.rather_here && !mesh.evacuating && is_served_here(seeker, sight)
+}
+
+/// A replica here is ready for the request, with room or without.
+fn is_served_here(seeker: Seeker<'_>, sight: &Sight<'_>) -> bool {
+    let demand = seeker.demand;
+    sight.fleet.serving(demand.model).iter().any(|slot| {
+        let member = sight.fleet.member(*slot);
+        member.is_some_and(|member| {
+            demand.may_use(member.region_bit)
+                && !demand.tried.contains(&member.id)
+                && member.ready(sight.config, sight.now_ns)
+        })
+    })
+}
+
+/// Fills the targets with the peers that have room for the request.
+fn look_at_peers(seeker: Seeker<'_>, mesh: &Mesh, sight: &Sight<'_>, targets: &mut Vec<Target>) {
+    targets.clear();
+    let (demand, config, now_ns) = (seeker.demand, sight.config, sight.now_ns);
+    let Some(model) = sight.fleet.name_of(demand.model) else {
+        return;
+    };
+    let again = only_tried_peers_serve(seeker, model, mesh, sight);
+    let anywhere = config.planted(Plant::ResidencyForgotten);
+    let for_ever = config.planted(Plant::StaleBelieved);
+    for (slot, peer) in mesh.peers() {
+        let lane = peer.lanes.get(model).filter(|_| for_ever);
+        let room = match lane {
+            Some(lane) => lane.limit.saturating_sub(lane.sent),
+            None if demand.lane.takes_room() => peer.room(model, config.peer_hold_max, now_ns),
+            None => u64::from(peer.serves(model, now_ns)),
+        };
+        if (anywhere || demand.may_use(peer.region_bit))
+            && (again || !seeker.tried_peers.contains(&peer.id))
+            && room > 0
+        {
+            targets.push(Target {
+                slot,
+                rtt_ns: peer.rtt_ns().unwrap_or(0),
+                in_flight: peer.in_flight,
+                ..Target::default()
+            });
+        }
+    }
+}
+
+/// Peers that have failed it are all that could serve it: one is better tried again, with its other
+/// replicas, than the request held for nothing.
+fn only_tried_peers_serve(seeker: Seeker<'_>, model: &str, mesh: &Mesh, sight: &Sight<'_>) -> bool {
+    let demand = seeker.demand;
+    if seeker.tried_peers.is_empty() {
+        return false;
+    }
+    let here = sight.fleet.serving(demand.model).iter().any(|slot| {
+        let member = sight.fleet.member(*slot);
+        member.is_some_and(|member| demand.may_use(member.region_bit))
+    });
+    let untried = mesh.peers().any(|(_, peer)| {
+        demand.may_use(peer.region_bit)
+            && !seeker.tried_peers.contains(&peer.id)
+            && peer.serves(model, sight.now_ns)
+    });
+    !here && !untried
+}
+
+fn choose_peer(
+    seeker: Seeker<'_>,
+    by_told: bool,
+    scratch: &mut Scratch,
+    mesh: &mut Mesh,
+    sight: &Sight<'_>,
+) -> Option<There> {
+    let Scratch { targets, matches } = scratch;
+    if targets.is_empty() {
+        return None;
+    }
+    let (demand, config) = (seeker.demand, sight.config);
+    let traits = config.policy.traits();
+    matches.clear();
+    mesh.matches(&demand.blocks, matches);
+    for target in targets.iter_mut() {
+        let found = matches.iter().find(|(owner, _)| *owner == target.slot);
+        target.match_blocks = found.map_or(0, |(_, blocks)| *blocks);
+    }
+    if by_told && matches!(traits.peer_rule, PeerRule::Match | PeerRule::Time) {
+        let slots = targets.iter().map(|target| target.slot).collect::<Vec<_>>();
+        mesh.told_matches(&demand.blocks, &slots, sight.now_ns, |slot, blocks| {
+            let target = targets.iter_mut().find(|target| target.slot == slot);
+            if let Some(target) = target.filter(|target| target.match_blocks < blocks) {
+                target.match_blocks = blocks;
+                target.told = true;
+            }
+        });
+    }
+    let by_time = traits.peer_rule == PeerRule::Time;
+    let expected = sight.fleet.expected(demand, config);
+    for target in targets.iter_mut().filter(|_| by_time) {
+        target.ttft_ns = ttft_there_ns(seeker, target, &expected, mesh, sight);
+    }
+    let threshold = config.match_threshold * f64::from(demand.prompt_blocks);
+    let on_ring = first_on_ring(seeker, targets, mesh, config);
+    let position = best(targets, traits.peer_rule, threshold, on_ring)?;
+    let matched = f64::from(targets[position].match_blocks) > threshold;
+    Some(There {
+        slot: targets[position].slot,
+        match_blocks: targets[position].match_blocks,
+        told: targets[position].told && (by_time || matched),
+        ttft_ns: targets[position].ttft_ns,
+    })
+}
+
+/// Time until the first byte of the peer's answer is here: the way, the wait there, and what is not
+/// cached there, at the speed that the peer tells.
+fn ttft_there_ns(
+    seeker: Seeker<'_>,
+    target: &Target,
+    expected: &Expected<'_>,
+    mesh: &Mesh,
+    sight: &Sight<'_>,
+) -> Nanos {
+    let name = sight.fleet.name_of(seeker.demand.model);
+    let peer = mesh.peer(target.slot);
+    let lane = peer.zip(name).and_then(|(peer, name)| peer.lanes.get(name));
+    let Some(lane) = lane else {
+        return Nanos::MAX;
+    };
+    let estimate = Estimate {
+        start_in_ns: target.rtt_ns.saturating_add(lane.start_in_ns),
+        base_ns: u64::from(lane.base_ns),
+        prefill: expected.uncached(target.match_blocks),
+        token_ns: lane.token_ns,
+    };
+    estimate.ttft_ns()
+}
+
+/// The position of the first target from the key's place on the ring of peers.
+fn first_on_ring(
+    seeker: Seeker<'_>,
+    targets: &[Target],
+    mesh: &Mesh,
+    config: &Config,
+) -> Option<usize> {
+    if config.policy.traits().peer_rule != PeerRule::Ring {
+        return None;
+    }
+    mesh.walk(seeker.demand.key?)
+        .find_map(|slot| targets.iter().position(|target| target.slot == slot))
+}
+
+/// The position of the peer that gets the request; `None` without targets.
+///
+/// [`PeerRule::Match`]: the longest match of more than `threshold_blocks`, otherwise the nearest.
+/// [`PeerRule::Ring`]: `on_ring`, the first target on the ring of peers. [`PeerRule::Time`]: the least
+/// predicted time. [`PeerRule::Nearest`]: the nearest. Equals: the one with the fewest in flight.
+fn best(
+    targets: &[Target],
+    rule: PeerRule,
+    threshold_blocks: f64,
+    on_ring: Option<usize>,
+) -> Option<usize> {
+    let positions = 0..targets.len();
+    let near = |position: &usize| (targets[*position].rtt_ns, targets[*position].in_flight);
+    let nearest = positions.clone().min_by_key(near)?;
+    let found = match rule {
+        PeerRule::Match => positions
+            .max_by_key(|position| (targets[*position].match_blocks, Reverse(near(position))))
+            .filter(|position| targets[*position].match_blocks > 0)
+            .filter(|position| f64::from(targets[*position].match_blocks) > threshold_blocks),
+        PeerRule::Ring => on_ring,
+        PeerRule::Time => {
+            positions.min_by_key(|position| (targets[*position].ttft_ns, near(position)))
+        }
+        PeerRule::Nearest => None,
+    };
+    Some(found.unwrap_or(nearest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(slot: u32, rtt_ms: u64, match_blocks: u32) -> Target {
+        Target {
+            slot,
+            rtt_ns: rtt_ms * 1_000_000,
+            match_blocks,
+            ttft_ns: rtt_ms * 1_000_000 + 1_000_000 * u64::from(10 - match_blocks) * 30,
+            ..Target::default()
+        }
+    }
+
+    #[test]
+    fn a_match_over_the_threshold_goes_before_the_nearest() {
+        let targets = [target(0, 150, 6), target(1, 90, 0), target(2, 200, 6)];
+        assert_eq!(best(&targets, PeerRule::Match, 5.0, None), Some(0));
+        assert_eq!(best(&targets, PeerRule::Match, 6.0, None), Some(1));
+        assert_eq!(best(&targets, PeerRule::Ring, 5.0, Some(2)), Some(2));
+        assert_eq!(best(&targets, PeerRule::Ring, 5.0, None), Some(1), "no key");
+        assert_eq!(best(&targets, PeerRule::Nearest, 5.0, None), Some(1));
+        assert_eq!(best(&targets, PeerRule::Time, 5.0, None), Some(0));
+        assert_eq!(best(&[], PeerRule::Match, 5.0, None), None);
+    }
+
+    #[test]
+    fn of_equally_near_peers_the_one_with_fewest_in_flight_is_chosen() {
+        let busy = Target {
+            in_flight: 3,
+            ..target(0, 90, 0)
+        };
+        let targets = [busy, target(1, 90, 0)];
+        assert_eq!(best(&targets, PeerRule::Match, 0.0, None), Some(1));
+    }
+}

@@ -1,0 +1,119 @@
+//! The replicas that a request may go to.
+
+use super::Fleet;
+use super::member::Offer;
+use crate::engine::config::Config;
+use crate::engine::demand::Demand;
+use crate::id::{Nanos, Slot};
+
+impl Fleet {
+    /// Fills `open` with the replicas that a request may go to, and whether they have room; the best that
+    /// the ready ones offer. `full`: those without room too. Replicas on which it failed are left out
+    /// while another is ready. As of the last [`Fleet::refresh`].
+    pub(in crate::engine) fn collect(
+        &self,
+        demand: &Demand,
+        full: bool,
+        open: &mut Vec<(Slot, bool)>,
+    ) -> Offer {
+        let untried = self.collect_from(demand, full, false, open);
+        if untried == Offer::None && !demand.tried.is_empty() {
+            return self.collect_from(demand, full, true, open);
+        }
+        untried
+    }
+
+    fn collect_from(
+        &self,
+        demand: &Demand,
+        full: bool,
+        tried: bool,
+        open: &mut Vec<(Slot, bool)>,
+    ) -> Offer {
+        open.clear();
+        let bound = demand.bound.and_then(|id| self.slot(id));
+        let excludes = !tried && !demand.tried.is_empty();
+        let mut best = Offer::None;
+        let (mut heard_of, mut silent) = (false, false);
+        for &slot in self.servants(demand, bound.as_ref()) {
+            let Some(offers) = self.offers(slot) else {
+                continue;
+            };
+            if !demand.may_use(offers.region_bit) || (excludes && demand.tried.contains(&offers.id))
+            {
+                continue;
+            }
+            let offer = offers.offer(demand.lane);
+            if offer == Offer::Room || (full && offer == Offer::Later) {
+                open.push((slot, offer == Offer::Room));
+            }
+            if offer == Offer::Room {
+                heard_of |= !offers.silent;
+                silent |= offers.silent;
+            }
+            best = best.max(offer);
+        }
+        if silent && heard_of {
+            // Room at a replica of which nothing is heard is for those who find no other.
+            let heard = |slot| self.offers(slot).is_some_and(|offers| !offers.silent);
+            open.retain(|&(slot, _)| heard(slot));
+        }
+        best
+    }
+
+    /// The replicas that could serve a request: all that serve its model, or the one that it is
+    /// bound to.
+    fn servants<'a>(&'a self, demand: &Demand, bound: Option<&'a Slot>) -> &'a [Slot] {
+        let model = self.model_of(demand.model);
+        match (bound, demand.bound, model) {
+            (Some(slot), _, Some(model)) if !model.serving.contains(slot) => &[],
+            (Some(slot), ..) => std::slice::from_ref(slot),
+            (None, None, Some(model)) => &model.serving,
+            _ => &[],
+        }
+    }
+
+    /// How many replicas could serve a request.
+    pub(in crate::engine) fn servants_len(&self, demand: &Demand) -> usize {
+        let bound = demand.bound.and_then(|id| self.slot(id));
+        self.servants(demand, bound.as_ref()).len()
+    }
+
+    /// A replica that the request has not been tried on is ready for it.
+    pub(in crate::engine) fn any_untried(
+        &mut self,
+        demand: &Demand,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> bool {
+        self.refresh(config, now_ns);
+        let mut open = Vec::new();
+        self.collect_from(demand, false, false, &mut open) != Offer::None
+    }
+
+    /// The request may go to this replica: it has not failed there, or nowhere else is one ready.
+    pub(in crate::engine) fn fits(
+        &self,
+        demand: &Demand,
+        slot: Slot,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> bool {
+        let Some(member) = self.member(slot) else {
+            return false;
+        };
+        if !demand.may_use(member.region_bit) {
+            return false;
+        }
+        if !demand.tried.contains(&member.id) {
+            return true;
+        }
+        let untried = self.serving(demand.model).iter();
+        !untried
+            .filter_map(|&slot| self.member(slot))
+            .filter(|member| demand.bound.is_none_or(|bound| bound == member.id))
+            .filter(|member| demand.may_use(member.region_bit))
+            .filter(|member| !demand.tried.contains(&member.id))
+            .any(|member| member.offer(demand.lane, config, now_ns) != Offer::None)
+    }
+}

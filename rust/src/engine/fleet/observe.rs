@@ -1,0 +1,109 @@
+//! What probes say of replicas.
+
+use super::health::{Failure, Unread};
+use super::snapshot::Snapshot;
+use super::{Fleet, Probed};
+use crate::engine::config::Config;
+use crate::id::{Nanos, Slot};
+
+/// A replica refuses requests while it has nothing to do.
+const REFUSES: Failure = Failure::Status(503);
+
+/// What a page shows beside loads.
+#[derive(Debug)]
+pub(in crate::engine) struct Seen {
+    /// More may have changed than the room there.
+    pub(in crate::engine) changed: bool,
+    /// Another engine process answers.
+    pub(in crate::engine) restarted: bool,
+    /// Tokens looked up in the prefix cache and found there, since the engine's start.
+    pub(in crate::engine) reported: Option<(u64, u64)>,
+}
+
+impl Fleet {
+    /// Takes over a page that was asked for at `sent_ns`.
+    pub(in crate::engine) fn observe(
+        &mut self,
+        slot: Slot,
+        snapshot: Snapshot,
+        (sent_ns, probed): (Nanos, Probed),
+        config: &Config,
+        now_ns: Nanos,
+    ) -> Option<Seen> {
+        let pool = self.pool();
+        let member = self.member_mut(slot)?;
+        let last = member.replica.snapshot();
+        let moved = last != Some(&snapshot);
+        let before = last.and_then(|last| last.cache_queries);
+        let after = snapshot.cache_queries;
+        let sleeping = snapshot.sleeping;
+        let reported = after.zip(snapshot.cache_hits);
+        let restarted = matches!((before, after), (Some(before), Some(after)) if after < before);
+        let refused = member.full.filter(|full| sent_ns >= full.since_ns);
+        member.full = member.full.filter(|full| sent_ns < full.since_ns);
+        member.replica.health.probe_succeeded(now_ns);
+        // It has refused requests, though it had nothing to do before and after.
+        let mut changed = sleeping;
+        if refused.is_some_and(|full| full.idle) && snapshot.idle() {
+            let health = &mut member.replica.health;
+            changed |= health.failed(REFUSES, pool, config, now_ns);
+        }
+        let busy = member.replica.own_in_flight() > 0;
+        member.pulse.page(&snapshot, (moved, busy), sent_ns, now_ns);
+        if !member.pulse.stands() {
+            changed |= member.replica.health.revive(now_ns);
+        }
+        match probed {
+            Probed::Here => member.replica.observe(snapshot, sent_ns, now_ns),
+            Probed::Elsewhere => member.replica.observe_told(snapshot, sent_ns, now_ns),
+        };
+        Some(Seen {
+            changed,
+            restarted,
+            reported,
+        })
+    }
+
+    /// A probe told nothing.
+    pub(in crate::engine) fn observe_failed(
+        &mut self,
+        slot: Slot,
+        unread: Unread,
+        config: &Config,
+        now_ns: Nanos,
+    ) {
+        let pool = self.pool();
+        let Some(member) = self.member_mut(slot) else {
+            return;
+        };
+        member.replica.probe_failed();
+        match unread {
+            Unread::Refused => member.replica.health.unreachable(),
+            Unread::Unconnected | Unread::Late => {
+                let connected = unread == Unread::Late;
+                member.replica.health.probe_unanswered(connected, now_ns);
+                member.pulse.unanswered(connected, now_ns);
+            }
+            Unread::Unreadable => {
+                let refused = member.full.take();
+                member.replica.health.probe_succeeded(now_ns);
+                member.pulse.unreadable();
+                if !member.pulse.stands() {
+                    member.replica.health.revive(now_ns);
+                }
+                let blind = member.replica.blind(config, now_ns);
+                let idle = blind && member.idle(config, now_ns);
+                if idle && refused.is_some_and(|full| full.idle) {
+                    let health = &mut member.replica.health;
+                    health.failed(REFUSES, pool, config, now_ns);
+                }
+            }
+        }
+    }
+
+    /// A replica has just joined, and is being looked at.
+    pub(in crate::engine) fn looks_at(&self, slot: Slot, now_ns: Nanos) -> bool {
+        let member = self.member(slot);
+        member.is_some_and(|member| member.looked_at(now_ns))
+    }
+}

@@ -1,0 +1,79 @@
+//! Requests of other balancers of the region at our replicas.
+
+use super::Fleet;
+use super::replica::{Own, Split};
+use crate::engine::config::Config;
+use crate::id::{Nanos, PeerId, RequestId, Slot};
+
+impl Fleet {
+    /// Forgets a peer's requests, all but those that `keep` names.
+    pub(in crate::engine) fn keep_theirs(
+        &mut self,
+        peer: PeerId,
+        keep: impl Fn(Slot, RequestId) -> bool,
+    ) {
+        for slot in self.all_slots() {
+            let theirs = self
+                .member(slot)
+                .map_or(0, |member| member.replica.theirs());
+            if let Some(member) = self.member_mut_if(slot, theirs > 0) {
+                member.replica.forget_theirs(peer, |id| keep(slot, id));
+            }
+        }
+    }
+
+    /// Requests of another balancer were pushed to a replica.
+    pub(in crate::engine) fn push_theirs(
+        &mut self,
+        slot: Slot,
+        pushed: Vec<Own>,
+        in_flight_max: u32,
+        now_ns: Nanos,
+    ) {
+        if let Some(member) = self.member_mut(slot) {
+            for own in pushed {
+                member.replica.push_theirs(own, in_flight_max, now_ns);
+            }
+        }
+    }
+
+    /// One of them got its first byte.
+    pub(in crate::engine) fn first_byte_theirs(&mut self, slot: Slot, id: RequestId, at_ns: Nanos) {
+        if let Some(member) = self.member_mut(slot) {
+            member.replica.first_byte(id, at_ns);
+        }
+    }
+
+    /// Some of them have ended.
+    pub(in crate::engine) fn complete_theirs(
+        &mut self,
+        slot: Slot,
+        ended: impl ExactSizeIterator<Item = RequestId>,
+    ) {
+        if let Some(member) = self.member_mut_if(slot, ended.len() > 0) {
+            for id in ended {
+                member.replica.complete_theirs(id);
+            }
+        }
+    }
+
+    /// How a replica's room is divided.
+    pub(in crate::engine) fn split(&self, slot: Slot) -> Option<Split> {
+        self.member(slot).map(|member| member.replica.split())
+    }
+
+    pub(in crate::engine) fn set_split(&mut self, slot: Slot, split: Split) {
+        if let Some(member) = self.member_mut(slot) {
+            member.replica.set_split(split);
+        }
+    }
+
+    /// Notes since when there has been room for somebody at a replica that is shared.
+    pub(in crate::engine) fn note_open(&mut self, slot: Slot, config: &Config, now_ns: Nanos) {
+        let member = self.member(slot);
+        let moves = member.is_some_and(|member| member.replica.opens_or_closes(config));
+        if let Some(member) = self.member_mut_if(slot, moves) {
+            member.replica.note_open(config, now_ns);
+        }
+    }
+}

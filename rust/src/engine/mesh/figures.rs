@@ -1,0 +1,61 @@
+//! Peers' figures for operators.
+
+use super::Mesh;
+use super::listing::PeerGauges;
+use crate::engine::config::Config;
+use crate::id::Nanos;
+
+impl Mesh {
+    /// All peers' figures, in the order of their ids.
+    #[must_use]
+    pub(in crate::engine) fn gauges(&self, config: &Config, now_ns: Nanos) -> Vec<PeerGauges> {
+        let listed = self.peers().filter(|(_, peer)| !peer.removed);
+        let mut gauges: Vec<_> = listed
+            .map(|(slot, peer)| {
+                let max = config.peer_hold_max;
+                let lanes = peer.lanes.iter();
+                let told = self.told_of(slot, now_ns);
+                PeerGauges {
+                    peer: peer.id,
+                    name: peer.name.clone(),
+                    region: peer.region.clone(),
+                    state: peer.presence.name(),
+                    available: peer.listed() && peer.available(now_ns),
+                    draining: peer.heard.is_some_and(|heard| heard.draining),
+                    isolated: peer.isolated,
+                    rtt_ns: peer.rtt_ns(),
+                    jitter_ns: peer.jitter_ns(),
+                    age_ns: peer.age_ns(now_ns),
+                    room: total(
+                        lanes
+                            .clone()
+                            .map(|(model, _)| peer.room(model, max, now_ns)),
+                    ),
+                    granted: total(lanes.map(|(_, lane)| lane.credit.left(now_ns))),
+                    hold_requests: peer.heard.map_or(0, |heard| heard.hold_len),
+                    in_flight: peer.in_flight,
+                    forwarded_total: peer.counts.forwarded,
+                    arrived_total: peer.counts.arrived,
+                    ok_total: peer.counts.ok,
+                    refused_total: peer.counts.refused,
+                    failed_total: peer.counts.failed,
+                    client_left_total: peer.counts.client_left,
+                    tree_blocks: self.tree.owner_blocks(slot),
+                    digest_prefixes: told
+                        .map_or(0, |(len, _)| u32::try_from(len).unwrap_or(u32::MAX)),
+                    digest_age_ns: told.map(|(_, age_ns)| age_ns),
+                    digest_hits_total: peer.counts.told_hits,
+                    digest_tokens_total: peer.counts.told_tokens,
+                    digest_tokens_found_total: peer.counts.told_tokens_found,
+                }
+            })
+            .collect();
+        gauges.sort_unstable_by_key(|gauges| gauges.peer);
+        gauges
+    }
+}
+
+/// A sum of what peers say: they may say anything.
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
+}

@@ -1,0 +1,134 @@
+//! The table of policies: one row each, and one file in [`crate::engine::choose::policy`].
+//!
+//! To add a policy, write its function in a file of its own there, and add its row here. Its name is
+//! then known to the settings, the command line, the simulator and the documents.
+
+use serde::Deserialize;
+
+/// How a request that leaves finds its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerRule {
+    /// The nearest.
+    Nearest,
+    /// The longest match over the threshold, else the nearest.
+    Match,
+    /// The first on the ring of peers from the key's place.
+    Ring,
+    /// The least predicted time to the first token, the round trip included.
+    Time,
+}
+
+/// What a policy needs to know, and what else follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a row of a table")]
+pub struct Traits {
+    /// It looks at loads and predictions of the candidates.
+    pub reads_figures: bool,
+    /// It looks at how much the candidates cache in all.
+    pub reads_trees: bool,
+    /// It may choose a replica without room; the request then waits for that one.
+    pub waits: bool,
+    /// Held requests start by age and predicted work, not by age alone.
+    pub orders_by_work: bool,
+    /// It looks at where a session was pushed last.
+    pub remembers_sessions: bool,
+    /// It looks at the work given to the candidates lately.
+    pub sums_recent_work: bool,
+    /// It walks the ring of replicas.
+    pub walks_ring: bool,
+    /// How a request that leaves finds its peer.
+    pub peer_rule: PeerRule,
+}
+
+/// Nothing but loads in flight and matches; peers by distance.
+const PLAIN: Traits = Traits {
+    reads_figures: false,
+    reads_trees: false,
+    waits: false,
+    orders_by_work: false,
+    remembers_sessions: false,
+    sums_recent_work: false,
+    walks_ring: false,
+    peer_rule: PeerRule::Nearest,
+};
+
+/// Loads and predictions as well.
+const FIGURES: Traits = Traits {
+    reads_figures: true,
+    ..PLAIN
+};
+
+/// Calls a macro with the rows of the table: variant, module and function, traits.
+macro_rules! with_policies {
+    ($call:ident) => {
+        $call! {
+            /// Longest matching prefix, else least load (`SkyLB`).
+            Prefix, prefix, Traits { peer_rule: PeerRule::Match, ..PLAIN };
+            /// Consistent hash of the session's key (`SkyLB-CH`).
+            Ring, ring, Traits { walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN };
+            /// Each replica in turn.
+            RoundRobin, round_robin, PLAIN;
+            /// Fewest requests in flight.
+            LeastLoad, least_load, PLAIN;
+            /// The less loaded of two drawn at random.
+            TwoChoices, two_choices, PLAIN;
+            /// Consistent hash that walks past loaded replicas.
+            BoundedRing, bounded_ring, Traits { walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN };
+            /// `SGLang` router's rule.
+            CacheAware, cache_aware, Traits { reads_trees: true, ..PLAIN };
+            /// Least predicted time to the first token (ours).
+            Predictive, predictive, Traits {
+                reads_trees: true,
+                waits: true,
+                orders_by_work: true,
+                remembers_sessions: true,
+                peer_rule: PeerRule::Time,
+                ..FIGURES
+            };
+            /// Dynamo's block cost.
+            Dynamo, dynamo, FIGURES;
+            /// `llm-d`'s prefix, queue and KV scorers.
+            LlmD, llm_d, FIGURES;
+            /// smg's cache-aware rule with its overload cut-off.
+            Smg, smg, Traits { reads_trees: true, ..FIGURES };
+            /// Preble's exploitation or exploration.
+            Preble, preble, Traits { reads_trees: true, sums_recent_work: true, ..FIGURES };
+            /// GORGO's additive cost.
+            Gorgo, gorgo, FIGURES;
+        }
+    };
+}
+pub(in crate::engine) use with_policies;
+
+macro_rules! define {
+    ($($(#[$doc:meta])* $variant:ident, $name:ident, $traits:expr;)*) => {
+        /// How a replica is chosen among those with room.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Policy {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Policy {
+            /// All of them, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word for settings, log and state.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($name),)*
+                }
+            }
+
+            /// What it needs to know, and what else follows from it.
+            #[must_use]
+            pub fn traits(self) -> &'static Traits {
+                match self {
+                    $(Self::$variant => const { &$traits },)*
+                }
+            }
+        }
+    };
+}
+with_policies!(define);

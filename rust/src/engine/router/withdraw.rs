@@ -1,0 +1,108 @@
+//! Requests at replicas that show no sign of life.
+//!
+//! A request without a first byte that is at a replica which is down or wedged is withdrawn, if it
+//! may be sent again, another replica can take it, and attempts and budget allow. Streams that have
+//! begun stay where they are: they end with their connection, or when they have been silent for
+//! `stream_idle_s`.
+
+use super::Router;
+use crate::engine::effect::Effect;
+use crate::engine::fleet::pulse::Vital;
+use crate::engine::requests::request::{Phase, Request};
+use crate::id::{Nanos, ReplicaId, RequestId, Slot};
+
+impl Router {
+    /// Bytes of answers of these replicas have come since the last call.
+    pub fn heard(&mut self, replicas: &[ReplicaId], now_ns: Nanos, out: &mut Vec<Effect>) {
+        let now_ns = self.advance(now_ns);
+        let mut revived = false;
+        for replica in replicas {
+            if let Some(slot) = self.fleet.slot(*replica) {
+                revived |= self.fleet.hear(slot, now_ns);
+            }
+        }
+        if revived {
+            self.dispatch_all(now_ns, out);
+        }
+    }
+
+    /// A probe has told something, or nothing, of a replica: puts it out if it is wedged or gone, and
+    /// withdraws what waits there in vain. True when its health changed.
+    pub(super) fn review(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
+        let vital = self.fleet.review(slot, &self.config, now_ns);
+        self.counters.wedged += u64::from(vital == Vital::Wedged);
+        if vital != Vital::Lives {
+            self.withdraw(slot, now_ns, out);
+        }
+        matches!(vital, Vital::Gone | Vital::Wedged)
+    }
+
+    /// Withdraws requests without a first byte from a replica that is down or wedged.
+    fn withdraw(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let Some(member) = self.fleet.member(slot) else {
+            return;
+        };
+        if member.in_flight() == 0 || self.fleet.heard_lately(slot, now_ns) {
+            return;
+        }
+        let waits = |request: &Request| match &request.phase {
+            Phase::InFlight(attempt) => {
+                attempt.slot == slot && !attempt.started && !attempt.withdrawn && request.retry_safe
+            }
+            _ => false,
+        };
+        let waiting = self.requests.iter().filter(|(_, request)| waits(request));
+        let mut waiting: Vec<(u64, RequestId)> =
+            waiting.map(|(id, request)| (request.age, id)).collect();
+        waiting.sort_unstable();
+        for (_, id) in waiting {
+            if !self.may_leave(id, slot, now_ns) {
+                continue;
+            }
+            if !self.requests.budget.take(&self.config, now_ns) {
+                return; // the next probe finds the rest
+            }
+            if let Some(request) = self.requests.get_mut(id)
+                && let Phase::InFlight(attempt) = &mut request.phase
+            {
+                attempt.withdrawn = true;
+                self.counters.withdrawn += 1;
+                out.push(Effect::Withdraw(id));
+            }
+        }
+    }
+
+    /// A request at a replica that does not answer has a place to go to. What came from a peer can
+    /// be tried elsewhere by that.
+    fn may_leave(&mut self, id: RequestId, slot: Slot, now_ns: Nanos) -> bool {
+        let Some(request) = self.requests.get(id) else {
+            return false;
+        };
+        let forwarded = request.deadline_ns.is_some();
+        let left = request.attempts < request.attempts_max;
+        let tried = self.fleet.member(slot).map(|member| member.id);
+        forwarded || (left && self.elsewhere(id, tried, now_ns))
+    }
+
+    /// A replica that a request has not been tried on is ready for it, or a peer serves its model.
+    fn elsewhere(&mut self, id: RequestId, tried: Option<ReplicaId>, now_ns: Nanos) -> bool {
+        let Some(mut request) = self.requests.remove(id) else {
+            return false;
+        };
+        let added = tried.filter(|tried| !request.demand.tried.contains(tried));
+        request.demand.tried.extend(added);
+        let found = self.untried(&request, now_ns);
+        if added.is_some() {
+            request.demand.tried.pop();
+        }
+        self.requests.insert(id, request);
+        found
+    }
+
+    /// A replica that the request has not been tried on is ready for it, or a peer serves its model.
+    pub(super) fn untried(&mut self, request: &Request, now_ns: Nanos) -> bool {
+        self.fleet
+            .any_untried(&request.demand, &self.config, now_ns)
+            || self.peers_serve(request, now_ns)
+    }
+}
