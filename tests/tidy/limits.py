@@ -41,6 +41,7 @@ PYTHON_PARTS = (
 
 RUST_PARTS = (
     "engine/cache/learn.rs",
+    "engine/demand.rs",
     "engine/cache/paths.rs",
     "engine/fleet/lengths.rs",
     "engine/fleet/models.rs",

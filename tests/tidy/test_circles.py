@@ -11,22 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "skylb"
 CORE = ROOT / "rust" / "src"
 
-ENGINE = (
-    "cache/learn",
-    "cache/paths",
-    "choose/candidates",
-    "fleet/figures",
-    "fleet/forecast",
-    "fleet/member",
-    "fleet/models",
-    "fleet/pulse",
-    "requests/look",
-    "requests/request",
-    "router/mod",
-)
-
 KNOWN: tuple[frozenset[str], ...] = (
-    frozenset(f"engine/{name}.rs" for name in ENGINE),
     frozenset(f"sim/{name}.rs" for name in ("exchange", "invariants", "measure", "simulator")),
 )
 """Circles of Rust files that are still there: to be taken away, never to be added to."""

@@ -1,9 +1,12 @@
 //! What a request asks for, as far as replicas, caches, choices and the hold need to know it.
 
+use std::mem;
+
 use smallvec::SmallVec;
 
 use crate::http::route::{Route, Serving};
 use crate::id::{ModelId, ReplicaId};
+use crate::prompt::Digest;
 
 /// Replicas on which a request was tried that are remembered of it.
 pub(in crate::engine) const TRIED_MAX: usize = 256;
@@ -65,6 +68,32 @@ pub(in crate::engine) struct Demand {
 }
 
 impl Demand {
+    /// What a body asks for; takes its blocks out of `digest`. `key`: its session's, wherever that was
+    /// found.
+    pub(in crate::engine) fn new(
+        lane: Lane,
+        model: Option<ModelId>,
+        (bound, regions): (Option<ReplicaId>, u64),
+        key: Option<u64>,
+        digest: &mut Digest,
+    ) -> Self {
+        Self {
+            lane,
+            model,
+            bound,
+            regions,
+            key,
+            prompt_bytes: u32::try_from(digest.prompt_bytes).unwrap_or(u32::MAX),
+            prompt_blocks: u32::try_from(digest.blocks.len()).unwrap_or(u32::MAX),
+            last_block: digest.blocks.last().copied(),
+            blocks: mem::take(&mut digest.blocks),
+            max_tokens: digest.max_tokens,
+            stream: digest.stream,
+            has_media: digest.has_media,
+            tried: SmallVec::new(),
+        }
+    }
+
     /// An attempt at this replica is over.
     pub(in crate::engine) fn note_tried(&mut self, replica: ReplicaId) {
         if replica == ELSEWHERE || self.tried.contains(&replica) {

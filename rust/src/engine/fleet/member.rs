@@ -1,7 +1,6 @@
 //! One replica with what the router counts about it.
 
 use super::lately::Lately;
-use super::models::Takes;
 use super::pulse::Pulse;
 use crate::engine::config::{Config, UnknownModels};
 use crate::engine::demand::Lane;
@@ -54,6 +53,17 @@ pub(in crate::engine) struct Member {
     pub(in crate::engine) pulse: Pulse,
     /// Until when it is being looked at for the first time, at the latest.
     pub(in crate::engine) look_until_ns: Nanos,
+}
+
+/// What a replica is sent besides the models of its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Takes {
+    /// Nothing, or what is passed to all where no list has it.
+    Listed,
+    /// Models that no list has: its own was cut.
+    Unlisted,
+    /// Every model: it has not told what it serves.
+    Any,
 }
 
 /// When a replica said that it is full, and until when that counts at most.

@@ -9,7 +9,7 @@ use std::mem;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::answers::AnswersFound;
-use super::member::Member;
+use super::member::{Member, Takes};
 use super::ratio::Ratio;
 use crate::engine::fleet::speed::Speed;
 use crate::engine::fleet::{Fleet, slot_of};
@@ -35,17 +35,6 @@ pub enum ModelList<'a> {
     Cut(&'a [Served]),
     /// Nothing: its list is refused, or cannot be read.
     Hidden,
-}
-
-/// What a replica is sent besides the models of its list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Takes {
-    /// Nothing, or what is passed to all where no list has it.
-    Listed,
-    /// Models that no list has: its own was cut.
-    Unlisted,
-    /// Every model: it has not told what it serves.
-    Any,
 }
 
 /// A model or adapter that a replica serves or a request waits for.

@@ -288,21 +288,7 @@ impl Router {
         let responses = ask.route == Route::Responses;
         // What a replica keeps can only be found again from here.
         let kept = bound.is_some() || lane == Lane::Stored || (responses && !digest.retry_safe);
-        let demand = Demand {
-            lane,
-            model,
-            bound,
-            regions,
-            key: header.or(digest.key),
-            prompt_bytes: u32::try_from(digest.prompt_bytes).unwrap_or(u32::MAX),
-            prompt_blocks: u32::try_from(digest.blocks.len()).unwrap_or(u32::MAX),
-            last_block: digest.blocks.last().copied(),
-            blocks: std::mem::take(&mut digest.blocks),
-            max_tokens: digest.max_tokens,
-            stream: digest.stream,
-            has_media: digest.has_media,
-            tried: SmallVec::new(),
-        };
+        let demand = Demand::new(lane, model, (bound, regions), header.or(digest.key), digest);
         let request = Request {
             demand,
             age: self.requests.next_age(),

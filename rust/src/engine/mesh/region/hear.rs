@@ -41,18 +41,7 @@ impl Mesh {
         (in_flight_max, now_ns): (u32, Nanos),
         mut observe: impl FnMut(&mut Fleet, Passed) -> bool,
     ) -> Changes {
-        if let Some(remote) = self.remotes.get_mut(slot as usize) {
-            let sharer = &mut remote.share;
-            if share.asks {
-                (sharer.listed, sharer.cursor) = (false, None);
-            }
-            if let Some(listing) = share.listing {
-                (sharer.listing, sharer.heard) = (listing, true);
-                sharer.find(&self.sharing.by_key);
-                let listed: HashSet<Slot, FixedState> = sharer.listed().collect();
-                fleet.keep_theirs(peer, |replica, _| listed.contains(&replica));
-            }
-        }
+        self.take_listing((slot, peer), share.asks, share.listing, fleet);
         if share.whole {
             self.keep_only((slot, peer), &share.entries, fleet);
         }
@@ -103,6 +92,28 @@ impl Mesh {
             changes.replicas.push(replica);
         }
         changes
+    }
+
+    /// The peer asks to be told everything, or has told its list of replicas.
+    fn take_listing(
+        &mut self,
+        (slot, peer): (Slot, PeerId),
+        asks: bool,
+        listing: Option<Vec<u64>>,
+        fleet: &mut Fleet,
+    ) {
+        if let Some(remote) = self.remotes.get_mut(slot as usize) {
+            let sharer = &mut remote.share;
+            if asks {
+                (sharer.listed, sharer.cursor) = (false, None);
+            }
+            if let Some(listing) = listing {
+                (sharer.listing, sharer.heard) = (listing, true);
+                sharer.find(&self.sharing.by_key);
+                let listed: HashSet<Slot, FixedState> = sharer.listed().collect();
+                fleet.keep_theirs(peer, |replica, _| listed.contains(&replica));
+            }
+        }
     }
 
     /// Forgets a peer's requests but those that are told.
