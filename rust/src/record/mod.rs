@@ -1,6 +1,6 @@
 //! The record of a request that ended, and its readers: counters, histograms, access log.
 //!
-//! [`Ended`] has all that is known of a request. A reader takes from it what it needs, so that a new
+//! [`Ended`] has all that is known of a request. A reader takes from it what it needs. So a new
 //! field of the log is one more line in `access.rs`, and a new label one more in `counts.rs`.
 //!
 //! Nothing here reads a clock or opens anything: times are arguments, and lines wait in a bounded

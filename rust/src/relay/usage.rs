@@ -1,9 +1,9 @@
 //! Token counts and response ids, read in passing from the bytes of a response.
 //!
 //! No tree is built: `"usage"` is searched for as a key. Inside a JSON string its quotes would be
-//! escaped (`\"usage\"`), so text that a model writes cannot pass for it; as a whole string value it
-//! is not followed by a colon. The last object with numbers wins: engines put `usage` last, so one
-//! that a model wrote into a tool call's arguments comes before it.
+//! escaped (`\"usage\"`), so text that a model writes cannot pass for it. As a whole string value
+//! it is not followed by a colon. The last object with numbers wins: engines put `usage` last, so
+//! one that a model wrote into a tool call's arguments comes before it.
 
 use std::sync::LazyLock;
 

@@ -1,11 +1,11 @@
 //! The oracle: a balancer that knows each replica's true cache and load, at once.
 //!
 //! Greedy with perfect knowledge, not optimal. A request is pushed to a replica that can take it
-//! into its batch at the next step, with room in its KV cache for the whole request. Among those,
-//! it goes to the one where it costs all requests together least. That cost is the prefill of its
-//! uncached tokens, which delays it and everything that runs there. To it comes one more sequence
-//! in every step until the request ends. If none can, it is held; when one can, the held request
-//! that costs least there goes first, unless the oldest has waited long.
+//! into its batch at the next step. That replica has room in its KV cache for the whole request.
+//! Among those, it goes to the one where it costs all requests together least. That cost is the
+//! prefill of its uncached tokens, which delays it and everything that runs there. To it comes one
+//! more sequence in every step until the request ends. If none can, it is held; when one can, the
+//! held request that costs least there goes first, unless the oldest has waited long.
 
 use std::collections::VecDeque;
 

@@ -1,15 +1,15 @@
 //! What prompts consist of, as hashes: no text is ever made or hashed.
 //!
-//! A prompt is a sequence of pieces: tokens `from..to` of the text that a block id stands for. It is
-//! cut into units of `unit` tokens (the router's 64 bytes and vLLM's default block are both 16
-//! tokens); a unit's hash is that of its pieces, and units are chained, so that equal hashes mean
+//! A prompt is a sequence of pieces: tokens `from..to` of the text that a block id stands for. It
+//! is cut into units of `unit` tokens (the router's 64 bytes and vLLM's default block are both 16
+//! tokens). A unit's hash is that of its pieces. Units are chained, so that equal hashes mean
 //! equal prompts up to there, as with text.
 //!
-//! A block that a prompt fills in part has an id of its own in the trace, or none if it is the
-//! rest after the last listed one. The next turn has another id there. The next turn's block
-//! *continues* it: its first tokens are those of the block before. Where the next turn has room
-//! for the answer, the answer's text is what the next turn has in its place. So turn 2 finds not
-//! only its first prompt cached but also the answer to it.
+//! A block that a prompt fills in part has an id of its own in the trace. The rest after the last
+//! listed one has none. The next turn has another id there. The next turn's block *continues* it:
+//! its first tokens are those of the block before. Where the next turn has room for the answer,
+//! the answer's text is what the next turn has in its place. So turn 2 finds not only its first
+//! prompt cached but also the answer to it.
 
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;

@@ -1,11 +1,11 @@
 //! What a request that ended teaches of caches: how good the prediction of cached tokens was.
 //!
-//! An engine evicts in about the order of use. Where it had less of a prompt in its cache than was
-//! predicted, what its owner used no later than the missing blocks is probably gone as well. It is
-//! dropped, and the owner is believed to hold less ([`Retention`]). But a prompt that is rendered anew
-//! each turn (a date, a call written differently) misses without any eviction. So one miss is
-//! believed where the owner has been given enough since to have evicted so much, else only the
-//! third in a row.
+//! An engine evicts in about the order of use. It may have less of a prompt in its cache than was
+//! predicted. Then what its owner used no later than the missing blocks is probably gone as well.
+//! It is dropped, and the owner is believed to hold less ([`Retention`]). But a prompt that is
+//! rendered anew each turn (a date, a call written differently) misses without any eviction. So
+//! one miss is believed where the owner has been given enough since to have evicted so much, else
+//! only the third in a row.
 //!
 //! [`Retention`]: super::retention::Retention
 

@@ -1,6 +1,6 @@
 //! How many tokens there are up to places that prompts have in common.
 //!
-//! Bytes per token differ from text to text, so a ratio does not say to the block how much of a
+//! Bytes per token differ from text to text. So a ratio does not say to the block how much of a
 //! long prompt an engine has cached. But the next turn of a conversation matches up to where the
 //! last one ended, and `usage` said how many tokens that was. Where prompts part (behind a shared
 //! system text), the engine's `cached_tokens` of one say it for the next.

@@ -1,9 +1,9 @@
 //! Which peer gets a request that is to leave.
 //!
-//! Source: the paper's algorithm, steps 2 to 4 (arXiv:2505.24095, section 3): local replicas with
-//! room first, else a peer that has room and holds no more than a bound, by the same rule as among
-//! replicas; one hop. Ours: room is granted to each origin, not advertised, and the round trip
-//! counts, which the published code ignores.
+//! Source: the paper's algorithm, steps 2 to 4 (arXiv:2505.24095, section 3). Local replicas with
+//! room come first. Else it is a peer that has room and holds no more than a bound, by the same
+//! rule as among replicas. There is one hop. Ours: room is granted to each origin, not advertised,
+//! and the round trip counts, which the published code ignores.
 
 use std::cmp::Reverse;
 

@@ -1,5 +1,5 @@
-//! What a choice looks at, computed from the replicas themselves, one by one, with nothing remembered:
-//! held against what every choice of every test looked at.
+//! What a choice reads, computed from the replicas themselves, one by one, with nothing
+//! remembered. It is compared with what every choice of every test read.
 
 use super::policy::Candidate;
 use super::{Seeker, Sight, matched_tokens};

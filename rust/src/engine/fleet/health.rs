@@ -17,7 +17,7 @@
 //! its requests fail as well.
 //!
 //! What came back has a share of its room that grows linearly. A replica that was ejected and came
-//! back on the word of a probe alone is on trial: the first failure of a request ejects it again.
+//! back by a probe alone is on trial: the first failure of a request ejects it again.
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 //!
 //! - a page that shows nothing running and nothing waiting: what was pushed there is not in the
 //!   engine yet (a long prompt is being tokenized);
-//! - an answer without figures (a page that is 404, or late while a list of models is not): its
+//! - an answer without figures: a page that is 404, or late while a list of models is not. Its
 //!   server lives, and nothing says that the engine stands still;
 //! - an engine that sleeps;
 //! - an engine whose steps take longer than that. One that was silent so long before and lived

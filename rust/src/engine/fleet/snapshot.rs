@@ -1,10 +1,11 @@
 //! What one probe of an engine said, read by a scanner.
 //!
 //! A page is some 50 kB of mostly histogram buckets; a handful of its lines matter. The scanner
-//! skips the histograms, walks from newline to newline through the rest, drops a line by its first
-//! bytes, and parses only those whose full name it knows. Several series of one name (data-parallel ranks) are summed; one series
-//! with an absurd value makes the sum unknown, because half a sum would look like room. Of series
-//! that repeat each other the largest counts ([`ranks`]).
+//! skips the histograms and walks from newline to newline through the rest. It drops a line by its
+//! first bytes, and parses only those whose full name it knows. Several series of one name
+//! (data-parallel ranks) are summed. One series with an absurd value makes the sum unknown,
+//! because half a sum would look like room. Of series that repeat each other the largest counts
+//! ([`ranks`]).
 
 mod dialect;
 mod ranks;

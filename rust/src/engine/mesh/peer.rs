@@ -1,8 +1,8 @@
 //! A remote balancer: what it reported, how far it is, and whether it may be chosen.
 //!
 //! What a peer says is a hint with an age. The age counts from the arrival of a summary, by our
-//! clock alone. Where the summary does not prove to be fresh, it counts from the sending of the
-//! last of ours that the peer had received by then. So what a stalled link delivers late is old.
+//! clock alone. Where the summary does not prove to be fresh, it counts from when we sent the last
+//! one that the peer had received. So what a stalled link delivers late is old.
 
 pub mod credit;
 pub mod summary;

@@ -1,8 +1,8 @@
 //! How many retries are allowed: a share of recent requests plus a few per second.
 //!
-//! Without a budget, retries multiply the load just when replicas fail (docs/PROMISES.md, R7). The rule is
-//! that of Finagle's `RetryBudget` and tower's `retry::budget`: over the last ten seconds, retries
-//! are at most `retry_ratio` of the requests plus `retry_per_s` for each second.
+//! Without a budget, retries multiply the load just when replicas fail (docs/PROMISES.md, R7). The
+//! rule is that of Finagle's `RetryBudget` and tower's `retry::budget`. Over the last ten seconds,
+//! retries are at most `retry_ratio` of the requests plus `retry_per_s` for each second.
 
 use crate::engine::config::Config;
 use crate::id::Nanos;

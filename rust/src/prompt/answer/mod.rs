@@ -1,9 +1,10 @@
 //! The answer's part of the canonical stream: what the next turn's prompt will contain.
 //!
 //! An answer is read in passing, as the events of a stream or as a JSON body. It is put into
-//! blocks that continue those of its prompt, in the form in which the client will send it back:
-//! role, text, tool calls. The calls follow the text, so they are kept until the answer ends. Of
-//! an answer that cannot be read to its end the beginning is kept, which is a prefix as well.
+//! blocks that continue those of its prompt. They have the form in which the client will send it
+//! back: role, text, tool calls. The calls follow the text, so they are kept until the answer
+//! ends. Of an answer that cannot be read to its end the beginning is kept, which is a prefix as
+//! well.
 //!
 //! Reasoning is not sent back. But what an engine has cached behind it does not follow the prompt
 //! directly, and the next turn would not find it. So nothing is kept of an answer with reasoning.

@@ -8,9 +8,9 @@
 //! least-recently-used order. The last token of a prompt is always computed, because its logits
 //! are needed.
 //!
-//! Simplified, on purpose: a step's duration is linear in what it computes ([`Profile`]); a block
-//! whose content is cached already under another block is not entered a second time; the engine
-//! core schedules a request that arrives while it is idle at once, alone.
+//! Three things are simplified on purpose. A step's duration is linear in what it computes
+//! ([`Profile`]). A block whose content is cached already under another block is not entered a
+//! second time. The engine core schedules a request that arrives while it is idle at once, alone.
 //!
 //! Time is an argument: the simulator passes virtual time, `skylb mock` that of its event loop.
 

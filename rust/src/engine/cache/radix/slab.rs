@@ -1,8 +1,8 @@
 //! Slots of one size, addressed by number, in chunks that come and go.
 //!
 //! A vector that doubles would take up to three times its content while it grows, and never give
-//! anything back. Here memory grows by one chunk at a time, the lowest free slot is taken first so
-//! that high chunks run empty, and an empty chunk is freed.
+//! anything back. Here memory grows by one chunk at a time. The lowest free slot is taken first so
+//! that high chunks run empty. An empty chunk is freed.
 
 use std::ops::{Index, IndexMut};
 

@@ -1,6 +1,6 @@
 //! Figures that the ranks of one engine tell alike.
 //!
-//! `SGLang` runs a scheduler per rank, and with all of them reporting the ranks of tensor, pipeline
+//! `SGLang` runs a scheduler per rank. With all of them reporting, the ranks of tensor, pipeline
 //! and expert parallelism repeat the figures of their data-parallel rank, up to a step late. With
 //! data-parallel attention the schedulers of the ranks `tp_rank` 0 to n-1 belong to different
 //! data-parallel ranks (`dp_rank`), each with a queue of its own. So the largest counts within a

@@ -2,7 +2,7 @@
 //!
 //! A digest counts until the peer's next one, until it is too old, or until the peer is forgotten.
 //! One table holds all peers' prefixes by mark. So a prompt is looked up once per place, however
-//! many peers there are, and only at places at which some peer has reported a prefix.
+//! many peers there are. It is looked up only where some peer has reported a prefix.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;

@@ -7,7 +7,7 @@
 //! of theirs.
 //!
 //! Only some depths are sent: four per doubling. So a prefix is known up to at least four fifths
-//! of its length, and a prompt is looked up at few places ([`PLACES`] at most).
+//! of its length. A prompt is looked up at few places ([`PLACES`] at most).
 
 use std::fmt;
 use std::hash::Hasher;

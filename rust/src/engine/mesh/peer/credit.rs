@@ -1,7 +1,7 @@
 //! Room granted to one peer for one model: what it may still send, and what may still be on its way.
 //!
 //! A grant is a limit on the total that the peer has sent since its start, as in flow control by
-//! windows: `left = limit - sent` there, `outstanding = limit - arrived` here, and both hold
+//! windows. It is `left = limit - sent` there, `outstanding = limit - arrived` here, and both hold
 //! whatever is lost, late or repeated between. A limit counts here until the peer is known to have
 //! received a later one, or until it must have expired there.
 

@@ -4,9 +4,9 @@
 //! there, and passes on what its probes say ([`crate::engine::mesh::region::message`]). Their
 //! requests count at the gate as ours do ([`crate::engine::fleet::replica`]), so what is left as
 //! foreign belongs to no known balancer. Of those that may push to a replica one probes it for
-//! all; who hears no page of it for [`PATIENCE`] intervals probes for itself. There is no leader
-//! and no election. Each balancer computes from what it has received. Views that differ for a
-//! while cost a probe or a push more.
+//! all. A balancer that receives no page of it for [`PATIENCE`] intervals probes for itself. There
+//! is no leader and no election. Each balancer computes from what it has received. Views that
+//! differ for a while cost a probe or a push more.
 
 mod hear;
 pub mod message;
