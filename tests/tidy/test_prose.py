@@ -1,5 +1,6 @@
 """Texts that people read: sentences are short, and what is named is there."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,21 @@ def test_nothing_refers_to_documents_outside() -> None:
     paths = [path for path in tracked() if path.relative_to(ROOT).as_posix() not in THIS]
     faults = prose.outside_faults(ROOT, paths)
     assert not faults, "\n".join(faults)
+
+
+def ratio(page: str, title: str) -> float:
+    """How many times HAProxy's CPU time a table of ``make bench-overhead`` says that SkyLB takes."""
+    table = next(part for part in page.split("\n\n") if title in part)
+    found = re.search(r"^ +skylb +(?:[\d.]+ +){3}([\d.]+)", table, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def test_the_readme_repeats_the_last_figures_beside_haproxy() -> None:
+    page = (ROOT / "bench" / "results" / "bench-overhead.md").read_text()
+    request, chunk = ratio(page, "2 kB chat, not streamed"), ratio(page, "CPU per chunk")
+    said = f"{request:.1f} times HAProxy's time per request and {chunk:.1f} times per chunk."
+    assert said in " ".join((ROOT / "README.md").read_text().split())
 
 
 # ------------------------------------------------------------------------ planted faults
