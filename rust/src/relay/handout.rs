@@ -123,8 +123,8 @@ impl Relay {
         if responses {
             self.sequence_number = usage::last_sequence_number(payload).or(self.sequence_number);
         }
-        if self.error_status.is_none() && verdict::may_begin_with_error(payload) {
-            self.error_status = verdict::error(&payload[..events::first_len(payload)]);
+        if self.error_status.is_none() {
+            self.error_status = verdict::later_error(payload);
         }
     }
 

@@ -14,11 +14,13 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::{self, FinderRev};
+use memchr::memchr2;
+use memchr::memmem::{self, Finder, FinderRev};
 use serde_json::Value;
 
 use super::events;
 
+static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\n"));
 static NAME_FIELD: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"event:"));
 
 /// Characters of an engine's message that are repeated at most.
@@ -73,9 +75,44 @@ pub(super) fn first_error(payload: &[u8], skips_announcements: bool) -> Option<u
     None
 }
 
-/// Whether `payload` begins with what may be an error: cheap, for every event of a stream.
-pub(super) fn may_begin_with_error(payload: &[u8]) -> bool {
-    if let Some(data) = field(payload, b"data") {
+/// Status for which the first event in `payload` stands that begins as errors do: cheap, for every
+/// event of a stream. However a stream is cut, the same events are found.
+pub(super) fn later_error(payload: &[u8]) -> Option<u16> {
+    let mut rest = behind_comments(payload);
+    // Nearly always this is one event.
+    if EMPTY_LINE.find(rest) == rest.len().checked_sub(2) && !may_begin_with_error(rest) {
+        return None;
+    }
+    while !rest.is_empty() {
+        let (event, behind) = rest.split_at(events::first_len(rest));
+        if may_begin_with_error(event)
+            && let Some(status) = error(event)
+        {
+            return Some(status);
+        }
+        rest = behind_comments(behind);
+    }
+    None
+}
+
+/// Without the empty lines and comments at its beginning.
+fn behind_comments(payload: &[u8]) -> &[u8] {
+    let mut rest = payload;
+    loop {
+        match rest {
+            [b'\n' | b'\r', behind @ ..] => rest = behind,
+            [b':', ..] => {
+                let end = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+                rest = &rest[end..];
+            }
+            _ => return rest,
+        }
+    }
+}
+
+/// Whether an event begins with what may be an error.
+fn may_begin_with_error(event: &[u8]) -> bool {
+    if let Some(data) = field(event, b"data") {
         return [
             &b"{\"error\""[..],
             b"{\"object\":\"error\"",
@@ -84,7 +121,7 @@ pub(super) fn may_begin_with_error(payload: &[u8]) -> bool {
         .iter()
         .any(|begin| data.starts_with(begin));
     }
-    field(payload, b"event")
+    field(event, b"event")
         .is_some_and(|name| name.starts_with(b"error") || name.starts_with(b"response.failed"))
 }
 
