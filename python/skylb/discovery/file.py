@@ -171,15 +171,17 @@ def parse(path: Path, content: bytes, listing: Listing[T]) -> list[T]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{path}:{line}: expected UTF-8"]) from error
-    entries = _entries(path, text, listing)
     urls, faults = [], []
-    for line, entry in entries:
+    for number, entry in _entries(path, text, listing):
         try:
             urls.append(listing.parse(entry))
         except ValueError as error:
+            line = _line_of(text, entry) if number is None else number
             faults.append(f"{path}:{line}: {listing.expected}, got {entry[:200]!r}: {error}")
+            if len(faults) == FAULTS_MAX:
+                break
     if faults:
-        raise ConfigError(faults[:FAULTS_MAX])
+        raise ConfigError(faults)
     if len(urls) > listing.len_max:
         log.error(
             "%s: %d %s are listed; those after the first %d are left out",
@@ -191,11 +193,12 @@ def parse(path: Path, content: bytes, listing: Listing[T]) -> list[T]:
     return urls[: listing.len_max]
 
 
-def _entries(path: Path, text: str, listing: Listing[T]) -> list[tuple[int, str]]:
+def _entries(path: Path, text: str, listing: Listing[T]) -> list[tuple[int | None, str]]:
+    """The entries with their lines; ``None``: `_line_of` finds it, too slowly for every entry."""
     if path.suffix in _FORMS:
-        return _listed(path, text, _document(path, text), listing)
+        return [(None, entry) for entry in _listed(path, text, _document(path, text), listing)]
     lines = ((number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
-    entries = [(number, line) for number, line in lines if line]
+    entries: list[tuple[int | None, str]] = [(number, line) for number, line in lines if line]
     if not entries:
         # More likely cut short while it was written than meant; JSON and TOML can say "none".
         raise ConfigError([f"{path}:1: expected at least one URL"])
@@ -214,7 +217,7 @@ def _document(path: Path, text: str) -> object:
         raise ConfigError([f"{path}: expected {name} without deep nesting"]) from error
 
 
-def _listed(path: Path, text: str, document: object, listing: Listing[T]) -> list[tuple[int, str]]:
+def _listed(path: Path, text: str, document: object, listing: Listing[T]) -> list[str]:
     entries, noun = document, listing.noun
     if isinstance(document, dict):
         unknown = [key for key in document if key != noun]
@@ -225,14 +228,15 @@ def _listed(path: Path, text: str, document: object, listing: Listing[T]) -> lis
         entries = document.get(noun)
     if not isinstance(entries, list):
         raise ConfigError([f"{path}:1: expected a list of URLs under {noun}"])
-    faults = [
-        f"{path}:{_line_of(text, str(entry))}: {listing.expected}, got {str(entry)[:200]!r}"
-        for entry in entries
-        if not isinstance(entry, str)
-    ]
-    if faults:
-        raise ConfigError(faults[:FAULTS_MAX])
-    return [(_line_of(text, entry), entry) for entry in entries]
+    others = [str(entry) for entry in entries if not isinstance(entry, str)]
+    if others:
+        raise ConfigError(
+            [
+                f"{path}:{_line_of(text, other)}: {listing.expected}, got {other[:200]!r}"
+                for other in others[:FAULTS_MAX]
+            ]
+        )
+    return entries
 
 
 def _line_of(text: str, entry: str) -> int:

@@ -1,10 +1,12 @@
 //! Runs one target of `../targets` under libFuzzer.
 //!
-//! `FUZZ_TARGET` names it. With `FUZZ_SEEDS`, a directory, its seeds are written there first.
+//! `FUZZ_TARGET` names it; `scale` stands for the growth of the work with the input ([`scale`]). With `FUZZ_SEEDS`, a directory, its seeds are written there first.
 #![no_main]
 
 #[path = "../targets/mod.rs"]
 mod targets;
+
+mod scale;
 
 use std::sync::OnceLock;
 
@@ -14,6 +16,9 @@ static TARGET: OnceLock<Target> = OnceLock::new();
 
 fn start() {
     let name = std::env::var("FUZZ_TARGET").unwrap_or_default();
+    if name == "scale" {
+        std::process::exit(i32::from(!scale::holds()));
+    }
     let known = targets::TARGETS.iter().find(|target| target.name == name);
     let Some(target) = known else {
         let names: Vec<_> = targets::TARGETS.iter().map(|target| target.name).collect();

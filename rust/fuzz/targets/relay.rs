@@ -3,7 +3,7 @@
 
 use skylb_core::relay::ResponseReader;
 
-use super::stream::{Played, Script};
+use super::stream::Script;
 use super::{behind, pieces, table};
 
 pub fn seeds() -> Vec<Vec<u8>> {
@@ -33,7 +33,14 @@ pub fn run(data: &[u8]) {
     let read = read(wire, [0, 0], &script);
     for how in [[1, 0], how] {
         let cut = script.play(wire, how, |_, _, _| {});
-        assert_eq!(comparable(&script, cut, &whole), whole);
+        if cut.failed && !whole.failed {
+            // Some faults are known early where the line at fault is not complete.
+            assert_eq!(whole.status, 0);
+            let complete = [wire, b"\r\n\r\n"].concat();
+            assert!(script.play(&complete, [0, 0], |_, _, _| {}).failed);
+            return;
+        }
+        assert_eq!(script.comparable(cut, &whole), whole);
         assert_eq!(self::read(wire, how, &script), read);
     }
     if script.options.is_head || script.joins {
@@ -48,20 +55,6 @@ pub fn run(data: &[u8]) {
         assert_eq!(whole.body, read.body);
         assert_eq!(whole.reusable, read.reusable);
     }
-}
-
-/// What is known of a response that was cut, without what may differ from the whole.
-fn comparable(script: &Script, mut cut: Played, whole: &Played) -> Played {
-    if cut.failed {
-        // What came before the fault is out; of a whole that fails nothing is.
-        assert!(cut.body.starts_with(&whole.body));
-        assert!(cut.error.is_some());
-        return whole.clone();
-    }
-    if script.options.is_head {
-        cut.reusable = whole.reusable;
-    }
-    cut
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -71,6 +71,7 @@ impl Relay {
         self.events_out = self.events.count - self.events_dropped;
         self.complete_len = 0;
         self.comments_len = 0;
+        self.announced_len = 0;
         self.withheld.extend_from_slice(rest);
     }
 

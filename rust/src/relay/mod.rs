@@ -107,6 +107,8 @@ pub struct Relay {
     complete_len: usize,
     /// How many of them are whole comments before the first event.
     comments_len: usize,
+    /// How many of them are known to be announcements only.
+    announced_len: usize,
     /// The client's head is out before the first event; see [`Relay::open`].
     opened: bool,
     /// The client was promised a stream, and this answer is none.
@@ -162,6 +164,7 @@ impl Relay {
             withheld: Vec::new(),
             complete_len: 0,
             comments_len: 0,
+            announced_len: 0,
             opened: false,
             misfit: false,
             mid_event: false,
@@ -378,13 +381,18 @@ impl Relay {
 
     /// Whether the withheld events up to `end` are worth giving up a retry for: comments alone are not,
     /// nor what announces a response of `/v1/responses` before the engine has begun with it.
-    fn is_worth_starting(&self, end: usize) -> bool {
+    fn is_worth_starting(&mut self, end: usize) -> bool {
         if self.events.count == 0 {
             return false;
         }
-        !self.options.responses_api
-            || end > ANNOUNCED_BYTES_MAX
-            || !events::only_announce(&self.withheld[..end])
+        if !self.options.responses_api || end > ANNOUNCED_BYTES_MAX {
+            return true;
+        }
+        let announces = events::only_announce(&self.withheld[self.announced_len..end]);
+        if announces {
+            self.announced_len = end;
+        }
+        !announces
     }
 
     fn withhold(&mut self, payload: &[u8]) {

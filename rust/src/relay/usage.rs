@@ -170,13 +170,13 @@ pub(super) fn mentions_usage(payload: &[u8]) -> bool {
 
 /// The extra event of `stream_options.include_usage`: a `usage` object, and `choices` empty.
 pub(super) fn is_usage_event(event: &[u8]) -> bool {
-    let has_object = memchr::memmem::find_iter(event, USAGE_KEY.needle()).any(|at| {
-        matches!(
-            object(event, at + USAGE_KEY.needle().len()),
-            Found::Object(_)
-        )
+    // An object that does not end takes all that follows with it: looking further would be quadratic.
+    let mut keys = USAGE_KEY.find_iter(event);
+    let first = keys.find_map(|at| match object(event, at + USAGE_KEY.needle().len()) {
+        Found::Nothing => None,
+        found => Some(found),
     });
-    has_object
+    matches!(first, Some(Found::Object(_)))
         && memchr::memmem::find_iter(event, b"\"choices\"").any(|at| {
             let value = after_colon(event, at + b"\"choices\"".len());
             value.is_some_and(|at| {

@@ -13,6 +13,14 @@ use super::{
     Problem, Refusal, TARGET_BYTES_MAX, measure,
 };
 
+/// The field in which a balancer signs what it forwards. It stands first, so that the bounds of the head
+/// are known before it is complete.
+const SIGNATURE: &[u8] = b"x-skylb-forward:";
+/// What a balancer adds to a head that it forwards, the signature included.
+const FORWARD_BYTES_MAX: usize = 2_048;
+/// Fields among that.
+const FORWARD_HEADERS_MAX: usize = 8;
+
 /// Longest method that is looked at before a space is due.
 const METHOD_BYTES_MAX: usize = 32;
 
@@ -216,13 +224,31 @@ fn refuse_whole(mut error: RequestError, head: Head) -> Refusal {
 /// The extent of a complete head, counted before anything is parsed; `None`: incomplete, and nothing is
 /// wrong yet.
 fn extent_of(data: &[u8]) -> Result<Option<Extent>, RequestError> {
-    match measure(data, HEAD_BYTES_MAX, HEADERS_MAX) {
+    let (more_bytes, more_headers) = if is_forward(data) {
+        (FORWARD_BYTES_MAX, FORWARD_HEADERS_MAX)
+    } else {
+        (0, 0)
+    };
+    match measure(
+        data,
+        HEAD_BYTES_MAX + more_bytes,
+        HEADERS_MAX + more_headers,
+    ) {
         Ok(Measured::Complete(extent)) => Ok(Some(extent)),
         // Looked at before the head is complete: an HTTP/0.9 request never is.
         Ok(Measured::Partial(Some(line_len))) => request_line(&data[..line_len]).map(|_| None),
         Ok(Measured::Partial(None)) => check_begun_line(data).map(|()| None),
         Err(problem) => Err(refuse_extent(problem, data)),
     }
+}
+
+/// Whether the first field is the signature of a forward. A head that was just short enough for the
+/// balancer that forwards it is longer by what that adds.
+fn is_forward(data: &[u8]) -> bool {
+    let fields = memchr(b'\n', data).map_or(&[][..], |end| &data[end + 1..]);
+    fields
+        .get(..SIGNATURE.len())
+        .is_some_and(|name| name.eq_ignore_ascii_case(SIGNATURE))
 }
 
 fn refuse_extent(problem: Problem, data: &[u8]) -> RequestError {

@@ -257,3 +257,21 @@ fn the_error_event_of_each_api_has_its_shape() {
         "event: error\ndata: {\"type\":\"error\",\"code\":\"upstream_reset\",\"message\":\"it broke\",\"param\":null,\"sequence_number\":4}\n\n"
     );
 }
+
+#[test]
+fn an_error_behind_the_first_event_is_found_however_the_stream_is_cut() {
+    let error = "data: {\"error\":{\"message\":\"m\",\"code\":503}}";
+    for (before, behind) in [
+        ("data: {\"choices\":[]}\n\n", "\n\ndata: [DONE]\n\n"),
+        ("data: {}\r\n\r\n: ping\r\n\r\n", "\r\n\r\n"),
+        ("data: {}\r\r: ping\r", "\r\r"),
+        (
+            "data: {}\n\ndata: {\"error\":null}\n\n\n",
+            "\n\ndata: {}\n\n",
+        ),
+    ] {
+        assert_eq!(verdict(HTTP11, &format!("{before}{error}{behind}")), 503);
+    }
+    let text = "data: {}\n\ndata: the word {\"error\" in a text\n\n";
+    assert_eq!(verdict(HTTP11, text), 200);
+}

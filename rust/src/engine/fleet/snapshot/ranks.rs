@@ -6,6 +6,8 @@
 //! data-parallel ranks (`dp_rank`), each with a queue of its own. So the largest counts within a
 //! data-parallel rank, and the sum over those.
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::sample::Sample;
@@ -20,6 +22,8 @@ const DATA_PARALLEL: &[u8] = b"dp_rank";
 #[derive(Debug, Default)]
 pub(super) struct Ranks {
     groups: Vec<(u64, Value)>,
+    /// Places in `groups`.
+    places: HashMap<u64, usize, FixedState>,
     overflows: bool,
 }
 
@@ -27,13 +31,13 @@ impl Ranks {
     /// Takes a series of the name that `key` stands for.
     pub(super) fn take(&mut self, key: u8, line: &Sample, max: f64) {
         let group = (group(line) & !0xff) | u64::from(key);
-        // Series of one name follow each other: the last ones are the most likely.
-        let known = self.groups.iter_mut().rev().find(|(of, _)| *of == group);
-        if let Some((_, value)) = known {
+        let known = self.places.get(&group).copied();
+        if let Some((_, value)) = known.and_then(|place| self.groups.get_mut(place)) {
             value.join(line.value(), max, f64::max);
         } else if self.groups.len() < GROUPS_MAX {
             let mut value = Value::Missing;
             value.join(line.value(), max, f64::max);
+            self.places.insert(group, self.groups.len());
             self.groups.push((group, value));
         } else {
             self.overflows = true;

@@ -95,3 +95,48 @@ fn absolute_form_goes_out_in_origin_form() {
             .starts_with("GET /v1/responses/resp_1?x HTTP/1.1\r\nHost: 10.0.0.1:8000\r\n")
     );
 }
+
+/// A head that goes to a peer, signed as forwards are.
+fn signed(head: &Head) -> Vec<u8> {
+    let text = sent(head, TO);
+    let signature = format!("\r\nX-SkyLB-Forward: {}\r\n", "s".repeat(1_024));
+    text.replacen("\r\n", &signature, 1).into_bytes()
+}
+
+#[test]
+fn the_largest_head_is_accepted_by_the_peer_that_it_is_forwarded_to() {
+    let head = |fields: &str| {
+        format!(
+            "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n{fields}\r\n"
+        )
+    };
+    let many = head(&"X:y\r\n".repeat(HEADERS_MAX - 3));
+    let empty = head("X: \r\n");
+    let long = head(&format!(
+        "X: {}\r\n",
+        "a".repeat(HEAD_BYTES_MAX - empty.len())
+    ));
+    for text in [many, long] {
+        let forwarded = signed(&parse(&text));
+        let received = HeadParser::default().parse(&forwarded).unwrap().unwrap();
+        assert_eq!(received.consumed(), forwarded.len());
+        // Of others it is refused, and before it is complete.
+        let unsigned = sent(&parse(&text), TO);
+        let unsigned = &unsigned[..unsigned.len() - 2];
+        assert_eq!(refusal(unsigned).error.status, 431);
+    }
+}
+
+#[test]
+fn a_forwarded_head_has_a_bound_too() {
+    let begin = "GET /v1/models HTTP/1.1\r\nX-SkyLB-Forward: s\r\nHost: a\r\n";
+    let many = format!("{begin}{}", "X: y\r\n".repeat(HEADERS_MAX + 8));
+    let long = format!("{begin}X: {}", "a".repeat(HEAD_BYTES_MAX + 2_048));
+    let later = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nX-SkyLB-Forward: s\r\n{}",
+        "X: y\r\n".repeat(HEADERS_MAX)
+    );
+    for text in [many, long, later] {
+        assert_eq!(refusal(&text).error.status, 431);
+    }
+}

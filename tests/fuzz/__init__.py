@@ -1,0 +1,1 @@
+"""Fuzzing of what Python reads from elsewhere; the targets in Rust are in ``rust/fuzz``."""
