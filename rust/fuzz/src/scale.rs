@@ -3,7 +3,7 @@
 //! Each family makes an input of a size. It is read at a size, at twice and at four times that; of a
 //! parser that takes more than [`GROWTH_MAX`] times as long for twice the input the family is named.
 
-use skylb_core::engine::snapshot::{Dialect, scan};
+use skylb_core::engine::fleet::snapshot::{Dialect, scan};
 use skylb_core::http::request::HeadParser;
 use skylb_core::http::request::chunked::BodyDecoder;
 use skylb_core::http::route::Route;

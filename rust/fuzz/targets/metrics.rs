@@ -1,6 +1,6 @@
 //! Metrics pages of engines: [`scan`].
 
-use skylb_core::engine::snapshot::{Dialect, Snapshot, scan};
+use skylb_core::engine::fleet::snapshot::{Dialect, Snapshot, scan};
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();

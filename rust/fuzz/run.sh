@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# rust/fuzz/run.sh [TARGET...]: every target, or those named, for FUZZ_S seconds each. What is found goes to target/fuzz/found.
+# SANITIZER=address also watches the memory of dependencies; it needs a nightly toolchain.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+seconds=${FUZZ_S:-60}
+built=target/fuzz
+triple=$(rustc -vV | sed -n 's/^host: //p')
+flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
+  -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
+toolchain=
+if [ -n "${SANITIZER:-}" ]; then
+  rustup run nightly rustc --version >/dev/null 2>&1 || {
+    echo "SANITIZER=$SANITIZER needs a nightly toolchain: rustup toolchain install nightly (or leave SANITIZER out)" >&2
+    exit 1
+  }
+  toolchain=+nightly
+  flags="$flags -Zsanitizer=$SANITIZER"
+  built=target/fuzz-$SANITIZER
+fi
+command -v c++ >/dev/null || { echo "libFuzzer is C++: install a C++ compiler (c++ is not on the PATH)" >&2; exit 1; }
+
+echo "== fuzz targets (instrumented)"
+RUSTFLAGS=$flags cargo $toolchain build --quiet --locked --release --manifest-path rust/fuzz/Cargo.toml \
+  --target "$triple" --target-dir "$built"
+fuzz=$built/$triple/release/skylb-fuzz
+
+[ $# -gt 0 ] || set -- $(ls rust/fuzz/corpus)
+status=0
+for name in "$@"; do
+  mkdir -p "target/fuzz/found/$name" "target/fuzz/inputs/$name"
+  log=target/fuzz/$name.log
+  TIMEFORMAT='%U %S'
+  # Beside the corpus stand the inputs that earlier runs have found worth keeping.
+  cpu=$({ time FUZZ_TARGET=$name FUZZ_SEEDS=target/fuzz/seeds/$name "$fuzz" "target/fuzz/inputs/$name" \
+    "target/fuzz/seeds/$name" "rust/fuzz/corpus/$name" -max_len=6000 -timeout=10 -report_slow_units=2 -rss_limit_mb=2048 \
+    -max_total_time="$seconds" -artifact_prefix="target/fuzz/found/$name/" -print_final_stats=1 >"$log" 2>&1 || true; } 2>&1)
+  runs=$(sed -n 's/^stat::number_of_executed_units: //p' "$log")
+  printf '%-12s %12s runs %8s s CPU' "$name" "${runs:-?}" "$(echo "$cpu" | awk '{ print $1 + $2 }')"
+  if grep -aq '^Test unit written\|Test unit written to' "$log"; then
+    printf '  FAILED: %s\n' "$(grep -a 'Test unit written to' "$log" | sed 's/.*written to //' | tail -1)"
+    status=1
+  else
+    printf '\n'
+  fi
+done
+
+echo "== time for twice and four times the input"
+FUZZ_TARGET=scale "$fuzz" 2>/dev/null | grep -v '^WARNING' || status=1
+exit "$status"
