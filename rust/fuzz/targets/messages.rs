@@ -1,12 +1,14 @@
 //! What balancers tell each other: [`Summary`], [`PeerDigest`] and [`Share`].
 
+use skylb_core::engine::fleet::snapshot::Snapshot;
 use skylb_core::engine::mesh::hot::digest::{DIGEST_BYTES_MAX, PeerDigest, Prefix};
 use skylb_core::engine::mesh::hot::places::PLACES;
 use skylb_core::engine::mesh::peer::summary::{
     LINES_MAX, Line, MODEL_BYTES_MAX, SUMMARY_BYTES_MAX, Summary,
 };
-use skylb_core::engine::mesh::region::message::{Began, Entry, Page, SHARE_BYTES_MAX, SHARED_MAX, Share};
-use skylb_core::engine::fleet::snapshot::Snapshot;
+use skylb_core::engine::mesh::region::message::{
+    Began, Entry, Page, SHARE_BYTES_MAX, SHARED_MAX, Share,
+};
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let line = |model: &str| Line {
