@@ -3,7 +3,7 @@
 //! Each family makes an input of a size. It is read at a size, at twice and at four times that; of a
 //! parser that takes more than [`GROWTH_MAX`] times as long for twice the input the family is named.
 
-use skylb_core::engine::fleet::snapshot::{Dialect, scan};
+use skylb_core::engine::fleet::snapshot::{DIALECTS, scan};
 use skylb_core::http::request::HeadParser;
 use skylb_core::http::request::chunked::BodyDecoder;
 use skylb_core::http::route::Route;
@@ -121,8 +121,9 @@ fn form(body: &[u8]) {
 }
 
 fn pages(page: &[u8]) {
-    assert!(scan(page, Dialect::Vllm).possible());
-    assert!(scan(page, Dialect::Sglang).possible());
+    for dialect in DIALECTS {
+        assert!(scan(page, dialect).possible());
+    }
 }
 
 macro_rules! families {

@@ -179,6 +179,7 @@ fn is_trailer(line: &[u8]) -> bool {
 }
 
 /// RFC 9112, 7.1.1, by a machine of states over its bytes.
+#[expect(clippy::match_same_arms, reason = "in the order of the states")]
 fn are_extensions(text: &[u8]) -> bool {
     #[derive(Clone, Copy, PartialEq)]
     enum State {

@@ -1,18 +1,18 @@
 //! Metrics pages of engines: [`scan`].
 
-use skylb_core::engine::fleet::snapshot::{Dialect, Snapshot, scan};
+use skylb_core::engine::fleet::snapshot::{DIALECTS, Snapshot, scan};
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for (number, dialect) in [(0, Dialect::Vllm), (1, Dialect::Sglang)] {
+    for (number, dialect) in (0_u8..).zip(DIALECTS) {
         let mut page = String::new();
-        for (index, name) in dialect.names().iter().enumerate() {
+        for (index, name) in dialect.names.iter().enumerate() {
             let labels = "model_name=\"m\",engine=\"0\",tp_rank=\"1\",dp_rank=\"0\"";
-            page +=
-                &format!("# HELP {name} h\n# TYPE {name} gauge\n{name}{{{labels}}} {index}.0\n");
-            page += &format!(
-                "# TYPE {name}_s histogram\n{name}_s_bucket{{le=\"1.0\"}} 3\n{name}_s_sum 4\n"
-            );
+            let lines = [
+                format!("# HELP {name} h\n# TYPE {name} gauge\n{name}{{{labels}}} {index}.0\n"),
+                format!("# TYPE {name}_s histogram\n{name}_s_bucket{{le=\"1.0\"}} 3\n"),
+            ];
+            page += &lines.concat();
             seeds.push([&[number, 3], format!("{name} {index}").as_bytes()].concat());
         }
         page += "vllm:num_requests_waiting_by_reason{reason=\"deferred\"} 2\nvllm:engine_sleep_state{sleep_state=\"awake\"} 1\n";
@@ -27,7 +27,7 @@ pub fn run(data: &[u8]) {
     let Some((&[dialect, seed], page)) = data.split_first_chunk::<2>() else {
         return;
     };
-    let dialect = [Dialect::Vllm, Dialect::Sglang][usize::from(dialect & 1)];
+    let dialect = DIALECTS[usize::from(dialect) % DIALECTS.len()];
     let whole = scan(page, dialect);
     assert!(whole.possible(), "{whole:?}");
     let bytes: usize = whole.loras_running.iter().map(String::len).sum();

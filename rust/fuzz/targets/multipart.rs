@@ -97,12 +97,11 @@ fn parts(body: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
         let start = at + body[at..].starts_with(b"\r\n").then_some(2)?;
         let end = (start..body.len()).find(|at| is_at(*at))?;
         let part = &body[start..end];
-        found.push(match part.strip_prefix(b"\r\n") {
-            Some(content) => (&b""[..], content),
-            None => {
-                let len = part.windows(4).position(|window| window == b"\r\n\r\n")?;
-                (&part[..len], &part[len + 4..])
-            }
+        found.push(if let Some(content) = part.strip_prefix(b"\r\n") {
+            (&b""[..], content)
+        } else {
+            let len = part.windows(4).position(|window| window == b"\r\n\r\n")?;
+            (&part[..len], &part[len + 4..])
         });
         at = end + 5;
     }

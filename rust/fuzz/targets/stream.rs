@@ -68,6 +68,10 @@ impl Client {
 
 /// All that can be known of a response that was relayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one response"
+)]
 pub struct Played {
     pub head: Vec<u8>,
     pub body: Vec<u8>,
