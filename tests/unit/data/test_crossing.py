@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from skylb._core import Forward, Head, HeadParser
+from skylb._core import Forward, Head, HeadParser, Request, RequestIds, Sender
 from skylb.clock import monotonic_ns
 from skylb.data.crossing import Crossing
 from skylb.mesh.signing import HEADER_LOWER, Identity, Key, Keys, Verifier
@@ -43,7 +43,8 @@ LONG = _head("X: " + "y" * (HEAD_BYTES_MAX - len(_head("X: "))))
 @pytest.mark.parametrize("raw", [_head(), MANY, LONG], ids=["small", "many fields", "long"])
 def test_a_head_that_a_balancer_accepts_is_accepted_by_the_peer_it_is_forwarded_to(raw: bytes) -> None:
     head = _parsed(raw)
-    sent = head.upstream("10.0.0.1:8000", "request-1", "192.0.2.7", "http", False, None, 2)
+    request = Request(head, Sender("192.0.2.7", "http", False, False), RequestIds("request"), 1, 2)
+    sent = request.upstream("10.0.0.1:8000", None, 2)
     deadline_ns = monotonic_ns() + 10**9
     forward = cast(Forward, SimpleNamespace(attempts_left=2, deadline_ns=deadline_ns))
     peer = cast(Peer, SimpleNamespace(name="us", incarnation=1))
