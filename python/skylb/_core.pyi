@@ -17,6 +17,9 @@ ROUTE_MODELS: Final = 1
 ROUTE_RESPONSES: Final = 4
 ROUTE_PING: Final = 20
 
+def policies() -> list[tuple[str, str, str]]:
+    """Every policy as ``(name, rule, source)``, in the order of the documents."""
+
 def routes() -> list[tuple[str, str, str, str, str]]:
     """Every route as ``(path, methods, body, served by, about)``."""
 

@@ -1,4 +1,4 @@
-"""The tables of docs/PASSING.md, from those of the core."""
+"""The tables of documents that come from those of the core."""
 
 from collections.abc import Callable
 
@@ -38,4 +38,14 @@ def _fields() -> str:
     return _table(("field", "what becomes of it", "which server reads it, and what it does"), body)
 
 
-TABLES: dict[str, Callable[[], str]] = {"routes": _routes, "headers": _headers, "fields": _fields}
+def _policies() -> str:
+    body = [(f"`{name}`", rule, source) for name, rule, source in _core.policies()]
+    return _table(("policy", "rule", "source"), body)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "routes": _routes,
+    "headers": _headers,
+    "fields": _fields,
+    "policies": _policies,
+}

@@ -17,6 +17,7 @@ from tests.tidy.passing import TABLES  # noqa: E402 - likewise
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "CONFIGURATION.md")
 """Those with tables of settings."""
 PASSING = ROOT / "docs" / "PASSING.md"
+ALGORITHM = ROOT / "docs" / "ALGORITHM.md"
 _BLOCK = re.compile(r"(<!-- settings: ?(?P<group>\w*) -->\n).*?(<!-- end of settings -->)", re.DOTALL)
 _FLAGS = re.compile(r"(<!-- flags: (?P<names>[a-z0-9_. ]+) -->\n).*?(<!-- end of flags -->)", re.DOTALL)
 _CORE = re.compile(r"(<!-- core: (?P<name>\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -34,7 +35,12 @@ def passing(text: str) -> str:
 
 
 if __name__ == "__main__":
-    pages = {**dict.fromkeys(DOCUMENTS, renewed), PASSING: passing, limits.PAGE: limits.renewed}
+    pages = {
+        **dict.fromkeys(DOCUMENTS, renewed),
+        PASSING: passing,
+        ALGORITHM: passing,
+        limits.PAGE: limits.renewed,
+    }
     for document, renew in pages.items():
         before = document.read_text()
         after = renew(before)

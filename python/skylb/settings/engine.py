@@ -1,26 +1,17 @@
 """Settings of the decision engine."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from skylb._core import policies
 from skylb.settings.values import EXPERIMENTAL, Bytes, Count, Expected, Group, Seconds
 
-Policy = Literal[
-    "prefix",
-    "predictive",
-    "ring",
-    "round_robin",
-    "least_load",
-    "two_choices",
-    "bounded_ring",
-    "cache_aware",
-    "smg",
-    "llm_d",
-    "dynamo",
-    "preble",
-    "gorgo",
-]
+if TYPE_CHECKING:
+    Policy = str
+else:
+    Policy = Literal[tuple(name for name, *_ in policies())]
+"""The word for a policy; the core's table has them all."""
 
 
 class EngineSettings(Group):

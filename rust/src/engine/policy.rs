@@ -58,24 +58,15 @@ const FIGURES: Traits = Traits {
     ..PLAIN
 };
 
-/// Calls a macro with the rows of the table: variant, module and function, traits.
+/// Calls a macro with the rows of the table: variant, module and function, traits, and what the documents say:
+/// its rule and its source.
 macro_rules! with_policies {
     ($call:ident) => {
         $call! {
             /// Longest matching prefix, else least load (`SkyLB`).
-            Prefix, prefix, Traits { peer_rule: PeerRule::Match, ..PLAIN };
-            /// Consistent hash of the session's key (`SkyLB-CH`).
-            Ring, ring, Traits { walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN };
-            /// Each replica in turn.
-            RoundRobin, round_robin, PLAIN;
-            /// Fewest requests in flight.
-            LeastLoad, least_load, PLAIN;
-            /// The less loaded of two drawn at random.
-            TwoChoices, two_choices, PLAIN;
-            /// Consistent hash that walks past loaded replicas.
-            BoundedRing, bounded_ring, Traits { walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN };
-            /// `SGLang` router's rule.
-            CacheAware, cache_aware, Traits { reads_trees: true, ..PLAIN };
+            Prefix, prefix, Traits { peer_rule: PeerRule::Match, ..PLAIN },
+                "the longest match if it is more than `match_threshold` of the prompt, ties by fewest in flight; else least load",
+                "the paper, tree variant";
             /// Least predicted time to the first token (ours).
             Predictive, predictive, Traits {
                 reads_trees: true,
@@ -84,24 +75,64 @@ macro_rules! with_policies {
                 remembers_sessions: true,
                 peer_rule: PeerRule::Time,
                 ..FIGURES
-            };
-            /// Dynamo's block cost.
-            Dynamo, dynamo, FIGURES;
-            /// `llm-d`'s prefix, queue and KV scorers.
-            LlmD, llm_d, FIGURES;
+            },
+                "the least predicted time to first token, plus a part of what other requests lose; also over replicas without room",
+                "ours, see below";
+            /// Consistent hash of the session's key (`SkyLB-CH`).
+            Ring, ring, Traits { walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN },
+                "consistent hash of the key with virtual nodes, walking on past replicas that cannot take it; without a key least load",
+                "the paper, SkyLB-CH";
+            /// Each replica in turn.
+            RoundRobin, round_robin, PLAIN,
+                "each in turn",
+                "";
+            /// Fewest requests in flight.
+            LeastLoad, least_load, PLAIN,
+                "fewest in flight",
+                "";
+            /// The less loaded of two drawn at random.
+            TwoChoices, two_choices, PLAIN,
+                "the less loaded of two drawn",
+                "Mitzenmacher 2001";
+            /// Consistent hash that walks past loaded replicas.
+            BoundedRing, bounded_ring, Traits { walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN },
+                "the same, walking on past replicas above `ring_load_factor` times the mean load",
+                "Mirrokni, Thorup, Zadimoghaddam, SODA 2018";
+            /// `SGLang` router's rule.
+            CacheAware, cache_aware, Traits { reads_trees: true, ..PLAIN },
+                "while loads are apart by both thresholds least load; else the longest match above `cache_aware_threshold`; else the smallest tree",
+                "SGLang router";
             /// smg's cache-aware rule with its overload cut-off.
-            Smg, smg, Traits { reads_trees: true, ..FIGURES };
+            Smg, smg, Traits { reads_trees: true, ..FIGURES },
+                "`cache_aware` over the replicas below `smg_waiting_max` and `smg_kv_ratio_max`, if there are any",
+                "smg 1.13, overload guard";
+            /// `llm-d`'s prefix, queue and KV scorers.
+            LlmD, llm_d, FIGURES,
+                "the highest weighted sum of matching share, shortness of queue, free KV share",
+                "llm-d's scorers";
+            /// Dynamo's block cost.
+            Dynamo, dynamo, FIGURES,
+                "the least `weight x` prompt tokens to compute `+` tokens active, this request's included",
+                "Dynamo's KV router";
             /// Preble's exploitation or exploration.
-            Preble, preble, Traits { reads_trees: true, sums_recent_work: true, ..FIGURES };
+            Preble, preble, Traits { reads_trees: true, sums_recent_work: true, ..FIGURES },
+                "the owner if more is cached than not and it is not overloaded; else least of recent work, eviction, and the prompt's own time",
+                "Preble's E2, arXiv:2407.00023";
             /// GORGO's additive cost.
-            Gorgo, gorgo, FIGURES;
+            Gorgo, gorgo, FIGURES,
+                "the fewest prompt tokens queued and uncached, at a fixed time per token",
+                "GORGO, arXiv:2602.11688";
+            /// `LMetric`'s product.
+            Lmetric, lmetric, FIGURES,
+                "the least product of prompt tokens to compute, those queued there included, and the batch size it would join",
+                "LMetric, arXiv:2603.15202";
         }
     };
 }
 pub(in crate::engine) use with_policies;
 
 macro_rules! define {
-    ($($(#[$doc:meta])* $variant:ident, $name:ident, $traits:expr;)*) => {
+    ($($(#[$doc:meta])* $variant:ident, $name:ident, $traits:expr, $rule:literal, $source:literal;)*) => {
         /// How a replica is chosen among those with room.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
         #[serde(rename_all = "snake_case")]
@@ -118,6 +149,14 @@ macro_rules! define {
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => stringify!($name),)*
+                }
+            }
+
+            /// Its rule and its source, for the documents.
+            #[must_use]
+            pub fn about(self) -> (&'static str, &'static str) {
+                match self {
+                    $(Self::$variant => ($rule, $source),)*
                 }
             }
 

@@ -2,8 +2,19 @@
 
 use pyo3::prelude::*;
 
+use crate::engine::policy::Policy;
 use crate::http::route::{BodyKind, ROUTES, Serving, Takes};
 use crate::http::steer::{FIELDS, HEADERS, Rule};
+
+/// Every policy as `(name, rule, source)`.
+#[pyfunction]
+fn policies() -> Vec<(&'static str, &'static str, &'static str)> {
+    let rows = Policy::ALL.iter().map(|policy| {
+        let (rule, source) = policy.about();
+        (policy.name(), rule, source)
+    });
+    rows.collect()
+}
 
 /// Every route as `(path, methods, body, served by, about)`.
 #[pyfunction]
@@ -58,6 +69,7 @@ fn steering_fields() -> Vec<(&'static str, &'static str, &'static str)> {
 
 /// Adds this part's functions to the module.
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(policies, m)?)?;
     m.add_function(wrap_pyfunction!(routes, m)?)?;
     m.add_function(wrap_pyfunction!(steering_headers, m)?)?;
     m.add_function(wrap_pyfunction!(steering_fields, m)?)

@@ -46,24 +46,9 @@ fn faulty() -> impl Strategy<Value = (Value, Config)> {
     );
     let network = (0.0..20.0f64, 0.0..0.3f64, 0.0..50.0f64);
     let leave = prop::option::of((0.0..1.0f64, 0.0..2.0f64));
-    let policies = [
-        Policy::Prefix,
-        Policy::Ring,
-        Policy::RoundRobin,
-        Policy::LeastLoad,
-        Policy::TwoChoices,
-        Policy::BoundedRing,
-        Policy::CacheAware,
-        Policy::Predictive,
-        Policy::Dynamo,
-        Policy::LlmD,
-        Policy::Smg,
-        Policy::Preble,
-        Policy::Gorgo,
-    ];
     let rules = [PushRule::Blind, PushRule::Outstanding, PushRule::Pending];
     let engine = (
-        prop::sample::select(policies.to_vec()),
+        prop::sample::select(Policy::ALL.to_vec()),
         prop::sample::select(rules.to_vec()),
         prop::sample::select(vec![AllowanceRule::One, AllowanceRule::Knee]),
         prop::sample::select(vec![0usize, 2, 1_000]),

@@ -132,7 +132,7 @@ pub struct Choice {
 
 /// Declares the policies' files, and calls the configured one.
 macro_rules! dispatch {
-    ($($(#[$doc:meta])* $variant:ident, $name:ident, $traits:expr;)*) => {
+    ($($(#[$doc:meta])* $variant:ident, $name:ident, $traits:expr, $rule:literal, $source:literal;)*) => {
         $(mod $name;)*
 
         /// Chooses by the configured policy.

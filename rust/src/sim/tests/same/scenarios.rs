@@ -112,21 +112,6 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// Every policy before three replicas with more to do than they have room for.
 fn policies() -> Vec<Case> {
-    let policies = [
-        Policy::Prefix,
-        Policy::Ring,
-        Policy::RoundRobin,
-        Policy::LeastLoad,
-        Policy::TwoChoices,
-        Policy::BoundedRing,
-        Policy::CacheAware,
-        Policy::Predictive,
-        Policy::Dynamo,
-        Policy::LlmD,
-        Policy::Smg,
-        Policy::Preble,
-        Policy::Gorgo,
-    ];
     let with = |policy: Policy| {
         let config = Config { policy, ..served() };
         case(
@@ -136,7 +121,7 @@ fn policies() -> Vec<Case> {
             config,
         )
     };
-    policies.map(with).into()
+    Policy::ALL.iter().copied().map(with).collect()
 }
 
 /// The other rules for pushing, and for classes.

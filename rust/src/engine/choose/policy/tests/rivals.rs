@@ -4,13 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SCORED: [Policy; 6] = [
+const SCORED: [Policy; 7] = [
     Policy::Predictive,
     Policy::Dynamo,
     Policy::LlmD,
     Policy::Smg,
     Policy::Preble,
     Policy::Gorgo,
+    Policy::Lmetric,
 ];
 
 /// Numbers of the size that fleets show.
@@ -207,6 +208,17 @@ proptest! {
         let mut case = with(Policy::Gorgo, &candidates);
         takes_smallest(&mut case, 60, |c| {
             wide(c.prefill_tokens) + f64::from(c.uncached_tokens)
+        });
+    }
+
+    #[test]
+    fn lmetric_takes_the_least_product_of_tokens_to_compute_and_batch_size(
+        candidates in prop::collection::vec(plain(), 1..12),
+    ) {
+        let mut case = with(Policy::Lmetric, &candidates);
+        takes_smallest(&mut case, 60, |c| {
+            let tokens = wide(c.prefill_tokens) + f64::from(c.uncached_tokens);
+            tokens.max(1.0) * (f64::from(c.running) + f64::from(c.pending) + 1.0)
         });
     }
 
