@@ -23,6 +23,10 @@ def policies() -> list[tuple[str, str, str]]:
 def routes() -> list[tuple[str, str, str, str, str]]:
     """Every route as ``(path, methods, body, served by, about)``."""
 
+def errors() -> list[tuple[str, int, str, str, str]]:
+    """Every error that a client or a peer can read, as ``(code, status, side, retry, about)``. The status of
+    what is written only within a stream is 0."""
+
 def steering_headers() -> list[tuple[str, str, str]]:
     """Request headers by which an engine can be steered, as ``(name, fate, effect)``."""
 

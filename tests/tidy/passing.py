@@ -38,6 +38,14 @@ def _fields() -> str:
     return _table(("field", "what becomes of it", "which server reads it, and what it does"), body)
 
 
+def _errors() -> str:
+    body = [
+        (str(status) if status else "in a stream", f"`{code}`", side, retry, about)
+        for code, status, side, retry, about in _core.errors()
+    ]
+    return _table(("status", "code", "side", "send again", "meaning"), body)
+
+
 def _policies() -> str:
     body = [(f"`{name}`", rule, source) for name, rule, source in _core.policies()]
     return _table(("policy", "rule", "source"), body)
@@ -48,4 +56,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "headers": _headers,
     "fields": _fields,
     "policies": _policies,
+    "errors": _errors,
 }

@@ -1,6 +1,7 @@
 //! Why a request is refused.
 
 use crate::engine::effect::Reject;
+use crate::http::errors;
 use crate::id::RequestId;
 
 /// Why a request is refused, before it is addressed.
@@ -18,6 +19,10 @@ impl Refusal {
         code: &'static str,
         message: impl Into<String>,
     ) -> Self {
+        debug_assert!(
+            errors::knows(status, code),
+            "{status} {code} is not in the table of errors"
+        );
         Self {
             status,
             code,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::errors;
+
 /// A refusal that the client caused; it becomes an OpenAI- or Anthropic-shaped answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestError {
@@ -21,9 +23,13 @@ pub struct RequestError {
 }
 
 impl RequestError {
-    /// A refusal after which the connection may stay open.
+    /// A refusal after which the connection may stay open. The table of errors has its code.
     #[must_use]
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(
+            errors::knows(status, code),
+            "{status} {code} is not in the table of errors"
+        );
         Self {
             status,
             code,

@@ -4,6 +4,7 @@
 //! anything.
 
 pub mod error;
+pub mod errors;
 pub mod request;
 pub mod route;
 pub mod steer;

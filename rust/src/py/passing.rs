@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 use crate::engine::policy::Policy;
+use crate::http::errors::ERRORS;
 use crate::http::route::{BodyKind, ROUTES, Serving, Takes};
 use crate::http::steer::{FIELDS, HEADERS, Rule};
 
@@ -67,10 +68,28 @@ fn steering_fields() -> Vec<(&'static str, &'static str, &'static str)> {
     rules(&FIELDS)
 }
 
+/// The table of errors, as `(code, status, side, retry, about)`; the status of what is written only in
+/// a stream is 0.
+#[pyfunction]
+fn errors() -> Vec<(&'static str, u16, &'static str, &'static str, &'static str)> {
+    let rows = ERRORS.iter();
+    rows.map(|row| {
+        (
+            row.code,
+            row.status,
+            row.side.name(),
+            row.retry.name(),
+            row.about,
+        )
+    })
+    .collect()
+}
+
 /// Adds this part's functions to the module.
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(policies, m)?)?;
     m.add_function(wrap_pyfunction!(routes, m)?)?;
+    m.add_function(wrap_pyfunction!(errors, m)?)?;
     m.add_function(wrap_pyfunction!(steering_headers, m)?)?;
     m.add_function(wrap_pyfunction!(steering_fields, m)?)
 }
