@@ -17,7 +17,8 @@ from skylb.addresses import (
 
 PORTS = st.integers(min_value=1, max_value=65535)
 HOSTS = st.one_of(
-    st.ip_addresses().map(str), st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z]{2,5}){0,2}", fullmatch=True)
+    st.ip_addresses().filter(lambda address: getattr(address, "ipv4_mapped", None) is None).map(str),
+    st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z]{2,5}){0,2}", fullmatch=True),
 )
 
 
