@@ -145,6 +145,9 @@ bench-digest: setup ## Simulate gain and cost of hot prefixes between regions (1
 test-sim: ## Simulate 10^6 requests in one region and 10^6 between three: none is lost, crosses twice or leaves its residency
 	@$(CARGO) test --release --quiet --lib -- --ignored million
 
+test-sharing: ## Simulate 500 random fault scenarios of balancers that share a region's replicas; SHARING_SEED=7 replays one
+	@$(CARGO) test --quiet --lib sim::tests::sharing::$(if $(SHARING_SEED),one,five_hundred) -- --ignored
+
 judge: setup ## Simulate every policy and write bench/results/judge.md (40 minutes); QUICK=1: 85 % only, prints
 	@$(PY) -m bench.judge $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
 

@@ -38,6 +38,14 @@ pub enum Plant {
     HopIgnored,
     /// A forward that fails is forgotten.
     LostAway,
+    /// Every balancer takes a shared replica's turn.
+    TurnsIgnored,
+    /// A shared replica's turn is anybody's but ours.
+    TurnsKept,
+    /// Requests of a balancer that is gone are counted for ever.
+    DeadRemembered,
+    /// The end of a shared replica's request is not told.
+    EndsUntold,
     /// Room that an end gives is left to the next probe.
     RoomForgotten,
 }

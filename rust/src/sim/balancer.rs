@@ -12,7 +12,7 @@ use crate::engine::fleet::health::{Failure, Unread};
 use crate::engine::mesh::residency::Whose;
 use crate::engine::router::{Ask, Forwarded, Report, Router};
 use crate::http::route::Route;
-use crate::id::{Nanos, ReplicaId, RequestId};
+use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
 use crate::prompt::Digest;
 
 /// Probes are looked for this often within one interval, as `skylb serve` does.
@@ -40,6 +40,16 @@ pub struct Balancer {
     pub brain: Brain,
     /// Time between two looks for probes due.
     pub sweep_ns: Nanos,
+    /// How far its monotonic clock is ahead of virtual time.
+    pub clock_ns: Nanos,
+    /// Its process runs.
+    pub up: bool,
+    /// Number of its process, from 1 on.
+    pub process: u64,
+    /// It has been asked something since it was checked.
+    pub touched: bool,
+    /// When others find out that it is gone.
+    pub missed_ns: Nanos,
     probes: u64,
     hold_peak: u64,
     due: Vec<ReplicaId>,
@@ -61,25 +71,75 @@ fn ask(tenant: Option<&str>, forwarded: Option<Forwarded>) -> Ask<'_> {
     }
 }
 
+/// An engine in front of these replicas.
+fn router(config: &Config, seed: u64, replicas: &[(u32, &Group)], now_ns: Nanos) -> Router {
+    let mut router = Router::new(config.clone(), SECRET, seed);
+    let mut out = Vec::new();
+    let names: Vec<_> = replicas
+        .iter()
+        .map(|(number, _)| (ReplicaId(*number), format!("replica-{number}")))
+        .collect();
+    router.set_replicas(&names, now_ns, &mut out);
+    for (number, group) in replicas {
+        let len_max = Some(group.profile.max_model_len);
+        let models = group.models.iter();
+        let served: Vec<_> = models.map(|name| (name.clone(), len_max)).collect();
+        router.set_models(ReplicaId(*number), &served, now_ns, &mut out);
+    }
+    router
+}
+
 impl Balancer {
     /// The engine in front of these replicas.
     #[must_use]
     pub fn engine(region: u32, config: &Config, seed: u64, replicas: &[(u32, &Group)]) -> Self {
         let sweep_ns = (config.probe_interval_ns / SWEEPS_PER_INTERVAL).clamp(1, SWEEP_NS_MAX);
-        let mut router = Router::new(config.clone(), SECRET, seed);
-        let mut out = Vec::new();
-        let names: Vec<_> = replicas
-            .iter()
-            .map(|(number, _)| (ReplicaId(*number), format!("replica-{number}")))
-            .collect();
-        router.set_replicas(&names, 0, &mut out);
-        for (number, group) in replicas {
-            let len_max = Some(group.profile.max_model_len);
-            let models = group.models.iter();
-            let served: Vec<_> = models.map(|name| (name.clone(), len_max)).collect();
-            router.set_models(ReplicaId(*number), &served, 0, &mut out);
-        }
+        let router = router(config, seed, replicas, 0);
         Self::new(region, Brain::Engine(Box::new(router)), sweep_ns)
+    }
+
+    /// Before anything has happened: its clock begins at this time.
+    pub fn set_clock(
+        &mut self,
+        clock_ns: Nanos,
+        config: &Config,
+        seed: u64,
+        replicas: &[(u32, &Group)],
+    ) {
+        self.clock_ns = clock_ns;
+        self.brain = Brain::Engine(Box::new(router(config, seed, replicas, clock_ns)));
+    }
+
+    /// A new process in place of the one before: it knows nothing.
+    pub fn restart(
+        &mut self,
+        config: &Config,
+        seed: u64,
+        replicas: &[(u32, &Group)],
+        now_ns: Nanos,
+    ) {
+        let router = router(config, seed, replicas, self.at(now_ns));
+        self.brain = Brain::Engine(Box::new(router));
+        self.process += 1;
+    }
+
+    /// A number that is greater after each start.
+    #[must_use]
+    pub fn incarnation(&self, number: u32) -> u64 {
+        (self.process - 1) * 1_000 + u64::from(number) + 1
+    }
+
+    /// Requests that it has not ended.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        let (in_flight, held, away) = self.counted();
+        in_flight + held + away
+    }
+
+    /// Its clock at a virtual time.
+    #[must_use]
+    pub fn at(&self, now_ns: Nanos) -> Nanos {
+        now_ns.saturating_add(self.clock_ns)
     }
 
     /// The oracle in front of all replicas.
@@ -94,6 +154,11 @@ impl Balancer {
             region,
             brain,
             sweep_ns,
+            clock_ns: 0,
+            up: true,
+            process: 1,
+            missed_ns: 0,
+            touched: true,
             probes: 0,
             hold_peak: 0,
             due: Vec::new(),
@@ -118,6 +183,7 @@ impl Balancer {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
+        let now_ns = self.at(now_ns);
         match &mut self.brain {
             Brain::Engine(router) => {
                 let placed = router.place(id, &ask(tenant, forwarded), digest, now_ns, out);
@@ -133,6 +199,7 @@ impl Balancer {
 
     /// The first body byte of its answer has arrived.
     pub fn first_byte(&mut self, id: RequestId, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let now_ns = self.at(now_ns);
         if let Brain::Engine(router) = &mut self.brain {
             router.first_byte(id, None, now_ns, out);
         }
@@ -140,6 +207,7 @@ impl Balancer {
 
     /// An attempt failed before its first body byte.
     pub fn retry(&mut self, id: RequestId, failure: Failure, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let now_ns = self.at(now_ns);
         match &mut self.brain {
             Brain::Engine(router) => {
                 router.retry(id, failure, failure != Failure::Connect, now_ns, out);
@@ -157,6 +225,7 @@ impl Balancer {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
+        let now_ns = self.at(now_ns);
         match &mut self.brain {
             Brain::Engine(router) => router.complete(id, outcome, report, now_ns, out),
             Brain::Oracle(oracle) => oracle.forget(id),
@@ -165,6 +234,7 @@ impl Balancer {
 
     /// Lets time pass; the replicas to probe now.
     pub fn sweep(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) -> &[ReplicaId] {
+        let now_ns = self.at(now_ns);
         self.due.clear();
         match &mut self.brain {
             Brain::Engine(router) => {
@@ -191,6 +261,7 @@ impl Balancer {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
+        let (sent_ns, now_ns) = (self.at(sent_ns), self.at(now_ns));
         let Brain::Engine(router) = &mut self.brain else {
             return;
         };
@@ -209,6 +280,7 @@ impl Balancer {
 
     /// An operator's intent.
     pub fn drain(&mut self, replica: u32, draining: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let now_ns = self.at(now_ns);
         if let Brain::Engine(router) = &mut self.brain {
             router.set_draining(ReplicaId(replica), draining, now_ns, out);
         }
@@ -232,6 +304,15 @@ impl Balancer {
                 router.forwards_in_flight(),
             ),
             Brain::Oracle(oracle) => (oracle.in_flight(), oracle.held(), 0),
+        }
+    }
+
+    /// Requests in flight that a peer of its region has told of.
+    #[must_use]
+    pub fn counted_for(&self, peer: PeerId) -> usize {
+        match &self.brain {
+            Brain::Engine(router) => router.counted_for(peer),
+            Brain::Oracle(_) => 0,
         }
     }
 

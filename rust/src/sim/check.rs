@@ -1,7 +1,7 @@
 //! What a scenario cannot be.
 
 use super::fault::Fault;
-use super::scenario::{Mode, Scenario, ScenarioError};
+use super::scenario::{Mode, Scenario, ScenarioError, Topology};
 
 /// Replicas of one scenario at most.
 pub const REPLICAS_MAX: usize = 100_000;
@@ -107,6 +107,12 @@ impl Scenario {
         }
         within("network.jitter_ms", network.jitter_ms, 0.0, 60_000.0)?;
         within("network.loss", network.loss, 0.0, 0.9)?;
+        within(
+            "network.clock_spread_s",
+            network.clock_spread_s,
+            0.0,
+            SECONDS_MAX,
+        )?;
         within("network.rto_ms", network.rto_ms, 0.0, 60_000.0)?;
         within(
             "network.connect_timeout_s",
@@ -199,11 +205,42 @@ impl Scenario {
         if let Some((field, name)) = named.iter().find(|(_, name)| self.region(name).is_none()) {
             return fault(format!("{field}: there is no region {name}"));
         }
+        self.check_balancers_named(one)?;
         match one.replica() {
             Some(replica) if replica as usize >= self.replicas() => fault(format!(
                 "replica: there is no replica {replica}, they are numbered from 0 to {}",
                 self.replicas() - 1
             )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Faults of balancers name those that there are.
+    fn check_balancers_named(&self, one: &Fault) -> Result<(), ScenarioError> {
+        let regions = self.balancers();
+        let region = |balancer: u32| regions.get(balancer as usize).copied();
+        let unknown = |field: &str, balancer: u32| {
+            fault(format!(
+                "{field}: there is no balancer {balancer}, they are numbered from 0 to {}",
+                regions.len().saturating_sub(1)
+            ))
+        };
+        if one.of_balancers() && self.topology != Topology::Skylb {
+            return fault("kind: kill and part are for topology skylb only");
+        }
+        match one {
+            Fault::Kill { balancer, .. } if region(*balancer).is_none() => {
+                unknown("balancer", *balancer)
+            }
+            Fault::Part { balancers, .. } => {
+                let (Some(low), Some(high)) = (region(balancers.0), region(balancers.1)) else {
+                    return unknown("balancers", balancers.0.max(balancers.1));
+                };
+                if low != high || balancers.0 == balancers.1 {
+                    return fault("balancers: expected two of one region");
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

@@ -16,9 +16,13 @@ impl Simulator {
     /// A balancer looks for deadlines passed and probes due.
     pub(super) fn sweep(&mut self, balancer: u32) {
         let now_ns = self.queue.now_ns();
-        let mut out = std::mem::take(&mut self.out);
         let of = &mut self.balancers[balancer as usize];
-        let (from, sweep_ns) = (of.region, of.sweep_ns);
+        let (from, sweep_ns, process) = (of.region, of.sweep_ns, of.process);
+        if !of.up {
+            let next_ns = now_ns.saturating_add(sweep_ns);
+            return self.queue.put(next_ns, Event::Sweep(balancer));
+        }
+        let mut out = std::mem::take(&mut self.out);
         for replica in of.sweep(now_ns, &mut out) {
             let to = self.replicas[replica.0 as usize].region;
             let cut = self.network.cut_until(from, to, now_ns);
@@ -27,6 +31,7 @@ impl Simulator {
                     balancer,
                     replica: replica.0,
                     sent_ns: now_ns,
+                    process,
                     probed: if cut.is_some() {
                         Probed::Unconnected
                     } else {
@@ -66,6 +71,7 @@ impl Simulator {
             balancer,
             replica,
             sent_ns,
+            process: self.balancers[balancer as usize].process,
             probed,
         };
         let answer = small(self.answers.insert(answer));
@@ -81,8 +87,13 @@ impl Simulator {
             balancer,
             replica,
             sent_ns,
+            process,
             probed,
         } = answer;
+        let of = &self.balancers[balancer as usize];
+        if !of.up || of.process != process {
+            return;
+        }
         let now_ns = self.queue.now_ns();
         let mut out = std::mem::take(&mut self.out);
         self.balancers[balancer as usize].observe(replica, probed, sent_ns, now_ns, &mut out);
@@ -112,8 +123,12 @@ impl Simulator {
             Fault::Forget { replica, .. } => self.replicas[replica as usize].forget(),
             Fault::Drain { replica, .. } => self.drain(replica, begins),
             Fault::Evacuate { region, .. } => self.evacuate(&region, begins),
+            Fault::Kill {
+                balancer, silent, ..
+            } if begins => self.kill(balancer, silent),
+            Fault::Kill { balancer, .. } => self.revive(balancer),
             // The network knows its cuts from the start.
-            Fault::Cut { .. } | Fault::Drop { .. } => {}
+            Fault::Cut { .. } | Fault::Drop { .. } | Fault::Part { .. } => {}
         }
         self.wake_oracle();
     }
@@ -175,7 +190,9 @@ impl Simulator {
         self.replicas[replica as usize].draining = draining;
         for balancer in 0..small(self.balancers.len()) {
             let of = self.balancers[balancer as usize].region;
-            if !self.scenario.topology.central() && of != self.replicas[replica as usize].region {
+            let far =
+                !self.scenario.topology.central() && of != self.replicas[replica as usize].region;
+            if far || !self.balancers[balancer as usize].up {
                 continue;
             }
             let mut out = std::mem::take(&mut self.out);

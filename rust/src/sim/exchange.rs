@@ -3,6 +3,7 @@
 use slab::Slab;
 
 use super::queue::Event;
+use super::region::Sharing;
 use super::result::Forwards;
 use super::scenario::{ScenarioError, Topology, nanos, seconds};
 use super::simulator::Simulator;
@@ -60,10 +61,22 @@ pub(super) struct Exchange {
     /// By sender, then receiver.
     links: Vec<Vec<Link>>,
     letters: Slab<Letter>,
+    /// By balancer, then peer: what it has found out, and of which process.
+    presences: Vec<Vec<(Presence, u64)>>,
     pub(super) counts: Forwards,
 }
 
 impl Exchange {
+    /// The balancers of other regions.
+    pub(super) fn peers_of(&self, at: u32) -> &[u32] {
+        self.peers.get(at as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a balancer has found out about a peer of another region.
+    pub(super) fn presence(&mut self, at: u32, of: u32) -> &mut (Presence, u64) {
+        &mut self.presences[at as usize][of as usize]
+    }
+
     /// The age of what `at` knows of `of`, by the time when it was sent.
     pub(super) fn age_ns(&self, at: u32, of: u32, now_ns: Nanos) -> Option<Nanos> {
         let link = self.links.get(of as usize)?.get(at as usize)?;
@@ -110,7 +123,7 @@ impl Exchange {
 }
 
 impl Simulator {
-    /// Introduces balancers of different regions to each other.
+    /// Introduces balancers to each other.
     ///
     /// # Errors
     ///
@@ -118,48 +131,55 @@ impl Simulator {
     pub(super) fn introduce(&mut self) -> Result<(), ScenarioError> {
         let regions: Vec<u32> = self.balancers.iter().map(|of| of.region).collect();
         let shares = self.scenario.topology == Topology::Skylb;
-        if !shares || regions.iter().all(|region| *region == regions[0]) {
+        if !shares || regions.len() < 2 {
             return self.settle_rules();
         }
-        let others = |own: u32| {
-            let all = (0u32..).zip(regions.iter().copied());
-            all.filter(move |(_, region)| *region != own)
-        };
+        if regions.len() > PEERS_MAX + 1 {
+            return Err(ScenarioError(format!(
+                "topology: skylb: at most {PEERS_MAX} peers of one balancer"
+            )));
+        }
+        self.sharing = Sharing::new(&regions, &self.scenario.faults);
         self.exchange.links = vec![vec![Link::default(); regions.len()]; regions.len()];
-        for (number, region) in (0u32..).zip(regions.iter().copied()) {
-            let peers: Vec<(u32, u32)> = others(region).collect();
-            if peers.len() > PEERS_MAX {
-                return Err(ScenarioError(format!(
-                    "topology: skylb: at most {PEERS_MAX} peers of one balancer"
-                )));
-            }
-            self.introduce_one(number, region, &peers)?;
+        let alone = regions.iter().all(|region| *region == regions[0]);
+        for own in regions.iter().filter(|_| !alone) {
+            let all = (0u32..).zip(&regions);
+            let far = all.filter(|(_, region)| *region != own);
             self.exchange
                 .peers
-                .push(peers.iter().map(|(peer, _)| *peer).collect());
+                .push(far.map(|(peer, _)| peer).collect());
+            let alive = vec![(Presence::Alive, 1); regions.len()];
+            self.exchange.presences.push(alive);
+        }
+        for number in 0..small(regions.len()) {
+            self.introduce_at(number)?;
         }
         self.settle_rules()
     }
 
-    fn introduce_one(
-        &mut self,
-        number: u32,
-        region: u32,
-        peers: &[(u32, u32)],
-    ) -> Result<(), ScenarioError> {
-        let name = |region: u32| self.scenario.regions[region as usize].name.clone();
+    /// Introduces all others to one balancer. Those of its own region it finds for itself.
+    pub(super) fn introduce_at(&mut self, number: u32) -> Result<(), ScenarioError> {
+        let now_ns = self.queue.now_ns();
         let called = |number: u32| format!("balancer-{number}");
+        let name = |region: u32| self.scenario.regions[region as usize].name.clone();
+        let own = self.balancers[number as usize].region;
+        let others = (0u32..).zip(&self.balancers);
+        let others = others.filter(|(other, _)| *other != number);
+        let peers: Vec<_> = others
+            .map(|(other, of)| (other, of.region, of.incarnation(other), of.up))
+            .collect();
         let listed: Vec<_> = peers
             .iter()
-            .map(|(peer, at)| Listing::new(PeerId(*peer), called(*peer), name(*at)))
+            .map(|(peer, at, ..)| Listing::new(PeerId(*peer), called(*peer), name(*at)))
             .collect();
-        let own = name(region);
-        let Some(router) = self.balancers[number as usize].router_mut() else {
+        let balancer = &mut self.balancers[number as usize];
+        let (incarnation, clock_ns) = (balancer.incarnation(number), balancer.at(now_ns));
+        let Some(router) = balancer.router_mut() else {
             return Ok(());
         };
         let out = &mut self.out;
-        router.set_self(&called(number), &own, u64::from(number) + 1);
-        let set = router.set_peers(&listed, 0, out);
+        router.set_self(&called(number), &name(own), incarnation);
+        let set = router.set_peers(&listed, clock_ns, out);
         set.map_err(|error| ScenarioError(format!("regions: {error}")))?;
         let digest = &self.scenario.peer_digest;
         if digest.enabled {
@@ -170,14 +190,20 @@ impl Simulator {
             };
             router.set_peer_digest(MARK_KEY, terms);
         }
-        for (peer, at) in peers {
-            router.peer_rtt(PeerId(*peer), self.network.round_trip_ns(region, *at), 0);
-            router.peer_state(PeerId(*peer), Presence::Alive, 0, out);
+        for (peer, at, ..) in peers.iter().filter(|(_, at, _, up)| *at != own && *up) {
+            let trip_ns = self.network.round_trip_ns(own, *at);
+            router.peer_rtt(PeerId(*peer), trip_ns, clock_ns);
+            router.peer_state(PeerId(*peer), Presence::Alive, clock_ns, out);
         }
         Ok(())
     }
 
     fn settle_rules(&mut self) -> Result<(), ScenarioError> {
+        (0..self.balancers.len()).try_for_each(|number| self.settle_rules_at(number))
+    }
+
+    /// Gives one balancer the rules of residency.
+    pub(super) fn settle_rules_at(&mut self, number: usize) -> Result<(), ScenarioError> {
         let rules: Vec<Rule> = self
             .scenario
             .residency
@@ -188,18 +214,17 @@ impl Simulator {
                 regions: rule.regions.clone(),
             })
             .collect();
-        for balancer in self.balancers.iter_mut().filter(|_| !rules.is_empty()) {
-            let name = self.scenario.regions[balancer.region as usize].name.clone();
-            let Some(router) = balancer.router_mut() else {
-                continue;
-            };
-            if self.exchange.peers.is_empty() {
-                router.set_self(&name, &name, 1);
-            }
-            let set = router.set_residency(rules.clone());
-            set.map_err(|error| ScenarioError(format!("residency: {error}")))?;
+        let balancer = &mut self.balancers[number];
+        let name = &self.scenario.regions[balancer.region as usize].name;
+        let alone = self.exchange.peers.is_empty() && self.sharing.peers.is_empty();
+        let Some(router) = balancer.router_mut().filter(|_| !rules.is_empty()) else {
+            return Ok(());
+        };
+        if alone {
+            router.set_self(name, name, 1);
         }
-        Ok(())
+        let set = router.set_residency(rules);
+        set.map_err(|error| ScenarioError(format!("residency: {error}")))
     }
 
     /// All have told each other before the first request comes.
@@ -224,18 +249,19 @@ impl Simulator {
     /// A message for one peer, if there is something to tell: its number under way.
     fn write(&mut self, kind: Kind, from: u32, to: u32) -> Option<u32> {
         let sent_ns = self.queue.now_ns();
+        let clock_ns = self.balancers[from as usize].at(sent_ns);
         let router = self.balancers[from as usize].router_mut()?;
         let Exchange { counts, links, .. } = &mut self.exchange;
         let link = &mut links[from as usize][to as usize];
         let (bytes, written, written_bytes, told_bytes) = match kind {
             Kind::Summary => (
-                router.summary(PeerId(to), sent_ns)?,
+                router.summary(PeerId(to), clock_ns)?,
                 &mut counts.summaries,
                 &mut counts.summary_bytes,
                 &mut link.bytes,
             ),
             Kind::Digest => (
-                router.peer_digest(PeerId(to), sent_ns)?,
+                router.peer_digest(PeerId(to), clock_ns)?,
                 &mut counts.digests,
                 &mut counts.digest_bytes,
                 &mut link.digest_bytes,
@@ -257,20 +283,24 @@ impl Simulator {
     /// A balancer tells those of its peers something for whom it is time.
     pub(super) fn tell_peers(&mut self, from: u32) {
         let now_ns = self.queue.now_ns();
+        self.queue.put(now_ns + TELL_NS, Event::Tell(from));
+        if !self.balancers[from as usize].up {
+            return;
+        }
+        let clock_ns = self.balancers[from as usize].at(now_ns);
         for place in 0..self.exchange.peers[from as usize].len() {
             let to = self.exchange.peers[from as usize][place];
             let Some(router) = self.balancers[from as usize].router_mut() else {
                 continue;
             };
-            let summary = router.summary_due(PeerId(to), now_ns);
-            let digest = router.peer_digest_due(PeerId(to), now_ns);
+            let summary = router.summary_due(PeerId(to), clock_ns);
+            let digest = router.peer_digest_due(PeerId(to), clock_ns);
             for (kind, due) in [(Kind::Summary, summary), (Kind::Digest, digest)] {
                 if due && let Some(letter) = self.write(kind, from, to) {
                     self.post(letter, from, to);
                 }
             }
         }
-        self.queue.put(now_ns + TELL_NS, Event::Tell(from));
     }
 
     /// A message sets out. The connection keeps what a cut holds up, for a while.
@@ -301,11 +331,14 @@ impl Simulator {
             sent_ns,
             bytes,
         } = letter;
-        let now_ns = self.queue.now_ns();
+        if !self.balancers[to as usize].up {
+            return;
+        }
+        let clock_ns = self.balancers[to as usize].at(self.queue.now_ns());
         if kind == Kind::Digest {
             if let Some(router) = self.balancers[to as usize].router_mut() {
                 // Those that others have overtaken are old, and counted as refused.
-                let _ = router.merge_peer_digest(PeerId(from), &bytes, now_ns);
+                let _ = router.merge_peer_digest(PeerId(from), &bytes, clock_ns);
             }
             return;
         }
@@ -315,7 +348,7 @@ impl Simulator {
             .router_mut()
             .is_some_and(|router| {
                 router
-                    .merge_peer(PeerId(from), &bytes, now_ns, &mut out)
+                    .merge_peer(PeerId(from), &bytes, clock_ns, &mut out)
                     .is_ok()
             });
         if merged {
@@ -335,9 +368,10 @@ impl Simulator {
             if balancer.region as usize != region {
                 continue;
             }
+            let clock_ns = balancer.at(now_ns);
             let mut out = std::mem::take(&mut self.out);
             if let Some(router) = balancer.router_mut() {
-                router.set_evacuating(evacuating, now_ns, &mut out);
+                router.set_evacuating(evacuating, clock_ns, &mut out);
             }
             self.act(number, out);
         }

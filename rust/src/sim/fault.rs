@@ -2,7 +2,8 @@
 //!
 //! Each fault begins at `at_s` and ends at `until_s`, in seconds of virtual time. `crash`, `freeze`,
 //! `errors`, `slow`, `lie`, `forget` and `drain` concern one replica, `cut` the link between two
-//! regions, `drop` one direction of it, `evacuate` a region.
+//! regions, `drop` one direction of it, `evacuate` a region, `kill` one balancer, `part` the link
+//! between two balancers of one region.
 
 use serde::Deserialize;
 
@@ -145,6 +146,30 @@ pub enum Fault {
         /// It takes requests again.
         until_s: Option<f64>,
     },
+    /// A balancer's process ends, with its clients' connections; a new one knows nothing.
+    Kill {
+        /// Number of the balancer.
+        balancer: u32,
+        /// Its machine goes with it: nobody is told that connections have ended.
+        #[serde(default)]
+        silent: bool,
+        /// Beginning.
+        at_s: f64,
+        /// A new process answers.
+        until_s: Option<f64>,
+    },
+    /// Nothing passes between two balancers of one region.
+    Part {
+        /// Their numbers.
+        balancers: (u32, u32),
+        /// Only from the first to the second.
+        #[serde(default)]
+        one_way: bool,
+        /// Beginning.
+        at_s: f64,
+        /// End.
+        until_s: Option<f64>,
+    },
     /// Nothing passes between two regions (or within one: twice the same).
     Cut {
         /// The two.
@@ -168,8 +193,18 @@ impl Fault {
             | Self::Lie { replica, .. }
             | Self::Forget { replica, .. }
             | Self::Drain { replica, .. } => Some(*replica),
-            Self::Cut { .. } | Self::Drop { .. } | Self::Evacuate { .. } => None,
+            Self::Cut { .. }
+            | Self::Drop { .. }
+            | Self::Evacuate { .. }
+            | Self::Kill { .. }
+            | Self::Part { .. } => None,
         }
+    }
+
+    /// It concerns balancers alone.
+    #[must_use]
+    pub fn of_balancers(&self) -> bool {
+        matches!(self, Self::Kill { .. } | Self::Part { .. })
     }
 
     /// Beginning and end.
@@ -184,6 +219,8 @@ impl Fault {
             | Self::Drain { at_s, until_s, .. }
             | Self::Cut { at_s, until_s, .. }
             | Self::Drop { at_s, until_s, .. }
+            | Self::Kill { at_s, until_s, .. }
+            | Self::Part { at_s, until_s, .. }
             | Self::Evacuate { at_s, until_s, .. } => (*at_s, *until_s),
             Self::Forget { at_s, .. } => (*at_s, None),
         }

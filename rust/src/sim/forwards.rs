@@ -25,7 +25,11 @@ impl Simulator {
         live.tries = forward.attempt;
         live.forwards += 1;
         live.away = Some(peer);
-        live.terms = (forward.attempts_left, forward.deadline_ns);
+        let at_home_ns = self.balancers[balancer as usize].clock_ns;
+        live.terms = (
+            forward.attempts_left,
+            forward.deadline_ns.saturating_sub(at_home_ns),
+        );
         live.tries_there = 0;
         live.started_there = false;
         live.home_ns = now_ns;
@@ -50,12 +54,16 @@ impl Simulator {
             return;
         };
         let Some(peer) = live.away else { return };
+        if !self.balancers[peer as usize].up {
+            return self.tell_home(id, News::Failed(Failure::Connect));
+        }
         self.arrived += 1;
         live.order = self.arrived;
         live.passed = 0;
         live.there = true;
         live.message_ns = now_ns;
         let (attempts_left, deadline_ns) = live.terms;
+        let deadline_ns = self.balancers[peer as usize].at(deadline_ns);
         let (turn, salt, origin) = (live.turn, live.salt, live.balancer);
         let forged = self.scenario.forged_hops > 0.0
             && uniform(&mut self.chance) <= self.scenario.forged_hops;

@@ -85,7 +85,10 @@ impl Simulator {
         }
     }
 
-    fn check_event(&self, event: Event) -> Result<(), String> {
+    fn check_event(&mut self, event: Event) -> Result<(), String> {
+        if self.shares() {
+            self.note_rooms();
+        }
         match event {
             Event::Second => {
                 let mut models = self.replicas.iter().map(Replica::model);
@@ -95,13 +98,26 @@ impl Simulator {
             Event::Step { .. } | Event::AtReplica(..) | Event::Probe { .. } | Event::Abort(..) => {
                 Ok(())
             }
-            _ => self.check_balancers(),
+            _ => {
+                for balancer in &mut self.balancers {
+                    if std::mem::take(&mut balancer.touched) {
+                        balancer.check()?;
+                    }
+                }
+                self.check_counts()
+            }
         }
     }
 
     /// Each balancer agrees with itself, and all together with what is under way.
+    #[cfg(test)]
     pub(super) fn check_balancers(&self) -> Result<(), String> {
         self.balancers.iter().try_for_each(Balancer::check)?;
+        self.check_counts()
+    }
+
+    /// All together agree with what is under way.
+    fn check_counts(&self) -> Result<(), String> {
         let (mut pushed, mut waiting, mut away) = (0, 0, 0);
         for (id, live) in self.live.iter().filter(|(_, live)| live.order > 0) {
             let (in_flight, held) = (live.replica.is_some(), live.held_since_ns.is_some());
@@ -145,6 +161,11 @@ impl Simulator {
             // Who may not go everywhere may have to wait for others.
             wanted[self.line(live.decider(), model)] |= self.scenario.residency.is_empty();
         }
+        if self.shares() {
+            let replicas = self.replicas.iter();
+            let wanted: Vec<_> = replicas.map(|of| self.is_wanted(of, &wanted)).collect();
+            self.check_shared(&wanted)?;
+        }
         for number in 0..self.replicas.len() {
             let replica = &self.replicas[number];
             let idle = replica.load() == (0, 0) && replica.coming == 0;
@@ -161,7 +182,7 @@ impl Simulator {
     /// Somebody who is held could go to this replica.
     fn is_wanted(&self, replica: &Replica, wanted: &[bool]) -> bool {
         let central = self.scenario.topology.central();
-        let balancers = (0_u32..).zip(&self.balancers);
+        let balancers = (0_u32..).zip(&self.balancers).filter(|(_, of)| of.up);
         let mut usable = balancers.filter(|(_, of)| central || of.region == replica.region);
         usable.any(|(balancer, _)| {
             let mut models = (0_u32..).take(self.workload.models.len());
@@ -183,6 +204,9 @@ impl Simulator {
         let mut found = self.check_attempt(balancer, push);
         if found.is_ok() && self.calm.gate && self.decides(balancer) {
             found = self.check_gate(push);
+        }
+        if found.is_ok() && self.scenario.check {
+            found = self.check_room(balancer, push);
         }
         if found.is_ok() && self.scenario.check && self.decides(balancer) {
             found = self.check_passed(balancer, push);
@@ -212,6 +236,9 @@ impl Simulator {
         }
         if forward.attempt != live.tries + 1 || forward.attempt > self.config.attempts_max {
             return Err(format!("attempts_at_most_max: {id:?}"));
+        }
+        if self.balancers[peer as usize].region == self.balancers[balancer as usize].region {
+            return self.check_neighbour(balancer, peer, id);
         }
         let age_ns = self.exchange.age_ns(balancer, peer, self.queue.now_ns());
         if age_ns.is_none_or(|age_ns| age_ns > AGE_NS_MAX + PROOF_NS_MAX) {

@@ -68,6 +68,10 @@ pub struct Live {
     pub message_ns: Nanos,
     /// When the last attempt was pushed.
     pub pushed_ns: Nanos,
+    /// Who had told the pusher by then that it holds something for that replica, a bit each.
+    pub wishes_known: u64,
+    /// Since when there was room at that replica, if there was.
+    pub room_since_ns: Option<Nanos>,
     /// The time from then to its first body byte, as the engine predicted it.
     pub predicted_ns: Option<Nanos>,
     /// That time.
@@ -111,6 +115,8 @@ impl Live {
             token_ns: 0,
             message_ns: 0,
             pushed_ns: 0,
+            wishes_known: 0,
+            room_since_ns: None,
             predicted_ns: None,
             started_ns: 0,
             first_byte_ns: None,

@@ -211,6 +211,7 @@ impl Measures {
                 .collect(),
             replicas,
             forwards: run.exchange.report(run.duration_ns),
+            shares: run.sharing.report(run.duration_ns),
             balancers: run
                 .balancers
                 .iter()

@@ -15,10 +15,12 @@
 //! | `balancer`, `oracle` | who decides |
 //! | `fleet`, `replica` | replicas with their faults |
 //! | `live` | requests under way |
-//! | `exchange`, `forwards` | what balancers tell each other, and requests that cross |
+//! | `exchange`, `forwards` | what balancers of different regions tell each other, and requests that cross |
+//! | `region` | what balancers of one region tell each other of its replicas |
+//! | `process` | balancers that end and begin anew |
 //! | `simulator`, `requests`, `answers`, `control` | what happens at each event |
 //! | `measure`, `stats` | figures |
-//! | `invariants` | what must hold of every run |
+//! | `invariants`, `room` | what must hold of every run, and of shared replicas |
 
 mod answers;
 mod balancer;
@@ -34,11 +36,14 @@ mod live;
 mod measure;
 mod network;
 mod oracle;
+mod process;
 mod prompt;
 mod queue;
+mod region;
 pub mod replica;
 mod requests;
 pub mod result;
+mod room;
 pub mod scenario;
 mod simulator;
 mod stats;

@@ -59,6 +59,12 @@ pub enum Event {
     Leave(RequestId),
     /// A balancer looks whom of its peers to tell something.
     Tell(u32),
+    /// A balancer looks what to tell those of its own region.
+    Talk(u32),
+    /// A message between balancers of one region arrives.
+    Heard(u32),
+    /// A balancer looks which of its peers are heard.
+    Judge(u32),
     /// A summary reaches a peer.
     Told(u32),
     /// A forward of this number reaches the peer.

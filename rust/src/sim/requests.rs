@@ -4,7 +4,6 @@ use super::balancer::Brain;
 use super::clients::{self, NO_SEAT};
 use super::live::Live;
 use super::network::uniform;
-use super::oracle::Need;
 use super::queue::Event;
 use super::replica::{Admission, Arrival};
 use super::scenario::{Key, Mode, nanos};
@@ -95,9 +94,10 @@ impl Simulator {
         let now_ns = self.queue.now_ns();
         let of = &self.workload.turns[turn as usize];
         let (region, model, input) = (of.region, of.model, of.input);
-        let serving = &self.serving[region as usize];
         let spread = of.user.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let balancer = serving[usize::try_from(spread).unwrap_or(0) % serving.len()];
+        let named = usize::try_from(spread).unwrap_or(0) % self.serving[region as usize].len();
+        let answering = self.answering(region, named);
+        let balancer = answering.unwrap_or(self.serving[region as usize][named]);
         let mut live = Live::new(turn, seat, region, balancer, now_ns);
         // Each model computes a KV cache of its own.
         live.salt = self.clients.round(seat) | u64::from(model) << MODEL_SHIFT;
@@ -118,7 +118,8 @@ impl Simulator {
             }
         }
         let to = self.balancers[balancer as usize].region;
-        let Some(at_ns) = self.connect(region, to, bytes(input)) else {
+        let arrives = self.connect(region, to, bytes(input));
+        let Some(at_ns) = arrives.filter(|_| answering.is_some()) else {
             let pause_ns = nanos(self.scenario.network.connect_timeout_s);
             self.finish(id, Err("unreachable"), now_ns.saturating_add(pause_ns));
             return;
@@ -139,6 +140,10 @@ impl Simulator {
         let Some(live) = self.live.get_mut(id) else {
             return;
         };
+        if !self.balancers[live.balancer as usize].up {
+            let now_ns = self.queue.now_ns();
+            return self.finish(id, Err("unreachable"), now_ns);
+        }
         self.arrived += 1;
         live.order = self.arrived;
         live.home_order = self.arrived;
@@ -187,35 +192,10 @@ impl Simulator {
         small(self.config.block_bytes.div_ceil(TOKEN_BYTES))
     }
 
-    fn tell_oracle(&mut self, id: RequestId, balancer: u32) {
-        let block = self.replicas[0].block_tokens();
-        let Some(live) = self.live.get_mut(id) else {
-            return;
-        };
-        let of = &self.workload.turns[live.turn as usize];
-        let mut need = Need {
-            model: of.model,
-            input: of.input,
-            output: live.output,
-            hashes: Vec::new(),
-        };
-        let (turn, salt) = (live.turn, live.salt);
-        self.prompts.hashes(
-            &self.workload.turns,
-            turn,
-            false,
-            block,
-            salt,
-            &mut need.hashes,
-        );
-        if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
-            oracle.tell(id, need);
-        }
-    }
-
     /// Does what a balancer asks for, in order.
     pub(super) fn act(&mut self, balancer: u32, mut out: Vec<Effect>) {
         let now_ns = self.queue.now_ns();
+        self.balancers[balancer as usize].touched = true;
         self.ask_oracle(balancer, &mut out);
         let mut withdrawn = Vec::new();
         for effect in out.drain(..) {
@@ -251,28 +231,16 @@ impl Simulator {
         }
     }
 
-    /// Lets the oracle, if it is one, push what can be pushed now.
-    fn ask_oracle(&mut self, balancer: u32, out: &mut Vec<Effect>) {
-        let now_ns = self.queue.now_ns();
-        if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
-            oracle.dispatch(&self.replicas, now_ns, out);
-        }
-    }
-
-    /// The oracle looks again: a replica's state has changed.
-    pub(super) fn wake_oracle(&mut self) {
-        if matches!(self.balancers[0].brain, Brain::Oracle(_)) {
-            let out = std::mem::take(&mut self.out);
-            self.act(0, out);
-        }
-    }
-
     fn push(&mut self, balancer: u32, push: &Push) {
         let now_ns = self.queue.now_ns();
         self.check_push(balancer, push);
+        let wishes_known = self.wishes_known(balancer, push.replica.0);
+        let room_since_ns = self.room_since_ns(push.replica.0);
         let Some(live) = self.live.get_mut(push.request) else {
             return;
         };
+        live.wishes_known = wishes_known;
+        live.room_since_ns = room_since_ns;
         live.leave_hold(now_ns);
         live.replica = Some(push.replica.0);
         if live.there {
@@ -445,7 +413,7 @@ impl Simulator {
     }
 
     /// The request is over at the balancer (or never got there): the client learns it, and goes on.
-    fn finish(&mut self, id: RequestId, ended: Result<(), &'static str>, now_ns: Nanos) {
+    pub(super) fn finish(&mut self, id: RequestId, ended: Result<(), &'static str>, now_ns: Nanos) {
         let Some(mut live) = self.live.remove(id) else {
             return;
         };

@@ -47,6 +47,8 @@ pub struct Report {
     pub replicas: Vec<ReplicaReport>,
     /// Between balancers; none where they do not share.
     pub forwards: Option<Forwards>,
+    /// Between balancers of one region; none where there is one of each.
+    pub shares: Option<Shares>,
     /// By balancer.
     pub balancers: Vec<BalancerReport>,
     /// Every measured request that has ended, in the order of their ends; with `records` only.
@@ -216,6 +218,17 @@ pub struct Forwards {
     pub flips: u64,
     /// Of the pair with most: per ten seconds.
     pub flips_per_10s_max: f64,
+}
+
+/// What balancers of one region told each other of its replicas.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Shares {
+    /// Messages sent, and their bytes.
+    pub messages: u64,
+    /// See above.
+    pub bytes: u64,
+    /// Most bytes that one balancer told another, per second.
+    pub bytes_per_s_max: f64,
 }
 
 /// One balancer.

@@ -138,7 +138,7 @@ pub struct Residency {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Topology {
-    /// Balancers per region; those of different regions are peers.
+    /// Balancers per region; all are peers, and those of one region share its replicas.
     #[default]
     Skylb,
     /// Balancers per region that never share.
@@ -174,7 +174,8 @@ impl Topology {
 pub struct Region {
     /// Its name, as requests bear it.
     pub name: String,
-    /// Balancers; each fronts all replicas of the region, users are spread over them.
+    /// Balancers; each fronts all replicas of the region, users are spread over them. Under topology
+    /// `skylb` they share the replicas' room.
     #[serde(default = "one")]
     pub balancers: u32,
     /// Its replicas, group by group.
@@ -211,6 +212,8 @@ pub struct Network {
     /// Bytes sent in the first round trip (ten segments, RFC 6928); each further one doubles
     /// them. 0: no slow start.
     pub window_bytes: u64,
+    /// Balancers' monotonic clocks begin at times drawn up to this.
+    pub clock_spread_s: f64,
     /// A connect over a cut link fails after this time.
     pub connect_timeout_s: f64,
     /// An answer that a cut holds up for this long is given up.
@@ -225,6 +228,7 @@ impl Default for Network {
             loss: 0.0,
             rto_ms: 200.0,
             window_bytes: 14_600,
+            clock_spread_s: 0.0,
             connect_timeout_s: 1.5,
             stall_timeout_s: 60.0,
         }
@@ -373,6 +377,20 @@ impl Scenario {
     pub fn center(&self) -> usize {
         let name = self.balancer_region.as_deref();
         name.and_then(|name| self.region(name)).unwrap_or(0)
+    }
+
+    /// The region of each balancer; where one stands before all replicas, no region's.
+    #[must_use]
+    pub fn balancers(&self) -> Vec<usize> {
+        if self.topology.central() {
+            return Vec::new();
+        }
+        let serves = |region: &Region| region.replicas.iter().any(|group| group.count > 0);
+        let regions = self.regions.iter().enumerate();
+        let serving = regions.filter(|(_, region)| serves(region));
+        serving
+            .flat_map(|(number, region)| (0..region.balancers).map(move |_| number))
+            .collect()
     }
 
     /// Replicas in all.

@@ -7,11 +7,13 @@ use super::fleet::{self, Replica};
 use super::invariants::Calm;
 use super::live::Table;
 use super::measure::Measures;
-use super::network::Network;
+use super::network::{Network, uniform};
 use super::prompt::Prompts;
 use super::queue::{Event, Queue};
+use super::region::Sharing;
 use super::replica::Progress;
 use super::result::Report;
+use super::room::Rooms;
 use super::scenario::{Group, Mode, Scenario, ScenarioError, Topology, nanos, seconds};
 use super::workload::{Workload, small};
 use crate::engine::config::Config;
@@ -29,6 +31,8 @@ pub(super) struct Answer {
     pub(super) replica: u32,
     pub(super) sent_ns: Nanos,
     pub(super) probed: fleet::Probed,
+    /// The balancer's process that asked.
+    pub(super) process: u64,
 }
 
 /// A run of one scenario. See the [module](super).
@@ -51,6 +55,8 @@ pub struct Simulator {
     pub(super) rng: Rng,
     /// What goes between balancers.
     pub(super) exchange: Exchange,
+    /// The same within a region.
+    pub(super) sharing: Sharing,
     /// Probes' answers on their way.
     pub(super) answers: slab::Slab<Answer>,
     pub(super) duration_ns: Nanos,
@@ -62,6 +68,8 @@ pub struct Simulator {
     pub(super) events: u64,
     /// The first invariant that the event under way broke.
     pub(super) broken: Option<String>,
+    /// What is known of shared replicas' room.
+    pub(super) rooms: Rooms,
     /// Nothing goes wrong in the scenario, so that more must hold.
     pub(super) calm: Calm,
     /// Decides which requests replicas fail.
@@ -120,6 +128,7 @@ impl Simulator {
         let network = Network::new(&scenario, Rng::new(rng.next_u64()));
         let chance = Rng::new(rng.next_u64());
         let calm = Calm::of(&scenario, &config);
+        let rooms = Rooms::new(&scenario, &config, replicas.len());
         let duration_ns = nanos(scenario.duration_s);
         let mut simulator = Self {
             prompts: Prompts::new(&workload),
@@ -138,12 +147,14 @@ impl Simulator {
             live: Table::default(),
             rng,
             exchange: Exchange::default(),
+            sharing: Sharing::default(),
             answers: slab::Slab::new(),
             clients_due: 0,
             done: false,
             events: 0,
             broken: None,
             calm,
+            rooms,
             chance,
             arrived: 0,
             #[cfg(test)]
@@ -251,6 +262,8 @@ impl Simulator {
             }
         }
         self.begin_exchange();
+        self.begin_sharing();
+        self.begin_judging();
         self.begin_clients();
     }
 
@@ -277,6 +290,18 @@ impl Simulator {
         Ok(seconds(self.queue.now_ns()))
     }
 
+    /// Lets so much time pass after the end.
+    #[cfg(test)]
+    pub(super) fn rest(&mut self, for_s: f64) -> Result<(), Broken> {
+        let until_ns = self.queue.now_ns() + nanos(for_s);
+        while let Some(event) = self.queue.take(until_ns) {
+            self.events += 1;
+            self.handle(event);
+            self.check(event)?;
+        }
+        Ok(())
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::User { seat } => self.user(seat),
@@ -291,6 +316,9 @@ impl Simulator {
             Event::Stall(id, attempt, epoch) => self.stall(id, attempt, epoch),
             Event::Leave(id) => self.leave(id),
             Event::Tell(balancer) => self.tell_peers(balancer),
+            Event::Talk(balancer) => self.talk(balancer),
+            Event::Heard(letter) => self.heard(letter),
+            Event::Judge(balancer) => self.judge(balancer),
             Event::Told(summary) => self.told(summary),
             Event::AtPeer(id, number) => self.at_peer(id, number),
             Event::Home(id, number, news) => self.home(id, number, news),
@@ -379,6 +407,7 @@ fn balancers(
         };
         return Ok((vec![one], vec![vec![0]; scenario.regions.len()]));
     }
+    let spread_s = scenario.network.clock_spread_s;
     let (mut balancers, mut serving) = (Vec::new(), Vec::new());
     for (region, of) in (0u32..).zip(&scenario.regions) {
         let own: Vec<_> = fleet
@@ -390,7 +419,13 @@ fn balancers(
         if !own.is_empty() {
             for _ in 0..of.balancers {
                 here.push(small(balancers.len()));
-                balancers.push(Balancer::engine(region, config, rng.next_u64(), &own));
+                let seed = rng.next_u64();
+                let mut balancer = Balancer::engine(region, config, seed, &own);
+                if spread_s > 0.0 {
+                    let clock_ns = nanos(uniform(rng) * spread_s);
+                    balancer.set_clock(clock_ns, config, seed, &own);
+                }
+                balancers.push(balancer);
             }
         }
         serving.push(here);

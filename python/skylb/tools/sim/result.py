@@ -119,6 +119,14 @@ class Forwards(msgspec.Struct, frozen=True):
     digest_bytes_per_s_max: float = 0.0
 
 
+class Shares(msgspec.Struct, frozen=True):
+    """What balancers of one region told each other of its replicas: messages, their bytes, and the rate."""
+
+    messages: int
+    bytes: int
+    bytes_per_s_max: float
+
+
 class Records(msgspec.Struct, frozen=True):
     """Requests one by one, a column a field; with ``records`` in the scenario only."""
 
@@ -155,6 +163,7 @@ class Result(msgspec.Struct, frozen=True):
     region_load_spread: dict[str, Spread] = {}
     region_series: dict[str, Series] = {}
     forwards: Forwards | None = None
+    shares: Shares | None = None
 
 
 def decode(data: bytes) -> Result:

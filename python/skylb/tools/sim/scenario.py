@@ -63,6 +63,7 @@ class Network(Table, frozen=True):
     loss: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
     rto_ms: Ms = 200.0
     window_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 14_600
+    clock_spread_s: Seconds = 0.0
     connect_timeout_s: Seconds = 1.5
     stall_timeout_s: Seconds = 60.0
 
@@ -174,7 +175,21 @@ class Evacuate(_LastingFault, frozen=True, kw_only=True, tag="evacuate"):
     region: str
 
 
-Fault = Crash | Freeze | Errors | Slow | Lie | Forget | Drain | Cut | Drop | Evacuate
+class Kill(_LastingFault, frozen=True, kw_only=True, tag="kill"):
+    """A balancer's process ends; a new one knows nothing. ``silent``: nobody is told that connections ended."""
+
+    balancer: Number
+    silent: bool = False
+
+
+class Part(_LastingFault, frozen=True, kw_only=True, tag="part"):
+    """Nothing passes between two balancers of one region; ``one_way``: only from the first to the second."""
+
+    balancers: tuple[Number, Number]
+    one_way: bool = False
+
+
+Fault = Crash | Freeze | Errors | Slow | Lie | Forget | Drain | Cut | Drop | Evacuate | Kill | Part
 
 
 class Residency(Table, frozen=True):

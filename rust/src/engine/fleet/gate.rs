@@ -6,6 +6,7 @@ mod tests;
 use super::health::State;
 use super::replica::Replica;
 use crate::engine::config::{Config, PushRule};
+use crate::engine::plant::Plant;
 use crate::id::Nanos;
 
 /// Why a replica may not take a request now.
@@ -69,7 +70,14 @@ fn limit(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(u32, Why)
         PushRule::Pending => {
             let room = replica.allowance(config).saturating_sub(replica.pending());
             let why = if room > 0 { Why::Shared } else { Why::Pending };
-            (replica.part_of(room, now_ns), why)
+            let part = if config.planted(Plant::TurnsIgnored) {
+                room
+            } else if config.planted(Plant::TurnsKept) && replica.split().others > 0 {
+                0
+            } else {
+                replica.part_of(room, now_ns)
+            };
+            (part, why)
         }
     };
     let cap = (under(config.in_flight_max), Why::Cap);

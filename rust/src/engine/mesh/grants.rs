@@ -205,7 +205,13 @@ impl Mesh {
         }
         let reserve = (offer.model.arrivals.per_s_milli(now_ns) * RESERVE_MS + 500_000) / 1_000_000;
         let shares = self.shares(slot);
-        let room = if shares { offer.unshared } else { offer.room };
+        let known = self.remote(slot).is_some_and(|of| of.share.is_known());
+        let room = match (shares, known) {
+            (true, true) => offer.unshared,
+            // What it shares is not known yet.
+            (true, false) => 0,
+            (false, _) => offer.room,
+        };
         let reserve = if self.somebody_leaves(offer, offers, now_ns) {
             reserve.min(room / 2)
         } else {

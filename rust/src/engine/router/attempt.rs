@@ -326,7 +326,7 @@ impl Router {
         self.requests.ended();
         let blocks = request.demand.prompt_blocks;
         self.cache.release(attempt.matched, blocks, answer);
-        if request.demand.lane == Lane::Batch {
+        if request.demand.lane == Lane::Batch && !self.config.planted(Plant::EndsUntold) {
             self.mesh.note_ended(attempt.slot, id);
         }
         if let Some(member) = self.fleet.member_mut(attempt.slot) {

@@ -4,13 +4,21 @@ use super::Router;
 use crate::engine::demand::{Lane, TRIED_MAX};
 use crate::engine::fleet::member::Offer;
 use crate::engine::requests::request::{Phase, Request};
-use crate::id::ReplicaId;
+use crate::id::{PeerId, ReplicaId};
 
 impl Router {
     /// Requests at peers.
     #[must_use]
     pub fn forwards_in_flight(&self) -> usize {
         self.mesh.in_flight
+    }
+
+    /// Requests at replicas that a peer of our region has told of.
+    #[must_use]
+    pub fn counted_for(&self, peer: PeerId) -> usize {
+        let members = self.fleet.members();
+        let counts = members.map(|(_, member)| member.replica.counted_for(peer));
+        counts.sum()
     }
 
     /// Checks that all parts agree with each other.

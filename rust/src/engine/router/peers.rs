@@ -13,6 +13,7 @@ use crate::engine::mesh::peer::{PEERS_MAX, Presence};
 use crate::engine::mesh::region::message::{Share, ShareError};
 use crate::engine::mesh::region::{Changes, Passed};
 use crate::engine::mesh::residency::{RegionError, Residency, Rule};
+use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Phase, Request};
 use crate::id::{Nanos, PeerId, ReplicaId, RequestId, Slot};
 
@@ -111,7 +112,9 @@ impl Router {
                 self.mesh.forget_hot(slot);
             }
         }
-        self.mesh.review_sharing(&mut self.fleet, now_ns);
+        if presence == Presence::Alive || !self.config.planted(Plant::DeadRemembered) {
+            self.mesh.review_sharing(&mut self.fleet, now_ns);
+        }
         self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
     }

@@ -316,6 +316,16 @@ impl ReplicaModel {
         self.waiting.iter().filter(fresh).count()
     }
 
+    /// This request is outside the batch and has not been in it yet.
+    #[must_use]
+    pub fn is_unscheduled(&self, id: RequestId) -> bool {
+        let place = self.places.get(&id);
+        place.is_some_and(|place| {
+            let waits = self.sequences[*place as usize].cached_tokens.is_none();
+            waits && self.waiting.contains(place)
+        })
+    }
+
     /// Becomes a new process: requests, cache and counters are gone, the slowness stays.
     pub fn restart(&mut self) {
         self.pool = Pool::new(self.profile.blocks());

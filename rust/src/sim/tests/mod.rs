@@ -6,6 +6,7 @@ mod million;
 mod plants;
 mod regions;
 mod same;
+mod sharing;
 
 use serde_json::{Value, json};
 

@@ -133,6 +133,13 @@ impl Replica {
         self.theirs
     }
 
+    /// Of those, one peer's.
+    #[must_use]
+    pub fn counted_for(&self, peer: PeerId) -> usize {
+        let of = |request: &&InFlight| owner(request.id) == Some(peer);
+        self.in_flight.iter().filter(of).count()
+    }
+
     /// Own requests in flight.
     #[must_use]
     pub fn own_in_flight(&self) -> u32 {

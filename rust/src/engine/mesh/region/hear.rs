@@ -143,7 +143,7 @@ impl Mesh {
         let reported = remote.and_then(|remote| remote.share.reported.get_mut(&replica))?;
         fleet.member(replica)?;
         let changed = reported.ready != entry.ready;
-        (reported.wants, reported.ready) = (entry.wants, entry.ready);
+        (reported.told, reported.wants, reported.ready) = (true, entry.wants, entry.ready);
         for own in began {
             reported.pushed_ns = reported.pushed_ns.max(own.pushed_ns);
         }

@@ -55,6 +55,8 @@ pub(super) enum What {
 /// What a peer of our region has told of one replica.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
+    /// It has been told.
+    pub(super) told: bool,
     pub(super) wants: bool,
     pub(super) ready: bool,
     pub(super) pushed_ns: Nanos,
@@ -92,6 +94,11 @@ pub(in crate::engine) struct Sharer {
 }
 
 impl Sharer {
+    /// It has told its list, and of all that we have too whether it may push there.
+    pub(in crate::engine) fn is_known(&self) -> bool {
+        self.heard && self.reported.values().all(|of| of.told)
+    }
+
     pub(super) fn lists(&self, slot: Slot) -> bool {
         self.reported.contains_key(&slot)
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::engine::mesh::peer::Presence;
+use crate::engine::mesh::peer::summary::Summary;
 use crate::engine::mesh::region::message::{SHARE_BYTES_MAX, SHARED_MAX};
 use crate::id::PeerId;
 use proptest::prelude::*;
@@ -389,4 +390,24 @@ fn a_connection_that_begins_anew_leaves_no_request_behind() {
         assert_eq!(state["replicas"][0]["theirs_in_flight"], 0);
         assert_eq!(state["replicas"][0]["shared"], true);
     }
+}
+
+/// What balancer 0 lets balancer 1 forward to it.
+fn granted(region: &mut Region) -> u64 {
+    let mut told = None;
+    region.call(0, |router, now_ns, _| {
+        told = router.summary(peer(1), now_ns);
+    });
+    let summary = Summary::decode(&told.unwrap()).unwrap();
+    summary.lines.iter().map(|line| line.limit).sum()
+}
+
+#[test]
+fn a_peer_that_has_not_said_yet_what_it_shares_is_granted_nothing() {
+    let mut region = Region::new(&one(), 2, 1, 4);
+    assert_eq!(granted(&mut region), 0, "it shares all there is");
+    region.call(0, |router, now_ns, out| {
+        router.share_anew(peer(1), now_ns, out);
+    });
+    assert_eq!(granted(&mut region), 0);
 }

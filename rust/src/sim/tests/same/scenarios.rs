@@ -106,7 +106,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(loads());
     cases.extend(broken());
     cases.extend(regions());
-    cases.push(balancers());
+    cases.extend(balancers());
     cases
 }
 
@@ -291,9 +291,52 @@ fn regions() -> Vec<Case> {
     ]
 }
 
-/// Two balancers before the replicas of one region.
-fn balancers() -> Case {
-    let mut two = one(3, 60, &json!({}));
-    two["regions"][0]["balancers"] = json!(2);
-    case("two_balancers", two, talks(60, 1, 10..120), served())
+/// Several balancers that share the replicas of their region.
+fn balancers() -> Vec<Case> {
+    let shared = |count: u32, changes: &Value| {
+        let mut shared = one(3, 60, changes);
+        shared["regions"][0]["balancers"] = json!(count);
+        shared["network"]["clock_spread_s"] = json!(1e5);
+        shared
+    };
+    let faults = json!([
+        {"kind": "part", "balancers": [0, 1], "at_s": 3.0, "until_s": 3.2},
+        {"kind": "part", "balancers": [1, 2], "one_way": true, "at_s": 5.0, "until_s": 9.0},
+        {"kind": "kill", "balancer": 0, "at_s": 8.0, "until_s": 11.0},
+        {"kind": "kill", "balancer": 2, "silent": true, "at_s": 13.0, "until_s": 15.0},
+    ]);
+    let one_pending = Config {
+        policy: Policy::Prefix,
+        allowance: AllowanceRule::One,
+        hold_work_weight: 0.0,
+        ..served()
+    };
+    let mut far = three(
+        [130, 20, 30],
+        &json!({"check": false, "records": true, "duration_s": 10.0}),
+    );
+    for region in far["regions"].as_array_mut().unwrap() {
+        region["balancers"] = json!(2);
+        region["replicas"][0]["profile"] = quick();
+    }
+    let talks = |users| talks(users, 1, 10..120);
+    vec![
+        case("two_balancers", shared(2, &json!({})), talks(60), served()),
+        case(
+            "three_balancers_faults",
+            shared(3, &json!({"faults": faults})),
+            talks(60),
+            one_pending,
+        ),
+        case(
+            "two_balancers_in_each_of_three_regions",
+            far,
+            talks_of_three(),
+            served(),
+        ),
+    ]
+}
+
+fn talks_of_three() -> Value {
+    talks(150, 3, 10..120)
 }

@@ -1,0 +1,209 @@
+//! What must hold of replicas that balancers of one region share.
+//!
+//! | invariant | looked at |
+//! |---|---|
+//! | `one_waits_per_balancer`: before a push at most one request waits in a replica for each balancer that shares it, and one more for each that has said nothing for a turn's time | under the paper's rule, at each push |
+//! | `turns_do_not_cross`: of two that have told each other that they hold something, and have heard each other within a turn's time, neither pushes into room that the other has just taken | the same |
+//! | `turns_pass`: nobody waits for longer than a second where there is room, or than it takes to give up a balancer that is gone | the same, once a second |
+//! | `nothing_crosses_to_shared_replicas`: nothing is forwarded within a region between balancers that have known each other for as long as a grant is believed | the same, at each forward |
+//! | `the_dead_take_no_room`: what a balancer told that has been gone for long is forgotten | once a second |
+//! | `what_was_told_has_ended`: when nothing is under way, nothing is counted for others | when all is quiet |
+//!
+//! The first three are looked at while replicas and the network between them and balancers are
+//! sound: balancers may die, and be cut off from each other.
+
+use super::fault::Fault;
+use super::live::Live;
+use super::region::{JUDGE_NS, SILENT_NS};
+use super::scenario::Scenario;
+use super::simulator::Simulator;
+use super::workload::small;
+use crate::engine::config::{AllowanceRule, Config, PushRule};
+use crate::engine::effect::Push;
+use crate::engine::fleet::replica::TURN_NS;
+use crate::engine::mesh::peer::AGE_NS_MAX;
+use crate::id::{Nanos, PeerId, RequestId};
+
+/// Time in which all turns must have passed, and pages come.
+const PASSED_NS: Nanos = 1_000_000_000;
+/// A balancer is gone for so long before others must have forgotten it.
+const FORGOTTEN_NS: Nanos = SILENT_NS + 2 * JUDGE_NS;
+
+/// What is known of the room of shared replicas.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    /// Room is looked at.
+    exact: bool,
+    /// By replica: since when nothing waits there, nor is on its way.
+    since_ns: Vec<Option<Nanos>>,
+    /// By replica: since when somebody has been seen to wait while there is room.
+    stuck_ns: Vec<Option<Nanos>>,
+    /// For how long that may be: a balancer that is gone may have the turn until it is given up.
+    stuck_max_ns: Nanos,
+    /// By balancer: since when it is gone.
+    gone_ns: Vec<Option<Nanos>>,
+}
+
+impl Rooms {
+    pub(super) fn new(scenario: &Scenario, config: &Config, replicas: usize) -> Self {
+        let sound = scenario.faults.iter().all(Fault::of_balancers);
+        let rule = config.push == PushRule::Pending && config.allowance == AllowanceRule::One;
+        let lossless = scenario.network.loss <= 0.0;
+        Self {
+            exact: sound && lossless && rule && scenario.residency.is_empty(),
+            since_ns: vec![Some(0); replicas],
+            stuck_ns: vec![None; replicas],
+            stuck_max_ns: if scenario.faults.is_empty() {
+                PASSED_NS
+            } else {
+                PASSED_NS + FORGOTTEN_NS
+            },
+            gone_ns: vec![None; scenario.balancers().len()],
+        }
+    }
+
+    /// A balancer is gone, or there again.
+    pub(super) fn gone(&mut self, balancer: u32, since_ns: Option<Nanos>) {
+        self.gone_ns[balancer as usize] = since_ns;
+    }
+}
+
+impl Simulator {
+    /// It waits in its replica, or is on its way there.
+    fn is_pending(&self, id: RequestId, live: &Live) -> bool {
+        let Some(replica) = live.replica else {
+            return false;
+        };
+        let coming = !live.at_replica && live.token_ns <= live.pushed_ns;
+        coming || self.replicas[replica as usize].model().is_unscheduled(id)
+    }
+
+    /// Who else has told this balancer that it holds something for the replica.
+    pub(super) fn wishes_known(&self, balancer: u32, replica: u32) -> u64 {
+        let peers = self.sharing.peers.get(balancer as usize);
+        let known = peers.into_iter().flatten().filter(|peer| {
+            self.sharing.hears(balancer, **peer)
+                && self.sharing.knows_wish(balancer, **peer, replica)
+        });
+        known.fold(0, |mask, peer| mask | bit(*peer))
+    }
+
+    /// Since when there has been room at a replica, as it is.
+    pub(super) fn room_since_ns(&self, replica: u32) -> Option<Nanos> {
+        self.rooms.since_ns.get(replica as usize).copied().flatten()
+    }
+
+    /// A balancer is about to forward to one of its own region.
+    pub(super) fn check_neighbour(&self, at: u32, of: u32, id: RequestId) -> Result<(), String> {
+        let now_ns = self.queue.now_ns();
+        let known_ns = self.sharing.known_ns(at, of);
+        let known = known_ns.is_some_and(|since_ns| now_ns > since_ns + AGE_NS_MAX + TURN_NS);
+        if known && self.rooms.exact {
+            return Err(format!("nothing_crosses_to_shared_replicas: {id:?}"));
+        }
+        Ok(())
+    }
+
+    /// A balancer is about to push.
+    pub(super) fn check_room(&self, balancer: u32, push: &Push) -> Result<(), String> {
+        if !self.rooms.exact || !self.shares() {
+            return Ok(());
+        }
+        let number = push.replica.0;
+        let pending: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(id, live)| live.replica == Some(number) && *id != push.request)
+            .filter(|(id, live)| self.is_pending(*id, live))
+            .map(|(_, live)| live)
+            .collect();
+        let now_ns = self.queue.now_ns();
+        let peers = &self.sharing.peers[balancer as usize];
+        let lately = |of: u32| {
+            let told_ns = self.sharing.told_ns(balancer, of);
+            told_ns.is_some_and(|at_ns| now_ns < at_ns + TURN_NS)
+        };
+        let unheard = peers.iter().filter(|of| !lately(**of)).count();
+        let max = peers.len() + 1 + unheard;
+        if pending.len() > max {
+            return Err(format!(
+                "one_waits_per_balancer: {} at {:?}, {max} may",
+                pending.len(),
+                push.replica
+            ));
+        }
+        let known = self.wishes_known(balancer, number);
+        let crossed = pending.into_iter().find(|other| {
+            let of = other.decider();
+            let told = self.sharing.knows_of(balancer, of, other.pushed_ns);
+            let both = known & bit(of) != 0 && other.wishes_known & bit(balancer) != 0;
+            let opened = other
+                .room_since_ns
+                .is_some_and(|at_ns| now_ns < at_ns + TURN_NS);
+            of != balancer && !told && both && opened && lately(of)
+        });
+        match crossed {
+            None => Ok(()),
+            Some(other) => Err(format!(
+                "turns_do_not_cross: {balancer} and {} at {:?}",
+                other.decider(),
+                push.replica
+            )),
+        }
+    }
+
+    /// Takes note of who has room after an event.
+    pub(super) fn note_rooms(&mut self) {
+        let now_ns = self.queue.now_ns();
+        for (since_ns, replica) in self.rooms.since_ns.iter_mut().zip(&self.replicas) {
+            let free = replica.coming == 0 && replica.model().unscheduled() == 0;
+            *since_ns = since_ns.or(Some(now_ns)).filter(|_| free);
+        }
+    }
+
+    /// `wanted` is by replica: somebody holds a request that could go there.
+    pub(super) fn check_shared(&mut self, wanted: &[bool]) -> Result<(), String> {
+        let now_ns = self.queue.now_ns();
+        for (number, wanted) in wanted.iter().enumerate().filter(|_| self.rooms.exact) {
+            let room_ns = self.rooms.since_ns[number].filter(|_| *wanted);
+            let stuck_ns = &mut self.rooms.stuck_ns[number];
+            *stuck_ns = room_ns.map(|room_ns| stuck_ns.unwrap_or(now_ns).max(room_ns));
+            let max_ns = self.rooms.stuck_max_ns;
+            if stuck_ns.is_some_and(|since_ns| now_ns > since_ns + max_ns) {
+                return Err(format!("turns_pass: nobody takes the room at {number}"));
+            }
+        }
+        for (gone, since_ns) in (0_u32..).zip(&self.rooms.gone_ns) {
+            let long = since_ns.is_some_and(|since_ns| now_ns > since_ns + FORGOTTEN_NS);
+            for at in self.sharing.peers[gone as usize].iter().filter(|_| long) {
+                let counted = self.balancers[*at as usize].counted_for(PeerId(gone));
+                if counted > 0 {
+                    return Err(format!(
+                        "the_dead_take_no_room: {at} counts {counted} of {gone}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing has been under way for a while: nothing is counted for anybody.
+    #[cfg(test)]
+    pub(super) fn check_quiet(&self) -> Result<(), String> {
+        for at in 0..small(self.balancers.len()) {
+            for of in self.sharing.peers.get(at as usize).into_iter().flatten() {
+                let counted = self.balancers[at as usize].counted_for(PeerId(*of));
+                if counted > 0 {
+                    return Err(format!(
+                        "what_was_told_has_ended: {at} counts {counted} of {of}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bit(balancer: u32) -> u64 {
+    1 << (balancer % 64)
+}
