@@ -1,11 +1,14 @@
-//! What is no request: probes, faults, samples.
+//! What is no request: probes, faults, samples, and what the oracle is asked.
 
+use super::balancer::Brain;
 use super::fault::Fault;
 use super::fleet::Probed;
+use super::oracle::Need;
 use super::queue::Event;
 use super::scenario::nanos;
 use super::simulator::{Answer, SECOND_NS, Simulator};
 use super::workload::small;
+use crate::engine::effect::Effect;
 use crate::engine::fleet::health::Failure;
 use crate::id::{Nanos, RequestId};
 
@@ -209,5 +212,49 @@ impl Simulator {
             .second(&mut self.replicas, &self.live, measured);
         self.exchange.second();
         self.queue.put(now_ns + SECOND_NS, Event::Second);
+    }
+}
+
+impl Simulator {
+    pub(super) fn tell_oracle(&mut self, id: RequestId, balancer: u32) {
+        let block = self.replicas[0].block_tokens();
+        let Some(live) = self.live.get_mut(id) else {
+            return;
+        };
+        let of = &self.workload.turns[live.turn as usize];
+        let mut need = Need {
+            model: of.model,
+            input: of.input,
+            output: live.output,
+            hashes: Vec::new(),
+        };
+        let (turn, salt) = (live.turn, live.salt);
+        self.prompts.hashes(
+            &self.workload.turns,
+            turn,
+            false,
+            block,
+            salt,
+            &mut need.hashes,
+        );
+        if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
+            oracle.tell(id, need);
+        }
+    }
+
+    /// Lets the oracle, if it is one, push what can be pushed now.
+    pub(super) fn ask_oracle(&mut self, balancer: u32, out: &mut Vec<Effect>) {
+        let now_ns = self.queue.now_ns();
+        if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
+            oracle.dispatch(&self.replicas, now_ns, out);
+        }
+    }
+
+    /// The oracle looks again: a replica's state has changed.
+    pub(super) fn wake_oracle(&mut self) {
+        if matches!(self.balancers[0].brain, Brain::Oracle(_)) {
+            let out = std::mem::take(&mut self.out);
+            self.act(0, out);
+        }
     }
 }

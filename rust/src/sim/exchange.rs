@@ -3,7 +3,7 @@
 use slab::Slab;
 
 use super::queue::Event;
-use super::region::Sharing;
+use super::region::state::Sharing;
 use super::result::Forwards;
 use super::scenario::{ScenarioError, Topology, nanos, seconds};
 use super::simulator::Simulator;

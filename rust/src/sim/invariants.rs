@@ -18,7 +18,9 @@
 //!
 //! A run ends at the first that is broken, with its seed, time and event.
 
-use super::balancer::{Balancer, Brain};
+#[cfg(test)]
+use super::balancer::Balancer;
+use super::balancer::Brain;
 use super::fleet::Replica;
 use super::live::Live;
 use super::queue::Event;

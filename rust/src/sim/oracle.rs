@@ -12,9 +12,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
-use super::balancer::Brain;
 use super::fleet::Replica;
-use super::simulator::Simulator;
 use crate::engine::effect::{Effect, Push};
 use crate::id::{Nanos, ReplicaId, RequestId};
 
@@ -225,48 +223,4 @@ fn blocks(need: &Need, replica: &Replica) -> u32 {
     let block = replica.block_tokens();
     let cached = replica.model().cached_tokens(need.input, &need.hashes);
     (need.input.saturating_sub(cached) + need.output).div_ceil(block)
-}
-
-impl Simulator {
-    pub(super) fn tell_oracle(&mut self, id: RequestId, balancer: u32) {
-        let block = self.replicas[0].block_tokens();
-        let Some(live) = self.live.get_mut(id) else {
-            return;
-        };
-        let of = &self.workload.turns[live.turn as usize];
-        let mut need = Need {
-            model: of.model,
-            input: of.input,
-            output: live.output,
-            hashes: Vec::new(),
-        };
-        let (turn, salt) = (live.turn, live.salt);
-        self.prompts.hashes(
-            &self.workload.turns,
-            turn,
-            false,
-            block,
-            salt,
-            &mut need.hashes,
-        );
-        if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
-            oracle.tell(id, need);
-        }
-    }
-
-    /// Lets the oracle, if it is one, push what can be pushed now.
-    pub(super) fn ask_oracle(&mut self, balancer: u32, out: &mut Vec<Effect>) {
-        let now_ns = self.queue.now_ns();
-        if let Brain::Oracle(oracle) = &mut self.balancers[balancer as usize].brain {
-            oracle.dispatch(&self.replicas, now_ns, out);
-        }
-    }
-
-    /// The oracle looks again: a replica's state has changed.
-    pub(super) fn wake_oracle(&mut self) {
-        if matches!(self.balancers[0].brain, Brain::Oracle(_)) {
-            let out = std::mem::take(&mut self.out);
-            self.act(0, out);
-        }
-    }
 }

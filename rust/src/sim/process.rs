@@ -1,7 +1,7 @@
 //! Balancers whose process ends, and others that begin in their place.
 
 use super::queue::{Event, News};
-use super::region::{JUDGE_NS, SILENT_NS};
+use super::region::state::{JUDGE_NS, SILENT_NS};
 use super::scenario::Group;
 use super::simulator::Simulator;
 use super::workload::small;

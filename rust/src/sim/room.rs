@@ -12,61 +12,13 @@
 //! The first three are looked at while replicas and the network between them and balancers are
 //! sound: balancers may die, and be cut off from each other.
 
-use super::fault::Fault;
 use super::live::Live;
-use super::region::{JUDGE_NS, SILENT_NS};
-use super::scenario::Scenario;
+use super::region::rooms::FORGOTTEN_NS;
 use super::simulator::Simulator;
-use super::workload::small;
-use crate::engine::config::{AllowanceRule, Config, PushRule};
 use crate::engine::effect::Push;
 use crate::engine::fleet::replica::TURN_NS;
 use crate::engine::mesh::peer::AGE_NS_MAX;
 use crate::id::{Nanos, PeerId, RequestId};
-
-/// Time in which all turns must have passed, and pages come.
-const PASSED_NS: Nanos = 1_000_000_000;
-/// A balancer is gone for so long before others must have forgotten it.
-const FORGOTTEN_NS: Nanos = SILENT_NS + 2 * JUDGE_NS;
-
-/// What is known of the room of shared replicas.
-#[derive(Debug, Default)]
-pub(super) struct Rooms {
-    /// Room is looked at.
-    exact: bool,
-    /// By replica: since when nothing waits there, nor is on its way.
-    since_ns: Vec<Option<Nanos>>,
-    /// By replica: since when somebody has been seen to wait while there is room.
-    stuck_ns: Vec<Option<Nanos>>,
-    /// For how long that may be: a balancer that is gone may have the turn until it is given up.
-    stuck_max_ns: Nanos,
-    /// By balancer: since when it is gone.
-    gone_ns: Vec<Option<Nanos>>,
-}
-
-impl Rooms {
-    pub(super) fn new(scenario: &Scenario, config: &Config, replicas: usize) -> Self {
-        let sound = scenario.faults.iter().all(Fault::of_balancers);
-        let rule = config.push == PushRule::Pending && config.allowance == AllowanceRule::One;
-        let lossless = scenario.network.loss <= 0.0;
-        Self {
-            exact: sound && lossless && rule && scenario.residency.is_empty(),
-            since_ns: vec![Some(0); replicas],
-            stuck_ns: vec![None; replicas],
-            stuck_max_ns: if scenario.faults.is_empty() {
-                PASSED_NS
-            } else {
-                PASSED_NS + FORGOTTEN_NS
-            },
-            gone_ns: vec![None; scenario.balancers().len()],
-        }
-    }
-
-    /// A balancer is gone, or there again.
-    pub(super) fn gone(&mut self, balancer: u32, since_ns: Option<Nanos>) {
-        self.gone_ns[balancer as usize] = since_ns;
-    }
-}
 
 impl Simulator {
     /// It waits in its replica, or is on its way there.
@@ -190,9 +142,9 @@ impl Simulator {
     /// Nothing has been under way for a while: nothing is counted for anybody.
     #[cfg(test)]
     pub(super) fn check_quiet(&self) -> Result<(), String> {
-        for at in 0..small(self.balancers.len()) {
-            for of in self.sharing.peers.get(at as usize).into_iter().flatten() {
-                let counted = self.balancers[at as usize].counted_for(PeerId(*of));
+        for (at, peers) in self.sharing.peers.iter().enumerate() {
+            for of in peers {
+                let counted = self.balancers[at].counted_for(PeerId(*of));
                 if counted > 0 {
                     return Err(format!(
                         "what_was_told_has_ended: {at} counts {counted} of {of}"

@@ -5,10 +5,10 @@
 //! are converted by the clock's offset that the pings have shown. Messages of one connection keep
 //! their order; those on their way when it ends are lost.
 
-mod state;
+pub(super) mod rooms;
+pub(super) mod state;
 
-pub(super) use self::state::Sharing;
-use self::state::{Letter, Said, keep};
+use self::state::{JUDGE_NS, Letter, SILENT_NS, Said, keep};
 use super::queue::Event;
 use super::scenario::Topology;
 use super::simulator::Simulator;
@@ -21,13 +21,10 @@ use crate::id::{Nanos, PeerId};
 const TALK_NS: Nanos = 20_000_000;
 const IDLE_TALK_NS: Nanos = 100_000_000;
 const PING_NS: Nanos = 1_000_000_000;
-/// A connection that has brought nothing for so long is given up.
-pub(super) const SILENT_NS: Nanos = 2_500_000_000;
 /// A balancer that nobody has heard for so long is dead.
 const DEAD_NS: Nanos = 2_000_000_000;
-pub(super) const JUDGE_NS: Nanos = 250_000_000;
 /// Time before a peer is dialled again.
-pub(super) const REDIAL_NS: Nanos = 1_000_000_000;
+const REDIAL_NS: Nanos = 1_000_000_000;
 /// Bytes of a ping and of a handshake's message.
 const PING_BYTES: u64 = 64;
 
@@ -282,13 +279,7 @@ impl Simulator {
             Said::Open => {}
             Said::Close => self.close(to, from),
             Said::Ping(theirs_ns) => {
-                if std::mem::take(&mut view.clock_anew) {
-                    view.offsets_ns.clear();
-                }
-                keep(
-                    &mut view.offsets_ns,
-                    clock_ns.wrapping_sub(theirs_ns).cast_signed(),
-                );
+                view.hear_clock(clock_ns, theirs_ns);
                 self.say(to, from, connection, Said::Pong(sent_ns));
             }
             Said::Pong(pinged_ns) => {

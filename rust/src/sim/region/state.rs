@@ -10,6 +10,10 @@ use crate::sim::result::Shares;
 use crate::sim::scenario::{nanos, seconds};
 use crate::sim::workload::small;
 
+/// A connection that has brought nothing for so long is given up.
+pub(in crate::sim) const SILENT_NS: Nanos = 2_500_000_000;
+/// Time between two looks at who is heard.
+pub(in crate::sim) const JUDGE_NS: Nanos = 250_000_000;
 /// Round trips and offsets that are kept.
 const MEASURES: usize = 15;
 
@@ -92,6 +96,15 @@ impl View {
             wants: vec![false; replicas],
             ..Self::default()
         };
+    }
+
+    /// A ping tells the peer's clock. The first of a connection may be another machine's.
+    pub(in crate::sim) fn hear_clock(&mut self, ours_ns: Nanos, theirs_ns: Nanos) {
+        if std::mem::take(&mut self.clock_anew) {
+            self.offsets_ns.clear();
+        }
+        let ahead_ns = ours_ns.wrapping_sub(theirs_ns).cast_signed();
+        keep(&mut self.offsets_ns, ahead_ns);
     }
 
     pub(in crate::sim) fn close(&mut self, now_ns: Nanos) {
