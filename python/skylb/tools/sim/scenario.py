@@ -176,7 +176,7 @@ class Evacuate(_LastingFault, frozen=True, kw_only=True, tag="evacuate"):
 
 
 class Kill(_LastingFault, frozen=True, kw_only=True, tag="kill"):
-    """A balancer's process ends; a new one knows nothing. ``silent``: nobody is told that connections ended."""
+    """A balancer's process ends; a new one knows nothing. ``silent``: its machine ends too."""
 
     balancer: Number
     silent: bool = False
