@@ -25,7 +25,7 @@ use crate::id::Slot;
 #[derive(Debug)]
 pub(in crate::engine) struct Match {
     /// Leading blocks.
-    pub(in crate::engine) blocks: u32,
+    blocks: u32,
     /// Chained hash of the last of them.
     end: Option<u64>,
     /// Tokens up to there, where they are known.

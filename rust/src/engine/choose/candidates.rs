@@ -150,14 +150,15 @@ impl Chooser {
                 basis: Basis::Only,
             }
         } else {
+            let (ring, slots) = fleet.ring();
             let view = View {
                 candidates,
                 positions: &scratch.positions,
                 prompt_blocks: demand.prompt_blocks,
                 key: demand.key,
                 home,
-                ring: &fleet.ring,
-                slots: &fleet.slots,
+                ring,
+                slots,
             };
             let context = &mut Context {
                 config,

@@ -109,7 +109,7 @@ impl Chooser {
 
 /// What is kept of its answer is found again here, where a replica is ready for it.
 fn had_better_stay(seeker: Seeker<'_>, mesh: &Mesh, sight: &Sight<'_>) -> bool {
-    seeker.rather_here && !mesh.evacuating && is_served_here(seeker, sight)
+    seeker.rather_here && !mesh.evacuating() && is_served_here(seeker, sight)
 }
 
 /// A replica here is ready for the request, with room or without.
@@ -118,8 +118,8 @@ fn is_served_here(seeker: Seeker<'_>, sight: &Sight<'_>) -> bool {
     sight.fleet.serving(demand.model).iter().any(|slot| {
         let member = sight.fleet.member(*slot);
         member.is_some_and(|member| {
-            demand.may_use(member.region_bit)
-                && !demand.tried.contains(&member.id)
+            demand.may_use(member.region_bit())
+                && !demand.tried.contains(&member.id())
                 && member.ready(sight.config, sight.now_ns)
         })
     })
@@ -165,7 +165,7 @@ fn only_tried_peers_serve(seeker: Seeker<'_>, model: &str, mesh: &Mesh, sight: &
     }
     let here = sight.fleet.serving(demand.model).iter().any(|slot| {
         let member = sight.fleet.member(*slot);
-        member.is_some_and(|member| demand.may_use(member.region_bit))
+        member.is_some_and(|member| demand.may_use(member.region_bit()))
     });
     let untried = mesh.peers().any(|(_, peer)| {
         demand.may_use(peer.region_bit)

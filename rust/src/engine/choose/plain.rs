@@ -23,7 +23,7 @@ pub(super) fn check(
     }
     let mut matches = Vec::new();
     sight.cache.matches(&seeker.demand.blocks, &mut matches);
-    let silent = |slot| sight.fleet.member(slot).unwrap().replica.health.silent();
+    let silent = |slot| sight.fleet.member(slot).unwrap().replica().health.silent();
     let heard_of = offers
         .iter()
         .any(|(slot, offer)| *offer == Offer::Room && !silent(*slot));
@@ -66,7 +66,7 @@ fn plain_candidate(
     if !traits.reads_figures {
         return plain;
     }
-    let (replica, figures) = (&member.replica, Figures::of(member, config));
+    let (replica, figures) = (member.replica(), Figures::of(member, config));
     let expected = sight.fleet.expected(seeker.demand, config);
     let tokens = matched_tokens(sight.cache, sight.fleet, seeker.demand, match_blocks);
     let (need, _) = expected.need(&figures, match_blocks, tokens);
@@ -91,7 +91,7 @@ fn plain_candidate(
         kv_used_tokens: replica.kv_used_tokens(config),
         evict_tokens: expected.evicts(free_blocks, need.prefill),
         recent_ns: if traits.sums_recent_work {
-            member.lately.sum_ns(config.preble_window_ns, now_ns)
+            sight.fleet.recent_ns(slot, config, now_ns)
         } else {
             0
         },

@@ -14,45 +14,45 @@ use crate::id::{ModelId, Nanos, ReplicaId, RequestId};
 /// One replica with what the router counts about it.
 #[derive(Debug)]
 pub(in crate::engine) struct Member {
-    pub(in crate::engine) id: ReplicaId,
-    pub(in crate::engine) name: String,
-    pub(in crate::engine) replica: Replica,
+    pub(super) id: ReplicaId,
+    pub(super) name: String,
+    pub(super) replica: Replica,
     /// Its region's bit in masks of residency.
-    pub(in crate::engine) region_bit: u64,
+    pub(super) region_bit: u64,
     /// Its region, if it was adopted; else it is in this balancer's.
-    pub(in crate::engine) adopted: Option<String>,
+    pub(super) adopted: Option<String>,
     /// Taken out of the fleet; kept until its requests have ended.
-    pub(in crate::engine) removed: bool,
+    pub(super) removed: bool,
     /// What its list has; `None` until it told. Sorted.
-    pub(in crate::engine) models: Option<Vec<(ModelId, Option<u32>)>>,
+    pub(super) models: Option<Vec<(ModelId, Option<u32>)>>,
     /// What it is sent besides.
-    pub(in crate::engine) takes: Takes,
+    pub(super) takes: Takes,
     /// When it came to the fleet.
-    pub(in crate::engine) joined_ns: Nanos,
+    pub(super) joined_ns: Nanos,
     /// When it first told its models.
-    pub(in crate::engine) told_ns: Option<Nanos>,
+    pub(super) told_ns: Option<Nanos>,
     /// Requests in flight that do not count as load.
-    pub(in crate::engine) light: u32,
+    pub(super) light: u32,
     /// It said "full": no pushes until it is probed again, or until this moment.
-    pub(in crate::engine) full: Option<Full>,
+    pub(super) full: Option<Full>,
     /// It has room that everybody who could use it has let pass.
-    pub(in crate::engine) declined: bool,
-    pub(in crate::engine) pushed_total: u64,
-    pub(in crate::engine) failed_total: u64,
-    pub(in crate::engine) match_blocks_total: u64,
-    pub(in crate::engine) prompt_blocks_total: u64,
-    pub(in crate::engine) cached_tokens_total: u64,
-    pub(in crate::engine) prompt_tokens_total: u64,
+    pub(super) declined: bool,
+    pub(super) pushed_total: u64,
+    pub(super) failed_total: u64,
+    pub(super) match_blocks_total: u64,
+    pub(super) prompt_blocks_total: u64,
+    pub(super) cached_tokens_total: u64,
+    pub(super) prompt_tokens_total: u64,
     /// How long it takes to first tokens, learned.
-    pub(in crate::engine) speed: Speed,
+    pub(super) speed: Speed,
     /// How long requests run after their first byte: a running mean.
-    pub(in crate::engine) stay_ns: Option<Nanos>,
+    pub(super) stay_ns: Option<Nanos>,
     /// Work given to it lately.
-    pub(in crate::engine) lately: Lately,
+    pub(super) lately: Lately,
     /// Its signs of life.
-    pub(in crate::engine) pulse: Pulse,
+    pub(super) pulse: Pulse,
     /// Until when it is being looked at for the first time, at the latest.
-    pub(in crate::engine) look_until_ns: Nanos,
+    pub(super) look_until_ns: Nanos,
 }
 
 /// What a replica is sent besides the models of its list.
@@ -69,10 +69,10 @@ pub(in crate::engine) enum Takes {
 /// When a replica said that it is full, and until when that counts at most.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Full {
-    pub(in crate::engine) since_ns: Nanos,
-    pub(in crate::engine) until_ns: Nanos,
+    pub(super) since_ns: Nanos,
+    pub(super) until_ns: Nanos,
     /// It had nothing to do, as far as known.
-    pub(in crate::engine) idle: bool,
+    pub(super) idle: bool,
 }
 
 /// What a replica can do for a request now.
@@ -119,6 +119,43 @@ impl Member {
             pulse: Pulse::default(),
             look_until_ns: 0,
         }
+    }
+
+    pub(in crate::engine) fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    pub(in crate::engine) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(in crate::engine) fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Its region's bit in masks of residency.
+    pub(in crate::engine) fn region_bit(&self) -> u64 {
+        self.region_bit
+    }
+
+    /// It was taken out of the fleet, and its requests have not ended.
+    pub(in crate::engine) fn removed(&self) -> bool {
+        self.removed
+    }
+
+    /// It has room that all who could use it have let pass.
+    pub(in crate::engine) fn declined(&self) -> bool {
+        self.declined
+    }
+
+    /// It has told its models, or hides them.
+    pub(in crate::engine) fn has_told(&self) -> bool {
+        self.models.is_some()
+    }
+
+    /// What its list has, with each `max_model_len`; nothing until it told.
+    pub(in crate::engine) fn models(&self) -> &[(ModelId, Option<u32>)] {
+        self.models.as_deref().unwrap_or_default()
     }
 
     /// It has just joined: whether it answers, and what it serves, is being found out.

@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod answers;
+mod attempts;
 mod check;
 mod eligible;
 pub mod figures;
@@ -17,6 +18,7 @@ mod observe;
 pub mod pulse;
 pub mod ratio;
 pub mod replica;
+pub mod report;
 mod shared;
 pub mod snapshot;
 pub mod speed;
@@ -50,20 +52,20 @@ pub type Slots = HashMap<ReplicaId, Slot, FixedState>;
 /// All replicas, by slot, and all models, interned.
 #[derive(Debug)]
 pub(in crate::engine) struct Fleet {
-    pub(in crate::engine) members: Slab<Member>,
+    members: Slab<Member>,
     /// What choices read of them.
     figures: FiguresTable,
-    pub(in crate::engine) slots: Slots,
-    pub(in crate::engine) models: Slab<Model>,
-    pub(in crate::engine) names: HashMap<String, ModelId, FixedState>,
+    slots: Slots,
+    models: Slab<Model>,
+    names: HashMap<String, ModelId, FixedState>,
     /// Virtual nodes are kept for the policies that walk the ring only.
-    pub(in crate::engine) ring: Ring,
+    ring: Ring,
     with_ring: bool,
-    pub(in crate::engine) models_ignored: u64,
+    models_ignored: u64,
     lengths: Lengths,
     accuracy: Accuracy,
     /// When models left every list, by the hash of their names.
-    pub(in crate::engine) gone: Generations<u64, Nanos>,
+    gone: Generations<u64, Nanos>,
 }
 
 impl Fleet {
@@ -201,17 +203,13 @@ impl Fleet {
     }
 
     /// The only way to a replica's figures: whoever takes it may change them.
-    pub(in crate::engine) fn member_mut(&mut self, slot: Slot) -> Option<&mut Member> {
+    fn member_mut(&mut self, slot: Slot) -> Option<&mut Member> {
         self.figures.changed(slot);
         self.members.get_mut(slot as usize)
     }
 
     /// [`Self::member_mut`] where it is to change: what choices read of others is not renewed.
-    pub(in crate::engine) fn member_mut_if(
-        &mut self,
-        slot: Slot,
-        changes: bool,
-    ) -> Option<&mut Member> {
+    fn member_mut_if(&mut self, slot: Slot, changes: bool) -> Option<&mut Member> {
         if changes { self.member_mut(slot) } else { None }
     }
 
@@ -358,6 +356,45 @@ impl Fleet {
         member.match_blocks_total += u64::from(match_blocks);
         member.prompt_blocks_total += u64::from(demand.prompt_blocks);
         Some(member.id)
+    }
+
+    /// Whether all who could use a replica's room have let it pass.
+    pub(in crate::engine) fn set_declined(&mut self, slot: Slot, declined: bool) {
+        if let Some(member) = self.member_mut(slot) {
+            member.declined = declined;
+        }
+    }
+
+    /// The operator's intent for a replica.
+    pub(in crate::engine) fn set_draining(&mut self, slot: Slot, draining: bool) {
+        if let Some(member) = self.member_mut(slot) {
+            member.replica.health.set_draining(draining);
+        }
+    }
+
+    /// A probe of a replica is sent; the replica.
+    pub(in crate::engine) fn probe_sent(&mut self, slot: Slot, now_ns: Nanos) -> Option<ReplicaId> {
+        let member = self.member_mut(slot)?;
+        member.replica.probe_sent(now_ns);
+        Some(member.id)
+    }
+
+    /// Sets the region of a replica that was adopted from another balancer; `None`: ours.
+    pub(in crate::engine) fn set_region(&mut self, slot: Slot, region: Option<&str>, bit: u64) {
+        if let Some(member) = self.member_mut(slot) {
+            (member.adopted, member.region_bit) = (region.map(str::to_owned), bit);
+        }
+    }
+
+    /// All regions of replicas, as bits.
+    pub(in crate::engine) fn regions(&self) -> u64 {
+        self.members()
+            .fold(0, |all, (_, member)| all | member.region_bit)
+    }
+
+    /// The ring of replicas, and their slots.
+    pub(in crate::engine) fn ring(&self) -> (&Ring, &Slots) {
+        (&self.ring, &self.slots)
     }
 
     /// Sets the regions of all replicas anew: `own` is ours, `bit` finds that of an adopted one.

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::answers::AnswersFound;
 use super::member::{Member, Takes};
 use super::ratio::Ratio;
+use crate::engine::config::Config;
 use crate::engine::fleet::speed::Speed;
 use crate::engine::fleet::{Fleet, slot_of};
 use crate::engine::hold::Partition;
@@ -40,31 +41,113 @@ pub enum ModelList<'a> {
 /// A model or adapter that a replica serves or a request waits for.
 #[derive(Debug)]
 pub(in crate::engine) struct Model {
-    pub(in crate::engine) name: String,
+    pub(super) name: String,
     /// The replicas that serve it, as far as is known, ascending.
-    pub(in crate::engine) serving: Vec<Slot>,
+    pub(super) serving: Vec<Slot>,
     /// Replicas whose list has it.
-    pub(in crate::engine) listed: u32,
+    pub(super) listed: u32,
     /// Where no list has it, all replicas are sent it.
-    pub(in crate::engine) passed: bool,
+    pub(super) passed: bool,
     /// Requests that name it.
-    pub(in crate::engine) requests: u32,
-    pub(in crate::engine) ratio: Ratio,
+    pub(super) requests: u32,
+    pub(super) ratio: Ratio,
     /// How long its replicas take to first tokens: what a replica's own figures start from.
-    pub(in crate::engine) speed: Speed,
+    pub(super) speed: Speed,
     /// How long requests run after their first byte: a running mean.
-    pub(in crate::engine) stay_ns: Option<Nanos>,
+    pub(super) stay_ns: Option<Nanos>,
     /// Answer length in tokens: a running mean.
-    pub(in crate::engine) output_mean: Option<u32>,
+    pub(super) output_mean: Option<u32>,
     /// Whether engines find its answers again.
-    pub(in crate::engine) answers_found: AnswersFound,
+    pub(super) answers_found: AnswersFound,
     /// Chosen last, for turns.
-    pub(in crate::engine) last: Option<Slot>,
+    pub(super) last: Option<Slot>,
     /// Requests of our own clients lately.
-    pub(in crate::engine) arrivals: Rate,
+    pub(super) arrivals: Rate,
+}
+
+impl Model {
+    pub(in crate::engine) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The replicas that serve it, as far as is known, ascending.
+    pub(in crate::engine) fn serving(&self) -> &[Slot] {
+        &self.serving
+    }
+
+    /// Requests of our own clients lately.
+    pub(in crate::engine) fn arrivals(&self) -> &Rate {
+        &self.arrivals
+    }
 }
 
 impl Fleet {
+    /// A request of our own clients names a model.
+    pub(in crate::engine) fn count_arrival(&mut self, name: &str, now_ns: Nanos) {
+        if let Some(id) = self.model(name)
+            && let Some(model) = self.models.get_mut(id.0 as usize)
+        {
+            model.arrivals.count(now_ns);
+        }
+    }
+
+    /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told.
+    pub(in crate::engine) fn ready_models(
+        &self,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> Vec<(&str, Option<u32>)> {
+        let models = self.listed_models().filter_map(|(id, model)| {
+            let members = model.serving.iter().filter_map(|slot| self.member(*slot));
+            let mut ready = members.filter(|member| member.ready(config, now_ns));
+            let first = ready.next()?;
+            let lens = std::iter::once(first).chain(ready).filter_map(|member| {
+                let mut listed = member.models().iter();
+                listed.find(|(served, _)| *served == id)?.1
+            });
+            Some((model.name.as_str(), lens.min()))
+        });
+        models.collect()
+    }
+
+    /// All models that are known.
+    pub(in crate::engine) fn models(&self) -> impl Iterator<Item = (ModelId, &Model)> {
+        self.models
+            .iter()
+            .map(|(index, model)| (ModelId(slot_of(index)), model))
+    }
+
+    /// Models left out of lists that are too long.
+    pub(in crate::engine) fn models_ignored(&self) -> u64 {
+        self.models_ignored
+    }
+
+    /// A replica that has told its models for the first time takes its share little by little, where
+    /// others can take the rest meanwhile: its caches are cold, and its first requests slow.
+    pub(in crate::engine) fn welcome(&mut self, slot: Slot, config: &Config, now_ns: Nanos) {
+        let Some(member) = self.member(slot).filter(|m| m.told_ns.is_none()) else {
+            return;
+        };
+        let warm = |other: &Slot| {
+            let other = self.member(*other).filter(|_| *other != slot);
+            other.is_some_and(|other| other.warm(config, now_ns))
+        };
+        let listed = member.models();
+        let models = listed.iter().map(|(id, _)| id.0 as usize);
+        let mut models = models.filter_map(|id| self.models.get(id));
+        let relieved = if listed.is_empty() {
+            member.takes == Takes::Any && self.all_slots().iter().any(warm)
+        } else {
+            models.all(|model| model.serving.iter().any(warm))
+        };
+        if let Some(member) = self.member_mut(slot) {
+            member.told_ns = Some(now_ns);
+            if relieved {
+                member.replica.health.join(now_ns);
+            }
+        }
+    }
+
     pub(in crate::engine) fn model(&self, name: &str) -> Option<ModelId> {
         self.names.get(name).copied()
     }

@@ -3,9 +3,9 @@
 use super::peer::summary::{LINES_MAX, Line, Summary};
 use super::peer::{Peer, VALID_FOR_NS_MAX};
 use super::{Local, Mesh, Remote, Told};
+use crate::engine::fleet::Fleet;
 use crate::engine::fleet::forecast::fleet_line;
 use crate::engine::fleet::models::Model;
-use crate::engine::fleet::{Fleet, slot_of};
 use crate::id::{ModelId, Nanos, PeerId, Slot};
 
 /// A summary is due after half of the time for which it is valid, whatever happens.
@@ -46,7 +46,7 @@ impl Mesh {
             .listed_models()
             .map(|(id, model)| self.offer(id, model, local))
             .collect();
-        offers.sort_unstable_by(|a, b| a.model.name.cmp(&b.model.name));
+        offers.sort_unstable_by(|a, b| a.model.name().cmp(b.model.name()));
         offers
     }
 
@@ -55,8 +55,8 @@ impl Mesh {
         let hold_len = local.hold.len_of(id);
         let mut ready = 0;
         let (mut room, mut unshared, mut start_in_ns) = (0, 0, None);
-        for &slot in &model.serving {
-            let Some(member) = fleet.member(slot).filter(|member| !member.removed) else {
+        for &slot in model.serving() {
+            let Some(member) = fleet.member(slot).filter(|member| !member.removed()) else {
                 continue;
             };
             if member.ready(config, now_ns) {
@@ -65,7 +65,7 @@ impl Mesh {
                 start_in_ns = Some(start_in_ns.map_or(start_ns, |ns: Nanos| ns.min(start_ns)));
             }
             let free = member.free(config, now_ns);
-            let split = member.replica.split().others > 0;
+            let split = member.replica().split().others > 0;
             let part = if split {
                 free
             } else {
@@ -113,7 +113,7 @@ impl Mesh {
         };
         now != remote.told
             || offers.iter().any(|offer| {
-                let lane = remote.peer.lanes.get(&offer.model.name);
+                let lane = remote.peer.lanes.get(offer.model.name());
                 let left = lane.map_or(0, |lane| lane.credit.left(now_ns));
                 let room = self.grant(slot, offer, &offers, now_ns);
                 (left == 0) != (room == 0) || left.abs_diff(room) * NOTICEABLE > left.max(room) + 4
@@ -203,7 +203,8 @@ impl Mesh {
         if self.evacuating || !listed {
             return 0;
         }
-        let reserve = (offer.model.arrivals.per_s_milli(now_ns) * RESERVE_MS + 500_000) / 1_000_000;
+        let reserve =
+            (offer.model.arrivals().per_s_milli(now_ns) * RESERVE_MS + 500_000) / 1_000_000;
         let shares = self.shares(slot);
         let known = self.remote(slot).is_some_and(|of| of.share.is_known());
         let room = match (shares, known) {
@@ -218,7 +219,7 @@ impl Mesh {
             reserve
         };
         let room = room.saturating_sub(reserve);
-        let mine = self.outstanding(slot, &offer.model.name, now_ns);
+        let mine = self.outstanding(slot, offer.model.name(), now_ns);
         let all = self.outstanding_beside(offer, offers, now_ns);
         let free = room.saturating_sub(all.saturating_sub(mine));
         free.min(self.share_of(slot, offer, offers, room, now_ns))
@@ -228,7 +229,7 @@ impl Mesh {
     fn somebody_leaves(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> bool {
         beside(offer, offers).any(|(_, other)| {
             let mut peers = self.peers().filter(|(_, peer)| peer.listed());
-            peers.any(|(_, peer)| leaving_demand(peer, &other.model.name, now_ns).is_some())
+            peers.any(|(_, peer)| leaving_demand(peer, other.model.name(), now_ns).is_some())
         })
     }
 
@@ -244,7 +245,7 @@ impl Mesh {
             .map(|(_, other)| {
                 let peers = self.peers();
                 peers
-                    .map(|(slot, _)| self.outstanding(slot, &other.model.name, now_ns))
+                    .map(|(slot, _)| self.outstanding(slot, other.model.name(), now_ns))
                     .sum::<u64>()
             })
             .sum()
@@ -271,7 +272,7 @@ impl Mesh {
                 if peer_slot == slot && other.id == offer.id {
                     own = weights.len();
                 }
-                let model = &offers[index].model.name;
+                let model = offers[index].model.name();
                 let demand = peer.lanes.get(model).map_or(0, |lane| lane.demand(now_ns));
                 // One who has sent nothing yet must be able to begin.
                 weights.push(match leaving_demand(peer, model, now_ns) {
@@ -287,7 +288,7 @@ impl Mesh {
     fn line(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], local: &Local<'_>) -> Line {
         let pace = fleet_line(Some(offer.model), 0, local.config).pace();
         Line {
-            model: offer.model.name.clone(),
+            model: offer.model.name().to_owned(),
             ready: offer.ready,
             limit: self.grant(slot, offer, offers, local.now_ns),
             sent: 0,
@@ -302,12 +303,12 @@ impl Mesh {
 
 /// Requests held for models that no replica here serves.
 fn held_elsewhere(local: &Local<'_>) -> Vec<(String, u32)> {
-    let models = local.fleet.models.iter();
-    let elsewhere = models.filter(|(_, model)| model.serving.is_empty());
+    let models = local.fleet.models();
+    let elsewhere = models.filter(|(_, model)| model.serving().is_empty());
     elsewhere
-        .map(|(index, model)| {
-            let held = local.hold.len_of(ModelId(slot_of(index)));
-            (model.name.clone(), u32::try_from(held).unwrap_or(u32::MAX))
+        .map(|(id, model)| {
+            let held = u32::try_from(local.hold.len_of(id)).unwrap_or(u32::MAX);
+            (model.name().to_owned(), held)
         })
         .collect()
 }
@@ -330,7 +331,7 @@ fn beside<'a>(
     offers: &'a [Offer<'a>],
 ) -> impl Iterator<Item = (usize, &'a Offer<'a>)> {
     offers.iter().enumerate().filter(|(_, other)| {
-        other.id == offer.id || intersect(&other.model.serving, &offer.model.serving)
+        other.id == offer.id || intersect(other.model.serving(), offer.model.serving())
     })
 }
 

@@ -19,7 +19,7 @@ use self::hot::Hot;
 use self::listing::Listing;
 use self::peer::{Peer, Presence};
 use self::region::{Sharer, Sharing};
-use self::residency::{Regions, Residency};
+use self::residency::{RegionError, Regions, Residency, Rule};
 use super::cache::radix::{Radix, RadixConfig};
 use super::config::Config;
 use super::fleet::{Fleet, slot_of};
@@ -38,49 +38,49 @@ const TREE_BYTES_MIN: usize = 1 << 20;
 /// What a peer was told last, as far as a change makes a new summary due.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Told {
-    pub(in crate::engine) draining: bool,
-    pub(in crate::engine) holds: bool,
-    pub(in crate::engine) over_max: bool,
-    pub(in crate::engine) bytes: usize,
+    draining: bool,
+    holds: bool,
+    over_max: bool,
+    bytes: usize,
 }
 
 /// One peer and what is remembered beside it.
 #[derive(Debug)]
 pub(in crate::engine) struct Remote {
-    pub(in crate::engine) peer: Peer,
-    pub(in crate::engine) told: Told,
+    peer: Peer,
+    told: Told,
     /// Number of the last digest of hot prefixes that it was told.
-    pub(in crate::engine) told_hot: u64,
+    told_hot: u64,
     /// The peer's start, as known then.
-    pub(in crate::engine) told_hot_start: u64,
-    pub(in crate::engine) share: Sharer,
+    told_hot_start: u64,
+    share: Sharer,
 }
 
 /// All peers, by slot, and where requests may go.
 #[derive(Debug)]
 pub(in crate::engine) struct Mesh {
-    pub(in crate::engine) name: String,
-    pub(in crate::engine) region: String,
+    name: String,
+    region: String,
     /// This balancer's region.
-    pub(in crate::engine) region_bit: u64,
-    pub(in crate::engine) incarnation: u64,
-    pub(in crate::engine) remotes: Slab<Remote>,
-    pub(in crate::engine) regions: Regions,
-    pub(in crate::engine) residency: Residency,
+    region_bit: u64,
+    incarnation: u64,
+    remotes: Slab<Remote>,
+    regions: Regions,
+    residency: Residency,
     /// What is new and what is held leaves while peers have room.
-    pub(in crate::engine) evacuating: bool,
+    evacuating: bool,
     /// When requests that wait for a peer's room no longer do, the earliest first.
     leave_ends: VecDeque<Nanos>,
     /// The regional snapshot: which prompts were forwarded where.
-    pub(in crate::engine) tree: Radix,
+    tree: Radix,
     /// Hot prefixes, where balancers tell each other of them.
-    pub(in crate::engine) hot: Option<Hot>,
+    hot: Option<Hot>,
     /// Peers by their number.
-    pub(in crate::engine) ring: Ring,
+    ring: Ring,
     /// Forwards that have not ended.
-    pub(in crate::engine) in_flight: usize,
+    in_flight: usize,
     /// What is shared with balancers of our region.
-    pub(in crate::engine) sharing: Sharing,
+    sharing: Sharing,
 }
 
 /// What peers are told of this balancer.
@@ -157,6 +157,66 @@ impl Mesh {
     /// When the first of them comes.
     pub(in crate::engine) fn next_leave_end_ns(&self) -> Option<Nanos> {
         self.leave_ends.front().copied()
+    }
+
+    pub(in crate::engine) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(in crate::engine) fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// This balancer's region as a bit.
+    pub(in crate::engine) fn region_bit(&self) -> u64 {
+        self.region_bit
+    }
+
+    pub(in crate::engine) fn regions(&self) -> &Regions {
+        &self.regions
+    }
+
+    /// A number that is greater after each start.
+    pub(in crate::engine) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    pub(in crate::engine) fn residency(&self) -> &Residency {
+        &self.residency
+    }
+
+    pub(in crate::engine) fn set_residency(&mut self, rules: Vec<Rule>) -> Result<(), RegionError> {
+        self.residency = Residency::new(rules, &mut self.regions)?;
+        Ok(())
+    }
+
+    /// What is new and what is held leaves while peers have room.
+    pub(in crate::engine) fn evacuating(&self) -> bool {
+        self.evacuating
+    }
+
+    pub(in crate::engine) fn set_evacuating(&mut self, evacuating: bool) {
+        self.evacuating = evacuating;
+    }
+
+    /// Forwards that have not ended.
+    pub(in crate::engine) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// What was sent to a peer is not cached there any more.
+    pub(in crate::engine) fn forget_sent(&mut self, slot: Slot) {
+        self.tree.forget(slot);
+    }
+
+    /// A replica that is new has come to a slot.
+    pub(in crate::engine) fn share_replica(&mut self, slot: Slot) {
+        self.sharing.add(slot);
+    }
+
+    /// What is shared with balancers of our region.
+    pub(in crate::engine) fn sharing(&self) -> &Sharing {
+        &self.sharing
     }
 
     pub(in crate::engine) fn is_empty(&self) -> bool {

@@ -12,16 +12,16 @@ use self::look::Looks;
 use self::request::{Phase, Request};
 use super::config::Config;
 use super::recent::Recent;
-use crate::id::{ModelId, RequestId, Slot};
+use crate::id::{ModelId, ReplicaId, RequestId, Slot};
 
 /// All requests that have not ended.
 #[derive(Debug)]
 pub(in crate::engine) struct Requests {
     live: HashMap<RequestId, Request, FixedState>,
     /// Which replica made a response, by its id.
-    pub(in crate::engine) responses: Recent,
-    pub(in crate::engine) budget: Budget,
-    pub(in crate::engine) looks: Looks,
+    responses: Recent,
+    budget: Budget,
+    looks: Looks,
     /// Those at replicas of ours.
     in_flight: usize,
     /// Numbers given out.
@@ -72,6 +72,35 @@ impl Requests {
 
     pub(in crate::engine) fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
         self.live.iter().map(|(id, request)| (*id, request))
+    }
+
+    /// Remembers which replica made a response.
+    pub(in crate::engine) fn note_response(&mut self, response_id: &str, replica: ReplicaId) {
+        self.responses.note(response_id.as_bytes(), replica);
+    }
+
+    /// The replica that made a response, if it is remembered.
+    pub(in crate::engine) fn find_response(&mut self, response_id: &[u8]) -> Option<ReplicaId> {
+        self.responses.find(response_id)
+    }
+
+    /// Responses remembered.
+    pub(in crate::engine) fn responses_len(&self) -> usize {
+        self.responses.len()
+    }
+
+    /// The budget of retries.
+    pub(in crate::engine) fn budget_mut(&mut self) -> &mut Budget {
+        &mut self.budget
+    }
+
+    /// Requests for models in no list.
+    pub(in crate::engine) fn looks(&self) -> &Looks {
+        &self.looks
+    }
+
+    pub(in crate::engine) fn looks_mut(&mut self) -> &mut Looks {
+        &mut self.looks
     }
 
     /// A request goes to a replica of ours.

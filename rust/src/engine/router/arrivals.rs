@@ -17,11 +17,7 @@ impl Router {
         now_ns: Nanos,
     ) {
         if hop == 0 {
-            if let Some(id) = self.fleet.model(model)
-                && let Some(model) = self.fleet.models.get_mut(id.0 as usize)
-            {
-                model.arrivals.count(now_ns);
-            }
+            self.fleet.count_arrival(model, now_ns);
             return;
         }
         self.counters.forwards_arrived += 1;
@@ -46,7 +42,7 @@ impl Router {
         let over = request.demand.lane == Lane::Batch && held > self.config.peer_hold_max as usize;
         let busy =
             |code, text: &str| Refusal::new(503, code, text).retry_after(self.config.retry_after_s);
-        if self.mesh.evacuating {
+        if self.mesh.evacuating() {
             Some(busy(
                 "evacuating",
                 "This region takes no requests from others.",

@@ -10,7 +10,7 @@ use crate::engine::demand::ELSEWHERE;
 use crate::engine::demand::Lane;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::Failure;
-use crate::engine::fleet::member::Full;
+use crate::engine::fleet::member::Member;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{Attempt, Phase, Request};
@@ -41,7 +41,7 @@ impl Router {
                     let away = *away;
                     let suspects = mem::take(&mut request.setbacks.suspects);
                     self.first_byte_away(&away);
-                    if self.convict(&suspects, now_ns) {
+                    if self.fleet.convict(&suspects, &self.config, now_ns) {
                         self.dispatch_all(now_ns, out);
                     }
                 }
@@ -64,21 +64,12 @@ impl Router {
         let lane = request.demand.lane;
         let suspects = mem::take(&mut request.setbacks.suspects);
         let revived = self.fleet.hear(slot, now_ns);
-        if let Some(member) = self.fleet.member_mut(slot) {
-            member.replica.health.succeeded(now_ns);
-            if lane == Lane::Batch {
-                member.replica.first_byte(id, now_ns);
-            }
-            if let Some(response_id) = response_id {
-                self.requests
-                    .responses
-                    .note(response_id.as_bytes(), member.id);
-            }
-        }
+        let replica = self.fleet.first_byte(slot, (id, lane), now_ns);
+        self.note_response(replica, response_id);
         if lane == Lane::Batch {
             self.mesh.note_started(slot, id, now_ns);
         }
-        if self.convict(&suspects, now_ns) || revived {
+        if self.fleet.convict(&suspects, &self.config, now_ns) || revived {
             self.dispatch_all(now_ns, out);
         } else {
             self.dispatch(slot, now_ns, out);
@@ -118,10 +109,7 @@ impl Router {
         let (slot, started) = (attempt.slot, attempt.started);
         self.end_attempt(id, &request, attempt, &[]);
         let mut turned = self.blame(slot, failure, now_ns);
-        let failed = self
-            .fleet
-            .member(slot)
-            .map_or(ELSEWHERE, |member| member.id);
+        let failed = self.fleet.member(slot).map_or(ELSEWHERE, Member::id);
         request.demand.note_tried(failed);
         let alike = request.fails_alike(failed, failure);
         if failure == Failure::Reset && self.config.planted(Plant::LostOnCrash) {
@@ -142,7 +130,10 @@ impl Router {
             self.counters.retries += u64::from(!failure.refused());
             self.settle(id, request, Some(refusal), now_ns, out);
         } else {
-            turned |= !alike && self.suspect(&request, now_ns);
+            turned |= !alike
+                && self
+                    .fleet
+                    .suspect(&request.setbacks.suspects, &self.config, now_ns);
             self.refuse(id, &request, refusal, out);
         }
         self.freed(slot, turned, now_ns, out);
@@ -162,36 +153,6 @@ impl Router {
         waits || self.untried(request, now_ns)
     }
 
-    /// Another replica has served a request: those on which it failed before are at fault. True when
-    /// the health of one of them changed.
-    pub(super) fn convict(&mut self, suspects: &[(ReplicaId, Failure)], now_ns: Nanos) -> bool {
-        let mut turned = false;
-        for (replica, failure) in suspects {
-            let pool = self.fleet.pool();
-            let slot = self.fleet.slot(*replica);
-            if let Some(member) = slot.and_then(|slot| self.fleet.member_mut(slot)) {
-                let health = &mut member.replica.health;
-                turned |= health.failed(*failure, pool, &self.config, now_ns);
-            }
-        }
-        turned
-    }
-
-    /// A request ends without an answer by which its failures could be judged. True when the health
-    /// of a replica changed.
-    pub(super) fn suspect(&mut self, request: &Request, now_ns: Nanos) -> bool {
-        let mut turned = false;
-        for (replica, _) in &request.setbacks.suspects {
-            let pool = self.fleet.pool();
-            let slot = self.fleet.slot(*replica);
-            if let Some(member) = slot.and_then(|slot| self.fleet.member_mut(slot)) {
-                let health = &mut member.replica.health;
-                turned |= health.suspected(pool, &self.config, now_ns);
-            }
-        }
-        turned
-    }
-
     /// The request is at a replica whose list does not have its model, and another could be asked: a
     /// 404 from there is better not the last word.
     #[must_use]
@@ -207,8 +168,8 @@ impl Router {
             && others.any(|slot| {
                 let member = self.fleet.member(*slot).filter(|_| *slot != attempt.slot);
                 member.is_some_and(|member| {
-                    !request.demand.tried.contains(&member.id)
-                        && request.demand.may_use(member.region_bit)
+                    !request.demand.tried.contains(&member.id())
+                        && request.demand.may_use(member.region_bit())
                         && member.ready(&self.config, self.clock.now_ns)
                 })
             })
@@ -232,7 +193,7 @@ impl Router {
         if started || over || (sent && !again) {
             return false;
         }
-        let granted = self.requests.budget.take(&self.config, now_ns);
+        let granted = self.requests.budget_mut().take(&self.config, now_ns);
         self.counters.retry_denied += u64::from(!granted);
         granted
     }
@@ -253,7 +214,7 @@ impl Router {
         };
         match mem::replace(&mut request.phase, Phase::Between) {
             Phase::Between => {}
-            Phase::Looking => self.requests.looks.forget(id),
+            Phase::Looking => self.requests.looks_mut().forget(id),
             Phase::Held { ticket, .. } => {
                 self.hold.leave(ticket);
                 self.counters.left_held += 1;
@@ -267,7 +228,8 @@ impl Router {
                 if outcome == Outcome::Ok {
                     answer = self.learn(&request, &attempt, &report, now_ns);
                 }
-                self.note_response(slot, report.response_id);
+                let replica = self.fleet.member(slot).map(Member::id);
+                self.note_response(replica, report.response_id);
                 let turned = self.report_end(slot, outcome, attempt.started, now_ns);
                 let lost = self.config.planted(Plant::SlotLostOnCancel);
                 if !lost || outcome != Outcome::ClientLeft {
@@ -329,43 +291,25 @@ impl Router {
         if request.demand.lane == Lane::Batch && !self.config.planted(Plant::EndsUntold) {
             self.mesh.note_ended(attempt.slot, id);
         }
-        if let Some(member) = self.fleet.member_mut(attempt.slot) {
-            match request.demand.lane {
-                Lane::Batch if self.config.planted(Plant::DebitForever) => {}
-                Lane::Batch => {
-                    let known = member.replica.complete(id);
-                    debug_assert!(known, "a request in flight is counted");
-                }
-                Lane::Light | Lane::Stored => member.light = member.light.saturating_sub(1),
-            }
-        }
+        let request = (id, request.demand.lane);
+        self.fleet.complete(attempt.slot, request, &self.config);
     }
 
     /// Tells a replica's health of a failure. "Full" is none: it closes the gate until the replica
     /// is probed again. One that may be the request's own is judged when that has been tried
     /// elsewhere. True when the replica's health changed.
     fn blame(&mut self, slot: Slot, failure: Failure, now_ns: Nanos) -> bool {
-        let pool = self.fleet.pool();
-        let Some(member) = self.fleet.member_mut(slot) else {
-            return false;
-        };
-        if failure == Failure::Absent {
+        if self.fleet.member(slot).is_none() || failure == Failure::Absent {
             return false;
         }
         if failure.refused() {
             self.counters.full += 1;
             if failure == Failure::Full {
-                member.full = Some(Full {
-                    since_ns: now_ns,
-                    until_ns: now_ns.saturating_add(self.config.probe_stale_ns),
-                    idle: member.idle(&self.config, now_ns),
-                });
+                self.fleet.note_full(slot, &self.config, now_ns);
             }
             return false;
         }
-        member.failed_total += 1;
-        let health = &mut member.replica.health;
-        !failure.answered() && health.failed(failure, pool, &self.config, now_ns)
+        self.fleet.blame(slot, failure, &self.config, now_ns)
     }
 
     /// Tells a replica's health how a request ended that is not tried again; true when it changed.
@@ -373,18 +317,15 @@ impl Router {
         if outcome == Outcome::ReplicaFailed {
             return self.blame(slot, Failure::Reset, now_ns);
         }
-        let member = self.fleet.member_mut(slot);
-        if let Some(member) = member.filter(|_| outcome == Outcome::Ok && !started) {
-            member.replica.health.succeeded(now_ns);
+        if outcome == Outcome::Ok && !started {
+            self.fleet.succeeded(slot, now_ns);
         }
         outcome == Outcome::Ok && self.fleet.hear(slot, now_ns)
     }
 
-    fn note_response(&mut self, slot: Slot, response_id: Option<&str>) {
-        if let (Some(response_id), Some(member)) = (response_id, self.fleet.member(slot)) {
-            self.requests
-                .responses
-                .note(response_id.as_bytes(), member.id);
+    fn note_response(&mut self, replica: Option<ReplicaId>, response_id: Option<&str>) {
+        if let (Some(response_id), Some(replica)) = (response_id, replica) {
+            self.requests.note_response(response_id, replica);
         }
     }
 

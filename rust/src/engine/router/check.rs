@@ -10,7 +10,7 @@ impl Router {
     /// Requests at peers.
     #[must_use]
     pub fn forwards_in_flight(&self) -> usize {
-        self.mesh.in_flight
+        self.mesh.in_flight()
     }
 
     /// Requests at replicas that a peer of our region has told of.
@@ -65,11 +65,11 @@ impl Router {
                     member.in_flight()
                 ));
             }
-            if member.removed && counted == 0 {
-                return Err(format!("removed_replicas_are_forgotten: {:?}", member.id));
+            if member.removed() && counted == 0 {
+                return Err(format!("removed_replicas_are_forgotten: {:?}", member.id()));
             }
-            if member.removed && self.cache.owner_blocks(slot) > 0 {
-                return Err(format!("removed_replicas_cache_nothing: {:?}", member.id));
+            if member.removed() && self.cache.owner_blocks(slot) > 0 {
+                return Err(format!("removed_replicas_cache_nothing: {:?}", member.id()));
             }
             in_flight += counted;
         }
@@ -93,10 +93,10 @@ impl Router {
             ));
         }
         let looking = self.requests.count(|phase| matches!(phase, Phase::Looking));
-        if looking != self.requests.looks.len() {
+        if looking != self.requests.looks().len() {
             return Err("requests_for_unlisted_models_wait_for_a_look".to_owned());
         }
-        let elsewhere = self.requests.in_flight() + self.mesh.in_flight;
+        let elsewhere = self.requests.in_flight() + self.mesh.in_flight();
         if held + looking + elsewhere != self.requests.len() {
             return Err("every_request_is_held_in_flight_or_forwarded".to_owned());
         }

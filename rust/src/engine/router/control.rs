@@ -6,7 +6,7 @@ use crate::engine::config::Config;
 use crate::engine::counters::Counters;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::health::Unread;
-use crate::engine::fleet::member::Takes;
+use crate::engine::fleet::member::Member;
 use crate::engine::fleet::models::{ModelList, Served};
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::fleet::{Fleet, Probed};
@@ -27,8 +27,8 @@ impl Router {
     ) {
         let now_ns = self.advance(now_ns);
         for slot in self.fleet.all_slots() {
-            let member = self.fleet.member(slot).filter(|member| !member.removed);
-            let Some(gone) = member.map(|member| member.id) else {
+            let member = self.fleet.member(slot).filter(|member| !member.removed());
+            let Some(gone) = member.map(Member::id) else {
                 continue;
             };
             if replicas.iter().all(|(id, _)| *id != gone) {
@@ -39,11 +39,11 @@ impl Router {
         }
         let mut joined = Vec::new();
         for (id, name) in replicas {
-            let region_bit = self.mesh.region_bit;
+            let region_bit = self.mesh.region_bit();
             if let Some((slot, new)) = self.fleet.add(*id, name.clone(), region_bit, now_ns) {
                 if new {
                     self.cache.add(slot);
-                    self.mesh.sharing.add(slot);
+                    self.mesh.share_replica(slot);
                 }
                 self.cache.fit(&self.fleet, slot, true, &self.config);
                 joined.push(*id);
@@ -96,44 +96,18 @@ impl Router {
         let first = self
             .fleet
             .member(slot)
-            .is_some_and(|member| member.models.is_none());
+            .is_some_and(|member| !member.has_told());
         let bytes_per_token = self.config.bytes_per_token;
         if self
             .fleet
             .set_models(slot, listing, bytes_per_token, now_ns)
         {
-            self.welcome(slot, now_ns);
+            self.fleet.welcome(slot, &self.config, now_ns);
             if first {
                 self.refuse_unserved(now_ns, out);
             }
             self.dispatch_all(now_ns, out);
             self.settle_found(now_ns, out);
-        }
-    }
-
-    /// A replica that has told its models for the first time takes its share little by little, where
-    /// others can take the rest meanwhile: its caches are cold, and its first requests slow.
-    fn welcome(&mut self, slot: Slot, now_ns: Nanos) {
-        let Some(member) = self.fleet.member(slot).filter(|m| m.told_ns.is_none()) else {
-            return;
-        };
-        let warm = |other: &Slot| {
-            let other = self.fleet.member(*other).filter(|_| *other != slot);
-            other.is_some_and(|other| other.warm(&self.config, now_ns))
-        };
-        let listed = member.models.as_deref().unwrap_or_default();
-        let models = listed.iter().map(|(id, _)| id.0 as usize);
-        let mut models = models.filter_map(|id| self.fleet.models.get(id));
-        let relieved = if listed.is_empty() {
-            member.takes == Takes::Any && self.fleet.all_slots().iter().any(warm)
-        } else {
-            models.all(|model| model.serving.iter().any(warm))
-        };
-        if let Some(member) = self.fleet.member_mut(slot) {
-            member.told_ns = Some(now_ns);
-            if relieved {
-                member.replica.health.join(now_ns);
-            }
         }
     }
 
@@ -151,8 +125,8 @@ impl Router {
             return;
         };
         let ignored = self.config.planted(Plant::DrainingIgnored);
-        if let Some(member) = self.fleet.member_mut(slot).filter(|_| !ignored) {
-            member.replica.health.set_draining(draining);
+        if !ignored {
+            self.fleet.set_draining(slot, draining);
         }
         self.dispatch_all(now_ns, out);
     }
@@ -168,10 +142,7 @@ impl Router {
             if due_ns.is_none_or(|due_ns| due_ns > now_ns) {
                 continue;
             }
-            if let Some(member) = self.fleet.member_mut(slot) {
-                member.replica.probe_sent(now_ns);
-                due.push(member.id);
-            }
+            due.extend(self.fleet.probe_sent(slot, now_ns));
         }
     }
 
@@ -272,7 +243,11 @@ impl Router {
             if request.is_none_or(|request| self.peers_serve(request, now_ns)) {
                 continue;
             }
-            let name = self.model_name(line.model).unwrap_or_default().to_owned();
+            let name = self
+                .fleet
+                .name_of(Some(line.model))
+                .unwrap_or_default()
+                .to_owned();
             let Err(refusal) = self.unlisted_model(&name, false, now_ns) else {
                 continue;
             };
@@ -302,7 +277,7 @@ impl Router {
         let peers_ns = self.mesh.next_change_ns(self.clock.now_ns);
         let held_ns = self.hold.next_deadline_ns();
         let turns_ns = self.fleet.turns_ns();
-        let looks_ns = self.requests.looks.next_ns(self.fleet.len());
+        let looks_ns = self.requests.looks().next_ns(self.fleet.len());
         let leaves_ns = self.mesh.next_leave_end_ns();
         let now_ns = self.clock.now_ns;
         let shared_ns = self.mesh.next_turn_ns(&self.fleet, &self.hold, now_ns);
@@ -333,7 +308,7 @@ impl Router {
         let slot = self.fleet.slot(replica);
         let listed = slot
             .and_then(|slot| self.fleet.member(slot))
-            .is_some_and(|member| !member.removed);
+            .is_some_and(|member| !member.removed());
         self.counters.unknown_replicas += u64::from(!listed);
         slot.filter(|_| listed)
     }

@@ -124,7 +124,10 @@ impl Router {
             self.counters.retries += u64::from(!refused);
             self.settle(id, request, Some(refusal), now_ns, out);
         } else {
-            let turned = !alike && self.suspect(&request, now_ns);
+            let turned = !alike
+                && self
+                    .fleet
+                    .suspect(&request.setbacks.suspects, &self.config, now_ns);
             self.refuse(id, &request, refusal, out);
             if turned {
                 self.dispatch_all(now_ns, out);
@@ -152,7 +155,7 @@ impl Router {
         let mut next = self.hold.queue(head.partition, head.class).next();
         while let Some((ticket, id)) = next {
             next = self.hold.after(ticket);
-            if self.hold.choice(ticket).is_some() && !self.mesh.evacuating {
+            if self.hold.choice(ticket).is_some() && !self.mesh.evacuating() {
                 continue;
             }
             let Some(request) = self.requests.remove(id) else {

@@ -8,13 +8,13 @@ use crate::id::{Nanos, RequestId};
 impl Router {
     /// Whether the driver asks replicas for their lists when [`Self::look_due`] says so.
     pub fn set_looks(&mut self, looks: bool) {
-        self.requests.looks.enable(looks);
+        self.requests.looks_mut().enable(looks);
     }
 
     /// Whether all lists should be read now; they count as being read until [`Self::looked`].
     pub fn look_due(&mut self, now_ns: Nanos) -> bool {
         let now_ns = self.advance(now_ns);
-        let due = self.requests.looks.begin(self.fleet.len(), now_ns);
+        let due = self.requests.looks_mut().begin(self.fleet.len(), now_ns);
         self.counters.model_looks += u64::from(due);
         due
     }
@@ -22,7 +22,7 @@ impl Router {
     /// All lists have been read, or could not be.
     pub fn looked(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.advance(now_ns);
-        if let Some(began_ns) = self.requests.looks.end() {
+        if let Some(began_ns) = self.requests.looks_mut().end() {
             self.end_looks(began_ns, now_ns, out);
         }
     }
@@ -37,27 +37,27 @@ impl Router {
     ) {
         request.phase = Phase::Looking;
         self.requests.insert(id, request);
-        self.requests.looks.add(id, now_ns);
+        self.requests.looks_mut().add(id, now_ns);
         out.push(Effect::Hold(id));
     }
 
     /// Answers those who have waited too long: what should have been read was not.
     pub(super) fn end_old_looks(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
-        if let Some(until_ns) = self.requests.looks.end_old(now_ns) {
+        if let Some(until_ns) = self.requests.looks_mut().end_old(now_ns) {
             self.end_looks(until_ns, now_ns, out);
         }
     }
 
     /// Answers those who came no later than `until_ns`.
     fn end_looks(&mut self, until_ns: Nanos, now_ns: Nanos, out: &mut Vec<Effect>) {
-        while let Some(id) = self.requests.looks.pop(until_ns) {
+        while let Some(id) = self.requests.looks_mut().pop(until_ns) {
             self.settle_looked(id, now_ns, out);
         }
     }
 
     /// Lets go on whose model has come into a list.
     pub(super) fn settle_found(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
-        let found = self.requests.looks.waiting().filter(|id| {
+        let found = self.requests.looks().waiting().filter(|id| {
             let model = self
                 .requests
                 .get(*id)
@@ -66,7 +66,7 @@ impl Router {
         });
         let found: Vec<_> = found.collect();
         for id in found {
-            self.requests.looks.forget(id);
+            self.requests.looks_mut().forget(id);
             self.settle_looked(id, now_ns, out);
         }
     }

@@ -71,8 +71,8 @@ use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch a
 
 pub use super::ask::{Ask, Forwarded, Report, Usage};
 pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
+pub use super::fleet::report::Gauges;
 pub use super::mesh::listing::{Listing, PeerGauges, PeersError};
-pub use report::Gauges;
 
 /// Not called for so long, although its driver calls many times a second, its process stood still. With the
 /// longest age of a snapshot, below the time after which one is stale.
@@ -214,7 +214,7 @@ impl Router {
             return Err(AlreadyKnown(id));
         }
         self.counters.submitted += 1;
-        self.requests.budget.request(now_ns);
+        self.requests.budget_mut().request(now_ns);
         self.expire_due(now_ns, out);
         let (hop, origin) = ask.forwarded.map_or((0, None), |f| (f.hop, f.origin));
         let granted = Lane::of(ask.route).takes_room();
@@ -269,7 +269,7 @@ impl Router {
         if crossed && !self.config.planted(Plant::HopIgnored) {
             return Err(Refusal::too_many_hops());
         }
-        let regions = self.mesh.residency.allowed(ask.whose, &digest.model);
+        let regions = self.mesh.residency().allowed(ask.whose, &digest.model);
         self.check_regions(regions, ask.whose)?;
         let bound = self.bound(ask, digest)?;
         let model = match lane {
@@ -366,7 +366,7 @@ impl Router {
         let Some(response_id) = ask.response_id().or(previous) else {
             return Ok(None);
         };
-        let replica = self.requests.responses.find(response_id);
+        let replica = self.requests.find_response(response_id);
         let listed = replica.filter(|replica| self.fleet.listed(*replica));
         listed.map(Some).ok_or_else(Refusal::response_unknown)
     }

@@ -12,7 +12,7 @@ use crate::engine::mesh::peer::summary::{PeerError, Summary};
 use crate::engine::mesh::peer::{PEERS_MAX, Presence};
 use crate::engine::mesh::region::message::{Share, ShareError};
 use crate::engine::mesh::region::{Changes, Passed};
-use crate::engine::mesh::residency::{RegionError, Residency, Rule};
+use crate::engine::mesh::residency::{RegionError, Rule};
 use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Phase, Request};
 use crate::id::{Nanos, PeerId, ReplicaId, RequestId, Slot};
@@ -27,9 +27,9 @@ impl Router {
     /// Finds the bits of all regions anew.
     fn find_regions(&mut self) {
         self.mesh.find_regions();
-        let regions = &self.mesh.regions;
+        let regions = self.mesh.regions();
         self.fleet
-            .set_regions(self.mesh.region_bit, |name| regions.bit(name));
+            .set_regions(self.mesh.region_bit(), |name| regions.bit(name));
     }
 
     /// Sets all peers.
@@ -49,7 +49,7 @@ impl Router {
         }
         for (position, peer) in peers.iter().enumerate() {
             let before = &peers[..position];
-            if peer.name == self.mesh.name || before.iter().any(|other| other.name == peer.name) {
+            if peer.name == self.mesh.name() || before.iter().any(|other| other.name == peer.name) {
                 return Err(PeersError::Name(peer.name.clone()));
             }
             if before.iter().any(|other| other.id == peer.id) {
@@ -108,7 +108,7 @@ impl Router {
             peer.presence = presence;
             if presence == Presence::Dead {
                 peer.forget();
-                self.mesh.tree.forget(slot);
+                self.mesh.forget_sent(slot);
                 self.mesh.forget_hot(slot);
             }
         }
@@ -146,7 +146,7 @@ impl Router {
     /// have room, and peers send nothing.
     pub fn set_evacuating(&mut self, evacuating: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.advance(now_ns);
-        self.mesh.evacuating = evacuating;
+        self.mesh.set_evacuating(evacuating);
         let until_ns = now_ns.saturating_add(self.leave_wait_ns());
         let held: Vec<_> = self.hold_ids();
         for id in held {
@@ -179,7 +179,7 @@ impl Router {
     ///
     /// A rule names no region, or there are too many regions: the old rules stay.
     pub fn set_residency(&mut self, rules: Vec<Rule>) -> Result<(), RegionError> {
-        self.mesh.residency = Residency::new(rules, &mut self.mesh.regions)?;
+        self.mesh.set_residency(rules)?;
         self.find_regions();
         Ok(())
     }
@@ -194,11 +194,9 @@ impl Router {
     ) {
         let now_ns = self.advance(now_ns);
         let mesh = &self.mesh;
-        let bit = region.map_or(mesh.region_bit, |name| mesh.regions.bit(name));
+        let bit = region.map_or(mesh.region_bit(), |name| mesh.regions().bit(name));
         if let Some(slot) = self.known(replica) {
-            if let Some(member) = self.fleet.member_mut(slot) {
-                (member.adopted, member.region_bit) = (region.map(str::to_owned), bit);
-            }
+            self.fleet.set_region(slot, region, bit);
             self.dispatch_all(now_ns, out);
         }
     }
@@ -218,7 +216,7 @@ impl Router {
         let now_ns = self.advance(now_ns);
         let slot = self.known_peer(peer).ok_or(PeerError::Unknown)?;
         let merged = Summary::decode(summary).and_then(|summary| {
-            let us = self.mesh.incarnation;
+            let us = self.mesh.incarnation();
             let peer = self.mesh.peer_mut(slot).ok_or(PeerError::Unknown)?;
             peer.merge(summary, us, now_ns)
         });
@@ -343,7 +341,7 @@ impl Router {
         let now_ns = self.advance(now_ns);
         let slot = self.known_peer(peer).ok_or(ShareError::Stranger)?;
         let region = self.mesh.peer(slot).map(|peer| &peer.region);
-        if region != Some(&self.mesh.region) {
+        if region.map(String::as_str) != Some(self.mesh.region()) {
             return Err(ShareError::Stranger);
         }
         if !self.mesh.shares(slot) {

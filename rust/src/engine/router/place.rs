@@ -22,7 +22,7 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         let sent_on = request.stays && self.config.planted(Plant::CrossedTwice);
-        if (self.mesh.evacuating || sent_on)
+        if (self.mesh.evacuating() || sent_on)
             && let Some(there) = self.find_peer(&request, now_ns)
         {
             self.forward(id, request, there, now_ns, out);
@@ -90,7 +90,7 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> Option<Request> {
-        let may_wait = self.mesh.evacuating && request.demand.lane == Lane::Batch;
+        let may_wait = self.mesh.evacuating() && request.demand.lane == Lane::Batch;
         if !may_wait || !self.peers_serve(&request, now_ns) {
             return Some(request);
         }
@@ -274,7 +274,7 @@ impl Router {
         }
         let matched = self.cache.push(slot, demand, match_blocks);
         self.counters.pushed += 1;
-        self.counters.evacuation_stayed += u64::from(self.mesh.evacuating);
+        self.counters.evacuation_stayed += u64::from(self.mesh.evacuating());
         self.counters.match_blocks += u64::from(match_blocks);
         self.counters.miss_blocks += u64::from(demand.prompt_blocks.saturating_sub(match_blocks));
         self.requests.began();

@@ -68,7 +68,7 @@ impl Router {
             None if self.fleet.looks(now_ns) => {
                 Ok(self.fleet.intern(name, self.config.bytes_per_token))
             }
-            None if !forwarded && self.requests.looks.take_more() => {
+            None if !forwarded && self.requests.looks().take_more() => {
                 Ok(self.fleet.intern(name, self.config.bytes_per_token))
             }
             None => self.unlisted_model(name, forwarded, now_ns),
@@ -98,7 +98,8 @@ impl Router {
             !self.fleet.is_served(model)
                 && !self.fleet.looks(now_ns)
                 && !self
-                    .model_name(model)
+                    .fleet
+                    .name_of(Some(model))
                     .is_some_and(|name| self.mesh.serves(name, request.demand.regions, now_ns))
         })
     }
@@ -153,10 +154,9 @@ impl Router {
         if regions == ANYWHERE {
             return Ok(());
         }
-        let members = self.fleet.members().map(|(_, member)| member.region_bit);
         let peers = self.mesh.peers().filter(|(_, peer)| !peer.removed);
-        let places = members.chain(peers.map(|(_, peer)| peer.region_bit));
-        let places = places.fold(self.mesh.region_bit, |all, bit| all | bit);
+        let here = self.fleet.regions() | self.mesh.region_bit();
+        let places = peers.fold(here, |all, (_, peer)| all | peer.region_bit);
         if places & regions == 0 {
             return Err(Refusal::residency(whose));
         }
@@ -175,7 +175,7 @@ impl Router {
         let mut known: Vec<&str> = self
             .fleet
             .listed_models()
-            .map(|(_, model)| model.name.as_str())
+            .map(|(_, model)| model.name())
             .collect();
         known.sort_unstable();
         let more = known.len() > MODELS_NAMED_MAX;

@@ -5,52 +5,12 @@ use serde::Serialize;
 use super::Router;
 use crate::engine::fleet::gate;
 use crate::engine::fleet::member::Member;
+use crate::engine::fleet::report::Gauges;
 use crate::engine::hold;
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
 use crate::id::{Nanos, ReplicaId, Slot};
 use crate::prompt::class::Class;
-
-/// One replica's figures.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Gauges {
-    /// The replica.
-    pub replica: ReplicaId,
-    /// Its name, as configured.
-    pub name: String,
-    /// New requests may go there.
-    pub ready: bool,
-    /// The operator wants no new requests on it.
-    pub draining: bool,
-    /// Its load is not known.
-    pub blind: bool,
-    /// `unknown`, `up`, `ejected`, `probing`, `down`.
-    pub health: &'static str,
-    /// Requests in flight.
-    pub in_flight: u32,
-    /// Requests believed to wait for the batch.
-    pub pending: u32,
-    /// Running, carried forward.
-    pub running: Option<u32>,
-    /// Waiting, carried forward.
-    pub waiting: Option<u32>,
-    /// Pending requests allowed.
-    pub allowance: u32,
-    /// Blocks it is believed to cache.
-    pub tree_blocks: u32,
-    /// Attempts begun there.
-    pub pushed_total: u64,
-    /// Attempts that failed there, "full" left out.
-    pub failed_total: u64,
-    /// Blocks of prompts pushed there that were believed to be cached.
-    pub match_blocks_total: u64,
-    /// Blocks of prompts pushed there.
-    pub prompt_blocks_total: u64,
-    /// Cached prompt tokens it reported.
-    pub cached_tokens_total: u64,
-    /// Prompt tokens it reported.
-    pub prompt_tokens_total: u64,
-}
 
 #[derive(Serialize)]
 struct ReplicaState<'a> {
@@ -152,7 +112,7 @@ impl Router {
     /// One replica's figures, in the order of their ids.
     #[must_use]
     pub fn gauges(&self) -> Vec<Gauges> {
-        let listed = self.fleet.members().filter(|(_, member)| !member.removed);
+        let listed = self.fleet.members().filter(|(_, member)| !member.removed());
         let mut gauges: Vec<_> = listed
             .map(|(slot, member)| self.gauges_of(slot, member, self.clock.now_ns))
             .collect();
@@ -161,27 +121,7 @@ impl Router {
     }
 
     fn gauges_of(&self, slot: Slot, member: &Member, now_ns: Nanos) -> Gauges {
-        let replica = &member.replica;
-        Gauges {
-            replica: member.id,
-            name: member.name.clone(),
-            ready: member.ready(&self.config, now_ns),
-            draining: replica.health.draining(),
-            blind: replica.blind(&self.config, now_ns),
-            health: replica.health.state().name(),
-            in_flight: member.in_flight(),
-            pending: replica.pending(),
-            running: replica.running(),
-            waiting: replica.waiting(),
-            allowance: replica.allowance(&self.config),
-            tree_blocks: self.cache.owner_blocks(slot),
-            pushed_total: member.pushed_total,
-            failed_total: member.failed_total,
-            match_blocks_total: member.match_blocks_total,
-            prompt_blocks_total: member.prompt_blocks_total,
-            cached_tokens_total: member.cached_tokens_total,
-            prompt_tokens_total: member.prompt_tokens_total,
-        }
+        member.gauges(self.cache.owner_blocks(slot), &self.config, now_ns)
     }
 
     /// Predicted minus confirmed cached tokens: upper bounds with cumulative counts, and the sum.
@@ -195,7 +135,7 @@ impl Router {
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut named = self.counters.named();
         let (compared, within) = self.fleet.accuracy().within_a_fifth();
-        named.push(("models_ignored", self.fleet.models_ignored));
+        named.push(("models_ignored", self.fleet.models_ignored()));
         let left_out = self.mesh.hot_left_out();
         named.push(("peer_digest_left_out", left_out));
         named.push(("ttft_predicted", compared));
@@ -217,18 +157,20 @@ impl Router {
     /// None in practice: every value has a form in JSON.
     pub fn state(&self, now_ns: Nanos) -> Result<Vec<u8>, serde_json::Error> {
         let replicas = self.fleet.members().map(|(slot, member)| {
-            let served = member.models.iter().flatten();
+            let served = member.models().iter();
             ReplicaState {
                 gauges: self.gauges_of(slot, member, now_ns),
-                models: served.filter_map(|(id, _)| self.model_name(*id)).collect(),
-                room: gate::room(&member.replica, &self.config, now_ns),
+                models: served
+                    .filter_map(|(id, _)| self.fleet.name_of(Some(*id)))
+                    .collect(),
+                room: gate::room(member.replica(), &self.config, now_ns),
                 closed_by: member.closed_by(&self.config, now_ns),
-                knee: member.replica.knee(),
+                knee: member.replica().knee(),
                 capacity_blocks: self.cache.capacity_blocks(slot),
-                removed: member.removed,
-                shared: !self.mesh.sharing.alone(slot),
-                theirs_in_flight: member.replica.theirs(),
-                probed_here: self.mesh.sharing.probed_here(slot),
+                removed: member.removed(),
+                shared: !self.mesh.sharing().alone(slot),
+                theirs_in_flight: member.replica().theirs(),
+                probed_here: self.mesh.sharing().probed_here(slot),
             }
         });
         let mut replicas: Vec<_> = replicas.collect();
@@ -237,7 +179,10 @@ impl Router {
         lines.sort_unstable_by_key(|partition| std::cmp::Reverse(self.hold.line_len(*partition)));
         lines.truncate(LINES_SHOWN_MAX);
         let lines = lines.into_iter().map(|partition| HoldLine {
-            model: self.model_name(partition.model).unwrap_or_default(),
+            model: self
+                .fleet
+                .name_of(Some(partition.model))
+                .unwrap_or_default(),
             bound_replica: partition.bound,
             requests: self.hold.line_len(partition),
             by_choice: self.hold.line_len(partition) - self.hold.open_len(partition),
@@ -261,10 +206,10 @@ impl Router {
                 bytes: self.cache.bytes(),
                 bytes_max: self.config.tree_bytes_max,
             },
-            response_ids: self.requests.responses.len(),
-            region: &self.mesh.region,
-            evacuating: self.mesh.evacuating,
-            forwards: self.mesh.in_flight,
+            response_ids: self.requests.responses_len(),
+            region: self.mesh.region(),
+            evacuating: self.mesh.evacuating(),
+            forwards: self.mesh.in_flight(),
             peers: self.peer_gauges(now_ns),
             peer_digest: self.mesh.hot_state(),
         })
@@ -279,12 +224,5 @@ impl Router {
                 ahead_tokens,
             })
             .collect()
-    }
-
-    pub(super) fn model_name(&self, id: crate::id::ModelId) -> Option<&str> {
-        self.fleet
-            .models
-            .get(id.0 as usize)
-            .map(|model| model.name.as_str())
     }
 }

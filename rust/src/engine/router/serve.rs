@@ -86,10 +86,10 @@ impl Router {
             let Some(member) = self.fleet.member(slot) else {
                 return;
             };
-            let declined = member.declined;
+            let declined = member.declined();
             if member.offer(Lane::Batch, &self.config, now_ns) != Offer::Room {
                 if declined {
-                    self.set_declined(slot, false);
+                    self.fleet.set_declined(slot, false);
                 }
                 return;
             }
@@ -104,22 +104,15 @@ impl Router {
                     .iter()
                     .any(|head| self.start_one(slot, head, now_ns, out));
             if !started {
-                self.set_declined(slot, true);
+                self.fleet.set_declined(slot, true);
                 return;
             }
         }
     }
 
-    fn set_declined(&mut self, slot: Slot, declined: bool) {
-        if let Some(member) = self.fleet.member_mut(slot) {
-            member.declined = declined;
-        }
-    }
-
     /// Starts what a line holds where there is room for it.
     pub(super) fn serve_line(&mut self, line: Partition, now_ns: Nanos, out: &mut Vec<Effect>) {
-        let model = self.fleet.models.get(line.model.0 as usize);
-        let serving = model.map_or_else(Vec::new, |model| model.serving.clone());
+        let serving = self.fleet.serving(Some(line.model)).to_vec();
         for slot in serving {
             self.serve(slot, now_ns, out);
         }
@@ -127,8 +120,7 @@ impl Router {
 
     /// There is room for this line for which somebody waits.
     pub(super) fn contested(&self, line: Partition, now_ns: Nanos) -> bool {
-        let model = self.fleet.models.get(line.model.0 as usize);
-        let serving = model.map_or(&[][..], |model| &model.serving);
+        let serving = self.fleet.serving(Some(line.model));
         serving.iter().any(|&slot| {
             self.fleet.member(slot).is_some_and(|member| {
                 self.fleet.serves(slot, line)

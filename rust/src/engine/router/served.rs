@@ -22,32 +22,12 @@ impl Router {
     /// those of peers to which such requests may go.
     #[must_use]
     pub fn models(&self, whose: Whose<'_>) -> Vec<(&str, Option<u32>)> {
-        let mut models: Vec<_> = self
-            .fleet
-            .listed_models()
-            .filter_map(|(id, model)| {
-                let mut ready = model.serving.iter().filter_map(|slot| {
-                    self.fleet
-                        .member(*slot)
-                        .filter(|member| member.ready(&self.config, self.clock.now_ns))
-                });
-                let first = ready.next()?;
-                let lens = std::iter::once(first).chain(ready).filter_map(|member| {
-                    member
-                        .models
-                        .iter()
-                        .flatten()
-                        .find(|(served, _)| *served == id)?
-                        .1
-                });
-                Some((model.name.as_str(), lens.min()))
-            })
-            .collect();
+        let mut models = self.fleet.ready_models(&self.config, self.clock.now_ns);
         models.sort_unstable();
         for (_, peer) in self.mesh.peers() {
             for name in peer.models(self.clock.now_ns) {
                 let place = models.binary_search_by_key(&name, |(known, _)| known);
-                let allowed = self.mesh.residency.allowed(whose, name) & peer.region_bit != 0;
+                let allowed = self.mesh.residency().allowed(whose, name) & peer.region_bit != 0;
                 if let (Err(place), true) = (place, allowed) {
                     models.insert(place, (name, None));
                 }

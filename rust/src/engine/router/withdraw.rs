@@ -7,6 +7,7 @@
 
 use super::Router;
 use crate::engine::effect::Effect;
+use crate::engine::fleet::member::Member;
 use crate::engine::fleet::pulse::Vital;
 use crate::engine::requests::request::{Phase, Request};
 use crate::id::{Nanos, ReplicaId, RequestId, Slot};
@@ -59,7 +60,7 @@ impl Router {
             if !self.may_leave(id, slot, now_ns) {
                 continue;
             }
-            if !self.requests.budget.take(&self.config, now_ns) {
+            if !self.requests.budget_mut().take(&self.config, now_ns) {
                 return; // the next probe finds the rest
             }
             if let Some(request) = self.requests.get_mut(id)
@@ -80,7 +81,7 @@ impl Router {
         };
         let forwarded = request.deadline_ns.is_some();
         let left = request.attempts < request.attempts_max;
-        let tried = self.fleet.member(slot).map(|member| member.id);
+        let tried = self.fleet.member(slot).map(Member::id);
         forwarded || (left && self.elsewhere(id, tried, now_ns))
     }
 

@@ -23,8 +23,8 @@ const BYTES_PER_S_MAX: u64 = 16 << 10;
 /// What is hot here, and what peers have told.
 #[derive(Debug)]
 pub(in crate::engine) struct Hot {
-    pub(in crate::engine) heat: Heat,
-    pub(in crate::engine) known: Known,
+    heat: Heat,
+    known: Known,
 }
 
 /// What is known of hot prefixes, for operators.

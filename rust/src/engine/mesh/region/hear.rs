@@ -71,7 +71,7 @@ impl Mesh {
             }
             changes.more |= ready_changed;
             // One that is looked for is looked at from here: it may be up for others only.
-            let looked_for = |member: &Member| gate::looked_for(&member.replica);
+            let looked_for = |member: &Member| gate::looked_for(member.replica());
             if let Some((page, age_us)) = page
                 && !fleet.member(replica).is_some_and(looked_for)
             {

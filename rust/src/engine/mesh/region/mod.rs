@@ -51,7 +51,7 @@ impl Mesh {
 
     /// The fleet has changed: it is listed anew.
     pub(in crate::engine) fn list_replicas(&mut self, fleet: &mut Fleet, now_ns: Nanos) {
-        let listed = fleet.members().filter(|(_, member)| !member.removed);
+        let listed = fleet.members().filter(|(_, member)| !member.removed());
         let sharing = &mut self.sharing;
         sharing.listing = listed
             .clone()
@@ -62,7 +62,7 @@ impl Mesh {
             .zip(&sharing.listing)
             .map(|(place, slot)| (*slot, place))
             .collect();
-        let keys = listed.map(|(slot, member)| (key(&member.name), slot));
+        let keys = listed.map(|(slot, member)| (key(member.name()), slot));
         sharing.by_key = keys.collect();
         for (_, remote) in &mut self.remotes {
             remote.share.listed = false;
@@ -123,7 +123,7 @@ impl Mesh {
         let sharers = self.peers();
         let sharers = sharers.filter(|(peer, _)| self.shares_replica(*peer, slot));
         let names: Vec<&str> = sharers.map(|(_, peer)| peer.name.as_str()).collect();
-        let Some(replica) = fleet.member(slot).map(|member| key(&member.name)) else {
+        let Some(replica) = fleet.member(slot).map(|member| key(member.name())) else {
             return;
         };
         let own = self.name.as_str();
@@ -295,10 +295,10 @@ impl Mesh {
         now_ns: Nanos,
     ) -> Option<Nanos> {
         let wanted = held || self.wanted_elsewhere(slot);
-        let member = fleet.member(slot).filter(|member| !member.removed)?;
-        let interval_ns = gate::probe_interval(&member.replica, config, wanted);
-        let due_ns = member.replica.probe_due_ns(interval_ns, config);
-        let looked_for = gate::looked_for(&member.replica);
+        let member = fleet.member(slot).filter(|member| !member.removed())?;
+        let interval_ns = gate::probe_interval(member.replica(), config, wanted);
+        let due_ns = member.replica().probe_due_ns(interval_ns, config);
+        let looked_for = gate::looked_for(member.replica());
         let shared = self.sharing.replicas.get_mut(slot as usize)?;
         if shared.interval_ns != interval_ns {
             (shared.interval_ns, shared.interval_since_ns) = (interval_ns, now_ns);
@@ -328,7 +328,7 @@ impl Mesh {
             return None;
         }
         let later_ns = now_ns.saturating_add(TURN_NS);
-        let members = fleet.members().map(|(_, member)| &member.replica);
+        let members = fleet.members().map(|(_, member)| member.replica());
         let split = members.filter(|replica| replica.split().others > 0);
         let turns = split.map(|replica| replica.turn_ns().filter(|at_ns| *at_ns > now_ns));
         turns.map(|at_ns| at_ns.unwrap_or(later_ns)).min()

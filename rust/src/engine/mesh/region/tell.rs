@@ -138,7 +138,7 @@ impl Mesh {
     fn keys(&self, fleet: &Fleet) -> Vec<u64> {
         let members = self.sharing.listing.iter().map(|slot| fleet.member(*slot));
         members
-            .map(|member| member.map_or(0, |member| key(&member.name)))
+            .map(|member| member.map_or(0, |member| key(member.name())))
             .collect()
     }
 
@@ -157,7 +157,7 @@ impl Mesh {
                 continue;
             };
             draft.entry(place);
-            for own in member.replica.own() {
+            for own in member.replica().own() {
                 if !draft.has_room(0) {
                     break;
                 }
@@ -210,7 +210,7 @@ impl Mesh {
                 continue;
             };
             let mut now = Said {
-                wants: wanted.get(*slot as usize).copied().unwrap_or(false) && !member.declined,
+                wants: wanted.get(*slot as usize).copied().unwrap_or(false) && !member.declined(),
                 ready: member.ready(local.config, local.now_ns),
                 ..said
             };
@@ -233,7 +233,8 @@ impl Mesh {
             if !begun && (now == said || !draft.has_room(ENTRY_BYTES)) {
                 continue;
             }
-            let busy = member.replica.in_flight() > 0 || now.wants || self.wanted_elsewhere(*slot);
+            let busy =
+                member.replica().in_flight() > 0 || now.wants || self.wanted_elsewhere(*slot);
             let paged = page.is_some();
             draft.urgent |= (now.wants, now.ready) != (said.wants, said.ready) || (paged && busy);
             draft.change(place, |entry| {
@@ -251,9 +252,9 @@ fn wanted(local: &Local<'_>) -> Vec<bool> {
     let mut wanted = vec![false; local.fleet.slots_end()];
     for (partition, _) in local.hold.heads() {
         let bound = partition.bound.and_then(|id| local.fleet.slot(id));
-        let model = local.fleet.models.get(partition.model.0 as usize);
+        let serving = local.fleet.serving(Some(partition.model));
         let open = local.hold.open_len(partition) > 0;
-        for slot in model.into_iter().flat_map(|model| &model.serving) {
+        for slot in serving {
             wanted[*slot as usize] |= open && (partition.bound.is_none() || bound == Some(*slot));
         }
     }

@@ -368,7 +368,7 @@ impl Oracle {
             ),
             (0, 0, 0)
         );
-        assert_eq!((router.fleet.len(), router.fleet.models.len()), (0, 0));
+        assert_eq!((router.fleet.len(), router.fleet.models().count()), (0, 0));
         assert_eq!(router.hold.next_deadline_ns(), None);
         assert_eq!(router.check_invariants(), Ok(()));
     }

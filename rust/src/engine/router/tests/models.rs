@@ -67,7 +67,7 @@ fn a_replica_that_hides_its_models_serves_what_is_asked_of_it() {
     assert_eq!(drive.sent("whatever", 1), [0]);
     assert_eq!(drive.router.models(Whose::Nobody), []);
     assert_eq!(
-        drive.router.fleet.models.len(),
+        drive.router.fleet.models().count(),
         0,
         "names leave nothing behind"
     );
@@ -226,7 +226,7 @@ fn one_look_answers_all_who_came_before_it_began_and_looks_are_far_between() {
     assert!(drive.look_due());
     assert_eq!(rejected(&drive.looked()).request, RequestId(4));
     assert_eq!(drive.counter("model_looks"), 2);
-    assert_eq!(drive.router.fleet.models.len(), 1);
+    assert_eq!(drive.router.fleet.models().count(), 1);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn who_waits_for_a_look_may_leave_and_a_flood_of_names_is_bounded() {
     assert_eq!(drive.end(7, Outcome::ClientLeft), []);
     assert!(drive.look_due());
     assert_eq!(drive.looked().len(), 1_023);
-    assert_eq!(drive.router.fleet.models.len(), 1);
+    assert_eq!(drive.router.fleet.models().count(), 1);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn passed_on_a_model_in_no_list_is_sent_to_any_replica() {
     );
     assert!(!drive.router.guessed(RequestId(id)), "all have been asked");
     drive.complete(id);
-    assert_eq!(drive.router.fleet.models.len(), 1);
+    assert_eq!(drive.router.fleet.models().count(), 1);
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn a_replica_that_joins_a_fleet_that_serves_takes_its_share_little_by_little() {
     let health = |drive: &Drive, replica: u32| {
         let slot = drive.router.fleet.slot(ReplicaId(replica)).unwrap();
         let member = drive.router.fleet.member(slot).unwrap();
-        member.replica.health.ramp(&ramping, drive.now_ns)
+        member.replica().health.ramp(&ramping, drive.now_ns)
     };
     let mut drive = Drive::new(ramping.clone(), 3);
     for replica in 0..3 {

@@ -93,7 +93,7 @@ fn an_adapter_that_is_unloaded_is_unknown_again_and_leaves_nothing_behind() {
         assert_eq!(rejected(&drive.submit(&adapter)).status, 404);
         drive.complete(id);
     }
-    assert_eq!(drive.router.fleet.models.len(), 1);
+    assert_eq!(drive.router.fleet.models().count(), 1);
 }
 
 #[test]
@@ -272,9 +272,7 @@ fn usage_teaches_bytes_per_token_and_is_counted_against_the_prediction() {
         });
     }
     let model = drive.router.fleet.model("m").unwrap();
-    let ratio = drive.router.fleet.models[model.0 as usize]
-        .ratio
-        .bytes_per_token();
+    let ratio = drive.router.fleet.bytes_per_token(Some(model)).unwrap();
     assert!(
         (1.9..2.2).contains(&ratio),
         "6,400 bytes were 3,200 tokens: {ratio}"

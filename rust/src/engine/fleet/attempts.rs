@@ -1,0 +1,122 @@
+//! What attempts come to at replicas.
+
+use super::Fleet;
+use super::health::Failure;
+use super::member::Full;
+use crate::engine::config::Config;
+use crate::engine::demand::Lane;
+use crate::engine::plant::Plant;
+use crate::id::{Nanos, ReplicaId, RequestId, Slot};
+
+impl Fleet {
+    /// The first body byte of a request's answer arrived; the replica.
+    pub(in crate::engine) fn first_byte(
+        &mut self,
+        slot: Slot,
+        (id, lane): (RequestId, Lane),
+        now_ns: Nanos,
+    ) -> Option<ReplicaId> {
+        let member = self.member_mut(slot)?;
+        member.replica.health.succeeded(now_ns);
+        if lane == Lane::Batch {
+            member.replica.first_byte(id, now_ns);
+        }
+        Some(member.id)
+    }
+
+    /// A request is no longer at a replica: takes it off its counts.
+    pub(in crate::engine) fn complete(
+        &mut self,
+        slot: Slot,
+        (id, lane): (RequestId, Lane),
+        config: &Config,
+    ) {
+        let Some(member) = self.member_mut(slot) else {
+            return;
+        };
+        match lane {
+            Lane::Batch if config.planted(Plant::DebitForever) => {}
+            Lane::Batch => {
+                let known = member.replica.complete(id);
+                debug_assert!(known, "a request in flight is counted");
+            }
+            Lane::Light | Lane::Stored => member.light = member.light.saturating_sub(1),
+        }
+    }
+
+    /// A request was answered without a failure.
+    pub(in crate::engine) fn succeeded(&mut self, slot: Slot, now_ns: Nanos) {
+        if let Some(member) = self.member_mut(slot) {
+            member.replica.health.succeeded(now_ns);
+        }
+    }
+
+    /// A replica said that it is full: it gets no pushes until it is probed again.
+    pub(in crate::engine) fn note_full(&mut self, slot: Slot, config: &Config, now_ns: Nanos) {
+        if let Some(member) = self.member_mut(slot) {
+            member.full = Some(Full {
+                since_ns: now_ns,
+                until_ns: now_ns.saturating_add(config.probe_stale_ns),
+                idle: member.idle(config, now_ns),
+            });
+        }
+    }
+
+    /// An attempt failed at a replica. A failure that may be the request's own is judged when that has
+    /// been tried elsewhere. True when the replica's health changed.
+    pub(in crate::engine) fn blame(
+        &mut self,
+        slot: Slot,
+        failure: Failure,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> bool {
+        let pool = self.pool();
+        let Some(member) = self.member_mut(slot) else {
+            return false;
+        };
+        member.failed_total += 1;
+        let health = &mut member.replica.health;
+        !failure.answered() && health.failed(failure, pool, config, now_ns)
+    }
+
+    /// Another replica has served a request: those on which it failed before are at fault. True when
+    /// the health of one of them changed.
+    pub(in crate::engine) fn convict(
+        &mut self,
+        suspects: &[(ReplicaId, Failure)],
+        config: &Config,
+        now_ns: Nanos,
+    ) -> bool {
+        let mut turned = false;
+        for (replica, failure) in suspects {
+            let pool = self.pool();
+            let slot = self.slot(*replica);
+            if let Some(member) = slot.and_then(|slot| self.member_mut(slot)) {
+                let health = &mut member.replica.health;
+                turned |= health.failed(*failure, pool, config, now_ns);
+            }
+        }
+        turned
+    }
+
+    /// A request ends without an answer by which its failures could be judged. True when the health
+    /// of a replica changed.
+    pub(in crate::engine) fn suspect(
+        &mut self,
+        suspects: &[(ReplicaId, Failure)],
+        config: &Config,
+        now_ns: Nanos,
+    ) -> bool {
+        let mut turned = false;
+        for (replica, _) in suspects {
+            let pool = self.pool();
+            let slot = self.slot(*replica);
+            if let Some(member) = slot.and_then(|slot| self.member_mut(slot)) {
+                let health = &mut member.replica.health;
+                turned |= health.suspected(pool, config, now_ns);
+            }
+        }
+        turned
+    }
+}

@@ -1,0 +1,80 @@
+//! A replica's figures for operators.
+
+use serde::Serialize;
+
+use super::member::Member;
+use crate::engine::config::Config;
+use crate::id::{Nanos, ReplicaId};
+
+/// One replica's figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gauges {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its name, as configured.
+    pub name: String,
+    /// New requests may go there.
+    pub ready: bool,
+    /// The operator wants no new requests on it.
+    pub draining: bool,
+    /// Its load is not known.
+    pub blind: bool,
+    /// `unknown`, `up`, `ejected`, `probing`, `down`.
+    pub health: &'static str,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Requests believed to wait for the batch.
+    pub pending: u32,
+    /// Running, carried forward.
+    pub running: Option<u32>,
+    /// Waiting, carried forward.
+    pub waiting: Option<u32>,
+    /// Pending requests allowed.
+    pub allowance: u32,
+    /// Blocks it is believed to cache.
+    pub tree_blocks: u32,
+    /// Attempts begun there.
+    pub pushed_total: u64,
+    /// Attempts that failed there, "full" left out.
+    pub failed_total: u64,
+    /// Blocks of prompts pushed there that were believed to be cached.
+    pub match_blocks_total: u64,
+    /// Blocks of prompts pushed there.
+    pub prompt_blocks_total: u64,
+    /// Cached prompt tokens it reported.
+    pub cached_tokens_total: u64,
+    /// Prompt tokens it reported.
+    pub prompt_tokens_total: u64,
+}
+
+impl Member {
+    /// Its figures; `tree_blocks`: what it is believed to cache.
+    pub(in crate::engine) fn gauges(
+        &self,
+        tree_blocks: u32,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> Gauges {
+        let replica = &self.replica;
+        Gauges {
+            replica: self.id,
+            name: self.name.clone(),
+            ready: self.ready(config, now_ns),
+            draining: replica.health.draining(),
+            blind: replica.blind(config, now_ns),
+            health: replica.health.state().name(),
+            in_flight: self.in_flight(),
+            pending: replica.pending(),
+            running: replica.running(),
+            waiting: replica.waiting(),
+            allowance: replica.allowance(config),
+            tree_blocks,
+            pushed_total: self.pushed_total,
+            failed_total: self.failed_total,
+            match_blocks_total: self.match_blocks_total,
+            prompt_blocks_total: self.prompt_blocks_total,
+            cached_tokens_total: self.cached_tokens_total,
+            prompt_tokens_total: self.prompt_tokens_total,
+        }
+    }
+}
