@@ -17,7 +17,7 @@ impl Router {
     #[must_use]
     pub fn counted_for(&self, peer: PeerId) -> usize {
         let members = self.fleet.members();
-        let counts = members.map(|(_, member)| member.replica.counted_for(peer));
+        let counts = members.map(|(_, member)| member.replica().counted_for(peer));
         counts.sum()
     }
 
