@@ -2,7 +2,7 @@
 //!
 //! | invariant | looked at |
 //! |---|---|
-//! | `one_waits_per_balancer`: before a push at most one request waits in a replica for each balancer that shares it; two while one of them has said nothing for a turn's time | under the paper's rule, at each push |
+//! | `one_waits_per_balancer`: before a push at most one request waits in a replica for each balancer that shares it, of those pushed while all had reported within a turn's time | under the paper's rule, at each push |
 //! | `turns_do_not_cross`: of two that have told each other that they hold something, and have heard each other within a turn's time, neither pushes into room that the other has just taken | the same |
 //! | `turns_pass`: nobody waits for longer than a second where there is room, or than it takes to give up a balancer that is gone | the same, once a second |
 //! | `nothing_crosses_to_shared_replicas`: nothing is forwarded within a region between balancers that have known each other for as long as a grant is believed | the same, at each forward |
@@ -40,6 +40,18 @@ impl Simulator {
         known.fold(0, |mask, peer| mask | bit(*peer))
     }
 
+    /// What a balancer knows of a peer of its region is no older than a turn.
+    fn reported_lately(&self, at: u32, of: u32) -> bool {
+        let told_ns = self.sharing.told_ns(at, of);
+        told_ns.is_some_and(|at_ns| self.queue.now_ns() < at_ns + TURN_NS)
+    }
+
+    /// The same of all of them: what it pushes now is counted exactly.
+    pub(super) fn all_reported(&self, at: u32) -> bool {
+        let mut peers = self.sharing.peers.get(at as usize).into_iter().flatten();
+        peers.all(|of| self.reported_lately(at, *of))
+    }
+
     /// Since when there has been room at a replica, as it is.
     pub(super) fn room_since_ns(&self, replica: u32) -> Option<Nanos> {
         self.rooms.since_ns.get(replica as usize).copied().flatten()
@@ -70,22 +82,12 @@ impl Simulator {
             .map(|(_, live)| live)
             .collect();
         let now_ns = self.queue.now_ns();
-        let peers = &self.sharing.peers[balancer as usize];
-        let lately = |of: u32| {
-            let told_ns = self.sharing.told_ns(balancer, of);
-            told_ns.is_some_and(|at_ns| now_ns < at_ns + TURN_NS)
-        };
-        // Who does not hear the others takes their requests for foreign ones, of which less is known.
-        let each = if peers.iter().all(|of| lately(*of)) {
-            1
-        } else {
-            2
-        };
-        let max = each * (peers.len() + 1);
-        if pending.len() > max {
+        let lately = |of: u32| self.reported_lately(balancer, of);
+        let sharers = self.sharing.peers[balancer as usize].len() + 1;
+        let exact = pending.iter().filter(|other| other.all_reported).count();
+        if self.all_reported(balancer) && exact > sharers {
             return Err(format!(
-                "one_waits_per_balancer: {} at {:?}, {max} may",
-                pending.len(),
+                "one_waits_per_balancer: {exact} at {:?}, which {sharers} share",
                 push.replica
             ));
         }
