@@ -94,6 +94,9 @@ impl Simulator {
         }
         self.sharing.dials_ns[low as usize][high as usize] = now_ns + REDIAL_NS;
         self.sharing.connections += 1;
+        // Nothing waits for what an earlier connection still holds up.
+        self.sharing.view(low, high).arrives_ns = now_ns;
+        self.sharing.view(high, low).arrives_ns = now_ns;
         let connection = self.sharing.connections;
         let region = self.balancers[low as usize].region;
         let mut at_ns = now_ns;
@@ -157,17 +160,14 @@ impl Simulator {
 
     // ------------------------------------------------------------------ messages
 
-    /// A message of a connection sets out. A part holds it up; one that is held up for longer than a
-    /// connection lives is lost with it.
+    /// A message of a connection sets out. A part holds it up; it is lost if the connection ends
+    /// before it arrives, and in no other way.
     fn say(&mut self, from: u32, to: u32, connection: u64, said: Said) {
         let now_ns = self.queue.now_ns();
         let region = self.balancers[from as usize].region;
         let cut_ns = self.network.cut_until(region, region, now_ns);
         let part_ns = self.sharing.part_until(from, to, now_ns);
         let start_ns = cut_ns.max(part_ns).unwrap_or(now_ns);
-        if start_ns - now_ns > SILENT_NS {
-            return;
-        }
         let bytes = match &said {
             Said::Open | Said::Close | Said::Ping(_) | Said::Pong(_) => PING_BYTES,
             Said::Summary(bytes) | Said::Digest(bytes) | Said::Share(bytes, _) => {
