@@ -41,6 +41,7 @@ PYTHON_PARTS = (
 
 RUST_PARTS = (
     "engine/cache/learn.rs",
+    "engine/choose/order.rs",
     "engine/demand.rs",
     "engine/cache/paths.rs",
     "engine/fleet/lengths.rs",
@@ -48,6 +49,7 @@ RUST_PARTS = (
     "engine/fleet/pulse.rs",
     "engine/fleet/snapshot",
     "engine/fleet/snapshot.rs",
+    "engine/hold/report.rs",
     "engine/mesh",
     "engine/requests",
     "engine/router",

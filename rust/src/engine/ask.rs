@@ -1,8 +1,11 @@
 //! What a driver says of a request: when it comes, and when it ends.
 
+use std::fmt;
+
 use crate::engine::mesh::residency::Whose;
 use crate::http::route::Route;
-use crate::id::{Nanos, PeerId};
+use crate::id::{Nanos, PeerId, RequestId};
+use crate::prompt::class::Class;
 
 /// What the head of a request says, as far as decisions need it.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +46,24 @@ pub struct Forwarded {
 }
 
 impl<'a> Ask<'a> {
+    /// The class that a trusted front names, else what the body says where it is `believed`. Every client
+    /// may ask to be served later.
+    pub(in crate::engine) fn class_of(&self, body: Class, believed: bool) -> Class {
+        match self.class {
+            Some(value) => Class::of_header(value),
+            None if believed => body,
+            None => body.max(Class::Normal),
+        }
+    }
+
+    /// The name by which a request's place in the hold is counted: its tenant's, else its credential.
+    pub(in crate::engine) fn payer(&self) -> Option<&'a [u8]> {
+        match self.whose {
+            Whose::Tenant(name) => Some(name.as_bytes()),
+            Whose::Nobody | Whose::Unknown => self.credential,
+        }
+    }
+
     /// The id of the response that `/v1/responses/{id}` and `.../cancel` are about.
     pub(in crate::engine) fn response_id(&self) -> Option<&'a [u8]> {
         let rest = self.path.strip_prefix(b"/v1/responses/")?;
@@ -76,3 +97,15 @@ pub struct Report<'a> {
     /// the tree.
     pub answer: &'a [u64],
 }
+
+/// A request with this id is known already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlreadyKnown(pub RequestId);
+
+impl fmt::Display for AlreadyKnown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request {} is known already", self.0.0)
+    }
+}
+
+impl std::error::Error for AlreadyKnown {}

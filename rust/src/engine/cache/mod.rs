@@ -5,6 +5,7 @@
 
 mod errors;
 mod learn;
+mod observe;
 mod paths;
 pub mod radix;
 mod retention;

@@ -5,8 +5,10 @@
 //! | `policy` | the policies: one file and one row of the table each |
 //! | `candidates` | what a policy may look at, and what becomes of its choice |
 //! | `peers` | the same for peers |
+//! | `order` | which held request gets the room of a replica first |
 
 mod candidates;
+mod order;
 mod peers;
 #[cfg(test)]
 mod plain;
@@ -15,6 +17,7 @@ pub mod policy;
 use std::mem;
 
 pub(in crate::engine) use self::candidates::{Found, matched_tokens};
+pub(in crate::engine) use self::order::COMPARED_MAX;
 pub(in crate::engine) use self::peers::There;
 use super::cache::Cache;
 use super::config::Config;

@@ -17,6 +17,7 @@
 
 mod check;
 mod choice;
+mod report;
 mod share;
 mod tenants;
 mod timers;
@@ -31,8 +32,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
+pub(in crate::engine) use self::report::HoldState;
 use self::share::Shares;
-pub(super) use self::share::weight;
+use self::share::weight;
 pub use self::tenants::Tenant;
 use self::tenants::{Tenants, Use};
 use self::timers::{Timer, Timers};

@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 use self::hot::Hot;
-use self::listing::Listing;
-use self::peer::{Peer, Presence};
+use self::listing::{Listing, PeersError};
+use self::peer::{PEERS_MAX, Peer, Presence};
 use self::region::{Sharer, Sharing};
 use self::residency::{RegionError, Regions, Residency, Rule};
 use super::cache::radix::{Radix, RadixConfig};
@@ -159,10 +159,6 @@ impl Mesh {
         self.leave_ends.front().copied()
     }
 
-    pub(in crate::engine) fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(in crate::engine) fn region(&self) -> &str {
         &self.region
     }
@@ -247,8 +243,34 @@ impl Mesh {
         peers.map(|(index, remote)| (slot_of(index), &remote.peer))
     }
 
+    /// Sets all peers.
+    pub(in crate::engine) fn set_peers(&mut self, peers: &[Listing]) -> Result<(), PeersError> {
+        if peers.len() > PEERS_MAX {
+            return Err(PeersError::TooMany);
+        }
+        for (position, peer) in peers.iter().enumerate() {
+            let before = &peers[..position];
+            if peer.name == self.name || before.iter().any(|other| other.name == peer.name) {
+                return Err(PeersError::Name(peer.name.clone()));
+            }
+            if before.iter().any(|other| other.id == peer.id) {
+                return Err(PeersError::Id(peer.id.0));
+            }
+        }
+        let listed: Vec<(Slot, PeerId)> = self.peers().map(|(slot, p)| (slot, p.id)).collect();
+        for (slot, gone) in listed {
+            if peers.iter().all(|peer| peer.id != gone) {
+                self.remove(slot);
+            }
+        }
+        for peer in peers {
+            self.add(peer);
+        }
+        Ok(())
+    }
+
     /// Adds a peer, or takes one back that was removed.
-    pub(in crate::engine) fn add(&mut self, listing: &Listing) {
+    fn add(&mut self, listing: &Listing) {
         let (id, region) = (listing.id, &listing.region);
         let region_bit = bit_of(&self.regions, region, listing.sure);
         if let Some(slot) = self.slot(id) {
@@ -272,7 +294,7 @@ impl Mesh {
     }
 
     /// Takes a peer out: nothing is forwarded to it from now on.
-    pub(in crate::engine) fn remove(&mut self, slot: Slot) {
+    fn remove(&mut self, slot: Slot) {
         if let Some(peer) = self.peer_mut(slot) {
             peer.removed = true;
             // Where it is listed again, it is met anew.

@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod look;
+mod refusals;
 pub mod request;
 
 use foldhash::fast::FixedState;
@@ -101,6 +102,13 @@ impl Requests {
 
     pub(in crate::engine) fn looks_mut(&mut self) -> &mut Looks {
         &mut self.looks
+    }
+
+    /// Those in the hold.
+    pub(in crate::engine) fn held(&self) -> Vec<RequestId> {
+        let held = |request: &Request| matches!(request.phase, Phase::Held { .. });
+        let requests = self.live.iter().filter(|(_, request)| held(request));
+        requests.map(|(id, _)| *id).collect()
     }
 
     /// A request goes to a replica of ours.

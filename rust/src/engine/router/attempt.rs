@@ -12,7 +12,6 @@ use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::Failure;
 use crate::engine::fleet::member::Member;
 use crate::engine::plant::Plant;
-use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{Attempt, Phase, Request};
 use crate::id::{Nanos, ReplicaId, RequestId, Slot};
 
@@ -326,51 +325,6 @@ impl Router {
     fn note_response(&mut self, replica: Option<ReplicaId>, response_id: Option<&str>) {
         if let (Some(response_id), Some(replica)) = (response_id, replica) {
             self.requests.note_response(response_id, replica);
-        }
-    }
-
-    /// What a client reads when its last attempt failed so.
-    pub(super) fn failed(&self, failure: Failure) -> Refusal {
-        let refusal = |status, code, message: &str| Refusal::new(status, code, message);
-        match failure {
-            Failure::Connect => refusal(
-                502,
-                "upstream_connect",
-                "The model server could not be reached.",
-            ),
-            Failure::Timeout | Failure::Withdrawn => refusal(
-                504,
-                "upstream_timeout",
-                "The model server did not answer in time.",
-            ),
-            Failure::Reset => refusal(
-                502,
-                "upstream_reset",
-                "The model server closed the connection before it answered.",
-            ),
-            Failure::Absent => refusal(
-                404,
-                "model_not_found",
-                "No model server that was asked has this model.",
-            ),
-            Failure::Status(_) => {
-                refusal(502, "upstream_status", "The model server failed to answer.")
-            }
-            Failure::BadResponse => refusal(
-                502,
-                "upstream_bad_response",
-                "The model server's answer could not be read.",
-            ),
-            Failure::Refused => refusal(503, "peers_full", "All regions are at capacity.")
-                .retry_after(self.config.retry_after_s),
-            Failure::Limited => refusal(
-                429,
-                "upstream_limited",
-                "The model servers take no more of these requests at present.",
-            )
-            .retry_after(self.config.retry_after_s),
-            Failure::Full => refusal(503, "upstream_full", "All model servers are at capacity.")
-                .retry_after(self.config.retry_after_s),
         }
     }
 }

@@ -1,15 +1,12 @@
 //! Facts from the control plane: replicas, models, intent, probes, time.
 
 use super::Router;
-use crate::engine::cache::Cache;
-use crate::engine::config::Config;
-use crate::engine::counters::Counters;
 use crate::engine::effect::Effect;
+use crate::engine::fleet::Probed;
 use crate::engine::fleet::health::Unread;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::models::{ModelList, Served};
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::engine::fleet::{Fleet, Probed};
 use crate::engine::hold::Partition;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
@@ -174,32 +171,18 @@ impl Router {
             return;
         };
         self.mesh.note_page(slot, &snapshot, sent_ns);
-        let changed = self.observed(slot, snapshot, (sent_ns, Probed::Here), now_ns);
+        let changed = self.cache.observe(
+            &mut self.fleet,
+            slot,
+            (snapshot, sent_ns, Probed::Here),
+            &mut self.counters,
+            (&self.config, now_ns),
+        );
         if self.review(slot, now_ns, out) || changed {
             self.dispatch_all(now_ns, out);
         } else {
             self.dispatch(slot, now_ns, out);
         }
-    }
-
-    /// Takes over what a probe said; true when more may have changed than the room there.
-    fn observed(
-        &mut self,
-        slot: Slot,
-        snapshot: Snapshot,
-        probed: (Nanos, Probed),
-        now_ns: Nanos,
-    ) -> bool {
-        let (fleet, cache) = (&mut self.fleet, &mut self.cache);
-        observed(
-            (fleet, cache),
-            slot,
-            snapshot,
-            probed,
-            &mut self.counters,
-            &self.config,
-            now_ns,
-        )
     }
 
     /// A probe told nothing.
@@ -312,29 +295,4 @@ impl Router {
         self.counters.unknown_replicas += u64::from(!listed);
         slot.filter(|_| listed)
     }
-}
-
-/// Takes over a page of a replica, read by whoever; true when more may have changed than the room there.
-pub(super) fn observed(
-    (fleet, cache): (&mut Fleet, &mut Cache),
-    slot: Slot,
-    snapshot: Snapshot,
-    (sent_ns, probed): (Nanos, Probed),
-    counters: &mut Counters,
-    config: &Config,
-    now_ns: Nanos,
-) -> bool {
-    let Some(seen) = fleet.observe(slot, snapshot, (sent_ns, probed), config, now_ns) else {
-        return false;
-    };
-    if let Some(reported) = seen.reported {
-        cache.reconcile(slot, reported, counters);
-    }
-    if seen.restarted {
-        // A new process has an empty cache, and perhaps another size of it.
-        cache.restarted(slot);
-        counters.restarts += 1;
-    }
-    cache.fit(fleet, slot, seen.restarted, config);
-    seen.changed
 }

@@ -8,23 +8,13 @@
 //! | file | holds |
 //! |---|---|
 //! | `place` | a push now, or the hold, or a refusal |
-//! | `serve`, `order`, `fits` | which held request, when a replica has room |
-//! | `view`, `cards` | the candidates, and the policy's choice among them; what it reads of them |
-//! | `forecast`, `lengths`, `accuracy` | what a request is expected to take, and how true that was |
+//! | `serve` | which held request starts when a replica has room |
 //! | `attempt` | first byte, failure, end |
-//! | `pulse` | signs of life; requests whose replica shows none |
-//! | `learn` | what an ended request teaches |
-//! | `control` | replicas, models, intent, probes, time |
-//! | `fleet`, `member`, `models` | the replicas; one of them; the models they serve |
-//! | `request` | a request as the router knows it |
-//! | `ratio`, `paths` | tokens of a prompt: bytes per token, places whose tokens are known |
-//! | `budget`, `recent`, `generations` | retries, stored responses, a bounded map |
-//! | `mesh`, `peers`, `grants` | the other balancers, and what they are told |
-//! | `shared` | replicas that other balancers of the region push to as well |
 //! | `forward`, `arrivals` | requests that go to a peer, and those that come from one |
-//! | `digest` | prefixes that are hot here and at peers |
+//! | `withdraw` | requests at replicas that show no sign of life |
+//! | `control`, `peers` | facts about replicas, and about peers |
 //! | `look` | requests for models in no list |
-//! | `refuse`, `served`, `report`, `check` | what clients and operators see; the invariants |
+//! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
 
 mod arrivals;
 mod attempt;
@@ -32,19 +22,15 @@ mod check;
 mod control;
 mod forward;
 mod look;
-mod order;
 mod peers;
 mod place;
 mod refuse;
 mod report;
 mod serve;
-mod served;
 mod withdraw;
 
 #[cfg(test)]
 mod tests;
-
-use std::fmt;
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
@@ -57,7 +43,6 @@ use super::demand::{Demand, Lane};
 use super::effect::Effect;
 use super::fleet::Fleet;
 use super::hold::{Hold, Tenant};
-use super::mesh::residency::Whose;
 use super::mesh::{Local, Mesh};
 use super::plant::Plant;
 use super::refusal::Refusal;
@@ -66,10 +51,9 @@ use super::requests::request::{Phase, Request, Setbacks};
 use crate::http::error::RequestError;
 use crate::http::route::Route;
 use crate::id::{Nanos, ReplicaId, RequestId, Slot};
-use crate::prompt::class::Class;
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
 
-pub use super::ask::{Ask, Forwarded, Report, Usage};
+pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
 pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
 pub use super::fleet::report::Gauges;
 pub use super::mesh::listing::{Listing, PeerGauges, PeersError};
@@ -80,18 +64,6 @@ const STOOD_STILL_NS: Nanos = 1_500_000_000;
 
 /// Bytes of the secret that keys all hashes, at least.
 pub const SECRET_BYTES_MIN: usize = 16;
-
-/// A request with this id is known already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AlreadyKnown(pub RequestId);
-
-impl fmt::Display for AlreadyKnown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "request {} is known already", self.0.0)
-    }
-}
-
-impl std::error::Error for AlreadyKnown {}
 
 /// What bodies are read with.
 #[derive(Debug)]
@@ -298,7 +270,7 @@ impl Router {
             attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),
-            class: self.class_of(ask, digest),
+            class: ask.class_of(digest.class, self.believes(ask)),
             tenant: self.tenant_of(ask, now_ns),
             submitted_ns: now_ns,
             retry_safe: digest.retry_safe,
@@ -373,23 +345,9 @@ impl Router {
 
     /// By whom a request's place in the hold is counted.
     fn tenant_of(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Tenant {
-        let name = match ask.whose {
-            Whose::Tenant(name) => Some(name.as_bytes()),
-            Whose::Nobody | Whose::Unknown => ask.credential,
-        };
-        let tenant = name.map(|name| self.reader.config.key_of(name));
+        let tenant = ask.payer().map(|name| self.reader.config.key_of(name));
         self.hold.saw(tenant, now_ns);
         tenant
-    }
-
-    /// The class that a trusted front names, else what the body says where that counts. Anybody may
-    /// ask to be served later.
-    fn class_of(&self, ask: &Ask<'_>, digest: &Digest) -> Class {
-        match ask.class {
-            Some(value) => Class::of_header(value),
-            None if self.believes(ask) => digest.class,
-            None => digest.class.max(Class::Normal),
-        }
     }
 
     /// The request is over: nothing of it is kept.

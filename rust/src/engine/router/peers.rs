@@ -1,21 +1,19 @@
 //! Facts about peers.
 
 use super::Router;
-use super::control::observed;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::{Fleet, Probed};
 use crate::engine::mesh::hot::digest::DigestError;
 use crate::engine::mesh::hot::heat::Terms;
 use crate::engine::mesh::hot::places::KEY_BYTES;
 use crate::engine::mesh::listing::{Listing, PeerGauges, PeersError};
+use crate::engine::mesh::peer::Presence;
 use crate::engine::mesh::peer::summary::{PeerError, Summary};
-use crate::engine::mesh::peer::{PEERS_MAX, Presence};
 use crate::engine::mesh::region::message::{Share, ShareError};
 use crate::engine::mesh::region::{Changes, Passed};
 use crate::engine::mesh::residency::{RegionError, Rule};
 use crate::engine::plant::Plant;
-use crate::engine::requests::request::{Phase, Request};
-use crate::id::{Nanos, PeerId, ReplicaId, RequestId, Slot};
+use crate::id::{Nanos, PeerId, ReplicaId, Slot};
 
 impl Router {
     /// Names this balancer: its name, its region, and a number that is greater after each start.
@@ -44,27 +42,7 @@ impl Router {
         out: &mut Vec<Effect>,
     ) -> Result<(), PeersError> {
         let now_ns = self.advance(now_ns);
-        if peers.len() > PEERS_MAX {
-            return Err(PeersError::TooMany);
-        }
-        for (position, peer) in peers.iter().enumerate() {
-            let before = &peers[..position];
-            if peer.name == self.mesh.name() || before.iter().any(|other| other.name == peer.name) {
-                return Err(PeersError::Name(peer.name.clone()));
-            }
-            if before.iter().any(|other| other.id == peer.id) {
-                return Err(PeersError::Id(peer.id.0));
-            }
-        }
-        let listed: Vec<(Slot, PeerId)> = self.mesh.peers().map(|(slot, p)| (slot, p.id)).collect();
-        for (slot, gone) in listed {
-            if peers.iter().all(|peer| peer.id != gone) {
-                self.mesh.remove(slot);
-            }
-        }
-        for peer in peers {
-            self.mesh.add(peer);
-        }
+        self.mesh.set_peers(peers)?;
         self.mesh.review_sharing(&mut self.fleet, now_ns);
         self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
@@ -148,7 +126,7 @@ impl Router {
         let now_ns = self.advance(now_ns);
         self.mesh.set_evacuating(evacuating);
         let until_ns = now_ns.saturating_add(self.leave_wait_ns());
-        let held: Vec<_> = self.hold_ids();
+        let held: Vec<_> = self.requests.held();
         for id in held {
             let leaves = evacuating
                 && (self.requests.get(id)).is_some_and(|request| self.peers_serve(request, now_ns));
@@ -161,16 +139,6 @@ impl Router {
         }
         self.dispatch_peers(now_ns, out);
         self.dispatch_all(now_ns, out);
-    }
-
-    /// All that is held.
-    fn hold_ids(&self) -> Vec<RequestId> {
-        let held = |request: &Request| matches!(request.phase, Phase::Held { .. });
-        let requests = self.requests.iter();
-        requests
-            .filter(|(_, request)| held(request))
-            .map(|(id, _)| id)
-            .collect()
     }
 
     /// Sets the rules of residency, for requests placed from now on.
@@ -380,16 +348,8 @@ impl Router {
         let bounds = (config.in_flight_max, now_ns);
         let observe = |fleet: &mut Fleet, passed: Passed| {
             counters.pages_heard += 1;
-            let probed = (passed.sent_ns, Probed::Elsewhere);
-            observed(
-                (fleet, cache),
-                passed.slot,
-                passed.page,
-                probed,
-                counters,
-                config,
-                now_ns,
-            )
+            let page = (passed.page, passed.sent_ns, Probed::Elsewhere);
+            cache.observe(fleet, passed.slot, page, counters, (config, now_ns))
         };
         self.mesh
             .take_share(peer, share, told_ns, &mut self.fleet, bounds, observe)

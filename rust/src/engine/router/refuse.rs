@@ -2,51 +2,16 @@
 
 use super::Router;
 use crate::engine::config::UnknownModels;
-use crate::engine::hold::Full;
+use crate::engine::fleet::health::Failure;
 use crate::engine::mesh::residency::{ANYWHERE, Whose};
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{NoPlace, Request};
 use crate::id::{ModelId, Nanos};
 
-/// Known models that a 404 names at most.
-const MODELS_NAMED_MAX: usize = 20;
-/// Characters of a model's name that an answer repeats at most.
-const NAME_CHARS_MAX: usize = 200;
-
 /// How long a replica that has not told its models may be loading: with large weights over a network,
 /// longer than a quarter of an hour.
 const LOADING_NS: Nanos = 1_800_000_000_000;
-
-impl Refusal {
-    /// A request that says it has crossed regions more than once.
-    pub(super) fn too_many_hops() -> Self {
-        Self::new(503, "hop_limit", "The request has been forwarded already.")
-    }
-
-    /// The rules of residency leave no place for the request.
-    pub(super) fn residency(whose: Whose<'_>) -> Self {
-        Self::new(
-            403,
-            "residency",
-            if whose == Whose::Unknown {
-                "This request may not be served in any region that can be reached from here; \
-                 its tenant is not known, so the rules of every tenant apply."
-            } else {
-                "This request may not be served in any region that can be reached from here."
-            },
-        )
-    }
-
-    /// `/v1/responses/{id}` or `previous_response_id` that no replica is known to have made.
-    pub(super) fn response_unknown() -> Self {
-        Self::new(
-            404,
-            "response_not_found",
-            "There is no response with this id here.",
-        )
-    }
-}
 
 impl Router {
     /// The model or adapter of a name; no name, which only routes without a body may have while models
@@ -165,58 +130,26 @@ impl Router {
 
     /// No replica lists the model, and one may again soon.
     fn model_away(&self, name: &str) -> Refusal {
-        let name: String = name.chars().take(NAME_CHARS_MAX).collect();
-        let message = format!("No model server offers the model `{name}` at present.");
-        Refusal::new(503, "model_not_ready", message).retry_after(self.config.retry_after_s)
+        Refusal::model_away(name, self.config.retry_after_s)
     }
 
     fn model_unknown(&self, name: &str) -> Refusal {
-        let name: String = name.chars().take(NAME_CHARS_MAX).collect();
-        let mut known: Vec<&str> = self
-            .fleet
-            .listed_models()
-            .map(|(_, model)| model.name())
-            .collect();
-        known.sort_unstable();
-        let more = known.len() > MODELS_NAMED_MAX;
-        known.truncate(MODELS_NAMED_MAX);
-        let mut message = format!("The model `{name}` does not exist.");
-        if !known.is_empty() {
-            message.push_str(" Known models: ");
-            message.push_str(&known.join(", "));
-            if more {
-                message.push_str(" and more");
-            }
-            message.push('.');
-        }
-        Refusal::new(404, "model_not_found", message)
+        let known = self.fleet.listed_models();
+        Refusal::model_unknown(name, known.map(|(_, model)| model.name()).collect())
     }
 
     /// No replica that serves the request is ready.
     pub(super) fn none_ready(&self) -> Refusal {
-        Refusal::new(
-            503,
-            "no_replica_ready",
-            "No model server is ready to serve this request.",
-        )
-        .retry_after(self.config.retry_after_s)
+        Refusal::none_ready(self.config.retry_after_s)
     }
 
     /// Replicas are ready, but neither they nor the hold have room.
     pub(super) fn no_room(&self, why: NoPlace) -> Refusal {
-        let refusal = match why {
-            NoPlace::Hold(Full::Hold) => {
-                Refusal::new(503, "hold_full", "Too many requests are waiting already.")
-            }
-            NoPlace::Hold(Full::Tenant) => Refusal::new(
-                429,
-                "tenant_hold_full",
-                "Too many of your requests are waiting already.",
-            ),
-            NoPlace::Light => {
-                Refusal::new(503, "replica_full", "The model servers are at capacity.")
-            }
-        };
-        refusal.retry_after(self.config.retry_after_s)
+        Refusal::no_room(why, self.config.retry_after_s)
+    }
+
+    /// What a client reads when its last attempt failed so.
+    pub(super) fn failed(&self, failure: Failure) -> Refusal {
+        Refusal::failed(failure, self.config.retry_after_s)
     }
 }

@@ -6,11 +6,11 @@ use super::Router;
 use crate::engine::fleet::gate;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::report::Gauges;
-use crate::engine::hold;
+use crate::engine::hold::HoldState;
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
-use crate::id::{Nanos, ReplicaId, Slot};
-use crate::prompt::class::Class;
+use crate::engine::mesh::residency::Whose;
+use crate::id::{Nanos, Slot};
 
 #[derive(Serialize)]
 struct ReplicaState<'a> {
@@ -26,23 +26,6 @@ struct ReplicaState<'a> {
     shared: bool,
     theirs_in_flight: u32,
     probed_here: bool,
-}
-
-#[derive(Serialize)]
-struct HoldLine<'a> {
-    model: &'a str,
-    bound_replica: Option<ReplicaId>,
-    requests: usize,
-    /// Of those, the ones that let room pass and wait for a replica.
-    by_choice: usize,
-}
-
-#[derive(Serialize)]
-struct HoldClass {
-    class: &'static str,
-    weight: u32,
-    /// Tokens over weight that it has had beyond the class that has had least.
-    ahead_tokens: u64,
 }
 
 #[derive(Serialize)]
@@ -65,24 +48,10 @@ struct State<'a> {
 }
 
 #[derive(Serialize)]
-struct HoldState<'a> {
-    requests: usize,
-    len_max: usize,
-    bytes: u64,
-    bytes_max: u64,
-    tenants: usize,
-    classes: Vec<HoldClass>,
-    lines: Vec<HoldLine<'a>>,
-}
-
-#[derive(Serialize)]
 struct TreeState {
     bytes: usize,
     bytes_max: usize,
 }
-
-/// Lines of the hold that `state` shows at most.
-const LINES_SHOWN_MAX: usize = 100;
 
 impl Router {
     /// Requests waiting in the hold.
@@ -175,33 +144,15 @@ impl Router {
         });
         let mut replicas: Vec<_> = replicas.collect();
         replicas.sort_unstable_by_key(|state| state.gauges.replica);
-        let mut lines: Vec<_> = self.hold.heads().map(|(partition, _)| partition).collect();
-        lines.sort_unstable_by_key(|partition| std::cmp::Reverse(self.hold.line_len(*partition)));
-        lines.truncate(LINES_SHOWN_MAX);
-        let lines = lines.into_iter().map(|partition| HoldLine {
-            model: self
-                .fleet
-                .name_of(Some(partition.model))
-                .unwrap_or_default(),
-            bound_replica: partition.bound,
-            requests: self.hold.line_len(partition),
-            by_choice: self.hold.line_len(partition) - self.hold.open_len(partition),
-        });
         serde_json::to_vec(&State {
             now_ns,
             policy: self.config.policy.name(),
             requests: self.requests.len(),
             in_flight: self.requests.in_flight(),
             replicas,
-            hold: HoldState {
-                requests: self.hold.len(),
-                len_max: self.config.hold_len_max,
-                bytes: self.hold.bytes(),
-                bytes_max: self.config.hold_bytes_max,
-                tenants: self.hold.tenants_len(),
-                classes: self.hold_classes(),
-                lines: lines.collect(),
-            },
+            hold: self
+                .hold
+                .state(&self.config, |model| self.fleet.name_of(Some(model))),
             tree: TreeState {
                 bytes: self.cache.bytes(),
                 bytes_max: self.config.tree_bytes_max,
@@ -215,14 +166,37 @@ impl Router {
         })
     }
 
-    fn hold_classes(&self) -> Vec<HoldClass> {
-        let classes = Class::ALL.into_iter().zip(self.hold.ahead());
-        classes
-            .map(|(class, ahead_tokens)| HoldClass {
-                class: class.name(),
-                weight: hold::weight(class, &self.config),
-                ahead_tokens,
-            })
-            .collect()
+    // ------------------------------------------------------------------ what is served, as clients see it
+
+    /// Requests can be served: a replica is ready here, or at a peer that takes them.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        let mut peers = self.mesh.peers();
+        self.ready_here() || peers.any(|(_, peer)| peer.models(self.clock.now_ns).next().is_some())
+    }
+
+    /// At least one replica is ready, and has told its models or hides them.
+    #[must_use]
+    pub fn ready_here(&self) -> bool {
+        let mut members = self.fleet.members();
+        members.any(|(_, member)| member.serves_some(&self.config, self.clock.now_ns))
+    }
+
+    /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told, and
+    /// those of peers to which such requests may go.
+    #[must_use]
+    pub fn models(&self, whose: Whose<'_>) -> Vec<(&str, Option<u32>)> {
+        let mut models = self.fleet.ready_models(&self.config, self.clock.now_ns);
+        models.sort_unstable();
+        for (_, peer) in self.mesh.peers() {
+            for name in peer.models(self.clock.now_ns) {
+                let place = models.binary_search_by_key(&name, |(known, _)| known);
+                let allowed = self.mesh.residency().allowed(whose, name) & peer.region_bit != 0;
+                if let (Err(place), true) = (place, allowed) {
+                    models.insert(place, (name, None));
+                }
+            }
+        }
+        models
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Room that appears is offered to the queues whose turn it is (see [`crate::engine::hold`]). The
 //! first request of a queue takes it, wherever its policy sends it (the paper's rule; under
-//! `predictive` the first by age and work, [`super::order`]).
+//! `predictive` the first by age and work, [`crate::engine::choose`]).
 
 use super::Router;
 use crate::engine::choose::Found;
+use crate::engine::choose::{COMPARED_MAX, Sight};
 use crate::engine::demand::Lane;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::member::Offer;
@@ -16,7 +17,7 @@ use crate::id::{Nanos, RequestId, Slot};
 use crate::prompt::class::Class;
 
 /// Requests passed over in one search because they wait for a replica without room.
-pub(super) const AWAITING_MAX: u32 = 16;
+const AWAITING_MAX: u32 = 16;
 
 /// A held request that is to start, of the queue with this head.
 #[derive(Clone, Copy)]
@@ -228,6 +229,35 @@ impl Router {
             awaiting += 1;
         }
         None
+    }
+
+    /// The request of a queue that is to have the room of `slot`: of those that do not wait for
+    /// another replica by choice then, the first by age and work.
+    fn cheapest(&mut self, slot: Slot, head: &Head, now_ns: Nanos) -> Option<(Ticket, RequestId)> {
+        let queue = self.hold.queue(head.partition, head.class);
+        let waiting = queue.filter_map(|(ticket, id)| {
+            let request = self.requests.get(id)?;
+            let fits = !request.is_leaving(now_ns);
+            fits.then_some(((ticket, id), &request.demand, request.submitted_ns))
+        });
+        let fitting: Vec<_> = waiting
+            .filter(|(_, demand, _)| self.fleet.fits(demand, slot, &self.config, now_ns))
+            .take(COMPARED_MAX)
+            .collect();
+        let mut sight = Sight {
+            config: &self.config,
+            fleet: &mut self.fleet,
+            cache: &mut self.cache,
+            hold: &self.hold,
+            now_ns,
+        };
+        let ranked = sight.rank(fitting.into_iter(), slot);
+        let mut awaiting = 0;
+        ranked.into_iter().find(|&(ticket, id)| {
+            let takes = awaiting == AWAITING_MAX || !self.lets_pass(ticket, id, now_ns);
+            awaiting += 1;
+            takes
+        })
     }
 
     /// Lets a held request wait by choice for a replica without room, where that is better for it.

@@ -1,0 +1,74 @@
+//! The hold's figures for operators.
+
+use serde::Serialize;
+
+use super::{Hold, weight};
+use crate::engine::config::Config;
+use crate::id::{ModelId, ReplicaId};
+use crate::prompt::class::Class;
+
+/// Lines of the hold that `state` shows at most.
+const LINES_SHOWN_MAX: usize = 100;
+
+#[derive(Debug, Serialize)]
+struct HoldLine<'a> {
+    model: &'a str,
+    bound_replica: Option<ReplicaId>,
+    requests: usize,
+    /// Of those, the ones that let room pass and wait for a replica.
+    by_choice: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct HoldClass {
+    class: &'static str,
+    weight: u32,
+    /// Tokens over weight that it has had beyond the class that has had least.
+    ahead_tokens: u64,
+}
+
+/// The hold, as operators see it.
+#[derive(Debug, Serialize)]
+pub(in crate::engine) struct HoldState<'a> {
+    requests: usize,
+    len_max: usize,
+    bytes: u64,
+    bytes_max: u64,
+    tenants: usize,
+    classes: Vec<HoldClass>,
+    lines: Vec<HoldLine<'a>>,
+}
+
+impl Hold {
+    /// `name_of`: a model's name.
+    pub(in crate::engine) fn state<'a>(
+        &self,
+        config: &Config,
+        name_of: impl Fn(ModelId) -> Option<&'a str>,
+    ) -> HoldState<'a> {
+        let mut lines: Vec<_> = self.heads().map(|(partition, _)| partition).collect();
+        lines.sort_unstable_by_key(|partition| std::cmp::Reverse(self.line_len(*partition)));
+        lines.truncate(LINES_SHOWN_MAX);
+        let lines = lines.into_iter().map(|partition| HoldLine {
+            model: name_of(partition.model).unwrap_or_default(),
+            bound_replica: partition.bound,
+            requests: self.line_len(partition),
+            by_choice: self.line_len(partition) - self.open_len(partition),
+        });
+        let classes = Class::ALL.into_iter().zip(self.ahead());
+        let classes = classes.map(|(class, ahead_tokens)| HoldClass {
+            class: class.name(),
+            weight: weight(class, config),
+            ahead_tokens,
+        });
+        HoldState {
+            requests: self.len(),
+            len_max: config.hold_len_max,
+            bytes: self.bytes(),
+            bytes_max: config.hold_bytes_max,
+            tenants: self.tenants_len(),
+            classes: classes.collect(),
+            lines: lines.collect(),
+        }
+    }
+}
