@@ -1,6 +1,7 @@
 //! The peers of this balancer, and what may go where.
 
 mod away;
+mod facts;
 mod figures;
 pub mod grants;
 pub mod hot;
@@ -172,11 +173,6 @@ impl Mesh {
         &self.regions
     }
 
-    /// A number that is greater after each start.
-    pub(in crate::engine) fn incarnation(&self) -> u64 {
-        self.incarnation
-    }
-
     pub(in crate::engine) fn residency(&self) -> &Residency {
         &self.residency
     }
@@ -198,11 +194,6 @@ impl Mesh {
     /// Forwards that have not ended.
     pub(in crate::engine) fn in_flight(&self) -> usize {
         self.in_flight
-    }
-
-    /// What was sent to a peer is not cached there any more.
-    pub(in crate::engine) fn forget_sent(&mut self, slot: Slot) {
-        self.tree.forget(slot);
     }
 
     /// A replica that is new has come to a slot.
@@ -232,7 +223,7 @@ impl Mesh {
         self.remote(slot).map(|remote| &remote.peer)
     }
 
-    pub(in crate::engine) fn peer_mut(&mut self, slot: Slot) -> Option<&mut Peer> {
+    fn peer_mut(&mut self, slot: Slot) -> Option<&mut Peer> {
         self.remotes
             .get_mut(slot as usize)
             .map(|remote| &mut remote.peer)

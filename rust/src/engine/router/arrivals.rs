@@ -22,14 +22,9 @@ impl Router {
         }
         self.counters.forwards_arrived += 1;
         let slot = origin.and_then(|origin| self.mesh.slot(origin));
-        let Some(peer) = slot.and_then(|slot| self.mesh.peer_mut(slot)) else {
-            self.counters.unknown_peers += 1;
-            return;
-        };
-        peer.counts.arrived += 1;
-        if let Some(lane) = peer.lane_mut(model).filter(|_| granted) {
-            lane.credit.arrive();
-            lane.arrivals.count(now_ns);
+        match slot {
+            Some(slot) => self.mesh.arrive(slot, model, granted, now_ns),
+            None => self.counters.unknown_peers += 1,
         }
     }
 

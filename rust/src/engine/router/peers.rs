@@ -8,7 +8,7 @@ use crate::engine::mesh::hot::heat::Terms;
 use crate::engine::mesh::hot::places::KEY_BYTES;
 use crate::engine::mesh::listing::{Listing, PeerGauges, PeersError};
 use crate::engine::mesh::peer::Presence;
-use crate::engine::mesh::peer::summary::{PeerError, Summary};
+use crate::engine::mesh::peer::summary::PeerError;
 use crate::engine::mesh::region::message::{Share, ShareError};
 use crate::engine::mesh::region::{Changes, Passed};
 use crate::engine::mesh::residency::{RegionError, Rule};
@@ -52,21 +52,16 @@ impl Router {
     /// A connection to a peer begins, which has proven when it started.
     pub fn peer_started(&mut self, peer: PeerId, incarnation: u64, now_ns: Nanos) {
         self.advance(now_ns);
-        if let Some(slot) = self.known_peer(peer)
-            && let Some(peer) = self.mesh.peer_mut(slot)
-            && peer.started(incarnation)
-        {
-            self.mesh.forget_hot(slot);
+        if let Some(slot) = self.known_peer(peer) {
+            self.mesh.started(slot, incarnation);
         }
     }
 
     /// One measured round trip to a peer.
     pub fn peer_rtt(&mut self, peer: PeerId, rtt_ns: Nanos, now_ns: Nanos) {
         self.advance(now_ns);
-        if let Some(slot) = self.known_peer(peer)
-            && let Some(peer) = self.mesh.peer_mut(slot)
-        {
-            peer.observe_rtt(rtt_ns);
+        if let Some(slot) = self.known_peer(peer) {
+            self.mesh.observe_rtt(slot, rtt_ns);
         }
     }
 
@@ -82,14 +77,7 @@ impl Router {
         let Some(slot) = self.known_peer(peer) else {
             return;
         };
-        if let Some(peer) = self.mesh.peer_mut(slot) {
-            peer.presence = presence;
-            if presence == Presence::Dead {
-                peer.forget();
-                self.mesh.forget_sent(slot);
-                self.mesh.forget_hot(slot);
-            }
-        }
+        self.mesh.set_presence(slot, presence);
         if presence == Presence::Alive || !self.config.planted(Plant::DeadRemembered) {
             self.mesh.review_sharing(&mut self.fleet, now_ns);
         }
@@ -109,12 +97,7 @@ impl Router {
         let Some(slot) = self.known_peer(peer) else {
             return;
         };
-        if let Some(peer) = self.mesh.peer_mut(slot) {
-            peer.isolated = isolated;
-        }
-        if isolated {
-            self.mesh.forget_hot(slot);
-        }
+        self.mesh.set_isolated(slot, isolated);
         self.mesh.review_sharing(&mut self.fleet, now_ns);
         self.dispatch_all(now_ns, out);
         self.dispatch_peers(now_ns, out);
@@ -183,17 +166,10 @@ impl Router {
     ) -> Result<(), PeerError> {
         let now_ns = self.advance(now_ns);
         let slot = self.known_peer(peer).ok_or(PeerError::Unknown)?;
-        let merged = Summary::decode(summary).and_then(|summary| {
-            let us = self.mesh.incarnation();
-            let peer = self.mesh.peer_mut(slot).ok_or(PeerError::Unknown)?;
-            peer.merge(summary, us, now_ns)
-        });
-        if merged.is_err() {
-            self.counters.summaries_refused += 1;
-            return merged;
-        }
+        let merged = self.mesh.merge(slot, summary, now_ns);
+        self.counters.summaries_refused += u64::from(merged.is_err());
+        merged?;
         self.counters.summaries_merged += 1;
-        self.mesh.heard_of_start(slot);
         self.dispatch_peers(now_ns, out);
         Ok(())
     }

@@ -41,7 +41,7 @@ pub(in crate::engine) struct HotState {
 
 impl Mesh {
     /// Nothing that this peer told of its prefixes counts any more.
-    pub(in crate::engine) fn forget_hot(&mut self, slot: Slot) {
+    pub(super) fn forget_hot(&mut self, slot: Slot) {
         if let Some(hot) = &mut self.hot {
             hot.known.forget(slot);
         }
@@ -165,7 +165,7 @@ impl Mesh {
 
     /// A peer's summary was taken over: if it has started anew, it knows nothing of us, nor has what
     /// it had.
-    pub(in crate::engine) fn heard_of_start(&mut self, slot: Slot) {
+    pub(super) fn heard_of_start(&mut self, slot: Slot) {
         let Some(remote) = self.remotes.get_mut(slot as usize) else {
             return;
         };

@@ -1,0 +1,81 @@
+//! What is found out about peers, and what they report.
+
+use super::Mesh;
+use super::peer::Presence;
+use super::peer::summary::{PeerError, Summary};
+use crate::id::{Nanos, Slot};
+
+impl Mesh {
+    /// A connection to a peer begins, which has proven when it started.
+    pub(in crate::engine) fn started(&mut self, slot: Slot, incarnation: u64) {
+        if self
+            .peer_mut(slot)
+            .is_some_and(|peer| peer.started(incarnation))
+        {
+            self.forget_hot(slot);
+        }
+    }
+
+    /// One measured round trip to a peer.
+    pub(in crate::engine) fn observe_rtt(&mut self, slot: Slot, rtt_ns: Nanos) {
+        if let Some(peer) = self.peer_mut(slot) {
+            peer.observe_rtt(rtt_ns);
+        }
+    }
+
+    /// What the control plane found out about a peer.
+    pub(in crate::engine) fn set_presence(&mut self, slot: Slot, presence: Presence) {
+        let Some(peer) = self.peer_mut(slot) else {
+            return;
+        };
+        peer.presence = presence;
+        if presence == Presence::Dead {
+            peer.forget();
+            self.tree.forget(slot);
+            self.forget_hot(slot);
+        }
+    }
+
+    /// The operator's intent for a peer.
+    pub(in crate::engine) fn set_isolated(&mut self, slot: Slot, isolated: bool) {
+        if let Some(peer) = self.peer_mut(slot) {
+            peer.isolated = isolated;
+        }
+        if isolated {
+            self.forget_hot(slot);
+        }
+    }
+
+    /// Takes over a peer's summary.
+    pub(in crate::engine) fn merge(
+        &mut self,
+        slot: Slot,
+        summary: &[u8],
+        now_ns: Nanos,
+    ) -> Result<(), PeerError> {
+        let summary = Summary::decode(summary)?;
+        let own = self.incarnation;
+        let peer = self.peer_mut(slot).ok_or(PeerError::Unknown)?;
+        peer.merge(summary, own, now_ns)?;
+        self.heard_of_start(slot);
+        Ok(())
+    }
+
+    /// A forward of a peer has come; `granted`: it uses up one of what was granted.
+    pub(in crate::engine) fn arrive(
+        &mut self,
+        slot: Slot,
+        model: &str,
+        granted: bool,
+        now_ns: Nanos,
+    ) {
+        let Some(peer) = self.peer_mut(slot) else {
+            return;
+        };
+        peer.counts.arrived += 1;
+        if let Some(lane) = peer.lane_mut(model).filter(|_| granted) {
+            lane.credit.arrive();
+            lane.arrivals.count(now_ns);
+        }
+    }
+}
