@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 
 use memchr::memmem::{Finder, FinderRev};
 
+use super::events;
+
 /// Longest `usage` object that is waited for when it is cut, in bytes.
 const USAGE_BYTES_MAX: usize = 4096;
 /// How far into a response its id is looked for, in bytes.
@@ -68,9 +70,17 @@ impl Sniffer {
         }
     }
 
-    /// Reads whole events.
+    /// Reads whole events. An object that does not end within its event is none, however the events
+    /// were cut on their way.
     pub(super) fn read_events(&mut self, payload: &[u8]) {
-        self.search(payload);
+        if mentions_usage(payload) {
+            let mut rest = payload;
+            while !rest.is_empty() {
+                let (event, behind) = rest.split_at(events::first_len(rest));
+                self.search(event);
+                rest = behind;
+            }
+        }
         self.search_id(payload);
     }
 

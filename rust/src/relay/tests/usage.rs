@@ -49,6 +49,25 @@ fn text_that_speaks_of_usage_is_not_taken_for_it() {
 }
 
 #[test]
+fn an_object_that_does_not_end_in_its_event_is_none_however_events_come() {
+    let events = [
+        "data: {\"usage\":{\"prompt_tokens\":9,\n\n",
+        "data: \"completion_tokens\":3}}\n\n",
+        "data: {\"usage\":{\"prompt_tokens\":5}}\n\n",
+    ];
+    let read = |inputs: &[String]| {
+        let (mut relay, _) = begun(HTTP11);
+        for input in inputs {
+            relay.feed(&chunk(input.as_bytes()));
+        }
+        (relay.prompt_tokens(), relay.completion_tokens())
+    };
+    let apart: Vec<_> = events.iter().map(|event| (*event).to_owned()).collect();
+    assert_eq!(read(&apart), (Some(5), None));
+    assert_eq!(read(&[events.concat()]), read(&apart));
+}
+
+#[test]
 fn the_last_usage_counts() {
     let early = r#"{"content":[{"type":"tool_use","input":{"usage":{"input_tokens":1,"output_tokens":1}}}],"usage":{"input_tokens":9,"output_tokens":3}}"#;
     assert_eq!(counts(&[early]), (Some(9), None, Some(3)));
