@@ -3,7 +3,7 @@
 //! A line ends with CR LF, LF or CR, and an empty line ends an event (WHATWG HTML, 9.2.6). A block of
 //! comments alone is no event: it ends on a boundary, but is not counted.
 
-use memchr::memchr2_iter;
+use memchr::{memchr2, memchr2_iter};
 
 /// Follows the lines of a stream, however it is cut.
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,6 +110,21 @@ fn has_field(event: &[u8]) -> bool {
     event
         .split(|byte| matches!(byte, b'\n' | b'\r'))
         .any(|line| line.first().is_some_and(|first| *first != b':'))
+}
+
+/// Length of the first block, an event or comments, with the empty line that ends it.
+pub(super) fn block_len(payload: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(found) = memchr2(b'\n', b'\r', &payload[at..]) {
+        let end = at + found;
+        let has_lf = payload[end] == b'\r' && payload.get(end + 1) == Some(&b'\n');
+        let behind = end + 1 + usize::from(has_lf);
+        if found == 0 {
+            return behind;
+        }
+        at = behind;
+    }
+    payload.len()
 }
 
 /// Length of the first event in whole events, its empty line included, and of comments before it.

@@ -70,14 +70,14 @@ impl Sniffer {
         }
     }
 
-    /// Reads whole events. An object that does not end within its event is none, however the events
-    /// were cut on their way.
+    /// Reads whole events and comments. An object that does not end within its block is none, however
+    /// the blocks were cut on their way.
     pub(super) fn read_events(&mut self, payload: &[u8]) {
         if mentions_usage(payload) {
             let mut rest = payload;
             while !rest.is_empty() {
-                let (event, behind) = rest.split_at(events::first_len(rest));
-                self.search(event);
+                let (block, behind) = rest.split_at(events::block_len(rest));
+                self.search(block);
                 rest = behind;
             }
         }
