@@ -9,7 +9,7 @@ import pytest
 
 from skylb.config import Settings
 from skylb.options import options
-from tests.tidy import rules, tables
+from tests.tidy import rules, rust_text, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "skylb"
@@ -184,3 +184,17 @@ def test_every_setting_is_in_a_table() -> None:
 def test_the_readme_shows_ten_flags() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(re.findall(r"^\| `--[a-z-]+`", text, re.MULTILINE)) == 10
+
+
+# ------------------------------------------------------------------------------ the router
+
+
+def test_the_router_composes_the_packages_and_owns_little_else() -> None:
+    room = CORE / "engine" / "router"
+    sources = room.glob("*.rs")
+    lines = sum(rust_text.without_tests(path.read_text()).count("\n") for path in sources)
+    assert lines <= 3_000
+    struct = re.search(r"^pub struct Router \{\n(.*?)^\}", (room / "mod.rs").read_text(), re.M | re.S)
+    assert struct is not None
+    fields = re.findall(r"^    \w+:", struct[1], re.M)
+    assert 1 <= len(fields) <= 10

@@ -11,32 +11,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "skylb"
 CORE = ROOT / "rust" / "src"
 
-KNOWN: tuple[frozenset[str], ...] = (
-    frozenset(f"sim/{name}.rs" for name in ("exchange", "invariants", "measure", "simulator")),
-)
-"""Circles of Rust files that are still there: to be taken away, never to be added to."""
-
-
-def known(circle: list[str]) -> bool:
-    return any(files.issuperset(circle) for files in KNOWN)
-
 
 def test_no_python_modules_need_each_other() -> None:
     found = circles.circles(circles.python_graph(PACKAGE))
     assert [circles.text_of(circle) for circle in found] == []
 
 
-def test_no_rust_modules_need_each_other_but_those_known_to() -> None:
-    graph = circles.rust_graph(CORE)
-    new = [knot for knot in circles.knots(graph) if not known(sorted(knot))]
-    found = [circle for circle in circles.circles(graph) if any(knot.issuperset(circle) for knot in new)]
+def test_no_rust_modules_need_each_other() -> None:
+    found = circles.circles(circles.rust_graph(CORE))
     assert [circles.text_of(circle) for circle in found] == []
-
-
-@pytest.mark.parametrize("files", KNOWN, ids=min)
-def test_what_is_known_to_be_a_circle_still_is_one(files: frozenset[str]) -> None:
-    knots = circles.knots(circles.rust_graph(CORE))
-    assert any(files >= knot for knot in knots), "it is gone: take it off the list"
 
 
 # --------------------------------------------------------------------------- planted circles

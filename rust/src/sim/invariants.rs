@@ -28,7 +28,7 @@ use super::replica::ReplicaModel;
 use super::scenario::Scenario;
 use super::simulator::{Broken, Simulator};
 use super::workload::Workload;
-use crate::engine::config::{AllowanceRule, Config, Policy, PushRule};
+use crate::engine::config::{Config, Policy};
 use crate::engine::effect::{Forward, Push};
 use crate::engine::mesh::peer::{AGE_NS_MAX, PROOF_NS_MAX};
 use crate::id::{Nanos, RequestId};
@@ -37,29 +37,6 @@ use crate::id::{Nanos, RequestId};
 const LATE_NS: Nanos = 100_000_000;
 /// Seconds in which a balancer must have seen that a replica is idle.
 const IDLE_S: u32 = 3;
-
-/// What a scenario without faults allows to be looked at.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Calm {
-    /// No faults.
-    quiet: bool,
-    /// One balancer per replica pushes by the paper's rule, and nobody leaves: what waits in a
-    /// replica is known exactly.
-    gate: bool,
-}
-
-impl Calm {
-    pub(super) fn of(scenario: &Scenario, config: &Config) -> Self {
-        let quiet = scenario.faults.is_empty();
-        let rule = config.push == PushRule::Pending && config.allowance == AllowanceRule::One;
-        let alone = scenario.topology.central()
-            || scenario.regions.iter().all(|region| region.balancers == 1);
-        Self {
-            quiet,
-            gate: quiet && rule && alone && scenario.clients.leave.is_none(),
-        }
-    }
-}
 
 impl Simulator {
     /// Looks at what must hold after an event.

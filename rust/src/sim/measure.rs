@@ -1,15 +1,12 @@
 //! What is measured while a run goes on, and the report made of it.
 
-use std::collections::BTreeMap;
 use std::iter::Sum;
 use std::mem;
 
-use super::balancer::Brain;
 use super::fleet::Replica;
 use super::live::{Live, Table};
-use super::result::{Records, ReplicaReport, Report, SCHEMA, Section, Series, Spread};
+use super::result::{Records, ReplicaReport, Series, Spread};
 use super::scenario::{Scenario, nanos, seconds};
-use super::simulator::Simulator;
 use super::stats::Tally;
 use super::workload::small;
 use crate::id::Nanos;
@@ -27,15 +24,15 @@ struct Second {
 #[derive(Debug)]
 pub(super) struct Measures {
     /// By region.
-    tallies: Vec<Tally>,
+    pub(super) tallies: Vec<Tally>,
     /// By region: seconds past, and the one under way.
-    series: Vec<Series>,
+    pub(super) series: Vec<Series>,
     seconds: Vec<Second>,
     /// Over all regions, and by region.
     spreads: Vec<Vec<f64>>,
-    records: Option<Records>,
-    from_ns: Nanos,
-    until_ns: Nanos,
+    pub(super) records: Option<Records>,
+    pub(super) from_ns: Nanos,
+    pub(super) until_ns: Nanos,
 }
 
 impl Measures {
@@ -151,78 +148,8 @@ impl Measures {
         }
     }
 
-    pub(super) fn report(&self, run: &Simulator) -> Report {
-        let now_ns = run.queue.now_ns();
-        let measured_s = seconds(now_ns.min(self.until_ns).saturating_sub(self.from_ns));
-        let names = || {
-            run.scenario
-                .regions
-                .iter()
-                .map(|region| region.name.as_str())
-        };
-        let name = |region: u32| run.scenario.regions[region as usize].name.as_str();
-        let mut tallies = self.tallies.clone();
-        for (_, live) in run.live.iter().filter(|(_, live)| live.measured) {
-            tallies[live.region as usize].unfinished += 1;
-        }
-        let mut total = Tally::default();
-        for tally in &tallies {
-            total.merge(tally);
-        }
-        let regions: BTreeMap<String, Section> = names()
-            .zip(&tallies)
-            .map(|(name, tally)| (name.to_owned(), tally.section(measured_s)))
-            .collect();
-        let replicas: Vec<ReplicaReport> = run
-            .replicas
-            .iter()
-            .map(|replica| replica.report(name(replica.region)))
-            .collect();
-        let engine = matches!(run.balancers[0].brain, Brain::Engine(_));
-        Report {
-            schema: SCHEMA,
-            seed: run.scenario.seed,
-            topology: run.scenario.topology.name(),
-            policy: if engine {
-                run.config.policy.name()
-            } else {
-                "oracle"
-            },
-            now_s: seconds(now_ns),
-            done: run.done,
-            measured_s,
-            events: run.events,
-            total: total.section(measured_s),
-            regions,
-            load_spread: self.spread(0, &replicas.iter().collect::<Vec<_>>()),
-            region_load_spread: names()
-                .enumerate()
-                .map(|(region, name)| (region + 1, name))
-                .filter(|(_, name)| replicas.iter().any(|of| of.region == *name))
-                .map(|(place, name)| {
-                    let own: Vec<_> = replicas.iter().filter(|of| of.region == name).collect();
-                    (name.to_owned(), self.spread(place, &own))
-                })
-                .collect(),
-            series: Series::sum(&self.series),
-            region_series: names()
-                .map(str::to_owned)
-                .zip(self.series.iter().cloned())
-                .collect(),
-            replicas,
-            forwards: run.exchange.report(run.duration_ns),
-            shares: run.sharing.report(run.duration_ns),
-            balancers: run
-                .balancers
-                .iter()
-                .map(|of| of.report(name(of.region)))
-                .collect(),
-            records: self.records.clone(),
-        }
-    }
-
     /// The spread at one place of `spreads`, over these replicas.
-    fn spread(&self, place: usize, replicas: &[&ReplicaReport]) -> Spread {
+    pub(super) fn spread(&self, place: usize, replicas: &[&ReplicaReport]) -> Spread {
         let mut sorted = self.spreads[place].clone();
         sorted.sort_by(f64::total_cmp);
         let len = f64::from(small(sorted.len()));
@@ -262,7 +189,7 @@ impl Loads {
         self.range = Some((least.min(load), most.max(load)));
     }
 
-    fn spread(&self) -> Option<f64> {
+    pub(super) fn spread(&self) -> Option<f64> {
         let (least, most) = self.range?;
         Some(f64::from(small(most)) / f64::from(small(least.max(1))))
     }
@@ -281,7 +208,7 @@ impl Series {
     }
 
     /// Several of equal length as one.
-    fn sum(all: &[Self]) -> Self {
+    pub(super) fn sum(all: &[Self]) -> Self {
         Self {
             in_flight: columns(all, |of| &of.in_flight),
             held: columns(all, |of| &of.held),

@@ -24,6 +24,7 @@
 
 mod answers;
 mod balancer;
+mod calm;
 mod check;
 mod clients;
 mod control;
@@ -33,6 +34,7 @@ mod fleet;
 mod forwards;
 mod invariants;
 mod live;
+mod mail;
 mod measure;
 mod network;
 mod oracle;
@@ -41,6 +43,7 @@ mod prompt;
 mod queue;
 mod region;
 pub mod replica;
+mod reporting;
 mod requests;
 pub mod result;
 mod room;

@@ -1,11 +1,11 @@
 //! The simulator: takes event after event, and lets balancers, replicas and clients act on it.
 
 use super::balancer::Balancer;
+use super::calm::Calm;
 use super::clients::{Clients, Due};
-use super::exchange::Exchange;
 use super::fleet::{self, Replica};
-use super::invariants::Calm;
 use super::live::Table;
+use super::mail::Exchange;
 use super::measure::Measures;
 use super::network::{Network, uniform};
 use super::prompt::Prompts;
@@ -359,7 +359,7 @@ impl Simulator {
     /// The result so far.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.measures.report(self)
+        self.report_now()
     }
 
     /// The result so far as JSON.

@@ -1,0 +1,92 @@
+//! The result of a run, as it stands.
+
+use std::collections::BTreeMap;
+
+use super::balancer::Brain;
+use super::result::{ReplicaReport, Report, SCHEMA, Section, Series};
+use super::scenario::seconds;
+use super::simulator::Simulator;
+use super::stats::Tally;
+
+impl Simulator {
+    pub(super) fn report_now(&self) -> Report {
+        let measures = &self.measures;
+        let now_ns = self.queue.now_ns();
+        let measured_s = seconds(
+            now_ns
+                .min(measures.until_ns)
+                .saturating_sub(measures.from_ns),
+        );
+        let names = || {
+            self.scenario
+                .regions
+                .iter()
+                .map(|region| region.name.as_str())
+        };
+        let name = |region: u32| self.scenario.regions[region as usize].name.as_str();
+        let tallies = self.tallies_now();
+        let mut total = Tally::default();
+        for tally in &tallies {
+            total.merge(tally);
+        }
+        let regions: BTreeMap<String, Section> = names()
+            .zip(&tallies)
+            .map(|(name, tally)| (name.to_owned(), tally.section(measured_s)))
+            .collect();
+        let replicas: Vec<ReplicaReport> = self
+            .replicas
+            .iter()
+            .map(|replica| replica.report(name(replica.region)))
+            .collect();
+        let engine = matches!(self.balancers[0].brain, Brain::Engine(_));
+        Report {
+            schema: SCHEMA,
+            seed: self.scenario.seed,
+            topology: self.scenario.topology.name(),
+            policy: if engine {
+                self.config.policy.name()
+            } else {
+                "oracle"
+            },
+            now_s: seconds(now_ns),
+            done: self.done,
+            measured_s,
+            events: self.events,
+            total: total.section(measured_s),
+            regions,
+            load_spread: measures.spread(0, &replicas.iter().collect::<Vec<_>>()),
+            region_load_spread: names()
+                .enumerate()
+                .map(|(region, name)| (region + 1, name))
+                .filter(|(_, name)| replicas.iter().any(|of| of.region == *name))
+                .map(|(place, name)| {
+                    let own: Vec<_> = replicas.iter().filter(|of| of.region == name).collect();
+                    (name.to_owned(), measures.spread(place, &own))
+                })
+                .collect(),
+            series: Series::sum(&measures.series),
+            region_series: names()
+                .map(str::to_owned)
+                .zip(measures.series.iter().cloned())
+                .collect(),
+            replicas,
+            forwards: self.exchange.report(self.duration_ns),
+            shares: self.sharing.report(self.duration_ns),
+            balancers: self
+                .balancers
+                .iter()
+                .map(|of| of.report(name(of.region)))
+                .collect(),
+            records: measures.records.clone(),
+        }
+    }
+
+    /// By region, with those that have not ended.
+    fn tallies_now(&self) -> Vec<Tally> {
+        let mut tallies = self.measures.tallies.clone();
+        for (_, live) in self.live.iter().filter(|(_, live)| live.measured) {
+            tallies[live.region as usize].unfinished += 1;
+        }
+        tallies
+    }
+}
