@@ -38,16 +38,11 @@ impl Simulator {
             .iter()
             .map(|replica| replica.report(name(replica.region)))
             .collect();
-        let engine = matches!(self.balancers[0].brain, Brain::Engine(_));
         Report {
             schema: SCHEMA,
             seed: self.scenario.seed,
             topology: self.scenario.topology.name(),
-            policy: if engine {
-                self.config.policy.name()
-            } else {
-                "oracle"
-            },
+            policy: self.policy_name(),
             now_s: seconds(now_ns),
             done: self.done,
             measured_s,
@@ -88,5 +83,12 @@ impl Simulator {
             tallies[live.region as usize].unfinished += 1;
         }
         tallies
+    }
+
+    fn policy_name(&self) -> &'static str {
+        match self.balancers[0].brain {
+            Brain::Engine(_) => self.config.policy.name(),
+            Brain::Oracle(_) => "oracle",
+        }
     }
 }
