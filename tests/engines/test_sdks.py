@@ -138,7 +138,9 @@ class Tee:
 
 def test_the_bytes_of_each_event_are_those_vllm_sent(pair: list[Vllm]) -> None:
     heard, received = asyncio.run(stream_through_tee(pair[0].url))
-    assert received.count(b"\n\n") >= 24
+    # A server that is behind puts several tokens into one event.
+    assert received.count(b"\n\n") >= 3
+    assert received.count(b'"delta"') >= 2
     assert received.endswith(b"data: [DONE]\n\n")
     start = heard.rindex(b"HTTP/1.1 200 OK\r\n", 0, heard.index(b"chat.completion.chunk"))
     assert ResponseReader().feed(heard[start:]) == received

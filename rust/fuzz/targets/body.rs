@@ -130,7 +130,7 @@ fn check_fields(envelope: &Envelope<'_>, digest: &Digest, value: &Value) {
     match fields.get("model").and_then(Value::as_str) {
         Some(model) if !model.is_empty() => {
             assert_eq!(digest.model, model);
-            assert!(digest.model_edit.is_none());
+            assert!(digest.model_edits.is_empty());
         }
         _ => assert_eq!(Some(digest.model.as_str()), envelope.only_model),
     }
@@ -190,20 +190,20 @@ fn steering_within(value: &Value) -> Option<&str> {
 /// What is changed on the way to an engine changes what it says it does, and nothing else.
 fn check_edits(envelope: &Envelope<'_>, digest: &Digest, body: &[u8], value: &Value) {
     let mut edits: Vec<&Edit> = digest.priority_edits.iter().collect();
-    edits.extend(&digest.model_edit);
-    edits.extend(&digest.usage_edit);
+    edits.extend(&digest.model_edits);
+    edits.extend(&digest.usage_edits);
     if edits.is_empty() {
         return;
     }
     let body = edited(body, edits);
     let mut expected = value.clone();
-    if digest.model_edit.is_some() {
+    if !digest.model_edits.is_empty() {
         expected["model"] = json!(digest.model);
     }
     if !digest.priority_edits.is_empty() {
         expected["priority"] = json!(0);
     }
-    if digest.usage_edit.is_some() {
+    if !digest.usage_edits.is_empty() {
         if !expected["stream_options"].is_object() {
             expected["stream_options"] = json!({});
         }
@@ -213,9 +213,9 @@ fn check_edits(envelope: &Envelope<'_>, digest: &Digest, body: &[u8], value: &Va
     assert_eq!(sent, expected);
     let again = read(envelope, &body).expect("an edited body is accepted");
     assert_eq!((&again.blocks, again.chain), (&digest.blocks, digest.chain));
-    assert!(again.model_edit.is_none() && again.usage_edit.is_none());
+    assert!(again.model_edits.is_empty() && again.usage_edits.is_empty());
     assert!(again.priority_edits.is_empty());
-    assert!(again.include_usage || digest.usage_edit.is_none());
+    assert!(again.include_usage || digest.usage_edits.is_empty());
 }
 
 /// Lists that are put into the prompt as they are written: of token ids, and lists within lists.
@@ -238,12 +238,12 @@ fn check_spelling(envelope: &Envelope<'_>, first: &Result<Digest, RequestError>,
             let bare = |digest: &Digest| {
                 let mut bare = digest.clone();
                 bare.priority_edits.clear();
-                (bare.model_edit, bare.usage_edit) = (None, None);
+                (bare.model_edits, bare.usage_edits) = Default::default();
                 bare
             };
             assert_eq!(bare(first), bare(&second));
-            assert_eq!(first.model_edit.is_some(), second.model_edit.is_some());
-            assert_eq!(first.usage_edit.is_some(), second.usage_edit.is_some());
+            assert_eq!(first.model_edits.is_empty(), second.model_edits.is_empty());
+            assert_eq!(first.usage_edits.is_empty(), second.usage_edits.is_empty());
             assert_eq!(first.priority_edits.len(), second.priority_edits.len());
         }
         (Err(first), Err(second)) => {

@@ -2,6 +2,11 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
+/// The same change at every place of a key: engines differ in which of several they take.
+pub type Edits = SmallVec<[Edit; 1]>;
+
 /// Bytes that others take the place of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {

@@ -33,8 +33,6 @@ mod tape;
 use std::fmt;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::http::error::RequestError;
 use crate::http::route::{BodyKind, Route};
 use crate::prompt::blocks::{BlockKey, BlockStream, Tail};
@@ -46,7 +44,7 @@ use render::{Buffers, Prompt};
 use tape::Tape;
 
 pub use answer::{ANSWER_BODY_BYTES_MAX, ANSWER_BYTES_MAX, Answer, AnswerForm, AnswerStart};
-pub use edit::{Edit, edited};
+pub use edit::{Edit, Edits, edited};
 
 /// Scratch buffers over this size are given back after the digest that needed them.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
@@ -141,13 +139,13 @@ pub struct Digest {
     pub chain: u64,
     /// See `chain`. Text of the prompt: never to be logged, and left out of `Debug`.
     pub tail: Tail,
-    /// What names the model in a body that names none.
-    pub model_edit: Option<Edit>,
+    /// What names the model in a body that names none, wherever that says so.
+    pub model_edits: Edits,
     /// What makes the body's priority say nothing, where it says something.
-    pub priority_edits: SmallVec<[Edit; 1]>,
+    pub priority_edits: Edits,
     /// What makes the engine report usage at the end of this stream, where it would not, and the
     /// client has not refused it.
-    pub usage_edit: Option<Edit>,
+    pub usage_edits: Edits,
     /// How the answer will be sent back as part of the next prompt; `None` where that cannot be told
     /// from its bytes.
     pub answer: Option<AnswerForm>,
@@ -184,9 +182,9 @@ impl Default for Digest {
             blocks: Vec::new(),
             chain: 0,
             tail: Tail::new(),
-            model_edit: None,
-            priority_edits: SmallVec::new(),
-            usage_edit: None,
+            model_edits: Edits::new(),
+            priority_edits: Edits::new(),
+            usage_edits: Edits::new(),
             answer: None,
         }
     }

@@ -154,17 +154,21 @@ impl<'a> Outline<'a> {
 
     /// Where the values of a key are, null included: start and length of each.
     pub(super) fn places(&self, field: Field) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.cursors(field).map(|mut cursor| {
+            let at = cursor.at;
+            cursor.skip();
+            (at, cursor.at - at)
+        })
+    }
+
+    /// A cursor at each value of a key.
+    pub(super) fn cursors(&self, field: Field) -> impl Iterator<Item = Cursor<'a>> + '_ {
         let first = self.slots.get(field as usize).filter(|slot| slot.at > 0);
         let repeats = self.repeats.iter().filter(move |(key, _)| *key == field);
         first
             .into_iter()
             .chain(repeats.map(|(_, slot)| slot))
-            .map(|slot| {
-                let mut cursor = slot.cursor(self.bytes, self.tape);
-                cursor.skip();
-                let at = slot.at as usize;
-                (at, cursor.at - at)
-            })
+            .map(|slot| slot.cursor(self.bytes, self.tape))
     }
 
     /// A cursor at the value; `None` where it is absent or null.

@@ -2,11 +2,9 @@
 
 use std::borrow::Cow;
 
-use smallvec::SmallVec;
-
 use super::canonical::{canonical, tag};
 use super::cursor::{Cursor, RawStr};
-use super::edit::Edit;
+use super::edit::{Edit, Edits};
 use super::fault::Fault;
 use super::outline::{Field, Outline, boolean, count, pick};
 use super::{AnswerForm, Digest, DigestConfig, Envelope};
@@ -21,7 +19,7 @@ pub(super) fn read(
     cfg: &DigestConfig,
 ) -> Result<Digest, RequestError> {
     let route = envelope.route;
-    let (model, model_edit) = model(envelope, outline)?;
+    let (model, model_edits) = model(envelope, outline)?;
     let always_usage = matches!(
         route,
         Route::Messages | Route::CountTokens | Route::Responses
@@ -39,9 +37,13 @@ pub(super) fn read(
         model,
         stream,
         include_usage,
-        model_edit,
+        model_edits,
         priority_edits: priority_edits(outline, priority),
-        usage_edit: usage_edit(route, outline).filter(|_| stream && !include_usage),
+        usage_edits: if stream && !include_usage {
+            usage_edits(route, outline)
+        } else {
+            Edits::new()
+        },
         answer: answer_form(route, outline)?.filter(|_| previous.is_none() && !background),
         max_tokens: max_tokens(route, outline)?,
         key: key(outline, cfg)?,
@@ -54,39 +56,38 @@ pub(super) fn read(
 }
 
 /// The model, and where the body names none, as engines that serve one allow, what names it.
-fn model(
-    envelope: &Envelope<'_>,
-    outline: &Outline<'_>,
-) -> Result<(String, Option<Edit>), RequestError> {
+fn model(envelope: &Envelope<'_>, outline: &Outline<'_>) -> Result<(String, Edits), RequestError> {
     let named = outline.string(Field::Model)?.map(RawStr::to_text);
     if let Some(named) = named.filter(|name| !name.is_empty()) {
-        return Ok((named, None));
+        return Ok((named, Edits::new()));
     }
     let Some(only) = envelope.only_model else {
         return Err(RequestError::missing_model());
     };
     if only.is_empty() {
-        return Ok((String::new(), None));
+        return Ok((String::new(), Edits::new()));
     }
     let name = serde_json::Value::from(only).to_string();
-    let edit = if let Some((at, gone)) = outline.places(Field::Model).last() {
-        Edit {
+    let mut edits: Edits = outline
+        .places(Field::Model)
+        .map(|(at, gone)| Edit {
             at,
             gone,
-            text: Cow::Owned(name.into_bytes()),
-        }
-    } else {
+            text: Cow::Owned(name.clone().into_bytes()),
+        })
+        .collect();
+    if edits.is_empty() {
         let comma = if outline.is_empty { "" } else { "," };
         let text = format!("\"model\":{name}{comma}");
-        Edit::insert(outline.splice_at, text.into_bytes())
-    };
-    Ok((only.to_owned(), Some(edit)))
+        edits.push(Edit::insert(outline.splice_at, text.into_bytes()));
+    }
+    Ok((only.to_owned(), edits))
 }
 
 /// What makes a priority say nothing, wherever it is: engines take the last of several.
-fn priority_edits(outline: &Outline<'_>, priority: Option<i64>) -> SmallVec<[Edit; 1]> {
+fn priority_edits(outline: &Outline<'_>, priority: Option<i64>) -> Edits {
     if matches!(priority, None | Some(0)) {
-        return SmallVec::new();
+        return Edits::new();
     }
     let places = outline.places(Field::Priority);
     places
@@ -112,16 +113,21 @@ fn class(outline: &Outline<'_>, priority: Option<i64>) -> Class {
 }
 
 /// Asks for usage at a stream's end, where the client says nothing about it.
-fn usage_edit(route: Route, outline: &Outline<'_>) -> Option<Edit> {
+fn usage_edits(route: Route, outline: &Outline<'_>) -> Edits {
     if !matches!(route, Route::ChatCompletions | Route::Completions) {
-        return None;
+        return Edits::new();
     }
     if !outline.has(Field::StreamOptions) {
         // The body is not empty: it asks for a stream.
         let text = &b"\"stream_options\":{\"include_usage\":true},"[..];
-        return Some(Edit::insert(outline.splice_at, text));
+        return Edits::from_iter([Edit::insert(outline.splice_at, text)]);
     }
-    let mut options = outline.get(Field::StreamOptions)?;
+    let edits = outline.cursors(Field::StreamOptions).map(usage_edit);
+    edits.collect::<Option<Edits>>().unwrap_or_default()
+}
+
+/// The same in options that are there; `None` where they are none, or say something about it.
+fn usage_edit(mut options: Cursor<'_>) -> Option<Edit> {
     if !options.enter(b'{') {
         return None;
     }

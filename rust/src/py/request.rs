@@ -273,10 +273,10 @@ impl Request {
     fn edited<'py>(&mut self, body: Bound<'py, PyBytes>, ask_usage: bool) -> Bound<'py, PyBytes> {
         let Some(said) = &self.said else { return body };
         let digest = &said.digest;
-        let usage = digest.usage_edit.iter().filter(|_| ask_usage);
+        let usage = digest.usage_edits.iter().filter(|_| ask_usage);
         let priority = digest.priority_edits.iter().filter(|_| !said.believed);
-        self.asks_usage |= ask_usage && digest.usage_edit.is_some();
-        let edits: Vec<&Edit> = priority.chain(&digest.model_edit).chain(usage).collect();
+        self.asks_usage |= ask_usage && !digest.usage_edits.is_empty();
+        let edits: Vec<&Edit> = priority.chain(&digest.model_edits).chain(usage).collect();
         if edits.is_empty() {
             return body;
         }

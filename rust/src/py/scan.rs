@@ -8,14 +8,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::http::{Head, refused};
-use crate::prompt::{self, Digest, DigestConfig, Edit, Envelope, Scratch};
+use crate::prompt::{self, Digest, DigestConfig, Edit, Edits, Envelope, Scratch};
 
 /// What a body says, until the engine takes it.
 #[pyclass(frozen, module = "skylb._core")]
 pub(super) struct Scanned {
     /// Bytes of the body.
     pub(super) body_bytes: usize,
-    usage_edit: Option<Edit>,
+    usage_edits: Edits,
     /// What is changed besides.
     edits: Vec<Edit>,
     /// The body as it is sent asks for usage, and the client has not.
@@ -49,8 +49,8 @@ impl Scanned {
         py: Python<'py>,
         ask_usage: bool,
     ) -> Vec<(usize, usize, Bound<'py, PyBytes>)> {
-        let usage = self.usage_edit.iter().filter(|_| ask_usage);
-        let asks = ask_usage && self.usage_edit.is_some();
+        let usage = self.usage_edits.iter().filter(|_| ask_usage);
+        let asks = ask_usage && !self.usage_edits.is_empty();
         self.asks_usage.store(asks, Ordering::Relaxed);
         let mut edits: Vec<&Edit> = self.edits.iter().chain(usage).collect();
         edits.sort_by_key(|edit| edit.at);
@@ -99,8 +99,10 @@ impl Scanner {
         let priority = priority.filter(|_| !trusted && !self.believes_all);
         Ok(Scanned {
             body_bytes: bytes.len(),
-            usage_edit: digest.usage_edit.take(),
-            edits: priority.chain(digest.model_edit.take()).collect(),
+            usage_edits: std::mem::take(&mut digest.usage_edits),
+            edits: priority
+                .chain(std::mem::take(&mut digest.model_edits))
+                .collect(),
             asks_usage: AtomicBool::new(false),
             digest: Mutex::new(Some(digest)),
         })

@@ -99,7 +99,7 @@ fn the_one_model_that_is_served_is_meant_by_a_body_that_names_none() {
             &config(),
             &mut Scratch::default(),
         )?;
-        let edits = digest.model_edit.iter().collect();
+        let edits = digest.model_edits.iter().collect();
         Ok::<_, RequestError>((
             digest.model.clone(),
             String::from_utf8(edited(body.as_bytes(), edits)).unwrap(),
@@ -114,6 +114,10 @@ fn the_one_model_that_is_served_is_meant_by_a_body_that_names_none() {
         ),
         (r#"{"model":null}"#, r#"{"model":"a\"b"}"#),
         (r#"{"model": "","n":1}"#, r#"{"model": "a\"b","n":1}"#),
+        (
+            r#"{"model":"","n":1,"model":""}"#,
+            r#"{"model":"a\"b","n":1,"model":"a\"b"}"#,
+        ),
         (r#"{"model":"c"}"#, r#"{"model":"c"}"#),
     ] {
         let (model, sent, _) = with(Some("a\"b"), body).unwrap();

@@ -243,12 +243,20 @@ fn usage_is_asked_for_where_the_client_says_nothing() {
             &config(),
             &mut Scratch::default(),
         );
-        let edit = digest.unwrap().usage_edit;
-        edit.map(|edit| String::from_utf8(edited(body.as_bytes(), vec![&edit])).unwrap())
+        let edits = digest.unwrap().usage_edits;
+        let body = edited(body.as_bytes(), edits.iter().collect());
+        (!edits.is_empty()).then(|| String::from_utf8(body).unwrap())
     };
     assert_eq!(
         spliced(r#" { "model":"m","stream":true}"#).unwrap(),
         r#" {"stream_options":{"include_usage":true}, "model":"m","stream":true}"#
+    );
+    assert_eq!(
+        spliced(r#"{"stream_options":{},"model":"m","stream":true,"stream_options":{}}"#).unwrap(),
+        concat!(
+            r#"{"stream_options":{"include_usage":true},"model":"m","stream":true,"#,
+            r#""stream_options":{"include_usage":true}}"#
+        )
     );
     assert_eq!(
         spliced(r#"{"stream_options": { },"model":"m","stream":true}"#).unwrap(),
