@@ -257,11 +257,11 @@ class LocalRouter(Router):
         for effect in effects:
             kind = type(effect)
             if kind is Push:
-                # `type() is` is the fast test; mypy narrows isinstance only.
-                replica = self._replicas[effect.replica]  # type: ignore[union-attr]
-                self._sinks[effect.request_id].pushed(effect, replica)  # type: ignore[arg-type]
+                # `type() is` is the fast test; mypy narrows `isinstance` only. Here, and below.
+                replica = self._replicas[effect.replica]  # type: ignore[union-attr]  # it is a Push
+                self._sinks[effect.request_id].pushed(effect, replica)  # type: ignore[arg-type]  # likewise
             elif kind is Forward:
-                self._sinks[effect.request_id].forwarded(effect, self._peers[effect.peer])  # type: ignore[arg-type,union-attr]  # as above
+                self._sinks[effect.request_id].forwarded(effect, self._peers[effect.peer])  # type: ignore[arg-type,union-attr]  # it is a Forward
             elif kind is Hold:
                 self._sinks[effect.request_id].held()
                 self._begin_look()

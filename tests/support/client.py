@@ -11,6 +11,7 @@ from skylb.data.context import Budget, Context, Limits
 from skylb.data.reading import Reading
 from skylb.localrouter import LocalRouter
 from skylb.upstream import Pool
+from tests.support.transport import KeepingTransport
 
 MODELS = b"GET /v1/models HTTP/1.1\r\nHost: test\r\n\r\n"
 NOWHERE = b"POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
@@ -19,55 +20,19 @@ BODY_BYTES_MAX = 1000
 S = 1_000_000_000
 
 
-class Transport(asyncio.Transport):
-    """Keeps what is written; takes it from the protocol only while ``takes`` is true."""
+class Transport(KeepingTransport):
+    """The client's end of a connection."""
 
     def __init__(self, *, half_close: bool = True) -> None:
         super().__init__()
-        self.protocol: ClientConnection
-        self.written = b""
-        self.waiting = 0
-        self.high = 0
-        self.takes = True
-        self.reading = True
         self.half_close = half_close
-        self.ended = ""
 
     def write(self, data: Any) -> None:
         assert not self.ended, "written behind the end"
-        self.written += data
-        if not self.takes:
-            before, self.waiting = self.waiting, self.waiting + len(data)
-            if before <= self.high < self.waiting:
-                self.protocol.pause_writing()
-
-    def take_all(self) -> None:
-        self.takes, self.waiting = True, 0
-        self.protocol.resume_writing()
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        del low
-        self.high = high or 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 1) if name == "peername" else default
-
-    def pause_reading(self) -> None:
-        assert self.reading
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.reading
-        self.reading = True
+        super().write(data)
 
     def can_write_eof(self) -> bool:
         return self.half_close
-
-    def write_eof(self) -> None:
-        self.ended = self.ended or "eof"
 
     def is_closing(self) -> bool:
         return self.ended in {"closed", "aborted"}

@@ -18,6 +18,7 @@ from skylb.settings.times import TimeoutSettings
 from skylb.types import Address, Replica, Upstream
 from skylb.upstream import Connection, Pool
 from tests.support import virtual
+from tests.support.transport import KeepingTransport
 
 OUTCOMES = {
     _core.OUTCOME_OK: "ok",
@@ -58,18 +59,14 @@ def event(text: str) -> bytes:
     return chunk(f"data: {text}\n\n".encode())
 
 
-class Wire(asyncio.Transport):
+class Wire(KeepingTransport):
     """One side of a connection: what is written is kept, what comes is what the test says."""
 
+    address = ("192.0.2.1", 1)
+
     def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__()
+        super().__init__(high=1 << 16)
         self.protocol = protocol
-        self.written = b""
-        self.ended = ""
-        self.reading = True
-        self.takes = True
-        self.waiting = 0
-        self.high = 1 << 16
         protocol.connection_made(self)
 
     # ------------------------------------------------------------- what the test does
@@ -88,11 +85,6 @@ class Wire(asyncio.Transport):
         """RST from the other side."""
         self._end("reset", ConnectionResetError())
 
-    def take_all(self) -> None:
-        """The other side takes what waits."""
-        self.takes, self.waiting = True, 0
-        self.protocol.resume_writing()
-
     def taken(self) -> bytes:
         """What was written since the last call."""
         written, self.written = self.written, b""
@@ -102,35 +94,10 @@ class Wire(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         assert not self.is_closing(), "written behind the end"
-        self.written += bytes(data)
-        if not self.takes:
-            before, self.waiting = self.waiting, self.waiting + len(data)
-            if before <= self.high < self.waiting:
-                self.protocol.pause_writing()
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        del low
-        self.high = high or 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("192.0.2.1", 1) if name == "peername" else default
-
-    def pause_reading(self) -> None:
-        assert self.reading
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.reading
-        self.reading = True
+        super().write(data)
 
     def can_write_eof(self) -> bool:
         return True
-
-    def write_eof(self) -> None:
-        self.ended = self.ended or "eof"
 
     def is_closing(self) -> bool:
         return self.ended in {"closed", "aborted", "reset"}

@@ -135,8 +135,8 @@ def parse_keys(text: str) -> Keys:
         ValueError: names the line, never what is in it.
     """
     keys: dict[str, Key] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()  # noqa: PLW2901 - the line as it is meant
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
         if not line or line.startswith("#"):
             continue
         match = _KEY_LINE.fullmatch(line)

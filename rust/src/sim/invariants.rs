@@ -28,7 +28,7 @@ use super::replica::ReplicaModel;
 use super::scenario::Scenario;
 use super::simulator::{Broken, Simulator};
 use super::workload::Workload;
-use crate::engine::config::{Config, Policy};
+use crate::engine::config::Config;
 use crate::engine::effect::{Forward, Push};
 use crate::engine::mesh::peer::{AGE_NS_MAX, PROOF_NS_MAX};
 use crate::id::{Nanos, RequestId};
@@ -367,7 +367,7 @@ fn held_ns(live: &Live, now_ns: Nanos) -> Nanos {
 /// How often a held request may be passed over.
 fn passes_max(config: &Config) -> u32 {
     // Under this policy some wait by choice.
-    if config.policy == Policy::Predictive {
+    if config.policy.traits().waits {
         config.hold_passes_max
     } else {
         0
