@@ -89,7 +89,7 @@ integration: setup ## Run tests over real sockets, with mock replicas
 soak: setup ## Run unit and property tests with new cases each time, ROUNDS=20 times
 	@for round in $$(seq $(or $(ROUNDS),20)); do $(MAKE) --no-print-directory unit SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') || exit 1; done
 
-fuzz: setup ## Look for inputs on which a parser of foreign bytes fails, FUZZ_S=60 seconds each; FUZZ=head: one target
+fuzz: setup ## Look for inputs on which a parser of foreign bytes fails, FUZZ_S=60 seconds of CPU each; FUZZ=head: one target
 	@FUZZ_S=$(or $(FUZZ_S),60) rust/fuzz/run.sh $(FUZZ)
 	@$(if $(FUZZ),true,$(PY) -m tests.fuzz --cpu-s $(or $(FUZZ_S),60))
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# rust/fuzz/run.sh [TARGET...]: every target, or those named, for FUZZ_S seconds each. What is found goes to target/fuzz/found.
+# rust/fuzz/run.sh [TARGET...]: every target, or those named, for FUZZ_S seconds of CPU each. What is found goes to
+# target/fuzz/found.
 # SANITIZER=address also watches the memory of dependencies; it needs a nightly toolchain.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -26,23 +27,35 @@ RUSTFLAGS=$flags cargo $toolchain build --quiet --locked --release --manifest-pa
 fuzz=$built/$triple/release/skylb-fuzz
 
 [ $# -gt 0 ] || set -- $(ls rust/fuzz/corpus)
+# Runs one target until its CPU time is used up: libFuzzer bounds only the time of the clock, so it runs in rounds.
+hunt() {
+  local log=target/fuzz/$1.log cpu=0 runs=0 left=$seconds round more
+  : >"$log"
+  while [ "$left" -gt 0 ] && ! grep -aq 'Test unit written to' "$log"; do
+    # Beside the corpus stand the inputs that earlier runs have found worth keeping.
+    round=$({ time FUZZ_TARGET=$1 FUZZ_SEEDS=target/fuzz/seeds/$1 "$fuzz" "target/fuzz/inputs/$1" \
+      "target/fuzz/seeds/$1" "rust/fuzz/corpus/$1" -max_len=6000 -timeout=10 -report_slow_units=2 -rss_limit_mb=2048 \
+      -max_total_time="$left" -artifact_prefix="target/fuzz/found/$1/" -print_final_stats=1 >"$log" 2>&1 || true; } 2>&1)
+    more=$(sed -n 's/^stat::number_of_executed_units: //p' "$log")
+    [ -n "$more" ] || break # it did not start, or died: the log says why
+    runs=$((runs + more))
+    cpu=$(echo "$cpu $round" | awk '{ print $1 + $2 + $3 }')
+    left=$(awk -v cpu="$cpu" -v all="$seconds" 'BEGIN { print int(all - cpu + 0.5) }')
+  done
+  printf '%-12s %12s runs %8s s CPU' "$1" "$runs" "$cpu"
+  if [ "$left" -le 0 ] && ! grep -aq 'Test unit written to' "$log"; then
+    printf '\n'
+    return
+  fi
+  printf '  FAILED: %s\n' "$(grep -a 'Test unit written to' "$log" | sed 's/.*written to //' | tail -1 | grep . || echo "see $log")"
+  status=1
+}
+
+TIMEFORMAT='%U %S'
 status=0
 for name in "$@"; do
   mkdir -p "target/fuzz/found/$name" "target/fuzz/inputs/$name"
-  log=target/fuzz/$name.log
-  TIMEFORMAT='%U %S'
-  # Beside the corpus stand the inputs that earlier runs have found worth keeping.
-  cpu=$({ time FUZZ_TARGET=$name FUZZ_SEEDS=target/fuzz/seeds/$name "$fuzz" "target/fuzz/inputs/$name" \
-    "target/fuzz/seeds/$name" "rust/fuzz/corpus/$name" -max_len=6000 -timeout=10 -report_slow_units=2 -rss_limit_mb=2048 \
-    -max_total_time="$seconds" -artifact_prefix="target/fuzz/found/$name/" -print_final_stats=1 >"$log" 2>&1 || true; } 2>&1)
-  runs=$(sed -n 's/^stat::number_of_executed_units: //p' "$log")
-  printf '%-12s %12s runs %8s s CPU' "$name" "${runs:-?}" "$(echo "$cpu" | awk '{ print $1 + $2 }')"
-  if grep -aq '^Test unit written\|Test unit written to' "$log"; then
-    printf '  FAILED: %s\n' "$(grep -a 'Test unit written to' "$log" | sed 's/.*written to //' | tail -1)"
-    status=1
-  else
-    printf '\n'
-  fi
+  hunt "$name"
 done
 
 echo "== time for twice and four times the input"

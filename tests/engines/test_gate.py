@@ -51,10 +51,10 @@ def test_forty_clients_never_make_more_than_one_wait_on_a_replica(narrow: list[V
     with balancer(*urls, arguments=["--hold-timeout-s", "3600"]) as front, Watch(narrow) as watch:
         batch = asyncio.run(post_all(front.url, "/v1/chat/completions", bodies, concurrency=CLIENTS))
         held = front.metric("skylb_hold_seconds_count")
-    print(f"waiting at most {watch.highest} over {watch.samples} samples; {held:.0f} measured holds")
-    assert batch.statuses == [200] * CLIENTS
-    assert watch.samples >= 4
-    assert watch.highest <= 1
+        print(f"waiting at most {watch.highest} over {watch.samples} samples; {held:.0f} measured holds")
+        assert batch.statuses == [200] * CLIENTS
+        assert watch.samples >= 4
+        assert watch.highest <= 1
 
 
 async def leave_while_held(url: str, count: int) -> None:
