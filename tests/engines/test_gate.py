@@ -13,6 +13,10 @@ from tests.support.processes import balancer, eventually
 CLIENTS = 40
 LONG = 2000
 
+PATIENT = ["--hold-timeout-s", "3600", "--engine-blind-outstanding-max", "2", "--engine-wedged-s", "3600"]
+"""Beside other work an engine may stand still for long. While its page is late, no more may be there than its
+batch. What was pushed to it stays: an engine that stands still does not see that a request is taken back."""
+
 
 class Watch:
     """Reads ``num_requests_waiting`` of each server again and again; keeps the highest."""
@@ -48,7 +52,7 @@ def prompt(index: int) -> list[dict[str, str]]:
 def test_forty_clients_never_make_more_than_one_wait_on_a_replica(narrow: list[Vllm]) -> None:
     urls = [server.url for server in narrow]
     bodies = [chat(prompt(i), max_tokens=120) for i in range(CLIENTS)]
-    with balancer(*urls, arguments=["--hold-timeout-s", "3600"]) as front, Watch(narrow) as watch:
+    with balancer(*urls, arguments=PATIENT) as front, Watch(narrow) as watch:
         batch = asyncio.run(post_all(front.url, "/v1/chat/completions", bodies, concurrency=CLIENTS))
         held = front.metric("skylb_hold_seconds_count")
         print(f"waiting at most {watch.highest} over {watch.samples} samples; {held:.0f} measured holds")
