@@ -212,8 +212,8 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _serve(words: Sequence[str]) -> int:
-    """Balance one region's replicas."""
-    loaded = _load("serve", Settings, words, "Balances the replicas of one region.")
+    """Run a load balancer in front of a region's replicas."""
+    loaded = _load("serve", Settings, words, "Runs a load balancer in front of the replicas of one region.")
     from skylb import app  # loads the whole service
 
     try:
@@ -227,11 +227,14 @@ def _serve(words: Sequence[str]) -> int:
 
 
 def _mock(words: Sequence[str]) -> int:
-    """Run replicas that answer like vLLM, in real time, without a GPU."""
+    """Run mock replicas: they answer like vLLM, in real time, without a GPU."""
     from skylb.tools import mock  # loads a server
 
     loaded = _load(
-        "mock", mock.MockSettings, words, "Runs replicas that answer like vLLM, from a model of one."
+        "mock",
+        mock.MockSettings,
+        words,
+        "Runs mock replicas: they answer like vLLM, in the time that a model of vLLM says.",
     )
     raise_limit()
     _run(mock.serve(loaded.settings))
@@ -243,7 +246,10 @@ def _load_generator(words: Sequence[str]) -> int:
     from skylb.tools import load  # loads a client
 
     loaded = _load(
-        "load", load.LoadSettings, words, "Sends conversations and reports what their users would feel."
+        "load",
+        load.LoadSettings,
+        words,
+        "Sends conversations and reports the times that their users would wait.",
     )
     raise_limit()
     report = _run(load.run(loaded.settings))
@@ -252,10 +258,10 @@ def _load_generator(words: Sequence[str]) -> int:
 
 
 def _sim(words: Sequence[str]) -> int:
-    """Simulate a fleet in virtual time: a scenario's figures, sweeps, plots."""
+    """Simulate a scenario in virtual time; print its figures, draw plots."""
     from skylb.tools import sim  # loads a simulator
 
-    about = "Runs a scenario in virtual time, with the engine that skylb serve runs."
+    about = "Simulates a scenario in virtual time. The decisions are made by the code of skylb serve."
     loaded = _load("sim", sim.SimSettings, words, about, first="scenario")
     report = sim.run_command(loaded.settings)
     print(sim.render(report))
@@ -265,10 +271,10 @@ def _sim(words: Sequence[str]) -> int:
 
 
 def _wan(words: Sequence[str]) -> int:
-    """Relay TCP as between regions: round trips, slow start, narrow links, faults."""
+    """Relay TCP connections with the delay, bandwidth and faults of links between regions."""
     from skylb.tools import wan  # loads a server
 
-    about = "Relays TCP connections as if the ends of each link were regions apart."
+    about = "Relays TCP connections with the delay, bandwidth and faults of links between regions."
     settings = _load("wan", wan.WanSettings, words, about).settings
     if settings.tell and settings.control is not None:
         print("\n".join(_run(wan.tell(settings.control, settings.tell))))
@@ -279,14 +285,14 @@ def _wan(words: Sequence[str]) -> int:
 
 
 def _demo(words: Sequence[str]) -> int:
-    """Run three regions on this machine: mock replicas, balancers, ocean links, users, a live page."""
+    """Run three regions on this machine: balancers, mock replicas, slow links, users, a live page."""
     from skylb.tools import demo  # loads everything
 
     loaded = _load(
         "demo",
         demo.DemoSettings,
         words,
-        "Runs three regions on this machine: mock replicas, balancers, ocean links, users, a live page.",
+        "Runs three regions on this machine: balancers, mock replicas, slow links, users, a live page.",
     )
     raise_limit()
     _run(demo.run(loaded.settings))
@@ -294,7 +300,7 @@ def _demo(words: Sequence[str]) -> int:
 
 
 def _peers(words: Sequence[str]) -> int:
-    """Show a running balancer's peers: round trips, age, room, bytes, forwards."""
+    """Print a running balancer's peers: round trips, age, room, bytes, forwards."""
     from skylb.mesh import command  # only this command prints peers
 
     loaded = _load(
@@ -322,7 +328,7 @@ Flags, the environment and --config FILE count as they do for skylb serve.
 
 
 def _config(words: Sequence[str]) -> int:
-    """Show, check or tabulate the settings of `skylb serve`."""
+    """Print or check the settings of `skylb serve`."""
     from skylb import configview  # only this command prints settings
 
     verb, rest = (words[0] if words else ""), words[1:]

@@ -28,6 +28,8 @@ from skylb.settings.values import (
     Group,
     Listen,
     Network,
+    Otherwise,
+    Placeholder,
     Seconds,
 )
 
@@ -43,6 +45,8 @@ __all__ = [
     "File",
     "Group",
     "Listen",
+    "Otherwise",
+    "Placeholder",
     "Policy",
     "Seconds",
     "Settings",
@@ -130,10 +134,11 @@ class Settings(SourceSettings):
     trusted_proxies: Annotated[
         tuple[Network, ...],
         Expected("an IP address or network (10.0.0.0/8)"),
+        Placeholder("NETWORK"),
         Field(
             max_length=1024,
-            description="Address or network of the proxies in front of SkyLB. SkyLB accepts "
-            "X-Forwarded-*, class, tenant and engine-steering headers only from them.",
+            description="Address or network of a proxy in front of SkyLB. Only from there does SkyLB "
+            "accept X-Forwarded-*, a class, a tenant, and headers that control the engine.",
         ),
     ] = ()
     cors_origin: Annotated[
@@ -149,8 +154,8 @@ class Settings(SourceSettings):
         Expected("the name of a header"),
         Field(
             pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
-            description="Header that names a request's session. Policies prefer it to the session keys in "
-            "the body.",
+            description="Header that names a request's session. Its value counts before the session keys "
+            "in the body.",
         ),
     ] = None
     inject_usage: Annotated[

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 from skylb.config import Group, Settings
-from skylb.options import Loaded, Option, options, text_of, value_of
+from skylb.options import Loaded, Option, options, value_of
 
 
 def show(loaded: Loaded[Settings]) -> str:
@@ -64,7 +64,7 @@ def _rows(chosen: Iterable[Option]) -> Iterable[str]:
         repeat = " (repeatable)" if option.many else ""
         cells = (
             f"`{option.flag}`{repeat}",
-            f"`{text_of(option.default)}`",
+            f"`{option.otherwise}`",
             option.description,
             option.expected,
         )

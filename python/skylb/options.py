@@ -19,13 +19,12 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, g
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_core import ErrorDetails
 
-from skylb.addresses import ListenAddress, PeerUrl, ReplicaUrl
+from skylb.addresses import ListenAddress, ReplicaUrl
 from skylb.config import ENVIRONMENT_PREFIX, TOP_LEVEL, Expected, Group
 from skylb.errors import ConfigError
-from skylb.settings.mesh import ResidencyRule
-from skylb.settings.values import Experimental
+from skylb.settings.values import Experimental, Otherwise, Placeholder, mark_of, text_of
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 CONFIG_BYTES_MAX = 1 << 20
@@ -114,6 +113,11 @@ class Option:
         return self.field.description or ""
 
     @property
+    def otherwise(self) -> str:
+        """What holds where it is not given, as people read it."""
+        return mark_of(self.field, Otherwise) or text_of(self.default)
+
+    @property
     def expected(self) -> str:
         """What a value must look like."""
         return _expected(self.field)
@@ -126,6 +130,8 @@ class Option:
     @property
     def metavar(self) -> str:
         """The placeholder of its value in help texts."""
+        if (written := mark_of(self.field, Placeholder)) is not None:
+            return written
         kind = _plain(self.field.annotation)
         if get_origin(kind) is Literal:
             return "{" + ",".join(map(str, get_args(kind))) + "}"
@@ -135,7 +141,6 @@ class Option:
         if kind in {int, float}:
             return "N"
         words = {Path: "FILE", bool: "BOOL", str: "TEXT", ListenAddress: "ADDRESS", ReplicaUrl: "URL"}
-        words |= {PeerUrl: "NAME=URL", ResidencyRule: "RULE"}
         return words.get(kind, "VALUE")
 
 
@@ -202,7 +207,7 @@ def _plain(annotation: Any) -> Any:
 
 def _expected(field: FieldInfo) -> str:
     kind = _plain(field.annotation)
-    text = next((item for item in field.metadata if isinstance(item, Expected)), None)
+    text = mark_of(field, Expected)
     if text is None:
         if get_origin(kind) is Literal:
             return "one of " + ", ".join(map(str, get_args(kind)))
@@ -250,13 +255,14 @@ def add_flags(
         if _plain(option.field.annotation) is bool:
             add(option.flag, action="append_const", const="true", help=text)
             opposite = option.flag.replace("--", "--no-", 1)
-            add(opposite, action="append_const", const="false", help="The opposite." if shown else text)
+            about = f"Turn {option.flag} off." if shown else text
+            add(opposite, action="append_const", const="false", help=about)
         else:
             add(option.flag, action="append", metavar=option.metavar, help=text)
 
 
 def _help(option: Option, *, variables: bool) -> str:
-    notes = ["required" if option.required else f"default: {text_of(option.default)}"]
+    notes = ["required" if option.required else f"default: {option.otherwise}"]
     notes += ["repeatable"] if option.many else []
     notes += [option.variable] if variables else []
     return f"{option.description} ({'; '.join(notes)})".replace("%", "%%")
@@ -479,18 +485,3 @@ def _build(model: type[Settings], tree: dict[str, Any], faults: list[str]) -> Se
 
 
 # ------------------------------------------------------------------------------- rendering
-
-
-def text_of(value: object) -> str:
-    """A value as people read it in a table or help text."""
-    if value is None or value is PydanticUndefined or value == ():
-        return "none"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) and value >= 1 << 20 and value % (1 << 20) == 0:
-        return f"{value >> 30} GiB" if value % (1 << 30) == 0 else f"{value >> 20} MiB"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)

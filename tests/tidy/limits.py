@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skylb.config import Settings
-from skylb.options import options, text_of
+from skylb.options import options
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "LIMITS.md"
@@ -116,7 +116,7 @@ def limits() -> list[Limit]:
 def _settings() -> Iterator[Limit]:
     for option in options(Settings):
         if SETTING.search(option.name.rpartition(".")[2]):
-            yield Limit(option.flag, "setting", text_of(option.default))
+            yield Limit(option.flag, "setting", option.otherwise)
 
 
 def _files(base: Path, parts: tuple[str, ...], pattern: str) -> Iterator[Path]:

@@ -127,6 +127,8 @@ def help_faults(models: Iterable[type[Group]]) -> list[str]:
                 faults.append(f"{where}: begins neither with a capital nor with the policy it is for")
             if not option.description.endswith("."):
                 faults.append(f"{where}: ends without a full stop")
+            if "The default is" in option.description:
+                faults.append(f"{where}: help texts print the default: mark it with `Otherwise`")
             faults += [f"{where}: {fault}" for fault in long_sentences(option.description)]
             faults += [f"{where}: {fault}" for fault in people(option.description)]
     return faults

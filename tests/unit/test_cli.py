@@ -161,6 +161,25 @@ def test_no_rate_is_said_to_be_a_time() -> None:
     assert not [option.name for option in times if "_per_" in option.name]
 
 
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("serve", "--peer NAME[@REGION]=SYNC_URL[,FORWARD_URL] "),
+        ("serve", "Turn --inject-usage off."),
+        ("serve", "(default: a quarter of hold_len_max; SKYLB_ENGINE_HOLD_TENANT_LEN_MAX)"),
+        ("mock", "503. (default: no limit)"),
+        ("sim", "--plots DIR "),
+        ("load", "--target [REGION=]URL "),
+    ],
+)
+def test_help_shows_the_form_of_a_value_and_what_holds_without_it(
+    command: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert text in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("words", [["config", "show"], ["serve", "--help"], ["config", "table"], ["--help"]])
 def test_a_reader_that_leaves_is_no_fault(words: list[str]) -> None:
     found = subprocess.Popen([*SKYLB, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -23,7 +23,8 @@ class SourceSettings(Group):
         URL,
         Field(
             max_length=REPLICAS_MAX,
-            description="URL of a replica. SkyLB resolves a host name again every discovery.dns_s.",
+            description="URL of a replica. SkyLB resolves a host name again every --discovery-dns-s "
+            f"({DiscoverySettings().dns_s:g} s by default).",
         ),
     ] = ()
     replicas_file: Annotated[
@@ -34,7 +35,11 @@ class SourceSettings(Group):
     replicas_dns: Annotated[
         tuple[Url, ...],
         URL,
-        Field(max_length=64, description="URL whose host name stands for one replica per address."),
+        Field(
+            max_length=64,
+            description="URL whose host name resolves to the addresses of several replicas. Each address "
+            "is one replica.",
+        ),
     ] = ()
 
 

@@ -12,7 +12,10 @@ DnsFamily = Literal["ipv4", "ipv6", "all"]
 class DiscoverySettings(Group):
     """How often the fleet and its models are looked at again."""
 
-    file_s: Annotated[Seconds, Field(gt=0, description="Time between two looks at replicas_file.")] = 1.0
+    file_s: Annotated[
+        Seconds,
+        Field(gt=0, description="Time between two checks of replicas_file and peers_file for changes."),
+    ] = 1.0
     dns_s: Annotated[Seconds, Field(gt=0, description="Time between two resolutions of names.")] = 5.0
     dns_family: Annotated[
         DnsFamily,

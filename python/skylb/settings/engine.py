@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from skylb._core import policies
-from skylb.settings.values import EXPERIMENTAL, Bytes, Count, Expected, Group, Seconds
+from skylb.settings.values import EXPERIMENTAL, Bytes, Count, Expected, Group, Otherwise, Seconds
 
 if TYPE_CHECKING:
     Policy = str
@@ -39,8 +39,8 @@ class EngineSettings(Group):
         Literal["one", "knee"],
         EXPERIMENTAL,
         Field(
-            description="Pending requests allowed at one replica: always one (the paper), or as many as "
-            "it was seen to start at once (knee)."
+            description="How many requests may be pending at one replica. one: always one, as in the "
+            "paper. knee: as many as are missing to the number that it was seen to run at once."
         ),
     ] = "knee"
     blind_outstanding_max: Annotated[
@@ -80,19 +80,21 @@ class EngineSettings(Group):
     ] = 1 << 30
     hold_tenant_len_max: Annotated[
         Count | None,
+        Otherwise("a quarter of hold_len_max"),
         Field(
             ge=1,
             description="Most held requests of one tenant, or of one credential without a tenant. A "
-            "further one gets 429. The default is a quarter of hold_len_max.",
+            "further one gets 429.",
         ),
     ] = None
     hold_tenant_bytes_max: Annotated[
         Bytes | None,
+        Otherwise("a quarter of hold_bytes_max"),
         Expected("bytes: an integer, or one followed by KiB, MiB or GiB"),
         Field(
             ge=1,
             description="Memory for the held bodies of one tenant, or of one credential without a tenant. "
-            "A further body gets 429. The default is a quarter of hold_bytes_max.",
+            "A further body gets 429.",
         ),
     ] = None
     hold_work_weight: Annotated[
@@ -125,7 +127,10 @@ class EngineSettings(Group):
     ] = 60.0
     class_rule: Annotated[
         Literal["weighted", "strict"],
-        Field(description="How classes share the replicas: by weight, or the most urgent first."),
+        Field(
+            description="How classes share the replicas. weighted: in proportion to their weights. strict: "
+            "the most urgent class first."
+        ),
     ] = "weighted"
     class_weight_high: Annotated[
         Count,
@@ -219,7 +224,7 @@ class EngineSettings(Group):
         Field(
             gt=0,
             description="Time between two probes of a replica while its load decides where requests go. "
-            "Smaller values cost the engine time.",
+            "A shorter one takes more of the engine's CPU time.",
         ),
     ] = 0.1
     probe_idle_interval_s: Annotated[
@@ -269,7 +274,7 @@ class EngineSettings(Group):
     ] = 1.0
     eject_max_s: Annotated[Seconds, Field(gt=0, description="Longest ejection of a replica.")] = 30.0
     eject_ratio_max: Annotated[
-        float, Field(ge=0, le=1, description="Largest share of a pool that SkyLB ejects at once.")
+        float, Field(ge=0, le=1, description="Largest share of all replicas that SkyLB ejects at once.")
     ] = 0.5
     ramp_s: Annotated[
         Seconds,

@@ -21,6 +21,7 @@ from skylb.settings.values import (
     File,
     Group,
     Listen,
+    Placeholder,
     Seconds,
     Url,
 )
@@ -126,10 +127,11 @@ class MeshSettings(Group):
         tuple[Peer, ...],
         BeforeValidator(_joined),
         Expected("NAME=SYNC_URL or NAME@REGION=SYNC_URL, with ,FORWARD_URL behind it or without"),
+        Placeholder("NAME[@REGION]=SYNC_URL[,FORWARD_URL]"),
         Field(
             max_length=PEERS_MAX,
-            description="Another balancer. Its region is REGION, or its NAME if you give none. Forwards "
-            "go to FORWARD_URL, or to the port that it advertises at its host.",
+            description="Another balancer. Without REGION, its region is called NAME. Forwards go to "
+            "FORWARD_URL. Without it, they go to the host of SYNC_URL, at the port that the peer advertises.",
         ),
     ] = ()
     peers_file: Annotated[
@@ -162,7 +164,7 @@ class MeshSettings(Group):
         FILE,
         Field(
             description="Certificate chain (PEM) of sync_listen and peer_listen. SkyLB also shows it to "
-            "its peers."
+            "peers that it connects to."
         ),
     ] = None
     peer_tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of peer_tls_cert.")] = (
@@ -195,13 +197,14 @@ class MeshSettings(Group):
         Expected("the name of a peer, or * for all"),
         Field(
             max_length=PEERS_MAX,
-            description="Peer that may evacuate any region and say who adopts any region's replicas. "
-            "Other peers may do so for their own region only.",
+            description="Peer that may evacuate any region, and may say which balancer adopts the replicas "
+            "of any region. Other peers may do so for their own region only.",
         ),
     ] = ()
     adopt_from: Annotated[
         tuple[Hosts, ...],
         Expected("a network or address, as 10.2.0.0/16, a host's name, or *.DOMAIN"),
+        Placeholder("HOSTS"),
         Field(
             max_length=RANGES_MAX,
             description="Hosts whose replicas this balancer may serve while their own balancer is dead.",
@@ -252,10 +255,11 @@ class MeshSettings(Group):
     residency: Annotated[
         tuple[Residency, ...],
         Expected("TENANT/MODEL=REGION or TENANT/MODEL=REGION+REGION"),
+        Placeholder("TENANT/MODEL=REGION[+REGION...]"),
         Field(
             max_length=RULES_MAX,
-            description="Regions that may serve a tenant's requests or a model; * stands for any. A "
-            "request must satisfy every rule that matches it.",
+            description="Regions that may serve the requests of a tenant for a model. As TENANT or MODEL, "
+            "* stands for any. A request must satisfy every rule that matches it.",
         ),
     ] = ()
     tenant_header: Annotated[

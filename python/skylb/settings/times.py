@@ -24,7 +24,8 @@ class TimeoutSettings(Group):
         Count,
         Field(
             ge=0,
-            description="Least average rate of a request body after its first 5 s. A slower client gets 408.",
+            description="Minimum average rate of a request body after its first 5 s. A slower client gets "
+            "408.",
         ),
     ] = 1024
     connect_s: Annotated[
@@ -63,8 +64,8 @@ class TimeoutSettings(Group):
         Seconds,
         Field(
             ge=0,
-            description="Time for which a client waits for the first event. Then it gets the head and "
-            "comments that the replica has sent.",
+            description="Time for which SkyLB withholds a stream that has no event yet. Then the client "
+            "gets the head and the comments that the replica has sent.",
         ),
     ] = 5.0
     stream_keep_alive_s: Annotated[

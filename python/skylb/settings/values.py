@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from skylb.addresses import IpNetwork, ListenAddress, ReplicaUrl, parse_listen, parse_network, parse_replica
 
@@ -22,6 +24,18 @@ class Expected(str):
     __slots__ = ()
 
 
+class Placeholder(str):
+    """Stands for a value in help texts, where its type does not say enough."""
+
+    __slots__ = ()
+
+
+class Otherwise(str):
+    """What holds where an option is not given, and no single value says it."""
+
+    __slots__ = ()
+
+
 class Experimental:
     """Marks an option that ``--help`` leaves out and ``--help-all`` shows."""
 
@@ -29,6 +43,29 @@ class Experimental:
 
 
 EXPERIMENTAL = Experimental()
+
+
+Mark = TypeVar("Mark", bound=str)
+
+
+def mark_of(field: FieldInfo, kind: type[Mark]) -> Mark | None:
+    """The mark of one kind on a field: `Expected`, `Placeholder` or `Otherwise`."""
+    return next((item for item in field.metadata if isinstance(item, kind)), None)
+
+
+def text_of(value: object) -> str:
+    """A value as people read it in a table or help text."""
+    if value is None or value is PydanticUndefined or value == ():
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value >= 1 << 20 and value % (1 << 20) == 0:
+        return f"{value >> 30} GiB" if value % (1 << 30) == 0 else f"{value >> 20} MiB"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
 
 
 def _size(value: object) -> object:

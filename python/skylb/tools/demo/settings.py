@@ -21,14 +21,21 @@ class DemoSettings(Group):
             description="Time after which the demo ends with a summary. Without it, Ctrl-C ends the demo.",
         ),
     ] = None
-    policy: Annotated[Policy, Field(description="Rule that chooses a replica for each request.")] = "prefix"
+    policy: Annotated[
+        Policy,
+        Field(
+            description="Rule that chooses a replica for each request. The demo shows the paper's rule "
+            "(prefix) unless you name another; skylb serve has another default."
+        ),
+    ] = "prefix"
     regions: Annotated[
         tuple[RegionName, ...],
         Field(min_length=1, max_length=3, description="Regions, with one balancer each."),
     ] = ("us", "eu", "asia")
     replicas: Annotated[Count, Field(ge=1, le=8, description="Mock replicas per region.")] = 2
     users: Annotated[
-        Count, Field(ge=1, le=1000, description="Users per region who are awake at its noon.")
+        Count,
+        Field(ge=1, le=1000, description="Users per region at its noon. At other hours fewer send requests."),
     ] = 44
     sequences: Annotated[
         Count,
@@ -41,7 +48,8 @@ class DemoSettings(Group):
         ),
     ] = 0.3
     day_s: Annotated[
-        Seconds, Field(gt=1, description="Length of a day. At noon all users of a region are awake.")
+        Seconds,
+        Field(gt=1, description="Length of a simulated day. At noon all users of a region send requests."),
     ] = 60.0
     page: Annotated[
         Listen, LISTEN, Field(description="Address of the live page. Port 0 takes a free one.")

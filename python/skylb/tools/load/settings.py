@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from skylb.addresses import ReplicaUrl, parse_replica
-from skylb.config import FILE, Bytes, Count, Expected, File, Group, Seconds
+from skylb.config import FILE, Bytes, Count, Expected, File, Group, Otherwise, Placeholder, Seconds
 
 SYNTHETIC_SESSIONS_MAX = 1_000_000
 
@@ -87,10 +87,12 @@ class LoadSettings(Group):
     target: Annotated[
         tuple[TargetUrl, ...],
         Expected("URL, or REGION=URL for one region's users"),
+        Placeholder("[REGION=]URL"),
         Field(
             min_length=1,
             max_length=1024,
-            description="Where requests go. Several targets of a region take turns.",
+            description="Where requests go: those of REGION's users, or of all others. Several targets of "
+            "a region take turns.",
         ),
     ]
     workload: Annotated[
@@ -106,7 +108,7 @@ class LoadSettings(Group):
     )
     sessions: Annotated[
         Count | None,
-        Field(ge=1, description="Send only so many conversations of the workload, the first ones."),
+        Field(ge=1, description="Send the first conversations of the workload, so many, and no others."),
     ] = None
     mode: Annotated[
         Literal["closed", "open"],
@@ -139,7 +141,7 @@ class LoadSettings(Group):
     ] = 0.0
     drain_s: Annotated[Seconds, Field(ge=0, description="Time for requests in flight at the end.")] = 30.0
     silence_s: Annotated[
-        Seconds, Field(gt=0, description="Time without a byte after which a request has failed.")
+        Seconds, Field(gt=0, description="Time without a byte after which a request counts as failed.")
     ] = 120.0
     connect_s: Annotated[Seconds, Field(gt=0, description="Time for the TCP and TLS handshake.")] = 5.0
     endpoint: Annotated[Literal["chat", "completions"], Field(description="API to call.")] = "chat"
@@ -151,12 +153,16 @@ class LoadSettings(Group):
         Field(
             min_length=1,
             max_length=256,
-            description="Model to ask for. The default is the target's first model.",
+            description="Model to ask for.",
         ),
+        Otherwise("the target's first model"),
     ] = None
     directives: Annotated[
         bool,
-        Field(description="Give mock replicas the traced answer, so that the next turn finds its KV cache."),
+        Field(
+            description="Append to each prompt the answer that a mock replica should give. The next turn "
+            "then finds that answer cached. Turn it off for real engines, which would read it as text."
+        ),
     ] = True
     key_file: Annotated[
         File | None, FILE, Field(description="File with an API key, sent as a bearer token.")

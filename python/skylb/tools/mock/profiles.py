@@ -41,10 +41,10 @@ class Profile(Group):
         Count | None,
         Field(
             ge=0,
-            description="Most requests that wait or run. Further ones get 503. Without it there is no limit.",
+            description="Most requests that wait or run. A further one gets 503.",
         ),
     ] = None
-    step_base_us: Annotated[float, Field(ge=0, description="Microseconds of every step.")]
+    step_base_us: Annotated[float, Field(ge=0, description="Microseconds that every step takes.")]
     prefill_token_us: Annotated[float, Field(ge=0, description="Microseconds per computed prompt token.")]
     attention_us: Annotated[
         float,

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from skylb.addresses import ListenAddress
-from skylb.config import FILE, LISTEN, Bytes, Count, File, Group, Listen
+from skylb.config import FILE, LISTEN, Bytes, Count, File, Group, Listen, Otherwise
 from skylb.tools.mock.faults import Faults
 from skylb.tools.mock.profiles import PROFILES, Profile, ProfileName
 
@@ -16,7 +16,10 @@ _PORT_MAX = 65_535
 
 
 def _override(name: str) -> str:
-    return f"{_PROFILE[name].description} The default is the profile's."
+    return _PROFILE[name].description or ""
+
+
+THE_PROFILE = Otherwise("the profile's")
 
 
 class MockSettings(Group):
@@ -32,25 +35,43 @@ class MockSettings(Group):
             min_length=1, max_length=64, description="Name of the model. Further names are adapters of it."
         ),
     ] = ("mock",)
-    profile: Annotated[ProfileName, Field(description="Kind of replica.")] = "l4-8b"
+    profile: Annotated[ProfileName, Field(description="Kind of replica: its sizes, limits and speeds.")] = (
+        "l4-8b"
+    )
     time_scale: Annotated[
         float, Field(gt=0, le=1e6, description="Factor on all times of the profile. 0.1 is ten times faster.")
     ] = 1.0
-    block_size: Annotated[Count | None, Field(ge=1, description=_override("block_size"))] = None
-    kv_tokens: Annotated[Count | None, Field(ge=1, description=_override("kv_tokens"))] = None
-    max_model_len: Annotated[Count | None, Field(ge=2, description=_override("max_model_len"))] = None
-    max_num_seqs: Annotated[Count | None, Field(ge=1, description=_override("max_num_seqs"))] = None
+    block_size: Annotated[Count | None, THE_PROFILE, Field(ge=1, description=_override("block_size"))] = None
+    kv_tokens: Annotated[Count | None, THE_PROFILE, Field(ge=1, description=_override("kv_tokens"))] = None
+    max_model_len: Annotated[
+        Count | None, THE_PROFILE, Field(ge=2, description=_override("max_model_len"))
+    ] = None
+    max_num_seqs: Annotated[Count | None, THE_PROFILE, Field(ge=1, description=_override("max_num_seqs"))] = (
+        None
+    )
     max_num_batched_tokens: Annotated[
-        Count | None, Field(ge=1, description=_override("max_num_batched_tokens"))
+        Count | None, THE_PROFILE, Field(ge=1, description=_override("max_num_batched_tokens"))
     ] = None
     max_num_queued_reqs: Annotated[
-        Count | None, Field(ge=0, description=_override("max_num_queued_reqs"))
+        Count | None,
+        Otherwise("no limit"),
+        Field(ge=0, description=_override("max_num_queued_reqs")),
     ] = None
-    step_base_us: Annotated[float | None, Field(ge=0, description=_override("step_base_us"))] = None
-    prefill_token_us: Annotated[float | None, Field(ge=0, description=_override("prefill_token_us"))] = None
-    attention_us: Annotated[float | None, Field(ge=0, description=_override("attention_us"))] = None
-    decode_seq_us: Annotated[float | None, Field(ge=0, description=_override("decode_seq_us"))] = None
-    context_token_us: Annotated[float | None, Field(ge=0, description=_override("context_token_us"))] = None
+    step_base_us: Annotated[float | None, THE_PROFILE, Field(ge=0, description=_override("step_base_us"))] = (
+        None
+    )
+    prefill_token_us: Annotated[
+        float | None, THE_PROFILE, Field(ge=0, description=_override("prefill_token_us"))
+    ] = None
+    attention_us: Annotated[float | None, THE_PROFILE, Field(ge=0, description=_override("attention_us"))] = (
+        None
+    )
+    decode_seq_us: Annotated[
+        float | None, THE_PROFILE, Field(ge=0, description=_override("decode_seq_us"))
+    ] = None
+    context_token_us: Annotated[
+        float | None, THE_PROFILE, Field(ge=0, description=_override("context_token_us"))
+    ] = None
     keep_alive_s: Annotated[
         float,
         Field(gt=0, le=86_400, description="Time after which an idle connection is closed, as vLLM does."),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from skylb.config import FILE, Count, Expected, File, Group
+from skylb.config import FILE, Count, Expected, File, Group, Otherwise, Placeholder
 
 SWEEP = Expected("FIELD=VALUE,VALUE,...")
 
@@ -39,18 +39,26 @@ class SimSettings(Group):
     """All settings of ``skylb sim``."""
 
     scenario: Annotated[
-        File, FILE, Field(description="Scenario in TOML. You may leave out the name of this flag.")
+        File, FILE, Field(description="Scenario in TOML. Its path alone is enough, without the flag.")
     ]
     sweep: Annotated[
         tuple[str, ...],
         SWEEP,
-        Field(max_length=16, description="Values of a field to compare. Further sweeps multiply the points."),
+        Placeholder(SWEEP),
+        Field(
+            max_length=16,
+            description="Values of a field of the scenario to compare. With several sweeps, SkyLB runs each "
+            "combination of their values.",
+        ),
     ] = ()
     seeds: Annotated[
-        Count, Field(ge=1, le=1000, description="Runs of each point. All points share the seeds.")
+        Count,
+        Field(ge=1, le=1000, description="Runs of each point, with a seed each. All points share the seeds."),
     ] = 1
     processes: Annotated[
-        Count | None, Field(ge=1, le=1024, description="Runs at once. The default is the number of cores.")
+        Count | None,
+        Otherwise("the number of cores"),
+        Field(ge=1, le=1024, description="Runs at once, each in a process of its own."),
     ] = None
     skip_bad: Annotated[
         bool, Field(description="Leave out and count broken lines of a workload file instead of stopping.")
@@ -63,6 +71,7 @@ class SimSettings(Group):
     plots: Annotated[
         Path | None,
         Expected("the path of a directory"),
+        Placeholder("DIR"),
         Field(description="Directory for plots (PNG) and one page (HTML). Needs skylb[sim]."),
     ] = None
     progress: Annotated[

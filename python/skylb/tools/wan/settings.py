@@ -8,7 +8,19 @@ import msgspec
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from skylb.addresses import ListenAddress, parse_listen
-from skylb.config import FILE, LISTEN, Bytes, Count, Expected, File, Group, Listen, Seconds
+from skylb.config import (
+    FILE,
+    LISTEN,
+    Bytes,
+    Count,
+    Expected,
+    File,
+    Group,
+    Listen,
+    Otherwise,
+    Placeholder,
+    Seconds,
+)
 from skylb.tools.wan.shape import PROFILES, ProfileName, Shape
 
 
@@ -49,39 +61,48 @@ def _port(value: object) -> object:
 LinkPort = Annotated[Port, BeforeValidator(_port), PlainSerializer(str)]
 
 
+THE_PROFILE = Otherwise("the profile's")
+
+
 class WanSettings(Group):
     """Links between regions, in one process."""
 
     link: Annotated[
         tuple[LinkPort, ...],
         Expected("A-B=LISTEN,TARGET: connections from A to B; ports of A-B and B-A share one link"),
-        Field(max_length=256, description="A port and where it leads."),
+        Placeholder("A-B=LISTEN,TARGET"),
+        Field(
+            max_length=256,
+            description="A port of the link between the ends A and B. Connections to LISTEN come from A and "
+            "lead to TARGET at B.",
+        ),
     ] = ()
-    profile: Annotated[ProfileName, Field(description="Properties of links, by the names of their ends.")] = (
-        "plain"
-    )
+    profile: Annotated[
+        ProfileName,
+        Field(description="Round trip, jitter and bandwidth of each link, by the names of its ends."),
+    ] = "plain"
     rtt_s: Annotated[
-        Seconds | None, Field(ge=0, le=60, description="Round trip. The default is the profile's.")
+        Seconds | None, THE_PROFILE, Field(ge=0, le=60, description="Round trip time of each link.")
     ] = None
     jitter_s: Annotated[
         Seconds | None,
-        Field(
-            ge=0,
-            le=60,
-            description="Most jitter each way, on top of the round trip. The default is the profile's.",
-        ),
+        THE_PROFILE,
+        Field(ge=0, le=60, description="Most jitter each way, on top of the round trip time."),
     ] = None
     bytes_per_s: Annotated[
         Bytes | None,
-        Field(
-            ge=0, description="Bandwidth of a link each way; 0 sets no limit. The default is the profile's."
-        ),
+        THE_PROFILE,
+        Field(ge=0, description="Bandwidth of a link each way; 0 sets no limit."),
     ] = None
     window_bytes_max: Annotated[
         Bytes, Field(ge=14_600, description="Most bytes of one connection under way each way.")
     ] = 4 << 20
     slow_start: Annotated[
-        bool, Field(description="Begin with ten segments per round trip and double, as TCP does.")
+        bool,
+        Field(
+            description="Let a connection carry ten segments in its first round trip, and twice as much in "
+            "each further one, as TCP does."
+        ),
     ] = True
     control: Annotated[
         Listen | None,
@@ -89,12 +110,13 @@ class WanSettings(Group):
         Field(description="Address that takes commands, one JSON object per line, and answers each."),
     ] = None
     script: Annotated[
-        File | None, FILE, Field(description="File of commands, one per line. Each runs at its at_s.")
+        File | None, FILE, Field(description="File of commands, one per line. Each runs at its time, at_s.")
     ] = None
     tell: Annotated[
         tuple[str, ...],
         Expected("a JSON object"),
-        Field(max_length=64, description="Send this command to the process at control and start nothing."),
+        Placeholder("JSON"),
+        Field(max_length=64, description="Send this command to the process at --control. Start no relay."),
     ] = ()
     seed: Annotated[Count, Field(ge=0, description="Seed of the jitter.")] = 1
 
