@@ -113,7 +113,7 @@ fn benchmarks(c: &mut Criterion) {
     let mut talk = tree(125_000);
     chats(&mut full, &mut rng, 3_000_000);
     let talks = chats(&mut talk, &mut rng, 1_500_000);
-    let mut out = Vec::new();
+    let mut out: Vec<(u32, u32)> = Vec::new();
     for blocks in [64, 6_250, 16_384] {
         group.bench_function(format!("match_insert_unpin_fresh_{blocks}"), |b| {
             let mut owner = 0;
@@ -161,7 +161,7 @@ fn adversarial(
     group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>,
     rng: &mut Rng,
 ) {
-    let mut out = Vec::new();
+    let mut out: Vec<(u32, u32)> = Vec::new();
     // A path with a branch after every block, up to the bound of what is followed.
     let mut comb = tree(u32::MAX);
     let trunk = fresh(rng, 16_384);

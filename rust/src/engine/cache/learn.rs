@@ -18,7 +18,7 @@ use crate::engine::counters::Counters;
 use crate::engine::demand::Demand;
 use crate::engine::fleet::Fleet;
 use crate::engine::fleet::forecast::Forecast;
-use crate::id::Slot;
+use crate::id::ReplicaSlot;
 use crate::rng::Rng;
 
 /// A miss is plausible where the owner has used this share of its capacity since.
@@ -34,7 +34,7 @@ const UNREAD_BLOCKS_MAX: usize = 4_096;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Confirmed<'a> {
     pub(in crate::engine) demand: &'a Demand,
-    pub(in crate::engine) slot: Slot,
+    pub(in crate::engine) slot: ReplicaSlot,
     pub(in crate::engine) matched: &'a Match,
     pub(in crate::engine) forecast: &'a Forecast,
 }
@@ -88,7 +88,7 @@ impl Cache {
         let block_bytes = config.block_bytes;
         let found = blocks_of(u64::from(cached), bytes_per_token, block_bytes);
         let slack = 1 + blocks_of(u64::from(engine_block), bytes_per_token, block_bytes);
-        let held = self.tree.owner_blocks(slot);
+        let held = self.tree.owner_blocks(slot.number());
         let capacity_blocks = self.capacity_blocks(slot);
         if found + slack >= of.matched.blocks {
             let retention = &mut self.owner_mut(slot).retention;
@@ -158,7 +158,7 @@ impl Cache {
     /// `reported`: tokens looked up and tokens found, since the engine's start.
     pub(in crate::engine) fn reconcile(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         reported: (u64, u64),
         counters: &mut Counters,
     ) {

@@ -20,7 +20,7 @@ use self::retention::Retention;
 use super::config::Config;
 use super::demand::Demand;
 use super::fleet::Fleet;
-use crate::id::Slot;
+use crate::id::ReplicaSlot;
 
 /// What was believed to be cached of a prompt where it was pushed.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Cache {
     // ------------------------------------------------------------------ prompts
 
     /// Appends `(slot, blocks)` for each replica that is believed to cache leading blocks.
-    pub(in crate::engine) fn matches(&mut self, blocks: &[u64], out: &mut Vec<(Slot, u32)>) {
+    pub(in crate::engine) fn matches(&mut self, blocks: &[u64], out: &mut Vec<(ReplicaSlot, u32)>) {
         if !blocks.is_empty() {
             self.tree.matches(blocks, out);
         }
@@ -81,27 +81,32 @@ impl Cache {
 
     /// Blocks that a replica is believed to cache.
     #[inline]
-    pub(in crate::engine) fn owner_blocks(&self, slot: Slot) -> u32 {
-        self.tree.owner_blocks(slot)
+    pub(in crate::engine) fn owner_blocks(&self, slot: ReplicaSlot) -> u32 {
+        self.tree.owner_blocks(slot.number())
     }
 
     /// Blocks that a replica holds at most.
     #[inline]
-    pub(in crate::engine) fn capacity_blocks(&self, slot: Slot) -> u32 {
-        let owner = self.owners.get(slot as usize);
+    pub(in crate::engine) fn capacity_blocks(&self, slot: ReplicaSlot) -> u32 {
+        let owner = self.owners.get(slot.index());
         owner.map_or(0, |owner| owner.capacity_blocks)
     }
 
     /// A prompt goes to a replica, where so many blocks of it were believed to be cached. It stays in
     /// the tree until [`Self::release`].
-    pub(in crate::engine) fn push(&mut self, slot: Slot, demand: &Demand, blocks: u32) -> Match {
+    pub(in crate::engine) fn push(
+        &mut self,
+        slot: ReplicaSlot,
+        demand: &Demand,
+        blocks: u32,
+    ) -> Match {
         let end = (blocks as usize).checked_sub(1);
         let end = end.and_then(|last| demand.blocks.get(last).copied());
         let path = self.path(demand, blocks);
         let pin = if demand.blocks.is_empty() {
             None
         } else {
-            self.tree.insert(slot, &demand.blocks)
+            self.tree.insert(slot.number(), &demand.blocks)
         };
         Match {
             blocks,
@@ -127,23 +132,23 @@ impl Cache {
     // ------------------------------------------------------------------ replicas
 
     /// A replica that is new has come to a slot.
-    pub(in crate::engine) fn add(&mut self, slot: Slot) {
+    pub(in crate::engine) fn add(&mut self, slot: ReplicaSlot) {
         *self.owner_mut(slot) = Owner::default();
     }
 
     /// A replica has left the fleet.
-    pub(in crate::engine) fn forget(&mut self, slot: Slot) {
-        self.tree.forget(slot);
+    pub(in crate::engine) fn forget(&mut self, slot: ReplicaSlot) {
+        self.tree.forget(slot.number());
     }
 
     /// Another engine process answers, whose cache is empty.
-    pub(in crate::engine) fn restarted(&mut self, slot: Slot) {
-        self.tree.forget(slot);
+    pub(in crate::engine) fn restarted(&mut self, slot: ReplicaSlot) {
+        self.tree.forget(slot.number());
         self.owner_mut(slot).retention = Retention::default();
     }
 
-    fn owner_mut(&mut self, slot: Slot) -> &mut Owner {
-        let index = slot as usize;
+    fn owner_mut(&mut self, slot: ReplicaSlot) -> &mut Owner {
+        let index = slot.index();
         if index >= self.owners.len() {
             self.owners.resize_with(index + 1, Owner::default);
         }
@@ -155,7 +160,7 @@ impl Cache {
     pub(in crate::engine) fn fit(
         &mut self,
         fleet: &Fleet,
-        slot: Slot,
+        slot: ReplicaSlot,
         anew: bool,
         config: &Config,
     ) {
@@ -168,7 +173,7 @@ impl Cache {
         let moved = blocks.abs_diff(owner.capacity_blocks) > owner.capacity_blocks / 16;
         if anew || moved {
             owner.capacity_blocks = blocks;
-            self.tree.set_capacity(slot, blocks);
+            self.tree.set_capacity(slot.number(), blocks);
         }
     }
 

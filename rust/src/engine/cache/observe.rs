@@ -5,7 +5,7 @@ use crate::engine::config::Config;
 use crate::engine::counters::Counters;
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::fleet::{Fleet, Probed};
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, ReplicaSlot};
 
 impl Cache {
     /// Takes over a page that was asked for at `sent_ns`, for the fleet too. True when more may have
@@ -13,7 +13,7 @@ impl Cache {
     pub(in crate::engine) fn observe(
         &mut self,
         fleet: &mut Fleet,
-        slot: Slot,
+        slot: ReplicaSlot,
         (snapshot, sent_ns, probed): (Snapshot, Nanos, Probed),
         counters: &mut Counters,
         (config, now_ns): (&Config, Nanos),

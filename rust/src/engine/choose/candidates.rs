@@ -9,7 +9,7 @@ use crate::engine::fleet::forecast::{Estimate, Expected};
 use crate::engine::fleet::member::Offer;
 use crate::engine::fleet::replica::Need;
 use crate::engine::fleet::speed::Pace;
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, ReplicaSlot};
 
 /// Loads whose pace is remembered while one choice is made.
 const PACES: usize = 256;
@@ -19,10 +19,10 @@ const PACES: usize = 256;
 pub(super) struct Scratch {
     candidates: Vec<Candidate>,
     /// Those that the request may go to, and whether they have room.
-    open: Vec<(Slot, bool)>,
+    open: Vec<(ReplicaSlot, bool)>,
     /// By slot: the position in `candidates`.
     positions: Vec<u32>,
-    matches: Vec<(u32, u32)>,
+    matches: Vec<(ReplicaSlot, u32)>,
     /// By slot: leading blocks that match; 0 for all but those in `matches`.
     match_blocks: Vec<u32>,
     paces: Paces,
@@ -30,8 +30,8 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Leading blocks that match at a replica that was looked at last.
-    fn match_blocks(&self, slot: Slot) -> u32 {
-        let position = self.positions.get(slot as usize).copied();
+    fn match_blocks(&self, slot: ReplicaSlot) -> u32 {
+        let position = self.positions.get(slot.index()).copied();
         let position = position.unwrap_or(NOT_A_CANDIDATE) as usize;
         let candidate = self.candidates.get(position);
         candidate.map_or(0, |candidate| candidate.match_blocks)
@@ -78,9 +78,12 @@ impl Paces {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Found {
     /// Push there; so many leading blocks match.
-    Here { slot: Slot, match_blocks: u32 },
+    Here {
+        slot: ReplicaSlot,
+        match_blocks: u32,
+    },
     /// Others have room, but the one that has not is worth waiting for.
-    Awaits { slot: Slot },
+    Awaits { slot: ReplicaSlot },
     /// Replicas are ready for it, but none has room.
     NoRoom,
     /// No replica is ready for it.
@@ -110,7 +113,7 @@ impl Chooser {
     }
 
     /// Leading blocks that match at a replica that was looked at last.
-    pub(in crate::engine) fn match_blocks(&self, slot: Slot) -> u32 {
+    pub(in crate::engine) fn match_blocks(&self, slot: ReplicaSlot) -> u32 {
         self.scratch.match_blocks(slot)
     }
 
@@ -172,7 +175,7 @@ impl Chooser {
     }
 
     /// The replica that the request's session was pushed to last.
-    fn home(&mut self, demand: &Demand, fleet: &Fleet, config: &Config) -> Option<Slot> {
+    fn home(&mut self, demand: &Demand, fleet: &Fleet, config: &Config) -> Option<ReplicaSlot> {
         if !config.policy.traits().remembers_sessions {
             return None;
         }
@@ -209,7 +212,7 @@ fn note_matches(demand: &Demand, sight: &mut Sight<'_>, scratch: &mut Scratch) {
     scratch.matches.clear();
     sight.cache.matches(&demand.blocks, &mut scratch.matches);
     for &(owner, blocks) in &scratch.matches {
-        if let Some(match_blocks) = scratch.match_blocks.get_mut(owner as usize) {
+        if let Some(match_blocks) = scratch.match_blocks.get_mut(owner.index()) {
             *match_blocks = blocks;
         }
     }
@@ -222,12 +225,12 @@ fn fill(sight: &Sight<'_>, scratch: &mut Scratch) {
     for (position, &(slot, room)) in (0..).zip(&scratch.open) {
         let trees = reads_trees.then(|| sight.cache.owner_blocks(slot));
         let figures = sight.fleet.figures(slot);
-        scratch.positions[slot as usize] = position;
+        scratch.positions[slot.index()] = position;
         scratch.candidates.push(Candidate {
             slot,
             room,
             in_flight: figures.map_or(0, |figures| figures.in_flight),
-            match_blocks: scratch.match_blocks[slot as usize],
+            match_blocks: scratch.match_blocks[slot.index()],
             tree_blocks: trees.unwrap_or(0),
             ..Candidate::default()
         });
@@ -255,10 +258,10 @@ fn fill_with_figures(seeker: Seeker<'_>, sight: &Sight<'_>, scratch: &mut Scratc
         let Some(figures) = sight.fleet.figures(slot) else {
             continue;
         };
-        let match_blocks = scratch.match_blocks[slot as usize];
+        let match_blocks = scratch.match_blocks[slot.index()];
         let found = (slot, room, match_blocks);
         let candidate = candidate(figures, found, sight, &mut common, &mut scratch.paces);
-        scratch.positions[slot as usize] = position;
+        scratch.positions[slot.index()] = position;
         scratch.candidates.push(candidate);
     }
 }
@@ -267,7 +270,7 @@ fn fill_with_figures(seeker: Seeker<'_>, sight: &Sight<'_>, scratch: &mut Scratc
 #[inline]
 fn candidate(
     figures: &Figures,
-    (slot, room, match_blocks): (Slot, bool, u32),
+    (slot, room, match_blocks): (ReplicaSlot, bool, u32),
     sight: &Sight<'_>,
     common: &mut Common<'_>,
     paces: &mut Paces,

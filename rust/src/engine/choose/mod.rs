@@ -27,7 +27,7 @@ use super::fleet::Fleet;
 use super::fleet::replica::Need;
 use super::hold::{Hold, Ticket};
 use super::recent::Recent;
-use crate::id::{Nanos, PeerId, ReplicaId, Slot};
+use crate::id::{Nanos, PeerId, ReplicaId, ReplicaSlot};
 use crate::rng::Rng;
 
 /// A request that looks for a place.
@@ -80,7 +80,7 @@ impl Chooser {
     pub(in crate::engine) fn note_push(
         &mut self,
         demand: &Demand,
-        (slot, replica): (Slot, ReplicaId),
+        (slot, replica): (ReplicaSlot, ReplicaId),
         need: Need,
         fleet: &mut Fleet,
         config: &Config,

@@ -12,7 +12,7 @@
 
 use super::Sight;
 use crate::engine::demand::Demand;
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, ReplicaSlot};
 
 /// Requests of a queue that are compared, the oldest: each costs a walk of the tree.
 pub(in crate::engine) const COMPARED_MAX: usize = 64;
@@ -29,7 +29,7 @@ impl Sight<'_> {
     pub(in crate::engine) fn rank<'a, T>(
         &mut self,
         held: impl Iterator<Item = (T, &'a Demand, Nanos)>,
-        slot: Slot,
+        slot: ReplicaSlot,
     ) -> Vec<T> {
         let (mut ranked, mut matches) = (Vec::new(), Vec::new());
         for (request, demand, submitted_ns) in held {

@@ -15,12 +15,12 @@ use crate::engine::demand::Lane;
 use crate::engine::fleet::forecast::{Estimate, Expected};
 use crate::engine::mesh::Mesh;
 use crate::engine::plant::Plant;
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, PeerSlot};
 
 /// A peer that has granted room for the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Target {
-    slot: Slot,
+    slot: PeerSlot,
     /// The round trip; 0 is unknown.
     rtt_ns: Nanos,
     /// Forwards from here that have not ended.
@@ -37,13 +37,13 @@ struct Target {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     targets: Vec<Target>,
-    matches: Vec<(Slot, u32)>,
+    matches: Vec<(PeerSlot, u32)>,
 }
 
 /// The peer for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct There {
-    pub(in crate::engine) slot: Slot,
+    pub(in crate::engine) slot: PeerSlot,
     pub(in crate::engine) match_blocks: u32,
     /// It is chosen for them, and has told of them itself.
     pub(in crate::engine) told: bool,
@@ -293,7 +293,7 @@ mod tests {
 
     fn target(slot: u32, rtt_ms: u64, match_blocks: u32) -> Target {
         Target {
-            slot,
+            slot: slot.into(),
             rtt_ns: rtt_ms * 1_000_000,
             match_blocks,
             ttft_ns: rtt_ms * 1_000_000 + 1_000_000 * u64::from(10 - match_blocks) * 30,

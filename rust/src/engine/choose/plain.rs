@@ -5,7 +5,7 @@ use super::policy::Candidate;
 use super::{Seeker, Sight, matched_tokens};
 use crate::engine::fleet::figures::Figures;
 use crate::engine::fleet::member::Offer;
-use crate::id::Slot;
+use crate::id::ReplicaSlot;
 
 pub(super) fn check(
     seeker: Seeker<'_>,
@@ -45,7 +45,7 @@ pub(super) fn check(
 
 fn plain_candidate(
     seeker: Seeker<'_>,
-    slot: Slot,
+    slot: ReplicaSlot,
     (offer, match_blocks): (Offer, u32),
     sight: &Sight<'_>,
 ) -> Candidate {

@@ -6,13 +6,13 @@ use super::member::Full;
 use crate::engine::config::Config;
 use crate::engine::demand::Lane;
 use crate::engine::plant::Plant;
-use crate::id::{Nanos, ReplicaId, RequestId, Slot};
+use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
 
 impl Fleet {
     /// The first body byte of a request's answer arrived; the replica.
     pub(in crate::engine) fn first_byte(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         (id, lane): (RequestId, Lane),
         now_ns: Nanos,
     ) -> Option<ReplicaId> {
@@ -27,7 +27,7 @@ impl Fleet {
     /// A request is no longer at a replica: takes it off its counts.
     pub(in crate::engine) fn complete(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         (id, lane): (RequestId, Lane),
         config: &Config,
     ) {
@@ -45,14 +45,19 @@ impl Fleet {
     }
 
     /// A request was answered without a failure.
-    pub(in crate::engine) fn succeeded(&mut self, slot: Slot, now_ns: Nanos) {
+    pub(in crate::engine) fn succeeded(&mut self, slot: ReplicaSlot, now_ns: Nanos) {
         if let Some(member) = self.member_mut(slot) {
             member.replica.health.succeeded(now_ns);
         }
     }
 
     /// A replica said that it is full: it gets no pushes until it is probed again.
-    pub(in crate::engine) fn note_full(&mut self, slot: Slot, config: &Config, now_ns: Nanos) {
+    pub(in crate::engine) fn note_full(
+        &mut self,
+        slot: ReplicaSlot,
+        config: &Config,
+        now_ns: Nanos,
+    ) {
         if let Some(member) = self.member_mut(slot) {
             member.full = Some(Full {
                 since_ns: now_ns,
@@ -66,7 +71,7 @@ impl Fleet {
     /// been tried elsewhere. True when the replica's health changed.
     pub(in crate::engine) fn blame(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         failure: Failure,
         config: &Config,
         now_ns: Nanos,

@@ -1,11 +1,11 @@
 //! The fleet's invariants, for tests.
 
+use super::Fleet;
 use super::member::{Member, Offer};
 use super::models::sends;
-use super::{Fleet, slot_of};
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
-use crate::id::{ModelId, Nanos, Slot};
+use crate::id::{ModelId, Nanos, ReplicaSlot, count};
 
 impl Fleet {
     pub(in crate::engine) fn check_invariants(
@@ -32,7 +32,7 @@ impl Fleet {
         named: impl Fn(ModelId) -> usize,
     ) -> Result<(), String> {
         for (index, model) in &self.models {
-            let id = ModelId(slot_of(index));
+            let id = ModelId(count(index));
             if named(id) != model.requests as usize {
                 return Err(format!(
                     "requests_of_a_model_are_counted: {}",
@@ -66,7 +66,7 @@ impl Fleet {
         demand: &Demand,
         config: &Config,
         now_ns: Nanos,
-    ) -> Vec<(Slot, Offer)> {
+    ) -> Vec<(ReplicaSlot, Offer)> {
         let model = self.model_of(demand.model);
         let members = self.members().filter(|(slot, member)| {
             let serves = model.is_none_or(|model| model.serving.contains(slot));

@@ -4,7 +4,7 @@ use super::Fleet;
 use super::member::Offer;
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, ReplicaSlot};
 
 impl Fleet {
     /// Fills `open` with the replicas that a request may go to, and whether they have room; the best that
@@ -14,7 +14,7 @@ impl Fleet {
         &self,
         demand: &Demand,
         full: bool,
-        open: &mut Vec<(Slot, bool)>,
+        open: &mut Vec<(ReplicaSlot, bool)>,
     ) -> Offer {
         let untried = self.collect_from(demand, full, false, open);
         if untried == Offer::None && !demand.tried.is_empty() {
@@ -28,7 +28,7 @@ impl Fleet {
         demand: &Demand,
         full: bool,
         tried: bool,
-        open: &mut Vec<(Slot, bool)>,
+        open: &mut Vec<(ReplicaSlot, bool)>,
     ) -> Offer {
         open.clear();
         let bound = demand.bound.and_then(|id| self.slot(id));
@@ -63,7 +63,11 @@ impl Fleet {
 
     /// The replicas that could serve a request: all that serve its model, or the one that it is
     /// bound to.
-    fn servants<'a>(&'a self, demand: &Demand, bound: Option<&'a Slot>) -> &'a [Slot] {
+    fn servants<'a>(
+        &'a self,
+        demand: &Demand,
+        bound: Option<&'a ReplicaSlot>,
+    ) -> &'a [ReplicaSlot] {
         let model = self.model_of(demand.model);
         match (bound, demand.bound, model) {
             (Some(slot), _, Some(model)) if !model.serving.contains(slot) => &[],
@@ -95,7 +99,7 @@ impl Fleet {
     pub(in crate::engine) fn fits(
         &self,
         demand: &Demand,
-        slot: Slot,
+        slot: ReplicaSlot,
         config: &Config,
         now_ns: Nanos,
     ) -> bool {

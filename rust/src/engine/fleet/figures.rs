@@ -15,9 +15,8 @@ use super::member::{Member, Offer};
 use crate::engine::config::Config;
 use crate::engine::demand::Lane;
 use crate::engine::fleet::replica::Backlog;
-use crate::engine::fleet::slot_of;
 use crate::engine::fleet::speed::{Line, Pace};
-use crate::id::{Nanos, ReplicaId, Slot};
+use crate::id::{Nanos, ReplicaId, ReplicaSlot};
 
 /// Whether a replica takes requests. A slot in which there is none offers nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +105,7 @@ pub(in crate::engine) struct FiguresTable {
     offers: Vec<Offers>,
     figures: Vec<Option<Figures>>,
     /// Slots whose offers have an `until_ns` of 0.
-    changed: Vec<Slot>,
+    changed: Vec<ReplicaSlot>,
     /// No later than the `until_ns` of all others.
     due_ns: Nanos,
     /// Doors with a `turns_ns`: most of the time there are none.
@@ -116,20 +115,20 @@ pub(in crate::engine) struct FiguresTable {
 impl FiguresTable {
     /// Something about the replica at a slot may change now.
     #[inline]
-    pub(in crate::engine) fn changed(&mut self, slot: Slot) {
-        if let Some(offers) = self.offers.get_mut(slot as usize) {
+    pub(in crate::engine) fn changed(&mut self, slot: ReplicaSlot) {
+        if let Some(offers) = self.offers.get_mut(slot.index()) {
             if mem::take(&mut offers.until_ns) != 0 {
                 self.changed.push(slot);
             }
             return;
         }
-        for new in self.offers.len()..=slot as usize {
+        for new in self.offers.len()..=slot.index() {
             self.offers.push(Offers {
                 until_ns: 0,
                 ..Offers::VACANT
             });
             self.figures.push(None);
-            self.changed.push(slot_of(new));
+            self.changed.push(ReplicaSlot::new(new));
         }
     }
 
@@ -140,7 +139,7 @@ impl FiguresTable {
         now_ns: Nanos,
     ) {
         while let Some(slot) = self.changed.pop() {
-            self.renew(slot as usize, members, config, now_ns);
+            self.renew(slot.index(), members, config, now_ns);
         }
         if now_ns < self.due_ns {
             return;
@@ -171,13 +170,13 @@ impl FiguresTable {
     }
 
     #[inline]
-    pub(in crate::engine) fn offers(&self, slot: Slot) -> Option<&Offers> {
-        self.offers.get(slot as usize)
+    pub(in crate::engine) fn offers(&self, slot: ReplicaSlot) -> Option<&Offers> {
+        self.offers.get(slot.index())
     }
 
     #[inline]
-    pub(in crate::engine) fn figures(&self, slot: Slot) -> Option<&Figures> {
-        self.figures.get(slot as usize)?.as_ref()
+    pub(in crate::engine) fn figures(&self, slot: ReplicaSlot) -> Option<&Figures> {
+        self.figures.get(slot.index())?.as_ref()
     }
 
     /// Whether all that is not marked is what the replicas say.
@@ -198,7 +197,7 @@ impl FiguresTable {
             if valid && !same {
                 return Err(format!("figures_say_what_replicas_say: {:?}", member.id));
             }
-            if offers.until_ns == 0 && !self.changed.contains(&slot_of(index)) {
+            if offers.until_ns == 0 && !self.changed.contains(&ReplicaSlot::new(index)) {
                 return Err(format!("changed_replicas_are_marked: {:?}", member.id));
             }
             if offers.until_ns != 0 && offers.until_ns < self.due_ns {

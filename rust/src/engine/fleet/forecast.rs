@@ -9,7 +9,7 @@ use super::speed::{Line, Pace, Prior};
 use crate::engine::ask::Usage;
 use crate::engine::config::Config;
 use crate::engine::demand::{Demand, Lane};
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, ReplicaSlot};
 
 const NS_PER_S: f64 = 1e9;
 /// As many samples the settings count against what a fleet has shown, and a fleet against what one
@@ -259,7 +259,7 @@ impl Fleet {
     pub(in crate::engine) fn forecast(
         &self,
         demand: &Demand,
-        slot: Slot,
+        slot: ReplicaSlot,
         (match_blocks, matched_tokens): (u32, Option<u32>),
         config: &Config,
         now_ns: Nanos,
@@ -307,7 +307,7 @@ impl Fleet {
     pub(in crate::engine) fn note_work(
         &mut self,
         demand: &Demand,
-        slot: Slot,
+        slot: ReplicaSlot,
         need: Need,
         config: &Config,
         now_ns: Nanos,
@@ -328,7 +328,7 @@ impl Fleet {
     pub(in crate::engine) fn work_of(
         &self,
         demand: &Demand,
-        slot: Slot,
+        slot: ReplicaSlot,
         match_blocks: u32,
         config: &Config,
     ) -> (u32, u32) {
@@ -340,7 +340,12 @@ impl Fleet {
     }
 
     /// Work given to a replica lately.
-    pub(in crate::engine) fn recent_ns(&self, slot: Slot, config: &Config, now_ns: Nanos) -> u64 {
+    pub(in crate::engine) fn recent_ns(
+        &self,
+        slot: ReplicaSlot,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> u64 {
         let member = self.member(slot);
         member.map_or(0, |member| {
             member.lately.sum_ns(config.preble_window_ns, now_ns)
@@ -353,7 +358,7 @@ impl Fleet {
     pub(in crate::engine) fn learn_speed(
         &mut self,
         demand: &Demand,
-        slot: Slot,
+        slot: ReplicaSlot,
         (forecast, first_byte_ns): (&Forecast, Option<Nanos>),
         usage: Usage,
         config: &Config,
@@ -393,7 +398,7 @@ impl Fleet {
             };
             model.speed.learn(load, computed, ttft_ns, assumed);
         }
-        if let Some(member) = self.members.get_mut(slot as usize) {
+        if let Some(member) = self.members.get_mut(slot.index()) {
             member.stay_ns = Some(mean_ns(member.stay_ns, stay_ns));
             if forecast.clear {
                 member.speed.learn(load, computed, ttft_ns, prior);

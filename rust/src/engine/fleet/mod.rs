@@ -41,13 +41,13 @@ use crate::engine::fleet::member::Takes;
 use crate::engine::fleet::models::{GONE_MAX, Model};
 use crate::engine::fleet::replica::Need;
 use crate::engine::ring::{Ring, WEIGHT_ONE};
-use crate::id::{ModelId, Nanos, ReplicaId, RequestId, Slot};
+use crate::id::{ModelId, Nanos, ReplicaId, ReplicaSlot, RequestId};
 
 /// Whether a replica that has joined answers, and what it serves, is found out within this time.
 const LOOK_NS: Nanos = 5_000_000_000;
 
 /// The slot of each replica.
-pub type Slots = HashMap<ReplicaId, Slot, FixedState>;
+pub type Slots = HashMap<ReplicaId, ReplicaSlot, FixedState>;
 
 /// All replicas, by slot, and all models, interned.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Fleet {
     }
 
     /// The replicas that serve a model, ascending.
-    pub(in crate::engine) fn serving(&self, id: Option<ModelId>) -> &[Slot] {
+    pub(in crate::engine) fn serving(&self, id: Option<ModelId>) -> &[ReplicaSlot] {
         self.model_of(id).map_or(&[], |model| &model.serving)
     }
 
@@ -103,11 +103,11 @@ impl Fleet {
     }
 
     /// The replica chosen last for a model, for turns.
-    pub(in crate::engine) fn last_of(&self, id: Option<ModelId>) -> Option<Slot> {
+    pub(in crate::engine) fn last_of(&self, id: Option<ModelId>) -> Option<ReplicaSlot> {
         self.model_of(id)?.last
     }
 
-    pub(in crate::engine) fn set_last(&mut self, id: Option<ModelId>, slot: Slot) {
+    pub(in crate::engine) fn set_last(&mut self, id: Option<ModelId>, slot: ReplicaSlot) {
         if let Some(model) = id.and_then(|id| self.models.get_mut(id.0 as usize)) {
             model.last = Some(slot);
         }
@@ -124,7 +124,11 @@ impl Fleet {
     }
 
     /// KV tokens of a replica, and the bytes of a prompt that one of them stands for.
-    pub(in crate::engine) fn kv_of(&self, slot: Slot, config: &Config) -> Option<(u64, f64)> {
+    pub(in crate::engine) fn kv_of(
+        &self,
+        slot: ReplicaSlot,
+        config: &Config,
+    ) -> Option<(u64, f64)> {
         let member = self.member(slot)?;
         let first = member.models.iter().flatten().next().map(|(id, _)| *id);
         let bytes_per_token = self.bytes_per_token(first);
@@ -133,24 +137,29 @@ impl Fleet {
     }
 
     /// Tokens of the engine's own block, where its pages say so.
-    pub(in crate::engine) fn engine_block(&self, slot: Slot) -> Option<u32> {
+    pub(in crate::engine) fn engine_block(&self, slot: ReplicaSlot) -> Option<u32> {
         self.member(slot)?.replica.snapshot()?.block_size
     }
 
     /// The replica's pages tell its KV capacity.
-    pub(in crate::engine) fn tells_kv(&self, slot: Slot) -> bool {
+    pub(in crate::engine) fn tells_kv(&self, slot: ReplicaSlot) -> bool {
         let snapshot = self.member(slot).and_then(|m| m.replica.snapshot());
         snapshot.is_some_and(|snapshot| snapshot.kv_tokens.is_some())
     }
 
     /// The replica has reported cached tokens other than 0.
-    pub(in crate::engine) fn tells_cached(&self, slot: Slot) -> bool {
+    pub(in crate::engine) fn tells_cached(&self, slot: ReplicaSlot) -> bool {
         let member = self.member(slot);
         member.is_some_and(|member| member.cached_tokens_total > 0)
     }
 
     /// Counts what a replica reported of a request, and learns its model's bytes per token.
-    pub(in crate::engine) fn note_usage(&mut self, demand: &Demand, slot: Slot, usage: Usage) {
+    pub(in crate::engine) fn note_usage(
+        &mut self,
+        demand: &Demand,
+        slot: ReplicaSlot,
+        usage: Usage,
+    ) {
         let tokens = usage.prompt_tokens.filter(|_| !demand.has_media);
         let model = demand
             .model
@@ -187,7 +196,7 @@ impl Fleet {
 
     // ------------------------------------------------------------------ replicas by slot
 
-    pub(in crate::engine) fn slot(&self, replica: ReplicaId) -> Option<Slot> {
+    pub(in crate::engine) fn slot(&self, replica: ReplicaId) -> Option<ReplicaSlot> {
         self.slots.get(&replica).copied()
     }
 
@@ -198,18 +207,18 @@ impl Fleet {
             .is_some_and(|member| !member.removed)
     }
 
-    pub(in crate::engine) fn member(&self, slot: Slot) -> Option<&Member> {
-        self.members.get(slot as usize)
+    pub(in crate::engine) fn member(&self, slot: ReplicaSlot) -> Option<&Member> {
+        self.members.get(slot.index())
     }
 
     /// The only way to a replica's figures: whoever takes it may change them.
-    fn member_mut(&mut self, slot: Slot) -> Option<&mut Member> {
+    fn member_mut(&mut self, slot: ReplicaSlot) -> Option<&mut Member> {
         self.figures.changed(slot);
-        self.members.get_mut(slot as usize)
+        self.members.get_mut(slot.index())
     }
 
     /// [`Self::member_mut`] where it is to change: what choices read of others is not renewed.
-    fn member_mut_if(&mut self, slot: Slot, changes: bool) -> Option<&mut Member> {
+    fn member_mut_if(&mut self, slot: ReplicaSlot, changes: bool) -> Option<&mut Member> {
         if changes { self.member_mut(slot) } else { None }
     }
 
@@ -219,10 +228,12 @@ impl Fleet {
         members.any(|(_, member)| member.looked_at(now_ns))
     }
 
-    pub(in crate::engine) fn members(&self) -> impl Iterator<Item = (Slot, &Member)> + Clone {
+    pub(in crate::engine) fn members(
+        &self,
+    ) -> impl Iterator<Item = (ReplicaSlot, &Member)> + Clone {
         self.members
             .iter()
-            .map(|(index, member)| (slot_of(index), member))
+            .map(|(index, member)| (ReplicaSlot::new(index), member))
     }
 
     /// Slots are below this.
@@ -251,7 +262,7 @@ impl Fleet {
                 .next_change_ns(config)
                 .is_some_and(|at_ns| at_ns <= now_ns)
             {
-                self.figures.changed(slot_of(index));
+                self.figures.changed(ReplicaSlot::new(index));
                 member.replica.health.tick(config, now_ns);
                 member.full = member.full.filter(|full| now_ns < full.until_ns);
             }
@@ -273,13 +284,13 @@ impl Fleet {
 
     /// What a replica offers, as of the last [`Self::refresh`].
     #[inline]
-    pub(in crate::engine) fn offers(&self, slot: Slot) -> Option<&Offers> {
+    pub(in crate::engine) fn offers(&self, slot: ReplicaSlot) -> Option<&Offers> {
         self.figures.offers(slot)
     }
 
     /// What a choice reads of a replica, as of the last [`Self::refresh`].
     #[inline]
-    pub(in crate::engine) fn figures(&self, slot: Slot) -> Option<&Figures> {
+    pub(in crate::engine) fn figures(&self, slot: ReplicaSlot) -> Option<&Figures> {
         self.figures.figures(slot)
     }
 
@@ -293,10 +304,10 @@ impl Fleet {
     }
 
     /// All slots in use, ascending.
-    pub(in crate::engine) fn all_slots(&self) -> Vec<Slot> {
+    pub(in crate::engine) fn all_slots(&self) -> Vec<ReplicaSlot> {
         self.members
             .iter()
-            .map(|(index, _)| slot_of(index))
+            .map(|(index, _)| ReplicaSlot::new(index))
             .collect()
     }
 
@@ -315,7 +326,7 @@ impl Fleet {
         name: String,
         region_bit: u64,
         now_ns: Nanos,
-    ) -> Option<(Slot, bool)> {
+    ) -> Option<(ReplicaSlot, bool)> {
         let known = self.slot(id);
         let listed = known.and_then(|slot| self.member_mut(slot)).map(|member| {
             let back = member.removed;
@@ -334,7 +345,7 @@ impl Fleet {
         }
         let mut member = Member::new(id, name, region_bit, now_ns);
         member.look_until_ns = now_ns.saturating_add(LOOK_NS);
-        let slot = slot_of(self.members.insert(member));
+        let slot = ReplicaSlot::new(self.members.insert(member));
         self.figures.changed(slot);
         self.slots.insert(id, slot);
         Some((slot, true))
@@ -344,7 +355,7 @@ impl Fleet {
     /// is sent.
     pub(in crate::engine) fn push(
         &mut self,
-        (id, slot): (RequestId, Slot),
+        (id, slot): (RequestId, ReplicaSlot),
         demand: &Demand,
         (match_blocks, need): (u32, Need),
         config: &Config,
@@ -359,28 +370,37 @@ impl Fleet {
     }
 
     /// Whether all who could use a replica's room have let it pass.
-    pub(in crate::engine) fn set_declined(&mut self, slot: Slot, declined: bool) {
+    pub(in crate::engine) fn set_declined(&mut self, slot: ReplicaSlot, declined: bool) {
         if let Some(member) = self.member_mut(slot) {
             member.declined = declined;
         }
     }
 
     /// The operator's intent for a replica.
-    pub(in crate::engine) fn set_draining(&mut self, slot: Slot, draining: bool) {
+    pub(in crate::engine) fn set_draining(&mut self, slot: ReplicaSlot, draining: bool) {
         if let Some(member) = self.member_mut(slot) {
             member.replica.health.set_draining(draining);
         }
     }
 
     /// A probe of a replica is sent; the replica.
-    pub(in crate::engine) fn probe_sent(&mut self, slot: Slot, now_ns: Nanos) -> Option<ReplicaId> {
+    pub(in crate::engine) fn probe_sent(
+        &mut self,
+        slot: ReplicaSlot,
+        now_ns: Nanos,
+    ) -> Option<ReplicaId> {
         let member = self.member_mut(slot)?;
         member.replica.probe_sent(now_ns);
         Some(member.id)
     }
 
     /// Sets the region of a replica that was adopted from another balancer; `None`: ours.
-    pub(in crate::engine) fn set_region(&mut self, slot: Slot, region: Option<&str>, bit: u64) {
+    pub(in crate::engine) fn set_region(
+        &mut self,
+        slot: ReplicaSlot,
+        region: Option<&str>,
+        bit: u64,
+    ) {
         if let Some(member) = self.member_mut(slot) {
             (member.adopted, member.region_bit) = (region.map(str::to_owned), bit);
         }
@@ -415,7 +435,7 @@ impl Fleet {
     }
 
     /// Takes a replica out of the fleet: it is offered nothing from now on.
-    pub(in crate::engine) fn remove(&mut self, slot: Slot, now_ns: Nanos) {
+    pub(in crate::engine) fn remove(&mut self, slot: ReplicaSlot, now_ns: Nanos) {
         if let Some(member) = self.member_mut(slot) {
             member.removed = true;
             let id = member.id;
@@ -426,19 +446,14 @@ impl Fleet {
     }
 
     /// Forgets a removed replica whose requests have all ended.
-    pub(in crate::engine) fn drop_if_over(&mut self, slot: Slot) {
+    pub(in crate::engine) fn drop_if_over(&mut self, slot: ReplicaSlot) {
         let over = |member: &Member| member.removed && member.in_flight() == 0;
         if self.member(slot).is_some_and(over) {
-            let member = self.members.remove(slot as usize);
+            let member = self.members.remove(slot.index());
             self.figures.changed(slot);
             self.slots.remove(&member.id);
         }
     }
-}
-
-/// Slab keys stay far below 2^32: replicas and models are bounded.
-pub(in crate::engine) fn slot_of(index: usize) -> Slot {
-    Slot::try_from(index).unwrap_or(Slot::MAX)
 }
 
 /// Whose probe brought a page.

@@ -12,11 +12,11 @@ use super::answers::AnswersFound;
 use super::member::{Member, Takes};
 use super::ratio::Ratio;
 use crate::engine::config::Config;
+use crate::engine::fleet::Fleet;
 use crate::engine::fleet::speed::Speed;
-use crate::engine::fleet::{Fleet, slot_of};
 use crate::engine::hold::Partition;
 use crate::engine::rate::Rate;
-use crate::id::{ModelId, Nanos, Slot};
+use crate::id::{ModelId, Nanos, ReplicaSlot, count};
 
 /// Models and adapters taken from one replica's list; more are left out and counted.
 pub const MODELS_PER_REPLICA_MAX: usize = 4_096;
@@ -43,7 +43,7 @@ pub enum ModelList<'a> {
 pub(in crate::engine) struct Model {
     pub(super) name: String,
     /// The replicas that serve it, as far as is known, ascending.
-    pub(super) serving: Vec<Slot>,
+    pub(super) serving: Vec<ReplicaSlot>,
     /// Replicas whose list has it.
     pub(super) listed: u32,
     /// Where no list has it, all replicas are sent it.
@@ -60,7 +60,7 @@ pub(in crate::engine) struct Model {
     /// Whether engines find its answers again.
     pub(super) answers_found: AnswersFound,
     /// Chosen last, for turns.
-    pub(super) last: Option<Slot>,
+    pub(super) last: Option<ReplicaSlot>,
     /// Requests of our own clients lately.
     pub(super) arrivals: Rate,
 }
@@ -71,7 +71,7 @@ impl Model {
     }
 
     /// The replicas that serve it, as far as is known, ascending.
-    pub(in crate::engine) fn serving(&self) -> &[Slot] {
+    pub(in crate::engine) fn serving(&self) -> &[ReplicaSlot] {
         &self.serving
     }
 
@@ -114,7 +114,7 @@ impl Fleet {
     pub(in crate::engine) fn models(&self) -> impl Iterator<Item = (ModelId, &Model)> {
         self.models
             .iter()
-            .map(|(index, model)| (ModelId(slot_of(index)), model))
+            .map(|(index, model)| (ModelId(count(index)), model))
     }
 
     /// Models left out of lists that are too long.
@@ -124,11 +124,11 @@ impl Fleet {
 
     /// A replica that has told its models for the first time takes its share little by little, where
     /// others can take the rest meanwhile: its caches are cold, and its first requests slow.
-    pub(in crate::engine) fn welcome(&mut self, slot: Slot, config: &Config, now_ns: Nanos) {
+    pub(in crate::engine) fn welcome(&mut self, slot: ReplicaSlot, config: &Config, now_ns: Nanos) {
         let Some(member) = self.member(slot).filter(|m| m.told_ns.is_none()) else {
             return;
         };
-        let warm = |other: &Slot| {
+        let warm = |other: &ReplicaSlot| {
             let other = self.member(*other).filter(|_| *other != slot);
             other.is_some_and(|other| other.warm(config, now_ns))
         };
@@ -155,11 +155,11 @@ impl Fleet {
     /// The models that some replica's list has, with the replicas that serve them.
     pub(in crate::engine) fn listed_models(&self) -> impl Iterator<Item = (ModelId, &Model)> {
         let listed = self.models.iter().filter(|(_, model)| model.listed > 0);
-        listed.map(|(index, model)| (ModelId(slot_of(index)), model))
+        listed.map(|(index, model)| (ModelId(count(index)), model))
     }
 
     /// The replica's list has this model.
-    pub(in crate::engine) fn lists(&self, slot: Slot, id: ModelId) -> bool {
+    pub(in crate::engine) fn lists(&self, slot: ReplicaSlot, id: ModelId) -> bool {
         self.member(slot).is_some_and(|member| lists(member, id))
     }
 
@@ -226,7 +226,7 @@ impl Fleet {
     /// Sets what a replica serves; false when nothing changed.
     pub(in crate::engine) fn set_models(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         listing: ModelList<'_>,
         bytes_per_token: f64,
         now_ns: Nanos,
@@ -277,7 +277,7 @@ impl Fleet {
             last: None,
             arrivals: Rate::default(),
         };
-        let id = ModelId(slot_of(self.models.insert(model)));
+        let id = ModelId(count(self.models.insert(model)));
         self.names.insert(name.to_owned(), id);
         if self.takes_unlisted() {
             self.spread(id);
@@ -288,12 +288,12 @@ impl Fleet {
     /// Replaces what a replica serves, and forgets models that no list has and no request names.
     pub(in crate::engine) fn serve(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         ids: Option<Vec<(ModelId, Option<u32>)>>,
         takes: Takes,
         now_ns: Nanos,
     ) {
-        let Some(member) = self.members.get_mut(slot as usize) else {
+        let Some(member) = self.members.get_mut(slot.index()) else {
             return;
         };
         let takes_before = mem::replace(&mut member.takes, takes);
@@ -304,7 +304,7 @@ impl Fleet {
         let mut turned = self.count_listed(before.as_deref().unwrap_or_default(), &after, now_ns);
         if more {
             // Models beside the list are concerned too, and those are few unless they are all listed.
-            let all = self.models.iter().map(|(index, _)| ModelId(slot_of(index)));
+            let all = self.models.iter().map(|(index, _)| ModelId(count(index)));
             for id in all.collect::<Vec<_>>() {
                 self.place(id, slot);
             }
@@ -354,7 +354,7 @@ impl Fleet {
     }
 
     /// What waits in this line may go to this replica.
-    pub(in crate::engine) fn serves(&self, slot: Slot, line: Partition) -> bool {
+    pub(in crate::engine) fn serves(&self, slot: ReplicaSlot, line: Partition) -> bool {
         let model = self.models.get(line.model.0 as usize);
         let (Some(member), Some(model)) = (self.member(slot), model) else {
             return false;
@@ -377,9 +377,9 @@ impl Fleet {
     }
 
     /// Finds anew whether a replica is sent a model.
-    fn place(&mut self, id: ModelId, slot: Slot) {
+    fn place(&mut self, id: ModelId, slot: ReplicaSlot) {
         let (Some(member), Some(model)) = (
-            self.members.get(slot as usize),
+            self.members.get(slot.index()),
             self.models.get_mut(id.0 as usize),
         ) else {
             return;

@@ -4,7 +4,7 @@ use super::health::{Failure, Unread};
 use super::snapshot::Snapshot;
 use super::{Fleet, Probed};
 use crate::engine::config::Config;
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, ReplicaSlot};
 
 /// A replica refuses requests while it has nothing to do.
 const REFUSES: Failure = Failure::Status(503);
@@ -24,7 +24,7 @@ impl Fleet {
     /// Takes over a page that was asked for at `sent_ns`.
     pub(in crate::engine) fn observe(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         snapshot: Snapshot,
         (sent_ns, probed): (Nanos, Probed),
         config: &Config,
@@ -67,7 +67,7 @@ impl Fleet {
     /// A probe told nothing.
     pub(in crate::engine) fn observe_failed(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         unread: Unread,
         config: &Config,
         now_ns: Nanos,
@@ -102,7 +102,7 @@ impl Fleet {
     }
 
     /// A replica has just joined, and is being looked at.
-    pub(in crate::engine) fn looks_at(&self, slot: Slot, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn looks_at(&self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
         let member = self.member(slot);
         member.is_some_and(|member| member.looked_at(now_ns))
     }

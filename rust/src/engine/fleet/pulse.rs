@@ -22,7 +22,7 @@ use super::Fleet;
 use super::health::State;
 use super::snapshot::Snapshot;
 use crate::engine::config::Config;
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, ReplicaSlot};
 
 /// Probes without news before the time since the last sign counts.
 const PROBES: u32 = 3;
@@ -174,13 +174,13 @@ pub(in crate::engine) enum Vital {
 
 impl Fleet {
     /// Bytes of an answer of one replica came; true when its health changed.
-    pub(in crate::engine) fn hear(&mut self, slot: Slot, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn hear(&mut self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
         let Some(member) = self.member(slot) else {
             return false;
         };
         let changes =
             member.replica.health.silent() || member.replica.health.state() == State::Wedged;
-        if let Some(member) = self.members.get_mut(slot as usize) {
+        if let Some(member) = self.members.get_mut(slot.index()) {
             member.pulse.heard(now_ns);
         }
         let Some(member) = self.member_mut_if(slot, changes) else {
@@ -193,7 +193,7 @@ impl Fleet {
     /// A probe has told something, or nothing, of a replica: puts it out if it is wedged or gone.
     pub(in crate::engine) fn review(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         config: &Config,
         now_ns: Nanos,
     ) -> Vital {
@@ -222,7 +222,7 @@ impl Fleet {
     }
 
     /// Another replica is ready and has nothing to do, or has shown a sign of life lately.
-    fn another_lives(&self, slot: Slot, config: &Config, now_ns: Nanos) -> bool {
+    fn another_lives(&self, slot: ReplicaSlot, config: &Config, now_ns: Nanos) -> bool {
         let lately_ns = config.wedged_ns / 2;
         let mut others = self.members().filter(|(other, _)| *other != slot);
         others.any(|(_, other)| {
@@ -236,7 +236,7 @@ impl Fleet {
 
     /// Bytes of an answer came so lately that the replica lives, whatever its probes say: it may be
     /// ending what it has begun.
-    pub(in crate::engine) fn heard_lately(&self, slot: Slot, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn heard_lately(&self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
         let heard_ns = self.member(slot).and_then(|member| member.pulse.heard_ns);
         heard_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < HEARD_NS)
     }

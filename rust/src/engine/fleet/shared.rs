@@ -3,14 +3,14 @@
 use super::Fleet;
 use super::replica::{Own, Split};
 use crate::engine::config::Config;
-use crate::id::{Nanos, PeerId, RequestId, Slot};
+use crate::id::{Nanos, PeerId, ReplicaSlot, RequestId};
 
 impl Fleet {
     /// Forgets a peer's requests, all but those that `keep` names.
     pub(in crate::engine) fn keep_theirs(
         &mut self,
         peer: PeerId,
-        keep: impl Fn(Slot, RequestId) -> bool,
+        keep: impl Fn(ReplicaSlot, RequestId) -> bool,
     ) {
         for slot in self.all_slots() {
             let theirs = self
@@ -25,7 +25,7 @@ impl Fleet {
     /// Requests of another balancer were pushed to a replica.
     pub(in crate::engine) fn push_theirs(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         pushed: Vec<Own>,
         in_flight_max: u32,
         now_ns: Nanos,
@@ -38,7 +38,12 @@ impl Fleet {
     }
 
     /// One of them got its first byte.
-    pub(in crate::engine) fn first_byte_theirs(&mut self, slot: Slot, id: RequestId, at_ns: Nanos) {
+    pub(in crate::engine) fn first_byte_theirs(
+        &mut self,
+        slot: ReplicaSlot,
+        id: RequestId,
+        at_ns: Nanos,
+    ) {
         if let Some(member) = self.member_mut(slot) {
             member.replica.first_byte(id, at_ns);
         }
@@ -47,7 +52,7 @@ impl Fleet {
     /// Some of them have ended.
     pub(in crate::engine) fn complete_theirs(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         ended: impl ExactSizeIterator<Item = RequestId>,
     ) {
         if let Some(member) = self.member_mut_if(slot, ended.len() > 0) {
@@ -58,18 +63,23 @@ impl Fleet {
     }
 
     /// How a replica's room is divided.
-    pub(in crate::engine) fn split(&self, slot: Slot) -> Option<Split> {
+    pub(in crate::engine) fn split(&self, slot: ReplicaSlot) -> Option<Split> {
         self.member(slot).map(|member| member.replica.split())
     }
 
-    pub(in crate::engine) fn set_split(&mut self, slot: Slot, split: Split) {
+    pub(in crate::engine) fn set_split(&mut self, slot: ReplicaSlot, split: Split) {
         if let Some(member) = self.member_mut(slot) {
             member.replica.set_split(split);
         }
     }
 
     /// Notes since when there has been room for somebody at a replica that is shared.
-    pub(in crate::engine) fn note_open(&mut self, slot: Slot, config: &Config, now_ns: Nanos) {
+    pub(in crate::engine) fn note_open(
+        &mut self,
+        slot: ReplicaSlot,
+        config: &Config,
+        now_ns: Nanos,
+    ) {
         let member = self.member(slot);
         let moves = member.is_some_and(|member| member.replica.opens_or_closes(config));
         if let Some(member) = self.member_mut_if(slot, moves) {

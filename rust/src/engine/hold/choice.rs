@@ -5,12 +5,18 @@ use std::mem;
 use slab::Slab;
 
 use super::timers::Timer;
-use super::{Choice, Config, Entry, Hold, Nanos, RequestId, Ticket};
+use super::{Choice, Config, Entry, Hold, Nanos, ReplicaSlot, RequestId, Ticket};
 
 impl Hold {
     /// Lets a request wait for a replica while others have room; false when it has done so for as
     /// long as it may, or is due.
-    pub fn choose(&mut self, ticket: Ticket, replica: u32, config: &Config, now_ns: Nanos) -> bool {
+    pub fn choose(
+        &mut self,
+        ticket: Ticket,
+        replica: ReplicaSlot,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> bool {
         if !self.may_choose(ticket, config, now_ns) {
             return false;
         }
@@ -86,12 +92,12 @@ impl Hold {
 
     /// The replica for which a request waits by choice.
     #[must_use]
-    pub fn choice(&self, ticket: Ticket) -> Option<u32> {
+    pub fn choice(&self, ticket: Ticket) -> Option<ReplicaSlot> {
         self.entry(ticket)?.choice.map(|choice| choice.replica)
     }
 
     /// Ends the waits for replicas that `lost` picks.
-    pub fn reopen(&mut self, lost: impl Fn(u32) -> bool) {
+    pub fn reopen(&mut self, lost: impl Fn(ReplicaSlot) -> bool) {
         if !self.chosen.keys().any(|replica| lost(*replica)) {
             return;
         }

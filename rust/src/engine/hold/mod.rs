@@ -40,7 +40,7 @@ use self::tenants::{Tenants, Use};
 use self::timers::{Timer, Timers};
 pub use self::turn::Head;
 use super::config::Config;
-use crate::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::id::{ModelId, Nanos, ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::class::{CLASSES, Class};
 
 /// What a request may use: requests with equal partitions wait in one line.
@@ -97,7 +97,7 @@ pub enum Full {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Choice {
     /// The router's number of the replica.
-    replica: u32,
+    replica: ReplicaSlot,
     until_ns: Nanos,
     /// Of its timer.
     serial: u64,
@@ -164,7 +164,7 @@ pub struct Hold {
     /// The wait of some request by choice has ended since last asked.
     opened: bool,
     /// Requests that wait by choice, by replica.
-    chosen: HashMap<u32, Chosen, FixedState>,
+    chosen: HashMap<ReplicaSlot, Chosen, FixedState>,
 }
 
 impl Default for Hold {
@@ -251,7 +251,7 @@ impl Hold {
 
     /// Requests that wait by choice for this replica, and have done so for longer than this one.
     #[must_use]
-    pub fn chosen_before(&self, replica: u32, ticket: Option<Ticket>) -> u32 {
+    pub fn chosen_before(&self, replica: ReplicaSlot, ticket: Option<Ticket>) -> u32 {
         let Some(chosen) = self.chosen.get(&replica) else {
             return 0;
         };

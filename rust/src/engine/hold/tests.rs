@@ -49,7 +49,7 @@ struct Held {
     ticket: Ticket,
     passes: u32,
     /// Replica, and until when.
-    choice: Option<(u32, Nanos)>,
+    choice: Option<(ReplicaSlot, Nanos)>,
     choice_end_ns: Option<Nanos>,
 }
 
@@ -75,10 +75,10 @@ enum Step {
     },
     Choose {
         nth: usize,
-        replica: u32,
+        replica: ReplicaSlot,
     },
     Lose {
-        replica: u32,
+        replica: ReplicaSlot,
     },
     Expire {
         ns: u64,
@@ -95,8 +95,8 @@ fn histories() -> impl Strategy<Value = Vec<Step>> {
         2 => (nth(), 1..120_u64).prop_map(|(nth, wait_ns)| Step::Return { nth, wait_ns }),
         2 => nth().prop_map(|nth| Step::Leave { nth }),
         2 => nth().prop_map(|nth| Step::Pass { nth }),
-        3 => (nth(), 0..3_u32).prop_map(|(nth, replica)| Step::Choose { nth, replica }),
-        1 => (0..3_u32).prop_map(|replica| Step::Lose { replica }),
+        3 => (nth(), 0..3_u32).prop_map(|(nth, replica)| Step::Choose { nth, replica: replica.into() }),
+        1 => (0..3_u32).prop_map(|replica| Step::Lose { replica: replica.into() }),
         2 => (1..25_u64).prop_map(|ns| Step::Expire { ns }),
     ];
     prop::collection::vec(step, 0..200)
@@ -246,7 +246,7 @@ impl Oracle {
         assert_eq!(self.hold.pass_over(held.ticket, &self.config), last);
     }
 
-    fn choose(&mut self, nth: usize, replica: u32) {
+    fn choose(&mut self, nth: usize, replica: ReplicaSlot) {
         let Some(nth) = self.pick(nth) else { return };
         let due = self.is_due(&self.held[nth]);
         let held = &mut self.held[nth];

@@ -4,13 +4,13 @@ use super::Mesh;
 use crate::engine::ask::Usage;
 use crate::engine::effect::Outcome;
 use crate::engine::fleet::health::Failure;
-use crate::id::{ModelId, Nanos, PeerId, Slot};
+use crate::id::{ModelId, Nanos, PeerId, PeerSlot};
 
 /// One attempt at a peer.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Away {
     /// The peer.
-    pub(in crate::engine) slot: Slot,
+    pub(in crate::engine) slot: PeerSlot,
     /// Since when.
     pub(in crate::engine) since_ns: Nanos,
     /// By which the peer counts it.
@@ -28,17 +28,17 @@ impl Mesh {
     /// has granted. `told`: it was chosen by what the peer had told.
     pub(in crate::engine) fn begin(
         &mut self,
-        slot: Slot,
+        slot: PeerSlot,
         model: &str,
         blocks: &[u64],
         (granted, told): (bool, bool),
     ) -> Option<PeerId> {
-        let remote = self.remotes.get_mut(slot as usize)?;
+        let remote = self.remotes.get_mut(slot.index())?;
         remote.peer.forward(model, granted);
         remote.peer.counts.told_hits += u64::from(told);
         let peer = remote.peer.id;
         if !blocks.is_empty()
-            && let Some(pin) = self.tree.insert(slot, blocks)
+            && let Some(pin) = self.tree.insert(slot.number(), blocks)
         {
             self.tree.unpin(pin);
         }
@@ -56,7 +56,7 @@ impl Mesh {
 
     /// It is answered, or over without an answer.
     fn settle(&mut self, away: &Away, model: Option<&str>) {
-        let remote = self.remotes.get_mut(away.slot as usize);
+        let remote = self.remotes.get_mut(away.slot.index());
         if let (Some(model), Some(remote), true) = (model, remote, away.granted) {
             remote.peer.settle(model);
         }
@@ -81,7 +81,7 @@ impl Mesh {
         failure: Failure,
         now_ns: Nanos,
     ) -> bool {
-        let remote = self.remotes.get_mut(away.slot as usize);
+        let remote = self.remotes.get_mut(away.slot.index());
         let (Some(model), Some(remote)) = (model, remote) else {
             return false;
         };

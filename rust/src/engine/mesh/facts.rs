@@ -3,11 +3,11 @@
 use super::Mesh;
 use super::peer::Presence;
 use super::peer::summary::{PeerError, Summary};
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, PeerSlot};
 
 impl Mesh {
     /// A connection to a peer begins, which has proven when it started.
-    pub(in crate::engine) fn started(&mut self, slot: Slot, incarnation: u64) {
+    pub(in crate::engine) fn started(&mut self, slot: PeerSlot, incarnation: u64) {
         if self
             .peer_mut(slot)
             .is_some_and(|peer| peer.started(incarnation))
@@ -17,27 +17,27 @@ impl Mesh {
     }
 
     /// One measured round trip to a peer.
-    pub(in crate::engine) fn observe_rtt(&mut self, slot: Slot, rtt_ns: Nanos) {
+    pub(in crate::engine) fn observe_rtt(&mut self, slot: PeerSlot, rtt_ns: Nanos) {
         if let Some(peer) = self.peer_mut(slot) {
             peer.observe_rtt(rtt_ns);
         }
     }
 
     /// What the control plane found out about a peer.
-    pub(in crate::engine) fn set_presence(&mut self, slot: Slot, presence: Presence) {
+    pub(in crate::engine) fn set_presence(&mut self, slot: PeerSlot, presence: Presence) {
         let Some(peer) = self.peer_mut(slot) else {
             return;
         };
         peer.presence = presence;
         if presence == Presence::Dead {
             peer.forget();
-            self.tree.forget(slot);
+            self.tree.forget(slot.number());
             self.forget_hot(slot);
         }
     }
 
     /// The operator's intent for a peer.
-    pub(in crate::engine) fn set_isolated(&mut self, slot: Slot, isolated: bool) {
+    pub(in crate::engine) fn set_isolated(&mut self, slot: PeerSlot, isolated: bool) {
         if let Some(peer) = self.peer_mut(slot) {
             peer.isolated = isolated;
         }
@@ -49,7 +49,7 @@ impl Mesh {
     /// Takes over a peer's summary.
     pub(in crate::engine) fn merge(
         &mut self,
-        slot: Slot,
+        slot: PeerSlot,
         summary: &[u8],
         now_ns: Nanos,
     ) -> Result<(), PeerError> {
@@ -64,7 +64,7 @@ impl Mesh {
     /// A forward of a peer has come; `granted`: it uses up one of what was granted.
     pub(in crate::engine) fn arrive(
         &mut self,
-        slot: Slot,
+        slot: PeerSlot,
         model: &str,
         granted: bool,
         now_ns: Nanos,

@@ -40,7 +40,7 @@ impl Mesh {
                     refused_total: peer.counts.refused,
                     failed_total: peer.counts.failed,
                     client_left_total: peer.counts.client_left,
-                    tree_blocks: self.tree.owner_blocks(slot),
+                    tree_blocks: self.tree.owner_blocks(slot.number()),
                     digest_prefixes: told
                         .map_or(0, |(len, _)| u32::try_from(len).unwrap_or(u32::MAX)),
                     digest_age_ns: told.map(|(_, age_ns)| age_ns),

@@ -6,7 +6,7 @@ use super::{Local, Mesh, Remote, Told};
 use crate::engine::fleet::Fleet;
 use crate::engine::fleet::forecast::fleet_line;
 use crate::engine::fleet::models::Model;
-use crate::id::{ModelId, Nanos, PeerId, Slot};
+use crate::id::{ModelId, Nanos, PeerId, PeerSlot, ReplicaSlot};
 
 /// A summary is due after half of the time for which it is valid, whatever happens.
 const DUE_NS: Nanos = VALID_FOR_NS_MAX / 2;
@@ -104,7 +104,7 @@ impl Mesh {
     }
 
     /// What the peer was told last is noticeably different now.
-    fn changed(&self, slot: Slot, remote: &Remote, local: &Local<'_>) -> bool {
+    fn changed(&self, slot: PeerSlot, remote: &Remote, local: &Local<'_>) -> bool {
         let now_ns = local.now_ns;
         let offers = self.offers(local);
         let now = Told {
@@ -134,7 +134,7 @@ impl Mesh {
     /// waited.
     pub(in crate::engine) fn summary(
         &mut self,
-        slot: Slot,
+        slot: PeerSlot,
         hold_age_ns: Nanos,
         local: &Local<'_>,
     ) -> Option<Vec<u8>> {
@@ -147,7 +147,7 @@ impl Mesh {
             .map(|offer| self.line(slot, offer, &offers, local))
             .collect();
         let elsewhere = held_elsewhere(local);
-        let remote = self.remotes.get_mut(slot as usize)?;
+        let remote = self.remotes.get_mut(slot.index())?;
         let peer = &mut remote.peer;
         let sequence = peer.tell(now_ns);
         for line in &mut lines {
@@ -196,7 +196,7 @@ impl Mesh {
 
     /// What this peer may send for one model from now on: its share by recent demand of the room
     /// that is neither kept back for local arrivals nor granted to others.
-    fn grant(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
+    fn grant(&self, slot: PeerSlot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
         let listed = self
             .peer(slot)
             .is_some_and(|peer| !peer.removed && !peer.isolated);
@@ -234,7 +234,7 @@ impl Mesh {
     }
 
     /// Granted to one peer for one model, and not arrived.
-    fn outstanding(&self, slot: Slot, model: &str, now_ns: Nanos) -> u64 {
+    fn outstanding(&self, slot: PeerSlot, model: &str, now_ns: Nanos) -> u64 {
         let lane = self.peer(slot).and_then(|peer| peer.lanes.get(model));
         lane.map_or(0, |lane| lane.credit.outstanding(now_ns))
     }
@@ -255,7 +255,7 @@ impl Mesh {
     /// now hold for models that share replicas: whole requests, by largest remainders.
     fn share_of(
         &self,
-        slot: Slot,
+        slot: PeerSlot,
         offer: &Offer<'_>,
         offers: &[Offer<'_>],
         room: u64,
@@ -285,7 +285,13 @@ impl Mesh {
         apportion(room, &weights, own, turn)
     }
 
-    fn line(&self, slot: Slot, offer: &Offer<'_>, offers: &[Offer<'_>], local: &Local<'_>) -> Line {
+    fn line(
+        &self,
+        slot: PeerSlot,
+        offer: &Offer<'_>,
+        offers: &[Offer<'_>],
+        local: &Local<'_>,
+    ) -> Line {
         let pace = fleet_line(Some(offer.model), 0, local.config).pace();
         Line {
             model: offer.model.name().to_owned(),
@@ -314,7 +320,7 @@ fn held_elsewhere(local: &Local<'_>) -> Vec<(String, u32)> {
 }
 
 /// Two ascending runs have something in common.
-fn intersect(mut a: &[Slot], mut b: &[Slot]) -> bool {
+fn intersect(mut a: &[ReplicaSlot], mut b: &[ReplicaSlot]) -> bool {
     while let (Some((x, rest_a)), Some((y, rest_b))) = (a.split_first(), b.split_first()) {
         match x.cmp(y) {
             std::cmp::Ordering::Equal => return true,

@@ -23,10 +23,10 @@ use self::region::{Sharer, Sharing};
 use self::residency::{RegionError, Regions, Residency, Rule};
 use super::cache::radix::{Radix, RadixConfig};
 use super::config::Config;
-use super::fleet::{Fleet, slot_of};
+use super::fleet::Fleet;
 use super::hold::Hold;
 use super::ring::{Ring, WEIGHT_ONE};
-use crate::id::{Nanos, PeerId, ReplicaId, Slot};
+use crate::id::{Nanos, PeerId, PeerSlot, ReplicaId, ReplicaSlot};
 
 /// Ends of waits for a peer's room that are known at once.
 const LEAVE_ENDS_MAX: usize = 16_384;
@@ -197,7 +197,7 @@ impl Mesh {
     }
 
     /// A replica that is new has come to a slot.
-    pub(in crate::engine) fn share_replica(&mut self, slot: Slot) {
+    pub(in crate::engine) fn share_replica(&mut self, slot: ReplicaSlot) {
         self.sharing.add(slot);
     }
 
@@ -210,28 +210,28 @@ impl Mesh {
         self.remotes.is_empty()
     }
 
-    pub(in crate::engine) fn slot(&self, id: PeerId) -> Option<Slot> {
+    pub(in crate::engine) fn slot(&self, id: PeerId) -> Option<PeerSlot> {
         let found = self.remotes.iter().find(|(_, remote)| remote.peer.id == id);
-        found.map(|(index, _)| slot_of(index))
+        found.map(|(index, _)| PeerSlot::new(index))
     }
 
-    pub(in crate::engine) fn remote(&self, slot: Slot) -> Option<&Remote> {
-        self.remotes.get(slot as usize)
+    pub(in crate::engine) fn remote(&self, slot: PeerSlot) -> Option<&Remote> {
+        self.remotes.get(slot.index())
     }
 
-    pub(in crate::engine) fn peer(&self, slot: Slot) -> Option<&Peer> {
+    pub(in crate::engine) fn peer(&self, slot: PeerSlot) -> Option<&Peer> {
         self.remote(slot).map(|remote| &remote.peer)
     }
 
-    fn peer_mut(&mut self, slot: Slot) -> Option<&mut Peer> {
+    fn peer_mut(&mut self, slot: PeerSlot) -> Option<&mut Peer> {
         self.remotes
-            .get_mut(slot as usize)
+            .get_mut(slot.index())
             .map(|remote| &mut remote.peer)
     }
 
-    pub(in crate::engine) fn peers(&self) -> impl Iterator<Item = (Slot, &Peer)> {
+    pub(in crate::engine) fn peers(&self) -> impl Iterator<Item = (PeerSlot, &Peer)> {
         let peers = self.remotes.iter();
-        peers.map(|(index, remote)| (slot_of(index), &remote.peer))
+        peers.map(|(index, remote)| (PeerSlot::new(index), &remote.peer))
     }
 
     /// Sets all peers.
@@ -248,7 +248,7 @@ impl Mesh {
                 return Err(PeersError::Id(peer.id.0));
             }
         }
-        let listed: Vec<(Slot, PeerId)> = self.peers().map(|(slot, p)| (slot, p.id)).collect();
+        let listed: Vec<(PeerSlot, PeerId)> = self.peers().map(|(slot, p)| (slot, p.id)).collect();
         for (slot, gone) in listed {
             if peers.iter().all(|peer| peer.id != gone) {
                 self.remove(slot);
@@ -285,7 +285,7 @@ impl Mesh {
     }
 
     /// Takes a peer out: nothing is forwarded to it from now on.
-    fn remove(&mut self, slot: Slot) {
+    fn remove(&mut self, slot: PeerSlot) {
         if let Some(peer) = self.peer_mut(slot) {
             peer.removed = true;
             // Where it is listed again, it is met anew.
@@ -293,36 +293,36 @@ impl Mesh {
             peer.forget();
             let id = peer.id;
             self.ring.remove(on_ring(id));
-            self.tree.forget(slot);
+            self.tree.forget(slot.number());
             self.forget_hot(slot);
         }
         self.drop_if_over(slot);
     }
 
     /// Forgets a removed peer whose forwards have all ended.
-    pub(in crate::engine) fn drop_if_over(&mut self, slot: Slot) {
+    pub(in crate::engine) fn drop_if_over(&mut self, slot: PeerSlot) {
         let over = |peer: &Peer| peer.removed && peer.in_flight == 0;
         if self.peer(slot).is_some_and(over) {
-            self.remotes.remove(slot as usize);
+            self.remotes.remove(slot.index());
         }
     }
 
     /// Appends `(slot, blocks)` for each peer that was sent leading blocks.
-    pub(in crate::engine) fn matches(&mut self, blocks: &[u64], out: &mut Vec<(Slot, u32)>) {
+    pub(in crate::engine) fn matches(&mut self, blocks: &[u64], out: &mut Vec<(PeerSlot, u32)>) {
         if !blocks.is_empty() {
             self.tree.matches(blocks, out);
         }
     }
 
     /// Peers from the key's place on their ring on.
-    pub(in crate::engine) fn walk(&self, key: u64) -> impl Iterator<Item = Slot> {
+    pub(in crate::engine) fn walk(&self, key: u64) -> impl Iterator<Item = PeerSlot> {
         self.ring.walk(key).filter_map(|member| {
             let mut peers = self.peers();
             peers.find_map(|(slot, peer)| (on_ring(peer.id) == member).then_some(slot))
         })
     }
 
-    pub(in crate::engine) fn remote_of(&self, peer: PeerId) -> Option<(Slot, &Remote)> {
+    pub(in crate::engine) fn remote_of(&self, peer: PeerId) -> Option<(PeerSlot, &Remote)> {
         let slot = self.slot(peer)?;
         Some((slot, self.remote(slot)?))
     }

@@ -13,7 +13,7 @@ use self::look::Looks;
 use self::request::{Phase, Request};
 use super::config::Config;
 use super::recent::Recent;
-use crate::id::{ModelId, ReplicaId, RequestId, Slot};
+use crate::id::{ModelId, ReplicaId, ReplicaSlot, RequestId};
 
 /// All requests that have not ended.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Requests {
     }
 
     /// Requests at one replica.
-    pub(in crate::engine) fn at(&self, slot: Slot) -> usize {
+    pub(in crate::engine) fn at(&self, slot: ReplicaSlot) -> usize {
         self.count(|phase| matches!(phase, Phase::InFlight(attempt) if attempt.slot == slot))
     }
 

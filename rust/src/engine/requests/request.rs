@@ -9,13 +9,13 @@ use crate::engine::fleet::forecast::Forecast;
 use crate::engine::fleet::health::Failure;
 use crate::engine::hold::{Full, Partition, Tenant, Ticket};
 use crate::engine::mesh::Away;
-use crate::id::{Nanos, PeerId, ReplicaId, Slot};
+use crate::id::{Nanos, PeerId, ReplicaId, ReplicaSlot};
 use crate::prompt::class::Class;
 
 /// One attempt at a replica.
 #[derive(Debug)]
 pub(in crate::engine) struct Attempt {
-    pub(in crate::engine) slot: Slot,
+    pub(in crate::engine) slot: ReplicaSlot,
     /// What was believed to be cached there when it was pushed.
     pub(in crate::engine) matched: Match,
     /// The first body byte arrived: there is no other attempt after this one.

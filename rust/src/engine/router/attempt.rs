@@ -13,7 +13,7 @@ use crate::engine::fleet::health::Failure;
 use crate::engine::fleet::member::Member;
 use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Attempt, Phase, Request};
-use crate::id::{Nanos, ReplicaId, RequestId, Slot};
+use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
 
 impl Router {
     /// The first body byte of the request's attempt arrived: from now on it is not tried elsewhere.
@@ -269,7 +269,7 @@ impl Router {
 
     /// An attempt at `slot` is over: starts what may start now. `turned`: the replica's health
     /// changed, so that requests which failed elsewhere may have to go back there.
-    fn freed(&mut self, slot: Slot, turned: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
+    fn freed(&mut self, slot: ReplicaSlot, turned: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
         if self.config.planted(Plant::RoomForgotten) {
             return self.fleet.drop_if_over(slot);
         }
@@ -297,7 +297,7 @@ impl Router {
     /// Tells a replica's health of a failure. "Full" is none: it closes the gate until the replica
     /// is probed again. One that may be the request's own is judged when that has been tried
     /// elsewhere. True when the replica's health changed.
-    fn blame(&mut self, slot: Slot, failure: Failure, now_ns: Nanos) -> bool {
+    fn blame(&mut self, slot: ReplicaSlot, failure: Failure, now_ns: Nanos) -> bool {
         if self.fleet.member(slot).is_none() || failure == Failure::Absent {
             return false;
         }
@@ -312,7 +312,13 @@ impl Router {
     }
 
     /// Tells a replica's health how a request ended that is not tried again; true when it changed.
-    fn report_end(&mut self, slot: Slot, outcome: Outcome, started: bool, now_ns: Nanos) -> bool {
+    fn report_end(
+        &mut self,
+        slot: ReplicaSlot,
+        outcome: Outcome,
+        started: bool,
+        now_ns: Nanos,
+    ) -> bool {
         if outcome == Outcome::ReplicaFailed {
             return self.blame(slot, Failure::Reset, now_ns);
         }

@@ -11,7 +11,7 @@ use crate::engine::hold::Partition;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::Phase;
-use crate::id::{Nanos, ReplicaId, Slot};
+use crate::id::{Nanos, ReplicaId, ReplicaSlot};
 
 impl Router {
     /// Sets the whole fleet. New replicas start unknown; missing ones get nothing more and are
@@ -133,7 +133,7 @@ impl Router {
         let now_ns = self.advance(now_ns);
         let waited_for = self.waited_for();
         for slot in self.fleet.all_slots() {
-            let held = waited_for.get(slot as usize).copied().unwrap_or(false);
+            let held = waited_for.get(slot.index()).copied().unwrap_or(false);
             let (fleet, config) = (&self.fleet, &self.config);
             let due_ns = self.mesh.probe_due_ns(slot, held, fleet, config, now_ns);
             if due_ns.is_none_or(|due_ns| due_ns > now_ns) {
@@ -150,7 +150,7 @@ impl Router {
             let bound = partition.bound.and_then(|id| self.fleet.slot(id));
             for slot in self.fleet.serving(Some(partition.model)) {
                 if partition.bound.is_none() || bound == Some(*slot) {
-                    waited_for[*slot as usize] = true;
+                    waited_for[slot.index()] = true;
                 }
             }
         }
@@ -287,7 +287,7 @@ impl Router {
     }
 
     /// The slot of a replica that is in the fleet; facts about others are counted.
-    pub(super) fn known(&mut self, replica: ReplicaId) -> Option<Slot> {
+    pub(super) fn known(&mut self, replica: ReplicaId) -> Option<ReplicaSlot> {
         let slot = self.fleet.slot(replica);
         let listed = slot
             .and_then(|slot| self.fleet.member(slot))

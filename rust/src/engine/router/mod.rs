@@ -50,7 +50,7 @@ use super::requests::Requests;
 use super::requests::request::{Phase, Request, Setbacks};
 use crate::http::error::RequestError;
 use crate::http::route::Route;
-use crate::id::{Nanos, ReplicaId, RequestId, Slot};
+use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
 
 pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
@@ -328,7 +328,7 @@ impl Router {
     }
 
     /// The request may use the room of a replica, and does not wait for a peer's.
-    fn fits(&self, request: &Request, slot: Slot, now_ns: Nanos) -> bool {
+    fn fits(&self, request: &Request, slot: ReplicaSlot, now_ns: Nanos) -> bool {
         !request.is_leaving(now_ns) && self.fleet.fits(&request.demand, slot, &self.config, now_ns)
     }
 

@@ -13,7 +13,7 @@ use crate::engine::mesh::region::message::{Share, ShareError};
 use crate::engine::mesh::region::{Changes, Passed};
 use crate::engine::mesh::residency::{RegionError, Rule};
 use crate::engine::plant::Plant;
-use crate::id::{Nanos, PeerId, ReplicaId, Slot};
+use crate::id::{Nanos, PeerId, PeerSlot, ReplicaId};
 
 impl Router {
     /// Names this balancer: its name, its region, and a number that is greater after each start.
@@ -315,7 +315,7 @@ impl Router {
 
     fn take_share(
         &mut self,
-        peer: (Slot, PeerId),
+        peer: (PeerSlot, PeerId),
         share: Share,
         told_ns: Nanos,
         now_ns: Nanos,
@@ -337,7 +337,7 @@ impl Router {
         self.mesh.gauges(&self.config, now_ns)
     }
 
-    pub(super) fn known_peer(&mut self, peer: PeerId) -> Option<Slot> {
+    pub(super) fn known_peer(&mut self, peer: PeerId) -> Option<PeerSlot> {
         let slot = self.mesh.slot(peer);
         self.counters.unknown_peers += u64::from(slot.is_none());
         slot

@@ -8,7 +8,7 @@ use crate::engine::hold::{Entrant, Full, Ticket};
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{Attempt, NoPlace, Phase, Request};
-use crate::id::{Nanos, RequestId, Slot};
+use crate::id::{Nanos, ReplicaSlot, RequestId};
 
 impl Router {
     /// Pushes the request if it may be pushed now, else holds it, else refuses it: with `failed`
@@ -156,7 +156,7 @@ impl Router {
         &mut self,
         id: RequestId,
         request: Request,
-        owner: Slot,
+        owner: ReplicaSlot,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) -> Option<Request> {
@@ -179,7 +179,7 @@ impl Router {
         &mut self,
         id: RequestId,
         request: Request,
-        slot: Slot,
+        slot: ReplicaSlot,
         match_blocks: u32,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
@@ -250,7 +250,7 @@ impl Router {
         &mut self,
         id: RequestId,
         mut request: Request,
-        slot: Slot,
+        slot: ReplicaSlot,
         match_blocks: u32,
         now_ns: Nanos,
         out: &mut Vec<Effect>,

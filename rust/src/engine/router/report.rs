@@ -10,7 +10,7 @@ use crate::engine::hold::HoldState;
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
 use crate::engine::mesh::residency::Whose;
-use crate::id::{Nanos, Slot};
+use crate::id::{Nanos, ReplicaSlot};
 
 #[derive(Serialize)]
 struct ReplicaState<'a> {
@@ -89,7 +89,7 @@ impl Router {
         gauges
     }
 
-    fn gauges_of(&self, slot: Slot, member: &Member, now_ns: Nanos) -> Gauges {
+    fn gauges_of(&self, slot: ReplicaSlot, member: &Member, now_ns: Nanos) -> Gauges {
         member.gauges(self.cache.owner_blocks(slot), &self.config, now_ns)
     }
 

@@ -13,7 +13,7 @@ use crate::engine::fleet::member::Offer;
 use crate::engine::hold::{Head, Partition, Ticket};
 use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Phase, Request};
-use crate::id::{Nanos, RequestId, Slot};
+use crate::id::{Nanos, ReplicaSlot, RequestId};
 use crate::prompt::class::Class;
 
 /// Requests passed over in one search because they wait for a replica without room.
@@ -39,7 +39,7 @@ impl Next {
 
 impl Router {
     /// Something at `slot` may have given room: starts held requests while it has.
-    pub(super) fn dispatch(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(super) fn dispatch(&mut self, slot: ReplicaSlot, now_ns: Nanos, out: &mut Vec<Effect>) {
         self.expire_due(now_ns, out);
         self.serve(slot, now_ns, out);
         self.serve_opened(now_ns, out);
@@ -80,7 +80,7 @@ impl Router {
     }
 
     /// Starts held requests while `slot` has room that one of them may use.
-    fn serve(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
+    fn serve(&mut self, slot: ReplicaSlot, now_ns: Nanos, out: &mut Vec<Effect>) {
         while !self.hold.is_empty() {
             let (fleet, config) = (&mut self.fleet, &self.config);
             self.mesh.note_open(slot, fleet, config, now_ns);
@@ -131,7 +131,7 @@ impl Router {
         })
     }
 
-    fn anyone_open(&self, slot: Slot) -> bool {
+    fn anyone_open(&self, slot: ReplicaSlot) -> bool {
         let mut lines = self.hold.heads().map(|(partition, _)| partition);
         lines.any(|partition| {
             self.hold.open_len(partition) > 0 && self.fleet.serves(slot, partition)
@@ -139,7 +139,7 @@ impl Router {
     }
 
     /// The queues that `slot` can serve, those first whose turn it is.
-    fn turns(&mut self, slot: Slot, now_ns: Nanos, heads: &mut Vec<Head>) {
+    fn turns(&mut self, slot: ReplicaSlot, now_ns: Nanos, heads: &mut Vec<Head>) {
         let serves = |partition| self.fleet.serves(slot, partition);
         self.hold.turns(&self.config, now_ns, serves, heads);
     }
@@ -147,7 +147,7 @@ impl Router {
     /// Starts the oldest request that is due and can use the room of `slot`.
     fn start_due(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         heads: &[Head],
         now_ns: Nanos,
         out: &mut Vec<Effect>,
@@ -157,7 +157,7 @@ impl Router {
     }
 
     /// The oldest request of these queues that is due and can use the room of `slot`.
-    fn oldest_due(&self, slot: Slot, heads: &[Head], now_ns: Nanos) -> Option<Next> {
+    fn oldest_due(&self, slot: ReplicaSlot, heads: &[Head], now_ns: Nanos) -> Option<Next> {
         if self.config.planted(Plant::Starved) {
             return None;
         }
@@ -181,7 +181,13 @@ impl Router {
 
     /// Who is owed the room of `slot`, to which the policy sends a request of this age that has
     /// been offered the room of another replica.
-    fn due_before(&mut self, slot: Slot, age: u64, is_due: bool, now_ns: Nanos) -> Option<Next> {
+    fn due_before(
+        &mut self,
+        slot: ReplicaSlot,
+        age: u64,
+        is_due: bool,
+        now_ns: Nanos,
+    ) -> Option<Next> {
         let mut heads = Vec::new();
         self.turns(slot, now_ns, &mut heads);
         let due = self.oldest_due(slot, &heads, now_ns)?;
@@ -190,7 +196,13 @@ impl Router {
     }
 
     /// Starts the request of a queue that is best off with the room of `slot`.
-    fn start_one(&mut self, slot: Slot, head: &Head, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
+    fn start_one(
+        &mut self,
+        slot: ReplicaSlot,
+        head: &Head,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> bool {
         let first = if self.orders_by_work() {
             self.cheapest(slot, head, now_ns)
         } else {
@@ -208,7 +220,7 @@ impl Router {
     /// they failed, and those, up to [`AWAITING_MAX`], that had better wait for another replica.
     fn first_in_line(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         head: &Head,
         now_ns: Nanos,
     ) -> Option<(Ticket, RequestId)> {
@@ -233,7 +245,12 @@ impl Router {
 
     /// The request of a queue that is to have the room of `slot`: of those that do not wait for
     /// another replica by choice then, the first by age and work.
-    fn cheapest(&mut self, slot: Slot, head: &Head, now_ns: Nanos) -> Option<(Ticket, RequestId)> {
+    fn cheapest(
+        &mut self,
+        slot: ReplicaSlot,
+        head: &Head,
+        now_ns: Nanos,
+    ) -> Option<(Ticket, RequestId)> {
         let queue = self.hold.queue(head.partition, head.class);
         let waiting = queue.filter_map(|(ticket, id)| {
             let request = self.requests.get(id)?;
@@ -277,7 +294,13 @@ impl Router {
 
     /// Pushes a held request where its policy sends it, and counts whom it has passed over. Where
     /// that is not the replica whose room was offered, who is due there goes first.
-    fn start(&mut self, offered: Slot, next: &Next, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
+    fn start(
+        &mut self,
+        offered: ReplicaSlot,
+        next: &Next,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> bool {
         let &Next { head, ticket, id } = next;
         let Some(request) = self.requests.remove(id) else {
             return false;
@@ -310,7 +333,7 @@ impl Router {
         line: Partition,
         class: Class,
         age: u64,
-        slot: Slot,
+        slot: ReplicaSlot,
         now_ns: Nanos,
     ) {
         let mut next = self.hold.queue(line, class).next();

@@ -10,7 +10,7 @@ use crate::engine::effect::Effect;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::pulse::Vital;
 use crate::engine::requests::request::{Phase, Request};
-use crate::id::{Nanos, ReplicaId, RequestId, Slot};
+use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
 
 impl Router {
     /// Bytes of answers of these replicas have come since the last call.
@@ -29,7 +29,12 @@ impl Router {
 
     /// A probe has told something, or nothing, of a replica: puts it out if it is wedged or gone, and
     /// withdraws what waits there in vain. True when its health changed.
-    pub(super) fn review(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) -> bool {
+    pub(super) fn review(
+        &mut self,
+        slot: ReplicaSlot,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> bool {
         let vital = self.fleet.review(slot, &self.config, now_ns);
         self.counters.wedged += u64::from(vital == Vital::Wedged);
         if vital != Vital::Lives {
@@ -39,7 +44,7 @@ impl Router {
     }
 
     /// Withdraws requests without a first byte from a replica that is down or wedged.
-    fn withdraw(&mut self, slot: Slot, now_ns: Nanos, out: &mut Vec<Effect>) {
+    fn withdraw(&mut self, slot: ReplicaSlot, now_ns: Nanos, out: &mut Vec<Effect>) {
         let Some(member) = self.fleet.member(slot) else {
             return;
         };
@@ -75,7 +80,7 @@ impl Router {
 
     /// A request at a replica that does not answer has a place to go to. What came from a peer can
     /// be tried elsewhere by that.
-    fn may_leave(&mut self, id: RequestId, slot: Slot, now_ns: Nanos) -> bool {
+    fn may_leave(&mut self, id: RequestId, slot: ReplicaSlot, now_ns: Nanos) -> bool {
         let Some(request) = self.requests.get(id) else {
             return false;
         };

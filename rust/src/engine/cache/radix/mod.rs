@@ -127,7 +127,7 @@ impl Radix {
 
     /// Appends `(owner, blocks)` for each owner that holds a prefix of `blocks`, in no particular
     /// order. Not a use: the order of eviction is unchanged.
-    pub fn matches(&mut self, blocks: &[u64], out: &mut Vec<(u32, u32)>) {
+    pub fn matches<O: From<u32>>(&mut self, blocks: &[u64], out: &mut Vec<(O, u32)>) {
         self.walk(blocks);
         self.queries += 1;
         let query = self.queries;
@@ -145,7 +145,7 @@ impl Radix {
                 if owner.seen != query {
                     owner.seen = query;
                     reported += 1;
-                    out.push((owner.id, number(end.min(start + usize::from(len)))));
+                    out.push((owner.id.into(), number(end.min(start + usize::from(len)))));
                 }
             };
             match self.nodes[node].holders.get() {

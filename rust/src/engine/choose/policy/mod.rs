@@ -11,7 +11,7 @@ use crate::engine::fleet::Slots;
 pub use crate::engine::policy::PeerRule;
 use crate::engine::policy::{Policy, with_policies};
 use crate::engine::ring::Ring;
-use crate::id::Slot;
+use crate::id::ReplicaSlot;
 use crate::rng::Rng;
 
 /// Marks a slot that is not among the candidates.
@@ -28,7 +28,7 @@ pub const NOT_A_CANDIDATE: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Candidate {
     /// The replica.
-    pub slot: Slot,
+    pub slot: ReplicaSlot,
     /// It may take the request now; without room the request would wait for it in the hold. Only
     /// policies that wait get such candidates.
     pub room: bool,
@@ -84,7 +84,7 @@ pub struct View<'a> {
     /// The session's key, hashed.
     pub key: Option<u64>,
     /// Where the session was pushed last, which need not be a candidate; for `predictive` only.
-    pub home: Option<Slot>,
+    pub home: Option<ReplicaSlot>,
     /// All replicas of the router, also those that are no candidates.
     pub ring: &'a Ring,
     /// The slots of the replicas on the ring.
@@ -99,7 +99,7 @@ pub struct Context<'a> {
     /// Seeded generator, for draws and for ties.
     pub rng: &'a mut Rng,
     /// The slot chosen last for this model, for turns.
-    pub last: &'a mut Option<Slot>,
+    pub last: &'a mut Option<ReplicaSlot>,
 }
 
 /// On what a choice rests.

@@ -55,7 +55,7 @@ fn score(candidate: &Candidate, config: &Config) -> u64 {
 
 /// The session's replica, if `best` is not that much better.
 fn stay(view: &View<'_>, context: &Context<'_>, best: usize) -> Option<usize> {
-    let home = *view.positions.get(view.home? as usize)? as usize;
+    let home = *view.positions.get(view.home?.index())? as usize;
     let home_ns = score(view.candidates.get(home)?, context.config);
     let best_ns = score(&view.candidates[best], context.config);
     (home_ns <= bearable(best_ns, context)).then_some(home)

@@ -22,7 +22,7 @@ pub(super) fn walk(view: &View<'_>, key: u64, accept: impl Fn(usize) -> bool) ->
     view.ring
         .walk(key)
         .filter_map(|replica| view.slots.get(&replica))
-        .filter_map(|&slot| view.positions.get(slot as usize).copied())
+        .filter_map(|&slot| view.positions.get(slot.index()).copied())
         .filter(|&position| position != NOT_A_CANDIDATE)
         .map(|position| position as usize)
         .find(|&position| accept(position))

@@ -14,8 +14,8 @@ struct Case {
     slots: Slots,
     config: Config,
     rng: Rng,
-    last: Option<Slot>,
-    home: Option<Slot>,
+    last: Option<ReplicaSlot>,
+    home: Option<ReplicaSlot>,
 }
 
 /// Replicas with the given loads and matches; a replica's id is its slot plus 100.
@@ -33,11 +33,11 @@ fn case(policy: Policy, replicas: &[(u32, u32)]) -> Case {
         last: None,
         home: None,
     };
-    for (slot, &(in_flight, match_blocks)) in (0..).zip(replicas) {
-        let id = ReplicaId(slot + 100);
+    for (number, &(in_flight, match_blocks)) in (0..).zip(replicas) {
+        let (id, slot) = (ReplicaId(number + 100), ReplicaSlot::from(number));
         case.ring.add(id, WEIGHT_ONE);
         case.slots.insert(id, slot);
-        case.positions[slot as usize] = slot;
+        case.positions[slot.index()] = number;
         case.candidates.push(Candidate {
             slot,
             room: true,
@@ -51,15 +51,17 @@ fn case(policy: Policy, replicas: &[(u32, u32)]) -> Case {
 
 impl Case {
     /// Takes the replica out of the candidates.
-    fn without(&mut self, slot: Slot) {
-        self.candidates.retain(|candidate| candidate.slot != slot);
+    fn without(&mut self, slot: usize) {
+        self.candidates
+            .retain(|candidate| candidate.slot.index() != slot);
         self.positions.fill(NOT_A_CANDIDATE);
         for (position, candidate) in (0..).zip(&self.candidates) {
-            self.positions[candidate.slot as usize] = position;
+            self.positions[candidate.slot.index()] = position;
         }
     }
 
-    fn choose(&mut self, prompt_blocks: u32, key: Option<u64>) -> (Slot, Basis) {
+    /// The slot of the choice, and what it rests on.
+    fn choose(&mut self, prompt_blocks: u32, key: Option<u64>) -> (usize, Basis) {
         let view = View {
             candidates: &self.candidates,
             positions: &self.positions,
@@ -77,10 +79,10 @@ impl Case {
         let choice = choose(&view, &mut context);
         let slot = self.candidates[choice.position].slot;
         self.last = Some(slot);
-        (slot, choice.basis)
+        (slot.index(), choice.basis)
     }
 
-    fn chosen(&mut self, times: usize) -> Vec<Slot> {
+    fn chosen(&mut self, times: usize) -> Vec<usize> {
         (0..times).map(|_| self.choose(10, None).0).collect()
     }
 }
@@ -99,7 +101,7 @@ fn draws_between_equals_are_even() {
     let mut case = case(Policy::LeastLoad, &[(0, 0); 4]);
     let mut shares = [0; 4];
     for slot in case.chosen(4_000) {
-        shares[slot as usize] += 1;
+        shares[slot] += 1;
     }
     assert!(
         shares.iter().all(|share| (850..1_150).contains(share)),
@@ -153,7 +155,7 @@ fn ring_keeps_a_key_at_its_replica_and_walks_past_those_without_room() {
     for key in 0..200 {
         let (owner, basis) = case.choose(10, Some(key));
         assert_eq!(basis, Basis::Key);
-        case.candidates[owner as usize].in_flight += 1;
+        case.candidates[owner].in_flight += 1;
         assert_eq!(
             case.choose(10, Some(key)).0,
             owner,
@@ -185,9 +187,9 @@ fn bounded_ring_never_passes_its_factor_over_the_mean() {
     case.config.ring_load_factor = 1.25;
     for total in 0..400_u32 {
         let (slot, _) = case.choose(10, Some(7));
-        case.candidates[slot as usize].in_flight += 1;
+        case.candidates[slot].in_flight += 1;
         let bound = (1.25 * f64::from(total + 1) / 4.0).ceil();
-        assert!(f64::from(case.candidates[slot as usize].in_flight) <= bound);
+        assert!(f64::from(case.candidates[slot].in_flight) <= bound);
     }
     let (owner, _) = (0..4)
         .map(|slot| (slot, case.candidates[slot].in_flight))

@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 
 use super::digest::{PeerDigest, Prefix, prefixes_within};
 use super::places::{Namer, PLACES, blocks_at, places_within};
-use crate::id::Nanos;
+use crate::id::{Nanos, ReplicaSlot};
 
 /// Time in which heat is halved: about as long as a busy replica keeps what is not asked for.
 const HALF_LIFE_NS: f64 = 120e9;
@@ -45,7 +45,7 @@ struct Spot {
     heat_ns: Nanos,
     heat: f32,
     /// The replica that was last found to cache it.
-    replica: u32,
+    replica: ReplicaSlot,
     place: u8,
     /// Times that another session came than the last time.
     sharers: u8,
@@ -122,7 +122,7 @@ impl Heat {
         blocks: &[u64],
         matched: u32,
         key: Option<u64>,
-        replica: u32,
+        replica: ReplicaSlot,
         now_ns: Nanos,
     ) {
         self.unseen = self.unseen.saturating_add(1);
@@ -165,7 +165,7 @@ impl Heat {
 
     /// Looks whether there is something new to tell, if that has not been done for a while. `ready`:
     /// a replica may be pushed to.
-    pub fn renew(&mut self, now_ns: Nanos, ready: impl Fn(u32) -> bool) {
+    pub fn renew(&mut self, now_ns: Nanos, ready: impl Fn(ReplicaSlot) -> bool) {
         let due_ns = self
             .looked_ns
             .map_or(0, |at_ns| at_ns + self.terms.interval_ns);
@@ -219,7 +219,7 @@ impl Heat {
     }
 
     /// The prefixes worth most, by mark.
-    fn hottest(&mut self, now_ns: Nanos, ready: impl Fn(u32) -> bool) -> Vec<Prefix> {
+    fn hottest(&mut self, now_ns: Nanos, ready: impl Fn(ReplicaSlot) -> bool) -> Vec<Prefix> {
         self.spots.retain(|_, spot| {
             spot.cool(now_ns);
             spot.heat >= FORGET
@@ -326,8 +326,13 @@ mod tests {
         fn push(&mut self, family: u64, shared: u32, session: u64, matched: u32) {
             self.now_ns += SAMPLE_NS;
             let blocks = prompt(family, shared, session);
-            self.heat
-                .count(&blocks, matched, Some(session), 0, self.now_ns);
+            self.heat.count(
+                &blocks,
+                matched,
+                Some(session),
+                ReplicaSlot::default(),
+                self.now_ns,
+            );
         }
 
         /// Depths of the prefixes told after the next interval, of any prompt.
@@ -373,7 +378,9 @@ mod tests {
             blocks.splice(64.., prompt(8, 0, session)[64..].iter().copied());
             drive.now_ns += SAMPLE_NS;
             let now_ns = drive.now_ns;
-            drive.heat.count(&blocks, 64, Some(session), 0, now_ns);
+            drive
+                .heat
+                .count(&blocks, 64, Some(session), ReplicaSlot::default(), now_ns);
         }
         assert_eq!(drive.depths(), [64, 64], "nothing ends at the common part");
         for session in 20..30 {
@@ -482,7 +489,9 @@ mod tests {
         for session in 1..101 {
             let blocks = prompt(1, 70, session);
             let now_ns = drive.now_ns + session * SAMPLE_NS / 10;
-            drive.heat.count(&blocks, 70, Some(session), 0, now_ns);
+            drive
+                .heat
+                .count(&blocks, 70, Some(session), ReplicaSlot::default(), now_ns);
         }
         let spot = drive.heat.spots[&prompt(1, 70, 1)[63]];
         assert!(spot.heat > 90.0 && spot.heat <= 100.0, "{}", spot.heat);

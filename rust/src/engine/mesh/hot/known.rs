@@ -9,15 +9,15 @@ use hashbrown::HashMap;
 
 use super::digest::{DigestError, PeerDigest, Prefix};
 use super::places::{Namer, PLACES, blocks_at, places_within};
-use crate::id::Nanos;
+use crate::id::{Nanos, PeerSlot};
 
 /// Peers whose digests are kept: one bit each.
-const SLOTS_MAX: u32 = u64::BITS;
+const SLOTS_MAX: usize = u64::BITS as usize;
 
 /// One peer's digest.
 #[derive(Debug)]
 struct Told {
-    slot: u32,
+    slot: PeerSlot,
     /// Start of the teller, and number of the digest.
     number: (u64, u64),
     at_ns: Nanos,
@@ -56,7 +56,7 @@ impl Known {
     /// It is named by another key, or not newer than the last: nothing happened.
     pub fn merge(
         &mut self,
-        slot: u32,
+        slot: PeerSlot,
         digest: PeerDigest,
         now_ns: Nanos,
     ) -> Result<(), DigestError> {
@@ -68,11 +68,11 @@ impl Known {
             return Err(DigestError::Old);
         }
         self.forget(slot);
-        if slot >= SLOTS_MAX {
+        if slot.index() >= SLOTS_MAX {
             return Ok(()); // slots so high are used only while many peers that left are not over
         }
         for prefix in &digest.prefixes {
-            *self.marks.entry(prefix.mark).or_insert(0) |= 1 << slot;
+            *self.marks.entry(prefix.mark).or_insert(0) |= 1 << slot.number();
             self.counts[usize::from(prefix.place)] += 1;
         }
         self.told.push(Told {
@@ -85,7 +85,7 @@ impl Known {
     }
 
     /// The peer is gone, or another by now: what it told does not count any more.
-    pub fn forget(&mut self, slot: u32) {
+    pub fn forget(&mut self, slot: PeerSlot) {
         let Some(index) = self.told.iter().position(|told| told.slot == slot) else {
             return;
         };
@@ -93,7 +93,7 @@ impl Known {
         for prefix in &told.prefixes {
             self.counts[usize::from(prefix.place)] -= 1;
             if let Some(slots) = self.marks.get_mut(&prefix.mark) {
-                *slots &= !(1 << slot);
+                *slots &= !(1 << slot.number());
                 if *slots == 0 {
                     self.marks.remove(&prefix.mark);
                 }
@@ -105,7 +105,7 @@ impl Known {
     }
 
     /// The peer has started anew: what it told before does not count any more.
-    pub fn restarted(&mut self, slot: u32, incarnation: u64) {
+    pub fn restarted(&mut self, slot: PeerSlot, incarnation: u64) {
         if self.number(slot).is_some_and(|last| last.0 < incarnation) {
             self.forget(slot);
         }
@@ -118,10 +118,10 @@ impl Known {
         blocks: &[u64],
         wanted: u64,
         now_ns: Nanos,
-        mut found: impl FnMut(u32, u32),
+        mut found: impl FnMut(PeerSlot, u32),
     ) {
         let fresh = self.told.iter().filter(|told| self.counts_at(told, now_ns));
-        let mut wanted = fresh.fold(0, |slots, told| slots | 1 << told.slot) & wanted;
+        let mut wanted = fresh.fold(0, |slots, told| slots | 1 << told.slot.number()) & wanted;
         let reach = places_within(u32::try_from(blocks.len()).unwrap_or(u32::MAX));
         for place in (0..reach).rev() {
             if wanted == 0 {
@@ -135,7 +135,7 @@ impl Known {
             let mut here = self.marks.get(&mark).copied().unwrap_or(0) & wanted;
             wanted &= !here;
             while here != 0 {
-                found(here.trailing_zeros(), depth);
+                found(here.trailing_zeros().into(), depth);
                 here &= here - 1;
             }
         }
@@ -145,17 +145,17 @@ impl Known {
         now_ns.saturating_sub(told.at_ns) <= self.age_max_ns
     }
 
-    fn of(&self, slot: u32) -> Option<&Told> {
+    fn of(&self, slot: PeerSlot) -> Option<&Told> {
         self.told.iter().find(|told| told.slot == slot)
     }
 
-    fn number(&self, slot: u32) -> Option<(u64, u64)> {
+    fn number(&self, slot: PeerSlot) -> Option<(u64, u64)> {
         Some(self.of(slot)?.number)
     }
 
     /// Prefixes that a peer has told, and how long ago; `None` where nothing of it counts.
     #[must_use]
-    pub fn told(&self, slot: u32, now_ns: Nanos) -> Option<(usize, Nanos)> {
+    pub fn told(&self, slot: PeerSlot, now_ns: Nanos) -> Option<(usize, Nanos)> {
         let told = self.of(slot).filter(|told| self.counts_at(told, now_ns))?;
         Some((told.prefixes.len(), now_ns.saturating_sub(told.at_ns)))
     }
@@ -179,7 +179,7 @@ impl Known {
         let mut counts = [0; PLACES];
         for told in &self.told {
             for prefix in &told.prefixes {
-                *marks.entry(prefix.mark).or_insert(0) |= 1 << told.slot;
+                *marks.entry(prefix.mark).or_insert(0) |= 1 << told.slot.number();
                 counts[usize::from(prefix.place)] += 1;
             }
         }
@@ -239,7 +239,7 @@ mod tests {
     fn found(known: &Known, prompt: u64, wanted: u64, now_ns: Nanos) -> Vec<(u32, u32)> {
         let mut all = Vec::new();
         known.find(&blocks(prompt), wanted, now_ns, |slot, depth| {
-            all.push((slot, depth));
+            all.push((slot.number(), depth));
         });
         all
     }
@@ -248,9 +248,9 @@ mod tests {
     fn each_peer_is_found_by_the_longest_prefix_that_it_has_told() {
         let mut known = known();
         let both = digest(&known, (1, 1), &[(5, 8), (5, 2)]);
-        known.merge(3, both, 0).unwrap();
+        known.merge(3.into(), both, 0).unwrap();
         let short = digest(&known, (1, 1), &[(9, 2)]);
-        known.merge(4, short, 0).unwrap();
+        known.merge(4.into(), short, 0).unwrap();
         assert_eq!(found(&known, 5, u64::MAX, 0), [(3, 32), (4, 12)]);
         assert_eq!(found(&known, 6, u64::MAX, 0), [(3, 12), (4, 12)]);
         assert_eq!(
@@ -258,26 +258,26 @@ mod tests {
             [(4, 12)],
             "the other is not wanted"
         );
-        assert_eq!(known.told(3, 10), Some((2, 10)));
-        assert_eq!(known.told(5, 10), None);
+        assert_eq!(known.told(3.into(), 10), Some((2, 10)));
+        assert_eq!(known.told(5.into(), 10), None);
     }
 
     #[test]
     fn what_is_too_old_or_of_a_peer_that_is_gone_or_new_does_not_count() {
         let mut known = known();
         known
-            .merge(0, digest(&known, (2, 1), &[(5, 8)]), 0)
+            .merge(0.into(), digest(&known, (2, 1), &[(5, 8)]), 0)
             .unwrap();
         assert_eq!(found(&known, 5, 1, AGE_NS), [(0, 32)]);
         assert_eq!(found(&known, 5, 1, AGE_NS + 1), []);
-        known.restarted(0, 2);
+        known.restarted(0.into(), 2);
         assert_eq!(found(&known, 5, 1, 0), [(0, 32)]);
-        known.restarted(0, 3);
+        known.restarted(0.into(), 3);
         assert_eq!(found(&known, 5, 1, 0), []);
         known
-            .merge(0, digest(&known, (3, 1), &[(5, 8)]), 0)
+            .merge(0.into(), digest(&known, (3, 1), &[(5, 8)]), 0)
             .unwrap();
-        known.forget(0);
+        known.forget(0.into());
         assert_eq!(found(&known, 5, 1, 0), []);
         known.check_invariants().unwrap();
     }
@@ -286,19 +286,21 @@ mod tests {
     fn another_key_and_what_is_not_newer_are_refused_and_change_nothing() {
         let mut known = known();
         known
-            .merge(0, digest(&known, (2, 5), &[(5, 8)]), 0)
+            .merge(0.into(), digest(&known, (2, 5), &[(5, 8)]), 0)
             .unwrap();
         let other = PeerDigest {
             tag: 1,
             ..digest(&known, (2, 6), &[])
         };
-        assert_eq!(known.merge(0, other, 0), Err(DigestError::Key));
+        assert_eq!(known.merge(0.into(), other, 0), Err(DigestError::Key));
         for number in [(2, 5), (2, 4), (1, 9)] {
             let old = digest(&known, number, &[]);
-            assert_eq!(known.merge(0, old, 0), Err(DigestError::Old));
+            assert_eq!(known.merge(0.into(), old, 0), Err(DigestError::Old));
         }
         assert_eq!(found(&known, 5, 1, 0), [(0, 32)]);
-        known.merge(0, digest(&known, (2, 6), &[]), 0).unwrap();
+        known
+            .merge(0.into(), digest(&known, (2, 6), &[]), 0)
+            .unwrap();
         assert_eq!(found(&known, 5, 1, 0), [], "the new one replaces the old");
     }
 
@@ -330,8 +332,8 @@ mod tests {
             let mut told: Oracle = vec![None; 6];
             for (sequence, (slot, prefixes)) in (1..).zip(steps) {
                 match &prefixes {
-                    Some(prefixes) => known.merge(slot, digest(&known, (1, sequence), prefixes), 0).unwrap(),
-                    None => known.forget(slot),
+                    Some(prefixes) => known.merge(slot.into(), digest(&known, (1, sequence), prefixes), 0).unwrap(),
+                    None => known.forget(slot.into()),
                 }
                 told[slot as usize] = prefixes;
                 known.check_invariants().unwrap();

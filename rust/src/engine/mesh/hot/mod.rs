@@ -15,7 +15,7 @@ use super::Mesh;
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
 use crate::engine::fleet::Fleet;
-use crate::id::{Nanos, PeerId, Slot};
+use crate::id::{Nanos, PeerId, PeerSlot, ReplicaSlot};
 
 /// Bytes per second of digests told to one peer, at most.
 const BYTES_PER_S_MAX: u64 = 16 << 10;
@@ -41,7 +41,7 @@ pub(in crate::engine) struct HotState {
 
 impl Mesh {
     /// Nothing that this peer told of its prefixes counts any more.
-    pub(super) fn forget_hot(&mut self, slot: Slot) {
+    pub(super) fn forget_hot(&mut self, slot: PeerSlot) {
         if let Some(hot) = &mut self.hot {
             hot.known.forget(slot);
         }
@@ -82,7 +82,11 @@ impl Mesh {
     }
 
     /// Hot prefixes that a peer has told, and how long ago.
-    pub(in crate::engine) fn told_of(&self, slot: Slot, now_ns: Nanos) -> Option<(usize, Nanos)> {
+    pub(in crate::engine) fn told_of(
+        &self,
+        slot: PeerSlot,
+        now_ns: Nanos,
+    ) -> Option<(usize, Nanos)> {
         self.hot.as_ref()?.known.told(slot, now_ns)
     }
 
@@ -90,7 +94,7 @@ impl Mesh {
     pub(in crate::engine) fn count_hot(
         &mut self,
         demand: &Demand,
-        slot: Slot,
+        slot: ReplicaSlot,
         match_blocks: u32,
         now_ns: Nanos,
     ) {
@@ -124,21 +128,25 @@ impl Mesh {
     }
 
     /// What to tell a peer of hot prefixes; `None` where nothing is told.
-    pub(in crate::engine) fn tell_hot(&mut self, slot: Slot, config: &Config) -> Option<Vec<u8>> {
+    pub(in crate::engine) fn tell_hot(
+        &mut self,
+        slot: PeerSlot,
+        config: &Config,
+    ) -> Option<Vec<u8>> {
         let heat = &self.hot.as_ref()?.heat;
         let block_bytes = u32::try_from(config.block_bytes).unwrap_or(u32::MAX);
         let digest = heat.digest(block_bytes, self.incarnation);
         if digest.sequence == 0 {
             return None;
         }
-        self.remotes.get_mut(slot as usize)?.told_hot = digest.sequence;
+        self.remotes.get_mut(slot.index())?.told_hot = digest.sequence;
         Some(digest.encode())
     }
 
     /// Takes over what a peer told of its hot prefixes; false where nothing of it is to be taken.
     pub(in crate::engine) fn merge_hot(
         &mut self,
-        slot: Slot,
+        slot: PeerSlot,
         digest: &[u8],
         config: &Config,
         now_ns: Nanos,
@@ -165,8 +173,8 @@ impl Mesh {
 
     /// A peer's summary was taken over: if it has started anew, it knows nothing of us, nor has what
     /// it had.
-    pub(super) fn heard_of_start(&mut self, slot: Slot) {
-        let Some(remote) = self.remotes.get_mut(slot as usize) else {
+    pub(super) fn heard_of_start(&mut self, slot: PeerSlot) {
+        let Some(remote) = self.remotes.get_mut(slot.index()) else {
             return;
         };
         let (incarnation, _) = remote.peer.last_heard();
@@ -183,14 +191,14 @@ impl Mesh {
     pub(in crate::engine) fn told_matches(
         &self,
         blocks: &[u64],
-        slots: &[Slot],
+        slots: &[PeerSlot],
         now_ns: Nanos,
-        found: impl FnMut(Slot, u32),
+        found: impl FnMut(PeerSlot, u32),
     ) {
         let Some(hot) = self.hot.as_ref() else {
             return;
         };
-        let bit = |slot: Slot| 1_u64.checked_shl(slot).unwrap_or(0);
+        let bit = |slot: PeerSlot| 1_u64.checked_shl(slot.number()).unwrap_or(0);
         let wanted = slots.iter().fold(0, |slots, slot| slots | bit(*slot));
         hot.known.find(blocks, wanted, now_ns, found);
     }

@@ -9,12 +9,12 @@ use crate::engine::fleet::replica::{Need, Own, theirs};
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::fleet::{Fleet, gate};
 use crate::engine::mesh::Mesh;
-use crate::id::{Nanos, PeerId, RequestId, Slot};
+use crate::id::{Nanos, PeerId, PeerSlot, ReplicaSlot, RequestId};
 
 /// A page of a replica's metrics that a peer passed on.
 #[derive(Debug)]
 pub(in crate::engine) struct Passed {
-    pub(in crate::engine) slot: Slot,
+    pub(in crate::engine) slot: ReplicaSlot,
     pub(in crate::engine) page: Snapshot,
     /// When it was asked for, by our clock.
     pub(in crate::engine) sent_ns: Nanos,
@@ -26,7 +26,7 @@ pub(in crate::engine) struct Changes {
     /// More than the room at some replicas.
     pub(in crate::engine) more: bool,
     /// The replicas that it is about.
-    pub(in crate::engine) replicas: Vec<Slot>,
+    pub(in crate::engine) replicas: Vec<ReplicaSlot>,
 }
 
 impl Mesh {
@@ -34,7 +34,7 @@ impl Mesh {
     /// the pages that it passes on; true when more than room may have changed.
     pub(in crate::engine) fn take_share(
         &mut self,
-        (slot, peer): (Slot, PeerId),
+        (slot, peer): (PeerSlot, PeerId),
         share: Share,
         told_ns: Nanos,
         fleet: &mut Fleet,
@@ -75,7 +75,7 @@ impl Mesh {
             if let Some((page, age_us)) = page
                 && !fleet.member(replica).is_some_and(looked_for)
             {
-                if let Some(shared) = self.sharing.replicas.get_mut(replica as usize) {
+                if let Some(shared) = self.sharing.replicas.get_mut(replica.index()) {
                     shared.heard_ns = now_ns;
                 }
                 changes.more |= observe(
@@ -97,12 +97,12 @@ impl Mesh {
     /// The peer asks to be told everything, or has told its list of replicas.
     fn take_listing(
         &mut self,
-        (slot, peer): (Slot, PeerId),
+        (slot, peer): (PeerSlot, PeerId),
         asks: bool,
         listing: Option<Vec<u64>>,
         fleet: &mut Fleet,
     ) {
-        if let Some(remote) = self.remotes.get_mut(slot as usize) {
+        if let Some(remote) = self.remotes.get_mut(slot.index()) {
             let sharer = &mut remote.share;
             if asks {
                 (sharer.listed, sharer.cursor) = (false, None);
@@ -110,19 +110,24 @@ impl Mesh {
             if let Some(listing) = listing {
                 (sharer.listing, sharer.heard) = (listing, true);
                 sharer.find(&self.sharing.by_key);
-                let listed: HashSet<Slot, FixedState> = sharer.listed().collect();
+                let listed: HashSet<ReplicaSlot, FixedState> = sharer.listed().collect();
                 fleet.keep_theirs(peer, |replica, _| listed.contains(&replica));
             }
         }
     }
 
     /// Forgets a peer's requests but those that are told.
-    fn keep_only(&mut self, (slot, peer): (Slot, PeerId), entries: &[Entry], fleet: &mut Fleet) {
+    fn keep_only(
+        &mut self,
+        (slot, peer): (PeerSlot, PeerId),
+        entries: &[Entry],
+        fleet: &mut Fleet,
+    ) {
         let told = entries.iter().flat_map(|entry| &entry.began);
         let told: HashSet<RequestId, FixedState> =
             told.map(|began| theirs(peer, began.number)).collect();
         fleet.keep_theirs(peer, |_, id| told.contains(&id));
-        if let Some(remote) = self.remotes.get_mut(slot as usize) {
+        if let Some(remote) = self.remotes.get_mut(slot.index()) {
             for reported in remote.share.reported.values_mut() {
                 reported.ready = false;
             }
@@ -133,13 +138,13 @@ impl Mesh {
     /// opposite, and its page. `None` for a replica that is not there.
     fn take_entry(
         &mut self,
-        peer: Slot,
-        replica: Slot,
+        peer: PeerSlot,
+        replica: ReplicaSlot,
         entry: &Entry,
         began: &[Own],
         fleet: &Fleet,
     ) -> Option<(bool, Option<(Snapshot, u32)>)> {
-        let remote = self.remotes.get_mut(peer as usize);
+        let remote = self.remotes.get_mut(peer.index());
         let reported = remote.and_then(|remote| remote.share.reported.get_mut(&replica))?;
         fleet.member(replica)?;
         let changed = reported.ready != entry.ready;

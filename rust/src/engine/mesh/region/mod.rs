@@ -21,9 +21,9 @@ use super::Mesh;
 use crate::engine::config::Config;
 use crate::engine::fleet::replica::{Need, Own, Split, TURN_NS};
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::engine::fleet::{Fleet, gate, slot_of};
+use crate::engine::fleet::{Fleet, gate};
 use crate::engine::hold::Hold;
-use crate::id::{Nanos, PeerId, RequestId, Slot};
+use crate::id::{Nanos, PeerId, PeerSlot, ReplicaSlot, RequestId, count};
 
 /// Probe intervals without a page of the balancer that probes for all.
 const PATIENCE: u64 = 3;
@@ -34,13 +34,13 @@ const UNTOLD_NS: Nanos = TURN_NS;
 
 impl Mesh {
     /// The peer is of our region, and to be heard.
-    pub(in crate::engine) fn shares(&self, slot: Slot) -> bool {
+    pub(in crate::engine) fn shares(&self, slot: PeerSlot) -> bool {
         self.peer(slot)
             .is_some_and(|peer| peer.listed() && peer.region == self.region)
     }
 
     /// The peer may push to this replica too.
-    fn shares_replica(&self, peer: Slot, slot: Slot) -> bool {
+    fn shares_replica(&self, peer: PeerSlot, slot: ReplicaSlot) -> bool {
         let line = self
             .remote(peer)
             .and_then(|remote| remote.share.reported.get(&slot));
@@ -74,11 +74,11 @@ impl Mesh {
     /// A connection to a peer begins: neither knows what the other has told before.
     pub(in crate::engine) fn share_anew(
         &mut self,
-        (slot, peer): (Slot, PeerId),
+        (slot, peer): (PeerSlot, PeerId),
         fleet: &mut Fleet,
         now_ns: Nanos,
     ) {
-        if let Some(remote) = self.remotes.get_mut(slot as usize) {
+        if let Some(remote) = self.remotes.get_mut(slot.index()) {
             remote.share = Sharer::default();
         }
         fleet.keep_theirs(peer, |_, _| false);
@@ -87,7 +87,7 @@ impl Mesh {
 
     /// Who shares what has changed: who pushes where, and who probes what, follows from it.
     pub(in crate::engine) fn review_sharing(&mut self, fleet: &mut Fleet, now_ns: Nanos) {
-        let peers: Vec<(Slot, PeerId)> = self.peers().map(|(slot, p)| (slot, p.id)).collect();
+        let peers: Vec<(PeerSlot, PeerId)> = self.peers().map(|(slot, p)| (slot, p.id)).collect();
         let before = self.sharing.active;
         self.sharing.active = false;
         for (slot, peer) in peers {
@@ -95,10 +95,10 @@ impl Mesh {
                 self.sharing.active = true;
             } else if self
                 .remotes
-                .get(slot as usize)
+                .get(slot.index())
                 .is_some_and(|r| !r.share.reported.is_empty())
             {
-                if let Some(remote) = self.remotes.get_mut(slot as usize) {
+                if let Some(remote) = self.remotes.get_mut(slot.index()) {
                     remote.share = Sharer {
                         retracts: remote.peer.isolated,
                         ..Sharer::default()
@@ -119,7 +119,7 @@ impl Mesh {
         }
     }
 
-    fn review_replica(&mut self, slot: Slot, fleet: &mut Fleet, now_ns: Nanos) {
+    fn review_replica(&mut self, slot: ReplicaSlot, fleet: &mut Fleet, now_ns: Nanos) {
         let sharers = self.peers();
         let sharers = sharers.filter(|(peer, _)| self.shares_replica(*peer, slot));
         let names: Vec<&str> = sharers.map(|(_, peer)| peer.name.as_str()).collect();
@@ -130,10 +130,10 @@ impl Mesh {
         let ours = (weight(own, replica), own);
         let mut weights = names.iter().map(|name| (weight(name, replica), *name));
         let probed_elsewhere = weights.any(|theirs| theirs > ours);
-        let others = slot_of(names.len());
+        let others = count(names.len());
         let before = names.iter().filter(|name| **name < own);
-        let rank = slot_of(before.count());
-        if let Some(shared) = self.sharing.replicas.get_mut(slot as usize) {
+        let rank = count(before.count());
+        if let Some(shared) = self.sharing.replicas.get_mut(slot.index()) {
             shared.probed_elsewhere = probed_elsewhere;
             (shared.others, shared.rank) = (others, rank);
         }
@@ -141,14 +141,19 @@ impl Mesh {
     }
 
     /// Who takes part of a replica's room, and whose turn it is.
-    pub(in crate::engine) fn review_split(&mut self, slot: Slot, fleet: &mut Fleet, now_ns: Nanos) {
+    pub(in crate::engine) fn review_split(
+        &mut self,
+        slot: ReplicaSlot,
+        fleet: &mut Fleet,
+        now_ns: Nanos,
+    ) {
         let split = self.split_of(slot, now_ns);
         set_split(slot, split, fleet);
     }
 
-    fn split_of(&mut self, slot: Slot, now_ns: Nanos) -> Split {
+    fn split_of(&mut self, slot: ReplicaSlot, now_ns: Nanos) -> Split {
         let told = self.told_by_all();
-        let Some(shared) = self.sharing.replicas.get_mut(slot as usize) else {
+        let Some(shared) = self.sharing.replicas.get_mut(slot.index()) else {
             return Split::default();
         };
         if shared.others == 0 {
@@ -157,12 +162,12 @@ impl Mesh {
         shared
             .untold
             .retain(|(event, at_ns)| *event >= told && now_ns < *at_ns + UNTOLD_NS);
-        let untold = slot_of(shared.untold.len());
+        let untold = count(shared.untold.len());
         let ours = (shared.pushed_ns, self.name.as_str());
         let reported = || {
             self.remotes.iter().filter_map(|(peer, remote)| {
                 let reported = remote.share.reported.get(&slot)?;
-                self.shares_replica(slot_of(peer), slot)
+                self.shares_replica(PeerSlot::new(peer), slot)
                     .then_some((remote.peer.name.as_str(), reported))
             })
         };
@@ -179,8 +184,8 @@ impl Mesh {
             .filter(|(name, reported)| reported.wants && turn(name) < our_turn)
             .count();
         Split {
-            others: slot_of(active),
-            ahead: slot_of(ahead),
+            others: count(active),
+            ahead: count(ahead),
             untold,
         }
     }
@@ -188,7 +193,7 @@ impl Mesh {
     /// Notes since when there has been room for somebody at a replica that is shared.
     pub(in crate::engine) fn note_open(
         &self,
-        slot: Slot,
+        slot: ReplicaSlot,
         fleet: &mut Fleet,
         config: &Config,
         now_ns: Nanos,
@@ -204,7 +209,7 @@ impl Mesh {
         &mut self,
         fleet: &mut Fleet,
         now_ns: Nanos,
-    ) -> Vec<Slot> {
+    ) -> Vec<ReplicaSlot> {
         let mut changed = Vec::new();
         if !self.sharing.active {
             return changed;
@@ -226,7 +231,7 @@ impl Mesh {
     /// A request was pushed.
     pub(in crate::engine) fn note_began(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         (id, need): (RequestId, Need),
         fleet: &mut Fleet,
         now_ns: Nanos,
@@ -241,7 +246,7 @@ impl Mesh {
             need,
         };
         let event = self.sharing.note(slot, What::Began(own));
-        let Some(shared) = self.sharing.replicas.get_mut(slot as usize) else {
+        let Some(shared) = self.sharing.replicas.get_mut(slot.index()) else {
             return;
         };
         shared.pushed_ns = now_ns;
@@ -261,23 +266,33 @@ impl Mesh {
     }
 
     /// A request got its first byte.
-    pub(in crate::engine) fn note_started(&mut self, slot: Slot, id: RequestId, now_ns: Nanos) {
+    pub(in crate::engine) fn note_started(
+        &mut self,
+        slot: ReplicaSlot,
+        id: RequestId,
+        now_ns: Nanos,
+    ) {
         if self.sharing.active {
             self.sharing.note(slot, What::Started(id, now_ns));
         }
     }
 
     /// A request is no longer at the replica.
-    pub(in crate::engine) fn note_ended(&mut self, slot: Slot, id: RequestId) {
+    pub(in crate::engine) fn note_ended(&mut self, slot: ReplicaSlot, id: RequestId) {
         if self.sharing.active {
             self.sharing.note(slot, What::Ended(id));
         }
     }
 
     /// Our own probe brought a page.
-    pub(in crate::engine) fn note_page(&mut self, slot: Slot, page: &Snapshot, sent_ns: Nanos) {
+    pub(in crate::engine) fn note_page(
+        &mut self,
+        slot: ReplicaSlot,
+        page: &Snapshot,
+        sent_ns: Nanos,
+    ) {
         let active = self.sharing.active;
-        let shared = self.sharing.replicas.get_mut(slot as usize);
+        let shared = self.sharing.replicas.get_mut(slot.index());
         if let Some(shared) = shared.filter(|_| active) {
             let page = Some(told(page));
             shared.pages += u64::from(shared.page != page);
@@ -288,7 +303,7 @@ impl Mesh {
     /// When a replica is to be probed from here.
     pub(in crate::engine) fn probe_due_ns(
         &mut self,
-        slot: Slot,
+        slot: ReplicaSlot,
         held: bool,
         fleet: &Fleet,
         config: &Config,
@@ -299,7 +314,7 @@ impl Mesh {
         let interval_ns = gate::probe_interval(member.replica(), config, wanted);
         let due_ns = member.replica().probe_due_ns(interval_ns, config);
         let looked_for = gate::looked_for(member.replica());
-        let shared = self.sharing.replicas.get_mut(slot as usize)?;
+        let shared = self.sharing.replicas.get_mut(slot.index())?;
         if shared.interval_ns != interval_ns {
             (shared.interval_ns, shared.interval_since_ns) = (interval_ns, now_ns);
         }
@@ -310,7 +325,7 @@ impl Mesh {
         Some(due_ns.max(heard_ns.saturating_add(PATIENCE * interval_ns)))
     }
 
-    fn wanted_elsewhere(&self, slot: Slot) -> bool {
+    fn wanted_elsewhere(&self, slot: ReplicaSlot) -> bool {
         let mut sharers = self.remotes.iter().map(|(_, remote)| &remote.share);
         self.sharing.active
             && sharers.any(|of| of.reported.get(&slot).is_some_and(|line| line.wants))
@@ -345,7 +360,7 @@ impl Mesh {
     }
 }
 
-fn set_split(slot: Slot, split: Split, fleet: &mut Fleet) {
+fn set_split(slot: ReplicaSlot, split: Split, fleet: &mut Fleet) {
     if fleet.split(slot) != Some(split) {
         fleet.set_split(slot, split);
     }

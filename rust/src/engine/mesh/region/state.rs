@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::engine::fleet::replica::Own;
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::id::{Nanos, RequestId, Slot};
+use crate::id::{Nanos, ReplicaSlot, RequestId};
 
 /// Events remembered for those that have not been told; who is further behind is told everything.
 const EVENTS_MAX: usize = 8_192;
@@ -78,15 +78,15 @@ pub(in crate::engine) struct Sharer {
     /// It has told its list.
     pub(super) heard: bool,
     /// Its replicas by their place in that: ours, where we have them.
-    pub(super) places: Vec<Option<Slot>>,
+    pub(super) places: Vec<Option<ReplicaSlot>>,
     /// Its list.
     pub(super) listing: Vec<u64>,
-    pub(super) reported: HashMap<Slot, Reported, FixedState>,
+    pub(super) reported: HashMap<ReplicaSlot, Reported, FixedState>,
     /// It has been told our list.
     pub(super) listed: bool,
     /// It has been told all events up to this one; `None`: it is to be told everything.
     pub(super) cursor: Option<u64>,
-    pub(super) said: HashMap<Slot, Said, FixedState>,
+    pub(super) said: HashMap<ReplicaSlot, Said, FixedState>,
     pub(super) told_ns: Option<Nanos>,
     pub(super) told_bytes: usize,
     /// It is to be told that we share nothing any more.
@@ -99,22 +99,23 @@ impl Sharer {
         self.heard && self.reported.values().all(|of| of.told)
     }
 
-    pub(super) fn lists(&self, slot: Slot) -> bool {
+    pub(super) fn lists(&self, slot: ReplicaSlot) -> bool {
         self.reported.contains_key(&slot)
     }
 
-    pub(super) fn listed(&self) -> impl Iterator<Item = Slot> {
+    pub(super) fn listed(&self) -> impl Iterator<Item = ReplicaSlot> {
         self.reported.keys().copied()
     }
 
     /// Finds our replicas in its list.
-    pub(super) fn find(&mut self, by_key: &HashMap<u64, Slot, FixedState>) {
+    pub(super) fn find(&mut self, by_key: &HashMap<u64, ReplicaSlot, FixedState>) {
         self.places = self
             .listing
             .iter()
             .map(|key| by_key.get(key).copied())
             .collect();
-        let listed: HashSet<Slot, FixedState> = self.places.iter().flatten().copied().collect();
+        let listed: HashSet<ReplicaSlot, FixedState> =
+            self.places.iter().flatten().copied().collect();
         self.reported.retain(|slot, _| listed.contains(slot));
         for slot in listed {
             self.reported.entry(slot).or_default();
@@ -129,10 +130,10 @@ pub(in crate::engine) struct Sharing {
     /// Somebody shares with us.
     pub(super) active: bool,
     /// Our replicas by place and by key.
-    pub(super) listing: Vec<Slot>,
-    pub(super) places: HashMap<Slot, u32, FixedState>,
-    pub(super) by_key: HashMap<u64, Slot, FixedState>,
-    pub(super) events: VecDeque<(Slot, What)>,
+    pub(super) listing: Vec<ReplicaSlot>,
+    pub(super) places: HashMap<ReplicaSlot, u32, FixedState>,
+    pub(super) by_key: HashMap<u64, ReplicaSlot, FixedState>,
+    pub(super) events: VecDeque<(ReplicaSlot, What)>,
     /// The number of the first of them.
     pub(super) first: u64,
     /// What it comes to, by replica.
@@ -141,8 +142,8 @@ pub(in crate::engine) struct Sharing {
 
 impl Sharing {
     /// A replica that is new has come to a slot.
-    pub(in crate::engine) fn add(&mut self, slot: Slot) {
-        let index = slot as usize;
+    pub(in crate::engine) fn add(&mut self, slot: ReplicaSlot) {
+        let index = slot.index();
         if index >= self.replicas.len() {
             self.replicas.resize_with(index + 1, Shared::default);
         }
@@ -151,20 +152,20 @@ impl Sharing {
 
     /// The part of so much room at a replica that may be promised to balancers of other regions, which
     /// hear of it from all that share it.
-    pub(in crate::engine) fn promised(&self, slot: Slot, room: u32) -> u32 {
-        let shared = self.replicas.get(slot as usize);
+    pub(in crate::engine) fn promised(&self, slot: ReplicaSlot, room: u32) -> u32 {
+        let shared = self.replicas.get(slot.index());
         shared.map_or(room, |shared| shared.promised(room))
     }
 
     /// No other balancer pushes to a replica.
-    pub(in crate::engine) fn alone(&self, slot: Slot) -> bool {
-        let shared = self.replicas.get(slot as usize);
+    pub(in crate::engine) fn alone(&self, slot: ReplicaSlot) -> bool {
+        let shared = self.replicas.get(slot.index());
         shared.is_none_or(|shared| shared.others == 0)
     }
 
     /// A replica is probed from here.
-    pub(in crate::engine) fn probed_here(&self, slot: Slot) -> bool {
-        let shared = self.replicas.get(slot as usize);
+    pub(in crate::engine) fn probed_here(&self, slot: ReplicaSlot) -> bool {
+        let shared = self.replicas.get(slot.index());
         shared.is_none_or(|shared| !shared.probed_elsewhere)
     }
 
@@ -172,7 +173,7 @@ impl Sharing {
         self.first + self.events.len() as u64
     }
 
-    pub(super) fn note(&mut self, slot: Slot, what: What) -> u64 {
+    pub(super) fn note(&mut self, slot: ReplicaSlot, what: What) -> u64 {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
             self.first += 1;

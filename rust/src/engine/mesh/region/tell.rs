@@ -9,7 +9,7 @@ use super::state::{Said, What};
 use crate::engine::fleet::Fleet;
 use crate::engine::fleet::replica::Own;
 use crate::engine::mesh::{Local, Mesh};
-use crate::id::{Nanos, RequestId, Slot};
+use crate::id::{Nanos, PeerSlot, ReplicaSlot, RequestId};
 
 /// Least time between two messages.
 const GAP_NS: Nanos = 15_000_000;
@@ -59,7 +59,11 @@ impl Draft {
 impl Mesh {
     /// What to tell a peer of our region now; `None` where there is nothing to tell it. It counts as
     /// told, so it is to be sent.
-    pub(in crate::engine) fn share(&mut self, slot: Slot, local: &Local<'_>) -> Option<Vec<u8>> {
+    pub(in crate::engine) fn share(
+        &mut self,
+        slot: PeerSlot,
+        local: &Local<'_>,
+    ) -> Option<Vec<u8>> {
         let now_ns = local.now_ns;
         if !self.shares(slot) {
             return self.retract(slot, now_ns);
@@ -97,7 +101,7 @@ impl Mesh {
         };
         let bytes = share.encode()?;
         let next = self.sharing.next();
-        let sharer = &mut self.remotes.get_mut(slot as usize)?.share;
+        let sharer = &mut self.remotes.get_mut(slot.index())?.share;
         sharer.said.extend(news);
         (sharer.listed, sharer.cursor) = (true, fits.then_some(next));
         (sharer.told_ns, sharer.told_bytes) = (Some(now_ns), bytes.len());
@@ -106,8 +110,8 @@ impl Mesh {
     }
 
     /// The last word to a peer that an operator has isolated: it is to count nothing of ours any more.
-    fn retract(&mut self, slot: Slot, now_ns: Nanos) -> Option<Vec<u8>> {
-        let sharer = &mut self.remotes.get_mut(slot as usize)?.share;
+    fn retract(&mut self, slot: PeerSlot, now_ns: Nanos) -> Option<Vec<u8>> {
+        let sharer = &mut self.remotes.get_mut(slot.index())?.share;
         let nothing = Share {
             told_ns: now_ns,
             whole: true,
@@ -119,9 +123,9 @@ impl Mesh {
     }
 
     /// None of the events so far concerns the peer.
-    fn caught_up(&mut self, slot: Slot) {
+    fn caught_up(&mut self, slot: PeerSlot) {
         let next = self.sharing.next();
-        if let Some(remote) = self.remotes.get_mut(slot as usize) {
+        if let Some(remote) = self.remotes.get_mut(slot.index()) {
             remote.share.cursor = Some(next);
         }
         self.trim();
@@ -143,13 +147,13 @@ impl Mesh {
     }
 
     /// Our place of a replica that the peer lists too.
-    fn place_told(&self, peer: Slot, slot: Slot) -> Option<u32> {
+    fn place_told(&self, peer: PeerSlot, slot: ReplicaSlot) -> Option<u32> {
         let lists = self.remote(peer)?.share.lists(slot);
         self.sharing.places.get(&slot).copied().filter(|_| lists)
     }
 
     /// All that is in flight.
-    fn draft_all(&self, peer: Slot, local: &Local<'_>, draft: &mut Draft) {
+    fn draft_all(&self, peer: PeerSlot, local: &Local<'_>, draft: &mut Draft) {
         for slot in &self.sharing.listing {
             let (Some(place), Some(member)) =
                 (self.place_told(peer, *slot), local.fleet.member(*slot))
@@ -167,7 +171,7 @@ impl Mesh {
     }
 
     /// What has happened since the peer was told something.
-    fn draft_events(&self, peer: Slot, now_ns: Nanos, draft: &mut Draft) {
+    fn draft_events(&self, peer: PeerSlot, now_ns: Nanos, draft: &mut Draft) {
         let Some(remote) = self.remote(peer) else {
             return;
         };
@@ -191,7 +195,12 @@ impl Mesh {
     }
 
     /// What has changed of each replica beside requests; what the peer will have been told.
-    fn draft_news(&self, peer: Slot, local: &Local<'_>, draft: &mut Draft) -> Vec<(Slot, Said)> {
+    fn draft_news(
+        &self,
+        peer: PeerSlot,
+        local: &Local<'_>,
+        draft: &mut Draft,
+    ) -> Vec<(ReplicaSlot, Said)> {
         let mut news = Vec::new();
         let Some(remote) = self.remote(peer) else {
             return news;
@@ -206,11 +215,11 @@ impl Mesh {
                 continue;
             };
             let said = remote.share.said.get(slot).copied().unwrap_or_default();
-            let Some(shared) = self.sharing.replicas.get(*slot as usize) else {
+            let Some(shared) = self.sharing.replicas.get(slot.index()) else {
                 continue;
             };
             let mut now = Said {
-                wants: wanted.get(*slot as usize).copied().unwrap_or(false) && !member.declined(),
+                wants: wanted.get(slot.index()).copied().unwrap_or(false) && !member.declined(),
                 ready: member.ready(local.config, local.now_ns),
                 ..said
             };
@@ -255,7 +264,7 @@ fn wanted(local: &Local<'_>) -> Vec<bool> {
         let serving = local.fleet.serving(Some(partition.model));
         let open = local.hold.open_len(partition) > 0;
         for slot in serving {
-            wanted[*slot as usize] |= open && (partition.bound.is_none() || bound == Some(*slot));
+            wanted[slot.index()] |= open && (partition.bound.is_none() || bound == Some(*slot));
         }
     }
     wanted

@@ -423,9 +423,12 @@ fn a_peer_may_change_its_region_as_often_as_it_likes() {
     for n in 0..1_000 {
         pair.us.peers(&[(EU.0, "eu", &format!("region-{n}"))]);
         let mesh = &pair.us.router.mesh;
-        assert_eq!(mesh.peer(0).unwrap().region_bit & mesh.region_bit(), 0);
+        assert_eq!(
+            mesh.peer(0.into()).unwrap().region_bit & mesh.region_bit(),
+            0
+        );
     }
     pair.us.peers(&[(EU.0, "eu", "us")]);
     let mesh = &pair.us.router.mesh;
-    assert_eq!(mesh.peer(0).unwrap().region_bit, mesh.region_bit());
+    assert_eq!(mesh.peer(0.into()).unwrap().region_bit, mesh.region_bit());
 }

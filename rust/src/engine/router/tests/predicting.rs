@@ -67,7 +67,7 @@ fn a_prompt_sooner_computed_elsewhere_does_not_wait() {
 #[test]
 fn requests_that_wait_for_an_owner_are_counted_until_they_leave() {
     let (mut drive, owner) = with_a_full_owner(predictive());
-    let awaited = |drive: &Drive| drive.router.hold.chosen_before(owner, None);
+    let awaited = |drive: &Drive| drive.router.hold.chosen_before(owner.into(), None);
     for _ in 0..3 {
         submit(&mut drive, prompt(1, 1_002));
     }

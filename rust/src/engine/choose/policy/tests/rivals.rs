@@ -39,7 +39,7 @@ fn plain() -> impl Strategy<Value = Candidate> {
         (0..4_000_u32, 0..400_000_000_000_u64),
     )
         .prop_map(|(a, b, c, d)| Candidate {
-            slot: 0,
+            slot: ReplicaSlot::default(),
             room: a.0,
             in_flight: a.1,
             pending: a.2,
@@ -68,7 +68,7 @@ fn absurd() -> impl Strategy<Value = Candidate> {
         any::<bool>(),
     )
         .prop_map(|(w, n, room)| Candidate {
-            slot: 0,
+            slot: ReplicaSlot::default(),
             room,
             in_flight: n[0],
             pending: n[1],
@@ -92,7 +92,10 @@ fn with(policy: Policy, candidates: &[Candidate]) -> Case {
     let mut case = case(policy, &loads);
     case.config.explore_ratio = 0.0;
     for ((slot, place), candidate) in (0..).zip(&mut case.candidates).zip(candidates) {
-        *place = Candidate { slot, ..*candidate };
+        *place = Candidate {
+            slot: ReplicaSlot::new(slot),
+            ..*candidate
+        };
     }
     case
 }
@@ -105,7 +108,7 @@ fn takes_smallest(case: &mut Case, blocks: u32, cost: impl Fn(&Candidate) -> f64
         .iter()
         .map(&cost)
         .fold(f64::INFINITY, f64::min);
-    let taken = cost(&case.candidates[slot as usize]);
+    let taken = cost(&case.candidates[slot]);
     assert!(
         taken <= least * (1.0 + 1e-6) + 1e-5,
         "{taken} is not {least}"
@@ -137,11 +140,11 @@ proptest! {
     ) {
         for policy in SCORED {
             let mut case = with(policy, &candidates);
-            case.home = home;
+            case.home = home.map(ReplicaSlot::from);
             for explore_ratio in [0.0, 0.5, 1.0] {
                 case.config.explore_ratio = explore_ratio;
                 let (slot, _) = case.choose(blocks, Some(7));
-                prop_assert!((slot as usize) < candidates.len());
+                prop_assert!(slot < candidates.len());
             }
         }
     }
@@ -156,12 +159,12 @@ proptest! {
 
     #[test]
     fn a_session_moves_only_for_more_than_both_thresholds(
-        candidates in prop::collection::vec(plain(), 2..12), home in 0..2_u32,
+        candidates in prop::collection::vec(plain(), 2..12), home in 0..2_usize,
     ) {
         let mut case = with(Policy::Predictive, &candidates);
-        case.home = Some(home);
+        case.home = Some(ReplicaSlot::new(home));
         let (slot, _) = case.choose(60, Some(7));
-        let at_home = predicted(&case.candidates[home as usize]);
+        let at_home = predicted(&case.candidates[home]);
         let best = case.candidates.iter().map(predicted).fold(f64::INFINITY, f64::min);
         let gain = at_home - best;
         let needed = (at_home * 0.15).max(20e6);
@@ -234,11 +237,11 @@ proptest! {
         let mut aware = with(Policy::CacheAware, &left);
         let figures = |c: &Candidate| (c.in_flight, c.match_blocks, c.tree_blocks);
         let (taken, basis) = smg.choose(60, None);
-        prop_assert!(left.iter().any(|c| c.slot == taken));
+        prop_assert!(left.iter().any(|c| c.slot.index() == taken));
         let (expected, expected_basis) = aware.choose(60, None);
         prop_assert_eq!(basis, expected_basis);
         // Among equals either may be drawn: what the rule compares is equal then.
-        let (a, b) = (figures(&smg.candidates[taken as usize]), figures(&aware.candidates[expected as usize]));
+        let (a, b) = (figures(&smg.candidates[taken]), figures(&aware.candidates[expected]));
         prop_assert!(a.0 == b.0 || a.1 == b.1 || a.2 == b.2, "{a:?} {b:?}");
     }
 
@@ -259,8 +262,8 @@ proptest! {
         let (slot, basis) = case.choose(blocks, None);
         prop_assert_eq!(basis == Basis::Match, exploits);
         if exploits {
-            prop_assert_eq!(before[slot as usize].match_blocks, longest);
-            prop_assert_eq!(before[slot as usize].recent_ns, lightest);
+            prop_assert_eq!(before[slot].match_blocks, longest);
+            prop_assert_eq!(before[slot].recent_ns, lightest);
         } else {
             takes_smallest(&mut case, blocks, |c| {
                 with_prompt(c) + f64::from(c.evict_tokens) * f64::from(c.ns_per_token)
@@ -287,7 +290,7 @@ fn one_choice_in_a_hundred_is_drawn_among_those_with_room_that_cost_little_more(
     for _ in 0..20_000 {
         let (slot, basis) = case.choose(10, None);
         if basis == Basis::Explore {
-            explored[slot as usize] += 1;
+            explored[slot] += 1;
         } else {
             assert!(slot == 2 || slot == 3, "the others are not the nearest");
         }
