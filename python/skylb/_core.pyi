@@ -4,7 +4,7 @@ All times are nanoseconds of ``time.monotonic_ns()`` unless a name says otherwis
 synchronous, short and hold the GIL. Nothing here opens, logs, or reads a clock.
 """
 
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 __version__: Final[str]
 
@@ -179,6 +179,27 @@ class RequestIds:
         """A new id: the prefix, ``-``, and a number in hexadecimal digits."""
 
 @final
+class Tenant:
+    """The tenant of a request: a name, nobody, or unknown. Frozen; equal by value.
+
+    A request without a tenant is nobody's. One that names a tenant that cannot be believed, or brings a key
+    that is not listed, may be anybody's: its tenant is unknown.
+
+    Args:
+        name: of the tenant.
+    """
+
+    NOBODY: ClassVar[Tenant]
+    UNKNOWN: ClassVar[Tenant]
+    def __new__(cls, name: str, /) -> Tenant: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self, /) -> int: ...
+    @property
+    def name(self) -> str | None:
+        """``None`` for nobody and for unknown."""
+
+@final
 class Request:
     """One request, from its head to its end: what was asked for, by whom, and what became of it.
 
@@ -197,9 +218,12 @@ class Request:
     def __new__(
         cls, head: Head, sender: Sender, ids: RequestIds, start_ns: int, bytes_in: int, /
     ) -> Request: ...
-    def set_tenant(self, tenant: str | None, known: bool, /) -> None:
-        """Whose it is, for residency and log: of the API key, of a trusted front's header, or of a
-        forward's signature. ``known``, without a tenant: it is nobody's; else it may be anybody's."""
+    @property
+    def tenant(self) -> Tenant:
+        """For residency, hold and log: of the API key, of a trusted front's header, or of a forward's
+        signature. `Tenant.NOBODY` until it is set."""
+    @tenant.setter
+    def tenant(self, tenant: Tenant, /) -> None: ...
     def set_forwarded(self, hop: int, attempts_left: int, deadline_ns: int, origin: int | None, /) -> None:
         """What the verified signature of a forward says.
 
@@ -859,9 +883,9 @@ class Engine:
     def tick(self, now_ns: int, /) -> tuple[_Effect, ...]: ...
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has work at the latest."""
-    def models(self, tenant: str | None = None, tenant_known: bool = True, /) -> list[tuple[str, int | None]]:
+    def models(self, tenant: Tenant, /) -> list[tuple[str, int | None]]:
         """Union over ready replicas, and over peers to which requests of this tenant may go; the length
-        of a peer's is not told. ``tenant_known`` as in `submit`."""
+        of a peer's is not told."""
     def ready(self) -> bool:
         """A replica is ready here, or at a peer that takes requests."""
     def ready_here(self) -> bool:

@@ -18,12 +18,13 @@ from skylb._core import (
     Scanned,
     Scanner,
     Snapshot,
+    Tenant,
     Withdraw,
 )
 from skylb.clock import monotonic_ns
 from skylb.mesh.signing import Claims, Identity
 from skylb.router import Effect, Router, Sink
-from skylb.types import NOBODY, Peer, Replica, Whose
+from skylb.types import Peer, Replica
 
 
 class LocalRouter(Router):
@@ -93,8 +94,8 @@ class LocalRouter(Router):
     def ready_here(self) -> bool:
         return self._engine.ready_here()
 
-    def models(self, whose: Whose = NOBODY) -> list[tuple[str, int | None]]:
-        return self._engine.models(whose.tenant, whose.known)
+    def models(self, tenant: Tenant = Tenant.NOBODY) -> list[tuple[str, int | None]]:
+        return self._engine.models(tenant)
 
     # --------------------------------------------------------------- control plane
 

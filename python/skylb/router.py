@@ -20,10 +20,11 @@ from skylb._core import (
     Scanned,
     Scanner,
     Snapshot,
+    Tenant,
     Withdraw,
 )
 from skylb.mesh.signing import Claims, Identity
-from skylb.types import NOBODY, Peer, Replica, Whose
+from skylb.types import Peer, Replica
 
 Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 """What the engine wants done for one request."""
@@ -102,10 +103,10 @@ class Router(Protocol):
     def ready_here(self) -> bool:
         """At least one replica is ready here."""
 
-    def models(self, whose: Whose = NOBODY) -> list[tuple[str, int | None]]:
+    def models(self, tenant: Tenant = Tenant.NOBODY) -> list[tuple[str, int | None]]:
         """Models and adapters of the ready replicas, with ``max_model_len``, and those of peers.
 
-        Of peers, those in regions where requests that are ``whose`` may be served.
+        Of peers, those in regions where requests of this tenant may be served.
         """
 
     # --------------------------------------------------------------- control plane

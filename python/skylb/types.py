@@ -19,18 +19,6 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
-    """Whose request it is: a tenant's, nobody's, or, where it cannot be told, perhaps anybody's."""
-
-    tenant: str | None
-    known: bool = True
-
-
-NOBODY = Whose(None)
-UNKNOWN = Whose(None, known=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Upstream:
     """What requests are sent to: a replica or a peer.
 

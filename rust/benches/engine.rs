@@ -10,12 +10,12 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use skylb_core::engine::config::{AllowanceRule, Config, Policy, PushRule};
 use skylb_core::engine::effect::{Effect, Outcome};
 use skylb_core::engine::fleet::snapshot::Snapshot;
-use skylb_core::engine::mesh::residency::Whose;
 use skylb_core::engine::router::{Ask, Report, Router};
 use skylb_core::http::route::Route;
 use skylb_core::id::{ReplicaId, RequestId};
 use skylb_core::prompt::Digest;
 use skylb_core::rng::Rng;
+use skylb_core::tenant::Tenant;
 
 const NOW_NS: u64 = 1_000_000_000;
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
@@ -31,7 +31,7 @@ const ASK: Ask<'static> = Ask {
     trusted: false,
     credential: None,
     body_bytes: 0,
-    whose: Whose::Nobody,
+    tenant: Tenant::Nobody,
     forwarded: None,
 };
 

@@ -18,6 +18,7 @@ pub mod record;
 pub mod relay;
 pub mod rng;
 pub mod sim;
+pub mod tenant;
 
 #[cfg(feature = "python")]
 mod py;

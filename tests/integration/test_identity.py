@@ -38,7 +38,7 @@ def dual_stack(*arguments: str) -> Iterator[tuple[Balancer, int]]:
 def logged(front: Balancer, field: str, count: int) -> list[object]:
     """One field of the access log's lines, once there are ``count``."""
     return eventually(
-        lambda: found if len(found := [line[field] for line in front.log()]) == count else None,
+        lambda: found if len(found := [line.get(field) for line in front.log()]) == count else None,
         what=f"{count} lines in the log",
     )
 
@@ -71,6 +71,7 @@ def test_a_client_that_is_no_front_is_refused_where_it_may_be_a_tenant_of_elsewh
         assert answer.status == 403
         assert json.loads(answer.body)["error"]["code"] == "residency"
         assert logged(front, "tenant", 1) == [None]
+        assert logged(front, "tenant_known", 1) == [False]
 
 
 def test_clients_of_a_unix_socket_are_answered_and_are_never_a_trusted_front(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from skylb._core import (
     RequestError,
     RequestIds,
     Sender,
+    Tenant,
 )
 from skylb.config import EngineSettings
 from tests.support import core
@@ -71,7 +72,7 @@ def made(
     submitted: bool = True,
     pushed: bool = True,
     prefix: str = "r",
-    tenant: str | None = None,
+    tenant: Tenant = Tenant.NOBODY,
     origin: str | None = None,
     held_ns: int = 0,
     first_byte_ns: int = END_NS - 1_500_000_000,
@@ -79,8 +80,7 @@ def made(
     """A request with a course."""
     sender = Sender("127.0.0.1:50000", "http", False, False, origin)
     request = Request(of or head(), sender, RequestIds(prefix), END_NS - 2_000_000_000, len(BODY))
-    if tenant is not None:
-        request.set_tenant(tenant, True)
+    request.tenant = tenant
     if submitted:
         (push,) = engine().submit(1, request, BODY)
         assert isinstance(push, Push)
@@ -120,10 +120,13 @@ class TestLine:
         assert line["bytes_out"] == relay().bytes_out > 0
         assert line["tenant"] is line["peer"] is line["error_code"] is None
 
-    def test_it_says_whose_request_it_was_where_that_is_known(self) -> None:
+    def test_it_names_the_tenant_and_tells_nobody_from_unknown(self) -> None:
         recorded = recorder()
-        complete(recorded, tenant="acme")
-        assert json.loads(recorded.take_log())["tenant"] == "acme"
+        for tenant in (Tenant("acme"), Tenant.NOBODY, Tenant.UNKNOWN):
+            complete(recorded, tenant=tenant)
+        lines = [json.loads(line) for line in recorded.take_log().splitlines()]
+        assert [line["tenant"] for line in lines] == ["acme", None, None]
+        assert [line.get("tenant_known") for line in lines] == [None, None, False]
 
     @pytest.mark.parametrize("log_format", [_core.LOG_TEXT, _core.LOG_JSON])
     def test_nothing_of_a_prompt_a_key_or_a_salt_is_in_it(self, log_format: int) -> None:

@@ -4,11 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from skylb._core import Forward, Head, HeadParser
+from skylb._core import Forward, Head, HeadParser, Tenant
 from skylb.clock import monotonic_ns
 from skylb.data.leg import Leg
 from skylb.mesh.signing import HEADER, HEADER_LOWER, Claims, Identity, Refused, Verified, Verifier, sign
-from skylb.types import Peer, Whose
+from skylb.types import Peer
 from skylb.upstream import Pool
 
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
@@ -53,7 +53,7 @@ class Crossing:
         forward: Forward,
         peer: Peer,
         head: Head,
-        whose: Whose,
+        tenant: Tenant,
         front: bool,
         body_digest: str,
     ) -> bytes:
@@ -64,7 +64,7 @@ class Crossing:
             forward: the engine's decision.
             peer: where it goes.
             head: of the request as it came.
-            whose: whose it is.
+            tenant: of the request.
             front: it came from a front that is trusted.
             body_digest: SHA-256 of the body as it is sent, in hexadecimal digits.
         """
@@ -74,7 +74,7 @@ class Crossing:
             1,
             min(forward.attempts_left, 9),
             max(0, forward.deadline_ns - now_ns) // 1_000_000,
-            whose,
+            tenant,
             front,
         )
         sent = self._parser.parse(_with_signature(upstream_head, _UNSIGNED))

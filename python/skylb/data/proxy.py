@@ -21,7 +21,7 @@ from skylb.data.phases import CONNECT, ENDED, HOLD, RELAY, SUBMIT, WAIT, Client
 from skylb.data.reading import Read
 from skylb.errors import ConnectError, ShortageError
 from skylb.mesh.signing import REFUSED_HEADER, sha256
-from skylb.types import NOBODY, Peer, Replica
+from skylb.types import Peer, Replica
 from skylb.upstream import Connection
 
 SHORT_PATIENCE_S = 1.0
@@ -60,7 +60,6 @@ class Exchange:
         "phase_ns",
         "request",
         "told_ns",
-        "whose",
     )
 
     def __init__(self, context: Context, client: Client, head: Head, body: bytes, start_ns: int) -> None:
@@ -74,7 +73,6 @@ class Exchange:
         self.request = Request(head, client.sender, context.ids, start_ns, length)
         self.known = False
         """The engine knows the request."""
-        self.whose = NOBODY
         self.legs: list[Leg] = []
         self.body_digest: str | None = None
         """SHA-256 of the body as it is sent, where that was taken beside the loop."""
@@ -121,9 +119,8 @@ class Exchange:
             self.answer_error(error.status, error.code, error.message, param=error.param)
 
     def name_tenant(self) -> None:
-        """Finds out whose request it is."""
-        self.whose = whose = self.context.tenants.of(self.head, self.client.trusted, self.client.claims)
-        self.request.set_tenant(whose.tenant, whose.known)
+        """Finds out the request's tenant."""
+        self.request.tenant = self.context.tenants.of(self.head, self.client.trusted, self.client.claims)
 
     def answer_locally(self) -> None:
         """Answers what browsers ask first, and what is known here."""
@@ -132,7 +129,7 @@ class Exchange:
             return
         if self.head.route not in (_core.ROUTE_HEALTH, _core.ROUTE_PING):
             self.name_tenant()
-        status, body, code = local.answer(self.head, self.context, self.whose)
+        status, body, code = local.answer(self.head, self.context, self.request.tenant)
         retry_after_s = self.context.limits.retry_after_s if status == 503 else None
         self.answer(status, body, code=code, retry_after_s=retry_after_s)
 
@@ -221,7 +218,9 @@ class Exchange:
         forward, crossing = leg.forward, self.context.crossing
         if forward is not None and crossing is not None and isinstance(target, Peer):
             digest = self.body_digest or sha256(body)
-            head = crossing.sign(head, forward, target, self.head, self.whose, client.trusted, digest)
+            head = crossing.sign(
+                head, forward, target, self.head, self.request.tenant, client.trusted, digest
+            )
         self.phase = WAIT
         relay = self.relay(begun=self.opened)
         if self.opened is not None:

@@ -4,10 +4,9 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from skylb._core import Head
+from skylb._core import Head, Tenant
 from skylb.data.answers import refusal
 from skylb.mesh.signing import TENANT_LEN_MAX, Claims
-from skylb.types import NOBODY, UNKNOWN, Whose
 
 _TENANT = re.compile(rf"[\x21-\x7e]{{1,{TENANT_LEN_MAX}}}", re.ASCII)
 
@@ -30,8 +29,8 @@ class Tenants:
         self.tells = bool(keys) or self._header is not None
         """Something names tenants here: keys, or a trusted proxy."""
 
-    def of(self, head: Head, trusted: bool, claims: Claims | None) -> Whose:
-        """Whose it is.
+    def of(self, head: Head, trusted: bool, claims: Claims | None) -> Tenant:
+        """The tenant of a request.
 
         A key that is listed is proof, and so is the word of a trusted front, who may name nobody. Who is
         no such front although tenants are named by fronts, or brings a key that is not listed, is unknown.
@@ -45,18 +44,18 @@ class Tenants:
             RequestError: a trusted front names a tenant that cannot be one.
         """
         if claims is not None:
-            return claims.whose
+            return claims.tenant
         if self._header is not None and trusted:
             named = head.header(self._header)
             if named is not None:
                 if _TENANT.fullmatch(named) is None:
                     raise refusal(400, "bad_tenant", "the header that names the tenant is malformed")
-                return Whose(named)
-        by_key = self._by_key(head) if self._keys else NOBODY
+                return Tenant(named)
+        by_key = self._by_key(head) if self._keys else Tenant.NOBODY
         unnamed = self._header is not None and not trusted
-        return UNKNOWN if unnamed and by_key.tenant is None else by_key
+        return Tenant.UNKNOWN if unnamed and by_key.name is None else by_key
 
-    def _by_key(self, head: Head) -> Whose:
+    def _by_key(self, head: Head) -> Tenant:
         authorization = head.header("authorization")
         if authorization is not None:
             scheme, _, key = authorization.partition(" ")
@@ -64,6 +63,6 @@ class Tenants:
         else:
             key = head.header("x-api-key") or ""
         if not key:
-            return UNKNOWN if authorization else NOBODY
-        tenant = self._keys.get(hashlib.sha256(key.encode("latin-1")).hexdigest())
-        return Whose(tenant) if tenant is not None else UNKNOWN
+            return Tenant.UNKNOWN if authorization else Tenant.NOBODY
+        name = self._keys.get(hashlib.sha256(key.encode("latin-1")).hexdigest())
+        return Tenant(name) if name is not None else Tenant.UNKNOWN

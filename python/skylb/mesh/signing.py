@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from skylb.types import NOBODY, UNKNOWN, Whose
+from skylb._core import Tenant
 
 HEADER = "X-SkyLB-Forward"
 HEADER_LOWER = HEADER.lower()
@@ -58,8 +58,8 @@ _BLOCKS = b"prefix blocks v1\n"
 _MARKS = b"prefix marks v1\n"
 """Labels that set what is derived from a secret apart from all that it signs (RFC 5869, 3.2)."""
 
-_UNKNOWN = "-"
-"""No base64url has a length of one: no tenant is written so."""
+_UNNAMED = {Tenant.NOBODY: "", Tenant.UNKNOWN: "-"}
+"""How tenants without a name are written; no base64url of a name has a length of nought or one."""
 
 _KEY_LINE = re.compile(r"([A-Za-z0-9._-]{1,32}):([A-Za-z0-9+/]+={0,2})", re.ASCII)
 _FORWARD = re.compile(
@@ -180,7 +180,7 @@ class Claims:
     """Replicas that the receiver may try."""
     deadline_ms: int
     """Time left when it was sent."""
-    whose: Whose = NOBODY
+    tenant: Tenant = Tenant.NOBODY
     front: bool = False
     """Its client is a front that the origin trusts: the class that it names counts."""
 
@@ -226,7 +226,7 @@ def sign(
     Raises:
         ValueError: names the claim that no signature can hold: every value that is returned can be read.
     """
-    tenant = _spelled(claims.whose)
+    tenant = _spelled(claims.tenant)
     time_ms = now_ns // 1_000_000
     for name, value, most in (("now_ns", time_ms, TIME_MS_MAX), ("hop", claims.hop, 9)):
         if not 0 <= value <= most:
@@ -288,14 +288,14 @@ class Verifier:
         self._check_time(match["origin"], int(match["time_ms"]), now_ns)
         if not 1 <= int(match["hop"]) <= HOPS_MAX:
             raise Refused("hop")
-        whose = _whose(match["tenant"])
+        tenant = _tenant(match["tenant"])
         self._remember(match["nonce"], now_ns)
         claims = Claims(
             match["origin"],
             int(match["hop"]),
             int(match["attempts_left"]),
             int(match["deadline_ms"]),
-            whose,
+            tenant,
             match["front"] == "1",
         )
         return Verified(claims, match["digest"])
@@ -321,21 +321,21 @@ class Verifier:
         self._order.append((now_ns, nonce))
 
 
-def _spelled(whose: Whose) -> str:
-    """The claim in a signature: the tenant in base64url, nothing for nobody's, a dash where it is unknown."""
-    if not whose.known:
-        return _UNKNOWN
-    tenant = (whose.tenant or "").encode()
-    if len(tenant) > TENANT_LEN_MAX:
-        raise ValueError(f"tenant: over {TENANT_LEN_MAX} bytes")
-    return base64.urlsafe_b64encode(tenant).rstrip(b"=").decode()
+def _spelled(tenant: Tenant) -> str:
+    """The claim in a signature: the name in base64url, nothing for nobody, a dash for unknown."""
+    if tenant.name is None:
+        return _UNNAMED[tenant]
+    name = tenant.name.encode()
+    if not 1 <= len(name) <= TENANT_LEN_MAX:
+        raise ValueError(f"tenant: expected a name of 1 to {TENANT_LEN_MAX} bytes")
+    return base64.urlsafe_b64encode(name).rstrip(b"=").decode()
 
 
-def _whose(text: str) -> Whose:
-    if text == _UNKNOWN:
-        return UNKNOWN
+def _tenant(text: str) -> Tenant:
+    for tenant, spelled in _UNNAMED.items():
+        if text == spelled:
+            return tenant
     try:
-        tenant = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        return Tenant(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
     except (binascii.Error, UnicodeDecodeError):
         raise Refused("malformed") from None
-    return Whose(tenant) if tenant else NOBODY

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use crate::engine::mesh::residency::Whose;
 use crate::http::route::Route;
 use crate::id::{Nanos, PeerId, RequestId};
 use crate::prompt::class::Class;
+use crate::tenant::Tenant;
 
 /// What the head of a request says, as far as decisions need it.
 #[derive(Debug, Clone, Copy)]
@@ -22,12 +22,12 @@ pub struct Ask<'a> {
     pub class: Option<&'a [u8]>,
     /// It came from a front whose word counts, of its requests' class above all.
     pub trusted: bool,
-    /// The credential that the request came with: whose it is where no tenant is named.
+    /// The credential that the request came with: the hold counts by it where no tenant is named.
     pub credential: Option<&'a [u8]>,
     /// Bytes of the body.
     pub body_bytes: usize,
-    /// Whose request it is, for residency.
-    pub whose: Whose<'a>,
+    /// Its tenant, for residency and the hold.
+    pub tenant: Tenant<&'a str>,
     /// It came from a peer.
     pub forwarded: Option<Forwarded>,
 }
@@ -53,14 +53,6 @@ impl<'a> Ask<'a> {
             Some(value) => Class::of_header(value),
             None if believed => body,
             None => body.max(Class::Normal),
-        }
-    }
-
-    /// The name by which a request's place in the hold is counted: its tenant's, else its credential.
-    pub(in crate::engine) fn payer(&self) -> Option<&'a [u8]> {
-        match self.whose {
-            Whose::Tenant(name) => Some(name.as_bytes()),
-            Whose::Nobody | Whose::Unknown => self.credential,
         }
     }
 

@@ -6,9 +6,10 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::effects::{ReplicaGauges, effects};
 use super::http::{Relay, refused};
-use super::request::{Request, Said, whose};
+use super::request::{Request, Said};
 use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
+use super::tenant::Tenant;
 use super::text::constant;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
@@ -113,7 +114,7 @@ impl Engine {
             trusted: front,
             credential: head.credential(),
             body_bytes: body.len(),
-            whose: request.whose(),
+            tenant: request.life.tenant.borrowed(),
             forwarded: request.forwarded,
         };
         let mut digest = match &body {
@@ -355,9 +356,9 @@ impl Engine {
         self.router.next_deadline_ns()
     }
 
-    #[pyo3(signature = (tenant=None, tenant_known=true, /))]
-    fn models(&self, tenant: Option<&str>, tenant_known: bool) -> Vec<(&str, Option<u32>)> {
-        self.router.models(whose(tenant, tenant_known))
+    #[pyo3(signature = (tenant, /))]
+    fn models(&self, tenant: &Tenant) -> Vec<(&str, Option<u32>)> {
+        self.router.models(tenant.0.borrowed())
     }
 
     fn ready(&self) -> bool {

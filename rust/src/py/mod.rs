@@ -12,6 +12,7 @@ mod request;
 mod scan;
 mod sim;
 mod snapshot;
+mod tenant;
 mod text;
 
 use pyo3::prelude::*;
@@ -22,6 +23,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     http::register(m)?;
     request::register(m)?;
+    tenant::register(m)?;
     reader::register(m)?;
     snapshot::register(m)?;
     scan::register(m)?;

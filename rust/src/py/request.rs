@@ -8,7 +8,7 @@ use pyo3::types::PyBytes;
 
 use super::effects::{Forward, Push};
 use super::http::{Head, Relay};
-use crate::engine::mesh::residency::Whose;
+use super::tenant::Tenant;
 use crate::engine::router::Forwarded;
 use crate::http::request::Upstream;
 use crate::http::route::Route;
@@ -99,19 +99,12 @@ pub(super) struct Request {
     pub(super) sender: Py<Sender>,
     pub(super) said: Option<Said>,
     pub(super) life: Life,
-    /// Without a tenant: it is nobody's, else it may be anybody's.
-    tenant_known: bool,
     pub(super) forwarded: Option<Forwarded>,
     /// The body as it is sent asks for usage, and the client has not.
     asks_usage: bool,
 }
 
 impl Request {
-    /// Whose it is, for residency.
-    pub(super) fn whose(&self) -> Whose<'_> {
-        whose(self.life.tenant.as_deref(), self.tenant_known)
-    }
-
     /// It came from a front whose word counts.
     pub(super) fn front(&self) -> bool {
         self.sender.get().front
@@ -155,15 +148,6 @@ impl Request {
     }
 }
 
-/// Whose a request is.
-pub(super) fn whose(tenant: Option<&str>, known: bool) -> Whose<'_> {
-    match tenant {
-        Some(tenant) => Whose::Tenant(tenant),
-        None if known => Whose::Nobody,
-        None => Whose::Unknown,
-    }
-}
-
 #[pymethods]
 impl Request {
     #[new]
@@ -189,16 +173,19 @@ impl Request {
                 bytes_in,
                 ..Life::default()
             },
-            tenant_known: true,
             forwarded: None,
             asks_usage: false,
         }
     }
 
-    #[pyo3(signature = (tenant, known, /))]
-    fn set_tenant(&mut self, tenant: Option<&str>, known: bool) {
-        self.life.tenant = tenant.map(Into::into);
-        self.tenant_known = known;
+    #[getter]
+    fn tenant(&self) -> Tenant {
+        Tenant(self.life.tenant.clone())
+    }
+
+    #[setter]
+    fn set_tenant(&mut self, tenant: &Tenant) {
+        self.life.tenant.clone_from(&tenant.0);
     }
 
     #[pyo3(signature = (hop, attempts_left, deadline_ns, origin, /))]

@@ -2,6 +2,7 @@
 
 use super::ended::Ended;
 use super::line::{Line, key};
+use crate::tenant::Tenant;
 
 /// Writes the line of a request at the end of a buffer. `ts` is when it ended, `policy` the name of
 /// the process's policy.
@@ -17,7 +18,10 @@ pub(super) fn write<const JSON: bool>(
     line.plain(key!(first "ts"), ts);
     line.text(key!("request_id"), known(&course.request_id));
     line.text(key!("trace_id"), ended.trace_id());
-    line.text(key!("tenant"), course.tenant.as_deref());
+    line.text(key!("tenant"), course.tenant.name());
+    if course.tenant == Tenant::Unknown {
+        line.bool(key!("tenant_known"), false);
+    }
     line.text(key!("client"), ended.client);
     line.text(key!("method"), known(ended.method()));
     line.plain(key!("route"), ended.route().as_bytes());

@@ -1,5 +1,7 @@
 //! What happened to one request, from its head to its end.
 
+use crate::tenant::Tenant;
+
 /// Where an attempt goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -14,8 +16,8 @@ pub enum Target {
 pub struct Life {
     /// Ours, or the client's where that was acceptable.
     pub request_id: Box<str>,
-    /// Whose request it is, where tenants are told apart.
-    pub tenant: Option<Box<str>>,
+    /// Where tenants are told apart.
+    pub tenant: Tenant<Box<str>>,
     /// Body bytes from the client.
     pub bytes_in: u64,
     /// When the head was complete.

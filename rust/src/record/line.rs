@@ -89,6 +89,14 @@ impl<'a, const JSON: bool> Line<'a, JSON> {
         }
     }
 
+    /// A yes or no.
+    #[inline]
+    pub fn bool(&mut self, key: Key, value: bool) {
+        self.key(key);
+        self.out
+            .extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
     /// A duration, in seconds with six digits after the point.
     #[inline]
     pub fn seconds(&mut self, key: Key, value_ns: Option<u64>) {

@@ -1,5 +1,6 @@
 use super::ended::tests::Parts;
 use super::*;
+use crate::tenant::Tenant;
 
 const OFFSET_NS: i64 = 1_767_225_600_000_000_000; // 2026-01-01T00:00:00Z
 const QUEUE_BYTES_MAX: usize = 64 << 10;
@@ -63,6 +64,22 @@ fn a_text_line_has_the_same_fields() {
          replica=- peer=- policy=prefix attempts=1 prompt_blocks=32 match_blocks=30 held_s=0.002000 predicted_ttft_s=0.400000 ttft_s=- \
          total_s=2.000001 bytes_in=2048 bytes_out=4096\n"
     );
+}
+
+#[test]
+fn nobody_and_an_unknown_tenant_are_told_apart() {
+    let of = |tenant| {
+        let mut recorder = recorder(Format::Text);
+        let mut parts = parts();
+        parts.life.tenant = tenant;
+        recorder.complete(&parts.ended(200));
+        let line = lines(&mut recorder);
+        let named = line.split(' ').filter(|field| field.starts_with("tenant"));
+        named.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(of(Tenant::Named("acme".into())), "tenant=acme");
+    assert_eq!(of(Tenant::Nobody), "tenant=-");
+    assert_eq!(of(Tenant::Unknown), "tenant=- tenant_known=false");
 }
 
 #[test]

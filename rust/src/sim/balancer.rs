@@ -9,11 +9,11 @@ use super::scenario::Group;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::{Failure, Unread};
-use crate::engine::mesh::residency::Whose;
 use crate::engine::router::{Ask, Forwarded, Report, Router};
 use crate::http::route::Route;
 use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
 use crate::prompt::Digest;
+use crate::tenant::Tenant;
 
 /// Probes are looked for this often within one interval, as `skylb serve` does.
 const SWEEPS_PER_INTERVAL: u64 = 5;
@@ -66,7 +66,7 @@ fn ask(tenant: Option<&str>, forwarded: Option<Forwarded>) -> Ask<'_> {
         trusted: true, // the scenario says which class its clients are of
         credential: None,
         body_bytes: 0,
-        whose: tenant.map_or(Whose::Nobody, Whose::Tenant),
+        tenant: tenant.map_or(Tenant::Nobody, Tenant::Named),
         forwarded,
     }
 }

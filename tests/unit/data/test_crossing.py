@@ -6,11 +6,11 @@ from typing import cast
 
 import pytest
 
-from skylb._core import Forward, Head, HeadParser, Request, RequestIds, Sender
+from skylb._core import Forward, Head, HeadParser, Request, RequestIds, Sender, Tenant
 from skylb.clock import monotonic_ns
 from skylb.data.crossing import Crossing
 from skylb.mesh.signing import HEADER_LOWER, Identity, Key, Keys, Verifier
-from skylb.types import NOBODY, Peer
+from skylb.types import Peer
 from skylb.upstream import Pool
 
 HEAD_BYTES_MAX = 16_384
@@ -48,7 +48,7 @@ def test_a_head_that_a_balancer_accepts_is_accepted_by_the_peer_it_is_forwarded_
     deadline_ns = monotonic_ns() + 10**9
     forward = cast(Forward, SimpleNamespace(attempts_left=2, deadline_ns=deadline_ns))
     peer = cast(Peer, SimpleNamespace(name="us", incarnation=1))
-    signed = _crossing("eu").sign(sent, forward, peer, head, NOBODY, False, "0" * 64)
+    signed = _crossing("eu").sign(sent, forward, peer, head, Tenant.NOBODY, False, "0" * 64)
     received = _parsed(signed)
     assert received.consumed == len(signed)
     verifier = Verifier(Identity("us", 1), KEYS, lambda _: 0)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from skylb._core import Head, HeadParser, RequestError
+from skylb._core import Head, HeadParser, RequestError, Tenant
 from skylb.data.tenants import Tenants
 from skylb.errors import ConfigError
 from skylb.keyfiles import read_tenants
 from skylb.mesh.signing import Claims
-from skylb.types import NOBODY, UNKNOWN, Whose
 
 KEYS = {hashlib.sha256(b"sk-acme").hexdigest(): "acme"}
 BOTH = Tenants("x-tenant", KEYS)
@@ -27,7 +26,7 @@ def head(*fields: str) -> Head:
     "field", ["Authorization: Bearer sk-acme", "authorization: bearer  sk-acme", "X-Api-Key: sk-acme"]
 )
 def test_a_key_names_its_tenant(field: str) -> None:
-    assert BOTH.of(head(field), False, None) == Whose("acme")
+    assert BOTH.of(head(field), False, None) == Tenant("acme")
 
 
 @pytest.mark.parametrize(
@@ -42,32 +41,32 @@ def test_a_key_names_its_tenant(field: str) -> None:
 )
 def test_a_key_that_is_not_listed_may_be_anybodys_and_no_key_is_nobodys(field: str) -> None:
     by_key = Tenants(None, KEYS)
-    assert by_key.of(head(field), False, None) == UNKNOWN
-    assert by_key.of(head(), False, None) == NOBODY
-    assert Tenants("x-tenant").of(head(field), True, None) == NOBODY, "keys tell no tenants here"
+    assert by_key.of(head(field), False, None) == Tenant.UNKNOWN
+    assert by_key.of(head(), False, None) == Tenant.NOBODY
+    assert Tenants("x-tenant").of(head(field), True, None) == Tenant.NOBODY, "keys tell no tenants here"
 
 
 def test_the_header_is_believed_from_a_trusted_front_only_and_goes_before_the_key() -> None:
     said = head("X-Tenant: globex", "Authorization: Bearer sk-acme")
-    assert BOTH.of(said, True, None) == Whose("globex")
-    assert BOTH.of(said, False, None) == Whose("acme")
-    assert Tenants(None, KEYS).of(said, True, None) == Whose("acme")
+    assert BOTH.of(said, True, None) == Tenant("globex")
+    assert BOTH.of(said, False, None) == Tenant("acme")
+    assert Tenants(None, KEYS).of(said, True, None) == Tenant("acme")
 
 
 @pytest.mark.parametrize("fields", [(), ("X-Tenant: acme",), ("X-Tenant: globex",)])
 def test_where_fronts_name_tenants_whoever_is_none_may_be_anybodys(fields: tuple[str, ...]) -> None:
-    assert Tenants("x-tenant").of(head(*fields), False, None) == UNKNOWN
-    assert BOTH.of(head(*fields), False, None) == UNKNOWN
+    assert Tenants("x-tenant").of(head(*fields), False, None) == Tenant.UNKNOWN
+    assert BOTH.of(head(*fields), False, None) == Tenant.UNKNOWN
 
 
 def test_a_trusted_front_that_names_no_tenant_says_that_it_is_nobodys() -> None:
-    assert BOTH.of(head(), True, None) == NOBODY
+    assert BOTH.of(head(), True, None) == Tenant.NOBODY
 
 
 def test_a_forward_has_the_tenant_that_was_signed_whatever_its_head_says() -> None:
     said = head("X-Tenant: globex", "Authorization: Bearer sk-acme")
-    for whose in (Whose("initech"), NOBODY, UNKNOWN):
-        assert BOTH.of(said, True, Claims("us", 1, 1, 1, whose)) == whose
+    for tenant in (Tenant("initech"), Tenant.NOBODY, Tenant.UNKNOWN):
+        assert BOTH.of(said, True, Claims("us", 1, 1, 1, tenant)) == tenant
 
 
 @pytest.mark.parametrize("value", ["", "two words", "x" * 129, "caf\xe9"])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skylb._core import Tenant
 from skylb.mesh.signing import (
     AHEAD_S,
     ATTEMPTS_LEFT_MAX,
@@ -27,7 +28,6 @@ from skylb.mesh.signing import (
     parse_keys,
     sign,
 )
-from skylb.types import NOBODY, UNKNOWN, Whose
 
 NOW_NS = 5_000_000_000_000
 AHEAD_NS = 1_234_567_890_123
@@ -35,7 +35,7 @@ AHEAD_NS = 1_234_567_890_123
 
 KEY = Key("k1", b"0123456789abcdef")
 HERE = Identity("eu", 7)
-CLAIMS = Claims("us", 1, 1, 30_000, Whose("tenant-1"))
+CLAIMS = Claims("us", 1, 1, 30_000, Tenant("tenant-1"))
 HEAD = b"/v1/chat/completions\ncontent-type:application/json"
 BODY = b'{"model":"m"}'
 FORGERIES = 10_000
@@ -236,7 +236,7 @@ def test_nonces_are_bounded_and_forgotten_after_the_window(monkeypatch: pytest.M
 
 def test_a_tenant_that_is_too_long_is_not_signed() -> None:
     with pytest.raises(ValueError, match="tenant"):
-        signed(Claims("us", 1, 1, 1, Whose("x" * 129)))
+        signed(Claims("us", 1, 1, 1, Tenant("x" * 129)))
 
 
 @given(st.text(max_size=30))
@@ -245,12 +245,12 @@ def test_any_tenant_arrives_as_it_was_signed(tenant: str) -> None:
         tenant.encode()
     except UnicodeEncodeError:
         return
-    claims = Claims("us", 1, 1, 1, Whose(tenant) if tenant else NOBODY)
+    claims = Claims("us", 1, 1, 1, Tenant(tenant) if tenant else Tenant.NOBODY)
     assert verifier().verify(signed(claims), "POST", HEAD, NOW_NS).claims == claims
 
 
 def test_that_a_tenant_is_unknown_arrives_as_it_was_signed() -> None:
-    claims = Claims("us", 1, 1, 1, UNKNOWN)
+    claims = Claims("us", 1, 1, 1, Tenant.UNKNOWN)
     assert verifier().verify(signed(claims), "POST", HEAD, NOW_NS).claims == claims
 
 

@@ -1,7 +1,7 @@
 //! The hold's invariants, for tests.
 
 use super::choice::valid;
-use super::tenants::{Tenants, Use};
+use super::payers::{Payer, Payers, Use};
 use super::{Class, Config, Entry, Hold, Line, Partition};
 
 impl Hold {
@@ -27,10 +27,10 @@ impl Hold {
     }
 
     fn check_bounds(&self, config: &Config) -> Result<(), &'static str> {
-        let (mut used, mut tenants) = (Use::default(), Tenants::new());
+        let (mut used, mut payers) = (Use::default(), Payers::new());
         for (_, entry) in &self.entries {
             used.add(entry.of.bytes);
-            tenants.add(entry.of.tenant, entry.of.bytes);
+            payers.add(entry.of.payer, entry.of.bytes);
         }
         if used != self.used {
             return Err("hold_use_is_counted");
@@ -41,19 +41,20 @@ impl Hold {
         if used.requests > 1 && used.bytes > config.hold_bytes_max {
             return Err("hold_bytes_at_most_max");
         }
-        if tenants.len() != self.tenants.len() {
-            return Err("hold_tenants_without_requests_are_forgotten");
+        if payers.len() != self.payers.len() {
+            return Err("hold_payers_without_requests_are_forgotten");
         }
         for (_, entry) in &self.entries {
-            let of = self.tenants.of(entry.of.tenant);
-            if of != tenants.of(entry.of.tenant) {
-                return Err("hold_use_of_tenants_is_counted");
+            let of = self.payers.of(entry.of.payer);
+            if of != payers.of(entry.of.payer) {
+                return Err("hold_use_of_payers_is_counted");
             }
-            // They may have come while nobody else said whose a request is.
-            let nobodys = entry.of.tenant.is_none() && config.hold_tenant_len_max.is_none();
+            // They may have come while all requests were anonymous.
+            let anonymous =
+                entry.of.payer == Payer::Anonymous && config.hold_tenant_len_max.is_none();
             let (len_max, bytes_max) = config.hold_of_tenant_max();
-            if !nobodys && (of.requests > len_max || (of.requests > 1 && of.bytes > bytes_max)) {
-                return Err("hold_use_of_a_tenant_at_most_max");
+            if !anonymous && (of.requests > len_max || (of.requests > 1 && of.bytes > bytes_max)) {
+                return Err("hold_use_of_a_payer_at_most_max");
             }
         }
         Ok(())

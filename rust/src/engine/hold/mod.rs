@@ -17,9 +17,9 @@
 
 mod check;
 mod choice;
+mod payers;
 mod report;
 mod share;
-mod tenants;
 mod timers;
 mod turn;
 
@@ -32,11 +32,11 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
+pub use self::payers::Payer;
+use self::payers::{Payers, Use};
 pub(in crate::engine) use self::report::HoldState;
 use self::share::Shares;
 use self::share::weight;
-pub use self::tenants::Tenant;
-use self::tenants::{Tenants, Use};
 use self::timers::{Timer, Timers};
 pub use self::turn::Head;
 use super::config::Config;
@@ -72,8 +72,8 @@ pub struct Entrant {
     pub partition: Partition,
     /// Its class.
     pub class: Class,
-    /// Whose it is.
-    pub tenant: Tenant,
+    /// Whom it counts for.
+    pub payer: Payer,
     /// Bytes of memory that it keeps while it waits.
     pub bytes: u64,
     /// Order of submission.
@@ -89,8 +89,8 @@ pub struct Entrant {
 pub enum Full {
     /// The hold has no room.
     Hold,
-    /// Its tenant has taken what one tenant may take.
-    Tenant,
+    /// Its payer has taken what one payer may take.
+    Payer,
 }
 
 /// A wait for a replica that has no room now, while others have.
@@ -155,7 +155,7 @@ pub struct Hold {
     entries: Slab<Entry>,
     lines: HashMap<Partition, Line, FixedState>,
     timers: Timers,
-    tenants: Tenants,
+    payers: Payers,
     shares: Shares,
     used: Use,
     serials: u64,
@@ -181,7 +181,7 @@ impl Hold {
             entries: Slab::new(),
             lines: HashMap::with_hasher(FixedState::default()),
             timers: Timers::default(),
-            tenants: Tenants::new(),
+            payers: Payers::new(),
             shares: Shares::default(),
             used: Use::default(),
             serials: 0,
@@ -211,10 +211,10 @@ impl Hold {
         self.used.bytes
     }
 
-    /// Tenants with at least one request.
+    /// Payers with at least one request.
     #[must_use]
-    pub fn tenants_len(&self) -> usize {
-        self.tenants.len()
+    pub fn payers_len(&self) -> usize {
+        self.payers.len()
     }
 
     /// Lines with at least one request.
@@ -278,7 +278,7 @@ impl Hold {
     ///
     /// # Errors
     ///
-    /// A bound would be passed: of the hold or of the request's tenant, in requests or bytes. A
+    /// A bound would be passed: of the hold or of the request's payer, in requests or bytes. A
     /// request too large for the bound in bytes is held if it is the only one.
     pub fn enter(&mut self, of: Entrant, config: &Config) -> Result<Ticket, Full> {
         if !self
@@ -287,16 +287,12 @@ impl Hold {
         {
             return Err(Full::Hold);
         }
-        let (len_max, bytes_max) = self.tenants.bounds(of.tenant, config, of.submitted_ns);
-        if !self
-            .tenants
-            .of(of.tenant)
-            .fits(of.bytes, len_max, bytes_max)
-        {
-            return Err(Full::Tenant);
+        let (len_max, bytes_max) = self.payers.bounds(of.payer, config, of.submitted_ns);
+        if !self.payers.of(of.payer).fits(of.bytes, len_max, bytes_max) {
+            return Err(Full::Payer);
         }
         self.used.add(of.bytes);
-        self.tenants.add(of.tenant, of.bytes);
+        self.payers.add(of.payer, of.bytes);
         self.serials += 1;
         let serial = self.serials;
         let slot = self.link(of, serial);
@@ -308,9 +304,9 @@ impl Hold {
         Ok(Ticket { slot, serial })
     }
 
-    /// A request of this tenant was submitted, held or not.
-    pub fn saw(&mut self, tenant: Tenant, now_ns: Nanos) {
-        self.tenants.saw(tenant, now_ns);
+    /// A request of this payer was submitted, held or not.
+    pub fn saw(&mut self, payer: Payer, now_ns: Nanos) {
+        self.payers.saw(payer, now_ns);
     }
 
     fn link(&mut self, of: Entrant, serial: u64) -> usize {
@@ -377,7 +373,7 @@ impl Hold {
         let entry = self.entries.remove(ticket.slot);
         let of = entry.of;
         self.used.take(of.bytes);
-        self.tenants.take(of.tenant, of.bytes);
+        self.payers.take(of.payer, of.bytes);
         self.passed_out -= usize::from(entry.passed_out);
         if let Some(older) = entry.older {
             self.entries[older].younger = entry.younger;

@@ -66,7 +66,7 @@ impl Hold {
             len_max: config.hold_len_max,
             bytes: self.bytes(),
             bytes_max: config.hold_bytes_max,
-            tenants: self.tenants_len(),
+            tenants: self.payers_len(),
             classes: classes.collect(),
             lines: lines.collect(),
         }

@@ -34,7 +34,7 @@ fn entrant(request: u64, deadline_ns: Nanos) -> Entrant {
         request: RequestId(request),
         partition: partition(0),
         class: Class::Normal,
-        tenant: None,
+        payer: Payer::Anonymous,
         bytes: 1,
         age: request,
         submitted_ns: 0,
@@ -58,7 +58,7 @@ enum Step {
     Enter {
         line: u32,
         class: usize,
-        tenant: u64,
+        payer: u64,
         bytes: u64,
         wait_ns: u64,
     },
@@ -89,8 +89,8 @@ fn histories() -> impl Strategy<Value = Vec<Step>> {
     let nth = any::<usize>;
     let enter = (0..LINES, 0..CLASSES, 0..3_u64, 1..20_u64, 1..120_u64);
     let step = prop_oneof![
-        6 => enter.prop_map(|(line, class, tenant, bytes, wait_ns)| {
-            Step::Enter { line, class, tenant, bytes, wait_ns }
+        6 => enter.prop_map(|(line, class, payer, bytes, wait_ns)| {
+            Step::Enter { line, class, payer, bytes, wait_ns }
         }),
         2 => (nth(), 1..120_u64).prop_map(|(nth, wait_ns)| Step::Return { nth, wait_ns }),
         2 => nth().prop_map(|nth| Step::Leave { nth }),
@@ -134,7 +134,7 @@ impl Oracle {
             held.is_empty() || (held.len() < len_max && bytes + of.bytes <= bytes_max)
         };
         let all: Vec<_> = self.held.iter().collect();
-        let own = |held: &&&Held| held.of.tenant == of.tenant;
+        let own = |held: &&&Held| held.of.payer == of.payer;
         let own: Vec<_> = all.iter().filter(own).copied().collect();
         let config = &self.config;
         let expected = if !fits(&all, config.hold_len_max, config.hold_bytes_max) {
@@ -144,7 +144,7 @@ impl Oracle {
             config.hold_tenant_len_max.unwrap(),
             config.hold_tenant_bytes_max.unwrap(),
         ) {
-            Err(Full::Tenant)
+            Err(Full::Payer)
         } else {
             Ok(())
         };
@@ -182,7 +182,7 @@ impl Oracle {
             Step::Enter {
                 line,
                 class,
-                tenant,
+                payer,
                 bytes,
                 wait_ns,
             } => {
@@ -191,7 +191,11 @@ impl Oracle {
                     request: RequestId(self.ages),
                     partition: partition(line),
                     class: Class::ALL[class],
-                    tenant: tenant.checked_sub(1),
+                    payer: match payer {
+                        0 => Payer::Anonymous,
+                        1 => Payer::Tenant(0),
+                        other => Payer::Credential(other - 2),
+                    },
                     bytes,
                     age: self.ages,
                     submitted_ns: self.now_ns,
@@ -313,7 +317,7 @@ proptest! {
         while oracle.take(0).is_some() {
             oracle.compare();
         }
-        prop_assert_eq!(oracle.hold.tenants_len(), 0);
+        prop_assert_eq!(oracle.hold.payers_len(), 0);
         prop_assert_eq!(oracle.hold.next_deadline_ns(), None);
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::tenant::Tenant;
+
 /// Bits of all regions: a request that no rule names.
 pub const ANYWHERE: u64 = u64::MAX;
 /// Regions that the rules may name.
@@ -9,22 +11,10 @@ pub const REGIONS_MAX: usize = 63;
 /// The bit of every region that no rule names: rules do not tell these apart.
 const UNNAMED: u64 = 1 << REGIONS_MAX;
 
-/// Whose request it is, as far as that is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Whose<'a> {
-    /// No tenant's.
-    #[default]
-    Nobody,
-    /// This tenant's.
-    Tenant(&'a str),
-    /// Perhaps a tenant's: it names one that cannot be believed, or brings a key that is not listed.
-    Unknown,
-}
-
 /// One rule as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Whose requests; `None`: everybody's.
+    /// Of which tenant; `None`: everybody's.
     pub tenant: Option<String>,
     /// For which model; `None`: for all.
     pub model: Option<String>,
@@ -107,12 +97,12 @@ impl Residency {
     /// Where a request for this model may be served: where all rules that name it allow it. One whose
     /// tenant is unknown may be anybody's: it keeps to the rules of every tenant.
     #[must_use]
-    pub fn allowed(&self, whose: Whose<'_>, model: &str) -> u64 {
+    pub fn allowed(&self, tenant: Tenant<&str>, model: &str) -> u64 {
         let named = |rule: &Rule| {
-            let theirs = match (rule.tenant.as_deref(), whose) {
-                (None, _) | (_, Whose::Unknown) => true,
-                (Some(_), Whose::Nobody) => false,
-                (Some(named), Whose::Tenant(tenant)) => named == tenant,
+            let theirs = match (rule.tenant.as_deref(), tenant) {
+                (None, _) | (_, Tenant::Unknown) => true,
+                (Some(_), Tenant::Nobody) => false,
+                (Some(named), Tenant::Named(tenant)) => named == tenant,
             };
             theirs && rule.model.as_deref().is_none_or(|m| m == model)
         };
@@ -143,17 +133,17 @@ mod tests {
         ];
         let rules = Residency::new(rules, &mut regions).unwrap();
         let (eu, us) = (regions.bit("eu"), regions.bit("us"));
-        assert_eq!(rules.allowed(Whose::Tenant("c"), "n"), ANYWHERE);
-        assert_eq!(rules.allowed(Whose::Nobody, "n"), ANYWHERE);
-        assert_eq!(rules.allowed(Whose::Tenant("a"), "n"), eu | us);
-        assert_eq!(rules.allowed(Whose::Tenant("a"), "m"), us);
+        assert_eq!(rules.allowed(Tenant::Named("c"), "n"), ANYWHERE);
+        assert_eq!(rules.allowed(Tenant::Nobody, "n"), ANYWHERE);
+        assert_eq!(rules.allowed(Tenant::Named("a"), "n"), eu | us);
+        assert_eq!(rules.allowed(Tenant::Named("a"), "m"), us);
         assert_eq!(
-            rules.allowed(Whose::Tenant("b"), "m"),
+            rules.allowed(Tenant::Named("b"), "m"),
             0,
             "rules that exclude each other"
         );
-        assert_eq!(rules.allowed(Whose::Tenant("c"), "m"), us);
-        assert_eq!(rules.allowed(Whose::Nobody, "m"), us);
+        assert_eq!(rules.allowed(Tenant::Named("c"), "m"), us);
+        assert_eq!(rules.allowed(Tenant::Nobody, "m"), us);
     }
 
     #[test]
@@ -165,14 +155,14 @@ mod tests {
         ];
         let rules = Residency::new(rules, &mut regions).unwrap();
         let (eu, us) = (regions.bit("eu"), regions.bit("us"));
-        assert_eq!(rules.allowed(Whose::Unknown, "n"), eu);
+        assert_eq!(rules.allowed(Tenant::Unknown, "n"), eu);
         assert_eq!(
-            rules.allowed(Whose::Unknown, "m"),
+            rules.allowed(Tenant::Unknown, "m"),
             0,
             "it may be a's or b's"
         );
-        assert_eq!(rules.allowed(Whose::Tenant("b"), "m"), us);
-        assert_eq!(rules.allowed(Whose::Tenant("c"), "m"), ANYWHERE);
+        assert_eq!(rules.allowed(Tenant::Named("b"), "m"), us);
+        assert_eq!(rules.allowed(Tenant::Named("c"), "m"), ANYWHERE);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use super::request::NoPlace;
 use crate::engine::fleet::health::Failure;
 use crate::engine::hold::Full;
-use crate::engine::mesh::residency::Whose;
 use crate::engine::refusal::Refusal;
+use crate::tenant::Tenant;
 
 /// Known models that a 404 names at most.
 const MODELS_NAMED_MAX: usize = 20;
@@ -18,11 +18,11 @@ impl Refusal {
     }
 
     /// The rules of residency leave no place for the request.
-    pub(in crate::engine) fn residency(whose: Whose<'_>) -> Self {
+    pub(in crate::engine) fn residency(tenant: Tenant<&str>) -> Self {
         Self::new(
             403,
             "residency",
-            if whose == Whose::Unknown {
+            if tenant == Tenant::Unknown {
                 "This request may not be served in any region that can be reached from here; \
                  its tenant is not known, so the rules of every tenant apply."
             } else {
@@ -81,7 +81,7 @@ impl Refusal {
             NoPlace::Hold(Full::Hold) => {
                 Self::new(503, "hold_full", "Too many requests are waiting already.")
             }
-            NoPlace::Hold(Full::Tenant) => Self::new(
+            NoPlace::Hold(Full::Payer) => Self::new(
                 429,
                 "tenant_hold_full",
                 "Too many of your requests are waiting already.",

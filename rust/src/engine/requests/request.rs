@@ -7,7 +7,7 @@ use crate::engine::choose::Seeker;
 use crate::engine::demand::Demand;
 use crate::engine::fleet::forecast::Forecast;
 use crate::engine::fleet::health::Failure;
-use crate::engine::hold::{Full, Partition, Tenant, Ticket};
+use crate::engine::hold::{Full, Partition, Payer, Ticket};
 use crate::engine::mesh::Away;
 use crate::id::{Nanos, PeerId, ReplicaId, ReplicaSlot};
 use crate::prompt::class::Class;
@@ -61,7 +61,7 @@ pub(in crate::engine) struct Request {
     /// Order of submission: the request's place in every line.
     pub(in crate::engine) age: u64,
     pub(in crate::engine) class: Class,
-    pub(in crate::engine) tenant: Tenant,
+    pub(in crate::engine) payer: Payer,
     pub(in crate::engine) submitted_ns: Nanos,
     pub(in crate::engine) retry_safe: bool,
     pub(in crate::engine) body_bytes: u32,
@@ -158,7 +158,7 @@ impl Request {
 /// Why a request that finds no room is not held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum NoPlace {
-    /// The hold, or its tenant's part of it, is full; or it has waited its time.
+    /// The hold, or its payer's part of it, is full; or it has waited its time.
     Hold(Full),
     /// Requests of its lane do not wait.
     Light,

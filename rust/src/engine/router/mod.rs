@@ -42,7 +42,7 @@ use super::counters::Counters;
 use super::demand::{Demand, Lane};
 use super::effect::Effect;
 use super::fleet::Fleet;
-use super::hold::{Hold, Tenant};
+use super::hold::{Hold, Payer};
 use super::mesh::{Local, Mesh};
 use super::plant::Plant;
 use super::refusal::Refusal;
@@ -52,6 +52,7 @@ use crate::http::error::RequestError;
 use crate::http::route::Route;
 use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
+use crate::tenant::Tenant;
 
 pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
 pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
@@ -241,8 +242,8 @@ impl Router {
         if crossed && !self.config.planted(Plant::HopIgnored) {
             return Err(Refusal::too_many_hops());
         }
-        let regions = self.mesh.residency().allowed(ask.whose, &digest.model);
-        self.check_regions(regions, ask.whose)?;
+        let regions = self.mesh.residency().allowed(ask.tenant, &digest.model);
+        self.check_regions(regions, ask.tenant)?;
         let bound = self.bound(ask, digest)?;
         let model = match lane {
             Lane::Stored => None,
@@ -271,7 +272,7 @@ impl Router {
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),
             class: ask.class_of(digest.class, self.believes(ask)),
-            tenant: self.tenant_of(ask, now_ns),
+            payer: self.payer(ask, now_ns),
             submitted_ns: now_ns,
             retry_safe: digest.retry_safe,
             body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
@@ -343,11 +344,16 @@ impl Router {
         listed.map(Some).ok_or_else(Refusal::response_unknown)
     }
 
-    /// By whom a request's place in the hold is counted.
-    fn tenant_of(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Tenant {
-        let tenant = ask.payer().map(|name| self.reader.config.key_of(name));
-        self.hold.saw(tenant, now_ns);
-        tenant
+    /// Whom a request's place in the hold counts for.
+    fn payer(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Payer {
+        let key_of = |name| self.reader.config.key_of(name);
+        let payer = match (ask.tenant, ask.credential) {
+            (Tenant::Named(name), _) => Payer::Tenant(key_of(name.as_bytes())),
+            (_, Some(credential)) => Payer::Credential(key_of(credential)),
+            (_, None) => Payer::Anonymous,
+        };
+        self.hold.saw(payer, now_ns);
+        payer
     }
 
     /// The request is over: nothing of it is kept.

@@ -220,7 +220,7 @@ impl Router {
             request: id,
             partition,
             class: request.class,
-            tenant: request.tenant,
+            payer: request.payer,
             bytes: u64::from(request.body_bytes),
             age: request.age,
             submitted_ns: request.submitted_ns,
@@ -230,7 +230,7 @@ impl Router {
         match entered {
             Ok(_) => self.counters.hold_entered += 1,
             Err(Full::Hold) => self.counters.hold_full += 1,
-            Err(Full::Tenant) => self.counters.hold_tenant_full += 1,
+            Err(Full::Payer) => self.counters.hold_tenant_full += 1,
         }
         entered.map_err(NoPlace::Hold)
     }

@@ -3,11 +3,12 @@
 use super::Router;
 use crate::engine::config::UnknownModels;
 use crate::engine::fleet::health::Failure;
-use crate::engine::mesh::residency::{ANYWHERE, Whose};
+use crate::engine::mesh::residency::ANYWHERE;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{NoPlace, Request};
 use crate::id::{ModelId, Nanos};
+use crate::tenant::Tenant;
 
 /// How long a replica that has not told its models may be loading: with large weights over a network,
 /// longer than a quarter of an hour.
@@ -115,7 +116,7 @@ impl Router {
 
     /// Refuses what may be served nowhere: neither by our replicas, adopted ones included, nor by a
     /// peer that is configured.
-    pub(super) fn check_regions(&self, regions: u64, whose: Whose<'_>) -> Result<(), Refusal> {
+    pub(super) fn check_regions(&self, regions: u64, tenant: Tenant<&str>) -> Result<(), Refusal> {
         if regions == ANYWHERE {
             return Ok(());
         }
@@ -123,7 +124,7 @@ impl Router {
         let here = self.fleet.regions() | self.mesh.region_bit();
         let places = peers.fold(here, |all, (_, peer)| all | peer.region_bit);
         if places & regions == 0 {
-            return Err(Refusal::residency(whose));
+            return Err(Refusal::residency(tenant));
         }
         Ok(())
     }

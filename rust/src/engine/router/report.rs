@@ -9,8 +9,8 @@ use crate::engine::fleet::report::Gauges;
 use crate::engine::hold::HoldState;
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
-use crate::engine::mesh::residency::Whose;
 use crate::id::{Nanos, ReplicaSlot};
+use crate::tenant::Tenant;
 
 #[derive(Serialize)]
 struct ReplicaState<'a> {
@@ -185,13 +185,13 @@ impl Router {
     /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told, and
     /// those of peers to which such requests may go.
     #[must_use]
-    pub fn models(&self, whose: Whose<'_>) -> Vec<(&str, Option<u32>)> {
+    pub fn models(&self, tenant: Tenant<&str>) -> Vec<(&str, Option<u32>)> {
         let mut models = self.fleet.ready_models(&self.config, self.clock.now_ns);
         models.sort_unstable();
         for (_, peer) in self.mesh.peers() {
             for name in peer.models(self.clock.now_ns) {
                 let place = models.binary_search_by_key(&name, |(known, _)| known);
-                let allowed = self.mesh.residency().allowed(whose, name) & peer.region_bit != 0;
+                let allowed = self.mesh.residency().allowed(tenant, name) & peer.region_bit != 0;
                 if let (Err(place), true) = (place, allowed) {
                     models.insert(place, (name, None));
                 }

@@ -22,10 +22,10 @@ use crate::engine::config::{AllowanceRule, ClassRule, Policy, PushRule};
 use crate::engine::effect::{Outcome, Push, Reject};
 use crate::engine::fleet::health::{Failure, Unread};
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::engine::mesh::residency::Whose;
 use crate::http::route::Route;
 use crate::id::ReplicaId;
 use crate::prompt::class::Class;
+use crate::tenant::Tenant;
 
 const MS: Nanos = 1_000_000;
 const S: Nanos = 1_000 * MS;
@@ -62,7 +62,7 @@ fn ask(route: Route) -> Ask<'static> {
         trusted: false,
         credential: None,
         body_bytes: 0,
-        whose: Whose::Nobody,
+        tenant: Tenant::Nobody,
         forwarded: None,
     }
 }

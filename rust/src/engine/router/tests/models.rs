@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::engine::config::UnknownModels;
-use crate::engine::mesh::residency::Whose;
 use crate::engine::router::ModelList;
+use crate::tenant::Tenant;
 
 fn blind() -> Config {
     Config {
@@ -65,7 +65,7 @@ fn a_replica_that_hides_its_models_serves_what_is_asked_of_it() {
     drive.list(0, ModelList::Hidden);
     assert!(drive.router.ready());
     assert_eq!(drive.sent("whatever", 1), [0]);
-    assert_eq!(drive.router.models(Whose::Nobody), []);
+    assert_eq!(drive.router.models(Tenant::Nobody), []);
     assert_eq!(
         drive.router.fleet.models().count(),
         0,
@@ -115,7 +115,7 @@ fn of_a_list_beyond_the_bound_what_does_not_fit_goes_there_all_the_same() {
         .collect();
     drive.set_models(0, &names.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(
-        drive.router.models(Whose::Nobody).len(),
+        drive.router.models(Tenant::Nobody).len(),
         MODELS_PER_REPLICA_MAX
     );
     assert_eq!(drive.sent(&names[MODELS_PER_REPLICA_MAX], 1), [0]);

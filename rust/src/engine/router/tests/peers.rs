@@ -6,8 +6,9 @@ use super::*;
 use crate::engine::effect::Forward;
 use crate::engine::mesh::peer::Presence;
 use crate::engine::mesh::peer::summary::{PeerError, Summary};
-use crate::engine::mesh::residency::{Rule, Whose};
+use crate::engine::mesh::residency::Rule;
 use crate::id::PeerId;
+use crate::tenant::Tenant;
 
 /// Peers 0 and 1 of a router that is number 9 itself.
 fn peers(names: &[(u32, &str, &str)]) -> Vec<Listing> {
@@ -268,7 +269,7 @@ fn rules_of_residency_hold_for_forwards_and_fail_closed() {
     ];
     pair.us.router.set_residency(rules).unwrap();
     let of = |tenant| Ask {
-        whose: Whose::Tenant(tenant),
+        tenant: Tenant::Named(tenant),
         ..ask(Route::ChatCompletions)
     };
     let reject = pair.us.submit_as(of("none"), digest("m", &[]));
@@ -293,7 +294,7 @@ fn rules_of_residency_hold_for_forwards_and_fail_closed() {
     pair.us.complete(2);
     assert_eq!(forwarded(&pair.tell()).0, 5);
     let unknown = Ask {
-        whose: Whose::Unknown,
+        tenant: Tenant::Unknown,
         ..ask(Route::ChatCompletions)
     };
     let anybodys = pair.us.submit_as(unknown, digest("m", &[]));

@@ -117,7 +117,7 @@ fn by_default_one_tenant_holds_a_quarter_and_anonymous_requests_all_while_nobody
         ..ask(Route::ChatCompletions)
     };
     let named = |credential| Ask {
-        whose: Whose::Tenant("team"),
+        tenant: Tenant::Named("team"),
         ..of(credential)
     };
     let anonymous = ask(Route::ChatCompletions);
@@ -135,6 +135,13 @@ fn by_default_one_tenant_holds_a_quarter_and_anonymous_requests_all_while_nobody
     let mut drive = full_with(config());
     assert_eq!(held(&mut drive, named(b"c")), 2);
     assert_eq!(held(&mut drive, named(b"d")), 0);
+    let mut drive = full_with(config());
+    assert_eq!(held(&mut drive, of(b"team")), 2);
+    assert_eq!(
+        held(&mut drive, named(b"c")),
+        2,
+        "a credential that is spelled like a tenant takes none of its part"
+    );
 }
 
 #[test]

@@ -102,13 +102,13 @@ fn models_are_the_union_over_ready_replicas_with_the_smallest_length() {
     let both = [("m".to_owned(), Some(100)), ("n".to_owned(), None)];
     drive.call(|router, now_ns, out| router.set_models(ReplicaId(1), &both, now_ns, out));
     assert_eq!(
-        drive.router.models(Whose::Nobody),
+        drive.router.models(Tenant::Nobody),
         [("m", Some(100)), ("n", None)]
     );
     drive.drain(1, true);
-    assert_eq!(drive.router.models(Whose::Nobody), [("m", Some(4_096))]);
+    assert_eq!(drive.router.models(Tenant::Nobody), [("m", Some(4_096))]);
     drive.drain(0, true);
-    assert_eq!(drive.router.models(Whose::Nobody), []);
+    assert_eq!(drive.router.models(Tenant::Nobody), []);
     assert!(!drive.router.ready());
 }
 

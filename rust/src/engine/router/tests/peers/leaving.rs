@@ -113,7 +113,7 @@ fn whatever_a_peer_can_serve_is_forwarded_where_no_replica_here_is_ready() {
     assert!(!pair.us.router.ready_here());
     assert!(pair.us.router.ready());
     assert_eq!(
-        pair.us.router.models(Whose::Nobody),
+        pair.us.router.models(Tenant::Nobody),
         [("m", None)],
         "its length is not told"
     );
@@ -181,11 +181,11 @@ fn models_of_peers_are_listed_for_those_who_may_use_them_there() {
         regions: vec!["us".to_owned()],
     };
     pair.us.router.set_residency(vec![rule]).unwrap();
-    let names = |whose| {
-        let models = pair.us.router.models(whose);
+    let names = |tenant| {
+        let models = pair.us.router.models(tenant);
         models.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
-    assert_eq!(names(Whose::Nobody), ["m", "rare"]);
-    assert_eq!(names(Whose::Tenant("home")), ["m"]);
-    assert_eq!(names(Whose::Unknown), ["m"]);
+    assert_eq!(names(Tenant::Nobody), ["m", "rare"]);
+    assert_eq!(names(Tenant::Named("home")), ["m"]);
+    assert_eq!(names(Tenant::Unknown), ["m"]);
 }

@@ -1,4 +1,4 @@
-//! What each tenant has in the hold.
+//! Whom requests in the hold count for, and what each has there.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -6,12 +6,19 @@ use hashbrown::HashMap;
 use super::super::config::Config;
 use crate::id::Nanos;
 
-/// How long a request with a credential is remembered.
+/// How long a request with a tenant or a credential is remembered.
 const NAMED_NS: Nanos = 600_000_000_000;
 
-/// Whose request it is: a keyed hash of its tenant's name, else of its credential; `None` of requests
-/// with neither.
-pub type Tenant = Option<u64>;
+/// Whom a held request counts for: a keyed hash of its tenant's name, else of its credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Payer {
+    /// Requests with neither: they count as one.
+    Anonymous,
+    /// A tenant.
+    Tenant(u64),
+    /// A credential without a tenant. It may be spelled like a tenant's name and counts apart.
+    Credential(u64),
+}
 
 /// Requests and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,15 +45,15 @@ impl Use {
     }
 }
 
-/// By tenant; those with nothing in the hold are not kept.
+/// By payer; those with nothing in the hold are not kept.
 #[derive(Debug)]
-pub(super) struct Tenants {
-    used: HashMap<Tenant, Use, FixedState>,
-    /// When a request came last that says whose it is.
+pub(super) struct Payers {
+    used: HashMap<Payer, Use, FixedState>,
+    /// When a request came last that has a tenant or a credential.
     named_ns: Option<Nanos>,
 }
 
-impl Tenants {
+impl Payers {
     pub(super) fn new() -> Self {
         Self {
             used: HashMap::with_hasher(FixedState::default()),
@@ -54,21 +61,20 @@ impl Tenants {
         }
     }
 
-    /// A request of this tenant came.
-    pub(super) fn saw(&mut self, tenant: Tenant, now_ns: Nanos) {
-        if tenant.is_some() {
+    /// A request of this payer came.
+    pub(super) fn saw(&mut self, payer: Payer, now_ns: Nanos) {
+        if payer != Payer::Anonymous {
             self.named_ns = Some(now_ns);
         }
     }
 
-    /// Requests and bytes that a tenant may have in the hold at this moment.
+    /// Requests and bytes that a payer may have in the hold at this moment.
     ///
-    /// Requests that say nothing of whose they are count as one tenant's. Where nobody says it, there
-    /// is nobody to keep room for, and by default they may have all.
-    pub(super) fn bounds(&self, tenant: Tenant, config: &Config, now_ns: Nanos) -> (usize, u64) {
+    /// Where all requests are anonymous, there is nobody to keep room for: by default they may have all.
+    pub(super) fn bounds(&self, payer: Payer, config: &Config, now_ns: Nanos) -> (usize, u64) {
         let (len_max, bytes_max) = config.hold_of_tenant_max();
         let named = |at_ns: Nanos| now_ns.saturating_sub(at_ns) < NAMED_NS;
-        if tenant.is_some() || self.named_ns.is_some_and(named) {
+        if payer != Payer::Anonymous || self.named_ns.is_some_and(named) {
             return (len_max, bytes_max);
         }
         (
@@ -79,19 +85,19 @@ impl Tenants {
         )
     }
 
-    pub(super) fn of(&self, tenant: Tenant) -> Use {
-        self.used.get(&tenant).copied().unwrap_or_default()
+    pub(super) fn of(&self, payer: Payer) -> Use {
+        self.used.get(&payer).copied().unwrap_or_default()
     }
 
-    pub(super) fn add(&mut self, tenant: Tenant, bytes: u64) {
-        self.used.entry(tenant).or_default().add(bytes);
+    pub(super) fn add(&mut self, payer: Payer, bytes: u64) {
+        self.used.entry(payer).or_default().add(bytes);
     }
 
-    pub(super) fn take(&mut self, tenant: Tenant, bytes: u64) {
-        if let Some(used) = self.used.get_mut(&tenant) {
+    pub(super) fn take(&mut self, payer: Payer, bytes: u64) {
+        if let Some(used) = self.used.get_mut(&payer) {
             used.take(bytes);
             if used.requests == 0 {
-                self.used.remove(&tenant);
+                self.used.remove(&payer);
             }
         }
     }
