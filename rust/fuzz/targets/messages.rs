@@ -4,24 +4,24 @@ use skylb_core::engine::fleet::snapshot::Snapshot;
 use skylb_core::engine::mesh::hot::digest::{DIGEST_BYTES_MAX, PeerDigest, Prefix};
 use skylb_core::engine::mesh::hot::places::PLACES;
 use skylb_core::engine::mesh::peer::summary::{
-    LINES_MAX, Line, MODEL_BYTES_MAX, SUMMARY_BYTES_MAX, Summary,
+    MODEL_BYTES_MAX, MODELS_MAX, ModelSummary, SUMMARY_BYTES_MAX, Summary,
 };
 use skylb_core::engine::mesh::region::message::{
     Began, Entry, Page, SHARE_BYTES_MAX, SHARED_MAX, Share,
 };
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    let line = |model: &str| Line {
+    let entry = |model: &str| ModelSummary {
         model: model.to_owned(),
         ready: 3,
         limit: 1 << 40,
-        ..Line::default()
+        ..ModelSummary::default()
     };
     let mut summary = Summary {
         incarnation: 1 << 60,
         sequence: 7,
         valid_for_ms: 5_000,
-        lines: vec![line("a/b"), line("c")],
+        models: vec![entry("a/b"), entry("c")],
         ..Summary::default()
     };
     let prefix = |mark, place| Prefix { mark, place };
@@ -90,15 +90,15 @@ fn check_summary(bytes: &[u8]) {
     let Ok(mut summary) = Summary::decode(bytes) else {
         return;
     };
-    assert!(bytes.len() <= SUMMARY_BYTES_MAX && summary.lines.len() <= LINES_MAX);
-    let models = summary.lines.iter().map(|line| line.model.len());
+    assert!(bytes.len() <= SUMMARY_BYTES_MAX && summary.models.len() <= MODELS_MAX);
+    let models = summary.models.iter().map(|entry| entry.model.len());
     assert!(
         models
             .clone()
             .all(|len| (1..=MODEL_BYTES_MAX).contains(&len))
     );
     assert!(
-        summary.lines.capacity() <= 16 * bytes.len() + 64,
+        summary.models.capacity() <= 16 * bytes.len() + 64,
         "more memory than was sent"
     );
     let len = needed_len(bytes, |part| Summary::decode(part).is_ok());

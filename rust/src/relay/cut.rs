@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::{FEED_DONE, FEED_FIRST_BYTE, FEED_WRITE_BUFFER, Options, Phase, Relay};
 
-/// What is told of an error in a stream.
+/// An error, as the event that ends a stream says it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told<'a> {
+pub(super) struct StreamError<'a> {
     pub(super) message: &'a str,
     pub(super) code: &'a str,
     /// The HTTP status that the error would have as an answer: decides its type.
@@ -52,12 +52,12 @@ struct Responses<'a> {
 /// One error event, in the shape of the API that was asked. JSON keeps line ends out of the data.
 ///
 /// `sequence_number`: of this event, where the API counts events.
-fn error_event(options: Options, told: Told<'_>, sequence_number: i64) -> Vec<u8> {
-    let Told {
+fn error_event(options: Options, error: StreamError<'_>, sequence_number: i64) -> Vec<u8> {
+    let StreamError {
         message,
         code,
         status,
-    } = told;
+    } = error;
     let (field, json) = if options.anthropic {
         let error = Anthropic {
             r#type: "error",
@@ -115,22 +115,22 @@ impl Relay {
         if !open || !(self.is_sse || self.opened) {
             return Vec::new();
         }
-        let told = Told {
+        let error = StreamError {
             message,
             code,
             status,
         };
         let mut out = Vec::new();
-        self.put_error(&mut out, told);
+        self.put_error(&mut out, error);
         out
     }
 
     /// Appends an error event and the end of the framing.
-    fn put_error(&mut self, out: &mut Vec<u8>, told: Told<'_>) {
+    fn put_error(&mut self, out: &mut Vec<u8>, error: StreamError<'_>) {
         let next = self
             .sequence_number
             .map_or(0, |last| last.saturating_add(1));
-        let mut event = error_event(self.options, told, next);
+        let mut event = error_event(self.options, error, next);
         if self.mid_event {
             event.splice(..0, *b"\n\n");
         }
@@ -150,12 +150,12 @@ impl Relay {
             _ => format!("The model server answered with status {status}."),
         });
         let mut out = std::mem::take(&mut self.out);
-        let told = Told {
+        let error = StreamError {
             message: &message,
             code: "upstream_error",
             status,
         };
-        self.put_error(&mut out, told);
+        self.put_error(&mut out, error);
         self.out = out;
         self.first_byte = true;
         self.phase = Phase::Done;

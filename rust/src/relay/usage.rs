@@ -52,7 +52,7 @@ pub(super) struct Sniffer {
 }
 
 /// What follows a `"usage"`.
-enum Found {
+enum UsageObject {
     /// Not an object.
     Nothing,
     /// The bytes end before the object does.
@@ -119,9 +119,9 @@ impl Sniffer {
             let key = at + found;
             at = key + USAGE_KEY.needle().len();
             match object(text, at) {
-                Found::Nothing => {}
-                Found::Cut => return Some(key),
-                Found::Object(end) => {
+                UsageObject::Nothing => {}
+                UsageObject::Cut => return Some(key),
+                UsageObject::Object(end) => {
                     self.counts.read(&text[at..end]);
                     at = end;
                 }
@@ -183,10 +183,10 @@ pub(super) fn is_usage_event(event: &[u8]) -> bool {
     // An object that does not end takes all that follows with it: looking further would be quadratic.
     let mut keys = USAGE_KEY.find_iter(event);
     let first = keys.find_map(|at| match object(event, at + USAGE_KEY.needle().len()) {
-        Found::Nothing => None,
+        UsageObject::Nothing => None,
         found => Some(found),
     });
-    matches!(first, Some(Found::Object(_)))
+    matches!(first, Some(UsageObject::Object(_)))
         && memchr::memmem::find_iter(event, b"\"choices\"").any(|at| {
             let value = after_colon(event, at + b"\"choices\"".len());
             value.is_some_and(|at| {
@@ -209,34 +209,34 @@ fn after_colon(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The object behind a key that ends at `at`.
-fn object(text: &[u8], at: usize) -> Found {
+fn object(text: &[u8], at: usize) -> UsageObject {
     let colon = skip_space(text, at);
     let start = match text.get(colon) {
-        None => return Found::Cut,
+        None => return UsageObject::Cut,
         Some(b':') => skip_space(text, colon + 1),
-        Some(_) => return Found::Nothing,
+        Some(_) => return UsageObject::Nothing,
     };
     match text.get(start) {
-        None => return Found::Cut,
+        None => return UsageObject::Cut,
         Some(b'{') => {}
-        Some(_) => return Found::Nothing,
+        Some(_) => return UsageObject::Nothing,
     }
     let mut depth = 0_u32;
     let mut at = start;
     while let Some(b) = text.get(at) {
         match b {
             b'{' => depth += 1,
-            b'}' if depth == 1 => return Found::Object(at + 1),
+            b'}' if depth == 1 => return UsageObject::Object(at + 1),
             b'}' => depth -= 1,
             b'"' => match string_end(text, at) {
                 Some(end) => at = end - 1,
-                None => return Found::Cut,
+                None => return UsageObject::Cut,
             },
             _ => {}
         }
         at += 1;
     }
-    Found::Cut
+    UsageObject::Cut
 }
 
 /// The offset behind the string that begins at `at`.

@@ -76,7 +76,7 @@ impl Paces {
 
 /// What became of the search for a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Found {
+pub(in crate::engine) enum Selection {
     /// Push there; so many leading blocks match.
     Here {
         slot: ReplicaSlot,
@@ -99,13 +99,13 @@ impl Chooser {
         may_wait: bool,
         sight: &mut Sight<'_>,
         counters: &mut Counters,
-    ) -> Found {
+    ) -> Selection {
         let mut scratch = mem::take(&mut self.scratch);
         let waits = may_wait && sight.config.policy.traits().waits;
         let full = waits && Self::may_wait(seeker, sight.hold, sight.config, sight.now_ns);
         let found = match look(seeker, full, sight, &mut scratch) {
-            Offer::None => Found::NoneReady,
-            Offer::Later => Found::NoRoom,
+            Offer::None => Selection::NoneReady,
+            Offer::Later => Selection::NoRoom,
             Offer::Room => self.choose(seeker.demand, &scratch, sight, counters),
         };
         self.scratch = scratch;
@@ -124,14 +124,14 @@ impl Chooser {
         scratch: &Scratch,
         sight: &mut Sight<'_>,
         counters: &mut Counters,
-    ) -> Found {
+    ) -> Selection {
         let choice = self.choice(demand, scratch, sight.fleet, sight.config);
         let chosen = scratch.candidates[choice.position];
         if !chosen.room {
-            return Found::Awaits { slot: chosen.slot };
+            return Selection::Awaits { slot: chosen.slot };
         }
         counters.count_basis(choice.basis);
-        Found::Here {
+        Selection::Here {
             slot: chosen.slot,
             match_blocks: chosen.match_blocks,
         }

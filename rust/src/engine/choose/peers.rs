@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 
-use super::candidates::{Found, matched_tokens};
+use super::candidates::{Selection, matched_tokens};
 use super::policy::PeerRule;
 use super::{Chooser, Seeker, Sight, mem};
 use crate::engine::config::Config;
@@ -19,7 +19,7 @@ use crate::id::{Nanos, PeerSlot};
 
 /// A peer that has granted room for the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Target {
+struct PeerCandidate {
     slot: PeerSlot,
     /// The round trip; 0 is unknown.
     rtt_ns: Nanos,
@@ -27,8 +27,8 @@ struct Target {
     in_flight: u32,
     /// Leading blocks of the prompt that it is believed to cache.
     match_blocks: u32,
-    /// It told so itself; else it is known from what went there.
-    told: bool,
+    /// It reported so itself; else it is known from what went there.
+    reported: bool,
     /// Predicted time to the first byte, the way included; for [`PeerRule::Time`] only.
     ttft_ns: Nanos,
 }
@@ -36,7 +36,7 @@ struct Target {
 /// Buffers used again from choice to choice.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    targets: Vec<Target>,
+    targets: Vec<PeerCandidate>,
     matches: Vec<(PeerSlot, u32)>,
 }
 
@@ -45,19 +45,19 @@ pub(super) struct Scratch {
 pub(in crate::engine) struct There {
     pub(in crate::engine) slot: PeerSlot,
     pub(in crate::engine) match_blocks: u32,
-    /// It is chosen for them, and has told of them itself.
-    pub(in crate::engine) told: bool,
+    /// It is chosen for them, and has reported of them itself.
+    pub(in crate::engine) reported: bool,
     /// Predicted time to the first byte, the way included.
     ttft_ns: Nanos,
 }
 
 impl Chooser {
-    /// The peer that a request may be forwarded to now, if there is one. `by_told`: what peers have told
-    /// of their prefixes counts.
+    /// The peer that a request may be forwarded to now, if there is one. `by_reports`: what peers
+    /// have reported of their prefixes counts.
     pub(in crate::engine) fn find_peer(
         &mut self,
         seeker: Seeker<'_>,
-        by_told: bool,
+        by_reports: bool,
         mesh: &mut Mesh,
         sight: &mut Sight<'_>,
     ) -> Option<There> {
@@ -67,7 +67,7 @@ impl Chooser {
         }
         let mut scratch = mem::take(&mut self.peers);
         look_at_peers(seeker, mesh, sight, &mut scratch.targets);
-        let found = choose_peer(seeker, by_told, &mut scratch, mesh, sight);
+        let found = choose_peer(seeker, by_reports, &mut scratch, mesh, sight);
         self.peers = scratch;
         found
     }
@@ -75,12 +75,12 @@ impl Chooser {
     /// The peer that answers sooner than the replica that was found, by more than what would make a
     /// session move; for [`PeerRule::Time`] only.
     ///
-    /// What peers have told of their prefixes does not count here: a prefix that is computed here
+    /// What peers have reported of their prefixes does not count here: a prefix that is computed here
     /// once is cached here, while a session that leaves pays the way at every turn.
     pub(in crate::engine) fn faster_peer(
         &mut self,
         seeker: Seeker<'_>,
-        found: Found,
+        found: Selection,
         mesh: &mut Mesh,
         sight: &mut Sight<'_>,
     ) -> Option<There> {
@@ -90,7 +90,7 @@ impl Chooser {
         if !by_time || mesh.is_empty() || !compared {
             return None;
         }
-        let (Found::Here { slot, .. } | Found::Awaits { slot }) = found else {
+        let (Selection::Here { slot, .. } | Selection::Awaits { slot }) = found else {
             return None;
         };
         let blocks = self.match_blocks(slot);
@@ -126,7 +126,12 @@ fn is_served_here(seeker: Seeker<'_>, sight: &Sight<'_>) -> bool {
 }
 
 /// Fills the targets with the peers that have room for the request.
-fn look_at_peers(seeker: Seeker<'_>, mesh: &Mesh, sight: &Sight<'_>, targets: &mut Vec<Target>) {
+fn look_at_peers(
+    seeker: Seeker<'_>,
+    mesh: &Mesh,
+    sight: &Sight<'_>,
+    targets: &mut Vec<PeerCandidate>,
+) {
     targets.clear();
     let (demand, config, now_ns) = (seeker.demand, sight.config, sight.now_ns);
     let Some(model) = sight.fleet.name_of(demand.model) else {
@@ -146,11 +151,11 @@ fn look_at_peers(seeker: Seeker<'_>, mesh: &Mesh, sight: &Sight<'_>, targets: &m
             && (again || !seeker.tried_peers.contains(&peer.id))
             && room > 0
         {
-            targets.push(Target {
+            targets.push(PeerCandidate {
                 slot,
                 rtt_ns: peer.rtt_ns().unwrap_or(0),
                 in_flight: peer.in_flight,
-                ..Target::default()
+                ..PeerCandidate::default()
             });
         }
     }
@@ -177,7 +182,7 @@ fn only_tried_peers_serve(seeker: Seeker<'_>, model: &str, mesh: &Mesh, sight: &
 
 fn choose_peer(
     seeker: Seeker<'_>,
-    by_told: bool,
+    by_reports: bool,
     scratch: &mut Scratch,
     mesh: &mut Mesh,
     sight: &Sight<'_>,
@@ -194,13 +199,13 @@ fn choose_peer(
         let found = matches.iter().find(|(owner, _)| *owner == target.slot);
         target.match_blocks = found.map_or(0, |(_, blocks)| *blocks);
     }
-    if by_told && matches!(traits.peer_rule, PeerRule::Match | PeerRule::Time) {
+    if by_reports && matches!(traits.peer_rule, PeerRule::Match | PeerRule::Time) {
         let slots = targets.iter().map(|target| target.slot).collect::<Vec<_>>();
-        mesh.told_matches(&demand.blocks, &slots, sight.now_ns, |slot, blocks| {
+        mesh.reported_matches(&demand.blocks, &slots, sight.now_ns, |slot, blocks| {
             let target = targets.iter_mut().find(|target| target.slot == slot);
             if let Some(target) = target.filter(|target| target.match_blocks < blocks) {
                 target.match_blocks = blocks;
-                target.told = true;
+                target.reported = true;
             }
         });
     }
@@ -216,7 +221,7 @@ fn choose_peer(
     Some(There {
         slot: targets[position].slot,
         match_blocks: targets[position].match_blocks,
-        told: targets[position].told && (by_time || matched),
+        reported: targets[position].reported && (by_time || matched),
         ttft_ns: targets[position].ttft_ns,
     })
 }
@@ -225,7 +230,7 @@ fn choose_peer(
 /// cached there, at the speed that the peer tells.
 fn ttft_there_ns(
     seeker: Seeker<'_>,
-    target: &Target,
+    target: &PeerCandidate,
     expected: &Expected<'_>,
     mesh: &Mesh,
     sight: &Sight<'_>,
@@ -248,7 +253,7 @@ fn ttft_there_ns(
 /// The position of the first target from the key's place on the ring of peers.
 fn first_on_ring(
     seeker: Seeker<'_>,
-    targets: &[Target],
+    targets: &[PeerCandidate],
     mesh: &Mesh,
     config: &Config,
 ) -> Option<usize> {
@@ -265,7 +270,7 @@ fn first_on_ring(
 /// [`PeerRule::Ring`]: `on_ring`, the first target on the ring of peers. [`PeerRule::Time`]: the least
 /// predicted time. [`PeerRule::Nearest`]: the nearest. Equals: the one with the fewest in flight.
 fn best(
-    targets: &[Target],
+    targets: &[PeerCandidate],
     rule: PeerRule,
     threshold_blocks: f64,
     on_ring: Option<usize>,
@@ -291,13 +296,13 @@ fn best(
 mod tests {
     use super::*;
 
-    fn target(slot: u32, rtt_ms: u64, match_blocks: u32) -> Target {
-        Target {
+    fn target(slot: u32, rtt_ms: u64, match_blocks: u32) -> PeerCandidate {
+        PeerCandidate {
             slot: slot.into(),
             rtt_ns: rtt_ms * 1_000_000,
             match_blocks,
             ttft_ns: rtt_ms * 1_000_000 + 1_000_000 * u64::from(10 - match_blocks) * 30,
-            ..Target::default()
+            ..PeerCandidate::default()
         }
     }
 
@@ -315,7 +320,7 @@ mod tests {
 
     #[test]
     fn of_equally_near_peers_the_one_with_fewest_in_flight_is_chosen() {
-        let busy = Target {
+        let busy = PeerCandidate {
             in_flight: 3,
             ..target(0, 90, 0)
         };

@@ -24,14 +24,14 @@ pub(super) fn check(
     let mut matches = Vec::new();
     sight.cache.matches(&seeker.demand.blocks, &mut matches);
     let silent = |slot| sight.fleet.member(slot).unwrap().replica().health.silent();
-    let heard_of = offers
+    let answering = offers
         .iter()
         .any(|(slot, offer)| *offer == Offer::Room && !silent(*slot));
     let crowded = offers
         .iter()
         .any(|(slot, offer)| *offer == Offer::Room && silent(*slot));
     let open = offers.iter().filter(|(slot, offer)| {
-        (full || *offer == Offer::Room) && !(heard_of && crowded && silent(*slot))
+        (full || *offer == Offer::Room) && !(answering && crowded && silent(*slot))
     });
     let plain: Vec<_> = open
         .map(|&(slot, offer)| {

@@ -34,7 +34,7 @@ impl Fleet {
         let bound = demand.bound.and_then(|id| self.slot(id));
         let excludes = !tried && !demand.tried.is_empty();
         let mut best = Offer::None;
-        let (mut heard_of, mut silent) = (false, false);
+        let (mut answering, mut silent) = (false, false);
         for &slot in self.servants(demand, bound.as_ref()) {
             let Some(offers) = self.offers(slot) else {
                 continue;
@@ -48,15 +48,15 @@ impl Fleet {
                 open.push((slot, offer == Offer::Room));
             }
             if offer == Offer::Room {
-                heard_of |= !offers.silent;
+                answering |= !offers.silent;
                 silent |= offers.silent;
             }
             best = best.max(offer);
         }
-        if silent && heard_of {
-            // Room at a replica of which nothing is heard is for those who find no other.
-            let heard = |slot| self.offers(slot).is_some_and(|offers| !offers.silent);
-            open.retain(|&(slot, _)| heard(slot));
+        if silent && answering {
+            // Room at a replica that has not answered its last probe is for those who find no other.
+            let answers = |slot| self.offers(slot).is_some_and(|offers| !offers.silent);
+            open.retain(|&(slot, _)| answers(slot));
         }
         best
     }

@@ -15,7 +15,7 @@ use super::member::{Member, Offer};
 use crate::engine::config::Config;
 use crate::engine::demand::Lane;
 use crate::engine::fleet::replica::Backlog;
-use crate::engine::fleet::speed::{Line, Pace};
+use crate::engine::fleet::speed::{Pace, StraightLine};
 use crate::id::{Nanos, ReplicaId, ReplicaSlot};
 
 /// Whether a replica takes requests. A slot in which there is none offers nothing.
@@ -87,7 +87,7 @@ impl Figures {
         let line = member.speed.line_near(replica.load());
         Self {
             backlog: replica.backlog(),
-            pace: line.map(Line::pace),
+            pace: line.map(StraightLine::pace),
             stay_ns: member.stay_ns,
             block_tokens: block_tokens.unwrap_or(1).max(1),
             in_flight: member.all_in_flight(),

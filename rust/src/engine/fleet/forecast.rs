@@ -5,7 +5,7 @@ use super::figures::Figures;
 use super::member::Member;
 use super::models::Model;
 use super::replica::{Backlog, Need};
-use super::speed::{Line, Pace, Prior};
+use super::speed::{Pace, Prior, StraightLine};
 use crate::engine::ask::Usage;
 use crate::engine::config::Config;
 use crate::engine::demand::{Demand, Lane};
@@ -208,7 +208,11 @@ impl Expected<'_> {
 }
 
 /// The line that a replica's own starts from.
-pub(in crate::engine) fn fleet_line(model: Option<&Model>, load: u32, config: &Config) -> Line {
+pub(in crate::engine) fn fleet_line(
+    model: Option<&Model>,
+    load: u32,
+    config: &Config,
+) -> StraightLine {
     let learned = model.and_then(|model| model.speed.line(load));
     learned.unwrap_or_else(|| assumed_line(config))
 }
@@ -218,8 +222,8 @@ pub(in crate::engine) fn fleet_line(model: Option<&Model>, load: u32, config: &C
     clippy::cast_precision_loss,
     reason = "a setting's nanoseconds are far below 2^53"
 )]
-pub(in crate::engine) fn assumed_line(config: &Config) -> Line {
-    Line {
+pub(in crate::engine) fn assumed_line(config: &Config) -> StraightLine {
+    StraightLine {
         base_ns: config.ttft_base_ns as f64,
         token_ns: NS_PER_S / config.prefill_tokens_per_s,
     }

@@ -118,9 +118,9 @@ pub enum Unread {
 
 /// A share in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Share(u32);
+pub struct Thousandths(u32);
 
-impl Share {
+impl Thousandths {
     /// The share of `whole`, rounded down.
     #[must_use]
     pub fn of(self, whole: u32) -> u32 {
@@ -244,9 +244,9 @@ impl Health {
 
     /// The share it may have while it ramps up; `None` when it may have all.
     #[must_use]
-    pub fn ramp(&self, config: &Config, now_ns: Nanos) -> Option<Share> {
+    pub fn ramp(&self, config: &Config, now_ns: Nanos) -> Option<Thousandths> {
         let linear = self.ramped(config, now_ns)?;
-        Some(Share(linear.max(SHARE_MIN)))
+        Some(Thousandths(linear.max(SHARE_MIN)))
     }
 
     /// When [`Self::ramp`] says something else.
@@ -275,7 +275,7 @@ impl Health {
     }
 
     /// Bytes of an answer came.
-    pub fn heard(&mut self) {
+    pub fn note_sign(&mut self) {
         self.silent = false;
     }
 

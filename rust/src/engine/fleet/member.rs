@@ -29,8 +29,8 @@ pub(in crate::engine) struct Member {
     pub(super) takes: Takes,
     /// When it came to the fleet.
     pub(super) joined_ns: Nanos,
-    /// When it first told its models.
-    pub(super) told_ns: Option<Nanos>,
+    /// When its models first became known.
+    pub(super) models_known_ns: Option<Nanos>,
     /// Requests in flight that do not count as load.
     pub(super) light: u32,
     /// It said "full": no pushes until it is probed again, or until this moment.
@@ -103,7 +103,7 @@ impl Member {
             models: None,
             takes: Takes::Listed,
             joined_ns,
-            told_ns: None,
+            models_known_ns: None,
             light: 0,
             full: None,
             declined: false,
@@ -149,7 +149,7 @@ impl Member {
     }
 
     /// It has told its models, or hides them.
-    pub(in crate::engine) fn has_told(&self) -> bool {
+    pub(in crate::engine) fn models_known(&self) -> bool {
         self.models.is_some()
     }
 
@@ -254,9 +254,9 @@ impl Member {
 
     /// It has served for a while, and takes all that it can.
     pub(in crate::engine) fn warm(&self, config: &Config, now_ns: Nanos) -> bool {
-        let told = |told_ns: Nanos| now_ns.saturating_sub(told_ns) >= config.ramp_ns;
+        let ramped = |at_ns: Nanos| now_ns.saturating_sub(at_ns) >= config.ramp_ns;
         self.serves_some(config, now_ns)
-            && self.told_ns.is_some_and(told)
+            && self.models_known_ns.is_some_and(ramped)
             && self.replica.health.ramp(config, now_ns).is_none()
     }
 

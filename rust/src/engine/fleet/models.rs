@@ -125,7 +125,7 @@ impl Fleet {
     /// A replica that has told its models for the first time takes its share little by little, where
     /// others can take the rest meanwhile: its caches are cold, and its first requests slow.
     pub(in crate::engine) fn welcome(&mut self, slot: ReplicaSlot, config: &Config, now_ns: Nanos) {
-        let Some(member) = self.member(slot).filter(|m| m.told_ns.is_none()) else {
+        let Some(member) = self.member(slot).filter(|m| m.models_known_ns.is_none()) else {
             return;
         };
         let warm = |other: &ReplicaSlot| {
@@ -141,7 +141,7 @@ impl Fleet {
             models.all(|model| model.serving.iter().any(warm))
         };
         if let Some(member) = self.member_mut(slot) {
-            member.told_ns = Some(now_ns);
+            member.models_known_ns = Some(now_ns);
             if relieved {
                 member.replica.health.join(now_ns);
             }
@@ -168,7 +168,7 @@ impl Fleet {
         let mut listed = self.listed_models();
         match (listed.next(), listed.next()) {
             (Some((_, model)), None) => Some(&model.name),
-            (None, _) if !self.told() || self.takes_unlisted() => Some(""),
+            (None, _) if !self.any_models_known() || self.takes_unlisted() => Some(""),
             _ => None,
         }
     }
@@ -181,7 +181,7 @@ impl Fleet {
     }
 
     /// At least one replica has told its models.
-    pub(in crate::engine) fn told(&self) -> bool {
+    pub(in crate::engine) fn any_models_known(&self) -> bool {
         self.members
             .iter()
             .any(|(_, member)| !member.removed && member.models.is_some())

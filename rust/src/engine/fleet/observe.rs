@@ -55,7 +55,7 @@ impl Fleet {
         }
         match probed {
             Probed::Here => member.replica.observe(snapshot, sent_ns, now_ns),
-            Probed::Elsewhere => member.replica.observe_told(snapshot, sent_ns, now_ns),
+            Probed::Elsewhere => member.replica.observe_copy(snapshot, sent_ns, now_ns),
         };
         Some(Seen {
             changed,

@@ -31,7 +31,7 @@ const PATIENCE: u64 = 3;
 /// A silence that ended well is remembered up to this.
 const SURVIVED_MAX_NS: Nanos = 600_000_000_000;
 /// What was heard so lately lives, whatever its probes say: it may be ending what it has begun.
-const HEARD_NS: Nanos = 2_000_000_000;
+const SIGN_NS: Nanos = 2_000_000_000;
 
 /// When one replica last showed a sign of life.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub(in crate::engine) struct Pulse {
     /// The last sign, or since when it has something to do.
     life_ns: Nanos,
     /// The last byte of an answer.
-    heard_ns: Option<Nanos>,
+    sign_ns: Option<Nanos>,
     /// When the first of equal pages was asked for.
     page_ns: Nanos,
     /// Probes since the last sign that told no news.
@@ -65,12 +65,12 @@ impl Pulse {
     }
 
     /// Bytes of an answer came.
-    pub(in crate::engine) fn heard(&mut self, now_ns: Nanos) {
+    pub(in crate::engine) fn note_sign(&mut self, now_ns: Nanos) {
         if self.stands {
             self.survive(self.page_ns, now_ns);
         }
         self.survive(self.life_ns, now_ns);
-        self.heard_ns = Some(now_ns);
+        self.sign_ns = Some(now_ns);
         self.unconnected_ns = None;
         self.live(now_ns);
     }
@@ -145,7 +145,7 @@ impl Pulse {
     fn gone(&self, config: &Config, now_ns: Nanos) -> bool {
         let gone_ns = config.wedged_ns / 2;
         let silent = |since_ns: Nanos| now_ns.saturating_sub(since_ns) >= gone_ns;
-        self.unconnected_ns.is_some_and(silent) && self.heard_ns.is_none_or(silent)
+        self.unconnected_ns.is_some_and(silent) && self.sign_ns.is_none_or(silent)
     }
 
     fn live(&mut self, now_ns: Nanos) {
@@ -174,19 +174,19 @@ pub(in crate::engine) enum Vital {
 
 impl Fleet {
     /// Bytes of an answer of one replica came; true when its health changed.
-    pub(in crate::engine) fn hear(&mut self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn note_sign(&mut self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
         let Some(member) = self.member(slot) else {
             return false;
         };
         let changes =
             member.replica.health.silent() || member.replica.health.state() == State::Wedged;
         if let Some(member) = self.members.get_mut(slot.index()) {
-            member.pulse.heard(now_ns);
+            member.pulse.note_sign(now_ns);
         }
         let Some(member) = self.member_mut_if(slot, changes) else {
             return false;
         };
-        member.replica.health.heard();
+        member.replica.health.note_sign();
         member.replica.health.revive(now_ns)
     }
 
@@ -236,8 +236,8 @@ impl Fleet {
 
     /// Bytes of an answer came so lately that the replica lives, whatever its probes say: it may be
     /// ending what it has begun.
-    pub(in crate::engine) fn heard_lately(&self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
-        let heard_ns = self.member(slot).and_then(|member| member.pulse.heard_ns);
-        heard_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < HEARD_NS)
+    pub(in crate::engine) fn alive_lately(&self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
+        let sign_ns = self.member(slot).and_then(|member| member.pulse.sign_ns);
+        sign_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < SIGN_NS)
     }
 }

@@ -38,14 +38,14 @@ const TOKEN_NS_MAX: f64 = 1e9;
 
 /// Time to the first token of a request that need not queue.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Line {
+pub struct StraightLine {
     /// Of a prompt that is cached whole.
     pub base_ns: f64,
     /// Per token that is not.
     pub token_ns: f64,
 }
 
-impl Line {
+impl StraightLine {
     /// Time to the first token with so many tokens to compute.
     #[must_use]
     pub fn at(self, tokens: f64) -> f64 {
@@ -97,7 +97,7 @@ pub struct Pace {
 #[derive(Debug, Clone, Copy)]
 pub struct Prior {
     /// The line.
-    pub line: Line,
+    pub line: StraightLine,
     /// Above 0.
     pub samples: f64,
 }
@@ -123,7 +123,7 @@ impl Sums {
     }
 
     /// The line that fits samples and prior best. The prior's terms keep the determinant above zero.
-    fn fit(&self, prior: Prior) -> Line {
+    fn fit(&self, prior: Prior) -> StraightLine {
         let slope_weight = prior.samples * PRIOR_TOKENS * PRIOR_TOKENS;
         let weight = self.weight + prior.samples;
         let prior_samples = prior.samples;
@@ -137,12 +137,12 @@ impl Sums {
         let token_ns = token_ns.clamp(0.0, TOKEN_NS_MAX);
         let base_ns = (y - token_ns * self.x) / weight;
         if base_ns < 0.0 {
-            return Line {
+            return StraightLine {
                 base_ns: 0.0,
                 token_ns: (xy / xx).clamp(0.0, TOKEN_NS_MAX),
             };
         }
-        Line {
+        StraightLine {
             base_ns: base_ns.min(BASE_NS_MAX),
             token_ns,
         }
@@ -153,7 +153,7 @@ impl Sums {
 #[derive(Debug, Clone, Copy)]
 struct Fit {
     sums: Sums,
-    line: Line,
+    line: StraightLine,
     /// Mean load of its samples.
     load: f64,
     /// Mean distance of samples from the line, as a part of what it said.
@@ -202,7 +202,7 @@ impl Speed {
     /// The line at a decode load, between those of the nearest ranges that have learned one. Beyond
     /// them it goes on as between the last two, where it then was slower at more load.
     #[must_use]
-    pub fn line(&self, load: u32) -> Option<Line> {
+    pub fn line(&self, load: u32) -> Option<StraightLine> {
         let load = f64::from(load);
         let mut fits = self.fits.iter().flatten();
         let mut low = fits.next()?;
@@ -221,7 +221,7 @@ impl Speed {
 
     /// The line at a decode load, if just its range has learned one.
     #[must_use]
-    pub fn line_near(&self, load: u32) -> Option<Line> {
+    pub fn line_near(&self, load: u32) -> Option<StraightLine> {
         self.fits.get(Self::range(load))?.as_ref()?;
         self.line(load)
     }
@@ -263,19 +263,24 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    const PRIOR: Line = Line {
+    const PRIOR: StraightLine = StraightLine {
         base_ns: 20e6,
         token_ns: 100_000.0,
     };
 
     const LOAD: u32 = 5;
 
-    fn weak(line: Line) -> Prior {
+    fn weak(line: StraightLine) -> Prior {
         Prior { line, samples: 1.0 }
     }
 
     /// `samples` of a true line with noise and, one in ten, an outlier.
-    fn taught(truth: Line, prior: Line, samples: usize, tokens_max: usize) -> Speed {
+    fn taught(
+        truth: StraightLine,
+        prior: StraightLine,
+        samples: usize,
+        tokens_max: usize,
+    ) -> Speed {
         let mut speed = Speed::default();
         let mut rng = Rng::new(5);
         for n in 0..samples {
@@ -292,7 +297,7 @@ mod tests {
     #[test]
     fn rates_wrong_by_four_either_way_are_learned_in_a_hundred_requests() {
         for factor in [0.25, 4.0] {
-            let truth = Line {
+            let truth = StraightLine {
                 base_ns: PRIOR.base_ns * factor,
                 token_ns: PRIOR.token_ns * factor,
             };
@@ -328,7 +333,7 @@ mod tests {
 
     #[test]
     fn of_two_loads_in_one_range_the_greater_is_slower_where_greater_loads_were() {
-        let truth = |load: u32| Line {
+        let truth = |load: u32| StraightLine {
             base_ns: 20e6 + 1e6 * f64::from(load),
             token_ns: 100_000.0,
         };
@@ -364,7 +369,7 @@ mod tests {
             samples in prop::collection::vec((0..600_u32, any::<u32>(), any::<u64>()), 0..200),
             base_ns in 0.0..1e12, token_ns in 0.0..1e9,
         ) {
-            let prior = Line { base_ns, token_ns };
+            let prior = StraightLine { base_ns, token_ns };
             let mut speed = Speed::default();
             for (load, tokens, ttft_ns) in samples {
                 speed.learn(load, tokens, ttft_ns, weak(prior));

@@ -2,7 +2,7 @@
 
 use super::choice::valid;
 use super::payers::{Payer, Payers, Use};
-use super::{Class, Config, Entry, Hold, Line, Partition};
+use super::{Class, Config, Entry, Hold, Partition, Queues};
 
 impl Hold {
     /// Checks the structure.
@@ -13,8 +13,8 @@ impl Hold {
     pub fn check_invariants(&self, config: &Config) -> Result<(), &'static str> {
         self.check_bounds(config)?;
         let mut linked_len = 0;
-        for (partition, line) in &self.lines {
-            linked_len += self.check_line(*partition, line)?;
+        for (partition, queues) in &self.partitions {
+            linked_len += self.check_queues(*partition, queues)?;
         }
         if linked_len != self.entries.len() {
             return Err("hold_every_entry_in_one_queue");
@@ -60,8 +60,8 @@ impl Hold {
         Ok(())
     }
 
-    /// Requests in the line's queues.
-    fn check_line(&self, partition: Partition, line: &Line) -> Result<usize, &'static str> {
+    /// Requests in these queues.
+    fn check_queues(&self, partition: Partition, queues: &Queues) -> Result<usize, &'static str> {
         let (mut len, mut open) = (0, 0);
         for class in Class::ALL {
             let mut older = None;
@@ -84,14 +84,14 @@ impl Hold {
                     return Err("hold_links_have_no_cycle");
                 }
             }
-            if line.queues[class as usize].map(|ends| ends.youngest) != older {
+            if queues.by_class[class as usize].map(|ends| ends.youngest) != older {
                 return Err("hold_queue_ends_agree");
             }
         }
         if len == 0 {
             return Err("hold_empty_lines_are_forgotten");
         }
-        if (len, open) != (line.len, line.open) {
+        if (len, open) != (queues.len, queues.open) {
             return Err("hold_lines_are_counted");
         }
         Ok(len)

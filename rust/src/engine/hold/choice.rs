@@ -43,8 +43,8 @@ impl Hold {
             number: chosen.begun,
         });
         chosen.begun += 1;
-        if let Some(line) = self.lines.get_mut(&partition) {
-            line.open -= 1;
+        if let Some(queues) = self.partitions.get_mut(&partition) {
+            queues.open -= 1;
         }
         self.timers.add(Timer {
             at_ns: until_ns,
@@ -79,8 +79,8 @@ impl Hold {
         let Some(choice) = entry.choice.take() else {
             return;
         };
-        if let Some(line) = self.lines.get_mut(&partition) {
-            line.open += 1;
+        if let Some(queues) = self.partitions.get_mut(&partition) {
+            queues.open += 1;
         }
         if let Some(chosen) = self.chosen.get_mut(&choice.replica) {
             chosen.ended += 1;

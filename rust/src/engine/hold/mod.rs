@@ -1,7 +1,7 @@
 //! The queue of requests that wait for room.
 //!
 //! Requests are partitioned by what they may use, so that no head blocks requests that have other
-//! replicas: a line each. Within a line every class has a queue, first come, first served by the
+//! replicas. Within a partition every class has a queue, first come, first served by the
 //! age a request got when it was submitted. One that comes back after a failed attempt stands
 //! before all that were submitted after it.
 //!
@@ -35,7 +35,7 @@ use slab::Slab;
 pub use self::payers::Payer;
 use self::payers::{Payers, Use};
 pub(in crate::engine) use self::report::HoldState;
-use self::share::Shares;
+use self::share::Served;
 use self::share::weight;
 use self::timers::{Timer, Timers};
 pub use self::turn::Head;
@@ -43,7 +43,7 @@ use super::config::Config;
 use crate::id::{ModelId, Nanos, ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::class::{CLASSES, Class};
 
-/// What a request may use: requests with equal partitions wait in one line.
+/// What a request may use: requests with equal partitions wait together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
     /// The model or adapter asked for.
@@ -142,8 +142,8 @@ struct Ends {
 }
 
 #[derive(Debug, Default)]
-struct Line {
-    queues: [Option<Ends>; CLASSES],
+struct Queues {
+    by_class: [Option<Ends>; CLASSES],
     len: usize,
     /// Requests that do not wait by choice.
     open: usize,
@@ -153,10 +153,10 @@ struct Line {
 #[derive(Debug)]
 pub struct Hold {
     entries: Slab<Entry>,
-    lines: HashMap<Partition, Line, FixedState>,
+    partitions: HashMap<Partition, Queues, FixedState>,
     timers: Timers,
     payers: Payers,
-    shares: Shares,
+    served: Served,
     used: Use,
     serials: u64,
     /// Requests that have been passed over as often as allowed.
@@ -179,10 +179,10 @@ impl Hold {
     pub fn new() -> Self {
         Self {
             entries: Slab::new(),
-            lines: HashMap::with_hasher(FixedState::default()),
+            partitions: HashMap::with_hasher(FixedState::default()),
             timers: Timers::default(),
             payers: Payers::new(),
-            shares: Shares::default(),
+            served: Served::default(),
             used: Use::default(),
             serials: 0,
             passed_out: 0,
@@ -220,27 +220,31 @@ impl Hold {
     /// Lines with at least one request.
     #[must_use]
     pub fn partitions_len(&self) -> usize {
-        self.lines.len()
+        self.partitions.len()
     }
 
-    /// Requests held in one line.
+    /// Requests held in one partition.
     #[must_use]
-    pub fn line_len(&self, partition: Partition) -> usize {
-        self.lines.get(&partition).map_or(0, |line| line.len)
+    pub fn partition_len(&self, partition: Partition) -> usize {
+        self.partitions
+            .get(&partition)
+            .map_or(0, |queues| queues.len)
     }
 
-    /// Requests of one line that do not wait by choice.
+    /// Requests of one partition that do not wait by choice.
     #[must_use]
     pub fn open_len(&self, partition: Partition) -> usize {
-        self.lines.get(&partition).map_or(0, |line| line.open)
+        self.partitions
+            .get(&partition)
+            .map_or(0, |queues| queues.open)
     }
 
     /// Requests held for one model.
     #[must_use]
     pub fn len_of(&self, model: ModelId) -> usize {
-        let lines = self.lines.iter();
-        let of_model = lines.filter(|(partition, _)| partition.model == model);
-        of_model.map(|(_, line)| line.len).sum()
+        let partitions = self.partitions.iter();
+        let of_model = partitions.filter(|(partition, _)| partition.model == model);
+        of_model.map(|(_, queues)| queues.len).sum()
     }
 
     /// Some request waits by choice.
@@ -266,7 +270,7 @@ impl Hold {
     /// What each class has had beyond the one that has had least, in tokens over its weight.
     #[must_use]
     pub fn ahead(&self) -> [u64; CLASSES] {
-        self.shares.ahead()
+        self.served.ahead()
     }
 
     // ------------------------------------------------------------------ entering and leaving
@@ -332,10 +336,10 @@ impl Hold {
         if let Some(younger) = younger {
             self.entries[younger].older = Some(slot);
         }
-        let line = self.lines.entry(of.partition).or_default();
-        line.len += 1;
-        line.open += 1;
-        let ends = line.queues[of.class as usize].get_or_insert(Ends {
+        let queues = self.partitions.entry(of.partition).or_default();
+        queues.len += 1;
+        queues.open += 1;
+        let ends = queues.by_class[of.class as usize].get_or_insert(Ends {
             oldest: slot,
             youngest: slot,
         });
@@ -349,7 +353,7 @@ impl Hold {
     }
 
     fn ends(&self, partition: Partition, class: Class) -> Option<Ends> {
-        self.lines.get(&partition)?.queues[class as usize]
+        self.partitions.get(&partition)?.by_class[class as usize]
     }
 
     /// The entry behind which a request of this age stands; `None` at the head.
@@ -381,10 +385,10 @@ impl Hold {
         if let Some(younger) = entry.younger {
             self.entries[younger].older = entry.older;
         }
-        if let Some(line) = self.lines.get_mut(&of.partition) {
-            line.len -= 1;
-            line.open -= 1;
-            let ends = &mut line.queues[of.class as usize];
+        if let Some(queues) = self.partitions.get_mut(&of.partition) {
+            queues.len -= 1;
+            queues.open -= 1;
+            let ends = &mut queues.by_class[of.class as usize];
             match (entry.older, entry.younger) {
                 (None, None) => *ends = None,
                 (None, Some(younger)) => {
@@ -401,22 +405,22 @@ impl Hold {
                 }
                 (Some(_), Some(_)) => {}
             }
-            if line.len == 0 {
-                self.lines.remove(&of.partition);
+            if queues.len == 0 {
+                self.partitions.remove(&of.partition);
             }
         }
         self.retire(1);
         if self.used.requests == 0 {
-            self.shares = Shares::default();
+            self.served = Served::default();
         }
         Some(of.request)
     }
 
-    /// The oldest request of one line, whatever its class.
+    /// The oldest request of one partition, whatever its class.
     #[must_use]
     pub fn oldest(&self, partition: Partition) -> Option<(Ticket, RequestId)> {
-        let line = self.lines.get(&partition)?;
-        let heads = line.queues.iter().flatten().map(|ends| ends.oldest);
+        let queues = self.partitions.get(&partition)?;
+        let heads = queues.by_class.iter().flatten().map(|ends| ends.oldest);
         let oldest = heads.min_by_key(|&slot| self.entries[slot].of.age)?;
         Some(self.at(oldest))
     }

@@ -11,7 +11,7 @@ use crate::prompt::class::Class;
 const LINES_SHOWN_MAX: usize = 100;
 
 #[derive(Debug, Serialize)]
-struct HoldLine<'a> {
+struct HeldPartition<'a> {
     model: &'a str,
     bound_replica: Option<ReplicaId>,
     requests: usize,
@@ -36,7 +36,7 @@ pub(in crate::engine) struct HoldState<'a> {
     bytes_max: u64,
     tenants: usize,
     classes: Vec<HoldClass>,
-    lines: Vec<HoldLine<'a>>,
+    lines: Vec<HeldPartition<'a>>,
 }
 
 impl Hold {
@@ -47,13 +47,13 @@ impl Hold {
         name_of: impl Fn(ModelId) -> Option<&'a str>,
     ) -> HoldState<'a> {
         let mut lines: Vec<_> = self.heads().map(|(partition, _)| partition).collect();
-        lines.sort_unstable_by_key(|partition| std::cmp::Reverse(self.line_len(*partition)));
+        lines.sort_unstable_by_key(|partition| std::cmp::Reverse(self.partition_len(*partition)));
         lines.truncate(LINES_SHOWN_MAX);
-        let lines = lines.into_iter().map(|partition| HoldLine {
+        let lines = lines.into_iter().map(|partition| HeldPartition {
             model: name_of(partition.model).unwrap_or_default(),
             bound_replica: partition.bound,
-            requests: self.line_len(partition),
-            by_choice: self.line_len(partition) - self.open_len(partition),
+            requests: self.partition_len(partition),
+            by_choice: self.partition_len(partition) - self.open_len(partition),
         });
         let classes = Class::ALL.into_iter().zip(self.ahead());
         let classes = classes.map(|(class, ahead_tokens)| HoldClass {

@@ -13,13 +13,13 @@ const FINE: u64 = 1 << 16;
 /// one that has had least of those that waited. *Source: start-time fair queueing (Goyal, Vin,
 /// Cheng, SIGCOMM 1996), with classes for flows and predicted tokens for packet lengths.*
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shares {
+pub(super) struct Served {
     had: [u64; CLASSES],
     /// Of which classes somebody waited when last looked.
     waiting: [bool; CLASSES],
 }
 
-impl Shares {
+impl Served {
     /// The order in which `class` is served: the smaller, the sooner.
     pub(super) fn rank(&self, class: Class, config: &Config) -> u64 {
         match config.class_rule {

@@ -287,7 +287,7 @@ impl Oracle {
             }
             let of_line = held.iter().filter(|held| held.of.partition == line);
             let open = of_line.clone().filter(|held| held.choice.is_none());
-            assert_eq!(hold.line_len(line), of_line.clone().count());
+            assert_eq!(hold.partition_len(line), of_line.clone().count());
             assert_eq!(hold.open_len(line), open.count());
             let oldest = of_line.map(|held| (held.ticket, held.of.request)).next();
             assert_eq!(hold.oldest(line), oldest);

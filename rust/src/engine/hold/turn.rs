@@ -6,7 +6,7 @@ use super::{CLASSES, Class, Config, Entrant, Hold, Nanos, Partition, Ticket};
 /// A queue, as those who choose among queues see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Whose line it is in.
+    /// The partition that it is in.
     pub partition: Partition,
     /// Its requests' class.
     pub class: Class,
@@ -19,16 +19,16 @@ pub struct Head {
 }
 
 impl Hold {
-    /// Every line with the age of its oldest request, in no particular order.
+    /// Every partition with the age of its oldest request, in no particular order.
     pub fn heads(&self) -> impl Iterator<Item = (Partition, u64)> {
-        self.lines.iter().filter_map(|(partition, line)| {
-            let ages = line.queues.iter().flatten();
+        self.partitions.iter().filter_map(|(partition, queues)| {
+            let ages = queues.by_class.iter().flatten();
             let oldest = ages.map(|ends| self.entries[ends.oldest].of.age).min()?;
             Some((*partition, oldest))
         })
     }
 
-    /// Fills `out` with the queues of the lines that `serves` picks, those first whose turn it is.
+    /// Fills `out` with the queues of the partitions that `serves` picks, those first whose turn it is.
     pub fn turns(
         &mut self,
         config: &Config,
@@ -38,10 +38,10 @@ impl Hold {
     ) {
         out.clear();
         let mut waiting = [false; CLASSES];
-        for (partition, line) in &self.lines {
+        for (partition, queues) in &self.partitions {
             let wanted = serves(*partition);
             for class in Class::ALL {
-                let Some(ends) = line.queues[class as usize] else {
+                let Some(ends) = queues.by_class[class as usize] else {
                     continue;
                 };
                 let oldest = &self.entries[ends.oldest].of;
@@ -58,16 +58,16 @@ impl Hold {
                 }
             }
         }
-        self.shares.settle(waiting);
+        self.served.settle(waiting);
         for head in out.iter_mut() {
-            head.rank = self.shares.rank(head.as_class, config);
+            head.rank = self.served.rank(head.as_class, config);
         }
         out.sort_unstable_by_key(|head| (head.rank, head.age));
     }
 
     /// A request of a queue that competes as `class` was started; it needs so many tokens.
     pub fn charge(&mut self, class: Class, tokens: u32, config: &Config) {
-        self.shares.charge(class, tokens, config);
+        self.served.charge(class, tokens, config);
     }
 
     /// The next room that a request can use is its own: it has been passed over as often as

@@ -15,8 +15,8 @@ pub(in crate::engine) struct Away {
     pub(in crate::engine) since_ns: Nanos,
     /// By which the peer counts it.
     pub(in crate::engine) model: ModelId,
-    /// Tokens that it should have cached, where it was chosen by what it had told.
-    pub(in crate::engine) told_tokens: Option<u32>,
+    /// Tokens that it should have cached, where it was chosen by what it had reported.
+    pub(in crate::engine) digest_tokens: Option<u32>,
     /// The first body byte arrived: there is no other attempt after this one.
     pub(in crate::engine) started: bool,
     /// It used up one of what the peer has granted.
@@ -25,17 +25,17 @@ pub(in crate::engine) struct Away {
 
 impl Mesh {
     /// A request with these blocks is sent to a peer; the peer. `granted`: it uses up one of what that
-    /// has granted. `told`: it was chosen by what the peer had told.
+    /// has granted. `reported`: it was chosen by what the peer had reported.
     pub(in crate::engine) fn begin(
         &mut self,
         slot: PeerSlot,
         model: &str,
         blocks: &[u64],
-        (granted, told): (bool, bool),
+        (granted, reported): (bool, bool),
     ) -> Option<PeerId> {
         let remote = self.remotes.get_mut(slot.index())?;
         remote.peer.forward(model, granted);
-        remote.peer.counts.told_hits += u64::from(told);
+        remote.peer.counts.digest_hits += u64::from(reported);
         let peer = remote.peer.id;
         if !blocks.is_empty()
             && let Some(pin) = self.tree.insert(slot.number(), blocks)
@@ -123,18 +123,18 @@ impl Mesh {
         self.drop_if_over(away.slot);
     }
 
-    /// It was chosen by what its peer told, and is answered: tokens that should have been cached there,
+    /// It was chosen by what its peer reported, and is answered: tokens that should have been cached there,
     /// and of them, found. `None` where that cannot be said.
-    pub(in crate::engine) fn confirm_told(
+    pub(in crate::engine) fn confirm_reported(
         &mut self,
         away: &Away,
         usage: Usage,
     ) -> Option<(u32, u32)> {
-        let (told, cached) = (away.told_tokens?, usage.cached_tokens?);
+        let (reported, cached) = (away.digest_tokens?, usage.cached_tokens?);
         let peer = self.peer_mut(away.slot)?;
-        let found = told.min(cached);
-        peer.counts.told_tokens += u64::from(told);
-        peer.counts.told_tokens_found += u64::from(found);
-        Some((told, found))
+        let found = reported.min(cached);
+        peer.counts.digest_tokens += u64::from(reported);
+        peer.counts.digest_tokens_found += u64::from(found);
+        Some((reported, found))
     }
 }

@@ -57,7 +57,7 @@ impl Mesh {
         let own = self.incarnation;
         let peer = self.peer_mut(slot).ok_or(PeerError::Unknown)?;
         peer.merge(summary, own, now_ns)?;
-        self.heard_of_start(slot);
+        self.peer_started(slot);
         Ok(())
     }
 

@@ -14,14 +14,14 @@ impl Mesh {
             .map(|(slot, peer)| {
                 let max = config.peer_hold_max;
                 let lanes = peer.lanes.iter();
-                let told = self.told_of(slot, now_ns);
+                let digest = self.digest_of(slot, now_ns);
                 PeerGauges {
                     peer: peer.id,
                     name: peer.name.clone(),
                     region: peer.region.clone(),
                     state: peer.presence.name(),
                     available: peer.listed() && peer.available(now_ns),
-                    draining: peer.heard.is_some_and(|heard| heard.draining),
+                    draining: peer.received.is_some_and(|received| received.draining),
                     isolated: peer.isolated,
                     rtt_ns: peer.rtt_ns(),
                     jitter_ns: peer.jitter_ns(),
@@ -32,7 +32,7 @@ impl Mesh {
                             .map(|(model, _)| peer.room(model, max, now_ns)),
                     ),
                     granted: total(lanes.map(|(_, lane)| lane.credit.left(now_ns))),
-                    hold_requests: peer.heard.map_or(0, |heard| heard.hold_len),
+                    hold_requests: peer.received.map_or(0, |received| received.hold_len),
                     in_flight: peer.in_flight,
                     forwarded_total: peer.counts.forwarded,
                     arrived_total: peer.counts.arrived,
@@ -41,12 +41,12 @@ impl Mesh {
                     failed_total: peer.counts.failed,
                     client_left_total: peer.counts.client_left,
                     tree_blocks: self.tree.owner_blocks(slot.number()),
-                    digest_prefixes: told
+                    digest_prefixes: digest
                         .map_or(0, |(len, _)| u32::try_from(len).unwrap_or(u32::MAX)),
-                    digest_age_ns: told.map(|(_, age_ns)| age_ns),
-                    digest_hits_total: peer.counts.told_hits,
-                    digest_tokens_total: peer.counts.told_tokens,
-                    digest_tokens_found_total: peer.counts.told_tokens_found,
+                    digest_age_ns: digest.map(|(_, age_ns)| age_ns),
+                    digest_hits_total: peer.counts.digest_hits,
+                    digest_tokens_total: peer.counts.digest_tokens,
+                    digest_tokens_found_total: peer.counts.digest_tokens_found,
                 }
             })
             .collect();

@@ -1,8 +1,8 @@
 //! What peers receive, and what room they are granted.
 
-use super::peer::summary::{LINES_MAX, Line, Summary};
+use super::peer::summary::{MODELS_MAX, ModelSummary, Summary};
 use super::peer::{Peer, VALID_FOR_NS_MAX};
-use super::{Local, Mesh, Remote, Told};
+use super::{LastSent, Local, Mesh, Remote};
 use crate::engine::fleet::Fleet;
 use crate::engine::fleet::forecast::fleet_line;
 use crate::engine::fleet::models::Model;
@@ -12,7 +12,7 @@ use crate::id::{ModelId, Nanos, PeerId, PeerSlot, ReplicaSlot};
 const DUE_NS: Nanos = VALID_FOR_NS_MAX / 2;
 /// Least time between two summaries to one peer.
 const GAP_NS: Nanos = 25_000_000;
-/// Bytes per second told to one peer, at most.
+/// Bytes per second sent to one peer, at most.
 const BYTES_PER_S_MAX: u64 = 48 << 10;
 /// Local arrivals for which room is kept back: those of so much time.
 const RESERVE_MS: u64 = 200;
@@ -20,7 +20,7 @@ const RESERVE_MS: u64 = 200;
 const TURN_NS: Nanos = 1_000_000_000;
 /// How much more an origin counts that is evacuated and needs room: what stays there cannot end.
 const LEAVING_WEIGHT: u64 = 1 << 20;
-/// A change of the room by more than this part is told at once.
+/// A change of the room by more than this part is sent at once.
 const NOTICEABLE: u64 = 4;
 
 /// What this balancer could take for one model now.
@@ -86,32 +86,32 @@ impl Mesh {
         }
     }
 
-    /// Whether this peer should be told something now.
+    /// Whether this peer should be sent a summary now.
     pub(in crate::engine) fn summary_due(&self, peer: PeerId, local: &Local<'_>) -> bool {
         let now_ns = local.now_ns;
         let Some((slot, remote)) = self.remote_of(peer) else {
             return false;
         };
-        let Some(told_ns) = remote.peer.told_ns() else {
+        let Some(sent_ns) = remote.peer.sent_ns() else {
             return true;
         };
-        let since_ns = now_ns.saturating_sub(told_ns);
-        let gap_ns = remote.told.bytes as u64 * 1_000_000_000 / BYTES_PER_S_MAX;
+        let since_ns = now_ns.saturating_sub(sent_ns);
+        let gap_ns = remote.last_sent.bytes as u64 * 1_000_000_000 / BYTES_PER_S_MAX;
         if since_ns < gap_ns.max(GAP_NS) {
             return false;
         }
         since_ns >= DUE_NS || self.changed(slot, remote, local)
     }
 
-    /// What the peer was told last is noticeably different now.
+    /// What the peer was sent last is noticeably different now.
     fn changed(&self, slot: PeerSlot, remote: &Remote, local: &Local<'_>) -> bool {
         let now_ns = local.now_ns;
         let offers = self.offers(local);
-        let now = Told {
-            bytes: remote.told.bytes,
-            ..self.telling(&offers, local)
+        let now = LastSent {
+            bytes: remote.last_sent.bytes,
+            ..self.summary_state(&offers, local)
         };
-        now != remote.told
+        now != remote.last_sent
             || offers.iter().any(|offer| {
                 let lane = remote.peer.lanes.get(offer.model.name());
                 let left = lane.map_or(0, |lane| lane.credit.left(now_ns));
@@ -120,9 +120,9 @@ impl Mesh {
             })
     }
 
-    fn telling(&self, offers: &[Offer<'_>], local: &Local<'_>) -> Told {
+    fn summary_state(&self, offers: &[Offer<'_>], local: &Local<'_>) -> LastSent {
         let max = local.config.peer_hold_max as usize;
-        Told {
+        LastSent {
             draining: self.evacuating,
             holds: !local.hold.is_empty(),
             over_max: offers.iter().any(|offer| offer.hold_len > max),
@@ -130,7 +130,7 @@ impl Mesh {
         }
     }
 
-    /// What to tell this peer now: it grants room. `hold_age_ns`: how long the longest held request has
+    /// What to send this peer now: it grants room. `hold_age_ns`: how long the longest held request has
     /// waited.
     pub(in crate::engine) fn summary(
         &mut self,
@@ -140,56 +140,56 @@ impl Mesh {
     ) -> Option<Vec<u8>> {
         let now_ns = local.now_ns;
         let offers = self.offers(local);
-        let told = self.telling(&offers, local);
-        let mut lines: Vec<Line> = offers
+        let state = self.summary_state(&offers, local);
+        let mut models: Vec<ModelSummary> = offers
             .iter()
-            .take(LINES_MAX)
-            .map(|offer| self.line(slot, offer, &offers, local))
+            .take(MODELS_MAX)
+            .map(|offer| self.model_summary(slot, offer, &offers, local))
             .collect();
         let elsewhere = held_elsewhere(local);
         let remote = self.remotes.get_mut(slot.index())?;
         let peer = &mut remote.peer;
-        let sequence = peer.tell(now_ns);
-        for line in &mut lines {
-            if let Some(lane) = peer.lane_mut(&line.model) {
-                line.limit = lane.credit.tell(sequence, line.limit, now_ns);
-                (line.sent, line.settled) = (lane.sent, lane.settled);
+        let sequence = peer.summary_sent(now_ns);
+        for entry in &mut models {
+            if let Some(lane) = peer.lane_mut(&entry.model) {
+                entry.limit = lane.credit.grant(sequence, entry.limit, now_ns);
+                (entry.sent, entry.settled) = (lane.sent, lane.settled);
             } else {
-                line.limit = 0;
+                entry.limit = 0;
             }
         }
         // What we hold or have sent for models that we do not serve ourselves.
         for (model, lane) in &peer.lanes {
             let hold_len = elsewhere.iter().find(|(name, _)| name == model);
             let hold_len = hold_len.map_or(0, |(_, hold_len)| *hold_len);
-            let known = lines.iter().any(|line| line.model == *model);
+            let known = models.iter().any(|entry| entry.model == *model);
             if !known && (lane.sent > 0 || hold_len > 0) {
-                lines.push(Line {
+                models.push(ModelSummary {
                     model: model.clone(),
                     sent: lane.sent,
                     settled: lane.settled,
                     hold_len,
-                    ..Line::default()
+                    ..ModelSummary::default()
                 });
             }
         }
-        lines.sort_unstable_by(|a, b| a.model.cmp(&b.model));
-        let (heard_incarnation, heard_sequence) = peer.last_heard();
+        models.sort_unstable_by(|a, b| a.model.cmp(&b.model));
+        let (received_incarnation, received_sequence) = peer.last_received();
         let mut summary = Summary {
             incarnation: self.incarnation,
             sequence,
-            heard_incarnation,
-            heard_sequence,
+            received_incarnation,
+            received_sequence,
             valid_for_ms: u32::try_from(VALID_FOR_NS_MAX / 1_000_000).unwrap_or(u32::MAX),
-            draining: told.draining,
+            draining: state.draining,
             hold_len: u32::try_from(local.hold.len()).unwrap_or(u32::MAX),
             hold_age_ms: u32::try_from(hold_age_ns / 1_000_000).unwrap_or(u32::MAX),
-            lines,
+            models,
         };
         let bytes = summary.encode();
-        remote.told = Told {
+        remote.last_sent = LastSent {
             bytes: bytes.len(),
-            ..told
+            ..state
         };
         Some(bytes)
     }
@@ -285,15 +285,15 @@ impl Mesh {
         apportion(room, &weights, own, turn)
     }
 
-    fn line(
+    fn model_summary(
         &self,
         slot: PeerSlot,
         offer: &Offer<'_>,
         offers: &[Offer<'_>],
         local: &Local<'_>,
-    ) -> Line {
+    ) -> ModelSummary {
         let pace = fleet_line(Some(offer.model), 0, local.config).pace();
-        Line {
+        ModelSummary {
             model: offer.model.name().to_owned(),
             ready: offer.ready,
             limit: self.grant(slot, offer, offers, local.now_ns),
@@ -343,7 +343,7 @@ fn beside<'a>(
 
 /// How much a peer that is evacuated lately sent and now holds for a model, if it does.
 fn leaving_demand(peer: &Peer, model: &str, now_ns: Nanos) -> Option<u64> {
-    let draining = peer.heard.is_some_and(|heard| heard.draining);
+    let draining = peer.received.is_some_and(|received| received.draining);
     let lane = peer.lanes.get(model).filter(|_| draining)?;
     Some(lane.demand(now_ns)).filter(|demand| *demand > 0)
 }

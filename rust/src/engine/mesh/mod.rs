@@ -36,9 +36,9 @@ const TREE_SHARE: usize = 8;
 /// Least memory of the regional snapshot.
 const TREE_BYTES_MIN: usize = 1 << 20;
 
-/// What a peer was told last, as far as a change makes a new summary due.
+/// What a peer was sent last, as far as a change makes a new summary due.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) struct Told {
+pub(in crate::engine) struct LastSent {
     draining: bool,
     holds: bool,
     over_max: bool,
@@ -49,11 +49,11 @@ pub(in crate::engine) struct Told {
 #[derive(Debug)]
 pub(in crate::engine) struct Remote {
     peer: Peer,
-    told: Told,
-    /// Number of the last digest of hot prefixes that it was told.
-    told_hot: u64,
+    last_sent: LastSent,
+    /// Number of the last digest of hot prefixes that it was sent.
+    hot_sent: u64,
     /// The peer's start, as known then.
-    told_hot_start: u64,
+    hot_sent_start: u64,
     share: Sharer,
 }
 
@@ -74,7 +74,7 @@ pub(in crate::engine) struct Mesh {
     leave_ends: VecDeque<Nanos>,
     /// The regional snapshot: which prompts were forwarded where.
     tree: Radix,
-    /// Hot prefixes, where balancers tell each other of them.
+    /// Hot prefixes, where balancers send each other theirs.
     hot: Option<Hot>,
     /// Peers by their number.
     ring: Ring,
@@ -84,7 +84,7 @@ pub(in crate::engine) struct Mesh {
     sharing: Sharing,
 }
 
-/// What peers are told of this balancer.
+/// What peers receive of this balancer.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Local<'a> {
     pub(in crate::engine) config: &'a Config,
@@ -275,9 +275,9 @@ impl Mesh {
             peer.sure = listing.sure;
             self.remotes.insert(Remote {
                 peer,
-                told: Told::default(),
-                told_hot: 0,
-                told_hot_start: 0,
+                last_sent: LastSent::default(),
+                hot_sent: 0,
+                hot_sent_start: 0,
                 share: Sharer::default(),
             });
         }

@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use self::credit::Credit;
-use self::summary::{LINES_MAX, PeerError, Summary};
+use self::summary::{MODELS_MAX, PeerError, Summary};
 use crate::engine::rate::Rate;
 use crate::id::{Nanos, PeerId};
 
@@ -22,10 +22,10 @@ pub const PEERS_MAX: usize = 64;
 pub const VALID_FOR_NS_MAX: Nanos = 800_000_000;
 /// Nothing older than this is believed.
 pub const AGE_NS_MAX: Nanos = 3_000_000_000;
-/// A summary whose teller had heard nothing of ours for longer than this is not fresh.
+/// A summary whose sender had received nothing of ours for longer than this is not fresh.
 pub const PROOF_NS_MAX: Nanos = 2_000_000_000;
 /// Models known of one peer, at most; of more nothing is sent.
-const LANES_MAX: usize = 2 * LINES_MAX;
+const LANES_MAX: usize = 2 * MODELS_MAX;
 /// Round trips of which the median is taken.
 const ROUND_TRIPS: usize = 9;
 /// Our summaries of which the sending time is remembered.
@@ -57,9 +57,9 @@ impl Presence {
     }
 }
 
-/// The summary heard last, its lines apart.
+/// The summary received last, without its models.
 #[derive(Debug, Clone, Copy)]
-pub struct Heard {
+pub struct Received {
     /// When it was sent at the latest; the present while it is fresh.
     pub at_ns: Nanos,
     /// How long it may be believed.
@@ -70,7 +70,7 @@ pub struct Heard {
     pub hold_len: u32,
     /// How long the oldest of them had waited.
     pub hold_age_ns: Nanos,
-    /// It had heard us since our start: its limits mean us.
+    /// It had received a summary of ours since our start: its limits mean us.
     pub knows_us: bool,
 }
 
@@ -122,12 +122,12 @@ pub struct Counts {
     pub failed: u64,
     /// Sent, and the client left.
     pub client_left: u64,
-    /// Sent because of a prefix that it had told.
-    pub told_hits: u64,
-    /// Tokens of such prefixes, where the answer told what was cached, ...
-    pub told_tokens: u64,
+    /// Sent because of a prefix that it had reported.
+    pub digest_hits: u64,
+    /// Tokens of such prefixes, where the answer said what was cached, ...
+    pub digest_tokens: u64,
     /// ... and of them, cached there.
-    pub told_tokens_found: u64,
+    pub digest_tokens_found: u64,
 }
 
 /// A remote balancer.
@@ -149,8 +149,8 @@ pub struct Peer {
     pub presence: Presence,
     /// The operator wants nothing sent there.
     pub isolated: bool,
-    /// What it told last.
-    pub heard: Option<Heard>,
+    /// What it sent last.
+    pub received: Option<Received>,
     /// By model.
     pub lanes: HashMap<String, Lane, FixedState>,
     /// Forwards that have not ended.
@@ -160,7 +160,7 @@ pub struct Peer {
     round_trips: SmallVec<[Nanos; ROUND_TRIPS]>,
     rtt_ns: Option<Nanos>,
     jitter_ns: Nanos,
-    /// Start and number of the last summary heard.
+    /// Start and number of the last summary received.
     last: (u64, u64),
     /// Its start, as it has proven.
     start: Option<u64>,
@@ -168,8 +168,8 @@ pub struct Peer {
     failures: u32,
     shut_until_ns: Nanos,
     /// Numbers and times of our last summaries.
-    told: SmallVec<[(u64, Nanos); SENT_MAX]>,
-    told_sequence: u64,
+    sent: SmallVec<[(u64, Nanos); SENT_MAX]>,
+    sent_sequence: u64,
 }
 
 impl Peer {
@@ -185,7 +185,7 @@ impl Peer {
             removed: false,
             presence: Presence::Unreachable,
             isolated: false,
-            heard: None,
+            received: None,
             lanes: HashMap::with_hasher(FixedState::default()),
             in_flight: 0,
             counts: Counts::default(),
@@ -196,8 +196,8 @@ impl Peer {
             start: None,
             failures: 0,
             shut_until_ns: 0,
-            told: SmallVec::new(),
-            told_sequence: 0,
+            sent: SmallVec::new(),
+            sent_sequence: 0,
         }
     }
 
@@ -231,7 +231,7 @@ impl Peer {
         self.jitter_ns
     }
 
-    // ---------------------------------------------------------------- what it told
+    // ---------------------------------------------------------------- what it sent
 
     /// It has proven when it started: of an earlier run no number counts any more, so that none of
     /// them can be so large that nothing comes after it. True where that changed.
@@ -248,7 +248,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// It is of another run, or not newer than what was heard before: nothing happened.
+    /// It is of another run, or not newer than what was received before: nothing happened.
     pub fn merge(&mut self, summary: Summary, us: u64, now_ns: Nanos) -> Result<(), PeerError> {
         let number = (summary.incarnation, summary.sequence);
         if self.start.is_some_and(|start| start != summary.incarnation) {
@@ -259,9 +259,13 @@ impl Peer {
         }
         let anew = summary.incarnation != self.last.0;
         self.last = number;
-        let knows_us = summary.heard_incarnation == us && summary.heard_sequence > 0;
-        let sequence = if knows_us { summary.heard_sequence } else { 0 };
-        self.heard = Some(Heard {
+        let knows_us = summary.received_incarnation == us && summary.received_sequence > 0;
+        let sequence = if knows_us {
+            summary.received_sequence
+        } else {
+            0
+        };
+        self.received = Some(Received {
             at_ns: self.sent_by(sequence, now_ns),
             valid_for_ns: (u64::from(summary.valid_for_ms) * 1_000_000).min(VALID_FOR_NS_MAX),
             draining: summary.draining,
@@ -279,31 +283,31 @@ impl Peer {
                 lane.credit.restart(0);
             }
         }
-        for line in summary.lines {
-            let Some(lane) = self.lane_mut(&line.model) else {
+        for entry in summary.models {
+            let Some(lane) = self.lane_mut(&entry.model) else {
                 continue;
             };
             if anew {
-                lane.credit.restart(line.sent);
+                lane.credit.restart(entry.sent);
             } else {
                 let credit = &mut lane.credit;
-                credit.heard(sequence, line.sent, line.settled, now_ns);
+                credit.acknowledge(sequence, entry.sent, entry.settled, now_ns);
             }
-            lane.ready = line.ready;
-            lane.limit = line.limit;
-            lane.hold_len = line.hold_len;
-            lane.start_in_ns = u64::from(line.start_in_us) * 1_000;
-            lane.base_ns = line.base_us.saturating_mul(1_000);
-            lane.token_ns = line.token_ns;
+            lane.ready = entry.ready;
+            lane.limit = entry.limit;
+            lane.hold_len = entry.hold_len;
+            lane.start_in_ns = u64::from(entry.start_in_us) * 1_000;
+            lane.base_ns = entry.base_us.saturating_mul(1_000);
+            lane.token_ns = entry.token_ns;
         }
         Ok(())
     }
 
-    /// When a summary whose teller had heard ours of this number must have been sent: now, unless
+    /// When a summary whose sender had received ours of this number must have been sent: now, unless
     /// that was long ago.
     fn sent_by(&self, sequence: u64, now_ns: Nanos) -> Nanos {
-        let sent = self.told.iter().find(|(number, _)| *number == sequence);
-        match (sent, self.told.first()) {
+        let sent = self.sent.iter().find(|(number, _)| *number == sequence);
+        match (sent, self.sent.first()) {
             (Some((_, at_ns)), _) if now_ns.saturating_sub(*at_ns) > PROOF_NS_MAX => *at_ns,
             // Older than what is remembered.
             (None, Some((first, at_ns))) if sequence > 0 && sequence < *first => *at_ns,
@@ -311,17 +315,17 @@ impl Peer {
         }
     }
 
-    /// The age of what it told.
+    /// The age of what it sent.
     #[must_use]
     pub fn age_ns(&self, now_ns: Nanos) -> Option<Nanos> {
-        Some(now_ns.saturating_sub(self.heard?.at_ns))
+        Some(now_ns.saturating_sub(self.received?.at_ns))
     }
 
-    /// The age up to which what it told counts: three times what it said itself, and two round
+    /// The age up to which its summary counts: three times what it said itself, and two round
     /// trips, at most [`AGE_NS_MAX`].
     #[must_use]
     pub fn age_max_ns(&self) -> Nanos {
-        let valid_for_ns = self.heard.map_or(0, |heard| heard.valid_for_ns);
+        let valid_for_ns = self.received.map_or(0, |received| received.valid_for_ns);
         let trips_ns = 2 * self.rtt_ns.unwrap_or(0).min(AGE_NS_MAX);
         (3 * valid_for_ns + trips_ns).min(AGE_NS_MAX)
     }
@@ -333,8 +337,8 @@ impl Peer {
             .age_ns(now_ns)
             .is_some_and(|age_ns| age_ns <= self.age_max_ns());
         let willing = self
-            .heard
-            .is_some_and(|heard| heard.knows_us && !heard.draining);
+            .received
+            .is_some_and(|received| received.knows_us && !received.draining);
         let shut = now_ns < self.shut_until_ns;
         self.listed() && fresh && willing && !shut
     }
@@ -359,14 +363,14 @@ impl Peer {
         lane.map_or(0, |lane| lane.limit.saturating_sub(lane.sent))
     }
 
-    /// It serves the model, as it told last and as long as that counts.
+    /// It serves the model, as it said last and as long as that counts.
     #[must_use]
     pub fn serves(&self, model: &str, now_ns: Nanos) -> bool {
         let lane = self.lanes.get(model).filter(|lane| lane.ready > 0);
         self.available(now_ns) && lane.is_some()
     }
 
-    /// The models that it serves, as it told last and as long as that counts.
+    /// The models that it serves, as it said last and as long as that counts.
     pub fn models(&self, now_ns: Nanos) -> impl Iterator<Item = &str> {
         let told = self.available(now_ns).then_some(&self.lanes);
         let lanes = told.into_iter().flatten();
@@ -375,14 +379,14 @@ impl Peer {
             .map(|(model, _)| model.as_str())
     }
 
-    /// It is gone: nothing of what it told counts any more.
+    /// It is gone: nothing of what it sent counts any more.
     pub fn forget(&mut self) {
-        self.heard = None;
+        self.received = None;
     }
 
-    /// Start and number of the last summary heard; zeros before the first.
+    /// Start and number of the last summary received; zeros before the first.
     #[must_use]
-    pub fn last_heard(&self) -> (u64, u64) {
+    pub fn last_received(&self) -> (u64, u64) {
         self.last
     }
 
@@ -442,22 +446,22 @@ impl Peer {
         Some(self.shut_until_ns).filter(|at_ns| *at_ns > now_ns)
     }
 
-    // ---------------------------------------------------------------- what we tell
+    // ---------------------------------------------------------------- what we send
 
     /// The number of our next summary to it, remembered with its time.
-    pub fn tell(&mut self, now_ns: Nanos) -> u64 {
-        self.told_sequence += 1;
-        if self.told.len() == SENT_MAX {
-            self.told.remove(0);
+    pub fn summary_sent(&mut self, now_ns: Nanos) -> u64 {
+        self.sent_sequence += 1;
+        if self.sent.len() == SENT_MAX {
+            self.sent.remove(0);
         }
-        self.told.push((self.told_sequence, now_ns));
-        self.told_sequence
+        self.sent.push((self.sent_sequence, now_ns));
+        self.sent_sequence
     }
 
-    /// When it was told something last.
+    /// When it was sent something last.
     #[must_use]
-    pub fn told_ns(&self) -> Option<Nanos> {
-        self.told.last().map(|(_, at_ns)| *at_ns)
+    pub fn sent_ns(&self) -> Option<Nanos> {
+        self.sent.last().map(|(_, at_ns)| *at_ns)
     }
 }
 

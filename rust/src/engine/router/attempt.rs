@@ -62,7 +62,7 @@ impl Router {
         let slot = attempt.slot;
         let lane = request.demand.lane;
         let suspects = mem::take(&mut request.setbacks.suspects);
-        let revived = self.fleet.hear(slot, now_ns);
+        let revived = self.fleet.note_sign(slot, now_ns);
         let replica = self.fleet.first_byte(slot, (id, lane), now_ns);
         self.note_response(replica, response_id);
         if lane == Lane::Batch {
@@ -325,7 +325,7 @@ impl Router {
         if outcome == Outcome::Ok && !started {
             self.fleet.succeeded(slot, now_ns);
         }
-        outcome == Outcome::Ok && self.fleet.hear(slot, now_ns)
+        outcome == Outcome::Ok && self.fleet.note_sign(slot, now_ns)
     }
 
     fn note_response(&mut self, replica: Option<ReplicaId>, response_id: Option<&str>) {

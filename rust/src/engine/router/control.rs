@@ -93,7 +93,7 @@ impl Router {
         let first = self
             .fleet
             .member(slot)
-            .is_some_and(|member| !member.has_told());
+            .is_some_and(|member| !member.models_known());
         let bytes_per_token = self.config.bytes_per_token;
         if self
             .fleet

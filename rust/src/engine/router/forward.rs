@@ -34,7 +34,7 @@ impl Router {
     ) {
         let left_ns = self.config.hold_timeout_ns.saturating_sub(request.held_ns);
         let demand = &request.demand;
-        let told_tokens = there.told.then(|| {
+        let digest_tokens = there.reported.then(|| {
             let expected = self.fleet.expected(demand, &self.config);
             expected.uncached(0) - expected.uncached(there.match_blocks)
         });
@@ -42,18 +42,18 @@ impl Router {
             return;
         };
         let granted = demand.lane.takes_room();
-        let flags = (granted, there.told);
+        let flags = (granted, there.reported);
         let Some(peer) = self.mesh.begin(there.slot, name, &demand.blocks, flags) else {
             return;
         };
         self.counters.forwarded += 1;
-        self.counters.peer_digest_hits += u64::from(there.told);
+        self.counters.peer_digest_hits += u64::from(there.reported);
         request.attempts += 1;
         request.phase = Phase::Away(Away {
             slot: there.slot,
             since_ns: now_ns,
             model,
-            told_tokens,
+            digest_tokens,
             started: false,
             granted,
         });
@@ -78,7 +78,7 @@ impl Router {
 
     /// A forwarded request ended.
     pub(super) fn complete_away(&mut self, away: &Away, outcome: Outcome, usage: Usage) {
-        if let Some((told, found)) = self.mesh.confirm_told(away, usage) {
+        if let Some((told, found)) = self.mesh.confirm_reported(away, usage) {
             self.counters.peer_digest_tokens += u64::from(told);
             self.counters.peer_digest_tokens_found += u64::from(found);
         }

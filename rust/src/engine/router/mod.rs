@@ -36,7 +36,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::cache::Cache;
-use super::choose::{Chooser, Found, Sight, There};
+use super::choose::{Chooser, Selection, Sight, There};
 use super::config::Config;
 use super::counters::Counters;
 use super::demand::{Demand, Lane};
@@ -300,7 +300,7 @@ impl Router {
     }
 
     /// The replica for a request by the policy; `may_wait`: one without room may be waited for.
-    fn find(&mut self, request: &Request, may_wait: bool, now_ns: Nanos) -> Found {
+    fn find(&mut self, request: &Request, may_wait: bool, now_ns: Nanos) -> Selection {
         let (chooser, _, mut sight, counters) = self.sight(now_ns);
         chooser.find(request.seeker(), may_wait, &mut sight, counters)
     }
@@ -312,7 +312,7 @@ impl Router {
     }
 
     /// The peer that answers sooner than the replica that was found.
-    fn faster_peer(&mut self, request: &Request, found: Found, now_ns: Nanos) -> Option<There> {
+    fn faster_peer(&mut self, request: &Request, found: Selection, now_ns: Nanos) -> Option<There> {
         let (chooser, mesh, mut sight, _) = self.sight(now_ns);
         chooser.faster_peer(request.seeker(), found, mesh, &mut sight)
     }

@@ -219,7 +219,7 @@ impl Router {
     pub fn peer_digest(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
         self.advance(now_ns);
         let slot = self.known_peer(peer)?;
-        let digest = self.mesh.tell_hot(slot, &self.config);
+        let digest = self.mesh.hot_digest(slot, &self.config);
         self.counters.peer_digests_told += u64::from(digest.is_some());
         digest
     }

@@ -1,7 +1,7 @@
 //! Placing requests: which replica now, or the hold, or a refusal.
 
 use super::Router;
-use crate::engine::choose::{Found, matched_tokens};
+use crate::engine::choose::{Selection, matched_tokens};
 use crate::engine::demand::Lane;
 use crate::engine::effect::{Effect, Push};
 use crate::engine::hold::{Entrant, Full, Ticket};
@@ -39,35 +39,36 @@ impl Router {
             self.forward(id, request, there, now_ns, out);
             return;
         }
-        if matches!(found, Found::NoRoom | Found::NoneReady) {
+        if matches!(found, Selection::NoRoom | Selection::NoneReady) {
             if let Some(there) = self.find_peer(&request, now_ns) {
                 self.forward(id, request, there, now_ns, out);
                 return;
             }
             let anybody = request.demand.lane == Lane::Batch && request.demand.bound.is_none();
             let looks = anybody && self.fleet.looks(now_ns);
-            if found == Found::NoneReady && (looks || self.peers_serve(&request, now_ns)) {
-                found = Found::NoRoom;
+            if found == Selection::NoneReady && (looks || self.peers_serve(&request, now_ns)) {
+                found = Selection::NoRoom;
             }
         }
         match found {
-            Found::Here { slot, match_blocks } => {
+            Selection::Here { slot, match_blocks } => {
                 self.push_past(id, request, slot, match_blocks, now_ns, out);
             }
-            Found::Awaits { slot } => {
+            Selection::Awaits { slot } => {
                 let request = self.wait_for(id, request, slot, now_ns, out);
                 // What cannot wait goes where there is room.
                 if let Some(request) = request
-                    && let Found::Here { slot, match_blocks } = self.find(&request, false, now_ns)
+                    && let Selection::Here { slot, match_blocks } =
+                        self.find(&request, false, now_ns)
                 {
                     self.push_past(id, request, slot, match_blocks, now_ns, out);
                 }
             }
-            Found::NoneReady => {
+            Selection::NoneReady => {
                 let refusal = failed.unwrap_or_else(|| self.none_ready());
                 self.refuse(id, &request, refusal, out);
             }
-            Found::NoRoom => match self.enter_hold(id, &request, now_ns) {
+            Selection::NoRoom => match self.enter_hold(id, &request, now_ns) {
                 Ok(ticket) => {
                     self.keep(id, request, ticket, now_ns);
                     out.push(Effect::Hold(id));

@@ -81,7 +81,7 @@ impl Router {
         forwarded: bool,
         now_ns: Nanos,
     ) -> Result<ModelId, Refusal> {
-        if !self.fleet.told() {
+        if !self.fleet.any_models_known() {
             return Err(self.none_ready());
         }
         if self

@@ -5,7 +5,7 @@
 //! `predictive` the first by age and work, [`crate::engine::choose`]).
 
 use super::Router;
-use crate::engine::choose::Found;
+use crate::engine::choose::Selection;
 use crate::engine::choose::{COMPARED_MAX, Sight};
 use crate::engine::demand::Lane;
 use crate::engine::effect::Effect;
@@ -284,7 +284,7 @@ impl Router {
         };
         let found = self.find(&request, true, now_ns);
         self.requests.insert(id, request);
-        let Found::Awaits { slot: owner } = found else {
+        let Selection::Awaits { slot: owner } = found else {
             return false;
         };
         let waits = self.hold.choose(ticket, owner, &self.config, now_ns);
@@ -306,7 +306,7 @@ impl Router {
             return false;
         };
         let is_due = self.hold.is_due(ticket, &self.config, now_ns);
-        let Found::Here { slot, match_blocks } = self.find(&request, false, now_ns) else {
+        let Selection::Here { slot, match_blocks } = self.find(&request, false, now_ns) else {
             self.requests.insert(id, request);
             return false;
         };

@@ -19,7 +19,7 @@ impl Router {
         let mut revived = false;
         for replica in replicas {
             if let Some(slot) = self.fleet.slot(*replica) {
-                revived |= self.fleet.hear(slot, now_ns);
+                revived |= self.fleet.note_sign(slot, now_ns);
             }
         }
         if revived {
@@ -48,7 +48,7 @@ impl Router {
         let Some(member) = self.fleet.member(slot) else {
             return;
         };
-        if member.in_flight() == 0 || self.fleet.heard_lately(slot, now_ns) {
+        if member.in_flight() == 0 || self.fleet.alive_lately(slot, now_ns) {
             return;
         }
         let waits = |request: &Request| match &request.phase {

@@ -7,7 +7,7 @@ use super::super::error::RequestError;
 use super::super::route::{BodyKind, Route, without_slash};
 use super::field::{Field, Kind, Span, is_token};
 use super::rules::{self, Facts};
-use super::target::{self, Target};
+use super::target::{self, RequestTarget};
 use super::{
     EXPECT_CONTINUE, Extent, HEAD_BYTES_MAX, HEADERS_MAX, HTTP11, Head, KEEP_ALIVE, Measured,
     Problem, Refusal, TARGET_BYTES_MAX, measure,
@@ -77,7 +77,7 @@ impl HeadParser {
             return Ok(None);
         };
         let bytes = &data[..extent.len];
-        let line = request_line(&bytes[..extent.line_len])?;
+        let line = request_line(&bytes[..extent.partition_len])?;
         let target = target::split(line.method, line.target)?;
         let mut head = Head {
             bytes: bytes.into(),
@@ -111,7 +111,7 @@ impl HeadParser {
     ) -> Result<Facts<'a>, RequestError> {
         let mut headers: SmallVec<[httparse::Header<'_>; 24]> =
             SmallVec::from_elem(httparse::EMPTY_HEADER, extent.fields);
-        let fields_start = extent.line_len + 2;
+        let fields_start = extent.partition_len + 2;
         let parsed = match httparse::parse_headers(&bytes[fields_start..], &mut headers) {
             Ok(httparse::Status::Complete((_, parsed))) => parsed,
             Ok(httparse::Status::Partial) | Err(_) => {
@@ -182,7 +182,11 @@ fn is(configured: Option<&[u8]>, name: &[u8]) -> bool {
 }
 
 /// Applies what the fields say about framing, connection and identity.
-fn apply(head: &mut Head, facts: &Facts<'_>, target: &Target<'_>) -> Result<(), RequestError> {
+fn apply(
+    head: &mut Head,
+    facts: &Facts<'_>,
+    target: &RequestTarget<'_>,
+) -> Result<(), RequestError> {
     rules::check_host(facts, head.http11(), target.authority)?;
     head.content_length = rules::body_length(facts, head.http11())?;
     if facts.keep_alive(head.http11()) {
@@ -236,7 +240,9 @@ fn extent_of(data: &[u8]) -> Result<Option<Extent>, RequestError> {
     ) {
         Ok(Measured::Complete(extent)) => Ok(Some(extent)),
         // Looked at before the head is complete: an HTTP/0.9 request never is.
-        Ok(Measured::Partial(Some(line_len))) => request_line(&data[..line_len]).map(|_| None),
+        Ok(Measured::Partial(Some(partition_len))) => {
+            request_line(&data[..partition_len]).map(|_| None)
+        }
         Ok(Measured::Partial(None)) => check_begun_line(data).map(|()| None),
         Err(problem) => Err(refuse_extent(problem, data)),
     }

@@ -6,7 +6,7 @@ use super::super::error::RequestError;
 
 /// A target taken apart; the parts are slices of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Target<'a> {
+pub(super) struct RequestTarget<'a> {
     /// Without query; `*` for asterisk-form.
     pub path: &'a [u8],
     /// With its `?`, or empty.
@@ -21,7 +21,10 @@ pub(super) struct Target<'a> {
 ///
 /// 400 for any form but origin-form, absolute-form and `OPTIONS *`, for characters RFC 3986 does not
 /// allow, and for fragments; 405 for a well-formed CONNECT.
-pub(super) fn split<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, RequestError> {
+pub(super) fn split<'a>(
+    method: &[u8],
+    target: &'a [u8],
+) -> Result<RequestTarget<'a>, RequestError> {
     if method == b"CONNECT" {
         return Err(connect(target));
     }
@@ -29,7 +32,7 @@ pub(super) fn split<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, R
         if method != b"OPTIONS" {
             return Err(bad("Only OPTIONS takes the target '*'."));
         }
-        return Ok(Target {
+        return Ok(RequestTarget {
             path: target,
             query: b"",
             authority: None,
@@ -48,7 +51,7 @@ pub(super) fn split<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, R
             "The target has a character that must be escaped, or a bad escape.",
         ));
     }
-    Ok(Target {
+    Ok(RequestTarget {
         path,
         query,
         authority,

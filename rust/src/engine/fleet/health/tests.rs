@@ -196,7 +196,7 @@ fn probes_without_an_answer_alone_put_nobody_out() {
         health.probe_unanswered(second % 2 == 0, second * S);
         assert_eq!((health.state(), health.silent()), (State::Up, true));
     }
-    health.heard();
+    health.note_sign();
     assert!(!health.silent());
     health.probe_unanswered(true, S);
     health.succeeded(S);

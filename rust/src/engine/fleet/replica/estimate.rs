@@ -48,7 +48,7 @@ struct Census {
 
 /// Where the own requests of [`Census::own`] are by the gauges.
 #[derive(Debug, Clone, Copy)]
-struct Shares {
+struct PlaceCounts {
     /// With a first byte: in R.
     streaming: u32,
     /// N, those without one, and of these the ones in the gauges, in R, and in W.
@@ -98,14 +98,14 @@ impl Replica {
             .foreign
             .saturating_sub(self.ended)
             .saturating_sub(census.fresh);
-        let shares = self.shares(gauges, census, hidden);
+        let counts = self.place_counts(gauges, census, hidden);
         // Those that stream run, whatever the gauge says, unless they were preempted.
-        let streaming = shares.streaming.saturating_sub(gauges.waiting);
+        let streaming = counts.streaming.saturating_sub(gauges.waiting);
         self.running = gauges.running.max(streaming);
         self.waiting = gauges.waiting;
         self.unseen = 0;
         self.fresh = 0;
-        self.place_all(shares, sent_ns);
+        self.place_all(counts, sent_ns);
         let unseen = self.in_flight.iter().find(|r| r.place == Place::Unseen);
         // In flight and not waiting, ours and others'.
         let active = |own: u32| {
@@ -142,7 +142,7 @@ impl Replica {
 
     /// Divides the own requests over the gauges. `hidden`: at least so many of those in the gauges
     /// are others'.
-    fn shares(&self, gauges: Gauges, census: Census, hidden: u32) -> Shares {
+    fn place_counts(&self, gauges: Gauges, census: Census, hidden: u32) -> PlaceCounts {
         let quiet = census.own - census.streaming;
         let shown = gauges.total.saturating_sub(census.streaming);
         let seen = quiet.min(shown.saturating_sub(hidden));
@@ -158,7 +158,7 @@ impl Replica {
             0
         };
         let in_batch = (seen - waiting).min(gauges.running.saturating_sub(streaming));
-        Shares {
+        PlaceCounts {
             streaming,
             quiet,
             seen,
@@ -169,11 +169,11 @@ impl Replica {
 
     /// Gives each request its place. Of the quiet ones, in push order, the first are in R, the last
     /// in no gauge yet, and those before them in W.
-    fn place_all(&mut self, shares: Shares, sent_ns: Nanos) {
+    fn place_all(&mut self, counts: PlaceCounts, sent_ns: Nanos) {
         // From the youngest to the oldest, so that a first byte that arrived while the probe was
         // under way settles all older ones in one pass.
-        let mut rank = shares.quiet;
-        let mut streaming = shares.streaming.min(self.running);
+        let mut rank = counts.quiet;
+        let mut streaming = counts.streaming.min(self.running);
         let mut younger_started = false;
         for index in (0..self.in_flight.len()).rev() {
             let request = &mut self.in_flight[index];
@@ -190,7 +190,7 @@ impl Replica {
                 if runs { Place::Running } else { Place::Apart }
             } else {
                 rank -= 1;
-                let place = shares.of_quiet(rank);
+                let place = counts.of_quiet(rank);
                 self.unseen += u32::from(place == Place::Unseen);
                 place
             };
@@ -204,7 +204,7 @@ impl Replica {
     }
 }
 
-impl Shares {
+impl PlaceCounts {
     /// The place of the quiet request of this rank in push order.
     fn of_quiet(self, rank: u32) -> Place {
         if rank < self.in_batch {

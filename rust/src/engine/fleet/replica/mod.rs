@@ -262,11 +262,11 @@ impl Replica {
     /// A probe sent at `sent_ns` was answered at `now_ns`.
     pub fn observe(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
         self.probing = false;
-        self.observe_told(snapshot, sent_ns, now_ns)
+        self.observe_copy(snapshot, sent_ns, now_ns)
     }
 
     /// What another balancer's probe, sent at `sent_ns` of our time, said.
-    pub fn observe_told(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
+    pub fn observe_copy(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
         let Some(gauges) = Gauges::of(&snapshot) else {
             return Observed::Unreadable;
         };

@@ -42,7 +42,7 @@ pub struct Split {
     /// Of those that hold something, how many have their turn before us.
     pub ahead: u32,
     /// Our own pushes that the others have not been told of.
-    pub untold: u32,
+    pub unsent: u32,
 }
 
 /// An own request as it is told to others.
@@ -191,17 +191,17 @@ impl Replica {
         let Split {
             others,
             ahead,
-            untold,
+            unsent,
         } = self.split;
         if others == 0 || room == 0 {
             return room;
         }
-        let all = room.saturating_add(untold);
+        let all = room.saturating_add(unsent);
         let sharers = others.saturating_add(1);
         let rest = all % sharers;
         let turn = ahead < rest || self.turn_ns().is_some_and(|at_ns| now_ns >= at_ns);
         let part = all / sharers + u32::from(rest > 0 && turn);
-        part.saturating_sub(untold).min(room)
+        part.saturating_sub(unsent).min(room)
     }
 
     /// When time alone gives us what others have left.
@@ -247,7 +247,7 @@ mod tests {
                 let (mut own, mut left) = (0, room);
                 loop {
                     let mut replica = Replica::new();
-                    replica.set_split(Split { others: sharers - 1, ahead: place, untold: own });
+                    replica.set_split(Split { others: sharers - 1, ahead: place, unsent: own });
                     if replica.part_of(left, 0) == 0 || own == *pushed {
                         break;
                     }
@@ -266,13 +266,13 @@ mod tests {
         /// With time alone our part changes at the moment that is told, and at no other.
         #[test]
         fn our_part_changes_when_it_was_said_to(
-            (others, ahead, untold) in (0_u32..5, 0_u32..5, 0_u32..3),
+            (others, ahead, unsent) in (0_u32..5, 0_u32..5, 0_u32..3),
             (room, now_ms, later_ms) in (0_u32..9, 0_u64..400, 0_u64..400),
         ) {
             let (now_ns, later_ns) = (now_ms * 1_000_000, (now_ms + later_ms) * 1_000_000);
             let config = Config::sample();
             let mut replica = Replica::new();
-            replica.set_split(Split { others, ahead: ahead.min(others), untold });
+            replica.set_split(Split { others, ahead: ahead.min(others), unsent });
             replica.note_open(&config, 0);
             let changes_ns = replica.next_change_ns(&config, now_ns);
             if later_ns < changes_ns {
@@ -317,7 +317,7 @@ mod tests {
         replica.set_split(Split {
             others: 2,
             ahead: 2,
-            untold: 0,
+            unsent: 0,
         });
         assert_eq!(replica.part_of(1, 5), 0);
         replica.note_open(&config, 10);

@@ -28,9 +28,9 @@ pub struct PeerDigest {
     pub tag: u64,
     /// Bytes per block: places of other blocks are other places.
     pub block_bytes: u32,
-    /// Start of the teller: greater after each.
+    /// Start of the sender: greater after each.
     pub incarnation: u64,
-    /// Of this digest, since the teller's start.
+    /// Of this digest, since the sender's start.
     pub sequence: u64,
     /// By mark, ascending.
     pub prefixes: Vec<Prefix>,

@@ -16,9 +16,9 @@ const SLOTS_MAX: usize = u64::BITS as usize;
 
 /// One peer's digest.
 #[derive(Debug)]
-struct Told {
+struct Report {
     slot: PeerSlot,
-    /// Start of the teller, and number of the digest.
+    /// Start of the sender, and number of the digest.
     number: (u64, u64),
     at_ns: Nanos,
     prefixes: Vec<Prefix>,
@@ -29,11 +29,11 @@ struct Told {
 pub struct Known {
     namer: Namer,
     age_max_ns: Nanos,
-    /// Who has told a prefix, as bits by slot.
+    /// Who has reported a prefix, as bits by slot.
     marks: HashMap<u64, u64, FixedState>,
     /// How many prefixes end at each place, a prefix of two peers counted twice.
     counts: [u32; PLACES],
-    told: Vec<Told>,
+    reports: Vec<Report>,
 }
 
 impl Known {
@@ -45,7 +45,7 @@ impl Known {
             age_max_ns,
             marks: HashMap::with_hasher(FixedState::default()),
             counts: [0; PLACES],
-            told: Vec::new(),
+            reports: Vec::new(),
         }
     }
 
@@ -75,7 +75,7 @@ impl Known {
             *self.marks.entry(prefix.mark).or_insert(0) |= 1 << slot.number();
             self.counts[usize::from(prefix.place)] += 1;
         }
-        self.told.push(Told {
+        self.reports.push(Report {
             slot,
             number,
             at_ns: now_ns,
@@ -84,13 +84,13 @@ impl Known {
         Ok(())
     }
 
-    /// The peer is gone, or another by now: what it told does not count any more.
+    /// The peer is gone, or another by now: what it reported does not count any more.
     pub fn forget(&mut self, slot: PeerSlot) {
-        let Some(index) = self.told.iter().position(|told| told.slot == slot) else {
+        let Some(index) = self.reports.iter().position(|report| report.slot == slot) else {
             return;
         };
-        let told = self.told.swap_remove(index);
-        for prefix in &told.prefixes {
+        let report = self.reports.swap_remove(index);
+        for prefix in &report.prefixes {
             self.counts[usize::from(prefix.place)] -= 1;
             if let Some(slots) = self.marks.get_mut(&prefix.mark) {
                 *slots &= !(1 << slot.number());
@@ -99,19 +99,19 @@ impl Known {
                 }
             }
         }
-        if self.told.is_empty() {
+        if self.reports.is_empty() {
             self.marks.shrink_to_fit();
         }
     }
 
-    /// The peer has started anew: what it told before does not count any more.
+    /// The peer has started anew: what it reported before does not count any more.
     pub fn restarted(&mut self, slot: PeerSlot, incarnation: u64) {
         if self.number(slot).is_some_and(|last| last.0 < incarnation) {
             self.forget(slot);
         }
     }
 
-    /// Calls `found` with each of the wanted peers (bits by slot) that has told a prefix of the
+    /// Calls `found` with each of the wanted peers (bits by slot) that has reported a prefix of the
     /// prompt, and the blocks of the longest.
     pub fn find(
         &self,
@@ -120,8 +120,11 @@ impl Known {
         now_ns: Nanos,
         mut found: impl FnMut(PeerSlot, u32),
     ) {
-        let fresh = self.told.iter().filter(|told| self.counts_at(told, now_ns));
-        let mut wanted = fresh.fold(0, |slots, told| slots | 1 << told.slot.number()) & wanted;
+        let fresh = self
+            .reports
+            .iter()
+            .filter(|report| self.counts_at(report, now_ns));
+        let mut wanted = fresh.fold(0, |slots, report| slots | 1 << report.slot.number()) & wanted;
         let reach = places_within(u32::try_from(blocks.len()).unwrap_or(u32::MAX));
         for place in (0..reach).rev() {
             if wanted == 0 {
@@ -141,32 +144,34 @@ impl Known {
         }
     }
 
-    fn counts_at(&self, told: &Told, now_ns: Nanos) -> bool {
-        now_ns.saturating_sub(told.at_ns) <= self.age_max_ns
+    fn counts_at(&self, report: &Report, now_ns: Nanos) -> bool {
+        now_ns.saturating_sub(report.at_ns) <= self.age_max_ns
     }
 
-    fn of(&self, slot: PeerSlot) -> Option<&Told> {
-        self.told.iter().find(|told| told.slot == slot)
+    fn of(&self, slot: PeerSlot) -> Option<&Report> {
+        self.reports.iter().find(|report| report.slot == slot)
     }
 
     fn number(&self, slot: PeerSlot) -> Option<(u64, u64)> {
         Some(self.of(slot)?.number)
     }
 
-    /// Prefixes that a peer has told, and how long ago; `None` where nothing of it counts.
+    /// Prefixes that a peer has reported, and how long ago; `None` where nothing of it counts.
     #[must_use]
-    pub fn told(&self, slot: PeerSlot, now_ns: Nanos) -> Option<(usize, Nanos)> {
-        let told = self.of(slot).filter(|told| self.counts_at(told, now_ns))?;
-        Some((told.prefixes.len(), now_ns.saturating_sub(told.at_ns)))
+    pub fn reported(&self, slot: PeerSlot, now_ns: Nanos) -> Option<(usize, Nanos)> {
+        let report = self
+            .of(slot)
+            .filter(|report| self.counts_at(report, now_ns))?;
+        Some((report.prefixes.len(), now_ns.saturating_sub(report.at_ns)))
     }
 
     /// Memory in use, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let prefixes = self.told.iter().map(|told| told.prefixes.capacity());
+        let prefixes = self.reports.iter().map(|report| report.prefixes.capacity());
         self.marks.allocation_size()
             + prefixes.sum::<usize>() * size_of::<Prefix>()
-            + self.told.capacity() * size_of::<Told>()
+            + self.reports.capacity() * size_of::<Report>()
     }
 
     /// Checks that table, counts and digests agree.
@@ -177,16 +182,16 @@ impl Known {
     pub fn check_invariants(&self) -> Result<(), String> {
         let mut marks: HashMap<u64, u64, FixedState> = HashMap::with_hasher(FixedState::default());
         let mut counts = [0; PLACES];
-        for told in &self.told {
-            for prefix in &told.prefixes {
-                *marks.entry(prefix.mark).or_insert(0) |= 1 << told.slot.number();
+        for report in &self.reports {
+            for prefix in &report.prefixes {
+                *marks.entry(prefix.mark).or_insert(0) |= 1 << report.slot.number();
                 counts[usize::from(prefix.place)] += 1;
             }
         }
         if marks == self.marks && counts == self.counts {
             Ok(())
         } else {
-            Err("told_prefixes_agree".to_owned())
+            Err("reported_prefixes_agree".to_owned())
         }
     }
 }
@@ -258,8 +263,8 @@ mod tests {
             [(4, 12)],
             "the other is not wanted"
         );
-        assert_eq!(known.told(3.into(), 10), Some((2, 10)));
-        assert_eq!(known.told(5.into(), 10), None);
+        assert_eq!(known.reported(3.into(), 10), Some((2, 10)));
+        assert_eq!(known.reported(5.into(), 10), None);
     }
 
     #[test]

@@ -82,12 +82,12 @@ impl Mesh {
     }
 
     /// Hot prefixes that a peer has told, and how long ago.
-    pub(in crate::engine) fn told_of(
+    pub(in crate::engine) fn digest_of(
         &self,
         slot: PeerSlot,
         now_ns: Nanos,
     ) -> Option<(usize, Nanos)> {
-        self.hot.as_ref()?.known.told(slot, now_ns)
+        self.hot.as_ref()?.known.reported(slot, now_ns)
     }
 
     /// A request is pushed to a replica that caches so many blocks of its prompt.
@@ -123,12 +123,12 @@ impl Mesh {
         let own = &self.region;
         self.remote_of(peer).is_some_and(|(_, remote)| {
             // Balancers of one region see its replicas themselves.
-            remote.peer.listed() && remote.peer.region != *own && remote.told_hot != sequence
+            remote.peer.listed() && remote.peer.region != *own && remote.hot_sent != sequence
         })
     }
 
     /// What to tell a peer of hot prefixes; `None` where nothing is told.
-    pub(in crate::engine) fn tell_hot(
+    pub(in crate::engine) fn hot_digest(
         &mut self,
         slot: PeerSlot,
         config: &Config,
@@ -139,7 +139,7 @@ impl Mesh {
         if digest.sequence == 0 {
             return None;
         }
-        self.remotes.get_mut(slot.index())?.told_hot = digest.sequence;
+        self.remotes.get_mut(slot.index())?.hot_sent = digest.sequence;
         Some(digest.encode())
     }
 
@@ -158,7 +158,7 @@ impl Mesh {
         if digest.block_bytes as usize != config.block_bytes {
             return Err(DigestError::Blocks(digest.block_bytes));
         }
-        if digest.incarnation < peer.last_heard().0 {
+        if digest.incarnation < peer.last_received().0 {
             return Err(DigestError::Old);
         }
         if peer.isolated || peer.removed {
@@ -173,14 +173,14 @@ impl Mesh {
 
     /// A peer's summary was taken over: if it has started anew, it knows nothing of us, nor has what
     /// it had.
-    pub(super) fn heard_of_start(&mut self, slot: PeerSlot) {
+    pub(super) fn peer_started(&mut self, slot: PeerSlot) {
         let Some(remote) = self.remotes.get_mut(slot.index()) else {
             return;
         };
-        let (incarnation, _) = remote.peer.last_heard();
-        if remote.told_hot_start != incarnation {
-            remote.told_hot_start = incarnation;
-            remote.told_hot = 0;
+        let (incarnation, _) = remote.peer.last_received();
+        if remote.hot_sent_start != incarnation {
+            remote.hot_sent_start = incarnation;
+            remote.hot_sent = 0;
         }
         if let Some(hot) = &mut self.hot {
             hot.known.restarted(slot, incarnation);
@@ -188,7 +188,7 @@ impl Mesh {
     }
 
     /// Calls `found` with each of these peers that has told of leading blocks, and how many.
-    pub(in crate::engine) fn told_matches(
+    pub(in crate::engine) fn reported_matches(
         &self,
         blocks: &[u64],
         slots: &[PeerSlot],

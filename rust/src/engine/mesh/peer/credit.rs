@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::id::Nanos;
 
 /// Limits remembered that may still be in use; of more, the oldest two are taken together.
-const TOLD_MAX: usize = 8;
+const GRANTS_MAX: usize = 8;
 /// A peer uses no limit that is older by this: no summary is believed for longer than
 /// [`super::AGE_NS_MAX`], and none that took longer to arrive than [`super::PROOF_NS_MAX`].
 pub const LAPSE_NS: Nanos = super::AGE_NS_MAX + super::PROOF_NS_MAX + 1_000_000_000;
@@ -19,7 +19,7 @@ pub const LAPSE_NS: Nanos = super::AGE_NS_MAX + super::PROOF_NS_MAX + 1_000_000_
 const EXCESS_NS: Nanos = 10_000_000_000;
 
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct Grant {
     sequence: u64,
     limit: u64,
     at_ns: Nanos,
@@ -30,7 +30,7 @@ struct Told {
 pub struct Credit {
     /// Of what the peer has sent in all, what arrived or was given up.
     arrived: u64,
-    told: SmallVec<[Told; TOLD_MAX]>,
+    grants: SmallVec<[Grant; GRANTS_MAX]>,
     /// Since when, by at least how much our count has been above the peer's.
     excess: Option<(Nanos, u64)>,
 }
@@ -39,33 +39,33 @@ impl Credit {
     /// What the peer may still send, or has sent and is on its way.
     #[must_use]
     pub fn outstanding(&self, now_ns: Nanos) -> u64 {
-        let live = self.told.iter().filter(|told| !lapsed(told, now_ns));
-        let limit = live.map(|told| told.limit).max().unwrap_or(0);
+        let live = self.grants.iter().filter(|grant| !lapsed(grant, now_ns));
+        let limit = live.map(|grant| grant.limit).max().unwrap_or(0);
         limit.saturating_sub(self.arrived)
     }
 
-    /// The limit told last, if it has not lapsed.
+    /// The limit granted last, if it has not lapsed.
     #[must_use]
     pub fn limit(&self, now_ns: Nanos) -> u64 {
-        let last = self.told.last().filter(|told| !lapsed(told, now_ns));
-        last.map_or(self.arrived, |told| told.limit)
+        let last = self.grants.last().filter(|grant| !lapsed(grant, now_ns));
+        last.map_or(self.arrived, |grant| grant.limit)
     }
 
-    /// What is left of the limit told last.
+    /// What is left of the limit granted last.
     #[must_use]
     pub fn left(&self, now_ns: Nanos) -> u64 {
         self.limit(now_ns).saturating_sub(self.arrived)
     }
 
-    /// Grants `room` from now on, in the summary of this number: the limit to tell.
-    pub fn tell(&mut self, sequence: u64, room: u64, now_ns: Nanos) -> u64 {
-        self.told.retain(|told| !lapsed(told, now_ns));
+    /// Grants `room` from now on, in the summary of this number: the limit to send.
+    pub fn grant(&mut self, sequence: u64, room: u64, now_ns: Nanos) -> u64 {
+        self.grants.retain(|grant| !lapsed(grant, now_ns));
         let limit = self.arrived.saturating_add(room);
-        if self.told.len() == TOLD_MAX {
-            let oldest = self.told.remove(0);
-            self.told[0].limit = self.told[0].limit.max(oldest.limit);
+        if self.grants.len() == GRANTS_MAX {
+            let oldest = self.grants.remove(0);
+            self.grants[0].limit = self.grants[0].limit.max(oldest.limit);
         }
-        self.told.push(Told {
+        self.grants.push(Grant {
             sequence,
             limit,
             at_ns: now_ns,
@@ -78,10 +78,10 @@ impl Credit {
         self.arrived = self.arrived.saturating_add(1);
     }
 
-    /// The peer has heard our summary of this number (0: none), has sent so many, and of those so
+    /// The peer has received our summary of this number (0: none), has sent so many, and of those so
     /// many are settled: answered, or failed. What is settled and has not arrived never will.
-    pub fn heard(&mut self, sequence: u64, sent: u64, settled: u64, now_ns: Nanos) {
-        self.told.retain(|told| told.sequence >= sequence);
+    pub fn acknowledge(&mut self, sequence: u64, sent: u64, settled: u64, now_ns: Nanos) {
+        self.grants.retain(|grant| grant.sequence >= sequence);
         self.arrived = self.arrived.max(settled.min(sent));
         let above = self.arrived.saturating_sub(sent);
         self.excess = match self.excess {
@@ -104,6 +104,6 @@ impl Credit {
     }
 }
 
-fn lapsed(told: &Told, now_ns: Nanos) -> bool {
-    now_ns.saturating_sub(told.at_ns) > LAPSE_NS
+fn lapsed(grant: &Grant, now_ns: Nanos) -> bool {
+    now_ns.saturating_sub(grant.at_ns) > LAPSE_NS
 }

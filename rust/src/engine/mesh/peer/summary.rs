@@ -1,8 +1,8 @@
-//! What one balancer tells another, and its form on the wire.
+//! What one balancer sends another, and its form on the wire.
 //!
 //! The form is [`VERSION`] and then the fields in order, encoded by postcard (variable-length
 //! integers, no names), at most [`SUMMARY_BYTES_MAX`]. Counts of forwards are totals since the
-//! teller's start, so that a lost or repeated summary changes nothing.
+//! sender's start, so that a lost or repeated summary changes nothing.
 
 use std::fmt;
 
@@ -10,25 +10,25 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of an encoded summary, at most.
 pub const SUMMARY_BYTES_MAX: usize = 16 << 10;
-/// Models that one summary tells of, at most.
-pub const LINES_MAX: usize = 256;
+/// Models in one summary, at most.
+pub const MODELS_MAX: usize = 256;
 /// The form that is written and read here.
 pub const VERSION: u8 = 1;
-/// Bytes of a model's name, at most; longer ones are not told.
+/// Bytes of a model's name, at most; longer ones are left out.
 pub const MODEL_BYTES_MAX: usize = 512;
 
-/// What one balancer tells another.
+/// What one balancer sends another.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Summary {
-    /// Start of the teller: greater after each.
+    /// Start of the sender: greater after each.
     pub incarnation: u64,
-    /// Of this summary to this peer, since the teller's start.
+    /// Of this summary to this peer, since the sender's start.
     pub sequence: u64,
-    /// Start of the peer, and its last summary, that the teller has heard; 0 is none. Proves how
+    /// Start of the peer, and its last summary, that the sender has received; 0 is none. Proves how
     /// fresh this one is, and which grants it knows.
-    pub heard_incarnation: u64,
+    pub received_incarnation: u64,
     /// See above.
-    pub heard_sequence: u64,
+    pub received_sequence: u64,
     /// How long this may be believed, in milliseconds.
     pub valid_for_ms: u32,
     /// Send nothing.
@@ -38,12 +38,12 @@ pub struct Summary {
     /// How long the oldest of them has waited.
     pub hold_age_ms: u32,
     /// By model.
-    pub lines: Vec<Line>,
+    pub models: Vec<ModelSummary>,
 }
 
 /// What concerns one model or adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Line {
+pub struct ModelSummary {
     /// Its name.
     pub model: String,
     /// Replicas ready for it.
@@ -51,7 +51,7 @@ pub struct Line {
     /// Forwards that the peer may have sent in all: what it has sent already, by this count, is no
     /// room any more.
     pub limit: u64,
-    /// Forwards that the teller has sent to the peer in all.
+    /// Forwards that the sender has sent to the peer in all.
     pub sent: u64,
     /// Of those, answered (their first byte) or failed.
     pub settled: u64,
@@ -74,9 +74,9 @@ pub enum PeerError {
     Version(u8),
     /// It cannot be read.
     Malformed,
-    /// It is not of the run that the teller has proven.
+    /// It is not of the run that the sender has proven.
     Start,
-    /// It is not newer than what was told before.
+    /// It is not newer than what was sent before.
     Old,
     /// The peer is not among those configured.
     Unknown,
@@ -103,17 +103,17 @@ impl Summary {
     /// The encoded form. Lines that do not fit are left out, the last first.
     #[must_use]
     pub fn encode(&mut self) -> Vec<u8> {
-        self.lines
-            .retain(|line| line.model.len() <= MODEL_BYTES_MAX);
-        self.lines.truncate(LINES_MAX);
+        self.models
+            .retain(|entry| entry.model.len() <= MODEL_BYTES_MAX);
+        self.models.truncate(MODELS_MAX);
         loop {
             let mut bytes = vec![VERSION];
             bytes = postcard::to_extend(self, bytes).unwrap_or_default();
-            if bytes.len() <= SUMMARY_BYTES_MAX || self.lines.is_empty() {
+            if bytes.len() <= SUMMARY_BYTES_MAX || self.models.is_empty() {
                 return bytes;
             }
-            let keep = self.lines.len() * SUMMARY_BYTES_MAX / bytes.len();
-            self.lines.truncate(keep.min(self.lines.len() - 1));
+            let keep = self.models.len() * SUMMARY_BYTES_MAX / bytes.len();
+            self.models.truncate(keep.min(self.models.len() - 1));
         }
     }
 
@@ -133,16 +133,18 @@ impl Summary {
         }
         let (mut summary, _): (Self, _) =
             postcard::take_from_bytes(rest).map_err(|_| PeerError::Malformed)?;
-        let fits = summary.lines.len() <= LINES_MAX
+        let fits = summary.models.len() <= MODELS_MAX
             && summary.incarnation > 0
             && summary.sequence > 0
             && summary
-                .lines
+                .models
                 .iter()
-                .all(|line| (1..=MODEL_BYTES_MAX).contains(&line.model.len()));
-        summary.lines.sort_unstable_by(|a, b| a.model.cmp(&b.model));
+                .all(|entry| (1..=MODEL_BYTES_MAX).contains(&entry.model.len()));
+        summary
+            .models
+            .sort_unstable_by(|a, b| a.model.cmp(&b.model));
         let twice = summary
-            .lines
+            .models
             .windows(2)
             .any(|pair| pair[0].model == pair[1].model);
         if !fits || twice {
@@ -158,9 +160,9 @@ mod tests {
 
     use super::*;
 
-    fn lines() -> impl Strategy<Value = Vec<Line>> {
-        let line = ("[a-z/.-]{1,24}", any::<[u32; 5]>(), any::<[u64; 3]>());
-        let line = line.prop_map(|(model, small, large)| Line {
+    fn models() -> impl Strategy<Value = Vec<ModelSummary>> {
+        let entry = ("[a-z/.-]{1,24}", any::<[u32; 5]>(), any::<[u64; 3]>());
+        let entry = entry.prop_map(|(model, small, large)| ModelSummary {
             model,
             ready: small[0],
             limit: large[0],
@@ -171,26 +173,26 @@ mod tests {
             base_us: small[3],
             token_ns: small[4],
         });
-        prop::collection::vec(line, 0..20).prop_map(|mut lines| {
-            lines.sort_unstable_by(|a, b| a.model.cmp(&b.model));
-            lines.dedup_by(|a, b| a.model == b.model);
-            lines
+        prop::collection::vec(entry, 0..20).prop_map(|mut models| {
+            models.sort_unstable_by(|a, b| a.model.cmp(&b.model));
+            models.dedup_by(|a, b| a.model == b.model);
+            models
         })
     }
 
     fn summaries() -> impl Strategy<Value = Summary> {
         let head = (1..u64::MAX, 1..u64::MAX, any::<[u64; 2]>());
-        (head, any::<[u32; 3]>(), any::<bool>(), lines()).prop_map(
-            |((incarnation, sequence, heard), small, draining, lines)| Summary {
+        (head, any::<[u32; 3]>(), any::<bool>(), models()).prop_map(
+            |((incarnation, sequence, heard), small, draining, models)| Summary {
                 incarnation,
                 sequence,
-                heard_incarnation: heard[0],
-                heard_sequence: heard[1],
+                received_incarnation: heard[0],
+                received_sequence: heard[1],
                 valid_for_ms: small[0],
                 draining,
                 hold_len: small[1],
                 hold_age_ms: small[2],
-                lines,
+                models,
             },
         )
     }
@@ -221,21 +223,21 @@ mod tests {
 
     #[test]
     fn a_summary_of_many_models_is_cut_to_its_bound() {
-        let line = |n: usize| Line {
+        let entry = |n: usize| ModelSummary {
             model: format!("{n:0>400}"),
-            ..Line::default()
+            ..ModelSummary::default()
         };
         let mut summary = Summary {
             incarnation: 1,
             sequence: 1,
-            lines: (0..300).map(line).collect(),
+            models: (0..300).map(entry).collect(),
             ..Summary::default()
         };
         let bytes = summary.encode();
         assert!(bytes.len() <= SUMMARY_BYTES_MAX);
         let read = Summary::decode(&bytes).unwrap();
-        assert!(read.lines.len() > 30);
-        assert_eq!(read.lines[0].model, format!("{:0>400}", 0));
+        assert!(read.models.len() > 30);
+        assert_eq!(read.models[0].model, format!("{:0>400}", 0));
     }
 
     #[test]

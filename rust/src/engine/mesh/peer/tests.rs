@@ -32,15 +32,15 @@ fn a_rate_follows_arrivals_and_ends_with_them() {
 #[test]
 fn a_limit_counts_until_a_later_one_is_heard_or_it_must_have_expired() {
     let mut credit = Credit::default();
-    assert_eq!(credit.tell(1, 4, S), 4);
+    assert_eq!(credit.grant(1, 4, S), 4);
     credit.arrive();
-    assert_eq!(credit.tell(2, 1, S), 2);
+    assert_eq!(credit.grant(2, 1, S), 2);
     assert_eq!(
         (credit.left(S), credit.outstanding(S)),
         (1, 3),
         "the first may still be used"
     );
-    credit.heard(2, 1, 1, S);
+    credit.acknowledge(2, 1, 1, S);
     assert_eq!(credit.outstanding(S), 1);
     assert_eq!(credit.outstanding(S + credit::LAPSE_NS + 1), 0);
 }
@@ -48,20 +48,20 @@ fn a_limit_counts_until_a_later_one_is_heard_or_it_must_have_expired() {
 #[test]
 fn forwards_that_were_lost_are_given_up_and_late_ones_do_not_grant_more() {
     let mut credit = Credit::default();
-    credit.tell(1, 4, S);
-    credit.heard(1, 3, 2, S);
+    credit.grant(1, 4, S);
+    credit.acknowledge(1, 3, 2, S);
     assert_eq!(
         credit.outstanding(S),
         2,
         "two are over: if they have not arrived, they will not"
     );
-    assert_eq!(credit.tell(2, 1, S), 3);
+    assert_eq!(credit.grant(2, 1, S), 3);
     for _ in 0..3 {
         credit.arrive();
     }
-    assert_eq!(credit.tell(3, 1, S), 6, "five counted, of three");
+    assert_eq!(credit.grant(3, 1, S), 6, "five counted, of three");
     for second in 2..=13 {
-        credit.heard(3, 3, 3, second * S);
+        credit.acknowledge(3, 3, 3, second * S);
     }
-    assert_eq!(credit.tell(4, 1, 13 * S), 4, "found out");
+    assert_eq!(credit.grant(4, 1, 13 * S), 4, "found out");
 }

@@ -6,7 +6,7 @@
 //! said. The form is [`VERSION`] and then the fields in order, encoded by postcard
 //! (variable-length integers, no names), at most [`SHARE_BYTES_MAX`].
 //!
-//! Times are ages in microseconds, counted from `told_ns` of the teller's clock.
+//! Times are ages in microseconds, counted from `told_ns` of the sender's clock.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ const LORA_BYTES_MAX: usize = 64;
 /// What one balancer tells another of its region.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Share {
-    /// The teller's clock.
+    /// The sender's clock.
     pub told_ns: u64,
     /// The requests told are all that it has in flight at replicas that both list.
     pub whole: bool,
@@ -57,11 +57,11 @@ pub struct Share {
 /// What is new about one replica.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its place in the teller's list.
+    /// Its place in the sender's list.
     pub place: u32,
-    /// The teller holds something that may go there.
+    /// The sender holds something that may go there.
     pub wants: bool,
-    /// The teller may push there, room or not.
+    /// The sender may push there, room or not.
     pub ready: bool,
     /// Pushed.
     pub began: Vec<Began>,
@@ -69,7 +69,7 @@ pub struct Entry {
     pub started: Vec<(u64, u32)>,
     /// Ended.
     pub ended: Vec<u64>,
-    /// What a probe of the teller's said.
+    /// What a probe of the sender's said.
     pub page: Page,
 }
 
@@ -91,7 +91,7 @@ impl Entry {
 /// A request pushed to a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Began {
-    /// The teller's number of it.
+    /// The sender's number of it.
     pub number: u64,
     /// Since its push.
     pub age_us: u32,
@@ -147,7 +147,7 @@ pub enum ShareError {
     Version(u8),
     /// It cannot be read.
     Malformed,
-    /// The teller shares nothing with this balancer.
+    /// The sender shares nothing with this balancer.
     Stranger,
 }
 

@@ -30,7 +30,7 @@ const PATIENCE: u64 = 3;
 /// Who pushed so lately takes a part of the room.
 const LATELY_NS: Nanos = 500_000_000;
 /// A push that could not be told for so long keeps nobody from pushing.
-const UNTOLD_NS: Nanos = TURN_NS;
+const UNSENT_NS: Nanos = TURN_NS;
 
 impl Mesh {
     /// The peer is of our region, and to be heard.
@@ -41,10 +41,10 @@ impl Mesh {
 
     /// The peer may push to this replica too.
     fn shares_replica(&self, peer: PeerSlot, slot: ReplicaSlot) -> bool {
-        let line = self
+        let reported = self
             .remote(peer)
             .and_then(|remote| remote.share.reported.get(&slot));
-        self.shares(peer) && line.is_some_and(|line| line.ready)
+        self.shares(peer) && reported.is_some_and(|reported| reported.ready)
     }
 
     // ------------------------------------------------------------------ who shares what
@@ -160,9 +160,9 @@ impl Mesh {
             return Split::default();
         }
         shared
-            .untold
-            .retain(|(event, at_ns)| *event >= told && now_ns < *at_ns + UNTOLD_NS);
-        let untold = count(shared.untold.len());
+            .unsent
+            .retain(|(event, at_ns)| *event >= told && now_ns < *at_ns + UNSENT_NS);
+        let unsent = count(shared.unsent.len());
         let ours = (shared.pushed_ns, self.name.as_str());
         let reported = || {
             self.remotes.iter().filter_map(|(peer, remote)| {
@@ -186,7 +186,7 @@ impl Mesh {
         Split {
             others: count(active),
             ahead: count(ahead),
-            untold,
+            unsent,
         }
     }
 
@@ -253,7 +253,7 @@ impl Mesh {
         if shared.others == 0 {
             return;
         }
-        shared.untold.push((event, now_ns));
+        shared.unsent.push((event, now_ns));
         let before = fleet.split(slot).unwrap_or_default();
         let after = self.split_of(slot, now_ns);
         // Others' part comes to us where held requests are offered it, not here.
@@ -327,8 +327,7 @@ impl Mesh {
 
     fn wanted_elsewhere(&self, slot: ReplicaSlot) -> bool {
         let mut sharers = self.remotes.iter().map(|(_, remote)| &remote.share);
-        self.sharing.active
-            && sharers.any(|of| of.reported.get(&slot).is_some_and(|line| line.wants))
+        self.sharing.active && sharers.any(|of| of.reported.get(&slot).is_some_and(|of| of.wants))
     }
 
     /// When somebody's turn is over, or word that has not gone out counts no more, so that something

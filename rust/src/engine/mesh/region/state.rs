@@ -34,7 +34,7 @@ pub(in crate::engine) struct Shared {
     /// Our last push.
     pub(super) pushed_ns: Nanos,
     /// Our pushes that somebody may not have been told of: their event, and when.
-    pub(super) untold: SmallVec<[(u64, Nanos); 2]>,
+    pub(super) unsent: SmallVec<[(u64, Nanos); 2]>,
 }
 
 impl Shared {

@@ -399,7 +399,7 @@ fn granted(region: &mut Region) -> u64 {
         told = router.summary(peer(1), now_ns);
     });
     let summary = Summary::decode(&told.unwrap()).unwrap();
-    summary.lines.iter().map(|line| line.limit).sum()
+    summary.models.iter().map(|line| line.limit).sum()
 }
 
 #[test]
