@@ -363,16 +363,10 @@ impl Router {
         }
     }
 
-    fn refuse(
-        &mut self,
-        id: RequestId,
-        request: &Request,
-        refusal: Refusal,
-        out: &mut Vec<Effect>,
-    ) {
+    fn refuse(&mut self, id: RequestId, request: &Request, why: Refusal, out: &mut Vec<Effect>) {
         self.counters.rejected += 1;
         self.forget(request);
-        out.push(Effect::Reject(refusal.of(id)));
+        out.push(Effect::Reject(why.of(id)));
     }
 
     /// Time never goes back in here, whatever the driver's calls say. Who was not called for long, because

@@ -179,20 +179,14 @@ impl Router {
         due.min_by_key(|(age, _)| *age).map(|(_, next)| next)
     }
 
-    /// Who is owed the room of `slot`, to which the policy sends a request of this age that has
+    /// Who is owed the room of `at`, to which the policy sends a request of this age that has
     /// been offered the room of another replica.
-    fn due_before(
-        &mut self,
-        slot: ReplicaSlot,
-        age: u64,
-        is_due: bool,
-        now_ns: Nanos,
-    ) -> Option<Next> {
+    fn due_before(&mut self, at: ReplicaSlot, age: u64, due: bool, now_ns: Nanos) -> Option<Next> {
         let mut heads = Vec::new();
-        self.turns(slot, now_ns, &mut heads);
-        let due = self.oldest_due(slot, &heads, now_ns)?;
-        let older = self.requests.get(due.id)?.age < age;
-        (older || !is_due).then_some(due)
+        self.turns(at, now_ns, &mut heads);
+        let oldest = self.oldest_due(at, &heads, now_ns)?;
+        let older = self.requests.get(oldest.id)?.age < age;
+        (older || !due).then_some(oldest)
     }
 
     /// Starts the request of a queue that is best off with the room of `slot`.
