@@ -37,7 +37,7 @@ def balancer(name: str, region: str, replicas: int, in_flight_max: int, policy: 
     made.set_self(name, region, 1)
     made.set_replicas([(replica, f"http://127.0.0.1:{8100 + replica}") for replica in range(replicas)], 1)
     for replica in range(replicas):
-        made.set_models(replica, [(MODEL, 131_072)], 1)
+        made.set_models(replica, [(MODEL, 131_072)], False, 1)
         made.observe_failed(replica, _core.PROBE_UNREADABLE, 1)
     return made
 

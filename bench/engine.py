@@ -86,7 +86,7 @@ def engine(policy: str, tree_bytes_max: int) -> _core.Engine:
     made = _core.Engine(settings.model_dump_json().encode(), b"bench-secret-bench-secret", 1)
     made.set_replicas([(replica, f"http://127.0.0.1:{8100 + replica}") for replica in range(REPLICAS)], 1)
     for replica in range(REPLICAS):
-        made.set_models(replica, [(MODEL, 131_072)], 1)
+        made.set_models(replica, [(MODEL, 131_072)], False, 1)
         made.observe_failed(replica, _core.PROBE_UNREADABLE, 1)
     return made
 

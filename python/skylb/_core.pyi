@@ -764,13 +764,12 @@ class Engine:
         """The whole fleet as ``(id, name)``. New ones start unknown; missing ones are forgotten
         once their in-flight requests end. Ids are never reused."""
     def set_models(
-        self, replica: int, models: list[tuple[str, int | None]], now_ns: int, /
-    ) -> tuple[_Effect, ...]:
-        """Models and adapters a replica serves, as ``(id, max_model_len)``."""
-    def set_models_cut(
-        self, replica: int, models: list[tuple[str, int | None]], now_ns: int, /
-    ) -> tuple[_Effect, ...]:
-        """The same, of a list that has more: the replica is sent also what no list has."""
+        self, replica: int, models: list[tuple[str, int | None]], cut: bool, now_ns: int, /
+    ) -> tuple[bool, tuple[_Effect, ...]]:
+        """Models and adapters a replica serves, as ``(id, max_model_len)``; whether that is a change.
+
+        ``cut``: its list has more, and it is sent also what no list has.
+        """
     def hide_models(self, replica: int, now_ns: int, /) -> tuple[_Effect, ...]:
         """A replica does not tell its models: it is sent whatever is asked for."""
     def set_looks(self, looks: bool, /) -> None:

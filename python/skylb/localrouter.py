@@ -103,9 +103,10 @@ class LocalRouter(Router):
         self._replicas = {replica.id: replica for replica in replicas}
         self._told(self._engine.set_replicas([(r.id, r.name) for r in replicas], monotonic_ns()))
 
-    def set_models(self, replica_id: int, models: list[tuple[str, int | None]], *, cut: bool = False) -> None:
-        set_models = self._engine.set_models_cut if cut else self._engine.set_models
-        self._told(set_models(replica_id, models, monotonic_ns()))
+    def set_models(self, replica_id: int, models: list[tuple[str, int | None]], *, cut: bool = False) -> bool:
+        changed, effects = self._engine.set_models(replica_id, models, cut, monotonic_ns())
+        self._told(effects)
+        return changed
 
     def hide_models(self, replica_id: int) -> None:
         self._told(self._engine.hide_models(replica_id, monotonic_ns()))

@@ -114,8 +114,8 @@ class Router(Protocol):
     def set_replicas(self, replicas: Sequence[Replica]) -> None:
         """The whole fleet. Ids are never reused for another address."""
 
-    def set_models(self, replica_id: int, models: list[tuple[str, int | None]], *, cut: bool = False) -> None:
-        """Models and adapters that one replica serves; ``cut``: it serves more."""
+    def set_models(self, replica_id: int, models: list[tuple[str, int | None]], *, cut: bool = False) -> bool:
+        """Models and adapters that one replica serves; ``cut``: it serves more. False: nothing changed."""
 
     def hide_models(self, replica_id: int) -> None:
         """A replica does not tell its models: it gets requests for any model."""

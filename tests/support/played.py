@@ -31,7 +31,7 @@ def _engine(name: str, region: str, incarnation: int, victim: tuple[str, str], m
     now_ns = time.monotonic_ns()
     engine.set_self(name, region, incarnation)
     engine.set_replicas([(1, "http://replica")], now_ns)
-    engine.set_models(1, [(model, None) for model in models], now_ns)
+    engine.set_models(1, [(model, None) for model in models], False, now_ns)
     engine.observe_failed(1, PROBE_UNREADABLE, now_ns)
     engine.set_peers([(VICTIM, *victim, True)], now_ns)
     engine.peer_state(VICTIM, PEER_ALIVE, now_ns)

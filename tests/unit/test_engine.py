@@ -5,7 +5,7 @@ import json
 import pytest
 
 from skylb import _core
-from skylb._core import Engine, Expire, Head, Hold, Push, Reject, Request, RequestError
+from skylb._core import Engine, Expire, Head, Hold, Push, Reject, Request, RequestError, Tenant
 from skylb.config import EngineSettings
 from tests.support import core
 from tests.support.core import answered, head
@@ -33,9 +33,19 @@ def blind_engine(**changes: object) -> Engine:
     """One replica without readable metrics, one request in flight allowed."""
     made = Engine(settings(blind_outstanding_max=1, **changes), SECRET, 1)
     assert made.set_replicas([(7, "http://a")], 1) == ()
-    assert made.set_models(7, [("m", 4096)], 1) == ()
+    assert made.set_models(7, [("m", 4096)], False, 1) == (True, ())
     assert made.observe_failed(7, _core.PROBE_UNREADABLE, 1) == ()
     return made
+
+
+def test_a_list_of_models_that_says_nothing_new_is_no_change() -> None:
+    engine = blind_engine()
+    assert engine.set_models(7, [("m", 4096)], False, 2) == (False, ())
+    assert engine.set_models(7, [("m", 8192)], False, 2) == (True, ())
+    assert engine.set_models(7, [("m", 8192)], True, 2) == (True, ())
+    assert engine.hide_models(7, 2) == ()
+    assert engine.set_models(7, [("m", 8192)], True, 2) == (True, ())
+    assert engine.set_models(8, [("m", 4096)], False, 2) == (False, ()), "a replica that is not known"
 
 
 def test_a_request_is_pushed_and_ends_and_calls_without_effects_share_one_empty_tuple() -> None:
@@ -144,7 +154,7 @@ def test_snapshots_and_gauges_agree() -> None:
     assert engine.set_draining(7, True, 12 * MS) == ()
     assert engine.gauges()[0].draining
     assert not engine.ready()
-    assert engine.models() == []
+    assert engine.models(Tenant.NOBODY) == []
 
 
 def test_state_is_json_without_prompt_key_or_salt() -> None:

@@ -57,7 +57,7 @@ def engine() -> Engine:
     """With one replica, whose load cannot be read."""
     made = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1)
     made.set_replicas([(7, REPLICA)], 1)
-    made.set_models(7, [("m", None)], 1)
+    made.set_models(7, [("m", None)], False, 1)
     made.observe_failed(7, _core.PROBE_UNREADABLE, 1)
     return made
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from skylb.clock import monotonic_ns
-from skylb.control.models import BODY_BYTES_MAX, Listing, read_models
+from skylb.control.models import BODY_BYTES_MAX, read_models
 from skylb.control.pages import get_request
 from skylb.errors import ShortageError, SkyLBError, UnreadableError
 from skylb.router import Router
@@ -68,7 +68,7 @@ class ModelList:
         "_ended",
         "_failures",
         "_fetch",
-        "_listing",
+        "_listed",
         "_lists",
         "_looked",
         "_replica",
@@ -80,8 +80,8 @@ class ModelList:
     def __init__(self, replica: Replica, lists: Lists, looked: Callable[[bool], None]) -> None:
         self._lists = lists
         self._looked = looked
-        self._listing: Listing | None = None
-        """The last list that could be read; ``None`` also while it is hidden."""
+        self._listed = False
+        """A list could be read, and it has not been hidden since."""
         self._stale = False
         """It is another server's, perhaps."""
         self._failures = 0
@@ -174,26 +174,26 @@ class ModelList:
             return
         self._stale = False
         self._failures = 0
-        self.detail = f"models left out: {listing.left_out}" if listing.left_out else ""
-        if listing != self._listing:
-            self._listing = listing
-            name = self._replica.name
-            log.info("replica %s serves %s", name, _described(listing.models))
-            if listing.left_out:
-                log.warning("replica %s: models left out: %s", name, listing.left_out)
-            self._lists.router.set_models(self._replica.id, listing.models, cut=listing.over > 0)
+        self._listed = True
+        replica = self._replica
+        if self._lists.router.set_models(replica.id, listing.models, cut=listing.over > 0):
+            log.info("replica %s serves %s", replica.name, _described(listing.models))
+        detail = f"models left out: {listing.left_out}" if listing.left_out else ""
+        if detail and detail != self.detail:
+            log.warning("replica %s: %s", replica.name, detail)
+        self.detail = detail
 
     def _unlisted(self, why: str, *, lasting: bool, loading: bool = False) -> None:
         """Its list could not be read; ``lasting``: its answer will be the same in a moment."""
         self._failures = 0 if loading else self._failures + 1
-        hidden = (self._listing is None or self._stale) and (lasting or self._failures >= FAILURES_MAX)
+        hidden = (not self._listed or self._stale) and (lasting or self._failures >= FAILURES_MAX)
         if hidden:
-            self._listing = None
+            self._listed = False
             self._lists.router.hide_models(self._replica.id)
         else:
             self._due_ns = min(self._due_ns, monotonic_ns() + int(RETRY_S * 1e9))
         so = "it gets requests for any model" if hidden else "its last list counts"
-        if self._listing is None and not hidden:
+        if not self._listed and not hidden:
             so = "it gets no requests yet"
         detail = f"its models are not known, {so}: {why}"
         if detail != self.detail:

@@ -224,7 +224,7 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (replica, models, now_ns, /))]
+    #[pyo3(signature = (replica, models, cut, now_ns, /))]
     #[expect(
         clippy::needless_pass_by_value,
         reason = "pyo3 hands over what it converted"
@@ -234,29 +234,18 @@ impl Engine {
         py: Python<'py>,
         replica: u32,
         models: Vec<(String, Option<u32>)>,
+        cut: bool,
         now_ns: u64,
-    ) -> Effects<'py> {
-        self.router
-            .set_models(ReplicaId(replica), &models, now_ns, &mut self.out);
-        effects(py, &mut self.out)
-    }
-
-    #[pyo3(signature = (replica, models, now_ns, /))]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "pyo3 hands over what it converted"
-    )]
-    fn set_models_cut<'py>(
-        &mut self,
-        py: Python<'py>,
-        replica: u32,
-        models: Vec<(String, Option<u32>)>,
-        now_ns: u64,
-    ) -> Effects<'py> {
-        let listing = ModelList::Cut(&models);
-        self.router
+    ) -> PyResult<(bool, Bound<'py, PyTuple>)> {
+        let listing = if cut {
+            ModelList::Cut(&models)
+        } else {
+            ModelList::Whole(&models)
+        };
+        let changed = self
+            .router
             .set_listing(ReplicaId(replica), listing, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        Ok((changed, effects(py, &mut self.out)?))
     }
 
     #[pyo3(signature = (replica, now_ns, /))]

@@ -241,7 +241,6 @@ impl Fleet {
             ModelList::Whole(served) | ModelList::Cut(served) => (served, Takes::Unlisted),
             ModelList::Hidden => (&[][..], Takes::Any),
         };
-        self.models_ignored += served.len().saturating_sub(MODELS_PER_REPLICA_MAX) as u64;
         let mut ids: Vec<_> = served
             .iter()
             .take(MODELS_PER_REPLICA_MAX)
@@ -253,6 +252,7 @@ impl Fleet {
             .member(slot)
             .is_some_and(|member| member.models.as_ref() != Some(&ids) || member.takes != takes);
         if changed {
+            self.models_ignored += served.len().saturating_sub(MODELS_PER_REPLICA_MAX) as u64;
             self.serve(slot, Some(ids), takes, now_ns);
         }
         changed

@@ -78,27 +78,27 @@ impl Router {
         self.set_listing(replica, ModelList::Whole(models), now_ns, out);
     }
 
-    /// Sets what a replica says of its models.
+    /// Sets what a replica says of its models; false when nothing changed.
     pub fn set_listing(
         &mut self,
         replica: ReplicaId,
         listing: ModelList<'_>,
         now_ns: Nanos,
         out: &mut Vec<Effect>,
-    ) {
+    ) -> bool {
         let now_ns = self.advance(now_ns);
         let Some(slot) = self.known(replica) else {
-            return;
+            return false;
         };
         let first = self
             .fleet
             .member(slot)
             .is_some_and(|member| !member.models_known());
         let bytes_per_token = self.config.bytes_per_token;
-        if self
+        let changed = self
             .fleet
-            .set_models(slot, listing, bytes_per_token, now_ns)
-        {
+            .set_models(slot, listing, bytes_per_token, now_ns);
+        if changed {
             self.fleet.welcome(slot, &self.config, now_ns);
             if first {
                 self.refuse_unserved(now_ns, out);
@@ -106,6 +106,7 @@ impl Router {
             self.dispatch_all(now_ns, out);
             self.settle_found(now_ns, out);
         }
+        changed
     }
 
     /// Sets the operator's intent for a replica. What failed elsewhere may have to go back there
