@@ -1,11 +1,14 @@
 """One client connection: heads and bodies in, error answers, keep-alive, deadlines.
 
-A client's leaving must be seen in every phase, and uvloop reports no FIN while reading is paused. Reading is
-paused only while a client sends further requests too early, and the socket is then asked four times a second.
-FIN is leaving; there are no half-closed clients.
+The way of a request: `data_received` gets bytes, `_receive_head` parses the head, `_receive_body` collects
+the body. `_begin` makes an `Exchange` and submits it. The exchange writes the answer, and calls `finished`.
 
-A connection closes where an answer's head said so, where it was idle too long, or where bytes cannot be
-delimited. Everything else keeps it.
+SkyLB must notice in every phase that a client leaves. A FIN means that the client has left; SkyLB does not
+support half-closed connections. uvloop reports no FIN while reading is paused. Reading is paused only while
+the client sends further requests too early. During that time `sweep` checks the socket four times a second.
+
+A connection closes if the head of an answer said so, or if it was idle too long. It also closes if SkyLB
+cannot tell where the next request begins.
 """
 
 import asyncio
@@ -27,7 +30,7 @@ from skylb.data.wire import has_left, is_begun
 from skylb.mesh.signing import Claims
 
 LINGER_S = 1.0
-"""A client that was refused, and whose bytes cannot be delimited, may be silent for so long."""
+"""Silence after which a refused client's connection closes, where its next request cannot be found."""
 
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
@@ -48,11 +51,10 @@ class ClientConnection(asyncio.Protocol):
     """One client connection: heads and bodies in, one exchange at a time."""
 
     __slots__ = (
-        "_behind",
-        "_owed",
+        "_answered_before",
+        "_charged_bytes",
         "_patience",
         "_stopped",
-        "asked",
         "body",
         "claims",
         "closing",
@@ -65,6 +67,7 @@ class ClientConnection(asyncio.Protocol):
         "pending",
         "scheme",
         "sender",
+        "sent_request",
         "since_ns",
         "transport",
         "trusted",
@@ -82,26 +85,27 @@ class ClientConnection(asyncio.Protocol):
         """What the signature of a peer's forward vouches for; a client has none."""
         self.exchange: Exchange | None = None
         self.body: Body | None = None
-        """The body that comes in at present; behind a refusal it is thrown away."""
+        """The body that the client sends at present. After a refusal SkyLB reads and drops it."""
         self.pending = b""
-        """Part of a head, or what came too early."""
+        """Part of a head, or bytes that came before their turn."""
         self.paused_ns = 0
-        """Since when the client takes nothing of what was written; nothing is begun for it meanwhile."""
+        """Since when the client takes nothing of what was written, or 0. No request begins meanwhile."""
         self.closing = False
-        """An answer that closes the connection is out; what still comes is thrown away."""
+        """An answer that closes the connection was written. SkyLB drops what still comes."""
         self.deadline_ns = 0
+        """When the client must have sent the head or body that it sends now, or a next request."""
         self.since_ns = 0
-        """When it was made, or its last request ended."""
-        self.asked = False
-        """It has brought a whole request."""
-        self._behind = False
-        """A request was answered here before."""
+        """When the connection was made, or its last request ended."""
+        self.sent_request = False
+        """The client has sent a whole request."""
+        self._answered_before = False
+        """A request of this connection has been answered."""
         self._patience: Patience | None = None
-        """With a client that was refused and may still send."""
+        """How long SkyLB still reads from a client whose request it has refused."""
         self._stopped = False
-        """Reading is paused: too much came too early."""
-        self._owed = 0
-        """Bytes charged for what the client has not taken, or sent too early."""
+        """Reading is paused: the client has sent too much before its turn."""
+        self._charged_bytes = 0
+        """Bytes charged to the budget: of answers that the client has not taken, and of early requests."""
         self.transport: asyncio.Transport
 
     # ------------------------------------------------------------------------ accept
@@ -118,7 +122,7 @@ class ClientConnection(asyncio.Protocol):
             undo.pop_all()
 
     def set_up(self) -> None:
-        """Looks at who connected, and prepares the socket; what fails in here ends the connection."""
+        """Reads the client's address, prepares the socket; an exception here ends the connection."""
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         address = client_address(self.transport.get_extra_info("peername"))
         if address is not None:
@@ -132,7 +136,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        del exc  # FIN, RST and our own close are one to a request: the client is gone
+        del exc  # FIN, RST and our own close mean the same for a request: the client is gone
         self.paused_ns = 0
         self.pending = b""
         self._account()
@@ -162,7 +166,7 @@ class ClientConnection(asyncio.Protocol):
             self._patience.heard(len(data))
 
     def _receive_head(self, data: bytes) -> None:
-        if self._behind and data[:2] == b"\r\n":
+        if self._answered_before and data[:2] == b"\r\n":
             data = _EMPTY_LINES.sub(b"", data, count=1)  # some clients end a body so (RFC 9112, 2.2)
         try:
             head = self.context.parser.parse(data)
@@ -184,7 +188,7 @@ class ClientConnection(asyncio.Protocol):
             self._begin_body(head, data[start:], now_ns)
 
     def _begin_body(self, head: Head, rest: bytes, now_ns: int) -> None:
-        """The body is not here yet, or the next request is here already."""
+        """Handles a head whose body is incomplete, or comes with bytes of the next request."""
         timeouts = self.context.limits.timeouts
         body = self.body = self._expect(head, now_ns)
         self.deadline_ns = now_ns + int(timeouts.body_s * 1e9)
@@ -244,30 +248,30 @@ class ClientConnection(asyncio.Protocol):
         if not self.context.budget.take(length):
             self._refuse(refusal(503, "overloaded", "too many request bytes in memory"), head)
             return
-        self.asked = True
+        self.sent_request = True
         if length <= LARGE_BODY_BYTES or head.route == ROUTE_NONE:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             self.exchange = exchange = Exchange(self.context, self, head, body, now_ns)
             exchange.submit(body)
         else:
             self.exchange = exchange = Exchange(self.context, self, head, b"", now_ns)
-            exchange.read(parts)
+            exchange.read_large_body(parts)
 
     def finished(self, *, close: bool, now_ns: int) -> None:
-        """The exchange is over: close, if its head said so, or go on with what came meanwhile."""
+        """The exchange is over: closes if the answer's head said so, else handles bytes that came early."""
         self.exchange = None
         self.since_ns = now_ns
         self._patience = None
-        self._behind = True
+        self._answered_before = True
         if close:
             self._hang_up(now_ns)
             return
         self.deadline_ns = now_ns + self.context.idle_ns
-        if self.pending or self._owed:
+        if self.pending or self._charged_bytes:
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """Takes what came too early, one request at a time."""
+        """Handles bytes that came before their turn, one request at a time."""
         if self.exchange is None and not self.paused_ns and not self.transport.is_closing():
             data, self.pending = self.pending, b""
             if data:
@@ -275,7 +279,7 @@ class ClientConnection(asyncio.Protocol):
         self._regulate()
 
     def _regulate(self) -> None:
-        """Reads no further while too much waits behind a request, or an answer that is not taken."""
+        """Pauses reading while too many bytes wait for their turn; else resumes it."""
         waits = self.exchange is not None or self.paused_ns != 0
         stop = waits and len(self.pending) > PIPELINE_BYTES_MAX
         if stop != self._stopped and not self.transport.is_closing():
@@ -287,17 +291,17 @@ class ClientConnection(asyncio.Protocol):
         self._account()
 
     def _account(self) -> None:
-        """Charges what waits in memory through the client's doing: answers not taken, requests too early."""
+        """Charges the budget for bytes of answers that are not taken, and of early requests."""
         owed = len(self.pending)
         if self.paused_ns:
             owed += self.transport.get_write_buffer_size()
-        self.context.budget.owe(owed - self._owed)
-        self._owed = owed
+        self.context.budget.owe(owed - self._charged_bytes)
+        self._charged_bytes = owed
 
     # ----------------------------------------------------------------------- refusal
 
     def _refuse_head(self, error: RequestError, data: bytes) -> None:
-        """A request without an exchange; where its framing is sound the connection goes on behind it."""
+        """Refuses a request by its head. If its end can be found, the connection stays usable."""
         head = error.head
         self.pending = b""
         if head is None:
@@ -322,8 +326,8 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         """Answers at once a request that has no exchange.
 
-        What still comes of its body is read and thrown away: a client that sends everything before it reads
-        must find the answer, and a close on unread bytes would reset it away (RFC 9112, 9.6).
+        SkyLB reads and drops the rest of its body. Some clients send everything before they read, and must
+        then find the answer. If SkyLB closed with bytes unread, a reset would destroy it (RFC 9112, 9.6).
         """
         close = error.close or head is None or not head.keep_alive or self.context.draining
         now_ns = self._answer_refusal(error, head, close=close, headers=headers)
@@ -380,7 +384,7 @@ class ClientConnection(asyncio.Protocol):
     # ----------------------------------------------------------------------- closing
 
     def _wind_up(self, now_ns: int) -> None:
-        """Ends a connection whose bytes cannot be delimited: reads on until the client is silent."""
+        """Ends a connection on which the next request cannot be found: reads until the client is silent."""
         self.closing = True
         self.body = None
         self.pending = b""
@@ -389,7 +393,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write_eof()
 
     def _hang_up(self, now_ns: int) -> None:
-        """Closes behind an answer that said so; where the client has sent on, not on unread bytes."""
+        """Closes after an answer that said so. If the client has sent more, SkyLB reads that first."""
         if self.pending:
             self._wind_up(now_ns)
             self._regulate()
@@ -428,7 +432,7 @@ class ClientConnection(asyncio.Protocol):
             waited_ns = monotonic_ns() - paused_ns  # nothing of it was taken meanwhile
             self.body.start_ns += waited_ns
             self.deadline_ns += waited_ns
-        if self.pending or self._owed:
+        if self.pending or self._charged_bytes:
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def sweep(self, now_ns: int) -> None:
@@ -447,7 +451,7 @@ class ClientConnection(asyncio.Protocol):
             self._check_rate(self.body, now_ns)
 
     def _is_given_up(self, now_ns: int) -> bool:
-        """The client has left unseen, or takes nothing for too long."""
+        """The client left while reading was paused, or takes nothing for too long."""
         stall_ns = self.context.limits.timeouts.write_stall_s * 1e9
         stalled = self.paused_ns != 0 and now_ns - self.paused_ns > stall_ns
         return stalled or (self._stopped and has_left(self.transport))

@@ -118,12 +118,12 @@ class Frontend:
         standing: list[tuple[int, ClientConnection]] = []
         self._some_idle = any(acceptor.entering_len for acceptor in self._acceptors)
         for connection in self._connections:
-            if not connection.idle or (connection.asked and not self.standing_closed):
+            if not connection.idle or (connection.sent_request and not self.standing_closed):
                 continue
             self._some_idle = True
             if connection.since_ns > before_ns:
                 continue
-            if connection.asked:
+            if connection.sent_request:
                 standing.append((connection.since_ns, connection))
             else:
                 fresh.append(connection)

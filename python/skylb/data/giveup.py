@@ -1,4 +1,4 @@
-"""What is given up: requests for a reason of this process, and attempts at replicas that show no life."""
+"""How SkyLB gives up a request that it cannot finish, and an attempt at a replica that shows no life."""
 
 from typing import Protocol
 
@@ -14,7 +14,7 @@ class Ongoing(Protocol):
     """A request under way, as far as it can be given up."""
 
     context: Context
-    known: bool
+    in_engine: bool
     legs: list[Leg]
     phase: Phase
     request: Request
@@ -41,9 +41,13 @@ class Ongoing(Protocol):
 
 
 def give_up(exchange: Ongoing, code: str, message: str) -> None:
-    """Ends a request: a stream by its error event, one that has no byte yet by 503 with ``Retry-After``."""
-    if exchange.known:
-        exchange.known = False
+    """Ends a request: a stream by its error event, one that has no byte yet by 503 with ``Retry-After``.
+
+    The reason lies in this process: it stops, or lacks descriptors. So the attempt must not count against the
+    replica, and the engine gets the same outcome as for a client that left.
+    """
+    if exchange.in_engine:
+        exchange.in_engine = False
         exchange.context.router.complete(exchange.request, _core.OUTCOME_CLIENT_LEFT, None, monotonic_ns())
     leg = exchange.legs[-1] if exchange.legs else None
     if leg is not None:

@@ -11,12 +11,12 @@ from skylb.data.client import ClientConnection, Connections
 from skylb.data.context import Context
 from skylb.data.crossing import PROCESSING, PROCESSING_S, Crossing
 from skylb.data.frontend import Frontend
-from skylb.data.phases import CONNECT, HOLD, SUBMIT, WAIT
+from skylb.data.phases import CONNECT, HOLD, PLACE, WAIT
 from skylb.data.proxy import Exchange
 from skylb.listeners import FAR_DEAD_S, notice_dead_paths
 from skylb.mesh.signing import REFUSED_HEADER, Refused, Verified
 
-WAITING = frozenset({SUBMIT, HOLD, CONNECT, WAIT})
+WAITING = frozenset({PLACE, HOLD, CONNECT, WAIT})
 
 
 FIRST_MESSAGE_S = 3.0
@@ -133,4 +133,4 @@ class PeerConnection(ClientConnection):
 
 def _waits(exchange: Exchange) -> bool:
     """No part of the answer is out: an interim response may be."""
-    return exchange.phase in WAITING and exchange.opened is None
+    return exchange.phase in WAITING and exchange.early_relay is None

@@ -11,16 +11,21 @@ from skylb.mesh.signing import Claims
 class Phase(IntEnum):
     """Where a request is."""
 
-    SUBMIT = 0
+    PLACE = 0
+    """The engine decides where it goes: before the first attempt, and between attempts."""
     HOLD = 1
+    """It waits in the engine for room."""
     CONNECT = 2
+    """A connection to its target is being made."""
     WAIT = 3
+    """It was sent, and its answer has no body byte yet."""
     RELAY = 4
+    """The body of its answer goes to the client."""
     ENDED = 5
 
 
 # A member looked up on its class costs as much as a call.
-SUBMIT, HOLD, CONNECT, WAIT, RELAY, ENDED = Phase
+PLACE, HOLD, CONNECT, WAIT, RELAY, ENDED = Phase
 
 
 class Client(Protocol):

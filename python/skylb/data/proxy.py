@@ -2,8 +2,9 @@
 
 accept -> parse -> submit -> (hold) -> push or forward -> connect -> send -> first_byte -> relay -> complete
 
-Failures leave through `Exchange.fail`, which knows the phase, the failure, and whether response
-bytes are out. `Exchange.complete` runs exactly once.
+A method whose name is a participle (`pushed`, `relayed`, `client_left`) is called when that has happened. One
+whose name is a command (`submit`, `send`, `fail`) does it. Every failure of an attempt goes through
+`Exchange.fail`. `Exchange.complete` runs exactly once.
 """
 
 from http import HTTPStatus
@@ -17,7 +18,7 @@ from skylb.data.cors import preflight
 from skylb.data.crossing import PeerLeg
 from skylb.data.failures import FAILURES, SHORT, failure_of, is_for_client
 from skylb.data.leg import Leg
-from skylb.data.phases import CONNECT, ENDED, HOLD, RELAY, SUBMIT, WAIT, Client
+from skylb.data.phases import CONNECT, ENDED, HOLD, PLACE, RELAY, WAIT, Client
 from skylb.data.reading import Read
 from skylb.errors import ConnectError, ShortageError
 from skylb.mesh.signing import REFUSED_HEADER, sha256
@@ -34,9 +35,9 @@ CLIENT_CLOSED_REQUEST = 499
 class Exchange:
     """One request and its response.
 
-    The work is done in legs, one after the other; each is a part of it at one target, and keeps what it
-    put out. At present there is one: a failed attempt's leg is replaced by the next attempt's. All legs
-    spend one budget, which the engine keeps: attempts, retries, and the deadline of the hold.
+    A leg is an attempt at one target, a replica or a peer, with its response. An exchange has at most one leg
+    at a time: the leg of the next attempt replaces that of a failed one. All legs spend one budget, which the
+    engine keeps: attempts, retries, and the deadline of the hold.
 
     Args:
         context: shared parts of the data plane.
@@ -51,15 +52,15 @@ class Exchange:
         "body_digest",
         "charged",
         "client",
+        "comment_ns",
         "context",
+        "early_relay",
         "head",
-        "known",
+        "in_engine",
         "legs",
-        "opened",
         "phase",
         "phase_ns",
         "request",
-        "told_ns",
     )
 
     def __init__(self, context: Context, client: Client, head: Head, body: bytes, start_ns: int) -> None:
@@ -68,35 +69,36 @@ class Exchange:
         self.head = head
         self.body = body
         self.charged = length = len(body)
-        self.phase = SUBMIT
+        self.phase = PLACE
         self.phase_ns = start_ns
         self.request = Request(head, client.sender, context.ids, start_ns, length)
-        self.known = False
-        """The engine knows the request."""
+        self.in_engine = False
+        """The engine keeps the request: it was submitted, and has not ended."""
         self.legs: list[Leg] = []
         self.body_digest: str | None = None
-        """SHA-256 of the body as it is sent, where that was taken beside the loop."""
-        self.opened: Relay | None = None
-        """Ends the client's stream where no response does; set once the stream has begun before its
-        first event."""
-        self.told_ns = 0
+        """SHA-256 of the body as it is sent, if the thread that read the body has computed it."""
+        self.early_relay: Relay | None = None
+        """Set once the client's stream has begun before its first event: it ends that stream where no
+        response does."""
+        self.comment_ns = 0
+        """When SkyLB last wrote a head or a comment of its own to the client."""
 
     # ---------------------------------------------------------------------- submit
 
-    def read(self, parts: list[bytes]) -> None:
-        """Goes on with a large body, charged already, once that has been read beside the loop."""
+    def read_large_body(self, parts: list[bytes]) -> None:
+        """Has a thread read a large body; `body_read` follows. The body is charged to the budget already."""
         bytes_in = sum(map(len, parts))
         self.request.set_bytes_in(bytes_in)
         known = (self.client.sender.front, self.context.router.only_model())
 
         def was_read(read: Read | RequestError, /) -> None:
             self.charged = bytes_in
-            self.was_read(read)
+            self.body_read(read)
 
         self.context.reading.start(self.head, parts, known, was_read)
 
-    def was_read(self, read: Read | RequestError) -> None:
-        """The large body was read, or is refused; the client may have left meanwhile."""
+    def body_read(self, read: Read | RequestError) -> None:
+        """The thread has read the large body, or refuses it. The client may have left meanwhile."""
         if self.phase is ENDED:
             self.release_body()
         elif isinstance(read, RequestError):
@@ -106,7 +108,7 @@ class Exchange:
             self.submit(read.scanned)
 
     def submit(self, body: bytes | Scanned) -> None:
-        """Answers what is answered here, and asks the engine for a place for everything else."""
+        """Answers a request for a local route; asks the engine for a place for any other."""
         try:
             if self.head.is_local:
                 self.answer_locally()
@@ -123,7 +125,7 @@ class Exchange:
         self.request.tenant = self.context.tenants.of(self.head, self.client.trusted, self.client.claims)
 
     def answer_locally(self) -> None:
-        """Answers what browsers ask first, and what is known here."""
+        """Answers a browser's preflight request, and the routes that need no replica."""
         if self.head.is_options:
             self.answer(204, b"", headers=preflight(self.head))
             return
@@ -135,7 +137,7 @@ class Exchange:
 
     def submitted(self) -> None:
         """The engine has read the body and knows the request."""
-        self.known = True
+        self.in_engine = True
         self.body = self.request.edited(self.body, self.context.inject_usage)
 
     def held(self) -> None:
@@ -153,14 +155,14 @@ class Exchange:
         self.begin(Leg(self, replica, None, self.context.pool, self.phase_ns))
 
     def forwarded(self, forward: Forward, peer: Peer, /) -> None:
-        """A peer was chosen: from here on it is to us what a replica is."""
+        """A peer was chosen. From here on it is treated like a replica."""
         self.request.forwarded_to(forward, peer.name)
         crossing = self.context.crossing
         pool = self.context.pool if crossing is None else crossing.pool
         self.begin(PeerLeg(self, peer, forward, pool, self.phase_ns))
 
     def begin(self, leg: Leg) -> None:
-        """Takes a connection that waits, or makes one."""
+        """Begins a leg: takes an idle connection of the pool, or makes one."""
         if self.legs:
             self.drop_leg()
         if self.phase is HOLD:
@@ -174,7 +176,7 @@ class Exchange:
             self.send(leg, connection)
 
     def drop_leg(self) -> None:
-        """The last leg has failed: another target will answer, nothing of this one's output is needed."""
+        """Discards the leg of a failed attempt: nothing of its output is needed."""
         if self.legs:
             self.legs.pop().discard()
 
@@ -212,7 +214,7 @@ class Exchange:
     # ------------------------------------------------------------------------- send
 
     def send(self, leg: Leg, connection: Connection) -> None:
-        """Writes the request: the head built anew, the body as it came but for its edits."""
+        """Writes the request: a head built anew, and the body with its edits."""
         body, client, target = self.body, self.client, leg.target
         head = self.request.upstream(target.authority, target.authorization, len(body))
         forward, crossing = leg.forward, self.context.crossing
@@ -222,18 +224,18 @@ class Exchange:
                 head, forward, target, self.head, self.request.tenant, client.trusted, digest
             )
         self.phase = WAIT
-        relay = self.relay(begun=self.opened)
-        if self.opened is not None:
+        relay = self.make_relay(begun=self.early_relay)
+        if self.early_relay is not None:
             relay.join()
         leg.listen(connection, relay, client.transport.write, client.paused_ns != 0)
         connection.send(head, body)
 
-    def relay(self, *, learn: bool = True, begun: Relay | None = None) -> Relay:
-        """Reads a response, and writes the client's.
+    def make_relay(self, *, learn: bool = True, begun: Relay | None = None) -> Relay:
+        """A relay, which reads a response and writes the client's.
 
         Args:
             learn: the answer enters the tree.
-            begun: has told the client whether its connection closes.
+            begun: the relay that has written the client's head, if one has.
         """
         context = self.context
         if begun is None:
@@ -248,7 +250,7 @@ class Exchange:
     # --------------------------------------------------------- first byte and relay
 
     def first_byte(self, leg: Leg, /) -> bool:
-        """The first body byte is here; a replica's own failure may still be tried elsewhere."""
+        """The first body byte is here. ``False``: it belongs to a failure, which is tried elsewhere."""
         relay = leg.relay
         if (leg.forward is not None or relay.verdict >= 400) and self.withholds(leg, relay):
             return False
@@ -259,7 +261,7 @@ class Exchange:
         return True
 
     def withholds(self, leg: Leg, relay: Relay) -> bool:
-        """Keeps an error response back until it is known whether another replica may answer."""
+        """Whether this is an error that another replica may answer better; reports the attempt as failed."""
         if leg.forward is not None and relay.refused is not None:
             leg.withheld = True
             self.fail(_core.FAILURE_REFUSED, sent=False)
@@ -273,7 +275,7 @@ class Exchange:
         return True
 
     def release_body(self) -> None:
-        """From here on the request is not sent again."""
+        """Drops the body: from here on the request is not sent again."""
         self.context.budget.give(self.charged)
         self.charged = 0
         self.body = b""
@@ -285,20 +287,20 @@ class Exchange:
             leg.resume()
         leg.give_back()
         failed = relay.verdict >= 500
-        if self.known and leg.forward is None:
+        if self.in_engine and leg.forward is None:
             self.context.recorder.attempt("status" if failed else "ok")
         outcome = _core.OUTCOME_REPLICA_FAILED if failed else _core.OUTCOME_OK
-        status = relay.status if self.opened is None else 200
+        status = relay.status if self.early_relay is None else 200
         code = "upstream_error" if failed or status != relay.status else None
         self.complete(outcome, status, code, relay=relay, close=relay.close_client)
 
     def broken(self, leg: Leg, /, *, malformed: bool) -> None:
-        """The replica closed early or spoke nonsense."""
+        """The replica closed the connection early, or its response is malformed."""
         reused = leg.connection is not None and leg.connection.reused
         stale = not malformed and reused and not leg.relay.started
         leg.discard()
         if stale and self.phase is WAIT:
-            self.count(leg, "stale")  # closed before it saw the request: no attempt, no failure
+            self.count(leg, "stale")  # closed before the replica read the request: no attempt, no failure
             self.connect(leg)
         else:
             self.fail(_core.FAILURE_BAD_RESPONSE if malformed else _core.FAILURE_RESET, sent=True)
@@ -309,12 +311,12 @@ class Exchange:
         """The attempt failed: try elsewhere, or, with response bytes out, end the response."""
         outcome, code, message = FAILURES[failure]
         leg = self.legs[-1]
-        if self.known:
+        if self.in_engine:
             self.count(leg, outcome)
         if not leg.withheld:
             leg.discard()
         if self.phase is not RELAY:
-            self.phase = SUBMIT
+            self.phase = PLACE
             self.phase_ns = now_ns = monotonic_ns()
             self.context.router.retry(self.request, failure, sent=sent, now_ns=now_ns, status=status)
         else:
@@ -325,12 +327,12 @@ class Exchange:
         giveup.withdraw(self)
 
     def count(self, leg: Leg, outcome: str) -> None:
-        """An attempt at a replica ended; forwards are counted by the engine, attempts by who pushes."""
+        """Counts an attempt at a replica; the engine counts forwards."""
         if leg.forward is None:
             self.context.recorder.attempt(outcome)
 
     def cut(self, relay: Relay, code: str, message: str) -> None:
-        """One in-band error event for a stream; anything else is cut, never made to look whole."""
+        """Ends a response that has begun: a stream by one error event, any other by a closed connection."""
         event = relay.cut(message, code)
         if event:
             self.client.transport.write(event)
@@ -340,8 +342,8 @@ class Exchange:
         self.complete(_core.OUTCOME_REPLICA_FAILED, relay.status, code, relay=relay, close=close)
 
     def rejected(self, reject: Reject, /) -> None:
-        """The engine gives up: pass on the replica's own error where there is one, else ours."""
-        self.known = False
+        """The engine gives up: the client gets the replica's own error if there is one, else ours."""
+        self.in_engine = False
         leg = self.legs[-1] if self.legs else None
         if leg is not None and leg.withheld and is_for_client(leg.relay):
             self.phase = RELAY
@@ -355,7 +357,7 @@ class Exchange:
 
     def expired(self) -> None:
         """The hold's deadline passed."""
-        self.known = False
+        self.in_engine = False
         self.leave_hold()
         retry_after_s = self.context.limits.retry_after_s
         self.answer_error(503, "hold_timeout", "no replica had room in time", retry_after_s=retry_after_s)
@@ -371,8 +373,8 @@ class Exchange:
         param: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        """A refusal in the shape of the API that was asked: in an event where the stream has begun."""
-        relay = self.opened
+        """Writes an error in the form of the API that was called; as an event if the stream has begun."""
+        relay = self.early_relay
         if relay is not None:
             self.client.transport.write(relay.cut(message, code, status))
             self.complete(_core.OUTCOME_OK, HTTPStatus.OK, code, relay=relay, close=relay.close_client)
@@ -381,7 +383,7 @@ class Exchange:
         self.answer(status, body, code=code, retry_after_s=retry_after_s, headers=self.refusal(code))
 
     def refusal(self, code: str) -> answers.Headers:
-        """Tells a peer that nothing was begun here, so that it tries elsewhere."""
+        """A header that says to a peer that no attempt was made here, so that it tries elsewhere."""
         begun = self.client.claims is None or self.request.attempts > 0
         return () if begun else ((REFUSED_HEADER, code),)
 
@@ -439,7 +441,7 @@ class Exchange:
             self.legs[-1].resume()
 
     def sweep(self, now_ns: int) -> None:
-        """Looks at the time, four times a second."""
+        """Checks the deadlines, four times a second."""
         waiting.look(self, now_ns)
 
     # --------------------------------------------------------------------- complete
@@ -451,8 +453,8 @@ class Exchange:
         now_ns = monotonic_ns()
         self.phase = ENDED
         context, request = self.context, self.request
-        if self.known:
-            self.known = False
+        if self.in_engine:
+            self.in_engine = False
             context.router.complete(request, outcome, relay, now_ns)
         if self.charged:
             self.release_body()

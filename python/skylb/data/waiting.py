@@ -1,10 +1,10 @@
 """How long a request waits, and what its client receives meanwhile.
 
-A client that asked for a stream may sit behind proxies that take 60 s of silence for a dead
-connection. So its stream begins before the first event once it has waited. It begins with the replica's head
-if a replica has taken the request, else with SkyLB's own. Only comments are out then, so a failed attempt can
-still be repeated elsewhere. But a refusal can only be an event, because the status is out.
-A stream that has begun and is silent gets a comment now and then.
+Some proxies close a connection after 60 s of silence. So after a wait SkyLB begins a client's stream before
+the first event: it writes a head and comments. If a replica has accepted the request, the head is that of the
+replica, else SkyLB's own. A failed attempt can still be repeated elsewhere, because only comments were
+written. But the status was written too, so a later refusal can only be an event. SkyLB also writes a comment
+into a stream that has begun and is silent for some time.
 """
 
 from typing import Protocol
@@ -32,24 +32,27 @@ class Waiting(Protocol):
     context: Context
     head: Head
     legs: list[Leg]
-    opened: Relay | None
-    """Set once the client's stream has begun before its first event."""
+    early_relay: Relay | None
+    """Set once the client's stream has begun before its first event: it has written the head."""
     phase: Phase
     phase_ns: int
     """When the phase began."""
     request: Request
-    told_ns: int
-    """When the client was last sent a head or a comment of ours."""
+    comment_ns: int
+    """When SkyLB last wrote a head or a comment of its own to the client."""
 
     def fail(self, failure: int, *, sent: bool) -> None:
         """The attempt failed."""
 
-    def relay(self, *, learn: bool = True, begun: Relay | None = None) -> Relay:
-        """Reads a response, and writes the client's."""
+    def make_relay(self, *, learn: bool = True, begun: Relay | None = None) -> Relay:
+        """A relay, which reads a response and writes the client's."""
 
 
 def look(waiting: Waiting, now_ns: int) -> None:
-    """Has it waited too long, or should its client get something? Asked four times a second."""
+    """Fails an attempt that has waited too long; begins a stream, or writes a comment, when it is time.
+
+    Runs four times a second for each exchange.
+    """
     leg = waiting.legs[-1] if waiting.legs else None
     if leg is not None and (leg.heard or leg.paused):
         leg.heard = False
@@ -92,7 +95,7 @@ def failure(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> int | N
 
 def opens(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:
     """Whether the client's stream is to begin now, before its first event."""
-    if waiting.opened is not None or waiting.phase not in _UNBEGUN or not _asks_for_stream(waiting):
+    if waiting.early_relay is not None or waiting.phase not in _UNBEGUN or not _asks_for_stream(waiting):
         return False
     waited_s = (now_ns - waiting.request.start_ns) / 1e9
     interval_s = timeouts.stream_keep_alive_s
@@ -112,9 +115,9 @@ def comments(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:
     if interval_s == 0 or waiting.client.paused_ns:
         return False
     if waiting.phase is RELAY:
-        last_ns = max(waiting.legs[-1].heard_ns, waiting.told_ns)
-    elif waiting.opened is not None:
-        last_ns = waiting.told_ns
+        last_ns = max(waiting.legs[-1].heard_ns, waiting.comment_ns)
+    elif waiting.early_relay is not None:
+        last_ns = waiting.comment_ns
     else:
         return False
     return now_ns - last_ns > interval_s * 1e9
@@ -123,22 +126,22 @@ def comments(timeouts: TimeoutSettings, waiting: Waiting, now_ns: int) -> bool:
 def _open(waiting: Waiting, now_ns: int) -> None:
     """Begins the client's stream before its first event."""
     leg = _answering(waiting)
-    relay = leg.relay if leg is not None else waiting.relay(learn=False)
+    relay = leg.relay if leg is not None else waiting.make_relay(learn=False)
     begun = relay.open(answers.stream_head(waiting.request.request_id, waiting.context.cors.headers))
     if begun:
-        waiting.opened = waiting.relay(learn=False, begun=relay)
-        waiting.opened.join()
-        waiting.told_ns = now_ns
+        waiting.early_relay = waiting.make_relay(learn=False, begun=relay)
+        waiting.early_relay.join()
+        waiting.comment_ns = now_ns
         waiting.client.transport.write(begun)
 
 
 def _comment(waiting: Waiting, now_ns: int) -> None:
     """Writes a comment into a silent stream, unless an event stands open."""
     leg = _answering(waiting)
-    relay = leg.relay if leg is not None else waiting.opened
+    relay = leg.relay if leg is not None else waiting.early_relay
     comment = relay.comment() if relay is not None else b""
     if comment:
-        waiting.told_ns = now_ns
+        waiting.comment_ns = now_ns
         waiting.client.transport.write(comment)
 
 

@@ -356,9 +356,9 @@ def test_a_stream_that_has_begun_keeps_its_word_on_closing_whatever_answers_it()
         head = kept.context.parser.parse(CHAT + b"Content-Length: 2\r\n\r\n{}")
         assert head is not None
         exchange = Exchange(kept.context, connection, head, b"{}", 1)
-        begun = exchange.relay()
+        begun = exchange.make_relay()
         kept.context.drain()
-        assert not exchange.relay(begun=begun).close_client
-        assert exchange.relay().close_client
+        assert not exchange.make_relay(begun=begun).close_client
+        assert exchange.make_relay().close_client
 
     run(test())
