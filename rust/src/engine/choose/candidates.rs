@@ -1,4 +1,7 @@
-//! What a policy gets to see, and what becomes of its choice.
+//! The replicas that a policy chooses among, with their figures, and what follows from its choice.
+//!
+//! [`Chooser::find`] collects the candidates (`collect`), has the configured policy choose one
+//! ([`policy::choose`]), and returns a [`Selection`].
 
 use super::policy::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, View};
 use super::{Chooser, Counters, Demand, Fleet, Seeker, Sight, Ticket, mem};
@@ -77,12 +80,12 @@ impl Paces {
 /// What became of the search for a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Selection {
-    /// Push there; so many leading blocks match.
+    /// Push it to this replica, at which so many leading blocks match.
     Here {
         slot: ReplicaSlot,
         match_blocks: u32,
     },
-    /// Others have room, but the one that has not is worth waiting for.
+    /// Wait for this replica: it has no room, but the policy prefers it to those that have.
     Awaits { slot: ReplicaSlot },
     /// Replicas are ready for it, but none has room.
     NoRoom,
@@ -91,8 +94,8 @@ pub(in crate::engine) enum Selection {
 }
 
 impl Chooser {
-    /// The replica for a request by the policy, over those that may take it now, and under a policy
-    /// that waits, if the request `may_wait`, also over those without room.
+    /// The replica that the policy chooses for a request, among those that may take it now. If the request
+    /// `may_wait`, and the policy waits, replicas without room are candidates too.
     pub(in crate::engine) fn find(
         &mut self,
         seeker: Seeker<'_>,
@@ -103,7 +106,7 @@ impl Chooser {
         let mut scratch = mem::take(&mut self.scratch);
         let waits = may_wait && sight.config.policy.traits().waits;
         let full = waits && Self::may_wait(seeker, sight.hold, sight.config, sight.now_ns);
-        let found = match look(seeker, full, sight, &mut scratch) {
+        let found = match collect(seeker, full, sight, &mut scratch) {
             Offer::None => Selection::NoneReady,
             Offer::Later => Selection::NoRoom,
             Offer::Room => self.choose(seeker.demand, &scratch, sight, counters),
@@ -125,7 +128,7 @@ impl Chooser {
         sight: &mut Sight<'_>,
         counters: &mut Counters,
     ) -> Selection {
-        let choice = self.choice(demand, scratch, sight.fleet, sight.config);
+        let choice = self.ask_policy(demand, scratch, sight.fleet, sight.config);
         let chosen = scratch.candidates[choice.position];
         if !chosen.room {
             return Selection::Awaits { slot: chosen.slot };
@@ -137,7 +140,8 @@ impl Chooser {
         }
     }
 
-    fn choice(
+    /// Asks the policy. A single candidate needs no policy.
+    fn ask_policy(
         &mut self,
         demand: &Demand,
         scratch: &Scratch,
@@ -184,9 +188,9 @@ impl Chooser {
     }
 }
 
-/// Fills the candidates with all that the policy looks at; `full`: those without room too. Says the best
-/// that the ready replicas offer; without room for the request, the candidates are left as they were.
-fn look(seeker: Seeker<'_>, full: bool, sight: &mut Sight<'_>, scratch: &mut Scratch) -> Offer {
+/// Fills the candidates with what the policy reads; with `full`, also those without room. Returns the best
+/// that the ready replicas offer. If none has room, the candidates stay as they were.
+fn collect(seeker: Seeker<'_>, full: bool, sight: &mut Sight<'_>, scratch: &mut Scratch) -> Offer {
     sight.fleet.refresh(sight.config, sight.now_ns);
     let offer = sight.fleet.collect(seeker.demand, full, &mut scratch.open);
     if offer == Offer::Room {

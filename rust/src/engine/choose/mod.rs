@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `policy` | the policies: one file and one row of the table each |
-//! | `candidates` | what a policy may look at, and what becomes of its choice |
+//! | `candidates` | the replicas that a policy chooses among, and what follows from its choice |
 //! | `peers` | the same for peers |
 //! | `order` | which held request gets the room of a replica first |
 

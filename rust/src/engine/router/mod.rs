@@ -1,19 +1,19 @@
 //! The state machine over all of the engine.
 //!
-//! A request is held, in flight, or between attempts (only inside one call). Every call says what
-//! happened and yields the effects it causes, for any request, in the order to carry them out.
-//! Room that comes free starts what is held in the same call. A submitted request ends exactly
-//! once: by [`Router::complete`], a `Reject`, or an `Expire`.
+//! Every call reports an event, and yields the effects to carry out, in order, for any request. If the
+//! event frees room, the same call starts held requests. Between two calls a request is in one of these
+//! phases: it waits in the hold, is at a replica, is at a peer, or waits until the lists of models have been
+//! read again. A request ends exactly once: by [`Router::complete`], a `Reject`, or an `Expire`.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `place` | a push now, or the hold, or a refusal |
+//! | `place` | where a request goes: to a replica, to a peer, into the hold, or back with a refusal |
 //! | `serve` | which held request starts when a replica has room |
 //! | `attempt` | first byte, failure, end |
 //! | `forward`, `arrivals` | requests that go to a peer, and those that come from one |
 //! | `withdraw` | requests at replicas that show no sign of life |
 //! | `control`, `peers` | facts about replicas, and about peers |
-//! | `look` | requests for models in no list |
+//! | `look` | requests for a model in no list, until the lists have been read again |
 //! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
 
 mod arrivals;
@@ -32,35 +32,30 @@ mod withdraw;
 #[cfg(test)]
 mod tests;
 
-use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::cache::Cache;
-use super::choose::{Chooser, Selection, Sight, There};
+use super::choose::Chooser;
 use super::config::Config;
 use super::counters::Counters;
-use super::demand::{Demand, Lane};
 use super::effect::Effect;
 use super::fleet::Fleet;
-use super::hold::{Hold, Payer};
+use super::hold::Hold;
 use super::mesh::{Local, Mesh};
-use super::plant::Plant;
 use super::refusal::Refusal;
 use super::requests::Requests;
-use super::requests::request::{Phase, Request, Setbacks};
+use super::requests::request::Request;
 use crate::http::error::RequestError;
-use crate::http::route::Route;
-use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
+use crate::id::{Nanos, ReplicaSlot, RequestId};
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
-use crate::tenant::Tenant;
 
 pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
 pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
 pub use super::fleet::report::Gauges;
 pub use super::mesh::listing::{Listing, PeerGauges, PeersError};
 
-/// Not called for so long, although its driver calls many times a second, its process stood still. With the
-/// longest age of a snapshot, below the time after which one is stale.
+/// If the driver has not called for this long, the process was stopped: it calls many times a second. This
+/// and the longest age of a snapshot together stay below the age at which a snapshot is stale.
 const STOOD_STILL_NS: Nanos = 1_500_000_000;
 
 /// Bytes of the secret that keys all hashes, at least.
@@ -119,8 +114,7 @@ impl Router {
         }
     }
 
-    /// Reads a request's body. Needs nothing of the router's state but buffers, so that another
-    /// process may do it later.
+    /// Reads a request's body. Of the router's state it uses buffers only.
     ///
     /// # Errors
     ///
@@ -139,13 +133,13 @@ impl Router {
         )
     }
 
-    /// Whether a body's own word for its urgency counts, here and at the engine.
+    /// Whether the class that a body names counts, here and at the engine.
     #[must_use]
     pub fn believes(&self, ask: &Ask<'_>) -> bool {
         ask.trusted || self.believes_all()
     }
 
-    /// Whether it counts whoever sends it.
+    /// Whether it counts for every sender.
     #[must_use]
     pub fn believes_all(&self) -> bool {
         self.config.class_from_body
@@ -157,7 +151,7 @@ impl Router {
         self.fleet.only_model()
     }
 
-    /// What bodies are read with, for whoever reads them elsewhere.
+    /// The settings for reading bodies, for the thread that reads large ones.
     #[must_use]
     pub fn digest_config(&self) -> &DigestConfig {
         &self.reader.config
@@ -169,155 +163,7 @@ impl Router {
         AnswerStart::behind(digest, &self.reader.config)
     }
 
-    /// Places a request whose body has been read; takes the blocks out of `digest`.
-    ///
-    /// # Errors
-    ///
-    /// The id is in use: nothing happened.
-    pub fn place(
-        &mut self,
-        id: RequestId,
-        ask: &Ask<'_>,
-        digest: &mut Digest,
-        now_ns: Nanos,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), AlreadyKnown> {
-        let now_ns = self.advance(now_ns);
-        if self.requests.contains(id) {
-            return Err(AlreadyKnown(id));
-        }
-        self.counters.submitted += 1;
-        self.requests.budget_mut().request(now_ns);
-        self.expire_due(now_ns, out);
-        let (hop, origin) = ask.forwarded.map_or((0, None), |f| (f.hop, f.origin));
-        let granted = Lane::of(ask.route).takes_room();
-        self.arrive(origin, &digest.model, (hop, granted), now_ns);
-        match self.admit(ask, digest, now_ns) {
-            Ok(request) if self.is_unlisted(&request, now_ns) => {
-                self.await_look(id, request, now_ns, out);
-            }
-            Ok(request) => self.settle(id, request, None, now_ns, out),
-            Err(mut refusal) => {
-                self.counters.rejected += 1;
-                self.counters.residency_refused += u64::from(refusal.status == 403);
-                if ask.forwarded.is_some() && refusal.status == 404 {
-                    // Its origin goes elsewhere; its client is told nothing of what is known here.
-                    refusal.status = 503;
-                }
-                out.push(Effect::Reject(refusal.of(id)));
-            }
-        }
-        Ok(())
-    }
-
-    /// `digest` and `place` in one.
-    ///
-    /// # Errors
-    ///
-    /// The body is refused: nothing happened.
-    pub fn submit(
-        &mut self,
-        id: RequestId,
-        ask: &Ask<'_>,
-        body: &[u8],
-        now_ns: Nanos,
-        out: &mut Vec<Effect>,
-    ) -> Result<Digest, RequestError> {
-        let mut digest = self.digest(ask, body)?;
-        self.place(id, ask, &mut digest, now_ns, out)
-            .map_err(|known| RequestError::new(500, "request_id_in_use", known.to_string()))?;
-        Ok(digest)
-    }
-
-    /// What a request may use: its model, and the one replica that keeps the response it builds on.
-    fn admit(
-        &mut self,
-        ask: &Ask<'_>,
-        digest: &mut Digest,
-        now_ns: Nanos,
-    ) -> Result<Request, Refusal> {
-        let lane = Lane::of(ask.route);
-        let forwarded = ask.forwarded;
-        let crossed = forwarded.is_some_and(|forwarded| forwarded.hop != 1);
-        if crossed && !self.config.planted(Plant::HopIgnored) {
-            return Err(Refusal::too_many_hops());
-        }
-        let regions = self.mesh.residency().allowed(ask.tenant, &digest.model);
-        self.check_regions(regions, ask.tenant)?;
-        let bound = self.bound(ask, digest)?;
-        let model = match lane {
-            Lane::Stored => None,
-            Lane::Batch | Lane::Light => {
-                // Only requests that may leave can be served where the model is missing here.
-                let regions = if forwarded.is_none() { regions } else { 0 };
-                Some(self.model_named(&digest.model, regions, forwarded.is_some(), now_ns)?)
-            }
-        };
-        if let Some(model) = model {
-            self.fleet.hold_model(model);
-        }
-        let header = ask.key.map(|key| self.reader.config.key_of(key));
-        let attempts_max = self.config.attempts_max;
-        let responses = ask.route == Route::Responses;
-        // What a replica keeps can only be found again from here.
-        let kept = bound.is_some() || lane == Lane::Stored || (responses && !digest.retry_safe);
-        let demand = Demand::new(lane, model, (bound, regions), header.or(digest.key), digest);
-        let request = Request {
-            demand,
-            age: self.requests.next_age(),
-            stays: forwarded.is_some() || kept,
-            rather_here: responses && !digest.unstored,
-            leaves_until_ns: 0,
-            attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
-            deadline_ns: forwarded.and_then(|f| f.deadline_ns),
-            tried_peers: SmallVec::new(),
-            class: ask.class_of(digest.class, self.believes(ask)),
-            payer: self.payer(ask, now_ns),
-            submitted_ns: now_ns,
-            retry_safe: digest.retry_safe,
-            body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
-            attempts: 0,
-            setbacks: Setbacks::default(),
-            held_ns: 0,
-            phase: Phase::Between,
-        };
-        if let Some(refusal) = forwarded.and_then(|_| self.refuses_forward(&request)) {
-            self.forget(&request);
-            return Err(refusal);
-        }
-        Ok(request)
-    }
-
-    fn sight(&mut self, now_ns: Nanos) -> (&mut Chooser, &mut Mesh, Sight<'_>, &mut Counters) {
-        let sight = Sight {
-            config: &self.config,
-            fleet: &mut self.fleet,
-            cache: &mut self.cache,
-            hold: &self.hold,
-            now_ns,
-        };
-        (&mut self.chooser, &mut self.mesh, sight, &mut self.counters)
-    }
-
-    /// The replica for a request by the policy; `may_wait`: one without room may be waited for.
-    fn find(&mut self, request: &Request, may_wait: bool, now_ns: Nanos) -> Selection {
-        let (chooser, _, mut sight, counters) = self.sight(now_ns);
-        chooser.find(request.seeker(), may_wait, &mut sight, counters)
-    }
-
-    /// The peer that a request may be forwarded to now, if there is one.
-    fn find_peer(&mut self, request: &Request, now_ns: Nanos) -> Option<There> {
-        let (chooser, mesh, mut sight, _) = self.sight(now_ns);
-        chooser.find_peer(request.seeker(), true, mesh, &mut sight)
-    }
-
-    /// The peer that answers sooner than the replica that was found.
-    fn faster_peer(&mut self, request: &Request, found: Selection, now_ns: Nanos) -> Option<There> {
-        let (chooser, mesh, mut sight, _) = self.sight(now_ns);
-        chooser.faster_peer(request.seeker(), found, mesh, &mut sight)
-    }
-
-    /// What peers are told of this balancer, and the mesh that tells it.
+    /// The mesh, and what it tells peers about this balancer.
     fn local(&mut self, now_ns: Nanos) -> (&mut Mesh, Local<'_>) {
         let local = Local {
             config: &self.config,
@@ -333,29 +179,6 @@ impl Router {
         !request.is_leaving(now_ns) && self.fleet.fits(&request.demand, slot, &self.config, now_ns)
     }
 
-    /// The one replica that keeps what the request builds on, if it builds on something.
-    fn bound(&mut self, ask: &Ask<'_>, digest: &Digest) -> Result<Option<ReplicaId>, Refusal> {
-        let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
-        let Some(response_id) = ask.response_id().or(previous) else {
-            return Ok(None);
-        };
-        let replica = self.requests.find_response(response_id);
-        let listed = replica.filter(|replica| self.fleet.listed(*replica));
-        listed.map(Some).ok_or_else(Refusal::response_unknown)
-    }
-
-    /// Whom a request's place in the hold counts for.
-    fn payer(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Payer {
-        let key_of = |name| self.reader.config.key_of(name);
-        let payer = match (ask.tenant, ask.credential) {
-            (Tenant::Named(name), _) => Payer::Tenant(key_of(name.as_bytes())),
-            (_, Some(credential)) => Payer::Credential(key_of(credential)),
-            (_, None) => Payer::Anonymous,
-        };
-        self.hold.saw(payer, now_ns);
-        payer
-    }
-
     /// The request is over: nothing of it is kept.
     fn forget(&mut self, request: &Request) {
         if let Some(model) = request.demand.model {
@@ -369,9 +192,8 @@ impl Router {
         out.push(Effect::Reject(why.of(id)));
     }
 
-    /// Time never goes back in here, whatever the driver's calls say. Who was not called for long, because
-    /// its process was stopped or its machine stood still, knows no less than before: else all replicas were
-    /// blind at once, and got at once what is held.
+    /// Time never goes back in here, whatever the driver's calls say. Time in which the process was stopped
+    /// makes no snapshot older. Otherwise all replicas would be blind at once, and get all held requests.
     fn advance(&mut self, now_ns: Nanos) -> Nanos {
         let gap_ns = now_ns.saturating_sub(self.clock.now_ns);
         if gap_ns >= STOOD_STILL_NS {

@@ -1,18 +1,153 @@
-//! Placing requests: which replica now, or the hold, or a refusal.
+//! Where a request goes: to a replica, to a peer, into the hold, or back with a refusal.
+//!
+//! [`Router::place`] takes a request whose body has been read. `admit` checks what it may use. `settle`
+//! decides where it goes: `find` asks [`Chooser::find`] for a replica, `find_peer` and `faster_peer` for
+//! a peer. `push` and `enter_hold` note the decision, and `out` gets the effect.
 
-use super::Router;
-use crate::engine::choose::{Selection, matched_tokens};
-use crate::engine::demand::Lane;
+use smallvec::SmallVec;
+
+use super::{AlreadyKnown, Ask, Router};
+use crate::engine::choose::{Chooser, Selection, Sight, There, matched_tokens};
+use crate::engine::counters::Counters;
+use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::{Effect, Push};
-use crate::engine::hold::{Entrant, Full, Ticket};
+use crate::engine::hold::{Entrant, Full, Payer, Ticket};
+use crate::engine::mesh::Mesh;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
-use crate::engine::requests::request::{Attempt, NoPlace, Phase, Request};
-use crate::id::{Nanos, ReplicaSlot, RequestId};
+use crate::engine::requests::request::{Attempt, NoPlace, Phase, Request, Setbacks};
+use crate::http::route::Route;
+use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
+use crate::prompt::Digest;
+use crate::tenant::Tenant;
 
 impl Router {
-    /// Pushes the request if it may be pushed now, else holds it, else refuses it: with `failed`
-    /// where that is given (a retry), or with what stood in the way.
+    /// Places a request whose body has been read; takes the blocks out of `digest`.
+    ///
+    /// # Errors
+    ///
+    /// The id is in use: nothing happened.
+    pub fn place(
+        &mut self,
+        id: RequestId,
+        ask: &Ask<'_>,
+        digest: &mut Digest,
+        now_ns: Nanos,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), AlreadyKnown> {
+        let now_ns = self.advance(now_ns);
+        if self.requests.contains(id) {
+            return Err(AlreadyKnown(id));
+        }
+        self.counters.submitted += 1;
+        self.requests.budget_mut().request(now_ns);
+        self.expire_due(now_ns, out);
+        let (hop, origin) = ask.forwarded.map_or((0, None), |f| (f.hop, f.origin));
+        let granted = Lane::of(ask.route).takes_room();
+        self.arrive(origin, &digest.model, (hop, granted), now_ns);
+        match self.admit(ask, digest, now_ns) {
+            Ok(request) if self.is_unlisted(&request, now_ns) => {
+                self.await_look(id, request, now_ns, out);
+            }
+            Ok(request) => self.settle(id, request, None, now_ns, out),
+            Err(mut refusal) => {
+                self.counters.rejected += 1;
+                self.counters.residency_refused += u64::from(refusal.status == 403);
+                if ask.forwarded.is_some() && refusal.status == 404 {
+                    // Its origin goes elsewhere; its client is told nothing of what is known here.
+                    refusal.status = 503;
+                }
+                out.push(Effect::Reject(refusal.of(id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The request as the engine keeps it, or a refusal. It is refused if its regions, its model or the stored
+    /// response that it builds on allow no replica and no peer.
+    fn admit(
+        &mut self,
+        ask: &Ask<'_>,
+        digest: &mut Digest,
+        now_ns: Nanos,
+    ) -> Result<Request, Refusal> {
+        let lane = Lane::of(ask.route);
+        let forwarded = ask.forwarded;
+        let crossed = forwarded.is_some_and(|forwarded| forwarded.hop != 1);
+        if crossed && !self.config.planted(Plant::HopIgnored) {
+            return Err(Refusal::too_many_hops());
+        }
+        let regions = self.mesh.residency().allowed(ask.tenant, &digest.model);
+        self.check_regions(regions, ask.tenant)?;
+        let bound = self.bound(ask, digest)?;
+        let model = match lane {
+            Lane::Stored => None,
+            Lane::Batch | Lane::Light => {
+                // Only requests that may leave can be served where the model is missing here.
+                let regions = if forwarded.is_none() { regions } else { 0 };
+                Some(self.model_named(&digest.model, regions, forwarded.is_some(), now_ns)?)
+            }
+        };
+        if let Some(model) = model {
+            self.fleet.hold_model(model);
+        }
+        let header = ask.key.map(|key| self.reader.config.key_of(key));
+        let attempts_max = self.config.attempts_max;
+        let responses = ask.route == Route::Responses;
+        // What a replica keeps can only be found again from here.
+        let kept = bound.is_some() || lane == Lane::Stored || (responses && !digest.retry_safe);
+        let demand = Demand::new(lane, model, (bound, regions), header.or(digest.key), digest);
+        let request = Request {
+            demand,
+            age: self.requests.next_age(),
+            stays: forwarded.is_some() || kept,
+            rather_here: responses && !digest.unstored,
+            leaves_until_ns: 0,
+            attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
+            deadline_ns: forwarded.and_then(|f| f.deadline_ns),
+            tried_peers: SmallVec::new(),
+            class: ask.class_of(digest.class, self.believes(ask)),
+            payer: self.payer(ask, now_ns),
+            submitted_ns: now_ns,
+            retry_safe: digest.retry_safe,
+            body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
+            attempts: 0,
+            setbacks: Setbacks::default(),
+            held_ns: 0,
+            phase: Phase::Between,
+        };
+        if let Some(refusal) = forwarded.and_then(|_| self.refuses_forward(&request)) {
+            self.forget(&request);
+            return Err(refusal);
+        }
+        Ok(request)
+    }
+
+    /// The one replica that keeps what the request builds on, if it builds on something.
+    fn bound(&mut self, ask: &Ask<'_>, digest: &Digest) -> Result<Option<ReplicaId>, Refusal> {
+        let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
+        let Some(response_id) = ask.response_id().or(previous) else {
+            return Ok(None);
+        };
+        let replica = self.requests.find_response(response_id);
+        let listed = replica.filter(|replica| self.fleet.listed(*replica));
+        listed.map(Some).ok_or_else(Refusal::response_unknown)
+    }
+
+    /// Whom a request's place in the hold counts for.
+    fn payer(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Payer {
+        let key_of = |name| self.reader.config.key_of(name);
+        let payer = match (ask.tenant, ask.credential) {
+            (Tenant::Named(name), _) => Payer::Tenant(key_of(name.as_bytes())),
+            (_, Some(credential)) => Payer::Credential(key_of(credential)),
+            (_, None) => Payer::Anonymous,
+        };
+        self.hold.saw(payer, now_ns);
+        payer
+    }
+
+    /// Pushes the request to a replica, forwards it to a peer, or holds it. If nothing of this is possible, it
+    /// is refused: with `failed` at a retry, else with the reason found here.
     pub(super) fn settle(
         &mut self,
         id: RequestId,
@@ -21,6 +156,7 @@ impl Router {
         now_ns: Nanos,
         out: &mut Vec<Effect>,
     ) {
+        // A bug that tests plant; never so in a release.
         let sent_on = request.stays && self.config.planted(Plant::CrossedTwice);
         if (self.mesh.evacuating() || sent_on)
             && let Some(there) = self.find_peer(&request, now_ns)
@@ -56,7 +192,7 @@ impl Router {
             }
             Selection::Awaits { slot } => {
                 let request = self.wait_for(id, request, slot, now_ns, out);
-                // What cannot wait goes where there is room.
+                // It could not be held: another replica that has room takes it.
                 if let Some(request) = request
                     && let Selection::Here { slot, match_blocks } =
                         self.find(&request, false, now_ns)
@@ -81,8 +217,43 @@ impl Router {
         }
     }
 
-    /// While this region is evacuated: holds a request that peers serve, but have no room for yet.
-    /// After [`Self::leave_wait_ns`] it is served here. Gives it back where it is not held.
+    /// The replica that the policy chooses for a request. With `may_wait` it may be one without room, for
+    /// which the request then waits.
+    pub(super) fn find(&mut self, request: &Request, may_wait: bool, now_ns: Nanos) -> Selection {
+        let (chooser, _, mut sight, counters) = self.sight(now_ns);
+        chooser.find(request.seeker(), may_wait, &mut sight, counters)
+    }
+
+    /// The peer that a request may be forwarded to now, if there is one.
+    pub(super) fn find_peer(&mut self, request: &Request, now_ns: Nanos) -> Option<There> {
+        let (chooser, mesh, mut sight, _) = self.sight(now_ns);
+        chooser.find_peer(request.seeker(), true, mesh, &mut sight)
+    }
+
+    /// The peer that answers sooner than the replica that was found.
+    pub(super) fn faster_peer(
+        &mut self,
+        request: &Request,
+        found: Selection,
+        now_ns: Nanos,
+    ) -> Option<There> {
+        let (chooser, mesh, mut sight, _) = self.sight(now_ns);
+        chooser.faster_peer(request.seeker(), found, mesh, &mut sight)
+    }
+
+    fn sight(&mut self, now_ns: Nanos) -> (&mut Chooser, &mut Mesh, Sight<'_>, &mut Counters) {
+        let sight = Sight {
+            config: &self.config,
+            fleet: &mut self.fleet,
+            cache: &mut self.cache,
+            hold: &self.hold,
+            now_ns,
+        };
+        (&mut self.chooser, &mut self.mesh, sight, &mut self.counters)
+    }
+
+    /// While this region is evacuated: holds a request that a peer can serve, though none has room for it yet.
+    /// After [`Self::leave_wait_ns`] it is served here. Returns the request if it was not held.
     #[inline]
     fn wait_to_leave(
         &mut self,
@@ -116,8 +287,8 @@ impl Router {
         self.config.hold_timeout_ns / 2
     }
 
-    /// Where others wait for room that has come with time alone, the request stands in line with
-    /// them. Gives it back when nobody does, or the hold has no place for it.
+    /// If other requests of its queue wait, and time alone has given them room, holds the request so that they
+    /// go first. Returns it if none waits, or the hold is full.
     fn queue_up(
         &mut self,
         id: RequestId,
@@ -152,7 +323,7 @@ impl Router {
         None
     }
 
-    /// Holds a request that had better wait for a replica without room; else gives it back.
+    /// Holds a request until one replica has room, which the policy prefers. Returns it if it cannot wait.
     fn wait_for(
         &mut self,
         id: RequestId,
@@ -174,8 +345,8 @@ impl Router {
         None
     }
 
-    /// Pushes a request that was not held. Those of its queue that let the room pass are passed
-    /// over.
+    /// Pushes a request that was not held. It overtakes requests of its queue that wait for another
+    /// replica; each of them counts that.
     fn push_past(
         &mut self,
         id: RequestId,
@@ -196,8 +367,7 @@ impl Router {
         }
     }
 
-    /// A place in the hold, unless the request may not wait, has waited its time, or the hold is
-    /// full.
+    /// Puts the request into the hold, unless it may not wait, has waited its time, or the hold is full.
     fn enter_hold(
         &mut self,
         id: RequestId,
@@ -236,7 +406,7 @@ impl Router {
         entered.map_err(NoPlace::Hold)
     }
 
-    /// Remembers a request that has entered the hold.
+    /// Notes that a request is in the hold.
     fn keep(&mut self, id: RequestId, mut request: Request, ticket: Ticket, now_ns: Nanos) {
         request.phase = Phase::Held {
             ticket,
@@ -245,7 +415,7 @@ impl Router {
         self.requests.insert(id, request);
     }
 
-    /// Counts the request in flight, records its prompt in the tree, and asks for the push. The
+    /// Counts the request as in flight, records its prompt in the tree, and adds the effect. Returns the KV
     /// tokens that it is predicted to need.
     pub(super) fn push(
         &mut self,

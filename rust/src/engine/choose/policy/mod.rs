@@ -1,8 +1,8 @@
-//! One function per policy over a view that is already filtered.
+//! The policies: one function each, which chooses one of the candidates.
 //!
-//! The router hands over the replicas that are ready, serve the model, and have room now; a policy
-//! says which of them. All have one signature, the set is closed ([`Policy`]), and none allocates
-//! or fails: a view is never empty.
+//! The candidates are ready, may serve the request, and have room now. A policy that waits also gets
+//! candidates without room. All policies have one signature, and the set is closed ([`Policy`]). A view is
+//! never empty, so no policy fails. None allocates.
 
 use std::cmp::Ordering;
 
