@@ -127,7 +127,6 @@ pub const ERRORS: &[Row] = &[
     row("too_many_headers", 431, Client, No, "The request has too many headers."),
     row("client_left", 499, Client, Unsure, "The client closed the connection. Only the access log has it."),
     row("internal_error", 500, Balancer, Later, "The body could not be read for a fault of SkyLB."),
-    row("request_id_in_use", 500, Balancer, Later, "The engine knows a request of this number."),
     row("unsupported_transfer_encoding", 501, Client, No, "The only transfer coding is `chunked`."),
     row("websocket_unsupported", 501, Client, No, "WebSocket is not offered."),
     row("upstream_bad_response", 502, Replica, Unsure, "The replica's answer was malformed."),
