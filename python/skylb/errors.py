@@ -1,4 +1,4 @@
-"""Typed errors: an error knows its side, its retry rule and its status."""
+"""Errors of SkyLB. Each type says which side is at fault and what can be done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which hosts may be served for a dead peer: ranges that an operator names, and addresses that never may."""
+"""Which hosts of a dead peer's replicas this balancer may send to.
+
+An operator names ranges of hosts. Link-local, metadata and similar addresses are refused in any case.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Metrics: rendered when scraped, from what the core has counted all along.
+"""The metrics page: made when it is asked for, from what the core has counted.
 
-Names, units and labels are a contract with dashboards. Every label's values are bounded: by configuration
-(replicas), by the Recorder (models, routes), or by the code (outcomes, events).
+Names, units and labels are a contract with dashboards. Every label has a bounded number of values. The bound
+comes from the configuration (replicas), the `Recorder` (models, routes), or the code (outcomes, events).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The fleet: what all sources of replicas want together, with ids and operator intent."""
+"""The fleet: one list of replicas out of all sources, with an id and the operator's intent for each."""
 
 import logging
 from collections.abc import Callable, Sequence

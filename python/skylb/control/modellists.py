@@ -1,4 +1,4 @@
-"""Lists of models, asked of replicas that answer their probes."""
+"""Reads the lists of models of the replicas that answer their probes."""
 
 import logging
 from collections import deque

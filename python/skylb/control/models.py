@@ -1,4 +1,4 @@
-"""What a replica serves: its ``/v1/models``, read within bounds, and what cannot be used of it left out."""
+"""The models that a replica serves: its ``/v1/models``, without entries that cannot be used."""
 
 import re
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
 """The data plane: bytes in, decisions asked for, bytes out.
 
-`frontend` accepts, `client` is one connection, `proxy` follows one request from accept to complete,
-`relay` one response on its way. Nothing here creates a task, a future or a timer per request unless it must
-connect.
+`frontend` keeps the connections, `client` is one connection, `proxy` follows one request from accept to
+complete. `leg` is one attempt of a request with its response. Nothing here creates a task, a future or a
+timer per request, unless the request needs a new connection or has a large body. A thread reads large bodies
+(`reading`).
 """

@@ -1,7 +1,7 @@
-"""One listening socket: takes connections while there is room, else leaves them in the kernel's queue.
+"""One listening socket: accepts connections while there is room, else leaves them to the kernel.
 
-Connections are accepted here and not by the event loop's servers. Those take whatever comes, end silently and
-for good at the first error (of memory, say), and do not report TLS handshakes under way.
+SkyLB does this itself, and not with the servers of the event loop. Those accept without a bound, end
+silently at the first error (of memory, say), and do not report TLS handshakes under way.
 """
 
 import asyncio

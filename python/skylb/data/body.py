@@ -1,4 +1,4 @@
-"""A request's body on its way in: kept and charged, or read on and thrown away behind a refusal."""
+"""A request's body while it arrives: kept and charged, or, after a refusal, read and dropped."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""What every request of the data plane shares: wired once by the composition root."""
+"""What all requests of the data plane share; the composition root makes it once."""
 
 import random
 from collections.abc import Sequence

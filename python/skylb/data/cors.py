@@ -1,8 +1,8 @@
-"""Which scripts in browsers may call, and read what comes back (Fetch standard, CORS protocol).
+"""CORS: which web pages may call SkyLB from a browser and read its answers (Fetch standard, CORS protocol).
 
-One origin, or any, is configured, so every answer says the same. Credentials in the sense
-of the standard (cookies) are never allowed, which is why ``*`` stands for all names but
-``Authorization``.
+The setting allows one origin, or every origin. So all answers have the same headers. SkyLB never allows
+credentials in the sense of the standard, that is cookies. Without them, ``*`` stands for every header name
+but ``Authorization``, which is therefore named.
 """
 
 import re

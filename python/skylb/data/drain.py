@@ -1,4 +1,4 @@
-"""How the data plane ends: a delay, then no new connections, then no connections."""
+"""How the data plane stops: a delay, then no new connections, then the end of those that are open."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What failed attempts are called, in metrics and in answers."""
+"""The failures of an attempt: their names in metrics, their codes and messages in answers."""
 
 from skylb import _core
 from skylb._core import Relay, Request

@@ -1,4 +1,8 @@
-"""The connections of one kind of listener: how many, which makes room for another, sweeps, drain."""
+"""The connections of one kind of listener.
+
+A `Frontend` bounds their number, and closes an idle one to make room for a new one. It checks their
+deadlines, and ends them when the process stops.
+"""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""Routes that the balancer answers out of what it knows: ``/health``, ``/ping`` and ``/v1/models``."""
+"""Routes that need no replica: ``/health``, ``/ping`` and ``/v1/models``."""
 
 from urllib.parse import unquote
 

@@ -1,4 +1,4 @@
-"""The peer listener: connections of other balancers, which bring forwarded requests only."""
+"""The peer listener: connections of other balancers, which carry forwarded requests only."""
 
 import hashlib
 import socket

@@ -1,7 +1,7 @@
-"""Large bodies are put together, hashed and read beside the event loop: a thread, first come first served.
+"""Large bodies are joined, scanned and hashed by one thread, first come, first served.
 
-A body of 64 MiB takes hundreds of milliseconds. All that takes long in it lets go of the interpreter's
-lock: joining parts of bytes, SHA-256, and the core's scan.
+That takes hundreds of milliseconds for a body of 64 MiB. The event loop runs on meanwhile, because the long
+parts of it release the interpreter's lock: joining bytes, the core's scan, and SHA-256.
 """
 
 import asyncio

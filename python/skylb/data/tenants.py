@@ -1,4 +1,4 @@
-"""The tenant of a request: by the key it brings, or as a trusted proxy says. Residency depends on it."""
+"""The tenant of a request: by its API key, or by a header of a trusted proxy. Residency depends on it."""
 
 import hashlib
 import re

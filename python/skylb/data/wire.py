@@ -1,4 +1,4 @@
-"""What is known of a client before its bytes are read as a request."""
+"""What SkyLB can tell of a client's bytes and socket before it parses a request."""
 
 import asyncio
 import select

@@ -1,4 +1,4 @@
-"""A dead peer's replicas: served here for as long as it is away."""
+"""The replicas of a dead peer, which this balancer serves while that peer is away."""
 
 from collections.abc import Sequence
 from dataclasses import replace

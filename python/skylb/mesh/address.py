@@ -1,4 +1,7 @@
-"""Where a peer's forwards go: the list says the host, the peer no more than the port."""
+"""The address that forwards to a peer go to.
+
+The list of peers says the host. A peer may say the port only, so that it cannot redirect forwards elsewhere.
+"""
 
 from skylb.addresses import PeerUrl, ReplicaUrl, parse_replica
 from skylb.discovery.resolve import literal, resolve

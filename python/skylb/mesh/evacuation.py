@@ -1,4 +1,7 @@
-"""What an evacuated region could not send away: counted and logged, so that no operator stops it early."""
+"""Counts and logs requests that a region still serves though it is being evacuated.
+
+An operator can see from that whether the region may be stopped.
+"""
 
 import logging
 

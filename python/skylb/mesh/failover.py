@@ -1,9 +1,9 @@
-"""Which balancer serves a dead one's replicas: a rule that all compute alike, without a leader.
+"""Which balancer serves the replicas of a dead one. All balancers compute it by one rule, without a leader.
 
-Every balancer names its heirs, the closest peer first, while it lives; all others remember the list and
-pass it on. When a balancer is dead, the first of its heirs that lives takes its replicas over, and gives
-them back when it returns. Two that see different balancers alive may both adopt, or for a while none: the
-gate counts what others push, so that does no harm.
+Each balancer names its heirs while it lives, the closest peer first. All others remember that list and pass
+it on. When a balancer is dead, the first of its heirs that is alive adopts its replicas. It gives them back
+when the balancer returns. Two balancers may differ in which peers they believe alive. Then both may adopt,
+or for a while none. That does no harm, because the gate counts what others push.
 """
 
 import logging

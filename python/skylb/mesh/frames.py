@@ -1,12 +1,12 @@
-"""The messages of peer sync, and what proves them: no input or output here.
+"""The messages of peer sync, and how they are authenticated. There is no I/O here.
 
-Both sides say hello with a fresh nonce. From the two hellos and a shared secret each direction gets a key
-of its own. Every further frame carries a counter and an HMAC-SHA256 under that key. A frame that was forged,
-changed, repeated, left out, reflected, or taken from another connection does not verify.
+Each side sends a hello with a fresh nonce. Both hellos and a shared secret give one key per direction. Every
+further frame carries a counter, and an HMAC-SHA256 under that key. A frame does not verify if it was forged,
+changed, repeated, left out, sent back to its sender, or taken from another connection.
 
-Everything is read into types with bounds. Numbers, names, lists and nesting that are out of bounds are
-refused here; there is no check elsewhere. Later versions of a message may add fields at its end; fields
-that are not known are passed over.
+Messages are read into types with bounds. Numbers, names, lists and nesting out of bounds are refused here,
+and need no check elsewhere. A later version may add fields at the end of a message; unknown fields are
+ignored.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""What one balancer knows of one peer, and the loop that sends it news.
+"""One peer as this balancer knows it, and the loop that sends it news.
 
-Time is this process's monotonic clock throughout: of the peer's clock only the difference is used, to
-judge the age of what it signs.
+All times are of this process's monotonic clock. Of the peer's clock only the difference to it is used, to
+judge how old the peer's signatures are.
 """
 
 import asyncio

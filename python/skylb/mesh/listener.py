@@ -1,4 +1,8 @@
-"""Where peers connect. Connections that have not proven to be a peer's are few, and last seconds at most."""
+"""The listener that peers connect to.
+
+A connection that has not yet proven to be a peer's lasts a few seconds at most. The number of such
+connections is bounded.
+"""
 
 import asyncio
 import logging

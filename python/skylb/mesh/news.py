@@ -1,4 +1,4 @@
-"""The news that one peer has not received yet: frames that fit, at a rate that it takes."""
+"""The news that a peer has not received yet, in frames that fit and at a rate that the peer takes."""
 
 from collections.abc import Sequence
 

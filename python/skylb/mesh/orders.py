@@ -1,4 +1,4 @@
-"""Operators' orders for regions: which one counts, and which are kept for peers that were away."""
+"""Operators' orders for regions: which order counts, and which to keep for peers that are away."""
 
 from collections.abc import Collection
 

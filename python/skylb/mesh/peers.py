@@ -1,7 +1,7 @@
-"""The mesh as this balancer sees it: which peers there are, which live, and what all should know.
+"""All peers as this balancer sees them: which there are, which are alive, and what all of them should know.
 
-Of each pair the balancer whose name sorts first dials. Everything a peer says is a hint with an age;
-every balancer serves alone when it receives nothing.
+In each pair of balancers, the one whose name sorts first connects to the other. What a peer says is a hint
+that ages. A balancer that receives nothing serves its clients alone.
 """
 
 import asyncio

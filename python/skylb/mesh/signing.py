@@ -1,10 +1,10 @@
-"""Shared secrets of the mesh, and the signed header that a forwarded request carries.
+"""The shared secrets of the mesh, and the signed header of a forwarded request.
 
-A forward names its sender, its hops (one), the replicas that may still be tried, and the time that is left.
-All of it is signed (HMAC-SHA256, RFC 2104). So are method, path, query, all end-to-end header fields, the
-body's digest, and the receiver's name and incarnation. So nothing can be changed, sent to another balancer,
-or sent twice. Times are the sender's monotonic clock, which its peers know from peer sync: no wall clock
-matters.
+The header names the sender, the hops (one), the attempts that are left, and the time that is left. The
+signature (HMAC-SHA256, RFC 2104) covers the header, the method, the path and the query. It also covers all
+end-to-end header fields, the body's digest, and the receiver's name and incarnation. So nobody can change a
+forward, send it to another balancer, or send it twice. Times are those of the sender's monotonic clock.
+Peers know from sync how far it is from their own, so wall clocks do not matter.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""TLS between balancers: what their listeners show, and which certificates they accept."""
+"""TLS between balancers: the certificates that they show, and those that they accept."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""This balancer's addresses in DNS, so that clients find the regions that serve, and only those."""
+"""This balancer's addresses in DNS, so that clients find the regions that serve and no others."""
 
 from skylb.control.naming.keeper import Keeper, Wish
 from skylb.control.naming.make import Naming, make

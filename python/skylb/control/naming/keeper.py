@@ -1,4 +1,4 @@
-"""Keeps the records true: this balancer's own while it serves, a dead one's no longer."""
+"""Keeps the DNS records right: this balancer's own while it serves, and none of a dead one."""
 
 import asyncio
 import logging

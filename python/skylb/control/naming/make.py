@@ -1,4 +1,4 @@
-"""From settings to what keeps DNS true."""
+"""Makes the DNS provider that the settings name."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

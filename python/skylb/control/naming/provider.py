@@ -1,4 +1,4 @@
-"""What a DNS provider can do for us."""
+"""The interface of a DNS provider."""
 
 from collections.abc import Collection, Iterable
 from typing import Protocol
