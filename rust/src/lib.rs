@@ -1,6 +1,6 @@
 //! The routing core of `SkyLB`.
 //!
-//! | room | holds |
+//! | package | holds |
 //! |---|---|
 //! | [`http`] | heads, chunked bodies, paths, refusals: bytes in, values out |
 //! | [`prompt`] | what a body asks for: model, limits, the prompt as blocks |
@@ -8,7 +8,7 @@
 //! | [`engine`] | the decisions: takes time as an argument and opens nothing |
 //! | [`record`] | counters, histograms, lines of the access log |
 //! | [`sim`] | the model of a replica, and the simulator that drives the engine |
-//! | `py` | the only room that knows about Python (feature `python`) |
+//! | `py` | the only package that knows about Python (feature `python`) |
 
 pub mod engine;
 pub mod http;

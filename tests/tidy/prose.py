@@ -58,6 +58,10 @@ _FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CODE = re.compile(r"`[^`]+`")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+_INTRA = re.compile(r"\[(`[^`]+`)\](?!\()")
+"""A link of rustdoc to code."""
+_LABEL = re.compile(r"^`[^`]+`: \S+$", re.MULTILINE)
+"""What is left of the line that says where such a link leads."""
 _ITEM = re.compile(r"^\s*(?:[-*]|\d+\.)\s+")
 _END = re.compile(r"(?<=[.!?])[)*\"']*\s+")
 _ABBREVIATED = re.compile(r"\b(e\.g|i\.e|etc|vs|no)\.(?= )", re.IGNORECASE)
@@ -112,6 +116,18 @@ def docstring_faults(root: Path) -> list[str]:
     for path in sorted(root.rglob("*.py")):
         text = ast.get_docstring(ast.parse(path.read_text())) or ""
         prose = _BLOCK.sub(":\n", _TABLE.sub("", text).replace("``", "`"))
+        found = [*long_sentences(prose), *people(prose)]
+        faults += [f"{path.relative_to(root)}: {fault}" for fault in found]
+    return faults
+
+
+def rust_text_faults(root: Path) -> list[str]:
+    """What is wrong with the text that begins each module of the crate."""
+    faults = []
+    for path in sorted(root.rglob("*.rs")):
+        lines = (line for line in path.read_text().splitlines() if line.startswith("//!"))
+        text = _FENCE.sub("\n", "\n".join(line.removeprefix("//!").strip() for line in lines))
+        prose = _LABEL.sub("", _INTRA.sub(r"\1", text))
         found = [*long_sentences(prose), *people(prose)]
         faults += [f"{path.relative_to(root)}: {fault}" for fault in found]
     return faults

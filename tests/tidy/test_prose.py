@@ -38,6 +38,11 @@ def test_the_texts_of_modules_are_short_sentences() -> None:
     assert not faults, "\n".join(faults)
 
 
+def test_the_texts_of_rust_modules_are_short_sentences() -> None:
+    faults = prose.rust_text_faults(ROOT / "rust" / "src")
+    assert not faults, "\n".join(faults)
+
+
 def test_help_texts_are_short_sentences() -> None:
     faults = prose.help_faults(MODELS)
     assert not faults, "\n".join(faults)
@@ -97,6 +102,13 @@ def test_a_planted_machine_that_is_told_something_is_found(tmp_path: Path) -> No
         "26 words",
         "'told': ",
     ]
+
+
+def test_a_long_sentence_planted_in_a_rust_module_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.rs").write_text(
+        f"//! A [`Link`] and `code`.\n//!\n//! {LONG}.\n\nfn f() {{}}\n// {LONG}\n"
+    )
+    assert [fault[:14] for fault in prose.rust_text_faults(tmp_path)] == ["a.rs: 26 words"]
 
 
 def test_code_headings_comments_and_targets_of_links_are_no_prose() -> None:

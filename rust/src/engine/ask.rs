@@ -1,4 +1,4 @@
-//! What a driver says of a request: when it comes, and when it ends.
+//! What a driver reports of a request: at its beginning, and at its end.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a request asks for, as far as replicas, caches, choices and the hold need to know it.
+//! What a request needs, as far as the fleet, the cache, the policies and the hold have to know it.
 
 use std::mem;
 

@@ -1,4 +1,4 @@
-//! A bounded map that forgets what was not used for longest.
+//! A map with a maximum of entries. When it is full, it drops entries that have not been used for long.
 
 use std::hash::Hash;
 use std::mem;

@@ -1,7 +1,8 @@
-//! The decision engine: no clock, no entropy, no I/O, no Python.
+//! The decision engine: it reads no clock, draws no entropy, does no I/O and knows no Python.
 //!
-//! Time is an argument in nanoseconds of a monotonic clock, randomness a seeded generator given
-//! at construction, results are [`effect`]s addressed by request id.
+//! Time is an argument of each call, in nanoseconds of a monotonic clock. Random choices come from a
+//! generator, whose seed is given at construction. The results are [`effect`]s: values addressed by request
+//! id.
 
 pub mod ask;
 pub mod cache;

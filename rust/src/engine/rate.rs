@@ -1,4 +1,4 @@
-//! How often something arrives.
+//! Arrivals per second, counted over about the last second: of requests, for instance.
 
 use crate::id::Nanos;
 

@@ -1,4 +1,4 @@
-//! Why a request is refused.
+//! The refusals of the engine: status, code and message.
 
 use crate::engine::effect::Reject;
 use crate::http::errors;

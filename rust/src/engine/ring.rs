@@ -1,8 +1,8 @@
 //! Consistent-hash ring with virtual nodes and bounded load.
 //!
-//! A key belongs to the first virtual node clockwise of it; [`Ring::walk`] goes on from there, so
-//! that a policy can pass over owners that are not available (SkyLB-CH; the SkyLB paper, arXiv:2505.24095)
-//! or loaded over [`load_bound`].
+//! A key belongs to the first virtual node clockwise of it. [`Ring::walk`] goes on from there, so that a
+//! policy can pass over owners. It passes over those that are not available (SkyLB-CH; the SkyLB paper,
+//! arXiv:2505.24095), and those loaded over [`load_bound`].
 
 use std::iter::Chain;
 use std::slice::Iter;

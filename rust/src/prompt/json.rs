@@ -1,13 +1,12 @@
 //! Strict JSON (RFC 8259) in one pass, without a tree.
 //!
-//! [`Scan`] checks the grammar and puts long strings on a [`Tape`], unescaped where they hold
-//! escapes, so that the second pass, a [`super::cursor::Cursor`] over what is known to be valid,
-//! neither searches nor unescapes them again. Work is linear in the input and bounded in depth and
-//! count, stack use is constant.
+//! [`Scan`] checks the grammar. It puts long strings on a [`Tape`], unescaped where they hold escapes. So the
+//! second pass need not search for their ends or unescape them again; it is a [`super::cursor::Cursor`] over what
+//! is known to be valid. Work is linear in the input and bounded in depth and count, stack use is constant.
 //!
-//! Stricter than the RFC asks: lone surrogates are refused (they have no UTF-8), as are numbers of
-//! more than [`NUMBER_BYTES_MAX`] bytes, nesting over [`DEPTH_MAX`], more than [`KEYS_MAX`] object
-//! members and more than [`VALUES_MAX`] values.
+//! It is stricter than the RFC asks. It refuses lone surrogates, which have no UTF-8, and numbers of more
+//! than [`NUMBER_BYTES_MAX`] bytes. It refuses nesting over [`DEPTH_MAX`], more than [`KEYS_MAX`] object
+//! members, and more than [`VALUES_MAX`] values.
 
 use super::cursor::RawStr;
 use super::escape::{ESCAPES, escape};

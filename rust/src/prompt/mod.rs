@@ -1,16 +1,16 @@
 //! Strict scan of an inference request's body, without building a tree.
 //!
-//! Two passes. The first (`json`, `outline`) checks that the body is UTF-8 and strict JSON and
-//! remembers where the top level's values are and where long strings end. The second (`cursor`,
-//! `render`, `chat`) visits what the prompt consists of, in the order in which an engine renders
-//! it, and hashes it into blocks straight from the body, unescaped text being copied nowhere.
+//! There are two passes. The first (`json`, `outline`) checks that the body is UTF-8 and strict JSON. It
+//! notes where the values of the top level are, and where long strings end. The second (`cursor`, `render`,
+//! `chat`) visits the parts of the prompt, in the order in which an engine renders them. It hashes them
+//! into blocks straight from the body, without a copy of unescaped text.
 //!
-//! Keys are compared after unescaping. A key that is read and there twice with different values is
-//! refused, because the engine might take the other one. So is a value that no engine takes. Where
-//! engines are lenient (`"100"` for a number) so is this. Within free JSON (tool parameters, call
-//! arguments, template variables) nothing is refused.
+//! Keys are compared after unescaping. A key that SkyLB reads is refused if it is there twice with
+//! different values, because the engine might take the other one. A value that no engine takes is refused
+//! too. Where engines are lenient (`"100"` for a number), SkyLB is as well. Within free JSON (tool
+//! parameters, call arguments, template variables) it refuses nothing.
 //!
-//! A body that steers the engine itself is refused unless its sender is trusted
+//! A body with a field that controls the engine itself is refused, unless its sender is trusted
 //! ([`crate::http::steer`]).
 
 mod answer;

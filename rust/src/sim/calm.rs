@@ -1,4 +1,4 @@
-//! What a scenario allows to be looked at.
+//! Which invariants can be checked in a scenario: some hold only without faults.
 
 use super::scenario::Scenario;
 use crate::engine::config::{AllowanceRule, Config, PushRule};

@@ -1,4 +1,4 @@
-//! What a scenario cannot be.
+//! The faults of scenarios that cannot be simulated.
 
 use super::fault::Fault;
 use super::scenario::{Mode, Scenario, ScenarioError, Topology};

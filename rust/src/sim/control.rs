@@ -1,4 +1,4 @@
-//! What is no request: probes, faults, samples, and what the oracle is asked.
+//! Events that are no requests: probes, faults, samples, and the oracle's turns.
 
 use super::balancer::Brain;
 use super::fault::Fault;

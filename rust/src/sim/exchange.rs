@@ -1,4 +1,4 @@
-//! What balancers of different regions tell each other, and figures of what crosses.
+//! What balancers of different regions send each other, and figures about it.
 
 use super::mail::{Exchange, Kind, Letter, Link};
 use super::queue::Event;

@@ -1,9 +1,15 @@
 //! What goes wrong, by script.
 //!
-//! Each fault begins at `at_s` and ends at `until_s`, in seconds of virtual time. `crash`, `freeze`,
-//! `errors`, `slow`, `lie`, `forget` and `drain` concern one replica, `cut` the link between two
-//! regions, `drop` one direction of it, `evacuate` a region, `kill` one balancer, `part` the link
-//! between two balancers of one region.
+//! Each fault begins at `at_s` and ends at `until_s`, in seconds of virtual time.
+//!
+//! | faults | of |
+//! |---|---|
+//! | `crash`, `freeze`, `errors`, `slow`, `lie`, `forget`, `drain` | one replica |
+//! | `cut` | the link between two regions |
+//! | `drop` | one direction of such a link |
+//! | `evacuate` | a region |
+//! | `kill` | one balancer |
+//! | `part` | the link between two balancers of one region |
 
 use serde::Deserialize;
 

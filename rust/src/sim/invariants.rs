@@ -1,6 +1,6 @@
 //! What must hold of every run, whatever the engine decides.
 //!
-//! | invariant | looked at |
+//! | invariant | checked |
 //! |---|---|
 //! | one attempt at a time, none after the request's end, no more than `attempts_max` | always, at each push |
 //! | a request is at one peer at a time, and never sent on from there | always, at each forward |
@@ -11,12 +11,12 @@
 //! | what is refused or expires is not in flight | always |
 //! | the engine agrees with itself, and with what is under way | with `check`, after each event |
 //! | every request that has arrived is held or in flight | with `check`, after each event |
-//! | who is held is passed over at most as often as the settings say | with `check`, at each push |
+//! | a held request is passed over at most as often as the settings say | with `check`, at each push |
 //! | replicas' blocks and requests are conserved | with `check`, once a second |
-//! | nobody waits while a replica is idle, but by choice | calm scenarios (no faults), once a second |
+//! | no request waits while a replica is idle, but by choice | calm scenarios (no faults), once a second |
 //! | no more requests wait in a replica than the paper's rule allows | calm scenarios under that rule, at each push |
 //!
-//! A run ends at the first that is broken, with its seed, time and event.
+//! A run ends at the first broken invariant, and prints its seed, time and event.
 
 #[cfg(test)]
 use super::balancer::Balancer;

@@ -1,4 +1,4 @@
-//! Requests under way.
+//! Requests that are under way in the simulation.
 
 use slab::Slab;
 

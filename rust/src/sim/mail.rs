@@ -1,4 +1,4 @@
-//! What is under way between balancers of different regions, and its figures.
+//! Messages under way between balancers of different regions, and figures about them.
 
 use slab::Slab;
 

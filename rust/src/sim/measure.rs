@@ -1,4 +1,4 @@
-//! What is measured while a run goes on, and the report made of it.
+//! What is measured during a run, and the report that is made of it.
 
 use std::iter::Sum;
 use std::mem;

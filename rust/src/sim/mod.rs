@@ -1,4 +1,4 @@
-//! The simulator: a fleet in virtual time, driven by the very engine that serves.
+//! The simulator: a fleet in virtual time. Its decisions are made by the engine of `skylb serve`.
 //!
 //! [`Simulator`] reads a [`scenario`] and a [`workload`], runs event after event, and reports a
 //! [`result`]. Each balancer is an [`engine::router::Router`](crate::engine::router::Router) behind
@@ -12,11 +12,11 @@
 //! | `network` | delays, loss, slow start, cuts |
 //! | `prompt` | prompts as hashes of token blocks |
 //! | `clients` | users and their sessions |
-//! | `balancer`, `oracle` | who decides |
+//! | `balancer`, `oracle` | what decides: the engine, or an oracle |
 //! | `fleet`, `replica` | replicas with their faults |
 //! | `live` | requests under way |
-//! | `exchange`, `forwards` | what balancers of different regions tell each other, and requests that cross |
-//! | `region` | what balancers of one region tell each other of its replicas |
+//! | `exchange`, `forwards` | what balancers of different regions send each other, and forwards between them |
+//! | `region` | what balancers of one region send each other about its replicas |
 //! | `process` | balancers that end and begin anew |
 //! | `simulator`, `requests`, `answers`, `control` | what happens at each event |
 //! | `measure`, `stats` | figures |

@@ -1,8 +1,8 @@
 //! What came out: the result as JSON.
 //!
-//! `total` and each of `regions` are a [`Section`]; distributions are [`Distribution`]s in seconds.
-//! Requests count in the region that sent them, if they were sent between `warmup_s` and
-//! `duration_s`; tokens count towards throughput if their request was answered in that time.
+//! `total` and each of `regions` are a [`Section`]; distributions are [`Distribution`]s in seconds. A
+//! request counts in the region that sent it, if it was sent between `warmup_s` and `duration_s`. Its
+//! tokens count towards throughput if it was answered in that time.
 
 use std::collections::BTreeMap;
 

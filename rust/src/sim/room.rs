@@ -1,16 +1,16 @@
 //! What must hold of replicas that balancers of one region share.
 //!
-//! | invariant | looked at |
+//! | invariant | checked |
 //! |---|---|
-//! | `one_waits_per_balancer`: before a push at most one request waits in a replica for each balancer that shares it, of those pushed while all had reported within a turn's time | under the paper's rule, at each push |
-//! | `turns_do_not_cross`: of two that have told each other that they hold something, and have heard each other within a turn's time, neither pushes into room that the other has just taken | the same |
-//! | `turns_pass`: nobody waits for longer than a second where there is room, or than it takes to give up a balancer that is gone | the same, once a second |
-//! | `nothing_crosses_to_shared_replicas`: nothing is forwarded within a region between balancers that have known each other for as long as a grant is believed | the same, at each forward |
-//! | `the_dead_take_no_room`: what a balancer told that has been gone for long is forgotten | once a second |
-//! | `what_was_told_has_ended`: when nothing is under way, nothing is counted for others | when all is quiet |
+//! | `one_waits_per_balancer`: Before a push, at most one request waits in a replica for each balancer that shares it. Only requests count that were pushed while all balancers had reported within a turn's time. | under the paper's rule, at each push |
+//! | `turns_do_not_cross`: Take two balancers that have reported held requests to each other, and have received from each other within a turn's time. Neither pushes into room that the other has just taken. | the same |
+//! | `turns_pass`: No request waits longer than a second where there is room, or than it takes to give up a balancer that is gone. | the same, once a second |
+//! | `nothing_crosses_to_shared_replicas`: Nothing is forwarded within a region between balancers that have known each other for as long as a grant is believed. | the same, at each forward |
+//! | `the_dead_take_no_room`: What a balancer reported is forgotten when it has been gone for long. | once a second |
+//! | `what_was_told_has_ended`: When nothing is under way, nothing is counted for others. | when all is quiet |
 //!
-//! The first three are looked at while replicas and the network between them and balancers are
-//! sound: balancers may die, and be cut off from each other.
+//! The first three are checked while the replicas, and the network between them and balancers, are sound.
+//! Balancers may die meanwhile, and be cut off from each other.
 
 use super::live::Live;
 use super::region::rooms::FORGOTTEN_NS;

@@ -2,15 +2,15 @@
 //!
 //! ```json
 //! {"id": [0, 1], "t": [0.0, 1.5], "after": [null, 0], "think": [0.0, 0.5], "region": ["us", "us"],
-//!  "user": [7, 7], "session": [3, 3], "in": [500, 700], "out": [80, 100], "block": [64, 64],
-//!  "runs": [[[9000, 8]], [[9000, 7], [17, 4]]]}
+//! "user": [7, 7], "session": [3, 3], "in": [500, 700], "out": [80, 100], "block": [64, 64],
+//! "runs": [[[9000, 8]], [[9000, 7], [17, 4]]]}
 //! ```
 //!
-//! One value per request in each column. `t`: arrival in open loop, in seconds. `after`, `think`:
-//! in closed loop it is sent `think` seconds after the request `after` has ended, which must be
-//! listed before it and be of the same session. `in`, `out`: tokens of prompt and answer. `runs`:
-//! ids of the prompt's blocks of `block` tokens as `[start, length]`; equal ids mean equal text.
-//! `model` may be left out: the one model that replicas of no other name serve.
+//! One value per request in each column. `t`: arrival in open loop, in seconds. `after`, `think`: in closed
+//! loop it is sent `think` seconds after the request `after` has ended. That request must be listed before
+//! it and be of the same session. `in`, `out`: tokens of prompt and answer. `runs`: ids of the prompt's
+//! blocks of `block` tokens as `[start, length]`; equal ids mean equal text. `model` may be left out: the
+//! one model that replicas of no other name serve.
 
 use hashbrown::HashMap;
 use serde::Deserialize;

@@ -1,11 +1,11 @@
-//! What a request that ended teaches of caches: how good the prediction of cached tokens was.
+//! What an ended request says about caches: how good the prediction of cached tokens was.
 //!
-//! An engine evicts in about the order of use. It may have less of a prompt in its cache than was
-//! predicted. Then what its owner used no later than the missing blocks is probably gone as well.
-//! It is dropped, and the owner is believed to hold less ([`Retention`]). But a prompt that is
-//! rendered anew each turn (a date, a call written differently) misses without any eviction. So
-//! one miss is believed where the owner has been given enough since to have evicted so much, else
-//! only the third in a row.
+//! An engine evicts in about the order of use. If blocks of a prompt are missing although they were
+//! predicted, it has probably also evicted all that was used no later than they. So the tree drops those
+//! blocks, and believes that the owner holds less ([`Retention`]). But a prompt that is rendered anew each
+//! turn (a date, a call written differently) misses without any eviction. So a single miss is believed only
+//! if the owner has been sent enough since to have evicted so much. Otherwise only the third miss in a row
+//! is believed.
 //!
 //! [`Retention`]: super::retention::Retention
 

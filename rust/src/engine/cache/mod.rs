@@ -1,7 +1,7 @@
-//! Which replica caches what: the tree of prompts, its corrections, and tokens up to places in it.
+//! Which replica caches what: the tree of prompts, its corrections, and how many tokens a prefix has.
 //!
-//! Knowledge comes from pushes and from what engines report of answered requests. This room knows the
-//! replicas by their slots only.
+//! The knowledge comes from pushes, and from what engines report about requests that they answered. This
+//! package knows replicas by their slots only.
 
 mod errors;
 mod learn;

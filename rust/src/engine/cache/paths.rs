@@ -1,13 +1,13 @@
-//! How many tokens there are up to places that prompts have in common.
+//! How many tokens the prefixes have that prompts share.
 //!
-//! Bytes per token differ from text to text. So a ratio does not say to the block how much of a
-//! long prompt an engine has cached. But the next turn of a conversation matches up to where the
-//! last one ended, and `usage` said how many tokens that was. Where prompts part (behind a shared
-//! system text), the engine's `cached_tokens` of one say it for the next.
+//! Bytes per token differ from text to text. So a ratio does not say exactly how much of a long prompt an
+//! engine has cached. But the next turn of a conversation matches up to the end of the last turn, and
+//! `usage` said how many tokens that was. Prompts also part behind a shared system text. There the engine's
+//! `cached_tokens` of one prompt give the number for the next.
 //!
-//! A template may render an answer otherwise than it was generated (thoughts are left out), or its
-//! text may be cut into other tokens. Then the engine finds the conversation only up to the answer.
-//! That is no eviction, and where it is usual for a model it is what is predicted.
+//! A template may render an answer otherwise than the engine generated it: it leaves out thoughts, for
+//! instance, or cuts the text into other tokens. Then the engine finds the conversation only up to the
+//! answer. That is no eviction. Where it is usual for a model, SkyLB predicts it.
 
 use super::{Cache, Confirmed};
 use crate::engine::ask::Report;

@@ -1,4 +1,4 @@
-//! What attempts come to at replicas.
+//! The beginning and the end of attempts at replicas.
 
 use super::Fleet;
 use super::health::Failure;

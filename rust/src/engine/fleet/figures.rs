@@ -1,9 +1,9 @@
-//! What choices read of the replicas, kept in dense arrays.
+//! The figures of all replicas that choices read, in dense arrays.
 //!
-//! A replica with all that is known of it takes more than a kilobyte. A choice among a thousand of
-//! them would wait for memory at each. What choices read is copied from a replica when it has
-//! changed, or when time alone changes what it offers. Only [`Fleet::member_mut`] gives a replica
-//! to be changed, and it marks it.
+//! What is known of one replica takes more than a kilobyte. A choice among a thousand replicas would wait
+//! for memory at each of them. So the figures that choices read are copied from a replica when it has
+//! changed, or when time alone changes what it offers. Only [`Fleet::member_mut`] gives access to change a
+//! replica, and it marks the replica as changed.
 //!
 //! [`Fleet::member_mut`]: crate::engine::fleet::Fleet::member_mut
 

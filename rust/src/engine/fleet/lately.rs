@@ -1,4 +1,4 @@
-//! Work given to a replica lately.
+//! The work that a replica got lately.
 
 use crate::id::Nanos;
 

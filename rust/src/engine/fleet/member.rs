@@ -1,4 +1,4 @@
-//! One replica with what the router counts about it.
+//! One replica, with what the fleet counts and remembers about it.
 
 use super::lately::Lately;
 use super::pulse::Pulse;

@@ -1,4 +1,9 @@
-//! The replicas and the models they serve.
+//! The replicas, and the models that they serve.
+//!
+//! The fleet keeps what is known of each replica: its health, its last snapshot, and the requests in flight
+//! there. It also keeps what was learned of its speed, and of the length of answers. From these it says
+//! whether a replica may take one more request ([`gate`]), and when a request would get its first token
+//! there ([`forecast`]).
 
 mod accuracy;
 mod answers;

@@ -1,4 +1,4 @@
-//! What probes say of replicas.
+//! Takes in what probes of replicas found.
 
 use super::health::{Failure, Unread};
 use super::snapshot::Snapshot;

@@ -1,4 +1,4 @@
-//! Waiting for one replica while others have room, and what comes with time.
+//! Waiting for one replica by choice while others have room.
 
 use std::mem;
 

@@ -1,17 +1,18 @@
-//! The queue of requests that wait for room.
+//! The hold: requests that wait for room.
 //!
-//! Requests are partitioned by what they may use, so that no head blocks requests that have other
-//! replicas. Within a partition every class has a queue, first come, first served by the
-//! age a request got when it was submitted. One that comes back after a failed attempt stands
-//! before all that were submitted after it.
+//! A *partition* is a set of requests that may use the same replicas. Each partition has a queue of its
+//! own, so that a request never blocks one that could use other replicas. Within a queue each class has its
+//! own part. In a part, the request with the lowest age number goes first. A request gets that number when
+//! it is submitted, and keeps it. So a request that comes back after a failed attempt stands before all
+//! that were submitted later.
 //!
-//! The next request is the oldest that is *due*: it has been passed over as often as allowed, or
-//! is older than `hold_age_max_s`. Else it is one of the class that has had least for its weight.
-//! A queue competes as its oldest request's class, which rises by one for every `class_age_s` of
-//! waiting.
+//! A request is *due* if it has been passed over as often as allowed, or is older than `hold_age_max_s`.
+//! The next request of a queue is the oldest that is due. If none is due, it comes from the class that has
+//! had least for its weight. For this a part counts as the class of its oldest request. That class rises by
+//! one for every `class_age_s` of waiting.
 //!
-//! A request may let room pass and wait for a replica that caches its prompt; it then waits *by
-//! choice*, for a bounded time. All others are *open*: they take what comes.
+//! A request may decline room, and wait for a replica that caches its prompt. It then waits *by choice*,
+//! for a bounded time. All other requests are *open*: they take any room.
 //!
 //! Entering costs O(log n) for the deadline, leaving O(1).
 

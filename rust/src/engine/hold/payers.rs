@@ -1,4 +1,4 @@
-//! Whom requests in the hold count for, and what each has there.
+//! The tenants and credentials that held requests count for, and how much each of them has in the hold.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;

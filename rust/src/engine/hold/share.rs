@@ -1,4 +1,4 @@
-//! Whose turn it is among the classes.
+//! Which class is served next.
 
 use crate::engine::config::{ClassRule, Config};
 use crate::prompt::class::{CLASSES, Class};

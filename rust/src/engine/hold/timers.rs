@@ -1,4 +1,4 @@
-//! Moments at which held requests want something, removed lazily.
+//! Times at which something is due for a held request. Entries of requests that have left are dropped late.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

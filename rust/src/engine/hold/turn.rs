@@ -1,4 +1,4 @@
-//! Whose turn it is.
+//! Which queue is served next.
 
 use super::super::plant::Plant;
 use super::{CLASSES, Class, Config, Entrant, Hold, Nanos, Partition, Ticket};

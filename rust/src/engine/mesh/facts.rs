@@ -1,4 +1,4 @@
-//! What is found out about peers, and what they report.
+//! Takes in what is found out about peers, and what they report.
 
 use super::Mesh;
 use super::peer::Presence;

@@ -1,4 +1,4 @@
-//! What peers receive, and what room they are granted.
+//! What peers receive from this balancer, and how much room it grants them.
 
 use super::peer::summary::{MODELS_MAX, ModelSummary, Summary};
 use super::peer::{Peer, VALID_FOR_NS_MAX};

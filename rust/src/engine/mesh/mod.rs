@@ -1,4 +1,4 @@
-//! The peers of this balancer, and what may go where.
+//! The peers of this balancer, and which requests may go where.
 
 mod away;
 mod facts;

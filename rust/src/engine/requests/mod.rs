@@ -1,4 +1,4 @@
-//! The requests that have not ended, what is remembered of those that have, and the budget of retries.
+//! Requests that have not ended, which replica made which stored response, and the budget of retries.
 
 pub mod budget;
 pub mod look;

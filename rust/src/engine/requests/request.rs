@@ -1,4 +1,4 @@
-//! A request as the router knows it, from submission to its end.
+//! A request as the engine keeps it, from submission to its end.
 
 use smallvec::SmallVec;
 

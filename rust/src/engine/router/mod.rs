@@ -1,9 +1,9 @@
 //! The state machine over all of the engine.
 //!
 //! Every call reports an event, and yields the effects to carry out, in order, for any request. If the
-//! event frees room, the same call starts held requests. Between two calls a request is in one of these
-//! phases: it waits in the hold, is at a replica, is at a peer, or waits until the lists of models have been
-//! read again. A request ends exactly once: by [`Router::complete`], a `Reject`, or an `Expire`.
+//! event frees room, the same call starts held requests. Between two calls a request is in the hold, at a
+//! replica, or at a peer. Or it waits until the lists of models have been read again. A request ends
+//! exactly once: by [`Router::complete`], a `Reject`, or an `Expire`.
 //!
 //! | file | holds |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What operators and metrics see. Never a prompt, a key or a salt.
+//! What operators and metrics see of the router: never a prompt, a key or a salt.
 
 use serde::Serialize;
 

@@ -1,8 +1,8 @@
-//! Starting what is held when a replica has room.
+//! Starts held requests when a replica has room.
 //!
-//! Room that appears is offered to the queues whose turn it is (see [`crate::engine::hold`]). The
-//! first request of a queue takes it, wherever its policy sends it (the paper's rule; under
-//! `predictive` the first by age and work, [`crate::engine::choose`]).
+//! Room is offered to the queues in their turn (see [`crate::engine::hold`]). The first request of a queue
+//! takes it, and goes where its policy sends it (the paper's rule). Under `predictive`, age and predicted
+//! work decide which request is first ([`crate::engine::choose`]).
 
 use super::Router;
 use crate::engine::choose::Selection;

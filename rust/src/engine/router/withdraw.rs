@@ -1,9 +1,9 @@
 //! Requests at replicas that show no sign of life.
 //!
-//! A request without a first byte at a replica that is down or wedged is withdrawn, if it may be
-//! sent again. Another replica must be able to take it, and attempts and budget must allow it.
-//! Streams that have begun stay where they are: they end with their connection, or when they have
-//! been silent for `stream_idle_s`.
+//! SkyLB withdraws a request without a first byte from a replica that is down or wedged, if it may be sent
+//! again. Another replica must be able to take it, and attempts and budget must allow it. Streams that have
+//! begun stay where they are. They end with their connection, or when they have been silent for
+//! `stream_idle_s`.
 
 use super::Router;
 use crate::engine::effect::Effect;

@@ -1,9 +1,9 @@
-//! Request heads, strictly, and the chunked decoder.
+//! Request heads, parsed strictly, and the decoder of chunked bodies.
 //!
-//! `httparse` reads the header fields; around it stand our own rules, counted before parsing
-//! (docs/PROMISES.md, S1 to S9). A head that is accepted is kept as one owned copy of its bytes and ranges
-//! into it. The request that goes upstream is built anew from those ([`Head::upstream`]), never
-//! relayed.
+//! `httparse` reads the header fields. Our own rules stand around it, and count lines and fields before
+//! anything is parsed (docs/PROMISES.md, S1 to S9). An accepted head is kept as one copy of its bytes, with
+//! ranges into it. The request that goes upstream is built anew from those ([`Head::upstream`]), never
+//! copied through.
 //!
 //! Decisions where RFC 9110/9112 leave a choice:
 //!

@@ -1,4 +1,4 @@
-//! What the signature of a forwarded request covers of its head.
+//! The part of a forwarded request's head that its signature covers.
 
 use smallvec::SmallVec;
 

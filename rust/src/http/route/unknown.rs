@@ -1,4 +1,4 @@
-//! What a client reads that asks for a path which is not in the list.
+//! The answer to a path that is not in the list.
 
 use super::ROUTES;
 use crate::http::error::RequestError;

@@ -1,9 +1,8 @@
 //! Answers that come as events.
 //!
-//! The events of one stream differ in little but their text. So the reader remembers what stood
-//! before and behind the text of the last event that was read as JSON. An event that begins and
-//! ends with the same bytes has the same meaning, and its text is what lies between. Only another
-//! one is read as JSON.
+//! The events of one stream differ in little but their text. So the reader remembers the bytes before and
+//! after the text of the last event that it read as JSON. If a further event begins and ends with the same
+//! bytes, its text is what lies between. Any other event is read as JSON.
 
 use std::mem;
 use std::ops::Range;

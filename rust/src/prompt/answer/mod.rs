@@ -1,13 +1,12 @@
-//! The answer's part of the canonical stream: what the next turn's prompt will contain.
+//! The answer as blocks: the part of the next turn's prompt that will contain it.
 //!
-//! An answer is read in passing, as the events of a stream or as a JSON body. It is put into
-//! blocks that continue those of its prompt. They have the form in which the client will send it
-//! back: role, text, tool calls. The calls follow the text, so they are kept until the answer
-//! ends. Of an answer that cannot be read to its end the beginning is kept, which is a prefix as
-//! well.
+//! An answer is read while it passes, as the events of a stream or as a JSON body. It is put into blocks
+//! that continue the blocks of its prompt. They have the form in which the client will send the answer
+//! back: role, text, tool calls. The calls come after the text, so they are kept until the answer ends. If
+//! an answer cannot be read to its end, its beginning is kept, which is a prefix as well.
 //!
-//! Reasoning is not sent back. But what an engine has cached behind it does not follow the prompt
-//! directly, and the next turn would not find it. So nothing is kept of an answer with reasoning.
+//! Clients do not send reasoning back. What an engine has cached after reasoning does not follow the prompt
+//! directly, so the next turn would not find it. So nothing is kept of an answer with reasoning.
 
 mod events;
 

@@ -1,9 +1,9 @@
-//! Balancers of one region as peers of each other: connections, pings, and what they say.
+//! Balancers of one region as peers of each other: connections, pings, and messages.
 //!
-//! Times and rules are those of `skylb.mesh`: of each pair the balancer that comes first dials, a
-//! side that has received nothing for [`SILENT_NS`] gives the connection up, and ages in messages
-//! are converted by the clock's offset that the pings have shown. Messages of one connection keep
-//! their order; those on their way when it ends are lost.
+//! Times and rules are those of `skylb.mesh`. In each pair the balancer that comes first dials. A side that
+//! has received nothing for [`SILENT_NS`] gives the connection up. Ages in messages are converted by the
+//! offset of the clocks, which the pings have shown. Messages of one connection keep their order; those on
+//! their way when it ends are lost.
 
 pub(super) mod rooms;
 pub(super) mod state;

@@ -1,20 +1,20 @@
-//! Which owner is believed to cache which prefix: a path-compressed radix tree over chained block
-//! hashes.
+//! Which owner is believed to cache which prefix: a path-compressed radix tree over chained block hashes.
 //!
-//! A chained hash stands for its block and all before it. So a node is found by its first hash
-//! alone, through one index for the whole tree. Two runs that are equal at one place are equal up
-//! to there, and bisection finds where they part. A match reads two hashes per node.
+//! A chained hash stands for its block and all blocks before it. So one index over the first hashes of all
+//! nodes finds any node. Two runs of blocks that are equal at one place are equal up to there, so bisection
+//! finds where they part. A match reads two hashes per node.
 //!
-//! An *owner* (a replica or a peer) holds prefixes: with a node it holds all nodes above. What it
-//! holds is noted in *marks*, one per node and owner, which may end within the node after an
-//! eviction. Marks are kept by last use, per owner; the deepest of a path is the oldest. Eviction
-//! takes blocks from the ends of the paths that were used longest ago.
+//! An *owner* is a replica, or in the tree of the mesh a peer; the tree knows it by its slot. An owner that
+//! holds a node also holds all nodes above it. The tree notes this in *marks*, one for each node and owner
+//! that holds it. (These are not the marks that balancers exchange, see `mesh::hot`.) After an eviction a
+//! mark may end within its node. Each owner has a list of its marks by last use, in which the deepest node
+//! of a path is the oldest. Eviction takes blocks from the ends of the paths that were used longest ago.
 //!
 //! | bound | kept by |
 //! |---|---|
 //! | blocks of one owner | its capacity: `insert` evicts its oldest, exactly as many as are needed |
-//! | bytes of the whole tree | `bytes_max`: `insert` evicts the oldest of all owners, mark by mark; what does not fit even so is left out |
-//! | time of one call | at most [`WALK_NODES_MAX`] nodes followed, and [`EVICT_MARKS_MAX`] marks evicted: what then does not fit is left out (`set_capacity` and `forget` take as long as what goes is) |
+//! | bytes of the whole tree | `bytes_max`: `insert` evicts the oldest of all owners, mark by mark. What still does not fit is left out. |
+//! | time of one call | A call follows at most [`WALK_NODES_MAX`] nodes and evicts at most [`EVICT_MARKS_MAX`] marks. What then does not fit is left out. `set_capacity` and `forget` take time in proportion to what they remove. |
 //!
 //! Cost in memory: 8 bytes per block of a long run; 60 for a run of one block held by one owner.
 

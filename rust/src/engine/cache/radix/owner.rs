@@ -1,8 +1,8 @@
-//! Owners, their lists of marks by last use, and the queue of who holds the oldest.
+//! Owners, each with its list of marks by last use, and the queue of the owners that hold the oldest marks.
 //!
-//! Marks are used leaf first, then their ancestors, so in a list every mark is more recent than
-//! those below it. The last is always one of the deepest. Marks of paths in flight are in a list
-//! of their own, ordered alike, from which nothing is evicted.
+//! Marks are used leaf first, then their ancestors. So in a list every mark is more recent than those below
+//! it, and the last is always one of the deepest. Marks of paths in flight are in a list of their own, in
+//! the same order. Nothing is evicted from that list.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

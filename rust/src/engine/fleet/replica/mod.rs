@@ -1,30 +1,31 @@
-//! One replica's view: in flight, last snapshot, pending estimate (selective pushing).
+//! One replica's load, as estimated between two probes (selective pushing).
 //!
-//! What a probe says is up to an interval old, engines update gauges once per step, and other
-//! balancers may push as well. For one replica let R and W be running and waiting of the last
-//! snapshot. Let A be our own requests that were in flight both when its probe was sent and when
-//! it was answered. Let S be those of A that had their first body byte before it was sent, and N =
-//! A - S. Then
+//! A snapshot is up to a probe interval old. Engines update their gauges once per step, and other balancers
+//! may push as well. For one replica let R and W be running and waiting of the last snapshot. Let A be our
+//! own requests that were in flight both when its probe was sent and when it was answered. Let S be those
+//! of A that had their first body byte before it was sent, and N = A - S. Then
 //!
 //! - `unseen = N - min(N, R + W - S)`: ours, not yet in the engine's gauges;
 //! - `foreign = R + W - A`: not ours;
 //! - `pending = W + unseen + fresh`, where `fresh` are the pushes made since the probe was sent.
 //!
-//! Between snapshots the figures are carried forward by what is seen here. A first body byte takes
-//! away its own debit (`unseen` or `fresh`) and raises R. It also takes away the debits of older
-//! pushes, because an engine that serves first come first served has scheduled them as well. The
-//! end of a request lowers R, so that room opens at once. W goes down between snapshots in one
-//! case only. The snapshot showed a request to be one of ours among the waiting, none of which can
-//! be another balancer's or a preempted one. Now it has its first byte or ends.
+//! A request that counts as `unseen` or `fresh` is a *debit*: it takes room that the gauges still show as
+//! free. Between snapshots, events change the figures. A first body byte removes the debit of its request,
+//! and raises R. It also removes the debits of older pushes: an engine serves first come, first served, so
+//! it has scheduled them as well. The end of a request lowers R, so that room opens at once.
 //!
-//! Three cases the rule alone would get wrong:
+//! W goes down between snapshots in one case only: a request that the snapshot showed as waiting gets its
+//! first byte, or ends. It must be ours for certain. So none of those that waited may be another balancer's
+//! or a preempted one.
 //!
-//! - Requests of others hide ours that the gauges do not show yet. So what the snapshot before
-//!   proved to be foreign is not taken for ours (`foreign_floor`).
-//! - Requests that wait for something else than room (`deferred`) are in the engine though in
-//!   neither gauge: they are seen.
-//! - A stream whose reader is slow may long have ended in the engine. It is taken to run only
-//!   while the gauges have room for it, or may be too old to show it.
+//! The rule alone would be wrong in three cases:
+//!
+//! - Foreign requests hide those of ours that the gauges do not show yet. So requests that the snapshot
+//!   before proved to be foreign stay foreign (`foreign_floor`).
+//! - Requests that wait for something else than room (`deferred`) are in the engine, though in neither
+//!   gauge. They count as seen.
+//! - A stream whose reader is slow may have ended in the engine long ago. It counts as running only while
+//!   the gauges have room for it, or may be too old to show its end.
 
 mod estimate;
 mod frozen;

@@ -1,12 +1,12 @@
-//! Requests that other balancers of the region have pushed to this replica, as they report, and
-//! the part of its room that is ours.
+//! The requests that other balancers of the region report to have pushed to this replica, and this
+//! balancer's share of its room.
 //!
-//! Theirs count as ours do in all figures of the gate, so that the region's balancers see one
-//! replica as one balancer would. A rule keeps two of them from taking the same room at once. Of
-//! `room` as it was when the others last received from us, each of the `n` that push there takes
-//! its n-th part. The rest goes to those that hold something for the replica, in the order of
-//! their names from the one that pushed last. A push passes the turn on, and its sender knows that
-//! first. A turn that is not taken is over after [`TURN_NS`].
+//! Their requests count like ours in all figures of the gate, so all balancers of the region see the
+//! replica as a single balancer would. A rule keeps two of them from taking the same room at once. Let
+//! `room` be the room when the others last received from us, and `n` the number of balancers that push
+//! there. Each may take the n-th part of `room`. The rest goes to balancers that hold requests for the
+//! replica, one after another in the order of their names. The turn passes on with every push, and the
+//! balancer that pushes knows it first. A turn that is not used ends after [`TURN_NS`].
 
 use super::{InFlight, Need, Place, Replica};
 use crate::engine::config::Config;

@@ -1,4 +1,4 @@
-//! What a peer of our region tells.
+//! Takes in what a peer of this region reports about shared replicas.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;

@@ -1,12 +1,14 @@
 //! Replicas that several balancers of one region push to.
 //!
-//! Every balancer tells every peer of its region that lists the same replicas what it pushes
-//! there, and passes on what its probes say ([`crate::engine::mesh::region::message`]). Their
-//! requests count at the gate as ours do ([`crate::engine::fleet::replica`]), so what is left as
-//! foreign belongs to no known balancer. Of those that may push to a replica one probes it for
-//! all. A balancer that receives no page of it for [`PATIENCE`] intervals probes for itself. There
-//! is no leader and no election. Each balancer computes from what it has received. Views that
-//! differ for a while cost a probe or a push more.
+//! A balancer sends two things to each peer of its region that lists the same replicas
+//! ([`crate::engine::mesh::region::message`]): its pushes there, and what its probes found. The requests of
+//! peers count at the gate like its own ([`crate::engine::fleet::replica`]). So what is left as foreign
+//! belongs to no known balancer.
+//!
+//! One of the balancers that may push to a replica probes it for all. Another balancer that receives no
+//! page of it for [`PATIENCE`] intervals probes it itself. There is no leader and no election: each
+//! balancer computes its part from what it has received. While their views differ, there may be a probe or
+//! a push too many.
 
 mod hear;
 pub mod message;

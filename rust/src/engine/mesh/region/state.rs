@@ -1,4 +1,4 @@
-//! What is known of sharing: with each peer, and of each replica.
+//! What is known about sharing: with each peer, and at each replica.
 
 use std::collections::VecDeque;
 

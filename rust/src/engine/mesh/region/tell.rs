@@ -1,4 +1,4 @@
-//! What a peer of our region receives.
+//! Writes what a peer of this region receives about shared replicas.
 
 use std::collections::BTreeMap;
 

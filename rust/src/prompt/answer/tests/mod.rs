@@ -1,5 +1,7 @@
-//! Answers against the prompts that contain them: whatever a relay makes of an answer, however it
-//! comes and however it is cut, is what the next turn's body has at that place.
+//! Answers against the prompts that contain them.
+//!
+//! A relay may get an answer in any form, and cut anywhere. What it makes of the answer must be what the
+//! next turn's body has at that place.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! A small engine with a real queue, one balancer in front of it, and the wires between them.
 //!
-//! The engine works in steps: at each start it takes what has arrived, fills its slots in order of
-//! arrival and runs; at each end every running request has one more token and the gauges are
+//! The engine works in steps. At the start of a step it takes the requests that have arrived, and fills its
+//! slots in order of arrival. At the end every running request has one more token, and the gauges are
 //! written. So gauges are up to a step old, and probes are answered some time after they are sent.
 
 use std::cmp::Reverse;

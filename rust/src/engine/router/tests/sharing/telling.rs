@@ -1,4 +1,4 @@
-//! What sharers tell each other, how much of it, and who is told nothing.
+//! What sharers send each other, how much of it, and which peers receive nothing.
 
 use super::*;
 
