@@ -251,6 +251,7 @@ class LocalRouter(Router):
     # -------------------------------------------------------------------- delivery
 
     def _told(self, effects: Sequence[Effect]) -> None:
+        """The engine took in a fact: delivers the effects, and sets the timer to the next deadline."""
         if effects:
             self._deliver(effects)
         self._arm()

@@ -56,10 +56,9 @@ class Sink(Protocol):
 
 
 class Router(Protocol):
-    """What the two planes call: requests in, effects out.
+    """What the planes and the mesh call: requests and facts in, effects out.
 
-    Digests and decisions cross, bodies do not: what stands behind it may be the engine in this process, or in
-    another one.
+    It does not say where the engine is. `skylb.localrouter` implements it over the engine in this process.
     """
 
     # ------------------------------------------------------------------ data plane
@@ -67,12 +66,12 @@ class Router(Protocol):
     def submit(
         self, sink: Sink, request: Request, body: bytes | Scanned, claims: Claims | None = None
     ) -> None:
-        """Reads the body, places the request, and notifies the sink.
+        """Reads the body, places the request, and calls the sink with the effects.
 
         Args:
-            sink: receives what becomes of it.
-            request: learns what its body says.
-            body: whole, framing removed; or what was found in it, once.
+            sink: receives the effects for this request.
+            request: the engine notes in it what the body says.
+            body: the whole body, framing removed; or the result of a scan, which can be used once.
             claims: what the signature of a peer's forward vouches for.
 
         Raises:
@@ -89,13 +88,13 @@ class Router(Protocol):
         """The current attempt failed before its first body byte; the sink receives what follows."""
 
     def heard(self, replica_ids: list[int], now_ns: int) -> None:
-        """Answers of these replicas have gone on since the last call."""
+        """These replicas have sent further parts of answers since the last call."""
 
     def only_model(self) -> str | None:
         """The model meant where none is named; empty while none is known, ``None`` where there are more."""
 
     def guessed(self, request: Request) -> bool:
-        """The request is at a replica that is not known to have its model, and another could be asked."""
+        """The request is at a replica that may lack its model, and another replica could be tried."""
 
     def ready(self) -> bool:
         """Requests can be served: a replica is ready here, or at a peer that takes them."""
@@ -118,10 +117,13 @@ class Router(Protocol):
         """Models and adapters that one replica serves; ``cut``: it serves more. False: nothing changed."""
 
     def hide_models(self, replica_id: int) -> None:
-        """A replica does not tell its models: it gets requests for any model."""
+        """A replica has no list of models: it gets requests for any model."""
 
     def look_with(self, look: Callable[[Callable[[], None]], None]) -> None:
-        """Reads all lists of models again, and calls back, when a request asks for a model in none."""
+        """Sets the function to call when a request asks for a model in no list.
+
+        It reads all lists again, and then calls its argument.
+        """
 
     def set_draining(self, replica_id: int, draining: bool) -> None:
         """Operator intent for one replica."""
@@ -129,19 +131,19 @@ class Router(Protocol):
     # ----------------------------------------------------------------------- peers
 
     def set_self(self, identity: Identity, region: str) -> None:
-        """Who this balancer is, before its peers are set."""
+        """This balancer's name, start and region. To be called before `set_peers`."""
 
     def set_peers(self, peers: list[tuple[int, str, str, bool]]) -> None:
         """All peers as ``(id, name, region, sure)``. Ids are never reused for another name.
 
-        A region is sure that is not the peer's word alone.
+        ``sure``: the list of peers names the region, or it equals the peer's name.
         """
 
     def set_peer(self, peer: Peer) -> None:
-        """Where a peer's forwards go, before anything it tells is merged."""
+        """The address that forwards to a peer go to. To be called before `merge_peer`."""
 
     def peer_started(self, peer_id: int, incarnation: int) -> None:
-        """A connection to a peer begins, which has proven when it started."""
+        """A connection to a peer begins. The peer has proven its ``incarnation``, the time of its start."""
 
     def peer_rtt(self, peer_id: int, rtt_ns: int) -> None:
         """One measured round trip."""
@@ -169,23 +171,23 @@ class Router(Protocol):
         """Whether a peer should get a summary now."""
 
     def summary(self, peer_id: int) -> bytes:
-        """What to tell it; it grants room, so it is to be sent."""
+        """The summary for a peer. It grants room, so it must be sent."""
 
     def merge_peer(self, peer_id: int, summary: bytes) -> None:
-        """What a peer told.
+        """Takes in the summary of a peer.
 
         Raises:
             ValueError: it cannot be understood, or is not newer than what is known.
         """
 
     def set_peer_digest(self, key: bytes, *, bytes_max: int, interval_s: float, age_max_s: float) -> None:
-        """Tells peers of hot prefixes, and believes theirs; see `Engine.set_peer_digest`."""
+        """Turns the exchange of hot prefixes with peers on; see `Engine.set_peer_digest`."""
 
     def peer_digest_due(self, peer_id: int) -> bool:
         """Whether a peer should get hot prefixes now."""
 
     def peer_digest(self, peer_id: int) -> bytes:
-        """What to tell it of them."""
+        """The message about hot prefixes for a peer."""
 
     def merge_peer_digest(self, peer_id: int, digest: bytes) -> None:
         """A peer reported which prefixes are hot there.
@@ -195,10 +197,10 @@ class Router(Protocol):
         """
 
     def share_anew(self, peer_id: int) -> None:
-        """A connection to a peer begins: what either reported of shared replicas before counts no more."""
+        """A connection to a peer begins: what either side reported of shared replicas no longer counts."""
 
     def share(self, peer_id: int) -> bytes | None:
-        """What to send a peer of our region about shared replicas; it counts as sent, so it must be sent."""
+        """The message about shared replicas for a peer of our region. It counts as sent, so send it."""
 
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
         """What a peer of our region reported about shared replicas.
