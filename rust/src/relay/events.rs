@@ -106,7 +106,7 @@ pub(super) fn only_announce(payload: &[u8]) -> bool {
 }
 
 /// Whether there is a line that is no comment.
-fn has_field(event: &[u8]) -> bool {
+pub(super) fn has_field(event: &[u8]) -> bool {
     event
         .split(|byte| matches!(byte, b'\n' | b'\r'))
         .any(|line| line.first().is_some_and(|first| *first != b':'))

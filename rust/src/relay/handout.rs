@@ -75,16 +75,16 @@ impl Relay {
         self.withheld.extend_from_slice(rest);
     }
 
-    /// The events without the one that only carries usage.
+    /// The events without the one that only carries usage. Comments stay, also those before it.
     fn without_usage(&mut self, payload: &[u8]) -> Vec<u8> {
         let mut kept = Vec::with_capacity(payload.len());
         let mut rest = payload;
         while !rest.is_empty() {
-            let (event, behind) = rest.split_at(events::first_len(rest));
-            if usage::is_usage_event(event) {
+            let (block, behind) = rest.split_at(events::block_len(rest));
+            if events::has_field(block) && usage::is_usage_event(block) {
                 self.events_dropped += 1;
             } else {
-                kept.extend_from_slice(event);
+                kept.extend_from_slice(block);
             }
             rest = behind;
         }

@@ -11,7 +11,7 @@ use memchr::memmem::{Finder, FinderRev};
 
 use super::events;
 
-/// Longest `usage` object that is waited for when it is cut, in bytes.
+/// Longest `usage` object that is read, with its key, in bytes: so much is kept of one that is cut.
 const USAGE_BYTES_MAX: usize = 4096;
 /// How far into a response its id is looked for, in bytes.
 const ID_WINDOW_BYTES: usize = 4096;
@@ -61,6 +61,14 @@ enum UsageObject {
     Object(usize),
 }
 
+/// What a search leaves.
+enum Left {
+    /// An object that begins at this offset is cut off at the end.
+    Open(usize),
+    /// There is none; what lies before this offset has been read.
+    None(usize),
+}
+
 impl Sniffer {
     /// A sniffer; `wants_id`: the response's id is looked for as well.
     pub(super) fn new(wants_id: bool) -> Self {
@@ -77,57 +85,57 @@ impl Sniffer {
             let mut rest = payload;
             while !rest.is_empty() {
                 let (block, behind) = rest.split_at(events::block_len(rest));
-                self.search(block);
+                let _open = self.search(block);
                 rest = behind;
             }
         }
         self.search_id(payload);
     }
 
-    /// Reads a part of a JSON body; `usage` may be cut anywhere.
+    /// Reads a part of a JSON body; `usage` may be cut anywhere, and what is read does not depend on it.
     pub(super) fn read_part(&mut self, payload: &[u8]) {
         self.search_id(payload);
-        if !self.cut.is_empty() {
+        if self.cut.is_empty() {
+            let left = self.search(payload);
+            self.keep(payload, left);
+        } else {
             let mut joined = std::mem::take(&mut self.cut);
-            joined.extend_from_slice(&payload[..payload.len().min(USAGE_BYTES_MAX)]);
-            let open = self.search(&joined);
-            if payload.len() <= USAGE_BYTES_MAX {
-                self.keep(&joined, open);
-                return;
-            }
+            joined.extend_from_slice(payload);
+            let left = self.search(&joined);
+            self.keep(&joined, left);
         }
-        let open = self.search(payload);
-        self.keep(payload, open);
     }
 
-    /// Keeps the object that is cut off at `open`, else what may be the beginning of its key.
-    fn keep(&mut self, text: &[u8], open: Option<usize>) {
-        let kept = match open {
-            Some(at) if text.len() - at <= USAGE_BYTES_MAX => &text[at..],
-            _ => {
-                let tail = &text[text.len().saturating_sub(USAGE_KEY.needle().len() - 1)..];
+    /// Keeps the object that is cut off, else what may be the beginning of its key.
+    fn keep(&mut self, text: &[u8], left: Left) {
+        let kept = match left {
+            Left::Open(open) => &text[open..],
+            Left::None(end) => {
+                let tail = text.len().saturating_sub(USAGE_KEY.needle().len() - 1);
+                let tail = &text[tail.max(end)..];
                 memchr::memchr(b'"', tail).map_or(&[][..], |quote| &tail[quote..])
             }
         };
         self.cut.extend_from_slice(kept);
     }
 
-    /// Reads every complete object; the offset of one that is cut off at the end.
-    fn search(&mut self, text: &[u8]) -> Option<usize> {
+    /// Reads every complete object of at most [`USAGE_BYTES_MAX`].
+    fn search(&mut self, text: &[u8]) -> Left {
         let mut at = 0;
         while let Some(found) = USAGE_KEY.find(&text[at..]) {
             let key = at + found;
-            at = key + USAGE_KEY.needle().len();
-            match object(text, at) {
-                UsageObject::Nothing => {}
-                UsageObject::Cut => return Some(key),
+            let window = &text[key..text.len().min(key + USAGE_BYTES_MAX)];
+            match object(window, USAGE_KEY.needle().len()) {
+                UsageObject::Nothing => at = key + USAGE_KEY.needle().len(),
+                UsageObject::Cut if window.len() < USAGE_BYTES_MAX => return Left::Open(key),
+                UsageObject::Cut => at = key + USAGE_BYTES_MAX,
                 UsageObject::Object(end) => {
-                    self.counts.read(&text[at..end]);
-                    at = end;
+                    self.counts.read(&window[USAGE_KEY.needle().len()..end]);
+                    at = key + end;
                 }
             }
         }
-        None
+        Left::None(at)
     }
 
     fn search_id(&mut self, payload: &[u8]) {
