@@ -3,7 +3,6 @@
 import ast
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 from tests.tidy import rust_text
@@ -11,50 +10,54 @@ from tests.tidy.rules import RUST_TEST_MODULES
 
 TABLE = "http/errors.rs"
 
-RAISES = frozenset({"refusal", "_error", "error_body", "answer_error"})
-"""Python's functions that take a status and a code; the status comes first of the two."""
+RAISES = frozenset({"refusal", "Refusal", "_error", "error_body", "answer_error", "status_of"})
+"""Python's functions that take a code: as the first string among their arguments."""
 
-_CALL = re.compile(r"\b(?:RequestError|Refusal|Self)::new\(\s*(\d{3}),\s*\"(\w+)\"")
+_CALL = re.compile(r"\b(?:RequestError|Refusal|Self)::new\(\s*\"(\w+)\",")
 """What makes an error in Rust. Where the code is an argument, the constructor looks it up when it runs."""
 
 _LITERAL = re.compile(r'"([a-z][a-z0-9]*(?:_[a-z0-9]+)*)"')
 
 
-def rust_answers(source: Path) -> set[tuple[int, str]]:
-    """Statuses and codes that Rust answers with, as far as they stand together."""
-    found = set()
-    for _, text in _rust(source):
-        found |= {(int(status), code) for status, code in _CALL.findall(text)}
-    return found
+def rust_answers(source: Path) -> set[str]:
+    """Codes that Rust answers with, as far as they stand where the error is made."""
+    return {code for _, text in _rust(source) for code in _CALL.findall(text)}
 
 
-def python_answers(directory: Path) -> set[tuple[int, str]]:
-    """Statuses and codes that Python answers with."""
-    found = set()
+def python_answers(*directories: Path) -> set[str]:
+    """Codes that Python answers with, likewise."""
+    given = (arguments for directory in directories for arguments in _given(directory))
+    words = ((value for value in values if isinstance(value, str)) for values in given)
+    return {code for code in (next(values, None) for values in words) if code is not None}
+
+
+def statuses(*directories: Path) -> set[int]:
+    """Statuses that stand beside a code in Python: the table has them, so there should be none."""
+    given = (arguments for directory in directories for arguments in _given(directory))
+    return {value for values in given for value in values if type(value) is int}
+
+
+def _given(directory: Path) -> Iterator[list[object]]:
+    """The constants that each call of one of `RAISES` is given by position."""
     for path in sorted(directory.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and _name(node.func) in RAISES:
-                values = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
-                found |= {
-                    (status, code)
-                    for status, code in pairwise(values)
-                    if isinstance(status, int) and isinstance(code, str)
-                }
-    return found
+                yield [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
 
 
-def literals(core: Path, data: Path) -> set[str]:
+def literals(core: Path, *directories: Path) -> set[str]:
     """Every string of one word in the code, the table's own apart."""
     found: set[str] = set()
     for name, text in _rust(core):
         if name != TABLE:
             found |= set(_LITERAL.findall(text))
-    for path in sorted(data.rglob("*.py")):
-        found |= {
-            node.value
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        }
+    for directory in directories:
+        for path in sorted(directory.rglob("*.py")):
+            found |= {
+                node.value
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
     return found
 
 

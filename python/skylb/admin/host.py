@@ -46,8 +46,11 @@ class AdminHost:
 
     def refusal(self) -> bytes:
         """What one reads that may not come in."""
-        body = answers.error_body(503, "overloaded", "too many connections")
-        return answers.response(status=503, body=body, request_id="-", close=True, retry_after_s=1)
+        status, body = (
+            answers.status_of("overloaded"),
+            answers.error_body("overloaded", "too many connections"),
+        )
+        return answers.response(status=status, body=body, request_id="-", close=True, retry_after_s=1)
 
     async def stop(self) -> None:
         """Lets go of the addresses; connections stay."""

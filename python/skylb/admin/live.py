@@ -14,6 +14,8 @@ from importlib import resources
 import orjson
 from aiohttp import web
 
+from skylb.admin.refusal import Refusal
+
 VIEWERS_MAX = 32
 """Open pages; more get a 503."""
 
@@ -85,8 +87,7 @@ class Feed:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """One page's stream: the past in one event, then each frame."""
         if self._viewers >= VIEWERS_MAX:
-            busy = {"Retry-After": "5"}
-            raise web.HTTPServiceUnavailable(text=f"{VIEWERS_MAX} pages are open", headers=busy)
+            raise Refusal("overloaded", f"{VIEWERS_MAX} pages are open", {"Retry-After": "5"})
         answer = web.StreamResponse(headers={**FRESH, "Content-Type": "text/event-stream"})
         await answer.prepare(request)
         self._viewers += 1

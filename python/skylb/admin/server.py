@@ -20,6 +20,7 @@ from skylb.addresses import ListenAddress
 from skylb.admin.frame import own_frame
 from skylb.admin.host import AdminHost
 from skylb.admin.live import Feed, page
+from skylb.admin.refusal import Refusal, json_answer, of_library
 from skylb.admin.state import State
 from skylb.descriptors import Shortage
 from skylb.listeners import Listening
@@ -66,22 +67,6 @@ class Service(Protocol):
 
     def set_log_level(self, level: str, /) -> None:
         """Least severe level that is logged."""
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, raised to leave a handler early
-    """An answer other than success.
-
-    Args:
-        status: HTTP status.
-        code: stable word for programs.
-        message: sentence for people.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
 
 
 class Admin:
@@ -146,29 +131,28 @@ class Admin:
                 self._authorise(request)
             return await handler(request)
         except Refusal as refusal:
-            return _error(refusal.status, refusal.code, refusal.message)
+            return refusal.answer()
         except web.HTTPException as error:
-            answer = _error(error.status, error.reason.lower().replace(" ", "_"), error.text or error.reason)
-            if "Allow" in error.headers:
-                answer.headers["Allow"] = error.headers["Allow"]
-            return answer
+            if (known := of_library(error)) is None:
+                raise
+            return known.answer()
 
     def _authorise(self, request: web.Request) -> None:
         if self.token is not None:
             scheme, _, given = request.headers.get("Authorization", "").partition(" ")
             known = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self.token.encode())
             if scheme.lower() != "bearer" or not known:
-                raise Refusal(401, "unauthorized", "give the admin token: Authorization: Bearer TOKEN")
+                raise Refusal("unauthorized", "give the admin token: Authorization: Bearer TOKEN")
         elif not self._address.is_loopback:
-            raise Refusal(403, "no_token", "not on loopback: set admin_token_file to use this")
+            raise Refusal("no_token", "not on loopback: set admin_token_file to use this")
         elif "Origin" in request.headers or not names_loopback(request.headers.get("Host", "")):
-            raise Refusal(403, "cross_origin", "not for web pages, and only under a loopback name")
+            raise Refusal("cross_origin", "not for web pages, and only under a loopback name")
 
     # ---------------------------------------------------------------------- handlers
 
     async def _health(self, request: web.Request) -> web.Response:
         del request
-        return _json({"status": "alive"})
+        return json_answer({"status": "alive"})
 
     async def _ready(self, request: web.Request) -> web.Response:
         del request
@@ -184,7 +168,7 @@ class Admin:
 
     async def _state(self, request: web.Request) -> web.Response:
         del request
-        return _json(self._service.state())
+        return json_answer(self._service.state())
 
     async def _page(self, request: web.Request) -> web.Response:
         del request
@@ -205,49 +189,49 @@ class Admin:
         replica = self._find(request.match_info["replica"])
         draining = request.match_info["verb"] == "drain"
         self._service.set_draining(replica.name, draining)
-        return _json({"replica": replica.name, "id": replica.id, "draining": draining})
+        return json_answer({"replica": replica.name, "id": replica.id, "draining": draining})
 
     async def _peers(self, request: web.Request) -> web.Response:
         del request
         found = self._service.peers()
         if found is None:
-            raise Refusal(404, "no_mesh", "this balancer has no peers: see --peer")
-        return _json(found)
+            raise Refusal("no_mesh", "this balancer has no peers: see --peer")
+        return json_answer(found)
 
     async def _isolate(self, request: web.Request) -> web.Response:
         peer, isolated = request.match_info["peer"], request.match_info["verb"] == "isolate"
         if not self._service.isolate(peer, isolated):
-            raise Refusal(404, "unknown_peer", f"no peer {peer!r}: see /peers")
-        return _json({"peer": peer, "isolated": isolated})
+            raise Refusal("unknown_peer", f"no peer {peer!r}: see /peers")
+        return json_answer({"peer": peer, "isolated": isolated})
 
     async def _evacuate(self, request: web.Request) -> web.Response:
         region, evacuating = request.match_info["region"], request.match_info["verb"] == "evacuate"
         names = self._service.evacuate(region, evacuating)
         if not names:
-            raise Refusal(404, "unknown_region", f"no balancer is known in region {region!r}: see /peers")
+            raise Refusal("unknown_region", f"no balancer is known in region {region!r}: see /peers")
         said = {"region": region, "evacuating": evacuating, "balancers": names}
         note = _evacuation_note(self._service.peers() or {}, region) if evacuating else None
-        return _json(said if note is None else {**said, "note": note})
+        return json_answer(said if note is None else {**said, "note": note})
 
     def _find(self, text: str) -> Replica:
         for replica in self._service.replicas():
             if text in {str(replica.id), replica.name, replica.authority}:
                 return replica
         names = ", ".join(replica.name for replica in self._service.replicas())
-        raise Refusal(404, "unknown_replica", f"no replica {text!r}; there are: {names or 'none'}")
+        raise Refusal("unknown_replica", f"no replica {text!r}; there are: {names or 'none'}")
 
     async def _log_level(self, request: web.Request) -> web.Response:
         try:
             asked = orjson.loads(await request.read())
         except orjson.JSONDecodeError as error:
-            raise Refusal(400, "bad_json", f"the body is not JSON: {error}") from error
+            raise Refusal("invalid_json", f"the body is not JSON: {error}") from error
         level = asked.get("level") if isinstance(asked, dict) else None
         if level not in LOG_LEVELS:
             raise Refusal(
-                400, "bad_level", f'level {level!r}: expected {{"level": one of {", ".join(LOG_LEVELS)}}}'
+                "bad_level", f'level {level!r}: expected {{"level": one of {", ".join(LOG_LEVELS)}}}'
             )
         self._service.set_log_level(level)
-        return _json({"level": level})
+        return json_answer({"level": level})
 
 
 def _evacuation_note(mesh: dict[str, Any], region: str) -> str | None:
@@ -264,8 +248,8 @@ def _evacuation_note(mesh: dict[str, Any], region: str) -> str | None:
 
 def _readiness(ready: bool) -> web.Response:
     if ready:
-        return _json({"ready": True})
-    return _json({"ready": False}, status=503, headers={"Retry-After": "1"})
+        return json_answer({"ready": True})
+    return json_answer({"ready": False}, status=503, headers={"Retry-After": "1"})
 
 
 def names_loopback(host: str) -> bool:
@@ -277,13 +261,3 @@ def names_loopback(host: str) -> bool:
 async def _hide_software(request: web.Request, response: web.StreamResponse) -> None:
     del request
     response.headers["Server"] = "SkyLB"
-
-
-def _json(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(value) + b"\n", status=status, headers=headers, content_type="application/json"
-    )
-
-
-def _error(status: int, code: str, message: str) -> web.Response:
-    return _json({"error": {"message": message, "type": "admin_error", "code": code}}, status=status)

@@ -6,9 +6,12 @@ from http import HTTPStatus
 
 import orjson
 
+from skylb import _core
 from skylb._core import RequestError
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+_STATUSES = {code: status for code, status, *_ in _core.errors()}
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -23,18 +26,25 @@ _ANTHROPIC_TYPES = _OPENAI_TYPES | {413: "request_too_large", 503: "overloaded_e
 Headers = tuple[tuple[str, str], ...]
 
 
-def error_body(
-    status: int, code: str, message: str, *, param: str | None = None, anthropic: bool = False
-) -> bytes:
+def status_of(code: str) -> int:
+    """The HTTP status of an error's code, as the table of errors has it.
+
+    Raises:
+        KeyError: the table has no such code.
+    """
+    return _STATUSES[code]
+
+
+def error_body(code: str, message: str, *, param: str | None = None, anthropic: bool = False) -> bytes:
     """An error in the shape of the API that was asked.
 
     Args:
-        status: HTTP status; decides ``type``.
-        code: stable word for programs.
+        code: stable word for programs, of the table of errors; its status decides ``type``.
         message: one sentence for people.
         param: the field at fault.
         anthropic: Anthropic's shape instead of OpenAI's.
     """
+    status = status_of(code)
     types = _ANTHROPIC_TYPES if anthropic else _OPENAI_TYPES
     server = "api_error" if anthropic else "server_error"
     kind = types.get(status) or ("invalid_request_error" if status < 500 else server)
@@ -101,9 +111,9 @@ def stream_head(request_id: str, headers: Headers = ()) -> bytes:
     return ("\r\n".join(lines) + "\r\n").encode("latin-1")
 
 
-def refusal(status: int, code: str, message: str) -> RequestError:
+def refusal(code: str, message: str) -> RequestError:
     """An error that closes the connection."""
     error = RequestError(message)
-    error.status, error.code, error.message = status, code, message
+    error.status, error.code, error.message = status_of(code), code, message
     error.param, error.close, error.allow = None, True, None
     return error

@@ -83,7 +83,7 @@ class Body:
 
     def _keep(self, parts: list[bytes], data: bytes) -> None:
         if not self._budget.take(len(data)):
-            raise refusal(503, "overloaded", "too many request bytes in memory")
+            raise refusal("overloaded", "too many request bytes in memory")
         self.charged += len(data)
         parts.append(data)
         if self.hash is not None:

@@ -217,7 +217,7 @@ class ClientConnection(asyncio.Protocol):
         del now_ns
         if body.too_large:
             limit = self.context.limits.body_bytes_max
-            raise refusal(413, "body_too_large", f"the body may have {limit} bytes")
+            raise refusal("body_too_large", f"the body may have {limit} bytes")
 
     def _receive_body(self, body: Body, data: bytes) -> None:
         if self._patience is not None:
@@ -246,7 +246,7 @@ class ClientConnection(asyncio.Protocol):
         """Head and body are complete."""
         length = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         if not self.context.budget.take(length):
-            self._refuse(refusal(503, "overloaded", "too many request bytes in memory"), head)
+            self._refuse(refusal("overloaded", "too many request bytes in memory"), head)
             return
         self.sent_request = True
         if length <= LARGE_BODY_BYTES or head.route == ROUTE_NONE:
@@ -351,9 +351,7 @@ class ClientConnection(asyncio.Protocol):
         headers: answers.Headers = (),
     ) -> int:
         anthropic = head is not None and head.anthropic
-        body = answers.error_body(
-            error.status, error.code, error.message, param=error.param, anthropic=anthropic
-        )
+        body = answers.error_body(error.code, error.message, param=error.param, anthropic=anthropic)
         request_id = (head.request_id if head is not None else None) or self.context.ids.make()
         headers = (*headers, *self.context.cors.headers)
         self.transport.write(
@@ -462,17 +460,15 @@ class ClientConnection(asyncio.Protocol):
             elapsed_s > GRACE_S
             and body.charged < elapsed_s * self.context.limits.timeouts.body_bytes_per_s_min
         ):
-            self._refuse(refusal(408, "body_timeout", "the request body came too slowly"), body.head)
+            self._refuse(refusal("body_timeout", "the request body came too slowly"), body.head)
 
     def _timed_out(self, now_ns: int) -> None:
         if self.transport.is_closing():
             self.abort()
         elif self.body is not None and self._patience is None:
-            self._refuse(
-                refusal(408, "body_timeout", "the request body did not come in time"), self.body.head
-            )
+            self._refuse(refusal("body_timeout", "the request body did not come in time"), self.body.head)
         elif not self.closing and is_begun(self.pending):
-            self._refuse(refusal(408, "head_timeout", "the request head did not come in time"), None)
+            self._refuse(refusal("head_timeout", "the request head did not come in time"), None)
         else:
             self._close(now_ns)
 
@@ -497,4 +493,4 @@ class ClientConnection(asyncio.Protocol):
         if self.idle:
             self._close(monotonic_ns())
         elif not self.closing and self._patience is None:
-            self._refuse(refusal(503, *SHUTTING_DOWN), self.body.head if self.body is not None else None)
+            self._refuse(refusal(*SHUTTING_DOWN), self.body.head if self.body is not None else None)

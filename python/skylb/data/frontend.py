@@ -139,8 +139,8 @@ class Frontend:
         self.refused_total += 1
         limits = self.context.limits
         return answers.response(
-            status=503,
-            body=answers.error_body(503, "overloaded", "too many connections"),
+            status=answers.status_of("overloaded"),
+            body=answers.error_body("overloaded", "too many connections"),
             request_id=self.context.ids.make(),
             close=True,
             retry_after_s=limits.retry_after_s,

@@ -27,7 +27,6 @@ class Ongoing(Protocol):
 
     def answer_error(
         self,
-        status: int,
         code: str,
         message: str,
         *,
@@ -56,7 +55,7 @@ def give_up(exchange: Ongoing, code: str, message: str) -> None:
         exchange.cut(leg.relay, code, message)
         return
     exchange.leave_hold()
-    exchange.answer_error(503, code, message, retry_after_s=exchange.context.limits.retry_after_s)
+    exchange.answer_error(code, message, retry_after_s=exchange.context.limits.retry_after_s)
 
 
 def withdraw(exchange: Ongoing) -> None:

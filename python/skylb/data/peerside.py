@@ -103,7 +103,7 @@ class PeerConnection(ClientConnection):
 
     def _turn_away(self, refused: Refused) -> RequestError:
         self._reason = refused.reason
-        return refusal(403, "forward_refused", f"the forward's signature: {refused.reason}")
+        return refusal("forward_refused", f"the forward's signature: {refused.reason}")
 
     def _answer_refusal(
         self,

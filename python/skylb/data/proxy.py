@@ -102,7 +102,7 @@ class Exchange:
         if self.phase is ENDED:
             self.release_body()
         elif isinstance(read, RequestError):
-            self.answer_error(read.status, read.code, read.message, param=read.param)
+            self.answer_error(read.code, read.message, param=read.param)
         else:
             self.body, self.body_digest = read.body, read.digest
             self.submit(read.scanned)
@@ -118,7 +118,7 @@ class Exchange:
                 self.name_tenant()
             self.context.router.submit(self, self.request, body, claims)
         except RequestError as error:
-            self.answer_error(error.status, error.code, error.message, param=error.param)
+            self.answer_error(error.code, error.message, param=error.param)
 
     def name_tenant(self) -> None:
         """Finds out the request's tenant."""
@@ -353,20 +353,19 @@ class Exchange:
             return
         if leg is not None:
             leg.discard()
-        self.answer_error(reject.status, reject.code, reject.message, retry_after_s=reject.retry_after_s)
+        self.answer_error(reject.code, reject.message, retry_after_s=reject.retry_after_s)
 
     def expired(self) -> None:
         """The hold's deadline passed."""
         self.in_engine = False
         self.leave_hold()
         retry_after_s = self.context.limits.retry_after_s
-        self.answer_error(503, "hold_timeout", "no replica had room in time", retry_after_s=retry_after_s)
+        self.answer_error("hold_timeout", "no replica had room in time", retry_after_s=retry_after_s)
 
     # ------------------------------------------------------------------ own answers
 
     def answer_error(
         self,
-        status: int,
         code: str,
         message: str,
         *,
@@ -376,10 +375,11 @@ class Exchange:
         """Writes an error in the form of the API that was called; as an event if the stream has begun."""
         relay = self.early_relay
         if relay is not None:
-            self.client.transport.write(relay.cut(message, code, status))
+            self.client.transport.write(relay.cut(message, code, answers.status_of(code)))
             self.complete(_core.OUTCOME_OK, HTTPStatus.OK, code, relay=relay, close=relay.close_client)
             return
-        body = answers.error_body(status, code, message, param=param, anthropic=self.head.anthropic)
+        body = answers.error_body(code, message, param=param, anthropic=self.head.anthropic)
+        status = answers.status_of(code)
         self.answer(status, body, code=code, retry_after_s=retry_after_s, headers=self.refusal(code))
 
     def refusal(self, code: str) -> answers.Headers:

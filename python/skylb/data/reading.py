@@ -85,7 +85,7 @@ def _deliver(done: Done, future: "asyncio.Future[Read | RequestError]") -> None:
         done(future.result())
     else:
         log.error("a request body could not be read", exc_info=error)
-        done(refusal(500, "internal_error", "the body could not be read"))
+        done(refusal("internal_error", "the body could not be read"))
 
 
 def edited(parts: list[bytes], at: int, gone: int, text: bytes) -> list[bytes]:

@@ -49,7 +49,7 @@ class Tenants:
             named = head.header(self._header)
             if named is not None:
                 if _TENANT.fullmatch(named) is None:
-                    raise refusal(400, "bad_tenant", "the header that names the tenant is malformed")
+                    raise refusal("bad_tenant", "the header that names the tenant is malformed")
                 return Tenant(named)
         by_key = self._by_key(head) if self._keys else Tenant.NOBODY
         unnamed = self._header is not None and not trusted

@@ -14,17 +14,9 @@ pub(in crate::engine) struct Refusal {
 }
 
 impl Refusal {
-    pub(in crate::engine) fn new(
-        status: u16,
-        code: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
-        debug_assert!(
-            errors::knows(status, code),
-            "{status} {code} is not in the table of errors"
-        );
+    pub(in crate::engine) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self {
-            status,
+            status: errors::status_of(code),
             code,
             message: message.into(),
             retry_after_s: None,

@@ -23,15 +23,11 @@ pub struct RequestError {
 }
 
 impl RequestError {
-    /// A refusal after which the connection may stay open. The table of errors has its code.
+    /// A refusal after which the connection may stay open. The table of errors has its code, and says its status.
     #[must_use]
-    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        debug_assert!(
-            errors::knows(status, code),
-            "{status} {code} is not in the table of errors"
-        );
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self {
-            status,
+            status: errors::status_of(code),
             code,
             message: message.into(),
             param: None,
@@ -44,7 +40,7 @@ impl RequestError {
     #[must_use]
     pub fn invalid_type(param: impl Into<String>, expected: &str) -> Self {
         let param = param.into();
-        Self::new(400, "invalid_type", format!("'{param}' must be {expected}")).param(param)
+        Self::new("invalid_type", format!("'{param}' must be {expected}")).param(param)
     }
 
     /// A 400 `duplicate_key`: an engine might read the other of the two, which says something else.
@@ -52,7 +48,6 @@ impl RequestError {
     pub fn duplicate_key(param: impl Into<String>) -> Self {
         let param = param.into();
         Self::new(
-            400,
             "duplicate_key",
             format!("'{param}' is given more than once, with different values"),
         )
@@ -63,14 +58,14 @@ impl RequestError {
     #[must_use]
     pub fn missing_model() -> Self {
         let message = "'model' is required where more than one is served";
-        Self::new(400, "missing_model", message).param("model")
+        Self::new("missing_model", message).param("model")
     }
 
     /// A 400 `untrusted_field`: only trusted senders may steer an engine with it.
     #[must_use]
     pub fn untrusted_field(name: &str) -> Self {
         let message = format!("'{name}' is taken from trusted proxies only");
-        Self::new(400, "untrusted_field", message).param(name)
+        Self::new("untrusted_field", message).param(name)
     }
 
     /// Names the field at fault.

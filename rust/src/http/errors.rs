@@ -1,7 +1,9 @@
-//! The table of errors: every code that a client or a peer can read, in an answer or in a stream.
+//! The table of errors: every code that a client, a peer or an operator can read, in an answer or in a stream.
+//!
+//! Code that refuses gives the code only. The status stands here and nowhere else.
 
 use Retry::{Later, No, Unsure};
-use Side::{Balancer, Client, Peer, Replica};
+use Side::{Balancer, Client, Operator, Peer, Replica};
 
 /// Whose side an error is on: what has to change before the request can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub enum Side {
     Replica,
     /// A peer, or what a peer sent.
     Peer,
+    /// An operator's request to the admin listener.
+    Operator,
 }
 
 /// Whether the same request may be sent again.
@@ -36,6 +40,7 @@ impl Side {
             Balancer => "SkyLB",
             Replica => "replica",
             Peer => "peer",
+            Operator => "operator",
         }
     }
 }
@@ -94,6 +99,7 @@ pub const ERRORS: &[Row] = &[
     row("bad_content_length", 400, Client, No, "`Content-Length` is no number, or contradicts `Transfer-Encoding`."),
     row("bad_header", 400, Client, No, "A header line is malformed."),
     row("bad_host", 400, Client, No, "The `Host` header is missing, malformed or not that of the target."),
+    row("bad_level", 400, Operator, No, "The level of the log has no such name."),
     row("bad_line", 400, Client, No, "A line does not end as HTTP's do."),
     row("bad_request_line", 400, Client, No, "The request line is malformed."),
     row("bad_target", 400, Client, No, "The request target is malformed."),
@@ -108,11 +114,18 @@ pub const ERRORS: &[Row] = &[
     row("missing_model", 400, Client, No, "The request names no model, and more than one is served."),
     row("unexpected_body", 400, Client, No, "The method takes no body."),
     row("untrusted_field", 400, Client, No, "Only a trusted sender may use this field."),
+    row("unauthorized", 401, Operator, No, "The admin token is missing or wrong."),
+    row("cross_origin", 403, Operator, No, "A web page asks, or the `Host` is no loopback name."),
     row("forward_refused", 403, Peer, No, "The signature of a forward is no good."),
+    row("no_token", 403, Operator, No, "The admin listener is not on loopback, and has no token."),
     row("residency", 403, Client, No, "No region that can be reached may serve this request."),
     row("model_not_found", 404, Client, No, "No replica serves this model."),
+    row("no_mesh", 404, Operator, No, "This balancer has no peers."),
     row("response_not_found", 404, Client, No, "No replica here is known to have made this response."),
     row("unknown_path", 404, Client, No, "This path is not served."),
+    row("unknown_peer", 404, Operator, No, "No peer has this name."),
+    row("unknown_region", 404, Operator, No, "No balancer is known in this region."),
+    row("unknown_replica", 404, Operator, No, "No replica has this name or number."),
     row("method_not_allowed", 405, Client, No, "The path takes other methods: see `Allow`."),
     row("body_timeout", 408, Client, Later, "The body came too slowly."),
     row("head_timeout", 408, Client, Later, "The head did not come in time."),
@@ -139,6 +152,7 @@ pub const ERRORS: &[Row] = &[
     row("hop_limit", 503, Peer, No, "The request has been forwarded already."),
     row("model_not_ready", 503, Replica, Later, "No replica serves this model at present, and one may soon."),
     row("no_replica_ready", 503, Replica, Later, "No replica that serves the request is ready."),
+    row("not_served_here", 503, Peer, Later, "No replica of this balancer serves a forward: it goes elsewhere."),
     row("overloaded", 503, Balancer, Later, "SkyLB lacks memory, sockets or connections."),
     row("peer_hold_max", 503, Peer, Later, "Too many forwards are waiting here."),
     row("peers_full", 503, Peer, Later, "All regions are at capacity."),
@@ -151,12 +165,12 @@ pub const ERRORS: &[Row] = &[
     row("upstream_refused", IN_STREAM, Peer, Later, "The peer refused the request."),
 ];
 
-/// Whether the table has a code with this status.
+/// The status of a code. The table has every code that is answered with; another one is a 500.
 #[must_use]
-pub fn knows(status: u16, code: &str) -> bool {
-    ERRORS
-        .iter()
-        .any(|row| row.code == code && row.status == status)
+pub fn status_of(code: &str) -> u16 {
+    let row = ERRORS.iter().find(|row| row.code == code);
+    debug_assert!(row.is_some(), "{code} is not in the table of errors");
+    row.map_or(500, |row| row.status)
 }
 
 #[cfg(test)]

@@ -250,7 +250,6 @@ impl Route {
             (Takes::GetPost, true) => "GET, HEAD, POST, OPTIONS",
         };
         RequestError::new(
-            405,
             "method_not_allowed",
             format!("This path takes {allow} only."),
         )

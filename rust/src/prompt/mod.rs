@@ -268,20 +268,15 @@ fn check_json_type(content_type: Option<&[u8]>) -> Result<(), RequestError> {
         return Ok(());
     }
     let message = "the content type must be application/json in UTF-8";
-    Err(RequestError::new(415, "unsupported_media_type", message))
+    Err(RequestError::new("unsupported_media_type", message))
 }
 
 fn check_text(body: &[u8]) -> Result<(), RequestError> {
     if body.is_empty() {
-        return Err(RequestError::new(
-            400,
-            "empty_body",
-            "the request has no body",
-        ));
+        return Err(RequestError::new("empty_body", "the request has no body"));
     }
     if u32::try_from(body.len()).is_err() {
         return Err(RequestError::new(
-            413,
             "body_too_large",
             "the body is larger than 4 GiB",
         ));
@@ -289,7 +284,7 @@ fn check_text(body: &[u8]) -> Result<(), RequestError> {
     if simdutf8::basic::from_utf8(body).is_err() {
         let at = str::from_utf8(body).map_or_else(|error| error.valid_up_to(), str::len);
         let message = format!("invalid JSON at byte {at}: expected UTF-8");
-        return Err(RequestError::new(400, "invalid_json", message));
+        return Err(RequestError::new("invalid_json", message));
     }
     Ok(())
 }

@@ -21,11 +21,7 @@ const BOUNDARY_BYTES_MAX: usize = 70;
 pub(super) fn read(envelope: &Envelope<'_>, body: &[u8]) -> Result<Digest, RequestError> {
     let boundary = boundary(envelope.content_type.unwrap_or_default())?;
     if body.is_empty() {
-        return Err(RequestError::new(
-            400,
-            "empty_body",
-            "the request has no body",
-        ));
+        return Err(RequestError::new("empty_body", "the request has no body"));
     }
     let mut delimiter = b"\r\n--".to_vec();
     delimiter.extend_from_slice(&boundary);
@@ -58,7 +54,6 @@ pub(super) fn read(envelope: &Envelope<'_>, body: &[u8]) -> Result<Digest, Reque
 
 fn malformed(what: &str) -> RequestError {
     RequestError::new(
-        400,
         "invalid_multipart",
         format!("invalid multipart body: {what}"),
     )
@@ -72,7 +67,7 @@ fn boundary(content_type: &[u8]) -> Result<Vec<u8>, RequestError> {
         .is_some_and(|media| media.eq_ignore_ascii_case(b"multipart/form-data"))
     {
         let message = "the content type must be multipart/form-data";
-        return Err(RequestError::new(415, "unsupported_media_type", message));
+        return Err(RequestError::new("unsupported_media_type", message));
     }
     let value = parameters.find_map(|parameter| parameter_value(parameter, b"boundary"));
     match value {

@@ -130,7 +130,6 @@ impl<'a> Outline<'a> {
             // Another kind of value is valid JSON, but no request.
             scan.value(0).and_then(|()| scan.end()).map_err(malformed)?;
             return Err(RequestError::new(
-                400,
                 "invalid_type",
                 "the body must be a JSON object",
             ));
@@ -302,13 +301,11 @@ pub(super) fn malformed(fault: Malformed) -> RequestError {
     let Malformed { at, what, is_bound } = fault;
     if is_bound {
         return RequestError::new(
-            400,
             "body_too_complex",
             format!("the body passes a bound at byte {at}: expected {what}"),
         );
     }
     RequestError::new(
-        400,
         "invalid_json",
         format!("invalid JSON at byte {at}: expected {what}"),
     )

@@ -8,9 +8,11 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from skylb.addresses import ListenAddress
-from skylb.admin import Admin
+from skylb.admin import Admin, live
+from skylb.admin.refusal import Refusal
 from skylb.listeners import bind, bound_address
 from skylb.types import Address, Replica
 
@@ -148,10 +150,11 @@ def test_the_log_level_changes_to_a_known_one_only() -> None:
 def test_errors_of_the_library_are_json_too() -> None:
     async def test(ask: Asked) -> None:
         status, said = await ask("GET", "/nothing")
-        assert (status, said["error"]["code"]) == (404, "not_found")
+        assert (status, said["error"]["code"]) == (404, "unknown_path")
         status, said = await ask("DELETE", "/state")
         assert (status, said["error"]["code"]) == (405, "method_not_allowed")
-        assert (await ask("PUT", "/log-level", data=b"x" * 10_000))[0] == 413
+        status, said = await ask("PUT", "/log-level", data=b"x" * 10_000)
+        assert (status, said["error"]["code"]) == (413, "body_too_large")
 
     asking(test)
 
@@ -280,3 +283,11 @@ def test_the_live_page_loads_nothing_from_elsewhere_and_its_figures_are_guarded_
         assert (await ask("GET", "/events", headers={"Host": "evil.example"}))[0] == 403
 
     asking(test)
+
+
+def test_a_page_too_many_is_told_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "VIEWERS_MAX", 0)
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(live.Feed().serve(make_mocked_request("GET", "/events")))
+    answer = refused.value.answer()
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")

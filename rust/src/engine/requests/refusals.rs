@@ -14,13 +14,21 @@ const NAME_CHARS_MAX: usize = 200;
 impl Refusal {
     /// A request that says it has crossed regions more than once.
     pub(in crate::engine) fn too_many_hops() -> Self {
-        Self::new(503, "hop_limit", "The request has been forwarded already.")
+        Self::new("hop_limit", "The request has been forwarded already.")
+    }
+
+    /// A forward asks for a model, or for a response, that no replica here has. Its origin goes elsewhere, and
+    /// its client is told nothing of what is known here.
+    pub(in crate::engine) fn not_served_here() -> Self {
+        Self::new(
+            "not_served_here",
+            "No model server here serves this forward.",
+        )
     }
 
     /// The rules of residency leave no place for the request.
     pub(in crate::engine) fn residency(tenant: Tenant<&str>) -> Self {
         Self::new(
-            403,
             "residency",
             if tenant == Tenant::Unknown {
                 "This request may not be served in any region that can be reached from here; \
@@ -34,7 +42,6 @@ impl Refusal {
     /// `/v1/responses/{id}` or `previous_response_id` that no replica is known to have made.
     pub(in crate::engine) fn response_unknown() -> Self {
         Self::new(
-            404,
             "response_not_found",
             "There is no response with this id here.",
         )
@@ -44,7 +51,7 @@ impl Refusal {
     pub(in crate::engine) fn model_away(name: &str, retry_after_s: u32) -> Self {
         let name: String = name.chars().take(NAME_CHARS_MAX).collect();
         let message = format!("No model server offers the model `{name}` at present.");
-        Self::new(503, "model_not_ready", message).retry_after(retry_after_s)
+        Self::new("model_not_ready", message).retry_after(retry_after_s)
     }
 
     /// `known`: the models that are listed.
@@ -62,13 +69,12 @@ impl Refusal {
             }
             message.push('.');
         }
-        Self::new(404, "model_not_found", message)
+        Self::new("model_not_found", message)
     }
 
     /// No replica that serves the request is ready.
     pub(in crate::engine) fn none_ready(retry_after_s: u32) -> Self {
         Self::new(
-            503,
             "no_replica_ready",
             "No model server is ready to serve this request.",
         )
@@ -79,59 +85,50 @@ impl Refusal {
     pub(in crate::engine) fn no_room(why: NoPlace, retry_after_s: u32) -> Self {
         let refusal = match why {
             NoPlace::Hold(Full::Hold) => {
-                Self::new(503, "hold_full", "Too many requests are waiting already.")
+                Self::new("hold_full", "Too many requests are waiting already.")
             }
             NoPlace::Hold(Full::Payer) => Self::new(
-                429,
                 "tenant_hold_full",
                 "Too many of your requests are waiting already.",
             ),
-            NoPlace::Light => Self::new(503, "replica_full", "The model servers are at capacity."),
+            NoPlace::Light => Self::new("replica_full", "The model servers are at capacity."),
         };
         refusal.retry_after(retry_after_s)
     }
 
     /// What a client reads when its last attempt failed so.
     pub(in crate::engine) fn failed(failure: Failure, retry_after_s: u32) -> Self {
-        let refusal = |status, code, message: &str| Self::new(status, code, message);
+        let refusal = |code, message: &str| Self::new(code, message);
         match failure {
-            Failure::Connect => refusal(
-                502,
-                "upstream_connect",
-                "The model server could not be reached.",
-            ),
+            Failure::Connect => {
+                refusal("upstream_connect", "The model server could not be reached.")
+            }
             Failure::Timeout | Failure::Withdrawn => refusal(
-                504,
                 "upstream_timeout",
                 "The model server did not answer in time.",
             ),
             Failure::Reset => refusal(
-                502,
                 "upstream_reset",
                 "The model server closed the connection before it answered.",
             ),
             Failure::Absent => refusal(
-                404,
                 "model_not_found",
                 "No model server that was asked has this model.",
             ),
-            Failure::Status(_) => {
-                refusal(502, "upstream_status", "The model server failed to answer.")
-            }
+            Failure::Status(_) => refusal("upstream_status", "The model server failed to answer."),
             Failure::BadResponse => refusal(
-                502,
                 "upstream_bad_response",
                 "The model server's answer could not be read.",
             ),
-            Failure::Refused => refusal(503, "peers_full", "All regions are at capacity.")
-                .retry_after(retry_after_s),
+            Failure::Refused => {
+                refusal("peers_full", "All regions are at capacity.").retry_after(retry_after_s)
+            }
             Failure::Limited => refusal(
-                429,
                 "upstream_limited",
                 "The model servers take no more of these requests at present.",
             )
             .retry_after(retry_after_s),
-            Failure::Full => refusal(503, "upstream_full", "All model servers are at capacity.")
+            Failure::Full => refusal("upstream_full", "All model servers are at capacity.")
                 .retry_after(retry_after_s),
         }
     }

@@ -36,7 +36,7 @@ impl Router {
             .map_or(0, |model| self.hold.len_of(model));
         let over = request.demand.lane == Lane::Batch && held > self.config.peer_hold_max as usize;
         let busy =
-            |code, text: &str| Refusal::new(503, code, text).retry_after(self.config.retry_after_s);
+            |code, text: &str| Refusal::new(code, text).retry_after(self.config.retry_after_s);
         if self.mesh.evacuating() {
             Some(busy(
                 "evacuating",

@@ -54,8 +54,7 @@ impl Router {
                 self.counters.rejected += 1;
                 self.counters.residency_refused += u64::from(refusal.status == 403);
                 if ask.forwarded.is_some() && refusal.status == 404 {
-                    // Its origin goes elsewhere; its client is told nothing of what is known here.
-                    refusal.status = 503;
+                    refusal = Refusal::not_served_here();
                 }
                 out.push(Effect::Reject(refusal.of(id)));
             }

@@ -303,7 +303,6 @@ impl BodyDecoder {
             if self.chunks.remaining() > self.body_bytes_max.saturating_sub(self.body_bytes) {
                 self.lost = self.skip(&data[at..]).is_err();
                 return Err(RequestError::new(
-                    413,
                     "body_too_large",
                     format!("A request body may have {} bytes.", self.body_bytes_max),
                 )
@@ -357,7 +356,6 @@ impl BodyDecoder {
 
 fn bad_chunk(expected: Fault) -> RequestError {
     RequestError::new(
-        400,
         "bad_chunk",
         format!("The chunked body is malformed: {expected} expected."),
     )

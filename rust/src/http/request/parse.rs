@@ -149,12 +149,10 @@ impl HeadParser {
     fn authorise(&self, head: &mut Head, facts: &Facts<'_>) -> Result<(), RequestError> {
         let body = if head.path() == b"*" {
             if !self.cors {
-                return Err(RequestError::new(
-                    405,
-                    "method_not_allowed",
-                    "OPTIONS is not offered.",
-                )
-                .allowing("GET, HEAD, POST"));
+                return Err(
+                    RequestError::new("method_not_allowed", "OPTIONS is not offered.")
+                        .allowing("GET, HEAD, POST"),
+                );
             }
             BodyKind::None
         } else {
@@ -269,14 +267,12 @@ fn refuse_extent(problem: Problem, data: &[u8]) -> RequestError {
             "A header line must not begin with white space.",
         ),
         Problem::Fields => RequestError::new(
-            431,
             "too_many_headers",
             format!("A request may have {HEADERS_MAX} headers."),
         ),
         // The line at fault is named where it is the first.
         Problem::Bytes => check_begun_line(data).err().unwrap_or_else(|| {
             RequestError::new(
-                431,
                 "head_too_large",
                 format!("A request head may have {HEAD_BYTES_MAX} bytes."),
             )
@@ -327,7 +323,6 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, RequestError> {
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
             return Err(RequestError::new(
-                505,
                 "unsupported_version",
                 "HTTP/1.1 and HTTP/1.0 are spoken here.",
             ));
@@ -343,12 +338,11 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, RequestError> {
 
 fn target_too_long() -> RequestError {
     RequestError::new(
-        414,
         "target_too_long",
         format!("A request target may have {TARGET_BYTES_MAX} bytes."),
     )
 }
 
 fn bad(code: &'static str, message: &str) -> RequestError {
-    RequestError::new(400, code, message)
+    RequestError::new(code, message)
 }

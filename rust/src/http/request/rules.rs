@@ -193,7 +193,7 @@ pub(super) fn body_length(facts: &Facts<'_>, http11: bool) -> Result<i64, Reques
         .try_fold(0_i64, |n, d| {
             n.checked_mul(10)?.checked_add(i64::from(d - b'0'))
         })
-        .ok_or_else(|| RequestError::new(413, "body_too_large", "The declared body is too large."))
+        .ok_or_else(|| RequestError::new("body_too_large", "The declared body is too large."))
 }
 
 /// Exactly `chunked`, once. A coding we do not know is a 501 (RFC 9112, 6.1), anything else a 400.
@@ -208,7 +208,6 @@ fn chunked(value: &[u8]) -> Result<i64, RequestError> {
     let last_is_chunked = codings.last().is_some_and(is_chunked);
     if well_formed && is_unknown && chunked_count == usize::from(last_is_chunked) {
         return Err(RequestError::new(
-            501,
             "unsupported_transfer_encoding",
             "The only transfer coding is 'chunked'.",
         ));
@@ -239,7 +238,6 @@ pub(super) fn check_content(
     if facts.has(Kind::ContentEncoding) && !facts.content_encoding.eq_ignore_ascii_case(b"identity")
     {
         return Err(RequestError::new(
-            415,
             "unsupported_content_encoding",
             "Request bodies must not be compressed.",
         ));
@@ -254,7 +252,6 @@ pub(super) fn check_content(
         || (body == BodyKind::Multipart && parameters.is_empty())
     {
         return Err(RequestError::new(
-            415,
             "unsupported_media_type",
             format!("Content-Type must be {}.", String::from_utf8_lossy(wanted)),
         )
@@ -278,14 +275,12 @@ pub(super) fn check_connection(facts: &Facts<'_>, http11: bool) -> Result<(), Re
     }
     if facts.websocket {
         return Err(RequestError::new(
-            501,
             "websocket_unsupported",
             "WebSocket is not spoken here.",
         ));
     }
     if facts.has(Kind::Expect) && !facts.expects_continue() {
         return Err(RequestError::new(
-            417,
             "expectation_failed",
             "The only expectation met is '100-continue'.",
         ));
@@ -324,5 +319,5 @@ pub(super) fn is_traceparent(value: &[u8]) -> bool {
 }
 
 fn bad(code: &'static str, message: impl Into<String>) -> RequestError {
-    RequestError::new(400, code, message)
+    RequestError::new(code, message)
 }

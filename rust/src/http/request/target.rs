@@ -60,7 +60,7 @@ pub(super) fn split<'a>(
 
 fn connect(target: &[u8]) -> RequestError {
     if is_authority(target) && target.contains(&b':') {
-        RequestError::new(405, "method_not_allowed", "CONNECT is not offered.")
+        RequestError::new("method_not_allowed", "CONNECT is not offered.")
             .allowing("GET, HEAD, POST")
     } else {
         bad("CONNECT takes HOST:PORT as its target.")
@@ -145,5 +145,5 @@ fn is_port(text: &[u8]) -> bool {
 }
 
 fn bad(message: &str) -> RequestError {
-    RequestError::new(400, "bad_target", message)
+    RequestError::new("bad_target", message)
 }

@@ -15,7 +15,7 @@ pub(super) fn unknown_path(path: &[u8]) -> RequestError {
     let paths: Vec<&str> = ROUTES.iter().map(|row| row.path).collect();
     let list = paths.join(", ");
     let message = format!("There is no path {asked} here.{hint} The paths are: {list}.");
-    RequestError::new(404, "unknown_path", message)
+    RequestError::new("unknown_path", message)
 }
 
 /// The path whose end this one has, or the other way round: of a base URL with `/v1` twice or not at

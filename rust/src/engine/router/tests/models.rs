@@ -303,7 +303,8 @@ fn a_forward_for_a_model_in_no_list_goes_back_at_once() {
         ..ask(Route::ChatCompletions)
     };
     let effects = drive.submit_as(ask, digest("x", &[]));
-    assert_eq!(rejected(&effects).status, 503);
+    let reject = rejected(&effects);
+    assert_eq!((reject.status, reject.code), (503, "not_served_here"));
 }
 
 #[test]
