@@ -138,7 +138,7 @@ class Settings(SourceSettings):
         Field(
             max_length=1024,
             description="Address or network of a proxy in front of SkyLB. Only from there does SkyLB "
-            "accept X-Forwarded-*, a class, a tenant, and headers that control the engine.",
+            "accept X-Forwarded-*, the class and tenant headers, and headers that control the engine.",
         ),
     ] = ()
     cors_origin: Annotated[

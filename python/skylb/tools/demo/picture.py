@@ -21,8 +21,8 @@ def about(settings: DemoSettings) -> tuple[str, ...]:
         )
     return (
         (
-            f"A SkyLB balancer and {replicas} in each region, all on this machine; between the regions, the"
-            " round trips of oceans. The sun goes west, and users are awake by day."
+            f"A SkyLB balancer and {replicas} in each region, all on this machine. The links between the"
+            " regions are as slow as links across an ocean. Where it is noon, the most users are awake."
         ),
         (
             "A request goes to the replica that has its prompt cached. When its region is full it is"
