@@ -1,4 +1,4 @@
-//! The Python binding, `skylb._core`: one coarse call per event, no Python object kept in Rust.
+//! The Python binding, `skylb._core`. Python makes one call for each event; Rust keeps no Python object.
 
 mod effects;
 mod engine;

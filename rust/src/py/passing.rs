@@ -1,4 +1,4 @@
-//! Binding of the tables that documents are generated from: routes, and what steers engines.
+//! Binding of the tables that documents are generated from: routes, and what controls engines.
 
 use pyo3::prelude::*;
 

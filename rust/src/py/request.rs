@@ -1,4 +1,4 @@
-//! One request across the boundary: its head, what its body says, and its course.
+//! One request as Python holds it: its head, what its body says, and the times of its phases.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

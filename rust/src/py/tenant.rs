@@ -1,4 +1,4 @@
-//! The tenant of a request, as Python finds it out.
+//! The tenant of a request, which Python finds out and passes to the engine.
 
 use pyo3::prelude::*;
 

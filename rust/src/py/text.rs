@@ -1,4 +1,4 @@
-//! Text and numbers as the interface has them.
+//! Conversions of text and numbers between Python and Rust.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What a relay knows of its response.
+//! What a relay reports about its response.
 
 use super::head::Framing;
 use super::{Phase, Relay};

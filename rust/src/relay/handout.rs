@@ -1,4 +1,4 @@
-//! What is complete goes out, in the client's framing.
+//! Hands complete parts of a response out to the client, in the client's framing.
 
 use super::{
     FEED_DONE, FEED_FIRST_BYTE, FEED_WRITE_BUFFER, Framing, Phase, Relay, WITHHELD_BYTES_MAX,

@@ -1,9 +1,11 @@
-//! One response on its way: head, framing, event boundaries, usage.
+//! One response on its way to the client: head, framing, event boundaries, usage.
 //!
-//! The head is withheld until the first body byte (for a stream of events the first complete event),
-//! so that a retry stays possible. What is handed out ends on an event and on a chunk: an error event
-//! can be placed behind it at any time ([`Relay::cut`]). An input that is made so already passes as it
-//! is, without a copy; only what is cut otherwise is withheld, bounded, and framed anew.
+//! A relay withholds the head until the first body byte, so that a retry stays possible. For a stream of
+//! events that is the first complete event. The bytes that it returns for the client always end after a
+//! whole event and a whole chunk. So an error event can follow them at any time ([`Relay::cut`]).
+//!
+//! An input that ends so already passes as it is, without a copy. Of any other input the incomplete part is
+//! withheld, within a bound, and the rest is framed anew.
 
 mod answers;
 mod cut;

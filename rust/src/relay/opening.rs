@@ -1,9 +1,9 @@
-//! A client's stream that begins before its first event: head and comments, so that nobody between
-//! takes a wait for a dead connection.
+//! A client's stream that begins before its first event: a head and comments. Without them, a proxy may
+//! take the wait for a dead connection.
 //!
-//! The head may be the replica's, where it has one already, or the balancer's own. What follows comes
-//! from whichever replica answers: nothing but comments is out until then, so an attempt that fails
-//! can still be made elsewhere.
+//! The head is that of the replica if it has sent one, else SkyLB's own. The events come later from the
+//! replica that answers. Until then only comments have been written, so a failed attempt can still be made
+//! elsewhere.
 
 use super::{Framing, Phase, Relay};
 use crate::http::request::put;

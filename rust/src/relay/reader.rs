@@ -1,4 +1,4 @@
-//! Reads one response without relaying it: probes and the load generator.
+//! Reads one response for probes and the load generator, without relaying it.
 
 use std::borrow::Cow;
 

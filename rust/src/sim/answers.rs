@@ -1,4 +1,4 @@
-//! An answer's way back: steps of a replica, first byte, end, failure.
+//! The way of an answer: steps of a replica, first byte, end, failure.
 
 use super::queue::{Event, News};
 use super::replica::Progress;

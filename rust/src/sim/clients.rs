@@ -1,4 +1,4 @@
-//! Who sends which request next, in closed loop: users with their sessions, one after another.
+//! Which request a client sends next in closed loop: users with sessions, one after another.
 
 use super::scenario::Scenario;
 use super::workload::{NO_TURN, Turn, Workload, small};

@@ -1,4 +1,4 @@
-//! A forward's way: to the peer, its request there, and the news that come home.
+//! The way of a forward: to the peer, its request there, and what comes back.
 
 use super::invariants::tenant;
 use super::network::uniform;

@@ -1,4 +1,4 @@
-//! How long a message takes, and when a link is cut.
+//! How long a message takes over a link, and when the link is cut.
 
 use super::fault::Fault;
 use super::scenario::{Network as Settings, Scenario, nanos, nanos_of_ms};

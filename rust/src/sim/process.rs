@@ -1,4 +1,4 @@
-//! Balancers whose process ends, and others that begin in their place.
+//! Balancers whose process ends, and their successors.
 
 use super::queue::{Event, News};
 use super::region::state::{JUDGE_NS, SILENT_NS};

@@ -1,4 +1,4 @@
-//! The result of a run, as it stands.
+//! Makes the result of a run.
 
 use std::collections::BTreeMap;
 

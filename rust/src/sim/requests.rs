@@ -1,4 +1,4 @@
-//! A request's way: sent, placed, pushed, computed, answered, or failed on the way.
+//! The way of a request: sent, placed, pushed, computed, answered, or failed.
 
 use super::balancer::Brain;
 use super::clients::{self, NO_SEAT};

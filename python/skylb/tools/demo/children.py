@@ -1,4 +1,4 @@
-"""The demo's processes: started, listened to, and gone when the demo is."""
+"""The processes of the demo: starts them, reads their output, ends them with the demo."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The demo's days: the sun goes west, and users sleep at night."""
+"""The simulated day of the demo: where it is noon, and how many users of a region are awake."""
 
 import math
 
