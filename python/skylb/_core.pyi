@@ -480,6 +480,16 @@ PROBE_LATE: Final = 2
 """The connection came about, and no whole answer in time."""
 PROBE_UNREADABLE: Final = 3
 """Something was answered, but no readable metrics."""
+PROBE_UNSENT: Final = 4
+"""It was given up before anything was sent: that says nothing of the replica."""
+
+PROBED_UNKNOWN: Final = 0
+PROBED_UP: Final = 1
+"""The last probe brought a page that could be read."""
+PROBED_BLIND: Final = 2
+"""It may serve, but its last probe told nothing of its load."""
+PROBED_DOWN: Final = 3
+"""Nobody is there."""
 
 PEER_ALIVE: Final = 0
 PEER_UNREACHABLE: Final = 1
@@ -565,6 +575,15 @@ class Withdraw:
 
     @property
     def request_id(self) -> int: ...
+
+@final
+class Probe:
+    """Send the replica a probe now. It is under way until `Engine.observe` or `Engine.observe_failed`
+    reports it, also where it is given up. At most one per replica is under way. Only `Engine.tick` asks
+    for probes."""
+
+    @property
+    def replica(self) -> int: ...
 
 _Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 
@@ -785,12 +804,15 @@ class Engine:
         asked."""
     def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """Operator intent, apart from observed health."""
-    def probes_due(self, now_ns: int, /) -> list[int]:
-        """Replicas whose load should be probed now; they count as probed at ``now_ns``."""
     def observe(self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /) -> tuple[_Effect, ...]:
         """A probe sent at ``sent_ns`` was answered at ``now_ns``."""
     def observe_failed(self, replica: int, unread: int, now_ns: int, /) -> tuple[_Effect, ...]:
-        """A probe told nothing; ``unread``: ``PROBE_*``."""
+        """A probe told nothing, or was given up; ``unread``: ``PROBE_*``."""
+    def answered(self, replica: int, now_ns: int, /) -> tuple[_Effect, ...]:
+        """A replica has answered another question than a probe: it is there, if its last probe was not
+        answered."""
+    def probed_state(self, replica: int, /) -> int:
+        """``PROBED_*``: what is known of a replica by its probes, and by requests that found nobody."""
     def heard(self, replicas: list[int], now_ns: int, /) -> tuple[_Effect, ...]:
         """Events, or bytes of other bodies, have come from these replicas since the last call."""
     def set_self(self, name: str, region: str, incarnation: int, /) -> None:
@@ -879,9 +901,10 @@ class Engine:
             ValueError: malformed, of another version, or the peer is of another region; nothing happened.
         """
     def peers(self, now_ns: int, /) -> list[PeerGauges]: ...
-    def tick(self, now_ns: int, /) -> tuple[_Effect, ...]: ...
+    def tick(self, now_ns: int, /) -> tuple[_Effect | Probe, ...]:
+        """Lets time pass: what has waited too long expires, and probes are sent."""
     def next_deadline_ns(self) -> int | None:
-        """When ``tick`` has work at the latest."""
+        """When ``tick`` has work at the latest. A call that takes a fact may make it earlier."""
     def models(self, tenant: Tenant, /) -> list[tuple[str, int | None]]:
         """Union over ready replicas, and over peers to which requests of this tenant may go; the length
         of a peer's is not told."""

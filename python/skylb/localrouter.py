@@ -10,6 +10,7 @@ from skylb._core import (
     Forward,
     Hold,
     PeerGauges,
+    Probe,
     Push,
     Reject,
     Relay,
@@ -44,6 +45,7 @@ class LocalRouter(Router):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._look: Callable[[Callable[[], None]], None] | None = None
+        self._probe: Callable[[int], None] | None = None
 
     # ------------------------------------------------------------------ data plane
 
@@ -58,7 +60,7 @@ class LocalRouter(Router):
         effects = self._engine.submit(request_id, request, body)
         self._sinks[request_id] = sink
         sink.submitted()
-        self._deliver(effects)
+        self._told(effects)
 
     def first_byte(self, request: Request, relay: Relay, now_ns: int) -> None:
         effects = self._engine.first_byte(request, relay, now_ns)
@@ -194,8 +196,8 @@ class LocalRouter(Router):
 
     # ---------------------------------------------------------------------- probes
 
-    def probes_due(self) -> list[int]:
-        return self._engine.probes_due(monotonic_ns())
+    def probe_with(self, probe: Callable[[int], None]) -> None:
+        self._probe = probe
 
     def observe(self, replica_id: int, snapshot: Snapshot, sent_ns: int) -> None:
         effects = self._engine.observe(replica_id, snapshot, sent_ns, monotonic_ns())
@@ -205,6 +207,12 @@ class LocalRouter(Router):
 
     def observe_failed(self, replica_id: int, unread: int) -> None:
         self._told(self._engine.observe_failed(replica_id, unread, monotonic_ns()))
+
+    def answered(self, replica_id: int) -> None:
+        self._told(self._engine.answered(replica_id, monotonic_ns()))
+
+    def probed_state(self, replica_id: int) -> int:
+        return self._engine.probed_state(replica_id)
 
     def replica(self, replica_id: int) -> Replica | None:
         return self._replicas.get(replica_id)
@@ -299,9 +307,14 @@ class LocalRouter(Router):
 
     def _tick(self) -> None:
         self._timer = None
-        effects = self._engine.tick(monotonic_ns())
+        requests: list[Effect] = []
+        for effect in self._engine.tick(monotonic_ns()):
+            if not isinstance(effect, Probe):
+                requests.append(effect)
+            elif self._probe is not None:
+                self._probe(effect.replica)
         self._begin_look()
-        self._told(effects)
+        self._told(requests)
 
     def close(self) -> None:
         """Stops the timer."""

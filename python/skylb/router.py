@@ -1,7 +1,8 @@
 """Where the two planes meet: control writes facts, data asks for decisions.
 
-Every call yields effects addressed by request id; they are delivered to the sink that the data plane
-registered, also when they come at once. Neither plane holds a reference to the other, or to the engine.
+Every call yields effects. What concerns a request goes to the sink that the data plane registered, also when
+it comes at once. What is to be probed goes to the sink that control registered. Neither plane holds a
+reference to the other, or to the engine.
 """
 
 from collections.abc import Callable, Sequence
@@ -222,14 +223,24 @@ class Router(Protocol):
 
     # ---------------------------------------------------------------------- probes
 
-    def probes_due(self) -> list[int]:
-        """Replicas whose load should be probed now."""
+    def probe_with(self, probe: Callable[[int], None]) -> None:
+        """Calls ``probe`` with each replica that is to be probed now.
+
+        At most one probe per replica is under way: until `observe` or `observe_failed` reports it, also where
+        it is given up.
+        """
 
     def observe(self, replica_id: int, snapshot: Snapshot, sent_ns: int) -> None:
         """A probe sent at ``sent_ns`` was answered now."""
 
     def observe_failed(self, replica_id: int, unread: int) -> None:
-        """A probe brought nothing; ``unread``: ``PROBE_*``."""
+        """A probe brought nothing, or was given up; ``unread``: ``PROBE_*``."""
+
+    def answered(self, replica_id: int) -> None:
+        """A replica has answered something other than a probe."""
+
+    def probed_state(self, replica_id: int) -> int:
+        """What is known of a replica by its probes: ``PROBED_*``."""
 
     def replica(self, replica_id: int) -> Replica | None:
         """A replica of the fleet as it stands."""

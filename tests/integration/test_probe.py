@@ -14,9 +14,8 @@ from aiohttp import web
 from skylb.clock import STOOD_STILL_S
 from skylb.config import EngineSettings, TimeoutSettings
 from skylb.control.models import MODELS_MAX
-from skylb.discovery.sources import make
 from skylb.upstream import Pool
-from tests.support.plane import SGLANG_PAGE, FakeReplica, Plane, run, running, settings, until
+from tests.support.plane import SGLANG_PAGE, FakeReplica, run, running, settings, until
 
 
 def test_a_replica_that_answers_is_ready_and_its_models_are_known() -> None:
@@ -368,26 +367,6 @@ def test_every_address_of_a_dns_name_is_a_replica() -> None:
         async with running(settings(replicas_dns=(by_name,))) as plane:
             await until(lambda: plane.state(replica.url) == "up", "the address is probed")
             assert replica.headers["Host"] == f"localhost:{port}"
-
-    run(test)
-
-
-def test_a_fleet_that_falls_due_together_is_probed_in_shares() -> None:
-    async def test(replica: FakeReplica) -> None:
-        replica.release.clear()
-        fleet = [f"http://127.0.0.{number}:{replica.url.rpartition(':')[2]}" for number in range(1, 11)]
-        chosen = settings(*fleet)
-        plane = Plane(chosen)
-        control = plane.control
-        make(chosen, chosen.discovery, control._site)
-        sent = []
-        for _ in range(7):
-            control._prober.tick()
-            sent.append(sum(watched.probe is not None for watched in control._prober._watched.values()))
-        assert sent == [2, 4, 6, 8, 10, 10, 10]
-        await control.close()
-        await plane.pool.close()
-        plane.router.close()
 
     run(test)
 

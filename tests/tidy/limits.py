@@ -81,8 +81,8 @@ NOT_LIMITS = frozenset(
         "SHARE_TICK_S",
         "SMALL_BODY_BYTES",
         "SWEEP_S",
+        "SWEEP_S_MAX",
         "TICK_S",
-        "TICK_S_MAX",
         "MISSES_MAX",
         "WINDOW_MAX",
     }

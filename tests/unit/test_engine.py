@@ -5,7 +5,18 @@ import json
 import pytest
 
 from skylb import _core
-from skylb._core import Engine, Expire, Head, Hold, Push, Reject, Request, RequestError, Tenant
+from skylb._core import (
+    Engine,
+    Expire,
+    Head,
+    Hold,
+    Probe,
+    Push,
+    Reject,
+    Request,
+    RequestError,
+    Tenant,
+)
 from skylb.config import EngineSettings
 from tests.support import core
 from tests.support.core import answered, head
@@ -81,12 +92,13 @@ def test_a_deadline_that_passed_expires_in_tick() -> None:
     engine = blind_engine(hold_timeout_s=1.5)
     submit(engine, 1, body(), 2)
     submit(engine, 2, body(), 3)
-    deadline_ns = engine.next_deadline_ns()
-    assert deadline_ns == 1_500 * MS + 3
-    (expire,) = engine.tick(deadline_ns)
+    probe, *_ = engine.tick(engine.next_deadline_ns() or 0)
+    assert isinstance(probe, Probe)
+    deadline_ns = 1_500 * MS + 3
+    expire, *_ = engine.tick(deadline_ns)
     assert isinstance(expire, Expire)
     assert expire.request_id == 2
-    assert engine.next_deadline_ns() is None or engine.hold_requests == 0
+    assert engine.hold_requests == 0
 
 
 def test_a_failed_attempt_is_refused_with_what_the_client_reads() -> None:
@@ -145,11 +157,14 @@ def test_snapshots_and_gauges_agree() -> None:
     engine = blind_engine()
     (gauges,) = engine.gauges()
     assert (gauges.replica, gauges.name, gauges.ready, gauges.blind) == (7, "http://a", True, True)
-    assert engine.probes_due(10 * MS) == [7]
+    (probe,) = engine.tick(10 * MS)
+    assert isinstance(probe, Probe)
+    assert (probe.replica, engine.probed_state(7)) == (7, _core.PROBED_BLIND)
     page = b"vllm:num_requests_running 3\nvllm:num_requests_waiting 2\n"
     snapshot = _core.scan_metrics(page, "vllm")
     assert engine.observe(7, snapshot, 10 * MS, 11 * MS) == ()
     (gauges,) = engine.gauges()
+    assert engine.probed_state(7) == _core.PROBED_UP
     assert (gauges.blind, gauges.running, gauges.waiting, gauges.health) == (False, 3, 2, "up")
     assert engine.set_draining(7, True, 12 * MS) == ()
     assert engine.gauges()[0].draining

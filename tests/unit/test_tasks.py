@@ -80,7 +80,7 @@ def test_a_balancer_whose_probes_died_stops_in_order_and_says_why() -> None:
 
     async def run() -> None:
         service = Service(settings)
-        service.control._prober.tick = lambda: 1 // 0  # type: ignore[assignment,return-value]  # the planted fault
+        service.control._prober.sweep = lambda: 1 // 0  # type: ignore[assignment,return-value]  # the planted fault
         await service.run()
 
     with pytest.raises(TaskFailedError, match=r"^probe failed: ZeroDivisionError"):

@@ -59,7 +59,6 @@ class Control:
             router,
             self._pool,
             metrics.probing,
-            interval_s=settings.engine.probe_interval_s,
             timeout_s=settings.timeout.probe_s,
             models_s=settings.discovery.models_s,
         )

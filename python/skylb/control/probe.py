@@ -1,15 +1,12 @@
-"""Probes: one ticker asks the engine which load it wants to know, and reports what it finds.
+"""Probes: carries out those that the engine asks for, and reports what they find.
 
-There is no task per probe, and no timer beyond the fetch's own: answers come as callbacks. At most one probe
-per replica is under way. Probes that fall due together are spread over the interval, so that neither the loop
-nor a shared host sees them in lockstep.
+There is no task and no timer per probe: answers come as callbacks, and one sweep gives up what takes too
+long. The engine says what is known of a replica by its probes; here are only the texts.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum
-from math import ceil
 
 from skylb import _core
 from skylb.clock import Standstill, monotonic_ns
@@ -23,10 +20,11 @@ from skylb.upstream import Fetch, Pool, Response
 
 log = logging.getLogger("skylb.control.probe")
 
-TICKS_PER_INTERVAL = 5
-"""Looks at what is due per shortest probe interval: a probe is late by a fifth of it at most."""
+SWEEP_S_MAX = 0.25
+"""Between looks for probes that take too long."""
 
-TICK_S_MAX = 0.05
+SWEEPS_PER_TIMEOUT = 8
+"""A probe's time is exceeded by one part of so many at most."""
 
 PAGE_BYTES_MAX = 8 << 20
 """A metrics page; vLLM's has 50 kB, and one label set more per model and engine."""
@@ -35,17 +33,15 @@ MODELS_LOOK_NS = 1_000_000_000
 """Between looks for lists of models that are due of replicas that another balancer probes for us."""
 
 
-class State(Enum):
-    """What the last probe found."""
+NAMES = {
+    _core.PROBED_UNKNOWN: "unknown",
+    _core.PROBED_UP: "up",
+    _core.PROBED_BLIND: "blind",
+    _core.PROBED_DOWN: "down",
+}
+"""The engine's word for a replica, for people."""
 
-    UNKNOWN = "unknown"
-    UP = "up"
-    BLIND = "blind"
-    DOWN = "down"
-
-
-UP = State.UP
-"""A member looked up on its class costs as much as a call."""
+ANSWERING = frozenset({_core.PROBED_UP, _core.PROBED_BLIND})
 
 
 class Watched:
@@ -53,22 +49,21 @@ class Watched:
 
     __slots__ = (
         "detail",
-        "late",
         "looked_at",
         "models",
         "pages",
         "probe",
         "replica",
-        "state",
+        "said",
     )
 
     def __init__(self, replica: Replica, models: ModelList) -> None:
-        self.state = State.UNKNOWN
+        self.said = _core.PROBED_UNKNOWN
+        """What the log said of it last."""
         self.detail = ""
+        """Why, as of the last probe."""
         self.looked_at = False
         """It is known to be down, or its models were asked for."""
-        self.late = False
-        """Its last probe was not answered in time, nor anything else since."""
         self.pages = Pages(replica)
         self.probe: Probe | None = None
         self.models = models
@@ -80,10 +75,11 @@ class Watched:
         self.pages.aim(replica)
         self.models.aim(replica)
 
-    def described(self) -> str:
-        """Its state, for people."""
-        state = f"{self.state.value}: {self.detail}" if self.detail else self.state.value
-        models = self.models.detail if self.state in {State.UP, State.BLIND} else ""
+    def described(self, probed: int) -> str:
+        """Its state (``PROBED_*``), for people."""
+        detail = self.detail if probed == self.said else ""  # requests may have found out more
+        state = f"{NAMES[probed]}: {detail}" if detail else NAMES[probed]
+        models = self.models.detail if probed in ANSWERING else ""
         return f"{state}; {models}" if models else state
 
     def cancel(self) -> None:
@@ -115,10 +111,9 @@ class Prober:
     """Measures the fleet's load, and reads the models of replicas that answer.
 
     Args:
-        router: says whose probe is due and takes the results.
+        router: asks for probes and takes the results.
         pool: connections for probes and lists of models.
         costs: where what each probe costs is counted.
-        interval_s: shortest time between two probes of one replica.
         timeout_s: for one probe or list of models, the connect included.
         models_s: time between two readings of a replica's models.
     """
@@ -129,29 +124,26 @@ class Prober:
         pool: Pool,
         costs: Probing,
         *,
-        interval_s: float,
         timeout_s: float,
         models_s: float,
     ) -> None:
         self._router = router
         self._pool = pool
         self._costs = costs
-        self._tick_s = min(interval_s / TICKS_PER_INTERVAL, TICK_S_MAX)
-        self._standstill = Standstill(self._tick_s)
-        self._ticks_per_interval = max(1, round(interval_s / self._tick_s))
-        self._timeout_s = timeout_s
+        self._sweep_s = min(timeout_s / SWEEPS_PER_TIMEOUT, SWEEP_S_MAX)
+        self._standstill = Standstill(self._sweep_s)
         self._timeout_ns = int(timeout_s * 1e9)
         self._lists = Lists(router, pool, timeout_s=timeout_s, interval_s=models_s)
         self._models_looked_ns = 0
         self._look: Look | None = None
         self._watched: dict[int, Watched] = {}
-        self._due: dict[int, None] = {}
         self._under_way: dict[Probe, None] = {}
         """In the order in which they were sent; at most one per replica, and those just cancelled."""
         self.settled = asyncio.Event()
         """Set while every replica has been looked at: its first probe has ended and, if it was answered,
         the first list of models too. A request for a model that is just being asked for would be refused."""
         self.settled.set()
+        router.probe_with(self.probe)
 
     # ------------------------------------------------------------------- the fleet
 
@@ -160,7 +152,6 @@ class Prober:
         ids = {replica.id for replica in replicas}
         for gone in self._watched.keys() - ids:
             self._watched.pop(gone).cancel()
-            self._due.pop(gone, None)
         for replica in replicas:
             watched = self._watched.get(replica.id)
             if watched is None:
@@ -177,49 +168,46 @@ class Prober:
 
     def look(self, done: Callable[[], None]) -> None:
         """Reads the lists of all replicas that answer, now; ``done`` is called in the end, once."""
-        answering = {State.UP, State.BLIND}
         self._end_look()
-        self._look = Look([w.models for w in self._watched.values() if w.state in answering], done)
+        self._look = Look([w.models for w in self._watched.values() if self._answers(w)], done)
 
     def is_up(self, name: str) -> bool:
         """Whether the replica of that name answered its last probe."""
-        answering = {State.UP, State.BLIND}
-        return any(w.replica.name == name and w.state in answering for w in self._watched.values())
+        return any(w.replica.name == name and self._answers(w) for w in self._watched.values())
+
+    def _answers(self, watched: Watched) -> bool:
+        return self._router.probed_state(watched.replica.id) in ANSWERING
 
     def states(self) -> dict[str, str]:
         """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why``.
 
         What of its models is not known follows behind a semicolon.
         """
-        return {w.replica.name: w.described() for w in self._watched.values()}
+        probed = self._router.probed_state
+        return {w.replica.name: w.described(probed(w.replica.id)) for w in self._watched.values()}
 
-    # ------------------------------------------------------------------- the ticker
+    # ------------------------------------------------------------------- probes
+
+    def probe(self, replica_id: int) -> None:
+        """The engine wants to know this replica's load."""
+        watched = self._watched.get(replica_id)
+        if watched is not None:  # else all is over
+            self._send(watched)
 
     async def run(self) -> None:
-        """Probes until cancelled."""
+        """Gives up what takes too long, until cancelled."""
         while True:
-            self.tick()
-            await asyncio.sleep(self._tick_s)
+            self.sweep()
+            await asyncio.sleep(self._sweep_s)
 
-    def tick(self) -> None:
-        """Gives up probes that take too long, and sends this tick's share of those that are due."""
+    def sweep(self) -> None:
+        """Gives up probes that take too long, and asks for lists that no probe of ours has asked for."""
         now_ns = monotonic_ns()
         if not self._standstill.before(now_ns):
             self._time_out(now_ns)
         if now_ns - self._models_looked_ns >= MODELS_LOOK_NS:
             self._models_looked_ns = now_ns
             self._ask_overdue(now_ns)
-        due = self._due
-        for replica_id in self._router.probes_due():
-            due[replica_id] = None
-        # A fleet that falls due as one is sent in equal shares, in the same order each time: every replica
-        # keeps its interval, and no two shares meet.
-        share = ceil(len(self._watched) / self._ticks_per_interval)
-        for replica_id in list(due)[:share]:
-            del due[replica_id]
-            watched = self._watched.get(replica_id)
-            if watched is not None and watched.probe is None:
-                self._send(watched)
 
     def _time_out(self, now_ns: int) -> None:
         """All have the same time: the oldest is the first whose time is over."""
@@ -251,11 +239,11 @@ class Prober:
         if not isinstance(result, Response):
             self._costs.durations.observe(now_ns - probe.sent_ns)
             if isinstance(result, ShortageError):  # it says nothing of the replica
+                self._router.observe_failed(watched.replica.id, _core.PROBE_UNSENT)
                 self._looked_at(watched)
             else:
                 self._unanswered(probe, result, now_ns)
             return
-        watched.late = False
         snapshot = watched.pages.read(result, probe.narrowed)
         self._costs.answered(
             watched.replica.name,
@@ -268,12 +256,11 @@ class Prober:
             return
         if snapshot is None:
             why = "no load among its metrics" if result.status == 200 else f"/metrics answers {result.status}"
-            self._change(watched, State.BLIND, why)
             self._router.observe_failed(watched.replica.id, _core.PROBE_UNREADABLE)
+            self._say(watched, why)
         else:
-            if watched.state is not UP or watched.detail:
-                self._change(watched, UP, "")
             self._router.observe(watched.replica.id, snapshot, probe.sent_ns)
+            self._say(watched, "")
         watched.models.ask_if_due(now_ns)
 
     def _unanswered(self, probe: Probe, error: SkyLBError, now_ns: int) -> None:
@@ -284,41 +271,39 @@ class Prober:
         """
         watched = probe.watched
         unread = _unread(error)
-        watched.late = unread == _core.PROBE_LATE
-        if watched.pages.unanswered(probe.narrowed, late=watched.late):
+        late = unread == _core.PROBE_LATE
+        if watched.pages.unanswered(probe.narrowed, late=late):
             self._send(watched)
             return
         if unread == _core.PROBE_UNREADABLE and not probe.narrowed:
             watched.pages.unreadable()
-        reason = _reason(error, watched.replica)
+        self._router.observe_failed(watched.replica.id, unread)
+        self._say(watched, _reason(error, watched.replica))
         if isinstance(error, ConnectError):
-            self._change(watched, State.DOWN, reason)
-            self._router.observe_failed(watched.replica.id, unread)
             self._looked_at(watched)
             return
-        self._change(watched, State.BLIND, reason)
-        self._router.observe_failed(watched.replica.id, unread)
-        if watched.late:
+        if late:
             watched.models.hurry()  # whether it answers anything, its list shows
         watched.models.ask_if_due(now_ns)
 
     def _listed(self, watched: Watched, answered: bool) -> None:
         """A look at the list of models is over."""
-        if answered and watched.late:
-            watched.late = False
-            self._router.observe_failed(watched.replica.id, _core.PROBE_UNREADABLE)
+        if answered:
+            self._router.answered(watched.replica.id)
         self._looked_at(watched)
 
-    def _change(self, watched: Watched, state: State, detail: str) -> None:
+    def _say(self, watched: Watched, detail: str) -> None:
+        """What the engine makes of a probe, in the log if it is new."""
         watched.detail = detail
-        if state is watched.state:
+        probed = self._router.probed_state(watched.replica.id)
+        if probed == watched.said:
             return
-        before, watched.state = watched.state, state
-        if before in {State.UNKNOWN, State.DOWN}:
+        before, watched.said = watched.said, probed
+        if before not in ANSWERING:
             watched.models.renew()  # a server that was away may have come back with another model
-        level = logging.INFO if state is State.UP else logging.WARNING
+        level = logging.INFO if probed == _core.PROBED_UP else logging.WARNING
         log.log(
-            level, "replica %s is %s%s", watched.replica.name, state.value, f": {detail}" if detail else ""
+            level, "replica %s is %s%s", watched.replica.name, NAMES[probed], f": {detail}" if detail else ""
         )
 
     def _looked_at(self, watched: Watched) -> None:
@@ -335,7 +320,7 @@ class Prober:
     def _ask_overdue(self, now_ns: int) -> None:
         """Asks for lists that no answered probe of ours has asked for."""
         for watched in self._watched.values():
-            if watched.state in {State.UP, State.BLIND}:
+            if self._answers(watched):
                 watched.models.ask_if_overdue(now_ns)
 
     def _end_look(self) -> None:
@@ -349,7 +334,6 @@ class Prober:
         for watched in self._watched.values():
             watched.cancel()
         self._watched.clear()
-        self._due.clear()
         self._under_way.clear()
 
 

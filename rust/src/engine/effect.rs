@@ -1,7 +1,7 @@
 //! What the engine asks its driver to do.
 //!
-//! Effects are values addressed by request id. They come in the order in which they are to be done
-//! and may concern any request, not only the one whose event caused them.
+//! Effects are values. They come in the order in which they are to be done and may concern any
+//! request, not only the one whose event caused them.
 
 use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
 
@@ -68,18 +68,23 @@ pub enum Effect {
     /// Give up the request's attempt, which has had no first byte, and report it as failed
     /// (`Failure::Withdrawn`): its replica is down or wedged.
     Withdraw(RequestId),
+    /// Send this replica a probe now. It is under way until `Router::observe` or
+    /// `Router::observe_failed` reports it, also where the driver gives it up. At most one per
+    /// replica is under way. Only `Router::tick` asks for probes.
+    Probe(ReplicaId),
 }
 
 impl Effect {
-    /// The request that the effect concerns.
+    /// The request that the effect concerns, if it concerns one.
     #[must_use]
-    pub fn request(&self) -> RequestId {
-        match self {
+    pub fn request(&self) -> Option<RequestId> {
+        Some(match self {
             Self::Push(push) => push.request,
             Self::Forward(forward) => forward.request,
             Self::Reject(reject) => reject.request,
             Self::Hold(request) | Self::Expire(request) | Self::Withdraw(request) => *request,
-        }
+            Self::Probe(_) => return None,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use pyo3::types::PyTuple;
 
 use crate::engine::effect::{self, Effect};
 use crate::engine::router::Gauges;
-use crate::id::RequestId;
+use crate::id::{ReplicaId, RequestId};
 
 /// Send the request to this replica now.
 #[pyclass(frozen, module = "skylb._core")]
@@ -168,6 +168,22 @@ impl Withdraw {
     }
 }
 
+/// Send the replica a probe now.
+#[pyclass(frozen, module = "skylb._core")]
+struct Probe(ReplicaId);
+
+#[pymethods]
+impl Probe {
+    #[getter]
+    fn replica(&self) -> u32 {
+        self.0.0
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Probe {{ replica: {} }}", self.0.0)
+    }
+}
+
 /// One replica's figures for metrics and the live view.
 #[pyclass(frozen, module = "skylb._core")]
 pub(super) struct ReplicaGauges(pub(super) Gauges);
@@ -234,6 +250,7 @@ pub(super) fn effects<'py>(
             Effect::Reject(reject) => Bound::new(py, Reject(reject))?.into_any(),
             Effect::Expire(request) => Bound::new(py, Expire(request))?.into_any(),
             Effect::Withdraw(request) => Bound::new(py, Withdraw(request))?.into_any(),
+            Effect::Probe(replica) => Bound::new(py, Probe(replica))?.into_any(),
         })
     });
     let effects = effects.collect::<PyResult<Vec<_>>>()?;
@@ -248,5 +265,6 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Reject>()?;
     m.add_class::<Expire>()?;
     m.add_class::<Withdraw>()?;
+    m.add_class::<Probe>()?;
     m.add_class::<ReplicaGauges>()
 }

@@ -14,7 +14,7 @@ use super::text::constant;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::{Failure, Unread};
-use crate::engine::router::{Ask, ModelList, Report, Router, SECRET_BYTES_MIN, Usage};
+use crate::engine::router::{Ask, ModelList, ProbedState, Report, Router, SECRET_BYTES_MIN, Usage};
 use crate::id::{ReplicaId, RequestId};
 use crate::prompt::blocks::Tail;
 
@@ -31,11 +31,19 @@ const FAILURES: [(&str, Failure); 10] = [
     ("FAILURE_ABSENT", Failure::Absent),
 ];
 
-const PROBES: [(&str, Unread); 4] = [
+const PROBES: [(&str, Unread); 5] = [
     ("PROBE_REFUSED", Unread::Refused),
     ("PROBE_UNCONNECTED", Unread::Unconnected),
     ("PROBE_LATE", Unread::Late),
     ("PROBE_UNREADABLE", Unread::Unreadable),
+    ("PROBE_UNSENT", Unread::Unsent),
+];
+
+const PROBED: [(&str, ProbedState); 4] = [
+    ("PROBED_UNKNOWN", ProbedState::Unknown),
+    ("PROBED_UP", ProbedState::Up),
+    ("PROBED_BLIND", ProbedState::Blind),
+    ("PROBED_DOWN", ProbedState::Down),
 ];
 
 const OUTCOMES: [(&str, Outcome); 3] = [
@@ -66,7 +74,6 @@ pub(super) struct Engine {
     pub(super) router: Router,
     /// Effects of the call under way; empty between calls.
     pub(super) out: Vec<Effect>,
-    due: Vec<ReplicaId>,
 }
 
 #[pymethods]
@@ -85,7 +92,6 @@ impl Engine {
         Ok(Self {
             router: Router::new(config, secret, seed),
             out: Vec::new(),
-            due: Vec::new(),
         })
     }
 
@@ -289,12 +295,6 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (now_ns, /))]
-    fn probes_due(&mut self, now_ns: u64) -> Vec<u32> {
-        self.router.probes_due(now_ns, &mut self.due);
-        self.due.drain(..).map(|replica| replica.0).collect()
-    }
-
     #[pyo3(signature = (replica, snapshot, sent_ns, now_ns, /))]
     fn observe<'py>(
         &mut self,
@@ -322,6 +322,18 @@ impl Engine {
         self.router
             .observe_failed(ReplicaId(replica), unread, now_ns, &mut self.out);
         effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (replica, now_ns, /))]
+    fn answered<'py>(&mut self, py: Python<'py>, replica: u32, now_ns: u64) -> Effects<'py> {
+        self.router
+            .answered(ReplicaId(replica), now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (replica, /))]
+    fn probed_state(&self, replica: u32) -> usize {
+        self.router.probed_state(ReplicaId(replica)) as usize
     }
 
     #[pyo3(signature = (replicas, now_ns, /))]
@@ -427,6 +439,9 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     for (number, (name, _)) in PROBES.iter().enumerate() {
         m.add(*name, number)?;
+    }
+    for (name, state) in PROBED {
+        m.add(name, state as usize)?;
     }
     for (number, (name, _)) in OUTCOMES.iter().enumerate() {
         m.add(*name, number)?;

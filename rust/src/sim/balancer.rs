@@ -15,10 +15,8 @@ use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
 use crate::prompt::Digest;
 use crate::tenant::Tenant;
 
-/// Probes are looked for this often within one interval, as `skylb serve` does.
-const SWEEPS_PER_INTERVAL: u64 = 5;
-/// And at least this often.
-const SWEEP_NS_MAX: Nanos = 50_000_000;
+/// The oracle looks for deadlines so often.
+const ORACLE_NS: Nanos = 50_000_000;
 /// Keys the hashes; nobody attacks a simulation.
 const SECRET: &[u8; 16] = b"simulated secret";
 
@@ -38,8 +36,10 @@ pub struct Balancer {
     pub region: u32,
     /// Who decides.
     pub brain: Brain,
-    /// Time between two looks for probes due.
-    pub sweep_ns: Nanos,
+    /// Numbers of its replicas.
+    pub replicas: Vec<u32>,
+    /// When its timer goes, in virtual time.
+    pub armed_ns: Option<Nanos>,
     /// How far its monotonic clock is ahead of virtual time.
     pub clock_ns: Nanos,
     /// Its process runs.
@@ -50,9 +50,9 @@ pub struct Balancer {
     pub touched: bool,
     /// When others find out that it is gone.
     pub missed_ns: Nanos,
-    probes: u64,
+    /// Probes sent.
+    pub probes: u64,
     hold_peak: u64,
-    due: Vec<ReplicaId>,
 }
 
 /// What a request says beside its body.
@@ -93,9 +93,9 @@ impl Balancer {
     /// The engine in front of these replicas.
     #[must_use]
     pub fn engine(region: u32, config: &Config, seed: u64, replicas: &[(u32, &Group)]) -> Self {
-        let sweep_ns = (config.probe_interval_ns / SWEEPS_PER_INTERVAL).clamp(1, SWEEP_NS_MAX);
         let router = router(config, seed, replicas, 0);
-        Self::new(region, Brain::Engine(Box::new(router)), sweep_ns)
+        let numbers = replicas.iter().map(|(number, _)| *number);
+        Self::new(region, Brain::Engine(Box::new(router)), numbers.collect())
     }
 
     /// Before anything has happened: its clock begins at this time.
@@ -146,14 +146,15 @@ impl Balancer {
     #[must_use]
     pub fn oracle(region: u32, config: &Config, replicas: usize) -> Self {
         let oracle = Oracle::new(replicas, config.hold_timeout_ns);
-        Self::new(region, Brain::Oracle(oracle), SWEEP_NS_MAX)
+        Self::new(region, Brain::Oracle(oracle), Vec::new())
     }
 
-    fn new(region: u32, brain: Brain, sweep_ns: Nanos) -> Self {
+    fn new(region: u32, brain: Brain, replicas: Vec<u32>) -> Self {
         Self {
             region,
             brain,
-            sweep_ns,
+            replicas,
+            armed_ns: None,
             clock_ns: 0,
             up: true,
             process: 1,
@@ -161,7 +162,6 @@ impl Balancer {
             touched: true,
             probes: 0,
             hold_peak: 0,
-            due: Vec::new(),
         }
     }
 
@@ -232,24 +232,24 @@ impl Balancer {
         }
     }
 
-    /// Lets time pass; the replicas to probe now.
-    pub fn sweep(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) -> &[ReplicaId] {
+    /// Lets time pass.
+    pub fn tick(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.at(now_ns);
-        self.due.clear();
         match &mut self.brain {
-            Brain::Engine(router) => {
-                if router
-                    .next_deadline_ns()
-                    .is_some_and(|deadline_ns| deadline_ns <= now_ns)
-                {
-                    router.tick(now_ns, out);
-                }
-                router.probes_due(now_ns, &mut self.due);
-                self.probes += self.due.len() as u64;
-            }
+            Brain::Engine(router) => router.tick(now_ns, out),
             Brain::Oracle(oracle) => oracle.expire(now_ns, out),
         }
-        &self.due
+    }
+
+    /// When [`Self::tick`] has work, in virtual time.
+    pub fn next_ns(&mut self, now_ns: Nanos) -> Option<Nanos> {
+        match &mut self.brain {
+            Brain::Engine(router) => {
+                let at_ns = router.next_deadline_ns();
+                at_ns.map(|at_ns| at_ns.saturating_sub(self.clock_ns))
+            }
+            Brain::Oracle(_) => Some(now_ns.saturating_add(ORACLE_NS)),
+        }
     }
 
     /// A probe was answered.

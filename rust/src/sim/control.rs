@@ -15,49 +15,71 @@ use crate::id::{Nanos, RequestId};
 /// Bytes of a metrics page: as vLLM's.
 const PAGE_BYTES: u64 = 50_000;
 
+/// A timer goes no sooner than this after it was set.
+const TIMER_NS: Nanos = 100_000;
+
 impl Simulator {
-    /// A balancer looks for deadlines passed and probes due.
-    pub(super) fn sweep(&mut self, balancer: u32) {
+    /// A balancer's timer goes.
+    pub(super) fn tick(&mut self, balancer: u32) {
         let now_ns = self.queue.now_ns();
         let of = &mut self.balancers[balancer as usize];
-        let (from, sweep_ns, process) = (of.region, of.sweep_ns, of.process);
-        if !of.up {
-            let next_ns = now_ns.saturating_add(sweep_ns);
-            return self.queue.put(next_ns, Event::Sweep(balancer));
+        if of.armed_ns != Some(now_ns) {
+            return; // it was set to an earlier time
         }
-        let mut out = std::mem::take(&mut self.out);
-        for replica in of.sweep(now_ns, &mut out) {
-            let to = self.replicas[replica.0 as usize].region;
-            let cut = self.network.cut_until(from, to, now_ns);
-            if cut.is_some() || self.replicas[replica.0 as usize].frozen() {
-                let answer = Answer {
-                    balancer,
-                    replica: replica.0,
-                    sent_ns: now_ns,
-                    process,
-                    probed: if cut.is_some() {
-                        Probed::Unconnected
-                    } else {
-                        Probed::Late
-                    },
-                };
-                let answer = small(self.answers.insert(answer));
-                let timeout_ns = nanos(self.scenario.network.connect_timeout_s);
-                self.queue
-                    .put(now_ns.saturating_add(timeout_ns), Event::Probed(answer));
-                continue;
-            }
-            let at_ns = self.network.deliver(from, to, 0, now_ns);
-            let probe = Event::Probe {
+        of.armed_ns = None;
+        if of.up {
+            let mut out = std::mem::take(&mut self.out);
+            of.tick(now_ns, &mut out);
+            self.act(balancer, out);
+        }
+    }
+
+    /// Sets a balancer's timer.
+    pub(super) fn arm(&mut self, balancer: u32) {
+        let now_ns = self.queue.now_ns();
+        let of = &mut self.balancers[balancer as usize];
+        let Some(next_ns) = of.next_ns(now_ns).filter(|_| of.up) else {
+            return;
+        };
+        let at_ns = next_ns.max(now_ns + TIMER_NS);
+        if of.armed_ns.is_none_or(|armed_ns| at_ns < armed_ns) {
+            of.armed_ns = Some(at_ns);
+            self.queue.put(at_ns, Event::Tick(balancer));
+        }
+    }
+
+    /// A balancer sends a probe.
+    pub(super) fn send_probe(&mut self, balancer: u32, replica: u32) {
+        let now_ns = self.queue.now_ns();
+        let of = &mut self.balancers[balancer as usize];
+        of.probes += 1;
+        let (from, process) = (of.region, of.process);
+        let to = self.replicas[replica as usize].region;
+        let cut = self.network.cut_until(from, to, now_ns);
+        if cut.is_some() || self.replicas[replica as usize].frozen() {
+            let answer = Answer {
                 balancer,
-                replica: replica.0,
+                replica,
                 sent_ns: now_ns,
+                process,
+                probed: if cut.is_some() {
+                    Probed::Unconnected
+                } else {
+                    Probed::Late
+                },
             };
-            self.queue.put(at_ns, probe);
+            let answer = small(self.answers.insert(answer));
+            let timeout_ns = nanos(self.scenario.network.connect_timeout_s);
+            let at_ns = now_ns.saturating_add(timeout_ns);
+            return self.queue.put(at_ns, Event::Probed(answer));
         }
-        self.queue
-            .put(now_ns.saturating_add(sweep_ns), Event::Sweep(balancer));
-        self.act(balancer, out);
+        let at_ns = self.network.deliver(from, to, 0, now_ns);
+        let probe = Event::Probe {
+            balancer,
+            replica,
+            sent_ns: now_ns,
+        };
+        self.queue.put(at_ns, probe);
     }
 
     /// A probe reaches its replica.

@@ -78,7 +78,7 @@ impl Simulator {
         let says = (tenant.as_deref(), Some(forwarded));
         let mut out = std::mem::take(&mut self.out);
         self.balancers[peer as usize].place(id, &mut digest, says, now_ns, &mut out);
-        let own = out.iter().filter(|effect| effect.request() == id);
+        let own = out.iter().filter(|effect| effect.request() == Some(id));
         let (mut refused, mut held) = (false, false);
         for effect in own {
             refused |= matches!(effect, Effect::Reject(_));

@@ -80,6 +80,7 @@ impl Simulator {
                 self.act(number, out);
             }
         }
+        self.arm(number);
     }
 
     /// An engine that knows nothing.

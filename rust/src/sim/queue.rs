@@ -74,7 +74,7 @@ pub enum Event {
     /// The replica learns that nobody waits for an answer any more.
     Abort(RequestId, u32),
     /// A balancer looks for probes due and deadlines passed.
-    Sweep(u32),
+    Tick(u32),
     /// A probe reaches its replica.
     Probe {
         /// Who asks.
@@ -167,10 +167,10 @@ mod tests {
     fn events_come_in_order_of_time_and_ties_as_they_were_put_in() {
         let mut queue = Queue::default();
         for (at_ns, balancer) in [(20, 0), (10, 1), (20, 2), (10, 3)] {
-            queue.put(at_ns, Event::Sweep(balancer));
+            queue.put(at_ns, Event::Tick(balancer));
         }
         let mut seen = Vec::new();
-        while let Some(Event::Sweep(balancer)) = queue.take(20) {
+        while let Some(Event::Tick(balancer)) = queue.take(20) {
             seen.push((queue.now_ns(), balancer));
         }
         assert_eq!(seen, [(10, 1), (10, 3), (20, 0), (20, 2)]);
@@ -182,8 +182,8 @@ mod tests {
         queue.put(50, Event::Second);
         assert_eq!(queue.take(49), None);
         assert_eq!(queue.take(50), Some(Event::Second));
-        queue.put(10, Event::Sweep(1));
-        assert_eq!(queue.take(50), Some(Event::Sweep(1)));
+        queue.put(10, Event::Tick(1));
+        assert_eq!(queue.take(50), Some(Event::Tick(1)));
         assert_eq!(queue.now_ns(), 50);
     }
 }

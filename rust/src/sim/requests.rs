@@ -223,12 +223,14 @@ impl Simulator {
                     }
                 }
                 Effect::Withdraw(id) => withdrawn.push(id),
+                Effect::Probe(replica) => self.send_probe(balancer, replica.0),
             }
         }
         self.out = out;
         for id in withdrawn {
             self.withdraw(balancer, id);
         }
+        self.arm(balancer);
     }
 
     fn push(&mut self, balancer: u32, push: &Push) {

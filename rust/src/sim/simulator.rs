@@ -232,14 +232,15 @@ impl Simulator {
 
     /// Puts the first events into the queue.
     fn begin(&mut self) {
-        for (number, balancer) in (0u32..).zip(&mut self.balancers) {
+        for balancer in &mut self.balancers {
             // The fleet has stood there for a while: the first probes have been answered.
-            let due = balancer.sweep(0, &mut self.out).to_vec();
-            for replica in due {
-                let probed = self.replicas[replica.0 as usize].probed();
-                balancer.observe(replica.0, probed, 0, 0, &mut self.out);
+            for replica in balancer.replicas.clone() {
+                let probed = self.replicas[replica as usize].probed();
+                balancer.observe(replica, probed, 0, 0, &mut self.out);
             }
-            self.queue.put(balancer.sweep_ns, Event::Sweep(number));
+        }
+        for number in 0..small(self.balancers.len()) {
+            self.arm(number);
         }
         self.queue.put(SECOND_NS, Event::Second);
         for (index, fault) in (0u32..).zip(&self.scenario.faults) {
@@ -323,7 +324,7 @@ impl Simulator {
             Event::AtPeer(id, number) => self.at_peer(id, number),
             Event::Home(id, number, news) => self.home(id, number, news),
             Event::Abort(id, replica) => self.replicas[replica as usize].abort(id),
-            Event::Sweep(balancer) => self.sweep(balancer),
+            Event::Tick(balancer) => self.tick(balancer),
             Event::Probe {
                 balancer,
                 replica,

@@ -361,7 +361,7 @@ def test_a_client_that_takes_nothing_for_too_long_is_cut() -> None:
         replica = await world.sent()
         client.takes = False
         replica.feed(STREAM_HEAD + event("x" * 40_000))
-        await until(lambda: bool(client.ended))
+        await until(lambda: bool(client.ended and replica.ended))
         assert (client.ended, replica.ended) == ("aborted", "aborted")
         assert world.log()[0]["error_code"] == "client_left"
 

@@ -165,8 +165,8 @@ impl FiguresTable {
 
     /// When time alone changes the health of one of them, or opens it.
     pub(in crate::engine) fn turns_ns(&self) -> Option<Nanos> {
-        let turns_ns = self.offers.iter().map(|offers| offers.turns_ns);
-        turns_ns.min().filter(|_| self.turning > 0)
+        let offers = self.offers.iter().filter(|_| self.turning > 0);
+        offers.map(|offers| offers.turns_ns).min()
     }
 
     #[inline]

@@ -114,6 +114,8 @@ pub enum Unread {
     Late,
     /// It was answered, but not with readable metrics.
     Unreadable,
+    /// It was given up before anything was sent: nothing is known of the replica.
+    Unsent,
 }
 
 /// A share in thousandths.

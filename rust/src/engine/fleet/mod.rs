@@ -20,6 +20,7 @@ pub mod lengths;
 pub mod member;
 pub mod models;
 mod observe;
+pub mod probes;
 pub mod pulse;
 pub mod ratio;
 pub mod replica;
@@ -44,6 +45,7 @@ use crate::engine::fleet::health::Pool;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::member::Takes;
 use crate::engine::fleet::models::{GONE_MAX, Model};
+use crate::engine::fleet::probes::Probes;
 use crate::engine::fleet::replica::Need;
 use crate::engine::ring::{Ring, WEIGHT_ONE};
 use crate::id::{ModelId, Nanos, ReplicaId, ReplicaSlot, RequestId};
@@ -69,6 +71,7 @@ pub(in crate::engine) struct Fleet {
     models_ignored: u64,
     lengths: Lengths,
     accuracy: Accuracy,
+    probes: Probes,
     /// When models left every list, by the hash of their names.
     gone: Generations<u64, Nanos>,
 }
@@ -86,6 +89,7 @@ impl Fleet {
             models_ignored: 0,
             lengths: Lengths::new(config.sessions_max),
             accuracy: Accuracy::default(),
+            probes: Probes::new(config),
             gone: Generations::new(GONE_MAX),
         }
     }
@@ -250,6 +254,10 @@ impl Fleet {
         self.members.len()
     }
 
+    pub(in crate::engine) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// Nobody could ask for so long: no replica is older or more silent for it.
     pub(in crate::engine) fn stood_still(&mut self, gap_ns: Nanos) {
         for slot in self.all_slots() {
@@ -388,17 +396,6 @@ impl Fleet {
         }
     }
 
-    /// A probe of a replica is sent; the replica.
-    pub(in crate::engine) fn probe_sent(
-        &mut self,
-        slot: ReplicaSlot,
-        now_ns: Nanos,
-    ) -> Option<ReplicaId> {
-        let member = self.member_mut(slot)?;
-        member.replica.probe_sent(now_ns);
-        Some(member.id)
-    }
-
     /// Sets the region of a replica that was adopted from another balancer; `None`: ours.
     pub(in crate::engine) fn set_region(
         &mut self,
@@ -443,6 +440,8 @@ impl Fleet {
     pub(in crate::engine) fn remove(&mut self, slot: ReplicaSlot, now_ns: Nanos) {
         if let Some(member) = self.member_mut(slot) {
             member.removed = true;
+            // A driver gives up probes of what has left.
+            member.replica.probe_failed();
             let id = member.id;
             self.ring.remove(id);
         }

@@ -72,12 +72,40 @@ impl Fleet {
         config: &Config,
         now_ns: Nanos,
     ) {
+        let Some(member) = self.member_mut(slot) else {
+            return;
+        };
+        if unread == Unread::Unsent {
+            member.replica.probe_unsent();
+            return;
+        }
+        member.replica.probe_failed();
+        self.judge_unread(slot, unread, config, now_ns);
+    }
+
+    /// Something other than a probe was answered. True where the last probe was not.
+    pub(in crate::engine) fn answered(
+        &mut self,
+        slot: ReplicaSlot,
+        config: &Config,
+        now_ns: Nanos,
+    ) -> bool {
+        let member = self.member(slot);
+        let silent = member.is_some_and(|member| member.replica.health.silent());
+        if silent {
+            self.judge_unread(slot, Unread::Unreadable, config, now_ns);
+        }
+        silent
+    }
+
+    /// What it says of a replica that a probe, or another question, told nothing of its load.
+    fn judge_unread(&mut self, slot: ReplicaSlot, unread: Unread, config: &Config, now_ns: Nanos) {
         let pool = self.pool();
         let Some(member) = self.member_mut(slot) else {
             return;
         };
-        member.replica.probe_failed();
         match unread {
+            Unread::Unsent => {}
             Unread::Refused => member.replica.health.unreachable(),
             Unread::Unconnected | Unread::Late => {
                 let connected = unread == Unread::Late;

@@ -155,11 +155,6 @@ impl Mesh {
         }
     }
 
-    /// When the first of them comes.
-    pub(in crate::engine) fn next_leave_end_ns(&self) -> Option<Nanos> {
-        self.leave_ends.front().copied()
-    }
-
     pub(in crate::engine) fn region(&self) -> &str {
         &self.region
     }
@@ -333,11 +328,18 @@ impl Mesh {
             .any(|(_, peer)| peer.region_bit & regions != 0 && peer.serves(model, now_ns))
     }
 
-    /// When a peer may be sent requests again after failures.
-    pub(in crate::engine) fn next_change_ns(&self, now_ns: Nanos) -> Option<Nanos> {
-        self.peers()
-            .filter_map(|(_, peer)| peer.opens_ns(now_ns))
-            .min()
+    /// When a peer may be sent requests again after failures, a wait for a peer's room ends, or it is
+    /// another's turn at a replica.
+    pub(in crate::engine) fn next_change_ns(
+        &self,
+        fleet: &Fleet,
+        hold: &Hold,
+        now_ns: Nanos,
+    ) -> Option<Nanos> {
+        let opens = self.peers().filter_map(|(_, peer)| peer.opens_ns(now_ns));
+        let leave_end_ns = self.leave_ends.front().copied();
+        let turn_ns = self.next_turn_ns(fleet, hold, now_ns);
+        opens.chain(leave_end_ns).chain(turn_ns).min()
     }
 }
 

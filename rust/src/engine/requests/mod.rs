@@ -71,6 +71,10 @@ impl Requests {
         self.live.len()
     }
 
+    pub(in crate::engine) fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
     pub(in crate::engine) fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
         self.live.iter().map(|(id, request)| (*id, request))
     }

@@ -6,6 +6,7 @@ use crate::engine::fleet::Probed;
 use crate::engine::fleet::health::Unread;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::models::{ModelList, Served};
+use crate::engine::fleet::probes::ProbedState;
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::hold::Partition;
 use crate::engine::plant::Plant;
@@ -129,35 +130,6 @@ impl Router {
         self.dispatch_all(now_ns, out);
     }
 
-    /// Replicas whose load should be probed now; they count as probed at `now_ns`.
-    pub fn probes_due(&mut self, now_ns: Nanos, due: &mut Vec<ReplicaId>) {
-        let now_ns = self.advance(now_ns);
-        let waited_for = self.waited_for();
-        for slot in self.fleet.all_slots() {
-            let held = waited_for.get(slot.index()).copied().unwrap_or(false);
-            let (fleet, config) = (&self.fleet, &self.config);
-            let due_ns = self.mesh.probe_due_ns(slot, held, fleet, config, now_ns);
-            if due_ns.is_none_or(|due_ns| due_ns > now_ns) {
-                continue;
-            }
-            due.extend(self.fleet.probe_sent(slot, now_ns));
-        }
-    }
-
-    /// By slot: whether something that the replica could serve is held.
-    fn waited_for(&self) -> Vec<bool> {
-        let mut waited_for = vec![false; self.fleet.slots_end()];
-        for (partition, _) in self.hold.heads() {
-            let bound = partition.bound.and_then(|id| self.fleet.slot(id));
-            for slot in self.fleet.serving(Some(partition.model)) {
-                if partition.bound.is_none() || bound == Some(*slot) {
-                    waited_for[slot.index()] = true;
-                }
-            }
-        }
-        waited_for
-    }
-
     /// A probe sent at `sent_ns` was answered at `now_ns`.
     pub fn observe(
         &mut self,
@@ -179,6 +151,7 @@ impl Router {
             &mut self.counters,
             (&self.config, now_ns),
         );
+        self.fleet.note_probe_due(slot, &self.config);
         if self.review(slot, now_ns, out) || changed {
             self.dispatch_all(now_ns, out);
         } else {
@@ -186,7 +159,7 @@ impl Router {
         }
     }
 
-    /// A probe told nothing.
+    /// A probe told nothing, or was given up.
     pub fn observe_failed(
         &mut self,
         replica: ReplicaId,
@@ -201,11 +174,31 @@ impl Router {
         let looked_at = self.fleet.looks_at(slot, now_ns);
         self.fleet
             .observe_failed(slot, unread, &self.config, now_ns);
+        self.fleet.note_probe_due(slot, &self.config);
         self.review(slot, now_ns, out);
         if looked_at && !self.fleet.looks_at(slot, now_ns) {
             self.refuse_unserved(now_ns, out);
         }
         self.dispatch_all(now_ns, out);
+    }
+
+    /// A replica has answered another question than a probe: it is there, if its last probe was not
+    /// answered.
+    pub fn answered(&mut self, replica: ReplicaId, now_ns: Nanos, out: &mut Vec<Effect>) {
+        let now_ns = self.advance(now_ns);
+        let Some(slot) = self.known(replica) else {
+            return;
+        };
+        if self.fleet.answered(slot, &self.config, now_ns) {
+            self.review(slot, now_ns, out);
+            self.dispatch_all(now_ns, out);
+        }
+    }
+
+    /// What is known of a replica by its probes; `Unknown` for one that is not in the fleet.
+    #[must_use]
+    pub fn probed_state(&self, replica: ReplicaId) -> ProbedState {
+        self.fleet.probed_state(replica)
     }
 
     /// A replica that was looked at turns out not to serve what is held for it: refuses that, once no
@@ -244,7 +237,8 @@ impl Router {
         }
     }
 
-    /// Lets time pass: expires what has waited too long, ends ejections, and starts what may start.
+    /// Lets time pass: expires what has waited too long, ends ejections, starts what may start, and
+    /// asks for the probes that are due.
     pub fn tick(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.advance(now_ns);
         self.fleet.tick(&self.config, now_ns);
@@ -252,24 +246,32 @@ impl Router {
         self.end_old_looks(now_ns, out);
         self.mesh.pass_leave_ends(now_ns);
         self.dispatch_all(now_ns, out);
+        if self.fleet.probes_begin(!self.requests.is_empty(), now_ns) {
+            let (mesh, local) = self.local(now_ns);
+            let due = mesh.probes_due(&local);
+            let probes = self.fleet.send_probes(due, now_ns);
+            out.extend(probes.into_iter().map(Effect::Probe));
+        }
     }
 
     /// When [`Self::tick`] has work at the latest.
     #[must_use]
     pub fn next_deadline_ns(&mut self) -> Option<Nanos> {
+        let probes_ns = self.fleet.next_probes_ns(!self.requests.is_empty());
+        self.next_change_ns().into_iter().chain(probes_ns).min()
+    }
+
+    /// When time alone changes what becomes of requests.
+    pub(super) fn next_change_ns(&mut self) -> Option<Nanos> {
         self.fleet.refresh(&self.config, self.clock.now_ns);
-        let peers_ns = self.mesh.next_change_ns(self.clock.now_ns);
-        let held_ns = self.hold.next_deadline_ns();
-        let turns_ns = self.fleet.turns_ns();
-        let looks_ns = self.requests.looks().next_ns(self.fleet.len());
-        let leaves_ns = self.mesh.next_leave_end_ns();
-        let now_ns = self.clock.now_ns;
-        let shared_ns = self.mesh.next_turn_ns(&self.fleet, &self.hold, now_ns);
-        let others = [peers_ns, turns_ns, shared_ns, looks_ns, leaves_ns];
-        held_ns
-            .into_iter()
-            .chain(others.into_iter().flatten())
-            .min()
+        let (fleet, hold, now_ns) = (&self.fleet, &self.hold, self.clock.now_ns);
+        let all = [
+            hold.next_deadline_ns(),
+            fleet.turns_ns(),
+            self.requests.looks().next_ns(fleet.len()),
+            self.mesh.next_change_ns(fleet, hold, now_ns),
+        ];
+        all.into_iter().flatten().min()
     }
 
     /// Ends the wait of what is held past its deadline.
@@ -290,10 +292,8 @@ impl Router {
     /// The slot of a replica that is in the fleet; facts about others are counted.
     pub(super) fn known(&mut self, replica: ReplicaId) -> Option<ReplicaSlot> {
         let slot = self.fleet.slot(replica);
-        let listed = slot
-            .and_then(|slot| self.fleet.member(slot))
-            .is_some_and(|member| !member.removed());
-        self.counters.unknown_replicas += u64::from(!listed);
-        slot.filter(|_| listed)
+        let slot = slot.filter(|_| self.fleet.listed(replica));
+        self.counters.unknown_replicas += u64::from(slot.is_none());
+        slot
     }
 }

@@ -51,6 +51,7 @@ use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch a
 
 pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
 pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
+pub use super::fleet::probes::ProbedState;
 pub use super::fleet::report::Gauges;
 pub use super::mesh::listing::{Listing, PeerGauges, PeersError};
 

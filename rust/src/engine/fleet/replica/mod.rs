@@ -30,6 +30,7 @@
 mod estimate;
 mod frozen;
 mod knee;
+mod probing;
 mod theirs;
 mod work;
 
@@ -41,6 +42,7 @@ use std::mem;
 use estimate::Gauges;
 use frozen::Frozen;
 use knee::Knee;
+use probing::Probing;
 use work::Work;
 
 pub use theirs::{Own, Split, TURN_NS, theirs};
@@ -128,8 +130,7 @@ pub struct Replica {
     frozen: Frozen,
     work: Work,
     tokens_mean: Option<u32>,
-    probe_sent_ns: Option<Nanos>,
-    probing: bool,
+    probing: Probing,
     /// Those in flight that other balancers of the region have pushed.
     theirs: u32,
     split: Split,
@@ -165,8 +166,7 @@ impl Replica {
             frozen: Frozen::default(),
             work: Work::default(),
             tokens_mean: None,
-            probe_sent_ns: None,
-            probing: false,
+            probing: Probing::default(),
             theirs: 0,
             split: Split::default(),
             open_since_ns: None,
@@ -249,20 +249,9 @@ impl Replica {
 
     // ------------------------------------------------------------------ events of probes
 
-    /// A probe is being sent.
-    pub fn probe_sent(&mut self, now_ns: Nanos) {
-        self.probe_sent_ns = Some(now_ns);
-        self.probing = true;
-    }
-
-    /// A probe failed. The last snapshot keeps counting until it is stale.
-    pub fn probe_failed(&mut self) {
-        self.probing = false;
-    }
-
     /// A probe sent at `sent_ns` was answered at `now_ns`.
     pub fn observe(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
-        self.probing = false;
+        self.probing.answered(sent_ns);
         self.observe_copy(snapshot, sent_ns, now_ns)
     }
 
@@ -271,6 +260,7 @@ impl Replica {
         let Some(gauges) = Gauges::of(&snapshot) else {
             return Observed::Unreadable;
         };
+        self.probing.read();
         let last_ns = self.last.as_ref().map_or(0, |last| last.sent_ns);
         if sent_ns > now_ns || sent_ns < last_ns {
             return Observed::Overtaken;
@@ -390,19 +380,6 @@ impl Replica {
     #[must_use]
     pub fn knee(&self) -> Option<u32> {
         self.knee.active()
-    }
-
-    /// When the next probe is due, given the interval (see [`crate::engine::fleet::gate::probe_interval`]).
-    #[must_use]
-    pub fn probe_due_ns(&self, interval_ns: Nanos, config: &Config) -> Nanos {
-        // A probe under way is waited for, but not for ever: its driver may have lost it.
-        let wait = if self.probing {
-            config.probe_stale_ns.max(interval_ns)
-        } else {
-            interval_ns
-        };
-        self.probe_sent_ns
-            .map_or(0, |sent| sent.saturating_add(wait))
     }
 
     /// Names the broken invariant, for tests.

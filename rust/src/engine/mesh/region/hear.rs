@@ -41,6 +41,7 @@ impl Mesh {
         (in_flight_max, now_ns): (u32, Nanos),
         mut observe: impl FnMut(&mut Fleet, Passed) -> bool,
     ) -> Changes {
+        fleet.probes_mut().soon();
         self.take_listing((slot, peer), share.asks, share.listing, fleet);
         if share.whole {
             self.keep_only((slot, peer), &share.entries, fleet);

@@ -6,12 +6,13 @@
 //! belongs to no known balancer.
 //!
 //! One of the balancers that may push to a replica probes it for all. Another balancer that receives no
-//! page of it for [`PATIENCE`] intervals probes it itself. There is no leader and no election: each
+//! page of it for three intervals probes it itself. There is no leader and no election: each
 //! balancer computes its part from what it has received. While their views differ, there may be a probe or
 //! a push too many.
 
 mod hear;
 pub mod message;
+mod probes;
 mod state;
 mod tell;
 
@@ -21,14 +22,12 @@ use self::state::{Reported, What};
 pub(in crate::engine) use self::state::{Sharer, Sharing};
 use super::Mesh;
 use crate::engine::config::Config;
+use crate::engine::fleet::Fleet;
 use crate::engine::fleet::replica::{Need, Own, Split, TURN_NS};
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::engine::fleet::{Fleet, gate};
 use crate::engine::hold::Hold;
 use crate::id::{Nanos, PeerId, PeerSlot, ReplicaSlot, RequestId, count};
 
-/// Probe intervals without a page of the balancer that probes for all.
-const PATIENCE: u64 = 3;
 /// Who pushed so lately takes a part of the room.
 const LATELY_NS: Nanos = 500_000_000;
 /// A push that could not be told for so long keeps nobody from pushing.
@@ -89,6 +88,7 @@ impl Mesh {
 
     /// Who shares what has changed: who pushes where, and who probes what, follows from it.
     pub(in crate::engine) fn review_sharing(&mut self, fleet: &mut Fleet, now_ns: Nanos) {
+        fleet.probes_mut().soon();
         let peers: Vec<(PeerSlot, PeerId)> = self.peers().map(|(slot, p)| (slot, p.id)).collect();
         let before = self.sharing.active;
         self.sharing.active = false;
@@ -302,31 +302,6 @@ impl Mesh {
         }
     }
 
-    /// When a replica is to be probed from here.
-    pub(in crate::engine) fn probe_due_ns(
-        &mut self,
-        slot: ReplicaSlot,
-        held: bool,
-        fleet: &Fleet,
-        config: &Config,
-        now_ns: Nanos,
-    ) -> Option<Nanos> {
-        let wanted = held || self.wanted_elsewhere(slot);
-        let member = fleet.member(slot).filter(|member| !member.removed())?;
-        let interval_ns = gate::probe_interval(member.replica(), config, wanted);
-        let due_ns = member.replica().probe_due_ns(interval_ns, config);
-        let looked_for = gate::looked_for(member.replica());
-        let shared = self.sharing.replicas.get_mut(slot.index())?;
-        if shared.interval_ns != interval_ns {
-            (shared.interval_ns, shared.interval_since_ns) = (interval_ns, now_ns);
-        }
-        if !shared.probed_elsewhere || looked_for {
-            return Some(due_ns);
-        }
-        let heard_ns = shared.heard_ns.max(shared.interval_since_ns);
-        Some(due_ns.max(heard_ns.saturating_add(PATIENCE * interval_ns)))
-    }
-
     fn wanted_elsewhere(&self, slot: ReplicaSlot) -> bool {
         let mut sharers = self.remotes.iter().map(|(_, remote)| &remote.share);
         self.sharing.active && sharers.any(|of| of.reported.get(&slot).is_some_and(|of| of.wants))
@@ -334,7 +309,7 @@ impl Mesh {
 
     /// When somebody's turn is over, or word that has not gone out counts no more, so that something
     /// held here may start.
-    pub(in crate::engine) fn next_turn_ns(
+    pub(in crate::engine::mesh) fn next_turn_ns(
         &self,
         fleet: &Fleet,
         hold: &Hold,

@@ -38,6 +38,8 @@ struct Drive {
     now_ns: Nanos,
     last_id: u64,
     calls: u64,
+    /// Probes asked for since the test looked last.
+    probes: Vec<u32>,
 }
 
 fn idle() -> Snapshot {
@@ -96,6 +98,7 @@ impl Drive {
             now_ns: S,
             last_id: 0,
             calls: 0,
+            probes: Vec::new(),
         };
         drive.set_replicas(0..replicas);
         for replica in 0..replicas {
@@ -116,6 +119,14 @@ impl Drive {
         };
         assert_eq!(sound, Ok(()));
         self.now_ns += MS;
+        let probes = &mut self.probes;
+        out.retain(|effect| match effect {
+            Effect::Probe(replica) => {
+                probes.push(replica.0);
+                false
+            }
+            _ => true,
+        });
         out
     }
 

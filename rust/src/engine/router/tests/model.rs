@@ -5,7 +5,7 @@
 
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -51,6 +51,8 @@ struct Oracle {
     responses: Vec<(u64, u32)>,
     /// Attempts that are to be given up.
     withdrawn: Vec<u64>,
+    /// Replicas with a probe under way.
+    probing: BTreeSet<u32>,
     ended: u64,
 }
 
@@ -61,6 +63,7 @@ impl Oracle {
             now_ns: S,
             last_id: 0,
             calls: 0,
+            probes: Vec::new(),
         };
         let replicas = vec![Facts::default(); REPLICAS as usize];
         let mut oracle = Self {
@@ -69,6 +72,7 @@ impl Oracle {
             replicas,
             responses: Vec::new(),
             withdrawn: Vec::new(),
+            probing: BTreeSet::new(),
             ended: 0,
         };
         oracle.step(&Step::Fleet { mask: 0b1111 });
@@ -107,6 +111,7 @@ impl Oracle {
             Step::ObserveFailed { replica, reachable } => {
                 let facts = &mut self.replicas[replica as usize];
                 facts.down = if facts.listed { !reachable } else { facts.down };
+                self.probing.remove(&replica);
                 self.drive.observe_failed(replica, reachable)
             }
             Step::Drain { replica, draining } => {
@@ -129,14 +134,16 @@ impl Oracle {
             }
             Step::Fleet { mask } => self.set_fleet(mask),
             Step::Probe => {
-                self.drive
-                    .router
-                    .probes_due(self.drive.now_ns, &mut Vec::new());
-                Vec::new()
+                let now_ns = self.drive.now_ns;
+                self.drive.tick_at(now_ns)
             }
             Step::Wait { ms } => self.drive.tick_at(self.drive.now_ns + ms * MS),
         };
         self.apply(&effects);
+        for replica in std::mem::take(&mut self.drive.probes) {
+            assert!(self.replicas[replica as usize].listed);
+            assert!(self.probing.insert(replica), "two probes under way");
+        }
         while let Some(id) = self.withdrawn.pop() {
             let effects = self.fail_one(id, Failure::Withdrawn, true);
             self.apply(&effects);
@@ -166,6 +173,7 @@ impl Oracle {
         };
         let facts = &mut self.replicas[replica as usize];
         facts.down &= !facts.listed;
+        self.probing.remove(&replica);
         let sent_ns = self.drive.now_ns - if late { 80 * MS } else { 0 };
         self.drive.call(|router, now_ns, out| {
             router.observe(
@@ -279,6 +287,8 @@ impl Oracle {
                 facts.models = 0;
             }
             facts.listed = listed;
+            // A driver gives up probes of what has left.
+            self.probing.retain(|of| *of as usize != replica || listed);
         }
         let ids: Vec<_> = (0..REPLICAS)
             .filter(|replica| mask & (1 << replica) != 0)
@@ -296,7 +306,7 @@ impl Oracle {
     fn apply(&mut self, effects: &[Effect]) {
         let now_ns = self.drive.now_ns - MS;
         for effect in effects {
-            let id = effect.request().0;
+            let id = effect.request().map_or(0, |id| id.0);
             let mut live = self
                 .live
                 .remove(&id)
@@ -347,6 +357,7 @@ impl Oracle {
                     self.ended += 1;
                     continue;
                 }
+                Effect::Probe(_) => panic!("it concerns no request"),
             }
             self.live.insert(id, live);
         }

@@ -221,7 +221,7 @@ fn one_look_answers_all_who_came_before_it_began_and_looks_are_far_between() {
     assert_eq!(drive.submit("late"), [hold(4)]);
     assert_eq!(drive.looked().len(), 3);
     assert!(!drive.look_due(), "the last one was a moment ago");
-    let due_ns = drive.router.next_deadline_ns().unwrap();
+    let due_ns = drive.router.next_change_ns().unwrap();
     drive.now_ns = due_ns;
     assert!(drive.look_due());
     assert_eq!(rejected(&drive.looked()).request, RequestId(4));
@@ -234,7 +234,7 @@ fn a_look_that_is_never_answered_holds_nobody_for_ever() {
     let mut drive = Drive::looking(config(), 1);
     assert_eq!(drive.submit("x"), [hold(1)]);
     assert!(drive.look_due());
-    let due_ns = drive.router.next_deadline_ns().unwrap();
+    let due_ns = drive.router.next_change_ns().unwrap();
     assert_eq!(rejected(&drive.tick_at(due_ns)).status, 404);
     assert_eq!(drive.submit("y"), [hold(2)]);
     assert!(drive.look_due(), "the next one begins");

@@ -158,7 +158,7 @@ fn a_full_replica_that_is_never_probed_again_opens_by_time() {
     );
     drive.submit("m");
     drive.retry(1, Failure::Full, true);
-    let deadline_ns = drive.router.next_deadline_ns().unwrap();
+    let deadline_ns = drive.router.next_change_ns().unwrap();
     assert_eq!(drive.tick_at(deadline_ns - 1), []);
     assert_eq!(pushed(&drive.tick_at(deadline_ns)), (1, 0, 1));
 }

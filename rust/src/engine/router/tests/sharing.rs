@@ -173,16 +173,12 @@ impl Region {
     }
 
     fn probe(&mut self, number: usize) {
-        let mut due = Vec::new();
-        self.call(number, |router, now_ns, _| {
-            router.probes_due(now_ns, &mut due);
-        });
-        for replica in due {
-            let engine = &mut self.engines[replica.0 as usize];
+        for replica in std::mem::take(&mut self.balancers[number].probes) {
+            let engine = &mut self.engines[replica as usize];
             engine.probes += 1;
             let snapshot = engine.snapshot();
             self.call(number, |router, now_ns, out| {
-                router.observe(replica, snapshot, now_ns, now_ns, out);
+                router.observe(ReplicaId(replica), snapshot, now_ns, now_ns, out);
             });
         }
     }

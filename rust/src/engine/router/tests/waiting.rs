@@ -1,6 +1,9 @@
 //! Holding and starting what is held.
 
+use std::mem;
+
 use super::*;
+use crate::id::{PeerId, ReplicaSlot};
 
 /// One replica, request 1 in flight and pending on it, 2 to 4 held.
 fn three_held() -> Drive {
@@ -44,7 +47,7 @@ fn a_client_that_leaves_the_hold_is_never_pushed() {
 #[test]
 fn what_waits_too_long_expires_and_is_forgotten() {
     let mut drive = three_held();
-    let deadline_ns = drive.router.next_deadline_ns().unwrap();
+    let deadline_ns = drive.router.next_change_ns().unwrap();
     drive.now_ns = deadline_ns - S;
     assert_eq!(drive.observe(0, load(0, 1)), []);
     assert_eq!(drive.tick_at(deadline_ns - 1), []);
@@ -104,7 +107,8 @@ fn a_newcomer_stands_behind_those_who_wait_when_time_alone_gave_room() {
     let mut drive = one_of_three_pushed();
     for _ in 0..3 {
         drive.now_ns += S;
-        drive.router.probes_due(drive.now_ns, &mut Vec::new());
+        // A call that gives room to nobody.
+        drive.router.peer_rtt(PeerId(0), MS, drive.now_ns);
     }
     assert_eq!(all_pushed(&drive.submit("m")), [2, 3]);
 }
@@ -154,21 +158,72 @@ fn held_requests_outlast_a_fleet_that_is_down_and_start_when_it_is_back() {
 fn probes_are_due_fast_where_work_is_held_and_slow_elsewhere() {
     let mut drive = Drive::new(config(), 2);
     drive.set_models(1, &["n"]);
-    let mut due = Vec::new();
-    drive.router.probes_due(drive.now_ns, &mut due);
-    assert_eq!(due, [ReplicaId(0), ReplicaId(1)]);
-    for replica in 0..2 {
-        drive.observe(replica, idle());
-    }
     drive.submit("m");
     drive.submit("m");
     assert_eq!(drive.router.hold_requests(), 1);
-    due.clear();
-    drive.router.probes_due(drive.now_ns + 150 * MS, &mut due);
-    assert_eq!(due, [ReplicaId(0)]);
-    due.clear();
-    drive.router.probes_due(drive.now_ns + S, &mut due);
-    assert!(due.contains(&ReplicaId(1)));
+    drive.tick_at(drive.now_ns + 150 * MS);
+    assert_eq!(mem::take(&mut drive.probes), [0]);
+    drive.tick_at(drive.now_ns + S);
+    assert_eq!(mem::take(&mut drive.probes), [1], "the first is under way");
+    drive.observe_failed(0, false);
+    drive.tick_at(drive.now_ns + 150 * MS);
+    assert_eq!(mem::take(&mut drive.probes), [0]);
+}
+
+#[test]
+fn a_probe_is_under_way_until_it_is_reported_also_where_it_was_never_sent() {
+    let mut drive = Drive::new(config(), 1);
+    drive.tick_at(drive.now_ns + S);
+    assert_eq!(mem::take(&mut drive.probes), [0]);
+    for _ in 0..20 {
+        drive.tick_at(drive.now_ns + S);
+    }
+    assert_eq!(mem::take(&mut drive.probes), [0; 0]);
+    let state = drive.router.probed_state(ReplicaId(0));
+    assert_eq!(drive.probe_fails(0, Unread::Unsent), []);
+    assert_eq!(drive.router.probed_state(ReplicaId(0)), state);
+    let due_ns = drive.router.next_deadline_ns().unwrap();
+    drive.tick_at(due_ns);
+    assert_eq!(mem::take(&mut drive.probes), [0]);
+}
+
+#[test]
+fn the_state_by_probes_is_that_of_the_last_one_and_of_requests_that_found_nobody() {
+    let mut drive = Drive::new(config(), 1);
+    let state = |drive: &Drive| drive.router.probed_state(ReplicaId(0));
+    assert_eq!(state(&drive), ProbedState::Up);
+    drive.probe_fails(0, Unread::Late);
+    assert_eq!(state(&drive), ProbedState::Blind);
+    drive.probe_fails(0, Unread::Refused);
+    assert_eq!(state(&drive), ProbedState::Down);
+    drive.observe(0, idle());
+    assert_eq!(state(&drive), ProbedState::Up);
+    drive.submit("m");
+    drive.retry(1, Failure::Connect, false);
+    assert_eq!(state(&drive), ProbedState::Down);
+    assert_eq!(
+        drive.router.probed_state(ReplicaId(9)),
+        ProbedState::Unknown
+    );
+}
+
+#[test]
+fn a_replica_that_answers_another_question_is_silent_no_more() {
+    let mut drive = Drive::new(config(), 1);
+    drive.probe_fails(0, Unread::Late);
+    let silent = |drive: &Drive| {
+        drive
+            .router
+            .fleet
+            .member(ReplicaSlot::new(0))
+            .unwrap()
+            .replica()
+            .health
+            .silent()
+    };
+    assert!(silent(&drive));
+    drive.call(|router, now_ns, out| router.answered(ReplicaId(0), now_ns, out));
+    assert!(!silent(&drive));
 }
 
 #[test]

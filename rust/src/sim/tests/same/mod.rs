@@ -56,12 +56,13 @@ impl Simulator {
             ),
             Effect::Expire(_) => (4, [0; 4]),
             Effect::Withdraw(_) => (5, [0; 4]),
+            Effect::Probe(_) => return, // it concerns no request, and is counted
         };
         let head = [
             self.decisions,
             self.queue.now_ns(),
             u64::from(balancer) << 8 | kind,
-            effect.request().0,
+            effect.request().map_or(0, |id| id.0),
         ];
         let words = head.into_iter().chain(fields);
         let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();

@@ -488,12 +488,14 @@ fn free_kv_room_bounds_the_allowance_but_never_closes_an_idle_replica() {
 }
 
 #[test]
-fn a_probe_under_way_is_waited_for_but_not_for_ever() {
+fn no_probe_is_due_while_one_is_under_way() {
     let mut b = Bench::new(one());
-    let (short, stale) = (b.config.probe_interval_ns, b.config.probe_stale_ns);
-    assert_eq!(b.replica.probe_due_ns(short, &b.config), 0);
+    let short = b.config.probe_interval_ns;
+    assert_eq!(b.replica.probe_due_ns(short), Some(0));
     b.replica.probe_sent(1_000);
-    assert_eq!(b.replica.probe_due_ns(short, &b.config), 1_000 + stale);
+    assert_eq!(b.replica.probe_due_ns(short), None);
     b.replica.probe_failed();
-    assert_eq!(b.replica.probe_due_ns(short, &b.config), 1_000 + short);
+    assert_eq!(b.replica.probe_due_ns(short), Some(1_000 + short));
+    b.replica.observe(page(0, 0), 2_000, 3_000);
+    assert_eq!(b.replica.probe_due_ns(short), Some(2_000 + short));
 }

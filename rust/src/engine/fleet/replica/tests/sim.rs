@@ -252,7 +252,8 @@ impl<'a> Sim<'a> {
     fn probe(&mut self) {
         let held = self.idle_clients > 0;
         let interval = probe_interval(&self.replica, self.config, held);
-        if self.now_ns >= self.replica.probe_due_ns(interval, self.config) {
+        let due_ns = self.replica.probe_due_ns(interval);
+        if due_ns.is_some_and(|due_ns| due_ns <= self.now_ns) {
             self.replica.probe_sent(self.now_ns);
             self.probes += 1;
             let serve = self.setup.wire_ns + self.uniform(self.setup.probe_ns);
