@@ -44,7 +44,7 @@ class LocalRouter(Router):
         self._last_id = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
-        self._look: Callable[[Callable[[], None]], None] | None = None
+        self._refresh_models: Callable[[Callable[[], None]], None] | None = None
         self._probe: Callable[[int], None] | None = None
 
     # ------------------------------------------------------------------ data plane
@@ -60,7 +60,7 @@ class LocalRouter(Router):
         effects = self._engine.submit(request_id, request, body)
         self._sinks[request_id] = sink
         sink.submitted()
-        self._told(effects)
+        self._deliver_and_arm(effects)
 
     def first_byte(self, request: Request, relay: Relay, now_ns: int) -> None:
         effects = self._engine.first_byte(request, relay, now_ns)
@@ -82,7 +82,7 @@ class LocalRouter(Router):
     def heard(self, replica_ids: list[int], now_ns: int) -> None:
         effects = self._engine.heard(replica_ids, now_ns)
         if effects:
-            self._told(effects)
+            self._deliver_and_arm(effects)
 
     def only_model(self) -> str | None:
         return self._engine.only_model()
@@ -103,22 +103,22 @@ class LocalRouter(Router):
 
     def set_replicas(self, replicas: Sequence[Replica]) -> None:
         self._replicas = {replica.id: replica for replica in replicas}
-        self._told(self._engine.set_replicas([(r.id, r.name) for r in replicas], monotonic_ns()))
+        self._deliver_and_arm(self._engine.set_replicas([(r.id, r.name) for r in replicas], monotonic_ns()))
 
     def set_models(self, replica_id: int, models: list[tuple[str, int | None]], *, cut: bool = False) -> bool:
         changed, effects = self._engine.set_models(replica_id, models, cut, monotonic_ns())
-        self._told(effects)
+        self._deliver_and_arm(effects)
         return changed
 
     def hide_models(self, replica_id: int) -> None:
-        self._told(self._engine.hide_models(replica_id, monotonic_ns()))
+        self._deliver_and_arm(self._engine.hide_models(replica_id, monotonic_ns()))
 
-    def look_with(self, look: Callable[[Callable[[], None]], None]) -> None:
-        self._look = look
+    def refresh_models_with(self, refresh: Callable[[Callable[[], None]], None]) -> None:
+        self._refresh_models = refresh
         self._engine.set_looks(True)
 
     def set_draining(self, replica_id: int, draining: bool) -> None:
-        self._told(self._engine.set_draining(replica_id, draining, monotonic_ns()))
+        self._deliver_and_arm(self._engine.set_draining(replica_id, draining, monotonic_ns()))
 
     # ----------------------------------------------------------------------- peers
 
@@ -129,7 +129,7 @@ class LocalRouter(Router):
         listed = {peer_id for peer_id, _, _, _ in peers}
         self._peers = {peer_id: peer for peer_id, peer in self._peers.items() if peer_id in listed}
         self._peer_ids = {name: peer_id for peer_id, name, _, _ in peers}
-        self._told(self._engine.set_peers(peers, monotonic_ns()))
+        self._deliver_and_arm(self._engine.set_peers(peers, monotonic_ns()))
 
     def set_peer(self, peer: Peer) -> None:
         self._peers[peer.id] = peer
@@ -141,19 +141,19 @@ class LocalRouter(Router):
         self._engine.peer_rtt(peer_id, rtt_ns, monotonic_ns())
 
     def peer_state(self, peer_id: int, state: int) -> None:
-        self._told(self._engine.peer_state(peer_id, state, monotonic_ns()))
+        self._deliver_and_arm(self._engine.peer_state(peer_id, state, monotonic_ns()))
 
     def set_isolated(self, peer_id: int, isolated: bool) -> None:
-        self._told(self._engine.set_isolated(peer_id, isolated, monotonic_ns()))
+        self._deliver_and_arm(self._engine.set_isolated(peer_id, isolated, monotonic_ns()))
 
     def set_residency(self, rules: list[tuple[str | None, str | None, list[str]]]) -> None:
-        self._told(self._engine.set_residency(rules, monotonic_ns()))
+        self._deliver_and_arm(self._engine.set_residency(rules, monotonic_ns()))
 
     def set_evacuating(self, evacuating: bool) -> None:
-        self._told(self._engine.set_evacuating(evacuating, monotonic_ns()))
+        self._deliver_and_arm(self._engine.set_evacuating(evacuating, monotonic_ns()))
 
     def set_replica_region(self, replica_id: int, region: str | None) -> None:
-        self._told(self._engine.set_replica_region(replica_id, region, monotonic_ns()))
+        self._deliver_and_arm(self._engine.set_replica_region(replica_id, region, monotonic_ns()))
 
     def summary_due(self, peer_id: int) -> bool:
         return self._engine.summary_due(peer_id, monotonic_ns())
@@ -162,7 +162,7 @@ class LocalRouter(Router):
         return self._engine.summary(peer_id, monotonic_ns())
 
     def merge_peer(self, peer_id: int, summary: bytes) -> None:
-        self._told(self._engine.merge_peer(peer_id, summary, monotonic_ns()))
+        self._deliver_and_arm(self._engine.merge_peer(peer_id, summary, monotonic_ns()))
 
     def set_peer_digest(self, key: bytes, *, bytes_max: int, interval_s: float, age_max_s: float) -> None:
         self._engine.set_peer_digest(key, bytes_max, round(interval_s * 1e9), round(age_max_s * 1e9))
@@ -177,16 +177,16 @@ class LocalRouter(Router):
         self._engine.merge_peer_digest(peer_id, digest, monotonic_ns())
 
     def share_anew(self, peer_id: int) -> None:
-        self._told(self._engine.share_anew(peer_id, monotonic_ns()))
+        self._deliver_and_arm(self._engine.share_anew(peer_id, monotonic_ns()))
 
     def share(self, peer_id: int) -> bytes | None:
         share, effects = self._engine.share(peer_id, monotonic_ns())
         if effects:
-            self._told(effects)
+            self._deliver_and_arm(effects)
         return share
 
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
-        self._told(self._engine.merge_share(peer_id, share, ahead_ns, monotonic_ns()))
+        self._deliver_and_arm(self._engine.merge_share(peer_id, share, ahead_ns, monotonic_ns()))
 
     def peers(self) -> list[Peer]:
         return list(self._peers.values())
@@ -206,10 +206,10 @@ class LocalRouter(Router):
         self._arm()
 
     def observe_failed(self, replica_id: int, unread: int) -> None:
-        self._told(self._engine.observe_failed(replica_id, unread, monotonic_ns()))
+        self._deliver_and_arm(self._engine.observe_failed(replica_id, unread, monotonic_ns()))
 
     def answered(self, replica_id: int) -> None:
-        self._told(self._engine.answered(replica_id, monotonic_ns()))
+        self._deliver_and_arm(self._engine.answered(replica_id, monotonic_ns()))
 
     def probed_state(self, replica_id: int) -> int:
         return self._engine.probed_state(replica_id)
@@ -258,8 +258,8 @@ class LocalRouter(Router):
 
     # -------------------------------------------------------------------- delivery
 
-    def _told(self, effects: Sequence[Effect]) -> None:
-        """The engine took in a fact: delivers the effects, and sets the timer to the next deadline."""
+    def _deliver_and_arm(self, effects: Sequence[Effect]) -> None:
+        """Delivers the effects of a call, and sets the timer to the engine's next deadline."""
         if effects:
             self._deliver(effects)
         self._arm()
@@ -275,7 +275,7 @@ class LocalRouter(Router):
                 self._sinks[effect.request_id].forwarded(effect, self._peers[effect.peer])  # type: ignore[arg-type,union-attr]  # it is a Forward
             elif kind is Hold:
                 self._sinks[effect.request_id].held()
-                self._begin_look()
+                self._begin_refresh()
                 self._arm()
             elif kind is Withdraw:
                 self._sinks[effect.request_id].withdrawn()
@@ -298,12 +298,12 @@ class LocalRouter(Router):
         delay_s = max(0.0, (deadline_ns - monotonic_ns()) / 1e9)
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
-    def _begin_look(self) -> None:
-        if self._look is not None and self._engine.look_due(monotonic_ns()):
-            self._look(self._looked)
+    def _begin_refresh(self) -> None:
+        if self._refresh_models is not None and self._engine.look_due(monotonic_ns()):
+            self._refresh_models(self._refreshed)
 
-    def _looked(self) -> None:
-        self._told(self._engine.looked(monotonic_ns()))
+    def _refreshed(self) -> None:
+        self._deliver_and_arm(self._engine.looked(monotonic_ns()))
 
     def _tick(self) -> None:
         self._timer = None
@@ -313,8 +313,8 @@ class LocalRouter(Router):
                 requests.append(effect)
             elif self._probe is not None:
                 self._probe(effect.replica)
-        self._begin_look()
-        self._told(requests)
+        self._begin_refresh()
+        self._deliver_and_arm(requests)
 
     def close(self) -> None:
         """Stops the timer."""

@@ -120,7 +120,7 @@ class Router(Protocol):
     def hide_models(self, replica_id: int) -> None:
         """A replica has no list of models: it gets requests for any model."""
 
-    def look_with(self, look: Callable[[Callable[[], None]], None]) -> None:
+    def refresh_models_with(self, refresh: Callable[[Callable[[], None]], None]) -> None:
         """Sets the function to call when a request asks for a model in no list.
 
         It reads all lists again, and then calls its argument.

@@ -62,7 +62,7 @@ class Control:
             timeout_s=settings.timeout.probe_s,
             models_s=settings.discovery.models_s,
         )
-        router.look_with(self._prober.look)
+        router.refresh_models_with(self._prober.look)
         self._fleet = Fleet(router, (pool, self._pool), self._fleet_changed)
         self.on_own: Callable[[list[str]], None] | None = None
         """Hears the names of this balancer's own replicas, after each change of the fleet."""
