@@ -1,8 +1,8 @@
 //! When replicas are probed.
 //!
-//! Probes go in *rounds*, so that a driver wakes rarely. A
-//! fleet that falls due as one is probed in equal shares over the shortest interval, so that neither
-//! the driver nor a host that replicas share works in bursts. After that it stays spread.
+//! Probes go in *rounds*, so that a driver wakes rarely. If many replicas fall due together, their probes
+//! are spread in equal shares over the shortest interval. So neither the driver nor a host that replicas
+//! share works in bursts. After that it stays spread.
 
 use super::health::State;
 use super::member::Member;
