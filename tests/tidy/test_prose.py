@@ -166,3 +166,14 @@ def test_a_planted_reference_to_a_document_outside_is_found(tmp_path: Path) -> N
     assert prose.outside_faults(tmp_path, [path]) == ["a.py:1: REL" + "IABILITY is not in the repository"]
     path.write_text("# see docs/GLOSSARY.md and " + "docs/NOWHERE.md\n")
     assert prose.outside_faults(tmp_path, [path]) == ["a.py: docs/NOWHERE.md is not in the repository"]
+
+
+_QUOTED = re.compile(r"\[[^\]]*\d[^\]]*\]\(\.\./bench/results/|\(\.\./bench/results/[^)]*\)[^|`]*\d")
+"""A figure in a link to a file of results, or behind it in its cell."""
+
+
+def test_promises_name_the_file_of_their_figures_and_repeat_none() -> None:
+    assert _QUOTED.findall((ROOT / "docs" / "PROMISES.md").read_text()) == []
+    assert _QUOTED.search("| [a.md](../bench/results/a.md): out after 2.41 s |")
+    assert _QUOTED.search("[137 us](../bench/results/a.md) |")
+    assert not _QUOTED.search("| [a.md](../bench/results/a.md) | 1 MiB |")
