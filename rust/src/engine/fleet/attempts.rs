@@ -1,7 +1,7 @@
 //! The beginning and the end of attempts at replicas.
 
 use super::Fleet;
-use super::health::Failure;
+use super::health::{Failure, Health, Pool};
 use super::member::Full;
 use crate::engine::config::Config;
 use crate::engine::demand::Lane;
@@ -93,16 +93,9 @@ impl Fleet {
         config: &Config,
         now_ns: Nanos,
     ) -> bool {
-        let mut turned = false;
-        for (replica, failure) in suspects {
-            let pool = self.pool();
-            let slot = self.slot(*replica);
-            if let Some(member) = slot.and_then(|slot| self.member_mut(slot)) {
-                let health = &mut member.replica.health;
-                turned |= health.failed(*failure, pool, config, now_ns);
-            }
-        }
-        turned
+        self.judge(suspects, |health, failure, pool| {
+            health.failed(failure, pool, config, now_ns)
+        })
     }
 
     /// A request ends without an answer by which its failures could be judged. True when the health
@@ -113,13 +106,24 @@ impl Fleet {
         config: &Config,
         now_ns: Nanos,
     ) -> bool {
+        self.judge(suspects, |health, _, pool| {
+            health.suspected(pool, config, now_ns)
+        })
+    }
+
+    /// Applies a verdict to the health of each replica that is still here; true when one changed. Each verdict
+    /// is given with the pool as the ones before have left it.
+    fn judge(
+        &mut self,
+        suspects: &[(ReplicaId, Failure)],
+        verdict: impl Fn(&mut Health, Failure, Pool) -> bool,
+    ) -> bool {
         let mut turned = false;
-        for (replica, _) in suspects {
+        for (replica, failure) in suspects {
             let pool = self.pool();
             let slot = self.slot(*replica);
             if let Some(member) = slot.and_then(|slot| self.member_mut(slot)) {
-                let health = &mut member.replica.health;
-                turned |= health.suspected(pool, config, now_ns);
+                turned |= verdict(&mut member.replica.health, *failure, pool);
             }
         }
         turned

@@ -65,15 +65,7 @@ def chat(context: Context, body: bytes) -> Shape:
     prompt, answer = render(request.messages)
     _one_choice(request.n)
     max_tokens = request.max_completion_tokens
-    asked = Asked(
-        request.model,
-        request.max_tokens if max_tokens is None else max_tokens,
-        request.min_tokens,
-        request.ignore_eos,
-        bool(request.stream),
-        _include_usage(request.stream_options),
-        request.cache_salt,
-    )
+    asked = _asked(request, request.max_tokens if max_tokens is None else max_tokens)
     call = decide(context.served, asked, prompt, answer)
     return _ChatShape(call, context)
 
@@ -83,21 +75,21 @@ def completion(context: Context, body: bytes) -> Shape:
     request = _COMPLETION.decode(body)
     _one_choice(request.n)
     prompt, answer = directed(_one_prompt(request.prompt))
-    asked = Asked(
-        request.model,
-        request.max_tokens,
-        request.min_tokens,
-        request.ignore_eos,
-        bool(request.stream),
-        _include_usage(request.stream_options),
-        request.cache_salt,
-    )
-    call = decide(context.served, asked, prompt, answer)
+    call = decide(context.served, _asked(request, request.max_tokens), prompt, answer)
     return _CompletionShape(call, context)
 
 
-def _include_usage(options: StreamOptions | None) -> bool:
-    return options is not None and bool(options.include_usage)
+def _asked(request: ChatBody | CompletionBody, max_tokens: int | None) -> Asked:
+    options = request.stream_options
+    return Asked(
+        request.model,
+        max_tokens,
+        request.min_tokens,
+        request.ignore_eos,
+        bool(request.stream),
+        options is not None and bool(options.include_usage),
+        request.cache_salt,
+    )
 
 
 def _one_choice(n: int | None) -> None:
@@ -131,6 +123,12 @@ class _EventShape(Shape):
         self._id = quoted(f"{prefix}-{context.request_id}")
         self._created = context.created
         self._model = quoted(call.model)
+
+    def _parts(self, cached: int) -> tuple[bytes, int, bytes, bytes, bytes, bytes]:
+        """What a whole answer is filled with: id, time, model, text, finish reason and usage."""
+        call = self.call
+        finish = call.finish.encode()
+        return self._id, self._created, self._model, call.answer, finish, usage(call, cached)
 
     def _prepare(self, kind: bytes, before: bytes, after: bytes) -> None:
         """Makes the constants; ``after`` has places for ``finish_reason`` and ``stop_reason``."""
@@ -173,7 +171,6 @@ class _ChatShape(_EventShape):
 
     def whole(self, cached: int) -> bytes:
         """A ``chat.completion``."""
-        call = self.call
         return (
             b'{"id":%b,"object":"chat.completion","created":%d,"model":%b,"choices":[{"index":0,'
             b'"message":{"role":"assistant","content":"%b","refusal":null,"annotations":null,'
@@ -181,14 +178,7 @@ class _ChatShape(_EventShape):
             b'"finish_reason":"%b","stop_reason":null,"token_ids":null}],"service_tier":null,'
             b'"system_fingerprint":null,"usage":%b,"prompt_logprobs":null,"prompt_token_ids":null,'
             b'"kv_transfer_params":null}'
-        ) % (
-            self._id,
-            self._created,
-            self._model,
-            call.answer,
-            call.finish.encode(),
-            usage(call, cached),
-        )
+        ) % self._parts(cached)
 
     def opening(self, cached: int) -> bytes:  # noqa: ARG002 - the role does not depend on it
         """The chunk with the role, which vLLM sends along with the first token's."""
@@ -214,20 +204,12 @@ class _CompletionShape(_EventShape):
 
     def whole(self, cached: int) -> bytes:
         """A ``text_completion``."""
-        call = self.call
         return (
             b'{"id":%b,"object":"text_completion","created":%d,"model":%b,"choices":[{"index":0,'
             b'"text":"%b","logprobs":null,"finish_reason":"%b","stop_reason":null,"token_ids":null,'
             b'"prompt_logprobs":null,"prompt_token_ids":null}],"service_tier":null,'
             b'"system_fingerprint":null,"usage":%b,"kv_transfer_params":null}'
-        ) % (
-            self._id,
-            self._created,
-            self._model,
-            call.answer,
-            call.finish.encode(),
-            usage(call, cached),
-        )
+        ) % self._parts(cached)
 
     def opening(self, cached: int) -> bytes:  # noqa: ARG002 - nothing is told before the first token
         """Nothing: there is no role."""
