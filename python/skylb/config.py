@@ -14,9 +14,10 @@ from pydantic import Field
 from skylb.addresses import ListenAddress, ReplicaUrl
 from skylb.discovery.sources import SourceSettings, given, usage
 from skylb.settings.discovery import DiscoverySettings, DnsFamily
-from skylb.settings.engine import EngineSettings, Policy
+from skylb.settings.engine import EngineSettings
 from skylb.settings.mesh import MeshSettings
 from skylb.settings.names import DnsSettings
+from skylb.settings.serving import Policy
 from skylb.settings.times import TimeoutSettings
 from skylb.settings.values import (
     FILE,

@@ -243,7 +243,7 @@ impl Config {
         )
     }
 
-    /// Settings for tests and benches. **Not the defaults**: those are in Python's `enginesettings.py`.
+    /// Settings for tests and benches. **Not the defaults**: those are in Python's `settings/engine.py` and `settings/serving.py`.
     #[must_use]
     pub fn sample() -> Self {
         Self::SAMPLE
