@@ -62,6 +62,7 @@ enum UsageObject {
 }
 
 /// What a search leaves.
+#[derive(Debug, Clone, Copy)]
 enum Left {
     /// An object that begins at this offset is cut off at the end.
     Open(usize),
