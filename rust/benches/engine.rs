@@ -16,8 +16,9 @@ use skylb_core::id::{ReplicaId, RequestId};
 use skylb_core::prompt::Digest;
 use skylb_core::rng::Rng;
 use skylb_core::tenant::Tenant;
+use skylb_core::time::{Instant as Moment, Span};
 
-const NOW_NS: u64 = 1_000_000_000;
+const NOW_NS: Moment = Moment::from_ns(1_000_000_000);
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
 /// Blocks in the tree before anything is measured.
 const TREE_BLOCKS: u64 = 1_000_000;
@@ -177,8 +178,8 @@ impl Full {
         let config = Config {
             push: PushRule::Pending,
             allowance: AllowanceRule::One,
-            ramp_ns: 0,
-            hold_age_max_ns: u64::MAX,
+            ramp_ns: Span::ZERO,
+            hold_age_max_ns: Span::MAX,
             hold_passes_max: u32::MAX,
             replica_kv_tokens: 1 << 40,
             tree_bytes_max: 1 << 30,

@@ -70,5 +70,5 @@ pub fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-/// Monotonic time in nanoseconds, from the driver's clock.
+/// Virtual time of the simulator, and lengths of it, in nanoseconds.
 pub type Nanos = u64;

@@ -20,6 +20,8 @@ _RUST = re.compile(
     re.MULTILINE,
 )
 
+_SPAN = re.compile(r"^Span::from_ns\((.+)\)$")
+
 PYTHON_PARTS = (
     "data",
     "control",
@@ -140,7 +142,7 @@ def _rust() -> Iterator[Limit]:
             continue
         for name, text in _RUST.findall(path.read_text()):
             if name not in NOT_LIMITS:
-                yield Limit(name, path.relative_to(base).as_posix(), _value(text))
+                yield Limit(name, path.relative_to(base).as_posix(), _value(_SPAN.sub(r"\1", text)))
 
 
 def _value(text: str) -> str:

@@ -15,7 +15,8 @@ RUST_TEST_MODULES = frozenset({"tests", "properties", "oracle"})
 
 ENGINE_BANS = {
     r"\bpyo3\b": "the engine knows nothing of Python",
-    r"\b(Instant|SystemTime|UNIX_EPOCH)\b": "time is an argument",
+    r"\bstd::time\b|\bInstant::now\b|\b(SystemTime|UNIX_EPOCH)\b": "time is an argument",
+    r"\buse std::\{[^}]*\btime\b": "time is an argument",
     r"\b(RandomState|DefaultHashBuilder|DefaultHasher)\b": "the default hasher draws entropy",
     r"\b(getrandom|thread_rng|OsRng|from_os_rng)\b": "randomness is seeded",
     r"\brand::": "randomness is `engine::rng`",

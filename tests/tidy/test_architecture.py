@@ -34,6 +34,8 @@ IMPURITIES = (
     "use pyo3::prelude::*;",
     "let now = std::time::Instant::now();",
     "use std::time::SystemTime;",
+    "use std::{fmt, time::Instant};",
+    "let now = Instant::now();",
     "let key = std::env::var(name);",
     "use std::{fmt, env};",
     "use std::collections::HashMap;",

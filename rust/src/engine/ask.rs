@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::http::route::Route;
-use crate::id::{Nanos, PeerId, RequestId};
+use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
 use crate::tenant::Tenant;
+use crate::time::Instant;
 
 /// What the head of a request says, as far as decisions need it.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +41,7 @@ pub struct Forwarded {
     /// Replicas that may be tried.
     pub attempts_left: u32,
     /// Until when it may be held; `None`: as the settings say.
-    pub deadline_ns: Option<Nanos>,
+    pub deadline_ns: Option<Instant>,
     /// The peer that it came from.
     pub origin: Option<PeerId>,
 }

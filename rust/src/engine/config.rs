@@ -13,13 +13,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::plant::Plant;
-use crate::id::Nanos;
+use crate::time::Span;
 
 pub use rules::{AllowanceRule, ClassRule, PushRule, UnknownModels};
 
 pub use super::policy::Policy;
 
-const NS_PER_S: f64 = 1e9;
 /// Largest weight of one signal against others.
 const WEIGHT_MAX: f64 = 1e6;
 /// Longest duration a setting may have: a century, so that sums of times cannot overflow.
@@ -47,7 +46,7 @@ pub struct Config {
     pub in_flight_max: u32,
     /// Longest wait in the hold.
     #[serde(rename = "hold_timeout_s", deserialize_with = "seconds")]
-    pub hold_timeout_ns: Nanos,
+    pub hold_timeout_ns: Span,
     /// Requests held at most.
     pub hold_len_max: usize,
     /// Bytes of the bodies held at most.
@@ -63,7 +62,7 @@ pub struct Config {
     pub hold_passes_max: u32,
     /// Age from which on a held request gets the next room it can use.
     #[serde(rename = "hold_age_max_s", deserialize_with = "seconds")]
-    pub hold_age_max_ns: Nanos,
+    pub hold_age_max_ns: Span,
     /// How classes share the room there is.
     pub class_rule: ClassRule,
     /// The share of urgent requests under [`ClassRule::Weighted`].
@@ -74,7 +73,7 @@ pub struct Config {
     pub class_weight_low: u32,
     /// Wait after which a request counts as one class more urgent; 0 is never.
     #[serde(rename = "class_age_s", deserialize_with = "seconds")]
-    pub class_age_ns: Nanos,
+    pub class_age_ns: Span,
     /// The body of any client says its class (`priority`, `service_tier`), not only that of a trusted
     /// one. A class below normal counts in either case.
     pub class_from_body: bool,
@@ -94,16 +93,16 @@ pub struct Config {
     pub output_tokens: u32,
     /// Time between probes while the gate decides.
     #[serde(rename = "probe_interval_s", deserialize_with = "seconds")]
-    pub probe_interval_ns: Nanos,
+    pub probe_interval_ns: Span,
     /// Time between probes while it does not.
     #[serde(rename = "probe_idle_interval_s", deserialize_with = "seconds")]
-    pub probe_idle_interval_ns: Nanos,
+    pub probe_idle_interval_ns: Span,
     /// Age at which a snapshot no longer counts and the replica is blind.
     #[serde(rename = "probe_stale_s", deserialize_with = "seconds")]
-    pub probe_stale_ns: Nanos,
+    pub probe_stale_ns: Span,
     /// Without a sign of life for so long, a replica with requests is wedged.
     #[serde(rename = "wedged_s", deserialize_with = "seconds")]
-    pub wedged_ns: Nanos,
+    pub wedged_ns: Span,
     /// Replicas tried per request.
     pub attempts_max: u32,
     /// Retries allowed as a share of requests.
@@ -114,20 +113,20 @@ pub struct Config {
     pub eject_failures: u32,
     /// First ejection; doubles while the replica keeps failing.
     #[serde(rename = "eject_s", deserialize_with = "seconds")]
-    pub eject_ns: Nanos,
+    pub eject_ns: Span,
     /// Longest ejection.
     #[serde(rename = "eject_max_s", deserialize_with = "seconds")]
-    pub eject_max_ns: Nanos,
+    pub eject_max_ns: Span,
     /// Share of a pool that may be ejected.
     pub eject_ratio_max: f64,
     /// Linear ramp of a replica that came back.
     #[serde(rename = "ramp_s", deserialize_with = "seconds")]
-    pub ramp_ns: Nanos,
+    pub ramp_ns: Span,
     /// What becomes of requests for models in no list.
     pub unknown_models: UnknownModels,
     /// How long a model that left every list is unavailable rather than unknown.
     #[serde(rename = "model_gone_s", deserialize_with = "seconds")]
-    pub model_gone_ns: Nanos,
+    pub model_gone_ns: Span,
     /// `Retry-After` of refusals, in seconds.
     pub retry_after_s: u32,
     /// Virtual nodes per replica on the ring.
@@ -146,19 +145,19 @@ pub struct Config {
     pub sessions_max: usize,
     /// Longest that a request waits for one replica while another has room.
     #[serde(rename = "affinity_wait_s", deserialize_with = "seconds")]
-    pub affinity_wait_ns: Nanos,
+    pub affinity_wait_ns: Span,
     /// Prompt tokens an engine computes per second, assumed until learned.
     pub prefill_tokens_per_s: f64,
     /// Time to the first token of a cached prompt, assumed until learned.
     #[serde(rename = "ttft_base_s", deserialize_with = "seconds")]
-    pub ttft_base_ns: Nanos,
+    pub ttft_base_ns: Span,
     /// Tokens per second of one answer, assumed until learned.
     pub decode_tokens_per_s: f64,
     /// `predictive`: share of choices drawn at random.
     pub explore_ratio: f64,
     /// `predictive`: a session moves for a gain of more than this ...
     #[serde(rename = "session_gain_s", deserialize_with = "seconds")]
-    pub session_gain_ns: Nanos,
+    pub session_gain_ns: Span,
     /// ... and more than this share.
     pub session_gain_ratio: f64,
     /// `predictive`: weight of delays imposed on others and of recomputing what is evicted.
@@ -181,12 +180,12 @@ pub struct Config {
     pub smg_kv_ratio_max: f64,
     /// `preble`: time over which load is summed.
     #[serde(rename = "preble_window_s", deserialize_with = "seconds")]
-    pub preble_window_ns: Nanos,
+    pub preble_window_ns: Span,
     /// `preble`: load ratio at which exploitation gives way.
     pub preble_balance_ratio: f64,
     /// `gorgo`: time per prompt token.
     #[serde(rename = "gorgo_token_s", deserialize_with = "seconds")]
-    pub gorgo_token_ns: Nanos,
+    pub gorgo_token_ns: Span,
 }
 
 /// The settings do not fit; the text names the field.
@@ -258,19 +257,19 @@ impl Config {
         allowance: AllowanceRule::One,
         blind_outstanding_max: 16,
         in_flight_max: 1024,
-        hold_timeout_ns: 30_000_000_000,
+        hold_timeout_ns: Span::from_ns(30_000_000_000),
         hold_len_max: 10_000,
         hold_bytes_max: 1 << 30,
         hold_tenant_len_max: None,
         hold_tenant_bytes_max: None,
         hold_work_weight: 0.0,
         hold_passes_max: 64,
-        hold_age_max_ns: 10_000_000_000,
+        hold_age_max_ns: Span::from_ns(10_000_000_000),
         class_rule: ClassRule::Weighted,
         class_weight_high: 8,
         class_weight_normal: 4,
         class_weight_low: 1,
-        class_age_ns: 5_000_000_000,
+        class_age_ns: Span::from_ns(5_000_000_000),
         class_from_body: false,
         match_threshold: 0.5,
         block_bytes: 64,
@@ -279,20 +278,20 @@ impl Config {
         replica_kv_tokens: 1_000_000,
         bytes_per_token: 4.0,
         output_tokens: 256,
-        probe_interval_ns: 100_000_000,
-        probe_idle_interval_ns: 1_000_000_000,
-        probe_stale_ns: 3_000_000_000,
-        wedged_ns: 10_000_000_000,
+        probe_interval_ns: Span::from_ns(100_000_000),
+        probe_idle_interval_ns: Span::from_ns(1_000_000_000),
+        probe_stale_ns: Span::from_ns(3_000_000_000),
+        wedged_ns: Span::from_ns(10_000_000_000),
         attempts_max: 2,
         retry_ratio: 0.2,
         retry_per_s: 10.0,
         eject_failures: 5,
-        eject_ns: 1_000_000_000,
-        eject_max_ns: 30_000_000_000,
+        eject_ns: Span::from_ns(1_000_000_000),
+        eject_max_ns: Span::from_ns(30_000_000_000),
         eject_ratio_max: 0.5,
-        ramp_ns: 10_000_000_000,
+        ramp_ns: Span::from_ns(10_000_000_000),
         unknown_models: UnknownModels::Refuse,
-        model_gone_ns: 60_000_000_000,
+        model_gone_ns: Span::from_ns(60_000_000_000),
         retry_after_s: 1,
         ring_vnodes: 256,
         ring_load_factor: 1.25,
@@ -301,12 +300,12 @@ impl Config {
         cache_aware_rel: 1.5,
         response_ids_max: 65_536,
         sessions_max: 65_536,
-        affinity_wait_ns: 500_000_000,
+        affinity_wait_ns: Span::from_ns(500_000_000),
         prefill_tokens_per_s: 10_000.0,
-        ttft_base_ns: 20_000_000,
+        ttft_base_ns: Span::from_ns(20_000_000),
         decode_tokens_per_s: 30.0,
         explore_ratio: 0.01,
-        session_gain_ns: 20_000_000,
+        session_gain_ns: Span::from_ns(20_000_000),
         session_gain_ratio: 0.15,
         imposed_weight: 0.1,
         queue_weight: 1.0,
@@ -317,22 +316,17 @@ impl Config {
         peer_hold_max: 10,
         smg_waiting_max: 8,
         smg_kv_ratio_max: 0.8,
-        preble_window_ns: 180_000_000_000,
+        preble_window_ns: Span::from_ns(180_000_000_000),
         preble_balance_ratio: 2.0,
-        gorgo_token_ns: 94_000,
+        gorgo_token_ns: Span::from_ns(94_000),
     };
 }
 
 /// Seconds as a JSON number, to whole nanoseconds.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "checked to lie between zero and SECONDS_MAX, far below 2^63 nanoseconds"
-)]
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Nanos, D::Error> {
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
     let value = f64::deserialize(deserializer)?;
     if (0.0..=SECONDS_MAX).contains(&value) {
-        Ok((value * NS_PER_S).round() as Nanos)
+        Ok(Span::from_secs_f64(value))
     } else {
         Err(D::Error::custom(format!(
             "{value} s is not a duration between 0 and a century"
@@ -377,10 +371,10 @@ mod tests {
         let config = Config::from_json(JSON.as_bytes()).unwrap();
         assert_eq!(config.policy, Policy::TwoChoices);
         assert_eq!(config.allowance, AllowanceRule::Knee);
-        assert_eq!(config.hold_timeout_ns, 30_000_000_000);
-        assert_eq!(config.probe_interval_ns, 100_000_000);
-        assert_eq!(config.probe_stale_ns, 3_000_000_000);
-        assert_eq!(config.ramp_ns, 0);
+        assert_eq!(config.hold_timeout_ns, Span::from_ns(30_000_000_000));
+        assert_eq!(config.probe_interval_ns, Span::from_ns(100_000_000));
+        assert_eq!(config.probe_stale_ns, Span::from_ns(3_000_000_000));
+        assert_eq!(config.ramp_ns, Span::ZERO);
     }
 
     #[test]

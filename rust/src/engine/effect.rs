@@ -3,7 +3,8 @@
 //! Effects are values. They come in the order in which they are to be done and may concern any
 //! request, not only the one whose event caused them.
 
-use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
+use crate::id::{PeerId, ReplicaId, RequestId};
+use crate::time::{Instant, Span};
 
 /// Send the request to this replica now. It is counted in flight already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Push {
     /// Leading blocks of the prompt that the replica is believed to cache.
     pub match_blocks: u32,
     /// Predicted time from now to the first body byte, of a streamed answer.
-    pub predicted_ttft_ns: Option<Nanos>,
+    pub predicted_ttft_ns: Option<Span>,
 }
 
 /// Send the request to this peer now. It is counted already.
@@ -34,7 +35,7 @@ pub struct Forward {
     /// Leading blocks of the prompt that the peer is believed to cache.
     pub match_blocks: u32,
     /// Until when the peer may hold it.
-    pub deadline_ns: Nanos,
+    pub deadline_ns: Instant,
 }
 
 /// Answer the client; the engine has forgotten the request.

@@ -6,6 +6,7 @@ use pyo3::types::PyTuple;
 use crate::engine::effect::{self, Effect};
 use crate::engine::router::Gauges;
 use crate::id::{ReplicaId, RequestId};
+use crate::time::{Instant, Span};
 
 /// Send the request to this replica now.
 #[pyclass(frozen, module = "skylb._core")]
@@ -34,7 +35,7 @@ impl Push {
     }
 
     #[getter]
-    fn predicted_ttft_ns(&self) -> Option<u64> {
+    fn predicted_ttft_ns(&self) -> Option<Span> {
         self.0.predicted_ttft_ns
     }
 
@@ -70,7 +71,7 @@ impl Forward {
     }
 
     #[getter]
-    fn deadline_ns(&self) -> u64 {
+    fn deadline_ns(&self) -> Instant {
         self.0.deadline_ns
     }
 

@@ -17,6 +17,7 @@ use crate::engine::fleet::health::{Failure, Unread};
 use crate::engine::router::{Ask, ModelList, ProbedState, Report, Router, SECRET_BYTES_MIN, Usage};
 use crate::id::{ReplicaId, RequestId};
 use crate::prompt::blocks::Tail;
+use crate::time::Instant;
 
 const FAILURES: [(&str, Failure); 10] = [
     ("FAILURE_CONNECT", Failure::Connect),
@@ -130,7 +131,8 @@ impl Engine {
                 digest.map_err(|error| refused(py, &error, None))?
             }
         };
-        let (id, now_ns) = (RequestId(request_id), request.life.start_ns);
+        let id = RequestId(request_id);
+        let now_ns = Instant::from_ns(request.life.start_ns);
         let prompt_blocks = digest.blocks.len();
         self.router
             .place(id, &ask, &mut digest, now_ns, &mut self.out)
@@ -168,9 +170,9 @@ impl Engine {
         py: Python<'py>,
         request: &mut Request,
         relay: &Relay,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
-        request.life.first_byte_ns = now_ns;
+        request.life.first_byte_ns = now_ns.ns();
         let response_id = relay.inner.response_id();
         self.router
             .first_byte(request.id, response_id, now_ns, &mut self.out);
@@ -184,7 +186,7 @@ impl Engine {
         request: &Request,
         failure: usize,
         sent: bool,
-        now_ns: u64,
+        now_ns: Instant,
         status: u16,
     ) -> Effects<'py> {
         let failure = match constant(&FAILURES, "failure", failure)? {
@@ -203,7 +205,7 @@ impl Engine {
         request: &Request,
         outcome: usize,
         mut relay: Option<PyRefMut<'py, Relay>>,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let outcome = constant(&OUTCOMES, "outcome", outcome)?;
         let answer = relay
@@ -220,7 +222,7 @@ impl Engine {
         &mut self,
         py: Python<'py>,
         replicas: Vec<(u32, String)>,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let replicas: Vec<_> = replicas
             .into_iter()
@@ -241,7 +243,7 @@ impl Engine {
         replica: u32,
         models: Vec<(String, Option<u32>)>,
         cut: bool,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> PyResult<(bool, Bound<'py, PyTuple>)> {
         let listing = if cut {
             ModelList::Cut(&models)
@@ -255,7 +257,7 @@ impl Engine {
     }
 
     #[pyo3(signature = (replica, now_ns, /))]
-    fn hide_models<'py>(&mut self, py: Python<'py>, replica: u32, now_ns: u64) -> Effects<'py> {
+    fn hide_models<'py>(&mut self, py: Python<'py>, replica: u32, now_ns: Instant) -> Effects<'py> {
         self.router
             .set_listing(ReplicaId(replica), ModelList::Hidden, now_ns, &mut self.out);
         effects(py, &mut self.out)
@@ -267,12 +269,12 @@ impl Engine {
     }
 
     #[pyo3(signature = (now_ns, /))]
-    fn look_due(&mut self, now_ns: u64) -> bool {
+    fn look_due(&mut self, now_ns: Instant) -> bool {
         self.router.look_due(now_ns)
     }
 
     #[pyo3(signature = (now_ns, /))]
-    fn looked<'py>(&mut self, py: Python<'py>, now_ns: u64) -> Effects<'py> {
+    fn looked<'py>(&mut self, py: Python<'py>, now_ns: Instant) -> Effects<'py> {
         self.router.looked(now_ns, &mut self.out);
         effects(py, &mut self.out)
     }
@@ -288,7 +290,7 @@ impl Engine {
         py: Python<'py>,
         replica: u32,
         draining: bool,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         self.router
             .set_draining(ReplicaId(replica), draining, now_ns, &mut self.out);
@@ -301,8 +303,8 @@ impl Engine {
         py: Python<'py>,
         replica: u32,
         snapshot: &Snapshot,
-        sent_ns: u64,
-        now_ns: u64,
+        sent_ns: Instant,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let snapshot = snapshot.0.clone();
         self.router
@@ -316,7 +318,7 @@ impl Engine {
         py: Python<'py>,
         replica: u32,
         unread: usize,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let unread = constant(&PROBES, "unread", unread)?;
         self.router
@@ -325,7 +327,7 @@ impl Engine {
     }
 
     #[pyo3(signature = (replica, now_ns, /))]
-    fn answered<'py>(&mut self, py: Python<'py>, replica: u32, now_ns: u64) -> Effects<'py> {
+    fn answered<'py>(&mut self, py: Python<'py>, replica: u32, now_ns: Instant) -> Effects<'py> {
         self.router
             .answered(ReplicaId(replica), now_ns, &mut self.out);
         effects(py, &mut self.out)
@@ -341,19 +343,19 @@ impl Engine {
         clippy::needless_pass_by_value,
         reason = "pyo3 hands over what it converted"
     )]
-    fn heard<'py>(&mut self, py: Python<'py>, replicas: Vec<u32>, now_ns: u64) -> Effects<'py> {
+    fn heard<'py>(&mut self, py: Python<'py>, replicas: Vec<u32>, now_ns: Instant) -> Effects<'py> {
         let replicas: Vec<_> = replicas.iter().copied().map(ReplicaId).collect();
         self.router.heard(&replicas, now_ns, &mut self.out);
         effects(py, &mut self.out)
     }
 
     #[pyo3(signature = (now_ns, /))]
-    fn tick<'py>(&mut self, py: Python<'py>, now_ns: u64) -> Effects<'py> {
+    fn tick<'py>(&mut self, py: Python<'py>, now_ns: Instant) -> Effects<'py> {
         self.router.tick(now_ns, &mut self.out);
         effects(py, &mut self.out)
     }
 
-    fn next_deadline_ns(&mut self) -> Option<u64> {
+    fn next_deadline_ns(&mut self) -> Option<Instant> {
         self.router.next_deadline_ns()
     }
 
@@ -419,7 +421,7 @@ impl Engine {
         Ok(counters)
     }
 
-    fn state<'py>(&self, py: Python<'py>, now_ns: u64) -> PyResult<Bound<'py, PyBytes>> {
+    fn state<'py>(&self, py: Python<'py>, now_ns: Instant) -> PyResult<Bound<'py, PyBytes>> {
         let json = self.router.state(now_ns);
         let json = json.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(PyBytes::new(py, &json))

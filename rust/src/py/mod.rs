@@ -14,6 +14,7 @@ mod sim;
 mod snapshot;
 mod tenant;
 mod text;
+mod time;
 
 use pyo3::prelude::*;
 

@@ -13,6 +13,7 @@ use crate::engine::mesh::peer::Presence;
 use crate::engine::mesh::residency::Rule;
 use crate::engine::router::{self, Listing};
 use crate::id::{PeerId, ReplicaId};
+use crate::time::{Instant, Span};
 
 const STATES: [(&str, Presence); 3] = [
     ("PEER_ALIVE", Presence::Alive),
@@ -42,7 +43,7 @@ impl Engine {
         &mut self,
         py: Python<'py>,
         peers: Vec<PeerFields>,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let peers: Vec<_> = peers
             .into_iter()
@@ -57,12 +58,12 @@ impl Engine {
     }
 
     #[pyo3(signature = (peer, incarnation, now_ns, /))]
-    fn peer_started(&mut self, peer: u32, incarnation: u64, now_ns: u64) {
+    fn peer_started(&mut self, peer: u32, incarnation: u64, now_ns: Instant) {
         self.router.peer_started(PeerId(peer), incarnation, now_ns);
     }
 
     #[pyo3(signature = (peer, rtt_ns, now_ns, /))]
-    fn peer_rtt(&mut self, peer: u32, rtt_ns: u64, now_ns: u64) {
+    fn peer_rtt(&mut self, peer: u32, rtt_ns: Span, now_ns: Instant) {
         self.router.peer_rtt(PeerId(peer), rtt_ns, now_ns);
     }
 
@@ -72,7 +73,7 @@ impl Engine {
         py: Python<'py>,
         peer: u32,
         state: usize,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let presence = constant(&STATES, "state", state)?;
         self.router
@@ -86,7 +87,7 @@ impl Engine {
         py: Python<'py>,
         peer: u32,
         isolated: bool,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         self.router
             .set_isolated(PeerId(peer), isolated, now_ns, &mut self.out);
@@ -98,7 +99,7 @@ impl Engine {
         &mut self,
         py: Python<'py>,
         evacuating: bool,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         self.router
             .set_evacuating(evacuating, now_ns, &mut self.out);
@@ -110,7 +111,7 @@ impl Engine {
         &mut self,
         py: Python<'py>,
         rules: Vec<RuleFields>,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let rules = rules.into_iter().map(|(tenant, model, regions)| Rule {
             tenant,
@@ -129,7 +130,7 @@ impl Engine {
         py: Python<'py>,
         replica: u32,
         region: Option<&str>,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let replica = ReplicaId(replica);
         self.router
@@ -138,7 +139,7 @@ impl Engine {
     }
 
     #[pyo3(signature = (peer, now_ns, /))]
-    fn summary_due(&mut self, peer: u32, now_ns: u64) -> bool {
+    fn summary_due(&mut self, peer: u32, now_ns: Instant) -> bool {
         self.router.summary_due(PeerId(peer), now_ns)
     }
 
@@ -147,7 +148,7 @@ impl Engine {
         &mut self,
         py: Python<'py>,
         peer: u32,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let summary = self.router.summary(PeerId(peer), now_ns);
         let summary = summary.ok_or_else(|| PyValueError::new_err("the peer is unknown"))?;
@@ -160,7 +161,7 @@ impl Engine {
         py: Python<'py>,
         peer: u32,
         summary: &[u8],
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let merged = self
             .router
@@ -174,8 +175,8 @@ impl Engine {
         &mut self,
         key: &[u8],
         bytes_max: usize,
-        interval_ns: u64,
-        age_max_ns: u64,
+        interval_ns: Span,
+        age_max_ns: Span,
     ) -> PyResult<()> {
         let key: &[u8; KEY_BYTES] = key
             .try_into()
@@ -190,7 +191,7 @@ impl Engine {
     }
 
     #[pyo3(signature = (peer, now_ns, /))]
-    fn peer_digest_due(&mut self, peer: u32, now_ns: u64) -> bool {
+    fn peer_digest_due(&mut self, peer: u32, now_ns: Instant) -> bool {
         self.router.peer_digest_due(PeerId(peer), now_ns)
     }
 
@@ -199,7 +200,7 @@ impl Engine {
         &mut self,
         py: Python<'py>,
         peer: u32,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let digest = self.router.peer_digest(PeerId(peer), now_ns);
         let digest = digest.ok_or_else(|| PyValueError::new_err("there is no digest"))?;
@@ -207,13 +208,13 @@ impl Engine {
     }
 
     #[pyo3(signature = (peer, digest, now_ns, /))]
-    fn merge_peer_digest(&mut self, peer: u32, digest: &[u8], now_ns: u64) -> PyResult<()> {
+    fn merge_peer_digest(&mut self, peer: u32, digest: &[u8], now_ns: Instant) -> PyResult<()> {
         let merged = self.router.merge_peer_digest(PeerId(peer), digest, now_ns);
         merged.map_err(|error| value_error(&error))
     }
 
     #[pyo3(signature = (peer, now_ns, /))]
-    fn share_anew<'py>(&mut self, py: Python<'py>, peer: u32, now_ns: u64) -> Effects<'py> {
+    fn share_anew<'py>(&mut self, py: Python<'py>, peer: u32, now_ns: Instant) -> Effects<'py> {
         self.router.share_anew(PeerId(peer), now_ns, &mut self.out);
         effects(py, &mut self.out)
     }
@@ -223,7 +224,7 @@ impl Engine {
         &mut self,
         py: Python<'py>,
         peer: u32,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyTuple>)> {
         let share = self.router.share(PeerId(peer), now_ns, &mut self.out);
         let share = share.map(|share| PyBytes::new(py, &share));
@@ -237,7 +238,7 @@ impl Engine {
         peer: u32,
         share: &[u8],
         ahead_ns: i64,
-        now_ns: u64,
+        now_ns: Instant,
     ) -> Effects<'py> {
         let merged = self
             .router
@@ -247,7 +248,7 @@ impl Engine {
     }
 
     #[pyo3(signature = (now_ns, /))]
-    fn peers(&self, now_ns: u64) -> Vec<PeerGauges> {
+    fn peers(&self, now_ns: Instant) -> Vec<PeerGauges> {
         let peers = self.router.peer_gauges(now_ns);
         peers.into_iter().map(PeerGauges).collect()
     }
@@ -293,9 +294,9 @@ getters! {
     available: bool,
     draining: bool,
     isolated: bool,
-    rtt_ns: Option<u64>,
-    jitter_ns: u64,
-    age_ns: Option<u64>,
+    rtt_ns: Option<Span>,
+    jitter_ns: Span,
+    age_ns: Option<Span>,
     room: u64,
     granted: u64,
     hold_requests: u32,
@@ -308,7 +309,7 @@ getters! {
     client_left_total: u64,
     tree_blocks: u32,
     digest_prefixes: u32,
-    digest_age_ns: Option<u64>,
+    digest_age_ns: Option<Span>,
     digest_hits_total: u64,
     digest_tokens_total: u64,
     digest_tokens_found_total: u64,

@@ -16,6 +16,7 @@ use crate::id::{PeerId, RequestId};
 use crate::prompt::{AnswerStart, Digest, Edit, edited};
 use crate::record::{Ended, Life, Target};
 use crate::relay::{Options, Relay as EngineRelay};
+use crate::time::{Instant, Span};
 
 /// Who sent a request.
 #[pyclass(frozen, module = "skylb._core")]
@@ -199,7 +200,7 @@ impl Request {
         self.forwarded = Some(Forwarded {
             hop,
             attempts_left,
-            deadline_ns: Some(deadline_ns),
+            deadline_ns: Some(Instant::from_ns(deadline_ns)),
             origin: origin.map(PeerId),
         });
     }
@@ -276,7 +277,7 @@ impl Request {
     fn pushed(&mut self, push: &Push, replica: &str) {
         self.life.attempts = push.0.attempt;
         self.life.match_blocks = push.0.match_blocks;
-        self.life.predicted_ttft_ns = push.0.predicted_ttft_ns;
+        self.life.predicted_ttft_ns = push.0.predicted_ttft_ns.map(Span::ns);
         self.life.target = Some(Target::Replica(replica.into()));
     }
 

@@ -14,6 +14,7 @@ use crate::http::route::Route;
 use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
 use crate::prompt::Digest;
 use crate::tenant::Tenant;
+use crate::time::Instant;
 
 /// The oracle looks for deadlines so often.
 const ORACLE_NS: Nanos = 50_000_000;
@@ -79,12 +80,17 @@ fn router(config: &Config, seed: u64, replicas: &[(u32, &Group)], now_ns: Nanos)
         .iter()
         .map(|(number, _)| (ReplicaId(*number), format!("replica-{number}")))
         .collect();
-    router.set_replicas(&names, now_ns, &mut out);
+    router.set_replicas(&names, Instant::from_ns(now_ns), &mut out);
     for (number, group) in replicas {
         let len_max = Some(group.profile.max_model_len);
         let models = group.models.iter();
         let served: Vec<_> = models.map(|name| (name.clone(), len_max)).collect();
-        router.set_models(ReplicaId(*number), &served, now_ns, &mut out);
+        router.set_models(
+            ReplicaId(*number),
+            &served,
+            Instant::from_ns(now_ns),
+            &mut out,
+        );
     }
     router
 }
@@ -145,7 +151,7 @@ impl Balancer {
     /// The oracle in front of all replicas.
     #[must_use]
     pub fn oracle(region: u32, config: &Config, replicas: usize) -> Self {
-        let oracle = Oracle::new(replicas, config.hold_timeout_ns);
+        let oracle = Oracle::new(replicas, config.hold_timeout_ns.ns());
         Self::new(region, Brain::Oracle(oracle), Vec::new())
     }
 
@@ -186,7 +192,13 @@ impl Balancer {
         let now_ns = self.at(now_ns);
         match &mut self.brain {
             Brain::Engine(router) => {
-                let placed = router.place(id, &ask(tenant, forwarded), digest, now_ns, out);
+                let placed = router.place(
+                    id,
+                    &ask(tenant, forwarded),
+                    digest,
+                    Instant::from_ns(now_ns),
+                    out,
+                );
                 debug_assert!(placed.is_ok(), "ids are never used twice");
                 self.hold_peak = self.hold_peak.max(router.hold_requests() as u64);
             }
@@ -201,7 +213,7 @@ impl Balancer {
     pub fn first_byte(&mut self, id: RequestId, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.at(now_ns);
         if let Brain::Engine(router) = &mut self.brain {
-            router.first_byte(id, None, now_ns, out);
+            router.first_byte(id, None, Instant::from_ns(now_ns), out);
         }
     }
 
@@ -210,7 +222,13 @@ impl Balancer {
         let now_ns = self.at(now_ns);
         match &mut self.brain {
             Brain::Engine(router) => {
-                router.retry(id, failure, failure != Failure::Connect, now_ns, out);
+                router.retry(
+                    id,
+                    failure,
+                    failure != Failure::Connect,
+                    Instant::from_ns(now_ns),
+                    out,
+                );
             }
             Brain::Oracle(oracle) => oracle.place(id, now_ns, out),
         }
@@ -227,7 +245,9 @@ impl Balancer {
     ) {
         let now_ns = self.at(now_ns);
         match &mut self.brain {
-            Brain::Engine(router) => router.complete(id, outcome, report, now_ns, out),
+            Brain::Engine(router) => {
+                router.complete(id, outcome, report, Instant::from_ns(now_ns), out);
+            }
             Brain::Oracle(oracle) => oracle.forget(id),
         }
     }
@@ -236,7 +256,7 @@ impl Balancer {
     pub fn tick(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.at(now_ns);
         match &mut self.brain {
-            Brain::Engine(router) => router.tick(now_ns, out),
+            Brain::Engine(router) => router.tick(Instant::from_ns(now_ns), out),
             Brain::Oracle(oracle) => oracle.expire(now_ns, out),
         }
     }
@@ -246,7 +266,7 @@ impl Balancer {
         match &mut self.brain {
             Brain::Engine(router) => {
                 let at_ns = router.next_deadline_ns();
-                at_ns.map(|at_ns| at_ns.saturating_sub(self.clock_ns))
+                at_ns.map(|at_ns| at_ns.ns().saturating_sub(self.clock_ns))
             }
             Brain::Oracle(_) => Some(now_ns.saturating_add(ORACLE_NS)),
         }
@@ -268,21 +288,27 @@ impl Balancer {
         let replica = ReplicaId(replica);
         let unread = match probed {
             Probed::Page(snapshot) => {
-                return router.observe(replica, snapshot, sent_ns, now_ns, out);
+                return router.observe(
+                    replica,
+                    snapshot,
+                    Instant::from_ns(sent_ns),
+                    Instant::from_ns(now_ns),
+                    out,
+                );
             }
             Probed::Unreadable => Unread::Unreadable,
             Probed::Unconnected => Unread::Unconnected,
             Probed::Late => Unread::Late,
             Probed::Refused => Unread::Refused,
         };
-        router.observe_failed(replica, unread, now_ns, out);
+        router.observe_failed(replica, unread, Instant::from_ns(now_ns), out);
     }
 
     /// An operator's intent.
     pub fn drain(&mut self, replica: u32, draining: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.at(now_ns);
         if let Brain::Engine(router) = &mut self.brain {
-            router.set_draining(ReplicaId(replica), draining, now_ns, out);
+            router.set_draining(ReplicaId(replica), draining, Instant::from_ns(now_ns), out);
         }
     }
 

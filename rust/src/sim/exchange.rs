@@ -12,6 +12,7 @@ use crate::engine::mesh::peer::{PEERS_MAX, Presence};
 use crate::engine::mesh::residency::Rule;
 use crate::engine::router::Listing;
 use crate::id::{Nanos, PeerId};
+use crate::time::{Instant, Span};
 
 /// A balancer looks for peers to tell something so often, as `skylb serve` does.
 const TELL_NS: Nanos = 50_000_000;
@@ -76,21 +77,30 @@ impl Simulator {
         };
         let out = &mut self.out;
         router.set_self(&called(number), &name(own), incarnation);
-        let set = router.set_peers(&listed, clock_ns, out);
+        let set = router.set_peers(&listed, Instant::from_ns(clock_ns), out);
         set.map_err(|error| ScenarioError(format!("regions: {error}")))?;
         let digest = &self.scenario.peer_digest;
         if digest.enabled {
             let terms = Terms {
                 bytes_max: digest.bytes_max,
-                interval_ns: nanos(digest.interval_s),
-                age_max_ns: nanos(digest.age_max_s),
+                interval_ns: Span::from_secs_f64(digest.interval_s),
+                age_max_ns: Span::from_secs_f64(digest.age_max_s),
             };
             router.set_peer_digest(MARK_KEY, terms);
         }
         for (peer, at, ..) in peers.iter().filter(|(_, at, _, up)| *at != own && *up) {
             let trip_ns = self.network.round_trip_ns(own, *at);
-            router.peer_rtt(PeerId(*peer), trip_ns, clock_ns);
-            router.peer_state(PeerId(*peer), Presence::Alive, clock_ns, out);
+            router.peer_rtt(
+                PeerId(*peer),
+                Span::from_ns(trip_ns),
+                Instant::from_ns(clock_ns),
+            );
+            router.peer_state(
+                PeerId(*peer),
+                Presence::Alive,
+                Instant::from_ns(clock_ns),
+                out,
+            );
         }
         Ok(())
     }
@@ -152,13 +162,13 @@ impl Simulator {
         let link = &mut links[from as usize][to as usize];
         let (bytes, written, written_bytes, told_bytes) = match kind {
             Kind::Summary => (
-                router.summary(PeerId(to), clock_ns)?,
+                router.summary(PeerId(to), Instant::from_ns(clock_ns))?,
                 &mut counts.summaries,
                 &mut counts.summary_bytes,
                 &mut link.bytes,
             ),
             Kind::Digest => (
-                router.peer_digest(PeerId(to), clock_ns)?,
+                router.peer_digest(PeerId(to), Instant::from_ns(clock_ns))?,
                 &mut counts.digests,
                 &mut counts.digest_bytes,
                 &mut link.digest_bytes,
@@ -190,8 +200,8 @@ impl Simulator {
             let Some(router) = self.balancers[from as usize].router_mut() else {
                 continue;
             };
-            let summary = router.summary_due(PeerId(to), clock_ns);
-            let digest = router.peer_digest_due(PeerId(to), clock_ns);
+            let summary = router.summary_due(PeerId(to), Instant::from_ns(clock_ns));
+            let digest = router.peer_digest_due(PeerId(to), Instant::from_ns(clock_ns));
             for (kind, due) in [(Kind::Summary, summary), (Kind::Digest, digest)] {
                 if due && let Some(letter) = self.write(kind, from, to) {
                     self.post(letter, from, to);
@@ -235,7 +245,7 @@ impl Simulator {
         if kind == Kind::Digest {
             if let Some(router) = self.balancers[to as usize].router_mut() {
                 // Those that others have overtaken are old, and counted as refused.
-                let _ = router.merge_peer_digest(PeerId(from), &bytes, clock_ns);
+                let _ = router.merge_peer_digest(PeerId(from), &bytes, Instant::from_ns(clock_ns));
             }
             return;
         }
@@ -245,7 +255,7 @@ impl Simulator {
             .router_mut()
             .is_some_and(|router| {
                 router
-                    .merge_peer(PeerId(from), &bytes, clock_ns, &mut out)
+                    .merge_peer(PeerId(from), &bytes, Instant::from_ns(clock_ns), &mut out)
                     .is_ok()
             });
         if merged {
@@ -268,7 +278,7 @@ impl Simulator {
             let clock_ns = balancer.at(now_ns);
             let mut out = std::mem::take(&mut self.out);
             if let Some(router) = balancer.router_mut() {
-                router.set_evacuating(evacuating, clock_ns, &mut out);
+                router.set_evacuating(evacuating, Instant::from_ns(clock_ns), &mut out);
             }
             self.act(number, out);
         }

@@ -11,6 +11,7 @@ use crate::engine::fleet::health::Failure;
 use crate::engine::router::{Forwarded, Report, Usage};
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
+use crate::time::Instant;
 
 impl Simulator {
     /// A balancer forwards a request.
@@ -28,7 +29,7 @@ impl Simulator {
         let at_home_ns = self.balancers[balancer as usize].clock_ns;
         live.terms = (
             forward.attempts_left,
-            forward.deadline_ns.saturating_sub(at_home_ns),
+            forward.deadline_ns.ns().saturating_sub(at_home_ns),
         );
         live.tries_there = 0;
         live.started_there = false;
@@ -70,7 +71,7 @@ impl Simulator {
         let forwarded = Forwarded {
             hop: if forged { 2 } else { 1 },
             attempts_left,
-            deadline_ns: Some(deadline_ns),
+            deadline_ns: Some(Instant::from_ns(deadline_ns)),
             origin: Some(PeerId(origin)),
         };
         let mut digest = self.digest(turn, salt);

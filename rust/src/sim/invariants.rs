@@ -124,7 +124,7 @@ impl Simulator {
     /// `affinity_wait_s` at most (which the engine checks of itself), and others after it may too.
     fn check_second(&mut self) -> Result<(), String> {
         let now_ns = self.queue.now_ns();
-        let limit_ns = self.config.hold_timeout_ns.saturating_add(LATE_NS);
+        let limit_ns = self.config.hold_timeout_ns.ns().saturating_add(LATE_NS);
         let mut wanted = vec![false; self.balancers.len() * self.workload.models.len()];
         for (id, live) in self.live.iter() {
             if live.held_since_ns.is_none() {
@@ -220,7 +220,7 @@ impl Simulator {
             return self.check_neighbour(balancer, peer, id);
         }
         let age_ns = self.exchange.age_ns(balancer, peer, self.queue.now_ns());
-        if age_ns.is_none_or(|age_ns| age_ns > AGE_NS_MAX + PROOF_NS_MAX) {
+        if age_ns.is_none_or(|age_ns| age_ns > (AGE_NS_MAX + PROOF_NS_MAX).ns()) {
             return Err(format!("stale_word_is_not_believed: {age_ns:?} ns"));
         }
         Ok(())
@@ -264,7 +264,7 @@ impl Simulator {
         }
         // A peer may have found out late that it had held it for too long.
         let late_ns = if live.forwards > 0 { LATE_NS } else { 0 };
-        let limit_ns = self.config.hold_timeout_ns.saturating_add(late_ns);
+        let limit_ns = self.config.hold_timeout_ns.ns().saturating_add(late_ns);
         if held_ns(live, self.queue.now_ns()) > limit_ns {
             return Err(format!("nothing_starts_after_its_deadline: {id:?}"));
         }

@@ -8,6 +8,7 @@ use super::workload::small;
 use crate::engine::fleet::health::Failure;
 use crate::engine::mesh::peer::Presence;
 use crate::id::{PeerId, RequestId};
+use crate::time::Instant;
 
 impl Simulator {
     /// A balancer's process ends. Its clients' requests end with it.
@@ -117,7 +118,7 @@ impl Simulator {
                 let balancer = &mut self.balancers[at as usize];
                 let clock_ns = balancer.at(now_ns);
                 if let Some(router) = balancer.router_mut() {
-                    router.peer_started(PeerId(of), incarnation, clock_ns);
+                    router.peer_started(PeerId(of), incarnation, Instant::from_ns(clock_ns));
                 }
             }
             self.enter(at, of, presence);

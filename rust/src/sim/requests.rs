@@ -15,6 +15,7 @@ use crate::engine::plant::Plant;
 use crate::engine::router::Report;
 use crate::id::{Nanos, RequestId};
 use crate::prompt::Digest;
+use crate::time::Span;
 
 /// Bytes of a prompt's token, as in the texts of `skylb mock`.
 pub(super) const TOKEN_BYTES: usize = 4;
@@ -257,7 +258,7 @@ impl Simulator {
         live.at_replica = false;
         live.message_ns = now_ns;
         live.pushed_ns = now_ns;
-        live.predicted_ns = push.predicted_ttft_ns;
+        live.predicted_ns = push.predicted_ttft_ns.map(Span::ns);
         let bytes = bytes(self.workload.turns[live.turn as usize].input);
         let from = self.balancers[balancer as usize].region;
         let to = self.replicas[push.replica.0 as usize].region;

@@ -43,7 +43,7 @@ impl Simulator {
     /// What a balancer knows of a peer of its region is no older than a turn.
     fn reported_lately(&self, at: u32, of: u32) -> bool {
         let told_ns = self.sharing.told_ns(at, of);
-        told_ns.is_some_and(|at_ns| self.queue.now_ns() < at_ns + TURN_NS)
+        told_ns.is_some_and(|at_ns| self.queue.now_ns() < at_ns + TURN_NS.ns())
     }
 
     /// The same of all of them: what it pushes now is counted exactly.
@@ -61,7 +61,8 @@ impl Simulator {
     pub(super) fn check_neighbour(&self, at: u32, of: u32, id: RequestId) -> Result<(), String> {
         let now_ns = self.queue.now_ns();
         let known_ns = self.sharing.known_ns(at, of);
-        let known = known_ns.is_some_and(|since_ns| now_ns > since_ns + AGE_NS_MAX + TURN_NS);
+        let known =
+            known_ns.is_some_and(|since_ns| now_ns > since_ns + (AGE_NS_MAX + TURN_NS).ns());
         if known && self.rooms.exact {
             return Err(format!("nothing_crosses_to_shared_replicas: {id:?}"));
         }
@@ -98,7 +99,7 @@ impl Simulator {
             let both = known & bit(of) != 0 && other.wishes_known & bit(balancer) != 0;
             let opened = other
                 .room_since_ns
-                .is_some_and(|at_ns| now_ns < at_ns + TURN_NS);
+                .is_some_and(|at_ns| now_ns < at_ns + TURN_NS.ns());
             of != balancer && !told && both && opened && lately(of)
         });
         match crossed {

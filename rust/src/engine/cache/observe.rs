@@ -5,7 +5,8 @@ use crate::engine::config::Config;
 use crate::engine::counters::Counters;
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::fleet::{Fleet, Probed};
-use crate::id::{Nanos, ReplicaSlot};
+use crate::id::ReplicaSlot;
+use crate::time::Instant;
 
 impl Cache {
     /// Takes over a page that was asked for at `sent_ns`, for the fleet too. True when more may have
@@ -14,11 +15,11 @@ impl Cache {
         &mut self,
         fleet: &mut Fleet,
         slot: ReplicaSlot,
-        (snapshot, sent_ns, probed): (Snapshot, Nanos, Probed),
+        (snapshot, sent_ns, probed): (Snapshot, Instant, Probed),
         counters: &mut Counters,
-        (config, now_ns): (&Config, Nanos),
+        (config, now): (&Config, Instant),
     ) -> bool {
-        let seen = fleet.observe(slot, snapshot, (sent_ns, probed), config, now_ns);
+        let seen = fleet.observe(slot, snapshot, (sent_ns, probed), config, now);
         let Some(seen) = seen else {
             return false;
         };

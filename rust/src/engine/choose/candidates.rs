@@ -12,7 +12,8 @@ use crate::engine::fleet::forecast::{Estimate, Expected};
 use crate::engine::fleet::member::Offer;
 use crate::engine::fleet::replica::Need;
 use crate::engine::fleet::speed::Pace;
-use crate::id::{Nanos, ReplicaSlot};
+use crate::id::ReplicaSlot;
+use crate::time::{Instant, Span};
 
 /// Loads whose pace is remembered while one choice is made.
 const PACES: usize = 256;
@@ -50,12 +51,12 @@ struct Common<'a> {
     need: Need,
     /// As many free blocks as that needs, or more.
     blocks_enough: u32,
-    stay_ns: Nanos,
+    stay_ns: Span,
     /// Tokens up to where most of the matching candidates match.
     matched: (u32, Option<u32>),
     /// Some request waits for a replica by choice.
     any_chosen: bool,
-    now_ns: Nanos,
+    now: Instant,
 }
 
 /// The fleet's pace by load: many replicas have the same.
@@ -105,7 +106,7 @@ impl Chooser {
     ) -> Selection {
         let mut scratch = mem::take(&mut self.scratch);
         let waits = may_wait && sight.config.policy.traits().waits;
-        let full = waits && Self::may_wait(seeker, sight.hold, sight.config, sight.now_ns);
+        let full = waits && Self::may_wait(seeker, sight.hold, sight.config, sight.now);
         let found = match collect(seeker, full, sight, &mut scratch) {
             Offer::None => Selection::NoneReady,
             Offer::Later => Selection::NoRoom,
@@ -191,7 +192,7 @@ impl Chooser {
 /// Fills the candidates with what the policy reads; with `full`, also those without room. Returns the best
 /// that the ready replicas offer. If none has room, the candidates stay as they were.
 fn collect(seeker: Seeker<'_>, full: bool, sight: &mut Sight<'_>, scratch: &mut Scratch) -> Offer {
-    sight.fleet.refresh(sight.config, sight.now_ns);
+    sight.fleet.refresh(sight.config, sight.now);
     let offer = sight.fleet.collect(seeker.demand, full, &mut scratch.open);
     if offer == Offer::Room {
         note_matches(seeker.demand, sight, scratch);
@@ -254,7 +255,7 @@ fn fill_with_figures(seeker: Seeker<'_>, sight: &Sight<'_>, scratch: &mut Scratc
         matched: (0, None),
         any_chosen: sight.hold.any_chosen(),
         expected,
-        now_ns: sight.now_ns,
+        now: sight.now,
     };
     scratch.paces.clear();
     scratch.candidates.clear();
@@ -279,7 +280,7 @@ fn candidate(
     common: &mut Common<'_>,
     paces: &mut Paces,
 ) -> Candidate {
-    let now_ns = common.now_ns;
+    let now = common.now;
     let need = if match_blocks == 0 {
         common.need
     } else {
@@ -302,7 +303,7 @@ fn candidate(
         0
     };
     let stay_ns = figures.stay_ns.unwrap_or(common.stay_ns);
-    let estimate = Estimate::at(&figures.backlog, need, behind, pace, stay_ns, now_ns);
+    let estimate = Estimate::at(&figures.backlog, need, behind, pace, stay_ns, now);
     // Without room, the one that is pending there has to start before this one may be pushed.
     let bases = if room { 1 } else { 2 };
     let traits = sight.config.policy.traits();
@@ -319,7 +320,7 @@ fn candidate(
         pending: figures.pending,
         match_blocks,
         tree_blocks,
-        start_in_ns: estimate.start_in_ns.saturating_add(pace.base_ns * bases),
+        start_in_ns: estimate.start_in_ns + pace.base_ns * bases,
         uncached_tokens: need.prefill,
         ns_per_token: pace.token_ns,
         running: load,
@@ -329,9 +330,9 @@ fn candidate(
         kv_tokens: figures.kv_tokens,
         evict_tokens: if fits { 0 } else { evicts() },
         recent_ns: if traits.sums_recent_work {
-            sight.fleet.recent_ns(slot, sight.config, now_ns)
+            sight.fleet.recent_ns(slot, sight.config, now)
         } else {
-            0
+            Span::ZERO
         },
     }
 }

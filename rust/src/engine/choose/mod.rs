@@ -27,8 +27,9 @@ use super::fleet::Fleet;
 use super::fleet::replica::Need;
 use super::hold::{Hold, Ticket};
 use super::recent::Recent;
-use crate::id::{Nanos, PeerId, ReplicaId, ReplicaSlot};
+use crate::id::{PeerId, ReplicaId, ReplicaSlot};
 use crate::rng::Rng;
+use crate::time::Instant;
 
 /// A request that looks for a place.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +54,7 @@ pub(in crate::engine) struct Sight<'a> {
     pub(in crate::engine) fleet: &'a mut Fleet,
     pub(in crate::engine) cache: &'a mut Cache,
     pub(in crate::engine) hold: &'a Hold,
-    pub(in crate::engine) now_ns: Nanos,
+    pub(in crate::engine) now: Instant,
 }
 
 /// Chooses, and remembers what later choices look at.
@@ -84,14 +85,14 @@ impl Chooser {
         need: Need,
         fleet: &mut Fleet,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         let traits = config.policy.traits();
         if let Some(key) = demand.key.filter(|_| traits.remembers_sessions) {
             self.sessions.note(&key.to_le_bytes(), replica);
         }
         if traits.sums_recent_work {
-            fleet.note_work(demand, slot, need, config, now_ns);
+            fleet.note_work(demand, slot, need, config, now);
         }
     }
 
@@ -100,12 +101,14 @@ impl Chooser {
         seeker: Seeker<'_>,
         hold: &Hold,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         match seeker.ticket {
-            Some(ticket) => hold.may_choose(ticket, config, now_ns),
+            Some(ticket) => hold.may_choose(ticket, config, now),
             None => {
-                seeker.demand.lane == Lane::Batch && seeker.first && config.affinity_wait_ns > 0
+                seeker.demand.lane == Lane::Batch
+                    && seeker.first
+                    && !config.affinity_wait_ns.is_zero()
             }
         }
     }

@@ -12,7 +12,8 @@
 
 use super::Sight;
 use crate::engine::demand::Demand;
-use crate::id::{Nanos, ReplicaSlot};
+use crate::id::ReplicaSlot;
+use crate::time::{Instant, Span};
 
 /// Requests of a queue that are compared, the oldest: each costs a walk of the tree.
 pub(in crate::engine) const COMPARED_MAX: usize = 64;
@@ -20,15 +21,9 @@ pub(in crate::engine) const COMPARED_MAX: usize = 64;
 impl Sight<'_> {
     /// These held requests, those first that are to get the room of a replica first. They come by age,
     /// each with what it asks for and when it was submitted; [`COMPARED_MAX`] at most are worth it.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "positive, and `as` saturates"
-    )]
     pub(in crate::engine) fn rank<'a, T>(
         &mut self,
-        held: impl Iterator<Item = (T, &'a Demand, Nanos)>,
+        held: impl Iterator<Item = (T, &'a Demand, Instant)>,
         slot: ReplicaSlot,
     ) -> Vec<T> {
         let (mut ranked, mut matches) = (Vec::new(), Vec::new());
@@ -38,9 +33,9 @@ impl Sight<'_> {
             let here = matches.iter().find(|(owner, _)| *owner == slot);
             let blocks = here.map_or(0, |(_, blocks)| *blocks);
             let (uncached, token_ns) = self.fleet.work_of(demand, slot, blocks, self.config);
-            let work_ns = u64::from(uncached) * u64::from(token_ns);
-            let later_ns = (work_ns as f64 * self.config.hold_work_weight) as Nanos;
-            ranked.push((submitted_ns.saturating_add(later_ns), request));
+            let work_ns = Span::from_ns(u64::from(uncached) * u64::from(token_ns));
+            let later_ns = Span::from_ns_f64(work_ns.ns_f64() * self.config.hold_work_weight);
+            ranked.push((submitted_ns + later_ns, request));
         }
         // The queue is by age, and of equals the older one stays first.
         ranked.sort_by_key(|(rank, _)| *rank);

@@ -15,14 +15,15 @@ use crate::engine::demand::Lane;
 use crate::engine::fleet::forecast::{Estimate, Expected};
 use crate::engine::mesh::Mesh;
 use crate::engine::plant::Plant;
-use crate::id::{Nanos, PeerSlot};
+use crate::id::PeerSlot;
+use crate::time::Span;
 
 /// A peer that has granted room for the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct PeerCandidate {
     slot: PeerSlot,
     /// The round trip; 0 is unknown.
-    rtt_ns: Nanos,
+    rtt_ns: Span,
     /// Forwards from here that have not ended.
     in_flight: u32,
     /// Leading blocks of the prompt that it is believed to cache.
@@ -30,7 +31,7 @@ struct PeerCandidate {
     /// It reported so itself; else it is known from what went there.
     reported: bool,
     /// Predicted time to the first byte, the way included; for [`PeerRule::Time`] only.
-    ttft_ns: Nanos,
+    ttft_ns: Span,
 }
 
 /// Buffers used again from choice to choice.
@@ -48,7 +49,7 @@ pub(in crate::engine) struct There {
     /// It is chosen for them, and has reported of them itself.
     pub(in crate::engine) reported: bool,
     /// Predicted time to the first byte, the way included.
-    ttft_ns: Nanos,
+    ttft_ns: Span,
 }
 
 impl Chooser {
@@ -98,11 +99,10 @@ impl Chooser {
         let matched = (blocks, tokens);
         let forecast = sight
             .fleet
-            .forecast(seeker.demand, slot, matched, config, sight.now_ns);
+            .forecast(seeker.demand, slot, matched, config, sight.now);
         let there = self.find_peer(seeker, false, mesh, sight)?;
-        let gain_ns = forecast.ttft_ns.saturating_sub(there.ttft_ns);
-        #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53 ns")]
-        let share = gain_ns as f64 / forecast.ttft_ns.max(1) as f64;
+        let gain_ns = forecast.ttft_ns - there.ttft_ns;
+        let share = gain_ns.ns_f64() / forecast.ttft_ns.max(Span::from_ns(1)).ns_f64();
         (gain_ns > config.session_gain_ns && share > config.session_gain_ratio).then_some(there)
     }
 }
@@ -120,7 +120,7 @@ fn is_served_here(seeker: Seeker<'_>, sight: &Sight<'_>) -> bool {
         member.is_some_and(|member| {
             demand.may_use(member.region_bit())
                 && !demand.tried.contains(&member.id())
-                && member.ready(sight.config, sight.now_ns)
+                && member.ready(sight.config, sight.now)
         })
     })
 }
@@ -133,7 +133,7 @@ fn look_at_peers(
     targets: &mut Vec<PeerCandidate>,
 ) {
     targets.clear();
-    let (demand, config, now_ns) = (seeker.demand, sight.config, sight.now_ns);
+    let (demand, config, now) = (seeker.demand, sight.config, sight.now);
     let Some(model) = sight.fleet.name_of(demand.model) else {
         return;
     };
@@ -144,8 +144,8 @@ fn look_at_peers(
         let lane = peer.lanes.get(model).filter(|_| for_ever);
         let room = match lane {
             Some(lane) => lane.limit.saturating_sub(lane.sent),
-            None if demand.lane.takes_room() => peer.room(model, config.peer_hold_max, now_ns),
-            None => u64::from(peer.serves(model, now_ns)),
+            None if demand.lane.takes_room() => peer.room(model, config.peer_hold_max, now),
+            None => u64::from(peer.serves(model, now)),
         };
         if (anywhere || demand.may_use(peer.region_bit))
             && (again || !seeker.tried_peers.contains(&peer.id))
@@ -153,7 +153,7 @@ fn look_at_peers(
         {
             targets.push(PeerCandidate {
                 slot,
-                rtt_ns: peer.rtt_ns().unwrap_or(0),
+                rtt_ns: peer.rtt_ns().unwrap_or_default(),
                 in_flight: peer.in_flight,
                 ..PeerCandidate::default()
             });
@@ -175,7 +175,7 @@ fn only_tried_peers_serve(seeker: Seeker<'_>, model: &str, mesh: &Mesh, sight: &
     let untried = mesh.peers().any(|(_, peer)| {
         demand.may_use(peer.region_bit)
             && !seeker.tried_peers.contains(&peer.id)
-            && peer.serves(model, sight.now_ns)
+            && peer.serves(model, sight.now)
     });
     !here && !untried
 }
@@ -201,7 +201,7 @@ fn choose_peer(
     }
     if by_reports && matches!(traits.peer_rule, PeerRule::Match | PeerRule::Time) {
         let slots = targets.iter().map(|target| target.slot).collect::<Vec<_>>();
-        mesh.reported_matches(&demand.blocks, &slots, sight.now_ns, |slot, blocks| {
+        mesh.reported_matches(&demand.blocks, &slots, sight.now, |slot, blocks| {
             let target = targets.iter_mut().find(|target| target.slot == slot);
             if let Some(target) = target.filter(|target| target.match_blocks < blocks) {
                 target.match_blocks = blocks;
@@ -234,16 +234,16 @@ fn ttft_there_ns(
     expected: &Expected<'_>,
     mesh: &Mesh,
     sight: &Sight<'_>,
-) -> Nanos {
+) -> Span {
     let name = sight.fleet.name_of(seeker.demand.model);
     let peer = mesh.peer(target.slot);
     let lane = peer.zip(name).and_then(|(peer, name)| peer.lanes.get(name));
     let Some(lane) = lane else {
-        return Nanos::MAX;
+        return Span::MAX;
     };
     let estimate = Estimate {
-        start_in_ns: target.rtt_ns.saturating_add(lane.start_in_ns),
-        base_ns: u64::from(lane.base_ns),
+        start_in_ns: target.rtt_ns + lane.start_in_ns,
+        base_ns: Span::from_ns(lane.base_ns.into()),
         prefill: expected.uncached(target.match_blocks),
         token_ns: lane.token_ns,
     };
@@ -299,9 +299,11 @@ mod tests {
     fn target(slot: u32, rtt_ms: u64, match_blocks: u32) -> PeerCandidate {
         PeerCandidate {
             slot: slot.into(),
-            rtt_ns: rtt_ms * 1_000_000,
+            rtt_ns: Span::from_ns(rtt_ms * 1_000_000),
             match_blocks,
-            ttft_ns: rtt_ms * 1_000_000 + 1_000_000 * u64::from(10 - match_blocks) * 30,
+            ttft_ns: Span::from_ns(
+                rtt_ms * 1_000_000 + 1_000_000 * u64::from(10 - match_blocks) * 30,
+            ),
             ..PeerCandidate::default()
         }
     }

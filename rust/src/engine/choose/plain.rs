@@ -6,6 +6,7 @@ use super::{Seeker, Sight, matched_tokens};
 use crate::engine::fleet::figures::Figures;
 use crate::engine::fleet::member::Offer;
 use crate::id::ReplicaSlot;
+use crate::time::Span;
 
 pub(super) fn check(
     seeker: Seeker<'_>,
@@ -15,7 +16,7 @@ pub(super) fn check(
 ) {
     let offers = sight
         .fleet
-        .offers_to(seeker.demand, sight.config, sight.now_ns);
+        .offers_to(seeker.demand, sight.config, sight.now);
     let best = offers.iter().map(|(_, offer)| *offer).max();
     assert_eq!(offer, best.unwrap_or(Offer::None));
     if offer != Offer::Room {
@@ -49,7 +50,7 @@ fn plain_candidate(
     (offer, match_blocks): (Offer, u32),
     sight: &Sight<'_>,
 ) -> Candidate {
-    let (config, now_ns) = (sight.config, sight.now_ns);
+    let (config, now) = (sight.config, sight.now);
     let (member, traits) = (sight.fleet.member(slot).unwrap(), config.policy.traits());
     let plain = Candidate {
         slot,
@@ -75,12 +76,12 @@ fn plain_candidate(
     let stay_ns = expected.stay_ns(&figures);
     let start_in_ns = replica
         .backlog()
-        .start_in_ns(need, behind, pace, stay_ns, now_ns);
+        .start_in_ns(need, behind, pace, stay_ns, now);
     let bases = if plain.room { 1 } else { 2 };
     let capacity_blocks = sight.cache.capacity_blocks(slot);
     let free_blocks = capacity_blocks.saturating_sub(plain.tree_blocks);
     Candidate {
-        start_in_ns: start_in_ns.saturating_add(pace.base_ns * bases),
+        start_in_ns: (start_in_ns + pace.base_ns * bases),
         uncached_tokens: need.prefill,
         ns_per_token: pace.token_ns,
         pending: replica.pending(),
@@ -91,9 +92,9 @@ fn plain_candidate(
         kv_used_tokens: replica.kv_used_tokens(config),
         evict_tokens: expected.evicts(free_blocks, need.prefill),
         recent_ns: if traits.sums_recent_work {
-            sight.fleet.recent_ns(slot, config, now_ns)
+            sight.fleet.recent_ns(slot, config, now)
         } else {
-            0
+            Span::ZERO
         },
         ..plain
     }

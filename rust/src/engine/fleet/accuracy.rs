@@ -1,6 +1,6 @@
 //! How well times to the first byte were predicted.
 
-use crate::id::Nanos;
+use crate::time::Span;
 
 /// Upper bounds of the relative error, in thousandths of the real time; the promise is a median
 /// of 200.
@@ -15,9 +15,9 @@ pub(in crate::engine) struct Accuracy {
 }
 
 impl Accuracy {
-    pub(in crate::engine) fn count(&mut self, predicted_ns: Nanos, real_ns: Nanos) {
+    pub(in crate::engine) fn count(&mut self, predicted_ns: Span, real_ns: Span) {
         let off_ns = predicted_ns.abs_diff(real_ns);
-        let wide = u128::from(off_ns) * 1_000 / u128::from(real_ns.max(1));
+        let wide = u128::from(off_ns.ns()) * 1_000 / u128::from(real_ns.ns().max(1));
         // A real time of nanoseconds is a fault of some clock: it must not spoil the sum.
         let permille = u64::try_from(wide).unwrap_or(u64::MAX).min(1_000_000);
         let at = BOUNDS_PERMILLE.partition_point(|bound| *bound < permille);
@@ -54,7 +54,7 @@ mod tests {
     fn errors_are_counted_as_parts_of_the_real_time() {
         let mut accuracy = Accuracy::default();
         for predicted_ns in [1_000, 1_200, 800, 1_201, 4_000] {
-            accuracy.count(predicted_ns, 1_000);
+            accuracy.count(Span::from_ns(predicted_ns), Span::from_ns(1_000));
         }
         assert_eq!(accuracy.within_a_fifth(), (5, 3));
         let (buckets, sum) = accuracy.cumulative();
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn a_real_time_of_zero_divides_nothing() {
         let mut accuracy = Accuracy::default();
-        accuracy.count(u64::MAX, 0);
+        accuracy.count(Span::from_ns(u64::MAX), Span::ZERO);
         assert_eq!(accuracy.within_a_fifth(), (1, 0));
         assert!(accuracy.cumulative().1.is_finite());
     }

@@ -6,7 +6,8 @@ use super::member::Full;
 use crate::engine::config::Config;
 use crate::engine::demand::Lane;
 use crate::engine::plant::Plant;
-use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
+use crate::id::{ReplicaId, ReplicaSlot, RequestId};
+use crate::time::Instant;
 
 impl Fleet {
     /// The first body byte of a request's answer arrived; the replica.
@@ -14,12 +15,12 @@ impl Fleet {
         &mut self,
         slot: ReplicaSlot,
         (id, lane): (RequestId, Lane),
-        now_ns: Nanos,
+        now: Instant,
     ) -> Option<ReplicaId> {
         let member = self.member_mut(slot)?;
-        member.replica.health.succeeded(now_ns);
+        member.replica.health.succeeded(now);
         if lane == Lane::Batch {
-            member.replica.first_byte(id, now_ns);
+            member.replica.first_byte(id, now);
         }
         Some(member.id)
     }
@@ -45,9 +46,9 @@ impl Fleet {
     }
 
     /// A request was answered without a failure.
-    pub(in crate::engine) fn succeeded(&mut self, slot: ReplicaSlot, now_ns: Nanos) {
+    pub(in crate::engine) fn succeeded(&mut self, slot: ReplicaSlot, now: Instant) {
         if let Some(member) = self.member_mut(slot) {
-            member.replica.health.succeeded(now_ns);
+            member.replica.health.succeeded(now);
         }
     }
 
@@ -56,13 +57,13 @@ impl Fleet {
         &mut self,
         slot: ReplicaSlot,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         if let Some(member) = self.member_mut(slot) {
             member.full = Some(Full {
-                since_ns: now_ns,
-                until_ns: now_ns.saturating_add(config.probe_stale_ns),
-                idle: member.idle(config, now_ns),
+                since_ns: now,
+                until_ns: now + config.probe_stale_ns,
+                idle: member.idle(config, now),
             });
         }
     }
@@ -74,7 +75,7 @@ impl Fleet {
         slot: ReplicaSlot,
         failure: Failure,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         let pool = self.pool();
         let Some(member) = self.member_mut(slot) else {
@@ -82,7 +83,7 @@ impl Fleet {
         };
         member.failed_total += 1;
         let health = &mut member.replica.health;
-        !failure.answered() && health.failed(failure, pool, config, now_ns)
+        !failure.answered() && health.failed(failure, pool, config, now)
     }
 
     /// Another replica has served a request: those on which it failed before are at fault. True when
@@ -91,10 +92,10 @@ impl Fleet {
         &mut self,
         suspects: &[(ReplicaId, Failure)],
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         self.judge(suspects, |health, failure, pool| {
-            health.failed(failure, pool, config, now_ns)
+            health.failed(failure, pool, config, now)
         })
     }
 
@@ -104,10 +105,10 @@ impl Fleet {
         &mut self,
         suspects: &[(ReplicaId, Failure)],
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         self.judge(suspects, |health, _, pool| {
-            health.suspected(pool, config, now_ns)
+            health.suspected(pool, config, now)
         })
     }
 

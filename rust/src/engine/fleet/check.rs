@@ -5,15 +5,16 @@ use super::member::{Member, Offer};
 use super::models::sends;
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
-use crate::id::{ModelId, Nanos, ReplicaSlot, count};
+use crate::id::{ModelId, ReplicaSlot, count};
+use crate::time::Instant;
 
 impl Fleet {
     pub(in crate::engine) fn check_invariants(
         &self,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<(), String> {
-        self.check_figures(config, now_ns)?;
+        self.check_figures(config, now)?;
         for (_, member) in self.members() {
             member.replica.check_invariants()?;
             if member.in_flight() > config.in_flight_max {
@@ -65,7 +66,7 @@ impl Fleet {
         &self,
         demand: &Demand,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Vec<(ReplicaSlot, Offer)> {
         let model = self.model_of(demand.model);
         let members = self.members().filter(|(slot, member)| {
@@ -78,7 +79,7 @@ impl Fleet {
         });
         let offers = members.map(|(slot, member)| {
             let tried = demand.tried.contains(&member.id);
-            (tried, slot, member.offer(demand.lane, config, now_ns))
+            (tried, slot, member.offer(demand.lane, config, now))
         });
         let ready = offers.filter(|(.., offer)| *offer != Offer::None);
         let (tried, untried): (Vec<_>, Vec<_>) = ready.partition(|(tried, ..)| *tried);

@@ -4,7 +4,8 @@ use super::Fleet;
 use super::member::Offer;
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
-use crate::id::{Nanos, ReplicaSlot};
+use crate::id::ReplicaSlot;
+use crate::time::Instant;
 
 impl Fleet {
     /// Fills `open` with the replicas that a request may go to, and whether they have room; the best that
@@ -88,9 +89,9 @@ impl Fleet {
         &mut self,
         demand: &Demand,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
-        self.refresh(config, now_ns);
+        self.refresh(config, now);
         let mut open = Vec::new();
         self.collect_from(demand, false, false, &mut open) != Offer::None
     }
@@ -101,7 +102,7 @@ impl Fleet {
         demand: &Demand,
         slot: ReplicaSlot,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         let Some(member) = self.member(slot) else {
             return false;
@@ -118,6 +119,6 @@ impl Fleet {
             .filter(|member| demand.bound.is_none_or(|bound| bound == member.id))
             .filter(|member| demand.may_use(member.region_bit))
             .filter(|member| !demand.tried.contains(&member.id))
-            .any(|member| member.offer(demand.lane, config, now_ns) != Offer::None)
+            .any(|member| member.offer(demand.lane, config, now) != Offer::None)
     }
 }

@@ -16,7 +16,8 @@ use crate::engine::config::Config;
 use crate::engine::demand::Lane;
 use crate::engine::fleet::replica::Backlog;
 use crate::engine::fleet::speed::{Pace, StraightLine};
-use crate::id::{Nanos, ReplicaId, ReplicaSlot};
+use crate::id::{ReplicaId, ReplicaSlot};
+use crate::time::{Instant, Span};
 
 /// Whether a replica takes requests. A slot in which there is none offers nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +26,9 @@ pub(in crate::engine) struct Offers {
     pub(in crate::engine) region_bit: u64,
     /// From then on offers may be others though nothing has changed it; 0 until it is brought up to
     /// date.
-    until_ns: Nanos,
+    until_ns: Instant,
     /// When time alone changes its health, or opens it, if it does.
-    turns_ns: Nanos,
+    turns_ns: Instant,
     pub(in crate::engine) id: ReplicaId,
     /// Its last probe was not answered, and nothing has been heard of it since.
     pub(in crate::engine) silent: bool,
@@ -37,21 +38,21 @@ pub(in crate::engine) struct Offers {
 impl Offers {
     const VACANT: Self = Self {
         region_bit: 0,
-        until_ns: Nanos::MAX,
-        turns_ns: Nanos::MAX,
+        until_ns: Instant::MAX,
+        turns_ns: Instant::MAX,
         id: ReplicaId(u32::MAX),
         silent: false,
         by_lane: [Offer::None; Lane::ALL.len()],
     };
 
-    fn of(member: &Member, config: &Config, now_ns: Nanos) -> Self {
+    fn of(member: &Member, config: &Config, now: Instant) -> Self {
         Self {
             region_bit: member.region_bit,
-            until_ns: member.replica.next_change_ns(config, now_ns),
-            turns_ns: member.next_change_ns(config).unwrap_or(Nanos::MAX),
+            until_ns: member.replica.next_change_ns(config, now),
+            turns_ns: member.next_change_ns(config).unwrap_or(Instant::MAX),
             id: member.id,
             silent: member.replica.health.silent(),
-            by_lane: Lane::ALL.map(|lane| member.offer(lane, config, now_ns)),
+            by_lane: Lane::ALL.map(|lane| member.offer(lane, config, now)),
         }
     }
 
@@ -69,7 +70,7 @@ pub(in crate::engine) struct Figures {
     /// Its own, at its present load.
     pub(in crate::engine) pace: Option<Pace>,
     /// Its own.
-    pub(in crate::engine) stay_ns: Option<Nanos>,
+    pub(in crate::engine) stay_ns: Option<Span>,
     /// Tokens of the engine's own block; at least 1.
     pub(in crate::engine) block_tokens: u32,
     pub(in crate::engine) in_flight: u32,
@@ -107,7 +108,7 @@ pub(in crate::engine) struct FiguresTable {
     /// Slots whose offers have an `until_ns` of 0.
     changed: Vec<ReplicaSlot>,
     /// No later than the `until_ns` of all others.
-    due_ns: Nanos,
+    due_ns: Instant,
     /// Doors with a `turns_ns`: most of the time there are none.
     turning: usize,
 }
@@ -117,14 +118,14 @@ impl FiguresTable {
     #[inline]
     pub(in crate::engine) fn changed(&mut self, slot: ReplicaSlot) {
         if let Some(offers) = self.offers.get_mut(slot.index()) {
-            if mem::take(&mut offers.until_ns) != 0 {
+            if mem::take(&mut offers.until_ns) != Instant::ZERO {
                 self.changed.push(slot);
             }
             return;
         }
         for new in self.offers.len()..=slot.index() {
             self.offers.push(Offers {
-                until_ns: 0,
+                until_ns: Instant::ZERO,
                 ..Offers::VACANT
             });
             self.figures.push(None);
@@ -136,35 +137,35 @@ impl FiguresTable {
         &mut self,
         members: &Slab<Member>,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         while let Some(slot) = self.changed.pop() {
-            self.renew(slot.index(), members, config, now_ns);
+            self.renew(slot.index(), members, config, now);
         }
-        if now_ns < self.due_ns {
+        if now < self.due_ns {
             return;
         }
-        self.due_ns = Nanos::MAX;
+        self.due_ns = Instant::MAX;
         for index in 0..self.offers.len() {
-            if self.offers[index].until_ns <= now_ns {
-                self.renew(index, members, config, now_ns);
+            if self.offers[index].until_ns <= now {
+                self.renew(index, members, config, now);
             }
             self.due_ns = self.due_ns.min(self.offers[index].until_ns);
         }
     }
 
-    fn renew(&mut self, index: usize, members: &Slab<Member>, config: &Config, now_ns: Nanos) {
+    fn renew(&mut self, index: usize, members: &Slab<Member>, config: &Config, now: Instant) {
         let member = members.get(index);
-        let offers = member.map_or(Offers::VACANT, |member| Offers::of(member, config, now_ns));
+        let offers = member.map_or(Offers::VACANT, |member| Offers::of(member, config, now));
         let before = mem::replace(&mut self.offers[index], offers);
-        self.turning += usize::from(offers.turns_ns != Nanos::MAX);
-        self.turning -= usize::from(before.turns_ns != Nanos::MAX);
+        self.turning += usize::from(offers.turns_ns != Instant::MAX);
+        self.turning -= usize::from(before.turns_ns != Instant::MAX);
         self.figures[index] = member.map(|member| Figures::of(member, config));
         self.due_ns = self.due_ns.min(offers.until_ns);
     }
 
     /// When time alone changes the health of one of them, or opens it.
-    pub(in crate::engine) fn turns_ns(&self) -> Option<Nanos> {
+    pub(in crate::engine) fn turns_ns(&self) -> Option<Instant> {
         let offers = self.offers.iter().filter(|_| self.turning > 0);
         offers.map(|offers| offers.turns_ns).min()
     }
@@ -184,23 +185,24 @@ impl FiguresTable {
         &self,
         members: &Slab<Member>,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<(), String> {
         for (index, member) in members {
             let offers = self.offers.get(index).ok_or("a_replica_has_offers")?;
-            let valid = offers.until_ns > now_ns;
+            let valid = offers.until_ns > now;
             let plain = Offers {
                 until_ns: offers.until_ns,
-                ..Offers::of(member, config, now_ns)
+                ..Offers::of(member, config, now)
             };
             let same = *offers == plain && self.figures[index] == Some(Figures::of(member, config));
             if valid && !same {
                 return Err(format!("figures_say_what_replicas_say: {:?}", member.id));
             }
-            if offers.until_ns == 0 && !self.changed.contains(&ReplicaSlot::new(index)) {
+            if offers.until_ns == Instant::ZERO && !self.changed.contains(&ReplicaSlot::new(index))
+            {
                 return Err(format!("changed_replicas_are_marked: {:?}", member.id));
             }
-            if offers.until_ns != 0 && offers.until_ns < self.due_ns {
+            if offers.until_ns != Instant::ZERO && offers.until_ns < self.due_ns {
                 return Err(format!("figures_are_renewed_in_time: {:?}", member.id));
             }
         }

@@ -9,7 +9,8 @@ use super::speed::{Pace, Prior, StraightLine};
 use crate::engine::ask::Usage;
 use crate::engine::config::Config;
 use crate::engine::demand::{Demand, Lane};
-use crate::id::{Nanos, ReplicaSlot};
+use crate::id::ReplicaSlot;
+use crate::time::{Instant, Span};
 
 const NS_PER_S: f64 = 1e9;
 /// As many samples the settings count against what a fleet has shown, and a fleet against what one
@@ -20,13 +21,13 @@ const REPLICA_PRIOR_SAMPLES: f64 = 8.0;
 /// What was expected of one attempt when it was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Forecast {
-    pub(in crate::engine) pushed_ns: Nanos,
+    pub(in crate::engine) pushed_ns: Instant,
     pub(in crate::engine) need: Need,
     /// Tokens of the prompt, and how many of them are believed to be cached there.
     pub(in crate::engine) prompt_tokens: u32,
     pub(in crate::engine) cached_tokens: u32,
     /// Time from the push to the first byte.
-    pub(in crate::engine) ttft_ns: Nanos,
+    pub(in crate::engine) ttft_ns: Span,
     /// How many requests ran there.
     pub(in crate::engine) load: u32,
     /// Nothing stood before it: its time to the first byte teaches speed.
@@ -35,13 +36,13 @@ pub(in crate::engine) struct Forecast {
 
 impl Forecast {
     /// Of a replica that is not there.
-    fn nothing(pushed_ns: Nanos) -> Self {
+    fn nothing(pushed_ns: Instant) -> Self {
         Self {
             pushed_ns,
             need: Need::default(),
             prompt_tokens: 0,
             cached_tokens: 0,
-            ttft_ns: 0,
+            ttft_ns: Span::ZERO,
             load: 0,
             clear: false,
         }
@@ -52,9 +53,9 @@ impl Forecast {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Estimate {
     /// Until it could start.
-    pub(in crate::engine) start_in_ns: Nanos,
+    pub(in crate::engine) start_in_ns: Span,
     /// What every request takes, whatever its prompt.
-    pub(in crate::engine) base_ns: Nanos,
+    pub(in crate::engine) base_ns: Span,
     /// Prompt tokens to compute, and the time for each.
     pub(in crate::engine) prefill: u32,
     pub(in crate::engine) token_ns: u32,
@@ -69,11 +70,11 @@ impl Estimate {
         need: Need,
         behind: u32,
         pace: Pace,
-        stay_ns: Nanos,
-        now_ns: Nanos,
+        stay_ns: Span,
+        now: Instant,
     ) -> Self {
         Self {
-            start_in_ns: backlog.start_in_ns(need, behind, pace, stay_ns, now_ns),
+            start_in_ns: backlog.start_in_ns(need, behind, pace, stay_ns, now),
             base_ns: pace.base_ns,
             prefill: need.prefill,
             token_ns: pace.token_ns,
@@ -82,10 +83,10 @@ impl Estimate {
 
     /// Time until the first token.
     #[inline]
-    pub(in crate::engine) fn ttft_ns(&self) -> Nanos {
-        let compute_ns = u64::from(self.prefill) * u64::from(self.token_ns);
-        let ready_ns = self.start_in_ns.saturating_add(self.base_ns);
-        ready_ns.saturating_add(compute_ns)
+    pub(in crate::engine) fn ttft_ns(&self) -> Span {
+        let compute_ns = Span::from_ns(u64::from(self.prefill) * u64::from(self.token_ns));
+        let ready_ns = self.start_in_ns + self.base_ns;
+        ready_ns + compute_ns
     }
 }
 
@@ -162,25 +163,20 @@ impl Expected<'_> {
     }
 
     /// How long requests run there after their first byte.
-    pub(in crate::engine) fn stay_ns(&self, figures: &Figures) -> Nanos {
+    pub(in crate::engine) fn stay_ns(&self, figures: &Figures) -> Span {
         figures.stay_ns.unwrap_or_else(|| self.fleet_stay_ns())
     }
 
     /// How long requests run at replicas that have not shown it.
-    pub(in crate::engine) fn fleet_stay_ns(&self) -> Nanos {
+    pub(in crate::engine) fn fleet_stay_ns(&self) -> Span {
         self.model
             .and_then(|model| model.stay_ns)
             .unwrap_or_else(|| self.decode_ns(self.config.output_tokens))
     }
 
     /// Time that so many tokens take one request, as the settings assume.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "positive, and `as` saturates"
-    )]
-    fn decode_ns(&self, tokens: u32) -> Nanos {
-        (f64::from(tokens) * NS_PER_S / self.config.decode_tokens_per_s) as Nanos
+    fn decode_ns(&self, tokens: u32) -> Span {
+        Span::from_ns_f64(f64::from(tokens) * NS_PER_S / self.config.decode_tokens_per_s)
     }
 
     /// With so many blocks free, a prompt of so many new tokens pushes nothing out for certain: it
@@ -218,13 +214,9 @@ pub(in crate::engine) fn fleet_line(
 }
 
 /// The line that the settings assume.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a setting's nanoseconds are far below 2^53"
-)]
 pub(in crate::engine) fn assumed_line(config: &Config) -> StraightLine {
     StraightLine {
-        base_ns: config.ttft_base_ns as f64,
+        base_ns: config.ttft_base_ns.ns_f64(),
         token_ns: NS_PER_S / config.prefill_tokens_per_s,
     }
 }
@@ -266,18 +258,18 @@ impl Fleet {
         slot: ReplicaSlot,
         (match_blocks, matched_tokens): (u32, Option<u32>),
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Forecast {
         let expected = self.expected(demand, config);
         let Some(member) = self.member(slot) else {
-            return Forecast::nothing(now_ns);
+            return Forecast::nothing(now);
         };
         let figures = Figures::of(member, config);
         let (need, cached_tokens) = expected.need(&figures, match_blocks, matched_tokens);
         let (pace, stay_ns) = (expected.pace(&figures), expected.stay_ns(&figures));
-        let estimate = Estimate::at(&figures.backlog, need, 0, pace, stay_ns, now_ns);
+        let estimate = Estimate::at(&figures.backlog, need, 0, pace, stay_ns, now);
         Forecast {
-            pushed_ns: now_ns,
+            pushed_ns: now,
             need,
             prompt_tokens: need.prefill.saturating_add(cached_tokens),
             cached_tokens,
@@ -294,17 +286,17 @@ impl Fleet {
         member: &Member,
         held: usize,
         config: &Config,
-        now_ns: Nanos,
-    ) -> Nanos {
+        now: Instant,
+    ) -> Span {
         let load = member.replica.load();
         let line = member.speed.line_near(load);
         let pace = line
             .unwrap_or_else(|| fleet_line(Some(model), load, config))
             .pace();
-        let stay_ns = member.stay_ns.or(model.stay_ns).unwrap_or(0);
+        let stay_ns = member.stay_ns.or(model.stay_ns).unwrap_or_default();
         let behind = u32::try_from(held / model.serving.len().max(1)).unwrap_or(u32::MAX);
         let backlog = member.replica.backlog();
-        Estimate::at(&backlog, Need::default(), behind, pace, stay_ns, now_ns).start_in_ns
+        Estimate::at(&backlog, Need::default(), behind, pace, stay_ns, now).start_in_ns
     }
 
     /// A request was pushed whose policy counts the work given to replicas lately.
@@ -314,17 +306,17 @@ impl Fleet {
         slot: ReplicaSlot,
         need: Need,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         let expected = self.expected(demand, config);
         let Some(member) = self.member(slot) else {
             return;
         };
         let pace = expected.pace(&Figures::of(member, config));
-        let prefill_ns = u64::from(need.prefill) * u64::from(pace.token_ns);
-        let work_ns = prefill_ns.saturating_add(expected.decode_ns(expected.output_tokens));
+        let prefill_ns = Span::from_ns(u64::from(need.prefill) * u64::from(pace.token_ns));
+        let work_ns = prefill_ns + expected.decode_ns(expected.output_tokens);
         if let Some(member) = self.member_mut(slot) {
-            member.lately.add(work_ns, config.preble_window_ns, now_ns);
+            member.lately.add(work_ns, config.preble_window_ns, now);
         }
     }
 
@@ -348,11 +340,11 @@ impl Fleet {
         &self,
         slot: ReplicaSlot,
         config: &Config,
-        now_ns: Nanos,
-    ) -> u64 {
+        now: Instant,
+    ) -> Span {
         let member = self.member(slot);
-        member.map_or(0, |member| {
-            member.lately.sum_ns(config.preble_window_ns, now_ns)
+        member.map_or(Span::ZERO, |member| {
+            member.lately.sum_ns(config.preble_window_ns, now)
         })
     }
 
@@ -363,10 +355,10 @@ impl Fleet {
         &mut self,
         demand: &Demand,
         slot: ReplicaSlot,
-        (forecast, first_byte_ns): (&Forecast, Option<Nanos>),
+        (forecast, first_byte_ns): (&Forecast, Option<Instant>),
         usage: Usage,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         let Some(id) = demand.model.filter(|_| demand.lane == Lane::Batch) else {
             return;
@@ -384,8 +376,8 @@ impl Fleet {
         let Some(first_byte_ns) = first_byte_ns.filter(|_| demand.measured()) else {
             return;
         };
-        let stay_ns = now_ns.saturating_sub(first_byte_ns);
-        let ttft_ns = first_byte_ns.saturating_sub(forecast.pushed_ns);
+        let stay_ns = now - first_byte_ns;
+        let ttft_ns = first_byte_ns - forecast.pushed_ns;
         let computed = usage.prompt_tokens.map_or(forecast.need.prefill, |prompt| {
             prompt.saturating_sub(usage.cached_tokens.unwrap_or(forecast.cached_tokens))
         });
@@ -411,19 +403,23 @@ impl Fleet {
     }
 
     /// The first byte of a streamed answer has arrived: how true the forecast was.
-    pub(in crate::engine) fn compare(&mut self, forecast: &Forecast, now_ns: Nanos) {
-        let real_ns = now_ns.saturating_sub(forecast.pushed_ns);
+    pub(in crate::engine) fn compare(&mut self, forecast: &Forecast, now: Instant) {
+        let real_ns = now - forecast.pushed_ns;
         self.accuracy.count(forecast.ttft_ns, real_ns);
     }
 }
 
 /// A running mean of about the last 16 samples that starts at its first.
-fn mean_ns(old: Option<Nanos>, new: Nanos) -> Nanos {
+fn mean_ns(old: Option<Span>, new: Span) -> Span {
+    Span::from_ns(mean_u64(old.map(Span::ns), new.ns()))
+}
+
+fn mean_u64(old: Option<u64>, new: u64) -> u64 {
     // Differences of times since a start are far below 2^60.
     old.map_or(new, |old| old - old / 16 + new / 16)
 }
 
 fn mean_u32(old: Option<u32>, new: u32) -> u32 {
-    let mean = mean_ns(old.map(u64::from), u64::from(new));
+    let mean = mean_u64(old.map(u64::from), u64::from(new));
     u32::try_from(mean).unwrap_or(new)
 }

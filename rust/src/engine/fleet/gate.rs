@@ -7,7 +7,7 @@ use super::health::State;
 use super::replica::Replica;
 use crate::engine::config::{Config, PushRule};
 use crate::engine::plant::Plant;
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 /// Why a replica may not take a request now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,22 +37,22 @@ pub enum Why {
 /// # Errors
 ///
 /// The reason why not: the first that holds, in the order of [`Why`].
-pub fn may_push(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(), Why> {
-    limit(replica, config, now_ns).and_then(|(room, why)| if room > 0 { Ok(()) } else { Err(why) })
+pub fn may_push(replica: &Replica, config: &Config, now: Instant) -> Result<(), Why> {
+    limit(replica, config, now).and_then(|(room, why)| if room > 0 { Ok(()) } else { Err(why) })
 }
 
 /// How many requests may be pushed to `replica` now, one after the other.
 #[must_use]
-pub fn room(replica: &Replica, config: &Config, now_ns: Nanos) -> u32 {
-    limit(replica, config, now_ns).map_or(0, |(room, _)| room)
+pub fn room(replica: &Replica, config: &Config, now: Instant) -> u32 {
+    limit(replica, config, now).map_or(0, |(room, _)| room)
 }
 
 /// The tightest limit: how many it leaves, and its name.
-fn limit(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(u32, Why), Why> {
+fn limit(replica: &Replica, config: &Config, now: Instant) -> Result<(u32, Why), Why> {
     if !replica.health.ready() {
         return Err(Why::NotReady);
     }
-    if replica.sleeping() && !replica.blind(config, now_ns) {
+    if replica.sleeping() && !replica.blind(config, now) {
         return Err(Why::Sleeping);
     }
     let in_flight = replica.in_flight();
@@ -64,7 +64,7 @@ fn limit(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(u32, Why)
     let gate = match config.push {
         PushRule::Blind => (u32::MAX, Why::Pending),
         PushRule::Outstanding => (under(config.outstanding_max), Why::Outstanding),
-        PushRule::Pending if replica.blind(config, now_ns) => {
+        PushRule::Pending if replica.blind(config, now) => {
             (under(config.blind_outstanding_max), Why::Blind)
         }
         PushRule::Pending => {
@@ -75,13 +75,13 @@ fn limit(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(u32, Why)
             } else if config.planted(Plant::TurnsKept) && replica.split().others > 0 {
                 0
             } else {
-                replica.part_of(room, now_ns)
+                replica.part_of(room, now)
             };
             (part, why)
         }
     };
     let cap = (under(config.in_flight_max), Why::Cap);
-    let ramp = (under(ramp_max(replica, config, now_ns)), Why::Ramp);
+    let ramp = (under(ramp_max(replica, config, now)), Why::Ramp);
     // By hand: this is asked of every replica for every choice, and an iterator's fold over pairs
     // took a fifth of all time with 1,000 of them.
     let mut tightest = cap;
@@ -94,12 +94,12 @@ fn limit(replica: &Replica, config: &Config, now_ns: Nanos) -> Result<(u32, Why)
 }
 
 /// Requests in flight allowed while the replica's share grows after it came back.
-fn ramp_max(replica: &Replica, config: &Config, now_ns: Nanos) -> u32 {
-    let Some(share) = replica.health.ramp(config, now_ns) else {
+fn ramp_max(replica: &Replica, config: &Config, now: Instant) -> u32 {
+    let Some(share) = replica.health.ramp(config, now) else {
         return u32::MAX;
     };
     let full = match config.push {
-        PushRule::Pending if !replica.blind(config, now_ns) => {
+        PushRule::Pending if !replica.blind(config, now) => {
             replica.knee().unwrap_or(config.outstanding_max)
         }
         PushRule::Pending => config.blind_outstanding_max,
@@ -121,7 +121,7 @@ pub fn looked_for(replica: &Replica) -> bool {
 /// waits in the hold; or its allowance is nearly used) and while it is looked for (unknown, down,
 /// half-open), else stretched, because a probe costs the engine milliseconds of its server's loop.
 #[must_use]
-pub fn probe_interval(replica: &Replica, config: &Config, held: bool) -> Nanos {
+pub fn probe_interval(replica: &Replica, config: &Config, held: bool) -> Span {
     let pending = replica.pending();
     let nearly_used = config.push == PushRule::Pending
         && pending > 0

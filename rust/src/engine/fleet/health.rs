@@ -23,12 +23,12 @@
 mod tests;
 
 use crate::engine::config::Config;
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 /// Failures this far apart do not belong to one run.
-const RUN_GAP_NS: Nanos = 10_000_000_000;
+const RUN_GAP_NS: Span = Span::from_ns(10_000_000_000);
 /// A run of failures that lasts so long ejects whatever its length (at least two).
-const RUN_NS: Nanos = 1_000_000_000;
+const RUN_NS: Span = Span::from_ns(1_000_000_000);
 /// Least share of a replica that has just come back, in thousandths.
 const SHARE_MIN: u32 = 100;
 
@@ -180,14 +180,14 @@ pub struct Health {
     draining: bool,
     /// Consecutive failures, and when the first and the last of them came.
     run: u32,
-    run_since_ns: Nanos,
-    run_last_ns: Nanos,
+    run_since_ns: Instant,
+    run_last_ns: Instant,
     /// Ejections since it last stayed for `eject_max_s`.
     ejections: u32,
     /// When the last ejection ends or ended.
-    until_ns: Nanos,
+    until_ns: Instant,
     /// When it last came back.
-    back_ns: Nanos,
+    back_ns: Instant,
     /// Its share still grows.
     ramping: bool,
     /// Back on the word of a probe: the first failure of a request ejects it again.
@@ -210,11 +210,11 @@ impl Health {
             state: State::Unknown,
             draining: false,
             run: 0,
-            run_since_ns: 0,
-            run_last_ns: 0,
+            run_since_ns: Instant::ZERO,
+            run_last_ns: Instant::ZERO,
             ejections: 0,
-            until_ns: 0,
-            back_ns: 0,
+            until_ns: Instant::ZERO,
+            back_ns: Instant::ZERO,
             ramping: false,
             trial: false,
             silent: false,
@@ -246,27 +246,27 @@ impl Health {
 
     /// The share it may have while it ramps up; `None` when it may have all.
     #[must_use]
-    pub fn ramp(&self, config: &Config, now_ns: Nanos) -> Option<Thousandths> {
-        let linear = self.ramped(config, now_ns)?;
+    pub fn ramp(&self, config: &Config, now: Instant) -> Option<Thousandths> {
+        let linear = self.ramped(config, now)?;
         Some(Thousandths(linear.max(SHARE_MIN)))
     }
 
     /// When [`Self::ramp`] says something else.
     #[must_use]
-    pub fn next_share_ns(&self, config: &Config, now_ns: Nanos) -> Option<Nanos> {
-        let next = u128::from(self.ramped(config, now_ns)?) + 1;
-        let age_ns = (next * u128::from(config.ramp_ns)).div_ceil(1000);
+    pub fn next_share_ns(&self, config: &Config, now: Instant) -> Option<Instant> {
+        let next = u128::from(self.ramped(config, now)?) + 1;
+        let age_ns = (next * u128::from(config.ramp_ns.ns())).div_ceil(1000);
         let age_ns = u64::try_from(age_ns).unwrap_or(u64::MAX);
-        Some(self.back_ns.saturating_add(age_ns))
+        Some(self.back_ns + Span::from_ns(age_ns))
     }
 
     /// How much of the ramp is over, in thousandths.
-    fn ramped(&self, config: &Config, now_ns: Nanos) -> Option<u32> {
-        let age_ns = now_ns.saturating_sub(self.back_ns);
+    fn ramped(&self, config: &Config, now: Instant) -> Option<u32> {
+        let age_ns = now - self.back_ns;
         if !self.ramping || age_ns >= config.ramp_ns {
             return None;
         }
-        let linear = u128::from(age_ns) * 1000 / u128::from(config.ramp_ns.max(1));
+        let linear = u128::from(age_ns.ns()) * 1000 / u128::from(config.ramp_ns.ns().max(1));
         Some(u32::try_from(linear).unwrap_or(1000))
     }
 
@@ -282,13 +282,13 @@ impl Health {
     }
 
     /// A request had its first body byte, or ended well.
-    pub fn succeeded(&mut self, now_ns: Nanos) {
+    pub fn succeeded(&mut self, now: Instant) {
         self.run = 0;
         self.trial = false;
         self.silent = false;
         match self.state {
             State::Unknown => self.state = State::Up,
-            State::Probing => self.come_back(now_ns),
+            State::Probing => self.come_back(now),
             State::Up | State::Ejected | State::Wedged | State::Down => {}
         }
     }
@@ -297,7 +297,7 @@ impl Health {
     /// Returns true when the state changed.
     ///
     /// The client's leaving is no failure of the replica: it is not reported here.
-    pub fn failed(&mut self, failure: Failure, pool: Pool, config: &Config, now_ns: Nanos) -> bool {
+    pub fn failed(&mut self, failure: Failure, pool: Pool, config: &Config, now: Instant) -> bool {
         match (failure, self.state) {
             (
                 Failure::Full
@@ -313,12 +313,12 @@ impl Health {
                 true
             }
             (_, State::Probing) => {
-                self.eject(config, now_ns);
+                self.eject(config, now);
                 true
             }
             (_, State::Unknown | State::Up) => {
                 let may = pool.may_eject(config);
-                let out = self.mark(may, config, now_ns);
+                let out = self.mark(may, config, now);
                 // Neither probes nor requests find anybody.
                 let lost = !out && self.silent && self.run > 1;
                 if lost && !failure.answered() {
@@ -332,11 +332,11 @@ impl Health {
 
     /// As [`Self::failed`], of a request that no other replica has served or refused: it may be at
     /// fault itself.
-    pub fn suspected(&mut self, pool: Pool, config: &Config, now_ns: Nanos) -> bool {
+    pub fn suspected(&mut self, pool: Pool, config: &Config, now: Instant) -> bool {
         match self.state {
-            State::Unknown | State::Up => self.mark(pool.may_suspect(config), config, now_ns),
+            State::Unknown | State::Up => self.mark(pool.may_suspect(config), config, now),
             State::Probing => {
-                self.eject(config, now_ns);
+                self.eject(config, now);
                 true
             }
             State::Ejected | State::Wedged | State::Down => false,
@@ -344,37 +344,37 @@ impl Health {
     }
 
     /// It joins a fleet that serves already: its share grows as if it had come back.
-    pub fn join(&mut self, now_ns: Nanos) {
+    pub fn join(&mut self, now: Instant) {
         if self.state == State::Up {
-            self.come_back(now_ns);
+            self.come_back(now);
         }
     }
 
     /// An active probe was answered (readable or not).
-    pub fn probe_succeeded(&mut self, now_ns: Nanos) {
+    pub fn probe_succeeded(&mut self, now: Instant) {
         self.silent = false;
-        self.be_reached(now_ns, self.ejections > 0);
+        self.be_reached(now, self.ejections > 0);
     }
 
     /// A probe was not answered in time. `connected`: something took the connection.
-    pub fn probe_unanswered(&mut self, connected: bool, now_ns: Nanos) {
+    pub fn probe_unanswered(&mut self, connected: bool, now: Instant) {
         self.silent = true;
         match (self.state, connected) {
             (State::Unknown, false) => self.unreachable(),
             // It may serve, whatever becomes of its metrics: the next request shows.
-            (State::Unknown | State::Down, true) => self.be_reached(now_ns, true),
+            (State::Unknown | State::Down, true) => self.be_reached(now, true),
             _ => {}
         }
     }
 
     /// Something is there; `trial`: the first failure of a request counts.
-    fn be_reached(&mut self, now_ns: Nanos, trial: bool) {
+    fn be_reached(&mut self, now: Instant, trial: bool) {
         match self.state {
             State::Unknown => self.state = State::Up,
-            State::Down if now_ns < self.until_ns => self.state = State::Ejected,
+            State::Down if now < self.until_ns => self.state = State::Ejected,
             State::Down | State::Probing => {
                 self.trial = trial;
-                self.come_back(now_ns);
+                self.come_back(now);
             }
             State::Up | State::Ejected | State::Wedged => {}
         }
@@ -389,11 +389,11 @@ impl Health {
     }
 
     /// A wedged replica shows a sign of life. Returns true when the state changed.
-    pub fn revive(&mut self, now_ns: Nanos) -> bool {
+    pub fn revive(&mut self, now: Instant) -> bool {
         let wedged = self.state == State::Wedged;
         if wedged {
             self.trial = true;
-            self.come_back(now_ns);
+            self.come_back(now);
         }
         wedged
     }
@@ -408,9 +408,9 @@ impl Health {
 
     /// Lets time pass: an ejection that is over becomes half-open, a ramp that is over ends.
     /// Returns true when the state changed.
-    pub fn tick(&mut self, config: &Config, now_ns: Nanos) -> bool {
-        self.ramping &= now_ns.saturating_sub(self.back_ns) < config.ramp_ns;
-        let over = self.state == State::Ejected && now_ns >= self.until_ns;
+    pub fn tick(&mut self, config: &Config, now: Instant) -> bool {
+        self.ramping &= now - self.back_ns < config.ramp_ns;
+        let over = self.state == State::Ejected && now >= self.until_ns;
         if over {
             self.state = State::Probing;
         }
@@ -419,8 +419,8 @@ impl Health {
 
     /// When [`Self::tick`] has work.
     #[must_use]
-    pub fn next_change_ns(&self, config: &Config) -> Option<Nanos> {
-        let ramp_end_ns = self.back_ns.saturating_add(config.ramp_ns);
+    pub fn next_change_ns(&self, config: &Config) -> Option<Instant> {
+        let ramp_end_ns = self.back_ns + config.ramp_ns;
         match self.state {
             State::Ejected => Some(self.until_ns),
             _ => self.ramping.then_some(ramp_end_ns),
@@ -428,41 +428,41 @@ impl Health {
     }
 
     /// Counts one failure of an unbroken run; ejects when the run is long enough.
-    fn mark(&mut self, may_eject: bool, config: &Config, now_ns: Nanos) -> bool {
-        if self.run == 0 || now_ns.saturating_sub(self.run_last_ns) > RUN_GAP_NS {
+    fn mark(&mut self, may_eject: bool, config: &Config, now: Instant) -> bool {
+        if self.run == 0 || now - self.run_last_ns > RUN_GAP_NS {
             self.run = 0;
-            self.run_since_ns = now_ns;
+            self.run_since_ns = now;
         }
         self.run = self.run.saturating_add(1);
-        self.run_last_ns = now_ns;
-        let lasting = self.run > 1 && now_ns.saturating_sub(self.run_since_ns) >= RUN_NS;
+        self.run_last_ns = now;
+        let lasting = self.run > 1 && now - self.run_since_ns >= RUN_NS;
         let enough = self.trial || lasting || self.run >= config.eject_failures;
         let out = enough && may_eject;
         if out {
-            self.eject(config, now_ns);
+            self.eject(config, now);
         }
         out
     }
 
-    fn eject(&mut self, config: &Config, now_ns: Nanos) {
-        let stayed_ns = now_ns.saturating_sub(self.back_ns);
+    fn eject(&mut self, config: &Config, now: Instant) {
+        let stayed_ns = now - self.back_ns;
         if self.state == State::Up && stayed_ns >= config.eject_max_ns {
             self.ejections = 0;
         }
         let doubled = 1_u64.checked_shl(self.ejections).unwrap_or(u64::MAX);
-        let length_ns = config.eject_ns.saturating_mul(doubled);
+        let length_ns = config.eject_ns * doubled;
         self.state = State::Ejected;
-        self.until_ns = now_ns.saturating_add(length_ns.min(config.eject_max_ns));
+        self.until_ns = now + length_ns.min(config.eject_max_ns);
         self.ejections = self.ejections.saturating_add(1);
         self.run = 0;
         self.ramping = false;
         self.trial = false;
     }
 
-    fn come_back(&mut self, now_ns: Nanos) {
+    fn come_back(&mut self, now: Instant) {
         self.state = State::Up;
         self.run = 0;
-        self.back_ns = now_ns;
+        self.back_ns = now;
         self.ramping = true;
     }
 }

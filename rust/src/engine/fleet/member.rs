@@ -9,7 +9,8 @@ use crate::engine::fleet::health::State;
 use crate::engine::fleet::replica::{Need, Replica};
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::fleet::speed::Speed;
-use crate::id::{ModelId, Nanos, ReplicaId, RequestId};
+use crate::id::{ModelId, ReplicaId, RequestId};
+use crate::time::{Instant, Span};
 
 /// One replica with what the router counts about it.
 #[derive(Debug)]
@@ -28,9 +29,9 @@ pub(in crate::engine) struct Member {
     /// What it is sent besides.
     pub(super) takes: Takes,
     /// When it came to the fleet.
-    pub(super) joined_ns: Nanos,
+    pub(super) joined_ns: Instant,
     /// When its models first became known.
-    pub(super) models_known_ns: Option<Nanos>,
+    pub(super) models_known_ns: Option<Instant>,
     /// Requests in flight that do not count as load.
     pub(super) light: u32,
     /// It said "full": no pushes until it is probed again, or until this moment.
@@ -46,13 +47,13 @@ pub(in crate::engine) struct Member {
     /// How long it takes to first tokens, learned.
     pub(super) speed: Speed,
     /// How long requests run after their first byte: a running mean.
-    pub(super) stay_ns: Option<Nanos>,
+    pub(super) stay_ns: Option<Span>,
     /// Work given to it lately.
     pub(super) lately: Lately,
     /// Its signs of life.
     pub(super) pulse: Pulse,
     /// Until when it is being looked at for the first time, at the latest.
-    pub(super) look_until_ns: Nanos,
+    pub(super) look_until_ns: Instant,
 }
 
 /// What a replica is sent besides the models of its list.
@@ -69,8 +70,8 @@ pub(in crate::engine) enum Takes {
 /// When a replica said that it is full, and until when that counts at most.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Full {
-    pub(super) since_ns: Nanos,
-    pub(super) until_ns: Nanos,
+    pub(super) since_ns: Instant,
+    pub(super) until_ns: Instant,
     /// It had nothing to do, as far as known.
     pub(super) idle: bool,
 }
@@ -91,7 +92,7 @@ impl Member {
         id: ReplicaId,
         name: String,
         region_bit: u64,
-        joined_ns: Nanos,
+        joined_ns: Instant,
     ) -> Self {
         Self {
             id,
@@ -117,7 +118,7 @@ impl Member {
             stay_ns: None,
             lately: Lately::default(),
             pulse: Pulse::default(),
-            look_until_ns: 0,
+            look_until_ns: Instant::ZERO,
         }
     }
 
@@ -159,18 +160,18 @@ impl Member {
     }
 
     /// It has just joined: whether it answers, and what it serves, is being found out.
-    pub(in crate::engine) fn looked_at(&self, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn looked_at(&self, now: Instant) -> bool {
         let open = match self.replica.health.state() {
             State::Unknown => true,
             State::Up => self.models.is_none(),
             State::Ejected | State::Probing | State::Wedged | State::Down => false,
         };
-        open && !self.removed && now_ns < self.look_until_ns
+        open && !self.removed && now < self.look_until_ns
     }
 
     /// Its last page shows nothing to do, or, where that tells nothing, we have given it nothing.
-    pub(in crate::engine) fn idle(&self, config: &Config, now_ns: Nanos) -> bool {
-        if self.replica.blind(config, now_ns) {
+    pub(in crate::engine) fn idle(&self, config: &Config, now: Instant) -> bool {
+        if self.replica.blind(config, now) {
             return self.all_in_flight() == 0;
         }
         self.replica.snapshot().is_some_and(Snapshot::idle)
@@ -186,11 +187,11 @@ impl Member {
         self.replica.in_flight().saturating_add(self.light)
     }
 
-    pub(in crate::engine) fn offer(&self, lane: Lane, config: &Config, now_ns: Nanos) -> Offer {
+    pub(in crate::engine) fn offer(&self, lane: Lane, config: &Config, now: Instant) -> Offer {
         if self.removed {
             return Offer::None;
         }
-        let admitted = gate::may_push(&self.replica, config, now_ns);
+        let admitted = gate::may_push(&self.replica, config, now);
         let ready = match lane {
             Lane::Batch | Lane::Light => !matches!(admitted, Err(Why::NotReady | Why::Sleeping)),
             Lane::Stored => matches!(self.replica.health.state(), State::Up | State::Probing),
@@ -211,65 +212,65 @@ impl Member {
         lane: Lane,
         need: Need,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         self.pushed_total += 1;
-        self.pulse.pushed(self.in_flight() == 0, now_ns);
+        self.pulse.pushed(self.in_flight() == 0, now);
         match lane {
             Lane::Light | Lane::Stored => self.light += 1,
             Lane::Batch => {
-                let counted = self.replica.push(id, need, config, now_ns);
+                let counted = self.replica.push(id, need, config, now);
                 debug_assert!(counted, "an offer of room is below the cap");
             }
         }
     }
 
     /// When time alone changes its health, or opens it.
-    pub(in crate::engine) fn next_change_ns(&self, config: &Config) -> Option<Nanos> {
+    pub(in crate::engine) fn next_change_ns(&self, config: &Config) -> Option<Instant> {
         let full_ns = self.full.map(|full| full.until_ns);
         let health_ns = self.replica.health.next_change_ns(config);
         health_ns.into_iter().chain(full_ns).min()
     }
 
     /// Requests that it may be sent now, one after the other.
-    pub(in crate::engine) fn free(&self, config: &Config, now_ns: Nanos) -> u32 {
+    pub(in crate::engine) fn free(&self, config: &Config, now: Instant) -> u32 {
         if self.full.is_some() {
             return 0;
         }
         let max = config.in_flight_max.saturating_sub(self.all_in_flight());
-        gate::room(&self.replica, config, now_ns).min(max)
+        gate::room(&self.replica, config, now).min(max)
     }
 
     /// It may be sent requests, as far as its health and its operator go.
-    pub(in crate::engine) fn ready(&self, config: &Config, now_ns: Nanos) -> bool {
-        self.offer(Lane::Light, config, now_ns) != Offer::None
+    pub(in crate::engine) fn ready(&self, config: &Config, now: Instant) -> bool {
+        self.offer(Lane::Light, config, now) != Offer::None
     }
 
     /// Some request would be sent to it: it is ready, and it has a model, or takes any.
-    pub(in crate::engine) fn serves_some(&self, config: &Config, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn serves_some(&self, config: &Config, now: Instant) -> bool {
         let passed = config.unknown_models == UnknownModels::Pass;
         let serves = |listed: &Vec<_>| !listed.is_empty() || self.takes != Takes::Listed || passed;
-        self.models.as_ref().is_some_and(serves) && self.ready(config, now_ns)
+        self.models.as_ref().is_some_and(serves) && self.ready(config, now)
     }
 
     /// It has served for a while, and takes all that it can.
-    pub(in crate::engine) fn warm(&self, config: &Config, now_ns: Nanos) -> bool {
-        let ramped = |at_ns: Nanos| now_ns.saturating_sub(at_ns) >= config.ramp_ns;
-        self.serves_some(config, now_ns)
+    pub(in crate::engine) fn warm(&self, config: &Config, now: Instant) -> bool {
+        let ramped = |at_ns: Instant| now - at_ns >= config.ramp_ns;
+        self.serves_some(config, now)
             && self.models_known_ns.is_some_and(ramped)
-            && self.replica.health.ramp(config, now_ns).is_none()
+            && self.replica.health.ramp(config, now).is_none()
     }
 
     /// What keeps it from taking one more request of the batch now.
     pub(in crate::engine) fn closed_by(
         &self,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Option<&'static str> {
         if self.full.is_some() {
             return Some("full");
         }
-        gate::may_push(&self.replica, config, now_ns)
+        gate::may_push(&self.replica, config, now)
             .err()
             .map(|why| match why {
                 Why::NotReady => "not_ready",

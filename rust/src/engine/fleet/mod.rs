@@ -48,10 +48,11 @@ use crate::engine::fleet::models::{GONE_MAX, Model};
 use crate::engine::fleet::probes::Probes;
 use crate::engine::fleet::replica::Need;
 use crate::engine::ring::{Ring, WEIGHT_ONE};
-use crate::id::{ModelId, Nanos, ReplicaId, ReplicaSlot, RequestId};
+use crate::id::{ModelId, ReplicaId, ReplicaSlot, RequestId};
+use crate::time::{Instant, Span};
 
 /// Whether a replica that has joined answers, and what it serves, is found out within this time.
-const LOOK_NS: Nanos = 5_000_000_000;
+const LOOK_NS: Span = Span::from_ns(5_000_000_000);
 
 /// The slot of each replica.
 pub type Slots = HashMap<ReplicaId, ReplicaSlot, FixedState>;
@@ -73,7 +74,7 @@ pub(in crate::engine) struct Fleet {
     accuracy: Accuracy,
     probes: Probes,
     /// When models left every list, by the hash of their names.
-    gone: Generations<u64, Nanos>,
+    gone: Generations<u64, Instant>,
 }
 
 impl Fleet {
@@ -232,9 +233,9 @@ impl Fleet {
     }
 
     /// A replica that has just joined is being looked at.
-    pub(in crate::engine) fn looks(&self, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn looks(&self, now: Instant) -> bool {
         let mut members = self.members.iter();
-        members.any(|(_, member)| member.looked_at(now_ns))
+        members.any(|(_, member)| member.looked_at(now))
     }
 
     pub(in crate::engine) fn members(
@@ -259,7 +260,7 @@ impl Fleet {
     }
 
     /// Nobody could ask for so long: no replica is older or more silent for it.
-    pub(in crate::engine) fn stood_still(&mut self, gap_ns: Nanos) {
+    pub(in crate::engine) fn stood_still(&mut self, gap_ns: Span) {
         for slot in self.all_slots() {
             if let Some(member) = self.member_mut(slot) {
                 member.replica.stood_still(gap_ns);
@@ -269,15 +270,15 @@ impl Fleet {
     }
 
     /// Lets time pass for all replicas.
-    pub(in crate::engine) fn tick(&mut self, config: &Config, now_ns: Nanos) {
+    pub(in crate::engine) fn tick(&mut self, config: &Config, now: Instant) {
         for (index, member) in &mut self.members {
             if member
                 .next_change_ns(config)
-                .is_some_and(|at_ns| at_ns <= now_ns)
+                .is_some_and(|at_ns| at_ns <= now)
             {
                 self.figures.changed(ReplicaSlot::new(index));
-                member.replica.health.tick(config, now_ns);
-                member.full = member.full.filter(|full| now_ns < full.until_ns);
+                member.replica.health.tick(config, now);
+                member.full = member.full.filter(|full| now < full.until_ns);
             }
         }
     }
@@ -285,13 +286,13 @@ impl Fleet {
     // ------------------------------------------------------------------ what choices read
 
     /// Brings up to date what choices read.
-    pub(in crate::engine) fn refresh(&mut self, config: &Config, now_ns: Nanos) {
-        self.figures.refresh(&self.members, config, now_ns);
+    pub(in crate::engine) fn refresh(&mut self, config: &Config, now: Instant) {
+        self.figures.refresh(&self.members, config, now);
     }
 
     /// When time alone changes the health of a replica, or opens one, as of the last
     /// [`Self::refresh`].
-    pub(in crate::engine) fn turns_ns(&self) -> Option<Nanos> {
+    pub(in crate::engine) fn turns_ns(&self) -> Option<Instant> {
         self.figures.turns_ns()
     }
 
@@ -311,9 +312,9 @@ impl Fleet {
     pub(in crate::engine) fn check_figures(
         &self,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<(), String> {
-        self.figures.check(&self.members, config, now_ns)
+        self.figures.check(&self.members, config, now)
     }
 
     /// All slots in use, ascending.
@@ -338,13 +339,13 @@ impl Fleet {
         id: ReplicaId,
         name: String,
         region_bit: u64,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Option<(ReplicaSlot, bool)> {
         let known = self.slot(id);
         let listed = known.and_then(|slot| self.member_mut(slot)).map(|member| {
             let back = member.removed;
             if back {
-                member.look_until_ns = now_ns.saturating_add(LOOK_NS);
+                member.look_until_ns = now + LOOK_NS;
             }
             member.removed = false;
             member.name.clone_from(&name);
@@ -356,8 +357,8 @@ impl Fleet {
         if let Some(slot) = known {
             return Some((slot, false));
         }
-        let mut member = Member::new(id, name, region_bit, now_ns);
-        member.look_until_ns = now_ns.saturating_add(LOOK_NS);
+        let mut member = Member::new(id, name, region_bit, now);
+        member.look_until_ns = now + LOOK_NS;
         let slot = ReplicaSlot::new(self.members.insert(member));
         self.figures.changed(slot);
         self.slots.insert(id, slot);
@@ -372,11 +373,11 @@ impl Fleet {
         demand: &Demand,
         (match_blocks, need): (u32, Need),
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Option<ReplicaId> {
         let member = self.member_mut(slot)?;
         member.declined = false;
-        member.push(id, demand.lane, need, config, now_ns);
+        member.push(id, demand.lane, need, config, now);
         member.match_blocks_total += u64::from(match_blocks);
         member.prompt_blocks_total += u64::from(demand.prompt_blocks);
         Some(member.id)
@@ -437,7 +438,7 @@ impl Fleet {
     }
 
     /// Takes a replica out of the fleet: it is offered nothing from now on.
-    pub(in crate::engine) fn remove(&mut self, slot: ReplicaSlot, now_ns: Nanos) {
+    pub(in crate::engine) fn remove(&mut self, slot: ReplicaSlot, now: Instant) {
         if let Some(member) = self.member_mut(slot) {
             member.removed = true;
             // A driver gives up probes of what has left.
@@ -445,7 +446,7 @@ impl Fleet {
             let id = member.id;
             self.ring.remove(id);
         }
-        self.serve(slot, None, Takes::Listed, now_ns);
+        self.serve(slot, None, Takes::Listed, now);
         self.drop_if_over(slot);
     }
 

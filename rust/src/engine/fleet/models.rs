@@ -16,7 +16,8 @@ use crate::engine::fleet::Fleet;
 use crate::engine::fleet::speed::Speed;
 use crate::engine::hold::Partition;
 use crate::engine::rate::Rate;
-use crate::id::{ModelId, Nanos, ReplicaSlot, count};
+use crate::id::{ModelId, ReplicaSlot, count};
+use crate::time::{Instant, Span};
 
 /// Models and adapters taken from one replica's list; more are left out and counted.
 pub const MODELS_PER_REPLICA_MAX: usize = 4_096;
@@ -54,7 +55,7 @@ pub(in crate::engine) struct Model {
     /// How long its replicas take to first tokens: what a replica's own figures start from.
     pub(super) speed: Speed,
     /// How long requests run after their first byte: a running mean.
-    pub(super) stay_ns: Option<Nanos>,
+    pub(super) stay_ns: Option<Span>,
     /// Answer length in tokens: a running mean.
     pub(super) output_mean: Option<u32>,
     /// Whether engines find its answers again.
@@ -83,11 +84,11 @@ impl Model {
 
 impl Fleet {
     /// A request of our own clients names a model.
-    pub(in crate::engine) fn count_arrival(&mut self, name: &str, now_ns: Nanos) {
+    pub(in crate::engine) fn count_arrival(&mut self, name: &str, now: Instant) {
         if let Some(id) = self.model(name)
             && let Some(model) = self.models.get_mut(id.0 as usize)
         {
-            model.arrivals.count(now_ns);
+            model.arrivals.count(now);
         }
     }
 
@@ -95,11 +96,11 @@ impl Fleet {
     pub(in crate::engine) fn ready_models(
         &self,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Vec<(&str, Option<u32>)> {
         let models = self.listed_models().filter_map(|(id, model)| {
             let members = model.serving.iter().filter_map(|slot| self.member(*slot));
-            let mut ready = members.filter(|member| member.ready(config, now_ns));
+            let mut ready = members.filter(|member| member.ready(config, now));
             let first = ready.next()?;
             let lens = std::iter::once(first).chain(ready).filter_map(|member| {
                 let mut listed = member.models().iter();
@@ -124,13 +125,13 @@ impl Fleet {
 
     /// A replica that has told its models for the first time takes its share little by little, where
     /// others can take the rest meanwhile: its caches are cold, and its first requests slow.
-    pub(in crate::engine) fn welcome(&mut self, slot: ReplicaSlot, config: &Config, now_ns: Nanos) {
+    pub(in crate::engine) fn welcome(&mut self, slot: ReplicaSlot, config: &Config, now: Instant) {
         let Some(member) = self.member(slot).filter(|m| m.models_known_ns.is_none()) else {
             return;
         };
         let warm = |other: &ReplicaSlot| {
             let other = self.member(*other).filter(|_| *other != slot);
-            other.is_some_and(|other| other.warm(config, now_ns))
+            other.is_some_and(|other| other.warm(config, now))
         };
         let listed = member.models();
         let models = listed.iter().map(|(id, _)| id.0 as usize);
@@ -141,9 +142,9 @@ impl Fleet {
             models.all(|model| model.serving.iter().any(warm))
         };
         if let Some(member) = self.member_mut(slot) {
-            member.models_known_ns = Some(now_ns);
+            member.models_known_ns = Some(now);
             if relieved {
-                member.replica.health.join(now_ns);
+                member.replica.health.join(now);
             }
         }
     }
@@ -195,24 +196,19 @@ impl Fleet {
     }
 
     /// Some replica is wanted that has not told its models, and came `within_ns`: it may be loading.
-    pub(in crate::engine) fn awaits(&self, within_ns: Nanos, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn awaits(&self, within_ns: Span, now: Instant) -> bool {
         self.members.iter().any(|(_, member)| {
             !member.removed
                 && !member.replica.health.draining()
                 && member.models.is_none()
-                && now_ns.saturating_sub(member.joined_ns) <= within_ns
+                && now - member.joined_ns <= within_ns
         })
     }
 
     /// A model of this name was in a list, `within_ns` before now.
-    pub(in crate::engine) fn was_listed(
-        &self,
-        name: &str,
-        within_ns: Nanos,
-        now_ns: Nanos,
-    ) -> bool {
+    pub(in crate::engine) fn was_listed(&self, name: &str, within_ns: Span, now: Instant) -> bool {
         let left_ns = self.gone.get(xxh3_64(name.as_bytes()));
-        left_ns.is_some_and(|left_ns| now_ns.saturating_sub(left_ns) < within_ns)
+        left_ns.is_some_and(|left_ns| now - left_ns < within_ns)
     }
 
     /// Sends a model that no list has to all replicas.
@@ -229,7 +225,7 @@ impl Fleet {
         slot: ReplicaSlot,
         listing: ModelList<'_>,
         bytes_per_token: f64,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         if self.member(slot).is_none_or(|member| member.removed) {
             return false;
@@ -253,7 +249,7 @@ impl Fleet {
             .is_some_and(|member| member.models.as_ref() != Some(&ids) || member.takes != takes);
         if changed {
             self.models_ignored += served.len().saturating_sub(MODELS_PER_REPLICA_MAX) as u64;
-            self.serve(slot, Some(ids), takes, now_ns);
+            self.serve(slot, Some(ids), takes, now);
         }
         changed
     }
@@ -291,7 +287,7 @@ impl Fleet {
         slot: ReplicaSlot,
         ids: Option<Vec<(ModelId, Option<u32>)>>,
         takes: Takes,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         let Some(member) = self.members.get_mut(slot.index()) else {
             return;
@@ -301,7 +297,7 @@ impl Fleet {
         let before = mem::replace(&mut member.models, ids);
         let told = before.is_some() && member.models.is_some();
         let more = !told || takes_before != Takes::Listed || takes != Takes::Listed;
-        let mut turned = self.count_listed(before.as_deref().unwrap_or_default(), &after, now_ns);
+        let mut turned = self.count_listed(before.as_deref().unwrap_or_default(), &after, now);
         if more {
             // Models beside the list are concerned too, and those are few unless they are all listed.
             let all = self.models.iter().map(|(index, _)| ModelId(count(index)));
@@ -329,7 +325,7 @@ impl Fleet {
         &mut self,
         before: &[(ModelId, Option<u32>)],
         after: &[ModelId],
-        now_ns: Nanos,
+        now: Instant,
     ) -> Vec<ModelId> {
         let mut turned = Vec::new();
         for id in after {
@@ -346,7 +342,7 @@ impl Fleet {
                 if model.listed == 0 {
                     turned.push(*id);
                     model.passed = false;
-                    self.gone.put(xxh3_64(model.name.as_bytes()), now_ns);
+                    self.gone.put(xxh3_64(model.name.as_bytes()), now);
                 }
             }
         }

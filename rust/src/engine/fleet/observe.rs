@@ -4,7 +4,8 @@ use super::health::{Failure, Unread};
 use super::snapshot::Snapshot;
 use super::{Fleet, Probed};
 use crate::engine::config::Config;
-use crate::id::{Nanos, ReplicaSlot};
+use crate::id::ReplicaSlot;
+use crate::time::Instant;
 
 /// A replica refuses requests while it has nothing to do.
 const REFUSES: Failure = Failure::Status(503);
@@ -26,9 +27,9 @@ impl Fleet {
         &mut self,
         slot: ReplicaSlot,
         snapshot: Snapshot,
-        (sent_ns, probed): (Nanos, Probed),
+        (sent_ns, probed): (Instant, Probed),
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Option<Seen> {
         let pool = self.pool();
         let member = self.member_mut(slot)?;
@@ -41,21 +42,21 @@ impl Fleet {
         let restarted = matches!((before, after), (Some(before), Some(after)) if after < before);
         let refused = member.full.filter(|full| sent_ns >= full.since_ns);
         member.full = member.full.filter(|full| sent_ns < full.since_ns);
-        member.replica.health.probe_succeeded(now_ns);
+        member.replica.health.probe_succeeded(now);
         // It has refused requests, though it had nothing to do before and after.
         let mut changed = sleeping;
         if refused.is_some_and(|full| full.idle) && snapshot.idle() {
             let health = &mut member.replica.health;
-            changed |= health.failed(REFUSES, pool, config, now_ns);
+            changed |= health.failed(REFUSES, pool, config, now);
         }
         let busy = member.replica.own_in_flight() > 0;
-        member.pulse.page(&snapshot, (moved, busy), sent_ns, now_ns);
+        member.pulse.page(&snapshot, (moved, busy), sent_ns, now);
         if !member.pulse.stands() {
-            changed |= member.replica.health.revive(now_ns);
+            changed |= member.replica.health.revive(now);
         }
         match probed {
-            Probed::Here => member.replica.observe(snapshot, sent_ns, now_ns),
-            Probed::Elsewhere => member.replica.observe_copy(snapshot, sent_ns, now_ns),
+            Probed::Here => member.replica.observe(snapshot, sent_ns, now),
+            Probed::Elsewhere => member.replica.observe_copy(snapshot, sent_ns, now),
         };
         Some(Seen {
             changed,
@@ -70,7 +71,7 @@ impl Fleet {
         slot: ReplicaSlot,
         unread: Unread,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         let Some(member) = self.member_mut(slot) else {
             return;
@@ -80,7 +81,7 @@ impl Fleet {
             return;
         }
         member.replica.probe_failed();
-        self.judge_unread(slot, unread, config, now_ns);
+        self.judge_unread(slot, unread, config, now);
     }
 
     /// Something other than a probe was answered. True where the last probe was not.
@@ -88,18 +89,18 @@ impl Fleet {
         &mut self,
         slot: ReplicaSlot,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         let member = self.member(slot);
         let silent = member.is_some_and(|member| member.replica.health.silent());
         if silent {
-            self.judge_unread(slot, Unread::Unreadable, config, now_ns);
+            self.judge_unread(slot, Unread::Unreadable, config, now);
         }
         silent
     }
 
     /// What it says of a replica that a probe, or another question, told nothing of its load.
-    fn judge_unread(&mut self, slot: ReplicaSlot, unread: Unread, config: &Config, now_ns: Nanos) {
+    fn judge_unread(&mut self, slot: ReplicaSlot, unread: Unread, config: &Config, now: Instant) {
         let pool = self.pool();
         let Some(member) = self.member_mut(slot) else {
             return;
@@ -109,29 +110,29 @@ impl Fleet {
             Unread::Refused => member.replica.health.unreachable(),
             Unread::Unconnected | Unread::Late => {
                 let connected = unread == Unread::Late;
-                member.replica.health.probe_unanswered(connected, now_ns);
-                member.pulse.unanswered(connected, now_ns);
+                member.replica.health.probe_unanswered(connected, now);
+                member.pulse.unanswered(connected, now);
             }
             Unread::Unreadable => {
                 let refused = member.full.take();
-                member.replica.health.probe_succeeded(now_ns);
+                member.replica.health.probe_succeeded(now);
                 member.pulse.unreadable();
                 if !member.pulse.stands() {
-                    member.replica.health.revive(now_ns);
+                    member.replica.health.revive(now);
                 }
-                let blind = member.replica.blind(config, now_ns);
-                let idle = blind && member.idle(config, now_ns);
+                let blind = member.replica.blind(config, now);
+                let idle = blind && member.idle(config, now);
                 if idle && refused.is_some_and(|full| full.idle) {
                     let health = &mut member.replica.health;
-                    health.failed(REFUSES, pool, config, now_ns);
+                    health.failed(REFUSES, pool, config, now);
                 }
             }
         }
     }
 
     /// A replica has just joined, and is being looked at.
-    pub(in crate::engine) fn looks_at(&self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn looks_at(&self, slot: ReplicaSlot, now: Instant) -> bool {
         let member = self.member(slot);
-        member.is_some_and(|member| member.looked_at(now_ns))
+        member.is_some_and(|member| member.looked_at(now))
     }
 }

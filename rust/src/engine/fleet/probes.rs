@@ -8,16 +8,17 @@ use super::health::State;
 use super::member::Member;
 use super::{Fleet, gate};
 use crate::engine::config::Config;
-use crate::id::{Nanos, ReplicaId, ReplicaSlot};
+use crate::id::{ReplicaId, ReplicaSlot};
+use crate::time::{Instant, Span};
 
 /// Rounds within the shortest interval between two probes of one replica.
 const ROUNDS_PER_INTERVAL: u64 = 5;
 /// Longest time between two rounds while requests may change what is due.
-const ROUND_NS_MAX: Nanos = 50_000_000;
+const ROUND_NS_MAX: Span = Span::from_ns(50_000_000);
 /// The same without requests. Below the gap in calls that tells of a process that stood still.
-const IDLE_ROUND_NS: Nanos = 500_000_000;
+const IDLE_ROUND_NS: Span = Span::from_ns(500_000_000);
 /// A driver's timer may be early by so much.
-const EARLY_NS: Nanos = 1_000_000;
+const EARLY_NS: Span = Span::from_ns(1_000_000);
 
 /// What is known of a replica by its probes. The numbers are part of the Python interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,65 +37,65 @@ pub enum ProbedState {
 #[derive(Debug)]
 pub(in crate::engine) struct Probes {
     /// Least time between two rounds.
-    round_ns: Nanos,
+    round_ns: Span,
     rounds_per_interval: usize,
     /// The last round.
-    probed_ns: Option<Nanos>,
+    probed_ns: Option<Instant>,
     /// When the first probe is due, as far as known.
-    due_ns: Nanos,
+    due_ns: Instant,
 }
 
 impl Probes {
     pub(in crate::engine) fn new(config: &Config) -> Self {
         let interval_ns = config.probe_interval_ns;
-        let round_ns = (interval_ns / ROUNDS_PER_INTERVAL).clamp(1, ROUND_NS_MAX);
+        let round_ns = (interval_ns / ROUNDS_PER_INTERVAL).clamp(Span::from_ns(1), ROUND_NS_MAX);
         let rounds = (interval_ns + round_ns / 2) / round_ns;
         Self {
             round_ns,
             rounds_per_interval: usize::try_from(rounds).unwrap_or(1).max(1),
             probed_ns: None,
-            due_ns: 0,
+            due_ns: Instant::ZERO,
         }
     }
 
     /// Something has changed that may make a replica due sooner: the next round finds out.
     pub(in crate::engine) fn soon(&mut self) {
-        self.due_ns = 0;
+        self.due_ns = Instant::ZERO;
     }
 
     /// A probe is due then.
-    fn note(&mut self, due_ns: Nanos) {
+    fn note(&mut self, due_ns: Instant) {
         self.due_ns = self.due_ns.min(due_ns);
     }
 
     /// When the next round is. `busy`: requests may make a replica due at any time.
-    fn next_ns(&self, busy: bool) -> Nanos {
+    fn next_ns(&self, busy: bool) -> Instant {
         let Some(probed_ns) = self.probed_ns else {
-            return 0;
+            return Instant::ZERO;
         };
-        let first_ns = probed_ns.saturating_add(self.round_ns);
+        let first_ns = probed_ns + self.round_ns;
         if busy {
             return first_ns;
         }
-        let last_ns = probed_ns.saturating_add(IDLE_ROUND_NS);
+        let last_ns = probed_ns + IDLE_ROUND_NS;
         self.due_ns.clamp(first_ns, last_ns.max(first_ns))
     }
 
     /// Whether it is time for it.
-    fn begins(&self, busy: bool, now_ns: Nanos) -> bool {
-        self.next_ns(busy) <= now_ns.saturating_add(EARLY_NS)
+    fn begins(&self, busy: bool, now: Instant) -> bool {
+        self.next_ns(busy) <= now + EARLY_NS
     }
 
     /// Of all replicas, with when each is due, those to probe now: the longest due first.
-    fn pick(&mut self, mut all: Vec<(Nanos, ReplicaSlot)>, now_ns: Nanos) -> Vec<ReplicaSlot> {
+    fn pick(&mut self, mut all: Vec<(Instant, ReplicaSlot)>, now: Instant) -> Vec<ReplicaSlot> {
         let share = all.len().div_ceil(self.rounds_per_interval);
         // What falls due before the middle between this round and the next one is probed with this.
-        let until_ns = now_ns.saturating_add(self.round_ns / 2);
+        let until_ns = now + self.round_ns / 2;
         all.sort_unstable();
         let due = all.partition_point(|(due_ns, _)| *due_ns <= until_ns);
         let sent = due.min(share);
-        self.probed_ns = Some(now_ns);
-        self.due_ns = all.get(sent).map_or(Nanos::MAX, |(due_ns, _)| *due_ns);
+        self.probed_ns = Some(now);
+        self.due_ns = all.get(sent).map_or(Instant::MAX, |(due_ns, _)| *due_ns);
         all.truncate(sent);
         all.into_iter().map(|(_, slot)| slot).collect()
     }
@@ -102,13 +103,13 @@ impl Probes {
 
 impl Fleet {
     /// When the next round of probes is. `busy`: there are requests.
-    pub(in crate::engine) fn next_probes_ns(&self, busy: bool) -> Option<Nanos> {
+    pub(in crate::engine) fn next_probes_ns(&self, busy: bool) -> Option<Instant> {
         (!self.is_empty()).then(|| self.probes.next_ns(busy))
     }
 
     /// Whether it is time for it.
-    pub(in crate::engine) fn probes_begin(&self, busy: bool, now_ns: Nanos) -> bool {
-        !self.is_empty() && self.probes.begins(busy, now_ns)
+    pub(in crate::engine) fn probes_begin(&self, busy: bool, now: Instant) -> bool {
+        !self.is_empty() && self.probes.begins(busy, now)
     }
 
     pub(in crate::engine) fn probes_mut(&mut self) -> &mut Probes {
@@ -118,13 +119,13 @@ impl Fleet {
     /// Of all replicas, with when each is due, those to probe now: they count as probed.
     pub(in crate::engine) fn send_probes(
         &mut self,
-        all: Vec<(Nanos, ReplicaSlot)>,
-        now_ns: Nanos,
+        all: Vec<(Instant, ReplicaSlot)>,
+        now: Instant,
     ) -> Vec<ReplicaId> {
         let mut sent = Vec::new();
-        for slot in self.probes.pick(all, now_ns) {
+        for slot in self.probes.pick(all, now) {
             if let Some(member) = self.member_mut(slot) {
-                member.replica.probe_sent(now_ns);
+                member.replica.probe_sent(now);
                 sent.push(member.id);
             }
         }
@@ -160,7 +161,7 @@ impl Fleet {
 mod tests {
     use super::*;
 
-    const MS: Nanos = 1_000_000;
+    const MS: Span = Span::from_ns(1_000_000);
 
     fn at(place: usize) -> ReplicaSlot {
         ReplicaSlot::new(place)
@@ -176,15 +177,15 @@ mod tests {
     #[test]
     fn a_fleet_that_falls_due_together_is_probed_in_shares() {
         let mut probes = probes();
-        let mut sent_ns = [0; 12];
+        let mut sent_ns = [Instant::ZERO; 12];
         let mut shares = Vec::new();
         for round in 0..10 {
-            let now_ns = 1_000 * MS + round * 20 * MS;
-            assert!(probes.begins(true, now_ns));
+            let now = Instant::ZERO + (1_000 + round * 20) * MS;
+            assert!(probes.begins(true, now));
             let due = (0..12).map(at).zip(sent_ns);
-            let picked = probes.pick(due.map(|(slot, due_ns)| (due_ns, slot)).collect(), now_ns);
+            let picked = probes.pick(due.map(|(slot, due_ns)| (due_ns, slot)).collect(), now);
             for slot in &picked {
-                sent_ns[slot.index()] = now_ns + 100 * MS;
+                sent_ns[slot.index()] = now + 100 * MS;
             }
             shares.push(picked.len());
         }
@@ -194,14 +195,30 @@ mod tests {
     #[test]
     fn an_idle_fleet_is_probed_when_something_is_due() {
         let mut probes = probes();
-        assert_eq!(probes.pick(vec![(0, at(0)), (300 * MS, at(1))], 0), [at(0)]);
-        assert_eq!(probes.next_ns(false), 300 * MS);
-        assert_eq!(probes.next_ns(true), 20 * MS);
-        probes.note(200 * MS);
-        assert_eq!(probes.next_ns(false), 200 * MS);
+        assert_eq!(
+            probes.pick(
+                vec![(Instant::ZERO, at(0)), (Instant::ZERO + 300 * MS, at(1))],
+                Instant::ZERO
+            ),
+            [at(0)]
+        );
+        assert_eq!(probes.next_ns(false), Instant::ZERO + 300 * MS);
+        assert_eq!(probes.next_ns(true), Instant::ZERO + 20 * MS);
+        probes.note(Instant::ZERO + 200 * MS);
+        assert_eq!(probes.next_ns(false), Instant::ZERO + 200 * MS);
         probes.soon();
-        assert_eq!(probes.next_ns(false), 20 * MS);
-        assert_eq!(probes.pick(vec![(9_000 * MS, at(0))], 200 * MS), []);
-        assert_eq!(probes.next_ns(false), 700 * MS, "calls never stop for long");
+        assert_eq!(probes.next_ns(false), Instant::ZERO + 20 * MS);
+        assert_eq!(
+            probes.pick(
+                vec![(Instant::ZERO + 9_000 * MS, at(0))],
+                Instant::ZERO + 200 * MS
+            ),
+            []
+        );
+        assert_eq!(
+            probes.next_ns(false),
+            Instant::ZERO + 700 * MS,
+            "calls never stop for long"
+        );
     }
 }

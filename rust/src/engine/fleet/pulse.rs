@@ -22,57 +22,58 @@ use super::Fleet;
 use super::health::State;
 use super::snapshot::Snapshot;
 use crate::engine::config::Config;
-use crate::id::{Nanos, ReplicaSlot};
+use crate::id::ReplicaSlot;
+use crate::time::{Instant, Span};
 
 /// Probes without news before the time since the last sign counts.
 const PROBES: u32 = 3;
 /// As many times the longest silence that ended well.
 const PATIENCE: u64 = 3;
 /// A silence that ended well is remembered up to this.
-const SURVIVED_MAX_NS: Nanos = 600_000_000_000;
+const SURVIVED_MAX_NS: Span = Span::from_ns(600_000_000_000);
 /// What was heard so lately lives, whatever its probes say: it may be ending what it has begun.
-const SIGN_NS: Nanos = 2_000_000_000;
+const SIGN_NS: Span = Span::from_ns(2_000_000_000);
 
 /// When one replica last showed a sign of life.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Pulse {
     /// The last sign, or since when it has something to do.
-    life_ns: Nanos,
+    life_ns: Instant,
     /// The last byte of an answer.
-    sign_ns: Option<Nanos>,
+    sign_ns: Option<Instant>,
     /// When the first of equal pages was asked for.
-    page_ns: Nanos,
+    page_ns: Instant,
     /// Probes since the last sign that told no news.
     still: u32,
     /// The longest silence, with something to do, that ended with a sign.
-    survived_ns: Nanos,
+    survived_ns: Span,
     /// The last page shows something to do, and the figures of the one before.
     stands: bool,
     /// The page tells tokens, step by step.
     tells_tokens: bool,
     sleeping: bool,
     /// Since when connections have not come about.
-    unconnected_ns: Option<Nanos>,
+    unconnected_ns: Option<Instant>,
 }
 
 impl Pulse {
     /// A request was pushed; `first`: nothing else was in flight.
-    pub(in crate::engine) fn pushed(&mut self, first: bool, now_ns: Nanos) {
+    pub(in crate::engine) fn pushed(&mut self, first: bool, now: Instant) {
         if first {
-            self.life_ns = now_ns;
+            self.life_ns = now;
             self.still = 0;
         }
     }
 
     /// Bytes of an answer came.
-    pub(in crate::engine) fn note_sign(&mut self, now_ns: Nanos) {
+    pub(in crate::engine) fn note_sign(&mut self, now: Instant) {
         if self.stands {
-            self.survive(self.page_ns, now_ns);
+            self.survive(self.page_ns, now);
         }
-        self.survive(self.life_ns, now_ns);
-        self.sign_ns = Some(now_ns);
+        self.survive(self.life_ns, now);
+        self.sign_ns = Some(now);
         self.unconnected_ns = None;
-        self.live(now_ns);
+        self.live(now);
     }
 
     /// A page was read; `moved`: other than the one before. `busy`: with requests of ours in flight.
@@ -80,8 +81,8 @@ impl Pulse {
         &mut self,
         page: &Snapshot,
         (moved, busy): (bool, bool),
-        sent_ns: Nanos,
-        now_ns: Nanos,
+        sent_ns: Instant,
+        now: Instant,
     ) {
         self.tells_tokens = page.tokens.is_some();
         self.sleeping = page.sleeping;
@@ -90,10 +91,10 @@ impl Pulse {
         self.stands = !moved && has_figures && !page.idle();
         if moved {
             if busy {
-                self.survive(self.life_ns, now_ns);
+                self.survive(self.life_ns, now);
             }
             self.page_ns = sent_ns;
-            self.live(now_ns);
+            self.live(now);
         } else if self.stands {
             self.still = self.still.saturating_add(1);
         } else {
@@ -110,8 +111,8 @@ impl Pulse {
     }
 
     /// Nobody listened for so long.
-    pub(in crate::engine) fn stood_still(&mut self, gap_ns: Nanos) {
-        self.life_ns = self.life_ns.saturating_add(gap_ns);
+    pub(in crate::engine) fn stood_still(&mut self, gap_ns: Span) {
+        self.life_ns += gap_ns;
         self.still = 0;
         self.unconnected_ns = None;
     }
@@ -122,39 +123,39 @@ impl Pulse {
     }
 
     /// A probe was not answered; `connected`: something took the connection.
-    pub(in crate::engine) fn unanswered(&mut self, connected: bool, now_ns: Nanos) {
+    pub(in crate::engine) fn unanswered(&mut self, connected: bool, now: Instant) {
         self.still = self.still.saturating_add(1);
         if connected {
             self.unconnected_ns = None;
         } else {
-            self.unconnected_ns.get_or_insert(now_ns);
+            self.unconnected_ns.get_or_insert(now);
         }
     }
 
     /// Nothing was heard for so long that a replica with something to do is wedged.
-    fn stopped(&self, config: &Config, now_ns: Nanos) -> bool {
+    fn stopped(&self, config: &Config, now: Instant) -> bool {
         let by_requests = self.stands && !self.tells_tokens;
         let factor = if by_requests { PATIENCE } else { 1 };
-        let survived_ns = self.survived_ns.saturating_mul(PATIENCE);
-        let patience_ns = config.wedged_ns.saturating_mul(factor).max(survived_ns);
-        let silent_ns = now_ns.saturating_sub(self.life_ns);
+        let survived_ns = self.survived_ns * PATIENCE;
+        let patience_ns = (config.wedged_ns * factor).max(survived_ns);
+        let silent_ns = now - self.life_ns;
         !self.sleeping && self.still >= PROBES && silent_ns >= patience_ns
     }
 
     /// Connections have not come about, and nothing was heard, for so long that nobody is there.
-    fn gone(&self, config: &Config, now_ns: Nanos) -> bool {
+    fn gone(&self, config: &Config, now: Instant) -> bool {
         let gone_ns = config.wedged_ns / 2;
-        let silent = |since_ns: Nanos| now_ns.saturating_sub(since_ns) >= gone_ns;
+        let silent = |since_ns: Instant| now - since_ns >= gone_ns;
         self.unconnected_ns.is_some_and(silent) && self.sign_ns.is_none_or(silent)
     }
 
-    fn live(&mut self, now_ns: Nanos) {
-        self.life_ns = now_ns;
+    fn live(&mut self, now: Instant) {
+        self.life_ns = now;
         self.still = 0;
     }
 
-    fn survive(&mut self, since_ns: Nanos, now_ns: Nanos) {
-        let silence_ns = now_ns.saturating_sub(since_ns).min(SURVIVED_MAX_NS);
+    fn survive(&mut self, since_ns: Instant, now: Instant) {
+        let silence_ns = (now - since_ns).min(SURVIVED_MAX_NS);
         self.survived_ns = self.survived_ns.max(silence_ns);
     }
 }
@@ -174,20 +175,20 @@ pub(in crate::engine) enum Vital {
 
 impl Fleet {
     /// Bytes of an answer of one replica came; true when its health changed.
-    pub(in crate::engine) fn note_sign(&mut self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn note_sign(&mut self, slot: ReplicaSlot, now: Instant) -> bool {
         let Some(member) = self.member(slot) else {
             return false;
         };
         let changes =
             member.replica.health.silent() || member.replica.health.state() == State::Wedged;
         if let Some(member) = self.members.get_mut(slot.index()) {
-            member.pulse.note_sign(now_ns);
+            member.pulse.note_sign(now);
         }
         let Some(member) = self.member_mut_if(slot, changes) else {
             return false;
         };
         member.replica.health.note_sign();
-        member.replica.health.revive(now_ns)
+        member.replica.health.revive(now)
     }
 
     /// A probe has told something, or nothing, of a replica: puts it out if it is wedged or gone.
@@ -195,17 +196,17 @@ impl Fleet {
         &mut self,
         slot: ReplicaSlot,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Vital {
         let Some(member) = self.member(slot).filter(|member| !member.removed) else {
             return Vital::Lives;
         };
         let state = member.replica.health.state();
         let in_service = matches!(state, State::Up | State::Probing);
-        let gone = in_service && member.pulse.gone(config, now_ns);
+        let gone = in_service && member.pulse.gone(config, now);
         let busy = member.replica.own_in_flight() > 0;
-        let wedged = in_service && busy && member.pulse.stopped(config, now_ns);
-        let wedged = wedged && self.another_lives(slot, config, now_ns);
+        let wedged = in_service && busy && member.pulse.stopped(config, now);
+        let wedged = wedged && self.another_lives(slot, config, now);
         if let Some(member) = self.member_mut_if(slot, gone || wedged) {
             if gone {
                 member.replica.health.unreachable();
@@ -222,13 +223,13 @@ impl Fleet {
     }
 
     /// Another replica is ready and has nothing to do, or has shown a sign of life lately.
-    fn another_lives(&self, slot: ReplicaSlot, config: &Config, now_ns: Nanos) -> bool {
+    fn another_lives(&self, slot: ReplicaSlot, config: &Config, now: Instant) -> bool {
         let lately_ns = config.wedged_ns / 2;
         let mut others = self.members().filter(|(other, _)| *other != slot);
         others.any(|(_, other)| {
             let idle = other.all_in_flight() == 0;
-            let age_ns = now_ns.saturating_sub(other.pulse.life_ns);
-            other.ready(config, now_ns)
+            let age_ns = now - other.pulse.life_ns;
+            other.ready(config, now)
                 && !other.replica.health.silent()
                 && (idle || age_ns < lately_ns)
         })
@@ -236,8 +237,8 @@ impl Fleet {
 
     /// Bytes of an answer came so lately that the replica lives, whatever its probes say: it may be
     /// ending what it has begun.
-    pub(in crate::engine) fn alive_lately(&self, slot: ReplicaSlot, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn alive_lately(&self, slot: ReplicaSlot, now: Instant) -> bool {
         let sign_ns = self.member(slot).and_then(|member| member.pulse.sign_ns);
-        sign_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < SIGN_NS)
+        sign_ns.is_some_and(|at_ns| now - at_ns < SIGN_NS)
     }
 }

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::member::Member;
 use crate::engine::config::Config;
-use crate::id::{Nanos, ReplicaId};
+use crate::id::ReplicaId;
+use crate::time::Instant;
 
 /// One replica's figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,15 +54,15 @@ impl Member {
         &self,
         tree_blocks: u32,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Gauges {
         let replica = &self.replica;
         Gauges {
             replica: self.id,
             name: self.name.clone(),
-            ready: self.ready(config, now_ns),
+            ready: self.ready(config, now),
             draining: replica.health.draining(),
-            blind: replica.blind(config, now_ns),
+            blind: replica.blind(config, now),
             health: replica.health.state().name(),
             in_flight: self.in_flight(),
             pending: replica.pending(),

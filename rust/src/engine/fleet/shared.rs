@@ -3,7 +3,8 @@
 use super::Fleet;
 use super::replica::{Own, Split};
 use crate::engine::config::Config;
-use crate::id::{Nanos, PeerId, ReplicaSlot, RequestId};
+use crate::id::{PeerId, ReplicaSlot, RequestId};
+use crate::time::Instant;
 
 impl Fleet {
     /// Forgets a peer's requests, all but those that `keep` names.
@@ -28,11 +29,11 @@ impl Fleet {
         slot: ReplicaSlot,
         pushed: Vec<Own>,
         in_flight_max: u32,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         if let Some(member) = self.member_mut(slot) {
             for own in pushed {
-                member.replica.push_theirs(own, in_flight_max, now_ns);
+                member.replica.push_theirs(own, in_flight_max, now);
             }
         }
     }
@@ -42,7 +43,7 @@ impl Fleet {
         &mut self,
         slot: ReplicaSlot,
         id: RequestId,
-        at_ns: Nanos,
+        at_ns: Instant,
     ) {
         if let Some(member) = self.member_mut(slot) {
             member.replica.first_byte(id, at_ns);
@@ -78,12 +79,12 @@ impl Fleet {
         &mut self,
         slot: ReplicaSlot,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         let member = self.member(slot);
         let moves = member.is_some_and(|member| member.replica.opens_or_closes(config));
         if let Some(member) = self.member_mut_if(slot, moves) {
-            member.replica.note_open(config, now_ns);
+            member.replica.note_open(config, now);
         }
     }
 }

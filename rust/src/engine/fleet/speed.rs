@@ -10,7 +10,7 @@
 //! length. Between ranges, lines are interpolated by the mean loads of their samples. So of two
 //! replicas in one range the busier one is the slower one.
 
-use crate::id::Nanos;
+use crate::time::Span;
 
 /// Ranges of the decode load: none, 1, 2-3, 4-7, ..., 256 and more.
 pub const RANGES: usize = 10;
@@ -78,7 +78,7 @@ impl StraightLine {
     )]
     pub fn pace(self) -> Pace {
         Pace {
-            base_ns: self.base_ns as Nanos,
+            base_ns: Span::from_ns_f64(self.base_ns),
             token_ns: (self.token_ns as u32).max(1),
         }
     }
@@ -88,7 +88,7 @@ impl StraightLine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// Of a prompt that is cached whole.
-    pub base_ns: Nanos,
+    pub base_ns: Span,
     /// Per token that is not; at least 1.
     pub token_ns: u32,
 }
@@ -228,12 +228,8 @@ impl Speed {
 
     /// A request with so many tokens to compute, which did not queue, had its first byte after
     /// `ttft_ns`, at a decode load. Absurd samples teach nothing.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "an hour of nanoseconds is far below 2^53"
-    )]
-    pub fn learn(&mut self, load: u32, tokens: u32, ttft_ns: Nanos, prior: Prior) {
-        let ttft_ns = ttft_ns as f64;
+    pub fn learn(&mut self, load: u32, tokens: u32, ttft_ns: Span, prior: Prior) {
+        let ttft_ns = ttft_ns.ns_f64();
         if ttft_ns > BASE_NS_MAX || ttft_ns == 0.0 {
             return;
         }
@@ -287,8 +283,7 @@ mod tests {
             let tokens = u32::try_from(rng.below(tokens_max)).unwrap();
             let noise = 0.9 + 0.002 * f64::from(u32::try_from(rng.below(100)).unwrap());
             let outlier = if n % 10 == 9 { 8.0 } else { 1.0 };
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let ttft_ns = (truth.at(f64::from(tokens)) * noise * outlier) as Nanos;
+            let ttft_ns = Span::from_ns_f64(truth.at(f64::from(tokens)) * noise * outlier);
             speed.learn(LOAD, tokens, ttft_ns, weak(prior));
         }
         speed
@@ -314,7 +309,7 @@ mod tests {
         let truth = 7_000_000;
         let mut speed = Speed::default();
         for _ in 0..100 {
-            speed.learn(0, 50, truth, weak(PRIOR));
+            speed.learn(0, 50, Span::from_ns(truth), weak(PRIOR));
         }
         let line = speed.line(0).unwrap();
         assert!((line.at(50.0) / 7e6 - 1.0).abs() < 0.1, "{line:?}");
@@ -324,7 +319,7 @@ mod tests {
     fn a_load_without_samples_has_the_line_of_the_only_one_with_some() {
         let mut speed = Speed::default();
         assert_eq!(speed.line(2), None);
-        speed.learn(10, 100, 50_000_000, weak(PRIOR));
+        speed.learn(10, 100, Span::from_ns(50_000_000), weak(PRIOR));
         assert!(speed.line(0).is_some());
         assert_eq!(speed.line(0), speed.line_near(10));
         assert_eq!(speed.line(300), speed.line_near(10));
@@ -340,8 +335,7 @@ mod tests {
         let mut speed = Speed::default();
         for n in 0..600 {
             let load = 20 + n * 37 % 60;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let ttft_ns = truth(load).at(f64::from(n % 7) * 100.0) as Nanos;
+            let ttft_ns = Span::from_ns_f64(truth(load).at(f64::from(n % 7) * 100.0));
             speed.learn(load, n % 7 * 100, ttft_ns, weak(PRIOR));
         }
         let mut before_ns = 0.0;
@@ -372,7 +366,7 @@ mod tests {
             let prior = StraightLine { base_ns, token_ns };
             let mut speed = Speed::default();
             for (load, tokens, ttft_ns) in samples {
-                speed.learn(load, tokens, ttft_ns, weak(prior));
+                speed.learn(load, tokens, Span::from_ns(ttft_ns), weak(prior));
                 for load in [0, 1, 3, 20, 200, 1_000, u32::MAX] {
                     if let Some(line) = speed.line(load) {
                         prop_assert!((0.0..=BASE_NS_MAX).contains(&line.base_ns), "{line:?}");
@@ -388,7 +382,7 @@ mod tests {
         ) {
             let mut speed = taught(PRIOR, PRIOR, 300, 2_000);
             let before = speed.line(LOAD).unwrap();
-            speed.learn(LOAD, tokens, ttft_ns, weak(PRIOR));
+            speed.learn(LOAD, tokens, Span::from_ns(ttft_ns), weak(PRIOR));
             let after = speed.line(LOAD).unwrap();
             let moved = (after.at(500.0) / before.at(500.0) - 1.0).abs();
             prop_assert!(moved < 0.2, "{before:?} {after:?}");

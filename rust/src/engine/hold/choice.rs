@@ -5,7 +5,7 @@ use std::mem;
 use slab::Slab;
 
 use super::timers::Timer;
-use super::{Choice, Config, Entry, Hold, Nanos, ReplicaSlot, RequestId, Ticket};
+use super::{Choice, Config, Entry, Hold, Instant, ReplicaSlot, RequestId, Ticket};
 
 impl Hold {
     /// Lets a request wait for a replica while others have room; false when it has done so for as
@@ -15,21 +15,21 @@ impl Hold {
         ticket: Ticket,
         replica: ReplicaSlot,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
-        if !self.may_choose(ticket, config, now_ns) {
+        if !self.may_choose(ticket, config, now) {
             return false;
         }
         self.open(ticket);
         let Some(entry) = self.entry_mut(ticket) else {
             return false;
         };
-        let overdue_ns = entry.of.submitted_ns.saturating_add(config.hold_age_max_ns);
-        let end_ns = now_ns.saturating_add(config.affinity_wait_ns);
+        let overdue_ns = entry.of.submitted_ns + config.hold_age_max_ns;
+        let end_ns = now + config.affinity_wait_ns;
         let until_ns = *entry
             .choice_end_ns
             .get_or_insert(end_ns.min(overdue_ns).min(entry.of.deadline_ns));
-        if until_ns <= now_ns {
+        if until_ns <= now {
             return false;
         }
         let partition = entry.of.partition;
@@ -56,9 +56,9 @@ impl Hold {
 
     /// A request may let room pass: it has not done so for as long as it may, and is not due.
     #[must_use]
-    pub fn may_choose(&self, ticket: Ticket, config: &Config, now_ns: Nanos) -> bool {
+    pub fn may_choose(&self, ticket: Ticket, config: &Config, now: Instant) -> bool {
         let ends_ns = self.entry(ticket).and_then(|entry| entry.choice_end_ns);
-        ends_ns.is_none_or(|end_ns| now_ns < end_ns) && !self.is_due(ticket, config, now_ns)
+        ends_ns.is_none_or(|end_ns| now < end_ns) && !self.is_due(ticket, config, now)
     }
 
     /// A request takes what comes from now on, until it chooses again.
@@ -124,14 +124,14 @@ impl Hold {
 
     /// The earliest deadline or end of a choice.
     #[must_use]
-    pub fn next_deadline_ns(&self) -> Option<Nanos> {
+    pub fn next_deadline_ns(&self) -> Option<Instant> {
         self.timers.first().map(|timer| timer.at_ns)
     }
 
     /// Ends the choices whose time is over, and takes out the request with the earliest deadline,
-    /// if that is not after `now_ns`.
-    pub fn expire(&mut self, now_ns: Nanos) -> Option<RequestId> {
-        while let Some(timer) = self.timers.first().filter(|timer| timer.at_ns <= now_ns) {
+    /// if that is not after `now`.
+    pub fn expire(&mut self, now: Instant) -> Option<RequestId> {
+        while let Some(timer) = self.timers.first().filter(|timer| timer.at_ns <= now) {
             let Some(entry) = self.entries.get(timer.slot) else {
                 break;
             };

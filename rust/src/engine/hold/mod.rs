@@ -41,8 +41,9 @@ use self::share::weight;
 use self::timers::{Timer, Timers};
 pub use self::turn::Head;
 use super::config::Config;
-use crate::id::{ModelId, Nanos, ReplicaId, ReplicaSlot, RequestId};
+use crate::id::{ModelId, ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::class::{CLASSES, Class};
+use crate::time::Instant;
 
 /// What a request may use: requests with equal partitions wait together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,9 +81,9 @@ pub struct Entrant {
     /// Order of submission.
     pub age: u64,
     /// When it was submitted.
-    pub submitted_ns: Nanos,
+    pub submitted_ns: Instant,
     /// When its wait ends.
-    pub deadline_ns: Nanos,
+    pub deadline_ns: Instant,
 }
 
 /// Why a request cannot be held.
@@ -99,7 +100,7 @@ pub enum Full {
 struct Choice {
     /// The router's number of the replica.
     replica: ReplicaSlot,
-    until_ns: Nanos,
+    until_ns: Instant,
     /// Of its timer.
     serial: u64,
     /// Its number among those who chose this replica.
@@ -130,7 +131,7 @@ struct Entry {
     passed_out: bool,
     choice: Option<Choice>,
     /// From the first choice on: when the last one ends.
-    choice_end_ns: Option<Nanos>,
+    choice_end_ns: Option<Instant>,
     older: Option<usize>,
     younger: Option<usize>,
 }
@@ -310,8 +311,8 @@ impl Hold {
     }
 
     /// A request of this payer was submitted, held or not.
-    pub fn saw(&mut self, payer: Payer, now_ns: Nanos) {
-        self.payers.saw(payer, now_ns);
+    pub fn saw(&mut self, payer: Payer, now: Instant) {
+        self.payers.saw(payer, now);
     }
 
     fn link(&mut self, of: Entrant, serial: u64) -> usize {

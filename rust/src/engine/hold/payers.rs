@@ -4,10 +4,10 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::super::config::Config;
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 /// How long a request with a tenant or a credential is remembered.
-const NAMED_NS: Nanos = 600_000_000_000;
+const NAMED_NS: Span = Span::from_ns(600_000_000_000);
 
 /// Whom a held request counts for: a keyed hash of its tenant's name, else of its credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ impl Use {
 pub(super) struct Payers {
     used: HashMap<Payer, Use, FixedState>,
     /// When a request came last that has a tenant or a credential.
-    named_ns: Option<Nanos>,
+    named_ns: Option<Instant>,
 }
 
 impl Payers {
@@ -62,18 +62,18 @@ impl Payers {
     }
 
     /// A request of this payer came.
-    pub(super) fn saw(&mut self, payer: Payer, now_ns: Nanos) {
+    pub(super) fn saw(&mut self, payer: Payer, now: Instant) {
         if payer != Payer::Anonymous {
-            self.named_ns = Some(now_ns);
+            self.named_ns = Some(now);
         }
     }
 
     /// Requests and bytes that a payer may have in the hold at this moment.
     ///
     /// Where all requests are anonymous, there is nobody to keep room for: by default they may have all.
-    pub(super) fn bounds(&self, payer: Payer, config: &Config, now_ns: Nanos) -> (usize, u64) {
+    pub(super) fn bounds(&self, payer: Payer, config: &Config, now: Instant) -> (usize, u64) {
         let (len_max, bytes_max) = config.hold_of_tenant_max();
-        let named = |at_ns: Nanos| now_ns.saturating_sub(at_ns) < NAMED_NS;
+        let named = |at_ns: Instant| now - at_ns < NAMED_NS;
         if payer != Payer::Anonymous || self.named_ns.is_some_and(named) {
             return (len_max, bytes_max);
         }

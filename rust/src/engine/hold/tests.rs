@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::config::ClassRule;
+use crate::time::Span;
 
 const LINES: u32 = 3;
 
@@ -14,8 +15,8 @@ fn config() -> Config {
         hold_tenant_len_max: Some(6),
         hold_tenant_bytes_max: Some(40),
         hold_passes_max: 3,
-        hold_age_max_ns: 90,
-        affinity_wait_ns: 20,
+        hold_age_max_ns: Span::from_ns(90),
+        affinity_wait_ns: Span::from_ns(20),
         ..Config::sample()
     }
 }
@@ -29,7 +30,7 @@ fn partition(line: u32) -> Partition {
     }
 }
 
-fn entrant(request: u64, deadline_ns: Nanos) -> Entrant {
+fn entrant(request: u64, deadline_ns: Instant) -> Entrant {
     Entrant {
         request: RequestId(request),
         partition: partition(0),
@@ -37,7 +38,7 @@ fn entrant(request: u64, deadline_ns: Nanos) -> Entrant {
         payer: Payer::Anonymous,
         bytes: 1,
         age: request,
-        submitted_ns: 0,
+        submitted_ns: Instant::ZERO,
         deadline_ns,
     }
 }
@@ -49,8 +50,8 @@ struct Held {
     ticket: Ticket,
     passes: u32,
     /// Replica, and until when.
-    choice: Option<(ReplicaSlot, Nanos)>,
-    choice_end_ns: Option<Nanos>,
+    choice: Option<(ReplicaSlot, Instant)>,
+    choice_end_ns: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -108,7 +109,7 @@ struct Oracle {
     /// By age.
     held: Vec<Held>,
     away: Vec<Entrant>,
-    now_ns: Nanos,
+    now: Instant,
     ages: u64,
 }
 
@@ -119,7 +120,7 @@ impl Oracle {
             config: config(),
             held: Vec::new(),
             away: Vec::new(),
-            now_ns: 0,
+            now: Instant::ZERO,
             ages: 0,
         }
     }
@@ -174,7 +175,7 @@ impl Oracle {
 
     fn is_due(&self, held: &Held) -> bool {
         held.passes >= self.config.hold_passes_max
-            || self.now_ns >= held.of.submitted_ns + self.config.hold_age_max_ns
+            || self.now >= held.of.submitted_ns + self.config.hold_age_max_ns
     }
 
     fn step(&mut self, step: &Step) {
@@ -198,8 +199,8 @@ impl Oracle {
                     },
                     bytes,
                     age: self.ages,
-                    submitted_ns: self.now_ns,
-                    deadline_ns: self.now_ns + wait_ns,
+                    submitted_ns: self.now,
+                    deadline_ns: self.now + Span::from_ns(wait_ns),
                 });
             }
             Step::Return { nth, wait_ns } => {
@@ -207,7 +208,7 @@ impl Oracle {
                 self.away.extend(taken);
                 if self.away.len() > 2 {
                     let of = self.away.remove(nth % 3);
-                    let deadline_ns = self.now_ns + wait_ns;
+                    let deadline_ns = self.now + Span::from_ns(wait_ns);
                     self.enter(Entrant { deadline_ns, ..of });
                 }
             }
@@ -221,14 +222,14 @@ impl Oracle {
                 }
             }
             Step::Expire { ns } => {
-                self.now_ns += ns;
-                let mut gone: Vec<_> = iter::from_fn(|| self.hold.expire(self.now_ns)).collect();
-                let over = |held: &Held| held.of.deadline_ns <= self.now_ns;
+                self.now += Span::from_ns(ns);
+                let mut gone: Vec<_> = iter::from_fn(|| self.hold.expire(self.now)).collect();
+                let over = |held: &Held| held.of.deadline_ns <= self.now;
                 let late = self.held.iter().filter(|held| over(held));
                 let mut expected: Vec<_> = late.map(|held| held.of.request).collect();
                 self.held.retain(|held| !over(held));
                 for held in &mut self.held {
-                    held.choice = held.choice.filter(|(_, until_ns)| self.now_ns < *until_ns);
+                    held.choice = held.choice.filter(|(_, until_ns)| self.now < *until_ns);
                 }
                 gone.sort_unstable();
                 expected.sort_unstable();
@@ -255,14 +256,14 @@ impl Oracle {
         let due = self.is_due(&self.held[nth]);
         let held = &mut self.held[nth];
         let overdue_ns = held.of.submitted_ns + self.config.hold_age_max_ns;
-        let longest_ns = (self.now_ns + self.config.affinity_wait_ns)
+        let longest_ns = (self.now + self.config.affinity_wait_ns)
             .min(overdue_ns)
             .min(held.of.deadline_ns);
         let end_ns = held.choice_end_ns.unwrap_or(longest_ns);
-        let may = !due && self.now_ns < end_ns;
+        let may = !due && self.now < end_ns;
         let chose = self
             .hold
-            .choose(held.ticket, replica, &self.config, self.now_ns);
+            .choose(held.ticket, replica, &self.config, self.now);
         assert_eq!(chose, may);
         if may {
             held.choice_end_ns = Some(end_ns);
@@ -295,7 +296,7 @@ impl Oracle {
         for held in held {
             let choice = held.choice.map(|(replica, _)| replica);
             assert_eq!(hold.choice(held.ticket), choice);
-            let due = hold.is_due(held.ticket, &self.config, self.now_ns);
+            let due = hold.is_due(held.ticket, &self.config, self.now);
             assert_eq!(due, self.is_due(held));
         }
         let moments = held.iter().flat_map(|held| {
@@ -332,17 +333,17 @@ proptest! {
             class_weight_high: weights[0],
             class_weight_normal: weights[1],
             class_weight_low: weights[2],
-            class_age_ns: 0,
+            class_age_ns: Span::ZERO,
             ..Config::sample()
         };
         let mut hold = Hold::new();
         for class in Class::ALL {
             let id = class as u64;
-            hold.enter(Entrant { class, ..entrant(id, 1_000) }, &config).unwrap();
+            hold.enter(Entrant { class, ..entrant(id, Instant::from_ns(1_000)) }, &config).unwrap();
         }
         let (mut heads, mut had) = (Vec::new(), [0.0; CLASSES]);
         for &tokens in &sizes {
-            hold.turns(&config, 0, |_| true, &mut heads);
+            hold.turns(&config, Instant::ZERO, |_| true, &mut heads);
             let class = heads[0].as_class;
             hold.charge(class, tokens, &config);
             had[class as usize] += f64::from(tokens) / f64::from(weights[class as usize]);
@@ -362,16 +363,16 @@ fn one_of_each(config: &Config) -> Hold {
     for (age, class) in (1..).zip([Class::Low, Class::Normal, Class::High]) {
         let entrant = Entrant {
             class,
-            ..entrant(age, 1_000)
+            ..entrant(age, Instant::from_ns(1_000))
         };
         hold.enter(entrant, config).unwrap();
     }
     hold
 }
 
-fn order(hold: &mut Hold, config: &Config, now_ns: Nanos) -> Vec<Class> {
+fn order(hold: &mut Hold, config: &Config, now: Instant) -> Vec<Class> {
     let mut heads = Vec::new();
-    hold.turns(config, now_ns, |_| true, &mut heads);
+    hold.turns(config, now, |_| true, &mut heads);
     heads.iter().map(|head| head.class).collect()
 }
 
@@ -384,50 +385,51 @@ fn strict_priority_serves_the_most_urgent_first_whatever_it_has_had() {
     let mut hold = one_of_each(&config);
     hold.charge(Class::High, 1_000_000, &config);
     let expected = [Class::High, Class::Normal, Class::Low];
-    assert_eq!(order(&mut hold, &config, 0), expected);
+    assert_eq!(order(&mut hold, &config, Instant::ZERO), expected);
 }
 
 #[test]
 fn waiting_raises_a_request_to_the_next_class_and_there_the_oldest_is_first() {
     let config = Config {
         class_rule: ClassRule::Strict,
-        class_age_ns: 50,
+        class_age_ns: Span::from_ns(50),
         ..config()
     };
     let mut hold = one_of_each(&config);
     let young = Entrant {
-        submitted_ns: 60,
+        submitted_ns: Instant::from_ns(60),
         class: Class::High,
         partition: partition(1),
-        ..entrant(9, 1_000)
+        ..entrant(9, Instant::from_ns(1_000))
     };
     hold.enter(young, &config).unwrap();
     let raised = [Class::Normal, Class::High, Class::High, Class::Low];
-    assert_eq!(order(&mut hold, &config, 60), raised);
+    assert_eq!(order(&mut hold, &config, Instant::from_ns(60)), raised);
     let all_high = [Class::Low, Class::Normal, Class::High, Class::High];
-    assert_eq!(order(&mut hold, &config, 101), all_high);
+    assert_eq!(order(&mut hold, &config, Instant::from_ns(101)), all_high);
 }
 
 #[test]
 fn a_class_that_was_away_neither_saves_up_nor_is_forgiven() {
     let config = Config {
-        class_age_ns: 0,
+        class_age_ns: Span::ZERO,
         ..config()
     };
     let mut hold = Hold::new();
     let high = |age| Entrant {
         class: Class::High,
-        ..entrant(age, 1_000)
+        ..entrant(age, Instant::from_ns(1_000))
     };
     hold.enter(high(1), &config).unwrap();
-    order(&mut hold, &config, 0);
+    order(&mut hold, &config, Instant::ZERO);
     hold.charge(Class::High, 80_000, &config);
     // Nobody of the normal class waited meanwhile: it starts level.
-    hold.enter(entrant(2, 1_000), &config).unwrap();
-    order(&mut hold, &config, 0);
+    hold.enter(entrant(2, Instant::from_ns(1_000)), &config)
+        .unwrap();
+    order(&mut hold, &config, Instant::ZERO);
     assert_eq!(hold.ahead(), [0, 0, 0]);
     hold.charge(Class::Normal, 4_000, &config);
-    assert_eq!(order(&mut hold, &config, 0)[0], Class::High);
+    assert_eq!(order(&mut hold, &config, Instant::ZERO)[0], Class::High);
     assert_eq!(hold.ahead()[Class::Normal as usize], 1_000);
 }
 
@@ -435,12 +437,13 @@ fn a_class_that_was_away_neither_saves_up_nor_is_forgiven() {
 fn deadlines_expire_in_order_and_not_before_their_time() {
     let (mut hold, config) = (Hold::new(), config());
     for (request, deadline_ns) in [(1, 30), (2, 10), (3, 20)] {
-        hold.enter(entrant(request, deadline_ns), &config).unwrap();
+        hold.enter(entrant(request, Instant::from_ns(deadline_ns)), &config)
+            .unwrap();
     }
-    assert_eq!(hold.expire(9), None);
-    assert_eq!(hold.expire(20), Some(RequestId(2)));
-    assert_eq!(hold.expire(20), Some(RequestId(3)));
-    assert_eq!(hold.expire(20), None);
+    assert_eq!(hold.expire(Instant::from_ns(9)), None);
+    assert_eq!(hold.expire(Instant::from_ns(20)), Some(RequestId(2)));
+    assert_eq!(hold.expire(Instant::from_ns(20)), Some(RequestId(3)));
+    assert_eq!(hold.expire(Instant::from_ns(20)), None);
     let left: Vec<_> = hold.queue(partition(0), Class::Normal).collect();
     assert_eq!(left.len(), 1);
 }
@@ -452,7 +455,10 @@ fn a_hold_of_no_length_takes_nothing() {
         ..config()
     };
     let mut hold = Hold::new();
-    assert_eq!(hold.enter(entrant(1, 5), &config), Err(Full::Hold));
+    assert_eq!(
+        hold.enter(entrant(1, Instant::from_ns(5)), &config),
+        Err(Full::Hold)
+    );
     assert!(hold.is_empty());
 }
 
@@ -460,8 +466,12 @@ fn a_hold_of_no_length_takes_nothing() {
 fn timers_of_those_who_left_are_bounded() {
     let (mut hold, config) = (Hold::new(), config());
     for request in 0..10_000 {
-        let ticket = hold.enter(entrant(request, 1_000_000), &config).unwrap();
-        let first = hold.enter(entrant(request, 1), &config).unwrap();
+        let ticket = hold
+            .enter(entrant(request, Instant::from_ns(1_000_000)), &config)
+            .unwrap();
+        let first = hold
+            .enter(entrant(request, Instant::from_ns(1)), &config)
+            .unwrap();
         hold.leave(ticket);
         hold.leave(first);
         assert!(hold.timers.all().count() <= 200);

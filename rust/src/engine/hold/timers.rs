@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::id::Nanos;
+use crate::time::Instant;
 
 /// Timers that nobody waits for any more are kept up to so many beyond the others.
 const STALE_SPARE: usize = 64;
@@ -11,7 +11,7 @@ const STALE_SPARE: usize = 64;
 /// One moment of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Timer {
-    pub(super) at_ns: Nanos,
+    pub(super) at_ns: Instant,
     pub(super) slot: usize,
     /// Tells it from all others: the entry's own for its deadline, else that of its choice.
     pub(super) serial: u64,

@@ -1,7 +1,7 @@
 //! Which queue is served next.
 
 use super::super::plant::Plant;
-use super::{CLASSES, Class, Config, Entrant, Hold, Nanos, Partition, Ticket};
+use super::{CLASSES, Class, Config, Entrant, Hold, Instant, Partition, Ticket};
 
 /// A queue, as those who choose among queues see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Hold {
     pub fn turns(
         &mut self,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
         serves: impl Fn(Partition) -> bool,
         out: &mut Vec<Head>,
     ) {
@@ -45,7 +45,7 @@ impl Hold {
                     continue;
                 };
                 let oldest = &self.entries[ends.oldest].of;
-                let as_class = class.raised(steps(oldest, config, now_ns));
+                let as_class = class.raised(steps(oldest, config, now));
                 waiting[as_class as usize] = true;
                 if wanted {
                     out.push(Head {
@@ -73,13 +73,13 @@ impl Hold {
     /// The next room that a request can use is its own: it has been passed over as often as
     /// allowed, or is too old.
     #[must_use]
-    pub fn is_due(&self, ticket: Ticket, config: &Config, now_ns: Nanos) -> bool {
+    pub fn is_due(&self, ticket: Ticket, config: &Config, now: Instant) -> bool {
         if config.planted(Plant::Starved) {
             return false;
         }
         self.entry(ticket).is_some_and(|entry| {
-            let overdue_ns = entry.of.submitted_ns.saturating_add(config.hold_age_max_ns);
-            entry.passes >= config.hold_passes_max || now_ns >= overdue_ns
+            let overdue_ns = entry.of.submitted_ns + config.hold_age_max_ns;
+            entry.passes >= config.hold_passes_max || now >= overdue_ns
         })
     }
 
@@ -108,9 +108,9 @@ impl Hold {
 }
 
 /// How many classes a request has risen by waiting.
-fn steps(of: &Entrant, config: &Config, now_ns: Nanos) -> u64 {
-    now_ns
-        .saturating_sub(of.submitted_ns)
-        .checked_div(config.class_age_ns)
+fn steps(of: &Entrant, config: &Config, now: Instant) -> u64 {
+    (now - of.submitted_ns)
+        .ns()
+        .checked_div(config.class_age_ns.ns())
         .unwrap_or(0)
 }

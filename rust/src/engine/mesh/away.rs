@@ -4,7 +4,8 @@ use super::Mesh;
 use crate::engine::ask::Usage;
 use crate::engine::effect::Outcome;
 use crate::engine::fleet::health::Failure;
-use crate::id::{ModelId, Nanos, PeerId, PeerSlot};
+use crate::id::{ModelId, PeerId, PeerSlot};
+use crate::time::Instant;
 
 /// One attempt at a peer.
 #[derive(Debug, Clone, Copy)]
@@ -12,7 +13,7 @@ pub(in crate::engine) struct Away {
     /// The peer.
     pub(in crate::engine) slot: PeerSlot,
     /// Since when.
-    pub(in crate::engine) since_ns: Nanos,
+    pub(in crate::engine) since_ns: Instant,
     /// By which the peer counts it.
     pub(in crate::engine) model: ModelId,
     /// Tokens that it should have cached, where it was chosen by what it had reported.
@@ -79,7 +80,7 @@ impl Mesh {
         away: &Away,
         model: Option<&str>,
         failure: Failure,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         let remote = self.remotes.get_mut(away.slot.index());
         let (Some(model), Some(remote)) = (model, remote) else {
@@ -92,7 +93,7 @@ impl Mesh {
             }
             Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Withdrawn => {
                 remote.peer.counts.failed += 1;
-                remote.peer.failed(now_ns);
+                remote.peer.failed(now);
             }
             // The peer answered: what failed is one of its replicas.
             Failure::Status(_) | Failure::BadResponse | Failure::Absent => {

@@ -3,7 +3,8 @@
 use super::Mesh;
 use super::peer::Presence;
 use super::peer::summary::{PeerError, Summary};
-use crate::id::{Nanos, PeerSlot};
+use crate::id::PeerSlot;
+use crate::time::{Instant, Span};
 
 impl Mesh {
     /// A connection to a peer begins, which has proven when it started.
@@ -17,7 +18,7 @@ impl Mesh {
     }
 
     /// One measured round trip to a peer.
-    pub(in crate::engine) fn observe_rtt(&mut self, slot: PeerSlot, rtt_ns: Nanos) {
+    pub(in crate::engine) fn observe_rtt(&mut self, slot: PeerSlot, rtt_ns: Span) {
         if let Some(peer) = self.peer_mut(slot) {
             peer.observe_rtt(rtt_ns);
         }
@@ -51,12 +52,12 @@ impl Mesh {
         &mut self,
         slot: PeerSlot,
         summary: &[u8],
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<(), PeerError> {
         let summary = Summary::decode(summary)?;
         let own = self.incarnation;
         let peer = self.peer_mut(slot).ok_or(PeerError::Unknown)?;
-        peer.merge(summary, own, now_ns)?;
+        peer.merge(summary, own, now)?;
         self.peer_started(slot);
         Ok(())
     }
@@ -67,7 +68,7 @@ impl Mesh {
         slot: PeerSlot,
         model: &str,
         granted: bool,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         let Some(peer) = self.peer_mut(slot) else {
             return;
@@ -75,7 +76,7 @@ impl Mesh {
         peer.counts.arrived += 1;
         if let Some(lane) = peer.lane_mut(model).filter(|_| granted) {
             lane.credit.arrive();
-            lane.arrivals.count(now_ns);
+            lane.arrivals.count(now);
         }
     }
 }

@@ -3,35 +3,31 @@
 use super::Mesh;
 use super::listing::PeerGauges;
 use crate::engine::config::Config;
-use crate::id::Nanos;
+use crate::time::Instant;
 
 impl Mesh {
     /// All peers' figures, in the order of their ids.
     #[must_use]
-    pub(in crate::engine) fn gauges(&self, config: &Config, now_ns: Nanos) -> Vec<PeerGauges> {
+    pub(in crate::engine) fn gauges(&self, config: &Config, now: Instant) -> Vec<PeerGauges> {
         let listed = self.peers().filter(|(_, peer)| !peer.removed);
         let mut gauges: Vec<_> = listed
             .map(|(slot, peer)| {
                 let max = config.peer_hold_max;
                 let lanes = peer.lanes.iter();
-                let digest = self.digest_of(slot, now_ns);
+                let digest = self.digest_of(slot, now);
                 PeerGauges {
                     peer: peer.id,
                     name: peer.name.clone(),
                     region: peer.region.clone(),
                     state: peer.presence.name(),
-                    available: peer.listed() && peer.available(now_ns),
+                    available: peer.listed() && peer.available(now),
                     draining: peer.received.is_some_and(|received| received.draining),
                     isolated: peer.isolated,
                     rtt_ns: peer.rtt_ns(),
                     jitter_ns: peer.jitter_ns(),
-                    age_ns: peer.age_ns(now_ns),
-                    room: total(
-                        lanes
-                            .clone()
-                            .map(|(model, _)| peer.room(model, max, now_ns)),
-                    ),
-                    granted: total(lanes.map(|(_, lane)| lane.credit.left(now_ns))),
+                    age_ns: peer.age_ns(now),
+                    room: total(lanes.clone().map(|(model, _)| peer.room(model, max, now))),
+                    granted: total(lanes.map(|(_, lane)| lane.credit.left(now))),
                     hold_requests: peer.received.map_or(0, |received| received.hold_len),
                     in_flight: peer.in_flight,
                     forwarded_total: peer.counts.forwarded,

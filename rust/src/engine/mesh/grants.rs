@@ -6,18 +6,19 @@ use super::{LastSent, Local, Mesh, Remote};
 use crate::engine::fleet::Fleet;
 use crate::engine::fleet::forecast::fleet_line;
 use crate::engine::fleet::models::Model;
-use crate::id::{ModelId, Nanos, PeerId, PeerSlot, ReplicaSlot};
+use crate::id::{ModelId, PeerId, PeerSlot, ReplicaSlot};
+use crate::time::{Instant, Span};
 
 /// A summary is due after half of the time for which it is valid, whatever happens.
-const DUE_NS: Nanos = VALID_FOR_NS_MAX / 2;
+const DUE_NS: Span = Span::from_ns(VALID_FOR_NS_MAX.ns() / 2);
 /// Least time between two summaries to one peer.
-const GAP_NS: Nanos = 25_000_000;
+const GAP_NS: Span = Span::from_ns(25_000_000);
 /// Bytes per second sent to one peer, at most.
 const BYTES_PER_S_MAX: u64 = 48 << 10;
 /// Local arrivals for which room is kept back: those of so much time.
 const RESERVE_MS: u64 = 200;
 /// Where there is less room than origins, those that get it change after so long.
-const TURN_NS: Nanos = 1_000_000_000;
+const TURN_NS: Span = Span::from_ns(1_000_000_000);
 /// How much more an origin counts that is evacuated and needs room: what stays there cannot end.
 const LEAVING_WEIGHT: u64 = 1 << 20;
 /// A change of the room by more than this part is sent at once.
@@ -35,7 +36,7 @@ struct Offer<'a> {
     unshared: u64,
     hold_len: usize,
     /// Until one more request would be computed at the replica where that is soonest.
-    start_in_ns: Nanos,
+    start_in_ns: Span,
 }
 
 impl Mesh {
@@ -51,7 +52,7 @@ impl Mesh {
     }
 
     fn offer<'a>(&self, id: ModelId, model: &'a Model, local: &Local<'a>) -> Offer<'a> {
-        let (fleet, config, now_ns) = (local.fleet, local.config, local.now_ns);
+        let (fleet, config, now) = (local.fleet, local.config, local.now);
         let hold_len = local.hold.len_of(id);
         let mut ready = 0;
         let (mut room, mut unshared, mut start_in_ns) = (0, 0, None);
@@ -59,12 +60,12 @@ impl Mesh {
             let Some(member) = fleet.member(slot).filter(|member| !member.removed()) else {
                 continue;
             };
-            if member.ready(config, now_ns) {
+            if member.ready(config, now) {
                 ready += 1;
-                let start_ns = Fleet::start_in_ns(model, member, hold_len, config, now_ns);
-                start_in_ns = Some(start_in_ns.map_or(start_ns, |ns: Nanos| ns.min(start_ns)));
+                let start_ns = Fleet::start_in_ns(model, member, hold_len, config, now);
+                start_in_ns = Some(start_in_ns.map_or(start_ns, |ns: Span| ns.min(start_ns)));
             }
-            let free = member.free(config, now_ns);
+            let free = member.free(config, now);
             let split = member.replica().split().others > 0;
             let part = if split {
                 free
@@ -82,21 +83,21 @@ impl Mesh {
             room: left(room),
             unshared: left(unshared),
             hold_len,
-            start_in_ns: start_in_ns.unwrap_or(0),
+            start_in_ns: start_in_ns.unwrap_or_default(),
         }
     }
 
     /// Whether this peer should be sent a summary now.
     pub(in crate::engine) fn summary_due(&self, peer: PeerId, local: &Local<'_>) -> bool {
-        let now_ns = local.now_ns;
+        let now = local.now;
         let Some((slot, remote)) = self.remote_of(peer) else {
             return false;
         };
         let Some(sent_ns) = remote.peer.sent_ns() else {
             return true;
         };
-        let since_ns = now_ns.saturating_sub(sent_ns);
-        let gap_ns = remote.last_sent.bytes as u64 * 1_000_000_000 / BYTES_PER_S_MAX;
+        let since_ns = now - sent_ns;
+        let gap_ns = remote.last_sent.bytes as u64 * Span::from_secs(1) / BYTES_PER_S_MAX;
         if since_ns < gap_ns.max(GAP_NS) {
             return false;
         }
@@ -105,17 +106,17 @@ impl Mesh {
 
     /// What the peer was sent last is noticeably different now.
     fn changed(&self, slot: PeerSlot, remote: &Remote, local: &Local<'_>) -> bool {
-        let now_ns = local.now_ns;
+        let now = local.now;
         let offers = self.offers(local);
-        let now = LastSent {
+        let current = LastSent {
             bytes: remote.last_sent.bytes,
             ..self.summary_state(&offers, local)
         };
-        now != remote.last_sent
+        current != remote.last_sent
             || offers.iter().any(|offer| {
                 let lane = remote.peer.lanes.get(offer.model.name());
-                let left = lane.map_or(0, |lane| lane.credit.left(now_ns));
-                let room = self.grant(slot, offer, &offers, now_ns);
+                let left = lane.map_or(0, |lane| lane.credit.left(now));
+                let room = self.grant(slot, offer, &offers, now);
                 (left == 0) != (room == 0) || left.abs_diff(room) * NOTICEABLE > left.max(room) + 4
             })
     }
@@ -135,10 +136,10 @@ impl Mesh {
     pub(in crate::engine) fn summary(
         &mut self,
         slot: PeerSlot,
-        hold_age_ns: Nanos,
+        hold_age_ns: Span,
         local: &Local<'_>,
     ) -> Option<Vec<u8>> {
-        let now_ns = local.now_ns;
+        let now = local.now;
         let offers = self.offers(local);
         let state = self.summary_state(&offers, local);
         let mut models: Vec<ModelSummary> = offers
@@ -149,10 +150,10 @@ impl Mesh {
         let elsewhere = held_elsewhere(local);
         let remote = self.remotes.get_mut(slot.index())?;
         let peer = &mut remote.peer;
-        let sequence = peer.summary_sent(now_ns);
+        let sequence = peer.summary_sent(now);
         for entry in &mut models {
             if let Some(lane) = peer.lane_mut(&entry.model) {
-                entry.limit = lane.credit.grant(sequence, entry.limit, now_ns);
+                entry.limit = lane.credit.grant(sequence, entry.limit, now);
                 (entry.sent, entry.settled) = (lane.sent, lane.settled);
             } else {
                 entry.limit = 0;
@@ -180,10 +181,10 @@ impl Mesh {
             sequence,
             received_incarnation,
             received_sequence,
-            valid_for_ms: u32::try_from(VALID_FOR_NS_MAX / 1_000_000).unwrap_or(u32::MAX),
+            valid_for_ms: u32::try_from(VALID_FOR_NS_MAX.ns() / 1_000_000).unwrap_or(u32::MAX),
             draining: state.draining,
             hold_len: u32::try_from(local.hold.len()).unwrap_or(u32::MAX),
-            hold_age_ms: u32::try_from(hold_age_ns / 1_000_000).unwrap_or(u32::MAX),
+            hold_age_ms: u32::try_from(hold_age_ns.ns() / 1_000_000).unwrap_or(u32::MAX),
             models,
         };
         let bytes = summary.encode();
@@ -196,15 +197,14 @@ impl Mesh {
 
     /// What this peer may send for one model from now on: its share by recent demand of the room
     /// that is neither kept back for local arrivals nor granted to others.
-    fn grant(&self, slot: PeerSlot, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
+    fn grant(&self, slot: PeerSlot, offer: &Offer<'_>, offers: &[Offer<'_>], now: Instant) -> u64 {
         let listed = self
             .peer(slot)
             .is_some_and(|peer| !peer.removed && !peer.isolated);
         if self.evacuating || !listed {
             return 0;
         }
-        let reserve =
-            (offer.model.arrivals().per_s_milli(now_ns) * RESERVE_MS + 500_000) / 1_000_000;
+        let reserve = (offer.model.arrivals().per_s_milli(now) * RESERVE_MS + 500_000) / 1_000_000;
         let shares = self.shares(slot);
         let known = self.remote(slot).is_some_and(|of| of.share.is_known());
         let room = match (shares, known) {
@@ -213,39 +213,39 @@ impl Mesh {
             (true, false) => 0,
             (false, _) => offer.room,
         };
-        let reserve = if self.somebody_leaves(offer, offers, now_ns) {
+        let reserve = if self.somebody_leaves(offer, offers, now) {
             reserve.min(room / 2)
         } else {
             reserve
         };
         let room = room.saturating_sub(reserve);
-        let mine = self.outstanding(slot, offer.model.name(), now_ns);
-        let all = self.outstanding_beside(offer, offers, now_ns);
+        let mine = self.outstanding(slot, offer.model.name(), now);
+        let all = self.outstanding_beside(offer, offers, now);
         let free = room.saturating_sub(all.saturating_sub(mine));
-        free.min(self.share_of(slot, offer, offers, room, now_ns))
+        free.min(self.share_of(slot, offer, offers, room, now))
     }
 
     /// A peer is evacuated, and has sent or holds requests for this model, or one beside it.
-    fn somebody_leaves(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> bool {
+    fn somebody_leaves(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now: Instant) -> bool {
         beside(offer, offers).any(|(_, other)| {
             let mut peers = self.peers().filter(|(_, peer)| peer.listed());
-            peers.any(|(_, peer)| leaving_demand(peer, other.model.name(), now_ns).is_some())
+            peers.any(|(_, peer)| leaving_demand(peer, other.model.name(), now).is_some())
         })
     }
 
     /// Granted to one peer for one model, and not arrived.
-    fn outstanding(&self, slot: PeerSlot, model: &str, now_ns: Nanos) -> u64 {
+    fn outstanding(&self, slot: PeerSlot, model: &str, now: Instant) -> u64 {
         let lane = self.peer(slot).and_then(|peer| peer.lanes.get(model));
-        lane.map_or(0, |lane| lane.credit.outstanding(now_ns))
+        lane.map_or(0, |lane| lane.credit.outstanding(now))
     }
 
     /// Granted to all peers for all models that share a replica with this one, and not arrived.
-    fn outstanding_beside(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now_ns: Nanos) -> u64 {
+    fn outstanding_beside(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now: Instant) -> u64 {
         beside(offer, offers)
             .map(|(_, other)| {
                 let peers = self.peers();
                 peers
-                    .map(|(slot, _)| self.outstanding(slot, other.model.name(), now_ns))
+                    .map(|(slot, _)| self.outstanding(slot, other.model.name(), now))
                     .sum::<u64>()
             })
             .sum()
@@ -259,7 +259,7 @@ impl Mesh {
         offer: &Offer<'_>,
         offers: &[Offer<'_>],
         room: u64,
-        now_ns: Nanos,
+        now: Instant,
     ) -> u64 {
         let mut weights = Vec::new();
         let mut own = 0;
@@ -273,15 +273,15 @@ impl Mesh {
                     own = weights.len();
                 }
                 let model = offers[index].model.name();
-                let demand = peer.lanes.get(model).map_or(0, |lane| lane.demand(now_ns));
+                let demand = peer.lanes.get(model).map_or(0, |lane| lane.demand(now));
                 // One who has sent nothing yet must be able to begin.
-                weights.push(match leaving_demand(peer, model, now_ns) {
+                weights.push(match leaving_demand(peer, model, now) {
                     Some(demand) => demand.saturating_mul(LEAVING_WEIGHT),
                     None => 1 + demand,
                 });
             }
         }
-        let turn = usize::try_from(now_ns / TURN_NS).unwrap_or(0);
+        let turn = usize::try_from(now.ns() / TURN_NS.ns()).unwrap_or(0);
         apportion(room, &weights, own, turn)
     }
 
@@ -296,12 +296,12 @@ impl Mesh {
         ModelSummary {
             model: offer.model.name().to_owned(),
             ready: offer.ready,
-            limit: self.grant(slot, offer, offers, local.now_ns),
+            limit: self.grant(slot, offer, offers, local.now),
             sent: 0,
             settled: 0,
             hold_len: u32::try_from(offer.hold_len).unwrap_or(u32::MAX),
-            start_in_us: u32::try_from(offer.start_in_ns / 1_000).unwrap_or(u32::MAX),
-            base_us: u32::try_from(pace.base_ns / 1_000).unwrap_or(u32::MAX),
+            start_in_us: u32::try_from(offer.start_in_ns.ns() / 1_000).unwrap_or(u32::MAX),
+            base_us: u32::try_from(pace.base_ns.ns() / 1_000).unwrap_or(u32::MAX),
             token_ns: pace.token_ns,
         }
     }
@@ -342,10 +342,10 @@ fn beside<'a>(
 }
 
 /// How much a peer that is evacuated lately sent and now holds for a model, if it does.
-fn leaving_demand(peer: &Peer, model: &str, now_ns: Nanos) -> Option<u64> {
+fn leaving_demand(peer: &Peer, model: &str, now: Instant) -> Option<u64> {
     let draining = peer.received.is_some_and(|received| received.draining);
     let lane = peer.lanes.get(model).filter(|_| draining)?;
-    Some(lane.demand(now_ns)).filter(|demand| *demand > 0)
+    Some(lane.demand(now)).filter(|demand| *demand > 0)
 }
 
 /// The part of the one at `own` when `seats` are given out by weight, by largest remainders, and

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::peer::PEERS_MAX;
-use crate::id::{Nanos, PeerId};
+use crate::id::PeerId;
+use crate::time::Span;
 
 /// A peer as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,11 +75,11 @@ pub struct PeerGauges {
     /// The operator wants nothing sent there.
     pub isolated: bool,
     /// The median round trip.
-    pub rtt_ns: Option<Nanos>,
+    pub rtt_ns: Option<Span>,
     /// How much round trips differ.
-    pub jitter_ns: Nanos,
+    pub jitter_ns: Span,
     /// Since its last summary.
-    pub age_ns: Option<Nanos>,
+    pub age_ns: Option<Span>,
     /// Requests that may be forwarded there now.
     pub room: u64,
     /// Requests that it may still forward to us.
@@ -104,7 +105,7 @@ pub struct PeerGauges {
     /// Hot prefixes that it has told, ...
     pub digest_prefixes: u32,
     /// ... and how long ago; `None` where nothing of it counts.
-    pub digest_age_ns: Option<Nanos>,
+    pub digest_age_ns: Option<Span>,
     /// Forwards to it that were chosen by what it had told.
     pub digest_hits_total: u64,
     /// Of those whose answers told `cached_tokens`: tokens that it should have cached, ...

@@ -26,7 +26,8 @@ use super::config::Config;
 use super::fleet::Fleet;
 use super::hold::Hold;
 use super::ring::{Ring, WEIGHT_ONE};
-use crate::id::{Nanos, PeerId, PeerSlot, ReplicaId, ReplicaSlot};
+use crate::id::{PeerId, PeerSlot, ReplicaId, ReplicaSlot};
+use crate::time::Instant;
 
 /// Ends of waits for a peer's room that are known at once.
 const LEAVE_ENDS_MAX: usize = 16_384;
@@ -71,7 +72,7 @@ pub(in crate::engine) struct Mesh {
     /// What is new and what is held leaves while peers have room.
     evacuating: bool,
     /// When requests that wait for a peer's room no longer do, the earliest first.
-    leave_ends: VecDeque<Nanos>,
+    leave_ends: VecDeque<Instant>,
     /// The regional snapshot: which prompts were forwarded where.
     tree: Radix,
     /// Hot prefixes, where balancers send each other theirs.
@@ -90,7 +91,7 @@ pub(in crate::engine) struct Local<'a> {
     pub(in crate::engine) config: &'a Config,
     pub(in crate::engine) fleet: &'a Fleet,
     pub(in crate::engine) hold: &'a Hold,
-    pub(in crate::engine) now_ns: Nanos,
+    pub(in crate::engine) now: Instant,
 }
 
 impl Mesh {
@@ -137,20 +138,16 @@ impl Mesh {
 
     /// Some request waits for a peer's room until then; the wait is as long for everybody, so that ends
     /// come in order. Beyond [`LEAVE_ENDS_MAX`] the next snapshot finds who has waited long enough.
-    pub(in crate::engine) fn note_leave_end(&mut self, at_ns: Nanos) {
-        let last_ns = self.leave_ends.back().copied().unwrap_or(0);
+    pub(in crate::engine) fn note_leave_end(&mut self, at_ns: Instant) {
+        let last_ns = self.leave_ends.back().copied().unwrap_or_default();
         if at_ns > last_ns && self.leave_ends.len() < LEAVE_ENDS_MAX {
             self.leave_ends.push_back(at_ns);
         }
     }
 
     /// Forgets the ends that have come.
-    pub(in crate::engine) fn pass_leave_ends(&mut self, now_ns: Nanos) {
-        while self
-            .leave_ends
-            .front()
-            .is_some_and(|at_ns| *at_ns <= now_ns)
-        {
+    pub(in crate::engine) fn pass_leave_ends(&mut self, now: Instant) {
+        while self.leave_ends.front().is_some_and(|at_ns| *at_ns <= now) {
             self.leave_ends.pop_front();
         }
     }
@@ -323,9 +320,9 @@ impl Mesh {
     }
 
     /// Some peer that may be sent requests serves the model, in one of these regions.
-    pub(in crate::engine) fn serves(&self, model: &str, regions: u64, now_ns: Nanos) -> bool {
+    pub(in crate::engine) fn serves(&self, model: &str, regions: u64, now: Instant) -> bool {
         self.peers()
-            .any(|(_, peer)| peer.region_bit & regions != 0 && peer.serves(model, now_ns))
+            .any(|(_, peer)| peer.region_bit & regions != 0 && peer.serves(model, now))
     }
 
     /// When a peer may be sent requests again after failures, a wait for a peer's room ends, or it is
@@ -334,11 +331,11 @@ impl Mesh {
         &self,
         fleet: &Fleet,
         hold: &Hold,
-        now_ns: Nanos,
-    ) -> Option<Nanos> {
-        let opens = self.peers().filter_map(|(_, peer)| peer.opens_ns(now_ns));
+        now: Instant,
+    ) -> Option<Instant> {
+        let opens = self.peers().filter_map(|(_, peer)| peer.opens_ns(now));
         let leave_end_ns = self.leave_ends.front().copied();
-        let turn_ns = self.next_turn_ns(fleet, hold, now_ns);
+        let turn_ns = self.next_turn_ns(fleet, hold, now);
         opens.chain(leave_end_ns).chain(turn_ns).min()
     }
 }

@@ -14,16 +14,17 @@ use smallvec::SmallVec;
 use self::credit::Credit;
 use self::summary::{MODELS_MAX, PeerError, Summary};
 use crate::engine::rate::Rate;
-use crate::id::{Nanos, PeerId};
+use crate::id::PeerId;
+use crate::time::{Instant, Span};
 
 /// Peers of one balancer, at most.
 pub const PEERS_MAX: usize = 64;
 /// A summary is believed for this long at most, whatever it says.
-pub const VALID_FOR_NS_MAX: Nanos = 800_000_000;
+pub const VALID_FOR_NS_MAX: Span = Span::from_ns(800_000_000);
 /// Nothing older than this is believed.
-pub const AGE_NS_MAX: Nanos = 3_000_000_000;
+pub const AGE_NS_MAX: Span = Span::from_ns(3_000_000_000);
 /// A summary whose sender had received nothing of ours for longer than this is not fresh.
-pub const PROOF_NS_MAX: Nanos = 2_000_000_000;
+pub const PROOF_NS_MAX: Span = Span::from_ns(2_000_000_000);
 /// Models known of one peer, at most; of more nothing is sent.
 const LANES_MAX: usize = 2 * MODELS_MAX;
 /// Round trips of which the median is taken.
@@ -31,8 +32,8 @@ const ROUND_TRIPS: usize = 9;
 /// Our summaries of which the sending time is remembered.
 const SENT_MAX: usize = 32;
 /// After a failed forward nothing is sent for so long; doubles while they keep failing.
-const SHUT_NS: Nanos = 250_000_000;
-const SHUT_NS_MAX: Nanos = 4_000_000_000;
+const SHUT_NS: Span = Span::from_ns(250_000_000);
+const SHUT_NS_MAX: Span = Span::from_ns(4_000_000_000);
 
 /// What the control plane knows of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,15 +62,15 @@ impl Presence {
 #[derive(Debug, Clone, Copy)]
 pub struct Received {
     /// When it was sent at the latest; the present while it is fresh.
-    pub at_ns: Nanos,
+    pub at_ns: Instant,
     /// How long it may be believed.
-    pub valid_for_ns: Nanos,
+    pub valid_for_ns: Span,
     /// The peer wants nothing.
     pub draining: bool,
     /// Requests in its hold.
     pub hold_len: u32,
     /// How long the oldest of them had waited.
-    pub hold_age_ns: Nanos,
+    pub hold_age_ns: Span,
     /// It had received a summary of ours since our start: its limits mean us.
     pub knows_us: bool,
 }
@@ -88,7 +89,7 @@ pub struct Lane {
     /// Held there for it.
     pub hold_len: u32,
     /// Until a request arriving there would be computed.
-    pub start_in_ns: Nanos,
+    pub start_in_ns: Span,
     /// Time to the first token of a cached prompt there.
     pub base_ns: u32,
     /// Time per prompt token there.
@@ -102,8 +103,8 @@ pub struct Lane {
 impl Lane {
     /// How much the peer lately sent and now holds for this model, as a weight.
     #[must_use]
-    pub fn demand(&self, now_ns: Nanos) -> u64 {
-        self.arrivals.per_s_milli(now_ns) / 100 + 10 * u64::from(self.hold_len)
+    pub fn demand(&self, now: Instant) -> u64 {
+        self.arrivals.per_s_milli(now) / 100 + 10 * u64::from(self.hold_len)
     }
 }
 
@@ -157,18 +158,18 @@ pub struct Peer {
     pub in_flight: u32,
     /// Totals.
     pub counts: Counts,
-    round_trips: SmallVec<[Nanos; ROUND_TRIPS]>,
-    rtt_ns: Option<Nanos>,
-    jitter_ns: Nanos,
+    round_trips: SmallVec<[Span; ROUND_TRIPS]>,
+    rtt_ns: Option<Span>,
+    jitter_ns: Span,
     /// Start and number of the last summary received.
     last: (u64, u64),
     /// Its start, as it has proven.
     start: Option<u64>,
     /// Failed forwards in a row, and until when nothing is sent for them.
     failures: u32,
-    shut_until_ns: Nanos,
+    shut_until_ns: Instant,
     /// Numbers and times of our last summaries.
-    sent: SmallVec<[(u64, Nanos); SENT_MAX]>,
+    sent: SmallVec<[(u64, Instant); SENT_MAX]>,
     sent_sequence: u64,
 }
 
@@ -191,11 +192,11 @@ impl Peer {
             counts: Counts::default(),
             round_trips: SmallVec::new(),
             rtt_ns: None,
-            jitter_ns: 0,
+            jitter_ns: Span::ZERO,
             last: (0, 0),
             start: None,
             failures: 0,
-            shut_until_ns: 0,
+            shut_until_ns: Instant::ZERO,
             sent: SmallVec::new(),
             sent_sequence: 0,
         }
@@ -204,7 +205,7 @@ impl Peer {
     // ------------------------------------------------------------------ distance
 
     /// One measured round trip.
-    pub fn observe_rtt(&mut self, rtt_ns: Nanos) {
+    pub fn observe_rtt(&mut self, rtt_ns: Span) {
         if let Some(before) = self.round_trips.last() {
             // RFC 3550, 6.4.1: a mean of differences that follows by a sixteenth.
             let difference_ns = before.abs_diff(rtt_ns);
@@ -221,13 +222,13 @@ impl Peer {
 
     /// The median of the last round trips.
     #[must_use]
-    pub fn rtt_ns(&self) -> Option<Nanos> {
+    pub fn rtt_ns(&self) -> Option<Span> {
         self.rtt_ns
     }
 
     /// Mean difference of neighbouring round trips.
     #[must_use]
-    pub fn jitter_ns(&self) -> Nanos {
+    pub fn jitter_ns(&self) -> Span {
         self.jitter_ns
     }
 
@@ -249,7 +250,7 @@ impl Peer {
     /// # Errors
     ///
     /// It is of another run, or not newer than what was received before: nothing happened.
-    pub fn merge(&mut self, summary: Summary, us: u64, now_ns: Nanos) -> Result<(), PeerError> {
+    pub fn merge(&mut self, summary: Summary, us: u64, now: Instant) -> Result<(), PeerError> {
         let number = (summary.incarnation, summary.sequence);
         if self.start.is_some_and(|start| start != summary.incarnation) {
             return Err(PeerError::Start);
@@ -266,11 +267,11 @@ impl Peer {
             0
         };
         self.received = Some(Received {
-            at_ns: self.sent_by(sequence, now_ns),
-            valid_for_ns: (u64::from(summary.valid_for_ms) * 1_000_000).min(VALID_FOR_NS_MAX),
+            at_ns: self.sent_by(sequence, now),
+            valid_for_ns: Span::from_ms(summary.valid_for_ms.into()).min(VALID_FOR_NS_MAX),
             draining: summary.draining,
             hold_len: summary.hold_len,
-            hold_age_ns: u64::from(summary.hold_age_ms) * 1_000_000,
+            hold_age_ns: Span::from_ms(summary.hold_age_ms.into()),
             knows_us,
         });
         if anew {
@@ -291,12 +292,12 @@ impl Peer {
                 lane.credit.restart(entry.sent);
             } else {
                 let credit = &mut lane.credit;
-                credit.acknowledge(sequence, entry.sent, entry.settled, now_ns);
+                credit.acknowledge(sequence, entry.sent, entry.settled, now);
             }
             lane.ready = entry.ready;
             lane.limit = entry.limit;
             lane.hold_len = entry.hold_len;
-            lane.start_in_ns = u64::from(entry.start_in_us) * 1_000;
+            lane.start_in_ns = Span::from_ns(u64::from(entry.start_in_us) * 1_000);
             lane.base_ns = entry.base_us.saturating_mul(1_000);
             lane.token_ns = entry.token_ns;
         }
@@ -305,41 +306,43 @@ impl Peer {
 
     /// When a summary whose sender had received ours of this number must have been sent: now, unless
     /// that was long ago.
-    fn sent_by(&self, sequence: u64, now_ns: Nanos) -> Nanos {
+    fn sent_by(&self, sequence: u64, now: Instant) -> Instant {
         let sent = self.sent.iter().find(|(number, _)| *number == sequence);
         match (sent, self.sent.first()) {
-            (Some((_, at_ns)), _) if now_ns.saturating_sub(*at_ns) > PROOF_NS_MAX => *at_ns,
+            (Some((_, at_ns)), _) if now - *at_ns > PROOF_NS_MAX => *at_ns,
             // Older than what is remembered.
             (None, Some((first, at_ns))) if sequence > 0 && sequence < *first => *at_ns,
-            _ => now_ns,
+            _ => now,
         }
     }
 
     /// The age of what it sent.
     #[must_use]
-    pub fn age_ns(&self, now_ns: Nanos) -> Option<Nanos> {
-        Some(now_ns.saturating_sub(self.received?.at_ns))
+    pub fn age_ns(&self, now: Instant) -> Option<Span> {
+        Some(now - self.received?.at_ns)
     }
 
     /// The age up to which its summary counts: three times what it said itself, and two round
     /// trips, at most [`AGE_NS_MAX`].
     #[must_use]
-    pub fn age_max_ns(&self) -> Nanos {
-        let valid_for_ns = self.received.map_or(0, |received| received.valid_for_ns);
-        let trips_ns = 2 * self.rtt_ns.unwrap_or(0).min(AGE_NS_MAX);
+    pub fn age_max_ns(&self) -> Span {
+        let valid_for_ns = self
+            .received
+            .map_or(Span::ZERO, |received| received.valid_for_ns);
+        let trips_ns = 2 * self.rtt_ns.unwrap_or_default().min(AGE_NS_MAX);
         (3 * valid_for_ns + trips_ns).min(AGE_NS_MAX)
     }
 
     /// It may be sent requests, as far as that does not depend on what for.
     #[must_use]
-    pub fn available(&self, now_ns: Nanos) -> bool {
+    pub fn available(&self, now: Instant) -> bool {
         let fresh = self
-            .age_ns(now_ns)
+            .age_ns(now)
             .is_some_and(|age_ns| age_ns <= self.age_max_ns());
         let willing = self
             .received
             .is_some_and(|received| received.knows_us && !received.draining);
-        let shut = now_ns < self.shut_until_ns;
+        let shut = now < self.shut_until_ns;
         self.listed() && fresh && willing && !shut
     }
 
@@ -352,8 +355,8 @@ impl Peer {
     /// Requests for this model that may be sent there now; not more than `hold_max` may be held
     /// for it there.
     #[must_use]
-    pub fn room(&self, model: &str, hold_max: u32, now_ns: Nanos) -> u64 {
-        if !self.available(now_ns) {
+    pub fn room(&self, model: &str, hold_max: u32, now: Instant) -> u64 {
+        if !self.available(now) {
             return 0;
         }
         let lane = self
@@ -365,14 +368,14 @@ impl Peer {
 
     /// It serves the model, as it said last and as long as that counts.
     #[must_use]
-    pub fn serves(&self, model: &str, now_ns: Nanos) -> bool {
+    pub fn serves(&self, model: &str, now: Instant) -> bool {
         let lane = self.lanes.get(model).filter(|lane| lane.ready > 0);
-        self.available(now_ns) && lane.is_some()
+        self.available(now) && lane.is_some()
     }
 
     /// The models that it serves, as it said last and as long as that counts.
-    pub fn models(&self, now_ns: Nanos) -> impl Iterator<Item = &str> {
-        let told = self.available(now_ns).then_some(&self.lanes);
+    pub fn models(&self, now: Instant) -> impl Iterator<Item = &str> {
+        let told = self.available(now).then_some(&self.lanes);
         let lanes = told.into_iter().flatten();
         lanes
             .filter(|(_, lane)| lane.ready > 0)
@@ -428,39 +431,39 @@ impl Peer {
     }
 
     /// A forward failed on its way: nothing is sent for a while.
-    pub fn failed(&mut self, now_ns: Nanos) {
-        let shut_ns = SHUT_NS << self.failures.min(4);
+    pub fn failed(&mut self, now: Instant) {
+        let shut_ns = SHUT_NS * (1_u64 << self.failures.min(4));
         self.failures = self.failures.saturating_add(1);
-        self.shut_until_ns = now_ns.saturating_add(shut_ns.min(SHUT_NS_MAX));
+        self.shut_until_ns = now + shut_ns.min(SHUT_NS_MAX);
     }
 
     /// A forward was answered.
     pub fn succeeded(&mut self) {
         self.failures = 0;
-        self.shut_until_ns = 0;
+        self.shut_until_ns = Instant::ZERO;
     }
 
     /// When it may be sent requests again after failures, if that is to come.
     #[must_use]
-    pub fn opens_ns(&self, now_ns: Nanos) -> Option<Nanos> {
-        Some(self.shut_until_ns).filter(|at_ns| *at_ns > now_ns)
+    pub fn opens_ns(&self, now: Instant) -> Option<Instant> {
+        Some(self.shut_until_ns).filter(|at_ns| *at_ns > now)
     }
 
     // ---------------------------------------------------------------- what we send
 
     /// The number of our next summary to it, remembered with its time.
-    pub fn summary_sent(&mut self, now_ns: Nanos) -> u64 {
+    pub fn summary_sent(&mut self, now: Instant) -> u64 {
         self.sent_sequence += 1;
         if self.sent.len() == SENT_MAX {
             self.sent.remove(0);
         }
-        self.sent.push((self.sent_sequence, now_ns));
+        self.sent.push((self.sent_sequence, now));
         self.sent_sequence
     }
 
     /// When it was sent something last.
     #[must_use]
-    pub fn sent_ns(&self) -> Option<Nanos> {
+    pub fn sent_ns(&self) -> Option<Instant> {
         self.sent.last().map(|(_, at_ns)| *at_ns)
     }
 }

@@ -5,10 +5,10 @@
 //! retries are at most `retry_ratio` of the requests plus `retry_per_s` for each second.
 
 use crate::engine::config::Config;
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 const SLICES: usize = 10;
-const SLICE_NS: Nanos = 1_000_000_000;
+const SLICE_NS: Span = Span::from_ns(1_000_000_000);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Slice {
@@ -26,14 +26,14 @@ pub(in crate::engine) struct Budget {
 
 impl Budget {
     /// A request was submitted.
-    pub(in crate::engine) fn request(&mut self, now_ns: Nanos) {
-        let slice = self.slice(now_ns);
+    pub(in crate::engine) fn request(&mut self, now: Instant) {
+        let slice = self.slice(now);
         slice.requests = slice.requests.saturating_add(1);
     }
 
     /// Takes one retry out of the budget; false when it is used up.
-    pub(in crate::engine) fn take(&mut self, config: &Config, now_ns: Nanos) -> bool {
-        self.slice(now_ns);
+    pub(in crate::engine) fn take(&mut self, config: &Config, now: Instant) -> bool {
+        self.slice(now);
         let requests: u64 = self
             .slices
             .iter()
@@ -47,15 +47,15 @@ impl Budget {
         let allowed = allowance(config, requests);
         let granted = within(retries, allowed);
         if granted {
-            let slice = self.slice(now_ns);
+            let slice = self.slice(now);
             slice.retries = slice.retries.saturating_add(1);
         }
         granted
     }
 
     /// The slice of this moment, after those that have left the window were cleared.
-    fn slice(&mut self, now_ns: Nanos) -> &mut Slice {
-        let number = (now_ns / SLICE_NS).max(self.newest);
+    fn slice(&mut self, now: Instant) -> &mut Slice {
+        let number = (now.ns() / SLICE_NS.ns()).max(self.newest);
         let passed = number - self.newest;
         for step in 1..=passed.min(SLICES as u64) {
             self.slices[index(self.newest + step)] = Slice::default();
@@ -97,21 +97,22 @@ mod tests {
         }
     }
 
-    fn granted(budget: &mut Budget, config: &Config, now_ns: Nanos) -> usize {
-        (0..10_000)
-            .take_while(|_| budget.take(config, now_ns))
-            .count()
+    fn granted(budget: &mut Budget, config: &Config, now: Instant) -> usize {
+        (0..10_000).take_while(|_| budget.take(config, now)).count()
     }
 
     #[test]
     fn retries_are_a_share_of_requests_and_some_per_second() {
         let mut budget = Budget::default();
         let config = config(0.2, 1.0);
-        assert_eq!(granted(&mut budget, &config, 0), 10);
+        assert_eq!(granted(&mut budget, &config, Instant::ZERO), 10);
         for _ in 0..100 {
-            budget.request(SLICE_NS);
+            budget.request(Instant::ZERO + SLICE_NS);
         }
-        assert_eq!(granted(&mut budget, &config, 2 * SLICE_NS), 20);
+        assert_eq!(
+            granted(&mut budget, &config, Instant::ZERO + 2 * SLICE_NS),
+            20
+        );
     }
 
     #[test]
@@ -119,21 +120,36 @@ mod tests {
         let mut budget = Budget::default();
         let config = config(0.5, 0.0);
         for _ in 0..10 {
-            budget.request(0);
+            budget.request(Instant::ZERO);
         }
-        assert_eq!(granted(&mut budget, &config, 9 * SLICE_NS), 5);
-        assert_eq!(granted(&mut budget, &config, 10 * SLICE_NS), 0);
+        assert_eq!(
+            granted(&mut budget, &config, Instant::ZERO + 9 * SLICE_NS),
+            5
+        );
+        assert_eq!(
+            granted(&mut budget, &config, Instant::ZERO + 10 * SLICE_NS),
+            0
+        );
         for _ in 0..2 {
-            budget.request(1_000 * SLICE_NS);
+            budget.request(Instant::ZERO + 1_000 * SLICE_NS);
         }
-        assert_eq!(granted(&mut budget, &config, 1_000 * SLICE_NS), 1);
+        assert_eq!(
+            granted(&mut budget, &config, Instant::ZERO + 1_000 * SLICE_NS),
+            1
+        );
     }
 
     #[test]
     fn a_clock_that_stands_still_or_goes_back_grants_no_more() {
         let mut budget = Budget::default();
         let config = config(0.0, 0.5);
-        assert_eq!(granted(&mut budget, &config, 50 * SLICE_NS), 5);
-        assert_eq!(granted(&mut budget, &config, 40 * SLICE_NS), 0);
+        assert_eq!(
+            granted(&mut budget, &config, Instant::ZERO + 50 * SLICE_NS),
+            5
+        );
+        assert_eq!(
+            granted(&mut budget, &config, Instant::ZERO + 40 * SLICE_NS),
+            0
+        );
     }
 }

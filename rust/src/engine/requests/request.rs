@@ -9,8 +9,9 @@ use crate::engine::fleet::forecast::Forecast;
 use crate::engine::fleet::health::Failure;
 use crate::engine::hold::{Full, Partition, Payer, Ticket};
 use crate::engine::mesh::Away;
-use crate::id::{Nanos, PeerId, ReplicaId, ReplicaSlot};
+use crate::id::{PeerId, ReplicaId, ReplicaSlot};
 use crate::prompt::class::Class;
+use crate::time::{Instant, Span};
 
 /// One attempt at a replica.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(in crate::engine) struct Attempt {
     pub(in crate::engine) matched: Match,
     /// The first body byte arrived: there is no other attempt after this one.
     pub(in crate::engine) started: bool,
-    pub(in crate::engine) first_byte_ns: Option<Nanos>,
+    pub(in crate::engine) first_byte_ns: Option<Instant>,
     /// What was expected of it.
     pub(in crate::engine) forecast: Forecast,
     /// The driver has been told to give it up.
@@ -35,7 +36,7 @@ pub(in crate::engine) enum Phase {
     /// For a model in no list: until the lists have been read again.
     Looking,
     /// In the hold.
-    Held { ticket: Ticket, since_ns: Nanos },
+    Held { ticket: Ticket, since_ns: Instant },
     /// At a replica.
     InFlight(Attempt),
     /// At a peer.
@@ -62,7 +63,7 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) age: u64,
     pub(in crate::engine) class: Class,
     pub(in crate::engine) payer: Payer,
-    pub(in crate::engine) submitted_ns: Nanos,
+    pub(in crate::engine) submitted_ns: Instant,
     pub(in crate::engine) retry_safe: bool,
     pub(in crate::engine) body_bytes: u32,
     pub(in crate::engine) attempts: u32,
@@ -74,14 +75,14 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) rather_here: bool,
     /// While this region is evacuated: until when it waits for a peer's room, whatever room there is
     /// here; 0: it does not.
-    pub(in crate::engine) leaves_until_ns: Nanos,
+    pub(in crate::engine) leaves_until_ns: Instant,
     /// Until when it may be held, if its origin said so.
-    pub(in crate::engine) deadline_ns: Option<Nanos>,
+    pub(in crate::engine) deadline_ns: Option<Instant>,
     /// Peers at which an attempt failed; at most `attempts_max`.
     pub(in crate::engine) tried_peers: SmallVec<[PeerId; 2]>,
     pub(in crate::engine) setbacks: Setbacks,
     /// Time spent in the hold so far, the present wait left out.
-    pub(in crate::engine) held_ns: Nanos,
+    pub(in crate::engine) held_ns: Span,
     pub(in crate::engine) phase: Phase,
 }
 
@@ -132,14 +133,14 @@ impl Request {
     }
 
     /// It waits for a peer's room, and lets room here pass.
-    pub(in crate::engine) fn is_leaving(&self, now_ns: Nanos) -> bool {
-        now_ns < self.leaves_until_ns
+    pub(in crate::engine) fn is_leaving(&self, now: Instant) -> bool {
+        now < self.leaves_until_ns
     }
 
     /// Time spent in the hold, the present wait included.
-    pub(in crate::engine) fn waited_ns(&self, now_ns: Nanos) -> Nanos {
+    pub(in crate::engine) fn waited_ns(&self, now: Instant) -> Span {
         match self.phase {
-            Phase::Held { since_ns, .. } => self.held_ns + now_ns.saturating_sub(since_ns),
+            Phase::Held { since_ns, .. } => self.held_ns + (now - since_ns),
             _ => self.held_ns,
         }
     }

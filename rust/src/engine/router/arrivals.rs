@@ -5,7 +5,8 @@ use super::Router;
 use crate::engine::demand::Lane;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::Request;
-use crate::id::{Nanos, PeerId};
+use crate::id::PeerId;
+use crate::time::Instant;
 
 impl Router {
     /// Counts the arrival of a forward, or of a request of our own clients.
@@ -14,16 +15,16 @@ impl Router {
         origin: Option<PeerId>,
         model: &str,
         (hop, granted): (u8, bool),
-        now_ns: Nanos,
+        now: Instant,
     ) {
         if hop == 0 {
-            self.fleet.count_arrival(model, now_ns);
+            self.fleet.count_arrival(model, now);
             return;
         }
         self.counters.forwards_arrived += 1;
         let slot = origin.and_then(|origin| self.mesh.slot(origin));
         match slot {
-            Some(slot) => self.mesh.arrive(slot, model, granted, now_ns),
+            Some(slot) => self.mesh.arrive(slot, model, granted, now),
             None => self.counters.unknown_peers += 1,
         }
     }

@@ -13,7 +13,8 @@ use crate::engine::fleet::health::Failure;
 use crate::engine::fleet::member::Member;
 use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Attempt, Phase, Request};
-use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
+use crate::id::{ReplicaId, ReplicaSlot, RequestId};
+use crate::time::Instant;
 
 impl Router {
     /// The first body byte of the request's attempt arrived: from now on it is not tried elsewhere.
@@ -23,10 +24,10 @@ impl Router {
         &mut self,
         id: RequestId,
         response_id: Option<&str>,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let Some(request) = self.requests.get_mut(id) else {
             self.counters.unknown_first_bytes += 1;
             return;
@@ -40,8 +41,8 @@ impl Router {
                     let away = *away;
                     let suspects = mem::take(&mut request.setbacks.suspects);
                     self.first_byte_away(&away);
-                    if self.fleet.convict(&suspects, &self.config, now_ns) {
-                        self.dispatch_all(now_ns, out);
+                    if self.fleet.convict(&suspects, &self.config, now) {
+                        self.dispatch_all(now, out);
                     }
                 }
                 return;
@@ -54,24 +55,24 @@ impl Router {
         if mem::replace(&mut attempt.started, true) {
             return;
         }
-        attempt.first_byte_ns = Some(now_ns);
+        attempt.first_byte_ns = Some(now);
         if measured {
-            self.fleet.compare(&attempt.forecast, now_ns);
+            self.fleet.compare(&attempt.forecast, now);
         }
         request.demand.blocks = Vec::new();
         let slot = attempt.slot;
         let lane = request.demand.lane;
         let suspects = mem::take(&mut request.setbacks.suspects);
-        let revived = self.fleet.note_sign(slot, now_ns);
-        let replica = self.fleet.first_byte(slot, (id, lane), now_ns);
+        let revived = self.fleet.note_sign(slot, now);
+        let replica = self.fleet.first_byte(slot, (id, lane), now);
         self.note_response(replica, response_id);
         if lane == Lane::Batch {
-            self.mesh.note_started(slot, id, now_ns);
+            self.mesh.note_started(slot, id, now);
         }
-        if self.fleet.convict(&suspects, &self.config, now_ns) || revived {
-            self.dispatch_all(now_ns, out);
+        if self.fleet.convict(&suspects, &self.config, now) || revived {
+            self.dispatch_all(now, out);
         } else {
-            self.dispatch(slot, now_ns, out);
+            self.dispatch(slot, now, out);
         }
     }
 
@@ -84,10 +85,10 @@ impl Router {
         id: RequestId,
         failure: Failure,
         sent: bool,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let in_flight =
             |request: &Request| matches!(request.phase, Phase::InFlight(_) | Phase::Away(_));
         if !self.requests.get(id).is_some_and(in_flight) {
@@ -100,14 +101,14 @@ impl Router {
         let attempt = match mem::replace(&mut request.phase, Phase::Between) {
             Phase::InFlight(attempt) => attempt,
             Phase::Away(away) => {
-                self.retry_away(id, request, &away, (failure, sent), now_ns, out);
+                self.retry_away(id, request, &away, (failure, sent), now, out);
                 return;
             }
             Phase::Between | Phase::Looking | Phase::Held { .. } => return,
         };
         let (slot, started) = (attempt.slot, attempt.started);
         self.end_attempt(id, &request, attempt, &[]);
-        let mut turned = self.blame(slot, failure, now_ns);
+        let mut turned = self.blame(slot, failure, now);
         let failed = self.fleet.member(slot).map_or(ELSEWHERE, Member::id);
         request.demand.note_tried(failed);
         let alike = request.fails_alike(failed, failure);
@@ -119,29 +120,29 @@ impl Router {
         let again = !alike
             && match failure {
                 Failure::Full | Failure::Limited | Failure::Refused => {
-                    !started && self.goes_on(&mut request, failure, now_ns)
+                    !started && self.goes_on(&mut request, failure, now)
                 }
                 // Its part of the budget was taken when it was withdrawn.
                 Failure::Withdrawn => !started && request.attempts < request.attempts_max,
-                _ => self.may_retry(&request, failure, started, sent, now_ns),
+                _ => self.may_retry(&request, failure, started, sent, now),
             };
         if again {
             self.counters.retries += u64::from(!failure.refused());
-            self.settle(id, request, Some(refusal), now_ns, out);
+            self.settle(id, request, Some(refusal), now, out);
         } else {
             turned |= !alike
                 && self
                     .fleet
-                    .suspect(&request.setbacks.suspects, &self.config, now_ns);
+                    .suspect(&request.setbacks.suspects, &self.config, now);
             self.refuse(id, &request, refusal, out);
         }
-        self.freed(slot, turned, now_ns, out);
+        self.freed(slot, turned, now, out);
     }
 
     /// Whether a request goes on after a replica refused it. Nothing was begun, so it costs no
     /// attempt, and it may be sent again whatever it is: to each replica, as often as there are
     /// attempts. What the replica may take later waits for that.
-    fn goes_on(&mut self, request: &mut Request, failure: Failure, now_ns: Nanos) -> bool {
+    fn goes_on(&mut self, request: &mut Request, failure: Failure, now: Instant) -> bool {
         request.attempts = request.attempts.saturating_sub(1);
         request.setbacks.by_replicas = request.setbacks.by_replicas.saturating_add(1);
         let serving = u32::try_from(self.fleet.servants_len(&request.demand)).unwrap_or(u32::MAX);
@@ -149,7 +150,7 @@ impl Router {
             return false;
         }
         let waits = failure == Failure::Full && request.demand.lane == Lane::Batch;
-        waits || self.untried(request, now_ns)
+        waits || self.untried(request, now)
     }
 
     /// The request is at a replica whose list does not have its model, and another could be asked: a
@@ -169,7 +170,7 @@ impl Router {
                 member.is_some_and(|member| {
                     !request.demand.tried.contains(&member.id())
                         && request.demand.may_use(member.region_bit())
-                        && member.ready(&self.config, self.clock.now_ns)
+                        && member.ready(&self.config, self.clock.now)
                 })
             })
     }
@@ -184,7 +185,7 @@ impl Router {
         failure: Failure,
         started: bool,
         sent: bool,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         let over = request.attempts >= request.attempts_max
             && !self.config.planted(Plant::AttemptsUnlimited);
@@ -192,7 +193,7 @@ impl Router {
         if started || over || (sent && !again) {
             return false;
         }
-        let granted = self.requests.budget_mut().take(&self.config, now_ns);
+        let granted = self.requests.budget_mut().take(&self.config, now);
         self.counters.retry_denied += u64::from(!granted);
         granted
     }
@@ -203,10 +204,10 @@ impl Router {
         id: RequestId,
         outcome: Outcome,
         report: Report<'_>,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let Some(mut request) = self.requests.remove(id) else {
             self.counters.unknown_completions += 1;
             return;
@@ -225,16 +226,16 @@ impl Router {
                 let slot = attempt.slot;
                 let mut answer = Cow::Borrowed(&[][..]);
                 if outcome == Outcome::Ok {
-                    answer = self.learn(&request, &attempt, &report, now_ns);
+                    answer = self.learn(&request, &attempt, &report, now);
                 }
                 let replica = self.fleet.member(slot).map(Member::id);
                 self.note_response(replica, report.response_id);
-                let turned = self.report_end(slot, outcome, attempt.started, now_ns);
+                let turned = self.report_end(slot, outcome, attempt.started, now);
                 let lost = self.config.planted(Plant::SlotLostOnCancel);
                 if !lost || outcome != Outcome::ClientLeft {
                     self.end_attempt(id, &request, attempt, &answer);
                 }
-                self.freed(slot, turned, now_ns, out);
+                self.freed(slot, turned, now, out);
             }
         }
         self.forget(&request);
@@ -247,7 +248,7 @@ impl Router {
         request: &Request,
         attempt: &Attempt,
         report: &Report<'a>,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Cow<'a, [u64]> {
         let (demand, slot, usage) = (&request.demand, attempt.slot, report.usage);
         let (fleet, config) = (&mut self.fleet, &self.config);
@@ -262,21 +263,21 @@ impl Router {
         self.cache
             .confirm(confirmed, usage, fleet, counters, config);
         let observed = (&attempt.forecast, attempt.first_byte_ns);
-        fleet.learn_speed(demand, slot, observed, usage, config, now_ns);
+        fleet.learn_speed(demand, slot, observed, usage, config, now);
         self.cache.learn_paths(demand, report, fleet, config);
         Cache::answer_blocks(demand, request.age, report, fleet, config)
     }
 
     /// An attempt at `slot` is over: starts what may start now. `turned`: the replica's health
     /// changed, so that requests which failed elsewhere may have to go back there.
-    fn freed(&mut self, slot: ReplicaSlot, turned: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
+    fn freed(&mut self, slot: ReplicaSlot, turned: bool, now: Instant, out: &mut Vec<Effect>) {
         if self.config.planted(Plant::RoomForgotten) {
             return self.fleet.drop_if_over(slot);
         }
         if turned {
-            self.dispatch_all(now_ns, out);
+            self.dispatch_all(now, out);
         } else {
-            self.dispatch(slot, now_ns, out);
+            self.dispatch(slot, now, out);
         }
         self.fleet.drop_if_over(slot);
     }
@@ -297,18 +298,18 @@ impl Router {
     /// Tells a replica's health of a failure. "Full" is none: it closes the gate until the replica
     /// is probed again. One that may be the request's own is judged when that has been tried
     /// elsewhere. True when the replica's health changed.
-    fn blame(&mut self, slot: ReplicaSlot, failure: Failure, now_ns: Nanos) -> bool {
+    fn blame(&mut self, slot: ReplicaSlot, failure: Failure, now: Instant) -> bool {
         if self.fleet.member(slot).is_none() || failure == Failure::Absent {
             return false;
         }
         if failure.refused() {
             self.counters.full += 1;
             if failure == Failure::Full {
-                self.fleet.note_full(slot, &self.config, now_ns);
+                self.fleet.note_full(slot, &self.config, now);
             }
             return false;
         }
-        self.fleet.blame(slot, failure, &self.config, now_ns)
+        self.fleet.blame(slot, failure, &self.config, now)
     }
 
     /// Tells a replica's health how a request ended that is not tried again; true when it changed.
@@ -317,15 +318,15 @@ impl Router {
         slot: ReplicaSlot,
         outcome: Outcome,
         started: bool,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         if outcome == Outcome::ReplicaFailed {
-            return self.blame(slot, Failure::Reset, now_ns);
+            return self.blame(slot, Failure::Reset, now);
         }
         if outcome == Outcome::Ok && !started {
-            self.fleet.succeeded(slot, now_ns);
+            self.fleet.succeeded(slot, now);
         }
-        outcome == Outcome::Ok && self.fleet.note_sign(slot, now_ns)
+        outcome == Outcome::Ok && self.fleet.note_sign(slot, now)
     }
 
     fn note_response(&mut self, replica: Option<ReplicaId>, response_id: Option<&str>) {

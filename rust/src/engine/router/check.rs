@@ -5,6 +5,7 @@ use crate::engine::demand::{Lane, TRIED_MAX};
 use crate::engine::fleet::member::Offer;
 use crate::engine::requests::request::{Phase, Request};
 use crate::id::{PeerId, ReplicaId};
+use crate::time::Span;
 
 impl Router {
     /// Requests at peers.
@@ -54,8 +55,7 @@ impl Router {
     }
 
     fn check_members(&self) -> Result<(), String> {
-        self.fleet
-            .check_invariants(&self.config, self.clock.now_ns)?;
+        self.fleet.check_invariants(&self.config, self.clock.now)?;
         let mut in_flight = 0;
         for (slot, member) in self.fleet.members() {
             let counted = self.requests.at(slot);
@@ -136,13 +136,13 @@ impl Router {
             if !found {
                 return Err(format!("held_requests_stand_in_their_queue: {id:?}"));
             }
-            let times = [self.clock.swept_ns, self.clock.now_ns];
+            let times = [self.clock.swept_ns, self.clock.now];
             let mut open = times.iter().map(|at_ns| {
                 let offers = self.fleet.offers_to(&request.demand, &self.config, *at_ns);
                 offers.iter().any(|(_, offer)| *offer == Offer::Room)
             });
             // Until the tick of the very moment at which its wait for a peer's room ends.
-            let leaves = request.is_leaving(self.clock.now_ns.saturating_sub(1));
+            let leaves = request.is_leaving(self.clock.now - Span::from_ns(1));
             let chooses = self.hold.choice(ticket).is_some() || leaves;
             if !chooses && open.all(|open| open) {
                 return Err(format!("nothing_waits_for_room_there_is: {id:?}"));

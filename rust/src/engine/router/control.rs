@@ -12,7 +12,8 @@ use crate::engine::hold::Partition;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::Phase;
-use crate::id::{Nanos, ReplicaId, ReplicaSlot};
+use crate::id::{ReplicaId, ReplicaSlot};
+use crate::time::Instant;
 
 impl Router {
     /// Sets the whole fleet. New replicas start unknown; missing ones get nothing more and are
@@ -20,10 +21,10 @@ impl Router {
     pub fn set_replicas(
         &mut self,
         replicas: &[(ReplicaId, String)],
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         for slot in self.fleet.all_slots() {
             let member = self.fleet.member(slot).filter(|member| !member.removed());
             let Some(gone) = member.map(Member::id) else {
@@ -31,14 +32,14 @@ impl Router {
             };
             if replicas.iter().all(|(id, _)| *id != gone) {
                 self.cache.forget(slot);
-                self.fleet.remove(slot, now_ns);
+                self.fleet.remove(slot, now);
                 self.refuse_bound(gone, out);
             }
         }
         let mut joined = Vec::new();
         for (id, name) in replicas {
             let region_bit = self.mesh.region_bit();
-            if let Some((slot, new)) = self.fleet.add(*id, name.clone(), region_bit, now_ns) {
+            if let Some((slot, new)) = self.fleet.add(*id, name.clone(), region_bit, now) {
                 if new {
                     self.cache.add(slot);
                     self.mesh.share_replica(slot);
@@ -48,8 +49,8 @@ impl Router {
             }
         }
         self.fleet.join_ring(&joined);
-        self.mesh.list_replicas(&mut self.fleet, now_ns);
-        self.dispatch_all(now_ns, out);
+        self.mesh.list_replicas(&mut self.fleet, now);
+        self.dispatch_all(now, out);
     }
 
     /// Refuses held requests that only this replica could have served.
@@ -73,10 +74,10 @@ impl Router {
         &mut self,
         replica: ReplicaId,
         models: &[Served],
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        self.set_listing(replica, ModelList::Whole(models), now_ns, out);
+        self.set_listing(replica, ModelList::Whole(models), now, out);
     }
 
     /// Sets what a replica says of its models; false when nothing changed.
@@ -84,10 +85,10 @@ impl Router {
         &mut self,
         replica: ReplicaId,
         listing: ModelList<'_>,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let Some(slot) = self.known(replica) else {
             return false;
         };
@@ -96,16 +97,14 @@ impl Router {
             .member(slot)
             .is_some_and(|member| !member.models_known());
         let bytes_per_token = self.config.bytes_per_token;
-        let changed = self
-            .fleet
-            .set_models(slot, listing, bytes_per_token, now_ns);
+        let changed = self.fleet.set_models(slot, listing, bytes_per_token, now);
         if changed {
-            self.fleet.welcome(slot, &self.config, now_ns);
+            self.fleet.welcome(slot, &self.config, now);
             if first {
-                self.refuse_unserved(now_ns, out);
+                self.refuse_unserved(now, out);
             }
-            self.dispatch_all(now_ns, out);
-            self.settle_found(now_ns, out);
+            self.dispatch_all(now, out);
+            self.settle_found(now, out);
         }
         changed
     }
@@ -116,10 +115,10 @@ impl Router {
         &mut self,
         replica: ReplicaId,
         draining: bool,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let Some(slot) = self.known(replica) else {
             return;
         };
@@ -127,19 +126,19 @@ impl Router {
         if !ignored {
             self.fleet.set_draining(slot, draining);
         }
-        self.dispatch_all(now_ns, out);
+        self.dispatch_all(now, out);
     }
 
-    /// A probe sent at `sent_ns` was answered at `now_ns`.
+    /// A probe sent at `sent_ns` was answered at `now`.
     pub fn observe(
         &mut self,
         replica: ReplicaId,
         snapshot: Snapshot,
-        sent_ns: Nanos,
-        now_ns: Nanos,
+        sent_ns: Instant,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let Some(slot) = self.known(replica) else {
             return;
         };
@@ -149,13 +148,13 @@ impl Router {
             slot,
             (snapshot, sent_ns, Probed::Here),
             &mut self.counters,
-            (&self.config, now_ns),
+            (&self.config, now),
         );
         self.fleet.note_probe_due(slot, &self.config);
-        if self.review(slot, now_ns, out) || changed {
-            self.dispatch_all(now_ns, out);
+        if self.review(slot, now, out) || changed {
+            self.dispatch_all(now, out);
         } else {
-            self.dispatch(slot, now_ns, out);
+            self.dispatch(slot, now, out);
         }
     }
 
@@ -164,34 +163,33 @@ impl Router {
         &mut self,
         replica: ReplicaId,
         unread: Unread,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let Some(slot) = self.known(replica) else {
             return;
         };
-        let looked_at = self.fleet.looks_at(slot, now_ns);
-        self.fleet
-            .observe_failed(slot, unread, &self.config, now_ns);
+        let looked_at = self.fleet.looks_at(slot, now);
+        self.fleet.observe_failed(slot, unread, &self.config, now);
         self.fleet.note_probe_due(slot, &self.config);
-        self.review(slot, now_ns, out);
-        if looked_at && !self.fleet.looks_at(slot, now_ns) {
-            self.refuse_unserved(now_ns, out);
+        self.review(slot, now, out);
+        if looked_at && !self.fleet.looks_at(slot, now) {
+            self.refuse_unserved(now, out);
         }
-        self.dispatch_all(now_ns, out);
+        self.dispatch_all(now, out);
     }
 
     /// A replica has answered another question than a probe: it is there, if its last probe was not
     /// answered.
-    pub fn answered(&mut self, replica: ReplicaId, now_ns: Nanos, out: &mut Vec<Effect>) {
-        let now_ns = self.advance(now_ns);
+    pub fn answered(&mut self, replica: ReplicaId, now: Instant, out: &mut Vec<Effect>) {
+        let now = self.advance(now);
         let Some(slot) = self.known(replica) else {
             return;
         };
-        if self.fleet.answered(slot, &self.config, now_ns) {
-            self.review(slot, now_ns, out);
-            self.dispatch_all(now_ns, out);
+        if self.fleet.answered(slot, &self.config, now) {
+            self.review(slot, now, out);
+            self.dispatch_all(now, out);
         }
     }
 
@@ -203,8 +201,8 @@ impl Router {
 
     /// A replica that was looked at turns out not to serve what is held for it: refuses that, once no
     /// other is being looked at.
-    fn refuse_unserved(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
-        if self.hold.is_empty() || self.fleet.looks(now_ns) {
+    fn refuse_unserved(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if self.hold.is_empty() || self.fleet.looks(now) {
             return;
         }
         let unserved = |line: &Partition| !self.fleet.is_served(line.model);
@@ -217,7 +215,7 @@ impl Router {
         for line in lines {
             let oldest = self.hold.oldest(line);
             let request = oldest.and_then(|(_, id)| self.requests.get(id));
-            if request.is_none_or(|request| self.peers_serve(request, now_ns)) {
+            if request.is_none_or(|request| self.peers_serve(request, now)) {
                 continue;
             }
             let name = self
@@ -225,7 +223,7 @@ impl Router {
                 .name_of(Some(line.model))
                 .unwrap_or_default()
                 .to_owned();
-            let Err(refusal) = self.unlisted_model(&name, false, now_ns) else {
+            let Err(refusal) = self.unlisted_model(&name, false, now) else {
                 continue;
             };
             while let Some((ticket, id)) = self.hold.oldest(line) {
@@ -239,47 +237,47 @@ impl Router {
 
     /// Lets time pass: expires what has waited too long, ends ejections, starts what may start, and
     /// asks for the probes that are due.
-    pub fn tick(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
-        let now_ns = self.advance(now_ns);
-        self.fleet.tick(&self.config, now_ns);
-        self.mesh.review_splits(&mut self.fleet, now_ns);
-        self.end_old_looks(now_ns, out);
-        self.mesh.pass_leave_ends(now_ns);
-        self.dispatch_all(now_ns, out);
-        if self.fleet.probes_begin(!self.requests.is_empty(), now_ns) {
-            let (mesh, local) = self.local(now_ns);
+    pub fn tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let now = self.advance(now);
+        self.fleet.tick(&self.config, now);
+        self.mesh.review_splits(&mut self.fleet, now);
+        self.end_old_looks(now, out);
+        self.mesh.pass_leave_ends(now);
+        self.dispatch_all(now, out);
+        if self.fleet.probes_begin(!self.requests.is_empty(), now) {
+            let (mesh, local) = self.local(now);
             let due = mesh.probes_due(&local);
-            let probes = self.fleet.send_probes(due, now_ns);
+            let probes = self.fleet.send_probes(due, now);
             out.extend(probes.into_iter().map(Effect::Probe));
         }
     }
 
     /// When [`Self::tick`] has work at the latest.
     #[must_use]
-    pub fn next_deadline_ns(&mut self) -> Option<Nanos> {
+    pub fn next_deadline_ns(&mut self) -> Option<Instant> {
         let probes_ns = self.fleet.next_probes_ns(!self.requests.is_empty());
         self.next_change_ns().into_iter().chain(probes_ns).min()
     }
 
     /// When time alone changes what becomes of requests.
-    pub(super) fn next_change_ns(&mut self) -> Option<Nanos> {
-        self.fleet.refresh(&self.config, self.clock.now_ns);
-        let (fleet, hold, now_ns) = (&self.fleet, &self.hold, self.clock.now_ns);
+    pub(super) fn next_change_ns(&mut self) -> Option<Instant> {
+        self.fleet.refresh(&self.config, self.clock.now);
+        let (fleet, hold, now) = (&self.fleet, &self.hold, self.clock.now);
         let all = [
             hold.next_deadline_ns(),
             fleet.turns_ns(),
             self.requests.looks().next_ns(fleet.len()),
-            self.mesh.next_change_ns(fleet, hold, now_ns),
+            self.mesh.next_change_ns(fleet, hold, now),
         ];
         all.into_iter().flatten().min()
     }
 
     /// Ends the wait of what is held past its deadline.
-    pub(super) fn expire_due(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(super) fn expire_due(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if self.config.planted(Plant::DeadlineIgnored) {
             return;
         }
-        while let Some(id) = self.hold.expire(now_ns) {
+        while let Some(id) = self.hold.expire(now) {
             self.counters.expired += 1;
             if let Some(mut request) = self.requests.remove(id) {
                 request.phase = Phase::Between;

@@ -10,17 +10,18 @@ use crate::engine::hold::{Head, Partition};
 use crate::engine::mesh::Away;
 use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Phase, Request};
-use crate::id::{Nanos, RequestId};
+use crate::id::RequestId;
+use crate::time::Instant;
 
 /// Times that one request may be refused by peers; then it stays.
 const REFUSALS_MAX: u32 = 3;
 
 impl Router {
     /// Whether a peer could serve the request, with room or without.
-    pub(super) fn peers_serve(&self, request: &Request, now_ns: Nanos) -> bool {
+    pub(super) fn peers_serve(&self, request: &Request, now: Instant) -> bool {
         let model = self.fleet.name_of(request.demand.model);
         !request.stays
-            && model.is_some_and(|model| self.mesh.serves(model, request.demand.regions, now_ns))
+            && model.is_some_and(|model| self.mesh.serves(model, request.demand.regions, now))
     }
 
     /// Counts the request as forwarded, notes its prompt, and asks for it to be sent.
@@ -29,10 +30,10 @@ impl Router {
         id: RequestId,
         mut request: Request,
         there: There,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let left_ns = self.config.hold_timeout_ns.saturating_sub(request.held_ns);
+        let left_ns = self.config.hold_timeout_ns - request.held_ns;
         let demand = &request.demand;
         let digest_tokens = there.reported.then(|| {
             let expected = self.fleet.expected(demand, &self.config);
@@ -51,7 +52,7 @@ impl Router {
         request.attempts += 1;
         request.phase = Phase::Away(Away {
             slot: there.slot,
-            since_ns: now_ns,
+            since_ns: now,
             model,
             digest_tokens,
             started: false,
@@ -66,7 +67,7 @@ impl Router {
             // One failure there must leave us what is left.
             attempts_left: 1,
             match_blocks: there.match_blocks,
-            deadline_ns: now_ns.saturating_add(left_ns),
+            deadline_ns: now + left_ns,
         }));
     }
 
@@ -93,16 +94,16 @@ impl Router {
         mut request: Request,
         away: &Away,
         failed: (Failure, bool),
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
         let (failure, sent) = failed;
         let name = self.fleet.name_of(Some(away.model));
         self.mesh.end(away, name);
         // It may have been held there.
-        request.held_ns += now_ns.saturating_sub(away.since_ns);
+        request.held_ns += now - away.since_ns;
         let refused = failure.refused();
-        let blamed = self.mesh.blame(away, name, failure, now_ns);
+        let blamed = self.mesh.blame(away, name, failure, now);
         self.counters.forwards_refused += u64::from(blamed);
         if self.config.planted(Plant::LostAway) {
             return self.forget(&request);
@@ -119,39 +120,39 @@ impl Router {
         let alike = request.fails_alike(ELSEWHERE, failure);
         let again = !alike
             && ((refused && !away.started)
-                || self.may_retry(&request, failure, away.started, sent, now_ns));
+                || self.may_retry(&request, failure, away.started, sent, now));
         if again {
             self.counters.retries += u64::from(!refused);
-            self.settle(id, request, Some(refusal), now_ns, out);
+            self.settle(id, request, Some(refusal), now, out);
         } else {
             let turned = !alike
                 && self
                     .fleet
-                    .suspect(&request.setbacks.suspects, &self.config, now_ns);
+                    .suspect(&request.setbacks.suspects, &self.config, now);
             self.refuse(id, &request, refusal, out);
             if turned {
-                self.dispatch_all(now_ns, out);
+                self.dispatch_all(now, out);
             }
         }
         self.mesh.drop_if_over(away.slot);
     }
 
     /// Forwards held requests while peers have room that they may use, the oldest first.
-    pub(super) fn dispatch_peers(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(super) fn dispatch_peers(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if self.hold.is_empty() || self.mesh.is_empty() {
             return;
         }
         let mut heads = Vec::new();
         let leaves = |partition: Partition| !partition.stays;
-        self.hold.turns(&self.config, now_ns, leaves, &mut heads);
+        self.hold.turns(&self.config, now, leaves, &mut heads);
         for head in &heads {
-            self.forward_queue(head, now_ns, out);
+            self.forward_queue(head, now, out);
         }
     }
 
     /// Forwards the oldest requests of one queue; those that must not go where there is room, and
     /// those that wait for a replica by choice, are passed over.
-    fn forward_queue(&mut self, head: &Head, now_ns: Nanos, out: &mut Vec<Effect>) {
+    fn forward_queue(&mut self, head: &Head, now: Instant, out: &mut Vec<Effect>) {
         let mut next = self.hold.queue(head.partition, head.class).next();
         while let Some((ticket, id)) = next {
             next = self.hold.after(ticket);
@@ -161,9 +162,9 @@ impl Router {
             let Some(request) = self.requests.remove(id) else {
                 return;
             };
-            if let Some(there) = self.find_peer(&request, now_ns) {
-                let request = self.leave_hold(ticket, request, now_ns);
-                self.forward(id, request, there, now_ns, out);
+            if let Some(there) = self.find_peer(&request, now) {
+                let request = self.leave_hold(ticket, request, now);
+                self.forward(id, request, there, now, out);
                 continue;
             }
             let others_may = !request.tried_peers.is_empty() || request.rather_here;

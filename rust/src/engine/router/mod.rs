@@ -46,8 +46,9 @@ use super::refusal::Refusal;
 use super::requests::Requests;
 use super::requests::request::Request;
 use crate::http::error::RequestError;
-use crate::id::{Nanos, ReplicaSlot, RequestId};
+use crate::id::{ReplicaSlot, RequestId};
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
+use crate::time::{Instant, Span};
 
 pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
 pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
@@ -57,7 +58,7 @@ pub use super::mesh::listing::{Listing, PeerGauges, PeersError};
 
 /// If the driver has not called for this long, the process was stopped: it calls many times a second. This
 /// and the longest age of a snapshot together stay below the age at which a snapshot is stale.
-const STOOD_STILL_NS: Nanos = 1_500_000_000;
+const STOOD_STILL_NS: Span = Span::from_ns(1_500_000_000);
 
 /// Bytes of the secret that keys all hashes, at least.
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -72,9 +73,9 @@ struct Reader {
 /// Time as the router has it.
 #[derive(Debug, Default)]
 struct Clock {
-    now_ns: Nanos,
+    now: Instant,
     /// When all replicas were last looked at for room.
-    swept_ns: Nanos,
+    swept_ns: Instant,
 }
 
 /// The router. See the module's text.
@@ -165,19 +166,19 @@ impl Router {
     }
 
     /// The mesh, and what it tells peers about this balancer.
-    fn local(&mut self, now_ns: Nanos) -> (&mut Mesh, Local<'_>) {
+    fn local(&mut self, now: Instant) -> (&mut Mesh, Local<'_>) {
         let local = Local {
             config: &self.config,
             fleet: &self.fleet,
             hold: &self.hold,
-            now_ns,
+            now,
         };
         (&mut self.mesh, local)
     }
 
     /// The request may use the room of a replica, and does not wait for a peer's.
-    fn fits(&self, request: &Request, slot: ReplicaSlot, now_ns: Nanos) -> bool {
-        !request.is_leaving(now_ns) && self.fleet.fits(&request.demand, slot, &self.config, now_ns)
+    fn fits(&self, request: &Request, slot: ReplicaSlot, now: Instant) -> bool {
+        !request.is_leaving(now) && self.fleet.fits(&request.demand, slot, &self.config, now)
     }
 
     /// The request is over: nothing of it is kept.
@@ -195,12 +196,12 @@ impl Router {
 
     /// Time never goes back in here, whatever the driver's calls say. Time in which the process was stopped
     /// makes no snapshot older. Otherwise all replicas would be blind at once, and get all held requests.
-    fn advance(&mut self, now_ns: Nanos) -> Nanos {
-        let gap_ns = now_ns.saturating_sub(self.clock.now_ns);
+    fn advance(&mut self, now: Instant) -> Instant {
+        let gap_ns = now - self.clock.now;
         if gap_ns >= STOOD_STILL_NS {
             self.fleet.stood_still(gap_ns);
         }
-        self.clock.now_ns = self.clock.now_ns.max(now_ns);
-        self.clock.now_ns
+        self.clock.now = self.clock.now.max(now);
+        self.clock.now
     }
 }

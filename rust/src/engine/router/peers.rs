@@ -13,7 +13,8 @@ use crate::engine::mesh::region::message::{Share, ShareError};
 use crate::engine::mesh::region::{Changes, Passed};
 use crate::engine::mesh::residency::{RegionError, Rule};
 use crate::engine::plant::Plant;
-use crate::id::{Nanos, PeerId, PeerSlot, ReplicaId};
+use crate::id::{PeerId, PeerSlot, ReplicaId};
+use crate::time::{Instant, Span};
 
 impl Router {
     /// Names this balancer: its name, its region, and a number that is greater after each start.
@@ -38,28 +39,28 @@ impl Router {
     pub fn set_peers(
         &mut self,
         peers: &[Listing],
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> Result<(), PeersError> {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         self.mesh.set_peers(peers)?;
-        self.mesh.review_sharing(&mut self.fleet, now_ns);
-        self.dispatch_all(now_ns, out);
-        self.dispatch_peers(now_ns, out);
+        self.mesh.review_sharing(&mut self.fleet, now);
+        self.dispatch_all(now, out);
+        self.dispatch_peers(now, out);
         Ok(())
     }
 
     /// A connection to a peer begins, which has proven when it started.
-    pub fn peer_started(&mut self, peer: PeerId, incarnation: u64, now_ns: Nanos) {
-        self.advance(now_ns);
+    pub fn peer_started(&mut self, peer: PeerId, incarnation: u64, now: Instant) {
+        self.advance(now);
         if let Some(slot) = self.known_peer(peer) {
             self.mesh.started(slot, incarnation);
         }
     }
 
     /// One measured round trip to a peer.
-    pub fn peer_rtt(&mut self, peer: PeerId, rtt_ns: Nanos, now_ns: Nanos) {
-        self.advance(now_ns);
+    pub fn peer_rtt(&mut self, peer: PeerId, rtt_ns: Span, now: Instant) {
+        self.advance(now);
         if let Some(slot) = self.known_peer(peer) {
             self.mesh.observe_rtt(slot, rtt_ns);
         }
@@ -70,19 +71,19 @@ impl Router {
         &mut self,
         peer: PeerId,
         presence: Presence,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let Some(slot) = self.known_peer(peer) else {
             return;
         };
         self.mesh.set_presence(slot, presence);
         if presence == Presence::Alive || !self.config.planted(Plant::DeadRemembered) {
-            self.mesh.review_sharing(&mut self.fleet, now_ns);
+            self.mesh.review_sharing(&mut self.fleet, now);
         }
-        self.dispatch_all(now_ns, out);
-        self.dispatch_peers(now_ns, out);
+        self.dispatch_all(now, out);
+        self.dispatch_peers(now, out);
     }
 
     /// The operator's intent for a peer.
@@ -90,38 +91,38 @@ impl Router {
         &mut self,
         peer: PeerId,
         isolated: bool,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let Some(slot) = self.known_peer(peer) else {
             return;
         };
         self.mesh.set_isolated(slot, isolated);
-        self.mesh.review_sharing(&mut self.fleet, now_ns);
-        self.dispatch_all(now_ns, out);
-        self.dispatch_peers(now_ns, out);
+        self.mesh.review_sharing(&mut self.fleet, now);
+        self.dispatch_all(now, out);
+        self.dispatch_peers(now, out);
     }
 
     /// The operator's intent for this balancer: what is new and what is held leaves while peers
     /// have room, and peers send nothing.
-    pub fn set_evacuating(&mut self, evacuating: bool, now_ns: Nanos, out: &mut Vec<Effect>) {
-        let now_ns = self.advance(now_ns);
+    pub fn set_evacuating(&mut self, evacuating: bool, now: Instant, out: &mut Vec<Effect>) {
+        let now = self.advance(now);
         self.mesh.set_evacuating(evacuating);
-        let until_ns = now_ns.saturating_add(self.leave_wait_ns());
+        let until_ns = now + self.leave_wait_ns();
         let held: Vec<_> = self.requests.held();
         for id in held {
             let leaves = evacuating
-                && (self.requests.get(id)).is_some_and(|request| self.peers_serve(request, now_ns));
+                && (self.requests.get(id)).is_some_and(|request| self.peers_serve(request, now));
             if leaves {
                 self.mesh.note_leave_end(until_ns);
             }
             if let Some(request) = self.requests.get_mut(id) {
-                request.leaves_until_ns = if leaves { until_ns } else { 0 };
+                request.leaves_until_ns = if leaves { until_ns } else { Instant::ZERO };
             }
         }
-        self.dispatch_peers(now_ns, out);
-        self.dispatch_all(now_ns, out);
+        self.dispatch_peers(now, out);
+        self.dispatch_all(now, out);
     }
 
     /// Sets the rules of residency, for requests placed from now on.
@@ -140,15 +141,15 @@ impl Router {
         &mut self,
         replica: ReplicaId,
         region: Option<&str>,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let mesh = &self.mesh;
         let bit = region.map_or(mesh.region_bit(), |name| mesh.regions().bit(name));
         if let Some(slot) = self.known(replica) {
             self.fleet.set_region(slot, region, bit);
-            self.dispatch_all(now_ns, out);
+            self.dispatch_all(now, out);
         }
     }
 
@@ -161,44 +162,44 @@ impl Router {
         &mut self,
         peer: PeerId,
         summary: &[u8],
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> Result<(), PeerError> {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let slot = self.known_peer(peer).ok_or(PeerError::Unknown)?;
-        let merged = self.mesh.merge(slot, summary, now_ns);
+        let merged = self.mesh.merge(slot, summary, now);
         self.counters.summaries_refused += u64::from(merged.is_err());
         merged?;
         self.counters.summaries_merged += 1;
-        self.dispatch_peers(now_ns, out);
+        self.dispatch_peers(now, out);
         Ok(())
     }
 
     // ------------------------------------------------------------------ what peers are told
 
     /// Whether this peer should be told something now.
-    pub fn summary_due(&mut self, peer: PeerId, now_ns: Nanos) -> bool {
-        let now_ns = self.advance(now_ns);
-        let (mesh, local) = self.local(now_ns);
+    pub fn summary_due(&mut self, peer: PeerId, now: Instant) -> bool {
+        let now = self.advance(now);
+        let (mesh, local) = self.local(now);
         mesh.summary_due(peer, &local)
     }
 
     /// What to tell this peer now: it grants room. `None` for a peer that is not known.
-    pub fn summary(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
-        let now_ns = self.advance(now_ns);
+    pub fn summary(&mut self, peer: PeerId, now: Instant) -> Option<Vec<u8>> {
+        let now = self.advance(now);
         let slot = self.known_peer(peer)?;
-        let hold_age_ns = self.hold_age_ns(now_ns);
-        let (mesh, local) = self.local(now_ns);
+        let hold_age_ns = self.hold_age_ns(now);
+        let (mesh, local) = self.local(now);
         mesh.summary(slot, hold_age_ns, &local)
     }
 
     /// How long the longest held request has waited.
-    fn hold_age_ns(&self, now_ns: Nanos) -> Nanos {
+    fn hold_age_ns(&self, now: Instant) -> Span {
         let heads = self.hold.heads();
         let oldest = heads.filter_map(|(partition, _)| self.hold.oldest(partition));
         let requests = oldest.filter_map(|(_, id)| self.requests.get(id));
-        let ages = requests.map(|request| request.waited_ns(now_ns));
-        ages.max().unwrap_or(0)
+        let ages = requests.map(|request| request.waited_ns(now));
+        ages.max().unwrap_or_default()
     }
 
     /// Tells peers which prefixes are hot here, and believes them. `key`: what all balancers of the
@@ -209,15 +210,15 @@ impl Router {
     }
 
     /// Whether this peer should be told of hot prefixes now.
-    pub fn peer_digest_due(&mut self, peer: PeerId, now_ns: Nanos) -> bool {
-        let now_ns = self.advance(now_ns);
-        self.mesh.hot_due(peer, &self.fleet, &self.config, now_ns)
+    pub fn peer_digest_due(&mut self, peer: PeerId, now: Instant) -> bool {
+        let now = self.advance(now);
+        self.mesh.hot_due(peer, &self.fleet, &self.config, now)
     }
 
     /// What to tell this peer of hot prefixes; `None` for one that is not known, or where nothing
     /// is told.
-    pub fn peer_digest(&mut self, peer: PeerId, now_ns: Nanos) -> Option<Vec<u8>> {
-        self.advance(now_ns);
+    pub fn peer_digest(&mut self, peer: PeerId, now: Instant) -> Option<Vec<u8>> {
+        self.advance(now);
         let slot = self.known_peer(peer)?;
         let digest = self.mesh.hot_digest(slot, &self.config);
         self.counters.peer_digests_told += u64::from(digest.is_some());
@@ -226,13 +227,13 @@ impl Router {
 
     /// What to tell a peer of our region now; `None` where there is nothing to tell it. It counts as
     /// told, so it is to be sent.
-    pub fn share(&mut self, peer: PeerId, now_ns: Nanos, out: &mut Vec<Effect>) -> Option<Vec<u8>> {
-        let now_ns = self.advance(now_ns);
+    pub fn share(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Effect>) -> Option<Vec<u8>> {
+        let now = self.advance(now);
         let slot = self.mesh.slot(peer);
-        let (mesh, local) = self.local(now_ns);
+        let (mesh, local) = self.local(now);
         let told = slot.and_then(|slot| mesh.share(slot, &local));
-        for slot in self.mesh.review_splits(&mut self.fleet, now_ns) {
-            self.dispatch(slot, now_ns, out);
+        for slot in self.mesh.review_splits(&mut self.fleet, now) {
+            self.dispatch(slot, now, out);
         }
         told
     }
@@ -250,22 +251,22 @@ impl Router {
         &mut self,
         peer: PeerId,
         digest: &[u8],
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<(), DigestError> {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let slot = self.known_peer(peer).ok_or(DigestError::Unknown)?;
-        let merged = self.mesh.merge_hot(slot, digest, &self.config, now_ns);
+        let merged = self.mesh.merge_hot(slot, digest, &self.config, now);
         self.counters.peer_digests_refused += u64::from(merged.is_err());
         self.counters.peer_digests_merged += u64::from(merged == Ok(true));
         merged.map(|_| ())
     }
 
     /// A connection to a peer begins: neither knows what the other has told before.
-    pub fn share_anew(&mut self, peer: PeerId, now_ns: Nanos, out: &mut Vec<Effect>) {
-        let now_ns = self.advance(now_ns);
+    pub fn share_anew(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Effect>) {
+        let now = self.advance(now);
         if let Some(slot) = self.known_peer(peer) {
-            self.mesh.share_anew((slot, peer), &mut self.fleet, now_ns);
-            self.dispatch_all(now_ns, out);
+            self.mesh.share_anew((slot, peer), &mut self.fleet, now);
+            self.dispatch_all(now, out);
         }
     }
 
@@ -279,10 +280,10 @@ impl Router {
         peer: PeerId,
         bytes: &[u8],
         ahead_ns: i64,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> Result<(), ShareError> {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         let slot = self.known_peer(peer).ok_or(ShareError::Stranger)?;
         let region = self.mesh.peer(slot).map(|peer| &peer.region);
         if region.map(String::as_str) != Some(self.mesh.region()) {
@@ -293,21 +294,21 @@ impl Router {
         }
         let share = Share::decode(bytes).inspect_err(|_| self.counters.shares_refused += 1)?;
         self.counters.shares_merged += 1;
-        let told_ns = share.told_ns.saturating_add_signed(ahead_ns).min(now_ns);
-        let Changes { more, replicas } = self.take_share((slot, peer), share, told_ns, now_ns);
+        let told_ns = Instant::from_ns(share.told_ns).shifted(ahead_ns).min(now);
+        let Changes { more, replicas } = self.take_share((slot, peer), share, told_ns, now);
         if more {
-            self.mesh.review_sharing(&mut self.fleet, now_ns);
+            self.mesh.review_sharing(&mut self.fleet, now);
         }
         let mut changed = more;
         for replica in &replicas {
-            self.mesh.review_split(*replica, &mut self.fleet, now_ns);
-            changed |= self.review(*replica, now_ns, out);
+            self.mesh.review_split(*replica, &mut self.fleet, now);
+            changed |= self.review(*replica, now, out);
         }
         if changed {
-            self.dispatch_all(now_ns, out);
+            self.dispatch_all(now, out);
         } else {
             for replica in replicas {
-                self.dispatch(replica, now_ns, out);
+                self.dispatch(replica, now, out);
             }
         }
         Ok(())
@@ -317,15 +318,15 @@ impl Router {
         &mut self,
         peer: (PeerSlot, PeerId),
         share: Share,
-        told_ns: Nanos,
-        now_ns: Nanos,
+        told_ns: Instant,
+        now: Instant,
     ) -> Changes {
         let (cache, counters, config) = (&mut self.cache, &mut self.counters, &self.config);
-        let bounds = (config.in_flight_max, now_ns);
+        let bounds = (config.in_flight_max, now);
         let observe = |fleet: &mut Fleet, passed: Passed| {
             counters.pages_heard += 1;
             let page = (passed.page, passed.sent_ns, Probed::Elsewhere);
-            cache.observe(fleet, passed.slot, page, counters, (config, now_ns))
+            cache.observe(fleet, passed.slot, page, counters, (config, now))
         };
         self.mesh
             .take_share(peer, share, told_ns, &mut self.fleet, bounds, observe)
@@ -333,8 +334,8 @@ impl Router {
 
     /// All peers' figures, in the order of their ids.
     #[must_use]
-    pub fn peer_gauges(&self, now_ns: Nanos) -> Vec<PeerGauges> {
-        self.mesh.gauges(&self.config, now_ns)
+    pub fn peer_gauges(&self, now: Instant) -> Vec<PeerGauges> {
+        self.mesh.gauges(&self.config, now)
     }
 
     pub(super) fn known_peer(&mut self, peer: PeerId) -> Option<PeerSlot> {

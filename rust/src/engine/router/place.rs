@@ -17,9 +17,10 @@ use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{Attempt, NoPlace, Phase, Request, Setbacks};
 use crate::http::route::Route;
-use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
+use crate::id::{ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::Digest;
 use crate::tenant::Tenant;
+use crate::time::{Instant, Span};
 
 impl Router {
     /// Places a request whose body has been read; takes the blocks out of `digest`.
@@ -32,24 +33,24 @@ impl Router {
         id: RequestId,
         ask: &Ask<'_>,
         digest: &mut Digest,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> Result<(), AlreadyKnown> {
-        let now_ns = self.advance(now_ns);
+        let now = self.advance(now);
         if self.requests.contains(id) {
             return Err(AlreadyKnown(id));
         }
         self.counters.submitted += 1;
-        self.requests.budget_mut().request(now_ns);
-        self.expire_due(now_ns, out);
+        self.requests.budget_mut().request(now);
+        self.expire_due(now, out);
         let (hop, origin) = ask.forwarded.map_or((0, None), |f| (f.hop, f.origin));
         let granted = Lane::of(ask.route).takes_room();
-        self.arrive(origin, &digest.model, (hop, granted), now_ns);
-        match self.admit(ask, digest, now_ns) {
-            Ok(request) if self.is_unlisted(&request, now_ns) => {
-                self.await_look(id, request, now_ns, out);
+        self.arrive(origin, &digest.model, (hop, granted), now);
+        match self.admit(ask, digest, now) {
+            Ok(request) if self.is_unlisted(&request, now) => {
+                self.await_look(id, request, now, out);
             }
-            Ok(request) => self.settle(id, request, None, now_ns, out),
+            Ok(request) => self.settle(id, request, None, now, out),
             Err(mut refusal) => {
                 self.counters.rejected += 1;
                 self.counters.residency_refused += u64::from(refusal.status == 403);
@@ -68,7 +69,7 @@ impl Router {
         &mut self,
         ask: &Ask<'_>,
         digest: &mut Digest,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<Request, Refusal> {
         let lane = Lane::of(ask.route);
         let forwarded = ask.forwarded;
@@ -84,7 +85,7 @@ impl Router {
             Lane::Batch | Lane::Light => {
                 // Only requests that may leave can be served where the model is missing here.
                 let regions = if forwarded.is_none() { regions } else { 0 };
-                Some(self.model_named(&digest.model, regions, forwarded.is_some(), now_ns)?)
+                Some(self.model_named(&digest.model, regions, forwarded.is_some(), now)?)
             }
         };
         if let Some(model) = model {
@@ -101,18 +102,18 @@ impl Router {
             age: self.requests.next_age(),
             stays: forwarded.is_some() || kept,
             rather_here: responses && !digest.unstored,
-            leaves_until_ns: 0,
+            leaves_until_ns: Instant::ZERO,
             attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),
             class: ask.class_of(digest.class, self.believes(ask)),
-            payer: self.payer(ask, now_ns),
-            submitted_ns: now_ns,
+            payer: self.payer(ask, now),
+            submitted_ns: now,
             retry_safe: digest.retry_safe,
             body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
             attempts: 0,
             setbacks: Setbacks::default(),
-            held_ns: 0,
+            held_ns: Span::ZERO,
             phase: Phase::Between,
         };
         if let Some(refusal) = forwarded.and_then(|_| self.refuses_forward(&request)) {
@@ -134,14 +135,14 @@ impl Router {
     }
 
     /// Whom a request's place in the hold counts for.
-    fn payer(&mut self, ask: &Ask<'_>, now_ns: Nanos) -> Payer {
+    fn payer(&mut self, ask: &Ask<'_>, now: Instant) -> Payer {
         let key_of = |name| self.reader.config.key_of(name);
         let payer = match (ask.tenant, ask.credential) {
             (Tenant::Named(name), _) => Payer::Tenant(key_of(name.as_bytes())),
             (_, Some(credential)) => Payer::Credential(key_of(credential)),
             (_, None) => Payer::Anonymous,
         };
-        self.hold.saw(payer, now_ns);
+        self.hold.saw(payer, now);
         payer
     }
 
@@ -152,60 +153,59 @@ impl Router {
         id: RequestId,
         request: Request,
         failed: Option<Refusal>,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
         // A bug that tests plant; never so in a release.
         let sent_on = request.stays && self.config.planted(Plant::CrossedTwice);
         if (self.mesh.evacuating() || sent_on)
-            && let Some(there) = self.find_peer(&request, now_ns)
+            && let Some(there) = self.find_peer(&request, now)
         {
-            self.forward(id, request, there, now_ns, out);
+            self.forward(id, request, there, now, out);
             return;
         }
-        let Some(request) = self.wait_to_leave(id, request, now_ns, out) else {
+        let Some(request) = self.wait_to_leave(id, request, now, out) else {
             return;
         };
-        let Some(request) = self.queue_up(id, request, now_ns, out) else {
+        let Some(request) = self.queue_up(id, request, now, out) else {
             return;
         };
-        let mut found = self.find(&request, true, now_ns);
-        if let Some(there) = self.faster_peer(&request, found, now_ns) {
-            self.forward(id, request, there, now_ns, out);
+        let mut found = self.find(&request, true, now);
+        if let Some(there) = self.faster_peer(&request, found, now) {
+            self.forward(id, request, there, now, out);
             return;
         }
         if matches!(found, Selection::NoRoom | Selection::NoneReady) {
-            if let Some(there) = self.find_peer(&request, now_ns) {
-                self.forward(id, request, there, now_ns, out);
+            if let Some(there) = self.find_peer(&request, now) {
+                self.forward(id, request, there, now, out);
                 return;
             }
             let anybody = request.demand.lane == Lane::Batch && request.demand.bound.is_none();
-            let looks = anybody && self.fleet.looks(now_ns);
-            if found == Selection::NoneReady && (looks || self.peers_serve(&request, now_ns)) {
+            let looks = anybody && self.fleet.looks(now);
+            if found == Selection::NoneReady && (looks || self.peers_serve(&request, now)) {
                 found = Selection::NoRoom;
             }
         }
         match found {
             Selection::Here { slot, match_blocks } => {
-                self.push_past(id, request, slot, match_blocks, now_ns, out);
+                self.push_past(id, request, slot, match_blocks, now, out);
             }
             Selection::Awaits { slot } => {
-                let request = self.wait_for(id, request, slot, now_ns, out);
+                let request = self.wait_for(id, request, slot, now, out);
                 // It could not be held: another replica that has room takes it.
                 if let Some(request) = request
-                    && let Selection::Here { slot, match_blocks } =
-                        self.find(&request, false, now_ns)
+                    && let Selection::Here { slot, match_blocks } = self.find(&request, false, now)
                 {
-                    self.push_past(id, request, slot, match_blocks, now_ns, out);
+                    self.push_past(id, request, slot, match_blocks, now, out);
                 }
             }
             Selection::NoneReady => {
                 let refusal = failed.unwrap_or_else(|| self.none_ready());
                 self.refuse(id, &request, refusal, out);
             }
-            Selection::NoRoom => match self.enter_hold(id, &request, now_ns) {
+            Selection::NoRoom => match self.enter_hold(id, &request, now) {
                 Ok(ticket) => {
-                    self.keep(id, request, ticket, now_ns);
+                    self.keep(id, request, ticket, now);
                     out.push(Effect::Hold(id));
                 }
                 Err(full) => {
@@ -218,14 +218,14 @@ impl Router {
 
     /// The replica that the policy chooses for a request. With `may_wait` it may be one without room, for
     /// which the request then waits.
-    pub(super) fn find(&mut self, request: &Request, may_wait: bool, now_ns: Nanos) -> Selection {
-        let (chooser, _, mut sight, counters) = self.sight(now_ns);
+    pub(super) fn find(&mut self, request: &Request, may_wait: bool, now: Instant) -> Selection {
+        let (chooser, _, mut sight, counters) = self.sight(now);
         chooser.find(request.seeker(), may_wait, &mut sight, counters)
     }
 
     /// The peer that a request may be forwarded to now, if there is one.
-    pub(super) fn find_peer(&mut self, request: &Request, now_ns: Nanos) -> Option<There> {
-        let (chooser, mesh, mut sight, _) = self.sight(now_ns);
+    pub(super) fn find_peer(&mut self, request: &Request, now: Instant) -> Option<There> {
+        let (chooser, mesh, mut sight, _) = self.sight(now);
         chooser.find_peer(request.seeker(), true, mesh, &mut sight)
     }
 
@@ -234,19 +234,19 @@ impl Router {
         &mut self,
         request: &Request,
         found: Selection,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Option<There> {
-        let (chooser, mesh, mut sight, _) = self.sight(now_ns);
+        let (chooser, mesh, mut sight, _) = self.sight(now);
         chooser.faster_peer(request.seeker(), found, mesh, &mut sight)
     }
 
-    fn sight(&mut self, now_ns: Nanos) -> (&mut Chooser, &mut Mesh, Sight<'_>, &mut Counters) {
+    fn sight(&mut self, now: Instant) -> (&mut Chooser, &mut Mesh, Sight<'_>, &mut Counters) {
         let sight = Sight {
             config: &self.config,
             fleet: &mut self.fleet,
             cache: &mut self.cache,
             hold: &self.hold,
-            now_ns,
+            now,
         };
         (&mut self.chooser, &mut self.mesh, sight, &mut self.counters)
     }
@@ -258,31 +258,31 @@ impl Router {
         &mut self,
         id: RequestId,
         mut request: Request,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> Option<Request> {
         let may_wait = self.mesh.evacuating() && request.demand.lane == Lane::Batch;
-        if !may_wait || !self.peers_serve(&request, now_ns) {
+        if !may_wait || !self.peers_serve(&request, now) {
             return Some(request);
         }
-        if request.leaves_until_ns == 0 {
-            request.leaves_until_ns = now_ns.saturating_add(self.leave_wait_ns());
+        if request.leaves_until_ns == Instant::ZERO {
+            request.leaves_until_ns = now + self.leave_wait_ns();
         }
-        if !request.is_leaving(now_ns) {
+        if !request.is_leaving(now) {
             return Some(request);
         }
-        let Ok(ticket) = self.enter_hold(id, &request, now_ns) else {
-            request.leaves_until_ns = now_ns;
+        let Ok(ticket) = self.enter_hold(id, &request, now) else {
+            request.leaves_until_ns = now;
             return Some(request);
         };
         self.mesh.note_leave_end(request.leaves_until_ns);
-        self.keep(id, request, ticket, now_ns);
+        self.keep(id, request, ticket, now);
         out.push(Effect::Hold(id));
         None
     }
 
     /// How long a request waits for a peer's room while this region is evacuated.
-    pub(super) fn leave_wait_ns(&self) -> Nanos {
+    pub(super) fn leave_wait_ns(&self) -> Span {
         self.config.hold_timeout_ns / 2
     }
 
@@ -292,7 +292,7 @@ impl Router {
         &mut self,
         id: RequestId,
         request: Request,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> Option<Request> {
         let partition = request
@@ -301,20 +301,20 @@ impl Router {
         let Some(partition) = partition.filter(|_| !self.hold.is_empty()) else {
             return Some(request);
         };
-        self.expire_due(now_ns, out);
-        self.serve_opened(now_ns, out);
-        if !self.contested(partition, now_ns) {
+        self.expire_due(now, out);
+        self.serve_opened(now, out);
+        if !self.contested(partition, now) {
             return Some(request);
         }
-        let Ok(ticket) = self.enter_hold(id, &request, now_ns) else {
-            self.serve_line(partition, now_ns, out);
+        let Ok(ticket) = self.enter_hold(id, &request, now) else {
+            self.serve_line(partition, now, out);
             return Some(request);
         };
-        self.keep(id, request, ticket, now_ns);
+        self.keep(id, request, ticket, now);
         let before = out.len();
-        self.serve_line(partition, now_ns, out);
-        self.serve_opened(now_ns, out);
-        self.dispatch_peers(now_ns, out);
+        self.serve_line(partition, now, out);
+        self.serve_opened(now, out);
+        self.dispatch_peers(now, out);
         let held = |request: &Request| matches!(request.phase, Phase::Held { .. });
         if self.requests.get(id).is_some_and(held) {
             out.insert(before, Effect::Hold(id));
@@ -328,18 +328,18 @@ impl Router {
         id: RequestId,
         request: Request,
         owner: ReplicaSlot,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> Option<Request> {
-        let Ok(ticket) = self.enter_hold(id, &request, now_ns) else {
+        let Ok(ticket) = self.enter_hold(id, &request, now) else {
             return Some(request);
         };
-        if !self.hold.choose(ticket, owner, &self.config, now_ns) {
+        if !self.hold.choose(ticket, owner, &self.config, now) {
             self.hold.leave(ticket);
             return Some(request);
         }
         self.counters.affinity_waits += 1;
-        self.keep(id, request, ticket, now_ns);
+        self.keep(id, request, ticket, now);
         out.push(Effect::Hold(id));
         None
     }
@@ -352,17 +352,17 @@ impl Router {
         request: Request,
         slot: ReplicaSlot,
         match_blocks: u32,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) {
         let partition = request
             .partition()
             .filter(|_| request.demand.lane == Lane::Batch);
         let (class, age) = (request.class, request.age);
-        self.push(id, request, slot, match_blocks, now_ns, out);
+        self.push(id, request, slot, match_blocks, now, out);
         if let Some(partition) = partition {
-            self.pass_over(partition, class, age, slot, now_ns);
-            self.serve_opened(now_ns, out);
+            self.pass_over(partition, class, age, slot, now);
+            self.serve_opened(now, out);
         }
     }
 
@@ -371,19 +371,19 @@ impl Router {
         &mut self,
         id: RequestId,
         request: &Request,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<Ticket, NoPlace> {
         if request.demand.lane != Lane::Batch {
             return Err(NoPlace::Light);
         }
-        let left_ns = self.config.hold_timeout_ns.saturating_sub(request.held_ns);
-        let partition = request.partition().filter(|_| left_ns > 0);
+        let left_ns = self.config.hold_timeout_ns - request.held_ns;
+        let partition = request.partition().filter(|_| !left_ns.is_zero());
         let partition = partition.ok_or(NoPlace::Hold(Full::Hold))?;
-        let deadline_ns = now_ns.saturating_add(left_ns);
+        let deadline_ns = now + left_ns;
         let deadline_ns = request
             .deadline_ns
             .map_or(deadline_ns, |at_ns| at_ns.min(deadline_ns));
-        if deadline_ns <= now_ns {
+        if deadline_ns <= now {
             return Err(NoPlace::Hold(Full::Hold));
         }
         let entrant = Entrant {
@@ -406,10 +406,10 @@ impl Router {
     }
 
     /// Notes that a request is in the hold.
-    fn keep(&mut self, id: RequestId, mut request: Request, ticket: Ticket, now_ns: Nanos) {
+    fn keep(&mut self, id: RequestId, mut request: Request, ticket: Ticket, now: Instant) {
         request.phase = Phase::Held {
             ticket,
-            since_ns: now_ns,
+            since_ns: now,
         };
         self.requests.insert(id, request);
     }
@@ -422,25 +422,25 @@ impl Router {
         mut request: Request,
         slot: ReplicaSlot,
         match_blocks: u32,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> u32 {
         let demand = &request.demand;
         let (fleet, config) = (&mut self.fleet, &self.config);
         let tokens = matched_tokens(&self.cache, fleet, demand, match_blocks);
         let matched = (match_blocks, tokens);
-        let forecast = fleet.forecast(demand, slot, matched, config, now_ns);
+        let forecast = fleet.forecast(demand, slot, matched, config, now);
         let need = forecast.need;
-        let Some(replica) = fleet.push((id, slot), demand, (match_blocks, need), config, now_ns)
+        let Some(replica) = fleet.push((id, slot), demand, (match_blocks, need), config, now)
         else {
             return 0;
         };
         let pushed = (slot, replica);
         self.chooser
-            .note_push(demand, pushed, need, fleet, config, now_ns);
-        self.mesh.count_hot(demand, slot, match_blocks, now_ns);
+            .note_push(demand, pushed, need, fleet, config, now);
+        self.mesh.count_hot(demand, slot, match_blocks, now);
         if demand.lane == Lane::Batch {
-            self.mesh.note_began(slot, (id, need), fleet, now_ns);
+            self.mesh.note_began(slot, (id, need), fleet, now);
         }
         let matched = self.cache.push(slot, demand, match_blocks);
         self.counters.pushed += 1;

@@ -7,12 +7,13 @@ use crate::engine::mesh::residency::ANYWHERE;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{NoPlace, Request};
-use crate::id::{ModelId, Nanos};
+use crate::id::ModelId;
 use crate::tenant::Tenant;
+use crate::time::{Instant, Span};
 
 /// How long a replica that has not told its models may be loading: with large weights over a network,
 /// longer than a quarter of an hour.
-const LOADING_NS: Nanos = 1_800_000_000_000;
+const LOADING_NS: Span = Span::from_ns(1_800_000_000_000);
 
 impl Router {
     /// The model or adapter of a name; no name, which only routes without a body may have while models
@@ -23,28 +24,28 @@ impl Router {
         name: &str,
         regions: u64,
         forwarded: bool,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<ModelId, Refusal> {
         if name.is_empty() {
             return self.any_model();
         }
-        match self.model_for(name, regions, now_ns) {
+        match self.model_for(name, regions, now) {
             Some(known) => Ok(known),
             // A replica that has just joined may serve it: it is held until that is known.
-            None if self.fleet.looks(now_ns) => {
+            None if self.fleet.looks(now) => {
                 Ok(self.fleet.intern(name, self.config.bytes_per_token))
             }
             None if !forwarded && self.requests.looks().take_more() => {
                 Ok(self.fleet.intern(name, self.config.bytes_per_token))
             }
-            None => self.unlisted_model(name, forwarded, now_ns),
+            None => self.unlisted_model(name, forwarded, now),
         }
     }
 
     /// The model or adapter of a name, where some replica is sent it.
     ///
     /// A model that only peers in `regions` serve is known too.
-    pub(super) fn model_for(&mut self, name: &str, regions: u64, now_ns: Nanos) -> Option<ModelId> {
+    pub(super) fn model_for(&mut self, name: &str, regions: u64, now: Instant) -> Option<ModelId> {
         let known = self
             .fleet
             .model(name)
@@ -54,19 +55,19 @@ impl Router {
         if let Some(known) = wrong.or(known) {
             return Some(known);
         }
-        let served = self.fleet.takes_unlisted() || self.mesh.serves(name, regions, now_ns);
+        let served = self.fleet.takes_unlisted() || self.mesh.serves(name, regions, now);
         served.then(|| self.fleet.intern(name, self.config.bytes_per_token))
     }
 
     /// Nobody is known to serve its model: the lists are to be read again.
-    pub(super) fn is_unlisted(&self, request: &Request, now_ns: Nanos) -> bool {
+    pub(super) fn is_unlisted(&self, request: &Request, now: Instant) -> bool {
         request.demand.model.is_some_and(|model| {
             !self.fleet.is_served(model)
-                && !self.fleet.looks(now_ns)
+                && !self.fleet.looks(now)
                 && !self
                     .fleet
                     .name_of(Some(model))
-                    .is_some_and(|name| self.mesh.serves(name, request.demand.regions, now_ns))
+                    .is_some_and(|name| self.mesh.serves(name, request.demand.regions, now))
         })
     }
 
@@ -79,15 +80,12 @@ impl Router {
         &mut self,
         name: &str,
         forwarded: bool,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<ModelId, Refusal> {
         if !self.fleet.any_models_known() {
             return Err(self.none_ready());
         }
-        if self
-            .fleet
-            .was_listed(name, self.config.model_gone_ns, now_ns)
-        {
+        if self.fleet.was_listed(name, self.config.model_gone_ns, now) {
             return Err(self.model_away(name));
         }
         if self.config.unknown_models == UnknownModels::Pass && !forwarded {
@@ -95,7 +93,7 @@ impl Router {
             self.fleet.pass(id);
             return Ok(id);
         }
-        Err(if self.fleet.awaits(LOADING_NS, now_ns) {
+        Err(if self.fleet.awaits(LOADING_NS, now) {
             self.model_away(name)
         } else {
             self.model_unknown(name)

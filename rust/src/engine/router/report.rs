@@ -9,8 +9,9 @@ use crate::engine::fleet::report::Gauges;
 use crate::engine::hold::HoldState;
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
-use crate::id::{Nanos, ReplicaSlot};
+use crate::id::ReplicaSlot;
 use crate::tenant::Tenant;
+use crate::time::Instant;
 
 #[derive(Serialize)]
 struct ReplicaState<'a> {
@@ -30,7 +31,7 @@ struct ReplicaState<'a> {
 
 #[derive(Serialize)]
 struct State<'a> {
-    now_ns: Nanos,
+    now: Instant,
     policy: &'static str,
     requests: usize,
     in_flight: usize,
@@ -83,14 +84,14 @@ impl Router {
     pub fn gauges(&self) -> Vec<Gauges> {
         let listed = self.fleet.members().filter(|(_, member)| !member.removed());
         let mut gauges: Vec<_> = listed
-            .map(|(slot, member)| self.gauges_of(slot, member, self.clock.now_ns))
+            .map(|(slot, member)| self.gauges_of(slot, member, self.clock.now))
             .collect();
         gauges.sort_unstable_by_key(|gauges| gauges.replica);
         gauges
     }
 
-    fn gauges_of(&self, slot: ReplicaSlot, member: &Member, now_ns: Nanos) -> Gauges {
-        member.gauges(self.cache.owner_blocks(slot), &self.config, now_ns)
+    fn gauges_of(&self, slot: ReplicaSlot, member: &Member, now: Instant) -> Gauges {
+        member.gauges(self.cache.owner_blocks(slot), &self.config, now)
     }
 
     /// Predicted minus confirmed cached tokens: upper bounds with cumulative counts, and the sum.
@@ -124,16 +125,16 @@ impl Router {
     /// # Errors
     ///
     /// None in practice: every value has a form in JSON.
-    pub fn state(&self, now_ns: Nanos) -> Result<Vec<u8>, serde_json::Error> {
+    pub fn state(&self, now: Instant) -> Result<Vec<u8>, serde_json::Error> {
         let replicas = self.fleet.members().map(|(slot, member)| {
             let served = member.models().iter();
             ReplicaState {
-                gauges: self.gauges_of(slot, member, now_ns),
+                gauges: self.gauges_of(slot, member, now),
                 models: served
                     .filter_map(|(id, _)| self.fleet.name_of(Some(*id)))
                     .collect(),
-                room: gate::room(member.replica(), &self.config, now_ns),
-                closed_by: member.closed_by(&self.config, now_ns),
+                room: gate::room(member.replica(), &self.config, now),
+                closed_by: member.closed_by(&self.config, now),
                 knee: member.replica().knee(),
                 capacity_blocks: self.cache.capacity_blocks(slot),
                 removed: member.removed(),
@@ -145,7 +146,7 @@ impl Router {
         let mut replicas: Vec<_> = replicas.collect();
         replicas.sort_unstable_by_key(|state| state.gauges.replica);
         serde_json::to_vec(&State {
-            now_ns,
+            now,
             policy: self.config.policy.name(),
             requests: self.requests.len(),
             in_flight: self.requests.in_flight(),
@@ -161,7 +162,7 @@ impl Router {
             region: self.mesh.region(),
             evacuating: self.mesh.evacuating(),
             forwards: self.mesh.in_flight(),
-            peers: self.peer_gauges(now_ns),
+            peers: self.peer_gauges(now),
             peer_digest: self.mesh.hot_state(),
         })
     }
@@ -172,24 +173,24 @@ impl Router {
     #[must_use]
     pub fn ready(&self) -> bool {
         let mut peers = self.mesh.peers();
-        self.ready_here() || peers.any(|(_, peer)| peer.models(self.clock.now_ns).next().is_some())
+        self.ready_here() || peers.any(|(_, peer)| peer.models(self.clock.now).next().is_some())
     }
 
     /// At least one replica is ready, and has told its models or hides them.
     #[must_use]
     pub fn ready_here(&self) -> bool {
         let mut members = self.fleet.members();
-        members.any(|(_, member)| member.serves_some(&self.config, self.clock.now_ns))
+        members.any(|(_, member)| member.serves_some(&self.config, self.clock.now))
     }
 
     /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told, and
     /// those of peers to which such requests may go.
     #[must_use]
     pub fn models(&self, tenant: Tenant<&str>) -> Vec<(&str, Option<u32>)> {
-        let mut models = self.fleet.ready_models(&self.config, self.clock.now_ns);
+        let mut models = self.fleet.ready_models(&self.config, self.clock.now);
         models.sort_unstable();
         for (_, peer) in self.mesh.peers() {
-            for name in peer.models(self.clock.now_ns) {
+            for name in peer.models(self.clock.now) {
                 let place = models.binary_search_by_key(&name, |(known, _)| known);
                 let allowed = self.mesh.residency().allowed(tenant, name) & peer.region_bit != 0;
                 if let (Err(place), true) = (place, allowed) {

@@ -13,8 +13,9 @@ use crate::engine::fleet::member::Offer;
 use crate::engine::hold::{Head, Partition, Ticket};
 use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Phase, Request};
-use crate::id::{Nanos, ReplicaSlot, RequestId};
+use crate::id::{ReplicaSlot, RequestId};
 use crate::prompt::class::Class;
+use crate::time::Instant;
 
 /// Requests passed over in one search because they wait for a replica without room.
 const AWAITING_MAX: u32 = 16;
@@ -39,56 +40,56 @@ impl Next {
 
 impl Router {
     /// Something at `slot` may have given room: starts held requests while it has.
-    pub(super) fn dispatch(&mut self, slot: ReplicaSlot, now_ns: Nanos, out: &mut Vec<Effect>) {
-        self.expire_due(now_ns, out);
-        self.serve(slot, now_ns, out);
-        self.serve_opened(now_ns, out);
+    pub(super) fn dispatch(&mut self, slot: ReplicaSlot, now: Instant, out: &mut Vec<Effect>) {
+        self.expire_due(now, out);
+        self.serve(slot, now, out);
+        self.serve_opened(now, out);
     }
 
     /// Offers all the room there is to those who no longer wait for a replica.
-    pub(super) fn serve_opened(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(super) fn serve_opened(&mut self, now: Instant, out: &mut Vec<Effect>) {
         while self.hold.take_opened() {
             for slot in self.fleet.all_slots() {
-                self.serve(slot, now_ns, out);
+                self.serve(slot, now, out);
             }
         }
     }
 
     /// [`Self::dispatch`] for every replica: what may have given room is not known.
-    pub(super) fn dispatch_all(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
-        self.clock.swept_ns = now_ns;
-        self.expire_due(now_ns, out);
+    pub(super) fn dispatch_all(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.clock.swept_ns = now;
+        self.expire_due(now, out);
         if self.hold.is_empty() {
             return;
         }
-        self.offer_everywhere(now_ns, out);
-        self.dispatch_peers(now_ns, out);
+        self.offer_everywhere(now, out);
+        self.dispatch_peers(now, out);
     }
 
     /// Offers the room of every replica.
-    fn offer_everywhere(&mut self, now_ns: Nanos, out: &mut Vec<Effect>) {
+    fn offer_everywhere(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let (fleet, config) = (&self.fleet, &self.config);
         let waited_for = |slot| {
             let member = fleet.member(slot);
-            member.is_some_and(|member| member.offer(Lane::Batch, config, now_ns) == Offer::Later)
+            member.is_some_and(|member| member.offer(Lane::Batch, config, now) == Offer::Later)
         };
         self.hold.reopen(|slot| !waited_for(slot));
         for slot in self.fleet.all_slots() {
-            self.serve(slot, now_ns, out);
+            self.serve(slot, now, out);
         }
-        self.serve_opened(now_ns, out);
+        self.serve_opened(now, out);
     }
 
     /// Starts held requests while `slot` has room that one of them may use.
-    fn serve(&mut self, slot: ReplicaSlot, now_ns: Nanos, out: &mut Vec<Effect>) {
+    fn serve(&mut self, slot: ReplicaSlot, now: Instant, out: &mut Vec<Effect>) {
         while !self.hold.is_empty() {
             let (fleet, config) = (&mut self.fleet, &self.config);
-            self.mesh.note_open(slot, fleet, config, now_ns);
+            self.mesh.note_open(slot, fleet, config, now);
             let Some(member) = self.fleet.member(slot) else {
                 return;
             };
             let declined = member.declined();
-            if member.offer(Lane::Batch, &self.config, now_ns) != Offer::Room {
+            if member.offer(Lane::Batch, &self.config, now) != Offer::Room {
                 if declined {
                     self.fleet.set_declined(slot, false);
                 }
@@ -99,11 +100,11 @@ impl Router {
                 return;
             }
             let mut heads = Vec::new();
-            self.turns(slot, now_ns, &mut heads);
-            let started = self.start_due(slot, &heads, now_ns, out)
+            self.turns(slot, now, &mut heads);
+            let started = self.start_due(slot, &heads, now, out)
                 || heads
                     .iter()
-                    .any(|head| self.start_one(slot, head, now_ns, out));
+                    .any(|head| self.start_one(slot, head, now, out));
             if !started {
                 self.fleet.set_declined(slot, true);
                 return;
@@ -112,20 +113,20 @@ impl Router {
     }
 
     /// Starts what a line holds where there is room for it.
-    pub(super) fn serve_line(&mut self, line: Partition, now_ns: Nanos, out: &mut Vec<Effect>) {
+    pub(super) fn serve_line(&mut self, line: Partition, now: Instant, out: &mut Vec<Effect>) {
         let serving = self.fleet.serving(Some(line.model)).to_vec();
         for slot in serving {
-            self.serve(slot, now_ns, out);
+            self.serve(slot, now, out);
         }
     }
 
     /// There is room for this line for which somebody waits.
-    pub(super) fn contested(&self, line: Partition, now_ns: Nanos) -> bool {
+    pub(super) fn contested(&self, line: Partition, now: Instant) -> bool {
         let serving = self.fleet.serving(Some(line.model));
         serving.iter().any(|&slot| {
             self.fleet.member(slot).is_some_and(|member| {
                 self.fleet.serves(slot, line)
-                    && member.offer(Lane::Batch, &self.config, now_ns) == Offer::Room
+                    && member.offer(Lane::Batch, &self.config, now) == Offer::Room
                     && self.anyone_open(slot)
             })
         })
@@ -139,9 +140,9 @@ impl Router {
     }
 
     /// The queues that `slot` can serve, those first whose turn it is.
-    fn turns(&mut self, slot: ReplicaSlot, now_ns: Nanos, heads: &mut Vec<Head>) {
+    fn turns(&mut self, slot: ReplicaSlot, now: Instant, heads: &mut Vec<Head>) {
         let serves = |partition| self.fleet.serves(slot, partition);
-        self.hold.turns(&self.config, now_ns, serves, heads);
+        self.hold.turns(&self.config, now, serves, heads);
     }
 
     /// Starts the oldest request that is due and can use the room of `slot`.
@@ -149,15 +150,15 @@ impl Router {
         &mut self,
         slot: ReplicaSlot,
         heads: &[Head],
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let due = self.oldest_due(slot, heads, now_ns);
-        due.is_some_and(|due| self.start(slot, &due, now_ns, out))
+        let due = self.oldest_due(slot, heads, now);
+        due.is_some_and(|due| self.start(slot, &due, now, out))
     }
 
     /// The oldest request of these queues that is due and can use the room of `slot`.
-    fn oldest_due(&self, slot: ReplicaSlot, heads: &[Head], now_ns: Nanos) -> Option<Next> {
+    fn oldest_due(&self, slot: ReplicaSlot, heads: &[Head], now: Instant) -> Option<Next> {
         if self.config.planted(Plant::Starved) {
             return None;
         }
@@ -166,13 +167,13 @@ impl Router {
         let anywhere = self.hold.any_passed_out();
         let due = heads.iter().filter_map(|head| {
             let queue = self.hold.queue(head.partition, head.class);
-            let is_due = |ticket| self.hold.is_due(ticket, &self.config, now_ns);
+            let is_due = |ticket| self.hold.is_due(ticket, &self.config, now);
             queue
                 .take_while(|(ticket, _)| anywhere || is_due(*ticket))
                 .filter(|(ticket, _)| is_due(*ticket))
                 .find_map(|(ticket, id)| {
                     let request = self.requests.get(id)?;
-                    let fits = self.fits(request, slot, now_ns);
+                    let fits = self.fits(request, slot, now);
                     fits.then_some((request.age, Next::new(head, ticket, id)))
                 })
         });
@@ -181,10 +182,10 @@ impl Router {
 
     /// Who is owed the room of `at`, to which the policy sends a request of this age that has
     /// been offered the room of another replica.
-    fn due_before(&mut self, at: ReplicaSlot, age: u64, due: bool, now_ns: Nanos) -> Option<Next> {
+    fn due_before(&mut self, at: ReplicaSlot, age: u64, due: bool, now: Instant) -> Option<Next> {
         let mut heads = Vec::new();
-        self.turns(at, now_ns, &mut heads);
-        let oldest = self.oldest_due(at, &heads, now_ns)?;
+        self.turns(at, now, &mut heads);
+        let oldest = self.oldest_due(at, &heads, now)?;
         let older = self.requests.get(oldest.id)?.age < age;
         (older || !due).then_some(oldest)
     }
@@ -194,16 +195,15 @@ impl Router {
         &mut self,
         slot: ReplicaSlot,
         head: &Head,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> bool {
         let first = if self.orders_by_work() {
-            self.cheapest(slot, head, now_ns)
+            self.cheapest(slot, head, now)
         } else {
-            self.first_in_line(slot, head, now_ns)
+            self.first_in_line(slot, head, now)
         };
-        first
-            .is_some_and(|(ticket, id)| self.start(slot, &Next::new(head, ticket, id), now_ns, out))
+        first.is_some_and(|(ticket, id)| self.start(slot, &Next::new(head, ticket, id), now, out))
     }
 
     fn orders_by_work(&self) -> bool {
@@ -216,20 +216,20 @@ impl Router {
         &mut self,
         slot: ReplicaSlot,
         head: &Head,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Option<(Ticket, RequestId)> {
         let mut awaiting = 0;
         let mut next = self.hold.queue(head.partition, head.class).next();
         while let Some((ticket, id)) = next {
             next = self.hold.after(ticket);
             let request = self.requests.get(id)?;
-            if !self.fits(request, slot, now_ns) {
+            if !self.fits(request, slot, now) {
                 continue;
             }
             if awaiting == AWAITING_MAX || !self.config.policy.traits().waits {
                 return Some((ticket, id));
             }
-            if !self.lets_pass(ticket, id, now_ns) {
+            if !self.lets_pass(ticket, id, now) {
                 return Some((ticket, id));
             }
             awaiting += 1;
@@ -243,16 +243,16 @@ impl Router {
         &mut self,
         slot: ReplicaSlot,
         head: &Head,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Option<(Ticket, RequestId)> {
         let queue = self.hold.queue(head.partition, head.class);
         let waiting = queue.filter_map(|(ticket, id)| {
             let request = self.requests.get(id)?;
-            let fits = !request.is_leaving(now_ns);
+            let fits = !request.is_leaving(now);
             fits.then_some(((ticket, id), &request.demand, request.submitted_ns))
         });
         let fitting: Vec<_> = waiting
-            .filter(|(_, demand, _)| self.fleet.fits(demand, slot, &self.config, now_ns))
+            .filter(|(_, demand, _)| self.fleet.fits(demand, slot, &self.config, now))
             .take(COMPARED_MAX)
             .collect();
         let mut sight = Sight {
@@ -260,28 +260,28 @@ impl Router {
             fleet: &mut self.fleet,
             cache: &mut self.cache,
             hold: &self.hold,
-            now_ns,
+            now,
         };
         let ranked = sight.rank(fitting.into_iter(), slot);
         let mut awaiting = 0;
         ranked.into_iter().find(|&(ticket, id)| {
-            let takes = awaiting == AWAITING_MAX || !self.lets_pass(ticket, id, now_ns);
+            let takes = awaiting == AWAITING_MAX || !self.lets_pass(ticket, id, now);
             awaiting += 1;
             takes
         })
     }
 
     /// Lets a held request wait by choice for a replica without room, where that is better for it.
-    pub(super) fn lets_pass(&mut self, ticket: Ticket, id: RequestId, now_ns: Nanos) -> bool {
+    pub(super) fn lets_pass(&mut self, ticket: Ticket, id: RequestId, now: Instant) -> bool {
         let Some(request) = self.requests.remove(id) else {
             return false;
         };
-        let found = self.find(&request, true, now_ns);
+        let found = self.find(&request, true, now);
         self.requests.insert(id, request);
         let Selection::Awaits { slot: owner } = found else {
             return false;
         };
-        let waits = self.hold.choose(ticket, owner, &self.config, now_ns);
+        let waits = self.hold.choose(ticket, owner, &self.config, now);
         self.counters.affinity_waits += u64::from(waits);
         waits
     }
@@ -292,31 +292,31 @@ impl Router {
         &mut self,
         offered: ReplicaSlot,
         next: &Next,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> bool {
         let &Next { head, ticket, id } = next;
         let Some(request) = self.requests.remove(id) else {
             return false;
         };
-        let is_due = self.hold.is_due(ticket, &self.config, now_ns);
-        let Selection::Here { slot, match_blocks } = self.find(&request, false, now_ns) else {
+        let is_due = self.hold.is_due(ticket, &self.config, now);
+        let Selection::Here { slot, match_blocks } = self.find(&request, false, now) else {
             self.requests.insert(id, request);
             return false;
         };
         let age = request.age;
         if slot != offered
-            && let Some(due) = self.due_before(slot, age, is_due, now_ns)
+            && let Some(due) = self.due_before(slot, age, is_due, now)
         {
             self.requests.insert(id, request);
-            return self.start(slot, &due, now_ns, out);
+            return self.start(slot, &due, now, out);
         }
-        let request = self.leave_hold(ticket, request, now_ns);
-        let tokens = self.push(id, request, slot, match_blocks, now_ns, out);
+        let request = self.leave_hold(ticket, request, now);
+        let tokens = self.push(id, request, slot, match_blocks, now, out);
         self.hold.charge(head.as_class, tokens, &self.config);
         self.counters.count_class(head.class);
         self.counters.hold_due += u64::from(is_due);
-        self.pass_over(head.partition, head.class, age, slot, now_ns);
+        self.pass_over(head.partition, head.class, age, slot, now);
         true
     }
 
@@ -328,7 +328,7 @@ impl Router {
         class: Class,
         age: u64,
         slot: ReplicaSlot,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         let mut next = self.hold.queue(line, class).next();
         while let Some((ticket, id)) = next {
@@ -336,7 +336,7 @@ impl Router {
             let Some(request) = self.requests.get(id).filter(|other| other.age < age) else {
                 return;
             };
-            if self.fits(request, slot, now_ns) {
+            if self.fits(request, slot, now) {
                 self.counters.hold_passed_over += 1;
                 self.hold.pass_over(ticket, &self.config);
             }
@@ -355,11 +355,11 @@ impl Router {
         &mut self,
         ticket: Ticket,
         mut request: Request,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Request {
         self.hold.leave(ticket);
         if let Phase::Held { since_ns, .. } = request.phase {
-            request.held_ns += now_ns.saturating_sub(since_ns);
+            request.held_ns += now - since_ns;
         }
         request.phase = Phase::Between;
         request

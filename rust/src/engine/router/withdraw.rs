@@ -10,20 +10,21 @@ use crate::engine::effect::Effect;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::pulse::Vital;
 use crate::engine::requests::request::{Phase, Request};
-use crate::id::{Nanos, ReplicaId, ReplicaSlot, RequestId};
+use crate::id::{ReplicaId, ReplicaSlot, RequestId};
+use crate::time::Instant;
 
 impl Router {
     /// Bytes of answers of these replicas have come since the last call.
-    pub fn heard(&mut self, replicas: &[ReplicaId], now_ns: Nanos, out: &mut Vec<Effect>) {
-        let now_ns = self.advance(now_ns);
+    pub fn heard(&mut self, replicas: &[ReplicaId], now: Instant, out: &mut Vec<Effect>) {
+        let now = self.advance(now);
         let mut revived = false;
         for replica in replicas {
             if let Some(slot) = self.fleet.slot(*replica) {
-                revived |= self.fleet.note_sign(slot, now_ns);
+                revived |= self.fleet.note_sign(slot, now);
             }
         }
         if revived {
-            self.dispatch_all(now_ns, out);
+            self.dispatch_all(now, out);
         }
     }
 
@@ -32,23 +33,23 @@ impl Router {
     pub(super) fn review(
         &mut self,
         slot: ReplicaSlot,
-        now_ns: Nanos,
+        now: Instant,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let vital = self.fleet.review(slot, &self.config, now_ns);
+        let vital = self.fleet.review(slot, &self.config, now);
         self.counters.wedged += u64::from(vital == Vital::Wedged);
         if vital != Vital::Lives {
-            self.withdraw(slot, now_ns, out);
+            self.withdraw(slot, now, out);
         }
         matches!(vital, Vital::Gone | Vital::Wedged)
     }
 
     /// Withdraws requests without a first byte from a replica that is down or wedged.
-    fn withdraw(&mut self, slot: ReplicaSlot, now_ns: Nanos, out: &mut Vec<Effect>) {
+    fn withdraw(&mut self, slot: ReplicaSlot, now: Instant, out: &mut Vec<Effect>) {
         let Some(member) = self.fleet.member(slot) else {
             return;
         };
-        if member.in_flight() == 0 || self.fleet.alive_lately(slot, now_ns) {
+        if member.in_flight() == 0 || self.fleet.alive_lately(slot, now) {
             return;
         }
         let waits = |request: &Request| match &request.phase {
@@ -62,10 +63,10 @@ impl Router {
             waiting.map(|(id, request)| (request.age, id)).collect();
         waiting.sort_unstable();
         for (_, id) in waiting {
-            if !self.may_leave(id, slot, now_ns) {
+            if !self.may_leave(id, slot, now) {
                 continue;
             }
-            if !self.requests.budget_mut().take(&self.config, now_ns) {
+            if !self.requests.budget_mut().take(&self.config, now) {
                 return; // the next probe finds the rest
             }
             if let Some(request) = self.requests.get_mut(id)
@@ -80,24 +81,24 @@ impl Router {
 
     /// A request at a replica that does not answer has a place to go to. What came from a peer can
     /// be tried elsewhere by that.
-    fn may_leave(&mut self, id: RequestId, slot: ReplicaSlot, now_ns: Nanos) -> bool {
+    fn may_leave(&mut self, id: RequestId, slot: ReplicaSlot, now: Instant) -> bool {
         let Some(request) = self.requests.get(id) else {
             return false;
         };
         let forwarded = request.deadline_ns.is_some();
         let left = request.attempts < request.attempts_max;
         let tried = self.fleet.member(slot).map(Member::id);
-        forwarded || (left && self.elsewhere(id, tried, now_ns))
+        forwarded || (left && self.elsewhere(id, tried, now))
     }
 
     /// A replica that a request has not been tried on is ready for it, or a peer serves its model.
-    fn elsewhere(&mut self, id: RequestId, tried: Option<ReplicaId>, now_ns: Nanos) -> bool {
+    fn elsewhere(&mut self, id: RequestId, tried: Option<ReplicaId>, now: Instant) -> bool {
         let Some(mut request) = self.requests.remove(id) else {
             return false;
         };
         let added = tried.filter(|tried| !request.demand.tried.contains(tried));
         request.demand.tried.extend(added);
-        let found = self.untried(&request, now_ns);
+        let found = self.untried(&request, now);
         if added.is_some() {
             request.demand.tried.pop();
         }
@@ -106,9 +107,7 @@ impl Router {
     }
 
     /// A replica that the request has not been tried on is ready for it, or a peer serves its model.
-    pub(super) fn untried(&mut self, request: &Request, now_ns: Nanos) -> bool {
-        self.fleet
-            .any_untried(&request.demand, &self.config, now_ns)
-            || self.peers_serve(request, now_ns)
+    pub(super) fn untried(&mut self, request: &Request, now: Instant) -> bool {
+        self.fleet.any_untried(&request.demand, &self.config, now) || self.peers_serve(request, now)
     }
 }

@@ -16,6 +16,7 @@ use super::workload::small;
 use crate::engine::mesh::peer::Presence;
 use crate::engine::mesh::region::message::{Share, key};
 use crate::id::{Nanos, PeerId};
+use crate::time::{Instant, Span};
 
 /// Time between two looks while a balancer has requests, and while it has none.
 const TALK_NS: Nanos = 20_000_000;
@@ -118,8 +119,8 @@ impl Simulator {
         let balancer = &mut self.balancers[at as usize];
         let clock_ns = balancer.at(now_ns);
         if let Some(router) = balancer.router_mut() {
-            router.share_anew(PeerId(of), clock_ns, &mut out);
-            router.peer_started(PeerId(of), incarnation, clock_ns);
+            router.share_anew(PeerId(of), Instant::from_ns(clock_ns), &mut out);
+            router.peer_started(PeerId(of), incarnation, Instant::from_ns(clock_ns));
         }
         self.act(at, out);
         self.enter(at, of, Presence::Alive);
@@ -139,7 +140,7 @@ impl Simulator {
         let balancer = &mut self.balancers[at as usize];
         let clock_ns = balancer.at(now_ns);
         if let Some(router) = balancer.router_mut() {
-            router.peer_state(PeerId(of), presence, clock_ns, &mut out);
+            router.peer_state(PeerId(of), presence, Instant::from_ns(clock_ns), &mut out);
         }
         self.act(at, out);
     }
@@ -224,13 +225,21 @@ impl Simulator {
         let Some(router) = balancer.router_mut() else {
             return;
         };
-        if router.summary_due(PeerId(to), clock_ns) {
-            letters.extend(router.summary(PeerId(to), clock_ns).map(Said::Summary));
+        if router.summary_due(PeerId(to), Instant::from_ns(clock_ns)) {
+            letters.extend(
+                router
+                    .summary(PeerId(to), Instant::from_ns(clock_ns))
+                    .map(Said::Summary),
+            );
         }
-        if router.peer_digest_due(PeerId(to), clock_ns) {
-            letters.extend(router.peer_digest(PeerId(to), clock_ns).map(Said::Digest));
+        if router.peer_digest_due(PeerId(to), Instant::from_ns(clock_ns)) {
+            letters.extend(
+                router
+                    .peer_digest(PeerId(to), Instant::from_ns(clock_ns))
+                    .map(Said::Digest),
+            );
         }
-        if let Some(bytes) = router.share(PeerId(to), clock_ns, &mut out) {
+        if let Some(bytes) = router.share(PeerId(to), Instant::from_ns(clock_ns), &mut out) {
             self.sharing.counts.messages += 1;
             self.sharing.counts.bytes += bytes.len() as u64;
             self.sharing.bytes_by_link[from as usize][to as usize] += bytes.len() as u64;
@@ -275,6 +284,7 @@ impl Simulator {
         }
         view.heard_ns = now_ns;
         let clock_ns = self.balancers[to as usize].at(now_ns);
+        let clock = Instant::from_ns(clock_ns);
         match said {
             Said::Open => {}
             Said::Close => self.close(to, from),
@@ -285,21 +295,21 @@ impl Simulator {
             Said::Pong(pinged_ns) => {
                 keep(&mut view.round_trips_ns, now_ns - pinged_ns);
                 if let Some(router) = self.balancers[to as usize].router_mut() {
-                    router.peer_rtt(PeerId(from), now_ns - pinged_ns, clock_ns);
+                    router.peer_rtt(PeerId(from), Span::from_ns(now_ns - pinged_ns), clock);
                 }
             }
             Said::Summary(bytes) => {
                 let mut out = std::mem::take(&mut self.out);
                 if let Some(router) = self.balancers[to as usize].router_mut() {
                     // One that says nothing new is counted there.
-                    let _ = router.merge_peer(PeerId(from), &bytes, clock_ns, &mut out);
+                    let _ = router.merge_peer(PeerId(from), &bytes, clock, &mut out);
                 }
                 self.act(to, out);
             }
             Said::Digest(bytes) => {
                 if let Some(router) = self.balancers[to as usize].router_mut() {
                     // The same.
-                    let _ = router.merge_peer_digest(PeerId(from), &bytes, clock_ns);
+                    let _ = router.merge_peer_digest(PeerId(from), &bytes, clock);
                 }
             }
             Said::Share(bytes, informs) => {
@@ -319,7 +329,13 @@ impl Simulator {
         let balancer = &mut self.balancers[to as usize];
         let clock_ns = balancer.at(now_ns);
         let merged = balancer.router_mut().map_or(Ok(()), |router| {
-            router.merge_share(PeerId(from), bytes, ahead_ns, clock_ns, &mut out)
+            router.merge_share(
+                PeerId(from),
+                bytes,
+                ahead_ns,
+                Instant::from_ns(clock_ns),
+                &mut out,
+            )
         });
         if let Err(error) = merged {
             self.broke(Err(format!("shares_are_understood: {error}")));

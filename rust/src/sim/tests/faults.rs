@@ -7,6 +7,7 @@ use proptest::test_runner::{Config as Runner, TestRunner};
 use super::*;
 use crate::engine::config::{Policy, PushRule};
 use crate::sim::Broken;
+use crate::time::Span;
 
 /// A fault of some kind within the first second and a half.
 fn fault(replicas: u32, far: &'static str) -> impl Strategy<Value = Value> {
@@ -129,9 +130,9 @@ fn settings(
         allowance,
         hold_len_max,
         attempts_max,
-        hold_timeout_ns,
+        hold_timeout_ns: Span::from_ns(hold_timeout_ns),
         in_flight_max,
-        probe_interval_ns: 250_000_000,
+        probe_interval_ns: Span::from_ns(250_000_000),
         hold_work_weight: 40.0,
         ..config()
     }
@@ -153,7 +154,7 @@ fn short(two: bool) -> Value {
 
 /// What must hold of every run.
 fn unharmed(scenario: &Value, requests: &Value, config: Config) -> Result<(), String> {
-    let hold_s = crate::sim::scenario::seconds(config.hold_timeout_ns);
+    let hold_s = crate::sim::scenario::seconds(config.hold_timeout_ns.ns());
     let run = run_with(scenario, requests, config).map_err(|Broken(text)| text)?;
     let report = run.report();
     let total = &report.total;

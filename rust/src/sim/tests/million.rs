@@ -4,6 +4,7 @@
 use super::*;
 use crate::rng::Rng;
 use crate::sim::scenario::seconds;
+use crate::time::Span;
 
 /// A fault every other second in one of two regions of three replicas each.
 fn faults(rng: &mut Rng, duration_s: u32) -> Value {
@@ -71,7 +72,7 @@ fn workload() -> Value {
 /// The longest waits here are of half a second: some are to last too long.
 fn settings() -> Config {
     Config {
-        hold_timeout_ns: 300_000_000,
+        hold_timeout_ns: Span::from_ns(300_000_000),
         ..config()
     }
 }
@@ -97,7 +98,7 @@ fn send(requests_min: u64) -> [u64; 3] {
         assert_eq!(run.counted(), (0, 0, 0), "seed {seed}");
         let longest_s = total.hold_s.max.unwrap();
         assert!(
-            longest_s <= seconds(settings().hold_timeout_ns) + 0.1,
+            longest_s <= seconds((settings().hold_timeout_ns).ns()) + 0.1,
             "seed {seed}: {longest_s} s"
         );
         sent += total.requests;

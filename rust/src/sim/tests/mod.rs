@@ -14,11 +14,12 @@ use super::result::Report;
 use super::scenario::Scenario;
 use super::{Broken, Simulator};
 use crate::engine::config::{AllowanceRule, Config};
+use crate::time::Span;
 
 /// The engine's settings for tests; not the defaults.
 fn config() -> Config {
     Config {
-        ramp_ns: 0,
+        ramp_ns: Span::ZERO,
         ring_vnodes: 64,
         allowance: AllowanceRule::Knee,
         ..Config::sample()

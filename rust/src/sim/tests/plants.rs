@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::config::Policy;
 use crate::engine::plant::Plant;
+use crate::time::Span;
 
 const SEEDS: std::ops::Range<u64> = 1..9;
 
@@ -87,7 +88,7 @@ fn workload() -> Value {
 fn settings(plant: Option<Plant>) -> Config {
     Config {
         allowance: AllowanceRule::One,
-        hold_timeout_ns: 2_000_000_000,
+        hold_timeout_ns: Span::from_ns(2_000_000_000),
         hold_passes_max: 1,
         plant,
         ..config()

@@ -4,6 +4,7 @@ use super::*;
 use crate::engine::config::Policy;
 use crate::engine::plant::Plant;
 use crate::rng::Rng;
+use crate::time::Span;
 
 pub(super) const NAMES: [&str; 3] = ["us", "eu", "asia"];
 
@@ -261,7 +262,7 @@ fn send(requests_min: u64) -> (u64, u64) {
             [Policy::Prefix, Policy::Ring, Policy::Predictive][usize::try_from(seed % 3).unwrap()];
         let config = Config {
             policy,
-            hold_timeout_ns: 4_000_000_000,
+            hold_timeout_ns: Span::from_ns(4_000_000_000),
             ..settings()
         };
         let mut run = simulator(&rough(seed), &workload, config);

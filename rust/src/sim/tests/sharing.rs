@@ -5,6 +5,7 @@ use crate::engine::config::{Policy, PushRule};
 use crate::engine::plant::Plant;
 use crate::rng::Rng;
 use crate::sim::scenario::seconds;
+use crate::time::Span;
 
 /// Time after the end in which connections that have broken are made anew and all is told.
 const REST_S: f64 = 8.0;
@@ -164,10 +165,10 @@ fn settings(rng: &mut Rng, exact: bool) -> Config {
             allowances[rng.below(2)]
         },
         hold_work_weight: if chance(rng, 2) { 40.0 } else { 0.0 },
-        hold_timeout_ns: [2_000_000_000, 30_000_000_000][rng.below(2)],
+        hold_timeout_ns: Span::from_ns([2_000_000_000, 30_000_000_000][rng.below(2)]),
         hold_passes_max: 1_000,
         attempts_max: 1 + u32::try_from(rng.below(3)).unwrap(),
-        affinity_wait_ns: 0,
+        affinity_wait_ns: Span::ZERO,
         ..config()
     }
 }
@@ -179,7 +180,7 @@ fn run_drawn(seed: u64, plant: Option<Plant>) -> Result<Report, String> {
         requests,
         config,
     } = drawn(seed);
-    let hold_s = seconds(config.hold_timeout_ns);
+    let hold_s = seconds(config.hold_timeout_ns.ns());
     let config = Config { plant, ..config };
     let broken = |Broken(text)| text;
     let mut run = run_with(&scenario, &requests, config).map_err(broken)?;

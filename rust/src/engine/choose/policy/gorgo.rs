@@ -9,7 +9,7 @@ use super::{Basis, Choice, Context, View, smallest};
 /// Source: GORGO (arXiv:2602.11688): 0.094 ms per token in its set-up; the queue is the prompt
 /// tokens sent there and not answered yet. Theirs pushes blindly.
 pub(super) fn gorgo(view: &View<'_>, context: &mut Context<'_>) -> Choice {
-    let token_ns = context.config.gorgo_token_ns;
+    let token_ns = context.config.gorgo_token_ns.ns();
     let position = smallest(view, context, |candidate| {
         let queued = candidate.prefill_tokens;
         let tokens = queued.saturating_add(u64::from(candidate.uncached_tokens));

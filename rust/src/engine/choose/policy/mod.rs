@@ -13,6 +13,7 @@ use crate::engine::policy::{Policy, with_policies};
 use crate::engine::ring::Ring;
 use crate::id::ReplicaSlot;
 use crate::rng::Rng;
+use crate::time::Span;
 
 /// Marks a slot that is not among the candidates.
 pub const NOT_A_CANDIDATE: u32 = u32::MAX;
@@ -42,7 +43,7 @@ pub struct Candidate {
     pub tree_blocks: u32,
     /// Time until the request would be computed there: the wait for room, and the base of every
     /// request (round trip, the step under way).
-    pub start_in_ns: u64,
+    pub start_in_ns: Span,
     /// Prompt tokens it is not believed to cache.
     pub uncached_tokens: u32,
     /// Time per such token; 0 is unknown.
@@ -60,15 +61,15 @@ pub struct Candidate {
     /// Cached tokens that the request's new ones push out of its cache.
     pub evict_tokens: u32,
     /// Work given to it lately, as time of its engine.
-    pub recent_ns: u64,
+    pub recent_ns: Span,
 }
 
 impl Candidate {
     /// Predicted time from the push, or from now if there is no room yet, to the first byte.
     #[must_use]
-    pub fn ttft_ns(&self) -> u64 {
-        let compute_ns = u64::from(self.uncached_tokens) * u64::from(self.ns_per_token);
-        self.start_in_ns.saturating_add(compute_ns)
+    pub fn ttft_ns(&self) -> Span {
+        let token_ns = Span::from_ns(self.ns_per_token.into());
+        self.start_in_ns + token_ns * u64::from(self.uncached_tokens)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::{Basis, Candidate, Choice, Context, View, smallest};
+use crate::time::Span;
 
 /// Where more of the prompt is cached than is not: the least loaded owner of the longest match,
 /// unless its load is more than `preble_balance_ratio` times that of the least loaded. Otherwise
@@ -22,8 +23,7 @@ pub(super) fn preble(view: &View<'_>, context: &mut Context<'_>) -> Choice {
     }
     let position = smallest(view, context, |candidate| {
         let tokens = u64::from(candidate.evict_tokens) + u64::from(candidate.uncached_tokens);
-        let compute_ns = tokens.saturating_mul(u64::from(candidate.ns_per_token));
-        candidate.recent_ns.saturating_add(compute_ns)
+        candidate.recent_ns + Span::from_ns(candidate.ns_per_token.into()) * tokens
     });
     Choice {
         position,
@@ -33,7 +33,6 @@ pub(super) fn preble(view: &View<'_>, context: &mut Context<'_>) -> Choice {
 
 /// The owner to exploit, if it caches more than half of the prompt and is not too loaded. The
 /// least load is taken with the prompt computed there, so that it is never nothing.
-#[expect(clippy::cast_precision_loss, reason = "compared with a ratio only")]
 fn exploited(view: &View<'_>, context: &mut Context<'_>) -> Option<usize> {
     let position = smallest(view, context, |candidate| {
         (Reverse(candidate.match_blocks), candidate.recent_ns)
@@ -41,11 +40,11 @@ fn exploited(view: &View<'_>, context: &mut Context<'_>) -> Option<usize> {
     let owner = view.candidates.get(position)?;
     let missing = view.prompt_blocks.saturating_sub(owner.match_blocks);
     let least_ns = view.candidates.iter().map(with_prompt_ns).min()?;
-    let most_ns = least_ns as f64 * context.config.preble_balance_ratio;
-    (owner.match_blocks > missing && owner.recent_ns as f64 <= most_ns).then_some(position)
+    let most_ns = least_ns.ns_f64() * context.config.preble_balance_ratio;
+    (owner.match_blocks > missing && owner.recent_ns.ns_f64() <= most_ns).then_some(position)
 }
 
-fn with_prompt_ns(candidate: &Candidate) -> u64 {
-    let compute_ns = u64::from(candidate.uncached_tokens) * u64::from(candidate.ns_per_token);
-    candidate.recent_ns.saturating_add(compute_ns)
+fn with_prompt_ns(candidate: &Candidate) -> Span {
+    let token_ns = Span::from_ns(candidate.ns_per_token.into());
+    candidate.recent_ns + token_ns * u64::from(candidate.uncached_tokens)
 }

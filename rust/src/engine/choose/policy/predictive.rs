@@ -1,6 +1,7 @@
 //! Least predicted time to the first token: ours.
 
 use super::{Basis, Candidate, Choice, Context, View, smallest};
+use crate::time::Span;
 use crate::engine::config::Config;
 
 /// Parts of one: exploration is drawn to this grain.
@@ -36,21 +37,15 @@ pub(super) fn predictive(view: &View<'_>, context: &mut Context<'_>) -> Choice {
 /// weighed, the delay of the next token of all that run there, what must be computed anew, and the
 /// prompts ahead once more: what arrives in one step gets its first token at that step's end, so that
 /// each prompt delays those before it too.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "not negative, and `as` saturates"
-)]
-fn score(candidate: &Candidate, config: &Config) -> u64 {
-    let token_ns = u64::from(candidate.ns_per_token);
-    let compute_ns = u64::from(candidate.uncached_tokens) * token_ns;
-    let delay_ns = compute_ns.saturating_mul(u64::from(candidate.running));
-    let again_ns = u64::from(candidate.evict_tokens) * token_ns;
-    let ahead_ns = candidate.prefill_tokens.saturating_mul(token_ns);
-    let imposed_ns = delay_ns.saturating_add(again_ns) as f64 * config.imposed_weight
-        + ahead_ns as f64 * config.queue_weight;
-    candidate.ttft_ns().saturating_add(imposed_ns as u64)
+fn score(candidate: &Candidate, config: &Config) -> Span {
+    let token_ns = Span::from_ns(candidate.ns_per_token.into());
+    let compute_ns = token_ns * u64::from(candidate.uncached_tokens);
+    let delay_ns = compute_ns * u64::from(candidate.running);
+    let again_ns = token_ns * u64::from(candidate.evict_tokens);
+    let ahead_ns = token_ns * candidate.prefill_tokens;
+    let imposed_ns = (delay_ns + again_ns).ns_f64() * config.imposed_weight
+        + ahead_ns.ns_f64() * config.queue_weight;
+    candidate.ttft_ns() + Span::from_ns_f64(imposed_ns)
 }
 
 /// The session's replica, if `best` is not that much better.
@@ -63,16 +58,10 @@ fn stay(view: &View<'_>, context: &Context<'_>, best: usize) -> Option<usize> {
 
 /// The highest cost that is as good as `best_ns`: neither a session moves for less, nor is more
 /// spent on learning.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "not negative, and `as` saturates"
-)]
-fn bearable(best_ns: u64, context: &Context<'_>) -> u64 {
+fn bearable(best_ns: Span, context: &Context<'_>) -> Span {
     let share = 1.0 - context.config.session_gain_ratio;
-    let by_share_ns = (best_ns as f64 / share.max(f64::MIN_POSITIVE)) as u64;
-    by_share_ns.max(best_ns.saturating_add(context.config.session_gain_ns))
+    let by_share_ns = Span::from_ns_f64(best_ns.ns_f64() / share.max(f64::MIN_POSITIVE));
+    by_share_ns.max(best_ns + context.config.session_gain_ns)
 }
 
 #[expect(
@@ -87,7 +76,7 @@ fn explores(context: &mut Context<'_>) -> bool {
 }
 
 /// One of the candidates with room that cost at most `limit_ns`, each as likely.
-fn drawn(view: &View<'_>, context: &mut Context<'_>, limit_ns: u64) -> Option<usize> {
+fn drawn(view: &View<'_>, context: &mut Context<'_>, limit_ns: Span) -> Option<usize> {
     let config = context.config;
     let fits = |candidate: &Candidate| candidate.room && score(candidate, config) <= limit_ns;
     let open = || view.candidates.iter().enumerate().filter(|(_, c)| fits(c));

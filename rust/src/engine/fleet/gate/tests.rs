@@ -9,8 +9,8 @@ use crate::engine::fleet::replica::Need;
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::id::RequestId;
 
-const S: Nanos = 1_000_000_000;
-const NOW: Nanos = 100 * S;
+const S: Span = Span::from_ns(1_000_000_000);
+const NOW: Instant = Instant::from_ns(100_000_000_000);
 
 fn config(push: PushRule) -> Config {
     Config {
@@ -31,21 +31,21 @@ fn page(running: u32, waiting: u32) -> Snapshot {
 /// Up, never ejected, with a snapshot of this instant.
 fn ready(page: Snapshot) -> Replica {
     let mut replica = Replica::new();
-    replica.health.probe_succeeded(0);
+    replica.health.probe_succeeded(Instant::ZERO);
     let _ = replica.observe(page, NOW, NOW);
     replica
 }
 
 /// Pushes until refused; how many, and why no more.
-fn fill(replica: &mut Replica, config: &Config, now_ns: Nanos) -> (u32, Why) {
+fn fill(replica: &mut Replica, config: &Config, now: Instant) -> (u32, Why) {
     let mut pushed = 0;
     loop {
-        if let Err(why) = may_push(replica, config, now_ns) {
+        if let Err(why) = may_push(replica, config, now) {
             return (pushed, why);
         }
         pushed += 1;
         let id = RequestId(u64::from(1_000_000 + replica.in_flight()));
-        assert!(replica.push(id, Need::default(), config, now_ns));
+        assert!(replica.push(id, Need::default(), config, now));
     }
 }
 
@@ -55,7 +55,7 @@ fn a_replica_that_is_not_ready_takes_nothing() {
     let mut replica = Replica::new();
     assert_eq!(may_push(&replica, &config, NOW), Err(Why::NotReady));
     assert_eq!(room(&replica, &config, NOW), 0);
-    replica.health.probe_succeeded(0);
+    replica.health.probe_succeeded(Instant::ZERO);
     replica.health.set_draining(true);
     assert_eq!(may_push(&replica, &config, NOW), Err(Why::NotReady));
 }
@@ -85,16 +85,19 @@ fn selective_pushing_takes_what_the_allowance_leaves() {
         (0, Why::Pending)
     );
     let mut replica = ready(page(9, 1));
-    let _ = replica.observe(page(4, 0), NOW + 1, NOW + 1);
-    assert_eq!(room(&replica, &config, NOW + 1), 5);
-    assert_eq!(fill(&mut replica, &config, NOW + 1), (5, Why::Pending));
+    let _ = replica.observe(page(4, 0), NOW + Span::from_ns(1), NOW + Span::from_ns(1));
+    assert_eq!(room(&replica, &config, NOW + Span::from_ns(1)), 5);
+    assert_eq!(
+        fill(&mut replica, &config, NOW + Span::from_ns(1)),
+        (5, Why::Pending)
+    );
 }
 
 #[test]
 fn a_blind_replica_has_a_bound_of_its_own_and_is_not_taken_for_empty() {
     let config = config(PushRule::Pending);
     let mut never_read = Replica::new();
-    never_read.health.probe_succeeded(0);
+    never_read.health.probe_succeeded(Instant::ZERO);
     assert_eq!(
         fill(&mut never_read, &config, NOW),
         (config.blind_outstanding_max, Why::Blind)
@@ -158,9 +161,9 @@ fn a_replica_that_came_back_takes_its_growing_share() {
             let mut replica = ready(page(20, 1));
             replica.health.unreachable();
             replica.health.probe_succeeded(NOW);
-            let now_ns = NOW + age_s * S;
-            let _ = replica.observe(page(0, 0), now_ns, now_ns);
-            let (pushed, why) = fill(&mut replica, &config, now_ns);
+            let now = NOW + age_s * S;
+            let _ = replica.observe(page(0, 0), now, now);
+            let (pushed, why) = fill(&mut replica, &config, now);
             assert_eq!(why, Why::Ramp, "{push:?} after {age_s} s");
             shares.push(pushed);
         }
@@ -174,9 +177,9 @@ fn probes_are_frequent_only_while_they_decide() {
     let (short, long) = (config.probe_interval_ns, config.probe_idle_interval_ns);
     let mut replica = Replica::new();
     assert_eq!(probe_interval(&replica, &config, false), short, "unknown");
-    replica.health.probe_succeeded(0);
+    replica.health.probe_succeeded(Instant::ZERO);
     let _ = replica.observe(page(9, 1), NOW, NOW);
-    let _ = replica.observe(page(5, 0), NOW + 1, NOW + 1);
+    let _ = replica.observe(page(5, 0), NOW + Span::from_ns(1), NOW + Span::from_ns(1));
     assert_eq!(probe_interval(&replica, &config, false), long);
     assert_eq!(
         probe_interval(&replica, &config, true),
@@ -185,7 +188,12 @@ fn probes_are_frequent_only_while_they_decide() {
     );
     for id in 0..3 {
         assert_eq!(probe_interval(&replica, &config, false), long);
-        assert!(replica.push(RequestId(id), Need::default(), &config, NOW + 2));
+        assert!(replica.push(
+            RequestId(id),
+            Need::default(),
+            &config,
+            NOW + Span::from_ns(2)
+        ));
     }
     assert_eq!(
         probe_interval(&replica, &config, false),
@@ -228,20 +236,20 @@ proptest! {
         replica.health.probe_succeeded(NOW);
         replica.health.unreachable();
         replica.health.probe_succeeded(NOW);
-        let mut now_ns = NOW;
+        let mut now = NOW;
         let mut id = 0;
         for (running, waiting, pushes) in pages {
             for _ in 0..pushes {
                 id += 1;
-                let _ = replica.push(RequestId(id), Need::default(), &config, now_ns);
+                let _ = replica.push(RequestId(id), Need::default(), &config, now);
             }
-            now_ns += S / 10;
-            let _ = replica.observe(page(running, waiting), now_ns, now_ns);
+            now += S / 10;
+            let _ = replica.observe(page(running, waiting), now, now);
         }
-        now_ns += age_s * S;
-        let expected = room(&replica, &config, now_ns);
-        let (pushed, _) = fill(&mut replica, &config, now_ns);
+        now += age_s * S;
+        let expected = room(&replica, &config, now);
+        let (pushed, _) = fill(&mut replica, &config, now);
         prop_assert_eq!(pushed, expected);
-        prop_assert_eq!(room(&replica, &config, now_ns), 0);
+        prop_assert_eq!(room(&replica, &config, now), 0);
     }
 }

@@ -3,13 +3,13 @@
 use super::knee::{Knee, Reading};
 use super::{Place, Replica};
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 /// A push that no gauge has shown for so long is lost, or not the kind of request an engine
 /// counts: it must not close the gate for ever.
-const UNSEEN_NS: Nanos = 30_000_000_000;
+const UNSEEN_NS: Span = Span::from_ns(30_000_000_000);
 /// Gauges are written once per step; none is longer than this once its requests stream.
-const GAUGE_AGE_NS: Nanos = 1_000_000_000;
+const GAUGE_AGE_NS: Span = Span::from_ns(1_000_000_000);
 
 /// The gauges of one readable snapshot.
 #[derive(Debug, Clone, Copy)]
@@ -60,15 +60,15 @@ struct PlaceCounts {
 
 impl Replica {
     /// This process stood still for so long: nobody could have asked in that time.
-    pub fn stood_still(&mut self, for_ns: Nanos) {
+    pub fn stood_still(&mut self, for_ns: Span) {
         if let Some(last) = &mut self.last {
-            last.fresh_ns = last.fresh_ns.saturating_add(for_ns);
+            last.fresh_ns += for_ns;
         }
     }
 
     /// Marks what can no longer come: requests given to an engine that has restarted since, and
     /// those that no gauge has shown for [`UNSEEN_NS`].
-    pub(super) fn forget_lost(&mut self, snapshot: &Snapshot, sent_ns: Nanos) {
+    pub(super) fn forget_lost(&mut self, snapshot: &Snapshot, sent_ns: Instant) {
         let before = self.last.as_ref();
         let restarted_ns = before
             .filter(|last| restarted(&last.snapshot, snapshot))
@@ -81,7 +81,7 @@ impl Replica {
             // What was sent to the new process already is not told apart from what came between
             // the two probes, and stays.
             let to_the_old_one = restarted_ns.is_some_and(|at| request.pushed_ns < at);
-            let age_ns = sent_ns.saturating_sub(request.pushed_ns);
+            let age_ns = sent_ns - request.pushed_ns;
             let never_shown = request.place == Place::Unseen && age_ns >= UNSEEN_NS;
             if to_the_old_one || never_shown {
                 request.place = Place::Lost;
@@ -90,7 +90,7 @@ impl Replica {
     }
 
     /// Rebuilds the figures from a snapshot; the rule is in the documentation of [`super`].
-    pub(super) fn estimate(&mut self, gauges: Gauges, sent_ns: Nanos, now_ns: Nanos) {
+    pub(super) fn estimate(&mut self, gauges: Gauges, sent_ns: Instant, now: Instant) {
         let census = self.census(sent_ns);
         let hidden = self.foreign_floor;
         self.foreign = gauges.total.saturating_sub(census.own);
@@ -119,11 +119,11 @@ impl Replica {
             transit: active(self.in_flight()).saturating_sub(self.running),
             unseen_ns: unseen.map(|request| request.pushed_ns),
             sent_ns,
-            now_ns,
+            now,
         });
     }
 
-    fn census(&self, sent_ns: Nanos) -> Census {
+    fn census(&self, sent_ns: Instant) -> Census {
         let mut census = Census::default();
         for request in &self.in_flight {
             match (request.place, request.first_byte_ns) {
@@ -169,7 +169,7 @@ impl Replica {
 
     /// Gives each request its place. Of the quiet ones, in push order, the first are in R, the last
     /// in no gauge yet, and those before them in W.
-    fn place_all(&mut self, counts: PlaceCounts, sent_ns: Nanos) {
+    fn place_all(&mut self, counts: PlaceCounts, sent_ns: Instant) {
         // From the youngest to the oldest, so that a first byte that arrived while the probe was
         // under way settles all older ones in one pass.
         let mut rank = counts.quiet;

@@ -1,14 +1,14 @@
 //! Pages that have stopped changing.
 
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 /// Equal pages in a row before they are suspected.
 const PAGES: u32 = 3;
 /// A page may be so much older than what it should show.
-const PAGE_AGE_NS: Nanos = 1_000_000_000;
+const PAGE_AGE_NS: Span = Span::from_ns(1_000_000_000);
 /// With requests waiting the batch is full, and some of its KV blocks fill up within this time.
-const STUCK_NS: Nanos = 5_000_000_000;
+const STUCK_NS: Span = Span::from_ns(5_000_000_000);
 
 /// Whether a replica's pages are frozen: equal in every gauge and counter, though
 ///
@@ -19,16 +19,16 @@ const STUCK_NS: Nanos = 5_000_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Frozen {
     /// When the first of the equal pages was asked for, and how many there were.
-    since_ns: Nanos,
+    since_ns: Instant,
     pages: u32,
     /// When the first request was seen to start that was pushed since.
-    started_ns: Option<Nanos>,
+    started_ns: Option<Instant>,
     stopped: bool,
 }
 
 impl Frozen {
     /// A page was read; `before` is the one before it.
-    pub(super) fn observe(&mut self, before: Option<&Snapshot>, page: &Snapshot, sent_ns: Nanos) {
+    pub(super) fn observe(&mut self, before: Option<&Snapshot>, page: &Snapshot, sent_ns: Instant) {
         if before != Some(page) {
             *self = Self {
                 since_ns: sent_ns,
@@ -41,17 +41,17 @@ impl Frozen {
         let counted = page.cache_queries.is_some();
         let started = self
             .started_ns
-            .is_some_and(|at_ns| counted && at_ns.saturating_add(PAGE_AGE_NS) < sent_ns);
+            .is_some_and(|at_ns| counted && at_ns + PAGE_AGE_NS < sent_ns);
         let waiting = page.waiting.is_some_and(|waiting| waiting > 0);
         let moves = page.kv_usage.is_some();
-        let stuck = waiting && moves && sent_ns.saturating_sub(self.since_ns) >= STUCK_NS;
+        let stuck = waiting && moves && sent_ns - self.since_ns >= STUCK_NS;
         self.stopped = self.pages >= PAGES && (started || stuck);
     }
 
     /// A request that was pushed at `pushed_ns` has its first byte.
-    pub(super) fn started(&mut self, pushed_ns: Nanos, now_ns: Nanos) {
+    pub(super) fn started(&mut self, pushed_ns: Instant, now: Instant) {
         if pushed_ns > self.since_ns {
-            self.started_ns.get_or_insert(now_ns);
+            self.started_ns.get_or_insert(now);
         }
     }
 
@@ -64,7 +64,7 @@ impl Frozen {
 mod tests {
     use super::*;
 
-    const S: Nanos = 1_000_000_000;
+    const S: Span = Span::from_ns(1_000_000_000);
 
     fn page(running: u32, waiting: u32, queries: Option<u64>) -> Snapshot {
         Snapshot {
@@ -79,7 +79,7 @@ mod tests {
     /// Asks for the same page once a second from second `from` to `to`.
     fn shown(frozen: &mut Frozen, page: &Snapshot, from: u64, to: u64) {
         for second in from..=to {
-            frozen.observe(Some(page), page, second * S);
+            frozen.observe(Some(page), page, Instant::ZERO + second * S);
         }
     }
 
@@ -87,13 +87,13 @@ mod tests {
     fn pages_that_miss_a_request_seen_to_start_are_frozen() {
         let page = page(3, 0, Some(1_000));
         let mut frozen = Frozen::default();
-        frozen.observe(None, &page, S);
+        frozen.observe(None, &page, Instant::ZERO + S);
         shown(&mut frozen, &page, 2, 4);
         assert!(!frozen.frozen(), "an engine with nothing new to do");
-        frozen.started(S / 2, 4 * S);
+        frozen.started(Instant::ZERO + S / 2, Instant::ZERO + 4 * S);
         shown(&mut frozen, &page, 5, 9);
         assert!(!frozen.frozen(), "it was pushed before");
-        frozen.started(5 * S, 9 * S);
+        frozen.started(Instant::ZERO + 5 * S, Instant::ZERO + 9 * S);
         shown(&mut frozen, &page, 10, 10);
         assert!(!frozen.frozen(), "the page may be too old to show it");
         shown(&mut frozen, &page, 11, 11);
@@ -104,7 +104,7 @@ mod tests {
     fn pages_with_requests_waiting_are_frozen_when_nothing_moves_for_long() {
         let page = page(8, 2, None);
         let mut frozen = Frozen::default();
-        frozen.observe(None, &page, S);
+        frozen.observe(None, &page, Instant::ZERO + S);
         shown(&mut frozen, &page, 2, 5);
         assert!(!frozen.frozen());
         shown(&mut frozen, &page, 6, 6);
@@ -121,7 +121,7 @@ mod tests {
             kv_usage: Some(0.51),
             ..stuck.clone()
         };
-        frozen.observe(Some(&stuck), &moved, 21 * S);
+        frozen.observe(Some(&stuck), &moved, Instant::ZERO + 21 * S);
         assert!(!frozen.frozen());
     }
 }

@@ -1,9 +1,9 @@
 //! How many requests a replica runs at once before the next one waits, learned from snapshots.
 
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 /// A knee is remembered for one to two of these after it was last seen.
-const RECENT_NS: Nanos = 5_000_000_000;
+const RECENT_NS: Span = Span::from_ns(5_000_000_000);
 /// Bound of the doubling window; `in_flight_max` binds earlier.
 const WINDOW_MAX: u32 = 1 << 16;
 /// While the knee is unknown, a batch may grow at once by one in so many over what it has been
@@ -33,11 +33,11 @@ pub(super) struct Reading {
     /// Those on their way.
     pub(super) transit: u32,
     /// When the oldest of ours was pushed that the gauges do not show.
-    pub(super) unseen_ns: Option<Nanos>,
+    pub(super) unseen_ns: Option<Instant>,
     /// When the probe was sent.
-    pub(super) sent_ns: Nanos,
+    pub(super) sent_ns: Instant,
     /// When it was answered.
-    pub(super) now_ns: Nanos,
+    pub(super) now: Instant,
 }
 
 /// The knee, or, while it is unknown, how far to go beyond what is known to be good.
@@ -47,7 +47,7 @@ pub(super) struct Knee {
     /// span of [`RECENT_NS`] and in the one before.
     newer: Option<u32>,
     older: Option<u32>,
-    newer_since_ns: Nanos,
+    newer_since_ns: Instant,
     /// Running mean, in those snapshots and in those that found the allowance used up, of the
     /// active requests the gauge did not show running, in units of 1/[`TRANSIT_UNIT`]. Near zero
     /// for answers of many steps; as large as a batch for requests of one step, which a gauge
@@ -58,7 +58,7 @@ pub(super) struct Knee {
     /// Pending requests allowed to requests that the gauges hardly show.
     window: u32,
     /// When the allowance was first used up since the last snapshot that took note of it.
-    used_ns: Option<Nanos>,
+    used_ns: Option<Instant>,
     /// That snapshot showed fewer than half of the requests in flight.
     hidden: bool,
     /// Those in a row that showed no larger batch.
@@ -70,7 +70,7 @@ impl Knee {
         Self {
             newer: None,
             older: None,
-            newer_since_ns: 0,
+            newer_since_ns: Instant::ZERO,
             transit: 0,
             good: 0,
             window: 1,
@@ -126,18 +126,18 @@ impl Knee {
     }
 
     /// A push was made; now `running` are in the batch and `pending` pending.
-    pub(super) fn pushed(&mut self, running: u32, pending: u32, now_ns: Nanos) {
+    pub(super) fn pushed(&mut self, running: u32, pending: u32, now: Instant) {
         if pending >= self.allowance(running) {
-            self.used_ns.get_or_insert(now_ns);
+            self.used_ns.get_or_insert(now);
         }
     }
 
     /// Learns from a snapshot.
     pub(super) fn observe(&mut self, reading: &Reading) {
         let known = self.active();
-        if reading.now_ns.saturating_sub(self.newer_since_ns) >= RECENT_NS {
+        if reading.now - self.newer_since_ns >= RECENT_NS {
             self.older = self.newer.take();
-            self.newer_since_ns = reading.now_ns;
+            self.newer_since_ns = reading.now;
         }
         if reading.waiting > 0 {
             let lowest = self.newer.unwrap_or(u32::MAX).min(reading.active);
@@ -160,7 +160,7 @@ impl Knee {
         }
     }
 
-    fn used_before(&self, at_ns: Nanos) -> bool {
+    fn used_before(&self, at_ns: Instant) -> bool {
         self.used_ns.is_some_and(|used_ns| used_ns < at_ns)
     }
 
@@ -183,7 +183,7 @@ impl Knee {
     fn grow(&mut self, reading: &Reading) {
         let grown = reading.running > self.good;
         self.good = self.good.max(reading.running);
-        let unseen_ns = reading.unseen_ns.unwrap_or(Nanos::MAX);
+        let unseen_ns = reading.unseen_ns.unwrap_or(Instant::MAX);
         if !self.used_before(reading.sent_ns.min(unseen_ns)) {
             return;
         }

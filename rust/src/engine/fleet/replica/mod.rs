@@ -51,7 +51,8 @@ pub use work::{Backlog, Need};
 use super::health::Health;
 use super::snapshot::Snapshot;
 use crate::engine::config::{AllowanceRule, Config};
-use crate::id::{Nanos, RequestId};
+use crate::id::RequestId;
+use crate::time::Instant;
 
 /// Weight of the newest sample in running means: 1/16.
 const MEAN_SHIFT: u32 = 4;
@@ -78,8 +79,8 @@ enum Place {
 #[derive(Debug, Clone)]
 struct InFlight {
     id: RequestId,
-    pushed_ns: Nanos,
-    first_byte_ns: Option<Nanos>,
+    pushed_ns: Instant,
+    first_byte_ns: Option<Instant>,
     /// Its prompt's part is nothing any more once that has been computed.
     need: Need,
     place: Place,
@@ -100,9 +101,9 @@ pub enum Observed {
 #[derive(Debug, Clone)]
 struct Last {
     snapshot: Snapshot,
-    sent_ns: Nanos,
+    sent_ns: Instant,
     /// What its age counts from.
-    fresh_ns: Nanos,
+    fresh_ns: Instant,
 }
 
 /// One replica as the engine sees it.
@@ -135,7 +136,7 @@ pub struct Replica {
     theirs: u32,
     split: Split,
     /// Since when there has been room for somebody.
-    open_since_ns: Option<Nanos>,
+    open_since_ns: Option<Instant>,
 }
 
 impl Default for Replica {
@@ -186,28 +187,28 @@ impl Replica {
     /// Returns false, changing nothing, when `in_flight_max` is reached. A request is pushed once:
     /// it is not looked for among those in flight.
     #[must_use]
-    pub fn push(&mut self, id: RequestId, need: Need, config: &Config, now_ns: Nanos) -> bool {
+    pub fn push(&mut self, id: RequestId, need: Need, config: &Config, now: Instant) -> bool {
         if self.in_flight() >= config.in_flight_max {
             return false;
         }
         self.tokens_mean = Some(mean(self.tokens_mean, need.kv));
-        self.work.pushed(need, now_ns);
+        self.work.pushed(need, now);
         self.in_flight.push(InFlight {
             id,
-            pushed_ns: now_ns,
+            pushed_ns: now,
             first_byte_ns: None,
             need,
             place: Place::Fresh,
         });
         self.fresh += 1;
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
-        self.knee.pushed(self.running, self.pending(), now_ns);
+        self.knee.pushed(self.running, self.pending(), now);
         self.open_since_ns = None;
         true
     }
 
     /// The first body byte of a request's answer arrived. Unknown requests are ignored.
-    pub fn first_byte(&mut self, id: RequestId, now_ns: Nanos) {
+    pub fn first_byte(&mut self, id: RequestId, now: Instant) {
         // The youngest wait for their first byte, the oldest end first.
         let Some(index) = self.in_flight.iter().rposition(|r| r.id == id) else {
             return;
@@ -215,10 +216,10 @@ impl Replica {
         if self.in_flight[index].first_byte_ns.is_some() {
             return;
         }
-        self.in_flight[index].first_byte_ns = Some(now_ns);
-        self.frozen.started(self.in_flight[index].pushed_ns, now_ns);
+        self.in_flight[index].first_byte_ns = Some(now);
+        self.frozen.started(self.in_flight[index].pushed_ns, now);
         self.start(index);
-        self.prompt_computed(index, now_ns);
+        self.prompt_computed(index, now);
         if self.fcfs && self.unseen + self.fresh > 0 {
             for older in 0..index {
                 if matches!(self.in_flight[older].place, Place::Fresh | Place::Unseen) {
@@ -249,27 +250,27 @@ impl Replica {
 
     // ------------------------------------------------------------------ events of probes
 
-    /// A probe sent at `sent_ns` was answered at `now_ns`.
-    pub fn observe(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
+    /// A probe sent at `sent_ns` was answered at `now`.
+    pub fn observe(&mut self, snapshot: Snapshot, sent_ns: Instant, now: Instant) -> Observed {
         self.probing.answered(sent_ns);
-        self.observe_copy(snapshot, sent_ns, now_ns)
+        self.observe_copy(snapshot, sent_ns, now)
     }
 
     /// What another balancer's probe, sent at `sent_ns` of our time, said.
-    pub fn observe_copy(&mut self, snapshot: Snapshot, sent_ns: Nanos, now_ns: Nanos) -> Observed {
+    pub fn observe_copy(&mut self, snapshot: Snapshot, sent_ns: Instant, now: Instant) -> Observed {
         let Some(gauges) = Gauges::of(&snapshot) else {
             return Observed::Unreadable;
         };
         self.probing.read();
-        let last_ns = self.last.as_ref().map_or(0, |last| last.sent_ns);
-        if sent_ns > now_ns || sent_ns < last_ns {
+        let last_ns = self.last.as_ref().map(|last| last.sent_ns);
+        if sent_ns > now || Some(sent_ns) < last_ns {
             return Observed::Overtaken;
         }
         let before = self.last.as_ref().map(|last| &last.snapshot);
         self.frozen.observe(before, &snapshot, sent_ns);
         self.forget_lost(&snapshot, sent_ns);
         self.kv_free = kv_free(&snapshot);
-        self.estimate(gauges, sent_ns, now_ns);
+        self.estimate(gauges, sent_ns, now);
         self.last = Some(Last {
             snapshot,
             sent_ns,
@@ -335,22 +336,22 @@ impl Replica {
     /// No readable snapshot, only a stale one, or one that tells nothing any more: nothing is known,
     /// which is not the same as empty.
     #[must_use]
-    pub fn blind(&self, config: &Config, now_ns: Nanos) -> bool {
-        let stale = |last: &Last| now_ns.saturating_sub(last.fresh_ns) >= config.probe_stale_ns;
+    pub fn blind(&self, config: &Config, now: Instant) -> bool {
+        let stale = |last: &Last| now - last.fresh_ns >= config.probe_stale_ns;
         self.frozen.frozen() || self.last.as_ref().is_none_or(stale)
     }
 
     /// The next moment at which [`Self::blind`], the ramp's share or our part of the room changes
     /// with time alone.
     #[must_use]
-    pub fn next_change_ns(&self, config: &Config, now_ns: Nanos) -> Nanos {
+    pub fn next_change_ns(&self, config: &Config, now: Instant) -> Instant {
         let last = self.last.as_ref().filter(|_| !self.frozen.frozen());
-        let stale_ns = last.map(|last| last.fresh_ns.saturating_add(config.probe_stale_ns));
-        let stale_ns = stale_ns.filter(|stale_ns| *stale_ns > now_ns);
-        let ramp_ns = self.health.next_share_ns(config, now_ns);
-        let turn_ns = self.next_turn_ns(now_ns);
+        let stale_ns = last.map(|last| last.fresh_ns + config.probe_stale_ns);
+        let stale_ns = stale_ns.filter(|stale_ns| *stale_ns > now);
+        let ramp_ns = self.health.next_share_ns(config, now);
+        let turn_ns = self.next_turn_ns(now);
         let changes = [stale_ns, ramp_ns, turn_ns].into_iter().flatten();
-        changes.min().unwrap_or(Nanos::MAX)
+        changes.min().unwrap_or(Instant::MAX)
     }
 
     /// The engine said that it sleeps.
@@ -427,13 +428,13 @@ impl Replica {
 
     /// A request's prompt is known to have been computed, and, where the engine is FCFS, those of
     /// older ones.
-    fn prompt_computed(&mut self, index: usize, now_ns: Nanos) {
+    fn prompt_computed(&mut self, index: usize, now: Instant) {
         let computed = mem::take(&mut self.in_flight[index].need.prefill);
-        self.work.computed(computed, now_ns);
+        self.work.computed(computed, now);
         if self.fcfs && self.work.prefill() > 0 {
             for older in &mut self.in_flight[..index] {
                 let computed = mem::take(&mut older.need.prefill);
-                self.work.computed(computed, now_ns);
+                self.work.computed(computed, now);
             }
         }
     }

@@ -1,12 +1,12 @@
 //! The probe of one replica: at most one is under way.
 
 use super::Replica;
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 /// What has become of the last probe.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Probing {
-    sent_ns: Option<Nanos>,
+    sent_ns: Option<Instant>,
     under_way: bool,
     /// It brought a page that could be read.
     read: bool,
@@ -14,7 +14,7 @@ pub(super) struct Probing {
 
 impl Probing {
     /// It was answered.
-    pub(super) fn answered(&mut self, sent_ns: Nanos) {
+    pub(super) fn answered(&mut self, sent_ns: Instant) {
         self.under_way = false;
         self.sent_ns = self.sent_ns.max(Some(sent_ns));
     }
@@ -27,8 +27,8 @@ impl Probing {
 
 impl Replica {
     /// A probe is being sent.
-    pub fn probe_sent(&mut self, now_ns: Nanos) {
-        self.probing.sent_ns = Some(now_ns);
+    pub fn probe_sent(&mut self, now: Instant) {
+        self.probing.sent_ns = Some(now);
         self.probing.under_way = true;
     }
 
@@ -52,9 +52,9 @@ impl Replica {
     /// When the next probe is due, given the interval (see [`crate::engine::fleet::gate::probe_interval`]);
     /// `None` while one is under way.
     #[must_use]
-    pub fn probe_due_ns(&self, interval_ns: Nanos) -> Option<Nanos> {
+    pub fn probe_due_ns(&self, interval_ns: Span) -> Option<Instant> {
         let sent_ns = self.probing.sent_ns;
-        let due_ns = sent_ns.map_or(0, |sent_ns| sent_ns.saturating_add(interval_ns));
+        let due_ns = sent_ns.map_or(Instant::ZERO, |sent_ns| sent_ns + interval_ns);
         (!self.probing.under_way).then_some(due_ns)
     }
 }

@@ -10,11 +10,12 @@
 
 use super::{InFlight, Need, Place, Replica};
 use crate::engine::config::Config;
-use crate::id::{Nanos, PeerId, RequestId};
+use crate::id::{PeerId, RequestId};
+use crate::time::{Instant, Span};
 
 /// How long room is left to each of those whose turn comes first: for word of it to reach them, and
 /// for word of their push to come back.
-pub const TURN_NS: Nanos = 75_000_000;
+pub const TURN_NS: Span = Span::from_ns(75_000_000);
 
 /// Numbers of others' requests have this bit; those of our own never do.
 const THEIRS: u64 = 1 << 63;
@@ -51,9 +52,9 @@ pub struct Own {
     /// Its number.
     pub id: RequestId,
     /// When it was pushed.
-    pub pushed_ns: Nanos,
+    pub pushed_ns: Instant,
     /// When it had its first byte.
-    pub first_byte_ns: Option<Nanos>,
+    pub first_byte_ns: Option<Instant>,
     /// What it takes.
     pub need: Need,
 }
@@ -61,7 +62,7 @@ pub struct Own {
 impl Replica {
     /// Another balancer has pushed a request, which it tells only now. Those beyond `len_max` in
     /// flight are not counted one by one: gauges show them as foreign.
-    pub fn push_theirs(&mut self, told: Own, len_max: u32, now_ns: Nanos) {
+    pub fn push_theirs(&mut self, told: Own, len_max: u32, now: Instant) {
         let Own {
             id,
             pushed_ns,
@@ -72,7 +73,10 @@ impl Replica {
         if known || self.in_flight() >= len_max {
             return;
         }
-        let shown = self.last.as_ref().map_or(0, |last| last.sent_ns);
+        let shown = self
+            .last
+            .as_ref()
+            .map_or(Instant::ZERO, |last| last.sent_ns);
         let place = if pushed_ns >= shown {
             self.fresh += 1;
             Place::Fresh
@@ -85,7 +89,7 @@ impl Replica {
             self.unseen += 1;
             Place::Unseen
         };
-        self.work.pushed(need, pushed_ns.min(now_ns));
+        self.work.pushed(need, pushed_ns.min(now));
         let at = self
             .in_flight
             .partition_point(|request| request.pushed_ns <= pushed_ns);
@@ -101,7 +105,7 @@ impl Replica {
         );
         self.theirs += 1;
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
-        self.knee.pushed(self.running, self.pending(), now_ns);
+        self.knee.pushed(self.running, self.pending(), now);
         self.open_since_ns = None;
         match told.first_byte_ns {
             // It is in the gauges as running already.
@@ -177,17 +181,17 @@ impl Replica {
     }
 
     /// Notes since when there has been room for somebody.
-    pub fn note_open(&mut self, config: &Config, now_ns: Nanos) {
+    pub fn note_open(&mut self, config: &Config, now: Instant) {
         let open = self.pending() < self.allowance(config);
         self.open_since_ns = match self.open_since_ns {
             Some(since_ns) if open => Some(since_ns),
-            _ => open.then_some(now_ns),
+            _ => open.then_some(now),
         };
     }
 
     /// The part of so much room that is ours now.
     #[must_use]
-    pub fn part_of(&self, room: u32, now_ns: Nanos) -> u32 {
+    pub fn part_of(&self, room: u32, now: Instant) -> u32 {
         let Split {
             others,
             ahead,
@@ -199,22 +203,22 @@ impl Replica {
         let all = room.saturating_add(unsent);
         let sharers = others.saturating_add(1);
         let rest = all % sharers;
-        let turn = ahead < rest || self.turn_ns().is_some_and(|at_ns| now_ns >= at_ns);
+        let turn = ahead < rest || self.turn_ns().is_some_and(|at_ns| now >= at_ns);
         let part = all / sharers + u32::from(rest > 0 && turn);
         part.saturating_sub(unsent).min(room)
     }
 
     /// When time alone gives us what others have left.
-    pub(super) fn next_turn_ns(&self, now_ns: Nanos) -> Option<Nanos> {
+    pub(super) fn next_turn_ns(&self, now: Instant) -> Option<Instant> {
         let turn_ns = self.turn_ns().filter(|_| self.split.others > 0);
-        turn_ns.filter(|at_ns| *at_ns > now_ns)
+        turn_ns.filter(|at_ns| *at_ns > now)
     }
 
     /// When the turn is ours at the latest, where there is room for somebody.
     #[must_use]
-    pub fn turn_ns(&self) -> Option<Nanos> {
+    pub fn turn_ns(&self) -> Option<Instant> {
         let since_ns = self.open_since_ns?;
-        Some(since_ns.saturating_add(TURN_NS.saturating_mul(self.split.ahead.into())))
+        Some(since_ns + TURN_NS * u64::from(self.split.ahead))
     }
 }
 
@@ -223,7 +227,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn told(peer: u32, number: u64, pushed_ns: Nanos) -> Own {
+    fn told(peer: u32, number: u64, pushed_ns: Instant) -> Own {
         Own {
             id: theirs(PeerId(peer), number),
             pushed_ns,
@@ -248,7 +252,7 @@ mod tests {
                 loop {
                     let mut replica = Replica::new();
                     replica.set_split(Split { others: sharers - 1, ahead: place, unsent: own });
-                    if replica.part_of(left, 0) == 0 || own == *pushed {
+                    if replica.part_of(left, Instant::ZERO) == 0 || own == *pushed {
                         break;
                     }
                     own += 1;
@@ -269,16 +273,16 @@ mod tests {
             (others, ahead, unsent) in (0_u32..5, 0_u32..5, 0_u32..3),
             (room, now_ms, later_ms) in (0_u32..9, 0_u64..400, 0_u64..400),
         ) {
-            let (now_ns, later_ns) = (now_ms * 1_000_000, (now_ms + later_ms) * 1_000_000);
+            let (now, later_ns) = (now_ms * 1_000_000, (now_ms + later_ms) * 1_000_000);
             let config = Config::sample();
             let mut replica = Replica::new();
             replica.set_split(Split { others, ahead: ahead.min(others), unsent });
-            replica.note_open(&config, 0);
-            let changes_ns = replica.next_change_ns(&config, now_ns);
-            if later_ns < changes_ns {
-                prop_assert_eq!(replica.part_of(room, now_ns), replica.part_of(room, later_ns));
+            replica.note_open(&config, Instant::ZERO);
+            let changes_ns = replica.next_change_ns(&config, Instant::from_ns(now));
+            if later_ns < changes_ns.ns() {
+                prop_assert_eq!(replica.part_of(room, Instant::from_ns(now)), replica.part_of(room, Instant::from_ns(later_ns)));
             }
-            prop_assert!(changes_ns == Nanos::MAX || others > 0 && changes_ns > now_ns);
+            prop_assert!(changes_ns == Instant::MAX || others > 0 && changes_ns > Instant::from_ns(now));
         }
 
         /// What peers tell, in any order, leaves the figures whole, and forgetting a peer leaves
@@ -289,14 +293,14 @@ mod tests {
         ) {
             let config = Config::sample();
             let mut replica = Replica::new();
-            for (now_ns, (peer, number, what, age_ns)) in (100_u64..).zip(events) {
+            for (now, (peer, number, what, age_ns)) in (100_u64..).zip(events) {
                 let id = theirs(PeerId(peer), number);
                 match what {
-                    0 => replica.push_theirs(told(peer, number, now_ns - age_ns), 8, now_ns),
-                    1 => replica.first_byte(id, now_ns - age_ns),
+                    0 => replica.push_theirs(told(peer, number, Instant::from_ns(now - age_ns)), 8, Instant::from_ns(now)),
+                    1 => replica.first_byte(id, Instant::from_ns(now - age_ns)),
                     2 => replica.complete_theirs(id),
                     _ => {
-                        let _pushed = replica.push(RequestId(now_ns), Need::default(), &config, now_ns);
+                        let _pushed = replica.push(RequestId(now), Need::default(), &config, Instant::from_ns(now));
                     }
                 }
                 prop_assert_eq!(replica.check_invariants(), Ok(()));
@@ -319,10 +323,10 @@ mod tests {
             ahead: 2,
             unsent: 0,
         });
-        assert_eq!(replica.part_of(1, 5), 0);
-        replica.note_open(&config, 10);
-        assert_eq!(replica.part_of(1, 9 + 2 * TURN_NS), 0);
-        assert_eq!(replica.part_of(1, 10 + 2 * TURN_NS), 1);
+        assert_eq!(replica.part_of(1, Instant::from_ns(5)), 0);
+        replica.note_open(&config, Instant::from_ns(10));
+        assert_eq!(replica.part_of(1, Instant::from_ns(9) + 2 * TURN_NS), 0);
+        assert_eq!(replica.part_of(1, Instant::from_ns(10) + 2 * TURN_NS), 1);
     }
 
     #[test]

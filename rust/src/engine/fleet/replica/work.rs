@@ -3,7 +3,7 @@
 use super::Replica;
 use crate::engine::config::Config;
 use crate::engine::fleet::speed::Pace;
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 /// What a request is predicted to take of a replica, in tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,24 +20,24 @@ pub(super) struct Work {
     /// Prompt tokens of those without a first byte.
     prefill: u64,
     /// Since when the engine has been computing them, as far as seen.
-    since_ns: Nanos,
+    since_ns: Instant,
     /// KV room of all.
     kv: u64,
 }
 
 impl Work {
-    pub(super) fn pushed(&mut self, need: Need, now_ns: Nanos) {
+    pub(super) fn pushed(&mut self, need: Need, now: Instant) {
         if self.prefill == 0 {
-            self.since_ns = now_ns;
+            self.since_ns = now;
         }
         self.prefill += u64::from(need.prefill);
         self.kv += u64::from(need.kv);
     }
 
     /// So many prompt tokens have just been computed.
-    pub(super) fn computed(&mut self, prefill: u32, now_ns: Nanos) {
+    pub(super) fn computed(&mut self, prefill: u32, now: Instant) {
         self.prefill = self.prefill.saturating_sub(u64::from(prefill));
-        self.since_ns = now_ns;
+        self.since_ns = now;
     }
 
     pub(super) fn ended(&mut self, need: Need) {
@@ -56,7 +56,7 @@ pub struct Backlog {
     /// Prompt tokens of own requests without a first byte.
     pub prefill: u64,
     /// Since when the engine has been computing them, as far as seen.
-    since_ns: Nanos,
+    since_ns: Instant,
     /// Free KV tokens, where they and the requests' mean are known.
     kv_free: i64,
     tokens_mean: u32,
@@ -81,24 +81,24 @@ impl Backlog {
         need: Need,
         behind: u32,
         pace: Pace,
-        stay_ns: Nanos,
-        now_ns: Nanos,
-    ) -> Nanos {
+        stay_ns: Span,
+        now: Instant,
+    ) -> Span {
         let ends = self.ends_awaited(need).saturating_add(behind);
         let waiting_ns = if ends == 0 {
-            0
+            Span::ZERO
         } else {
-            (stay_ns / u64::from(self.load.max(1))).saturating_mul(u64::from(ends))
+            stay_ns / u64::from(self.load.max(1)) * u64::from(ends)
         };
-        self.ahead_ns(pace, now_ns).saturating_add(waiting_ns)
+        self.ahead_ns(pace, now) + waiting_ns
     }
 
     /// Time until the prompts pushed so far are computed. That begins with a step, a base after the
     /// first of them was pushed.
-    fn ahead_ns(&self, pace: Pace, now_ns: Nanos) -> Nanos {
-        let all_ns = self.prefill.saturating_mul(u64::from(pace.token_ns));
-        let elapsed_ns = now_ns.saturating_sub(self.since_ns);
-        all_ns.saturating_sub(elapsed_ns.saturating_sub(pace.base_ns))
+    fn ahead_ns(&self, pace: Pace, now: Instant) -> Span {
+        let all_ns = Span::from_ns(self.prefill.saturating_mul(u64::from(pace.token_ns)));
+        let elapsed_ns = now - self.since_ns;
+        all_ns - (elapsed_ns - pace.base_ns)
     }
 
     /// Requests that must end before one more runs: for a place in the batch, or for KV room.

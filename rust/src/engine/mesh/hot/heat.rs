@@ -15,14 +15,15 @@ use hashbrown::HashMap;
 
 use super::digest::{PeerDigest, Prefix, prefixes_within};
 use super::places::{Namer, PLACES, blocks_at, places_within};
-use crate::id::{Nanos, ReplicaSlot};
+use crate::id::ReplicaSlot;
+use crate::time::{Instant, Span};
 
 /// Time in which heat is halved: about as long as a busy replica keeps what is not asked for.
 const HALF_LIFE_NS: f64 = 120e9;
 /// Places whose heat is known, at most; 48 bytes each.
 pub const SPOTS_MAX: usize = 1 << 14;
 /// Prompts are looked at no more often than this; each stands for those since the one before.
-const SAMPLE_NS: Nanos = 2_000_000;
+const SAMPLE_NS: Span = Span::from_ns(2_000_000);
 /// Least heat of a prefix that is told, ...
 const HEAT_MIN: f32 = 1.5;
 /// ... and of what ends there. Less than the heat of one prompt is forgotten after two half-lives.
@@ -42,7 +43,7 @@ struct Spot {
     above: u64,
     /// Of the session that came last.
     key: Option<u64>,
-    heat_ns: Nanos,
+    heat_ns: Instant,
     heat: f32,
     /// The replica that was last found to cache it.
     replica: ReplicaSlot,
@@ -52,15 +53,11 @@ struct Spot {
 }
 
 impl Spot {
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        reason = "heat is an estimate"
-    )]
-    fn cool(&mut self, now_ns: Nanos) {
-        let age_ns = now_ns.saturating_sub(self.heat_ns);
-        self.heat *= (-(age_ns as f64) / HALF_LIFE_NS).exp2() as f32;
-        self.heat_ns = now_ns;
+    #[expect(clippy::cast_possible_truncation, reason = "heat is an estimate")]
+    fn cool(&mut self, now: Instant) {
+        let age_ns = now - self.heat_ns;
+        self.heat *= (-age_ns.ns_f64() / HALF_LIFE_NS).exp2() as f32;
+        self.heat_ns = now;
     }
 
     fn is_worth_telling(&self) -> bool {
@@ -75,9 +72,9 @@ pub struct Terms {
     /// Bytes of a digest, at most.
     pub bytes_max: usize,
     /// Least time between two digests.
-    pub interval_ns: Nanos,
+    pub interval_ns: Span,
     /// Age at which a peer gives a digest up.
-    pub age_max_ns: Nanos,
+    pub age_max_ns: Span,
 }
 
 /// The heat of all places, and the digest that peers are told.
@@ -88,12 +85,12 @@ pub struct Heat {
     spots: HashMap<u64, Spot, FixedState>,
     /// Prompts since the last that was looked at, and when that was.
     unseen: u32,
-    seen_ns: Nanos,
+    seen_ns: Instant,
     /// Places that were left out because too many are known.
     pub left_out: u64,
-    looked_ns: Option<Nanos>,
+    looked_ns: Option<Instant>,
     told: Vec<Prefix>,
-    told_ns: Nanos,
+    told_ns: Instant,
     sequence: u64,
 }
 
@@ -106,11 +103,11 @@ impl Heat {
             terms,
             spots: HashMap::with_hasher(FixedState::default()),
             unseen: 0,
-            seen_ns: 0,
+            seen_ns: Instant::ZERO,
             left_out: 0,
             looked_ns: None,
             told: Vec::new(),
-            told_ns: 0,
+            told_ns: Instant::ZERO,
             sequence: 0,
         }
     }
@@ -123,13 +120,13 @@ impl Heat {
         matched: u32,
         key: Option<u64>,
         replica: ReplicaSlot,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         self.unseen = self.unseen.saturating_add(1);
-        if self.seen_ns > 0 && now_ns < self.seen_ns.saturating_add(SAMPLE_NS) {
+        if self.seen_ns > Instant::ZERO && now < self.seen_ns + SAMPLE_NS {
             return;
         }
-        self.seen_ns = now_ns;
+        self.seen_ns = now;
         #[expect(clippy::cast_precision_loss, reason = "heat is an estimate")]
         let weight = mem::take(&mut self.unseen) as f32;
         let mut above = 0;
@@ -140,7 +137,7 @@ impl Heat {
             let fresh = Spot {
                 above,
                 key,
-                heat_ns: now_ns,
+                heat_ns: now,
                 heat: 0.0,
                 replica,
                 place: u8::try_from(place).unwrap_or(u8::MAX),
@@ -153,7 +150,7 @@ impl Heat {
                 return;
             }
             let spot = self.spots.entry(*chained).or_insert(fresh);
-            spot.cool(now_ns);
+            spot.cool(now);
             spot.heat += weight;
             spot.replica = replica;
             if key.is_none() || spot.key != key {
@@ -165,19 +162,19 @@ impl Heat {
 
     /// Looks whether there is something new to tell, if that has not been done for a while. `ready`:
     /// a replica may be pushed to.
-    pub fn renew(&mut self, now_ns: Nanos, ready: impl Fn(ReplicaSlot) -> bool) {
+    pub fn renew(&mut self, now: Instant, ready: impl Fn(ReplicaSlot) -> bool) {
         let due_ns = self
             .looked_ns
-            .map_or(0, |at_ns| at_ns + self.terms.interval_ns);
-        if now_ns < due_ns {
+            .map_or(Instant::ZERO, |at_ns| at_ns + self.terms.interval_ns);
+        if now < due_ns {
             return;
         }
-        self.looked_ns = Some(now_ns);
-        let hot = self.hottest(now_ns, ready);
-        let ages = now_ns.saturating_sub(self.told_ns) >= self.terms.age_max_ns / 2;
+        self.looked_ns = Some(now);
+        let hot = self.hottest(now, ready);
+        let ages = now - self.told_ns >= self.terms.age_max_ns / 2;
         if differs(&self.told, &hot) || (ages && !hot.is_empty()) {
             self.told = hot;
-            self.told_ns = now_ns;
+            self.told_ns = now;
             self.sequence += 1;
         }
     }
@@ -219,9 +216,9 @@ impl Heat {
     }
 
     /// The prefixes worth most, by mark.
-    fn hottest(&mut self, now_ns: Nanos, ready: impl Fn(ReplicaSlot) -> bool) -> Vec<Prefix> {
+    fn hottest(&mut self, now: Instant, ready: impl Fn(ReplicaSlot) -> bool) -> Vec<Prefix> {
         self.spots.retain(|_, spot| {
-            spot.cool(now_ns);
+            spot.cool(now);
             spot.heat >= FORGET
         });
         self.make_room();
@@ -302,43 +299,43 @@ mod tests {
     use super::super::places::KEY_BYTES;
     use super::*;
 
-    const SECOND_NS: Nanos = 1_000_000_000;
+    const SECOND_NS: Span = Span::from_ns(1_000_000_000);
     const TERMS: Terms = Terms {
         bytes_max: 8 << 10,
-        interval_ns: 2 * SECOND_NS,
-        age_max_ns: 30 * SECOND_NS,
+        interval_ns: Span::from_secs(2),
+        age_max_ns: Span::from_secs(30),
     };
 
     struct Drive {
         heat: Heat,
-        now_ns: Nanos,
+        now: Instant,
     }
 
     impl Drive {
         fn new(terms: Terms) -> Self {
             Self {
                 heat: Heat::new(Namer::new(&[3; KEY_BYTES]), terms),
-                now_ns: SECOND_NS,
+                now: Instant::ZERO + SECOND_NS,
             }
         }
 
         /// A prompt whose first `shared` blocks are those of all prompts of its family.
         fn push(&mut self, family: u64, shared: u32, session: u64, matched: u32) {
-            self.now_ns += SAMPLE_NS;
+            self.now += SAMPLE_NS;
             let blocks = prompt(family, shared, session);
             self.heat.count(
                 &blocks,
                 matched,
                 Some(session),
                 ReplicaSlot::default(),
-                self.now_ns,
+                self.now,
             );
         }
 
         /// Depths of the prefixes told after the next interval, of any prompt.
         fn depths(&mut self) -> Vec<u32> {
-            self.now_ns += self.heat.terms.interval_ns;
-            self.heat.renew(self.now_ns, |_| true);
+            self.now += self.heat.terms.interval_ns;
+            self.heat.renew(self.now, |_| true);
             let told = self.heat.told.iter();
             let mut depths: Vec<_> = told.map(|p| blocks_at(p.place.into())).collect();
             depths.sort_unstable();
@@ -376,11 +373,11 @@ mod tests {
             // Two programs, each of eight users, with 32 blocks in common.
             let mut blocks = prompt(7, 32, 1 + session % 2);
             blocks.splice(64.., prompt(8, 0, session)[64..].iter().copied());
-            drive.now_ns += SAMPLE_NS;
-            let now_ns = drive.now_ns;
+            drive.now += SAMPLE_NS;
+            let now = drive.now;
             drive
                 .heat
-                .count(&blocks, 64, Some(session), ReplicaSlot::default(), now_ns);
+                .count(&blocks, 64, Some(session), ReplicaSlot::default(), now);
         }
         assert_eq!(drive.depths(), [64, 64], "nothing ends at the common part");
         for session in 20..30 {
@@ -408,18 +405,18 @@ mod tests {
         for session in 1..9 {
             drive.push(1, 70, session, 70);
         }
-        drive.now_ns += TERMS.interval_ns;
-        drive.heat.renew(drive.now_ns, |_| false);
+        drive.now += TERMS.interval_ns;
+        drive.heat.renew(drive.now, |_| false);
         assert_eq!((drive.heat.told_len(), drive.heat.sequence()), (0, 0));
         assert_eq!(drive.depths(), [64]);
-        drive.now_ns += 360 * SECOND_NS;
+        drive.now += 360 * SECOND_NS;
         assert_eq!(drive.depths(), [] as [u32; 0], "eight cool down to one");
         assert_eq!(
             drive.heat.sequence(),
             2,
             "that nothing is hot is told, once"
         );
-        drive.now_ns += 600 * SECOND_NS;
+        drive.now += 600 * SECOND_NS;
         assert_eq!(drive.depths(), [] as [u32; 0]);
         assert_eq!(drive.heat.sequence(), 2);
         assert!(drive.heat.spots.is_empty());
@@ -439,13 +436,13 @@ mod tests {
         }
         assert_eq!(drive.depths().len(), 20, "one of twenty is not noticeable");
         assert_eq!(drive.heat.sequence(), 1);
-        drive.now_ns += TERMS.age_max_ns / 2;
+        drive.now += TERMS.age_max_ns / 2;
         assert_eq!(drive.depths().len(), 21);
         assert_eq!(drive.heat.sequence(), 2);
-        let before_ns = drive.now_ns;
+        let before_ns = drive.now;
         drive
             .heat
-            .renew(before_ns + TERMS.interval_ns - 1, |_| false);
+            .renew(before_ns + TERMS.interval_ns - Span::from_ns(1), |_| false);
         assert_eq!(drive.heat.sequence(), 2, "not before the interval is over");
     }
 
@@ -488,10 +485,10 @@ mod tests {
         let mut drive = Drive::new(TERMS);
         for session in 1..101 {
             let blocks = prompt(1, 70, session);
-            let now_ns = drive.now_ns + session * SAMPLE_NS / 10;
+            let now = drive.now + session * SAMPLE_NS / 10;
             drive
                 .heat
-                .count(&blocks, 70, Some(session), ReplicaSlot::default(), now_ns);
+                .count(&blocks, 70, Some(session), ReplicaSlot::default(), now);
         }
         let spot = drive.heat.spots[&prompt(1, 70, 1)[63]];
         assert!(spot.heat > 90.0 && spot.heat <= 100.0, "{}", spot.heat);

@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 
 use super::digest::{DigestError, PeerDigest, Prefix};
 use super::places::{Namer, PLACES, blocks_at, places_within};
-use crate::id::{Nanos, PeerSlot};
+use crate::id::PeerSlot;
+use crate::time::{Instant, Span};
 
 /// Peers whose digests are kept: one bit each.
 const SLOTS_MAX: usize = u64::BITS as usize;
@@ -20,7 +21,7 @@ struct Report {
     slot: PeerSlot,
     /// Start of the sender, and number of the digest.
     number: (u64, u64),
-    at_ns: Nanos,
+    at_ns: Instant,
     prefixes: Vec<Prefix>,
 }
 
@@ -28,7 +29,7 @@ struct Report {
 #[derive(Debug)]
 pub struct Known {
     namer: Namer,
-    age_max_ns: Nanos,
+    age_max_ns: Span,
     /// Who has reported a prefix, as bits by slot.
     marks: HashMap<u64, u64, FixedState>,
     /// How many prefixes end at each place, a prefix of two peers counted twice.
@@ -39,7 +40,7 @@ pub struct Known {
 impl Known {
     /// Nothing is known yet; digests count for `age_max_ns`.
     #[must_use]
-    pub fn new(namer: Namer, age_max_ns: Nanos) -> Self {
+    pub fn new(namer: Namer, age_max_ns: Span) -> Self {
         Self {
             namer,
             age_max_ns,
@@ -58,7 +59,7 @@ impl Known {
         &mut self,
         slot: PeerSlot,
         digest: PeerDigest,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<(), DigestError> {
         if digest.tag != self.namer.tag {
             return Err(DigestError::Key);
@@ -78,7 +79,7 @@ impl Known {
         self.reports.push(Report {
             slot,
             number,
-            at_ns: now_ns,
+            at_ns: now,
             prefixes: digest.prefixes,
         });
         Ok(())
@@ -117,13 +118,13 @@ impl Known {
         &self,
         blocks: &[u64],
         wanted: u64,
-        now_ns: Nanos,
+        now: Instant,
         mut found: impl FnMut(PeerSlot, u32),
     ) {
         let fresh = self
             .reports
             .iter()
-            .filter(|report| self.counts_at(report, now_ns));
+            .filter(|report| self.counts_at(report, now));
         let mut wanted = fresh.fold(0, |slots, report| slots | 1 << report.slot.number()) & wanted;
         let reach = places_within(u32::try_from(blocks.len()).unwrap_or(u32::MAX));
         for place in (0..reach).rev() {
@@ -144,8 +145,8 @@ impl Known {
         }
     }
 
-    fn counts_at(&self, report: &Report, now_ns: Nanos) -> bool {
-        now_ns.saturating_sub(report.at_ns) <= self.age_max_ns
+    fn counts_at(&self, report: &Report, now: Instant) -> bool {
+        now - report.at_ns <= self.age_max_ns
     }
 
     fn of(&self, slot: PeerSlot) -> Option<&Report> {
@@ -158,11 +159,9 @@ impl Known {
 
     /// Prefixes that a peer has reported, and how long ago; `None` where nothing of it counts.
     #[must_use]
-    pub fn reported(&self, slot: PeerSlot, now_ns: Nanos) -> Option<(usize, Nanos)> {
-        let report = self
-            .of(slot)
-            .filter(|report| self.counts_at(report, now_ns))?;
-        Some((report.prefixes.len(), now_ns.saturating_sub(report.at_ns)))
+    pub fn reported(&self, slot: PeerSlot, now: Instant) -> Option<(usize, Span)> {
+        let report = self.of(slot).filter(|report| self.counts_at(report, now))?;
+        Some((report.prefixes.len(), now - report.at_ns))
     }
 
     /// Memory in use, in bytes.
@@ -203,7 +202,7 @@ mod tests {
     use super::super::places::KEY_BYTES;
     use super::*;
 
-    const AGE_NS: Nanos = 1_000;
+    const AGE_NS: Span = Span::from_ns(1_000);
 
     fn known() -> Known {
         Known::new(Namer::new(&[7; KEY_BYTES]), AGE_NS)
@@ -241,9 +240,9 @@ mod tests {
         (0..40).map(own).collect()
     }
 
-    fn found(known: &Known, prompt: u64, wanted: u64, now_ns: Nanos) -> Vec<(u32, u32)> {
+    fn found(known: &Known, prompt: u64, wanted: u64, now: Instant) -> Vec<(u32, u32)> {
         let mut all = Vec::new();
-        known.find(&blocks(prompt), wanted, now_ns, |slot, depth| {
+        known.find(&blocks(prompt), wanted, now, |slot, depth| {
             all.push((slot.number(), depth));
         });
         all
@@ -253,37 +252,49 @@ mod tests {
     fn each_peer_is_found_by_the_longest_prefix_that_it_has_told() {
         let mut known = known();
         let both = digest(&known, (1, 1), &[(5, 8), (5, 2)]);
-        known.merge(3.into(), both, 0).unwrap();
+        known.merge(3.into(), both, Instant::ZERO).unwrap();
         let short = digest(&known, (1, 1), &[(9, 2)]);
-        known.merge(4.into(), short, 0).unwrap();
-        assert_eq!(found(&known, 5, u64::MAX, 0), [(3, 32), (4, 12)]);
-        assert_eq!(found(&known, 6, u64::MAX, 0), [(3, 12), (4, 12)]);
+        known.merge(4.into(), short, Instant::ZERO).unwrap();
         assert_eq!(
-            found(&known, 5, 1 << 4, 0),
+            found(&known, 5, u64::MAX, Instant::ZERO),
+            [(3, 32), (4, 12)]
+        );
+        assert_eq!(
+            found(&known, 6, u64::MAX, Instant::ZERO),
+            [(3, 12), (4, 12)]
+        );
+        assert_eq!(
+            found(&known, 5, 1 << 4, Instant::ZERO),
             [(4, 12)],
             "the other is not wanted"
         );
-        assert_eq!(known.reported(3.into(), 10), Some((2, 10)));
-        assert_eq!(known.reported(5.into(), 10), None);
+        assert_eq!(
+            known.reported(3.into(), Instant::from_ns(10)),
+            Some((2, Span::from_ns(10)))
+        );
+        assert_eq!(known.reported(5.into(), Instant::from_ns(10)), None);
     }
 
     #[test]
     fn what_is_too_old_or_of_a_peer_that_is_gone_or_new_does_not_count() {
         let mut known = known();
         known
-            .merge(0.into(), digest(&known, (2, 1), &[(5, 8)]), 0)
+            .merge(0.into(), digest(&known, (2, 1), &[(5, 8)]), Instant::ZERO)
             .unwrap();
-        assert_eq!(found(&known, 5, 1, AGE_NS), [(0, 32)]);
-        assert_eq!(found(&known, 5, 1, AGE_NS + 1), []);
+        assert_eq!(found(&known, 5, 1, Instant::ZERO + AGE_NS), [(0, 32)]);
+        assert_eq!(
+            found(&known, 5, 1, Instant::ZERO + AGE_NS + Span::from_ns(1)),
+            []
+        );
         known.restarted(0.into(), 2);
-        assert_eq!(found(&known, 5, 1, 0), [(0, 32)]);
+        assert_eq!(found(&known, 5, 1, Instant::ZERO), [(0, 32)]);
         known.restarted(0.into(), 3);
-        assert_eq!(found(&known, 5, 1, 0), []);
+        assert_eq!(found(&known, 5, 1, Instant::ZERO), []);
         known
-            .merge(0.into(), digest(&known, (3, 1), &[(5, 8)]), 0)
+            .merge(0.into(), digest(&known, (3, 1), &[(5, 8)]), Instant::ZERO)
             .unwrap();
         known.forget(0.into());
-        assert_eq!(found(&known, 5, 1, 0), []);
+        assert_eq!(found(&known, 5, 1, Instant::ZERO), []);
         known.check_invariants().unwrap();
     }
 
@@ -291,22 +302,32 @@ mod tests {
     fn another_key_and_what_is_not_newer_are_refused_and_change_nothing() {
         let mut known = known();
         known
-            .merge(0.into(), digest(&known, (2, 5), &[(5, 8)]), 0)
+            .merge(0.into(), digest(&known, (2, 5), &[(5, 8)]), Instant::ZERO)
             .unwrap();
         let other = PeerDigest {
             tag: 1,
             ..digest(&known, (2, 6), &[])
         };
-        assert_eq!(known.merge(0.into(), other, 0), Err(DigestError::Key));
+        assert_eq!(
+            known.merge(0.into(), other, Instant::ZERO),
+            Err(DigestError::Key)
+        );
         for number in [(2, 5), (2, 4), (1, 9)] {
             let old = digest(&known, number, &[]);
-            assert_eq!(known.merge(0.into(), old, 0), Err(DigestError::Old));
+            assert_eq!(
+                known.merge(0.into(), old, Instant::ZERO),
+                Err(DigestError::Old)
+            );
         }
-        assert_eq!(found(&known, 5, 1, 0), [(0, 32)]);
+        assert_eq!(found(&known, 5, 1, Instant::ZERO), [(0, 32)]);
         known
-            .merge(0.into(), digest(&known, (2, 6), &[]), 0)
+            .merge(0.into(), digest(&known, (2, 6), &[]), Instant::ZERO)
             .unwrap();
-        assert_eq!(found(&known, 5, 1, 0), [], "the new one replaces the old");
+        assert_eq!(
+            found(&known, 5, 1, Instant::ZERO),
+            [],
+            "the new one replaces the old"
+        );
     }
 
     /// Digests as they came, asked one by one.
@@ -337,14 +358,14 @@ mod tests {
             let mut told: Oracle = vec![None; 6];
             for (sequence, (slot, prefixes)) in (1..).zip(steps) {
                 match &prefixes {
-                    Some(prefixes) => known.merge(slot.into(), digest(&known, (1, sequence), prefixes), 0).unwrap(),
+                    Some(prefixes) => known.merge(slot.into(), digest(&known, (1, sequence), prefixes), Instant::ZERO).unwrap(),
                     None => known.forget(slot.into()),
                 }
                 told[slot as usize] = prefixes;
                 known.check_invariants().unwrap();
             }
             for prompt in 0..4 {
-                let mut all = found(&known, prompt, u64::MAX, 0);
+                let mut all = found(&known, prompt, u64::MAX, Instant::ZERO);
                 all.sort_unstable();
                 prop_assert_eq!(all, oracle(&told, prompt));
             }

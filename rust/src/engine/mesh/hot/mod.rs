@@ -15,7 +15,8 @@ use super::Mesh;
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
 use crate::engine::fleet::Fleet;
-use crate::id::{Nanos, PeerId, PeerSlot, ReplicaSlot};
+use crate::id::{PeerId, PeerSlot, ReplicaSlot};
+use crate::time::{Instant, Span};
 
 /// Bytes per second of digests told to one peer, at most.
 const BYTES_PER_S_MAX: u64 = 16 << 10;
@@ -56,7 +57,7 @@ impl Mesh {
         let terms = Terms {
             interval_ns: terms
                 .interval_ns
-                .max(bytes_max * 1_000_000_000 / BYTES_PER_S_MAX),
+                .max(bytes_max * Span::from_secs(1) / BYTES_PER_S_MAX),
             ..terms
         };
         let namer = Namer::new(key);
@@ -85,9 +86,9 @@ impl Mesh {
     pub(in crate::engine) fn digest_of(
         &self,
         slot: PeerSlot,
-        now_ns: Nanos,
-    ) -> Option<(usize, Nanos)> {
-        self.hot.as_ref()?.known.reported(slot, now_ns)
+        now: Instant,
+    ) -> Option<(usize, Span)> {
+        self.hot.as_ref()?.known.reported(slot, now)
     }
 
     /// A request is pushed to a replica that caches so many blocks of its prompt.
@@ -96,11 +97,11 @@ impl Mesh {
         demand: &Demand,
         slot: ReplicaSlot,
         match_blocks: u32,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         if let Some(hot) = &mut self.hot {
             hot.heat
-                .count(&demand.blocks, match_blocks, demand.key, slot, now_ns);
+                .count(&demand.blocks, match_blocks, demand.key, slot, now);
         }
     }
 
@@ -110,14 +111,14 @@ impl Mesh {
         peer: PeerId,
         fleet: &Fleet,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> bool {
         let Some(hot) = &mut self.hot else {
             return false;
         };
-        hot.heat.renew(now_ns, |slot| {
+        hot.heat.renew(now, |slot| {
             let member = fleet.member(slot);
-            member.is_some_and(|member| member.ready(config, now_ns))
+            member.is_some_and(|member| member.ready(config, now))
         });
         let sequence = hot.heat.sequence();
         let own = &self.region;
@@ -149,7 +150,7 @@ impl Mesh {
         slot: PeerSlot,
         digest: &[u8],
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Result<bool, DigestError> {
         let digest = PeerDigest::decode(digest)?;
         let Some(peer) = self.peer(slot) else {
@@ -167,7 +168,7 @@ impl Mesh {
         let Some(hot) = &mut self.hot else {
             return Ok(false);
         };
-        hot.known.merge(slot, digest, now_ns)?;
+        hot.known.merge(slot, digest, now)?;
         Ok(true)
     }
 
@@ -192,7 +193,7 @@ impl Mesh {
         &self,
         blocks: &[u64],
         slots: &[PeerSlot],
-        now_ns: Nanos,
+        now: Instant,
         found: impl FnMut(PeerSlot, u32),
     ) {
         let Some(hot) = self.hot.as_ref() else {
@@ -200,7 +201,7 @@ impl Mesh {
         };
         let bit = |slot: PeerSlot| 1_u64.checked_shl(slot.number()).unwrap_or(0);
         let wanted = slots.iter().fold(0, |slots, slot| slots | bit(*slot));
-        hot.known.find(blocks, wanted, now_ns, found);
+        hot.known.find(blocks, wanted, now, found);
     }
 
     pub(in crate::engine) fn check_hot(&self) -> Result<(), String> {

@@ -7,22 +7,23 @@
 
 use smallvec::SmallVec;
 
-use crate::id::Nanos;
+use crate::time::{Instant, Span};
 
 /// Limits remembered that may still be in use; of more, the oldest two are taken together.
 const GRANTS_MAX: usize = 8;
 /// A peer uses no limit that is older by this: no summary is believed for longer than
 /// [`super::AGE_NS_MAX`], and none that took longer to arrive than [`super::PROOF_NS_MAX`].
-pub const LAPSE_NS: Nanos = super::AGE_NS_MAX + super::PROOF_NS_MAX + 1_000_000_000;
+pub const LAPSE_NS: Span =
+    Span::from_ns(super::AGE_NS_MAX.ns() + super::PROOF_NS_MAX.ns() + 1_000_000_000);
 /// More arrivals than the peer says it sent, for so long, are not only its summaries' delay: some
 /// came after they had been given up.
-const EXCESS_NS: Nanos = 10_000_000_000;
+const EXCESS_NS: Span = Span::from_ns(10_000_000_000);
 
 #[derive(Debug, Clone, Copy)]
 struct Grant {
     sequence: u64,
     limit: u64,
-    at_ns: Nanos,
+    at_ns: Instant,
 }
 
 /// What has been granted to one peer for one model.
@@ -32,34 +33,34 @@ pub struct Credit {
     arrived: u64,
     grants: SmallVec<[Grant; GRANTS_MAX]>,
     /// Since when, by at least how much our count has been above the peer's.
-    excess: Option<(Nanos, u64)>,
+    excess: Option<(Instant, u64)>,
 }
 
 impl Credit {
     /// What the peer may still send, or has sent and is on its way.
     #[must_use]
-    pub fn outstanding(&self, now_ns: Nanos) -> u64 {
-        let live = self.grants.iter().filter(|grant| !lapsed(grant, now_ns));
+    pub fn outstanding(&self, now: Instant) -> u64 {
+        let live = self.grants.iter().filter(|grant| !lapsed(grant, now));
         let limit = live.map(|grant| grant.limit).max().unwrap_or(0);
         limit.saturating_sub(self.arrived)
     }
 
     /// The limit granted last, if it has not lapsed.
     #[must_use]
-    pub fn limit(&self, now_ns: Nanos) -> u64 {
-        let last = self.grants.last().filter(|grant| !lapsed(grant, now_ns));
+    pub fn limit(&self, now: Instant) -> u64 {
+        let last = self.grants.last().filter(|grant| !lapsed(grant, now));
         last.map_or(self.arrived, |grant| grant.limit)
     }
 
     /// What is left of the limit granted last.
     #[must_use]
-    pub fn left(&self, now_ns: Nanos) -> u64 {
-        self.limit(now_ns).saturating_sub(self.arrived)
+    pub fn left(&self, now: Instant) -> u64 {
+        self.limit(now).saturating_sub(self.arrived)
     }
 
     /// Grants `room` from now on, in the summary of this number: the limit to send.
-    pub fn grant(&mut self, sequence: u64, room: u64, now_ns: Nanos) -> u64 {
-        self.grants.retain(|grant| !lapsed(grant, now_ns));
+    pub fn grant(&mut self, sequence: u64, room: u64, now: Instant) -> u64 {
+        self.grants.retain(|grant| !lapsed(grant, now));
         let limit = self.arrived.saturating_add(room);
         if self.grants.len() == GRANTS_MAX {
             let oldest = self.grants.remove(0);
@@ -68,7 +69,7 @@ impl Credit {
         self.grants.push(Grant {
             sequence,
             limit,
-            at_ns: now_ns,
+            at_ns: now,
         });
         limit
     }
@@ -80,14 +81,14 @@ impl Credit {
 
     /// The peer has received our summary of this number (0: none), has sent so many, and of those so
     /// many are settled: answered, or failed. What is settled and has not arrived never will.
-    pub fn acknowledge(&mut self, sequence: u64, sent: u64, settled: u64, now_ns: Nanos) {
+    pub fn acknowledge(&mut self, sequence: u64, sent: u64, settled: u64, now: Instant) {
         self.grants.retain(|grant| grant.sequence >= sequence);
         self.arrived = self.arrived.max(settled.min(sent));
         let above = self.arrived.saturating_sub(sent);
         self.excess = match self.excess {
             _ if above == 0 => None,
-            None => Some((now_ns, above)),
-            Some((since_ns, least)) if now_ns.saturating_sub(since_ns) >= EXCESS_NS => {
+            None => Some((now, above)),
+            Some((since_ns, least)) if now - since_ns >= EXCESS_NS => {
                 self.arrived -= least.min(above);
                 None
             }
@@ -104,6 +105,6 @@ impl Credit {
     }
 }
 
-fn lapsed(grant: &Grant, now_ns: Nanos) -> bool {
-    now_ns.saturating_sub(grant.at_ns) > LAPSE_NS
+fn lapsed(grant: &Grant, now: Instant) -> bool {
+    now - grant.at_ns > LAPSE_NS
 }

@@ -1,67 +1,81 @@
 use super::*;
 
-const S: Nanos = 1_000_000_000;
+const S: Span = Span::from_ns(1_000_000_000);
 
 #[test]
 fn the_round_trip_is_the_median_of_the_last() {
     let mut peer = Peer::new(PeerId(1), "a".to_owned(), "b".to_owned(), 1);
     assert_eq!(peer.rtt_ns(), None);
     for rtt_ns in [100, 90, 5_000, 110] {
-        peer.observe_rtt(rtt_ns);
+        peer.observe_rtt(Span::from_ns(rtt_ns));
     }
-    assert_eq!(peer.rtt_ns(), Some(110), "one that was slow does not count");
+    assert_eq!(
+        peer.rtt_ns(),
+        Some(Span::from_ns(110)),
+        "one that was slow does not count"
+    );
     for _ in 0..9 {
-        peer.observe_rtt(70);
+        peer.observe_rtt(Span::from_ns(70));
     }
-    assert_eq!(peer.rtt_ns(), Some(70));
+    assert_eq!(peer.rtt_ns(), Some(Span::from_ns(70)));
 }
 
 #[test]
 fn a_rate_follows_arrivals_and_ends_with_them() {
     let mut rate = Rate::default();
     for n in 0..20 {
-        rate.count(10 * S + n * S / 10);
+        rate.count(Instant::ZERO + 10 * S + n * S / 10);
     }
     assert!(
-        (9_000..=11_000).contains(&rate.per_s_milli(12 * S)),
+        (9_000..=11_000).contains(&rate.per_s_milli(Instant::ZERO + 12 * S)),
         "10 per second"
     );
-    assert_eq!(rate.per_s_milli(14 * S), 0);
+    assert_eq!(rate.per_s_milli(Instant::ZERO + 14 * S), 0);
 }
 
 #[test]
 fn a_limit_counts_until_a_later_one_is_heard_or_it_must_have_expired() {
     let mut credit = Credit::default();
-    assert_eq!(credit.grant(1, 4, S), 4);
+    assert_eq!(credit.grant(1, 4, Instant::ZERO + S), 4);
     credit.arrive();
-    assert_eq!(credit.grant(2, 1, S), 2);
+    assert_eq!(credit.grant(2, 1, Instant::ZERO + S), 2);
     assert_eq!(
-        (credit.left(S), credit.outstanding(S)),
+        (
+            credit.left(Instant::ZERO + S),
+            credit.outstanding(Instant::ZERO + S)
+        ),
         (1, 3),
         "the first may still be used"
     );
-    credit.acknowledge(2, 1, 1, S);
-    assert_eq!(credit.outstanding(S), 1);
-    assert_eq!(credit.outstanding(S + credit::LAPSE_NS + 1), 0);
+    credit.acknowledge(2, 1, 1, Instant::ZERO + S);
+    assert_eq!(credit.outstanding(Instant::ZERO + S), 1);
+    assert_eq!(
+        credit.outstanding(Instant::ZERO + S + credit::LAPSE_NS + Span::from_ns(1)),
+        0
+    );
 }
 
 #[test]
 fn forwards_that_were_lost_are_given_up_and_late_ones_do_not_grant_more() {
     let mut credit = Credit::default();
-    credit.grant(1, 4, S);
-    credit.acknowledge(1, 3, 2, S);
+    credit.grant(1, 4, Instant::ZERO + S);
+    credit.acknowledge(1, 3, 2, Instant::ZERO + S);
     assert_eq!(
-        credit.outstanding(S),
+        credit.outstanding(Instant::ZERO + S),
         2,
         "two are over: if they have not arrived, they will not"
     );
-    assert_eq!(credit.grant(2, 1, S), 3);
+    assert_eq!(credit.grant(2, 1, Instant::ZERO + S), 3);
     for _ in 0..3 {
         credit.arrive();
     }
-    assert_eq!(credit.grant(3, 1, S), 6, "five counted, of three");
+    assert_eq!(
+        credit.grant(3, 1, Instant::ZERO + S),
+        6,
+        "five counted, of three"
+    );
     for second in 2..=13 {
-        credit.acknowledge(3, 3, 3, second * S);
+        credit.acknowledge(3, 3, 3, Instant::ZERO + second * S);
     }
-    assert_eq!(credit.grant(4, 1, 13 * S), 4, "found out");
+    assert_eq!(credit.grant(4, 1, Instant::ZERO + 13 * S), 4, "found out");
 }

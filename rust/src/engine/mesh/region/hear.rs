@@ -9,7 +9,8 @@ use crate::engine::fleet::replica::{Need, Own, theirs};
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::fleet::{Fleet, gate};
 use crate::engine::mesh::Mesh;
-use crate::id::{Nanos, PeerId, PeerSlot, ReplicaSlot, RequestId};
+use crate::id::{PeerId, PeerSlot, ReplicaSlot, RequestId};
+use crate::time::{Instant, Span};
 
 /// A page of a replica's metrics that a peer passed on.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub(in crate::engine) struct Passed {
     pub(in crate::engine) slot: ReplicaSlot,
     pub(in crate::engine) page: Snapshot,
     /// When it was asked for, by our clock.
-    pub(in crate::engine) sent_ns: Nanos,
+    pub(in crate::engine) sent_ns: Instant,
 }
 
 /// What a message has changed.
@@ -36,9 +37,9 @@ impl Mesh {
         &mut self,
         (slot, peer): (PeerSlot, PeerId),
         share: Share,
-        told_ns: Nanos,
+        told_ns: Instant,
         fleet: &mut Fleet,
-        (in_flight_max, now_ns): (u32, Nanos),
+        (in_flight_max, now): (u32, Instant),
         mut observe: impl FnMut(&mut Fleet, Passed) -> bool,
     ) -> Changes {
         fleet.probes_mut().soon();
@@ -66,7 +67,7 @@ impl Mesh {
                 changes.replicas.push(replica);
                 continue;
             };
-            fleet.push_theirs(replica, began, in_flight_max, now_ns);
+            fleet.push_theirs(replica, began, in_flight_max, now);
             for (number, age_us) in entry.started {
                 fleet.first_byte_theirs(replica, theirs(peer, number), ago(told_ns, age_us));
             }
@@ -77,7 +78,7 @@ impl Mesh {
                 && !fleet.member(replica).is_some_and(looked_for)
             {
                 if let Some(shared) = self.sharing.replicas.get_mut(replica.index()) {
-                    shared.heard_ns = now_ns;
+                    shared.heard_ns = now;
                 }
                 changes.more |= observe(
                     fleet,
@@ -165,11 +166,11 @@ impl Mesh {
     }
 }
 
-fn ago(told_ns: Nanos, age_us: u32) -> Nanos {
-    told_ns.saturating_sub(u64::from(age_us) * 1_000)
+fn ago(told_ns: Instant, age_us: u32) -> Instant {
+    told_ns - Span::from_ns(u64::from(age_us) * 1_000)
 }
 
-fn own_of(peer: PeerId, began: &Began, told_ns: Nanos) -> Own {
+fn own_of(peer: PeerId, began: &Began, told_ns: Instant) -> Own {
     Own {
         id: theirs(peer, began.number),
         pushed_ns: ago(told_ns, began.age_us),

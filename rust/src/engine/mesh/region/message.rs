@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::id::Nanos;
+use crate::time::Instant;
 
 /// Bytes of an encoded message, at most.
 pub const SHARE_BYTES_MAX: usize = 56 << 10;
@@ -238,8 +238,8 @@ pub fn weight(balancer: &str, replica: u64) -> u64 {
 
 /// The age of something at `at_ns`, as told.
 #[must_use]
-pub fn age_us(at_ns: Nanos, now_ns: Nanos) -> u32 {
-    u32::try_from(now_ns.saturating_sub(at_ns) / 1_000).unwrap_or(u32::MAX)
+pub fn age_us(at_ns: Instant, now: Instant) -> u32 {
+    u32::try_from((now - at_ns).ns() / 1_000).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

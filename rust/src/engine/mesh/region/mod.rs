@@ -26,12 +26,13 @@ use crate::engine::fleet::Fleet;
 use crate::engine::fleet::replica::{Need, Own, Split, TURN_NS};
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::hold::Hold;
-use crate::id::{Nanos, PeerId, PeerSlot, ReplicaSlot, RequestId, count};
+use crate::id::{PeerId, PeerSlot, ReplicaSlot, RequestId, count};
+use crate::time::{Instant, Span};
 
 /// Who pushed so lately takes a part of the room.
-const LATELY_NS: Nanos = 500_000_000;
+const LATELY_NS: Span = Span::from_ns(500_000_000);
 /// A push that could not be told for so long keeps nobody from pushing.
-const UNSENT_NS: Nanos = TURN_NS;
+const UNSENT_NS: Span = TURN_NS;
 
 impl Mesh {
     /// The peer is of our region, and to be heard.
@@ -51,7 +52,7 @@ impl Mesh {
     // ------------------------------------------------------------------ who shares what
 
     /// The fleet has changed: it is listed anew.
-    pub(in crate::engine) fn list_replicas(&mut self, fleet: &mut Fleet, now_ns: Nanos) {
+    pub(in crate::engine) fn list_replicas(&mut self, fleet: &mut Fleet, now: Instant) {
         let listed = fleet.members().filter(|(_, member)| !member.removed());
         let sharing = &mut self.sharing;
         sharing.listing = listed
@@ -69,7 +70,7 @@ impl Mesh {
             remote.share.listed = false;
             remote.share.find(&self.sharing.by_key);
         }
-        self.review_sharing(fleet, now_ns);
+        self.review_sharing(fleet, now);
     }
 
     /// A connection to a peer begins: neither knows what the other has told before.
@@ -77,17 +78,17 @@ impl Mesh {
         &mut self,
         (slot, peer): (PeerSlot, PeerId),
         fleet: &mut Fleet,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         if let Some(remote) = self.remotes.get_mut(slot.index()) {
             remote.share = Sharer::default();
         }
         fleet.keep_theirs(peer, |_, _| false);
-        self.review_sharing(fleet, now_ns);
+        self.review_sharing(fleet, now);
     }
 
     /// Who shares what has changed: who pushes where, and who probes what, follows from it.
-    pub(in crate::engine) fn review_sharing(&mut self, fleet: &mut Fleet, now_ns: Nanos) {
+    pub(in crate::engine) fn review_sharing(&mut self, fleet: &mut Fleet, now: Instant) {
         fleet.probes_mut().soon();
         let peers: Vec<(PeerSlot, PeerId)> = self.peers().map(|(slot, p)| (slot, p.id)).collect();
         let before = self.sharing.active;
@@ -117,11 +118,11 @@ impl Mesh {
             self.sharing.events.clear();
         }
         for slot in fleet.all_slots() {
-            self.review_replica(slot, fleet, now_ns);
+            self.review_replica(slot, fleet, now);
         }
     }
 
-    fn review_replica(&mut self, slot: ReplicaSlot, fleet: &mut Fleet, now_ns: Nanos) {
+    fn review_replica(&mut self, slot: ReplicaSlot, fleet: &mut Fleet, now: Instant) {
         let sharers = self.peers();
         let sharers = sharers.filter(|(peer, _)| self.shares_replica(*peer, slot));
         let names: Vec<&str> = sharers.map(|(_, peer)| peer.name.as_str()).collect();
@@ -139,7 +140,7 @@ impl Mesh {
             shared.probed_elsewhere = probed_elsewhere;
             (shared.others, shared.rank) = (others, rank);
         }
-        self.review_split(slot, fleet, now_ns);
+        self.review_split(slot, fleet, now);
     }
 
     /// Who takes part of a replica's room, and whose turn it is.
@@ -147,13 +148,13 @@ impl Mesh {
         &mut self,
         slot: ReplicaSlot,
         fleet: &mut Fleet,
-        now_ns: Nanos,
+        now: Instant,
     ) {
-        let split = self.split_of(slot, now_ns);
+        let split = self.split_of(slot, now);
         set_split(slot, split, fleet);
     }
 
-    fn split_of(&mut self, slot: ReplicaSlot, now_ns: Nanos) -> Split {
+    fn split_of(&mut self, slot: ReplicaSlot, now: Instant) -> Split {
         let told = self.told_by_all();
         let Some(shared) = self.sharing.replicas.get_mut(slot.index()) else {
             return Split::default();
@@ -163,7 +164,7 @@ impl Mesh {
         }
         shared
             .unsent
-            .retain(|(event, at_ns)| *event >= told && now_ns < *at_ns + UNSENT_NS);
+            .retain(|(event, at_ns)| *event >= told && now < *at_ns + UNSENT_NS);
         let unsent = count(shared.unsent.len());
         let ours = (shared.pushed_ns, self.name.as_str());
         let reported = || {
@@ -177,8 +178,9 @@ impl Mesh {
         let (_, last) = pushed.fold(ours, std::cmp::Ord::max);
         let turn = |name: &str| (name <= last, name.to_owned());
         let our_turn = turn(&self.name);
-        let lately =
-            |reported: &Reported| reported.pushed_ns > 0 && now_ns < reported.pushed_ns + LATELY_NS;
+        let lately = |reported: &Reported| {
+            reported.pushed_ns > Instant::ZERO && now < reported.pushed_ns + LATELY_NS
+        };
         let active = reported()
             .filter(|(_, reported)| reported.wants || lately(reported))
             .count();
@@ -198,10 +200,10 @@ impl Mesh {
         slot: ReplicaSlot,
         fleet: &mut Fleet,
         config: &Config,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         if !self.sharing.alone(slot) {
-            fleet.note_open(slot, config, now_ns);
+            fleet.note_open(slot, config, now);
         }
     }
 
@@ -210,7 +212,7 @@ impl Mesh {
     pub(in crate::engine) fn review_splits(
         &mut self,
         fleet: &mut Fleet,
-        now_ns: Nanos,
+        now: Instant,
     ) -> Vec<ReplicaSlot> {
         let mut changed = Vec::new();
         if !self.sharing.active {
@@ -219,7 +221,7 @@ impl Mesh {
         for slot in fleet.all_slots() {
             let before = fleet.split(slot);
             if before.is_some_and(|split| split != Split::default()) {
-                self.review_split(slot, fleet, now_ns);
+                self.review_split(slot, fleet, now);
                 if fleet.split(slot) != before {
                     changed.push(slot);
                 }
@@ -236,14 +238,14 @@ impl Mesh {
         slot: ReplicaSlot,
         (id, need): (RequestId, Need),
         fleet: &mut Fleet,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         if !self.sharing.active {
             return;
         }
         let own = Own {
             id,
-            pushed_ns: now_ns,
+            pushed_ns: now,
             first_byte_ns: None,
             need,
         };
@@ -251,13 +253,13 @@ impl Mesh {
         let Some(shared) = self.sharing.replicas.get_mut(slot.index()) else {
             return;
         };
-        shared.pushed_ns = now_ns;
+        shared.pushed_ns = now;
         if shared.others == 0 {
             return;
         }
-        shared.unsent.push((event, now_ns));
+        shared.unsent.push((event, now));
         let before = fleet.split(slot).unwrap_or_default();
-        let after = self.split_of(slot, now_ns);
+        let after = self.split_of(slot, now);
         // Others' part comes to us where held requests are offered it, not here.
         let split = Split {
             others: after.others.max(before.others),
@@ -272,10 +274,10 @@ impl Mesh {
         &mut self,
         slot: ReplicaSlot,
         id: RequestId,
-        now_ns: Nanos,
+        now: Instant,
     ) {
         if self.sharing.active {
-            self.sharing.note(slot, What::Started(id, now_ns));
+            self.sharing.note(slot, What::Started(id, now));
         }
     }
 
@@ -291,7 +293,7 @@ impl Mesh {
         &mut self,
         slot: ReplicaSlot,
         page: &Snapshot,
-        sent_ns: Nanos,
+        sent_ns: Instant,
     ) {
         let active = self.sharing.active;
         let shared = self.sharing.replicas.get_mut(slot.index());
@@ -313,15 +315,15 @@ impl Mesh {
         &self,
         fleet: &Fleet,
         hold: &Hold,
-        now_ns: Nanos,
-    ) -> Option<Nanos> {
+        now: Instant,
+    ) -> Option<Instant> {
         if !self.sharing.active || hold.is_empty() {
             return None;
         }
-        let later_ns = now_ns.saturating_add(TURN_NS);
+        let later_ns = now + TURN_NS;
         let members = fleet.members().map(|(_, member)| member.replica());
         let split = members.filter(|replica| replica.split().others > 0);
-        let turns = split.map(|replica| replica.turn_ns().filter(|at_ns| *at_ns > now_ns));
+        let turns = split.map(|replica| replica.turn_ns().filter(|at_ns| *at_ns > now));
         turns.map(|at_ns| at_ns.unwrap_or(later_ns)).min()
     }
 

@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 
 use crate::engine::fleet::replica::Own;
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::id::{Nanos, ReplicaSlot, RequestId};
+use crate::id::{ReplicaSlot, RequestId};
+use crate::time::{Instant, Span};
 
 /// Events remembered for those that have not been told; who is further behind is told everything.
 const EVENTS_MAX: usize = 8_192;
@@ -23,18 +24,18 @@ pub(in crate::engine) struct Shared {
     /// Our place among all that may push there, in the order of their names.
     pub(super) rank: u32,
     /// When one of their pages came last.
-    pub(super) heard_ns: Nanos,
+    pub(super) heard_ns: Instant,
     /// Our own last page, as it is told: when it was asked for, and how many different ones there were.
-    pub(super) page_ns: Nanos,
+    pub(super) page_ns: Instant,
     pub(super) pages: u64,
     pub(super) page: Option<Snapshot>,
     /// Since when the probe interval has been what it is.
-    pub(super) interval_ns: Nanos,
-    pub(super) interval_since_ns: Nanos,
+    pub(super) interval_ns: Span,
+    pub(super) interval_since_ns: Instant,
     /// Our last push.
-    pub(super) pushed_ns: Nanos,
+    pub(super) pushed_ns: Instant,
     /// Our pushes that somebody may not have been told of: their event, and when.
-    pub(super) unsent: SmallVec<[(u64, Nanos); 2]>,
+    pub(super) unsent: SmallVec<[(u64, Instant); 2]>,
 }
 
 impl Shared {
@@ -48,7 +49,7 @@ impl Shared {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum What {
     Began(Own),
-    Started(RequestId, Nanos),
+    Started(RequestId, Instant),
     Ended(RequestId),
 }
 
@@ -59,7 +60,7 @@ pub(super) struct Reported {
     pub(super) told: bool,
     pub(super) wants: bool,
     pub(super) ready: bool,
-    pub(super) pushed_ns: Nanos,
+    pub(super) pushed_ns: Instant,
     pub(super) page: Option<Snapshot>,
 }
 
@@ -68,7 +69,7 @@ pub(super) struct Reported {
 pub(super) struct Said {
     pub(super) wants: bool,
     pub(super) ready: bool,
-    pub(super) page_ns: Nanos,
+    pub(super) page_ns: Instant,
     pub(super) pages: u64,
 }
 
@@ -87,7 +88,7 @@ pub(in crate::engine) struct Sharer {
     /// It has been told all events up to this one; `None`: it is to be told everything.
     pub(super) cursor: Option<u64>,
     pub(super) said: HashMap<ReplicaSlot, Said, FixedState>,
-    pub(super) told_ns: Option<Nanos>,
+    pub(super) told_ns: Option<Instant>,
     pub(super) told_bytes: usize,
     /// It is to be told that we share nothing any more.
     pub(super) retracts: bool,

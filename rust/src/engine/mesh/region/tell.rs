@@ -9,12 +9,13 @@ use super::state::{Said, What};
 use crate::engine::fleet::Fleet;
 use crate::engine::fleet::replica::Own;
 use crate::engine::mesh::{Local, Mesh};
-use crate::id::{Nanos, PeerSlot, ReplicaSlot, RequestId};
+use crate::id::{PeerSlot, ReplicaSlot, RequestId};
+use crate::time::{Instant, Span};
 
 /// Least time between two messages.
-const GAP_NS: Nanos = 15_000_000;
+const GAP_NS: Span = Span::from_ns(15_000_000);
 /// The same when there is nothing but pages of idle replicas.
-const IDLE_GAP_NS: Nanos = 500_000_000;
+const IDLE_GAP_NS: Span = Span::from_ns(500_000_000);
 /// Bytes per second told to one peer, at most.
 const BYTES_PER_S_MAX: u64 = 24 << 10;
 
@@ -64,14 +65,14 @@ impl Mesh {
         slot: PeerSlot,
         local: &Local<'_>,
     ) -> Option<Vec<u8>> {
-        let now_ns = local.now_ns;
+        let now = local.now;
         if !self.shares(slot) {
-            return self.retract(slot, now_ns);
+            return self.retract(slot, now);
         }
         let sharer = &self.remote(slot)?.share;
         let asks = !sharer.heard;
-        let since_ns = sharer.told_ns.map(|at_ns| now_ns.saturating_sub(at_ns));
-        let gap_ns = sharer.told_bytes as u64 * 1_000_000_000 / BYTES_PER_S_MAX;
+        let since_ns = sharer.told_ns.map(|at_ns| now - at_ns);
+        let gap_ns = sharer.told_bytes as u64 * Span::from_secs(1) / BYTES_PER_S_MAX;
         if since_ns.is_some_and(|since_ns| since_ns < gap_ns.max(GAP_NS)) {
             return None;
         }
@@ -82,7 +83,7 @@ impl Mesh {
         if whole {
             self.draft_all(slot, local, &mut draft);
         } else {
-            self.draft_events(slot, now_ns, &mut draft);
+            self.draft_events(slot, now, &mut draft);
         }
         // Where events did not fit, everything is told next time.
         let fits = whole || draft.has_room(0);
@@ -93,7 +94,7 @@ impl Mesh {
             return None;
         }
         let share = Share {
-            told_ns: now_ns,
+            told_ns: now.ns(),
             whole,
             asks,
             listing: list.then(|| self.keys(local.fleet)),
@@ -104,16 +105,16 @@ impl Mesh {
         let sharer = &mut self.remotes.get_mut(slot.index())?.share;
         sharer.said.extend(news);
         (sharer.listed, sharer.cursor) = (true, fits.then_some(next));
-        (sharer.told_ns, sharer.told_bytes) = (Some(now_ns), bytes.len());
+        (sharer.told_ns, sharer.told_bytes) = (Some(now), bytes.len());
         self.trim();
         Some(bytes)
     }
 
     /// The last word to a peer that an operator has isolated: it is to count nothing of ours any more.
-    fn retract(&mut self, slot: PeerSlot, now_ns: Nanos) -> Option<Vec<u8>> {
+    fn retract(&mut self, slot: PeerSlot, now: Instant) -> Option<Vec<u8>> {
         let sharer = &mut self.remotes.get_mut(slot.index())?.share;
         let nothing = Share {
-            told_ns: now_ns,
+            told_ns: now.ns(),
             whole: true,
             listing: Some(Vec::new()),
             ..Share::default()
@@ -165,13 +166,13 @@ impl Mesh {
                 if !draft.has_room(0) {
                     break;
                 }
-                draft.change(place, |entry| entry.began.push(began(&own, local.now_ns)));
+                draft.change(place, |entry| entry.began.push(began(&own, local.now)));
             }
         }
     }
 
     /// What has happened since the peer was told something.
-    fn draft_events(&self, peer: PeerSlot, now_ns: Nanos, draft: &mut Draft) {
+    fn draft_events(&self, peer: PeerSlot, now: Instant, draft: &mut Draft) {
         let Some(remote) = self.remote(peer) else {
             return;
         };
@@ -186,7 +187,7 @@ impl Mesh {
             let Some(place) = self.place_told(peer, *slot) else {
                 continue;
             };
-            draft.change(place, |entry| note(entry, *what, now_ns));
+            draft.change(place, |entry| note(entry, *what, now));
             draft.urgent = true;
             if !draft.has_room(0) {
                 return;
@@ -218,12 +219,12 @@ impl Mesh {
             let Some(shared) = self.sharing.replicas.get(slot.index()) else {
                 continue;
             };
-            let mut now = Said {
+            let mut current = Said {
                 wants: wanted.get(slot.index()).copied().unwrap_or(false) && !member.declined(),
-                ready: member.ready(local.config, local.now_ns),
+                ready: member.ready(local.config, local.now),
                 ..said
             };
-            let age_us = age_us(shared.page_ns, local.now_ns);
+            let age_us = age_us(shared.page_ns, local.now);
             let page = match shared.page.as_ref() {
                 _ if shared.page_ns <= said.page_ns => Page::None,
                 _ if shared.pages == said.pages => Page::Same { age_us },
@@ -236,21 +237,22 @@ impl Mesh {
             let page = Some(page).filter(|page| draft.has_room(ENTRY_BYTES + page.bytes()));
             let page = page.filter(|_| shared.page_ns > said.page_ns);
             if page.is_some() {
-                (now.page_ns, now.pages) = (shared.page_ns, shared.pages);
+                (current.page_ns, current.pages) = (shared.page_ns, shared.pages);
             }
             let begun = draft.entries.contains_key(&place);
-            if !begun && (now == said || !draft.has_room(ENTRY_BYTES)) {
+            if !begun && (current == said || !draft.has_room(ENTRY_BYTES)) {
                 continue;
             }
             let busy =
-                member.replica().in_flight() > 0 || now.wants || self.wanted_elsewhere(*slot);
+                member.replica().in_flight() > 0 || current.wants || self.wanted_elsewhere(*slot);
             let paged = page.is_some();
-            draft.urgent |= (now.wants, now.ready) != (said.wants, said.ready) || (paged && busy);
+            draft.urgent |=
+                (current.wants, current.ready) != (said.wants, said.ready) || (paged && busy);
             draft.change(place, |entry| {
-                (entry.wants, entry.ready) = (now.wants, now.ready);
+                (entry.wants, entry.ready) = (current.wants, current.ready);
                 entry.page = page.unwrap_or_default();
             });
-            news.push((*slot, now));
+            news.push((*slot, current));
         }
         news
     }
@@ -270,24 +272,24 @@ fn wanted(local: &Local<'_>) -> Vec<bool> {
     wanted
 }
 
-fn began(own: &Own, now_ns: Nanos) -> Began {
+fn began(own: &Own, now: Instant) -> Began {
     Began {
         number: own.id.0,
-        age_us: age_us(own.pushed_ns, now_ns),
+        age_us: age_us(own.pushed_ns, now),
         prefill: own.need.prefill,
         kv: own.need.kv,
-        started_us: own.first_byte_ns.map(|at_ns| age_us(at_ns, now_ns)),
+        started_us: own.first_byte_ns.map(|at_ns| age_us(at_ns, now)),
     }
 }
 
 /// Adds an event to an entry. What has begun and ended since the last message is not told at all.
-fn note(entry: &mut Entry, what: What, now_ns: Nanos) {
+fn note(entry: &mut Entry, what: What, now: Instant) {
     let find = |entry: &Entry, id: RequestId| entry.began.iter().position(|b| b.number == id.0);
     match what {
-        What::Began(own) => entry.began.push(began(&own, now_ns)),
+        What::Began(own) => entry.began.push(began(&own, now)),
         What::Started(id, at_ns) => match find(entry, id) {
-            Some(index) => entry.began[index].started_us = Some(age_us(at_ns, now_ns)),
-            None => entry.started.push((id.0, age_us(at_ns, now_ns))),
+            Some(index) => entry.began[index].started_us = Some(age_us(at_ns, now)),
+            None => entry.started.push((id.0, age_us(at_ns, now))),
         },
         What::Ended(id) => match find(entry, id) {
             Some(index) => {

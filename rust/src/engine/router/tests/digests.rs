@@ -10,8 +10,8 @@ use crate::id::PeerId;
 
 const TERMS: Terms = Terms {
     bytes_max: 8 << 10,
-    interval_ns: 2 * S,
-    age_max_ns: 30 * S,
+    interval_ns: Span::from_secs(2),
+    age_max_ns: Span::from_secs(30),
 };
 const US: PeerId = PeerId(0);
 const EU: PeerId = PeerId(1);
@@ -37,11 +37,11 @@ impl Three {
                 Listing::new(PeerId(u32::try_from(other).unwrap()), name.clone(), name)
             });
             let others: Vec<_> = others.collect();
-            drive.call(|router, now_ns, out| router.set_peers(&others, now_ns, out).unwrap());
+            drive.call(|router, now, out| router.set_peers(&others, now, out).unwrap());
             for peer in others.into_iter().map(|listing| listing.id) {
-                drive.call(|router, now_ns, out| {
-                    router.peer_state(peer, Presence::Alive, now_ns, out);
-                    router.peer_rtt(peer, if peer == EU { 150 } else { 120 } * MS, now_ns);
+                drive.call(|router, now, out| {
+                    router.peer_state(peer, Presence::Alive, now, out);
+                    router.peer_rtt(peer, if peer == EU { 150 } else { 120 } * MS, now);
                 });
             }
             if let Some(key) = keys[own] {
@@ -60,18 +60,18 @@ impl Three {
 
     /// Everybody's clock goes on to the same time, and us hears both others, and they us.
     fn tell(&mut self) {
-        let now_ns = self.others.iter().map(|other| other.now_ns).max();
-        let now_ns = now_ns.unwrap().max(self.us.now_ns);
-        self.us.now_ns = now_ns;
+        let now = self.others.iter().map(|other| other.now).max();
+        let now = now.unwrap().max(self.us.now);
+        self.us.now = now;
         for (peer, other) in [EU, ASIA].into_iter().zip(&mut self.others) {
-            other.now_ns = now_ns;
-            let said = self.us.router.summary(peer, now_ns).unwrap();
-            other.call(|router, now_ns, out| {
-                router.merge_peer(US, &said, now_ns, out).unwrap();
+            other.now = now;
+            let said = self.us.router.summary(peer, now).unwrap();
+            other.call(|router, now, out| {
+                router.merge_peer(US, &said, now, out).unwrap();
             });
-            let said = other.router.summary(US, now_ns).unwrap();
-            self.us.call(|router, now_ns, out| {
-                router.merge_peer(peer, &said, now_ns, out).unwrap();
+            let said = other.router.summary(US, now).unwrap();
+            self.us.call(|router, now, out| {
+                router.merge_peer(peer, &said, now, out).unwrap();
             });
         }
     }
@@ -85,7 +85,7 @@ impl Three {
             eu.first_byte(id);
             eu.complete(id);
         }
-        eu.now_ns += TERMS.interval_ns;
+        eu.now += TERMS.interval_ns;
         for replica in 0..4 {
             eu.observe(replica, idle());
         }
@@ -95,12 +95,12 @@ impl Three {
     /// What eu tells us of hot prefixes, if there is something to tell.
     fn digest(&mut self) -> Option<Vec<u8>> {
         let eu = &mut self.others[0];
-        let due = eu.router.peer_digest_due(US, eu.now_ns);
-        due.then(|| eu.router.peer_digest(US, eu.now_ns).unwrap())
+        let due = eu.router.peer_digest_due(US, eu.now);
+        due.then(|| eu.router.peer_digest(US, eu.now).unwrap())
     }
 
     fn heard(&mut self, digest: &[u8]) -> Result<(), DigestError> {
-        self.us.router.merge_peer_digest(EU, digest, self.us.now_ns)
+        self.us.router.merge_peer_digest(EU, digest, self.us.now)
     }
 
     /// Where us sends a prompt of the shared prefix, and the blocks that should match there.
@@ -117,7 +117,7 @@ impl Three {
     }
 
     fn prefixes(&self) -> u32 {
-        let gauges = self.us.router.peer_gauges(self.us.now_ns);
+        let gauges = self.us.router.peer_gauges(self.us.now);
         gauges
             .iter()
             .find(|g| g.peer == EU)
@@ -168,7 +168,7 @@ fn what_has_room_at_home_does_not_leave_for_what_was_told() {
     three.us.observe(0, idle());
     // So near that the way is soon made up for.
     for _ in 0..9 {
-        three.us.router.peer_rtt(EU, MS, three.us.now_ns);
+        three.us.router.peer_rtt(EU, MS, three.us.now);
     }
     let here = three.us.submit_as(ask(Route::ChatCompletions), prompt(98));
     assert_eq!(pushed(&here), (1, 0, 1));
@@ -204,17 +204,17 @@ fn a_digest_under_another_key_is_refused_and_counted() {
 #[test]
 fn old_broken_and_foreign_digests_change_nothing() {
     let mut three = told(Policy::Prefix);
-    let mut digest = three.others[0].router.peer_digest(US, 0).unwrap();
+    let mut digest = three.others[0]
+        .router
+        .peer_digest(US, Instant::ZERO)
+        .unwrap();
     assert_eq!(three.heard(&digest), Err(DigestError::Old));
     assert_eq!(three.heard(&[9]), Err(DigestError::Version(9)));
     let last = digest.pop();
     assert!(last.is_some());
     assert_eq!(three.heard(&digest), Err(DigestError::Malformed));
-    let now_ns = three.us.now_ns;
-    let unknown = three
-        .us
-        .router
-        .merge_peer_digest(PeerId(7), &digest, now_ns);
+    let now = three.us.now;
+    let unknown = three.us.router.merge_peer_digest(PeerId(7), &digest, now);
     assert_eq!(unknown, Err(DigestError::Unknown));
     let other = PeerDigest {
         block_bytes: 128,
@@ -230,18 +230,18 @@ fn old_broken_and_foreign_digests_change_nothing() {
 #[test]
 fn what_a_peer_told_is_forgotten_with_its_age_its_death_its_restart_and_isolation() {
     let mut aged = told(Policy::Prefix);
-    aged.us.now_ns += TERMS.age_max_ns;
+    aged.us.now += TERMS.age_max_ns;
     assert_eq!(aged.prefixes(), 1);
-    aged.us.now_ns += 1;
+    aged.us.now += Span::from_ns(1);
     assert_eq!(aged.prefixes(), 0);
 
     let mut dead = told(Policy::Prefix);
-    dead.us.call(|router, now_ns, out| {
-        router.peer_state(EU, Presence::Unreachable, now_ns, out);
+    dead.us.call(|router, now, out| {
+        router.peer_state(EU, Presence::Unreachable, now, out);
     });
     assert_eq!(dead.prefixes(), 1, "it may live");
-    dead.us.call(|router, now_ns, out| {
-        router.peer_state(EU, Presence::Dead, now_ns, out);
+    dead.us.call(|router, now, out| {
+        router.peer_state(EU, Presence::Dead, now, out);
     });
     assert_eq!(dead.prefixes(), 0);
 
@@ -253,17 +253,23 @@ fn what_a_peer_told_is_forgotten_with_its_age_its_death_its_restart_and_isolatio
     let mut alone = told(Policy::Prefix);
     alone
         .us
-        .call(|router, now_ns, out| router.set_isolated(EU, true, now_ns, out));
+        .call(|router, now, out| router.set_isolated(EU, true, now, out));
     assert_eq!(alone.prefixes(), 0);
     let digest = PeerDigest {
         sequence: 9,
-        ..PeerDigest::decode(&alone.others[0].router.peer_digest(US, 0).unwrap()).unwrap()
+        ..PeerDigest::decode(
+            &alone.others[0]
+                .router
+                .peer_digest(US, Instant::ZERO)
+                .unwrap(),
+        )
+        .unwrap()
     };
     assert_eq!(alone.heard(&digest.encode()), Ok(()));
     assert_eq!(alone.prefixes(), 0, "nothing is taken from it");
     alone
         .us
-        .call(|router, now_ns, out| router.set_isolated(EU, false, now_ns, out));
+        .call(|router, now, out| router.set_isolated(EU, false, now, out));
     assert_eq!(alone.heard(&digest.encode()), Ok(()));
     assert_eq!(alone.prefixes(), 1);
 }
@@ -277,14 +283,14 @@ fn a_digest_is_told_once_and_again_to_a_peer_that_started_anew() {
     assert!(three.digest().is_some());
     assert_eq!(three.digest(), None);
     let eu = &mut three.others[0];
-    assert!(eu.router.peer_digest_due(ASIA, eu.now_ns));
-    eu.call(|router, now_ns, out| router.set_isolated(ASIA, true, now_ns, out));
+    assert!(eu.router.peer_digest_due(ASIA, eu.now));
+    eu.call(|router, now, out| router.set_isolated(ASIA, true, now, out));
     assert!(
-        !eu.router.peer_digest_due(ASIA, eu.now_ns),
+        !eu.router.peer_digest_due(ASIA, eu.now),
         "not to an isolated one"
     );
     let same = [Listing::new(US, "us", "eu")];
-    eu.call(|router, now_ns, out| router.set_peers(&same, now_ns, out).unwrap());
+    eu.call(|router, now, out| router.set_peers(&same, now, out).unwrap());
     three.us.router.set_self("us", "eu", 12);
     three.tell();
     assert_eq!(three.digest(), None, "not within a region");
@@ -306,8 +312,8 @@ fn what_answers_say_of_the_prefix_is_counted() {
     three.us.first_byte(id.0);
     three
         .us
-        .call(|router, now_ns, out| router.complete(id, Outcome::Ok, report, now_ns, out));
-    let gauges = three.us.router.peer_gauges(three.us.now_ns);
+        .call(|router, now, out| router.complete(id, Outcome::Ok, report, now, out));
+    let gauges = three.us.router.peer_gauges(three.us.now);
     let eu = gauges.iter().find(|g| g.peer == EU).unwrap();
     assert_eq!(eu.digest_hits_total, 1);
     assert_eq!(

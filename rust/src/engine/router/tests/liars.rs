@@ -54,13 +54,13 @@ fn ten_seconds(policy: Policy, replicas: u32, page: Page) -> (u64, usize) {
                 flying.push(push.request.0);
             }
         }
-        drive.now_ns += 50 * MS;
+        drive.now += 50 * MS;
         for id in std::mem::take(&mut flying) {
             flying.extend(all_pushed(&drive.first_byte(id)));
             flying.extend(all_pushed(&drive.complete(id)));
             late += u64::from(n >= 50);
         }
-        drive.now_ns += 40 * MS;
+        drive.now += 40 * MS;
     }
     (late, drive.router.hold_requests())
 }
@@ -84,7 +84,7 @@ fn a_lying_replica_is_shown_as_blind() {
         let mut drive = Drive::new(config(), 1);
         for n in 0..10 {
             drive.observe(0, scan(page(n).as_bytes(), &VLLM));
-            drive.now_ns += S;
+            drive.now += S;
         }
         assert!(drive.router.gauges()[0].blind, "{lie}");
     }

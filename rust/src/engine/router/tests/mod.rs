@@ -27,15 +27,15 @@ use crate::id::ReplicaId;
 use crate::prompt::class::Class;
 use crate::tenant::Tenant;
 
-const MS: Nanos = 1_000_000;
-const S: Nanos = 1_000 * MS;
+const MS: Span = Span::from_ns(1_000_000);
+const S: Span = Span::from_secs(1);
 /// Of a prompt of about 32,000 tokens: seconds of computing.
 const PROMPT_BLOCKS: u64 = 2_000;
 
 /// A router, its clock, and the effects of the last call.
 struct Drive {
     router: Router,
-    now_ns: Nanos,
+    now: Instant,
     last_id: u64,
     calls: u64,
     /// Probes asked for since the test looked last.
@@ -84,7 +84,7 @@ fn config() -> Config {
     Config {
         push: PushRule::Pending,
         allowance: AllowanceRule::One,
-        ramp_ns: 0,
+        ramp_ns: Span::ZERO,
         ..Config::sample()
     }
 }
@@ -95,7 +95,7 @@ impl Drive {
         let router = Router::new(config, b"0123456789abcdef", 7);
         let mut drive = Self {
             router,
-            now_ns: S,
+            now: Instant::ZERO + S,
             last_id: 0,
             calls: 0,
             probes: Vec::new(),
@@ -108,9 +108,9 @@ impl Drive {
         drive
     }
 
-    fn call(&mut self, call: impl FnOnce(&mut Router, Nanos, &mut Vec<Effect>)) -> Vec<Effect> {
+    fn call(&mut self, call: impl FnOnce(&mut Router, Instant, &mut Vec<Effect>)) -> Vec<Effect> {
         let mut out = Vec::new();
-        call(&mut self.router, self.now_ns, &mut out);
+        call(&mut self.router, self.now, &mut out);
         self.calls += 1;
         let sound = if self.calls.is_multiple_of(64) {
             self.router.check_invariants()
@@ -118,7 +118,7 @@ impl Drive {
             self.router.check_decisions()
         };
         assert_eq!(sound, Ok(()));
-        self.now_ns += MS;
+        self.now += MS;
         let probes = &mut self.probes;
         out.retain(|effect| match effect {
             Effect::Probe(replica) => {
@@ -135,7 +135,7 @@ impl Drive {
             .into_iter()
             .map(|id| (ReplicaId(id), format!("http://replica-{id}")))
             .collect();
-        self.call(|router, now_ns, out| router.set_replicas(&fleet, now_ns, out))
+        self.call(|router, now, out| router.set_replicas(&fleet, now, out))
     }
 
     fn set_models(&mut self, replica: u32, models: &[&str]) -> Vec<Effect> {
@@ -143,20 +143,20 @@ impl Drive {
             .iter()
             .map(|name| ((*name).to_owned(), Some(4_096)))
             .collect();
-        self.call(|router, now_ns, out| {
-            router.set_models(ReplicaId(replica), &models, now_ns, out);
+        self.call(|router, now, out| {
+            router.set_models(ReplicaId(replica), &models, now, out);
         })
     }
 
     fn drain(&mut self, replica: u32, draining: bool) -> Vec<Effect> {
-        self.call(|router, now_ns, out| {
-            router.set_draining(ReplicaId(replica), draining, now_ns, out);
+        self.call(|router, now, out| {
+            router.set_draining(ReplicaId(replica), draining, now, out);
         })
     }
 
     fn observe(&mut self, replica: u32, snapshot: Snapshot) -> Vec<Effect> {
-        self.call(|router, now_ns, out| {
-            router.observe(ReplicaId(replica), snapshot, now_ns, now_ns, out);
+        self.call(|router, now, out| {
+            router.observe(ReplicaId(replica), snapshot, now, now, out);
         })
     }
 
@@ -172,16 +172,16 @@ impl Drive {
     }
 
     fn probe_fails(&mut self, replica: u32, unread: Unread) -> Vec<Effect> {
-        self.call(|router, now_ns, out| {
-            router.observe_failed(ReplicaId(replica), unread, now_ns, out);
+        self.call(|router, now, out| {
+            router.observe_failed(ReplicaId(replica), unread, now, out);
         })
     }
 
     fn submit_as(&mut self, ask: Ask<'_>, mut digest: Digest) -> Vec<Effect> {
         self.last_id += 1;
         let id = RequestId(self.last_id);
-        self.call(|router, now_ns, out| {
-            router.place(id, &ask, &mut digest, now_ns, out).unwrap();
+        self.call(|router, now, out| {
+            router.place(id, &ask, &mut digest, now, out).unwrap();
         })
     }
 
@@ -208,7 +208,7 @@ impl Drive {
     }
 
     fn first_byte(&mut self, id: u64) -> Vec<Effect> {
-        self.call(|router, now_ns, out| router.first_byte(RequestId(id), None, now_ns, out))
+        self.call(|router, now, out| router.first_byte(RequestId(id), None, now, out))
     }
 
     fn complete(&mut self, id: u64) -> Vec<Effect> {
@@ -216,17 +216,17 @@ impl Drive {
     }
 
     fn end(&mut self, id: u64, outcome: Outcome) -> Vec<Effect> {
-        self.call(|router, now_ns, out| {
-            router.complete(RequestId(id), outcome, Report::default(), now_ns, out);
+        self.call(|router, now, out| {
+            router.complete(RequestId(id), outcome, Report::default(), now, out);
         })
     }
 
     fn retry(&mut self, id: u64, failure: Failure, sent: bool) -> Vec<Effect> {
-        self.call(|router, now_ns, out| router.retry(RequestId(id), failure, sent, now_ns, out))
+        self.call(|router, now, out| router.retry(RequestId(id), failure, sent, now, out))
     }
 
-    fn tick_at(&mut self, now_ns: Nanos) -> Vec<Effect> {
-        self.now_ns = now_ns;
+    fn tick_at(&mut self, now: Instant) -> Vec<Effect> {
+        self.now = now;
         self.call(Router::tick)
     }
 

@@ -15,7 +15,7 @@ use super::*;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum At {
     Nowhere,
-    Held { deadline_ns: Nanos },
+    Held { deadline_ns: Instant },
     Replica { replica: u32, started: bool },
 }
 
@@ -28,9 +28,9 @@ struct Live {
     at: At,
     attempts: u32,
     tried: Vec<u32>,
-    held_ns: Nanos,
+    held_ns: Span,
     class: usize,
-    submitted_ns: Nanos,
+    submitted_ns: Instant,
     /// Times that room it could use went to a younger request of its queue.
     passes: u32,
 }
@@ -60,7 +60,7 @@ impl Oracle {
     fn new(config: Config) -> Self {
         let drive = Drive {
             router: Router::new(config, b"0123456789abcdef", 5),
-            now_ns: S,
+            now: Instant::ZERO + S,
             last_id: 0,
             calls: 0,
             probes: Vec::new(),
@@ -134,10 +134,10 @@ impl Oracle {
             }
             Step::Fleet { mask } => self.set_fleet(mask),
             Step::Probe => {
-                let now_ns = self.drive.now_ns;
-                self.drive.tick_at(now_ns)
+                let now = self.drive.now;
+                self.drive.tick_at(now)
             }
-            Step::Wait { ms } => self.drive.tick_at(self.drive.now_ns + ms * MS),
+            Step::Wait { ms } => self.drive.tick_at(self.drive.now + ms * MS),
         };
         self.apply(&effects);
         for replica in std::mem::take(&mut self.drive.probes) {
@@ -174,13 +174,13 @@ impl Oracle {
         let facts = &mut self.replicas[replica as usize];
         facts.down &= !facts.listed;
         self.probing.remove(&replica);
-        let sent_ns = self.drive.now_ns - if late { 80 * MS } else { 0 };
-        self.drive.call(|router, now_ns, out| {
+        let sent_ns = self.drive.now - if late { 80 * MS } else { Span::ZERO };
+        self.drive.call(|router, now, out| {
             router.observe(
                 ReplicaId(replica),
                 load(running, waiting),
                 sent_ns,
-                now_ns,
+                now,
                 out,
             );
         })
@@ -222,9 +222,9 @@ impl Oracle {
             at: At::Nowhere,
             attempts: 0,
             tried: Vec::new(),
-            held_ns: 0,
+            held_ns: Span::ZERO,
             class,
-            submitted_ns: self.drive.now_ns,
+            submitted_ns: self.drive.now,
             passes: 0,
         };
         self.live.insert(self.drive.last_id + 1, live);
@@ -245,8 +245,8 @@ impl Oracle {
         if response.is_some() {
             self.responses.push((id, *replica));
         }
-        self.drive.call(|router, now_ns, out| {
-            router.first_byte(RequestId(id), response.as_deref(), now_ns, out);
+        self.drive.call(|router, now, out| {
+            router.first_byte(RequestId(id), response.as_deref(), now, out);
         })
     }
 
@@ -304,7 +304,7 @@ impl Oracle {
 
     /// Takes note of effects, each against what may never happen.
     fn apply(&mut self, effects: &[Effect]) {
-        let now_ns = self.drive.now_ns - MS;
+        let now = self.drive.now - MS;
         for effect in effects {
             let id = effect.request().map_or(0, |id| id.0);
             let mut live = self
@@ -313,13 +313,13 @@ impl Oracle {
                 .expect("an effect for a request that has ended");
             let before = live.at;
             if let At::Held { deadline_ns } = before {
-                let left_ns = deadline_ns.saturating_sub(now_ns);
+                let left_ns = deadline_ns - now;
                 live.held_ns = self.drive.router.config.hold_timeout_ns - left_ns;
             }
             match effect {
                 Effect::Push(push) => {
-                    self.check_push(id, &live, push, now_ns);
-                    self.check_passed_over(id, &live, push, now_ns);
+                    self.check_push(id, &live, push, now);
+                    self.check_passed_over(id, &live, push, now);
                     live.attempts += 1;
                     live.at = At::Replica {
                         replica: push.replica.0,
@@ -333,7 +333,7 @@ impl Oracle {
                     assert!(!live.light, "a light request waits");
                     let left_ns = self.drive.router.config.hold_timeout_ns - live.held_ns;
                     live.at = At::Held {
-                        deadline_ns: now_ns + left_ns,
+                        deadline_ns: now + left_ns,
                     };
                 }
                 Effect::Reject(_) => {
@@ -353,7 +353,7 @@ impl Oracle {
                     let At::Held { deadline_ns } = before else {
                         panic!("{id} expires, not held")
                     };
-                    assert!(deadline_ns <= now_ns, "{id} expires early");
+                    assert!(deadline_ns <= now, "{id} expires early");
                     self.ended += 1;
                     continue;
                 }

@@ -21,8 +21,8 @@ fn passing() -> Config {
 
 impl Drive {
     fn list(&mut self, replica: u32, listing: ModelList<'_>) -> Vec<Effect> {
-        self.call(|router, now_ns, out| {
-            router.set_listing(ReplicaId(replica), listing, now_ns, out);
+        self.call(|router, now, out| {
+            router.set_listing(ReplicaId(replica), listing, now, out);
         })
     }
 
@@ -34,7 +34,7 @@ impl Drive {
     }
 
     fn look_due(&mut self) -> bool {
-        self.router.look_due(self.now_ns)
+        self.router.look_due(self.now)
     }
 
     fn looked(&mut self) -> Vec<Effect> {
@@ -164,7 +164,7 @@ fn a_model_that_left_its_list_a_moment_ago_is_to_be_asked_for_again() {
         (reject.status, reject.code, reject.retry_after_s),
         (503, "model_not_ready", Some(1))
     );
-    drive.now_ns += config().model_gone_ns;
+    drive.now += config().model_gone_ns;
     assert_eq!(rejected(&drive.submit("n")).status, 404);
 }
 
@@ -185,7 +185,7 @@ fn while_a_replica_loads_an_unknown_model_may_be_its() {
     drive.drain(1, true);
     assert_eq!(rejected(&drive.submit("n")).status, 404);
     drive.drain(1, false);
-    drive.now_ns += 1_900 * S;
+    drive.now += 1_900 * S;
     drive.observe(0, idle());
     assert_eq!(
         rejected(&drive.submit("n")).status,
@@ -204,7 +204,7 @@ fn a_request_for_a_model_in_no_list_waits_until_the_lists_have_been_read_again()
     assert_eq!(pushed(&drive.set_models(1, &["m", "lora"])), (1, 1, 1));
     assert_eq!(drive.looked(), []);
     assert_eq!(drive.submit("none"), [hold(2)]);
-    drive.now_ns += 2 * S;
+    drive.now += 2 * S;
     assert!(drive.look_due());
     assert_eq!(rejected(&drive.looked()).status, 404);
     drive.complete(1);
@@ -217,12 +217,12 @@ fn one_look_answers_all_who_came_before_it_began_and_looks_are_far_between() {
         assert_eq!(drive.submit(&format!("x{id}")), [hold(id)]);
     }
     assert!(drive.look_due());
-    drive.now_ns += MS;
+    drive.now += MS;
     assert_eq!(drive.submit("late"), [hold(4)]);
     assert_eq!(drive.looked().len(), 3);
     assert!(!drive.look_due(), "the last one was a moment ago");
     let due_ns = drive.router.next_change_ns().unwrap();
-    drive.now_ns = due_ns;
+    drive.now = due_ns;
     assert!(drive.look_due());
     assert_eq!(rejected(&drive.looked()).request, RequestId(4));
     assert_eq!(drive.counter("model_looks"), 2);
@@ -316,13 +316,13 @@ fn a_replica_that_joins_a_fleet_that_serves_takes_its_share_little_by_little() {
     let health = |drive: &Drive, replica: u32| {
         let slot = drive.router.fleet.slot(ReplicaId(replica)).unwrap();
         let member = drive.router.fleet.member(slot).unwrap();
-        member.replica().health.ramp(&ramping, drive.now_ns)
+        member.replica().health.ramp(&ramping, drive.now)
     };
     let mut drive = Drive::new(ramping.clone(), 3);
     for replica in 0..3 {
         assert_eq!(health(&drive, replica), None, "all start together");
     }
-    drive.now_ns += 20 * S;
+    drive.now += 20 * S;
     for replica in 0..3 {
         drive.observe(replica, idle());
     }
@@ -334,6 +334,6 @@ fn a_replica_that_joins_a_fleet_that_serves_takes_its_share_little_by_little() {
     drive.set_models(4, &["n"]);
     assert_eq!(health(&drive, 4), None, "nobody else has its model");
     drive.set_models(3, &["m", "n"]);
-    drive.now_ns += 10 * S;
+    drive.now += 10 * S;
     assert_eq!(health(&drive, 3), None);
 }

@@ -6,7 +6,7 @@ fn by_work(weight: f64) -> Config {
     Config {
         policy: Policy::Predictive,
         explore_ratio: 0.0,
-        affinity_wait_ns: 0,
+        affinity_wait_ns: Span::ZERO,
         hold_work_weight: weight,
         hold_passes_max: 3,
         ..config()

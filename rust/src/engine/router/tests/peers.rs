@@ -45,11 +45,11 @@ impl Pair {
 
     /// Both tell each other; the effects at `us`.
     fn tell(&mut self) -> Vec<Effect> {
-        let now_ns = self.us.now_ns.max(self.eu.now_ns);
-        (self.us.now_ns, self.eu.now_ns) = (now_ns, now_ns);
-        let from_us = self.us.router.summary(EU, now_ns).unwrap();
+        let now = self.us.now.max(self.eu.now);
+        (self.us.now, self.eu.now) = (now, now);
+        let from_us = self.us.router.summary(EU, now).unwrap();
         self.eu.merge(US, &from_us).unwrap();
-        let from_eu = self.eu.router.summary(US, now_ns).unwrap();
+        let from_eu = self.eu.router.summary(US, now).unwrap();
         self.us.merge(EU, &from_eu).unwrap()
     }
 }
@@ -57,17 +57,17 @@ impl Pair {
 impl Drive {
     fn peers(&mut self, names: &[(u32, &str, &str)]) -> Vec<Effect> {
         let peers = peers(names);
-        self.call(|router, now_ns, out| router.set_peers(&peers, now_ns, out).unwrap())
+        self.call(|router, now, out| router.set_peers(&peers, now, out).unwrap())
     }
 
     fn alive(&mut self, peer: PeerId) -> Vec<Effect> {
-        self.call(|router, now_ns, out| router.peer_state(peer, Presence::Alive, now_ns, out))
+        self.call(|router, now, out| router.peer_state(peer, Presence::Alive, now, out))
     }
 
     fn merge(&mut self, peer: PeerId, summary: &[u8]) -> Result<Vec<Effect>, PeerError> {
         let mut merged = Ok(());
-        let out = self.call(|router, now_ns, out| {
-            merged = router.merge_peer(peer, summary, now_ns, out);
+        let out = self.call(|router, now, out| {
+            merged = router.merge_peer(peer, summary, now, out);
         });
         merged.map(|()| out)
     }
@@ -88,7 +88,7 @@ impl Drive {
     }
 
     fn room(&self, peer: PeerId) -> u64 {
-        let gauges = self.router.peer_gauges(self.now_ns);
+        let gauges = self.router.peer_gauges(self.now);
         gauges.iter().find(|g| g.peer == peer).unwrap().room
     }
 }
@@ -224,25 +224,25 @@ fn a_peer_whose_hold_is_too_long_refuses() {
 fn what_a_peer_told_counts_for_a_while_only() {
     let mut pair = Pair::new(config(), (0, 1));
     assert_eq!(pair.us.room(EU), 1);
-    pair.us.now_ns += 2_300 * MS;
+    pair.us.now += 2_300 * MS;
     assert_eq!(pair.us.room(EU), 1);
-    pair.us.now_ns += 200 * MS;
+    pair.us.now += 200 * MS;
     assert_eq!(pair.us.room(EU), 0, "three times 0.8 s");
-    let now_ns = pair.us.now_ns;
+    let now = pair.us.now;
     for _ in 0..9 {
-        pair.us.router.peer_rtt(EU, 150 * MS, now_ns);
+        pair.us.router.peer_rtt(EU, 150 * MS, now);
     }
     assert_eq!(pair.us.room(EU), 1, "and two round trips");
-    pair.us.now_ns += 600 * MS;
+    pair.us.now += 600 * MS;
     assert_eq!(pair.us.room(EU), 0, "at most 3 s");
 }
 
 #[test]
 fn old_repeated_and_broken_summaries_change_nothing() {
     let mut pair = Pair::new(config(), (0, 1));
-    let now_ns = pair.us.now_ns;
-    let first = pair.eu.router.summary(US, now_ns).unwrap();
-    let second = pair.eu.router.summary(US, now_ns).unwrap();
+    let now = pair.us.now;
+    let first = pair.eu.router.summary(US, now).unwrap();
+    let second = pair.eu.router.summary(US, now).unwrap();
     assert!(pair.us.merge(EU, &second).is_ok());
     assert_eq!(pair.us.merge(EU, &first), Err(PeerError::Old));
     assert_eq!(pair.us.merge(EU, &second), Err(PeerError::Old));
@@ -318,14 +318,14 @@ fn the_nearest_peer_is_chosen_unless_another_has_the_prefix() {
         other.alive(PeerId(0));
         near.alive(peer);
         near.router
-            .peer_rtt(peer, u64::from(peer.0) * 80 * MS, near.now_ns);
+            .peer_rtt(peer, u64::from(peer.0) * 80 * MS, near.now);
     }
     let blocks: Vec<u64> = (1..=10).collect();
     for _ in 0..2 {
         for (peer, other) in (1..).map(PeerId).zip(&mut others) {
-            let from_us = near.router.summary(peer, near.now_ns).unwrap();
+            let from_us = near.router.summary(peer, near.now).unwrap();
             other.merge(PeerId(0), &from_us).unwrap();
-            let told = other.router.summary(PeerId(0), other.now_ns).unwrap();
+            let told = other.router.summary(PeerId(0), other.now).unwrap();
             near.merge(peer, &told).unwrap();
         }
     }
@@ -337,7 +337,7 @@ fn the_nearest_peer_is_chosen_unless_another_has_the_prefix() {
     assert_eq!(submit(&[]), PeerId(1));
     assert_eq!(submit(&blocks), PeerId(2), "the nearest has no room");
     for (peer, other) in (1..).map(PeerId).zip(&mut others) {
-        let told = other.router.summary(PeerId(0), other.now_ns).unwrap();
+        let told = other.router.summary(PeerId(0), other.now).unwrap();
         near.merge(peer, &told).unwrap();
     }
 }
@@ -377,7 +377,7 @@ fn a_peer_whose_region_is_its_word_alone_is_in_none_that_a_rule_names() {
         ..Listing::new(EU, "eu", "eu")
     };
     pair.us
-        .call(|router, now_ns, out| router.set_peers(&[listing], now_ns, out).unwrap());
+        .call(|router, now, out| router.set_peers(&[listing], now, out).unwrap());
     assert_eq!(rejected(&pair.us.submit("m")).code, "residency");
 }
 
@@ -393,7 +393,7 @@ fn of_a_peers_next_run_everything_is_heard_whatever_numbers_the_one_before_had()
         summary.encode()
     };
     pair.us
-        .call(|router, now_ns, _| router.peer_started(EU, u64::MAX, now_ns));
+        .call(|router, now, _| router.peer_started(EU, u64::MAX, now));
     pair.us.merge(EU, &told(u64::MAX, u64::MAX)).unwrap();
     assert_eq!(
         pair.us.merge(EU, &told(12, 1)),
@@ -401,10 +401,10 @@ fn of_a_peers_next_run_everything_is_heard_whatever_numbers_the_one_before_had()
         "it is not of the run that it has proven"
     );
     pair.us
-        .call(|router, now_ns, _| router.peer_started(EU, 12, now_ns));
+        .call(|router, now, _| router.peer_started(EU, 12, now));
     pair.us.merge(EU, &told(12, 1)).unwrap();
     pair.us
-        .call(|router, now_ns, _| router.peer_started(EU, 12, now_ns));
+        .call(|router, now, _| router.peer_started(EU, 12, now));
     assert_eq!(
         pair.us.merge(EU, &told(12, 1)),
         Err(PeerError::Old),

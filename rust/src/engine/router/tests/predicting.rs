@@ -51,9 +51,9 @@ fn a_request_waits_for_its_full_owner_and_goes_there_when_it_has_room() {
 fn a_request_waits_for_an_owner_no_longer_than_allowed() {
     let (mut drive, owner) = with_a_full_owner(predictive());
     assert_eq!(submit(&mut drive, prompt(1, 1_002)), [hold(3)]);
-    drive.now_ns += predictive().affinity_wait_ns / 2;
+    drive.now += predictive().affinity_wait_ns / 2;
     assert_eq!(drive.observe(1 - owner, idle()), []);
-    drive.now_ns += predictive().affinity_wait_ns / 2;
+    drive.now += predictive().affinity_wait_ns / 2;
     assert_eq!(pushed(&drive.observe(1 - owner, idle())), (3, 1 - owner, 1));
 }
 
@@ -74,7 +74,7 @@ fn requests_that_wait_for_an_owner_are_counted_until_they_leave() {
     assert_eq!(awaited(&drive), 3);
     drive.end(4, Outcome::ClientLeft);
     assert_eq!(awaited(&drive), 2);
-    drive.tick_at(drive.now_ns + 31 * S);
+    drive.tick_at(drive.now + 31 * S);
     assert_eq!(awaited(&drive), 0);
 }
 
@@ -136,7 +136,7 @@ fn served(assumed: f64, real_token_ns: u64, count: u64) -> f64 {
         let blocks = 5 + n * 37 % 60;
         let (id, replica, _) = pushed(&submit(&mut drive, prompt(100 + n, blocks)));
         // 64 bytes of 4 bytes per token.
-        drive.now_ns += 10 * MS + blocks * 16 * real_token_ns;
+        drive.now += 10 * MS + Span::from_ns(blocks * 16 * real_token_ns);
         drive.first_byte(id);
         drive.complete(id);
         drive.observe(replica, idle());

@@ -38,7 +38,7 @@ fn probed(
 ) -> Vec<u64> {
     let mut all = Vec::new();
     for second in 1..=seconds {
-        drive.now_ns += S;
+        drive.now += S;
         drive.observe(1 - replica, idle());
         all.extend(withdrawn(&drive.observe(replica, said(second))));
     }
@@ -75,7 +75,7 @@ fn a_request_stays_where_nobody_is_if_it_cannot_be_tried_elsewhere() {
     // It has begun.
     let (mut drive, replica) = waiting();
     drive.first_byte(1);
-    drive.now_ns += 60 * S;
+    drive.now += 60 * S;
     assert_eq!(withdrawn(&drive.observe_failed(replica, false)), [0_u64; 0]);
     // No budget is left; it comes back with time.
     let config = Config {
@@ -85,7 +85,7 @@ fn a_request_stays_where_nobody_is_if_it_cannot_be_tried_elsewhere() {
     };
     let mut drive = Drive::new(config, 2);
     let (_, replica, _) = pushed(&drive.submit("m"));
-    drive.now_ns += 20 * S;
+    drive.now += 20 * S;
     drive.observe(1 - replica, idle());
     assert_eq!(withdrawn(&drive.observe_failed(replica, false)), [0_u64; 0]);
     drive.submit("m");
@@ -109,7 +109,7 @@ fn what_is_heard_of_is_left_in_peace_though_it_takes_no_new_connections() {
     drive.first_byte(1);
     // It is ending: its listener is closed, and its streams go on.
     assert_eq!(withdrawn(&drive.observe_failed(0, false)), [0_u64; 0]);
-    drive.now_ns += 5 * S;
+    drive.now += 5 * S;
     drive.observe(1, idle());
     assert_eq!(withdrawn(&drive.observe_failed(0, false)), [2]);
 }
@@ -118,7 +118,7 @@ fn what_is_heard_of_is_left_in_peace_though_it_takes_no_new_connections() {
 fn late_probes_take_nobody_out() {
     let mut drive = Drive::new(config(), 2);
     for _ in 0..20 {
-        drive.now_ns += S;
+        drive.now += S;
         for replica in 0..2 {
             assert_eq!(drive.probe_fails(replica, Unread::Late), []);
         }
@@ -187,11 +187,11 @@ fn a_replica_to_which_no_connection_comes_about_for_long_is_down() {
             [0_u64; 0]
         );
         assert_eq!(health(&drive, replica), "up");
-        drive.now_ns += S;
+        drive.now += S;
         drive.observe(1 - replica, idle());
     }
     for _ in 0..2 {
-        drive.now_ns += S;
+        drive.now += S;
         drive.observe(1 - replica, idle());
     }
     let effects = drive.probe_fails(replica, Unread::Unconnected);
@@ -226,7 +226,7 @@ fn an_engine_that_answers_nothing_and_has_requests_is_out_until_it_answers() {
     let (mut drive, replica) = waiting();
     let mut all = Vec::new();
     for _ in 0..12 {
-        drive.now_ns += S;
+        drive.now += S;
         drive.observe(1 - replica, idle());
         all.extend(withdrawn(&drive.probe_fails(replica, Unread::Late)));
     }
@@ -271,7 +271,7 @@ fn bytes_of_answers_are_life_whatever_the_page_says() {
             probed(&mut drive, replica, 1, |_| page(2, 0, 7)),
             [0_u64; 0]
         );
-        drive.call(|router, now_ns, out| router.heard(&[ReplicaId(replica)], now_ns, out));
+        drive.call(|router, now, out| router.heard(&[ReplicaId(replica)], now, out));
     }
     // The page has stood for long while the engine worked: it tells nothing any more.
     assert_eq!(
@@ -296,7 +296,7 @@ fn a_fleet_that_stands_still_as_one_is_left_as_it_is() {
     let (mut drive, replica) = waiting();
     assert_eq!(pushed(&drive.submit("m")).1, 1 - replica);
     for _ in 0..60 {
-        drive.now_ns += S;
+        drive.now += S;
         for replica in 0..2 {
             assert_eq!(
                 withdrawn(&drive.observe(replica, page(1, 0, 7))),
@@ -335,6 +335,6 @@ fn requests_are_refused_when_who_was_looked_at_does_not_serve_them() {
     // Who does not end being looked at is waited for no longer than that takes.
     let mut drive = Drive::new(config(), 1);
     drive.set_replicas([1]);
-    drive.now_ns += 6 * S;
+    drive.now += 6 * S;
     assert_eq!(rejected(&drive.submit("m")).code, "no_replica_ready");
 }

@@ -26,7 +26,7 @@ fn held_requests_start_first_come_first_served() {
 fn whoever_is_too_old_gets_the_next_room_whatever_its_class() {
     let mut drive = full_with(Config {
         class_rule: ClassRule::Strict,
-        class_age_ns: 0,
+        class_age_ns: Span::ZERO,
         hold_age_max_ns: 5 * S,
         hold_timeout_ns: 60 * S,
         ..config()
@@ -46,7 +46,7 @@ fn whoever_is_too_old_gets_the_next_room_whatever_its_class() {
         drive.submit_as(chat, as_class(Class::High, 0));
     }
     assert_eq!(pushed(&drive.first_byte(1)).0, 4, "the most urgent");
-    drive.now_ns += 5 * S;
+    drive.now += 5 * S;
     for replica in 0..2 {
         assert_eq!(drive.observe(replica, load(1, 1)), []);
     }

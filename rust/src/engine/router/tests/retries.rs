@@ -137,11 +137,11 @@ fn a_probe_sent_before_the_answer_full_does_not_open_the_replica() {
         },
         1,
     );
-    let sent_ns = drive.now_ns;
+    let sent_ns = drive.now;
     drive.submit("m");
     assert_eq!(drive.retry(1, Failure::Full, true), [hold(1)]);
-    let stale = drive.call(|router, now_ns, out| {
-        router.observe(ReplicaId(0), idle(), sent_ns, now_ns, out);
+    let stale = drive.call(|router, now, out| {
+        router.observe(ReplicaId(0), idle(), sent_ns, now, out);
     });
     assert_eq!(stale, []);
     assert_eq!(pushed(&drive.observe(0, idle())), (1, 0, 1));
@@ -159,7 +159,7 @@ fn a_full_replica_that_is_never_probed_again_opens_by_time() {
     drive.submit("m");
     drive.retry(1, Failure::Full, true);
     let deadline_ns = drive.router.next_change_ns().unwrap();
-    assert_eq!(drive.tick_at(deadline_ns - 1), []);
+    assert_eq!(drive.tick_at(deadline_ns - Span::from_ns(1)), []);
     assert_eq!(pushed(&drive.tick_at(deadline_ns)), (1, 0, 1));
 }
 
@@ -336,18 +336,18 @@ fn a_retry_waits_no_longer_than_what_is_left_of_its_time_in_the_hold() {
     drive.submit("m");
     drive.submit("m");
     assert_eq!(drive.submit("m"), [hold(3)]);
-    drive.now_ns += 20 * S;
+    drive.now += 20 * S;
     let (_, _, attempt) = pushed(&drive.first_byte(1));
     assert_eq!(attempt, 1);
-    drive.now_ns += 100 * S;
+    drive.now += 100 * S;
     // The probe keeps both replicas known, and request 2 still pends on the other one.
     for replica in 0..2 {
         drive.observe(replica, load(1, 1));
     }
-    let asked_ns = drive.now_ns;
+    let asked_ns = drive.now;
     assert_eq!(drive.retry(3, Failure::Reset, true), [hold(3)]);
     let left_ns = drive.router.hold.next_deadline_ns().unwrap() - asked_ns;
-    assert!((9 * S..=10 * S).contains(&left_ns), "{left_ns}");
+    assert!((9 * S..=10 * S).contains(&left_ns), "{left_ns:?}");
 }
 
 #[test]

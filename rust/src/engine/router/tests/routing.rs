@@ -12,7 +12,7 @@ fn one_response() -> Drive {
     drive.drain(1, true);
     assert_eq!(pushed(&drive.submit("m")), (1, 0, 1));
     drive.drain(1, false);
-    drive.call(|router, now_ns, out| router.first_byte(RequestId(1), Some("resp_1"), now_ns, out));
+    drive.call(|router, now, out| router.first_byte(RequestId(1), Some("resp_1"), now, out));
     drive.complete(1);
     drive
 }
@@ -52,7 +52,7 @@ fn a_404_repeats_and_names_only_so_much() {
 fn while_no_replica_has_told_its_models_the_client_is_to_come_back() {
     let mut drive = Drive::new(config(), 0);
     drive.set_replicas([0]);
-    drive.now_ns += 10 * S;
+    drive.now += 10 * S;
     drive.observe(0, idle());
     let effects = drive.submit("m");
     let reject = rejected(&effects);
@@ -88,7 +88,7 @@ fn an_adapter_that_is_unloaded_is_unknown_again_and_leaves_nothing_behind() {
         drive.set_models(0, &["m", &adapter]);
         let (id, ..) = pushed(&drive.submit(&adapter));
         drive.set_models(0, &["m"]);
-        drive.now_ns += config().model_gone_ns;
+        drive.now += config().model_gone_ns;
         drive.observe(0, idle());
         assert_eq!(rejected(&drive.submit(&adapter)).status, 404);
         drive.complete(id);
@@ -100,7 +100,7 @@ fn an_adapter_that_is_unloaded_is_unknown_again_and_leaves_nothing_behind() {
 fn models_are_the_union_over_ready_replicas_with_the_smallest_length() {
     let mut drive = Drive::new(config(), 2);
     let both = [("m".to_owned(), Some(100)), ("n".to_owned(), None)];
-    drive.call(|router, now_ns, out| router.set_models(ReplicaId(1), &both, now_ns, out));
+    drive.call(|router, now, out| router.set_models(ReplicaId(1), &both, now, out));
     assert_eq!(
         drive.router.models(Tenant::Nobody),
         [("m", Some(100)), ("n", None)]
@@ -154,7 +154,7 @@ fn a_removed_replica_is_forgotten_when_its_last_request_ends() {
     drive.submit("m");
     drive.submit("m");
     drive.set_replicas([1]);
-    drive.now_ns += 10 * S;
+    drive.now += 10 * S;
     assert_eq!(drive.router.gauges().len(), 1);
     assert_eq!(rejected(&drive.submit("m")).code, "no_replica_ready");
     assert_eq!(drive.router.in_flight(), 2);
@@ -263,12 +263,12 @@ fn usage_teaches_bytes_per_token_and_is_counted_against_the_prediction() {
     };
     for _ in 0..100 {
         let (id, ..) = pushed(&drive.submit_as(ask(Route::ChatCompletions), digest("m", &prompt)));
-        drive.call(|router, now_ns, out| {
+        drive.call(|router, now, out| {
             let report = Report {
                 usage,
                 ..Report::default()
             };
-            router.complete(RequestId(id), Outcome::Ok, report, now_ns, out);
+            router.complete(RequestId(id), Outcome::Ok, report, now, out);
         });
     }
     let model = drive.router.fleet.model("m").unwrap();
@@ -293,7 +293,7 @@ fn state_shows_replicas_hold_and_tree_and_nothing_a_client_sent() {
     };
     drive.submit_as(keyed, digest("m", &[77_777]));
     drive.submit_as(keyed, digest("m", &[77_777]));
-    let state = String::from_utf8(drive.router.state(drive.now_ns).unwrap()).unwrap();
+    let state = String::from_utf8(drive.router.state(drive.now).unwrap()).unwrap();
     let json: serde_json::Value = serde_json::from_str(&state).unwrap();
     assert_eq!(json["replicas"][0]["name"], "http://replica-0");
     assert_eq!(json["replicas"][0]["closed_by"], "pending");
@@ -314,7 +314,7 @@ fn an_id_in_use_is_refused_and_changes_nothing() {
         RequestId(1),
         &ask(Route::ChatCompletions),
         &mut digest("m", &[]),
-        drive.now_ns,
+        drive.now,
         &mut out,
     );
     assert_eq!((again, out), (Err(AlreadyKnown(RequestId(1))), vec![]));

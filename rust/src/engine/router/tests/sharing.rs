@@ -11,7 +11,7 @@ use crate::engine::mesh::region::message::{SHARE_BYTES_MAX, SHARED_MAX};
 use crate::id::PeerId;
 use proptest::prelude::*;
 
-const STEP_NS: Nanos = 5 * MS;
+const STEP_NS: Span = Span::from_ms(5);
 const TELL_STEPS: u64 = 4;
 
 /// A replica that computes so many requests at once, in the order in which they come.
@@ -19,7 +19,7 @@ const TELL_STEPS: u64 = 4;
 struct Engine {
     slots: usize,
     /// Balancer, request, when it ends.
-    running: Vec<(usize, u64, Nanos)>,
+    running: Vec<(usize, u64, Instant)>,
     waiting: VecDeque<(usize, u64)>,
     waiting_max: usize,
     /// Requests that found another one waiting.
@@ -50,9 +50,9 @@ struct Region {
     engines: Vec<Engine>,
     /// Balancers that have died.
     dead: Vec<usize>,
-    now_ns: Nanos,
+    now: Instant,
     steps: u64,
-    stay_ns: Nanos,
+    stay_ns: Span,
     served: BTreeMap<usize, u64>,
     bytes: u64,
     shares: bool,
@@ -68,7 +68,7 @@ impl Region {
             balancers: Vec::new(),
             engines: Vec::new(),
             dead: Vec::new(),
-            now_ns: 10 * S,
+            now: Instant::ZERO + 10 * S,
             steps: 0,
             stay_ns: 400 * MS,
             served: BTreeMap::new(),
@@ -94,10 +94,12 @@ impl Region {
                 .collect();
             let mut out = Vec::new();
             let router = &mut region.balancers[number].router;
-            router.set_peers(&others, S, &mut out).unwrap();
+            router
+                .set_peers(&others, Instant::ZERO + S, &mut out)
+                .unwrap();
             for id in others.into_iter().map(|listing| listing.id) {
-                router.share_anew(id, S, &mut out);
-                router.peer_state(id, Presence::Alive, S, &mut out);
+                router.share_anew(id, Instant::ZERO + S, &mut out);
+                router.peer_state(id, Presence::Alive, Instant::ZERO + S, &mut out);
             }
             assert_eq!(out, []);
         }
@@ -105,9 +107,9 @@ impl Region {
         region
     }
 
-    fn call(&mut self, number: usize, call: impl FnOnce(&mut Router, Nanos, &mut Vec<Effect>)) {
+    fn call(&mut self, number: usize, call: impl FnOnce(&mut Router, Instant, &mut Vec<Effect>)) {
         let drive = &mut self.balancers[number];
-        drive.now_ns = self.now_ns;
+        drive.now = self.now;
         for effect in drive.call(call) {
             match effect {
                 Effect::Push(push) => self.pushed(number, &push),
@@ -127,21 +129,21 @@ impl Region {
         let drive = &mut self.balancers[number];
         drive.last_id += 1;
         let id = RequestId(drive.last_id);
-        self.call(number, |router, now_ns, out| {
+        self.call(number, |router, now, out| {
             let mut digest = digest("m", &[]);
             router
-                .place(id, &ask(Route::ChatCompletions), &mut digest, now_ns, out)
+                .place(id, &ask(Route::ChatCompletions), &mut digest, now, out)
                 .unwrap();
         });
     }
 
     fn compute(&mut self, place: usize) {
         let engine = &mut self.engines[place];
-        let now_ns = self.now_ns;
+        let now = self.now;
         let (ended, running): (Vec<_>, Vec<_>) = engine
             .running
             .drain(..)
-            .partition(|(.., at_ns)| *at_ns <= now_ns);
+            .partition(|(.., at_ns)| *at_ns <= now);
         engine.running = running;
         let mut begun = Vec::new();
         while engine.running.len() < engine.slots
@@ -150,19 +152,19 @@ impl Region {
             engine.queries += 64;
             // Not all alike: they would end in step with the probes.
             let stay_ns = self.stay_ns + (engine.queries * 37 % 100) * MS;
-            engine.running.push((number, id, now_ns + stay_ns));
+            engine.running.push((number, id, now + stay_ns));
             begun.push((number, id));
         }
         engine.waiting_max = engine.waiting_max.max(engine.waiting.len());
         for (number, id) in begun {
-            self.call(number, |router, now_ns, out| {
-                router.first_byte(RequestId(id), None, now_ns, out);
+            self.call(number, |router, now, out| {
+                router.first_byte(RequestId(id), None, now, out);
             });
         }
         for (number, id, _) in ended {
             *self.served.entry(number).or_default() += 1;
-            self.call(number, |router, now_ns, out| {
-                router.complete(RequestId(id), Outcome::Ok, Report::default(), now_ns, out);
+            self.call(number, |router, now, out| {
+                router.complete(RequestId(id), Outcome::Ok, Report::default(), now, out);
             });
         }
     }
@@ -177,28 +179,26 @@ impl Region {
             let engine = &mut self.engines[replica as usize];
             engine.probes += 1;
             let snapshot = engine.snapshot();
-            self.call(number, |router, now_ns, out| {
-                router.observe(ReplicaId(replica), snapshot, now_ns, now_ns, out);
+            self.call(number, |router, now, out| {
+                router.observe(ReplicaId(replica), snapshot, now, now, out);
             });
         }
     }
 
     fn tell(&mut self, from: usize) {
         for to in self.living() {
-            let now_ns = self.now_ns;
+            let now = self.now;
             if from == to || !self.shares {
                 continue;
             }
             let mut told = None;
             self.call(from, |router, _, out| {
-                told = router.share(peer(to), now_ns, out);
+                told = router.share(peer(to), now, out);
             });
             if let Some(bytes) = told {
                 self.bytes += bytes.len() as u64;
-                self.call(to, |router, now_ns, out| {
-                    router
-                        .merge_share(peer(from), &bytes, 0, now_ns, out)
-                        .unwrap();
+                self.call(to, |router, now, out| {
+                    router.merge_share(peer(from), &bytes, 0, now, out).unwrap();
                 });
             }
         }
@@ -206,14 +206,14 @@ impl Region {
 
     fn run(&mut self, steps: u64) {
         for _ in 0..steps {
-            self.now_ns += STEP_NS;
+            self.now += STEP_NS;
             self.steps += 1;
             for place in 0..self.engines.len() {
                 self.compute(place);
             }
             for number in self.living() {
                 let due_ns = self.balancers[number].router.next_deadline_ns();
-                if due_ns.is_some_and(|at_ns| at_ns <= self.now_ns) {
+                if due_ns.is_some_and(|at_ns| at_ns <= self.now) {
                     self.call(number, Router::tick);
                 }
                 self.probe(number);
@@ -232,8 +232,8 @@ impl Region {
             engine.waiting.retain(|(of, _)| *of != number);
         }
         for other in self.living() {
-            self.call(other, |router, now_ns, out| {
-                router.peer_state(peer(number), Presence::Dead, now_ns, out);
+            self.call(other, |router, now, out| {
+                router.peer_state(peer(number), Presence::Dead, now, out);
             });
         }
     }
@@ -363,7 +363,7 @@ fn the_death_of_one_gives_the_others_all_of_the_room() {
     region.run(800);
     let alone = saturated(&one(), &[60], 4, 800);
     assert!((region.served[&0] - before) * 10 >= alone.served() * 9);
-    let state = region.balancers[0].router.state(region.now_ns).unwrap();
+    let state = region.balancers[0].router.state(region.now).unwrap();
     let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
     assert_eq!(state["replicas"][0]["theirs_in_flight"], 0);
     assert_eq!(state["replicas"][0]["shared"], false);
@@ -374,15 +374,15 @@ fn the_death_of_one_gives_the_others_all_of_the_room() {
 fn a_connection_that_begins_anew_leaves_no_request_behind() {
     let mut region = saturated(&knee(), &[40, 40], 4, 100);
     for (at, of) in [(0, 1), (1, 0)] {
-        region.call(at, |router, now_ns, out| {
-            router.share_anew(peer(of), now_ns, out);
+        region.call(at, |router, now, out| {
+            router.share_anew(peer(of), now, out);
         });
     }
     region.run(2_400);
     assert_eq!(region.held(), 0);
     for drive in &mut region.balancers {
         let state: serde_json::Value =
-            serde_json::from_slice(&drive.router.state(drive.now_ns).unwrap()).unwrap();
+            serde_json::from_slice(&drive.router.state(drive.now).unwrap()).unwrap();
         assert_eq!(state["replicas"][0]["theirs_in_flight"], 0);
         assert_eq!(state["replicas"][0]["shared"], true);
     }
@@ -391,8 +391,8 @@ fn a_connection_that_begins_anew_leaves_no_request_behind() {
 /// What balancer 0 lets balancer 1 forward to it.
 fn granted(region: &mut Region) -> u64 {
     let mut told = None;
-    region.call(0, |router, now_ns, _| {
-        told = router.summary(peer(1), now_ns);
+    region.call(0, |router, now, _| {
+        told = router.summary(peer(1), now);
     });
     let summary = Summary::decode(&told.unwrap()).unwrap();
     summary.models.iter().map(|line| line.limit).sum()
@@ -402,8 +402,8 @@ fn granted(region: &mut Region) -> u64 {
 fn a_peer_that_has_not_said_yet_what_it_shares_is_granted_nothing() {
     let mut region = Region::new(&one(), 2, 1, 4);
     assert_eq!(granted(&mut region), 0, "it shares all there is");
-    region.call(0, |router, now_ns, out| {
-        router.share_anew(peer(1), now_ns, out);
+    region.call(0, |router, now, out| {
+        router.share_anew(peer(1), now, out);
     });
     assert_eq!(granted(&mut region), 0);
 }

@@ -48,9 +48,9 @@ fn a_client_that_leaves_the_hold_is_never_pushed() {
 fn what_waits_too_long_expires_and_is_forgotten() {
     let mut drive = three_held();
     let deadline_ns = drive.router.next_change_ns().unwrap();
-    drive.now_ns = deadline_ns - S;
+    drive.now = deadline_ns - S;
     assert_eq!(drive.observe(0, load(0, 1)), []);
-    assert_eq!(drive.tick_at(deadline_ns - 1), []);
+    assert_eq!(drive.tick_at(deadline_ns - Span::from_ns(1)), []);
     assert_eq!(drive.tick_at(deadline_ns), [Effect::Expire(RequestId(2))]);
     assert_eq!(drive.complete(2), []);
     assert_eq!(drive.counter("unknown_completions"), 1);
@@ -61,7 +61,7 @@ fn what_waits_too_long_expires_and_is_forgotten() {
 #[test]
 fn nothing_starts_after_its_deadline_even_if_the_timer_is_late() {
     let mut drive = three_held();
-    drive.now_ns += 31 * S;
+    drive.now += 31 * S;
     let effects = drive.first_byte(1);
     let expired: Vec<_> = (2..=4).map(|id| Effect::Expire(RequestId(id))).collect();
     assert_eq!(effects, expired);
@@ -106,9 +106,9 @@ fn a_newcomer_stands_behind_those_who_wait_when_time_alone_gave_room() {
     // Blind pushing is allowed again once the last snapshot is stale: no event tells of that.
     let mut drive = one_of_three_pushed();
     for _ in 0..3 {
-        drive.now_ns += S;
+        drive.now += S;
         // A call that gives room to nobody.
-        drive.router.peer_rtt(PeerId(0), MS, drive.now_ns);
+        drive.router.peer_rtt(PeerId(0), MS, drive.now);
     }
     assert_eq!(all_pushed(&drive.submit("m")), [2, 3]);
 }
@@ -116,7 +116,7 @@ fn a_newcomer_stands_behind_those_who_wait_when_time_alone_gave_room() {
 #[test]
 fn who_stood_still_knows_no_less_than_before() {
     let mut drive = one_of_three_pushed();
-    drive.now_ns += 20 * S;
+    drive.now += 20 * S;
     assert_eq!(drive.submit("m"), [hold(3)]);
 }
 
@@ -161,22 +161,22 @@ fn probes_are_due_fast_where_work_is_held_and_slow_elsewhere() {
     drive.submit("m");
     drive.submit("m");
     assert_eq!(drive.router.hold_requests(), 1);
-    drive.tick_at(drive.now_ns + 150 * MS);
+    drive.tick_at(drive.now + 150 * MS);
     assert_eq!(mem::take(&mut drive.probes), [0]);
-    drive.tick_at(drive.now_ns + S);
+    drive.tick_at(drive.now + S);
     assert_eq!(mem::take(&mut drive.probes), [1], "the first is under way");
     drive.observe_failed(0, false);
-    drive.tick_at(drive.now_ns + 150 * MS);
+    drive.tick_at(drive.now + 150 * MS);
     assert_eq!(mem::take(&mut drive.probes), [0]);
 }
 
 #[test]
 fn a_probe_is_under_way_until_it_is_reported_also_where_it_was_never_sent() {
     let mut drive = Drive::new(config(), 1);
-    drive.tick_at(drive.now_ns + S);
+    drive.tick_at(drive.now + S);
     assert_eq!(mem::take(&mut drive.probes), [0]);
     for _ in 0..20 {
-        drive.tick_at(drive.now_ns + S);
+        drive.tick_at(drive.now + S);
     }
     assert_eq!(mem::take(&mut drive.probes), [0; 0]);
     let state = drive.router.probed_state(ReplicaId(0));
@@ -222,7 +222,7 @@ fn a_replica_that_answers_another_question_is_silent_no_more() {
             .silent()
     };
     assert!(silent(&drive));
-    drive.call(|router, now_ns, out| router.answered(ReplicaId(0), now_ns, out));
+    drive.call(|router, now, out| router.answered(ReplicaId(0), now, out));
     assert!(!silent(&drive));
 }
 

@@ -13,6 +13,7 @@ use std::fs;
 
 use super::*;
 use crate::engine::effect::Effect;
+use crate::time::Span;
 use difference::differences;
 use scenarios::{Case, cases};
 use summary::summary;
@@ -32,7 +33,7 @@ impl Simulator {
                     u64::from(push.replica.0),
                     u64::from(push.attempt),
                     u64::from(push.match_blocks),
-                    push.predicted_ttft_ns.map_or(u64::MAX, |ns| ns),
+                    push.predicted_ttft_ns.map_or(u64::MAX, Span::ns),
                 ],
             ),
             Effect::Forward(forward) => (
@@ -41,7 +42,7 @@ impl Simulator {
                     u64::from(forward.peer.0) << 32 | u64::from(forward.attempts_left),
                     u64::from(forward.attempt),
                     u64::from(forward.match_blocks),
-                    forward.deadline_ns,
+                    forward.deadline_ns.ns(),
                 ],
             ),
             Effect::Hold(_) => (2, [0; 4]),

@@ -4,6 +4,7 @@ use super::*;
 use crate::engine::config::{ClassRule, Policy, PushRule};
 use crate::rng::Rng;
 use crate::sim::tests::regions::{NAMES, three};
+use crate::time::Span;
 
 /// One simulation.
 #[derive(Debug)]
@@ -21,10 +22,10 @@ fn served() -> Config {
         allowance: AllowanceRule::Knee,
         hold_work_weight: 40.0,
         hold_passes_max: 1000,
-        hold_age_max_ns: 60_000_000_000,
+        hold_age_max_ns: Span::from_ns(60_000_000_000),
         imposed_weight: 0.05,
         queue_weight: 3.0,
-        ramp_ns: 2_000_000_000,
+        ramp_ns: Span::from_ns(2_000_000_000),
         ring_vnodes: 64,
         smg_waiting_max: 1,
         smg_kv_ratio_max: 0.6,
@@ -154,8 +155,12 @@ fn rules() -> Vec<Case> {
             AllowanceRule::Knee,
         ),
         pushed("push_one_pending", PushRule::Pending, AllowanceRule::One),
-        classed("classes_weighted", ClassRule::Weighted, 5_000_000_000),
-        classed("classes_strict", ClassRule::Strict, 0),
+        classed(
+            "classes_weighted",
+            ClassRule::Weighted,
+            Span::from_ns(5_000_000_000),
+        ),
+        classed("classes_strict", ClassRule::Strict, Span::ZERO),
     ]
 }
 
@@ -163,7 +168,7 @@ fn rules() -> Vec<Case> {
 fn loads() -> Vec<Case> {
     let overload = Config {
         hold_len_max: 60,
-        hold_timeout_ns: 4_000_000_000,
+        hold_timeout_ns: Span::from_ns(4_000_000_000),
         ..served()
     };
     let group =
@@ -238,7 +243,7 @@ fn broken() -> Vec<Case> {
     let first_come = Config {
         policy: Policy::Prefix,
         hold_work_weight: 0.0,
-        hold_timeout_ns: 3_000_000_000,
+        hold_timeout_ns: Span::from_ns(3_000_000_000),
         ..served()
     };
     vec![

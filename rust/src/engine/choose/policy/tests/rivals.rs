@@ -45,7 +45,7 @@ fn plain() -> impl Strategy<Value = Candidate> {
             pending: a.2,
             match_blocks: a.3,
             tree_blocks: a.4,
-            start_in_ns: b.0,
+            start_in_ns: Span::from_ns(b.0),
             uncached_tokens: b.1,
             ns_per_token: b.2,
             running: b.3,
@@ -54,7 +54,7 @@ fn plain() -> impl Strategy<Value = Candidate> {
             kv_used_tokens: c.2,
             kv_tokens: c.3,
             evict_tokens: d.0,
-            recent_ns: d.1,
+            recent_ns: Span::from_ns(d.1),
         })
 }
 
@@ -74,7 +74,7 @@ fn absurd() -> impl Strategy<Value = Candidate> {
             pending: n[1],
             match_blocks: n[2],
             tree_blocks: n[7],
-            start_in_ns: w[1],
+            start_in_ns: Span::from_ns(w[1]),
             uncached_tokens: n[3],
             ns_per_token: n[4],
             running: n[5],
@@ -83,7 +83,7 @@ fn absurd() -> impl Strategy<Value = Candidate> {
             kv_used_tokens: w[4],
             kv_tokens: w[5],
             evict_tokens: n[6],
-            recent_ns: w[6],
+            recent_ns: Span::from_ns(w[6]),
         })
 }
 
@@ -128,7 +128,7 @@ fn predicted(c: &Candidate) -> f64 {
     let compute = f64::from(c.uncached_tokens) * token_ns;
     let imposed = compute * f64::from(c.running) + f64::from(c.evict_tokens) * token_ns;
     let ahead = wide(c.prefill_tokens) * token_ns;
-    wide(c.start_in_ns) + compute + 0.1 * imposed + ahead
+    c.start_in_ns.ns_f64() + compute + 0.1 * imposed + ahead
 }
 
 proptest! {
@@ -251,13 +251,13 @@ proptest! {
     ) {
         let mut case = with(Policy::Preble, &candidates);
         let with_prompt = |c: &Candidate| {
-            wide(c.recent_ns) + f64::from(c.uncached_tokens) * f64::from(c.ns_per_token)
+            c.recent_ns.ns_f64() + f64::from(c.uncached_tokens) * f64::from(c.ns_per_token)
         };
         let least = candidates.iter().map(with_prompt).fold(f64::INFINITY, f64::min);
         let longest = candidates.iter().map(|c| c.match_blocks).max().unwrap();
         let owners = candidates.iter().filter(|c| c.match_blocks == longest);
         let lightest = owners.map(|c| c.recent_ns).min().unwrap();
-        let exploits = longest > blocks.saturating_sub(longest) && wide(lightest) <= 2.0 * least;
+        let exploits = longest > blocks.saturating_sub(longest) && lightest.ns_f64() <= 2.0 * least;
         let before = case.candidates.clone();
         let (slot, basis) = case.choose(blocks, None);
         prop_assert_eq!(basis == Basis::Match, exploits);
@@ -281,10 +281,10 @@ fn one_choice_in_a_hundred_is_drawn_among_those_with_room_that_cost_little_more(
             ..Candidate::default()
         }; 5],
     );
-    case.candidates[0].start_in_ns = 15_000_000;
-    case.candidates[1].start_in_ns = 15_000_000;
+    case.candidates[0].start_in_ns = Span::from_ns(15_000_000);
+    case.candidates[1].start_in_ns = Span::from_ns(15_000_000);
     case.candidates[3].room = false;
-    case.candidates[4].start_in_ns = 1_000_000_000;
+    case.candidates[4].start_in_ns = Span::from_ns(1_000_000_000);
     case.config.explore_ratio = 0.01;
     let mut explored = [0_u32; 5];
     for _ in 0..20_000 {

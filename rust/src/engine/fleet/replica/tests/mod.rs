@@ -5,6 +5,7 @@ mod sim;
 
 use super::*;
 use crate::engine::config::PushRule;
+use crate::time::Span;
 use sim::MS;
 
 fn config(push: PushRule, allowance: AllowanceRule) -> Config {
@@ -43,7 +44,7 @@ fn need(tokens: u32) -> Need {
 struct Bench {
     replica: Replica,
     config: Config,
-    now_ns: Nanos,
+    now: Instant,
 }
 
 impl Bench {
@@ -51,29 +52,29 @@ impl Bench {
         Self {
             replica: Replica::new(),
             config,
-            now_ns: 10_000 * MS,
+            now: Instant::ZERO + 10_000 * MS,
         }
     }
 
-    fn tick(&mut self) -> Nanos {
+    fn tick(&mut self) -> Instant {
         self.replica.check_invariants().unwrap();
-        self.now_ns += MS;
-        self.now_ns
+        self.now += MS;
+        self.now
     }
 
     fn push(&mut self, ids: std::ops::RangeInclusive<u64>) {
         for id in ids {
-            let now_ns = self.tick();
+            let now = self.tick();
             assert!(
                 self.replica
-                    .push(RequestId(id), need(100), &self.config, now_ns)
+                    .push(RequestId(id), need(100), &self.config, now)
             );
         }
     }
 
     fn first_byte(&mut self, id: u64) {
-        let now_ns = self.tick();
-        self.replica.first_byte(RequestId(id), now_ns);
+        let now = self.tick();
+        self.replica.first_byte(RequestId(id), now);
     }
 
     fn complete(&mut self, id: u64) {
@@ -85,8 +86,8 @@ impl Bench {
     fn probe(&mut self, page: Snapshot) {
         let sent_ns = self.tick();
         self.replica.probe_sent(sent_ns);
-        let now_ns = self.tick();
-        assert_eq!(self.replica.observe(page, sent_ns, now_ns), Observed::Used);
+        let now = self.tick();
+        assert_eq!(self.replica.observe(page, sent_ns, now), Observed::Used);
         self.replica.check_invariants().unwrap();
     }
 
@@ -128,13 +129,13 @@ fn a_push_made_after_the_probe_was_sent_counts_even_if_the_page_may_show_it() {
     let mut b = Bench::new(one());
     let sent_ns = b.tick();
     b.push(1..=1);
-    let now_ns = b.tick();
-    b.replica.observe(page(0, 1), sent_ns, now_ns);
+    let now = b.tick();
+    b.replica.observe(page(0, 1), sent_ns, now);
     assert_eq!((b.replica.pending(), b.replica.fresh()), (2, 1));
     // Of two events in one instant the push may have been the later.
     let mut b = Bench::new(one());
     b.push(1..=1);
-    b.replica.observe(page(0, 0), b.now_ns, b.now_ns);
+    b.replica.observe(page(0, 0), b.now, b.now);
     assert_eq!(b.replica.fresh(), 1);
 }
 
@@ -165,7 +166,7 @@ fn streams_that_only_their_readers_keep_alive_do_not_run() {
     let mut b = Bench::new(one());
     b.push(1..=3);
     (1..=3).for_each(|id| b.first_byte(id));
-    b.now_ns += 5_000 * MS;
+    b.now += 5_000 * MS;
     b.probe(page(1, 0));
     assert_eq!(b.replica.running(), Some(1));
     b.complete(1);
@@ -253,14 +254,14 @@ fn an_answer_that_a_newer_probe_has_overtaken_is_ignored() {
     let mut b = Bench::new(one());
     let first_ns = b.tick();
     b.probe(page(3, 2));
-    let now_ns = b.tick();
+    let now = b.tick();
     assert_eq!(
-        b.replica.observe(page(0, 0), first_ns, now_ns),
+        b.replica.observe(page(0, 0), first_ns, now),
         Observed::Overtaken
     );
     assert_eq!(b.replica.pending(), 2);
     assert_eq!(
-        b.replica.observe(page(0, 0), now_ns + 1, now_ns),
+        b.replica.observe(page(0, 0), now + Span::from_ns(1), now),
         Observed::Overtaken
     );
 }
@@ -268,23 +269,20 @@ fn an_answer_that_a_newer_probe_has_overtaken_is_ignored() {
 #[test]
 fn an_unreadable_page_changes_nothing_until_the_last_snapshot_is_stale() {
     let mut b = Bench::new(one());
-    assert!(b.replica.blind(&b.config, b.now_ns));
+    assert!(b.replica.blind(&b.config, b.now));
     b.probe(page(1, 1));
-    let sent_ns = b.now_ns - MS;
+    let sent_ns = b.now - MS;
     let half = Snapshot {
         waiting: None,
         ..page(0, 0)
     };
-    let now_ns = b.tick();
-    assert_eq!(
-        b.replica.observe(half, now_ns, now_ns),
-        Observed::Unreadable
-    );
+    let now = b.tick();
+    assert_eq!(b.replica.observe(half, now, now), Observed::Unreadable);
     assert_eq!(b.replica.pending(), 1);
-    assert!(
-        !b.replica
-            .blind(&b.config, sent_ns + b.config.probe_stale_ns - 1)
-    );
+    assert!(!b.replica.blind(
+        &b.config,
+        sent_ns + b.config.probe_stale_ns - Span::from_ns(1)
+    ));
     assert!(
         b.replica
             .blind(&b.config, sent_ns + b.config.probe_stale_ns)
@@ -317,10 +315,10 @@ fn a_request_that_no_gauge_ever_shows_does_not_close_the_gate_for_ever() {
     b.push(1..=1);
     b.probe(page(0, 0));
     assert_eq!(b.replica.pending(), 1);
-    b.now_ns += 29_000 * MS;
+    b.now += 29_000 * MS;
     b.probe(page(0, 0));
     assert_eq!(b.replica.pending(), 1);
-    b.now_ns += 1_000 * MS;
+    b.now += 1_000 * MS;
     b.probe(page(0, 0));
     assert_eq!(b.replica.pending(), 0);
     b.first_byte(1);
@@ -337,7 +335,7 @@ fn in_flight_never_passes_its_cap() {
     };
     let mut b = Bench::new(config);
     b.push(1..=2);
-    assert!(!b.replica.push(RequestId(3), need(1), &b.config, b.now_ns));
+    assert!(!b.replica.push(RequestId(3), need(1), &b.config, b.now));
     assert_eq!(b.replica.in_flight(), 2);
     assert!(!b.replica.complete(RequestId(3)));
 }
@@ -373,7 +371,7 @@ fn a_batch_that_probes_never_see_grown_may_grow_after_four_of_them() {
     for id in 2..7 {
         // Each time one has just ended and the next is not shown yet.
         b.push(id..=id);
-        b.now_ns += 50 * MS;
+        b.now += 50 * MS;
         b.complete(id - 1);
         b.probe(page(1, 0));
         allowed.push(b.allowance());
@@ -453,12 +451,12 @@ fn a_knee_that_is_disproved_or_old_is_forgotten() {
     b.probe(page(11, 0));
     assert_eq!((b.replica.knee(), b.allowance()), (None, 1));
     b.probe(page(10, 1));
-    b.now_ns += 4_000 * MS;
+    b.now += 4_000 * MS;
     b.probe(page(4, 0));
     assert_eq!((b.replica.knee(), b.allowance()), (Some(10), 6));
-    b.now_ns += 5_000 * MS;
+    b.now += 5_000 * MS;
     b.probe(page(4, 0));
-    b.now_ns += 5_000 * MS;
+    b.now += 5_000 * MS;
     b.probe(page(4, 0));
     assert_eq!(
         (b.replica.knee(), b.allowance()),
@@ -491,11 +489,18 @@ fn free_kv_room_bounds_the_allowance_but_never_closes_an_idle_replica() {
 fn no_probe_is_due_while_one_is_under_way() {
     let mut b = Bench::new(one());
     let short = b.config.probe_interval_ns;
-    assert_eq!(b.replica.probe_due_ns(short), Some(0));
-    b.replica.probe_sent(1_000);
+    assert_eq!(b.replica.probe_due_ns(short), Some(Instant::ZERO));
+    b.replica.probe_sent(Instant::from_ns(1_000));
     assert_eq!(b.replica.probe_due_ns(short), None);
     b.replica.probe_failed();
-    assert_eq!(b.replica.probe_due_ns(short), Some(1_000 + short));
-    b.replica.observe(page(0, 0), 2_000, 3_000);
-    assert_eq!(b.replica.probe_due_ns(short), Some(2_000 + short));
+    assert_eq!(
+        b.replica.probe_due_ns(short),
+        Some(Instant::from_ns(1_000) + short)
+    );
+    b.replica
+        .observe(page(0, 0), Instant::from_ns(2_000), Instant::from_ns(3_000));
+    assert_eq!(
+        b.replica.probe_due_ns(short),
+        Some(Instant::from_ns(2_000) + short)
+    );
 }

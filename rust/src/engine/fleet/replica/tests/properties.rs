@@ -6,7 +6,8 @@ use super::sim::{MS, Setup, Sim};
 use super::{config, need, page};
 use crate::engine::config::{AllowanceRule, PushRule};
 use crate::engine::fleet::replica::{Observed, Replica};
-use crate::id::{Nanos, RequestId};
+use crate::id::RequestId;
+use crate::time::Instant;
 
 /// Engines, wires and loads of all kinds.
 fn setups() -> impl Strategy<Value = Setup> {
@@ -32,8 +33,8 @@ fn setups() -> impl Strategy<Value = Setup> {
             streamed,
             leave_permille,
             leave_ns: 500 * MS,
-            until_ns: 4_000 * MS,
-            end_ns: 60_000 * MS,
+            until_ns: Instant::from_ns(4_000 * 1_000_000),
+            end_ns: Instant::from_ns(60_000 * 1_000_000),
             seed,
         }
     })
@@ -61,7 +62,7 @@ proptest! {
             tokens: (100, 300),
             step_ns: setup.step_ns.max(10 * MS),
             leave_permille: 0,
-            until_ns: 20_000 * MS,
+            until_ns: Instant::from_ns(20_000 * 1_000_000),
             ..setup
         };
         let config = config(PushRule::Pending, AllowanceRule::Knee);
@@ -107,8 +108,8 @@ proptest! {
             clients: slots * crowd,
             tokens: (tokens, tokens),
             streamed,
-            until_ns: 8_000 * MS + 1_000 * step * MS,
-            end_ns: 8_000 * MS + 1_000 * step * MS,
+            until_ns: Instant::from_ns(8_000 * 1_000_000) + 1_000 * step * MS,
+            end_ns: Instant::from_ns(8_000 * 1_000_000) + 1_000 * step * MS,
             seed,
             ..Setup::chat()
         };
@@ -127,17 +128,17 @@ proptest! {
         let mut plain = Plain::default();
         let mut replica = Replica::new();
         let config = config(PushRule::Pending, AllowanceRule::One);
-        let sent_ns = sent as Nanos * 10;
+        let sent_ns = Instant::from_ns(sent as u64 * 10);
         for (step, (kind, pick)) in script.iter().enumerate() {
-            let now_ns = step as Nanos * 10 + 5;
+            let now = Instant::from_ns(step as u64 * 10 + 5);
             match kind {
                 0 => {
-                    let id = plain.push(now_ns);
-                    prop_assert!(replica.push(id, need(1), &config, now_ns));
+                    let id = plain.push(now);
+                    prop_assert!(replica.push(id, need(1), &config, now));
                 }
                 1 => {
-                    if let Some(id) = plain.first_byte(*pick, now_ns) {
-                        replica.first_byte(id, now_ns);
+                    if let Some(id) = plain.first_byte(*pick, now) {
+                        replica.first_byte(id, now);
                     }
                 }
                 _ => {
@@ -148,11 +149,11 @@ proptest! {
             }
             prop_assert_eq!(replica.check_invariants(), Ok(()));
         }
-        let now_ns = 1_000;
+        let now = 1_000;
         let (running, waiting) = gauges;
         let count = |n: usize| u32::try_from(n).unwrap();
         let answer = page(count(running), count(waiting));
-        prop_assert_eq!(replica.observe(answer, sent_ns, now_ns), Observed::Used);
+        prop_assert_eq!(replica.observe(answer, sent_ns, Instant::from_ns(now)), Observed::Used);
         prop_assert_eq!(replica.check_invariants(), Ok(()));
         let (pending, foreign) = plain.rule(running, waiting, sent_ns);
         prop_assert_eq!(replica.foreign(), count(foreign));
@@ -166,17 +167,17 @@ proptest! {
         let mut plain = Plain::default();
         let mut replica = Replica::new();
         let config = config(PushRule::Pending, AllowanceRule::Knee);
-        let mut probes: Vec<Nanos> = Vec::new();
+        let mut probes: Vec<Instant> = Vec::new();
         for (step, (kind, pick, running, waiting)) in script.iter().enumerate() {
-            let now_ns = (step as Nanos + 1) * 40 * MS;
+            let now = Instant::ZERO + (step as u64 + 1) * 40 * MS;
             match kind {
                 0 | 1 => {
-                    let id = plain.push(now_ns);
-                    prop_assert!(replica.push(id, need(50), &config, now_ns));
+                    let id = plain.push(now);
+                    prop_assert!(replica.push(id, need(50), &config, now));
                 }
                 2 => {
-                    if let Some(id) = plain.first_byte(*pick, now_ns) {
-                        replica.first_byte(id, now_ns);
+                    if let Some(id) = plain.first_byte(*pick, now) {
+                        replica.first_byte(id, now);
                     }
                 }
                 3 => {
@@ -185,8 +186,8 @@ proptest! {
                     }
                 }
                 4 => {
-                    replica.probe_sent(now_ns);
-                    probes.push(now_ns);
+                    replica.probe_sent(now);
+                    probes.push(now);
                 }
                 _ if probes.is_empty() => {}
                 _ => {
@@ -194,7 +195,7 @@ proptest! {
                     let sent_ns = probes.swap_remove(*pick % probes.len());
                     let mut answer = page(*running, *waiting);
                     answer.cache_queries = Some(u64::from(*running));
-                    let _ = replica.observe(answer, sent_ns, now_ns);
+                    let _ = replica.observe(answer, sent_ns, now);
                 }
             }
             prop_assert_eq!(replica.check_invariants(), Ok(()));
@@ -205,14 +206,14 @@ proptest! {
             prop_assert!(replica.complete(id));
         }
         let end_ns = 100_000 * MS;
-        replica.observe(page(0, 0), end_ns, end_ns);
+        replica.observe(page(0, 0), Instant::ZERO + end_ns, Instant::ZERO + end_ns);
         prop_assert_eq!((replica.in_flight(), replica.pending(), replica.foreign()), (0, 0, 0));
         prop_assert_eq!((replica.running(), replica.waiting()), (Some(0), Some(0)));
     }
 }
 
 /// A request: id, push, first byte.
-type Sent = (RequestId, Nanos, Option<Nanos>);
+type Sent = (RequestId, Instant, Option<Instant>);
 
 /// The rule of the module's documentation, computed from a list of what happened.
 #[derive(Default)]
@@ -223,16 +224,16 @@ struct Plain {
 }
 
 impl Plain {
-    fn push(&mut self, now_ns: Nanos) -> RequestId {
+    fn push(&mut self, now: Instant) -> RequestId {
         self.next += 1;
-        self.requests.push((RequestId(self.next), now_ns, None));
+        self.requests.push((RequestId(self.next), now, None));
         RequestId(self.next)
     }
 
-    fn first_byte(&mut self, pick: usize, now_ns: Nanos) -> Option<RequestId> {
+    fn first_byte(&mut self, pick: usize, now: Instant) -> Option<RequestId> {
         let len = self.requests.len();
         let request = self.requests.get_mut(pick % len.max(1))?;
-        request.2.get_or_insert(now_ns);
+        request.2.get_or_insert(now);
         Some(request.0)
     }
 
@@ -242,7 +243,7 @@ impl Plain {
     }
 
     /// Pending and foreign after a first snapshot, all requests being young.
-    fn rule(&self, running: usize, waiting: usize, sent_ns: Nanos) -> (usize, usize) {
+    fn rule(&self, running: usize, waiting: usize, sent_ns: Instant) -> (usize, usize) {
         let streamed = |request: &Sent| request.2.is_some_and(|at| at < sent_ns);
         let own = self.requests.iter().filter(|request| request.1 < sent_ns);
         let (streaming, quiet): (Vec<&Sent>, Vec<&Sent>) =

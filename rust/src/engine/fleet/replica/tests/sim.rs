@@ -10,12 +10,13 @@ use std::collections::{BinaryHeap, VecDeque};
 use crate::engine::config::Config;
 use crate::engine::fleet::gate::{may_push, probe_interval};
 use crate::engine::fleet::replica::Replica;
-use crate::id::{Nanos, RequestId};
+use crate::id::RequestId;
 use crate::rng::Rng;
+use crate::time::{Instant, Span};
 
 use super::{need, page};
 
-pub(super) const MS: Nanos = 1_000_000;
+pub(super) const MS: Span = Span::from_ns(1_000_000);
 
 /// One run.
 #[derive(Debug, Clone)]
@@ -23,12 +24,12 @@ pub(super) struct Setup {
     /// Requests the engine runs at once.
     pub(super) slots: usize,
     /// Length of a step, and what each prompt that enters the batch adds to it.
-    pub(super) step_ns: Nanos,
-    pub(super) prefill_ns: Nanos,
+    pub(super) step_ns: Span,
+    pub(super) prefill_ns: Span,
     /// One way between balancer and engine.
-    pub(super) wire_ns: Nanos,
+    pub(super) wire_ns: Span,
     /// Longest time the engine's server takes over a probe, on top of the wire.
-    pub(super) probe_ns: Nanos,
+    pub(super) probe_ns: Span,
     /// Clients that send the next request when the last one ended.
     pub(super) clients: usize,
     /// Answer length in tokens, from and to.
@@ -37,11 +38,11 @@ pub(super) struct Setup {
     pub(super) streamed: bool,
     /// Share of clients that leave, in thousandths, and after how long at most.
     pub(super) leave_permille: usize,
-    pub(super) leave_ns: Nanos,
+    pub(super) leave_ns: Span,
     /// Clients stop sending.
-    pub(super) until_ns: Nanos,
+    pub(super) until_ns: Instant,
     /// The run ends; what is in flight is done by then.
-    pub(super) end_ns: Nanos,
+    pub(super) end_ns: Instant,
     pub(super) seed: u64,
 }
 
@@ -58,9 +59,9 @@ impl Setup {
             tokens: (100, 300),
             streamed: true,
             leave_permille: 0,
-            leave_ns: 0,
-            until_ns: 30_000 * MS,
-            end_ns: 30_000 * MS,
+            leave_ns: Span::ZERO,
+            until_ns: Instant::from_ns(30_000 * 1_000_000),
+            end_ns: Instant::from_ns(30_000 * 1_000_000),
             seed: 1,
         }
     }
@@ -91,10 +92,10 @@ enum Event {
     Leave(u64),
     ProbeDue,
     ProbeServed {
-        sent_ns: Nanos,
+        sent_ns: Instant,
     },
     ProbeAnswered {
-        sent_ns: Nanos,
+        sent_ns: Instant,
         running: u32,
         waiting: u32,
     },
@@ -115,9 +116,9 @@ pub(super) struct Sim<'a> {
     config: &'a Config,
     pub(super) replica: Replica,
     engine: Engine,
-    events: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
+    events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     order: u64,
-    now_ns: Nanos,
+    now: Instant,
     next_id: u64,
     idle_clients: usize,
     rng: Rng,
@@ -134,17 +135,19 @@ impl<'a> Sim<'a> {
             engine: Engine::default(),
             events: BinaryHeap::new(),
             order: 0,
-            now_ns: MS,
+            now: Instant::ZERO + MS,
             next_id: 0,
             idle_clients: setup.clients,
             rng: Rng::new(setup.seed),
             probes: 0,
             outcome: Outcome::default(),
         };
-        sim.replica.health.probe_succeeded(0);
-        sim.replica.probe_sent(0);
-        let _ = sim.replica.observe(page(0, 0), 0, 0);
-        sim.at(0, Event::ProbeDue);
+        sim.replica.health.probe_succeeded(Instant::ZERO);
+        sim.replica.probe_sent(Instant::ZERO);
+        let _ = sim
+            .replica
+            .observe(page(0, 0), Instant::ZERO, Instant::ZERO);
+        sim.at(Span::ZERO, Event::ProbeDue);
         sim
     }
 
@@ -155,7 +158,7 @@ impl<'a> Sim<'a> {
             if at > self.setup.end_ns {
                 break;
             }
-            self.now_ns = at;
+            self.now = at;
             self.happen(event);
             self.fill();
             check(&self);
@@ -173,10 +176,10 @@ impl<'a> Sim<'a> {
             .count()
     }
 
-    fn at(&mut self, delay: Nanos, event: Event) {
+    fn at(&mut self, delay: Span, event: Event) {
         self.order += 1;
         self.events
-            .push(Reverse((self.now_ns + delay, self.order, event)));
+            .push(Reverse((self.now + delay, self.order, event)));
     }
 
     fn happen(&mut self, event: Event) {
@@ -185,10 +188,10 @@ impl<'a> Sim<'a> {
             Event::Abort(id) => self.arrive(id, None),
             Event::StepEnd => self.end_step(),
             Event::Token { id, done } => {
-                self.replica.first_byte(RequestId(id), self.now_ns);
+                self.replica.first_byte(RequestId(id), self.now);
                 if done && self.replica.complete(RequestId(id)) {
                     self.outcome.completed += 1;
-                    let late = self.now_ns > self.setup.until_ns / 2;
+                    let late = self.now.ns() > self.setup.until_ns.ns() / 2;
                     self.outcome.completed_late += u64::from(late);
                     self.idle_clients += 1;
                 }
@@ -219,16 +222,16 @@ impl<'a> Sim<'a> {
                 self.probes = self.probes.saturating_sub(1);
                 let _ = self
                     .replica
-                    .observe(page(running, waiting), sent_ns, self.now_ns);
+                    .observe(page(running, waiting), sent_ns, self.now);
             }
         }
     }
 
     /// The balancer: pushes while clients want and the gate allows.
     fn fill(&mut self) {
-        while self.now_ns < self.setup.until_ns
+        while self.now < self.setup.until_ns
             && self.idle_clients > 0
-            && may_push(&self.replica, self.config, self.now_ns).is_ok()
+            && may_push(&self.replica, self.config, self.now).is_ok()
         {
             self.next_id += 1;
             let id = self.next_id;
@@ -236,7 +239,7 @@ impl<'a> Sim<'a> {
             let tokens = low + self.rng.below(high - low + 1);
             if !self
                 .replica
-                .push(RequestId(id), need(100), self.config, self.now_ns)
+                .push(RequestId(id), need(100), self.config, self.now)
             {
                 return;
             }
@@ -253,22 +256,17 @@ impl<'a> Sim<'a> {
         let held = self.idle_clients > 0;
         let interval = probe_interval(&self.replica, self.config, held);
         let due_ns = self.replica.probe_due_ns(interval);
-        if due_ns.is_some_and(|due_ns| due_ns <= self.now_ns) {
-            self.replica.probe_sent(self.now_ns);
+        if due_ns.is_some_and(|due_ns| due_ns <= self.now) {
+            self.replica.probe_sent(self.now);
             self.probes += 1;
             let serve = self.setup.wire_ns + self.uniform(self.setup.probe_ns);
-            self.at(
-                serve,
-                Event::ProbeServed {
-                    sent_ns: self.now_ns,
-                },
-            );
+            self.at(serve, Event::ProbeServed { sent_ns: self.now });
         }
         self.at(5 * MS, Event::ProbeDue);
     }
 
-    fn uniform(&mut self, max_ns: Nanos) -> Nanos {
-        self.rng.below(usize::try_from(max_ns).unwrap() + 1) as Nanos
+    fn uniform(&mut self, max_ns: Span) -> Span {
+        Span::from_ns(self.rng.below(usize::try_from(max_ns.ns()).unwrap() + 1) as u64)
     }
 
     fn arrive(&mut self, id: u64, tokens: Option<usize>) {
@@ -304,7 +302,7 @@ impl<'a> Sim<'a> {
         }
         self.outcome.running_max = self.outcome.running_max.max(engine.running.len());
         self.outcome.waiting_max = self.outcome.waiting_max.max(waiting);
-        if self.now_ns > self.setup.until_ns / 2 {
+        if self.now.ns() > self.setup.until_ns.ns() / 2 {
             self.outcome.waiting_max_late = self.outcome.waiting_max_late.max(waiting);
         }
         self.at(length_ns, Event::StepEnd);

@@ -60,7 +60,7 @@ impl Drive {
             answer,
             ..Report::default()
         };
-        self.call(|router, now_ns, out| router.complete(id, Outcome::Ok, report, now_ns, out));
+        self.call(|router, now, out| router.complete(id, Outcome::Ok, report, now, out));
     }
 
     /// A request whose engine tells tokens of prompt, cache and answer. Tokens that were predicted to
@@ -114,8 +114,8 @@ fn the_answer_of_a_request_that_did_not_end_well_is_not_learned() {
             answer: &all[5..],
             ..Report::default()
         };
-        drive.call(|router, now_ns, out| {
-            router.complete(RequestId(id), outcome, report, now_ns, out);
+        drive.call(|router, now, out| {
+            router.complete(RequestId(id), outcome, report, now, out);
         });
         assert_eq!(drive.matched(&all), 5);
     }

@@ -3,12 +3,12 @@
 use super::*;
 
 impl Oracle {
-    pub(super) fn check_push(&self, id: u64, live: &Live, push: &Push, now_ns: Nanos) {
+    pub(super) fn check_push(&self, id: u64, live: &Live, push: &Push, now: Instant) {
         let replica = push.replica.0;
         match live.at {
             At::Replica { .. } => panic!("{id} is pushed while in flight"),
             At::Held { deadline_ns } => {
-                assert!(now_ns < deadline_ns, "{id} starts after its deadline");
+                assert!(now < deadline_ns, "{id} starts after its deadline");
             }
             At::Nowhere => {}
         }
@@ -42,7 +42,7 @@ impl Oracle {
     }
 
     /// Nobody who is due is left behind, and nobody is passed over more often than allowed.
-    pub(super) fn check_passed_over(&mut self, id: u64, live: &Live, push: &Push, now_ns: Nanos) {
+    pub(super) fn check_passed_over(&mut self, id: u64, live: &Live, push: &Push, now: Instant) {
         if live.light {
             return;
         }
@@ -50,7 +50,7 @@ impl Oracle {
         let facts = &self.replicas[push.replica.0 as usize];
         let is_due = |live: &Live| {
             live.passes >= config.hold_passes_max
-                || now_ns >= live.submitted_ns + config.hold_age_max_ns
+                || now >= live.submitted_ns + config.hold_age_max_ns
         };
         let pushed_is_due = is_due(live);
         for (other_id, other) in &mut self.live {

@@ -8,7 +8,7 @@ fn an_evacuated_region_sends_away_what_is_new_and_what_is_held_and_takes_nothing
     pair.us.submit("m");
     let out = pair
         .us
-        .call(|router, now_ns, out| router.set_evacuating(true, now_ns, out));
+        .call(|router, now, out| router.set_evacuating(true, now, out));
     assert_eq!(out, []);
     assert_eq!(forwarded(&pair.us.submit("m")).1, EU);
     let reject = pair.us.arrives(EU, 1);
@@ -22,8 +22,8 @@ const ASIA: PeerId = PeerId(9);
 
 /// What `from`, called `from_id` there, tells `to`; the effects.
 fn tell(from: &mut Drive, to_id: PeerId, to: &mut Drive, from_id: PeerId) -> Vec<Effect> {
-    to.now_ns = to.now_ns.max(from.now_ns) + MS;
-    let summary = from.router.summary(to_id, from.now_ns).unwrap();
+    to.now = to.now.max(from.now) + MS;
+    let summary = from.router.summary(to_id, from.now).unwrap();
     to.merge(from_id, &summary).unwrap()
 }
 
@@ -43,7 +43,7 @@ fn an_evacuated_region_has_the_first_claim_where_there_is_less_room_than_origins
         pair.tell();
     }
     pair.us
-        .call(|router, now_ns, out| router.set_evacuating(true, now_ns, out));
+        .call(|router, now, out| router.set_evacuating(true, now, out));
     for number in 1..=20 {
         let mut out = pair.us.submit("m");
         if out == [hold(number)] {
@@ -81,11 +81,11 @@ fn what_no_peer_has_room_for_while_its_region_is_evacuated_waits_and_is_then_ser
     pair.us.complete(1);
     pair.us.observe(0, idle());
     pair.us
-        .call(|router, now_ns, out| router.set_evacuating(true, now_ns, out));
+        .call(|router, now, out| router.set_evacuating(true, now, out));
     assert_eq!(pair.us.submit("m"), [hold(3)], "though there is room here");
-    pair.us.now_ns += pair.us.router.leave_wait_ns() / 2;
+    pair.us.now += pair.us.router.leave_wait_ns() / 2;
     assert_eq!(pair.us.observe(0, idle()), []);
-    pair.us.now_ns += pair.us.router.leave_wait_ns();
+    pair.us.now += pair.us.router.leave_wait_ns();
     assert_eq!(pushed(&pair.us.observe(0, idle())), (3, 0, 1));
     assert_eq!(pair.us.router.counters.evacuation_stayed, 1);
 }
@@ -98,11 +98,11 @@ fn what_waits_to_leave_is_served_here_when_the_region_is_taken_back() {
     pair.eu.observe(0, load(9, 9));
     pair.tell();
     pair.us
-        .call(|router, now_ns, out| router.set_evacuating(true, now_ns, out));
+        .call(|router, now, out| router.set_evacuating(true, now, out));
     assert_eq!(pair.us.submit("m"), [hold(1)], "its peer is full");
     let out = pair
         .us
-        .call(|router, now_ns, out| router.set_evacuating(false, now_ns, out));
+        .call(|router, now, out| router.set_evacuating(false, now, out));
     assert_eq!(pushed(&out), (1, 0, 1));
 }
 

@@ -6,10 +6,7 @@ use super::*;
 fn an_isolated_peer_neither_tells_nor_is_told_and_shares_again_when_it_rejoins() {
     let mut region = saturated(&knee(), &[40, 40], 4, 100);
     let shared = |region: &Region, number: usize| {
-        let state = region.balancers[number]
-            .router
-            .state(region.now_ns)
-            .unwrap();
+        let state = region.balancers[number].router.state(region.now).unwrap();
         let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
         let replica = &state["replicas"][0];
         (
@@ -18,8 +15,8 @@ fn an_isolated_peer_neither_tells_nor_is_told_and_shares_again_when_it_rejoins()
         )
     };
     for isolated in [true, false] {
-        region.call(0, |router, now_ns, out| {
-            router.set_isolated(peer(1), isolated, now_ns, out);
+        region.call(0, |router, now, out| {
+            router.set_isolated(peer(1), isolated, now, out);
         });
         region.run(100);
         for number in 0..2 {
@@ -86,7 +83,7 @@ proptest! {
         for number in living {
             let drive = &mut region.balancers[number];
             let state: serde_json::Value =
-                serde_json::from_slice(&drive.router.state(drive.now_ns).unwrap()).unwrap();
+                serde_json::from_slice(&drive.router.state(drive.now).unwrap()).unwrap();
             for replica in state["replicas"].as_array().unwrap() {
                 prop_assert_eq!(&replica["theirs_in_flight"], &serde_json::Value::from(0));
             }
@@ -105,10 +102,17 @@ fn however_much_there_is_to_share_it_is_told_in_messages_that_fit() {
         .map(|number| {
             let mut router = Router::new(config(), b"0123456789abcdef", 7);
             router.set_self(&format!("us-{number}"), "us", 5);
-            router.set_replicas(&replicas, S, &mut out);
+            router.set_replicas(&replicas, Instant::ZERO + S, &mut out);
             let other = Listing::new(peer(1 - number), format!("us-{}", 1 - number), "us");
-            router.set_peers(&[other], S, &mut out).unwrap();
-            router.peer_state(peer(1 - number), Presence::Alive, S, &mut out);
+            router
+                .set_peers(&[other], Instant::ZERO + S, &mut out)
+                .unwrap();
+            router.peer_state(
+                peer(1 - number),
+                Presence::Alive,
+                Instant::ZERO + S,
+                &mut out,
+            );
             router
         })
         .collect();
@@ -119,17 +123,23 @@ fn however_much_there_is_to_share_it_is_told_in_messages_that_fit() {
     };
     for (replica, _) in &replicas {
         for router in &mut pair {
-            router.observe(*replica, page.clone(), S, S, &mut out);
+            router.observe(
+                *replica,
+                page.clone(),
+                Instant::ZERO + S,
+                Instant::ZERO + S,
+                &mut out,
+            );
         }
     }
-    let mut now_ns = S;
+    let mut now = S;
     for _ in 0..200 {
-        now_ns += 3 * S;
+        now += 3 * S;
         for (one, other) in [(0, 1), (1, 0)] {
-            if let Some(bytes) = pair[one].share(peer(other), now_ns, &mut out) {
+            if let Some(bytes) = pair[one].share(peer(other), Instant::ZERO + now, &mut out) {
                 assert!(bytes.len() <= SHARE_BYTES_MAX);
                 pair[other]
-                    .merge_share(peer(one), &bytes, 0, now_ns, &mut out)
+                    .merge_share(peer(one), &bytes, 0, Instant::ZERO + now, &mut out)
                     .unwrap();
             }
         }
