@@ -1,7 +1,7 @@
 """The composition root of ``skylb serve``: makes the parts, starts and stops them in order.
 
-Start: sockets are bound before anything else, so that a port in use ends the process at once. Then the admin
-listener and control start, and control probes the replicas. Then peers and clients may connect.
+Start: sockets are bound before anything else, so that a client port in use ends the process at once. Then the
+admin listener and control start, and control probes the replicas. Then peers and clients may connect.
 
 Stop: no new connections, then the mesh closes, then requests under way end. Control and the admin listener
 stop after that, because held requests still need both.
