@@ -1,1 +1,1 @@
-"""SkyLB: a locality-aware, multi-region load balancer for fleets of vLLM replicas."""
+"""SkyLB: a load balancer for fleets of vLLM and SGLang replicas in several regions."""

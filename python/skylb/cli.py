@@ -88,7 +88,7 @@ def _top_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="skylb",
         usage="skylb COMMAND [--help] [flags]",
-        description="Locality-aware load balancer for vLLM replicas.",
+        description="Load balancer for vLLM and SGLang replicas. It prefers replicas that cache the prompt.",
         epilog=f"commands:\n{rows}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -234,7 +234,7 @@ def _mock(words: Sequence[str]) -> int:
         "mock",
         mock.MockSettings,
         words,
-        "Runs mock replicas: they answer like vLLM, in the time that a model of vLLM says.",
+        "Runs mock replicas. They answer like vLLM. A model of vLLM computes how long each answer takes.",
     )
     raise_limit()
     _run(mock.serve(loaded.settings))
@@ -300,7 +300,7 @@ def _demo(words: Sequence[str]) -> int:
 
 
 def _peers(words: Sequence[str]) -> int:
-    """Print a running balancer's peers: round trips, age, room, bytes, forwards."""
+    """Print the peers of a running balancer: round-trip time, age of their state, room, bytes, forwards."""
     from skylb.mesh import command  # only this command prints peers
 
     loaded = _load(

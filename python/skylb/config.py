@@ -124,9 +124,11 @@ class Settings(SourceSettings):
         Field(description="Certificates (PEM) that verify https replicas, instead of the system's."),
     ] = None
     tls_cert: Annotated[
-        File | None, FILE, Field(description="Certificate chain (PEM) of the client listeners.")
+        File | None,
+        FILE,
+        Field(description="Certificate chain (PEM) of the client listeners. Needs --tls-key."),
     ] = None
-    tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of tls_cert.")] = None
+    tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of --tls-cert.")] = None
     tls_client_ca: Annotated[
         File | None,
         FILE,
@@ -138,8 +140,8 @@ class Settings(SourceSettings):
         Placeholder("NETWORK"),
         Field(
             max_length=1024,
-            description="Address or network of a proxy in front of SkyLB. Only from there does SkyLB "
-            "accept X-Forwarded-*, the class and tenant headers, and headers that control the engine.",
+            description="Address or network of a proxy in front of SkyLB. SkyLB accepts X-Forwarded-*, the "
+            "class and tenant headers, and headers that control the engine only from such a proxy.",
         ),
     ] = ()
     cors_origin: Annotated[
@@ -155,16 +157,16 @@ class Settings(SourceSettings):
         Expected("the name of a header"),
         Field(
             pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
-            description="Header that names a request's session. Its value counts before the session keys "
-            "in the body.",
+            description="Header that names a request's session. Where it is given, the session keys in the "
+            "body do not count.",
         ),
     ] = None
     inject_usage: Annotated[
         bool,
         Field(
             description="Ask the engine for a stream's usage where the client does not, and remove the "
-            "extra event from the answer. The usage corrects what SkyLB believes to be "
-            "cached."
+            "extra event from the answer. From the usage SkyLB learns what replicas really "
+            "cache."
         ),
     ] = False
     class_header: Annotated[
@@ -187,11 +189,13 @@ class Settings(SourceSettings):
         Count,
         Field(
             ge=1,
-            description="Most client connections at once. The process's file descriptors may allow fewer.",
+            description="Maximum number of client connections at once. The process's file descriptors may "
+            "allow fewer.",
         ),
     ] = 16_384
     upstream_idle_max: Annotated[
-        Count, Field(ge=0, description="Most idle connections that SkyLB keeps open to one replica.")
+        Count,
+        Field(ge=0, description="Maximum number of idle connections that SkyLB keeps open to one replica."),
     ] = 256
     drain_delay_s: Annotated[
         Seconds,
@@ -199,13 +203,15 @@ class Settings(SourceSettings):
             ge=0,
             description="Time after SIGTERM in which SkyLB still takes new connections while /ready says "
             "503. Set it to the time that a load balancer in front needs to notice. A second "
-            "signal ends it.",
+            "signal ends the delay.",
         ),
     ] = 0.0
     drain_timeout_s: Annotated[
         Seconds,
         Field(
-            ge=0, description="Time that running requests have to end after SIGTERM. A second signal ends it."
+            ge=0,
+            description="Longest time that SkyLB waits for running requests to end, after SIGTERM and "
+            "--drain-delay-s. A second signal ends the wait.",
         ),
     ] = 30.0
     seed: Annotated[

@@ -1,8 +1,8 @@
 """From a model of settings to flags, environment names and a TOML file, and back to the model.
 
 One option is one field of the model. Its name in the file (``engine.block_bytes``) gives the flag
-(``--engine-block-bytes``) and the variable (``SKYLB_ENGINE_BLOCK_BYTES``). A flag beats the
-environment, which beats the file, which beats the default; where each value came from is kept.
+(``--engine-block-bytes``) and the variable (``SKYLB_ENGINE_BLOCK_BYTES``). A flag overrides the environment,
+the environment overrides the file, and the file overrides the default. Each value keeps its origin.
 Every fault is found before any is reported.
 """
 

@@ -50,6 +50,9 @@ OUTSIDE = re.compile(
 PEOPLE = re.compile(r"\b(told|telling|hears?|heard|hearing|whoever|whom)\b", re.IGNORECASE)
 """What people do. A machine reports, sends and receives; it is \"it\"."""
 
+_NAME = re.compile(r"(?<![\w.-])[a-z]+(?:[_.][a-z]+)+(?!\w)")
+"""The name of a setting as a file has it, of two words or more: one word alone may be prose."""
+
 _DOCUMENT = re.compile(r"(?<![\w/])docs/[A-Z]+\.md")
 
 _BLOCK = re.compile(r"::\n(?:\n|    .*\n?)+")
@@ -137,8 +140,11 @@ def help_faults(models: Iterable[type[Group]]) -> list[str]:
     """Help texts that are no sentences, or long ones."""
     faults = []
     for model in models:
+        flags = {name: option.flag for option in options(model) for name in (option.name, option.path[-1])}
         for option in options(model):
             where = f"{model.__name__}: {option.flag}"
+            named = _NAME.findall(option.description)
+            faults += [f"{where}: names {name}: write {flags[name]}" for name in named if name in flags]
             if not re.match(r"[A-Z]|[a-z0-9_]+(=[a-z]+)?(, [a-z_]+)*( loop)?: ?", option.description):
                 faults.append(f"{where}: begins neither with a capital nor with the policy it is for")
             if not option.description.endswith("."):

@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 
-from skylb.config import Settings
+from skylb.config import Group, Settings
 from skylb.mesh.command import PeersSettings
 from skylb.tools.demo import DemoSettings
 from skylb.tools.load import LoadSettings
@@ -109,6 +111,15 @@ def test_a_long_sentence_planted_in_a_rust_module_is_found(tmp_path: Path) -> No
         f"//! A [`Link`] and `code`.\n//!\n//! {LONG}.\n\nfn f() {{}}\n// {LONG}\n"
     )
     assert [fault[:14] for fault in prose.rust_text_faults(tmp_path)] == ["a.rs: 26 words"]
+
+
+class _Planted(Group):
+    wait_s: Annotated[float, Field(description="Longest wait. Keep it below idle_max_s.")] = 1.0
+    idle_max_s: Annotated[float, Field(description="Longest silence. Keep it above --wait-s.")] = 1.0
+
+
+def test_a_planted_setting_that_is_not_named_by_its_flag_is_found() -> None:
+    assert prose.help_faults((_Planted,)) == ["_Planted: --wait-s: names idle_max_s: write --idle-max-s"]
 
 
 def test_code_headings_comments_and_targets_of_links_are_no_prose() -> None:

@@ -166,7 +166,7 @@ def test_no_rate_is_said_to_be_a_time() -> None:
     [
         ("serve", "--peer NAME[@REGION]=SYNC_URL[,FORWARD_URL] "),
         ("serve", "Turn --inject-usage off."),
-        ("serve", "(default: a quarter of hold_len_max; SKYLB_ENGINE_HOLD_TENANT_LEN_MAX)"),
+        ("serve", "(default: a quarter of --hold-len-max; SKYLB_ENGINE_HOLD_TENANT_LEN_MAX)"),
         ("mock", "503. (default: no limit)"),
         ("sim", "--plots DIR "),
         ("load", "--target [REGION=]URL "),

@@ -14,13 +14,13 @@ class DiscoverySettings(Group):
 
     file_s: Annotated[
         Seconds,
-        Field(gt=0, description="Time between two checks of replicas_file and peers_file for changes."),
+        Field(gt=0, description="Time between two checks of --replicas-file and --peers-file for changes."),
     ] = 1.0
     dns_s: Annotated[Seconds, Field(gt=0, description="Time between two resolutions of names.")] = 5.0
     dns_family: Annotated[
         DnsFamily,
         Field(
-            description="Addresses to take where a name of replicas_dns has both families. With all, each "
+            description="Addresses to take where a name of --replicas-dns has both families. With all, each "
             "address is a replica of its own."
         ),
     ] = "ipv4"

@@ -46,7 +46,7 @@ class EngineSettings(ServingSettings):
         Field(
             ge=0,
             description="cache_aware: difference of loads, in requests, above which load decides. "
-            "cache_aware_rel must be exceeded too.",
+            "--engine-cache-aware-rel must be exceeded too.",
         ),
     ] = 64
     cache_aware_rel: Annotated[
@@ -54,16 +54,23 @@ class EngineSettings(ServingSettings):
         EXPERIMENTAL,
         Field(
             ge=1,
-            description="cache_aware: ratio of loads above which load decides. cache_aware_abs must be "
-            "exceeded too.",
+            description="cache_aware: ratio of loads above which load decides. --engine-cache-aware-abs must "
+            "be exceeded too.",
         ),
     ] = 1.5
     response_ids_max: Annotated[
-        Count, Field(ge=1, description="Most IDs of stored responses (/v1/responses) that SkyLB remembers.")
+        Count,
+        Field(
+            ge=1,
+            description="Maximum number of IDs of stored responses (/v1/responses) that SkyLB remembers.",
+        ),
     ] = 65_536
     sessions_max: Annotated[
         Count,
-        Field(ge=1, description="Most sessions whose last replica and answer length SkyLB remembers."),
+        Field(
+            ge=1,
+            description="Maximum number of sessions whose last replica and answer length SkyLB remembers.",
+        ),
     ] = 65_536
     affinity_wait_s: Annotated[
         Seconds,
@@ -112,7 +119,7 @@ class EngineSettings(ServingSettings):
         Field(
             ge=0,
             description="predictive: gain in time to first token above which a session changes its "
-            "replica. session_gain_ratio must be exceeded too.",
+            "replica. --engine-session-gain-ratio must be exceeded too.",
         ),
     ] = 0.02
     session_gain_ratio: Annotated[
@@ -122,7 +129,7 @@ class EngineSettings(ServingSettings):
             ge=0,
             le=1,
             description="predictive: gain as a share of the time to first token above which a session "
-            "changes its replica. session_gain_s must be exceeded too.",
+            "changes its replica. --engine-session-gain-s must be exceeded too.",
         ),
     ] = 0.15
     imposed_weight: Annotated[
@@ -150,8 +157,8 @@ class EngineSettings(ServingSettings):
         Field(
             ge=0,
             le=1_000_000,
-            description="Held requests for a model at which a peer gets no more forwards for that model. "
-            "Larger values send more to busy peers.",
+            description="If a peer holds this many requests for a model, it gets no more forwards for that "
+            "model. Larger values send more to busy peers.",
         ),
     ] = 10
     dynamo_prefill_weight: Annotated[

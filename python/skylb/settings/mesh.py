@@ -163,11 +163,11 @@ class MeshSettings(Group):
         File | None,
         FILE,
         Field(
-            description="Certificate chain (PEM) of sync_listen and peer_listen. SkyLB also shows it to "
+            description="Certificate chain (PEM) of --sync-listen and --peer-listen. SkyLB also shows it to "
             "peers that it connects to."
         ),
     ] = None
-    peer_tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of peer_tls_cert.")] = (
+    peer_tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of --peer-tls-cert.")] = (
         None
     )
     peer_tls_ca: Annotated[
@@ -175,7 +175,7 @@ class MeshSettings(Group):
         FILE,
         Field(
             description="Certificates (PEM) that verify https peers, instead of the system's. With "
-            "peer_tls_cert, each peer must also show a certificate that one of them signed."
+            "--peer-tls-cert, each peer must also show a certificate that one of them signed."
         ),
     ] = None
     peer_listen: Annotated[
@@ -189,7 +189,7 @@ class MeshSettings(Group):
         URL,
         Field(
             description="URL that peers send forwarded requests to. Without it, they use the address of "
-            "peer_listen. Give it if peer_listen is a wildcard address."
+            "--peer-listen. Give it if --peer-listen is a wildcard address."
         ),
     ] = None
     trusted_peers: Annotated[
@@ -215,8 +215,8 @@ class MeshSettings(Group):
         Count,
         Field(
             ge=1,
-            description="Most connections at peer_listen at once. The process's file descriptors may "
-            "allow fewer.",
+            description="Maximum number of connections at --peer-listen at once. The process's file "
+            "descriptors may allow fewer.",
         ),
     ] = 4096
 

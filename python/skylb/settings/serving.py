@@ -25,15 +25,19 @@ class ServingSettings(Group):
         Literal["blind", "outstanding", "pending"],
         EXPERIMENTAL,
         Field(
-            description="When a request may go to a replica: at once (blind), below outstanding_max "
-            "(outstanding), or while little is pending there (pending). Use the first two for "
-            "comparison."
+            description="When a request may go to a replica: at once (blind), below "
+            "--engine-outstanding-max (outstanding), or while little is pending there (pending). Use the "
+            "first two for comparison."
         ),
     ] = "pending"
     outstanding_max: Annotated[
         Count,
         EXPERIMENTAL,
-        Field(ge=1, description="push=outstanding: most requests in flight at one replica."),
+        Field(
+            ge=1,
+            description="Maximum number of requests in flight at one replica, under "
+            "--engine-push=outstanding.",
+        ),
     ] = 32
     allowance: Annotated[
         Literal["one", "knee"],
@@ -47,12 +51,13 @@ class ServingSettings(Group):
         Count,
         Field(
             ge=1,
-            description="Most requests in flight at a replica whose metrics cannot be read. Set it to the "
-            "batch size of engines without metrics.",
+            description="Maximum number of requests in flight at a replica whose metrics cannot be read. "
+            "Set it to the batch size of engines without metrics.",
         ),
     ] = 16
     in_flight_max: Annotated[
-        Count, Field(ge=1, description="Most requests in flight at one replica, under every policy.")
+        Count,
+        Field(ge=1, description="Maximum number of requests in flight at one replica, under every policy."),
     ] = 1024
     hold_timeout_s: Annotated[
         Seconds,
@@ -66,8 +71,8 @@ class ServingSettings(Group):
         Count,
         Field(
             ge=0,
-            description="Most requests in the hold, SkyLB's own queue. A further one gets 503 with "
-            "Retry-After.",
+            description="Maximum number of requests in the hold, SkyLB's own queue. A further one gets 503 "
+            "with Retry-After.",
         ),
     ] = 10_000
     hold_bytes_max: Annotated[
@@ -80,16 +85,16 @@ class ServingSettings(Group):
     ] = 1 << 30
     hold_tenant_len_max: Annotated[
         Count | None,
-        Otherwise("a quarter of hold_len_max"),
+        Otherwise("a quarter of --hold-len-max"),
         Field(
             ge=1,
-            description="Most held requests of one tenant, or of one credential without a tenant. A "
-            "further one gets 429.",
+            description="Maximum number of held requests of one tenant, or of one credential without a "
+            "tenant. A further one gets 429.",
         ),
     ] = None
     hold_tenant_bytes_max: Annotated[
         Bytes | None,
-        Otherwise("a quarter of hold_bytes_max"),
+        Otherwise("a quarter of --engine-hold-bytes-max"),
         Expected("bytes: an integer, or one followed by KiB, MiB or GiB"),
         Field(
             ge=1,
@@ -120,8 +125,8 @@ class ServingSettings(Group):
         Seconds,
         Field(
             gt=0,
-            description="Age from which a held request gets the next room that it can use. Below "
-            "hold_timeout_s, fewer long prompts are refused under overload, and all others "
+            description="Age from which a held request gets the next room that it can use. If it is below "
+            "--hold-timeout-s, SkyLB refuses fewer long prompts under overload, and all other requests "
             "wait longer.",
         ),
     ] = 60.0
@@ -166,7 +171,7 @@ class ServingSettings(Group):
         bool,
         Field(
             description="Let priority or service_tier in anybody's request body raise its class. Bodies "
-            "from trusted_proxies always can. Turn it on only if you trust all clients."
+            "from --trusted-proxies always can. Turn it on only if you trust all clients."
         ),
     ] = False
     match_threshold: Annotated[
@@ -192,8 +197,8 @@ class ServingSettings(Group):
         Count,
         Field(
             ge=1,
-            description="Most blocks that SkyLB hashes of one prompt. The rest of a longer prompt matches "
-            "no cache.",
+            description="Maximum number of blocks that SkyLB hashes of one prompt. The rest of a longer "
+            "prompt matches no cache.",
         ),
     ] = 32_768
     tree_bytes_max: Annotated[
@@ -236,27 +241,28 @@ class ServingSettings(Group):
         Field(
             gt=0,
             description="Age from which a replica's measured load no longer counts. Then "
-            "blind_outstanding_max limits the replica.",
+            "--engine-blind-outstanding-max limits the replica.",
         ),
     ] = 3.0
     wedged_s: Annotated[
         Seconds,
         Field(
             gt=0,
-            description="Time without a sign of life after which a replica with requests gets no more. "
-            "Raise it where one engine step takes longer.",
+            description="If a replica has requests and shows no progress for this time, it gets no more "
+            "requests. Raise it where one engine step takes longer.",
         ),
     ] = 10.0
     attempts_max: Annotated[
-        Count, Field(ge=1, le=5, description="Most attempts per request, over all replicas and peers.")
+        Count,
+        Field(ge=1, le=5, description="Maximum number of attempts per request, over all replicas and peers."),
     ] = 2
     retry_ratio: Annotated[
         float,
         Field(
             ge=0,
             le=1,
-            description="Retries allowed as a share of requests, on top of retry_per_s. Larger values "
-            "hide more failures and add more load to a failing fleet.",
+            description="Retries allowed as a share of requests, on top of --engine-retry-per-s. Larger "
+            "values hide more failures and add more load to a failing fleet.",
         ),
     ] = 0.2
     retry_per_s: Annotated[float, Field(ge=0, description="Retries per second that are always allowed.")] = (

@@ -91,8 +91,8 @@ class LoadSettings(Group):
         Field(
             min_length=1,
             max_length=1024,
-            description="Where requests go: those of REGION's users, or of all others. Several targets of "
-            "a region take turns.",
+            description="URL to send requests to. With REGION=, it gets the requests of that region's users; "
+            "without, those of all other users. Several URLs of a region take turns.",
         ),
     ]
     workload: Annotated[
@@ -108,11 +108,14 @@ class LoadSettings(Group):
     )
     sessions: Annotated[
         Count | None,
-        Field(ge=1, description="Send the first conversations of the workload, so many, and no others."),
+        Field(ge=1, description="Number of conversations to send, from the start of the workload."),
     ] = None
     mode: Annotated[
         Literal["closed", "open"],
-        Field(description="closed: users wait for answers and think. open: requests go out at their time."),
+        Field(
+            description="closed: users wait for answers and think. open: each request is sent at its time in "
+            "the workload, without waiting for answers."
+        ),
     ] = "closed"
     concurrency: Annotated[
         Count, Field(ge=1, le=100_000, description="closed loop: users at once per region.")
@@ -123,7 +126,8 @@ class LoadSettings(Group):
         Field(
             ge=1,
             le=100_000,
-            description="open loop: most requests in flight. A further one is not sent and counts as failed.",
+            description="open loop: maximum number of requests in flight. A further one is not sent, and "
+            "counts as failed.",
         ),
     ] = 4096
     time_scale: Annotated[

@@ -17,16 +17,19 @@ class Faults(Group):
         float,
         Field(ge=0, le=1, description="Share of inference requests that get an error instead of an answer."),
     ] = 0.0
-    status: Annotated[Status, Field(description="Status of the errors of error_rate.")] = 500
+    status: Annotated[Status, Field(description="Status of the errors of --fault-error-rate.")] = 500
     cut_after_tokens: Annotated[
         Tokens | None,
         Field(
-            description="Close each connection after so many tokens. 0 closes it before the "
+            description="Close the connection after this many tokens of each answer. 0 closes it before the "
             "body's first byte."
         ),
     ] = None
     stall_after_tokens: Annotated[
-        Tokens | None, Field(description="Send nothing more after so many tokens and keep the connection.")
+        Tokens | None,
+        Field(
+            description="Send this many tokens of each answer, then nothing more, and keep the connection."
+        ),
     ] = None
     stall_in_body: Annotated[
         bool, Field(description="Send only the first byte of each answer that is no stream.")
@@ -51,12 +54,12 @@ class Faults(Group):
     ] = 0.0
     health_status: Annotated[Status, Field(description="Status of /health.")] = 200
     metrics_status: Annotated[
-        Status, Field(description="Status of /metrics. Without 200 there is no page.")
+        Status, Field(description="Status of /metrics. With any status but 200, the answer is empty.")
     ] = 200
     metrics_names_status: Annotated[
         Status,
         Field(
-            description="Status of /metrics/?name[]=..., which not all engines know. Without "
-            "200 there is no page."
+            description="Status of /metrics/?name[]=..., which not all engines know. With any status but "
+            "200, the answer is empty."
         ),
     ] = 200

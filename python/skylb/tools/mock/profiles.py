@@ -34,14 +34,20 @@ class Profile(Group):
 
     block_size: Annotated[Count, Field(ge=1, description="Tokens per KV block.")] = 16
     kv_tokens: Annotated[Count, Field(ge=1, description="Size of the KV cache in tokens.")]
-    max_model_len: Annotated[Count, Field(ge=2, description="Most tokens of prompt and answer together.")]
-    max_num_seqs: Annotated[Count, Field(ge=1, description="Most sequences that run at once.")] = 256
-    max_num_batched_tokens: Annotated[Count, Field(ge=1, description="Most tokens computed per step.")]
+    max_model_len: Annotated[
+        Count, Field(ge=2, description="Maximum number of tokens of prompt and answer together.")
+    ]
+    max_num_seqs: Annotated[
+        Count, Field(ge=1, description="Maximum number of sequences that run at once.")
+    ] = 256
+    max_num_batched_tokens: Annotated[
+        Count, Field(ge=1, description="Maximum number of tokens computed per step.")
+    ]
     max_num_queued_reqs: Annotated[
         Count | None,
         Field(
             ge=0,
-            description="Most requests that wait or run. A further one gets 503.",
+            description="Maximum number of requests that wait or run. A further one gets 503.",
         ),
     ] = None
     step_base_us: Annotated[float, Field(ge=0, description="Microseconds that every step takes.")]

@@ -84,9 +84,16 @@ class MockSettings(Group):
         Path | None,
         Field(description="File to append one JSON line per request to, with how it ended."),
     ] = None
-    seed: Annotated[int, Field(ge=0, lt=1 << 64, description="Seed of the draws of fault.error_rate.")] = 0
+    seed: Annotated[
+        int,
+        Field(
+            ge=0,
+            lt=1 << 64,
+            description="Seed of the random choice of requests that fail. The same seed chooses the same.",
+        ),
+    ] = 0
     tls_cert: Annotated[File | None, FILE, Field(description="Certificate chain (PEM).")] = None
-    tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of tls_cert.")] = None
+    tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of --tls-cert.")] = None
     fault: Faults = Faults()
 
     def conflicts(self) -> Iterator[tuple[set[str], str]]:

@@ -53,7 +53,12 @@ class SimSettings(Group):
     ] = ()
     seeds: Annotated[
         Count,
-        Field(ge=1, le=1000, description="Runs of each point, with a seed each. All points share the seeds."),
+        Field(
+            ge=1,
+            le=1000,
+            description="Number of runs of each point. Each run of a point has its own seed. All points use "
+            "the same seeds.",
+        ),
     ] = 1
     processes: Annotated[
         Count | None,

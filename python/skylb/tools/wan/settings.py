@@ -87,7 +87,7 @@ class WanSettings(Group):
     jitter_s: Annotated[
         Seconds | None,
         THE_PROFILE,
-        Field(ge=0, le=60, description="Most jitter each way, on top of the round trip time."),
+        Field(ge=0, le=60, description="Maximum jitter each way, on top of the round trip time."),
     ] = None
     bytes_per_s: Annotated[
         Bytes | None,
@@ -95,7 +95,11 @@ class WanSettings(Group):
         Field(ge=0, description="Bandwidth of a link each way; 0 sets no limit."),
     ] = None
     window_bytes_max: Annotated[
-        Bytes, Field(ge=14_600, description="Most bytes of one connection under way each way.")
+        Bytes,
+        Field(
+            ge=14_600,
+            description="Maximum number of bytes that one connection has under way in each direction.",
+        ),
     ] = 4 << 20
     slow_start: Annotated[
         bool,
