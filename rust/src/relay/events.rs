@@ -105,8 +105,16 @@ pub(super) fn only_announce(payload: &[u8]) -> bool {
     true
 }
 
+/// Whether a block is a whole event: it ends with an empty line, and is not only comments.
+pub(super) fn is_event(block: &[u8]) -> bool {
+    let line = [&b"\r\n"[..], b"\n", b"\r"]
+        .iter()
+        .find_map(|end| block.strip_suffix(*end));
+    line.is_some_and(|line| matches!(line.last(), Some(b'\n' | b'\r'))) && has_field(block)
+}
+
 /// Whether there is a line that is no comment.
-pub(super) fn has_field(event: &[u8]) -> bool {
+fn has_field(event: &[u8]) -> bool {
     event
         .split(|byte| matches!(byte, b'\n' | b'\r'))
         .any(|line| line.first().is_some_and(|first| *first != b':'))

@@ -58,9 +58,10 @@ impl Relay {
     pub(super) fn hand_out(&mut self, out: &mut Vec<u8>, len: usize) {
         let withheld = std::mem::take(&mut self.withheld);
         let (payload, rest) = withheld.split_at(len);
+        let begins_within = self.mid_event;
         self.mid_event = self.is_sse && rest.is_empty() && !self.events.at_boundary();
         if self.options.drop_usage && self.is_sse && usage::mentions_usage(payload) {
-            let kept = self.without_usage(payload);
+            let kept = self.without_usage(payload, begins_within);
             self.bytes_out += kept.len() as u64;
             self.frame(out, &kept);
         } else {
@@ -75,17 +76,19 @@ impl Relay {
         self.withheld.extend_from_slice(rest);
     }
 
-    /// The events without the one that only carries usage. Comments stay, also those before it.
-    fn without_usage(&mut self, payload: &[u8]) -> Vec<u8> {
+    /// The events without the one that only carries usage. Comments stay, also those before it, and so
+    /// do parts of an event: its end, if the payload `begins_within` one, and one that has no end here.
+    fn without_usage(&mut self, payload: &[u8], mut begins_within: bool) -> Vec<u8> {
         let mut kept = Vec::with_capacity(payload.len());
         let mut rest = payload;
         while !rest.is_empty() {
             let (block, behind) = rest.split_at(events::block_len(rest));
-            if events::has_field(block) && usage::is_usage_event(block) {
+            if !begins_within && events::is_event(block) && usage::is_usage_event(block) {
                 self.events_dropped += 1;
             } else {
                 kept.extend_from_slice(block);
             }
+            begins_within = false;
             rest = behind;
         }
         kept
