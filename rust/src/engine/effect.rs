@@ -47,7 +47,7 @@ pub struct Reject {
     pub status: u16,
     /// Stable word for the answer's `code` and for the log.
     pub code: &'static str,
-    /// What the client reads. No prompt, key or address in it.
+    /// The text that the client gets. It contains no prompt, key or address.
     pub message: String,
     /// Value of `Retry-After`, in seconds.
     pub retry_after_s: Option<u32>,
@@ -95,9 +95,9 @@ impl Effect {
 pub enum Outcome {
     /// The response was relayed to its end, whatever its status.
     Ok = 0,
-    /// The client left: never counted against the replica.
+    /// The client left, or SkyLB gave the request up. Never counts against the replica.
     ClientLeft = 1,
-    /// The replica failed after its first body byte, or in a way that is not tried again.
+    /// The replica failed after its first body byte, or SkyLB relayed its error (status 500 or above).
     ReplicaFailed = 2,
 }
 

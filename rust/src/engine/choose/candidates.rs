@@ -22,7 +22,7 @@ const PACES: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     candidates: Vec<Candidate>,
-    /// Those that the request may go to, and whether they have room.
+    /// Replicas that the request may go to, and whether each has room.
     open: Vec<(ReplicaSlot, bool)>,
     /// By slot: the position in `candidates`.
     positions: Vec<u32>,
@@ -33,7 +33,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Leading blocks that match at a replica that was looked at last.
+    /// Leading blocks that match at a replica; 0 if it was no candidate of the last choice.
     fn match_blocks(&self, slot: ReplicaSlot) -> u32 {
         let position = self.positions.get(slot.index()).copied();
         let position = position.unwrap_or(NOT_A_CANDIDATE) as usize;
@@ -47,14 +47,14 @@ struct Common<'a> {
     demand: &'a Demand,
     ticket: Option<Ticket>,
     expected: Expected<'a>,
-    /// What the request takes of a replica that caches nothing of it.
+    /// What the request needs at a replica that caches none of its prompt.
     need: Need,
-    /// As many free blocks as that needs, or more.
+    /// A replica with this many free blocks evicts nothing for `need`.
     blocks_enough: u32,
     stay_ns: Span,
-    /// Tokens up to where most of the matching candidates match.
+    /// The match length in blocks that was looked up last, and its tokens if they are known.
     matched: (u32, Option<u32>),
-    /// Some request waits for a replica by choice.
+    /// Some held request waits for one replica by choice, though another has room.
     any_chosen: bool,
     now: Instant,
 }
@@ -78,10 +78,10 @@ impl Paces {
     }
 }
 
-/// What became of the search for a replica.
+/// The result of the search for a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Selection {
-    /// Push it to this replica, at which so many leading blocks match.
+    /// Push it to this replica. `match_blocks` leading blocks match there.
     Here {
         slot: ReplicaSlot,
         match_blocks: u32,
@@ -116,7 +116,7 @@ impl Chooser {
         found
     }
 
-    /// Leading blocks that match at a replica that was looked at last.
+    /// Leading blocks that match at a replica; 0 if it was no candidate of the last choice.
     pub(in crate::engine) fn match_blocks(&self, slot: ReplicaSlot) -> u32 {
         self.scratch.match_blocks(slot)
     }
@@ -189,8 +189,8 @@ impl Chooser {
     }
 }
 
-/// Fills the candidates with what the policy reads; with `full`, also those without room. Returns the best
-/// that the ready replicas offer. If none has room, the candidates stay as they were.
+/// Fills the candidates with what the policy reads; with `full`, also those without room. Returns whether
+/// some replica has room, or at least is ready. If none has room, the candidates stay as they were.
 fn collect(seeker: Seeker<'_>, full: bool, sight: &mut Sight<'_>, scratch: &mut Scratch) -> Offer {
     sight.fleet.refresh(sight.config, sight.now);
     let offer = sight.fleet.collect(seeker.demand, full, &mut scratch.open);
@@ -337,7 +337,7 @@ fn candidate(
     }
 }
 
-/// Tokens of so many leading blocks that an engine finds in its cache, where they are known.
+/// How many tokens of the first `blocks` blocks an engine finds in its cache; `None` if that is unknown.
 pub(in crate::engine) fn matched_tokens(
     cache: &Cache,
     fleet: &Fleet,

@@ -1,4 +1,4 @@
-//! May this replica take one more request now, and if not, why.
+//! Whether a replica may take one more request now, and if not, why.
 
 #[cfg(test)]
 mod tests;
@@ -14,13 +14,13 @@ use crate::time::{Instant, Span};
 pub enum Why {
     /// Draining, ejected, down or not yet observed.
     NotReady,
-    /// The engine said that it sleeps.
+    /// The engine has reported that it sleeps.
     Sleeping,
     /// The request that tests an ejected replica is under way.
     Probing,
     /// `in_flight_max` is reached.
     Cap,
-    /// It came back lately and has its share.
+    /// It came back recently, and its share of requests is still small.
     Ramp,
     /// Its load is unknown and `blind_outstanding_max` is reached.
     Blind,
@@ -28,7 +28,7 @@ pub enum Why {
     Outstanding,
     /// As many requests are pending as allowed (`push = pending`).
     Pending,
-    /// There is room, but it is another balancer's of the region.
+    /// There is room, but it belongs to another balancer of the region.
     Shared,
 }
 
@@ -108,7 +108,7 @@ fn ramp_max(replica: &Replica, config: &Config, now: Instant) -> u32 {
     share.of(full).max(1)
 }
 
-/// Whether it is to be found out if `replica` lives.
+/// Whether probes have to find out if `replica` lives: it is unknown, down, or half-open.
 #[must_use]
 pub fn looked_for(replica: &Replica) -> bool {
     match replica.health.state() {
@@ -117,9 +117,11 @@ pub fn looked_for(replica: &Replica) -> bool {
     }
 }
 
-/// Time between probes of `replica`: short while the gate decides (`held`: work that it could take
-/// waits in the hold; or its allowance is nearly used) and while it is looked for (unknown, down,
-/// half-open), else stretched, because a probe costs the engine milliseconds of its server's loop.
+/// Time between two probes of `replica`.
+///
+/// It is short while the gate decides: requests that the replica could take wait in the hold (`held`), or
+/// its allowance is nearly used. It is also short while the replica is [`looked_for`]. Else it is
+/// long, because a probe costs milliseconds in the engine's API server.
 #[must_use]
 pub fn probe_interval(replica: &Replica, config: &Config, held: bool) -> Span {
     let pending = replica.pending();

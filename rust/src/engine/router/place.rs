@@ -63,8 +63,9 @@ impl Router {
         Ok(())
     }
 
-    /// The request as the engine keeps it, or a refusal. It is refused if its regions, its model or the stored
-    /// response that it builds on allow no replica and no peer.
+    /// The request as the engine keeps it, or a refusal. A request is refused if its regions, its model or the
+    /// stored response that it builds on allow no replica and no peer. A forward is also refused if it has
+    /// made more than one hop, if this region is evacuated, or if too many requests for its model wait here.
     fn admit(
         &mut self,
         ask: &Ask<'_>,
@@ -123,7 +124,7 @@ impl Router {
         Ok(request)
     }
 
-    /// The one replica that keeps what the request builds on, if it builds on something.
+    /// The replica that keeps the stored response that the request names, if it names one.
     fn bound(&mut self, ask: &Ask<'_>, digest: &Digest) -> Result<Option<ReplicaId>, Refusal> {
         let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
         let Some(response_id) = ask.response_id().or(previous) else {
@@ -134,7 +135,7 @@ impl Router {
         listed.map(Some).ok_or_else(Refusal::response_unknown)
     }
 
-    /// Whom a request's place in the hold counts for.
+    /// The tenant or credential that a request in the hold counts for.
     fn payer(&mut self, ask: &Ask<'_>, now: Instant) -> Payer {
         let key_of = |name| self.reader.config.key_of(name);
         let payer = match (ask.tenant, ask.credential) {
@@ -146,8 +147,8 @@ impl Router {
         payer
     }
 
-    /// Pushes the request to a replica, forwards it to a peer, or holds it. If nothing of this is possible, it
-    /// is refused: with `failed` at a retry, else with the reason found here.
+    /// Pushes the request to a replica, forwards it to a peer, or holds it. If it can do none of these, it
+    /// refuses the request. At a retry it gives the reason `failed`, else the reason found here.
     pub(super) fn settle(
         &mut self,
         id: RequestId,
@@ -229,7 +230,7 @@ impl Router {
         chooser.find_peer(request.seeker(), true, mesh, &mut sight)
     }
 
-    /// The peer that answers sooner than the replica that was found.
+    /// A peer that should answer sooner than the replica that was found, if there is one.
     pub(super) fn faster_peer(
         &mut self,
         request: &Request,
@@ -286,8 +287,8 @@ impl Router {
         self.config.hold_timeout_ns / 2
     }
 
-    /// If other requests of its queue wait, and time alone has given them room, holds the request so that they
-    /// go first. Returns it if none waits, or the hold is full.
+    /// Holds the request if a replica that it may use has room, and held requests wait for that room. Then
+    /// those go first. Returns the request if none waits for it, or if the hold is full.
     fn queue_up(
         &mut self,
         id: RequestId,
@@ -322,7 +323,8 @@ impl Router {
         None
     }
 
-    /// Holds a request until one replica has room, which the policy prefers. Returns it if it cannot wait.
+    /// Holds a request until `owner` has room, the replica that the policy prefers. Returns the request if it
+    /// cannot wait.
     fn wait_for(
         &mut self,
         id: RequestId,
@@ -345,7 +347,7 @@ impl Router {
     }
 
     /// Pushes a request that was not held. It overtakes requests of its queue that wait for another
-    /// replica; each of them counts that.
+    /// replica. For each of these, the hold counts how often it was overtaken.
     fn push_past(
         &mut self,
         id: RequestId,
@@ -366,7 +368,8 @@ impl Router {
         }
     }
 
-    /// Puts the request into the hold, unless it may not wait, has waited its time, or the hold is full.
+    /// Puts the request into the hold, unless it may not wait, its time in the hold is over, or the hold is
+    /// full.
     fn enter_hold(
         &mut self,
         id: RequestId,
