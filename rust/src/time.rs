@@ -1,25 +1,20 @@
 //! Moments and lengths of time, which the compiler tells apart. All arithmetic saturates: a moment is
 //! never before the clock's zero, and no length is negative.
 
-use std::iter::Sum;
-use std::ops::{Add, AddAssign, Div, Mul, Rem, Sub, SubAssign};
+use std::ops::{Add, AddAssign, Div, Mul, Sub, SubAssign};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Nanoseconds of a second.
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// A moment of the driver's monotonic clock, in nanoseconds since its zero.
-#[derive(
-    Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Instant(u64);
 
 /// A length of time in nanoseconds.
-#[derive(
-    Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Span(u64);
 
@@ -216,21 +211,6 @@ impl Div for Span {
     #[inline]
     fn div(self, other: Self) -> u64 {
         self.0 / other.0
-    }
-}
-
-impl Rem for Span {
-    type Output = Self;
-
-    #[inline]
-    fn rem(self, other: Self) -> Self {
-        Self(self.0 % other.0)
-    }
-}
-
-impl Sum for Span {
-    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::ZERO, Add::add)
     }
 }
 

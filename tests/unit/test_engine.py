@@ -179,6 +179,7 @@ def test_state_is_json_without_prompt_key_or_salt() -> None:
     state = engine.state(3)
     assert b"canary" not in state
     parsed = json.loads(state)
+    assert parsed["now_ns"] == 3
     assert parsed["replicas"][0]["in_flight"] == 1
     assert parsed["hold"]["requests"] == 1
 

@@ -31,6 +31,7 @@ struct ReplicaState<'a> {
 
 #[derive(Serialize)]
 struct State<'a> {
+    #[serde(rename = "now_ns")]
     now: Instant,
     policy: &'static str,
     requests: usize,
