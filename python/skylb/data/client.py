@@ -3,12 +3,12 @@
 The way of a request: `data_received` gets bytes, `_receive_head` parses the head, `_receive_body` collects
 the body. `_begin` makes an `Exchange` and submits it. The exchange writes the answer, and calls `finished`.
 
-SkyLB must notice in every phase that a client leaves. A FIN means that the client has left; SkyLB does not
-support half-closed connections. uvloop reports no FIN while reading is paused. Reading is paused only while
-the client sends further requests too early. During that time `sweep` checks the socket four times a second.
+In every phase SkyLB notices that a client leaves, by its FIN: it supports no half-closed connections. uvloop
+reports no FIN while reading is paused. It is paused only if the client sends further requests too early. Then
+`sweep` checks the socket four times a second.
 
-A connection closes if the head of an answer said so, or if it was idle too long. It also closes if SkyLB
-cannot tell where the next request begins.
+A connection closes if an answer's head said so, if it idles too long, if a head or body is late, or if the
+next request cannot be found. SkyLB cuts it if the client takes nothing of an answer for too long.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 
 class Connections(Protocol):
-    """What keeps the client connections."""
+    """The frontend, as far as a connection needs it."""
 
     context: Context
 
@@ -89,11 +89,11 @@ class ClientConnection(asyncio.Protocol):
         self.pending = b""
         """Part of a head, or bytes that came before their turn."""
         self.paused_ns = 0
-        """Since when the client takes nothing of what was written, or 0. No request begins meanwhile."""
+        """When the client stopped taking what was written; 0 if it takes it. No request begins meanwhile."""
         self.closing = False
         """An answer that closes the connection was written. SkyLB drops what still comes."""
         self.deadline_ns = 0
-        """When the client must have sent the head or body that it sends now, or a next request."""
+        """When the head or body under way must be complete, or the next request must have begun."""
         self.since_ns = 0
         """When the connection was made, or its last request ended."""
         self.sent_request = False
@@ -326,8 +326,8 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         """Answers at once a request that has no exchange.
 
-        SkyLB reads and drops the rest of its body. Some clients send everything before they read, and must
-        then find the answer. If SkyLB closed with bytes unread, a reset would destroy it (RFC 9112, 9.6).
+        SkyLB reads and drops the rest of the request's body. Some clients send everything before they read.
+        If SkyLB closed with bytes unread, a reset would destroy the answer (RFC 9112, 9.6).
         """
         close = error.close or head is None or not head.keep_alive or self.context.draining
         now_ns = self._answer_refusal(error, head, close=close, headers=headers)
@@ -391,7 +391,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write_eof()
 
     def _hang_up(self, now_ns: int) -> None:
-        """Closes after an answer that said so. If the client has sent more, SkyLB reads that first."""
+        """Closes after an answer whose head said so. If the client has sent more, SkyLB reads that first."""
         if self.pending:
             self._wind_up(now_ns)
             self._regulate()
@@ -449,7 +449,7 @@ class ClientConnection(asyncio.Protocol):
             self._check_rate(self.body, now_ns)
 
     def _is_given_up(self, now_ns: int) -> bool:
-        """The client left while reading was paused, or takes nothing for too long."""
+        """Whether the client left while reading was paused, or has taken nothing for too long."""
         stall_ns = self.context.limits.timeouts.write_stall_s * 1e9
         stalled = self.paused_ns != 0 and now_ns - self.paused_ns > stall_ns
         return stalled or (self._stopped and has_left(self.transport))

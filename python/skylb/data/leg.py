@@ -20,11 +20,11 @@ from skylb.types import Peer, Replica
 from skylb.upstream import Connection, Pool
 
 BEGINS = FEED_FIRST_BYTE | FEED_DONE
-"""Flags of an input with which a response can begin."""
+"""A response begins with the first input that has one of these flags: with a body byte, or its end."""
 
 
 class Owner(Protocol):
-    """What the exchange wants to know of its response."""
+    """The exchange, as far as a leg needs it."""
 
     def first_byte(self, leg: "Leg", /) -> bool:
         """The status is known and a body byte (or the end) is here; ``False``: write nothing."""
@@ -40,7 +40,7 @@ class Write(Protocol):
     """A transport's ``write``."""
 
     def __call__(self, data: bytes, /) -> None:
-        """Queues bytes for the peer."""
+        """Queues bytes for the client."""
 
 
 class Leg:
@@ -51,10 +51,10 @@ class Leg:
 
     Args:
         owner: the exchange.
-        target: where it goes.
-        forward: the engine's decision, where that is a peer.
-        pool: connections to there.
-        now_ns: it begins.
+        target: the replica or peer that the request goes to.
+        forward: the engine's decision, if the target is a peer.
+        pool: the pool of connections to the target.
+        now_ns: the time at which the leg begins.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Leg:
         self.relay: Relay
         """Set once the request is sent, with ``connection``."""
         self.withheld = False
-        """It has failed, and its answer waits until it is known whether another target may answer."""
+        """The attempt has failed. Its answer waits until the engine decides if another attempt follows."""
         self.begun = False
         self.heard = False
         """Bytes were relayed since the last sweep."""
@@ -151,7 +151,7 @@ class Leg:
         self._write(flags, data)
 
     def proceed(self) -> None:
-        """Relays what was withheld after all."""
+        """Relays the answer that was withheld: no other attempt follows."""
         if self._pending is not None:
             flags, data = self._pending
             self._pending = None
@@ -168,7 +168,7 @@ class Leg:
             self.owner.relayed(self)
 
     def moved(self) -> bool:
-        """Whether an event has come since the last call, or bytes of another body; comments are none."""
+        """Whether a stream had an event, which a comment is not, since the last call. Else always true."""
         events, self._events = self._events, self.relay.events
         return not self.relay.streaming or events != self._events
 
@@ -196,7 +196,7 @@ class Leg:
                 connection.discard()
 
     def discard(self) -> None:
-        """Gives up connecting, or closes the connection at once: the engine aborts the request."""
+        """Stops connecting, or closes the connection at once. vLLM then aborts the request."""
         connecting, self.connecting = self.connecting, None
         if connecting is not None:
             connecting.cancel()

@@ -1,4 +1,4 @@
-"""One request, from accept to complete; reads top to bottom.
+"""One request, from accept to complete. The methods stand in the order in which they run.
 
 accept -> parse -> submit -> (hold) -> push or forward -> connect -> send -> first_byte -> relay -> complete
 
@@ -26,7 +26,7 @@ from skylb.types import Peer, Replica
 from skylb.upstream import Connection
 
 SHORT_PATIENCE_S = 1.0
-"""How long a request waits for a connection that this machine lacks something for."""
+"""How long a request waits for a connection while this machine lacks descriptors, ports or memory."""
 
 CLIENT_CLOSED_REQUEST = 499
 """Status in log and metrics for a client that left (nginx's convention); never sent."""
@@ -78,8 +78,8 @@ class Exchange:
         self.body_digest: str | None = None
         """SHA-256 of the body as it is sent, if the thread that read the body has computed it."""
         self.early_relay: Relay | None = None
-        """Set once the client's stream has begun before its first event: it ends that stream where no
-        response does."""
+        """The relay that has begun the client's stream before its first event. If no response follows, it
+        ends the stream with an error event."""
         self.comment_ns = 0
         """When SkyLB last wrote a head or a comment of its own to the client."""
 
@@ -234,7 +234,7 @@ class Exchange:
         """A relay, which reads a response and writes the client's.
 
         Args:
-            learn: the answer enters the tree.
+            learn: whether the answer enters the prefix tree.
             begun: the relay that has written the client's head, if one has.
         """
         context = self.context
@@ -250,7 +250,7 @@ class Exchange:
     # --------------------------------------------------------- first byte and relay
 
     def first_byte(self, leg: Leg, /) -> bool:
-        """The first body byte is here. ``False``: it belongs to a failure, which is tried elsewhere."""
+        """The first body byte is here. ``False``: SkyLB withholds this error, and tries elsewhere."""
         relay = leg.relay
         if (leg.forward is not None or relay.verdict >= 400) and self.withholds(leg, relay):
             return False
@@ -308,7 +308,7 @@ class Exchange:
     # --------------------------------------------------------------------- failures
 
     def fail(self, failure: int, *, sent: bool, status: int = 0) -> None:
-        """The attempt failed: try elsewhere, or, with response bytes out, end the response."""
+        """The attempt failed: SkyLB tries elsewhere, or ends the response if it has begun."""
         outcome, code, message = FAILURES[failure]
         leg = self.legs[-1]
         if self.in_engine:
@@ -414,7 +414,7 @@ class Exchange:
     # ------------------------------------------------------- client gone, deadlines
 
     def client_left(self) -> None:
-        """The client is gone, in whatever phase: the connection to the replica closes at once."""
+        """The client has left. In every phase SkyLB closes the connection to the replica at once."""
         if self.phase is ENDED:
             return
         leg = self.legs[-1] if self.legs else None
@@ -449,7 +449,7 @@ class Exchange:
     def complete(
         self, outcome: int, status: int, code: str | None, *, relay: Relay | None, close: bool
     ) -> None:
-        """Ends the exchange: engine, budget, record, client. Exactly once."""
+        """Ends the exchange for the engine, the budget, the record and the client. Runs exactly once."""
         now_ns = monotonic_ns()
         self.phase = ENDED
         context, request = self.context, self.request
