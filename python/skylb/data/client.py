@@ -7,8 +7,8 @@ In every phase SkyLB notices that a client leaves, by its FIN: it supports no ha
 reports no FIN while reading is paused. It is paused only if the client sends further requests too early. Then
 `sweep` checks the socket four times a second.
 
-A connection closes if an answer's head said so, if it idles too long, if a head or body is late, or if the
-next request cannot be found. SkyLB cuts it if the client takes nothing of an answer for too long.
+SkyLB closes a connection if an answer's head said so, if it idles too long, or if a head or body is late.
+It also does if the next request cannot be found, or if the client takes nothing of an answer for too long.
 """
 
 import asyncio
