@@ -11,6 +11,8 @@ MODEL = "m"
 REPLICAS = 1_000
 PEERS = 10
 NOW_NS = 2_000_000_000
+SUMMARIES_NS = 1_000_000_000
+"""Between two summaries to one peer."""
 TARGET_US = 20.0
 
 
@@ -42,6 +44,21 @@ def balancer(name: str, region: str, replicas: int, in_flight_max: int, policy: 
     return made
 
 
+def told(engine: _core.Engine, peer: int, kind: int, now_ns: int) -> bytes:
+    """What an engine tells a peer when they connect.
+
+    Raises:
+        RuntimeError: nothing of this kind.
+    """
+    engine.peer_connected(peer, [kind], now_ns)
+    effects = engine.tick(now_ns)
+    engine.peer_disconnected(peer)
+    for effect in effects:
+        if isinstance(effect, _core.Tell):
+            return effect.payload
+    raise RuntimeError("nothing to tell")
+
+
 def meshed(sent: _core.Head, bodies: list[bytes], *, full: bool, policy: str) -> _core.Engine:
     """A balancer of 1,000 replicas with 10 peers that have room; ``full``: its own have none.
 
@@ -63,10 +80,10 @@ def meshed(sent: _core.Head, bodies: list[bytes], *, full: bool, policy: str) ->
         own.peer_state(number, _core.PEER_ALIVE, 1)
         own.peer_rtt(number, (80 + 10 * number) * 1_000_000, 1)
     # What was heard is known in the second round only.
-    for _ in range(2):
+    for now_ns in (NOW_NS - SUMMARIES_NS, NOW_NS):
         for number, other in enumerate(others):
-            other.merge_peer(0, own.summary(number, NOW_NS), NOW_NS)
-            own.merge_peer(number, other.summary(0, NOW_NS), NOW_NS)
+            other.merge_peer(0, told(own, number, _core.MESSAGE_SUMMARY, now_ns), now_ns)
+            own.merge_peer(number, told(other, 0, _core.MESSAGE_SUMMARY, now_ns), now_ns)
     for request_id in range(REPLICAS if full else 0):
         submit(own, request_id, sent, bodies[request_id % len(bodies)], NOW_NS)
     expected = _core.Forward if full else _core.Push

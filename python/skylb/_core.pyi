@@ -491,6 +491,13 @@ PROBED_BLIND: Final = 2
 PROBED_DOWN: Final = 3
 """Nobody is there."""
 
+MESSAGE_SUMMARY: Final = 0
+"""Room, and what is held."""
+MESSAGE_DIGEST: Final = 1
+"""Hot prefixes."""
+MESSAGE_SHARE: Final = 2
+"""The load of replicas that balancers of one region push to."""
+
 PEER_ALIVE: Final = 0
 PEER_UNREACHABLE: Final = 1
 """Not to be reached from here; it may live."""
@@ -584,6 +591,20 @@ class Probe:
 
     @property
     def replica(self) -> int: ...
+
+@final
+class Tell:
+    """Send the peer a message now, and report it with `Engine.written`. It counts as told. At most one of
+    each kind is outstanding per peer. Only `Engine.tick` yields messages."""
+
+    @property
+    def peer(self) -> int: ...
+    @property
+    def kind(self) -> int:
+        """``MESSAGE_*``."""
+    @property
+    def payload(self) -> bytes:
+        """Opaque; a summary has 16 KiB at most, a digest 32 KiB, a share 56 KiB."""
 
 _Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 
@@ -848,11 +869,15 @@ class Engine:
         """
     def set_replica_region(self, replica: int, region: str | None, now_ns: int, /) -> tuple[_Effect, ...]:
         """The region of an adopted replica; ``None``: this balancer's."""
-    def summary_due(self, peer: int, now_ns: int, /) -> bool:
-        """Whether this peer should be told something now: it changed noticeably, or half of
-        ``valid_for`` is over. Bounds the rate by itself; ask every 20 to 50 ms."""
-    def summary(self, peer: int, now_ns: int, /) -> bytes:
-        """What to tell this peer now, at most 16 KiB. Opaque; grants room, so it is to be sent."""
+    def peer_connected(self, peer: int, kinds: list[int], now_ns: int, /) -> tuple[_Effect, ...]:
+        """A connection to this peer stands, which takes these kinds of messages (``MESSAGE_*``). Neither
+        side knows what the other told before. From now on `tick` yields messages for it."""
+    def peer_takes(self, peer: int, kinds: list[int], /) -> None:
+        """The connection takes these kinds of messages as well."""
+    def peer_disconnected(self, peer: int, /) -> None:
+        """That connection has ended."""
+    def written(self, peer: int, kind: int, /) -> None:
+        """The last message of this kind (``MESSAGE_*``) has been written: another may follow."""
     def merge_peer(self, peer: int, summary: bytes, now_ns: int, /) -> tuple[_Effect, ...]:
         """What a peer told.
 
@@ -872,28 +897,12 @@ class Engine:
         Raises:
             ValueError: the key has another length.
         """
-    def peer_digest_due(self, peer: int, now_ns: int, /) -> bool:
-        """There is a digest of hot prefixes that this peer has not been told; only peers of other regions
-        are told any."""
-    def peer_digest(self, peer: int, now_ns: int, /) -> bytes:
-        """The digest to tell this peer now; opaque, at most 32 KiB.
-
-        Raises:
-            ValueError: there is none.
-        """
     def merge_peer_digest(self, peer: int, digest: bytes, now_ns: int, /) -> None:
         """A peer told which prefixes are hot there; replaces what it told before.
 
         Raises:
             ValueError: it cannot be read, its blocks or its key are others, or it is not newer.
         """
-    def share_anew(self, peer: int, now_ns: int, /) -> tuple[_Effect, ...]:
-        """A connection to this peer begins: what either told before counts no more."""
-    def share(self, peer: int, now_ns: int, /) -> tuple[bytes | None, tuple[_Effect, ...]]:
-        """What to tell a peer of this balancer's region about the replicas that both list, at most
-        56 KiB; ``None`` where there is nothing to tell, or the peer is of another region. It counts as told,
-        so it is to be sent, in order. With it the effects of its having been told. Bounds the rate by
-        itself; ask every 20 ms."""
     def merge_share(self, peer: int, share: bytes, ahead_ns: int, now_ns: int, /) -> tuple[_Effect, ...]:
         """What such a peer told. ``ahead_ns``: how far this process's clock is ahead of the peer's.
 
@@ -901,8 +910,8 @@ class Engine:
             ValueError: malformed, of another version, or the peer is of another region; nothing happened.
         """
     def peers(self, now_ns: int, /) -> list[PeerGauges]: ...
-    def tick(self, now_ns: int, /) -> tuple[_Effect | Probe, ...]:
-        """Lets time pass: what has waited too long expires, and probes are sent."""
+    def tick(self, now_ns: int, /) -> tuple[_Effect | Probe | Tell, ...]:
+        """Lets time pass: what has waited too long expires, probes and messages are sent."""
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has work at the latest. A call that takes a fact may make it earlier."""
     def models(self, tenant: Tenant, /) -> list[tuple[str, int | None]]:

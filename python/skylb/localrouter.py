@@ -19,6 +19,7 @@ from skylb._core import (
     Scanned,
     Scanner,
     Snapshot,
+    Tell,
     Tenant,
     Withdraw,
 )
@@ -46,6 +47,7 @@ class LocalRouter(Router):
         self._timer_ns = 0
         self._refresh_models: Callable[[Callable[[], None]], None] | None = None
         self._probe: Callable[[int], None] | None = None
+        self._tells: dict[int, Callable[[Tell], None]] = {}
 
     # ------------------------------------------------------------------ data plane
 
@@ -155,11 +157,20 @@ class LocalRouter(Router):
     def set_replica_region(self, replica_id: int, region: str | None) -> None:
         self._deliver_and_arm(self._engine.set_replica_region(replica_id, region, monotonic_ns()))
 
-    def summary_due(self, peer_id: int) -> bool:
-        return self._engine.summary_due(peer_id, monotonic_ns())
+    def peer_connected(self, peer_id: int, kinds: list[int], tell: Callable[[Tell], None]) -> None:
+        self._tells[peer_id] = tell
+        self._deliver_and_arm(self._engine.peer_connected(peer_id, kinds, monotonic_ns()))
 
-    def summary(self, peer_id: int) -> bytes:
-        return self._engine.summary(peer_id, monotonic_ns())
+    def peer_takes(self, peer_id: int, kinds: list[int]) -> None:
+        self._engine.peer_takes(peer_id, kinds)
+        self._arm()
+
+    def peer_disconnected(self, peer_id: int) -> None:
+        self._tells.pop(peer_id, None)
+        self._engine.peer_disconnected(peer_id)
+
+    def written(self, peer_id: int, kind: int) -> None:
+        self._engine.written(peer_id, kind)
 
     def merge_peer(self, peer_id: int, summary: bytes) -> None:
         self._deliver_and_arm(self._engine.merge_peer(peer_id, summary, monotonic_ns()))
@@ -167,23 +178,8 @@ class LocalRouter(Router):
     def set_peer_digest(self, key: bytes, *, bytes_max: int, interval_s: float, age_max_s: float) -> None:
         self._engine.set_peer_digest(key, bytes_max, round(interval_s * 1e9), round(age_max_s * 1e9))
 
-    def peer_digest_due(self, peer_id: int) -> bool:
-        return self._engine.peer_digest_due(peer_id, monotonic_ns())
-
-    def peer_digest(self, peer_id: int) -> bytes:
-        return self._engine.peer_digest(peer_id, monotonic_ns())
-
     def merge_peer_digest(self, peer_id: int, digest: bytes) -> None:
         self._engine.merge_peer_digest(peer_id, digest, monotonic_ns())
-
-    def share_anew(self, peer_id: int) -> None:
-        self._deliver_and_arm(self._engine.share_anew(peer_id, monotonic_ns()))
-
-    def share(self, peer_id: int) -> bytes | None:
-        share, effects = self._engine.share(peer_id, monotonic_ns())
-        if effects:
-            self._deliver_and_arm(effects)
-        return share
 
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
         self._deliver_and_arm(self._engine.merge_share(peer_id, share, ahead_ns, monotonic_ns()))
@@ -309,10 +305,13 @@ class LocalRouter(Router):
         self._timer = None
         requests: list[Effect] = []
         for effect in self._engine.tick(monotonic_ns()):
-            if not isinstance(effect, Probe):
+            if isinstance(effect, Probe):
+                if self._probe is not None:
+                    self._probe(effect.replica)
+            elif isinstance(effect, Tell):
+                self._tells[effect.peer](effect)
+            else:
                 requests.append(effect)
-            elif self._probe is not None:
-                self._probe(effect.replica)
         self._begin_refresh()
         self._deliver_and_arm(requests)
 

@@ -1,8 +1,8 @@
 """Where the two planes meet: control writes facts, data asks for decisions.
 
 Every call yields effects. What concerns a request goes to the sink that the data plane registered, also when
-it comes at once. What is to be probed goes to the sink that control registered. Neither plane holds a
-reference to the other, or to the engine.
+it comes at once. Probes and messages for peers go to the sinks that control and the mesh registered. Neither
+plane holds a reference to the other, or to the engine.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ from skylb._core import (
     Scanned,
     Scanner,
     Snapshot,
+    Tell,
     Tenant,
     Withdraw,
 )
@@ -168,11 +169,24 @@ class Router(Protocol):
     def set_replica_region(self, replica_id: int, region: str | None) -> None:
         """The region of an adopted replica; ``None``: this balancer's."""
 
-    def summary_due(self, peer_id: int) -> bool:
-        """Whether a peer should get a summary now."""
+    def peer_connected(self, peer_id: int, kinds: list[int], tell: Callable[[Tell], None]) -> None:
+        """A connection to a peer stands; what either side told before counts no more.
 
-    def summary(self, peer_id: int) -> bytes:
-        """The summary for a peer. It grants room, so it must be sent."""
+        Args:
+            peer_id: the peer.
+            kinds: of messages that it takes (``MESSAGE_*``).
+            tell: is called with each message that is to be sent now. At most one of each kind is outstanding:
+                until `written` reports it.
+        """
+
+    def peer_takes(self, peer_id: int, kinds: list[int]) -> None:
+        """The connection takes these kinds as well: the peer has shown that it knows them."""
+
+    def peer_disconnected(self, peer_id: int) -> None:
+        """That connection has ended."""
+
+    def written(self, peer_id: int, kind: int) -> None:
+        """The last message of this kind has been written to the peer's connection."""
 
     def merge_peer(self, peer_id: int, summary: bytes) -> None:
         """Takes in the summary of a peer.
@@ -184,24 +198,12 @@ class Router(Protocol):
     def set_peer_digest(self, key: bytes, *, bytes_max: int, interval_s: float, age_max_s: float) -> None:
         """Turns the exchange of hot prefixes with peers on; see `Engine.set_peer_digest`."""
 
-    def peer_digest_due(self, peer_id: int) -> bool:
-        """Whether a peer should get hot prefixes now."""
-
-    def peer_digest(self, peer_id: int) -> bytes:
-        """The message about hot prefixes for a peer."""
-
     def merge_peer_digest(self, peer_id: int, digest: bytes) -> None:
         """A peer reported which prefixes are hot there.
 
         Raises:
             ValueError: it cannot be understood or compared, or is not newer than what is known.
         """
-
-    def share_anew(self, peer_id: int) -> None:
-        """A connection to a peer begins: what either side reported of shared replicas no longer counts."""
-
-    def share(self, peer_id: int) -> bytes | None:
-        """The message about shared replicas for a peer of our region. It counts as sent, so send it."""
 
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
         """What a peer of our region reported about shared replicas.

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 
-from skylb._core import PEER_ALIVE, PROBE_UNREADABLE, Engine
+from skylb._core import MESSAGE_SUMMARY, PEER_ALIVE, PROBE_UNREADABLE, Engine, Tell
 from skylb.config import EngineSettings
 from skylb.mesh.frames import VERSION, Hello, Kind, Ping, encode, new_nonce
 from skylb.mesh.signing import Keys
@@ -35,6 +35,7 @@ def _engine(name: str, region: str, incarnation: int, victim: tuple[str, str], m
     engine.observe_failed(1, PROBE_UNREADABLE, now_ns)
     engine.set_peers([(VICTIM, *victim, True)], now_ns)
     engine.peer_state(VICTIM, PEER_ALIVE, now_ns)
+    engine.peer_connected(VICTIM, [MESSAGE_SUMMARY], now_ns)
     return engine
 
 
@@ -56,8 +57,10 @@ async def _tell(connection: Connection, engine: Engine) -> None:
             pinged_ns = now_ns
             await connection.send(Kind.PING, encode(Ping(now_ns, 0)))
         engine.observe_failed(1, PROBE_UNREADABLE, now_ns)
-        if engine.summary_due(VICTIM, now_ns):
-            await connection.send(Kind.SUMMARY, engine.summary(VICTIM, now_ns))
+        for effect in engine.tick(now_ns):
+            if isinstance(effect, Tell):
+                await connection.send(Kind.SUMMARY, effect.payload)
+                engine.written(VICTIM, MESSAGE_SUMMARY)
         await asyncio.sleep(TICK_S)
 
 

@@ -192,7 +192,7 @@ def test_state_is_json_without_prompt_key_or_salt() -> None:
         (lambda engine: engine.submit(1, core.request(), body()), "1"),
         (lambda _: Engine(settings(), b"short", 1), "secret"),
         (lambda engine: engine.set_peer_digest(b"short", 8192, 1, 1), "key"),
-        (lambda engine: engine.peer_digest(1, 2), "digest"),
+        (lambda engine: engine.written(1, 9), "kind"),
         (lambda engine: engine.merge_peer_digest(1, b"", 2), "unknown"),
         (lambda _: Engine(settings(hold_len_max=-1), SECRET, 1), "hold_len_max"),
         (lambda _: Engine(settings(surplus=1), SECRET, 1), "surplus"),

@@ -14,6 +14,7 @@ from statistics import median
 from typing import NoReturn, Protocol
 
 from skylb import _core
+from skylb._core import Tell
 from skylb.addresses import PeerUrl
 from skylb.clock import monotonic_ns
 from skylb.mesh.frames import (
@@ -38,14 +39,15 @@ from skylb.tasks import TaskGroup
 
 log = logging.getLogger("skylb.control.peers")
 
-TICK_S = 0.05
-"""How often the engine is asked whether a peer should get something, while it has requests."""
+TICK_S = 0.1
+"""How often a connection is looked at for pings and news. Messages of the engine do not wait for it."""
 
-IDLE_TICK_S = 0.1
-"""The same while it has none: with ten peers the asking is most of what an idle mesh costs."""
-
-SHARE_TICK_S = 0.02
-"""How often a peer of this region gets what was pushed to the replicas that both list."""
+MESSAGES = {
+    _core.MESSAGE_SUMMARY: Kind.SUMMARY,
+    _core.MESSAGE_DIGEST: Kind.DIGEST,
+    _core.MESSAGE_SHARE: Kind.SHARE,
+}
+"""The frame of each of the engine's messages."""
 
 PING_NS = 1_000_000_000
 PINGS_OPEN_MAX = 4
@@ -150,6 +152,10 @@ class Link:
         """The next ping is the connection's first: the peer may run on another machine by now."""
         self._pinged_ns = 0
         self._orders: deque[Order] = deque(maxlen=ORDERS_MAX)
+        self._messages: deque[Tell] = deque()
+        """Not yet written: the engine keeps to one of each kind."""
+        self._wake = asyncio.Event()
+        """There is something to write."""
         self._hearers: dict[int, Callable[[bytes], None]] = {
             Kind.SUMMARY: self._merge,
             Kind.DIGEST: self._merge_digest,
@@ -204,7 +210,8 @@ class Link:
         self._orders.clear()
         self._orders.extend(self._owner.orders())
         self._teller = NewsTeller(self.name)
-        self._router.share_anew(self.id)
+        self._messages.clear()
+        self._router.peer_connected(self.id, _messages(connection), self._take)
         self._owner.established(self)
         try:
             end = await self._talk(connection)
@@ -255,6 +262,7 @@ class Link:
             self.connection = None
             self.fault = fault
             self.lost_ns = monotonic_ns()
+            self._router.peer_disconnected(self.id)
             self._owner.lost(self)
 
     # -------------------------------------------------------------------------- telling
@@ -268,15 +276,9 @@ class Link:
                 await self._tell_news(connection)
                 while self._orders:
                     await connection.send(Kind.ORDER, encode(self._orders.popleft()))
-                if self._router.summary_due(self.id):
-                    await connection.send(Kind.SUMMARY, self._router.summary(self.id))
-                if Kind.DIGEST in connection.kinds and self._router.peer_digest_due(self.id):
-                    await self._tell_digest(connection)
-                shares = Kind.SHARE in connection.kinds and self._of_our_region
-                share = self._router.share(self.id) if shares else None
-                if share is not None:
-                    await connection.send(Kind.SHARE, share)
-                await asyncio.sleep(self._tick_s)
+                while self._messages:
+                    await self._tell(connection, self._messages.popleft())
+                await self._pause()
         except Closed:
             return  # the reader ends as well, and says why
 
@@ -288,20 +290,25 @@ class Link:
                 return
             await connection.send(*told)
 
-    @property
-    def _of_our_region(self) -> bool:
-        return self.region == self._owner.region
+    async def _tell(self, connection: Connection, tell: Tell) -> None:
+        if tell.kind == _core.MESSAGE_DIGEST:
+            self.meter.digest_bytes_out += len(tell.payload)
+        await connection.send(MESSAGES[tell.kind], tell.payload)
+        self._router.written(self.id, tell.kind)
 
-    @property
-    def _tick_s(self) -> float:
-        if not self._router.requests_len:
-            return IDLE_TICK_S
-        return SHARE_TICK_S if self._of_our_region else TICK_S
+    async def _pause(self) -> None:
+        """Until there is something to write, a moment at most: news come from elsewhere."""
+        timer = asyncio.get_running_loop().call_later(TICK_S, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+        self._wake.clear()
 
-    async def _tell_digest(self, connection: Connection) -> None:
-        digest = self._router.peer_digest(self.id)
-        self.meter.digest_bytes_out += len(digest)
-        await connection.send(Kind.DIGEST, digest)
+    def _take(self, tell: Tell) -> None:
+        """The engine's message, to be sent now."""
+        self._messages.append(tell)
+        self._wake.set()
 
     async def _ping(self, connection: Connection, now_ns: int) -> None:
         ping = encode(Ping(now_ns, self.rtt_ns or 0))
@@ -313,6 +320,7 @@ class Link:
         """Passes an operator's word on."""
         if self.connection is not None:
             self._orders.append(order)
+            self._wake.set()
 
     async def say_goodbye(self) -> None:
         """This balancer stops: the peer need not find out."""
@@ -326,8 +334,12 @@ class Link:
     # -------------------------------------------------------------------------- hearing
 
     async def _read(self, connection: Connection) -> NoReturn:
+        known = len(connection.kinds)
         while True:
             kind, payload = await connection.receive()
+            if len(connection.kinds) != known:
+                known = len(connection.kinds)
+                self._router.peer_takes(self.id, _messages(connection))
             hear = self._hearers.get(kind)
             if hear is not None:
                 hear(payload)
@@ -417,3 +429,8 @@ class Link:
                 self._router.peer_rtt(self.id, now_ns - sent_ns)
                 return
         raise Refused("malformed")
+
+
+def _messages(connection: Connection) -> list[int]:
+    """Kinds of the engine's messages that the peer knows."""
+    return [kind for kind, frame in MESSAGES.items() if frame in connection.kinds]

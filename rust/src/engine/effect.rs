@@ -53,6 +53,33 @@ pub struct Reject {
     pub retry_after_s: Option<u32>,
 }
 
+/// What a message to a peer says. The numbers are part of the Python interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// Room, and what is held.
+    Summary = 0,
+    /// Hot prefixes.
+    Digest = 1,
+    /// The load of replicas that both push to.
+    Share = 2,
+}
+
+impl Message {
+    /// All kinds, in the order in which they are sent.
+    pub const ALL: [Self; 3] = [Self::Summary, Self::Digest, Self::Share];
+}
+
+/// Send a message to this peer now, and report when it has been written. It counts as told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tell {
+    /// Where to send it.
+    pub peer: PeerId,
+    /// What it says.
+    pub kind: Message,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+}
+
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -73,6 +100,8 @@ pub enum Effect {
     /// `Router::observe_failed` reports it, also where the driver gives it up. At most one per
     /// replica is under way. Only `Router::tick` asks for probes.
     Probe(ReplicaId),
+    /// Send a message to a peer that is connected. Only `Router::tick` yields messages.
+    Tell(Tell),
 }
 
 impl Effect {
@@ -84,7 +113,7 @@ impl Effect {
             Self::Forward(forward) => forward.request,
             Self::Reject(reject) => reject.request,
             Self::Hold(request) | Self::Expire(request) | Self::Withdraw(request) => *request,
-            Self::Probe(_) => return None,
+            Self::Probe(_) | Self::Tell(_) => return None,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Binding of what the engine returns: effects and gauges.
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyTuple};
 
 use crate::engine::effect::{self, Effect};
 use crate::engine::router::Gauges;
@@ -185,6 +185,36 @@ impl Probe {
     }
 }
 
+/// Send the peer a message now.
+#[pyclass(frozen, module = "skylb._core")]
+struct Tell(effect::Tell);
+
+#[pymethods]
+impl Tell {
+    #[getter]
+    fn peer(&self) -> u32 {
+        self.0.peer.0
+    }
+
+    #[getter]
+    fn kind(&self) -> usize {
+        self.0.kind as usize
+    }
+
+    #[getter]
+    fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.payload)
+    }
+
+    fn __repr__(&self) -> String {
+        let (peer, kind) = (self.0.peer.0, self.0.kind);
+        format!(
+            "Tell {{ peer: {peer}, kind: {kind:?}, {} bytes }}",
+            self.0.payload.len()
+        )
+    }
+}
+
 /// One replica's figures for metrics and the live view.
 #[pyclass(frozen, module = "skylb._core")]
 pub(super) struct ReplicaGauges(pub(super) Gauges);
@@ -252,6 +282,7 @@ pub(super) fn effects<'py>(
             Effect::Expire(request) => Bound::new(py, Expire(request))?.into_any(),
             Effect::Withdraw(request) => Bound::new(py, Withdraw(request))?.into_any(),
             Effect::Probe(replica) => Bound::new(py, Probe(replica))?.into_any(),
+            Effect::Tell(tell) => Bound::new(py, Tell(tell))?.into_any(),
         })
     });
     let effects = effects.collect::<PyResult<Vec<_>>>()?;
@@ -267,5 +298,6 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Expire>()?;
     m.add_class::<Withdraw>()?;
     m.add_class::<Probe>()?;
+    m.add_class::<Tell>()?;
     m.add_class::<ReplicaGauges>()
 }

@@ -2,11 +2,12 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::PyTuple;
 
 use super::effects::effects;
 use super::engine::Engine;
 use super::text::constant;
+use crate::engine::effect::Message;
 use crate::engine::mesh::hot::heat::Terms;
 use crate::engine::mesh::hot::places::KEY_BYTES;
 use crate::engine::mesh::peer::Presence;
@@ -21,6 +22,12 @@ const STATES: [(&str, Presence); 3] = [
     ("PEER_DEAD", Presence::Dead),
 ];
 
+const MESSAGES: [(&str, Message); 3] = [
+    ("MESSAGE_SUMMARY", Message::Summary),
+    ("MESSAGE_DIGEST", Message::Digest),
+    ("MESSAGE_SHARE", Message::Share),
+];
+
 type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
 /// Id, name, region, and whether that is sure.
 type PeerFields = (u32, String, String, bool);
@@ -29,6 +36,13 @@ type RuleFields = (Option<String>, Option<String>, Vec<String>);
 
 fn value_error(error: &impl ToString) -> PyErr {
     PyValueError::new_err(error.to_string())
+}
+
+fn messages(kinds: &[usize]) -> PyResult<Vec<Message>> {
+    let kinds = kinds.iter();
+    kinds
+        .map(|kind| constant(&MESSAGES, "kind", *kind))
+        .collect()
 }
 
 #[pymethods]
@@ -138,21 +152,44 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (peer, now_ns, /))]
-    fn summary_due(&mut self, peer: u32, now_ns: Instant) -> bool {
-        self.router.summary_due(PeerId(peer), now_ns)
-    }
-
-    #[pyo3(signature = (peer, now_ns, /))]
-    fn summary<'py>(
+    #[pyo3(signature = (peer, kinds, now_ns, /))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "pyo3 hands over what it converted"
+    )]
+    fn peer_connected<'py>(
         &mut self,
         py: Python<'py>,
         peer: u32,
+        kinds: Vec<usize>,
         now_ns: Instant,
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let summary = self.router.summary(PeerId(peer), now_ns);
-        let summary = summary.ok_or_else(|| PyValueError::new_err("the peer is unknown"))?;
-        Ok(PyBytes::new(py, &summary))
+    ) -> Effects<'py> {
+        let kinds = messages(&kinds)?;
+        self.router
+            .peer_connected(PeerId(peer), &kinds, now_ns, &mut self.out);
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (peer, kinds, /))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "pyo3 hands over what it converted"
+    )]
+    fn peer_takes(&mut self, peer: u32, kinds: Vec<usize>) -> PyResult<()> {
+        self.router.peer_takes(PeerId(peer), &messages(&kinds)?);
+        Ok(())
+    }
+
+    #[pyo3(signature = (peer, /))]
+    fn peer_disconnected(&mut self, peer: u32) {
+        self.router.peer_disconnected(PeerId(peer));
+    }
+
+    #[pyo3(signature = (peer, kind, /))]
+    fn written(&mut self, peer: u32, kind: usize) -> PyResult<()> {
+        let kind = constant(&MESSAGES, "kind", kind)?;
+        self.router.written(PeerId(peer), kind);
+        Ok(())
     }
 
     #[pyo3(signature = (peer, summary, now_ns, /))]
@@ -190,45 +227,10 @@ impl Engine {
         Ok(())
     }
 
-    #[pyo3(signature = (peer, now_ns, /))]
-    fn peer_digest_due(&mut self, peer: u32, now_ns: Instant) -> bool {
-        self.router.peer_digest_due(PeerId(peer), now_ns)
-    }
-
-    #[pyo3(signature = (peer, now_ns, /))]
-    fn peer_digest<'py>(
-        &mut self,
-        py: Python<'py>,
-        peer: u32,
-        now_ns: Instant,
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let digest = self.router.peer_digest(PeerId(peer), now_ns);
-        let digest = digest.ok_or_else(|| PyValueError::new_err("there is no digest"))?;
-        Ok(PyBytes::new(py, &digest))
-    }
-
     #[pyo3(signature = (peer, digest, now_ns, /))]
     fn merge_peer_digest(&mut self, peer: u32, digest: &[u8], now_ns: Instant) -> PyResult<()> {
         let merged = self.router.merge_peer_digest(PeerId(peer), digest, now_ns);
         merged.map_err(|error| value_error(&error))
-    }
-
-    #[pyo3(signature = (peer, now_ns, /))]
-    fn share_anew<'py>(&mut self, py: Python<'py>, peer: u32, now_ns: Instant) -> Effects<'py> {
-        self.router.share_anew(PeerId(peer), now_ns, &mut self.out);
-        effects(py, &mut self.out)
-    }
-
-    #[pyo3(signature = (peer, now_ns, /))]
-    fn share<'py>(
-        &mut self,
-        py: Python<'py>,
-        peer: u32,
-        now_ns: Instant,
-    ) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyTuple>)> {
-        let share = self.router.share(PeerId(peer), now_ns, &mut self.out);
-        let share = share.map(|share| PyBytes::new(py, &share));
-        Ok((share, effects(py, &mut self.out)?))
     }
 
     #[pyo3(signature = (peer, share, ahead_ns, now_ns, /))]
@@ -318,6 +320,9 @@ getters! {
 /// Adds this part's classes and constants to the module.
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     for (number, (name, _)) in STATES.iter().enumerate() {
+        m.add(*name, number)?;
+    }
+    for (number, (name, _)) in MESSAGES.iter().enumerate() {
         m.add(*name, number)?;
     }
     m.add_class::<PeerGauges>()

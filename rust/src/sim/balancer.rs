@@ -135,13 +135,6 @@ impl Balancer {
         (self.process - 1) * 1_000 + u64::from(number) + 1
     }
 
-    /// Requests that it has not ended.
-    #[must_use]
-    pub fn requests(&self) -> usize {
-        let (in_flight, held, away) = self.counted();
-        in_flight + held + away
-    }
-
     /// Its clock at a virtual time.
     #[must_use]
     pub fn at(&self, now_ns: Nanos) -> Nanos {

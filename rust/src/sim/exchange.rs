@@ -1,11 +1,12 @@
 //! What balancers of different regions send each other, and figures about it.
 
-use super::mail::{Exchange, Kind, Letter, Link};
+use super::mail::{Exchange, Letter, Link};
 use super::queue::Event;
 use super::region::state::Sharing;
 use super::scenario::{ScenarioError, Topology, nanos};
 use super::simulator::Simulator;
 use super::workload::small;
+use crate::engine::effect::{Message, Tell};
 use crate::engine::mesh::hot::heat::Terms;
 use crate::engine::mesh::hot::places::KEY_BYTES;
 use crate::engine::mesh::peer::{PEERS_MAX, Presence};
@@ -14,8 +15,8 @@ use crate::engine::router::Listing;
 use crate::id::{Nanos, PeerId};
 use crate::time::{Instant, Span};
 
-/// A balancer looks for peers to tell something so often, as `skylb serve` does.
-const TELL_NS: Nanos = 50_000_000;
+/// Balancers connect to each other within this time.
+const CONNECT_NS: Nanos = 50_000_000;
 
 /// The key that names prefixes; nobody attacks a simulation.
 const MARK_KEY: &[u8; KEY_BYTES] = b"the marks' simulated key";
@@ -140,7 +141,13 @@ impl Simulator {
         for _ in 0..2 {
             for from in 0..small(self.exchange.peers.len()) {
                 for to in self.exchange.peers[from as usize].clone() {
-                    self.write(Kind::Summary, from, to);
+                    let clock_ns = self.balancers[from as usize].at(0);
+                    let router = self.balancers[from as usize].router_mut();
+                    let summary = router
+                        .and_then(|router| router.summary(PeerId(to), Instant::from_ns(clock_ns)));
+                    if let Some(bytes) = summary {
+                        self.write(Message::Summary, from, to, bytes);
+                    }
                 }
             }
             for letter in 0..small(self.exchange.letters.len()) {
@@ -148,66 +155,62 @@ impl Simulator {
             }
         }
         for from in 0..small(self.exchange.peers.len()) {
-            let first_ns = TELL_NS * u64::from(from + 1) / self.exchange.peers.len() as u64;
-            self.queue.put(first_ns, Event::Tell(from));
+            // They do not tell at the same moment.
+            let first_ns = CONNECT_NS * u64::from(from + 1) / self.exchange.peers.len() as u64;
+            self.queue.put(first_ns, Event::Connect(from));
         }
     }
 
-    /// A message for one peer, if there is something to tell: its number under way.
-    fn write(&mut self, kind: Kind, from: u32, to: u32) -> Option<u32> {
-        let sent_ns = self.queue.now_ns();
-        let clock_ns = self.balancers[from as usize].at(sent_ns);
-        let router = self.balancers[from as usize].router_mut()?;
+    /// A balancer connects to all of other regions. What is on its way is kept through cuts.
+    pub(super) fn connect_far(&mut self, from: u32) {
+        let now_ns = self.queue.now_ns();
+        let mut out = std::mem::take(&mut self.out);
+        let balancer = &mut self.balancers[from as usize];
+        let clock_ns = balancer.at(now_ns);
+        if let Some(router) = balancer.router_mut() {
+            for to in self.exchange.peers_of(from) {
+                let kinds = [Message::Summary, Message::Digest];
+                router.peer_connected(PeerId(*to), &kinds, Instant::from_ns(clock_ns), &mut out);
+            }
+        }
+        self.act(from, out);
+    }
+
+    /// A message for one peer of another region: its number under way.
+    fn write(&mut self, kind: Message, from: u32, to: u32, bytes: Vec<u8>) -> u32 {
         let Exchange { counts, links, .. } = &mut self.exchange;
         let link = &mut links[from as usize][to as usize];
-        let (bytes, written, written_bytes, told_bytes) = match kind {
-            Kind::Summary => (
-                router.summary(PeerId(to), Instant::from_ns(clock_ns))?,
-                &mut counts.summaries,
-                &mut counts.summary_bytes,
-                &mut link.bytes,
-            ),
-            Kind::Digest => (
-                router.peer_digest(PeerId(to), Instant::from_ns(clock_ns))?,
-                &mut counts.digests,
-                &mut counts.digest_bytes,
-                &mut link.digest_bytes,
-            ),
+        let (written, written_bytes, told_bytes) = if kind == Message::Digest {
+            let digests = (&mut counts.digests, &mut counts.digest_bytes);
+            (digests.0, digests.1, &mut link.digest_bytes)
+        } else {
+            let summaries = (&mut counts.summaries, &mut counts.summary_bytes);
+            (summaries.0, summaries.1, &mut link.bytes)
         };
         let len = bytes.len() as u64;
         *written += 1;
         *written_bytes += len;
         *told_bytes += len;
-        Some(small(self.exchange.letters.insert(Letter {
+        small(self.exchange.letters.insert(Letter {
             kind,
             from,
             to,
-            sent_ns,
+            sent_ns: self.queue.now_ns(),
             bytes,
-        })))
+        }))
     }
 
-    /// A balancer tells those of its peers something for whom it is time.
-    pub(super) fn tell_peers(&mut self, from: u32) {
-        let now_ns = self.queue.now_ns();
-        self.queue.put(now_ns + TELL_NS, Event::Tell(from));
-        if !self.balancers[from as usize].up {
-            return;
+    /// A balancer sends a peer a message. The connection takes it at once.
+    pub(super) fn send_message(&mut self, from: u32, tell: Tell) {
+        let to = tell.peer.0;
+        if let Some(router) = self.balancers[from as usize].router_mut() {
+            router.written(tell.peer, tell.kind);
         }
-        let clock_ns = self.balancers[from as usize].at(now_ns);
-        for place in 0..self.exchange.peers[from as usize].len() {
-            let to = self.exchange.peers[from as usize][place];
-            let Some(router) = self.balancers[from as usize].router_mut() else {
-                continue;
-            };
-            let summary = router.summary_due(PeerId(to), Instant::from_ns(clock_ns));
-            let digest = router.peer_digest_due(PeerId(to), Instant::from_ns(clock_ns));
-            for (kind, due) in [(Kind::Summary, summary), (Kind::Digest, digest)] {
-                if due && let Some(letter) = self.write(kind, from, to) {
-                    self.post(letter, from, to);
-                }
-            }
+        if self.balancers[from as usize].region == self.balancers[to as usize].region {
+            return self.tell_near(from, to, tell);
         }
+        let letter = self.write(tell.kind, from, to, tell.payload);
+        self.post(letter, from, to);
     }
 
     /// A message sets out. The connection keeps what a cut holds up, for a while.
@@ -242,7 +245,7 @@ impl Simulator {
             return;
         }
         let clock_ns = self.balancers[to as usize].at(self.queue.now_ns());
-        if kind == Kind::Digest {
+        if kind == Message::Digest {
             if let Some(router) = self.balancers[to as usize].router_mut() {
                 // Those that others have overtaken are old, and counted as refused.
                 let _ = router.merge_peer_digest(PeerId(from), &bytes, Instant::from_ns(clock_ns));

@@ -4,20 +4,14 @@ use slab::Slab;
 
 use super::result::Forwards;
 use super::scenario::seconds;
+use crate::engine::effect::Message;
 use crate::engine::mesh::peer::Presence;
 use crate::id::Nanos;
-
-/// What a letter holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Summary,
-    Digest,
-}
 
 /// A message under way.
 #[derive(Debug)]
 pub(super) struct Letter {
-    pub(super) kind: Kind,
+    pub(super) kind: Message,
     pub(super) from: u32,
     pub(super) to: u32,
     pub(super) sent_ns: Nanos,

@@ -72,6 +72,7 @@ impl Simulator {
         self.balancers[number as usize].up = true;
         self.rooms.gone(number, None);
         self.introduce_again(number);
+        self.connect_far(number);
         for replica in 0..small(self.replicas.len()) {
             let of = &self.replicas[replica as usize];
             if of.draining && of.region == self.balancers[number as usize].region {

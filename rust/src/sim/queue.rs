@@ -57,8 +57,8 @@ pub enum Event {
     Stall(RequestId, u32, u32),
     /// The client leaves.
     Leave(RequestId),
-    /// A balancer looks whom of its peers to tell something.
-    Tell(u32),
+    /// A balancer connects to those of other regions.
+    Connect(u32),
     /// A balancer looks what to tell those of its own region.
     Talk(u32),
     /// A message between balancers of one region arrives.

@@ -225,6 +225,7 @@ impl Simulator {
                 }
                 Effect::Withdraw(id) => withdrawn.push(id),
                 Effect::Probe(replica) => self.send_probe(balancer, replica.0),
+                Effect::Tell(tell) => self.send_message(balancer, tell),
             }
         }
         self.out = out;

@@ -316,7 +316,7 @@ impl Simulator {
             Event::Fail(id, attempt, failure) => self.fail(id, attempt, failure),
             Event::Stall(id, attempt, epoch) => self.stall(id, attempt, epoch),
             Event::Leave(id) => self.leave(id),
-            Event::Tell(balancer) => self.tell_peers(balancer),
+            Event::Connect(balancer) => self.connect_far(balancer),
             Event::Talk(balancer) => self.talk(balancer),
             Event::Heard(letter) => self.heard(letter),
             Event::Judge(balancer) => self.judge(balancer),

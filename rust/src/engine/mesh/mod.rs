@@ -9,6 +9,7 @@ pub mod listing;
 pub mod peer;
 pub mod region;
 pub mod residency;
+pub(in crate::engine) mod tell;
 
 pub(in crate::engine) use away::Away;
 
@@ -21,6 +22,7 @@ use self::listing::{Listing, PeersError};
 use self::peer::{PEERS_MAX, Peer, Presence};
 use self::region::{Sharer, Sharing};
 use self::residency::{RegionError, Regions, Residency, Rule};
+use self::tell::{Link, Telling};
 use super::cache::radix::{Radix, RadixConfig};
 use super::config::Config;
 use super::fleet::Fleet;
@@ -56,6 +58,7 @@ pub(in crate::engine) struct Remote {
     /// The peer's start, as known then.
     hot_sent_start: u64,
     share: Sharer,
+    link: Link,
 }
 
 /// All peers, by slot, and where requests may go.
@@ -83,6 +86,7 @@ pub(in crate::engine) struct Mesh {
     in_flight: usize,
     /// What is shared with balancers of our region.
     sharing: Sharing,
+    telling: Telling,
 }
 
 /// What peers receive of this balancer.
@@ -116,6 +120,7 @@ impl Mesh {
             ring: Ring::new(vnodes),
             in_flight: 0,
             sharing: Sharing::default(),
+            telling: Telling::default(),
         }
     }
 
@@ -249,6 +254,7 @@ impl Mesh {
         for peer in peers {
             self.add(peer);
         }
+        self.count_links();
         Ok(())
     }
 
@@ -271,6 +277,7 @@ impl Mesh {
                 hot_sent: 0,
                 hot_sent_start: 0,
                 share: Sharer::default(),
+                link: Link::default(),
             });
         }
         self.ring.add(on_ring(id), WEIGHT_ONE);

@@ -236,7 +236,7 @@ impl Router {
     }
 
     /// Lets time pass: expires what has waited too long, ends ejections, starts what may start, and
-    /// asks for the probes that are due.
+    /// asks for the probes and the messages that are due.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let now = self.advance(now);
         self.fleet.tick(&self.config, now);
@@ -250,13 +250,17 @@ impl Router {
             let probes = self.fleet.send_probes(due, now);
             out.extend(probes.into_iter().map(Effect::Probe));
         }
+        self.tell(now, out);
     }
 
     /// When [`Self::tick`] has work at the latest.
     #[must_use]
     pub fn next_deadline_ns(&mut self) -> Option<Instant> {
-        let probes_ns = self.fleet.next_probes_ns(!self.requests.is_empty());
-        self.next_change_ns().into_iter().chain(probes_ns).min()
+        let busy = !self.requests.is_empty();
+        let probes_ns = self.fleet.next_probes_ns(busy);
+        let tell_ns = self.mesh.next_tell_ns(busy);
+        let change_ns = self.next_change_ns();
+        [change_ns, probes_ns, tell_ns].into_iter().flatten().min()
     }
 
     /// When time alone changes what becomes of requests.

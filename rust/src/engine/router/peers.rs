@@ -1,7 +1,7 @@
 //! Facts about peers.
 
 use super::Router;
-use crate::engine::effect::Effect;
+use crate::engine::effect::{Effect, Message};
 use crate::engine::fleet::{Fleet, Probed};
 use crate::engine::mesh::hot::digest::DigestError;
 use crate::engine::mesh::hot::heat::Terms;
@@ -56,6 +56,38 @@ impl Router {
         if let Some(slot) = self.known_peer(peer) {
             self.mesh.started(slot, incarnation);
         }
+    }
+
+    /// A connection to a peer stands, which takes these kinds of messages. Neither side knows what the
+    /// other has told before.
+    pub fn peer_connected(
+        &mut self,
+        peer: PeerId,
+        kinds: &[Message],
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        let now = self.advance(now);
+        if let Some(slot) = self.known_peer(peer) {
+            self.mesh.connect((slot, peer), kinds);
+            self.mesh.share_anew((slot, peer), &mut self.fleet, now);
+            self.dispatch_all(now, out);
+        }
+    }
+
+    /// The connection takes these kinds of messages as well.
+    pub fn peer_takes(&mut self, peer: PeerId, kinds: &[Message]) {
+        self.mesh.take_kinds(peer, kinds);
+    }
+
+    /// That connection has ended: the peer is told nothing until there is another.
+    pub fn peer_disconnected(&mut self, peer: PeerId) {
+        self.mesh.disconnect(peer);
+    }
+
+    /// The last message of this kind has been written to the peer's connection: another may follow.
+    pub fn written(&mut self, peer: PeerId, kind: Message) {
+        self.mesh.written(peer, kind);
     }
 
     /// One measured round trip to a peer.
@@ -177,14 +209,7 @@ impl Router {
 
     // ------------------------------------------------------------------ what peers are told
 
-    /// Whether this peer should be told something now.
-    pub fn summary_due(&mut self, peer: PeerId, now: Instant) -> bool {
-        let now = self.advance(now);
-        let (mesh, local) = self.local(now);
-        mesh.summary_due(peer, &local)
-    }
-
-    /// What to tell this peer now: it grants room. `None` for a peer that is not known.
+    /// What to tell this peer now, out of turn: it grants room. `None` for a peer that is not known.
     pub fn summary(&mut self, peer: PeerId, now: Instant) -> Option<Vec<u8>> {
         let now = self.advance(now);
         let slot = self.known_peer(peer)?;
@@ -209,33 +234,23 @@ impl Router {
         self.mesh.set_hot(key, terms);
     }
 
-    /// Whether this peer should be told of hot prefixes now.
-    pub fn peer_digest_due(&mut self, peer: PeerId, now: Instant) -> bool {
-        let now = self.advance(now);
-        self.mesh.hot_due(peer, &self.fleet, &self.config, now)
-    }
-
-    /// What to tell this peer of hot prefixes; `None` for one that is not known, or where nothing
-    /// is told.
-    pub fn peer_digest(&mut self, peer: PeerId, now: Instant) -> Option<Vec<u8>> {
-        self.advance(now);
-        let slot = self.known_peer(peer)?;
-        let digest = self.mesh.hot_digest(slot, &self.config);
-        self.counters.peer_digests_told += u64::from(digest.is_some());
-        digest
-    }
-
-    /// What to tell a peer of our region now; `None` where there is nothing to tell it. It counts as
-    /// told, so it is to be sent.
-    pub fn share(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Effect>) -> Option<Vec<u8>> {
-        let now = self.advance(now);
-        let slot = self.mesh.slot(peer);
+    /// Messages for peers that should get something now, if it is time to look.
+    pub(super) fn tell(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let busy = !self.requests.is_empty();
+        let next_ns = self.mesh.next_tell_ns(busy);
+        if next_ns.is_none_or(|next_ns| next_ns > now) {
+            return;
+        }
+        let hold_age_ns = self.hold_age_ns(now);
         let (mesh, local) = self.local(now);
-        let told = slot.and_then(|slot| mesh.share(slot, &local));
+        for tell in mesh.tell(busy, hold_age_ns, &local) {
+            self.counters.peer_digests_told += u64::from(tell.kind == Message::Digest);
+            out.push(Effect::Tell(tell));
+        }
+        // What has been told keeps nobody from pushing any more.
         for slot in self.mesh.review_splits(&mut self.fleet, now) {
             self.dispatch(slot, now, out);
         }
-        told
     }
 
     // ------------------------------------------------------------------ what peers tell
@@ -259,15 +274,6 @@ impl Router {
         self.counters.peer_digests_refused += u64::from(merged.is_err());
         self.counters.peer_digests_merged += u64::from(merged == Ok(true));
         merged.map(|_| ())
-    }
-
-    /// A connection to a peer begins: neither knows what the other has told before.
-    pub fn share_anew(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Effect>) {
-        let now = self.advance(now);
-        if let Some(slot) = self.known_peer(peer) {
-            self.mesh.share_anew((slot, peer), &mut self.fleet, now);
-            self.dispatch_all(now, out);
-        }
     }
 
     /// What a peer of our region told. `ahead_ns`: how far our clock is ahead of its clock.

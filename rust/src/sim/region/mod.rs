@@ -13,14 +13,14 @@ use super::queue::Event;
 use super::scenario::Topology;
 use super::simulator::Simulator;
 use super::workload::small;
+use crate::engine::effect::{Message, Tell};
 use crate::engine::mesh::peer::Presence;
 use crate::engine::mesh::region::message::{Share, key};
 use crate::id::{Nanos, PeerId};
 use crate::time::{Instant, Span};
 
-/// Time between two looks while a balancer has requests, and while it has none.
-const TALK_NS: Nanos = 20_000_000;
-const IDLE_TALK_NS: Nanos = 100_000_000;
+/// Time between two looks at whom to ping.
+const TALK_NS: Nanos = 100_000_000;
 const PING_NS: Nanos = 1_000_000_000;
 /// A balancer that nobody has heard for so long is dead.
 const DEAD_NS: Nanos = 2_000_000_000;
@@ -119,9 +119,11 @@ impl Simulator {
         let balancer = &mut self.balancers[at as usize];
         let clock_ns = balancer.at(now_ns);
         if let Some(router) = balancer.router_mut() {
-            router.share_anew(PeerId(of), Instant::from_ns(clock_ns), &mut out);
-            router.peer_started(PeerId(of), incarnation, Instant::from_ns(clock_ns));
+            let now = Instant::from_ns(clock_ns);
+            router.peer_connected(PeerId(of), &Message::ALL, now, &mut out);
+            router.peer_started(PeerId(of), incarnation, now);
         }
+        self.ping(at, of, connection);
         self.act(at, out);
         self.enter(at, of, Presence::Alive);
     }
@@ -130,6 +132,9 @@ impl Simulator {
     fn close(&mut self, at: u32, of: u32) {
         let now_ns = self.queue.now_ns();
         self.sharing.view(at, of).close(now_ns);
+        if let Some(router) = self.balancers[at as usize].router_mut() {
+            router.peer_disconnected(PeerId(of));
+        }
         self.enter(at, of, Presence::Unreachable);
     }
 
@@ -194,61 +199,48 @@ impl Simulator {
         self.queue.put(at_ns, Event::Heard(small(letter)));
     }
 
-    /// A balancer tells those of its region what there is to tell.
+    /// A balancer pings those of its region whom it is connected to, if it is time.
     pub(super) fn talk(&mut self, from: u32) {
         let now_ns = self.queue.now_ns();
-        let busy = self.balancers[from as usize].requests() > 0;
-        let pause_ns = if busy { TALK_NS } else { IDLE_TALK_NS };
-        self.queue.put(now_ns + pause_ns, Event::Talk(from));
+        self.queue.put(now_ns + TALK_NS, Event::Talk(from));
         if !self.balancers[from as usize].up {
             return;
         }
         for to in self.sharing.peers[from as usize].clone() {
-            if let Some(connection) = self.sharing.view(from, to).connection {
-                self.tell_one(from, to, connection);
+            let view = self.sharing.view(from, to);
+            let due = view.pinged_ns.is_none_or(|at_ns| now_ns >= at_ns + PING_NS);
+            if let Some(connection) = view.connection.filter(|_| due) {
+                self.ping(from, to, connection);
             }
         }
     }
 
-    fn tell_one(&mut self, from: u32, to: u32, connection: u64) {
+    fn ping(&mut self, from: u32, to: u32, connection: u64) {
         let now_ns = self.queue.now_ns();
+        self.sharing.view(from, to).pinged_ns = Some(now_ns);
+        let clock_ns = self.balancers[from as usize].at(now_ns);
+        self.say(from, to, connection, Said::Ping(clock_ns));
+    }
+
+    /// A balancer sends a message to one of its region.
+    pub(super) fn tell_near(&mut self, from: u32, to: u32, tell: Tell) {
         let view = self.sharing.view(from, to);
-        let mut out = std::mem::take(&mut self.out);
-        let balancer = &mut self.balancers[from as usize];
-        let clock_ns = balancer.at(now_ns);
         let informs = !view.listing.is_empty();
-        let mut letters = Vec::new();
-        if view.pinged_ns.is_none_or(|at_ns| now_ns >= at_ns + PING_NS) {
-            view.pinged_ns = Some(now_ns);
-            letters.push(Said::Ping(clock_ns));
-        }
-        let Some(router) = balancer.router_mut() else {
+        let Some(connection) = view.connection else {
             return;
         };
-        if router.summary_due(PeerId(to), Instant::from_ns(clock_ns)) {
-            letters.extend(
-                router
-                    .summary(PeerId(to), Instant::from_ns(clock_ns))
-                    .map(Said::Summary),
-            );
-        }
-        if router.peer_digest_due(PeerId(to), Instant::from_ns(clock_ns)) {
-            letters.extend(
-                router
-                    .peer_digest(PeerId(to), Instant::from_ns(clock_ns))
-                    .map(Said::Digest),
-            );
-        }
-        if let Some(bytes) = router.share(PeerId(to), Instant::from_ns(clock_ns), &mut out) {
-            self.sharing.counts.messages += 1;
-            self.sharing.counts.bytes += bytes.len() as u64;
-            self.sharing.bytes_by_link[from as usize][to as usize] += bytes.len() as u64;
-            letters.push(Said::Share(bytes, informs));
-        }
-        for said in letters {
-            self.say(from, to, connection, said);
-        }
-        self.act(from, out);
+        let bytes = tell.payload;
+        let said = match tell.kind {
+            Message::Summary => Said::Summary(bytes),
+            Message::Digest => Said::Digest(bytes),
+            Message::Share => {
+                self.sharing.counts.messages += 1;
+                self.sharing.counts.bytes += bytes.len() as u64;
+                self.sharing.bytes_by_link[from as usize][to as usize] += bytes.len() as u64;
+                Said::Share(bytes, informs)
+            }
+        };
+        self.say(from, to, connection, said);
     }
 
     /// A message arrives.

@@ -11,10 +11,9 @@ use self::digest::{DIGEST_BYTES_MAX, DigestError, PeerDigest};
 use self::heat::{Heat, SPOTS_MAX, Terms};
 use self::known::Known;
 use self::places::{KEY_BYTES, Namer};
-use super::Mesh;
+use super::{Local, Mesh};
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
-use crate::engine::fleet::Fleet;
 use crate::id::{PeerId, PeerSlot, ReplicaSlot};
 use crate::time::{Instant, Span};
 
@@ -106,19 +105,13 @@ impl Mesh {
     }
 
     /// Whether a peer should be told of hot prefixes now.
-    pub(in crate::engine) fn hot_due(
-        &mut self,
-        peer: PeerId,
-        fleet: &Fleet,
-        config: &Config,
-        now: Instant,
-    ) -> bool {
+    pub(in crate::engine) fn hot_due(&mut self, peer: PeerId, local: &Local<'_>) -> bool {
         let Some(hot) = &mut self.hot else {
             return false;
         };
-        hot.heat.renew(now, |slot| {
-            let member = fleet.member(slot);
-            member.is_some_and(|member| member.ready(config, now))
+        hot.heat.renew(local.now, |slot| {
+            let member = local.fleet.member(slot);
+            member.is_some_and(|member| member.ready(local.config, local.now))
         });
         let sequence = hot.heat.sequence();
         let own = &self.region;

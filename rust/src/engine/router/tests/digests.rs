@@ -95,8 +95,8 @@ impl Three {
     /// What eu tells us of hot prefixes, if there is something to tell.
     fn digest(&mut self) -> Option<Vec<u8>> {
         let eu = &mut self.others[0];
-        let due = eu.router.peer_digest_due(US, eu.now);
-        due.then(|| eu.router.peer_digest(US, eu.now).unwrap())
+        let due = eu.router.digest_due(US, eu.now);
+        due.then(|| eu.router.hot_digest(US).unwrap())
     }
 
     fn heard(&mut self, digest: &[u8]) -> Result<(), DigestError> {
@@ -204,10 +204,7 @@ fn a_digest_under_another_key_is_refused_and_counted() {
 #[test]
 fn old_broken_and_foreign_digests_change_nothing() {
     let mut three = told(Policy::Prefix);
-    let mut digest = three.others[0]
-        .router
-        .peer_digest(US, Instant::ZERO)
-        .unwrap();
+    let mut digest = three.others[0].router.hot_digest(US).unwrap();
     assert_eq!(three.heard(&digest), Err(DigestError::Old));
     assert_eq!(three.heard(&[9]), Err(DigestError::Version(9)));
     let last = digest.pop();
@@ -257,13 +254,7 @@ fn what_a_peer_told_is_forgotten_with_its_age_its_death_its_restart_and_isolatio
     assert_eq!(alone.prefixes(), 0);
     let digest = PeerDigest {
         sequence: 9,
-        ..PeerDigest::decode(
-            &alone.others[0]
-                .router
-                .peer_digest(US, Instant::ZERO)
-                .unwrap(),
-        )
-        .unwrap()
+        ..PeerDigest::decode(&alone.others[0].router.hot_digest(US).unwrap()).unwrap()
     };
     assert_eq!(alone.heard(&digest.encode()), Ok(()));
     assert_eq!(alone.prefixes(), 0, "nothing is taken from it");
@@ -283,10 +274,10 @@ fn a_digest_is_told_once_and_again_to_a_peer_that_started_anew() {
     assert!(three.digest().is_some());
     assert_eq!(three.digest(), None);
     let eu = &mut three.others[0];
-    assert!(eu.router.peer_digest_due(ASIA, eu.now));
+    assert!(eu.router.digest_due(ASIA, eu.now));
     eu.call(|router, now, out| router.set_isolated(ASIA, true, now, out));
     assert!(
-        !eu.router.peer_digest_due(ASIA, eu.now),
+        !eu.router.digest_due(ASIA, eu.now),
         "not to an isolated one"
     );
     let same = [Listing::new(US, "us", "eu")];

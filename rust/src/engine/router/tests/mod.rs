@@ -15,13 +15,15 @@ mod queueing;
 mod retries;
 mod routing;
 mod sharing;
+mod telling;
 mod waiting;
 
 use super::*;
 use crate::engine::config::{AllowanceRule, ClassRule, Policy, PushRule};
-use crate::engine::effect::{Outcome, Push, Reject};
+use crate::engine::effect::{Outcome, Push, Reject, Tell};
 use crate::engine::fleet::health::{Failure, Unread};
 use crate::engine::fleet::snapshot::Snapshot;
+use crate::engine::mesh::peer::Presence;
 use crate::http::route::Route;
 use crate::id::ReplicaId;
 use crate::prompt::class::Class;
@@ -40,6 +42,8 @@ struct Drive {
     calls: u64,
     /// Probes asked for since the test looked last.
     probes: Vec<u32>,
+    /// Messages, likewise.
+    tells: Vec<Tell>,
 }
 
 fn idle() -> Snapshot {
@@ -99,6 +103,7 @@ impl Drive {
             last_id: 0,
             calls: 0,
             probes: Vec::new(),
+            tells: Vec::new(),
         };
         drive.set_replicas(0..replicas);
         for replica in 0..replicas {
@@ -119,15 +124,15 @@ impl Drive {
         };
         assert_eq!(sound, Ok(()));
         self.now += MS;
-        let probes = &mut self.probes;
-        out.retain(|effect| match effect {
-            Effect::Probe(replica) => {
-                probes.push(replica.0);
-                false
+        let mut requests = Vec::new();
+        for effect in out {
+            match effect {
+                Effect::Probe(replica) => self.probes.push(replica.0),
+                Effect::Tell(tell) => self.tells.push(tell),
+                effect => requests.push(effect),
             }
-            _ => true,
-        });
-        out
+        }
+        requests
     }
 
     fn set_replicas(&mut self, ids: impl IntoIterator<Item = u32>) -> Vec<Effect> {

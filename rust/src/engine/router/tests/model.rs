@@ -64,6 +64,7 @@ impl Oracle {
             last_id: 0,
             calls: 0,
             probes: Vec::new(),
+            tells: Vec::new(),
         };
         let replicas = vec![Facts::default(); REPLICAS as usize];
         let mut oracle = Self {
@@ -357,7 +358,7 @@ impl Oracle {
                     self.ended += 1;
                     continue;
                 }
-                Effect::Probe(_) => panic!("it concerns no request"),
+                Effect::Probe(_) | Effect::Tell(_) => panic!("it concerns no request"),
             }
             self.live.insert(id, live);
         }

@@ -57,7 +57,8 @@ impl Simulator {
             ),
             Effect::Expire(_) => (4, [0; 4]),
             Effect::Withdraw(_) => (5, [0; 4]),
-            Effect::Probe(_) => return, // it concerns no request, and is counted
+            // They concern no request, and are counted.
+            Effect::Probe(_) | Effect::Tell(_) => return,
         };
         let head = [
             self.decisions,
