@@ -30,7 +30,7 @@ from skylb.types import Peer, Replica
 
 
 class LocalRouter(Router):
-    """The engine in this process: its calls, its effects, one timer.
+    """Calls the engine in this process, delivers its effects, and keeps a timer for its next deadline.
 
     Args:
         engine: the decision engine.

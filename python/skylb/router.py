@@ -29,7 +29,7 @@ from skylb.mesh.signing import Claims, Identity
 from skylb.types import Peer, Replica
 
 Effect = Push | Forward | Hold | Reject | Expire | Withdraw
-"""What the engine wants done for one request."""
+"""An effect that concerns one request."""
 
 
 class Sink(Protocol):
@@ -93,10 +93,10 @@ class Router(Protocol):
         """These replicas have sent further parts of answers since the last call."""
 
     def only_model(self) -> str | None:
-        """The model meant where none is named; empty while none is known, ``None`` where there are more."""
+        """The model of a request that names none. Empty: none is known; ``None``: several are."""
 
     def guessed(self, request: Request) -> bool:
-        """The request is at a replica that may lack its model, and another replica could be tried."""
+        """Whether the request is at a replica that may lack its model, while another could be tried."""
 
     def ready(self) -> bool:
         """Requests can be served: a replica is ready here, or at a peer that takes them."""
@@ -113,13 +113,22 @@ class Router(Protocol):
     # --------------------------------------------------------------- control plane
 
     def set_replicas(self, replicas: Sequence[Replica]) -> None:
-        """The whole fleet. Ids are never reused for another address."""
+        """Sets the whole fleet. Ids are never reused for another address."""
 
     def set_models(self, replica_id: int, models: list[tuple[str, int | None]], *, cut: bool = False) -> bool:
-        """Models and adapters that one replica serves; ``cut``: it serves more. False: nothing changed."""
+        """Sets the models and adapters that one replica serves.
+
+        Args:
+            replica_id: the replica.
+            models: their names, with ``max_model_len`` where it is known.
+            cut: the list is incomplete, and the replica serves more.
+
+        Returns:
+            Whether something changed.
+        """
 
     def hide_models(self, replica_id: int) -> None:
-        """A replica has no list of models: it gets requests for any model."""
+        """Notes that a replica lists no models. It then gets requests for any model."""
 
     def refresh_models_with(self, refresh: Callable[[Callable[[], None]], None]) -> None:
         """Sets the function to call when a request asks for a model in no list.
@@ -128,46 +137,46 @@ class Router(Protocol):
         """
 
     def set_draining(self, replica_id: int, draining: bool) -> None:
-        """Operator intent for one replica."""
+        """Begins or ends the draining of a replica, as operators ask: it gets no new requests meanwhile."""
 
     # ----------------------------------------------------------------------- peers
 
     def set_self(self, identity: Identity, region: str) -> None:
-        """This balancer's name, start and region. To be called before `set_peers`."""
+        """Sets this balancer's name, start and region. Call it before `set_peers`."""
 
     def set_peers(self, peers: list[tuple[int, str, str, bool]]) -> None:
-        """All peers as ``(id, name, region, sure)``. Ids are never reused for another name.
+        """Sets all peers, as ``(id, name, region, sure)``. Ids are never reused for another name.
 
         ``sure``: the list of peers names the region, or it equals the peer's name.
         """
 
     def set_peer(self, peer: Peer) -> None:
-        """The address that forwards to a peer go to. To be called before `merge_peer`."""
+        """Sets the address that forwards to a peer go to. Call it before `merge_peer`."""
 
     def peer_started(self, peer_id: int, incarnation: int) -> None:
         """A connection to a peer begins. The peer has proven its ``incarnation``, the time of its start."""
 
     def peer_rtt(self, peer_id: int, rtt_ns: int) -> None:
-        """One measured round trip."""
+        """Reports one measured round trip to a peer."""
 
     def peer_state(self, peer_id: int, state: int) -> None:
-        """``PEER_*``: whether a peer lives."""
+        """Reports whether a peer lives: ``PEER_*``."""
 
     def set_isolated(self, peer_id: int, isolated: bool) -> None:
-        """Operator intent: nothing is forwarded to a peer, and nothing granted to it."""
+        """Isolates a peer, as operators ask: nothing is forwarded to it, and nothing granted to it."""
 
     def set_residency(self, rules: list[tuple[str | None, str | None, list[str]]]) -> None:
-        """Where requests may be served: ``(tenant, model, regions)``, ``None`` for any.
+        """Sets where requests may be served: ``(tenant, model, regions)``, ``None`` for any.
 
         Raises:
             ValueError: more regions than there can be.
         """
 
     def set_evacuating(self, evacuating: bool) -> None:
-        """Operator intent: all work goes to peers while they have room."""
+        """Begins or ends an evacuation, as operators ask: all work goes to peers while they have room."""
 
     def set_replica_region(self, replica_id: int, region: str | None) -> None:
-        """The region of an adopted replica; ``None``: this balancer's."""
+        """Sets the region of an adopted replica; ``None``: this balancer's."""
 
     def peer_connected(self, peer_id: int, kinds: list[int], tell: Callable[[Tell], None]) -> None:
         """A connection to a peer stands; what either side told before counts no more.
@@ -228,8 +237,8 @@ class Router(Protocol):
     def probe_with(self, probe: Callable[[int], None]) -> None:
         """Calls ``probe`` with each replica that is to be probed now.
 
-        At most one probe per replica is under way: until `observe` or `observe_failed` reports it, also where
-        it is given up.
+        At most one probe per replica is under way. It ends when `observe` or `observe_failed` reports it,
+        even if it was given up.
         """
 
     def observe(self, replica_id: int, snapshot: Snapshot, sent_ns: int) -> None:
