@@ -58,8 +58,7 @@ impl Router {
         }
     }
 
-    /// A connection to a peer stands, which takes these kinds of messages. Neither side knows what the
-    /// other has told before.
+    /// A connection to a peer stands, which takes these kinds. What either side told before is void.
     pub fn peer_connected(
         &mut self,
         peer: PeerId,
@@ -237,8 +236,7 @@ impl Router {
     /// Messages for peers that should get something now, if it is time to look.
     pub(super) fn tell(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let busy = !self.requests.is_empty();
-        let next_ns = self.mesh.next_tell_ns(busy);
-        if next_ns.is_none_or(|next_ns| next_ns > now) {
+        if (self.mesh.next_tell_ns(busy)).is_none_or(|next_ns| next_ns > now) {
             return;
         }
         let hold_age_ns = self.hold_age_ns(now);
