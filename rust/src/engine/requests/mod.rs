@@ -14,6 +14,7 @@ use self::request::{Phase, Request};
 use super::config::Config;
 use super::recent::Recent;
 use crate::id::{ModelId, ReplicaId, ReplicaSlot, RequestId};
+use crate::time::{Instant, Span};
 
 /// All requests that have not ended.
 #[derive(Debug)]
@@ -77,6 +78,17 @@ impl Requests {
 
     pub(in crate::engine) fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
         self.live.iter().map(|(id, request)| (*id, request))
+    }
+
+    /// The longest wait in the hold among these.
+    pub(in crate::engine) fn longest_wait(
+        &self,
+        ids: impl Iterator<Item = RequestId>,
+        now: Instant,
+    ) -> Span {
+        let requests = ids.filter_map(|id| self.get(id));
+        let waits = requests.map(|request| request.waited_ns(now));
+        waits.max().unwrap_or_default()
     }
 
     /// Remembers which replica made a response.

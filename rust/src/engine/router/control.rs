@@ -258,9 +258,8 @@ impl Router {
     pub fn next_deadline_ns(&mut self) -> Option<Instant> {
         let busy = !self.requests.is_empty();
         let probes_ns = self.fleet.next_probes_ns(busy);
-        let tell_ns = self.mesh.next_tell_ns(busy);
-        let change_ns = self.next_change_ns();
-        [change_ns, probes_ns, tell_ns].into_iter().flatten().min()
+        let others_ns = probes_ns.into_iter().chain(self.mesh.next_tell_ns(busy));
+        others_ns.chain(self.next_change_ns()).min()
     }
 
     /// When time alone changes what becomes of requests.

@@ -84,7 +84,7 @@ impl Router {
         self.mesh.disconnect(peer);
     }
 
-    /// The last message of this kind has been written to the peer's connection: another may follow.
+    /// The last message of this kind has been written to the peer's connection.
     pub fn written(&mut self, peer: PeerId, kind: Message) {
         self.mesh.written(peer, kind);
     }
@@ -219,11 +219,8 @@ impl Router {
 
     /// How long the longest held request has waited.
     fn hold_age_ns(&self, now: Instant) -> Span {
-        let heads = self.hold.heads();
-        let oldest = heads.filter_map(|(partition, _)| self.hold.oldest(partition));
-        let requests = oldest.filter_map(|(_, id)| self.requests.get(id));
-        let ages = requests.map(|request| request.waited_ns(now));
-        ages.max().unwrap_or_default()
+        let oldest = (self.hold.heads()).filter_map(|(line, _)| self.hold.oldest(line));
+        self.requests.longest_wait(oldest.map(|(_, id)| id), now)
     }
 
     /// Tells peers which prefixes are hot here, and believes them. `key`: what all balancers of the
