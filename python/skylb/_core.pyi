@@ -781,7 +781,7 @@ class Engine:
             RequestError: the body is refused (400, 415); the engine knows nothing of the request.
         """
     def only_model(self) -> str | None:
-        """The one model that is served; empty while none is known, ``None`` where there are more."""
+        """The one model that is served. Empty: none is known; ``None``: several are."""
     def scanner(self) -> Scanner:
         """Reads bodies as `submit` does, beside the event loop."""
     def first_byte(self, request: Request, relay: Relay, now_ns: int, /) -> tuple[_Effect, ...]:
@@ -806,32 +806,32 @@ class Engine:
     def set_models(
         self, replica: int, models: list[tuple[str, int | None]], cut: bool, now_ns: int, /
     ) -> tuple[bool, tuple[_Effect, ...]]:
-        """Models and adapters a replica serves, as ``(id, max_model_len)``; whether that is a change.
+        """Sets the models and adapters that a replica serves, as ``(id, max_model_len)``. Returns whether
+        that is a change, and the effects.
 
-        ``cut``: its list has more, and it is sent also what no list has.
+        ``cut``: the list is incomplete. The replica then also gets requests for models in no list.
         """
     def hide_models(self, replica: int, now_ns: int, /) -> tuple[_Effect, ...]:
-        """A replica does not tell its models: it is sent whatever is asked for."""
+        """Notes that a replica lists no models. It then gets requests for any model."""
     def set_looks(self, looks: bool, /) -> None:
-        """Whether the driver reads all lists when `look_due` says so. Then a request for a model in no
-        list waits for that (it is told `Hold`) before it is refused."""
+        """Whether the driver reads all lists when `look_due` says so. Then a request for a model in no list
+        waits for that (the effect is `Hold`) before it is refused."""
     def look_due(self, now_ns: int, /) -> bool:
         """Whether all lists should be read now; they count as being read until `looked`. To be asked
         after a `Hold` and after `tick`."""
     def looked(self, now_ns: int, /) -> tuple[_Effect, ...]:
         """All lists have been read, or could not be."""
     def guessed(self, request: Request, /) -> bool:
-        """Whether a request is at a replica whose list does not have its model, while another could be
-        asked."""
+        """Whether a request is at a replica whose list lacks its model, while another could be tried."""
     def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[_Effect, ...]:
-        """Operator intent, apart from observed health."""
+        """Begins or ends the draining of a replica, as operators ask; its health stands apart from that."""
     def observe(self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /) -> tuple[_Effect, ...]:
         """A probe sent at ``sent_ns`` was answered at ``now_ns``."""
     def observe_failed(self, replica: int, unread: int, now_ns: int, /) -> tuple[_Effect, ...]:
-        """A probe told nothing, or was given up; ``unread``: ``PROBE_*``."""
+        """A probe brought nothing, or was given up; ``unread``: ``PROBE_*``."""
     def answered(self, replica: int, now_ns: int, /) -> tuple[_Effect, ...]:
-        """A replica has answered another question than a probe: it is there, if its last probe was not
-        answered."""
+        """A replica has answered something other than a probe. If its last probe got no answer, it
+        counts as alive now."""
     def probed_state(self, replica: int, /) -> int:
         """``PROBED_*``: what is known of a replica by its probes, and by requests that found nobody."""
     def heard(self, replicas: list[int], now_ns: int, /) -> tuple[_Effect, ...]:

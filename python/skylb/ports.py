@@ -28,8 +28,8 @@ class Ports:
     async def bind(cls, settings: Settings) -> "Ports":
         """Binds all of them or none.
 
-        The clients' addresses are to be had at once. Who had them before may still drain: the others come
-        a moment later.
+        The clients' addresses must be free. The balancer that had them may still drain, so the others are
+        tried again for a few seconds.
 
         Raises:
             ListenError: an address cannot be bound.
@@ -45,12 +45,12 @@ class Ports:
         return cls(clients, peers, sync, admin, [sock.address for sock in clients])
 
     def named(self) -> dict[str, list[ListenAddress]]:
-        """Where each kind listens, in the order in which they are told of."""
+        """Where each kind listens, in the order of the report at the start."""
         groups = {"clients": self.clients, "admin": self.admin, "forwards": self.peers, "sync": self.sync}
         return {name: [sock.address for sock in group] for name, group in groups.items()}
 
     async def succeeded(self) -> None:
-        """Waits until somebody else listens for clients where this balancer did."""
+        """Waits until another process listens for clients where this balancer did."""
         while True:
             if any(map(is_taken, self.addresses)):
                 return
