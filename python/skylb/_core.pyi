@@ -594,8 +594,8 @@ class Probe:
 
 @final
 class Tell:
-    """Send the peer a message now, and report it with `Engine.written`. It counts as told. At most one of
-    each kind is outstanding per peer. Only `Engine.tick` yields messages."""
+    """Send the peer a message now, and report it with `Engine.written`. The engine counts it as sent. At
+    most one of each kind is under way per peer. Only `Engine.tick` yields messages."""
 
     @property
     def peer(self) -> int: ...
@@ -870,12 +870,12 @@ class Engine:
     def set_replica_region(self, replica: int, region: str | None, now_ns: int, /) -> tuple[_Effect, ...]:
         """The region of an adopted replica; ``None``: this balancer's."""
     def peer_connected(self, peer: int, kinds: list[int], now_ns: int, /) -> tuple[_Effect, ...]:
-        """A connection to this peer stands, which takes these kinds of messages (``MESSAGE_*``). Neither
-        side knows what the other told before. From now on `tick` yields messages for it."""
+        """A connection to this peer begins. It takes these kinds of messages (``MESSAGE_*``). What either
+        side reported before no longer counts. From now on `tick` yields messages for the peer."""
     def peer_takes(self, peer: int, kinds: list[int], /) -> None:
         """The connection takes these kinds of messages as well."""
     def peer_disconnected(self, peer: int, /) -> None:
-        """That connection has ended."""
+        """The connection to a peer has ended."""
     def written(self, peer: int, kind: int, /) -> None:
         """The last message of this kind (``MESSAGE_*``) has been written: another may follow."""
     def merge_peer(self, peer: int, summary: bytes, now_ns: int, /) -> tuple[_Effect, ...]:

@@ -1,8 +1,8 @@
 """Where the two planes meet: control writes facts, data asks for decisions.
 
-Every call yields effects. What concerns a request goes to the sink that the data plane registered, also when
-it comes at once. Probes and messages for peers go to the sinks that control and the mesh registered. Neither
-plane holds a reference to the other, or to the engine.
+Calls that change something yield effects. An effect that concerns a request goes to the sink that the data
+plane registered with `submit`, also during that call. Probes go to the function that control registered,
+messages for peers to those of the mesh. Neither plane holds a reference to the other, or to the engine.
 """
 
 from collections.abc import Callable, Sequence
@@ -179,20 +179,20 @@ class Router(Protocol):
         """Sets the region of an adopted replica; ``None``: this balancer's."""
 
     def peer_connected(self, peer_id: int, kinds: list[int], tell: Callable[[Tell], None]) -> None:
-        """A connection to a peer stands; what either side told before counts no more.
+        """A connection to a peer begins. What either side reported before no longer counts.
 
         Args:
             peer_id: the peer.
-            kinds: of messages that it takes (``MESSAGE_*``).
-            tell: is called with each message that is to be sent now. At most one of each kind is outstanding:
-                until `written` reports it.
+            kinds: the kinds of messages that it takes (``MESSAGE_*``).
+            tell: called with each message that is to be sent now. At most one of each kind is under way. It
+                ends when `written` reports it.
         """
 
     def peer_takes(self, peer_id: int, kinds: list[int]) -> None:
         """The connection takes these kinds as well: the peer has shown that it knows them."""
 
     def peer_disconnected(self, peer_id: int) -> None:
-        """That connection has ended."""
+        """The connection to a peer has ended."""
 
     def written(self, peer_id: int, kind: int) -> None:
         """The last message of this kind has been written to the peer's connection."""

@@ -1,7 +1,7 @@
 //! What the engine asks its driver to do.
 //!
-//! Effects are values. They come in the order in which they are to be done and may concern any
-//! request, not only the one whose event caused them.
+//! Effects are values, in the order in which the driver is to carry them out. The effects of a call may
+//! concern other requests than the one that the call was about.
 
 use crate::id::{PeerId, ReplicaId, RequestId};
 use crate::time::{Instant, Span};
@@ -53,14 +53,14 @@ pub struct Reject {
     pub retry_after_s: Option<u32>,
 }
 
-/// What a message to a peer says. The numbers are part of the Python interface.
+/// The kind of a message to a peer. The numbers are part of the Python interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
-    /// Room, and what is held.
+    /// How much room there is, and how much is held.
     Summary = 0,
     /// Hot prefixes.
     Digest = 1,
-    /// The load of replicas that both push to.
+    /// The load of the replicas that both balancers push to.
     Share = 2,
 }
 
@@ -69,12 +69,12 @@ impl Message {
     pub const ALL: [Self; 3] = [Self::Summary, Self::Digest, Self::Share];
 }
 
-/// Send a message to this peer now, and report when it has been written. It counts as told.
+/// Send a message to this peer now, and report when it has been written. The engine counts it as sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tell {
     /// Where to send it.
     pub peer: PeerId,
-    /// What it says.
+    /// What it is about.
     pub kind: Message,
     /// Its bytes.
     pub payload: Vec<u8>,
@@ -96,9 +96,9 @@ pub enum Effect {
     /// Give up the request's attempt, which has had no first byte, and report it as failed
     /// (`Failure::Withdrawn`): its replica is down or wedged.
     Withdraw(RequestId),
-    /// Send this replica a probe now. It is under way until `Router::observe` or
-    /// `Router::observe_failed` reports it, also where the driver gives it up. At most one per
-    /// replica is under way. Only `Router::tick` asks for probes.
+    /// Send this replica a probe now. At most one per replica is under way. It ends when
+    /// `Router::observe` or `Router::observe_failed` reports it, even if the driver gave it up.
+    /// Only `Router::tick` asks for probes.
     Probe(ReplicaId),
     /// Send a message to a peer that is connected. Only `Router::tick` yields messages.
     Tell(Tell),
@@ -122,7 +122,7 @@ impl Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Outcome {
-    /// The response was relayed to its end, whatever its status.
+    /// The response was relayed to its end, and its status is below 500.
     Ok = 0,
     /// The client left, or SkyLB gave the request up. Never counts against the replica.
     ClientLeft = 1,

@@ -323,8 +323,7 @@ impl Router {
         None
     }
 
-    /// Holds a request until `owner` has room, the replica that the policy prefers. Returns the request if it
-    /// cannot wait.
+    /// Holds a request until `owner`, which the policy prefers, has room. Returns it if it cannot wait.
     fn wait_for(
         &mut self,
         id: RequestId,
@@ -368,8 +367,7 @@ impl Router {
         }
     }
 
-    /// Puts the request into the hold, unless it may not wait, its time in the hold is over, or the hold is
-    /// full.
+    /// Puts the request into the hold, unless it may not wait, its time there is over, or the hold is full.
     fn enter_hold(
         &mut self,
         id: RequestId,
