@@ -27,14 +27,15 @@ RUSTFLAGS=$flags cargo $toolchain build --quiet --locked --release --manifest-pa
 fuzz=$built/$triple/release/skylb-fuzz
 
 [ $# -gt 0 ] || set -- $(ls rust/fuzz/corpus)
-# Runs one target until its CPU time is used up: libFuzzer bounds only the time of the clock, so it runs in rounds.
+# Runs one target until its CPU time is used up. libFuzzer counts the time of the clock, beside other work too: so it runs
+# in rounds, only what stands for a minute is a hang, and what grows faster than its input is found below, by CPU time.
 hunt() {
   local log=target/fuzz/$1.log cpu=0 runs=0 left=$seconds round more
   : >"$log"
   while [ "$left" -gt 0 ] && ! grep -aq 'Test unit written to' "$log"; do
     # Beside the corpus stand the inputs that earlier runs have found worth keeping.
     round=$({ time FUZZ_TARGET=$1 FUZZ_SEEDS=target/fuzz/seeds/$1 "$fuzz" "target/fuzz/inputs/$1" \
-      "target/fuzz/seeds/$1" "rust/fuzz/corpus/$1" -max_len=6000 -timeout=10 -report_slow_units=2 -rss_limit_mb=2048 \
+      "target/fuzz/seeds/$1" "rust/fuzz/corpus/$1" -max_len=6000 -timeout=60 -report_slow_units=60 -rss_limit_mb=2048 \
       -max_total_time="$left" -artifact_prefix="target/fuzz/found/$1/" -print_final_stats=1 >"$log" 2>&1 || true; } 2>&1)
     more=$(sed -n 's/^stat::number_of_executed_units: //p' "$log")
     [ -n "$more" ] || break # it did not start, or died: the log says why

@@ -12,7 +12,7 @@ from skylb.settings.discovery import DiscoverySettings, DnsFamily
 from skylb.tasks import attempt
 from skylb.types import Address
 
-log = logging.getLogger("skylb.control.discovery")
+log = logging.getLogger("skylb.discovery")
 
 SWITCH_RESOLUTIONS = 3
 """Resolutions in a row without an address of the family in use before the other family is taken. A resolver

@@ -24,7 +24,7 @@ from skylb.settings.discovery import DiscoverySettings
 from skylb.settings.mesh import PEERS_MAX
 from skylb.tasks import attempt
 
-log = logging.getLogger("skylb.control.discovery")
+log = logging.getLogger("skylb.discovery")
 
 FILE_BYTES_MAX = 4 << 20
 FAULTS_MAX = 20

@@ -12,7 +12,7 @@ from skylb.settings.discovery import DiscoverySettings
 from skylb.tasks import attempt
 from skylb.types import Address
 
-log = logging.getLogger("skylb.control.discovery")
+log = logging.getLogger("skylb.discovery")
 
 RESOLVES_AT_ONCE_MAX = 16
 """Names resolved side by side: the executor behind getaddrinfo has few threads."""

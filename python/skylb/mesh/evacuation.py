@@ -7,7 +7,7 @@ import logging
 
 from skylb.router import Router
 
-log = logging.getLogger("skylb.control.peers")
+log = logging.getLogger("skylb.mesh.peers")
 
 LOG_INTERVAL_NS = 10_000_000_000
 """Between two lines of the log."""

@@ -15,7 +15,7 @@ from skylb.mesh.link import Link, State
 from skylb.mesh.signing import Identity
 from skylb.settings.mesh import PEERS_MAX
 
-log = logging.getLogger("skylb.control.failover")
+log = logging.getLogger("skylb.mesh.failover")
 
 CLOSER_RATIO = 0.8
 """A peer moves forward in the list when its round trip is below this share of the one before it."""

@@ -37,7 +37,7 @@ from skylb.mesh.sync import Closed, Connection, Meter, TurnedAway
 from skylb.router import Router
 from skylb.tasks import TaskGroup
 
-log = logging.getLogger("skylb.control.peers")
+log = logging.getLogger("skylb.mesh.peers")
 
 TICK_S = 0.1
 """How often a connection is looked at for pings and news. Messages of the engine do not wait for it."""

@@ -16,7 +16,7 @@ from aiohttp import web
 from skylb.mesh.sync import HANDSHAKE_S
 from skylb.tasks import TaskGroup
 
-log = logging.getLogger("skylb.control.door")
+log = logging.getLogger("skylb.mesh.listener")
 
 PENDING_MAX = 128
 """Connections that have not proven to be a peer's. Of more, the one that came first is closed: a peer needs

@@ -11,7 +11,7 @@ from skylb.discovery.file import PEERS, ListFile, read
 from skylb.errors import ConfigError
 from skylb.tasks import TaskGroup, attempt
 
-log = logging.getLogger("skylb.control.peers")
+log = logging.getLogger("skylb.mesh.peers")
 
 LOOKUP_S = 5.0
 """For one look at DNS; at start no longer is waited for it."""

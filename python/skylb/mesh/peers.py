@@ -54,7 +54,7 @@ from skylb.router import Router
 from skylb.settings.mesh import ANY_PEER
 from skylb.tasks import TaskGroup, attempt
 
-log = logging.getLogger("skylb.control.peers")
+log = logging.getLogger("skylb.mesh.peers")
 
 JUDGE_S = 0.25
 """How often it is asked who is dead."""

@@ -8,6 +8,7 @@ mod body;
 mod chunked;
 mod events;
 mod head;
+mod merge;
 mod messages;
 mod metrics;
 mod multipart;
@@ -27,7 +28,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "head",
         run: head::run,
@@ -67,6 +68,11 @@ pub const TARGETS: [Target; 8] = [
         name: "messages",
         run: messages::run,
         seeds: messages::seeds,
+    },
+    Target {
+        name: "merge",
+        run: merge::run,
+        seeds: merge::seeds,
     },
 ];
 
