@@ -140,8 +140,9 @@ class Settings(SourceSettings):
         Placeholder("NETWORK"),
         Field(
             max_length=1024,
-            description="Address or network of a proxy in front of SkyLB. SkyLB accepts X-Forwarded-*, the "
-            "class and tenant headers, and headers that control the engine only from such a proxy.",
+            description="Address or network of a proxy in front of SkyLB. Only from such a proxy "
+            "does SkyLB accept X-Forwarded-*, the class and tenant headers, and headers that control "
+            "the engine.",
         ),
     ] = ()
     cors_origin: Annotated[

@@ -55,6 +55,7 @@ class LocalRouter(Router):
         self, sink: Sink, request: Request, body: bytes | Scanned, claims: Claims | None = None
     ) -> None:
         request_id = self._last_id = self._last_id + 1
+        was_idle = not self._sinks
         if claims is not None:
             deadline_ns = request.start_ns + claims.deadline_ms * 1_000_000
             origin = self._peer_ids.get(claims.origin)
@@ -62,7 +63,9 @@ class LocalRouter(Router):
         effects = self._engine.submit(request_id, request, body)
         self._sinks[request_id] = sink
         sink.submitted()
-        self._deliver_and_arm(effects)
+        self._deliver(effects)
+        if was_idle:
+            self._arm()  # with a request, probes and messages are due more often
 
     def first_byte(self, request: Request, relay: Relay, now_ns: int) -> None:
         effects = self._engine.first_byte(request, relay, now_ns)

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import logging
 import random
 import sys
 import time
@@ -55,6 +56,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="what changes are drawn from")
     parser.add_argument("--target", action="append", help="only this target; may be given several times")
     arguments = parser.parse_args()
+    logging.disable()  # what is wrong with a file is logged for operators, here for every input
     seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
     print(f"seed {seed}")
     chosen = [target for target in TARGETS if arguments.target is None or target.name in arguments.target]

@@ -1,7 +1,6 @@
 """One function for each reader of foreign bytes; it fails where a property does not hold."""
 
 import hmac
-import logging
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -286,6 +285,3 @@ TARGETS = (
     ),
     Target("keys", keys, (b"# keys\nk1:MDEyMzQ1Njc4OWFiY2RlZg==\n", b"k1:MDEy\nk1:MDEyMzQ1Njc4OWFiY2RlZg==")),
 )
-
-# What files say is told to an operator in the log, once for each input here.
-logging.getLogger("skylb.discovery").setLevel(logging.CRITICAL)

@@ -36,8 +36,8 @@ class EngineSettings(ServingSettings):
         Field(
             ge=0,
             le=1,
-            description="cache_aware: share of a prompt that must be cached at a replica for the cache to "
-            "decide.",
+            description="Policy cache_aware: share of a prompt that must be cached at a replica for the "
+            "cache to decide.",
         ),
     ] = 0.3
     cache_aware_abs: Annotated[
@@ -76,7 +76,7 @@ class EngineSettings(ServingSettings):
         Seconds,
         Field(
             ge=0,
-            description="predictive: longest wait for a full replica while another has room. "
+            description="Policy predictive: longest wait for a full replica while another has room. "
             "Larger values favour caches over short waits.",
         ),
     ] = 0.5

@@ -69,8 +69,8 @@ class DnsSettings(Group):
         str | None,
         Field(
             max_length=64,
-            description="route53: AWS region whose users are near. Without it, SkyLB takes the region's "
-            "name.",
+            description="route53: AWS region whose users are near. Without it, SkyLB uses the value of "
+            "--region.",
         ),
     ] = None
     health_check: Annotated[

@@ -179,7 +179,7 @@ class ServingSettings(Group):
         Field(
             ge=0,
             le=1,
-            description="prefix: share of a prompt that must be cached at a replica for the cache to "
+            description="Policy prefix: share of a prompt that must be cached at a replica for the cache to "
             "decide. Smaller values favour caches over even load.",
         ),
     ] = 0.5

@@ -64,8 +64,8 @@ class TimeoutSettings(Group):
         Seconds,
         Field(
             ge=0,
-            description="Time for which SkyLB withholds a stream that has no event yet. Then the client "
-            "gets the head and the comments that the replica has sent.",
+            description="Time after which the client of a stream without an event gets its head. It needs a "
+            "comment of the replica, which the client gets too.",
         ),
     ] = 5.0
     stream_keep_alive_s: Annotated[
