@@ -100,6 +100,7 @@ pub fn run(data: &[u8]) {
         rest = after;
         world.now += Span::from_ms(u64::from(ms));
         world.step(kind, message);
+        world.keep_time();
         world.carry_out();
         assert_eq!(world.router.check_invariants(), Ok(()));
     }
@@ -244,6 +245,14 @@ impl World {
         self.router.first_byte(id, None, self.now, &mut self.out);
         self.router
             .complete(id, Outcome::Ok, Report::default(), self.now, &mut self.out);
+    }
+
+    /// The driver's timer: what time alone allows begins now.
+    fn keep_time(&mut self) {
+        let due = self.router.next_deadline_ns();
+        if due.is_some_and(|at| at <= self.now) {
+            self.router.tick(self.now, &mut self.out);
+        }
     }
 
     /// What the engine wants done: each request is sent once.
