@@ -70,8 +70,8 @@ pub struct Live {
     pub pushed_ns: Nanos,
     /// Who had told the pusher by then that it holds something for that replica, a bit each.
     pub wishes_known: u64,
-    /// All others of the pusher's region had reported to it shortly before.
-    pub all_reported: bool,
+    /// Who of its region had reported to the pusher shortly before, a bit each.
+    pub reported: u64,
     /// Since when there was room at that replica, if there was.
     pub room_since_ns: Option<Nanos>,
     /// The time from then to its first body byte, as the engine predicted it.
@@ -118,7 +118,7 @@ impl Live {
             message_ns: 0,
             pushed_ns: 0,
             wishes_known: 0,
-            all_reported: false,
+            reported: 0,
             room_since_ns: None,
             predicted_ns: None,
             started_ns: 0,

@@ -240,12 +240,12 @@ impl Simulator {
         self.check_push(balancer, push);
         let wishes_known = self.wishes_known(balancer, push.replica.0);
         let room_since_ns = self.room_since_ns(push.replica.0);
-        let all_reported = self.all_reported(balancer);
+        let reported = self.lately_reported(balancer);
         let Some(live) = self.live.get_mut(push.request) else {
             return;
         };
         live.wishes_known = wishes_known;
-        live.all_reported = all_reported;
+        live.reported = reported;
         live.room_since_ns = room_since_ns;
         live.leave_hold(now_ns);
         live.replica = Some(push.replica.0);

@@ -46,10 +46,17 @@ impl Simulator {
         told_ns.is_some_and(|at_ns| self.queue.now_ns() < at_ns + TURN_NS.ns())
     }
 
-    /// The same of all of them: what it pushes now is counted exactly.
-    pub(super) fn all_reported(&self, at: u32) -> bool {
-        let mut peers = self.sharing.peers.get(at as usize).into_iter().flatten();
-        peers.all(|of| self.reported_lately(at, *of))
+    /// The peers of its region of which it knows so much.
+    pub(super) fn lately_reported(&self, at: u32) -> u64 {
+        let peers = self.sharing.peers.get(at as usize).into_iter().flatten();
+        let lately = peers.filter(|of| self.reported_lately(at, **of));
+        lately.fold(0, |mask, of| mask | bit(*of))
+    }
+
+    /// These are all of them: what it pushed then is counted exactly.
+    fn are_all(&self, at: u32, reported: u64) -> bool {
+        let mut peers = self.sharing.peers[at as usize].iter();
+        peers.all(|of| reported & bit(*of) != 0)
     }
 
     /// Since when there has been room at a replica, as it is.
@@ -83,10 +90,13 @@ impl Simulator {
             .map(|(_, live)| live)
             .collect();
         let now_ns = self.queue.now_ns();
-        let lately = |of: u32| self.reported_lately(balancer, of);
+        let reported = self.lately_reported(balancer);
         let sharers = self.sharing.peers[balancer as usize].len() + 1;
-        let exact = pending.iter().filter(|other| other.all_reported).count();
-        if self.all_reported(balancer) && exact > sharers {
+        let exact = pending
+            .iter()
+            .filter(|other| self.are_all(other.decider(), other.reported))
+            .count();
+        if self.are_all(balancer, reported) && exact > sharers {
             return Err(format!(
                 "one_waits_per_balancer: {exact} at {:?}, which {sharers} share",
                 push.replica
@@ -100,7 +110,8 @@ impl Simulator {
             let opened = other
                 .room_since_ns
                 .is_some_and(|at_ns| now_ns < at_ns + TURN_NS.ns());
-            of != balancer && !told && both && opened && lately(of)
+            let lately = reported & bit(of) != 0 && other.reported & bit(balancer) != 0;
+            of != balancer && !told && both && opened && lately
         });
         match crossed {
             None => Ok(()),
