@@ -169,6 +169,7 @@ def test_a_hello_is_read_as_it_was_written() -> None:
         (encode(hello())[:-1], "malformed"),
         (bytes(FRAME_BYTES_MAX + 1), "oversized"),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",  # keys are drawn anew
 )
 def test_a_hello_that_is_none_is_refused(data: bytes, why: str) -> None:
     with pytest.raises(Refused) as caught:
