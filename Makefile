@@ -9,9 +9,9 @@ SEED ?= 1
 export PROPTEST_RNG_SEED := $(SEED)
 # CLOCK=0, CLOCK=large: where the monotonic clock of the tests begins, else this machine's.
 PYTEST := $(if $(CLOCK),tests/support/at_clock.sh $(CLOCK)) $(PY) -m pytest --hypothesis-seed=$(SEED)
-PYTEST += $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
-UNIT = echo "== pytest" && $(PYTEST) --ignore=tests/integration --ignore=tests/cancel
-INTEGRATION = echo "== pytest, integration" && $(PYTEST) tests/integration tests/cancel
+PROCESSES = $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
+UNIT = echo "== pytest" && $(PYTEST) $(PROCESSES) --ignore=tests/integration --ignore=tests/cancel
+INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(PROCESSES) tests/integration tests/cancel
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
