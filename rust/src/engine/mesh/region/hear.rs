@@ -43,12 +43,14 @@ impl Mesh {
         mut observe: impl FnMut(&mut Fleet, Passed) -> bool,
     ) -> Changes {
         fleet.probes_mut().soon();
+        // What a peer no longer lists is no longer shared: there may be room for us.
+        let more = share.whole || share.listing.is_some();
         self.take_listing((slot, peer), share.asks, share.listing, fleet);
         if share.whole {
             self.keep_only((slot, peer), &share.entries, fleet);
         }
         let mut changes = Changes {
-            more: share.whole,
+            more,
             replicas: Vec::new(),
         };
         for entry in share.entries {
