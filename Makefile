@@ -9,9 +9,10 @@ SEED ?= 1
 export PROPTEST_RNG_SEED := $(SEED)
 # CLOCK=0, CLOCK=large: where the monotonic clock of the tests begins, else this machine's.
 PYTEST := $(if $(CLOCK),tests/support/at_clock.sh $(CLOCK)) $(PY) -m pytest --hypothesis-seed=$(SEED)
-PROCESSES = $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
-UNIT = echo "== pytest" && $(PYTEST) $(PROCESSES) --ignore=tests/integration --ignore=tests/cancel
-INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(PROCESSES) tests/integration tests/cancel
+PROCESSES = $(if $(filter-out 1,$(JOBS)),-n $(1) --dist loadfile)
+UNIT = echo "== pytest" && $(PYTEST) $(call PROCESSES,$(JOBS)) --ignore=tests/integration --ignore=tests/cancel
+# They wait more than they compute.
+INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(call PROCESSES,$$((2 * $(JOBS)))) tests/integration tests/cancel
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -49,6 +50,8 @@ demo: setup ## Run three regions with users and a live page with buttons; DEMO_S
 
 # A compiler takes one core most of the time: beside it, the other sets up and runs what is Python. JOBS=1: one after the other.
 JOBS ?= 2
+# Python takes longer and depends on the extension: it comes first, and Rust takes what it leaves.
+LAST := nice -n 10
 SIDE_BY_SIDE = $(MAKE) --no-print-directory -j$(JOBS) rust python
 
 check: tools ## Run what must pass before every commit: all of rust and python
@@ -59,8 +62,8 @@ test: tools ## Run check, then integration tests over real sockets (no engine)
 
 rust: tools ## Check Rust: format, lint, tests
 	@$(STEP) "cargo fmt" cargo fmt --check
-	@PYO3_NO_PYTHON=1 $(STEP) "clippy" $(CARGO) clippy --quiet --all-targets --features python -- -D warnings
-	@$(STEP) "cargo test" $(CARGO) test --quiet
+	@PYO3_NO_PYTHON=1 $(STEP) "clippy" $(LAST) $(CARGO) clippy --quiet --all-targets --features python -- -D warnings
+	@$(STEP) "cargo test" $(LAST) $(CARGO) test --quiet
 
 python: setup ## Check Python: format, lint, types, the core's stubs, layers, unit tests; SOCKETS=1: integration tests
 	@$(STEP) "ruff check" $(VENV)/bin/ruff check --quiet --output-format concise .

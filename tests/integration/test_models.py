@@ -174,7 +174,7 @@ def test_ready_says_no_while_nothing_can_be_served() -> None:
         await until(lambda: answers(f"{front.admin}/ready"))
         assert (await send(front, "m")).status == 200
 
-    run([engine], work)
+    run([engine], work, "--hold-timeout-s", "1")
 
 
 def test_an_adapter_loaded_a_moment_ago_is_served_at_once() -> None:
