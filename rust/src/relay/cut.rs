@@ -131,7 +131,7 @@ impl Relay {
             .sequence_number
             .map_or(0, |last| last.saturating_add(1));
         let mut event = error_event(self.options, error, next);
-        if self.mid_event {
+        if self.mid_event.is_some() {
             event.splice(..0, *b"\n\n");
         }
         out.reserve(event.len() + 16);

@@ -57,6 +57,28 @@ impl Events {
         matches!(self.state, State::Boundary | State::BoundaryCr)
     }
 
+    /// Length of what still belongs to the event at hand, with the empty line that ends it.
+    pub(super) fn boundary_in(self, data: &[u8]) -> usize {
+        self.len_until(data, Self::at_boundary)
+    }
+
+    /// Length of the lines up to the first behind which it is `over`; else that of all.
+    fn len_until(mut self, data: &[u8], over: impl Fn(&Self) -> bool) -> usize {
+        let mut at = 0;
+        for end in memchr2_iter(b'\n', b'\r', data) {
+            if end > at {
+                self.begin_line(data[at]);
+            }
+            self.end_line(data[end]);
+            at = end + 1;
+            if over(&self) {
+                let has_lf = self.state == State::BoundaryCr && data.get(at) == Some(&b'\n');
+                return at + usize::from(has_lf);
+            }
+        }
+        data.len()
+    }
+
     fn begin_line(&mut self, first: u8) {
         if self.state != State::Line {
             self.state = State::Line;
@@ -137,18 +159,5 @@ pub(super) fn block_len(payload: &[u8]) -> usize {
 
 /// Length of the first event in whole events, its empty line included, and of comments before it.
 pub(super) fn first_len(payload: &[u8]) -> usize {
-    let mut events = Events::default();
-    let mut at = 0;
-    for end in memchr2_iter(b'\n', b'\r', payload) {
-        if end > at {
-            events.begin_line(payload[at]);
-        }
-        events.end_line(payload[end]);
-        at = end + 1;
-        if events.count > 0 {
-            let has_lf = events.state == State::BoundaryCr && payload.get(at) == Some(&b'\n');
-            return at + usize::from(has_lf);
-        }
-    }
-    payload.len()
+    Events::default().len_until(payload, |events| events.count > 0)
 }

@@ -1,5 +1,6 @@
 //! Hands complete parts of a response out to the client, in the client's framing.
 
+use super::events::Events;
 use super::{
     FEED_DONE, FEED_FIRST_BYTE, FEED_WRITE_BUFFER, Framing, Phase, Relay, WITHHELD_BYTES_MAX,
     events, usage, verdict,
@@ -58,8 +59,10 @@ impl Relay {
     pub(super) fn hand_out(&mut self, out: &mut Vec<u8>, len: usize) {
         let withheld = std::mem::take(&mut self.withheld);
         let (payload, rest) = withheld.split_at(len);
-        let begins_within = self.mid_event;
-        self.mid_event = self.is_sse && rest.is_empty() && !self.events.at_boundary();
+        let begins_within = self.mid_event.take();
+        if self.is_sse && rest.is_empty() && !self.events.at_boundary() {
+            self.mid_event = Some(self.events);
+        }
         if self.options.drop_usage && self.is_sse && usage::mentions_usage(payload) {
             let kept = self.without_usage(payload, begins_within);
             self.bytes_out += kept.len() as u64;
@@ -78,17 +81,18 @@ impl Relay {
 
     /// The events without the one that only carries usage. Comments stay, also those before it, and so
     /// do parts of an event: its end, if the payload `begins_within` one, and one that has no end here.
-    fn without_usage(&mut self, payload: &[u8], mut begins_within: bool) -> Vec<u8> {
+    fn without_usage(&mut self, payload: &[u8], begins_within: Option<Events>) -> Vec<u8> {
+        let within_len = begins_within.map_or(0, |events| events.boundary_in(payload));
+        let (within, mut rest) = payload.split_at(within_len);
         let mut kept = Vec::with_capacity(payload.len());
-        let mut rest = payload;
+        kept.extend_from_slice(within);
         while !rest.is_empty() {
             let (block, behind) = rest.split_at(events::block_len(rest));
-            if !begins_within && events::is_event(block) && usage::is_usage_event(block) {
+            if events::is_event(block) && usage::is_usage_event(block) {
                 self.events_dropped += 1;
             } else {
                 kept.extend_from_slice(block);
             }
-            begins_within = false;
             rest = behind;
         }
         kept

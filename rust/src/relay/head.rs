@@ -60,10 +60,10 @@ pub(super) fn parse(data: &[u8]) -> Result<Option<ResponseHead<'_>>, Fault> {
         Ok(Measured::Partial(_)) => return Ok(None),
         Err(_) => return Err("a head of bounded size whose lines end with CR LF"),
     };
-    let (http11, status, reason) = status_line(&data[..extent.partition_len])?;
+    let (http11, status, reason) = status_line(&data[..extent.line_len])?;
     let mut headers: SmallVec<[httparse::Header<'_>; 24]> =
         SmallVec::from_elem(httparse::EMPTY_HEADER, extent.fields);
-    let lines = &data[extent.partition_len + 2..extent.len];
+    let lines = &data[extent.line_len + 2..extent.len];
     let Ok(httparse::Status::Complete((_, parsed))) = httparse::parse_headers(lines, &mut headers)
     else {
         return Err("well-formed header fields");

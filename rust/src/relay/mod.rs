@@ -116,7 +116,7 @@ pub struct Relay {
     /// The client was promised a stream, and this answer is none.
     misfit: bool,
     /// Part of an event longer than [`WITHHELD_BYTES_MAX`] is out.
-    mid_event: bool,
+    mid_event: Option<Events>,
     out: Vec<u8>,
     sniffer: Sniffer,
     /// What the next turn's prompt will contain, where that is wanted.
@@ -169,7 +169,7 @@ impl Relay {
             announced_len: 0,
             opened: false,
             misfit: false,
-            mid_event: false,
+            mid_event: None,
             out: Vec::new(),
             sniffer: Sniffer::new(options.responses_api),
             answer: None,
@@ -245,7 +245,7 @@ impl Relay {
         if self.events.at_boundary() {
             return self.said_all && self.withheld.is_empty();
         }
-        if self.mid_event || !verdict::ends_answer_unended(&self.withheld, named) {
+        if self.mid_event.is_some() || !verdict::ends_answer_unended(&self.withheld, named) {
             return false;
         }
         let ends: &[u8] = match self.withheld.last() {

@@ -67,7 +67,7 @@ impl Relay {
         let streams = self.opened || (self.first_byte && self.is_sse && !self.options.is_head);
         let is_over = matches!(self.phase, Phase::Done | Phase::Failed);
         let mut out = Vec::new();
-        if streams && !self.mid_event && !is_over {
+        if streams && self.mid_event.is_none() && !is_over {
             self.bytes_out += COMMENT.len() as u64;
             self.frame(&mut out, COMMENT);
         }

@@ -7,7 +7,7 @@ use crate::http::request::chunked::hex_value;
 impl Relay {
     /// The common case: `data` can be written as it is. `None`: it cannot, and nothing has changed.
     pub(super) fn pass(&mut self, data: &[u8]) -> Option<u8> {
-        if !self.first_byte || !self.withheld.is_empty() || self.mid_event {
+        if !self.first_byte || !self.withheld.is_empty() || self.mid_event.is_some() {
             return None;
         }
         match (self.upstream, self.client) {

@@ -10,7 +10,7 @@ pub(crate) struct Extent {
     /// Header fields.
     pub fields: usize,
     /// Bytes of the first line without CR LF.
-    pub partition_len: usize,
+    pub line_len: usize,
 }
 
 /// What was found of a head.
@@ -45,23 +45,23 @@ pub(crate) fn measure(
     let window = &data[..data.len().min(bytes_max)];
     let mut start = 0;
     let mut lines = 0;
-    let mut partition_len = None;
+    let mut line_len = None;
     for lf in memchr_iter(b'\n', window) {
         if lf == 0 || window[lf - 1] != b'\r' {
             return Err(Problem::Line);
         }
         if lf - start == 1 {
-            return match partition_len {
+            return match line_len {
                 None => Err(Problem::Empty),
-                Some(partition_len) => Ok(Measured::Complete(Extent {
+                Some(line_len) => Ok(Measured::Complete(Extent {
                     len: lf + 1,
                     fields: lines - 1,
-                    partition_len,
+                    line_len,
                 })),
             };
         }
-        if partition_len.is_none() {
-            partition_len = Some(lf - 1);
+        if line_len.is_none() {
+            line_len = Some(lf - 1);
         } else if matches!(window[start], b' ' | b'\t') {
             return Err(Problem::Fold);
         }
@@ -78,5 +78,5 @@ pub(crate) fn measure(
     if data.len() >= bytes_max {
         return Err(Problem::Bytes);
     }
-    Ok(Measured::Partial(partition_len))
+    Ok(Measured::Partial(line_len))
 }

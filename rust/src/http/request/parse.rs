@@ -77,7 +77,7 @@ impl HeadParser {
             return Ok(None);
         };
         let bytes = &data[..extent.len];
-        let line = request_line(&bytes[..extent.partition_len])?;
+        let line = request_line(&bytes[..extent.line_len])?;
         let target = target::split(line.method, line.target)?;
         let mut head = Head {
             bytes: bytes.into(),
@@ -111,7 +111,7 @@ impl HeadParser {
     ) -> Result<Facts<'a>, RequestError> {
         let mut headers: SmallVec<[httparse::Header<'_>; 24]> =
             SmallVec::from_elem(httparse::EMPTY_HEADER, extent.fields);
-        let fields_start = extent.partition_len + 2;
+        let fields_start = extent.line_len + 2;
         let parsed = match httparse::parse_headers(&bytes[fields_start..], &mut headers) {
             Ok(httparse::Status::Complete((_, parsed))) => parsed,
             Ok(httparse::Status::Partial) | Err(_) => {
@@ -238,9 +238,7 @@ fn extent_of(data: &[u8]) -> Result<Option<Extent>, RequestError> {
     ) {
         Ok(Measured::Complete(extent)) => Ok(Some(extent)),
         // Looked at before the head is complete: an HTTP/0.9 request never is.
-        Ok(Measured::Partial(Some(partition_len))) => {
-            request_line(&data[..partition_len]).map(|_| None)
-        }
+        Ok(Measured::Partial(Some(line_len))) => request_line(&data[..line_len]).map(|_| None),
         Ok(Measured::Partial(None)) => check_begun_line(data).map(|()| None),
         Err(problem) => Err(refuse_extent(problem, data)),
     }

@@ -145,3 +145,54 @@ fn the_id_of_a_response_is_its_first_id() {
     .concat();
     assert_eq!(id(&odd), None, "an id that no path could name");
 }
+
+/// What a client reads of a stream that begins with an event beyond the bound.
+fn behind_a_long_event(end: &str, rest: &str) -> String {
+    let options = Options {
+        drop_usage: true,
+        ..HTTP11
+    };
+    let (mut relay, mut client) = begun(options);
+    let long = format!("data: {}{end}", "x".repeat(WITHHELD_BYTES_MAX));
+    for payload in [&long[..], rest] {
+        let input = chunk(payload.as_bytes());
+        let flags = relay.feed(&input);
+        client.write(&mut relay, flags, &input);
+    }
+    let flags = relay.feed(b"0\r\n\r\n");
+    client.write(&mut relay, flags, b"0\r\n\r\n");
+    let (body, ended) = client.body();
+    assert!(ended);
+    let text = String::from_utf8(body).unwrap();
+    let (_, behind) = text.split_once(&long).unwrap();
+    behind.to_owned()
+}
+
+#[test]
+fn the_end_of_an_event_that_went_out_in_part_is_no_usage_event() {
+    let usage = r#"data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3}}"#;
+    for (end, begin) in [
+        ("", "\n"),
+        ("", "\r\n"),
+        ("", "\r"),
+        ("\r", "\n"),
+        ("\n", ""),
+        ("\r\n", ""),
+        ("\r", ""),
+    ] {
+        let rest = format!("{begin}{usage}\n\n");
+        assert_eq!(behind_a_long_event(end, &rest), rest, "{end:?} {begin:?}");
+    }
+    for (end, begin) in [
+        ("", "\n\n"),
+        ("", "\r\n\r\n"),
+        ("", "\r\r"),
+        ("\r", "\n\n"),
+        ("\n", "\n"),
+        ("\r\n", "\r\n"),
+        ("\r", "\r"),
+    ] {
+        let kept = behind_a_long_event(end, &format!("{begin}{usage}\n\n"));
+        assert_eq!(kept, begin, "{end:?} {begin:?}");
+    }
+}
