@@ -24,8 +24,8 @@ def routes() -> list[tuple[str, str, str, str, str]]:
     """Every route as ``(path, methods, body, served by, about)``."""
 
 def errors() -> list[tuple[str, int, str, str, str]]:
-    """Every error that a client or a peer can read, as ``(code, status, side, retry, about)``. The status of
-    what is written only within a stream is 0."""
+    """Every error that a client, a peer or an operator can read, as ``(code, status, side, retry, about)``.
+    The status of what is written only within a stream is 0."""
 
 def steering_headers() -> list[tuple[str, str, str]]:
     """Request headers by which an engine can be steered, as ``(name, fate, effect)``."""
@@ -858,9 +858,7 @@ class Engine:
     def set_evacuating(self, evacuating: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """Operator intent for this whole balancer: what is new and what is held goes to peers while
         they have room, and peers are told to send nothing."""
-    def set_residency(
-        self, rules: list[tuple[str | None, str | None, list[str]]], now_ns: int, /
-    ) -> tuple[_Effect, ...]:
+    def set_residency(self, rules: list[tuple[str | None, str | None, list[str]]], /) -> None:
         """Rules ``(tenant, model, regions allowed)``; ``None`` is any. A request keeps to all rules
         that name it. Applies to requests submitted from now on.
 

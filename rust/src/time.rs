@@ -5,6 +5,9 @@ use std::ops::{Add, AddAssign, Div, Mul, Sub, SubAssign};
 
 use serde::Serialize;
 
+/// A driver's timer may be early by so much: loops count whole milliseconds.
+pub(crate) const EARLY: Span = Span::from_ms(1);
+
 /// Nanoseconds of a second.
 const SECOND_NS: u64 = 1_000_000_000;
 

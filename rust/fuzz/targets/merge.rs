@@ -35,6 +35,22 @@ struct World {
     out: Vec<Effect>,
 }
 
+/// The replicas; those that are `later` have taken the place of the last one.
+fn replicas(later: u32) -> Vec<(ReplicaId, String)> {
+    let numbers = (1..REPLICAS).chain([REPLICAS + later]);
+    numbers
+        .map(|n| (ReplicaId(n), format!("http://10.0.0.{n}:8000")))
+        .collect()
+}
+
+/// All others, as the balancer of that name lists them.
+fn peers_of(name: &str) -> Vec<Listing> {
+    let others = ALL.iter().filter(|(_, other, _)| *other != name);
+    others
+        .map(|(id, other, region)| Listing::new(*id, *other, *region))
+        .collect()
+}
+
 /// One step: what happens, the milliseconds before it, and how many bytes of message follow.
 fn step(kind: u8, ms: u8, message: &[u8]) -> Vec<u8> {
     let len = u16::try_from(message.len()).expect("a seed is short");
@@ -56,6 +72,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 let payload = &message.payload;
                 script.extend(step(message.kind as u8 | bit, 40, payload));
                 script.extend(step(5 + number % 3, 5, b""));
+                if number % 4 == 3 {
+                    script.extend(step(3 | bit | number >> 2 << 4, 5, b""));
+                }
             }
             seeds.push(script);
         }
@@ -125,14 +144,9 @@ impl World {
 
     fn set_up(&mut self, name: &str, region: &str) {
         let (now, out, router) = (self.now, &mut self.out, &mut self.router);
-        let names = (1..=REPLICAS).map(|n| (ReplicaId(n), format!("http://10.0.0.{n}:8000")));
-        let replicas: Vec<_> = names.collect();
         router.set_self(name, region, 1);
-        router.set_replicas(&replicas, now, out);
-        let others = ALL.iter().filter(|(_, other, _)| *other != name);
-        let peers: Vec<_> = others
-            .map(|(id, other, region)| Listing::new(*id, *other, *region))
-            .collect();
+        router.set_replicas(&replicas(0), now, out);
+        let peers = peers_of(name);
         router.set_peers(&peers, now, out).expect("two peers");
         let terms = Terms {
             bytes_max: 4_096,
@@ -146,10 +160,16 @@ impl World {
             router.peer_rtt(peer, Span::from_ms(20), now);
             router.peer_state(peer, Presence::Alive, now, out);
         }
-        for (replica, _) in &replicas {
-            router.set_models(*replica, &[("m".to_owned(), Some(4_096))], now, out);
-        }
+        self.list_models();
         self.observe(0);
+    }
+
+    fn list_models(&mut self) {
+        let model = [("m".to_owned(), Some(4_096))];
+        for (replica, _) in replicas(0).into_iter().chain(replicas(1)) {
+            self.router
+                .set_models(replica, &model, self.now, &mut self.out);
+        }
     }
 
     fn step(&mut self, kind: u8, message: &[u8]) {
@@ -157,11 +177,37 @@ impl World {
         let (router, out) = (&mut self.router, &mut self.out);
         match kind & 7 {
             0..=2 => self.merge(peer, kind, message),
-            3 => router.peer_connected(peer, &Message::ALL, now, out),
+            3 => self.change(peer, kind >> 4),
             4 => self.submit(message.first().copied().unwrap_or(0)),
             5 => router.tick(now, out),
             6 => self.observe(u32::from(kind >> 4)),
             _ => self.end(kind),
+        }
+    }
+
+    /// A connection, a list or a peer changes.
+    fn change(&mut self, peer: PeerId, what: u8) {
+        let (now, router, out) = (self.now, &mut self.router, &mut self.out);
+        match what {
+            0 => router.peer_connected(peer, &Message::ALL, now, out),
+            1 => router.peer_disconnected(peer),
+            2 => router.peer_state(peer, Presence::Alive, now, out),
+            3 => router.peer_state(peer, Presence::Dead, now, out),
+            4 | 5 => router.set_isolated(peer, what == 4, now, out),
+            6 => {
+                let mut others = peers_of("us-1");
+                others.retain(|listing| listing.id != peer);
+                router.set_peers(&others, now, out).expect("one peer");
+                assert_eq!(router.counted_for(peer), 0, "who has left has nothing here");
+            }
+            7 => {
+                let all = peers_of("us-1");
+                router.set_peers(&all, now, out).expect("two peers");
+            }
+            _ => {
+                router.set_replicas(&replicas(u32::from(what & 1)), now, out);
+                self.list_models();
+            }
         }
     }
 

@@ -120,22 +120,15 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (rules, now_ns, /))]
-    fn set_residency<'py>(
-        &mut self,
-        py: Python<'py>,
-        rules: Vec<RuleFields>,
-        now_ns: Instant,
-    ) -> Effects<'py> {
+    #[pyo3(signature = (rules, /))]
+    fn set_residency(&mut self, rules: Vec<RuleFields>) -> PyResult<()> {
         let rules = rules.into_iter().map(|(tenant, model, regions)| Rule {
             tenant,
             model,
             regions,
         });
         let set = self.router.set_residency(rules.collect());
-        set.map_err(|error| value_error(&error))?;
-        self.router.tick(now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        set.map_err(|error| value_error(&error))
     }
 
     #[pyo3(signature = (replica, region, now_ns, /))]

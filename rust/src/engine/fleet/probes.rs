@@ -9,7 +9,7 @@ use super::member::Member;
 use super::{Fleet, gate};
 use crate::engine::config::Config;
 use crate::id::{ReplicaId, ReplicaSlot};
-use crate::time::{Instant, Span};
+use crate::time::{EARLY, Instant, Span};
 
 /// Rounds within the shortest interval between two probes of one replica.
 const ROUNDS_PER_INTERVAL: u64 = 5;
@@ -17,8 +17,6 @@ const ROUNDS_PER_INTERVAL: u64 = 5;
 const ROUND_NS_MAX: Span = Span::from_ns(50_000_000);
 /// The same without requests. Below the gap in calls that tells of a process that stood still.
 const IDLE_ROUND_NS: Span = Span::from_ns(500_000_000);
-/// A driver's timer may be early by so much.
-const EARLY_NS: Span = Span::from_ns(1_000_000);
 
 /// What is known of a replica by its probes. The numbers are part of the Python interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +81,7 @@ impl Probes {
 
     /// Whether it is time for it.
     fn begins(&self, busy: bool, now: Instant) -> bool {
-        self.next_ns(busy) <= now + EARLY_NS
+        self.next_ns(busy) <= now + EARLY
     }
 
     /// Of all replicas, with when each is due, those to probe now: the longest due first.
@@ -145,12 +143,17 @@ impl Fleet {
         }
     }
 
-    /// A probe of a replica has ended: it is due again.
-    pub(in crate::engine) fn note_probe_due(&mut self, slot: ReplicaSlot, config: &Config) {
+    /// A probe of a replica has ended: it is due again. `wanted`: something waits for it elsewhere.
+    pub(in crate::engine) fn note_probe_due(
+        &mut self,
+        slot: ReplicaSlot,
+        wanted: bool,
+        config: &Config,
+    ) {
         let Some(replica) = self.member(slot).map(Member::replica) else {
             return;
         };
-        let interval_ns = gate::probe_interval(replica, config, false);
+        let interval_ns = gate::probe_interval(replica, config, wanted);
         if let Some(due_ns) = replica.probe_due_ns(interval_ns) {
             self.probes.note(due_ns);
         }

@@ -242,13 +242,11 @@ impl Mesh {
     /// Granted to all peers for all models that share a replica with this one, and not arrived.
     fn outstanding_beside(&self, offer: &Offer<'_>, offers: &[Offer<'_>], now: Instant) -> u64 {
         beside(offer, offers)
-            .map(|(_, other)| {
+            .flat_map(|(_, other)| {
                 let peers = self.peers();
-                peers
-                    .map(|(slot, _)| self.outstanding(slot, other.model.name(), now))
-                    .sum::<u64>()
+                peers.map(|(slot, _)| self.outstanding(slot, other.model.name(), now))
             })
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 
     /// The part of so much room that the peer gets for one model, by what all peers lately sent and

@@ -196,6 +196,9 @@ impl Mesh {
     /// A replica that is new has come to a slot.
     pub(in crate::engine) fn share_replica(&mut self, slot: ReplicaSlot) {
         self.sharing.add(slot);
+        for (_, remote) in &mut self.remotes {
+            remote.share.forget(slot);
+        }
     }
 
     /// What is shared with balancers of our region.
@@ -232,7 +235,11 @@ impl Mesh {
     }
 
     /// Sets all peers.
-    pub(in crate::engine) fn set_peers(&mut self, peers: &[Listing]) -> Result<(), PeersError> {
+    pub(in crate::engine) fn set_peers(
+        &mut self,
+        peers: &[Listing],
+        fleet: &mut Fleet,
+    ) -> Result<(), PeersError> {
         if peers.len() > PEERS_MAX {
             return Err(PeersError::TooMany);
         }
@@ -249,6 +256,7 @@ impl Mesh {
         for (slot, gone) in listed {
             if peers.iter().all(|peer| peer.id != gone) {
                 self.remove(slot);
+                fleet.keep_theirs(gone, |_, _| false);
             }
         }
         for peer in peers {

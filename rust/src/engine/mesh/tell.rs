@@ -6,7 +6,7 @@
 use super::{Local, Mesh};
 use crate::engine::effect::{Message, Tell};
 use crate::id::{PeerId, PeerSlot};
-use crate::time::{Instant, Span};
+use crate::time::{EARLY, Instant, Span};
 
 /// Time between two looks at what peers should get, while there are requests.
 const TELL_NS: Span = Span::from_ms(50);
@@ -53,7 +53,9 @@ impl Rounds {
     }
 
     fn begins(&mut self, pause_ns: Span, now: Instant) -> bool {
-        let begins = self.next_ns(pause_ns).is_some_and(|at_ns| at_ns <= now);
+        let begins = self
+            .next_ns(pause_ns)
+            .is_some_and(|at_ns| at_ns <= now + EARLY);
         if begins {
             self.last_ns = Some(now);
         }

@@ -150,7 +150,8 @@ impl Router {
             &mut self.counters,
             (&self.config, now),
         );
-        self.fleet.note_probe_due(slot, &self.config);
+        self.fleet
+            .note_probe_due(slot, self.mesh.wanted_elsewhere(slot), &self.config);
         if self.review(slot, now, out) || changed {
             self.dispatch_all(now, out);
         } else {
@@ -172,7 +173,8 @@ impl Router {
         };
         let looked_at = self.fleet.looks_at(slot, now);
         self.fleet.observe_failed(slot, unread, &self.config, now);
-        self.fleet.note_probe_due(slot, &self.config);
+        self.fleet
+            .note_probe_due(slot, self.mesh.wanted_elsewhere(slot), &self.config);
         self.review(slot, now, out);
         if looked_at && !self.fleet.looks_at(slot, now) {
             self.refuse_unserved(now, out);

@@ -14,7 +14,7 @@ use crate::engine::mesh::region::{Changes, Passed};
 use crate::engine::mesh::residency::{RegionError, Rule};
 use crate::engine::plant::Plant;
 use crate::id::{PeerId, PeerSlot, ReplicaId};
-use crate::time::{Instant, Span};
+use crate::time::{EARLY, Instant, Span};
 
 impl Router {
     /// Names this balancer: its name, its region, and a number that is greater after each start.
@@ -43,7 +43,7 @@ impl Router {
         out: &mut Vec<Effect>,
     ) -> Result<(), PeersError> {
         let now = self.advance(now);
-        self.mesh.set_peers(peers)?;
+        self.mesh.set_peers(peers, &mut self.fleet)?;
         self.mesh.review_sharing(&mut self.fleet, now);
         self.dispatch_all(now, out);
         self.dispatch_peers(now, out);
@@ -233,7 +233,7 @@ impl Router {
     /// Messages for peers that should get something now, if it is time to look.
     pub(super) fn tell(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let busy = !self.requests.is_empty();
-        if (self.mesh.next_tell_ns(busy)).is_none_or(|next_ns| next_ns > now) {
+        if (self.mesh.next_tell_ns(busy)).is_none_or(|next_ns| next_ns > now + EARLY) {
             return;
         }
         let hold_age_ns = self.hold_age_ns(now);

@@ -304,7 +304,8 @@ impl Mesh {
         }
     }
 
-    fn wanted_elsewhere(&self, slot: ReplicaSlot) -> bool {
+    /// Whether a balancer of our region has something for the replica that waits.
+    pub(in crate::engine) fn wanted_elsewhere(&self, slot: ReplicaSlot) -> bool {
         let mut sharers = self.remotes.iter().map(|(_, remote)| &remote.share);
         self.sharing.active && sharers.any(|of| of.reported.get(&slot).is_some_and(|of| of.wants))
     }

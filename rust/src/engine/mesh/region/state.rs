@@ -108,6 +108,12 @@ impl Sharer {
         self.reported.keys().copied()
     }
 
+    /// Another replica is at a slot: nothing of what was said of the one before it counts.
+    pub(in crate::engine::mesh) fn forget(&mut self, slot: ReplicaSlot) {
+        self.reported.remove(&slot);
+        self.said.remove(&slot);
+    }
+
     /// Finds our replicas in its list.
     pub(super) fn find(&mut self, by_key: &HashMap<u64, ReplicaSlot, FixedState>) {
         self.places = self

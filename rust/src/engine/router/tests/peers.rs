@@ -1,6 +1,7 @@
 //! Balancers that share load: routers that tell each other and forward, driven by hand.
 
 mod leaving;
+mod lying;
 
 use super::*;
 use crate::engine::effect::Forward;

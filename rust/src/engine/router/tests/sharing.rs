@@ -1,5 +1,6 @@
 //! Balancers of one region before the same replicas, in virtual time.
 
+mod leaving;
 mod telling;
 
 use std::collections::{BTreeMap, VecDeque};
