@@ -9,10 +9,10 @@ SEED ?= 1
 export PROPTEST_RNG_SEED := $(SEED)
 # CLOCK=0, CLOCK=large: where the monotonic clock of the tests begins, else this machine's.
 PYTEST := $(if $(CLOCK),tests/support/at_clock.sh $(CLOCK)) $(PY) -m pytest --hypothesis-seed=$(SEED)
-PROCESSES = $(if $(filter-out 1,$(JOBS)),-n $(1) --dist loadfile)
-UNIT = echo "== pytest" && $(PYTEST) $(call PROCESSES,$(JOBS)) --ignore=tests/integration --ignore=tests/cancel
+XDIST = $(if $(filter-out 1,$(JOBS)),-n $(1) --dist loadfile)
+UNIT = echo "== pytest" && $(PYTEST) $(call XDIST,$(JOBS)) --ignore=tests/integration --ignore=tests/cancel
 # They wait more than they compute.
-INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(call PROCESSES,$$((2 * $(JOBS)))) tests/integration tests/cancel
+INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(call XDIST,$$((2 * $(JOBS)))) tests/integration tests/cancel
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 

@@ -66,7 +66,7 @@ class Service:
         self.tls = parts.server_tls(settings)
         self.recorder = parts.recorder(settings)
         keys = read_keys(settings.mesh.peer_key_file)
-        self.router = LocalRouter(parts.engine(settings, keys))
+        self.router = LocalRouter(parts.engine(settings, keys), self._part_failed)
         self.pool = parts.replica_pool(settings)
         self.shortage = self.pool.shortage
         self.shortage.give_back = self._give_back

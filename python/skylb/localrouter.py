@@ -1,6 +1,7 @@
 """The router over an engine in this process."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from skylb import _core
@@ -28,16 +29,23 @@ from skylb.mesh.signing import Claims, Identity
 from skylb.router import Effect, Router, Sink
 from skylb.types import Peer, Replica
 
+log = logging.getLogger("skylb.router")
+
 
 class LocalRouter(Router):
     """Calls the engine in this process, delivers its effects, and keeps a timer for its next deadline.
 
     Args:
         engine: the decision engine.
+        on_failure: called with a name and the error if a probe or a message to a peer failed that the engine
+            asked for. It would wait for their end, and decide by old facts.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, on_failure: Callable[[str, BaseException], None] | None = None
+    ) -> None:
         self._engine = engine
+        self._on_failure = on_failure
         self._sinks: dict[int, Sink] = {}
         self._replicas: dict[int, Replica] = {}
         self._peers: dict[int, Peer] = {}
@@ -152,7 +160,7 @@ class LocalRouter(Router):
         self._deliver_and_arm(self._engine.set_isolated(peer_id, isolated, monotonic_ns()))
 
     def set_residency(self, rules: list[tuple[str | None, str | None, list[str]]]) -> None:
-        self._deliver_and_arm(self._engine.set_residency(rules, monotonic_ns()))
+        self._engine.set_residency(rules)
 
     def set_evacuating(self, evacuating: bool) -> None:
         self._deliver_and_arm(self._engine.set_evacuating(evacuating, monotonic_ns()))
@@ -168,9 +176,10 @@ class LocalRouter(Router):
         self._engine.peer_takes(peer_id, kinds)
         self._arm()
 
-    def peer_disconnected(self, peer_id: int) -> None:
-        self._tells.pop(peer_id, None)
-        self._engine.peer_disconnected(peer_id)
+    def peer_disconnected(self, peer_id: int, tell: Callable[[Tell], None]) -> None:
+        if self._tells.get(peer_id) == tell:
+            del self._tells[peer_id]
+            self._engine.peer_disconnected(peer_id)
 
     def written(self, peer_id: int, kind: int) -> None:
         self._engine.written(peer_id, kind)
@@ -294,8 +303,9 @@ class LocalRouter(Router):
                 return
             self._timer.cancel()
         self._timer_ns = deadline_ns
-        delay_s = max(0.0, (deadline_ns - monotonic_ns()) / 1e9)
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
+        # uvloop rounds to milliseconds: down, it would call before the deadline, and again at once.
+        delay_ms = max(0, -(-(deadline_ns - monotonic_ns()) // 1_000_000))
+        self._timer = asyncio.get_running_loop().call_later(delay_ms / 1e3, self._tick)
 
     def _begin_refresh(self) -> None:
         if self._refresh_models is not None and self._engine.look_due(monotonic_ns()):
@@ -306,17 +316,34 @@ class LocalRouter(Router):
 
     def _tick(self) -> None:
         self._timer = None
-        requests: list[Effect] = []
-        for effect in self._engine.tick(monotonic_ns()):
-            if isinstance(effect, Probe):
-                if self._probe is not None:
-                    self._probe(effect.replica)
-            elif isinstance(effect, Tell):
-                self._tells[effect.peer](effect)
-            else:
-                requests.append(effect)
-        self._begin_refresh()
-        self._deliver_and_arm(requests)
+        try:
+            for effect in self._engine.tick(monotonic_ns()):
+                self._attempt(effect)
+            self._begin_refresh()
+        finally:
+            self._arm()
+
+    def _attempt(self, effect: Effect | Probe | Tell) -> None:
+        """Carries out one effect of a tick; if it fails, the others still are."""
+        try:
+            self._carry_out(effect)
+        except Exception as error:
+            if self._on_failure is None:
+                raise
+            kind = type(effect).__name__
+            log.exception("an effect failed: %s", kind)
+            if isinstance(effect, Probe | Tell):
+                self._on_failure(kind.lower(), error)
+
+    def _carry_out(self, effect: Effect | Probe | Tell) -> None:
+        """Only a tick asks for probes and messages to peers."""
+        if isinstance(effect, Probe):
+            if self._probe is not None:
+                self._probe(effect.replica)
+        elif isinstance(effect, Tell):
+            self._tells[effect.peer](effect)
+        else:
+            self._deliver((effect,))
 
     def close(self) -> None:
         """Stops the timer."""

@@ -191,8 +191,8 @@ class Router(Protocol):
     def peer_takes(self, peer_id: int, kinds: list[int]) -> None:
         """The connection takes these kinds as well: the peer has shown that it knows them."""
 
-    def peer_disconnected(self, peer_id: int) -> None:
-        """The connection to a peer has ended."""
+    def peer_disconnected(self, peer_id: int, tell: Callable[[Tell], None]) -> None:
+        """The connection with this ``tell`` has ended. If another has replaced it, nothing happens."""
 
     def written(self, peer_id: int, kind: int) -> None:
         """The last message of this kind has been written to the peer's connection."""

@@ -330,7 +330,7 @@ class Pool:
 def _connect_error(name: str, error: OSError) -> ConnectError:
     # A Unix socket whose backlog is full answers EAGAIN: somebody is there.
     late = isinstance(error, TimeoutError) or error.errno == errno.EAGAIN
-    return ConnectError(f"{name}: {error or 'timed out'}", refused=not late)
+    return ConnectError(f"{name}: {str(error) or 'timed out'}", refused=not late)
 
 
 def _socket(address: Address, receive_buffer_bytes: int) -> socket.socket:
@@ -453,7 +453,7 @@ class Fetch:
         if self._reader.done:
             self._succeed()
         else:
-            self._finish(UpstreamClosedError(f"{self._replica.name}: {error or 'closed early'}"))
+            self._finish(UpstreamClosedError(f"{self._replica.name}: {str(error or '') or 'closed early'}"))
 
     def _succeed(self) -> None:
         connection, body = self._connection, self._body

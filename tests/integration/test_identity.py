@@ -38,7 +38,7 @@ def dual_stack(*arguments: str) -> Iterator[tuple[Balancer, int]]:
 def logged(front: Balancer, field: str, count: int) -> list[object]:
     """One field of the access log's lines, once there are ``count``."""
     return eventually(
-        lambda: found if len(found := [line.get(field) for line in front.log()]) == count else None,
+        lambda: found if len(found := [line[field] for line in front.log()]) == count else None,
         what=f"{count} lines in the log",
     )
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from skylb.clock import STOOD_STILL_S
-from skylb.config import EngineSettings, TimeoutSettings
+from skylb.config import DiscoverySettings, EngineSettings, TimeoutSettings
 from skylb.control.models import MODELS_MAX
 from skylb.upstream import Pool
 from tests.support.plane import SGLANG_PAGE, FakeReplica, run, running, settings, until
@@ -256,6 +256,31 @@ def test_a_replica_that_refuses_connections_is_down_and_one_that_answers_too_muc
             await replica.stop()
             await until(lambda: plane.state(replica.url).startswith("down: "), "it is down")
             assert plane.gauge(replica.url).health == "down"
+
+    run(test)
+
+
+def test_a_replica_that_accepts_no_connection_in_time_is_not_up_and_may_come_back_as_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def late(*_: object) -> None:
+        raise TimeoutError
+
+    async def test(replica: FakeReplica) -> None:
+        seldom = settings(replica.url).model_copy(update={"discovery": DiscoverySettings(models_s=3600)})
+        async with running(seldom) as plane:
+            prober = plane.control._prober
+            await until(plane.router.models, "models are read")
+            assert prober.is_up(replica.url)
+            replica.models = [{"id": "n"}]
+            with monkeypatch.context() as patch:
+                patch.setattr(Pool, "open", late)
+                for known in plane.router.replicas():
+                    prober._pool.forget(known.id)
+                await until(lambda: not prober.is_up(replica.url), "it is not up")
+                assert plane.state(replica.url).startswith("blind: timed out"), "its backlog may be full"
+            await until(lambda: plane.router.models() == [("n", None)], "its models are read anew")
+            assert prober.is_up(replica.url)
 
     run(test)
 

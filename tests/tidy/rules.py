@@ -171,6 +171,14 @@ def make_targets(makefile: str) -> dict[str, bool]:
     return {name: "## " in rest for name, rest in found}
 
 
+def variable_faults(makefile: str) -> list[str]:
+    """Variables that are the user's, as the help or a test for them says, and that the file sets itself."""
+    asked = re.findall(r"\$\((?:if|or) \$\(([A-Z_]+)\)", makefile)
+    helped = re.findall(r"^[a-z-]+:.*## .*?([A-Z_]+)=", makefile, re.MULTILINE)
+    own = re.findall(r"^([A-Z_]+) *:?=", makefile, re.MULTILINE)
+    return sorted({*asked, *helped} & {*own})
+
+
 def named_targets(text: str) -> set[str]:
     """The targets that a document names as ``make TARGET``, in code or in a code block."""
     return set(re.findall(r"(?:`|^|\$ |&& )(?:[A-Z_]+=\S+ )?make ([a-z][a-z-]*)", text, re.MULTILINE))

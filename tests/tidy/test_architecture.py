@@ -161,6 +161,12 @@ def test_every_make_target_has_a_help_line() -> None:
     assert [name for name, helped in targets.items() if not helped] == []
 
 
+def test_a_variable_that_users_set_is_not_the_makefiles_own() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert rules.variable_faults(makefile) == []
+    assert rules.variable_faults(f"{makefile}\nPROCESSES = -n 2\nFAULT_S := 1\n") == ["FAULT_S", "PROCESSES"]
+
+
 def test_documents_name_only_make_targets_that_exist() -> None:
     targets = rules.make_targets((ROOT / "Makefile").read_text())
     documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]

@@ -95,6 +95,8 @@ def test_a_deadline_that_passed_expires_in_tick() -> None:
     probe, *_ = engine.tick(engine.next_deadline_ns() or 0)
     assert isinstance(probe, Probe)
     deadline_ns = 1_500 * MS + 3
+    assert (engine.next_deadline_ns() or 0) <= deadline_ns
+    assert not any(isinstance(effect, Expire) for effect in engine.tick(deadline_ns - 1))
     expire, *_ = engine.tick(deadline_ns)
     assert isinstance(expire, Expire)
     assert expire.request_id == 2

@@ -2,13 +2,20 @@
 
 import ast
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import skylb
+from skylb import _core
+from skylb._core import Engine, Tell
 from skylb.localrouter import LocalRouter
+from skylb.mesh.signing import Identity
 from skylb.router import Effect, Router
+from skylb.settings.engine import EngineSettings
+from skylb.types import Address, Replica
 from tests.support.dataplane import END, STREAM_HEAD, Calls, World, answer, chat, event, plays, settle
 
 PACKAGE = Path(skylb.__file__).parent
@@ -89,3 +96,96 @@ def test_an_attempt_that_fails_is_made_elsewhere_or_told_also_when_the_router_an
         assert world.calls() == ["submit", "retry status", "retry status"]
 
     plays(test, replicas=2, attempts_max=2, router=Late)
+
+
+# ------------------------------------------------------------------------------ deadlines
+
+
+def router(on_failure: Callable[[str, BaseException], None] | None = None) -> LocalRouter:
+    return LocalRouter(Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1), on_failure)
+
+
+def replicas(count: int) -> list[Replica]:
+    address = Address("127.0.0.1", 9)
+    return [Replica(number, f"r{number}", address, "t") for number in range(1, count + 1)]
+
+
+async def while_it_ticks(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the engine's deadlines have no event
+            await asyncio.sleep(0.001)
+
+
+def test_an_effect_that_fails_is_told_and_keeps_no_other_from_being_carried_out() -> None:
+    tried: list[int] = []
+    told: list[str] = []
+
+    def probe(replica_id: int) -> None:
+        tried.append(replica_id)
+        raise ZeroDivisionError
+
+    async def test() -> None:
+        local = router(lambda name, error: told.append(f"{name}: {error!r}"))
+        local.probe_with(probe)
+        local.set_replicas(replicas(2))
+        await while_it_ticks(lambda: len(tried) == 2)
+        local.set_replicas(replicas(3))
+        await while_it_ticks(lambda: len(tried) == 3)
+        local.close()
+
+    asyncio.run(test())
+    assert sorted(tried) == [1, 2, 3]
+    assert told == ["probe: ZeroDivisionError()"] * 3
+
+
+def test_the_timer_is_never_set_to_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+
+    async def test() -> None:
+        local = router()
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_later", lambda delay, _: delays.append(delay))
+        monkeypatch.setattr("skylb.localrouter.monotonic_ns", lambda: 1_000_000_000)
+        for left_ns in (-5, 0, 1, 400_000, 1_000_000, 1_000_001):
+            local._timer = None
+            monkeypatch.setattr(local, "_engine", Due(1_000_000_000 + left_ns))
+            local._arm()
+
+    asyncio.run(test())
+    assert delays == [0, 0, 0.001, 0.001, 0.001, 0.002]
+
+
+class Due:
+    """An engine with a deadline."""
+
+    def __init__(self, at_ns: int) -> None:
+        self.at_ns = at_ns
+
+    def next_deadline_ns(self) -> int:
+        return self.at_ns
+
+
+def test_the_end_of_a_connection_that_was_replaced_ends_nothing() -> None:
+    told: list[str] = []
+
+    def earlier(_: Tell) -> None:
+        told.append("earlier")
+
+    def later(_: Tell) -> None:
+        told.append("later")
+
+    async def test() -> None:
+        local = router()
+        local.set_self(Identity("us", 1), "us")
+        local.set_peers([(1, "eu", "eu", True)])
+        local.peer_started(1, 1)
+        for tell in (earlier, later):
+            local.peer_connected(1, [_core.MESSAGE_SUMMARY], tell)
+        local.peer_disconnected(1, earlier)
+        await while_it_ticks(lambda: told)
+        local.peer_disconnected(1, later)
+        local.peer_disconnected(1, later)
+        local.close()
+
+    asyncio.run(test())
+    assert set(told) == {"later"}

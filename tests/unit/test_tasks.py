@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import pytest
 
@@ -75,12 +76,21 @@ def test_a_cancelled_task_is_no_failure() -> None:
     assert told == []
 
 
-def test_a_balancer_whose_probes_died_stops_in_order_and_says_why() -> None:
+def sweep_fails(service: Service) -> None:
+    service.control._prober.sweep = lambda: 1 // 0  # type: ignore[assignment,return-value]  # the planted fault
+
+
+def probing_fails(service: Service) -> None:
+    service.router.probe_with(lambda _id: 1 // 0)
+
+
+@pytest.mark.parametrize("plant", [sweep_fails, probing_fails])
+def test_a_balancer_whose_probes_died_stops_in_order_and_says_why(plant: Callable[[Service], None]) -> None:
     settings = Settings(listen=["127.0.0.1:0"], admin="127.0.0.1:0", replica=["http://127.0.0.1:9"])
 
     async def run() -> None:
         service = Service(settings)
-        service.control._prober.sweep = lambda: 1 // 0  # type: ignore[assignment,return-value]  # the planted fault
+        plant(service)
         await service.run()
 
     with pytest.raises(TaskFailedError, match=r"^probe failed: ZeroDivisionError"):

@@ -53,6 +53,7 @@ class Watched:
         "models",
         "pages",
         "probe",
+        "reached",
         "replica",
         "said",
     )
@@ -62,6 +63,9 @@ class Watched:
         """What the log said of it last."""
         self.detail = ""
         """Why, as of the last probe."""
+        self.reached = True
+        """Its last probe made a connection. The engine waits longer before it calls a replica down that did
+        not accept one in time: its backlog may be full."""
         self.looked_at = False
         """It is known to be down, or its models were asked for."""
         self.pages = Pages(replica)
@@ -74,6 +78,12 @@ class Watched:
         self.replica = replica
         self.pages.aim(replica)
         self.models.aim(replica)
+
+    def met(self, *, reached: bool) -> None:
+        """A probe ended, having made a connection or not."""
+        if reached and not self.reached:
+            self.models.renew()  # a server that was away may have come back with another model
+        self.reached = reached
 
     def described(self, probed: int) -> str:
         """Its state (``PROBED_*``), for people."""
@@ -176,7 +186,7 @@ class Prober:
         return any(w.replica.name == name and self._answers(w) for w in self._watched.values())
 
     def _answers(self, watched: Watched) -> bool:
-        return self._router.probed_state(watched.replica.id) in ANSWERING
+        return watched.reached and self._router.probed_state(watched.replica.id) in ANSWERING
 
     def states(self) -> dict[str, str]:
         """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why``.
@@ -244,6 +254,7 @@ class Prober:
             else:
                 self._unanswered(probe, result, now_ns)
             return
+        watched.met(reached=True)
         snapshot = watched.pages.read(result, probe.narrowed)
         self._costs.answered(
             watched.replica.name,
@@ -264,22 +275,19 @@ class Prober:
         watched.models.ask_if_due(now_ns)
 
     def _unanswered(self, probe: Probe, error: SkyLBError, now_ns: int) -> None:
-        """No page.
-
-        A connection that cannot be made says that the replica is down. A page that is late or cannot be
-        read says nothing of its requests.
-        """
+        """No page. What that says of the replica, the engine decides."""
         watched = probe.watched
         unread = _unread(error)
         late = unread == _core.PROBE_LATE
         if watched.pages.unanswered(probe.narrowed, late=late):
             self._send(watched)
             return
+        watched.met(reached=not isinstance(error, ConnectError))
         if unread == _core.PROBE_UNREADABLE and not probe.narrowed:
             watched.pages.unreadable()
         self._router.observe_failed(watched.replica.id, unread)
         self._say(watched, _reason(error, watched.replica))
-        if isinstance(error, ConnectError):
+        if not watched.reached:
             self._looked_at(watched)
             return
         if late:

@@ -262,21 +262,21 @@ class Link:
             self.connection = None
             self.fault = fault
             self.lost_ns = monotonic_ns()
-            self._router.peer_disconnected(self.id)
+            self._router.peer_disconnected(self.id, self._take)
             self._owner.lost(self)
 
     # -------------------------------------------------------------------------- telling
 
     async def _write(self, connection: Connection) -> None:
         try:
-            while True:
+            while self.connection is connection:
                 now_ns = monotonic_ns()
                 if now_ns - self._pinged_ns >= PING_NS:
                     await self._ping(connection, now_ns)
                 await self._tell_news(connection)
                 while self._orders:
                     await connection.send(Kind.ORDER, encode(self._orders.popleft()))
-                while self._messages:
+                for _ in range(len(self._messages)):
                     await self._tell(connection, self._messages.popleft())
                 await self._pause()
         except Closed:

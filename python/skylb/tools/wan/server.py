@@ -208,7 +208,7 @@ async def tell(address: ListenAddress, lines: tuple[str, ...]) -> list[str]:
             finally:
                 writer.close()
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        raise ControlError(f"{address}: {error or 'no answer'}") from error
+        raise ControlError(f"{address}: {str(error) or 'no answer'}") from error
     for answer in answers:
         refused = msgspec.json.decode(answer, type=Answer).error
         if refused is not None:
