@@ -5,6 +5,17 @@ use slab::Slab;
 use super::workload::small;
 use crate::id::{Nanos, RequestId};
 
+/// A push to a replica that is shared.
+#[derive(Debug, Clone, Copy)]
+pub struct Pushed {
+    /// Whose.
+    pub by: u32,
+    /// When.
+    pub at_ns: Nanos,
+    /// Its balancer knew of the push before. Else others may believe that the two came the other way round.
+    pub in_turn: bool,
+}
+
 /// One request, from its sending to its end.
 #[derive(Debug, Clone)]
 #[expect(
@@ -74,6 +85,10 @@ pub struct Live {
     pub reported: u64,
     /// Since when there was room at that replica, if there was.
     pub room_since_ns: Option<Nanos>,
+    /// The push to that replica before this one, and whether this one's pusher knew of it.
+    pub after: Option<Pushed>,
+    /// See above.
+    pub in_turn: bool,
     /// The time from then to its first body byte, as the engine predicted it.
     pub predicted_ns: Option<Nanos>,
     /// That time.
@@ -120,6 +135,8 @@ impl Live {
             wishes_known: 0,
             reported: 0,
             room_since_ns: None,
+            after: None,
+            in_turn: false,
             predicted_ns: None,
             started_ns: 0,
             first_byte_ns: None,

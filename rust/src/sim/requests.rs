@@ -2,7 +2,7 @@
 
 use super::balancer::Brain;
 use super::clients::{self, NO_SEAT};
-use super::live::Live;
+use super::live::{Live, Pushed};
 use super::network::uniform;
 use super::queue::Event;
 use super::replica::{Admission, Arrival};
@@ -241,12 +241,21 @@ impl Simulator {
         let wishes_known = self.wishes_known(balancer, push.replica.0);
         let room_since_ns = self.room_since_ns(push.replica.0);
         let reported = self.lately_reported(balancer);
+        let after = self.rooms.pushed[push.replica.0 as usize];
+        let in_turn = self.knows_push(balancer, after);
+        self.rooms.pushed[push.replica.0 as usize] = Some(Pushed {
+            by: balancer,
+            at_ns: now_ns,
+            in_turn,
+        });
         let Some(live) = self.live.get_mut(push.request) else {
             return;
         };
         live.wishes_known = wishes_known;
         live.reported = reported;
         live.room_since_ns = room_since_ns;
+        live.after = after;
+        live.in_turn = in_turn;
         live.leave_hold(now_ns);
         live.replica = Some(push.replica.0);
         if live.there {

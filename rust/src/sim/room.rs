@@ -3,7 +3,7 @@
 //! | invariant | checked |
 //! |---|---|
 //! | `one_waits_per_balancer`: Before a push, at most one request waits in a replica for each balancer that shares it. Only requests count that were pushed while all balancers had reported within a turn's time. | under the paper's rule, at each push |
-//! | `turns_do_not_cross`: Take two balancers that have reported held requests to each other, and have received from each other within a turn's time. Neither pushes into room that the other has just taken. | the same |
+//! | `turns_do_not_cross`: Take two balancers that have reported held requests to each other, and have received from each other within a turn's time. Both know of the last push there before, which did not cross another. Neither pushes into room that the other has just taken. | the same |
 //! | `turns_pass`: No request waits longer than a second where there is room, or than it takes to give up a balancer that is gone. | the same, once a second |
 //! | `nothing_crosses_to_shared_replicas`: Nothing is forwarded within a region between balancers that have known each other for as long as a grant is believed. | the same, at each forward |
 //! | `the_dead_take_no_room`: What a balancer reported is forgotten when it has been gone for long. | once a second |
@@ -12,7 +12,7 @@
 //! The first three are checked while the replicas, and the network between them and balancers, are sound.
 //! Balancers may die meanwhile, and be cut off from each other.
 
-use super::live::Live;
+use super::live::{Live, Pushed};
 use super::region::rooms::FORGOTTEN_NS;
 use super::simulator::Simulator;
 use crate::engine::effect::Push;
@@ -57,6 +57,11 @@ impl Simulator {
     fn are_all(&self, at: u32, reported: u64) -> bool {
         let mut peers = self.sharing.peers[at as usize].iter();
         peers.all(|of| reported & bit(*of) != 0)
+    }
+
+    /// It made that push, or has been told of it.
+    pub(super) fn knows_push(&self, at: u32, push: Option<Pushed>) -> bool {
+        push.is_none_or(|push| push.by == at || self.sharing.knows_of(at, push.by, push.at_ns))
     }
 
     /// Since when there has been room at a replica, as it is.
@@ -111,7 +116,11 @@ impl Simulator {
                 .room_since_ns
                 .is_some_and(|at_ns| now_ns < at_ns + TURN_NS.ns());
             let lately = reported & bit(of) != 0 && other.reported & bit(balancer) != 0;
-            of != balancer && !told && both && opened && lately
+            // Else they count turns from different pushes.
+            let agree = other.in_turn
+                && other.after.is_none_or(|push| push.in_turn)
+                && self.knows_push(balancer, other.after);
+            of != balancer && !told && both && opened && lately && agree
         });
         match crossed {
             None => Ok(()),

@@ -3,6 +3,7 @@
 use crate::engine::config::{AllowanceRule, Config, PushRule};
 use crate::id::Nanos;
 use crate::sim::fault::Fault;
+use crate::sim::live::Pushed;
 use crate::sim::region::state::{JUDGE_NS, SILENT_NS};
 use crate::sim::scenario::Scenario;
 
@@ -18,6 +19,8 @@ pub(in crate::sim) struct Rooms {
     pub(in crate::sim) exact: bool,
     /// By replica: since when nothing waits there, nor is on its way.
     pub(in crate::sim) since_ns: Vec<Option<Nanos>>,
+    /// By replica: the last push there.
+    pub(in crate::sim) pushed: Vec<Option<Pushed>>,
     /// By replica: since when somebody has been seen to wait while there is room.
     pub(in crate::sim) stuck_ns: Vec<Option<Nanos>>,
     /// For how long that may be: a balancer that is gone may have the turn until it is given up.
@@ -34,6 +37,7 @@ impl Rooms {
         Self {
             exact: sound && lossless && rule && scenario.residency.is_empty(),
             since_ns: vec![Some(0); replicas],
+            pushed: vec![None; replicas],
             stuck_ns: vec![None; replicas],
             stuck_max_ns: if scenario.faults.is_empty() {
                 PASSED_NS
