@@ -120,17 +120,24 @@ impl Mesh {
         }
     }
 
-    /// Forgets a peer's requests but those that are told.
+    /// Forgets a peer's requests but those that are told, where they are told: one that is tried again is
+    /// at another replica by the same number.
     fn keep_only(
         &mut self,
         (slot, peer): (PeerSlot, PeerId),
         entries: &[Entry],
         fleet: &mut Fleet,
     ) {
-        let told = entries.iter().flat_map(|entry| &entry.began);
-        let told: HashSet<RequestId, FixedState> =
-            told.map(|began| theirs(peer, began.number)).collect();
-        fleet.keep_theirs(peer, |_, id| told.contains(&id));
+        let places = self.remote(slot).map(|remote| &remote.share.places);
+        let mut told: HashSet<(ReplicaSlot, RequestId), FixedState> = HashSet::default();
+        for entry in entries {
+            let replica = places.and_then(|places| *places.get(entry.place as usize)?);
+            if let Some(replica) = replica {
+                let began = entry.began.iter();
+                told.extend(began.map(|began| (replica, theirs(peer, began.number))));
+            }
+        }
+        fleet.keep_theirs(peer, |replica, id| told.contains(&(replica, id)));
         if let Some(remote) = self.remotes.get_mut(slot.index()) {
             for reported in remote.share.reported.values_mut() {
                 reported.ready = false;
