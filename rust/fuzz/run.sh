@@ -41,7 +41,7 @@ hunt() {
     [ -n "$more" ] || break # it did not start, or died: the log says why
     runs=$((runs + more))
     cpu=$(echo "$cpu $round" | awk '{ print $1 + $2 + $3 }')
-    left=$(awk -v cpu="$cpu" -v all="$seconds" 'BEGIN { print int(all - cpu + 0.5) }')
+    left=$(awk -v cpu="$cpu" -v all="$seconds" 'BEGIN { print int(all - cpu + 0.999) }')
   done
   printf '%-12s %12s runs %8s s CPU' "$1" "$runs" "$cpu"
   if [ "$left" -le 0 ] && ! grep -aq 'Test unit written to' "$log"; then
