@@ -1,5 +1,6 @@
 """Fixtures: fleets of real vLLM servers, one kind at a time (each server takes about 4 GB)."""
 
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
@@ -37,7 +38,9 @@ def skip_where_it_cannot_compute(server: Vllm) -> None:
     asked = urllib.request.Request(f"{server.url}/v1/embeddings", body, {"Content-Type": "application/json"})
     try:
         urllib.request.urlopen(asked, timeout=300).close()
-    except OSError:
+    except OSError as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         died = "died unexpectedly (exit code"  # of the code it says -4 or nothing, as it happens
         eventually(lambda: died in server.child.text(), what="a worker that died")
         pytest.skip("vLLM's worker died of its first request: its kernels for pooling do not run on this CPU")
