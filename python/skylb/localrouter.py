@@ -327,7 +327,7 @@ class LocalRouter(Router):
         """Carries out one effect of a tick; if it fails, the others still are."""
         try:
             self._carry_out(effect)
-        except Exception as error:
+        except Exception as error:  # whatever it is: the others are carried out, and it is told
             if self._on_failure is None:
                 raise
             kind = type(effect).__name__
