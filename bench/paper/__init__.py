@@ -1,0 +1,1 @@
+"""Simulates the evaluation of the SkyLB paper; see ``python -m bench.paper --help``."""

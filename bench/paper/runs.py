@@ -1,0 +1,93 @@
+"""Runs of ``make paper``: what one process of the pool does, and what is kept of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.paper.systems import System
+from bench.paper.workloads import Case, Counts, requests_of, scenario
+from skylb.tools.sim.result import Result
+from skylb.tools.sim.simulate import BrokenError, finish, prepare
+from skylb.tools.sim.summary import METRICS
+
+Figures = dict[str, float | None]
+"""The figures of one run; ``seed`` is one of them."""
+
+SystemRows = dict[str, list[Figures]]
+"""Rows of one cell by system, one per seed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One case on one layout: all its systems get the same requests.
+
+    Attributes:
+        part: the table or figure that it belongs to.
+        name: of the cell in it.
+        case: workload and users.
+        layout: replicas in us, eu and asia; a region without is left out.
+        systems: what is compared.
+        duration_s, warmup_s: virtual time, and how much of it is not measured.
+    """
+
+    part: str
+    name: str
+    case: Case
+    layout: Counts
+    systems: tuple[System, ...]
+    duration_s: float
+    warmup_s: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """All systems of a cell with one seed."""
+
+    cell: Cell
+    seed: int
+
+
+def run_task(task: Task) -> list[Figures]:
+    """Figures of each system of the cell.
+
+    Raises:
+        BrokenError: an invariant broke; the message names the system.
+    """
+    cell = task.cell
+    base = scenario(cell.case, cell.layout, task.seed, cell.duration_s, cell.warmup_s)
+    made = requests_of(cell.case, base)
+    found = []
+    for system in cell.systems:
+        try:
+            result = finish(prepare(system.of(base), made))
+        except BrokenError as error:
+            raise BrokenError(f"{cell.part}, {cell.name}, {system.name}: {error}") from error
+        found.append(figures(result))
+    return found
+
+
+def figures(result: Result) -> Figures:
+    """All figures of a run."""
+    found: Figures = {metric.name: metric.of(result) for metric in METRICS}
+    found["seed"] = float(result.seed)
+    found["forwards"] = float(result.forwards.sent) if result.forwards else 0.0
+    found["requests"] = float(result.total.requests)
+    return found
+
+
+@dataclass
+class Found:
+    """What there is so far: rows by part, cell and system."""
+
+    rows: dict[str, dict[str, SystemRows]] = field(default_factory=dict)
+
+    def add(self, task: Task, found: Sequence[Figures]) -> None:
+        """Puts a task's figures where they belong."""
+        systems = self.rows.setdefault(task.cell.part, {}).setdefault(task.cell.name, {})
+        for system, figures_ in zip(task.cell.systems, found, strict=True):
+            rows = systems.setdefault(system.name, [])
+            rows.append(figures_)
+            rows.sort(key=lambda row: row["seed"] or 0.0)
+
+    def part(self, name: str) -> dict[str, SystemRows]:
+        """The cells of a part; none where it has not begun."""
+        return self.rows.get(name, {})
