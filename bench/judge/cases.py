@@ -1,196 +1,342 @@
-"""What is compared: six workloads, three loads, every policy in several variants."""
+"""What is judged: workloads, the fleets that serve them, and the bounds that users expect.
 
-from dataclasses import dataclass, field, replace
+Each case names what it tests. The made-up workloads follow public traces (`skylb.tools.sim.workload`). The
+traced cases use trace files of ``skylb load``, and are left out where there are none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
-from skylb.config import EngineSettings, Policy
 from skylb.tools.sim.scenario import Clients, Region, Replicas, Scenario
 from skylb.tools.sim.workload import Agent, Arena, File, Mix, SharedPrompt, Tree, WildChat, Workload
 
-POLICIES: tuple[str, ...] = get_args(Policy)
-DEFAULT: str = EngineSettings().policy
-ORACLE = "oracle"
-FLOOR = "floor"
-REFERENCE = "prefix"
-"""Capacity is what this policy sustains."""
-
 REGION = "us"
-SHARES = (0.60, 0.85, 1.10)
-TUNED_AT = 0.85
-"""Load at which the others are tuned, and parts switched."""
+TRACES = Path(__file__).resolve().parents[3] / "shared" / "data" / "examples"
+"""Where trace files are looked for, beside the repository, if no directory is given."""
 
-FLOOR_FACTOR = 8
-"""So many times the replicas: the TTFT of the same requests where nothing stands in their way."""
+L4_TOKENS, H100_TOKENS = 16_000, 128_000
+"""Longest request of each kind of replica: prompt and answer fit its ``max_model_len``."""
 
-HOLD_TIMEOUT_S = 600.0
-"""Longer than any wait here: a request refused by one variant and held by another cannot be compared."""
+L4_ATTENTION_US, H100_ATTENTION_US = 0.0156, 0.0008
+"""Attention costs an 8B model's prompt of 50k tokens x 1.8, one of 100k x 2.6, counted in operations."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One workload and the fleet that serves it."""
+    """One workload and the fleet that serves it.
+
+    Attributes:
+        name: how it is told from the others.
+        about: what it tests, in a few words.
+        workload: its requests.
+        fleet: the replicas of its one region.
+        capacity_per_s: sessions/s that half of the rules sustain, as once measured. The judge starts its
+            search there and measures it again; `bench.judge.paired` takes it as it is.
+        ttft_bound_s: 90 % of the requests must get their first token within it.
+        inter_token_bound_s: 99 % of the tokens must follow the one before within it.
+        max_tokens: longest answer; ``None``: as the workload says.
+        duration_s: requests are sent until then.
+        warmup_s: requests sent before are not measured.
+    """
 
     name: str
+    about: str
     workload: Workload
-    profile: str = "l4-8b"
-    replicas: int = 12
+    fleet: tuple[Replicas, ...]
+    capacity_per_s: float
+    ttft_bound_s: float
+    inter_token_bound_s: float
     max_tokens: int | None = 512
     duration_s: float = 600.0
     warmup_s: float = 120.0
 
-    def scenario(self, rate_per_s: float, seed: int, duration_s: float, warmup_s: float) -> Scenario:
-        """Sessions begin at a rate; nobody fails for having waited."""
+    def scenario(self, rate_per_s: float, seed: int) -> Scenario:
+        """Sessions begin at a rate; all settings are those that SkyLB ships."""
         return Scenario(
             seed=seed,
-            duration_s=duration_s,
-            warmup_s=warmup_s,
-            engine={"hold_timeout_s": HOLD_TIMEOUT_S},
-            regions=[Region(name=REGION, replicas=[Replicas(count=self.replicas, profile=self.profile)])],
+            duration_s=self.duration_s,
+            warmup_s=self.warmup_s,
+            records=True,
+            regions=[Region(name=REGION, replicas=list(self.fleet))],
             clients=Clients(mode="sessions", max_tokens=self.max_tokens),
             workload=msgspec.structs.replace(self.workload, rate_per_s=rate_per_s),
         )
 
 
-L4_TOKENS, H100_TOKENS = 16_000, 128_000
+def _l4(count: int, **override: Any) -> Replicas:
+    return Replicas(count=count, profile="l4-8b", override=override)
 
-CASES = (
-    Case("arena", Arena(tokens_max=L4_TOKENS)),
-    Case("wildchat", WildChat(tokens_max=L4_TOKENS)),
-    Case("shared_prompt", SharedPrompt(tokens_max=L4_TOKENS)),
+
+def _h100(count: int, **override: Any) -> Replicas:
+    return Replicas(count=count, profile="h100-8b", override=override)
+
+
+L4 = (_l4(12),)
+H100 = (_h100(4),)
+
+_LONG = Arena(tokens_max=H100_TOKENS, single=0.9, long_share=0.08)
+_MADE_AGENT = Agent(tokens_max=H100_TOKENS, think_s=0.5, think_spread=1.5)
+
+MADE = (
+    Case("arena", "conversations", Arena(tokens_max=L4_TOKENS), L4, 4.1, 2.0, 0.6),
+    Case("wildchat", "conversations, less shared", WildChat(tokens_max=L4_TOKENS), L4, 4.1, 2.0, 0.6),
+    Case(
+        "shared_prompt",
+        "conversations with 8 long system prompts",
+        SharedPrompt(tokens_max=L4_TOKENS),
+        L4,
+        3.6,
+        2.0,
+        0.8,
+    ),
     Case(
         "agent",
-        Agent(tokens_max=H100_TOKENS, think_s=0.5, think_spread=1.5),
-        profile="h100-8b",
-        replicas=4,
+        "coding agents, made up",
+        _MADE_AGENT,
+        H100,
+        0.7,
+        0.5,
+        0.05,
         max_tokens=None,
         duration_s=780.0,
         warmup_s=300.0,  # sessions of minutes: until as many end as begin
     ),
-    Case("tree", Tree(), duration_s=360.0),  # thirty requests a session: many in little time
-    Case("mix", Mix(tokens_max=L4_TOKENS)),
+    Case("tree", "Tree of Thoughts", Tree(), L4, 3.9, 0.5, 0.3, duration_s=300.0, warmup_s=60.0),
+    Case(
+        "wide_tree",
+        "the same, 4 branches and depth 3",
+        Tree(branches=4, depth=3),
+        L4,
+        1.2,
+        0.5,
+        0.3,
+        duration_s=300.0,
+        warmup_s=60.0,
+    ),
+    Case("mix", "conversations and trees", Mix(tokens_max=L4_TOKENS), L4, 4.3, 2.0, 0.6),
+    Case(
+        "short_answers",
+        "short prompts, answers of 20 tokens",
+        Arena(tokens_max=L4_TOKENS, single=1.0, first_tokens=200, first_spread=0.6, answer_tokens=20),
+        (_l4(6),),
+        47.0,
+        1.0,
+        0.6,
+        max_tokens=20,
+        duration_s=200.0,
+        warmup_s=40.0,
+    ),
+    Case(
+        "one_turn",
+        "one-turn sessions with 24 system prompts",
+        Arena(
+            tokens_max=L4_TOKENS,
+            single=1.0,
+            systems=24,
+            system_tokens=1500,
+            sessions_per_user=1,
+            first_tokens=150,
+            answer_tokens=150,
+        ),
+        L4,
+        24.0,
+        0.8,
+        0.4,
+        duration_s=300.0,
+        warmup_s=60.0,
+    ),
+    Case(
+        "tool_agent",
+        "tool agents with long shared system prompts",
+        Agent(
+            systems=3,
+            system_tokens=2000,
+            turns=8.0,
+            first_tokens=150,
+            answer_tokens=60,
+            answer_spread=0.8,
+            result_tokens=120,
+            think_s=1.0,
+            think_spread=1.0,
+            tokens_max=L4_TOKENS,
+        ),
+        L4,
+        1.6,
+        1.0,
+        0.5,
+    ),
+    Case(
+        "long_mix",
+        "8 % of the prompts 30-100k, the others chat",
+        _LONG,
+        H100,
+        12.9,
+        1.5,
+        0.2,
+        duration_s=300.0,
+        warmup_s=60.0,
+    ),
+    Case(
+        "long_attention",
+        "the same with the cost of attention",
+        _LONG,
+        (_h100(4, attention_us=H100_ATTENTION_US),),
+        8.1,
+        2.5,
+        0.4,
+        duration_s=400.0,
+        warmup_s=100.0,
+    ),
+    Case(
+        "reasoning",
+        "answers of 1,000 tokens, small KV",
+        Arena(single=1.0, first_tokens=300, answer_tokens=1240),
+        (_h100(4, kv_tokens=131_072),),
+        12.0,
+        0.5,
+        0.05,
+        max_tokens=4096,
+        duration_s=240.0,
+        warmup_s=60.0,
+    ),
+    Case(
+        "burst",
+        "ten times the conversations for 20 s",
+        WildChat(tokens_max=L4_TOKENS, burst_at_s=240.0, burst_s=20.0),
+        L4,
+        3.0,
+        8.0,
+        0.8,
+    ),
+    Case(
+        "mixed_fleet",
+        "conversations on 6 L4 and 3 H100",
+        WildChat(tokens_max=L4_TOKENS),
+        (_l4(6), _h100(3)),
+        20.0,
+        0.5,
+        0.2,
+        duration_s=240.0,
+        warmup_s=60.0,
+    ),
+    Case(
+        "large_kv",
+        "conversations, 4 times the KV, attention",
+        WildChat(tokens_max=L4_TOKENS),
+        (_l4(12, kv_tokens=100_000, attention_us=L4_ATTENTION_US),),
+        4.5,
+        2.0,
+        0.6,
+    ),
+    Case(
+        "small_kv",
+        "coding agents, a third of the KV",
+        _MADE_AGENT,
+        (_h100(4, kv_tokens=140_000),),
+        0.4,
+        0.5,
+        0.05,
+        max_tokens=None,
+        duration_s=780.0,
+        warmup_s=300.0,
+    ),
 )
-
-TRACES = {
-    "arena": "chat_arenalike_b64.jsonl.gz",
-    "wildchat": "chat_wildchatlike_b64.jsonl.gz",
-    "shared_prompt": "chat_sharedsys_b64.jsonl.gz",
-    "agent": "agent_even_b8.jsonl.gz",
-    "tree": "tot_gsm8k_b2.jsonl.gz",
-}
+"""Cases that need no file."""
 
 
-def from_traces(directory: Path) -> tuple[Case, ...]:
-    """The same cases but the mix with requests of trace files, in another order for each seed."""
-    cases = []
-    for case in CASES:
-        if case.name in TRACES:
-            tokens_max = H100_TOKENS if case.name == "agent" else L4_TOKENS
-            path = str(directory / TRACES[case.name])
-            file = File(path=path, shuffle=True, region=REGION, tokens_max=tokens_max)
-            cases.append(replace(case, workload=file))
-    return tuple(cases)
+def _file(directory: Path, name: str, tokens_max: int, scale: int = 1) -> File:
+    path = str(directory / name)
+    return File(path=path, shuffle=True, region=REGION, tokens_max=tokens_max, scale=scale)
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One way to decide.
+def traced(directory: Path) -> tuple[Case, ...]:
+    """Cases of trace files; sessions come in another order for each seed.
 
-    Attributes:
-        policy: of the engine, or ``oracle``.
-        switch: what was switched on or off, of `SWITCHES`; empty: as shipped.
-        engine: settings that differ from the defaults.
-        scenario: fields of the scenario that do.
-        replicas_factor: so many times the replicas.
+    Raises:
+        FileNotFoundError: a file is missing; names it.
     """
-
-    policy: str
-    switch: str = ""
-    engine: dict[str, Any] = field(default_factory=dict)
-    scenario: dict[str, Any] = field(default_factory=dict)
-    replicas_factor: int = 1
-
-    @property
-    def name(self) -> str:
-        """How it is told from the others."""
-        return f"{self.policy} {self.switch}".rstrip()
-
-    def of(self, scenario: Scenario) -> Scenario:
-        """A scenario decided this way."""
-        engine = scenario.engine | self.engine
-        regions = [
-            msgspec.structs.replace(region, replicas=[self._more(replicas) for replicas in region.replicas])
-            for region in scenario.regions
-        ]
-        return msgspec.structs.replace(scenario, engine=engine, regions=regions, **self.scenario)
-
-    def _more(self, replicas: Replicas) -> Replicas:
-        return msgspec.structs.replace(replicas, count=replicas.count * self.replicas_factor)
-
-
-SWITCHES: dict[str, dict[str, Any]] = {
-    "without gate": {"engine": {"push": "blind"}},
-    "without correction": {"scenario": {"tell_cached": False}},
-}
-FIRST_COME = "first come"
-"""Held requests start in the order they came, whatever their work; only the default does otherwise."""
-
-SWITCHES[FIRST_COME] = {"engine": {"hold_work_weight": 0.0}}
-
-PAPER = {"allowance": "one"}
-
-
-def variants(tuned: dict[str, dict[str, Any]], *, floor: bool, switches: bool) -> list[Variant]:
-    """Every policy of the engine with its tuned settings, as it is and with each part switched."""
-    found = [Variant(ORACLE, scenario={"topology": "oracle"})]
-    found.append(Variant("prefix, paper's rules", engine={"policy": "prefix"} | PAPER))
-    if floor:
-        engine = {"policy": DEFAULT, "affinity_wait_s": 0.0}
-        found.append(Variant(FLOOR, engine=engine, replicas_factor=FLOOR_FACTOR))
-    for policy in POLICIES:
-        engine = {"policy": policy} | tuned.get(policy, {})
-        found.append(Variant(policy, engine=engine))
-        for name, change in SWITCHES.items() if switches else ():
-            if name == FIRST_COME and policy != DEFAULT:
-                continue
-            merged = engine | change.get("engine", {})
-            found.append(Variant(policy, name, merged, change.get("scenario", {})))
-    return found
-
-
-TUNING: dict[str, list[dict[str, Any]]] = {
-    "prefix": [{"match_threshold": share} for share in (0.1, 0.25, 0.75)],
-    "bounded_ring": [{"ring_load_factor": factor} for factor in (1.1, 1.5, 2.0)],
-    "cache_aware": [
-        {"cache_aware_abs": most, "cache_aware_threshold": share}
-        for most in (4, 16)
-        for share in (0.1, 0.3, 0.5)
-    ],
-    "smg": [{"smg_waiting_max": most, "smg_kv_ratio_max": share} for most in (1, 8) for share in (0.8, 0.95)],
-    "llm_d": [
-        {"llm_d_prefix_weight": prefix, "llm_d_kv_weight": kv}
-        for prefix in (1.0, 3.0, 6.0)
-        for kv in (0.0, 2.0)
-    ],
-    "dynamo": [{"dynamo_prefill_weight": weight} for weight in (0.5, 2.0, 4.0)],
-    "preble": [
-        {"preble_window_s": window_s, "preble_balance_ratio": ratio}
-        for window_s in (30.0, 180.0)
-        for ratio in (1.5, 2.0, 4.0)
-    ],
-    "gorgo": [{"gorgo_token_s": token_s} for token_s in (0.000_025, 0.000_5)],
-}
-"""Settings tried for the rivals, besides their defaults, on seeds and loads of their own."""
+    agent, chat, shared = (
+        "agent_even_b8.jsonl.gz",
+        "chat_wildchatlike_b64.jsonl.gz",
+        "chat_sharedsys_b64.jsonl.gz",
+    )
+    for name in (agent, chat, shared):
+        if not (directory / name).exists():
+            raise FileNotFoundError(str(directory / name))
+    return (
+        Case(
+            "trace_agent",
+            "coding agents, traced, an eighth as long",
+            _file(directory, agent, H100_TOKENS),
+            H100,
+            0.27,
+            0.5,
+            0.05,
+            max_tokens=None,
+            duration_s=900.0,
+            warmup_s=300.0,
+        ),
+        Case(
+            "trace_agent_long",
+            "the same half as long, attention",
+            _file(directory, agent, H100_TOKENS, scale=4),
+            (_h100(8, attention_us=H100_ATTENTION_US),),
+            0.2,
+            4.0,
+            0.2,
+            max_tokens=None,
+            duration_s=900.0,
+            warmup_s=300.0,
+        ),
+        Case("trace_chat", "conversations, traced", _file(directory, chat, L4_TOKENS), L4, 4.1, 2.0, 0.6),
+        Case(
+            "trace_chat_long",
+            "the same 8 times as long, on H100",
+            _file(directory, chat, H100_TOKENS, scale=8),
+            (_h100(6),),
+            8.0,
+            1.0,
+            0.15,
+            duration_s=400.0,
+            warmup_s=100.0,
+        ),
+        Case(
+            "trace_shared",
+            "conversations with shared prompts, traced",
+            _file(directory, shared, L4_TOKENS),
+            L4,
+            3.4,
+            2.0,
+            0.8,
+        ),
+    )
 
 
-def tuning_variants() -> list[tuple[str, dict[str, Any]]]:
-    """Policies with the settings to try, the defaults first."""
-    known = EngineSettings.model_fields
-    found: list[tuple[str, dict[str, Any]]] = []
-    for policy in POLICIES:
-        grid = [values for values in TUNING.get(policy, []) if values.keys() <= known.keys()]
-        if grid and policy != DEFAULT:
-            found += [(policy, {}), *((policy, values) for values in grid)]
-    return found
+TRACED_NAMES = ("trace_agent", "trace_agent_long", "trace_chat", "trace_chat_long", "trace_shared")
+NAMES: tuple[str, ...] = (*(case.name for case in MADE), *TRACED_NAMES)
+
+
+def cases(names: Sequence[str] = (), traces: Path | None = None) -> tuple[list[Case], str]:
+    """The named cases, or all, and why some are left out (empty: none is).
+
+    Raises:
+        KeyError: there is no case of a name; names it.
+        FileNotFoundError: ``traces`` was given and lacks a file.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise KeyError(name)
+    found, reason = list(MADE), ""
+    try:
+        found += traced(traces or TRACES)
+    except FileNotFoundError as error:
+        if traces is not None:
+            raise
+        reason = f"left out, because there is no trace file {error}: {', '.join(TRACED_NAMES)}"
+    wanted = [case for case in found if not names or case.name in names]
+    left_out = not names or any(name in TRACED_NAMES for name in names)
+    return wanted, reason if left_out else ""

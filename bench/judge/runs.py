@@ -1,48 +1,39 @@
-"""Runs of the judge: what one process of the pool does."""
+"""One run and its figures: what a process of the pool does."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import msgspec
 
-from bench.judge.cases import REFERENCE, Case, Variant
-from skylb.tools.load.workload import WorkloadError
-from skylb.tools.sim.requests import requests
-from skylb.tools.sim.result import Result
+from bench.judge.cases import Case
+from bench.judge.variants import Variant
+from skylb.tools.sim.requests import Requests, requests
+from skylb.tools.sim.result import Distribution, Records, Result
 from skylb.tools.sim.simulate import BrokenError, finish, prepare
-from skylb.tools.sim.summary import METRICS
 
-Figures = dict[str, float | None]
+Figures = dict[str, float]
+"""Figures of one run by name; a figure that a run lacks is left out."""
 
-SUSTAINED = 0.97
-"""A rate is sustained if as many requests are answered as are sent, so nearly."""
+LENGTHS: tuple[tuple[str, int], ...] = (("2k", 2000), ("8k", 8000), ("more", 1 << 62))
+"""Classes of prompts: name, and the length in tokens below which a prompt belongs to it."""
 
-BISECTIONS = 7
-CAPACITY_SEEDS = (200, 201, 202)
+FAILED_TTFT_S = 120.0
+"""A failed request counts as a time to first token of four times the longest hold.
+
+A rule that refuses whom it cannot serve in time must not look faster for that.
+"""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Variants that share one stream of requests."""
+    """Variants that share one stream of requests; ``share`` is the rate over the case's capacity."""
 
     case: Case
     share: float
     rate_per_s: float
     seed: int
-    variants: list[Variant]
-    duration_s: float
-    warmup_s: float
-
-
-def figures(result: Result) -> Figures:
-    """All figures of a run, and what it says of its cost."""
-    found: Figures = {metric.name: metric.of(result) for metric in METRICS}
-    found["ttft_mean_s"] = result.total.ttft_s.mean
-    found["e2e_mean_s"] = result.total.e2e_s.mean
-    found["lost"] = float(result.total.lost)
-    found["probes_per_s"] = sum(balancer.probes for balancer in result.balancers) / max(1.0, result.now_s)
-    waiting = [replica.waiting_mean for replica in result.replicas]
-    found["waiting_mean"] = sum(waiting) / len(waiting)
-    return found
+    variants: tuple[Variant, ...]
 
 
 def run_task(task: Task) -> list[Figures]:
@@ -51,40 +42,101 @@ def run_task(task: Task) -> list[Figures]:
     Raises:
         BrokenError: an invariant broke; says with which variant.
     """
-    base = task.case.scenario(task.rate_per_s, task.seed, task.duration_s, task.warmup_s)
+    base = task.case.scenario(task.rate_per_s, task.seed)
     made = requests(base)
+    lengths = prompt_lengths(made)
     found = []
     for variant in task.variants:
         try:
-            found.append(figures(finish(prepare(variant.of(base), made))))
+            result = finish(prepare(variant.of(base), made))
         except BrokenError as error:
-            raise BrokenError(f"{task.case.name}, {variant.name}, {task.share:.0%}: {error}") from error
+            raise BrokenError(f"{task.case.name}, {variant.name}, seed {task.seed}: {error}") from error
+        found.append(figures(result, task.case, lengths))
     return found
 
 
-def capacity(case: Case) -> float:
-    """The highest rate of sessions that the reference policy sustains, by bisection."""
-    low, high = 0.0, 0.25
-    while _sustained(case, high):
-        low, high = high, high * 2
-        if high > 1e4:
-            raise AssertionError(f"{case.name}: no rate is too high")
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _sustained(case, middle) else (low, middle)
-    return low
+def prompt_lengths(made: Requests) -> dict[int, int]:
+    """Prompt tokens by id of a request."""
+    columns = msgspec.json.decode(made.data, type=_Columns)
+    return dict(zip(columns.id, columns.in_tokens, strict=True))
 
 
-def _sustained(case: Case, rate_per_s: float) -> bool:
-    answered = sent = 0.0
-    reference = Variant(REFERENCE, engine={"policy": REFERENCE})
-    for seed in CAPACITY_SEEDS:
-        scenario = reference.of(case.scenario(rate_per_s, seed, case.duration_s, case.warmup_s))
-        try:
-            prepared = prepare(msgspec.structs.replace(scenario, drain_s=0.0))
-        except WorkloadError:  # so low a rate that no session begins
-            return True
-        result = finish(prepared)
-        answered += result.total.requests_per_s * result.measured_s
-        sent += result.total.requests
-    return answered >= SUSTAINED * sent
+class _Columns(msgspec.Struct, rename={"in_tokens": "in"}):
+    id: list[int]
+    in_tokens: list[int]
+
+
+def figures(result: Result, case: Case, lengths: dict[int, int]) -> Figures:
+    """All figures of a run.
+
+    ``within_ttft``, ``within_inter_token``: shares within the case's bounds. ``sustained``: requests
+    answered over requests sent, in the measured time. ``sent_*`` and ``refused_*``: requests by class of
+    length.
+    """
+    total = result.total
+    records = result.records
+    if records is None:
+        raise AssertionError("the scenario asks for records")
+    times = sorted(first_tokens(records))
+    found: dict[str, float | None] = {
+        "sustained": total.requests_per_s * result.measured_s / max(1, total.requests),
+        "within_ttft": sum(time_s <= case.ttft_bound_s for time_s in times) / max(1, len(times)),
+        "within_inter_token": share_within(total.inter_token_s, case.inter_token_bound_s),
+        "ttft_p50_s": quantile(times, 0.5),
+        "ttft_p90_s": quantile(times, 0.9),
+        "ttft_p99_s": quantile(times, 0.99),
+        "inter_token_p99_s": total.inter_token_s.p99,
+        "e2e_p50_s": total.e2e_s.p50,
+        "e2e_p90_s": total.e2e_s.p90,
+        "hit_rate": total.hit_rate,
+        "tokens_per_s": total.throughput_tokens_per_s,
+        "output_tokens_per_s": total.output_tokens_per_s,
+        "refused": float(total.failures + total.unfinished),
+    }
+    found |= refused_by_length(records, lengths)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def first_tokens(records: Records) -> Iterator[float]:
+    """Times to the first token; failed requests count as `FAILED_TTFT_S`."""
+    for time_s, outcome in zip(records.ttft_s, records.outcome, strict=True):
+        yield time_s if time_s is not None and outcome == "ok" else FAILED_TTFT_S
+
+
+def refused_by_length(records: Records, lengths: dict[int, int]) -> Figures:
+    """Requests sent and failed, by class of prompt length."""
+    found = {f"{what}_{name}": 0.0 for what in ("sent", "refused") for name, _ in LENGTHS}
+    for number, outcome in zip(records.id, records.outcome, strict=True):
+        name = length_class(lengths[number])
+        found[f"sent_{name}"] += 1
+        found[f"refused_{name}"] += outcome != "ok"
+    return found
+
+
+def length_class(tokens: int) -> str:
+    """Class of a prompt: below 2,000 tokens, below 8,000, or more."""
+    return next(name for name, below in LENGTHS if tokens < below)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float | None:
+    """The smallest value that is at least as large as a share of all; ``None`` without any."""
+    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)] if ordered else None
+
+
+def share_within(distribution: Distribution, bound_s: float) -> float | None:
+    """Share of durations within a bound, linear inside the bucket that holds it; ``None`` without any."""
+    if not distribution.histogram:
+        return None
+    bounds = [upper_s for upper_s, _ in distribution.histogram]
+    seen = list(accumulate(count for _, count in distribution.histogram))
+    at = sum(upper_s <= bound_s for upper_s in bounds)
+    below = float(seen[at - 1]) if at else 0.0
+    if at < len(bounds):
+        lower_s = bounds[at] / BUCKET_GROWTH
+        inside = max(0.0, (bound_s - lower_s) / (bounds[at] - lower_s)) if bounds[at] > lower_s else 0.0
+        below += inside * (seen[at] - below)
+    return below / seen[-1]
+
+
+BUCKET_GROWTH = 1.01
+"""The simulator's buckets grow by 1 %."""

@@ -94,11 +94,30 @@ def _starts(kind: Kind, plan: Plan, random_: random.Random, per_user: int) -> It
     pools = {region: _Users(index, per_user) for index, region in enumerate(regions)}
     at_s = 0.0
     for session in count():
-        at_s += random_.expovariate(kind.rate_per_s)
+        at_s = _next_start_s(kind, random_, at_s)
         if session == sessions or (sessions is None and at_s >= plan.duration_s):
             return
         region = random_.choices(regions, weights)[0]
         yield Start(session, region, pools[region].draw(random_), at_s)
+
+
+def _next_start_s(kind: Kind, random_: random.Random, at_s: float) -> float:
+    """When the session after one at ``at_s`` begins: a Poisson process, faster during the burst.
+
+    A Poisson process has no memory. So a gap that would cross an edge of the burst is drawn anew there.
+    """
+    if kind.burst_s:
+        ends_s = kind.burst_at_s + kind.burst_s
+        for edge_s, rate_per_s in (
+            (kind.burst_at_s, kind.rate_per_s),
+            (ends_s, kind.rate_per_s * kind.burst_factor),
+        ):
+            if at_s < edge_s:
+                next_s = at_s + random_.expovariate(rate_per_s)
+                if next_s < edge_s:
+                    return next_s
+                at_s = edge_s
+    return at_s + random_.expovariate(kind.rate_per_s)
 
 
 class _Users:
@@ -198,8 +217,17 @@ def _chat(kind: Arena, systems: _Systems, random_: random.Random, start: Start) 
             (kind.first_tokens, kind.first_spread) if number == 0 else (kind.next_tokens, kind.next_spread)
         )
         think_s = _log_normal(random_, kind.think_s, kind.think_spread) if number else 0.0
-        conversation.say(_tokens(random_, median, sigma), max(1, round(answer)), think_s)
+        tokens = _tokens(random_, median, sigma)
+        if number == 0 and kind.long_share and random_.random() < kind.long_share:
+            tokens = _long_tokens(kind, random_)
+        conversation.say(tokens, max(1, round(answer)), think_s)
     return conversation.turns
+
+
+def _long_tokens(kind: Arena, random_: random.Random) -> int:
+    """Length of a long message."""
+    low, high = sorted((math.log(kind.long_min_tokens), math.log(kind.long_max_tokens)))
+    return round(math.exp(random_.uniform(low, high)))
 
 
 def _agent(kind: Agent, systems: _Systems, random_: random.Random, start: Start) -> list[Turn]:
@@ -288,7 +316,7 @@ def resampled(turns: list[Turn], kind: File, plan: Plan, seed: int) -> list[Turn
     at_s = 0.0
     found: list[Turn] = []
     for session in drawn[: kind.sessions]:
-        at_s += random_.expovariate(kind.rate_per_s)
+        at_s = _next_start_s(kind, random_, at_s)
         if at_s >= plan.duration_s and not closed:
             break
         shift_s = at_s - session[0].t_s

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from skylb.errors import ConfigError
-from skylb.tools.load.workload import Workload, read_workload, select_sessions
+from skylb.tools.load.workload import Turn, Workload, read_workload, select_sessions
 from skylb.tools.sim.made import Plan, make, resampled
 from skylb.tools.sim.scenario import Scenario
 from skylb.tools.sim.workload import File
@@ -57,7 +57,7 @@ def requests(scenario: Scenario) -> Requests:
     plan = _plan(scenario)
     if not isinstance(kind, File):
         return _packed(Workload(make(kind, plan, scenario.seed)))
-    workload = _read(Path(kind.path), kind.skip_bad)
+    workload = _read(Path(kind.path), kind.skip_bad, kind.scale)
     turns = workload.turns
     if kind.tokens_max is not None:
         too_long = {t.session for t in turns if t.in_tokens + t.out_tokens > kind.tokens_max}
@@ -79,8 +79,18 @@ def requests(scenario: Scenario) -> Requests:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, skip_bad: bool) -> Workload:
-    return read_workload(path, skip_bad=skip_bad)
+def _read(path: Path, skip_bad: bool, scale: int) -> Workload:
+    workload = read_workload(path, skip_bad=skip_bad)
+    if scale > 1:
+        workload.turns = [_scaled(turn, scale) for turn in workload.turns]
+    return workload
+
+
+def _scaled(turn: Turn, scale: int) -> Turn:
+    """The same request with a longer prompt, which shares as large a part with others as before."""
+    return msgspec.structs.replace(
+        turn, in_tokens=turn.in_tokens * scale, block_tokens=turn.block_tokens * scale
+    )
 
 
 def _plan(scenario: Scenario) -> Plan:

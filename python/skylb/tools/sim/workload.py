@@ -33,12 +33,17 @@ class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
             without.
         shares: of the sessions, by region; else as ``clients.users``, else equal.
         tokens_max: sessions with a longer request (prompt and answer) are left out.
+        burst_at_s, burst_s, burst_factor: from ``burst_at_s`` on, for ``burst_s`` seconds, sessions begin
+            ``burst_factor`` times as often. Closed loop has no bursts.
     """
 
     sessions: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     rate_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     shares: dict[str, Annotated[float, Meta(ge=0, le=1e6)]] = {}
     tokens_max: Tokens | None = None
+    burst_at_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    burst_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    burst_factor: Annotated[float, Meta(gt=0, le=1e4)] = 10.0
 
 
 class Arena(Kind, frozen=True, tag="arena"):
@@ -53,6 +58,8 @@ class Arena(Kind, frozen=True, tag="arena"):
         answer_tokens: mean of four of five answers (Weibull of shape 2.2); the others are a few words.
         think_s, think_spread: median and sigma of the pause before the next message.
         systems, system_tokens: system prompts (drawn after Zipf, exponent 1.1), and their mean length.
+        long_share: share of sessions whose first message is long, such as a document.
+        long_min_tokens, long_max_tokens: length of a long message, log-uniform between the two.
     """
 
     sessions_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 40
@@ -67,6 +74,9 @@ class Arena(Kind, frozen=True, tag="arena"):
     think_spread: Spread = 1.1
     systems: Annotated[int, Meta(ge=0, le=10_000)] = 2
     system_tokens: Tokens = 64
+    long_share: Share = 0.0
+    long_min_tokens: Tokens = 30_000
+    long_max_tokens: Tokens = 100_000
 
 
 class WildChat(Arena, frozen=True, tag="wildchat"):
@@ -148,12 +158,15 @@ class File(Kind, frozen=True, kw_only=True, tag="file"):
         shuffle: sessions in an order drawn by the seed, beginning at ``rate_per_s``, instead of the
             file's; so that each seed is another sample.
         region: all requests come from here, whatever the file says.
+        scale: prompts and blocks are so many times as long as in the file, answers are not. The example
+            traces have short blocks; a scale gives prompts their length back.
     """
 
     path: str
     skip_bad: bool = False
     shuffle: bool = False
     region: str | None = None
+    scale: Annotated[int, Meta(ge=1, le=1024)] = 1
 
 
 Workload = Arena | WildChat | SharedPrompt | Agent | Tree | Mix | File

@@ -107,3 +107,24 @@ def test_a_file_in_another_order_has_the_same_sessions() -> None:
     assert resampled(turns, File(path="x", shuffle=True), closed, 1) == again
     until = resampled(turns, File(path="x", shuffle=True), Plan({"us": 1.0}, {}, 20.0), 1)
     assert 0 < len({turn.session for turn in until}) < 60
+
+
+def test_a_burst_has_its_share_of_the_sessions() -> None:
+    calm = make(Arena(rate_per_s=2.0), PLAN, 7)
+    burst = make(Arena(rate_per_s=2.0, burst_at_s=1000.0, burst_s=20.0, burst_factor=10.0), PLAN, 7)
+
+    def begin(turns: list[Turn], from_s: float, until_s: float) -> int:
+        return sum(turn.after is None and from_s <= turn.t_s < until_s for turn in turns)
+
+    assert begin(calm, 1000.0, 1020.0) < 70
+    assert 300 < begin(burst, 1000.0, 1020.0) < 500
+    assert begin(burst, 0.0, 1000.0) == begin(calm, 0.0, 1000.0)
+    assert 1700 < begin(burst, 1020.0, 2000.0) < 2200
+
+
+def test_a_share_of_the_sessions_begins_with_a_long_prompt() -> None:
+    turns = make(Arena(rate_per_s=2.0, long_share=0.1, single=1.0), PLAN, 7)
+    long = [turn.in_tokens for turn in turns if turn.in_tokens >= 29_000]
+    assert 0.08 < len(long) / len(turns) < 0.12
+    assert 30_000 <= min(long) < 35_000
+    assert 85_000 < max(long) < 101_000
