@@ -42,8 +42,8 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 )
 WORSE = 0.03
 
-Key = tuple[str, float, str]
-"""Case, share of capacity, name of the variant."""
+Key = tuple[str, str, str]
+"""Case, load, name of the variant."""
 
 Rows = dict[Key, dict[int, Figures]]
 """Figures by seed."""
@@ -85,9 +85,9 @@ def variants(base: dict[str, Any], changes: Sequence[dict[str, Any]]) -> list[Va
     return found
 
 
-def compared(rows: Rows, case: str, share: float, names: tuple[str, str], figure: str) -> Interval | None:
+def compared(rows: Rows, case: str, load: str, names: tuple[str, str], figure: str) -> Interval | None:
     """By what share a figure of the second variant differs from the first's, over the seeds of both."""
-    base, changed = (rows.get((case, share, name), {}) for name in names)
+    base, changed = (rows.get((case, load, name), {}) for name in names)
     seeds = [
         seed
         for seed in sorted(base.keys() & changed.keys())
@@ -111,26 +111,26 @@ def cell(found: Interval | None, *, points: bool = False) -> str:
     return f"{found.mean:+.1%} [{found.low:+.1%}, {found.high:+.1%}]{star}"
 
 
-def report(rows: Rows, chosen: Sequence[Case], share: float, base: Variant, changed: Variant) -> str:
+def report(rows: Rows, chosen: Sequence[Case], load: str, base: Variant, changed: Variant) -> str:
     """The table of one change at one load."""
     lines, factors = [], defaultdict[str, list[float]](list)
     names = (base.name, changed.name)
     worse = []
     for case in chosen:
-        before = rows.get((case.name, share, base.name), {})
-        after = rows.get((case.name, share, changed.name), {})
+        before = rows.get((case.name, load, base.name), {})
+        after = rows.get((case.name, load, changed.name), {})
         seeds = before.keys() & after.keys()
         if not seeds:
             continue
         cells = [case.name, str(len(seeds)), f"{fmean(before[s]['ttft_p90_s'] for s in seeds) * 1e3:.0f}"]
         for _, figure in COLUMNS:
-            found = compared(rows, case.name, share, names, figure)
+            found = compared(rows, case.name, load, names, figure)
             cells.append(cell(found))
             if found is not None:
                 factors[figure].append(1 + found.mean)
                 if figure == "ttft_p90_s" and found.mean > WORSE:
                     worse.append(case.name)
-        cells.append(cell(compared(rows, case.name, share, names, "hit_rate"), points=True))
+        cells.append(cell(compared(rows, case.name, load, names, "hit_rate"), points=True))
         refused = (sum(found[seed]["refused"] for seed in seeds) for found in (before, after))
         cells.append(" -> ".join(f"{count:.0f}" for count in refused))
         lines.append(tuple(cells))
@@ -141,9 +141,7 @@ def report(rows: Rows, chosen: Sequence[Case], share: float, base: Variant, chan
     lines.append(("mean of cases", "", "", *means, "", ""))
     head = ("case", "seeds", "base P90 ms", *(title for title, _ in COLUMNS), "hits, points", "refused")
     where = f"P90 worse by more than {WORSE:.0%}: {', '.join(worse) or 'nowhere'}"
-    return (
-        f"\n{share:.0%} of capacity, {changed.name}:\n" + "\n".join(table(head, lines, left=1)) + f"\n{where}"
-    )
+    return f"\n{load} of capacity, {changed.name}:\n" + "\n".join(table(head, lines, left=1)) + f"\n{where}"
 
 
 def measure(
@@ -152,7 +150,7 @@ def measure(
     """Runs all; what there is when it is interrupted."""
     rows: Rows = defaultdict(dict)
     tasks = [
-        Task(case, share, case.capacity_per_s * share, FIRST_SEED + seed, tuple(tried))
+        Task(case, f"{share:.0%}", case.capacity_per_s * share, FIRST_SEED + seed, tuple(tried))
         for seed in range(seeds)
         for share in shares
         for case in chosen
@@ -160,7 +158,7 @@ def measure(
 
     def took(task: Task, found: list[Figures]) -> None:
         for variant, row in zip(task.variants, found, strict=True):
-            rows[task.case.name, task.share, variant.name][task.seed] = row
+            rows[task.case.name, task.load, variant.name][task.seed] = row
 
     try:
         pool.each(run_task, tasks, "runs", took)
@@ -217,7 +215,7 @@ def main() -> int:
         pool.close()
     for share in shares:
         for changed in tried[1:]:
-            print(report(rows, chosen, share, tried[0], changed))
+            print(report(rows, chosen, f"{share:.0%}", tried[0], changed))
     return 0
 
 

@@ -10,6 +10,7 @@ from bench.judge.cases import Case
 from bench.judge.variants import Variant
 from skylb.tools.sim.requests import Requests, requests
 from skylb.tools.sim.result import Distribution, Records, Result
+from skylb.tools.sim.scenario import Scenario
 from skylb.tools.sim.simulate import BrokenError, finish, prepare
 
 Figures = dict[str, float]
@@ -27,10 +28,10 @@ A rule that refuses whom it cannot serve in time must not look faster for that.
 
 @dataclass(frozen=True)
 class Task:
-    """Variants that share one stream of requests; ``share`` is the rate over the case's capacity."""
+    """Variants that share one stream of requests; ``load`` is the name of its rate."""
 
     case: Case
-    share: float
+    load: str
     rate_per_s: float
     seed: int
     variants: tuple[Variant, ...]
@@ -43,8 +44,7 @@ def run_task(task: Task) -> list[Figures]:
         BrokenError: an invariant broke; says with which variant.
     """
     base = task.case.scenario(task.rate_per_s, task.seed)
-    made = requests(base)
-    lengths = prompt_lengths(made)
+    made, lengths = _made(base)
     found = []
     for variant in task.variants:
         try:
@@ -53,6 +53,21 @@ def run_task(task: Task) -> list[Figures]:
             raise BrokenError(f"{task.case.name}, {variant.name}, seed {task.seed}: {error}") from error
         found.append(figures(result, task.case, lengths))
     return found
+
+
+_MADE: dict[bytes, tuple[Requests, dict[int, int]]] = {}
+_MADE_MAX = 6
+
+
+def _made(scenario: Scenario) -> tuple[Requests, dict[int, int]]:
+    """Requests of a scenario and their lengths; this process keeps the last few."""
+    key = msgspec.json.encode(scenario)
+    if key not in _MADE:
+        while len(_MADE) >= _MADE_MAX:
+            del _MADE[next(iter(_MADE))]
+        made = requests(scenario)
+        _MADE[key] = made, prompt_lengths(made)
+    return _MADE[key]
 
 
 def prompt_lengths(made: Requests) -> dict[int, int]:

@@ -118,9 +118,9 @@ def test_settings_are_read_as_numbers_words_and_truths() -> None:
 
 def test_a_change_is_paired_by_seed() -> None:
     rows: paired.Rows = {
-        ("arena", 0.85, "base"): {1: {"ttft_p90_s": 1.0}, 2: {"ttft_p90_s": 3.0}, 3: {"ttft_p90_s": 9.0}},
-        ("arena", 0.85, "other"): {1: {"ttft_p90_s": 2.0}, 2: {"ttft_p90_s": 6.0}},
+        ("arena", "85%", "base"): {1: {"ttft_p90_s": 1.0}, 2: {"ttft_p90_s": 3.0}, 3: {"ttft_p90_s": 9.0}},
+        ("arena", "85%", "other"): {1: {"ttft_p90_s": 2.0}, 2: {"ttft_p90_s": 6.0}},
     }
-    found = paired.compared(rows, "arena", 0.85, ("base", "other"), "ttft_p90_s")
+    found = paired.compared(rows, "arena", "85%", ("base", "other"), "ttft_p90_s")
     assert found is not None
     assert (found.mean, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
