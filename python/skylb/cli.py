@@ -173,7 +173,7 @@ def _parse(
     faults = []
     kept = []
     for word, following in zip(words, [*words, "--"][1:], strict=True):
-        if word in nargs and nargs[word] != 0 and following.startswith("--"):
+        if word in nargs and nargs[word] not in {0, "?"} and following.startswith("--"):
             faults.append(f"{word}: expected a value")
         else:
             kept.append(word)
@@ -263,6 +263,9 @@ def _sim(words: Sequence[str]) -> int:
 
     about = "Simulates a scenario in virtual time. The decisions are made by the code of skylb serve."
     loaded = _load("sim", sim.SimSettings, words, about, first="scenario")
+    if loaded.settings.example is not None:
+        sys.stdout.write(sim.example(loaded.settings.example))
+        return 0
     report = sim.run_command(loaded.settings)
     print(sim.render(report))
     if report.interrupted:

@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails
 from skylb.addresses import ListenAddress, ReplicaUrl
 from skylb.config import ENVIRONMENT_PREFIX, TOP_LEVEL, Expected, Group
 from skylb.errors import ConfigError
-from skylb.settings.values import Experimental, Otherwise, Placeholder, mark_of, text_of
+from skylb.settings.values import Alone, Experimental, Otherwise, Placeholder, mark_of, text_of
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 CONFIG_BYTES_MAX = 1 << 20
@@ -257,6 +257,8 @@ def add_flags(
             opposite = option.flag.replace("--", "--no-", 1)
             about = f"Turn {option.flag} off." if shown else text
             add(opposite, action="append_const", const="false", help=about)
+        elif (alone := mark_of(option.field, Alone)) is not None:
+            add(option.flag, action="append", nargs="?", const=str(alone), metavar=option.metavar, help=text)
         else:
             add(option.flag, action="append", metavar=option.metavar, help=text)
 

@@ -36,6 +36,12 @@ class Otherwise(str):
     __slots__ = ()
 
 
+class Alone(str):
+    """The value of an option whose flag is given alone, for one that may be."""
+
+    __slots__ = ()
+
+
 class Experimental:
     """Marks an option that ``--help`` leaves out and ``--help-all`` shows."""
 
@@ -49,7 +55,7 @@ Mark = TypeVar("Mark", bound=str)
 
 
 def mark_of(field: FieldInfo, kind: type[Mark]) -> Mark | None:
-    """The mark of one kind on a field: `Expected`, `Placeholder` or `Otherwise`."""
+    """The mark of one kind on a field: such as `Expected` or `Placeholder`."""
     return next((item for item in field.metadata if isinstance(item, kind)), None)
 
 

@@ -8,9 +8,10 @@ import msgspec
 
 from skylb.errors import ConfigError, missing
 from skylb.tools.load.workload import WorkloadError
+from skylb.tools.sim.baseline import choose, places
 from skylb.tools.sim.pool import Show, run_all
 from skylb.tools.sim.progress import Bar
-from skylb.tools.sim.read import Point, ScenarioFile, read_file
+from skylb.tools.sim.read import Assignments, Point, ScenarioFile, read_file
 from skylb.tools.sim.report import SCHEMA, PointReport, Report, point_report
 from skylb.tools.sim.requests import Requests, requests
 from skylb.tools.sim.result import Result
@@ -28,16 +29,19 @@ def run_command(settings: SimSettings) -> Report:
         SkyLBError: an invariant broke.
     """
     began_s = time.monotonic()
-    file = read_file(settings.scenario)
+    file = read_file(settings.scenario_path())
     file.sweep |= settings.sweeps()
     if settings.skip_bad:
         _skip_bad(file)
     points = file.points()
+    chosen = choose(settings.baseline, file.sweep)
     made = check(points)
     _check_writable(settings)
     runs = len(points) * settings.seeds
     with Bar(settings.progress, runs) as bar:
-        reports, interrupted = run_points(points, settings.seeds, settings.process_count(), bar.show)
+        reports, interrupted = run_points(
+            points, settings.seeds, settings.process_count(), bar.show, baseline=chosen
+        )
     report = Report(
         schema=SCHEMA,
         scenario_file=str(settings.scenario),
@@ -59,11 +63,24 @@ def run_command(settings: SimSettings) -> Report:
 
 
 def run_points(
-    points: list[Point], seeds: int, processes: int, show: Show | None = None
+    points: list[Point],
+    seeds: int,
+    processes: int,
+    show: Show | None = None,
+    *,
+    baseline: Assignments | None = None,
 ) -> tuple[list[PointReport], bool]:
     """Runs each point with so many seeds; the reports, and whether Ctrl-C ended it early.
 
     Seed ``k`` of each point is its own plus ``k``, so that points of one seed are compared run by run.
+
+    Args:
+        points: what to run.
+        seeds: runs of each.
+        processes: runs at once.
+        show: is called with the progress of each run.
+        baseline: values of swept fields; each point is compared with the one that has them, or all with
+            the first.
 
     Raises:
         ConfigError: a scenario is impossible.
@@ -77,8 +94,8 @@ def run_points(
         for index in range(len(points))
     ]
     reports = [
-        point_report(point.name, point.values, point.scenario, found, by_point[0] if index else [])
-        for index, (point, found) in enumerate(zip(points, by_point, strict=True))
+        point_report(point, found, base, by_point[base] if base is not None else [])
+        for point, found, base in zip(points, by_point, places(points, baseline or {}), strict=True)
     ]
     return reports, runs.interrupted
 

@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+import msgspec
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from skylb.tools.sim.page import page
+from skylb.tools.sim.grid import labels, present
+from skylb.tools.sim.page import Image, page
 from skylb.tools.sim.report import PointReport, Report
-from skylb.tools.sim.result import Distribution
+from skylb.tools.sim.result import Distribution, Result
 
 POINTS_MAX = 12
 """Points drawn; of a longer sweep the first ones."""
@@ -19,8 +21,34 @@ POINTS_MAX = 12
 SMOOTH_S = 10
 """Rates over time are means over so many seconds."""
 
-_SIZE = (9.0, 4.2)
-_DPI = 110
+HITS_SMOOTH_S = 30
+"""As `SMOOTH_S`, for hit rates."""
+
+_WIDTH, _HEIGHT, _LEGEND_ROW = 4.6, 2.9, 0.2
+"""Inches; the last is added for each row of the legend."""
+
+_LEGEND_CHARS = 60
+"""Characters of labels that a row of the legend has room for."""
+
+_DPI = 200
+
+
+class Theme(msgspec.Struct, frozen=True):
+    """Colours of a plot; those of the points differ for colour-blind readers too."""
+
+    ground: str
+    ink: str
+    lines: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff", "#24292f", ("#0072b2", "#d55e00", "#009e73", "#b5539c", "#9a6f00", "#3f9bd8", "#555555")
+)
+DARK = Theme(
+    "#151b23", "#c9d3de", ("#58a6ff", "#ff9f5a", "#3ad6a0", "#f08fd0", "#e3c04b", "#8fd3ff", "#aaaaaa")
+)
+_DASHES = ("-", "--", ":")
+"""Once all colours are used, they come again with the next of these."""
 
 
 def write(report: Report, directory: Path) -> list[Path]:
@@ -29,122 +57,119 @@ def write(report: Report, directory: Path) -> list[Path]:
     Raises:
         OSError: a file cannot be written.
     """
-    points = [point for point in report.points if point.runs][:POINTS_MAX]
+    points = present(report.points)[:POINTS_MAX]
     if not points:
         return []
     directory.mkdir(parents=True, exist_ok=True)
-    images: list[tuple[str, str, bytes]] = []
+    images = []
     for name, title, draw in PLOTS:
-        image = _png(draw, points, title)
-        (directory / f"{name}.png").write_bytes(image)
-        images.append((name, title, image))
+        image = Image(name, title, _png(draw, points, title, LIGHT), _png(draw, points, title, DARK))
+        (directory / f"{name}.png").write_bytes(image.light)
+        images.append(image)
     index = directory / "index.html"
     index.write_text(page(report, images), encoding="utf-8")
-    return [*(directory / f"{name}.png" for name, _, _ in images), index]
+    return [*(directory / f"{image.name}.png" for image in images), index]
 
 
-Draw = Callable[[Figure, Sequence[PointReport]], None]
+class Lines:
+    """The axes of one plot, and a line for each point.
+
+    Args:
+        axes: of the plot.
+        points: what to draw.
+        theme: the colours.
+    """
+
+    def __init__(self, axes: Axes, points: Sequence[PointReport], theme: Theme) -> None:
+        self.axes = axes
+        self.points = points
+        self.labels = labels(points)
+        self.colors = [theme.lines[place % len(theme.lines)] for place in range(len(points))]
+        self.dashes = [_DASHES[place // len(theme.lines) % len(_DASHES)] for place in range(len(points))]
+
+    def over_time(self, values: Callable[[Result], Sequence[float]], title: str) -> None:
+        """Draws a value per second of each point's first run."""
+        for point, label, color, dash in self._each():
+            self.axes.plot(values(point.runs[0]), label=label, color=color, linestyle=dash, linewidth=1.2)
+        seed = self.points[0].runs[0].seed
+        several = any(len(point.runs) > 1 for point in self.points)
+        self.axes.set_xlabel(f"virtual time (s){f', seed {seed}' * several}")
+        self.axes.set_ylabel(title)
+        self.axes.set_ylim(bottom=0)
+        self.axes.set_xlim(left=0)
+
+    def cumulative(self, values: Callable[[Result], Distribution], title: str) -> None:
+        """Draws the distribution over all runs of each point."""
+        for point, label, color, dash in self._each():
+            bounds, shares = _shares([values(result) for result in point.runs])
+            self.axes.step(bounds, shares, where="post", label=label, color=color, linestyle=dash)
+        self.axes.set_xscale("log")
+        self.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        self.axes.set_xlabel(title)
+        self.axes.set_ylabel("answered requests")
+        self.axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        self.axes.set_ylim(0, 1.02)
+
+    def bars(self, metric: str, title: str) -> None:
+        """Draws a figure of each point with its interval."""
+        self.axes.set_yticks([])
+        for place, (point, label, color, _) in enumerate(self._each()):
+            value = point.summary.get(metric)
+            if value is None:
+                continue
+            ends = [[(value.mean - value.low)], [(value.high - value.mean)]]
+            self.axes.barh([place], [value.mean], color=color, label=label, height=0.7)
+            if value.wide:
+                ink = self.axes.xaxis.label.get_color()
+                self.axes.errorbar([value.mean], [place], xerr=ends, color=ink, capsize=3)
+        self.axes.invert_yaxis()
+        self.axes.set_xlabel(title)
+        self.axes.set_xlim(left=0)
+
+    def _each(self) -> Sequence[tuple[PointReport, str, str, str]]:
+        return list(zip(self.points, self.labels, self.colors, self.dashes, strict=True))
 
 
-def _png(draw: Draw, points: Sequence[PointReport], title: str) -> bytes:
-    figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
-    draw(figure, points)
-    figure.suptitle(title)
+Draw = Callable[[Lines], None]
+
+
+def _png(draw: Draw, points: Sequence[PointReport], title: str, theme: Theme) -> bytes:
+    longest = max(map(len, labels(points))) + 6
+    columns = max(1, min(len(points), _LEGEND_CHARS // longest))
+    rows = -(-len(points) // columns)
+    figure = Figure(
+        (_WIDTH, _HEIGHT + rows * _LEGEND_ROW), _DPI, facecolor=theme.ground, layout="constrained"
+    )
+    axes = figure.subplots()
+    axes.set_facecolor(theme.ground)
+    axes.set_axisbelow(True)
+    axes.grid(visible=True, alpha=0.25)
+    axes.tick_params(colors=theme.ink, labelsize="small")
+    for spine in axes.spines.values():
+        spine.set_color(theme.ink)
+        spine.set_alpha(0.4)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(theme.ink)
+        label.set_fontsize("small")
+    draw(Lines(axes, points, theme))
+    figure.suptitle(title, color=theme.ink, fontsize="medium")
+    figure.legend(
+        loc="outside lower center", ncols=columns, fontsize="small", frameon=False, labelcolor=theme.ink
+    )
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
 
 
-def _label(point: PointReport) -> str:
-    return point.name or point.runs[0].policy
-
-
-# ------------------------------------------------------------------------------ distributions
-
-
-def _latencies(figure: Figure, points: Sequence[PointReport]) -> None:
-    left, right = figure.subplots(1, 2, sharey=True)
-    for point in points:
-        _cumulative(left, point, [result.total.ttft_s for result in point.runs])
-        _cumulative(right, point, [result.total.e2e_s for result in point.runs])
-    for axes, name in ((left, "time to first token (s)"), (right, "end to end (s)")):
-        axes.set_xscale("log")
-        axes.set_xlabel(name)
-        axes.grid(visible=True, alpha=0.3)
-    left.set_ylabel("share of answered requests")
-    left.yaxis.set_major_formatter(PercentFormatter(1.0))
-    right.legend(fontsize="small")
-
-
-def _cumulative(axes: Axes, point: PointReport, distributions: Sequence[Distribution]) -> None:
-    """The distribution over all runs of a point."""
+def _shares(distributions: Sequence[Distribution]) -> tuple[list[float], list[float]]:
+    """Upper bounds, and the share of all values below each."""
     counts: dict[float, int] = {}
     for distribution in distributions:
         for bound_s, count in distribution.histogram:
             counts[bound_s] = counts.get(bound_s, 0) + count
     bounds = sorted(counts)
     total = sum(counts.values())
-    shares = [seen / total for seen in accumulate(counts[bound] for bound in bounds)]
-    axes.step(bounds, shares, where="post", label=_label(point))
-
-
-# --------------------------------------------------------------------------------- over time
-
-
-def _over_time(figure: Figure, points: Sequence[PointReport]) -> None:
-    above, below = figure.subplots(2, 1, sharex=True)
-    for point in points:
-        series = point.runs[0].series
-        weighed = [i + 2 * o for i, o in zip(series.input_tokens, series.output_tokens, strict=True)]
-        above.plot(_smooth(weighed), label=_label(point))
-        below.plot(series.in_flight)
-    above.set_ylabel("tokens/s\n(input + 2 x output)")
-    below.set_ylabel("in flight")
-    _time_axis(below, points)
-    above.legend(fontsize="small")
-    above.grid(visible=True, alpha=0.3)
-    below.grid(visible=True, alpha=0.3)
-
-
-def _hit_rates(figure: Figure, points: Sequence[PointReport]) -> None:
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    for point in points:
-        series = point.runs[0].series
-        cached, asked = _smooth(series.cached_tokens, 30), _smooth(series.input_tokens, 30)
-        left.plot([c / a if a else 0.0 for c, a in zip(cached, asked, strict=True)], label=_label(point))
-    _time_axis(left, points)
-    left.set_ylabel("hit rate (30 s)")
-    left.legend(fontsize="small")
-    left.grid(visible=True, alpha=0.3)
-    rated = [point for point in points if "hit_rate" in point.summary]
-    places = range(len(rated))
-    means = [point.summary["hit_rate"].mean for point in rated]
-    below = [point.summary["hit_rate"].mean - point.summary["hit_rate"].low for point in rated]
-    above = [point.summary["hit_rate"].high - point.summary["hit_rate"].mean for point in rated]
-    right.barh(places, means, xerr=(below, above), color=[f"C{place}" for place in places])
-    right.set_yticks(list(places), [_label(point) for point in rated], fontsize="small")
-    right.invert_yaxis()
-    right.set_xlabel("hit rate, measured time")
-
-
-def _hold(figure: Figure, points: Sequence[PointReport]) -> None:
-    above, below = figure.subplots(2, 1, sharex=True)
-    for point in points:
-        series = point.runs[0].series
-        above.plot(series.held, label=_label(point))
-        below.plot(series.waiting)
-    above.set_ylabel("held by the balancer")
-    below.set_ylabel("waiting in replicas")
-    _time_axis(below, points)
-    above.legend(fontsize="small")
-    above.grid(visible=True, alpha=0.3)
-    below.grid(visible=True, alpha=0.3)
-
-
-def _time_axis(axes: Axes, points: Sequence[PointReport]) -> None:
-    seed = points[0].runs[0].seed
-    several = any(len(point.runs) > 1 for point in points)
-    axes.set_xlabel(f"virtual time (s){f', seed {seed}' * several}")
+    return bounds, [seen / total for seen in accumulate(counts[bound] for bound in bounds)]
 
 
 def _smooth(values: Sequence[int], over_s: int = SMOOTH_S) -> list[float]:
@@ -153,10 +178,42 @@ def _smooth(values: Sequence[int], over_s: int = SMOOTH_S) -> list[float]:
     return [(sums[at] - sums[max(0, at - over_s)]) / (at - max(0, at - over_s)) for at in range(1, len(sums))]
 
 
+def _throughput(result: Result) -> list[float]:
+    series = result.series
+    return _smooth([i + 2 * o for i, o in zip(series.input_tokens, series.output_tokens, strict=True)])
+
+
+def _hits(result: Result) -> list[float]:
+    cached = _smooth(result.series.cached_tokens, HITS_SMOOTH_S)
+    asked = _smooth(result.series.input_tokens, HITS_SMOOTH_S)
+    return [c / a if a else 0.0 for c, a in zip(cached, asked, strict=True)]
+
+
 PLOTS: tuple[tuple[str, str, Draw], ...] = (
-    ("latency", "Time to first token and end to end", _latencies),
-    ("throughput", "Throughput and requests in flight", _over_time),
-    ("hit_rate", "Prefix cache hit rate", _hit_rates),
-    ("hold", "Requests held and waiting", _hold),
+    ("ttft_p90", "P90 time to first token", lambda lines: lines.bars("ttft_p90_s", "seconds")),
+    ("tokens", "Throughput, mean", lambda lines: lines.bars("tokens_per_s", "tokens/s (input + 2 x output)")),
+    ("ttft", "Time to first token", lambda lines: lines.cumulative(lambda r: r.total.ttft_s, "seconds")),
+    ("e2e", "End-to-end time", lambda lines: lines.cumulative(lambda r: r.total.e2e_s, "seconds")),
+    (
+        "throughput",
+        "Throughput (input + 2 x output tokens)",
+        lambda lines: lines.over_time(_throughput, f"tokens/s, mean of {SMOOTH_S} s"),
+    ),
+    (
+        "hit_rate",
+        "Prefix cache hit rate",
+        lambda lines: lines.over_time(_hits, f"hit rate, mean of {HITS_SMOOTH_S} s"),
+    ),
+    (
+        "in_flight",
+        "Requests in flight",
+        lambda lines: lines.over_time(lambda r: r.series.in_flight, "requests"),
+    ),
+    ("held", "Requests held by SkyLB", lambda lines: lines.over_time(lambda r: r.series.held, "requests")),
+    (
+        "waiting",
+        "Requests waiting in replicas",
+        lambda lines: lines.over_time(lambda r: r.series.waiting, "requests"),
+    ),
 )
 """File name, title and drawing of each."""

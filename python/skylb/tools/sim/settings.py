@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from skylb.config import FILE, Count, Expected, File, Group, Otherwise, Placeholder
+from skylb.errors import ConfigError
+from skylb.settings.values import Alone
+from skylb.tools.sim.examples import LIST
 
 SWEEP = Expected("FIELD=VALUE,VALUE,...")
 
@@ -22,13 +25,14 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
     name, equals, values = text.partition("=")
     if not name or not equals or not values:
         raise ValueError("expected FIELD=VALUE,VALUE,...")
-    whole = _toml(values)
+    whole = parse_value(values)
     if isinstance(whole, list) and whole:
         return name, whole
-    return name, [_toml(value) for value in values.split(",")]
+    return name, [parse_value(value) for value in values.split(",")]
 
 
-def _toml(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """A value as TOML has it, or the text itself where it is none."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -39,8 +43,21 @@ class SimSettings(Group):
     """All settings of ``skylb sim``."""
 
     scenario: Annotated[
-        File, FILE, Field(description="Scenario in TOML. Its path alone is enough, without the flag.")
-    ]
+        File | None,
+        FILE,
+        Otherwise("required, except with --example"),
+        Field(description="Scenario in TOML. Its path alone is enough, without the flag."),
+    ] = None
+    example: Annotated[
+        str | None,
+        Expected("the name of an example"),
+        Placeholder("NAME"),
+        Alone(LIST),
+        Field(
+            description="Write an example of a scenario to stdout, and run nothing. Without a name, list the "
+            "examples.",
+        ),
+    ] = None
     sweep: Annotated[
         tuple[str, ...],
         SWEEP,
@@ -49,6 +66,17 @@ class SimSettings(Group):
             max_length=16,
             description="Values of a field of the scenario to compare. With several sweeps, SkyLB runs each "
             "combination of their values.",
+        ),
+    ] = ()
+    baseline: Annotated[
+        tuple[str, ...],
+        Expected("VALUE or FIELD=VALUE of the sweep"),
+        Placeholder("VALUE"),
+        Otherwise("the first point"),
+        Field(
+            max_length=16,
+            description="Value of a sweep that the others are compared with. In a sweep of several fields, "
+            "each point is compared with the one that has this value and is otherwise the same.",
         ),
     ] = ()
     seeds: Annotated[
@@ -86,6 +114,14 @@ class SimSettings(Group):
 
     def conflicts(self) -> Iterator[tuple[set[str], str]]:
         """Values that are valid alone and wrong together: the options' names, and a sentence."""
+        if self.scenario is None and self.example is None:
+            yield {"scenario"}, "--scenario: missing: expected the path of a file, or --example"
+        if self.example is not None and (others := self._given() - {"example"}):
+            flags = ", ".join("--" + name.replace("_", "-") for name in sorted(others))
+            yield (
+                {"example"},
+                f"--example: runs nothing: expected without {flags}. Write it to a file and run that.",
+            )
         names = []
         for text in self.sweep:
             try:
@@ -94,6 +130,22 @@ class SimSettings(Group):
                 yield {"sweep"}, f"--sweep: {text!r}: {error}"
         if len(set(names)) < len(names):
             yield {"sweep"}, "--sweep: a field is given twice: expected all its values at once"
+
+    def _given(self) -> set[str]:
+        """The names of the settings that differ from their defaults."""
+        return {
+            name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default
+        }
+
+    def scenario_path(self) -> Path:
+        """The scenario file.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.scenario is None:
+            raise ConfigError(["--scenario: missing: expected the path of a file"])
+        return self.scenario
 
     def sweeps(self) -> dict[str, list[Any]]:
         """Values by field."""

@@ -23,7 +23,8 @@ class Metric(msgspec.Struct, frozen=True):
 
     Attributes:
         name: key in the report.
-        title: column in tables.
+        title: what tables call it, without its unit.
+        unit: of the values that tables show; empty where the title says it.
         of: its value; ``None`` where there is none.
         scale: factor for tables.
         digits: after the point, in tables.
@@ -32,27 +33,41 @@ class Metric(msgspec.Struct, frozen=True):
 
     name: str
     title: str
+    unit: str
     of: Callable[[Result], float | None]
     scale: float = 1.0
     digits: int = 0
     higher_is_better: bool = False
 
+    @property
+    def column(self) -> str:
+        """Title and unit."""
+        return f"{self.title} {self.unit}".rstrip()
+
+    def shown(self, value: float) -> str:
+        """A value as tables show it, without its unit."""
+        return f"{value * self.scale:.{self.digits}f}"
+
+    def better(self, change: float) -> bool:
+        """Whether a value that differs by so much is better."""
+        return change > 0 if self.higher_is_better else change < 0
+
 
 METRICS = (
-    Metric("requests_per_s", "requests/s", lambda r: r.total.requests_per_s, 1, 2, True),
-    Metric("tokens_per_s", "tokens/s", lambda r: r.total.throughput_tokens_per_s, 1, 0, True),
-    Metric("output_tokens_per_s", "output tokens/s", lambda r: r.total.output_tokens_per_s, 1, 0, True),
-    Metric("hit_rate", "hit rate", lambda r: r.total.hit_rate, 1, 3, True),
-    Metric("ttft_p50_s", "TTFT P50 ms", lambda r: r.total.ttft_s.p50, 1e3),
-    Metric("ttft_p90_s", "TTFT P90 ms", lambda r: r.total.ttft_s.p90, 1e3),
-    Metric("ttft_p99_s", "TTFT P99 ms", lambda r: r.total.ttft_s.p99, 1e3),
-    Metric("ttft_error_p50", "off by P50 %", lambda r: r.total.prediction.error.p50, 1e2, 1),
-    Metric("inter_token_p99_s", "inter-token P99 ms", lambda r: r.total.inter_token_s.p99, 1e3),
-    Metric("e2e_p50_s", "E2E P50 ms", lambda r: r.total.e2e_s.p50, 1e3),
-    Metric("e2e_p90_s", "E2E P90 ms", lambda r: r.total.e2e_s.p90, 1e3),
-    Metric("hold_p90_s", "hold P90 ms", lambda r: r.total.hold_s.p90, 1e3),
-    Metric("load_spread", "load spread", lambda r: r.load_spread.of_means, 1, 2),
-    Metric("failed", "failed", lambda r: float(r.total.failures + r.total.unfinished), 1, 0),
+    Metric("requests_per_s", "requests/s", "", lambda r: r.total.requests_per_s, 1, 2, True),
+    Metric("tokens_per_s", "tokens/s", "", lambda r: r.total.throughput_tokens_per_s, 1, 0, True),
+    Metric("output_tokens_per_s", "output tokens/s", "", lambda r: r.total.output_tokens_per_s, 1, 0, True),
+    Metric("hit_rate", "hit rate", "", lambda r: r.total.hit_rate, 1, 3, True),
+    Metric("ttft_p50_s", "TTFT P50", "ms", lambda r: r.total.ttft_s.p50, 1e3),
+    Metric("ttft_p90_s", "TTFT P90", "ms", lambda r: r.total.ttft_s.p90, 1e3),
+    Metric("ttft_p99_s", "TTFT P99", "ms", lambda r: r.total.ttft_s.p99, 1e3),
+    Metric("ttft_error_p50", "prediction error P50", "%", lambda r: r.total.prediction.error.p50, 1e2, 1),
+    Metric("inter_token_p99_s", "inter-token P99", "ms", lambda r: r.total.inter_token_s.p99, 1e3),
+    Metric("e2e_p50_s", "E2E P50", "ms", lambda r: r.total.e2e_s.p50, 1e3),
+    Metric("e2e_p90_s", "E2E P90", "ms", lambda r: r.total.e2e_s.p90, 1e3),
+    Metric("hold_p90_s", "hold P90", "ms", lambda r: r.total.hold_s.p90, 1e3),
+    Metric("load_spread", "load spread", "", lambda r: r.load_spread.of_means, 1, 2),
+    Metric("failed", "failed", "", lambda r: float(r.total.failures + r.total.unfinished), 1, 0),
 )
 """Figures of every run, in the order of tables."""
 
@@ -63,6 +78,16 @@ class Interval(msgspec.Struct, frozen=True):
     mean: float
     low: float
     high: float
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is more than a point."""
+        return self.low != self.high
+
+    @property
+    def clear(self) -> bool:
+        """Whether a change is one: all of the interval lies on one side of 0."""
+        return self.low > 0 or self.high < 0
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -97,8 +97,9 @@ def test_points_of_a_sweep_are_paired_by_seed() -> None:
     first, second = sim.sweep(scenario(), {"engine.policy": ["prefix", "round_robin"]}, seeds=3)
     assert [run.seed for run in first.runs] == [run.seed for run in second.runs] == [0, 1, 2]
     assert [run.policy for run in second.runs] == ["round_robin"] * 3
-    assert first.against_first == {}
-    assert second.against_first["hit_rate"].mean < 0
+    assert first.baseline is None
+    assert first.against_baseline == {}
+    assert second.against_baseline["hit_rate"].mean < 0
 
 
 def test_python_and_rust_have_the_same_defaults() -> None:
