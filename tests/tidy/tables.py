@@ -11,15 +11,17 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.tidy import limits  # noqa: E402 - a script's own directory is the first that is looked in
+from tests.tidy import limits, scenarios  # noqa: E402 - a script's own directory is the first that is looked in
 from tests.tidy.passing import TABLES  # noqa: E402 - likewise
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "CONFIGURATION.md")
 """Those with tables of settings."""
 PASSING = ROOT / "docs" / "PASSING.md"
 ALGORITHM = ROOT / "docs" / "ALGORITHM.md"
+SCENARIO = ROOT / "docs" / "SCENARIO.md"
 _BLOCK = re.compile(r"(<!-- settings: ?(?P<group>\w*) -->\n).*?(<!-- end of settings -->)", re.DOTALL)
 _FLAGS = re.compile(r"(<!-- flags: (?P<names>[a-z0-9_. ]+) -->\n).*?(<!-- end of flags -->)", re.DOTALL)
+_REFERENCE = re.compile(r"(<!-- scenario -->\n).*?(<!-- end of scenario -->)", re.DOTALL)
 _CORE = re.compile(r"(<!-- core: (?P<name>\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -34,11 +36,17 @@ def passing(text: str) -> str:
     return _CORE.sub(lambda match: f"{match[1]}{TABLES[match['name']]()}{match[3]}", text)
 
 
+def scenario(text: str) -> str:
+    """The reference of scenario files as the structs have it now."""
+    return _REFERENCE.sub(lambda match: f"{match[1]}\n{scenarios.reference()}\n{match[2]}", text)
+
+
 if __name__ == "__main__":
     pages = {
         **dict.fromkeys(DOCUMENTS, renewed),
         PASSING: passing,
         ALGORITHM: passing,
+        SCENARIO: scenario,
         limits.PAGE: limits.renewed,
     }
     for document, renew in pages.items():

@@ -1,6 +1,13 @@
-"""Two pages that the code holds to what they say: what passes, and every limit."""
+"""Pages that the code holds to what they say: what passes, every limit, and the fields of scenarios."""
 
-from tests.tidy import limits, tables
+from typing import Annotated
+
+import msgspec
+import pytest
+from msgspec.inspect import StructType, Type, type_info
+
+from skylb.tools.sim.scenario import Scenario
+from tests.tidy import limits, scenarios, tables
 
 
 def test_every_limit_has_a_row_that_says_its_value_and_what_happens_at_it() -> None:
@@ -22,3 +29,64 @@ def test_the_tables_that_the_core_has_are_current() -> None:
     texts = [page.read_text() for page in (tables.PASSING, tables.ALGORITHM)]
     assert [tables.passing(text) for text in texts] == texts, "run `make docs`"
     assert all(any(f"<!-- core: {name} -->" in text for text in texts) for name in tables.TABLES)
+
+
+# -------------------------------------------------------------------------- scenario files
+
+
+def test_the_scenario_reference_is_current() -> None:
+    text = tables.SCENARIO.read_text()
+    assert tables.scenario(text) == text, "run `make docs`"
+
+
+def structs(kind: Type) -> set[type[msgspec.Struct]]:
+    """Every struct that a scenario can hold."""
+    found = {kind.cls} if isinstance(kind, StructType) else set()
+    below = [field.type for field in kind.fields] if isinstance(kind, StructType) else [scenarios.item(kind)]
+    if not isinstance(kind, StructType):
+        below = [part for one in below for part in scenarios.present(one)]
+    return found.union(*(structs(one) for one in below if one is not kind))
+
+
+def test_every_field_of_every_struct_is_in_the_reference() -> None:
+    reference = scenarios.reference()
+    found = structs(type_info(Scenario))
+    assert len(found) > 25
+    missing = [
+        f"{struct.__name__}.{name}"
+        for struct in found
+        for name, *_ in scenarios.rows(struct)
+        if f"| {name} |" not in reference
+    ]
+    assert missing == []
+
+
+class Planted(msgspec.Struct, frozen=True):
+    """A table.
+
+    Attributes:
+        wait_s: how long to wait,
+            in seconds. ``0``: not at all.
+        limit: the most. Without it, none.
+    """
+
+    wait_s: Annotated[float, msgspec.Meta(gt=0, le=5)]
+    limit: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)] | None = None
+    names: list[str] = []
+
+
+def test_a_row_says_type_range_default_and_meaning() -> None:
+    assert scenarios.rows(Planted, ["wait_s", "limit"]) == [
+        (
+            "`wait_s`",
+            "a number, above 0 and at most 5",
+            "required",
+            "How long to wait, in seconds. `0`: not at all.",
+        ),
+        ("`limit`", "an integer, at least 1 and below 2^62", "none", "The most. Without it, none."),
+    ]
+
+
+def test_a_planted_field_without_a_description_is_found_and_named() -> None:
+    with pytest.raises(AssertionError, match=r"Planted\.names: describe it in the docstring"):
+        scenarios.rows(Planted)

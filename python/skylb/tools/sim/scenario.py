@@ -1,9 +1,10 @@
 """What is simulated: a scenario as plain structs.
 
-The same fields make up a scenario file (TOML) and the JSON that the simulator reads.
-``rust/src/sim/scenario.rs`` documents them; this module does not repeat it. Beyond it, Python's form has
-the workload's kind (`skylb.tools.sim.workload`), names of profiles, and engine settings that need not be
-complete.
+The same fields make up a scenario file (TOML) and the JSON that the simulator reads
+(``rust/src/sim/scenario.rs``). Beyond it, Python's form has the workload's kind
+(`skylb.tools.sim.workload`), names of profiles, and engine settings that need not be complete.
+
+The docstrings of these structs are the text of ``docs/SCENARIO.md``. Every field has a description there.
 
 A field's default here and in Rust is the same; a test compares them.
 """
@@ -34,12 +35,12 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Replicas(Table, frozen=True):
-    """Replicas of one kind.
+    """Replicas of one kind. They are numbered from 0 over all regions, in the order of the file.
 
     Attributes:
-        count: how many.
-        profile: kind, as of ``skylb mock --profile``.
-        override: values instead of the profile's, such as ``{"kv_tokens": 100000}``.
+        count: number of replicas.
+        profile: kind of replica, as of ``skylb mock --profile``.
+        override: values that replace the profile's, such as ``{ kv_tokens = 100000 }``.
     """
 
     count: Annotated[int, Meta(ge=1, le=100_000)] = 1
@@ -48,7 +49,13 @@ class Replicas(Table, frozen=True):
 
 
 class Region(Table, frozen=True):
-    """One region: its name as requests bear it, its balancers, its replicas."""
+    """One region.
+
+    Attributes:
+        name: name, as requests and other tables refer to it.
+        balancers: number of balancers. Each fronts all replicas of the region; users are spread over them.
+        replicas: groups of replicas.
+    """
 
     name: Name = "local"
     balancers: Annotated[int, Meta(ge=1, le=1000)] = 1
@@ -56,7 +63,20 @@ class Region(Table, frozen=True):
 
 
 class Network(Table, frozen=True):
-    """What lies between regions; ``rtt_ms`` has a row and a column per region, in their order."""
+    """What lies between regions. A message takes half a round trip, plus what is drawn.
+
+    Attributes:
+        rtt_ms: round-trip times, a row and a column per region in their order. The diagonal is within a
+            region. Empty: 0.5 ms, for a scenario of one region.
+        jitter_ms: mean of an exponential delay that is added to each message.
+        loss: probability that a message is lost. It arrives ``rto_ms`` later.
+        rto_ms: retransmission timeout.
+        window_bytes: bytes sent in the first round trip. Each further one doubles them, as TCP's slow
+            start does. 0: no slow start.
+        clock_spread_s: balancers' clocks begin at times drawn up to this one.
+        connect_timeout_s: time after which a connection over a cut link fails.
+        stall_timeout_s: time after which an answer that a cut link holds up is given up.
+    """
 
     rtt_ms: list[list[Ms]] = field(default_factory=list)
     jitter_ms: Ms = 0.0
@@ -69,7 +89,13 @@ class Network(Table, frozen=True):
 
 
 class Leave(Table, frozen=True):
-    """A share of the clients leaves between ``from_s`` and ``to_s`` after sending."""
+    """Clients that leave before they have their answer.
+
+    Attributes:
+        probability: share of requests whose client leaves.
+        from_s: earliest time after sending.
+        to_s: latest time. All times between the two are equally likely.
+    """
 
     probability: Annotated[float, Meta(ge=0, le=1)]
     from_s: Seconds
@@ -80,12 +106,20 @@ class Clients(Table, frozen=True):
     """Who sends the requests, and when.
 
     Attributes:
-        mode: ``closed``: so many users, who wait for answers and think; ``sessions``: sessions begin
-            by the clock and go on after their answers; ``open``: every request by the clock.
+        mode: what decides when a request is sent. ``closed``: users wait for answers and think.
+            ``sessions``: sessions begin by the clock and go on after their answers. ``open``: every
+            request is sent by the clock.
         users: closed loop: users at once, by region.
+        ramp_s: closed loop: time over which the users start.
         repeat: closed loop: start over when the workload is used up, with other prompts.
-        tenants: users are spread over so many tenants, for residency; 0: requests name none.
-        classes: users are spread over these classes in turn; empty: requests name none.
+        rate_scale: open loop and sessions: factor on the rate at which they begin.
+        think_scale: closed loop and sessions: factor on pauses between requests of a session.
+        failure_pause_s: closed loop and sessions: pause after a failed request.
+        key: what the policy ``ring`` hashes.
+        max_tokens: longest answer. Longer ones of the workload are cut, and requests carry it.
+        leave: clients that leave early. Without it, none does.
+        tenants: number of tenants that users are spread over, for residency. 0: requests name none.
+        classes: classes that users are spread over in turn. Empty: requests name none.
     """
 
     mode: Literal["closed", "sessions", "open"] = "closed"
@@ -103,27 +137,54 @@ class Clients(Table, frozen=True):
 
 
 class _Fault(Table, frozen=True, kw_only=True, tag_field="kind"):
+    """What goes wrong.
+
+    Attributes:
+        at_s: when it begins.
+    """
+
     at_s: Seconds
 
 
 class _LastingFault(_Fault, frozen=True, kw_only=True):
+    """What goes wrong for a time.
+
+    Attributes:
+        until_s: when it ends. It stays so without it.
+    """
+
     until_s: Seconds | None = None
 
 
 class Crash(_LastingFault, frozen=True, kw_only=True, tag="crash"):
-    """A replica's process ends and comes back with an empty cache."""
+    """A replica's process ends. At ``until_s`` it comes back with an empty cache.
+
+    Attributes:
+        replica: number of the replica.
+    """
 
     replica: Number
 
 
 class Freeze(_LastingFault, frozen=True, kw_only=True, tag="freeze"):
-    """A replica's process stands still: it takes connections and says nothing."""
+    """A replica's process stands still. It accepts connections and answers nothing.
+
+    Attributes:
+        replica: number of the replica.
+    """
 
     replica: Number
 
 
 class Errors(_LastingFault, frozen=True, kw_only=True, tag="errors"):
-    """A replica fails a share of the requests: with a 500, a closed connection, or a 503 "full"."""
+    """A replica fails a share of the requests.
+
+    Attributes:
+        replica: number of the replica.
+        rate: share of the requests.
+        how: the failure: a 500 (``status``), a closed connection (``reset``), or a 503 of a full replica
+            (``full``).
+    """
 
     replica: Number
     rate: Annotated[float, Meta(ge=0, le=1)]
@@ -131,59 +192,102 @@ class Errors(_LastingFault, frozen=True, kw_only=True, tag="errors"):
 
 
 class Slow(_LastingFault, frozen=True, kw_only=True, tag="slow"):
-    """A replica's steps take ``factor`` times as long."""
+    """A replica's steps take longer.
+
+    Attributes:
+        replica: number of the replica.
+        factor: how many times as long they take.
+    """
 
     replica: Number
     factor: Factor
 
 
 class Lie(_LastingFault, frozen=True, kw_only=True, tag="lie"):
-    """A replica's metrics lie."""
+    """A replica's metrics are wrong.
+
+    Attributes:
+        replica: number of the replica.
+        how: the wrong values. ``negative``: below zero. ``nan``: no number. ``absurd``: beyond all limits.
+            ``frozen``: those of the beginning. ``idle``: those of an idle replica. ``unreadable``: a page
+            without metrics.
+    """
 
     replica: Number
     how: Literal["negative", "nan", "absurd", "frozen", "idle", "unreadable"]
 
 
 class Forget(_Fault, frozen=True, kw_only=True, tag="forget"):
-    """A replica forgets its prefix cache."""
+    """A replica loses its prefix cache.
+
+    Attributes:
+        replica: number of the replica.
+    """
 
     replica: Number
 
 
 class Drain(_LastingFault, frozen=True, kw_only=True, tag="drain"):
-    """An operator drains a replica."""
+    """An operator drains a replica. It takes new requests again at ``until_s``.
+
+    Attributes:
+        replica: number of the replica.
+    """
 
     replica: Number
 
 
 class Cut(_LastingFault, frozen=True, kw_only=True, tag="cut"):
-    """Nothing passes between two regions."""
+    """Nothing passes between two regions, or within one if both are the same.
+
+    Attributes:
+        between: names of the two.
+    """
 
     between: tuple[str, str]
 
 
 class Drop(_LastingFault, frozen=True, kw_only=True, tag="drop", rename={"source": "from", "target": "to"}):
-    """Nothing passes from one region to another; the other way is open."""
+    """Nothing passes from one region to another. The other way is open.
+
+    Attributes:
+        source: region that messages come from.
+        target: region that they do not reach.
+    """
 
     source: str
     target: str
 
 
 class Evacuate(_LastingFault, frozen=True, kw_only=True, tag="evacuate"):
-    """An operator evacuates a region: its balancers send away what they can, and take nothing."""
+    """An operator evacuates a region. Its balancers send away what they can, and take nothing.
+
+    Attributes:
+        region: name of the region.
+    """
 
     region: str
 
 
 class Kill(_LastingFault, frozen=True, kw_only=True, tag="kill"):
-    """A balancer's process ends; a new one knows nothing. ``silent``: its machine ends too."""
+    """A balancer's process ends, and its clients' requests with it. A new one at ``until_s`` knows nothing.
+
+    Attributes:
+        balancer: number of the balancer, from 0 in the order of regions.
+        silent: its machine fails too, so that no connection is closed.
+    """
 
     balancer: Number
     silent: bool = False
 
 
 class Part(_LastingFault, frozen=True, kw_only=True, tag="part"):
-    """Nothing passes between two balancers of one region; ``one_way``: only from the first to the second."""
+    """Nothing passes between two balancers of one region.
+
+    Attributes:
+        balancers: numbers of the two.
+        one_way: only what the first sends to the second is lost.
+    """
 
     balancers: tuple[Number, Number]
     one_way: bool = False
@@ -193,11 +297,12 @@ Fault = Crash | Freeze | Errors | Slow | Lie | Forget | Drain | Cut | Drop | Eva
 
 
 class Residency(Table, frozen=True):
-    """A rule of residency: ``regions`` allowed for a tenant's requests, for a model, or both.
+    """A rule of residency: regions in which requests of a tenant, of a model, or of both may be served.
 
     Attributes:
-        tenant: users are spread over ``clients.tenants`` of them; ``None``: everybody's.
-        model: ``None``: all.
+        regions: names of the regions.
+        tenant: number of the tenant, of ``clients.tenants``. Without it, the rule is for all tenants.
+        model: name of the model. Without it, the rule is for all models.
     """
 
     regions: list[str]
@@ -206,7 +311,14 @@ class Residency(Table, frozen=True):
 
 
 class PeerDigest(Table, frozen=True):
-    """What balancers tell each other of hot prefixes: ``skylb serve``'s settings ``peer_digest_*``."""
+    """Messages of hot prefixes between balancers, as ``skylb serve``'s settings ``peer_digest_*``.
+
+    Attributes:
+        enabled: balancers send them.
+        bytes_max: maximum size of one message.
+        interval_s: time between two messages.
+        age_max_s: age from which a message no longer counts.
+    """
 
     enabled: bool = False
     bytes_max: Annotated[int, Meta(ge=128, le=32 << 10)] = 8 << 10
@@ -215,17 +327,28 @@ class PeerDigest(Table, frozen=True):
 
 
 class Scenario(Table, frozen=True):
-    """One scenario; see the module.
+    """Fields that stand before the first table.
 
     Attributes:
-        seed: decides every draw, those of a made-up workload too.
-        duration_s: clients send nothing more after this virtual time.
-        warmup_s: requests sent before are not measured.
-        drain_s: time after ``duration_s`` in which requests may end.
-        check: checks the engine's invariants after every event (slow).
-        records: lists every measured request in the result.
-        engine: settings of ``skylb serve``'s group ``engine``; the others have its defaults.
-        forged_hops: share of forwards whose hop is forged on the way; no peer may serve them.
+        seed: decides every draw, those of a made workload too.
+        duration_s: virtual time after which clients send nothing more.
+        warmup_s: requests sent before this time are not measured.
+        drain_s: time after ``duration_s`` in which requests may end. Those that do not are unfinished.
+        check: check the engine's invariants after every event (slow).
+        records: list every measured request in the result.
+        topology: which balancers there are, and what they share.
+        balancer_region: region of the one balancer under ``global`` and ``oracle``. Without it, the first.
+        learn_answers: answers enter the balancer's tree, as with ``skylb serve``.
+        tell_cached: replicas report what they found in their caches. Without it, nothing corrects the tree.
+        engine: settings of ``skylb serve``'s group ``engine``. Settings that are left out have its defaults.
+        regions: regions with their replicas. Without any, there is one with four replicas.
+        network: what lies between regions.
+        clients: clients that send the requests, and when they do.
+        faults: what goes wrong.
+        residency: where requests may be served.
+        peer_digest: messages of hot prefixes between balancers.
+        forged_hops: share of forwards whose signed hop is forged on the way. No peer may serve them.
+        workload: the requests.
     """
 
     seed: Annotated[int, Meta(ge=0, lt=1 << 62)] = 0

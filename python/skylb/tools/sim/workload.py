@@ -25,16 +25,16 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
-    """What all kinds have.
+    """Fields of every kind of workload.
 
     Attributes:
-        sessions: how many; else as many as the run can need.
-        rate_per_s: sessions that begin per second, over all regions (Poisson); closed loop does
-            without.
-        shares: of the sessions, by region; else as ``clients.users``, else equal.
-        tokens_max: sessions with a longer request (prompt and answer) are left out.
-        burst_at_s, burst_s, burst_factor: from ``burst_at_s`` on, for ``burst_s`` seconds, sessions begin
-            ``burst_factor`` times as often. Closed loop has no bursts.
+        sessions: number of sessions. Without it, as many as the run can need.
+        rate_per_s: sessions that begin per second, over all regions (Poisson). Closed loop ignores it.
+        shares: shares of the sessions by region. Without them, as ``clients.users``, else equal.
+        tokens_max: sessions with a longer request (prompt and answer together) are left out.
+        burst_at_s: when a burst of sessions begins. Closed loop has no bursts.
+        burst_s: how long the burst lasts. 0: there is none.
+        burst_factor: how many times as often sessions begin during the burst.
     """
 
     sessions: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
@@ -47,19 +47,24 @@ class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
 
 
 class Arena(Kind, frozen=True, tag="arena"):
-    """Conversations; the defaults are ChatBot-Arena-like. Lengths are log-normal.
+    """Conversations like ChatBot Arena's. Lengths are log-normal.
 
     Attributes:
         sessions_per_user: conversations of each user.
         single: share of conversations of one turn.
-        more_turns: mean turns beyond the first of the others (geometric).
-        first_tokens, first_spread: median and sigma of a first message.
-        next_tokens, next_spread: of the messages after it.
-        answer_tokens: mean of four of five answers (Weibull of shape 2.2); the others are a few words.
-        think_s, think_spread: median and sigma of the pause before the next message.
-        systems, system_tokens: system prompts (drawn after Zipf, exponent 1.1), and their mean length.
+        more_turns: mean number of turns beyond the first, of the others (geometric).
+        first_tokens: median length of a first message.
+        first_spread: sigma of a first message's length.
+        next_tokens: median length of a further message.
+        next_spread: sigma of a further message's length.
+        answer_tokens: mean length of four of five answers (Weibull of shape 2.2). The others are a few words.
+        think_s: median pause before a further message.
+        think_spread: sigma of that pause.
+        systems: number of system prompts (drawn after Zipf, exponent 1.1). 0: there are none.
+        system_tokens: mean length of a system prompt.
         long_share: share of sessions whose first message is long, such as a document.
-        long_min_tokens, long_max_tokens: length of a long message, log-uniform between the two.
+        long_min_tokens: shortest long message. Lengths are log-uniform.
+        long_max_tokens: longest long message.
     """
 
     sessions_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 40
@@ -80,13 +85,13 @@ class Arena(Kind, frozen=True, tag="arena"):
 
 
 class WildChat(Arena, frozen=True, tag="wildchat"):
-    """The same with more system prompts, so that less is shared."""
+    """Conversations like WildChat's: more system prompts, so that less is shared."""
 
     systems: Annotated[int, Meta(ge=0, le=10_000)] = 8
 
 
 class SharedPrompt(Arena, frozen=True, tag="shared_prompt"):
-    """The same with long system prompts."""
+    """Conversations with a few long system prompts."""
 
     sessions_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 4
     systems: Annotated[int, Meta(ge=0, le=10_000)] = 8
@@ -97,10 +102,18 @@ class Agent(Kind, frozen=True, tag="agent"):
     """Coding agents: long prompts that grow by an answer and a tool's result each time.
 
     Attributes:
-        turns: mean requests of a session (geometric).
-        answer_tokens, answer_spread: median and sigma of an answer.
-        result_tokens, result_spread: of a tool's result.
-        think_s, think_spread: of the time a tool takes, at most 100 s.
+        sessions_per_user: sessions of each user.
+        turns: mean number of requests of a session (geometric).
+        first_tokens: median length of a task.
+        first_spread: sigma of a task's length.
+        answer_tokens: median length of an answer.
+        answer_spread: sigma of an answer's length.
+        result_tokens: median length of a tool's result.
+        result_spread: sigma of that length.
+        think_s: median time that a tool takes, at most 100 s.
+        think_spread: sigma of that time.
+        systems: number of system prompts (drawn after Zipf, exponent 1.1). 0: there are none.
+        system_tokens: mean length of a system prompt.
     """
 
     sessions_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 4
@@ -118,13 +131,15 @@ class Agent(Kind, frozen=True, tag="agent"):
 
 
 class Tree(Kind, frozen=True, tag="tree"):
-    """Programs that explore: every request follows a branch of answers (Tree of Thoughts, section 5.1).
+    """Programs that explore, as Tree of Thoughts does: every request follows a branch of answers.
 
     Attributes:
-        branches: requests that follow each answer; a program has ``b + b^2 + ... + b^depth``.
-        depth: requests one after another.
+        sessions_per_user: programs of each user.
+        branches: requests that follow each answer. A program has ``b + b^2 + ... + b^depth``.
+        depth: number of requests one after another.
         same: probability that a branch answers as its first sibling did (temperature 0: 1).
-        question_tokens, question_spread: median and sigma of what the program is about.
+        question_tokens: median length of the program's question.
+        question_spread: sigma of that length.
     """
 
     sessions_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 8
@@ -140,8 +155,9 @@ class Mix(Kind, frozen=True, tag="mix"):
 
     Attributes:
         share: share of requests that are conversations'.
-        chat, tree: what each is like; of ``sessions``, ``rate_per_s``, ``shares`` and ``tokens_max``
-            those of the mix count.
+        chat: the conversations, of kind ``arena``, ``wildchat`` or ``shared_prompt``. The fields of every
+            kind have no effect here; those of the mix count.
+        tree: the programs, likewise.
     """
 
     share: Share = 0.5
@@ -150,16 +166,15 @@ class Mix(Kind, frozen=True, tag="mix"):
 
 
 class File(Kind, frozen=True, kw_only=True, tag="file"):
-    """Requests of a file; `skylb.tools.load.workload` describes its form.
+    """Requests of a trace file, as ``skylb load`` reads it.
 
     Attributes:
-        path: relative to the scenario file's directory.
+        path: file, relative to the scenario's directory.
         skip_bad: leave out broken lines, and count them.
-        shuffle: sessions in an order drawn by the seed, beginning at ``rate_per_s``, instead of the
-            file's; so that each seed is another sample.
-        region: all requests come from here, whatever the file says.
-        scale: prompts and blocks are so many times as long as in the file, answers are not. The example
-            traces have short blocks; a scale gives prompts their length back.
+        shuffle: draw the order of the sessions by the seed, and begin them at ``rate_per_s``. Each seed is
+            then another sample.
+        region: region that all requests come from, instead of those in the file.
+        scale: factor on the length of prompts and blocks, for traces that were stored with short blocks.
     """
 
     path: str
