@@ -2,19 +2,25 @@
 
     python -m bench.paper [--quick] [--seeds 10] [--systems a,b] [--workloads a,b] [--set engine.key=v1,v2]
 
-The figures go to ``bench/results/paper.json``, the tables to ``bench/results/paper.md``. Ctrl-C keeps what
-there is, as does the end of ``--minutes``.
+Whole, it writes ``bench/results/paper.json``, ``paper.md`` and plots. With ``--quick`` or ``--parts`` it
+prints; a choice of systems, workloads or layouts, or ``--set``, prints tables only. Ctrl-C keeps what there
+is, as does the end of ``--minutes``.
 """
 
 import argparse
 import sys
+import time
+from pathlib import Path
 
-from bench.paper import cells
+from bench.paper.cells import PARTS, QUICK, TABLE, Extent, cells
+from bench.paper.checks import checks
 from bench.paper.figures import COLUMNS, as_text, over_seeds, ratio
-from bench.paper.runs import Found, SystemRows, Task, run_task
+from bench.paper.keep import keep
+from bench.paper.runs import Cell, Found, SystemRows, Task, run_task
 from bench.paper.systems import LOCAL, SYSTEMS, known, named, varied
 from bench.paper.workloads import CASES, LAYOUTS
 from bench.pool import Pool, cores
+from bench.record import ROOT, machine
 from skylb.tools.sim.simulate import BrokenError
 from skylb.tools.text import table
 
@@ -24,43 +30,68 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench.paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="shorter runs, fewer points, 3 seeds")
-    parser.add_argument("--seeds", type=int, default=0, help="runs of each system (10; quick: 3)")
-    parser.add_argument("--first-seed", type=int, default=1)
-    parser.add_argument(
-        "--systems", default="", help=f"only these of {', '.join(system.name for system in SYSTEMS)}"
-    )
-    parser.add_argument("--workloads", default=",".join(case.name for case in CASES), help="only these")
-    parser.add_argument("--layouts", default=",".join(LAYOUTS), help="replicas in us, eu and asia")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--quick", action="store_true", help="shorter runs, fewer points, 3 seeds")
+    add("--seeds", type=int, default=0, help="runs of each system (10; quick: 3, over replicas 2)")
+    add("--first-seed", type=int, default=1)
+    add("--parts", default=",".join(PARTS), help="only these; with --systems and the like: table")
+    add("--systems", default="", help=f"only these of {', '.join(system.name for system in SYSTEMS)}")
+    add("--workloads", default="", help=f"only these of {', '.join(case.name for case in CASES)}")
+    add("--layouts", default="", help=f"only these of {', '.join(LAYOUTS)}: replicas in us, eu and asia")
+    add(
         "--set",
         action="append",
         default=[],
         metavar="engine.KEY=V1,V2",
         help="add a row of our default for each value (each combination, if given several times)",
     )
-    parser.add_argument(
-        "--everywhere", action="store_true", help="--set also for our default per region and in one balancer"
-    )
-    parser.add_argument("--minutes", type=float, default=1e6, help="end after so long with what there is")
-    parser.add_argument("--processes", type=int, default=cores())
+    add("--everywhere", action="store_true", help="--set also per region and in one global balancer")
+    add("--traces", type=Path, help="directory of trace files to use instead of made-up requests")
+    add("--minutes", type=float, default=1e6, help="end after so long with what there is")
+    add("--processes", type=int, default=cores())
+    add("--write", action="store_true", help="renew bench/results/paper.md, quick or not")
     options = parser.parse_args(arguments)
-    options.seeds = options.seeds or (3 if options.quick else 10)
+    options.chosen = bool(options.systems or options.workloads or options.layouts or options.set)
     try:
         options.systems = varied(named(options.systems), options.set, everywhere=options.everywhere)
     except ValueError as error:
         parser.error(str(error))
+    if options.chosen and options.parts == ",".join(PARTS):
+        options.parts = TABLE
     return options
 
 
 def tasks_of(options: argparse.Namespace) -> list[Task]:
     """All runs: of each cell the first seed, then of each cell the second one, and so on."""
     systems, notes = known(options.systems)
-    print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
-    extent = cells.QUICK if options.quick else cells.Extent()
-    found = list(cells.table(systems, options.workloads.split(","), options.layouts.split(","), extent))
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    return [Task(cell, seed) for seed in seeds for cell in found]
+    for note in notes:
+        print(note, file=sys.stderr)
+    extent = QUICK if options.quick else Extent()
+    found = [
+        cell for cell in cells(extent, systems, options.traces) if cell.systems and wanted(cell, options)
+    ]
+    seeds = {
+        part: options.seeds or (extent.seeds if part in {TABLE, "pushing"} else extent.replica_seeds)
+        for part in PARTS
+    }
+    return [
+        Task(cell, options.first_seed + number)
+        for number in range(max(seeds.values()))
+        for cell in found
+        if number < seeds[cell.part]
+    ]
+
+
+def wanted(cell: Cell, options: argparse.Namespace) -> bool:
+    """Whether a cell is among those asked for."""
+    if cell.part not in options.parts.split(","):
+        return False
+    if cell.part != TABLE:
+        return True
+    workload, _, layout = cell.name.rpartition(" ")
+    return (not options.workloads or workload in options.workloads.split(",")) and (
+        not options.layouts or layout in options.layouts.split(",")
+    )
 
 
 def shown(name: str, systems: SystemRows) -> str:
@@ -69,21 +100,23 @@ def shown(name: str, systems: SystemRows) -> str:
     titles = ("", *(column.title for column in COLUMNS), f"P90 / {LOCAL}")
     rows = []
     for system, found in systems.items():
-        cells_ = [as_text(over_seeds(found, column.name), column, bounds=False) for column in COLUMNS]
+        texts = [as_text(over_seeds(found, column.name), column, bounds=False) for column in COLUMNS]
         beside = ratio(found, systems.get(LOCAL, []), "ttft_p90_s")
         text = f"{beside.mean:.2f} [{beside.low:.2f}, {beside.high:.2f}]" if beside else "-"
-        rows.append((system, *cells_, text))
+        rows.append((system, *texts, text))
     return "\n".join([f"{name}, {seeds} seeds", *table(titles, rows), ""])
 
 
 def main() -> int:
     """Runs, writes, prints."""
     options = parsed()
-    found = Found()
+    began_s = time.monotonic()
     interrupted = False
+    tasks = tasks_of(options)
+    found = Found.of(tasks)
     pool = Pool(options.processes, options.minutes)
     try:
-        pool.each(run_task, tasks_of(options), found.add)
+        pool.each(run_task, tasks, found.add)
     except KeyboardInterrupt:
         interrupted = True
     except BrokenError as error:
@@ -91,9 +124,20 @@ def main() -> int:
         return 1
     finally:
         pool.close()
-    for cells_ in found.rows.values():
-        for name, systems in cells_.items():
-            print(shown(name, systems))
+    for part in PARTS:
+        for name, systems in found.part(part).items():
+            print(shown(f"{part}: {name}", systems))
+    if not options.chosen:
+        print(*(check.text for check in checks(found)), sep="\n")
+        about = machine() | {
+            "command": "make paper" + " QUICK=1" * options.quick,
+            "requests": "trace files" if options.traces else "made up",
+            "wall_s": str(round(time.monotonic() - began_s)),
+            "interrupted": "yes" if interrupted else "no",
+        }
+        whole = set(options.parts.split(",")) >= set(PARTS) and not (options.quick or options.traces)
+        page = keep(found, about, whole=whole or options.write)
+        print(f"\n{page.relative_to(ROOT)} has it all")
     return 130 if interrupted else 0
 
 

@@ -1,6 +1,6 @@
 """Runs of ``make paper``: what one process of the pool does, and what is kept of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench.paper.systems import System
@@ -80,6 +80,14 @@ class Found:
 
     rows: dict[str, dict[str, SystemRows]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, tasks: Iterable[Task]) -> "Found":
+        """Nothing yet, and cells in the order of their tasks."""
+        found = cls()
+        for task in tasks:
+            found.rows.setdefault(task.cell.part, {}).setdefault(task.cell.name, {})
+        return found
+
     def add(self, task: Task, found: Sequence[Figures]) -> None:
         """Puts a task's figures where they belong."""
         systems = self.rows.setdefault(task.cell.part, {}).setdefault(task.cell.name, {})
@@ -89,5 +97,5 @@ class Found:
             rows.sort(key=lambda row: row["seed"] or 0.0)
 
     def part(self, name: str) -> dict[str, SystemRows]:
-        """The cells of a part; none where it has not begun."""
-        return self.rows.get(name, {})
+        """The cells of a part that have begun."""
+        return {cell: systems for cell, systems in self.rows.get(name, {}).items() if systems}

@@ -17,6 +17,7 @@ Role = Literal["global", "local", "published", "ours", "central"]
 OURS = "predictive"
 LOCAL = "L-predictive"
 CENTRAL = "G-predictive"
+SHIPPED_HOLD = "predictive-30s"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class System:
         role: ``global`` and ``local`` are baselines; ``central`` is our rule in one global balancer.
         topology: of the scenario.
         engine: settings that differ from the defaults.
+        set_: a row that ``--set`` adds.
     """
 
     name: str
@@ -36,6 +38,7 @@ class System:
     role: Role
     topology: str
     engine: Mapping[str, Any] = field(default_factory=dict)
+    set_: bool = False
 
     def of(self, scenario: Scenario) -> Scenario:
         """A scenario decided this way."""
@@ -67,7 +70,21 @@ SYSTEMS = (
         _blind("cache_aware", cache_aware_fallback="smallest_tree"),
     ),
     System("L-least_load", "least load per region", "local", "local", _blind("least_load")),
-    System("L-prefix", "our gate and prefix tree per region", "local", "local", {"policy": "prefix"}),
+    System(
+        "L-prefix-probed",
+        "the paper's balancer per region",
+        "local",
+        "local",
+        {"policy": "prefix", "allowance": "probed"},
+    ),
+    System(
+        "L-prefix-one",
+        "the same with debits",
+        "local",
+        "local",
+        {"policy": "prefix", "allowance": "one"},
+    ),
+    System("L-prefix", "prefix tree, our gate, per region", "local", "local", {"policy": "prefix"}),
     System(LOCAL, "our default per region", "local", "local", {"policy": "predictive"}),
     System(
         "SkyLB-probed",
@@ -98,9 +115,65 @@ SYSTEMS = (
         {"policy": "ring", "allowance": "one"},
     ),
     System("prefix", "prefix tree, our gate", "ours", "skylb", {"policy": "prefix"}),
-    System(OURS, "our default, as shipped", "ours", "skylb", {"policy": "predictive"}),
+    System(OURS, "our default", "ours", "skylb", {"policy": "predictive"}),
+    System(
+        SHIPPED_HOLD,
+        "our default, which refuses after 30 s as shipped",
+        "ours",
+        "skylb",
+        {"policy": "predictive", "hold_timeout_s": EngineSettings().hold_timeout_s},
+    ),
     System(CENTRAL, "our default in one global balancer", "central", "global", {"policy": "predictive"}),
 )
+
+PER_REGION = ("L-prefix-probed", "L-prefix-one", LOCAL)
+"""Region-local balancers: the paper's, with both forms of its SP-P, and ours."""
+
+OF_REPLICAS = frozenset({*PER_REGION, "SkyLB-probed", "SkyLB-one", OURS, CENTRAL})
+"""What is compared over numbers of replicas."""
+
+PUSHING = (
+    System("BP", "blind pushing, prefix tree", "published", "local", _blind("prefix")),
+    System(
+        "BP, SGLang's rule",
+        "blind pushing, SGLang's rule",
+        "global",
+        "local",
+        _blind("cache_aware", cache_aware_fallback="least_load"),
+    ),
+    System(
+        "SP-O 24",
+        "at most 24 outstanding",
+        "published",
+        "local",
+        {"policy": "prefix", "push": "outstanding", "outstanding_max": 24},
+    ),
+    System(
+        "SP-O 50",
+        "at most 50 outstanding",
+        "published",
+        "local",
+        {"policy": "prefix", "push": "outstanding", "outstanding_max": 50},
+    ),
+    System(
+        "SP-P probed",
+        "none pending at the last probe, as published",
+        "published",
+        "local",
+        {"policy": "prefix", "allowance": "probed"},
+    ),
+    System(
+        "SP-P one",
+        "none pending, own pushes counted",
+        "published",
+        "local",
+        {"policy": "prefix", "allowance": "one"},
+    ),
+    System("knee", "our gate, prefix tree", "ours", "local", {"policy": "prefix"}),
+    System(OURS, "our gate and default", "ours", "local", {"policy": "predictive"}),
+    System("predictive, blind", "our default without gate", "ours", "local", _blind("predictive")),
+)
+"""The ablation of pushing: one region, one balancer."""
 
 BY_NAME = {system.name: system for system in SYSTEMS}
 
