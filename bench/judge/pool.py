@@ -3,13 +3,16 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from contextlib import ExitStack
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+PROGRESS_S = 10.0
 
 
 class Pool:
@@ -33,15 +36,77 @@ class Pool:
             undo.callback(self._pool.shutdown, cancel_futures=True)
             for done, future in enumerate(as_completed(futures), 1):
                 took(futures[future], future.result())
-                elapsed_s = time.monotonic() - self.began_s
-                print(f"{elapsed_s:6.0f} s  {what}: {done}/{len(futures)}", file=sys.stderr, flush=True)
-                if time.monotonic() > self._until_s:
-                    raise KeyboardInterrupt
+                print(
+                    f"{self._elapsed_s():6.0f} s  {what}: {done}/{len(futures)}", file=sys.stderr, flush=True
+                )
+                self._mind_the_time()
             undo.pop_all()
+
+    def follow(
+        self, do: Callable[[In], Out], steps: "list[Follower[In, Out]]", name: Callable[[In], str]
+    ) -> None:
+        """Runs several sequences of steps side by side; a step begins when the one before has ended.
+
+        Raises:
+            KeyboardInterrupt: or the time is over; after what had not begun was given up.
+        """
+        futures: dict[Future[Out], tuple[Follower[In, Out], In]] = {}
+        told_s, done = self.began_s, 0
+        with ExitStack() as undo:
+            undo.callback(self._pool.shutdown, cancel_futures=True)
+            for one in steps:
+                futures |= {self._pool.submit(do, item): (one, item) for item in one.following()}
+            while futures:
+                ended, _ = wait(futures, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    one, item = futures.pop(future)
+                    if one.ended(item, future.result()):
+                        futures |= {self._pool.submit(do, more): (one, more) for more in one.following()}
+                    done += 1
+                    if time.monotonic() > told_s + PROGRESS_S:
+                        told_s = time.monotonic()
+                        left = len({id(owner) for owner, _ in futures.values()})
+                        text = f"{done} tasks done, {left} of {len(steps)} cases left; last {name(item)}"
+                        print(f"{self._elapsed_s():6.0f} s  {text}", file=sys.stderr, flush=True)
+                self._mind_the_time()
+            undo.pop_all()
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self.began_s
+
+    def _mind_the_time(self) -> None:
+        if time.monotonic() > self._until_s:
+            raise KeyboardInterrupt
 
     def close(self) -> None:
         """Ends the processes."""
         self._pool.shutdown(cancel_futures=True)
+
+
+@dataclass
+class Follower(Generic[In, Out]):
+    """One sequence of steps, and how far it is.
+
+    Attributes:
+        steps: lists of tasks; a list is asked for when the one before has been run.
+        took: gets every outcome.
+    """
+
+    steps: Iterator[list[In]]
+    took: Callable[[In, Out], None]
+    _open: int = field(default=0, init=False)
+
+    def following(self) -> list[In]:
+        """Tasks of the next step that has any; none at the end."""
+        found = next((tasks for tasks in self.steps if tasks), [])
+        self._open = len(found)
+        return found
+
+    def ended(self, item: In, outcome: Out) -> bool:
+        """Takes an outcome; whether it was the step's last."""
+        self.took(item, outcome)
+        self._open -= 1
+        return self._open == 0
 
 
 def _deaf() -> None:

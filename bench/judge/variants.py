@@ -34,12 +34,14 @@ class Variant:
         form: `GATED`, `SHIPPED`, or another name of what differs; empty: the default as SkyLB ships it.
         engine: settings that differ from those that SkyLB ships.
         replicas_factor: so many times the replicas.
+        tried: settings that nobody ships, tried for the upper bound.
     """
 
     rule: str
     form: str = ""
     engine: Mapping[str, Any] = field(default_factory=dict, hash=False)
     replicas_factor: int = 1
+    tried: bool = False
 
     @property
     def name(self) -> str:
@@ -148,4 +150,4 @@ def tuned(variant: Variant) -> Iterator[Variant]:
         engine = dict(variant.engine) | values
         if known(engine) and engine != dict(variant.engine):
             text = " ".join(f"{name} {value}" for name, value in values.items())
-            yield Variant(variant.rule, f"{variant.form} {text}".strip(), engine)
+            yield Variant(variant.rule, f"{variant.form} {text}".strip(), engine, tried=True)

@@ -1,0 +1,74 @@
+"""Search for the highest rate that passes, on a geometric grid of rates that all rules share."""
+
+from collections.abc import Mapping
+
+RATIO = 1.025
+"""Between two rates of the grid; so fine is the search."""
+
+
+def rate(capacity_per_s: float, index: float) -> float:
+    """A rate of the grid: index 0 is the capacity as once measured."""
+    return float(capacity_per_s * RATIO**index)
+
+
+class Boundary:
+    """Finds the highest index that passes, if all below pass and none above does.
+
+    It doubles its steps until it has an index that passes and one that fails, then halves what lies between.
+
+    Attributes:
+        next: the index to try; ``None`` once it is done.
+        passed: highest index that passed; ``None``: none has.
+        failed: lowest that failed; ``None``: none has.
+
+    Args:
+        start: the first index to try.
+        unit: distance of the indices that are tried.
+        low, high: the first and last of them.
+    """
+
+    def __init__(self, start: int, unit: int, low: int, high: int) -> None:
+        self.next: int | None = start
+        self.passed: int | None = None
+        self.failed: int | None = None
+        self._unit, self._low, self._high = unit, low, high
+        self._step = unit
+
+    def answer(self, passes: bool) -> None:
+        """Takes the outcome of `next`."""
+        if self.next is None:
+            raise AssertionError("nothing was asked")
+        if passes:
+            self.passed = self.next
+        else:
+            self.failed = self.next
+        self.next = self._following()
+
+    def _following(self) -> int | None:
+        if self.failed is None and self.passed is not None:
+            return self._further(self.passed, 1, self._high)
+        if self.passed is None and self.failed is not None:
+            return self._further(self.failed, -1, self._low)
+        if self.passed is None or self.failed is None:
+            raise AssertionError("one of them is there after an answer")
+        units = (self.failed - self.passed) // self._unit
+        return self.passed + units // 2 * self._unit if units > 1 else None
+
+    def _further(self, found: int, sign: int, last: int) -> int | None:
+        if found == last:
+            return None
+        step, self._step = self._step, self._step * 2
+        return min(last, found + step) if sign > 0 else max(last, found - step)
+
+    def hopeless(self, index: int) -> bool:
+        """Whether the boundary lies below an index for certain."""
+        return self.failed is not None and self.failed <= index
+
+
+def crossing(shares: Mapping[int, float], passed: int, required: float) -> float:
+    """Where between ``passed`` and the next index the share of good requests falls below what is required."""
+    above = shares[passed]
+    below = shares.get(passed + 1)
+    if below is None or below >= above:
+        return float(passed)
+    return passed + min(1.0, max(0.0, (above - required) / (above - below)))

@@ -1,0 +1,190 @@
+"""The judge's plan, on figures that are made up: what each rule can do is known."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from bench.judge.cases import MADE, Case
+from bench.judge.document import document, stored
+from bench.judge.judgment import EXACT, INTER_TOKEN, TTFT, Judgment, Verdict
+from bench.judge.plan import MAIN, QUICK, Effort, Plan
+from bench.judge.plots import write
+from bench.judge.pool import Follower
+from bench.judge.runs import Figures, Task
+from bench.judge.summary import aims, summary
+from bench.judge.variants import DEFAULT, FLOOR, GATED, POLICIES, SHIPPED, Variant
+
+CASE = next(case for case in MADE if case.name == "arena")
+
+Strength = Callable[[Variant], float]
+"""Sessions per second that a variant can serve."""
+
+
+def figures(rate_per_s: float, strength: float, seed: int) -> Figures:
+    """Of a rule that keeps all bounds up to its strength, and then ever fewer."""
+    over = rate_per_s / (strength * (1 + 0.001 * (seed % 3)))
+    late = 0.1 * over**8
+    return {
+        "sustained": 1.0 if over <= 1 else 1 / over,
+        "within_ttft": max(0.0, 1.0 - late),
+        "within_inter_token": max(0.0, 1.0 - 0.1 * late),
+        "ttft_p90_s": CASE.ttft_bound_s * over**2,
+        "refused": max(0.0, 100 * (over - 1)),
+        "sent_2k": 100.0,
+        "sent_8k": 10.0,
+        "sent_more": 10.0,
+        "refused_2k": 0.0,
+        "refused_8k": 0.0,
+        "refused_more": 5.0 if over > 0.9 else 0.0,
+    }
+
+
+def judged(strength: Strength, effort: Effort, case: Case = CASE) -> tuple[Verdict, int]:
+    """The verdict, and how many runs it took."""
+    plan = Plan(case, effort)
+    runs = 0
+    for tasks in plan.steps():
+        for task in tasks:
+            runs += len(task.variants)
+            plan.verdict.add(
+                task, [figures(task.rate_per_s, strength(variant), task.seed) for variant in task.variants]
+            )
+    return plan.verdict, runs
+
+
+def worth(variant: Variant) -> float:
+    """The default serves 4.0; of the rivals, every one is better as shipped, and llm_d is the best."""
+    strengths = {DEFAULT: 4.0, FLOOR: 40.0, "llm_d": 4.4, "gorgo": 4.3, "least_load": 2.0, "round_robin": 1.0}
+    strength = strengths.get(variant.rule, 3.0)
+    if variant.tried:
+        return 4.6
+    return strength * (0.9 if variant.form == GATED else 1.0)
+
+
+@pytest.fixture(scope="module")
+def verdict() -> Verdict:
+    return judged(worth, Effort())[0]
+
+
+def test_the_rate_of_each_contender_is_found_to_a_part_of_a_step(verdict: Verdict) -> None:
+    for name, strength in ((DEFAULT, 4.0), ("llm_d, as shipped", 4.4), ("gorgo, as shipped", 4.3)):
+        found = verdict.rates[TTFT][name]
+        assert found.sign == ""
+        assert found.per_s == pytest.approx(strength, rel=0.01)
+
+
+def test_the_better_of_both_forms_counts(verdict: Verdict) -> None:
+    assert verdict.best_rival() == "llm_d, as shipped"
+    assert verdict.ratio() == pytest.approx(4.0 / 4.4, rel=0.01)
+    other, _ = judged(lambda v: 5.0 if (v.rule, v.form) == ("ring", GATED) else worth(v), QUICK)
+    assert other.best_rival() == "ring, gated"
+    assert other.best_shipped(MAIN) == "llm_d, as shipped"
+
+
+def test_rules_far_behind_are_not_searched_to_the_end(verdict: Verdict) -> None:
+    for name in ("round_robin, gated", "round_robin, as shipped", "least_load, gated"):
+        assert verdict.rates[TTFT][name].sign == "<"
+        assert verdict.rates[TTFT][name].per_s >= worth(verdict.variants[name])
+
+
+def test_capacity_is_what_half_of_the_rules_sustain_in_their_better_form(verdict: Verdict) -> None:
+    strengths = sorted(
+        (worth(Variant(policy, SHIPPED if policy != DEFAULT else "")) for policy in POLICIES), reverse=True
+    )
+    half = strengths[(len(strengths) - 1) // 2]
+    assert half / 1.06 < verdict.capacity_per_s <= half * 1.04
+
+
+def test_the_ceiling_counts_settings_that_nobody_ships(verdict: Verdict) -> None:
+    ceiling = verdict.ceiling()
+    assert ceiling is not None
+    assert verdict.variants[ceiling].tried
+    assert verdict.rates[TTFT][ceiling].per_s == pytest.approx(4.6, rel=0.01)
+    assert verdict.best_rival() == "llm_d, as shipped"
+    assert all(not verdict.variants[name].tried for name in verdict.rows[MAIN])
+
+
+def test_every_bound_is_searched_and_every_load_run(verdict: Verdict) -> None:
+    assert verdict.done
+    assert verdict.rates[INTER_TOKEN][DEFAULT].sign in EXACT
+    assert {"60%", MAIN, "110%", "130%"} <= verdict.rows.keys()
+    assert len(verdict.rows[MAIN][DEFAULT]) == len(verdict.rows[MAIN][FLOOR]) == 10
+    assert set(verdict.rows["130%"]) >= {DEFAULT, "llm_d, as shipped", "least_load, as shipped"}
+
+
+def test_the_whole_takes_no_more_runs_than_it_may() -> None:
+    assert judged(worth, Effort())[1] < 900
+    assert judged(worth, QUICK)[1] < 300
+
+
+def test_a_policy_that_is_not_wanted_does_not_run() -> None:
+    plan = Plan(CASE, QUICK, ["llm_d"])
+    rules = {variant.rule for task in next(iter(plan.steps())) for variant in task.variants}
+    assert rules == {DEFAULT, FLOOR, "llm_d"}
+
+
+def test_no_run_is_made_twice() -> None:
+    plan, seen = Plan(CASE, Effort()), set[tuple[str, int, str]]()
+    for tasks in plan.steps():
+        for task in tasks:
+            keys = {(task.load, task.seed, variant.name) for variant in task.variants}
+            assert len(keys) == len(task.variants)
+            assert seen.isdisjoint(keys)
+            seen |= keys
+            plan.verdict.add(task, [figures(task.rate_per_s, worth(v), task.seed) for v in task.variants])
+
+
+def test_a_summary_shows_what_was_missed(verdict: Verdict) -> None:
+    judgment = Judgment(verdicts={CASE.name: verdict})
+    text = summary(judgment)
+    assert "llm_d, as shipped" in text
+    assert "0.9" in text
+    said = "\n".join(aims(judgment))
+    assert f"{CASE.name} 0.9" in said
+    assert "MISSED" in said
+    assert f"{CASE.name} 130%" in said
+
+
+def test_a_part_of_the_runs_can_be_shown_too(tmp_path) -> None:
+    plan = Plan(CASE, Effort())
+    judgment = Judgment(
+        about={
+            "command": "make judge",
+            "wall_s": 1,
+            "cores": 2,
+            "cpu": "x",
+            "commit": "y",
+            "interrupted": True,
+            "left_out": "",
+        },
+        verdicts={CASE.name: plan.verdict},
+    )
+    for tasks in plan.steps():
+        assert CASE.name in summary(judgment)
+        for task in tasks:
+            plan.verdict.add(task, [figures(task.rate_per_s, worth(v), task.seed) for v in task.variants])
+        if tasks and tasks[0].load == MAIN:
+            assert f"## {CASE.name}" in document(judgment)
+    assert f"## {CASE.name}" in document(judgment)
+    assert CASE.name in msgspec.json.decode(stored(judgment))["cases"]
+    assert {path.name for path in write(judgment, tmp_path)} == {"judge.png", "judge_loads.png"}
+
+
+def test_a_step_begins_when_the_one_before_has_ended() -> None:
+    begun: list[str] = []
+
+    def steps():
+        yield [Task(CASE, "a", 1.0, 0, ()), Task(CASE, "b", 1.0, 0, ())]
+        begun.append("second")
+        yield []
+        yield [Task(CASE, "c", 1.0, 0, ())]
+
+    took: list[str] = []
+    follower: Follower[Task, int] = Follower(steps(), lambda task, _: took.append(task.load))
+    first = follower.following()
+    assert not follower.ended(first[0], 0)
+    assert begun == []
+    assert follower.ended(first[1], 0)
+    assert [task.load for task in follower.following()] == ["c"]
+    assert took == ["a", "b"]

@@ -1,0 +1,55 @@
+"""The judge's search for the highest rate that passes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.judge.search import RATIO, Boundary, crossing, rate
+
+
+def search(boundary: Boundary, limit: int) -> int:
+    """Answers until it is done; how many it asked."""
+    asked = 0
+    while boundary.next is not None:
+        boundary.answer(boundary.next <= limit)
+        asked += 1
+    return asked
+
+
+@given(st.integers(-40, 40), st.integers(-16, 16), st.sampled_from([1, 2, 4]))
+def test_the_boundary_is_found_wherever_it_lies(limit: int, start: int, unit: int) -> None:
+    low, high = start - 16 * unit, start + 8 * unit
+    boundary = Boundary(start, unit, low, high)
+    asked = search(boundary, limit)
+    inside = range(low, high + 1, unit)
+    passing = [index for index in inside if index <= limit]
+    failing = [index for index in inside if index > limit]
+    assert boundary.passed == (passing[-1] if passing else None)
+    assert boundary.failed == (failing[0] if failing else None)
+    assert asked <= 9
+
+
+def test_a_boundary_near_the_start_is_found_with_few_runs() -> None:
+    assert search(Boundary(0, 1, -64, 24), 0) == 2
+    assert search(Boundary(0, 1, -64, 24), -1) == 2
+    assert search(Boundary(0, 1, -64, 24), 2) <= 4
+
+
+def test_a_rule_is_hopeless_once_it_has_failed_below() -> None:
+    boundary = Boundary(0, 4, -64, 24)
+    assert not boundary.hopeless(-4)
+    boundary.answer(False)
+    assert boundary.hopeless(0)
+    assert not boundary.hopeless(-4)
+
+
+def test_the_crossing_lies_where_the_share_falls_below_what_is_required() -> None:
+    assert crossing({3: 0.92, 4: 0.88}, 3, 0.9) == pytest.approx(3.5)
+    assert crossing({3: 0.9, 4: 0.5}, 3, 0.9) == 3.0
+    assert crossing({3: 0.95}, 3, 0.9) == 3.0
+    assert crossing({3: 0.95, 4: 0.96}, 3, 0.9) == 3.0
+
+
+def test_rates_of_the_grid_are_geometric() -> None:
+    assert rate(2.0, 0) == 2.0
+    assert rate(2.0, 5) / rate(2.0, 4) == pytest.approx(RATIO)
