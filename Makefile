@@ -115,18 +115,15 @@ $(AUDIT)/bin/cargo-audit: requirements/audit.txt | setup
 audit: $(AUDIT)/bin/cargo-audit ## Look up every locked package in the databases of advisories (PyPI's, RustSec's); status 3: not reached
 	@$(PY) -m tests.tidy.audit $(AUDIT)/bin
 
-# The Rust routers to compare with: outside the tree, like the engines' environment, and not in anybody's way.
-PEERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skylb/peers
-$(PEERS)/bin/vllm-router: | setup
-	@echo "== $(PEERS)"
-	@$(PY) -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
-
-bench-overhead: setup $(PEERS)/bin/vllm-router ## Measure CPU and latency beside HAProxy and the Rust routers, in one run
-	@$(PY) -m bench.overhead
+# The routers and load generators to compare with are outside the tree, like the engines' environment.
+bench-overhead: setup ## Measure CPU and latency beside HAProxy and the Rust routers, in one run
+	@$(PY) -m bench.environments peers && $(PY) -m bench.overhead
 
 bench-profile: setup ## Profile the CPU time of a request, a chunk and a probe, beside HAProxy (needs perf)
 	@$(PY) -m bench.overhead.profile
+
+peers: setup ## Compare with real routers and proxies in real time, in one region and in three (60 minutes); QUICK=1: 5
+	@$(PY) -m bench.peers $(if $(QUICK),--quick)
 
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
@@ -152,11 +149,14 @@ test-sim: ## Simulate 10^6 requests in one region and 10^6 between three: none i
 test-sharing: ## Simulate 500 random fault scenarios of balancers that share a region's replicas; SHARING_SEED=7 replays one
 	@$(CARGO) test --quiet --lib sim::tests::sharing::$(if $(SHARING_SEED),one,five_hundred) -- --ignored
 
-judge: setup ## Simulate every policy and write bench/results/judge.md (40 minutes); QUICK=1: 85 % only, prints
+judge: setup ## Find how many sessions/s each rule serves within a bound; writes bench/results/judge.md (an hour); QUICK=1 prints
 	@$(PY) -m bench.judge $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
 
 validate-sim: setup ## Compare the simulator with skylb load through the proxy and mock replicas (15 minutes)
 	@$(PY) -m bench.validate.realtime
+
+validate-load: setup ## Compare skylb load with another load generator, over the same mock replicas (5 minutes)
+	@$(PY) -m bench.environments load && $(PY) -m bench.validate.load
 
 validate-model: setup ## Compare the replica model with a real vLLM on the CPU (10 minutes)
 	@VLLM_ENVIRONMENT="$$(PYTHON="$${PYTHON:-$(abspath $(PY))}" tests/engines/environment.sh)" $(PY) -m bench.validate.engine
@@ -174,6 +174,8 @@ lock: ## Renew requirements/*.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra sim pyproject.toml -o requirements/sim.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra audit pyproject.toml -o requirements/audit.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra bench pyproject.toml -o requirements/bench.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group litellm -o requirements/litellm.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group load -o requirements/load.txt
 
 clean: ## Remove the build
 	rm -rf $(VENV) target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,7 +10,8 @@ from typing import Any
 
 from bench.overhead import report
 from bench.overhead.measure import KINDS, added_ttft, measure, probing
-from bench.overhead.proxies import BUILDERS, REST_CPU
+from bench.overhead.proxies import BUILDERS
+from bench.processes import REST_CPU
 from bench.record import machine
 
 

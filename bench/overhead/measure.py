@@ -4,9 +4,7 @@ Proxies run on one CPU, client and mock replicas on the other. CPU time is the p
 kernel's accounting, per request or per chunk, median of alternating rounds.
 """
 
-import os
 import statistics
-import sys
 import tempfile
 import time
 import urllib.request
@@ -18,12 +16,15 @@ from typing import Any
 
 import uvloop
 
+from bench.environments import directory
 from bench.overhead import work
 from bench.overhead.client import Round, Tally
 from bench.overhead.cpu import cpu_ns
-from bench.overhead.proxies import BUILDERS, REST_CPU, Process, Proxy, wait_ready
+from bench.overhead.proxies import BUILDERS
+from bench.processes import REST_CPU, Proxy, replicas, wait_ready
 
-PEERS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skylb" / "peers"
+PEERS = directory("peers")
+REST = frozenset({REST_CPU})
 REPLICAS = 4
 TTFT_CONNECTIONS = 1000
 """More than ever wait at once: an open loop must not turn into a closed one."""
@@ -65,38 +66,12 @@ def upstreams(count: int, *arguments: str) -> AbstractContextManager[list[str]]:
     """Mock replicas on the other CPU."""
     command = ["skylb", "mock", "--listen", "127.0.0.1:0", "--count", str(count)]
     command += ["--model", "bench", "--profile", "instant", "--keep-alive-s", "600", *arguments]
-    return replicas(command, count)
+    return replicas(command, count, REST)
 
 
 def canned_upstreams(count: int) -> AbstractContextManager[list[str]]:
     """Replicas that only repeat one answer, on the other CPU."""
-    return replicas(["bench.overhead.canned", "--count", str(count)], count)
-
-
-@contextmanager
-def replicas(module: list[str], count: int) -> Iterator[list[str]]:
-    """Runs a Python module that serves replicas; their URLs."""
-    with tempfile.TemporaryDirectory() as scratch:
-        process = Process(
-            "replicas", [sys.executable, "-m", *module], REST_CPU, Path(scratch) / "replicas.log"
-        )
-        process.start()
-        try:
-            yield bound(process, count)
-        finally:
-            process.stop()
-
-
-def bound(process: Process, count: int) -> list[str]:
-    """Waits until the replicas are ready; their URLs."""
-    deadline = time.monotonic() + 30
-    while True:
-        lines = process.log.read_text().splitlines()
-        if "ready" in lines:
-            return [line for line in lines if line.startswith("http://")][:count]
-        if time.monotonic() > deadline or (process.popen is not None and process.popen.poll() is not None):
-            raise RuntimeError("\n".join(lines))
-        time.sleep(0.05)
+    return replicas(["bench.overhead.canned", "--count", str(count)], count, REST)
 
 
 @contextmanager

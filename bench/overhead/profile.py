@@ -30,7 +30,7 @@ from bench.overhead.measure import (
     running,
     upstreams,
 )
-from bench.overhead.proxies import REST_CPU
+from bench.processes import REST_CPU
 from bench.record import keep
 from skylb.tools.text import table
 

@@ -1,0 +1,116 @@
+"""``bench/results/peers.md`` and ``peers.json``: tables, settings and sources, and what is not scaled."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.peers.cases import DRAIN_S, PROFILE, WORKLOAD, Case
+from bench.peers.rivals import BY_NAME, Rival
+from bench.peers.summary import COLUMNS, Row, as_json, base_of, cells
+from bench.record import RESULTS
+from skylb.tools.text import table
+from skylb.tools.wan.shape import PROFILES
+
+NAME = "peers"
+
+HEAD = """\
+Real programs over HTTP in front of the same mock replicas (profile `{profile}`), in closed loops.
+The requests are those of the workload `{workload}`: conversations whose users share system prompts.
+All rivals get the same requests. The runs of all rivals alternate, and each repeat has other requests.
+
+Times are seconds of the replicas, rates are per second of the replicas. `tokens/s` counts input
++ 2 x output tokens. TTFT is the time to the first token, E2E that to the last. The hit rate is the
+replicas' own count of prompt tokens that they found in their KV caches. CPU time is that of the proxy's
+process tree, all proxies of a row together. Figures are means over repeats, and the last two columns are
+means of ratios within a repeat."""
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, numbers to the right."""
+    lines = ["| " + " | ".join(columns) + " |"]
+    lines.append("|---|" + "---:|" * (len(columns) - 1))
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return lines
+
+
+def of_case(rows: Mapping[str, Row], case: Case) -> list[Row]:
+    """The rows of one case."""
+    return [row for row in rows.values() if row.entry.case.name == case.name]
+
+
+def text_table(rows: Sequence[Row]) -> list[str]:
+    """One case for the screen."""
+    base = base_of(rows)
+    return table(COLUMNS, [cells(row, base) for row in rows], left=1)
+
+
+def case_lines(case: Case, rows: Sequence[Row]) -> list[str]:
+    """One case: what it is, its table, its notes."""
+    base = base_of(rows)
+    repeats = max((len(row.runs) for row in rows), default=0)
+    about = (
+        f"Time scale {case.scale:g}; {case.warmup_s:g} s warm up, {case.measured_s:g} s are measured; "
+        f"{repeats} repeats."
+    )
+    lines = [f"## {case.title}", "", about, ""]
+    lines += markdown(COLUMNS, [cells(row, base) for row in rows])
+    notes = [f"- {row.label()}: {note}" for row in rows for note in row.notes()]
+    return [*lines, "", *notes, *([""] if notes else [])]
+
+
+def setting_lines(rivals: Sequence[Rival], scale: float, reasons: Mapping[str, str]) -> list[str]:
+    """Versions, settings and their sources."""
+    rows = []
+    for rival in rivals:
+        version = reasons.get(rival.name) or rival.version()
+        settings = f"`{rival.settings}`" if rival.settings.startswith("--") else rival.settings
+        rows.append([rival.name, version, settings, rival.source])
+    lines = ["## Settings", "", "As documented, and quoted from there:", ""]
+    lines += markdown(("", "version", "settings", "source"), rows)
+    lines += ["", f"Times at a scale of {scale:g}:", ""]
+    for rival in rivals:
+        lines.append(f"- {rival.name}: {rival.times(scale) or 'none'}")
+    return [*lines, ""]
+
+
+def rtt_line() -> str:
+    """The emulated ways."""
+    ways = ", ".join(
+        f"{' and '.join(sorted(ends))} {shape.rtt_s * 1e3:g} ms"
+        for ends, shape in PROFILES["us-eu-asia"].items()
+    )
+    return (
+        f"Round trips between regions, before scaling: {ways}. What crosses goes through one process of "
+        "ours (`skylb wan`), which adds delay, jitter and a limit of bandwidth."
+    )
+
+
+def page(rows: Mapping[str, Row], cases: Sequence[Case], about: Mapping[str, str], command: str) -> str:
+    """The whole page."""
+    lines = [f"# {command}", "", ", ".join(about.values()), ""]
+    lines += [HEAD.format(profile=PROFILE, workload="shared_prompt"), "", rtt_line(), ""]
+    lines.append(
+        f"What is not answered {DRAIN_S:g} s after the end of a run is cut off and counts as neither."
+    )
+    lines.append("")
+    for case in cases:
+        lines += case_lines(case, of_case(rows, case))
+    names = dict.fromkeys(row.entry.rival.name for row in rows.values())
+    scale = min((case.scale for case in cases), default=1.0)
+    reasons = {row.entry.rival.name: row.reason for row in rows.values() if row.reason and not row.runs}
+    lines += setting_lines([BY_NAME[name] for name in names], scale, reasons)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def keep(rows: Mapping[str, Row], cases: Sequence[Case], about: Mapping[str, str], command: str) -> None:
+    """Writes both files."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{NAME}.md").write_text(page(rows, cases, about, command))
+    found: dict[str, Any] = {
+        "machine": dict(about),
+        "command": command,
+        "workload": repr(WORKLOAD),
+        "versions": {row.entry.rival.name: row.entry.rival.version() for row in rows.values()},
+        "rows": as_json(rows),
+    }
+    (RESULTS / f"{NAME}.json").write_text(json.dumps(found, indent=1) + "\n")
