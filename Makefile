@@ -152,6 +152,9 @@ test-sharing: ## Simulate 500 random fault scenarios of balancers that share a r
 judge: setup ## Find how many sessions/s each rule serves within a bound; writes bench/results/judge.md (an hour); QUICK=1 prints
 	@$(PY) -m bench.judge $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
 
+paper: setup ## Simulate the paper's tables and figures in three regions and write bench/results/paper.md (30 minutes); QUICK=1: fewer and shorter, prints
+	@$(PY) -m bench.paper $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
+
 validate-sim: setup ## Compare the simulator with skylb load through the proxy and mock replicas (15 minutes)
 	@$(PY) -m bench.validate.realtime
 

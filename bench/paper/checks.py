@@ -153,7 +153,8 @@ def _replicas(found: Found) -> Iterator[Check]:
 
 def _per_region(known: Collection[str]) -> tuple[str, ...]:
     """The paper's balancer per region, in the first form that has run, and ours."""
-    return next((name for name in PER_REGION if name in known), PER_REGION[0]), LOCAL
+    published = [name for name in PER_REGION if name != LOCAL]
+    return next((name for name in published if name in known), published[0]), LOCAL
 
 
 def beside_shipped_hold(found: Found) -> dict[str, float]:

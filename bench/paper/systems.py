@@ -249,9 +249,8 @@ def varied(systems: Iterable[System], settings: Iterable[str], *, everywhere: bo
             if fault := fault_of(engine):
                 raise ValueError(f"--set: {fault}")
             label = " ".join(f"{key}={value}" for key, value in engine.items())
+            name = f"{system.name} {label}"
             found.append(
-                replace(
-                    system, name=f"{system.name} {label}", title=label, engine={**system.engine, **engine}
-                )
+                replace(system, name=name, title=label, engine={**system.engine, **engine}, set_=True)
             )
     return found
