@@ -8,8 +8,9 @@ that half of the rules sustain. Then all rules run at 85 % of it. Then the highe
 90 % of the requests get their first token within the case's bound. Other loads, settings tried for an upper
 bound, and the bound of inter-token times follow.
 
-The figures go to ``bench/results/judge.json``, the tables to ``bench/results/judge.md``. Ctrl-C keeps what
-there is, as does the end of ``--minutes``.
+The figures go to ``bench/results/judge.json``, tables and plots to ``bench/results/judge.md``. Ctrl-C keeps
+what there is in files named ``judge-part``, as does the end of ``--minutes``. The quick judge writes
+``judge-quick``.
 """
 
 import argparse
@@ -90,8 +91,16 @@ def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--traces", type=Path, help="directory of trace files (../shared/data/examples)")
     parser.add_argument("--minutes", type=float, default=1e6, help="end after so long with what there is")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--write", action="store_true", help="renew bench/results/judge.md in any case")
+    parser.add_argument("--write", action="store_true", help="renew bench/results/judge.md, whatever ran")
     return parser.parse_args()
+
+
+def keep(judgment: Judgment, name: str) -> None:
+    """Writes figures, tables and plots to bench/results; git ignores all names but ``judge``."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_bytes(stored(judgment))
+    (RESULTS / f"{name}.md").write_text(document(judgment, name))
+    write(judgment, RESULTS, name)
 
 
 def main() -> int:
@@ -129,13 +138,8 @@ def main() -> int:
         print("nothing was run to its end", file=sys.stderr)
         return 1
     print(summary(judgment))
-    RESULTS.mkdir(exist_ok=True)
-    name = "judge-quick" if options.quick else "judge"
-    if options.write or (whole and not names and set(policies) == set(POLICIES)):
-        (RESULTS / f"{name}.json").write_bytes(stored(judgment))
-        if options.write or not options.quick:
-            (RESULTS / "judge.md").write_text(document(judgment))
-            write(judgment, RESULTS)
+    complete = whole and not options.quick and not names and set(policies) == set(POLICIES)
+    keep(judgment, "judge" if complete or options.write else "judge-quick" if options.quick else "judge-part")
     return 0 if whole else 130
 
 

@@ -41,8 +41,8 @@ _FIGURES: tuple[tuple[str, str, float, int], ...] = (
 )
 
 
-def document(judgment: Judgment) -> str:
-    """The page."""
+def document(judgment: Judgment, name: str = "judge") -> str:
+    """The page; ``name`` is that of its plots."""
     about = judgment.about
     lines = [f"`{about['command']}`: {about['wall_s']} s on {about['cores']} cores ({about['cpu']}), "]
     lines[0] += f"commit {about['commit']}{', interrupted' if about['interrupted'] else ''}."
@@ -53,7 +53,10 @@ def document(judgment: Judgment) -> str:
         "",
         *(f"- {text}" if not text.startswith(" ") else f"  - {text.strip()}" for text in aims(judgment)),
     ]
-    lines += ["", "![Sessions per second against the best rival](judge.png)", "", "## Upper bounds", ""]
+    lines += ["", f"![Sessions per second against the best rival]({name}.png)", ""]
+    if any(len(verdict.loads()) > 1 for verdict in judgment.verdicts.values()):
+        lines += [f"![P90 TTFT over load]({name}_loads.png)", ""]
+    lines += ["## Upper bounds", ""]
     bounds = [
         (verdict.case.name, ceiling_text(verdict), floor_text(verdict))
         for verdict in judgment.verdicts.values()
@@ -81,7 +84,7 @@ def _case(verdict: Verdict) -> Iterator[str]:
         return
     yield ""
     yield from _rates(verdict)
-    for load in sorted((load for load in verdict.rows if load.endswith("%")), key=_share):
+    for load in verdict.loads():
         yield ""
         yield f"{load} of it:"
         yield ""
@@ -91,10 +94,6 @@ def _case(verdict: Verdict) -> Iterator[str]:
 def _replicas(count: int, profile: str, override: dict[str, Any]) -> str:
     changes = ", ".join(f"{name} {value:g}" for name, value in override.items())
     return f"{count} `{profile}`" + (f" ({changes})" if changes else "")
-
-
-def _share(load: str) -> float:
-    return float(load.rstrip("%"))
 
 
 def _rates(verdict: Verdict) -> Iterator[str]:
@@ -176,7 +175,7 @@ def stored(judgment: Judgment) -> bytes:
             "figures": {
                 load: {rule: _compact(list(rows.values())) for rule, rows in rules.items()}
                 for load, rules in verdict.rows.items()
-                if load.endswith("%")
+                if load in verdict.loads()
             },
         }
     return msgspec.json.encode({"about": judgment.about, "main": MAIN, "cases": cases}) + b"\n"

@@ -64,6 +64,10 @@ class Verdict:
             self.variants[variant.name] = variant
             self.rows.setdefault(task.load, {}).setdefault(variant.name, {})[task.seed] = figures
 
+    def loads(self) -> list[str]:
+        """Shares of the capacity that have run, such as ``85%``, in their order."""
+        return sorted((load for load in self.rows if load.endswith("%")), key=lambda load: float(load[:-1]))
+
     def mean(self, load: str, name: str, figure: str) -> float | None:
         """Mean of a figure over the seeds; ``None`` where there is none."""
         values = [row[figure] for row in self.rows.get(load, {}).get(name, {}).values() if figure in row]

@@ -4,22 +4,22 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bench.judge.judgment import INTER_TOKEN, TTFT, Judgment, Verdict
+from bench.judge.judgment import INTER_TOKEN, TTFT, Judgment
 from bench.judge.variants import DEFAULT
 
 _DPI = 110
 
 
-def write(judgment: Judgment, directory: Path) -> list[Path]:
-    """Writes judge.png, and judge_loads.png where there are several loads; the paths.
+def write(judgment: Judgment, directory: Path, name: str = "judge") -> list[Path]:
+    """Writes NAME.png, and NAME_loads.png where there are several loads; the paths.
 
     Raises:
         OSError: a file cannot be written.
     """
     found = []
-    for name, figure in (("judge", _ratios(judgment)), ("judge_loads", _loads(judgment))):
+    for file, figure in ((name, _ratios(judgment)), (f"{name}_loads", _loads(judgment))):
         if figure is not None:
-            path = directory / f"{name}.png"
+            path = directory / f"{file}.png"
             figure.savefig(path, format="png", metadata={"Software": None})
             found.append(path)
     return found
@@ -48,7 +48,7 @@ def _ratios(judgment: Judgment) -> Figure | None:
 
 def _loads(judgment: Judgment) -> Figure | None:
     """A panel per case: P90 of those that ran at all loads."""
-    verdicts = [verdict for verdict in judgment.verdicts.values() if len(_shares(verdict)) > 1]
+    verdicts = [verdict for verdict in judgment.verdicts.values() if len(verdict.loads()) > 1]
     if not verdicts:
         return None
     columns = 4
@@ -56,8 +56,8 @@ def _loads(judgment: Judgment) -> Figure | None:
     figure = Figure(figsize=(13.0, 2.6 * height), dpi=_DPI, layout="constrained")
     panels = list(figure.subplots(height, columns, squeeze=False).flat)
     for axes, verdict in zip(panels, verdicts, strict=False):
-        shares = _shares(verdict)
-        loads = [f"{share:.0f}%" for share in shares]
+        loads = verdict.loads()
+        shares = [float(load[:-1]) for load in loads]
         for name in verdict.rows[loads[-1]]:
             times = [verdict.mean(load, name, "ttft_p90_s") for load in loads]
             axes.plot(
@@ -73,7 +73,3 @@ def _loads(judgment: Judgment) -> Figure | None:
     figure.supxlabel("load, % of capacity")
     figure.supylabel("P90 TTFT, s; dotted: the bound")
     return figure
-
-
-def _shares(verdict: Verdict) -> list[float]:
-    return sorted(float(load.rstrip("%")) for load in verdict.rows if load.endswith("%"))

@@ -27,6 +27,7 @@ LEFT = 1
 AIM_MEAN, AIM_THIRD, AIM_WORST = 1.10, 1.15, 0.98
 AIM_P90 = 0.05
 AIM_LENGTHS = 2.0
+OVERLOAD = "130%"
 
 
 def percent(found: Interval | None) -> str:
@@ -126,8 +127,8 @@ def _lengths(judgment: Judgment) -> Iterator[str]:
     """Who is refused under overload."""
     unfair, refused, count = [], [], 0
     for name, verdict in judgment.verdicts.items():
-        for load in verdict.rows:
-            if not load.endswith("%") or (load != "130%" and not verdict.case.workload.burst_s):
+        for load in verdict.loads():
+            if load != OVERLOAD and not verdict.case.workload.burst_s:
                 continue
             shares = refused_shares(verdict, load, DEFAULT)
             parts = [failed / sent for failed, sent in shares.values() if sent]
