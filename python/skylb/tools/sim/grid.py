@@ -79,9 +79,7 @@ def _varied(points: Sequence[PointReport]) -> list[str]:
 def full_labels(points: Sequence[PointReport]) -> list[str]:
     """As `labels`, each value with its field."""
     fields = _varied(points)
-    return [
-        " ".join(f"{field.rpartition('.')[2]}={point.values[field]}" for field in fields) for point in points
-    ]
+    return [" ".join(_full(field, point.values[field]) for field in fields) for point in points]
 
 
 def varied_title(points: Sequence[PointReport]) -> str:
@@ -95,7 +93,11 @@ def _label(point: PointReport, fields: Sequence[str]) -> str:
 
 
 def _said(field: str, value: Any) -> str:
-    return value if isinstance(value, str) else f"{field.rpartition('.')[2]}={value}"
+    return value if isinstance(value, str) else _full(field, value)
+
+
+def _full(field: str, value: Any) -> str:
+    return f"{field.rpartition('.')[2]}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def runs_each(points: Sequence[PointReport]) -> str:

@@ -12,7 +12,9 @@ _BY_NAME = {metric.name: metric for metric in METRICS}
 FIRST = _BY_NAME["ttft_p90_s"]
 """The figure that decides which point is best."""
 
-OTHERS = ("ttft_p50_s", "tokens_per_s", "hit_rate", "inter_token_p99_s", "failed")
+FAILED = "failed"
+
+OTHERS = ("ttft_p50_s", "tokens_per_s", "hit_rate", "inter_token_p99_s", FAILED)
 """Figures beside it."""
 
 
@@ -60,7 +62,7 @@ def _headline(name: str, group: Sequence[PointReport]) -> Headline:
     called = dict(zip(map(id, group), labels(group), strict=True))
     text = f"{called[id(best)]}: P90 TTFT {amount(FIRST, best.summary[FIRST.name])}"
     if best is not base:
-        text += f", {_beside(best, base, called[id(base)])}"
+        text += f", {_beside(best, base, called[id(base)])}{_failed(best, base)}"
     elif len(group) > 1:
         text += _first_of(group, called)
     figures = [_figure(_BY_NAME[metric], best, base) for metric in OTHERS if metric in best.summary]
@@ -94,6 +96,12 @@ def _beside(best: PointReport, base: PointReport, name: str) -> str:
     return f"{share} {side} {name} (95 % interval: {least * 100:.0f} to {most * 100:.0f} %)"
 
 
+def _failed(best: PointReport, other: PointReport) -> str:
+    """How many requests failed, where that differs: a point that refuses requests answers the others soon."""
+    ours, theirs = (_BY_NAME[FAILED].shown(point.summary[FAILED].mean) for point in (best, other))
+    return f"; {ours} failed against {theirs}" if ours != theirs else ""
+
+
 def _first_of(group: Sequence[PointReport], called: dict[int, str]) -> str:
     """That the baseline is best, and what comes next."""
     others = [point for point in group[1:] if FIRST.name in point.summary]
@@ -102,14 +110,16 @@ def _first_of(group: Sequence[PointReport], called: dict[int, str]) -> str:
     following = min(others, key=lambda point: point.summary[FIRST.name].mean)
     change = following.against_baseline.get(FIRST.name)
     if change is None or not change.clear:
-        return f", the baseline; no clear difference from {called[id(following)]}"
-    share = f"{change.mean:.0%}".replace("%", " %")
-    return f", the baseline and the lowest; next is {called[id(following)]}, {share} above"
+        text = f"the baseline; no clear difference from {called[id(following)]}"
+    else:
+        share = f"{change.mean:.0%}".replace("%", " %")
+        text = f"the baseline and the lowest; next is {called[id(following)]}, {share} above"
+    return f", {text}{_failed(group[0], following)}"
 
 
 def _figure(metric: Metric, best: PointReport, base: PointReport) -> Figure:
     value = amount(metric, best.summary[metric.name])
     cell = change_of(metric, best, base) if best is not base else Cell("")
-    if metric.name == "failed" and best is not base and metric.name in base.summary:
+    if metric.name == FAILED and best is not base and metric.name in base.summary:
         return Figure(metric.title, value, f"baseline: {amount(metric, base.summary[metric.name])}")
     return Figure(metric.column if not metric.unit else metric.title, value, cell.text, cell.better)

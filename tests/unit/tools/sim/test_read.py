@@ -9,9 +9,6 @@ from skylb.errors import ConfigError
 from skylb.tools.sim.read import ScenarioFile, assign, from_tree, read, read_file
 from skylb.tools.sim.settings import parse_sweep
 
-ROOT = Path(__file__).resolve().parents[4]
-EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
-
 
 def faults_of(tree: dict[str, Any]) -> list[str]:
     faults: list[str] = []
@@ -123,8 +120,3 @@ def test_a_sweep_in_the_file_is_a_table_of_lists(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         read_file(file)
     assert len(error.value.faults) == 2
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_the_examples_are_good(path: Path) -> None:
-    assert read_file(path).points()

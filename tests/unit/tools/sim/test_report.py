@@ -36,7 +36,7 @@ TTFT = next(metric for metric in METRICS if metric.name == "ttft_p90_s")
 
 def reported(path: Path, text: str = SCENARIO, **settings: object) -> Report:
     path.write_text(text)
-    return run_command(SimSettings(scenario=path, seeds=2, progress="off", **settings))
+    return run_command(SimSettings(scenario=path, seeds=2, processes=1, progress="off", **settings))
 
 
 @pytest.fixture(scope="module")
