@@ -16,7 +16,7 @@ from bench.paper.cells import PARTS, QUICK, TABLE, Extent, cells
 from bench.paper.checks import checks
 from bench.paper.figures import COLUMNS, as_text, over_seeds, ratio
 from bench.paper.keep import keep
-from bench.paper.runs import Cell, Found, SystemRows, Task, run_task
+from bench.paper.runs import Cell, Found, SystemRows, Task, run_task, tasks
 from bench.paper.systems import LOCAL, SYSTEMS, known, named, varied
 from bench.paper.workloads import CASES, LAYOUTS
 from bench.pool import Pool, cores
@@ -75,10 +75,11 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
         for part in PARTS
     }
     return [
-        Task(cell, options.first_seed + number)
+        task
         for number in range(max(seeds.values()))
         for cell in found
         if number < seeds[cell.part]
+        for task in tasks(cell, options.first_seed + number)
     ]
 
 
@@ -112,11 +113,11 @@ def main() -> int:
     options = parsed()
     began_s = time.monotonic()
     interrupted = False
-    tasks = tasks_of(options)
-    found = Found.of(tasks)
+    todo = tasks_of(options)
+    found = Found.of(todo)
     pool = Pool(options.processes, options.minutes)
     try:
-        pool.each(run_task, tasks, found.add)
+        pool.each(run_task, todo, found.add)
     except KeyboardInterrupt:
         interrupted = True
     except BrokenError as error:

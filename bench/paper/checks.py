@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from bench.paper.cells import DAY, DAY_EVEN, EVEN, SKEW, TABLE
-from bench.paper.figures import mean
+from bench.paper.figures import Rows, mean, ratio
 from bench.paper.replicas import equal_p90, needed_between, saving, series
 from bench.paper.runs import Found, SystemRows
 from bench.paper.systems import BY_NAME, CENTRAL, LOCAL, OURS, PER_REGION, SHIPPED_HOLD
@@ -83,10 +83,10 @@ def checks(found: Found) -> list[Check]:
     ]
 
 
-def worse(ours: float, theirs: float, name: str) -> float:
-    """By what factor ours is worse: of a throughput what is missing, of a latency what is too much."""
-    above, below = (theirs, ours) if name == "tokens_per_s" else (ours, theirs)
-    return above / below if below else 1.0
+def worse(ours: Rows, theirs: Rows, name: str) -> float | None:
+    """By what factor ours is worse, seed by seed: less throughput, or more latency."""
+    found = ratio(ours, theirs, name, inverse=name == "tokens_per_s")
+    return found.mean if found else None
 
 
 def _against(
@@ -98,8 +98,9 @@ def _against(
             theirs = systems.get(other)
             if ours and theirs:
                 for name, title in figures:
-                    factor = worse(mean(ours, name), mean(theirs, name), name)
-                    yield Worse(factor, f"{cell}, {title}, {other}")
+                    factor = worse(ours, theirs, name)
+                    if factor is not None:
+                        yield Worse(factor, f"{cell}, {title}, {other}")
 
 
 def _none_worse(goal: str, found: list[Worse], most: float) -> Check:

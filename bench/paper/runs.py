@@ -1,6 +1,6 @@
 """Runs of ``make paper``: what one process of the pool does, and what is kept of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bench.paper.systems import System
@@ -18,7 +18,7 @@ SystemRows = dict[str, list[Figures]]
 
 @dataclass(frozen=True)
 class Cell:
-    """One case on one layout: all its systems get the same requests.
+    """One case on one layout: with one seed all its systems get the same requests.
 
     Attributes:
         part: the table or figure that it belongs to.
@@ -40,14 +40,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Task:
-    """All systems of a cell with one seed."""
+    """Some systems of a cell with one seed."""
 
     cell: Cell
     seed: int
+    systems: tuple[System, ...]
+
+
+SYSTEMS_MAX = 6
+"""Systems of a task: so few that the end of the time and Ctrl-C need not wait long."""
+
+
+def tasks(cell: Cell, seed: int) -> Iterator[Task]:
+    """All systems of a cell with one seed."""
+    for first in range(0, len(cell.systems), SYSTEMS_MAX):
+        yield Task(cell, seed, cell.systems[first : first + SYSTEMS_MAX])
 
 
 def run_task(task: Task) -> list[Figures]:
-    """Figures of each system of the cell.
+    """Figures of each system of the task.
 
     Raises:
         BrokenError: an invariant broke; the message names the system.
@@ -56,7 +67,7 @@ def run_task(task: Task) -> list[Figures]:
     base = scenario(cell.case, cell.layout, task.seed, cell.duration_s, cell.warmup_s)
     made = requests_of(cell.case, base)
     found = []
-    for system in cell.systems:
+    for system in task.systems:
         try:
             result = finish(prepare(system.of(base), made))
         except BrokenError as error:
@@ -81,21 +92,26 @@ class Found:
     rows: dict[str, dict[str, SystemRows]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tasks: Iterable[Task]) -> "Found":
-        """Nothing yet, and cells in the order of their tasks."""
+    def of(cls, todo: Iterable[Task]) -> "Found":
+        """Nothing yet, and cells and systems in the order of their tasks."""
         found = cls()
-        for task in tasks:
-            found.rows.setdefault(task.cell.part, {}).setdefault(task.cell.name, {})
+        for task in todo:
+            systems = found.rows.setdefault(task.cell.part, {}).setdefault(task.cell.name, {})
+            for system in task.systems:
+                systems.setdefault(system.name, [])
         return found
 
     def add(self, task: Task, found: Sequence[Figures]) -> None:
         """Puts a task's figures where they belong."""
-        systems = self.rows.setdefault(task.cell.part, {}).setdefault(task.cell.name, {})
-        for system, figures_ in zip(task.cell.systems, found, strict=True):
-            rows = systems.setdefault(system.name, [])
-            rows.append(figures_)
-            rows.sort(key=lambda row: row["seed"] or 0.0)
+        systems = self.rows[task.cell.part][task.cell.name]
+        for system, figures_ in zip(task.systems, found, strict=True):
+            systems[system.name].append(figures_)
+            systems[system.name].sort(key=lambda row: row["seed"] or 0.0)
 
     def part(self, name: str) -> dict[str, SystemRows]:
-        """The cells of a part that have begun."""
-        return {cell: systems for cell, systems in self.rows.get(name, {}).items() if systems}
+        """The cells of a part, and their systems, that have begun."""
+        found = {
+            cell: {system: rows for system, rows in systems.items() if rows}
+            for cell, systems in self.rows.get(name, {}).items()
+        }
+        return {cell: systems for cell, systems in found.items() if systems}

@@ -14,8 +14,8 @@ from bench.paper.figures import ratio
 from bench.paper.keep import stored
 from bench.paper.page import document
 from bench.paper.replicas import equal_p90, needed, needed_between, saving, series
-from bench.paper.runs import Cell, Figures, Found, Task, run_task
-from bench.paper.systems import BY_NAME, LOCAL, OURS, System, fault_of, known, named, varied
+from bench.paper.runs import SYSTEMS_MAX, Cell, Figures, Found, run_task, tasks
+from bench.paper.systems import BY_NAME, LOCAL, OURS, SYSTEMS, System, fault_of, known, named, varied
 from bench.paper.workloads import CASES, LAYOUTS, day, requests_of, scenario
 from skylb.tools.sim.requests import requests
 
@@ -58,8 +58,9 @@ def test_there_is_no_ratio_without_a_common_seed_or_to_nothing() -> None:
 
 
 def test_worse_is_above_one_in_both_directions() -> None:
-    assert worse(2.0, 1.0, "ttft_p90_s") == 2.0
-    assert worse(50.0, 100.0, "tokens_per_s") == 2.0
+    assert worse([row(1, ttft_p90_s=2.0)], [row(1, ttft_p90_s=1.0)], "ttft_p90_s") == 2.0
+    assert worse([row(1, tokens_per_s=50.0)], [row(1)], "tokens_per_s") == 2.0
+    assert worse([row(1)], [row(2)], "tokens_per_s") is None
 
 
 # ----------------------------------------------------------------------------- replicas
@@ -294,13 +295,20 @@ def test_a_claim_reproduces_by_its_range_or_by_its_sign(values: tuple[float, ...
 # --------------------------------------------------------------------------------- runs
 
 
+def test_tasks_take_all_systems_of_a_cell_in_turn() -> None:
+    cell = Cell(TABLE, "tot 444", CASE["tot"], LAYOUTS["444"], SYSTEMS, 40.0, 10.0)
+    parts = [task.systems for task in tasks(cell, 1)]
+    assert [system for part in parts for system in part] == list(SYSTEMS)
+    assert max(map(len, parts)) <= SYSTEMS_MAX
+
+
 def test_systems_of_a_cell_get_the_same_requests_and_make_a_page() -> None:
     systems = tuple(BY_NAME[name] for name in ("G-round_robin", LOCAL, OURS))
     cell = Cell(TABLE, "wildchat 444", CASE["wildchat"], LAYOUTS["444"], systems, 40.0, 10.0)
-    tasks = [Task(cell, seed) for seed in (1, 2)]
-    found = Found.of(tasks)
+    todo = [task for seed in (1, 2) for task in tasks(cell, seed)]
+    found = Found.of(todo)
     assert found.part(TABLE) == {}
-    for task in reversed(tasks):
+    for task in reversed(todo):
         found.add(task, run_task(task))
     rows = found.part(TABLE)["wildchat 444"]
     assert [one["seed"] for one in rows[OURS]] == [1.0, 2.0]
