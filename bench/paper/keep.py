@@ -33,8 +33,7 @@ def keep(found: Found, about: Mapping[str, str], *, whole: bool) -> Path:
 def stored(found: Found, about: Mapping[str, str]) -> bytes:
     """Means and intervals of all figures."""
     figures = {
-        part: {cell: _compact(systems) for cell, systems in cells.items()}
-        for part, cells in found.rows.items()
+        part: {cell: _compact(systems) for cell, systems in found.part(part).items()} for part in found.rows
     }
     return msgspec.json.encode({"about": about, "figures": figures}) + b"\n"
 

@@ -1,6 +1,7 @@
 """The arithmetic of ``make paper``: ratios, replicas needed, the day's curve, goals, and what is left out."""
 
 import math
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -305,8 +306,9 @@ def test_tasks_take_all_systems_of_a_cell_in_turn() -> None:
 def test_systems_of_a_cell_get_the_same_requests_and_make_a_page() -> None:
     systems = tuple(BY_NAME[name] for name in ("G-round_robin", LOCAL, OURS))
     cell = Cell(TABLE, "wildchat 444", CASE["wildchat"], LAYOUTS["444"], systems, 40.0, 10.0)
+    never_run = replace(cell, name="wildchat 323")
     todo = [task for seed in (1, 2) for task in tasks(cell, seed)]
-    found = Found.of(todo)
+    found = Found.of([*todo, *tasks(never_run, 1)])
     assert found.part(TABLE) == {}
     for task in reversed(todo):
         found.add(task, run_task(task))
@@ -320,4 +322,5 @@ def test_systems_of_a_cell_get_the_same_requests_and_make_a_page() -> None:
     assert "### wildchat 444" in page
     assert "ended early" in page
     kept = msgspec.json.decode(stored(found, about))
+    assert kept["figures"][TABLE].keys() == {"wildchat 444"}
     assert kept["figures"][TABLE]["wildchat 444"][OURS]["seeds"] == 2
