@@ -121,7 +121,8 @@ def _figures(points: Sequence[PointReport]) -> str:
     if not points:
         return ""
     about = runs_each(points)[0].upper() + runs_each(points)[1:]
-    several = "; the best value of each column is marked" if len(points) > 1 else ""
+    among = " among points with the same baseline" * (len(groups(points)) > 1)
+    several = f"; the best value of each column{among} is marked" if len(points) > 1 else ""
     return _section("Figures", f"{about}{several}.", _grid(points, figures(points)))
 
 
@@ -173,7 +174,12 @@ def _row(name: str, baseline: bool, cells: Iterable[Cell], grid: Grid) -> str:
         for metric, cell in zip(grid.metrics, cells, strict=True)
         for kind in [_class("best" * cell.best, _side(cell.better))]
     )
-    return f'<tr><th scope="row">{escape(name)}{tag}</th>{columns}</tr>\n'
+    return f'<tr><th scope="row">{_breakable(name)}{tag}</th>{columns}</tr>\n'
+
+
+def _breakable(name: str) -> str:
+    """A name that may go on in the next line behind a sign of equality or an underscore."""
+    return re.sub(r"(?<=[=_])", "<wbr>", escape(name))
 
 
 def _cell(cell: Cell) -> str:

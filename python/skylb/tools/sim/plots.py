@@ -62,7 +62,7 @@ def write(report: Report, directory: Path) -> list[Path]:
         return []
     directory.mkdir(parents=True, exist_ok=True)
     images = []
-    for name, title, draw in PLOTS:
+    for name, title, draw in (*(BARS if len(points) > 1 else ()), *PLOTS):
         image = Image(name, title, _png(draw, points, title, LIGHT), _png(draw, points, title, DARK))
         (directory / f"{name}.png").write_bytes(image.light)
         images.append(image)
@@ -189,9 +189,16 @@ def _hits(result: Result) -> list[float]:
     return [c / a if a else 0.0 for c, a in zip(cached, asked, strict=True)]
 
 
-PLOTS: tuple[tuple[str, str, Draw], ...] = (
+Plots = tuple[tuple[str, str, Draw], ...]
+"""File name, title and drawing of each."""
+
+BARS: Plots = (
     ("ttft_p90", "P90 time to first token", lambda lines: lines.bars("ttft_p90_s", "seconds")),
     ("tokens", "Throughput, mean", lambda lines: lines.bars("tokens_per_s", "tokens/s (input + 2 x output)")),
+)
+"""Those that compare points."""
+
+PLOTS: Plots = (
     ("ttft", "Time to first token", lambda lines: lines.cumulative(lambda r: r.total.ttft_s, "seconds")),
     ("e2e", "End-to-end time", lambda lines: lines.cumulative(lambda r: r.total.e2e_s, "seconds")),
     (
@@ -216,4 +223,4 @@ PLOTS: tuple[tuple[str, str, Draw], ...] = (
         lambda lines: lines.over_time(lambda r: r.series.waiting, "requests"),
     ),
 )
-"""File name, title and drawing of each."""
+"""Those that show one point too."""
