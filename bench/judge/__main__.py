@@ -15,6 +15,7 @@ what there is in files named ``judge-part``, as does the end of ``--minutes``. T
 
 import argparse
 import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -52,6 +53,8 @@ QUICK_LENGTH = 0.5
 
 def judge(plans: list[Plan], judgment: Judgment, options: argparse.Namespace) -> bool:
     """Runs all plans; whether they came to their end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # a shell's background job would ignore the first
     judgment.verdicts = {plan.verdict.case.name: plan.verdict for plan in plans}
     pool = Pool(options.processes, options.minutes)
     followers: list[Follower[Task, list[Figures]]] = [

@@ -102,10 +102,10 @@ MADE = (
         0.5,
         0.04,
         max_tokens=None,
-        duration_s=780.0,
-        warmup_s=300.0,  # sessions of minutes: until as many end as begin
+        duration_s=600.0,
+        warmup_s=240.0,  # sessions of minutes: until as many end as begin
     ),
-    Case("tree", "Tree of Thoughts", Tree(), L4, 3.9, 0.5, 0.3, duration_s=300.0, warmup_s=60.0),
+    Case("tree", "Tree of Thoughts", Tree(), L4, 3.9, 0.5, 0.3, duration_s=220.0, warmup_s=40.0),
     Case(
         "wide_tree",
         "the same, 4 branches and depth 3",
@@ -114,7 +114,7 @@ MADE = (
         1.2,
         0.5,
         0.35,
-        duration_s=300.0,
+        duration_s=240.0,
         warmup_s=60.0,
     ),
     Case("mix", "conversations and trees", Mix(tokens_max=L4_TOKENS), L4, 4.3, 2.0, 0.8),
@@ -177,7 +177,7 @@ MADE = (
         12.9,
         1.5,
         0.22,
-        duration_s=300.0,
+        duration_s=260.0,
         warmup_s=60.0,
     ),
     Case(
@@ -200,8 +200,8 @@ MADE = (
         0.5,
         0.04,
         max_tokens=4096,
-        duration_s=240.0,
-        warmup_s=60.0,
+        duration_s=200.0,
+        warmup_s=50.0,
     ),
     Case(
         "burst",
@@ -220,8 +220,8 @@ MADE = (
         31.0,
         0.5,
         0.15,
-        duration_s=240.0,
-        warmup_s=60.0,
+        duration_s=200.0,
+        warmup_s=50.0,
     ),
     Case(
         "large_kv",
@@ -241,8 +241,8 @@ MADE = (
         0.5,
         0.05,
         max_tokens=None,
-        duration_s=780.0,
-        warmup_s=300.0,
+        duration_s=600.0,
+        warmup_s=240.0,
     ),
 )
 """Cases that need no file."""
@@ -277,7 +277,7 @@ def traced(directory: Path) -> tuple[Case, ...]:
             0.5,
             0.05,
             max_tokens=None,
-            duration_s=900.0,
+            duration_s=720.0,
             warmup_s=300.0,
         ),
         Case(
@@ -289,7 +289,7 @@ def traced(directory: Path) -> tuple[Case, ...]:
             2.0,
             0.1,
             max_tokens=None,
-            duration_s=900.0,
+            duration_s=720.0,
             warmup_s=300.0,
         ),
         Case("trace_chat", "conversations, traced", _file(directory, chat, L4_TOKENS), L4, 4.1, 2.0, 0.8),
@@ -301,8 +301,8 @@ def traced(directory: Path) -> tuple[Case, ...]:
             8.5,
             0.9,
             0.22,
-            duration_s=400.0,
-            warmup_s=100.0,
+            duration_s=320.0,
+            warmup_s=80.0,
         ),
         Case(
             "trace_shared",

@@ -18,7 +18,7 @@ TUNING_LOAD, TUNED_AT = "tuning", 0.85
 """Settings are tried at the same share of capacity, on seeds of their own."""
 
 SUSTAINED = 0.97
-"""A rate is sustained if as many requests are answered as are sent, so nearly."""
+"""A rate is sustained if so nearly as many are answered as are sent, and 90 % within `PATIENCE`."""
 
 REQUIRED = {TTFT: 0.90, INTER_TOKEN: 0.99}
 """Share of requests, or of tokens, that must come within the bound."""
@@ -151,16 +151,16 @@ class Plan:
             for form in (-1, 0):
                 asked = [found[form] for rule, found in forms.items() if rule not in sustain]
                 yield self._on_grid(index, seeds, asked)
-                sustain |= {
-                    variant.rule
-                    for variant in asked
-                    if self._mean(variant.name, index, seeds, "sustained") >= SUSTAINED
-                }
+                sustain |= {variant.rule for variant in asked if self._sustains(variant.name, index, seeds)}
                 if 2 * len(sustain) >= len(forms):
                     break
             boundary.answer(2 * len(sustain) >= len(forms))
         found = LOW if boundary.passed is None else boundary.passed
         self.verdict.capacity_per_s = rate(self._case.capacity_per_s, found)
+
+    def _sustains(self, name: str, index: int, seeds: Sequence[int]) -> bool:
+        answered = self._mean(name, index, seeds, "sustained") >= SUSTAINED
+        return answered and self._mean(name, index, seeds, "within_patience") >= REQUIRED[TTFT]
 
     # --------------------------------------------------------------------------- ranking
 

@@ -27,6 +27,7 @@ def figures(rate_per_s: float, strength: float, seed: int) -> Figures:
     late = 0.1 * over**8
     return {
         "sustained": 1.0 if over <= 1 else 1 / over,
+        "within_patience": 1.0,
         "within_ttft": max(0.0, 1.0 - late),
         "within_inter_token": max(0.0, 1.0 - 0.1 * late),
         "ttft_p90_s": CASE.ttft_bound_s * over**2,
@@ -94,6 +95,17 @@ def test_capacity_is_what_half_of_the_rules_sustain_in_their_better_form(verdict
     )
     half = strengths[(len(strengths) - 1) // 2]
     assert half / 1.06 < verdict.capacity_per_s <= half * 1.04
+
+
+def test_a_rate_at_which_requests_lose_their_patience_is_not_sustained() -> None:
+    plan = Plan(CASE, Effort())
+    for tasks in plan.steps():
+        if tasks and tasks[0].load == MAIN:
+            break
+        for task in tasks:
+            slow = {"sustained": 1.0, "within_patience": 0.95 if task.rate_per_s < 2.0 else 0.85}
+            plan.verdict.add(task, [slow for _ in task.variants])
+    assert 1.9 < plan.verdict.capacity_per_s <= 2.0
 
 
 def test_the_ceiling_counts_settings_that_nobody_ships(verdict: Verdict) -> None:
