@@ -155,7 +155,7 @@ judge: setup ## Find how many sessions/s each rule serves within a bound; writes
 paper: setup ## Simulate the paper's tables and figures in three regions and write bench/results/paper.md (30 minutes); QUICK=1: fewer and shorter, prints
 	@$(PY) -m bench.paper $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
 
-validate-sim: setup ## Compare the simulator with skylb load through the proxy and mock replicas (15 minutes)
+validate-sim: setup ## Compare the simulator with skylb load through the proxy and mock replicas (20 minutes)
 	@$(PY) -m bench.validate.realtime
 
 validate-load: setup ## Compare skylb load with another load generator, over the same mock replicas (5 minutes)

@@ -33,7 +33,7 @@ from skylb.tools.sim.made import Plan, make
 from skylb.tools.sim.result import Result
 from skylb.tools.sim.scenario import Clients, Network, Region, Replicas, Scenario
 from skylb.tools.sim.simulate import run
-from skylb.tools.sim.workload import Arena, File, SharedPrompt, Tree
+from skylb.tools.sim.workload import Agent, Arena, File, SharedPrompt, Tree
 from skylb.tools.text import table
 from tests.support.processes import balancer, mocks
 
@@ -66,16 +66,37 @@ class Load:
     Shared prompts fill the replicas' KV room to its edge, where chance is largest: more runs.
     """
 
-    kind: Arena | Tree
+    kind: Arena | Agent | Tree
     users: int
     repeats: int = 1
+    policies: tuple[str, ...] = POLICIES
 
+
+_AGENT = Agent(
+    systems=3,
+    system_tokens=1000,
+    turns=8.0,
+    first_tokens=150,
+    answer_tokens=60,
+    answer_spread=0.8,
+    result_tokens=120,
+    think_s=1.0,
+    think_spread=1.0,
+    tokens_max=8000,
+    sessions=1200,
+)
+"""Agents whose sessions fit into an L4's KV room beside others."""
+
+_SHORT = Arena(single=1.0, first_tokens=200, first_spread=0.6, answer_tokens=20, sessions=8000)
 
 LOADS = {
     "chat": Load(Arena(tokens_max=16_000, think_s=5.0), 30),
     "shared_prompt": Load(SharedPrompt(tokens_max=16_000, think_s=5.0), 40, repeats=3),
     "tree": Load(Tree(), 6),
+    "agents": Load(_AGENT, 10, policies=(*REPEATED, "lmetric", "least_load")),
+    "short_answers": Load(_SHORT, 32, policies=(*REPEATED, "least_load")),
 }
+"""All under all policies would take half an hour: the last two run under those that differ most."""
 
 
 def real(workload: Path, users: int, policy: str, seconds: float) -> dict[str, float]:
@@ -219,13 +240,13 @@ def main() -> None:
     """Compares, prints, stores."""
     parser = argparse.ArgumentParser(prog="bench.validate.realtime")
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--policies", help="instead of each load's own")
     parser.add_argument("--scenarios", default=",".join(LOADS))
     options = parser.parse_args()
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.scenarios.split(","):
-            for policy in options.policies.split(","):
+            for policy in options.policies.split(",") if options.policies else LOADS[name].policies:
                 repeats = LOADS[name].repeats if policy in REPEATED else 1
                 found.append(compare(name, policy, options.seconds, repeats, Path(scratch)))
                 print(rows(found[-1:])[1], flush=True)
