@@ -34,6 +34,9 @@ from skylb.tools.sim.text import notes
 HEADLINES_MAX = 12
 """Headlines of groups that a page has."""
 
+PLOTTED_MAX = 12
+"""Points that plots show; of a longer sweep the first ones."""
+
 DETAILS_MAX = 50
 """Points whose regions a page lists."""
 
@@ -65,7 +68,7 @@ def page(report: Report, images: Sequence[Image]) -> str:
         *map(_lead, headlines(points)[:HEADLINES_MAX] if points else []),
         _figures(points),
         _changes(points),
-        _plots(images),
+        _plots(images, len(points)),
         _details(points),
         _scenario(points),
         _notes(report),
@@ -209,7 +212,7 @@ def _section(title: str, about: str, body: str) -> str:
 # --------------------------------------------------------------------------------------- plots
 
 
-def _plots(images: Sequence[Image]) -> str:
+def _plots(images: Sequence[Image], points: int) -> str:
     if not images:
         return ""
     pictures = "".join(
@@ -218,7 +221,8 @@ def _plots(images: Sequence[Image]) -> str:
         f'<img alt="{escape(image.title)}" src="{_data(image.light)}"></picture>\n'
         for image in images
     )
-    return _section("Plots", "", f'<div class="plots">\n{pictures}</div>\n')
+    about = f"The first {PLOTTED_MAX} points." * (points > PLOTTED_MAX)
+    return _section("Plots", about, f'<div class="plots">\n{pictures}</div>\n')
 
 
 def _data(image: bytes) -> str:

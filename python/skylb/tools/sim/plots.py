@@ -11,12 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from skylb.tools.sim.grid import labels, present
-from skylb.tools.sim.page import Image, page
+from skylb.tools.sim.page import PLOTTED_MAX, Image, page
 from skylb.tools.sim.report import PointReport, Report
 from skylb.tools.sim.result import Distribution, Result
-
-POINTS_MAX = 12
-"""Points drawn; of a longer sweep the first ones."""
 
 SMOOTH_S = 10
 """Rates over time are means over so many seconds."""
@@ -57,7 +54,7 @@ def write(report: Report, directory: Path) -> list[Path]:
     Raises:
         OSError: a file cannot be written.
     """
-    points = present(report.points)[:POINTS_MAX]
+    points = present(report.points)[:PLOTTED_MAX]
     if not points:
         return []
     directory.mkdir(parents=True, exist_ok=True)
