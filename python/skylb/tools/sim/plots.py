@@ -47,6 +47,9 @@ DARK = Theme(
 _DASHES = ("-", "--", ":")
 """Once all colours are used, they come again with the next of these."""
 
+_HATCHES = ("", "///", "...")
+"""The same for bars, in the order of `_DASHES`."""
+
 
 def write(report: Report, directory: Path) -> list[Path]:
     """Writes all plots and ``index.html``; the paths. Nothing where no run has begun.
@@ -110,12 +113,16 @@ class Lines:
     def bars(self, metric: str, title: str) -> None:
         """Draws a figure of each point with its interval."""
         self.axes.set_yticks([])
-        for place, (point, label, color, _) in enumerate(self._each()):
+        ground = self.axes.get_facecolor()
+        for place, (point, label, color, dash) in enumerate(self._each()):
             value = point.summary.get(metric)
             if value is None:
                 continue
             ends = [[(value.mean - value.low)], [(value.high - value.mean)]]
-            self.axes.barh([place], [value.mean], color=color, label=label, height=0.7)
+            hatch = _HATCHES[_DASHES.index(dash)]
+            self.axes.barh(
+                [place], [value.mean], color=color, label=label, height=0.7, hatch=hatch, edgecolor=ground
+            )
             if value.wide:
                 ink = self.axes.xaxis.label.get_color()
                 self.axes.errorbar([value.mean], [place], xerr=ends, color=ink, capsize=3)
