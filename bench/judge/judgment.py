@@ -25,10 +25,12 @@ class Rate:
         per_s: the rate.
         sign: empty: found on all seeds, to a step of the grid; ``~``: on one seed, to four steps; ``<``: it
             is lower, and nobody looked how much; ``>``: it is higher than all rates tried.
+        by_seed: what each seed alone says, as far as rates were tried with it.
     """
 
     per_s: float
     sign: str = ""
+    by_seed: dict[int, float] = field(default_factory=dict)
 
     def text(self) -> str:
         """As tables show it."""
@@ -108,6 +110,14 @@ class Verdict:
             return None
         theirs = self.rates[bound][rival].per_s
         return mine.per_s / theirs if theirs else None
+
+    def ratios_by_seed(self, bound: str = TTFT) -> list[float]:
+        """The same, of each seed that both were searched with."""
+        rival = self.best_rival(bound)
+        if rival is None or DEFAULT not in self.rates[bound]:
+            return []
+        mine, theirs = (self.rates[bound][name].by_seed for name in (DEFAULT, rival))
+        return [mine[seed] / theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
 
     def ceiling(self, bound: str = TTFT) -> str | None:
         """The best of all, settings that were tried for this case included."""

@@ -228,11 +228,24 @@ class Plan:
             return Rate(rate(capacity_per_s, boundary.passed), ">" if high else rough)
         if boundary.failed > boundary.passed + 1:
             return Rate(rate(capacity_per_s, boundary.passed), rough)
-        shares = {
-            index: self._mean(name, index, seeds, WITHIN[bound])
-            for index in (boundary.passed, boundary.failed)
-        }
-        return Rate(rate(capacity_per_s, crossing(shares, boundary.passed, REQUIRED[bound])), rough)
+        both = (boundary.passed, boundary.failed)
+        shares = {index: self._mean(name, index, seeds, WITHIN[bound]) for index in both}
+        return Rate(
+            rate(capacity_per_s, crossing(shares, REQUIRED[bound])), rough, self._by_seed(bound, name)
+        )
+
+    def _by_seed(self, bound: str, name: str) -> dict[int, float]:
+        """What each seed alone says of the rate, from all that was run with it."""
+        found = {}
+        for seed in self._effort.search_seeds:
+            shares = {}
+            for index in range(LOW - FINE, HIGH + FINE + 1):
+                row = self.verdict.rows.get(_grid(index), {}).get(name, {}).get(seed)
+                if row is not None:
+                    shares[index] = row.get(WITHIN[bound], 0.0)
+            if shares:
+                found[seed] = rate(self._case.capacity_per_s, crossing(shares, REQUIRED[bound]))
+        return found
 
     # --------------------------------------------------------------------------- the rest
 

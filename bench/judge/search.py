@@ -65,10 +65,17 @@ class Boundary:
         return self.failed is not None and self.failed <= index
 
 
-def crossing(shares: Mapping[int, float], passed: int, required: float) -> float:
-    """Where between ``passed`` and the next index the share of good requests falls below what is required."""
-    above = shares[passed]
-    below = shares.get(passed + 1)
-    if below is None or below >= above:
-        return float(passed)
-    return passed + min(1.0, max(0.0, (above - required) / (above - below)))
+def crossing(shares: Mapping[int, float], required: float) -> float:
+    """Where the share of good requests falls below what is required, linear between the indices tried.
+
+    It lies above the highest index that passes. Where that is the last one tried, or none passes, it is that
+    index, or the first one.
+    """
+    tried = sorted(shares)
+    passed = [at for at, index in enumerate(tried) if shares[index] >= required]
+    if not passed:
+        return float(tried[0])
+    if passed[-1] + 1 == len(tried):
+        return float(tried[-1])
+    low, high = tried[passed[-1]], tried[passed[-1] + 1]
+    return low + (high - low) * (shares[low] - required) / (shares[low] - shares[high])

@@ -6,22 +6,23 @@ from statistics import fmean
 from bench.judge.judgment import EXACT, INTER_TOKEN, TTFT, Judgment, Verdict, geometric_mean
 from bench.judge.plan import MAIN
 from bench.judge.runs import LENGTHS
-from bench.judge.variants import DEFAULT, FLOOR
+from bench.judge.variants import DEFAULT, FLOOR, SHIPPED
 from skylb.tools.sim.summary import Interval
 from skylb.tools.text import table
 
 COLUMNS = (
     "case",
-    "P90 within s",
-    f"{DEFAULT}, sessions/s",
-    "best rival",
-    "its sessions/s",
-    "ratio",
-    "P90 ms at 85 %",
-    "best rival as shipped",
-    "its P90",
+    "bound s",
+    f"{DEFAULT}/s",
+    "best rival/s",
+    "",
+    "ratio [by seed]",
+    "P90 ms",
+    "best as shipped",
+    "",
     "change",
 )
+"""Sessions per second within the bound, then the P90 of the first token at 85 % of capacity."""
 LEFT = 1
 
 AIM_MEAN, AIM_THIRD, AIM_WORST = 1.10, 1.15, 0.98
@@ -52,14 +53,21 @@ def row(verdict: Verdict) -> tuple[str, ...]:
         verdict.case.name,
         f"{verdict.case.ttft_bound_s:g}",
         rates[DEFAULT].text() if DEFAULT in rates else "-",
-        rival or "-",
         rates[rival].text() if rival else "-",
-        f"{ratio:.3f}" if ratio else "-",
+        rival or "-",
+        _ratio(ratio, verdict.ratios_by_seed()),
         ms(verdict.mean(MAIN, DEFAULT, "ttft_p90_s")),
-        shipped or "-",
         ms(verdict.mean(MAIN, shipped, "ttft_p90_s")) if shipped else "-",
+        (shipped or "-").removesuffix(f", {SHIPPED}"),
         percent(verdict.change(MAIN, DEFAULT, shipped)) if shipped else "-",
     )
+
+
+def _ratio(ratio: float | None, by_seed: list[float]) -> str:
+    """A ratio, and the lowest and highest that a seed alone says."""
+    if ratio is None:
+        return "-"
+    return f"{ratio:.3f} [{min(by_seed):.2f}, {max(by_seed):.2f}]" if len(by_seed) > 1 else f"{ratio:.3f}"
 
 
 def summary(judgment: Judgment) -> str:

@@ -200,3 +200,9 @@ def test_a_step_begins_when_the_one_before_has_ended() -> None:
     assert follower.ended(first[1], 0)
     assert [task.load for task in follower.following()] == ["c"]
     assert took == ["a", "b"]
+
+
+def test_each_seed_says_how_sure_a_ratio_is(verdict: Verdict) -> None:
+    ratios = verdict.ratios_by_seed()
+    assert len(ratios) == 3
+    assert all(ratio == pytest.approx(4.0 / 4.4, rel=0.02) for ratio in ratios)

@@ -44,10 +44,15 @@ def test_a_rule_is_hopeless_once_it_has_failed_below() -> None:
 
 
 def test_the_crossing_lies_where_the_share_falls_below_what_is_required() -> None:
-    assert crossing({3: 0.92, 4: 0.88}, 3, 0.9) == pytest.approx(3.5)
-    assert crossing({3: 0.9, 4: 0.5}, 3, 0.9) == 3.0
-    assert crossing({3: 0.95}, 3, 0.9) == 3.0
-    assert crossing({3: 0.95, 4: 0.96}, 3, 0.9) == 3.0
+    assert crossing({3: 0.92, 4: 0.88}, 0.9) == pytest.approx(3.5)
+    assert crossing({0: 0.99, 4: 0.92, 8: 0.88, 9: 0.5}, 0.9) == pytest.approx(6.0)
+    assert crossing({3: 0.9, 4: 0.5}, 0.9) == 3.0
+    assert crossing({2: 0.89, 3: 0.91, 5: 0.89}, 0.9) == pytest.approx(4.0)
+
+
+def test_a_crossing_outside_what_was_tried_is_the_nearest_that_was() -> None:
+    assert crossing({3: 0.95, 4: 0.93}, 0.9) == 4.0
+    assert crossing({3: 0.5, 4: 0.4}, 0.9) == 3.0
 
 
 def test_rates_of_the_grid_are_geometric() -> None:
