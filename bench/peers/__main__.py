@@ -61,7 +61,8 @@ def chosen(options: argparse.Namespace) -> list[Case]:
     """The cases, as the options have them."""
     names = [name for name in options.cases.split(",") if name]
     cases = [case for case in CASES if not names or case.name in names]
-    return [shortened(quick(case) if options.quick else case, options) for case in cases]
+    lengths = [quick(case) if options.quick else case for case in cases]
+    return [shortened(case, options) for case in lengths if case is not None]
 
 
 def shortened(case: Case, options: argparse.Namespace) -> Case:
