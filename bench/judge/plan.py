@@ -171,14 +171,19 @@ class Plan:
         rough = {variant.name: Boundary(0, COARSE_UNIT, LOW, HIGH) for variant in variants}
         yield from self._bisect(bound, variants, rough, one, _hopeless(rough))
         passed = {name: boundary.passed for name, boundary in rough.items() if boundary.passed is not None}
+        # Rivals are measured by each other: the best is found exactly, however far the default is ahead.
+        best_rival = max((at for name, at in passed.items() if name != DEFAULT), default=LOW)
         near = [
-            v for v in variants if passed.get(v.name, LOW) >= max(passed.values(), default=LOW) - COARSE_UNIT
+            variant
+            for variant in variants
+            if variant.name == DEFAULT or passed.get(variant.name, LOW - 1) >= best_rival - COARSE_UNIT
         ]
         closer = {v.name: Boundary(at := passed.get(v.name, LOW), 1, at, at + COARSE_UNIT) for v in near}
         yield from self._bisect(bound, near, closer, one, _never)
         for name, boundary in (rough | closer).items():
             rates[name] = self._rate(bound, name, boundary, one)
-        order = sorted(near, key=lambda variant: -rates[variant.name].per_s)
+        order = [variant for variant in near if variant.name != DEFAULT]
+        order.sort(key=lambda variant: -rates[variant.name].per_s)
         best = {variant.name for variant in order[: effort.contenders]} | {DEFAULT}
         starts = {name: _index(self._case, rates[name].per_s) for name in best}
         yield from self._exactly(bound, [variant for variant in variants if variant.name in best], starts)
@@ -305,8 +310,13 @@ def _never(_boundary: Boundary) -> bool:
 
 
 def _hopeless(boundaries: Mapping[str, Boundary]) -> Callable[[Boundary], bool]:
+    """Whether a boundary is far behind that of the best rival; the default's never is."""
+    theirs = [boundary for name, boundary in boundaries.items() if name != DEFAULT]
+
     def hopeless(boundary: Boundary) -> bool:
-        passed = [found.passed for found in boundaries.values() if found.passed is not None]
-        return bool(passed) and boundary.hopeless(max(passed) - HOPELESS)
+        passed = [found.passed for found in theirs if found.passed is not None]
+        return boundary is not boundaries.get(DEFAULT) and boundary.hopeless(
+            max(passed, default=LOW) - HOPELESS
+        )
 
     return hopeless

@@ -89,6 +89,15 @@ def test_rules_far_behind_are_not_searched_to_the_end(verdict: Verdict) -> None:
         assert verdict.rates[TTFT][name].per_s >= worth(verdict.variants[name])
 
 
+def test_the_best_rival_is_found_exactly_however_far_the_default_is_ahead() -> None:
+    found, _ = judged(lambda variant: 6.0 if variant.rule == DEFAULT else worth(variant), QUICK)
+    assert found.best_rival() == "llm_d, as shipped"
+    assert found.ratio() == pytest.approx(6.0 / 4.4, rel=0.01)
+    assert [found.rates[TTFT][name].sign for name in (DEFAULT, "llm_d, as shipped")] == ["", ""]
+    behind, _ = judged(lambda variant: 2.5 if variant.rule == DEFAULT else worth(variant), QUICK)
+    assert behind.ratio() == pytest.approx(2.5 / 4.4, rel=0.01)
+
+
 def test_capacity_is_what_half_of_the_rules_sustain_in_their_better_form(verdict: Verdict) -> None:
     strengths = sorted(
         (worth(Variant(policy, SHIPPED if policy != DEFAULT else "")) for policy in POLICIES), reverse=True
