@@ -2,9 +2,10 @@
 
     python -m bench.paper [--quick] [--seeds 10] [--systems a,b] [--workloads a,b] [--set engine.key=v1,v2]
 
-Whole, it writes ``bench/results/paper.json``, ``paper.md`` and plots. With ``--quick`` or ``--parts`` it
-prints; a choice of systems, workloads or layouts, or ``--set``, prints tables only. Ctrl-C keeps what there
-is, as does the end of ``--minutes``.
+It writes ``paper.json``, ``paper.md`` and plots to ``bench/results``, and prints the goals. With ``--quick``,
+``--parts`` or ``--traces`` they go to ``bench/results/tmp``. A choice of systems, workloads or layouts, or
+``--set``, prints tables alone. Ctrl-C keeps what there is, as does the end of ``--minutes``: in
+``bench/results`` if every cell has run with one seed.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="shorter runs, fewer points, 3 seeds")
-    add("--seeds", type=int, default=0, help="runs of each system (10; quick: 3, over replicas 2)")
+    add("--seeds", type=int, default=0, help="runs of each system (10, over replicas 6; quick: 3 and 2)")
     add("--first-seed", type=int, default=1)
     add("--parts", default=",".join(PARTS), help="only these; with --systems and the like: table")
     add("--systems", default="", help=f"only these of {', '.join(system.name for system in SYSTEMS)}")
@@ -125,7 +126,11 @@ def main() -> int:
         return 1
     finally:
         pool.close()
-    for part in PARTS:
+    if not any(map(found.part, PARTS)):
+        print("nothing was run to its end", file=sys.stderr)
+        return 1
+    whole = options.parts == ",".join(PARTS) and not options.chosen
+    for part in () if whole else PARTS:
         for name, systems in found.part(part).items():
             print(shown(f"{part}: {name}", systems))
     if not options.chosen:
@@ -136,7 +141,7 @@ def main() -> int:
             "wall_s": str(round(time.monotonic() - began_s)),
             "interrupted": "yes" if interrupted else "no",
         }
-        whole = set(options.parts.split(",")) >= set(PARTS) and not (options.quick or options.traces)
+        whole = whole and found.everywhere() and not (options.quick or options.traces)
         page = keep(found, about, whole=whole or options.write)
         print(f"\n{page.relative_to(ROOT)} has it all")
     return 130 if interrupted else 0

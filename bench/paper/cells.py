@@ -36,7 +36,7 @@ class Extent:
     """
 
     seeds: int = 10
-    replica_seeds: int = 10
+    replica_seeds: int = 6
     duration_s: float = 600.0
     warmup_s: float = 60.0
     replica_duration_s: float = 600.0

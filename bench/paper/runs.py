@@ -108,6 +108,12 @@ class Found:
             systems[system.name].append(figures_)
             systems[system.name].sort(key=lambda row: row["seed"] or 0.0)
 
+    def everywhere(self) -> bool:
+        """Whether every system of every cell has run with a seed at least."""
+        return all(
+            rows for cells in self.rows.values() for systems in cells.values() for rows in systems.values()
+        )
+
     def part(self, name: str) -> dict[str, SystemRows]:
         """The cells of a part, and their systems, that have begun."""
         found = {
