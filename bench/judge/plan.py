@@ -36,6 +36,10 @@ HOPELESS = 8
 """Rules so many steps (18 %) behind the best are not searched further."""
 
 
+TASK_VARIANTS = 8
+"""Variants of one task: few, so that no process runs on long after the others have ended."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """How much is run.
@@ -123,13 +127,17 @@ class Plan:
     def _tasks(
         self, load: str, rate_per_s: float, seeds: Sequence[int], variants: Sequence[Variant]
     ) -> list[Task]:
-        """What has not been run yet, a task for each stream of requests."""
+        """What has not been run yet: tasks of a few variants that share a stream of requests."""
         rows = self.verdict.rows.get(load, {})
         missing = {
             seed: tuple(variant for variant in variants if seed not in rows.get(variant.name, {}))
             for seed in seeds
         }
-        return [Task(self._case, load, rate_per_s, seed, left) for seed, left in missing.items() if left]
+        return [
+            Task(self._case, load, rate_per_s, seed, left[at : at + TASK_VARIANTS])
+            for seed, left in missing.items()
+            for at in range(0, len(left), TASK_VARIANTS)
+        ]
 
     def _mean(self, name: str, index: int, seeds: Sequence[int], figure: str) -> float:
         rows = self.verdict.rows[_grid(index)][name]
