@@ -19,10 +19,19 @@ def cpu_ns(pid: int) -> int:
 
     From ``schedstat`` (Documentation/scheduler/sched-stats.rst): exact, not sampled by ticks.
     """
+    return _schedstat(pid, 0)
+
+
+def waited_ns(pid: int) -> int:
+    """Nanoseconds that they were ready to run and had no CPU, from the same accounts."""
+    return _schedstat(pid, 1)
+
+
+def _schedstat(pid: int, column: int) -> int:
     total = 0
     for member in tree(pid):
         for stat in (PROC / str(member) / "task").glob("*/schedstat"):
-            total += int(stat.read_text().split()[0])
+            total += int(stat.read_text().split()[column])
     return total
 
 

@@ -22,15 +22,14 @@ from bench.peers import report
 from bench.peers.cases import CASES, Case, Entry, entries, quick, rotated
 from bench.peers.rivals import RIVALS
 from bench.peers.run import measure, rest_cpus
-from bench.peers.summary import Row, number
+from bench.peers.summary import Row, number, short
 from bench.record import machine
 
 ATTEMPTS = 2
 """A rival that failed so often in a row is not tried again."""
 
-REASON_CHARS_MAX = 200
-
 NOT_INSTALLED = "not installed"
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -111,7 +110,7 @@ def run_all(rows: dict[str, Row], cases: Sequence[Case], options: argparse.Names
                 run = measure(entry, seed, Path(workloads))
             except (RuntimeError, OSError) as error:
                 failures[name] = failures.get(name, 0) + 1
-                row.reason = "; ".join(str(error).split("\n"))[:REASON_CHARS_MAX]
+                row.reason = short(str(error))
                 print(f"{entry.key} #{seed}: {error}", flush=True)
                 continue
             row.runs[seed] = run
@@ -122,14 +121,17 @@ def run_all(rows: dict[str, Row], cases: Sequence[Case], options: argparse.Names
 
 
 def interrupted(_number: int, _frame: object) -> None:
-    """SIGTERM is Ctrl-C."""
+    """SIGTERM is Ctrl-C, which is heeded even if the shell ignores it for us; further ones are not."""
+    for each in STOPS:
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main() -> None:
     """Measures, prints, stores."""
     options = parsed()
-    signal.signal(signal.SIGTERM, interrupted)
+    for each in STOPS:
+        signal.signal(each, interrupted)
     cases = chosen(options)
     rows = {entry.key: Row(entry) for case in cases for entry in entries(case)}
     command = " ".join(["python -m bench.peers", *sys.argv[1:]]) if len(sys.argv) > 1 else "make peers"
@@ -145,7 +147,8 @@ def main() -> None:
         found = report.of_case(rows, case)
         print("\n".join(["", case.title, *report.text_table(found)]))
         for row in found:
-            print("\n".join(f"  {row.label()}: {note}" for note in row.notes()))
+            for note in row.notes():
+                print(f"  {row.label()}: {note}")
     if (options.whole or options.write) and any(row.runs for row in rows.values()):
         report.keep(rows, cases, machine(), command)
     sys.exit(status)

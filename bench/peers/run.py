@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.overhead.cpu import cpu_ns
+from bench.overhead.cpu import cpu_ns, waited_ns
 from bench.peers.cases import DRAIN_S, Case, Entry, workload
 from bench.peers.fleet import Fleet, fleet
 from bench.peers.rivals import MODEL
@@ -31,6 +31,7 @@ class Sample:
 
     at_s: float
     cpu_s: float
+    waited_s: float
     ended: float
     queries: float
     hits: float
@@ -138,13 +139,15 @@ def sample(found: Fleet) -> Sample:
         name: sum(sample_sum(page, f"vllm:{name}_total") for page in pages)
         for name in ("request_success", "prefix_cache_queries", "prefix_cache_hits")
     }
-    cpu_s = 0.0
+    cpu_s = waited_s = 0.0
     for proxy in found.proxies:
         with suppress(OSError):  # it ended, which is seen elsewhere
             cpu_s += cpu_ns(proxy.process.pid) / 1e9
+            waited_s += waited_ns(proxy.process.pid) / 1e9
     return Sample(
         time.monotonic(),
         cpu_s,
+        waited_s,
         counts["request_success"],
         counts["prefix_cache_queries"],
         counts["prefix_cache_hits"],
@@ -163,6 +166,9 @@ def figures(report: dict[str, Any], before: Sample, after: Sample, scale: float)
         "hit_rate": (after.hits - before.hits) / queries if queries else None,
         "cpu_ms_per_request": cpu_s / ended * 1e3 if ended else None,
         "cpu_cores": cpu_s / wall_s if wall_s else None,
+        "waited_cores": (after.waited_s - before.waited_s) / wall_s if wall_s else None,
+        "usage_missing": total["usage_missing"],
+        "prompt_mismatches": total["prompt_mismatches"],
         "ok": total["ok"],
         "failed": total["failed"],
         "unfinished": total["unfinished"],

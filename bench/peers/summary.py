@@ -1,16 +1,28 @@
 """From single runs to rows: means over repeats, and each rival against SkyLB in the same repeat."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from bench.peers.cases import LAYOUTS, Entry
 from bench.peers.rivals import SKYLB
 from bench.peers.run import Figures
+from bench.record import ROOT
 
+REASON_CHARS_MAX = 250
 BOUND_CORES = 0.8
 """Share of its core from which a proxy itself may be what limits a run."""
+
+WAITED_CORES = 0.2
+"""The same for the time that it was ready and did not run, all its threads together."""
+
+STRANGE = {
+    "usage_missing": "had no usage: tokens leave them out",
+    "prompt_mismatches": "were of other prompts than were sent",
+}
 
 
 @dataclass
@@ -42,17 +54,36 @@ class Row:
         cores = self.mean("cpu_cores") or 0.0
         if cores > BOUND_CORES:
             found.append(f"the proxy takes {cores:.2f} of its core: its own CPU time may limit it")
+        waited = self.mean("waited_cores") or 0.0
+        if waited > WAITED_CORES:
+            found.append(f"the proxy waited for its core for {waited:.0%} of the time")
+        for name, what in STRANGE.items():
+            count = sum(run[name] for run in runs)
+            if count:
+                found.append(f"{count} answers {what}")
         late = sum(bool(run["late"]) for run in runs)
         if late:
             found.append(f"the load generator was late in {late} of {len(runs)} runs")
         if any(run["ended_by"] != "duration" for run in runs):
             found.append("the requests did not suffice")
-        if runs and self.reason:
+        if not runs:
+            return [self.reason or "there was no time left for it"]
+        if self.reason:
             found.append(f"a run failed: {self.reason}")
         own = self.entry.case.of(self.entry.rival)
         if own.scale != self.entry.case.scale:
             found.append(f"at a time scale of {own.scale:g}, {own.measured_s:g} s measured")
         return found
+
+
+def short(error: str) -> str:
+    """What went wrong in one line: the first one, and the last that the program wrote; no place of ours."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", error).splitlines()]
+    lines = [line for line in lines if line]
+    told = ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))
+    for place, name in ((ROOT, "."), (Path.home(), "~")):
+        told = told.replace(str(place), name)
+    return told[:REASON_CHARS_MAX]
 
 
 def against(row: Row, base: Row | None, name: str) -> float | None:
@@ -93,7 +124,7 @@ COLUMNS = (
 def cells(row: Row, base: Row | None) -> list[str]:
     """One line of a table."""
     if not row.runs:
-        return [row.label(), row.reason or "not run", *[""] * (len(COLUMNS) - 2)]
+        return [row.label(), *["-"] * (len(COLUMNS) - 1)]
     found = [
         row.label(),
         number(row.mean("tokens_per_s"), ".0f"),

@@ -14,7 +14,7 @@ from bench.peers.fleet import Links, by_region, wan_script
 from bench.peers.rivals import BY_NAME, RIVALS, SKYLB, Rival, Site
 from bench.peers.run import Sample, figures
 from bench.peers.scale import Interval, flags, skylb_flags
-from bench.peers.summary import Row, against, base_of, cells
+from bench.peers.summary import Row, against, base_of, cells, short
 from skylb.config import Settings
 from skylb.options import options
 from skylb.tools.load.workload import read_workload
@@ -214,6 +214,8 @@ TOTAL = {
     "ok": 50,
     "failed": 1,
     "unfinished": 2,
+    "usage_missing": 0,
+    "prompt_mismatches": 3,
     "errors": {"http_503": 1},
     "error_samples": {},
     "ttft_s": QUANTILES,
@@ -229,7 +231,7 @@ REPORT: dict[str, Any] = {
 
 
 def run(ttft_p90_s: float = 4.0) -> dict[str, Any]:
-    found = figures(REPORT, Sample(0, 1, 10, 1000, 100), Sample(20, 2, 60, 3000, 1100), 0.25)
+    found = figures(REPORT, Sample(0, 1, 0, 10, 1000, 100), Sample(20, 2, 5, 60, 3000, 1100), 0.25)
     return found | {"ttft_p90_s": ttft_p90_s}
 
 
@@ -262,11 +264,19 @@ def test_a_row_without_runs_has_the_reason(tmp_path: Path, monkeypatch: pytest.M
     rows["one/smg/one"].reason = "not installed: no such version"
     report.keep(rows, [case("one")], {"cpu": "a processor"}, "make peers")
     page = (tmp_path / "peers.md").read_text()
-    assert "| smg | not installed: no such version |" in page
+    assert "| smg | - |" in page
+    assert "- smg: not installed: no such version" in page
+    assert "- nginx: there was no time left for it" in page
     assert "## Settings" in page
     assert "--eviction-interval-secs 15 s" in page
     kept = json.loads((tmp_path / "peers.json").read_text())
     assert kept["rows"]["one/skylb/one"]["runs"]["1"]["failed"] == 1
+
+
+def test_why_a_rival_failed_is_one_line() -> None:
+    said = f"smg is not ready: refused\n\n\x1b[31mfirst\x1b[0m\n{Path.home()}/x: weak key\n"
+    assert short(said) == "smg is not ready: refused: ~/x: weak key"
+    assert short("gone") == "gone"
 
 
 def test_notes_say_what_a_figure_may_owe_to_the_setup() -> None:
@@ -274,5 +284,12 @@ def test_notes_say_what_a_figure_may_owe_to_the_setup() -> None:
     row.runs = {1: run() | {"cpu_cores": 0.95, "late": True}}
     row.reason = "it did not start"
     notes = "\n".join(row.notes())
-    for told in ("0.95 of its core", "late in 1 of 1", "a run failed", "time scale of 1"):
+    for told in (
+        "0.95 of its core",
+        "waited for its core for 25%",
+        "3 answers were of other prompts",
+        "late in 1 of 1",
+        "a run failed",
+        "time scale of 1",
+    ):
         assert told in notes
