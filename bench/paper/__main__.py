@@ -18,7 +18,7 @@ from bench.paper.checks import checks
 from bench.paper.figures import COLUMNS, as_text, over_seeds, ratio
 from bench.paper.keep import keep
 from bench.paper.runs import Cell, Found, SystemRows, Task, run_task, tasks
-from bench.paper.systems import LOCAL, SYSTEMS, known, named, varied
+from bench.paper.systems import LOCAL, PUSHING, SYSTEMS, known, named, varied
 from bench.paper.workloads import CASES, LAYOUTS
 from bench.pool import Pool, cores
 from bench.record import ROOT, machine
@@ -32,8 +32,8 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="bench.paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="shorter runs, fewer points, 3 seeds")
-    add("--seeds", type=int, default=0, help="runs of each system (10, over replicas 6; quick: 3 and 2)")
+    add("--quick", action="store_true", help="shorter runs, fewer numbers of replicas, 2 seeds")
+    add("--seeds", type=int, default=0, help="runs of each system (10, over replicas 6; quick: 2)")
     add("--first-seed", type=int, default=1)
     add("--parts", default=",".join(PARTS), help="only these; with --systems and the like: table")
     add("--systems", default="", help=f"only these of {', '.join(system.name for system in SYSTEMS)}")
@@ -65,11 +65,14 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 def tasks_of(options: argparse.Namespace) -> list[Task]:
     """All runs: of each cell the first seed, then of each cell the second one, and so on."""
     systems, notes = known(options.systems)
-    for note in notes:
+    pushing, more = known(PUSHING)
+    for note in notes + more:
         print(note, file=sys.stderr)
     extent = QUICK if options.quick else Extent()
     found = [
-        cell for cell in cells(extent, systems, options.traces) if cell.systems and wanted(cell, options)
+        cell
+        for cell in cells(extent, systems, pushing, options.traces)
+        if cell.systems and wanted(cell, options)
     ]
     seeds = {
         part: options.seeds or (extent.seeds if part in {TABLE, "pushing"} else extent.replica_seeds)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.paper.runs import Cell
-from bench.paper.systems import OF_REPLICAS, PUSHING, System, known
+from bench.paper.systems import OF_REPLICAS, System
 from bench.paper.workloads import DAY_S, LAYOUTS, SKEWED, Case, Counts, cases, day
 from skylb.tools.sim.workload import Tree
 
@@ -46,21 +46,22 @@ class Extent:
 
 
 QUICK = Extent(
-    seeds=3,
+    seeds=2,
     replica_seeds=2,
     duration_s=300.0,
     skew_counts=(6, 9, 12, 15),
-    day_counts=(9, 12, 15, 18),
+    day_counts=(12, 15, 18),
 )
 
 
-def cells(extent: Extent, systems: Sequence[System], traces: Path | None) -> Iterator[Cell]:
-    """All cells, of parts in turn."""
+def cells(
+    extent: Extent, systems: Sequence[System], pushing: Sequence[System], traces: Path | None
+) -> Iterator[Cell]:
+    """All cells, of parts in turn; ``pushing`` are the systems of the ablation."""
     for layout in LAYOUTS:
         for case in cases(traces):
             if layout in case.layouts:
                 yield _closed(extent, TABLE, f"{case.name} {layout}", case, LAYOUTS[layout], systems)
-    pushing, _ = known(PUSHING)
     for users in PUSH_USERS:
         case = Case("tot", (users, 0, 0), Tree(), "tree")
         yield _closed(extent, PUSH, f"{users} users", case, (PUSH_REPLICAS, 0, 0), pushing)
