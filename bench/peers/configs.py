@@ -6,6 +6,8 @@ import pwd
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.peers.scale import Interval
+
 LITELLM_KEY = "sk-bench-0123456789abcdef0123456789abcdef"
 """LiteLLM does not start without a master key that is hard to guess; it never leaves this machine."""
 
@@ -64,8 +66,8 @@ http {{
 }}
 """
 
-HAPROXY_CHECK_S = 2.0
-NGINX_FAIL_S = 10.0
+HAPROXY_CHECK = Interval("check inter", 2.0, 0.001)
+NGINX_FAIL = Interval("fail_timeout", 10.0)
 LITELLM_COOLDOWN_S = 5.0
 
 
@@ -77,12 +79,12 @@ def authority(url: str) -> str:
 def haproxy(upstreams: Sequence[str], port: int, scale: float) -> str:
     """``haproxy.cfg``."""
     servers = "\n".join(f"    server r{i} {authority(url)}" for i, url in enumerate(upstreams))
-    return HAPROXY.format(port=port, check_ms=round(HAPROXY_CHECK_S * scale * 1000), servers=servers)
+    return HAPROXY.format(port=port, check_ms=HAPROXY_CHECK.units(scale), servers=servers)
 
 
 def nginx(upstreams: Sequence[str], port: int, scale: float, directory: Path) -> str:
     """``nginx.conf``; it takes times of failed servers in whole seconds."""
-    fail_s = max(1, round(NGINX_FAIL_S * scale))
+    fail_s = NGINX_FAIL.units(scale)
     servers = "\n".join(
         f"        server {authority(url)} max_fails=1 fail_timeout={fail_s}s;" for url in upstreams
     )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.peers import plot
 from bench.peers.cases import DRAIN_S, PROFILE, WORKLOAD, Case
 from bench.peers.rivals import BY_NAME, Rival
 from bench.peers.summary import COLUMNS, Row, as_json, base_of, cells
@@ -17,6 +18,7 @@ HEAD = """\
 Real programs over HTTP in front of the same mock replicas (profile `{profile}`), in closed loops.
 The requests are those of the workload `{workload}`: conversations whose users share system prompts.
 All rivals get the same requests. The runs of all rivals alternate, and each repeat has other requests.
+No program writes an access log.
 
 Times are seconds of the replicas, rates are per second of the replicas. `tokens/s` counts input
 + 2 x output tokens. TTFT is the time to the first token, E2E that to the last. The hit rate is the
@@ -103,9 +105,12 @@ def page(rows: Mapping[str, Row], cases: Sequence[Case], about: Mapping[str, str
 
 
 def keep(rows: Mapping[str, Row], cases: Sequence[Case], about: Mapping[str, str], command: str) -> None:
-    """Writes both files."""
+    """Writes the page, the picture and the figures."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{NAME}.md").write_text(page(rows, cases, about, command))
+    text = page(rows, cases, about, command)
+    if plot.write([(case, of_case(rows, case)) for case in cases], RESULTS / f"{NAME}.png"):
+        text += f"\n![P90 TTFT and throughput]({NAME}.png)\n"
+    (RESULTS / f"{NAME}.md").write_text(text)
     found: dict[str, Any] = {
         "machine": dict(about),
         "command": command,

@@ -86,6 +86,8 @@ class Rival:
     def times(self, scale: float) -> str:
         """Which of its times were scaled to what, and which could not be."""
         found = [one.told(scale) for one in self.intervals] if scale != 1.0 else []
+        if self.name == SKYLB and scale != 1.0:
+            found = [f"every setting that is a time or a rate, {len(skylb_flags(scale)) // 2} in all"]
         return "; ".join(found + ([f"not: {self.fixed}"] if self.fixed else []))
 
     def proxy(self, site: Site, extra: list[str] | None = None) -> Proxy:
@@ -250,6 +252,7 @@ RIVALS = (
         settings="balance leastconn, http-reuse always, option http-no-delay, check inter 2s, nbthread 1",
         source="HAProxy's configuration manual, `balance leastconn`: "
         "recommended `where very long sessions are expected`",
+        intervals=(configs.HAPROXY_CHECK,),
         fixed="timeouts of 600 s that nothing reaches; CPU time",
     ),
     Rival(
@@ -260,7 +263,8 @@ RIVALS = (
         "proxy_buffering off, worker_processes 1",
         source="nginx's documentation of ngx_http_upstream_module (`least_conn`, `keepalive`) "
         "and of `proxy_buffering`",
-        fixed="fail_timeout 10 s has whole seconds (3 s at a quarter); CPU time",
+        intervals=(configs.NGINX_FAIL,),
+        fixed="timeouts of 600 s that nothing reaches; CPU time",
     ),
 )
 

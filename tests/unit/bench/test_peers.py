@@ -269,6 +269,8 @@ def test_a_row_without_runs_has_the_reason(tmp_path: Path, monkeypatch: pytest.M
     assert "- nginx: there was no time left for it" in page
     assert "## Settings" in page
     assert "--eviction-interval-secs 15 s" in page
+    assert "(peers.png)" in page
+    assert (tmp_path / "peers.png").stat().st_size > 0
     kept = json.loads((tmp_path / "peers.json").read_text())
     assert kept["rows"]["one/skylb/one"]["runs"]["1"]["failed"] == 1
 
