@@ -37,7 +37,6 @@ from skylb.tools.sim.simulate import BrokenError
 
 QUICK_CASES = (
     "arena",
-    "agent",
     "tree",
     "short_answers",
     "one_turn",
@@ -88,7 +87,7 @@ def quick(case: Case) -> Case:
 
 def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The command line."""
-    parser.add_argument("--quick", action="store_true", help="ten cases, half as long, fewer seeds")
+    parser.add_argument("--quick", action="store_true", help="some cases, half as long, fewer seeds")
     parser.add_argument("--cases", default="", help=f"only these of {', '.join(NAMES)}")
     parser.add_argument("--policies", default=",".join(POLICIES), help=f"only these, and {DEFAULT}")
     parser.add_argument("--traces", type=Path, help="directory of trace files (../shared/data/examples)")
