@@ -292,7 +292,7 @@ def traced(directory: Path) -> tuple[Case, ...]:
             duration_s=720.0,
             warmup_s=300.0,
         ),
-        Case("trace_chat", "conversations, traced", _file(directory, chat, L4_TOKENS), L4, 4.1, 2.0, 0.8),
+        Case("trace_chat", "conversations, traced", _file(directory, chat, L4_TOKENS), L4, 3.7, 2.0, 0.8),
         Case(
             "trace_chat_long",
             "the same 8 times as long, on H100",

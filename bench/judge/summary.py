@@ -28,6 +28,9 @@ LEFT = 1
 AIM_MEAN, AIM_THIRD, AIM_WORST = 1.10, 1.15, 0.98
 AIM_P90 = 0.05
 AIM_LENGTHS = 2.0
+AIM_SENT = 30
+"""Classes with fewer requests, over all seeds, say nothing."""
+
 OVERLOAD = "130%"
 
 
@@ -139,7 +142,7 @@ def _lengths(judgment: Judgment) -> Iterator[str]:
             if load != OVERLOAD and not verdict.case.workload.burst_s:
                 continue
             shares = refused_shares(verdict, load, DEFAULT)
-            parts = [failed / sent for failed, sent in shares.values() if sent]
+            parts = [failed / sent for failed, sent in shares.values() if sent >= AIM_SENT]
             count += 1
             if verdict.case.workload.burst_s and shares["more"][0]:
                 refused.append(f"{name} {load} {shares['more'][0]:.0f} of {shares['more'][1]:.0f}")

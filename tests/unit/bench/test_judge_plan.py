@@ -8,7 +8,7 @@ import pytest
 from bench.judge.cases import MADE, Case
 from bench.judge.document import document, stored
 from bench.judge.judgment import EXACT, INTER_TOKEN, TTFT, Judgment, Verdict
-from bench.judge.plan import MAIN, QUICK, Effort, Plan
+from bench.judge.plan import MAIN, QUICK, Effort, Plan, within
 from bench.judge.plots import write
 from bench.judge.pool import Follower
 from bench.judge.runs import Figures, Task
@@ -33,8 +33,8 @@ def figures(rate_per_s: float, strength: float, seed: int) -> Figures:
         "ttft_p90_s": CASE.ttft_bound_s * over**2,
         "refused": max(0.0, 100 * (over - 1)),
         "sent_2k": 100.0,
-        "sent_8k": 10.0,
-        "sent_more": 10.0,
+        "sent_8k": 20.0,
+        "sent_more": 20.0,
         "refused_2k": 0.0,
         "refused_8k": 0.0,
         "refused_more": 5.0 if over > 0.9 else 0.0,
@@ -124,6 +124,14 @@ def test_the_ceiling_counts_settings_that_nobody_ships(verdict: Verdict) -> None
     assert verdict.rates[TTFT][ceiling].per_s == pytest.approx(4.6, rel=0.01)
     assert verdict.best_rival() == "llm_d, as shipped"
     assert all(not verdict.variants[name].tried for name in verdict.rows[MAIN])
+
+
+def test_fast_tokens_of_few_requests_do_not_count() -> None:
+    assert within(INTER_TOKEN, {"within_inter_token": 0.995, "within_patience": 1.0}) == 0.995
+    assert within(INTER_TOKEN, {"within_inter_token": 0.98, "within_patience": 0.95}) == 0.98
+    assert within(INTER_TOKEN, {"within_inter_token": 1.0, "within_patience": 0.9}) == pytest.approx(0.99)
+    assert within(INTER_TOKEN, {"within_inter_token": 1.0, "within_patience": 0.8}) == pytest.approx(0.98)
+    assert within(TTFT, {"within_ttft": 0.7, "within_patience": 0.1}) == 0.7
 
 
 def test_every_bound_is_searched_and_every_load_run(verdict: Verdict) -> None:
