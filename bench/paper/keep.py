@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from bench.paper.figures import over_seeds
+from bench.paper.figures import COLUMNS, mean, over_seeds
 from bench.paper.page import document
 from bench.paper.plots import write
 from bench.paper.runs import Found, SystemRows
@@ -31,7 +31,7 @@ def keep(found: Found, about: Mapping[str, str], *, whole: bool) -> Path:
 
 
 def stored(found: Found, about: Mapping[str, str]) -> bytes:
-    """Means and intervals of all figures."""
+    """All figures."""
     figures = {
         part: {cell: _compact(systems) for cell, systems in found.part(part).items()} for part in found.rows
     }
@@ -39,12 +39,22 @@ def stored(found: Found, about: Mapping[str, str]) -> bytes:
 
 
 def _compact(systems: SystemRows) -> dict[str, dict[str, Any]]:
+    """Mean and interval of what tables show, the mean alone of the rest."""
+    shown = {column.name for column in COLUMNS}
     found: dict[str, dict[str, Any]] = {}
     for system, rows in systems.items():
         found[system] = {"seeds": len(rows)}
         for name in rows[0]:
-            if name != "seed" and all(row[name] is not None for row in rows):
+            if name == "seed" or any(row[name] is None for row in rows):
+                continue
+            if name in shown:
                 spread = over_seeds(rows, name)
-                bounds = (spread.mean, spread.low, spread.high)
-                found[system][name] = [float(f"{value:.5g}") for value in bounds]
+                found[system][name] = [_short(value) for value in (spread.mean, spread.low, spread.high)]
+            else:
+                found[system][name] = _short(mean(rows, name))
     return found
+
+
+def _short(value: float) -> float:
+    """A figure to five digits."""
+    return float(f"{value:.5g}")
