@@ -23,6 +23,7 @@ __all__ = [
     "Proxy",
     "bound",
     "free_port",
+    "heed_stops",
     "program",
     "ready_lines",
     "replicas",
@@ -34,6 +35,22 @@ REST_CPU = 1
 
 MOCKS_READY_S = 60.0
 STOP_S = 5.0
+
+
+def heed_stops() -> None:
+    """Makes SIGTERM what Ctrl-C is, once, and Ctrl-C work even if the shell ignores it for us.
+
+    All children are ended on the way out, which further signals must not cut short.
+    """
+    stops = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupted(_number: int, _frame: object) -> None:
+        for each in stops:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in stops:
+        signal.signal(each, interrupted)
 
 
 def program(name: str) -> str | None:
@@ -77,6 +94,19 @@ class Process:
             message = f"{self.name} was not started"
             raise RuntimeError(message)
         return self.popen.pid
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit status, once it has ended.
+
+        Raises:
+            RuntimeError: it did not end in time.
+        """
+        if self.popen is None:
+            raise RuntimeError(f"{self.name} was not started")
+        try:
+            return self.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{self.name} did not end in {timeout_s:g} s") from error
 
     def ended(self) -> bool:
         """Whether it was started and has ended."""

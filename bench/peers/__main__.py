@@ -9,7 +9,6 @@ what there is and ends every process; so does the end of ``--minutes``.
 
 import argparse
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -23,13 +22,13 @@ from bench.peers.cases import CASES, Case, Entry, entries, quick, rotated
 from bench.peers.rivals import RIVALS
 from bench.peers.run import measure, rest_cpus
 from bench.peers.summary import Row, number, short
+from bench.processes import heed_stops
 from bench.record import machine
 
 ATTEMPTS = 2
 """A rival that failed so often in a row is not tried again."""
 
 NOT_INSTALLED = "not installed"
-STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -120,18 +119,10 @@ def run_all(rows: dict[str, Row], cases: Sequence[Case], options: argparse.Names
             print(f"{entry.key} #{seed}: {told}", flush=True)
 
 
-def interrupted(_number: int, _frame: object) -> None:
-    """SIGTERM is Ctrl-C, which is heeded even if the shell ignores it for us; further ones are not."""
-    for each in STOPS:
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Measures, prints, stores."""
     options = parsed()
-    for each in STOPS:
-        signal.signal(each, interrupted)
+    heed_stops()
     cases = chosen(options)
     rows = {entry.key: Row(entry) for case in cases for entry in entries(case)}
     command = " ".join(["python -m bench.peers", *sys.argv[1:]]) if len(sys.argv) > 1 else "make peers"

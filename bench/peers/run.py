@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,10 +15,13 @@ from bench.overhead.cpu import cpu_ns, waited_ns
 from bench.peers.cases import DRAIN_S, Case, Entry, workload
 from bench.peers.fleet import Fleet, fleet
 from bench.peers.rivals import MODEL
-from bench.processes import PROXY_CPU
+from bench.processes import PROXY_CPU, Process
 from tests.support.processes import sample_sum
 
 BEGIN_TIMEOUT_S = 30.0
+END_S = 30.0
+"""What the load generator may take to write its report."""
+
 LATENCIES = ("p50", "p90", "p99", "mean")
 
 Figures = dict[str, Any]
@@ -56,19 +58,15 @@ def measure(entry: Entry, seed: int, workloads: Path) -> Figures:
     ):
         report = Path(scratch) / "report.json"
         command = load_command(case, found, workload(case, seed, workloads), report, Path(scratch))
-        log = Path(scratch) / "load.log"
-        with log.open("wb") as out:
-            load = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        load = Process("skylb load", command, rest, Path(scratch) / "load.log")
+        load.start()
         try:
-            os.sched_setaffinity(load.pid, rest)
             before, after = _samples(case, found, load)
-            load.wait(DRAIN_S * case.scale + 30)
-        except subprocess.TimeoutExpired as error:
-            raise RuntimeError("the load generator did not end") from error
+            status = load.wait(DRAIN_S * case.scale + END_S)
         finally:
-            _end(load)
-        if load.returncode not in {0, 1} or not report.exists():
-            raise RuntimeError(f"the load failed\n{log.read_text(errors='replace')[-2000:]}")
+            load.stop()
+        if status not in {0, 1} or not report.exists():
+            raise RuntimeError(f"the load failed\n{load.tail()}")
         result = figures(json.loads(report.read_text()), before, after, case.scale)
         dead = [proxy.name for proxy in found.proxies if proxy.process.ended()]
         if dead:
@@ -105,12 +103,12 @@ def load_command(case: Case, found: Fleet, requests: Path, report: Path, scratch
     return [sys.executable, "-m", "skylb", "load", *words]
 
 
-def _samples(case: Case, found: Fleet, load: "subprocess.Popen[bytes]") -> tuple[Sample, Sample]:
+def _samples(case: Case, found: Fleet, load: Process) -> tuple[Sample, Sample]:
     """What was counted when the warm-up ended, and when the measured time did."""
     ended = sample(found).ended
     deadline = time.monotonic() + BEGIN_TIMEOUT_S
     while not any(_in_flight(url) for url in found.replicas) and sample(found).ended == ended:
-        if time.monotonic() > deadline or load.poll() is not None:
+        if time.monotonic() > deadline or load.ended():
             raise RuntimeError("no request of the load arrived at a replica")
         time.sleep(0.05)
     began = time.monotonic()
@@ -195,13 +193,3 @@ def figures(report: dict[str, Any], before: Sample, after: Sample, scale: float)
 def scaled(seconds: float | None, scale: float) -> float | None:
     """A measured time as the replicas count it."""
     return None if seconds is None else seconds / scale
-
-
-def _end(load: "subprocess.Popen[bytes]") -> None:
-    if load.poll() is None:
-        load.terminate()
-        try:
-            load.wait(5)
-        except subprocess.TimeoutExpired:
-            load.kill()
-            load.wait()

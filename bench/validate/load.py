@@ -12,8 +12,6 @@ it replays: it gets one of single characters, made here, and counts tokens as th
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -25,7 +23,7 @@ from typing import Any
 import msgspec
 
 from bench import environments
-from bench.processes import PROXY_CPU, replicas
+from bench.processes import PROXY_CPU, Process, heed_stops, replicas
 from bench.record import keep
 from skylb.tools.load.generate import generate
 from skylb.tools.load.messages import Renderer
@@ -167,21 +165,14 @@ def run(command: Sequence[str], log: Path) -> None:
         RuntimeError: it failed; with the last lines it wrote.
     """
     variables = {"HF_ENDPOINT": NOWHERE, "HF_HUB_DISABLE_TELEMETRY": "1"}
-    with log.open("wb") as out:
-        try:
-            ended = subprocess.run(
-                command,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=os.environ | variables,
-                check=False,
-                timeout=RUN_TIMEOUT_S,
-            )
-            failure = f"status {ended.returncode}" if ended.returncode else ""
-        except subprocess.TimeoutExpired:
-            failure = f"it did not end in {RUN_TIMEOUT_S:g} s"
-    if failure:
-        raise RuntimeError(f"{Path(command[0]).name}: {failure}\n{log.read_text(errors='replace')[-2000:]}")
+    process = Process(Path(command[0]).name, list(command), frozenset(), log, variables)
+    process.start()
+    try:
+        status = process.wait(RUN_TIMEOUT_S)
+    finally:
+        process.stop()
+    if status:
+        raise RuntimeError(f"{process.name}: status {status}\n{process.tail()}")
 
 
 def forget(urls: Sequence[str]) -> None:
@@ -219,6 +210,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=16)
     parser.add_argument("--time-scale", type=float, default=0.5)
     options = parser.parse_args()
+    heed_stops()
     mock = ["skylb", "mock", "--listen", "127.0.0.1:0", "--count", str(REPLICAS), "--model", MODEL]
     mock += ["--profile", PROFILE, "--time-scale", str(options.time_scale), "--keep-alive-s", "600"]
     own, other = [], []
