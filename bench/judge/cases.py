@@ -309,7 +309,7 @@ def traced(directory: Path) -> tuple[Case, ...]:
             "conversations with shared prompts, traced",
             _file(directory, shared, L4_TOKENS),
             L4,
-            3.6,
+            3.2,
             2.0,
             0.7,
         ),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from bench.judge.__main__ import quick
 from bench.judge.cases import MADE, Case
 from bench.judge.document import document, stored
 from bench.judge.judgment import EXACT, INTER_TOKEN, TTFT, Judgment, Verdict
@@ -198,6 +199,15 @@ def test_a_part_of_the_runs_can_be_shown_too(tmp_path) -> None:
     assert f"## {CASE.name}" in document(judgment)
     assert CASE.name in msgspec.json.decode(stored(judgment))["cases"]
     assert {path.name for path in write(judgment, tmp_path)} == {"judge.png", "judge_loads.png"}
+
+
+def test_the_quick_judge_measures_half_as_long_with_the_same_burst() -> None:
+    case = next(case for case in MADE if case.workload.burst_s)
+    short = quick(case)
+    assert short.warmup_s == case.warmup_s
+    assert 2 * (short.duration_s - short.warmup_s) == case.duration_s - case.warmup_s
+    assert short.warmup_s < short.workload.burst_at_s
+    assert short.workload.burst_at_s + short.workload.burst_s < short.duration_s
 
 
 def test_a_step_begins_when_the_one_before_has_ended() -> None:
