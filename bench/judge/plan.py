@@ -30,9 +30,15 @@ LOW, HIGH = -48, 24
 FINE = 12
 """So far from what one seed says the search on all seeds may go."""
 
+AROUND = 1
+"""So many rates further on both sides of a boundary are run, to smooth the noise."""
+
 HOPELESS = 8
 """Rules so many steps (18 %) behind the best are not searched further."""
 
+
+BY_FAR = 1.25
+"""A bound is broken by far if so many times as many requests are late as may be."""
 
 TASK_VARIANTS = 8
 """Variants of one task: few, so that no process runs on long after the others have ended."""
@@ -179,6 +185,9 @@ class Plan:
         """Roughly where each keeps the bound, on one seed; then the best exactly, on all."""
         effort, rates = self._effort, self.verdict.rates[bound]
         one = effort.search_seeds[:1]
+        late = self._late(bound)
+        rates |= {name: Rate(self.verdict.capacity_per_s * TUNED_AT, "<") for name in late}
+        variants = [variant for variant in variants if variant.name not in late]
         rough = {variant.name: Boundary(0, COARSE_UNIT, LOW, HIGH) for variant in variants}
         yield from self._bisect(bound, variants, rough, one, _hopeless(rough))
         passed = {name: boundary.passed for name, boundary in rough.items() if boundary.passed is not None}
@@ -199,6 +208,16 @@ class Plan:
         starts = {name: _index(self._case, rates[name].per_s) for name in best}
         yield from self._exactly(bound, [variant for variant in variants if variant.name in best], starts)
 
+    def _late(self, bound: str) -> set[str]:
+        """Rivals that break a bound by far at 85 %, if enough others keep it: they are not searched."""
+        shares = {
+            name: fmean(within(bound, row) for row in self.verdict.rows[MAIN][name].values())
+            for name in self.verdict.rival_names(MAIN)
+        }
+        if sum(share >= REQUIRED[bound] for share in shares.values()) < self._effort.contenders:
+            return set()
+        return {name for name, share in shares.items() if 1 - share > BY_FAR * (1 - REQUIRED[bound])}
+
     def _exactly(self, bound: str, variants: Sequence[Variant], starts: Mapping[str, int]) -> Steps:
         """On all seeds, beginning where one seed said."""
         seeds = self._effort.search_seeds
@@ -207,6 +226,12 @@ class Plan:
             start = starts[variant.name]
             fine[variant.name] = Boundary(start, 1, start - FINE, start + FINE)
         yield from self._bisect(bound, variants, fine, seeds, _never)
+        around: dict[int, list[Variant]] = defaultdict(list)
+        for variant in variants:
+            passed = fine[variant.name].passed
+            for index in range(passed - AROUND, passed + 2 + AROUND) if passed is not None else ():
+                around[index].append(variant)
+        yield [task for index, those in around.items() for task in self._on_grid(index, seeds, those)]
         for name, boundary in fine.items():
             self.verdict.rates[bound][name] = self._rate(bound, name, boundary, seeds)
 
@@ -235,7 +260,7 @@ class Plan:
 
     def _rate(self, bound: str, name: str, boundary: Boundary, seeds: Sequence[int]) -> Rate:
         """The rate of a boundary, between the index that passes and the next."""
-        capacity_per_s = self._case.capacity_per_s
+        capacity_per_s, required = self._case.capacity_per_s, REQUIRED[bound]
         rough = "~" if len(seeds) == 1 else ""
         if boundary.next is not None or boundary.passed is None:
             return Rate(rate(capacity_per_s, LOW if boundary.failed is None else boundary.failed), "<")
@@ -244,23 +269,23 @@ class Plan:
             return Rate(rate(capacity_per_s, boundary.passed), ">" if high else rough)
         if boundary.failed > boundary.passed + 1:
             return Rate(rate(capacity_per_s, boundary.passed), rough)
-        both = (boundary.passed, boundary.failed)
-        shares = {index: self._within(bound, name, index, seeds) for index in both}
-        return Rate(
-            rate(capacity_per_s, crossing(shares, REQUIRED[bound])), rough, self._by_seed(bound, name)
-        )
+        by_index = self._by_index(bound, name, seeds)
+        means = {index: fmean(shares.values()) for index, shares in by_index.items()}
+        by_seed = {
+            seed: rate(
+                capacity_per_s, crossing({i: shares[seed] for i, shares in by_index.items()}, required)
+            )
+            for seed in seeds
+        }
+        return Rate(rate(capacity_per_s, crossing(means, required)), rough, by_seed)
 
-    def _by_seed(self, bound: str, name: str) -> dict[int, float]:
-        """What each seed alone says of the rate, from all that was run with it."""
+    def _by_index(self, bound: str, name: str, seeds: Sequence[int]) -> dict[int, dict[int, float]]:
+        """Shares within a bound by seed, at each rate that has been run with all seeds."""
         found = {}
-        for seed in self._effort.search_seeds:
-            shares = {}
-            for index in range(LOW - FINE, HIGH + FINE + 1):
-                row = self.verdict.rows.get(_grid(index), {}).get(name, {}).get(seed)
-                if row is not None:
-                    shares[index] = within(bound, row)
-            if shares:
-                found[seed] = rate(self._case.capacity_per_s, crossing(shares, REQUIRED[bound]))
+        for index in range(LOW - FINE, HIGH + FINE + 1):
+            rows = self.verdict.rows.get(_grid(index), {}).get(name, {})
+            if all(seed in rows for seed in seeds):
+                found[index] = {seed: within(bound, rows[seed]) for seed in seeds}
         return found
 
     # --------------------------------------------------------------------------- the rest

@@ -65,17 +65,29 @@ class Boundary:
         return self.failed is not None and self.failed <= index
 
 
+def falling(shares: Mapping[int, float]) -> dict[int, float]:
+    """The nearest shares that fall from index to index (isotonic regression, pool adjacent violators)."""
+    pools: list[tuple[float, list[int]]] = []
+    for index in sorted(shares):
+        mean, indices = shares[index], [index]
+        while pools and pools[-1][0] < mean:
+            above, before = pools.pop()
+            mean = (above * len(before) + mean * len(indices)) / (len(before) + len(indices))
+            indices = before + indices
+        pools.append((mean, indices))
+    return {index: mean for mean, indices in pools for index in indices}
+
+
 def crossing(shares: Mapping[int, float], required: float) -> float:
     """Where the share of good requests falls below what is required, linear between the indices tried.
 
-    It lies above the highest index that passes. Where that is the last one tried, or none passes, it is that
-    index, or the first one.
+    A share that is higher than one before it is noise: both count as their mean. Where all pass, or none
+    does, it is the last index, or the first one.
     """
-    tried = sorted(shares)
-    passed = [at for at, index in enumerate(tried) if shares[index] >= required]
-    if not passed:
-        return float(tried[0])
-    if passed[-1] + 1 == len(tried):
-        return float(tried[-1])
-    low, high = tried[passed[-1]], tried[passed[-1] + 1]
-    return low + (high - low) * (shares[low] - required) / (shares[low] - shares[high])
+    fitted = falling(shares)
+    passed = [index for index, share in fitted.items() if share >= required]
+    failed = [index for index, share in fitted.items() if share < required]
+    if not passed or not failed:
+        return float(max(passed) if passed else min(failed))
+    low, high = max(passed), min(failed)
+    return low + (high - low) * (fitted[low] - required) / (fitted[low] - fitted[high])

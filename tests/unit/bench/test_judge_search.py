@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.judge.search import RATIO, Boundary, crossing, rate
+from bench.judge.search import RATIO, Boundary, crossing, falling, rate
 
 
 def search(boundary: Boundary, limit: int) -> int:
@@ -47,7 +47,20 @@ def test_the_crossing_lies_where_the_share_falls_below_what_is_required() -> Non
     assert crossing({3: 0.92, 4: 0.88}, 0.9) == pytest.approx(3.5)
     assert crossing({0: 0.99, 4: 0.92, 8: 0.88, 9: 0.5}, 0.9) == pytest.approx(6.0)
     assert crossing({3: 0.9, 4: 0.5}, 0.9) == 3.0
-    assert crossing({2: 0.89, 3: 0.91, 5: 0.89}, 0.9) == pytest.approx(4.0)
+
+
+@given(st.dictionaries(st.integers(-20, 20), st.floats(0, 1), min_size=1))
+def test_noise_is_smoothed_until_shares_fall(shares: dict[int, float]) -> None:
+    fitted = [share for _, share in sorted(falling(shares).items())]
+    assert fitted == sorted(fitted, reverse=True)
+    assert sum(fitted) == pytest.approx(sum(shares.values()))
+
+
+def test_one_lucky_rate_does_not_move_the_crossing_far() -> None:
+    calm = {0: 0.95, 1: 0.93, 2: 0.91, 3: 0.89, 4: 0.87, 5: 0.85, 6: 0.83}
+    assert crossing(calm, 0.9) == pytest.approx(2.5)
+    assert crossing(calm | {5: 0.905}, 0.9) < 3.1
+    assert crossing(calm | {1: 0.89}, 0.9) > 1.4
 
 
 def test_a_crossing_outside_what_was_tried_is_the_nearest_that_was() -> None:
