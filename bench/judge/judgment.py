@@ -25,7 +25,7 @@ class Rate:
         per_s: the rate.
         sign: empty: found on all seeds, to a step of the grid; ``~``: on one seed, to four steps; ``<``: it
             is lower, and nobody looked how much; ``>``: it is higher than all rates tried.
-        by_seed: what each seed alone says, as far as rates were tried with it.
+        by_seed: what each seed alone says, from how its shares differ from the mean of all seeds.
     """
 
     per_s: float

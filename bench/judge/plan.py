@@ -8,7 +8,7 @@ from statistics import fmean
 from bench.judge.cases import Case
 from bench.judge.judgment import INTER_TOKEN, TTFT, Rate, Verdict
 from bench.judge.runs import Figures, Task
-from bench.judge.search import Boundary, crossing, rate
+from bench.judge.search import Boundary, crossing, rate, shifted
 from bench.judge.variants import DEFAULT, POLICIES, SHIPPED, Variant, floor, ours, rivals, tuned
 
 MAIN = "85%"
@@ -32,6 +32,9 @@ FINE = 12
 
 AROUND = 1
 """So many rates further on both sides of a boundary are run, to smooth the noise."""
+
+NEAR = 4
+"""Rates so many steps from a boundary say how much the seeds differ there."""
 
 HOPELESS = 8
 """Rules so many steps (18 %) behind the best are not searched further."""
@@ -271,13 +274,14 @@ class Plan:
             return Rate(rate(capacity_per_s, boundary.passed), rough)
         by_index = self._by_index(bound, name, seeds)
         means = {index: fmean(shares.values()) for index, shares in by_index.items()}
-        by_seed = {
-            seed: rate(
-                capacity_per_s, crossing({i: shares[seed] for i, shares in by_index.items()}, required)
-            )
-            for seed in seeds
-        }
-        return Rate(rate(capacity_per_s, crossing(means, required)), rough, by_seed)
+        found = crossing(means, required)
+        near = [index for index in by_index if abs(index - found) <= NEAR]
+        by_seed = {}
+        for seed in seeds if len(near) > 1 else ():
+            shares = {index: by_index[index][seed] for index in near}
+            at = shifted(shares, {index: means[index] for index in near}, found)
+            by_seed[seed] = rate(capacity_per_s, at)
+        return Rate(rate(capacity_per_s, found), rough, by_seed)
 
     def _by_index(self, bound: str, name: str, seeds: Sequence[int]) -> dict[int, dict[int, float]]:
         """Shares within a bound by seed, at each rate that has been run with all seeds."""

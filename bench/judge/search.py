@@ -1,6 +1,9 @@
 """Search for the highest rate that passes, on a geometric grid of rates that all rules share."""
 
 from collections.abc import Mapping
+from statistics import fmean
+
+SHIFT_MAX = 12.0
 
 RATIO = 1.025
 """Between two rates of the grid; so fine is the search."""
@@ -91,3 +94,25 @@ def crossing(shares: Mapping[int, float], required: float) -> float:
         return float(max(passed) if passed else min(failed))
     low, high = max(passed), min(failed)
     return low + (high - low) * (fitted[low] - required) / (fitted[low] - fitted[high])
+
+
+def slope(shares: Mapping[int, float]) -> float:
+    """How much the share changes from one index to the next (least squares); 0 with fewer than two."""
+    if len(shares) < 2:
+        return 0.0
+    at = fmean(shares)
+    spread = sum((index - at) ** 2 for index in shares)
+    return sum((index - at) * share for index, share in shares.items()) / spread
+
+
+def shifted(shares: Mapping[int, float], means: Mapping[int, float], index: float) -> float:
+    """Where a seed alone would have the crossing that all seeds have at ``index``.
+
+    A seed whose shares lie above the means by as much as one step costs crosses one step later. It is moved
+    by `SHIFT_MAX` steps at most: a share that hardly falls says little.
+    """
+    falls = -slope(means)
+    if falls <= 0:
+        return index
+    above = fmean(shares[at] - means[at] for at in shares)
+    return index + min(SHIFT_MAX, max(-SHIFT_MAX, above / falls))

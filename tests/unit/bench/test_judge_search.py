@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.judge.search import RATIO, Boundary, crossing, falling, rate
+from bench.judge.search import RATIO, Boundary, crossing, falling, rate, shifted, slope
 
 
 def search(boundary: Boundary, limit: int) -> int:
@@ -66,6 +66,15 @@ def test_one_lucky_rate_does_not_move_the_crossing_far() -> None:
 def test_a_crossing_outside_what_was_tried_is_the_nearest_that_was() -> None:
     assert crossing({3: 0.95, 4: 0.93}, 0.9) == 4.0
     assert crossing({3: 0.5, 4: 0.4}, 0.9) == 3.0
+
+
+def test_a_seed_that_lies_a_step_higher_crosses_a_step_later() -> None:
+    means = {0: 0.94, 1: 0.92, 2: 0.90, 3: 0.88}
+    assert slope(means) == pytest.approx(-0.02)
+    assert slope({0: 0.9}) == 0.0
+    assert shifted({at: share + 0.02 for at, share in means.items()}, means, 2.0) == pytest.approx(3.0)
+    assert shifted({at: share - 0.01 for at, share in means.items()}, means, 2.0) == pytest.approx(1.5)
+    assert shifted(dict.fromkeys(means, 0.9), dict.fromkeys(means, 0.9), 2.0) == 2.0
 
 
 def test_rates_of_the_grid_are_geometric() -> None:
