@@ -179,7 +179,7 @@ impl Full {
             push: PushRule::Pending,
             allowance: AllowanceRule::One,
             ramp_ns: Span::ZERO,
-            hold_age_max_ns: Span::MAX,
+            hold_age_max_ns: Some(Span::MAX),
             hold_passes_max: u32::MAX,
             replica_kv_tokens: 1 << 40,
             tree_bytes_max: 1 << 30,

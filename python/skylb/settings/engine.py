@@ -1,6 +1,6 @@
 """Settings of the engine: what single policies go by, behind those of all."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,14 @@ class EngineSettings(ServingSettings):
             "replica.",
         ),
     ] = 1.25
+    cache_aware_fallback: Annotated[
+        Literal["least_load", "smallest_tree"],
+        EXPERIMENTAL,
+        Field(
+            description="cache_aware, smg: what decides where too little of a prompt is cached: the fewest "
+            "requests in flight (least_load), or the fewest blocks cached (smallest_tree)."
+        ),
+    ] = "least_load"
     cache_aware_threshold: Annotated[
         float,
         EXPERIMENTAL,
@@ -76,8 +84,8 @@ class EngineSettings(ServingSettings):
         Seconds,
         Field(
             ge=0,
-            description="Policy predictive: longest wait for a full replica while another has room. "
-            "Larger values favour caches over short waits.",
+            description="Longest wait for the full replica that the policy prefers, while another has room. "
+            "Larger values favour caches over short waits. 0 shows policies only replicas with room.",
         ),
     ] = 0.5
     prefill_tokens_per_s: Annotated[
@@ -132,26 +140,55 @@ class EngineSettings(ServingSettings):
             "changes its replica. --engine-session-gain-s must be exceeded too.",
         ),
     ] = 0.15
-    imposed_weight: Annotated[
+    leave_gain_s: Annotated[
+        Seconds,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            description="predictive: gain in time to first token above which a request leaves its region "
+            "although replicas here can serve it. --engine-leave-gain-ratio must be exceeded too.",
+        ),
+    ] = 0.4
+    leave_gain_ratio: Annotated[
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            le=1,
+            description="predictive: gain as a share of the time to first token above which a request "
+            "leaves its region. --engine-leave-gain-s must be exceeded too.",
+        ),
+    ] = 0.5
+    delay_weight: Annotated[
         float,
         EXPERIMENTAL,
         Field(
             ge=0,
             le=1e6,
-            description="predictive: how much it counts that a prompt delays running streams and evicts "
-            "cached blocks. Larger values keep prompts where they are cached.",
+            description="predictive: how much it counts that a prompt delays the streams that run at its "
+            "replica. Larger values keep prompts where they are cached.",
         ),
     ] = 0.05
+    evict_weight: Annotated[
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            le=1e6,
+            description="predictive: how much it counts that a prompt evicts cached blocks, which then have "
+            "to be computed again. Larger values keep prompts where they are cached.",
+        ),
+    ] = 1.0
     queue_weight: Annotated[
         float,
         EXPERIMENTAL,
         Field(
             ge=0,
             le=1e6,
-            description="predictive: how much the prompts already queued at a replica count, on top of "
-            "the time they take. Larger values spread bursts more evenly.",
+            description="predictive: how much it counts that a prompt delays those queued at its replica. "
+            "Larger values spread bursts more evenly.",
         ),
-    ] = 3.0
+    ] = 2.0
     peer_hold_max: Annotated[
         Count,
         Field(
@@ -201,6 +238,20 @@ class EngineSettings(ServingSettings):
             ge=1,
             description="preble: load relative to the least loaded replica from which the cache no longer "
             "decides.",
+        ),
+    ] = 2.0
+    dualmap_blocks: Annotated[
+        Count,
+        EXPERIMENTAL,
+        Field(ge=1, description="dualmap: leading blocks of a prompt that are hashed to two replicas."),
+    ] = 16
+    dualmap_slo_s: Annotated[
+        Seconds,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            description="dualmap: predicted time to the first token above which load decides instead of the "
+            "cache.",
         ),
     ] = 2.0
     gorgo_token_s: Annotated[

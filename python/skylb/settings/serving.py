@@ -40,11 +40,12 @@ class ServingSettings(Group):
         ),
     ] = 32
     allowance: Annotated[
-        Literal["one", "knee"],
+        Literal["one", "probed", "knee"],
         EXPERIMENTAL,
         Field(
-            description="How many requests may be pending at one replica. one: always one, as in the "
-            "paper. knee: as many as are missing to the number that it was seen to run at once."
+            description="How many requests may be pending at one replica. one: always one, "
+            "counting pushes since the probe. probed: any number while the last probe found nothing waiting, "
+            "as in the paper. knee: as many as are missing to the number that it was seen to run at once."
         ),
     ] = "knee"
     blind_outstanding_max: Annotated[
@@ -112,7 +113,7 @@ class ServingSettings(Group):
             "its uncached prompt. Larger values favour short and cached prompts; 0 is first "
             "come, first served.",
         ),
-    ] = 40.0
+    ] = 100.0
     hold_passes_max: Annotated[
         Count,
         Field(
@@ -122,14 +123,24 @@ class ServingSettings(Group):
         ),
     ] = 1000
     hold_age_max_s: Annotated[
-        Seconds,
+        Seconds | None,
+        Otherwise("four fifths of --hold-timeout-s"),
         Field(
             gt=0,
-            description="Age from which a held request gets the next room that it can use. If it is below "
-            "--hold-timeout-s, SkyLB refuses fewer long prompts under overload, and all other requests "
-            "wait longer.",
+            description="Age from which a held request gets the next room that it can use. Larger values "
+            "favour short prompts; from --hold-timeout-s on, long ones are refused under overload.",
         ),
-    ] = 60.0
+    ] = None
+    shed_ratio_max: Annotated[
+        float,
+        EXPERIMENTAL,
+        Field(
+            ge=0,
+            le=1,
+            description="Largest share of new requests that SkyLB refuses at once while overload lasts, "
+            "drawn whatever their length. 0 holds all, so that the longest prompts are refused.",
+        ),
+    ] = 0.9
     class_rule: Annotated[
         Literal["weighted", "strict"],
         Field(

@@ -5,6 +5,7 @@
 //! floating-point time.
 
 mod check;
+mod derived;
 mod rules;
 
 use std::fmt;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 use super::plant::Plant;
 use crate::time::Span;
 
-pub use rules::{AllowanceRule, ClassRule, PushRule, UnknownModels};
+pub use rules::{AllowanceRule, CacheAwareFallback, ClassRule, PushRule, UnknownModels};
 
 pub use super::policy::Policy;
 
@@ -60,9 +61,11 @@ pub struct Config {
     pub hold_work_weight: f64,
     /// How often a held request is passed over at most.
     pub hold_passes_max: u32,
-    /// Age from which on a held request gets the next room it can use.
-    #[serde(rename = "hold_age_max_s", deserialize_with = "seconds")]
-    pub hold_age_max_ns: Span,
+    /// Age from which on a held request gets the next room it can use; unset: see [`Config::due_after_ns`].
+    #[serde(rename = "hold_age_max_s", deserialize_with = "maybe_seconds")]
+    pub hold_age_max_ns: Option<Span>,
+    /// Share of new requests that is refused at most while overload lasts, rather than held.
+    pub shed_ratio_max: f64,
     /// How classes share the room there is.
     pub class_rule: ClassRule,
     /// The share of urgent requests under [`ClassRule::Weighted`].
@@ -133,6 +136,8 @@ pub struct Config {
     pub ring_vnodes: u32,
     /// `bounded_ring`: load over the mean at which the walk goes on.
     pub ring_load_factor: f64,
+    /// `cache_aware`, `smg`: what decides where too little matches.
+    pub cache_aware_fallback: CacheAwareFallback,
     /// `cache_aware`: match share that binds.
     pub cache_aware_threshold: f64,
     /// `cache_aware`: load difference that spills.
@@ -160,9 +165,16 @@ pub struct Config {
     pub session_gain_ns: Span,
     /// ... and more than this share.
     pub session_gain_ratio: f64,
-    /// `predictive`: weight of delays imposed on others and of recomputing what is evicted.
-    pub imposed_weight: f64,
-    /// `predictive`: weight of the time of the prompts ahead, beyond the wait that they are.
+    /// `predictive`: a request leaves its region for a gain of more than this ...
+    #[serde(rename = "leave_gain_s", deserialize_with = "seconds")]
+    pub leave_gain_ns: Span,
+    /// ... and more than this share.
+    pub leave_gain_ratio: f64,
+    /// `predictive`: weight of the delay of running streams.
+    pub delay_weight: f64,
+    /// `predictive`: weight of computing again what is evicted.
+    pub evict_weight: f64,
+    /// `predictive`: weight of the delay of the prompts that are queued.
     pub queue_weight: f64,
     /// `dynamo`: weight of prompt blocks against decode blocks.
     pub dynamo_prefill_weight: f64,
@@ -183,6 +195,11 @@ pub struct Config {
     pub preble_window_ns: Span,
     /// `preble`: load ratio at which exploitation gives way.
     pub preble_balance_ratio: f64,
+    /// `dualmap`: leading prompt blocks that are hashed to two replicas.
+    pub dualmap_blocks: u32,
+    /// `dualmap`: predicted time to the first token above which load decides.
+    #[serde(rename = "dualmap_slo_s", deserialize_with = "seconds")]
+    pub dualmap_slo_ns: Span,
     /// `gorgo`: time per prompt token.
     #[serde(rename = "gorgo_token_s", deserialize_with = "seconds")]
     pub gorgo_token_ns: Span,
@@ -231,17 +248,6 @@ impl Config {
         false
     }
 
-    /// Requests and bytes of one tenant in the hold.
-    #[must_use]
-    pub fn hold_of_tenant_max(&self) -> (usize, u64) {
-        let len_max = self.hold_tenant_len_max;
-        let bytes_max = self.hold_tenant_bytes_max;
-        (
-            len_max.unwrap_or((self.hold_len_max / 4).max(1)),
-            bytes_max.unwrap_or(self.hold_bytes_max / 4),
-        )
-    }
-
     /// Settings for tests and benches. **Not the defaults**: those are in Python's `settings/engine.py` and `settings/serving.py`.
     #[must_use]
     pub fn sample() -> Self {
@@ -264,7 +270,8 @@ impl Config {
         hold_tenant_bytes_max: None,
         hold_work_weight: 0.0,
         hold_passes_max: 64,
-        hold_age_max_ns: Span::from_ns(10_000_000_000),
+        hold_age_max_ns: Some(Span::from_ns(10_000_000_000)),
+        shed_ratio_max: 0.0,
         class_rule: ClassRule::Weighted,
         class_weight_high: 8,
         class_weight_normal: 4,
@@ -295,19 +302,23 @@ impl Config {
         retry_after_s: 1,
         ring_vnodes: 256,
         ring_load_factor: 1.25,
+        cache_aware_fallback: CacheAwareFallback::LeastLoad,
         cache_aware_threshold: 0.3,
         cache_aware_abs: 64,
         cache_aware_rel: 1.5,
         response_ids_max: 65_536,
         sessions_max: 65_536,
-        affinity_wait_ns: Span::from_ns(500_000_000),
+        affinity_wait_ns: Span::ZERO,
         prefill_tokens_per_s: 10_000.0,
         ttft_base_ns: Span::from_ns(20_000_000),
         decode_tokens_per_s: 30.0,
         explore_ratio: 0.01,
         session_gain_ns: Span::from_ns(20_000_000),
         session_gain_ratio: 0.15,
-        imposed_weight: 0.1,
+        leave_gain_ns: Span::from_ns(20_000_000),
+        leave_gain_ratio: 0.15,
+        delay_weight: 0.1,
+        evict_weight: 0.1,
         queue_weight: 1.0,
         dynamo_prefill_weight: 1.0,
         llm_d_prefix_weight: 3.0,
@@ -318,6 +329,8 @@ impl Config {
         smg_kv_ratio_max: 0.8,
         preble_window_ns: Span::from_ns(180_000_000_000),
         preble_balance_ratio: 2.0,
+        dualmap_blocks: 16,
+        dualmap_slo_ns: Span::from_ns(2_000_000_000),
         gorgo_token_ns: Span::from_ns(94_000),
     };
 }
@@ -332,6 +345,14 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error>
             "{value} s is not a duration between 0 and a century"
         )))
     }
+}
+
+/// The same, or null.
+fn maybe_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Span>, D::Error> {
+    #[derive(Deserialize)]
+    struct Seconds(#[serde(deserialize_with = "seconds")] Span);
+    let value = Option::<Seconds>::deserialize(deserializer)?;
+    Ok(value.map(|Seconds(span)| span))
 }
 
 #[cfg(test)]
@@ -350,14 +371,14 @@ mod tests {
         "probe_idle_interval_s":1.0,"probe_stale_s":3,"wedged_s":10,"attempts_max":2,"retry_ratio":0.2,
         "retry_per_s":10.0,"eject_failures":5,"eject_s":1.0,"eject_max_s":30.0,
         "eject_ratio_max":0.5,"ramp_s":0,"unknown_models":"refuse","model_gone_s":60,"retry_after_s":1,"ring_vnodes":256,
-        "ring_load_factor":1.25,"cache_aware_threshold":0.3,"cache_aware_abs":64,
+        "ring_load_factor":1.25,"cache_aware_fallback":"least_load","cache_aware_threshold":0.3,"cache_aware_abs":64,
         "cache_aware_rel":1.5,"response_ids_max":65536,"sessions_max":65536,"affinity_wait_s":0.5,
         "prefill_tokens_per_s":10000,"ttft_base_s":0.02,"decode_tokens_per_s":30,
         "explore_ratio":0.01,"session_gain_s":0.02,"session_gain_ratio":0.15,
-        "imposed_weight":0.1,"queue_weight":1,"peer_hold_max":10,"dynamo_prefill_weight":1,
+        "leave_gain_s":0.4,"leave_gain_ratio":0.5,"delay_weight":0.1,"evict_weight":1,"shed_ratio_max":0.9,"queue_weight":1,"peer_hold_max":10,"dynamo_prefill_weight":1,
         "llm_d_prefix_weight":3,
         "llm_d_queue_weight":2,"llm_d_kv_weight":2,"smg_waiting_max":8,"smg_kv_ratio_max":0.8,
-        "preble_window_s":180,"preble_balance_ratio":2,"gorgo_token_s":0.000094}"#;
+        "preble_window_s":180,"preble_balance_ratio":2,"dualmap_blocks":16,"dualmap_slo_s":2,"gorgo_token_s":0.000094}"#;
 
     fn fault(from: &str, to: &str) -> String {
         assert!(JSON.contains(from), "the sample has no {from}");

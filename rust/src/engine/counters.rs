@@ -31,6 +31,8 @@ counters! {
     hold_full,
     /// Requests refused a place because their tenant had its part of the hold.
     hold_tenant_full,
+    /// Requests refused a place because overload lasted.
+    hold_shed,
     /// Waits for a replica that caches the prompt while others had room.
     affinity_waits,
     /// Times that a younger request took room before an older one of its queue.

@@ -26,8 +26,6 @@ pub struct Traits {
     pub reads_figures: bool,
     /// It looks at how much the candidates cache in all.
     pub reads_trees: bool,
-    /// It may choose a replica without room; the request then waits for that one.
-    pub waits: bool,
     /// Held requests start by age and predicted work, not by age alone.
     pub orders_by_work: bool,
     /// It looks at where a session was pushed last.
@@ -44,7 +42,6 @@ pub struct Traits {
 const PLAIN: Traits = Traits {
     reads_figures: false,
     reads_trees: false,
-    waits: false,
     orders_by_work: false,
     remembers_sessions: false,
     sums_recent_work: false,
@@ -70,7 +67,6 @@ macro_rules! with_policies {
             /// Least predicted time to the first token (ours).
             Predictive, predictive, Traits {
                 reads_trees: true,
-                waits: true,
                 orders_by_work: true,
                 remembers_sessions: true,
                 peer_rule: PeerRule::Time,
@@ -100,7 +96,7 @@ macro_rules! with_policies {
                 "Mirrokni, Thorup, Zadimoghaddam, SODA 2018";
             /// `SGLang` router's rule.
             CacheAware, cache_aware, Traits { reads_trees: true, ..PLAIN },
-                "while loads are apart by both thresholds least load; else the longest match above `cache_aware_threshold`; else the smallest tree",
+                "while loads are apart by both thresholds least load; else the longest match above `cache_aware_threshold`; else least load (`cache_aware_fallback`)",
                 "SGLang router";
             /// smg's cache-aware rule with its overload cut-off.
             Smg, smg, Traits { reads_trees: true, ..FIGURES },
@@ -118,6 +114,10 @@ macro_rules! with_policies {
             Preble, preble, Traits { reads_trees: true, sums_recent_work: true, ..FIGURES },
                 "the owner if more is cached than not and it is not overloaded; else least of recent work, eviction, and the prompt's own time",
                 "Preble's E2, arXiv:2407.00023";
+            /// `DualMap`'s two replicas of a prefix.
+            Dualmap, dualmap, Traits { walks_ring: true, ..FIGURES },
+                "of two replicas to which the first `dualmap_blocks` blocks hash: the longer match; the sooner one, if that is predicted to take longer than `dualmap_slo_s`",
+                "DualMap, arXiv:2602.06502";
             /// GORGO's additive cost.
             Gorgo, gorgo, FIGURES,
                 "the fewest prompt tokens queued and uncached, at a fixed time per token",

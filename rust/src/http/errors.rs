@@ -150,6 +150,7 @@ pub const ERRORS: &[Row] = &[
     row("hold_full", 503, Balancer, Later, "Too many requests are waiting."),
     row("hold_timeout", 503, Balancer, Later, "No replica had room within `hold_timeout_s`."),
     row("hop_limit", 503, Peer, No, "The request has been forwarded already."),
+    row("load_shed", 503, Balancer, Later, "More requests come than can be served: a share of them is refused."),
     row("model_not_ready", 503, Replica, Later, "No replica serves this model at present, and one may soon."),
     row("no_replica_ready", 503, Replica, Later, "No replica that serves the request is ready."),
     row("not_served_here", 503, Peer, Later, "No replica of this balancer serves a forward: it goes elsewhere."),

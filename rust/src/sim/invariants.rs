@@ -366,10 +366,10 @@ fn held_ns(live: &Live, now_ns: Nanos) -> Nanos {
 
 /// How often a held request may be passed over.
 fn passes_max(config: &Config) -> u32 {
-    // Under this policy some wait by choice.
-    if config.policy.traits().waits {
-        config.hold_passes_max
-    } else {
+    // Some wait by choice, or start by their work.
+    if config.affinity_wait_ns.is_zero() && !config.policy.traits().orders_by_work {
         0
+    } else {
+        config.hold_passes_max
     }
 }

@@ -33,12 +33,18 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Leading blocks that match at a replica; 0 if it was no candidate of the last choice.
+    /// Leading blocks that match at a replica.
     fn match_blocks(&self, slot: ReplicaSlot) -> u32 {
-        let position = self.positions.get(slot.index()).copied();
-        let position = position.unwrap_or(NOT_A_CANDIDATE) as usize;
-        let candidate = self.candidates.get(position);
-        candidate.map_or(0, |candidate| candidate.match_blocks)
+        self.match_blocks.get(slot.index()).copied().unwrap_or(0)
+    }
+
+    /// Drops the candidates without room.
+    fn keep_those_with_room(&mut self) {
+        self.candidates.retain(|candidate| candidate.room);
+        self.positions.fill(NOT_A_CANDIDATE);
+        for (position, candidate) in (0..).zip(&self.candidates) {
+            self.positions[candidate.slot.index()] = position;
+        }
     }
 }
 
@@ -96,7 +102,7 @@ pub(in crate::engine) enum Selection {
 
 impl Chooser {
     /// The replica that the policy chooses for a request, among those that may take it now. If the request
-    /// `may_wait`, and the policy waits, replicas without room are candidates too.
+    /// `may_wait`, replicas without room are candidates too.
     pub(in crate::engine) fn find(
         &mut self,
         seeker: Seeker<'_>,
@@ -105,18 +111,17 @@ impl Chooser {
         counters: &mut Counters,
     ) -> Selection {
         let mut scratch = mem::take(&mut self.scratch);
-        let waits = may_wait && sight.config.policy.traits().waits;
-        let full = waits && Self::may_wait(seeker, sight.hold, sight.config, sight.now);
+        let full = may_wait && Self::may_wait(seeker, sight.hold, sight.config, sight.now);
         let found = match collect(seeker, full, sight, &mut scratch) {
             Offer::None => Selection::NoneReady,
             Offer::Later => Selection::NoRoom,
-            Offer::Room => self.choose(seeker.demand, &scratch, sight, counters),
+            Offer::Room => self.choose(seeker.demand, &mut scratch, sight, counters),
         };
         self.scratch = scratch;
         found
     }
 
-    /// Leading blocks that match at a replica; 0 if it was no candidate of the last choice.
+    /// Leading blocks of the last request that match at a replica.
     pub(in crate::engine) fn match_blocks(&self, slot: ReplicaSlot) -> u32 {
         self.scratch.match_blocks(slot)
     }
@@ -125,14 +130,22 @@ impl Chooser {
     fn choose(
         &mut self,
         demand: &Demand,
-        scratch: &Scratch,
+        scratch: &mut Scratch,
         sight: &mut Sight<'_>,
         counters: &mut Counters,
     ) -> Selection {
-        let choice = self.ask_policy(demand, scratch, sight.fleet, sight.config);
-        let chosen = scratch.candidates[choice.position];
+        let mut choice = self.ask_policy(demand, scratch, sight.fleet, sight.config);
+        let mut chosen = scratch.candidates[choice.position];
         if !chosen.room {
-            return Selection::Awaits { slot: chosen.slot };
+            let preferred = chosen;
+            scratch.keep_those_with_room();
+            choice = self.ask_policy(demand, scratch, sight.fleet, sight.config);
+            chosen = scratch.candidates[choice.position];
+            if preferred.suits_better(&chosen) {
+                return Selection::Awaits {
+                    slot: preferred.slot,
+                };
+            }
         }
         counters.count_basis(choice.basis);
         Selection::Here {
@@ -163,6 +176,7 @@ impl Chooser {
                 candidates,
                 positions: &scratch.positions,
                 prompt_blocks: demand.prompt_blocks,
+                blocks: &demand.blocks,
                 key: demand.key,
                 home,
                 ring,

@@ -103,7 +103,7 @@ impl Chooser {
         let there = self.find_peer(seeker, false, mesh, sight)?;
         let gain_ns = forecast.ttft_ns - there.ttft_ns;
         let share = gain_ns.ns_f64() / forecast.ttft_ns.max(Span::from_ns(1)).ns_f64();
-        (gain_ns > config.session_gain_ns && share > config.session_gain_ratio).then_some(there)
+        (gain_ns > config.leave_gain_ns && share > config.leave_gain_ratio).then_some(there)
     }
 }
 

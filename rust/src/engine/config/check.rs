@@ -47,7 +47,7 @@ impl Config {
     }
 
     /// Settings that are a part of one.
-    fn shares(&self) -> [(&'static str, f64, f64, f64); 7] {
+    fn shares(&self) -> [(&'static str, f64, f64, f64); 9] {
         [
             ("match_threshold", self.match_threshold, 0.0, 1.0),
             ("retry_ratio", self.retry_ratio, 0.0, 1.0),
@@ -58,14 +58,16 @@ impl Config {
                 0.0,
                 1.0,
             ),
+            ("shed_ratio_max", self.shed_ratio_max, 0.0, 1.0),
             ("explore_ratio", self.explore_ratio, 0.0, 1.0),
             ("session_gain_ratio", self.session_gain_ratio, 0.0, 1.0),
+            ("leave_gain_ratio", self.leave_gain_ratio, 0.0, 1.0),
             ("smg_kv_ratio_max", self.smg_kv_ratio_max, 0.0, 1.0),
         ]
     }
 
     /// Other numbers with a fraction, and their bounds.
-    fn ranges(&self) -> [(&'static str, f64, f64, f64); 14] {
+    fn ranges(&self) -> [(&'static str, f64, f64, f64); 15] {
         [
             (
                 "bytes_per_token",
@@ -79,7 +81,8 @@ impl Config {
             ("prefill_tokens_per_s", self.prefill_tokens_per_s, 1.0, 1e9),
             ("decode_tokens_per_s", self.decode_tokens_per_s, 1e-3, 1e9),
             ("hold_work_weight", self.hold_work_weight, 0.0, WEIGHT_MAX),
-            ("imposed_weight", self.imposed_weight, 0.0, WEIGHT_MAX),
+            ("delay_weight", self.delay_weight, 0.0, WEIGHT_MAX),
+            ("evict_weight", self.evict_weight, 0.0, WEIGHT_MAX),
             ("queue_weight", self.queue_weight, 0.0, WEIGHT_MAX),
             (
                 "dynamo_prefill_weight",

@@ -18,10 +18,22 @@ pub enum PushRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AllowanceRule {
-    /// Always one: the paper's rule.
+    /// Always one, pushes since the probe included: the paper's rule, corrected.
     One,
+    /// Any number while the last probe found nothing waiting: the paper's rule as published.
+    Probed,
     /// Learned from the replica's knee.
     Knee,
+}
+
+/// What decides under `cache_aware` where too little of a prompt matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheAwareFallback {
+    /// The fewest requests in flight.
+    LeastLoad,
+    /// The fewest blocks cached.
+    SmallestTree,
 }
 
 /// How classes share the room there is.

@@ -5,7 +5,7 @@ mod tests;
 
 use super::health::State;
 use super::replica::Replica;
-use crate::engine::config::{Config, PushRule};
+use crate::engine::config::{AllowanceRule, Config, PushRule};
 use crate::engine::plant::Plant;
 use crate::time::{Instant, Span};
 
@@ -126,8 +126,8 @@ pub fn looked_for(replica: &Replica) -> bool {
 pub fn probe_interval(replica: &Replica, config: &Config, held: bool) -> Span {
     let pending = replica.pending();
     let nearly_used = config.push == PushRule::Pending
-        && pending > 0
-        && pending.saturating_add(1) >= replica.allowance(config);
+        && (config.allowance == AllowanceRule::Probed
+            || (pending > 0 && pending.saturating_add(1) >= replica.allowance(config)));
     let deciding = replica.health.ready() && (held || nearly_used);
     if looked_for(replica) || deciding {
         config.probe_interval_ns

@@ -160,7 +160,7 @@ fn check_entry(entry: &Entry, config: &Config) -> Result<(), &'static str> {
     if entry.passed_out {
         return Err("hold_passed_out_takes_what_comes");
     }
-    let overdue_ns = entry.of.submitted_ns + config.hold_age_max_ns;
+    let overdue_ns = entry.of.submitted_ns + config.due_after_ns();
     if choice.until_ns > overdue_ns.min(entry.of.deadline_ns)
         || entry.choice_end_ns != Some(choice.until_ns)
     {

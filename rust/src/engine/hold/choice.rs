@@ -24,7 +24,7 @@ impl Hold {
         let Some(entry) = self.entry_mut(ticket) else {
             return false;
         };
-        let overdue_ns = entry.of.submitted_ns + config.hold_age_max_ns;
+        let overdue_ns = entry.of.submitted_ns + config.due_after_ns();
         let end_ns = now + config.affinity_wait_ns;
         let until_ns = *entry
             .choice_end_ns

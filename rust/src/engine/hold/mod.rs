@@ -21,6 +21,7 @@ mod choice;
 mod payers;
 mod report;
 mod share;
+mod shed;
 mod timers;
 mod turn;
 
@@ -38,6 +39,7 @@ use self::payers::{Payers, Use};
 pub(in crate::engine) use self::report::HoldState;
 use self::share::Served;
 use self::share::weight;
+use self::shed::Shed;
 use self::timers::{Timer, Timers};
 pub use self::turn::Head;
 use super::config::Config;
@@ -84,6 +86,8 @@ pub struct Entrant {
     pub submitted_ns: Instant,
     /// When its wait ends.
     pub deadline_ns: Instant,
+    /// It has just come from a client: it may be refused because overload lasts.
+    pub fresh: bool,
 }
 
 /// Why a request cannot be held.
@@ -93,6 +97,8 @@ pub enum Full {
     Hold,
     /// Its payer has taken what one payer may take.
     Payer,
+    /// It was drawn to be refused, because overload lasts.
+    Shed,
 }
 
 /// A wait for a replica that has no room now, while others have.
@@ -149,6 +155,9 @@ struct Queues {
     len: usize,
     /// Requests that do not wait by choice.
     open: usize,
+    /// Bytes that its requests keep.
+    bytes: u64,
+    shed: Shed,
 }
 
 /// The hold. See the module's text.
@@ -297,6 +306,9 @@ impl Hold {
         if !self.payers.of(of.payer).fits(of.bytes, len_max, bytes_max) {
             return Err(Full::Payer);
         }
+        if self.sheds(&of, config) {
+            return Err(Full::Shed);
+        }
         self.used.add(of.bytes);
         self.payers.add(of.payer, of.bytes);
         self.serials += 1;
@@ -308,6 +320,15 @@ impl Hold {
             serial,
         });
         Ok(Ticket { slot, serial })
+    }
+
+    /// Overload lasts, and this request is drawn to be refused.
+    fn sheds(&mut self, of: &Entrant, config: &Config) -> bool {
+        let Some(queues) = self.partitions.get_mut(&of.partition).filter(|_| of.fresh) else {
+            return false;
+        };
+        queues.shed.look(queues.bytes, config, of.submitted_ns);
+        queues.shed.refuses(of)
     }
 
     /// A request of this payer was submitted, held or not.
@@ -341,6 +362,7 @@ impl Hold {
         let queues = self.partitions.entry(of.partition).or_default();
         queues.len += 1;
         queues.open += 1;
+        queues.bytes += of.bytes;
         let ends = queues.by_class[of.class as usize].get_or_insert(Ends {
             oldest: slot,
             youngest: slot,
@@ -372,6 +394,15 @@ impl Hold {
         after
     }
 
+    /// Takes out a request that is served, as [`Self::leave`].
+    pub fn serve(&mut self, ticket: Ticket, now: Instant) -> Option<RequestId> {
+        let of = self.entry(ticket)?.of;
+        if let Some(queues) = self.partitions.get_mut(&of.partition) {
+            queues.shed.served(of.bytes, now);
+        }
+        self.leave(ticket)
+    }
+
     /// Takes a request out, wherever it stands; `None` when the ticket is not valid any more.
     pub fn leave(&mut self, ticket: Ticket) -> Option<RequestId> {
         self.entry(ticket)?;
@@ -390,6 +421,7 @@ impl Hold {
         if let Some(queues) = self.partitions.get_mut(&of.partition) {
             queues.len -= 1;
             queues.open -= 1;
+            queues.bytes -= of.bytes;
             let ends = &mut queues.by_class[of.class as usize];
             match (entry.older, entry.younger) {
                 (None, None) => *ends = None,

@@ -15,7 +15,7 @@ fn config() -> Config {
         hold_tenant_len_max: Some(6),
         hold_tenant_bytes_max: Some(40),
         hold_passes_max: 3,
-        hold_age_max_ns: Span::from_ns(90),
+        hold_age_max_ns: Some(Span::from_ns(90)),
         affinity_wait_ns: Span::from_ns(20),
         ..Config::sample()
     }
@@ -30,7 +30,7 @@ fn partition(line: u32) -> Partition {
     }
 }
 
-fn entrant(request: u64, deadline_ns: Instant) -> Entrant {
+pub(super) fn entrant(request: u64, deadline_ns: Instant) -> Entrant {
     Entrant {
         request: RequestId(request),
         partition: partition(0),
@@ -40,6 +40,7 @@ fn entrant(request: u64, deadline_ns: Instant) -> Entrant {
         age: request,
         submitted_ns: Instant::ZERO,
         deadline_ns,
+        fresh: true,
     }
 }
 
@@ -175,7 +176,7 @@ impl Oracle {
 
     fn is_due(&self, held: &Held) -> bool {
         held.passes >= self.config.hold_passes_max
-            || self.now >= held.of.submitted_ns + self.config.hold_age_max_ns
+            || self.now >= held.of.submitted_ns + self.config.due_after_ns()
     }
 
     fn step(&mut self, step: &Step) {
@@ -198,6 +199,7 @@ impl Oracle {
                         other => Payer::Credential(other - 2),
                     },
                     bytes,
+                    fresh: true,
                     age: self.ages,
                     submitted_ns: self.now,
                     deadline_ns: self.now + Span::from_ns(wait_ns),
@@ -255,7 +257,7 @@ impl Oracle {
         let Some(nth) = self.pick(nth) else { return };
         let due = self.is_due(&self.held[nth]);
         let held = &mut self.held[nth];
-        let overdue_ns = held.of.submitted_ns + self.config.hold_age_max_ns;
+        let overdue_ns = held.of.submitted_ns + self.config.due_after_ns();
         let longest_ns = (self.now + self.config.affinity_wait_ns)
             .min(overdue_ns)
             .min(held.of.deadline_ns);

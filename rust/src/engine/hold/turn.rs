@@ -78,7 +78,7 @@ impl Hold {
             return false;
         }
         self.entry(ticket).is_some_and(|entry| {
-            let overdue_ns = entry.of.submitted_ns + config.hold_age_max_ns;
+            let overdue_ns = entry.of.submitted_ns + config.due_after_ns();
             entry.passes >= config.hold_passes_max || now >= overdue_ns
         })
     }

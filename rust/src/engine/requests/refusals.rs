@@ -91,6 +91,10 @@ impl Refusal {
                 "tenant_hold_full",
                 "Too many of your requests are waiting already.",
             ),
+            NoPlace::Hold(Full::Shed) => Self::new(
+                "load_shed",
+                "More requests come than the model servers can answer.",
+            ),
             NoPlace::Light => Self::new("replica_full", "The model servers are at capacity."),
         };
         refusal.retry_after(retry_after_s)

@@ -396,12 +396,14 @@ impl Router {
             age: request.age,
             submitted_ns: request.submitted_ns,
             deadline_ns,
+            fresh: request.attempts == 0 && request.held_ns.is_zero() && !request.stays,
         };
         let entered = self.hold.enter(entrant, &self.config);
         match entered {
             Ok(_) => self.counters.hold_entered += 1,
             Err(Full::Hold) => self.counters.hold_full += 1,
             Err(Full::Payer) => self.counters.hold_tenant_full += 1,
+            Err(Full::Shed) => self.counters.hold_shed += 1,
         }
         entered.map_err(NoPlace::Hold)
     }

@@ -226,10 +226,7 @@ impl Router {
             if !self.fits(request, slot, now) {
                 continue;
             }
-            if awaiting == AWAITING_MAX || !self.config.policy.traits().waits {
-                return Some((ticket, id));
-            }
-            if !self.lets_pass(ticket, id, now) {
+            if awaiting == AWAITING_MAX || !self.lets_pass(ticket, id, now) {
                 return Some((ticket, id));
             }
             awaiting += 1;
@@ -357,7 +354,7 @@ impl Router {
         mut request: Request,
         now: Instant,
     ) -> Request {
-        self.hold.leave(ticket);
+        self.hold.serve(ticket, now);
         if let Phase::Held { since_ns, .. } = request.phase {
             request.held_ns += now - since_ns;
         }

@@ -1,14 +1,17 @@
 //! `SGLang` router's cache-aware rule.
 
 use super::least_load::least_load;
-use super::{Basis, Choice, Config, Context, View, smallest};
+use super::{Basis, Candidate, Choice, Config, Context, View, smallest};
+use crate::engine::config::CacheAwareFallback;
 
 /// While the loads are out of balance the least loaded; else the owner of the longest match if that
-/// is more than `cache_aware_threshold` of the prompt; else the replica with the smallest tree.
+/// is more than `cache_aware_threshold` of the prompt; else the least loaded, or the replica with the smallest
+/// tree (`cache_aware_fallback`).
 ///
 /// Source: `SGLang` router's `cache_aware` policy as documented for `sglang-router` and `smg`: out of
 /// balance means `max - min > 64` and `max > 1.5 * min` requests in flight, match threshold 0.3
-/// (0.5 in older versions). Theirs pushes blindly: compare with `push = "blind"`, where candidates
+/// (0.5 in older versions). Since December 2025 (sgl-project/sglang#14650) the least load decides where
+/// too little matches; before that the smallest tree did. Theirs pushes blindly: compare with `push = "blind"`, where candidates
 /// are all ready replicas as they are there.
 pub(super) fn cache_aware(view: &View<'_>, context: &mut Context<'_>) -> Choice {
     let loads = view.candidates.iter().map(|candidate| candidate.in_flight);
@@ -24,10 +27,20 @@ pub(super) fn cache_aware(view: &View<'_>, context: &mut Context<'_>) -> Choice 
             basis: Basis::Match,
         };
     }
-    let position = smallest(view, context, |candidate| candidate.tree_blocks);
+    let measure = fallback(context.config);
+    let position = smallest(view, context, measure);
     Choice {
         position,
         basis: Basis::Load,
+    }
+}
+
+/// What decides where too little matches: the least of it.
+pub(super) fn fallback(config: &Config) -> impl Fn(&Candidate) -> u32 + use<> {
+    let rule = config.cache_aware_fallback;
+    move |candidate| match rule {
+        CacheAwareFallback::LeastLoad => candidate.in_flight,
+        CacheAwareFallback::SmallestTree => candidate.tree_blocks,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The policies: one function each, which chooses one of the candidates.
 //!
-//! The candidates are ready, may serve the request, and have room now. A policy that waits also gets
-//! candidates without room. All policies have one signature, and the set is closed ([`Policy`]). A view is
+//! The candidates are ready and may serve the request. At its first attempt a request may wait for one that has
+//! no room now (`affinity_wait_s`); later all of them have room. All policies have one signature, and the set is closed ([`Policy`]). A view is
 //! never empty, so no policy fails. None allocates.
 
 use std::cmp::Ordering;
@@ -14,6 +14,9 @@ use crate::engine::ring::Ring;
 use crate::id::ReplicaSlot;
 use crate::rng::Rng;
 use crate::time::Span;
+
+/// A wait is worth at least one in so many parts of the work that it saves.
+const SUITS_BETTER: u64 = 8;
 
 /// Marks a slot that is not among the candidates.
 pub const NOT_A_CANDIDATE: u32 = u32::MAX;
@@ -30,8 +33,7 @@ pub const NOT_A_CANDIDATE: u32 = u32::MAX;
 pub struct Candidate {
     /// The replica.
     pub slot: ReplicaSlot,
-    /// It may take the request now; without room the request would wait for it in the hold. Only
-    /// policies that wait get such candidates.
+    /// It may take the request now; without room the request would wait for it in the hold.
     pub room: bool,
     /// Requests in flight on it.
     pub in_flight: u32,
@@ -71,6 +73,21 @@ impl Candidate {
         let token_ns = Span::from_ns(self.ns_per_token.into());
         self.start_in_ns + token_ns * u64::from(self.uncached_tokens)
     }
+
+    /// Apart from all loads the request takes less of this replica than of another: more of its prompt is
+    /// cached, or the replica is faster. It may be worth a wait; a shorter queue is not, because others wait
+    /// for that as well.
+    #[must_use]
+    pub fn suits_better(&self, other: &Self) -> bool {
+        let work_ns = |candidate: &Self| {
+            u64::from(candidate.uncached_tokens) * u64::from(candidate.ns_per_token)
+        };
+        let (work_ns, other_ns) = (work_ns(self), work_ns(other));
+        if work_ns == 0 && other_ns == 0 {
+            return self.match_blocks > other.match_blocks;
+        }
+        work_ns < other_ns - other_ns / SUITS_BETTER
+    }
 }
 
 /// What a policy may look at.
@@ -82,6 +99,8 @@ pub struct View<'a> {
     pub positions: &'a [u32],
     /// Blocks of the prompt; 0 when there is none to match.
     pub prompt_blocks: u32,
+    /// Chained hashes of the prompt's blocks.
+    pub blocks: &'a [u64],
     /// The session's key, hashed.
     pub key: Option<u64>,
     /// Where the session was pushed last, which need not be a candidate; for `predictive` only.

@@ -7,12 +7,11 @@ use crate::engine::config::Config;
 /// Parts of one: exploration is drawn to this grain.
 const GRAINS: usize = 1 << 20;
 
-/// The candidate, with room or without, with the lowest predicted time to the first token plus
-/// `imposed_weight` times what the request costs others, and `queue_weight` times the prompts ahead of
-/// it; a session stays where it was while moving
-/// would gain no more than `session_gain_s` and `session_gain_ratio`. One choice in
-/// `1 / explore_ratio` is drawn among those with room that cost no more than such a gain, so that
-/// speeds are learned everywhere, on short prompts rather than at the price of a cached prefix.
+/// The candidate, with room or without, with the lowest predicted time to the first token and what the
+/// request costs others, each part with its weight. A session stays where it was while moving would gain no more
+/// than `session_gain_s` and `session_gain_ratio`. One choice in `1 / explore_ratio` is drawn among those with
+/// room that cost no more than such a gain, so that speeds are learned everywhere, on short prompts rather than
+/// at the price of a cached prefix.
 ///
 /// Source: ours; the additive form is GORGO's (arXiv:2602.11688), with all its terms learned.
 pub(super) fn predictive(view: &View<'_>, context: &mut Context<'_>) -> Choice {
@@ -33,18 +32,17 @@ pub(super) fn predictive(view: &View<'_>, context: &mut Context<'_>) -> Choice {
     }
 }
 
-/// What the request costs at a candidate, in nanoseconds: its own time to the first token, and,
-/// weighed, the delay of the next token of all that run there, what must be computed anew, and the
-/// prompts ahead once more: what arrives in one step gets its first token at that step's end, so that
-/// each prompt delays those before it too.
+/// What the request costs at a candidate, in nanoseconds: its own time to the first token, and, weighed, the
+/// delay of the next token of all that run there, the delay of the first token of all that are queued there
+/// (what arrives in one step gets it at that step's end, so a prompt delays those before it too), and what must
+/// be computed anew.
 fn score(candidate: &Candidate, config: &Config) -> Span {
     let token_ns = Span::from_ns(candidate.ns_per_token.into());
-    let compute_ns = token_ns * u64::from(candidate.uncached_tokens);
-    let delay_ns = compute_ns * u64::from(candidate.running);
-    let again_ns = token_ns * u64::from(candidate.evict_tokens);
-    let ahead_ns = token_ns * candidate.prefill_tokens;
-    let imposed_ns = (delay_ns + again_ns).ns_f64() * config.imposed_weight
-        + ahead_ns.ns_f64() * config.queue_weight;
+    let compute_ns = (token_ns * u64::from(candidate.uncached_tokens)).ns_f64();
+    let again_ns = (token_ns * u64::from(candidate.evict_tokens)).ns_f64();
+    let imposed_ns = compute_ns * f64::from(candidate.running) * config.delay_weight
+        + compute_ns * f64::from(candidate.pending) * config.queue_weight
+        + again_ns * config.evict_weight;
     candidate.ttft_ns() + Span::from_ns_f64(imposed_ns)
 }
 

@@ -1,6 +1,6 @@
 //! smg's cache-aware rule with its overload cut-off.
 
-use super::cache_aware::{apart, longest_above};
+use super::cache_aware::{apart, fallback, longest_above};
 use super::{Basis, Candidate, Choice, Context, View, smallest_of};
 
 /// As `cache_aware`, over the candidates that are not overloaded; those are left out when at least
@@ -35,7 +35,7 @@ pub(super) fn smg(view: &View<'_>, context: &mut Context<'_>) -> Choice {
             basis: Basis::Match,
         };
     }
-    let position = smallest_of(view, context, counts, |candidate| candidate.tree_blocks);
+    let position = smallest_of(view, context, counts, fallback(config));
     Choice {
         position,
         basis: Basis::Load,

@@ -3,6 +3,7 @@
 mod rivals;
 
 use super::*;
+use crate::engine::config::CacheAwareFallback;
 use crate::engine::ring::WEIGHT_ONE;
 use crate::id::ReplicaId;
 
@@ -16,6 +17,7 @@ struct Case {
     rng: Rng,
     last: Option<ReplicaSlot>,
     home: Option<ReplicaSlot>,
+    blocks: Vec<u64>,
 }
 
 /// Replicas with the given loads and matches; a replica's id is its slot plus 100.
@@ -32,6 +34,7 @@ fn case(policy: Policy, replicas: &[(u32, u32)]) -> Case {
         rng: Rng::new(3),
         last: None,
         home: None,
+        blocks: vec![11, 12, 13],
     };
     for (number, &(in_flight, match_blocks)) in (0..).zip(replicas) {
         let (id, slot) = (ReplicaId(number + 100), ReplicaSlot::from(number));
@@ -66,6 +69,7 @@ impl Case {
             candidates: &self.candidates,
             positions: &self.positions,
             prompt_blocks,
+            blocks: &self.blocks,
             key,
             home: self.home,
             ring: &self.ring,
@@ -222,10 +226,62 @@ fn cache_aware_spills_when_loads_are_apart_by_difference_and_ratio() {
 }
 
 #[test]
-fn cache_aware_without_a_match_takes_the_smallest_tree() {
-    let mut case = case(Policy::CacheAware, &[(0, 3), (5, 0), (9, 0)]);
-    for (candidate, blocks) in case.candidates.iter_mut().zip([30, 20, 10]) {
-        candidate.tree_blocks = blocks;
+fn where_too_little_matches_the_fallback_decides() {
+    for policy in [Policy::CacheAware, Policy::Smg] {
+        let mut case = case(policy, &[(3, 1), (2, 0), (5, 0)]);
+        case.candidates[2].tree_blocks = 1;
+        case.candidates[0].tree_blocks = 4;
+        case.candidates[1].tree_blocks = 9;
+        for candidate in &mut case.candidates {
+            candidate.kv_tokens = 100;
+        }
+        assert_eq!(case.choose(10, None), (1, Basis::Load), "least load");
+        case.config.cache_aware_fallback = CacheAwareFallback::SmallestTree;
+        assert_eq!(case.choose(10, None), (2, Basis::Load), "smallest tree");
+        assert_eq!(case.choose(2, None).0, 0, "enough matches");
     }
-    assert_eq!(case.choose(10, None), (2, Basis::Load));
+}
+
+#[test]
+fn dualmap_keeps_a_prefix_on_two_replicas_the_warmer_one_first() {
+    let mut case = case(Policy::Dualmap, &[(0, 0); 8]);
+    let homes: std::collections::BTreeSet<_> = (0..64)
+        .map(|load| {
+            // Equal matches: the loads decide between the two.
+            case.candidates[load % 8].in_flight += 1;
+            case.choose(3, None).0
+        })
+        .collect();
+    assert_eq!(homes.len(), 2, "{homes:?}");
+    let warm = *homes.iter().next().unwrap();
+    let other = *homes.iter().next_back().unwrap();
+    case.candidates[warm].match_blocks = 2;
+    case.candidates[warm].in_flight = 100;
+    assert_eq!(case.choose(3, None), (warm, Basis::Match));
+    case.candidates[warm].start_in_ns = case.config.dualmap_slo_ns + Span::from_ns(1);
+    assert_eq!(case.choose(3, None), (other, Basis::Time));
+    case.blocks.clear();
+    assert_eq!(case.choose(0, None).1, Basis::Load, "without a prompt");
+}
+
+#[test]
+fn a_wait_is_for_what_is_cached_or_faster_and_not_for_a_shorter_queue() {
+    let at = |uncached_tokens, ns_per_token, match_blocks| Candidate {
+        match_blocks,
+        uncached_tokens,
+        ns_per_token,
+        ..Candidate::default()
+    };
+    assert!(at(10, 5, 9).suits_better(&at(100, 5, 0)), "cached");
+    assert!(at(100, 1, 0).suits_better(&at(100, 5, 0)), "faster");
+    assert!(
+        !at(100, 5, 0).suits_better(&at(100, 5, 0)),
+        "only less loaded"
+    );
+    assert!(!at(95, 5, 1).suits_better(&at(100, 5, 0)), "hardly cached");
+    assert!(
+        at(0, 0, 2).suits_better(&at(0, 0, 1)),
+        "by blocks without figures"
+    );
+    assert!(!at(0, 0, 1).suits_better(&at(0, 0, 1)));
 }

@@ -253,3 +253,23 @@ proptest! {
         prop_assert_eq!(room(&replica, &config, now), 0);
     }
 }
+
+#[test]
+fn under_the_published_rule_any_number_goes_until_a_probe_finds_one_waiting() {
+    let config = Config {
+        allowance: AllowanceRule::Probed,
+        in_flight_max: 20,
+        ..config(PushRule::Pending)
+    };
+    let mut replica = ready(page(3, 0));
+    assert_eq!(fill(&mut replica, &config, NOW), (20, Why::Cap));
+    assert_eq!(
+        probe_interval(&replica, &config, false),
+        config.probe_interval_ns
+    );
+    let mut replica = ready(page(3, 1));
+    assert_eq!(fill(&mut replica, &config, NOW), (0, Why::Pending));
+    let later = NOW + config.probe_interval_ns;
+    let _ = replica.observe(page(4, 0), later, later);
+    assert_eq!(fill(&mut replica, &config, later), (20, Why::Cap));
+}

@@ -368,11 +368,20 @@ impl Replica {
             .unwrap_or(config.replica_kv_tokens)
     }
 
-    /// Pending requests allowed; the gate opens while [`Self::pending`] is lower. At least 1.
+    /// Requests that the last snapshot showed waiting.
+    fn probed_waiting(&self) -> u32 {
+        let waiting = self.snapshot().and_then(|snapshot| snapshot.waiting);
+        waiting.unwrap_or(0)
+    }
+
+    /// Pending requests allowed; the gate opens while [`Self::pending`] is lower. At least 1, but under
+    /// [`AllowanceRule::Probed`].
     #[must_use]
     pub fn allowance(&self, config: &Config) -> u32 {
         match config.allowance {
             AllowanceRule::One => 1,
+            AllowanceRule::Probed if self.probed_waiting() > 0 => 0,
+            AllowanceRule::Probed => u32::MAX,
             AllowanceRule::Knee => self.knee.allowance(self.running).min(self.kv_room()).max(1),
         }
     }

@@ -136,7 +136,7 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
             |(policy, push, allowance, in_flight_max, hold_len_max, attempts_max, ramp_s, hold)| {
                 Config {
                     hold_passes_max: hold.0,
-                    hold_age_max_ns: hold.1 * S,
+                    hold_age_max_ns: Some(hold.1 * S),
                     affinity_wait_ns: hold.2 * 400 * MS,
                     class_rule: hold.3,
                     class_age_ns: hold.4 * MS,

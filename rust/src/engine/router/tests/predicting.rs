@@ -9,6 +9,7 @@ fn predictive() -> Config {
         policy: Policy::Predictive,
         explore_ratio: 0.0,
         output_tokens: 30,
+        affinity_wait_ns: Span::from_ns(500_000_000),
         ..config()
     }
 }

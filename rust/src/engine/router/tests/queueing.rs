@@ -27,7 +27,7 @@ fn whoever_is_too_old_gets_the_next_room_whatever_its_class() {
     let mut drive = full_with(Config {
         class_rule: ClassRule::Strict,
         class_age_ns: Span::ZERO,
-        hold_age_max_ns: 5 * S,
+        hold_age_max_ns: Some(5 * S),
         hold_timeout_ns: 60 * S,
         ..config()
     });

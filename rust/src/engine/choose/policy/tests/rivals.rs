@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SCORED: [Policy; 7] = [
+const SCORED: [Policy; 8] = [
     Policy::Predictive,
+    Policy::Dualmap,
     Policy::Dynamo,
     Policy::LlmD,
     Policy::Smg,
@@ -122,13 +123,13 @@ fn wide(number: u64) -> f64 {
     }
 }
 
-/// Time to the first token and, at a tenth, what others lose.
+/// Time to the first token, and what others lose, by the sample's weights.
 fn predicted(c: &Candidate) -> f64 {
     let token_ns = f64::from(c.ns_per_token);
     let compute = f64::from(c.uncached_tokens) * token_ns;
-    let imposed = compute * f64::from(c.running) + f64::from(c.evict_tokens) * token_ns;
-    let ahead = wide(c.prefill_tokens) * token_ns;
-    c.start_in_ns.ns_f64() + compute + 0.1 * imposed + ahead
+    let again = f64::from(c.evict_tokens) * token_ns;
+    let delays = 0.1 * compute * f64::from(c.running) + compute * f64::from(c.pending);
+    c.start_in_ns.ns_f64() + compute + delays + 0.1 * again
 }
 
 proptest! {

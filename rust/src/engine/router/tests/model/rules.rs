@@ -50,7 +50,7 @@ impl Oracle {
         let facts = &self.replicas[push.replica.0 as usize];
         let is_due = |live: &Live| {
             live.passes >= config.hold_passes_max
-                || now >= live.submitted_ns + config.hold_age_max_ns
+                || now >= live.submitted_ns + config.due_after_ns()
         };
         let pushed_is_due = is_due(live);
         for (other_id, other) in &mut self.live {
@@ -68,7 +68,8 @@ impl Oracle {
             );
             let queue = |live: &Live| (live.model, live.bound, live.class);
             if *other_id < id && queue(other) == queue(live) {
-                let strict = config.policy != Policy::Predictive;
+                let strict =
+                    config.policy != Policy::Predictive && config.affinity_wait_ns.is_zero();
                 assert!(!strict, "{id} overtakes {other_id}");
                 other.passes += 1;
             }

@@ -1,0 +1,28 @@
+//! What follows from several settings, or from one that is not set.
+
+use super::Config;
+use crate::time::Span;
+
+/// Part of the longest wait after which a held request is due, if no age is set.
+const DUE: (u64, u64) = (4, 5);
+
+impl Config {
+    /// Age from which on a held request gets the next room it can use.
+    #[must_use]
+    pub fn due_after_ns(&self) -> Span {
+        let (parts, of) = DUE;
+        self.hold_age_max_ns
+            .unwrap_or(self.hold_timeout_ns * parts / of)
+    }
+
+    /// Requests and bytes of one tenant in the hold.
+    #[must_use]
+    pub fn hold_of_tenant_max(&self) -> (usize, u64) {
+        let len_max = self.hold_tenant_len_max;
+        let bytes_max = self.hold_tenant_bytes_max;
+        (
+            len_max.unwrap_or((self.hold_len_max / 4).max(1)),
+            bytes_max.unwrap_or(self.hold_bytes_max / 4),
+        )
+    }
+}
