@@ -47,7 +47,7 @@ def test_a_scenario_gives_a_table_json_and_plots(tmp_path: Path) -> None:
     files = list(plots.glob("*.png"))
     assert files, "plots beside the page"
     assert page.count("data:image/png;base64,") == 2 * len(files), "each in light and dark"
-    assert "http" not in page
+    assert "://" not in page, "nothing is loaded from elsewhere"
 
 
 def test_faults_of_a_scenario_end_it_with_status_2(tmp_path: Path) -> None:
