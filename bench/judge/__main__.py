@@ -14,7 +14,6 @@ what there is in files named ``judge-part``, as does the end of ``--minutes``. T
 """
 
 import argparse
-import os
 import signal
 import sys
 import time
@@ -28,10 +27,10 @@ from bench.judge.document import document, stored
 from bench.judge.judgment import Judgment
 from bench.judge.plan import QUICK, Effort, Plan
 from bench.judge.plots import write
-from bench.judge.pool import Follower, Pool
 from bench.judge.runs import Figures, Task, run_task
 from bench.judge.summary import summary
 from bench.judge.variants import DEFAULT, POLICIES
+from bench.pool import Follower, Pool, cores
 from bench.record import RESULTS, machine
 from skylb.tools.sim.simulate import BrokenError
 
@@ -89,7 +88,7 @@ def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--policies", default=",".join(POLICIES), help=f"only these, and {DEFAULT}")
     parser.add_argument("--traces", type=Path, help="directory of trace files (../shared/data/examples)")
     parser.add_argument("--minutes", type=float, default=1e6, help="end after so long with what there is")
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--processes", type=int, default=cores())
     parser.add_argument("--write", action="store_true", help="renew bench/results/judge.md, whatever ran")
     return parser.parse_args()
 

@@ -13,7 +13,6 @@ cases stands the geometric mean over them.
 import argparse
 import json
 import math
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,9 +21,9 @@ from statistics import fmean
 from typing import Any
 
 from bench.judge.cases import NAMES, Case, cases
-from bench.judge.pool import Pool
 from bench.judge.runs import Figures, Task, run_task
 from bench.judge.variants import Variant, known, ours
+from bench.pool import Pool, cores
 from skylb.tools.sim.simulate import BrokenError
 from skylb.tools.sim.summary import Interval, change, interval
 from skylb.tools.text import table
@@ -161,7 +160,7 @@ def measure(
             rows[task.case.name, task.load, variant.name][task.seed] = row
 
     try:
-        pool.each(run_task, tasks, "runs", took)
+        pool.each(run_task, tasks, took)
     except KeyboardInterrupt:
         print("interrupted: what there is", file=sys.stderr)
     return rows
@@ -188,7 +187,7 @@ def main() -> int:
     parser.add_argument("--traces", type=Path, help="directory of trace files")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each variant")
     parser.add_argument("--shares", default="0.85", help="of capacity, such as 0.6,0.85,1.1")
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--processes", type=int, default=cores())
     parser.add_argument("--minutes", type=float, default=1e6, help="end after so long with what there is")
     options = parser.parse_args()
     try:

@@ -11,10 +11,10 @@ from bench.judge.document import document, stored
 from bench.judge.judgment import EXACT, INTER_TOKEN, TTFT, Judgment, Verdict
 from bench.judge.plan import MAIN, QUICK, Effort, Plan, within
 from bench.judge.plots import write
-from bench.judge.pool import Follower
 from bench.judge.runs import Figures, Task
 from bench.judge.summary import aims, summary
 from bench.judge.variants import DEFAULT, FLOOR, GATED, POLICIES, SHIPPED, Variant
+from bench.pool import Follower
 
 CASE = next(case for case in MADE if case.name == "arena")
 
