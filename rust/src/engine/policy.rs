@@ -26,6 +26,8 @@ pub struct Traits {
     pub reads_figures: bool,
     /// It looks at how much the candidates cache in all.
     pub reads_trees: bool,
+    /// It prefers a replica for what is cached there: a request may wait for that one.
+    pub waits: bool,
     /// Held requests start by age and predicted work, not by age alone.
     pub orders_by_work: bool,
     /// It looks at where a session was pushed last.
@@ -42,6 +44,7 @@ pub struct Traits {
 const PLAIN: Traits = Traits {
     reads_figures: false,
     reads_trees: false,
+    waits: false,
     orders_by_work: false,
     remembers_sessions: false,
     sums_recent_work: false,
@@ -52,6 +55,7 @@ const PLAIN: Traits = Traits {
 /// Loads and predictions as well.
 const FIGURES: Traits = Traits {
     reads_figures: true,
+    waits: true,
     ..PLAIN
 };
 
@@ -61,7 +65,7 @@ macro_rules! with_policies {
     ($call:ident) => {
         $call! {
             /// Longest matching prefix, else least load (`SkyLB`).
-            Prefix, prefix, Traits { peer_rule: PeerRule::Match, ..PLAIN },
+            Prefix, prefix, Traits { waits: true, peer_rule: PeerRule::Match, ..PLAIN },
                 "the longest match if it is more than `match_threshold` of the prompt, ties by fewest in flight; else least load",
                 "the paper, tree variant";
             /// Least predicted time to the first token (ours).
@@ -75,7 +79,7 @@ macro_rules! with_policies {
                 "the least predicted time to first token, plus a part of what other requests lose; also over replicas without room",
                 "ours, see below";
             /// Consistent hash of the session's key (`SkyLB-CH`).
-            Ring, ring, Traits { walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN },
+            Ring, ring, Traits { waits: true, walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN },
                 "consistent hash of the key with virtual nodes, walking on past replicas that cannot take it; without a key least load",
                 "the paper, SkyLB-CH";
             /// Each replica in turn.
@@ -91,11 +95,11 @@ macro_rules! with_policies {
                 "the less loaded of two drawn",
                 "Mitzenmacher 2001";
             /// Consistent hash that walks past loaded replicas.
-            BoundedRing, bounded_ring, Traits { walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN },
+            BoundedRing, bounded_ring, Traits { waits: true, walks_ring: true, peer_rule: PeerRule::Ring, ..PLAIN },
                 "the same, walking on past replicas above `ring_load_factor` times the mean load",
                 "Mirrokni, Thorup, Zadimoghaddam, SODA 2018";
             /// `SGLang` router's rule.
-            CacheAware, cache_aware, Traits { reads_trees: true, ..PLAIN },
+            CacheAware, cache_aware, Traits { waits: true, reads_trees: true, ..PLAIN },
                 "while loads are apart by both thresholds least load; else the longest match above `cache_aware_threshold`; else least load (`cache_aware_fallback`)",
                 "SGLang router";
             /// smg's cache-aware rule with its overload cut-off.

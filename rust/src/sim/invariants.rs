@@ -367,7 +367,7 @@ fn held_ns(live: &Live, now_ns: Nanos) -> Nanos {
 /// How often a held request may be passed over.
 fn passes_max(config: &Config) -> u32 {
     // Some wait by choice, or start by their work.
-    if config.affinity_wait_ns.is_zero() && !config.policy.traits().orders_by_work {
+    if !config.waits() && !config.policy.traits().orders_by_work {
         0
     } else {
         config.hold_passes_max

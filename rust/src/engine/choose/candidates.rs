@@ -141,7 +141,7 @@ impl Chooser {
             scratch.keep_those_with_room();
             choice = self.ask_policy(demand, scratch, sight.fleet, sight.config);
             chosen = scratch.candidates[choice.position];
-            if preferred.suits_better(&chosen) {
+            if preferred.suits_better(&chosen, demand.prompt_blocks) {
                 return Selection::Awaits {
                     slot: preferred.slot,
                 };

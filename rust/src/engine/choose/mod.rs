@@ -103,13 +103,12 @@ impl Chooser {
         config: &Config,
         now: Instant,
     ) -> bool {
+        if !config.waits() {
+            return false;
+        }
         match seeker.ticket {
             Some(ticket) => hold.may_choose(ticket, config, now),
-            None => {
-                seeker.demand.lane == Lane::Batch
-                    && seeker.first
-                    && !config.affinity_wait_ns.is_zero()
-            }
+            None => seeker.demand.lane == Lane::Batch && seeker.first,
         }
     }
 }

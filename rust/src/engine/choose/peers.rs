@@ -73,8 +73,8 @@ impl Chooser {
         found
     }
 
-    /// The peer that answers sooner than the replica that was found, by more than what would make a
-    /// session move; for [`PeerRule::Time`] only.
+    /// The peer that answers sooner than the replica that was found, by more than `leave_gain_s` and
+    /// `leave_gain_ratio`; for [`PeerRule::Time`] only.
     ///
     /// What peers have reported of their prefixes does not count here: a prefix that is computed here
     /// once is cached here, while a session that leaves pays the way at every turn.

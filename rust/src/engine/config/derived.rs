@@ -7,6 +7,12 @@ use crate::time::Span;
 const DUE: (u64, u64) = (4, 5);
 
 impl Config {
+    /// A request may wait for a replica without room that the policy prefers.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.policy.traits().waits && !self.affinity_wait_ns.is_zero()
+    }
+
     /// Age from which on a held request gets the next room it can use.
     #[must_use]
     pub fn due_after_ns(&self) -> Span {

@@ -68,7 +68,7 @@ impl Member {
             pending: replica.pending(),
             running: replica.running(),
             waiting: replica.waiting(),
-            allowance: replica.allowance(config),
+            allowance: replica.allowance(config).min(config.in_flight_max),
             tree_blocks,
             pushed_total: self.pushed_total,
             failed_total: self.failed_total,

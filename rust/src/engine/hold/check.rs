@@ -62,7 +62,7 @@ impl Hold {
 
     /// Requests in these queues.
     fn check_queues(&self, partition: Partition, queues: &Queues) -> Result<usize, &'static str> {
-        let (mut len, mut open) = (0, 0);
+        let (mut len, mut open, mut bytes) = (0, 0, 0);
         for class in Class::ALL {
             let mut older = None;
             for (ticket, _) in self.queue(partition, class) {
@@ -80,6 +80,7 @@ impl Hold {
                 older = Some(slot);
                 len += 1;
                 open += usize::from(entry.choice.is_none());
+                bytes += entry.of.bytes;
                 if len > self.entries.len() {
                     return Err("hold_links_have_no_cycle");
                 }
@@ -91,7 +92,7 @@ impl Hold {
         if len == 0 {
             return Err("hold_empty_lines_are_forgotten");
         }
-        if (len, open) != (queues.len, queues.open) {
+        if (len, open, bytes) != (queues.len, queues.open, queues.bytes) {
             return Err("hold_lines_are_counted");
         }
         Ok(len)

@@ -328,7 +328,7 @@ impl Hold {
             return false;
         };
         queues.shed.look(queues.bytes, config, of.submitted_ns);
-        queues.shed.refuses(of)
+        queues.shed.refuses(of, config)
     }
 
     /// A request of this payer was submitted, held or not.

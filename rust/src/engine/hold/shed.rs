@@ -25,6 +25,8 @@ const INTEGRAL_PER_S: f64 = 0.05;
 const PROPORTIONAL: f64 = 0.5;
 /// Time between two looks.
 const LOOK_NS: Span = Span::from_ns(500_000_000);
+/// One look changes the delay by one in so many of the difference.
+const SMOOTH: f64 = 4.0;
 /// Time over which the rate is a mean.
 const RATE_S: f64 = 10.0;
 
@@ -55,6 +57,16 @@ impl Shed {
         self.served *= (-elapsed_s / RATE_S).exp();
     }
 
+    /// Refuses what may be refused.
+    #[cfg(test)]
+    pub(super) fn all() -> Self {
+        Self {
+            ratio: 1.0,
+            looked_ns: Instant::MAX,
+            ..Self::default()
+        }
+    }
+
     /// Brings the share up to date; so many bytes are held.
     pub(super) fn look(&mut self, held_bytes: u64, config: &Config, now: Instant) {
         let elapsed_ns = now - self.looked_ns;
@@ -65,8 +77,10 @@ impl Shed {
         self.decay(now);
         let longest_s = seconds(config.hold_timeout_ns);
         let rate = (self.served / RATE_S).max(1.0);
+        let before_s = self.delay_s;
         let delay_s = (as_f64(held_bytes) / rate).min(longest_s);
-        let before_s = std::mem::replace(&mut self.delay_s, delay_s);
+        let delay_s = before_s + (delay_s - before_s) / SMOOTH;
+        self.delay_s = delay_s;
         let over_s = delay_s - TARGET * longest_s;
         if over_s <= 0.0 {
             self.over_since_ns = None;
@@ -85,11 +99,11 @@ impl Shed {
     }
 
     /// Whether this request is refused. The answer is the same however often one asks.
-    pub(super) fn refuses(&self, of: &Entrant) -> bool {
+    pub(super) fn refuses(&self, of: &Entrant, config: &Config) -> bool {
         let ratio = match of.class {
             Class::High => 0.0,
             Class::Normal => self.ratio,
-            Class::Low => self.ratio * 2.0,
+            Class::Low => (self.ratio * 2.0).min(config.shed_ratio_max),
         };
         ratio > 0.0 && draw(of.age) < ratio
     }
@@ -174,7 +188,9 @@ mod tests {
                 age,
                 ..entrant(age, Instant::ZERO)
             };
-            (0..10_000).filter(|age| shed.refuses(&of(*age))).count()
+            (0..10_000)
+                .filter(|age| shed.refuses(&of(*age), &config()))
+                .count()
         };
         assert_eq!(refused(Class::High), 0);
         assert!((2_800..3_200).contains(&refused(Class::Normal)));

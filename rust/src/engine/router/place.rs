@@ -210,6 +210,7 @@ impl Router {
                     out.push(Effect::Hold(id));
                 }
                 Err(full) => {
+                    self.counters.hold_shed += u64::from(full == NoPlace::Hold(Full::Shed));
                     let refusal = failed.unwrap_or_else(|| self.no_room(full));
                     self.refuse(id, &request, refusal, out);
                 }
@@ -217,8 +218,7 @@ impl Router {
         }
     }
 
-    /// The replica that the policy chooses for a request. With `may_wait` it may be one without room, for
-    /// which the request then waits.
+    /// The replica that the policy chooses; with `may_wait` it may be one without room, to be waited for.
     pub(super) fn find(&mut self, request: &Request, may_wait: bool, now: Instant) -> Selection {
         let (chooser, _, mut sight, counters) = self.sight(now);
         chooser.find(request.seeker(), may_wait, &mut sight, counters)
@@ -345,8 +345,7 @@ impl Router {
         None
     }
 
-    /// Pushes a request that was not held. It overtakes requests of its queue that wait for another
-    /// replica. For each of these, the hold counts how often it was overtaken.
+    /// Pushes a request that was not held. The hold counts each request of its queue that it overtakes.
     fn push_past(
         &mut self,
         id: RequestId,
@@ -396,14 +395,14 @@ impl Router {
             age: request.age,
             submitted_ns: request.submitted_ns,
             deadline_ns,
-            fresh: request.attempts == 0 && request.held_ns.is_zero() && !request.stays,
+            fresh: request.submitted_ns == now && !request.stays && !request.is_leaving(now),
         };
         let entered = self.hold.enter(entrant, &self.config);
         match entered {
             Ok(_) => self.counters.hold_entered += 1,
             Err(Full::Hold) => self.counters.hold_full += 1,
             Err(Full::Payer) => self.counters.hold_tenant_full += 1,
-            Err(Full::Shed) => self.counters.hold_shed += 1,
+            Err(Full::Shed) => {}
         }
         entered.map_err(NoPlace::Hold)
     }
@@ -417,8 +416,7 @@ impl Router {
         self.requests.insert(id, request);
     }
 
-    /// Counts the request as in flight, records its prompt in the tree, and adds the effect. Returns the KV
-    /// tokens that it is predicted to need.
+    /// Counts the request as in flight, and records its prompt. Returns the KV tokens that it should need.
     pub(super) fn push(
         &mut self,
         id: RequestId,

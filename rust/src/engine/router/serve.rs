@@ -270,6 +270,9 @@ impl Router {
 
     /// Lets a held request wait by choice for a replica without room, where that is better for it.
     pub(super) fn lets_pass(&mut self, ticket: Ticket, id: RequestId, now: Instant) -> bool {
+        if !self.config.waits() {
+            return false;
+        }
         let Some(request) = self.requests.remove(id) else {
             return false;
         };

@@ -1,7 +1,7 @@
 //! The policies: one function each, which chooses one of the candidates.
 //!
-//! The candidates are ready and may serve the request. At its first attempt a request may wait for one that has
-//! no room now (`affinity_wait_s`); later all of them have room. All policies have one signature, and the set is closed ([`Policy`]). A view is
+//! The candidates are ready and may serve the request. While a request may wait (`affinity_wait_s`), policies with
+//! [`Traits::waits`](crate::engine::policy::Traits::waits) also get those without room. All policies have one signature, and the set is closed ([`Policy`]). A view is
 //! never empty, so no policy fails. None allocates.
 
 use std::cmp::Ordering;
@@ -17,6 +17,9 @@ use crate::time::Span;
 
 /// A wait is worth at least one in so many parts of the work that it saves.
 const SUITS_BETTER: u64 = 8;
+
+/// A replica that takes so many times as long per token is of another kind; less is load.
+const OTHER_KIND: u32 = 2;
 
 /// Marks a slot that is not among the candidates.
 pub const NOT_A_CANDIDATE: u32 = u32::MAX;
@@ -75,18 +78,26 @@ impl Candidate {
     }
 
     /// Apart from all loads the request takes less of this replica than of another: more of its prompt is
-    /// cached, or the replica is faster. It may be worth a wait; a shorter queue is not, because others wait
-    /// for that as well.
+    /// cached, or the replica is of a faster kind. It may be worth a wait; a shorter queue is not, because others
+    /// wait for that as well.
     #[must_use]
-    pub fn suits_better(&self, other: &Self) -> bool {
-        let work_ns = |candidate: &Self| {
-            u64::from(candidate.uncached_tokens) * u64::from(candidate.ns_per_token)
+    pub fn suits_better(&self, other: &Self, prompt_blocks: u32) -> bool {
+        let blocks =
+            |candidate: &Self| u64::from(prompt_blocks.saturating_sub(candidate.match_blocks));
+        let tokens = |candidate: &Self| u64::from(candidate.uncached_tokens);
+        let time = |candidate: &Self| tokens(candidate) * u64::from(candidate.ns_per_token);
+        let (slow, fast) = (
+            self.ns_per_token.max(other.ns_per_token),
+            self.ns_per_token.min(other.ns_per_token),
+        );
+        let (mine, theirs) = if tokens(self) == 0 && tokens(other) == 0 {
+            (blocks(self), blocks(other))
+        } else if slow / OTHER_KIND >= fast.max(1) {
+            (time(self), time(other))
+        } else {
+            (tokens(self), tokens(other))
         };
-        let (work_ns, other_ns) = (work_ns(self), work_ns(other));
-        if work_ns == 0 && other_ns == 0 {
-            return self.match_blocks > other.match_blocks;
-        }
-        work_ns < other_ns - other_ns / SUITS_BETTER
+        mine < theirs - theirs / SUITS_BETTER
     }
 }
 

@@ -272,16 +272,12 @@ fn a_wait_is_for_what_is_cached_or_faster_and_not_for_a_shorter_queue() {
         ns_per_token,
         ..Candidate::default()
     };
-    assert!(at(10, 5, 9).suits_better(&at(100, 5, 0)), "cached");
-    assert!(at(100, 1, 0).suits_better(&at(100, 5, 0)), "faster");
-    assert!(
-        !at(100, 5, 0).suits_better(&at(100, 5, 0)),
-        "only less loaded"
-    );
-    assert!(!at(95, 5, 1).suits_better(&at(100, 5, 0)), "hardly cached");
-    assert!(
-        at(0, 0, 2).suits_better(&at(0, 0, 1)),
-        "by blocks without figures"
-    );
-    assert!(!at(0, 0, 1).suits_better(&at(0, 0, 1)));
+    let better = |one: Candidate, other| one.suits_better(&other, 100);
+    assert!(better(at(10, 5, 9), at(100, 5, 0)), "cached");
+    assert!(better(at(100, 10, 0), at(100, 50, 0)), "of a faster kind");
+    assert!(!better(at(100, 10, 0), at(100, 15, 0)), "only less loaded");
+    assert!(!better(at(100, 5, 0), at(100, 5, 0)), "equal");
+    assert!(!better(at(95, 5, 1), at(100, 5, 0)), "hardly cached");
+    assert!(better(at(0, 0, 20), at(0, 0, 1)), "by blocks");
+    assert!(!better(at(0, 0, 2), at(0, 0, 1)), "hardly, by blocks");
 }

@@ -112,7 +112,11 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
         PushRule::Outstanding,
         PushRule::Pending,
     ]);
-    let allowances = prop::sample::select(vec![AllowanceRule::One, AllowanceRule::Knee]);
+    let allowances = prop::sample::select(vec![
+        AllowanceRule::One,
+        AllowanceRule::Probed,
+        AllowanceRule::Knee,
+    ]);
     let rules = prop::sample::select(vec![ClassRule::Weighted, ClassRule::Strict]);
     let hold = (
         1..5_u32,

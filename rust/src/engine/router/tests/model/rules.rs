@@ -68,8 +68,7 @@ impl Oracle {
             );
             let queue = |live: &Live| (live.model, live.bound, live.class);
             if *other_id < id && queue(other) == queue(live) {
-                let strict =
-                    config.policy != Policy::Predictive && config.affinity_wait_ns.is_zero();
+                let strict = config.policy != Policy::Predictive && !config.waits();
                 assert!(!strict, "{id} overtakes {other_id}");
                 other.passes += 1;
             }
