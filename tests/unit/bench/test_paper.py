@@ -291,7 +291,8 @@ def test_goals_of_replicas_compare_numbers() -> None:
 )
 def test_a_claim_reproduces_by_its_range_or_by_its_sign(values: tuple[float, ...], expected: str) -> None:
     claim = Claim("", "", (1.12, 2.06), lambda *_: {}, "")
-    assert verdict(dict(enumerate(map(float, values))), claim) == expected  # type: ignore[arg-type]  # keys are only names
+    found = {str(at): float(value) for at, value in enumerate(values)}
+    assert verdict(found, claim) == expected
 
 
 # --------------------------------------------------------------------------------- runs
