@@ -125,7 +125,8 @@ fn as_f64(number: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::entrant;
+    use super::super::tests::{entrant, partition};
+    use super::super::{Full, Hold};
     use super::*;
 
     const S: Span = Span::from_ns(1_000_000_000);
@@ -195,5 +196,34 @@ mod tests {
         assert_eq!(refused(Class::High), 0);
         assert!((2_800..3_200).contains(&refused(Class::Normal)));
         assert!((5_800..6_200).contains(&refused(Class::Low)));
+    }
+
+    #[test]
+    fn only_what_has_just_come_and_is_not_urgent_is_shed() {
+        let (mut hold, config) = (
+            Hold::new(),
+            Config {
+                shed_ratio_max: 1.0,
+                ..config()
+            },
+        );
+        let first = hold
+            .enter(entrant(1, Instant::from_ns(1_000)), &config)
+            .unwrap();
+        hold.partitions.get_mut(&partition(0)).unwrap().shed = Shed::all();
+        let of = entrant(2, Instant::from_ns(1_000));
+        assert_eq!(hold.enter(of, &config), Err(Full::Shed));
+        let again = Entrant { fresh: false, ..of };
+        let again = hold.enter(again, &config).unwrap();
+        let urgent = Entrant {
+            class: Class::High,
+            ..of
+        };
+        let urgent = hold.enter(urgent, &config).unwrap();
+        for ticket in [first, again, urgent] {
+            hold.leave(ticket);
+        }
+        hold.enter(of, &config)
+            .expect("an empty queue has no overload");
     }
 }

@@ -21,7 +21,7 @@ fn config() -> Config {
     }
 }
 
-fn partition(line: u32) -> Partition {
+pub(super) fn partition(line: u32) -> Partition {
     Partition {
         model: ModelId(line),
         bound: (line == 2).then_some(ReplicaId(7)),
@@ -478,33 +478,4 @@ fn timers_of_those_who_left_are_bounded() {
         hold.leave(first);
         assert!(hold.timers.all().count() <= 200);
     }
-}
-
-#[test]
-fn only_what_has_just_come_and_is_not_urgent_is_shed() {
-    let (mut hold, config) = (
-        Hold::new(),
-        Config {
-            shed_ratio_max: 1.0,
-            ..config()
-        },
-    );
-    let first = hold
-        .enter(entrant(1, Instant::from_ns(1_000)), &config)
-        .unwrap();
-    hold.partitions.get_mut(&partition(0)).unwrap().shed = Shed::all();
-    let of = entrant(2, Instant::from_ns(1_000));
-    assert_eq!(hold.enter(of, &config), Err(Full::Shed));
-    let again = Entrant { fresh: false, ..of };
-    let again = hold.enter(again, &config).unwrap();
-    let urgent = Entrant {
-        class: Class::High,
-        ..of
-    };
-    let urgent = hold.enter(urgent, &config).unwrap();
-    for ticket in [first, again, urgent] {
-        hold.leave(ticket);
-    }
-    hold.enter(of, &config)
-        .expect("an empty queue has no overload");
 }
