@@ -87,7 +87,7 @@ class EngineSettings(ServingSettings):
             description="Longest wait for the full replica that the policy prefers, while another has room. "
             "Larger values favour caches over short waits. 0 shows policies only replicas with room.",
         ),
-    ] = 0.5
+    ] = 3.0
     prefill_tokens_per_s: Annotated[
         float,
         EXPERIMENTAL,

@@ -48,6 +48,15 @@ class ServingSettings(Group):
             "as in the paper. knee: as many as are missing to the number that it was seen to run at once."
         ),
     ] = "knee"
+    ahead_steps: Annotated[
+        Count,
+        Field(
+            ge=0,
+            description="Steps that the prompts pending at a replica may take while no request waits for a slot "
+            "there (allowance = knee). Larger values fill the steps of engines that compute short prompts. 0: "
+            "the batch grows by a sixteenth of what it was seen to run.",
+        ),
+    ] = 8
     blind_outstanding_max: Annotated[
         Count,
         Field(

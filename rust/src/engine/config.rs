@@ -41,6 +41,9 @@ pub struct Config {
     pub outstanding_max: u32,
     /// Pending requests allowed per replica.
     pub allowance: AllowanceRule,
+    /// Prompts pushed ahead while nobody waits for a slot may take so many times what the first token of a
+    /// cached prompt takes ([`AllowanceRule::Knee`]).
+    pub ahead_steps: u32,
     /// Requests in flight on a replica whose metrics cannot be read.
     pub blind_outstanding_max: u32,
     /// Hard cap of requests in flight per replica.
@@ -261,6 +264,7 @@ impl Config {
         push: PushRule::Pending,
         outstanding_max: 32,
         allowance: AllowanceRule::One,
+        ahead_steps: 0,
         blind_outstanding_max: 16,
         in_flight_max: 1024,
         hold_timeout_ns: Span::from_ns(30_000_000_000),
@@ -360,7 +364,7 @@ mod tests {
     use super::*;
 
     const JSON: &str = r#"{"policy":"two_choices","push":"pending","outstanding_max":32,
-        "allowance":"knee","blind_outstanding_max":16,"in_flight_max":1024,"hold_timeout_s":30.0,
+        "allowance":"knee","ahead_steps":8,"blind_outstanding_max":16,"in_flight_max":1024,"hold_timeout_s":30.0,
         "hold_len_max":0,"hold_bytes_max":1073741824,"hold_tenant_len_max":null,
         "hold_tenant_bytes_max":268435456,"hold_work_weight":40,"hold_passes_max":64,
         "hold_age_max_s":10.0,"class_rule":"weighted",

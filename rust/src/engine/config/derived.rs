@@ -3,6 +3,7 @@
 use super::Config;
 use crate::time::Span;
 
+const NS_PER_S: f64 = 1e9;
 /// Part of the longest wait after which a held request is due, if no age is set.
 const DUE: (u64, u64) = (4, 5);
 
@@ -19,6 +20,17 @@ impl Config {
         let (parts, of) = DUE;
         self.hold_age_max_ns
             .unwrap_or(self.hold_timeout_ns * parts / of)
+    }
+
+    /// Prompt tokens that take as long as the first token of a cached prompt, until a replica's own are learned.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, and `as` saturates"
+    )]
+    pub fn step_tokens(&self) -> u32 {
+        (self.ttft_base_ns.ns_f64() / NS_PER_S * self.prefill_tokens_per_s) as u32
     }
 
     /// Requests and bytes of one tenant in the hold.

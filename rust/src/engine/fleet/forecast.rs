@@ -398,6 +398,9 @@ impl Fleet {
             member.stay_ns = Some(mean_ns(member.stay_ns, stay_ns));
             if forecast.clear {
                 member.speed.learn(load, computed, ttft_ns, prior);
+                if let Some(line) = member.speed.line_near(load) {
+                    member.replica.learn_step(line.pace().base_tokens());
+                }
             }
         }
     }

@@ -28,12 +28,12 @@ impl Fleet {
         &mut self,
         slot: ReplicaSlot,
         pushed: Vec<Own>,
-        in_flight_max: u32,
+        config: &Config,
         now: Instant,
     ) {
         if let Some(member) = self.member_mut(slot) {
             for own in pushed {
-                member.replica.push_theirs(own, in_flight_max, now);
+                member.replica.push_theirs(own, config, now);
             }
         }
     }

@@ -93,6 +93,14 @@ pub struct Pace {
     pub token_ns: u32,
 }
 
+impl Pace {
+    /// Tokens that take as long as the base.
+    #[must_use]
+    pub fn base_tokens(self) -> u32 {
+        u32::try_from(self.base_ns.ns() / u64::from(self.token_ns)).unwrap_or(u32::MAX)
+    }
+}
+
 /// What a fit is shrunk towards, and as how many samples that counts.
 #[derive(Debug, Clone, Copy)]
 pub struct Prior {

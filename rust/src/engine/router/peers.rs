@@ -323,7 +323,7 @@ impl Router {
         now: Instant,
     ) -> Changes {
         let (cache, counters, config) = (&mut self.cache, &mut self.counters, &self.config);
-        let bounds = (config.in_flight_max, now);
+        let bounds = (config, now);
         let observe = |fleet: &mut Fleet, passed: Passed| {
             counters.pages_heard += 1;
             let page = (passed.page, passed.sent_ns, Probed::Elsewhere);

@@ -164,6 +164,7 @@ fn settings(rng: &mut Rng, exact: bool) -> Config {
         } else {
             allowances[rng.below(2)]
         },
+        ahead_steps: if chance(rng, 2) { 8 } else { 0 },
         hold_work_weight: if chance(rng, 2) { 40.0 } else { 0.0 },
         hold_timeout_ns: Span::from_ns([2_000_000_000, 30_000_000_000][rng.below(2)]),
         hold_passes_max: 1_000,

@@ -9,6 +9,8 @@ const WINDOW_MAX: u32 = 1 << 16;
 /// While the knee is unknown, a batch may grow at once by one in so many over what it has been
 /// seen to run; below that many requests, by one.
 const REACH: u32 = 16;
+/// While little work is pending, it may be so many times as large.
+const LIGHT: u32 = 2;
 /// Clean snapshots in a row that found the allowance used up, after which the batch may grow though
 /// none of them has shown it grown: requests that end in step with the probes hide it.
 const STALLS: u32 = 4;
@@ -88,11 +90,12 @@ impl Knee {
         }
     }
 
-    /// Pending requests allowed with `running` in the batch.
-    pub(super) fn allowance(&self, running: u32) -> u32 {
+    /// Pending requests allowed with `running` in the batch. `light`: the pending prompts and one more are little
+    /// work.
+    pub(super) fn allowance(&self, running: u32, light: bool) -> u32 {
         match self.active() {
             Some(knee) => self.beyond(knee, running),
-            None => self.window.max(self.reach(running)),
+            None => self.window.max(self.reach(running, light)),
         }
     }
 
@@ -116,9 +119,16 @@ impl Knee {
         }
     }
 
-    /// With the knee unknown: up to what the batch has been seen to run, and a little beyond.
-    fn reach(&self, running: u32) -> u32 {
-        self.larger().saturating_sub(running).max(1)
+    /// With the knee unknown: up to what the batch has been seen to run, and a little beyond. While little work
+    /// is pending, up to [`LIGHT`] times that: no request waits for a slot, and one alone would leave a step
+    /// nearly empty. In a small batch a slot is too dear to be found out that way.
+    fn reach(&self, running: u32, light: bool) -> u32 {
+        let most = if light && self.good >= SMALL_BATCH {
+            self.good.saturating_mul(LIGHT)
+        } else {
+            self.larger()
+        };
+        most.saturating_sub(running).max(1)
     }
 
     fn larger(&self) -> u32 {
@@ -126,8 +136,8 @@ impl Knee {
     }
 
     /// A push was made; now `running` are in the batch and `pending` pending.
-    pub(super) fn pushed(&mut self, running: u32, pending: u32, now: Instant) {
-        if pending >= self.allowance(running) {
+    pub(super) fn pushed(&mut self, running: u32, pending: u32, light: bool, now: Instant) {
+        if pending >= self.allowance(running, light) {
             self.used_ns.get_or_insert(now);
         }
     }

@@ -202,7 +202,8 @@ impl Replica {
         });
         self.fresh += 1;
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
-        self.knee.pushed(self.running, self.pending(), now);
+        let light = self.work.light(config);
+        self.knee.pushed(self.running, self.pending(), light, now);
         self.open_since_ns = None;
         true
     }
@@ -382,7 +383,11 @@ impl Replica {
             AllowanceRule::One => 1,
             AllowanceRule::Probed if self.probed_waiting() > 0 => 0,
             AllowanceRule::Probed => u32::MAX,
-            AllowanceRule::Knee => self.knee.allowance(self.running).min(self.kv_room()).max(1),
+            AllowanceRule::Knee => self
+                .knee
+                .allowance(self.running, self.work.light(config))
+                .min(self.kv_room())
+                .max(1),
         }
     }
 

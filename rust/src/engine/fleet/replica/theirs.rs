@@ -60,9 +60,9 @@ pub struct Own {
 }
 
 impl Replica {
-    /// Another balancer has pushed a request, which it tells only now. Those beyond `len_max` in
-    /// flight are not counted one by one: gauges show them as foreign.
-    pub fn push_theirs(&mut self, told: Own, len_max: u32, now: Instant) {
+    /// Another balancer has pushed a request, which it tells only now. Those beyond
+    /// [`Config::in_flight_max`] are not counted one by one: gauges show them as foreign.
+    pub fn push_theirs(&mut self, told: Own, config: &Config, now: Instant) {
         let Own {
             id,
             pushed_ns,
@@ -70,7 +70,7 @@ impl Replica {
             ..
         } = told;
         let known = self.in_flight.iter().any(|request| request.id == id);
-        if known || self.in_flight() >= len_max {
+        if known || self.in_flight() >= config.in_flight_max {
             return;
         }
         let shown = self
@@ -105,7 +105,8 @@ impl Replica {
         );
         self.theirs += 1;
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
-        self.knee.pushed(self.running, self.pending(), now);
+        let light = self.work.light(config);
+        self.knee.pushed(self.running, self.pending(), light, now);
         self.open_since_ns = None;
         match told.first_byte_ns {
             // It is in the gauges as running already.
@@ -291,12 +292,12 @@ mod tests {
         fn what_others_tell_breaks_no_count(
             events in prop::collection::vec((0_u32..3, 0_u64..6, 0_u8..4, 0_u64..50), 0..60)
         ) {
-            let config = Config::sample();
+            let config = Config { in_flight_max: 8, ..Config::sample() };
             let mut replica = Replica::new();
             for (now, (peer, number, what, age_ns)) in (100_u64..).zip(events) {
                 let id = theirs(PeerId(peer), number);
                 match what {
-                    0 => replica.push_theirs(told(peer, number, Instant::from_ns(now - age_ns)), 8, Instant::from_ns(now)),
+                    0 => replica.push_theirs(told(peer, number, Instant::from_ns(now - age_ns)), &config, Instant::from_ns(now)),
                     1 => replica.first_byte(id, Instant::from_ns(now - age_ns)),
                     2 => replica.complete_theirs(id),
                     _ => {

@@ -1,6 +1,6 @@
 //! What the requests in flight from here still cost the replica.
 
-use super::Replica;
+use super::{Replica, mean};
 use crate::engine::config::Config;
 use crate::engine::fleet::speed::Pace;
 use crate::time::{Instant, Span};
@@ -23,6 +23,10 @@ pub(super) struct Work {
     since_ns: Instant,
     /// KV room of all.
     kv: u64,
+    /// Running mean of the prompt tokens of those pushed.
+    prompt_mean: Option<u32>,
+    /// Prompt tokens that take as long as a step without any, where that was learned.
+    step_tokens: Option<u32>,
 }
 
 impl Work {
@@ -30,6 +34,7 @@ impl Work {
         if self.prefill == 0 {
             self.since_ns = now;
         }
+        self.prompt_mean = Some(mean(self.prompt_mean, need.prefill));
         self.prefill += u64::from(need.prefill);
         self.kv += u64::from(need.kv);
     }
@@ -47,6 +52,14 @@ impl Work {
 
     pub(super) fn prefill(&self) -> u64 {
         self.prefill
+    }
+
+    /// The prompts under way and one of average length take no longer than [`Config::ahead_steps`] steps.
+    pub(super) fn light(&self, config: &Config) -> bool {
+        let step_tokens = self.step_tokens.unwrap_or_else(|| config.step_tokens());
+        let most = u64::from(step_tokens) * u64::from(config.ahead_steps);
+        let mean = u64::from(self.prompt_mean.unwrap_or(0));
+        most > 0 && self.prefill.saturating_add(mean) <= most
     }
 }
 
@@ -115,6 +128,11 @@ impl Backlog {
 }
 
 impl Replica {
+    /// So many prompt tokens take as long there as a step without any.
+    pub fn learn_step(&mut self, tokens: u32) {
+        self.work.step_tokens = Some(tokens);
+    }
+
     /// KV tokens that the own requests in flight are predicted to take.
     #[must_use]
     pub fn active_tokens(&self) -> u64 {

@@ -4,6 +4,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
 use super::message::{Began, Entry, Page, Share};
+use crate::engine::config::Config;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::replica::{Need, Own, theirs};
 use crate::engine::fleet::snapshot::Snapshot;
@@ -39,7 +40,7 @@ impl Mesh {
         share: Share,
         told_ns: Instant,
         fleet: &mut Fleet,
-        (in_flight_max, now): (u32, Instant),
+        (config, now): (&Config, Instant),
         mut observe: impl FnMut(&mut Fleet, Passed) -> bool,
     ) -> Changes {
         fleet.probes_mut().soon();
@@ -69,7 +70,7 @@ impl Mesh {
                 changes.replicas.push(replica);
                 continue;
             };
-            fleet.push_theirs(replica, began, in_flight_max, now);
+            fleet.push_theirs(replica, began, config, now);
             for (number, age_us) in entry.started {
                 fleet.first_byte_theirs(replica, theirs(peer, number), ago(told_ns, age_us));
             }

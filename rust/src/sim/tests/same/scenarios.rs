@@ -20,7 +20,8 @@ fn served() -> Config {
     Config {
         policy: Policy::Predictive,
         allowance: AllowanceRule::Knee,
-        affinity_wait_ns: Span::from_ns(500_000_000),
+        ahead_steps: 8,
+        affinity_wait_ns: Span::from_ns(3_000_000_000),
         hold_work_weight: 100.0,
         hold_passes_max: 1000,
         hold_age_max_ns: None,

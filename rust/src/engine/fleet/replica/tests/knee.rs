@@ -25,6 +25,46 @@ fn with_the_knee_unknown_one_more_than_has_been_seen_running_is_allowed() {
 }
 
 #[test]
+fn while_steps_are_nearly_empty_of_prompts_twice_the_batch_may_be_in_flight() {
+    for (ahead_steps, tokens, running, allowed) in [
+        (8, 100, 10, 10), // 160 tokens take as long as a step: room for 12 prompts of 100
+        (0, 100, 10, 1),
+        (8, 1_000, 10, 1), // one fits, and a second one does not
+        (8, 600, 10, 10),
+        (8, 100, 7, 1), // a small batch
+    ] {
+        let mut b = Bench::new(Config {
+            ahead_steps,
+            ttft_base_ns: Span::from_ns(20_000_000),
+            prefill_tokens_per_s: 8_000.0,
+            ..knee()
+        });
+        b.probe(page(running, 0));
+        let now = b.tick();
+        let need = Need {
+            prefill: tokens,
+            kv: tokens,
+        };
+        assert!(b.replica.push(RequestId(1), need, &b.config, now));
+        let case = (ahead_steps, tokens, running);
+        assert_eq!(b.allowance(), allowed, "{case:?}");
+    }
+}
+
+#[test]
+fn what_a_step_costs_is_learned() {
+    let mut b = Bench::new(Config {
+        ahead_steps: 8,
+        ..knee()
+    });
+    b.probe(page(10, 0));
+    b.push(1..=1);
+    assert_eq!(b.allowance(), 10);
+    b.replica.learn_step(10);
+    assert_eq!(b.allowance(), 1, "80 tokens may be pending, and 100 are");
+}
+
+#[test]
 fn a_batch_that_probes_never_see_grown_may_grow_after_four_of_them() {
     let mut b = Bench::new(knee());
     b.push(1..=1);
