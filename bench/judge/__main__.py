@@ -24,7 +24,7 @@ import msgspec
 
 from bench.judge.cases import NAMES, Case, cases
 from bench.judge.document import document, stored
-from bench.judge.judgment import Judgment
+from bench.judge.judgment import TTFT, Judgment
 from bench.judge.plan import QUICK, Effort, Plan
 from bench.judge.plots import write
 from bench.judge.runs import Figures, Task, run_task
@@ -132,7 +132,7 @@ def main() -> int:
         "interrupted": not whole,
         "left_out": reason,
     }
-    if not any(verdict.rows for verdict in judgment.verdicts.values()):
+    if not any(verdict.rates[TTFT] for verdict in judgment.verdicts.values()):
         print("nothing was run to its end", file=sys.stderr)
         return 1
     print(summary(judgment))

@@ -79,7 +79,8 @@ def _case(verdict: Verdict) -> Iterator[str]:
     yield f"## {case.name}"
     yield ""
     yield f"{case.about[0].upper()}{case.about[1:]}, on {fleet}."
-    yield f"Half of the rules sustain {verdict.capacity_per_s:.3g} sessions/s."
+    assumed = "" if verdict.measured else " (assumed, not measured)"
+    yield f"Half of the rules sustain {verdict.capacity_per_s:.3g} sessions/s{assumed}."
     if not verdict.rows:
         return
     yield ""
@@ -103,7 +104,10 @@ def _rates(verdict: Verdict) -> Iterator[str]:
     for name, variant in verdict.variants.items():
         if name in rates and variant.rule != FLOOR:
             key = variant.rule if not variant.tried else name
-            rules.setdefault(key, {})[variant.form if not variant.tried else SHIPPED] = name
+            form = variant.form
+            if variant.tried:
+                form = SHIPPED if variant.engine.get("push") == "blind" else GATED
+            rules.setdefault(key, {})[form] = name
 
     def best(forms: dict[str, str]) -> float:
         return max(rates[name].per_s for name in forms.values())

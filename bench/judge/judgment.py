@@ -47,6 +47,7 @@ class Verdict:
     Attributes:
         case: it.
         capacity_per_s: sessions per second that half of the rules sustain.
+        measured: it is; else it is what the case assumes.
         variants: all that ran, by name.
         rates: by bound and variant.
         rows: by load and variant.
@@ -55,6 +56,7 @@ class Verdict:
 
     case: Case
     capacity_per_s: float = 0.0
+    measured: bool = False
     variants: dict[str, Variant] = field(default_factory=dict)
     rates: dict[str, dict[str, Rate]] = field(default_factory=lambda: {TTFT: {}, INTER_TOKEN: {}})
     rows: dict[str, dict[str, Rows]] = field(default_factory=dict)
@@ -94,7 +96,11 @@ class Verdict:
         return self.best_rate(bound, [name for name in self.rates[bound] if is_rival(self.variants[name])])
 
     def best_at(self, load: str, names: Iterable[str], figure: str = "ttft_p90_s") -> str | None:
-        """Who has the lowest mean of a figure at a load."""
+        """Who has the lowest mean of a figure at a load, among those that ran with the most seeds."""
+        rows = self.rows.get(load, {})
+        names = [name for name in names if name in rows]
+        most = max((len(rows[name]) for name in names), default=0)
+        names = [name for name in names if len(rows[name]) == most]
         means = {name: mean for name in names if (mean := self.mean(load, name, figure)) is not None}
         return min(means, key=lambda name: means[name], default=None)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bench.judge.cases import Case
-from bench.judge.judgment import INTER_TOKEN, TTFT, Rate, Verdict
+from bench.judge.judgment import EXACT, INTER_TOKEN, TTFT, Rate, Verdict
 from bench.judge.runs import Figures, Task
 from bench.judge.search import Boundary, crossing, rate, shifted
 from bench.judge.variants import DEFAULT, POLICIES, SHIPPED, Variant, floor, ours, rivals, tuned
@@ -177,6 +177,7 @@ class Plan:
             boundary.answer(2 * len(sustain) >= len(forms))
         found = LOW if boundary.passed is None else boundary.passed
         self.verdict.capacity_per_s = rate(self._case.capacity_per_s, found)
+        self.verdict.measured = True
 
     def _sustains(self, name: str, index: int, seeds: Sequence[int]) -> bool:
         answered = self._mean(name, index, seeds, "sustained") >= SUSTAINED
@@ -208,8 +209,14 @@ class Plan:
         order = [variant for variant in near if variant.name != DEFAULT]
         order.sort(key=lambda variant: -rates[variant.name].per_s)
         best = {variant.name for variant in order[: effort.contenders]} | {DEFAULT}
+        # One seed may misplace a rule: the two best at 85 % are searched exactly whatever it says.
+        at_main = {name for form in (None, SHIPPED) if (name := self._best_here(form)) is not None}
+        best |= at_main & {variant.name for variant in variants}
         starts = {name: _index(self._case, rates[name].per_s) for name in best}
         yield from self._exactly(bound, [variant for variant in variants if variant.name in best], starts)
+
+    def _best_here(self, form: str | None) -> str | None:
+        return self.verdict.best_at(MAIN, self.verdict.rival_names(MAIN, form))
 
     def _late(self, bound: str) -> set[str]:
         """Rivals that break a bound by far at 85 %, if enough others keep it: they are not searched."""
@@ -307,7 +314,7 @@ class Plan:
     def _best_rates(self, count: int) -> list[str]:
         rates = self.verdict.rates[TTFT]
         found = [variant.name for variant in self._rivals if variant.name in rates]
-        return sorted(found, key=lambda name: (bool(rates[name].sign), -rates[name].per_s))[:count]
+        return sorted(found, key=lambda name: (rates[name].sign not in EXACT, -rates[name].per_s))[:count]
 
     def _chosen(self) -> list[Variant]:
         """Who runs at the other loads: the best in each respect, and what everybody knows."""

@@ -1,5 +1,6 @@
 """Plots of the judge: sessions per second against the best rival, and P90 over load."""
 
+import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def _ratios(judgment: Judgment) -> Figure | None:
     axes = figure.subplots()
     places = range(len(verdicts))
     for bound, shift, title in ((TTFT, -0.2, "P90 TTFT"), (INTER_TOKEN, 0.2, "P99 inter-token time")):
-        gains = [((verdict.ratio(bound) or 1.0) - 1.0) * 100 for verdict in verdicts]
+        gains = [(verdict.ratio(bound) or math.nan) * 100 - 100 for verdict in verdicts]
         axes.barh(
             [place + shift for place in places], gains, height=0.38, label=f"within the bound of {title}"
         )

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
 
 import msgspec
 
@@ -25,6 +25,10 @@ FAILED_TTFT_S = 120.0
 
 A rule that refuses whom it cannot serve in time must not look faster for that.
 """
+
+
+FAILED_E2E_S = 600.0
+"""The same for the last token."""
 
 
 PATIENCE = 4.0
@@ -101,7 +105,8 @@ def figures(result: Result, case: Case, lengths: dict[int, int]) -> Figures:
     records = result.records
     if records is None:
         raise AssertionError("the scenario asks for records")
-    times = sorted(first_tokens(records))
+    times = sorted(first_tokens(records, total.unfinished))
+    ends = sorted(last_tokens(records, total.unfinished))
     found: dict[str, float | None] = {
         "sustained": total.requests_per_s * result.measured_s / max(1, total.requests),
         "within_ttft": bisect_right(times, case.ttft_bound_s) / max(1, len(times)),
@@ -111,8 +116,8 @@ def figures(result: Result, case: Case, lengths: dict[int, int]) -> Figures:
         "ttft_p90_s": quantile(times, 0.9),
         "ttft_p99_s": quantile(times, 0.99),
         "inter_token_p99_s": total.inter_token_s.p99,
-        "e2e_p50_s": total.e2e_s.p50,
-        "e2e_p90_s": total.e2e_s.p90,
+        "e2e_p50_s": quantile(ends, 0.5),
+        "e2e_p90_s": quantile(ends, 0.9),
         "hit_rate": total.hit_rate,
         "tokens_per_s": total.throughput_tokens_per_s,
         "output_tokens_per_s": total.output_tokens_per_s,
@@ -122,10 +127,18 @@ def figures(result: Result, case: Case, lengths: dict[int, int]) -> Figures:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def first_tokens(records: Records) -> Iterator[float]:
-    """Times to the first token; failed requests count as `FAILED_TTFT_S`."""
+def first_tokens(records: Records, unfinished: int) -> Iterator[float]:
+    """Times to the first token, `FAILED_TTFT_S` at most: what failed or did not end counts as that."""
     for time_s, outcome in zip(records.ttft_s, records.outcome, strict=True):
-        yield time_s if time_s is not None and outcome == "ok" else FAILED_TTFT_S
+        yield min(time_s, FAILED_TTFT_S) if time_s is not None and outcome == "ok" else FAILED_TTFT_S
+    yield from repeat(FAILED_TTFT_S, unfinished)
+
+
+def last_tokens(records: Records, unfinished: int) -> Iterator[float]:
+    """Times to the last token, `FAILED_E2E_S` at most: what failed or did not end counts as that."""
+    for time_s, outcome in zip(records.e2e_s, records.outcome, strict=True):
+        yield min(time_s, FAILED_E2E_S) if outcome == "ok" else FAILED_E2E_S
+    yield from repeat(FAILED_E2E_S, unfinished)
 
 
 def refused_by_length(records: Records, lengths: dict[int, int]) -> Figures:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from statistics import fmean
 
-from bench.judge.judgment import EXACT, INTER_TOKEN, TTFT, Judgment, Verdict, geometric_mean
+from bench.judge.judgment import INTER_TOKEN, TTFT, Judgment, Verdict, geometric_mean
 from bench.judge.plan import MAIN
 from bench.judge.runs import LENGTHS
 from bench.judge.variants import DEFAULT, FLOOR, SHIPPED
@@ -136,22 +136,24 @@ def refused_shares(verdict: Verdict, load: str, name: str) -> dict[str, tuple[fl
 
 def _lengths(judgment: Judgment) -> Iterator[str]:
     """Who is refused under overload."""
-    unfair, refused, count = [], [], 0
+    unfair, refused, count, overloaded = [], [], 0, False
     for name, verdict in judgment.verdicts.items():
         for load in verdict.loads():
             if load != OVERLOAD and not verdict.case.workload.burst_s:
                 continue
+            overloaded |= load == OVERLOAD
             shares = refused_shares(verdict, load, DEFAULT)
             parts = [failed / sent for failed, sent in shares.values() if sent >= AIM_SENT]
             count += 1
             if verdict.case.workload.burst_s and shares["more"][0]:
                 refused.append(f"{name} {load} {shares['more'][0]:.0f} of {shares['more'][1]:.0f}")
-            elif max(parts, default=0.0) > AIM_LENGTHS * min(parts, default=0.0):
+            if max(parts, default=0.0) > AIM_LENGTHS * min(parts, default=0.0):
                 texts = " / ".join(f"{part:.0%}" for part in parts)
                 unfair.append(f"{name} {load} {texts}")
     if count:
         classes = ", ".join(unfair) or "none"
-        yield f"{DEFAULT} at 130 % and in the burst, refused prompts of below 2k / 2-8k / more tokens:"
+        loads = f"at {OVERLOAD} and in the burst" if overloaded else "in the burst"
+        yield f"{DEFAULT} {loads}, refused prompts of below 2k / 2-8k / more tokens:"
         yield f"  a class more than twice as often as another: {classes}: {_met(not unfair)}"
         yield f"  prompts above 8k in the burst: {', '.join(refused) or 'none'}: {_met(not refused)}"
 
@@ -173,13 +175,6 @@ def ceiling_text(verdict: Verdict) -> str:
         return "-"
     share = rates[DEFAULT].per_s / rates[name].per_s
     return f"{rates[name].text()} ({name}); {DEFAULT} reaches {share:.1%}"
-
-
-def exact_names(verdict: Verdict, bound: str) -> list[str]:
-    """Who was searched on all seeds, the best first."""
-    rates = verdict.rates[bound]
-    found = [name for name in rates if rates[name].sign in EXACT]
-    return sorted(found, key=lambda name: -rates[name].per_s)
 
 
 def mean_refused(verdict: Verdict, load: str, name: str) -> float:

@@ -77,11 +77,12 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 PAPER: dict[str, dict[str, Any]] = {
-    "SkyLB as published": {"policy": "prefix", "allowance": "probed"},
-    "SkyLB-CH as published": {"policy": "ring", "allowance": "probed"},
-    "SkyLB, one pending": {"policy": "prefix", "allowance": "one"},
+    "SkyLB as published": {"policy": "prefix", "allowance": "probed", "affinity_wait_s": 0.0},
+    "SkyLB-CH as published": {"policy": "ring", "allowance": "probed", "affinity_wait_s": 0.0},
+    "SkyLB, one pending": {"policy": "prefix", "allowance": "one", "affinity_wait_s": 0.0},
 }
-"""The paper's rules: its trie and its ring behind SP-P. ``one`` is a stricter gate: one pending request."""
+"""The paper's rules: its trie and its ring behind SP-P. ``one`` is a stricter gate: one pending request. Full
+replicas are no candidates, so no request waits for one while another has room."""
 
 OLD_RULES: dict[str, dict[str, Any]] = {
     "cache_aware, smallest tree": {"policy": "cache_aware", "cache_aware_fallback": "smallest_tree"},
@@ -116,12 +117,12 @@ def floor() -> Variant:
 
 TUNING: dict[str, list[dict[str, Any]]] = {
     "predictive": [
-        {"evict_weight": 1.0},
-        {"evict_weight": 1.0, "delay_weight": 0.2},
-        {"imposed_weight": 0.2},
-        {"imposed_weight": 1.0},
-        {"queue_weight": 1.0},
-        {"hold_age_max_s": 25.0},
+        {"delay_weight": 0.2},
+        {"delay_weight": 0.1, "queue_weight": 4.0},
+        {"evict_weight": 0.5},
+        {"evict_weight": 3.0},
+        {"queue_weight": 4.0},
+        {"affinity_wait_s": 0.5},
         BLIND,
     ],
     "prefix": [{"match_threshold": share} for share in (0.1, 0.25, 0.75)],
@@ -129,7 +130,7 @@ TUNING: dict[str, list[dict[str, Any]]] = {
     "cache_aware": [
         {"cache_aware_abs": most, "cache_aware_threshold": share} for most in (4, 16) for share in (0.1, 0.5)
     ],
-    "smg": [{"smg_waiting_max": most, "smg_kv_ratio_max": share} for most in (1, 8) for share in (0.8, 0.95)],
+    "smg": [{"smg_waiting_max": most, "smg_kv_ratio_max": share} for most in (1, 4) for share in (0.6, 0.95)],
     "llm_d": [
         {"llm_d_prefix_weight": prefix, "llm_d_kv_weight": kv} for prefix in (1.0, 6.0) for kv in (0.0, 2.0)
     ],

@@ -5,9 +5,11 @@ import pytest
 from bench.judge import paired
 from bench.judge.cases import MADE, NAMES, TRACED_NAMES, cases, traced
 from bench.judge.runs import (
+    FAILED_E2E_S,
     FAILED_TTFT_S,
     LENGTHS,
     first_tokens,
+    last_tokens,
     length_class,
     quantile,
     refused_by_length,
@@ -49,8 +51,15 @@ def test_refusals_are_counted_by_length_of_the_prompt() -> None:
 
 
 def test_a_refused_request_is_never_a_fast_one() -> None:
-    found = list(first_tokens(records(["ok", "hold_timeout", "stream_cut"], [0.1, None, 0.1])))
+    found = list(first_tokens(records(["ok", "hold_timeout", "stream_cut"], [0.1, None, 0.1]), 0))
     assert found == [0.1, FAILED_TTFT_S, FAILED_TTFT_S]
+
+
+def test_one_that_did_not_end_is_as_late_as_one_that_was_refused_and_none_is_later() -> None:
+    some = records(["ok", "ok"], [0.1, 300.0])
+    assert list(first_tokens(some, 1)) == [0.1, FAILED_TTFT_S, FAILED_TTFT_S]
+    ends = list(last_tokens(some, 1))
+    assert ends == [*(min(time_s, FAILED_E2E_S) for time_s in some.e2e_s), FAILED_E2E_S]
 
 
 def test_quantiles_are_the_smallest_values_that_cover_their_share() -> None:
