@@ -125,14 +125,14 @@ def main() -> int:
     except KeyboardInterrupt:
         interrupted = True
     except BrokenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"error: {error}: what there is", file=sys.stderr)
+        interrupted = True
     finally:
         pool.close()
     if not any(map(found.part, PARTS)):
         print("nothing was run to its end", file=sys.stderr)
         return 1
-    whole = options.parts == ",".join(PARTS) and not options.chosen
+    whole = options.parts == ",".join(PARTS) and not (options.chosen or options.seeds)
     for part in () if whole else PARTS:
         for name, systems in found.part(part).items():
             print(shown(f"{part}: {name}", systems))

@@ -1,5 +1,6 @@
 """Arithmetic on rows: means with intervals, and ratios paired by seed."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import fmean
@@ -38,8 +39,8 @@ COLUMNS = (
 
 
 def values(rows: Rows, name: str) -> list[float]:
-    """One figure by seed; a missing one is 0."""
-    return [row.get(name) or 0.0 for row in rows]
+    """One figure by seed, without those that lack it; NaN if all do."""
+    return [value for row in rows if (value := row.get(name)) is not None] or [math.nan]
 
 
 def mean(rows: Rows, name: str) -> float:
@@ -84,6 +85,8 @@ def ratio(rows: Rows, base: Rows, name: str, *, inverse: bool = False) -> Interv
 
 def as_text(found: Interval, column: Column, *, bounds: bool) -> str:
     """A mean as people read it."""
+    if math.isnan(found.mean):
+        return "-"
     text = f"{found.mean * column.scale:.{column.digits}f}"
     if bounds and column.bounds and found.low != found.high:
         low, high = (f"{bound * column.scale:.{column.digits}f}" for bound in (found.low, found.high))

@@ -106,11 +106,11 @@ def _main(
 def _pushing(figure: Figure, found: Found) -> None:
     left, right = figure.subplots(1, 2)
     cells = found.part(PUSH)
-    names = list(next(iter(cells.values())))
+    names = list(dict.fromkeys(system for systems in cells.values() for system in systems))
     for index, (cell, systems) in enumerate(cells.items()):
         places = [place + 0.4 * index for place in range(len(names))]
         for axes, name, scale in ((left, "tokens_per_s", 1.0), (right, "ttft_p90_s", 1e3)):
-            heights = [mean(systems[system], name) * scale for system in names]
+            heights = [mean(systems.get(system, []), name) * scale for system in names]
             axes.barh(places, heights, 0.4, label=cell)
     for axes, title in ((left, "tokens/s (input + 2 x output)"), (right, "P90 TTFT ms")):
         axes.set_xlabel(title)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bench.paper.systems import System
-from bench.paper.workloads import Case, Counts, requests_of, scenario
+from bench.paper.workloads import HOLD_TIMEOUT_S, Case, Counts, requests_of, scenario
 from skylb.tools.sim.result import Result
 from skylb.tools.sim.simulate import BrokenError, finish, prepare
 from skylb.tools.sim.summary import METRICS
@@ -76,9 +76,30 @@ def run_task(task: Task) -> list[Figures]:
     return found
 
 
+QUANTILES = {"ttft_p50_s": 0.5, "ttft_p90_s": 0.9}
+
+
+def first_token_s(result: Result, share: float) -> float:
+    """A quantile of the times to the first token; what failed or did not end counts as `HOLD_TIMEOUT_S`.
+
+    Raises:
+        AssertionError: the scenario asked for no records.
+    """
+    if result.records is None:
+        raise AssertionError("the scenario asks for records")
+    times = [
+        time_s if time_s is not None and outcome == "ok" else HOLD_TIMEOUT_S
+        for time_s, outcome in zip(result.records.ttft_s, result.records.outcome, strict=True)
+    ]
+    times += [HOLD_TIMEOUT_S] * result.total.unfinished
+    times.sort()
+    return times[min(len(times) - 1, int(share * len(times)))] if times else HOLD_TIMEOUT_S
+
+
 def figures(result: Result) -> Figures:
     """All figures of a run."""
     found: Figures = {metric.name: metric.of(result) for metric in METRICS}
+    found |= {name: first_token_s(result, share) for name, share in QUANTILES.items()}
     found["seed"] = float(result.seed)
     found["forwards"] = float(result.forwards.sent) if result.forwards else 0.0
     found["requests"] = float(result.total.requests)

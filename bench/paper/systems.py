@@ -46,6 +46,14 @@ class System:
         return msgspec.structs.replace(scenario, topology=self.topology, engine=engine)
 
 
+AT_ONCE: dict[str, Any] = {"affinity_wait_s": 0.0}
+"""The paper's candidates are replicas that are available: no request waits for one while another is."""
+
+PROBED: dict[str, Any] = {"allowance": "probed", **AT_ONCE}
+ONE: dict[str, Any] = {"allowance": "one", **AT_ONCE}
+"""Both forms of its SP-P."""
+
+
 def _blind(policy: str, **engine: Any) -> dict[str, Any]:
     """A rule as others ship it: every request is pushed on arrival."""
     return {"policy": policy, "push": "blind"} | engine
@@ -75,14 +83,14 @@ SYSTEMS = (
         "the paper's balancer per region",
         "local",
         "local",
-        {"policy": "prefix", "allowance": "probed"},
+        {"policy": "prefix", **PROBED},
     ),
     System(
         "L-prefix-one",
         "the same with debits",
         "local",
         "local",
-        {"policy": "prefix", "allowance": "one"},
+        {"policy": "prefix", **ONE},
     ),
     System("L-prefix", "prefix tree, our gate, per region", "local", "local", {"policy": "prefix"}),
     System(LOCAL, "our default per region", "local", "local", {"policy": "predictive"}),
@@ -91,28 +99,28 @@ SYSTEMS = (
         "the paper: prefix tree, SP-P by the probe alone",
         "published",
         "skylb",
-        {"policy": "prefix", "allowance": "probed"},
+        {"policy": "prefix", **PROBED},
     ),
     System(
         "SkyLB-CH-probed",
         "the paper: hash ring, SP-P by the probe alone",
         "published",
         "skylb",
-        {"policy": "ring", "allowance": "probed"},
+        {"policy": "ring", **PROBED},
     ),
     System(
         "SkyLB-one",
         "prefix tree, SP-P with debits",
         "published",
         "skylb",
-        {"policy": "prefix", "allowance": "one"},
+        {"policy": "prefix", **ONE},
     ),
     System(
         "SkyLB-CH-one",
         "hash ring, SP-P with debits",
         "published",
         "skylb",
-        {"policy": "ring", "allowance": "one"},
+        {"policy": "ring", **ONE},
     ),
     System("prefix", "prefix tree, our gate", "ours", "skylb", {"policy": "prefix"}),
     System(OURS, "our default", "ours", "skylb", {"policy": "predictive"}),
@@ -146,28 +154,28 @@ PUSHING = (
         "at most 24 outstanding",
         "published",
         "local",
-        {"policy": "prefix", "push": "outstanding", "outstanding_max": 24},
+        {"policy": "prefix", "push": "outstanding", "outstanding_max": 24, **AT_ONCE},
     ),
     System(
         "SP-O 50",
         "at most 50 outstanding",
         "published",
         "local",
-        {"policy": "prefix", "push": "outstanding", "outstanding_max": 50},
+        {"policy": "prefix", "push": "outstanding", "outstanding_max": 50, **AT_ONCE},
     ),
     System(
         "SP-P probed",
         "none pending at the last probe, as published",
         "published",
         "local",
-        {"policy": "prefix", "allowance": "probed"},
+        {"policy": "prefix", **PROBED},
     ),
     System(
         "SP-P one",
         "none pending, own pushes counted",
         "published",
         "local",
-        {"policy": "prefix", "allowance": "one"},
+        {"policy": "prefix", **ONE},
     ),
     System("knee", "our gate, prefix tree", "ours", "local", {"policy": "prefix"}),
     System(OURS, "our gate and default", "ours", "local", {"policy": "predictive"}),

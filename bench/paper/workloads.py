@@ -15,6 +15,7 @@ import msgspec
 
 from bench.paper.columns import merged, renamed
 from bench.paper.curve import warped
+from skylb.config import EngineSettings
 from skylb.tools.sim.requests import Requests, requests
 from skylb.tools.sim.scenario import Clients, Network, Region, Replicas, Scenario
 from skylb.tools.sim.workload import Arena, File, Tree, WildChat, Workload
@@ -30,6 +31,9 @@ L4_TOKENS = 16_000
 
 HOLD_TIMEOUT_S = 600.0
 """Longer than any wait here: a request that one system refuses and another holds cannot be compared."""
+
+HOLD_AGE_S = EngineSettings().hold_timeout_s * 0.8
+"""A request is due as early as with the shipped timeout."""
 
 LAYOUTS = {"444": (4, 4, 4), "323": (3, 2, 3)}
 """Replicas in us, eu and asia."""
@@ -145,7 +149,8 @@ def scenario(case: Case, layout: Counts, seed: int, duration_s: float, warmup_s:
         seed=seed,
         duration_s=duration_s,
         warmup_s=warmup_s,
-        engine={"hold_timeout_s": HOLD_TIMEOUT_S},
+        engine={"hold_timeout_s": HOLD_TIMEOUT_S, "hold_age_max_s": HOLD_AGE_S},
+        records=True,
         regions=[
             Region(name=REGIONS[index], replicas=[Replicas(count=layout[index], profile=PROFILE)])
             for index in served

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from bench.paper.cells import DAY, DAY_EVEN, EVEN, SKEW, TABLE, split
-from bench.paper.checks import checks, worse
+from bench.paper.checks import _never_kept, checks, worse
 from bench.paper.claims import Claim, verdict
 from bench.paper.columns import columns_of, merged
 from bench.paper.curve import DAY_HOURS, PEAK_HOUR, Clock, demand, peaks_over_peak
@@ -15,10 +15,11 @@ from bench.paper.figures import ratio
 from bench.paper.keep import stored
 from bench.paper.page import document
 from bench.paper.replicas import equal_p90, needed, needed_between, saving, series
-from bench.paper.runs import SYSTEMS_MAX, Cell, Figures, Found, run_task, tasks
+from bench.paper.runs import SYSTEMS_MAX, Cell, Figures, Found, figures, run_task, tasks
 from bench.paper.systems import BY_NAME, LOCAL, OURS, SYSTEMS, System, fault_of, known, named, varied
-from bench.paper.workloads import CASES, LAYOUTS, day, requests_of, scenario
+from bench.paper.workloads import CASES, HOLD_TIMEOUT_S, LAYOUTS, day, requests_of, scenario
 from skylb.tools.sim.requests import requests
+from skylb.tools.sim.simulate import finish, prepare
 
 CASE = {case.name: case for case in CASES}
 
@@ -326,3 +327,21 @@ def test_systems_of_a_cell_get_the_same_requests_and_make_a_page() -> None:
     kept = msgspec.json.decode(stored(found, about))
     assert kept["figures"][TABLE].keys() == {"wildchat 444"}
     assert kept["figures"][TABLE]["wildchat 444"][OURS]["seeds"] == 2
+
+
+def test_a_day_that_ours_never_keeps_is_missed_and_one_that_only_theirs_fails_is_met() -> None:
+    slow, fast = {12: 9.0, 15: 9.0, 18: 9.0}, {12: 1.0, 15: 1.0, 18: 1.0}
+    assert _never_kept("day", slow, fast).met is False
+    assert _never_kept("day", fast, slow).met is True
+    assert _never_kept("day", {**slow, 18: 1.0}, slow).met is None, "18 against more than 18 tells nothing"
+    assert _never_kept("day", None, slow).met is None
+
+
+def test_what_fails_is_not_left_out_of_first_tokens() -> None:
+    case = next(case for case in CASES if case.name == "tot")
+    base = scenario(case, (1, 0, 0), 1, 20.0, 0.0)
+    base.engine["hold_timeout_s"] = 0.5
+    result = finish(prepare(base, requests_of(case, base)))
+    found = figures(result)
+    assert result.total.failures > result.total.requests / 2
+    assert found["ttft_p90_s"] == HOLD_TIMEOUT_S
