@@ -27,11 +27,13 @@ __all__ = [
     "program",
     "ready_lines",
     "replicas",
+    "rest_cpus",
     "wait_ready",
 ]
 
-PROXY_CPU = 0
-REST_CPU = 1
+_CPUS = sorted(os.sched_getaffinity(0))
+PROXY_CPU, REST_CPU = _CPUS[0], _CPUS[1 % len(_CPUS)]
+"""Of those that this process may use: one for proxies, and one for everything else if there is another."""
 
 MOCKS_READY_S = 60.0
 STOP_S = 5.0
@@ -51,6 +53,12 @@ def heed_stops() -> None:
 
     for each in stops:
         signal.signal(each, interrupted)
+
+
+def rest_cpus() -> frozenset[int]:
+    """All CPUs that this process may use but that of the proxies; that one too if there is no other."""
+    allowed = frozenset(os.sched_getaffinity(0))
+    return allowed - {PROXY_CPU} or allowed
 
 
 def program(name: str) -> str | None:
@@ -75,7 +83,7 @@ class Process:
     popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts the child."""
+        """Starts the child; it does not outlive a fault on the way."""
         with self.log.open("wb") as out:
             self.popen = subprocess.Popen(
                 self.command,
@@ -85,7 +93,11 @@ class Process:
                 start_new_session=True,
             )
         if self.cpus:
-            os.sched_setaffinity(self.popen.pid, self.cpus)  # threads come later and inherit it
+            try:
+                os.sched_setaffinity(self.popen.pid, self.cpus)  # threads come later and inherit it
+            except BaseException:
+                self.stop()
+                raise
 
     @property
     def pid(self) -> int:
@@ -176,8 +188,8 @@ def replicas(module: Sequence[str], count: int, cpus: frozenset[int]) -> Iterato
     """Runs a Python module that serves replicas; their URLs."""
     with tempfile.TemporaryDirectory() as scratch:
         process = Process("replicas", [sys.executable, "-m", *module], cpus, Path(scratch) / "replicas.log")
-        process.start()
         try:
+            process.start()
             yield bound(process, count)
         finally:
             process.stop()

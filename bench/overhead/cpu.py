@@ -1,16 +1,21 @@
 """CPU time of a process and its children, from the kernel's own accounting."""
 
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all its descendants."""
+    """The process and all its descendants.
+
+    Raises:
+        RuntimeError: the kernel does not list children.
+    """
     pids = [pid]
     for parent in pids:
-        for children in (PROC / str(parent) / "task").glob("*/children"):
-            pids.extend(int(child) for child in children.read_text().split())
+        for task in _tasks(parent):
+            pids.extend(_children(task))
     return pids
 
 
@@ -30,9 +35,27 @@ def waited_ns(pid: int) -> int:
 def _schedstat(pid: int, column: int) -> int:
     total = 0
     for member in tree(pid):
-        for stat in (PROC / str(member) / "task").glob("*/schedstat"):
-            total += int(stat.read_text().split()[column])
+        for task in _tasks(member):
+            with suppress(FileNotFoundError, ProcessLookupError):  # this thread ended meanwhile
+                total += int((task / "schedstat").read_text().split()[column])
     return total
+
+
+def _tasks(pid: int) -> list[Path]:
+    """The directories of its threads; none if it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return list((PROC / str(pid) / "task").iterdir())
+    return []
+
+
+def _children(task: Path) -> list[int]:
+    try:
+        return [int(child) for child in (task / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError) as error:
+        if isinstance(error, FileNotFoundError) and task.exists():
+            message = f"{task}/children is missing: the kernel must be built with CONFIG_PROC_CHILDREN"
+            raise RuntimeError(message) from error
+        return []  # this thread ended meanwhile
 
 
 def rss_bytes(pid: int) -> int:

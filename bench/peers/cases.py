@@ -3,8 +3,9 @@
 Times are the replicas' own: at a scale of 0.25, four of their seconds pass in one.
 """
 
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,22 +15,27 @@ from bench.peers.rivals import BY_NAME, SKYLB, Rival
 from skylb.tools.sim.made import Plan, make
 from skylb.tools.sim.workload import Arena, SharedPrompt
 
-Layout = Literal["one", "peers", "global", "local"]
-"""One proxy in one region; a SkyLB in each region; one router in the first region; one in each on its own."""
+Layout = Literal["one", "peers", "global", "local", "all"]
+"""One proxy in one region; a SkyLB in each region; one router in the first region; one in each region, before
+that region's replicas; the same before all replicas."""
 
 LAYOUTS: dict[Layout, str] = {
     "one": "one region",
     "peers": "three peers",
     "global": "one router, in us",
     "local": "one router per region",
+    "all": "one router per region, all replicas",
 }
 
 SCALE = 0.25
 PROFILE = "l4-8b"
 WORKLOAD: Arena = SharedPrompt(tokens_max=16_000, think_s=5.0)
-DRAIN_S = 16.0
-SLOW_SHARE = 0.4
-"""Of the replicas' time, for a rival that runs in real time where others run faster."""
+USUAL_DRAIN_S = 50.0
+"""About how long the last answers take after the last request."""
+
+REPEATS = 3
+ORDER_SEED = 68
+"""With it, no row follows the same one in two repeats of a case."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,11 @@ class Case:
         replicas: by region; the first region is where a global router stands.
         users: at once, by group; a group is its region's name, with a number where a region has several.
         scale: factor on all times.
-        warmup_s, measured_s: of the replicas' time.
+        warmup_s, measured_s, drain_s: of the replicas' time. The last is for answers after the last
+            request, and ends with the last answer.
         rivals: in this order.
-        layouts: of all rivals but SkyLB.
+        layouts: of rivals before several regions, by name.
+        repeats_max: so many repeats are enough.
     """
 
     name: str
@@ -50,10 +58,12 @@ class Case:
     replicas: dict[str, int]
     users: dict[str, int]
     rivals: tuple[str, ...]
-    layouts: tuple[Layout, ...] = ("one",)
+    layouts: dict[str, tuple[Layout, ...]] = field(default_factory=dict)
     scale: float = SCALE
-    warmup_s: float = 22.0
-    measured_s: float = 72.0
+    warmup_s: float = 16.0
+    measured_s: float = 96.0
+    drain_s: float = 60.0
+    repeats_max: int = REPEATS
 
     @property
     def regions(self) -> list[str]:
@@ -63,18 +73,6 @@ class Case:
     def region(self, group: str) -> str:
         """Where a group of users is."""
         return group.rstrip("0123456789")
-
-    def of(self, rival: Rival) -> "Case":
-        """As this rival runs it: one that cannot keep up with faster time gets less of it."""
-        if self.scale >= rival.scale_min:
-            return self
-        share = SLOW_SHARE
-        return replace(
-            self,
-            scale=rival.scale_min,
-            warmup_s=self.warmup_s * share,
-            measured_s=self.measured_s * share,
-        )
 
     def wall_s(self) -> float:
         """How long the load lasts."""
@@ -96,12 +94,18 @@ class Entry:
 
     def estimate_s(self) -> float:
         """About how long one run of it takes, start and end included."""
-        sites = len(self.case.regions) if self.layout in {"peers", "local"} else 1
-        start_s = 6.0 + (8.0 + 6.0 * sites if self.rival.name == "litellm" else 0.5 * sites)
-        return self.case.of(self.rival).wall_s() + DRAIN_S * self.case.of(self.rival).scale / 2 + start_s
+        return self._takes_s(min(USUAL_DRAIN_S, self.case.drain_s))
+
+    def longest_s(self) -> float:
+        """The same if an answer does not end."""
+        return self._takes_s(self.case.drain_s)
+
+    def _takes_s(self, drain_s: float) -> float:
+        sites = 1 if self.layout in {"one", "global"} else len(self.case.regions)
+        start_s = 2.0 + (8.0 + 6.0 * sites if self.rival.name == "litellm" else 0.5 * sites)
+        return self.case.wall_s() + drain_s * self.case.scale + start_s
 
 
-_ALL = (SKYLB, "vllm-router", "sglang-router", "smg", "litellm", "haproxy", "nginx")
 _THREE = {"us": 2, "eu": 2, "asia": 2}
 
 CASES = (
@@ -110,15 +114,15 @@ CASES = (
         "One region: 4 replicas, 40 users",
         {"local": 4},
         {"local": 40},
-        ("skylb", "vllm-router", "sglang-router", "smg", "smg-low", "haproxy", "nginx"),
+        (SKYLB, "vllm-router", "sglang-router", "smg", "smg-low", "haproxy", "nginx"),
     ),
     Case(
         "three",
         "Three regions, most users in one: 2 replicas each, 36, 12 and 12 users in us, eu and asia",
         _THREE,
         {"us1": 12, "us2": 12, "us3": 12, "eu": 12, "asia": 12},
-        _ALL,
-        ("global", "local"),
+        (SKYLB, "vllm-router", "smg", "haproxy"),
+        {"vllm-router": ("global",), "smg": ("global", "local", "all"), "haproxy": ("global", "all")},
     ),
     Case(
         "even",
@@ -126,23 +130,26 @@ CASES = (
         _THREE,
         {"us": 20, "eu": 20, "asia": 20},
         (SKYLB, "smg", "haproxy"),
-        ("local",),
+        {"smg": ("local",), "haproxy": ("local",)},
+        measured_s=36.0,
+        repeats_max=2,
     ),
     Case(
         "life",
         "One region in real time: 4 replicas, 40 users",
         {"local": 4},
         {"local": 40},
-        tuple(name for name in _ALL if name != "sglang-router"),  # smg is what became of it
+        (SKYLB, "smg", "litellm", "haproxy"),
         scale=1.0,
         warmup_s=8.0,
-        measured_s=28.0,
+        measured_s=24.0,
+        repeats_max=1,
     ),
 )
 
 
 QUICK_RIVALS = {
-    "one": (SKYLB, "vllm-router", "sglang-router", "smg", "haproxy", "nginx"),
+    "one": (SKYLB, "vllm-router", "smg", "haproxy"),
     "three": (SKYLB, "smg"),
 }
 """Those of a quick run in faster time, by case."""
@@ -150,8 +157,9 @@ QUICK_RIVALS = {
 
 def quick(case: Case) -> Case | None:
     """The same in a fraction of the time, with fewer rivals; ``None`` if it is left out."""
+    drain_s = 24.0
     if case.scale == 1.0:
-        return replace(case, rivals=(SKYLB, "litellm"), warmup_s=6.0, measured_s=18.0)
+        return replace(case, rivals=(SKYLB, "litellm"), warmup_s=6.0, measured_s=18.0, drain_s=drain_s)
     if case.name not in QUICK_RIVALS:
         return None
     share = 0.4
@@ -160,6 +168,7 @@ def quick(case: Case) -> Case | None:
         rivals=tuple(name for name in case.rivals if name in QUICK_RIVALS[case.name]),
         warmup_s=case.warmup_s * share,
         measured_s=case.measured_s * share,
+        drain_s=drain_s,
     )
 
 
@@ -171,14 +180,17 @@ def entries(case: Case) -> Iterator[Entry]:
         elif name == SKYLB:
             yield Entry(case, BY_NAME[name], "peers")
         else:
-            for layout in case.layouts:
+            for layout in case.layouts[name]:
                 yield Entry(case, BY_NAME[name], layout)
 
 
-def rotated(rows: list[Entry], repeat: int) -> list[Entry]:
-    """Another one is first each time, so that none always follows the same."""
-    at = repeat * 3 % len(rows) if rows else 0
-    return rows[at:] + rows[:at]
+def shuffled(rows: list[Entry], repeat: int) -> list[Entry]:
+    """In an order of this repeat's own, so that none is always first or always follows the same."""
+    if not rows:
+        return []
+    first = random.Random(ORDER_SEED).sample(rows, len(rows))[repeat % len(rows)]
+    rest = [row for row in rows if row is not first]
+    return [first, *random.Random(ORDER_SEED + repeat + 1).sample(rest, len(rest))]
 
 
 def workload(case: Case, seed: int, directory: Path) -> Path:

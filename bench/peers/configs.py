@@ -66,6 +66,9 @@ http {{
 }}
 """
 
+HAPROXY_NEAR = 3
+"""Weight of a replica in the proxy's own region; those of other regions have 1."""
+
 HAPROXY_CHECK = Interval("check inter", 2.0, 0.001)
 NGINX_FAIL = Interval("fail_timeout", 10.0)
 LITELLM_COOLDOWN_S = 5.0
@@ -76,9 +79,12 @@ def authority(url: str) -> str:
     return url.removeprefix("http://")
 
 
-def haproxy(upstreams: Sequence[str], port: int, scale: float) -> str:
-    """``haproxy.cfg``."""
-    servers = "\n".join(f"    server r{i} {authority(url)}" for i, url in enumerate(upstreams))
+def haproxy(upstreams: Sequence[str], port: int, scale: float, near: int = 0) -> str:
+    """``haproxy.cfg``; the first ``near`` of the replicas are preferred."""
+    servers = "\n".join(
+        f"    server r{i} {authority(url)}" + (f" weight {HAPROXY_NEAR}" if i < near else "")
+        for i, url in enumerate(upstreams)
+    )
     return HAPROXY.format(port=port, check_ms=HAPROXY_CHECK.units(scale), servers=servers)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.peers.cases import PROFILE, Case, Entry
+from bench.peers.cases import PROFILE, Case, Entry, Layout
 from bench.peers.rivals import MODEL, Rival, Site
 from bench.processes import Process, Proxy, bound, free_port, ready_lines, wait_ready
 from skylb.tools.synthetic import Answer
@@ -32,6 +32,8 @@ class Fleet:
     targets: dict[str, str] = field(default_factory=dict)
     """Where the clients of each region connect."""
     proxies: list[Proxy] = field(default_factory=list)
+    others: list[Process] = field(default_factory=list)
+    """Replicas and links."""
 
 
 class Links:
@@ -87,12 +89,11 @@ def first_body() -> bytes:
 
 
 @contextmanager
-def fleet(entry: Entry, case: Case, rest: frozenset[int], scratch: Path) -> Iterator[Fleet]:
+def fleet(entry: Entry, rest: frozenset[int], scratch: Path) -> Iterator[Fleet]:
     """Starts all of it, ready; ends all of it.
 
     Args:
         entry: the row.
-        case: as the rival runs it.
         rest: CPUs of everything but the proxies.
         scratch: a directory of its own.
 
@@ -102,23 +103,25 @@ def fleet(entry: Entry, case: Case, rest: frozenset[int], scratch: Path) -> Iter
     with ExitStack() as stack:
 
         def start(process: Process) -> Process:
-            process.start()
             stack.callback(process.stop)
+            process.start()
             return process
 
-        found = Fleet()
+        found, case = Fleet(), entry.case
         count = sum(case.replicas.values())
         command = [sys.executable, "-m", "skylb", "mock", "--listen", "127.0.0.1:0", "--count", str(count)]
         command += ["--model", MODEL, "--profile", PROFILE, "--time-scale", str(case.scale)]
         command += ["--keep-alive-s", str(MOCK_KEEP_ALIVE_S)]
         mocks = start(Process("mock replicas", command, rest, scratch / "mock.log"))
+        found.others.append(mocks)
         found.replicas = bound(mocks, count)
         links = Links()
         build = BUILDERS[entry.layout]
         found.proxies, found.targets = build(entry.rival, case, found.replicas, links, scratch)
         relay = links.command(case.scale, scratch / "wan.script")
         if relay:
-            ready_lines(start(Process("skylb wan", relay, rest, scratch / "wan.log")))
+            found.others.append(start(Process("skylb wan", relay, rest, scratch / "wan.log")))
+            ready_lines(found.others[-1])
         for proxy in found.proxies:
             start(proxy.process)
         for proxy in found.proxies:
@@ -167,6 +170,21 @@ def _local(rival: Rival, case: Case, urls: list[str], links: Links, scratch: Pat
     return list(proxies.values()), {region: proxy.url for region, proxy in proxies.items()}
 
 
+def _all(rival: Rival, case: Case, urls: list[str], links: Links, scratch: Path) -> Built:
+    """One proxy in each region, before the replicas of all; its own come first."""
+    own = by_region(case, urls)
+    proxies = {}
+    for home in case.regions:
+        upstreams = [
+            f"http://127.0.0.1:{links.through(home, region, _port(url))}"
+            for region in sorted(case.regions, key=lambda region: region != home)
+            for url in own[region]
+        ]
+        site = Site(home, upstreams, free_port(), scratch, case.scale, near=len(own[home]))
+        proxies[home] = rival.proxy(site)
+    return list(proxies.values()), {region: proxy.url for region, proxy in proxies.items()}
+
+
 def _peers(rival: Rival, case: Case, urls: list[str], links: Links, scratch: Path) -> Built:
     """A SkyLB in each region; each is the others' peer, over links."""
     key = scratch / "key"
@@ -186,7 +204,13 @@ def _peers(rival: Rival, case: Case, urls: list[str], links: Links, scratch: Pat
     return list(proxies.values()), {region: proxy.url for region, proxy in proxies.items()}
 
 
-BUILDERS: dict[str, Builder] = {"one": _router, "global": _router, "local": _local, "peers": _peers}
+BUILDERS: dict[Layout, Builder] = {
+    "one": _router,
+    "global": _router,
+    "local": _local,
+    "all": _all,
+    "peers": _peers,
+}
 
 
 def _acquainted(proxies: list[Proxy]) -> None:

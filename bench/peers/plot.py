@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from bench.peers.cases import LAYOUTS, Case
 from bench.peers.rivals import SKYLB
-from bench.peers.summary import Row
+from bench.peers.summary import LACKING, Row
 
 _DPI = 110
 
@@ -35,7 +35,7 @@ def write(cases: Sequence[tuple[Case, Sequence[Row]]], path: Path) -> bool:
 
 
 def _bars(axes: Axes, rows: Sequence[Row], name: str, title: str) -> None:
-    """A bar a row: the mean, and a line from the least run to the greatest."""
+    """A bar a row: the mean, and a line from the least run to the greatest; a word where a run has none."""
     places = range(len(rows))
     means = [row.mean(name) or 0.0 for row in rows]
     ranges = [row.values(name) or [0.0] for row in rows]
@@ -45,6 +45,9 @@ def _bars(axes: Axes, rows: Sequence[Row], name: str, title: str) -> None:
     ]
     colours = ["tab:orange" if row.entry.rival.name == SKYLB else "tab:blue" for row in rows]
     axes.barh(list(places), means, xerr=spread, color=colours, height=0.7)
+    for place, row in enumerate(rows):
+        if row.mean(name) is None:
+            axes.text(0.0, place, f" {LACKING}", va="center", fontsize="small")
     axes.set_yticks(list(places), [_label(row) for row in rows], fontsize="small")
     axes.invert_yaxis()
     axes.set_title(title, fontsize="small", loc="left")

@@ -19,13 +19,19 @@ MODEL = "mock"
 
 @dataclass(frozen=True)
 class Site:
-    """Where one proxy stands: its replicas as it reaches them, its port, a directory, and the time scale."""
+    """Where one proxy stands.
+
+    Attributes:
+        upstreams: replicas as it reaches them.
+        near: so many of them, the first ones, are in its own region; 0: it cannot tell.
+    """
 
     name: str
     upstreams: list[str]
     port: int
     scratch: Path
     scale: float
+    near: int = 0
 
 
 Commander = Callable[["Rival", str, Site], list[str]]
@@ -45,7 +51,7 @@ class Rival:
         package: its name there.
         intervals: times that follow the scale.
         fixed: what cannot follow it.
-        scale_min: time is compressed to this at most.
+        scale_min: time must not be compressed further.
         ready_s: how long it may take to start.
     """
 
@@ -135,7 +141,7 @@ def _skylb(_: Rival, path: str, site: Site) -> list[str]:
 
 def _haproxy(_: Rival, path: str, site: Site) -> list[str]:
     config = site.scratch / f"{site.name}.cfg"
-    config.write_text(configs.haproxy(site.upstreams, site.port, site.scale))
+    config.write_text(configs.haproxy(site.upstreams, site.port, site.scale, site.near))
     return [path, "-db", "-f", str(config)]
 
 
@@ -180,8 +186,9 @@ RIVALS = (
         command=_router(),
         settings="--policy cache_aware --cache-threshold 0.5 --balance-abs-threshold 32 "
         "--balance-rel-threshold 1.1",
-        source="vllm-project/router, docs/load_balancing/README.md, `Cache Aware`: "
-        "for `Repeated system prompts / few-shot`",
+        source="vllm-project/router, docs/load_balancing/README.md, `Cache Aware`, its defaults: "
+        "recommended for `Repeated system prompts / few-shot`; `consistent_hash`, for chat with history, is "
+        "left out: it needs a header of the session, which the load does not send",
         environment="peers",
         package="vllm-router",
         intervals=(Interval("--eviction-interval-secs", 120), *_COMMON),
@@ -229,7 +236,8 @@ RIVALS = (
         name="litellm",
         executable="litellm",
         command=_litellm,
-        settings="routing_strategy: least-busy (`High concurrency scenarios`); one process per core; "
+        settings="routing_strategy: least-busy (for `High concurrency scenarios`; `simple-shuffle` is the "
+        "one that it recommends, but it ignores load); one process per core; "
         "LITELLM_LOG=ERROR, LITELLM_MODE=PRODUCTION, set_verbose: False, json_logs: true, "
         "request_timeout: 600, a master key",
         source="LiteLLM's documentation, `Proxy - Load Balancing` and `Best Practices for Production`",
@@ -249,9 +257,10 @@ RIVALS = (
         name="haproxy",
         executable="haproxy",
         command=_haproxy,
-        settings="balance leastconn, http-reuse always, option http-no-delay, check inter 2s, nbthread 1",
+        settings="balance leastconn, http-reuse always, option http-no-delay, check inter 2s, nbthread 1; "
+        "before all regions' replicas: `weight 3` for those of its own",
         source="HAProxy's configuration manual, `balance leastconn`: "
-        "recommended `where very long sessions are expected`",
+        "recommended `where very long sessions are expected`; the weights are ours",
         intervals=(configs.HAPROXY_CHECK,),
         fixed="timeouts of 600 s that nothing reaches; CPU time",
     ),

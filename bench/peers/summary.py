@@ -16,6 +16,9 @@ REASON_CHARS_MAX = 250
 BOUND_CORES = 0.8
 """Share of its core from which a proxy itself may be what limits a run."""
 
+REST_SHARE = 0.9
+"""Share of the other cores from which replicas, links and load generator may limit a run."""
+
 WAITED_CORES = 0.2
 """The same for the time that it was ready and did not run, all its threads together."""
 
@@ -27,20 +30,27 @@ STRANGE = {
 
 @dataclass
 class Row:
-    """One rival in one case: its runs by seed, or why there are none."""
+    """One rival in one case: its runs by seed, or why there are none; in how many the rival itself failed."""
 
     entry: Entry
     runs: dict[int, Figures] = field(default_factory=dict)
     reason: str = ""
+    failed: int = 0
 
     def values(self, name: str) -> list[float]:
-        """A figure of all runs that have it."""
-        return [value for run in self.runs.values() if (value := run.get(name)) is not None]
+        """A figure of all runs; none if a run has none: the others alone would look better than all."""
+        values = [run.get(name) for run in self.runs.values()]
+        found = [value for value in values if value is not None]
+        return found if len(found) == len(values) else []
 
     def mean(self, name: str) -> float | None:
         """Its mean."""
         values = self.values(name)
         return fmean(values) if values else None
+
+    def count(self, name: str) -> int:
+        """The sum of a count over all runs."""
+        return sum(run[name] for run in self.runs.values())
 
     def label(self) -> str:
         """The rival, and how it stands before three regions."""
@@ -57,8 +67,9 @@ class Row:
         waited = self.mean("waited_cores") or 0.0
         if waited > WAITED_CORES:
             found.append(f"the proxy waited for its core for {waited:.0%} of the time")
+        found += self._of_others()
         for name, what in STRANGE.items():
-            count = sum(run[name] for run in runs)
+            count = self.count(name)
             if count:
                 found.append(f"{count} answers {what}")
         late = sum(bool(run["late"]) for run in runs)
@@ -70,9 +81,25 @@ class Row:
             return [self.reason or "there was no time left for it"]
         if self.reason:
             found.append(f"a run failed: {self.reason}")
-        own = self.entry.case.of(self.entry.rival)
-        if own.scale != self.entry.case.scale:
-            found.append(f"at a time scale of {own.scale:g}, {own.measured_s:g} s measured")
+        return found
+
+    def _of_others(self) -> list[str]:
+        """What replicas, links, load generator and lacking answers mean for its figures."""
+        found = []
+        runs = list(self.runs.values())
+        full = sum((run["rest_share"] or 0.0) > REST_SHARE for run in runs)
+        if full:
+            found.append(
+                f"replicas, links and load generator took more than {REST_SHARE:.0%} of their cores "
+                f"in {full} of {len(runs)} runs: they may limit it"
+            )
+        begun = self.count("begun_measured")
+        lacking = begun - self.count("answered_measured")
+        if lacking:
+            found.append(
+                f"{lacking} of {begun} measured requests have no complete answer: "
+                "percentiles take them as later than any"
+            )
         return found
 
 
@@ -86,16 +113,30 @@ def short(error: str) -> str:
     return told[:REASON_CHARS_MAX]
 
 
-def against(row: Row, base: Row | None, name: str) -> float | None:
-    """The mean ratio of a figure to SkyLB's over the repeats that both have."""
-    if base is None:
-        return None
-    ratios = [
-        run[name] / other[name]
-        for seed, run in row.runs.items()
-        if (other := base.runs.get(seed)) is not None and run.get(name) and other.get(name)
-    ]
-    return fmean(ratios) if ratios else None
+RATIOS = {"tokens_per_s": "tokens/s", "ttft_p90_s": "TTFT P90"}
+
+
+def against(row: Row, base: Row | None, name: str) -> list[float]:
+    """The ratios of a figure to SkyLB's in each repeat of both; none if one of these lacks the figure."""
+    if base is None or row.failed or base.failed:
+        return []
+    pairs = [(row.runs[seed].get(name), base.runs[seed].get(name)) for seed in row.runs if seed in base.runs]
+    ratios = [one / other for one, other in pairs if one and other]
+    return ratios if len(ratios) == len(pairs) else []
+
+
+def comparison_notes(row: Row, base: Row | None, repeats: int) -> list[str]:
+    """What a reader must know of a row beside others: fewer runs, and ratios that cannot be had."""
+    found = row.notes()
+    if 0 < len(row.runs) < repeats:
+        found.append(f"{len(row.runs)} of {repeats} runs")
+    if base is not None and row.runs:
+        found += [
+            f"no ratio of {title}: a run of it or of {SKYLB} has no such figure, or no repeat has both"
+            for name, title in RATIOS.items()
+            if not against(row, base, name)
+        ]
+    return found
 
 
 def base_of(rows: Sequence[Row]) -> Row | None:
@@ -103,21 +144,27 @@ def base_of(rows: Sequence[Row]) -> Row | None:
     return next((row for row in rows if row.entry.rival.name == SKYLB and row.runs), None)
 
 
+LACKING = "none"
+"""Stands where a run has no such figure, such as a percentile that falls on a request without an answer."""
+
+
 def number(value: float | None, form: str) -> str:
-    """A figure, or a dash."""
-    return "-" if value is None else format(value, form)
+    """A figure."""
+    return LACKING if value is None else format(value, form)
 
 
-def spread(row: Row, name: str, form: str) -> str:
+def spread(values: Sequence[float], form: str) -> str:
     """Mean, and the range over repeats where there are several."""
-    values = row.values(name)
-    text = number(row.mean(name), form)
+    if not values:
+        return LACKING
+    text = format(fmean(values), form)
     return f"{text} ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else text
 
 
 COLUMNS = (
-    "", "tokens/s", "output tokens/s", "TTFT P50", "P90 (range)", "P99", "E2E P50", "P90", "P99",
-    "hit rate", "failed", "CPU ms per request", "tokens/s / SkyLB's", "TTFT P90 / SkyLB's",
+    "", "tokens/s", "output tokens/s", "TTFT P50", "P90 (range)", "E2E P50", "P90", "hit rate",
+    "failed / begun", "unfinished", "CPU ms per request", "tokens/s / SkyLB's (range)",
+    "TTFT P90 / SkyLB's (range)",
 )  # fmt: skip
 
 
@@ -130,16 +177,15 @@ def cells(row: Row, base: Row | None) -> list[str]:
         number(row.mean("tokens_per_s"), ".0f"),
         number(row.mean("output_tokens_per_s"), ".0f"),
         number(row.mean("ttft_p50_s"), ".2f"),
-        spread(row, "ttft_p90_s", ".2f"),
-        number(row.mean("ttft_p99_s"), ".2f"),
+        spread(row.values("ttft_p90_s"), ".2f"),
+        number(row.mean("e2e_p50_s"), ".1f"),
+        number(row.mean("e2e_p90_s"), ".1f"),
+        number(row.mean("hit_rate"), ".3f"),
+        f"{row.count('failed')} / {row.count('begun')}",
+        str(row.count("unfinished")),
+        number(row.mean("cpu_ms_per_request"), ".2f"),
     ]
-    found += [number(row.mean(f"e2e_{quantile}_s"), ".1f") for quantile in ("p50", "p90", "p99")]
-    found.append(number(row.mean("hit_rate"), ".3f"))
-    found.append(str(sum(run["failed"] for run in row.runs.values())))
-    found.append(number(row.mean("cpu_ms_per_request"), ".2f"))
-    for name in ("tokens_per_s", "ttft_p90_s"):
-        found.append("1" if row is base else number(against(row, base, name), ".2f"))
-    return found
+    return found + ["1" if row is base else spread(against(row, base, name), ".2f") for name in RATIOS]
 
 
 def as_json(rows: Mapping[str, Row]) -> dict[str, Any]:

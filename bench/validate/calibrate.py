@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import count, pairwise
 from statistics import fmean, median
+from typing import Any
 
 import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.validate.client import complete, drawn, session_of
+from bench.validate.client import Outcome, complete, drawn, session_of
 
 PREFILLS = (32, 64, 128, 256, 512, 1024, 1984)
 CACHED = ((384, 64), (384, 256), (1024, 64), (1024, 512), (1920, 128))
@@ -149,7 +150,7 @@ class Calibration:
             for prompt, after in zip(prompts, reached, strict=True)
         ]
         decoding = asyncio.gather(*begun)
-        await under_way.wait()
+        await reached_while(under_way, decoding)
         newcomer = await complete(http, self._front, self._fresh(tokens), 1)
         came_s = newcomer.arrivals[0][0]
         steps_s = []
@@ -168,6 +169,23 @@ class Calibration:
         name = f"first token, {what}"
         first = Sample(name, newcomer.ttft_s, 1, 0, steps, tokens, attended, decodes, context)
         return [step, first]
+
+
+async def reached_while(under_way: asyncio.Event, decoding: "asyncio.Future[list[Outcome]]") -> None:
+    """Waits until the answers have come so far; raises what ends them before that.
+
+    Raises:
+        RuntimeError: they ended before it.
+    """
+    reached = asyncio.create_task(under_way.wait())
+    either: set[asyncio.Future[Any]] = {reached, decoding}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        reached.cancel()
+    if not under_way.is_set():
+        await decoding
+        raise RuntimeError(f"the answers ended before their token {MIXED_AFTER}")
 
 
 def together(rounds: Sequence[Sequence[Sample]]) -> list[Sample]:

@@ -24,6 +24,9 @@ def apart(session: int) -> list[int]:
 
     Returns:
         Processes that compute steps; none, and nothing is put anywhere, where there is one core only.
+
+    Raises:
+        RuntimeError: no process of the server has a name of vLLM's.
     """
     if not {ENGINE_CORE, OTHERS_CORE} <= os.sched_getaffinity(0):
         return []
@@ -32,6 +35,8 @@ def apart(session: int) -> list[int]:
         computes = _name(pid).startswith(_ENGINE_NAMES)
         engine += [pid] if computes else []
         _put(pid, ENGINE_CORE if computes else OTHERS_CORE)
+    if not engine:
+        raise RuntimeError(f"no process of session {session} is named {' or '.join(_ENGINE_NAMES)}")
     _put(os.getpid(), OTHERS_CORE)
     return engine
 

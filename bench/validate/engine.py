@@ -1,6 +1,8 @@
 """The replica model against a real vLLM on the CPU, behind the real proxy.
 
-    python -m bench.validate.engine [--repeats 5] [--seconds 40]
+    python -m bench.validate.engine [--repeats 5] [--seconds 40] [--write]
+
+A whole run renews the results; a shorter one prints, unless ``--write`` is given.
 
 A few micro-runs calibrate the model (step time against prompt tokens, batch and context; what a request
 costs besides); sizes and limits are those the engine was started with. The engine's steps have a core of
@@ -30,6 +32,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from bench.processes import heed_stops
 from bench.record import keep
 from bench.validate.calibrate import Calibration, Sample, Speeds, fit, residuals, together
 from bench.validate.client import Outcome, Users
@@ -51,6 +54,10 @@ KV_BLOCKS = 160
 """Of the CPU's 128 tokens: room for a few conversations, so that the cache must evict."""
 
 USERS = 12
+REPEATS = 5
+SECONDS = 40.0
+"""Length of a run."""
+
 WARMUP_SHARE = 0.2
 REGION = "local"
 WORKLOAD = SharedPrompt(
@@ -145,6 +152,9 @@ async def measured(front: str, server: str, turns: Sequence[Turn], seconds: floa
         outcomes = await users.run()
     finally:
         watching.cancel()
+        await asyncio.wait({watching})
+    if not watching.cancelled():
+        watching.result()  # it never ends by itself: this raises why it did
     return Measured(outcomes, loads)
 
 
@@ -272,12 +282,19 @@ def serving(*arguments: str) -> Iterator[tuple[Path, Vllm]]:
             yield Path(scratch), server
 
 
-def main() -> None:
-    """Calibrates, predicts, measures, prints, stores."""
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="bench.validate.engine")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=40.0)
-    options = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--write", action="store_true", help="renew bench/results, whole or not")
+    options = parser.parse_args(arguments)
+    options.whole = options.repeats >= REPEATS and options.seconds == SECONDS
+    return options
+
+
+def report(repeats: int, seconds: float) -> list[str]:
+    """Calibrates, measures, predicts; what is printed and kept."""
     arguments = ["--max-num-seqs", str(MAX_SEQS), "--max-num-batched-tokens", str(BATCHED_TOKENS)]
     arguments += ["--num-gpu-blocks-override", str(KV_BLOCKS)]
     found = []
@@ -285,11 +302,11 @@ def main() -> None:
         cache = cache_of(server)
         steps = apart(server.child.pid)
         rounds, runs = [calibration(server, 0)], []
-        for seed in range(options.repeats):
+        for seed in range(repeats):
             turns = make(WORKLOAD, Plan({REGION: 1.0}, {REGION: USERS}, 0.0), seed)
             ran_before_s, began_s = ran_s(steps), time.monotonic()
             with balancer(server.url) as front:
-                real = asyncio.run(measured(front.url, server.url, turns, options.seconds, seed))
+                real = asyncio.run(measured(front.url, server.url, turns, seconds, seed))
             lost = 1.0 - (ran_s(steps) - ran_before_s) / (time.monotonic() - began_s)
             runs.append((turns, real, lost))
             rounds.append(calibration(server, seed + 1))
@@ -301,9 +318,9 @@ def main() -> None:
             path = scratch / f"{seed}.jsonl"
             path.write_bytes(b"\n".join(map(msgspec.json.encode, turns)))
             speeds = fit(together(rounds[seed : seed + 2]))
-            forecast = predicted(path, options.seconds, speeds, cache)
-            found.append(compared(real, forecast, turns, options.seconds) | {"core_lost": lost})
-    lines = [
+            forecast = predicted(path, seconds, speeds, cache)
+            found.append(compared(real, forecast, turns, seconds) | {"core_lost": lost})
+    return [
         *head,
         "",
         *rows(found),
@@ -312,7 +329,20 @@ def main() -> None:
         "each repeat is predicted from the micro-runs right before and right after it; above: all of them",
         "core lost: share of the time that neither the engine core nor its worker was on their core",
     ]
-    keep("validate-model", lines)
+
+
+def main() -> None:
+    """Compares, prints; stores if whole or asked to. Ctrl-C and SIGTERM end the engine too."""
+    options = parsed()
+    heed_stops()
+    try:
+        lines = report(options.repeats, options.seconds)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    print("\n".join(lines))
+    if options.whole or options.write:
+        keep("validate-model", lines)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """``skylb load`` against AIPerf: the same requests, in the same order, to the same mock replicas.
 
-    python -m bench.validate.load [--repeats 3] [--requests 240] [--users 16] [--time-scale 0.5]
+    python -m bench.validate.load [--repeats 4] [--requests 240] [--users 16] [--time-scale 0.5]
+        [--write]
 
-Fewer repeats only print.
+A whole run renews the results; one with other sizes or fewer repeats prints, unless ``--write`` is given.
 
 Both send the very same bodies (AIPerf replays them, `raw-payload`) in a closed loop, directly to the
 replicas, each URL in turn. The replicas forget their caches before each run, and the two alternate. Compared
@@ -23,7 +24,7 @@ from typing import Any
 import msgspec
 
 from bench import environments
-from bench.processes import PROXY_CPU, Process, heed_stops, replicas
+from bench.processes import PROXY_CPU, Process, heed_stops, replicas, rest_cpus
 from bench.record import keep
 from skylb.tools.load.generate import generate
 from skylb.tools.load.messages import Renderer
@@ -34,7 +35,9 @@ from skylb.tools.text import table
 MODEL = "mock"
 REPLICAS = 2
 PROFILE = "l4-8b"
-REPEATS = 3
+REPEATS = 4
+"""An even number: each of the two begins as often as the other."""
+
 RUN_TIMEOUT_S = 600.0
 NOWHERE = "http://127.0.0.1:9"
 """Where AIPerf looks for models: nothing leaves this machine."""
@@ -159,13 +162,13 @@ def rows(own: Sequence[Figures], other: Sequence[Figures]) -> list[list[str]]:
 
 
 def run(command: Sequence[str], log: Path) -> None:
-    """Runs a load generator to its end.
+    """Runs a load generator to its end, not on the replicas' CPU.
 
     Raises:
         RuntimeError: it failed; with the last lines it wrote.
     """
     variables = {"HF_ENDPOINT": NOWHERE, "HF_HUB_DISABLE_TELEMETRY": "1"}
-    process = Process(Path(command[0]).name, list(command), frozenset(), log, variables)
+    process = Process(Path(command[0]).name, list(command), rest_cpus(), log, variables)
     process.start()
     try:
         status = process.wait(RUN_TIMEOUT_S)
@@ -209,7 +212,12 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=240)
     parser.add_argument("--users", type=int, default=16)
     parser.add_argument("--time-scale", type=float, default=0.5)
+    parser.add_argument("--write", action="store_true", help="renew bench/results, whole or not")
     options = parser.parse_args()
+    sizes = ("requests", "users", "time_scale")
+    whole = options.repeats >= REPEATS and all(
+        getattr(options, name) == parser.get_default(name) for name in sizes
+    )
     heed_stops()
     mock = ["skylb", "mock", "--listen", "127.0.0.1:0", "--count", str(REPLICAS), "--model", MODEL]
     mock += ["--profile", PROFILE, "--time-scale", str(options.time_scale), "--keep-alive-s", "600"]
@@ -232,7 +240,7 @@ def main() -> None:
         ),
     ]
     print("\n".join(lines))
-    if options.repeats >= REPEATS:
+    if whole or options.write:
         keep("validate-load", lines)
 
 

@@ -1,6 +1,7 @@
 """The simulator against ``skylb load`` through the real proxy, in front of mock replicas.
 
     python -m bench.validate.realtime [--seconds 30] [--policies prefix,least_load] [--scenarios chat]
+        [--write]
 
 The same requests, the same engine settings, the same replica model; real are the sockets, the event
 loops and the clock. Replicas and users run five times faster than life; the simulator gets the same
@@ -10,14 +11,17 @@ A closed loop over caches is chaotic: a message that comes 0.05 ms later changes
 is cached, and so on; P90 of the same requests differs by a quarter between two such runs. So the simulator
 runs many times, each with other delays of that size: the mean is the prediction, and the spread says by how
 much one real run may be off it for no reason.
+
+A whole run that ends by itself renews the results; others print, unless ``--write`` is given.
 """
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -25,6 +29,7 @@ from typing import Any
 
 import msgspec
 
+from bench.processes import heed_stops
 from bench.record import keep
 from bench.validate.order import Spread, agreement
 from skylb.config import EngineSettings
@@ -56,6 +61,8 @@ REPEATED = POLICIES[:2]
 
 WARMUP_SHARE = 0.2
 DRAIN_S = 20.0
+SECONDS = 30.0
+"""Length of a run."""
 TARGETS = {"tokens_per_s": 0.05, "ttft_p50_s": 0.10, "ttft_p90_s": 0.20}
 
 
@@ -107,7 +114,7 @@ def real(workload: Path, users: int, policy: str, seconds: float) -> dict[str, f
         mocks(REPLICAS, *mock) as urls,
         balancer(*urls, arguments=["--policy", policy]) as front,
     ):
-        report = Path(scratch) / "report.json"
+        path = Path(scratch) / "report.json"
         options = {
             "--target": front.url,
             "--workload": workload,
@@ -116,12 +123,12 @@ def real(workload: Path, users: int, policy: str, seconds: float) -> dict[str, f
             "--duration-s": seconds,
             "--warmup-s": seconds * WARMUP_SHARE,
             "--drain-s": DRAIN_S,
-            "--json-file": report,
+            "--json-file": path,
             "--progress": "off",
         }
         words = [str(word) for pair in options.items() for word in pair]
         subprocess.run([sys.executable, "-m", "skylb", "load", *words], check=True, stdout=subprocess.DEVNULL)
-        found: dict[str, Any] = json.loads(report.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     total, lag_s = found["total"], found["generator"]["loop_lag_s"]["p99"] or 0.0
     return {
         "tokens_per_s": total["tokens_per_s"],
@@ -183,20 +190,39 @@ class Compared:
         return Spread.of([[one[name] for one in runs] for runs in self.simulated])
 
 
-def compare(name: str, policy: str, seconds: float, repeats: int, scratch: Path) -> Compared:
-    """One load under one policy, both ways."""
-    load = LOADS[name]
-    found = Compared(name, policy, [], [])
-    for seed in range(1, repeats + 1):
-        workload = scratch / f"{name}-{seed}.jsonl"
-        if not workload.exists():
-            turns = make(load.kind, Plan({REGION: 1.0}, {REGION: load.users}, 0.0), seed=seed)
-            workload.write_bytes(b"\n".join(map(msgspec.json.encode, turns)))
-        found.simulated.append(
-            [simulated(workload, load.users, policy, seconds, chance) for chance in range(SIMULATIONS)]
-        )
-        found.real.append(real(workload, load.users, policy, seconds))
-    return found
+def plan(names: Sequence[str], policies: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Every run as repeat, load and policy: all once, then again those that run more often.
+
+    The order of the policies is another one each time, so that none always runs at the same moment.
+
+    Args:
+        names: of loads.
+        policies: instead of each load's own, if there are any.
+    """
+    for repeat in range(1, max(LOADS[name].repeats for name in names) + 1):
+        for name in names:
+            load = LOADS[name]
+            times = {
+                policy: load.repeats if policy in REPEATED else 1 for policy in policies or load.policies
+            }
+            now = [policy for policy, count in times.items() if repeat <= count]
+            for policy in random.Random(f"{name} {repeat}").sample(now, len(now)):
+                yield repeat, name, policy
+
+
+def compare(found: Compared, seed: int, seconds: float, scratch: Path) -> None:
+    """One load under one policy, both ways, once more."""
+    load = LOADS[found.load]
+    workload = scratch / f"{found.load}-{seed}.jsonl"
+    if not workload.exists():
+        turns = make(load.kind, Plan({REGION: 1.0}, {REGION: load.users}, 0.0), seed=seed)
+        workload.write_bytes(b"\n".join(map(msgspec.json.encode, turns)))
+    forecast = [
+        simulated(workload, load.users, found.policy, seconds, chance) for chance in range(SIMULATIONS)
+    ]
+    measured = real(workload, load.users, found.policy, seconds)
+    found.real.append(measured)
+    found.simulated.append(forecast)
 
 
 def rows(found: Sequence[Compared]) -> list[str]:
@@ -236,23 +262,11 @@ def orders(found: Sequence[Compared]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Compares, prints, stores."""
-    parser = argparse.ArgumentParser(prog="bench.validate.realtime")
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--policies", help="instead of each load's own")
-    parser.add_argument("--scenarios", default=",".join(LOADS))
-    options = parser.parse_args()
-    found = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in options.scenarios.split(","):
-            for policy in options.policies.split(",") if options.policies else LOADS[name].policies:
-                repeats = LOADS[name].repeats if policy in REPEATED else 1
-                found.append(compare(name, policy, options.seconds, repeats, Path(scratch)))
-                print(rows(found[-1:])[1], flush=True)
+def report(found: Sequence[Compared], seconds: float) -> list[str]:
+    """What is printed and kept."""
     lag_s = max(run["lag_s"] for one in found for run in one.real)
     failed = sum(run["failed"] for one in found for run in one.real)
-    lines = [
+    return [
         *rows(found),
         "",
         f"simulated: mean of {SIMULATIONS} runs, +- what chance does to the mean of the real runs (2 sigma)",
@@ -262,10 +276,53 @@ def main() -> None:
         "",
         (
             f"failed requests: {failed:.0f}; worst loop lag of the load generator, P99: {lag_s * 1e3:.1f} ms "
-            f"(time scale {TIME_SCALE}, {options.seconds:g} s a run)"
+            f"(time scale {TIME_SCALE}, {seconds:g} s a run)"
         ),
     ]
-    keep("validate-sim", lines)
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="bench.validate.realtime")
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--policies", default="", help="instead of each load's own")
+    parser.add_argument("--scenarios", default=",".join(LOADS))
+    parser.add_argument("--write", action="store_true", help="renew bench/results, whole or not")
+    options = parser.parse_args(arguments)
+    options.policies = [name for name in options.policies.split(",") if name]
+    options.scenarios = options.scenarios.split(",")
+    options.whole = (
+        not options.policies and options.seconds == SECONDS and set(options.scenarios) == set(LOADS)
+    )
+    return options
+
+
+def main() -> None:
+    """Compares, prints; stores if whole or asked to. Ctrl-C and SIGTERM leave what there is."""
+    options = parsed()
+    heed_stops()
+    planned = list(plan(options.scenarios, options.policies))
+    every = {
+        (name, policy): Compared(name, policy, [], [])
+        for name in options.scenarios
+        for policy in options.policies or LOADS[name].policies
+    }
+    status = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            for repeat, name, policy in planned:
+                compare(every[name, policy], repeat, options.seconds, Path(scratch))
+                print(rows([every[name, policy]])[1], flush=True)
+        except KeyboardInterrupt:
+            print("interrupted: what there is follows", flush=True)
+            status = 130
+    found = [one for one in every.values() if one.simulated]
+    if found:
+        lines = report(found, options.seconds)
+        print("\n".join(lines))
+        if (options.whole and not status) or options.write:
+            keep("validate-sim", lines)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ class ServingSettings(Group):
         Count,
         Field(
             ge=0,
-            description="Steps that the prompts pending at a replica may take while no request waits for a slot "
-            "there (allowance = knee). Larger values fill the steps of engines that compute short prompts. 0: "
-            "the batch grows by a sixteenth of what it was seen to run.",
+            description="Steps that the prompts pending at a replica may take while no request waits for a "
+            "slot there (allowance = knee). Larger values fill the steps of engines that compute short "
+            "prompts. 0: the batch grows by a sixteenth of what it was seen to run.",
         ),
     ] = 8
     blind_outstanding_max: Annotated[
