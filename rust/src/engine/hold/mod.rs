@@ -363,6 +363,9 @@ impl Hold {
         queues.len += 1;
         queues.open += 1;
         queues.bytes += of.bytes;
+        if !of.fresh {
+            queues.shed.returned(of.bytes);
+        }
         let ends = queues.by_class[of.class as usize].get_or_insert(Ends {
             oldest: slot,
             youngest: slot,

@@ -51,6 +51,11 @@ impl Shed {
         self.served += as_f64(bytes);
     }
 
+    /// A request that was served came back: a peer refused it, or its replica failed.
+    pub(super) fn returned(&mut self, bytes: u64) {
+        self.served = (self.served - as_f64(bytes)).max(0.0);
+    }
+
     fn decay(&mut self, now: Instant) {
         let elapsed_s = seconds(now - self.served_ns);
         self.served_ns = now;
@@ -165,6 +170,17 @@ mod tests {
         assert!(held < 10 * 20, "{held} held, {shed:?}");
         let held = pass(&mut shed, &mut now, 60, held, 5);
         assert!(shed.ratio == 0.0, "{held} held, {shed:?}");
+    }
+
+    #[test]
+    fn what_comes_back_was_not_served() {
+        let (mut shed, now) = (Shed::default(), Instant::from_ns(1_000_000_000));
+        shed.served(10, now);
+        shed.served(10, now);
+        shed.returned(10);
+        assert!((shed.served - 10.0).abs() < 1e-9, "{shed:?}");
+        shed.returned(30);
+        assert!(shed.served == 0.0, "{shed:?}");
     }
 
     #[test]

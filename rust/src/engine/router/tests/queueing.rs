@@ -169,3 +169,58 @@ fn a_tenant_that_fills_its_part_of_the_hold_leaves_the_rest_to_others() {
     assert_eq!(drive.router.hold_bytes(), 470);
     assert_eq!(drive.counter("hold_tenant_full"), 2);
 }
+
+/// Three come per second and one ends, for as many seconds; who was refused.
+fn overloaded(shed_ratio_max: f64, seconds: u64) -> (Drive, Vec<Reject>) {
+    let mut drive = Drive::new(
+        Config {
+            hold_timeout_ns: 10 * S,
+            shed_ratio_max,
+            ..config()
+        },
+        1,
+    );
+    let mut refused = Vec::new();
+    let mut running = None;
+    for second in 0..seconds {
+        let mut effects = Vec::new();
+        for _ in 0..3 {
+            let come = Ask {
+                body_bytes: 1_000,
+                ..ask(Route::ChatCompletions)
+            };
+            effects.extend(drive.submit_as(come, digest("m", &[])));
+        }
+        effects.extend(drive.tick_at(drive.now.max(Instant::ZERO + S * second)));
+        if let Some(id) = running.take() {
+            effects.extend(drive.first_byte(id));
+            effects.extend(drive.complete(id));
+        }
+        for effect in effects {
+            match effect {
+                Effect::Reject(reject) => refused.push(reject),
+                Effect::Push(push) => running = Some(push.request.0),
+                _ => {}
+            }
+        }
+    }
+    (drive, refused)
+}
+
+#[test]
+fn while_overload_lasts_a_share_of_those_who_come_is_refused() {
+    let (drive, refused) = overloaded(0.9, 120);
+    assert!(
+        refused
+            .iter()
+            .all(|reject| (reject.status, reject.code) == (503, "load_shed"))
+    );
+    assert!(refused.iter().all(|reject| reject.retry_after_s.is_some()));
+    assert!(refused.len() > 60, "{} of 360", refused.len());
+    assert_eq!(drive.counter("hold_shed"), refused.len() as u64);
+    assert!(drive.counter("hold_shed") < 300, "{} of 360", refused.len());
+    let (_, before) = overloaded(0.9, 10);
+    assert_eq!(before, [], "a burst is held");
+    let (_, never) = overloaded(0.0, 120);
+    assert_eq!(never, []);
+}
