@@ -4,6 +4,8 @@ use super::Config;
 use crate::time::Span;
 
 const NS_PER_S: f64 = 1e9;
+/// Longest wait for a replica under policies that cannot tell how long it will be.
+const UNWEIGHED_WAIT: Span = Span::from_ns(500_000_000);
 /// Part of the longest wait after which a held request is due, if no age is set.
 const DUE: (u64, u64) = (4, 5);
 
@@ -12,6 +14,17 @@ impl Config {
     #[must_use]
     pub fn waits(&self) -> bool {
         self.policy.traits().waits && !self.affinity_wait_ns.is_zero()
+    }
+
+    /// How long a request waits for a replica without room, while another has some, at most. A policy that
+    /// predicts no times does not know what the wait costs.
+    #[must_use]
+    pub fn wait_max_ns(&self) -> Span {
+        if self.policy.traits().orders_by_work {
+            self.affinity_wait_ns
+        } else {
+            self.affinity_wait_ns.min(UNWEIGHED_WAIT)
+        }
     }
 
     /// Age from which on a held request gets the next room it can use.
@@ -42,5 +55,27 @@ impl Config {
             len_max.unwrap_or((self.hold_len_max / 4).max(1)),
             bytes_max.unwrap_or(self.hold_bytes_max / 4),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::policy::Policy;
+
+    #[test]
+    fn only_a_policy_that_weighs_a_wait_waits_for_long() {
+        let waits = |policy, affinity_wait_ns| {
+            let config = Config {
+                policy,
+                affinity_wait_ns,
+                ..Config::sample()
+            };
+            config.wait_max_ns().ns() / 1_000_000
+        };
+        let long = Span::from_ns(3_000_000_000);
+        assert_eq!(waits(Policy::Predictive, long), 3_000);
+        assert_eq!(waits(Policy::Prefix, long), 500);
+        assert_eq!(waits(Policy::Prefix, Span::from_ns(100_000_000)), 100);
     }
 }

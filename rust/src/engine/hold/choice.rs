@@ -25,7 +25,7 @@ impl Hold {
             return false;
         };
         let overdue_ns = entry.of.submitted_ns + config.due_after_ns();
-        let end_ns = now + config.affinity_wait_ns;
+        let end_ns = now + config.wait_max_ns();
         let until_ns = *entry
             .choice_end_ns
             .get_or_insert(end_ns.min(overdue_ns).min(entry.of.deadline_ns));
