@@ -122,7 +122,7 @@ bench-overhead: setup ## Measure CPU and latency beside HAProxy and the Rust rou
 bench-profile: setup ## Profile the CPU time of a request, a chunk and a probe, beside HAProxy (needs perf)
 	@$(PY) -m bench.overhead.profile
 
-peers: setup ## Compare with real routers and proxies in real time, in one region and in three (60 minutes); QUICK=1: 5
+peers: setup ## Compare with real routers and proxies in real time, in one region and in three (45 minutes); QUICK=1: 5
 	@$(PY) -m bench.peers $(if $(QUICK),--quick)
 
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
@@ -149,7 +149,7 @@ test-sim: ## Simulate 10^6 requests in one region and 10^6 between three: none i
 test-sharing: ## Simulate 500 random fault scenarios of balancers that share a region's replicas; SHARING_SEED=7 replays one
 	@$(CARGO) test --quiet --lib sim::tests::sharing::$(if $(SHARING_SEED),one,five_hundred) -- --ignored
 
-judge: setup ## Find how many sessions/s each rule serves within a bound; writes bench/results/judge.md (an hour); QUICK=1 prints
+judge: setup ## Find how many sessions/s each rule serves within a bound; writes bench/results/judge.md (70 minutes); QUICK=1 prints
 	@$(PY) -m bench.judge $(if $(QUICK),--quick) $(if $(TRACES),--traces $(TRACES)) $(if $(PROCESSES),--processes $(PROCESSES))
 
 paper: setup ## Simulate the paper's tables and figures in three regions and write bench/results/paper.md (30 minutes); QUICK=1: fewer and shorter, prints
