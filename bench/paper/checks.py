@@ -158,7 +158,7 @@ def _replicas(found: Found) -> Iterator[Check]:
         goal = f"day: -33 % replicas for a P90 of {DAY_BOUND_S:g} s, against {other}"
         counts = saving(day.get(OURS, {}), day.get(other, {}), DAY_BOUND_S)
         if counts is None:
-            yield _never_kept(goal, day.get(OURS), day.get(other))
+            yield never_kept(goal, day.get(OURS), day.get(other))
             continue
         between = [needed_between(day[name], DAY_BOUND_S) or 0.0 for name in (OURS, other)]
         figure = f"{counts[0]} instead of {counts[1]} ({counts[0] / counts[1] - 1:+.0%}; "
@@ -166,7 +166,7 @@ def _replicas(found: Found) -> Iterator[Check]:
         yield Check(goal, 1 - counts[0] / counts[1] >= DAY_SAVING - 1e-9, figure)
 
 
-def _never_kept(goal: str, ours: Series | None, theirs: Series | None) -> Check:
+def never_kept(goal: str, ours: Series | None, theirs: Series | None) -> Check:
     """Where a number of replicas is not known: ours must keep the bound, theirs takes more than was tried."""
     if not ours or not theirs:
         return Check(goal, None, "not run")

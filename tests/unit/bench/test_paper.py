@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from bench.paper.cells import DAY, DAY_EVEN, EVEN, SKEW, TABLE, split
-from bench.paper.checks import _never_kept, checks, worse
+from bench.paper.checks import checks, never_kept, worse
 from bench.paper.claims import Claim, verdict
 from bench.paper.columns import columns_of, merged
 from bench.paper.curve import DAY_HOURS, PEAK_HOUR, Clock, demand, peaks_over_peak
@@ -331,10 +331,10 @@ def test_systems_of_a_cell_get_the_same_requests_and_make_a_page() -> None:
 
 def test_a_day_that_ours_never_keeps_is_missed_and_one_that_only_theirs_fails_is_met() -> None:
     slow, fast = {12: 9.0, 15: 9.0, 18: 9.0}, {12: 1.0, 15: 1.0, 18: 1.0}
-    assert _never_kept("day", slow, fast).met is False
-    assert _never_kept("day", fast, slow).met is True
-    assert _never_kept("day", {**slow, 18: 1.0}, slow).met is None, "18 against more than 18 tells nothing"
-    assert _never_kept("day", None, slow).met is None
+    assert never_kept("day", slow, fast).met is False
+    assert never_kept("day", fast, slow).met is True
+    assert never_kept("day", {**slow, 18: 1.0}, slow).met is None, "18 against more than 18 tells nothing"
+    assert never_kept("day", None, slow).met is None
 
 
 def test_what_fails_is_not_left_out_of_first_tokens() -> None:

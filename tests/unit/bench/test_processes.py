@@ -25,33 +25,31 @@ def test_a_child_that_cannot_be_placed_does_not_stay(tmp_path: Path, monkeypatch
     assert child.ended()
 
 
-def test_the_cpu_time_of_a_tree_is_that_of_all_its_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that stands for the kernel's."""
     monkeypatch.setattr(cpu, "PROC", tmp_path)
-    thread(tmp_path, 1, 1, "2", "100 7 3")
-    thread(tmp_path, 1, 11, "", "20 1 3")
-    thread(tmp_path, 2, 2, "", "5 2 3")
+    return tmp_path
+
+
+def test_the_cpu_time_of_a_tree_is_that_of_all_its_threads(proc: Path) -> None:
+    thread(proc, 1, 1, "2", "100 7 3")
+    thread(proc, 1, 11, "", "20 1 3")
+    thread(proc, 2, 2, "", "5 2 3")
     assert cpu.tree(1) == [1, 2]
     assert cpu.cpu_ns(1) == 125
     assert cpu.waited_ns(1) == 10
 
 
-def test_a_thread_that_ends_meanwhile_costs_its_own_figures_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cpu, "PROC", tmp_path)
-    thread(tmp_path, 1, 1, "2 3", "100 7 3")
-    (thread(tmp_path, 2, 2, "", "5 2 3") / "schedstat").unlink()  # process 3 is gone altogether
+def test_a_thread_that_ends_meanwhile_costs_its_own_figures_only(proc: Path) -> None:
+    thread(proc, 1, 1, "2 3", "100 7 3")
+    (thread(proc, 2, 2, "", "5 2 3") / "schedstat").unlink()  # process 3 is gone altogether
     assert cpu.cpu_ns(1) == 100
     assert cpu.cpu_ns(4) == 0
 
 
-def test_a_kernel_that_does_not_list_children_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cpu, "PROC", tmp_path)
-    (thread(tmp_path, 1, 1, "", "100 7 3") / "children").unlink()
+def test_a_kernel_that_does_not_list_children_is_an_error(proc: Path) -> None:
+    (thread(proc, 1, 1, "", "100 7 3") / "children").unlink()
     with pytest.raises(RuntimeError, match="CONFIG_PROC_CHILDREN"):
         cpu.cpu_ns(1)
 
