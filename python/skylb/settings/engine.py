@@ -85,8 +85,8 @@ class EngineSettings(ServingSettings):
         Field(
             ge=0,
             description="Longest wait for the full replica that the policy prefers, while another has room. "
-            "Larger values favour caches over short waits. 0 shows policies only replicas with room. Policies "
-            "other than predictive wait for 0.5 s at most.",
+            "Larger values favour caches over short waits. 0 shows policies only replicas with room. "
+            "Policies other than predictive wait for 0.5 s at most.",
         ),
     ] = 3.0
     prefill_tokens_per_s: Annotated[
