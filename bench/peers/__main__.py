@@ -1,6 +1,6 @@
 """Real routers and proxies beside SkyLB, in real time, in front of the same mock replicas.
 
-    python -m bench.peers [--quick] [--repeats 3] [--minutes 45] [--only skylb,smg] [--cases one,three]
+    python -m bench.peers [--quick] [--repeats 3] [--minutes 50] [--only skylb,smg] [--cases one,three]
 
 A whole run that ends by itself writes ``bench/results/peers.md`` and ``peers.json``. One that is quick, has
 a choice of rivals or cases, or has an early end prints tables; ``--write`` makes it write too. The figures
@@ -56,14 +56,14 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="one repeat, shorter, fewer rivals in three regions")
     add("--repeats", type=int, default=0, help="most runs of a row, each with other requests (3; quick: 1)")
-    add("--minutes", type=float, default=0.0, help="begin no run that might end later (45; quick: 5)")
+    add("--minutes", type=float, default=0.0, help="begin no run that might end later (50; quick: 5)")
     add("--only", default="", help=f"only these of {', '.join(rival.name for rival in RIVALS)}")
     add("--cases", default="", help=f"only these of {', '.join(case.name for case in CASES)}")
     add("--seconds", type=float, default=0.0, help="measure so long instead, in seconds of the replicas")
     add("--write", action="store_true", help="renew bench/results/peers.md, whole or not")
     options = parser.parse_args(arguments)
     options.repeats = options.repeats or (1 if options.quick else REPEATS)
-    options.minutes = options.minutes or (5.0 if options.quick else 45.0)
+    options.minutes = options.minutes or (5.0 if options.quick else 50.0)
     parts = options.quick or options.only or options.cases or options.seconds
     options.whole = not parts and options.repeats >= REPEATS
     for given, known in ((options.only, {r.name for r in RIVALS}), (options.cases, {c.name for c in CASES})):

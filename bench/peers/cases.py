@@ -34,7 +34,7 @@ USUAL_DRAIN_S = 50.0
 """About how long the last answers take after the last request."""
 
 REPEATS = 3
-ORDER_SEED = 68
+ORDER_SEED = 1635
 """With it, no row follows the same one in two repeats of a case."""
 
 
@@ -114,7 +114,7 @@ CASES = (
         "One region: 4 replicas, 40 users",
         {"local": 4},
         {"local": 40},
-        (SKYLB, "vllm-router", "sglang-router", "smg", "smg-low", "haproxy", "nginx"),
+        (SKYLB, "vllm-router", "vllm-router-hash", "sglang-router", "smg", "smg-low", "haproxy", "nginx"),
     ),
     Case(
         "three",
@@ -129,10 +129,9 @@ CASES = (
         "Three regions, users spread evenly: 2 replicas and 20 users each",
         _THREE,
         {"us": 20, "eu": 20, "asia": 20},
-        (SKYLB, "smg", "haproxy"),
-        {"smg": ("local",), "haproxy": ("local",)},
+        (SKYLB, "vllm-router", "smg", "haproxy"),
+        {"vllm-router": ("local",), "smg": ("local",), "haproxy": ("local",)},
         measured_s=36.0,
-        repeats_max=2,
     ),
     Case(
         "life",

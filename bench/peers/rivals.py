@@ -187,11 +187,22 @@ RIVALS = (
         settings="--policy cache_aware --cache-threshold 0.5 --balance-abs-threshold 32 "
         "--balance-rel-threshold 1.1",
         source="vllm-project/router, docs/load_balancing/README.md, `Cache Aware`, its defaults: "
-        "recommended for `Repeated system prompts / few-shot`; `consistent_hash`, for chat with history, is "
-        "left out: it needs a header of the session, which the load does not send",
+        "recommended for `Repeated system prompts / few-shot`",
         environment="peers",
         package="vllm-router",
         intervals=(Interval("--eviction-interval-secs", 120), *_COMMON),
+        fixed=_ROUTERS_FIXED,
+    ),
+    Rival(
+        name="vllm-router-hash",
+        executable="vllm-router",
+        command=_router(),
+        settings="--policy consistent_hash",
+        source="vllm-project/router, docs/load_balancing/README.md, `Consistent Hash`: for `Multi-turn "
+        "conversations`; every request names its conversation in `X-Session-ID`, to every program",
+        environment="peers",
+        package="vllm-router",
+        intervals=_COMMON,
         fixed=_ROUTERS_FIXED,
     ),
     Rival(

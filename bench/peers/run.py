@@ -19,6 +19,7 @@ from tests.support.processes import sample_sum
 
 BEGIN_TIMEOUT_S = 30.0
 END_S = 30.0
+SESSION_HEADER = "X-Session-ID"
 """What the load generator may take to write its report."""
 
 ENDED = ("stop", "length")
@@ -88,6 +89,7 @@ def load_command(case: Case, found: Fleet, requests: Path, report: Path, scratch
         "warmup_s": case.warmup_s * case.scale,
         "drain_s": case.drain_s * case.scale,
         "silence_s": max(10.0, 120.0 * case.scale),
+        "session_header": SESSION_HEADER,
         "json_file": str(report),
     }
     key = found.proxies[0].key

@@ -15,6 +15,7 @@ from skylb.errors import ConfigError, SkyLBError
 from skylb.tools.load import LoadSettings, Report, prepare, render, run
 from skylb.tools.load.settings import SyntheticSettings, parse_target
 from tests.support.processes import SKYLB, Child, free_port, mocks
+from tests.support.recorder import recording
 
 ONE = SyntheticSettings(users=1, sessions=1, turns=1)
 Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
@@ -257,6 +258,23 @@ def test_turns_of_a_user_follow_each_other() -> None:
     assert lengths == [1 + 2 * index for index in range(starts[1])] + [
         1 + 2 * index for index in range(len(lengths) - starts[1])
     ]
+
+
+def test_a_header_names_the_conversation_where_it_is_wanted(tmp_path: Path) -> None:
+    chats = SyntheticSettings(users=1, sessions=2, turns=2, think_s=0, systems=0, seed=5)
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text("secret")
+    with recording() as replica:
+        asyncio.run(run(settings(replica.url, synthetic=chats, stream=False)))
+        plain, replica.seen = replica.seen, []
+        named = {"session_header": "X-Session-ID", "key_file": key}
+        asyncio.run(run(settings(replica.url, synthetic=chats, stream=False, **named)))
+    assert all("x-session-id" not in seen.headers for seen in plain)
+    assert all(seen.headers["authorization"] == "Bearer secret" for seen in replica.seen)
+    sessions = [seen.headers["x-session-id"] for seen in replica.seen]
+    starts = [len(json.loads(seen.body)["messages"]) == 1 for seen in replica.seen]
+    assert sessions == [f"session-{sum(starts[: index + 1]) - 1}" for index in range(len(starts))]
 
 
 def test_no_more_users_talk_at_once_than_allowed() -> None:

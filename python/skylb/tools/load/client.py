@@ -18,7 +18,7 @@ Kinds of error:
 ================  ==========================================================
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -292,10 +292,10 @@ class Exchange:
         self._observer.ended(self, monotonic_ns())
 
 
-def request_head(path: str, authority: str, body_bytes: int, key: str | None) -> bytes:
-    """The head of a POST with a JSON body."""
-    authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+def request_head(path: str, authority: str, body_bytes: int, headers: Mapping[str, str]) -> bytes:
+    """The head of a POST with a JSON body, and ``headers`` beside the usual ones."""
+    further = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return (
         f"POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/json\r\n"
-        f"Accept: */*\r\n{authorization}Content-Length: {body_bytes}\r\n\r\n"
+        f"Accept: */*\r\n{further}Content-Length: {body_bytes}\r\n\r\n"
     ).encode("latin-1")

@@ -75,7 +75,7 @@ class Sender:
             region: itertools.cycle(replicas) for region, replicas in targets.items()
         }
         self._model = model
-        self._key = key
+        self._authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._path = "/v1/chat/completions" if settings.endpoint == "chat" else "/v1/completions"
         self._in_flight: set[_Request] = set()
 
@@ -106,7 +106,7 @@ class Sender:
         request = _Request(self, turn, tally)
         replica = next(self._targets.get(turn.region) or self._targets[ANY_REGION])
         body = self._body(turn)
-        head = request_head(self._path, replica.authority, len(body), self._key)
+        head = request_head(self._path, replica.authority, len(body), self._headers(turn))
         exchange = Exchange(
             self.pool,
             replica,
@@ -186,6 +186,10 @@ class Sender:
             tally.e2e.add((now_ns - exchange.start_ns) / 1e9)
             if usage is not None and exchange.first_ns and usage.completion_tokens > 1:
                 tally.tpot.add((exchange.last_ns - exchange.first_ns) / 1e9 / (usage.completion_tokens - 1))
+
+    def _headers(self, turn: Turn) -> dict[str, str]:
+        name = self.settings.session_header
+        return self._authorization | {name: f"session-{turn.session}"} if name else self._authorization
 
     def _body(self, turn: Turn) -> bytes:
         settings = self.settings

@@ -161,6 +161,16 @@ class LoadSettings(Group):
         ),
         Otherwise("the target's first model"),
     ] = None
+    session_header: Annotated[
+        str | None,
+        Expected("the name of a header, as X-Session-ID, of letters, digits, dashes and underscores"),
+        Field(
+            pattern=r"^[A-Za-z0-9_-]{1,64}$",
+            description="Header that names the conversation of each request, such as X-Session-ID. Some "
+            "routers keep requests together by it.",
+        ),
+        Otherwise("no such header"),
+    ] = None
     directives: Annotated[
         bool,
         Field(
