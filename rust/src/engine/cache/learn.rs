@@ -51,7 +51,7 @@ impl Cache {
     ) {
         let predicted = of.forecast.cached_tokens;
         let Some(cached) = usage.cached_tokens else {
-            let retention = &mut self.owner_mut(of.slot).retention;
+            let retention = self.retention_mut(of.slot);
             retention.prompt_tokens += u64::from(of.forecast.prompt_tokens);
             retention.predicted_tokens += u64::from(predicted);
             return;
@@ -91,7 +91,7 @@ impl Cache {
         let held = self.tree.owner_blocks(slot.number());
         let capacity_blocks = self.capacity_blocks(slot);
         if found + slack >= of.matched.blocks {
-            let retention = &mut self.owner_mut(slot).retention;
+            let retention = self.retention_mut(slot);
             if of.matched.blocks > 0 {
                 retention.confirm();
             }
@@ -111,7 +111,7 @@ impl Cache {
             return;
         };
         let kept = f64::from(held - gone) / f64::from(capacity_blocks.max(1));
-        let retention = &mut self.owner_mut(slot).retention;
+        let retention = self.retention_mut(slot);
         retention.misses += 1;
         if kept < PLAUSIBLE && retention.misses < MISSES_MAX {
             return;
@@ -162,7 +162,7 @@ impl Cache {
         reported: (u64, u64),
         counters: &mut Counters,
     ) {
-        let retention = &mut self.owner_mut(slot).retention;
+        let retention = self.retention_mut(slot);
         if !retention.reconcile(reported) {
             retention.lower(0.9);
             counters.cache_corrections += 1;

@@ -35,21 +35,15 @@ pub(in crate::engine) struct Match {
     pin: Option<Pin>,
 }
 
-/// What is believed of one replica's cache.
-#[derive(Debug, Default)]
-struct Owner {
-    retention: Retention,
-    /// Blocks that it holds at most.
-    capacity_blocks: u32,
-}
-
 /// What the replicas cache.
 #[derive(Debug)]
 pub(in crate::engine) struct Cache {
     tree: Radix,
     paths: Paths,
     /// By slot.
-    owners: Vec<Owner>,
+    retentions: Vec<Retention>,
+    /// Blocks that a replica holds at most, by slot: every choice reads all of them.
+    capacities: Vec<u32>,
     errors: Errors,
 }
 
@@ -65,7 +59,8 @@ impl Cache {
         Self {
             tree,
             paths: Paths::default(),
-            owners: Vec::new(),
+            retentions: Vec::new(),
+            capacities: Vec::new(),
             errors: Errors::default(),
         }
     }
@@ -88,8 +83,7 @@ impl Cache {
     /// Blocks that a replica holds at most.
     #[inline]
     pub(in crate::engine) fn capacity_blocks(&self, slot: ReplicaSlot) -> u32 {
-        let owner = self.owners.get(slot.index());
-        owner.map_or(0, |owner| owner.capacity_blocks)
+        self.capacities.get(slot.index()).copied().unwrap_or(0)
     }
 
     /// A prompt goes to a replica, where so many blocks of it were believed to be cached. It stays in
@@ -133,7 +127,8 @@ impl Cache {
 
     /// A replica that is new has come to a slot.
     pub(in crate::engine) fn add(&mut self, slot: ReplicaSlot) {
-        *self.owner_mut(slot) = Owner::default();
+        *self.retention_mut(slot) = Retention::default();
+        *self.capacity_mut(slot) = 0;
     }
 
     /// A replica has left the fleet.
@@ -144,15 +139,15 @@ impl Cache {
     /// Another engine process answers, whose cache is empty.
     pub(in crate::engine) fn restarted(&mut self, slot: ReplicaSlot) {
         self.tree.forget(slot.number());
-        self.owner_mut(slot).retention = Retention::default();
+        *self.retention_mut(slot) = Retention::default();
     }
 
-    fn owner_mut(&mut self, slot: ReplicaSlot) -> &mut Owner {
-        let index = slot.index();
-        if index >= self.owners.len() {
-            self.owners.resize_with(index + 1, Owner::default);
-        }
-        &mut self.owners[index]
+    fn retention_mut(&mut self, slot: ReplicaSlot) -> &mut Retention {
+        at(&mut self.retentions, slot)
+    }
+
+    fn capacity_mut(&mut self, slot: ReplicaSlot) -> &mut u32 {
+        at(&mut self.capacities, slot)
     }
 
     /// Gives the tree's bound for one replica: what its KV cache holds. Followed when it moves by more
@@ -167,12 +162,11 @@ impl Cache {
         let Some((kv_tokens, bytes_per_token)) = fleet.kv_of(slot, config) else {
             return;
         };
-        let owner = self.owner_mut(slot);
-        let tokens = owner.retention.of(kv_tokens);
+        let tokens = self.retention_mut(slot).of(kv_tokens);
         let blocks = blocks_of(tokens, bytes_per_token, config.block_bytes).max(1);
-        let moved = blocks.abs_diff(owner.capacity_blocks) > owner.capacity_blocks / 16;
-        if anew || moved {
-            owner.capacity_blocks = blocks;
+        let capacity = self.capacity_mut(slot);
+        if anew || blocks.abs_diff(*capacity) > *capacity / 16 {
+            *capacity = blocks;
             self.tree.set_capacity(slot.number(), blocks);
         }
     }
@@ -210,4 +204,13 @@ impl Cache {
 )]
 fn blocks_of(tokens: u64, bytes_per_token: f64, block_bytes: usize) -> u32 {
     (tokens as f64 * bytes_per_token / block_bytes as f64) as u32
+}
+
+/// The entry of a slot, made where there is none.
+fn at<T: Clone + Default>(entries: &mut Vec<T>, slot: ReplicaSlot) -> &mut T {
+    let index = slot.index();
+    if index >= entries.len() {
+        entries.resize(index + 1, T::default());
+    }
+    &mut entries[index]
 }

@@ -12,6 +12,7 @@ use crate::engine::fleet::forecast::{Estimate, Expected};
 use crate::engine::fleet::member::Offer;
 use crate::engine::fleet::replica::Need;
 use crate::engine::fleet::speed::Pace;
+use crate::engine::policy::Traits;
 use crate::id::ReplicaSlot;
 use crate::time::{Instant, Span};
 
@@ -62,6 +63,7 @@ struct Common<'a> {
     matched: (u32, Option<u32>),
     /// Some held request waits for one replica by choice, though another has room.
     any_chosen: bool,
+    traits: Traits,
     now: Instant,
 }
 
@@ -269,6 +271,7 @@ fn fill_with_figures(seeker: Seeker<'_>, sight: &Sight<'_>, scratch: &mut Scratc
         matched: (0, None),
         any_chosen: sight.hold.any_chosen(),
         expected,
+        traits: *sight.config.policy.traits(),
         now: sight.now,
     };
     scratch.paces.clear();
@@ -320,7 +323,7 @@ fn candidate(
     let estimate = Estimate::at(&figures.backlog, need, behind, pace, stay_ns, now);
     // Without room, the one that is pending there has to start before this one may be pushed.
     let bases = if room { 1 } else { 2 };
-    let traits = sight.config.policy.traits();
+    let traits = common.traits;
     let trees = traits.reads_trees.then(|| sight.cache.owner_blocks(slot));
     let tree_blocks = trees.unwrap_or(0);
     let capacity_blocks = sight.cache.capacity_blocks(slot);

@@ -120,11 +120,12 @@ impl Radix {
         let mut listed = 0;
         for (slot, owner) in self.owners.live() {
             let mut blocks = 0;
+            let held = self.owners.blocks(slot);
             for (list, pinned) in [(owner.idle, false), (owner.pinned, true)] {
                 listed += self.check_list(slot, list, pinned, &mut blocks)?;
             }
-            ensure(blocks == owner.blocks, "an owner's blocks are counted")?;
-            let is_over = owner.blocks > owner.capacity_blocks;
+            ensure(blocks == held, "an owner's blocks are counted")?;
+            let is_over = held > owner.capacity_blocks;
             ensure(
                 !is_over || owner.idle.tail == NIL,
                 "only pinned paths are over the capacity",

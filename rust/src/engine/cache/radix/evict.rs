@@ -59,8 +59,8 @@ impl Radix {
 
     /// Evicts what an owner holds over its capacity.
     pub(super) fn evict_surplus(&mut self, slot: u16) {
-        let owner = &self.owners[slot];
-        let surplus = owner.blocks.saturating_sub(owner.capacity_blocks);
+        let capacity_blocks = self.owners[slot].capacity_blocks;
+        let surplus = self.owners.blocks(slot).saturating_sub(capacity_blocks);
         self.evict_blocks(slot, surplus as usize, usize::MAX);
     }
 
@@ -108,7 +108,7 @@ impl Radix {
     fn trim(&mut self, mark: u32, len: usize) {
         let (node, slot) = (self.marks[mark].node, self.marks[mark].slot);
         let less = usize::from(self.marks[mark].len) - len;
-        self.owners[slot].blocks -= super::number(less);
+        *self.owners.blocks_mut(slot) -= super::number(less);
         self.set_len(mark, len);
         self.shorten(node);
     }
@@ -117,9 +117,8 @@ impl Radix {
     pub(super) fn remove_mark(&mut self, id: u32) {
         let mark = self.marks.remove(id);
         // The slot's content is gone but its links are in `mark`.
-        let owner = &mut self.owners[mark.slot];
-        owner.blocks -= u32::from(mark.len);
-        owner
+        *self.owners.blocks_mut(mark.slot) -= u32::from(mark.len);
+        self.owners[mark.slot]
             .list(mark.pins > 0)
             .unlink(mark.prev, mark.next, &mut self.marks);
         match self.nodes[mark.node].holders.get() {

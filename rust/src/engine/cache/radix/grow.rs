@@ -36,7 +36,7 @@ impl Radix {
         let blocks = &blocks[..blocks.len().min(capacity)];
         let goal = self.shape_path(blocks);
         let mut held = self.held(slot);
-        let after = self.owners[slot].blocks as usize + goal - held.blocks;
+        let after = self.owners.blocks(slot) as usize + goal - held.blocks;
         let surplus = after.saturating_sub(capacity);
         let mut protected = 0;
         if surplus > 0 || !self.fits(self.need(slot, goal, held)) {
@@ -203,8 +203,8 @@ impl Radix {
 
     /// How many of `goal` blocks fit both bounds as they are now.
     fn affordable(&self, slot: u16, goal: usize, held: HeldPath) -> usize {
-        let owner = &self.owners[slot];
-        let room = owner.capacity_blocks.saturating_sub(owner.blocks) as usize;
+        let capacity_blocks = self.owners[slot].capacity_blocks;
+        let room = capacity_blocks.saturating_sub(self.owners.blocks(slot)) as usize;
         let mut goal = goal.min(held.blocks + room);
         let walked = self.path_end();
         while !self.fits(self.need(slot, goal, held)) {
@@ -233,7 +233,7 @@ impl Radix {
             match self.mark_of(node, slot) {
                 Some(mark) => {
                     let missing = len - usize::from(self.marks[mark].len);
-                    self.owners[slot].blocks += number(missing);
+                    *self.owners.blocks_mut(slot) += number(missing);
                     self.set_len(mark, len);
                 }
                 None => self.add_mark(node, slot, len),
@@ -262,7 +262,7 @@ impl Radix {
                     Hashes::joined(hashes, &blocks[at..at + more])
                 });
                 self.set_len(mark, len + more);
-                self.owners[slot].blocks += number(more);
+                *self.owners.blocks_mut(slot) += number(more);
                 at += more;
                 if let Some(last) = self.path.last_mut() {
                     last.end = at;
@@ -382,7 +382,7 @@ impl Radix {
             len: u16::try_from(len).unwrap_or(u16::MAX),
             ..Mark::default()
         });
-        self.owners[slot].blocks += number(len);
+        *self.owners.blocks_mut(slot) += number(len);
         self.owners[slot].idle.push_front(mark, &mut self.marks);
         self.add_holder(node, mark);
     }

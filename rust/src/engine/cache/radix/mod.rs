@@ -188,7 +188,7 @@ impl Radix {
     pub fn owner_blocks(&self, owner: u32) -> u32 {
         self.owners
             .find(owner)
-            .map_or(0, |slot| self.owners[slot].blocks)
+            .map_or(0, |slot| self.owners.blocks(slot))
     }
 
     /// Memory in use, in bytes: what was allocated, free slots and the allocator's own included.

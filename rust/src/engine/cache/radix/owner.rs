@@ -74,7 +74,6 @@ pub(super) struct Owner {
     /// Counts the owners that had this slot: pins of earlier ones are void.
     pub(super) epoch: u32,
     pub(super) capacity_blocks: u32,
-    pub(super) blocks: u32,
     /// What may be evicted.
     pub(super) idle: List,
     /// Paths in flight.
@@ -100,6 +99,8 @@ impl Owner {
 #[derive(Debug)]
 pub(super) struct Owners {
     slots: Vec<Owner>,
+    /// How many blocks each holds, by slot: every choice reads all of them.
+    blocks: Vec<u32>,
     free: Vec<u16>,
     /// Slots by id: ids are dense, and every choice looks up all of them.
     by_id: Vec<u16>,
@@ -112,6 +113,7 @@ impl Owners {
     pub(super) fn new() -> Self {
         Self {
             slots: Vec::new(),
+            blocks: Vec::new(),
             free: Vec::new(),
             by_id: Vec::new(),
             oldest: BinaryHeap::new(),
@@ -121,6 +123,7 @@ impl Owners {
     /// Memory in use, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.slots.capacity() * (size_of::<Owner>() + size_of::<u16>())
+            + self.blocks.capacity() * size_of::<u32>()
             + self.by_id.capacity() * size_of::<u16>()
             + self.oldest.capacity() * size_of::<Reverse<(u64, u16)>>()
     }
@@ -128,7 +131,7 @@ impl Owners {
     /// Memory that one more owner would take, in bytes; an upper bound.
     pub(super) fn bytes_for_one(&self, id: u32) -> usize {
         let ids = (id as usize).min(OWNERS_MAX) + 1;
-        self.bytes() + 8 * size_of::<Owner>() + ids * size_of::<u16>()
+        self.bytes() + 8 * (size_of::<Owner>() + size_of::<u32>()) + ids * size_of::<u16>()
     }
 
     #[inline]
@@ -146,7 +149,6 @@ impl Owners {
             id,
             epoch,
             capacity_blocks,
-            blocks: 0,
             idle: List::EMPTY,
             pinned: List::EMPTY,
             seen: 0,
@@ -157,11 +159,13 @@ impl Owners {
             Some(slot) => {
                 let old = &mut self.slots[usize::from(slot)];
                 *old = fresh(old.epoch, old.queued);
+                self.blocks[usize::from(slot)] = 0;
                 slot
             }
             None if self.slots.len() >= OWNERS_MAX => return None,
             None => {
                 self.slots.push(fresh(0, false));
+                self.blocks.push(0);
                 // Each slot has at most one place in either: they never grow but here.
                 self.free
                     .reserve_exact(self.slots.capacity() - self.free.len());
@@ -174,6 +178,16 @@ impl Owners {
         self.by_id.resize(ids, NO_SLOT);
         self.by_id[id as usize] = slot;
         Some(slot)
+    }
+
+    /// How many blocks an owner holds.
+    #[inline]
+    pub(super) fn blocks(&self, slot: u16) -> u32 {
+        self.blocks[usize::from(slot)]
+    }
+
+    pub(super) fn blocks_mut(&mut self, slot: u16) -> &mut u32 {
+        &mut self.blocks[usize::from(slot)]
     }
 
     /// Takes an owner out that holds nothing any more.

@@ -187,6 +187,62 @@ fn smallest<K: Ord>(
     smallest_of(view, context, |_| true, measure)
 }
 
+/// [`smallest`], for a measure that takes time and is never below `floor`.
+fn smallest_above<K: Ord>(
+    view: &View<'_>,
+    context: &mut Context<'_>,
+    floor: impl Fn(&Candidate) -> K,
+    measure: impl Fn(&Candidate) -> K,
+) -> usize {
+    let mut best = Best::new();
+    for (position, candidate) in view.candidates.iter().enumerate() {
+        if best.reached_by(&floor(candidate)) {
+            best.offer(position, measure(candidate), context.rng);
+        }
+    }
+    best.position
+}
+
+/// The smallest measure so far.
+struct Best<K> {
+    position: usize,
+    least: Option<K>,
+    ties: usize,
+}
+
+impl<K: Ord> Best<K> {
+    fn new() -> Self {
+        Self {
+            position: 0,
+            least: None,
+            ties: 0,
+        }
+    }
+
+    /// A measure may be the smallest, or equal to it.
+    fn reached_by(&self, measure: &K) -> bool {
+        self.least.as_ref().is_none_or(|least| measure <= least)
+    }
+
+    fn offer(&mut self, position: usize, measure: K, rng: &mut Rng) {
+        let order = self
+            .least
+            .as_ref()
+            .map_or(Ordering::Less, |least| measure.cmp(least));
+        match order {
+            Ordering::Less => (self.position, self.least, self.ties) = (position, Some(measure), 1),
+            Ordering::Equal => {
+                // The n-th of equals takes the place with probability 1/n: each is as likely.
+                self.ties += 1;
+                if rng.below(self.ties) == 0 {
+                    self.position = position;
+                }
+            }
+            Ordering::Greater => {}
+        }
+    }
+}
+
 /// [`smallest`] among the candidates that count, of which there must be one.
 fn smallest_of<K: Ord>(
     view: &View<'_>,
@@ -194,28 +250,13 @@ fn smallest_of<K: Ord>(
     counts: impl Fn(&Candidate) -> bool,
     measure: impl Fn(&Candidate) -> K,
 ) -> usize {
-    let counted = view.candidates.iter().enumerate();
-    let mut counted = counted.filter(|(_, candidate)| counts(candidate));
-    let Some((mut position, first)) = counted.next() else {
-        return 0;
-    };
-    let mut least = measure(first);
-    let mut ties = 1;
-    for (other, candidate) in counted {
-        let measured = measure(candidate);
-        match measured.cmp(&least) {
-            Ordering::Less => (position, least, ties) = (other, measured, 1),
-            Ordering::Equal => {
-                // The n-th of equals takes the place with probability 1/n: each is as likely.
-                ties += 1;
-                if context.rng.below(ties) == 0 {
-                    position = other;
-                }
-            }
-            Ordering::Greater => {}
+    let mut best = Best::new();
+    for (position, candidate) in view.candidates.iter().enumerate() {
+        if counts(candidate) {
+            best.offer(position, measure(candidate), context.rng);
         }
     }
-    position
+    best.position
 }
 
 #[cfg(test)]

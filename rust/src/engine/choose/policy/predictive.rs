@@ -1,6 +1,6 @@
 //! Least predicted time to the first token: ours.
 
-use super::{Basis, Candidate, Choice, Context, View, smallest};
+use super::{Basis, Candidate, Choice, Context, View, smallest_above};
 use crate::time::Span;
 use crate::engine::config::Config;
 
@@ -16,7 +16,7 @@ const GRAINS: usize = 1 << 20;
 /// Source: ours; the additive form is GORGO's (arXiv:2602.11688), with all its terms learned.
 pub(super) fn predictive(view: &View<'_>, context: &mut Context<'_>) -> Choice {
     let config = context.config;
-    let position = smallest(view, context, |candidate| score(candidate, config));
+    let position = smallest_above(view, context, Candidate::ttft_ns, |candidate| score(candidate, config));
     let limit_ns = bearable(score(&view.candidates[position], config), context);
     if explores(context)
         && let Some(position) = drawn(view, context, limit_ns)
