@@ -26,6 +26,8 @@ pub struct Traits {
     pub reads_figures: bool,
     /// It looks at how much the candidates cache in all.
     pub reads_trees: bool,
+    /// It looks at the KV tokens in use at the candidates.
+    pub reads_kv: bool,
     /// It prefers a replica for what is cached there: a request may wait for that one.
     pub waits: bool,
     /// Held requests start by age and predicted work, not by age alone.
@@ -44,6 +46,7 @@ pub struct Traits {
 const PLAIN: Traits = Traits {
     reads_figures: false,
     reads_trees: false,
+    reads_kv: false,
     waits: false,
     orders_by_work: false,
     remembers_sessions: false,
@@ -103,15 +106,15 @@ macro_rules! with_policies {
                 "while loads are apart by both thresholds least load; else the longest match above `cache_aware_threshold`; else least load (`cache_aware_fallback`)",
                 "SGLang router";
             /// smg's cache-aware rule with its overload cut-off.
-            Smg, smg, Traits { reads_trees: true, ..FIGURES },
+            Smg, smg, Traits { reads_trees: true, reads_kv: true, ..FIGURES },
                 "`cache_aware` over the replicas below `smg_waiting_max` and `smg_kv_ratio_max`, if there are any",
                 "smg 1.13, overload guard";
             /// `llm-d`'s prefix, queue and KV scorers.
-            LlmD, llm_d, FIGURES,
+            LlmD, llm_d, Traits { reads_kv: true, ..FIGURES },
                 "the highest weighted sum of matching share, shortness of queue, free KV share",
                 "llm-d's scorers";
             /// Dynamo's block cost.
-            Dynamo, dynamo, FIGURES,
+            Dynamo, dynamo, Traits { reads_kv: true, ..FIGURES },
                 "the least `weight x` prompt tokens to compute `+` tokens active, this request's included",
                 "Dynamo's KV router";
             /// Preble's exploitation or exploration.

@@ -69,20 +69,30 @@ struct Common<'a> {
 
 /// The fleet's pace by load: many replicas have the same.
 #[derive(Debug, Default)]
-struct Paces(Vec<Option<Pace>>);
+struct Paces {
+    by_load: Vec<Option<Pace>>,
+    /// What was asked for last, and mostly is next.
+    last: Option<(u32, Pace)>,
+}
 
 impl Paces {
     fn clear(&mut self) {
-        self.0.clear();
-        self.0.resize(PACES, None);
+        self.by_load.clear();
+        self.by_load.resize(PACES, None);
+        self.last = None;
     }
 
     #[inline]
     fn at(&mut self, load: u32, expected: &Expected<'_>) -> Pace {
-        match self.0.get_mut(load as usize) {
+        if let Some((_, pace)) = self.last.filter(|(last, _)| *last == load) {
+            return pace;
+        }
+        let pace = match self.by_load.get_mut(load as usize) {
             Some(pace) => *pace.get_or_insert_with(|| expected.fleet_pace(load)),
             None => expected.fleet_pace(load),
-        }
+        };
+        self.last = Some((load, pace));
+        pace
     }
 }
 
@@ -276,6 +286,7 @@ fn fill_with_figures(seeker: Seeker<'_>, sight: &Sight<'_>, scratch: &mut Scratc
     };
     scratch.paces.clear();
     scratch.candidates.clear();
+    scratch.candidates.reserve(scratch.open.len());
     for (position, &(slot, room)) in (0..).zip(&scratch.open) {
         let Some(figures) = sight.fleet.figures(slot) else {
             continue;
@@ -312,18 +323,25 @@ fn candidate(
     };
     let load = figures.backlog.load;
     let pace = figures
-        .pace
+        .pace()
         .unwrap_or_else(|| paces.at(load, &common.expected));
     let behind = if common.any_chosen {
         sight.hold.chosen_before(slot, common.ticket)
     } else {
         0
     };
-    let stay_ns = figures.stay_ns.unwrap_or(common.stay_ns);
+    let details = || sight.fleet.details(slot);
+    let stay_ns = || {
+        details()
+            .and_then(|own| own.stay_ns)
+            .unwrap_or(common.stay_ns)
+    };
     let estimate = Estimate::at(&figures.backlog, need, behind, pace, stay_ns, now);
     // Without room, the one that is pending there has to start before this one may be pushed.
     let bases = if room { 1 } else { 2 };
     let traits = common.traits;
+    let kv = if traits.reads_kv { details() } else { None };
+    let kv = kv.copied().unwrap_or_default();
     let trees = traits.reads_trees.then(|| sight.cache.owner_blocks(slot));
     let tree_blocks = trees.unwrap_or(0);
     let capacity_blocks = sight.cache.capacity_blocks(slot);
@@ -342,9 +360,9 @@ fn candidate(
         ns_per_token: pace.token_ns,
         running: load,
         prefill_tokens: figures.backlog.prefill,
-        active_tokens: figures.active_tokens,
-        kv_used_tokens: figures.kv_used_tokens,
-        kv_tokens: figures.kv_tokens,
+        active_tokens: kv.active_tokens,
+        kv_used_tokens: kv.kv_used_tokens,
+        kv_tokens: kv.kv_tokens,
         evict_tokens: if fits { 0 } else { evicts() },
         recent_ns: if traits.sums_recent_work {
             sight.fleet.recent_ns(slot, sight.config, now)

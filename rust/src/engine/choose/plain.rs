@@ -3,7 +3,7 @@
 
 use super::policy::Candidate;
 use super::{Seeker, Sight, matched_tokens};
-use crate::engine::fleet::figures::Figures;
+use crate::engine::fleet::figures::{Details, Figures};
 use crate::engine::fleet::member::Offer;
 use crate::id::ReplicaSlot;
 use crate::time::Span;
@@ -67,13 +67,19 @@ fn plain_candidate(
     if !traits.reads_figures {
         return plain;
     }
-    let (replica, figures) = (member.replica(), Figures::of(member, config));
+    let (replica, figures) = (member.replica(), Figures::of(member));
     let expected = sight.fleet.expected(seeker.demand, config);
     let tokens = matched_tokens(sight.cache, sight.fleet, seeker.demand, match_blocks);
     let (need, _) = expected.need(&figures, match_blocks, tokens);
     let pace = expected.pace(&figures);
     let behind = sight.hold.chosen_before(slot, seeker.ticket);
-    let stay_ns = expected.stay_ns(&figures);
+    let details = Details::of(member, config);
+    let stay_ns = || expected.stay_ns(details.stay_ns);
+    let kv = if traits.reads_kv {
+        details
+    } else {
+        Details::default()
+    };
     let start_in_ns = replica
         .backlog()
         .start_in_ns(need, behind, pace, stay_ns, now);
@@ -87,9 +93,9 @@ fn plain_candidate(
         pending: replica.pending(),
         running: replica.load(),
         prefill_tokens: replica.backlog().prefill,
-        active_tokens: replica.active_tokens(),
-        kv_tokens: replica.kv_tokens(config).max(1),
-        kv_used_tokens: replica.kv_used_tokens(config),
+        active_tokens: kv.active_tokens,
+        kv_tokens: kv.kv_tokens,
+        kv_used_tokens: kv.kv_used_tokens,
         evict_tokens: expected.evicts(free_blocks, need.prefill),
         recent_ns: if traits.sums_recent_work {
             sight.fleet.recent_ns(slot, config, now)

@@ -62,19 +62,26 @@ impl Offers {
     }
 }
 
-/// The figures of a replica that predictions rest on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The figures of a replica that every prediction rests on: one line of the processor's cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(align(64))]
 pub(in crate::engine) struct Figures {
     /// What stands before the next request.
     pub(in crate::engine) backlog: Backlog,
-    /// Its own, at its present load.
-    pub(in crate::engine) pace: Option<Pace>,
-    /// Its own.
-    pub(in crate::engine) stay_ns: Option<Span>,
+    /// Its own pace at its present load, where it has shown any: else both are 0.
+    base_ns: Span,
+    token_ns: u32,
     /// Tokens of the engine's own block; at least 1.
     pub(in crate::engine) block_tokens: u32,
     pub(in crate::engine) in_flight: u32,
     pub(in crate::engine) pending: u32,
+}
+
+/// What only some predictions read of a replica.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::engine) struct Details {
+    /// Its own.
+    pub(in crate::engine) stay_ns: Option<Span>,
     pub(in crate::engine) active_tokens: u64,
     /// At least 1.
     pub(in crate::engine) kv_tokens: u64,
@@ -82,17 +89,36 @@ pub(in crate::engine) struct Figures {
 }
 
 impl Figures {
-    pub(in crate::engine) fn of(member: &Member, config: &Config) -> Self {
+    pub(in crate::engine) fn of(member: &Member) -> Self {
         let replica = &member.replica;
         let block_tokens = replica.snapshot().and_then(|s| s.block_size);
         let line = member.speed.line_near(replica.load());
+        let pace = line.map(StraightLine::pace);
         Self {
             backlog: replica.backlog(),
-            pace: line.map(StraightLine::pace),
-            stay_ns: member.stay_ns,
+            base_ns: pace.map_or(Span::ZERO, |pace| pace.base_ns),
+            token_ns: pace.map_or(0, |pace| pace.token_ns),
             block_tokens: block_tokens.unwrap_or(1).max(1),
             in_flight: member.all_in_flight(),
             pending: replica.pending(),
+        }
+    }
+
+    /// Its own pace at its present load, where it has shown any.
+    #[inline]
+    pub(in crate::engine) fn pace(&self) -> Option<Pace> {
+        (self.token_ns > 0).then_some(Pace {
+            base_ns: self.base_ns,
+            token_ns: self.token_ns,
+        })
+    }
+}
+
+impl Details {
+    pub(in crate::engine) fn of(member: &Member, config: &Config) -> Self {
+        let replica = &member.replica;
+        Self {
+            stay_ns: member.stay_ns,
             active_tokens: replica.active_tokens(),
             kv_tokens: replica.kv_tokens(config).max(1),
             kv_used_tokens: replica.kv_used_tokens(config),
@@ -104,7 +130,8 @@ impl Figures {
 #[derive(Debug, Default)]
 pub(in crate::engine) struct FiguresTable {
     offers: Vec<Offers>,
-    figures: Vec<Option<Figures>>,
+    figures: Vec<Figures>,
+    details: Vec<Details>,
     /// Slots whose offers have an `until_ns` of 0.
     changed: Vec<ReplicaSlot>,
     /// No later than the `until_ns` of all others.
@@ -128,7 +155,8 @@ impl FiguresTable {
                 until_ns: Instant::ZERO,
                 ..Offers::VACANT
             });
-            self.figures.push(None);
+            self.figures.push(Figures::default());
+            self.details.push(Details::default());
             self.changed.push(ReplicaSlot::new(new));
         }
     }
@@ -160,7 +188,9 @@ impl FiguresTable {
         let before = mem::replace(&mut self.offers[index], offers);
         self.turning += usize::from(offers.turns_ns != Instant::MAX);
         self.turning -= usize::from(before.turns_ns != Instant::MAX);
-        self.figures[index] = member.map(|member| Figures::of(member, config));
+        self.figures[index] = member.map(Figures::of).unwrap_or_default();
+        self.details[index] =
+            member.map_or_else(Details::default, |member| Details::of(member, config));
         self.due_ns = self.due_ns.min(offers.until_ns);
     }
 
@@ -177,7 +207,12 @@ impl FiguresTable {
 
     #[inline]
     pub(in crate::engine) fn figures(&self, slot: ReplicaSlot) -> Option<&Figures> {
-        self.figures.get(slot.index())?.as_ref()
+        self.figures.get(slot.index())
+    }
+
+    #[inline]
+    pub(in crate::engine) fn details(&self, slot: ReplicaSlot) -> Option<&Details> {
+        self.details.get(slot.index())
     }
 
     /// Whether all that is not marked is what the replicas say.
@@ -194,7 +229,9 @@ impl FiguresTable {
                 until_ns: offers.until_ns,
                 ..Offers::of(member, config, now)
             };
-            let same = *offers == plain && self.figures[index] == Some(Figures::of(member, config));
+            let same = *offers == plain
+                && self.figures[index] == Figures::of(member)
+                && self.details[index] == Details::of(member, config);
             if valid && !same {
                 return Err(format!("figures_say_what_replicas_say: {:?}", member.id));
             }

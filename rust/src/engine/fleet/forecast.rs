@@ -70,7 +70,7 @@ impl Estimate {
         need: Need,
         behind: u32,
         pace: Pace,
-        stay_ns: Span,
+        stay_ns: impl FnOnce() -> Span,
         now: Instant,
     ) -> Self {
         Self {
@@ -153,7 +153,7 @@ impl Expected<'_> {
     /// as the settings assume.
     pub(in crate::engine) fn pace(&self, figures: &Figures) -> Pace {
         figures
-            .pace
+            .pace()
             .unwrap_or_else(|| self.fleet_pace(figures.backlog.load))
     }
 
@@ -163,8 +163,8 @@ impl Expected<'_> {
     }
 
     /// How long requests run there after their first byte.
-    pub(in crate::engine) fn stay_ns(&self, figures: &Figures) -> Span {
-        figures.stay_ns.unwrap_or_else(|| self.fleet_stay_ns())
+    pub(in crate::engine) fn stay_ns(&self, own: Option<Span>) -> Span {
+        own.unwrap_or_else(|| self.fleet_stay_ns())
     }
 
     /// How long requests run at replicas that have not shown it.
@@ -264,9 +264,10 @@ impl Fleet {
         let Some(member) = self.member(slot) else {
             return Forecast::nothing(now);
         };
-        let figures = Figures::of(member, config);
+        let figures = Figures::of(member);
         let (need, cached_tokens) = expected.need(&figures, match_blocks, matched_tokens);
-        let (pace, stay_ns) = (expected.pace(&figures), expected.stay_ns(&figures));
+        let pace = expected.pace(&figures);
+        let stay_ns = || expected.stay_ns(member.stay_ns);
         let estimate = Estimate::at(&figures.backlog, need, 0, pace, stay_ns, now);
         Forecast {
             pushed_ns: now,
@@ -293,7 +294,7 @@ impl Fleet {
         let pace = line
             .unwrap_or_else(|| fleet_line(Some(model), load, config))
             .pace();
-        let stay_ns = member.stay_ns.or(model.stay_ns).unwrap_or_default();
+        let stay_ns = || member.stay_ns.or(model.stay_ns).unwrap_or_default();
         let behind = u32::try_from(held / model.serving.len().max(1)).unwrap_or(u32::MAX);
         let backlog = member.replica.backlog();
         Estimate::at(&backlog, Need::default(), behind, pace, stay_ns, now).start_in_ns
@@ -312,7 +313,7 @@ impl Fleet {
         let Some(member) = self.member(slot) else {
             return;
         };
-        let pace = expected.pace(&Figures::of(member, config));
+        let pace = expected.pace(&Figures::of(member));
         let prefill_ns = Span::from_ns(u64::from(need.prefill) * u64::from(pace.token_ns));
         let work_ns = prefill_ns + expected.decode_ns(expected.output_tokens);
         if let Some(member) = self.member_mut(slot) {
@@ -330,7 +331,7 @@ impl Fleet {
     ) -> (u32, u32) {
         let expected = self.expected(demand, config);
         let member = self.member(slot);
-        let pace = member.map(|member| expected.pace(&Figures::of(member, config)));
+        let pace = member.map(|member| expected.pace(&Figures::of(member)));
         let token_ns = pace.map_or(0, |pace| pace.token_ns);
         (expected.uncached(match_blocks), token_ns)
     }

@@ -40,7 +40,7 @@ use super::generations::Generations;
 use crate::engine::ask::Usage;
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
-use crate::engine::fleet::figures::{Figures, FiguresTable, Offers};
+use crate::engine::fleet::figures::{Details, Figures, FiguresTable, Offers};
 use crate::engine::fleet::health::Pool;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::member::Takes;
@@ -306,6 +306,12 @@ impl Fleet {
     #[inline]
     pub(in crate::engine) fn figures(&self, slot: ReplicaSlot) -> Option<&Figures> {
         self.figures.figures(slot)
+    }
+
+    /// What some choices read of it besides.
+    #[inline]
+    pub(in crate::engine) fn details(&self, slot: ReplicaSlot) -> Option<&Details> {
+        self.figures.details(slot)
     }
 
     /// Whether what choices read is what the replicas say.

@@ -26,11 +26,12 @@ pub const NOT_A_CANDIDATE: u32 = u32::MAX;
 
 /// One replica that may take the request now, or could be waited for.
 ///
-/// What [`Traits::reads_figures`] and [`Traits::reads_trees`] leave out stays 0, and so does
-/// `recent_ns` without [`Traits::sums_recent_work`].
+/// What [`Traits::reads_figures`], [`Traits::reads_trees`] and [`Traits::reads_kv`] leave out stays 0, and so
+/// does `recent_ns` without [`Traits::sums_recent_work`].
 ///
 /// [`Traits::reads_figures`]: crate::engine::policy::Traits::reads_figures
 /// [`Traits::reads_trees`]: crate::engine::policy::Traits::reads_trees
+/// [`Traits::reads_kv`]: crate::engine::policy::Traits::reads_kv
 /// [`Traits::sums_recent_work`]: crate::engine::policy::Traits::sums_recent_work
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Candidate {
@@ -61,7 +62,7 @@ pub struct Candidate {
     pub active_tokens: u64,
     /// KV tokens in use there.
     pub kv_used_tokens: u64,
-    /// KV tokens it has; at least 1.
+    /// KV tokens it has.
     pub kv_tokens: u64,
     /// Cached tokens that the request's new ones push out of its cache.
     pub evict_tokens: u32,

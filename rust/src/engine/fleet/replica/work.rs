@@ -64,7 +64,7 @@ impl Work {
 }
 
 /// What stands before the next request at a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// Prompt tokens of own requests without a first byte.
     pub prefill: u64,
@@ -94,14 +94,14 @@ impl Backlog {
         need: Need,
         behind: u32,
         pace: Pace,
-        stay_ns: Span,
+        stay_ns: impl FnOnce() -> Span,
         now: Instant,
     ) -> Span {
         let ends = self.ends_awaited(need).saturating_add(behind);
         let waiting_ns = if ends == 0 {
             Span::ZERO
         } else {
-            stay_ns / u64::from(self.load.max(1)) * u64::from(ends)
+            stay_ns() / u64::from(self.load.max(1)) * u64::from(ends)
         };
         self.ahead_ns(pace, now) + waiting_ns
     }
