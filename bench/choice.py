@@ -29,10 +29,11 @@ def submit(
 
 
 def balancer(name: str, region: str, replicas: int, in_flight_max: int, policy: str) -> _core.Engine:
-    """Ready replicas, each of which takes so many requests whatever its load."""
+    """Ready replicas, each of which takes so many requests whatever its load. No request waits for a cache."""
     settings = EngineSettings(
         policy=policy,  # type: ignore[arg-type]  # a name from the command line, validated here
         push="blind",
+        affinity_wait_s=0.0,
         in_flight_max=in_flight_max,
     )
     made = _core.Engine(settings.model_dump_json().encode(), b"bench-secret-bench-secret", 1)
