@@ -29,7 +29,7 @@ def submit(
 
 
 def balancer(name: str, region: str, replicas: int, in_flight_max: int, policy: str) -> _core.Engine:
-    """Ready replicas, each of which takes so many requests whatever its load. No request waits for a cache."""
+    """Ready replicas, each of which takes so many requests whatever its load; none waits for a cache."""
     settings = EngineSettings(
         policy=policy,  # type: ignore[arg-type]  # a name from the command line, validated here
         push="blind",
