@@ -52,6 +52,15 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--processes", type=int, default=cores())
     add("--write", action="store_true", help="renew bench/results/paper.md, quick or not")
     options = parser.parse_args(arguments)
+    for option, known_names in (
+        ("parts", list(PARTS)),
+        ("workloads", [case.name for case in CASES]),
+        ("layouts", list(LAYOUTS)),
+    ):
+        unknown = [name for name in getattr(options, option).split(",") if name and name not in known_names]
+        if unknown:
+            expected = ", ".join(known_names)
+            parser.error(f"--{option}: there is no {', '.join(unknown)}: expected some of {expected}")
     options.chosen = bool(options.systems or options.workloads or options.layouts or options.set)
     try:
         options.systems = varied(named(options.systems), options.set, everywhere=options.everywhere)

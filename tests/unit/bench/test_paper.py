@@ -6,6 +6,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from bench.paper import __main__ as command
 from bench.paper.cells import DAY, DAY_EVEN, EVEN, SKEW, TABLE, split
 from bench.paper.checks import checks, never_kept, worse
 from bench.paper.claims import Claim, verdict
@@ -254,6 +255,13 @@ def found_of(ours: float, local: float, ring: float, central: float) -> Found:
         for name, p90_s in ((OURS, ours), (LOCAL, local), ("G-ring", ring), ("G-predictive", central))
     }
     return Found({TABLE: {"wildchat 323": systems}})
+
+
+@pytest.mark.parametrize("option", ["parts", "workloads", "layouts"])
+def test_a_name_that_is_not_there_is_an_error(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.parsed([f"--{option}", "tabel"])
+    assert f"--{option}: there is no tabel: expected some of" in capsys.readouterr().err
 
 
 def test_goals_are_met_missed_or_open() -> None:
