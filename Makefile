@@ -122,7 +122,7 @@ bench-overhead: setup ## Measure CPU and latency beside HAProxy and the Rust rou
 bench-profile: setup ## Profile the CPU time of a request, a chunk and a probe, beside HAProxy (needs perf)
 	@$(PY) -m bench.overhead.profile
 
-peers: setup ## Compare with real routers and proxies in real time, in one region and in three (50 minutes); QUICK=1: 5
+peers: setup ## Compare with real routers and proxies in real time, in one region and in three (45 minutes); QUICK=1: 5
 	@$(PY) -m bench.peers $(if $(QUICK),--quick)
 
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings

@@ -277,6 +277,13 @@ def test_a_header_names_the_conversation_where_it_is_wanted(tmp_path: Path) -> N
     assert sessions == [f"session-{sum(starts[: index + 1]) - 1}" for index in range(len(starts))]
 
 
+@pytest.mark.parametrize("name", ["Content-Length", "host", "AUTHORIZATION"])
+def test_a_header_that_says_something_else_names_no_conversation(name: str) -> None:
+    ((options, sentence),) = settings("http://127.0.0.1:1", session_header=name).conflicts()
+    assert options == {"session_header"}
+    assert sentence == f"session_header is {name}: expected a header that no request has anyway"
+
+
 def test_no_more_users_talk_at_once_than_allowed() -> None:
     now = most = 0
 

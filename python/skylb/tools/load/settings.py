@@ -12,6 +12,11 @@ from skylb.config import FILE, Bytes, Count, Expected, File, Group, Otherwise, P
 
 SYNTHETIC_SESSIONS_MAX = 1_000_000
 
+OWN_HEADERS = frozenset(
+    ("accept", "authorization", "connection", "content-length", "content-type", "host", "transfer-encoding")
+)
+"""Headers that a request has anyway, or that say how it is framed."""
+
 ANY_REGION = ""
 """Region of a target that serves every region without a target of its own."""
 
@@ -206,6 +211,11 @@ class LoadSettings(Group):
             yield (
                 {"warmup_s", "duration_s"},
                 f"warmup_s is {self.warmup_s:g}: expected less than duration_s, {self.duration_s:g}",
+            )
+        if (self.session_header or "").lower() in OWN_HEADERS:
+            yield (
+                {"session_header"},
+                f"session_header is {self.session_header}: expected a header that no request has anyway",
             )
         synthetic = self.synthetic
         sessions = len(synthetic.regions) * synthetic.users * synthetic.sessions

@@ -77,6 +77,8 @@ pub(in crate::engine) struct Figures {
     pub(in crate::engine) pending: u32,
 }
 
+const _: () = assert!(size_of::<Figures>() == 64, "one line of the cache");
+
 /// What only some predictions read of a replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::engine) struct Details {

@@ -185,7 +185,7 @@ fn smallest<K: Ord>(
     context: &mut Context<'_>,
     measure: impl Fn(&Candidate) -> K,
 ) -> usize {
-    smallest_of(view, context, |_| true, measure)
+    best(view, context, |candidate, _| Some(measure(candidate)))
 }
 
 /// [`smallest`], for a measure that takes time and is never below `floor`.
@@ -195,10 +195,38 @@ fn smallest_above<K: Ord>(
     floor: impl Fn(&Candidate) -> K,
     measure: impl Fn(&Candidate) -> K,
 ) -> usize {
-    let mut best = Best::new();
+    best(view, context, |candidate, best| {
+        best.reached_by(&floor(candidate))
+            .then(|| measure(candidate))
+    })
+}
+
+/// [`smallest`] among the candidates that count, of which there must be one.
+fn smallest_of<K: Ord>(
+    view: &View<'_>,
+    context: &mut Context<'_>,
+    counts: impl Fn(&Candidate) -> bool,
+    measure: impl Fn(&Candidate) -> K,
+) -> usize {
+    best(view, context, |candidate, _| {
+        counts(candidate).then(|| measure(candidate))
+    })
+}
+
+/// The position with the smallest measure; candidates without one are passed over.
+fn best<K: Ord>(
+    view: &View<'_>,
+    context: &mut Context<'_>,
+    measure: impl Fn(&Candidate, &Best<K>) -> Option<K>,
+) -> usize {
+    let mut best = Best {
+        position: 0,
+        least: None,
+        ties: 0,
+    };
     for (position, candidate) in view.candidates.iter().enumerate() {
-        if best.reached_by(&floor(candidate)) {
-            best.offer(position, measure(candidate), context.rng);
+        if let Some(measured) = measure(candidate, &best) {
+            best.offer(position, measured, context.rng);
         }
     }
     best.position
@@ -212,14 +240,6 @@ struct Best<K> {
 }
 
 impl<K: Ord> Best<K> {
-    fn new() -> Self {
-        Self {
-            position: 0,
-            least: None,
-            ties: 0,
-        }
-    }
-
     /// A measure may be the smallest, or equal to it.
     fn reached_by(&self, measure: &K) -> bool {
         self.least.as_ref().is_none_or(|least| measure <= least)
@@ -242,22 +262,6 @@ impl<K: Ord> Best<K> {
             Ordering::Greater => {}
         }
     }
-}
-
-/// [`smallest`] among the candidates that count, of which there must be one.
-fn smallest_of<K: Ord>(
-    view: &View<'_>,
-    context: &mut Context<'_>,
-    counts: impl Fn(&Candidate) -> bool,
-    measure: impl Fn(&Candidate) -> K,
-) -> usize {
-    let mut best = Best::new();
-    for (position, candidate) in view.candidates.iter().enumerate() {
-        if counts(candidate) {
-            best.offer(position, measure(candidate), context.rng);
-        }
-    }
-    best.position
 }
 
 #[cfg(test)]

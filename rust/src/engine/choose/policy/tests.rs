@@ -101,6 +101,42 @@ fn least_load_takes_the_fewest_in_flight_and_draws_between_equals() {
 }
 
 #[test]
+fn a_floor_changes_no_choice() {
+    let mut drawn = Rng::new(7);
+    for _ in 0..200 {
+        let loads: Vec<_> = (0..20)
+            .map(|_| (u32::try_from(drawn.below(4)).unwrap(), 0))
+            .collect();
+        let mut case = case(Policy::Predictive, &loads);
+        for candidate in &mut case.candidates {
+            candidate.pending = u32::try_from(drawn.below(3)).unwrap();
+        }
+        let view = View {
+            candidates: &case.candidates,
+            positions: &case.positions,
+            prompt_blocks: 10,
+            blocks: &case.blocks,
+            key: None,
+            home: None,
+            ring: &case.ring,
+            slots: &case.slots,
+        };
+        let measure = |candidate: &Candidate| candidate.in_flight + candidate.pending;
+        let chosen = |floor: bool| {
+            let (rng, last) = (&mut Rng::new(3), &mut None);
+            let config = &case.config;
+            let mut context = Context { config, rng, last };
+            if floor {
+                smallest_above(&view, &mut context, |one| one.in_flight, measure)
+            } else {
+                smallest(&view, &mut context, measure)
+            }
+        };
+        assert_eq!(chosen(true), chosen(false));
+    }
+}
+
+#[test]
 fn draws_between_equals_are_even() {
     let mut case = case(Policy::LeastLoad, &[(0, 0); 4]);
     let mut shares = [0; 4];
