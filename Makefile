@@ -173,10 +173,11 @@ fmt: setup ## Format, and fix what the linters can fix
 	@cargo fmt
 
 lock: ## Renew requirements/*.txt from pyproject.toml (needs uv)
-	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra dev --extra sim --extra dns --extra route53 pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group dev --extra sim --extra dns --extra route53 pyproject.toml -o requirements/dev.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra sim pyproject.toml -o requirements/sim.txt
-	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra audit pyproject.toml -o requirements/audit.txt
-	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra bench pyproject.toml -o requirements/bench.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group audit pyproject.toml -o requirements/audit.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group bench pyproject.toml -o requirements/bench.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group dist -o requirements/dist.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group litellm -o requirements/litellm.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group load -o requirements/load.txt
 

@@ -1,4 +1,4 @@
-"""One plot per figure of the paper: small PNG files beside the page. Needs matplotlib (skylb[sim])."""
+"""One plot per figure of the paper: small PNG files beside the page. Needs matplotlib (the extra sim)."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence

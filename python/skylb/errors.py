@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from skylb import obtain
+
 
 class SkyLBError(Exception):
     """Base of all errors that are ours."""
@@ -55,6 +57,10 @@ class TaskFailedError(SkyLBError):
     """A task that runs as long as the process ended with an error: the process cannot go on."""
 
 
-def missing(distribution: str) -> str:
-    """What to do where an optional library is not there; its name is that of the distribution."""
-    return f"{distribution} is not installed: pip install {distribution}"
+def missing(library: str) -> str:
+    """What to do where an optional library is not there; its name is that of its distribution.
+
+    Raises:
+        KeyError: no extra has it.
+    """
+    return f"{library} is not installed: {obtain.command(obtain.EXTRAS[library])}"

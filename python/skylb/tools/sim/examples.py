@@ -3,7 +3,7 @@
 The first line of each is a comment that says what it shows.
 """
 
-from importlib.resources import files
+from pathlib import Path
 
 from skylb.errors import ConfigError
 from skylb.options import suggestion
@@ -14,7 +14,7 @@ LIST = "list"
 _SUFFIX = ".toml"
 
 
-_FOLDER = files("skylb.tools.sim") / "scenarios"
+_FOLDER = Path(__file__).parent / "scenarios"
 
 
 def names() -> list[str]:
@@ -38,8 +38,13 @@ def example(name: str) -> str:
     return _text(name)
 
 
+def path_of(name: str) -> Path:
+    """The file of an example."""
+    return _FOLDER / f"{name}{_SUFFIX}"
+
+
 def _text(name: str) -> str:
-    return (_FOLDER / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
+    return path_of(name).read_text(encoding="utf-8")
 
 
 def about(name: str) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from skylb.config import FILE, Count, Expected, File, Group, Otherwise, Placeholder
+from skylb.config import Count, Expected, File, Group, Otherwise, Placeholder
 from skylb.errors import ConfigError
 from skylb.settings.values import Alone
-from skylb.tools.sim.examples import LIST
+from skylb.tools.sim.examples import LIST, names, path_of
 
 SWEEP = Expected("FIELD=VALUE,VALUE,...")
 
@@ -39,14 +39,25 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def _scenario(value: object) -> object:
+    """The name of an example stands for its file. A file that has the same name comes first."""
+    if isinstance(value, str) and not Path(value).is_file() and value in names():
+        return path_of(value)
+    return value
+
+
 class SimSettings(Group):
     """All settings of ``skylb sim``."""
 
     scenario: Annotated[
-        File | None,
-        FILE,
+        Annotated[File, BeforeValidator(_scenario)] | None,
+        Expected("the path of a file, or the name of an example"),
+        Placeholder("FILE"),
         Otherwise("required, except with --example"),
-        Field(description="Scenario in TOML. Its path alone is enough, without the flag."),
+        Field(
+            description="Scenario in TOML, or the name of an example. The path or name alone is enough, "
+            "without the flag.",
+        ),
     ] = None
     example: Annotated[
         str | None,
@@ -105,7 +116,7 @@ class SimSettings(Group):
         Path | None,
         Expected("the path of a directory"),
         Placeholder("DIR"),
-        Field(description="Directory for plots (PNG) and one page (HTML). Needs skylb[sim]."),
+        Field(description="Directory for plots (PNG) and one page (HTML). Needs the extra sim."),
     ] = None
     progress: Annotated[
         Literal["auto", "lines", "off"],

@@ -6,8 +6,8 @@ import pytest
 
 from skylb import cli
 from skylb.errors import ConfigError
-from skylb.tools.sim import example, run
-from skylb.tools.sim.examples import LIST, about, names
+from skylb.tools.sim import SimSettings, example, run
+from skylb.tools.sim.examples import LIST, about, names, path_of
 from skylb.tools.sim.read import read_file
 from skylb.tools.sim.scenario import Fault, Scenario
 
@@ -60,6 +60,19 @@ def test_an_example_says_what_it_shows_and_how_to_run_it(name: str) -> None:
 def test_the_folder_of_the_repository_is_that_of_the_package() -> None:
     assert sorted(path.stem for path in (ROOT / "examples").glob("*.toml")) == names()
     assert (ROOT / "examples").is_symlink()
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_name_of_an_example_stands_for_its_file(name: str) -> None:
+    assert SimSettings.model_validate({"scenario": name}).scenario_path() == path_of(name)
+
+
+def test_a_file_that_has_the_name_of_an_example_comes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "chat").write_text(example("chat"))
+    assert SimSettings.model_validate({"scenario": "chat"}).scenario_path() == Path("chat")
 
 
 def test_the_list_has_a_line_for_each_example() -> None:
