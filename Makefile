@@ -27,11 +27,12 @@ tools: ## Check that Rust is installed
 	@command -v cargo >/dev/null || { echo "SkyLB needs Rust: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }
 
 # The first interpreter that is new enough; the versions are those the lock file has been tried with.
-$(VENV)/.deps: requirements/dev.txt | tools
-	@found=; for name in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
+FIND_PYTHON = found=; for name in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
 	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$name; break; fi; \
 	done; \
-	if [ -z "$$found" ]; then echo "SkyLB needs Python 3.11 or later: install it, or name one with PYTHON=..." >&2; exit 1; fi; \
+	if [ -z "$$found" ]; then echo "SkyLB needs Python 3.11 or later: install it, or name one with PYTHON=..." >&2; exit 1; fi
+$(VENV)/.deps: requirements/dev.txt | tools
+	@$(FIND_PYTHON); \
 	echo "== $(VENV) with $$($$found --version)"; \
 	"$$found" -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
@@ -99,6 +100,12 @@ fuzz: setup ## Look for inputs on which a parser of foreign bytes fails, FUZZ_S=
 
 test-engines: setup ## Run in front of real vLLM servers; their environment is cached outside the tree
 	@PY=$(abspath $(PY)) tests/engines/run.sh
+
+dist: tools ## Build wheels for x86-64 and aarch64 and a source distribution into dist/, and check them; MACHINES=x86_64: one wheel
+	@$(FIND_PYTHON); PYTHONPATH=python "$$found" -m tests.dist.build $(MACHINES)
+
+test-dist: setup ## Install a wheel without Rust and use it; run the commands of INSTALL.md and README.md in a clean clone (15 minutes); WHEEL=dist/x.whl: that wheel alone
+	@$(if $(WHEEL),WHEEL=$(abspath $(WHEEL))) $(PY) -m pytest $(if $(WHEEL),tests/dist/test_wheel.py,tests/dist) -o addopts="-v -rP --strict-markers -p no:cacheprovider" -o timeout=3600 -o timeout_func_only=true
 
 chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and print figures (6 minutes; FAULT_S=60)
 	@$(PY) -m tests.chaos.regions

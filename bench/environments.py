@@ -1,4 +1,4 @@
-"""Programs to compare with, each set of them in an environment of its own outside the tree.
+"""Programs to compare with and to build with, each set of them in an environment of its own outside the tree.
 
     python -m bench.environments peers litellm
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.record import ROOT
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skylb"
-LOCKS = {"peers": "bench.txt", "litellm": "litellm.txt", "load": "load.txt"}
+LOCKS = {"peers": "bench.txt", "litellm": "litellm.txt", "load": "load.txt", "dist": "dist.txt"}
 """The lock file of each environment."""
 
 STAMP = ".installed"

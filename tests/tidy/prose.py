@@ -27,6 +27,11 @@ OTHERS_FLAGS = frozenset(
         "--sse-keep-alive-interval",
         "--trust-request-chat-template",
         "--trust-request-mm-kwargs",
+        # pip, pipx, uv and sha256sum
+        "--check",
+        "--force",
+        "--upgrade",
+        "--yes",
         # cargo, and the commands of bench/ and tests/
         "--bench",
         "--ignored",

@@ -1,0 +1,149 @@
+"""A wheel in a bare environment: without Rust, without the tree, with nothing but what pip installs."""
+
+import json
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.dist import bare as environments
+from tests.dist.bare import Bare
+from tests.dist.checkout import ROOT
+from tests.dist.emulated import SMOKE
+from tests.support.processes import Child, answers, free_port, get
+
+STARTS = 5
+CPU_S_MAX = 10.0
+"""CPU time of a start that no machine needs. The aim is an answer within a second, and the figure is printed."""
+
+CHAT = {"model": "mock", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+
+
+def trees(wheel: Path) -> list[Path]:
+    """Where the wheel may have come from, except where the interpreter is."""
+    return sorted({ROOT, wheel.parent.parent} - set(Path(sys._base_executable).parents))
+
+
+@pytest.fixture(scope="module")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Bare:
+    made = environments.make(tmp_path_factory.mktemp("bare"), wheel, trees(wheel), sys._base_executable)
+    print(f"hidden from it: {', '.join(map(str, made.hidden)) or 'NO TREE (this machine does not allow it)'}")
+    return made
+
+
+@contextmanager
+def started(bare: Bare, *words: str) -> Iterator[Child]:
+    child = Child(bare.command(*words))
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+@pytest.fixture(scope="module")
+def replicas(bare: Bare) -> Iterator[list[str]]:
+    with started(bare, "skylb", "mock", "--count", "2", "--listen", "127.0.0.1:0") as child:
+        child.require(lambda: "ready\n" in child.text(), what="mock replicas")
+        yield re.findall(r"http://[\d.]+:\d+", child.text())
+
+
+def serve_words(replicas: list[str], port: int, admin: int) -> list[str]:
+    words = ["skylb", "serve", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
+    return words + [word for replica in replicas for word in ("--replica", replica)]
+
+
+def test_it_is_what_runs_and_there_is_no_rust(bare: Bare) -> None:
+    code = "import shutil, skylb._core as core; print(core.__file__, shutil.which('cargo'), shutil.which('rustc'))"
+    ended = bare.run("python", "-c", code)
+    file, *rust = ended.stdout.split()
+    assert Path(file).is_relative_to(bare.directory / "venv"), ended
+    assert rust == ["None", "None"]
+    assert all(bare.run(sys._base_executable, "-c", f"import os; print(os.listdir({str(tree)!r}))").stdout == "[]\n" for tree in bare.hidden)
+
+
+def test_serve_answers_soon_after_its_start(bare: Bare, replicas: list[str]) -> None:
+    figures = []
+    for _ in range(STARTS):
+        port, admin = free_port(), free_port()
+        began = time.monotonic()
+        with started(bare, *serve_words(replicas, port, admin)) as child:
+            child.require(lambda: answers(f"http://127.0.0.1:{port}/v1/models"), what="an answer")
+            figures.append((time.monotonic() - began, child.cpu_s()))
+    wall, cpu = (statistics.median(values) for values in zip(*figures, strict=True))
+    least = min(figures)[0]
+    print(f"skylb serve answers after {wall:.2f} s (median of {STARTS}; least {least:.2f} s), {cpu:.2f} s of it CPU")
+    assert cpu < CPU_S_MAX
+
+
+def test_a_chat_is_answered_and_the_live_page_is_there(bare: Bare, replicas: list[str]) -> None:
+    port, admin = free_port(), free_port()
+    with started(bare, *serve_words(replicas, port, admin)) as child:
+        child.require(lambda: answers(f"http://127.0.0.1:{port}/v1/models"), what="an answer")
+        code = (
+            "import json, sys, urllib.request as r; request = r.Request(sys.argv[1], sys.argv[2].encode(), "
+            "{'Content-Type': 'application/json'}); print(json.load(r.urlopen(request))['usage']['completion_tokens'])"
+        )
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        assert bare.run("python", "-c", code, url, json.dumps(CHAT)).stdout == "4\n"
+        page = get(f"http://127.0.0.1:{admin}/").decode()
+        assert "<style>" in page
+        assert "<script>" in page
+
+
+def test_the_demo_serves_three_regions_and_ends(bare: Bare) -> None:
+    ended = bare.run("skylb", "demo", "--duration-s", "10")
+    assert ended.returncode == 0, ended
+    answered = dict(re.findall(r"^(\w+): (\d+) answered", ended.stdout, re.MULTILINE))
+    assert len(answered) == 3
+    assert all(map(int, answered.values())), ended.stdout
+
+
+def test_an_example_is_simulated_by_its_name_and_from_a_file(bare: Bare) -> None:
+    listed = [line.split()[0] for line in bare.run("skylb", "sim", "--example").stdout.splitlines()]
+    assert {"chat", "regions"} <= set(listed)
+    by_name = bare.run("skylb", "sim", "chat")
+    assert by_name.returncode == 0, by_name
+    (bare.directory / "own.toml").write_text(bare.run("skylb", "sim", "--example", "chat").stdout)
+    by_file = bare.run("skylb", "sim", "own.toml")
+    assert rows(by_file.stdout) == rows(by_name.stdout)
+    assert len(rows(by_name.stdout)) > 3
+
+
+def rows(text: str) -> list[str]:
+    """The lines of a report without the time that it took."""
+    return [line for line in text.splitlines() if line and not line.endswith(" s")]
+
+
+def test_an_extra_that_is_missing_is_installed_by_the_line_of_the_message(bare: Bare) -> None:
+    plots = ["skylb", "sim", "chat", "--plots", "plots"]
+    ended = bare.run(*plots)
+    assert ended.returncode == 2
+    found = re.search(r"matplotlib is not installed: (pip install .*)", ended.stderr)
+    assert found is not None, ended.stderr
+    install = [*shlex.split(found[1]), "--quiet", "--disable-pip-version-check"]
+    subprocess.run(bare.command(*install, see_all=True), check=True, timeout=environments.INSTALL_TIMEOUT_S)
+    ended = bare.run(*plots)
+    assert ended.returncode == 0, ended
+    made = {path.suffix for path in (bare.directory / "plots").iterdir()}
+    assert {".png", ".html"} <= made
+
+
+@pytest.mark.parametrize("minor", [12, 13, 14])
+def test_it_runs_on_a_later_python(minor: int, wheel: Path, tmp_path: Path) -> None:
+    python = shutil.which(f"python3.{minor}")
+    version = [python or "", "-c", "import sys; print(sys.version_info.minor)"]
+    if python is None or subprocess.run(version, capture_output=True, text=True, check=False).stdout != f"{minor}\n":
+        pytest.skip(f"there is no Python 3.{minor} here")
+    made = environments.make(tmp_path, wheel, trees(wheel), python)
+    ended = Bare(made.directory, ()).run("python", SMOKE)
+    assert ended.returncode == 0, ended
+    print(ended.stdout)
+    assert json.loads(ended.stdout)["python"].startswith(f"3.{minor}.")
