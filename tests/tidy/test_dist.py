@@ -1,4 +1,4 @@
-"""What is said about installing SkyLB agrees with one module, and what checks a distribution notices faults."""
+"""What is said about installing SkyLB agrees with one module. What checks a distribution notices faults."""
 
 import re
 import tarfile
@@ -23,7 +23,7 @@ WALKED = ("docs/INSTALL.md", "README.md")
 """Pages whose commands ``make test-dist`` runs."""
 
 _BY_NAME = re.compile(
-    r"(?<![\w-])(?:install|inject|add|run)\s(?:-\S+\s)*['\"]?skylb(?![\w./-])|(?<![\w./-])skylb\[\w"
+    r"(?<![\w-])(?:install|inject|add)\s(?:-\S+\s)*['\"]?skylb(?![\w./-])|(?<![\w./-])skylb\[\w"
 )
 """An installation by the name alone, or the name with an extra."""
 
@@ -66,7 +66,7 @@ def test_a_planted_installation_by_name_is_found(planted: str) -> None:
     [
         "pip install './dist/skylb-0.1.0.whl[sim]'",
         "pip uninstall --yes skylb",
-        "run skylb-x",
+        "add skylb-x",
         "[skylb](docs/A.md)",
     ],
 )
@@ -122,7 +122,8 @@ def test_the_commands_of_a_page_are_found(page: str) -> None:
 
 
 def test_blocks_of_other_text_are_no_commands() -> None:
-    text = "```\n client   SkyLB\n```\n\n```toml\na = 1\n```\n\n```\n# note\nmake x  # builds\n\nskylb \\\n  sim chat\n```\n"
+    text = "```\n client   SkyLB\n```\n\n```toml\na = 1\n```\n\n```\n# note\n"
+    text += "make x  # builds\n\nskylb \\\n  sim chat\n```\n"
     assert [(command.text, command.line) for command in pages.commands(text)] == [
         ("make x  # builds", 11),
         ("skylb   sim chat", 13),
@@ -131,7 +132,7 @@ def test_blocks_of_other_text_are_no_commands() -> None:
 
 @pytest.mark.parametrize("block", ["make x\nfrobnicate y\n", "cd dist\nmake x\n"])
 def test_a_block_that_cannot_be_run_line_by_line_is_a_fault(block: str) -> None:
-    with pytest.raises(ValueError, match="line [23]: .*: expected"):
+    with pytest.raises(ValueError, match=r"line [23]: .*: expected"):
         list(pages.commands(f"```\n{block}```\n"))
 
 
