@@ -67,7 +67,7 @@ def test_a_planted_installation_by_name_is_found(planted: str) -> None:
         "pip install './dist/skylb-0.1.0.whl[sim]'",
         "pip uninstall --yes skylb",
         "add skylb-x",
-        "[skylb](docs/A.md)",
+        "[skylb](a.md)",
     ],
 )
 def test_a_path_is_no_name(harmless: str) -> None:
