@@ -47,6 +47,29 @@ def test_texts_install_skylb_as_it_can_be_had() -> None:
     assert obtain.PUBLISHED or found == set(), "the package index has no SkyLB: name a wheel's path"
 
 
+NOT_YET = "SkyLB is in no package index yet."
+
+
+def install_faults(page: str, *, published: bool) -> list[str]:
+    """What INSTALL.md says that does not agree with `obtain.PUBLISHED`."""
+    faults = []
+    if (NOT_YET in page) == published:
+        faults.append(f"{NOT_YET!r}: {'no longer so' if published else 'missing'}")
+    if published and not installed_by_name(page):
+        faults.append("missing: the installation by name")
+    return faults
+
+
+def test_the_page_says_whether_there_is_a_release() -> None:
+    assert install_faults(INSTALL.read_text(), published=obtain.PUBLISHED) == []
+
+
+def test_a_page_that_does_not_follow_a_release_is_found() -> None:
+    page = INSTALL.read_text()
+    assert len(install_faults(page, published=not obtain.PUBLISHED)) == 2 - obtain.PUBLISHED
+    assert install_faults("```\npip install skylb\n```\n", published=True) == []
+
+
 @pytest.mark.parametrize(
     "planted",
     [
