@@ -91,7 +91,7 @@ def check_wheel(version: str, machine: str) -> list[str]:
 
 def verdict(faults: Sequence[str]) -> str:
     """The faults, or that there are none."""
-    return "files, names and metadata are right" if not faults else f"{len(faults)} faults"
+    return "files, metadata, symbols and tags are right" if not faults else f"{len(faults)} faults"
 
 
 def main(machines: Sequence[str]) -> int:
