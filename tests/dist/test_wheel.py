@@ -1,6 +1,7 @@
 """A wheel in a bare environment: without Rust, without the tree, with nothing but what pip installs."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -136,11 +137,21 @@ def test_an_extra_that_is_missing_is_installed_by_the_line_of_the_message(bare: 
     assert {".png", ".html"} <= made
 
 
+def interpreter(minor: int) -> str | None:
+    """Where a Python 3 of this minor version is; pyenv shows one only if it is asked for."""
+    name = f"python3.{minor}"
+    if shutil.which(name) is None:
+        return None
+    ask = [name, "-c", "import sys; print(sys.executable)"]
+    environment = os.environ | {"PYENV_VERSION": f"3.{minor}"}
+    ended = subprocess.run(ask, env=environment, capture_output=True, text=True, check=False)
+    return ended.stdout.strip() or None
+
+
 @pytest.mark.parametrize("minor", [12, 13, 14])
 def test_it_runs_on_a_later_python(minor: int, wheel: Path, tmp_path: Path) -> None:
-    python = shutil.which(f"python3.{minor}")
-    version = [python or "", "-c", "import sys; print(sys.version_info.minor)"]
-    if python is None or subprocess.run(version, capture_output=True, text=True, check=False).stdout != f"{minor}\n":
+    python = interpreter(minor)
+    if python is None:
         pytest.skip(f"there is no Python 3.{minor} here")
     made = environments.make(tmp_path, wheel, trees(wheel), python)
     ended = Bare(made.directory, ()).run("python", SMOKE)
