@@ -102,10 +102,10 @@ test-engines: setup ## Run in front of real vLLM servers; their environment is c
 	@PY=$(abspath $(PY)) tests/engines/run.sh
 
 dist: tools ## Build wheels for x86-64 and aarch64 and a source distribution into dist/, and check them; MACHINES=x86_64: one wheel
-	@$(FIND_PYTHON); PYTHONPATH=python "$$found" -m tests.dist.build $(MACHINES)
+	@$(FIND_PYTHON); PYTHONPATH=python "$$found" -m tests.distribution.build $(MACHINES)
 
 test-dist: setup ## Install a wheel without Rust and use it; run the commands of INSTALL.md and README.md in a clean clone (15 minutes); WHEEL=dist/x.whl: that wheel alone
-	@$(if $(WHEEL),WHEEL=$(abspath $(WHEEL))) $(PY) -m pytest $(if $(WHEEL),tests/dist/test_wheel.py,tests/dist) -o addopts="-v -rP --strict-markers -p no:cacheprovider" -o timeout=3600 -o timeout_func_only=true
+	@$(if $(WHEEL),WHEEL=$(abspath $(WHEEL))) $(PY) -m pytest $(if $(WHEEL),tests/distribution/test_wheel.py,tests/distribution) -o addopts="-v -rP --strict-markers -p no:cacheprovider" -o timeout=3600 -o timeout_func_only=true
 
 chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and print figures (6 minutes; FAULT_S=60)
 	@$(PY) -m tests.chaos.regions

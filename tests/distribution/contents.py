@@ -1,6 +1,5 @@
 """What a distribution must hold: each rule takes what an archive has and answers its faults."""
 
-import re
 import tarfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,9 +18,6 @@ BUILT = "skylb/_core.abi3.so"
 
 SOURCE_ROOT = frozenset({"Cargo.lock", "Cargo.toml", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"})
 """The files of a source distribution beside ``python`` and ``rust``."""
-
-PRIVATE = re.compile(rb"(?<![\w.])/(?:home|root|Users|tmp|work)/[\w./-]+")
-"""A path of the machine that built."""
 
 
 def package_files(tree: Path) -> set[str]:
@@ -49,22 +45,28 @@ def wheel_faults(path: Path, machine: str, tree: Path) -> list[str]:
         binary = archive.read(BUILT) if BUILT in names else b""
     information = f"{'-'.join(path.name.split('-')[:2])}.dist-info"
     faults = list(
-        differences({name for name in names if not name.startswith(information)}, package_files(tree) | {BUILT})
+        differences(
+            {name for name in names if not name.startswith(information)}, package_files(tree) | {BUILT}
+        )
     )
     if f"{information}/licenses/LICENSE" not in names:
         faults.append("LICENSE: missing")
-    return faults + binary_faults(binary, machine)
+    return faults + binary_faults(binary, machine, [tree, Path.home()])
 
 
-def binary_faults(binary: bytes, machine: str) -> list[str]:
-    """What an extension module's own bytes tell: for which machine it is, and whose it was."""
+def binary_faults(binary: bytes, machine: str, private: Sequence[Path]) -> list[str]:
+    """What an extension module's own bytes tell: for which machine it is, and where it was built.
+
+    Args:
+        binary: the bytes.
+        machine: it is to be for.
+        private: directories of the machine that built it.
+    """
     faults = []
     if binary[:4] != b"\x7fELF" or int.from_bytes(binary[18:20], "little") != ELF_MACHINES[machine]:
         faults.append(f"{BUILT}: is no ELF file for {machine}")
-    private = sorted({match.decode() for match in PRIVATE.findall(binary)})
-    if private:
-        faults.append(f"{BUILT}: holds paths of the machine that built it: {', '.join(private[:3])}")
-    return faults
+    said = [str(path) for path in private if f"{path}/".encode() in binary]
+    return faults + [f"{BUILT}: holds paths below {path}, where it was built" for path in said]
 
 
 def source_faults(path: Path, tree: Path) -> list[str]:
@@ -141,6 +143,8 @@ def abi_faults(report: Mapping[str, Any]) -> list[str]:
         faults += [
             f"{name}: {part}: is not abi3 of Python 3.11: {result}"
             for part, result in results
-            if not (result["is_abi3"] and result["is_abi3_baseline_compatible"] and result["baseline"] == "3.11")
+            if not (
+                result["is_abi3"] and result["is_abi3_baseline_compatible"] and result["baseline"] == "3.11"
+            )
         ]
     return faults

@@ -1,8 +1,8 @@
 """The commands of a page: its fenced blocks, word for word, and which of them run until they are stopped.
 
-A block is one of commands if each of its lines begins with a program that is named here. A line may begin with
-a path (`.venv/bin/skylb`), and a comment may follow. Lines of a block are commands of their own: a page that
-changes the directory does so in brackets.
+A block is one of commands if each of its lines begins with a program that is named here. A line may begin
+with a path (`.venv/bin/skylb`), and a comment may follow. Lines of a block are commands of their own: a page
+that changes the directory does so in brackets.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""A network of its own, with nothing but loopback: commands of a page use fixed ports and disturb nobody in it."""
+"""A network of its own with nothing but loopback: the fixed ports of a page's commands disturb nobody."""
 
 import shutil
 import subprocess

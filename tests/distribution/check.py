@@ -1,6 +1,6 @@
-"""Checks what ``make dist`` has built: files, metadata, symbols, the stable ABI, and that a foreign wheel runs.
+"""Checks what ``make dist`` has built: files, metadata, symbols, the stable ABI, and that each wheel runs.
 
-    python -m tests.dist.check [MACHINE...]
+    python -m tests.distribution.check [MACHINE...]
 
 Runs in the environment of the tools (requirements/dist.txt). Status 1: a fault, and every fault is named.
 """
@@ -21,7 +21,7 @@ from packaging.utils import parse_sdist_filename, parse_wheel_filename
 from trove_classifiers import classifiers
 
 from skylb import obtain
-from tests.dist import contents, emulated
+from tests.distribution import contents, emulated
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "dist"
@@ -60,7 +60,10 @@ def check_source(version: str) -> list[str]:
     with tarfile.open(path) as archive:
         file = archive.extractfile(f"{path.name.removesuffix('.tar.gz')}/PKG-INFO")
         faults += described(file.read() if file is not None else b"", version)
-    if parse_sdist_filename(path.name) != (obtain.NAME, parse_wheel_filename(f"a-{version}-py3-none-any.whl")[1]):
+    if parse_sdist_filename(path.name) != (
+        obtain.NAME,
+        parse_wheel_filename(f"a-{version}-py3-none-any.whl")[1],
+    ):
         faults.append("its name is none of a source distribution")
     print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB; {verdict(faults)}", flush=True)
     return [f"{path.name}: {fault}" for fault in faults]

@@ -56,8 +56,11 @@ def run(wheel: Path, machine: str, python: Path) -> Ran:
                 _pip(python, wheel, site, [])
             else:
                 emulator, root = _foreign(machine)
-                (interpreter,) = root.glob("usr/bin/python3.[0-9]*")
-                said, command = f"ran under {_version(emulator)}", [str(emulator), "-L", str(root), str(interpreter)]
+                interpreter = _interpreter(root)
+                said, command = (
+                    f"ran under {_version(emulator)}",
+                    [str(emulator), "-L", str(root), str(interpreter)],
+                )
                 _pip(python, wheel, site, _platform(machine, interpreter.name.removeprefix("python")))
         except UnableError as error:
             return Ran(f"NOT RUN: {error}. Its files, symbols and tags were checked, and nothing else")
@@ -70,7 +73,17 @@ def run(wheel: Path, machine: str, python: Path) -> Ran:
     return Ran(f"{said} on Python {found['python']} ({machine}), and simulated {found['simulated']} requests")
 
 
-def _call(command: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def _interpreter(root: Path) -> Path:
+    """Python of a foreign system; Debian has one version at a time."""
+    found = [path for path in root.glob("usr/bin/python3.*") if path.name.removeprefix("python3.").isdigit()]
+    if not found:
+        raise UnableError("Debian's packages for it hold no Python")
+    return found[0]
+
+
+def _call(
+    command: Sequence[str], environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command,
@@ -96,7 +109,15 @@ def _must(what: str, command: Sequence[str]) -> str:
 
 
 def _pip(python: Path, wheel: Path, site: Path, platform: Sequence[str]) -> None:
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+    command = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--only-binary=:all:",
+    ]
     _must("pip", [*command, "--target", str(site), *platform, str(wheel)])
 
 

@@ -3,7 +3,7 @@
 The wheels are built from the unpacked source distribution, so it builds and they hold nothing else. zig links
 them against an old glibc. Status 1: something is missing or wrong, and the last line says what.
 
-    python -m tests.dist.build [MACHINE...]
+    python -m tests.distribution.build [MACHINE...]
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from bench.environments import directory, install
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "dist"
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute()
 SUMS = "SHA256SUMS"
 
 MACHINES = ("x86_64", "aarch64")
@@ -64,7 +64,13 @@ def run(command: Sequence[str | Path], cwd: Path, environment: dict[str, str] | 
         MissingError: it failed.
     """
     ended = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        command,
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     if ended.returncode:
         sys.stderr.write(ended.stdout + ended.stderr)
@@ -107,30 +113,41 @@ def wheel(maturin: Path, source: Path, machine: str) -> None:
 
 def sums(paths: Sequence[Path]) -> str:
     """What ``sha256sum --check`` reads."""
-    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(paths))
+    return "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(paths)
+    )
+
+
+def build(machines: Sequence[str]) -> Path:
+    """Builds everything; where the tools are.
+
+    Raises:
+        MissingError: something is not there, or failed.
+    """
+    if set(machines) - set(MACHINES):
+        raise MissingError(f"MACHINES={' '.join(machines)}: expected some of {' '.join(MACHINES)}")
+    for machine in machines:
+        ensure_standard_library(machine)
+    if why := install("dist"):
+        raise MissingError(f"{directory('dist')}: {why}")
+    tools = directory("dist") / "bin"
+    shutil.rmtree(OUT, ignore_errors=True)
+    archive = source_distribution(tools / "maturin")
+    source = unpack(archive, TARGET / "dist-source")
+    for machine in machines:
+        print(f"== wheel for {machine}", flush=True)
+        wheel(tools / "maturin", source, machine)
+    return tools
 
 
 def main(machines: Sequence[str]) -> int:
     """Builds everything, checks it, and writes the sums."""
-    unknown = set(machines) - set(MACHINES)
     try:
-        if unknown:
-            raise MissingError(f"MACHINES={' '.join(machines)}: expected some of {' '.join(MACHINES)}")
-        for machine in machines:
-            ensure_standard_library(machine)
-        if why := install("dist"):
-            raise MissingError(f"{directory('dist')}: {why}")
-        tools = directory("dist") / "bin"
-        shutil.rmtree(OUT, ignore_errors=True)
-        archive = source_distribution(tools / "maturin")
-        source = unpack(archive, TARGET / "dist-source")
-        for machine in machines:
-            print(f"== wheel for {machine}", flush=True)
-            wheel(tools / "maturin", source, machine)
+        tools = build(machines)
     except MissingError as error:
         print(f"make dist: {error}", file=sys.stderr)
         return 1
-    check = [tools / "python", "-m", "tests.dist.check", *machines]
+    check = [tools / "python", "-m", "tests.distribution.check", *machines]
     if subprocess.run(check, cwd=ROOT, check=False).returncode:
         return 1
     (OUT / SUMS).write_text(sums(list(OUT.iterdir())))

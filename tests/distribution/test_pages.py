@@ -10,10 +10,10 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from tests.dist import pages
-from tests.dist.checkout import Checkout
-from tests.dist.pages import Command
-from tests.dist.quiet import network
+from tests.distribution import pages
+from tests.distribution.checkout import Checkout
+from tests.distribution.pages import Command
+from tests.distribution.quiet import network
 from tests.support.processes import Child
 
 PORTS = (8080, 8081, 8101, 8102)

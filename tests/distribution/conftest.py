@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skylb import obtain
-from tests.dist.checkout import Checkout, clone
+from tests.distribution.checkout import Checkout, clone
 
 BUILD_TIMEOUT_S = 1800.0
 

@@ -1,4 +1,4 @@
-"""A bare environment: a wheel and what it depends on, without Rust, and without the tree that it was built from."""
+"""A bare environment: a wheel and what it depends on, without Rust and without the tree that built it."""
 
 import os
 import shutil
@@ -10,7 +10,9 @@ from pathlib import Path
 
 INSTALL_TIMEOUT_S = 600.0
 
-HIDE = 'for tree do [ "$tree" = -- ] && break; shift; mount -t tmpfs none "$tree" || exit 125; done; shift; exec "$@"'
+HIDE = """
+for tree do [ "$tree" = -- ] && break; shift; mount -t tmpfs none "$tree" || exit 125; done; shift; exec "$@"
+"""
 """Covers the directories before ``--`` with empty ones, for the command after it and no other process."""
 
 
@@ -33,7 +35,14 @@ class Bare:
 
     def command(self, *words: str | Path, see_all: bool = False) -> list[str]:
         """A command with nothing of our environment. ``see_all``: no tree is hidden from it."""
-        clean = ["env", "-i", f"--chdir={self.directory}", f"PATH={self.bin}", f"HOME={self.directory}", "LANG=C.UTF-8"]
+        clean = [
+            "env",
+            "-i",
+            f"--chdir={self.directory}",
+            f"PATH={self.bin}",
+            f"HOME={self.directory}",
+            "LANG=C.UTF-8",
+        ]
         inside = [*clean, *map(str, words)]
         if see_all or not self.hidden:
             return inside
