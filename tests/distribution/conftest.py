@@ -10,7 +10,7 @@ import pytest
 from skylb import obtain
 from tests.distribution.checkout import Checkout, clone
 
-BUILD_TIMEOUT_S = 1800.0
+BUILD_TIMEOUT_S = 3600.0
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -19,7 +18,9 @@ from tests.support.processes import Child
 PORTS = (8080, 8081, 8101, 8102)
 """What the pages' commands listen at."""
 
-TIMEOUT_S = 1800.0
+TIMEOUT_S = 3600.0
+"""Of one command: builds share this machine with others."""
+
 STOPPED = {0, 2, 130}
 """Status of what is stopped by Ctrl-C: make has 2, a command 130 or 0."""
 
@@ -67,17 +68,13 @@ class Stranger:
         return [*self._inside, *command] if local else command
 
     def _run(self, text: str, *, local: bool) -> str:
-        ended = subprocess.run(
-            self._words(text, local=local),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
-        )
-        assert ended.returncode == 0, f"{text}: status {ended.returncode}\n{ended.stdout[-5000:]}"
-        return ended.stdout
+        child = Child(self._words(text, local=local))
+        try:
+            status = child.popen.wait(TIMEOUT_S)
+            assert status == 0, f"{text}: status {status}\n{child.text()[-5000:]}"
+            return child.text()
+        finally:
+            child.stop()
 
     def _start(self, command: Command) -> Child:
         child = Child(self._words(f"exec {command.text}", local=True))

@@ -1,5 +1,6 @@
 """What is said about installing SkyLB agrees with one module. What checks a distribution notices faults."""
 
+import os
 import re
 import tarfile
 import tomllib
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from skylb import obtain
-from tests.distribution import contents, pages
+from tests.distribution import build, contents, pages
 from tests.tidy.test_architecture import ROOT, tracked
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -180,6 +181,55 @@ def test_what_serves_runs_until_it_is_stopped(text: str, serves: str, local: boo
 
 def test_what_a_program_says_to_try_is_found() -> None:
     assert pages.to_try("ready\ntry: curl -N http://a\n") == ["curl -N http://a"]
+
+
+# ----------------------------------------------------------------------------- building
+
+
+def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rustup: str | None) -> str:
+    """What building for a machine whose standard library is not there ends with.
+
+    Args:
+        tmp_path: for programs.
+        monkeypatch: sets the PATH.
+        rustup: a script, or none.
+    """
+    scripts = {"rustc": f"echo {tmp_path}/nowhere", "rustup": rustup}
+    for name, script in scripts.items():
+        if script is not None:
+            (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(build.MissingError) as error:
+        build.ensure_standard_library("aarch64")
+    return str(error.value)
+
+
+def test_without_rustup_the_message_says_what_is_missing_and_what_can_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = lacking(tmp_path, monkeypatch, None)
+    assert said.startswith(
+        "Rust's standard library for aarch64-unknown-linux-gnu is missing, and so is rustup"
+    )
+    assert f"`make dist MACHINES={os.uname().machine}`" in said
+
+
+def test_rustup_that_cannot_add_a_machine_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = lacking(tmp_path, monkeypatch, '[ "$*" = "target add aarch64-unknown-linux-gnu" ] && exit 1')
+    assert said.startswith("rustup could not add aarch64-unknown-linux-gnu")
+
+
+def test_an_unknown_machine_is_a_fault_that_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert build.main(["riscv64"]) == 1
+    said = capsys.readouterr().err
+    assert said == "make dist: MACHINES=riscv64: expected some of x86_64 aarch64\n"
+
+
+def test_sums_are_those_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "b.whl").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert build.sums([tmp_path / "b.whl"]) == f"{digest}  b.whl\n"
 
 
 # ---------------------------------------------------------------------- a distribution
