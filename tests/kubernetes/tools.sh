@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs helm and kubeconform outside the tree (once), with schemas of Kubernetes' own kinds and of the two
-# kinds of others that the chart can make. Prints the directory: bin/ and schemas/ are in it.
+# kinds of others that the chart can make. Prints the directory: bin/, schemas/ and crds/ are in it.
 # Nothing but the Go module proxy is asked: kubeconform's own schemas are on a server of their own.
 set -euo pipefail
 
@@ -39,14 +39,15 @@ directory_of() { # MODULE VERSION: where its files are
 }
 
 install_tool kubeconform github.com/yannh/kubeconform/cmd/kubeconform "$KUBECONFORM"
-made="$KUBERNETES $PROMETHEUS_OPERATOR $KEDA $(cksum <"$HERE/schemas.py")"
+made="$KUBERNETES $PROMETHEUS_OPERATOR $KEDA $(cat "$HERE/schemas.py" "$HERE/tools.sh" | cksum)"
 if [ "$(cat "$BASE/schemas/.made" 2>/dev/null)" != "$made" ]; then
     echo "== schemas of Kubernetes $KUBERNETES" >&2
-    rm -rf "$BASE/schemas"
+    rm -rf "$BASE/schemas" "$BASE/crds"
+    mkdir "$BASE/crds"
+    install -m 644 "$(directory_of github.com/prometheus-operator/prometheus-operator "$PROMETHEUS_OPERATOR")/example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml" \
+        "$(directory_of github.com/kedacore/keda/v2 "$KEDA")/config/crd/bases/keda.sh_scaledobjects.yaml" "$BASE/crds/"
     "$PYTHON" "$HERE/schemas.py" "$BASE/schemas" \
-        "$(directory_of k8s.io/kubernetes "$KUBERNETES")/api/openapi-spec/swagger.json" \
-        "$(directory_of github.com/prometheus-operator/prometheus-operator "$PROMETHEUS_OPERATOR")/example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml" \
-        "$(directory_of github.com/kedacore/keda/v2 "$KEDA")/config/crd/bases/keda.sh_scaledobjects.yaml"
+        "$(directory_of k8s.io/kubernetes "$KUBERNETES")/api/openapi-spec/swagger.json" "$BASE"/crds/*.yaml
     echo "$made" >"$BASE/schemas/.made"
 fi
 install_tool helm helm.sh/helm/v3/cmd/helm "$HELM"

@@ -98,6 +98,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* The file of settings. A JSON string, number, boolean or list of strings is also a TOML value. */}}
 {{- define "skylb.config" -}}
+{{- include "skylb.check" . -}}
 {{- $own := dict "listen" (list "0.0.0.0:8080") "admin" "0.0.0.0:8081" "region" .Values.region "drain_delay_s" .Values.drain.delayS "drain_timeout_s" .Values.drain.timeoutS -}}
 {{- range include "skylb.files" . | fromJsonArray -}}
 {{- $_ := set $own .setting (printf "/etc/skylb/secrets/%s/%s" .secret .key) -}}
@@ -135,6 +136,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if and $p.list (not (and $p.name $p.advertise)) -}}
 {{- fail "peers.list: expected peers.name and peers.advertise too: other clusters must know and reach this balancer" -}}
+{{- end -}}
+{{- if and $p.name (not (or $p.list .Values.settings.peers_dns .Values.settings.peers_file)) -}}
+{{- fail "peers.name: expected peers.list, settings.peers_dns or settings.peers_file too" -}}
 {{- end -}}
 {{- if and $p.name (ne (int .Values.replicaCount) 1) -}}
 {{- fail "peers.name: expected replicaCount 1: one name is one balancer; install a release for each" -}}
