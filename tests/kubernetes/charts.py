@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -15,7 +17,7 @@ import yaml
 from skylb.cli import COMMANDS
 from skylb.config import Settings
 from skylb.options import options
-from tests.support.processes import SKYLB
+from tests.support.processes import SKYLB, eventually
 from tests.support.regions import key_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,11 @@ TLS = ROOT / "tests" / "support" / "tls"
 
 VERSION = "1.36.3"
 """Of Kubernetes: helm assumes an old one where it has no server to ask."""
+
+READS_SLICES = [
+    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
+]
+"""All that SkyLB needs of the API server."""
 
 NAMESPACE = "default"
 ETC = "/etc/skylb"
@@ -198,3 +205,54 @@ def keys_file() -> str:
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True
     )
     return made.stdout
+
+
+# ------------------------------------------------------------------------ the real server
+
+
+def real_cluster(request: pytest.FixtureRequest) -> Any:
+    """A namespace at a real API server, which knows the kinds that the chart can make."""
+    try:
+        found = request.getfixturevalue("cluster")
+    except pytest.FixtureLookupError:
+        pytest.skip("needs the fixture of a real API server: make test-kubernetes")
+    definitions = [one for path in (tools() / "crds").glob("*.yaml") for one in objects(path.read_text())]
+    assert {one["spec"]["names"]["kind"] for one in definitions} == {"ScaledObject", "ServiceMonitor"}
+    for definition in definitions:
+        define(found, definition)
+    return found
+
+
+def define(cluster: Any, definition: Object) -> None:
+    """Makes the API server know a kind, unless it does already."""
+    place = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    name = definition["metadata"]["name"]
+    known = {one["metadata"]["name"] for one in cluster.ask("GET", place)["items"]}
+    if name not in known:
+        cluster.ask("POST", place, definition)
+
+    spec = definition["spec"]
+    versions = [version["name"] for version in spec["versions"]]
+
+    def served() -> bool:
+        """The server lists a new kind a moment after it has accepted it."""
+        with suppress(Exception):
+            listed = (cluster.ask("GET", f"/apis/{spec['group']}/{version}") for version in versions)
+            kinds = [{one["kind"] for one in found["resources"]} for found in listed]
+            return all(spec["names"]["kind"] in found for found in kinds)
+        return False
+
+    eventually(served, what=f"{name} is served")
+
+
+def dry_run(cluster: Any, one: Object) -> None:
+    """Has the API server check an object in every way, and keep nothing."""
+    group = one["apiVersion"]
+    base = f"/api/{group}" if "/" not in group else f"/apis/{group}"
+    resources = cluster.ask("GET", base)["resources"]
+    plural = next(
+        found["name"] for found in resources if found["kind"] == one["kind"] and "/" not in found["name"]
+    )
+    namespace = one["metadata"].get("namespace", cluster.namespace)
+    path = f"{base}/namespaces/{quote(namespace)}/{plural}?dryRun=All&fieldValidation=Strict"
+    cluster.ask("POST", path, one)

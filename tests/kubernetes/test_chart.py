@@ -3,10 +3,8 @@
 import json
 import math
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import yaml
@@ -17,23 +15,19 @@ from tests.kubernetes.charts import (
     CHART,
     EXAMPLES,
     NAMESPACE,
+    READS_SLICES,
     Object,
+    dry_run,
     helm,
     invalid,
-    objects,
     of_kind,
     pod,
+    real_cluster,
     rendered,
     template,
-    tools,
 )
-from tests.support.processes import eventually
 
 BASE = "image: {repository: registry.example.net/skylb}\ndiscovery: {selector: app=vllm}\n"
-READS_SLICES = [
-    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
-]
-
 examples = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 
 
@@ -266,51 +260,8 @@ def test_the_versions_of_chart_image_and_program_are_one() -> None:
 
 @pytest.fixture
 def real(request: pytest.FixtureRequest) -> Any:
-    """A namespace at a real API server, which knows the kinds that the chart can make."""
-    try:
-        found = request.getfixturevalue("cluster")
-    except pytest.FixtureLookupError:
-        pytest.skip("needs the fixture of a real API server: make test-kubernetes")
-    definitions = [one for path in (tools() / "crds").glob("*.yaml") for one in objects(path.read_text())]
-    assert {one["spec"]["names"]["kind"] for one in definitions} == {"ScaledObject", "ServiceMonitor"}
-    for definition in definitions:
-        define(found, definition)
-    return found
-
-
-def define(cluster: Any, definition: Object) -> None:
-    """Makes the API server know a kind, unless it does already."""
-    place = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    name = definition["metadata"]["name"]
-    known = {one["metadata"]["name"] for one in cluster.ask("GET", place)["items"]}
-    if name not in known:
-        cluster.ask("POST", place, definition)
-
-    spec = definition["spec"]
-    versions = [version["name"] for version in spec["versions"]]
-
-    def served() -> bool:
-        """The server lists a new kind a moment after it has accepted it."""
-        with suppress(Exception):
-            listed = (cluster.ask("GET", f"/apis/{spec['group']}/{version}") for version in versions)
-            kinds = [{one["kind"] for one in found["resources"]} for found in listed]
-            return all(spec["names"]["kind"] in found for found in kinds)
-        return False
-
-    eventually(served, what=f"{name} is served")
-
-
-def dry_run(cluster: Any, one: Object) -> None:
-    """Has the API server check an object in every way, and keep nothing."""
-    group = one["apiVersion"]
-    base = f"/api/{group}" if "/" not in group else f"/apis/{group}"
-    resources = cluster.ask("GET", base)["resources"]
-    plural = next(
-        found["name"] for found in resources if found["kind"] == one["kind"] and "/" not in found["name"]
-    )
-    namespace = one["metadata"].get("namespace", cluster.namespace)
-    path = f"{base}/namespaces/{quote(namespace)}/{plural}?dryRun=All&fieldValidation=Strict"
-    cluster.ask("POST", path, one)
+    """A namespace at a real API server."""
+    return real_cluster(request)
 
 
 def make_namespaces(cluster: Any, found: list[Object]) -> None:
