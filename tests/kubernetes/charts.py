@@ -107,7 +107,7 @@ def invalid(found: list[Object]) -> str:
 
 
 @dataclass
-class Pod:
+class Launch:
     """What a node would start, in a directory in the place of `ETC`."""
 
     template: Object
@@ -142,7 +142,7 @@ class Pod:
         return tomllib.loads(Path(named.partition("=")[2]).read_text())
 
 
-def pod(found: list[Object], directory: Path) -> Pod:
+def launch(found: list[Object], directory: Path) -> Launch:
     """The pod of the Deployment, with its files made, as far as the program reads them."""
     (deployment,) = of_kind(found, "Deployment")
     made: Object = deployment["spec"]["template"]
@@ -173,7 +173,7 @@ def pod(found: list[Object], directory: Path) -> Pod:
         re.sub(r"\$\((\w+)\)", lambda match: variables[match[1]], word).replace(ETC, str(directory))
         for word in container["args"]
     ]
-    return Pod(made, words, variables)
+    return Launch(made, words, variables)
 
 
 def secret(path: str) -> str:

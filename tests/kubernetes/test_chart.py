@@ -20,8 +20,8 @@ from tests.kubernetes.charts import (
     dry_run,
     helm,
     invalid,
+    launch,
     of_kind,
-    pod,
     real_cluster,
     rendered,
     template,
@@ -67,7 +67,7 @@ def test_a_planted_fault_is_found(path: str, value: str) -> None:
 
 @examples
 def test_the_program_takes_the_flags_and_files_of_an_example(example: Path, tmp_path: Path) -> None:
-    started = pod(rendered(example.read_text()), tmp_path)
+    started = launch(rendered(example.read_text()), tmp_path)
     if unknown := started.unknown():
         pytest.skip(f"this version of the program has no {', '.join(sorted(unknown))}")
     checked = started.check()
@@ -77,7 +77,7 @@ def test_the_program_takes_the_flags_and_files_of_an_example(example: Path, tmp_
 def test_the_program_refuses_what_the_schema_cannot_know(tmp_path: Path) -> None:
     values = "settings: {replica: ['http://vllm:8000'], body_bytes_max: 2 GiB}\nreplicaCount: 1\n"
     found = rendered(f"image: {{repository: registry.example.net/skylb}}\n{values}")
-    checked = pod(found, tmp_path).check()
+    checked = launch(found, tmp_path).check()
     assert checked.returncode == 2
     assert "expected body_bytes_max <= buffer_bytes_max" in checked.stderr
 
@@ -169,7 +169,7 @@ def test_the_account_may_list_and_watch_slices_where_it_must_and_nothing_else(ex
 
 
 @examples
-def test_a_pod_may_do_as_little_as_possible(example: Path) -> None:
+def test_a_balancer_may_do_as_little_as_possible(example: Path) -> None:
     (made,) = of_kind(rendered(example.read_text()), "Deployment")
     spec = made["spec"]["template"]["spec"]
     (container,) = spec["containers"]
@@ -193,7 +193,7 @@ def test_the_grace_period_is_longer_than_the_drain(delay_s: float, timeout_s: fl
     assert grace_s > delay_s + timeout_s + STOP_MARGIN_S
 
 
-def test_another_setting_replaces_the_pods_and_the_same_one_does_not() -> None:
+def test_another_setting_replaces_the_balancers_and_the_same_one_does_not() -> None:
     sums = [
         deployment(with_values(f"settings: {{hold_timeout_s: {hold_s}}}"))["spec"]["template"]["metadata"]
         for hold_s in (20, 20, 21)

@@ -11,9 +11,9 @@ from tests.kubernetes.charts import (
     Object,
     dry_run,
     invalid,
+    launch,
     objects,
     of_kind,
-    pod,
     real_cluster,
     rendered,
 )
@@ -69,7 +69,7 @@ def defaults(probe: Object) -> Object:
 
 
 def test_the_program_takes_their_flags_and_files(plain: list[Object], tmp_path: Path) -> None:
-    started = pod(plain, tmp_path)
+    started = launch(plain, tmp_path)
     if unknown := started.unknown():
         pytest.skip(f"this version of the program has no {', '.join(sorted(unknown))}")
     checked = started.check()
