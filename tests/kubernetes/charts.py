@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-import sys
+import tempfile
 import tomllib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -193,18 +193,12 @@ def keys_file() -> str:
     """A file of clients' keys, as the command makes it."""
     if "keys" not in COMMANDS:
         return ""
-    probe = (
-        "import pathlib, subprocess, sys, tempfile\n"
-        "path = pathlib.Path(tempfile.mkdtemp()) / 'keys.toml'\n"
-        "path.touch(mode=0o600)\n"
-        "command = [sys.executable, '-m', 'skylb', 'keys', 'new', '--file', str(path), '--tenant', 'a']\n"
-        "subprocess.run(command, check=True, capture_output=True)\n"
-        "print(path.read_text())\n"
-    )
-    made = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True
-    )
-    return made.stdout
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "keys.toml"
+        path.touch(mode=0o600)
+        command = [*SKYLB, "keys", "new", "--file", str(path), "--tenant", "a"]
+        subprocess.run(command, capture_output=True, timeout=60, check=True)
+        return path.read_text()
 
 
 # ------------------------------------------------------------------------ the real server
