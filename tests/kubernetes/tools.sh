@@ -11,7 +11,7 @@ PROMETHEUS_OPERATOR=v0.85.0
 KEDA=v2.21.0
 BASE="${XDG_CACHE_HOME:-$HOME/.cache}/skylb/kubernetes"
 HERE="$(cd "$(dirname "$0")" && pwd)"
-PYTHON="${PYTHON:-python3}"
+PYTHON="${PYTHON:-${PY:-python3}}" # it needs PyYAML
 
 if ! command -v go >/dev/null; then
     echo "the tests of the chart build their tools with Go: go is not on the PATH" >&2
