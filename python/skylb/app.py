@@ -10,8 +10,10 @@ stop after that, because held requests still need both.
 import asyncio
 import gc
 import logging
+import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from skylb import parts
@@ -27,11 +29,13 @@ from skylb.data.drain import Drain
 from skylb.data.frontend import Frontend
 from skylb.descriptors import Allotment, open_len, raise_limit
 from skylb.errors import ConfigError, TaskFailedError
+from skylb.inherited import passed
 from skylb.keyfiles import read_keys, read_secret, read_tenants, warn_exposed
 from skylb.localrouter import LocalRouter
 from skylb.mesh.mesh import Mesh
 from skylb.mesh.signing import Identity, Keys
 from skylb.metrics import LoopStall, Metrics
+from skylb.notify import Notifier
 from skylb.options import secrets
 from skylb.ports import Ports
 from skylb.startreport import url_of
@@ -55,14 +59,17 @@ class Service:
 
     Args:
         settings: what to run.
+        manager: variables that the service manager has set.
 
     Raises:
-        ConfigError: a file that the settings name is no good.
+        ConfigError: a file that the settings name is no good, or such a variable.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, manager: Mapping[str, str] | None = None) -> None:
         parts.check_files(settings)
         self.settings = settings
+        self.notifier = Notifier.of(manager or {}, os.getpid(), self._status)
+        self._passed = passed(manager or {}, os.getpid())
         self.tls = parts.server_tls(settings)
         self.recorder = parts.recorder(settings)
         keys = read_keys(settings.mesh.peer_key_file)
@@ -134,6 +141,7 @@ class Service:
 
         Raises:
             ListenError: an address cannot be bound.
+            ConfigError: a socket was passed that no listener wants.
             TaskFailedError: a part of the control plane failed. Requests under way were finished; who
                 started the process should start it again.
         """
@@ -141,6 +149,7 @@ class Service:
         await self.start()
         try:
             self._report()
+            self.notifier.ready()
             await self.ending.wanted()
         finally:
             await self.stop()
@@ -160,9 +169,10 @@ class Service:
 
         Raises:
             ListenError: an address cannot be bound; nothing has started then.
+            ConfigError: a socket was passed that no listener wants; likewise.
         """
         limit = raise_limit()
-        self.ports = ports = await Ports.bind(self.settings)
+        self.ports = ports = await Ports.bind(self.settings, self._passed)
         self.operations.addresses = ports.named()
         self.logs.start()
         warn_exposed(secrets(self.settings))
@@ -209,6 +219,7 @@ class Service:
 
     async def stop(self) -> None:
         """Lets requests under way end, then takes everything down."""
+        self.notifier.stopping(self.settings.drain_delay_s + self.settings.drain_timeout_s)
         await self.naming.close()
         await self.ending.delay()
         self.ending.stop_accepting()
@@ -231,6 +242,7 @@ class Service:
         if self.ports is not None:
             self.ports.release()
         await asyncio.to_thread(self.logs.stop)
+        self.notifier.close()
 
     async def _hand_over(self) -> None:
         """Lets a successor have the admin address as soon as it is there, and not before."""
@@ -239,6 +251,12 @@ class Service:
             self.ports.unlink_admin()
             await self.admin.hand_over()
             log.info("a successor listens for clients: the admin address is free for it")
+
+    def _status(self) -> str:
+        """One line for the service manager's status."""
+        ready = sum(replica.ready for replica in self.router.gauges())
+        state = "stopping" if self.ending.begun else "serving"
+        return f"{state}: {ready} of {len(self.router.replicas())} replicas ready"
 
     def _part_failed(self, name: str, error: BaseException) -> None:
         """Without its probes a balancer would route by old facts: better an orderly stop."""
@@ -260,6 +278,10 @@ class Service:
 
         What cannot be read is logged, and what was read before stays in use.
         """
+        with self.notifier.reload():
+            self._renew()
+
+    def _renew(self) -> None:
         try:
             self._read_keys()
             warn_exposed(secrets(self.settings))
@@ -276,11 +298,15 @@ class Service:
         log.info("%s: certificates, keys, replicas and peers read again", CONFIG_SIGNAL)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, manager: Mapping[str, str] | None = None) -> None:
     """Runs one balancer until a signal ends it.
 
+    Args:
+        settings: what to run.
+        manager: variables that the service manager has set.
+
     Raises:
-        ConfigError: a file that the settings name is no good.
+        ConfigError: a file that the settings name is no good, or what the service manager has passed.
         ListenError: an address cannot be bound.
     """
-    await Service(settings).run()
+    await Service(settings, manager).run()

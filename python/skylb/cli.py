@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skylb import options
-from skylb.config import Group, Settings, environment
+from skylb.config import Group, Settings, environment, manager_environment
 from skylb.descriptors import hold_standard, raise_limit
 from skylb.errors import ConfigError, SkyLBError
 
@@ -217,7 +217,7 @@ def _serve(words: Sequence[str]) -> int:
     from skylb import app  # loads the whole service
 
     try:
-        _run(app.serve(loaded.settings))
+        _run(app.serve(loaded.settings, manager_environment()))
     except SkyLBError as error:
         if loaded.settings.log_format != "json":
             raise

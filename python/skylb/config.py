@@ -53,6 +53,7 @@ __all__ = [
     "Settings",
     "TimeoutSettings",
     "environment",
+    "manager_environment",
 ]
 
 ENVIRONMENT_PREFIX = "SKYLB_"
@@ -73,6 +74,21 @@ def environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name.startswith(ENVIRONMENT_PREFIX) and not _KUBERNETES_LINK.fullmatch(name)
     }
+
+
+MANAGER_VARIABLES = (
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+)
+
+
+def manager_environment() -> dict[str, str]:
+    """The variables that a service manager sets: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)."""
+    return {name: os.environ[name] for name in MANAGER_VARIABLES if name in os.environ}
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]

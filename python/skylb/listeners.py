@@ -23,6 +23,10 @@ class Listening(socket.socket):
     _file: tuple[Path, int, int] | None = None
     """Of a Unix socket: the file that it made, with its device and inode."""
 
+    inherited = False
+    """A service manager holds it too: the address stays in use, and what waits in its queue is the next
+    process's."""
+
     @property
     def address(self) -> ListenAddress:
         """Where it listens, with the port it was given."""

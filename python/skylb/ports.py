@@ -1,13 +1,14 @@
 """All addresses of one balancer: bound together, handed over to a successor."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from skylb.addresses import ListenAddress
 from skylb.config import Settings
-from skylb.listeners import RETRY_S, Listening, bind, bind_patiently, is_taken
+from skylb.inherited import Passed, assigned
+from skylb.listeners import RETRY_S, Listening, bind_patiently, is_taken
 
 HAND_OVER_S = 5.0
 """How long a balancer that has got the clients' addresses waits for the others of the one before it."""
@@ -21,28 +22,41 @@ class Ports:
     peers: list[Listening]
     sync: list[Listening]
     admin: list[Listening]
-    addresses: list[ListenAddress]
-    """Where clients connect."""
+    own: list[ListenAddress]
+    """Where clients connect, as far as nobody else holds the socket."""
 
     @classmethod
-    async def bind(cls, settings: Settings) -> "Ports":
-        """Binds all of them or none.
+    async def bind(cls, settings: Settings, passed: Sequence[Passed] = ()) -> "Ports":
+        """Binds all of them or none, but those that were passed to this process.
 
         The clients' addresses must be free. The balancer that had them may still drain, so the others are
         tried again for a few seconds.
 
         Raises:
             ListenError: an address cannot be bound.
+            ConfigError: a socket was passed that no listener wants.
         """
         mesh = settings.mesh
+        found = assigned(
+            passed,
+            {
+                "client": settings.listen,
+                "admin": (settings.admin,),
+                "peer": () if mesh.peer_listen is None else (mesh.peer_listen,),
+                "sync": () if mesh.sync_listen is None else (mesh.sync_listen,),
+            },
+        )
         with ExitStack() as undo:
-            clients = _kept(undo, (sock for address in settings.listen for sock in bind(address)))
-            peers, sync, admin = [
-                _kept(undo, await bind_patiently(address, HAND_OVER_S) if address is not None else ())
-                for address in (mesh.peer_listen, mesh.sync_listen, settings.admin)
-            ]
+            for listener in found.values():
+                _keep(undo, listener.sockets)
+            for name, listener in found.items():
+                for address in listener.addresses:
+                    patience_s = 0.0 if name == "client" else HAND_OVER_S
+                    listener.sockets += _keep(undo, await bind_patiently(address, patience_s))
             undo.pop_all()
-        return cls(clients, peers, sync, admin, [sock.address for sock in clients])
+        clients, peers, sync, admin = (found[name].sockets for name in ("client", "peer", "sync", "admin"))
+        own = [sock.address for sock in clients if not sock.inherited]
+        return cls(clients, peers, sync, admin, own)
 
     def named(self) -> dict[str, list[ListenAddress]]:
         """Where each kind listens, in the order of the report at the start."""
@@ -50,9 +64,12 @@ class Ports:
         return {name: [sock.address for sock in group] for name, group in groups.items()}
 
     async def succeeded(self) -> None:
-        """Waits until another process listens for clients where this balancer did."""
+        """Waits until another process listens for clients where this balancer did.
+
+        An inherited socket does not show it: the service manager listens there all the time.
+        """
         while True:
-            if any(map(is_taken, self.addresses)):
+            if any(map(is_taken, self.own)):
                 return
             await asyncio.sleep(RETRY_S)
 
@@ -68,9 +85,7 @@ class Ports:
                 sock.release()
 
 
-def _kept(undo: ExitStack, sockets: Iterable[Listening]) -> list[Listening]:
-    found = []
+def _keep(undo: ExitStack, sockets: list[Listening]) -> list[Listening]:
     for sock in sockets:
         undo.callback(sock.release)
-        found.append(sock)
-    return found
+    return sockets

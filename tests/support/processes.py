@@ -128,7 +128,13 @@ def answers(url: str) -> bool:
 class Child:
     """A process, in a session of its own, whose output goes to a file; ended and reaped by ``stop``."""
 
-    def __init__(self, command: list[str], *, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        environment: dict[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
         self.out = Path(tempfile.mkstemp(prefix="skylb-test-", suffix=".log")[1])
         with self.out.open("wb") as out:
             self.popen = subprocess.Popen(
@@ -136,6 +142,7 @@ class Child:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=os.environ | (environment or {}),
+                pass_fds=descriptors,
                 start_new_session=True,
             )
 

@@ -33,6 +33,7 @@ PYTHON_PARTS = (
     "app.py",
     "parts.py",
     "filelimit.py",
+    "inherited.py",
     "keyfiles.py",
     "options.py",
     "settings/mesh.py",

@@ -32,6 +32,14 @@ OTHERS_FLAGS = frozenset(
         "--force",
         "--upgrade",
         "--yes",
+        # buildah, podman, kubectl, helm, systemctl
+        "--cap-drop",
+        "--format",
+        "--from-literal",
+        "--install",
+        "--now",
+        "--read-only",
+        "--values",
         # cargo, and the commands of bench/ and tests/
         "--bench",
         "--ignored",
@@ -208,7 +216,7 @@ def anchors(text: str) -> set[str]:
     return {title.strip().replace(" ", "-") for title in plain}
 
 
-_PLACES = r"(?:docs|python|rust|tests|bench|examples|requirements)/"
+_PLACES = r"(?:deploy|docs|python|rust|tests|bench|examples|requirements)/"
 
 
 def _files(_: Path, text: str) -> Iterator[str]:

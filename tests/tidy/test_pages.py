@@ -7,7 +7,7 @@ import pytest
 from msgspec.inspect import StructType, Type, type_info
 
 from skylb.tools.sim.scenario import Scenario
-from tests.tidy import limits, scenarios, tables
+from tests.tidy import chart, limits, scenarios, tables
 
 
 def test_every_limit_has_a_row_that_says_its_value_and_what_happens_at_it() -> None:
@@ -29,6 +29,11 @@ def test_the_tables_that_the_core_has_are_current() -> None:
     texts = [page.read_text() for page in (tables.PASSING, tables.ALGORITHM)]
     assert [tables.passing(text) for text in texts] == texts, "run `make docs`"
     assert all(any(f"<!-- core: {name} -->" in text for text in texts) for name in tables.TABLES)
+
+
+def test_the_charts_schema_of_settings_is_current() -> None:
+    text = chart.SCHEMA.read_text()
+    assert chart.renewed(text) == text, "run `make docs`"
 
 
 # -------------------------------------------------------------------------- scenario files

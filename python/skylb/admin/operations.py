@@ -15,6 +15,7 @@ from skylb.addresses import ListenAddress
 from skylb.clock import monotonic_ns
 from skylb.control import Control
 from skylb.control.naming import Naming, Wish
+from skylb.data.demand import Demand
 from skylb.data.drain import Drain
 from skylb.data.frontend import Frontend, families
 from skylb.mesh.mesh import Mesh
@@ -43,6 +44,10 @@ class Operations:
     addresses: dict[str, list[ListenAddress]] = field(default_factory=dict)
     """By what they are for: ``clients``, ``admin``, ``forwards``, ``sync``."""
     started_ns: int = field(default_factory=monotonic_ns)
+    demand: Demand = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.demand = Demand(self.ending.frontends, self.router)
 
     def ready(self, *, here: bool = False) -> bool:
         """Whether a new request is wanted here, and would find a replica: ``here``, or also at a peer."""
@@ -68,6 +73,7 @@ class Operations:
             yield from self.mesh.families()
         if self.naming is not None:
             yield from self.naming.families()
+        yield from self.demand.families()
         yield from families(self.ending.frontends, self.pool.shortage)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:

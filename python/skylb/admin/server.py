@@ -80,7 +80,7 @@ class Admin:
 
     def __init__(self, service: Service, address: ListenAddress, token: str | None) -> None:
         self._service = service
-        self._address = address
+        self._is_local = address.is_loopback
         self.token = token
         self._feed = Feed()
         self._tasks = TaskGroup()
@@ -105,6 +105,7 @@ class Admin:
 
     async def start(self, sockets: Sequence[Listening], shortage: Shortage | None = None) -> None:
         """Serves on listening sockets; ``shortage`` hears of what an accept lacked."""
+        self._is_local = self._is_local and all(sock.address.is_loopback for sock in sockets)
         await self._runner.setup()
         if self._runner.server is not None:
             self._host = AdminHost(self._runner.server, sockets, shortage or Shortage())
@@ -143,7 +144,7 @@ class Admin:
             known = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self.token.encode())
             if scheme.lower() != "bearer" or not known:
                 raise Refusal("unauthorized", "give the admin token: Authorization: Bearer TOKEN")
-        elif not self._address.is_loopback:
+        elif not self._is_local:
             raise Refusal("no_token", "not on loopback: set admin_token_file to use this")
         elif "Origin" in request.headers or not names_loopback(request.headers.get("Host", "")):
             raise Refusal("cross_origin", "not for web pages, and only under a loopback name")

@@ -148,8 +148,12 @@ class Acceptor:
         return False
 
     def close(self) -> None:
-        """Takes no more: what waits in the kernel's queue is taken in, then the address is free."""
-        if self._listening:
+        """Takes no more: what waits in the kernel's queue is taken in, then the address is free.
+
+        What waits at an inherited socket stays there: it is not lost, and the next process has more time for
+        it.
+        """
+        if self._listening and not self._sock.inherited:
             self._ready()
         self._stop()
         if self._pause is not None:

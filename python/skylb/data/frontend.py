@@ -18,6 +18,7 @@ from skylb.data.client import ClientConnection
 from skylb.data.context import SWEEP_S, Context
 from skylb.data.failures import SHUTTING_DOWN
 from skylb.data.giveup import give_up
+from skylb.data.proxy import Exchange
 from skylb.descriptors import Shortage
 from skylb.listeners import Listening
 
@@ -78,6 +79,12 @@ class Frontend:
     def connections_len(self) -> int:
         """Open connections, those included that are just coming in."""
         return len(self._connections) + sum(acceptor.entering_len for acceptor in self._acceptors)
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """The requests under way."""
+        for connection in self._connections:
+            if connection.exchange is not None:
+                yield connection.exchange
 
     def serve(self, listeners: Sequence[Listener]) -> None:
         """Accepts on bound sockets, with TLS where a context comes along."""
