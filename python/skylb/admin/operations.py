@@ -68,6 +68,7 @@ class Operations:
             yield from self.mesh.families()
         if self.naming is not None:
             yield from self.naming.families()
+        yield from self.control.families()
         yield from families(self.ending.frontends, self.pool.shortage)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
@@ -108,6 +109,7 @@ class Operations:
         return {
             "process": self.facts(),
             "replicas": self.control.states(),
+            "discovery": self.control.discovery(),
             "mesh": self.peers(),
             "dns": self.naming.view() if self.naming is not None else None,
             "engine": orjson.Fragment(self.router.state()),
