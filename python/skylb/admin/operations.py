@@ -119,9 +119,10 @@ class Operations:
         """The fleet."""
         return self.router.replicas()
 
-    def set_draining(self, name: str, draining: bool) -> None:
-        """Operator intent for one replica."""
+    def set_draining(self, name: str, draining: bool) -> bool:
+        """Operator intent for one replica; whether it drains now, for this or because its source says so."""
         self.control.set_draining(name, draining=draining)
+        return self.control.drains(name)
 
     def set_log_level(self, level: str) -> None:
         """Least severe level that is logged."""

@@ -73,11 +73,13 @@ class Fleet:
             self._draining.pop(name, None)
         if replica is not None:
             log.info("replica %s: %s", name, "draining" if draining else "no longer draining")
-            self._router.set_draining(replica.id, self._drains(name))
+            self._router.set_draining(replica.id, self.drains(name))
         return True
 
-    def _drains(self, name: str) -> bool:
-        return name in self._draining or self._offered[name].draining
+    def drains(self, name: str) -> bool:
+        """Whether an operator or its source wants a replica to get no new requests."""
+        offered = self._offered.get(name)
+        return offered is not None and (name in self._draining or offered.draining)
 
     def replicas(self) -> list[Replica]:
         """The fleet as it stands."""
@@ -121,7 +123,7 @@ class Fleet:
         """Tells the router what changed of a replica besides its address; ``None``: it is new."""
         offered = self._offered[replica.name]
         drained = was is not None and (replica.name in self._draining or was.draining)
-        if self._drains(replica.name) != drained:
+        if self.drains(replica.name) != drained:
             self._router.set_draining(replica.id, not drained)
             if was is not None:
                 said = "draining, as its source says" if not drained else "no longer draining"

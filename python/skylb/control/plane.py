@@ -167,6 +167,10 @@ class Control:
         """Operator intent for a replica by name; ``False`` when there is none of that name."""
         return self._fleet.set_draining(name, draining=draining)
 
+    def drains(self, name: str) -> bool:
+        """Whether a replica is to get no new requests; ``False`` for an unknown name."""
+        return self._fleet.drains(name)
+
     def states(self) -> dict[str, str]:
         """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why`` or ``unresolved: why``.
 

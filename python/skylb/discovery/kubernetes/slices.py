@@ -218,7 +218,7 @@ def port_of(one: Slice, wanted: str | None) -> Port:
         fitting = ports
     if len(fitting) == 1:
         return fitting[0]
-    there = ", ".join(map(str, ports)) or "no TCP port"
+    there = ", ".join(str(port) for port in sorted(ports, key=lambda port: port.port or 0)) or "no TCP port"
     missed = "" if wanted is None else f" and not {wanted}"
     raise ValueError(f"Service {one.service} has {there}{missed}")
 
