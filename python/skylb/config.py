@@ -284,7 +284,7 @@ class Settings(SourceSettings):
 
     def _fleet_conflicts(self) -> Iterator[tuple[set[str], str]]:
         if not given(self):
-            yield set(SourceSettings.model_fields), f"no replicas: expected {usage()}"
+            yield {*SourceSettings.model_fields, "kubernetes.selector"}, f"no replicas: expected {usage()}"
         if self.kubernetes.config is not None:
             users = (self.kubernetes.selector, self.mesh.peer_kubernetes_service)
             if users == (None, None):

@@ -102,7 +102,7 @@ class Fleet:
         return self._replicas.get(name)
 
     def _apply(self) -> None:
-        before, offered_before = self._replicas, self._offered
+        before, offered_before, own_before = self._replicas, self._offered, self.own()
         chosen = self._merged()
         self._replicas = after = {offered.name: self._identified(offered) for offered in chosen}
         self._offered = {offered.name: offered for offered in chosen}
@@ -116,7 +116,7 @@ class Fleet:
         for gone in ids_before.difference(replica.id for replica in after.values()):
             for pool in self._pools:
                 pool.forget(gone)
-        if before != after:
+        if before != after or own_before != self.own():
             self._changed(list(after.values()))
 
     def _apply_offer(self, replica: Replica, was: Offered | None) -> None:
