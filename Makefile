@@ -100,6 +100,9 @@ fuzz: setup ## Look for inputs on which a parser of foreign bytes fails, FUZZ_S=
 test-engines: setup ## Run in front of real vLLM servers; their environment is cached outside the tree
 	@PY=$(abspath $(PY)) tests/engines/run.sh
 
+test-kubernetes: setup ## Run against a real Kubernetes API server and EndpointSlice controller; they are built outside the tree (needs Go)
+	@PY=$(abspath $(PY)) tests/kubernetes/run.sh
+
 chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and print figures (6 minutes; FAULT_S=60)
 	@$(PY) -m tests.chaos.regions
 

@@ -241,12 +241,12 @@ class Cluster:
         }
         self.node(node)
         self.ask("POST", self.path("pods"), body)
-        self.set_ready(name, ready, podIP=address, podIPs=[{"ip": address}])
+        self.set_ready(name, ready, {"podIP": address, "podIPs": [{"ip": address}]})
 
-    def set_ready(self, name: str, ready: bool, **more: Any) -> None:
+    def set_ready(self, name: str, ready: bool, more: Mapping[str, object] | None = None) -> None:
         """What the kubelet says of the readiness probe."""
         condition = {"type": "Ready", "status": "True" if ready else "False"}
-        body = {"status": {"phase": "Running", "conditions": [condition], **more}}
+        body = {"status": {"phase": "Running", "conditions": [condition], **(more or {})}}
         self.ask("PATCH", self.path("pods", name) + "/status", body, kind="strategic-merge-patch")
 
     def delete(self, name: str) -> None:
@@ -283,7 +283,7 @@ class Cluster:
         return str(said["status"]["token"])
 
     @contextmanager
-    def in_pod(self, token: str, patch: pytest.MonkeyPatch) -> Iterator[Path]:
+    def inside(self, token: str, patch: pytest.MonkeyPatch) -> Iterator[Path]:
         """What the kubelet puts into a pod, at its real place: /run is these tests' own. Its directory."""
         host, _, port = self.server.url.removeprefix("https://").partition(":")
         patch.setenv("KUBERNETES_SERVICE_HOST", host)
@@ -314,9 +314,14 @@ class Cluster:
         }
 
     def until(self, address: str, *conditions: bool) -> None:
-        """Waits until the controller has written an endpoint so; without conditions, until it is gone."""
+        """Waits until the controller has written an endpoint so; without conditions, until it is gone.
+
+        After an outage it asks the API server again within 30 s, twice in a row at worst.
+        """
         wanted = conditions or None
-        eventually(lambda: self.conditions().get(address) == wanted, what=f"{address} is {wanted}")
+        eventually(
+            lambda: self.conditions().get(address) == wanted, timeout_s=120, what=f"{address} is {wanted}"
+        )
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def drains(front: Balancer) -> dict[str, bool]:
 def sees(front: Balancer, **wanted: bool) -> None:
     """Waits until these are the replicas: the last part of each address, and whether it drains."""
     named = {f"10.88.0.{number.removeprefix('n')}": drain for number, drain in wanted.items()}
-    eventually(lambda: drains(front) == named, what=f"{named}, not {drains(front)}")
+    eventually(lambda: drains(front) == named, what=f"{named}")
 
 
 def verb(front: Balancer, path: str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def test_the_api_server_away_for_a_minute_changes_nothing(cluster: Cluster) -> N
                 cluster.server.start_api()
                 eventually(lambda: age_s(front) < AWAY_S / 2, timeout_s=120, what="heard again")
                 cluster.delete("vllm-2")
+                cluster.until("10.88.0.2", False, True, True)
                 sees(front, n2=True, n3=False)
                 load.more()
             finally:
@@ -91,6 +92,7 @@ def test_without_etcd_the_last_list_stays(cluster: Cluster) -> None:
             cluster.server.start_etcd()
             cluster.server.start_api()
         cluster.delete("a")
+        cluster.until("10.88.0.2", False, True, True)
         sees(front, n2=True)
 
 
@@ -166,7 +168,7 @@ def test_a_token_that_ended_is_read_again_from_its_file(
 ) -> None:
     cluster.service("vllm")
     cluster.run("a", "10.88.0.2", ready=True)
-    with cluster.in_pod(cluster.account("skylb"), monkeypatch) as files:
+    with cluster.inside(cluster.account("skylb"), monkeypatch) as files:
 
         async def test() -> None:
             api = Api()

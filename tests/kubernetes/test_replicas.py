@@ -114,7 +114,7 @@ def test_a_port_that_is_not_clear_is_told_and_a_name_makes_it_clear(cluster: Clu
             sees(front, n2=False)
 
 
-def test_a_service_account_with_the_least_rights_serves_from_within_a_pod(
+def test_a_service_account_with_the_least_rights_serves_from_inside(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.service("vllm")
@@ -122,7 +122,7 @@ def test_a_service_account_with_the_least_rights_serves_from_within_a_pod(
     child, _ = start_mocks(1, listen="10.88.0.2:8000")
     with ExitStack() as stack:
         stack.callback(child.stop)
-        stack.enter_context(cluster.in_pod(cluster.account("skylb"), monkeypatch))
+        stack.enter_context(cluster.inside(cluster.account("skylb"), monkeypatch))
         front = stack.enter_context(balancer(arguments=list(SELECTOR)))
         assert list(drains(front)) == ["10.88.0.2"]
         assert json.loads(get(f"{front.url}/v1/models"))["data"]

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,14 +10,12 @@ from aiohttp import web
 
 from skylb.discovery.kubernetes import api as api_module
 from skylb.discovery.kubernetes import watch as watch_module
-from skylb.discovery.kubernetes.api import Api, check_config
-from skylb.discovery.kubernetes.slices import SLICES_MAX, Slice
-from skylb.discovery.kubernetes.watch import BACK_OFF_S_MAX, Place, Watcher
-from skylb.errors import ConfigError
+from skylb.discovery.kubernetes.api import Api
+from skylb.discovery.kubernetes.slices import SLICES_MAX
+from tests.support.following import SELECTOR, World, following, run, three
 from tests.support.kubernetes import NAMESPACE, FakeApi, endpoint, endpoint_slice, fake_api, status
 from tests.support.plane import until
 
-SELECTOR = "kubernetes.io/service-name=vllm"
 FORBIDDEN = (
     'endpointslices.discovery.k8s.io is forbidden: User "system:serviceaccount:vllm:skylb" cannot list '
     'resource "endpointslices" in API group "discovery.k8s.io" in the namespace "vllm"'
@@ -30,68 +26,6 @@ FORBIDDEN = (
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_module, "BACK_OFF_S", 0.01)
     monkeypatch.setattr(watch_module, "WATCH_S_MIN", 0.01)
-
-
-class World:
-    """A server, and what a watcher makes of it."""
-
-    def __init__(self, api: FakeApi, client: Api, config: Path) -> None:
-        self.api = api
-        self.client = client
-        self.config = config
-        self.taken: list[list[str]] = []
-        self.passed = asyncio.Event()
-        place = Place("replicas", NAMESPACE, SELECTOR)
-        self.watcher = Watcher(client, place, self._take, self.passed, lambda low, _high: low)
-
-    def _take(self, slices: Sequence[Slice]) -> None:
-        self.taken.append(sorted(one.metadata.name for one in slices))
-
-    async def sees(self, *names: str) -> None:
-        """Waits until these are the slices taken last."""
-        await until(lambda: bool(self.taken) and self.taken[-1] == sorted(names), f"{names}: {self.taken}")
-
-    async def watches(self, count: int) -> None:
-        """Waits until so many watches were asked for, and the last one is open."""
-        await until(
-            lambda: len(self.api.watched) >= count and self.api.watches_len == 1,
-            f"{count} watches: {self.api.asked}",
-        )
-
-
-@asynccontextmanager
-async def following(
-    directory: Path, *, prepare: Callable[[FakeApi], None] | None = None
-) -> AsyncIterator[World]:
-    async with fake_api() as api:
-        if prepare is not None:
-            prepare(api)
-        config = api.config(directory / "config")
-        client = Api(config)
-        await client.open()
-        world = World(api, client, config)
-        task = asyncio.create_task(world.watcher.run())
-        try:
-            yield world
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await client.close()
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        await test()
-        await asyncio.sleep(0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(whole())
-
-
-def three(api: FakeApi) -> None:
-    """Three slices: two pages."""
-    for name in ("a", "b", "c"):
-        api.put(endpoint_slice(name, endpoint("10.0.0.1")))
 
 
 def test_a_list_of_several_pages_is_taken_as_one_and_changes_are_followed(tmp_path: Path) -> None:
@@ -460,53 +394,6 @@ def test_slices_beyond_the_bound_are_left_out_and_told(
     assert SLICES_MAX > 2
 
 
-def pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: web.Response, count: int) -> list[float]:
-    """How long a watcher wants to wait between attempts that are answered so."""
-    monkeypatch.undo()
-    found: list[float] = []
-
-    async def wait(_self: Watcher, pause_s: float) -> None:
-        found.append(pause_s)
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr(Watcher, "_wait", wait)
-
-    def prepare(api: FakeApi) -> None:
-        async def handler(_request: web.Request) -> web.Response:
-            return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-
-        api.handler = handler
-
-    async def test() -> None:
-        async with following(tmp_path, prepare=prepare):
-            await until(lambda: len(found) >= count, "asked again")
-
-    run(test)
-    return found[:count]
-
-
-def test_attempts_that_fail_come_ever_later_up_to_a_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = pauses(tmp_path, monkeypatch, web.Response(status=500), 8)
-    assert found == [0.25, 0.5, 1.0, 2.0, 4.0, BACK_OFF_S_MAX / 2, BACK_OFF_S_MAX / 2, BACK_OFF_S_MAX / 2]
-
-
-@pytest.mark.parametrize(("value", "pause_s"), [("7", 7.0), ("7200", 60.0), ("-1", 0.25), ("soon", 0.25)])
-def test_a_server_that_wants_to_be_left_alone_is_up_to_a_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, pause_s: float
-) -> None:
-    answer = web.Response(status=429, headers={"Retry-After": value})
-    assert pauses(tmp_path, monkeypatch, answer, 1) == [pause_s]
-
-
-def test_a_server_that_ends_every_watch_with_410_is_not_asked_without_a_pause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = pauses(tmp_path, monkeypatch, web.json_response(status(410, "Expired"), status=410), 2)
-    assert found == [0.5, 1.0]
-
-
 def test_an_operator_need_not_wait_for_the_next_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -526,40 +413,3 @@ def test_an_operator_need_not_wait_for_the_next_attempt(
             await world.sees("a", "b", "c")
 
     run(test)
-
-
-# ---------------------------------------------------------------------------- configuration
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", "7", "{", "\t- a: b: c", "kind: Config", "current-context: c\ncontexts: 7", "a: &a [*a"],
-)
-def test_a_file_that_is_no_kubeconfig_is_an_error_that_names_it(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "config"
-    path.write_text(content)
-    with pytest.raises(ConfigError) as caught:
-        check_config(path)
-    assert caught.value.faults[0].startswith(f"kubernetes.config: {path}: expected a kubeconfig: ")
-    assert len(caught.value.faults) == 1
-
-
-def test_certificates_that_are_none_are_an_error(tmp_path: Path) -> None:
-    authority = tmp_path / "ca.crt"
-    authority.write_text("no certificate")
-    path = FakeApi().config(tmp_path / "config")
-    found = json.loads(path.read_text())
-    found["clusters"][0]["cluster"] = {
-        "server": "https://127.0.0.1:1",
-        "certificate-authority": str(authority),
-    }
-    path.write_text(json.dumps(found))
-    with pytest.raises(ConfigError, match=r"the certificates for https://127\.0\.0\.1:1 are no good"):
-        asyncio.run(Api(path).open())
-
-
-def test_outside_of_a_cluster_a_kubeconfig_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        asyncio.run(Api(None, tmp_path).open())
-    assert caught.value.faults[0].startswith("kubernetes: there is no service account (")
-    assert caught.value.faults[0].endswith("): expected a pod that has one, or kubernetes.config")

@@ -167,7 +167,7 @@ def test_an_address_in_two_slices_is_one_replica() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_of_one_pod_in_two_slices_the_later_state_counts(turned: bool) -> None:
+def test_of_one_server_in_two_slices_the_later_state_counts(turned: bool) -> None:
     stale = endpoint_slice("a", endpoint("10.0.0.1", uid="u"))
     fresh = endpoint_slice("b", endpoint("10.0.0.1", ready=False, serving=True, terminating=True, uid="u"))
     slices = [fresh, stale] if turned else [stale, fresh]
@@ -175,7 +175,7 @@ def test_of_one_pod_in_two_slices_the_later_state_counts(turned: bool) -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_of_two_pods_that_have_had_one_address_the_one_that_serves_counts(turned: bool) -> None:
+def test_of_two_servers_that_have_had_one_address_the_one_that_serves_counts(turned: bool) -> None:
     old = endpoint_slice("a", endpoint("10.0.0.1", ready=False, serving=True, terminating=True, uid="old"))
     new = endpoint_slice("b", endpoint("10.0.0.1", uid="new"))
     offered = World().offered(*([new, old] if turned else [old, new]))
@@ -271,7 +271,7 @@ def test_what_is_no_event_is_an_error_and_a_status_is_never_one() -> None:
 SYNC = ({"name": "sync", "port": 9001, "protocol": "TCP"}, {"name": "peer", "port": 9000, "protocol": "TCP"})
 
 
-def test_peers_are_the_pods_behind_the_port_sync_whatever_their_state() -> None:
+def test_peers_are_what_stands_behind_the_port_sync_whatever_its_state() -> None:
     ends = [
         endpoint("10.0.0.2", name="skylb-b", ready=False, serving=False),
         endpoint("10.0.0.1", name="skylb-a"),

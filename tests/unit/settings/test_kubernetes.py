@@ -128,7 +128,9 @@ def test_what_is_no_service_is_a_fault(text: str) -> None:
         read_service(text)
 
 
-def test_peers_by_service_need_the_name_of_this_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_by_service_need_the_name_of_this_balancer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = tmp_path / "keys"
     keys.write_text("k1:MDEyMzQ1Njc4OWFiY2RlZg==\n")
     given = {

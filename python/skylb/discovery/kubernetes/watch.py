@@ -1,8 +1,8 @@
 """Keeps the EndpointSlices of a namespace as the API server has them: list, watch, and what can go wrong.
 
-A list gives everything and its version; a watch gives what changed since, and a newer version. The rules
-are those of the API's concepts ("Efficient detection of changes"): a watch that ends or breaks is resumed
-from the last version; after 410 everything is listed anew. Whatever fails, what is known stays.
+A list gives everything and its version; a watch gives what changed since, and a newer version. A watch that
+ends or breaks is resumed from the last version. After 410 everything is listed anew ("Efficient detection of
+changes" among the API's concepts). Whatever fails, what is known stays.
 
 An empty list counts: a Service may have been scaled to nothing. A list is what etcd has, so a server that
 has just started, or has lost etcd, answers with an error, not with nothing.
