@@ -263,6 +263,7 @@ class Settings(SourceSettings):
         """Values that are valid alone and wrong together: the options' names, and a sentence."""
         yield from self._listener_conflicts()
         yield from self._fleet_conflicts()
+        yield from self.kubernetes.conflicts()
         yield from self.mesh.conflicts()
         yield from self.dns.conflicts()
         for low, high in ORDERED:
@@ -299,7 +300,13 @@ class Settings(SourceSettings):
 
     def _fleet_conflicts(self) -> Iterator[tuple[set[str], str]]:
         if not given(self):
-            yield set(SourceSettings.model_fields), f"no replicas: expected {usage()}"
+            yield {*SourceSettings.model_fields, "kubernetes.selector"}, f"no replicas: expected {usage()}"
+        if self.kubernetes.config is not None:
+            users = (self.kubernetes.selector, self.mesh.peer_kubernetes_service)
+            if users == (None, None):
+                others = ("kubernetes.selector", "peer_kubernetes_service")
+                sentence = f"kubernetes.config is given without {' or '.join(others)}: expected one of them"
+                yield {"kubernetes.config", *others}, sentence
         for index, url in enumerate(self.replica):
             if url in self.replica[:index]:
                 yield {"replica"}, f"replica: {url} is given twice: expected distinct replicas"

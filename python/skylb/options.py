@@ -63,7 +63,7 @@ MEANT = {
 }
 """Flags that other routers have, and what they are called here."""
 
-SECRETS = ("key_file", "token_file", "tls_key")
+SECRETS = ("key_file", "token_file", "tls_key", "kubernetes.config")
 """How the options end that name files of secrets."""
 
 CLOSE = 0.75

@@ -14,6 +14,7 @@ from skylb.data.crossing import Crossing
 from skylb.data.peerside import PeerFrontend
 from skylb.data.reading import Reading
 from skylb.data.tenants import Tenants
+from skylb.discovery.kubernetes.api import check_config
 from skylb.errors import ConfigError
 from skylb.keyfiles import read_keys, read_secret, read_tenants
 from skylb.listeners import ServerTls, check_authorities, client_tls
@@ -50,6 +51,7 @@ def check_files(settings: Settings) -> None:
         lambda: read_tenants(settings.mesh.tenant_key_file),
         lambda: check_mesh(settings),
         lambda: make(settings),
+        lambda: check_config(settings.kubernetes.config),
     )
     for read in readers:
         try:

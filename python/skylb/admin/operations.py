@@ -74,6 +74,7 @@ class Operations:
         if self.naming is not None:
             yield from self.naming.families()
         yield from self.demand.families()
+        yield from self.control.families()
         yield from families(self.ending.frontends, self.pool.shortage)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
@@ -114,6 +115,7 @@ class Operations:
         return {
             "process": self.facts(),
             "replicas": self.control.states(),
+            "discovery": self.control.discovery(),
             "mesh": self.peers(),
             "dns": self.naming.view() if self.naming is not None else None,
             "engine": orjson.Fragment(self.router.state()),
@@ -123,9 +125,10 @@ class Operations:
         """The fleet."""
         return self.router.replicas()
 
-    def set_draining(self, name: str, draining: bool) -> None:
-        """Operator intent for one replica."""
+    def set_draining(self, name: str, draining: bool) -> bool:
+        """Operator intent for one replica; whether it drains now, for this or because its source says so."""
         self.control.set_draining(name, draining=draining)
+        return self.control.drains(name)
 
     def set_log_level(self, level: str) -> None:
         """Least severe level that is logged."""

@@ -53,8 +53,8 @@ class Service(Protocol):
     def replicas(self) -> Sequence[Replica]:
         """The fleet."""
 
-    def set_draining(self, name: str, draining: bool, /) -> None:
-        """Operator intent for one replica."""
+    def set_draining(self, name: str, draining: bool, /) -> bool:
+        """Operator intent for one replica; whether it drains now, for this or another reason."""
 
     def peers(self) -> dict[str, Any] | None:
         """This balancer and its peers; ``None`` without a mesh."""
@@ -189,8 +189,10 @@ class Admin:
     async def _drain(self, request: web.Request) -> web.Response:
         replica = self._find(request.match_info["replica"])
         draining = request.match_info["verb"] == "drain"
-        self._service.set_draining(replica.name, draining)
-        return json_answer({"replica": replica.name, "id": replica.id, "draining": draining})
+        drains = self._service.set_draining(replica.name, draining)
+        said = {"replica": replica.name, "id": replica.id, "draining": drains}
+        note = "its source says that it leaves" if drains and not draining else None
+        return json_answer(said if note is None else {**said, "note": note})
 
     async def _peers(self, request: web.Request) -> web.Response:
         del request

@@ -18,8 +18,8 @@ INTENTS_MAX = 4096
 class Fleet:
     """Merges what the sources offer into one list for the router.
 
-    A name keeps its id while its address stays. With another address it is another server, with an
-    empty cache and no history: it gets a new id.
+    A name keeps its id while its address stays, and the uid where its source knows one. With another it is
+    another server, with an empty cache and no history: it gets a new id.
 
     Args:
         router: gets every change.
@@ -35,9 +35,9 @@ class Fleet:
         self._changed = changed
         self._sources: dict[str, tuple[Offered, ...]] = {}
         self._replicas: dict[str, Replica] = {}
+        self._offered: dict[str, Offered] = {}
         self._draining: dict[str, None] = {}
         self._ids = count(1)
-        self._regions: dict[str, str | None] = {}
         self._authorization: str | None = None
         self._probe_authorization: str | None = None
 
@@ -58,7 +58,10 @@ class Fleet:
             self._apply()
 
     def set_draining(self, name: str, *, draining: bool) -> bool:
-        """Operator intent, kept by name while a replica is away; ``False`` for an unknown name."""
+        """Operator intent, kept by name while a replica is away; ``False`` for an unknown name.
+
+        A replica that its source lets drain does so whatever the operator wants.
+        """
         replica = self._replicas.get(name)
         if replica is None and name not in self._draining:
             return False
@@ -70,8 +73,13 @@ class Fleet:
             self._draining.pop(name, None)
         if replica is not None:
             log.info("replica %s: %s", name, "draining" if draining else "no longer draining")
-            self._router.set_draining(replica.id, draining)
+            self._router.set_draining(replica.id, self.drains(name))
         return True
+
+    def drains(self, name: str) -> bool:
+        """Whether an operator or its source wants a replica to get no new requests."""
+        offered = self._offered.get(name)
+        return offered is not None and (name in self._draining or offered.draining)
 
     def replicas(self) -> list[Replica]:
         """The fleet as it stands."""
@@ -79,34 +87,54 @@ class Fleet:
 
     def own(self) -> list[str]:
         """Names of the replicas that are not adopted."""
-        return [name for name in self._replicas if self._regions.get(name) is None]
+        return [name for name, offered in self._offered.items() if not offered.adopted]
+
+    def offered(self) -> dict[str, Offered]:
+        """What the sources say of each replica, by its name."""
+        return dict(self._offered)
+
+    def sizes(self) -> dict[str, int]:
+        """How many replicas each source offers, by its name."""
+        return {source: len(offered) for source, offered in self._sources.items()}
 
     def replica(self, name: str) -> Replica | None:
         """A replica of the fleet by its name."""
         return self._replicas.get(name)
 
     def _apply(self) -> None:
-        before, regions_before = self._replicas, self._regions
-        self._replicas = after = self._merged()
-        if before == after:
-            return
-        self._tell(before, after)
-        self._router.set_replicas(list(after.values()))
+        before, offered_before, own_before = self._replicas, self._offered, self.own()
+        chosen = self._merged()
+        self._replicas = after = {offered.name: self._identified(offered) for offered in chosen}
+        self._offered = {offered.name: offered for offered in chosen}
+        if before != after:
+            self._tell(before, after)
+            self._router.set_replicas(list(after.values()))
         ids_before = {replica.id for replica in before.values()}
         for replica in after.values():
-            if replica.id not in ids_before and replica.name in self._draining:
-                self._router.set_draining(replica.id, True)
-            if self._regions[replica.name] != regions_before.get(replica.name):
-                self._router.set_replica_region(replica.id, self._regions[replica.name])
+            was = offered_before.get(replica.name) if replica.id in ids_before else None
+            self._apply_offer(replica, was)
         for gone in ids_before.difference(replica.id for replica in after.values()):
             for pool in self._pools:
                 pool.forget(gone)
-        self._changed(list(after.values()))
+        if before != after or own_before != self.own():
+            self._changed(list(after.values()))
 
-    def _merged(self) -> dict[str, Replica]:
+    def _apply_offer(self, replica: Replica, was: Offered | None) -> None:
+        """Tells the router what changed of a replica besides its address; ``None``: it is new."""
+        offered = self._offered[replica.name]
+        drained = was is not None and (replica.name in self._draining or was.draining)
+        if self.drains(replica.name) != drained:
+            self._router.set_draining(replica.id, not drained)
+            if was is not None:
+                said = "draining, as its source says" if not drained else "no longer draining"
+                log.info("replica %s: %s", replica.name, said)
+        if offered.region != (was.region if was is not None else None):
+            self._router.set_replica_region(replica.id, offered.region)
+
+    def _merged(self) -> list[Offered]:
         by_name: dict[str, Offered] = {}
         offered = [replica for source in self._sources.values() for replica in source]
-        for replica in sorted(offered, key=lambda replica: replica.region is not None):
+        for replica in sorted(offered, key=lambda replica: replica.adopted):
             by_name.setdefault(replica.name, replica)
         if len(by_name) > REPLICAS_MAX:
             log.error(
@@ -114,13 +142,11 @@ class Fleet:
                 len(by_name),
                 REPLICAS_MAX,
             )
-        chosen = list(by_name.values())[:REPLICAS_MAX]
-        self._regions = {replica.name: replica.region for replica in chosen}
-        return {replica.name: self._identified(replica) for replica in chosen}
+        return list(by_name.values())[:REPLICAS_MAX]
 
     def _identified(self, offered: Offered) -> Replica:
         known = self._replicas.get(offered.name)
-        same = known is not None and known.address == offered.address
+        same = known is not None and known.address == offered.address and self._is_same(offered)
         replica = Replica(
             id=known.id if known is not None and same else next(self._ids),
             name=offered.name,
@@ -131,6 +157,12 @@ class Fleet:
         )
         return known if known == replica and known is not None else replica
 
+    def _is_same(self, offered: Offered) -> bool:
+        """Whether this is the server that the name meant before, as far as its source can tell."""
+        before = self._offered[offered.name].description
+        now = offered.description
+        return before is None or now is None or before.uid == now.uid
+
     def _tell(self, before: dict[str, Replica], after: dict[str, Replica]) -> None:
         for name in after.keys() - before.keys():
             log.info("replica %s joined", name)
@@ -139,3 +171,5 @@ class Fleet:
         for name in after.keys() & before.keys():
             if before[name].address != after[name].address:
                 log.info("replica %s moved to %s", name, after[name].address.host)
+            elif before[name].id != after[name].id:
+                log.info("replica %s is another server now", name)

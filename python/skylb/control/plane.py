@@ -2,14 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from skylb.addresses import ReplicaUrl
+from skylb.clock import monotonic_ns
 from skylb.config import Settings
 from skylb.control.fleet import Fleet
 from skylb.control.probe import Prober
 from skylb.discovery.adopted import adopted, name_of
-from skylb.discovery.source import Site, Source
+from skylb.discovery.source import Offered, Site, Source
 from skylb.discovery.sources import make
 from skylb.keyfiles import read_secret
 from skylb.metrics import Metrics
@@ -67,7 +71,7 @@ class Control:
         self.on_own: Callable[[list[str]], None] | None = None
         """Hears the names of this balancer's own replicas, after each change of the fleet."""
         self._adopted: dict[str, asyncio.Task[None]] = {}
-        self._site = Site(self._fleet.offer, self._prober.is_up)
+        self._site = Site(self._fleet.offer, self._prober.is_up, settings.mesh.region)
         self._sources: list[Source] = []
 
     async def start(self) -> None:
@@ -86,7 +90,7 @@ class Control:
         for source in self._sources:
             await source.load()
         for source in self._sources:
-            self._tasks.start(source.run(), name=source.name)
+            self._tasks.start(source.run(), name=f"replicas of {source.name}")
         self._tasks.start(self._prober.run(), name="probe")
         self._tasks.start(self._sweep(), name="sweep probes' connections")
 
@@ -104,7 +108,7 @@ class Control:
         settings = self._settings
         ranges = settings.mesh.adopt_from
         source = adopted(peer, region, urls, ranges=ranges, timing=settings.discovery, site=self._site)
-        self._adopted[peer] = self._tasks.start(source.run(), name=source.name)
+        self._adopted[peer] = self._tasks.start(source.run(), name=f"replicas of {source.name}")
 
     def hand_back(self, peer: str) -> None:
         """Serves them no longer; requests under way at them end."""
@@ -163,6 +167,10 @@ class Control:
         """Operator intent for a replica by name; ``False`` when there is none of that name."""
         return self._fleet.set_draining(name, draining=draining)
 
+    def drains(self, name: str) -> bool:
+        """Whether a replica is to get no new requests; ``False`` for an unknown name."""
+        return self._fleet.drains(name)
+
     def states(self) -> dict[str, str]:
         """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why`` or ``unresolved: why``.
 
@@ -172,6 +180,55 @@ class Control:
         for source in self._sources:
             states.update((name, f"unresolved: {why}") for name, why in source.unresolved().items())
         return states
+
+    def discovery(self) -> dict[str, Any]:
+        """Where the replicas come from, for ``/state``: sources, and what these know of each replica."""
+        now_ns = monotonic_ns()
+        sizes = self._fleet.sizes()
+        sources = {
+            source.name: {
+                "age_s": round((now_ns - source.seen_ns) / 1e9, 3) if source.seen_ns is not None else None,
+                "replicas": sizes.get(source.name, 0),
+            }
+            for source in self._sources
+        }
+        return {"sources": sources, "replicas": _described(self._fleet.offered())}
+
+    def families(self) -> Iterator[Metric]:
+        """For ``/metrics``."""
+        now_ns = monotonic_ns()
+        age = GaugeMetricFamily(
+            "skylb_discovery_age_seconds",
+            "Time since a source of replicas was last known to be up to date.",
+            labels=("source",),
+        )
+        for source in self._sources:
+            if source.seen_ns is not None:
+                age.add_metric((source.name,), (now_ns - source.seen_ns) / 1e9)
+        yield age
+        replicas = GaugeMetricFamily(
+            "skylb_discovery_replicas", "Replicas that a source offers.", labels=("source",)
+        )
+        for name, size in self._fleet.sizes().items():
+            replicas.add_metric((name,), size)
+        yield replicas
+
+
+def _described(offered: dict[str, Offered]) -> dict[str, dict[str, Any]]:
+    """What sources know of replicas, where they know something."""
+    return {
+        name: {
+            "instance": one.description.instance,
+            "node": one.description.node,
+            "zone": one.description.zone,
+            "role": one.description.role,
+            "weight": one.description.weight,
+            "region": one.region,
+            "draining": one.draining,
+        }
+        for name, one in offered.items()
+        if one.description is not None
+    }
 
 
 def _bearer(key: str | None) -> str | None:

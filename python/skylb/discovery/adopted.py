@@ -32,7 +32,7 @@ def adopted(
     """
 
     def offer(found: Sequence[Offered]) -> None:
-        site.offer(name_of(peer), [replace(one, region=region) for one in found])
+        site.offer(name_of(peer), [replace(one, region=region, adopted=True) for one in found])
 
     async def allowed(url: ReplicaUrl) -> list[Address]:
         found = await resolve(url)
@@ -42,6 +42,6 @@ def adopted(
         return within
 
     source = NamedSource(offer, site.is_up, interval_s=timing.dns_s, resolver=allowed)
-    source.name = f"resolve replicas of {peer}"
+    source.name = name_of(peer)
     source.set_urls(urls)
     return source

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from skylb.addresses import ReplicaUrl
+from skylb.clock import monotonic_ns
 from skylb.discovery.resolve import ADDRESSES_MAX, Resolver, literal, resolve
 from skylb.discovery.source import Offer, Offered, Site
 from skylb.settings.discovery import DiscoverySettings, DnsFamily
@@ -17,6 +18,11 @@ log = logging.getLogger("skylb.discovery")
 SWITCH_RESOLUTIONS = 3
 """Resolutions in a row without an address of the family in use before the other family is taken. A resolver
 that fails for one family alone answers with the other, and would replace the whole fleet."""
+
+
+def name_of(url: ReplicaUrl) -> str:
+    """What the fleet calls the source of a name's addresses."""
+    return f"dns {url}"
 
 
 class DnsSource:
@@ -54,9 +60,11 @@ class DnsSource:
         self._offer = offer
         self._interval_s = interval_s
         self._failure: str | None = None
-        self.name = f"resolve {url}"
+        self.name = name_of(url)
         self.passed = asyncio.Event()
         """Set once the name was looked up."""
+        self.seen_ns: int | None = monotonic_ns()
+        """When it resolved last; at first, when this began."""
 
     async def load(self) -> None:
         """Nothing is known before the name was looked up."""
@@ -80,6 +88,7 @@ class DnsSource:
             self._tell(error.strerror or str(error))
             return
         self._tell(None)
+        self.seen_ns = monotonic_ns()
         addresses = self._of_one_family(addresses)
         if not addresses:
             return
@@ -142,5 +151,5 @@ class DnsSource:
 def sources(urls: Sequence[ReplicaUrl], timing: DiscoverySettings, site: Site) -> Iterator[DnsSource]:
     """One source for each name."""
     for url in urls:
-        offer = partial(site.offer, f"dns {url}")
+        offer = partial(site.offer, name_of(url))
         yield DnsSource(url, offer, interval_s=timing.dns_s, family=timing.dns_family)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from skylb.addresses import PeerUrl, ReplicaUrl, parse_peer, parse_replica
+from skylb.clock import monotonic_ns
 from skylb.discovery.named import NamedSource
 from skylb.discovery.source import REPLICAS_MAX, Site
 from skylb.errors import ConfigError
@@ -86,6 +87,8 @@ class ListFile(Generic[T]):
         self._interval_s = interval_s
         self._seen: _Signature | None = None
         self._failure: str | None = None
+        self.seen_ns = monotonic_ns()
+        """When the file was last found good; at first, when this began."""
 
     async def load(self) -> None:
         """Reads the file at start.
@@ -96,6 +99,7 @@ class ListFile(Generic[T]):
         signature, urls = await asyncio.to_thread(read, self._path, self._listing)
         self._seen = signature
         self._set_urls(urls)
+        self.seen_ns = monotonic_ns()
 
     async def run(self) -> None:
         """Looks at the file until cancelled."""
@@ -111,9 +115,12 @@ class ListFile(Generic[T]):
         try:
             signature = await asyncio.to_thread(_signature, self._path)
             if signature == self._seen:
+                if self._failure is None:
+                    self.seen_ns = monotonic_ns()
                 return
             self._seen, urls = await asyncio.to_thread(read, self._path, self._listing)
             self._set_urls(urls)
+            self.seen_ns = monotonic_ns()
         except ConfigError as error:
             self._refused(error)
             return
@@ -255,10 +262,15 @@ class FileSource:
     """
 
     def __init__(self, path: Path, timing: DiscoverySettings, site: Site) -> None:
-        self.name = "replicas file"
-        self._named = NamedSource(partial(site.offer, str(path)), site.is_up, interval_s=timing.dns_s)
+        self.name = str(path)
+        self._named = NamedSource(partial(site.offer, self.name), site.is_up, interval_s=timing.dns_s)
         self._file = ListFile(path, self._named.set_urls, interval_s=timing.file_s, listing=REPLICAS)
         self.passed = self._named.passed
+
+    @property
+    def seen_ns(self) -> int | None:
+        """When the file was last found good."""
+        return self._file.seen_ns
 
     async def load(self) -> None:
         """Reads the file.

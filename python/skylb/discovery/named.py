@@ -14,6 +14,9 @@ from skylb.types import Address
 
 log = logging.getLogger("skylb.discovery")
 
+FLAGS = "flags"
+"""What the fleet calls the source of replicas that are given one by one."""
+
 RESOLVES_AT_ONCE_MAX = 16
 """Names resolved side by side: the executor behind getaddrinfo has few threads."""
 
@@ -47,9 +50,11 @@ class NamedSource:
         self._addresses: dict[ReplicaUrl, Address] = {}
         self._failed: dict[ReplicaUrl, str] = {}
         self._changed = asyncio.Event()
-        self.name = "resolve replicas"
+        self.name = FLAGS
         self.passed = asyncio.Event()
         """Set once every name was looked up."""
+        self.seen_ns: int | None = None
+        """What is configured does not age; a name that does not resolve is in `unresolved`."""
 
     async def load(self) -> None:
         """There is nothing to read."""
@@ -130,6 +135,6 @@ class NamedSource:
 def sources(urls: Sequence[ReplicaUrl], timing: DiscoverySettings, site: Site) -> Iterator[NamedSource]:
     """The source of the replicas that are given one by one."""
     if urls:
-        source = NamedSource(partial(site.offer, "flags"), site.is_up, interval_s=timing.dns_s)
+        source = NamedSource(partial(site.offer, FLAGS), site.is_up, interval_s=timing.dns_s)
         source.set_urls(urls)
         yield source

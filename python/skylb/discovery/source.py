@@ -12,6 +12,22 @@ REPLICAS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Description:
+    """What a source knows of a replica besides its address; empty where it does not know.
+
+    Only ``uid`` decides something: another one at the same address is another server. The rest is shown.
+    """
+
+    instance: str = ""
+    """What runs the replica, as the source calls it: ``NAMESPACE/POD``."""
+    uid: str = ""
+    node: str = ""
+    zone: str = ""
+    role: str = ""
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Offered:
     """A replica as a source offers it: resolved, without id.
 
@@ -22,7 +38,12 @@ class Offered:
     address: Address
     authority: str
     region: str | None = None
-    """Of an adopted replica, empty where it is not known; ``None``: this balancer's."""
+    """Empty where it is not known; ``None``: this balancer's."""
+    adopted: bool = False
+    """It is a dead peer's: it goes back, and is not told to peers as ours."""
+    draining: bool = False
+    """It is about to leave: it gets no new requests, and ends those that it has."""
+    description: Description | None = None
 
 
 Offer = Callable[[Sequence[Offered]], None]
@@ -37,6 +58,8 @@ class Site:
     """Takes the source's name, and the whole set of replicas that it has now."""
     is_up: Callable[[str], bool]
     """Whether the replica of that name answers at present."""
+    region: str = ""
+    """This balancer's."""
 
 
 class Source(Protocol):
@@ -46,9 +69,9 @@ class Source(Protocol):
     """
 
     name: str
-    """For the log, where its task fails."""
+    """What the fleet, metrics and logs call it."""
     passed: asyncio.Event
-    """Set once everything was looked up."""
+    """Set once everything was looked up, or found out of reach."""
 
     async def load(self) -> None:
         """Reads what must be there at start, and offers what needs no looking up.
@@ -65,3 +88,7 @@ class Source(Protocol):
 
     def unresolved(self) -> dict[str, str]:
         """Names of replicas without address, with the reason."""
+
+    @property
+    def seen_ns(self) -> int | None:
+        """When what it offers was last known to be true, on the monotonic clock; ``None``: it cannot age."""

@@ -8,8 +8,10 @@ from typing import Annotated
 from pydantic import Field
 
 from skylb.discovery import dns, file, named
+from skylb.discovery.kubernetes import source as kubernetes
 from skylb.discovery.source import REPLICAS_MAX, Site, Source
 from skylb.settings.discovery import DiscoverySettings
+from skylb.settings.kubernetes import KubernetesSettings
 from skylb.settings.values import FILE, URL, Expected, File, Group, Url
 
 _PLACEHOLDERS = {FILE: "FILE", URL: "URL"}
@@ -41,6 +43,7 @@ class SourceSettings(Group):
             "is one replica.",
         ),
     ] = ()
+    kubernetes: KubernetesSettings = KubernetesSettings()
 
 
 def make(options: SourceSettings, timing: DiscoverySettings, site: Site) -> list[Source]:
@@ -49,20 +52,27 @@ def make(options: SourceSettings, timing: DiscoverySettings, site: Site) -> list
         *named.sources(options.replica, timing, site),
         *file.sources(options.replicas_file, timing, site),
         *dns.sources(options.replicas_dns, timing, site),
+        *kubernetes.sources(options.kubernetes, timing, site),
     ]
 
 
 def given(options: SourceSettings) -> bool:
     """Whether there is any source."""
-    return any(getattr(options, name) for name in SourceSettings.model_fields)
+    alone = (getattr(options, name) for name in _alone())
+    return any(alone) or options.kubernetes.selector is not None
 
 
 def usage() -> str:
     """The flags of all sources, as an error names them."""
     flags = [
         f"--{name.replace('_', '-')} {_PLACEHOLDERS.get(expected, 'VALUE')}"
-        for name, field in SourceSettings.model_fields.items()
-        for expected in field.metadata
+        for name in _alone()
+        for expected in SourceSettings.model_fields[name].metadata
         if isinstance(expected, Expected)
     ]
-    return f"{', '.join(flags[:-1])} or {flags[-1]}"
+    return f"{', '.join(flags)} or --kubernetes-selector SELECTOR"
+
+
+def _alone() -> list[str]:
+    """The options that make a source each; those of Kubernetes make one together."""
+    return [name for name in SourceSettings.model_fields if name != "kubernetes"]

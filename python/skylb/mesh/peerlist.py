@@ -1,4 +1,4 @@
-"""The list of peers: flags, a file that is read again when it changes, and DNS, taken together."""
+"""The list of peers: flags, a file that is read again when it changes, DNS and Kubernetes, taken together."""
 
 import asyncio
 import logging
@@ -8,7 +8,12 @@ from pathlib import Path
 from skylb.addresses import PeerUrl, parse_peer
 from skylb.config import Settings
 from skylb.discovery.file import PEERS, ListFile, read
+from skylb.discovery.kubernetes.api import Api
+from skylb.discovery.kubernetes.peers import peers_of, selector_of
+from skylb.discovery.kubernetes.slices import Slice
+from skylb.discovery.kubernetes.watch import Place, Watcher
 from skylb.errors import ConfigError
+from skylb.settings.kubernetes import read_service
 from skylb.tasks import TaskGroup, attempt
 
 log = logging.getLogger("skylb.mesh.peers")
@@ -24,7 +29,7 @@ class PeerList:
     """Keeps the mesh's peers as the sources want them.
 
     A list that contradicts itself, or cannot be had, changes nothing: the last good one stays, and one
-    line in the log says why. At start it is an error, for DNS alone only a line.
+    line in the log says why. At start it is an error, for DNS and Kubernetes only a line.
 
     Args:
         settings: the sources.
@@ -42,8 +47,11 @@ class PeerList:
         self._set_urls = set_urls
         self._lookup = lookup or lookup_srv
         self._listed: tuple[PeerUrl, ...] = ()
-        self._found: tuple[PeerUrl, ...] = ()
-        self._failure: str | None = None
+        self._found: dict[str, tuple[PeerUrl, ...]] = {}
+        """By source, those that nobody wrote down."""
+        self._failures: dict[str, str] = {}
+        self._config = settings.kubernetes.config
+        self._watcher: Watcher | None = None
         self._file: ListFile[PeerUrl] | None = None
         if self._mesh.peers_file is not None:
             self._file = ListFile(
@@ -62,11 +70,17 @@ class PeerList:
         if self._mesh.peers_dns is not None:
             await attempt(self.look_up(self._mesh.peers_dns), name=f"asking DNS for {self._mesh.peers_dns}")
             tasks.start(self._run(self._mesh.peers_dns), name="look for peers")
+        if self._mesh.peer_kubernetes_service is not None:
+            api = Api(self._config)
+            await api.open()
+            tasks.start(self._follow(api, self._mesh.peer_kubernetes_service), name="follow peers")
 
     async def renew(self) -> None:
-        """Looks at the file at once."""
+        """Looks at the file at once, and asks Kubernetes at once if it is away."""
         if self._file is not None:
             await self._file.look()
+        if self._watcher is not None:
+            self._watcher.look()
 
     async def _run(self, name: str) -> None:
         while True:
@@ -74,30 +88,60 @@ class PeerList:
             await attempt(self.look_up(name), name=f"asking DNS for {name}")
 
     async def look_up(self, name: str) -> None:
-        """Asks DNS for peers; those that flags or file name, and this balancer, are left out."""
+        """Asks DNS for peers."""
+        source = f"SRV records of {name}"
         try:
             async with asyncio.timeout(LOOKUP_S):
                 targets = await self._lookup(name)
-            known = {self._mesh.balancer, *(url.name for url in (*self._mesh.peer, *self._listed))}
             peers = [_peer(self._scheme, host, port) for host, port in sorted(set(targets))]
-            found = [url for url in peers if url.name not in known]
-            self._check(f"SRV records of {name}", [*self._mesh.peer, *self._listed, *found])
         except TimeoutError:
-            self._tell(f"SRV records of {name}: no answer in {LOOKUP_S:g} s")
+            self._tell(source, f"{source}: no answer in {LOOKUP_S:g} s")
         except (OSError, ValueError) as error:
-            self._tell(f"SRV records of {name}: {error}")
-        except ConfigError as error:
-            self._tell(error.faults[0])
+            self._tell(source, f"{source}: {error}")
         else:
-            self._tell(None)
-            self._found = tuple(found)
-            self._publish()
+            self._find(source, peers)
+
+    async def _follow(self, api: Api, service: str) -> None:
+        name, namespace = read_service(service)
+        place = Place("peers", namespace or api.namespace, selector_of(name))
+
+        def take(slices: Sequence[Slice]) -> None:
+            faults: dict[str, None] = {}
+            tls = self._scheme == "https"
+            peers = peers_of(slices, tls=tls, region=self._mesh.region, faults=faults)
+            self._find(f"Service {service}", peers, next(iter(faults), None))
+
+        self._watcher = Watcher(api, place, take, asyncio.Event())
+        try:
+            await self._watcher.run()
+        finally:
+            await api.close()
+
+    def _find(self, source: str, peers: Sequence[PeerUrl], fault: str | None = None) -> None:
+        """Takes the peers that a source has now, but for this balancer and those that flags or file name.
+
+        ``fault`` is why there may be more of them.
+        """
+        known = {self._mesh.balancer, *(url.name for url in (*self._mesh.peer, *self._listed))}
+        found = tuple(url for url in peers if url.name not in known)
+        others = [url for other, urls in self._found.items() if other != source for url in urls]
+        try:
+            self._check(source, [*self._mesh.peer, *self._listed, *others, *found])
+        except ConfigError as error:
+            self._tell(source, error.faults[0])
+            return
+        self._tell(source, f"{source}: {fault}" if fault is not None else None)
+        self._found[source] = found
+        self._publish()
 
     def _list(self, urls: Sequence[PeerUrl]) -> None:
         self._check(str(self._mesh.peers_file), [*self._mesh.peer, *urls])
         self._listed = tuple(urls)
         names = {url.name for url in urls}
-        self._found = tuple(url for url in self._found if url.name not in names)
+        self._found = {
+            source: tuple(url for url in urls if url.name not in names)
+            for source, urls in self._found.items()
+        }
         self._publish()
 
     def _check(self, source: str, urls: Sequence[PeerUrl]) -> None:
@@ -106,15 +150,18 @@ class PeerList:
             raise ConfigError(faults)
 
     def _publish(self) -> None:
-        self._set_urls([*self._mesh.peer, *self._listed, *self._found])
+        found = [url for urls in self._found.values() for url in urls]
+        self._set_urls([*self._mesh.peer, *self._listed, *found])
 
-    def _tell(self, failure: str | None) -> None:
-        if failure != self._failure:
-            self._failure = failure
-            if failure is None:
-                log.info("SRV records of %s are good again", self._mesh.peers_dns)
-            else:
-                log.error("%s; the last good list stays", failure)
+    def _tell(self, source: str, failure: str | None) -> None:
+        if failure == self._failures.get(source):
+            return
+        if failure is None:
+            del self._failures[source]
+            log.info("%s: good again", source)
+        else:
+            self._failures[source] = failure
+            log.error("%s; the last good list stays", failure)
 
 
 def _peer(scheme: str, host: str, port: int) -> PeerUrl:

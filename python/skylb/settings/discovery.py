@@ -20,8 +20,8 @@ class DiscoverySettings(Group):
     dns_family: Annotated[
         DnsFamily,
         Field(
-            description="Addresses to take where a name of --replicas-dns has both families. With all, each "
-            "address is a replica of its own."
+            description="Addresses to take where a name of --replicas-dns or a Service of "
+            "--kubernetes-selector has both families. With all, each address is a replica of its own."
         ),
     ] = "ipv4"
     models_s: Annotated[

@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from skylb.addresses import PeerUrl, ReplicaUrl, is_name, parse_peer
 from skylb.errors import missing
 from skylb.hosts import HostRange, parse_range
+from skylb.settings import kubernetes
+from skylb.settings.kubernetes import read_service
 from skylb.settings.values import (
     EXPERIMENTAL,
     FILE,
@@ -29,7 +31,7 @@ from skylb.settings.values import (
 PEERS_MAX = 64
 """Peers of one balancer: every pair keeps a connection."""
 
-SOURCES = ("peer", "peers_file", "peers_dns")
+SOURCES = ("peer", "peers_file", "peers_dns", "peer_kubernetes_service")
 """The settings that say who the peers are; together they make one list."""
 
 RULES_MAX = 256
@@ -47,6 +49,12 @@ NAME = Expected("a name of letters, digits, dots, dashes and underscores, at mos
 
 def _peer(value: object) -> object:
     return parse_peer(value) if isinstance(value, str) else value
+
+
+def _service(value: object) -> object:
+    if isinstance(value, str):
+        read_service(value)
+    return value
 
 
 def _range(value: object) -> object:
@@ -149,6 +157,17 @@ class MeshSettings(Group):
             pattern=SRV_PATTERN,
             description="Name of SRV records that list the peers' sync listeners. The first label of a "
             "target is the balancer's name.",
+        ),
+    ] = None
+    peer_kubernetes_service: Annotated[
+        str | None,
+        BeforeValidator(_service),
+        Expected("NAME or NAME.NAMESPACE of a Service"),
+        Placeholder("NAME[.NAMESPACE]"),
+        Field(
+            description="Headless Service of the balancers in Kubernetes. Each of its pods is a peer, which "
+            "has the pod's name. Give that name to each with --name. SkyLB reaches the peers at the "
+            "Service's port called sync."
         ),
     ] = None
     peer_key_file: Annotated[
@@ -291,6 +310,7 @@ class MeshSettings(Group):
             yield options, f"peer: {sentence}"
         if self.peers_dns is not None and find_spec("dns") is None:
             yield {"peers_dns"}, f"peers_dns: {missing('dnspython')}"
+        yield from self._kubernetes_conflicts()
         source = next((name for name in SOURCES if getattr(self, name)), "")
         for option in ("peer_key_file", "peer_listen", "sync_listen") if source else ():
             if getattr(self, option) is None:
@@ -314,6 +334,17 @@ class MeshSettings(Group):
             yield (
                 {"advertise"},
                 f"advertise: {self.advertise} is no place that a peer can reach: expected http or https",
+            )
+
+    def _kubernetes_conflicts(self) -> Iterator[tuple[set[str], str]]:
+        if self.peer_kubernetes_service is None:
+            return
+        if not kubernetes.installed():
+            yield {"peer_kubernetes_service"}, f"peer_kubernetes_service: {kubernetes.MISSING}"
+        if self.name is None:
+            yield (
+                {"peer_kubernetes_service", "name"},
+                "peer_kubernetes_service is given without name: expected the name of this pod as well",
             )
 
     def _residency_conflicts(self) -> Iterator[tuple[set[str], str]]:

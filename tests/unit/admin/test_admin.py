@@ -28,6 +28,7 @@ class Recording:
         self.has_replicas = True
         self.mesh: dict[str, Any] | None = {"name": "us", "peers": []}
         self.told: list[object] = []
+        self.leaves = False
 
     def ready(self, *, here: bool = False) -> bool:
         return self.is_ready and (self.has_replicas or not here)
@@ -41,8 +42,9 @@ class Recording:
     def replicas(self) -> list[Replica]:
         return [REPLICA]
 
-    def set_draining(self, name: str, draining: bool, /) -> None:
+    def set_draining(self, name: str, draining: bool, /) -> bool:
         self.told.append((name, draining))
+        return draining or self.leaves
 
     def peers(self) -> dict[str, Any] | None:
         return self.mesh
@@ -122,7 +124,14 @@ def test_a_replica_is_drained_by_id_authority_or_name(name: str) -> None:
         status, said = await ask("POST", f"/replicas/{name}/drain")
         assert (status, said) == (200, {"replica": REPLICA.name, "id": 7, "draining": True})
         assert (await ask("POST", f"/replicas/{name}/undrain"))[1]["draining"] is False
-        assert ask.service.told == [(REPLICA.name, True), (REPLICA.name, False)]
+        ask.service.leaves = True
+        assert (await ask("POST", f"/replicas/{name}/undrain"))[1] == {
+            "replica": REPLICA.name,
+            "id": 7,
+            "draining": True,
+            "note": "its source says that it leaves",
+        }
+        assert ask.service.told == [(REPLICA.name, True), (REPLICA.name, False), (REPLICA.name, False)]
 
     asking(test)
 

@@ -16,6 +16,8 @@ from skylb.mesh.peerlist import PeerList
 from skylb.options import load
 from skylb.parts import check_files
 from skylb.tasks import TaskGroup
+from tests.support.kubernetes import endpoint, endpoint_slice, fake_api
+from tests.support.plane import until
 
 EU = "eu=http://10.0.0.2:1"
 ASIA = "asia=http://10.0.0.3:1,http://10.0.0.3:2"
@@ -177,3 +179,59 @@ def test_what_dns_cannot_tell_or_contradicts_changes_nothing_and_is_said_once(
     assert len(said) == 2
     assert "no such name" in said[0]
     assert "two peers are called asia" in said[1]
+
+
+SYNC = ({"name": "sync", "port": 9001, "protocol": "TCP"},)
+
+
+def test_peers_of_a_kubernetes_service_are_followed_and_this_balancer_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async with fake_api() as api:
+            api.put(_service(*(("us-1", "10.0.0.4"), ("us-2", "10.0.0.5"), ("eu", "10.0.0.6"))))
+            more = {
+                "name": ["us-1"],
+                "peer_kubernetes_service": ["skylb.mesh"],
+                "kubernetes.config": [str(api.config(tmp_path / "kubeconfig"))],
+            }
+            world = World(tmp_path, more=more)
+            tasks = TaskGroup(world._failed)
+            await world.list.start(tasks)
+            us_2 = "us-2@us=http://10.0.0.5:9001"
+            await until(lambda: world.told[-1] == [EU, us_2], "the file's peer counts before the Service's")
+            assert {query["namespace"] for query in api.asked} == {"mesh"}
+            assert {query["labelSelector"] for query in api.asked} == {"kubernetes.io/service-name=skylb"}
+            await until(lambda: api.watches_len == 1, "watched")
+            told_len = len(world.told)
+            api.put(_service(*((f"us-{number}", f"10.0.1.{number}") for number in range(100, 165))))
+            await until(lambda: bool(caplog.records), "too many")
+            assert len(world.told) == told_len
+            api.put(_service(("us-3", "10.0.0.7"), ("us-1", "10.0.0.4")))
+            await until(lambda: world.told[-1] == [EU, "us-3@us=http://10.0.0.7:9001"], "followed")
+            await world.list.renew()
+            await tasks.stop()
+
+    def _service(*ends: tuple[str, str]) -> dict[str, object]:
+        found = [endpoint(address, name=name, uid=name) for name, address in ends]
+        return endpoint_slice("skylb-1", *found, ports=SYNC, service="skylb")
+
+    asyncio.run(run())
+    assert [record.getMessage() for record in caplog.records] == [
+        "Service skylb.mesh: 66 peers: expected at most 64; the last good list stays"
+    ]
+
+
+def test_a_kubeconfig_that_is_none_is_an_error_at_start(tmp_path: Path) -> None:
+    broken = tmp_path / "kubeconfig"
+    broken.write_text("7")
+    more = {
+        "name": ["us-1"],
+        "peer_kubernetes_service": ["skylb"],
+        "kubernetes.config": [str(broken)],
+    }
+    world = World(tmp_path, more=more)
+    with pytest.raises(ConfigError, match="expected a kubeconfig"):
+        asyncio.run(world.start())
+    with pytest.raises(ConfigError, match="expected a kubeconfig"):
+        check_files(world.settings)
