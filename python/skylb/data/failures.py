@@ -87,7 +87,7 @@ class KeyRefusals:
         self._count += 1
         if self._last_ns is None or now_ns - self._last_ns >= KEY_REFUSALS_NS:
             log.warning(
-                "replica %s answers 401 to the key of replica_key_file (%d requests refused so)",
+                "replica %s answers 401 to the key of replica_key_file (refused so far: %d)",
                 replica,
                 self._count,
             )
