@@ -290,7 +290,8 @@ def test_a_stored_response_is_another_tenants_by_no_way(tmp_path: Path) -> None:
 def test_the_log_says_what_a_key_that_is_drawn_costs_and_that_another_takes_a_restart(tmp_path: Path) -> None:
     with recording() as recorder:
         with balancer(recorder.url, arguments=["--isolate-tenants"]) as found:
-            assert "isolate_tenants: the key is drawn at each start" in found.child.text()
+            said = "isolate_tenants: the key is drawn at each start"
+            eventually(lambda: said in found.child.text(), what="a line in the log", of=[found.child])
             first = json.loads(send(found, recorder, CHAT).body)["cache_salt"]
         with balancer(recorder.url, arguments=["--isolate-tenants"]) as found:
             assert json.loads(send(found, recorder, CHAT).body)["cache_salt"] != first

@@ -4,9 +4,9 @@ use std::fmt;
 
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
-use crate::prompt::{DigestConfig, Envelope};
 use crate::prompt::class::Class;
 use crate::prompt::isolation::Owner;
+use crate::prompt::{DigestConfig, Envelope};
 use crate::tenant::Tenant;
 use crate::time::Instant;
 

@@ -39,7 +39,8 @@ impl Recent {
 
     /// As [`Self::find`], for one of several.
     pub(in crate::engine) fn find_of(&mut self, keeper: u64, id: &[u8]) -> Option<ReplicaId> {
-        self.replicas.find(xxh3_128_with_seed(id, self.seed ^ keeper))
+        self.replicas
+            .find(xxh3_128_with_seed(id, self.seed ^ keeper))
     }
 
     /// Ids remembered.

@@ -131,8 +131,14 @@ mod tests {
     fn a_salt_is_what_another_implementation_of_hmac_makes() {
         let isolation = Isolation::new(&KEY);
         let text = |owner, client| isolation.salt(owner, client).text();
-        assert_eq!(text(Owner::Nobody, None), "PuGp6M9-y3WPsT9eSPqhuUzddU4ftcxZGZIjeFiynJw");
-        assert_eq!(text(Owner::Tenant("acme"), None), "Sd2-XahvrNbpQzWkZk_K71KATkTcQ5azmu6l7YCe12Q");
+        assert_eq!(
+            text(Owner::Nobody, None),
+            "PuGp6M9-y3WPsT9eSPqhuUzddU4ftcxZGZIjeFiynJw"
+        );
+        assert_eq!(
+            text(Owner::Tenant("acme"), None),
+            "Sd2-XahvrNbpQzWkZk_K71KATkTcQ5azmu6l7YCe12Q"
+        );
         assert_eq!(
             text(Owner::Credential(b"Bearer k"), Some(b"own")),
             "OvydaLmUo1SwFmGUdUb3ug-BIqRhJt3MVFIc7Dz_d3c"

@@ -32,6 +32,10 @@ pub(super) fn read(
         Route::Responses => outline.string(Field::PreviousResponseId)?,
         _ => None,
     };
+    // It names the stored response, and might name one that is there and another's.
+    if route == Route::Responses && !envelope.trusted && outline.get(Field::RequestId).is_some() {
+        return Err(RequestError::untrusted_field(Field::RequestId.name()));
+    }
     let stream = outline.boolean(Field::Stream)?;
     let include_usage = include_usage(outline)? || always_usage;
     Ok(Digest {

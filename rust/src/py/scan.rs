@@ -49,11 +49,7 @@ impl Scanned {
 #[pymethods]
 impl Scanned {
     #[pyo3(signature = (ask_usage, /))]
-    fn edits<'py>(
-        &self,
-        py: Python<'py>,
-        ask_usage: bool,
-    ) -> PyResult<Vec<EditFields<'py>>> {
+    fn edits<'py>(&self, py: Python<'py>, ask_usage: bool) -> PyResult<Vec<EditFields<'py>>> {
         let usage = self.usage_edits.iter().filter(|_| ask_usage);
         let asks = ask_usage && !self.usage_edits.is_empty();
         self.asks_usage.store(asks, Ordering::Relaxed);

@@ -27,7 +27,6 @@ fn the_last_attempts_failure_is_what_the_client_reads() {
         (Failure::Timeout, (504, "upstream_timeout", None)),
         (Failure::Status(500), (502, "upstream_status", None)),
         (Failure::BadResponse, (502, "upstream_bad_response", None)),
-        (Failure::Unauthorized, (502, "upstream_unauthorized", None)),
     ] {
         let mut drive = Drive::new(config(), 3);
         drive.submit("m");

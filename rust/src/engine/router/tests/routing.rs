@@ -242,7 +242,11 @@ fn a_response_of_another_tenant_is_one_that_nobody_made() {
                 Digest::default(),
             ),
             (
-                by(tenant, Route::ResponseCancel, b"/v1/responses/resp_1/cancel"),
+                by(
+                    tenant,
+                    Route::ResponseCancel,
+                    b"/v1/responses/resp_1/cancel",
+                ),
                 Digest::default(),
             ),
         ]
