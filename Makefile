@@ -135,6 +135,9 @@ bench-profile: setup ## Profile the CPU time of a request, a chunk and a probe, 
 peers: setup ## Compare with real routers and proxies in real time, in one region and in three (45 minutes); QUICK=1: 5
 	@$(PY) -m bench.peers $(if $(QUICK),--quick)
 
+bench-isolation: setup ## Probe another tenant's prompts by timing, with --isolate-tenants and without (3 minutes)
+	@$(PY) -m bench.isolation
+
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
 

@@ -276,6 +276,14 @@ class Request:
         """It enters the hold."""
     def leave_hold(self, now_ns: int, /) -> None:
         """It leaves the hold, if it is there."""
+    def salt_edits(self) -> list[tuple[int, int, bytes]]:
+        """What a replica is to get besides, where owners are isolated: the salt of their prefix cache.
+
+        Places are those in the body that `edited` gave, or that the thread edited; a peer gets none of it.
+
+        Returns:
+            Places in ascending order, as ``(at, bytes that go, bytes that come)``.
+        """
     def upstream(self, host: str, authorization: str | None, body_len: int, /) -> bytes:
         """The head to send to a replica, built anew from the parse. HEAD goes out as GET: engines
         answer HEAD with 405, and ``Relay`` drops the body.
@@ -471,6 +479,8 @@ FAILURE_WITHDRAWN: Final = 8
 """The attempt was given up because a ``Withdraw`` said so."""
 FAILURE_ABSENT: Final = 9
 """A replica answered 404 to a request that it was sent on a guess (see `Engine.guessed`): no mark."""
+FAILURE_UNAUTHORIZED: Final = 10
+"""A replica answered 401 to a key of ours: nothing was begun, so it costs no attempt, but it is a mark."""
 
 PROBE_REFUSED: Final = 0
 """Nobody is there: the connection was refused, or no way leads there."""
@@ -738,9 +748,22 @@ class Scanner:
     """Reads bodies from any thread; from `Engine.scanner`."""
 
     def scan(
-        self, head: Head, body: bytes, trusted: bool = False, only_model: str | None = None, /
+        self,
+        head: Head,
+        body: bytes,
+        trusted: bool = False,
+        only_model: str | None = None,
+        tenant: Tenant | None = None,
+        /,
     ) -> Scanned:
-        """Reads a body without the GIL; ``only_model`` is meant by one that names none.
+        """Reads a body without the GIL.
+
+        Args:
+            head: of the request.
+            body: its body.
+            trusted: the sender may steer engines.
+            only_model: what a body means that names no model.
+            tenant: of the request; nobody's without one.
 
         Raises:
             RequestError: the body is refused (400, 415).
@@ -764,6 +787,16 @@ class Engine:
     """
 
     def __new__(cls, config_json: bytes, secret: bytes, seed: int) -> Engine: ...
+    def isolate(self, key: bytes, /) -> None:
+        """From now on no two owners (tenants, else credentials) share a prefix cache, or a session's key.
+        To be called before a scanner is taken and before the first request.
+
+        Args:
+            key: 32 bytes, secret, the same at all balancers in front of the same replicas.
+
+        Raises:
+            ValueError: the key has another length.
+        """
     def submit(self, request_id: int, request: Request, body: bytes | Scanned, /) -> tuple[_Effect, ...]:
         """Reads the body and places the request.
 

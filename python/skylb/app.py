@@ -30,6 +30,7 @@ from skylb.data.frontend import Frontend
 from skylb.descriptors import Allotment, open_len, raise_limit
 from skylb.errors import ConfigError, TaskFailedError
 from skylb.inherited import passed
+from skylb.isolation import DRAWN
 from skylb.keyfiles import read_keys, read_secret, read_tenants, warn_exposed
 from skylb.localrouter import LocalRouter
 from skylb.mesh.mesh import Mesh
@@ -73,7 +74,8 @@ class Service:
         self.tls = parts.server_tls(settings)
         self.recorder = parts.recorder(settings)
         keys = read_keys(settings.mesh.peer_key_file)
-        self.router = LocalRouter(parts.engine(settings, keys), self._part_failed)
+        self.isolation = parts.isolation(settings, keys)
+        self.router = LocalRouter(parts.engine(settings, keys, self.isolation), self._part_failed)
         self.pool = parts.replica_pool(settings)
         self.shortage = self.pool.shortage
         self.shortage.give_back = self._give_back
@@ -130,6 +132,8 @@ class Service:
         self.admin.token = read_secret(settings.admin_token_file, "admin_token_file")
         self.control.read_keys()
         self.frontend.context.tenants.set_keys(read_tenants(settings.mesh.tenant_key_file))
+        if self.isolation is not None:
+            self.isolation.look()
         keys = read_keys(settings.mesh.peer_key_file)
         if self.mesh is not None and keys is not None:
             self.mesh.set_keys(keys)
@@ -176,6 +180,8 @@ class Service:
         self.operations.addresses = ports.named()
         self.logs.start()
         warn_exposed(secrets(self.settings))
+        if self.isolation is not None and self.isolation.drawn:
+            log.warning(DRAWN)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
             await self.admin.start(ports.admin, self.shortage)

@@ -16,6 +16,7 @@ from skylb.data.reading import Reading
 from skylb.data.tenants import Tenants
 from skylb.discovery.kubernetes.api import check_config
 from skylb.errors import ConfigError
+from skylb.isolation import IsolationKey, read_isolation_key
 from skylb.keyfiles import read_keys, read_secret, read_tenants
 from skylb.listeners import ServerTls, check_authorities, client_tls
 from skylb.mesh.mesh import Mesh, check_mesh
@@ -49,6 +50,7 @@ def check_files(settings: Settings) -> None:
         lambda: read_secret(settings.probe_key_file, "probe_key_file"),
         lambda: read_keys(settings.mesh.peer_key_file),
         lambda: read_tenants(settings.mesh.tenant_key_file),
+        lambda: read_isolation_key(settings.mesh.isolation_key_file),
         lambda: check_mesh(settings),
         lambda: make(settings),
         lambda: check_config(settings.kubernetes.config),
@@ -62,7 +64,17 @@ def check_files(settings: Settings) -> None:
         raise ConfigError(faults)
 
 
-def engine(settings: Settings, keys: Keys | None) -> _core.Engine:
+def isolation(settings: Settings, keys: Keys | None) -> IsolationKey | None:
+    """The key by which tenants' prefix caches are told apart, if they are.
+
+    Raises:
+        ConfigError: the file of the key is no good.
+    """
+    own = settings.mesh
+    return IsolationKey(own.isolation_key_file, keys) if own.isolate_tenants else None
+
+
+def engine(settings: Settings, keys: Keys | None, isolation: IsolationKey | None = None) -> _core.Engine:
     """The engine; with a secret that is shared with peers, where they send each other hashes.
 
     Raises:
@@ -71,9 +83,12 @@ def engine(settings: Settings, keys: Keys | None) -> _core.Engine:
     seed = settings.seed if settings.seed is not None else random.SystemRandom().getrandbits(64)
     try:
         secret = block_secret(keys if settings.mesh.peer_digest else None)
-        return _core.Engine(settings.engine.model_dump_json().encode(), secret, seed)
+        engine = _core.Engine(settings.engine.model_dump_json().encode(), secret, seed)
     except ValueError as error:
         raise ConfigError([f"engine: {error}"]) from error
+    if isolation is not None:
+        engine.isolate(isolation.key)
+    return engine
 
 
 def server_tls(settings: Settings) -> ServerTls | None:
@@ -125,6 +140,7 @@ def context(settings: Settings, router: Router, pool: Pool, recorder: _core.Reco
         cors=Cors(settings.cors_origin),
         tenants=Tenants(settings.mesh.tenant_header.lower() if settings.mesh.tenant_header else None),
         inject_usage=settings.inject_usage,
+        isolates=settings.mesh.isolate_tenants,
     )
 
 

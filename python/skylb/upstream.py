@@ -73,34 +73,38 @@ class Connection(asyncio.Protocol):
         self.reused = False
         self.idle_since_ns = 0
         self.transport: asyncio.Transport
-        self.unsent = memoryview(b"")
-        """What of the request is not written yet."""
+        self.unsent: list[memoryview] = []
+        """What of the request is not written yet: no part of it is empty."""
         self._stopped = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport."""
         self.transport = transport  # type: ignore[assignment]  # stream servers hand a Transport, typeshed the base
 
-    def send(self, head: bytes, body: bytes) -> None:
-        """Writes a request.
+    def send(self, head: bytes, *body: bytes | memoryview) -> None:
+        """Writes a request, whose body comes in parts.
 
         A plain socket takes what it can of a large body; TLS would encrypt all of it at once.
         """
-        if len(body) <= SMALL_BODY_BYTES:
-            self.transport.write(head + body)
+        length = sum(map(len, body))
+        if length <= SMALL_BODY_BYTES:
+            self.transport.write(b"".join((head, *body)))
             return
         self.transport.write(head)
-        if len(body) <= TLS_PIECE_BYTES or self.transport.get_extra_info("ssl_object") is None:
-            self.transport.write(body)
+        if length <= TLS_PIECE_BYTES or self.transport.get_extra_info("ssl_object") is None:
+            for part in body:
+                self.transport.write(part)
         else:
-            self.unsent = memoryview(body)
+            self.unsent.extend(memoryview(part) for part in body if part)
             self._send_on()
 
     def _send_on(self) -> None:
         if self._stopped or self.transport.is_closing():
             return
-        self.transport.write(self.unsent[:TLS_PIECE_BYTES])
-        self.unsent = self.unsent[TLS_PIECE_BYTES:]
+        part = self.unsent.pop(0)
+        self.transport.write(part[:TLS_PIECE_BYTES])
+        if len(part) > TLS_PIECE_BYTES:
+            self.unsent.insert(0, part[TLS_PIECE_BYTES:])
         if self.unsent and not self._stopped:
             asyncio.get_running_loop().call_soon(self._send_on)
 
@@ -139,7 +143,7 @@ class Connection(asyncio.Protocol):
     def discard(self) -> None:
         """Closes at once, unsent bytes included. The sink is not notified."""
         self.sink = None
-        self.unsent = memoryview(b"")
+        self.unsent.clear()
         self.pool.forget_idle(self)
         self.transport.abort()
 

@@ -47,3 +47,12 @@ def test_a_key_for_probes_reads_its_models_and_opens_nothing(guarded: Vllm, tmp_
                 client.chat.completions.create(model="none", messages=MESSAGES, max_tokens=4)
         with sdk(front, "wrong") as client, pytest.raises(openai.AuthenticationError):
             client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=4)
+
+
+def test_a_wrong_key_of_the_balancer_is_no_fault_of_the_client(guarded: Vllm, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("another")
+    with balancer(guarded.url, arguments=["--replica-key-file", str(tmp_path / "key")]) as front:
+        for key in (KEY, "wrong"):
+            with sdk(front, key) as client, pytest.raises(openai.InternalServerError) as caught:
+                client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=4)
+            assert (caught.value.status_code, caught.value.code) == (502, "upstream_unauthorized")

@@ -3,7 +3,9 @@
 import asyncio
 from typing import Any, cast
 
-from skylb.upstream import TLS_PIECE_BYTES, Connection, Pool
+import pytest
+
+from skylb.upstream import SMALL_BODY_BYTES, TLS_PIECE_BYTES, Connection, Pool
 
 BODY = bytes(range(256)) * (4 * TLS_PIECE_BYTES // 256) + b"end"
 
@@ -44,6 +46,25 @@ def test_a_plain_socket_is_given_a_large_body_as_it_is() -> None:
         connection.send(b"head", BODY)
         assert sock.pieces == [b"head", BODY]
         assert not connection.unsent
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("length", [0, 10, SMALL_BODY_BYTES, TLS_PIECE_BYTES, len(BODY)])
+@pytest.mark.parametrize("at", [0, 1, 5, TLS_PIECE_BYTES + 1])
+def test_a_body_in_parts_arrives_as_the_same_body_in_one(tls: bool, length: int, at: int) -> None:
+    async def test() -> None:
+        connection, sock, pool = connected(tls=tls)
+        body = memoryview(BODY[:length])
+        connection.send(b"head", body[:at], b"salt", body[at:])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not connection.unsent
+        assert b"".join(sock.pieces) == b"head" + BODY[:length][:at] + b"salt" + BODY[:length][at:]
+        assert max(map(len, sock.pieces)) <= (TLS_PIECE_BYTES + 8 if tls else len(BODY))
+        pool.release(connection)
+        assert pool.idle_len == 1
 
     asyncio.run(test())
 

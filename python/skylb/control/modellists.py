@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from skylb.clock import monotonic_ns
 from skylb.control.models import BODY_BYTES_MAX, read_models
-from skylb.control.pages import get_request
+from skylb.control.pages import get_request, refusal
 from skylb.errors import ShortageError, SkyLBError, UnreadableError
 from skylb.router import Router
 from skylb.types import Replica
@@ -160,7 +160,9 @@ class ModelList:
         elif result.status != 200:
             lasting = result.status < 500 or result.status == 501
             loading = result.status == LOADING
-            self._unlisted(f"/v1/models answers {result.status}", lasting=lasting, loading=loading)
+            self._unlisted(
+                refusal("/v1/models", result.status, self._replica), lasting=lasting, loading=loading
+            )
         else:
             self._read(result.body)
         self._looked(isinstance(result, Response))

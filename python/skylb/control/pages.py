@@ -5,6 +5,8 @@ of the bytes for vLLM. That saves both sides most of a probe's cost. The first s
 engine supports it. If not, SkyLB asks for whole pages again.
 """
 
+from http import HTTPStatus
+
 from skylb._core import Snapshot, __version__
 from skylb.control.dialects import DIALECTS, Dialect, read_page
 from skylb.types import Replica
@@ -126,6 +128,18 @@ class Pages:
             self.request = self._narrowed_requests[dialect.name]
             self.narrowed = True
         return snapshot
+
+
+def refusal(path: str, status: int, replica: Replica) -> str:
+    """What a replica answers instead of a page or a list, for people: with the flag that may help."""
+    said = f"{path} answers {status}"
+    if status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return said
+    key = replica.probe_authorization
+    if key is None:
+        return f"{said} without a key: probe_key_file gives one"
+    option = "replica_key_file" if key == replica.authorization else "probe_key_file"
+    return f"{said} to the key of {option}"
 
 
 def get_request(path: str, accept: str, replica: Replica) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from skylb import _core
 from skylb.clock import Standstill, monotonic_ns
 from skylb.control.modellists import Lists, Look, ModelList
-from skylb.control.pages import Pages
+from skylb.control.pages import Pages, refusal
 from skylb.errors import ConnectError, ShortageError, SkyLBError, UnreadableError
 from skylb.metrics import Probing
 from skylb.router import Router
@@ -266,7 +266,8 @@ class Prober:
             self._send(watched)
             return
         if snapshot is None:
-            why = "no load among its metrics" if result.status == 200 else f"/metrics answers {result.status}"
+            known = "no load among its metrics"
+            why = known if result.status == 200 else refusal("/metrics", result.status, watched.replica)
             self._router.observe_failed(watched.replica.id, _core.PROBE_UNREADABLE)
             self._say(watched, why)
         else:

@@ -9,6 +9,7 @@ from skylb.addresses import IpAddress, IpNetwork
 from skylb.config import TimeoutSettings
 from skylb.data.cors import NO_CORS, Cors
 from skylb.data.crossing import Crossing
+from skylb.data.failures import KeyRefusals
 from skylb.data.reading import Reading
 from skylb.data.tenants import Tenants
 from skylb.router import Router
@@ -100,9 +101,12 @@ class Context:
     tenants: Tenants = field(default_factory=Tenants)
     inject_usage: bool = False
     """Streams are asked for usage on the client's behalf; the client does not see it."""
+    isolates: bool = False
+    """Bodies get the salt of their owner's prefix cache on the way to a replica."""
     draining: bool = False
     heard: set[int] = field(default_factory=set)
     """Replicas whose answers have gone on since the last sweep; at most as many as there are."""
+    key_refusals: KeyRefusals = field(default_factory=KeyRefusals)
     ids: RequestIds = field(default_factory=request_ids)
     idle_ns: int = field(init=False)
     """How long a client's connection may stay idle."""

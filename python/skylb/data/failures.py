@@ -1,8 +1,16 @@
 """The failures of an attempt: their names in metrics, their codes and messages in answers."""
 
+import logging
+from http import HTTPStatus
+
 from skylb import _core
 from skylb._core import Relay, Request
 from skylb.router import Router
+
+log = logging.getLogger("skylb.data")
+
+KEY_REFUSALS_NS = 60_000_000_000
+"""Between two lines in the log about a key that replicas refuse."""
 
 FAILURES = {
     _core.FAILURE_CONNECT: ("connect", "upstream_connect", "the replica could not be reached"),
@@ -18,6 +26,11 @@ FAILURES = {
         "the replica's answer was malformed",
     ),
     _core.FAILURE_ABSENT: ("absent", "model_not_found", "the replica has no such model"),
+    _core.FAILURE_UNAUTHORIZED: (
+        "unauthorized",
+        "upstream_unauthorized",
+        "the replica does not accept the key of this balancer",
+    ),
     _core.FAILURE_REFUSED: ("refused", "upstream_refused", "the peer refused the request"),
 }
 """Failure -> outcome of the attempt in metrics, code and message for an answer cut short."""
@@ -29,8 +42,11 @@ _STATUSES = {
 }
 
 
-def failure_of(status: int, request: Request, router: Router) -> int | None:
+def failure_of(status: int, request: Request, router: Router, *, keyed: bool) -> int | None:
     """The failure, ``FAILURE_*``, that an answer with this status is; ``None``: it is an answer.
+
+    401 to a key of ours (``keyed``) is about that key, and says nothing to the client. To the client's own
+    key it is its answer.
 
     404 from a replica that is not known to have the model is not the last word while another may have it.
 
@@ -38,6 +54,8 @@ def failure_of(status: int, request: Request, router: Router) -> int | None:
     word that the time is over: what may still be running is not run a second time. With 429 and 503
     nothing was begun.
     """
+    if status == HTTPStatus.UNAUTHORIZED and keyed:
+        return _core.FAILURE_UNAUTHORIZED
     if status == 404 and router.guessed(request):
         return _core.FAILURE_ABSENT
     plain = _core.FAILURE_STATUS if status >= 500 and status != 501 else None
@@ -47,9 +65,33 @@ def failure_of(status: int, request: Request, router: Router) -> int | None:
 def is_for_client(relay: Relay) -> bool:
     """Whether a failed answer is passed on when nobody else can serve: it says what is wrong.
 
-    An answer "full" (503) is, where it says when to come back, as ours does. A peer's refusal is not.
+    An answer "full" (503) is, where it says when to come back, as ours does. A peer's refusal is not, and
+    neither is a 401, which is a failure only where the key was ours.
     """
-    return relay.refused is None and (relay.verdict != 503 or relay.retry_after_s is not None)
+    if relay.refused is not None or relay.verdict == HTTPStatus.UNAUTHORIZED:
+        return False
+    return relay.verdict != 503 or relay.retry_after_s is not None
+
+
+class KeyRefusals:
+    """Tells in the log, now and then, that a replica refuses the key of this balancer."""
+
+    __slots__ = ("_count", "_last_ns")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last_ns: int | None = None
+
+    def noted(self, replica: str, now_ns: int) -> None:
+        """A replica has refused it."""
+        self._count += 1
+        if self._last_ns is None or now_ns - self._last_ns >= KEY_REFUSALS_NS:
+            log.warning(
+                "replica %s answers 401 to the key of replica_key_file (refused so far: %d)",
+                replica,
+                self._count,
+            )
+            self._last_ns = now_ns
 
 
 SHUTTING_DOWN = ("shutting_down", "the balancer is shutting down")

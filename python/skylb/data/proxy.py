@@ -7,6 +7,7 @@ whose name is a command (`submit`, `send`, `fail`) does it. Every failure of an 
 `Exchange.fail`. `Exchange.complete` runs exactly once.
 """
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from skylb import _core
@@ -19,7 +20,7 @@ from skylb.data.crossing import PeerLeg
 from skylb.data.failures import FAILURES, SHORT, failure_of, is_for_client
 from skylb.data.leg import Leg
 from skylb.data.phases import CONNECT, ENDED, HOLD, PLACE, RELAY, WAIT, Client
-from skylb.data.reading import Read
+from skylb.data.reading import Part, Read, salted
 from skylb.errors import ConnectError, ShortageError
 from skylb.mesh.signing import REFUSED_HEADER, sha256
 from skylb.types import Peer, Replica
@@ -89,7 +90,14 @@ class Exchange:
         """Has a thread read a large body; `body_read` follows. The body is charged to the budget already."""
         bytes_in = sum(map(len, parts))
         self.request.set_bytes_in(bytes_in)
-        known = (self.client.sender.front, self.context.router.only_model())
+        if self.context.isolates:
+            try:
+                self.name_tenant()
+            except RequestError as error:
+                self.charged = bytes_in
+                self.answer_error(error.code, error.message, param=error.param)
+                return
+        known = (self.client.sender.front, self.context.router.only_model(), self.request.tenant)
 
         def was_read(read: Read | RequestError, /) -> None:
             self.charged = bytes_in
@@ -216,8 +224,12 @@ class Exchange:
     def send(self, leg: Leg, connection: Connection) -> None:
         """Writes the request: a head built anew, and the body with its edits."""
         body, client, target = self.body, self.client, leg.target
-        head = self.request.upstream(target.authority, target.authorization, len(body))
         forward, crossing = leg.forward, self.context.crossing
+        parts: Sequence[Part] = (body,)
+        if self.context.isolates and forward is None:  # a peer makes the salt itself
+            parts = salted(body, self.request.salt_edits())
+        length = len(body) if len(parts) == 1 else sum(map(len, parts))
+        head = self.request.upstream(target.authority, target.authorization, length)
         if forward is not None and crossing is not None and isinstance(target, Peer):
             digest = self.body_digest or sha256(body)
             head = crossing.sign(
@@ -228,7 +240,7 @@ class Exchange:
         if self.early_relay is not None:
             relay.join()
         leg.listen(connection, relay, client.transport.write, client.paused_ns != 0)
-        connection.send(head, body)
+        connection.send(head, *parts)
 
     def make_relay(self, *, learn: bool = True, begun: Relay | None = None) -> Relay:
         """A relay, which reads a response and writes the client's.
@@ -267,7 +279,10 @@ class Exchange:
             self.fail(_core.FAILURE_REFUSED, sent=False)
             return True
         status = relay.verdict
-        failure = failure_of(status, self.request, self.context.router)
+        keyed = leg.target.authorization is not None
+        failure = failure_of(status, self.request, self.context.router, keyed=keyed)
+        if failure == _core.FAILURE_UNAUTHORIZED:
+            self.context.key_refusals.noted(leg.target.name, monotonic_ns())
         if failure is None or (status == HTTPStatus.TOO_MANY_REQUESTS and leg.forward is not None):
             return False
         leg.withheld = True

@@ -7,12 +7,12 @@ parts of it release the interpreter's lock: joining bytes, the core's scan, and 
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from skylb._core import Head, RequestError, Scanned, Scanner
+from skylb._core import Head, RequestError, Scanned, Scanner, Tenant
 from skylb.data.answers import refusal
 
 log = logging.getLogger("skylb.data.reading")
@@ -33,8 +33,11 @@ class Read:
 
 
 Done = Callable[[Read | RequestError], None]
-Known = tuple[bool, str | None]
-"""Whether the sender is trusted, and the model meant by a body that names none."""
+Known = tuple[bool, str | None, Tenant]
+"""Whether the sender is trusted, the model meant by a body that names none, and whose request it is."""
+Part = bytes | memoryview
+Edit = tuple[int, int, bytes]
+"""Where, how many bytes go, and what comes in their place."""
 
 
 class Reading:
@@ -65,10 +68,8 @@ class Reading:
         except RequestError as error:
             return error
         edits = scanned.edits(self._inject_usage)
-        for edit in reversed(edits):
-            parts = edited(parts, *edit)
         if edits:
-            body = b"".join(parts)
+            body = b"".join(edited(parts, edits))
         digest = hashlib.sha256(body).hexdigest() if self._hashed else None
         return Read(body, scanned, digest)
 
@@ -88,10 +89,22 @@ def _deliver(done: Done, future: "asyncio.Future[Read | RequestError]") -> None:
         done(refusal("internal_error", "the body could not be read"))
 
 
-def edited(parts: list[bytes], at: int, gone: int, text: bytes) -> list[bytes]:
-    """The parts with ``text`` for the ``gone`` bytes from ``at`` on; no part is long."""
-    before: list[bytes] = []
-    behind: list[bytes] = []
+def salted(body: bytes, edits: Sequence[Edit]) -> Sequence[Part]:
+    """The body with the salt of its owner's prefix cache, in parts: a large one is not copied."""
+    return edited([memoryview(body)], edits) if edits else (body,)
+
+
+def edited(parts: Sequence[Part], edits: Sequence[Edit]) -> Sequence[Part]:
+    """The parts with their edits, which are given in the order of their places."""
+    for at, gone, text in reversed(edits):
+        parts = _replaced(parts, at, gone, text)
+    return parts
+
+
+def _replaced(parts: Sequence[Part], at: int, gone: int, text: bytes) -> list[Part]:
+    """The parts with ``text`` for the ``gone`` bytes from ``at`` on; parts of type ``bytes`` are not long."""
+    before: list[Part] = []
+    behind: list[Part] = []
     position = 0
     for part in parts:
         start, position = position, position + len(part)

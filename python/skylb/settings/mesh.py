@@ -297,6 +297,22 @@ class MeshSettings(Group):
             "digest in hexadecimal."
         ),
     ] = None
+    isolate_tenants: Annotated[
+        bool,
+        Field(
+            description="Give each tenant a prefix cache of its own in the engines. Then no tenant can tell "
+            "from the time of an answer what another has asked. Tenants no longer share a system prompt's "
+            "cache. Set it alike at all balancers of a mesh."
+        ),
+    ] = False
+    isolation_key_file: Annotated[
+        File | None,
+        FILE,
+        Field(
+            description="File with the key of --isolate-tenants, one word of at least 16 characters, the "
+            "same at all balancers. Without it the key comes from --peer-key-file, else each start draws one."
+        ),
+    ] = None
 
     @property
     def balancer(self) -> str:
@@ -306,6 +322,11 @@ class MeshSettings(Group):
     def conflicts(self) -> Iterator[tuple[set[str], str]]:
         """Values that are valid alone and wrong together: the options' names, and a sentence."""
         yield from self._residency_conflicts()
+        if self.isolation_key_file is not None and not self.isolate_tenants:
+            yield (
+                {"isolation_key_file", "isolate_tenants"},
+                "isolation_key_file is given without isolate_tenants: expected both",
+            )
         for options, sentence in self.peer_conflicts(self.peer):
             yield options, f"peer: {sentence}"
         if self.peers_dns is not None and find_spec("dns") is None:

@@ -5,6 +5,8 @@ use std::fmt;
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
+use crate::prompt::isolation::Owner;
+use crate::prompt::{DigestConfig, Envelope};
 use crate::tenant::Tenant;
 use crate::time::Instant;
 
@@ -46,6 +48,16 @@ pub struct Forwarded {
     pub origin: Option<PeerId>,
 }
 
+/// Whose a request is: the named tenant's, else its credential's, else nobody's.
+#[must_use]
+pub fn owner_of<'a>(tenant: Tenant<&'a str>, credential: Option<&'a [u8]>) -> Owner<'a> {
+    match (tenant, credential) {
+        (Tenant::Named(name), _) => Owner::Tenant(name),
+        (Tenant::Nobody | Tenant::Unknown, Some(credential)) => Owner::Credential(credential),
+        (Tenant::Nobody | Tenant::Unknown, None) => Owner::Nobody,
+    }
+}
+
 impl<'a> Ask<'a> {
     /// The class that a trusted front names, else what the body says where it is `believed`. Every client
     /// may ask to be served later.
@@ -54,6 +66,27 @@ impl<'a> Ask<'a> {
             Some(value) => Class::of_header(value),
             None if believed => body,
             None => body.max(Class::Normal),
+        }
+    }
+
+    /// Whose it is, for the hold, for prefix caches and for stored responses.
+    pub(in crate::engine) fn owner(&self) -> Owner<'a> {
+        owner_of(self.tenant, self.credential)
+    }
+
+    /// The ring's key that the configured header gives.
+    pub(in crate::engine) fn session_key(&self, config: &DigestConfig) -> Option<u64> {
+        let key = self.key;
+        key.map(|key| config.session_key(self.owner(), key))
+    }
+
+    /// What its body is read with; `only_model` is the one meant by a body that names none.
+    pub(in crate::engine) fn envelope(&self, only_model: Option<&'a str>) -> Envelope<'a> {
+        Envelope {
+            trusted: self.trusted,
+            only_model,
+            owner: self.owner(),
+            ..Envelope::new(self.route, self.content_type)
         }
     }
 

@@ -23,13 +23,24 @@ impl Recent {
 
     /// Remembers that `id` belongs to `replica`.
     pub(in crate::engine) fn note(&mut self, id: &[u8], replica: ReplicaId) {
-        self.replicas
-            .put(xxh3_128_with_seed(id, self.seed), replica);
+        self.note_of(0, id, replica);
     }
 
     /// The replica that `id` belongs to, if it is remembered.
     pub(in crate::engine) fn find(&mut self, id: &[u8]) -> Option<ReplicaId> {
-        self.replicas.find(xxh3_128_with_seed(id, self.seed))
+        self.find_of(0, id)
+    }
+
+    /// As [`Self::note`], for one of several who may use the same ids.
+    pub(in crate::engine) fn note_of(&mut self, keeper: u64, id: &[u8], replica: ReplicaId) {
+        let hash = xxh3_128_with_seed(id, self.seed ^ keeper);
+        self.replicas.put(hash, replica);
+    }
+
+    /// As [`Self::find`], for one of several.
+    pub(in crate::engine) fn find_of(&mut self, keeper: u64, id: &[u8]) -> Option<ReplicaId> {
+        self.replicas
+            .find(xxh3_128_with_seed(id, self.seed ^ keeper))
     }
 
     /// Ids remembered.

@@ -146,6 +146,7 @@ pub const ERRORS: &[Row] = &[
     row("upstream_connect", 502, Replica, Later, "No replica could be reached."),
     row("upstream_reset", 502, Replica, Unsure, "The replica closed before it answered."),
     row("upstream_status", 502, Replica, Unsure, "The replica failed to answer."),
+    row("upstream_unauthorized", 502, Balancer, Later, "No replica that was asked accepts the key of `--replica-key-file`."),
     row("evacuating", 503, Peer, Later, "The region of this balancer is evacuated: a forward goes elsewhere."),
     row("hold_full", 503, Balancer, Later, "Too many requests are waiting."),
     row("hold_timeout", 503, Balancer, Later, "No replica had room within `hold_timeout_s`."),

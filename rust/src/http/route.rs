@@ -300,6 +300,14 @@ impl Route {
         self.row().serving
     }
 
+    /// The engine's prefix cache serves it, and its body may name a salt of that cache
+    /// (`cache_salt`): as vLLM 0.32 has it.
+    #[must_use]
+    pub fn takes_salt(self) -> bool {
+        let batch = self.serving() == Serving::Batch && self.body() == BodyKind::Json;
+        batch && !matches!(self, Self::CohereChat | Self::EmbedV2 | Self::Speech)
+    }
+
     /// The body this route reads.
     #[must_use]
     pub fn body(self) -> BodyKind {

@@ -45,6 +45,21 @@ pub fn edited(body: &[u8], mut edits: Vec<&Edit>) -> Vec<u8> {
     out
 }
 
+/// The same edits for a body that `others` have changed. None of these lies within one of those; what both
+/// put in at one place comes in this order.
+#[must_use]
+pub fn moved(edits: &Edits, others: &[&Edit]) -> Edits {
+    let mut edits = edits.clone();
+    for edit in &mut edits {
+        let before = others.iter().filter(|other| other.at < edit.at);
+        let (come, gone) = before.fold((0, 0), |(come, gone), other| {
+            (come + other.text.len(), gone + other.gone)
+        });
+        edit.at = edit.at + come - gone; // all that goes lies before it
+    }
+    edits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +77,35 @@ mod tests {
             b"0xy123450"
         );
         assert_eq!(edited(b"", vec![]), b"");
+    }
+
+    #[test]
+    fn edits_in_two_turns_come_to_the_same_as_in_one() {
+        let edit = |at, gone, text: &'static [u8]| Edit {
+            at,
+            gone,
+            text: Cow::Borrowed(text),
+        };
+        let body = b"0123456789abcdef";
+        for others in [
+            vec![],
+            vec![edit(0, 8, b"")],
+            vec![edit(0, 5, b""), edit(6, 2, b"much more")],
+            vec![edit(1, 0, b"xx"), edit(15, 1, b"yyyy")],
+            vec![edit(7, 0, b"before"), edit(11, 4, b"")],
+        ] {
+            let others: Vec<&Edit> = others.iter().collect();
+            for first in [edit(8, 0, b"salt"), edit(8, 1, b"salt")] {
+                let late = Edits::from_iter([first, edit(9, 2, b"again")]);
+                let all = late.iter().chain(others.iter().copied()).collect();
+                let once = edited(body, all);
+                let then = moved(&late, &others);
+                let twice = edited(&edited(body, others.clone()), then.iter().collect());
+                assert_eq!(
+                    String::from_utf8_lossy(&once),
+                    String::from_utf8_lossy(&twice)
+                );
+            }
+        }
     }
 }

@@ -22,6 +22,7 @@ mod cursor;
 mod edit;
 mod escape;
 mod fault;
+pub mod isolation;
 mod json;
 mod lanes;
 mod multipart;
@@ -39,12 +40,13 @@ use crate::prompt::blocks::{BlockKey, BlockStream, Tail};
 use crate::prompt::class::Class;
 use canonical::tag;
 use fault::Fault;
+use isolation::{ISOLATION_KEY_BYTES, Isolation, Owner};
 use outline::{Field, Outline};
 use render::{Buffers, Prompt};
 use tape::Tape;
 
 pub use answer::{ANSWER_BODY_BYTES_MAX, ANSWER_BYTES_MAX, Answer, AnswerForm, AnswerStart};
-pub use edit::{Edit, Edits, edited};
+pub use edit::{Edit, Edits, edited, moved};
 
 /// Scratch buffers over this size are given back after the digest that needed them.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
@@ -55,6 +57,8 @@ pub struct DigestConfig {
     key: Arc<BlockKey>,
     block_bytes: usize,
     prompt_blocks_max: usize,
+    /// Owners share no prefix cache.
+    isolation: Option<Isolation>,
 }
 
 impl DigestConfig {
@@ -66,7 +70,31 @@ impl DigestConfig {
             key: Arc::new(BlockKey::new(secret)),
             block_bytes,
             prompt_blocks_max,
+            isolation: None,
         }
+    }
+
+    /// From now on no two owners share a prefix cache; `key` is that of [`Isolation::new`].
+    pub fn isolate(&mut self, key: &[u8; ISOLATION_KEY_BYTES]) {
+        self.isolation = Some(Isolation::new(key));
+    }
+
+    /// Owners share no prefix cache.
+    #[must_use]
+    pub fn isolates(&self) -> bool {
+        self.isolation.is_some()
+    }
+
+    /// The ring's key of an owner's session: where owners are isolated, no other's has it.
+    #[must_use]
+    pub fn session_key(&self, owner: Owner<'_>, session: &[u8]) -> u64 {
+        let key = self.key_of(session);
+        if !self.isolates() {
+            return key;
+        }
+        let (kind, name) = owner.parts();
+        let owner = self.key.chain(u64::from(kind), self.key.hash(name));
+        self.key.chain(key, owner)
     }
 
     /// The ring's key of a session name, wherever it was found: [`Digest::key`] of a body whose
@@ -146,6 +174,9 @@ pub struct Digest {
     /// What makes the engine report usage at the end of this stream, where it would not, and the
     /// client has not refused it.
     pub usage_edits: Edits,
+    /// What gives the body the salt of its owner's prefix cache, where owners are isolated and the
+    /// engine takes a salt on this route. For a replica alone: a peer makes its own.
+    pub salt_edits: Edits,
     /// How the answer will be sent back as part of the next prompt; `None` where that cannot be told
     /// from its bytes.
     pub answer: Option<AnswerForm>,
@@ -185,6 +216,7 @@ impl Default for Digest {
             model_edits: Edits::new(),
             priority_edits: Edits::new(),
             usage_edits: Edits::new(),
+            salt_edits: Edits::new(),
             answer: None,
         }
     }
@@ -197,8 +229,8 @@ pub struct Envelope<'a> {
     pub route: Route,
     /// Value of `Content-Type`.
     pub content_type: Option<&'a [u8]>,
-    /// Prompts of different tenants share no block.
-    pub isolation: &'a [u8],
+    /// Where owners are isolated, prompts of different ones share no block.
+    pub owner: Owner<'a>,
     /// The sender may steer engines.
     pub trusted: bool,
     /// The model meant by a body that names none; empty where that is not known yet.
@@ -212,7 +244,7 @@ impl<'a> Envelope<'a> {
         Self {
             route,
             content_type,
-            isolation: b"",
+            owner: Owner::Nobody,
             trusted: false,
             only_model: None,
         }
@@ -299,7 +331,10 @@ fn read_json(
     let outline = Outline::read(body, &mut scratch.tape, envelope.trusted)?;
     let mut digest = settings::read(envelope, &outline, cfg)?;
     let model = digest.model.as_bytes();
-    let seed = settings::seed(envelope, model, &outline, cfg, &mut scratch.buffers.staged)?;
+    let staged = &mut scratch.buffers.staged;
+    let salt = settings::salt(envelope, &outline, cfg, staged)?;
+    digest.salt_edits = settings::salt_edits(route, &outline, salt);
+    let seed = settings::seed((route, model, salt), &outline, cfg, staged)?;
     let expected = body.len() / cfg.block_bytes.max(1) + 1;
     let mut prompt = Prompt {
         key: &cfg.key,

@@ -54,6 +54,7 @@ fields! {
     Echo = "echo" b"echo",
     ContinueFinalMessage = "continue_final_message" b"continue_final_message",
     PreviousResponseId = "previous_response_id" b"previous_response_id",
+    RequestId = "request_id" b"request_id",
     ChatTemplate = "chat_template" b"chat_template",
     ChatTemplateKwargs = "chat_template_kwargs" b"chat_template_kwargs",
     ReasoningEffort = "reasoning_effort" b"reasoning_effort",

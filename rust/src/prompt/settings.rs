@@ -6,6 +6,7 @@ use super::canonical::{canonical, tag};
 use super::cursor::{Cursor, RawStr};
 use super::edit::{Edit, Edits};
 use super::fault::Fault;
+use super::isolation::Salt;
 use super::outline::{Field, Outline, boolean, count, pick};
 use super::{AnswerForm, Digest, DigestConfig, Envelope};
 use crate::http::error::RequestError;
@@ -31,6 +32,10 @@ pub(super) fn read(
         Route::Responses => outline.string(Field::PreviousResponseId)?,
         _ => None,
     };
+    // It names the stored response, and might name one that is there and another's.
+    if route == Route::Responses && !envelope.trusted && outline.get(Field::RequestId).is_some() {
+        return Err(RequestError::untrusted_field(Field::RequestId.name()));
+    }
     let stream = outline.boolean(Field::Stream)?;
     let include_usage = include_usage(outline)? || always_usage;
     Ok(Digest {
@@ -46,7 +51,7 @@ pub(super) fn read(
         },
         answer: answer_form(route, outline)?.filter(|_| previous.is_none() && !background),
         max_tokens: max_tokens(route, outline)?,
-        key: key(outline, cfg)?,
+        key: key(envelope, outline, cfg)?,
         class: class(outline, priority),
         retry_safe: !background && !store,
         unstored: !background && !store && outline.get(Field::Store).is_some(),
@@ -213,7 +218,11 @@ fn times(limit: Option<u32>, n: Option<u32>) -> Option<u32> {
 }
 
 /// The first of session, `prompt_cache_key`, `user` and `metadata.user_id` that is a text.
-fn key(outline: &Outline<'_>, cfg: &DigestConfig) -> Result<Option<u64>, Fault> {
+fn key(
+    envelope: &Envelope<'_>,
+    outline: &Outline<'_>,
+    cfg: &DigestConfig,
+) -> Result<Option<u64>, Fault> {
     let mut user_id = None;
     if let Some(mut metadata) = outline.get(Field::Metadata).filter(|at| at.peek() == b'{') {
         let [found] =
@@ -232,19 +241,67 @@ fn key(outline: &Outline<'_>, cfg: &DigestConfig) -> Result<Option<u64>, Fault> 
         .into_iter()
         .flatten()
         .find(|text| !text.bytes.is_empty());
-    Ok(found.map(|text| cfg.key_of(text.text(&mut buffer))))
+    Ok(found.map(|text| cfg.session_key(envelope.owner, text.text(&mut buffer))))
 }
 
-/// Where the chain of this prompt starts: prompts with different seeds share no block.
-pub(super) fn seed(
+/// The salt of the request's prefix cache, where owners are isolated. It covers the client's own: a
+/// text, or the list of them that `SGLang` takes for a batch.
+pub(super) fn salt(
     envelope: &Envelope<'_>,
-    model: &[u8],
+    outline: &Outline<'_>,
+    cfg: &DigestConfig,
+    staged: &mut Vec<u8>,
+) -> Result<Option<Salt>, Fault> {
+    let Some(isolation) = &cfg.isolation else {
+        return Ok(None);
+    };
+    let client = match outline.get(Field::CacheSalt) {
+        None => None,
+        Some(mut at) => match at.peek() {
+            b'"' => at.string().map(|text| text.text(staged)),
+            b'[' => {
+                staged.clear();
+                canonical(&mut at, staged);
+                Some(&**staged)
+            }
+            // The engine would refuse it, and does not see it.
+            _ => return Err(Fault::of_type(Field::CacheSalt.name(), "a string")),
+        },
+    };
+    Ok(Some(isolation.salt(envelope.owner, client)))
+}
+
+/// Puts the salt in, in place of the client's own wherever that is: engines take the last of several.
+pub(super) fn salt_edits(route: Route, outline: &Outline<'_>, salt: Option<Salt>) -> Edits {
+    let Some(salt) = salt.filter(|_| route.takes_salt() && !outline.is_empty) else {
+        return Edits::new();
+    };
+    let text = format!("\"{}\"", salt.text());
+    if !outline.has(Field::CacheSalt) {
+        let text = format!("\"cache_salt\":{text},");
+        return Edits::from_iter([Edit::insert(outline.splice_at, text.into_bytes())]);
+    }
+    let places = outline.places(Field::CacheSalt);
+    places
+        .map(|(at, gone)| Edit {
+            at,
+            gone,
+            text: Cow::Owned(text.clone().into_bytes()),
+        })
+        .collect()
+}
+
+/// Where the chain of this prompt starts: prompts with different seeds share no block. `salt` is the
+/// owner's.
+pub(super) fn seed(
+    (route, model, salt): (Route, &[u8], Option<Salt>),
     outline: &Outline<'_>,
     cfg: &DigestConfig,
     staged: &mut Vec<u8>,
 ) -> Result<u64, Fault> {
-    let (key, route) = (&cfg.key, envelope.route);
-    let mut seed = key.chain(key.start(), key.hash(envelope.isolation));
+    let key = &cfg.key;
+    let isolation = salt.as_ref().map_or(&b""[..], Salt::as_bytes);
+    let mut seed = key.chain(key.start(), key.hash(isolation));
     seed = key.chain(seed, key.hash(model));
     for field in [
         Field::CacheSalt,

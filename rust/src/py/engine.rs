@@ -17,9 +17,10 @@ use crate::engine::fleet::health::{Failure, Unread};
 use crate::engine::router::{Ask, ModelList, ProbedState, Report, Router, SECRET_BYTES_MIN, Usage};
 use crate::id::{ReplicaId, RequestId};
 use crate::prompt::blocks::Tail;
+use crate::prompt::isolation::ISOLATION_KEY_BYTES;
 use crate::time::Instant;
 
-const FAILURES: [(&str, Failure); 10] = [
+const FAILURES: [(&str, Failure); 11] = [
     ("FAILURE_CONNECT", Failure::Connect),
     ("FAILURE_RESET", Failure::Reset),
     ("FAILURE_TIMEOUT", Failure::Timeout),
@@ -30,6 +31,7 @@ const FAILURES: [(&str, Failure); 10] = [
     ("FAILURE_LIMITED", Failure::Limited),
     ("FAILURE_WITHDRAWN", Failure::Withdrawn),
     ("FAILURE_ABSENT", Failure::Absent),
+    ("FAILURE_UNAUTHORIZED", Failure::Unauthorized),
 ];
 
 const PROBES: [(&str, Unread); 5] = [
@@ -94,6 +96,11 @@ impl Engine {
             router: Router::new(config, secret, seed),
             out: Vec::new(),
         })
+    }
+
+    #[pyo3(signature = (key, /))]
+    fn isolate(&mut self, key: [u8; ISOLATION_KEY_BYTES]) {
+        self.router.digest_config_mut().isolate(&key);
     }
 
     #[pyo3(signature = (request_id, request, body, /))]

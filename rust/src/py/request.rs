@@ -8,12 +8,13 @@ use pyo3::types::PyBytes;
 
 use super::effects::{Forward, Push};
 use super::http::{Head, Relay};
+use super::scan::{EditFields, fields};
 use super::tenant::Tenant;
 use crate::engine::router::Forwarded;
 use crate::http::request::Upstream;
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
-use crate::prompt::{AnswerStart, Digest, Edit, edited};
+use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
 use crate::record::{Ended, Life, Target};
 use crate::relay::{Options, Relay as EngineRelay};
 use crate::time::{Instant, Span};
@@ -103,6 +104,8 @@ pub(super) struct Request {
     pub(super) forwarded: Option<Forwarded>,
     /// The body as it is sent asks for usage, and the client has not.
     asks_usage: bool,
+    /// What a replica is to get besides, as places in the body as it is sent.
+    salt_edits: Edits,
 }
 
 impl Request {
@@ -114,6 +117,7 @@ impl Request {
     /// The body was read and placed; `asks_usage`: it was edited before, to ask for usage.
     pub(super) fn placed(&mut self, said: Said, asks_usage: bool) {
         self.asks_usage = asks_usage;
+        self.salt_edits.clone_from(&said.digest.salt_edits);
         self.said = Some(said);
     }
 
@@ -176,6 +180,7 @@ impl Request {
             },
             forwarded: None,
             asks_usage: false,
+            salt_edits: Edits::new(),
         }
     }
 
@@ -268,7 +273,15 @@ impl Request {
         if edits.is_empty() {
             return body;
         }
+        self.salt_edits = moved(&digest.salt_edits, &edits);
         PyBytes::new(body.py(), &edited(body.as_bytes(), edits))
+    }
+
+    fn salt_edits<'py>(&self, py: Python<'py>) -> Vec<EditFields<'py>> {
+        self.salt_edits
+            .iter()
+            .map(|edit| fields(py, edit))
+            .collect()
     }
 
     // --------------------------------------------------------------------- its course

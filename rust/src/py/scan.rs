@@ -1,14 +1,16 @@
 //! Binding of `prompt`, for bodies that are read beside the event loop.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::http::{Head, refused};
-use crate::prompt::{self, Digest, DigestConfig, Edit, Edits, Envelope, Scratch};
+use super::tenant::Tenant;
+use crate::engine::ask::owner_of;
+use crate::prompt::{self, Digest, DigestConfig, Edit, Edits, Envelope, Scratch, moved};
 
 /// What a body says, until the engine takes it.
 #[pyclass(frozen, module = "skylb._core")]
@@ -16,6 +18,8 @@ pub(super) struct Scanned {
     /// Bytes of the body.
     pub(super) body_bytes: usize,
     usage_edits: Edits,
+    /// What a replica is to get besides, as places in the body as it came.
+    salt_edits: Edits,
     /// What is changed besides.
     edits: Vec<Edit>,
     /// The body as it is sent asks for usage, and the client has not.
@@ -31,34 +35,39 @@ impl Scanned {
 
     /// The digest, once.
     pub(super) fn take(&self) -> PyResult<Digest> {
-        let mut digest = self
-            .digest
-            .lock()
-            .map_err(|_| PyValueError::new_err("scanned: a thread failed"))?;
-        digest
+        self.locked()?
             .take()
             .ok_or_else(|| PyValueError::new_err("scanned: it was submitted before"))
+    }
+
+    fn locked(&self) -> PyResult<MutexGuard<'_, Option<Digest>>> {
+        let digest = self.digest.lock();
+        digest.map_err(|_| PyValueError::new_err("scanned: a thread failed"))
     }
 }
 
 #[pymethods]
 impl Scanned {
     #[pyo3(signature = (ask_usage, /))]
-    fn edits<'py>(
-        &self,
-        py: Python<'py>,
-        ask_usage: bool,
-    ) -> Vec<(usize, usize, Bound<'py, PyBytes>)> {
+    fn edits<'py>(&self, py: Python<'py>, ask_usage: bool) -> PyResult<Vec<EditFields<'py>>> {
         let usage = self.usage_edits.iter().filter(|_| ask_usage);
         let asks = ask_usage && !self.usage_edits.is_empty();
         self.asks_usage.store(asks, Ordering::Relaxed);
         let mut edits: Vec<&Edit> = self.edits.iter().chain(usage).collect();
         edits.sort_by_key(|edit| edit.at);
-        let edits = edits.into_iter();
-        edits
-            .map(|edit| (edit.at, edit.gone, PyBytes::new(py, &edit.text)))
-            .collect()
+        if let Some(digest) = &mut *self.locked()? {
+            digest.salt_edits = moved(&self.salt_edits, &edits);
+        }
+        Ok(edits.into_iter().map(|edit| fields(py, edit)).collect())
     }
+}
+
+/// Place, bytes that go, bytes that come.
+pub(super) type EditFields<'py> = (usize, usize, Bound<'py, PyBytes>);
+
+/// An edit as Python has it.
+pub(super) fn fields<'py>(py: Python<'py>, edit: &Edit) -> EditFields<'py> {
+    (edit.at, edit.gone, PyBytes::new(py, &edit.text))
 }
 
 /// Reads bodies as the engine does, from any thread.
@@ -72,7 +81,7 @@ pub(super) struct Scanner {
 
 #[pymethods]
 impl Scanner {
-    #[pyo3(signature = (head, body, trusted=false, only_model=None, /))]
+    #[pyo3(signature = (head, body, trusted=false, only_model=None, tenant=None, /))]
     fn scan(
         &self,
         py: Python<'_>,
@@ -80,15 +89,19 @@ impl Scanner {
         body: &Bound<'_, PyBytes>,
         trusted: bool,
         only_model: Option<&str>,
+        tenant: Option<&Bound<'_, Tenant>>,
     ) -> PyResult<Scanned> {
         let head = &head.get().inner;
         let route = head.route();
         let route = route.ok_or_else(|| PyValueError::new_err("head: it has no route"))?;
         let bytes = body.as_bytes();
+        let tenant = tenant.map_or_else(Default::default, |tenant| tenant.get().0.borrowed());
+        let owner = owner_of(tenant, head.credential());
         let digest = py.detach(|| {
             let envelope = Envelope {
                 trusted,
                 only_model,
+                owner,
                 ..Envelope::new(route, head.header(b"content-type"))
             };
             prompt::digest(&envelope, bytes, &self.config, &mut Scratch::default())
@@ -100,6 +113,7 @@ impl Scanner {
         Ok(Scanned {
             body_bytes: bytes.len(),
             usage_edits: std::mem::take(&mut digest.usage_edits),
+            salt_edits: digest.salt_edits.clone(),
             edits: priority
                 .chain(std::mem::take(&mut digest.model_edits))
                 .collect(),

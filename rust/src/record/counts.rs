@@ -139,7 +139,7 @@ impl Requests {
 
 /// What an attempt at a replica came to; `stale` is a reused connection that was already dead, which
 /// is no attempt.
-pub const OUTCOMES: [&str; 12] = [
+pub const OUTCOMES: [&str; 13] = [
     "ok",
     "connect",
     "reset",
@@ -149,6 +149,7 @@ pub const OUTCOMES: [&str; 12] = [
     "status",
     "bad_response",
     "absent",
+    "unauthorized",
     "client_left",
     "withdrawn",
     "stale",

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from skylb._core import Engine, Head, Scanned
+from skylb._core import Engine, Head, Scanned, Tenant
 from skylb.config import EngineSettings
 from skylb.data.client import ClientConnection
 from skylb.data.reading import edited
@@ -22,10 +22,10 @@ class HeldBack:
         self.go = threading.Event()
         self.scanner = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1).scanner()
 
-    def scan(self, head: Head, body: bytes, trusted: bool, only_model: str | None) -> Scanned:
+    def scan(self, head: Head, body: bytes, trusted: bool, only_model: str | None, tenant: Tenant) -> Scanned:
         """Waits, then reads."""
         assert self.go.wait(30)
-        return self.scanner.scan(head, body, trusted, only_model)
+        return self.scanner.scan(head, body, trusted, only_model, tenant)
 
 
 def send_large(connection: ClientConnection, body: bytes = LARGE) -> None:
@@ -114,6 +114,6 @@ def test_large_bodies_are_read_in_their_order() -> None:
 def test_what_is_put_into_a_body_in_parts_stands_where_it_should(at: int) -> None:
     parts = [b"0123456789", b"abcdefghij", b"ABCDEFGHIJ"]
     whole = b"".join(parts)
-    assert b"".join(edited(parts, at, 0, b"<>")) == whole[:at] + b"<>" + whole[at:]
+    assert b"".join(edited(parts, [(at, 0, b"<>")])) == whole[:at] + b"<>" + whole[at:]
     for gone in range(len(whole) - at):
-        assert b"".join(edited(parts, at, gone, b"<>")) == whole[:at] + b"<>" + whole[at + gone :]
+        assert b"".join(edited(parts, [(at, gone, b"<>")])) == whole[:at] + b"<>" + whole[at + gone :]

@@ -25,7 +25,7 @@ PIPELINE_BYTES_MAX = 1 << 20
 """Bytes kept behind a request under way; more closes the connection."""
 
 _FIELD = re.compile(
-    rb"^(content-length|transfer-encoding|connection|expect|x-request-id):[ \t]*([^\r\n]*)",
+    rb"^(authorization|content-length|transfer-encoding|connection|expect|x-request-id):[ \t]*([^\r\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -36,7 +36,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Head:
     """The parts of a request head that the mock looks at."""
 
-    __slots__ = ("chunked", "close", "continues", "length", "method", "path", "query", "request_id")
+    __slots__ = ("chunked", "close", "continues", "key", "length", "method", "path", "query", "request_id")
 
     def __init__(self, raw: bytes) -> None:
         line, _, fields = raw.partition(b"\r\n")
@@ -56,6 +56,8 @@ class Head:
         self.chunked = values.get(b"transfer-encoding", b"").lower() == b"chunked"
         self.close = b"close" in values.get(b"connection", b"").lower()
         self.continues = values.get(b"expect", b"").lower() == b"100-continue"
+        scheme, _, key = values.get(b"authorization", b"").partition(b" ")
+        self.key = key.decode("latin-1") if scheme.lower() == b"bearer" else None
         self.request_id = values.get(b"x-request-id", b"").decode("latin-1") or None
 
 
@@ -243,6 +245,7 @@ class Connection(asyncio.Protocol):
         """Answers one request, now or when the model has run it."""
         reader = INFERENCE.get(head.path)
         try:
+            self._routes.check_key(head.path, head.key)
             if reader is None:
                 self._reply(self._routes.answer(head.method, head.path, head.query, body))
             else:

@@ -36,6 +36,17 @@ class RefusedError(Exception):
         return orjson.dumps({"error": error})
 
 
+class UnauthorizedError(RefusedError):
+    """The key is missing or wrong: vLLM answers it before any route, in the shape of no API."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "Unauthorized")
+
+    def body(self, *, anthropic: bool) -> bytes:  # noqa: ARG002 - it is the same everywhere
+        """The answer of vLLM's middleware."""
+        return b'{"error":"Unauthorized"}'
+
+
 def full() -> RefusedError:
     """``max_num_queued_reqs`` is reached."""
     return RefusedError(

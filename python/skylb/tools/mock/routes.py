@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from skylb.tools.mock.api import count_tokens
 from skylb.tools.mock.api.common import Message, render
-from skylb.tools.mock.errors import RefusedError
+from skylb.tools.mock.errors import RefusedError, UnauthorizedError
 from skylb.tools.mock.faults import Faults
 from skylb.tools.mock.metrics import MetricsPage
 from skylb.tools.mock.replica import MockReplica
@@ -32,11 +32,20 @@ class Reply:
     status: int = HTTPStatus.OK
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What ``--api-key`` asks for."""
+
+    keys: tuple[str, ...]
+    prefixes: tuple[str, ...]
+
+
 class Routes:
     """The routes of one replica."""
 
-    def __init__(self, replica: MockReplica, metrics_bytes: int) -> None:
+    def __init__(self, replica: MockReplica, metrics_bytes: int, guard: Guard | None = None) -> None:
         self._replica = replica
+        self._guard = guard
         self._page = MetricsPage(replica, metrics_bytes)
         self._handlers: dict[tuple[str, str], Callable[[bytes], Reply]] = {
             ("GET", "/health"): self._health,
@@ -54,6 +63,16 @@ class Routes:
             ("POST", "/mock/faults"): self._set_faults,
             ("GET", "/mock/state"): self._state,
         }
+
+    def check_key(self, path: str, key: str | None) -> None:
+        """Lets a request pass, or not.
+
+        Raises:
+            UnauthorizedError: the path is guarded, and this is none of the keys.
+        """
+        guard = self._guard
+        if guard is not None and path.startswith(guard.prefixes) and key not in guard.keys:
+            raise UnauthorizedError
 
     def answer(self, method: str, path: str, query: str, body: bytes) -> Reply:
         """Answers one request.

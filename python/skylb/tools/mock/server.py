@@ -12,7 +12,7 @@ from skylb.errors import ListenError
 from skylb.tools.mock.completions import CompletionsLog
 from skylb.tools.mock.connection import Clock, Connection
 from skylb.tools.mock.replica import MockReplica
-from skylb.tools.mock.routes import Routes
+from skylb.tools.mock.routes import Guard, Routes
 from skylb.tools.mock.settings import MockSettings
 
 SWEEP_S = 0.25
@@ -64,7 +64,8 @@ class MockFleet:
             seed=settings.seed + index,
             log=self._log,
         )
-        routes = Routes(replica, settings.metrics_bytes)
+        guard = Guard(settings.api_key, settings.api_key_guards) if settings.api_key else None
+        routes = Routes(replica, settings.metrics_bytes, guard)
 
         def accept() -> Connection:
             return Connection(replica, routes, self._clock, self._connections, settings.body_bytes_max)

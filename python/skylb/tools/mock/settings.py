@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from skylb.addresses import ListenAddress
-from skylb.config import FILE, LISTEN, Bytes, Count, File, Group, Listen, Otherwise
+from skylb.config import FILE, LISTEN, Bytes, Count, File, Group, Listen, Otherwise, Placeholder
 from skylb.tools.mock.faults import Faults
 from skylb.tools.mock.profiles import PROFILES, Profile, ProfileName
 
@@ -20,6 +20,10 @@ def _override(name: str) -> str:
 
 
 THE_PROFILE = Otherwise("the profile's")
+
+
+GUARDED = ("/v1", "/v2", "/inference", "/cohere")
+"""Beginnings of the paths that vLLM's ``--api-key`` guards (``GUARDED_PREFIX``)."""
 
 
 class MockSettings(Group):
@@ -84,6 +88,24 @@ class MockSettings(Group):
         Path | None,
         Field(description="File to append one JSON line per request to, with how it ended."),
     ] = None
+    api_key: Annotated[
+        tuple[str, ...],
+        Placeholder("KEY"),
+        Field(
+            max_length=64,
+            description="Key that a guarded path asks for as Authorization: Bearer KEY. Each of several keys "
+            "is accepted.",
+        ),
+    ] = ()
+    api_key_guards: Annotated[
+        tuple[str, ...],
+        Placeholder("PREFIX"),
+        Field(
+            max_length=64,
+            description="Beginning of the paths that --api-key guards. The default is vLLM's, which leaves "
+            "/metrics open.",
+        ),
+    ] = GUARDED
     seed: Annotated[
         int,
         Field(

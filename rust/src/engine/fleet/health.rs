@@ -87,6 +87,9 @@ pub enum Failure {
     Refused,
     /// The engine's own decision: the replica is down or wedged.
     Withdrawn,
+    /// The replica does not take the key that SkyLB has sent it (401): nothing was begun, and it is a
+    /// mark against it, because it would answer all requests so.
+    Unauthorized,
 }
 
 impl Failure {
@@ -99,7 +102,10 @@ impl Failure {
     /// Nothing was begun.
     #[must_use]
     pub fn refused(self) -> bool {
-        matches!(self, Self::Full | Self::Limited | Self::Refused)
+        matches!(
+            self,
+            Self::Full | Self::Limited | Self::Refused | Self::Unauthorized
+        )
     }
 }
 

@@ -4,6 +4,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::super::config::Config;
+use crate::prompt::DigestConfig;
+use crate::prompt::isolation::Owner;
 use crate::time::{Instant, Span};
 
 /// How long a request with a tenant or a credential is remembered.
@@ -18,6 +20,27 @@ pub enum Payer {
     Tenant(u64),
     /// A credential without a tenant. It may be spelled like a tenant's name and counts apart.
     Credential(u64),
+}
+
+impl Payer {
+    /// The payer of an owner's requests.
+    pub(in crate::engine) fn of(owner: Owner<'_>, config: &DigestConfig) -> Self {
+        match owner {
+            Owner::Tenant(name) => Self::Tenant(config.key_of(name.as_bytes())),
+            Owner::Credential(credential) => Self::Credential(config.key_of(credential)),
+            Owner::Nobody => Self::Anonymous,
+        }
+    }
+
+    /// Whose stored responses its requests may ask for: a tenant's own, and where owners are isolated
+    /// a credential's own. All others have theirs in common.
+    pub(in crate::engine) fn keeper(self, isolates: bool) -> u64 {
+        match self {
+            Self::Tenant(tenant) => tenant,
+            Self::Credential(credential) if isolates => !credential,
+            Self::Credential(_) | Self::Anonymous => 0,
+        }
+    }
 }
 
 /// Requests and bytes.

@@ -96,7 +96,7 @@ impl Mesh {
                 remote.peer.failed(now);
             }
             // The peer answered: what failed is one of its replicas.
-            Failure::Status(_) | Failure::BadResponse | Failure::Absent => {
+            Failure::Status(_) | Failure::BadResponse | Failure::Absent | Failure::Unauthorized => {
                 remote.peer.counts.failed += 1;
             }
         }

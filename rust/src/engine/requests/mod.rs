@@ -91,14 +91,14 @@ impl Requests {
         waits.max().unwrap_or_default()
     }
 
-    /// Remembers which replica made a response.
-    pub(in crate::engine) fn note_response(&mut self, response_id: &str, replica: ReplicaId) {
-        self.responses.note(response_id.as_bytes(), replica);
+    /// Remembers which replica made a response, and that it is this keeper's ([`super::hold::Payer::keeper`]).
+    pub(in crate::engine) fn note_response(&mut self, keeper: u64, id: &str, replica: ReplicaId) {
+        self.responses.note_of(keeper, id.as_bytes(), replica);
     }
 
-    /// The replica that made a response, if it is remembered.
-    pub(in crate::engine) fn find_response(&mut self, response_id: &[u8]) -> Option<ReplicaId> {
-        self.responses.find(response_id)
+    /// The replica that made a keeper's response, if it is remembered.
+    pub(in crate::engine) fn find_response(&mut self, keeper: u64, id: &[u8]) -> Option<ReplicaId> {
+        self.responses.find_of(keeper, id)
     }
 
     /// Responses remembered.

@@ -132,6 +132,10 @@ impl Refusal {
                 "The model servers take no more of these requests at present.",
             )
             .retry_after(retry_after_s),
+            Failure::Unauthorized => refusal(
+                "upstream_unauthorized",
+                "The model servers do not accept the key of this balancer.",
+            ),
             Failure::Full => refusal("upstream_full", "All model servers are at capacity.")
                 .retry_after(retry_after_s),
         }

@@ -11,6 +11,7 @@ use crate::engine::demand::Lane;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::Failure;
 use crate::engine::fleet::member::Member;
+use crate::engine::hold::Payer;
 use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Attempt, Phase, Request};
 use crate::id::{ReplicaId, ReplicaSlot, RequestId};
@@ -60,12 +61,12 @@ impl Router {
             self.fleet.compare(&attempt.forecast, now);
         }
         request.demand.blocks = Vec::new();
-        let slot = attempt.slot;
+        let (slot, payer) = (attempt.slot, request.payer);
         let lane = request.demand.lane;
         let suspects = mem::take(&mut request.setbacks.suspects);
         let revived = self.fleet.note_sign(slot, now);
         let replica = self.fleet.first_byte(slot, (id, lane), now);
-        self.note_response(replica, response_id);
+        self.note_response(replica, response_id, payer);
         if lane == Lane::Batch {
             self.mesh.note_started(slot, id, now);
         }
@@ -119,7 +120,7 @@ impl Router {
         let refusal = self.failed(failure);
         let again = !alike
             && match failure {
-                Failure::Full | Failure::Limited | Failure::Refused => {
+                refused if refused.refused() => {
                     !started && self.goes_on(&mut request, failure, now)
                 }
                 // Its part of the budget was taken when it was withdrawn.
@@ -229,7 +230,7 @@ impl Router {
                     answer = self.learn(&request, &attempt, &report, now);
                 }
                 let replica = self.fleet.member(slot).map(Member::id);
-                self.note_response(replica, report.response_id);
+                self.note_response(replica, report.response_id, request.payer);
                 let turned = self.report_end(slot, outcome, attempt.started, now);
                 let lost = self.config.planted(Plant::SlotLostOnCancel);
                 if !lost || outcome != Outcome::ClientLeft {
@@ -302,7 +303,7 @@ impl Router {
         if self.fleet.member(slot).is_none() || failure == Failure::Absent {
             return false;
         }
-        if failure.refused() {
+        if failure.refused() && failure != Failure::Unauthorized {
             self.counters.full += 1;
             if failure == Failure::Full {
                 self.fleet.note_full(slot, &self.config, now);
@@ -329,9 +330,10 @@ impl Router {
         outcome == Outcome::Ok && self.fleet.note_sign(slot, now)
     }
 
-    fn note_response(&mut self, replica: Option<ReplicaId>, response_id: Option<&str>) {
-        if let (Some(response_id), Some(replica)) = (response_id, replica) {
-            self.requests.note_response(response_id, replica);
+    fn note_response(&mut self, replica: Option<ReplicaId>, id: Option<&str>, payer: Payer) {
+        if let (Some(id), Some(replica)) = (id, replica) {
+            let keeper = payer.keeper(self.reader.config.isolates());
+            self.requests.note_response(keeper, id, replica);
         }
     }
 }

@@ -47,7 +47,7 @@ use super::requests::Requests;
 use super::requests::request::Request;
 use crate::http::error::RequestError;
 use crate::id::{ReplicaSlot, RequestId};
-use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Envelope, Scratch as BodyScratch};
+use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Scratch as BodyScratch};
 use crate::time::{Instant, Span};
 
 pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
@@ -122,17 +122,9 @@ impl Router {
     ///
     /// The body is refused (400, 415); see [`prompt::digest`].
     pub fn digest(&mut self, ask: &Ask<'_>, body: &[u8]) -> Result<Digest, RequestError> {
-        let envelope = Envelope {
-            trusted: ask.trusted,
-            only_model: self.fleet.only_model(),
-            ..Envelope::new(ask.route, ask.content_type)
-        };
-        prompt::digest(
-            &envelope,
-            body,
-            &self.reader.config,
-            &mut self.reader.scratch,
-        )
+        let envelope = ask.envelope(self.fleet.only_model());
+        let Reader { config, scratch } = &mut self.reader;
+        prompt::digest(&envelope, body, config, scratch)
     }
 
     /// Whether the class that a body names counts, here and at the engine.
@@ -157,6 +149,11 @@ impl Router {
     #[must_use]
     pub fn digest_config(&self) -> &DigestConfig {
         &self.reader.config
+    }
+
+    /// The same, to be changed before the first body is read.
+    pub fn digest_config_mut(&mut self) -> &mut DigestConfig {
+        &mut self.reader.config
     }
 
     /// Where the blocks of the answer to a request with this digest start.

@@ -19,7 +19,6 @@ use crate::engine::requests::request::{Attempt, NoPlace, Phase, Request, Setback
 use crate::http::route::Route;
 use crate::id::{ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::Digest;
-use crate::tenant::Tenant;
 use crate::time::{Instant, Span};
 
 impl Router {
@@ -80,7 +79,8 @@ impl Router {
         }
         let regions = self.mesh.residency().allowed(ask.tenant, &digest.model);
         self.check_regions(regions, ask.tenant)?;
-        let bound = self.bound(ask, digest)?;
+        let payer = Payer::of(ask.owner(), &self.reader.config);
+        let bound = self.bound(ask, digest, payer)?;
         let model = match lane {
             Lane::Stored => None,
             Lane::Batch | Lane::Light => {
@@ -92,7 +92,8 @@ impl Router {
         if let Some(model) = model {
             self.fleet.hold_model(model);
         }
-        let header = ask.key.map(|key| self.reader.config.key_of(key));
+        self.hold.saw(payer, now);
+        let header = ask.session_key(&self.reader.config);
         let attempts_max = self.config.attempts_max;
         let responses = ask.route == Route::Responses;
         // What a replica keeps can only be found again from here.
@@ -108,7 +109,7 @@ impl Router {
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),
             class: ask.class_of(digest.class, self.believes(ask)),
-            payer: self.payer(ask, now),
+            payer,
             submitted_ns: now,
             retry_safe: digest.retry_safe,
             body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
@@ -124,27 +125,22 @@ impl Router {
         Ok(request)
     }
 
-    /// The replica that keeps the stored response that the request names, if it names one.
-    fn bound(&mut self, ask: &Ask<'_>, digest: &Digest) -> Result<Option<ReplicaId>, Refusal> {
+    /// The replica that keeps the stored response that the request names, if it names one. To ask for that of
+    /// another tenant is to ask for one that nobody made.
+    fn bound(
+        &mut self,
+        ask: &Ask<'_>,
+        digest: &Digest,
+        payer: Payer,
+    ) -> Result<Option<ReplicaId>, Refusal> {
         let previous = digest.previous_response_id.as_deref().map(str::as_bytes);
         let Some(response_id) = ask.response_id().or(previous) else {
             return Ok(None);
         };
-        let replica = self.requests.find_response(response_id);
+        let keeper = payer.keeper(self.reader.config.isolates());
+        let replica = self.requests.find_response(keeper, response_id);
         let listed = replica.filter(|replica| self.fleet.listed(*replica));
         listed.map(Some).ok_or_else(Refusal::response_unknown)
-    }
-
-    /// The tenant or credential that a request in the hold counts for.
-    fn payer(&mut self, ask: &Ask<'_>, now: Instant) -> Payer {
-        let key_of = |name| self.reader.config.key_of(name);
-        let payer = match (ask.tenant, ask.credential) {
-            (Tenant::Named(name), _) => Payer::Tenant(key_of(name.as_bytes())),
-            (_, Some(credential)) => Payer::Credential(key_of(credential)),
-            (_, None) => Payer::Anonymous,
-        };
-        self.hold.saw(payer, now);
-        payer
     }
 
     /// Pushes the request to a replica, forwards it to a peer, or holds it. If it can do none of these, it

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod isolation;
 mod lenient;
 mod prompts;
 mod steering;

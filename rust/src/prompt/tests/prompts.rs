@@ -59,23 +59,6 @@ fn what_the_cache_depends_on_separates_prompts() {
 }
 
 #[test]
-fn isolated_tenants_share_no_block() {
-    let body = json!({"model": "m", "messages": [{"role": "user", "content": "x".repeat(64)}]})
-        .to_string();
-    let of = |isolation: &[u8]| {
-        let mut scratch = Scratch::default();
-        let envelope = Envelope {
-            isolation,
-            ..Envelope::new(Route::ChatCompletions, None)
-        };
-        let read = digest(&envelope, body.as_bytes(), &config(), &mut scratch);
-        read.unwrap().blocks
-    };
-    assert_eq!(of(b"a"), of(b"a"));
-    assert!(of(b"a").iter().all(|block| !of(b"b").contains(block)));
-}
-
-#[test]
 fn the_order_of_template_variables_does_not_matter() {
     let of = |kwargs: &str| {
         chat(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":"0123456789abcdef"}}],"chat_template_kwargs":{kwargs}}}"#))

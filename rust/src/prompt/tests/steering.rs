@@ -17,6 +17,23 @@ fn by(trusted: bool, route: Route, body: &str) -> Result<Digest, RequestError> {
 }
 
 #[test]
+fn a_stranger_cannot_choose_the_id_of_a_response_that_is_stored() {
+    let refused = |route, member: &str| {
+        let body = format!(r#"{{"model":"m","input":"x",{member}}}"#);
+        assert!(by(true, route, &body).is_ok(), "{body}");
+        by(false, route, &body)
+            .err()
+            .map(|error| (error.code, error.param))
+    };
+    let named = Some(("untrusted_field", Some("request_id".to_owned())));
+    for member in [r#""request_id":"resp_1""#, r#""reque\u0073t_id":"resp_1""#] {
+        assert_eq!(refused(Route::Responses, member), named, "{member}");
+        assert_eq!(refused(Route::ChatCompletions, member), None, "{member}");
+    }
+    assert_eq!(refused(Route::Responses, r#""request_id":null"#), None);
+}
+
+#[test]
 fn a_field_that_is_refused_is_found_wherever_an_engine_may_read_it() {
     for rule in FIELDS.iter().filter(|rule| rule.fate == Fate::Refused) {
         let name = rule.name;

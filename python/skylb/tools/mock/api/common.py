@@ -51,6 +51,11 @@ class StreamOptions(Struct, gc=False):
     include_usage: bool | None = None
 
 
+SALT_LEN_MAX = 128
+SALT_FORBIDDEN = frozenset("@/\\\0")
+"""What a ``cache_salt`` may not have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """What the replica serves: names, and the length of its context in tokens."""
@@ -225,6 +230,7 @@ def decide(served: Model, asked: Asked, prompt: str, answer: Answer | None) -> C
     Raises:
         RefusedError: unknown model, empty prompt, or more than fits into the context.
     """
+    _check_salt(asked.cache_salt)
     name = served.names[0] if asked.model is None else asked.model
     if name not in served.names:
         raise errors.unknown_model(name)
@@ -259,6 +265,23 @@ def decide(served: Model, asked: Asked, prompt: str, answer: Answer | None) -> C
         include_usage=asked.include_usage,
         salt=salt,
     )
+
+
+def _check_salt(salt: str | None) -> None:
+    """Takes what vLLM 0.32 takes (``validate_cache_salt``)."""
+    if salt is None:
+        return
+    if not salt:
+        raise errors.RefusedError(
+            400, "Parameter 'cache_salt' must be a non-empty string if provided.", param="cache_salt"
+        )
+    if len(salt) > SALT_LEN_MAX or not SALT_FORBIDDEN.isdisjoint(salt):
+        raise errors.RefusedError(
+            400,
+            f"Parameter 'cache_salt' must be at most {SALT_LEN_MAX} characters and must not contain "
+            "'@', '/', '\\', or NUL.",
+            param="cache_salt",
+        )
 
 
 def _natural_tokens(asked: Asked, prompt: str, answer: Answer | None) -> int:

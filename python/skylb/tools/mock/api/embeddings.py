@@ -20,6 +20,7 @@ class EmbeddingsBody(msgspec.Struct):
     input: str | list[str]
     model: str | None = None
     encoding_format: str = "float"
+    cache_salt: str | None = None
 
 
 _EMBEDDINGS = msgspec.json.Decoder(EmbeddingsBody)
@@ -35,7 +36,8 @@ def embeddings(context: Context, body: bytes) -> Shape:
     request = _EMBEDDINGS.decode(body)
     texts = [request.input] if isinstance(request.input, str) else request.input
     # The one token is the vector: it is there when the last prompt token is computed.
-    call = decide(context.served, Asked(request.model, max_tokens=1), "".join(texts), None)
+    asked = Asked(request.model, max_tokens=1, cache_salt=request.cache_salt)
+    call = decide(context.served, asked, "".join(texts), None)
     return _EmbeddingsShape(call, context, texts, floats=request.encoding_format != "base64")
 
 

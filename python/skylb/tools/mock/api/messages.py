@@ -35,6 +35,7 @@ class MessagesBody(msgspec.Struct):
     model: str | None = None
     system: str | list[Text] | None = None
     stream: bool | None = False
+    cache_salt: str | None = None
 
 
 _MESSAGES = msgspec.json.Decoder(MessagesBody)
@@ -49,7 +50,9 @@ def messages(context: Context, body: bytes) -> Shape:
     """
     request = _MESSAGES.decode(body)
     prompt, answer = render([Message("system", request.system), *request.messages])
-    asked = Asked(request.model, request.max_tokens, stream=bool(request.stream))
+    asked = Asked(
+        request.model, request.max_tokens, stream=bool(request.stream), cache_salt=request.cache_salt
+    )
     call = decide(context.served, asked, prompt, answer)
     return _MessagesShape(call, context)
 

@@ -15,22 +15,24 @@ Answerer = Callable[["_PooledShape"], dict[str, object]]
 _UNIT = 1 / 65_536
 
 
-class _RerankBody(msgspec.Struct):
+class _Body(msgspec.Struct, kw_only=True):
+    model: str | None = None
+    cache_salt: str | None = None
+
+
+class _RerankBody(_Body):
     query: str
     documents: list[str]
-    model: str | None = None
     top_n: int = 0
 
 
-class _ScoreBody(msgspec.Struct):
+class _ScoreBody(_Body):
     queries: Texts = msgspec.field(name="text_1")
     documents: Texts = msgspec.field(name="text_2")
-    model: str | None = None
 
 
-class _InputBody(msgspec.Struct):
+class _InputBody(_Body):
     input: Texts
-    model: str | None = None
 
 
 class _PooledShape(Shape):
@@ -91,7 +93,7 @@ def rerank(context: Context, body: bytes) -> Shape:
             "results": results,
         }
 
-    return _pooled(context, request.model, [request.query, *request.documents], answer)
+    return _pooled(context, request, [request.query, *request.documents], answer)
 
 
 def score(context: Context, body: bytes) -> Shape:
@@ -111,7 +113,7 @@ def score(context: Context, body: bytes) -> Shape:
         {"index": index, "object": "score", "score": _score(query, document)}
         for index, (query, document) in enumerate(zip(queries, documents, strict=True))
     ]
-    return _pooled(context, request.model, queries + documents, lambda shape: shape.listed("score", data))
+    return _pooled(context, request, queries + documents, lambda shape: shape.listed("score", data))
 
 
 def classify(context: Context, body: bytes) -> Shape:
@@ -145,7 +147,7 @@ def _each(context: Context, body: bytes, kind: str, figure: Callable[[str], dict
     request = _INPUT.decode(body)
     texts = _listed(request.input)
     data: list[dict[str, object]] = [{"index": index, **figure(text)} for index, text in enumerate(texts)]
-    return _pooled(context, request.model, texts, lambda shape: shape.listed(kind, data))
+    return _pooled(context, request, texts, lambda shape: shape.listed(kind, data))
 
 
 _RERANK = msgspec.json.Decoder(_RerankBody)
@@ -157,9 +159,10 @@ def _listed(texts: Texts) -> list[str]:
     return [texts] if isinstance(texts, str) else texts
 
 
-def _pooled(context: Context, model: str | None, texts: list[str], answerer: Answerer) -> Shape:
+def _pooled(context: Context, body: _Body, texts: list[str], answerer: Answerer) -> Shape:
     # The one token is the figure: it is there when the last prompt token is computed.
-    call = decide(context.served, Asked(model, max_tokens=1), "".join(texts), None)
+    asked = Asked(body.model, max_tokens=1, cache_salt=body.cache_salt)
+    call = decide(context.served, asked, "".join(texts), None)
     return _PooledShape(call, context, answerer)
 
 

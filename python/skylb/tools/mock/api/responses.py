@@ -31,6 +31,7 @@ class ResponsesBody(msgspec.Struct):
     store: bool | None = True
     max_output_tokens: int | None = None
     previous_response_id: str | None = None
+    cache_salt: str | None = None
 
 
 _RESPONSES = msgspec.json.Decoder(ResponsesBody)
@@ -48,7 +49,12 @@ def responses(context: Context, body: bytes) -> Shape:
     text, answer = render([Message("system", request.instructions), *items])
     before = request.previous_response_id
     prompt = text if before is None else context.responses.get(before).text + text
-    asked = Asked(request.model, request.max_output_tokens, stream=bool(request.stream))
+    asked = Asked(
+        request.model,
+        request.max_output_tokens,
+        stream=bool(request.stream),
+        cache_salt=request.cache_salt,
+    )
     call = decide(context.served, asked, prompt, answer)
     return _ResponsesShape(call, context, previous=before, store=request.store is not False)
 

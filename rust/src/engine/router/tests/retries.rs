@@ -37,6 +37,42 @@ fn the_last_attempts_failure_is_what_the_client_reads() {
 }
 
 #[test]
+fn a_key_that_one_replica_refuses_costs_no_attempt_and_marks_that_replica() {
+    let mut drive = Drive::new(config(), 3);
+    let stored = Digest {
+        retry_safe: false,
+        ..digest("m", &[])
+    };
+    let effects = drive.submit_as(ask(Route::Responses), stored);
+    let (_, first, _) = pushed(&effects);
+    let (_, second, attempt) = pushed(&drive.retry(1, Failure::Unauthorized, true));
+    assert_eq!(attempt, 1, "nothing was begun");
+    let (_, third, _) = pushed(&drive.retry(1, Failure::Unauthorized, true));
+    let mut asked = [first, second, third];
+    asked.sort_unstable();
+    assert_eq!(asked, [0, 1, 2], "each replica once");
+    let refused = (502, "upstream_unauthorized", None);
+    assert_eq!(failed(&mut drive, 1, Failure::Unauthorized), refused);
+}
+
+#[test]
+fn a_replica_that_refuses_the_key_again_and_again_is_ejected() {
+    let mut drive = Drive::new(config(), 2);
+    let mut refused = 0;
+    for id in 1..=20 {
+        let (_, replica, _) = pushed(&drive.submit("m"));
+        if replica == 0 {
+            refused += 1;
+            let (_, other, _) = pushed(&drive.retry(id, Failure::Unauthorized, true));
+            assert_eq!(other, 1);
+        }
+        drive.first_byte(id);
+        drive.complete(id);
+    }
+    assert!((1..=5).contains(&refused), "{refused}");
+}
+
+#[test]
 fn an_answer_that_comes_whole_is_not_computed_twice_because_it_took_too_long() {
     for (stream, sent, again) in [
         (false, true, false),

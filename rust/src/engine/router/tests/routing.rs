@@ -222,6 +222,76 @@ fn a_response_nobody_is_known_to_have_made_is_a_404() {
 }
 
 #[test]
+fn a_response_of_another_tenant_is_one_that_nobody_made() {
+    let mut drive = Drive::new(config(), 1);
+    let by = |tenant, route, path| Ask {
+        tenant,
+        path,
+        ..ask(route)
+    };
+    let (a, b) = (Tenant::Named("a"), Tenant::Named("b"));
+    let made = by(a, Route::Responses, b"");
+    assert_eq!(pushed(&drive.submit_as(made, digest("m", &[]))), (1, 0, 1));
+    drive.call(|router, now, out| router.first_byte(RequestId(1), Some("resp_1"), now, out));
+    drive.complete(1);
+    let asks = |tenant| {
+        [
+            (by(tenant, Route::Responses, b""), follow_up("resp_1")),
+            (
+                by(tenant, Route::ResponseById, b"/v1/responses/resp_1"),
+                Digest::default(),
+            ),
+            (
+                by(
+                    tenant,
+                    Route::ResponseCancel,
+                    b"/v1/responses/resp_1/cancel",
+                ),
+                Digest::default(),
+            ),
+        ]
+    };
+    for other in [b, Tenant::Nobody, Tenant::Unknown] {
+        for (ask, digest) in asks(other) {
+            let reject = drive.submit_as(ask, digest);
+            let nobodys = Refusal::response_unknown().of(rejected(&reject).request);
+            assert_eq!(rejected(&reject), &nobodys, "{other:?} {:?}", ask.route);
+        }
+    }
+    for (ask, digest) in asks(a) {
+        pushed(&drive.submit_as(ask, digest));
+        drive.complete(drive.last_id);
+    }
+}
+
+#[test]
+fn a_response_belongs_to_its_credential_where_owners_are_isolated() {
+    for isolates in [false, true] {
+        let mut drive = Drive::new(config(), 1);
+        if isolates {
+            drive.router.digest_config_mut().isolate(&[1; 32]);
+        }
+        let by = |credential| Ask {
+            credential,
+            ..ask(Route::Responses)
+        };
+        let made = by(Some(&b"Bearer a"[..]));
+        assert_eq!(pushed(&drive.submit_as(made, digest("m", &[]))), (1, 0, 1));
+        drive.call(|router, now, out| router.first_byte(RequestId(1), Some("resp_1"), now, out));
+        drive.complete(1);
+        for other in [Some(&b"Bearer b"[..]), None] {
+            let effects = drive.submit_as(by(other), follow_up("resp_1"));
+            let refused = matches!(effects[..], [Effect::Reject(_)]);
+            assert_eq!(refused, isolates, "{other:?}");
+            if !refused {
+                drive.complete(drive.last_id);
+            }
+        }
+        pushed(&drive.submit_as(made, follow_up("resp_1")));
+    }
+}
+
+#[test]
 fn a_stored_response_is_asked_for_where_it_was_made_even_while_that_drains() {
     let mut drive = one_response();
     drive.drain(0, true);
