@@ -34,6 +34,9 @@ THEIRS = (
     "Flags of vllm-router, smg, sglang-router and production-stack are understood: see docs/MIGRATING.md."
 )
 
+DOCTORS = frozenset({"--ask", "--json"})
+"""Flags of ``skylb doctor`` besides those of ``skylb serve``."""
+
 AnySettings = TypeVar("AnySettings", bound=Group)
 Result = TypeVar("Result")
 
@@ -346,6 +349,20 @@ def _demo(words: Sequence[str]) -> int:
     return 0
 
 
+def _doctor(words: Sequence[str]) -> int:
+    """Look at replicas, keys, files and peers of a configuration; say what would not work."""
+    from skylb.tools import doctor  # loads the whole service
+
+    about = (
+        "Takes the flags of skylb serve, and starts nothing. --ask also sends each replica a request of one "
+        "token. --json prints the findings as JSON."
+    )
+    settings = _load("doctor", Settings, [word for word in words if word not in DOCTORS], about).settings
+    report = _run(doctor.examine(settings, ask="--ask" in words))
+    print(doctor.as_json(report) if "--json" in words else doctor.render(report))
+    return 0 if report.works else EXIT_FAILURE
+
+
 def _peers(words: Sequence[str]) -> int:
     """Print the peers of a running balancer: round-trip time, age of their state, room, bytes, forwards."""
     from skylb.mesh import command  # only this command prints peers
@@ -410,5 +427,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "wan": _wan,
     "demo": _demo,
     "peers": _peers,
+    "doctor": _doctor,
     "config": _config,
 }

@@ -105,24 +105,24 @@ def test_a_documented_command_line_is_answered_with_the_line_to_use(name: str) -
 # ------------------------------------------------------------------------------------- probes
 
 
-def workers(front: Balancer) -> dict[str, object]:
+def listed(front: Balancer) -> dict[str, object]:
     found: dict[str, object] = json.loads(get(f"{front.url}/workers"))
     return found
 
 
-def test_workers_are_listed_in_the_shape_of_vllm_router_without_addresses_or_models(urls: list[str]) -> None:
+def test_replicas_are_listed_in_the_shape_of_vllm_router_without_addresses_or_models(urls: list[str]) -> None:
     with balancer(*urls) as front:
-        found = workers(front)
+        found = listed(front)
         assert found["total"] == 2
         assert found["stats"] == {"prefill_count": 0, "decode_count": 0, "regular_count": 2}
         text = json.dumps(found)
         assert "mock" not in text
         assert not any(url.partition("//")[2] in text for url in urls)
-        listed = found["workers"]
-        assert isinstance(listed, list)
-        assert [row["is_healthy"] for row in listed] == [True, True]
-        assert [row["load"] for row in listed] == [0, 0]
-        assert len({row["id"] for row in listed}) == 2
+        rows = found["workers"]
+        assert isinstance(rows, list)
+        assert [row["is_healthy"] for row in rows] == [True, True]
+        assert [row["load"] for row in rows] == [0, 0]
+        assert len({row["id"] for row in rows}) == 2
         assert status_of(f"{front.url}/workers", method="POST") == 405
 
 
@@ -130,7 +130,7 @@ def test_without_a_replica_it_lives_and_is_not_ready() -> None:
     with balancer("http://127.0.0.1:9", wait_ready=False) as front:
         eventually(lambda: status_of(f"{front.url}/readiness") == 503, what="not ready")
         assert status_of(f"{front.url}/liveness") == 200
-        assert workers(front)["total"] == 1
+        assert listed(front)["total"] == 1
 
 
 def test_while_it_is_being_stopped_it_lives_and_is_not_ready(urls: list[str]) -> None:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.tidy import limits, scenarios  # noqa: E402 - a script's own directory is the first that is looked in
+from tests.tidy import dropin, limits, scenarios  # noqa: E402 - a script's own directory is the first that is looked in
 from tests.tidy.passing import TABLES  # noqa: E402 - likewise
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "CONFIGURATION.md")
@@ -48,6 +48,7 @@ if __name__ == "__main__":
         ALGORITHM: passing,
         SCENARIO: scenario,
         limits.PAGE: limits.renewed,
+        dropin.PAGE: dropin.renewed,
     }
     for document, renew in pages.items():
         before = document.read_text()

@@ -17,9 +17,9 @@ from skylb.dropin.translate import ROWS, Translation, translate
 from skylb.options import options
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "data" / "router_flags.json").read_text()
+    (Path(__file__).parents[1] / "data" / "routers.json").read_text()
 )
-"""What the programs' own parsers take; see ``tests/support/router_flags.py``."""
+"""What the programs' own parsers take; see ``tests/support/routers.py``."""
 
 LETTERS = {program.name: program.letter for program in PROGRAMS} | {"smg serve": "s"}
 

@@ -67,12 +67,12 @@ def model_body(name: str, models: list[tuple[str, int | None]]) -> bytes | None:
     return None
 
 
-def workers_body(gauges: Sequence[ReplicaGauges]) -> bytes:
+def fleet_body(gauges: Sequence[ReplicaGauges]) -> bytes:
     """The answer to ``GET /workers``, in the shape of vllm-router and smg.
 
     It has no addresses and no models: whoever may ask here need not know them.
     """
-    workers = [
+    replicas = [
         {
             "id": str(replica.replica),
             "worker_type": "regular",
@@ -82,8 +82,8 @@ def workers_body(gauges: Sequence[ReplicaGauges]) -> bytes:
         }
         for replica in gauges
     ]
-    stats = {"prefill_count": 0, "decode_count": 0, "regular_count": len(workers)}
-    return orjson.dumps({"workers": workers, "total": len(workers), "stats": stats})
+    stats = {"prefill_count": 0, "decode_count": 0, "regular_count": len(replicas)}
+    return orjson.dumps({"workers": replicas, "total": len(replicas), "stats": stats})
 
 
 def _model(name: str, length: int | None) -> dict[str, object]:

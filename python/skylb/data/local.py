@@ -28,8 +28,8 @@ def answer(head: Head, context: Context, tenant: Tenant) -> tuple[int, bytes, st
         if router.ready():
             return 200, _READY[head.route], None
         return _error(head, "no_replica_ready", "no replica is ready")
-    if head.route == _core.ROUTE_WORKERS:
-        return _bounded(head, context, answers.workers_body(router.gauges()))
+    if head.route == _core.ROUTE_FLEET:
+        return _bounded(head, context, answers.fleet_body(router.gauges()))
     models = router.models(tenant)
     # Names have slashes, and clients escape them or not; escapes are decoded once.
     name = unquote(head.target.removeprefix("/v1/models").removeprefix("/").removesuffix("/"))

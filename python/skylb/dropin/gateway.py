@@ -48,7 +48,7 @@ OVERLOAD = "SkyLB sends a replica no more than it has room for, as its metrics s
 WARM = "SkyLB lets the share of a new replica grow over --engine-ramp-s"
 
 
-def _backend(words: tuple[str, ...]) -> Outcome:
+def _engine(words: tuple[str, ...]) -> Outcome:
     if words[0] in {"openai", "anthropic"}:
         return Answer("SkyLB stands in front of engines, not of providers")
     return Unneeded("SkyLB finds out from its metrics what each replica is")
@@ -84,7 +84,7 @@ GATEWAY: list[Row] = [
     *rows(
         "--backend",
         "vsg",
-        _backend,
+        _engine,
         "engines: not needed. `openai`, `anthropic`: none, SkyLB stands in front of engines",
     ),
     *unneeded("--prometheus-duration-buckets+", BOTH, "SkyLB's histograms have buckets of their own"),

@@ -97,7 +97,7 @@ pub enum Route {
     /// `GET /liveness`.
     Liveness = 39,
     /// `GET /workers`.
-    Workers = 40,
+    Fleet = 40,
 }
 
 /// The body a route reads.
@@ -216,7 +216,7 @@ pub const ROUTES: [Row; 41] = [
     row(Route::Decisions, "/v1/systemone", Takes::Post, BodyKind::Json, Serving::Batch, "Structured decisions."),
     row(Route::Readiness, "/readiness", Takes::Get, BodyKind::None, Serving::Local, "As /health, for probes that were written for vllm-router or smg."),
     row(Route::Liveness, "/liveness", Takes::Get, BodyKind::None, Serving::Local, "200 while the balancer runs, with or without replicas."),
-    row(Route::Workers, "/workers", Takes::Get, BodyKind::None, Serving::Local, "How many replicas there are and which are ready, in vllm-router's and smg's shape, without addresses."),
+    row(Route::Fleet, "/workers", Takes::Get, BodyKind::None, Serving::Local, "How many replicas there are and which are ready, in vllm-router's and smg's shape, without addresses."),
 ];
 
 /// Longest `{id}` of `/v1/responses/{id}`, in bytes.

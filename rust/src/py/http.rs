@@ -348,7 +348,7 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         ("ROUTE_PING", Route::Ping),
         ("ROUTE_READINESS", Route::Readiness),
         ("ROUTE_LIVENESS", Route::Liveness),
-        ("ROUTE_WORKERS", Route::Workers),
+        ("ROUTE_FLEET", Route::Fleet),
         ("ROUTE_RESPONSES", Route::Responses),
     ] {
         m.add(name, route as u8)?;
