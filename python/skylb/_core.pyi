@@ -16,6 +16,9 @@ ROUTE_HEALTH: Final = 0
 ROUTE_MODELS: Final = 1
 ROUTE_RESPONSES: Final = 4
 ROUTE_PING: Final = 20
+ROUTE_READINESS: Final = 38
+ROUTE_LIVENESS: Final = 39
+ROUTE_FLEET: Final = 40
 
 def policies() -> list[tuple[str, str, str]]:
     """Every policy as ``(name, rule, source)``, in the order of the documents."""

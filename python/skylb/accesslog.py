@@ -106,9 +106,9 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(fields).decode()
 
 
-def json_line(error: Exception) -> str:
-    """What ended the process, in the form of a message of its JSON log."""
-    record = logging.LogRecord("skylb", logging.ERROR, __file__, 0, "%s", (error,), None)
+def json_line(message: object, level: int = logging.ERROR) -> str:
+    """A text as a message of the JSON log: what ended the process, or was said before the log was open."""
+    record = logging.LogRecord("skylb", level, __file__, 0, "%s", (message,), None)
     return JsonFormatter().format(record)
 
 

@@ -108,6 +108,7 @@ class Service:
             metrics_page=self.metrics_page,
             client_scheme="http" if self.tls is None else "https",
         )
+        self.frontend.context.leaves = self.operations.leaves
         self.naming = self.operations.naming = Naming(settings, self.operations.wish, self._part_failed)
         self.admin = Admin(self.operations, settings.admin, None)
         self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)

@@ -8,15 +8,18 @@ import argparse
 import asyncio
 import difflib
 import errno
+import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from skylb import options
 from skylb.config import Group, Settings, environment, manager_environment
 from skylb.descriptors import hold_standard, raise_limit
+from skylb.dropin.translate import FLAGS, LAUNCH, Translation, translate
 from skylb.errors import ConfigError, SkyLBError
 
 EXIT_FAILURE = 1
@@ -26,6 +29,13 @@ EXIT_PIPE = 141
 """What a shell shows for a process that SIGPIPE ended."""
 
 HELP_ALL = "--help-all"
+
+THEIRS = (
+    "Flags of vllm-router, smg, sglang-router and production-stack are understood: see docs/MIGRATING.md."
+)
+
+DOCTORS = frozenset({"--ask", "--json"})
+"""Flags of ``skylb doctor`` besides those of ``skylb serve``."""
 
 AnySettings = TypeVar("AnySettings", bound=Group)
 Result = TypeVar("Result")
@@ -58,13 +68,14 @@ def _drop_output() -> None:
 
 
 def _main(words: list[str]) -> int:
-    if not words or words[0].startswith("-"):
+    serve = bool(words) and words[0].partition("=")[0] in FLAGS
+    if not serve and (not words or words[0].startswith("-")):
         parser = _top_parser()
         parser.parse_args(words)  # ends the process for --help and --version
         parser.print_help(sys.stderr)
         return EXIT_CONFIG
     try:
-        return _command(words[0])(words[1:])
+        return _serve(words) if serve else _command(words[0])(words[1:])
     except ConfigError as error:
         _print_faults("in the configuration", error.faults)
         return EXIT_CONFIG
@@ -103,6 +114,8 @@ def _version() -> str:
 
 
 def _command(name: str) -> Callable[[Sequence[str]], int]:
+    if name == LAUNCH:
+        return partial(_serve, command=LAUNCH)
     if name in COMMANDS:
         return COMMANDS[name]
     close = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -152,17 +165,51 @@ def _read(
             help="The same as --access-log off.",
         )
     if any(option.experimental for option in options.options(model)):
-        parser.epilog = "" if HELP_ALL in words else f"{HELP_ALL} shows the experimental flags too."
+        parser.epilog = "" if HELP_ALL in words else f"{HELP_ALL} shows the experimental flags too. "
+        parser.epilog += THEIRS
         parser.add_argument(HELP_ALL, action="help", help="Show this text with the experimental flags.")
     options.add_flags(parser, model, variables=layered, experimental=HELP_ALL in words)
-    found, faults = _parse(parser, list(words), first)
-    return options.read(
-        model,
-        flags=found,
-        variables=environment() if layered else None,
-        file=found.get("config"),
-        faults=faults,
-    )
+    variables = environment() if layered else {}
+    theirs = _translate(command, model, words, variables) if layered else Translation(list(words))
+    lines = theirs.lines()
+    found, faults = _parse(parser, theirs.words, first)
+    try:
+        read = options.read(
+            model,
+            flags=found,
+            variables=variables if layered else None,
+            file=found.get("config"),
+            faults=theirs.faults + faults,
+        )
+    except ConfigError:
+        _say(lines)
+        raise
+    _say(lines, json=layered and getattr(read[0].settings, "log_format", "") == "json")
+    return read
+
+
+def _translate(
+    command: str, model: type[Group], words: Sequence[str], variables: Mapping[str, str]
+) -> Translation:
+    """Puts our flags in the place of those of other routers."""
+    own = {option.flag for option in options.options(model)}
+    by_variable = {option.variable: option.flag for option in options.options(model)}
+    given = {by_variable[name] for name in variables if name in by_variable}
+    if options.CONFIG_VARIABLE in variables or any(word.partition("=")[0] == "--config" for word in words):
+        given |= own  # the file may set anything
+    return translate(words, own, given, launched=command == LAUNCH)
+
+
+def _say(lines: Sequence[str], *, json: bool = False) -> None:
+    """Tells what became of the flags of another router, on stderr."""
+    if json:
+        from skylb.accesslog import json_line  # loads the core
+
+        lines = [json_line(line.strip(), logging.INFO) for line in lines]
+    elif lines:
+        lines = [f"skylb: {lines[0]}", *lines[1:]]
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 def _parse(
@@ -211,9 +258,9 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
 # ----------------------------------------------------------------------------------- commands
 
 
-def _serve(words: Sequence[str]) -> int:
+def _serve(words: Sequence[str], command: str = "serve") -> int:
     """Run a load balancer in front of a region's replicas."""
-    loaded = _load("serve", Settings, words, "Runs a load balancer in front of the replicas of one region.")
+    loaded = _load(command, Settings, words, "Runs a load balancer in front of the replicas of one region.")
     from skylb import app  # loads the whole service
 
     try:
@@ -302,6 +349,20 @@ def _demo(words: Sequence[str]) -> int:
     return 0
 
 
+def _doctor(words: Sequence[str]) -> int:
+    """Look at replicas, keys, files and peers of a configuration; say what would not work."""
+    from skylb.tools import doctor  # loads the whole service
+
+    about = (
+        "Takes the flags of skylb serve, and starts nothing. --ask also sends each replica a request of one "
+        "token. --json prints the findings as JSON."
+    )
+    settings = _load("doctor", Settings, [word for word in words if word not in DOCTORS], about).settings
+    report = _run(doctor.examine(settings, ask="--ask" in words))
+    print(doctor.as_json(report) if "--json" in words else doctor.render(report))
+    return 0 if report.works else EXIT_FAILURE
+
+
 def _peers(words: Sequence[str]) -> int:
     """Print the peers of a running balancer: round-trip time, age of their state, room, bytes, forwards."""
     from skylb.mesh import command  # only this command prints peers
@@ -366,5 +427,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "wan": _wan,
     "demo": _demo,
     "peers": _peers,
+    "doctor": _doctor,
     "config": _config,
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 import stat
@@ -66,9 +67,13 @@ def bind(address: ListenAddress) -> list[Listening]:
             return [_bind_unix(address.host)]
         return _bind_tcp(address.host, address.port)
     except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        reason = "already in use" if in_use else error.strerror or str(error)
-        raise ListenError(f"cannot listen on {address}: {reason}", in_use=in_use) from error
+        raise _listen_error(address, error) from error
+
+
+def _listen_error(address: ListenAddress, error: OSError) -> ListenError:
+    in_use = error.errno == errno.EADDRINUSE
+    reason = "already in use" if in_use else error.strerror or str(error)
+    return ListenError(f"cannot listen on {address}: {reason}", in_use=in_use)
 
 
 def bound_address(sock: socket.socket) -> ListenAddress:
@@ -103,11 +108,41 @@ def is_taken(address: ListenAddress) -> bool:
     if address.unix:
         return Path(address.host).exists()
     try:
+        check_address(address)
+    except ListenError as error:
+        return error.in_use
+    return False
+
+
+def check_address(address: ListenAddress) -> None:
+    """Binds without listening, and lets go again; nothing is left behind.
+
+    Raises:
+        ListenError: the address is in use, not this machine's, or not permitted.
+    """
+    try:
+        if address.unix:
+            _check_unix(Path(address.host))
+            return
         for sock in _bind_tcp(address.host, address.port, listen=False):
             sock.close()
     except OSError as error:
-        return error.errno == errno.EADDRINUSE
-    return False
+        raise _listen_error(address, error) from error
+
+
+def _check_unix(path: Path) -> None:
+    """Looks whether the file of a socket can be made."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        missing = not path.parent.is_dir()
+        raise OSError(
+            errno.ENOENT if missing else errno.EACCES, os.strerror(errno.ENOENT if missing else errno.EACCES)
+        )
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return  # nothing is there, or a stale socket, which `bind` removes
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def _bind_tcp(host: str, port: int, *, listen: bool = True) -> list[Listening]:

@@ -49,19 +49,14 @@ MEANT = {
     "--port": "--listen HOST:PORT",
     "--host": "--listen HOST:PORT",
     "--bind": "--listen HOST:PORT",
-    "--worker-urls": "--replica URL, once for each",
     "--worker": "--replica URL",
-    "--backend": "--replica URL",
     "--backends": "--replica URL, once for each",
     "--upstream": "--replica URL",
-    "--static-backends": "--replica URL, once for each",
-    "--prometheus-port": "--admin HOST:PORT, which serves /metrics",
     "--metrics-port": "--admin HOST:PORT, which serves /metrics",
-    "--api-key": "--replica-key-file FILE",
     "--verbose": "--log-level debug",
     "--debug": "--log-level debug",
 }
-"""Flags that other routers have, and what they are called here."""
+"""Flags that other programs have, and what they are called here. `skylb.dropin` knows more of them."""
 
 SECRETS = ("key_file", "token_file", "tls_key", "kubernetes.config")
 """How the options end that name files of secrets."""

@@ -352,6 +352,13 @@ class Response(NamedTuple):
 
     status: int
     body: bytes
+    reader: ResponseReader | None = None
+    """What read it, for what its head says."""
+
+    @property
+    def date(self) -> str | None:
+        """Its ``Date``."""
+        return None if self.reader is None else self.reader.header("date")
 
 
 Failed = ConnectError | UpstreamClosedError | UpstreamTimeoutError | UnreadableError
@@ -464,7 +471,8 @@ class Fetch:
         if connection is not None and self._reader.reusable:
             self._connection = None
             self._pool.release(connection)
-        self._finish(Response(self._reader.status, body[0] if len(body) == 1 else b"".join(body)))
+        whole = body[0] if len(body) == 1 else b"".join(body)
+        self._finish(Response(self._reader.status, whole, self._reader))
 
     def time_out(self) -> None:
         """Its time is over: ends with an error, unless it has ended."""

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from skylb.config import Group
+from skylb.dropin.translate import FLAGS as ROUTERS_FLAGS
 from skylb.options import options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,7 @@ OTHERS_FLAGS = frozenset(
         "--api-key",
         "--enable-prompt-embeds",
         "--enable-prompt-tokens-details",
+        "--served-model-name",
         "--sse-keep-alive-interval",
         "--trust-request-chat-template",
         "--trust-request-mm-kwargs",
@@ -48,11 +50,17 @@ OTHERS_FLAGS = frozenset(
         "--quick",
         "--release",
         "--write",
+        # settings of Kubernetes discovery and of keys
+        "--keys-file",
+        "--kubernetes-namespace",
+        "--kubernetes-port",
+        "--kubernetes-selector",
+        *ROUTERS_FLAGS,
     }
 )
 """Flags of other programs that the pages name."""
 
-OWN_FLAGS = frozenset({"--config", "--help", "--help-all", "--no-access-log", "--version"})
+OWN_FLAGS = frozenset({"--ask", "--config", "--help", "--help-all", "--json", "--no-access-log", "--version"})
 """Flags of ``skylb`` that are no settings."""
 
 OUTSIDE = re.compile(

@@ -11,7 +11,12 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.tidy import chart, limits, scenarios  # noqa: E402 - a script's own directory is the first that is looked in
+from tests.tidy import (  # noqa: E402 - a script's own directory is the first that is looked in
+    chart,
+    dropin,
+    limits,
+    scenarios,
+)
 from tests.tidy.passing import TABLES  # noqa: E402 - likewise
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "CONFIGURATION.md")
@@ -49,6 +54,7 @@ if __name__ == "__main__":
         SCENARIO: scenario,
         limits.PAGE: limits.renewed,
         chart.SCHEMA: chart.renewed,
+        dropin.PAGE: dropin.renewed,
     }
     for document, renew in pages.items():
         before = document.read_text()

@@ -1,13 +1,15 @@
 """Pages that the code holds to what they say: what passes, every limit, and the fields of scenarios."""
 
+import json
 from typing import Annotated
 
 import msgspec
 import pytest
 from msgspec.inspect import StructType, Type, type_info
 
+from skylb.dropin.row import PROGRAMS
 from skylb.tools.sim.scenario import Scenario
-from tests.tidy import chart, limits, scenarios, tables
+from tests.tidy import chart, dropin, limits, scenarios, tables
 
 
 def test_every_limit_has_a_row_that_says_its_value_and_what_happens_at_it() -> None:
@@ -34,6 +36,25 @@ def test_the_tables_that_the_core_has_are_current() -> None:
 def test_the_charts_schema_of_settings_is_current() -> None:
     text = chart.SCHEMA.read_text()
     assert chart.renewed(text) == text, "run `make docs`"
+
+
+# ----------------------------------------------------------------------------- other routers
+
+
+def test_the_tables_of_other_routers_flags_are_current() -> None:
+    text = dropin.PAGE.read_text()
+    assert dropin.renewed(text) == text, "run `make docs`"
+    names = [program.name for program in PROGRAMS]
+    assert all(f"<!-- dropin: {name} -->" in text for name in ("policies", *names))
+
+
+def test_every_metric_of_the_recorded_programs_has_a_row() -> None:
+    recorded = json.loads((dropin.ROOT / "tests" / "data" / "routers.json").read_text())
+    names = {name for page in recorded.values() for name in page.get("metrics", ())}
+    assert len(names) > 80
+    text = dropin.PAGE.read_text()
+    assert dropin.unnamed(text, sorted(names)) == []
+    assert dropin.unnamed(text, ["smg_planted_total"]) == ["smg_planted_total"]
 
 
 # -------------------------------------------------------------------------- scenario files

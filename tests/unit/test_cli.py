@@ -131,9 +131,9 @@ def test_show_prints_the_values_also_where_serve_would_refuse_them(
 @pytest.mark.parametrize(
     ("flag", "hint"),
     [
-        ("--port", "; expected --listen HOST:PORT"),
-        ("--worker-urls", "; expected --replica URL"),
-        ("--prometheus-port", "; expected --admin HOST:PORT"),
+        ("--bind", "; expected --listen HOST:PORT"),
+        ("--upstream", "; expected --replica URL"),
+        ("--metrics-port", "; expected --admin HOST:PORT"),
         ("--replicas", "; did you mean --replica?"),
         ("--hold-time-s", "; did you mean --hold-timeout-s?"),
         ("--frobnicate", "\n"),

@@ -152,7 +152,7 @@ class Control:
         settings = self._settings
         key = read_secret(settings.replica_key_file, "replica_key_file")
         probe_key = read_secret(settings.probe_key_file, "probe_key_file")
-        self.set_authorization(_bearer(key), _bearer(probe_key))
+        self.set_authorization(bearer(key), bearer(probe_key))
 
     def set_authorization(self, authorization: str | None, probe: str | None = None) -> None:
         """Changes the values of ``Authorization`` that replicas are sent.
@@ -231,5 +231,6 @@ def _described(offered: dict[str, Offered]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _bearer(key: str | None) -> str | None:
+def bearer(key: str | None) -> str | None:
+    """``Authorization`` with a key."""
     return None if key is None else f"Bearer {key}"

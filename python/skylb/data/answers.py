@@ -1,13 +1,14 @@
-"""Responses that the balancer writes itself: refusals, `/v1/models`, `/health`."""
+"""Responses that the balancer writes itself: refusals, `/v1/models`, `/workers`."""
 
 import time
+from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
 import orjson
 
 from skylb import _core
-from skylb._core import RequestError
+from skylb._core import ReplicaGauges, RequestError
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -64,6 +65,25 @@ def model_body(name: str, models: list[tuple[str, int | None]]) -> bytes | None:
         if known == name:
             return orjson.dumps(_model(known, length))
     return None
+
+
+def fleet_body(gauges: Sequence[ReplicaGauges]) -> bytes:
+    """The answer to ``GET /workers``, in the shape of vllm-router and smg.
+
+    It has no addresses and no models: whoever may ask here need not know them.
+    """
+    replicas = [
+        {
+            "id": str(replica.replica),
+            "worker_type": "regular",
+            "connection_mode": "http",
+            "is_healthy": replica.ready,
+            "load": replica.in_flight,
+        }
+        for replica in gauges
+    ]
+    stats = {"prefill_count": 0, "decode_count": 0, "regular_count": len(replicas)}
+    return orjson.dumps({"workers": replicas, "total": len(replicas), "stats": stats})
 
 
 def _model(name: str, length: int | None) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """What all requests of the data plane share; the composition root makes it once."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from skylb._core import HeadParser, Recorder, RequestIds
@@ -103,6 +103,8 @@ class Context:
     """Streams are asked for usage on the client's behalf; the client does not see it."""
     isolates: bool = False
     """Bodies get the salt of their owner's prefix cache on the way to a replica."""
+    leaves: Callable[[], bool] = lambda: False
+    """Whether this balancer is being stopped, or its region evacuated: no sender should choose it."""
     draining: bool = False
     heard: set[int] = field(default_factory=set)
     """Replicas whose answers have gone on since the last sweep; at most as many as there are."""

@@ -137,7 +137,7 @@ class Exchange:
         if self.head.is_options:
             self.answer(204, b"", headers=preflight(self.head))
             return
-        if self.head.route not in (_core.ROUTE_HEALTH, _core.ROUTE_PING):
+        if self.head.route not in local.PROBES:
             self.name_tenant()
         status, body, code = local.answer(self.head, self.context, self.request.tenant)
         retry_after_s = self.context.limits.retry_after_s if status == 503 else None

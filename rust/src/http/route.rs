@@ -92,6 +92,12 @@ pub enum Route {
     GenerativeScore = 36,
     /// `POST /v1/systemone`.
     Decisions = 37,
+    /// `GET /readiness`.
+    Readiness = 38,
+    /// `GET /liveness`.
+    Liveness = 39,
+    /// `GET /workers`.
+    Fleet = 40,
 }
 
 /// The body a route reads.
@@ -169,7 +175,7 @@ const fn row(
 
 /// Every route, at the place of its number.
 #[rustfmt::skip]
-pub const ROUTES: [Row; 38] = [
+pub const ROUTES: [Row; 41] = [
     row(Route::Health, "/health", Takes::Get, BodyKind::None, Serving::Local, "Whether any replica is ready: 200 or 503."),
     row(Route::Models, "/v1/models", Takes::Get, BodyKind::None, Serving::Local, "Models and adapters; also /v1/models/{name}, whose slashes may be escaped."),
     row(Route::ChatCompletions, "/v1/chat/completions", Takes::Post, BodyKind::Json, Serving::Batch, "OpenAI's chat."),
@@ -208,6 +214,9 @@ pub const ROUTES: [Row; 38] = [
     row(Route::CohereRender, "/cohere/v2/chat/render", Takes::Post, BodyKind::Json, Serving::Light, "The tokens that Cohere's chat becomes."),
     row(Route::GenerativeScore, "/generative_scoring", Takes::Post, BodyKind::Json, Serving::Batch, "Scores of items by the tokens that a model would write."),
     row(Route::Decisions, "/v1/systemone", Takes::Post, BodyKind::Json, Serving::Batch, "Structured decisions."),
+    row(Route::Readiness, "/readiness", Takes::Get, BodyKind::None, Serving::Local, "As /health, for probes that were written for vllm-router or smg."),
+    row(Route::Liveness, "/liveness", Takes::Get, BodyKind::None, Serving::Local, "200 while the balancer runs, with or without replicas."),
+    row(Route::Fleet, "/workers", Takes::Get, BodyKind::None, Serving::Local, "How many replicas there are and which are ready, in vllm-router's and smg's shape, without addresses."),
 ];
 
 /// Longest `{id}` of `/v1/responses/{id}`, in bytes.

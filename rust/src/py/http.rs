@@ -346,6 +346,9 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         ("ROUTE_HEALTH", Route::Health),
         ("ROUTE_MODELS", Route::Models),
         ("ROUTE_PING", Route::Ping),
+        ("ROUTE_READINESS", Route::Readiness),
+        ("ROUTE_LIVENESS", Route::Liveness),
+        ("ROUTE_FLEET", Route::Fleet),
         ("ROUTE_RESPONSES", Route::Responses),
     ] {
         m.add(name, route as u8)?;

@@ -1,0 +1,1 @@
+"""Command lines of other routers: what each of their flags becomes here."""

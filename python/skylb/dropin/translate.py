@@ -1,0 +1,236 @@
+"""From a command line of another router to one of ours: nothing here opens, prints or reads variables."""
+
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from skylb.dropin.gateway import ENGINES, GATEWAY, SERVE
+from skylb.dropin.row import (
+    PROGRAMS,
+    Answer,
+    Became,
+    Outcome,
+    Part,
+    Program,
+    Row,
+    Unneeded,
+    Values,
+)
+from skylb.dropin.shared import SHARED
+from skylb.dropin.stack import STACK
+
+ROWS: tuple[Row, ...] = (*SHARED, *GATEWAY, *STACK, *SERVE)
+"""Every flag of every program. A flag that two programs read differently has two rows."""
+
+FLAGS = frozenset(row.flag for row in ROWS)
+"""Their flags. Some of their programs have no commands: with one of these as its first word, ours serves."""
+
+LAUNCH = "launch"
+"""The command of smg and sglang-router that starts a router."""
+
+PREFIXES = ("--router-", "--no-router-")
+"""What the flags of its router begin with in ``smg serve``."""
+
+FLEET = frozenset({"--worker-urls", "--static-backends"})
+"""Flags that say where replicas are. With one of them, a command line is a whole one of that program."""
+
+ENGINE_FLAGS = frozenset({"--model", "--model-path"})
+"""With these and without replicas, ``smg serve`` starts engines."""
+
+
+@dataclass(slots=True)
+class Translation:
+    """A command line of ours, what became of the flags that are not ours, and what has no counterpart."""
+
+    words: list[str] = field(default_factory=list)
+    """Ours, and what nobody knows."""
+    said: list[tuple[str, str]] = field(default_factory=list)
+    """What was written, and what became of it."""
+    faults: list[str] = field(default_factory=list)
+    use: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Flags of ours, with their values, to write instead of flags without a counterpart."""
+    program: Program | None = None
+    """Whose command line it is; ``None``: ours."""
+
+    @property
+    def line(self) -> str:
+        """The command line to write instead."""
+        instead = [word for flag, values in self.use.items() for word in (flag, *values)]
+        return shlex.join(["skylb", "serve", *self.words, *instead])
+
+    def instead(self, words: Sequence[str]) -> None:
+        """Takes words of ours into the line: a value that was written counts more than a placeholder."""
+        flag = ""
+        for word in words:
+            if word.startswith("--"):
+                flag = word
+                self.use.setdefault(flag, ())
+            elif flag and (not self.use[flag] or self.use[flag][0].isupper()):
+                self.use[flag] = (word,)
+
+    def lines(self) -> list[str]:
+        """What to say once: a heading, a line per flag, and the command line to write instead."""
+        if self.program is None:
+            return []
+        width = min(40, max((len(theirs) for theirs, _ in self.said), default=0))
+        rows = [f"  {theirs:<{width}}  {ours}" for theirs, ours in self.said]
+        heading = f"flags of {self.program.name}, and what became of them:"
+        return [heading, *rows, f"with SkyLB's own flags: {self.line}"]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One of their flags as it was written."""
+
+    row: Row
+    flag: str
+    words: tuple[str, ...]
+
+
+def translate(
+    words: Sequence[str],
+    own: Collection[str],
+    given: Collection[str] = (),
+    *,
+    launched: bool = False,
+) -> Translation:
+    """Puts our flags in the place of theirs.
+
+    Args:
+        words: a command line without the command.
+        own: our flags.
+        given: our flags that an environment or a file may have set: they get none of the program's defaults.
+        launched: the command was ``launch``.
+    """
+    made = Translation()
+    asked: list[_Asked] = []
+    _split(words, own, made, asked)
+    if not asked and not made.faults and not launched:
+        return Translation(words=list(words))
+    made.program = _program(asked, launched=launched)
+    parts: dict[tuple[str, str], _Asked] = {}
+    answers: dict[Answer, list[str]] = {}
+    for one in asked:
+        _take(one, made, parts, answers)
+    made.faults += [_fault(answer, flags) for answer, flags in answers.items()]
+    _join(asked, made, parts, own_words=words, given=given)
+    flags = {one.row.flag for one in asked}
+    if flags & ENGINE_FLAGS and not flags & FLEET and not any(word.startswith("--replica") for word in words):
+        made.faults.append(f"{min(flags & ENGINE_FLAGS)}: {ENGINES}: use --replica URL")
+        made.instead(["--replica", "URL"])
+    return made
+
+
+def _split(words: Sequence[str], own: Collection[str], made: Translation, asked: list[_Asked]) -> None:
+    """Takes their flags out of the words; ours, and what nobody knows, stay in their order."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, value = word.partition("=")
+        following = value if equals else next(iter(rest), "")
+        found = _find(flag, following)
+        if found is None or (flag in own and following not in found.known):
+            made.words.append(word)
+            continue
+        taken = (value,) if equals else tuple(_values(found, rest))
+        if found.values is not Values.NONE and not taken:
+            made.faults.append(f"{flag}: expected a value")
+            continue
+        asked.append(_Asked(found, flag, taken))
+
+
+def _find(flag: str, following: str) -> Row | None:
+    """The row of a flag: of two, the one that takes what follows."""
+    found = [row for row in ROWS if row.flag == flag]
+    if not found and (prefix := next(filter(flag.startswith, PREFIXES), "")):
+        bare = flag.replace(prefix, prefix.removesuffix("router-"), 1)
+        found = [row for row in ROWS if row.flag == bare]
+    alone = not following or following.startswith("-")
+    fitting = [row for row in found if (row.values is Values.NONE) == alone]
+    return next(iter(fitting or found), None)
+
+
+def _values(row: Row, rest: list[str]) -> Iterator[str]:
+    """Takes the values of a flag off the words that follow it."""
+    most = {Values.NONE: 0, Values.ONE: 1, Values.MANY: len(rest)}[row.values]
+    while most > 0 and rest and (not rest[0].startswith("-") or rest[0][1:].isdigit()):
+        most -= 1
+        yield rest.pop(0)
+
+
+def _program(asked: Sequence[_Asked], *, launched: bool) -> Program:
+    """Whose command line it is: the first program that knows most of the flags."""
+    known = {
+        program: sum(program.letter in one.row.programs for one in asked)
+        + (launched and program.letter in "sg")
+        for program in PROGRAMS
+    }
+    return max(PROGRAMS, key=lambda program: known[program])
+
+
+def _take(
+    one: _Asked, made: Translation, parts: dict[tuple[str, str], _Asked], answers: dict[Answer, list[str]]
+) -> None:
+    """Notes what one flag becomes."""
+    outcome: Outcome = one.row.act(one.words)
+    written = shlex.join([one.flag, *one.words])
+    if isinstance(outcome, Became):
+        made.words += outcome.words
+        note = f" ({outcome.note})" if outcome.note else ""
+        made.said.append((written, shlex.join(outcome.words) + note))
+    elif isinstance(outcome, Part):
+        parts[outcome.option, outcome.half] = one
+    elif isinstance(outcome, Unneeded):
+        made.said.append((one.flag, f"not needed: {outcome.why}"))
+    elif isinstance(outcome, Answer):
+        answers.setdefault(outcome, []).append(one.flag)
+        made.instead(outcome.use)
+
+
+def _fault(answer: Answer, flags: Sequence[str]) -> str:
+    instead = f": use {shlex.join(answer.use)}" if answer.use else ""
+    return f"{', '.join(dict.fromkeys(flags))}: {answer.why}{instead}"
+
+
+def _join(
+    asked: Sequence[_Asked],
+    made: Translation,
+    parts: Mapping[tuple[str, str], _Asked],
+    *,
+    own_words: Sequence[str],
+    given: Collection[str],
+) -> None:
+    """Makes addresses of hosts and ports, with the program's defaults where a whole command line is meant."""
+    program = made.program or PROGRAMS[0]
+    whole = any(one.row.flag in FLEET for one in asked)
+    others = [other for other in PROGRAMS if all(other.letter in one.row.programs for one in asked)]
+    elsewhere = [other.name for other in others if other.listen[0] != program.listen[0]]
+    ours = {word.partition("=")[0] for word in own_words}
+    listen = program.listen
+    for option, standard, theirs in (
+        ("listen", listen if whole else (listen[0], 8080), ("--host", "--port")),
+        ("admin", program.metrics, ("--prometheus-host", "--prometheus-port")),
+    ):
+        halves = [parts.get((option, half)) for half in ("host", "port")]
+        host, port = (half.words[0] if half is not None else None for half in halves)
+        written = [shlex.join([half.flag, *half.words]) for half in halves if half is not None]
+        if f"--{option}" in ours:
+            if written:
+                made.faults.append(f"{written[0]}: --{option} is given too: expected one of both")
+            continue
+        if not written and (standard is None or not whole or f"--{option}" in given):
+            continue
+        default = standard or listen
+        address = _address(host or default[0], port or str(default[1]))
+        made.words[:0] = [f"--{option}", address]
+        left_out = "" if written else f" (as {program.name} without {theirs[1]})"
+        if option == "listen" and host is None and elsewhere:
+            left_out += f"; {' and '.join(elsewhere)} would listen on 0.0.0.0: add --host 0.0.0.0 for that"
+        made.said.insert(0, (" ".join(written) or "(its default)", f"--{option} {address}{left_out}"))
+    if whole and program.metrics is None:
+        made.said.append(("(its /metrics)", "on the admin listener: --admin HOST:PORT"))
+
+
+def _address(host: str, port: str) -> str:
+    bare = host.strip("[]")
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
