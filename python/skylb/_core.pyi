@@ -281,15 +281,18 @@ class Request:
         """It enters the hold."""
     def leave_hold(self, now_ns: int, /) -> None:
         """It leaves the hold, if it is there."""
-    def upstream(self, host: str, authorization: str | None, body_len: int, /) -> bytes:
+    def upstream(
+        self, host: str, authorization: str | None, body_len: int, drop_credentials: bool = False, /
+    ) -> bytes:
         """The head to send to a replica, built anew from the parse. HEAD goes out as GET: engines
         answer HEAD with 405, and ``Relay`` drops the body.
 
         Args:
             host: value of ``Host``.
-            authorization: replaces the client's ``Authorization`` and ``X-Api-Key`` where given.
+            authorization: replaces the client's ``Authorization``, ``X-Api-Key`` and ``Api-Key`` where given.
             body_len: the body's length in bytes; a request without a body that is no POST has no
                 ``Content-Length``.
+            drop_credentials: those three headers are left out, whatever replaces them.
 
         Raises:
             ValueError: a value has control characters; names it.

@@ -10,7 +10,7 @@ use super::effects::{Forward, Push};
 use super::http::{Head, Relay};
 use super::tenant::Tenant;
 use crate::engine::router::Forwarded;
-use crate::http::request::Upstream;
+use crate::http::request::{Credentials, Upstream};
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
 use crate::prompt::{AnswerStart, Digest, Edit, edited};
@@ -310,13 +310,14 @@ impl Request {
 
     // ---------------------------------------------------------------- to a replica and back
 
-    #[pyo3(signature = (host, authorization, body_len, /))]
+    #[pyo3(signature = (host, authorization, body_len, drop_credentials=false, /))]
     fn upstream<'py>(
         &self,
         py: Python<'py>,
         host: &str,
         authorization: Option<&str>,
         body_len: usize,
+        drop_credentials: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let (head, sender) = (&self.head.get().inner, self.sender.get());
         let has_body = body_len > 0 || head.method() == b"POST";
@@ -326,7 +327,11 @@ impl Request {
             client: sender.address.as_deref(),
             scheme: &sender.scheme,
             trusted: sender.trusted,
-            authorization,
+            credentials: match authorization {
+                Some(value) => Credentials::Replaced(value),
+                None if drop_credentials => Credentials::Dropped,
+                None => Credentials::Passed,
+            },
             body_len: if has_body {
                 i64::try_from(body_len).unwrap_or(i64::MAX)
             } else {

@@ -61,7 +61,7 @@ pub(crate) enum Kind {
     ContentEncoding,
     /// `Authorization`.
     Authorization,
-    /// `X-Api-Key`.
+    /// `X-Api-Key`, or `Api-Key`.
     ApiKey,
     /// `Forwarded`, `X-Real-Ip` and `X-Forwarded-*` but the next two.
     Forwarded,
@@ -96,6 +96,7 @@ impl Kind {
             6 if is(b"expect") => Self::Expect,
             7 if is(b"upgrade") => Self::Upgrade,
             7 if is(b"trailer") => Self::Hop,
+            7 if is(b"api-key") => Self::ApiKey,
             9 if is(b"x-api-key") => Self::ApiKey,
             9 if is(b"forwarded") || is(b"x-real-ip") => Self::Forwarded,
             10 if is(b"connection") => Self::Connection,

@@ -39,7 +39,7 @@ use field::{Field, Span};
 pub(crate) use extent::{Extent, Measured, Problem, measure};
 pub(crate) use field::{Kind, is_field_value, is_token, list, trim};
 pub use parse::HeadParser;
-pub use upstream::Upstream;
+pub use upstream::{Credentials, Upstream};
 pub(crate) use upstream::{put, put_decimal};
 
 /// Longest head, from the request line to the final empty line.
@@ -187,7 +187,7 @@ impl Head {
         self.class.map(|s| s.of(&self.bytes))
     }
 
-    /// Value of `Authorization`, else of `X-Api-Key`: whose request it is.
+    /// Value of `Authorization`, else of `X-Api-Key` or `Api-Key`: whose request it is.
     #[must_use]
     pub fn credential(&self) -> Option<&[u8]> {
         let of = |kind| self.fields.iter().find(|f| f.kind == kind);

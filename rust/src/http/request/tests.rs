@@ -16,7 +16,7 @@ const TO: Upstream<'_> = Upstream {
     client: Some("192.0.2.7"),
     scheme: "http",
     trusted: false,
-    authorization: None,
+    credentials: Credentials::Passed,
     body_len: 2,
 };
 

@@ -59,15 +59,39 @@ fn a_client_without_an_address_is_not_named() {
 fn a_replica_key_replaces_the_clients_credentials() {
     let head = parse(
         "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
-         Authorization: Bearer theirs\r\nx-api-key: theirs\r\n\r\n",
+         Authorization: Bearer theirs\r\nx-api-key: theirs\r\nApi-Key: theirs\r\napi_key: theirs\r\n\r\n",
     );
-    let to = Upstream {
-        authorization: Some("Bearer ours"),
+    assert_eq!(sent(&head, TO).matches("theirs").count(), 3);
+    let replaced = Upstream {
+        credentials: Credentials::Replaced("Bearer ours"),
         ..TO
     };
-    let sent = sent(&head, to);
-    assert!(sent.contains("Authorization: Bearer ours\r\n"));
-    assert!(!sent.contains("theirs"));
+    let replaced = sent(&head, replaced);
+    assert!(replaced.contains("Authorization: Bearer ours\r\n"));
+    assert!(!replaced.contains("theirs"));
+    let dropped = Upstream {
+        credentials: Credentials::Dropped,
+        ..TO
+    };
+    let dropped = sent(&head, dropped);
+    assert!(!dropped.contains("theirs") && !dropped.contains("Authorization"));
+}
+
+#[test]
+fn a_credential_is_that_of_authorization_before_a_key_of_either_name() {
+    let credential = |fields: &str| {
+        let head = parse(&format!(
+            "GET /v1/responses/resp_1 HTTP/1.1\r\nHost: a\r\n{fields}\r\n"
+        ));
+        head.credential().map(<[u8]>::to_vec)
+    };
+    let both = credential("api-key: k\r\nAuthorization: Bearer a\r\n");
+    assert_eq!(both.as_deref(), Some(&b"Bearer a"[..]));
+    for name in ["X-API-Key", "Api-Key"] {
+        let one = credential(&format!("{name}: k\r\n"));
+        assert_eq!(one.as_deref(), Some(&b"k"[..]), "{name}");
+    }
+    assert_eq!(credential(""), None);
 }
 
 #[test]
