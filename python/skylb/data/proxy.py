@@ -95,7 +95,7 @@ class Exchange:
             self.charged = bytes_in
             self.body_read(read)
 
-        self.context.reading.start(self.head, parts, known, was_read)
+        self.context.reading.start(self.head, parts, known, was_read, asks_usage=self.asks_usage())
 
     def body_read(self, read: Read | RequestError) -> None:
         """The thread has read the large body, or refuses it. The client may have left meanwhile."""
@@ -122,7 +122,11 @@ class Exchange:
 
     def name_tenant(self) -> None:
         """Finds out the request's tenant."""
-        self.request.tenant = self.context.tenants.of(self.head, self.client.trusted, self.client.claims)
+        client = self.client
+        if client.party is not None:
+            self.request.tenant = client.party.tenant
+        else:
+            self.request.tenant = self.context.tenants.of(self.head, client.trusted, client.claims)
 
     def answer_locally(self) -> None:
         """Answers a browser's preflight request, and the routes that need no replica."""
@@ -131,14 +135,19 @@ class Exchange:
             return
         if self.head.route not in (_core.ROUTE_HEALTH, _core.ROUTE_PING):
             self.name_tenant()
-        status, body, code = local.answer(self.head, self.context, self.request.tenant)
+        status, body, code = local.answer(self.head, self.context, self.request.tenant, self.client.party)
         retry_after_s = self.context.limits.retry_after_s if status == 503 else None
         self.answer(status, body, code=code, retry_after_s=retry_after_s)
 
     def submitted(self) -> None:
         """The engine has read the body and knows the request."""
         self.in_engine = True
-        self.body = self.request.edited(self.body, self.context.inject_usage)
+        self.body = self.request.edited(self.body, self.asks_usage())
+
+    def asks_usage(self) -> bool:
+        """Whether a stream is asked for its usage on the client's behalf: limits of tokens go by it."""
+        party = self.client.party
+        return self.context.inject_usage or (party is not None and party.metered)
 
     def held(self) -> None:
         """No replica has room: wait."""
@@ -216,7 +225,8 @@ class Exchange:
     def send(self, leg: Leg, connection: Connection) -> None:
         """Writes the request: a head built anew, and the body with its edits."""
         body, client, target = self.body, self.client, leg.target
-        head = self.request.upstream(target.authority, target.authorization, len(body))
+        drop_credentials = self.context.tenants.keyring is not None
+        head = self.request.upstream(target.authority, target.authorization, len(body), drop_credentials)
         forward, crossing = leg.forward, self.context.crossing
         if forward is not None and crossing is not None and isinstance(target, Peer):
             digest = self.body_digest or sha256(body)

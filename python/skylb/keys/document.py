@@ -51,7 +51,7 @@ Class = Literal["high", "normal", "low"]
 EMPTY_KEY = hashlib.sha256(b"").hexdigest()
 
 _STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
-_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 
 class TenantTable(Group):
@@ -69,7 +69,7 @@ class TenantTable(Group):
         Expected(f"a list of 1 to {REGIONS_MAX} names of regions"),
         Field(min_length=1, max_length=REGIONS_MAX, description="Regions that may serve its requests."),
     ] = None
-    highest: Annotated[
+    class_: Annotated[
         Class | None,
         Field(alias="class", description="Highest class of its requests. A higher one counts as this one."),
     ] = None
@@ -124,7 +124,7 @@ class KeyTable(Group):
     note: Annotated[
         str | None,
         Expected(f"text of one line, at most {NOTE_LEN_MAX} characters"),
-        Field(max_length=NOTE_LEN_MAX, pattern=_PRINTABLE, description="Who has it, and what for."),
+        Field(max_length=NOTE_LEN_MAX, pattern=PRINTABLE, description="Who has it, and what for."),
     ] = None
 
 
@@ -146,8 +146,12 @@ class Document(Group):
 _TABLES: Mapping[str, type[Group]] = {"tenants": TenantTable, "keys": KeyTable}
 _DOCUMENT = TypeAdapter(Document)
 _TENANT = re.compile(TENANT_PATTERN, re.ASCII)
-_PLAIN = re.compile(r"[a-z][a-z0-9_]{0,31}")
-"""A name that may be shown: no key is spelled so, as far as a look can say."""
+_PLAIN = re.compile(r"[a-z_]{1,32}")
+"""A name of a field that may be shown: no key or hash is spelled so."""
+_SECRET = re.compile(r"sk-|[0-9A-Fa-f]{64}$")
+"""How keys and hashes begin: a tenant with such a name is not shown."""
+_KEY_HEADER = re.compile(r"\s*\[\[\s*keys\s*\]\]")
+_KEY_NUMBER = re.compile(r"keys\[(\d+)\]")
 _QUOTED = re.compile(r"'[^']{4,}'|\"[^\"]{4,}\"")
 
 
@@ -172,8 +176,8 @@ def parse(path: Path, content: bytes) -> Document:
         document = _DOCUMENT.validate_python(table)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        _refuse(path, (_fault(detail, table) for detail in details))
-    _refuse(path, _contradictions(document))
+        _refuse(path, content, (_fault(detail, table) for detail in details))
+    _refuse(path, content, _contradictions(document))
     return document
 
 
@@ -197,15 +201,26 @@ def tables(path: Path, content: bytes) -> dict[str, Any]:
         raise ConfigError([f"{path}: expected TOML without deep nesting"]) from None
 
 
-def _refuse(path: Path, faults: Iterator[str]) -> None:
-    found = []
+def _refuse(path: Path, content: bytes, faults: Iterator[str]) -> None:
+    found: list[str] = []
+    lines: list[int] | None = None
     for fault in faults:
         if len(found) == FAULTS_MAX:
             found.append(f"{path}: further faults are not listed")
             break
-        found.append(f"{path}: {fault}")
+        if lines is None:
+            lines = key_lines(content.decode())
+        number = _KEY_NUMBER.match(fault)
+        at = number is not None and int(number[1]) <= len(lines)
+        line = f"line {lines[int(number[1]) - 1]}: " if number is not None and at else ""
+        found.append(f"{path}: {line}{fault}")
     if found:
         raise ConfigError(found) from None
+
+
+def key_lines(text: str) -> list[int]:
+    """The numbers of the lines with ``[[keys]]``, from 1. Where one is within a text they are too many."""
+    return [number for number, line in enumerate(text.splitlines(), 1) if _KEY_HEADER.match(line)]
 
 
 # --------------------------------------------------------------------------------- faults
@@ -241,10 +256,10 @@ def _unknown(loc: tuple[int | str, ...]) -> str:
     name = str(last)
     shown = f" {name}" if _PLAIN.fullmatch(name) else ""
     if not parents:
-        return f"unknown table{shown}{suggestion(name, Document.model_fields)}: expected tenants or keys"
+        close = suggestion(name, Document.model_fields)
+        return f"unknown table{shown}{close or ': expected tenants or keys'}"
     known = [field.alias or word for word, field in _TABLES[str(parents[0])].model_fields.items()]
-    close = suggestion(name, known) if shown else ""
-    expected = close or f": expected one of {', '.join(known)}"
+    expected = suggestion(name, known) or f": expected one of {', '.join(known)}"
     return f"{_where(str(parents[0]), parents[1])}: unknown field{shown}{expected}"
 
 
@@ -252,7 +267,11 @@ def _where(top: str, which: int | str) -> str:
     """A table, as people find it: the number of a key, the name of a tenant where it is one."""
     if top == "keys":
         return f"keys[{int(which) + 1}]"
-    return f"tenants.{which}" if _TENANT.fullmatch(str(which)) else "tenants: one of them"
+    return f"tenants.{which}" if _may_be_shown(str(which)) else "tenants: one of them"
+
+
+def _may_be_shown(tenant: str) -> bool:
+    return _TENANT.fullmatch(tenant) is not None and _SECRET.match(tenant) is None
 
 
 def _expected(field: FieldInfo) -> str:
@@ -282,7 +301,7 @@ def _contradictions(document: Document) -> Iterator[str]:
         if key.sha256.lower() == EMPTY_KEY:
             yield f"keys[{number}].sha256: expected the SHA-256 of a key, got that of no text"
         if key.tenant not in document.tenants:
-            close = suggestion(key.tenant, document.tenants)
+            close = suggestion(key.tenant, [name for name in document.tenants if _may_be_shown(name)])
             yield f"keys[{number}].tenant: expected the name of a table [tenants.NAME]{close}"
 
 

@@ -80,7 +80,7 @@ class Ring:
                     {
                         "name": name,
                         "weight": terms.weight,
-                        "class": terms.highest,
+                        "class": terms.class_,
                         "models": terms.models,
                         "requests_per_minute": terms.requests_per_minute,
                         "tokens_per_minute": terms.tokens_per_minute,
