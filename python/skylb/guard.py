@@ -53,12 +53,16 @@ class Guard:
     def _take(self, ring: Ring) -> None:
         """Applies another reading of the file, the whole of it or nothing."""
         try:
-            self._router.set_residency([*self._residency, *ring.residency()])
+            self._apply(ring)
         except ValueError as error:
-            raise ConfigError([f"{self._path}: regions of tenants: {error}"]) from error
-        self._router.set_tenants(ring.terms())
+            self._apply(self.keyring.ring)
+            raise ConfigError([f"{self._path}: tenants: {error}"]) from error
         self.keyring.set(ring)
         log.info("%s: %s", self._path, self.about())
+
+    def _apply(self, ring: Ring) -> None:
+        self._router.set_residency([*self._residency, *ring.residency()])
+        self._router.set_tenants(ring.terms())
 
     async def start(self) -> None:
         """Reads and applies the file, and looks at it from now on. Before, no key is valid.

@@ -51,6 +51,8 @@ class WatchedFile(Generic[T]):
         self._seen: Signature | None = None
         self._refused: Signature | None = None
         """Of a content that was not understood: it is not read again and again."""
+        self._said: str | None = None
+        """What the log has of that already."""
         self.failure: str | None = None
         """What is wrong with the file as it is now, if something is."""
 
@@ -76,7 +78,7 @@ class WatchedFile(Generic[T]):
 
     async def renew(self) -> None:
         """Reads the file if it changed since it was last understood; repeats what is wrong with it."""
-        self._refused = self.failure = None
+        self._refused = self._said = None
         await self.look()
 
     async def _look(self) -> None:
@@ -95,14 +97,15 @@ class WatchedFile(Generic[T]):
             return
         self._refused = None
         if self.failure is not None:
-            self.failure = None
+            self.failure = self._said = None
             log.info("%s is good again", self._path)
 
     def _refuse(self, error: ConfigError) -> None:
         more = f" (and {len(error.faults) - 1} more faults)" if len(error.faults) > 1 else ""
         failure = error.faults[0] + more
-        if failure != self.failure:
-            self.failure = failure
+        self.failure = failure
+        if failure != self._said:
+            self._said = failure
             log.error("%s; %s", failure, self._kept)
 
 

@@ -1,7 +1,7 @@
 """Lets requests in by their API keys, before anything of their bodies is read.
 
-Whoever brings no valid key gets one answer, whatever is wrong with the key. Up to that answer the work is the
-same too: one hash, one look-up, one comparison of times, two counts. Metrics and log have the reason.
+A request without a valid key gets one answer, whatever is wrong with its key. Up to that answer the work is
+the same too: one hash, one look-up, one comparison of times, two counts. Metrics and log have the reason.
 """
 
 import hashlib
@@ -42,9 +42,9 @@ class Keyring:
 
     def __init__(self, ring: Ring, now_ns: Callable[[], int] = unix_ns) -> None:
         self._now_ns = now_ns
-        self.refused: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        self.refused = dict.fromkeys(REASONS, 0)
         """Requests that were not let in, by reason."""
-        self._used: Counter[str] = Counter()
+        self._used: dict[str, int] = {}
         """Those since the last line in the log, by the key's id; without one for keys that no file has."""
         self.set(ring)
 
@@ -59,16 +59,17 @@ class Keyring:
         if self._now_ns() < entry.ends_ns:
             return entry.party
         self.refused[entry.reason] += 1
-        self._used[entry.id] += 1
+        self._used[entry.id] = self._used.get(entry.id, 0) + 1
         return None
 
     def tell(self) -> None:
         """Logs which keys were refused since the last time, if any: those that a file has, by their ids."""
-        used, self._used = self._used, Counter()
+        used, self._used = self._used, {}
         used.pop("", None)
         if not used:
             return
-        named = ", ".join(f"{key_id} ({count})" for key_id, count in used.most_common(IDS_LOGGED_MAX))
+        most = Counter(used).most_common(IDS_LOGGED_MAX)
+        named = ", ".join(f"{key_id} ({count})" for key_id, count in most)
         more = f", and {len(used) - IDS_LOGGED_MAX} more" if len(used) > IDS_LOGGED_MAX else ""
         log.warning("requests refused because their keys have expired or are revoked: %s%s", named, more)
 

@@ -25,10 +25,10 @@ from skylb.keys.document import FILE_BYTES_MAX, Document, key_lines, parse, tabl
 from skylb.watch import read_whole
 
 KEY_PREFIX = "sk-"
-KEY_BYTES = 32
+_KEY_BYTES = 32
 """Random bytes of a key: 43 characters of base64url."""
 
-ID_BYTES = 4
+_ID_BYTES = 4
 NEW_MODE = 0o600
 
 _ID_LINE = re.compile(r"\s*id\s*=")
@@ -54,7 +54,7 @@ def add_key(path: Path, tenant: str, terms: Fields, fields: Fields) -> tuple[str
         ConfigError: the file, or a value, is no good.
         SkyLBError: the file cannot be read or written.
     """
-    key = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
+    key = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
     found = ""
 
     def change(text: str, document: Document) -> tuple[str, Document]:
@@ -201,7 +201,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 def _free_id(document: Document) -> str:
     taken = {key.id for key in document.keys}
-    while (made := "k" + secrets.token_hex(ID_BYTES)) in taken:
+    while (made := "k" + secrets.token_hex(_ID_BYTES)) in taken:
         continue
     return made
 
@@ -221,8 +221,8 @@ def _value(value: object) -> str:
 
 
 def moment_text(moment: datetime) -> str:
-    """A moment as the file has it, in whole seconds."""
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    """A moment as the file has it."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _name(name: str) -> str:

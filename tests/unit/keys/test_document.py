@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skylb.errors import ConfigError
@@ -207,6 +207,7 @@ def no_secret_in(content: bytes) -> None:
             assert not [part for part in parts if part in said]
 
 
+@settings(deadline=None)
 @given(DOCUMENTS)
 def test_no_fault_shows_a_key_or_a_hash_wherever_it_was_pasted(document: dict[str, Any]) -> None:
     no_secret_in(
@@ -214,6 +215,7 @@ def test_no_fault_shows_a_key_or_a_hash_wherever_it_was_pasted(document: dict[st
     )
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_fault_of_a_damaged_file_shows_a_key_or_a_hash(data: st.DataObject) -> None:
     content = bytearray(GOOD.replace("ci of the web team", KEY).encode())

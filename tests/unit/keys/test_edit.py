@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import stat
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skylb.cli import main
@@ -70,7 +69,7 @@ def test_a_key_more_leaves_all_that_was_there_byte_for_byte(path: Path) -> None:
     assert text.startswith(f'{LAYOUT}\n\n[tenants.initech]\n\n[[keys]]\nid = "{key_id}"\n')
     assert text.endswith("expires = 2026-11-30T05:00:00Z\n")
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert os.listdir(path.parent) == ["keys.toml"], "nothing is left beside it"
+    assert [entry.name for entry in path.parent.iterdir()] == ["keys.toml"], "nothing is left beside it"
 
 
 def test_a_key_of_a_tenant_that_has_a_table_is_appended_alone(path: Path) -> None:
@@ -100,7 +99,10 @@ def test_a_key_that_is_not_there_is_not_revoked(path: Path) -> None:
 
 
 INLINE = f'keys = [{{id = "k1", sha256 = "{"1" * 64}", tenant = "acme"}}]\n[tenants.acme]\n'
-HIDDEN = f'[tenants.acme]\nmodels = ["""\n[[keys]]\n"""]\n[[keys]]\nid = "k1"\nsha256 = "{"1" * 64}"\ntenant = "acme"\n'
+HIDDEN = (
+    '[tenants.acme]\nmodels = ["""\n[[keys]]\n"""]\n'
+    f'[[keys]]\nid = "k1"\nsha256 = "{"1" * 64}"\ntenant = "acme"\n'
+)
 
 
 @pytest.mark.parametrize("text", [INLINE, HIDDEN])
@@ -142,16 +144,18 @@ def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.
     with pytest.raises(SkyLBError, match="No space left on device"):
         add_key(path, "acme", {}, {})
     assert path.read_text() == LAYOUT
-    assert os.listdir(path.parent) == ["keys.toml"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["keys.toml"]
 
 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0x10FFFF, exclude_categories=["Cs", "Cc"]))
 
 
-@given(
-    note=TEXT.filter(lambda text: len(text) <= 256),
-    tenant=st.from_regex(r"[\x21-\x7e]{1,40}", fullmatch=True),
-)
+NOTES = TEXT.filter(lambda text: len(text) <= 256)
+TENANTS = st.from_regex(r"[\x21-\x7e]{1,40}", fullmatch=True)
+
+
+@settings(deadline=None)
+@given(note=NOTES, tenant=TENANTS)
 def test_whatever_a_note_or_a_tenant_is_called_the_file_says_it_again(
     tmp_path_factory: pytest.TempPathFactory, note: str, tenant: str
 ) -> None:

@@ -191,7 +191,8 @@ impl Head {
     #[must_use]
     pub fn credential(&self) -> Option<&[u8]> {
         let of = |kind| self.fields.iter().find(|f| f.kind == kind);
-        let field = of(Kind::Authorization).or_else(|| of(Kind::ApiKey))?;
+        let field = of(Kind::Authorization).or_else(|| of(Kind::ApiKey));
+        let field = field.or_else(|| of(Kind::BareApiKey))?;
         Some(field.value.of(&self.bytes))
     }
 

@@ -100,7 +100,9 @@ impl Head {
         for field in &self.fields {
             let passes = match field.kind {
                 Kind::Plain | Kind::ContentType | Kind::ContentEncoding | Kind::Traceparent => true,
-                Kind::Authorization | Kind::ApiKey => to.credentials == Credentials::Passed,
+                Kind::Authorization | Kind::ApiKey | Kind::BareApiKey => {
+                    to.credentials == Credentials::Passed
+                }
                 Kind::Forwarded | Kind::ForwardedProto | Kind::Steering => to.trusted,
                 _ => false,
             };

@@ -78,23 +78,6 @@ fn a_replica_key_replaces_the_clients_credentials() {
 }
 
 #[test]
-fn a_credential_is_that_of_authorization_before_a_key_of_either_name() {
-    let credential = |fields: &str| {
-        let head = parse(&format!(
-            "GET /v1/responses/resp_1 HTTP/1.1\r\nHost: a\r\n{fields}\r\n"
-        ));
-        head.credential().map(<[u8]>::to_vec)
-    };
-    let both = credential("api-key: k\r\nAuthorization: Bearer a\r\n");
-    assert_eq!(both.as_deref(), Some(&b"Bearer a"[..]));
-    for name in ["X-API-Key", "Api-Key"] {
-        let one = credential(&format!("{name}: k\r\n"));
-        assert_eq!(one.as_deref(), Some(&b"k"[..]), "{name}");
-    }
-    assert_eq!(credential(""), None);
-}
-
-#[test]
 fn a_value_with_control_characters_is_not_put_into_a_head() {
     let head = parse("GET /v1/responses/resp_1 HTTP/1.1\r\nHost: a\r\n\r\n");
     let to = Upstream {
