@@ -300,6 +300,25 @@ impl Route {
         self.row().serving
     }
 
+    /// The model writes an answer, token by token.
+    #[must_use]
+    pub fn generates(self) -> bool {
+        let reads = matches!(
+            self,
+            Self::Embeddings
+                | Self::EmbedV2
+                | Self::Rerank
+                | Self::RerankRoot
+                | Self::RerankV2
+                | Self::Score
+                | Self::ScoreRoot
+                | Self::Pooling
+                | Self::Classify
+                | Self::GenerativeScore
+        );
+        self.serving() == Serving::Batch && !reads
+    }
+
     /// The body this route reads.
     #[must_use]
     pub fn body(self) -> BodyKind {

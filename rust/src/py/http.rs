@@ -217,6 +217,11 @@ impl Relay {
         self.inner.set_cors(lines);
     }
 
+    #[pyo3(signature = (lines, /))]
+    fn set_rate_limit(&mut self, lines: &[u8]) {
+        self.inner.set_rate_limit(lines);
+    }
+
     #[pyo3(signature = (data, /))]
     fn feed(&mut self, data: &[u8]) -> u8 {
         self.inner.feed(data)

@@ -10,6 +10,7 @@ use super::effects::{Forward, Push};
 use super::http::{Head, Relay};
 use super::tenant::Tenant;
 use crate::engine::router::Forwarded;
+use crate::engine::tenants::standing::Standing;
 use crate::http::request::{Credentials, Upstream};
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
@@ -101,6 +102,8 @@ pub(super) struct Request {
     pub(super) said: Option<Said>,
     pub(super) life: Life,
     pub(super) forwarded: Option<Forwarded>,
+    /// How its tenant stands with its limits per minute, if it has any, as of its placing.
+    pub(super) standing: Option<Standing>,
     /// The body as it is sent asks for usage, and the client has not.
     asks_usage: bool,
 }
@@ -175,6 +178,7 @@ impl Request {
                 ..Life::default()
             },
             forwarded: None,
+            standing: None,
             asks_usage: false,
         }
     }
@@ -238,6 +242,12 @@ impl Request {
     }
 
     #[getter]
+    fn rate_limit<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let standing = self.standing.as_ref()?;
+        Some(PyBytes::new(py, &standing.lines()))
+    }
+
+    #[getter]
     fn stream(&self) -> bool {
         self.digest().is_some_and(|digest| digest.stream)
     }
@@ -260,6 +270,9 @@ impl Request {
     #[pyo3(signature = (body, ask_usage, /))]
     fn edited<'py>(&mut self, body: Bound<'py, PyBytes>, ask_usage: bool) -> Bound<'py, PyBytes> {
         let Some(said) = &self.said else { return body };
+        // What counts tokens needs to know them.
+        let counts = self.standing.is_some_and(|standing| standing.has_tokens());
+        let ask_usage = ask_usage || counts;
         let digest = &said.digest;
         let usage = digest.usage_edits.iter().filter(|_| ask_usage);
         let priority = digest.priority_edits.iter().filter(|_| !said.believed);
@@ -358,6 +371,9 @@ impl Request {
             responses_api: head.route() == Some(Route::Responses),
         };
         let mut inner = EngineRelay::new(options, &self.life.request_id);
+        if let Some(standing) = &self.standing {
+            inner.set_rate_limit(&standing.lines());
+        }
         let start = self.said.as_ref().filter(|_| learn);
         if let Some(start) = start.and_then(|said| said.answer.as_ref()) {
             inner.attach(start.clone());
