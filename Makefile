@@ -125,6 +125,9 @@ bench-profile: setup ## Profile the CPU time of a request, a chunk and a probe, 
 peers: setup ## Compare with real routers and proxies in real time, in one region and in three (45 minutes); QUICK=1: 5
 	@$(PY) -m bench.peers $(if $(QUICK),--quick)
 
+bench-guard: setup ## Measure the CPU time of keys and limits per request; BEFORE=../other: beside another checkout too
+	@$(PY) -m bench.guard $(if $(BEFORE),--before $(BEFORE))
+
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
 

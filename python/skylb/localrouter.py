@@ -163,8 +163,7 @@ class LocalRouter(Router):
         self._engine.set_residency(rules)
 
     def set_tenants(self, terms: bytes) -> None:
-        if hasattr(self._engine, "set_tenants"):  # TODO until limits is merged
-            self._deliver_and_arm(self._engine.set_tenants(terms, monotonic_ns()))
+        self._deliver_and_arm(self._engine.set_tenants(terms, monotonic_ns()))
 
     def tenant_usage(self) -> bytes:
         return self._engine.tenant_usage()

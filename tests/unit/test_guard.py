@@ -19,12 +19,15 @@ from skylb.settings.mesh import ResidencyRule
 RULES = [ResidencyRule("acme", None, ("eu",))]
 
 
+def digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
 def table(tenant: str, key: str, regions: list[str]) -> str:
     """A tenant with one key."""
-    digest = hashlib.sha256(key.encode()).hexdigest()
     return (
         f"[tenants.{tenant}]\nregions = {regions!r}\n"
-        f'[[keys]]\nid = "{tenant}"\nsha256 = "{digest}"\ntenant = "{tenant}"\n'
+        f'[[keys]]\nid = "{tenant}"\nsha256 = "{digest(key).hex()}"\ntenant = "{tenant}"\n'
     )
 
 
@@ -34,7 +37,7 @@ def guarding(path: Path, work: Callable[[Guard], Awaitable[None]]) -> None:
     async def run() -> None:
         router = LocalRouter(Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1))
         guard = Guard(path, RULES, router, interval_s=3600)
-        assert guard.keyring.party(b"sk-acme") is None, "before the start no key is valid"
+        assert guard.keyring.party(digest("sk-acme")) is None, "before the start no key is valid"
         try:
             await guard.start()
             await work(guard)
@@ -57,11 +60,11 @@ def test_keys_are_those_of_the_file_as_it_was_read_last(
     path.write_text(table("acme", "sk-acme", ["eu"]))
 
     async def work(guard: Guard) -> None:
-        assert guard.keyring.party(b"sk-acme") is not None
+        assert guard.keyring.party(digest("sk-acme")) is not None
         path.write_text(table("globex", "sk-globex", ["us", "eu"]))
         await guard._file.renew()
-        assert guard.keyring.party(b"sk-acme") is None
-        assert guard.keyring.party(b"sk-globex") is not None
+        assert guard.keyring.party(digest("sk-acme")) is None
+        assert guard.keyring.party(digest("sk-globex")) is not None
         assert guard.about() == "1 tenant, 1 valid key"
         assert guard.view()["refused"]["unknown"] == 2, "once before the start"
 
@@ -79,8 +82,8 @@ def test_terms_that_the_engine_does_not_take_leave_all_as_it_was(
     async def work(guard: Guard) -> None:
         path.write_text(table("acme", "sk-other", [f"r{n}" for n in range(63)]))
         await guard._file.renew()
-        assert guard.keyring.party(b"sk-acme") is not None
-        assert guard.keyring.party(b"sk-other") is None
+        assert guard.keyring.party(digest("sk-acme")) is not None
+        assert guard.keyring.party(digest("sk-other")) is None
         fault = guard.view()["fault"]
         assert fault == f"{path}: tenants: residency rules name more than 63 regions"
         (good,) = [family for family in guard.families() if family.name == "skylb_keys_file_good"]
@@ -111,7 +114,7 @@ def test_refused_keys_are_logged_at_the_end_at_the_latest(
 
     async def work(guard: Guard) -> None:
         for _ in range(3):
-            assert guard.keyring.party(b"sk-acme") is None
+            assert guard.keyring.party(digest("sk-acme")) is None
 
     guarding(path, work)
     assert caplog.messages == ["requests refused because their keys have expired or are revoked: acme (3)"]

@@ -98,6 +98,14 @@ def response(  # the parts of one response, by keyword at every call
     return head if is_head else head + body
 
 
+def fields_of(lines: bytes | None) -> Headers:
+    """Header lines, each with its CR LF, as names and values."""
+    if not lines:
+        return ()
+    pairs = (line.partition(": ") for line in lines.decode("latin-1").splitlines())
+    return tuple((name, value) for name, _, value in pairs)
+
+
 def stream_head(request_id: str, headers: Headers = ()) -> bytes:
     """The head of a stream of events, up to where the fields of its framing go."""
     lines = [

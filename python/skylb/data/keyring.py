@@ -4,7 +4,6 @@ A request without a valid key gets one answer, whatever is wrong with its key. U
 the same too: one hash, one look-up, one comparison of times, two counts. Metrics and log have the reason.
 """
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,8 +25,6 @@ MESSAGE = "Incorrect API key provided."
 
 IDS_LOGGED_MAX = 8
 """Ids of refused keys that one line of the log names."""
-
-_sha256 = hashlib.sha256
 
 
 class Keyring:
@@ -53,9 +50,9 @@ class Keyring:
         self.ring = ring
         self._entries = ring.entries
 
-    def party(self, key: bytes) -> Party | None:
-        """The tenant that a key stands for at this moment, ``None`` for none."""
-        entry = self._entries.get(_sha256(key).digest(), UNKNOWN_ENTRY)
+    def party(self, digest: bytes) -> Party | None:
+        """The tenant that a key stands for at this moment, by its SHA-256; ``None`` for none."""
+        entry = self._entries.get(digest, UNKNOWN_ENTRY)
         if self._now_ns() < entry.ends_ns:
             return entry.party
         self.refused[entry.reason] += 1
@@ -85,16 +82,6 @@ class Keyring:
         for state, count in self.ring.states(self._now_ns()).items():
             keys.add_metric((state,), count)
         yield keys
-
-
-def key_of(head: Head) -> bytes:
-    """The API key of a request: ``Authorization: Bearer``, else ``X-Api-Key``, else ``Api-Key``."""
-    authorization = head.header("authorization")
-    if authorization is not None:
-        scheme, _, key = authorization.partition(" ")
-        if scheme.lower() == "bearer":
-            return key.strip().encode("latin-1")
-    return (head.header("x-api-key") or head.header("api-key") or "").encode("latin-1")
 
 
 def wrong_key(head: Head) -> RequestError:

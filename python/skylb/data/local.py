@@ -6,21 +6,16 @@ from skylb import _core
 from skylb._core import Head, Tenant
 from skylb.data import answers
 from skylb.data.context import Context
-from skylb.keys.ring import Party
 
 
-def answer(
-    head: Head, context: Context, tenant: Tenant, party: Party | None = None
-) -> tuple[int, bytes, str | None]:
-    """Status, body, and the error's code where it is one; tenant and party decide what is listed."""
+def answer(head: Head, context: Context, tenant: Tenant) -> tuple[int, bytes, str | None]:
+    """Status, body, and the error's code where it is one; ``tenant`` decides what is listed."""
     router = context.router
     if head.route in (_core.ROUTE_HEALTH, _core.ROUTE_PING):
         if router.ready():
             return 200, b"" if head.route == _core.ROUTE_PING else b'{"status":"ok"}', None
         return _error(head, "no_replica_ready", "no replica is ready")
     models = router.models(tenant)
-    if party is not None:
-        models = [model for model in models if party.uses(model[0])]
     # Names have slashes, and clients escape them or not; escapes are decoded once.
     name = unquote(head.target.removeprefix("/v1/models").removeprefix("/").removesuffix("/"))
     body = answers.model_body(name, models) if name else answers.models_body(models)

@@ -95,7 +95,9 @@ class Exchange:
             self.charged = bytes_in
             self.body_read(read)
 
-        self.context.reading.start(self.head, parts, known, was_read, asks_usage=self.asks_usage())
+        party = self.client.party  # where its tokens are limited, its streams must tell them
+        asks_usage = self.context.inject_usage or (party is not None and party.metered)
+        self.context.reading.start(self.head, parts, known, was_read, asks_usage=asks_usage)
 
     def body_read(self, read: Read | RequestError) -> None:
         """The thread has read the large body, or refuses it. The client may have left meanwhile."""
@@ -135,19 +137,14 @@ class Exchange:
             return
         if self.head.route not in (_core.ROUTE_HEALTH, _core.ROUTE_PING):
             self.name_tenant()
-        status, body, code = local.answer(self.head, self.context, self.request.tenant, self.client.party)
+        status, body, code = local.answer(self.head, self.context, self.request.tenant)
         retry_after_s = self.context.limits.retry_after_s if status == 503 else None
         self.answer(status, body, code=code, retry_after_s=retry_after_s)
 
     def submitted(self) -> None:
         """The engine has read the body and knows the request."""
         self.in_engine = True
-        self.body = self.request.edited(self.body, self.asks_usage())
-
-    def asks_usage(self) -> bool:
-        """Whether a stream is asked for its usage on the client's behalf: limits of tokens go by it."""
-        party = self.client.party
-        return self.context.inject_usage or (party is not None and party.metered)
+        self.body = self.request.edited(self.body, self.context.inject_usage)
 
     def held(self) -> None:
         """No replica has room: wait."""
@@ -416,10 +413,14 @@ class Exchange:
                 close=close,
                 is_head=self.head.is_head,
                 retry_after_s=retry_after_s,
-                headers=(*headers, *self.context.cors.headers),
+                headers=(*headers, *self.own_headers()),
             )
         )
         self.complete(_core.OUTCOME_OK, status, code, relay=None, close=close)
+
+    def own_headers(self) -> answers.Headers:
+        """What every answer of ours has: the limits of the tenant, and CORS."""
+        return (*answers.fields_of(self.request.rate_limit), *self.context.cors.headers)
 
     # ------------------------------------------------------- client gone, deadlines
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from skylb._core import Head, Tenant
 from skylb.data.answers import refusal
-from skylb.data.keyring import OPEN_ROUTES, Keyring, key_of, wrong_key
+from skylb.data.keyring import OPEN_ROUTES, Keyring, wrong_key
 from skylb.keys.ring import Party
 from skylb.mesh.signing import TENANT_LEN_MAX, Claims
 
@@ -55,7 +55,7 @@ class Tenants:
             return None
         if trusted and (named := self._named(head)) is not None:
             return keyring.ring.party(named)
-        party = keyring.party(key_of(head))
+        party = keyring.party(head.api_key_digest())
         if party is None:
             raise wrong_key(head)
         return party

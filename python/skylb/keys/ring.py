@@ -23,14 +23,8 @@ class Party:
     """A tenant, as far as the data plane needs to know it."""
 
     tenant: Tenant
-    models: frozenset[str] | None = None
-    """Models that it may use; ``None``: all."""
     metered: bool = False
     """Its tokens are limited, so each of its streams is asked for usage."""
-
-    def uses(self, model: str) -> bool:
-        """Whether it may use this model."""
-        return self.models is None or model in self.models
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +113,7 @@ def read_ring(path: Path) -> tuple[Signature | None, Ring]:
 
 
 def _party(name: str, terms: TenantTable) -> Party:
-    models = None if terms.models is None else frozenset(terms.models)
-    return Party(Tenant(name), models, terms.tokens_per_minute is not None)
+    return Party(Tenant(name), metered=terms.tokens_per_minute is not None)
 
 
 def _entry(key: KeyTable, party: Party) -> Entry:
