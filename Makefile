@@ -138,6 +138,9 @@ peers: setup ## Compare with real routers and proxies in real time, in one regio
 bench-isolation: setup ## Probe another tenant's prompts by timing, with --isolate-tenants and without (3 minutes)
 	@$(PY) -m bench.isolation
 
+bench-guard: setup ## Measure the CPU time of keys and limits per request; BEFORE=../other: beside another checkout too
+	@$(PY) -m bench.guard $(if $(BEFORE),--before $(BEFORE))
+
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
 

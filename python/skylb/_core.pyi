@@ -119,6 +119,9 @@ class Head:
         """Errors take Anthropic's shape."""
     def header(self, name: str) -> str | None:
         """First value of a header (lower-case name), decoded as latin-1."""
+    def api_key_digest(self) -> bytes:
+        """SHA-256 of the API key: of ``Authorization: Bearer``, else of ``X-Api-Key`` or ``Api-Key``. That of
+        no text where there is none."""
     def signed(self) -> bytes:
         """What a forward's signature covers of the head: path and query, then a line for each end-to-end
         field, sorted by name. Left out is what proxies may change: ``Host``, framing and hop-by-hop fields,
@@ -253,6 +256,11 @@ class Request:
     def model(self) -> str | None:
         """``None`` before the body was read, as the next ones are false or 0."""
     @property
+    def rate_limit(self) -> bytes | None:
+        """Header lines, each with its CR LF, that tell the client the limits of its tenant
+        (``x-ratelimit-limit-requests: 600`` and so on), as they stood when the request was placed or
+        refused. ``None``: its tenant has no limit per minute, or a peer forwarded it."""
+    @property
     def stream(self) -> bool:
         """The client asks for a stream."""
     @property
@@ -287,15 +295,18 @@ class Request:
         Returns:
             Places in ascending order, as ``(at, bytes that go, bytes that come)``.
         """
-    def upstream(self, host: str, authorization: str | None, body_len: int, /) -> bytes:
+    def upstream(
+        self, host: str, authorization: str | None, body_len: int, drop_credentials: bool = False, /
+    ) -> bytes:
         """The head to send to a replica, built anew from the parse. HEAD goes out as GET: engines
         answer HEAD with 405, and ``Relay`` drops the body.
 
         Args:
             host: value of ``Host``.
-            authorization: replaces the client's ``Authorization`` and ``X-Api-Key`` where given.
+            authorization: replaces the client's ``Authorization``, ``X-Api-Key`` and ``Api-Key`` where given.
             body_len: the body's length in bytes; a request without a body that is no POST has no
                 ``Content-Length``.
+            drop_credentials: those three headers are left out, whatever replaces them.
 
         Raises:
             ValueError: a value has control characters; names it.
@@ -329,6 +340,9 @@ class Relay:
 
     def set_cors(self, lines: bytes, /) -> None:
         """Header lines, each with its CR LF, that stand in place of the replica's own about CORS."""
+    def set_rate_limit(self, lines: bytes, /) -> None:
+        """Header lines, as `Request.rate_limit` has them, that stand in place of the replica's own
+        ``x-ratelimit-*``. `Request.relay` sets them by itself."""
     def feed(self, data: bytes, /) -> int:
         """Takes what the replica sent; returns ``FEED_*`` flags.
 
@@ -510,6 +524,8 @@ MESSAGE_DIGEST: Final = 1
 """Hot prefixes."""
 MESSAGE_SHARE: Final = 2
 """The load of replicas that balancers of one region push to."""
+MESSAGE_TENANTS: Final = 3
+"""What tenants with limits ask for at a balancer."""
 
 PEER_ALIVE: Final = 0
 PEER_UNREACHABLE: Final = 1
@@ -942,6 +958,35 @@ class Engine:
 
         Raises:
             ValueError: malformed, of another version, or the peer is of another region; nothing happened.
+        """
+    def set_tenants(self, terms: bytes, now_ns: int, /) -> tuple[_Effect, ...]:
+        """Sets the terms of all tenants: what each may use, and how much. A tenant that had terms before
+        keeps what it has been charged. Applies to requests submitted from now on.
+
+        Args:
+            terms: JSON: ``{"tenants": [{"name": str, "weight": int,
+                "class": "high" | "normal" | "low" | null, "models": [str] | null, "requests_per_minute": int | null, "tokens_per_minute": int | null,
+                "concurrent": int | null}]}``. ``null``: no bound. An empty list: no tenant has terms.
+            now_ns: the time.
+
+        Raises:
+            ValueError: not understood, or a value is out of its range, naming the field; nothing happened.
+        """
+    def tenant_usage(self) -> bytes:
+        """JSON for operators: by tenant, what it has used of which model, and how it stands with its limits.
+
+        ``{"tenants": [{"name", "in_flight", "concurrent", "requests", "tokens", "models": [...]}]}``.
+        ``concurrent``, ``requests`` and ``tokens`` are ``null`` without such a limit, else ``{"limit",
+        "share", "remaining"}`` (``share``: this balancer's part of the limit; ``remaining`` is of that part).
+        A model has ``{"model", "requests", "refused", "prompt_tokens", "cached_tokens", "completion_tokens",
+        "charged_tokens"}``, counted since this balancer started. Models beyond a bound are one, ``"other"``.
+        """
+    def merge_tenants(self, peer: int, message: bytes, now_ns: int, /) -> tuple[_Effect, ...]:
+        """What a peer told of what tenants ask for there.
+
+        Raises:
+            ValueError: malformed, of another version, or not newer than what it told before; nothing
+                happened.
         """
     def peers(self, now_ns: int, /) -> list[PeerGauges]: ...
     def tick(self, now_ns: int, /) -> tuple[_Effect | Probe | Tell, ...]:

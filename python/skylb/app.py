@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
-from skylb import parts
+from skylb import guard, parts, startreport
 from skylb.accesslog import json_line
 from skylb.admin import Admin
 from skylb.admin.operations import Operations
@@ -39,7 +39,6 @@ from skylb.metrics import LoopStall, Metrics
 from skylb.notify import Notifier
 from skylb.options import secrets
 from skylb.ports import Ports
-from skylb.startreport import url_of
 from skylb.tasks import TaskGroup
 
 __all__ = ["Service", "json_line", "serve"]
@@ -79,7 +78,9 @@ class Service:
         self.pool = parts.replica_pool(settings)
         self.shortage = self.pool.shortage
         self.shortage.give_back = self._give_back
-        self.frontend = Frontend(parts.context(settings, self.router, self.pool, self.recorder))
+        self.guard = guard.make(settings, self.router)
+        keyring = self.guard.keyring if self.guard is not None else None
+        self.frontend = Frontend(parts.context(settings, self.router, self.pool, self.recorder, keyring))
         self.frontend.shortage = self.shortage
         self.ending = Drain(
             [self.frontend], delay_s=settings.drain_delay_s, timeout_s=settings.drain_timeout_s
@@ -104,6 +105,8 @@ class Service:
             ending=self.ending,
             control=self.control,
             mesh=self.mesh,
+            guard=self.guard,
+            warning=startreport.open_warning(settings),
             logs=self.logs,
             metrics_page=self.metrics_page,
             client_scheme="http" if self.tls is None else "https",
@@ -163,6 +166,8 @@ class Service:
 
     def _report(self) -> None:
         """For people on stdout; where logs are JSON, nothing but JSON is written anywhere."""
+        if self.operations.warning is not None:
+            log.warning("%s", self.operations.warning)
         report = self.operations.report()
         if self.settings.log_format == "json":
             log.info("ready: %s", "; ".join(line.strip() for line in report.splitlines()[:-1]))
@@ -186,6 +191,8 @@ class Service:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
             await self.admin.start(ports.admin, self.shortage)
+            if self.guard is not None:
+                await self.guard.start()
             await self.control.start()
             await self.control.first_look(FIRST_LOOK_S)
             self._allot(*limit)
@@ -218,7 +225,7 @@ class Service:
             for frontend in self.ending.frontends[1:]:
                 frontend.serve([(sock, self.mesh.tls.server) for sock in ports.peers])
             forwards = self.operations.addresses["forwards"][0]
-            await self.mesh.start(ports.sync, url_of(self.mesh.tls.scheme, forwards))
+            await self.mesh.start(ports.sync, startreport.url_of(self.mesh.tls.scheme, forwards))
 
     def _beat(self) -> None:
         self._stall.beat(monotonic_ns())
@@ -240,6 +247,8 @@ class Service:
         for frontend in self.ending.frontends:
             await frontend.close()
         await self.control.close()
+        if self.guard is not None:
+            await self.guard.close()
         await self.pool.close()
         if self.frontend.context.crossing is not None:
             await self.frontend.context.crossing.pool.close()
@@ -300,6 +309,8 @@ class Service:
         except ConfigError as error:
             for fault in error.faults:
                 log.warning("%s: not renewed: %s", CONFIG_SIGNAL, fault)
+        if self.guard is not None:
+            self.guard.renew()
         self.control.renew()
         self.logs.reopen()
         log.info("%s: certificates, keys, replicas and peers read again", CONFIG_SIGNAL)

@@ -377,6 +377,43 @@ def _peers(words: Sequence[str]) -> int:
     return 0
 
 
+KEYS_USAGE = """\
+usage: skylb keys new --file FILE --tenant NAME [flags]
+       skylb keys list --file FILE [--json]
+       skylb keys revoke ID --file FILE
+
+new     make a key and print it once on the standard output; the file gets its hash
+list    print a row per key, without hashes
+revoke  note that a key is revoked from now on
+
+skylb serve --keys-file FILE reads the file again when it changes.
+"""
+
+
+def _keys(words: Sequence[str]) -> int:
+    """Make, show and revoke the API keys of a keys file."""
+    verb, rest = (words[0] if words else ""), words[1:]
+    if verb in {"-h", "--help"}:
+        sys.stdout.write(KEYS_USAGE)
+        return 0
+    from skylb.keys import command  # only this command changes keys
+
+    if verb == "new":
+        about = "Makes an API key. The key goes to the standard output, what is said of it elsewhere."
+        key, said = command.new(_load("keys new", command.NewSettings, rest, about).settings)
+        print(key)
+        print(said, file=sys.stderr)
+    elif verb == "list":
+        about = "Prints the API keys of a keys file, without their hashes."
+        print(command.render(_load("keys list", command.ListSettings, rest, about).settings))
+    elif verb == "revoke":
+        about = "Revokes an API key."
+        print(command.revoke(_load("keys revoke", command.RevokeSettings, rest, about, first="id").settings))
+    else:
+        raise ConfigError([f"{verb!r}: expected skylb keys new, list or revoke"])
+    return 0
+
+
 CONFIG_USAGE = """\
 usage: skylb config show [flags of skylb serve]
        skylb config check [flags of skylb serve]
@@ -428,5 +465,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": _demo,
     "peers": _peers,
     "doctor": _doctor,
+    "keys": _keys,
     "config": _config,
 }

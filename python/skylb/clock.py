@@ -5,6 +5,9 @@ import time
 monotonic_ns = time.monotonic_ns
 """Nanoseconds of a clock that never jumps; the engine's time."""
 
+unix_ns = time.time_ns
+"""Nanoseconds since 1970 of the wall clock, which may jump: for moments that files name."""
+
 process_ns = time.process_time_ns
 """Nanoseconds of CPU time that this process has used, all threads together."""
 

@@ -118,12 +118,20 @@ class Settings(SourceSettings):
             "answer on loopback only."
         ),
     ] = None
+    keys_file: Annotated[
+        File | None,
+        FILE,
+        Field(
+            description="File of the clients' API keys and of their tenants' limits, in TOML. With it, SkyLB "
+            "serves only clients with a valid key. skylb keys makes keys; docs/GUARD.md describes the file."
+        ),
+    ] = None
     replica_key_file: Annotated[
         File | None,
         FILE,
         Field(
             description="File with the API key that SkyLB sends to replicas, instead of the client's "
-            "Authorization. Everybody who reaches SkyLB can then use the replicas."
+            "Authorization. Without --keys-file, everybody who reaches SkyLB can then use the replicas."
         ),
     ] = None
     probe_key_file: Annotated[
@@ -264,6 +272,11 @@ class Settings(SourceSettings):
         yield from self._listener_conflicts()
         yield from self._fleet_conflicts()
         yield from self.kubernetes.conflicts()
+        if self.keys_file is not None and self.mesh.tenant_key_file is not None:
+            yield (
+                {"keys_file", "tenant_key_file"},
+                "keys_file and tenant_key_file are given: expected keys_file alone, which names tenants too",
+            )
         yield from self.mesh.conflicts()
         yield from self.dns.conflicts()
         for low, high in ORDERED:

@@ -162,6 +162,12 @@ class LocalRouter(Router):
     def set_residency(self, rules: list[tuple[str | None, str | None, list[str]]]) -> None:
         self._engine.set_residency(rules)
 
+    def set_tenants(self, terms: bytes) -> None:
+        self._deliver_and_arm(self._engine.set_tenants(terms, monotonic_ns()))
+
+    def tenant_usage(self) -> bytes:
+        return self._engine.tenant_usage()
+
     def set_evacuating(self, evacuating: bool) -> None:
         self._deliver_and_arm(self._engine.set_evacuating(evacuating, monotonic_ns()))
 

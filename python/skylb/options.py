@@ -58,7 +58,7 @@ MEANT = {
 }
 """Flags that other programs have, and what they are called here. `skylb.dropin` knows more of them."""
 
-SECRETS = ("key_file", "token_file", "tls_key", "kubernetes.config")
+SECRETS = ("key_file", "keys_file", "token_file", "tls_key", "kubernetes.config")
 """How the options end that name files of secrets."""
 
 CLOSE = 0.75
@@ -74,8 +74,9 @@ class Option:
 
     @property
     def name(self) -> str:
-        """Its key in the TOML file."""
-        return self.path[-1] if self.path in TOP_LEVEL else ".".join(self.path)
+        """Its key in the TOML file. The field has an underscore behind it where the word is Python's."""
+        name = self.path[-1] if self.path in TOP_LEVEL else ".".join(self.path)
+        return name.removesuffix("_")
 
     @property
     def flag(self) -> str:

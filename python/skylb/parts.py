@@ -11,6 +11,7 @@ from skylb.control.naming import make
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.cors import Cors
 from skylb.data.crossing import Crossing
+from skylb.data.keyring import Keyring
 from skylb.data.peerside import PeerFrontend
 from skylb.data.reading import Reading
 from skylb.data.tenants import Tenants
@@ -18,6 +19,7 @@ from skylb.discovery.kubernetes.api import check_config
 from skylb.errors import ConfigError
 from skylb.isolation import IsolationKey, read_isolation_key
 from skylb.keyfiles import read_keys, read_secret, read_tenants
+from skylb.keys.document import read as read_keys_file
 from skylb.listeners import ServerTls, check_authorities, client_tls
 from skylb.mesh.mesh import Mesh, check_mesh
 from skylb.mesh.signing import Keys, block_secret
@@ -51,6 +53,7 @@ def check_files(settings: Settings) -> None:
         lambda: read_keys(settings.mesh.peer_key_file),
         lambda: read_tenants(settings.mesh.tenant_key_file),
         lambda: read_isolation_key(settings.mesh.isolation_key_file),
+        lambda: read_keys_file(settings.keys_file) if settings.keys_file is not None else None,
         lambda: check_mesh(settings),
         lambda: make(settings),
         lambda: check_config(settings.kubernetes.config),
@@ -121,7 +124,13 @@ def logs(settings: Settings, recorder: _core.Recorder) -> Logs:
         ) from error
 
 
-def context(settings: Settings, router: Router, pool: Pool, recorder: _core.Recorder) -> Context:
+def context(
+    settings: Settings,
+    router: Router,
+    pool: Pool,
+    recorder: _core.Recorder,
+    keyring: Keyring | None = None,
+) -> Context:
     """What the connections of all clients share."""
     return Context(
         router=router,
@@ -135,10 +144,12 @@ def context(settings: Settings, router: Router, pool: Pool, recorder: _core.Reco
             connections_max=settings.connections_max,
             retry_after_s=settings.engine.retry_after_s,
         ),
-        reading=Reading(router.scanner(), settings.inject_usage, settings.mesh.peer_listen is not None),
+        reading=Reading(router.scanner(), settings.mesh.peer_listen is not None),
         trusted_proxies=settings.trusted_proxies,
         cors=Cors(settings.cors_origin),
-        tenants=Tenants(settings.mesh.tenant_header.lower() if settings.mesh.tenant_header else None),
+        tenants=Tenants(
+            settings.mesh.tenant_header.lower() if settings.mesh.tenant_header else None, keyring=keyring
+        ),
         inject_usage=settings.inject_usage,
         isolates=settings.mesh.isolate_tenants,
     )

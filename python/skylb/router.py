@@ -172,6 +172,16 @@ class Router(Protocol):
             ValueError: more regions than there can be.
         """
 
+    def set_tenants(self, terms: bytes) -> None:
+        """Sets the terms of all tenants, in JSON; `Engine.set_tenants` has its form.
+
+        Raises:
+            ValueError: they are not understood.
+        """
+
+    def tenant_usage(self) -> bytes:
+        """What tenants have used, in JSON; see `Engine.tenant_usage`."""
+
     def set_evacuating(self, evacuating: bool) -> None:
         """Begins or ends an evacuation, as operators ask: all work goes to peers while they have room."""
 

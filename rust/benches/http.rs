@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use skylb_core::http::request::chunked::BodyDecoder;
-use skylb_core::http::request::{HeadParser, Upstream};
+use skylb_core::http::request::{Credentials, HeadParser, Upstream};
 use skylb_core::relay::{FEED_WRITE_INPUT, Options, Relay};
 
 /// What the official `openai` client sends, in shape and length.
@@ -46,7 +46,7 @@ fn heads(c: &mut Criterion) {
         client: Some("192.0.2.7"),
         scheme: "http",
         trusted: false,
-        authorization: None,
+        credentials: Credentials::Passed,
         body_len: 2048,
     };
     c.bench_function("head/upstream", |b| {

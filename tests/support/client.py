@@ -71,7 +71,7 @@ class Kept:
             parser=HeadParser(),
             budget=Budget(1 << 24),
             limits=Limits(TimeoutSettings(), body_bytes_max, 10, 1),
-            reading=Reading(scanner or engine.scanner(), False, False),
+            reading=Reading(scanner or engine.scanner(), False),
         )
 
     def opened(self, connection: ClientConnection, /) -> None:

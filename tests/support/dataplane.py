@@ -202,7 +202,7 @@ class World:
             parser=HeadParser(),
             budget=Budget(budget_bytes),
             limits=Limits(TimeoutSettings(**(timeouts or {})), body_bytes_max, 10, 1),
-            reading=Reading(self.router.scanner(), inject_usage, False),
+            reading=Reading(self.router.scanner(), False),
             inject_usage=inject_usage,
         )
         self.frontend = Frontend(self.context)

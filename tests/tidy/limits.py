@@ -28,6 +28,7 @@ PYTHON_PARTS = (
     "discovery",
     "mesh",
     "admin",
+    "keys",
     "accesslog.py",
     "addresses.py",
     "app.py",

@@ -8,6 +8,7 @@ import pytest
 from pydantic import Field
 
 from skylb.config import Group, Settings
+from skylb.keys.command import ListSettings, NewSettings, RevokeSettings
 from skylb.mesh.command import PeersSettings
 from skylb.tools.demo import DemoSettings
 from skylb.tools.load import LoadSettings
@@ -17,7 +18,8 @@ from skylb.tools.wan import WanSettings
 from tests.tidy import prose
 from tests.tidy.test_architecture import ROOT, tracked
 
-MODELS = (Settings, MockSettings, LoadSettings, SimSettings, WanSettings, DemoSettings, PeersSettings)
+KEYS = (NewSettings, ListSettings, RevokeSettings)
+MODELS = (Settings, MockSettings, LoadSettings, SimSettings, WanSettings, DemoSettings, PeersSettings, *KEYS)
 FLAGS = prose.known_flags(MODELS)
 PAGES = sorted(path.relative_to(ROOT).as_posix() for glob in prose.PAGES for path in ROOT.glob(glob))
 THIS = {"tests/tidy/prose.py", "tests/tidy/test_prose.py"}

@@ -18,6 +18,7 @@ from skylb.control.naming import Naming, Wish
 from skylb.data.demand import Demand
 from skylb.data.drain import Drain
 from skylb.data.frontend import Frontend, families
+from skylb.guard import Guard
 from skylb.mesh.mesh import Mesh
 from skylb.metrics import Metrics
 from skylb.router import Router
@@ -39,6 +40,10 @@ class Operations:
     mesh: Mesh | None
     logs: Logs
     metrics_page: Metrics
+    guard: Guard | None = None
+    """Checks clients' keys."""
+    warning: str | None = None
+    """What an operator must know of this configuration."""
     naming: Naming | None = None
     client_scheme: str = "http"
     addresses: dict[str, list[ListenAddress]] = field(default_factory=dict)
@@ -75,6 +80,8 @@ class Operations:
             yield from self.naming.families()
         yield from self.demand.families()
         yield from self.control.families()
+        if self.guard is not None:
+            yield from self.guard.families()
         yield from families(self.ending.frontends, self.pool.shortage)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
@@ -117,9 +124,14 @@ class Operations:
             "replicas": self.control.states(),
             "discovery": self.control.discovery(),
             "mesh": self.peers(),
+            "keys": self.guard.view() if self.guard is not None else None,
             "dns": self.naming.view() if self.naming is not None else None,
             "engine": orjson.Fragment(self.router.state()),
         }
+
+    def usage(self) -> bytes:
+        """What tenants have used, in JSON."""
+        return self.router.tenant_usage()
 
     def replicas(self) -> Sequence[Replica]:
         """The fleet."""
@@ -144,5 +156,11 @@ class Operations:
         lines += [f"  replica  {name}  {state}" for name, state in self.control.states().items()]
         models = self.router.models()
         model = models[0][0] if models else "MODEL"
-        lines.append(f"try: {curl_line(schemes['clients'], self.addresses['clients'][0], model)}")
+        if self.guard is not None:
+            lines.append(f"  keys     {self.guard.about()}")
+        if self.warning is not None:
+            lines += ["", f"WARNING: {self.warning}", ""]
+        address = self.addresses["clients"][0]
+        line = curl_line(schemes["clients"], address, model, keyed=self.guard is not None)
+        lines.append(f"try: {line}")
         return "\n".join(lines)

@@ -50,6 +50,9 @@ class Service(Protocol):
     def state(self) -> dict[str, Any]:
         """Everything an operator may want to see, fit for orjson."""
 
+    def usage(self) -> bytes:
+        """What tenants have used, in JSON."""
+
     def replicas(self) -> Sequence[Replica]:
         """The fleet."""
 
@@ -91,6 +94,7 @@ class Admin:
         app.router.add_get("/ready/here", self._ready_here)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/state", self._state)
+        app.router.add_get("/usage", self._usage)
         app.router.add_get("/", self._page)
         app.router.add_get("/events", self._feed.serve)
         app.router.add_post("/replicas/{replica:.+}/{verb:drain|undrain}", self._drain)
@@ -170,6 +174,10 @@ class Admin:
     async def _state(self, request: web.Request) -> web.Response:
         del request
         return json_answer(self._service.state())
+
+    async def _usage(self, request: web.Request) -> web.Response:
+        del request
+        return json_answer(orjson.Fragment(self._service.usage()))
 
     async def _page(self, request: web.Request) -> web.Response:
         del request

@@ -81,11 +81,6 @@ class Control:
             ConfigError: a source of replicas cannot be understood.
         """
         settings = self._settings
-        if settings.replica_key_file is not None and settings.tls_client_ca is None:
-            log.warning(
-                "replica_key_file: every client that reaches SkyLB can use this key, because clients are not "
-                "checked here (tls_client_ca); probe_key_file gives a key to probes only"
-            )
         self._sources = make(settings, settings.discovery, self._site)
         for source in self._sources:
             await source.load()

@@ -8,7 +8,7 @@ from http import HTTPStatus
 import orjson
 
 from skylb import _core
-from skylb._core import ReplicaGauges, RequestError
+from skylb._core import Head, ReplicaGauges, RequestError
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -118,6 +118,14 @@ def response(  # the parts of one response, by keyword at every call
     return head if is_head else head + body
 
 
+def fields_of(lines: bytes | None) -> Headers:
+    """Header lines, each with its CR LF, as names and values."""
+    if not lines:
+        return ()
+    pairs = (line.partition(": ") for line in lines.decode("latin-1").splitlines())
+    return tuple((name, value) for name, _, value in pairs)
+
+
 def stream_head(request_id: str, headers: Headers = ()) -> bytes:
     """The head of a stream of events, up to where the fields of its framing go."""
     lines = [
@@ -129,6 +137,41 @@ def stream_head(request_id: str, headers: Headers = ()) -> bytes:
         *(f"{name}: {value}" for name, value in headers),
     ]
     return ("\r\n".join(lines) + "\r\n").encode("latin-1")
+
+
+def refused(
+    error: RequestError,
+    head: Head | None,
+    *,
+    request_id: str,
+    close: bool,
+    retry_after_s: int,
+    headers: Headers = (),
+) -> bytes:
+    """The answer to a request that has no exchange.
+
+    Args:
+        error: why.
+        head: of the request, where it could be read.
+        request_id: of the request.
+        close: the connection closes behind it.
+        retry_after_s: goes with a 503.
+        headers: further fields.
+    """
+    if error.allow:
+        headers = (*headers, ("Allow", error.allow))
+    if error.status == 401:
+        headers = (*headers, ("WWW-Authenticate", "Bearer"))
+    anthropic = head is not None and head.anthropic
+    return response(
+        status=error.status,
+        body=error_body(error.code, error.message, param=error.param, anthropic=anthropic),
+        request_id=request_id,
+        close=close,
+        is_head=head is not None and head.is_head,
+        retry_after_s=retry_after_s if error.status == 503 else None,
+        headers=headers,
+    )
 
 
 def refusal(code: str, message: str) -> RequestError:

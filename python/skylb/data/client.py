@@ -14,7 +14,7 @@ It also does if the next request cannot be found, or if the client takes nothing
 import asyncio
 import re
 from contextlib import ExitStack
-from typing import Protocol, cast
+from typing import cast
 
 from skylb._core import ROUTE_NONE, Head, RequestError, Sender
 from skylb.addresses import client_address
@@ -22,29 +22,19 @@ from skylb.clock import monotonic_ns
 from skylb.data import answers
 from skylb.data.answers import refusal
 from skylb.data.body import GRACE_S, Body, Patience
-from skylb.data.context import DRAIN_IDLE_S, PIPELINE_BYTES_MAX, WRITE_HIGH_WATER_BYTES, Context
+from skylb.data.context import DRAIN_IDLE_S, PIPELINE_BYTES_MAX, WRITE_HIGH_WATER_BYTES
 from skylb.data.failures import SHUTTING_DOWN
+from skylb.data.phases import Connections
 from skylb.data.proxy import Exchange
 from skylb.data.reading import LARGE_BODY_BYTES
 from skylb.data.wire import has_left, is_begun
+from skylb.keys.ring import Party
 from skylb.mesh.signing import Claims
 
 LINGER_S = 1.0
 """Silence after which a refused client's connection closes, where its next request cannot be found."""
 
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
-
-
-class Connections(Protocol):
-    """The frontend, as far as a connection needs it."""
-
-    context: Context
-
-    def opened(self, connection: "ClientConnection", /) -> None:
-        """A client connected."""
-
-    def closed(self, connection: "ClientConnection", /) -> None:
-        """A client connection is gone."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -62,6 +52,7 @@ class ClientConnection(asyncio.Protocol):
         "deadline_ns",
         "exchange",
         "frontend",
+        "party",
         "paused_ns",
         "peer",
         "pending",
@@ -83,6 +74,8 @@ class ClientConnection(asyncio.Protocol):
         self.sender = Sender(None, scheme, False, False)
         self.claims: Claims | None = None
         """What the signature of a peer's forward vouches for; a client has none."""
+        self.party: Party | None = None
+        """Who sends the present request, where requests need a key."""
         self.exchange: Exchange | None = None
         self.body: Body | None = None
         """The body that the client sends at present. After a refusal SkyLB reads and drops it."""
@@ -180,12 +173,24 @@ class ClientConnection(asyncio.Protocol):
             self.pending = data
             return
         self.pending = b""
+        if self.context.tenants.keyring is not None and not self._let_in_by_key(head, data):
+            return
         start = head.consumed
         length = head.content_length
         if length == len(data) - start and length <= self.context.limits.body_bytes_max:
             self._begin(head, [data[start:]], now_ns)
         else:
             self._begin_body(head, data[start:], now_ns)
+
+    def _let_in_by_key(self, head: Head, data: bytes) -> bool:
+        """Finds out whose request it is; ``False``: nobody's who is let in, and it was refused."""
+        try:
+            self.party = self.context.tenants.let_in(head, self.trusted)
+        except RequestError as error:
+            error.head = head
+            self._refuse_head(error, data)
+            return False
+        return True
 
     def _begin_body(self, head: Head, rest: bytes, now_ns: int) -> None:
         """Handles a head whose body is incomplete, or comes with bytes of the next request."""
@@ -350,19 +355,15 @@ class ClientConnection(asyncio.Protocol):
         close: bool,
         headers: answers.Headers = (),
     ) -> int:
-        anthropic = head is not None and head.anthropic
-        body = answers.error_body(error.code, error.message, param=error.param, anthropic=anthropic)
         request_id = (head.request_id if head is not None else None) or self.context.ids.make()
-        headers = (*headers, *self.context.cors.headers)
         self.transport.write(
-            answers.response(
-                status=error.status,
-                body=body,
+            answers.refused(
+                error,
+                head,
                 request_id=request_id,
                 close=close,
-                is_head=head is not None and head.is_head,
-                retry_after_s=self.context.limits.retry_after_s if error.status == 503 else None,
-                headers=(*headers, ("Allow", error.allow)) if error.allow else headers,
+                retry_after_s=self.context.limits.retry_after_s,
+                headers=(*headers, *self.context.cors.headers),
             )
         )
         now_ns = monotonic_ns()

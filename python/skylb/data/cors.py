@@ -15,6 +15,7 @@ REQUEST_HEADERS = (
     "Content-Type",
     "Accept",
     "X-Api-Key",
+    "Api-Key",
     "X-Request-Id",
     "X-Session-Id",
     "Idempotency-Key",
@@ -38,7 +39,21 @@ REQUEST_HEADERS = (
 )
 """What the SDKs of OpenAI and Anthropic send from a browser; what a preflight asks for besides is added."""
 
-ANSWER_HEADERS = ("X-Request-Id", "Retry-After", "Allow", "Date", "Content-Length", "Metadata", "*")
+ANSWER_HEADERS = (
+    "X-Request-Id",
+    "Retry-After",
+    "Allow",
+    "Date",
+    "Content-Length",
+    "Metadata",
+    "X-RateLimit-Limit-Requests",
+    "X-RateLimit-Remaining-Requests",
+    "X-RateLimit-Reset-Requests",
+    "X-RateLimit-Limit-Tokens",
+    "X-RateLimit-Remaining-Tokens",
+    "X-RateLimit-Reset-Tokens",
+    "*",
+)
 """What scripts may read: by name for browsers that do not know ``*``."""
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

@@ -7,11 +7,11 @@ from skylb._core import Head, RequestError, Sender
 from skylb.clock import monotonic_ns
 from skylb.data.answers import Headers, refusal
 from skylb.data.body import Body, Hash
-from skylb.data.client import ClientConnection, Connections
+from skylb.data.client import ClientConnection
 from skylb.data.context import Context
 from skylb.data.crossing import PROCESSING, PROCESSING_S, Crossing
 from skylb.data.frontend import Frontend
-from skylb.data.phases import CONNECT, HOLD, PLACE, WAIT
+from skylb.data.phases import CONNECT, HOLD, PLACE, WAIT, Connections
 from skylb.data.proxy import Exchange
 from skylb.listeners import FAR_DEAD_S, notice_dead_paths
 from skylb.mesh.signing import REFUSED_HEADER, Refused, Verified
@@ -66,6 +66,11 @@ class PeerConnection(ClientConnection):
         sock = self.transport.get_extra_info("socket")
         if isinstance(sock, socket.socket):
             notice_dead_paths(sock, FAR_DEAD_S)
+
+    def _let_in_by_key(self, head: Head, data: bytes) -> bool:
+        """The origin has looked at the key; its signature says whose request it is."""
+        del head, data
+        return True
 
     def _expect(self, head: Head, now_ns: int) -> Body:
         body = super()._expect(head, now_ns)

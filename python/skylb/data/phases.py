@@ -1,10 +1,12 @@
-"""What a request needs of its client's connection, and where a request can be."""
+"""What a request needs of its client's connection, that of its frontend, and where a request can be."""
 
 import asyncio
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from skylb._core import Sender
+from skylb.data.context import Context
+from skylb.keys.ring import Party
 from skylb.mesh.signing import Claims
 
 
@@ -36,9 +38,22 @@ class Client(Protocol):
     trusted: bool
     paused_ns: int
     claims: Claims | None
+    party: Party | None
 
     def finished(self, *, close: bool, now_ns: int) -> None:
         """The exchange is over; the connection may take the next request."""
 
     def abort(self) -> None:
         """Cuts the connection."""
+
+
+class Connections(Protocol):
+    """The frontend, as a client's connection needs it."""
+
+    context: Context
+
+    def opened(self, connection: Any, /) -> None:
+        """A client connected."""
+
+    def closed(self, connection: Any, /) -> None:
+        """A client connection is gone."""

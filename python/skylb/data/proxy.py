@@ -103,7 +103,9 @@ class Exchange:
             self.charged = bytes_in
             self.body_read(read)
 
-        self.context.reading.start(self.head, parts, known, was_read)
+        party = self.client.party  # where its tokens are limited, its streams must tell them
+        asks_usage = self.context.inject_usage or (party is not None and party.metered)
+        self.context.reading.start(self.head, parts, known, was_read, asks_usage=asks_usage)
 
     def body_read(self, read: Read | RequestError) -> None:
         """The thread has read the large body, or refuses it. The client may have left meanwhile."""
@@ -130,7 +132,11 @@ class Exchange:
 
     def name_tenant(self) -> None:
         """Finds out the request's tenant."""
-        self.request.tenant = self.context.tenants.of(self.head, self.client.trusted, self.client.claims)
+        client = self.client
+        if client.party is not None:
+            self.request.tenant = client.party.tenant
+        else:
+            self.request.tenant = self.context.tenants.of(self.head, client.trusted, client.claims)
 
     def answer_locally(self) -> None:
         """Answers a browser's preflight request, and the routes that need no replica."""
@@ -229,7 +235,8 @@ class Exchange:
         if self.context.isolates and forward is None:  # a peer makes the salt itself
             parts = salted(body, self.request.salt_edits())
         length = len(body) if len(parts) == 1 else sum(map(len, parts))
-        head = self.request.upstream(target.authority, target.authorization, length)
+        drops = self.context.tenants.keyring is not None
+        head = self.request.upstream(target.authority, target.authorization, length, drops)
         if forward is not None and crossing is not None and isinstance(target, Peer):
             digest = self.body_digest or sha256(body)
             head = crossing.sign(
@@ -421,10 +428,14 @@ class Exchange:
                 close=close,
                 is_head=self.head.is_head,
                 retry_after_s=retry_after_s,
-                headers=(*headers, *self.context.cors.headers),
+                headers=(*headers, *self.own_headers()),
             )
         )
         self.complete(_core.OUTCOME_OK, status, code, relay=None, close=close)
+
+    def own_headers(self) -> answers.Headers:
+        """What every answer of ours has: the limits of the tenant, and CORS."""
+        return (*answers.fields_of(self.request.rate_limit), *self.context.cors.headers)
 
     # ------------------------------------------------------- client gone, deadlines
 

@@ -45,29 +45,37 @@ class Reading:
 
     Args:
         scanner: of the engine that the requests are submitted to.
-        inject_usage: streams are asked for usage on the client's behalf.
         hashed: the digest is wanted.
     """
 
-    def __init__(self, scanner: Scanner, inject_usage: bool, hashed: bool) -> None:
+    def __init__(self, scanner: Scanner, hashed: bool) -> None:
         self._scanner = scanner
-        self._inject_usage = inject_usage
         self._hashed = hashed
         self._thread = ThreadPoolExecutor(1, "skylb-read")
 
-    def start(self, head: Head, parts: list[bytes], known: Known, done: Done) -> None:
-        """Reads a body; ``done`` is called by the loop, later and in any case."""
+    def start(
+        self, head: Head, parts: list[bytes], known: Known, done: Done, *, asks_usage: bool = False
+    ) -> None:
+        """Reads a body; ``done`` is called by the loop, later and in any case.
+
+        Args:
+            head: of the request.
+            parts: of the body.
+            known: what its reader must know besides.
+            done: takes what was read.
+            asks_usage: a stream is asked for its usage on the client's behalf.
+        """
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._thread, self._read, head, parts, known)
+        future = loop.run_in_executor(self._thread, self._read, head, parts, known, asks_usage)
         future.add_done_callback(partial(_deliver, done))
 
-    def _read(self, head: Head, parts: list[bytes], known: Known) -> Read | RequestError:
+    def _read(self, head: Head, parts: list[bytes], known: Known, asks_usage: bool) -> Read | RequestError:
         body = b"".join(parts)
         try:
             scanned = self._scanner.scan(head, body, *known)
         except RequestError as error:
             return error
-        edits = scanned.edits(self._inject_usage)
+        edits = scanned.edits(asks_usage)
         if edits:
             body = b"".join(edited(parts, edits))
         digest = hashlib.sha256(body).hexdigest() if self._hashed else None

@@ -1,4 +1,4 @@
-"""The tenant of a request: by its API key, or by a header of a trusted proxy. Residency depends on it."""
+"""The tenant of a request: by its API key, or by a header of a trusted proxy. Residency and limits follow."""
 
 import hashlib
 import re
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from skylb._core import Head, Tenant
 from skylb.data.answers import refusal
+from skylb.data.keyring import OPEN_ROUTES, Keyring, wrong_key
+from skylb.keys.ring import Party
 from skylb.mesh.signing import TENANT_LEN_MAX, Claims
 
 _TENANT = re.compile(rf"[\x21-\x7e]{{1,{TENANT_LEN_MAX}}}", re.ASCII)
@@ -17,17 +19,53 @@ class Tenants:
     Args:
         header: in which a trusted front names it (lower case), or ``None``.
         keys: tenants by the SHA-256 of their API keys, in hexadecimal.
+        keyring: lets requests in by their keys; without it everybody is let in.
     """
 
-    def __init__(self, header: str | None = None, keys: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        header: str | None = None,
+        keys: Mapping[str, str] | None = None,
+        keyring: Keyring | None = None,
+    ) -> None:
         self._header = header
+        self.keyring = keyring
         self.set_keys(keys or {})
 
     def set_keys(self, keys: Mapping[str, str]) -> None:
         """Other keys."""
         self._keys = keys
-        self.tells = bool(keys) or self._header is not None
+        self.tells = bool(keys) or self._header is not None or self.keyring is not None
         """Something names tenants here: keys, or a trusted proxy."""
+
+    def let_in(self, head: Head, trusted: bool) -> Party | None:
+        """Whose request it is, where requests need a key; ``None`` where this one needs none.
+
+        A trusted front that names a tenant needs no key.
+
+        Args:
+            head: of the request.
+            trusted: it came from a front whose headers are believed.
+
+        Raises:
+            RequestError: it has no valid key, or a trusted front names a tenant that cannot be one.
+        """
+        keyring = self.keyring
+        if keyring is None or head.route in OPEN_ROUTES or head.is_options:
+            return None
+        if trusted and (named := self._named(head)) is not None:
+            return keyring.ring.party(named)
+        party = keyring.party(head.api_key_digest())
+        if party is None:
+            raise wrong_key(head)
+        return party
+
+    def _named(self, head: Head) -> str | None:
+        """The tenant that a trusted front names, if it names one."""
+        named = head.header(self._header) if self._header is not None else None
+        if named is not None and _TENANT.fullmatch(named) is None:
+            raise refusal("bad_tenant", "the header that names the tenant is malformed")
+        return named
 
     def of(self, head: Head, trusted: bool, claims: Claims | None) -> Tenant:
         """The tenant of a request.
@@ -45,12 +83,8 @@ class Tenants:
         """
         if claims is not None:
             return claims.tenant
-        if self._header is not None and trusted:
-            named = head.header(self._header)
-            if named is not None:
-                if _TENANT.fullmatch(named) is None:
-                    raise refusal("bad_tenant", "the header that names the tenant is malformed")
-                return Tenant(named)
+        if trusted and (named := self._named(head)) is not None:
+            return Tenant(named)
         by_key = self._by_key(head) if self._keys else Tenant.NOBODY
         unnamed = self._header is not None and not trusted
         return Tenant.UNKNOWN if unnamed and by_key.name is None else by_key

@@ -44,6 +44,9 @@ class Waiting(Protocol):
     def fail(self, failure: int, *, sent: bool) -> None:
         """The attempt failed."""
 
+    def own_headers(self) -> answers.Headers:
+        """What every head of ours has."""
+
     def make_relay(self, *, learn: bool = True, begun: Relay | None = None) -> Relay:
         """A relay, which reads a response and writes the client's."""
 
@@ -127,7 +130,7 @@ def _open(waiting: Waiting, now_ns: int) -> None:
     """Begins the client's stream before its first event."""
     leg = _answering(waiting)
     relay = leg.relay if leg is not None else waiting.make_relay(learn=False)
-    begun = relay.open(answers.stream_head(waiting.request.request_id, waiting.context.cors.headers))
+    begun = relay.open(answers.stream_head(waiting.request.request_id, waiting.own_headers()))
     if begun:
         waiting.early_relay = waiting.make_relay(learn=False, begun=relay)
         waiting.early_relay.join()

@@ -7,7 +7,6 @@ The file's suffix distinguishes three forms. ``.json``: a list, or an object wit
 import asyncio
 import json
 import logging
-import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from skylb.addresses import PeerUrl, ReplicaUrl, parse_peer, parse_replica
-from skylb.clock import monotonic_ns
 from skylb.discovery.named import NamedSource
 from skylb.discovery.source import REPLICAS_MAX, Site
 from skylb.errors import ConfigError
 from skylb.settings.discovery import DiscoverySettings
 from skylb.settings.mesh import PEERS_MAX
-from skylb.tasks import attempt
+from skylb.watch import Signature, WatchedFile, read_whole
 
 log = logging.getLogger("skylb.discovery")
 
@@ -57,14 +55,9 @@ _FORMS: dict[str, tuple[str, Callable[[str], object]]] = {
     ".toml": ("TOML", tomllib.loads),
 }
 
-_Signature = tuple[int, int, int]
 
-
-class ListFile(Generic[T]):
-    """Watches one file.
-
-    A file that cannot be read or understood changes nothing: the last good list stays, and one line
-    in the log names the file, the line in it and what was expected.
+class ListFile(WatchedFile[list[T]]):
+    """Watches one file of a list.
 
     Args:
         path: the file.
@@ -81,88 +74,23 @@ class ListFile(Generic[T]):
         interval_s: float,
         listing: Listing[T],
     ) -> None:
-        self._path = path
-        self._listing = listing
-        self._set_urls = set_urls
-        self._interval_s = interval_s
-        self._seen: _Signature | None = None
-        self._failure: str | None = None
-        self.seen_ns = monotonic_ns()
-        """When the file was last found good; at first, when this began."""
-
-    async def load(self) -> None:
-        """Reads the file at start.
-
-        Raises:
-            ConfigError: it cannot be read or understood; all its faults.
-        """
-        signature, urls = await asyncio.to_thread(read, self._path, self._listing)
-        self._seen = signature
-        self._set_urls(urls)
-        self.seen_ns = monotonic_ns()
-
-    async def run(self) -> None:
-        """Looks at the file until cancelled."""
-        while True:
-            await asyncio.sleep(self._interval_s)
-            await self.look()
-
-    async def look(self) -> None:
-        """Reads the file if it changed since it was last understood."""
-        await attempt(self._look(), name=f"reading {self._path}")
-
-    async def _look(self) -> None:
-        try:
-            signature = await asyncio.to_thread(_signature, self._path)
-            if signature == self._seen:
-                if self._failure is None:
-                    self.seen_ns = monotonic_ns()
-                return
-            self._seen, urls = await asyncio.to_thread(read, self._path, self._listing)
-            self._set_urls(urls)
-            self.seen_ns = monotonic_ns()
-        except ConfigError as error:
-            self._refused(error)
-            return
-        if self._failure is not None:
-            self._failure = None
-            log.info("%s is good again", self._path)
-
-    def _refused(self, error: ConfigError) -> None:
-        more = f" (and {len(error.faults) - 1} more faults)" if len(error.faults) > 1 else ""
-        failure = error.faults[0] + more
-        if failure != self._failure:
-            self._failure = failure
-            log.error("%s; the last good list stays", failure)
+        super().__init__(
+            path,
+            partial(read, listing=listing),
+            set_urls,
+            interval_s=interval_s,
+            kept="the last good list stays",
+        )
 
 
-def _signature(path: Path) -> _Signature:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}"]) from error
-    return _identity(status)
-
-
-def _identity(status: os.stat_result) -> _Signature:
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def read(path: Path, listing: Listing[T]) -> tuple[_Signature | None, list[T]]:
+def read(path: Path, listing: Listing[T]) -> tuple[Signature | None, list[T]]:
     """What tells this content from others, and what it lists.
 
     Raises:
         ConfigError: it cannot be read or understood; all its faults.
     """
-    try:
-        with path.open("rb") as file:
-            before = _identity(os.fstat(file.fileno()))
-            content = file.read(FILE_BYTES_MAX + 1)
-            after = _identity(os.fstat(file.fileno()))
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}"]) from error
-    # A file that is being written is looked at again next time, whatever it held just now.
-    return before if before == after else None, parse(path, content, listing)
+    signature, content = read_whole(path, FILE_BYTES_MAX)
+    return signature, parse(path, content, listing)
 
 
 def parse(path: Path, content: bytes, listing: Listing[T]) -> list[T]:

@@ -14,7 +14,11 @@ class DiscoverySettings(Group):
 
     file_s: Annotated[
         Seconds,
-        Field(gt=0, description="Time between two checks of --replicas-file and --peers-file for changes."),
+        Field(
+            gt=0,
+            description="Time between two checks of --replicas-file, --peers-file and --keys-file for "
+            "changes.",
+        ),
     ] = 1.0
     dns_s: Annotated[Seconds, Field(gt=0, description="Time between two resolutions of names.")] = 5.0
     dns_family: Annotated[

@@ -1,6 +1,8 @@
 //! Request heads: [`HeadParser`].
 
-use skylb_core::http::request::{CHUNKED, HEAD_BYTES_MAX, Head, HeadParser, Refusal, Upstream};
+use skylb_core::http::request::{
+    CHUNKED, Credentials, HEAD_BYTES_MAX, Head, HeadParser, Refusal, Upstream,
+};
 use skylb_core::http::route::{BodyKind, Route};
 use skylb_core::http::steer::{self, Fate};
 
@@ -12,7 +14,7 @@ const TO: Upstream<'_> = Upstream {
     client: Some("192.0.2.7"),
     scheme: "http",
     trusted: false,
-    authorization: None,
+    credentials: Credentials::Passed,
     body_len: -1,
 };
 

@@ -122,6 +122,14 @@ pub struct Report<'a> {
     /// Chained hashes of the answer's blocks, which go on where those of the prompt end; they enter
     /// the tree.
     pub answer: &'a [u64],
+    /// The answer is a stream of events.
+    pub streamed: bool,
+    /// The answer is an error from its beginning.
+    pub refused: bool,
+    /// Events of the stream that came.
+    pub events: u64,
+    /// Of those, behind the last that told `completion_tokens`.
+    pub events_since_usage: u64,
 }
 
 /// A request with this id is known already.

@@ -145,6 +145,14 @@ counters! {
     pages_heard,
     /// Requests refused because they may be served nowhere.
     residency_refused,
+    /// Requests refused because their tenant had used up a limit.
+    rate_limited,
+    /// Requests refused because their tenant may not use the model.
+    model_refused,
+    /// Messages about tenants taken over.
+    tenants_merged,
+    /// Such messages that could not be read or were not newer.
+    tenants_refused,
 }
 
 impl Counters {
@@ -158,6 +166,16 @@ impl Counters {
             Basis::Time => &mut self.chosen_by_time,
             Basis::Explore => &mut self.chosen_to_explore,
         } += 1;
+    }
+
+    /// A request was refused at once with this code.
+    pub(in crate::engine) fn count_refusal(&mut self, code: &str) {
+        match code {
+            "residency" => self.residency_refused += 1,
+            "rate_limit_exceeded" => self.rate_limited += 1,
+            "model_not_allowed" => self.model_refused += 1,
+            _ => {}
+        }
     }
 
     pub(in crate::engine) fn count_class(&mut self, class: Class) {

@@ -62,11 +62,13 @@ pub enum Message {
     Digest = 1,
     /// The load of the replicas that both balancers push to.
     Share = 2,
+    /// What tenants with limits ask for, and which part of the limits is used.
+    Tenants = 3,
 }
 
 impl Message {
     /// All kinds, in the order in which they are sent.
-    pub const ALL: [Self; 3] = [Self::Summary, Self::Digest, Self::Share];
+    pub const ALL: [Self; 4] = [Self::Summary, Self::Digest, Self::Share, Self::Tenants];
 }
 
 /// Send a message to this peer now, and report when it has been written. The engine counts it as sent.

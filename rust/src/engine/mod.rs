@@ -23,3 +23,4 @@ mod refusal;
 mod requests;
 pub mod ring;
 pub mod router;
+pub mod tenants;

@@ -48,4 +48,6 @@ pub enum Plant {
     EndsUntold,
     /// Room that an end gives is left to the next probe.
     RoomForgotten,
+    /// A client that leaves leaves its tenant charged for what it did not get.
+    ChargeKept,
 }

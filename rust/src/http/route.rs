@@ -317,6 +317,25 @@ impl Route {
         batch && !matches!(self, Self::CohereChat | Self::EmbedV2 | Self::Speech)
     }
 
+    /// The model writes an answer, token by token.
+    #[must_use]
+    pub fn generates(self) -> bool {
+        let reads = matches!(
+            self,
+            Self::Embeddings
+                | Self::EmbedV2
+                | Self::Rerank
+                | Self::RerankRoot
+                | Self::RerankV2
+                | Self::Score
+                | Self::ScoreRoot
+                | Self::Pooling
+                | Self::Classify
+                | Self::GenerativeScore
+        );
+        self.serving() == Serving::Batch && !reads
+    }
+
     /// The body this route reads.
     #[must_use]
     pub fn body(self) -> BodyKind {

@@ -147,6 +147,8 @@ pub struct Digest {
     pub include_usage: bool,
     /// Answer tokens at most, `n` answers together, where the client set a limit.
     pub max_tokens: Option<u32>,
+    /// Answers asked for (`n`); at least 1.
+    pub choices: u32,
     /// The ring's key: keyed hash of session, `prompt_cache_key`, `user` or `metadata.user_id`.
     pub key: Option<u64>,
     /// How urgent the body says that it is (`priority`, else `service_tier`).
@@ -203,6 +205,7 @@ impl Default for Digest {
             stream: false,
             include_usage: false,
             max_tokens: None,
+            choices: 1,
             key: None,
             class: Class::Normal,
             retry_safe: true,

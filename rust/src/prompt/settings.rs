@@ -37,6 +37,7 @@ pub(super) fn read(
         return Err(RequestError::untrusted_field(Field::RequestId.name()));
     }
     let stream = outline.boolean(Field::Stream)?;
+    let (max_tokens, choices) = lengths(route, outline)?;
     let include_usage = include_usage(outline)? || always_usage;
     Ok(Digest {
         model,
@@ -50,7 +51,8 @@ pub(super) fn read(
             Edits::new()
         },
         answer: answer_form(route, outline)?.filter(|_| previous.is_none() && !background),
-        max_tokens: max_tokens(route, outline)?,
+        max_tokens,
+        choices,
         key: key(envelope, outline, cfg)?,
         class: class(outline, priority),
         retry_safe: !background && !store,
@@ -191,11 +193,11 @@ fn include_usage(outline: &Outline<'_>) -> Result<bool, Fault> {
     })
 }
 
-/// The limit of the answer, times the number of answers: what may be generated in all.
-fn max_tokens(route: Route, outline: &Outline<'_>) -> Result<Option<u32>, Fault> {
+/// The limit of the answer, times the number of answers: what may be generated in all. And that number.
+fn lengths(route: Route, outline: &Outline<'_>) -> Result<(Option<u32>, u32), Fault> {
     if route == Route::Generate {
         let Some(mut parameters) = outline.get(Field::SamplingParams) else {
-            return Ok(None);
+            return Ok((None, 1));
         };
         let within = |fault: Fault| fault.within("sampling_params");
         let [limit, n] = pick(&mut parameters, &["max_tokens", "n"]).map_err(within)?;
@@ -213,8 +215,9 @@ fn max_tokens(route: Route, outline: &Outline<'_>) -> Result<Option<u32>, Fault>
     Ok(times(chat.or(responses).or(legacy), n))
 }
 
-fn times(limit: Option<u32>, n: Option<u32>) -> Option<u32> {
-    limit.map(|limit| limit.saturating_mul(n.unwrap_or(1).max(1)))
+fn times(limit: Option<u32>, n: Option<u32>) -> (Option<u32>, u32) {
+    let n = n.unwrap_or(1).max(1);
+    (limit.map(|limit| limit.saturating_mul(n)), n)
 }
 
 /// The first of session, `prompt_cache_key`, `user` and `metadata.user_id` that is a text.

@@ -66,6 +66,10 @@ fn report<'a>(relay: Option<&'a Relay>, answer: &'a [u64]) -> Report<'a> {
         },
         response_id: relay.inner.response_id(),
         answer,
+        streamed: relay.inner.streaming(),
+        refused: relay.inner.is_error(),
+        events: relay.inner.events(),
+        events_since_usage: relay.inner.events_since_usage(),
     })
 }
 
@@ -144,6 +148,10 @@ impl Engine {
         self.router
             .place(id, &ask, &mut digest, now_ns, &mut self.out)
             .map_err(|known| PyValueError::new_err(known.to_string()))?;
+        request.standing = match ask.forwarded {
+            Some(_) => None,
+            None => self.router.standing(ask.tenant),
+        };
         let answer = self.router.answer_start(&digest);
         let believed = self.router.believes(&ask);
         digest.tail = Tail::default();

@@ -134,6 +134,10 @@ impl Head {
         self.inner.expect_continue()
     }
 
+    fn api_key_digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.api_key_digest())
+    }
+
     #[getter]
     fn request_id(&self) -> Option<Cow<'_, str>> {
         self.inner.request_id().map(latin1)
@@ -211,6 +215,11 @@ impl Relay {
     #[pyo3(signature = (lines, /))]
     fn set_cors(&mut self, lines: &[u8]) {
         self.inner.set_cors(lines);
+    }
+
+    #[pyo3(signature = (lines, /))]
+    fn set_rate_limit(&mut self, lines: &[u8]) {
+        self.inner.set_rate_limit(lines);
     }
 
     #[pyo3(signature = (data, /))]

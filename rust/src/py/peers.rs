@@ -22,10 +22,11 @@ const STATES: [(&str, Presence); 3] = [
     ("PEER_DEAD", Presence::Dead),
 ];
 
-const MESSAGES: [(&str, Message); 3] = [
+const MESSAGES: [(&str, Message); 4] = [
     ("MESSAGE_SUMMARY", Message::Summary),
     ("MESSAGE_DIGEST", Message::Digest),
     ("MESSAGE_SHARE", Message::Share),
+    ("MESSAGE_TENANTS", Message::Tenants),
 ];
 
 type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
@@ -238,6 +239,19 @@ impl Engine {
         let merged = self
             .router
             .merge_share(PeerId(peer), share, ahead_ns, now_ns, &mut self.out);
+        merged.map_err(|error| value_error(&error))?;
+        effects(py, &mut self.out)
+    }
+
+    #[pyo3(signature = (peer, message, now_ns, /))]
+    fn merge_tenants<'py>(
+        &mut self,
+        py: Python<'py>,
+        peer: u32,
+        message: &[u8],
+        now_ns: Instant,
+    ) -> Effects<'py> {
+        let merged = self.router.merge_tenants(PeerId(peer), message, now_ns);
         merged.map_err(|error| value_error(&error))?;
         effects(py, &mut self.out)
     }

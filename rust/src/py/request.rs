@@ -11,7 +11,8 @@ use super::http::{Head, Relay};
 use super::scan::{EditFields, fields};
 use super::tenant::Tenant;
 use crate::engine::router::Forwarded;
-use crate::http::request::Upstream;
+use crate::engine::tenants::standing::Standing;
+use crate::http::request::{Credentials, Upstream};
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
 use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
@@ -102,6 +103,8 @@ pub(super) struct Request {
     pub(super) said: Option<Said>,
     pub(super) life: Life,
     pub(super) forwarded: Option<Forwarded>,
+    /// How its tenant stands with its limits per minute, if it has any, as of its placing.
+    pub(super) standing: Option<Standing>,
     /// The body as it is sent asks for usage, and the client has not.
     asks_usage: bool,
     /// What a replica is to get besides, as places in the body as it is sent.
@@ -179,6 +182,7 @@ impl Request {
                 ..Life::default()
             },
             forwarded: None,
+            standing: None,
             asks_usage: false,
             salt_edits: Edits::new(),
         }
@@ -243,6 +247,12 @@ impl Request {
     }
 
     #[getter]
+    fn rate_limit<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let standing = self.standing.as_ref()?;
+        Some(PyBytes::new(py, &standing.lines()))
+    }
+
+    #[getter]
     fn stream(&self) -> bool {
         self.digest().is_some_and(|digest| digest.stream)
     }
@@ -265,6 +275,9 @@ impl Request {
     #[pyo3(signature = (body, ask_usage, /))]
     fn edited<'py>(&mut self, body: Bound<'py, PyBytes>, ask_usage: bool) -> Bound<'py, PyBytes> {
         let Some(said) = &self.said else { return body };
+        // What counts tokens needs to know them.
+        let counts = self.standing.is_some_and(|standing| standing.has_tokens());
+        let ask_usage = ask_usage || counts;
         let digest = &said.digest;
         let usage = digest.usage_edits.iter().filter(|_| ask_usage);
         let priority = digest.priority_edits.iter().filter(|_| !said.believed);
@@ -323,13 +336,14 @@ impl Request {
 
     // ---------------------------------------------------------------- to a replica and back
 
-    #[pyo3(signature = (host, authorization, body_len, /))]
+    #[pyo3(signature = (host, authorization, body_len, drop_credentials=false, /))]
     fn upstream<'py>(
         &self,
         py: Python<'py>,
         host: &str,
         authorization: Option<&str>,
         body_len: usize,
+        drop_credentials: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let (head, sender) = (&self.head.get().inner, self.sender.get());
         let has_body = body_len > 0 || head.method() == b"POST";
@@ -339,7 +353,11 @@ impl Request {
             client: sender.address.as_deref(),
             scheme: &sender.scheme,
             trusted: sender.trusted,
-            authorization,
+            credentials: match authorization {
+                Some(value) => Credentials::Replaced(value),
+                None if drop_credentials => Credentials::Dropped,
+                None => Credentials::Passed,
+            },
             body_len: if has_body {
                 i64::try_from(body_len).unwrap_or(i64::MAX)
             } else {
@@ -366,6 +384,9 @@ impl Request {
             responses_api: head.route() == Some(Route::Responses),
         };
         let mut inner = EngineRelay::new(options, &self.life.request_id);
+        if let Some(standing) = &self.standing {
+            inner.set_rate_limit(&standing.lines());
+        }
         let start = self.said.as_ref().filter(|_| learn);
         if let Some(start) = start.and_then(|said| said.answer.as_ref()) {
             inner.attach(start.clone());

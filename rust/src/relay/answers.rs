@@ -100,6 +100,18 @@ impl Relay {
         self.bytes_out
     }
 
+    /// The answer is an error from its beginning: its status, or its first event.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.status >= 400 || self.error_first
+    }
+
+    /// Events behind the last that told the tokens of the answer; all where none did.
+    #[must_use]
+    pub fn events_since_usage(&self) -> u64 {
+        self.events.count.saturating_sub(self.events_at_usage)
+    }
+
     /// Events handed out.
     #[must_use]
     pub fn events(&self) -> u64 {

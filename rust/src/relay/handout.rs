@@ -103,7 +103,11 @@ impl Relay {
     /// here, and the answer is put into blocks.
     pub(super) fn observe(&mut self, payload: &[u8]) {
         if self.is_sse {
-            self.sniffer.read_events(payload);
+            if let Some(end) = self.sniffer.read_events(payload) {
+                let mut behind = Events::default();
+                behind.scan(&payload[end..]);
+                self.events_at_usage = self.events.count.saturating_sub(behind.count);
+            }
             self.follow(payload);
             if let Some(answer) = &mut self.answer {
                 answer.read_events(payload);
@@ -121,6 +125,7 @@ impl Relay {
         if self.accepted() {
             let skips = self.options.responses_api;
             self.error_status = verdict::first_error(&self.withheld[..len], skips);
+            self.error_first = self.error_status.is_some();
         }
     }
 

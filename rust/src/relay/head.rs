@@ -28,6 +28,15 @@ pub(super) enum Framing {
     Close,
 }
 
+/// What stands in a client's head in place of the replica's: `X-Request-Id`, and where there are lines of ours,
+/// each with its CR LF, the fields of CORS and of limits (`x-ratelimit-*`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ours<'a> {
+    pub request_id: &'a str,
+    pub cors: Option<&'a [u8]>,
+    pub rate_limit: Option<&'a [u8]>,
+}
+
 /// Kind, name and value of a header field.
 type Field<'a> = (Kind, &'a [u8], &'a [u8]);
 
@@ -194,10 +203,12 @@ impl<'a> ResponseHead<'a> {
         self.refused = self.header(REFUSED).filter(|v| is_token(v));
     }
 
-    /// The head for the client, up to where the framing's fields go: end-to-end fields in their order,
-    /// `X-Request-Id` replaced by ours, and where `cors` has lines of ours, CORS replaced by them.
-    pub(super) fn rebuild(&self, request_id: &str, cors: Option<&[u8]>) -> Vec<u8> {
-        let ours_len = request_id.len() + cors.map_or(0, <[u8]>::len);
+    /// The head for the client, up to where the framing's fields go: end-to-end fields in their order, but
+    /// those that ours replace.
+    pub(super) fn rebuild(&self, ours: &Ours<'_>) -> Vec<u8> {
+        let (cors, limits) = (ours.cors, ours.rate_limit);
+        let lines_len = |lines: Option<&[u8]>| lines.map_or(0, <[u8]>::len);
+        let ours_len = ours.request_id.len() + lines_len(cors) + lines_len(limits);
         let mut out = Vec::with_capacity(self.len + ours_len + 96);
         put_decimal(&mut out, b"HTTP/1.1 ", u64::from(self.status));
         out.truncate(out.len() - 2);
@@ -214,7 +225,9 @@ impl<'a> ResponseHead<'a> {
                     | Kind::Expect
                     | Kind::RequestId
             );
-            if passes && !(cors.is_some() && is_cors(name, value)) {
+            let replaced = (cors.is_some() && is_cors(name, value))
+                || (limits.is_some() && begins(name, b"x-ratelimit-"));
+            if passes && !replaced {
                 put(&mut out, &[name, b": ", value, b"\r\n"]);
             }
         }
@@ -222,9 +235,10 @@ impl<'a> ResponseHead<'a> {
             &mut out,
             &[
                 b"X-Request-Id: ",
-                request_id.as_bytes(),
+                ours.request_id.as_bytes(),
                 b"\r\n",
                 cors.unwrap_or_default(),
+                limits.unwrap_or_default(),
             ],
         );
         out
@@ -233,10 +247,14 @@ impl<'a> ResponseHead<'a> {
 
 /// A field of the CORS protocol (Fetch standard, 3.3.3), or the `Vary` that goes with it.
 fn is_cors(name: &[u8], value: &[u8]) -> bool {
-    const PREFIX: &[u8] = b"access-control-";
-    let begin = name.get(..PREFIX.len());
-    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(PREFIX))
+    begins(name, b"access-control-")
         || (name.eq_ignore_ascii_case(b"vary") && value.eq_ignore_ascii_case(b"origin"))
+}
+
+/// Whether a name begins with a prefix, in any case.
+fn begins(name: &[u8], prefix: &[u8]) -> bool {
+    let begin = name.get(..prefix.len());
+    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
 }
 
 fn parse_length(digits: &[u8]) -> Result<u64, Fault> {

@@ -25,7 +25,7 @@ use crate::http::request::chunked::Chunks;
 use crate::http::request::{put, put_decimal};
 use crate::prompt::{Answer, AnswerStart};
 use events::Events;
-use head::{Framing, ResponseHead};
+use head::{Framing, Ours, ResponseHead};
 use usage::Sniffer;
 
 pub use head::{Fault, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX};
@@ -90,8 +90,9 @@ enum Phase {
 pub struct Relay {
     options: Options,
     request_id: Box<str>,
-    /// Header lines that stand in place of the replica's own about CORS.
+    /// Header lines that stand in place of the replica's own about CORS, and about limits.
     cors: Option<Box<[u8]>>,
+    rate_limit: Option<Box<[u8]>>,
     phase: Phase,
     /// The replica's head while it is incomplete.
     head: Vec<u8>,
@@ -131,6 +132,10 @@ pub struct Relay {
     error: Option<Fault>,
     /// Status for which an error event stands.
     error_status: Option<u16>,
+    /// It stands first in its stream.
+    error_first: bool,
+    /// Events up to the last that told the tokens of the answer.
+    events_at_usage: u64,
     /// The last whole event was one behind which the API says nothing more.
     said_all: bool,
     /// Of the last event, where the API counts them.
@@ -147,6 +152,11 @@ impl Relay {
         self.cors = Some(lines.into());
     }
 
+    /// Says how the client stands with its limits: header lines that replace the replica's own, likewise.
+    pub fn set_rate_limit(&mut self, lines: &[u8]) {
+        self.rate_limit = Some(lines.into());
+    }
+
     /// A relay for one attempt; `request_id` is returned to the client.
     #[must_use]
     pub fn new(options: Options, request_id: &str) -> Self {
@@ -154,6 +164,7 @@ impl Relay {
             options,
             request_id: request_id.into(),
             cors: None,
+            rate_limit: None,
             phase: Phase::Head,
             head: Vec::new(),
             interim: 0,
@@ -182,6 +193,8 @@ impl Relay {
             was_cut: false,
             error: None,
             error_status: None,
+            error_first: false,
+            events_at_usage: 0,
             said_all: false,
             sequence_number: None,
             bytes_out: 0,
@@ -318,7 +331,11 @@ impl Relay {
             _ if self.options.http11 => Framing::Chunked,
             _ => Framing::Close,
         };
-        let mut out = head.rebuild(&self.request_id, self.cors.as_deref());
+        let mut out = head.rebuild(&Ours {
+            request_id: &self.request_id,
+            cors: self.cors.as_deref(),
+            rate_limit: self.rate_limit.as_deref(),
+        });
         match self.client {
             Framing::Length(length) => put_decimal(&mut out, b"Content-Length: ", length),
             Framing::Chunked | Framing::None | Framing::Close => {}

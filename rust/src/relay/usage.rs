@@ -81,16 +81,25 @@ impl Sniffer {
 
     /// Reads whole events and comments. An object that does not end within its block is none, however
     /// the blocks were cut on their way.
-    pub(super) fn read_events(&mut self, payload: &[u8]) {
+    /// Where the last event ends that told the tokens of the answer, if one did.
+    pub(super) fn read_events(&mut self, payload: &[u8]) -> Option<usize> {
+        let mut told = None;
         if mentions_usage(payload) {
             let mut rest = payload;
             while !rest.is_empty() {
                 let (block, behind) = rest.split_at(events::block_len(rest));
+                let before = self.counts.completion.take();
                 let _open = self.search(block);
                 rest = behind;
+                if self.counts.completion.is_some() {
+                    told = Some(payload.len() - rest.len());
+                } else {
+                    self.counts.completion = before;
+                }
             }
         }
         self.search_id(payload);
+        told
     }
 
     /// Reads a part of a JSON body; `usage` may be cut anywhere, and what is read does not depend on it.

@@ -107,6 +107,7 @@ impl Simulator {
             usage,
             response_id: None,
             answer: blocks.get(prompt_blocks..).unwrap_or_default(),
+            ..Report::default()
         };
         if there {
             self.complete_there(id, Outcome::Ok, report);

@@ -169,7 +169,7 @@ impl Simulator {
         let clock_ns = balancer.at(now_ns);
         if let Some(router) = balancer.router_mut() {
             for to in self.exchange.peers_of(from) {
-                let kinds = [Message::Summary, Message::Digest];
+                let kinds = [Message::Summary, Message::Digest, Message::Tenants];
                 router.peer_connected(PeerId(*to), &kinds, Instant::from_ns(clock_ns), &mut out);
             }
         }
@@ -245,10 +245,16 @@ impl Simulator {
             return;
         }
         let clock_ns = self.balancers[to as usize].at(self.queue.now_ns());
-        if kind == Message::Digest {
+        let clock = Instant::from_ns(clock_ns);
+        if matches!(kind, Message::Digest | Message::Tenants) {
             if let Some(router) = self.balancers[to as usize].router_mut() {
                 // Those that others have overtaken are old, and counted as refused.
-                let _ = router.merge_peer_digest(PeerId(from), &bytes, Instant::from_ns(clock_ns));
+                let _taken = match kind {
+                    Message::Tenants => router.merge_tenants(PeerId(from), &bytes, clock).is_ok(),
+                    _ => router
+                        .merge_peer_digest(PeerId(from), &bytes, clock)
+                        .is_ok(),
+                };
             }
             return;
         }
@@ -258,7 +264,7 @@ impl Simulator {
             .router_mut()
             .is_some_and(|router| {
                 router
-                    .merge_peer(PeerId(from), &bytes, Instant::from_ns(clock_ns), &mut out)
+                    .merge_peer(PeerId(from), &bytes, clock, &mut out)
                     .is_ok()
             });
         if merged {

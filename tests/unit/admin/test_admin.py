@@ -39,6 +39,9 @@ class Recording:
     def state(self) -> dict[str, Any]:
         return {"process": {"pid": 1}, "engine": orjson.Fragment(b'{"hold":{}}')}
 
+    def usage(self) -> bytes:
+        return b'{"tenants":[{"name":"acme"}]}'
+
     def replicas(self) -> list[Replica]:
         return [REPLICA]
 
@@ -114,6 +117,7 @@ def test_metrics_and_state_are_the_services() -> None:
     async def test(ask: Asked) -> None:
         assert await ask("GET", "/metrics", headers={"Accept": "x/y"}) == (200, b"accept x/y\n")
         assert await ask("GET", "/state") == (200, {"process": {"pid": 1}, "engine": {"hold": {}}})
+        assert await ask("GET", "/usage") == (200, {"tenants": [{"name": "acme"}]})
 
     asking(test)
 
@@ -225,6 +229,7 @@ def test_the_answer_to_an_evacuation_says_where_nothing_can_leave_or_it_may_not_
 OPEN = ("/health", "/ready", "/ready/here", "/metrics")
 GUARDED = (
     ("GET", "/state"),
+    ("GET", "/usage"),
     ("POST", "/replicas/7/drain"),
     ("PUT", "/log-level"),
     ("GET", "/nothing"),

@@ -9,6 +9,8 @@ use super::speed::{Pace, Prior, StraightLine};
 use crate::engine::ask::Usage;
 use crate::engine::config::Config;
 use crate::engine::demand::{Demand, Lane};
+use crate::engine::tenants::Predicted;
+use crate::http::route::Route;
 use crate::id::ReplicaSlot;
 use crate::time::{Instant, Span};
 
@@ -124,6 +126,26 @@ impl Expected<'_> {
         let cached = matched / block * block;
         let prefill = (self.prompt_tokens - assumed).saturating_add(matched - cached);
         (self.need_of(prefill), cached)
+    }
+
+    /// What its tenant is charged for it until it has ended. `choices`: answers that it asks for, which have
+    /// `max_tokens` together.
+    pub(in crate::engine) fn charged(
+        &self,
+        route: Route,
+        choices: u32,
+        max_tokens: Option<u32>,
+    ) -> Predicted {
+        if Lane::of(route) != Lane::Batch {
+            return Predicted::default();
+        }
+        let answer = self.output_tokens.saturating_mul(choices.max(1));
+        let answer = max_tokens.map_or(answer, |max| max.min(answer));
+        Predicted {
+            prompt: self.prompt_tokens,
+            answer: if route.generates() { answer } else { 0 },
+            counted: true,
+        }
     }
 
     /// What it takes where nothing of it is cached.

@@ -48,6 +48,23 @@ pub struct Gauges {
     pub prompt_tokens_total: u64,
 }
 
+/// What else operators see of a replica.
+#[derive(Debug, Serialize)]
+pub(in crate::engine) struct ReplicaState<'a> {
+    #[serde(flatten)]
+    pub(in crate::engine) gauges: Gauges,
+    pub(in crate::engine) models: Vec<&'a str>,
+    pub(in crate::engine) room: u32,
+    pub(in crate::engine) closed_by: Option<&'static str>,
+    pub(in crate::engine) knee: Option<u32>,
+    pub(in crate::engine) capacity_blocks: u32,
+    pub(in crate::engine) removed: bool,
+    /// Other balancers of our region push there; what they have in flight; whether we probe it.
+    pub(in crate::engine) shared: bool,
+    pub(in crate::engine) theirs_in_flight: u32,
+    pub(in crate::engine) probed_here: bool,
+}
+
 impl Member {
     /// Its figures; `tree_blocks`: what it is believed to cache.
     pub(in crate::engine) fn gauges(

@@ -4,9 +4,28 @@ use super::Mesh;
 use super::peer::Presence;
 use super::peer::summary::{PeerError, Summary};
 use crate::id::PeerSlot;
+use crate::tenant::Tenant;
 use crate::time::{Instant, Span};
 
 impl Mesh {
+    /// Adds the models that peers serve and to which requests of a tenant may go. `models` are in order.
+    pub(in crate::engine) fn add_models<'a>(
+        &'a self,
+        tenant: Tenant<&str>,
+        models: &mut Vec<(&'a str, Option<u32>)>,
+        now: Instant,
+    ) {
+        for (_, peer) in self.peers() {
+            for name in peer.models(now) {
+                let place = models.binary_search_by_key(&name, |(known, _)| known);
+                let allowed = self.residency().allowed(tenant, name) & peer.region_bit != 0;
+                if let (Err(place), true) = (place, allowed) {
+                    models.insert(place, (name, None));
+                }
+            }
+        }
+    }
+
     /// A connection to a peer begins, which has proven when it started.
     pub(in crate::engine) fn started(&mut self, slot: PeerSlot, incarnation: u64) {
         if self

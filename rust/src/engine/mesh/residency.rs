@@ -1,5 +1,6 @@
 //! Where requests may be served: regions by tenant and model. Fails closed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::tenant::Tenant;
@@ -69,9 +70,15 @@ impl Regions {
     }
 }
 
-/// The rules, with regions as bits.
+/// For which model (`None`: for all), and the bits of the regions that may serve it.
+type Place = (Option<String>, u64);
+
+/// The rules, with regions as bits. A request looks at those of its own tenant only, and at everybody's.
 #[derive(Debug, Default)]
-pub struct Residency(Vec<(Rule, u64)>);
+pub struct Residency {
+    everybodys: Vec<Place>,
+    tenants: BTreeMap<String, Vec<Place>>,
+}
 
 impl Residency {
     /// Rules in force from now on. Regions' bits may be others afterwards.
@@ -80,7 +87,7 @@ impl Residency {
     ///
     /// A rule names no region, or there are too many regions.
     pub fn new(rules: Vec<Rule>, regions: &mut Regions) -> Result<Self, RegionError> {
-        let mut known = Vec::with_capacity(rules.len());
+        let mut known = Self::default();
         for rule in rules {
             if rule.regions.is_empty() {
                 return Err(RegionError::NoRegion);
@@ -89,25 +96,33 @@ impl Residency {
             for name in &rule.regions {
                 bits |= regions.name(name)?;
             }
-            known.push((rule, bits));
+            let places = match rule.tenant {
+                Some(tenant) => known.tenants.entry(tenant).or_default(),
+                None => &mut known.everybodys,
+            };
+            places.push((rule.model, bits));
         }
-        Ok(Self(known))
+        Ok(known)
     }
 
     /// Where a request for this model may be served: where all rules that name it allow it. One whose
     /// tenant is unknown may be anybody's: it keeps to the rules of every tenant.
     #[must_use]
     pub fn allowed(&self, tenant: Tenant<&str>, model: &str) -> u64 {
-        let named = |rule: &Rule| {
-            let theirs = match (rule.tenant.as_deref(), tenant) {
-                (None, _) | (_, Tenant::Unknown) => true,
-                (Some(_), Tenant::Nobody) => false,
-                (Some(named), Tenant::Named(tenant)) => named == tenant,
-            };
-            theirs && rule.model.as_deref().is_none_or(|m| m == model)
+        let within = |allowed: u64, places: &Vec<Place>| {
+            let named = |(of, _): &&Place| of.as_deref().is_none_or(|of| of == model);
+            let bits = places.iter().filter(named);
+            bits.fold(allowed, |allowed, (_, bits)| allowed & bits)
         };
-        let bits = self.0.iter().filter(|(rule, _)| named(rule));
-        bits.fold(ANYWHERE, |all, (_, bits)| all & bits)
+        let allowed = within(ANYWHERE, &self.everybodys);
+        match tenant {
+            Tenant::Nobody => allowed,
+            Tenant::Named(name) => self
+                .tenants
+                .get(name)
+                .map_or(allowed, |places| within(allowed, places)),
+            Tenant::Unknown => self.tenants.values().fold(allowed, within),
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 
 use super::{Local, Mesh};
 use crate::engine::effect::{Message, Tell};
+use crate::engine::mesh::peer::Presence;
+use crate::engine::tenants::{Sibling, Tenants};
 use crate::id::{PeerId, PeerSlot};
 use crate::time::{EARLY, Instant, Span};
 
@@ -126,6 +128,19 @@ impl Mesh {
             .map_or_else(Link::default, |remote| remote.link)
     }
 
+    /// The balancers among which limits are shared.
+    pub(in crate::engine) fn siblings(&self) -> impl Iterator<Item = Sibling> {
+        let listed = self
+            .remotes
+            .iter()
+            .filter(|(_, remote)| !remote.peer.removed);
+        listed.map(|(_, remote)| Sibling {
+            peer: remote.peer.id,
+            dead: remote.peer.presence == Presence::Dead,
+            takes: (remote.link.stands()).then_some(remote.link.takes & bit(Message::Tenants) != 0),
+        })
+    }
+
     fn is_near(&self, slot: PeerSlot) -> bool {
         self.peer(slot)
             .is_some_and(|peer| peer.region == self.region)
@@ -145,6 +160,7 @@ impl Mesh {
         busy: bool,
         hold_age_ns: Span,
         local: &Local<'_>,
+        tenants: &mut Tenants,
     ) -> Vec<Tell> {
         let near = self.telling.near.begins(near_pause_ns(busy), local.now);
         let far = self.telling.far.begins(pause_ns(busy), local.now);
@@ -165,6 +181,7 @@ impl Mesh {
                     Message::Digest if !self.hot_due(peer, local) => None,
                     Message::Digest => self.hot_digest(slot, local.config),
                     Message::Share => self.share(slot, local),
+                    Message::Tenants => tenants.tell(peer, local.now),
                 };
                 if let Some(payload) = payload {
                     self.change_link(peer, |link| link.unwritten |= bit(kind));

@@ -1,6 +1,9 @@
-//! Requests that have not ended, which replica made which stored response, and the budget of retries.
+//! Requests that have not ended, which replica made which stored response, the budget of retries, and what
+//! tenants are charged.
 
 pub mod budget;
+mod charges;
+mod check;
 pub mod look;
 mod refusals;
 pub mod request;
@@ -13,6 +16,7 @@ use self::look::Looks;
 use self::request::{Phase, Request};
 use super::config::Config;
 use super::recent::Recent;
+use super::tenants::Tenants;
 use crate::id::{ModelId, ReplicaId, ReplicaSlot, RequestId};
 use crate::time::{Instant, Span};
 
@@ -23,6 +27,8 @@ pub(in crate::engine) struct Requests {
     /// Which replica made a response, by its id.
     responses: Recent,
     budget: Budget,
+    /// What tenants may use, and have used.
+    tenants: Tenants,
     looks: Looks,
     /// Those at replicas of ours.
     in_flight: usize,
@@ -36,6 +42,7 @@ impl Requests {
             live: HashMap::with_hasher(FixedState::default()),
             responses: Recent::new(config.response_ids_max, hash_seed),
             budget: Budget::default(),
+            tenants: Tenants::new(),
             looks: Looks::default(),
             in_flight: 0,
             ages: 0,
@@ -109,6 +116,15 @@ impl Requests {
     /// The budget of retries.
     pub(in crate::engine) fn budget_mut(&mut self) -> &mut Budget {
         &mut self.budget
+    }
+
+    /// What tenants may use, and have used.
+    pub(in crate::engine) fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    pub(in crate::engine) fn tenants_mut(&mut self) -> &mut Tenants {
+        &mut self.tenants
     }
 
     /// Requests for models in no list.

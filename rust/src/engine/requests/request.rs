@@ -9,6 +9,7 @@ use crate::engine::fleet::forecast::Forecast;
 use crate::engine::fleet::health::Failure;
 use crate::engine::hold::{Full, Partition, Payer, Ticket};
 use crate::engine::mesh::Away;
+use crate::engine::tenants::Charge;
 use crate::id::{PeerId, ReplicaId, ReplicaSlot};
 use crate::prompt::class::Class;
 use crate::time::{Instant, Span};
@@ -63,6 +64,8 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) age: u64,
     pub(in crate::engine) class: Class,
     pub(in crate::engine) payer: Payer,
+    /// What its tenant has been charged for it, until that is settled.
+    pub(in crate::engine) charge: Option<Charge>,
     pub(in crate::engine) submitted_ns: Instant,
     pub(in crate::engine) retry_safe: bool,
     pub(in crate::engine) body_bytes: u32,
@@ -110,6 +113,15 @@ impl Request {
             self.setbacks.suspects.push((replica, failure));
         }
         false
+    }
+
+    /// The first byte of its answer has come.
+    pub(in crate::engine) fn started(&self) -> bool {
+        match &self.phase {
+            Phase::InFlight(attempt) => attempt.started,
+            Phase::Away(away) => away.started,
+            Phase::Between | Phase::Looking | Phase::Held { .. } => false,
+        }
     }
 
     /// What choices need to know of it.

@@ -213,6 +213,8 @@ impl Router {
             self.counters.unknown_completions += 1;
             return;
         };
+        self.requests
+            .settle(&mut request, outcome, &report, &self.config, now);
         match mem::replace(&mut request.phase, Phase::Between) {
             Phase::Between => {}
             Phase::Looking => self.requests.looks_mut().forget(id),

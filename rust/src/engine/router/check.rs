@@ -1,11 +1,8 @@
 //! The router's invariants, for tests.
 
 use super::Router;
-use crate::engine::demand::{Lane, TRIED_MAX};
-use crate::engine::fleet::member::Offer;
-use crate::engine::requests::request::{Phase, Request};
-use crate::id::{PeerId, ReplicaId};
-use crate::time::Span;
+use crate::engine::requests::request::Phase;
+use crate::id::PeerId;
 
 impl Router {
     /// Requests at peers.
@@ -49,9 +46,12 @@ impl Router {
             .check_invariants(&self.config)
             .map_err(str::to_owned)?;
         self.check_members()?;
-        self.check_requests()?;
+        self.requests
+            .check(self.hold.len(), self.mesh.in_flight(), &self.config)?;
         self.check_models()?;
-        self.check_nothing_waits_for_room_there_is()
+        let times = [self.clock.swept_ns, self.clock.now];
+        self.requests
+            .check_waiting(&self.hold, &self.fleet, times, &self.config)
     }
 
     fn check_members(&self) -> Result<(), String> {
@@ -82,86 +82,8 @@ impl Router {
         Ok(())
     }
 
-    fn check_requests(&self) -> Result<(), String> {
-        let held = self
-            .requests
-            .count(|phase| matches!(phase, Phase::Held { .. }));
-        if held != self.hold.len() {
-            return Err(format!(
-                "held_requests_are_in_the_hold: {held} != {}",
-                self.hold.len()
-            ));
-        }
-        let looking = self.requests.count(|phase| matches!(phase, Phase::Looking));
-        if looking != self.requests.looks().len() {
-            return Err("requests_for_unlisted_models_wait_for_a_look".to_owned());
-        }
-        let elsewhere = self.requests.in_flight() + self.mesh.in_flight();
-        if held + looking + elsewhere != self.requests.len() {
-            return Err("every_request_is_held_in_flight_or_forwarded".to_owned());
-        }
-        let most = self.config.attempts_max;
-        let over = |request: &Request| {
-            request.attempts > most
-                || request.setbacks.suspects.len() > most as usize
-                || request.demand.tried.len() > TRIED_MAX
-        };
-        if self.requests.iter().any(|(_, request)| over(request)) {
-            return Err("attempts_at_most_max".to_owned());
-        }
-        Ok(())
-    }
-
     fn check_models(&self) -> Result<(), String> {
         self.fleet
             .check_models(|model| self.requests.of_model(model))
-    }
-
-    /// No held request could go to a replica that has room for it, unless it waits for another by
-    /// choice; room apart that has come with time alone since the last sweep: that is found by the
-    /// next one.
-    fn check_nothing_waits_for_room_there_is(&self) -> Result<(), String> {
-        let held = self.requests.iter().filter_map(|(id, request)| {
-            let Phase::Held { ticket, .. } = request.phase else {
-                return None;
-            };
-            Some((id, request, ticket))
-        });
-        for (id, request, ticket) in held {
-            let partition = request.partition();
-            let found = partition.is_some_and(|partition| {
-                let mut queue = self.hold.queue(partition, request.class);
-                queue.any(|entry| entry == (ticket, id))
-            });
-            if !found {
-                return Err(format!("held_requests_stand_in_their_queue: {id:?}"));
-            }
-            let times = [self.clock.swept_ns, self.clock.now];
-            let mut open = times.iter().map(|at_ns| {
-                let offers = self.fleet.offers_to(&request.demand, &self.config, *at_ns);
-                offers.iter().any(|(_, offer)| *offer == Offer::Room)
-            });
-            // Until the tick of the very moment at which its wait for a peer's room ends.
-            let leaves = request.is_leaving(self.clock.now - Span::from_ns(1));
-            let chooses = self.hold.choice(ticket).is_some() || leaves;
-            if !chooses && open.all(|open| open) {
-                return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
-            }
-        }
-        let bound: Vec<ReplicaId> = self
-            .hold
-            .heads()
-            .filter_map(|(line, _)| line.bound)
-            .collect();
-        if bound.iter().any(|replica| !self.fleet.listed(*replica)) {
-            return Err("nothing_waits_for_a_removed_replica".to_owned());
-        }
-        let light = |request: &Request| {
-            request.demand.lane != Lane::Batch && matches!(request.phase, Phase::Held { .. })
-        };
-        if self.requests.iter().any(|(_, request)| light(request)) {
-            return Err("only_batch_requests_are_held".to_owned());
-        }
-        Ok(())
     }
 }

@@ -11,6 +11,7 @@
 //! | `serve` | which held request starts when a replica has room |
 //! | `attempt` | first byte, failure, end |
 //! | `forward`, `arrivals` | requests that go to a peer, and those that come from one |
+//! | `limits` | what tenants may use, and are charged |
 //! | `withdraw` | requests at replicas that show no sign of life |
 //! | `control`, `peers` | facts about replicas, and about peers |
 //! | `look` | requests for a model in no list, until the lists have been read again |
@@ -21,6 +22,7 @@ mod attempt;
 mod check;
 mod control;
 mod forward;
+mod limits;
 mod look;
 mod peers;
 mod place;
@@ -180,6 +182,7 @@ impl Router {
 
     /// The request is over: nothing of it is kept.
     fn forget(&mut self, request: &Request) {
+        self.requests.release(request, self.clock.now);
         if let Some(model) = request.demand.model {
             self.fleet.release_model(model);
         }

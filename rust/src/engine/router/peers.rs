@@ -3,6 +3,7 @@
 use super::Router;
 use crate::engine::effect::{Effect, Message};
 use crate::engine::fleet::{Fleet, Probed};
+use crate::engine::mesh::Local;
 use crate::engine::mesh::hot::digest::DigestError;
 use crate::engine::mesh::hot::heat::Terms;
 use crate::engine::mesh::hot::places::KEY_BYTES;
@@ -20,6 +21,7 @@ impl Router {
     /// Names this balancer: its name, its region, and a number that is greater after each start.
     pub fn set_self(&mut self, name: &str, region: &str, incarnation: u64) {
         self.mesh.set_self(name, region, incarnation);
+        self.requests.tenants_mut().set_incarnation(incarnation);
         self.find_regions();
     }
 
@@ -45,6 +47,7 @@ impl Router {
         let now = self.advance(now);
         self.mesh.set_peers(peers, &mut self.fleet)?;
         self.mesh.review_sharing(&mut self.fleet, now);
+        self.share_limits(true, now);
         self.dispatch_all(now, out);
         self.dispatch_peers(now, out);
         Ok(())
@@ -110,6 +113,7 @@ impl Router {
             return;
         };
         self.mesh.set_presence(slot, presence);
+        self.share_limits(true, now);
         if presence == Presence::Alive || !self.config.planted(Plant::DeadRemembered) {
             self.mesh.review_sharing(&mut self.fleet, now);
         }
@@ -236,9 +240,16 @@ impl Router {
         if (self.mesh.next_tell_ns(busy)).is_none_or(|next_ns| next_ns > now + EARLY) {
             return;
         }
+        self.share_limits(false, now);
         let hold_age_ns = self.hold_age_ns(now);
-        let (mesh, local) = self.local(now);
-        for tell in mesh.tell(busy, hold_age_ns, &local) {
+        let local = Local {
+            config: &self.config,
+            fleet: &self.fleet,
+            hold: &self.hold,
+            now,
+        };
+        let tenants = self.requests.tenants_mut();
+        for tell in self.mesh.tell(busy, hold_age_ns, &local, tenants) {
             self.counters.peer_digests_told += u64::from(tell.kind == Message::Digest);
             out.push(Effect::Tell(tell));
         }

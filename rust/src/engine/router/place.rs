@@ -52,7 +52,7 @@ impl Router {
             Ok(request) => self.settle(id, request, None, now, out),
             Err(mut refusal) => {
                 self.counters.rejected += 1;
-                self.counters.residency_refused += u64::from(refusal.status == 403);
+                self.counters.count_refusal(refusal.code);
                 if ask.forwarded.is_some() && refusal.status == 404 {
                     refusal = Refusal::not_served_here();
                 }
@@ -77,6 +77,9 @@ impl Router {
         if crossed && !self.config.planted(Plant::HopIgnored) {
             return Err(Refusal::too_many_hops());
         }
+        if let Some(refusal) = self.requests.refuses_model(ask, &digest.model) {
+            return Err(refusal);
+        }
         let regions = self.mesh.residency().allowed(ask.tenant, &digest.model);
         self.check_regions(regions, ask.tenant)?;
         let payer = Payer::of(ask.owner(), &self.reader.config);
@@ -99,7 +102,8 @@ impl Router {
         // What a replica keeps can only be found again from here.
         let kept = bound.is_some() || lane == Lane::Stored || (responses && !digest.retry_safe);
         let demand = Demand::new(lane, model, (bound, regions), header.or(digest.key), digest);
-        let request = Request {
+        let class = ask.class_of(digest.class, self.believes(ask));
+        let mut request = Request {
             demand,
             age: self.requests.next_age(),
             stays: forwarded.is_some() || kept,
@@ -108,8 +112,9 @@ impl Router {
             attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),
-            class: ask.class_of(digest.class, self.believes(ask)),
+            class: self.requests.tenants().class(ask.tenant, class),
             payer,
+            charge: None,
             submitted_ns: now,
             retry_safe: digest.retry_safe,
             body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
@@ -118,7 +123,16 @@ impl Router {
             held_ns: Span::ZERO,
             phase: Phase::Between,
         };
-        if let Some(refusal) = forwarded.and_then(|_| self.refuses_forward(&request)) {
+        let refusal = forwarded.and_then(|_| self.refuses_forward(&request));
+        let bounds = (&self.fleet, &self.config);
+        let charged = refusal.map_or_else(
+            || {
+                self.requests
+                    .charge(&mut request, (ask, digest), bounds, now)
+            },
+            Err,
+        );
+        if let Err(refusal) = charged {
             self.forget(&request);
             return Err(refusal);
         }

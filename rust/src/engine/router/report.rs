@@ -5,29 +5,13 @@ use serde::Serialize;
 use super::Router;
 use crate::engine::fleet::gate;
 use crate::engine::fleet::member::Member;
-use crate::engine::fleet::report::Gauges;
+use crate::engine::fleet::report::{Gauges, ReplicaState};
 use crate::engine::hold::HoldState;
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
 use crate::id::ReplicaSlot;
 use crate::tenant::Tenant;
 use crate::time::Instant;
-
-#[derive(Serialize)]
-struct ReplicaState<'a> {
-    #[serde(flatten)]
-    gauges: Gauges,
-    models: Vec<&'a str>,
-    room: u32,
-    closed_by: Option<&'static str>,
-    knee: Option<u32>,
-    capacity_blocks: u32,
-    removed: bool,
-    /// Other balancers of our region push there; what they have in flight; whether we probe it.
-    shared: bool,
-    theirs_in_flight: u32,
-    probed_here: bool,
-}
 
 #[derive(Serialize)]
 struct State<'a> {
@@ -185,20 +169,14 @@ impl Router {
     }
 
     /// Models and adapters of the ready replicas by name, with the smallest `max_model_len` told, and
-    /// those of peers to which such requests may go.
+    /// those of peers to which such requests may go; those that the tenant may use.
     #[must_use]
     pub fn models(&self, tenant: Tenant<&str>) -> Vec<(&str, Option<u32>)> {
         let mut models = self.fleet.ready_models(&self.config, self.clock.now);
         models.sort_unstable();
-        for (_, peer) in self.mesh.peers() {
-            for name in peer.models(self.clock.now) {
-                let place = models.binary_search_by_key(&name, |(known, _)| known);
-                let allowed = self.mesh.residency().allowed(tenant, name) & peer.region_bit != 0;
-                if let (Err(place), true) = (place, allowed) {
-                    models.insert(place, (name, None));
-                }
-            }
-        }
+        self.mesh.add_models(tenant, &mut models, self.clock.now);
+        let tenants = self.requests.tenants();
+        models.retain(|(name, _)| tenants.allows(tenant, name, true));
         models
     }
 }

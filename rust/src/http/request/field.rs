@@ -63,6 +63,8 @@ pub(crate) enum Kind {
     Authorization,
     /// `X-Api-Key`.
     ApiKey,
+    /// `Api-Key`, as Azure has it.
+    BareApiKey,
     /// `Forwarded`, `X-Real-Ip` and `X-Forwarded-*` but the next two.
     Forwarded,
     ForwardedFor,
@@ -83,6 +85,7 @@ impl Kind {
                 | Self::ContentEncoding
                 | Self::Authorization
                 | Self::ApiKey
+                | Self::BareApiKey
                 | Self::Steering
         )
     }
@@ -96,6 +99,7 @@ impl Kind {
             6 if is(b"expect") => Self::Expect,
             7 if is(b"upgrade") => Self::Upgrade,
             7 if is(b"trailer") => Self::Hop,
+            7 if is(b"api-key") => Self::BareApiKey,
             9 if is(b"x-api-key") => Self::ApiKey,
             9 if is(b"forwarded") || is(b"x-real-ip") => Self::Forwarded,
             10 if is(b"connection") => Self::Connection,

@@ -19,6 +19,7 @@
 //! | `Upgrade` | ignored; a list that has `websocket` is a 501 |
 
 pub mod chunked;
+mod credential;
 mod extent;
 mod field;
 mod parse;
@@ -39,7 +40,7 @@ use field::{Field, Span};
 pub(crate) use extent::{Extent, Measured, Problem, measure};
 pub(crate) use field::{Kind, is_field_value, is_token, list, trim};
 pub use parse::HeadParser;
-pub use upstream::Upstream;
+pub use upstream::{Credentials, Upstream};
 pub(crate) use upstream::{put, put_decimal};
 
 /// Longest head, from the request line to the final empty line.
@@ -185,14 +186,6 @@ impl Head {
     #[must_use]
     pub fn class(&self) -> Option<&[u8]> {
         self.class.map(|s| s.of(&self.bytes))
-    }
-
-    /// Value of `Authorization`, else of `X-Api-Key`: whose request it is.
-    #[must_use]
-    pub fn credential(&self) -> Option<&[u8]> {
-        let of = |kind| self.fields.iter().find(|f| f.kind == kind);
-        let field = of(Kind::Authorization).or_else(|| of(Kind::ApiKey))?;
-        Some(field.value.of(&self.bytes))
     }
 
     /// Errors take Anthropic's shape. Told from the path, so that a 405 or 404 below

@@ -47,7 +47,7 @@ impl<'a> Facts<'a> {
             Kind::ContentType => self.content_type = value,
             Kind::ContentEncoding => self.content_encoding = value,
             Kind::Expect => self.expect = value,
-            Kind::Authorization | Kind::ApiKey => {}
+            Kind::Authorization | Kind::ApiKey | Kind::BareApiKey => {}
             Kind::Connection => {
                 self.connections.push(value);
                 return self.read_connection(value);
@@ -128,6 +128,7 @@ fn repeated_field(kind: Kind) -> RequestError {
         Kind::ContentEncoding => ("bad_header", "Content-Encoding"),
         Kind::Expect => ("bad_header", "Expect"),
         Kind::ApiKey => ("bad_header", "X-Api-Key"),
+        Kind::BareApiKey => ("bad_header", "Api-Key"),
         _ => ("bad_header", "Authorization"),
     };
     bad(code, format!("The {name} header must come once only."))

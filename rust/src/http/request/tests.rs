@@ -16,7 +16,7 @@ const TO: Upstream<'_> = Upstream {
     client: Some("192.0.2.7"),
     scheme: "http",
     trusted: false,
-    authorization: None,
+    credentials: Credentials::Passed,
     body_len: 2,
 };
 
@@ -313,6 +313,9 @@ fn the_class_header_and_the_credential_are_found() {
     assert_eq!(find("X-Api-Key: k\r\n"), (None, some("k")));
     let both = find("X-Api-Key: k\r\nAuthorization: Bearer b\r\n");
     assert_eq!(both, (None, some("Bearer b")));
+    assert_eq!(find("Api-Key: k\r\n"), (None, some("k")));
+    let both = find("Api-Key: a\r\nX-Api-Key: x\r\n");
+    assert_eq!(both, (None, some("x")));
 }
 
 proptest! {

@@ -3,6 +3,27 @@
 use super::field::Kind;
 use super::{Head, is_field_value};
 
+/// What becomes of the client's credentials: `Authorization`, `X-Api-Key` and `Api-Key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials<'a> {
+    /// They pass.
+    Passed,
+    /// They are left out.
+    Dropped,
+    /// They are left out, and this is the value of `Authorization`.
+    Replaced(&'a str),
+}
+
+impl<'a> Credentials<'a> {
+    /// Our own value of `Authorization`, if there is one.
+    fn ours(self) -> Option<&'a str> {
+        match self {
+            Self::Replaced(value) => Some(value),
+            Self::Passed | Self::Dropped => None,
+        }
+    }
+}
+
 /// What we put into an outgoing head ourselves.
 #[derive(Debug, Clone, Copy)]
 pub struct Upstream<'a> {
@@ -17,8 +38,8 @@ pub struct Upstream<'a> {
     /// Incoming `Forwarded`, `X-Forwarded-*` and headers that steer engines are believed: kept, and
     /// `X-Forwarded-For` appended to.
     pub trusted: bool,
-    /// Replaces the client's `Authorization` and `X-Api-Key`.
-    pub authorization: Option<&'a str>,
+    /// What becomes of the client's.
+    pub credentials: Credentials<'a>,
     /// Length of the body in bytes; negative sends no `Content-Length`.
     pub body_len: i64,
 }
@@ -31,7 +52,7 @@ impl Upstream<'_> {
             ("request_id", self.request_id),
             ("client", self.client.unwrap_or_default()),
             ("scheme", self.scheme),
-            ("authorization", self.authorization.unwrap_or_default()),
+            ("authorization", self.credentials.ours().unwrap_or_default()),
         ]
         .into_iter()
         .find(|(_, value)| !is_field_value(value.as_bytes()))
@@ -57,7 +78,7 @@ impl Head {
         let ours_len = to.host.len()
             + to.request_id.len()
             + to.client.map_or(0, str::len)
-            + to.authorization.map_or(0, str::len);
+            + to.credentials.ours().map_or(0, str::len);
         let mut out = Vec::with_capacity(self.bytes.len() + ours_len + 192);
         let method = if self.is_head() {
             &b"GET"[..]
@@ -79,7 +100,9 @@ impl Head {
         for field in &self.fields {
             let passes = match field.kind {
                 Kind::Plain | Kind::ContentType | Kind::ContentEncoding | Kind::Traceparent => true,
-                Kind::Authorization | Kind::ApiKey => to.authorization.is_none(),
+                Kind::Authorization | Kind::ApiKey | Kind::BareApiKey => {
+                    to.credentials == Credentials::Passed
+                }
                 Kind::Forwarded | Kind::ForwardedProto | Kind::Steering => to.trusted,
                 _ => false,
             };
@@ -103,7 +126,7 @@ impl Head {
             );
         }
         put(out, &[b"X-Request-Id: ", to.request_id.as_bytes(), b"\r\n"]);
-        if let Some(value) = to.authorization {
+        if let Some(value) = to.credentials.ours() {
             put(out, &[b"Authorization: ", value.as_bytes(), b"\r\n"]);
         }
         if let Ok(len) = u64::try_from(to.body_len) {

@@ -176,9 +176,10 @@ impl Simulator {
         let start_ns = cut_ns.max(part_ns).unwrap_or(now_ns);
         let bytes = match &said {
             Said::Open | Said::Close | Said::Ping(_) | Said::Pong(_) => PING_BYTES,
-            Said::Summary(bytes) | Said::Digest(bytes) | Said::Share(bytes, _) => {
-                bytes.len() as u64
-            }
+            Said::Summary(bytes)
+            | Said::Digest(bytes)
+            | Said::Tenants(bytes)
+            | Said::Share(bytes, _) => bytes.len() as u64,
         };
         let at_ns = self.network.deliver(region, region, bytes, start_ns);
         self.deliver_at(from, to, connection, said, at_ns);
@@ -233,6 +234,7 @@ impl Simulator {
         let said = match tell.kind {
             Message::Summary => Said::Summary(bytes),
             Message::Digest => Said::Digest(bytes),
+            Message::Tenants => Said::Tenants(bytes),
             Message::Share => {
                 self.sharing.counts.messages += 1;
                 self.sharing.counts.bytes += bytes.len() as u64;
@@ -302,6 +304,12 @@ impl Simulator {
                 if let Some(router) = self.balancers[to as usize].router_mut() {
                     // The same.
                     let _ = router.merge_peer_digest(PeerId(from), &bytes, clock);
+                }
+            }
+            Said::Tenants(bytes) => {
+                if let Some(router) = self.balancers[to as usize].router_mut() {
+                    // The same.
+                    let _ = router.merge_tenants(PeerId(from), &bytes, clock);
                 }
             }
             Said::Share(bytes, informs) => {

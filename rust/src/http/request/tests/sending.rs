@@ -59,15 +59,22 @@ fn a_client_without_an_address_is_not_named() {
 fn a_replica_key_replaces_the_clients_credentials() {
     let head = parse(
         "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
-         Authorization: Bearer theirs\r\nx-api-key: theirs\r\n\r\n",
+         Authorization: Bearer theirs\r\nx-api-key: theirs\r\nApi-Key: theirs\r\napi_key: theirs\r\n\r\n",
     );
-    let to = Upstream {
-        authorization: Some("Bearer ours"),
+    assert_eq!(sent(&head, TO).matches("theirs").count(), 3);
+    let replaced = Upstream {
+        credentials: Credentials::Replaced("Bearer ours"),
         ..TO
     };
-    let sent = sent(&head, to);
-    assert!(sent.contains("Authorization: Bearer ours\r\n"));
-    assert!(!sent.contains("theirs"));
+    let replaced = sent(&head, replaced);
+    assert!(replaced.contains("Authorization: Bearer ours\r\n"));
+    assert!(!replaced.contains("theirs"));
+    let dropped = Upstream {
+        credentials: Credentials::Dropped,
+        ..TO
+    };
+    let dropped = sent(&head, dropped);
+    assert!(!dropped.contains("theirs") && !dropped.contains("Authorization"));
 }
 
 #[test]

@@ -1,0 +1,128 @@
+"""The keys file at work: read at start, watched, and applied to the data plane and the engine.
+
+A file that is broken later changes nothing: the last good one stays in use, and one line in the log says so.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from skylb.clock import unix_ns
+from skylb.config import Settings
+from skylb.data.keyring import Keyring
+from skylb.errors import ConfigError
+from skylb.keys.document import Document
+from skylb.keys.ring import Ring, read_ring
+from skylb.router import Router
+from skylb.settings.mesh import ResidencyRule
+from skylb.tasks import TaskGroup
+from skylb.watch import WatchedFile
+
+log = logging.getLogger("skylb.keys")
+
+TELL_S = 10.0
+"""Between two lines in the log that name keys which were refused."""
+
+
+class Guard:
+    """Keeps keys and terms as the file has them.
+
+    Args:
+        path: the keys file.
+        residency: rules of the configuration, to which those of tenants are added.
+        router: gets terms and rules.
+        interval_s: time between two looks at the file.
+    """
+
+    def __init__(
+        self, path: Path, residency: Sequence[ResidencyRule], router: Router, *, interval_s: float
+    ) -> None:
+        self._path = path
+        self._residency = [(rule.tenant, rule.model, [*rule.regions]) for rule in residency]
+        self._router = router
+        self._file = WatchedFile(
+            path, read_ring, self._take, interval_s=interval_s, kept="the last good keys stay in use"
+        )
+        self._tasks = TaskGroup()
+        self.keyring = Keyring(Ring(Document()))
+
+    def _take(self, ring: Ring) -> None:
+        """Applies another reading of the file, the whole of it or nothing."""
+        try:
+            self._apply(ring)
+        except ValueError as error:
+            self._apply(self.keyring.ring)
+            raise ConfigError([f"{self._path}: tenants: {error}"]) from error
+        self.keyring.set(ring)
+        log.info("%s: %s", self._path, self.about())
+
+    def _apply(self, ring: Ring) -> None:
+        self._router.set_residency([*self._residency, *ring.residency()])
+        self._router.set_tenants(ring.terms())
+
+    async def start(self) -> None:
+        """Reads and applies the file, and looks at it from now on. Before, no key is valid.
+
+        Raises:
+            ConfigError: the file cannot be read or understood.
+        """
+        await self._file.load()
+        self._tasks.start(self._file.run(), name="keys file")
+        self._tasks.start(self._tell(), name="refused keys")
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_S)
+            self.keyring.tell()
+
+    def renew(self) -> None:
+        """Reads the file at once, in the background, if it changed."""
+        self._tasks.start(self._file.renew(), name="renew keys")
+
+    async def close(self) -> None:
+        """Looks at the file no more."""
+        await self._tasks.stop()
+        self.keyring.tell()
+
+    def about(self) -> str:
+        """How many tenants and keys there are, in a line."""
+        states = self.keyring.ring.states(unix_ns())
+        valid = states.pop("valid")
+        others = "".join(f", {count} {state}" for state, count in states.items() if count)
+        tenants = len(self.keyring.ring.parties)
+        return f"{_count(tenants, 'tenant')}, {_count(valid, 'valid key')}{others}"
+
+    def view(self) -> dict[str, Any]:
+        """For operators."""
+        ring = self.keyring.ring
+        return {
+            "file": str(self._path),
+            "fault": self._file.failure,
+            "tenants": len(ring.parties),
+            "keys": ring.states(unix_ns()),
+            "refused": dict(self.keyring.refused),
+        }
+
+    def families(self) -> Iterator[Metric]:
+        """For ``/metrics``."""
+        yield from self.keyring.families()
+        yield GaugeMetricFamily(
+            "skylb_keys_file_good",
+            "1: the keys file, as it is now, is in use. 0: it is broken, and the last good one is.",
+            value=float(self._file.failure is None),
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def make(settings: Settings, router: Router) -> Guard | None:
+    """The guard, where the settings name a keys file."""
+    if settings.keys_file is None:
+        return None
+    return Guard(settings.keys_file, settings.mesh.residency, router, interval_s=settings.discovery.file_s)

@@ -1,0 +1,133 @@
+"""The keys as the data plane looks them up, and the terms as the engine gets them."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+
+from skylb._core import Tenant
+from skylb.keys.document import Document, KeyTable, TenantTable, read
+from skylb.watch import Signature
+
+NEVER_NS = 1 << 63
+"""Later than any time that a clock shows."""
+
+MISSING, UNKNOWN, EXPIRED, REVOKED = REASONS = ("missing", "unknown", "expired", "revoked")
+"""Why a request is not let in. A client is not told which; metrics are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A tenant, as far as the data plane needs to know it."""
+
+    tenant: Tenant
+    metered: bool = False
+    """Its tokens are limited, so each of its streams is asked for usage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a key stands for."""
+
+    id: str
+    party: Party
+    ends_ns: int
+    """From this moment on (Unix time) the key is not valid."""
+    reason: str
+    """Why, then."""
+
+
+NOBODY = Party(Tenant.UNKNOWN)
+UNKNOWN_ENTRY = Entry("", NOBODY, -1, UNKNOWN)
+"""Of every key that is in no file."""
+MISSING_ENTRY = Entry("", NOBODY, -1, MISSING)
+
+
+class Ring:
+    """All keys of one reading of the file.
+
+    Args:
+        document: the file.
+    """
+
+    __slots__ = ("document", "entries", "parties")
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.parties = {name: _party(name, terms) for name, terms in document.tenants.items()}
+        self.entries: dict[bytes, Entry] = {hashlib.sha256(b"").digest(): MISSING_ENTRY}
+        """By the SHA-256 of the key. The one of no text stands for a request without a key."""
+        for key in document.keys:
+            self.entries[bytes.fromhex(key.sha256)] = _entry(key, self.parties[key.tenant])
+
+    def party(self, name: str) -> Party:
+        """A tenant whom a trusted proxy names. One that is in no table has no terms."""
+        return self.parties.get(name) or Party(Tenant(name))
+
+    def terms(self) -> bytes:
+        """The terms of all tenants; `Engine.set_tenants` says how."""
+        return orjson.dumps(
+            {
+                "tenants": [
+                    {
+                        "name": name,
+                        "weight": terms.weight,
+                        "class": terms.class_,
+                        "models": terms.models,
+                        "requests_per_minute": terms.requests_per_minute,
+                        "tokens_per_minute": terms.tokens_per_minute,
+                        "concurrent": terms.concurrent,
+                    }
+                    for name, terms in self.document.tenants.items()
+                ]
+            }
+        )
+
+    def residency(self) -> list[tuple[str | None, str | None, list[str]]]:
+        """The tenants' regions, as rules of residency; `Engine.set_residency` says how."""
+        return [
+            (name, None, list(terms.regions))
+            for name, terms in self.document.tenants.items()
+            if terms.regions is not None
+        ]
+
+    def states(self, now_ns: int) -> dict[str, int]:
+        """How many keys are valid, expired and revoked at a moment of Unix time."""
+        counts = dict.fromkeys(("valid", EXPIRED, REVOKED), 0)
+        for entry in self.entries.values():
+            if entry.id:
+                counts["valid" if now_ns < entry.ends_ns else entry.reason] += 1
+        return counts
+
+
+def read_ring(path: Path) -> tuple[Signature | None, Ring]:
+    """What tells this content of the file from others, and its keys.
+
+    Raises:
+        ConfigError: it cannot be read or understood; its faults.
+    """
+    signature, document = read(path)
+    return signature, Ring(document)
+
+
+def _party(name: str, terms: TenantTable) -> Party:
+    return Party(Tenant(name), metered=terms.tokens_per_minute is not None)
+
+
+def _entry(key: KeyTable, party: Party) -> Entry:
+    expires_ns, revoked_ns = unix_ns(key.expires), unix_ns(key.revoked)
+    reason = REVOKED if revoked_ns <= expires_ns else EXPIRED
+    return Entry(key.id, party, min(expires_ns, revoked_ns), reason)
+
+
+def unix_ns(moment: datetime | None) -> int:
+    """A moment as nanoseconds of Unix time; `NEVER_NS` for none."""
+    return NEVER_NS if moment is None else round(moment.timestamp() * 1e6) * 1000
+
+
+def state_of(key: KeyTable, now_ns: int) -> str:
+    """``valid``, ``expired`` or ``revoked``, at a moment of Unix time."""
+    entry = _entry(key, NOBODY)
+    return "valid" if now_ns < entry.ends_ns else entry.reason

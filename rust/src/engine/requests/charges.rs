@@ -1,0 +1,77 @@
+//! What requests are charged to their tenants.
+
+use super::Requests;
+use super::request::Request;
+use crate::engine::ask::{Ask, Report};
+use crate::engine::config::Config;
+use crate::engine::demand::Lane;
+use crate::engine::effect::Outcome;
+use crate::engine::fleet::Fleet;
+use crate::engine::plant::Plant;
+use crate::engine::refusal::Refusal;
+use crate::engine::tenants::Spent;
+use crate::prompt::Digest;
+use crate::time::Instant;
+
+impl Requests {
+    /// Why a request of our own clients may not use its model, if it may not.
+    pub(in crate::engine) fn refuses_model(
+        &mut self,
+        ask: &Ask<'_>,
+        model: &str,
+    ) -> Option<Refusal> {
+        let batch = Lane::of(ask.route) == Lane::Batch;
+        let may = ask.forwarded.is_some() || self.tenants.allows(ask.tenant, model, batch);
+        (!may).then(|| self.tenants.refuse_model(ask.tenant, model))
+    }
+
+    /// Charges a request of our own clients to its tenant. What a forward costs is charged at its origin.
+    ///
+    /// # Errors
+    ///
+    /// It would pass one of the tenant's limits: nothing is charged.
+    pub(in crate::engine) fn charge(
+        &mut self,
+        request: &mut Request,
+        (ask, digest): (&Ask<'_>, &Digest),
+        (fleet, config): (&Fleet, &Config),
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        if ask.forwarded.is_some() || !self.tenants.charges(ask.tenant) {
+            return Ok(());
+        }
+        let expected = fleet.expected(&request.demand, config);
+        let predicted = expected.charged(ask.route, digest.choices, digest.max_tokens);
+        let after_s = config.retry_after_s;
+        let charged = self
+            .tenants
+            .charge(ask.tenant, &digest.model, predicted, after_s, now);
+        request.charge = charged?;
+        Ok(())
+    }
+
+    /// A request has ended: its tenant is charged what it used.
+    pub(in crate::engine) fn settle(
+        &mut self,
+        request: &mut Request,
+        outcome: Outcome,
+        report: &Report<'_>,
+        config: &Config,
+        now: Instant,
+    ) {
+        if config.planted(Plant::ChargeKept) && outcome == Outcome::ClientLeft {
+            request.charge = None;
+        }
+        if let Some(charge) = request.charge.take() {
+            let spent = Spent::of(charge, request.started(), outcome, report);
+            self.tenants.settle(charge, spent, now);
+        }
+    }
+
+    /// A request is over, and nothing of it was computed, or it has been settled.
+    pub(in crate::engine) fn release(&mut self, request: &Request, now: Instant) {
+        if let Some(charge) = request.charge {
+            self.tenants.settle(charge, Spent::NOTHING, now);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The limits of tenants: what each may use, what it has used, and which part of it is ours.
+
+use super::Router;
+use crate::engine::tenants::message::MessageError;
+use crate::engine::tenants::standing::Standing;
+use crate::engine::tenants::terms::TermsError;
+use crate::id::PeerId;
+use crate::tenant::Tenant;
+use crate::time::Instant;
+
+impl Router {
+    /// Sets the terms of all tenants, as JSON, for requests placed from now on.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read, or a value is out of its range: the old terms stay.
+    pub fn set_tenants(&mut self, terms: &[u8], now: Instant) -> Result<(), TermsError> {
+        let now = self.advance(now);
+        self.requests.tenants_mut().set(terms, now)?;
+        self.share_limits(true, now);
+        Ok(())
+    }
+
+    /// What tenants have used, as JSON for operators.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: every value has a form in JSON.
+    pub fn tenant_usage(&self) -> Result<Vec<u8>, serde_json::Error> {
+        self.requests.tenants().usage()
+    }
+
+    /// How a tenant stands with its limits per minute, if it has any.
+    pub fn standing(&mut self, tenant: Tenant<&str>) -> Option<Standing> {
+        let now = self.clock.now;
+        self.requests.tenants_mut().standing(tenant, now)
+    }
+
+    /// What a peer told of its tenants.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is not newer than what it told before: nothing happened.
+    pub fn merge_tenants(
+        &mut self,
+        peer: PeerId,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), MessageError> {
+        let now = self.advance(now);
+        self.known_peer(peer).ok_or(MessageError::Unknown)?;
+        let siblings = self.mesh.siblings();
+        let heard = self.requests.tenants_mut().hear(peer, bytes, siblings);
+        self.counters.tenants_refused += u64::from(heard.is_err());
+        heard?;
+        self.counters.tenants_merged += 1;
+        self.share_limits(false, now);
+        Ok(())
+    }
+
+    /// Looks at this balancer's parts of the limits; `at_once`: without regard to when that was done last.
+    pub(super) fn share_limits(&mut self, at_once: bool, now: Instant) {
+        let tenants = self.requests.tenants_mut();
+        if tenants.shared() {
+            tenants.review(self.mesh.siblings(), at_once, now);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What a request is charged when it is admitted, and what it has used when it ends.
+
+use crate::engine::ask::Report;
+use crate::engine::effect::Outcome;
+
+/// The tokens that a request should use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::engine) struct Predicted {
+    pub(in crate::engine) prompt: u32,
+    /// Of all its answers.
+    pub(in crate::engine) answer: u32,
+    /// Its tokens count. Those of what is answered without the model, or was answered before, do not.
+    pub(in crate::engine) counted: bool,
+}
+
+impl Predicted {
+    pub(super) fn tokens(self) -> u64 {
+        u64::from(self.prompt) + u64::from(self.answer)
+    }
+}
+
+/// What a request has been charged. It is settled once, by [`Tenants::settle`](super::Tenants::settle).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Charge {
+    pub(super) account: u32,
+    pub(super) row: u32,
+    pub(super) predicted: Predicted,
+}
+
+/// Tokens that a request has used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::engine) struct Spent {
+    pub(super) prompt: u64,
+    pub(super) cached: u64,
+    pub(super) completion: u64,
+}
+
+impl Spent {
+    /// Nothing: the request was refused, or nothing of its answer came.
+    pub(in crate::engine) const NOTHING: Self = Self {
+        prompt: 0,
+        cached: 0,
+        completion: 0,
+    };
+
+    pub(super) fn tokens(self) -> u64 {
+        self.prompt + self.completion
+    }
+
+    /// What a request has used that ended so.
+    ///
+    /// What `usage` says counts. What it leaves out is predicted for the prompt, and counted for the answer:
+    /// each event of a stream is a token, and so is each behind the last `usage` of a stream that was cut. An
+    /// answer that came whole and says nothing has used what was predicted. One that did not begin, or is an
+    /// error, has used nothing.
+    ///
+    /// `started`: the first byte has come.
+    pub(in crate::engine) fn of(
+        charge: Charge,
+        started: bool,
+        outcome: Outcome,
+        report: &Report<'_>,
+    ) -> Self {
+        let usage = report.usage;
+        let predicted = charge.predicted;
+        let told = usage.prompt_tokens.is_some() || usage.completion_tokens.is_some();
+        if !predicted.counted || (!told && (!started || report.refused)) {
+            return Self::NOTHING;
+        }
+        let whole = outcome == Outcome::Ok;
+        let prompt = usage.prompt_tokens.unwrap_or(predicted.prompt);
+        let completion = match usage.completion_tokens {
+            Some(tokens) if whole => u64::from(tokens),
+            Some(tokens) => u64::from(tokens) + report.events_since_usage,
+            None if whole && !told && !report.streamed => u64::from(predicted.answer),
+            None => report.events,
+        };
+        Self {
+            prompt: u64::from(prompt),
+            cached: u64::from(usage.cached_tokens.unwrap_or(0).min(prompt)),
+            completion,
+        }
+    }
+}
