@@ -166,8 +166,9 @@ def _read(
         )
     if any(option.experimental for option in options.options(model)):
         parser.epilog = "" if HELP_ALL in words else f"{HELP_ALL} shows the experimental flags too. "
-        parser.epilog += THEIRS
         parser.add_argument(HELP_ALL, action="help", help="Show this text with the experimental flags.")
+    if layered:
+        parser.epilog = (parser.epilog or "") + THEIRS
     options.add_flags(parser, model, variables=layered, experimental=HELP_ALL in words)
     variables = environment() if layered else {}
     theirs = _translate(command, model, words, variables) if layered else Translation(list(words))

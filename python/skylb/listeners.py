@@ -132,11 +132,15 @@ def check_address(address: ListenAddress) -> None:
 
 def _check_unix(path: Path) -> None:
     """Looks whether the file of a socket can be made."""
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        missing = not path.parent.is_dir()
-        raise OSError(
-            errno.ENOENT if missing else errno.EACCES, os.strerror(errno.ENOENT if missing else errno.EACCES)
-        )
+    fault = 0
+    if not path.parent.is_dir():
+        fault = errno.ENOENT
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        fault = errno.EACCES
+    elif path.exists() and not path.is_socket():
+        fault = errno.EADDRINUSE
+    if fault:
+        raise OSError(fault, os.strerror(fault))
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         try:
             probe.connect(str(path))

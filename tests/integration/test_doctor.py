@@ -308,6 +308,10 @@ def test_a_unix_socket_is_looked_at_and_left_as_it_is(urls: list[str], tmp_path:
         taken.listen()
         assert "already in use" in texts(findings("--replica", urls[0], listen=listen)["fault"])
     assert path.exists()
+    (tmp_path / "file").write_text("kept")
+    file = ("--listen", f"unix:{tmp_path}/file", "--admin", "127.0.0.1:0")
+    assert "already in use" in texts(findings("--replica", urls[0], listen=file)["fault"])
+    assert (tmp_path / "file").read_text() == "kept"
     nowhere = ("--listen", f"unix:{tmp_path}/none/skylb.sock", "--admin", "127.0.0.1:0")
     assert "No such file" in texts(findings("--replica", urls[0], listen=nowhere)["fault"])
 
