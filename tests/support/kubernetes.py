@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -72,6 +73,10 @@ def status(code: int, reason: str, message: str = "") -> dict[str, Any]:
     )
 
 
+def _event(kind: str, what: Mapping[str, Any]) -> bytes:
+    return json.dumps({"type": kind, "object": what}).encode() + b"\n"
+
+
 class FakeApi:
     """What the server has and does. Tests change it, and look at what was asked."""
 
@@ -83,6 +88,7 @@ class FakeApi:
         self.handler: Handler | None = None
         self.page_len = 2
         self.url = ""
+        self._changes: deque[tuple[int, str, Mapping[str, Any]]] = deque(maxlen=500)
         self._watches: dict[asyncio.Queue[bytes | None], None] = {}
         app = web.Application()
         app.router.add_get(PATH, self._answer)
@@ -125,11 +131,15 @@ class FakeApi:
         name = one["metadata"]["name"]
         kind = "MODIFIED" if name in self.slices else "ADDED"
         self.slices[name] = self._next(one)
-        self.say(kind, self.slices[name])
+        self._change(kind, self.slices[name])
 
     def delete(self, name: str) -> None:
         """Takes a slice away."""
-        self.say("DELETED", self._next(self.slices.pop(name)))
+        self._change("DELETED", self._next(self.slices.pop(name)))
+
+    def _change(self, kind: str, what: Mapping[str, Any]) -> None:
+        self._changes.append((self.version, kind, what))
+        self.say(kind, what)
 
     def _next(self, one: dict[str, Any]) -> dict[str, Any]:
         self.version += 1
@@ -137,7 +147,7 @@ class FakeApi:
 
     def say(self, kind: str, what: Mapping[str, Any]) -> None:
         """Sends an event to all watches."""
-        self.write(json.dumps({"type": kind, "object": what}).encode() + b"\n")
+        self.write(_event(kind, what))
 
     def bookmark(self) -> None:
         """Sends the version, and no change."""
@@ -190,6 +200,9 @@ class FakeApi:
         response = web.StreamResponse()
         await response.prepare(request)
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(1000)
+        for version, kind, what in self._changes:
+            if version > int(request.query["resourceVersion"]):
+                queue.put_nowait(_event(kind, what))
         self._watches[queue] = None
         try:
             while (data := await queue.get()) is not None:

@@ -3,12 +3,12 @@
 To add one, write its module, and give it an option and a row here.
 """
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
 
 from skylb.discovery import dns, file, named
-from skylb.discovery.kubernetes import source as kubernetes
 from skylb.discovery.source import REPLICAS_MAX, Site, Source
 from skylb.settings.discovery import DiscoverySettings
 from skylb.settings.kubernetes import KubernetesSettings
@@ -52,8 +52,17 @@ def make(options: SourceSettings, timing: DiscoverySettings, site: Site) -> list
         *named.sources(options.replica, timing, site),
         *file.sources(options.replicas_file, timing, site),
         *dns.sources(options.replicas_dns, timing, site),
-        *kubernetes.sources(options.kubernetes, timing, site),
+        *_kubernetes(options.kubernetes, timing, site),
     ]
+
+
+def _kubernetes(options: KubernetesSettings, timing: DiscoverySettings, site: Site) -> Iterable[Source]:
+    if options.selector is None:
+        return ()
+    # It imports aiohttp, which `skylb --help` need not wait for.
+    from skylb.discovery.kubernetes.source import sources  # noqa: PLC0415 - as the line above says
+
+    return sources(options, timing, site)
 
 
 def given(options: SourceSettings) -> bool:

@@ -225,6 +225,5 @@ def sources(
     settings: KubernetesSettings, timing: DiscoverySettings, site: Site
 ) -> Iterator[KubernetesSource]:
     """One source for each namespace."""
-    if settings.selector is not None:
-        for namespace in settings.namespace or (None,):
-            yield KubernetesSource(settings, namespace, timing.dns_family, site)
+    for namespace in settings.namespace or (None,):
+        yield KubernetesSource(settings, namespace, timing.dns_family, site)
