@@ -14,6 +14,7 @@ from tests.support.processes import PATIENCE_S, SKYLB, Child, eventually, free_p
 from tests.support.raw import Connection, ask, chat, request
 from tests.support.report import status_of
 
+LOCAL = "127.0.0.1"
 DOWN = ["--replica", "http://127.0.0.1:9"]
 FREE = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -107,7 +108,9 @@ def test_a_manager_that_is_away_is_no_reason_to_end() -> None:
 def test_names_say_which_listener_a_socket_is_and_no_address_of_the_settings_is_bound(tmp_path: Path) -> None:
     unix = tmp_path / "clients"
     with manager() as systemd, ExitStack() as stack:
-        client, admin, more = (stack.enter_context(closing(listening(at))) for at in (*HERE, str(unix)))
+        client, admin, more = (
+            stack.enter_context(closing(listening(at))) for at in (LOCAL, LOCAL, str(unix))
+        )
         sockets = [(client, "client"), (admin, "admin"), (more, "client")]
         with (
             closing(listening()) as taken,
@@ -125,9 +128,6 @@ def test_names_say_which_listener_a_socket_is_and_no_address_of_the_settings_is_
             assert status_of(f"{url_of(admin)}/health") == 200
             assert talk(unix).startswith(b"HTTP/1.1 503 ")
         assert unix.is_socket(), "its file is the manager's"
-
-
-HERE = ("127.0.0.1", "127.0.0.1")
 
 
 def talk(path: Path) -> bytes:

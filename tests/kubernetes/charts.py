@@ -186,7 +186,7 @@ def secret(path: str) -> str:
         return key_line("k1")
     if name == "keys.toml":
         return keys_file()
-    return "one-word\n"
+    return "one-word-of-sixteen\n"
 
 
 def keys_file() -> str:

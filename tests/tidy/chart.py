@@ -17,6 +17,7 @@ OWN = frozenset(
         "advertise",
         "drain_delay_s",
         "drain_timeout_s",
+        "isolation_key_file",
         "keys_file",
         "listen",
         "name",

@@ -63,11 +63,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- add (ceil (addf .Values.drain.delayS .Values.drain.timeoutS)) 15 -}}
 {{- end -}}
 
-{{/* Files of Secrets: a JSON list of the setting, its Secret, the key in it, and the mount's name. */}}
+{{/* Files of Secrets, as a JSON list: the setting, its Secret, and the key in it. */}}
 {{- define "skylb.files" -}}
 {{- $s := .Values.secrets -}}
 {{- $found := list -}}
-{{- range $setting, $one := dict "admin_token_file" $s.adminToken "keys_file" $s.clientKeys "replica_key_file" $s.replicaKey "probe_key_file" $s.probeKey "peer_key_file" $s.peerKeys "replica_ca" $s.replicaCa -}}
+{{- range $setting, $one := dict "admin_token_file" $s.adminToken "keys_file" $s.clientKeys "replica_key_file" $s.replicaKey "probe_key_file" $s.probeKey "peer_key_file" $s.peerKeys "replica_ca" $s.replicaCa "isolation_key_file" $s.isolationKey -}}
 {{- if $one.name -}}
 {{- $found = append $found (dict "setting" $setting "secret" $one.name "key" $one.key) -}}
 {{- end -}}
@@ -103,6 +103,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- range include "skylb.files" . | fromJsonArray -}}
 {{- $_ := set $own .setting (printf "/etc/skylb/secrets/%s/%s" .secret .key) -}}
 {{- end -}}
+{{- if .Values.secrets.isolationKey.name -}}{{- $_ := set $own "isolate_tenants" true -}}{{- end -}}
 {{- if include "skylb.meshed" . -}}
 {{- $_ := set $own "sync_listen" "0.0.0.0:8090" -}}
 {{- with .Values.peers.list -}}{{- $_ := set $own "peer" . -}}{{- end -}}
