@@ -41,8 +41,8 @@ CONTROL_PAIRS = 200
 
 WARM_UP = 10
 REPLICAS = ("--profile", "h100-8b", "--time-scale", "0.5")
-PROMPT_BYTES = 4000
-"""1,000 tokens: 16 ms of prefill and step, of which 4 ms are left where all is cached."""
+PROMPT_BYTES = 8000
+"""2,000 tokens: 29 ms of prefill and step, of which 4 ms are left where all is cached."""
 
 VICTIM, PROBER = "victim", "prober"
 SEED = 7

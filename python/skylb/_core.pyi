@@ -966,7 +966,8 @@ class Engine:
         Args:
             terms: JSON: ``{"tenants": [{"name": str, "weight": int,
                 "class": "high" | "normal" | "low" | null, "models": [str] | null,
-                "requests_per_minute": int | null, "tokens_per_minute": int | null, "concurrent": int | null}]}``.
+                "requests_per_minute": int | null, "tokens_per_minute": int | null,
+                "concurrent": int | null}]}``.
                 ``null``: no bound. An empty list: no tenant has terms.
             now_ns: the time.
 

@@ -1,4 +1,4 @@
-"""The key by which prefix caches of tenants are told apart; docs/ISOLATION.md has what it is for."""
+"""The key that gives each tenant a prefix cache of its own; docs/ISOLATION.md has what it is for."""
 
 import logging
 import secrets

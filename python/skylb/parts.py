@@ -68,7 +68,7 @@ def check_files(settings: Settings) -> None:
 
 
 def isolation(settings: Settings, keys: Keys | None) -> IsolationKey | None:
-    """The key by which tenants' prefix caches are told apart, if they are.
+    """The key that gives each tenant a prefix cache of its own, where they are isolated.
 
     Raises:
         ConfigError: the file of the key is no good.

@@ -99,9 +99,9 @@ impl Scanner {
         let owner = owner_of(tenant, head.credential());
         let digest = py.detach(|| {
             let envelope = Envelope {
+                owner,
                 trusted,
                 only_model,
-                owner,
                 ..Envelope::new(route, head.header(b"content-type"))
             };
             prompt::digest(&envelope, bytes, &self.config, &mut Scratch::default())

@@ -100,10 +100,10 @@ class MockSettings(Group):
     api_key_guards: Annotated[
         tuple[str, ...],
         Placeholder("PREFIX"),
+        Otherwise("those that vLLM guards"),
         Field(
             max_length=64,
-            description="Beginning of the paths that --api-key guards. The default is vLLM's, which leaves "
-            "/metrics open.",
+            description="Beginning of the paths that --api-key guards. vLLM leaves /metrics open.",
         ),
     ] = GUARDED
     seed: Annotated[

@@ -225,8 +225,8 @@ fn a_response_nobody_is_known_to_have_made_is_a_404() {
 fn a_response_of_another_tenant_is_one_that_nobody_made() {
     let mut drive = Drive::new(config(), 1);
     let by = |tenant, route, path| Ask {
-        tenant,
         path,
+        tenant,
         ..ask(route)
     };
     let (a, b) = (Tenant::Named("a"), Tenant::Named("b"));
