@@ -1,9 +1,9 @@
 """``make bench-guard``: what keys and limits cost per request, beside the same balancer without them.
 
-Three balancers stand in front of the same mock replicas and get the same requests in turn. One has a keys
-file with limits that are never reached, one has none. One is another checkout (``--before``), to show that
-what is off costs nothing. CPU time is the balancer's own, from the kernel's accounts. Each round gives a
-ratio, so that a machine that is slower for a while spoils that round only.
+Balancers stand in front of the same mock replicas and get the same requests in turn. One has a keys file with
+limits that are never reached, one a keys file without limits, and one none. With ``--before``, one is of
+another checkout, to show that what is off costs nothing. CPU time is the balancer's own, from the kernel's
+accounts. Each round gives a ratio, so that a machine that is slower for a while spoils that round only.
 
     python -m bench.guard [--rounds 9] [--count 4000] [--before ../main]
 """
@@ -29,21 +29,19 @@ OWN_KEY = "sk-bench"
 """The key of the requests of `bench.overhead.work`."""
 
 TARGET = 1.05
+LIMITS = ["requests_per_minute = 1000000000", "tokens_per_minute = 1000000000", "concurrent = 1000000"]
 UNUSED = Path()
 
 
-def keys_file(path: Path) -> Path:
-    """Tenants with every limit, far away, and a key each."""
+def keys_file(path: Path, *, limits: bool) -> Path:
+    """Tenants with a key each, and with every limit, far away, or none."""
     lines = []
     for number in range(TENANTS):
         digest = hashlib.sha256(key(number).encode()).hexdigest()
+        lines += [f"[tenants.t{number}]", f"weight = {1 + number}", 'models = ["bench"]']
+        if limits:
+            lines += LIMITS
         lines += [
-            f"[tenants.t{number}]",
-            f"weight = {1 + number}",
-            "requests_per_minute = 1000000000",
-            "tokens_per_minute = 1000000000",
-            "concurrent = 1000000",
-            'models = ["bench"]',
             "[[keys]]",
             f'id = "k{number}"',
             f'sha256 = "{digest}"',
@@ -73,14 +71,15 @@ def balancers(urls: list[str], before: Path | None, body: bytes) -> Iterator[dic
     """All balancers, ready, by name."""
     with tempfile.TemporaryDirectory() as scratch:
         made: dict[str, Proxy] = {}
-        for name in ("off", "on", *(("before",) if before is not None else ())):
+        for name in ("off", "keys", "on", *(("before",) if before is not None else ())):
             room = Path(scratch) / name
             room.mkdir()
             proxy = BUILDERS["skylb"](urls, room, UNUSED)
             if proxy is None:
                 raise RuntimeError("skylb is not installed")
-            if name == "on":
-                proxy.process.command += ["--keys-file", str(keys_file(room / "keys.toml"))]
+            if name in {"on", "keys"}:
+                file = keys_file(room / "keys.toml", limits=name == "on")
+                proxy.process.command += ["--keys-file", str(file)]
                 proxy.key = OWN_KEY
             if name == "before" and before is not None:
                 proxy.process.command[0] = str(before / ".venv" / "bin" / "python")
@@ -125,12 +124,14 @@ def ratio(figures: dict[str, list[float]], one: str, other: str) -> tuple[float,
 def table(title: str, figures: dict[str, list[float]]) -> list[str]:
     """Rows of one kind of work."""
     lines = [f"{title}: CPU per request, us; {len(figures['off'])} rounds in turn"]
-    for name in ("before", "off", "on"):
+    for name in ("before", "off", "keys", "on"):
         if name in figures:
             values = figures[name]
             lines.append(
                 f"  {name:<8}{statistics.median(values):>8.1f}   {min(values):.1f} to {max(values):.1f}"
             )
+    median, low, high = ratio(figures, "keys", "off")
+    lines.append(f"  keys / off    {median:.3f}   {low:.3f} to {high:.3f}")
     median, low, high = ratio(figures, "on", "off")
     lines.append(f"  on / off      {median:.3f}   {low:.3f} to {high:.3f}   (target <= {TARGET})")
     if "before" in figures:

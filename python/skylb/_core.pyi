@@ -119,9 +119,9 @@ class Head:
         """Errors take Anthropic's shape."""
     def header(self, name: str) -> str | None:
         """First value of a header (lower-case name), decoded as latin-1."""
-    def api_key_digest(self) -> bytes:
+    def api_key_digest(self) -> bytes | None:
         """SHA-256 of the API key: of ``Authorization: Bearer``, else of ``X-Api-Key`` or ``Api-Key``. That of
-        no text where there is none."""
+        no text where there is none. ``None``: the request needs no key (health, a browser's preflight)."""
     def signed(self) -> bytes:
         """What a forward's signature covers of the head: path and query, then a line for each end-to-end
         field, sorted by name. Left out is what proxies may change: ``Host``, framing and hop-by-hop fields,

@@ -11,7 +11,6 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from skylb.clock import unix_ns
 from skylb.config import Settings
 from skylb.data.keyring import Keyring
 from skylb.errors import ConfigError
@@ -24,8 +23,11 @@ from skylb.watch import WatchedFile
 
 log = logging.getLogger("skylb.keys")
 
-TELL_S = 10.0
-"""Between two lines in the log that name keys which were refused."""
+KEEP_TIME_S = 1.0
+"""Between two looks at the wall clock."""
+
+TELL_ROUNDS = 10
+"""Looks at the clock between two lines in the log that name keys which were refused."""
 
 
 class Guard:
@@ -72,11 +74,13 @@ class Guard:
         """
         await self._file.load()
         self._tasks.start(self._file.run(), name="keys file")
-        self._tasks.start(self._tell(), name="refused keys")
+        self._tasks.start(self._keep(), name="keys")
 
-    async def _tell(self) -> None:
+    async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(TELL_S)
+            for _ in range(TELL_ROUNDS):
+                await asyncio.sleep(KEEP_TIME_S)
+                self.keyring.keep_time()
             self.keyring.tell()
 
     def renew(self) -> None:
@@ -90,7 +94,7 @@ class Guard:
 
     def about(self) -> str:
         """How many tenants and keys there are, in a line."""
-        states = self.keyring.ring.states(unix_ns())
+        states = self.keyring.states()
         valid = states.pop("valid")
         others = "".join(f", {count} {state}" for state, count in states.items() if count)
         tenants = len(self.keyring.ring.parties)
@@ -103,7 +107,7 @@ class Guard:
             "file": str(self._path),
             "fault": self._file.failure,
             "tenants": len(ring.parties),
-            "keys": ring.states(unix_ns()),
+            "keys": self.keyring.states(),
             "refused": dict(self.keyring.refused),
         }
 

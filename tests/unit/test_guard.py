@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from skylb._core import Engine
+from skylb.clock import monotonic_ns
 from skylb.config import Settings
 from skylb.errors import ConfigError
 from skylb.guard import Guard, make
@@ -37,7 +38,9 @@ def guarding(path: Path, work: Callable[[Guard], Awaitable[None]]) -> None:
     async def run() -> None:
         router = LocalRouter(Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1))
         guard = Guard(path, RULES, router, interval_s=3600)
-        assert guard.keyring.party(digest("sk-acme")) is None, "before the start no key is valid"
+        assert guard.keyring.party(digest("sk-acme"), monotonic_ns()) is None, (
+            "before the start no key is valid"
+        )
         try:
             await guard.start()
             await work(guard)
@@ -60,11 +63,11 @@ def test_keys_are_those_of_the_file_as_it_was_read_last(
     path.write_text(table("acme", "sk-acme", ["eu"]))
 
     async def work(guard: Guard) -> None:
-        assert guard.keyring.party(digest("sk-acme")) is not None
+        assert guard.keyring.party(digest("sk-acme"), monotonic_ns()) is not None
         path.write_text(table("globex", "sk-globex", ["us", "eu"]))
         await guard._file.renew()
-        assert guard.keyring.party(digest("sk-acme")) is None
-        assert guard.keyring.party(digest("sk-globex")) is not None
+        assert guard.keyring.party(digest("sk-acme"), monotonic_ns()) is None
+        assert guard.keyring.party(digest("sk-globex"), monotonic_ns()) is not None
         assert guard.about() == "1 tenant, 1 valid key"
         assert guard.view()["refused"]["unknown"] == 2, "once before the start"
 
@@ -82,8 +85,8 @@ def test_terms_that_the_engine_does_not_take_leave_all_as_it_was(
     async def work(guard: Guard) -> None:
         path.write_text(table("acme", "sk-other", [f"r{n}" for n in range(63)]))
         await guard._file.renew()
-        assert guard.keyring.party(digest("sk-acme")) is not None
-        assert guard.keyring.party(digest("sk-other")) is None
+        assert guard.keyring.party(digest("sk-acme"), monotonic_ns()) is not None
+        assert guard.keyring.party(digest("sk-other"), monotonic_ns()) is None
         fault = guard.view()["fault"]
         assert fault == f"{path}: tenants: residency rules name more than 63 regions"
         (good,) = [family for family in guard.families() if family.name == "skylb_keys_file_good"]
@@ -114,7 +117,7 @@ def test_refused_keys_are_logged_at_the_end_at_the_latest(
 
     async def work(guard: Guard) -> None:
         for _ in range(3):
-            assert guard.keyring.party(digest("sk-acme")) is None
+            assert guard.keyring.party(digest("sk-acme"), monotonic_ns()) is None
 
     guarding(path, work)
     assert caplog.messages == ["requests refused because their keys have expired or are revoked: acme (3)"]

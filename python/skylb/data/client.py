@@ -52,6 +52,7 @@ class ClientConnection(asyncio.Protocol):
         "deadline_ns",
         "exchange",
         "frontend",
+        "guarded",
         "party",
         "paused_ns",
         "peer",
@@ -74,6 +75,8 @@ class ClientConnection(asyncio.Protocol):
         self.sender = Sender(None, scheme, False, False)
         self.claims: Claims | None = None
         """What the signature of a peer's forward vouches for; a client has none."""
+        self.guarded = self.context.tenants.keyring is not None
+        """Requests need a key."""
         self.party: Party | None = None
         """Who sends the present request, where requests need a key."""
         self.exchange: Exchange | None = None
@@ -173,24 +176,19 @@ class ClientConnection(asyncio.Protocol):
             self.pending = data
             return
         self.pending = b""
-        if self.context.tenants.keyring is not None and not self._let_in_by_key(head, data):
-            return
+        if self.guarded:
+            try:
+                self.party = self.context.tenants.let_in(head, self.trusted, now_ns)
+            except RequestError as error:
+                error.head = head
+                self._refuse_head(error, data)
+                return
         start = head.consumed
         length = head.content_length
         if length == len(data) - start and length <= self.context.limits.body_bytes_max:
             self._begin(head, [data[start:]], now_ns)
         else:
             self._begin_body(head, data[start:], now_ns)
-
-    def _let_in_by_key(self, head: Head, data: bytes) -> bool:
-        """Finds out whose request it is; ``False``: nobody's who is let in, and it was refused."""
-        try:
-            self.party = self.context.tenants.let_in(head, self.trusted)
-        except RequestError as error:
-            error.head = head
-            self._refuse_head(error, data)
-            return False
-        return True
 
     def _begin_body(self, head: Head, rest: bytes, now_ns: int) -> None:
         """Handles a head whose body is incomplete, or comes with bytes of the next request."""

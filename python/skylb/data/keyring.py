@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from skylb._core import ROUTE_HEALTH, ROUTE_PING, Head, RequestError
-from skylb.clock import unix_ns
+from skylb._core import Head, RequestError
+from skylb.clock import monotonic_ns, unix_offset_ns
 from skylb.data.answers import status_of
 from skylb.keys.ring import REASONS, UNKNOWN_ENTRY, Party, Ring
 
 log = logging.getLogger("skylb.keys")
-
-OPEN_ROUTES = frozenset({ROUTE_HEALTH, ROUTE_PING})
-"""What needs no key: it says nothing of models, tenants or load."""
 
 MESSAGE = "Incorrect API key provided."
 """Of every key that is not valid, and of none. The key is not repeated."""
@@ -32,13 +29,13 @@ class Keyring:
 
     Args:
         ring: the keys of the file, as it was read last.
-        now_ns: the time, in nanoseconds since 1970.
+        unix_offset_ns: answers how far the wall clock, by which keys end, is ahead of the monotonic one.
     """
 
-    __slots__ = ("_entries", "_now_ns", "_used", "refused", "ring")
+    __slots__ = ("_entries", "_offset_ns", "_unix_offset_ns", "_used", "refused", "ring")
 
-    def __init__(self, ring: Ring, now_ns: Callable[[], int] = unix_ns) -> None:
-        self._now_ns = now_ns
+    def __init__(self, ring: Ring, unix_offset_ns: Callable[[], int] = unix_offset_ns) -> None:
+        self._unix_offset_ns = unix_offset_ns
         self.refused = dict.fromkeys(REASONS, 0)
         """Requests that were not let in, by reason."""
         self._used: dict[str, int] = {}
@@ -49,11 +46,21 @@ class Keyring:
         """Takes another reading of the file. Requests that were let in go on."""
         self.ring = ring
         self._entries = ring.entries
+        self.keep_time()
 
-    def party(self, digest: bytes) -> Party | None:
-        """The tenant that a key stands for at this moment, by its SHA-256; ``None`` for none."""
+    def keep_time(self) -> None:
+        """Looks at the wall clock, which may have been set. To be called every second or so."""
+        self._offset_ns = self._unix_offset_ns()
+
+    def party(self, digest: bytes, now_ns: int) -> Party | None:
+        """The tenant that a key stands for at a moment of the monotonic clock; ``None`` for none.
+
+        Args:
+            digest: SHA-256 of the key.
+            now_ns: the moment.
+        """
         entry = self._entries.get(digest, UNKNOWN_ENTRY)
-        if self._now_ns() < entry.ends_ns:
+        if now_ns + self._offset_ns < entry.ends_ns:
             return entry.party
         self.refused[entry.reason] += 1
         self._used[entry.id] = self._used.get(entry.id, 0) + 1
@@ -70,6 +77,10 @@ class Keyring:
         more = f", and {len(used) - IDS_LOGGED_MAX} more" if len(used) > IDS_LOGGED_MAX else ""
         log.warning("requests refused because their keys have expired or are revoked: %s%s", named, more)
 
+    def states(self) -> dict[str, int]:
+        """How many keys are valid, expired and revoked now."""
+        return self.ring.states(monotonic_ns() + self._offset_ns)
+
     def families(self) -> Iterator[Metric]:
         """For ``/metrics``."""
         refused = CounterMetricFamily(
@@ -79,7 +90,7 @@ class Keyring:
             refused.add_metric((reason,), count)
         yield refused
         keys = GaugeMetricFamily("skylb_keys", "API keys in the keys file.", labels=("state",))
-        for state, count in self.ring.states(self._now_ns()).items():
+        for state, count in self.states().items():
             keys.add_metric((state,), count)
         yield keys
 

@@ -52,6 +52,7 @@ class PeerConnection(ClientConnection):
 
     def __init__(self, frontend: Connections, scheme: str, crossing: Crossing) -> None:
         super().__init__(frontend, scheme)
+        self.guarded = False  # the origin has looked at the key, and signs whose request it is
         self._crossing = crossing
         self._verified: Verified | None = None
         self._hash: Hash | None = None
@@ -66,11 +67,6 @@ class PeerConnection(ClientConnection):
         sock = self.transport.get_extra_info("socket")
         if isinstance(sock, socket.socket):
             notice_dead_paths(sock, FAR_DEAD_S)
-
-    def _let_in_by_key(self, head: Head, data: bytes) -> bool:
-        """The origin has looked at the key; its signature says whose request it is."""
-        del head, data
-        return True
 
     def _expect(self, head: Head, now_ns: int) -> Body:
         body = super()._expect(head, now_ns)

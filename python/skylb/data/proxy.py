@@ -123,8 +123,10 @@ class Exchange:
             if self.head.is_local:
                 self.answer_locally()
                 return
-            claims = self.client.claims
-            if claims is not None or self.context.tenants.tells:
+            claims, party = self.client.claims, self.client.party
+            if party is not None:
+                self.request.tenant = party.tenant
+            elif claims is not None or self.context.tenants.tells:
                 self.name_tenant()
             self.context.router.submit(self, self.request, body, claims)
         except RequestError as error:

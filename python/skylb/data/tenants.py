@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from skylb._core import Head, Tenant
 from skylb.data.answers import refusal
-from skylb.data.keyring import OPEN_ROUTES, Keyring, wrong_key
+from skylb.data.keyring import Keyring, wrong_key
 from skylb.keys.ring import Party
 from skylb.mesh.signing import TENANT_LEN_MAX, Claims
 
@@ -35,10 +35,10 @@ class Tenants:
     def set_keys(self, keys: Mapping[str, str]) -> None:
         """Other keys."""
         self._keys = keys
-        self.tells = bool(keys) or self._header is not None or self.keyring is not None
+        self.tells = bool(keys) or self._header is not None
         """Something names tenants here: keys, or a trusted proxy."""
 
-    def let_in(self, head: Head, trusted: bool) -> Party | None:
+    def let_in(self, head: Head, trusted: bool, now_ns: int) -> Party | None:
         """Whose request it is, where requests need a key; ``None`` where this one needs none.
 
         A trusted front that names a tenant needs no key.
@@ -46,16 +46,18 @@ class Tenants:
         Args:
             head: of the request.
             trusted: it came from a front whose headers are believed.
+            now_ns: the time.
 
         Raises:
             RequestError: it has no valid key, or a trusted front names a tenant that cannot be one.
         """
         keyring = self.keyring
-        if keyring is None or head.route in OPEN_ROUTES or head.is_options:
+        digest = head.api_key_digest()
+        if keyring is None or digest is None:
             return None
         if trusted and (named := self._named(head)) is not None:
             return keyring.ring.party(named)
-        party = keyring.party(head.api_key_digest())
+        party = keyring.party(digest, now_ns)
         if party is None:
             raise wrong_key(head)
         return party

@@ -297,6 +297,12 @@ impl Route {
         self.row().path
     }
 
+    /// It needs no API key where others do: it tells nothing of models, tenants or load.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Health | Self::Ping)
+    }
+
     /// The balancer answers it.
     #[must_use]
     pub fn is_local(self) -> bool {

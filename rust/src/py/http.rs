@@ -134,8 +134,9 @@ impl Head {
         self.inner.expect_continue()
     }
 
-    fn api_key_digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.inner.api_key_digest())
+    fn api_key_digest<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let digest = self.inner.api_key_digest()?;
+        Some(PyBytes::new(py, &digest))
     }
 
     #[getter]

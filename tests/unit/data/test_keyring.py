@@ -1,7 +1,6 @@
 """Who is let in by a key, and what everybody else learns: nothing, at the same work."""
 
 import hashlib
-import logging
 import re
 import sys
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from skylb._core import Head, HeadParser, RequestError, Tenant
-from skylb.clock import unix_ns
+from skylb.clock import monotonic_ns
 from skylb.data.keyring import Keyring
 from skylb.data.tenants import Tenants
 from skylb.keys.document import Document, KeyTable, TenantTable
@@ -52,8 +51,9 @@ def ring(*without: str) -> Ring:
     return Ring(Document(tenants=tenants, keys=keys))
 
 
-def keyring(now_ns: int = NOON_NS - HOUR_NS) -> Keyring:
-    return Keyring(ring(), lambda: now_ns)
+def keyring(unix_ns: int = NOON_NS - HOUR_NS) -> Keyring:
+    """Keys at a moment of the wall clock, at which the monotonic one is at 0."""
+    return Keyring(ring(), lambda: unix_ns)
 
 
 def head(*fields: str, path: str = "POST /v1/chat/completions") -> Head:
@@ -67,20 +67,27 @@ def head(*fields: str, path: str = "POST /v1/chat/completions") -> Head:
 
 
 def test_a_key_stands_for_its_tenant_until_it_ends_and_no_reading_is_needed_for_that() -> None:
-    now = [NOON_NS - 1]
-    keys = Keyring(ring(), lambda: now[0])
-    assert keys.party(digest(b"sk-good")) == Party(Tenant("acme"), metered=True)
-    assert keys.party(digest(b"sk-other")) == Party(Tenant("globex"))
-    assert keys.party(digest(b"sk-brief")) is not None
-    now[0] += 1
-    assert keys.party(digest(b"sk-brief")) is None
-    assert keys.party(digest(b"sk-good")) is not None
+    keys = keyring(NOON_NS - 1)
+    assert keys.party(digest(b"sk-good"), 0) == Party(Tenant("acme"), metered=True)
+    assert keys.party(digest(b"sk-other"), 0) == Party(Tenant("globex"))
+    assert keys.party(digest(b"sk-brief"), 0) is not None
+    assert keys.party(digest(b"sk-brief"), 1) is None
+    assert keys.party(digest(b"sk-good"), 1) is not None
+
+
+def test_a_wall_clock_that_is_set_counts_when_it_is_looked_at() -> None:
+    offset = [NOON_NS - HOUR_NS]
+    keys = Keyring(ring(), lambda: offset[0])
+    offset[0] = NOON_NS
+    assert keys.party(digest(b"sk-brief"), 0) is not None
+    keys.keep_time()
+    assert keys.party(digest(b"sk-brief"), 0) is None
 
 
 def test_refusals_are_counted_by_their_reason() -> None:
     keys = keyring()
     for key in ("sk-none", "", "sk-expired", "sk-revoked", "sk-revoked", "sk-both"):
-        assert keys.party(digest(key.encode())) is None
+        assert keys.party(digest(key.encode()), 0) is None
     assert keys.refused == {"missing": 1, "unknown": 1, "expired": 2, "revoked": 2}
     page = {sample.labels["reason"]: sample.value for sample in next(keys.families()).samples}
     assert page == {"missing": 1, "unknown": 1, "expired": 2, "revoked": 2}
@@ -96,7 +103,7 @@ def test_the_log_names_refused_keys_of_the_file_by_id(
 ) -> None:
     keys = keyring()
     for key in ("sk-none", "", "sk-expired", "sk-revoked", "sk-revoked", "sk-good"):
-        keys.party(digest(key.encode()))
+        keys.party(digest(key.encode()), 0)
     keys.tell()
     (line,) = caplog.messages
     assert line.endswith("have expired or are revoked: revoked (2), expired (1)")
@@ -111,7 +118,7 @@ def test_the_log_line_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     ]
     keys = Keyring(Ring(Document(tenants={"acme": TenantTable()}, keys=tables)), lambda: NOON_NS)
     for n in range(30):
-        keys.party(digest(b"%d" % n))
+        keys.party(digest(b"%d" % n), 0)
     keys.tell()
     assert caplog.messages[0].count("(1)") == 8
     assert caplog.messages[0].endswith(", and 22 more")
@@ -147,10 +154,10 @@ def work_of(key: bytes) -> tuple[int, int]:
 
     def refused() -> None:
         with pytest.raises(RequestError):
-            tenants.let_in(request, False)
+            tenants.let_in(request, False, 0)
 
     refused()
-    return steps(lambda: keys.party(digest(key))), steps(refused)
+    return steps(lambda: keys.party(digest(key), 0)), steps(refused)
 
 
 def test_every_key_that_is_refused_costs_the_same_work() -> None:
@@ -164,25 +171,25 @@ def test_every_key_that_is_refused_costs_the_same_work() -> None:
 
 @pytest.mark.parametrize("path", ["GET /health", "POST /ping", "OPTIONS /v1/chat/completions", "OPTIONS *"])
 def test_health_and_preflights_need_no_key(path: str) -> None:
-    assert Tenants(keyring=keyring()).let_in(head(path=path), False) is None
+    assert Tenants(keyring=keyring()).let_in(head(path=path), False, 0) is None
 
 
 @pytest.mark.parametrize("path", ["GET /v1/models", "GET /version", "POST /v1/messages"])
 def test_everything_else_needs_one(path: str) -> None:
     with pytest.raises(RequestError) as caught:
-        Tenants(keyring=keyring()).let_in(head(path=path), False)
+        Tenants(keyring=keyring()).let_in(head(path=path), False, 0)
     assert (caught.value.status, caught.value.code, caught.value.close) == (401, "invalid_api_key", False)
 
 
 def test_a_trusted_front_that_names_a_tenant_needs_no_key_and_one_that_names_none_does() -> None:
     tenants = Tenants("x-tenant", keyring=keyring())
-    assert tenants.let_in(head("X-Tenant: acme"), True) == keyring().ring.party("acme")
-    assert tenants.let_in(head("X-Tenant: initech"), True) == Party(Tenant("initech"))
+    assert tenants.let_in(head("X-Tenant: acme"), True, 0) == keyring().ring.party("acme")
+    assert tenants.let_in(head("X-Tenant: initech"), True, 0) == Party(Tenant("initech"))
     for fields, trusted in ((("X-Tenant: acme",), False), ((), True)):
         with pytest.raises(RequestError, match="Incorrect API key"):
-            tenants.let_in(head(*fields), trusted)
+            tenants.let_in(head(*fields), trusted, 0)
     with pytest.raises(RequestError, match="malformed"):
-        tenants.let_in(head("X-Tenant: a b"), True)
+        tenants.let_in(head("X-Tenant: a b"), True, 0)
 
 
 # --------------------------------------------------------------------------- on the wire
@@ -456,7 +463,6 @@ def test_a_large_body_of_such_a_tenant_is_asked_for_usage_too() -> None:
     plays(test)
 
 
-def test_the_log_of_a_real_clock_is_of_this_century() -> None:
-    logging.getLogger("skylb.keys").debug("the default clock: %d", unix_ns())
-    assert Keyring(ring()).party(digest(b"sk-expired")) is None
-    assert Keyring(ring()).party(digest(b"sk-good")) is not None
+def test_without_another_clock_the_machines_own_counts() -> None:
+    assert Keyring(ring()).party(digest(b"sk-expired"), monotonic_ns()) is None
+    assert Keyring(ring()).party(digest(b"sk-good"), monotonic_ns()) is not None

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::Head;
 use super::field::{Kind, trim};
+use crate::http::route::Route;
 
 impl Head {
     /// Value of `Authorization`, else of `X-Api-Key` or `Api-Key`: whose request it is.
@@ -22,10 +23,12 @@ impl Head {
             .unwrap_or_default()
     }
 
-    /// SHA-256 of the API key, that of no text where there is none.
+    /// SHA-256 of the API key, that of no text where there is none; `None`: the request needs no key, as it
+    /// asks for an open route, or is a browser's preflight.
     #[must_use]
-    pub fn api_key_digest(&self) -> [u8; 32] {
-        Sha256::digest(self.api_key()).into()
+    pub fn api_key_digest(&self) -> Option<[u8; 32]> {
+        let open = self.is_options() || self.route().is_some_and(Route::is_open);
+        (!open).then(|| Sha256::digest(self.api_key()).into())
     }
 
     fn first(&self, kind: Kind) -> Option<&[u8]> {
@@ -80,11 +83,31 @@ mod tests {
             0x22, 0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61,
             0xf2, 0x00, 0x15, 0xad,
         ]; // FIPS 180-4, the example of one block
-        assert_eq!(head("Api-Key: abc\r\n").api_key_digest(), abc);
-        assert_eq!(head("Authorization: Bearer abc\r\n").api_key_digest(), abc);
+        assert_eq!(head("Api-Key: abc\r\n").api_key_digest(), Some(abc));
+        let bearer = head("Authorization: Bearer abc\r\n");
+        assert_eq!(bearer.api_key_digest(), Some(abc));
         assert_eq!(
             head("").api_key_digest(),
             head("X-Api-Key:\r\n").api_key_digest()
         );
+    }
+    #[test]
+    fn health_and_preflights_need_no_key_and_everything_else_does() {
+        let parser = HeadParser::new(None, true);
+        for (line, needed) in [
+            ("GET /health", false),
+            ("HEAD /health", false),
+            ("POST /ping", false),
+            ("OPTIONS /v1/chat/completions", false),
+            ("OPTIONS *", false),
+            ("GET /v1/models", true),
+            ("HEAD /v1/models/m", true),
+            ("GET /version", true),
+            ("POST /v1/responses/resp_1/cancel", true),
+        ] {
+            let text = format!("{line} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+            let head = parser.parse(text.as_bytes()).unwrap().unwrap();
+            assert_eq!(head.api_key_digest().is_some(), needed, "{line}");
+        }
     }
 }
