@@ -614,7 +614,8 @@ class Tell:
         """``MESSAGE_*``."""
     @property
     def payload(self) -> bytes:
-        """Opaque; a summary has 16 KiB at most, a digest 32 KiB, a share 56 KiB."""
+        """Opaque; a summary has 16 KiB at most, a digest 32 KiB, a share 56 KiB, what is told of
+        tenants 16 KiB."""
 
 _Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 

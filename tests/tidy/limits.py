@@ -55,6 +55,7 @@ RUST_PARTS = (
     "engine/mesh",
     "engine/requests",
     "engine/router",
+    "engine/tenants",
     "http",
     "prompt",
     "record",
