@@ -70,8 +70,8 @@ class Kind(IntEnum):
     MORE = 9
     """`More`."""
     TENANTS = 10
-    """What tenants with limits ask for at the sender, and which part of their limits it uses, as its engine tells
-    the peer's engine."""
+    """What tenants with limits ask for at the sender, and which part of their limits it uses, as its engine
+    tells the peer's engine."""
 
 
 KINDS_OF_ALL = frozenset(Kind) - {Kind.SHARE, Kind.DIGEST, Kind.MORE, Kind.TENANTS}
