@@ -57,6 +57,7 @@ RUST_PARTS = (
     "engine/mesh",
     "engine/requests",
     "engine/router",
+    "engine/tenants",
     "http",
     "prompt",
     "record",
