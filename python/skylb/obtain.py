@@ -15,7 +15,7 @@ PUBLISHED = False
 
 NAME = "skylb"
 
-EXTRAS = {"boto3": "route53", "dnspython": "dns", "matplotlib": "sim"}
+EXTRAS = {"boto3": "route53", "dnspython": "dns", "kubernetes-asyncio": "kubernetes", "matplotlib": "sim"}
 """The extra of each optional library."""
 
 TAG = "cp311-abi3-manylinux_2_28"

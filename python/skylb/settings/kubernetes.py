@@ -61,12 +61,9 @@ def read_service(value: str) -> tuple[str, str | None]:
     return name, namespace if dot else None
 
 
-def installed() -> bool:
-    """Whether the client library is there."""
-    return find_spec("kubernetes_asyncio") is not None
-
-
-MISSING = missing("kubernetes-asyncio")
+def uninstalled() -> str | None:
+    """What to do where the client library is not there."""
+    return missing("kubernetes-asyncio") if find_spec("kubernetes_asyncio") is None else None
 
 
 class KubernetesSettings(Group):
@@ -117,8 +114,8 @@ class KubernetesSettings(Group):
                         {f"kubernetes.{name}", "kubernetes.selector"},
                         f"kubernetes.{name} is given without kubernetes.selector: expected both",
                     )
-        elif not installed():
-            yield {"kubernetes.selector"}, f"kubernetes.selector: {MISSING}"
+        elif (absent := uninstalled()) is not None:
+            yield {"kubernetes.selector"}, f"kubernetes.selector: {absent}"
         repeated = sorted({name for name in self.namespace if self.namespace.count(name) > 1})
         if repeated:
             yield (

@@ -360,8 +360,8 @@ class MeshSettings(Group):
     def _kubernetes_conflicts(self) -> Iterator[tuple[set[str], str]]:
         if self.peer_kubernetes_service is None:
             return
-        if not kubernetes.installed():
-            yield {"peer_kubernetes_service"}, f"peer_kubernetes_service: {kubernetes.MISSING}"
+        if (absent := kubernetes.uninstalled()) is not None:
+            yield {"peer_kubernetes_service"}, f"peer_kubernetes_service: {absent}"
         if self.name is None:
             yield (
                 {"peer_kubernetes_service", "name"},
