@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,13 @@ def test_its_version_is_the_programs() -> None:
 def test_its_health_check_passes_while_the_program_runs_and_fails_otherwise() -> None:
     (health,) = steps("HEALTHCHECK")
     interpreter, flag, code = json.loads(health.partition("CMD ")[2])
+    assert interpreter == "python3", "that of the image's PATH"
 
     def check(admin: str) -> int:
         here = code.replace("http://127.0.0.1:8081", admin)
         assert here != code
         return subprocess.run(
-            [interpreter, flag, here], capture_output=True, timeout=60, check=False
+            [sys.executable, flag, here], capture_output=True, timeout=60, check=False
         ).returncode
 
     balancer = started("--replica", "http://127.0.0.1:9")

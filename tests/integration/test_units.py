@@ -18,7 +18,19 @@ UNITS = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 EXPOSURE_MAX = 15
 """Of 100, as ``systemd-analyze security`` counts; without the hardening it says 96."""
 
-real = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+OLDEST = 250
+"""Of systemd: it examines a unit that is not installed (``--offline``)."""
+
+
+def version() -> int:
+    """Of the systemd that is installed; 0: none is."""
+    if shutil.which("systemd-analyze") is None:
+        return 0
+    said = subprocess.run(["systemd-analyze", "--version"], capture_output=True, text=True, check=True).stdout
+    return int(said.split()[1].partition(".")[0].partition("~")[0])
+
+
+real = pytest.mark.skipif(version() < OLDEST, reason=f"systemd {OLDEST} or later is not installed")
 
 
 class Unit(RawConfigParser):
@@ -50,7 +62,10 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 @real
 def test_systemd_finds_no_fault(units: Path) -> None:
     checked = analyze("verify", "--man=no", *(str(path) for path in units.glob("skylb.s*")))
-    assert (checked.returncode, checked.stderr) == (0, "")
+    faults = [
+        line for line in checked.stderr.splitlines() if "skylb" in line
+    ]  # not of this machine's own units
+    assert faults == []
 
 
 @real
