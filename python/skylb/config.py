@@ -76,8 +76,10 @@ def environment() -> dict[str, str]:
 
 
 def _is_kubernetes_link(name: str, value: str) -> bool:
-    """Whether Kubernetes set a variable. ``SKYLB_KUBERNETES_PORT`` is a setting, and the link of a Service
-    "skylb-kubernetes" too, but a link has ``tcp://ADDRESS:PORT``.
+    """Whether Kubernetes set a variable.
+
+    ``SKYLB_KUBERNETES_PORT`` is a setting, and the link of a Service "skylb-kubernetes" too. A link has the
+    form ``tcp://ADDRESS:PORT``.
     """
     is_setting = name == f"{ENVIRONMENT_PREFIX}KUBERNETES_PORT" and "://" not in value
     return _KUBERNETES_LINK.fullmatch(name) is not None and not is_setting
