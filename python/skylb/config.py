@@ -72,8 +72,18 @@ def environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(ENVIRONMENT_PREFIX) and not _KUBERNETES_LINK.fullmatch(name)
+        if name.startswith(ENVIRONMENT_PREFIX) and not _is_kubernetes_link(name, value)
     }
+
+
+def _is_kubernetes_link(name: str, value: str) -> bool:
+    """Whether Kubernetes set a variable.
+
+    ``SKYLB_KUBERNETES_PORT`` is a setting, and the link of a Service "skylb-kubernetes" too. A link has the
+    form ``tcp://ADDRESS:PORT``.
+    """
+    is_setting = name == f"{ENVIRONMENT_PREFIX}KUBERNETES_PORT" and "://" not in value
+    return _KUBERNETES_LINK.fullmatch(name) is not None and not is_setting
 
 
 MANAGER_VARIABLES = (

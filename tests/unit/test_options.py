@@ -166,6 +166,20 @@ def test_variables_that_kubernetes_makes_are_no_settings(monkeypatch: pytest.Mon
     assert not any("PORT_" in name or "SERVICE" in name for name in found)
 
 
+def test_every_setting_can_be_given_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes makes some names that a setting may have, such as that of --kubernetes-port."""
+    variables = {option.variable for option in options(Settings)}
+    for name in variables:
+        monkeypatch.setenv(name, "x")
+    assert variables <= environment().keys()
+
+
+def test_a_service_may_have_the_name_of_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes sets this beside a Service "skylb-kubernetes"."""
+    monkeypatch.setenv("SKYLB_KUBERNETES_PORT", "tcp://10.0.0.1:8000")
+    assert "SKYLB_KUBERNETES_PORT" not in environment()
+
+
 @given(st.sampled_from(options(Settings)), st.text(max_size=20))
 def test_any_text_for_any_option_is_taken_or_told(option: object, text: str) -> None:
     name = option.name  # type: ignore[attr-defined]  # an Option

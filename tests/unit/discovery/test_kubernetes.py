@@ -372,6 +372,24 @@ def test_what_is_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
     run(test)
 
 
+def test_a_list_without_an_end_is_given_up_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "PAGES_MAX", 5)
+
+    def endless(api: FakeApi) -> None:
+        async def page(_request: web.Request) -> web.Response:
+            return web.json_response({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": []})
+
+        api.handler = page
+
+    async def test() -> None:
+        async with following(tmp_path, prepare=endless) as world:
+            await until(lambda: world.watcher.failure is not None, "told")
+            assert str(world.watcher.failure).endswith("no list of slices: a list of more than 5 pages")
+            assert not world.taken
+
+    run(test)
+
+
 def test_slices_beyond_the_bound_are_left_out_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

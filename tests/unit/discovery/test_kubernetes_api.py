@@ -46,7 +46,10 @@ def test_attempts_that_fail_come_ever_later_up_to_a_bound(
     assert found == [0.25, 0.5, 1.0, 2.0, 4.0, BACK_OFF_S_MAX / 2, BACK_OFF_S_MAX / 2, BACK_OFF_S_MAX / 2]
 
 
-@pytest.mark.parametrize(("value", "pause_s"), [("7", 7.0), ("7200", 60.0), ("-1", 0.25), ("soon", 0.25)])
+@pytest.mark.parametrize(
+    ("value", "pause_s"),
+    [("7", 7.0), ("7200", 60.0), ("-1", 0.25), ("soon", 0.25), ("nan", 0.25), ("9" * 400, 60.0)],
+)
 def test_a_server_that_wants_to_be_left_alone_is_up_to_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, pause_s: float
 ) -> None:

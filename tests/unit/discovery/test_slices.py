@@ -168,17 +168,18 @@ def test_an_address_in_two_slices_is_one_replica() -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_of_one_server_in_two_slices_the_later_state_counts(turned: bool) -> None:
-    stale = endpoint_slice("a", endpoint("10.0.0.1", uid="u"))
-    fresh = endpoint_slice("b", endpoint("10.0.0.1", ready=False, serving=True, terminating=True, uid="u"))
-    slices = [fresh, stale] if turned else [stale, fresh]
-    assert World().states(*slices) == {"10.0.0.1": True}
+    first, last = ("b", "a") if turned else ("a", "b")
+    stale = endpoint_slice(first, endpoint("10.0.0.1", uid="u"))
+    fresh = endpoint_slice(last, endpoint("10.0.0.1", ready=False, serving=True, terminating=True, uid="u"))
+    assert World().states(stale, fresh) == {"10.0.0.1": True}
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_of_two_servers_that_have_had_one_address_the_one_that_serves_counts(turned: bool) -> None:
-    old = endpoint_slice("a", endpoint("10.0.0.1", ready=False, serving=True, terminating=True, uid="old"))
-    new = endpoint_slice("b", endpoint("10.0.0.1", uid="new"))
-    offered = World().offered(*([new, old] if turned else [old, new]))
+    first, last = ("b", "a") if turned else ("a", "b")
+    old = endpoint_slice(first, endpoint("10.0.0.1", ready=False, serving=True, terminating=True, uid="old"))
+    new = endpoint_slice(last, endpoint("10.0.0.1", uid="new"))
+    offered = World().offered(old, new)
     assert [(one.draining, one.description.uid) for one in offered if one.description] == [(False, "new")]
 
 

@@ -22,7 +22,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its token, the CA's certificate and its namespace."""
 
 REQUEST_S = 30.0
-"""For one page of a list, and for a watch until it is accepted."""
+"""For one page of a list, and to connect for a watch."""
 
 PAGE_LEN = 100
 """Slices of one page."""
@@ -185,19 +185,21 @@ class Api:
 
     async def _refused(self, response: aiohttp.ClientResponse, verb: str, namespace: str) -> RefusedError:
         status = read_status(await _content(response, ERROR_BYTES_MAX))
-        try:
-            retry_after_s = float(response.headers.get("Retry-After", 0))
-        except ValueError:
-            retry_after_s = 0.0  # a date: nobody here believes another machine's clock
         text = said(status, response.status, verb, namespace, self.host)
-        return RefusedError(
-            text, status=response.status, retry_after_s=min(max(retry_after_s, 0.0), RETRY_AFTER_S_MAX)
-        )
+        retry_after_s = _seconds(response.headers.get("Retry-After", ""))
+        return RefusedError(text, status=response.status, retry_after_s=retry_after_s)
+
+
+def _seconds(text: str) -> float:
+    """What ``Retry-After`` asks for, up to a bound; a date counts as nothing: our clock may be another."""
+    if not (text.isascii() and text.isdigit()):
+        return 0.0
+    return min(float(text[:20]), RETRY_AFTER_S_MAX)
 
 
 def said(status: Status, code: int, verb: str, namespace: str, host: str) -> str:
     """An error of the API server, for people: a missing right is named."""
-    message = status.message[:MESSAGE_LEN_MAX]
+    message = " ".join(status.message.split())[:MESSAGE_LEN_MAX]
     if code == FORBIDDEN:
         user = _USER.search(status.message)
         return (

@@ -44,6 +44,9 @@ BACK_OFF_S = 0.5
 BACK_OFF_S_MAX = 10.0
 """Between two attempts while they fail: from the first of these, twice as long each time, to the second."""
 
+PAGES_MAX = SLICES_MAX
+"""Of one list. A page may hold less than was asked for, and then names the next one."""
+
 AWAY = "away"
 UNREADABLE = "unreadable"
 
@@ -162,12 +165,14 @@ class Watcher:
     async def _list(self) -> None:
         found: dict[str, Slice] = {}
         token: str | None = None
-        while True:
+        for _ in range(PAGES_MAX):
             page = read_list(await self._api.page(self._place.namespace, self._place.selector, token))
             found.update((one.metadata.name, one) for one in page.items or ())
             token = page.metadata.continue_
             if not token or len(found) > SLICES_MAX:
                 break
+        else:
+            raise UnreadableError(f"a list of more than {PAGES_MAX} pages")
         self._bound(found)
         self._slices = found
         self._version = page.metadata.resource_version
@@ -214,7 +219,7 @@ class Watcher:
 
         Raises:
             RefusedError: it is an error.
-            ValueError: it is no event.
+            UnreadableError: it is no event.
         """
         event = read_event(line)
         if event.type == "ERROR":
