@@ -105,7 +105,7 @@ dist: tools ## Build wheels for x86-64 and aarch64 and a source distribution int
 	@$(FIND_PYTHON); PYTHONPATH=python "$$found" -m tests.distribution.build $(MACHINES)
 
 test-dist: setup ## Install a wheel without Rust and use it; run the commands of INSTALL.md and README.md in a clean clone (15 minutes); WHEEL=dist/x.whl: that wheel alone
-	@$(if $(WHEEL),WHEEL=$(abspath $(WHEEL))) $(PY) -m pytest $(if $(WHEEL),tests/distribution/test_wheel.py,tests/distribution) -o addopts="-v -rP --strict-markers -p no:cacheprovider" -o timeout=7200 -o timeout_func_only=true
+	@$(if $(WHEEL),WHEEL=$(abspath $(or $(wildcard $(WHEEL)),$(WHEEL)))) $(PY) -m pytest $(if $(WHEEL),tests/distribution/test_wheel.py,tests/distribution) -o addopts="-v -rP --strict-markers -p no:cacheprovider" -o timeout=7200 -o timeout_func_only=true
 
 chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and print figures (6 minutes; FAULT_S=60)
 	@$(PY) -m tests.chaos.regions
