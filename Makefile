@@ -180,7 +180,7 @@ fmt: setup ## Format, and fix what the linters can fix
 	@cargo fmt
 
 lock: ## Renew requirements/*.txt from pyproject.toml (needs uv)
-	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group dev --extra sim --extra dns --extra route53 pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group develop --extra sim --extra dns --extra route53 pyproject.toml -o requirements/dev.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra sim pyproject.toml -o requirements/sim.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group audit pyproject.toml -o requirements/audit.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group bench pyproject.toml -o requirements/bench.txt
