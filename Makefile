@@ -105,7 +105,7 @@ dist: tools ## Build wheels for x86-64 and aarch64 and a source distribution int
 	@$(FIND_PYTHON); PYTHONPATH=python "$$found" -m tests.distribution.build $(MACHINES)
 
 test-dist: setup ## Install a wheel without Rust and use it; run the commands of INSTALL.md and README.md in a clean clone (15 minutes); WHEEL=dist/x.whl: that wheel alone
-	@$(if $(WHEEL),WHEEL=$(abspath $(WHEEL))) $(PY) -m pytest $(if $(WHEEL),tests/distribution/test_wheel.py,tests/distribution) -o addopts="-v -rP --strict-markers -p no:cacheprovider" -o timeout=7200 -o timeout_func_only=true
+	@$(if $(WHEEL),WHEEL=$(abspath $(or $(wildcard $(WHEEL)),$(WHEEL)))) $(PY) -m pytest $(if $(WHEEL),tests/distribution/test_wheel.py,tests/distribution) -o addopts="-v -rP --strict-markers -p no:cacheprovider" -o timeout=7200 -o timeout_func_only=true
 
 test-kubernetes: setup ## Run against a real Kubernetes API server and EndpointSlice controller; they are built outside the tree (needs Go)
 	@PY=$(abspath $(PY)) tests/kubernetes/run.sh
@@ -189,7 +189,7 @@ fmt: setup ## Format, and fix what the linters can fix
 	@cargo fmt
 
 lock: ## Renew requirements/*.txt from pyproject.toml (needs uv)
-	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group dev --extra sim --extra dns --extra kubernetes --extra route53 pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group develop --extra sim --extra dns --extra kubernetes --extra route53 pyproject.toml -o requirements/dev.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --constraint requirements/dev.txt --extra dns --extra kubernetes pyproject.toml -o requirements/run.txt
 	echo 'maturin>=1.16,<2' | uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --constraint requirements/dev.txt - -o requirements/build.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --extra sim pyproject.toml -o requirements/sim.txt

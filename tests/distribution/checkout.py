@@ -13,6 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skylb"
 
 
+OURS = ("MAKE", "MFLAGS", "PIPX_", "PYTEST", "PYTHON", "SKYLB", "UV_TOOL", "VIRTUAL_ENV", "XDG_")
+"""Beginnings of variables that a stranger does not have, or that lead to our home directory."""
+
+
 @dataclass(frozen=True)
 class Checkout:
     """A clone and a stranger's home directory.
@@ -58,11 +62,7 @@ def clone() -> Iterator[Checkout]:
 
 def _environment(place: Path, home: Path) -> dict[str, str]:
     """That of a stranger with this machine's tools: nothing of make, Python or an environment in use."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("MAKE", "MFLAGS", "PYTEST", "PYTHON", "SKYLB", "VIRTUAL_ENV"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     old = Path.home()
     tools = place / "tools"
     tools.mkdir(exist_ok=True)

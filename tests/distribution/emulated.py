@@ -20,7 +20,9 @@ SMOKE = Path(__file__).with_name("smoke.py")
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 """Debian's names of machines."""
 
-TIMEOUT_S = 600.0
+PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:")
+
+TIMEOUT_S = 1200.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Ran:
 
     Attributes:
         said: a sentence for people.
-        faults: of the wheel; a machine that cannot run it is no fault.
+        faults: of the wheel, or of what it depends on; that there is no emulator here is none.
     """
 
     said: str
@@ -37,7 +39,7 @@ class Ran:
 
 
 class UnableError(Exception):
-    """This machine cannot run the wheel; the text says why."""
+    """Something cannot be done here; the text says what and why."""
 
 
 def run(wheel: Path, machine: str, python: Path) -> Ran:
@@ -48,23 +50,24 @@ def run(wheel: Path, machine: str, python: Path) -> Ran:
         machine: it is for.
         python: an interpreter of this machine that has pip.
     """
-    with tempfile.TemporaryDirectory(prefix="skylb-dist-") as directory:
-        site = Path(directory)
+    said, command, chosen = "ran", [str(python)], list[str]()
+    try:
+        if machine != os.uname().machine:
+            emulator, root = _foreign(machine)
+            interpreter = _interpreter(root)
+            said, command = (
+                f"ran under {_version(emulator)}",
+                [str(emulator), "-L", str(root), str(interpreter)],
+            )
+            chosen = _platform(machine, interpreter.name.removeprefix("python"))
+    except UnableError as error:
+        return Ran(f"NOT RUN: {error}. Its files, symbols and tags were checked, and nothing else")
+    with tempfile.TemporaryDirectory(prefix="skylb-dist-") as site:
         try:
-            if machine == os.uname().machine:
-                said, command = "ran", [str(python)]
-                _pip(python, wheel, site, [])
-            else:
-                emulator, root = _foreign(machine)
-                interpreter = _interpreter(root)
-                said, command = (
-                    f"ran under {_version(emulator)}",
-                    [str(emulator), "-L", str(root), str(interpreter)],
-                )
-                _pip(python, wheel, site, _platform(machine, interpreter.name.removeprefix("python")))
+            _must("pip", [str(python), *PIP, "--target", site, *chosen, str(wheel)])
+            ended = _call([*command, str(SMOKE)], {"PYTHONPATH": site, "PYTHONDONTWRITEBYTECODE": "1"})
         except UnableError as error:
-            return Ran(f"NOT RUN: {error}. Its files, symbols and tags were checked, and nothing else")
-        ended = _call([*command, str(SMOKE)], {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"})
+            return Ran("does not install or run", [str(error)])
     if ended.returncode:
         return Ran("does not run", [f"does not run: {(ended.stdout + ended.stderr)[-2000:]}"])
     found = json.loads(ended.stdout)
@@ -106,19 +109,6 @@ def _must(what: str, command: Sequence[str]) -> str:
         last = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UnableError(f"{what}: {last}")
     return ended.stdout
-
-
-def _pip(python: Path, wheel: Path, site: Path, platform: Sequence[str]) -> None:
-    command = [
-        str(python),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--only-binary=:all:",
-    ]
-    _must("pip", [*command, "--target", str(site), *platform, str(wheel)])
 
 
 def _platform(machine: str, version: str) -> list[str]:

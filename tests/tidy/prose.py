@@ -31,6 +31,7 @@ OTHERS_FLAGS = frozenset(
         "--trust-request-mm-kwargs",
         # pip, pipx, uv and sha256sum
         "--check",
+        "--compile-bytecode",
         "--force",
         "--upgrade",
         "--yes",

@@ -128,6 +128,10 @@ def test_what_only_developers_need_is_in_no_extra() -> None:
     assert {name for found in groups.values() for name in names(found)} & users == set()
 
 
+def test_no_group_is_one_that_maturin_installs_unasked() -> None:
+    assert "dev" not in PROJECT["dependency-groups"]
+
+
 def test_every_group_and_every_extra_is_locked() -> None:
     makefile = (ROOT / "Makefile").read_text()
     locked = set(re.findall(r"--(?:group|extra) (\w+)", makefile))
