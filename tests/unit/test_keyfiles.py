@@ -83,4 +83,5 @@ def test_every_setting_that_names_a_file_of_secrets_is_looked_at() -> None:
         "peer_key_file",
         "peer_tls_key",
         "dns.key_file",
+        "isolation_key_file",
     } <= {*named}

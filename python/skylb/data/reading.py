@@ -14,6 +14,7 @@ from functools import partial
 
 from skylb._core import Head, RequestError, Scanned, Scanner, Tenant
 from skylb.data.answers import refusal
+from skylb.upstream import SMALL_BODY_BYTES
 
 log = logging.getLogger("skylb.data.reading")
 
@@ -99,7 +100,11 @@ def _deliver(done: Done, future: "asyncio.Future[Read | RequestError]") -> None:
 
 def salted(body: bytes, edits: Sequence[Edit]) -> Sequence[Part]:
     """The body with the salt of its owner's prefix cache, in parts: a large one is not copied."""
-    return edited([memoryview(body)], edits) if edits else (body,)
+    if len(edits) != 1:
+        return edited([memoryview(body)], edits)
+    ((at, gone, text),) = edits
+    whole: Part = body if len(body) <= SMALL_BODY_BYTES else memoryview(body)
+    return whole[:at], text, whole[at + gone :]
 
 
 def edited(parts: Sequence[Part], edits: Sequence[Edit]) -> Sequence[Part]:

@@ -247,8 +247,8 @@ fn key(
     Ok(found.map(|text| cfg.session_key(envelope.owner, text.text(&mut buffer))))
 }
 
-/// The salt of the request's prefix cache, where owners are isolated. It covers the client's own: a
-/// text, or the list of them that `SGLang` takes for a batch.
+/// The salt of the request's prefix cache, where owners are isolated. It covers the client's own, of
+/// which the engine sees nothing else: one that is no text is refused here.
 pub(super) fn salt(
     envelope: &Envelope<'_>,
     outline: &Outline<'_>,
@@ -258,19 +258,8 @@ pub(super) fn salt(
     let Some(isolation) = &cfg.isolation else {
         return Ok(None);
     };
-    let client = match outline.get(Field::CacheSalt) {
-        None => None,
-        Some(mut at) => match at.peek() {
-            b'"' => at.string().map(|text| text.text(staged)),
-            b'[' => {
-                staged.clear();
-                canonical(&mut at, staged);
-                Some(&**staged)
-            }
-            // The engine would refuse it, and does not see it.
-            _ => return Err(Fault::of_type(Field::CacheSalt.name(), "a string")),
-        },
-    };
+    let client = outline.string(Field::CacheSalt)?;
+    let client = client.map(|text| text.text(staged));
     Ok(Some(isolation.salt(envelope.owner, client)))
 }
 

@@ -8,7 +8,7 @@ import pytest
 from skylb._core import Engine, Head, Scanned, Tenant
 from skylb.config import EngineSettings
 from skylb.data.client import ClientConnection
-from skylb.data.reading import edited
+from skylb.data.reading import edited, salted
 from tests.support.client import CHAT, MODELS, Kept, run, settle
 from tests.support.plane import until
 
@@ -117,3 +117,17 @@ def test_what_is_put_into_a_body_in_parts_stands_where_it_should(at: int) -> Non
     assert b"".join(edited(parts, [(at, 0, b"<>")])) == whole[:at] + b"<>" + whole[at:]
     for gone in range(len(whole) - at):
         assert b"".join(edited(parts, [(at, gone, b"<>")])) == whole[:at] + b"<>" + whole[at + gone :]
+
+
+@pytest.mark.parametrize("length", [1, 1000, 200_000])
+def test_a_body_is_salted_at_each_place_and_a_large_one_is_not_copied(length: int) -> None:
+    body = b"{" + b"x" * length + b"}"
+    several = [(0, 1, b"a"), (length, 1, b"bb"), (length + 1, 1, b"c")]
+    for edits in ([], [(1, 0, b"salt")], [(1, 1, b"")], several):
+        expected, moved = body, 0
+        for at, gone, text in edits:
+            expected = expected[: at + moved] + text + expected[at + moved + gone :]
+            moved += len(text) - gone
+        parts = salted(body, edits)
+        assert b"".join(parts) == expected
+        assert length < 100_000 or all(isinstance(part, memoryview) or len(part) <= 4 for part in parts)
