@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from skylb._core import Tenant
+from skylb.errors import ConfigError
 from skylb.keys.document import Document, KeyTable, TenantTable, read
 from skylb.watch import Signature
 
@@ -106,9 +107,12 @@ def read_ring(path: Path) -> tuple[Signature | None, Ring]:
     """What tells this content of the file from others, and its keys.
 
     Raises:
-        ConfigError: it cannot be read or understood; its faults.
+        ConfigError: it cannot be read or understood; its faults. A file without any table is one: more likely
+            it is being written than meant.
     """
     signature, document = read(path)
+    if not document.tenants:
+        raise ConfigError([f"{path}: expected at least one table [tenants.NAME]"])
     return signature, Ring(document)
 
 
