@@ -620,7 +620,8 @@ class Tell:
         """``MESSAGE_*``."""
     @property
     def payload(self) -> bytes:
-        """Opaque; a summary has 16 KiB at most, a digest 32 KiB, a share 56 KiB."""
+        """Opaque; a summary has 16 KiB at most, a digest 32 KiB, a share 56 KiB, what is told of
+        tenants 16 KiB."""
 
 _Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 
@@ -928,9 +929,10 @@ class Engine:
         keeps what it has been charged. Applies to requests submitted from now on.
 
         Args:
-            terms: JSON: ``{"tenants": [{"name": str, "weight": int, "class": "high" | "normal" | "low" | null,
-                "models": [str] | null, "requests_per_minute": int | null, "tokens_per_minute": int | null,
-                "concurrent": int | null}]}``. ``null``: no bound. An empty list: no tenant has terms.
+            terms: JSON: ``{"tenants": [{"name": str, "weight": int, "models": [str] | null,
+                "class": "high" | "normal" | "low" | null, "requests_per_minute": int | null,
+                "tokens_per_minute": int | null, "concurrent": int | null}]}``. ``null``: no bound. An empty
+                list: no tenant has terms.
             now_ns: the time.
 
         Raises:
@@ -939,9 +941,10 @@ class Engine:
     def tenant_usage(self) -> bytes:
         """JSON for operators: by tenant, what it has used of which model, and how it stands with its limits.
 
-        ``{"tenants": [{"name", "in_flight", "concurrent", "requests", "tokens", "models": [...]}]}``.
-        ``concurrent``, ``requests`` and ``tokens`` are ``null`` without such a limit, else ``{"limit", "share",
-        "remaining"}`` (``share``: this balancer's part of the limit; ``remaining`` is of that part).
+        ``{"tenants": [{"name", "weight", "in_flight", "concurrent", "requests", "tokens", "models"}]}``.
+        ``concurrent``, ``requests`` and ``tokens`` are ``null`` without such a limit, else
+        ``{"limit", "share", "remaining"}``: ``share`` is this balancer's part of the limit, 0 to 1, and
+        ``remaining`` what may be used of that part, as of the tenant's last request.
         A model has ``{"model", "requests", "refused", "prompt_tokens", "cached_tokens", "completion_tokens",
         "charged_tokens"}``, counted since this balancer started. Models beyond a bound are one, ``"other"``.
         """

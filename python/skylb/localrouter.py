@@ -202,6 +202,9 @@ class LocalRouter(Router):
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
         self._deliver_and_arm(self._engine.merge_share(peer_id, share, ahead_ns, monotonic_ns()))
 
+    def merge_tenants(self, peer_id: int, message: bytes) -> None:
+        self._deliver_and_arm(self._engine.merge_tenants(peer_id, message, monotonic_ns()))
+
     def peers(self) -> list[Peer]:
         return list(self._peers.values())
 

@@ -236,6 +236,13 @@ class Router(Protocol):
             ValueError: it cannot be understood, or the peer is of another region.
         """
 
+    def merge_tenants(self, peer_id: int, message: bytes) -> None:
+        """What a peer reported of the tenants whose limits are shared.
+
+        Raises:
+            ValueError: it cannot be understood, or is not newer than what is known.
+        """
+
     def peers(self) -> list[Peer]:
         """The peers whose forward address is known."""
 

@@ -345,7 +345,8 @@ def test_a_peer_whose_clock_is_an_hour_off_is_heard_and_peers_says_so(victim: Vi
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [(Kind.SUMMARY, "summary"), (Kind.DIGEST, "digest"), (Kind.SHARE, "share")]
+    ("kind", "reason"),
+    [(Kind.SUMMARY, "summary"), (Kind.DIGEST, "digest"), (Kind.SHARE, "share"), (Kind.TENANTS, "tenants")],
 )
 def test_a_word_to_the_engine_that_it_cannot_read_is_counted_and_the_connection_stands(
     victim: Victim, kind: Kind, reason: str

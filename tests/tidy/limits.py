@@ -56,6 +56,7 @@ RUST_PARTS = (
     "engine/mesh",
     "engine/requests",
     "engine/router",
+    "engine/tenants",
     "http",
     "prompt",
     "record",

@@ -69,9 +69,12 @@ class Kind(IntEnum):
     """Prefixes that are hot at the sender, as its engine tells the peer's engine."""
     MORE = 9
     """`More`."""
+    TENANTS = 10
+    """What tenants with limits ask for at the sender, and which part of their limits it uses, as its engine
+    tells the peer's engine."""
 
 
-KINDS_OF_ALL = frozenset(Kind) - {Kind.SHARE, Kind.DIGEST, Kind.MORE}
+KINDS_OF_ALL = frozenset(Kind) - {Kind.SHARE, Kind.DIGEST, Kind.MORE, Kind.TENANTS}
 """What every balancer of this version of the protocol knows. Other kinds are sent to a peer that has said
 that it knows them, or has sent some itself."""
 

@@ -46,6 +46,7 @@ MESSAGES = {
     _core.MESSAGE_SUMMARY: Kind.SUMMARY,
     _core.MESSAGE_DIGEST: Kind.DIGEST,
     _core.MESSAGE_SHARE: Kind.SHARE,
+    _core.MESSAGE_TENANTS: Kind.TENANTS,
 }
 """The frame of each of the engine's messages."""
 
@@ -160,6 +161,7 @@ class Link:
             Kind.SUMMARY: self._merge,
             Kind.DIGEST: self._merge_digest,
             Kind.SHARE: self._merge_share,
+            Kind.TENANTS: self._merge_tenants,
             Kind.PONG: self._hear_pong,
             Kind.NEWS: lambda payload: self._hear_news(read_news(payload)),
             Kind.MORE: self._hear_more,
@@ -407,6 +409,13 @@ class Link:
         except ValueError as error:
             self.meter.refused["share"] += 1
             self.tell_fault(f"what it shares was refused: {error}")
+
+    def _merge_tenants(self, message: bytes) -> None:
+        try:
+            self._router.merge_tenants(self.id, message)
+        except ValueError as error:
+            self.meter.refused["tenants"] += 1
+            self.tell_fault(f"what it says of tenants was refused: {error}")
 
     def tell_fault(self, fault: str) -> None:
         """One log line where the fault is a new one."""

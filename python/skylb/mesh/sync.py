@@ -35,7 +35,7 @@ CLOSE_S = 0.5
 """How long a peer may take to say goodbye."""
 
 RECEIVE_BYTES_PER_S_MAX = 128 << 10
-"""What one peer may send in the long run; the engine tells at most 48 KiB/s, pings and news add little."""
+"""What one peer may send in the long run; see the table in `docs/REGIONS.md`."""
 
 RECEIVE_BURST_BYTES = 1 << 20
 """What may come at once, from a socket's buffers for instance after this process was stopped."""

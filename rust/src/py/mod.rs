@@ -3,6 +3,7 @@
 mod effects;
 mod engine;
 mod http;
+mod limits;
 mod model;
 mod passing;
 mod peers;

@@ -243,19 +243,6 @@ impl Engine {
         effects(py, &mut self.out)
     }
 
-    #[pyo3(signature = (peer, message, now_ns, /))]
-    fn merge_tenants<'py>(
-        &mut self,
-        py: Python<'py>,
-        peer: u32,
-        message: &[u8],
-        now_ns: Instant,
-    ) -> Effects<'py> {
-        let merged = self.router.merge_tenants(PeerId(peer), message, now_ns);
-        merged.map_err(|error| value_error(&error))?;
-        effects(py, &mut self.out)
-    }
-
     #[pyo3(signature = (now_ns, /))]
     fn peers(&self, now_ns: Instant) -> Vec<PeerGauges> {
         let peers = self.router.peer_gauges(now_ns);

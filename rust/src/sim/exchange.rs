@@ -246,17 +246,8 @@ impl Simulator {
         }
         let clock_ns = self.balancers[to as usize].at(self.queue.now_ns());
         let clock = Instant::from_ns(clock_ns);
-        if matches!(kind, Message::Digest | Message::Tenants) {
-            if let Some(router) = self.balancers[to as usize].router_mut() {
-                // Those that others have overtaken are old, and counted as refused.
-                let _taken = match kind {
-                    Message::Tenants => router.merge_tenants(PeerId(from), &bytes, clock).is_ok(),
-                    _ => router
-                        .merge_peer_digest(PeerId(from), &bytes, clock)
-                        .is_ok(),
-                };
-            }
-            return;
+        if kind != Message::Summary {
+            return self.merge_news(kind, from, to, &bytes);
         }
         let mut out = std::mem::take(&mut self.out);
         // Those that others have overtaken are old.
@@ -271,6 +262,20 @@ impl Simulator {
             self.exchange.links[from as usize][to as usize].word_ns = Some(sent_ns);
         }
         self.act(to, out);
+    }
+
+    /// A message that has no effect at once reaches a balancer. One that another has overtaken is old, and counted
+    /// as refused there.
+    pub(super) fn merge_news(&mut self, kind: Message, from: u32, to: u32, bytes: &[u8]) {
+        let balancer = &mut self.balancers[to as usize];
+        let clock = Instant::from_ns(balancer.at(self.queue.now_ns()));
+        let Some(router) = balancer.router_mut() else {
+            return;
+        };
+        let _taken = match kind {
+            Message::Tenants => router.merge_tenants(PeerId(from), bytes, clock).is_ok(),
+            _ => router.merge_peer_digest(PeerId(from), bytes, clock).is_ok(),
+        };
     }
 
     /// An operator evacuates a region, or ends it.

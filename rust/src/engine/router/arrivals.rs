@@ -30,7 +30,10 @@ impl Router {
     }
 
     /// Why a request that came from a peer is refused at once, if it is.
-    pub(super) fn refuses_forward(&self, request: &Request) -> Option<Refusal> {
+    pub(super) fn refuses_forward(&self, request: &Request, forwarded: bool) -> Option<Refusal> {
+        if !forwarded {
+            return None;
+        }
         let held = request
             .demand
             .model

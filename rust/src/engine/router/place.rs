@@ -122,16 +122,10 @@ impl Router {
             held_ns: Span::ZERO,
             phase: Phase::Between,
         };
-        let refusal = forwarded.and_then(|_| self.refuses_forward(&request));
-        let bounds = (&self.fleet, &self.config);
-        let charged = refusal.map_or_else(
-            || {
-                self.requests
-                    .charge(&mut request, (ask, digest), bounds, now)
-            },
-            Err,
-        );
-        if let Err(refusal) = charged {
+        let refusal = self.refuses_forward(&request, forwarded.is_some());
+        let seen = (&self.fleet, &self.config);
+        let charge = || (self.requests).charge(&mut request, (ask, digest), seen, now);
+        if let Err(refusal) = refusal.map_or_else(charge, Err) {
             self.forget(&request);
             return Err(refusal);
         }

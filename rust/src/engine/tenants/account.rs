@@ -123,16 +123,20 @@ impl Account {
         self.charge_tokens(tokens);
     }
 
-    pub(super) fn charge_tokens(&mut self, tokens: u64) {
+    fn charge_tokens(&mut self, tokens: u64) {
         if let Some(bucket) = &mut self.tokens {
             bucket.take(tokens);
         }
     }
 
-    pub(super) fn give_tokens(&mut self, tokens: u64, now: Instant) {
+    /// A request that was charged so many tokens has ended, and has used so many.
+    pub(super) fn settle(&mut self, charged: u64, used: u64, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.refill(now);
-        if let Some(bucket) = &mut self.tokens {
-            bucket.give(tokens);
+        if used >= charged {
+            self.charge_tokens(used - charged);
+        } else if let Some(bucket) = &mut self.tokens {
+            bucket.give(charged - used);
         }
     }
 

@@ -243,13 +243,8 @@ impl Tenants {
         let Some(account) = self.accounts.get_mut(charge.account as usize) else {
             return;
         };
-        account.in_flight = account.in_flight.saturating_sub(1);
         let (charged, used) = (charge.predicted.tokens(), spent.tokens());
-        if used < charged {
-            account.give_tokens(charged - used, now);
-        } else {
-            account.charge_tokens(used - charged);
-        }
+        account.settle(charged, used, now);
         let figures = account.usage.figures(charge.row);
         figures.prompt_tokens += spent.prompt;
         figures.cached_tokens += spent.cached;

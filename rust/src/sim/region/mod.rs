@@ -300,18 +300,8 @@ impl Simulator {
                 }
                 self.act(to, out);
             }
-            Said::Digest(bytes) => {
-                if let Some(router) = self.balancers[to as usize].router_mut() {
-                    // The same.
-                    let _ = router.merge_peer_digest(PeerId(from), &bytes, clock);
-                }
-            }
-            Said::Tenants(bytes) => {
-                if let Some(router) = self.balancers[to as usize].router_mut() {
-                    // The same.
-                    let _ = router.merge_tenants(PeerId(from), &bytes, clock);
-                }
-            }
+            Said::Digest(bytes) => self.merge_news(Message::Digest, from, to, &bytes),
+            Said::Tenants(bytes) => self.merge_news(Message::Tenants, from, to, &bytes),
             Said::Share(bytes, informs) => {
                 let told_ns = informs.then_some(sent_ns);
                 self.merge_share(from, to, &bytes, told_ns);

@@ -5,6 +5,7 @@ mod digests;
 mod history;
 mod learning;
 mod liars;
+mod limits;
 mod model;
 mod models;
 mod order;

@@ -434,3 +434,16 @@ fn a_peer_may_change_its_region_as_often_as_it_likes() {
     let mesh = &pair.us.router.mesh;
     assert_eq!(mesh.peer(0.into()).unwrap().region_bit, mesh.region_bit());
 }
+
+#[test]
+fn what_a_peer_answers_is_charged_here_by_what_is_seen_of_it() {
+    let mut pair = Pair::new(config(), (1, 1));
+    let terms = serde_json::json!({"tokens_per_minute": 60_000});
+    pair.us.set_tenants(&[limits::entry("acme", &terms)]);
+    pair.us.submit("m");
+    let effects = pair.us.submit_as(limits::asks("acme"), digest("m", &[]));
+    let (id, ..) = forwarded(&effects);
+    pair.us.first_byte(id);
+    pair.us.end_with(id, Outcome::Ok, limits::told(70, 5));
+    assert_eq!(pair.us.used("acme", "m")["charged_tokens"], 75);
+}

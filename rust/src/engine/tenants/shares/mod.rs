@@ -1,14 +1,14 @@
 //! Which part of each limit this balancer may use.
 //!
-//! The parts of all balancers sum to [`ONE`] at most. A part is lowered at once, and told. It is raised in two
-//! steps: the balancer tells what it is about to use, and uses it when each peer has said that it has read that,
-//! and what the peers use beside it fits. Of two that raise theirs at the same time each has read what the other
-//! is about to use, before its own step is done. docs/ALGORITHM.md has the argument.
+//! The parts of all balancers sum to [`ONE`] at most. A part is lowered at once. It is raised in two steps. First
+//! the balancer reports what it is about to use. It uses that when each peer has said that it has read the report,
+//! and when it fits beside what the peers use. Of two that raise theirs at the same time, one has read what the
+//! other is about to use before its own second step. docs/ALGORITHM.md has the argument.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `part` | one part, and how it changes |
-//! | `party` | one peer: what it has told, and what it has read |
+//! | `party` | one peer: what it has reported, and what it has read |
 
 mod part;
 mod party;

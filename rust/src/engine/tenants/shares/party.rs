@@ -1,4 +1,4 @@
-//! One peer: what it has told of its parts, and what it has read of ours.
+//! One peer: what it has reported of its parts, and what it has read of ours.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -7,12 +7,11 @@ use super::{Key, Sibling};
 use crate::engine::tenants::message::{Entry, Message, MessageError};
 use crate::time::{Instant, Span};
 
-/// Time between two messages to a peer.
+/// Time between two messages to a peer, and the same where something has changed that it should know.
 const TELL: Span = Span::from_secs(1);
-/// The same where something has changed that it should know, and what a byte of the last message adds to it:
-/// 20 KiB/s at most.
 const TELL_SOON: Span = Span::from_ms(100);
-const TELL_SOON_PER_BYTE: Span = Span::from_ns(50_000);
+/// The time is so long at least for each byte of the last message: 7 KiB/s at most.
+const TELL_PER_BYTE: Span = Span::from_ns(150_000);
 
 /// What a peer told last.
 #[derive(Debug)]
@@ -111,9 +110,10 @@ impl Party {
         let Some(sent) = self.sent else {
             return limited || self.owed;
         };
-        let soon = sent + TELL_SOON + TELL_SOON_PER_BYTE * self.sent_bytes;
+        let least = TELL_PER_BYTE * self.sent_bytes;
         let has_news = self.owed || (limited && self.sent_changes != changes);
-        (has_news && now >= soon) || (limited && now >= sent + TELL)
+        let pause = if has_news { TELL_SOON } else { TELL };
+        (has_news || limited) && now >= sent + pause.max(least)
     }
 
     pub(super) fn sent(&mut self, bytes: usize, changes: u64, now: Instant) {

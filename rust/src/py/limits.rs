@@ -1,0 +1,41 @@
+//! Binding of `engine`: the calls about tenants and their limits.
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use super::effects::effects;
+use super::engine::Engine;
+use crate::id::PeerId;
+use crate::time::Instant;
+
+type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
+
+#[pymethods]
+impl Engine {
+    #[pyo3(signature = (terms, now_ns, /))]
+    fn set_tenants<'py>(&mut self, py: Python<'py>, terms: &[u8], now_ns: Instant) -> Effects<'py> {
+        let set = self.router.set_tenants(terms, now_ns);
+        set.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        effects(py, &mut self.out)
+    }
+
+    fn tenant_usage<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let usage = self.router.tenant_usage();
+        let usage = usage.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(PyBytes::new(py, &usage))
+    }
+
+    #[pyo3(signature = (peer, message, now_ns, /))]
+    fn merge_tenants<'py>(
+        &mut self,
+        py: Python<'py>,
+        peer: u32,
+        message: &[u8],
+        now_ns: Instant,
+    ) -> Effects<'py> {
+        let merged = self.router.merge_tenants(PeerId(peer), message, now_ns);
+        merged.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        effects(py, &mut self.out)
+    }
+}
