@@ -170,7 +170,8 @@ class Service:
             log.warning("%s", self.operations.warning)
         report = self.operations.report()
         if self.settings.log_format == "json":
-            log.info("ready: %s", "; ".join(line.strip() for line in report.splitlines()[:-1]))
+            lines = (line.strip() for line in report.splitlines()[:-1])
+            log.info("ready: %s", "; ".join(filter(None, lines)))
         else:
             print(report, flush=True)
 

@@ -19,7 +19,7 @@ from skylb.discovery.kubernetes.api import check_config
 from skylb.errors import ConfigError
 from skylb.isolation import IsolationKey, read_isolation_key
 from skylb.keyfiles import read_keys, read_secret, read_tenants
-from skylb.keys.document import read as read_keys_file
+from skylb.keys.ring import read_ring
 from skylb.listeners import ServerTls, check_authorities, client_tls
 from skylb.mesh.mesh import Mesh, check_mesh
 from skylb.mesh.signing import Keys, block_secret
@@ -53,7 +53,7 @@ def check_files(settings: Settings) -> None:
         lambda: read_keys(settings.mesh.peer_key_file),
         lambda: read_tenants(settings.mesh.tenant_key_file),
         lambda: read_isolation_key(settings.mesh.isolation_key_file),
-        lambda: read_keys_file(settings.keys_file) if settings.keys_file is not None else None,
+        lambda: read_ring(settings.keys_file) if settings.keys_file is not None else None,
         lambda: check_mesh(settings),
         lambda: make(settings),
         lambda: check_config(settings.kubernetes.config),

@@ -15,7 +15,18 @@ import openai
 import pytest
 
 from skylb.keys.edit import add_key
-from tests.support.processes import PATIENCE_S, SKYLB, Balancer, Child, balancer, eventually, free_port, mocks
+from tests.support.processes import (
+    PATIENCE_S,
+    SKYLB,
+    Balancer,
+    Child,
+    balancer,
+    eventually,
+    free_port,
+    get,
+    mocks,
+)
+from tests.support.regions import regions
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 SELDOM = ["--discovery-file-s", "3600"]
@@ -138,6 +149,22 @@ def test_a_tenant_is_served_in_its_regions_alone(keyed: Keyed) -> None:
     with keyed.guarding() as front:
         assert ask(front, here) == "length"
         assert ask(front, there) == "residency"
+
+
+def test_a_tenant_of_another_region_is_served_there_and_its_peer_asks_for_no_key(keyed: Keyed) -> None:
+    key = keyed.new("away", {"regions": ["eu"]})
+    arguments = ["--keys-file", str(keyed.path)]
+    with regions("us", "eu", replicas=1, mock=("--profile", "instant"), arguments=arguments) as found:
+        us, eu = found["us"].front, found["eu"].front
+        assert ask(us, key, "mock") == "length"
+        assert ask(us, "sk-wrong", "mock") == "invalid_api_key"
+        eventually(lambda: len(eu.log()) == 1, what="the peer's line")
+        (served,) = [line for line in us.log() if line["status"] == 200]
+        assert (served["tenant"], served["peer"]) == ("away", "eu")
+        assert (eu.log()[0]["tenant"], eu.log()[0]["status"]) == ("away", 200)
+        usage = [json.loads(get(f"{front.admin}/usage"))["tenants"] for front in (us, eu)]
+        charged = [sum(row["requests"] for tenant in said for row in tenant["models"]) for said in usage]
+        assert charged == [1, 0], "a forward is counted where the client came in"
 
 
 # ------------------------------------------------------------------------ while it runs

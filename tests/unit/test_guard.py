@@ -98,6 +98,20 @@ def test_terms_that_the_engine_does_not_take_leave_all_as_it_was(
     ]
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# being written\n"])
+def test_a_file_that_is_empty_for_a_moment_locks_nobody_out(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(table("acme", "sk-acme", ["eu"]))
+
+    async def work(guard: Guard) -> None:
+        path.write_text(text)
+        await guard._file.look()
+        assert guard.keyring.party(digest("sk-acme"), monotonic_ns()) is not None
+        assert guard.view()["fault"] == f"{path}: expected at least one table [tenants.NAME]"
+
+    guarding(path, work)
+
+
 def test_a_file_that_is_broken_at_start_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     path.write_text("[[keys]]\n")

@@ -1,6 +1,7 @@
 """The keys as the data plane looks them up, and the terms as the engine gets them."""
 
 import hashlib
+from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import orjson
 
 from skylb._core import Tenant
+from skylb.errors import ConfigError
 from skylb.keys.document import Document, KeyTable, TenantTable, read
 from skylb.watch import Signature
 
@@ -52,7 +54,7 @@ class Ring:
         document: the file.
     """
 
-    __slots__ = ("document", "entries", "parties")
+    __slots__ = ("_ends", "document", "entries", "parties")
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -61,6 +63,11 @@ class Ring:
         """By the SHA-256 of the key. The one of no text stands for a request without a key."""
         for key in document.keys:
             self.entries[bytes.fromhex(key.sha256)] = _entry(key, self.parties[key.tenant])
+        ends = ((entry.reason, entry.ends_ns) for entry in self.entries.values() if entry.id)
+        self._ends: dict[str, list[int]] = {EXPIRED: [], REVOKED: []}
+        """When keys end, in order, by the reason."""
+        for reason, ends_ns in sorted(ends):
+            self._ends[reason].append(ends_ns)
 
     def party(self, name: str) -> Party:
         """A tenant whom a trusted proxy names. One that is in no table has no terms."""
@@ -95,20 +102,20 @@ class Ring:
 
     def states(self, now_ns: int) -> dict[str, int]:
         """How many keys are valid, expired and revoked at a moment of Unix time."""
-        counts = dict.fromkeys(("valid", EXPIRED, REVOKED), 0)
-        for entry in self.entries.values():
-            if entry.id:
-                counts["valid" if now_ns < entry.ends_ns else entry.reason] += 1
-        return counts
+        ended = {reason: bisect_right(ends, now_ns) for reason, ends in self._ends.items()}
+        return {"valid": len(self.document.keys) - sum(ended.values()), **ended}
 
 
 def read_ring(path: Path) -> tuple[Signature | None, Ring]:
     """What tells this content of the file from others, and its keys.
 
     Raises:
-        ConfigError: it cannot be read or understood; its faults.
+        ConfigError: it cannot be read or understood; its faults. A file without any table is one: more likely
+            it is being written than meant.
     """
     signature, document = read(path)
+    if not document.tenants:
+        raise ConfigError([f"{path}: expected at least one table [tenants.NAME]"])
     return signature, Ring(document)
 
 
