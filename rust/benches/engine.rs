@@ -96,8 +96,18 @@ fn prompt(conversation: u64, len: usize) -> Vec<u64> {
 
 /// One request from submission to end.
 fn serve(router: &mut Router, id: &mut u64, digest: &mut Digest, out: &mut Vec<Effect>) {
+    serve_as(router, &ASK, id, digest, out);
+}
+
+fn serve_as(
+    router: &mut Router,
+    ask: &Ask<'_>,
+    id: &mut u64,
+    digest: &mut Digest,
+    out: &mut Vec<Effect>,
+) {
     *id += 1;
-    let placed = router.place(RequestId(*id), &ASK, digest, NOW_NS, out);
+    let placed = router.place(RequestId(*id), ask, digest, NOW_NS, out);
     black_box(&placed);
     router.first_byte(RequestId(*id), None, NOW_NS, out);
     router.complete(RequestId(*id), Outcome::Ok, Report::default(), NOW_NS, out);
@@ -264,5 +274,41 @@ fn room_appears(criterion: &mut Criterion) {
     assert_eq!(full.router.hold_requests(), 256);
 }
 
-criterion_group!(benches, large_tree, many_replicas, room_appears);
+/// What terms of a thousand tenants add: to a request of a tenant with all limits, of one without any, and
+/// where there are no terms.
+fn tenants(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("place_and_complete_under_limits");
+    let limits = r#""requests_per_minute": 1000000000, "tokens_per_minute": 1000000000000, "concurrent": 1000"#;
+    let names: Vec<String> = (0..1_000)
+        .map(|n| format!(r#"{{"name": "tenant-{n}", "weight": 1, {limits}}}"#))
+        .collect();
+    let free = r#"{"name": "free", "weight": 1}"#;
+    let terms = format!(r#"{{"tenants": [{}, {free}]}}"#, names.join(","));
+    for (name, tenant, limited) in [
+        ("off", "tenant-500", false),
+        ("no limit", "free", true),
+        ("limited", "tenant-500", true),
+    ] {
+        let mut router = router(Policy::LeastLoad, 4);
+        if limited {
+            let set = router.set_tenants(terms.as_bytes(), NOW_NS);
+            assert!(set.is_ok());
+        }
+        let (mut id, mut out) = (0, Vec::new());
+        let ask = Ask {
+            tenant: Tenant::Named(tenant),
+            ..ASK
+        };
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(
+                || digest(Vec::new(), 1),
+                |digest| serve_as(&mut router, &ask, &mut id, digest, &mut out),
+                criterion::BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, large_tree, many_replicas, room_appears, tenants);
 criterion_main!(benches);

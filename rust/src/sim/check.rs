@@ -163,6 +163,13 @@ impl Scenario {
 
     fn check_residency(&self) -> Result<(), ScenarioError> {
         within("forged_hops", self.forged_hops, 0.0, 1.0)?;
+        let limited = self.clients.requests_per_minute > 0;
+        if limited && self.clients.tenants == 0 {
+            return fault("clients.requests_per_minute: expected clients.tenants as well");
+        }
+        if limited && self.topology.central() {
+            return fault("clients.requests_per_minute: for topologies skylb and local only");
+        }
         if !self.residency.is_empty() && self.topology.central() {
             return fault("residency: for topologies skylb and local only");
         }

@@ -1,5 +1,7 @@
 //! What balancers of different regions send each other, and figures about it.
 
+use serde_json::json;
+
 use super::mail::{Exchange, Letter, Link};
 use super::queue::Event;
 use super::region::state::Sharing;
@@ -110,8 +112,30 @@ impl Simulator {
         (0..self.balancers.len()).try_for_each(|number| self.settle_rules_at(number))
     }
 
-    /// Gives one balancer the rules of residency.
+    /// Gives one balancer the limits of tenants.
+    fn settle_limits_at(&mut self, number: usize) -> Result<(), ScenarioError> {
+        let clients = &self.scenario.clients;
+        let limit = clients.requests_per_minute;
+        if limit == 0 {
+            return Ok(());
+        }
+        let names = 0..clients.tenants;
+        let tenants = names.map(
+            |name| json!({"name": name.to_string(), "weight": 1, "requests_per_minute": limit}),
+        );
+        let terms = json!({"tenants": tenants.collect::<Vec<_>>()}).to_string();
+        let balancer = &mut self.balancers[number];
+        let clock = Instant::from_ns(balancer.at(self.queue.now_ns()));
+        let Some(router) = balancer.router_mut() else {
+            return Ok(());
+        };
+        let set = router.set_tenants(terms.as_bytes(), clock);
+        set.map_err(|error| ScenarioError(format!("clients.requests_per_minute: {error}")))
+    }
+
+    /// Gives one balancer the rules of residency, and the limits of tenants.
     pub(super) fn settle_rules_at(&mut self, number: usize) -> Result<(), ScenarioError> {
+        self.settle_limits_at(number)?;
         let rules: Vec<Rule> = self
             .scenario
             .residency

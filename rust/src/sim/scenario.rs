@@ -300,6 +300,9 @@ pub struct Clients {
     /// Tenants over which users are spread; 0: requests name none.
     #[serde(default)]
     pub tenants: u32,
+    /// Requests per minute that each tenant may send, to all balancers together; 0: no limit.
+    #[serde(default)]
+    pub requests_per_minute: u64,
     /// Classes over which users are spread in turn; empty: requests name none.
     #[serde(default, deserialize_with = "classes")]
     pub classes: Vec<Class>,

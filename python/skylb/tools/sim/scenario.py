@@ -119,6 +119,8 @@ class Clients(Table, frozen=True):
         max_tokens: longest answer. Longer ones of the workload are cut, and requests carry it.
         leave: clients that leave early. Without it, none does.
         tenants: number of tenants that users are spread over, for residency. 0: requests name none.
+        requests_per_minute: requests per minute that each tenant may send, to all balancers together. Further
+            ones are refused. 0: no limit.
         classes: classes that users are spread over in turn. Empty: requests name none.
     """
 
@@ -133,6 +135,7 @@ class Clients(Table, frozen=True):
     max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     leave: Leave | None = None
     tenants: Number = 0
+    requests_per_minute: Number = 0
     classes: list[Literal["high", "normal", "low"]] = field(default_factory=list)
 
 

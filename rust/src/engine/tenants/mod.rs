@@ -132,7 +132,10 @@ impl Tenants {
             let kept = account.listed || account.in_flight > 0;
             if !kept {
                 by_name.remove(&account.name);
-                by_key.retain(|_, known| *known != place);
+                let key = xxh3_64(account.name.as_bytes());
+                if by_key.get(&key) == Some(&place) {
+                    by_key.remove(&key);
+                }
                 *rows -= account.usage.len();
             }
             kept

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod faults;
+mod limits;
 mod million;
 mod plants;
 mod regions;

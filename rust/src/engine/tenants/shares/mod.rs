@@ -55,7 +55,8 @@ pub(super) struct Shares {
     limited: bool,
     /// Of tenants that are not listed.
     idle: Part,
-    /// At most [`ENTRIES_MAX`] that are told of, and those that no longer are until all know.
+    /// At most [`ENTRIES_MAX`] that are told of, and those that no longer are, until all know and the even part
+    /// fits. Not more than peers have told of and we have told of lately.
     parts: HashMap<Key, Part, FixedState>,
     /// Changes that peers should soon know.
     changes: u64,
@@ -176,13 +177,14 @@ impl Shares {
                 theirs.0 += u64::from(party.demand(key));
                 theirs.1 += u64::from(party.most(key, ONE / sharers));
             }
-            let sequence = self.sequence;
+            let (sequence, idle) = (self.sequence, self.idle.most());
             let Some(part) = self.parts.get_mut(&key) else {
                 continue;
             };
             part.demand = own;
+            let fits = |used: u32| theirs.1 + u64::from(used) <= u64::from(ONE);
             if let Place::Leaving { since } = part.place {
-                if read > since {
+                if read > since && fits(idle) {
                     self.parts.remove(&key);
                     self.revision += 1;
                 }
@@ -191,8 +193,8 @@ impl Shares {
             let all = theirs.0 + u64::from(own);
             let target = match (u64::from(own) * rest).checked_div(all) {
                 Some(by_demand) => u32::try_from(floor + by_demand).unwrap_or(ONE).min(ONE),
-                None if self.parties.is_empty() => ONE,
-                None => part.used(),
+                None if fits(part.used()) => part.used(),
+                None => ONE / sharers,
             };
             let (used, most) = (part.used(), part.most());
             part.step(target, theirs.1, sequence, read);
@@ -230,24 +232,26 @@ impl Shares {
             *wanted.entry(*key).or_default() += u64::from(*demand);
         }
         for party in self.counted() {
+            // What a peer has beyond its even part is told of here too, so that it is not taken twice.
+            let idle = party.idle(0);
             for (key, entry) in party.entries() {
-                if entry.demand > 0 && ours(*key) {
+                if ours(*key) && (entry.demand > 0 || entry.most > idle) {
                     *wanted.entry(*key).or_default() += u64::from(entry.demand);
                 }
             }
         }
         let idle = self.idle.used();
-        for key in wanted.keys() {
-            let part = self
-                .parts
-                .entry(*key)
-                .or_insert_with(|| Part::new(idle, now));
-            part.asked = now;
+        for (key, demand) in &wanted {
+            let part = self.parts.entry(*key);
+            let part = part.or_insert_with(|| Part::new(idle, now));
+            if *demand > 0 {
+                part.asked = now;
+            }
         }
         let mut listed: Vec<(u64, Key)> = Vec::new();
         for (key, part) in &mut self.parts {
             let lately = now - part.asked < KEPT && ours(*key);
-            if lately {
+            if lately || wanted.contains_key(key) {
                 listed.push((wanted.get(key).copied().unwrap_or(0), *key));
             } else {
                 self.revision += u64::from(part.leave(idle, self.sequence));
@@ -259,7 +263,7 @@ impl Shares {
                 continue;
             };
             if place < ENTRIES_MAX {
-                part.place = Place::Listed;
+                part.list(idle);
             } else {
                 self.revision += u64::from(part.leave(idle, self.sequence));
             }

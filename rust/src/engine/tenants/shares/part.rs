@@ -58,6 +58,14 @@ impl Part {
         self.raise = self.raise.filter(|(raised, _)| *raised <= most);
     }
 
+    /// It is told of. If it was not before, what was told of the others has held for it too.
+    pub(super) fn list(&mut self, idle: u32) {
+        if self.place != Place::Listed {
+            self.lower(idle);
+            self.place = Place::Listed;
+        }
+    }
+
     /// It is no longer told of: what is told of the others holds for it too. False: that was so before.
     pub(super) fn leave(&mut self, idle: u32, sequence: u64) -> bool {
         let leaves = self.place == Place::Listed;

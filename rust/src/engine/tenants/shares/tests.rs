@@ -322,6 +322,52 @@ fn what_nobody_has_asked_for_in_a_while_is_told_of_no_more_and_is_shared_evenly_
 }
 
 #[test]
+fn an_even_part_is_taken_back_only_when_the_other_has_given_it_up() {
+    let mut world = two();
+    world.ask(0, TENANTS[0], ONE);
+    world.talk(4, |_, _| true);
+    world.ask(0, TENANTS[0], 0);
+    world.talk(1, |_, _| true);
+    // The one without requests comes to it first, and the other answers before it looks itself.
+    world.now += KEPT;
+    for _ in 0..3 {
+        world.review(1);
+        world.tell(1, 0);
+        world.deliver(1, 0);
+        world.tell(0, 1);
+        world.deliver(0, 1);
+        assert!(
+            world.used(TENANTS[0]) <= u64::from(ONE),
+            "{}",
+            world.used(TENANTS[0])
+        );
+    }
+    world.talk(4, |_, _| true);
+    assert_eq!(world.shares[1].of(TENANTS[0]), ONE / 2);
+}
+
+#[test]
+fn a_tenant_that_is_told_of_again_has_no_more_than_the_even_part_by_then() {
+    let mut world = World::new(3);
+    // The third is gone, and the others have told each other of a tenant.
+    world.die(2);
+    (world.dead[0][2], world.dead[1][2]) = (true, true);
+    world.connect(0, 1, true);
+    world.ask(0, TENANTS[0], 1);
+    world.talk(6, |_, _| true);
+    world.ask(0, TENANTS[0], 0);
+    world.now += KEPT;
+    world.review(0);
+    // It comes back before the tenant is forgotten: the even part is smaller.
+    (world.up[2], world.dead[0][2], world.dead[1][2]) = (true, false, false);
+    world.review(0);
+    world.review(1);
+    world.ask(0, TENANTS[0], 1);
+    world.review(0);
+    assert!(world.shares[0].of(TENANTS[0]) <= ONE / 3);
+}
+
+#[test]
 fn a_peer_that_is_not_reached_keeps_its_part_until_it_is_gone() {
     let mut world = two();
     world.ask(0, TENANTS[0], ONE);
