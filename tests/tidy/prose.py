@@ -51,11 +51,7 @@ OTHERS_FLAGS = frozenset(
         "--quick",
         "--release",
         "--write",
-        # settings of Kubernetes discovery and of keys
-        "--keys-file",
-        "--kubernetes-namespace",
-        "--kubernetes-port",
-        "--kubernetes-selector",
+        # other routers
         *ROUTERS_FLAGS,
     }
 )

@@ -34,10 +34,8 @@ DOCUMENTED = frozenset(
 )
 """Of the Rust programs that vllm-router and smg also come as: only their documents name them."""
 
-COMING = frozenset(
-    {"--kubernetes-selector", "--kubernetes-namespace", "--kubernetes-port", "--keys-file", "--config"}
-)
-"""Flags that answers name and `Settings` may not have (yet)."""
+NO_SETTING = frozenset({"--config"})
+"""Flags that answers name and that are not settings."""
 
 SAMPLES = {Values.NONE: [], Values.ONE: ["7"], Values.MANY: ["7", "8"]}
 
@@ -80,7 +78,7 @@ def test_the_table_has_the_flags_of_the_recorded_programs_and_no_others() -> Non
 
 def test_what_is_said_to_be_used_instead_is_there() -> None:
     named = {flag for row in ROWS for flag in row.own}
-    assert named <= OWN | COMING
+    assert named <= OWN | NO_SETTING
 
 
 def test_a_flag_is_answered_by_one_row_per_kind_of_value() -> None:

@@ -300,7 +300,10 @@ impl Route {
     /// It needs no API key where others do: it tells nothing of models, tenants or load.
     #[must_use]
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Health | Self::Ping)
+        matches!(
+            self,
+            Self::Health | Self::Ping | Self::Readiness | Self::Liveness
+        )
     }
 
     /// The balancer answers it.

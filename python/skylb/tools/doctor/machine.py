@@ -9,7 +9,7 @@ from skylb.errors import ConfigError, ListenError
 from skylb.keyfiles import exposed
 from skylb.listeners import check_address
 from skylb.options import secrets
-from skylb.startreport import url_of
+from skylb.startreport import open_warning, url_of
 from skylb.tools.doctor.findings import Report
 
 ASK_S = 2.0
@@ -32,11 +32,12 @@ def look_at_files(settings: Settings, report: Report) -> None:
 
 def look_at_guards(settings: Settings, report: Report) -> None:
     """Who may use the replicas and the admin listener."""
-    if settings.replica_key_file is not None and settings.tls_client_ca is None:
+    if open_warning(settings) is not None:
         report.warn(
             "keys",
             "every client that reaches the listener can use --replica-key-file: clients are not checked",
-            "--tls-client-ca, or a gateway that checks keys; --probe-key-file gives a key to probes only",
+            "--keys-file, --tls-client-ca, or a gateway that checks keys; --probe-key-file gives a key to "
+            "probes only",
         )
     if settings.admin_token_file is None and not settings.admin.is_loopback and not settings.admin.unix:
         report.warn(
