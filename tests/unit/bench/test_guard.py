@@ -1,4 +1,4 @@
-"""What the benchmark of keys sends is let in, by all tenants in turn; its ratios are those of one round."""
+"""What the benchmark of keys sends is let in, by all tenants in turn; a ratio is that of one round."""
 
 from pathlib import Path
 
