@@ -21,8 +21,8 @@ PORTS = (8080, 8081, 8101, 8102)
 TIMEOUT_S = 3600.0
 """Of one command: builds share this machine with others."""
 
-STOPPED = {0, 2, 130}
-"""Status of what is stopped by Ctrl-C: make has 2, a command 130 or 0."""
+STOPPED = {0, 130, -signal.SIGINT}
+"""Status of what is stopped by Ctrl-C: a command has 0 or 130, and make ends by the signal itself."""
 
 
 @pytest.fixture
