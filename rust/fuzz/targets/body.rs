@@ -5,10 +5,13 @@ use serde_json::{Map, Value, json};
 use skylb_core::http::error::RequestError;
 use skylb_core::http::route::{BodyKind, ROUTES, Route};
 use skylb_core::http::steer;
-use skylb_core::prompt::{Digest, DigestConfig, Edit, Envelope, Scratch, digest, edited};
+use skylb_core::prompt::isolation::Owner;
+use skylb_core::prompt::{Digest, DigestConfig, Edit, Envelope, Scratch, digest, edited, moved};
 
 use super::respell::respell;
 
+/// The owner of bodies that are read where owners are isolated.
+const ISOLATED: Owner<'static> = Owner::Tenant("tenant");
 /// The model of a fleet that serves one.
 const ONLY: &str = "only \"one\"";
 
@@ -83,7 +86,11 @@ pub fn run(data: &[u8]) {
         .map(|row| row.route)
         .collect();
     let envelope = Envelope {
-        isolation: if flags & 1 != 0 { b"tenant" } else { b"" },
+        owner: if flags & 1 != 0 {
+            ISOLATED
+        } else {
+            Owner::Nobody
+        },
         trusted: flags & 2 != 0,
         only_model: [None, Some(ONLY), Some("")][usize::from(flags >> 2) % 3],
         ..Envelope::new(
@@ -111,7 +118,10 @@ pub fn run(data: &[u8]) {
 
 /// The same buffers serve twice: what one body left there changes nothing for the next.
 fn read(envelope: &Envelope<'_>, body: &[u8]) -> Result<Digest, RequestError> {
-    let config = DigestConfig::new(b"0123456789abcdef", 16, 1 << 16);
+    let mut config = DigestConfig::new(b"0123456789abcdef", 16, 1 << 16);
+    if envelope.owner == ISOLATED {
+        config.isolate(&[7; 32]);
+    }
     let mut scratch = Scratch::default();
     let first = digest(envelope, body, &config, &mut scratch);
     let second = digest(envelope, body, &config, &mut scratch);
@@ -192,7 +202,9 @@ fn check_edits(envelope: &Envelope<'_>, digest: &Digest, body: &[u8], value: &Va
     let mut edits: Vec<&Edit> = digest.priority_edits.iter().collect();
     edits.extend(&digest.model_edits);
     edits.extend(&digest.usage_edits);
+    let salts = moved(&digest.salt_edits, &edits);
     if edits.is_empty() {
+        check_salt(digest, value, &edited(body, salts.iter().collect()));
         return;
     }
     let body = edited(body, edits);
@@ -211,11 +223,25 @@ fn check_edits(envelope: &Envelope<'_>, digest: &Digest, body: &[u8], value: &Va
     }
     let sent: Value = serde_json::from_slice(&body).expect("an edited body is JSON");
     assert_eq!(sent, expected);
+    check_salt(digest, &expected, &edited(&body, salts.iter().collect()));
     let again = read(envelope, &body).expect("an edited body is accepted");
     assert_eq!((&again.blocks, again.chain), (&digest.blocks, digest.chain));
     assert!(again.model_edits.is_empty() && again.usage_edits.is_empty());
     assert!(again.priority_edits.is_empty());
     assert!(again.include_usage || digest.usage_edits.is_empty());
+}
+
+/// A replica gets the salt in a body that says what it would say without.
+fn check_salt(digest: &Digest, expected: &Value, sent: &[u8]) {
+    if digest.salt_edits.is_empty() {
+        return;
+    }
+    let sent: Value = serde_json::from_slice(sent).expect("a salted body is JSON");
+    let salt = sent["cache_salt"].as_str().expect("a salt is a text");
+    assert_eq!(salt.len(), 43);
+    let mut expected = expected.clone();
+    expected["cache_salt"] = json!(salt);
+    assert_eq!(sent, expected);
 }
 
 /// Lists that are put into the prompt as they are written: of token ids, and lists within lists.
@@ -238,6 +264,7 @@ fn check_spelling(envelope: &Envelope<'_>, first: &Result<Digest, RequestError>,
             let bare = |digest: &Digest| {
                 let mut bare = digest.clone();
                 bare.priority_edits.clear();
+                bare.salt_edits.clear();
                 (bare.model_edits, bare.usage_edits) = Default::default();
                 bare
             };
@@ -245,6 +272,7 @@ fn check_spelling(envelope: &Envelope<'_>, first: &Result<Digest, RequestError>,
             assert_eq!(first.model_edits.is_empty(), second.model_edits.is_empty());
             assert_eq!(first.usage_edits.is_empty(), second.usage_edits.is_empty());
             assert_eq!(first.priority_edits.len(), second.priority_edits.len());
+            assert_eq!(first.salt_edits.len(), second.salt_edits.len());
         }
         (Err(first), Err(second)) => {
             assert_eq!((first.code, &first.param), (second.code, &second.param));
