@@ -109,7 +109,7 @@ def test_a_namespace_that_is_given_twice_is_a_fault() -> None:
 
 
 def test_without_the_library_the_fault_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes, "installed", lambda: False)
+    monkeypatch.setattr(kubernetes, "find_spec", lambda _: None)
     found = faults(kubernetes__selector=["app=vllm"])
     assert "kubernetes.selector: kubernetes-asyncio is not installed: " in found[0]
 
@@ -142,7 +142,7 @@ def test_peers_by_service_need_the_name_of_this_balancer(
     }
     assert "given without name: expected the name of this pod as well" in faults(**given)[0]
     assert settings(**given, name=["skylb-0"]).mesh.balancer == "skylb-0"
-    monkeypatch.setattr(kubernetes, "installed", lambda: False)
+    monkeypatch.setattr(kubernetes, "find_spec", lambda _: None)
     assert (
         "peer_kubernetes_service: kubernetes-asyncio is not installed" in faults(**given, name=["skylb-0"])[0]
     )
