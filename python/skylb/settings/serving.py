@@ -187,6 +187,21 @@ class ServingSettings(Group):
             ge=0, description="Wait after which a held request counts as one class higher. 0 never raises it."
         ),
     ] = 5.0
+    tenant_rule: Annotated[
+        Literal["fair", "none"],
+        Field(
+            description="How waiting tenants of one class share the replicas. fair: in proportion to their "
+            "weights, in tokens. none: the oldest request first, whoever sent it."
+        ),
+    ] = "fair"
+    tenant_quantum_tokens: Annotated[
+        Count,
+        Field(
+            ge=0,
+            description="Tokens that one waiting tenant may be ahead of another while caches decide which of "
+            "them is served. Larger values favour caches, smaller ones even shares.",
+        ),
+    ] = 4_000
     class_from_body: Annotated[
         bool,
         Field(

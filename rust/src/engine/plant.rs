@@ -48,4 +48,6 @@ pub enum Plant {
     EndsUntold,
     /// Room that an end gives is left to the next probe.
     RoomForgotten,
+    /// Tenants are not charged for what they are served.
+    TenantUncharged,
 }

@@ -53,7 +53,7 @@ impl Simulator {
             live.cached = one.cached_tokens;
             self.tell(one.id, attempt, Event::FirstByte(one.id, attempt));
         } else if live.measured {
-            self.measures.token(live.region, now_ns - before_ns);
+            self.measures.token(live, now_ns - before_ns);
         }
         if one.finished {
             self.tell(one.id, attempt, Event::End(one.id, attempt));

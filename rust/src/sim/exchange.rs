@@ -110,20 +110,24 @@ impl Simulator {
         (0..self.balancers.len()).try_for_each(|number| self.settle_rules_at(number))
     }
 
-    /// Gives one balancer the rules of residency.
+    /// Gives one balancer the rules of residency, and the weights of tenants.
     pub(super) fn settle_rules_at(&mut self, number: usize) -> Result<(), ScenarioError> {
         let rules: Vec<Rule> = self
             .scenario
             .residency
             .iter()
             .map(|rule| Rule {
-                tenant: rule.tenant.map(|tenant| tenant.to_string()),
+                tenant: rule.tenant.map(|tenant| self.tenant_name(tenant)),
                 model: rule.model.clone(),
                 regions: rule.regions.clone(),
             })
             .collect();
         let balancer = &mut self.balancers[number];
         let name = &self.scenario.regions[balancer.region as usize].name;
+        if let Some(router) = balancer.router_mut() {
+            let tenants = &self.scenario.tenants;
+            router.set_weights(tenants.iter().map(|of| (of.name.as_str(), of.weight)));
+        }
         let alone = self.exchange.peers.is_empty() && self.sharing.peers.is_empty();
         let Some(router) = balancer.router_mut().filter(|_| !rules.is_empty()) else {
             return Ok(());

@@ -7,6 +7,9 @@ use super::result::{ReplicaReport, Report, SCHEMA, Section, Series};
 use super::scenario::seconds;
 use super::simulator::Simulator;
 use super::stats::Tally;
+use crate::prompt::class::Class;
+
+type Sections = BTreeMap<String, Section>;
 
 impl Simulator {
     pub(super) fn report_now(&self) -> Report {
@@ -25,6 +28,7 @@ impl Simulator {
         };
         let name = |region: u32| self.scenario.regions[region as usize].name.as_str();
         let tallies = self.tallies_now();
+        let groups = self.groups_now(measured_s);
         let mut total = Tally::default();
         for tally in &tallies {
             total.merge(tally);
@@ -49,6 +53,8 @@ impl Simulator {
             events: self.events,
             total: total.section(measured_s),
             regions,
+            tenants: groups.0,
+            classes: groups.1,
             load_spread: measures.spread(0, &replicas.iter().collect::<Vec<_>>()),
             region_load_spread: names()
                 .enumerate()
@@ -83,6 +89,26 @@ impl Simulator {
             tallies[live.region as usize].unfinished += 1;
         }
         tallies
+    }
+
+    /// By tenant and by class, with those that have not ended.
+    fn groups_now(&self, measured_s: f64) -> (Sections, Sections) {
+        let mut groups = self.measures.groups.clone();
+        for (_, live) in self.live.iter().filter(|(_, live)| live.measured) {
+            groups.of(live).for_each(|tally| tally.unfinished += 1);
+        }
+        let tenants = (0..).zip(&groups.tenants).map(|(number, tally)| {
+            let name = self.tenant_name(number);
+            (name, tally.section(measured_s))
+        });
+        let classes = Class::ALL.into_iter().zip(&groups.classes);
+        let classes =
+            classes.map(|(class, tally)| (class.name().to_owned(), tally.section(measured_s)));
+        let sent = |(_, section): &(String, Section)| section.requests > 0;
+        (
+            tenants.filter(sent).collect(),
+            classes.filter(sent).collect(),
+        )
     }
 
     fn policy_name(&self) -> &'static str {

@@ -95,11 +95,13 @@ impl Simulator {
         let now_ns = self.queue.now_ns();
         let of = &self.workload.turns[turn as usize];
         let (region, model, input) = (of.region, of.model, of.input);
+        let (tenant, class) = (of.tenant, of.class);
         let spread = of.user.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let named = usize::try_from(spread).unwrap_or(0) % self.serving[region as usize].len();
         let answering = self.answering(region, named);
         let balancer = answering.unwrap_or(self.serving[region as usize][named]);
         let mut live = Live::new(turn, seat, region, balancer, now_ns);
+        (live.tenant, live.class) = (tenant, class);
         // Each model computes a KV cache of its own.
         live.salt = self.clients.round(seat) | u64::from(model) << MODEL_SHIFT;
         live.output = self
@@ -179,7 +181,7 @@ impl Simulator {
             stream: true,
             include_usage: true,
             max_tokens: self.scenario.clients.max_tokens,
-            class: self.class_of(of.user),
+            class: of.class,
             key: key.map(|key| xxhash_rust::xxh3::xxh3_64_with_seed(&key.to_le_bytes(), salt)),
             prompt_bytes: of.input as usize * TOKEN_BYTES,
             chain: blocks.last().copied().unwrap_or(salt),

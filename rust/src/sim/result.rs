@@ -34,6 +34,12 @@ pub struct Report {
     pub total: Section,
     /// By region of the clients.
     pub regions: BTreeMap<String, Section>,
+    /// By tenant, where requests name any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenants: BTreeMap<String, Section>,
+    /// By class, where requests have any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, Section>,
     /// Replicas' outstanding requests against each other.
     pub load_spread: Spread,
     /// The same by region of the replicas; none for a region without any.

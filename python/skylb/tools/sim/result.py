@@ -164,6 +164,14 @@ class Result(msgspec.Struct, frozen=True):
     region_series: dict[str, Series] = {}
     forwards: Forwards | None = None
     shares: Shares | None = None
+    tenants: dict[str, Section] = {}
+    classes: dict[str, Section] = {}
+
+    def parts(self) -> list[tuple[str, dict[str, Section]]]:
+        """What requests are told apart by, where they are: region, tenant, class."""
+        regions = self.regions if len(self.regions) > 1 else {}
+        parts = [("region", regions), ("tenant", self.tenants), ("class", self.classes)]
+        return [(title, sections) for title, sections in parts if sections]
 
 
 def decode(data: bytes) -> Result:

@@ -51,6 +51,8 @@ pub(super) struct Payers {
     used: HashMap<Payer, Use, FixedState>,
     /// When a request came last that has a tenant or a credential.
     named_ns: Option<Instant>,
+    /// Those whose weight is not 1.
+    weights: HashMap<Payer, u32, FixedState>,
 }
 
 impl Payers {
@@ -58,7 +60,20 @@ impl Payers {
         Self {
             used: HashMap::with_hasher(FixedState::default()),
             named_ns: None,
+            weights: HashMap::with_hasher(FixedState::default()),
         }
+    }
+
+    pub(super) fn set_weights(&mut self, weights: impl IntoIterator<Item = (Payer, u32)>) {
+        self.weights = weights.into_iter().collect();
+    }
+
+    /// The share of the room that a payer's requests have.
+    pub(super) fn weight(&self, payer: Payer) -> u32 {
+        if self.weights.is_empty() {
+            return 1;
+        }
+        self.weights.get(&payer).copied().unwrap_or(1)
     }
 
     /// A request of this payer came.

@@ -46,7 +46,7 @@ impl Hold {
         config: &Config,
         name_of: impl Fn(ModelId) -> Option<&'a str>,
     ) -> HoldState<'a> {
-        let mut lines: Vec<_> = self.heads().map(|(partition, _)| partition).collect();
+        let mut lines: Vec<_> = self.lines().collect();
         lines.sort_unstable_by_key(|partition| std::cmp::Reverse(self.partition_len(*partition)));
         lines.truncate(LINES_SHOWN_MAX);
         let lines = lines.into_iter().map(|partition| HeldPartition {

@@ -2,12 +2,14 @@
 
 use smallvec::SmallVec;
 
+use crate::engine::ask::Usage;
 use crate::engine::cache::Match;
 use crate::engine::choose::Seeker;
 use crate::engine::demand::Demand;
+use crate::engine::effect::Outcome;
 use crate::engine::fleet::forecast::Forecast;
 use crate::engine::fleet::health::Failure;
-use crate::engine::hold::{Full, Partition, Payer, Ticket};
+use crate::engine::hold::{Charge, End, Full, Partition, Payer, Purse, Ticket};
 use crate::engine::mesh::Away;
 use crate::id::{PeerId, ReplicaId, ReplicaSlot};
 use crate::prompt::class::Class;
@@ -63,6 +65,10 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) age: u64,
     pub(in crate::engine) class: Class,
     pub(in crate::engine) payer: Payer,
+    /// Its tenant's share of the room.
+    pub(in crate::engine) weight: u32,
+    /// What its tenant has been charged for the attempt under way.
+    pub(in crate::engine) charge: Option<Charge>,
     pub(in crate::engine) submitted_ns: Instant,
     pub(in crate::engine) retry_safe: bool,
     pub(in crate::engine) body_bytes: u32,
@@ -112,6 +118,19 @@ impl Request {
         false
     }
 
+    /// How its attempt ended, as far as its tenant is charged for it.
+    pub(in crate::engine) fn end(&self, outcome: Outcome, usage: Usage) -> End {
+        let started = match &self.phase {
+            Phase::InFlight(attempt) => attempt.started,
+            Phase::Away(away) => away.started,
+            Phase::Between | Phase::Looking | Phase::Held { .. } => false,
+        };
+        match outcome {
+            Outcome::ClientLeft if !started => End::Unanswered,
+            _ => End::Answered(usage),
+        }
+    }
+
     /// What choices need to know of it.
     pub(in crate::engine) fn seeker(&self) -> Seeker<'_> {
         Seeker {
@@ -142,6 +161,15 @@ impl Request {
         match self.phase {
             Phase::Held { since_ns, .. } => self.held_ns + (now - since_ns),
             _ => self.held_ns,
+        }
+    }
+
+    /// Whose it is, where it competes.
+    pub(in crate::engine) fn purse(&self, pool: Option<ReplicaSlot>) -> Purse {
+        Purse {
+            pool,
+            class: self.class,
+            payer: self.payer,
         }
     }
 

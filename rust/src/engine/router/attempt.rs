@@ -11,6 +11,7 @@ use crate::engine::demand::Lane;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::Failure;
 use crate::engine::fleet::member::Member;
+use crate::engine::hold::End;
 use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Attempt, Phase, Request};
 use crate::id::{ReplicaId, ReplicaSlot, RequestId};
@@ -98,6 +99,7 @@ impl Router {
         let Some(mut request) = self.requests.remove(id) else {
             return;
         };
+        self.hold.settle(request.charge.take(), End::Failed);
         let attempt = match mem::replace(&mut request.phase, Phase::Between) {
             Phase::InFlight(attempt) => attempt,
             Phase::Away(away) => {
@@ -212,6 +214,8 @@ impl Router {
             self.counters.unknown_completions += 1;
             return;
         };
+        let end = request.end(outcome, report.usage);
+        self.hold.settle(request.charge.take(), end);
         match mem::replace(&mut request.phase, Phase::Between) {
             Phase::Between => {}
             Phase::Looking => self.requests.looks_mut().forget(id),

@@ -4,7 +4,7 @@ use super::Router;
 use crate::engine::demand::{Lane, TRIED_MAX};
 use crate::engine::fleet::member::Offer;
 use crate::engine::requests::request::{Phase, Request};
-use crate::id::{PeerId, ReplicaId};
+use crate::id::PeerId;
 use crate::time::Span;
 
 impl Router {
@@ -148,12 +148,8 @@ impl Router {
                 return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
             }
         }
-        let bound: Vec<ReplicaId> = self
-            .hold
-            .heads()
-            .filter_map(|(line, _)| line.bound)
-            .collect();
-        if bound.iter().any(|replica| !self.fleet.listed(*replica)) {
+        let mut bound = self.hold.lines().filter_map(|line| line.bound);
+        if bound.any(|replica| !self.fleet.listed(replica)) {
             return Err("nothing_waits_for_a_removed_replica".to_owned());
         }
         let light = |request: &Request| {

@@ -55,10 +55,8 @@ impl Router {
 
     /// Refuses held requests that only this replica could have served.
     fn refuse_bound(&mut self, replica: ReplicaId, out: &mut Vec<Effect>) {
-        let lines = self.hold.heads().map(|(partition, _)| partition);
-        let lines: Vec<_> = lines
-            .filter(|partition| partition.bound == Some(replica))
-            .collect();
+        let bound = |line: &Partition| line.bound == Some(replica);
+        let lines: Vec<_> = self.hold.lines().filter(bound).collect();
         for partition in lines {
             while let Some((ticket, id)) = self.hold.oldest(partition) {
                 self.hold.leave(ticket);
@@ -208,12 +206,7 @@ impl Router {
             return;
         }
         let unserved = |line: &Partition| !self.fleet.is_served(line.model);
-        let lines: Vec<_> = self
-            .hold
-            .heads()
-            .map(|(line, _)| line)
-            .filter(unserved)
-            .collect();
+        let lines: Vec<_> = self.hold.lines().filter(unserved).collect();
         for line in lines {
             let oldest = self.hold.oldest(line);
             let request = oldest.and_then(|(_, id)| self.requests.get(id));

@@ -11,7 +11,7 @@ use crate::engine::choose::{Chooser, Selection, Sight, There, matched_tokens};
 use crate::engine::counters::Counters;
 use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::{Effect, Push};
-use crate::engine::hold::{Entrant, Full, Payer, Ticket};
+use crate::engine::hold::{Entrant, Full, Payer, Purse, Ticket, Tokens};
 use crate::engine::mesh::Mesh;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
@@ -92,6 +92,7 @@ impl Router {
         if let Some(model) = model {
             self.fleet.hold_model(model);
         }
+        let payer = self.payer(ask, now);
         let header = ask.key.map(|key| self.reader.config.key_of(key));
         let attempts_max = self.config.attempts_max;
         let responses = ask.route == Route::Responses;
@@ -108,7 +109,9 @@ impl Router {
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),
             class: ask.class_of(digest.class, self.believes(ask)),
-            payer: self.payer(ask, now),
+            payer,
+            weight: self.hold.weight(payer),
+            charge: None,
             submitted_ns: now,
             retry_safe: digest.retry_safe,
             body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
@@ -135,12 +138,24 @@ impl Router {
         listed.map(Some).ok_or_else(Refusal::response_unknown)
     }
 
+    fn tenant(&self, name: &str) -> Payer {
+        Payer::Tenant(self.reader.config.key_of(name.as_bytes()))
+    }
+
+    /// Sets the shares of the room that tenants have; 1 for all others.
+    pub fn set_weights<'a>(&mut self, weights: impl IntoIterator<Item = (&'a str, u32)>) {
+        let weights = weights.into_iter();
+        let weights: Vec<_> = weights
+            .map(|(name, weight)| (self.tenant(name), weight))
+            .collect();
+        self.hold.set_weights(weights);
+    }
+
     /// The tenant or credential that a request in the hold counts for.
     fn payer(&mut self, ask: &Ask<'_>, now: Instant) -> Payer {
-        let key_of = |name| self.reader.config.key_of(name);
         let payer = match (ask.tenant, ask.credential) {
-            (Tenant::Named(name), _) => Payer::Tenant(key_of(name.as_bytes())),
-            (_, Some(credential)) => Payer::Credential(key_of(credential)),
+            (Tenant::Named(name), _) => self.tenant(name),
+            (_, Some(credential)) => Payer::Credential(self.reader.config.key_of(credential)),
             (_, None) => Payer::Anonymous,
         };
         self.hold.saw(payer, now);
@@ -358,10 +373,10 @@ impl Router {
         let partition = request
             .partition()
             .filter(|_| request.demand.lane == Lane::Batch);
-        let (class, age) = (request.class, request.age);
+        let (purse, age) = (self.purse(&request), request.age);
         self.push(id, request, slot, match_blocks, now, out);
         if let Some(partition) = partition {
-            self.pass_over(partition, class, age, slot, now);
+            self.pass_over(partition, &purse, age, slot, now);
             self.serve_opened(now, out);
         }
     }
@@ -391,6 +406,8 @@ impl Router {
             partition,
             class: request.class,
             payer: request.payer,
+            weight: request.weight,
+            pool: self.fleet.pool_of(request.demand.model),
             bytes: u64::from(request.body_bytes),
             age: request.age,
             submitted_ns: request.submitted_ns,
@@ -416,6 +433,20 @@ impl Router {
         self.requests.insert(id, request);
     }
 
+    /// Whose a request is, where it competes.
+    pub(super) fn purse(&self, request: &Request) -> Purse {
+        request.purse(self.fleet.pool_of(request.demand.model))
+    }
+
+    /// Charges a request's tenant for the attempt that begins.
+    pub(super) fn charge(&mut self, request: &mut Request, tokens: Tokens, now: Instant) {
+        let purse = self.purse(request);
+        let charge = self
+            .hold
+            .begin(purse, request.weight, tokens, &self.config, now);
+        request.charge = charge;
+    }
+
     /// Counts the request as in flight, and records its prompt. Returns the KV tokens that it should need.
     pub(super) fn push(
         &mut self,
@@ -436,6 +467,10 @@ impl Router {
         else {
             return 0;
         };
+        if demand.lane == Lane::Batch {
+            self.charge(&mut request, forecast.tokens(), now);
+        }
+        let (demand, fleet, config) = (&request.demand, &mut self.fleet, &self.config);
         let pushed = (slot, replica);
         self.chooser
             .note_push(demand, pushed, need, fleet, config, now);
