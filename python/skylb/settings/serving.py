@@ -202,6 +202,16 @@ class ServingSettings(Group):
             "them is served. Larger values favour caches, smaller ones even shares.",
         ),
     ] = 4_000
+    tenant_headroom_ratio: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of each replica's KV cache and batch that a tenant leaves free for others "
+            "while it has more than its part in flight. Larger values shorten the others' waits and cost "
+            "throughput under a flood. 0 leaves nothing free.",
+        ),
+    ] = 0.1
     class_from_body: Annotated[
         bool,
         Field(

@@ -125,10 +125,12 @@ impl Simulator {
     /// The peer that has a request is told that it ended.
     pub(super) fn complete_there(&mut self, id: RequestId, outcome: Outcome, report: Report<'_>) {
         let now_ns = self.queue.now_ns();
+        let took = self.took(id).filter(|_| outcome == Outcome::Ok);
         let Some(live) = self.live.get_mut(id).filter(|live| live.there) else {
             return;
         };
         let Some(peer) = live.away else { return };
+        self.balancers[peer as usize].note_end(id, took);
         live.leave_hold(now_ns);
         live.there = false;
         live.at_replica = false;
@@ -179,6 +181,7 @@ impl Simulator {
             return;
         };
         let (balancer, region, cached) = (live.balancer, live.region, live.cached);
+        let (output, input) = (live.output, self.workload.turns[live.turn as usize].input);
         let tells_cached = self.scenario.tell_cached;
         if news == News::FirstByte {
             let from = self.balancers[balancer as usize].region;
@@ -193,8 +196,9 @@ impl Simulator {
             News::FirstByte => {}
             News::End => {
                 let usage = Usage {
+                    prompt_tokens: Some(input),
                     cached_tokens: tells_cached.then_some(cached),
-                    ..Usage::default()
+                    completion_tokens: Some(output),
                 };
                 let report = Report {
                     usage,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::balancer::Brain;
-use super::result::{ReplicaReport, Report, SCHEMA, Section, Series};
+use super::result::{Fairness, ReplicaReport, Report, SCHEMA, Section, Series};
 use super::scenario::seconds;
 use super::simulator::Simulator;
 use super::stats::Tally;
@@ -54,6 +54,7 @@ impl Simulator {
             total: total.section(measured_s),
             regions,
             tenants: groups.0,
+            fairness: self.fairness(),
             classes: groups.1,
             load_spread: measures.spread(0, &replicas.iter().collect::<Vec<_>>()),
             region_load_spread: names()
@@ -89,6 +90,25 @@ impl Simulator {
             tallies[live.region as usize].unfinished += 1;
         }
         tallies
+    }
+
+    /// The largest figures of all balancers, and what the gap may be by them.
+    fn fairness(&self) -> Option<Fairness> {
+        let tenants = &self.scenario.tenants;
+        let weight = |number: usize| tenants.get(number).map_or(1, |of| of.weight);
+        let weights: Vec<_> = (0..self.tenant_names.len()).map(weight).collect();
+        let ledgers = self.balancers.iter().filter_map(|of| of.ledger.as_ref());
+        let mut found = ledgers
+            .map(|ledger| ledger.fairness(&weights))
+            .reduce(|one, other| Fairness {
+                gap_tokens: one.gap_tokens.max(other.gap_tokens),
+                request_tokens: one.request_tokens.max(other.request_tokens),
+                error_tokens: one.error_tokens.max(other.error_tokens),
+                ..one
+            })?;
+        let quantum = f64::from(self.config.tenant_quantum_tokens);
+        found.bound_tokens = 2.0 * (quantum + found.request_tokens + 2.0 * found.error_tokens);
+        Some(found)
     }
 
     /// By tenant and by class, with those that have not ended.

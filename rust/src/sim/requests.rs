@@ -9,7 +9,7 @@ use super::replica::{Admission, Arrival};
 use super::scenario::{Key, Mode, nanos};
 use super::simulator::Simulator;
 use super::workload::{NO_TURN, small};
-use crate::engine::effect::{Effect, Outcome, Push};
+use crate::engine::effect::{Effect, Forward, Outcome, Push};
 use crate::engine::fleet::health::Failure;
 use crate::engine::plant::Plant;
 use crate::engine::router::Report;
@@ -204,6 +204,11 @@ impl Simulator {
         for effect in out.drain(..) {
             #[cfg(test)]
             self.note(balancer, &effect);
+            if let Effect::Push(Push { request, .. }) | Effect::Forward(Forward { request, .. }) =
+                &effect
+            {
+                self.note_start(balancer, *request);
+            }
             match effect {
                 Effect::Push(push) => self.push(balancer, &push),
                 Effect::Forward(forward) => self.forward(balancer, &forward),
@@ -234,6 +239,7 @@ impl Simulator {
         for id in withdrawn {
             self.withdraw(balancer, id);
         }
+        self.balancers[balancer as usize].note_waiting(&self.tenant_names);
         self.arm(balancer);
     }
 
@@ -419,10 +425,12 @@ impl Simulator {
         ended: Result<(), &'static str>,
     ) {
         let now_ns = self.queue.now_ns();
+        let took = self.took(id).filter(|_| outcome == Outcome::Ok);
         let Some(live) = self.live.get_mut(id) else {
             return;
         };
         let balancer = live.balancer;
+        self.balancers[balancer as usize].note_end(id, took);
         let mut out = std::mem::take(&mut self.out);
         self.balancers[balancer as usize].complete(id, outcome, report, now_ns, &mut out);
         self.finish(id, ended, now_ns);

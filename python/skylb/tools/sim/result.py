@@ -19,6 +19,15 @@ class Distribution(msgspec.Struct, frozen=True):
     histogram: list[tuple[float, int]] = []
 
 
+class Fairness(msgspec.Struct, frozen=True):
+    """What tenants of a class were served against each other while both waited, in tokens over their weight."""
+
+    gap_tokens: float
+    request_tokens: float
+    error_tokens: float
+    bound_tokens: float
+
+
 class Prediction(msgspec.Struct, frozen=True):
     """Times from push to first byte, predicted and real; ``error`` is a share of the real time."""
 
@@ -166,6 +175,7 @@ class Result(msgspec.Struct, frozen=True):
     shares: Shares | None = None
     tenants: dict[str, Section] = {}
     classes: dict[str, Section] = {}
+    fairness: Fairness | None = None
 
     def parts(self) -> list[tuple[str, dict[str, Section]]]:
         """What requests are told apart by, where they are: region, tenant, class."""

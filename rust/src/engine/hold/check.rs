@@ -32,6 +32,10 @@ impl Hold {
         let mut places = Vec::new();
         for (number, account) in self.accounts.iter() {
             let own = self.entries.iter().filter(|(_, of)| of.account == number);
+            let choosing = own.clone().filter(|(_, of)| of.choice.is_some());
+            if choosing.count() != account.choosing as usize {
+                return Err("hold_choosing_of_accounts_is_counted");
+            }
             if own.count() != account.waiting as usize {
                 return Err("hold_waiting_of_accounts_is_counted");
             }

@@ -16,13 +16,16 @@
 //! *Source: start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) with the window of deficit longest prefix
 //! match (arXiv:2501.14312), in the tokens of the virtual token counter (arXiv:2401.00588).*
 
+use std::mem;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::payers::Payer;
-use super::{Class, Config, Instant, Partition};
+use super::queue::{Front, Queue};
+use super::{Class, Config, Entrant, Hold, Instant, Partition};
 use crate::engine::ask::Usage;
 use crate::engine::config::TenantRule;
 use crate::engine::plant::Plant;
@@ -34,6 +37,8 @@ const FINE: u64 = 1 << 10;
 const UNCACHED: u64 = 10;
 const CACHED: u64 = 1;
 const GENERATED: u64 = 20;
+/// A tenant that has so many times as much in flight as the others for its weight leaves some room free.
+const OVER: u128 = 2;
 /// Stands for the one account where tenants share nothing.
 pub(super) const NOBODY: usize = usize::MAX;
 
@@ -122,6 +127,10 @@ pub(super) struct Account {
     /// Requests in the hold, and in flight.
     pub(super) waiting: u32,
     pub(super) running: u32,
+    /// Of those in the hold: the ones that wait for a replica by choice.
+    pub(super) choosing: u32,
+    /// What its requests in flight were charged.
+    taken: u64,
     /// When one of its requests was last started.
     served_ns: Instant,
     /// Where it waits.
@@ -133,6 +142,9 @@ pub(super) struct Account {
 struct Clock {
     now: u64,
     accounts: usize,
+    /// Of all accounts together.
+    taken: u64,
+    weights: u64,
 }
 
 type Place = (Option<ReplicaSlot>, Class);
@@ -169,20 +181,26 @@ impl Accounts {
 
     /// The account of a purse, a new one if need be.
     pub(super) fn open(&mut self, purse: Purse, weight: u32) -> usize {
-        if let Some(account) = self.find(&purse) {
+        let weight = weight.max(1);
+        let known = self.find(&purse);
+        let clock = self.clocks.entry((purse.pool, purse.class)).or_default();
+        clock.weights += u64::from(weight);
+        if let Some(account) = known {
             if let Some(known) = self.accounts.get_mut(account) {
-                known.weight = weight.max(1);
+                clock.weights -= u64::from(known.weight);
+                known.weight = weight;
             }
             return account;
         }
-        let clock = self.clocks.entry((purse.pool, purse.class)).or_default();
         clock.accounts += 1;
         let account = self.accounts.insert(Account {
             purse,
-            weight: weight.max(1),
+            weight,
             had: clock.now,
             waiting: 0,
             running: 0,
+            choosing: 0,
+            taken: 0,
             served_ns: Instant::ZERO,
             lines: SmallVec::new(),
         });
@@ -193,18 +211,48 @@ impl Accounts {
     /// Forgets an account with nothing in the hold or in flight.
     pub(super) fn close(&mut self, account: usize) {
         let idle = |of: &&Account| of.waiting == 0 && of.running == 0;
-        let Some(purse) = self.get(account).filter(idle).map(|of| of.purse) else {
+        let Some(of) = self.get(account).filter(idle) else {
             return;
         };
+        let (purse, weight) = (of.purse, of.weight);
         self.accounts.remove(account);
         self.by_purse.remove(&purse);
         let place = (purse.pool, purse.class);
         if let Some(clock) = self.clocks.get_mut(&place) {
             clock.accounts -= 1;
+            clock.weights -= u64::from(weight);
             if clock.accounts == 0 {
                 self.clocks.remove(&place);
             }
         }
+    }
+
+    /// A start takes so much, in tenths of a token; or its end gives it back.
+    fn take(&mut self, account: usize, cost: u64, begins: bool) {
+        let Some(of) = self.accounts.get_mut(account) else {
+            return;
+        };
+        let Some(clock) = self.clocks.get_mut(&(of.purse.pool, of.purse.class)) else {
+            return;
+        };
+        for taken in [&mut of.taken, &mut clock.taken] {
+            *taken = if begins { *taken + cost } else { *taken - cost };
+        }
+    }
+
+    /// An account has far more in flight than the others have for their weight.
+    pub(super) fn over(&self, account: usize) -> bool {
+        let Some(of) = self.get(account) else {
+            return false;
+        };
+        let clock = self.clocks.get(&(of.purse.pool, of.purse.class));
+        clock
+            .filter(|clock| clock.accounts > 1)
+            .is_some_and(|clock| {
+                let (own, rest) = (u128::from(of.taken), u128::from(clock.taken - of.taken));
+                let weights = clock.weights - u64::from(of.weight);
+                own * u128::from(weights) > OVER * rest * u128::from(of.weight)
+            })
     }
 
     fn clock(&self, purse: &Purse) -> u64 {
@@ -302,6 +350,101 @@ impl Accounts {
     /// Pools and classes with an account.
     pub(super) fn clocks_len(&self) -> usize {
         self.clocks.len()
+    }
+}
+
+impl Hold {
+    /// The account that one more request of its waits for.
+    pub(super) fn wait(&mut self, of: &Entrant, config: &Config) -> usize {
+        if !rules(config) {
+            return NOBODY;
+        }
+        let account = self.accounts.open(of.purse(), of.weight);
+        let first = self.accounts.get_mut(account).is_some_and(|account| {
+            account.waiting += 1;
+            account.waiting == 1
+        });
+        if first {
+            let least = self.queue_of(of.partition, of.class).and_then(Queue::least);
+            let level = self.accounts.level(account, least);
+            self.accounts.set(account, level);
+        }
+        account
+    }
+
+    /// Several tenants wait, and share the room.
+    #[must_use]
+    pub fn shares(&self, config: &Config) -> bool {
+        rules(config) && self.payers.len() > 1
+    }
+
+    /// Some request of this payer and class waits for what comes, and lets no room pass.
+    #[must_use]
+    pub fn waits_openly(&self, payer: Payer, class: Class) -> bool {
+        let accounts = self.accounts.iter().map(|(_, account)| account);
+        let mut own = accounts.filter(|of| (of.purse().payer, of.purse().class) == (payer, class));
+        own.any(|of| of.waiting > of.choosing)
+    }
+
+    /// The purse's tenant has far more in flight than others have for their weight.
+    #[must_use]
+    pub fn is_over(&self, purse: &Purse, config: &Config) -> bool {
+        let account = self.accounts.find(purse).filter(|_| rules(config));
+        account.is_some_and(|account| self.accounts.over(account))
+    }
+
+    /// Of tenants that are due together, those who may use the room of a replica, in two turns. Where that
+    /// `spares` nothing, tenants with more than their part are `deferred`: others can still come. They are not
+    /// kept waiting for tenants that have been served more than they: those come after them.
+    #[must_use]
+    pub fn defer(&self, due: &[Front], spares: bool, deferred: &mut Vec<Front>) -> [Vec<Front>; 2] {
+        if spares {
+            return [Vec::new(), due.to_vec()];
+        }
+        let over = |front: &&Front| self.accounts.over(front.account());
+        let (over, free): (Vec<_>, Vec<_>) = due.iter().partition(over);
+        let first = if free.is_empty() {
+            Vec::new()
+        } else {
+            mem::take(deferred)
+        };
+        deferred.extend(over);
+        [first, free]
+    }
+
+    /// A request is started, held or not: its tenant is charged for it.
+    pub fn begin(
+        &mut self,
+        purse: Purse,
+        weight: u32,
+        tokens: Tokens,
+        config: &Config,
+        now: Instant,
+    ) -> Option<Charge> {
+        if !rules(config) {
+            return None;
+        }
+        let account = self.accounts.open(purse, weight);
+        if let Some(account) = self.accounts.get_mut(account) {
+            account.running += 1;
+        }
+        let had = self.accounts.charge(account, tokens, (config, now));
+        self.accounts.take(account, tokens.cost(), true);
+        self.reckon(account, had);
+        Some(Accounts::charged(account, tokens))
+    }
+
+    /// A started request has ended, or is to be tried elsewhere.
+    pub fn settle(&mut self, charge: Option<Charge>, end: End) {
+        let Some(charge) = charge else { return };
+        let had = self.accounts.settle(charge, end);
+        let account = Accounts::account_of(charge);
+        self.accounts.take(account, charge.cost(), false);
+        self.reckon(account, had);
+        if let Some(account) = self.accounts.get_mut(account) {
+            account.running -= 1;
+        }
+        self.accounts.close(account);
     }
 }
 

@@ -28,13 +28,15 @@ mod timers;
 mod turn;
 
 #[cfg(test)]
+mod fair_tests;
+#[cfg(test)]
 mod tests;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use self::fair::{Accounts, NOBODY, rules};
+use self::fair::{Accounts, rules};
 pub use self::fair::{Charge, End, Purse, Tokens};
 pub use self::payers::Payer;
 use self::payers::{Payers, Use};
@@ -338,24 +340,6 @@ impl Hold {
         Ok(Ticket { slot, serial })
     }
 
-    /// The account that one more request of its waits for.
-    fn wait(&mut self, of: &Entrant, config: &Config) -> usize {
-        if !rules(config) {
-            return NOBODY;
-        }
-        let account = self.accounts.open(of.purse(), of.weight);
-        let first = self.accounts.get_mut(account).is_some_and(|account| {
-            account.waiting += 1;
-            account.waiting == 1
-        });
-        if first {
-            let least = self.queue_of(of.partition, of.class).and_then(Queue::least);
-            let level = self.accounts.level(account, least);
-            self.accounts.set(account, level);
-        }
-        account
-    }
-
     /// Overload lasts, and this request is drawn to be refused. Tenants that have less than their part of the
     /// queue are spared.
     fn sheds(&mut self, of: &Entrant, config: &Config) -> bool {
@@ -374,9 +358,9 @@ impl Hold {
         queues.shed.refuses(of, config)
     }
 
-    /// Sets the share of the room of payers that do not have one part.
-    pub fn set_weights(&mut self, weights: impl IntoIterator<Item = (Payer, u32)>) {
-        self.payers.set_weights(weights);
+    /// Sets the names of payers and their shares of the room; 1 for all others.
+    pub fn set_terms(&mut self, terms: impl IntoIterator<Item = (Payer, Box<str>, u32)>) {
+        self.payers.set_terms(terms);
     }
 
     /// The share of the room that a payer's requests have.
@@ -423,47 +407,6 @@ impl Hold {
             self.served = Served::default();
         }
         Some(entry)
-    }
-
-    // ------------------------------------------------------------------ charges
-
-    /// Several tenants wait, and share the room.
-    #[must_use]
-    pub fn shares(&self, config: &Config) -> bool {
-        rules(config) && self.payers.len() > 1
-    }
-
-    /// A request is started, held or not: its tenant is charged for it.
-    pub fn begin(
-        &mut self,
-        purse: Purse,
-        weight: u32,
-        tokens: Tokens,
-        config: &Config,
-        now: Instant,
-    ) -> Option<Charge> {
-        if !rules(config) {
-            return None;
-        }
-        let account = self.accounts.open(purse, weight);
-        if let Some(account) = self.accounts.get_mut(account) {
-            account.running += 1;
-        }
-        let had = self.accounts.charge(account, tokens, (config, now));
-        self.reckon(account, had);
-        Some(Accounts::charged(account, tokens))
-    }
-
-    /// A started request has ended, or is to be tried elsewhere.
-    pub fn settle(&mut self, charge: Option<Charge>, end: End) {
-        let Some(charge) = charge else { return };
-        let had = self.accounts.settle(charge, end);
-        let account = Accounts::account_of(charge);
-        self.reckon(account, had);
-        if let Some(account) = self.accounts.get_mut(account) {
-            account.running -= 1;
-        }
-        self.accounts.close(account);
     }
 
     /// The oldest request of one partition, whatever its class.

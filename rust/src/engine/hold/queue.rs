@@ -35,6 +35,12 @@ pub struct Front {
     pub request: RequestId,
 }
 
+impl Front {
+    pub(super) fn account(&self) -> usize {
+        self.account
+    }
+}
+
 /// The requests of one partition and class.
 #[derive(Debug)]
 pub(super) struct Queue {

@@ -143,7 +143,8 @@ impl Router {
             });
             // Until the tick of the very moment at which its wait for a peer's room ends.
             let leaves = request.is_leaving(self.clock.now - Span::from_ns(1));
-            let chooses = self.hold.choice(ticket).is_some() || leaves;
+            let over = self.hold.is_over(&self.purse(request), &self.config);
+            let chooses = self.hold.choice(ticket).is_some() || leaves || over;
             if !chooses && open.all(|open| open) {
                 return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
             }

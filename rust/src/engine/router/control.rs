@@ -57,12 +57,17 @@ impl Router {
     fn refuse_bound(&mut self, replica: ReplicaId, out: &mut Vec<Effect>) {
         let bound = |line: &Partition| line.bound == Some(replica);
         let lines: Vec<_> = self.hold.lines().filter(bound).collect();
-        for partition in lines {
-            while let Some((ticket, id)) = self.hold.oldest(partition) {
-                self.hold.leave(ticket);
-                if let Some(request) = self.requests.remove(id) {
-                    self.refuse(id, &request, Refusal::response_unknown(), out);
-                }
+        for line in lines {
+            self.refuse_line(line, &Refusal::response_unknown(), out);
+        }
+    }
+
+    /// Refuses all that a line holds.
+    fn refuse_line(&mut self, line: Partition, why: &Refusal, out: &mut Vec<Effect>) {
+        while let Some((ticket, id)) = self.hold.oldest(line) {
+            self.hold.leave(ticket);
+            if let Some(request) = self.requests.remove(id) {
+                self.refuse(id, &request, why.clone(), out);
             }
         }
     }
@@ -221,12 +226,7 @@ impl Router {
             let Err(refusal) = self.unlisted_model(&name, false, now) else {
                 continue;
             };
-            while let Some((ticket, id)) = self.hold.oldest(line) {
-                self.hold.leave(ticket);
-                if let Some(request) = self.requests.remove(id) {
-                    self.refuse(id, &request, refusal.clone(), out);
-                }
-            }
+            self.refuse_line(line, &refusal, out);
         }
     }
 

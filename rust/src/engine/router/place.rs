@@ -11,7 +11,7 @@ use crate::engine::choose::{Chooser, Selection, Sight, There, matched_tokens};
 use crate::engine::counters::Counters;
 use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::{Effect, Push};
-use crate::engine::hold::{Entrant, Full, Payer, Purse, Ticket, Tokens};
+use crate::engine::hold::{Full, Payer, Purse, Ticket, Tokens};
 use crate::engine::mesh::Mesh;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
@@ -138,17 +138,16 @@ impl Router {
         listed.map(Some).ok_or_else(Refusal::response_unknown)
     }
 
-    fn tenant(&self, name: &str) -> Payer {
+    pub(super) fn tenant(&self, name: &str) -> Payer {
         Payer::Tenant(self.reader.config.key_of(name.as_bytes()))
     }
 
     /// Sets the shares of the room that tenants have; 1 for all others.
     pub fn set_weights<'a>(&mut self, weights: impl IntoIterator<Item = (&'a str, u32)>) {
         let weights = weights.into_iter();
-        let weights: Vec<_> = weights
-            .map(|(name, weight)| (self.tenant(name), weight))
-            .collect();
-        self.hold.set_weights(weights);
+        let terms = weights.map(|(name, weight)| (self.tenant(name), name.into(), weight));
+        let terms: Vec<_> = terms.collect();
+        self.hold.set_terms(terms);
     }
 
     /// The tenant or credential that a request in the hold counts for.
@@ -302,6 +301,12 @@ impl Router {
         self.config.hold_timeout_ns / 2
     }
 
+    /// The request's tenant has more than its part, and no replica has enough free for it.
+    fn crowds(&self, request: &Request) -> bool {
+        self.hold.is_over(&self.purse(request), &self.config)
+            && !self.fleet.any_spares(request.demand.model, &self.config)
+    }
+
     /// Holds the request if a replica that it may use has room, and held requests wait for that room. Then
     /// those go first. Returns the request if none waits for it, or if the hold is full.
     fn queue_up(
@@ -314,12 +319,13 @@ impl Router {
         let partition = request
             .partition()
             .filter(|_| request.demand.lane == Lane::Batch);
-        let Some(partition) = partition.filter(|_| !self.hold.is_empty()) else {
+        let waits = !self.hold.is_empty() || self.crowds(&request);
+        let Some(partition) = partition.filter(|_| waits) else {
             return Some(request);
         };
         self.expire_due(now, out);
         self.serve_opened(now, out);
-        if !self.contested(partition, now) {
+        if !self.contested(partition, now) && !self.crowds(&request) {
             return Some(request);
         }
         let Ok(ticket) = self.enter_hold(id, &request, now) else {
@@ -388,32 +394,8 @@ impl Router {
         request: &Request,
         now: Instant,
     ) -> Result<Ticket, NoPlace> {
-        if request.demand.lane != Lane::Batch {
-            return Err(NoPlace::Light);
-        }
-        let left_ns = self.config.hold_timeout_ns - request.held_ns;
-        let partition = request.partition().filter(|_| !left_ns.is_zero());
-        let partition = partition.ok_or(NoPlace::Hold(Full::Hold))?;
-        let deadline_ns = now + left_ns;
-        let deadline_ns = request
-            .deadline_ns
-            .map_or(deadline_ns, |at_ns| at_ns.min(deadline_ns));
-        if deadline_ns <= now {
-            return Err(NoPlace::Hold(Full::Hold));
-        }
-        let entrant = Entrant {
-            request: id,
-            partition,
-            class: request.class,
-            payer: request.payer,
-            weight: request.weight,
-            pool: self.fleet.pool_of(request.demand.model),
-            bytes: u64::from(request.body_bytes),
-            age: request.age,
-            submitted_ns: request.submitted_ns,
-            deadline_ns,
-            fresh: request.submitted_ns == now && !request.stays && !request.is_leaving(now),
-        };
+        let pool = self.fleet.pool_of(request.demand.model);
+        let entrant = request.entrant(id, pool, &self.config, now)?;
         let entered = self.hold.enter(entrant, &self.config);
         match entered {
             Ok(_) => self.counters.hold_entered += 1,
@@ -441,10 +423,8 @@ impl Router {
     /// Charges a request's tenant for the attempt that begins.
     pub(super) fn charge(&mut self, request: &mut Request, tokens: Tokens, now: Instant) {
         let purse = self.purse(request);
-        let charge = self
-            .hold
-            .begin(purse, request.weight, tokens, &self.config, now);
-        request.charge = charge;
+        let (hold, weight) = (&mut self.hold, request.weight);
+        request.charge = hold.begin(purse, weight, tokens, &self.config, now);
     }
 
     /// Counts the request as in flight, and records its prompt. Returns the KV tokens that it should need.

@@ -26,16 +26,6 @@ struct Next {
     id: RequestId,
 }
 
-impl Next {
-    fn new(head: &Head, ticket: Ticket, id: RequestId) -> Self {
-        Self {
-            head: *head,
-            ticket,
-            id,
-        }
-    }
-}
-
 impl Router {
     /// Something at `slot` may have given room: starts held requests while it has.
     pub(super) fn dispatch(&mut self, slot: ReplicaSlot, now: Instant, out: &mut Vec<Effect>) {
@@ -99,10 +89,12 @@ impl Router {
             }
             let mut heads = Vec::new();
             self.turns(slot, now, &mut heads);
-            let started = self.start_due(slot, &heads, now, out)
-                || heads
-                    .iter()
-                    .any(|head| self.start_one(slot, head, now, out));
+            let due = self.oldest_due(slot, &heads, now);
+            let started = due.is_some_and(|due| self.start(slot, &due, now, out))
+                || heads.iter().any(|head| {
+                    let first = self.first_of(slot, head, now);
+                    first.is_some_and(|first| self.start(slot, &first, now, out))
+                });
             if !started {
                 self.fleet.set_declined(slot, true);
                 return;
@@ -141,18 +133,6 @@ impl Router {
         self.hold.turns(&self.config, now, serves, heads);
     }
 
-    /// Starts the oldest request that is due and can use the room of `slot`.
-    fn start_due(
-        &mut self,
-        slot: ReplicaSlot,
-        heads: &[Head],
-        now: Instant,
-        out: &mut Vec<Effect>,
-    ) -> bool {
-        let due = self.oldest_due(slot, heads, now);
-        due.is_some_and(|due| self.start(slot, &due, now, out))
-    }
-
     /// The oldest request to which the room of `slot` is owed, and which can use it.
     fn oldest_due(&self, slot: ReplicaSlot, heads: &[Head], now: Instant) -> Option<Next> {
         let due = heads.iter().filter_map(|head| {
@@ -160,7 +140,8 @@ impl Router {
             owed.find_map(|(ticket, id)| {
                 let request = self.requests.get(id)?;
                 let fits = self.fits(request, slot, now);
-                fits.then_some((request.age, Next::new(head, ticket, id)))
+                let head = *head;
+                fits.then_some((request.age, Next { head, ticket, id }))
             })
         });
         due.min_by_key(|(age, _)| *age).map(|(_, next)| next)
@@ -176,27 +157,10 @@ impl Router {
         (older || !due).then_some(oldest)
     }
 
-    /// Starts the request of a queue that is best off with the room of `slot`.
-    fn start_one(
-        &mut self,
-        slot: ReplicaSlot,
-        head: &Head,
-        now: Instant,
-        out: &mut Vec<Effect>,
-    ) -> bool {
-        let first = self.first_of(slot, head, now);
-        first.is_some_and(|(ticket, id)| self.start(slot, &Next::new(head, ticket, id), now, out))
-    }
-
     /// The request of a queue that is to have the room of `slot`: of the tenants that are due, the first by
     /// age, or by age and work. Only those are passed over that must go elsewhere than where they failed,
     /// and those, up to [`AWAITING_MAX`], that had better wait for another replica.
-    fn first_of(
-        &mut self,
-        slot: ReplicaSlot,
-        head: &Head,
-        now: Instant,
-    ) -> Option<(Ticket, RequestId)> {
+    fn first_of(&mut self, slot: ReplicaSlot, head: &Head, now: Instant) -> Option<Next> {
         let by_work =
             self.config.policy.traits().orders_by_work && self.config.hold_work_weight > 0.0;
         let most = if by_work {
@@ -205,8 +169,10 @@ impl Router {
             AWAITING_MAX + 1
         };
         let (mut awaiting, mut left) = (0, most);
-        let mut fronts = Vec::new();
-        while left > 0 && self.hold.next_due(head, (&self.config, most), &mut fronts) {
+        let spares = self.fleet.spares(slot, &self.config);
+        let (mut group, mut deferred) = (Vec::new(), Vec::new());
+        while left > 0 && self.hold.next_due(head, (&self.config, most), &mut group) {
+            let turns = self.hold.defer(&group, spares, &mut deferred);
             let requests = &self.requests;
             let asks = |id| {
                 let request = requests
@@ -221,10 +187,13 @@ impl Router {
                 hold: &self.hold,
                 now,
             };
-            let ranked = sight.rank(&fronts, (slot, by_work), &mut left, asks);
-            for (ticket, id) in ranked {
+            let ranked = turns
+                .iter()
+                .flat_map(|turn| sight.rank(turn, (slot, by_work), &mut left, asks));
+            for (ticket, id) in ranked.collect::<Vec<_>>() {
                 if awaiting == AWAITING_MAX || !self.lets_pass(ticket, id, now) {
-                    return Some((ticket, id));
+                    let head = *head;
+                    return Some(Next { head, ticket, id });
                 }
                 awaiting += 1;
             }
