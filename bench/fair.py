@@ -29,11 +29,11 @@ TENANTS = 9
 FLOOD = 2.0
 """The flood sends so many times what the fleet can do."""
 
-LOADS = (0.6, 0.85)
+LOADS = (0.5, 0.85)
 """What the nine send together, as a share of what the fleet can do: their fair share is nine tenths."""
 
 FAILED_S = 120.0
-SEEDS = tuple(range(1, 7))
+SEEDS = (1, 2, 3, 4)
 QUICK_SEEDS = (1, 2)
 NOTICED_MAX = 0.10
 THROUGHPUT_MIN = 0.97
@@ -59,7 +59,7 @@ class Case:
 
 
 CASES = (
-    Case("chat", Arena(tokens_max=16_000), Replicas(8, "l4-8b"), 3.9, 512),
+    Case("chat", Arena(tokens_max=16_000), Replicas(8, "l4-8b"), 3.4, 512),
     Case(
         "shared prompts",
         Arena(
@@ -71,10 +71,10 @@ CASES = (
             answer_tokens=150,
         ),
         Replicas(6, "l4-8b"),
-        13.0,
+        12.0,
         512,
     ),
-    Case("agents", Agent(tokens_max=60_000, think_s=0.5, turns=8.0), Replicas(4, "h100-8b"), 2.4, None),
+    Case("agents", Agent(tokens_max=60_000, think_s=0.5, turns=8.0), Replicas(4, "h100-8b"), 2.5, None),
 )
 
 
@@ -87,6 +87,11 @@ class Task:
     load: float
     seed: int
     quick: bool
+
+    @property
+    def key(self) -> tuple[int, str, float, int]:
+        """Tells it from the others."""
+        return self.regions, self.case.name, self.load, self.seed
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def scenario(task: Task, *, flood: bool, rule: str, engine: dict[str, object]) -
     steady = msgspec.structs.replace(case.workload, shares=shares)
     # What floods, floods one region: the others feel what that region forwards.
     flooding = msgspec.structs.replace(case.workload, shares={names[0]: 1.0})
-    warmup_s, duration_s = (30.0, 120.0) if task.quick else (60.0, 300.0)
+    warmup_s, duration_s = (30.0, 90.0) if task.quick else (60.0, 180.0)
     tenants = [Tenant("steady", count=TENANTS, rate_per_s=task.load * everywhere / TENANTS)]
     if flood:
         tenants.append(Tenant("flood", rate_per_s=FLOOD * everywhere, from_s=warmup_s / 2, workload=flooding))
@@ -278,18 +283,18 @@ def main() -> None:
         [Task(case, regions, load, seed, given.quick) for seed in seeds]
         for regions, case, load in product((1, len(REGIONS)), CASES, LOADS)
     ]
-    found: dict[Task, Outcome] = {}
+    found: dict[tuple[int, str, float, int], Outcome] = {}
     pool = Pool(given.processes)
     pool.each(
         run,
         [(task, engine) for tasks in rows for task in tasks],
-        lambda item, out: found.update({item[0]: out}),
+        lambda item, out: found.update({item[0].key: out}),
     )
     pool.close()
     lines = [f"| {' | '.join(TITLES)} |", "|" + "---|" * len(TITLES)]
     missed: list[str] = []
     for tasks in rows:
-        line, faults = row(tasks[0], [found[task] for task in tasks])
+        line, faults = row(tasks[0], [found[task.key] for task in tasks])
         lines.append(line)
         missed += faults
     lines += ["", "Missed: " + ("; ".join(missed) if missed else "nothing") + "."]

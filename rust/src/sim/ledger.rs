@@ -7,7 +7,6 @@
 use hashbrown::HashMap;
 
 use super::result::Fairness;
-use super::simulator::Simulator;
 use crate::engine::hold::Tokens;
 use crate::id::RequestId;
 use crate::prompt::class::{CLASSES, Class};
@@ -144,25 +143,6 @@ impl Book {
                 found.gap_tokens = found.gap_tokens.max(range.1 - range.0);
             }
         }
-    }
-}
-
-impl Simulator {
-    pub(super) fn note_start(&mut self, balancer: u32, id: RequestId) {
-        if let Some(live) = self.live.get(id) {
-            self.balancers[balancer as usize].note_start(id, live.class, live.tenant);
-        }
-    }
-
-    /// What a request took that was answered, as far as its replica has told.
-    pub(super) fn took(&self, id: RequestId) -> Option<Tokens> {
-        let live = self.live.get(id)?;
-        let input = self.workload.turns[live.turn as usize].input;
-        Some(Tokens {
-            uncached: input.saturating_sub(live.cached),
-            cached: live.cached,
-            output: live.output,
-        })
     }
 }
 

@@ -20,7 +20,7 @@ class Distribution(msgspec.Struct, frozen=True):
 
 
 class Fairness(msgspec.Struct, frozen=True):
-    """What tenants of a class were served against each other while both waited, in tokens over their weight."""
+    """What tenants of a class were served against each other while both waited: tokens over weight."""
 
     gap_tokens: float
     request_tokens: float

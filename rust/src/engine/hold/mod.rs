@@ -16,6 +16,7 @@
 //!
 //! Entering costs O(log n) for the deadline, leaving O(1).
 
+mod accounts;
 mod check;
 mod choice;
 mod fair;
@@ -28,16 +29,14 @@ mod timers;
 mod turn;
 
 #[cfg(test)]
-mod fair_tests;
-#[cfg(test)]
 mod tests;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use self::fair::{Accounts, rules};
-pub use self::fair::{Charge, End, Purse, Tokens};
+use self::accounts::{Accounts, rules};
+pub use self::accounts::{Charge, End, Purse, Tokens};
 pub use self::payers::Payer;
 use self::payers::{Payers, Use};
 pub use self::queue::Front;
@@ -151,7 +150,7 @@ impl Chosen {
 struct Entry {
     of: Entrant,
     serial: u64,
-    /// Its tenant's, or [`fair::NOBODY`].
+    /// Its tenant's, or [`accounts::NOBODY`].
     account: usize,
     /// How often a younger request of its queue took room that it could have used.
     passes: u32,

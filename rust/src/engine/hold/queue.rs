@@ -11,8 +11,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use super::fair::{NOBODY, Purse, quantum, rules};
-use super::{Class, Config, Entrant, Entry, Head, Hold, Partition, RequestId, Ticket};
+use super::accounts::{NOBODY, Purse, quantum, rules};
+use super::{Class, Config, Entrant, Entry, Hold, Partition, RequestId, Ticket};
 
 /// A tenant's requests in one queue.
 #[derive(Debug, Clone, Copy)]
@@ -256,14 +256,14 @@ impl Hold {
     /// one, and all that have been served hardly more; `most` at most. False where there is none.
     pub fn next_due(
         &self,
-        head: &Head,
+        (partition, class): (Partition, Class),
         (config, most): (&Config, usize),
         out: &mut Vec<Front>,
     ) -> bool {
         let after = out.last().map(|last| (last.had, last.account));
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         out.clear();
-        let Some(queue) = self.queue_of(head.partition, head.class) else {
+        let Some(queue) = self.queue_of(partition, class) else {
             return false;
         };
         let mut limit = None;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use serde::Serialize;
 
-use super::{Hold, fair, weight};
+use super::{Hold, accounts, weight};
 use crate::engine::config::Config;
 use crate::id::{ModelId, ReplicaId};
 use crate::prompt::class::Class;
@@ -66,7 +66,7 @@ impl Hold {
             class: of.purse().class.name(),
             requests: of.waiting,
             weight: self.accounts.weight(number),
-            ahead_tokens: fair::tokens(self.accounts.ahead(number)),
+            ahead_tokens: accounts::tokens(self.accounts.ahead(number)),
         });
         tenants.collect()
     }

@@ -171,7 +171,8 @@ impl Router {
         let (mut awaiting, mut left) = (0, most);
         let spares = self.fleet.spares(slot, &self.config);
         let (mut group, mut deferred) = (Vec::new(), Vec::new());
-        while left > 0 && self.hold.next_due(head, (&self.config, most), &mut group) {
+        let queue = (head.partition, head.class);
+        while left > 0 && (self.hold).next_due(queue, (&self.config, most), &mut group) {
             let turns = self.hold.defer(&group, spares, &mut deferred);
             let requests = &self.requests;
             let asks = |id| {

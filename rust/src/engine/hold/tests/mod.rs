@@ -1,5 +1,7 @@
 //! The hold against plain lists that are searched from end to end.
 
+mod fair;
+
 use std::iter;
 
 use proptest::prelude::*;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::tests::{entrant, partition};
-use super::*;
+use super::super::shed::Shed;
+use super::super::*;
+use super::{entrant, partition};
 use crate::engine::ask::Usage;
 use crate::engine::config::TenantRule;
 use crate::engine::plant::Plant;
@@ -147,10 +148,11 @@ impl Drive {
         self.hold
             .turns(&self.config, Instant::ZERO, all, &mut heads);
         let mut due = Vec::new();
-        if !self
-            .hold
-            .next_due(heads.first()?, (&self.config, 64), &mut due)
-        {
+        if !self.hold.next_due(
+            heads.first().map(|head| (head.partition, head.class))?,
+            (&self.config, 64),
+            &mut due,
+        ) {
             return None;
         }
         let front = due[nth % due.len()];
