@@ -208,8 +208,8 @@ class ServingSettings(Group):
             ge=0,
             le=1,
             description="Share of each replica's KV cache and batch that a tenant leaves free for others "
-            "while it has more than its part in flight. Larger values shorten the others' waits and cost "
-            "throughput under a flood. 0 leaves nothing free.",
+            "while it has twice as much in flight as they have. Larger values shorten the others' waits "
+            "under a flood, at the cost of throughput. 0 leaves nothing free.",
         ),
     ] = 0.1
     class_from_body: Annotated[

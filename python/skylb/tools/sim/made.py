@@ -64,6 +64,9 @@ class Start:
 
 Maker = Callable[[random.Random, Start], list[Turn]]
 
+NONE = "workload: no session begins before duration_s, or tokens_max leaves none"
+"""What is wrong with a workload without requests."""
+
 _SESSIONS_MIN = 256
 _SESSIONS_PER_SEAT = 12
 """Closed loop: sessions for each user at once; then it starts over."""
@@ -71,6 +74,18 @@ _SESSIONS_PER_SEAT = 12
 
 def make(kind: Arena | Agent | Tree | Mix, plan: Plan, seed: int) -> list[Turn]:
     """All requests, by arrival.
+
+    Raises:
+        WorkloadError: there would be none, or too many.
+    """
+    turns = draw(kind, plan, seed)
+    if not turns:
+        raise WorkloadError(NONE)
+    return turns
+
+
+def draw(kind: Arena | Agent | Tree | Mix, plan: Plan, seed: int) -> list[Turn]:
+    """As `make`, where none are too few for nobody.
 
     Raises:
         WorkloadError: there would be too many.
@@ -84,8 +99,6 @@ def make(kind: Arena | Agent | Tree | Mix, plan: Plan, seed: int) -> list[Turn]:
             turns += made
         if len(turns) > REQUESTS_MAX:
             raise WorkloadError(f"workload: more than {REQUESTS_MAX} requests")
-    if not turns:
-        raise WorkloadError("workload: no session begins before duration_s, or tokens_max leaves none")
     turns.sort(key=lambda turn: (turn.t_s, turn.id))
     return turns
 

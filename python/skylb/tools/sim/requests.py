@@ -16,7 +16,7 @@ from skylb.tools.load.workload import (
     read_workload,
     select_sessions,
 )
-from skylb.tools.sim.made import Plan, make, of_tenant, resampled
+from skylb.tools.sim.made import NONE, Plan, draw, make, of_tenant, resampled
 from skylb.tools.sim.scenario import Scenario
 from skylb.tools.sim.workload import File, Kind
 
@@ -117,10 +117,12 @@ def _of_tenants(scenario: Scenario) -> Requests:
         plan = _plan(scenario, kind)
         plan = Plan(plan.shares, plan.users, until_s - of.from_s)
         for _ in range(of.count):
-            made = of_tenant(make(kind, plan, scenario.seed + (number << 62)), number, of.from_s)
+            made = of_tenant(draw(kind, plan, scenario.seed + (number << 62)), number, of.from_s)
             turns += made
             tenants |= {turn.id: number for turn in made}
             number += 1
+    if not turns:
+        raise WorkloadError(NONE)
     if len(turns) > REQUESTS_MAX:
         raise WorkloadError(f"tenants: more than {REQUESTS_MAX} requests")
     turns.sort(key=lambda turn: (turn.t_s, turn.id))

@@ -211,7 +211,7 @@ impl Accounts {
     }
 
     /// A start takes so much, in tenths of a token; or its end gives it back.
-    fn take(&mut self, account: usize, cost: u64, begins: bool) {
+    pub(super) fn take(&mut self, account: usize, cost: u64, begins: bool) {
         let Some(of) = self.accounts.get_mut(account) else {
             return;
         };
