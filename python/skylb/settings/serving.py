@@ -191,7 +191,7 @@ class ServingSettings(Group):
         Literal["fair", "none"],
         Field(
             description="How waiting tenants of one class share the replicas. fair: in proportion to their "
-            "weights, in tokens. none: the oldest request first, whoever sent it."
+            "weights, in tokens. none: the oldest request of all goes first."
         ),
     ] = "fair"
     tenant_quantum_tokens: Annotated[
@@ -207,9 +207,9 @@ class ServingSettings(Group):
         Field(
             ge=0,
             le=1,
-            description="Share of each replica's KV cache and batch that a tenant leaves free for others "
-            "while it has twice as much in flight as they have. Larger values shorten the others' waits "
-            "under a flood, at the cost of throughput. 0 leaves nothing free.",
+            description="Share of each replica's KV cache and batch that a tenant leaves free while it has "
+            "twice as much in flight as others. Larger values shorten the others' waits under a flood, at "
+            "the cost of throughput. 0 leaves nothing free.",
         ),
     ] = 0.1
     class_from_body: Annotated[

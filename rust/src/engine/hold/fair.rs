@@ -13,8 +13,10 @@
 //! Accounts are apart by class, and by pool: models whose first replica is the same. One tenant's share of one
 //! fleet is nobody's business on another. An account lives as long as a request of it is held or in flight.
 //!
-//! *Source: start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) with the window of deficit longest prefix
-//! match (arXiv:2501.14312), in the tokens of the virtual token counter (arXiv:2401.00588).*
+//! A tenant that has far more in flight than the others leaves a part of each replica free ([`Hold::defer`]).
+//!
+//! *Source: start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). The window is that of deficit longest
+//! prefix match (arXiv:2501.14312), the tokens are those of the virtual token counter (arXiv:2401.00588).*
 
 use std::mem;
 

@@ -1,4 +1,4 @@
-//! Tenants that share the room, against what was really served to whom.
+//! Tenants that share the room, against what each was really served.
 
 use std::collections::BTreeMap;
 
