@@ -135,7 +135,7 @@ type Place = (Option<ReplicaSlot>, Class);
 /// All accounts.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    accounts: Slab<Account>,
+    all: Slab<Account>,
     by_purse: HashMap<Purse, usize, FixedState>,
     clocks: HashMap<Place, Clock, FixedState>,
 }
@@ -143,18 +143,18 @@ pub(super) struct Accounts {
 impl Accounts {
     pub(super) fn new() -> Self {
         Self {
-            accounts: Slab::new(),
+            all: Slab::new(),
             by_purse: HashMap::with_hasher(FixedState::default()),
             clocks: HashMap::with_hasher(FixedState::default()),
         }
     }
 
     pub(super) fn get(&self, account: usize) -> Option<&Account> {
-        self.accounts.get(account)
+        self.all.get(account)
     }
 
     pub(super) fn get_mut(&mut self, account: usize) -> Option<&mut Account> {
-        self.accounts.get_mut(account)
+        self.all.get_mut(account)
     }
 
     /// The account of a purse, if it has one.
@@ -169,14 +169,14 @@ impl Accounts {
         let clock = self.clocks.entry((purse.pool, purse.class)).or_default();
         clock.weights += u64::from(weight);
         if let Some(account) = known {
-            if let Some(known) = self.accounts.get_mut(account) {
+            if let Some(known) = self.all.get_mut(account) {
                 clock.weights -= u64::from(known.weight);
                 known.weight = weight;
             }
             return account;
         }
         clock.accounts += 1;
-        let account = self.accounts.insert(Account {
+        let account = self.all.insert(Account {
             purse,
             weight,
             had: clock.now,
@@ -198,7 +198,7 @@ impl Accounts {
             return;
         };
         let (purse, weight) = (of.purse, of.weight);
-        self.accounts.remove(account);
+        self.all.remove(account);
         self.by_purse.remove(&purse);
         let place = (purse.pool, purse.class);
         if let Some(clock) = self.clocks.get_mut(&place) {
@@ -212,7 +212,7 @@ impl Accounts {
 
     /// A start takes so much, in tenths of a token; or its end gives it back.
     pub(super) fn take(&mut self, account: usize, cost: u64, begins: bool) {
-        let Some(of) = self.accounts.get_mut(account) else {
+        let Some(of) = self.all.get_mut(account) else {
             return;
         };
         let Some(clock) = self.clocks.get_mut(&(of.purse.pool, of.purse.class)) else {
@@ -279,7 +279,7 @@ impl Accounts {
         tokens: Tokens,
         (config, now): (&Config, Instant),
     ) -> u64 {
-        let Some(of) = self.accounts.get_mut(account) else {
+        let Some(of) = self.all.get_mut(account) else {
             return 0;
         };
         let clock = self.clocks.get_mut(&(of.purse.pool, of.purse.class));
@@ -312,7 +312,7 @@ impl Accounts {
 
     /// Sets what an account has been served.
     pub(super) fn set(&mut self, account: usize, had: u64) {
-        if let Some(of) = self.accounts.get_mut(account) {
+        if let Some(of) = self.all.get_mut(account) {
             of.had = had;
         }
     }
@@ -327,7 +327,7 @@ impl Accounts {
 
     /// All of them, for operators and checks.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Account)> {
-        self.accounts.iter()
+        self.all.iter()
     }
 
     /// Pools and classes with an account.

@@ -1,5 +1,8 @@
 //! The hold's invariants, for tests.
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
 use super::choice::valid;
 use super::payers::{Payer, Payers, Use};
 use super::{Class, Config, Entry, Hold, Partition, Queues};
@@ -30,14 +33,16 @@ impl Hold {
     /// Accounts are those of requests in the hold or in flight, and stand in the queues as they are.
     fn check_accounts(&self) -> Result<(), &'static str> {
         let mut places = Vec::new();
+        let mut counts: HashMap<usize, (u32, u32), FixedState> = HashMap::default();
+        for (_, entry) in &self.entries {
+            let (waiting, choosing) = counts.entry(entry.account).or_default();
+            *waiting += 1;
+            *choosing += u32::from(entry.choice.is_some());
+        }
         for (number, account) in self.accounts.iter() {
-            let own = self.entries.iter().filter(|(_, of)| of.account == number);
-            let choosing = own.clone().filter(|(_, of)| of.choice.is_some());
-            if choosing.count() != account.choosing as usize {
-                return Err("hold_choosing_of_accounts_is_counted");
-            }
-            if own.count() != account.waiting as usize {
-                return Err("hold_waiting_of_accounts_is_counted");
+            let counted = counts.get(&number).copied().unwrap_or_default();
+            if counted != (account.waiting, account.choosing) {
+                return Err("hold_requests_of_accounts_are_counted");
             }
             if account.waiting == 0 && account.running == 0 {
                 return Err("hold_accounts_without_requests_are_forgotten");

@@ -6,7 +6,7 @@ use crate::engine::plant::Plant;
 use crate::sim::result::Fairness;
 
 const TENANTS: u32 = 10;
-const SECONDS: u32 = 12;
+const SECONDS: u32 = 6;
 
 fn fair(plant: Option<Plant>) -> Config {
     Config {
@@ -34,7 +34,7 @@ fn fleet(replicas: u32, changes: &Value) -> Value {
     let mut fleet = scenario(
         replicas,
         0,
-        &json!({"check": replicas < 10, "duration_s": SECONDS, "clients": {"mode": "open"},
+        &json!({"check": false, "duration_s": SECONDS, "clients": {"mode": "open"},
             "tenants": tenants,
             "regions": [{"name": "us", "replicas": [{"count": replicas, "profile": slots}]}]}),
     );
@@ -110,6 +110,14 @@ fn the_others_hardly_wait_for_a_flood_and_it_takes_what_they_leave() {
     assert!(other < unfair.1, "{other} s instead of {} s", unfair.1);
     let share = tokens * 100 / unfair.2;
     assert!(share >= 97, "{share} % of the tokens");
+}
+
+#[test]
+fn the_engine_agrees_with_itself_after_every_event_of_a_flood() {
+    let fleet = fleet(1, &json!({"check": true, "duration_s": 3.0}));
+    let run = run_with(&fleet, &flood(1), fair(None)).unwrap();
+    assert_eq!(run.counted(), (0, 0, 0));
+    run.check_balancers().unwrap();
 }
 
 #[test]

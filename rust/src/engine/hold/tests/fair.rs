@@ -12,7 +12,8 @@ use crate::engine::config::TenantRule;
 use crate::engine::plant::Plant;
 use crate::time::Span;
 
-const TENANTS: u64 = 5;
+const COUNT: usize = 5;
+const TENANTS: u64 = COUNT as u64;
 const QUANTUM: u32 = 500;
 const LARGEST: u32 = 3_000;
 
@@ -95,7 +96,7 @@ struct Running {
 struct Drive {
     hold: Hold,
     config: Config,
-    weights: [u32; TENANTS as usize],
+    weights: [u32; COUNT],
     waiting: Vec<(u64, Ticket, u32)>,
     running: Vec<Running>,
     served: BTreeMap<u64, f64>,
@@ -107,7 +108,7 @@ struct Drive {
 }
 
 impl Drive {
-    fn new(config: Config, weights: [u32; TENANTS as usize]) -> Self {
+    fn new(config: Config, weights: [u32; COUNT]) -> Self {
         Self {
             hold: Hold::new(),
             config,
@@ -277,7 +278,7 @@ proptest! {
 
 /// A flood against one tenant that waits as well.
 fn flooded(config: Config) -> Drive {
-    let mut drive = Drive::new(config, [1; TENANTS as usize]);
+    let mut drive = Drive::new(config, [1; COUNT]);
     for _ in 0..50 {
         drive.step(&Step::Enter {
             tenant: 0,
@@ -322,7 +323,7 @@ fn a_flood_that_is_not_charged_takes_everything() {
 
 #[test]
 fn a_tenant_that_comes_back_starts_level_and_what_found_room_at_once_counts() {
-    let mut drive = Drive::new(config(), [1; TENANTS as usize]);
+    let mut drive = Drive::new(config(), [1; COUNT]);
     for _ in 0..40 {
         drive.step(&Step::Enter {
             tenant: 0,
@@ -379,7 +380,7 @@ fn only_who_has_its_part_of_a_queue_is_shed() {
         shed_ratio_max: 1.0,
         ..config()
     };
-    let mut drive = Drive::new(config, [1; TENANTS as usize]);
+    let mut drive = Drive::new(config, [1; COUNT]);
     for _ in 0..10 {
         drive.enter(0, 1);
     }
@@ -404,7 +405,7 @@ fn a_backlog_is_owed_nothing_but_a_tenant_that_gets_nothing_is() {
         hold_age_max_ns: Some(Span::from_ns(100)),
         ..config()
     };
-    let mut drive = Drive::new(config, [1; TENANTS as usize]);
+    let mut drive = Drive::new(config, [1; COUNT]);
     drive.enter(0, 100);
     drive.enter(0, 100);
     let late = Instant::from_ns(150);
