@@ -159,6 +159,9 @@ bench-regions: setup ## Measure what a forward adds, over loopback and 150 ms, a
 bench-digest: setup ## Simulate gain and cost of hot prefixes between regions (10 minutes)
 	@$(PY) -m bench.digest
 
+bench-fair: setup ## Simulate ten tenants of which one floods, in one region and in three (10 minutes); QUICK=1: shorter, prints
+	@$(PY) -m bench.fair $(if $(QUICK),--quick) $(if $(PROCESSES),--processes $(PROCESSES))
+
 test-sim: ## Simulate 10^6 requests in one region and 10^6 between three: none is lost, crosses twice or leaves its residency
 	@$(CARGO) test --release --quiet --lib -- --ignored million
 

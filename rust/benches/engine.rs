@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use skylb_core::engine::config::{AllowanceRule, Config, Policy, PushRule};
+use skylb_core::engine::config::{AllowanceRule, Config, Policy, PushRule, TenantRule};
 use skylb_core::engine::effect::{Effect, Outcome};
 use skylb_core::engine::fleet::snapshot::Snapshot;
 use skylb_core::engine::router::{Ask, Report, Router};
@@ -175,6 +175,8 @@ fn many_replicas(criterion: &mut Criterion) {
 /// Replicas with one pending request each, and held requests of conversations that are cached.
 struct Full {
     router: Router,
+    /// Whose the requests are, in turn; nobody's if empty.
+    tenants: Vec<String>,
     pending: Vec<u64>,
     id: u64,
     rng: Rng,
@@ -184,8 +186,10 @@ struct Full {
 const CONVERSATIONS: u64 = 4_000;
 
 impl Full {
-    fn new(replicas: u32, held: usize) -> Self {
+    fn new(replicas: u32, held: usize, tenants: usize, tenant_rule: TenantRule) -> Self {
         let config = Config {
+            tenant_rule,
+            hold_len_max: 100_000,
             push: PushRule::Pending,
             allowance: AllowanceRule::One,
             ramp_ns: Span::ZERO,
@@ -197,6 +201,7 @@ impl Full {
         };
         let mut full = Self {
             router: router_of(config, replicas),
+            tenants: (0..tenants).map(|tenant| tenant.to_string()).collect(),
             pending: vec![0; replicas as usize],
             id: 0,
             rng: Rng::new(9),
@@ -217,9 +222,14 @@ impl Full {
         self.id += 1;
         let conversation = self.rng.next_u64() % CONVERSATIONS;
         let mut digest = digest(prompt(conversation, 64), conversation);
-        let placed =
-            self.router
-                .place(RequestId(self.id), &ASK, &mut digest, NOW_NS, &mut self.out);
+        let turn = usize::try_from(self.id).unwrap_or(0) % self.tenants.len().max(1);
+        let tenant = self.tenants.get(turn).map(String::as_str);
+        let ask = Ask {
+            tenant: tenant.map_or(Tenant::Nobody, Tenant::Named),
+            ..ASK
+        };
+        let (router, out) = (&mut self.router, &mut self.out);
+        let placed = router.place(RequestId(self.id), &ask, &mut digest, NOW_NS, out);
         black_box(&placed);
         self.note();
     }
@@ -255,23 +265,39 @@ impl Full {
     }
 }
 
+/// A replica gets room, and one of so many held requests of so many tenants starts there.
 fn room_appears(criterion: &mut Criterion) {
-    let mut full = Full::new(64, 256);
-    let mut replica = 0;
-    criterion.bench_function("room_appears_among_64_replicas_with_256_held", |bencher| {
-        bencher.iter_custom(|rounds| {
-            let mut taken = Duration::ZERO;
-            for _ in 0..rounds {
-                replica = (replica + 1) % 64;
-                let start = Instant::now();
-                let id = black_box(full.free(replica));
-                taken += start.elapsed();
-                full.restore(id);
-            }
-            taken
+    let mut group = criterion.benchmark_group("room_appears_among_64_replicas");
+    for (name, held, tenants, rule) in [
+        ("256_held", 256, 0, TenantRule::None),
+        ("256_held_of_nobody_fair", 256, 0, TenantRule::Fair),
+        ("256_held_of_10_tenants_fair", 256, 10, TenantRule::Fair),
+        ("10000_held", 10_000, 0, TenantRule::None),
+        (
+            "10000_held_of_1000_tenants_fair",
+            10_000,
+            1_000,
+            TenantRule::Fair,
+        ),
+    ] {
+        let mut full = Full::new(64, held, tenants, rule);
+        let mut replica = 0;
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut taken = Duration::ZERO;
+                for _ in 0..rounds {
+                    replica = (replica + 1) % 64;
+                    let start = Instant::now();
+                    let id = black_box(full.free(replica));
+                    taken += start.elapsed();
+                    full.restore(id);
+                }
+                taken
+            });
         });
-    });
-    assert_eq!(full.router.hold_requests(), 256);
+        assert_eq!(full.router.hold_requests(), held);
+    }
+    group.finish();
 }
 
 /// What terms of a thousand tenants add: to a request of a tenant with all limits, of one without any, and
@@ -310,5 +336,33 @@ fn tenants(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, large_tree, many_replicas, room_appears, tenants);
+/// A request enters a hold of 10,000, and its client leaves.
+fn held_and_left(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("held_and_left_beside_10000");
+    for (name, tenants, rule) in [
+        ("of_nobody", 0, TenantRule::None),
+        ("of_1000_tenants_fair", 1_000, TenantRule::Fair),
+    ] {
+        let mut full = Full::new(64, 10_000, tenants, rule);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                full.submit();
+                let (id, out) = (RequestId(full.id), &mut full.out);
+                let report = Report::default();
+                full.router
+                    .complete(id, Outcome::ClientLeft, report, NOW_NS, out);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(
+    benches,
+    large_tree,
+    many_replicas,
+    room_appears,
+    held_and_left,
+    tenants
+);
 criterion_main!(benches);

@@ -158,6 +158,9 @@ def _shown(value: Any) -> str:
 ENGINE = "engine"
 """The field whose settings have a model of their own."""
 
+WORKLOAD = "workload"
+"""The field that tenants have as well."""
+
 HEAD = ("field", "expected", "default", "meaning")
 
 
@@ -179,7 +182,8 @@ def rows(struct: Struct, names: Sequence[str] | None = None, path: str | None = 
             assert field.name in said, f"{struct.__name__}.{field.name}: describe it in the docstring"
             expected = typed(field.type)
             if path is not None and (_linked(field.type) or field.name == ENGINE):
-                expected = f"[{expected}](#{path}{field.encode_name})"
+                place = "" if field.encode_name == WORKLOAD else path  # it is described once
+                expected = f"[{expected}](#{place}{field.encode_name})"
             found.append((f"`{field.encode_name}`", expected, default(field), said[field.name]))
     return found
 
@@ -277,7 +281,9 @@ def _tables(path: str, kind: Type) -> Iterator[str]:
 def _kinds(path: str, union: Type) -> Iterator[str]:
     """The sections of a table that has a kind."""
     found = [one.cls for one in present(union) if isinstance(one, StructType)]
-    yield from {"faults": _faults, "workload": _workloads}[path](found)
+    if path.endswith(f".{WORKLOAD}"):
+        return  # its kinds have their sections already
+    yield from {"faults": _faults, WORKLOAD: _workloads}[path](found)
 
 
 def _faults(found: Sequence[Struct]) -> Iterator[str]:

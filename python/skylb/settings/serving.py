@@ -187,6 +187,31 @@ class ServingSettings(Group):
             ge=0, description="Wait after which a held request counts as one class higher. 0 never raises it."
         ),
     ] = 5.0
+    tenant_rule: Annotated[
+        Literal["fair", "none"],
+        Field(
+            description="How waiting tenants of one class share the replicas. fair: in proportion to their "
+            "weights, in tokens. none: the oldest request of all goes first."
+        ),
+    ] = "fair"
+    tenant_quantum_tokens: Annotated[
+        Count,
+        Field(
+            ge=0,
+            description="Tokens that one waiting tenant may be ahead of another while caches decide which of "
+            "them is served. Larger values favour caches, smaller ones even shares.",
+        ),
+    ] = 4_000
+    tenant_headroom_ratio: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of each replica's KV cache and batch that a tenant leaves free while it has "
+            "twice as much in flight as others. Larger values shorten the others' waits under a flood, at "
+            "the cost of throughput. 0 leaves nothing free.",
+        ),
+    ] = 0.1
     class_from_body: Annotated[
         bool,
         Field(

@@ -16,7 +16,9 @@ use serde::{Deserialize, Deserializer};
 use super::plant::Plant;
 use crate::time::Span;
 
-pub use rules::{AllowanceRule, CacheAwareFallback, ClassRule, PushRule, UnknownModels};
+pub use rules::{
+    AllowanceRule, CacheAwareFallback, ClassRule, PushRule, TenantRule, UnknownModels,
+};
 
 pub use super::policy::Policy;
 
@@ -80,6 +82,12 @@ pub struct Config {
     /// Wait after which a request counts as one class more urgent; 0 is never.
     #[serde(rename = "class_age_s", deserialize_with = "seconds")]
     pub class_age_ns: Span,
+    /// How tenants of one class share the room there is.
+    pub tenant_rule: TenantRule,
+    /// How much more than the one that has had least a tenant may have had, and be due.
+    pub tenant_quantum_tokens: u32,
+    /// Share of a replica's KV cache and slots that a tenant leaves free which has more than its part.
+    pub tenant_headroom_ratio: f64,
     /// The body of any client says its class (`priority`, `service_tier`), not only that of a trusted
     /// one. A class below normal counts in either case.
     pub class_from_body: bool,
@@ -281,6 +289,9 @@ impl Config {
         class_weight_normal: 4,
         class_weight_low: 1,
         class_age_ns: Span::from_ns(5_000_000_000),
+        tenant_rule: TenantRule::None,
+        tenant_quantum_tokens: 4_000,
+        tenant_headroom_ratio: 0.0,
         class_from_body: false,
         match_threshold: 0.5,
         block_bytes: 64,
@@ -369,6 +380,7 @@ mod tests {
         "hold_tenant_bytes_max":268435456,"hold_work_weight":40,"hold_passes_max":64,
         "hold_age_max_s":10.0,"class_rule":"weighted",
         "class_weight_high":8,"class_weight_normal":4,"class_weight_low":1,"class_age_s":5.0,
+        "tenant_rule":"fair","tenant_quantum_tokens":4000,"tenant_headroom_ratio":0.1,
         "class_from_body":true,"match_threshold":0.5,"block_bytes":64,
         "prompt_blocks_max":32768,"tree_bytes_max":1048576,"replica_kv_tokens":1000000,
         "bytes_per_token":4.0,"output_tokens":256,"probe_interval_s":0.1,

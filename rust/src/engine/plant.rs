@@ -50,4 +50,6 @@ pub enum Plant {
     RoomForgotten,
     /// A client that leaves leaves its tenant charged for what it did not get.
     ChargeKept,
+    /// Tenants are not charged for what they are served.
+    TenantUncharged,
 }

@@ -6,10 +6,28 @@ use super::requests::FIRST_BYTES;
 use super::simulator::Simulator;
 use crate::engine::effect::Outcome;
 use crate::engine::fleet::health::Failure;
+use crate::engine::hold::Tokens;
 use crate::engine::router::{Report, Usage};
 use crate::id::RequestId;
 
 impl Simulator {
+    pub(super) fn note_start(&mut self, balancer: u32, id: RequestId) {
+        if let Some(live) = self.live.get(id) {
+            self.balancers[balancer as usize].note_start(id, live.class, live.tenant);
+        }
+    }
+
+    /// What a request took that was answered, as far as its replica has told.
+    pub(super) fn took(&self, id: RequestId) -> Option<Tokens> {
+        let live = self.live.get(id)?;
+        let input = self.workload.turns[live.turn as usize].input;
+        Some(Tokens {
+            uncached: input.saturating_sub(live.cached),
+            cached: live.cached,
+            output: live.output,
+        })
+    }
+
     pub(super) fn put_step(&mut self, number: u32) {
         let replica = &mut self.replicas[number as usize];
         let epoch = replica.epoch;
@@ -53,7 +71,7 @@ impl Simulator {
             live.cached = one.cached_tokens;
             self.tell(one.id, attempt, Event::FirstByte(one.id, attempt));
         } else if live.measured {
-            self.measures.token(live.region, now_ns - before_ns);
+            self.measures.token(live, now_ns - before_ns);
         }
         if one.finished {
             self.tell(one.id, attempt, Event::End(one.id, attempt));

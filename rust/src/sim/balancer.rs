@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::fleet::Probed;
+use super::ledger::Ledger;
 use super::oracle::Oracle;
 use super::result::BalancerReport;
 use super::scenario::Group;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::{Failure, Unread};
+use crate::engine::hold::Tokens;
 use crate::engine::router::{Ask, Forwarded, Report, Router};
 use crate::http::route::Route;
 use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
 use crate::prompt::Digest;
+use crate::prompt::class::Class;
 use crate::tenant::Tenant;
 use crate::time::Instant;
 
@@ -53,6 +56,8 @@ pub struct Balancer {
     pub missed_ns: Nanos,
     /// Probes sent.
     pub probes: u64,
+    /// What tenants were served, where that is compared.
+    pub ledger: Option<Box<Ledger>>,
     hold_peak: u64,
 }
 
@@ -160,6 +165,7 @@ impl Balancer {
             missed_ns: 0,
             touched: true,
             probes: 0,
+            ledger: None,
             hold_peak: 0,
         }
     }
@@ -213,6 +219,7 @@ impl Balancer {
     /// An attempt failed before its first body byte.
     pub fn retry(&mut self, id: RequestId, failure: Failure, now_ns: Nanos, out: &mut Vec<Effect>) {
         let now_ns = self.at(now_ns);
+        self.note_end(id, Some(Tokens::default()));
         match &mut self.brain {
             Brain::Engine(router) => {
                 router.retry(
@@ -242,6 +249,35 @@ impl Balancer {
                 router.complete(id, outcome, report, Instant::from_ns(now_ns), out);
             }
             Brain::Oracle(oracle) => oracle.forget(id),
+        }
+    }
+
+    /// A request was started, by a push or a forward: its tenant was charged for it.
+    pub fn note_start(&mut self, id: RequestId, class: Class, tenant: Option<u32>) {
+        let (Some(ledger), Brain::Engine(router)) = (&mut self.ledger, &self.brain) else {
+            return;
+        };
+        if let (Some(tenant), Some(charge)) = (tenant, router.bill_of(id)) {
+            ledger.starts(id, class, tenant, charge.cost());
+        }
+    }
+
+    /// A request ended; `took`: what it took, where that is known.
+    pub fn note_end(&mut self, id: RequestId, took: Option<Tokens>) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.ends(id, took);
+        }
+    }
+
+    /// Something has happened: notes which of these tenants wait for what comes.
+    pub fn note_waiting(&mut self, names: &[String]) {
+        let (Some(ledger), Brain::Engine(router)) = (&mut self.ledger, &self.brain) else {
+            return;
+        };
+        for (tenant, name) in (0..).zip(names) {
+            for class in Class::ALL {
+                ledger.waits(class, tenant, router.waits_openly(name, class));
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::fault::Fault;
 use super::scenario::{Mode, Scenario, ScenarioError, Topology};
+use super::workload::small;
 
 /// Replicas of one scenario at most.
 pub const REPLICAS_MAX: usize = 100_000;
@@ -25,6 +26,7 @@ impl Scenario {
         self.check_regions()?;
         self.check_network()?;
         self.check_clients()?;
+        self.check_tenants()?;
         self.check_residency()?;
         for (index, one) in self.faults.iter().enumerate() {
             self.check_fault(one)
@@ -161,6 +163,33 @@ impl Scenario {
         Ok(())
     }
 
+    fn check_tenants(&self) -> Result<(), ScenarioError> {
+        if !self.tenants.is_empty() && self.clients.tenants > 0 {
+            return fault("tenants: clients.tenants names others");
+        }
+        for (index, of) in self.tenants.iter().enumerate() {
+            if of.name.is_empty() || of.weight == 0 {
+                return fault(format!(
+                    "tenants[{index}]: expected a name and a weight above zero"
+                ));
+            }
+            let mut others = self.tenants[..index].iter();
+            if others.any(|other| other.name == of.name) {
+                return fault(format!("tenants[{index}].name: {} is there twice", of.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many tenants there are; 0: requests name none.
+    pub(super) fn tenants_len(&self) -> u32 {
+        if self.tenants.is_empty() {
+            self.clients.tenants
+        } else {
+            small(self.tenants.len())
+        }
+    }
+
     fn check_residency(&self) -> Result<(), ScenarioError> {
         within("forged_hops", self.forged_hops, 0.0, 1.0)?;
         let limited = self.clients.requests_per_minute > 0;
@@ -183,9 +212,9 @@ impl Scenario {
             }
             if rule
                 .tenant
-                .is_some_and(|tenant| tenant >= self.clients.tenants)
+                .is_some_and(|tenant| tenant >= self.tenants_len())
             {
-                return fault(format!("{}.tenant: must be below clients.tenants", place()));
+                return fault(format!("{}.tenant: there is none of this number", place()));
             }
         }
         Ok(())

@@ -112,36 +112,35 @@ impl Simulator {
         (0..self.balancers.len()).try_for_each(|number| self.settle_rules_at(number))
     }
 
-    /// Gives one balancer the limits of tenants.
-    fn settle_limits_at(&mut self, number: usize) -> Result<(), ScenarioError> {
-        let clients = &self.scenario.clients;
-        let limit = clients.requests_per_minute;
-        if limit == 0 {
-            return Ok(());
-        }
-        let names = 0..clients.tenants;
-        let tenants = names.map(
-            |name| json!({"name": name.to_string(), "weight": 1, "requests_per_minute": limit}),
-        );
-        let terms = json!({"tenants": tenants.collect::<Vec<_>>()}).to_string();
+    /// Gives one balancer the weights and limits of tenants.
+    fn settle_terms_at(&mut self, number: usize) -> Result<(), ScenarioError> {
+        let scenario = &self.scenario;
+        let limit = scenario.clients.requests_per_minute;
+        let limit = (limit > 0).then_some(limit);
+        let terms = |name: &str, weight: u32| json!({"name": name, "weight": weight, "requests_per_minute": limit});
+        let named = scenario.tenants.iter().map(|of| terms(&of.name, of.weight));
+        let numbered = (0..scenario.clients.tenants).filter(|_| limit.is_some());
+        let numbered = numbered.map(|name| terms(&name.to_string(), 1));
+        let tenants: Vec<_> = named.chain(numbered).collect();
+        let text = json!({ "tenants": tenants }).to_string();
         let balancer = &mut self.balancers[number];
         let clock = Instant::from_ns(balancer.at(self.queue.now_ns()));
-        let Some(router) = balancer.router_mut() else {
+        let Some(router) = balancer.router_mut().filter(|_| !tenants.is_empty()) else {
             return Ok(());
         };
-        let set = router.set_tenants(terms.as_bytes(), clock);
-        set.map_err(|error| ScenarioError(format!("clients.requests_per_minute: {error}")))
+        let set = router.set_tenants(text.as_bytes(), clock);
+        set.map_err(|error| ScenarioError(format!("tenants: {error}")))
     }
 
-    /// Gives one balancer the rules of residency, and the limits of tenants.
+    /// Gives one balancer the rules of residency, and the terms of tenants.
     pub(super) fn settle_rules_at(&mut self, number: usize) -> Result<(), ScenarioError> {
-        self.settle_limits_at(number)?;
+        self.settle_terms_at(number)?;
         let rules: Vec<Rule> = self
             .scenario
             .residency
             .iter()
             .map(|rule| Rule {
-                tenant: rule.tenant.map(|tenant| tenant.to_string()),
+                tenant: rule.tenant.map(|tenant| self.tenant_name(tenant)),
                 model: rule.model.clone(),
                 regions: rule.regions.clone(),
             })

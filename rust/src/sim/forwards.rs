@@ -1,6 +1,5 @@
 //! The way of a forward: to the peer, its request there, and what comes back.
 
-use super::invariants::tenant;
 use super::network::uniform;
 use super::queue::{Event, News};
 use super::requests::{FIRST_BYTES, bytes};
@@ -10,7 +9,6 @@ use crate::engine::effect::{Effect, Forward, Outcome};
 use crate::engine::fleet::health::Failure;
 use crate::engine::router::{Forwarded, Report, Usage};
 use crate::id::{PeerId, RequestId};
-use crate::prompt::class::Class;
 use crate::time::Instant;
 
 impl Simulator {
@@ -127,10 +125,12 @@ impl Simulator {
     /// The peer that has a request is told that it ended.
     pub(super) fn complete_there(&mut self, id: RequestId, outcome: Outcome, report: Report<'_>) {
         let now_ns = self.queue.now_ns();
+        let took = self.took(id).filter(|_| outcome == Outcome::Ok);
         let Some(live) = self.live.get_mut(id).filter(|live| live.there) else {
             return;
         };
         let Some(peer) = live.away else { return };
+        self.balancers[peer as usize].note_end(id, took);
         live.leave_hold(now_ns);
         live.there = false;
         live.at_replica = false;
@@ -181,6 +181,7 @@ impl Simulator {
             return;
         };
         let (balancer, region, cached) = (live.balancer, live.region, live.cached);
+        let (output, input) = (live.output, self.workload.turns[live.turn as usize].input);
         let tells_cached = self.scenario.tell_cached;
         if news == News::FirstByte {
             let from = self.balancers[balancer as usize].region;
@@ -195,8 +196,9 @@ impl Simulator {
             News::FirstByte => {}
             News::End => {
                 let usage = Usage {
+                    prompt_tokens: Some(input),
                     cached_tokens: tells_cached.then_some(cached),
-                    ..Usage::default()
+                    completion_tokens: Some(output),
                 };
                 let report = Report {
                     usage,
@@ -233,17 +235,13 @@ impl Simulator {
 
     /// Whose request it is, if requests say so.
     pub(super) fn tenant_of(&self, turn: u32) -> Option<String> {
-        let user = self.workload.turns[turn as usize].user;
-        tenant(&self.scenario, user).map(|tenant| tenant.to_string())
+        let tenant = self.workload.turns[turn as usize].tenant?;
+        Some(self.tenant_name(tenant))
     }
 
-    /// How urgent a user's requests are.
-    pub(super) fn class_of(&self, user: u64) -> Class {
-        let classes = &self.scenario.clients.classes;
-        let turn = usize::try_from(user).unwrap_or(0);
-        classes
-            .get(turn % classes.len().max(1))
-            .copied()
-            .unwrap_or_default()
+    /// The name of a tenant: that of the scenario, else its number.
+    pub(super) fn tenant_name(&self, number: u32) -> String {
+        let named = self.scenario.tenants.get(number as usize);
+        named.map_or_else(|| number.to_string(), |of| of.name.clone())
     }
 }

@@ -293,10 +293,7 @@ impl Simulator {
         };
         let turns = &self.workload.turns;
         // Requests of one line are served in order; between lines it is whose turn it is.
-        let line = |live: &Live| {
-            let tenant = tenant(&self.scenario, turns[live.turn as usize].user);
-            (tenant, live.there)
-        };
+        let line = |live: &Live| (turns[live.turn as usize].tenant, live.there);
         let (order, beside) = (pushed.order, line(pushed));
         for (id, live) in self.live.iter_mut() {
             let model = self.workload.turns[live.turn as usize].model;
@@ -341,7 +338,7 @@ impl Simulator {
 /// A request may be served in a region, by the scenario's rules.
 pub(super) fn allowed(scenario: &Scenario, workload: &Workload, turn: u32, region: u32) -> bool {
     let of = &workload.turns[turn as usize];
-    let tenant = tenant(scenario, of.user);
+    let tenant = of.tenant;
     let name = &scenario.regions[region as usize].name;
     let model = &workload.models[of.model as usize];
     scenario.residency.iter().all(|rule| {
@@ -349,13 +346,6 @@ pub(super) fn allowed(scenario: &Scenario, workload: &Workload, turn: u32, regio
         let named = whose && rule.model.as_ref().is_none_or(|named| named == model);
         !named || rule.regions.contains(name)
     })
-}
-
-/// The tenant that a user is of, if requests name any.
-pub(super) fn tenant(scenario: &Scenario, user: u64) -> Option<u32> {
-    let tenants = scenario.clients.tenants;
-    let tenant = user.checked_rem(u64::from(tenants))?;
-    u32::try_from(tenant).ok()
 }
 
 /// Time in the hold so far, the wait under way included.

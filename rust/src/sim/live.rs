@@ -4,6 +4,7 @@ use slab::Slab;
 
 use super::workload::small;
 use crate::id::{Nanos, RequestId};
+use crate::prompt::class::Class;
 
 /// A push to a replica that is shared.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,10 @@ pub struct Live {
     pub output: u32,
     /// Region of the client.
     pub region: u32,
+    /// Number of its tenant, if there are any.
+    pub tenant: Option<u32>,
+    /// How urgent it is.
+    pub class: Class,
     /// The balancer that its client sent it to.
     pub balancer: u32,
     /// Forwards so far: the number of the one under way.
@@ -110,6 +115,8 @@ impl Live {
             salt: 0,
             output: 1,
             region,
+            tenant: None,
+            class: Class::default(),
             balancer,
             forwards: 0,
             away: None,

@@ -10,6 +10,10 @@ use super::scenario::{Scenario, nanos, seconds};
 use super::stats::Tally;
 use super::workload::small;
 use crate::id::Nanos;
+use crate::prompt::class::CLASSES;
+
+/// Tenants whose figures are told apart.
+const TENANTS_SHOWN_MAX: usize = 1_000;
 
 /// Tokens and failures of the second under way.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ struct Second {
 pub(super) struct Measures {
     /// By region.
     pub(super) tallies: Vec<Tally>,
+    /// By tenant and by class, where requests have any.
+    pub(super) groups: Groups,
     /// By region: seconds past, and the one under way.
     pub(super) series: Vec<Series>,
     seconds: Vec<Second>,
@@ -39,6 +45,7 @@ impl Measures {
     pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
             tallies: vec![Tally::default(); scenario.regions.len()],
+            groups: Groups::new(scenario),
             series: vec![Series::default(); scenario.regions.len()],
             seconds: scenario.regions.iter().map(|_| Second::default()).collect(),
             spreads: vec![Vec::new(); scenario.regions.len() + 1],
@@ -50,12 +57,16 @@ impl Measures {
 
     /// A request is sent.
     pub(super) fn sent(&mut self, live: &Live) {
-        self.tallies[live.region as usize].requests += u64::from(live.measured);
+        let sent = |tally: &mut Tally| tally.requests += u64::from(live.measured);
+        sent(&mut self.tallies[live.region as usize]);
+        self.groups.of(live).for_each(sent);
     }
 
     /// A token came so long after the one before.
-    pub(super) fn token(&mut self, region: u32, gap_ns: Nanos) {
-        self.tallies[region as usize].inter_token.add(gap_ns);
+    pub(super) fn token(&mut self, live: &Live, gap_ns: Nanos) {
+        let came = |tally: &mut Tally| tally.inter_token.add(gap_ns);
+        came(&mut self.tallies[live.region as usize]);
+        self.groups.of(live).for_each(came);
     }
 
     /// The client knows at `at_ns` how its request ended.
@@ -67,38 +78,22 @@ impl Measures {
         ended: Result<(), &'static str>,
         at_ns: Nanos,
     ) {
-        let tally = &mut self.tallies[live.region as usize];
         let second = &mut self.seconds[live.region as usize];
         if ended.is_ok() {
             second.input_tokens += u64::from(input);
             second.output_tokens += u64::from(live.output);
             second.cached_tokens += u64::from(live.cached);
-            if (self.from_ns..=self.until_ns).contains(&at_ns) {
-                tally.answered += 1;
-                tally.input_tokens += u64::from(input);
-                tally.output_tokens += u64::from(live.output);
-                tally.cached_tokens += u64::from(live.cached);
-            }
         } else {
             second.failed += 1;
         }
+        let inside = (self.from_ns..=self.until_ns).contains(&at_ns);
+        let count = |tally: &mut Tally| tally.count(live, (input, inside), ended, at_ns);
+        count(&mut self.tallies[live.region as usize]);
+        self.groups.of(live).for_each(count);
         if !live.measured {
             return;
         }
         let since = |at_ns: Nanos| at_ns.saturating_sub(live.sent_ns);
-        tally.retries += u64::from(live.tries.saturating_sub(1));
-        match ended {
-            Ok(()) => {
-                tally.completed += 1;
-                tally.ttft.add(since(live.first_byte_ns.unwrap_or(at_ns)));
-                tally.e2e.add(since(at_ns));
-                tally.hold.add(live.held_ns);
-                if let Some(predicted_ns) = live.predicted_ns {
-                    tally.predicted(predicted_ns, live.started_ns);
-                }
-            }
-            Err(kind) => *tally.failed.entry(kind).or_default() += 1,
-        }
         if let Some(records) = &mut self.records {
             records.id.push(id);
             records.sent_s.push(seconds(live.sent_ns));
@@ -165,6 +160,33 @@ impl Measures {
             max: sorted.last().copied(),
             of_means: (least > 0.0 && least.is_finite()).then(|| most / least),
         }
+    }
+}
+
+/// Figures by tenant and by class.
+#[derive(Debug, Clone)]
+pub(super) struct Groups {
+    pub(super) tenants: Vec<Tally>,
+    /// Empty where no request has one.
+    pub(super) classes: Vec<Tally>,
+}
+
+impl Groups {
+    fn new(scenario: &Scenario) -> Self {
+        let tenants = (scenario.tenants_len() as usize).min(TENANTS_SHOWN_MAX);
+        let own = scenario.tenants.iter().any(|of| !of.classes.is_empty());
+        let classed = own || !scenario.clients.classes.is_empty();
+        Self {
+            tenants: vec![Tally::default(); tenants],
+            classes: vec![Tally::default(); if classed { CLASSES } else { 0 }],
+        }
+    }
+
+    /// Those in which a request counts.
+    pub(super) fn of(&mut self, live: &Live) -> impl Iterator<Item = &mut Tally> {
+        let tenant = live.tenant.map_or(usize::MAX, |tenant| tenant as usize);
+        let tenant = self.tenants.get_mut(tenant).into_iter();
+        tenant.chain(self.classes.get_mut(live.class as usize))
     }
 }
 

@@ -33,6 +33,7 @@ pub mod fault;
 mod fleet;
 mod forwards;
 mod invariants;
+mod ledger;
 mod live;
 mod mail;
 mod measure;

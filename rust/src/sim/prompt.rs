@@ -280,6 +280,8 @@ mod tests {
             think_s: 0.0,
             region: 0,
             model: 0,
+            tenant: None,
+            class: crate::prompt::class::Class::default(),
             user: 1,
             session: 1,
             input,

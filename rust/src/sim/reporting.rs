@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::balancer::Brain;
-use super::result::{ReplicaReport, Report, SCHEMA, Section, Series};
+use super::result::{Fairness, ReplicaReport, Report, SCHEMA, Section, Series};
 use super::scenario::seconds;
 use super::simulator::Simulator;
 use super::stats::Tally;
+use crate::prompt::class::Class;
+
+type Sections = BTreeMap<String, Section>;
 
 impl Simulator {
     pub(super) fn report_now(&self) -> Report {
@@ -25,6 +28,7 @@ impl Simulator {
         };
         let name = |region: u32| self.scenario.regions[region as usize].name.as_str();
         let tallies = self.tallies_now();
+        let groups = self.groups_now(measured_s);
         let mut total = Tally::default();
         for tally in &tallies {
             total.merge(tally);
@@ -49,6 +53,9 @@ impl Simulator {
             events: self.events,
             total: total.section(measured_s),
             regions,
+            tenants: groups.0,
+            fairness: self.fairness(),
+            classes: groups.1,
             load_spread: measures.spread(0, &replicas.iter().collect::<Vec<_>>()),
             region_load_spread: names()
                 .enumerate()
@@ -83,6 +90,45 @@ impl Simulator {
             tallies[live.region as usize].unfinished += 1;
         }
         tallies
+    }
+
+    /// The largest figures of all balancers, and what the gap may be by them.
+    fn fairness(&self) -> Option<Fairness> {
+        let tenants = &self.scenario.tenants;
+        let weight = |number: usize| tenants.get(number).map_or(1, |of| of.weight);
+        let weights: Vec<_> = (0..self.tenant_names.len()).map(weight).collect();
+        let ledgers = self.balancers.iter().filter_map(|of| of.ledger.as_ref());
+        let mut found = ledgers
+            .map(|ledger| ledger.fairness(&weights))
+            .reduce(|one, other| Fairness {
+                gap_tokens: one.gap_tokens.max(other.gap_tokens),
+                request_tokens: one.request_tokens.max(other.request_tokens),
+                error_tokens: one.error_tokens.max(other.error_tokens),
+                ..one
+            })?;
+        let quantum = f64::from(self.config.tenant_quantum_tokens);
+        found.bound_tokens = 2.0 * (quantum + found.request_tokens + 2.0 * found.error_tokens);
+        Some(found)
+    }
+
+    /// By tenant and by class, with those that have not ended.
+    fn groups_now(&self, measured_s: f64) -> (Sections, Sections) {
+        let mut groups = self.measures.groups.clone();
+        for (_, live) in self.live.iter().filter(|(_, live)| live.measured) {
+            groups.of(live).for_each(|tally| tally.unfinished += 1);
+        }
+        let tenants = (0..).zip(&groups.tenants).map(|(number, tally)| {
+            let name = self.tenant_name(number);
+            (name, tally.section(measured_s))
+        });
+        let classes = Class::ALL.into_iter().zip(&groups.classes);
+        let classes =
+            classes.map(|(class, tally)| (class.name().to_owned(), tally.section(measured_s)));
+        let sent = |(_, section): &(String, Section)| section.requests > 0;
+        (
+            tenants.filter(sent).collect(),
+            classes.filter(sent).collect(),
+        )
     }
 
     fn policy_name(&self) -> &'static str {

@@ -9,7 +9,7 @@ use super::replica::{Admission, Arrival};
 use super::scenario::{Key, Mode, nanos};
 use super::simulator::Simulator;
 use super::workload::{NO_TURN, small};
-use crate::engine::effect::{Effect, Outcome, Push};
+use crate::engine::effect::{Effect, Forward, Outcome, Push};
 use crate::engine::fleet::health::Failure;
 use crate::engine::plant::Plant;
 use crate::engine::router::Report;
@@ -95,11 +95,13 @@ impl Simulator {
         let now_ns = self.queue.now_ns();
         let of = &self.workload.turns[turn as usize];
         let (region, model, input) = (of.region, of.model, of.input);
+        let (tenant, class) = (of.tenant, of.class);
         let spread = of.user.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let named = usize::try_from(spread).unwrap_or(0) % self.serving[region as usize].len();
         let answering = self.answering(region, named);
         let balancer = answering.unwrap_or(self.serving[region as usize][named]);
         let mut live = Live::new(turn, seat, region, balancer, now_ns);
+        (live.tenant, live.class) = (tenant, class);
         // Each model computes a KV cache of its own.
         live.salt = self.clients.round(seat) | u64::from(model) << MODEL_SHIFT;
         live.output = self
@@ -179,7 +181,7 @@ impl Simulator {
             stream: true,
             include_usage: true,
             max_tokens: self.scenario.clients.max_tokens,
-            class: self.class_of(of.user),
+            class: of.class,
             key: key.map(|key| xxhash_rust::xxh3::xxh3_64_with_seed(&key.to_le_bytes(), salt)),
             prompt_bytes: of.input as usize * TOKEN_BYTES,
             chain: blocks.last().copied().unwrap_or(salt),
@@ -202,6 +204,11 @@ impl Simulator {
         for effect in out.drain(..) {
             #[cfg(test)]
             self.note(balancer, &effect);
+            if let Effect::Push(Push { request, .. }) | Effect::Forward(Forward { request, .. }) =
+                &effect
+            {
+                self.note_start(balancer, *request);
+            }
             match effect {
                 Effect::Push(push) => self.push(balancer, &push),
                 Effect::Forward(forward) => self.forward(balancer, &forward),
@@ -232,6 +239,7 @@ impl Simulator {
         for id in withdrawn {
             self.withdraw(balancer, id);
         }
+        self.balancers[balancer as usize].note_waiting(&self.tenant_names);
         self.arm(balancer);
     }
 
@@ -417,10 +425,12 @@ impl Simulator {
         ended: Result<(), &'static str>,
     ) {
         let now_ns = self.queue.now_ns();
+        let took = self.took(id).filter(|_| outcome == Outcome::Ok);
         let Some(live) = self.live.get_mut(id) else {
             return;
         };
         let balancer = live.balancer;
+        self.balancers[balancer as usize].note_end(id, took);
         let mut out = std::mem::take(&mut self.out);
         self.balancers[balancer as usize].complete(id, outcome, report, now_ns, &mut out);
         self.finish(id, ended, now_ns);

@@ -34,6 +34,15 @@ pub struct Report {
     pub total: Section,
     /// By region of the clients.
     pub regions: BTreeMap<String, Section>,
+    /// By tenant, where requests name any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenants: BTreeMap<String, Section>,
+    /// By class, where requests have any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, Section>,
+    /// Between tenants of a class, over all balancers; none where there are too many or too few.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fairness: Option<Fairness>,
     /// Replicas' outstanding requests against each other.
     pub load_spread: Spread,
     /// The same by region of the replicas; none for a region without any.
@@ -95,6 +104,21 @@ pub struct Section {
     pub hold_s: Distribution,
     /// How well the engine predicted the time from a push to its first byte.
     pub prediction: Prediction,
+}
+
+/// What tenants were served against each other, in tokens over their weight: computed ones 1, cached ones 0.1,
+/// generated ones 2.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Fairness {
+    /// Most that one was served beyond another while requests of both waited at a balancer, over all such
+    /// intervals.
+    pub gap_tokens: f64,
+    /// The largest request.
+    pub request_tokens: f64,
+    /// Most by which what one tenant was charged for requests under way differed from what they came to.
+    pub error_tokens: f64,
+    /// What the gap may be at most: see docs/ALGORITHM.md.
+    pub bound_tokens: f64,
 }
 
 /// Predicted against real times from a push to the first byte, as the balancer sees it; of answered

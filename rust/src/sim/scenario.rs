@@ -90,9 +90,26 @@ pub struct Scenario {
     /// What balancers tell each other of hot prefixes.
     #[serde(default)]
     pub peer_digest: PeerDigest,
+    /// Tenants that requests of the workload are of, by their numbers there.
+    #[serde(default)]
+    pub tenants: Vec<TenantOf>,
     /// Share of forwards whose hop is forged on the way; no peer may serve them.
     #[serde(default)]
     pub forged_hops: f64,
+}
+
+/// A tenant whose requests the workload names.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantOf {
+    /// Its name, as requests bear it.
+    pub name: String,
+    /// Its share of the room.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// Classes over which its users are spread in turn; empty: as `clients.classes` says.
+    #[serde(default, deserialize_with = "classes")]
+    pub classes: Vec<Class>,
 }
 
 /// Settings of `skylb serve` by the same names, `peer_digest` in front.
@@ -124,7 +141,8 @@ impl Default for PeerDigest {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Residency {
-    /// Whose: users are spread over `clients.tenants`, numbered from 0. Everybody's if left out.
+    /// Whose, by number: in `tenants`, or of the `clients.tenants` over which users are spread.
+    /// Everybody's if left out.
     #[serde(default)]
     pub tenant: Option<u32>,
     /// For which model; for all if left out.

@@ -4,6 +4,7 @@ use super::balancer::Balancer;
 use super::calm::Calm;
 use super::clients::{Clients, Due};
 use super::fleet::{self, Replica};
+use super::ledger;
 use super::live::Table;
 use super::mail::Exchange;
 use super::measure::Measures;
@@ -16,7 +17,7 @@ use super::replica::Progress;
 use super::result::Report;
 use super::scenario::{Group, Mode, Scenario, ScenarioError, Topology, nanos, seconds};
 use super::workload::{Workload, small};
-use crate::engine::config::Config;
+use crate::engine::config::{Config, TenantRule};
 use crate::engine::effect::Effect;
 use crate::id::Nanos;
 use crate::rng::Rng;
@@ -51,6 +52,8 @@ pub struct Simulator {
     pub(super) clients: Clients,
     pub(super) live: Table,
     pub(super) measures: Measures,
+    /// Names of the tenants whose service is compared.
+    pub(super) tenant_names: Vec<String>,
     /// Decides what clients do.
     pub(super) rng: Rng,
     /// What goes between balancers.
@@ -145,6 +148,7 @@ impl Simulator {
             balancers,
             serving,
             live: Table::default(),
+            tenant_names: Vec::new(),
             rng,
             exchange: Exchange::default(),
             sharing: Sharing::default(),
@@ -166,6 +170,7 @@ impl Simulator {
             scenario,
         };
         simulator.check_reachable()?;
+        simulator.open_ledgers();
         simulator.introduce()?;
         simulator.begin();
         Ok(simulator)
@@ -228,6 +233,21 @@ impl Simulator {
         };
         let missing = asked.into_iter().find(|model| !served(model))?;
         Some(&self.workload.models[missing as usize])
+    }
+
+    /// Compares what tenants are served, where there are several and they are few.
+    fn open_ledgers(&mut self) {
+        let tenants = self.scenario.tenants_len();
+        let fair = self.config.tenant_rule == TenantRule::Fair;
+        if !fair || !(2..=ledger::TENANTS_MAX).contains(&(tenants as usize)) {
+            return;
+        }
+        self.tenant_names = (0..tenants)
+            .map(|number| self.tenant_name(number))
+            .collect();
+        for balancer in &mut self.balancers {
+            balancer.ledger = Some(Box::default());
+        }
     }
 
     /// Puts the first events into the queue.

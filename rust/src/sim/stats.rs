@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::live::Live;
 use super::result::{Distribution, Prediction, Section};
 use super::scenario::seconds;
 use crate::id::Nanos;
@@ -168,6 +169,40 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// A request ended, which the client knows at `at_ns`. `input`: tokens of its prompt; `inside`: that is in
+    /// the measured time.
+    pub fn count(
+        &mut self,
+        live: &Live,
+        (input, inside): (u32, bool),
+        ended: Result<(), &'static str>,
+        at_ns: Nanos,
+    ) {
+        if ended.is_ok() && inside {
+            self.answered += 1;
+            self.input_tokens += u64::from(input);
+            self.output_tokens += u64::from(live.output);
+            self.cached_tokens += u64::from(live.cached);
+        }
+        if !live.measured {
+            return;
+        }
+        let since = |at_ns: Nanos| at_ns.saturating_sub(live.sent_ns);
+        self.retries += u64::from(live.tries.saturating_sub(1));
+        match ended {
+            Ok(()) => {
+                self.completed += 1;
+                self.ttft.add(since(live.first_byte_ns.unwrap_or(at_ns)));
+                self.e2e.add(since(at_ns));
+                self.hold.add(live.held_ns);
+                if let Some(predicted_ns) = live.predicted_ns {
+                    self.predicted(predicted_ns, live.started_ns);
+                }
+            }
+            Err(kind) => *self.failed.entry(kind).or_default() += 1,
+        }
+    }
+
     /// The engine predicted a time from push to first byte.
     pub fn predicted(&mut self, predicted_ns: Nanos, real_ns: Nanos) {
         self.predicted.add(predicted_ns);

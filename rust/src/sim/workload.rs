@@ -10,13 +10,15 @@
 //! loop it is sent `think` seconds after the request `after` has ended. That request must be listed before
 //! it and be of the same session. `in`, `out`: tokens of prompt and answer. `runs`: ids of the prompt's
 //! blocks of `block` tokens as `[start, length]`; equal ids mean equal text. `model` may be left out: the
-//! one model that replicas of no other name serve.
+//! one model that replicas of no other name serve. `tenant` may be left out too: numbers in the scenario's
+//! `tenants`. Without it, users are spread over `clients.tenants`.
 
 use hashbrown::HashMap;
 use serde::Deserialize;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::scenario::{MODEL, Scenario, ScenarioError};
+use crate::prompt::class::Class;
 
 /// Requests at most.
 pub const REQUESTS_MAX: usize = 5_000_000;
@@ -47,6 +49,8 @@ struct Columns {
     runs: Vec<Vec<(u64, u32)>>,
     #[serde(default)]
     model: Option<Vec<String>>,
+    #[serde(default)]
+    tenant: Option<Vec<u32>>,
 }
 
 /// One request of the workload.
@@ -64,6 +68,10 @@ pub struct Turn {
     pub region: u32,
     /// Number of its model in the workload.
     pub model: u32,
+    /// Number of its tenant, if there are any.
+    pub tenant: Option<u32>,
+    /// How urgent it is.
+    pub class: Class,
     /// Its user.
     pub user: u64,
     /// Its session.
@@ -129,6 +137,7 @@ impl Workload {
             block,
             runs,
             model,
+            tenant,
         } = columns;
         for (row, runs) in runs.into_iter().enumerate() {
             rows.add(
@@ -143,6 +152,8 @@ impl Workload {
                     think_s: think[row],
                     region: 0,
                     model: 0,
+                    tenant: tenant.as_ref().map(|tenant| tenant[row]),
+                    class: Class::default(),
                     user: user[row],
                     session: session[row],
                     input: input[row],
@@ -174,6 +185,10 @@ impl Columns {
             ("block", self.block.len()),
             ("runs", self.runs.len()),
             ("model", self.model.as_ref().map_or(self.id.len(), Vec::len)),
+            (
+                "tenant",
+                self.tenant.as_ref().map_or(self.id.len(), Vec::len),
+            ),
         ];
         let len = self.id.len();
         if len == 0 || len > REQUESTS_MAX {
@@ -239,6 +254,12 @@ impl<'a> Rows<'a> {
         if self.workload.models.len() > MODELS_MAX {
             return fault("model", format!("more than {MODELS_MAX} models"));
         }
+        let tenants = self.scenario.tenants_len();
+        if turn.tenant.is_some_and(|tenant| tenant >= tenants) {
+            return fault("tenant", format!("there are {tenants}, numbered from 0"));
+        }
+        turn.tenant = turn.tenant.or_else(|| spread(turn.user, tenants));
+        turn.class = self.class(&turn);
         if let Err((name, text)) = check(&turn) {
             return fault(name, text);
         }
@@ -267,6 +288,17 @@ impl<'a> Rows<'a> {
         self.last_follower.push(NO_TURN);
         self.workload.turns.push(turn);
         Ok(())
+    }
+
+    /// How urgent a request is: its tenant's classes, else those of all, are its users' in turn.
+    fn class(&self, turn: &Turn) -> Class {
+        let tenants = &self.scenario.tenants;
+        let own = turn.tenant.and_then(|tenant| tenants.get(tenant as usize));
+        let own = own.map(|own| &own.classes).filter(|own| !own.is_empty());
+        let classes = own.unwrap_or(&self.scenario.clients.classes);
+        let place = turn.user.checked_rem(classes.len() as u64).unwrap_or(0);
+        let place = usize::try_from(place).unwrap_or(0);
+        classes.get(place).copied().unwrap_or_default()
     }
 
     /// The number of a model.
@@ -315,6 +347,12 @@ impl<'a> Rows<'a> {
             });
         users[user as usize].push(number);
     }
+}
+
+/// The tenant of a user, where users are spread over so many.
+fn spread(user: u64, tenants: u32) -> Option<u32> {
+    let tenant = user.checked_rem(u64::from(tenants))?;
+    u32::try_from(tenant).ok()
 }
 
 /// Column and text of what a request cannot be.

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import assert_never
 
-from skylb.tools.load.conversation import SYSTEM_BASE, TURNS_MAX, Conversation, geometric
+import msgspec
+
+from skylb.tools.load.conversation import SESSION_BASE, SYSTEM_BASE, TURNS_MAX, Conversation, geometric
 from skylb.tools.load.workload import REQUESTS_MAX, Turn, WorkloadError
 from skylb.tools.sim.workload import Agent, Arena, File, Kind, Mix, Tree
 
@@ -20,7 +22,14 @@ _WEIBULL_SHAPE = 2.2
 _ZIPF = 1.1
 _TOOL_S_MAX = 100.0
 
+_TENANT_SESSIONS = 1 << 20
+"""Numbers kept for each tenant's sessions, and so for its texts: 200 tenants stay below `SYSTEM_BASE`."""
+
+_TENANT_SYSTEMS = 10_000
+"""Numbers kept for each tenant's system prompts."""
+
 _TEMPLATE_TOKENS = 48
+_TEMPLATE_ID = SYSTEM_BASE - (1 << 40)
 _STEP_TOKENS = (62, 40, 34, 24)
 """Tree of Thoughts: what each depth's prompt adds to the answers before it; deeper ones as the last."""
 
@@ -55,6 +64,9 @@ class Start:
 
 Maker = Callable[[random.Random, Start], list[Turn]]
 
+NONE = "workload: no session begins before duration_s, or tokens_max leaves none"
+"""What is wrong with a workload without requests."""
+
 _SESSIONS_MIN = 256
 _SESSIONS_PER_SEAT = 12
 """Closed loop: sessions for each user at once; then it starts over."""
@@ -62,6 +74,18 @@ _SESSIONS_PER_SEAT = 12
 
 def make(kind: Arena | Agent | Tree | Mix, plan: Plan, seed: int) -> list[Turn]:
     """All requests, by arrival.
+
+    Raises:
+        WorkloadError: there would be none, or too many.
+    """
+    turns = draw(kind, plan, seed)
+    if not turns:
+        raise WorkloadError(NONE)
+    return turns
+
+
+def draw(kind: Arena | Agent | Tree | Mix, plan: Plan, seed: int) -> list[Turn]:
+    """As `make`, where none are too few for nobody.
 
     Raises:
         WorkloadError: there would be too many.
@@ -75,8 +99,6 @@ def make(kind: Arena | Agent | Tree | Mix, plan: Plan, seed: int) -> list[Turn]:
             turns += made
         if len(turns) > REQUESTS_MAX:
             raise WorkloadError(f"workload: more than {REQUESTS_MAX} requests")
-    if not turns:
-        raise WorkloadError("workload: no session begins before duration_s, or tokens_max leaves none")
     turns.sort(key=lambda turn: (turn.t_s, turn.id))
     return turns
 
@@ -253,7 +275,7 @@ class _Program:
         self._random = random_
         self._start = start
         self._next_block = (start.session + 1) << 32
-        template = [(SYSTEM_BASE - (1 << 40), _TEMPLATE_TOKENS // BLOCK_TOKENS)]
+        template = [(_TEMPLATE_ID, _TEMPLATE_TOKENS // BLOCK_TOKENS)]
         question = _tokens(random_, kind.question_tokens, kind.question_spread)
         self._grow(0, template, question, None)
 
@@ -323,6 +345,34 @@ def resampled(turns: list[Turn], kind: File, plan: Plan, seed: int) -> list[Turn
         found += [_moved(turn, turn.t_s + shift_s) for turn in session]
     found.sort(key=lambda turn: turn.t_s)
     return found
+
+
+def of_tenant(turns: list[Turn], tenant: int, from_s: float) -> list[Turn]:
+    """The same requests with users, sessions and texts that no other tenant has, so much later.
+
+    Args:
+        turns: made up as if there were no other tenant.
+        tenant: its number.
+        from_s: when its first session may begin.
+    """
+    session = tenant * _TENANT_SESSIONS
+    text, system = session * SESSION_BASE, tenant * _TENANT_SYSTEMS * SESSION_BASE
+
+    def own(run: tuple[int, int]) -> tuple[int, int]:
+        return run[0] + (system if run[0] >= _TEMPLATE_ID else text), run[1]
+
+    return [
+        msgspec.structs.replace(
+            turn,
+            id=turn.id + session * TURNS_MAX,
+            user=turn.user + (tenant << 48),
+            session=turn.session + session,
+            runs=tuple(own(run) for run in turn.runs),
+            after=None if turn.after is None else turn.after + session * TURNS_MAX,
+            t_s=turn.t_s + from_s,
+        )
+        for turn in turns
+    ]
 
 
 def _moved(turn: Turn, t_s: float) -> Turn:

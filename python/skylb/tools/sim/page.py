@@ -6,7 +6,7 @@ for light and for dark screens.
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import PurePath
@@ -38,7 +38,7 @@ PLOTTED_MAX = 12
 """Points that plots show; of a longer sweep the first ones."""
 
 DETAILS_MAX = 50
-"""Points whose regions a page lists."""
+"""Points whose regions, tenants and classes a page lists."""
 
 _STYLE = (files("skylb.tools.sim") / "page.css").read_text(encoding="utf-8")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -239,21 +239,29 @@ _COLUMNS = (
 
 
 def _details(points: Sequence[PointReport]) -> str:
-    """The first run of each point by region."""
+    """The first run of each point by region, tenant and class."""
     shown = list(zip(labels(points), points, strict=True))[:DETAILS_MAX] if points else []
     if not shown:
         return ""
     opened = " open" * (len(shown) == 1)
     blocks = [
-        f"<details{opened}><summary>{escape(name)}</summary>\n{_by_region(point.runs[0])}</details>\n"
+        f"<details{opened}><summary>{escape(name)}</summary>\n{_apart(point.runs[0])}</details>\n"
         for name, point in shown
     ]
     more = f" The first {DETAILS_MAX} points." * (len(points) > DETAILS_MAX)
     return _section("Details", f"The first run of each point.{more}", "".join(blocks))
 
 
-def _by_region(result: Result) -> str:
-    sections = list(result.regions.items()) if len(result.regions) > 1 else []
+def _apart(result: Result) -> str:
+    """By region, tenant and class, as far as requests are told apart by them."""
+    tables = [_parts(title, sections, result) for title, sections in result.parts() or [("region", {})]]
+    failed = sorted(result.total.failed.items(), key=lambda item: -item[1])
+    said = [f"Failed: {', '.join(f'{kind} {count}' for kind, count in failed)}."] if failed else []
+    said += [_forwards(result.forwards)] if result.forwards is not None and result.forwards.sent else []
+    return "".join(tables) + "".join(f'<p class="dim">{escape(line)}</p>\n' for line in said)
+
+
+def _parts(title: str, sections: Mapping[str, Section], result: Result) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
         + "".join(
@@ -261,13 +269,9 @@ def _by_region(result: Result) -> str:
             for column, text in zip(_COLUMNS, _values(section), strict=True)
         )
         + "</tr>\n"
-        for name, section in [*sections, ("all", result.total)]
+        for name, section in [*sections.items(), ("all", result.total)]
     )
-    failed = sorted(result.total.failed.items(), key=lambda item: -item[1])
-    said = [f"Failed: {', '.join(f'{kind} {count}' for kind, count in failed)}."] if failed else []
-    said += [_forwards(result.forwards)] if result.forwards is not None and result.forwards.sent else []
-    lines = "".join(f'<p class="dim">{escape(line)}</p>\n' for line in said)
-    return f"{_table('region', _COLUMNS, f'<tbody>{rows}</tbody>')}{lines}"
+    return _table(title, _COLUMNS, f"<tbody>{rows}</tbody>")
 
 
 def _values(section: Section) -> list[str]:

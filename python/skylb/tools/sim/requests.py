@@ -8,10 +8,17 @@ from typing import Any
 import msgspec
 
 from skylb.errors import ConfigError
-from skylb.tools.load.workload import Turn, Workload, read_workload, select_sessions
-from skylb.tools.sim.made import Plan, make, resampled
+from skylb.tools.load.workload import (
+    REQUESTS_MAX,
+    Turn,
+    Workload,
+    WorkloadError,
+    read_workload,
+    select_sessions,
+)
+from skylb.tools.sim.made import NONE, Plan, draw, make, of_tenant, resampled
 from skylb.tools.sim.scenario import Scenario
-from skylb.tools.sim.workload import File
+from skylb.tools.sim.workload import File, Kind
 
 _COLUMNS = {
     "id": "id",
@@ -54,7 +61,9 @@ def requests(scenario: Scenario) -> Requests:
         WorkloadError: a file cannot be read, or has a broken line: names both.
     """
     kind = scenario.workload
-    plan = _plan(scenario)
+    if scenario.tenants:
+        return _of_tenants(scenario)
+    plan = _plan(scenario, kind)
     if not isinstance(kind, File):
         return _packed(Workload(make(kind, plan, scenario.seed)))
     workload = _read(Path(kind.path), kind.skip_bad, kind.scale)
@@ -93,12 +102,39 @@ def _scaled(turn: Turn, scale: int) -> Turn:
     )
 
 
-def _plan(scenario: Scenario) -> Plan:
+def _of_tenants(scenario: Scenario) -> Requests:
+    """Each tenant's requests, made by themselves."""
+    turns: list[Turn] = []
+    tenants: dict[int, int] = {}
+    number = 0
+    for of in scenario.tenants:
+        kind = of.workload or scenario.workload
+        if isinstance(kind, File):
+            raise ConfigError(["tenants: a tenant's requests are made, not read from a file"])
+        if of.rate_per_s is not None:
+            kind = msgspec.structs.replace(kind, rate_per_s=of.rate_per_s)
+        until_s = scenario.duration_s if of.until_s is None else of.until_s
+        plan = _plan(scenario, kind)
+        plan = Plan(plan.shares, plan.users, until_s - of.from_s)
+        for _ in range(of.count):
+            made = of_tenant(draw(kind, plan, scenario.seed + (number << 62)), number, of.from_s)
+            turns += made
+            tenants |= {turn.id: number for turn in made}
+            number += 1
+    if not turns:
+        raise WorkloadError(NONE)
+    if len(turns) > REQUESTS_MAX:
+        raise WorkloadError(f"tenants: more than {REQUESTS_MAX} requests")
+    turns.sort(key=lambda turn: (turn.t_s, turn.id))
+    return _packed(Workload(turns), [tenants[turn.id] for turn in turns])
+
+
+def _plan(scenario: Scenario, kind: Kind) -> Plan:
     """Where sessions begin: as the workload says, else as the users are spread, else everywhere alike."""
     closed = scenario.clients.mode == "closed"
     users = scenario.clients.users if closed else {}
     names = [region.name for region in scenario.regions]
-    shares: dict[str, float] = dict(scenario.workload.shares)
+    shares: dict[str, float] = dict(kind.shares)
     unknown = sorted(shares.keys() - set(names))
     if unknown:
         raise ConfigError([f"workload.shares: there is no region {', '.join(unknown)}"])
@@ -106,14 +142,16 @@ def _plan(scenario: Scenario) -> Plan:
         shares = {name: float(users.get(name, 0)) for name in names} if closed else dict.fromkeys(names, 1.0)
     shares = {name: share for name, share in shares.items() if share > 0}
     if not shares:
-        where = "workload.shares" if scenario.workload.shares else "clients.users"
+        where = "workload.shares" if kind.shares else "clients.users"
         raise ConfigError([f"{where}: no region sends anything: expected a region with a value above 0"])
     return Plan(shares, users, scenario.duration_s)
 
 
-def _packed(workload: Workload) -> Requests:
+def _packed(workload: Workload, tenants: list[int] | None = None) -> Requests:
     columns: dict[str, list[Any]] = {
         column: [getattr(turn, name) for turn in workload.turns] for column, name in _COLUMNS.items()
     }
+    if tenants is not None:
+        columns["tenant"] = tenants
     data = msgspec.json.encode(columns)
     return Requests(data, len(workload.turns), workload.lines_bad, workload.first_fault)

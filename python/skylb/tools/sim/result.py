@@ -19,6 +19,15 @@ class Distribution(msgspec.Struct, frozen=True):
     histogram: list[tuple[float, int]] = []
 
 
+class Fairness(msgspec.Struct, frozen=True):
+    """What tenants of a class were served against each other while both waited: tokens over weight."""
+
+    gap_tokens: float
+    request_tokens: float
+    error_tokens: float
+    bound_tokens: float
+
+
 class Prediction(msgspec.Struct, frozen=True):
     """Times from push to first byte, predicted and real; ``error`` is a share of the real time."""
 
@@ -164,6 +173,15 @@ class Result(msgspec.Struct, frozen=True):
     region_series: dict[str, Series] = {}
     forwards: Forwards | None = None
     shares: Shares | None = None
+    tenants: dict[str, Section] = {}
+    classes: dict[str, Section] = {}
+    fairness: Fairness | None = None
+
+    def parts(self) -> list[tuple[str, dict[str, Section]]]:
+        """What requests are told apart by, where they are: region, tenant, class."""
+        regions = self.regions if len(self.regions) > 1 else {}
+        parts = [("region", regions), ("tenant", self.tenants), ("class", self.classes)]
+        return [(title, sections) for title, sections in parts if sections]
 
 
 def decode(data: bytes) -> Result:

@@ -18,10 +18,13 @@ from skylb.config import EngineSettings
 from skylb.errors import ConfigError
 from skylb.options import Given, build, from_table, suggestion
 from skylb.tools.mock.profiles import PROFILES, Profile
-from skylb.tools.sim.workload import Arena, Workload
+from skylb.tools.sim.workload import Arena, File, Made, Workload
 
 SECONDS_MAX = 31 * 86_400.0
 """Longest simulated time: a month."""
+
+TENANTS_MAX = 200
+"""Tenants with requests of their own at most: the ids of their texts must not meet."""
 
 Seconds = Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -118,7 +121,7 @@ class Clients(Table, frozen=True):
         key: what the policy ``ring`` hashes.
         max_tokens: longest answer. Longer ones of the workload are cut, and requests carry it.
         leave: clients that leave early. Without it, none does.
-        tenants: number of tenants that users are spread over, for residency. 0: requests name none.
+        tenants: number of tenants that users are spread over. 0: requests name none.
         requests_per_minute: requests per minute that each tenant may send, to all balancers together. Further
             ones are refused. 0: no limit.
         classes: classes that users are spread over in turn. Empty: requests name none.
@@ -137,6 +140,37 @@ class Clients(Table, frozen=True):
     tenants: Number = 0
     requests_per_minute: Number = 0
     classes: list[Literal["high", "normal", "low"]] = field(default_factory=list)
+
+
+class Tenant(Table, frozen=True):
+    """Tenants with requests of their own, in the modes ``sessions`` and ``open``. Each has texts of its own.
+
+    A tenant's requests depend on the seed and on its place in the list. So the others stay the same when the
+    last ones are taken away.
+
+    Attributes:
+        name: name of the tenant. Several are called ``name-1``, ``name-2`` and so on.
+        count: number of such tenants.
+        weight: share of the room while others wait.
+        classes: classes that the tenant's users are spread over in turn. Empty: as ``clients.classes``.
+        rate_per_s: sessions of each tenant that begin per second. Without it, as the workload says.
+        from_s: when its first session may begin.
+        until_s: when its last one may begin. Without it, ``duration_s``.
+        workload: its requests. Without it, those of the scenario's workload.
+    """
+
+    name: Name
+    count: Annotated[int, Meta(ge=1, le=TENANTS_MAX)] = 1
+    weight: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    classes: list[Literal["high", "normal", "low"]] = field(default_factory=list)
+    rate_per_s: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    from_s: Seconds = 0.0
+    until_s: Seconds | None = None
+    workload: Made | None = None
+
+    def names(self) -> list[str]:
+        """The name of each of them."""
+        return [self.name] if self.count == 1 else [f"{self.name}-{n}" for n in range(1, self.count + 1)]
 
 
 class _Fault(Table, frozen=True, kw_only=True, tag_field="kind"):
@@ -304,7 +338,8 @@ class Residency(Table, frozen=True):
 
     Attributes:
         regions: names of the regions.
-        tenant: number of the tenant, of ``clients.tenants``. Without it, the rule is for all tenants.
+        tenant: number of the tenant, in ``tenants`` or of ``clients.tenants``. Without it, the rule is for
+            all tenants.
         model: name of the model. Without it, the rule is for all models.
     """
 
@@ -351,6 +386,7 @@ class Scenario(Table, frozen=True):
         residency: where requests may be served.
         peer_digest: messages of hot prefixes between balancers.
         forged_hops: share of forwards whose signed hop is forged on the way. No peer may serve them.
+        tenants: tenants with requests of their own. Without any, the workload is of one stream.
         workload: the requests.
     """
 
@@ -372,6 +408,7 @@ class Scenario(Table, frozen=True):
     residency: list[Residency] = field(default_factory=list)
     peer_digest: PeerDigest = PeerDigest()
     forged_hops: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    tenants: list[Tenant] = field(default_factory=list)
     workload: Workload = Arena()
 
     def engine_settings(self) -> EngineSettings:
@@ -406,9 +443,34 @@ class Scenario(Table, frozen=True):
                     "count": group.count,
                     "profile": msgspec.Raw(profile.model_json()) if profile is not None else None,
                 }
+        tree["tenants"] = self._tenants(faults)
         if faults:
             raise ConfigError(faults)
         return msgspec.json.encode(tree)
+
+    def _tenants(self, faults: list[str]) -> list[dict[str, Any]]:
+        """Each tenant, as the simulator reads it."""
+        every = [
+            {"name": name, "weight": of.weight, "classes": of.classes}
+            for of in self.tenants
+            for name in of.names()
+        ]
+        names = [of["name"] for of in every]
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            faults.append(f"tenants: {', '.join(twice)}: the name is there twice")
+        if len(every) > TENANTS_MAX:
+            faults.append(f"tenants: {len(every)} in all: expected at most {TENANTS_MAX}")
+        if every and self.clients.mode == "closed":
+            faults.append("tenants: for the clients' modes sessions and open only")
+        if every and self.clients.tenants:
+            faults.append("tenants: clients.tenants spreads users over others: expected one of the two")
+        for index, of in enumerate(self.tenants):
+            if of.workload is None and isinstance(self.workload, File):
+                faults.append(f"tenants.{index}.workload: missing field: the scenario's is a file")
+            if of.until_s is not None and of.until_s <= of.from_s:
+                faults.append(f"tenants.{index}.until_s: expected a time after from_s")
+        return every
 
 
 def _profile(group: Replicas, where: str, faults: list[str]) -> Profile | None:

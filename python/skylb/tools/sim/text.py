@@ -22,20 +22,22 @@ def render(report: Report) -> str:
 
 
 _COUNT_COLUMNS = (
-    "region", "completed", "failed", "unfinished", "requests/s", "tokens/s", "output tokens/s", "hit rate",
+    "completed", "failed", "unfinished", "requests/s", "tokens/s", "output tokens/s", "hit rate",
 )  # fmt: skip
-_TIME_COLUMNS = ("region", "ms", "P50", "P90", "P99", "mean", "max")
+_TIME_COLUMNS = ("ms", "P50", "P90", "P99", "mean", "max")
 
 
 def _one(point: PointReport) -> list[str]:
-    """The first run's figures by region, and intervals where there are more runs."""
+    """The first run's figures by region, tenant and class, and intervals where there are more runs."""
     result = point.runs[0]
-    rows = list(result.regions.items()) if len(result.regions) > 1 else []
-    rows.append(("total", result.total))
-    lines = [_headline(result), ""]
-    lines += table(_COUNT_COLUMNS, [_counts(name, row) for name, row in rows])
-    lines.append("")
-    lines += table(_TIME_COLUMNS, [line for name, row in rows for line in _times(name, row)], left=2)
+    lines = [_headline(result)]
+    for title, sections in result.parts() or [("region", {})]:
+        rows = [*sections.items(), ("total", result.total)]
+        lines.append("")
+        lines += table((title, *_COUNT_COLUMNS), [_counts(name, row) for name, row in rows])
+        lines.append("")
+        times = [line for name, row in rows for line in _times(name, row)]
+        lines += table((title, *_TIME_COLUMNS), times, left=2)
     lines += [
         f"failed, {kind}: {count}"
         for kind, count in sorted(result.total.failed.items(), key=lambda item: -item[1])

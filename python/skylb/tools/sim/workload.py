@@ -184,4 +184,7 @@ class File(Kind, frozen=True, kw_only=True, tag="file"):
     scale: Annotated[int, Meta(ge=1, le=1024)] = 1
 
 
-Workload = Arena | WildChat | SharedPrompt | Agent | Tree | Mix | File
+Made = Arena | WildChat | SharedPrompt | Agent | Tree | Mix
+"""Kinds that are made up."""
+
+Workload = Made | File

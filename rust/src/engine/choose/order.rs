@@ -12,33 +12,80 @@
 
 use super::Sight;
 use crate::engine::demand::Demand;
-use crate::id::ReplicaSlot;
+use crate::engine::hold::{Front, Ticket};
+use crate::id::{ReplicaSlot, RequestId};
 use crate::time::{Instant, Span};
 
 /// Requests of a queue that are compared, the oldest: each costs a walk of the tree.
 pub(in crate::engine) const COMPARED_MAX: usize = 64;
 
 impl Sight<'_> {
-    /// These held requests, those first that are to get the room of a replica first. They come by age,
-    /// each with what it asks for and when it was submitted; [`COMPARED_MAX`] at most are worth it.
-    pub(in crate::engine) fn rank<'a, T>(
+    /// The held requests of tenants that are due together, those first that are to get the room of a replica
+    /// first: by age, or `by_work` too. `fronts`: each tenant's oldest. `left`: requests to be compared at
+    /// most, of each tenant its part; less afterwards. `asks`: what a request that could leave the hold asks
+    /// for, and when it was submitted.
+    ///
+    /// Between tenants age says nothing: whoever sends more than its share has the oldest. So the age of a
+    /// request is that beyond its tenant's oldest. Of a tenant with requests that are due, the oldest stands
+    /// for all.
+    pub(in crate::engine) fn rank<'a>(
         &mut self,
-        held: impl Iterator<Item = (T, &'a Demand, Instant)>,
-        slot: ReplicaSlot,
-    ) -> Vec<T> {
+        fronts: &[Front],
+        (slot, by_work): (ReplicaSlot, bool),
+        left: &mut usize,
+        asks: impl Fn(RequestId) -> Option<(&'a Demand, Instant)>,
+    ) -> Vec<(Ticket, RequestId)> {
+        let each = (*left / fronts.len().max(1)).max(1);
+        let shares = self.hold.shares(self.config);
         let (mut ranked, mut matches) = (Vec::new(), Vec::new());
-        for (request, demand, submitted_ns) in held {
-            matches.clear();
-            self.cache.matches(&demand.blocks, &mut matches);
-            let here = matches.iter().find(|(owner, _)| *owner == slot);
-            let blocks = here.map_or(0, |(_, blocks)| *blocks);
-            let (uncached, token_ns) = self.fleet.work_of(demand, slot, blocks, self.config);
-            let work_ns = Span::from_ns(u64::from(uncached) * u64::from(token_ns));
-            let later_ns = Span::from_ns_f64(work_ns.ns_f64() * self.config.hold_work_weight);
-            ranked.push((submitted_ns + later_ns, request));
+        for front in fronts {
+            let (mut first_ns, mut taken) = (None, 0);
+            for (ticket, id) in self.hold.lane(*front) {
+                let Some((demand, submitted_ns)) = asks(id) else {
+                    continue;
+                };
+                if !self.fleet.fits(demand, slot, self.config, self.now) {
+                    continue;
+                }
+                let later_ns = if by_work {
+                    self.later_ns(demand, slot, &mut matches)
+                } else {
+                    Span::ZERO
+                };
+                let first_ns = *first_ns.get_or_insert(submitted_ns);
+                let counts_ns = if shares {
+                    Instant::ZERO + (submitted_ns - first_ns)
+                } else {
+                    submitted_ns
+                };
+                ranked.push((counts_ns + later_ns, (ticket, id)));
+                taken += 1;
+                if taken == each || (shares && self.hold.is_due(ticket, self.config, self.now)) {
+                    break;
+                }
+            }
+            *left = left.saturating_sub(taken);
         }
-        // The queue is by age, and of equals the older one stays first.
-        ranked.sort_by_key(|(rank, _)| *rank);
+        if by_work {
+            // A lane is by age, and of equals the older one stays first.
+            ranked.sort_by_key(|(rank, _)| *rank);
+        }
         ranked.into_iter().map(|(_, request)| request).collect()
+    }
+
+    /// How much later a request counts for the time that its uncached prompt takes there.
+    fn later_ns(
+        &mut self,
+        demand: &Demand,
+        slot: ReplicaSlot,
+        matches: &mut Vec<(ReplicaSlot, u32)>,
+    ) -> Span {
+        matches.clear();
+        self.cache.matches(&demand.blocks, matches);
+        let here = matches.iter().find(|(owner, _)| *owner == slot);
+        let blocks = here.map_or(0, |(_, blocks)| *blocks);
+        let (uncached, token_ns) = self.fleet.work_of(demand, slot, blocks, self.config);
+        let work_ns = Span::from_ns(u64::from(uncached) * u64::from(token_ns));
+        Span::from_ns_f64(work_ns.ns_f64() * self.config.hold_work_weight)
     }
 }

@@ -47,7 +47,7 @@ impl Config {
     }
 
     /// Settings that are a part of one.
-    fn shares(&self) -> [(&'static str, f64, f64, f64); 9] {
+    fn shares(&self) -> [(&'static str, f64, f64, f64); 10] {
         [
             ("match_threshold", self.match_threshold, 0.0, 1.0),
             ("retry_ratio", self.retry_ratio, 0.0, 1.0),
@@ -60,6 +60,12 @@ impl Config {
             ),
             ("shed_ratio_max", self.shed_ratio_max, 0.0, 1.0),
             ("explore_ratio", self.explore_ratio, 0.0, 1.0),
+            (
+                "tenant_headroom_ratio",
+                self.tenant_headroom_ratio,
+                0.0,
+                1.0,
+            ),
             ("session_gain_ratio", self.session_gain_ratio, 0.0, 1.0),
             ("leave_gain_ratio", self.leave_gain_ratio, 0.0, 1.0),
             ("smg_kv_ratio_max", self.smg_kv_ratio_max, 0.0, 1.0),

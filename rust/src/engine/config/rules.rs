@@ -46,6 +46,16 @@ pub enum ClassRule {
     Strict,
 }
 
+/// How tenants of one class share the room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantRule {
+    /// By weight, in tokens.
+    Fair,
+    /// Their requests wait in one line.
+    None,
+}
+
 /// What becomes of requests for models that no replica's list has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

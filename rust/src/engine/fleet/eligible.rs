@@ -4,10 +4,35 @@ use super::Fleet;
 use super::member::Offer;
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
-use crate::id::ReplicaSlot;
+use crate::id::{ModelId, ReplicaSlot};
 use crate::time::Instant;
 
 impl Fleet {
+    /// A replica has enough free that a tenant with far more than others may take some: nothing is pending
+    /// there, and a part of its KV cache and of its batch stays free until all that runs has ended.
+    pub(in crate::engine) fn spares(&self, slot: ReplicaSlot, config: &Config) -> bool {
+        let Some(member) = self
+            .member(slot)
+            .filter(|_| config.tenant_headroom_ratio > 0.0)
+        else {
+            return true;
+        };
+        let (replica, in_flight) = (member.replica(), member.all_in_flight());
+        let used = replica.kv_used_tokens(config).max(replica.active_tokens());
+        #[expect(clippy::cast_precision_loss, reason = "tokens of one replica")]
+        let (used, all) = (used as f64, replica.kv_tokens(config) as f64);
+        let batch = replica.knee().map_or(f64::INFINITY, f64::from);
+        let left = 1.0 - config.tenant_headroom_ratio;
+        let free = used <= all * left && f64::from(in_flight) < batch * left;
+        in_flight == 0 || (free && replica.pending() == 0)
+    }
+
+    /// Some replica that serves a model has enough free for that.
+    pub(in crate::engine) fn any_spares(&self, model: Option<ModelId>, config: &Config) -> bool {
+        let mut serving = self.serving(model).iter();
+        serving.any(|slot| self.spares(*slot, config))
+    }
+
     /// Fills `open` with the replicas that a request may go to, and whether they have room; the best that
     /// the ready ones offer. `full`: those without room too. Replicas on which it failed are left out
     /// while another is ready. As of the last [`Fleet::refresh`].

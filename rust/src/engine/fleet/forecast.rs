@@ -9,6 +9,7 @@ use super::speed::{Pace, Prior, StraightLine};
 use crate::engine::ask::Usage;
 use crate::engine::config::Config;
 use crate::engine::demand::{Demand, Lane};
+use crate::engine::hold::Tokens;
 use crate::engine::tenants::Predicted;
 use crate::http::route::Route;
 use crate::id::ReplicaSlot;
@@ -37,6 +38,15 @@ pub(in crate::engine) struct Forecast {
 }
 
 impl Forecast {
+    /// What its tenant is charged for it.
+    pub(in crate::engine) fn tokens(&self) -> Tokens {
+        Tokens {
+            uncached: self.need.prefill,
+            cached: self.cached_tokens,
+            output: self.need.kv.saturating_sub(self.need.prefill),
+        }
+    }
+
     /// Of a replica that is not there.
     fn nothing(pushed_ns: Instant) -> Self {
         Self {
@@ -145,6 +155,16 @@ impl Expected<'_> {
             prompt: self.prompt_tokens,
             answer: if route.generates() { answer } else { 0 },
             counted: true,
+        }
+    }
+
+    /// What its tenant is charged where so much of it matches.
+    pub(in crate::engine) fn tokens(&self, match_blocks: u32) -> Tokens {
+        let uncached = self.uncached(match_blocks);
+        Tokens {
+            uncached,
+            cached: self.prompt_tokens - uncached,
+            output: self.output_tokens,
         }
     }
 

@@ -107,6 +107,11 @@ impl Fleet {
         self.model_of(id).map_or(&[], |model| &model.serving)
     }
 
+    /// The first replica that serves a model: models that have it in common share their room.
+    pub(in crate::engine) fn pool_of(&self, id: Option<ModelId>) -> Option<ReplicaSlot> {
+        self.serving(id).first().copied()
+    }
+
     /// A model's name.
     pub(in crate::engine) fn name_of(&self, id: Option<ModelId>) -> Option<&str> {
         self.model_of(id).map(|model| model.name.as_str())

@@ -1,5 +1,8 @@
 //! The hold's invariants, for tests.
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
 use super::choice::valid;
 use super::payers::{Payer, Payers, Use};
 use super::{Class, Config, Entry, Hold, Partition, Queues};
@@ -22,8 +25,45 @@ impl Hold {
         for (_, entry) in &self.entries {
             check_entry(entry, config)?;
         }
+        self.check_accounts()?;
         self.check_choices()?;
         self.check_timers()
+    }
+
+    /// Accounts are those of requests in the hold or in flight, and stand in the queues as they are.
+    fn check_accounts(&self) -> Result<(), &'static str> {
+        let mut places = Vec::new();
+        let mut counts: HashMap<usize, (u32, u32), FixedState> = HashMap::default();
+        for (_, entry) in &self.entries {
+            let (waiting, choosing) = counts.entry(entry.account).or_default();
+            *waiting += 1;
+            *choosing += u32::from(entry.choice.is_some());
+        }
+        for (number, account) in self.accounts.iter() {
+            let counted = counts.get(&number).copied().unwrap_or_default();
+            if counted != (account.waiting, account.choosing) {
+                return Err("hold_requests_of_accounts_are_counted");
+            }
+            if account.waiting == 0 && account.running == 0 {
+                return Err("hold_accounts_without_requests_are_forgotten");
+            }
+            let purse = account.purse();
+            places.push((purse.pool, purse.class as usize));
+            let stands = |line: &Partition| {
+                let queue = self.queue_of(*line, purse.class);
+                let had = self.accounts.had(number);
+                queue.is_some_and(|queue| queue.turns().any(|turn| turn == (number, had)))
+            };
+            if !account.lines.iter().all(stands) {
+                return Err("hold_accounts_stand_where_they_wait");
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        if places.len() != self.accounts.clocks_len() {
+            return Err("hold_clocks_without_accounts_are_forgotten");
+        }
+        Ok(())
     }
 
     fn check_bounds(&self, config: &Config) -> Result<(), &'static str> {
@@ -64,30 +104,47 @@ impl Hold {
     fn check_queues(&self, partition: Partition, queues: &Queues) -> Result<usize, &'static str> {
         let (mut len, mut open, mut bytes) = (0, 0, 0);
         for class in Class::ALL {
-            let mut older = None;
-            for (ticket, _) in self.queue(partition, class) {
-                let slot = ticket.slot;
-                let entry = &self.entries[slot];
-                if entry.older != older {
-                    return Err("hold_links_agree");
+            let queue = &queues.by_class[class as usize];
+            let (mut of_class, mut lanes) = (0, 0);
+            for front in self.fronts(partition, class) {
+                lanes += 1;
+                let mut older = None;
+                let mut of_lane = 0;
+                let mut youngest = None;
+                for (ticket, _) in self.lane(front) {
+                    let slot = ticket.slot;
+                    let entry = &self.entries[slot];
+                    if entry.older != older {
+                        return Err("hold_links_agree");
+                    }
+                    if (entry.of.partition, entry.of.class) != (partition, class) {
+                        return Err("hold_every_entry_in_its_queue");
+                    }
+                    if older.is_some_and(|older: usize| self.entries[older].of.age > entry.of.age) {
+                        return Err("hold_lanes_by_age");
+                    }
+                    youngest = Some((slot, entry.account));
+                    older = Some(slot);
+                    len += 1;
+                    open += usize::from(entry.choice.is_none());
+                    of_lane += entry.of.bytes;
+                    if len > self.entries.len() {
+                        return Err("hold_links_have_no_cycle");
+                    }
                 }
-                if (entry.of.partition, entry.of.class) != (partition, class) {
-                    return Err("hold_every_entry_in_its_queue");
-                }
-                if older.is_some_and(|older: usize| self.entries[older].of.age > entry.of.age) {
-                    return Err("hold_queues_by_age");
-                }
-                older = Some(slot);
-                len += 1;
-                open += usize::from(entry.choice.is_none());
-                bytes += entry.of.bytes;
-                if len > self.entries.len() {
-                    return Err("hold_links_have_no_cycle");
+                of_class += of_lane;
+                let ends = youngest.and_then(|(slot, account)| {
+                    let lane = queue.lane(account)?;
+                    Some((lane.youngest == slot, lane.bytes == of_lane))
+                });
+                if ends != Some((true, true)) {
+                    return Err("hold_lane_ends_agree");
                 }
             }
-            if queues.by_class[class as usize].map(|ends| ends.youngest) != older {
-                return Err("hold_queue_ends_agree");
+            if lanes != queue.turns().count() || of_class != queue.bytes {
+                return Err("hold_every_lane_has_its_turn");
             }
+            bytes += of_class;
         }
         if len == 0 {
             return Err("hold_empty_lines_are_forgotten");

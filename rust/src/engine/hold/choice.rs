@@ -32,7 +32,10 @@ impl Hold {
         if until_ns <= now {
             return false;
         }
-        let partition = entry.of.partition;
+        let (partition, account) = (entry.of.partition, entry.account);
+        if let Some(account) = self.accounts.get_mut(account) {
+            account.choosing += 1;
+        }
         self.serials += 1;
         let serial = self.serials;
         let chosen = self.chosen.entry(replica).or_default();
@@ -79,6 +82,9 @@ impl Hold {
         let Some(choice) = entry.choice.take() else {
             return;
         };
+        if let Some(account) = self.accounts.get_mut(entry.account) {
+            account.choosing -= 1;
+        }
         if let Some(queues) = self.partitions.get_mut(&partition) {
             queues.open += 1;
         }

@@ -16,9 +16,12 @@
 //!
 //! Entering costs O(log n) for the deadline, leaving O(1).
 
+mod accounts;
 mod check;
 mod choice;
+mod fair;
 mod payers;
+mod queue;
 mod report;
 mod share;
 mod shed;
@@ -28,14 +31,16 @@ mod turn;
 #[cfg(test)]
 mod tests;
 
-use std::iter;
-
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use self::accounts::{Accounts, rules};
+pub use self::accounts::{Bill, End, Purse, Tokens};
 pub use self::payers::Payer;
 use self::payers::{Payers, Use};
+pub use self::queue::Front;
+use self::queue::Queue;
 pub(in crate::engine) use self::report::HoldState;
 use self::share::Served;
 use self::share::weight;
@@ -78,6 +83,10 @@ pub struct Entrant {
     pub class: Class,
     /// Whom it counts for.
     pub payer: Payer,
+    /// Its share of the room, where its class is that of several tenants.
+    pub weight: u32,
+    /// Models whose first replica this is share their room.
+    pub pool: Option<ReplicaSlot>,
     /// Bytes of memory that it keeps while it waits.
     pub bytes: u64,
     /// Order of submission.
@@ -88,6 +97,16 @@ pub struct Entrant {
     pub deadline_ns: Instant,
     /// It has just come from a client: it may be refused because overload lasts.
     pub fresh: bool,
+}
+
+impl Entrant {
+    fn purse(&self) -> Purse {
+        Purse {
+            pool: self.pool,
+            class: self.class,
+            payer: self.payer,
+        }
+    }
 }
 
 /// Why a request cannot be held.
@@ -131,6 +150,8 @@ impl Chosen {
 struct Entry {
     of: Entrant,
     serial: u64,
+    /// Its tenant's, or [`accounts::NOBODY`].
+    account: usize,
     /// How often a younger request of its queue took room that it could have used.
     passes: u32,
     /// That is as often as allowed.
@@ -142,16 +163,9 @@ struct Entry {
     younger: Option<usize>,
 }
 
-/// The ends of a queue that is not empty.
-#[derive(Debug, Clone, Copy)]
-struct Ends {
-    oldest: usize,
-    youngest: usize,
-}
-
 #[derive(Debug, Default)]
 struct Queues {
-    by_class: [Option<Ends>; CLASSES],
+    by_class: [Queue; CLASSES],
     len: usize,
     /// Requests that do not wait by choice.
     open: usize,
@@ -167,6 +181,7 @@ pub struct Hold {
     partitions: HashMap<Partition, Queues, FixedState>,
     timers: Timers,
     payers: Payers,
+    accounts: Accounts,
     served: Served,
     used: Use,
     serials: u64,
@@ -193,6 +208,7 @@ impl Hold {
             partitions: HashMap::with_hasher(FixedState::default()),
             timers: Timers::default(),
             payers: Payers::new(),
+            accounts: Accounts::new(),
             served: Served::default(),
             used: Use::default(),
             serials: 0,
@@ -313,7 +329,8 @@ impl Hold {
         self.payers.add(of.payer, of.bytes);
         self.serials += 1;
         let serial = self.serials;
-        let slot = self.link(of, serial);
+        let account = self.wait(&of, config);
+        let slot = self.link(of, serial, account);
         self.timers.add(Timer {
             at_ns: of.deadline_ns,
             slot,
@@ -322,13 +339,33 @@ impl Hold {
         Ok(Ticket { slot, serial })
     }
 
-    /// Overload lasts, and this request is drawn to be refused.
+    /// Overload lasts, and this request is drawn to be refused. Tenants that have less than their part of the
+    /// queue are spared.
     fn sheds(&mut self, of: &Entrant, config: &Config) -> bool {
+        let others = self.payers.len() > usize::from(self.payers.of(of.payer).requests > 0);
+        let account = self.accounts.find(&of.purse());
         let Some(queues) = self.partitions.get_mut(&of.partition).filter(|_| of.fresh) else {
             return false;
         };
         queues.shed.look(queues.bytes, config, of.submitted_ns);
+        if rules(config) && others {
+            let queue = &queues.by_class[of.class as usize];
+            if !account.is_some_and(|account| queue.has_its_part(account)) {
+                return false;
+            }
+        }
         queues.shed.refuses(of, config)
+    }
+
+    /// Sets the names of payers and their shares of the room; 1 for all others.
+    pub fn set_terms(&mut self, terms: impl IntoIterator<Item = (Payer, Box<str>, u32)>) {
+        self.payers.set_terms(terms);
+    }
+
+    /// The share of the room that a payer's requests have.
+    #[must_use]
+    pub fn weight(&self, payer: Payer) -> u32 {
+        self.payers.weight(payer)
     }
 
     /// A request of this payer was submitted, held or not.
@@ -336,78 +373,23 @@ impl Hold {
         self.payers.saw(payer, now);
     }
 
-    fn link(&mut self, of: Entrant, serial: u64) -> usize {
-        let ends = self.ends(of.partition, of.class);
-        let older = ends.and_then(|ends| self.place_after(ends, of.age));
-        let younger = match older {
-            Some(older) => self.entries[older].younger,
-            None => ends.map(|ends| ends.oldest),
-        };
-        let slot = self.entries.insert(Entry {
-            of,
-            serial,
-            passes: 0,
-            passed_out: false,
-            choice: None,
-            choice_end_ns: None,
-            older,
-            younger,
-        });
-        if let Some(older) = older {
-            self.entries[older].younger = Some(slot);
-        }
-        if let Some(younger) = younger {
-            self.entries[younger].older = Some(slot);
-        }
-        let queues = self.partitions.entry(of.partition).or_default();
-        queues.len += 1;
-        queues.open += 1;
-        queues.bytes += of.bytes;
-        if !of.fresh {
-            queues.shed.returned(of.bytes);
-        }
-        let ends = queues.by_class[of.class as usize].get_or_insert(Ends {
-            oldest: slot,
-            youngest: slot,
-        });
-        if older.is_none() {
-            ends.oldest = slot;
-        }
-        if younger.is_none() {
-            ends.youngest = slot;
-        }
-        slot
-    }
-
-    fn ends(&self, partition: Partition, class: Class) -> Option<Ends> {
-        self.partitions.get(&partition)?.by_class[class as usize]
-    }
-
-    /// The entry behind which a request of this age stands; `None` at the head.
-    fn place_after(&self, ends: Ends, age: u64) -> Option<usize> {
-        if self.entries[ends.youngest].of.age <= age {
-            return Some(ends.youngest);
-        }
-        let mut after = None;
-        let mut next = Some(ends.oldest);
-        while let Some(slot) = next.filter(|&slot| self.entries[slot].of.age <= age) {
-            after = Some(slot);
-            next = self.entries[slot].younger;
-        }
-        after
-    }
-
-    /// Takes out a request that is served, as [`Self::leave`].
+    /// Takes out a request that is served, as [`Self::leave`]. The caller begins it ([`Self::begin`]).
     pub fn serve(&mut self, ticket: Ticket, now: Instant) -> Option<RequestId> {
         let of = self.entry(ticket)?.of;
         if let Some(queues) = self.partitions.get_mut(&of.partition) {
             queues.shed.served(of.bytes, now);
         }
-        self.leave(ticket)
+        self.take_out(ticket).map(|entry| entry.of.request)
     }
 
     /// Takes a request out, wherever it stands; `None` when the ticket is not valid any more.
     pub fn leave(&mut self, ticket: Ticket) -> Option<RequestId> {
+        let entry = self.take_out(ticket)?;
+        self.accounts.close(entry.account);
+        Some(entry.of.request)
+    }
+
+    fn take_out(&mut self, ticket: Ticket) -> Option<Entry> {
         self.entry(ticket)?;
         self.open(ticket);
         let entry = self.entries.remove(ticket.slot);
@@ -415,65 +397,27 @@ impl Hold {
         self.used.take(of.bytes);
         self.payers.take(of.payer, of.bytes);
         self.passed_out -= usize::from(entry.passed_out);
-        if let Some(older) = entry.older {
-            self.entries[older].younger = entry.younger;
-        }
-        if let Some(younger) = entry.younger {
-            self.entries[younger].older = entry.older;
-        }
-        if let Some(queues) = self.partitions.get_mut(&of.partition) {
-            queues.len -= 1;
-            queues.open -= 1;
-            queues.bytes -= of.bytes;
-            let ends = &mut queues.by_class[of.class as usize];
-            match (entry.older, entry.younger) {
-                (None, None) => *ends = None,
-                (None, Some(younger)) => {
-                    *ends = ends.map(|e| Ends {
-                        oldest: younger,
-                        ..e
-                    });
-                }
-                (Some(older), None) => {
-                    *ends = ends.map(|e| Ends {
-                        youngest: older,
-                        ..e
-                    });
-                }
-                (Some(_), Some(_)) => {}
-            }
-            if queues.len == 0 {
-                self.partitions.remove(&of.partition);
-            }
+        self.unlink(&entry);
+        if let Some(account) = self.accounts.get_mut(entry.account) {
+            account.waiting -= 1;
         }
         self.retire(1);
         if self.used.requests == 0 {
             self.served = Served::default();
         }
-        Some(of.request)
+        Some(entry)
     }
 
     /// The oldest request of one partition, whatever its class.
     #[must_use]
     pub fn oldest(&self, partition: Partition) -> Option<(Ticket, RequestId)> {
-        let queues = self.partitions.get(&partition)?;
-        let heads = queues.by_class.iter().flatten().map(|ends| ends.oldest);
-        let oldest = heads.min_by_key(|&slot| self.entries[slot].of.age)?;
-        Some(self.at(oldest))
+        let classes = Class::ALL.into_iter();
+        let fronts = classes.flat_map(|class| self.fronts(partition, class));
+        let oldest = fronts.min_by_key(|front| self.entries[front.ticket.slot].of.age)?;
+        Some((oldest.ticket, oldest.request))
     }
 
-    /// The requests of one queue, oldest first.
-    pub fn queue(
-        &self,
-        partition: Partition,
-        class: Class,
-    ) -> impl Iterator<Item = (Ticket, RequestId)> {
-        let ends = self.ends(partition, class);
-        let first = ends.map(|ends| ends.oldest);
-        iter::successors(first, |&slot| self.entries[slot].younger).map(|slot| self.at(slot))
-    }
-
-    /// The next younger request of the same queue.
+    /// The next younger request of the same lane.
     #[must_use]
     pub fn after(&self, ticket: Ticket) -> Option<(Ticket, RequestId)> {
         Some(self.at(self.entry(ticket)?.younger?))

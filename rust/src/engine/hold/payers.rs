@@ -74,6 +74,8 @@ pub(super) struct Payers {
     used: HashMap<Payer, Use, FixedState>,
     /// When a request came last that has a tenant or a credential.
     named_ns: Option<Instant>,
+    /// Those whose name and weight are known.
+    terms: HashMap<Payer, (Box<str>, u32), FixedState>,
 }
 
 impl Payers {
@@ -81,6 +83,31 @@ impl Payers {
         Self {
             used: HashMap::with_hasher(FixedState::default()),
             named_ns: None,
+            terms: HashMap::with_hasher(FixedState::default()),
+        }
+    }
+
+    pub(super) fn set_terms(&mut self, terms: impl IntoIterator<Item = (Payer, Box<str>, u32)>) {
+        let terms = terms.into_iter();
+        let terms = terms.map(|(payer, name, weight)| (payer, (name, weight)));
+        self.terms = terms.collect();
+    }
+
+    /// The share of the room that a payer's requests have.
+    pub(super) fn weight(&self, payer: Payer) -> u32 {
+        if self.terms.is_empty() {
+            return 1;
+        }
+        self.terms.get(&payer).map_or(1, |(_, weight)| *weight)
+    }
+
+    /// What operators call a payer: its name where that is known, else a number that stands for it here.
+    pub(super) fn called(&self, payer: Payer) -> String {
+        match (self.terms.get(&payer), payer) {
+            (Some((name, _)), _) => name.to_string(),
+            (None, Payer::Anonymous) => "(anonymous)".to_owned(),
+            (None, Payer::Tenant(key)) => format!("(tenant {key:016x})"),
+            (None, Payer::Credential(key)) => format!("(credential {key:016x})"),
         }
     }
 

@@ -1,14 +1,18 @@
 //! The hold's figures for operators.
 
+use std::cmp::Reverse;
+
 use serde::Serialize;
 
-use super::{Hold, weight};
+use super::{Hold, accounts, weight};
 use crate::engine::config::Config;
 use crate::id::{ModelId, ReplicaId};
 use crate::prompt::class::Class;
 
 /// Lines of the hold that `state` shows at most.
 const LINES_SHOWN_MAX: usize = 100;
+/// Tenants that wait which `state` shows at most.
+const TENANTS_SHOWN_MAX: usize = 100;
 
 #[derive(Debug, Serialize)]
 struct HeldPartition<'a> {
@@ -27,6 +31,16 @@ struct HoldClass {
     ahead_tokens: u64,
 }
 
+#[derive(Debug, Serialize)]
+struct HeldTenant {
+    tenant: String,
+    class: &'static str,
+    requests: u32,
+    weight: u32,
+    /// Tokens over weight that it has had beyond the clock of its class.
+    ahead_tokens: u64,
+}
+
 /// The hold, as operators see it.
 #[derive(Debug, Serialize)]
 pub(in crate::engine) struct HoldState<'a> {
@@ -35,19 +49,36 @@ pub(in crate::engine) struct HoldState<'a> {
     bytes: u64,
     bytes_max: u64,
     tenants: usize,
+    /// Those with most requests. Empty where tenants share nothing.
+    waiting_tenants: Vec<HeldTenant>,
     classes: Vec<HoldClass>,
     lines: Vec<HeldPartition<'a>>,
 }
 
 impl Hold {
+    fn waiting_tenants(&self) -> Vec<HeldTenant> {
+        let accounts = self.accounts.iter().filter(|(_, of)| of.waiting > 0);
+        let mut most: Vec<_> = accounts.collect();
+        most.sort_unstable_by_key(|(number, of)| (Reverse(of.waiting), *number));
+        most.truncate(TENANTS_SHOWN_MAX);
+        let tenants = most.into_iter().map(|(number, of)| HeldTenant {
+            tenant: self.payers.called(of.purse().payer),
+            class: of.purse().class.name(),
+            requests: of.waiting,
+            weight: self.accounts.weight(number),
+            ahead_tokens: accounts::tokens(self.accounts.ahead(number)),
+        });
+        tenants.collect()
+    }
+
     /// `name_of`: a model's name.
     pub(in crate::engine) fn state<'a>(
         &self,
         config: &Config,
         name_of: impl Fn(ModelId) -> Option<&'a str>,
     ) -> HoldState<'a> {
-        let mut lines: Vec<_> = self.heads().map(|(partition, _)| partition).collect();
-        lines.sort_unstable_by_key(|partition| std::cmp::Reverse(self.partition_len(*partition)));
+        let mut lines: Vec<_> = self.lines().collect();
+        lines.sort_unstable_by_key(|partition| Reverse(self.partition_len(*partition)));
         lines.truncate(LINES_SHOWN_MAX);
         let lines = lines.into_iter().map(|partition| HeldPartition {
             model: name_of(partition.model).unwrap_or_default(),
@@ -67,6 +98,7 @@ impl Hold {
             bytes: self.bytes(),
             bytes_max: config.hold_bytes_max,
             tenants: self.payers_len(),
+            waiting_tenants: self.waiting_tenants(),
             classes: classes.collect(),
             lines: lines.collect(),
         }

@@ -1,7 +1,8 @@
 //! Which queue is served next.
 
 use super::super::plant::Plant;
-use super::{CLASSES, Class, Config, Entrant, Hold, Instant, Partition, Ticket};
+use super::queue::Lane;
+use super::{CLASSES, Class, Config, Hold, Instant, Partition, RequestId, Ticket};
 
 /// A queue, as those who choose among queues see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,23 +13,23 @@ pub struct Head {
     pub class: Class,
     /// The class as which it competes.
     pub as_class: Class,
-    /// Age of its oldest request.
+    /// What the tenant whose turn it is has been served beyond others that wait; 0 where there is one.
+    pub ahead: u64,
+    /// Age of that tenant's oldest request.
     pub age: u64,
     /// Smaller is served sooner; see [`Hold::turns`].
     pub rank: u64,
 }
 
 impl Hold {
-    /// Every partition with the age of its oldest request, in no particular order.
-    pub fn heads(&self) -> impl Iterator<Item = (Partition, u64)> {
-        self.partitions.iter().filter_map(|(partition, queues)| {
-            let ages = queues.by_class.iter().flatten();
-            let oldest = ages.map(|ends| self.entries[ends.oldest].of.age).min()?;
-            Some((*partition, oldest))
-        })
+    /// Every partition in which requests wait, in no particular order.
+    pub fn lines(&self) -> impl Iterator<Item = Partition> {
+        self.partitions.keys().copied()
     }
 
     /// Fills `out` with the queues of the partitions that `serves` picks, those first whose turn it is.
+    ///
+    /// Where tenants share the room, a queue stands for the tenant in it that has been served least.
     pub fn turns(
         &mut self,
         config: &Config,
@@ -38,21 +39,26 @@ impl Hold {
     ) {
         out.clear();
         let mut waiting = [false; CLASSES];
+        let shares = self.shares(config);
         for (partition, queues) in &self.partitions {
             let wanted = serves(*partition);
-            for class in Class::ALL {
-                let Some(ends) = queues.by_class[class as usize] else {
+            for (class, queue) in Class::ALL.into_iter().zip(&queues.by_class) {
+                let Some((account, lane)) = queue.first() else {
                     continue;
                 };
-                let oldest = &self.entries[ends.oldest].of;
-                let as_class = class.raised(steps(oldest, config, now));
+                let as_class = class.raised(steps(self.unserved_ns(lane, shares), config, now));
                 waiting[as_class as usize] = true;
                 if wanted {
                     out.push(Head {
                         partition: *partition,
                         class,
                         as_class,
-                        age: oldest.age,
+                        ahead: if shares {
+                            self.accounts.ahead(account)
+                        } else {
+                            0
+                        },
+                        age: self.entries[lane.oldest].of.age,
                         rank: 0,
                     });
                 }
@@ -62,7 +68,58 @@ impl Hold {
         for head in out.iter_mut() {
             head.rank = self.served.rank(head.as_class, config);
         }
-        out.sort_unstable_by_key(|head| (head.rank, head.age));
+        out.sort_unstable_by_key(|head| (head.rank, head.ahead, head.age));
+    }
+
+    /// Since when the tenant of a lane waits: its oldest request, and where tenants share the room, the tenant
+    /// itself, which has been served nothing since.
+    fn unserved_ns(&self, lane: &Lane, shares: bool) -> Instant {
+        let oldest = &self.entries[lane.oldest];
+        let submitted_ns = oldest.of.submitted_ns;
+        if shares {
+            submitted_ns.max(self.accounts.served_ns(oldest.account))
+        } else {
+            submitted_ns
+        }
+    }
+
+    /// The requests of a queue to which the next room is owed, oldest first: those that are due. Where tenants
+    /// share the room, that is settled between them, so that no backlog is owed anything. Then it is those of a
+    /// tenant that has been served nothing for as long as a request may wait.
+    pub fn owed(
+        &self,
+        head: &Head,
+        config: &Config,
+        now: Instant,
+    ) -> impl Iterator<Item = (Ticket, RequestId)> {
+        let front = self.front(head.partition, head.class);
+        let shares = self.shares(config);
+        let front = front.filter(|front| !shares || self.is_owed(front.ticket, config, now));
+        // Those who are too old stand before the others; who has been passed over may stand behind
+        // one that came back.
+        let anywhere = shares || self.any_passed_out();
+        let is_due = move |ticket: &Ticket| self.is_due(*ticket, config, now);
+        let lane = front.into_iter().flat_map(|front| self.lane(front));
+        lane.take_while(move |(ticket, _)| anywhere || is_due(ticket))
+            .filter(move |(ticket, _)| shares || is_due(ticket))
+    }
+
+    /// The next room that a request can use is its own.
+    #[must_use]
+    pub fn is_owed(&self, ticket: Ticket, config: &Config, now: Instant) -> bool {
+        if !self.shares(config) {
+            return self.is_due(ticket, config, now);
+        }
+        let Some(entry) = self
+            .entry(ticket)
+            .filter(|_| !config.planted(Plant::Starved))
+        else {
+            return false;
+        };
+        let lane = self
+            .queue_of(entry.of.partition, entry.of.class)
+            .and_then(|queue| queue.lane(entry.account));
+        lane.is_some_and(|lane| now >= self.unserved_ns(lane, true) + config.due_after_ns())
     }
 
     /// A request of a queue that competes as `class` was started; it needs so many tokens.
@@ -70,8 +127,7 @@ impl Hold {
         self.served.charge(class, tokens, config);
     }
 
-    /// The next room that a request can use is its own: it has been passed over as often as
-    /// allowed, or is too old.
+    /// It has been passed over as often as allowed, or is too old: of its tenant's requests it is next.
     #[must_use]
     pub fn is_due(&self, ticket: Ticket, config: &Config, now: Instant) -> bool {
         if config.planted(Plant::Starved) {
@@ -107,9 +163,9 @@ impl Hold {
     }
 }
 
-/// How many classes a request has risen by waiting.
-fn steps(of: &Entrant, config: &Config, now: Instant) -> u64 {
-    (now - of.submitted_ns)
+/// How many classes a request has risen by waiting since then.
+fn steps(since_ns: Instant, config: &Config, now: Instant) -> u64 {
+    (now - since_ns)
         .ns()
         .checked_div(config.class_age_ns.ns())
         .unwrap_or(0)

@@ -7,7 +7,6 @@ use crate::engine::demand::{Lane, TRIED_MAX};
 use crate::engine::fleet::Fleet;
 use crate::engine::fleet::member::Offer;
 use crate::engine::hold::Hold;
-use crate::id::ReplicaId;
 use crate::time::{Instant, Span};
 
 impl Requests {
@@ -76,13 +75,15 @@ impl Requests {
             });
             // Until the tick of the very moment at which its wait for a peer's room ends.
             let leaves = request.is_leaving(times[1] - Span::from_ns(1));
-            let chooses = hold.choice(ticket).is_some() || leaves;
+            let pool = fleet.pool_of(request.demand.model);
+            let over = hold.is_over(&request.purse(pool), config);
+            let chooses = hold.choice(ticket).is_some() || leaves || over;
             if !chooses && open.all(|open| open) {
                 return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
             }
         }
-        let bound: Vec<ReplicaId> = hold.heads().filter_map(|(line, _)| line.bound).collect();
-        if bound.iter().any(|replica| !fleet.listed(*replica)) {
+        let mut bound = hold.lines().filter_map(|line| line.bound);
+        if bound.any(|replica| !fleet.listed(replica)) {
             return Err("nothing_waits_for_a_removed_replica".to_owned());
         }
         let light = |request: &Request| {

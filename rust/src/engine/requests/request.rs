@@ -2,15 +2,18 @@
 
 use smallvec::SmallVec;
 
+use crate::engine::ask::Usage;
 use crate::engine::cache::Match;
 use crate::engine::choose::Seeker;
-use crate::engine::demand::Demand;
+use crate::engine::config::Config;
+use crate::engine::demand::{Demand, Lane};
+use crate::engine::effect::Outcome;
 use crate::engine::fleet::forecast::Forecast;
 use crate::engine::fleet::health::Failure;
-use crate::engine::hold::{Full, Partition, Payer, Ticket};
+use crate::engine::hold::{Bill, End, Entrant, Full, Partition, Payer, Purse, Ticket};
 use crate::engine::mesh::Away;
 use crate::engine::tenants::Charge;
-use crate::id::{PeerId, ReplicaId, ReplicaSlot};
+use crate::id::{PeerId, ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::class::Class;
 use crate::time::{Instant, Span};
 
@@ -64,7 +67,11 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) age: u64,
     pub(in crate::engine) class: Class,
     pub(in crate::engine) payer: Payer,
-    /// What its tenant has been charged for it, until that is settled.
+    /// Its tenant's share of the room.
+    pub(in crate::engine) weight: u32,
+    /// What its tenant has been charged for the attempt under way, where tenants share the room.
+    pub(in crate::engine) bill: Option<Bill>,
+    /// What the limits of its tenant have been charged for it, until that is settled.
     pub(in crate::engine) charge: Option<Charge>,
     pub(in crate::engine) submitted_ns: Instant,
     pub(in crate::engine) retry_safe: bool,
@@ -124,6 +131,14 @@ impl Request {
         }
     }
 
+    /// How its attempt ended, as far as its tenant is charged for it.
+    pub(in crate::engine) fn end(&self, outcome: Outcome, usage: Usage) -> End {
+        match outcome {
+            Outcome::ClientLeft if !self.started() => End::Unanswered,
+            _ => End::Answered(usage),
+        }
+    }
+
     /// What choices need to know of it.
     pub(in crate::engine) fn seeker(&self) -> Seeker<'_> {
         Seeker {
@@ -154,6 +169,55 @@ impl Request {
         match self.phase {
             Phase::Held { since_ns, .. } => self.held_ns + (now - since_ns),
             _ => self.held_ns,
+        }
+    }
+
+    /// What it brings into the hold. `pool`: of its model.
+    ///
+    /// # Errors
+    ///
+    /// It may not wait, or its time there is over.
+    pub(in crate::engine) fn entrant(
+        &self,
+        request: RequestId,
+        pool: Option<ReplicaSlot>,
+        config: &Config,
+        now: Instant,
+    ) -> Result<Entrant, NoPlace> {
+        if self.demand.lane != Lane::Batch {
+            return Err(NoPlace::Light);
+        }
+        let left_ns = config.hold_timeout_ns - self.held_ns;
+        let partition = self.partition().filter(|_| !left_ns.is_zero());
+        let partition = partition.ok_or(NoPlace::Hold(Full::Hold))?;
+        let deadline_ns = now + left_ns;
+        let deadline_ns = self
+            .deadline_ns
+            .map_or(deadline_ns, |at_ns| at_ns.min(deadline_ns));
+        if deadline_ns <= now {
+            return Err(NoPlace::Hold(Full::Hold));
+        }
+        Ok(Entrant {
+            request,
+            partition,
+            class: self.class,
+            payer: self.payer,
+            weight: self.weight,
+            pool,
+            bytes: u64::from(self.body_bytes),
+            age: self.age,
+            submitted_ns: self.submitted_ns,
+            deadline_ns,
+            fresh: self.submitted_ns == now && !self.stays && !self.is_leaving(now),
+        })
+    }
+
+    /// Whose it is, where it competes.
+    pub(in crate::engine) fn purse(&self, pool: Option<ReplicaSlot>) -> Purse {
+        Purse {
+            pool,
+            class: self.class,
+            payer: self.payer,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::engine::demand::Lane;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::Failure;
 use crate::engine::fleet::member::Member;
-use crate::engine::hold::Payer;
+use crate::engine::hold::{End, Payer};
 use crate::engine::plant::Plant;
 use crate::engine::requests::request::{Attempt, Phase, Request};
 use crate::id::{ReplicaId, ReplicaSlot, RequestId};
@@ -99,6 +99,7 @@ impl Router {
         let Some(mut request) = self.requests.remove(id) else {
             return;
         };
+        self.hold.settle(request.bill.take(), End::Failed);
         let attempt = match mem::replace(&mut request.phase, Phase::Between) {
             Phase::InFlight(attempt) => attempt,
             Phase::Away(away) => {
@@ -213,6 +214,8 @@ impl Router {
             self.counters.unknown_completions += 1;
             return;
         };
+        let end = request.end(outcome, report.usage);
+        self.hold.settle(request.bill.take(), end);
         self.requests
             .settle(&mut request, outcome, &report, &self.config, now);
         match mem::replace(&mut request.phase, Phase::Between) {

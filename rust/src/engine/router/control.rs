@@ -55,16 +55,19 @@ impl Router {
 
     /// Refuses held requests that only this replica could have served.
     fn refuse_bound(&mut self, replica: ReplicaId, out: &mut Vec<Effect>) {
-        let lines = self.hold.heads().map(|(partition, _)| partition);
-        let lines: Vec<_> = lines
-            .filter(|partition| partition.bound == Some(replica))
-            .collect();
-        for partition in lines {
-            while let Some((ticket, id)) = self.hold.oldest(partition) {
-                self.hold.leave(ticket);
-                if let Some(request) = self.requests.remove(id) {
-                    self.refuse(id, &request, Refusal::response_unknown(), out);
-                }
+        let bound = |line: &Partition| line.bound == Some(replica);
+        let lines: Vec<_> = self.hold.lines().filter(bound).collect();
+        for line in lines {
+            self.refuse_line(line, &Refusal::response_unknown(), out);
+        }
+    }
+
+    /// Refuses all that a line holds.
+    fn refuse_line(&mut self, line: Partition, why: &Refusal, out: &mut Vec<Effect>) {
+        while let Some((ticket, id)) = self.hold.oldest(line) {
+            self.hold.leave(ticket);
+            if let Some(request) = self.requests.remove(id) {
+                self.refuse(id, &request, why.clone(), out);
             }
         }
     }
@@ -208,12 +211,7 @@ impl Router {
             return;
         }
         let unserved = |line: &Partition| !self.fleet.is_served(line.model);
-        let lines: Vec<_> = self
-            .hold
-            .heads()
-            .map(|(line, _)| line)
-            .filter(unserved)
-            .collect();
+        let lines: Vec<_> = self.hold.lines().filter(unserved).collect();
         for line in lines {
             let oldest = self.hold.oldest(line);
             let request = oldest.and_then(|(_, id)| self.requests.get(id));
@@ -228,12 +226,7 @@ impl Router {
             let Err(refusal) = self.unlisted_model(&name, false, now) else {
                 continue;
             };
-            while let Some((ticket, id)) = self.hold.oldest(line) {
-                self.hold.leave(ticket);
-                if let Some(request) = self.requests.remove(id) {
-                    self.refuse(id, &request, refusal.clone(), out);
-                }
-            }
+            self.refuse_line(line, &refusal, out);
         }
     }
 

@@ -35,10 +35,9 @@ impl Router {
     ) {
         let left_ns = self.config.hold_timeout_ns - request.held_ns;
         let demand = &request.demand;
-        let digest_tokens = there.reported.then(|| {
-            let expected = self.fleet.expected(demand, &self.config);
-            expected.uncached(0) - expected.uncached(there.match_blocks)
-        });
+        let expected = self.fleet.expected(demand, &self.config);
+        let tokens = expected.tokens(there.match_blocks);
+        let digest_tokens = there.reported.then_some(tokens.cached);
         let (Some(model), Some(name)) = (demand.model, self.fleet.name_of(demand.model)) else {
             return;
         };
@@ -47,6 +46,9 @@ impl Router {
         let Some(peer) = self.mesh.begin(there.slot, name, &demand.blocks, flags) else {
             return;
         };
+        if granted {
+            self.charge(&mut request, tokens, now);
+        }
         self.counters.forwarded += 1;
         self.counters.peer_digest_hits += u64::from(there.reported);
         request.attempts += 1;
@@ -137,41 +139,60 @@ impl Router {
         self.mesh.drop_if_over(away.slot);
     }
 
-    /// Forwards held requests while peers have room that they may use, the oldest first.
+    /// Forwards held requests while peers have room that they may use, the oldest first. Where tenants
+    /// share the room, each forward passes the turn on.
     pub(super) fn dispatch_peers(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if self.hold.is_empty() || self.mesh.is_empty() {
             return;
         }
         let mut heads = Vec::new();
         let leaves = |partition: Partition| !partition.stays;
-        self.hold.turns(&self.config, now, leaves, &mut heads);
-        for head in &heads {
-            self.forward_queue(head, now, out);
+        loop {
+            let one = self.hold.shares(&self.config);
+            self.hold.turns(&self.config, now, leaves, &mut heads);
+            let mut queues = heads.iter();
+            if !queues.any(|head| self.forward_queue(head, one, now, out)) {
+                return;
+            }
         }
     }
 
     /// Forwards the oldest requests of one queue; those that must not go where there is room, and
-    /// those that wait for a replica by choice, are passed over.
-    fn forward_queue(&mut self, head: &Head, now: Instant, out: &mut Vec<Effect>) {
-        let mut next = self.hold.queue(head.partition, head.class).next();
-        while let Some((ticket, id)) = next {
-            next = self.hold.after(ticket);
-            if self.hold.choice(ticket).is_some() && !self.mesh.evacuating() {
-                continue;
-            }
-            let Some(request) = self.requests.remove(id) else {
-                return;
-            };
-            if let Some(there) = self.find_peer(&request, now) {
-                let request = self.leave_hold(ticket, request, now);
-                self.forward(id, request, there, now, out);
-                continue;
-            }
-            let others_may = !request.tried_peers.is_empty() || request.rather_here;
-            self.requests.insert(id, request);
-            if !others_may {
-                return;
+    /// those that wait for a replica by choice, are passed over. `one`: it stops after the first, and
+    /// answers whether there was one.
+    fn forward_queue(
+        &mut self,
+        head: &Head,
+        one: bool,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let fronts = self.hold.fronts(head.partition, head.class);
+        for front in fronts.collect::<Vec<_>>() {
+            let mut next = Some((front.ticket, front.request));
+            while let Some((ticket, id)) = next {
+                next = self.hold.after(ticket);
+                if self.hold.choice(ticket).is_some() && !self.mesh.evacuating() {
+                    continue;
+                }
+                let Some(request) = self.requests.remove(id) else {
+                    return false;
+                };
+                if let Some(there) = self.find_peer(&request, now) {
+                    let request = self.leave_hold(ticket, request, now);
+                    self.forward(id, request, there, now, out);
+                    if one {
+                        return true;
+                    }
+                    continue;
+                }
+                let others_may = !request.tried_peers.is_empty() || request.rather_here;
+                self.requests.insert(id, request);
+                if !others_may {
+                    return false;
+                }
             }
         }
+        false
     }
 }

@@ -17,6 +17,10 @@ impl Router {
     pub fn set_tenants(&mut self, terms: &[u8], now: Instant) -> Result<(), TermsError> {
         let now = self.advance(now);
         self.requests.tenants_mut().set(terms, now)?;
+        let weights = self.requests.tenants().weights();
+        let shares = weights.map(|(name, weight)| (self.tenant(name), name.into(), weight));
+        let shares: Vec<_> = shares.collect();
+        self.hold.set_terms(shares);
         self.share_limits(true, now);
         Ok(())
     }

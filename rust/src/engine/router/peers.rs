@@ -223,7 +223,7 @@ impl Router {
 
     /// How long the longest held request has waited.
     fn hold_age_ns(&self, now: Instant) -> Span {
-        let oldest = (self.hold.heads()).filter_map(|(line, _)| self.hold.oldest(line));
+        let oldest = (self.hold.lines()).filter_map(|line| self.hold.oldest(line));
         self.requests.longest_wait(oldest.map(|(_, id)| id), now)
     }
 

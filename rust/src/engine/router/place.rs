@@ -11,7 +11,7 @@ use crate::engine::choose::{Chooser, Selection, Sight, There, matched_tokens};
 use crate::engine::counters::Counters;
 use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::{Effect, Push};
-use crate::engine::hold::{Entrant, Full, Payer, Ticket};
+use crate::engine::hold::{Full, Payer, Purse, Ticket, Tokens};
 use crate::engine::mesh::Mesh;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
@@ -19,6 +19,7 @@ use crate::engine::requests::request::{Attempt, NoPlace, Phase, Request, Setback
 use crate::http::route::Route;
 use crate::id::{ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::Digest;
+use crate::prompt::isolation::Owner;
 use crate::time::{Instant, Span};
 
 impl Router {
@@ -114,6 +115,8 @@ impl Router {
             tried_peers: SmallVec::new(),
             class: self.requests.tenants().class(ask.tenant, class),
             payer,
+            weight: self.hold.weight(payer),
+            bill: None,
             charge: None,
             submitted_ns: now,
             retry_safe: digest.retry_safe,
@@ -149,6 +152,10 @@ impl Router {
         let replica = self.requests.find_response(keeper, response_id);
         let listed = replica.filter(|replica| self.fleet.listed(*replica));
         listed.map(Some).ok_or_else(Refusal::response_unknown)
+    }
+
+    pub(super) fn tenant(&self, name: &str) -> Payer {
+        Payer::of(Owner::Tenant(name), &self.reader.config)
     }
 
     /// Pushes the request to a replica, forwards it to a peer, or holds it. If it can do none of these, it
@@ -291,6 +298,12 @@ impl Router {
         self.config.hold_timeout_ns / 2
     }
 
+    /// The request's tenant has more than its part, and no replica has enough free for it.
+    fn crowds(&self, request: &Request) -> bool {
+        self.hold.is_over(&self.purse(request), &self.config)
+            && !self.fleet.any_spares(request.demand.model, &self.config)
+    }
+
     /// Holds the request if a replica that it may use has room, and held requests wait for that room. Then
     /// those go first. Returns the request if none waits for it, or if the hold is full.
     fn queue_up(
@@ -303,12 +316,13 @@ impl Router {
         let partition = request
             .partition()
             .filter(|_| request.demand.lane == Lane::Batch);
-        let Some(partition) = partition.filter(|_| !self.hold.is_empty()) else {
+        let waits = !self.hold.is_empty() || self.crowds(&request);
+        let Some(partition) = partition.filter(|_| waits) else {
             return Some(request);
         };
         self.expire_due(now, out);
         self.serve_opened(now, out);
-        if !self.contested(partition, now) {
+        if !self.contested(partition, now) && !self.crowds(&request) {
             return Some(request);
         }
         let Ok(ticket) = self.enter_hold(id, &request, now) else {
@@ -362,10 +376,10 @@ impl Router {
         let partition = request
             .partition()
             .filter(|_| request.demand.lane == Lane::Batch);
-        let (class, age) = (request.class, request.age);
+        let (purse, age) = (self.purse(&request), request.age);
         self.push(id, request, slot, match_blocks, now, out);
         if let Some(partition) = partition {
-            self.pass_over(partition, class, age, slot, now);
+            self.pass_over(partition, &purse, age, slot, now);
             self.serve_opened(now, out);
         }
     }
@@ -377,30 +391,8 @@ impl Router {
         request: &Request,
         now: Instant,
     ) -> Result<Ticket, NoPlace> {
-        if request.demand.lane != Lane::Batch {
-            return Err(NoPlace::Light);
-        }
-        let left_ns = self.config.hold_timeout_ns - request.held_ns;
-        let partition = request.partition().filter(|_| !left_ns.is_zero());
-        let partition = partition.ok_or(NoPlace::Hold(Full::Hold))?;
-        let deadline_ns = now + left_ns;
-        let deadline_ns = request
-            .deadline_ns
-            .map_or(deadline_ns, |at_ns| at_ns.min(deadline_ns));
-        if deadline_ns <= now {
-            return Err(NoPlace::Hold(Full::Hold));
-        }
-        let entrant = Entrant {
-            request: id,
-            partition,
-            class: request.class,
-            payer: request.payer,
-            bytes: u64::from(request.body_bytes),
-            age: request.age,
-            submitted_ns: request.submitted_ns,
-            deadline_ns,
-            fresh: request.submitted_ns == now && !request.stays && !request.is_leaving(now),
-        };
+        let pool = self.fleet.pool_of(request.demand.model);
+        let entrant = request.entrant(id, pool, &self.config, now)?;
         let entered = self.hold.enter(entrant, &self.config);
         match entered {
             Ok(_) => self.counters.hold_entered += 1,
@@ -418,6 +410,18 @@ impl Router {
             since_ns: now,
         };
         self.requests.insert(id, request);
+    }
+
+    /// Whose a request is, where it competes.
+    pub(super) fn purse(&self, request: &Request) -> Purse {
+        request.purse(self.fleet.pool_of(request.demand.model))
+    }
+
+    /// Charges a request's tenant for the attempt that begins.
+    pub(super) fn charge(&mut self, request: &mut Request, tokens: Tokens, now: Instant) {
+        let purse = self.purse(request);
+        let (hold, weight) = (&mut self.hold, request.weight);
+        request.bill = hold.begin(purse, weight, tokens, &self.config, now);
     }
 
     /// Counts the request as in flight, and records its prompt. Returns the KV tokens that it should need.
@@ -440,6 +444,10 @@ impl Router {
         else {
             return 0;
         };
+        if demand.lane == Lane::Batch {
+            self.charge(&mut request, forecast.tokens(), now);
+        }
+        let (demand, fleet, config) = (&request.demand, &mut self.fleet, &self.config);
         let pushed = (slot, replica);
         self.chooser
             .note_push(demand, pushed, need, fleet, config, now);

@@ -6,10 +6,11 @@ use super::Router;
 use crate::engine::fleet::gate;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::report::{Gauges, ReplicaState};
-use crate::engine::hold::HoldState;
+use crate::engine::hold::{Bill, HoldState};
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
-use crate::id::ReplicaSlot;
+use crate::id::{ReplicaSlot, RequestId};
+use crate::prompt::class::Class;
 use crate::tenant::Tenant;
 use crate::time::Instant;
 
@@ -50,6 +51,18 @@ impl Router {
     #[must_use]
     pub fn hold_bytes(&self) -> u64 {
         self.hold.bytes()
+    }
+
+    /// What a request's tenant was charged for the attempt under way.
+    #[must_use]
+    pub fn bill_of(&self, id: RequestId) -> Option<Bill> {
+        self.requests.get(id)?.bill
+    }
+
+    /// Some request of a tenant and class waits for what comes, and lets no room pass.
+    #[must_use]
+    pub fn waits_openly(&self, tenant: &str, class: Class) -> bool {
+        self.hold.waits_openly(self.tenant(tenant), class)
     }
 
     /// Requests at replicas.

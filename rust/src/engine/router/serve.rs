@@ -10,15 +10,13 @@ use crate::engine::choose::{COMPARED_MAX, Sight};
 use crate::engine::demand::Lane;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::member::Offer;
-use crate::engine::hold::{Head, Partition, Ticket};
-use crate::engine::plant::Plant;
+use crate::engine::hold::{Head, Partition, Purse, Ticket};
 use crate::engine::requests::request::{Phase, Request};
 use crate::id::{ReplicaSlot, RequestId};
-use crate::prompt::class::Class;
 use crate::time::Instant;
 
 /// Requests passed over in one search because they wait for a replica without room.
-const AWAITING_MAX: u32 = 16;
+const AWAITING_MAX: usize = 16;
 
 /// A held request that is to start, of the queue with this head.
 #[derive(Clone, Copy)]
@@ -26,16 +24,6 @@ struct Next {
     head: Head,
     ticket: Ticket,
     id: RequestId,
-}
-
-impl Next {
-    fn new(head: &Head, ticket: Ticket, id: RequestId) -> Self {
-        Self {
-            head: *head,
-            ticket,
-            id,
-        }
-    }
 }
 
 impl Router {
@@ -101,10 +89,12 @@ impl Router {
             }
             let mut heads = Vec::new();
             self.turns(slot, now, &mut heads);
-            let started = self.start_due(slot, &heads, now, out)
-                || heads
-                    .iter()
-                    .any(|head| self.start_one(slot, head, now, out));
+            let due = self.oldest_due(slot, &heads, now);
+            let started = due.is_some_and(|due| self.start(slot, &due, now, out))
+                || heads.iter().any(|head| {
+                    let first = self.first_of(slot, head, now);
+                    first.is_some_and(|first| self.start(slot, &first, now, out))
+                });
             if !started {
                 self.fleet.set_declined(slot, true);
                 return;
@@ -133,10 +123,8 @@ impl Router {
     }
 
     fn anyone_open(&self, slot: ReplicaSlot) -> bool {
-        let mut lines = self.hold.heads().map(|(partition, _)| partition);
-        lines.any(|partition| {
-            self.hold.open_len(partition) > 0 && self.fleet.serves(slot, partition)
-        })
+        let mut lines = self.hold.lines();
+        lines.any(|line| self.hold.open_len(line) > 0 && self.fleet.serves(slot, line))
     }
 
     /// The queues that `slot` can serve, those first whose turn it is.
@@ -145,37 +133,16 @@ impl Router {
         self.hold.turns(&self.config, now, serves, heads);
     }
 
-    /// Starts the oldest request that is due and can use the room of `slot`.
-    fn start_due(
-        &mut self,
-        slot: ReplicaSlot,
-        heads: &[Head],
-        now: Instant,
-        out: &mut Vec<Effect>,
-    ) -> bool {
-        let due = self.oldest_due(slot, heads, now);
-        due.is_some_and(|due| self.start(slot, &due, now, out))
-    }
-
-    /// The oldest request of these queues that is due and can use the room of `slot`.
+    /// The oldest request to which the room of `slot` is owed, and which can use it.
     fn oldest_due(&self, slot: ReplicaSlot, heads: &[Head], now: Instant) -> Option<Next> {
-        if self.config.planted(Plant::Starved) {
-            return None;
-        }
-        // Those who are too old stand before the others; who has been passed over may stand behind
-        // one that came back.
-        let anywhere = self.hold.any_passed_out();
         let due = heads.iter().filter_map(|head| {
-            let queue = self.hold.queue(head.partition, head.class);
-            let is_due = |ticket| self.hold.is_due(ticket, &self.config, now);
-            queue
-                .take_while(|(ticket, _)| anywhere || is_due(*ticket))
-                .filter(|(ticket, _)| is_due(*ticket))
-                .find_map(|(ticket, id)| {
-                    let request = self.requests.get(id)?;
-                    let fits = self.fits(request, slot, now);
-                    fits.then_some((request.age, Next::new(head, ticket, id)))
-                })
+            let mut owed = self.hold.owed(head, &self.config, now);
+            owed.find_map(|(ticket, id)| {
+                let request = self.requests.get(id)?;
+                let fits = self.fits(request, slot, now);
+                let head = *head;
+                fits.then_some((request.age, Next { head, ticket, id }))
+            })
         });
         due.min_by_key(|(age, _)| *age).map(|(_, next)| next)
     }
@@ -190,82 +157,49 @@ impl Router {
         (older || !due).then_some(oldest)
     }
 
-    /// Starts the request of a queue that is best off with the room of `slot`.
-    fn start_one(
-        &mut self,
-        slot: ReplicaSlot,
-        head: &Head,
-        now: Instant,
-        out: &mut Vec<Effect>,
-    ) -> bool {
-        let first = if self.orders_by_work() {
-            self.cheapest(slot, head, now)
+    /// The request of a queue that is to have the room of `slot`: of the tenants that are due, the first by
+    /// age, or by age and work. Only those are passed over that must go elsewhere than where they failed,
+    /// and those, up to [`AWAITING_MAX`], that had better wait for another replica.
+    fn first_of(&mut self, slot: ReplicaSlot, head: &Head, now: Instant) -> Option<Next> {
+        let by_work =
+            self.config.policy.traits().orders_by_work && self.config.hold_work_weight > 0.0;
+        let most = if by_work {
+            COMPARED_MAX
         } else {
-            self.first_in_line(slot, head, now)
+            AWAITING_MAX + 1
         };
-        first.is_some_and(|(ticket, id)| self.start(slot, &Next::new(head, ticket, id), now, out))
-    }
-
-    fn orders_by_work(&self) -> bool {
-        self.config.policy.traits().orders_by_work && self.config.hold_work_weight > 0.0
-    }
-
-    /// The first request of a queue. Only those are passed over that must go elsewhere than where
-    /// they failed, and those, up to [`AWAITING_MAX`], that had better wait for another replica.
-    fn first_in_line(
-        &mut self,
-        slot: ReplicaSlot,
-        head: &Head,
-        now: Instant,
-    ) -> Option<(Ticket, RequestId)> {
-        let mut awaiting = 0;
-        let mut next = self.hold.queue(head.partition, head.class).next();
-        while let Some((ticket, id)) = next {
-            next = self.hold.after(ticket);
-            let request = self.requests.get(id)?;
-            if !self.fits(request, slot, now) {
-                continue;
+        let (mut awaiting, mut left) = (0, most);
+        let spares = self.fleet.spares(slot, &self.config);
+        let (mut group, mut deferred) = (Vec::new(), Vec::new());
+        let queue = (head.partition, head.class);
+        while left > 0 && (self.hold).next_due(queue, (&self.config, most), &mut group) {
+            let turns = self.hold.defer(&group, spares, &mut deferred);
+            let requests = &self.requests;
+            let asks = |id| {
+                let request = requests
+                    .get(id)
+                    .filter(|request| !request.is_leaving(now))?;
+                Some((&request.demand, request.submitted_ns))
+            };
+            let mut sight = Sight {
+                config: &self.config,
+                fleet: &mut self.fleet,
+                cache: &mut self.cache,
+                hold: &self.hold,
+                now,
+            };
+            let ranked = turns
+                .iter()
+                .flat_map(|turn| sight.rank(turn, (slot, by_work), &mut left, asks));
+            for (ticket, id) in ranked.collect::<Vec<_>>() {
+                if awaiting == AWAITING_MAX || !self.lets_pass(ticket, id, now) {
+                    let head = *head;
+                    return Some(Next { head, ticket, id });
+                }
+                awaiting += 1;
             }
-            if awaiting == AWAITING_MAX || !self.lets_pass(ticket, id, now) {
-                return Some((ticket, id));
-            }
-            awaiting += 1;
         }
         None
-    }
-
-    /// The request of a queue that is to have the room of `slot`: of those that do not wait for
-    /// another replica by choice then, the first by age and work.
-    fn cheapest(
-        &mut self,
-        slot: ReplicaSlot,
-        head: &Head,
-        now: Instant,
-    ) -> Option<(Ticket, RequestId)> {
-        let queue = self.hold.queue(head.partition, head.class);
-        let waiting = queue.filter_map(|(ticket, id)| {
-            let request = self.requests.get(id)?;
-            let fits = !request.is_leaving(now);
-            fits.then_some(((ticket, id), &request.demand, request.submitted_ns))
-        });
-        let fitting: Vec<_> = waiting
-            .filter(|(_, demand, _)| self.fleet.fits(demand, slot, &self.config, now))
-            .take(COMPARED_MAX)
-            .collect();
-        let mut sight = Sight {
-            config: &self.config,
-            fleet: &mut self.fleet,
-            cache: &mut self.cache,
-            hold: &self.hold,
-            now,
-        };
-        let ranked = sight.rank(fitting.into_iter(), slot);
-        let mut awaiting = 0;
-        ranked.into_iter().find(|&(ticket, id)| {
-            let takes = awaiting == AWAITING_MAX || !self.lets_pass(ticket, id, now);
-            awaiting += 1;
-            takes
-        })
     }
 
     /// Lets a held request wait by choice for a replica without room, where that is better for it.
@@ -299,12 +233,12 @@ impl Router {
         let Some(request) = self.requests.remove(id) else {
             return false;
         };
-        let is_due = self.hold.is_due(ticket, &self.config, now);
+        let is_due = self.hold.is_owed(ticket, &self.config, now);
         let Selection::Here { slot, match_blocks } = self.find(&request, false, now) else {
             self.requests.insert(id, request);
             return false;
         };
-        let age = request.age;
+        let (purse, age) = (self.purse(&request), request.age);
         if slot != offered
             && let Some(due) = self.due_before(slot, age, is_due, now)
         {
@@ -316,21 +250,21 @@ impl Router {
         self.hold.charge(head.as_class, tokens, &self.config);
         self.counters.count_class(head.class);
         self.counters.hold_due += u64::from(is_due);
-        self.pass_over(head.partition, head.class, age, slot, now);
+        self.pass_over(head.partition, &purse, age, slot, now);
         true
     }
 
-    /// A request of this age has taken room of `slot`: counts it for all older ones of the queue
+    /// A request of this age has taken room of `slot`: counts it for all older ones of its tenant's lane
     /// that could have used it.
     pub(super) fn pass_over(
         &mut self,
         line: Partition,
-        class: Class,
+        purse: &Purse,
         age: u64,
         slot: ReplicaSlot,
         now: Instant,
     ) {
-        let mut next = self.hold.queue(line, class).next();
+        let mut next = self.hold.beside(line, purse, &self.config).next();
         while let Some((ticket, id)) = next {
             next = self.hold.after(ticket);
             let Some(request) = self.requests.get(id).filter(|other| other.age < age) else {

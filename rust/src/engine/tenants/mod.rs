@@ -181,11 +181,11 @@ impl Tenants {
         highest.map_or(class, |highest| class.max(highest))
     }
 
-    /// A tenant's weight between tenants that wait.
-    #[must_use]
-    pub(in crate::engine) fn weight(&self, tenant: Tenant<&str>) -> u32 {
-        self.account(tenant)
-            .map_or(WEIGHT, |account| account.terms.weight)
+    /// The tenants with terms, and their weights between tenants that wait.
+    pub(in crate::engine) fn weights(&self) -> impl Iterator<Item = (&str, u32)> {
+        let accounts = self.accounts.iter().map(|(_, account)| account);
+        let listed = accounts.filter(|account| account.listed);
+        listed.map(|account| (&*account.name, account.terms.weight))
     }
 
     /// Whether a tenant is charged for anything: its requests are to be predicted.

@@ -2,22 +2,19 @@
 
 use serde::Serialize;
 
-use super::Tenants;
 use super::account::Account;
 use super::bucket::ONE;
 use super::usage::Seen;
-use crate::tenant::Tenant;
+use super::{Tenants, WEIGHT};
 
 impl Tenants {
     /// What tenants have used, and how they stand with their limits, as JSON: by name, as of each tenant's last
     /// request.
     pub(in crate::engine) fn usage(&self) -> Result<Vec<u8>, serde_json::Error> {
         let accounts = self.accounts.iter();
-        let states = accounts.map(|(_, account)| {
-            let weight = self.weight(Tenant::Named(&account.name));
-            TenantState::of(account, weight)
-        });
-        let mut tenants: Vec<_> = states.collect();
+        let mut tenants: Vec<_> = accounts
+            .map(|(_, account)| TenantState::of(account))
+            .collect();
         tenants.sort_unstable_by_key(|tenant| tenant.name);
         serde_json::to_vec(&UsageState { tenants })
     }
@@ -48,7 +45,12 @@ struct LimitState {
 }
 
 impl<'a> TenantState<'a> {
-    fn of(account: &'a Account, weight: u32) -> Self {
+    fn of(account: &'a Account) -> Self {
+        let weight = if account.listed {
+            account.terms.weight
+        } else {
+            WEIGHT
+        };
         let share = f64::from(account.share()) / f64::from(ONE);
         let state = |limit: Option<u64>, remaining: Option<u64>| {
             limit.zip(remaining).map(|(limit, remaining)| LimitState {

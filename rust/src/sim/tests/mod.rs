@@ -8,6 +8,7 @@ mod plants;
 mod regions;
 mod same;
 mod sharing;
+mod tenants;
 
 use serde_json::{Value, json};
 

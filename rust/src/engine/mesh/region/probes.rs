@@ -55,7 +55,7 @@ impl Mesh {
 /// By slot: whether something that the replica could serve is held.
 fn held(local: &Local<'_>) -> Vec<bool> {
     let mut held = vec![false; local.fleet.slots_end()];
-    for (partition, _) in local.hold.heads() {
+    for partition in local.hold.lines() {
         let bound = partition.bound.and_then(|id| local.fleet.slot(id));
         for slot in local.fleet.serving(Some(partition.model)) {
             held[slot.index()] |= partition.bound.is_none() || bound == Some(*slot);

@@ -261,7 +261,7 @@ impl Mesh {
 /// By slot: whether something waits here that may go there, and does not wait for another.
 fn wanted(local: &Local<'_>) -> Vec<bool> {
     let mut wanted = vec![false; local.fleet.slots_end()];
-    for (partition, _) in local.hold.heads() {
+    for partition in local.hold.lines() {
         let bound = partition.bound.and_then(|id| local.fleet.slot(id));
         let serving = local.fleet.serving(Some(partition.model));
         let open = local.hold.open_len(partition) > 0;

@@ -1,5 +1,9 @@
 //! The hold against plain lists that are searched from end to end.
 
+mod fair;
+
+use std::iter;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -36,6 +40,8 @@ pub(super) fn entrant(request: u64, deadline_ns: Instant) -> Entrant {
         partition: partition(0),
         class: Class::Normal,
         payer: Payer::Anonymous,
+        weight: 1,
+        pool: None,
         bytes: 1,
         age: request,
         submitted_ns: Instant::ZERO,
@@ -198,6 +204,8 @@ impl Oracle {
                         1 => Payer::Tenant(0),
                         other => Payer::Credential(other - 2),
                     },
+                    weight: 1,
+                    pool: None,
                     bytes,
                     fresh: true,
                     age: self.ages,
