@@ -197,6 +197,13 @@ impl Shares {
                 None => ONE / sharers,
             };
             let (used, most) = (part.used(), part.most());
+            // Who needs no more than half of its part leaves the others theirs: what does not fit into theirs any
+            // more would be lost.
+            let target = if own < used / 2 {
+                target.min(used)
+            } else {
+                target
+            };
             part.step(target, theirs.1, sequence, read);
             self.changes += u64::from(part.most() != most);
             self.revision += u64::from(part.used() != used);
