@@ -2,7 +2,7 @@
 
 use super::Fleet;
 use super::member::Offer;
-use crate::engine::config::Config;
+use crate::engine::config::{Config, PushRule};
 use crate::engine::demand::Demand;
 use crate::id::{ModelId, ReplicaSlot};
 use crate::time::Instant;
@@ -11,10 +11,8 @@ impl Fleet {
     /// A replica has enough free that a tenant with far more than others may take some: nothing is pending
     /// there, and a part of its KV cache and of its batch stays free until all that runs has ended.
     pub(in crate::engine) fn spares(&self, slot: ReplicaSlot, config: &Config) -> bool {
-        let Some(member) = self
-            .member(slot)
-            .filter(|_| config.tenant_headroom_ratio > 0.0)
-        else {
+        let gated = config.push == PushRule::Pending && config.tenant_headroom_ratio > 0.0;
+        let Some(member) = self.member(slot).filter(|_| gated) else {
             return true;
         };
         let (replica, in_flight) = (member.replica(), member.all_in_flight());

@@ -163,10 +163,10 @@ impl Router {
     fn first_of(&mut self, slot: ReplicaSlot, head: &Head, now: Instant) -> Option<Next> {
         let by_work =
             self.config.policy.traits().orders_by_work && self.config.hold_work_weight > 0.0;
-        let most = if by_work {
-            COMPARED_MAX
-        } else {
-            AWAITING_MAX + 1
+        let most = match (by_work, self.config.waits()) {
+            (true, _) => COMPARED_MAX,
+            (false, true) => AWAITING_MAX + 1,
+            (false, false) => 1,
         };
         let (mut awaiting, mut left) = (0, most);
         let spares = self.fleet.spares(slot, &self.config);
