@@ -145,6 +145,8 @@ enum Step {
     Review(usize),
     Tell(usize, usize),
     Deliver(usize, usize),
+    /// A message is told and read at once.
+    Exchange(usize, usize),
     Connect(usize, usize, bool),
     Pass(u64),
     Die(usize),
@@ -154,16 +156,17 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let who = || 0_usize..4;
-    let demand = prop_oneof![Just(0), Just(1), Just(ONE / 3), Just(ONE)];
+    let demand = prop_oneof![1 => Just(0), 1 => Just(1), 4 => 1..=ONE];
     let step = prop_oneof![
         3 => (who(), 0_usize..2, demand).prop_map(|(at, key, demand)| Step::Ask(at, key, demand)),
         8 => who().prop_map(Step::Review),
         8 => (who(), who()).prop_map(|(from, to)| Step::Tell(from, to)),
         10 => (who(), who()).prop_map(|(from, to)| Step::Deliver(from, to)),
+        12 => (who(), who()).prop_map(|(from, to)| Step::Exchange(from, to)),
         2 => (who(), who(), prop::bool::weighted(0.8)).prop_map(|(a, b, on)| Step::Connect(a, b, on)),
         1 => (0_u64..200_000).prop_map(Step::Pass),
         1 => who().prop_map(Step::Die),
-        2 => (who(), who()).prop_map(|(at, of)| Step::FindOut(at, of)),
+        6 => (who(), who()).prop_map(|(at, of)| Step::FindOut(at, of)),
     ];
     prop::collection::vec(step, 1..250)
 }
@@ -175,6 +178,12 @@ fn run(world: &mut World, step: Step) {
         Step::Review(at) if world.up[at % len] => world.review(at % len),
         Step::Tell(from, to) => world.tell(from % len, to % len),
         Step::Deliver(from, to) => world.deliver(from % len, to % len),
+        Step::Exchange(from, to) => {
+            world.tell(from % len, to % len);
+            while !world.letters[from % len][to % len].is_empty() {
+                world.deliver(from % len, to % len);
+            }
+        }
         Step::Connect(one, other, on) => world.connect(one % len, other % len, on),
         Step::Pass(ms) => world.now += Span::from_ms(ms),
         // Somebody stays.
@@ -185,12 +194,19 @@ fn run(world: &mut World, step: Step) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
     fn parts_sum_to_the_whole_at_most_whatever_becomes_of_messages_connections_and_balancers(
         balancers in 2_usize..=4,
         steps in steps(),
     ) {
         let mut world = World::new(balancers);
+        for one in 0..balancers {
+            for other in 0..one {
+                world.connect(one, other, true);
+            }
+        }
+        world.talk(2, |_, _| true);
         for step in steps {
             run(&mut world, step);
             for key in TENANTS {
@@ -220,6 +236,32 @@ proptest! {
                 prop_assert!(needed.is_none_or(|needed| part + u64::from(ONE / 32) >= needed), "{at}: {part} < {needed:?}");
             }
             prop_assert!(world.used(key) <= u64::from(ONE));
+        }
+    }
+
+    #[test]
+    fn two_that_find_room_at_the_same_time_do_not_both_take_it(
+        steps in prop::collection::vec((0_usize..12, 0_usize..2, 1..=ONE), 1..40),
+    ) {
+        let mut world = World::new(3);
+        for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+            world.connect(one, other, true);
+        }
+        for at in 0..3 {
+            world.ask(at, TENANTS[0], ONE / 2);
+        }
+        world.talk(4, |_, _| true);
+        world.die(2);
+        (world.dead[0][2], world.dead[1][2]) = (true, true);
+        for (kind, at, demand) in steps {
+            match kind {
+                0..3 => world.ask(at, TENANTS[0], demand),
+                3..8 => world.review(at),
+                8..10 => run(&mut world, Step::Exchange(at, 1 - at)),
+                10 => world.tell(at, 1 - at),
+                _ => world.deliver(at, 1 - at),
+            }
+            prop_assert!(world.used(TENANTS[0]) <= u64::from(ONE), "{}", world.used(TENANTS[0]));
         }
     }
 
