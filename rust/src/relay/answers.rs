@@ -106,9 +106,13 @@ impl Relay {
         self.status >= 400 || self.error_first
     }
 
-    /// Events behind the last that told the tokens of the answer; all where none did.
+    /// Events behind the last that told the tokens of the answer; all where none did. None where the answer has
+    /// said all: what is behind its tokens then is its end, and a client may leave at that end.
     #[must_use]
     pub fn events_since_usage(&self) -> u64 {
+        if self.said_all && self.events_at_usage > 0 {
+            return 0;
+        }
         self.events.count.saturating_sub(self.events_at_usage)
     }
 

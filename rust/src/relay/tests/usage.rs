@@ -109,6 +109,24 @@ fn the_usage_event_nobody_asked_for_is_taken_out() {
 }
 
 #[test]
+fn behind_the_usage_tokens_are_counted_and_the_end_of_the_answer_is_none() {
+    let usage = r#"data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3}}"#;
+    let token = r#"data: {"choices":[{"text":"a"}]}"#;
+    let since = |payloads: &[&str]| {
+        let mut relay = begun(HTTP11).0;
+        for payload in payloads {
+            relay.feed(&chunk(format!("{payload}\n\n").as_bytes()));
+        }
+        relay.events_since_usage()
+    };
+    assert_eq!(since(&[usage, "data: [DONE]"]), 0);
+    assert_eq!(since(&[usage, token]), 1);
+    // `begun` has begun with an event.
+    assert_eq!(since(&[token]), 2);
+    assert_eq!(since(&[token, "data: [DONE]"]), 3);
+}
+
+#[test]
 fn the_id_of_a_response_is_its_first_id() {
     let options = Options {
         responses_api: true,
