@@ -78,7 +78,7 @@ class Service:
         self.pool = parts.replica_pool(settings)
         self.shortage = self.pool.shortage
         self.shortage.give_back = self._give_back
-        self.guard = guard.make(settings, self.router)
+        self.guard = guard.make(settings, self.router, self._part_failed)
         keyring = self.guard.keyring if self.guard is not None else None
         self.frontend = Frontend(parts.context(settings, self.router, self.pool, self.recorder, keyring))
         self.frontend.shortage = self.shortage

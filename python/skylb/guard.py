@@ -5,7 +5,7 @@ A file that is broken later changes nothing: the last good one stays in use, and
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,17 @@ class Guard:
         residency: rules of the configuration, to which those of tenants are added.
         router: gets terms and rules.
         interval_s: time between two looks at the file.
+        on_failure: called where the file and the clock are looked at no longer.
     """
 
     def __init__(
-        self, path: Path, residency: Sequence[ResidencyRule], router: Router, *, interval_s: float
+        self,
+        path: Path,
+        residency: Sequence[ResidencyRule],
+        router: Router,
+        *,
+        interval_s: float,
+        on_failure: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self._path = path
         self._residency = [(rule.tenant, rule.model, [*rule.regions]) for rule in residency]
@@ -49,7 +56,7 @@ class Guard:
         self._file = WatchedFile(
             path, read_ring, self._take, interval_s=interval_s, kept="the last good keys stay in use"
         )
-        self._tasks = TaskGroup()
+        self._tasks = TaskGroup(on_failure)
         self.keyring = Keyring(Ring(Document()))
 
     def _take(self, ring: Ring) -> None:
@@ -125,8 +132,16 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def make(settings: Settings, router: Router) -> Guard | None:
+def make(
+    settings: Settings, router: Router, on_failure: Callable[[str, BaseException], None] | None = None
+) -> Guard | None:
     """The guard, where the settings name a keys file."""
     if settings.keys_file is None:
         return None
-    return Guard(settings.keys_file, settings.mesh.residency, router, interval_s=settings.discovery.file_s)
+    return Guard(
+        settings.keys_file,
+        settings.mesh.residency,
+        router,
+        interval_s=settings.discovery.file_s,
+        on_failure=on_failure,
+    )

@@ -54,6 +54,8 @@ class WatchedFile(Generic[T]):
         """Of a content that was not understood: it is not read again and again."""
         self._said: str | None = None
         """What the log has of that already."""
+        self._looking = asyncio.Lock()
+        """Of two readings, the one that began first is taken first."""
         self.failure: str | None = None
         """What is wrong with the file as it is now, if something is."""
         self.seen_ns = monotonic_ns()
@@ -78,7 +80,8 @@ class WatchedFile(Generic[T]):
 
     async def look(self) -> None:
         """Reads the file if it changed since it was last read."""
-        await attempt(self._look(), name=f"reading {self._path}")
+        async with self._looking:
+            await attempt(self._look(), name=f"reading {self._path}")
 
     async def renew(self) -> None:
         """Reads the file if it changed since it was last understood; repeats what is wrong with it."""
@@ -99,6 +102,9 @@ class WatchedFile(Generic[T]):
             self._refused = signature
             self._refuse(error)
             return
+        except Exception as error:
+            self.failure = f"{self._path}: {error!r}"  # a bug of ours: the content is not in use all the same
+            raise
         self._refused = None
         self.seen_ns = monotonic_ns()
         if self.failure is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from skylb.keys.edit import add_key
 from tests.support.processes import Balancer, balancer, eventually, mocks
 from tests.support.raw import Answer, ask, chat, request
 
@@ -146,6 +147,23 @@ def test_a_wrong_key_of_the_balancer_is_no_fault_of_the_client(
         eventually(lambda: said in found.child.text(), what="a line in the log", of=[found.child])
         if probe is None:
             assert "/v1/models answers 401 to the key of replica_key_file" in found.child.text()
+
+
+def test_where_clients_keys_stay_here_a_replica_that_asks_for_one_is_no_fault_of_the_client(
+    tmp_path: Path,
+) -> None:
+    ours, _ = add_key(tmp_path / "keys.toml", "acme", {}, {})
+    (tmp_path / "probe").write_text(KEY)
+    command = ["--keys-file", str(tmp_path / "keys.toml"), "--probe-key-file", str(tmp_path / "probe")]
+    with (
+        mocks(1, "--profile", "instant", "--api-key", KEY) as urls,
+        balancer(*urls, arguments=command) as found,
+    ):
+        answer = send(found, ours)
+        code = json.loads(answer.body)["error"]["code"]
+        assert (answer.status, code) == (502, "upstream_unauthorized")
+        said = "answers 401 without a key: replica_key_file gives one"
+        eventually(lambda: said in found.child.text(), what="a line in the log", of=[found.child])
 
 
 def test_a_replica_that_refuses_the_key_is_left_alone_for_those_that_take_it(tmp_path: Path) -> None:

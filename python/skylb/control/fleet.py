@@ -86,8 +86,12 @@ class Fleet:
         return list(self._replicas.values())
 
     def own(self) -> list[str]:
-        """Names of the replicas that are not adopted."""
-        return [name for name, offered in self._offered.items() if not offered.adopted]
+        """Names of the replicas of this region that are not adopted.
+
+        Who adopts them takes them for replicas of this region: those of another one would leave it.
+        """
+        ours = ((name, offered) for name, offered in self._offered.items() if offered.region is None)
+        return [name for name, offered in ours if not offered.adopted]
 
     def offered(self) -> dict[str, Offered]:
         """What the sources say of each replica, by its name."""

@@ -45,8 +45,8 @@ _STATUSES = {
 def failure_of(status: int, request: Request, router: Router, *, keyed: bool) -> int | None:
     """The failure, ``FAILURE_*``, that an answer with this status is; ``None``: it is an answer.
 
-    401 to a key of ours (``keyed``) is about that key, and says nothing to the client. To the client's own
-    key it is its answer.
+    401 where the client's key does not reach replicas (``keyed``) is about a key of ours, or that there is
+    none, and says nothing to the client. To the client's own key it is its answer.
 
     404 from a replica that is not known to have the model is not the last word while another may have it.
 
@@ -82,13 +82,14 @@ class KeyRefusals:
         self._count = 0
         self._last_ns: int | None = None
 
-    def noted(self, replica: str, now_ns: int) -> None:
-        """A replica has refused it."""
+    def noted(self, replica: str, now_ns: int, *, given: bool) -> None:
+        """A replica has refused it; ``given``: it got one."""
         self._count += 1
         if self._last_ns is None or now_ns - self._last_ns >= KEY_REFUSALS_NS:
             log.warning(
-                "replica %s answers 401 to the key of replica_key_file (refused so far: %d)",
+                "replica %s answers 401 %s (refused so far: %d)",
                 replica,
+                "to the key of replica_key_file" if given else "without a key: replica_key_file gives one",
                 self._count,
             )
             self._last_ns = now_ns

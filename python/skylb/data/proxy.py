@@ -288,10 +288,11 @@ class Exchange:
             self.fail(_core.FAILURE_REFUSED, sent=False)
             return True
         status = relay.verdict
-        keyed = leg.target.authorization is not None
+        given = leg.target.authorization is not None
+        keyed = given or self.context.tenants.keyring is not None  # then no replica gets a client's key
         failure = failure_of(status, self.request, self.context.router, keyed=keyed)
         if failure == _core.FAILURE_UNAUTHORIZED:
-            self.context.key_refusals.noted(leg.target.name, monotonic_ns())
+            self.context.key_refusals.noted(leg.target.name, monotonic_ns(), given=given)
         if failure is None or (status == HTTPStatus.TOO_MANY_REQUESTS and leg.forward is not None):
             return False
         leg.withheld = True

@@ -43,10 +43,10 @@ RANKS = (
     "SkyLB takes an engine with several data-parallel ranks as one replica. The engine's own API server "
     "spreads requests over the ranks: leave the flag out"
 )
-KEY = (
-    "everybody on a machine can read its command lines, so SkyLB reads keys from files. "
-    "smg and sglang-router ask clients for this key too, vllm-router does not: "
-    "for that, use --keys-file FILE. For the replicas"
+KEY = "everybody on a machine can read its command lines, so SkyLB reads keys from files"
+KEY_OF_CLIENTS = (
+    f"{KEY}. The replicas get the key of --replica-key-file, and clients are asked for one of --keys-file "
+    "(skylb keys new makes one)"
 )
 TRACES = "SkyLB writes no traces. It passes traceparent on, and the access log has the times of each request"
 BACKOFF = "SkyLB retries at another replica at once, within a budget of retries (--engine-retry-ratio)"
@@ -157,7 +157,8 @@ SHARED: list[Row] = [
     *unneeded("--max-tree-size", ALL, "--engine-tree-bytes-max bounds the tree, in bytes for all replicas"),
     *becomes("--max-payload-size", ALL, "--body-bytes-max"),
     *unneeded("--enable-igw!", ALL, "SkyLB always asks each replica for its models, and routes by them"),
-    *answered("--api-key", ALL, KEY, "--replica-key-file FILE"),
+    *answered("--api-key", "v", KEY, "--replica-key-file FILE"),
+    *answered("--api-key", "sg", KEY_OF_CLIENTS, "--replica-key-file FILE --keys-file FILE"),
     *answered("--log-dir", ALL, "SkyLB logs to stderr. The access log can go to a file", "--access-log FILE"),
     *shared(
         "--log-level",

@@ -199,6 +199,8 @@ def tables(path: Path, content: bytes) -> dict[str, Any]:
         raise ConfigError([f"{path}: {where}expected TOML{said}"]) from None
     except RecursionError:
         raise ConfigError([f"{path}: expected TOML without deep nesting"]) from None
+    except ValueError:  # int() has a bound of its own
+        raise ConfigError([f"{path}: expected TOML without numbers of thousands of digits"]) from None
 
 
 def _refuse(path: Path, content: bytes, faults: Iterator[str]) -> None:

@@ -114,8 +114,10 @@ class KubernetesSettings(Group):
                         {f"kubernetes.{name}", "kubernetes.selector"},
                         f"kubernetes.{name} is given without kubernetes.selector: expected both",
                     )
-        elif (absent := uninstalled()) is not None:
-            yield {"kubernetes.selector"}, f"kubernetes.selector: {absent}"
+        for name in ("selector", "config"):
+            absent = uninstalled() if getattr(self, name) is not None else None
+            if absent is not None:
+                yield {f"kubernetes.{name}"}, f"kubernetes.{name}: {absent}"
         repeated = sorted({name for name in self.namespace if self.namespace.count(name) > 1})
         if repeated:
             yield (

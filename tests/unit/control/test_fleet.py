@@ -103,12 +103,14 @@ def test_a_region_that_changes_is_told_and_one_of_our_own_is_not() -> None:
     assert world.offer(replace(A, region="eu"), B) == [("region", 1, "eu"), ("region", 2, None)]
 
 
-def test_only_replicas_that_are_not_adopted_are_ours_whatever_their_region() -> None:
+def test_peers_may_adopt_what_is_ours_and_in_our_region() -> None:
     world = World()
-    world.offer(replace(A, region="eu"))
+    world.offer(A)
     world.offer(replace(B, region="us", adopted=True), source="adopted us")
     assert world.fleet.own() == [A.name]
     assert world.fleet.sizes() == {"s": 1, "adopted us": 1}
+    world.offer(replace(A, region="eu"))
+    assert world.fleet.own() == [], "who adopts it would take it for one of our region"
 
 
 def test_of_one_name_our_own_source_counts_before_one_that_is_adopted() -> None:
