@@ -1,14 +1,14 @@
 {{- define "skylb.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 48 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "skylb.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 48 | trimSuffix "-" -}}
 {{- else if contains (include "skylb.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 48 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "skylb.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "skylb.name" .) | trunc 48 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -134,6 +134,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $p := .Values.peers -}}
 {{- if and (or $p.list $p.name $p.advertise $p.service.enabled) (not (include "skylb.meshed" .)) -}}
 {{- fail "peers: expected secrets.peerKeys.name too: without the shared secret no peer is believed" -}}
+{{- end -}}
+{{- if and .Values.secrets.clientKeys.name (ne (int .Values.replicaCount) 1) (not (include "skylb.meshed" .)) -}}
+{{- fail "secrets.clientKeys: expected secrets.peerKeys.name too: balancers that do not know each other allow each limit once each" -}}
+{{- end -}}
+{{- if and $p.advertise (not $p.name) -}}
+{{- fail "peers.advertise: expected peers.name too: one address is one balancer" -}}
+{{- end -}}
+{{- if and .Values.secrets.peerTls.name (not $p.name) -}}
+{{- fail "secrets.peerTls: expected peers.name too: pods call each other by address, and no certificate has the addresses of pods" -}}
 {{- end -}}
 {{- if and $p.list (not (and $p.name $p.advertise)) -}}
 {{- fail "peers.list: expected peers.name and peers.advertise too: other clusters must know and reach this balancer" -}}
