@@ -38,7 +38,8 @@ def drains(front: Balancer) -> dict[str, bool]:
 def sees(front: Balancer, **wanted: bool) -> None:
     """Waits until these are the replicas: the last part of each address, and whether it drains."""
     named = {f"10.88.0.{number.removeprefix('n')}": drain for number, drain in wanted.items()}
-    eventually(lambda: drains(front) == named, what=f"{named}")
+    # After the API server was away, the controller takes its time.
+    eventually(lambda: drains(front) == named, timeout_s=120, what=f"{named}")
 
 
 def verb(front: Balancer, path: str) -> dict[str, Any]:

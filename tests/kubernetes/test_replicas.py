@@ -108,7 +108,7 @@ def test_a_port_that_is_not_clear_is_told_and_a_name_makes_it_clear(cluster: Clu
     with serving(cluster) as front:
         told = f"kubernetes {cluster.namespace}"
         eventually(lambda: front.state()["replicas"].get(told) == f"unresolved: {fault}", what="told")
-        assert fault in front.child.text()
+        eventually(lambda: fault in front.child.text(), what="a line in the log")
     for port in ("api", "8000"):
         with serving(cluster, "--kubernetes-port", port) as front:
             sees(front, n2=False)
