@@ -191,7 +191,7 @@ def _replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(fd)
         Path(name).replace(target)
-    except BaseException:
+    except BaseException:  # cancelled or killed by Ctrl-C too: nothing is left beside the file
         Path(name).unlink(missing_ok=True)
         raise
 
