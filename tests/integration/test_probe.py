@@ -261,28 +261,37 @@ def test_a_replica_that_refuses_connections_is_down_and_one_that_answers_too_muc
 
 
 def test_a_replica_that_accepts_no_connection_in_time_is_not_up_and_may_come_back_as_another(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def late(*_: object) -> None:
         raise TimeoutError
 
+    def none_idle(*_: object) -> None:
+        """A probe under way gives its connection back, and the next one would take it."""
+
     async def test(replica: FakeReplica) -> None:
-        seldom = settings(replica.url).model_copy(update={"discovery": DiscoverySettings(models_s=3600)})
+        seldom = settings(replica.url, timeout=TimeoutSettings(probe_s=60)).model_copy(
+            update={"discovery": DiscoverySettings(models_s=3600)}
+        )
         async with running(seldom) as plane:
             prober = plane.control._prober
             await until(plane.router.models, "models are read")
             assert prober.is_up(replica.url)
             replica.models = [{"id": "n"}]
+            replica.release.clear()
+            await until(lambda: replica.at_once == 1, "a probe is under way")
             with monkeypatch.context() as patch:
                 patch.setattr(Pool, "open", late)
-                for known in plane.router.replicas():
-                    prober._pool.forget(known.id)
+                patch.setattr(Pool, "acquire", none_idle)
+                replica.release.set()
                 await until(lambda: not prober.is_up(replica.url), "it is not up")
-                assert plane.state(replica.url).startswith("blind: timed out"), "its backlog may be full"
             await until(lambda: plane.router.models() == [("n", None)], "its models are read anew")
             assert prober.is_up(replica.url)
 
-    run(test)
+    with caplog.at_level(logging.WARNING, "skylb.control.probe"):
+        run(test)
+    states = [record.getMessage() for record in caplog.records]
+    assert states[0].endswith(" is blind: timed out"), "its backlog may be full"
 
 
 def test_a_connection_that_we_cannot_make_says_nothing_of_the_replica(
