@@ -4,8 +4,8 @@ Waiting requests alone would not do. A fleet that just keeps up has none, and wo
 are two figures, and an autoscaler divides their sum by what one replica should run at once.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence, Set
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
@@ -17,13 +17,14 @@ MODELS_MAX = 64
 """As many as the counts of requests that ended name."""
 
 OTHER = "other"
+"""The rest. A model of this name shares the label, as in the counts."""
 
 
 class Demand:
     """Counts requests by model when it is asked: nothing is kept for each request, so nothing can leak.
 
     A model that was listed once keeps its figures, at 0: an autoscaler learns nothing from a series that is
-    not there.
+    not there. Where the bound is reached, the one that has been gone for longest makes room for a new one.
 
     Args:
         frontends: whose requests count.
@@ -34,28 +35,43 @@ class Demand:
         self._frontends = frontends
         self._router = router
         self._models: dict[str, None] = {}
+        """Those that have figures of their own, the one that was listed last at the end."""
 
     def families(self) -> Iterator[Metric]:
         """For ``/metrics``. Takes about 0.3 ms per 1,000 requests."""
-        for model, _ in self._router.models():
-            if len(self._models) >= MODELS_MAX:
-                break
-            self._models[model] = None
-        held: list[str | None] = []
-        in_flight: list[str | None] = []
+        held: Counter[str | None] = Counter()
+        in_flight: Counter[str | None] = Counter()
         for frontend in self._frontends:
             for exchange in frontend.exchanges():
                 if not exchange.in_engine:
                     continue
                 if exchange.phase is HOLD:
-                    held.append(exchange.request.model)
+                    held[exchange.request.model] += 1
                 elif exchange.legs and exchange.legs[-1].forward is None:
-                    in_flight.append(exchange.request.model)
+                    in_flight[exchange.request.model] += 1
+        listed = [name for name, _ in self._router.models() if name != OTHER]
+        self._list(listed, held.keys() | in_flight.keys())
         yield self._family("skylb_model_held_requests", "Requests in the hold, by model.", held)
         yield self._family("skylb_model_in_flight_requests", "Our requests at replicas, by model.", in_flight)
 
-    def _family(self, name: str, text: str, asked: list[str | None]) -> Metric:
-        counts = Counter(asked)
+    def _list(self, listed: Sequence[str], asked: Set[str | None]) -> None:
+        """Gives models that are listed figures of their own; ``asked`` are those with requests now."""
+        for name in listed:
+            if name in self._models:
+                del self._models[name]
+                self._models[name] = None  # listed last of all
+        kept = {*asked, *listed}
+        gone = deque(name for name in self._models if name not in kept)
+        for name in listed:
+            if name in self._models:
+                continue
+            if len(self._models) >= MODELS_MAX:
+                if not gone:
+                    return
+                del self._models[gone.popleft()]
+            self._models[name] = None
+
+    def _family(self, name: str, text: str, counts: Counter[str | None]) -> Metric:
         family = GaugeMetricFamily(name, text, labels=("model",))
         for model in self._models:
             family.add_metric((model,), counts.pop(model, 0))

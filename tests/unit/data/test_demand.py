@@ -56,3 +56,39 @@ def test_what_clients_call_a_model_is_no_label_and_labels_are_bounded() -> None:
             client.finish()
 
     plays(test, at_once=100)
+
+
+def test_a_model_that_is_gone_makes_room_for_a_new_one_unless_it_has_requests() -> None:
+    async def test(world: World) -> None:
+        wanted = Demand([world.frontend], world.router)
+
+        def listed(*models: str) -> set[str]:
+            world.router.set_models(1, [(model, None) for model in models])
+            return set(figures(wanted.families())["held"])
+
+        first = [f"model-{number}" for number in range(demand.MODELS_MAX)]
+        assert listed(*first) == {*first, "other"}
+        busy = world.client()
+        busy.feed(chat(model="model-0"))
+        await settle()
+        assert listed(*first[9:]) == {*first, "other"}, "none is wanted in their place"
+        assert listed("new-1", *first[5:]) == {"new-1", *first, "other"} - {"model-1"}
+        assert listed("new-2", "new-3") == {"new-1", "new-2", "new-3", *first, "other"} - set(first[1:4])
+        busy.finish()
+
+    plays(test, at_once=100)
+
+
+def test_a_model_that_is_called_like_the_rest_shares_its_label() -> None:
+    async def test(world: World) -> None:
+        world.router.set_models(1, [("m", None), ("other", None)])
+        wanted = Demand([world.frontend], world.router)
+        client = world.client()
+        client.feed(chat(model="other"))
+        await settle()
+        labels = [sample.labels["model"] for family in wanted.families() for sample in family.samples]
+        assert labels == ["m", "other"] * 2
+        assert figures(wanted.families())["in flight"] == {"m": 0, "other": 1}
+        client.finish()
+
+    plays(test, at_once=1)
