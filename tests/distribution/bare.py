@@ -33,8 +33,8 @@ class Bare:
         """Its programs: the whole of its PATH."""
         return self.directory / "venv" / "bin"
 
-    def command(self, *words: str | Path, see_all: bool = False) -> list[str]:
-        """A command with nothing of our environment. ``see_all``: no tree is hidden from it."""
+    def command(self, *words: str | Path) -> list[str]:
+        """A command with nothing of our environment."""
         clean = [
             "env",
             "-i",
@@ -44,7 +44,7 @@ class Bare:
             "LANG=C.UTF-8",
         ]
         inside = [*clean, *map(str, words)]
-        if see_all or not self.hidden:
+        if not self.hidden:
             return inside
         return [*_unshare(), *map(str, self.hidden), "--", *inside]
 

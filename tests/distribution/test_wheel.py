@@ -23,8 +23,11 @@ from tests.distribution.emulated import SMOKE
 from tests.support.processes import PATIENCE_S, Child, answers, free_port, get
 
 STARTS = 5
-CPU_S_MAX = 10.0
-"""CPU time that no machine needs for a start. The aim is an answer within a second; the figure is printed."""
+START_IMPORTS_MAX = 3.0
+"""CPU time of a start, as a multiple of that of importing the libraries, as docs/INSTALL.md promises.
+Where a start takes 0.36 s, that import takes 0.22 s."""
+
+IMPORTS = "import aiohttp.web, msgspec, orjson, prometheus_client, pydantic, rich, uvloop"
 
 CHAT = {"model": "mock", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 
@@ -83,13 +86,25 @@ def start_s(bare: Bare, replicas: list[str]) -> tuple[float, float]:
         return time.monotonic() - began, child.cpu_s()
 
 
-def test_serve_answers_soon_after_its_start(bare: Bare, replicas: list[str]) -> None:
-    figures = [start_s(bare, replicas) for _ in range(STARTS)]
-    wall, cpu = (statistics.median(values) for values in zip(*figures, strict=True))
-    least = min(figures)[0]
-    print(f"skylb serve answers after {wall:.2f} s (median of {STARTS}; least {least:.2f} s)")
-    print(f"CPU time of that: {cpu:.2f} s")
-    assert cpu < CPU_S_MAX
+def imports_s(bare: Bare) -> float:
+    """CPU time of a Python that imports SkyLB's libraries, and nothing of SkyLB."""
+    before = os.times()
+    ended = bare.run("python", "-c", IMPORTS)
+    after = os.times()
+    assert ended.returncode == 0, ended
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def test_a_start_costs_little_more_than_the_import_of_the_libraries(bare: Bare, replicas: list[str]) -> None:
+    imports, starts = [], []
+    for _ in range(STARTS):  # in turn: both see the same machine
+        imports.append(imports_s(bare))
+        starts.append(start_s(bare, replicas))
+    wall, cpu = (statistics.median(values) for values in zip(*starts, strict=True))
+    print(f"skylb serve answers after {wall:.2f} s (median of {STARTS}; least {min(starts)[0]:.2f} s)")
+    importing = statistics.median(imports)
+    print(f"CPU time of that: {cpu:.2f} s; of the import of the libraries: {importing:.2f} s")
+    assert cpu < START_IMPORTS_MAX * importing
 
 
 def test_a_chat_is_answered_and_the_live_page_is_there(bare: Bare, replicas: list[str]) -> None:
@@ -136,10 +151,10 @@ def test_an_extra_that_is_missing_is_installed_by_the_line_of_the_message(bare: 
     plots = ["skylb", "sim", "chat", "--plots", "plots"]
     ended = bare.run(*plots)
     assert ended.returncode == 2
-    found = re.search(r"matplotlib is not installed: (pip install .*)", ended.stderr)
+    found = re.search(r"matplotlib is not installed: (.+)", ended.stderr)
     assert found is not None, ended.stderr
     install = [*shlex.split(found[1]), "--quiet", "--disable-pip-version-check"]
-    subprocess.run(bare.command(*install, see_all=True), check=True, timeout=environments.INSTALL_TIMEOUT_S)
+    subprocess.run(bare.command(*install), check=True, timeout=environments.INSTALL_TIMEOUT_S)
     ended = bare.run(*plots)
     assert ended.returncode == 0, ended
     made = {path.suffix for path in (bare.directory / "plots").iterdir()}
