@@ -1,5 +1,6 @@
 """`skylb doctor` in front of real mock replicas, of engines that the test plays, and of real balancers."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from tests.support.kubernetes import endpoint, endpoint_slice, fake_api, status
 from tests.support.processes import PATIENCE_S, SKYLB, balancer, eventually, free_port, get, mocks
 from tests.support.regions import key_line
 
@@ -385,6 +388,65 @@ def test_a_peer_that_does_not_list_this_balancer_is_a_fault(urls: list[str], mes
 def test_a_peer_that_is_down_is_a_fault(urls: list[str], mesh: Mesh) -> None:
     found = findings("--replica", urls[0], *mesh.arguments("eu"))
     assert "not reached" in texts([row for row in found["fault"] if row["area"] == "peer"])
+
+
+def test_a_list_of_replicas_that_kubernetes_does_not_give_is_named_as_that(
+    urls: list[str], tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with fake_api() as api:
+            config = api.config(tmp_path / "kubeconfig")
+        given = ("--kubernetes-selector", "app=vllm", "--kubernetes-config", str(config))
+        found = await asyncio.to_thread(findings, "--replica", urls[0], *given)
+        [fault] = found["fault"]
+        assert fault["subject"] == "kubernetes vllm"
+        assert fault["text"].startswith(f"the list of Kubernetes is not complete: {api.url} is not reached")
+        assert "DNS" not in texts(found["fault"])
+
+    asyncio.run(test())
+
+
+def test_peers_that_kubernetes_lists_are_greeted_and_a_missing_right_is_a_fault(
+    urls: list[str], mesh: Mesh, tmp_path: Path
+) -> None:
+    sync, forward = mesh.ports["eu"]
+    own = ["--name", "eu", "--region", "eu", "--peer-key-file", str(mesh.files["shared"])]
+    own += ["--sync-listen", f"127.0.0.1:{sync}", "--peer-listen", f"127.0.0.1:{forward}"]
+    ports = ({"name": "sync", "port": mesh.ports["us"][0], "protocol": "TCP"},)
+
+    async def forbid(_: web.Request) -> web.Response:
+        return web.json_response(status(403, "Forbidden"), status=403)
+
+    async def test() -> None:
+        async with fake_api() as api:
+            config = str(api.config(tmp_path / "kubeconfig"))
+            given = ("--replica", urls[0], *own, "--peer-kubernetes-service", "skylb")
+            given = (*given, "--kubernetes-config", config)
+            alone = await asyncio.to_thread(findings, *given)
+            assert alone["fault"] == []
+            assert "kubernetes skylb: no other balancer is listed" in texts(alone["warning"])
+            api.put(endpoint_slice("a", endpoint("127.0.0.1", name="us"), service="skylb", ports=ports))
+            with balancer(*urls, arguments=mesh.arguments("us")):
+                both = await asyncio.to_thread(findings, *given)
+            assert "peer us: keys match" in texts(both["ok"])
+            api.handler = forbid
+            refused = await asyncio.to_thread(findings, *given)
+            [fault] = refused["fault"]
+            assert (fault["area"], fault["subject"]) == ("peers", "kubernetes skylb")
+            assert "may not list endpointslices" in fault["text"]
+
+    asyncio.run(test())
+
+
+def test_peers_that_kubernetes_should_list_outside_of_a_cluster_are_a_fault(
+    urls: list[str], mesh: Mesh
+) -> None:
+    arguments = mesh.arguments("eu")
+    del arguments[arguments.index("--peer") : arguments.index("--peer") + 2]
+    found = findings("--replica", urls[0], *arguments, "--peer-kubernetes-service", "skylb")
+    [fault] = found["fault"]
+    assert (fault["area"], fault["subject"]) == ("peers", None)
+    assert "there is no service account" in fault["text"]
 
 
 def test_a_mesh_that_runs_is_not_disturbed(urls: list[str], mesh: Mesh) -> None:

@@ -1,14 +1,18 @@
 """Replicas that Kubernetes lists, through the whole control plane: what operators and metrics see."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from skylb.settings.kubernetes import KubernetesSettings
 from tests.support import plane
-from tests.support.kubernetes import NAMESPACE, FakeApi, endpoint, endpoint_slice, fake_api
+from tests.support.kubernetes import NAMESPACE, FakeApi, endpoint, endpoint_slice, fake_api, status
 from tests.support.plane import FakeReplica, Plane, running, until
+from tests.support.processes import balancer, free_port, get
+from tests.support.regions import key_line
 
 SOURCE = f"kubernetes {NAMESPACE}"
 
@@ -96,3 +100,32 @@ def test_other_sources_have_an_age_where_they_can_age(tmp_path: Path, kind: str)
             assert list(samples(world, "skylb_discovery_replicas").values()) == [1]
 
     plane.run(test)
+
+
+def test_why_peers_are_not_listed_is_in_the_report_and_their_lists_age_is_a_metric(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(key_line("k1"))
+    keys.chmod(0o600)
+    why = "the account may not list endpointslices"
+
+    async def forbid(_: web.Request) -> web.Response:
+        return web.json_response(status(403, "Forbidden"), status=403)
+
+    def serve(config: Path) -> None:
+        given = ["--name", "us-1", "--peer-kubernetes-service", "skylb", "--kubernetes-config", str(config)]
+        addresses = [f"--{name}-listen=127.0.0.1:{free_port()}" for name in ("peer", "sync")]
+        arguments = [*given, *addresses, "--peer-key-file", str(keys)]
+        with balancer("http://127.0.0.1:9", arguments=arguments, wait_ready=False) as front:
+            front.child.require(lambda: "ready: " in front.child.text(), what="it has started")
+            assert f"peers    kubernetes skylb  {why}" in front.child.text()
+            [(name, listed)] = json.loads(get(f"{front.admin}/peers"))["lists"].items()
+            assert name == "kubernetes skylb"
+            assert listed["fault"].startswith(why)
+            assert 'skylb_peer_list_age_seconds{source="kubernetes skylb"}' in front.metrics()
+
+    async def test() -> None:
+        async with fake_api() as api:
+            api.handler = forbid
+            await asyncio.to_thread(serve, api.config(tmp_path / "config"))
+
+    asyncio.run(test())

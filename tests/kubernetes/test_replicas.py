@@ -107,7 +107,7 @@ def test_a_port_that_is_not_clear_is_told_and_a_name_makes_it_clear(cluster: Clu
     fault = "Service vllm has api (8000), metrics (9000): expected kubernetes.port to name one of its ports"
     with serving(cluster) as front:
         told = f"kubernetes {cluster.namespace}"
-        eventually(lambda: front.state()["replicas"].get(told) == f"unresolved: {fault}", what="told")
+        eventually(lambda: front.state()["replicas"].get(told) == f"unlisted: {fault}", what="told")
         eventually(lambda: fault in front.child.text(), what="a line in the log")
     for port in ("api", "8000"):
         with serving(cluster, "--kubernetes-port", port) as front:

@@ -154,6 +154,8 @@ class Operations:
         for name, group in self.addresses.items():
             lines += [f"  {name:<8} {url_of(schemes.get(name, within), address)}" for address in group]
         lines += [f"  replica  {name}  {state}" for name, state in self.control.states().items()]
+        if self.mesh is not None:
+            lines += [f"  peers    {name}  {fault}" for name, fault in self.mesh.faults().items()]
         models = self.router.models()
         model = models[0][0] if models else "MODEL"
         if self.guard is not None:

@@ -167,13 +167,13 @@ class Control:
         return self._fleet.drains(name)
 
     def states(self) -> dict[str, str]:
-        """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why`` or ``unresolved: why``.
+        """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why``, or what its source lacks.
 
         What of its models is not known follows behind a semicolon.
         """
         states = self._prober.states()
         for source in self._sources:
-            states.update((name, f"unresolved: {why}") for name, why in source.unresolved().items())
+            states.update((name, str(trouble)) for name, trouble in source.troubles().items())
         return states
 
     def discovery(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import partial
 from skylb.addresses import ReplicaUrl
 from skylb.clock import monotonic_ns
 from skylb.discovery.resolve import ADDRESSES_MAX, Resolver, literal, resolve
-from skylb.discovery.source import Offer, Offered, Site
+from skylb.discovery.source import PENDING, Lack, Offer, Offered, Site, Trouble
 from skylb.settings.discovery import DiscoverySettings, DnsFamily
 from skylb.tasks import attempt
 from skylb.types import Address
@@ -119,9 +119,10 @@ class DnsSource:
                 )
         return by_family.get(wanted or "", [])
 
-    def unresolved(self) -> dict[str, str]:
+    def troubles(self) -> dict[str, Trouble]:
         """The name and the reason, while it does not resolve."""
-        return {} if self._failure is None else {str(self._url): self._failure}
+        failure = self._failure if self.passed.is_set() or self._failure is not None else PENDING
+        return {} if failure is None else {str(self._url): Trouble(Lack.UNRESOLVED, failure)}
 
     def _offered(self, address: Address) -> Offered:
         if address.unix:

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from skylb.addresses import PeerUrl, ReplicaUrl, parse_peer, parse_replica
 from skylb.discovery.named import NamedSource
-from skylb.discovery.source import REPLICAS_MAX, Site
+from skylb.discovery.source import REPLICAS_MAX, Lack, Site, Trouble
 from skylb.errors import ConfigError
 from skylb.settings.discovery import DiscoverySettings
 from skylb.settings.mesh import PEERS_MAX
@@ -216,9 +216,12 @@ class FileSource:
         """Reads the file if it changed."""
         await self._file.look()
 
-    def unresolved(self) -> dict[str, str]:
-        """Names of replicas without address, with the reason."""
-        return self._named.unresolved()
+    def troubles(self) -> dict[str, Trouble]:
+        """Names of replicas without address, with the reason; what is wrong with the file, under its path."""
+        failure = self._file.failure
+        if failure is None:
+            return self._named.troubles()
+        return {self.name: Trouble(Lack.UNREAD, failure), **self._named.troubles()}
 
 
 def sources(path: Path | None, timing: DiscoverySettings, site: Site) -> Iterator[FileSource]:

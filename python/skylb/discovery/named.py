@@ -7,7 +7,7 @@ from functools import partial
 
 from skylb.addresses import ReplicaUrl
 from skylb.discovery.resolve import Resolver, literal, reachable, resolve
-from skylb.discovery.source import Offer, Offered, Site
+from skylb.discovery.source import PENDING, Lack, Offer, Offered, Site, Trouble
 from skylb.settings.discovery import DiscoverySettings
 from skylb.tasks import attempt
 from skylb.types import Address
@@ -54,7 +54,7 @@ class NamedSource:
         self.passed = asyncio.Event()
         """Set once every name was looked up."""
         self.seen_ns: int | None = None
-        """What is configured does not age; a name that does not resolve is in `unresolved`."""
+        """What is configured does not age; a name that does not resolve is in `troubles`."""
 
     async def load(self) -> None:
         """There is nothing to read."""
@@ -75,9 +75,13 @@ class NamedSource:
         self._publish()
         self._changed.set()
 
-    def unresolved(self) -> dict[str, str]:
+    def troubles(self) -> dict[str, Trouble]:
         """Names of replicas without address, with the reason."""
-        return {str(url): reason for url, reason in self._failed.items() if url not in self._addresses}
+        return {
+            str(url): Trouble(Lack.UNRESOLVED, self._failed.get(url, PENDING))
+            for url in self._urls
+            if url not in self._addresses
+        }
 
     async def run(self) -> None:
         """Resolves names, at once when the URLs change."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from skylb.types import Address
@@ -62,6 +63,32 @@ class Site:
     """This balancer's."""
 
 
+PENDING = "no answer yet"
+
+
+class Lack(StrEnum):
+    """What a source lacks, by its kind."""
+
+    UNRESOLVED = "unresolved"
+    """DNS: the address of a name."""
+    UNREAD = "unread"
+    """A file: its present content."""
+    UNLISTED = "unlisted"
+    """Kubernetes: its list of endpoints, or some of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a source may offer less than there is, or what is out of date."""
+
+    lack: Lack
+    why: str
+
+    def __str__(self) -> str:
+        """As operators see it."""
+        return f"{self.lack}: {self.why}"
+
+
 class Source(Protocol):
     """Where replicas come from. A source offers the whole set each time that it changes.
 
@@ -86,8 +113,8 @@ class Source(Protocol):
     async def look(self) -> None:
         """Looks at once, if what it reads may have changed: an operator asks for it."""
 
-    def unresolved(self) -> dict[str, str]:
-        """Names of replicas without address, with the reason."""
+    def troubles(self) -> dict[str, Trouble]:
+        """What is lacking now, by the name of a replica or of the source; also what was not looked up yet."""
 
     @property
     def seen_ns(self) -> int | None:

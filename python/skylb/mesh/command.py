@@ -122,13 +122,21 @@ def render(said: dict[str, Any], *, json_lines: bool) -> str:
     console = Console(width=160, force_terminal=False)
     with console.capture() as captured:
         console.print(table)
-    return "\n".join([captured.get().rstrip(), *_turned_away(said)])
+    return "\n".join([captured.get().rstrip(), *_lists(said), *_turned_away(said)])
 
 
 def _title(said: dict[str, Any]) -> str:
     stayed = int(said.get("stayed", 0))
     title = f"{said['name']} in {said['region']}" + ", evacuating" * bool(said["evacuating"])
     return title + f"; requests that stayed, as no peer took them: {stayed}" * bool(stayed)
+
+
+def _lists(said: dict[str, Any]) -> list[str]:
+    """What is wrong with the sources of the list."""
+    lists = said.get("lists", {}).items()
+    return [
+        f"list of {name}: {one['fault']} (age {one['age_s']:.0f} s)" for name, one in lists if one["fault"]
+    ]
 
 
 def _turned_away(said: dict[str, Any]) -> list[str]:

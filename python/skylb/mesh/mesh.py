@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from prometheus_client.core import Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from skylb.addresses import ReplicaUrl
+from skylb.clock import monotonic_ns
 from skylb.config import Settings
 from skylb.discovery.resolve import literal
 from skylb.errors import ConfigError
@@ -136,6 +137,7 @@ class Mesh:
         """This balancer and its peers, for ``GET /peers``."""
         gauges = {found.name: found for found in self._router.peer_gauges()}
         adopted = self._failover.adopted
+        now_ns = monotonic_ns()
         return {
             "name": self.identity.name,
             "region": self.peers.region,
@@ -143,14 +145,31 @@ class Mesh:
             "stayed": self.peers.evacuation.stayed,
             "strangers_refused": dict(self.peers.refused),
             "forwards_refused": dict(self.forwards_refused),
+            "lists": {
+                name: {"age_s": round((now_ns - seen_ns) / 1e9, 3), "fault": fault}
+                for name, (seen_ns, fault) in self._list.sources().items()
+            },
             "peers": [
                 view.row(link, gauges[name], adopted=len(adopted.get(name, ())))
                 for name, link in self.peers.links.items()
             ],
         }
 
+    def faults(self) -> dict[str, str]:
+        """What is wrong with the sources of the list of peers, by source."""
+        return {name: fault for name, (_, fault) in self._list.sources().items() if fault is not None}
+
     def families(self) -> Iterator[Metric]:
         """For ``/metrics``."""
+        now_ns = monotonic_ns()
+        age = GaugeMetricFamily(
+            "skylb_peer_list_age_seconds",
+            "Time since a source of peers was last known to be up to date.",
+            labels=("source",),
+        )
+        for name, (seen_ns, _) in self._list.sources().items():
+            age.add_metric((name,), (now_ns - seen_ns) / 1e9)
+        yield age
         yield from view.families(
             self.peers.links, self._router.peer_gauges(), self.peers.refused, self.forwards_refused
         )

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from skylb.addresses import PeerUrl, parse_peer
+from skylb.clock import monotonic_ns
 from skylb.config import Settings
 from skylb.discovery.file import PEERS, ListFile, read
 from skylb.discovery.kubernetes.api import Api
@@ -19,7 +21,7 @@ from skylb.tasks import TaskGroup, attempt
 log = logging.getLogger("skylb.mesh.peers")
 
 LOOKUP_S = 5.0
-"""For one look at DNS; at start no longer is waited for it."""
+"""For one look at DNS. At start no longer is waited for it, nor for Kubernetes."""
 
 Lookup = Callable[[str], Awaitable[list[tuple[str, int]]]]
 """Targets and ports of a name's SRV records; raises `OSError`."""
@@ -50,8 +52,12 @@ class PeerList:
         self._found: dict[str, tuple[PeerUrl, ...]] = {}
         """By source, those that nobody wrote down."""
         self._failures: dict[str, str] = {}
+        self._refused_ns: dict[str, int] = {}
+        """When a source first gave the list that is refused now."""
+        self._dns_seen_ns = monotonic_ns()
         self._config = settings.kubernetes.config
         self._watcher: Watcher | None = None
+        self._asked = asyncio.Event()
         self._file: ListFile[PeerUrl] | None = None
         if self._mesh.peers_file is not None:
             self._file = ListFile(
@@ -73,7 +79,33 @@ class PeerList:
         if self._mesh.peer_kubernetes_service is not None:
             api = Api(self._config)
             await api.open()
-            tasks.start(self._follow(api, self._mesh.peer_kubernetes_service), name="follow peers")
+            self._watcher = self._watcher_of(api, self._mesh.peer_kubernetes_service)
+            tasks.start(_follow(api, self._watcher), name="follow peers")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOKUP_S):
+                    await self._asked.wait()
+
+    def sources(self) -> dict[str, tuple[int, str | None]]:
+        """What the list is made of besides flags.
+
+        By name: when it was last known to be up to date, on the monotonic clock, and what is wrong with it.
+        """
+        found: dict[str, tuple[int, str | None]] = {}
+        if self._file is not None:
+            path = str(self._mesh.peers_file)
+            found[path] = self._file.seen_ns, self._file.failure
+        if (name := self._mesh.peers_dns) is not None:
+            source = _of_dns(name)
+            found[f"dns {name}"] = self._seen_ns(source, self._dns_seen_ns), self._failures.get(source)
+        if (service := self._mesh.peer_kubernetes_service) is not None and self._watcher is not None:
+            source = _of_service(service)
+            failure = self._watcher.trouble() or self._failures.get(source)
+            found[f"kubernetes {service}"] = self._seen_ns(source, self._watcher.seen_ns), failure
+        return found
+
+    def _seen_ns(self, source: str, asked_ns: int) -> int:
+        """When the list in use was last known to be up to date; its source last answered at ``asked_ns``."""
+        return min(asked_ns, self._refused_ns.get(source, asked_ns))
 
     async def renew(self) -> None:
         """Looks at the file at once, and asks Kubernetes at once if it is away."""
@@ -89,7 +121,7 @@ class PeerList:
 
     async def look_up(self, name: str) -> None:
         """Asks DNS for peers."""
-        source = f"SRV records of {name}"
+        source = _of_dns(name)
         try:
             async with asyncio.timeout(LOOKUP_S):
                 targets = await self._lookup(name)
@@ -99,9 +131,10 @@ class PeerList:
         except (OSError, ValueError) as error:
             self._tell(source, f"{source}: {error}")
         else:
+            self._dns_seen_ns = monotonic_ns()
             self._find(source, peers)
 
-    async def _follow(self, api: Api, service: str) -> None:
+    def _watcher_of(self, api: Api, service: str) -> Watcher:
         name, namespace = read_service(service)
         place = Place("peers", namespace or api.namespace, selector_of(name))
 
@@ -109,13 +142,9 @@ class PeerList:
             faults: dict[str, None] = {}
             tls = self._scheme == "https"
             peers = peers_of(slices, tls=tls, region=self._mesh.region, faults=faults)
-            self._find(f"Service {service}", peers, next(iter(faults), None))
+            self._find(_of_service(service), peers, next(iter(faults), None))
 
-        self._watcher = Watcher(api, place, take, asyncio.Event())
-        try:
-            await self._watcher.run()
-        finally:
-            await api.close()
+        return Watcher(api, place, take, self._asked)
 
     def _find(self, source: str, peers: Sequence[PeerUrl], fault: str | None = None) -> None:
         """Takes the peers that a source has now, but for this balancer and those that flags or file name.
@@ -128,8 +157,10 @@ class PeerList:
         try:
             self._check(source, [*self._mesh.peer, *self._listed, *others, *found])
         except ConfigError as error:
+            self._refused_ns.setdefault(source, monotonic_ns())
             self._tell(source, error.faults[0])
             return
+        self._refused_ns.pop(source, None)
         self._tell(source, f"{source}: {fault}" if fault is not None else None)
         self._found[source] = found
         self._publish()
@@ -162,6 +193,22 @@ class PeerList:
         else:
             self._failures[source] = failure
             log.error("%s; the last good list stays", failure)
+
+
+def _of_dns(name: str) -> str:
+    """What the log calls a source."""
+    return f"SRV records of {name}"
+
+
+def _of_service(service: str) -> str:
+    return f"Service {service}"
+
+
+async def _follow(api: Api, watcher: Watcher) -> None:
+    try:
+        await watcher.run()
+    finally:
+        await api.close()
 
 
 def _peer(scheme: str, host: str, port: int) -> PeerUrl:

@@ -15,7 +15,7 @@ from skylb.discovery.dns import DnsSource
 from skylb.discovery.file import FAULTS_MAX, FILE_BYTES_MAX, PEERS, REPLICAS, ListFile, Listing, parse
 from skylb.discovery.named import NamedSource
 from skylb.discovery.resolve import ADDRESSES_MAX, reachable, resolve
-from skylb.discovery.source import Offered
+from skylb.discovery.source import Lack, Offered, Trouble
 from skylb.errors import ConfigError
 from skylb.types import Address
 
@@ -26,6 +26,10 @@ C = "unix:/run/vllm.sock"
 
 def urls(*texts: str) -> list[ReplicaUrl]:
     return [parse_replica(text) for text in texts]
+
+
+def unresolved(why: str) -> Trouble:
+    return Trouble(Lack.UNRESOLVED, why)
 
 
 def faults(path: str, content: str | bytes) -> list[str]:
@@ -219,7 +223,7 @@ class TestNamedSource:
         async def steps() -> None:
             source.set_urls(urls("http://a:1", A))
             await passes(source, 3)
-            assert source.unresolved() == {"http://a:1": "Name or service not known"}
+            assert source.troubles() == {"http://a:1": unresolved("Name or service not known")}
             names.hosts["a"] = ["10.0.0.9"]
             await passes(source, 1)
 
@@ -227,7 +231,7 @@ class TestNamedSource:
             asyncio.run(steps())
         assert seen[0] == [f"{A}>10.0.0.1"]
         assert seen[-1] == ["http://a:1>10.0.0.9", f"{A}>10.0.0.1"]
-        assert source.unresolved() == {}
+        assert source.troubles() == {}
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
     def test_a_name_that_stops_resolving_keeps_its_address(self) -> None:
@@ -378,7 +382,7 @@ class TestDnsSource:
 
         asyncio.run(steps())
         assert len(seen) == 1
-        assert source.unresolved() == {"http://fleet:8000": "Name or service not known"}
+        assert source.troubles() == {"http://fleet:8000": unresolved("Name or service not known")}
         assert len(caplog.records) == 1
 
     def test_the_host_that_replicas_hear_is_the_name(self) -> None:

@@ -262,9 +262,13 @@ def test_a_server_that_is_away_at_start_is_told_once_and_followed_when_it_comes(
         later.url = url
         world = World(later, client, config)
         task = asyncio.create_task(world.watcher.run())
+        assert world.watcher.trouble() == f"{url} has not answered yet"
         await world.passed.wait()
-        await until(lambda: world.watcher.failure is not None, "failed")
-        assert f"{url} is not reached" in str(world.watcher.failure)
+        assert f"{url} is not reached" in str(world.watcher.failure), (
+            "the first fault is told: there is no list"
+        )
+        assert world.watcher.trouble() == world.watcher.failure
+        await until(lambda: bool(caplog.records), "and the log has it if the next attempt fails too")
         assert world.taken == []
         three(later)
         await later.start()

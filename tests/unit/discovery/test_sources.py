@@ -8,7 +8,7 @@ import pytest
 
 from skylb.clock import monotonic_ns
 from skylb.config import DiscoverySettings, Settings
-from skylb.discovery.source import Offered, Site, Source
+from skylb.discovery.source import PENDING, Lack, Offered, Site, Source, Trouble
 from skylb.discovery.sources import SourceSettings, given, make, usage
 from tests.support.kubernetes import FakeApi, endpoint, endpoint_slice, fake_api
 from tests.support.plane import until
@@ -58,7 +58,7 @@ def test_each_option_makes_a_source_that_offers_its_replicas(option: str, tmp_pa
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             assert world.offers == {sources[0].name: [URL]}
-            assert sources[0].unresolved() == {}
+            assert sources[0].troubles() == {}
             assert sources[0].seen_ns is None or 0 <= monotonic_ns() - sources[0].seen_ns < 60 * 10**9
 
     asyncio.run(test())
@@ -119,16 +119,56 @@ def test_what_makes_no_replica_and_what_matches_nothing_is_told_once(
             await until(lambda: api.watches_len == 1, "watched")
             for number in range(3):
                 api.put(endpoint_slice("a", endpoint(f"10.0.0.{number}"), ports=ports))
-            await until(lambda: bool(source.unresolved()), "told")
+            await until(lambda: bool(source.troubles()), "told")
             fault = "Service vllm has a (1), b (2): expected kubernetes.port to name one of its ports"
-            assert source.unresolved() == {"kubernetes vllm": fault}
+            assert source.troubles() == {"kubernetes vllm": Trouble(Lack.UNLISTED, fault)}
             api.put(endpoint_slice("a", endpoint("10.0.0.9")))
-            await until(lambda: not source.unresolved(), "mended")
+            await until(lambda: not source.troubles(), "mended")
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             assert [record.getMessage() for record in caplog.records] == [
                 "kubernetes vllm: no EndpointSlice matches app=vllm",
                 f"kubernetes vllm: {fault}",
             ]
+
+    asyncio.run(test())
+
+
+def test_what_a_source_lacks_is_said_by_its_kind(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fake_api() as api:
+            away = api.config(tmp_path / "away")
+        listed = tmp_path / "fleet"
+        listed.write_text(f"{URL}\n")
+        options = SourceSettings.model_validate(
+            {
+                "replica": ("http://a.invalid:1",),
+                "replicas_dns": ("http://b.invalid:1",),
+                "replicas_file": listed,
+                "kubernetes": {"selector": "app=vllm", "config": away},
+            }
+        )
+        sources = World(options).sources
+        for source in sources:
+            await source.load()
+        troubles = {name: str(one) for source in sources for name, one in source.troubles().items()}
+        assert troubles == {
+            "http://a.invalid:1": f"unresolved: {PENDING}",
+            "http://b.invalid:1": f"unresolved: {PENDING}",
+            "kubernetes vllm": f"unlisted: {api.url} has not answered yet",
+        }
+        listed.write_text("no URL\n")
+        running = [asyncio.create_task(source.run()) for source in sources]
+        for source in sources:
+            await source.passed.wait()
+            await source.look()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        troubles = {name: str(one) for source in sources for name, one in source.troubles().items()}
+        assert troubles.keys() == {"http://a.invalid:1", "http://b.invalid:1", "kubernetes vllm", str(listed)}
+        assert troubles["kubernetes vllm"].startswith(f"unlisted: {api.url} is not reached")
+        assert troubles[str(listed)].startswith(f"unread: {listed}:1: expected")
+        assert PENDING not in "".join(troubles.values())
 
     asyncio.run(test())

@@ -139,6 +139,12 @@ def test_who_was_turned_away_stands_below_the_table() -> None:
     ]
 
 
+def test_what_is_wrong_with_the_list_stands_below_the_table() -> None:
+    lists = {"kubernetes skylb": {"age_s": 42.4, "fault": "it is away"}, "peers": {"age_s": 1, "fault": None}}
+    text = render(said(ROW, lists=lists), json_lines=False)
+    assert text.splitlines()[-1] == "list of kubernetes skylb: it is away (age 42 s)"
+
+
 def test_json_is_a_line_per_peer() -> None:
     lines = render(said(ROW, ROW | {"peer": "asia"}), json_lines=True).splitlines()
     assert [json.loads(line)["peer"] for line in lines] == ["eu", "asia"]

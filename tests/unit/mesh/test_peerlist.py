@@ -184,6 +184,10 @@ def test_what_dns_cannot_tell_or_contradicts_changes_nothing_and_is_said_once(
 SYNC = ({"name": "sync", "port": 9001, "protocol": "TCP"},)
 
 
+SERVICE = "kubernetes skylb.mesh"
+"""What metrics call the source."""
+
+
 def test_peers_of_a_kubernetes_service_are_followed_and_this_balancer_is_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,7 +203,11 @@ def test_peers_of_a_kubernetes_service_are_followed_and_this_balancer_is_none(
             tasks = TaskGroup(world._failed)
             await world.list.start(tasks)
             us_2 = "us-2@us=http://10.0.0.5:9001"
-            await until(lambda: world.told[-1] == [EU, us_2], "the file's peer counts before the Service's")
+            assert world.told[-1] == [EU, us_2], "the first list is there, and the file's peer counts first"
+            assert {name: fault for name, (_, fault) in world.list.sources().items()} == {
+                str(world.file): None,
+                SERVICE: None,
+            }
             assert {query["namespace"] for query in api.asked} == {"mesh"}
             assert {query["labelSelector"] for query in api.asked} == {"kubernetes.io/service-name=skylb"}
             await until(lambda: api.watches_len == 1, "watched")
@@ -207,8 +215,15 @@ def test_peers_of_a_kubernetes_service_are_followed_and_this_balancer_is_none(
             api.put(_service(*((f"us-{number}", f"10.0.1.{number}") for number in range(100, 165))))
             await until(lambda: bool(caplog.records), "too many")
             assert len(world.told) == told_len
+            refused_ns, fault = world.list.sources()[SERVICE]
+            assert fault == "Service skylb.mesh: 66 peers: expected at most 64"
+            api.bookmark()
+            await until(lambda: world.list._watcher.seen_ns > refused_ns, "the API server is heard")
+            assert world.list.sources()[SERVICE] == (refused_ns, fault), "the list in use is as old as before"
             api.put(_service(("us-3", "10.0.0.7"), ("us-1", "10.0.0.4")))
             await until(lambda: world.told[-1] == [EU, "us-3@us=http://10.0.0.7:9001"], "followed")
+            assert world.list.sources()[SERVICE][0] > refused_ns
+            assert world.list.sources()[SERVICE][1] is None
             await world.list.renew()
             await tasks.stop()
 
@@ -235,3 +250,43 @@ def test_a_kubeconfig_that_is_none_is_an_error_at_start(tmp_path: Path) -> None:
         asyncio.run(world.start())
     with pytest.raises(ConfigError, match="expected a kubeconfig"):
         check_files(world.settings)
+
+
+def test_an_api_server_that_is_away_at_start_is_a_fault_of_the_list(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with fake_api() as api:
+            config = api.config(tmp_path / "kubeconfig")
+        more = {
+            "name": ["us-1"],
+            "peer_kubernetes_service": ["skylb.mesh"],
+            "kubernetes.config": [str(config)],
+        }
+        world = World(tmp_path, more=more)
+        tasks = TaskGroup(world._failed)
+        await world.list.start(tasks)
+        _, fault = world.list.sources()[SERVICE]
+        assert fault is not None
+        assert f"{api.url} is not reached" in fault
+        await tasks.stop()
+
+    asyncio.run(run())
+
+
+def test_the_list_of_dns_ages_while_dns_does_not_answer(tmp_path: Path) -> None:
+    async def run() -> None:
+        world.dns.answer = [("eu.example.net", 9001)]
+        await world.start()
+        seen_ns, fault = world.list.sources()[source]
+        assert fault is None
+        world.dns.answer = OSError("no such name")
+        await world.list.look_up("_skylb._tcp.example.net")
+        assert world.list.sources()[source] == (seen_ns, f"SRV records of {source[4:]}: no such name")
+        world.dns.answer = []
+        await world.list.look_up("_skylb._tcp.example.net")
+        again_ns, fault = world.list.sources()[source]
+        assert again_ns > seen_ns
+        assert fault is None
+
+    source = "dns _skylb._tcp.example.net"
+    world = World(tmp_path, dns=True)
+    asyncio.run(run())

@@ -18,7 +18,7 @@ from skylb.discovery.kubernetes.slices import (
     region_of,
 )
 from skylb.discovery.kubernetes.watch import Place, Watcher
-from skylb.discovery.source import REPLICAS_MAX, Description, Offer, Offered, Site
+from skylb.discovery.source import REPLICAS_MAX, Description, Lack, Offer, Offered, Site, Trouble
 from skylb.settings.discovery import DiscoverySettings, DnsFamily
 from skylb.settings.kubernetes import KubernetesSettings
 from skylb.types import Address
@@ -196,14 +196,12 @@ class KubernetesSource:
         if self._watcher is not None:
             self._watcher.look()
 
-    def unresolved(self) -> dict[str, str]:
-        """What is not known, and what of the slices makes no replica."""
+    def troubles(self) -> dict[str, Trouble]:
+        """Why the list is not known, or may be out of date, and what of the slices makes no replica."""
         if self._watcher is None:
             return {}
-        found = [*self._reading.faults]
-        if self._watcher.failure is not None:
-            found.insert(0, self._watcher.failure)
-        return {self.name: "; ".join(found)} if found else {}
+        found = [*filter(None, [self._watcher.trouble()]), *self._reading.faults]
+        return {self.name: Trouble(Lack.UNLISTED, "; ".join(found))} if found else {}
 
     def _take(self, namespace: str, slices: Sequence[Slice]) -> None:
         offered = self._reading.read(namespace, slices)

@@ -101,6 +101,7 @@ class Watcher:
         self._kind = ""
         self.failure: str | None = None
         """Why nothing is known now, or may be out of date."""
+        self._is_heard = False
         self.seen_ns = monotonic_ns()
         """When the API server was last heard; at first, when this began."""
         self._passed = passed
@@ -247,19 +248,27 @@ class Watcher:
 
     # ------------------------------------------------------------------------------ failures
 
+    def trouble(self) -> str | None:
+        """Why nothing is known now, or may be out of date; that nothing was heard yet too."""
+        if self.failure is None and not self._is_heard:
+            return f"{self._api.host} has not answered yet"
+        return self.failure
+
     def _heard(self) -> None:
         self.seen_ns = monotonic_ns()
-        if self.failure is not None:
+        self._is_heard = True
+        self.failure = None
+        if self._kind:
             log.info("%s: followed again", self._place)
-            self.failure, self._kind = None, ""
+            self._kind = ""
 
     def _failed(self, kind: str, why: str) -> None:
         """Something went wrong; the log says so once of each kind."""
         self._failures += 1
-        if kind in MENDED and self._failures < PATIENCE_FAILURES:
-            return
-        self.failure = why
-        if kind != self._kind:
+        is_brief = kind in MENDED and self._failures < PATIENCE_FAILURES
+        if not (is_brief and self._is_heard):
+            self.failure = why  # who asks at the start is told at once: there is no list that stays
+        if not is_brief and kind != self._kind:
             self._kind = kind
             log.error("%s: %s; the last list stays", self._place, why)
 

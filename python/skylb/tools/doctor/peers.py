@@ -1,7 +1,6 @@
 """What `skylb doctor` sees of the other balancers: one handshake with each."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 
@@ -34,6 +33,12 @@ FIXES = {
     "version": "run the same version on both",
 }
 """By the reason for which a handshake is refused."""
+
+FIXES_OF_LISTS = {
+    "dns": "correct --peers-dns, or its SRV records",
+    "kubernetes": "see the API server, the rights of the account, and the Service's port sync",
+}
+"""By the kind of source; a file is a fault of the configuration."""
 
 
 async def look(settings: Settings, report: Report) -> None:
@@ -71,21 +76,30 @@ async def look(settings: Settings, report: Report) -> None:
 
 
 async def _listed(settings: Settings, report: Report) -> Sequence[PeerUrl]:
+    """The peers of all sources; what is wrong with a source is a fault."""
     found: list[PeerUrl] = []
 
     def take(urls: Sequence[PeerUrl]) -> None:
         found[:] = urls
 
-    tasks = TaskGroup()
+    listed, tasks = PeerList(settings, take), TaskGroup()
     try:
-        with contextlib.suppress(ConfigError):  # a fault of the configuration, which is in the report
-            await PeerList(settings, take).start(tasks)
+        await listed.start(tasks)
+    except ConfigError as error:
+        said = {finding.text for finding in report.findings}
+        for fault in error.faults:
+            if fault not in said:  # else it was a fault of the configuration
+                report.fault("peers", fault, "correct the source of peers")
+        return found or settings.mesh.peer
     finally:
         await tasks.stop()
-    peers = found or list(settings.mesh.peer)
-    if not peers and settings.mesh.peers_dns is not None:
-        report.fault("peers", f"no SRV records of {settings.mesh.peers_dns}", "correct the name, or its DNS")
-    return peers
+    for name, (_, why) in listed.sources().items():
+        if why is not None:
+            fix = FIXES_OF_LISTS.get(name.partition(" ")[0], "correct the file")
+            report.fault("peers", why, fix, name)
+        elif not found:
+            report.warn("peers", "no other balancer is listed", "nothing, if this is the first one", name)
+    return found or settings.mesh.peer
 
 
 def _closed(url: PeerUrl, why: str, report: Report) -> None:

@@ -18,7 +18,7 @@ from skylb.control.models import BODY_BYTES_MAX, Listing, read_models
 from skylb.control.pages import FIGURES, get_request
 from skylb.control.plane import bearer
 from skylb.control.probe import PAGE_BYTES_MAX
-from skylb.discovery.source import Offered, Site
+from skylb.discovery.source import Lack, Offered, Site
 from skylb.discovery.sources import make
 from skylb.errors import ConfigError, ConnectError, SkyLBError
 from skylb.keyfiles import read_secret
@@ -45,6 +45,17 @@ VERSION_LEN_MAX = 40
 MODELS_SHOWN_MAX = 3
 
 UNAUTHORIZED = frozenset({401, 403})
+
+TROUBLES = {
+    Lack.UNRESOLVED: ("replica", "the name does not resolve", "correct the name, or its DNS"),
+    Lack.UNREAD: ("replicas", "the file cannot be used", "correct the file"),
+    Lack.UNLISTED: (
+        "replicas",
+        "the list of Kubernetes is not complete",
+        "see the API server, the rights of the account, and --kubernetes-port",
+    ),
+}
+"""Area, text and fix, by what a source lacks."""
 
 MATTERS = {
     "kv_tokens": "the size of its KV cache (--engine-replica-kv-tokens is assumed)",
@@ -89,10 +100,9 @@ async def find(settings: Settings, report: Report) -> list[Replica]:
     finally:
         await tasks.stop()
     for source in sources:
-        for name, why in source.unresolved().items():
-            report.fault("replica", f"the name does not resolve: {why}", "correct the name, or its DNS", name)
-        if not source.passed.is_set():
-            report.fault("replicas", f"{source.name}: no answer in {LOOK_S:g} s", "see whether DNS answers")
+        for name, trouble in source.troubles().items():
+            area, text, fix = TROUBLES[trouble.lack]
+            report.fault(area, f"{text}: {trouble.why}", fix, name)
     if not offered:
         report.fault("replicas", "there are none", "see the source of replicas")
     keys = _keys(settings)
