@@ -1,6 +1,6 @@
 """The API server of Kubernetes, asked for EndpointSlices: configuration, credentials, bounded answers.
 
-The client library is imported here alone, and only if it is asked for.
+The client library is imported here and in `loader` alone, and only if it is asked for.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from skylb.discovery.kubernetes.helper import HelperError
 from skylb.discovery.kubernetes.slices import Status, read_status
 from skylb.errors import ConfigError, SkyLBError
 
@@ -23,6 +24,9 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 REQUEST_S = 30.0
 """For one page of a list, and to connect for a watch."""
+
+CREDENTIALS_S = 30.0
+"""For all credentials of a kubeconfig; a helper among them has less."""
 
 PAGE_LEN = 100
 """Slices of one page."""
@@ -250,7 +254,13 @@ def _load_account(configuration: "Configuration", account: Path) -> str:
 async def _load_config(configuration: "Configuration", path: Path) -> str:
     loader = _loader(path)
     try:
-        await loader.load_and_set(configuration)
+        async with asyncio.timeout(CREDENTIALS_S):
+            await loader.load_and_set(configuration)
+    except TimeoutError:
+        text = f"kubernetes.config: {path}: there are no credentials after {CREDENTIALS_S:g} s"
+        raise ConfigError([text]) from None
+    except HelperError as error:
+        raise ConfigError([f"kubernetes.config: {path}: {str(error)[:MESSAGE_LEN_MAX]}"]) from error
     except _faults() as error:
         raise _broken(path, error) from error
     return str((loader.current_context or {}).get("context", {}).get("namespace") or "default")
@@ -267,13 +277,12 @@ def check_config(path: Path | None) -> None:
 
 
 def _loader(path: Path) -> Any:
-    from kubernetes_asyncio.config.kube_config import (  # noqa: PLC0415 - as in `Api.open`
-        KubeConfigLoader,
-        KubeConfigMerger,
-    )
+    from kubernetes_asyncio.config.kube_config import KubeConfigMerger  # noqa: PLC0415 - as in `Api.open`
+
+    from skylb.discovery.kubernetes.loader import Loader  # noqa: PLC0415 - it needs the library
 
     try:
-        return KubeConfigLoader(KubeConfigMerger(str(path)).config, config_base_path=None)
+        return Loader(KubeConfigMerger(str(path)).config, config_base_path=None)
     except _faults() as error:
         raise _broken(path, error) from error
 
@@ -292,6 +301,7 @@ def _faults() -> tuple[type[Exception], ...]:
         KeyError,
         AttributeError,
         AssertionError,
+        aiohttp.ClientError,  # where a token is fetched
     )
 
 
