@@ -141,7 +141,7 @@ class Launch:
         return tomllib.loads(Path(named.partition("=")[2]).read_text())
 
 
-def launch(found: list[Object], directory: Path) -> Launch:
+def launch(found: list[Object], directory: Path, address: str = "10.88.0.9") -> Launch:
     """The pod of the Deployment, with its files made, as far as the program reads them."""
     (deployment,) = of_kind(found, "Deployment")
     made: Object = deployment["spec"]["template"]
@@ -163,7 +163,7 @@ def launch(found: list[Object], directory: Path) -> Launch:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace(ETC, str(directory)))
         file.chmod(0o600)
-    fields = {"metadata.name": "r-skylb-5d4c-x7k2p", "status.podIP": "10.88.0.9"}
+    fields = {"metadata.name": "r-skylb-5d4c-x7k2p", "status.podIP": address}
     variables = {
         one["name"]: one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
         for one in container["env"]

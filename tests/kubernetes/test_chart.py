@@ -67,7 +67,8 @@ def test_a_planted_fault_is_found(path: str, value: str) -> None:
 
 @examples
 def test_the_program_takes_the_flags_and_files_of_an_example(example: Path, tmp_path: Path) -> None:
-    started = launch(rendered(example.read_text()), tmp_path)
+    ipv6 = yaml.safe_load(example.read_text()).get("ipFamily") == "IPv6"
+    started = launch(rendered(example.read_text()), tmp_path, *(["fd00::9"] if ipv6 else []))
     assert started.unknown() == set()
     checked = started.check()
     assert checked.returncode == 0, checked.stderr
@@ -101,6 +102,8 @@ def test_the_program_refuses_what_the_schema_cannot_know(tmp_path: Path) -> None
         ("autoscaling: {engines: [{name: a}]}", "target"),
         ("secrets: {peerKeys: skylb-peers}", "peerKeys"),
         ("podDisruptionBudget: {minAvailable: 1}", "minAvailable"),
+        ("ipFamily: ipv6", "ipFamily"),
+        ("service: {externalTrafficPolicy: local}", "externalTrafficPolicy"),
     ],
 )
 def test_misspelt_and_wrong_values_are_refused_by_name(more: str, fault: str) -> None:
@@ -130,6 +133,10 @@ def test_misspelt_and_wrong_values_are_refused_by_name(more: str, fault: str) ->
             "peers.name: expected replicaCount 1",
         ),
         ("autoscaling: {kind: keda}", "autoscaling.prometheus: expected the URL"),
+        (
+            "service: {externalTrafficPolicy: Local}",
+            "service.externalTrafficPolicy: expected service.type NodePort or LoadBalancer",
+        ),
         ("secrets: {clientKeys: {name: k}}", "secrets.clientKeys: expected secrets.peerKeys.name too"),
         (
             "{peers: {advertise: 'http://a'}, secrets: {peerKeys: {name: k}}}",
@@ -228,6 +235,39 @@ def test_balancers_find_each_other_by_a_headless_service_that_lists_those_that_a
     arguments = made["spec"]["template"]["spec"]["containers"][0]["args"]
     assert "--peer-kubernetes-service=r-skylb-peers" in arguments
     assert "--name=$(POD_NAME)" in arguments
+
+
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_listeners_take_connections_of_the_clusters_family(family: str, tmp_path: Path) -> None:
+    values = with_values(f"{{ipFamily: {family}, secrets: {{peerKeys: {{name: k}}}}}}")
+    everywhere, own = {"IPv4": ("0.0.0.0", "10.88.0.9"), "IPv6": ("[::]", "fd00::9")}[family]
+    started = launch(rendered(values), tmp_path, own)
+    assert started.settings["listen"] == [f"{everywhere}:8080"]
+    assert started.settings["admin"] == f"{everywhere}:8081"
+    assert started.settings["sync_listen"] == f"{everywhere}:8090"
+    assert f"--peer-listen={f'[{own}]' if family == 'IPv6' else own}:8091" in started.arguments
+    checked = started.check()
+    assert checked.returncode == 0, checked.stderr
+    regions = yaml.safe_load(next(path for path in EXAMPLES if path.stem == "regions").read_text())
+    started = launch(rendered(yaml.safe_dump({**regions, "ipFamily": family})), tmp_path, own)
+    assert f"--peer-listen={everywhere}:8091" in started.arguments, "as others reach it at another address"
+
+
+def test_probes_name_no_host_so_that_kubernetes_asks_at_the_address_there_is() -> None:
+    (container,) = deployment(BASE)["spec"]["template"]["spec"]["containers"]
+    probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
+    assert all(probe.keys() == {"path", "port"} for probe in probes)
+
+
+def test_the_traffic_policy_of_the_clients_service_is_left_to_kubernetes_unless_it_is_given() -> None:
+    def clients(more: str) -> Object:
+        made: Object = of_kind(rendered(with_values(more)), "Service")[0]["spec"]
+        return made
+
+    assert "externalTrafficPolicy" not in clients("service: {type: LoadBalancer}")
+    assert (
+        clients("service: {type: NodePort, externalTrafficPolicy: Local}")["externalTrafficPolicy"] == "Local"
+    )
 
 
 def test_a_single_balancer_has_no_disruption_budget_that_would_block_its_node() -> None:

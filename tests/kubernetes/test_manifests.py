@@ -1,5 +1,6 @@
 """The plain manifests say what the chart says, and are as valid."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,16 @@ def test_their_account_may_list_and_watch_slices_and_nothing_else(plain: list[Ob
     assert not of_kind(plain, "ClusterRole")
 
 
-def test_they_make_what_the_chart_makes(plain: list[Object]) -> None:
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_they_make_what_the_chart_makes(family: str) -> None:
     def names(found: list[Object]) -> set[tuple[str, str]]:
         return {(one["kind"], one["metadata"]["name"].removesuffix("-default")) for one in found}
 
-    chart = rendered(VALUES)
+    text = "\n---\n".join(path.read_text() for path in PLAIN)
+    if family == "IPv6":  # as the first comment says
+        text = text.replace("--peer-listen=$(POD_IP):8091", '"--peer-listen=[$(POD_IP)]:8091"')
+        text = text.replace("0.0.0.0", "[::]")
+    plain, chart = objects(text), rendered(f"{VALUES}ipFamily: {family}\n")
     assert names(plain) == names(chart)
     ours, theirs = (of_kind(found, "Deployment")[0]["spec"]["template"]["spec"] for found in (plain, chart))
     for one in (ours, theirs):
@@ -61,6 +67,9 @@ def test_they_make_what_the_chart_makes(plain: list[Object]) -> None:
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             one["containers"][0][probe] = defaults(one["containers"][0][probe])
     assert ours == theirs
+    files = [of_kind(found, "ConfigMap")[0]["data"]["skylb.toml"] for found in (plain, chart)]
+    mine, its = (tomllib.loads(file) for file in files)
+    assert mine == its
 
 
 def defaults(probe: Object) -> Object:

@@ -295,6 +295,12 @@ def test_peers_have_the_region_of_their_service_and_speak_tls_where_we_do() -> N
     assert [str(url) for url in found] == ["b@eu=https://10.0.0.1:9001"]
 
 
+def test_in_a_cluster_of_ipv6_alone_peers_have_its_addresses() -> None:
+    one = endpoint_slice("a", endpoint("fd00::1", name="b"), ports=SYNC, address_type="IPv6")
+    found = peers_of(read(one), tls=False, region="us", faults={})
+    assert [str(url) for url in found] == ["b@us=http://[fd00::1]:9001"]
+
+
 def test_what_makes_no_peer_is_told() -> None:
     faults: dict[str, None] = {}
     one = endpoint_slice("a", endpoint("10.0.0.1", name="b"), service="skylb")

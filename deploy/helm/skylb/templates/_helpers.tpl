@@ -37,6 +37,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* All addresses of a pod, as a part of HOST:PORT. */}}
+{{- define "skylb.anyAddress" -}}
+{{- ternary "[::]" "0.0.0.0" (eq .Values.ipFamily "IPv6") -}}
+{{- end -}}
+
+{{/* The address of a pod, as a part of HOST:PORT. */}}
+{{- define "skylb.podAddress" -}}
+{{- ternary "[$(POD_IP)]" "$(POD_IP)" (eq .Values.ipFamily "IPv6") -}}
+{{- end -}}
+
 {{/* Whether there are peers at all. Templates answer text, and an empty text is false. */}}
 {{- define "skylb.meshed" -}}
 {{- if .Values.secrets.peerKeys.name -}}true{{- end -}}
@@ -99,13 +109,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The file of settings. A JSON string, number, boolean or list of strings is also a TOML value. */}}
 {{- define "skylb.config" -}}
 {{- include "skylb.check" . -}}
-{{- $own := dict "listen" (list "0.0.0.0:8080") "admin" "0.0.0.0:8081" "region" .Values.region "drain_delay_s" .Values.drain.delayS "drain_timeout_s" .Values.drain.timeoutS -}}
+{{- $any := include "skylb.anyAddress" . -}}
+{{- $own := dict "listen" (list (printf "%s:8080" $any)) "admin" (printf "%s:8081" $any) "region" .Values.region "drain_delay_s" .Values.drain.delayS "drain_timeout_s" .Values.drain.timeoutS -}}
 {{- range include "skylb.files" . | fromJsonArray -}}
 {{- $_ := set $own .setting (printf "/etc/skylb/secrets/%s/%s" .secret .key) -}}
 {{- end -}}
 {{- if .Values.secrets.isolationKey.name -}}{{- $_ := set $own "isolate_tenants" true -}}{{- end -}}
 {{- if include "skylb.meshed" . -}}
-{{- $_ := set $own "sync_listen" "0.0.0.0:8090" -}}
+{{- $_ := set $own "sync_listen" (printf "%s:8090" $any) -}}
 {{- with .Values.peers.list -}}{{- $_ := set $own "peer" . -}}{{- end -}}
 {{- with .Values.peers.advertise -}}{{- $_ := set $own "advertise" . -}}{{- end -}}
 {{- with .Values.peers.name -}}{{- $_ := set $own "name" . -}}{{- end -}}
@@ -137,6 +148,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if and .Values.secrets.clientKeys.name (ne (int .Values.replicaCount) 1) (not (include "skylb.meshed" .)) -}}
 {{- fail "secrets.clientKeys: expected secrets.peerKeys.name too: balancers that do not know each other allow each limit once each" -}}
+{{- end -}}
+{{- if and .Values.service.externalTrafficPolicy (eq .Values.service.type "ClusterIP") -}}
+{{- fail "service.externalTrafficPolicy: expected service.type NodePort or LoadBalancer" -}}
 {{- end -}}
 {{- if and $p.advertise (not $p.name) -}}
 {{- fail "peers.advertise: expected peers.name too: one address is one balancer" -}}
