@@ -272,8 +272,9 @@ class Request:
     def prompt_bytes(self) -> int: ...
     def edited(self, body: bytes, ask_usage: bool, /) -> bytes:
         """The body that it was submitted with, as an engine is to get it: with a model where it names none,
-        without a priority that is not believed, and where ``ask_usage``, with
-        ``stream_options.include_usage`` if it lacks that. A relay takes such usage out again."""
+        without a priority that is not believed or is above the highest class of its tenant, and where
+        ``ask_usage``, with ``stream_options.include_usage`` if it lacks that. A relay takes such usage out
+        again."""
     def pushed(self, push: Push, replica: str, /) -> None:
         """An attempt at the replica of this name begins."""
     def forwarded_to(self, forward: Forward, peer: str, /) -> None:
@@ -774,6 +775,7 @@ class Scanner:
         trusted: bool = False,
         only_model: str | None = None,
         tenant: Tenant | None = None,
+        highest: str | None = None,
         /,
     ) -> Scanned:
         """Reads a body without the GIL.
@@ -784,9 +786,11 @@ class Scanner:
             trusted: the sender may steer engines.
             only_model: what a body means that names no model.
             tenant: of the request; nobody's without one.
+            highest: the most urgent class that the request may have; see `Engine.highest_class`.
 
         Raises:
             RequestError: the body is refused (400, 415).
+            ValueError: ``highest`` is no class.
         """
 
 @final
@@ -974,6 +978,9 @@ class Engine:
         Raises:
             ValueError: not understood, or a value is out of its range, naming the field; nothing happened.
         """
+    def highest_class(self, tenant: Tenant, /) -> str | None:
+        """The most urgent class that a tenant's requests may have, ``high``, ``normal`` or ``low``; ``None``:
+        its terms have no bound."""
     def tenant_usage(self) -> bytes:
         """JSON for operators: by tenant, what it has used of which model, and how it stands with its limits.
 

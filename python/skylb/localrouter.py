@@ -100,6 +100,9 @@ class LocalRouter(Router):
     def only_model(self) -> str | None:
         return self._engine.only_model()
 
+    def highest_class(self, tenant: Tenant) -> str | None:
+        return self._engine.highest_class(tenant)
+
     def guessed(self, request: Request) -> bool:
         return self._engine.guessed(request)
 

@@ -95,6 +95,9 @@ class Router(Protocol):
     def only_model(self) -> str | None:
         """The model of a request that names none. Empty: none is known; ``None``: several are."""
 
+    def highest_class(self, tenant: Tenant) -> str | None:
+        """The most urgent class that a tenant's requests may have; ``None``: any."""
+
     def guessed(self, request: Request) -> bool:
         """Whether the request is at a replica that may lack its model, while another could be tried."""
 

@@ -41,6 +41,7 @@ fn heads(c: &mut Criterion) {
         return;
     };
     let to = Upstream {
+        capped: false,
         host: "10.0.0.1:8000",
         request_id: "0123456789abcdef",
         client: Some("192.0.2.7"),

@@ -90,14 +90,14 @@ class Exchange:
         """Has a thread read a large body; `body_read` follows. The body is charged to the budget already."""
         bytes_in = sum(map(len, parts))
         self.request.set_bytes_in(bytes_in)
-        if self.context.isolates:
-            try:
-                self.name_tenant()
-            except RequestError as error:
-                self.charged = bytes_in
-                self.answer_error(error.code, error.message, param=error.param)
-                return
-        known = (self.client.sender.front, self.context.router.only_model(), self.request.tenant)
+        try:
+            self.name_tenant()  # the body gets its salt, and no priority above that of its terms
+        except RequestError as error:
+            self.charged = bytes_in
+            self.answer_error(error.code, error.message, param=error.param)
+            return
+        router, tenant = self.context.router, self.request.tenant
+        known = (self.client.sender.front, router.only_model(), tenant, router.highest_class(tenant))
 
         def was_read(read: Read | RequestError, /) -> None:
             self.charged = bytes_in

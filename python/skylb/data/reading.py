@@ -34,8 +34,9 @@ class Read:
 
 
 Done = Callable[[Read | RequestError], None]
-Known = tuple[bool, str | None, Tenant]
-"""Whether the sender is trusted, the model meant by a body that names none, and whose request it is."""
+Known = tuple[bool, str | None, Tenant, str | None]
+"""Whether the sender is trusted, the model meant by a body that names none, whose request it is, and the most
+urgent class that this tenant's requests may have."""
 Part = bytes | memoryview
 Edit = tuple[int, int, bytes]
 """Where, how many bytes go, and what comes in their place."""

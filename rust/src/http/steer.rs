@@ -129,6 +129,15 @@ pub const FIELDS: [Rule; 40] = [
     rule("skip_reading_prefix_cache", Fate::Passed, "vLLM, in sampling_params: computes the whole prompt"),
 ];
 
+/// The header that outranks the body's `priority` at vLLM.
+const PRIORITY: &[u8] = b"x-vllm-priority";
+
+/// Whether a header names the priority of its request.
+#[must_use]
+pub fn is_priority(name: &[u8]) -> bool {
+    is_named(name, PRIORITY)
+}
+
 /// Longest header name that is looked up with `-` for `_`.
 pub const FOLDED_NAME_BYTES_MAX: usize = 64;
 

@@ -30,6 +30,13 @@ impl Class {
         }
     }
 
+    /// The class of this name, in any case.
+    #[must_use]
+    pub fn by_name(name: &[u8]) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|class| name.eq_ignore_ascii_case(class.name().as_bytes()))
+    }
+
     /// The class of vLLM's `priority`: lower runs earlier, 0 is what everybody has.
     #[must_use]
     pub fn of_priority(priority: i64) -> Self {
@@ -54,9 +61,7 @@ impl Class {
     /// is normal: the front is to be mended, not its clients refused.
     #[must_use]
     pub fn of_header(value: &[u8]) -> Self {
-        let named = Self::ALL
-            .into_iter()
-            .find(|class| value.eq_ignore_ascii_case(class.name().as_bytes()));
+        let named = Self::by_name(value);
         let number = || str::from_utf8(value).ok()?.parse().ok();
         named
             .or_else(|| number().map(Self::of_priority))

@@ -106,6 +106,20 @@ fn priority_edits(outline: &Outline<'_>, priority: Option<i64>) -> Edits {
         .collect()
 }
 
+impl Digest {
+    /// What an engine gets in place of the body's priority: 0 where that is not `believed`, or is more urgent than
+    /// the `highest` class of its sender. It is no number of a lower class: engines differ in its sign.
+    #[must_use]
+    pub fn priority_changes(&self, believed: bool, highest: Option<Class>) -> &[Edit] {
+        // A body that has such edits has its class from its priority.
+        let lowered = highest.is_some_and(|highest| self.class < highest);
+        if believed && !lowered {
+            return &[];
+        }
+        &self.priority_edits
+    }
+}
+
 /// vLLM's `priority` where it says something, else `OpenAI`'s `service_tier`.
 fn class(outline: &Outline<'_>, priority: Option<i64>) -> Class {
     let mut buffer = Vec::new();

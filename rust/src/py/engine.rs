@@ -154,6 +154,7 @@ impl Engine {
         };
         let answer = self.router.answer_start(&digest);
         let believed = self.router.believes(&ask);
+        let highest = self.router.highest_class(ask.tenant);
         digest.tail = Tail::default();
         request.id = id;
         request.placed(
@@ -162,6 +163,7 @@ impl Engine {
                 prompt_blocks,
                 answer,
                 believed,
+                highest,
             },
             body.asks_usage(),
         );

@@ -6,7 +6,9 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::effects::effects;
 use super::engine::Engine;
+use super::tenant::Tenant;
 use crate::id::PeerId;
+use crate::prompt::class::Class;
 use crate::time::Instant;
 
 type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
@@ -24,6 +26,12 @@ impl Engine {
         let usage = self.router.tenant_usage();
         let usage = usage.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(PyBytes::new(py, &usage))
+    }
+
+    #[pyo3(signature = (tenant, /))]
+    fn highest_class(&self, tenant: &Tenant) -> Option<&'static str> {
+        let highest = self.router.highest_class(tenant.0.borrowed());
+        highest.map(Class::name)
     }
 
     #[pyo3(signature = (peer, message, now_ns, /))]

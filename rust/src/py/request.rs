@@ -15,6 +15,7 @@ use crate::engine::tenants::standing::Standing;
 use crate::http::request::{Credentials, Upstream};
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
+use crate::prompt::class::Class;
 use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
 use crate::record::{Ended, Life, Target};
 use crate::relay::{Options, Relay as EngineRelay};
@@ -90,8 +91,10 @@ pub(super) struct Said {
     pub(super) prompt_blocks: usize,
     /// Where the answer's blocks start.
     pub(super) answer: Option<AnswerStart>,
-    /// The engine is sent the body's priority.
+    /// The engine is sent the body's priority,
     pub(super) believed: bool,
+    /// if it is not more urgent than this.
+    pub(super) highest: Option<Class>,
 }
 
 /// One request, from its head to its end.
@@ -280,9 +283,13 @@ impl Request {
         let ask_usage = ask_usage || counts;
         let digest = &said.digest;
         let usage = digest.usage_edits.iter().filter(|_| ask_usage);
-        let priority = digest.priority_edits.iter().filter(|_| !said.believed);
+        let priority = digest.priority_changes(said.believed, said.highest);
         self.asks_usage |= ask_usage && !digest.usage_edits.is_empty();
-        let edits: Vec<&Edit> = priority.chain(&digest.model_edits).chain(usage).collect();
+        let edits: Vec<&Edit> = priority
+            .iter()
+            .chain(&digest.model_edits)
+            .chain(usage)
+            .collect();
         if edits.is_empty() {
             return body;
         }
@@ -353,6 +360,10 @@ impl Request {
             client: sender.address.as_deref(),
             scheme: &sender.scheme,
             trusted: sender.trusted,
+            capped: self
+                .said
+                .as_ref()
+                .is_some_and(|said| said.highest > Some(Class::High)),
             credentials: match authorization {
                 Some(value) => Credentials::Replaced(value),
                 None if drop_credentials => Credentials::Dropped,

@@ -10,6 +10,7 @@ use pyo3::types::PyBytes;
 use super::http::{Head, refused};
 use super::tenant::Tenant;
 use crate::engine::ask::owner_of;
+use crate::prompt::class::Class;
 use crate::prompt::{self, Digest, DigestConfig, Edit, Edits, Envelope, Scratch, moved};
 
 /// What a body says, until the engine takes it.
@@ -81,7 +82,11 @@ pub(super) struct Scanner {
 
 #[pymethods]
 impl Scanner {
-    #[pyo3(signature = (head, body, trusted=false, only_model=None, tenant=None, /))]
+    #[pyo3(signature = (head, body, trusted=false, only_model=None, tenant=None, highest=None, /))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a body is read with, by Python"
+    )]
     fn scan(
         &self,
         py: Python<'_>,
@@ -90,12 +95,21 @@ impl Scanner {
         trusted: bool,
         only_model: Option<&str>,
         tenant: Option<&Bound<'_, Tenant>>,
+        highest: Option<&str>,
     ) -> PyResult<Scanned> {
         let head = &head.get().inner;
         let route = head.route();
         let route = route.ok_or_else(|| PyValueError::new_err("head: it has no route"))?;
         let bytes = body.as_bytes();
         let tenant = tenant.map_or_else(Default::default, |tenant| tenant.get().0.borrowed());
+        let highest = match highest.map(|name| Class::by_name(name.as_bytes())) {
+            Some(None) => {
+                return Err(PyValueError::new_err(
+                    "highest: expected high, normal or low",
+                ));
+            }
+            named => named.flatten(),
+        };
         let owner = owner_of(tenant, head.credential());
         let digest = py.detach(|| {
             let envelope = Envelope {
@@ -108,15 +122,15 @@ impl Scanner {
         });
         let mut digest = digest.map_err(|error| refused(py, &error, None))?;
         // The body is edited before it is submitted: the digest has no edits left.
-        let priority = std::mem::take(&mut digest.priority_edits).into_iter();
-        let priority = priority.filter(|_| !trusted && !self.believes_all);
+        let priority = digest.priority_changes(trusted || self.believes_all, highest);
+        let mut edits = priority.to_vec();
+        digest.priority_edits = Edits::new();
+        edits.extend(std::mem::take(&mut digest.model_edits));
         Ok(Scanned {
             body_bytes: bytes.len(),
             usage_edits: std::mem::take(&mut digest.usage_edits),
             salt_edits: digest.salt_edits.clone(),
-            edits: priority
-                .chain(std::mem::take(&mut digest.model_edits))
-                .collect(),
+            edits,
             asks_usage: AtomicBool::new(false),
             digest: Mutex::new(Some(digest)),
         })

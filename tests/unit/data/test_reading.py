@@ -2,10 +2,11 @@
 
 import json
 import threading
+from typing import Any
 
 import pytest
 
-from skylb._core import Engine, Head, Scanned, Tenant
+from skylb._core import Engine, Head, Scanned
 from skylb.config import EngineSettings
 from skylb.data.client import ClientConnection
 from skylb.data.reading import edited, salted
@@ -22,10 +23,10 @@ class HeldBack:
         self.go = threading.Event()
         self.scanner = Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1).scanner()
 
-    def scan(self, head: Head, body: bytes, trusted: bool, only_model: str | None, tenant: Tenant) -> Scanned:
+    def scan(self, head: Head, body: bytes, *known: Any) -> Scanned:
         """Waits, then reads."""
         assert self.go.wait(30)
-        return self.scanner.scan(head, body, trusted, only_model, tenant)
+        return self.scanner.scan(head, body, *known)
 
 
 def send_large(connection: ClientConnection, body: bytes = LARGE) -> None:

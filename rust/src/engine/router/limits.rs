@@ -5,6 +5,7 @@ use crate::engine::tenants::message::MessageError;
 use crate::engine::tenants::standing::Standing;
 use crate::engine::tenants::terms::TermsError;
 use crate::id::PeerId;
+use crate::prompt::class::Class;
 use crate::tenant::Tenant;
 use crate::time::Instant;
 
@@ -32,6 +33,12 @@ impl Router {
     /// None in practice: every value has a form in JSON.
     pub fn tenant_usage(&self) -> Result<Vec<u8>, serde_json::Error> {
         self.requests.tenants().usage()
+    }
+
+    /// The most urgent class that a tenant's requests may have, if it has a bound.
+    #[must_use]
+    pub fn highest_class(&self, tenant: Tenant<&str>) -> Option<Class> {
+        self.requests.tenants().highest_class(tenant)
     }
 
     /// How a tenant stands with its limits per minute, if it has any.

@@ -177,8 +177,13 @@ impl Tenants {
 
     /// The class of a request that asks for `class`: not above the highest of its tenant.
     pub(in crate::engine) fn class(&self, tenant: Tenant<&str>, class: Class) -> Class {
-        let highest = self.account(tenant).and_then(|account| account.terms.class);
+        let highest = self.highest_class(tenant);
         highest.map_or(class, |highest| class.max(highest))
+    }
+
+    /// The most urgent class that a tenant's requests may have, if it has a bound.
+    pub(in crate::engine) fn highest_class(&self, tenant: Tenant<&str>) -> Option<Class> {
+        self.account(tenant).and_then(|account| account.terms.class)
     }
 
     /// The tenants with terms, and their weights between tenants that wait.

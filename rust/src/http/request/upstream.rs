@@ -1,6 +1,7 @@
 //! The head that goes to a replica.
 
-use super::field::Kind;
+use super::super::steer;
+use super::field::{Field, Kind};
 use super::{Head, is_field_value};
 
 /// What becomes of the client's credentials: `Authorization`, `X-Api-Key` and `Api-Key`.
@@ -38,6 +39,8 @@ pub struct Upstream<'a> {
     /// Incoming `Forwarded`, `X-Forwarded-*` and headers that steer engines are believed: kept, and
     /// `X-Forwarded-For` appended to.
     pub trusted: bool,
+    /// A trusted sender's header does not pass that names a priority above that of requests without one.
+    pub capped: bool,
     /// What becomes of the client's.
     pub credentials: Credentials<'a>,
     /// Length of the body in bytes; negative sends no `Content-Length`.
@@ -103,7 +106,8 @@ impl Head {
                 Kind::Authorization | Kind::ApiKey | Kind::BareApiKey => {
                     to.credentials == Credentials::Passed
                 }
-                Kind::Forwarded | Kind::ForwardedProto | Kind::Steering => to.trusted,
+                Kind::Forwarded | Kind::ForwardedProto => to.trusted,
+                Kind::Steering => to.trusted && !(to.capped && self.is_urgent(field)),
                 _ => false,
             };
             if passes {
@@ -113,6 +117,14 @@ impl Head {
         }
         self.put_ours(&mut out, to);
         Ok(out)
+    }
+
+    /// Whether a header names a priority above that of requests without one: at vLLM a negative number. So may
+    /// what is no number here.
+    fn is_urgent(&self, field: &Field) -> bool {
+        let value = str::from_utf8(field.value.of(&self.bytes)).ok();
+        let number = value.and_then(|value| value.parse::<i64>().ok());
+        steer::is_priority(field.name.of(&self.bytes)) && number.is_none_or(|number| number < 0)
     }
 
     fn put_ours(&self, out: &mut Vec<u8>, to: &Upstream<'_>) {

@@ -78,6 +78,47 @@ fn a_replica_key_replaces_the_clients_credentials() {
 }
 
 #[test]
+fn a_trusted_proxy_names_no_urgent_priority_where_its_tenant_may_have_none() {
+    let priorities = |capped: bool, fields: &str| {
+        let head = parse(&format!(
+            "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+             Content-Length: 2\r\nX-Vllm-Other: -5\r\n{fields}\r\n"
+        ));
+        let to = Upstream {
+            trusted: true,
+            capped,
+            ..TO
+        };
+        let text = sent(&head, to);
+        assert!(text.contains("X-Vllm-Other: -5\r\n"), "{text}");
+        let mut passed = String::new();
+        for line in text.lines() {
+            if line.to_ascii_lowercase().contains("priority") {
+                passed.push_str(line);
+                passed.push_str("\r\n");
+            }
+        }
+        passed
+    };
+    for fields in [
+        "x-vllm-priority: -5\r\n",
+        "X_VLLM_Priority: -5\r\n",
+        "x-vllm-priority: -1_0\r\n",
+        "x-vllm-priority: \r\n",
+        "x-vllm-priority: 99999999999999999999\r\n",
+        "x-vllm-priority: -3\r\nX-Vllm-Priority: -4\r\n",
+    ] {
+        assert_eq!(priorities(false, fields), fields);
+        assert_eq!(priorities(true, fields), "");
+    }
+    for fields in ["x-vllm-priority: 0\r\n", "x-vllm-priority: 7\r\n"] {
+        assert_eq!(priorities(true, fields), fields);
+    }
+    let both = "x-vllm-priority: 3\r\nx-vllm-priority: -3\r\n";
+    assert_eq!(priorities(true, both), "x-vllm-priority: 3\r\n");
+}
+
+#[test]
 fn a_value_with_control_characters_is_not_put_into_a_head() {
     let head = parse("GET /v1/responses/resp_1 HTTP/1.1\r\nHost: a\r\n\r\n");
     let to = Upstream {
