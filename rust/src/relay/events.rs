@@ -129,10 +129,15 @@ pub(super) fn only_announce(payload: &[u8]) -> bool {
 
 /// Whether a block is a whole event: it ends with an empty line, and is not only comments.
 pub(super) fn is_event(block: &[u8]) -> bool {
+    ends_block(block) && has_field(block)
+}
+
+/// Whether this ends with an empty line.
+pub(super) fn ends_block(payload: &[u8]) -> bool {
     let line = [&b"\r\n"[..], b"\n", b"\r"]
         .iter()
-        .find_map(|end| block.strip_suffix(*end));
-    line.is_some_and(|line| matches!(line.last(), Some(b'\n' | b'\r'))) && has_field(block)
+        .find_map(|end| payload.strip_suffix(*end));
+    line.is_some_and(|line| matches!(line.last(), None | Some(b'\n' | b'\r')))
 }
 
 /// Whether there is a line that is no comment.

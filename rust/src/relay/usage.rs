@@ -1,13 +1,13 @@
 //! Token counts and response ids, read in passing from the bytes of a response.
 //!
-//! No tree is built: `"usage"` is searched for as a key. Inside a JSON string its quotes would be
-//! escaped (`\"usage\"`), so text that a model writes cannot pass for it. As a whole string value
-//! it is not followed by a colon. The last object with numbers wins: engines put `usage` last, so
-//! one that a model wrote into a tool call's arguments comes before it.
+//! No tree is built. `usage` counts where engines put it: as a field of the answer itself, and in a stream also of
+//! the `response` or the `message` that an event carries. One that lies deeper is none: a schema that the answer
+//! repeats, or the arguments of a tool call, may have such a key. Of several the last counts.
 
 use std::sync::LazyLock;
 
 use memchr::memmem::{Finder, FinderRev};
+use memchr::{memchr2, memchr3};
 
 use super::events;
 
@@ -19,6 +19,8 @@ const ID_WINDOW_BYTES: usize = 4096;
 const TOKENS_MAX: i64 = 1 << 40;
 
 static USAGE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
+/// The keys of an event whose object carries a `usage`: of the Responses API, and of Anthropic's.
+const CARRIERS: [&[u8]; 2] = [b"\"response\"", b"\"message\""];
 static SEQUENCE_KEY: LazyLock<FinderRev<'static>> =
     LazyLock::new(|| FinderRev::new(b"\"sequence_number\""));
 static ID_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"id\""));
@@ -40,34 +42,38 @@ struct Counts {
     cache_creation: Option<i64>,
 }
 
+/// The way through a JSON text, however it is cut.
+#[derive(Debug, Clone, Default)]
+struct Walk {
+    /// Objects that are open.
+    depth: u32,
+    /// The second of them is a carrier.
+    carried: bool,
+    in_string: bool,
+    /// What is read with what comes: a key, or a `usage` object, that may go on.
+    cut: Vec<u8>,
+}
+
+/// What follows a key.
+enum Object {
+    /// Not an object.
+    Nothing,
+    /// The bytes end before that is known.
+    Cut,
+    /// An object; where that is asked for.
+    At(usize),
+}
+
 /// Reads the bytes of one response in their order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sniffer {
     counts: Counts,
-    /// A `usage` object, or the beginning of its key, that was cut off.
-    cut: Vec<u8>,
+    walk: Walk,
+    /// The last byte of a block of which the end has not come.
+    open: Option<u8>,
     id_window: Vec<u8>,
     id: Option<String>,
     wants_id: bool,
-}
-
-/// What follows a `"usage"`.
-enum UsageObject {
-    /// Not an object.
-    Nothing,
-    /// The bytes end before the object does.
-    Cut,
-    /// Where the object ends.
-    Object(usize),
-}
-
-/// What a search leaves.
-#[derive(Debug, Clone, Copy)]
-enum Left {
-    /// An object that begins at this offset is cut off at the end.
-    Open(usize),
-    /// There is none; what lies before this offset has been read.
-    None(usize),
 }
 
 impl Sniffer {
@@ -79,18 +85,28 @@ impl Sniffer {
         }
     }
 
-    /// Reads whole events and comments. An object that does not end within its block is none, however
-    /// the blocks were cut on their way.
-    /// Where the last event ends that told the tokens of the answer, if one did.
+    /// Reads whole events and comments, and parts of an event beyond the bound. An object that does not end
+    /// within its event is none, however the events were cut on their way. Where the last event ends that told
+    /// the tokens of the answer, if one did.
     pub(super) fn read_events(&mut self, payload: &[u8]) -> Option<usize> {
         let mut told = None;
-        if mentions_usage(payload) {
-            let mut rest = payload;
+        let whole = self.open.is_none() && events::ends_block(payload);
+        if !whole || mentions_usage(payload) {
+            let mut rest = match (self.open, payload) {
+                (Some(b'\r'), [b'\n', rest @ ..]) => rest, // of the line end before
+                _ => payload,
+            };
             while !rest.is_empty() {
                 let (block, behind) = rest.split_at(events::block_len(rest));
                 let before = self.counts.completion.take();
-                let _open = self.search(block);
+                self.walk.read(block, true, &mut self.counts);
                 rest = behind;
+                self.open = None;
+                if rest.is_empty() && !events::ends_block(block) {
+                    self.open = block.last().copied();
+                } else {
+                    self.walk = Walk::default();
+                }
                 if self.counts.completion.is_some() {
                     told = Some(payload.len() - rest.len());
                 } else {
@@ -102,50 +118,10 @@ impl Sniffer {
         told
     }
 
-    /// Reads a part of a JSON body; `usage` may be cut anywhere, and what is read does not depend on it.
+    /// Reads a part of a JSON body; it may be cut anywhere, and what is read does not depend on it.
     pub(super) fn read_part(&mut self, payload: &[u8]) {
         self.search_id(payload);
-        if self.cut.is_empty() {
-            let left = self.search(payload);
-            self.keep(payload, left);
-        } else {
-            let mut joined = std::mem::take(&mut self.cut);
-            joined.extend_from_slice(payload);
-            let left = self.search(&joined);
-            self.keep(&joined, left);
-        }
-    }
-
-    /// Keeps the object that is cut off, else what may be the beginning of its key.
-    fn keep(&mut self, text: &[u8], left: Left) {
-        let kept = match left {
-            Left::Open(open) => &text[open..],
-            Left::None(end) => {
-                let tail = text.len().saturating_sub(USAGE_KEY.needle().len() - 1);
-                let tail = &text[tail.max(end)..];
-                memchr::memchr(b'"', tail).map_or(&[][..], |quote| &tail[quote..])
-            }
-        };
-        self.cut.extend_from_slice(kept);
-    }
-
-    /// Reads every complete object of at most [`USAGE_BYTES_MAX`].
-    fn search(&mut self, text: &[u8]) -> Left {
-        let mut at = 0;
-        while let Some(found) = USAGE_KEY.find(&text[at..]) {
-            let key = at + found;
-            let window = &text[key..text.len().min(key + USAGE_BYTES_MAX)];
-            match object(window, USAGE_KEY.needle().len()) {
-                UsageObject::Nothing => at = key + USAGE_KEY.needle().len(),
-                UsageObject::Cut if window.len() < USAGE_BYTES_MAX => return Left::Open(key),
-                UsageObject::Cut => at = key + USAGE_BYTES_MAX,
-                UsageObject::Object(end) => {
-                    self.counts.read(&window[USAGE_KEY.needle().len()..end]);
-                    at = key + end;
-                }
-            }
-        }
-        Left::None(at)
+        self.walk.read(payload, false, &mut self.counts);
     }
 
     fn search_id(&mut self, payload: &[u8]) {
@@ -201,10 +177,10 @@ pub(super) fn is_usage_event(event: &[u8]) -> bool {
     // An object that does not end takes all that follows with it: looking further would be quadratic.
     let mut keys = USAGE_KEY.find_iter(event);
     let first = keys.find_map(|at| match object(event, at + USAGE_KEY.needle().len()) {
-        UsageObject::Nothing => None,
+        Object::Nothing => None,
         found => Some(found),
     });
-    matches!(first, Some(UsageObject::Object(_)))
+    matches!(first, Some(Object::At(_)))
         && memchr::memmem::find_iter(event, b"\"choices\"").any(|at| {
             let value = after_colon(event, at + b"\"choices\"".len());
             value.is_some_and(|at| {
@@ -226,35 +202,43 @@ fn after_colon(text: &[u8], at: usize) -> Option<usize> {
     (text.get(colon) == Some(&b':')).then(|| skip_space(text, colon + 1))
 }
 
-/// The object behind a key that ends at `at`.
-fn object(text: &[u8], at: usize) -> UsageObject {
+/// Where the object behind a key that ends at `at` begins; `Cut`: it may still come.
+fn opening(text: &[u8], at: usize) -> Object {
     let colon = skip_space(text, at);
     let start = match text.get(colon) {
-        None => return UsageObject::Cut,
+        None => return Object::Cut,
         Some(b':') => skip_space(text, colon + 1),
-        Some(_) => return UsageObject::Nothing,
+        Some(_) => return Object::Nothing,
     };
     match text.get(start) {
-        None => return UsageObject::Cut,
-        Some(b'{') => {}
-        Some(_) => return UsageObject::Nothing,
+        None => Object::Cut,
+        Some(b'{') => Object::At(start),
+        Some(_) => Object::Nothing,
     }
+}
+
+/// Where the object ends that is behind a key that ends at `at`.
+fn object(text: &[u8], at: usize) -> Object {
+    let start = match opening(text, at) {
+        Object::At(start) => start,
+        none => return none,
+    };
     let mut depth = 0_u32;
     let mut at = start;
     while let Some(b) = text.get(at) {
         match b {
             b'{' => depth += 1,
-            b'}' if depth == 1 => return UsageObject::Object(at + 1),
+            b'}' if depth == 1 => return Object::At(at + 1),
             b'}' => depth -= 1,
             b'"' => match string_end(text, at) {
                 Some(end) => at = end - 1,
-                None => return UsageObject::Cut,
+                None => return Object::Cut,
             },
             _ => {}
         }
         at += 1;
     }
-    UsageObject::Cut
+    Object::Cut
 }
 
 /// The offset behind the string that begins at `at`.
@@ -266,6 +250,104 @@ fn string_end(text: &[u8], at: usize) -> Option<usize> {
             b'\\' => at += 2,
             _ => at += 1,
         }
+    }
+}
+
+impl Walk {
+    fn read(&mut self, payload: &[u8], is_event: bool, counts: &mut Counts) {
+        if self.cut.is_empty() {
+            let read = self.advance(payload, is_event, counts);
+            self.cut.extend_from_slice(&payload[read..]);
+        } else {
+            let mut joined = std::mem::take(&mut self.cut);
+            joined.extend_from_slice(payload);
+            let read = self.advance(&joined, is_event, counts);
+            self.cut.extend_from_slice(&joined[read..]);
+        }
+    }
+
+    /// Reads on, and takes the counts of each `usage` on the way. Returns how much was read: what is left is
+    /// needed with what comes.
+    fn advance(&mut self, text: &[u8], is_event: bool, counts: &mut Counts) -> usize {
+        let mut at = 0;
+        loop {
+            if self.in_string {
+                let Some(found) = memchr2(b'"', b'\\', &text[at..]) else {
+                    return text.len();
+                };
+                at += found;
+                if text[at] == b'"' {
+                    self.in_string = false;
+                    at += 1;
+                } else if at + 1 == text.len() {
+                    return at;
+                } else {
+                    at += 2;
+                }
+                continue;
+            }
+            let Some(found) = memchr3(b'"', b'{', b'}', &text[at..]) else {
+                return text.len();
+            };
+            at += found;
+            match text[at] {
+                b'{' => self.depth += 1,
+                b'}' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.carried &= self.depth > 1;
+                }
+                _ => match self.key(&text[at..], is_event, counts) {
+                    Some(len) => {
+                        at += len;
+                        continue;
+                    }
+                    None => return at,
+                },
+            }
+            at += 1;
+        }
+    }
+
+    /// Reads a string at the beginning of `text`, or only its first quote; with what is behind it where that is
+    /// a usage, or begins what carries one. Returns how much was read; `None`: that is decided by what comes.
+    fn key(&mut self, text: &[u8], is_event: bool, counts: &mut Counts) -> Option<usize> {
+        let window = &text[..text.len().min(USAGE_BYTES_MAX)];
+        let cut = window.len() < USAGE_BYTES_MAX;
+        let usage = USAGE_KEY.needle();
+        if self.depth == 1 || (self.depth == 2 && self.carried) {
+            if window.starts_with(usage) {
+                match object(window, usage.len()) {
+                    Object::At(end) => {
+                        counts.read(&window[usage.len()..end]);
+                        return Some(end);
+                    }
+                    Object::Cut if cut => return None,
+                    Object::Cut | Object::Nothing => return Some(usage.len()),
+                }
+            }
+            if usage.starts_with(window) {
+                return None;
+            }
+        }
+        if self.depth == 1 && is_event {
+            for carrier in CARRIERS {
+                if window.starts_with(carrier) {
+                    return match opening(window, carrier.len()) {
+                        Object::At(start) => {
+                            (self.depth, self.carried) = (2, true);
+                            Some(start + 1)
+                        }
+                        Object::Cut if cut => None,
+                        Object::Cut | Object::Nothing => Some(carrier.len()),
+                    };
+                }
+                if carrier.starts_with(window) {
+                    return None;
+                }
+            }
+        }
+        self.in_string = true;
+        Some(1)
     }
 }
 

@@ -252,7 +252,9 @@ proptest! {
         completion in 0_i64..1_000_000,
     ) {
         let body = serde_json::json!({
+            "a": padding, "usable": {"usage": {"completion_tokens": 5}}, "usage ": "usage",
             "choices": [{"message": {"content": format!("\"usage\": {{\"prompt_tokens\": 5}} {padding}")}}],
+            "tools": [{"usage": {"prompt_tokens": 5}}],
             "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": 3,
                       "prompt_tokens_details": {"audio_tokens": 1, "cached_tokens": cached}},
         }).to_string();

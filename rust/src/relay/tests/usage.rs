@@ -73,6 +73,65 @@ fn the_last_usage_counts() {
     assert_eq!(counts(&[early]), (Some(9), None, Some(3)));
 }
 
+/// A schema of a client's tool, as `/v1/responses` repeats it.
+const TOOLS: &str = r#"[{"name":"f","usage":{"input_tokens":0},"parameters":{"properties":{"usage":{"input_tokens":0,"prompt_tokens":0,"output_tokens":0}},"response":{"usage":{"input_tokens":0}}}}]"#;
+
+#[test]
+fn what_a_client_has_written_into_a_schema_is_no_usage_wherever_it_stands() {
+    let usage = r#""usage":{"input_tokens":9,"output_tokens":3}"#;
+    let found = (Some(9), None, Some(3));
+    for response in [
+        format!(r#"{{"tools":{TOOLS},{usage}}}"#),
+        format!(r#"{{{usage},"tools":{TOOLS}}}"#),
+        format!(r#"{{"metadata":{{"usage":"{{}}"}},{usage},"text":{{"format":{TOOLS}}}}}"#),
+    ] {
+        let created = format!(r#"{{"type":"response.created","response":{{"tools":{TOOLS}}}}}"#);
+        assert_eq!(counts(&[&created]), (None, None, None));
+        for completed in [
+            format!(r#"{{"type":"response.completed","response":{response}}}"#),
+            format!(r#"{{"response" : {response},"tools":{TOOLS}}}"#),
+            response.clone(),
+        ] {
+            assert_eq!(counts(&[&created, &completed]), found, "{completed}");
+        }
+        let body = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{response}",
+            response.len()
+        );
+        let mut relay = Relay::new(HTTP11, "id");
+        relay.feed(body.as_bytes());
+        let told = (relay.prompt_tokens(), relay.completion_tokens());
+        assert_eq!(told, (Some(9), Some(3)), "{response}");
+    }
+}
+
+#[test]
+fn the_arguments_of_a_tool_call_are_no_usage() {
+    let body = r#"{"content":[{"type":"tool_use","input":{"usage":{"prompt_tokens":0,"cached_tokens":9}}}],"usage":{"input_tokens":9,"output_tokens":3}}"#;
+    assert_eq!(counts(&[body]), (Some(9), None, Some(3)));
+}
+
+#[test]
+fn a_usage_at_the_end_of_an_event_beyond_the_bound_is_found_and_none_within_it() {
+    let padding = "x".repeat(WITHHELD_BYTES_MAX);
+    for (before, behind) in [(padding.as_str(), ""), ("", padding.as_str())] {
+        for line_end in ["\n", "\r\n", "\r"] {
+            let event = format!(
+                r#"data: {{"response":{{"text":"{before}","tools":{TOOLS},"more":"{behind}","usage":{{"input_tokens":9}},"tools":{TOOLS}}}}}{line_end}{line_end}"#
+            );
+            let next = format!(r#"data: {{"tools":{TOOLS}}}{line_end}{line_end}"#);
+            for size in [1 << 12, 100_001] {
+                let (mut relay, _) = begun(HTTP11);
+                for part in [event.as_bytes(), next.as_bytes()].concat().chunks(size) {
+                    relay.feed(&chunk(part));
+                    relay.take();
+                }
+                assert_eq!(relay.prompt_tokens(), Some(9), "{size} {line_end:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_usage_event_nobody_asked_for_is_taken_out() {
     let options = Options {
