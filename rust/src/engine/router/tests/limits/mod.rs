@@ -1,11 +1,17 @@
 //! What tenants may use, what they are charged, and how balancers share their limits.
 
 mod charges;
+mod oracle;
 mod siblings;
 
 use serde_json::Value;
 
 use super::*;
+
+/// Tokens per minute, so that each millisecond brings one.
+const LIMIT: u64 = 60_000;
+/// Of a prompt. What engines report of it is so far off that nothing is learned from that.
+const BYTES: usize = 1_000;
 
 pub(super) fn asks(tenant: &'static str) -> Ask<'static> {
     Ask {
