@@ -70,6 +70,14 @@ def test_a_tenant_over_its_limit_is_told_how_it_stands() -> None:
     assert refused.rate_limit == lines
 
 
+def test_a_client_that_leaves_before_the_first_byte_pays_for_a_prompt_that_was_sent() -> None:
+    for relay, charged in ((None, 0), (core.relay(), 500)):
+        made = engine(tokens_per_minute=100_000)
+        placed, _ = submit(made, 1, body("x" * 2_000))
+        made.complete(placed, _core.OUTCOME_CLIENT_LEFT, relay, 3)
+        assert charged <= used(made)["charged_tokens"] <= 2 * charged
+
+
 def test_a_tenant_without_limits_per_minute_has_no_lines_about_them() -> None:
     placed, _ = submit(engine(concurrent=3), 1, body())
     assert placed.rate_limit is None

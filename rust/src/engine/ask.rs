@@ -122,6 +122,8 @@ pub struct Report<'a> {
     /// Chained hashes of the answer's blocks, which go on where those of the prompt end; they enter
     /// the tree.
     pub answer: &'a [u64],
+    /// The target of its attempt was sent it.
+    pub sent: bool,
     /// The answer is a stream of events.
     pub streamed: bool,
     /// The answer is an error from its beginning.

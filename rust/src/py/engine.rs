@@ -66,6 +66,7 @@ fn report<'a>(relay: Option<&'a Relay>, answer: &'a [u64]) -> Report<'a> {
         },
         response_id: relay.inner.response_id(),
         answer,
+        sent: true, // only then is there a relay
         streamed: relay.inner.streaming(),
         refused: relay.inner.is_error(),
         events: relay.inner.events(),

@@ -394,18 +394,17 @@ impl Simulator {
         let Some(live) = self.live.get_mut(id) else {
             return;
         };
+        let report = Report {
+            sent: live.there || live.away.is_some() || live.replica.is_some(),
+            ..Report::default()
+        };
         if live.there {
             self.abandon(id);
         } else if let Some(replica) = live.replica {
             let balancer = live.balancer;
             self.abort_later(id, replica, balancer);
         }
-        self.complete(
-            id,
-            Outcome::ClientLeft,
-            Report::default(),
-            Err("client_left"),
-        );
+        self.complete(id, Outcome::ClientLeft, report, Err("client_left"));
     }
 
     /// A balancer closes its connection to a replica.

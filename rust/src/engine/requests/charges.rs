@@ -63,15 +63,19 @@ impl Requests {
             request.charge = None;
         }
         if let Some(charge) = request.charge.take() {
-            let spent = Spent::of(charge, request.started(), outcome, report);
+            let spent = Spent::of(charge, request.progress(), outcome, report);
             self.tenants.settle(charge, spent, now);
         }
     }
 
-    /// A request is over, and nothing of it was computed, or it has been settled.
+    /// A request is over, and nothing of it was computed, or it has been settled. If nothing of it was tried
+    /// either, it was refused: then it does not count as a request.
     pub(in crate::engine) fn release(&mut self, request: &Request, now: Instant) {
         if let Some(charge) = request.charge {
             self.tenants.settle(charge, Spent::NOTHING, now);
+            if request.attempts == 0 {
+                self.tenants.give_back(charge, now);
+            }
         }
     }
 }

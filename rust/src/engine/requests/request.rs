@@ -12,7 +12,7 @@ use crate::engine::fleet::forecast::Forecast;
 use crate::engine::fleet::health::Failure;
 use crate::engine::hold::{Bill, End, Entrant, Full, Partition, Payer, Purse, Ticket};
 use crate::engine::mesh::Away;
-use crate::engine::tenants::Charge;
+use crate::engine::tenants::{Charge, Progress};
 use crate::id::{PeerId, ReplicaId, ReplicaSlot, RequestId};
 use crate::prompt::class::Class;
 use crate::time::{Instant, Span};
@@ -128,6 +128,15 @@ impl Request {
             Phase::InFlight(attempt) => attempt.started,
             Phase::Away(away) => away.started,
             Phase::Between | Phase::Looking | Phase::Held { .. } => false,
+        }
+    }
+
+    /// How far it has come, as far as its tenant is charged for it.
+    pub(in crate::engine) fn progress(&self) -> Progress {
+        match &self.phase {
+            _ if self.started() => Progress::Started,
+            Phase::InFlight(_) | Phase::Away(_) => Progress::Attempted,
+            Phase::Between | Phase::Looking | Phase::Held { .. } => Progress::Waiting,
         }
     }
 

@@ -140,6 +140,14 @@ impl Account {
         }
     }
 
+    /// A request that was charged does not count.
+    pub(super) fn give_request(&mut self, now: Instant) {
+        self.refill(now);
+        if let Some(bucket) = &mut self.requests {
+            bucket.give(1);
+        }
+    }
+
     fn refill(&mut self, now: Instant) {
         for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
             bucket.refill(now);

@@ -19,6 +19,17 @@ impl Predicted {
     }
 }
 
+/// How far a request had come when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Progress {
+    /// No attempt was under way.
+    Waiting,
+    /// One was, and no byte of the answer has come.
+    Attempted,
+    /// The first byte has come.
+    Started,
+}
+
 /// What a request has been charged. It is settled once, by [`Tenants::settle`](super::Tenants::settle).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Charge {
@@ -51,20 +62,23 @@ impl Spent {
     ///
     /// What `usage` says counts. What it leaves out is predicted for the prompt, and counted for the answer:
     /// each event of a stream is a token, and so is each behind the last `usage` of a stream that was cut. An
-    /// answer that came whole and says nothing has used what was predicted. One that did not begin, or is an
-    /// error, has used nothing.
-    ///
-    /// `started`: the first byte has come.
+    /// answer that came whole and says nothing has used what was predicted. One that is an error, or did not begin,
+    /// has used nothing. But where the client left while an engine computed, the prompt counts as predicted.
     pub(in crate::engine) fn of(
         charge: Charge,
-        started: bool,
+        progress: Progress,
         outcome: Outcome,
         report: &Report<'_>,
     ) -> Self {
         let usage = report.usage;
         let predicted = charge.predicted;
         let told = usage.prompt_tokens.is_some() || usage.completion_tokens.is_some();
-        if !predicted.counted || (!told && (!started || report.refused)) {
+        let begun = match progress {
+            Progress::Started => true,
+            Progress::Attempted => report.sent && outcome == Outcome::ClientLeft,
+            Progress::Waiting => false,
+        };
+        if !predicted.counted || (!told && (!begun || report.refused)) {
             return Self::NOTHING;
         }
         let whole = outcome == Outcome::Ok;

@@ -34,7 +34,7 @@ use slab::Slab;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::account::Account;
-pub(in crate::engine) use self::charge::{Charge, Predicted, Spent};
+pub(in crate::engine) use self::charge::{Charge, Predicted, Progress, Spent};
 use self::message::{Message, MessageError};
 pub(in crate::engine) use self::shares::Sibling;
 use self::shares::{Key, Shares};
@@ -258,6 +258,13 @@ impl Tenants {
         figures.cached_tokens += spent.cached;
         figures.completion_tokens += spent.completion;
         figures.charged_tokens = figures.charged_tokens.saturating_sub(charged) + used;
+    }
+
+    /// A charged request was refused before anything of it was tried: it does not count as one.
+    pub(in crate::engine) fn give_back(&mut self, charge: Charge, now: Instant) {
+        if let Some(account) = self.accounts.get_mut(charge.account as usize) {
+            account.give_request(now);
+        }
     }
 
     /// How a tenant stands with its limits per minute, if it has any.

@@ -4,7 +4,11 @@ use super::*;
 
 #[test]
 fn answers_are_settled_by_what_is_known_of_them() {
-    let cases: [(bool, Outcome, Report<'_>, u64); 9] = [
+    let sent = Report {
+        sent: true,
+        ..Report::default()
+    };
+    let cases: [(bool, Outcome, Report<'_>, u64); 12] = [
         // An answer that came whole, as it says; one that says nothing of tokens written has none.
         (true, Outcome::Ok, told(90, 12), 102),
         (
@@ -73,7 +77,19 @@ fn answers_are_settled_by_what_is_known_of_them() {
             },
             0,
         ),
+        (false, Outcome::ReplicaFailed, sent, 0),
         (false, Outcome::ClientLeft, Report::default(), 0),
+        // But a client that leaves while its prompt is computed pays for that.
+        (false, Outcome::ClientLeft, sent, 250),
+        (
+            false,
+            Outcome::ClientLeft,
+            Report {
+                refused: true,
+                ..sent
+            },
+            0,
+        ),
     ];
     for (started, outcome, report, spent) in cases {
         let mut drive = Drive::new(config(), 1);
@@ -94,6 +110,73 @@ fn answers_are_settled_by_what_is_known_of_them() {
         let used = drive.used("acme", "m");
         assert_eq!(used["charged_tokens"], spent, "{report:?}");
     }
+}
+
+#[test]
+fn a_client_that_leaves_the_hold_has_used_no_tokens() {
+    let mut drive = Drive::new(config(), 1);
+    drive.set_tenants(&[entry(
+        "acme",
+        &serde_json::json!({"tokens_per_minute": LIMIT}),
+    )]);
+    drive.submit("m"); // takes the only place
+    let body = Digest {
+        prompt_bytes: BYTES,
+        ..digest("m", &[])
+    };
+    assert_eq!(drive.submit_as(asks("acme"), body), [hold(2)]);
+    let sent = Report {
+        sent: true,
+        ..Report::default()
+    };
+    drive.end_with(2, Outcome::ClientLeft, sent);
+    assert_eq!(drive.used("acme", "m")["charged_tokens"], 0);
+}
+
+/// Requests that a tenant may begin at once.
+fn remaining(drive: &mut Drive) -> u64 {
+    drive.tick_at(drive.now);
+    let standing = drive.router.standing(Tenant::Named("acme")).unwrap();
+    let lines = String::from_utf8(standing.lines()).unwrap();
+    let line = lines
+        .lines()
+        .find_map(|line| line.strip_prefix("x-ratelimit-remaining-requests: "));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_request_that_is_refused_before_any_attempt_is_none() {
+    let limited = Config {
+        hold_timeout_ns: 5 * S,
+        attempts_max: 1,
+        hold_len_max: 2,
+        hold_tenant_len_max: Some(2),
+        ..config()
+    };
+    let mut drive = Drive::new(limited, 1);
+    let minutely = serde_json::json!({"requests_per_minute": 12});
+    drive.set_tenants(&[entry("acme", &minutely)]);
+    let asked = |drive: &mut Drive| drive.submit_as(asks("acme"), digest("m", &[]));
+    let (first, ..) = pushed(&asked(&mut drive));
+    for _ in 0..2 {
+        assert!(matches!(asked(&mut drive)[..], [Effect::Hold(_)]));
+    }
+    assert_eq!(remaining(&mut drive), 9);
+    // The hold is full.
+    assert_eq!(rejected(&asked(&mut drive)).status, 503);
+    assert_eq!(remaining(&mut drive), 9);
+    // One leaves by itself, one at the end of its time there.
+    drive.end(2, Outcome::ClientLeft);
+    assert_eq!(remaining(&mut drive), 9);
+    let at = drive.now + 5 * S;
+    let effects = drive.tick_at(at);
+    assert!(effects.contains(&Effect::Expire(RequestId(3))));
+    // One is given back, and one has come in the time.
+    assert_eq!(remaining(&mut drive), 11);
+    let effects = drive.retry(first, Failure::Status(500), true);
+    assert!(matches!(effects[..], [Effect::Reject(_)]), "{effects:?}");
+    assert_eq!(remaining(&mut drive), 11);
+    assert_eq!(usage(&drive.router, "acme")["in_flight"], 0);
 }
 
 #[test]

@@ -29,6 +29,7 @@ enum Step {
         usage: Option<(u32, u32)>,
         refused: bool,
         events: (u64, u64),
+        sent: bool,
     },
     Pass(u64),
 }
@@ -43,13 +44,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         usage,
         prop::bool::weighted(0.1),
         events,
+        any::<bool>(),
     );
     let step = prop_oneof![
         5 => submit.prop_map(|(limited, stream, max_tokens)| Step::Submit { limited, stream, max_tokens }),
         5 => (0_usize..8).prop_map(Step::FirstByte),
         2 => (0_usize..8, 0_usize..4, any::<bool>())
             .prop_map(|(nth, failure, sent)| Step::Fail { nth, failure, sent }),
-        5 => end.prop_map(|(nth, outcome, usage, refused, events)| Step::End { nth, outcome, usage, refused, events }),
+        5 => end.prop_map(|(nth, outcome, usage, refused, events, sent)| Step::End { nth, outcome, usage, refused, events, sent }),
         1 => (1_u64..20_000).prop_map(Step::Pass),
     ];
     prop::collection::vec(step, 1..120)
@@ -238,10 +240,11 @@ impl Oracle {
                 usage,
                 refused,
                 events,
+                sent,
             } => {
                 let outcomes = [Outcome::Ok, Outcome::ClientLeft, Outcome::ReplicaFailed];
                 if let Some(id) = self.pick(nth, |_| true) {
-                    self.end(id, outcomes[outcome], usage, refused, events);
+                    self.end(id, outcomes[outcome], usage, (refused, sent), events);
                 }
             }
             Step::Pass(ms) => {
@@ -259,7 +262,7 @@ impl Oracle {
         id: u64,
         outcome: Outcome,
         usage: Option<(u32, u32)>,
-        refused: bool,
+        (refused, sent): (bool, bool),
         events: (u64, u64),
     ) {
         let live = self.live[&id].clone();
@@ -277,6 +280,7 @@ impl Oracle {
                 completion_tokens: usage.map(|(_, completion)| completion),
                 cached_tokens: None,
             },
+            sent: sent || started,
             streamed: live.stream,
             refused,
             events: events.0,
@@ -284,7 +288,9 @@ impl Oracle {
             ..Report::default()
         };
         let whole = outcome == Outcome::Ok;
+        let left = outcome == Outcome::ClientLeft && live.at == At::Replica && sent;
         let used = match usage {
+            _ if left && !refused => PROMPT,
             _ if !started || refused => 0,
             Some((prompt, completion)) if whole => u64::from(prompt) + u64::from(completion),
             Some((prompt, completion)) => u64::from(prompt) + u64::from(completion) + events.1,
@@ -336,7 +342,7 @@ proptest! {
         while let Some(id) = oracle.pick(0, |_| true) {
             let at = oracle.drive.now;
             oracle.pass(at);
-            oracle.end(id, Outcome::ClientLeft, None, false, (7, 7));
+            oracle.end(id, Outcome::ClientLeft, None, (false, true), (7, 7));
             oracle.check();
         }
         prop_assert_eq!(oracle.charged(), oracle.spent);
@@ -359,6 +365,7 @@ fn a_charge_that_is_not_settled_is_found() {
             usage: None,
             refused: false,
             events: (0, 0),
+            sent: false,
         });
     });
     let text = found.unwrap_err();
