@@ -37,7 +37,7 @@ impl Requests {
         (fleet, config): (&Fleet, &Config),
         now: Instant,
     ) -> Result<(), Refusal> {
-        if ask.forwarded.is_some() || !self.tenants.charges(ask.tenant) {
+        if ask.forwarded.is_some() || !self.tenants.counts(ask.tenant) {
             return Ok(());
         }
         let expected = fleet.expected(&request.demand, config);

@@ -13,8 +13,10 @@ use crate::time::Instant;
 pub(super) struct Account {
     pub(super) name: Box<str>,
     pub(super) terms: Terms,
-    /// It is among those that have terms now; else it is kept until its requests have ended.
+    /// It is among those that have terms now.
     pub(super) listed: bool,
+    /// It has none, and is named all the same: it is kept. Any other is until its requests have ended.
+    pub(super) guest: bool,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
     /// This balancer's part of its limits.
@@ -34,6 +36,7 @@ impl Account {
             name: name.into(),
             terms,
             listed: true,
+            guest: false,
             requests: None,
             tokens: None,
             share,
@@ -47,10 +50,26 @@ impl Account {
         account
     }
 
+    /// One without terms, for its usage alone.
+    pub(super) fn of_guest(name: &str, share: u32, now: Instant) -> Self {
+        Self {
+            listed: false,
+            guest: true,
+            ..Self::new(name, Terms::NONE, share, now)
+        }
+    }
+
     /// Other terms; what has been charged stays.
     pub(super) fn set_terms(&mut self, terms: Terms, now: Instant) {
         self.terms = terms;
-        self.listed = true;
+        (self.listed, self.guest) = (true, false);
+        self.fit(now);
+    }
+
+    /// It has no terms any more.
+    pub(super) fn unlist(&mut self, now: Instant) {
+        self.terms = Terms::NONE;
+        self.listed = false;
         self.fit(now);
     }
 
@@ -90,6 +109,19 @@ impl Account {
     pub(super) fn ask(&mut self, tokens: u64, now: Instant) -> Result<(), Limit> {
         self.asked_requests.add(1, now);
         self.asked_tokens.add(tokens, now);
+        self.fits(tokens, now)
+    }
+
+    /// Likewise, while it is not known how many tokens. It counts only if it may not come.
+    pub(super) fn look(&mut self, now: Instant) -> Result<(), Limit> {
+        let fits = self.fits(0, now);
+        if fits.is_err() {
+            self.asked_requests.add(1, now);
+        }
+        fits
+    }
+
+    fn fits(&mut self, tokens: u64, now: Instant) -> Result<(), Limit> {
         self.refill(now);
         if let Some(places) = self.places().filter(|places| self.in_flight >= *places) {
             let most = self.terms.concurrent.unwrap_or(places);

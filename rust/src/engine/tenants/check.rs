@@ -1,7 +1,7 @@
 //! The invariants of tenants, for tests.
 
 use super::usage::ROWS_MAX;
-use super::{Charge, Tenants};
+use super::{Charge, GUESTS_MAX, Tenants};
 
 impl Tenants {
     /// Checks that the indexes agree with the accounts, that everything is bounded, and that what is charged
@@ -35,10 +35,24 @@ impl Tenants {
             ));
         }
         let (names, keys, all) = (self.by_name.len(), self.by_key.len(), self.accounts.len());
+        let (names, all) = (names + usize::from(self.others.is_some()), all);
         if names != all || keys > all {
             return Err(format!(
                 "accounts_are_found_by_name: {names}, {keys} != {all}"
             ));
+        }
+        let accounts = || self.accounts.iter().map(|(_, account)| account);
+        let listed = accounts().filter(|account| account.listed).count();
+        let limited = accounts().any(|account| !account.listed && account.terms.limited());
+        if listed != self.listed || limited {
+            return Err(format!(
+                "only_listed_accounts_have_terms: {listed} != {}",
+                self.listed
+            ));
+        }
+        let guests = accounts().filter(|account| account.guest).count();
+        if guests > GUESTS_MAX + self.listed + 1 {
+            return Err(format!("guests_are_bounded: {guests}"));
         }
         let active = self
             .accounts

@@ -40,7 +40,7 @@ pub(in crate::engine) use self::shares::Sibling;
 use self::shares::{Key, Shares};
 use self::standing::Standing;
 use self::terms::{Terms, TermsError};
-use self::usage::ROWS_MAX;
+use self::usage::{OTHER_ROW, ROWS_MAX};
 use super::refusal::Refusal;
 use crate::id::PeerId;
 use crate::prompt::class::Class;
@@ -50,15 +50,21 @@ use crate::time::{Instant, Span};
 /// Time between two looks at the shares, and the same where a peer has told something.
 const REVIEW: Span = Span::from_ms(500);
 const REVIEW_SOON: Span = Span::from_ms(50);
-/// Weight of a tenant without terms.
-const WEIGHT: u32 = 1;
+/// Tenants without terms whose usage is counted apart, at most.
+const GUESTS_MAX: usize = 1_000;
+/// The name under which that of further ones is counted.
+const OTHER: &str = "other";
 
-/// All tenants with terms.
+/// All tenants with terms, and those without that have asked for something beside them.
 #[derive(Debug)]
 pub(in crate::engine) struct Tenants {
     by_name: HashMap<Box<str>, usize, FixedState>,
     by_key: HashMap<Key, usize, FixedState>,
     accounts: Slab<Account>,
+    /// Those with terms.
+    listed: usize,
+    /// That of all tenants without terms beyond [`GUESTS_MAX`]; no name leads to it.
+    others: Option<usize>,
     /// Rows of all accounts' usage, but those of further models.
     rows: usize,
     shares: Shares,
@@ -77,6 +83,8 @@ impl Tenants {
             by_name: HashMap::with_hasher(FixedState::default()),
             by_key: HashMap::with_hasher(FixedState::default()),
             accounts: Slab::new(),
+            listed: 0,
+            others: None,
             rows: 0,
             shares: Shares::new(),
             active: Vec::new(),
@@ -95,11 +103,17 @@ impl Tenants {
     /// The terms cannot be read: the old ones stay.
     pub(in crate::engine) fn set(&mut self, json: &[u8], now: Instant) -> Result<(), TermsError> {
         let all = terms::read(json)?;
+        self.listed = all.len();
         for (_, account) in &mut self.accounts {
             account.listed = false;
         }
         for (name, terms) in all {
             self.set_one(&name, terms, now);
+        }
+        for (_, account) in &mut self.accounts {
+            if !account.listed {
+                account.unlist(now);
+            }
         }
         self.drop_unused();
         let limited = self
@@ -112,26 +126,33 @@ impl Tenants {
     }
 
     fn set_one(&mut self, name: &str, terms: Terms, now: Instant) {
-        let key = xxh3_64(name.as_bytes());
         if let Some(place) = self.by_name.get(name) {
             if let Some(account) = self.accounts.get_mut(*place) {
                 account.set_terms(terms, now);
             }
             return;
         }
-        let share = self.shares.of(key);
-        let place = self.accounts.insert(Account::new(name, terms, share, now));
-        self.by_name.insert(name.into(), place);
-        self.by_key.insert(key, place);
+        let share = self.shares.of(xxh3_64(name.as_bytes()));
+        self.add(name, Account::new(name, terms, share, now));
     }
 
-    /// Forgets accounts without terms whose requests have ended.
+    fn add(&mut self, name: &str, account: Account) -> usize {
+        let place = self.accounts.insert(account);
+        self.by_name.insert(name.into(), place);
+        self.by_key.insert(xxh3_64(name.as_bytes()), place);
+        place
+    }
+
+    /// Forgets accounts without terms whose requests have ended, but for those of guests while there are hosts.
     fn drop_unused(&mut self) {
         let (by_name, by_key, rows) = (&mut self.by_name, &mut self.by_key, &mut self.rows);
+        let (others, hosted) = (&mut self.others, self.listed > 0);
         self.accounts.retain(|place, account| {
-            let kept = account.listed || account.in_flight > 0;
+            let kept = account.listed || account.in_flight > 0 || (account.guest && hosted);
             if !kept {
-                by_name.remove(&account.name);
+                if others.take_if(|others| *others == place).is_none() {
+                    by_name.remove(&account.name);
+                }
                 let key = xxh3_64(account.name.as_bytes());
                 if by_key.get(&key) == Some(&place) {
                     by_key.remove(&key);
@@ -148,6 +169,23 @@ impl Tenants {
             return None;
         }
         self.by_name.get(tenant.name()?).copied()
+    }
+
+    /// The account in which a request of a tenant is counted: that of its terms, else one for its usage alone.
+    fn host(&mut self, tenant: Tenant<&str>, now: Instant) -> Option<usize> {
+        let name = tenant.name().filter(|_| self.listed > 0)?;
+        if let Some(place) = self.by_name.get(name) {
+            return Some(*place);
+        }
+        let share = self.shares.of(xxh3_64(name.as_bytes()));
+        if self.by_name.len() - self.listed < GUESTS_MAX {
+            return Some(self.add(name, Account::of_guest(name, share, now)));
+        }
+        let accounts = &mut self.accounts;
+        let others = self.others;
+        let added = || accounts.insert(Account::of_guest(OTHER, share, now));
+        self.others = Some(others.unwrap_or_else(added));
+        self.others
     }
 
     /// The account of a tenant that has terms now.
@@ -193,9 +231,9 @@ impl Tenants {
         listed.map(|account| (&*account.name, account.terms.weight))
     }
 
-    /// Whether a tenant is charged for anything: its requests are to be predicted.
-    pub(in crate::engine) fn charges(&self, tenant: Tenant<&str>) -> bool {
-        self.account(tenant).is_some()
+    /// Whether the requests of a tenant are counted, and so are to be predicted: where any have terms.
+    pub(in crate::engine) fn counts(&self, tenant: Tenant<&str>) -> bool {
+        self.listed > 0 && tenant.name().is_some()
     }
 
     // ------------------------------------------------------------------ charges
@@ -213,18 +251,14 @@ impl Tenants {
         assumed_s: u32,
         now: Instant,
     ) -> Result<Option<Charge>, Refusal> {
-        let Some(place) = self.place(tenant) else {
+        let Some(place) = self.host(tenant, now) else {
             return Ok(None);
         };
-        let Some(account) = self
-            .accounts
-            .get_mut(place)
-            .filter(|account| account.listed)
-        else {
+        let Some(account) = self.accounts.get_mut(place) else {
             return Ok(None);
         };
-        if !account.active {
-            account.active = true;
+        account.guest |= !account.listed;
+        if !std::mem::replace(&mut account.active, true) {
             self.active.push(place);
         }
         let before = account.usage.len();
@@ -244,6 +278,24 @@ impl Tenants {
             row,
             predicted,
         }))
+    }
+
+    /// Looks at a request of which nothing but the head has come: a refusal if its tenant is over a limit, whatever
+    /// else the request says. Only the refusal counts as asked for.
+    pub(in crate::engine) fn look(
+        &mut self,
+        tenant: Tenant<&str>,
+        assumed_s: u32,
+        now: Instant,
+    ) -> Option<Refusal> {
+        let place = self.place(tenant)?;
+        let account = self.accounts.get_mut(place)?;
+        let limit = account.look(now).err()?;
+        if !std::mem::replace(&mut account.active, true) {
+            self.active.push(place);
+        }
+        account.usage.figures(OTHER_ROW).refused += 1;
+        Some(limit.refusal(assumed_s))
     }
 
     /// A charged request has ended: what it used takes the place of what it was charged.

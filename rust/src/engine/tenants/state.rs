@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
+use super::Tenants;
 use super::account::Account;
 use super::bucket::ONE;
 use super::usage::Seen;
-use super::{Tenants, WEIGHT};
 
 impl Tenants {
     /// What tenants have used, and how they stand with their limits, as JSON: by name, as of each tenant's last
@@ -46,11 +46,6 @@ struct LimitState {
 
 impl<'a> TenantState<'a> {
     fn of(account: &'a Account) -> Self {
-        let weight = if account.listed {
-            account.terms.weight
-        } else {
-            WEIGHT
-        };
         let share = f64::from(account.share()) / f64::from(ONE);
         let state = |limit: Option<u64>, remaining: Option<u64>| {
             limit.zip(remaining).map(|(limit, remaining)| LimitState {
@@ -65,7 +60,7 @@ impl<'a> TenantState<'a> {
             .map(|places| u64::from(places.saturating_sub(account.in_flight)));
         Self {
             name: &account.name,
-            weight,
+            weight: account.terms.weight,
             in_flight: account.in_flight,
             concurrent: state(account.terms.concurrent.map(u64::from), free),
             requests: state(account.terms.requests, requests),

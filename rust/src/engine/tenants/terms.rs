@@ -33,6 +33,16 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// Of a tenant that the keys file does not have.
+    pub(super) const NONE: Self = Self {
+        weight: 1,
+        class: None,
+        models: None,
+        requests: None,
+        tokens: None,
+        concurrent: None,
+    };
+
     /// It has a limit of some kind.
     pub(super) fn limited(&self) -> bool {
         self.requests.is_some() || self.tokens.is_some() || self.concurrent.is_some()

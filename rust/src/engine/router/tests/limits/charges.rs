@@ -4,92 +4,49 @@ use super::*;
 
 #[test]
 fn answers_are_settled_by_what_is_known_of_them() {
-    let sent = Report {
-        sent: true,
-        ..Report::default()
+    let nothing = Report::default();
+    let (sent, refused) = (
+        Report {
+            sent: true,
+            ..nothing
+        },
+        Report {
+            sent: true,
+            refused: true,
+            ..nothing
+        },
+    );
+    let counted = |of: Report<'static>, events, events_since_usage| Report {
+        streamed: true,
+        events,
+        events_since_usage,
+        ..of
     };
-    let cases: [(bool, Outcome, Report<'_>, u64); 12] = [
+    let mut prompt_only = told(90, 0);
+    prompt_only.usage.completion_tokens = None;
+    let whole = Report {
+        streamed: false,
+        ..prompt_only
+    };
+    let (ok, left, failed) = (Outcome::Ok, Outcome::ClientLeft, Outcome::ReplicaFailed);
+    let cases = [
         // An answer that came whole, as it says; one that says nothing of tokens written has none.
-        (true, Outcome::Ok, told(90, 12), 102),
-        (
-            true,
-            Outcome::Ok,
-            Report {
-                usage: Usage {
-                    prompt_tokens: Some(90),
-                    ..Usage::default()
-                },
-                ..Report::default()
-            },
-            90,
-        ),
+        (true, ok, told(90, 12), 102),
+        (true, ok, whole, 90),
         // Nothing is said: as predicted, or as counted.
-        (true, Outcome::Ok, Report::default(), 250 + 100),
-        (
-            true,
-            Outcome::Ok,
-            Report {
-                streamed: true,
-                events: 40,
-                events_since_usage: 40,
-                ..Report::default()
-            },
-            250 + 40,
-        ),
+        (true, ok, nothing, 250 + 100),
+        (true, ok, counted(nothing, 40, 40), 250 + 40),
         // A stream that was cut, with usage at its beginning and without.
-        (
-            true,
-            Outcome::ClientLeft,
-            Report {
-                events: 30,
-                events_since_usage: 28,
-                ..told(90, 1)
-            },
-            90 + 1 + 28,
-        ),
-        (
-            true,
-            Outcome::ReplicaFailed,
-            Report {
-                streamed: true,
-                events: 30,
-                events_since_usage: 30,
-                ..Report::default()
-            },
-            250 + 30,
-        ),
+        (true, left, counted(told(90, 1), 30, 28), 90 + 1 + 28),
+        (true, failed, counted(nothing, 30, 30), 250 + 30),
         // Errors, and what did not begin, cost nothing.
-        (
-            true,
-            Outcome::Ok,
-            Report {
-                refused: true,
-                ..Report::default()
-            },
-            0,
-        ),
-        (
-            true,
-            Outcome::ReplicaFailed,
-            Report {
-                refused: true,
-                ..Report::default()
-            },
-            0,
-        ),
-        (false, Outcome::ReplicaFailed, sent, 0),
-        (false, Outcome::ClientLeft, Report::default(), 0),
+        (true, ok, refused, 0),
+        (true, failed, refused, 0),
+        (false, failed, sent, 0),
+        (false, left, nothing, 0),
         // But a client that leaves while its prompt is computed pays for that.
-        (false, Outcome::ClientLeft, sent, 250),
-        (
-            false,
-            Outcome::ClientLeft,
-            Report {
-                refused: true,
-                ..sent
-            },
-            0,
-        ),
+        (false, left, sent, 250),
+        (false, left, refused, 0),
     ];
     for (started, outcome, report, spent) in cases {
         let mut drive = Drive::new(config(), 1);

@@ -248,6 +248,60 @@ fn what_a_peer_forwards_has_been_charged_there() {
 }
 
 #[test]
+fn the_usage_of_tenants_without_terms_is_counted_and_bounded() {
+    let mut drive = Drive::new(config(), 2);
+    let guest = |drive: &mut Drive, name: &str| {
+        let asked = Ask {
+            tenant: Tenant::Named(name),
+            ..ask(Route::ChatCompletions)
+        };
+        let (id, ..) = pushed(&drive.submit_as(asked, digest("m", &[])));
+        drive.first_byte(id);
+        drive.end_with(id, Outcome::Ok, told(9, 3));
+    };
+    // Where no tenant has terms nothing is counted.
+    guest(&mut drive, "early");
+    assert_eq!(usage(&drive.router, "early"), Value::Null);
+    let host = [entry(
+        "acme",
+        &serde_json::json!({"requests_per_minute": 5}),
+    )];
+    drive.set_tenants(&host);
+    for n in 0..1_005 {
+        guest(&mut drive, &format!("t{n}"));
+    }
+    guest(&mut drive, "t7");
+    let seen = usage(&drive.router, "t7");
+    assert_eq!(
+        (&seen["weight"], &seen["requests"], &seen["in_flight"]),
+        (&1.into(), &Value::Null, &0.into())
+    );
+    assert_eq!(drive.used("t7", "m")["requests"], 2);
+    assert_eq!(drive.used("t7", "m")["charged_tokens"], 24);
+    assert_eq!(drive.used("other", "m")["requests"], 5);
+    assert_eq!(usage(&drive.router, "t1004"), Value::Null);
+    assert_eq!(drive.router.standing(Tenant::Named("t7")), None);
+    // They outlast another reading of the file, and may be in it.
+    let both = [
+        host[0].clone(),
+        entry("t7", &serde_json::json!({"requests_per_minute": 1})),
+    ];
+    drive.set_tenants(&both);
+    assert_eq!(drive.used("t8", "m")["requests"], 1);
+    assert_eq!(drive.used("t7", "m")["requests"], 2);
+    guest(&mut drive, "t7");
+    let effects = drive.submit_as(asks("t7"), digest("m", &[]));
+    assert_eq!(rejected(&effects).code, "rate_limit_exceeded");
+    // Who was in it and goes on has no limit.
+    drive.set_tenants(&host);
+    drive.submit_as(asks("t7"), digest("m", &[]));
+    assert_eq!(drive.used("t7", "m")["requests"], 1);
+    drive.set_tenants(&[]);
+    assert_eq!(usage(&drive.router, "t8"), Value::Null);
+    assert_eq!(usage(&drive.router, "other"), Value::Null);
+}
+
+#[test]
 fn other_terms_keep_what_has_been_charged() {
     let mut drive = Drive::new(config(), 2);
     let terms = |limit: u64| {
