@@ -978,6 +978,13 @@ class Engine:
         Raises:
             ValueError: not understood, or a value is out of its range, naming the field; nothing happened.
         """
+    def over_limit(self, tenant: Tenant, now_ns: int, /) -> tuple[str, int, bytes | None] | None:
+        """Whether a tenant is over a limit whatever its next request says: then that is refused and counted.
+
+        Returns:
+            The message of the refusal, when to come back in seconds, and the header lines of
+            `Request.rate_limit`. ``None``: `submit` decides, by what the body says.
+        """
     def highest_class(self, tenant: Tenant, /) -> str | None:
         """The most urgent class that a tenant's requests may have, ``high``, ``normal`` or ``low``; ``None``:
         its terms have no bound."""
@@ -1075,9 +1082,11 @@ class Recorder:
         request_id: str,
         head: Head | None,
         now_ns: int,
+        tenant: Tenant | None = None,
         /,
     ) -> None:
-        """A request that was refused for its head, or while its body came; ``head`` where it is known."""
+        """A request that was refused for its head, or while its body came; ``head`` and ``tenant`` where they
+        are known."""
     def attempt(self, outcome: str, /) -> None:
         """One attempt at a replica ended: ``ok``, ``connect``, ``reset``, ``timeout``, ``full``,
         ``status``, ``bad_response``, ``client_left``, ``stale`` (reused connection, not an attempt)."""

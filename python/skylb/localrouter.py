@@ -100,6 +100,9 @@ class LocalRouter(Router):
     def only_model(self) -> str | None:
         return self._engine.only_model()
 
+    def over_limit(self, tenant: Tenant, now_ns: int) -> tuple[str, int, bytes | None] | None:
+        return self._engine.over_limit(tenant, now_ns)
+
     def highest_class(self, tenant: Tenant) -> str | None:
         return self._engine.highest_class(tenant)
 

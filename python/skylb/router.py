@@ -95,6 +95,12 @@ class Router(Protocol):
     def only_model(self) -> str | None:
         """The model of a request that names none. Empty: none is known; ``None``: several are."""
 
+    def over_limit(self, tenant: Tenant, now_ns: int) -> tuple[str, int, bytes | None] | None:
+        """The refusal of a request whose body is not read yet, if its tenant is over a limit; it is counted.
+
+        `Engine.over_limit` says what is returned.
+        """
+
     def highest_class(self, tenant: Tenant) -> str | None:
         """The most urgent class that a tenant's requests may have; ``None``: any."""
 

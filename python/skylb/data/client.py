@@ -27,6 +27,7 @@ from skylb.data.failures import SHUTTING_DOWN
 from skylb.data.phases import Connections
 from skylb.data.proxy import Exchange
 from skylb.data.reading import LARGE_BODY_BYTES
+from skylb.data.tenants import OverLimitError
 from skylb.data.wire import has_left, is_begun
 from skylb.keys.ring import Party
 from skylb.mesh.signing import Claims
@@ -217,7 +218,8 @@ class ClientConnection(asyncio.Protocol):
         Raises:
             RequestError: the body is not wanted.
         """
-        del now_ns
+        if self.party is not None:
+            self.context.tenants.check_limits(body.head, self.party, self.context.router, now_ns)
         if body.too_large:
             limit = self.context.limits.body_bytes_max
             raise refusal("body_too_large", f"the body may have {limit} bytes")
@@ -354,6 +356,9 @@ class ClientConnection(asyncio.Protocol):
         headers: answers.Headers = (),
     ) -> int:
         request_id = (head.request_id if head is not None else None) or self.context.ids.make()
+        tenant = None
+        if isinstance(error, OverLimitError):
+            headers, tenant = (*headers, *error.headers), error.tenant
         self.transport.write(
             answers.refused(
                 error,
@@ -365,7 +370,7 @@ class ClientConnection(asyncio.Protocol):
             )
         )
         now_ns = monotonic_ns()
-        self.context.recorder.refused(error.status, error.code, self.peer, request_id, head, now_ns)
+        self.context.recorder.refused(error.status, error.code, self.peer, request_id, head, now_ns, tenant)
         return now_ns
 
     def _have_patience(self, now_ns: int, window_s: float) -> Patience:

@@ -4,13 +4,38 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from skylb._core import Head, Tenant
-from skylb.data.answers import refusal
+from skylb._core import ROUTE_NONE, Head, RequestError, Tenant
+from skylb.data.answers import Headers, fields_of, refusal, status_of
 from skylb.data.keyring import Keyring, wrong_key
 from skylb.keys.ring import Party
 from skylb.mesh.signing import TENANT_LEN_MAX, Claims
+from skylb.router import Router
+
+LIMITED = "rate_limit_exceeded"
 
 _TENANT = re.compile(rf"[\x21-\x7e]{{1,{TENANT_LEN_MAX}}}", re.ASCII)
+
+
+class OverLimitError(RequestError):
+    """The refusal of a request by its tenant's limits, before its body is read.
+
+    Args:
+        head: of the request.
+        tenant: whose request it is.
+        message: for the client.
+        retry_after_s: when it may come back.
+        lines: header lines that say how the tenant stands.
+    """
+
+    def __init__(
+        self, head: Head, tenant: Tenant, message: str, retry_after_s: int, lines: bytes | None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status_of(LIMITED), LIMITED, message
+        self.param, self.allow, self.head = None, None, head
+        self.close = head.expect_continue  # its body may come or not
+        self.tenant = tenant
+        self.headers: Headers = (("Retry-After", str(retry_after_s)), *fields_of(lines))
 
 
 class Tenants:
@@ -61,6 +86,20 @@ class Tenants:
         if party is None:
             raise wrong_key(head)
         return party
+
+    @staticmethod
+    def check_limits(head: Head, party: Party, router: Router, now_ns: int) -> None:
+        """Looks at a tenant's limits before the body of its request is read, and takes nothing of them.
+
+        Raises:
+            OverLimitError: the tenant is over one, whatever the body says.
+        """
+        if head.is_local or head.route == ROUTE_NONE:
+            return
+        over = router.over_limit(party.tenant, now_ns)
+        if over is not None:
+            message, retry_after_s, lines = over
+            raise OverLimitError(head, party.tenant, message, retry_after_s, lines)
 
     def _named(self, head: Head) -> str | None:
         """The tenant that a trusted front names, if it names one."""

@@ -28,6 +28,20 @@ impl Engine {
         Ok(PyBytes::new(py, &usage))
     }
 
+    #[pyo3(signature = (tenant, now_ns, /))]
+    fn over_limit<'py>(
+        &mut self,
+        py: Python<'py>,
+        tenant: &Tenant,
+        now_ns: Instant,
+    ) -> Option<(String, u32, Option<Bound<'py, PyBytes>>)> {
+        let tenant = tenant.0.borrowed();
+        let (message, after_s) = self.router.over_limit(tenant, now_ns)?;
+        let standing = self.router.standing(tenant);
+        let lines = standing.map(|standing| PyBytes::new(py, &standing.lines()));
+        Some((message, after_s, lines))
+    }
+
     #[pyo3(signature = (tenant, /))]
     fn highest_class(&self, tenant: &Tenant) -> Option<&'static str> {
         let highest = self.router.highest_class(tenant.0.borrowed());

@@ -6,6 +6,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::http::{Head, Relay};
 use super::request::Request;
+use super::tenant::Tenant;
 use crate::record::{self, Distribution, Ended, Format, Life};
 
 const LOG_OFF: u8 = 0;
@@ -69,7 +70,8 @@ impl Recorder {
         self.0.complete(&ended);
     }
 
-    #[pyo3(signature = (status, error_code, client, request_id, head, now_ns, /))]
+    #[pyo3(signature = (status, error_code, client, request_id, head, now_ns, tenant=None, /))]
+    #[expect(clippy::too_many_arguments, reason = "a refusal's facts, by Python")]
     fn refused(
         &mut self,
         status: u16,
@@ -78,10 +80,12 @@ impl Recorder {
         request_id: &str,
         head: Option<&Head>,
         now_ns: u64,
+        tenant: Option<&Tenant>,
     ) {
         let life = Life {
             request_id: request_id.into(),
             start_ns: now_ns,
+            tenant: tenant.map_or_else(Default::default, |tenant| tenant.0.clone()),
             ..Life::default()
         };
         self.0.complete(&Ended {

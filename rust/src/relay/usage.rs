@@ -1,7 +1,7 @@
 //! Token counts and response ids, read in passing from the bytes of a response.
 //!
-//! No tree is built. `usage` counts where engines put it: as a field of the answer itself, and in a stream also of
-//! the `response` or the `message` that an event carries. One that lies deeper is none: a schema that the answer
+//! No tree is built. `usage` counts where engines put it: as a field of the answer itself. In a stream it may also
+//! be one of the `response` or the `message` that an event carries. One that lies deeper is none: a schema that the answer
 //! repeats, or the arguments of a tool call, may have such a key. Of several the last counts.
 
 use std::sync::LazyLock;

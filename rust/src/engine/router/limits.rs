@@ -41,6 +41,17 @@ impl Router {
         self.requests.tenants().highest_class(tenant)
     }
 
+    /// The refusal of a request of one of our own clients whose body has not been read, if its tenant is over a
+    /// limit whatever the body says: message, and when to come back in seconds. It is counted.
+    pub fn over_limit(&mut self, tenant: Tenant<&str>, now: Instant) -> Option<(String, u32)> {
+        let now = self.advance(now);
+        let assumed_s = self.config.retry_after_s;
+        let tenants = self.requests.tenants_mut();
+        let refusal = tenants.look(tenant, assumed_s, now)?;
+        self.counters.count_refusal(refusal.code);
+        Some((refusal.message, refusal.retry_after_s.unwrap_or(assumed_s)))
+    }
+
     /// How a tenant stands with its limits per minute, if it has any.
     pub fn standing(&mut self, tenant: Tenant<&str>) -> Option<Standing> {
         let now = self.clock.now;
