@@ -70,8 +70,8 @@ class Guard:
         log.info("%s: %s", self._path, self.about())
 
     def _apply(self, ring: Ring) -> None:
-        self._router.set_residency([*self._residency, *ring.residency()])
-        self._router.set_tenants(ring.terms())
+        self._router.set_residency([*self._residency, *ring.residency])
+        self._router.set_tenants(ring.terms)
 
     async def start(self) -> None:
         """Reads and applies the file, and looks at it from now on. Before, no key is valid.

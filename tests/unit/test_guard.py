@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,8 @@ from skylb.clock import monotonic_ns
 from skylb.config import Settings
 from skylb.errors import ConfigError
 from skylb.guard import Guard, make
+from skylb.keys import ring
+from skylb.keys.document import Document
 from skylb.localrouter import LocalRouter
 from skylb.settings.engine import EngineSettings
 from skylb.settings.mesh import ResidencyRule
@@ -135,3 +139,30 @@ def test_refused_keys_are_logged_at_the_end_at_the_latest(
 
     guarding(path, work)
     assert caplog.messages == ["requests refused because their keys have expired or are revoked: acme (3)"]
+
+
+def test_all_that_follows_from_the_file_is_made_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(table("acme", "sk-acme", ["eu"]))
+    made: list[threading.Thread] = []
+
+    def noting(make: Callable[[Document], Any]) -> Callable[[Document], Any]:
+        def note(document: Document) -> Any:
+            made.append(threading.current_thread())
+            return make(document)
+
+        return note
+
+    async def work(guard: Guard) -> None:
+        made.clear()  # a ring without keys was made before the start
+        for name in ("_terms", "_residency"):
+            monkeypatch.setattr(ring, name, noting(getattr(ring, name)))
+        path.write_text(table("globex", "sk-globex", ["us"]))
+        await guard._file.renew()
+        assert guard.keyring.ring.residency == [("globex", None, ["us"])]
+        assert len(made) == 2
+        assert threading.main_thread() not in made
+
+    guarding(path, work)

@@ -145,6 +145,7 @@ class Document(Group):
 
 _TABLES: Mapping[str, type[Group]] = {"tenants": TenantTable, "keys": KeyTable}
 _DOCUMENT = TypeAdapter(Document)
+_TENANT_ROW, _KEY_ROW = TypeAdapter(TenantTable), TypeAdapter(KeyTable)
 _TENANT = re.compile(TENANT_PATTERN, re.ASCII)
 _PLAIN = re.compile(r"[a-z_]{1,32}")
 """A name of a field that may be shown: no key or hash is spelled so."""
@@ -173,12 +174,33 @@ def parse(path: Path, content: bytes) -> Document:
     """
     table = tables(path, content)
     try:
-        document = _DOCUMENT.validate_python(table)
+        document = _DOCUMENT.validate_python(_by_rows(table))
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         _refuse(path, content, (_fault(detail, table) for detail in details))
     _refuse(path, content, _contradictions(document))
     return document
+
+
+def _by_rows(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables, those that are right understood one by one.
+
+    One call for all would hold the interpreter's lock for a tenth of a second, and the event loop up.
+    """
+    rows = dict(table)
+    tenants, keys = rows.get("tenants"), rows.get("keys")
+    if isinstance(tenants, dict):
+        rows["tenants"] = {name: _row(_TENANT_ROW, terms) for name, terms in tenants.items()}
+    if isinstance(keys, list):
+        rows["keys"] = [_row(_KEY_ROW, key) for key in keys]
+    return rows
+
+
+def _row(of: TypeAdapter[Any], row: object) -> object:
+    try:
+        return of.validate_python(row)
+    except ValidationError:
+        return row  # its faults are found with those of the whole file
 
 
 def tables(path: Path, content: bytes) -> dict[str, Any]:

@@ -48,13 +48,15 @@ MISSING_ENTRY = Entry("", NOBODY, -1, MISSING)
 
 
 class Ring:
-    """All keys of one reading of the file.
+    """All keys of one reading of the file, and all that follows from it.
+
+    It takes long to make of a large file: a thread does it.
 
     Args:
         document: the file.
     """
 
-    __slots__ = ("_ends", "document", "entries", "parties")
+    __slots__ = ("_ends", "document", "entries", "parties", "residency", "terms")
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -68,37 +70,14 @@ class Ring:
         """When keys end, in order, by the reason."""
         for reason, ends_ns in sorted(ends):
             self._ends[reason].append(ends_ns)
+        self.terms = _terms(document)
+        """The terms of all tenants; `Engine.set_tenants` says how."""
+        self.residency = _residency(document)
+        """The tenants' regions, as rules of residency; `Engine.set_residency` says how."""
 
     def party(self, name: str) -> Party:
         """A tenant whom a trusted proxy names. One that is in no table has no terms."""
         return self.parties.get(name) or Party(Tenant(name))
-
-    def terms(self) -> bytes:
-        """The terms of all tenants; `Engine.set_tenants` says how."""
-        return orjson.dumps(
-            {
-                "tenants": [
-                    {
-                        "name": name,
-                        "weight": terms.weight,
-                        "class": terms.class_,
-                        "models": terms.models,
-                        "requests_per_minute": terms.requests_per_minute,
-                        "tokens_per_minute": terms.tokens_per_minute,
-                        "concurrent": terms.concurrent,
-                    }
-                    for name, terms in self.document.tenants.items()
-                ]
-            }
-        )
-
-    def residency(self) -> list[tuple[str | None, str | None, list[str]]]:
-        """The tenants' regions, as rules of residency; `Engine.set_residency` says how."""
-        return [
-            (name, None, list(terms.regions))
-            for name, terms in self.document.tenants.items()
-            if terms.regions is not None
-        ]
 
     def states(self, now_ns: int) -> dict[str, int]:
         """How many keys are valid, expired and revoked at a moment of Unix time."""
@@ -117,6 +96,30 @@ def read_ring(path: Path) -> tuple[Signature | None, Ring]:
     if not document.tenants:
         raise ConfigError([f"{path}: expected at least one table [tenants.NAME]"])
     return signature, Ring(document)
+
+
+def _terms(document: Document) -> bytes:
+    tenants = [
+        {
+            "name": name,
+            "weight": terms.weight,
+            "class": terms.class_,
+            "models": terms.models,
+            "requests_per_minute": terms.requests_per_minute,
+            "tokens_per_minute": terms.tokens_per_minute,
+            "concurrent": terms.concurrent,
+        }
+        for name, terms in document.tenants.items()
+    ]
+    return orjson.dumps({"tenants": tenants})
+
+
+def _residency(document: Document) -> list[tuple[str | None, str | None, list[str]]]:
+    return [
+        (name, None, list(terms.regions))
+        for name, terms in document.tenants.items()
+        if terms.regions is not None
+    ]
 
 
 def _party(name: str, terms: TenantTable) -> Party:

@@ -199,7 +199,7 @@ def guarded(world: World) -> Keyring:
     """The world with keys."""
     world.context.tenants = Tenants(keyring=Keyring(ring(), lambda: NOON_NS - HOUR_NS))
     assert world.context.tenants.keyring is not None
-    world.router.set_tenants(ring().terms())
+    world.router.set_tenants(ring().terms)
     return world.context.tenants.keyring
 
 
@@ -406,7 +406,7 @@ def test_a_stream_that_begins_before_its_first_event_tells_them_too() -> None:
 def test_over_its_limit_a_tenant_is_refused_with_the_time_to_wait() -> None:
     async def test(world: World) -> None:
         keys = guarded(world)
-        terms = keys.ring.terms().replace(b'"requests_per_minute":600', b'"requests_per_minute":1')
+        terms = keys.ring.terms.replace(b'"requests_per_minute":600', b'"requests_per_minute":1')
         world.router.set_tenants(terms)
         client = world.client()
         client.feed(chat(lines="X-Api-Key: sk-good\r\n"))

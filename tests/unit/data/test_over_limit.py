@@ -23,7 +23,7 @@ def limit(world: World, **limits: int) -> None:
     key = KeyTable(id="k", sha256=hashlib.sha256(KEY.encode()).hexdigest(), tenant="acme")
     ring = Ring(Document(tenants={"acme": TenantTable(**limits)}, keys=[key]))
     world.context.tenants = Tenants(keyring=Keyring(ring))
-    world.router.set_tenants(ring.terms())
+    world.router.set_tenants(ring.terms)
 
 
 def head(*lines: str, path: str = "/v1/chat/completions") -> bytes:
