@@ -11,6 +11,9 @@ from skylb.keys.ring import Party
 from skylb.mesh.signing import TENANT_LEN_MAX, Claims
 from skylb.router import Router
 
+NO_KEY = hashlib.sha256(b"").digest()
+"""What stands for the key of a request that brings none."""
+
 LIMITED = "rate_limit_exceeded"
 
 _TENANT = re.compile(rf"[\x21-\x7e]{{1,{TENANT_LEN_MAX}}}", re.ASCII)
@@ -131,13 +134,8 @@ class Tenants:
         return Tenant.UNKNOWN if unnamed and by_key.name is None else by_key
 
     def _by_key(self, head: Head) -> Tenant:
-        authorization = head.header("authorization")
-        if authorization is not None:
-            scheme, _, key = authorization.partition(" ")
-            key = key.strip() if scheme.lower() == "bearer" else ""
-        else:
-            key = head.header("x-api-key") or ""
-        if not key:
-            return Tenant.UNKNOWN if authorization else Tenant.NOBODY
-        name = self._keys.get(hashlib.sha256(key.encode("latin-1")).hexdigest())
+        digest = head.api_key_digest()
+        if digest is None or digest == NO_KEY:
+            return Tenant.UNKNOWN if head.header("authorization") else Tenant.NOBODY
+        name = self._keys.get(digest.hex())
         return Tenant(name) if name is not None else Tenant.UNKNOWN

@@ -56,10 +56,10 @@ class Ring:
         document: the file.
     """
 
-    __slots__ = ("_ends", "document", "entries", "parties", "residency", "terms")
+    __slots__ = ("_ends", "_keys_len", "entries", "parties", "residency", "terms")
 
     def __init__(self, document: Document) -> None:
-        self.document = document
+        self._keys_len = len(document.keys)
         self.parties = {name: _party(name, terms) for name, terms in document.tenants.items()}
         self.entries: dict[bytes, Entry] = {hashlib.sha256(b"").digest(): MISSING_ENTRY}
         """By the SHA-256 of the key. The one of no text stands for a request without a key."""
@@ -82,7 +82,7 @@ class Ring:
     def states(self, now_ns: int) -> dict[str, int]:
         """How many keys are valid, expired and revoked at a moment of Unix time."""
         ended = {reason: bisect_right(ends, now_ns) for reason, ends in self._ends.items()}
-        return {"valid": len(self.document.keys) - sum(ended.values()), **ended}
+        return {"valid": self._keys_len - sum(ended.values()), **ended}
 
 
 def read_ring(path: Path) -> tuple[Signature | None, Ring]:

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 
 from skylb._core import Head, HeadParser, RequestError, Tenant
+from skylb.clock import monotonic_ns
+from skylb.data.keyring import Keyring
 from skylb.data.tenants import Tenants
 from skylb.errors import ConfigError
 from skylb.keyfiles import read_tenants
+from skylb.keys.document import Document, KeyTable, TenantTable
+from skylb.keys.ring import Ring
 from skylb.mesh.signing import Claims
 
 KEYS = {hashlib.sha256(b"sk-acme").hexdigest(): "acme"}
@@ -22,11 +26,43 @@ def head(*fields: str) -> Head:
     return found
 
 
-@pytest.mark.parametrize(
-    "field", ["Authorization: Bearer sk-acme", "authorization: bearer  sk-acme", "X-Api-Key: sk-acme"]
-)
-def test_a_key_names_its_tenant(field: str) -> None:
-    assert BOTH.of(head(field), False, None) == Tenant("acme")
+KEYED: list[tuple[str, ...]] = [
+    ("Authorization: Bearer sk-acme",),
+    ("authorization: bearer  sk-acme",),
+    ("Authorization: Bearer\tsk-acme",),
+    ("X-Api-Key: sk-acme",),
+    ("Api-Key: sk-acme",),
+    ("Authorization: Basic dTpw", "X-Api-Key: sk-acme"),
+    ("Authorization: Basic dTpw", "Api-Key: sk-acme"),
+    ("X-Api-Key: sk-acme", "Api-Key: sk-other"),
+]
+KEYLESS: list[tuple[str, ...]] = [
+    (),
+    ("Authorization: Basic sk-acme",),
+    ("Authorization: sk-acme",),
+    ("Authorization: Bearersk-acme",),
+    ("Authorization: Bearer", "X-Api-Key: sk-acme"),
+    ("Authorization: Bearer sk-other", "X-Api-Key: sk-acme"),
+    ("X-Api-Key: sk-other", "Api-Key: sk-acme"),
+]
+
+
+@pytest.mark.parametrize("fields", KEYED)
+def test_a_key_names_its_tenant(fields: tuple[str, ...]) -> None:
+    assert BOTH.of(head(*fields), False, None) == Tenant("acme")
+
+
+@pytest.mark.parametrize("fields", [*KEYED, *KEYLESS])
+def test_a_key_is_read_alike_whatever_file_has_it(fields: tuple[str, ...]) -> None:
+    key = KeyTable(id="k", sha256=next(iter(KEYS)), tenant="acme")
+    guarded = Tenants(keyring=Keyring(Ring(Document(tenants={"acme": TenantTable()}, keys=[key]))))
+    try:
+        party = guarded.let_in(head(*fields), False, monotonic_ns())
+    except RequestError:
+        party = None
+    assert (party is not None) == (fields in KEYED)
+    named = Tenants(None, KEYS).of(head(*fields), False, None)
+    assert named.name == (party.tenant.name if party is not None else None)
 
 
 @pytest.mark.parametrize(
