@@ -72,3 +72,4 @@ def test_an_engine_of_another_region_gets_none_either(keys_file: Path, recorder:
         for body in (SMALL, LARGE):
             for tenant, priority, passed in CASES:
                 assert seen_by(recorder, found["eu"].front.port, tenant, priority, body) == passed
+        assert found["eu"].peers()["us"]["forwards_out"] == 2 * len(CASES)

@@ -7,7 +7,7 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::{Finder, FinderRev};
-use memchr::{memchr2, memchr3};
+use memchr::{memchr, memchr3};
 
 use super::events;
 
@@ -272,18 +272,14 @@ impl Walk {
         let mut at = 0;
         loop {
             if self.in_string {
-                let Some(found) = memchr2(b'"', b'\\', &text[at..]) else {
-                    return text.len();
-                };
-                at += found;
-                if text[at] == b'"' {
-                    self.in_string = false;
-                    at += 1;
-                } else if at + 1 == text.len() {
-                    return at;
-                } else {
-                    at += 2;
+                let end = memchr(b'"', &text[at..]).map_or(text.len(), |found| at + found);
+                let slashes = text[at..end].iter().rev();
+                let escaped = slashes.take_while(|byte| **byte == b'\\').count() % 2 == 1;
+                if end == text.len() {
+                    return end - usize::from(escaped);
                 }
+                self.in_string = escaped;
+                at = end + 1;
                 continue;
             }
             let Some(found) = memchr3(b'"', b'{', b'}', &text[at..]) else {
