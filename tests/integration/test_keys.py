@@ -158,7 +158,7 @@ def test_a_tenant_of_another_region_is_served_there_and_its_peer_asks_for_no_key
         us, eu = found["us"].front, found["eu"].front
         assert ask(us, key, "mock") == "length"
         assert ask(us, "sk-wrong", "mock") == "invalid_api_key"
-        eventually(lambda: len(eu.log()) == 1, what="the peer's line")
+        eventually(lambda: (len(us.log()), len(eu.log())) == (2, 1), what="the lines of both")
         (served,) = [line for line in us.log() if line["status"] == 200]
         assert (served["tenant"], served["peer"]) == ("away", "eu")
         assert (eu.log()[0]["tenant"], eu.log()[0]["status"]) == ("away", 200)
