@@ -207,11 +207,11 @@ class ServingSettings(Group):
         Field(
             ge=0,
             le=1,
-            description="Share of each replica's KV cache and batch that a tenant leaves free while it has "
-            "twice as much in flight as others. Larger values shorten the others' waits under a flood, at "
-            "the cost of throughput. 0 leaves nothing free.",
+            description="Share of each replica's KV cache and batch that a tenant leaves free while it asks "
+            "for more than twice as much as others. Larger values shorten the others' waits under a flood, "
+            "at the cost of throughput. 0 leaves nothing free.",
         ),
-    ] = 0.1
+    ] = 0.3
     class_from_body: Annotated[
         bool,
         Field(

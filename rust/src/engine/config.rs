@@ -380,7 +380,7 @@ mod tests {
         "hold_tenant_bytes_max":268435456,"hold_work_weight":40,"hold_passes_max":64,
         "hold_age_max_s":10.0,"class_rule":"weighted",
         "class_weight_high":8,"class_weight_normal":4,"class_weight_low":1,"class_age_s":5.0,
-        "tenant_rule":"fair","tenant_quantum_tokens":4000,"tenant_headroom_ratio":0.1,
+        "tenant_rule":"fair","tenant_quantum_tokens":4000,"tenant_headroom_ratio":0.3,
         "class_from_body":true,"match_threshold":0.5,"block_bytes":64,
         "prompt_blocks_max":32768,"tree_bytes_max":1048576,"replica_kv_tokens":1000000,
         "bytes_per_token":4.0,"output_tokens":256,"probe_interval_s":0.1,

@@ -7,6 +7,7 @@ use super::result::{Fairness, ReplicaReport, Report, SCHEMA, Section, Series};
 use super::scenario::seconds;
 use super::simulator::Simulator;
 use super::stats::Tally;
+use crate::engine::hold::ahead_max_tokens;
 use crate::prompt::class::Class;
 
 type Sections = BTreeMap<String, Section>;
@@ -106,8 +107,9 @@ impl Simulator {
                 error_tokens: one.error_tokens.max(other.error_tokens),
                 ..one
             })?;
-        let quantum = f64::from(self.config.tenant_quantum_tokens);
-        found.bound_tokens = 2.0 * (quantum + found.request_tokens + 2.0 * found.error_tokens);
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let ahead = ahead_max_tokens(&self.config) as f64;
+        found.bound_tokens = 2.0 * (ahead + found.request_tokens + 2.0 * found.error_tokens);
         Some(found)
     }
 

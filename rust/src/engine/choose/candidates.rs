@@ -4,7 +4,7 @@
 //! ([`policy::choose`]), and returns a [`Selection`].
 
 use super::policy::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, View};
-use super::{Chooser, Counters, Demand, Fleet, Seeker, Sight, Ticket, mem};
+use super::{Chooser, Counters, Demand, Fleet, Room, Seeker, Sight, Ticket, mem};
 use crate::engine::cache::Cache;
 use crate::engine::config::Config;
 use crate::engine::fleet::figures::Figures;
@@ -46,6 +46,28 @@ impl Scratch {
         for (position, candidate) in (0..).zip(&self.candidates) {
             self.positions[candidate.slot.index()] = position;
         }
+    }
+}
+
+impl Scratch {
+    /// Only replicas that spare what the request needs have room for it. Returns what the candidates offer.
+    fn keep_those_that_spare(&mut self, demand: &Demand, full: bool, sight: &Sight<'_>) -> Offer {
+        let expected = sight.fleet.expected(demand, sight.config);
+        for candidate in self.candidates.iter_mut().filter(|of| of.room) {
+            let figures = sight.fleet.figures(candidate.slot);
+            let need = figures.map(|of| expected.need(of, candidate.match_blocks, None).0);
+            let kv = need.unwrap_or_default().kv;
+            candidate.room = sight
+                .fleet
+                .spares(candidate.slot, kv, sight.config, sight.now);
+        }
+        if !self.candidates.iter().any(|candidate| candidate.room) {
+            return Offer::Later;
+        }
+        if !full {
+            self.keep_those_with_room();
+        }
+        Offer::Room
     }
 }
 
@@ -124,7 +146,11 @@ impl Chooser {
     ) -> Selection {
         let mut scratch = mem::take(&mut self.scratch);
         let full = may_wait && Self::may_wait(seeker, sight.hold, sight.config, sight.now);
-        let found = match collect(seeker, full, sight, &mut scratch) {
+        let mut offer = collect(seeker, full, sight, &mut scratch);
+        if seeker.room == Room::Spared && offer == Offer::Room {
+            offer = scratch.keep_those_that_spare(seeker.demand, full, sight);
+        }
+        let found = match offer {
             Offer::None => Selection::NoneReady,
             Offer::Later => Selection::NoRoom,
             Offer::Room => self.choose(seeker.demand, &mut scratch, sight, counters),

@@ -25,7 +25,7 @@ use super::counters::Counters;
 use super::demand::{Demand, Lane};
 use super::fleet::Fleet;
 use super::fleet::replica::Need;
-use super::hold::{Hold, Ticket};
+use super::hold::{Hold, Room, Ticket};
 use super::recent::Recent;
 use crate::id::{PeerId, ReplicaId, ReplicaSlot};
 use crate::rng::Rng;
@@ -39,6 +39,7 @@ pub(in crate::engine) struct Seeker<'a> {
     pub(in crate::engine) ticket: Option<Ticket>,
     /// It has not been tried yet.
     pub(in crate::engine) first: bool,
+    pub(in crate::engine) room: Room,
     /// It is not forwarded to peers.
     pub(in crate::engine) stays: bool,
     /// It is forwarded only where no replica here could serve it.

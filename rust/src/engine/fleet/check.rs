@@ -27,6 +27,33 @@ impl Fleet {
         Ok(())
     }
 
+    /// `sent`: requests in flight at a replica, `all` of them together; `cached`: blocks that it is believed to
+    /// cache.
+    pub(in crate::engine) fn check_members(
+        &self,
+        all: usize,
+        sent: impl Fn(ReplicaSlot) -> usize,
+        cached: impl Fn(ReplicaSlot) -> u32,
+    ) -> Result<(), String> {
+        for (slot, member) in self.members() {
+            let (counted, in_flight) = (sent(slot), member.in_flight());
+            if counted != in_flight as usize {
+                return Err(format!("in_flight_is_counted: {counted} != {in_flight}"));
+            }
+            if member.removed() && counted == 0 {
+                return Err(format!("removed_replicas_are_forgotten: {:?}", member.id()));
+            }
+            if member.removed() && cached(slot) > 0 {
+                return Err(format!("removed_replicas_cache_nothing: {:?}", member.id()));
+            }
+        }
+        let total: usize = self.members().map(|(slot, _)| sent(slot)).sum();
+        if total != all {
+            return Err(format!("in_flight_total_agrees: {total} != {all}"));
+        }
+        Ok(())
+    }
+
     /// `named`: requests that name a model.
     pub(in crate::engine) fn check_models(
         &self,

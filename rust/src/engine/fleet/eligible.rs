@@ -8,27 +8,33 @@ use crate::id::{ModelId, ReplicaSlot};
 use crate::time::Instant;
 
 impl Fleet {
-    /// A replica has enough free that a tenant with far more than others may take some: nothing is pending
-    /// there, and a part of its KV cache and of its batch stays free until all that runs has ended.
-    pub(in crate::engine) fn spares(&self, slot: ReplicaSlot, config: &Config) -> bool {
+    /// A replica has enough free that a tenant with more than its part may take so many KV tokens: no prompt
+    /// is pending there, and a part of its KV cache and of its batch stays free until all that runs has ended.
+    pub(in crate::engine) fn spares(
+        &self,
+        slot: ReplicaSlot,
+        kv: u32,
+        config: &Config,
+        now: Instant,
+    ) -> bool {
         let gated = config.push == PushRule::Pending && config.tenant_headroom_ratio > 0.0;
         let Some(member) = self.member(slot).filter(|_| gated) else {
             return true;
         };
         let (replica, in_flight) = (member.replica(), member.all_in_flight());
+        if in_flight == 0 {
+            return true;
+        }
         let used = replica.kv_used_tokens(config).max(replica.active_tokens());
         #[expect(clippy::cast_precision_loss, reason = "tokens of one replica")]
-        let (used, all) = (used as f64, replica.kv_tokens(config) as f64);
+        let (used, all) = (
+            (used + u64::from(kv)) as f64,
+            replica.kv_tokens(config) as f64,
+        );
         let batch = replica.knee().map_or(f64::INFINITY, f64::from);
         let left = 1.0 - config.tenant_headroom_ratio;
         let free = used <= all * left && f64::from(in_flight) < batch * left;
-        in_flight == 0 || (free && replica.pending() == 0)
-    }
-
-    /// Some replica that serves a model has enough free for that.
-    pub(in crate::engine) fn any_spares(&self, model: Option<ModelId>, config: &Config) -> bool {
-        let mut serving = self.serving(model).iter();
-        serving.any(|slot| self.spares(*slot, config))
+        free && replica.pending() == 0 && !member.computes(now)
     }
 
     /// Fills `open` with the replicas that a request may go to, and whether they have room; the best that
@@ -99,6 +105,26 @@ impl Fleet {
             (None, None, Some(model)) => &model.serving,
             _ => &[],
         }
+    }
+
+    /// A replica whose list does not have this model was asked for it, and another one could be.
+    pub(in crate::engine) fn guessed(
+        &self,
+        model: ModelId,
+        (asked, demand): (ReplicaSlot, &Demand),
+        config: &Config,
+        now: Instant,
+    ) -> bool {
+        let mut others = self.serving(Some(model)).iter();
+        !self.lists(asked, model)
+            && others.any(|slot| {
+                let member = self.member(*slot).filter(|_| *slot != asked);
+                member.is_some_and(|member| {
+                    !demand.tried.contains(&member.id)
+                        && demand.may_use(member.region_bit)
+                        && member.ready(config, now)
+                })
+            })
     }
 
     /// How many replicas could serve a request.

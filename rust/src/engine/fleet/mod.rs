@@ -394,6 +394,16 @@ impl Fleet {
         Some(member.id)
     }
 
+    /// Those listed that are not among these.
+    pub(in crate::engine) fn not_among(
+        &self,
+        replicas: &[(ReplicaId, String)],
+    ) -> Vec<(ReplicaSlot, ReplicaId)> {
+        let listed = self.members().filter(|(_, member)| !member.removed());
+        let gone = listed.filter(|(_, of)| replicas.iter().all(|(id, _)| *id != of.id));
+        gone.map(|(slot, member)| (slot, member.id)).collect()
+    }
+
     /// Whether all who could use a replica's room have let it pass.
     pub(in crate::engine) fn set_declined(&mut self, slot: ReplicaSlot, declined: bool) {
         if let Some(member) = self.member_mut(slot) {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::member::Member;
+use super::{Fleet, gate};
 use crate::engine::config::Config;
 use crate::id::ReplicaId;
 use crate::time::Instant;
@@ -63,6 +64,35 @@ pub(in crate::engine) struct ReplicaState<'a> {
     pub(in crate::engine) shared: bool,
     pub(in crate::engine) theirs_in_flight: u32,
     pub(in crate::engine) probed_here: bool,
+}
+
+impl Fleet {
+    /// What operators see of a replica. `blocks`: that it is believed to cache, and that it can; `shared`: by
+    /// other balancers, and whether we probe it.
+    pub(in crate::engine) fn state_of<'a>(
+        &'a self,
+        member: &Member,
+        blocks: (u32, u32),
+        shared: (bool, bool),
+        (config, now): (&Config, Instant),
+    ) -> ReplicaState<'a> {
+        let replica = member.replica();
+        let served = member.models().iter();
+        ReplicaState {
+            gauges: member.gauges(blocks.0, config, now),
+            models: served
+                .filter_map(|(id, _)| self.name_of(Some(*id)))
+                .collect(),
+            room: gate::room(replica, config, now),
+            closed_by: member.closed_by(config, now),
+            knee: replica.knee(),
+            capacity_blocks: blocks.1,
+            removed: member.removed(),
+            shared: shared.0,
+            theirs_in_flight: replica.theirs(),
+            probed_here: shared.1,
+        }
+    }
 }
 
 impl Member {

@@ -13,6 +13,7 @@ use crate::engine::ask::Usage;
 use crate::engine::config::TenantRule;
 use crate::engine::plant::Plant;
 use crate::id::ReplicaSlot;
+use crate::time::Span;
 
 /// Tenths of a token are counted so much finer, so that a weight divides them well.
 const FINE: u64 = 1 << 10;
@@ -20,8 +21,12 @@ const FINE: u64 = 1 << 10;
 const UNCACHED: u64 = 10;
 const CACHED: u64 = 1;
 const GENERATED: u64 = 20;
-/// A tenant that has so many times as much in flight as the others for its weight leaves some room free.
+/// A tenant that asks for so many times as much as the others for its weight leaves some room free,
 const OVER: u128 = 2;
+/// if a request of its has waited within this time.
+const WAITED_KEPT: Span = Span::from_secs(1);
+/// Others that were here so recently may come back at any time.
+const OTHERS_KEPT: Span = Span::from_secs(60);
 /// Stands for the one account where tenants share nothing.
 pub(super) const NOBODY: usize = usize::MAX;
 
@@ -116,18 +121,24 @@ pub(super) struct Account {
     taken: u64,
     /// When one of its requests was last started.
     served_ns: Instant,
+    /// When one that had waited was.
+    waited_ns: Option<Instant>,
     /// Where it waits.
     pub(super) lines: SmallVec<[Partition; 1]>,
 }
 
 /// What is known of one class in one pool.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Clock {
     now: u64,
     accounts: usize,
     /// Of all accounts together.
     taken: u64,
     weights: u64,
+    waiting: u32,
+    running: u32,
+    /// When a request was last started while there were several accounts.
+    shared_ns: Option<Instant>,
 }
 
 type Place = (Option<ReplicaSlot>, Class);
@@ -185,6 +196,7 @@ impl Accounts {
             choosing: 0,
             taken: 0,
             served_ns: Instant::ZERO,
+            waited_ns: None,
             lines: SmallVec::new(),
         });
         self.by_purse.insert(purse, account);
@@ -223,19 +235,22 @@ impl Accounts {
         }
     }
 
-    /// An account has far more in flight than the others have for their weight.
-    pub(super) fn over(&self, account: usize) -> bool {
-        let Some(of) = self.get(account) else {
+    /// An account asks for far more than the others do for their weight, and has to wait. What it asks for is
+    /// what it has in flight, and as much more as it has more requests in the hold.
+    pub(super) fn over(&self, account: usize, waits: bool, now: Instant) -> bool {
+        let lately = |at_ns: Option<Instant>, kept| at_ns.is_some_and(|at_ns| now < at_ns + kept);
+        let waits = |of: &&Account| waits || of.waiting > 0 || lately(of.waited_ns, WAITED_KEPT);
+        let of = self.get(account).filter(waits);
+        let clock = of.and_then(|of| self.clocks.get(&(of.purse.pool, of.purse.class)));
+        let shared = |clock: &&Clock| lately(clock.shared_ns, OTHERS_KEPT);
+        let (Some(of), Some(clock)) = (of, clock.filter(shared)) else {
             return false;
         };
-        let clock = self.clocks.get(&(of.purse.pool, of.purse.class));
-        clock
-            .filter(|clock| clock.accounts > 1)
-            .is_some_and(|clock| {
-                let (own, rest) = (u128::from(of.taken), u128::from(clock.taken - of.taken));
-                let weights = clock.weights - u64::from(of.weight);
-                own * u128::from(weights) > OVER * rest * u128::from(of.weight)
-            })
+        let own = asked(of.taken, of.running, of.waiting);
+        let (taken, running) = (clock.taken - of.taken, clock.running - of.running);
+        let rest = asked(taken, running, clock.waiting - of.waiting);
+        let weights = (clock.weights - u64::from(of.weight)).max(1);
+        own * u128::from(weights) > OVER * rest * u128::from(of.weight)
     }
 
     fn clock(&self, purse: &Purse) -> u64 {
@@ -263,6 +278,37 @@ impl Accounts {
         self.get(account).map_or(Instant::ZERO, |of| of.served_ns)
     }
 
+    /// One more request of an account waits, or one less; `served_ns`: as it is served.
+    pub(super) fn waits(&mut self, account: usize, more: bool, served_ns: Option<Instant>) {
+        let Some(of) = self.all.get_mut(account) else {
+            return;
+        };
+        let clock = self.clocks.get_mut(&(of.purse.pool, of.purse.class));
+        of.waited_ns = of.waited_ns.max(served_ns);
+        for waiting in clock
+            .map(|of| &mut of.waiting)
+            .into_iter()
+            .chain([&mut of.waiting])
+        {
+            *waiting = if more { *waiting + 1 } else { *waiting - 1 };
+        }
+    }
+
+    /// One more request of an account is in flight, or one less.
+    pub(super) fn runs(&mut self, account: usize, more: bool) {
+        let Some(of) = self.all.get_mut(account) else {
+            return;
+        };
+        let clock = self.clocks.get_mut(&(of.purse.pool, of.purse.class));
+        for running in clock
+            .map(|of| &mut of.running)
+            .into_iter()
+            .chain([&mut of.running])
+        {
+            *running = if more { *running + 1 } else { *running - 1 };
+        }
+    }
+
     /// The value at which an account stands that begins to wait, where others have had `least`: it keeps what
     /// it has had beyond them, and saves nothing up.
     pub(super) fn level(&self, account: usize, least: Option<u64>) -> u64 {
@@ -286,7 +332,10 @@ impl Accounts {
         let mut start = of.had;
         if let Some(clock) = clock {
             start = start.max(clock.now);
-            clock.now = clock.now.max(start.saturating_sub(quantum(config)));
+            clock.now = clock.now.max(start.saturating_sub(ahead_max(config)));
+            if clock.accounts > 1 {
+                clock.shared_ns = Some(now);
+            }
         }
         of.served_ns = now;
         if config.planted(Plant::TenantUncharged) {
@@ -330,6 +379,26 @@ impl Accounts {
         self.all.iter()
     }
 
+    /// What is known of each class and pool is the sum over its accounts.
+    pub(super) fn add_up(&self) -> bool {
+        self.clocks.iter().all(|(place, clock)| {
+            let all = self.all.iter().map(|(_, of)| of);
+            let mut sum = Clock {
+                now: clock.now,
+                shared_ns: clock.shared_ns,
+                ..Clock::default()
+            };
+            for of in all.filter(|of| (of.purse.pool, of.purse.class) == *place) {
+                sum.accounts += 1;
+                sum.taken += of.taken;
+                sum.weights += u64::from(of.weight);
+                sum.waiting += of.waiting;
+                sum.running += of.running;
+            }
+            sum == *clock
+        })
+    }
+
     /// Pools and classes with an account.
     pub(super) fn clocks_len(&self) -> usize {
         self.clocks.len()
@@ -340,6 +409,25 @@ impl Account {
     pub(super) fn purse(&self) -> Purse {
         self.purse
     }
+}
+
+/// What requests in flight have taken, and as much more for each that waits.
+fn asked(taken: u64, running: u32, waiting: u32) -> u128 {
+    let requests = u128::from(running) + u128::from(waiting);
+    u128::from(taken) * requests / u128::from(running.max(1))
+}
+
+/// By so many quanta tenants may be ahead of one that asks for far more than its part, and go first.
+const OVER_QUANTA: u64 = 10;
+
+/// How far ahead of another that waits a tenant may be, and be served first.
+pub(super) fn ahead_max(config: &Config) -> u64 {
+    let quanta = if config.tenant_headroom_ratio > 0.0 {
+        OVER_QUANTA
+    } else {
+        1
+    };
+    quantum(config).saturating_mul(quanta)
 }
 
 /// How much more than the one that has had least a tenant may have had, and be due.

@@ -63,6 +63,9 @@ impl Hold {
         if places.len() != self.accounts.clocks_len() {
             return Err("hold_clocks_without_accounts_are_forgotten");
         }
+        if !self.accounts.add_up() {
+            return Err("hold_clocks_add_accounts_up");
+        }
         Ok(())
     }
 

@@ -7,23 +7,41 @@
 //! that failed is given back. Requests that find room at once are charged alike.
 //!
 //! A *clock* tells since when credit counts. It never goes back, and a start moves it to the account's value
-//! less the quantum. An account counts for no less than the clock. So a tenant that comes back starts level, and
+//! less the quantum; less ten where tenants leave room free. An account counts for no less than the clock. So a tenant that comes back starts level, and
 //! one that lets room pass saves nothing up.
 //!
 //! Accounts are apart by class, and by pool: models whose first replica is the same. One tenant's share of one
 //! fleet is nobody's business on another. An account lives as long as a request of it is held or in flight.
 //!
-//! A tenant that has far more in flight than the others leaves a part of each replica free ([`Hold::defer`]).
+//! A tenant that asks for far more than the others takes only what replicas spare, after all others
+//! ([`Hold::defer`]).
 //!
 //! *Source: start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). The window is that of deficit longest
 //! prefix match (arXiv:2501.14312), the tokens are those of the virtual token counter (arXiv:2401.00588).*
 
 use std::mem;
 
-use super::accounts::{Accounts, Bill, End, NOBODY, Purse, Tokens, rules};
+use super::accounts::{
+    Account, Accounts, Bill, End, NOBODY, Purse, Tokens, ahead_max, rules, tokens,
+};
 use super::payers::Payer;
 use super::queue::{Front, Queue};
 use super::{Class, Config, Entrant, Hold, Instant};
+
+/// Which room of replicas a request may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// All there is.
+    Any,
+    /// What they spare: its tenant asks for far more than its part.
+    Spared,
+}
+
+/// By how many tokens one tenant that waits may be ahead of another that does, and be served first.
+#[must_use]
+pub fn ahead_max_tokens(config: &Config) -> u64 {
+    tokens(ahead_max(config))
+}
 
 impl Hold {
     /// The account that one more request of its waits for.
@@ -32,11 +50,9 @@ impl Hold {
             return NOBODY;
         }
         let account = self.accounts.open(of.purse(), of.weight);
-        let first = self.accounts.get_mut(account).is_some_and(|account| {
-            account.waiting += 1;
-            account.waiting == 1
-        });
-        if first {
+        self.accounts.waits(account, true, None);
+        let first = |of: &Account| of.waiting == 1;
+        if self.accounts.get(account).is_some_and(first) {
             let least = self.queue_of(of.partition, of.class).and_then(Queue::least);
             let level = self.accounts.level(account, least);
             self.accounts.set(account, level);
@@ -58,30 +74,37 @@ impl Hold {
         own.any(|of| of.waiting > of.choosing)
     }
 
-    /// The purse's tenant has far more in flight than others have for their weight.
+    /// Which room a request of this purse may have. `waits`: requests of its wait elsewhere.
     #[must_use]
-    pub fn is_over(&self, purse: &Purse, config: &Config) -> bool {
+    pub fn room_for(&self, purse: &Purse, waits: bool, config: &Config, now: Instant) -> Room {
         let account = self.accounts.find(purse).filter(|_| rules(config));
-        account.is_some_and(|account| self.accounts.over(account))
+        let over = |account: usize| self.accounts.over(account, waits, now);
+        account
+            .filter(|account| over(*account))
+            .map_or(Room::Any, |_| Room::Spared)
     }
 
-    /// Of tenants that are due together, those who may use the room of a replica, in two turns. Where that
-    /// `spares` nothing, tenants with more than their part are `deferred`: others can still come. They are not
-    /// kept waiting for tenants that have been served more than they: those come after them.
+    /// Of tenants that are due together, those who may use the room of a replica, in three turns. Tenants that ask
+    /// for far more than their part come last, and use only what is spared. They are `deferred`, too: where that
+    /// is nothing, others can still come. A tenant that has been served ten quanta more than they is none of
+    /// these others: it comes after them.
     #[must_use]
-    pub fn defer(&self, due: &[Front], spares: bool, deferred: &mut Vec<Front>) -> [Vec<Front>; 2] {
-        if spares {
-            return [Vec::new(), due.to_vec()];
-        }
-        let over = |front: &&Front| self.accounts.over(front.account());
+    pub fn defer(
+        &self,
+        due: &[Front],
+        deferred: &mut Vec<Front>,
+        (config, now): (&Config, Instant),
+    ) -> [Vec<Front>; 3] {
+        let over = |front: &&Front| self.accounts.over(front.account(), false, now);
         let (over, free): (Vec<_>, Vec<_>) = due.iter().partition(over);
-        let first = if free.is_empty() {
-            Vec::new()
-        } else {
-            mem::take(deferred)
-        };
-        deferred.extend(over);
-        [first, free]
+        let served = free.first().map_or(0, Front::had);
+        let served = served.saturating_sub(ahead_max(config));
+        let (first, rest) = mem::take(deferred)
+            .into_iter()
+            .partition(|of| of.had() < served);
+        *deferred = rest;
+        deferred.extend(&over);
+        [first, free, over]
     }
 
     /// A request is started, held or not: its tenant is charged for it.
@@ -97,9 +120,7 @@ impl Hold {
             return None;
         }
         let account = self.accounts.open(purse, weight);
-        if let Some(account) = self.accounts.get_mut(account) {
-            account.running += 1;
-        }
+        self.accounts.runs(account, true);
         let had = self.accounts.charge(account, tokens, (config, now));
         self.accounts.take(account, tokens.cost(), true);
         self.reckon(account, had);
@@ -113,9 +134,7 @@ impl Hold {
         let account = Accounts::account_of(charge);
         self.accounts.take(account, charge.cost(), false);
         self.reckon(account, had);
-        if let Some(account) = self.accounts.get_mut(account) {
-            account.running -= 1;
-        }
+        self.accounts.runs(account, false);
         self.accounts.close(account);
     }
 }

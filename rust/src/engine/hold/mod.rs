@@ -37,6 +37,7 @@ use slab::Slab;
 
 use self::accounts::{Accounts, rules};
 pub use self::accounts::{Bill, End, Purse, Tokens};
+pub use self::fair::{Room, ahead_max_tokens};
 pub use self::payers::Payer;
 use self::payers::{Payers, Use};
 pub use self::queue::Front;
@@ -379,17 +380,19 @@ impl Hold {
         if let Some(queues) = self.partitions.get_mut(&of.partition) {
             queues.shed.served(of.bytes, now);
         }
-        self.take_out(ticket).map(|entry| entry.of.request)
+        self.take_out(ticket, Some(now))
+            .map(|entry| entry.of.request)
     }
 
     /// Takes a request out, wherever it stands; `None` when the ticket is not valid any more.
     pub fn leave(&mut self, ticket: Ticket) -> Option<RequestId> {
-        let entry = self.take_out(ticket)?;
+        let entry = self.take_out(ticket, None)?;
         self.accounts.close(entry.account);
         Some(entry.of.request)
     }
 
-    fn take_out(&mut self, ticket: Ticket) -> Option<Entry> {
+    /// `served_ns`: when it is served, if it is.
+    fn take_out(&mut self, ticket: Ticket, served_ns: Option<Instant>) -> Option<Entry> {
         self.entry(ticket)?;
         self.open(ticket);
         let entry = self.entries.remove(ticket.slot);
@@ -398,9 +401,7 @@ impl Hold {
         self.payers.take(of.payer, of.bytes);
         self.passed_out -= usize::from(entry.passed_out);
         self.unlink(&entry);
-        if let Some(account) = self.accounts.get_mut(entry.account) {
-            account.waiting -= 1;
-        }
+        self.accounts.waits(entry.account, false, served_ns);
         self.retire(1);
         if self.used.requests == 0 {
             self.served = Served::default();

@@ -39,6 +39,10 @@ impl Front {
     pub(super) fn account(&self) -> usize {
         self.account
     }
+
+    pub(super) fn had(&self) -> u64 {
+        self.had
+    }
 }
 
 /// The requests of one partition and class.

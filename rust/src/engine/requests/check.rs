@@ -2,11 +2,12 @@
 
 use super::Requests;
 use super::request::{Phase, Request};
+use crate::engine::cache::Cache;
 use crate::engine::config::Config;
 use crate::engine::demand::{Lane, TRIED_MAX};
 use crate::engine::fleet::Fleet;
 use crate::engine::fleet::member::Offer;
-use crate::engine::hold::Hold;
+use crate::engine::hold::{Hold, Room};
 use crate::time::{Instant, Span};
 
 impl Requests {
@@ -44,8 +45,17 @@ impl Requests {
         self.tenants.check(charges)
     }
 
+    /// What requests in flight have taken of the tree is there.
+    pub(in crate::engine) fn check_pins(&self, cache: &Cache) -> Result<(), String> {
+        let mut phases = self.iter().map(|(_, request)| &request.phase);
+        phases.try_for_each(|phase| match phase {
+            Phase::InFlight(attempt) => cache.check_match(&attempt.matched),
+            _ => Ok(()),
+        })
+    }
+
     /// No held request could go to a replica that has room for it, unless it waits for another by
-    /// choice; room apart that has come with time alone since the last sweep: that is found by the
+    /// choice, or its tenant has more than its part and no replica is idle; room apart that has come with time alone since the last sweep: that is found by the
     /// next one.
     pub(in crate::engine) fn check_waiting(
         &self,
@@ -69,15 +79,20 @@ impl Requests {
             if !found {
                 return Err(format!("held_requests_stand_in_their_queue: {id:?}"));
             }
+            let pool = fleet.pool_of(request.demand.model);
+            let room = hold.room_for(&request.purse(pool), true, config, times[1]);
+            let spared = |slot| {
+                let idle = fleet.member(slot).is_some_and(|of| of.all_in_flight() == 0);
+                idle || room == Room::Any
+            };
             let mut open = times.iter().map(|at_ns| {
                 let offers = fleet.offers_to(&request.demand, config, *at_ns);
-                offers.iter().any(|(_, offer)| *offer == Offer::Room)
+                let room = |(slot, offer): &(_, Offer)| *offer == Offer::Room && spared(*slot);
+                offers.iter().any(room)
             });
             // Until the tick of the very moment at which its wait for a peer's room ends.
             let leaves = request.is_leaving(times[1] - Span::from_ns(1));
-            let pool = fleet.pool_of(request.demand.model);
-            let over = hold.is_over(&request.purse(pool), config);
-            let chooses = hold.choice(ticket).is_some() || leaves || over;
+            let chooses = hold.choice(ticket).is_some() || leaves;
             if !chooses && open.all(|open| open) {
                 return Err(format!("nothing_waits_for_room_there_is: {id:?}"));
             }

@@ -15,6 +15,7 @@ use self::budget::Budget;
 use self::look::Looks;
 use self::request::{Phase, Request};
 use super::config::Config;
+use super::demand::Demand;
 use super::recent::Recent;
 use super::tenants::Tenants;
 use crate::id::{ModelId, ReplicaId, ReplicaSlot, RequestId};
@@ -61,6 +62,16 @@ impl Requests {
 
     pub(in crate::engine) fn get(&self, id: RequestId) -> Option<&Request> {
         self.live.get(&id)
+    }
+
+    /// What a held request asks for that could leave the hold now, and when it was submitted.
+    pub(in crate::engine) fn asks(
+        &self,
+        id: RequestId,
+        now: Instant,
+    ) -> Option<(&Demand, Instant)> {
+        let request = self.get(id).filter(|request| !request.is_leaving(now))?;
+        Some((&request.demand, request.submitted_ns))
     }
 
     pub(in crate::engine) fn get_mut(&mut self, id: RequestId) -> Option<&mut Request> {

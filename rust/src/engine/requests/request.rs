@@ -10,7 +10,7 @@ use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::Outcome;
 use crate::engine::fleet::forecast::Forecast;
 use crate::engine::fleet::health::Failure;
-use crate::engine::hold::{Bill, End, Entrant, Full, Partition, Payer, Purse, Ticket};
+use crate::engine::hold::{Bill, End, Entrant, Full, Partition, Payer, Purse, Room, Ticket};
 use crate::engine::mesh::Away;
 use crate::engine::tenants::{Charge, Progress};
 use crate::id::{PeerId, ReplicaId, ReplicaSlot, RequestId};
@@ -154,6 +154,7 @@ impl Request {
             demand: &self.demand,
             ticket: self.ticket(),
             first: self.attempts == 0,
+            room: Room::Any,
             stays: self.stays,
             rather_here: self.rather_here,
             tried_peers: &self.tried_peers,

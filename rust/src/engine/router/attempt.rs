@@ -165,16 +165,9 @@ impl Router {
         let (Phase::InFlight(attempt), Some(model)) = (&request.phase, request.demand.model) else {
             return false;
         };
-        let mut others = self.fleet.serving(Some(model)).iter();
-        !self.fleet.lists(attempt.slot, model)
-            && others.any(|slot| {
-                let member = self.fleet.member(*slot).filter(|_| *slot != attempt.slot);
-                member.is_some_and(|member| {
-                    !request.demand.tried.contains(&member.id())
-                        && request.demand.may_use(member.region_bit())
-                        && member.ready(&self.config, self.clock.now)
-                })
-            })
+        let asked = (attempt.slot, &request.demand);
+        self.fleet
+            .guessed(model, asked, &self.config, self.clock.now)
     }
 
     /// Attempts left, safe to send again, and within the budget of retries.

@@ -4,7 +4,6 @@ use super::Router;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::Probed;
 use crate::engine::fleet::health::Unread;
-use crate::engine::fleet::member::Member;
 use crate::engine::fleet::models::{ModelList, Served};
 use crate::engine::fleet::probes::ProbedState;
 use crate::engine::fleet::snapshot::Snapshot;
@@ -25,16 +24,10 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         let now = self.advance(now);
-        for slot in self.fleet.all_slots() {
-            let member = self.fleet.member(slot).filter(|member| !member.removed());
-            let Some(gone) = member.map(Member::id) else {
-                continue;
-            };
-            if replicas.iter().all(|(id, _)| *id != gone) {
-                self.cache.forget(slot);
-                self.fleet.remove(slot, now);
-                self.refuse_bound(gone, out);
-            }
+        for (slot, gone) in self.fleet.not_among(replicas) {
+            self.cache.forget(slot);
+            self.fleet.remove(slot, now);
+            self.refuse_bound(gone, out);
         }
         let mut joined = Vec::new();
         for (id, name) in replicas {
@@ -95,10 +88,7 @@ impl Router {
         let Some(slot) = self.known(replica) else {
             return false;
         };
-        let first = self
-            .fleet
-            .member(slot)
-            .is_some_and(|member| !member.models_known());
+        let first = (self.fleet.member(slot)).is_some_and(|member| !member.models_known());
         let bytes_per_token = self.config.bytes_per_token;
         let changed = self.fleet.set_models(slot, listing, bytes_per_token, now);
         if changed {
@@ -218,11 +208,8 @@ impl Router {
             if request.is_none_or(|request| self.peers_serve(request, now)) {
                 continue;
             }
-            let name = self
-                .fleet
-                .name_of(Some(line.model))
-                .unwrap_or_default()
-                .to_owned();
+            let name = self.fleet.name_of(Some(line.model)).unwrap_or_default();
+            let name = name.to_owned();
             let Err(refusal) = self.unlisted_model(&name, false, now) else {
                 continue;
             };

@@ -21,6 +21,7 @@ mod arrivals;
 mod attempt;
 mod check;
 mod control;
+mod find;
 mod forward;
 mod limits;
 mod look;

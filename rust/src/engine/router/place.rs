@@ -7,12 +7,10 @@
 use smallvec::SmallVec;
 
 use super::{AlreadyKnown, Ask, Router};
-use crate::engine::choose::{Chooser, Selection, Sight, There, matched_tokens};
-use crate::engine::counters::Counters;
+use crate::engine::choose::{Selection, matched_tokens};
 use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::{Effect, Push};
 use crate::engine::hold::{Full, Payer, Purse, Ticket, Tokens};
-use crate::engine::mesh::Mesh;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{Attempt, NoPlace, Phase, Request, Setbacks};
@@ -229,40 +227,6 @@ impl Router {
         }
     }
 
-    /// The replica that the policy chooses; with `may_wait` it may be one without room, to be waited for.
-    pub(super) fn find(&mut self, request: &Request, may_wait: bool, now: Instant) -> Selection {
-        let (chooser, _, mut sight, counters) = self.sight(now);
-        chooser.find(request.seeker(), may_wait, &mut sight, counters)
-    }
-
-    /// The peer that a request may be forwarded to now, if there is one.
-    pub(super) fn find_peer(&mut self, request: &Request, now: Instant) -> Option<There> {
-        let (chooser, mesh, mut sight, _) = self.sight(now);
-        chooser.find_peer(request.seeker(), true, mesh, &mut sight)
-    }
-
-    /// A peer that should answer sooner than the replica that was found, if there is one.
-    pub(super) fn faster_peer(
-        &mut self,
-        request: &Request,
-        found: Selection,
-        now: Instant,
-    ) -> Option<There> {
-        let (chooser, mesh, mut sight, _) = self.sight(now);
-        chooser.faster_peer(request.seeker(), found, mesh, &mut sight)
-    }
-
-    fn sight(&mut self, now: Instant) -> (&mut Chooser, &mut Mesh, Sight<'_>, &mut Counters) {
-        let sight = Sight {
-            config: &self.config,
-            fleet: &mut self.fleet,
-            cache: &mut self.cache,
-            hold: &self.hold,
-            now,
-        };
-        (&mut self.chooser, &mut self.mesh, sight, &mut self.counters)
-    }
-
     /// While this region is evacuated: holds a request that a peer can serve, though none has room for it yet.
     /// After [`Self::leave_wait_ns`] it is served here. Returns the request if it was not held.
     #[inline]
@@ -298,12 +262,6 @@ impl Router {
         self.config.hold_timeout_ns / 2
     }
 
-    /// The request's tenant has more than its part, and no replica has enough free for it.
-    fn crowds(&self, request: &Request) -> bool {
-        self.hold.is_over(&self.purse(request), &self.config)
-            && !self.fleet.any_spares(request.demand.model, &self.config)
-    }
-
     /// Holds the request if a replica that it may use has room, and held requests wait for that room. Then
     /// those go first. Returns the request if none waits for it, or if the hold is full.
     fn queue_up(
@@ -316,13 +274,12 @@ impl Router {
         let partition = request
             .partition()
             .filter(|_| request.demand.lane == Lane::Batch);
-        let waits = !self.hold.is_empty() || self.crowds(&request);
-        let Some(partition) = partition.filter(|_| waits) else {
+        let Some(partition) = partition.filter(|_| !self.hold.is_empty()) else {
             return Some(request);
         };
         self.expire_due(now, out);
         self.serve_opened(now, out);
-        if !self.contested(partition, now) && !self.crowds(&request) {
+        if !self.contested(partition, now) {
             return Some(request);
         }
         let Ok(ticket) = self.enter_hold(id, &request, now) else {

@@ -3,13 +3,12 @@
 use serde::Serialize;
 
 use super::Router;
-use crate::engine::fleet::gate;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::report::{Gauges, ReplicaState};
 use crate::engine::hold::{Bill, HoldState};
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
-use crate::id::{ReplicaSlot, RequestId};
+use crate::id::RequestId;
 use crate::prompt::class::Class;
 use crate::tenant::Tenant;
 use crate::time::Instant;
@@ -81,15 +80,12 @@ impl Router {
     #[must_use]
     pub fn gauges(&self) -> Vec<Gauges> {
         let listed = self.fleet.members().filter(|(_, member)| !member.removed());
-        let mut gauges: Vec<_> = listed
-            .map(|(slot, member)| self.gauges_of(slot, member, self.clock.now))
-            .collect();
+        let of = |slot, member: &Member| {
+            member.gauges(self.cache.owner_blocks(slot), &self.config, self.clock.now)
+        };
+        let mut gauges: Vec<_> = listed.map(|(slot, member)| of(slot, member)).collect();
         gauges.sort_unstable_by_key(|gauges| gauges.replica);
         gauges
-    }
-
-    fn gauges_of(&self, slot: ReplicaSlot, member: &Member, now: Instant) -> Gauges {
-        member.gauges(self.cache.owner_blocks(slot), &self.config, now)
     }
 
     /// Predicted minus confirmed cached tokens: upper bounds with cumulative counts, and the sum.
@@ -124,22 +120,11 @@ impl Router {
     ///
     /// None in practice: every value has a form in JSON.
     pub fn state(&self, now: Instant) -> Result<Vec<u8>, serde_json::Error> {
-        let replicas = self.fleet.members().map(|(slot, member)| {
-            let served = member.models().iter();
-            ReplicaState {
-                gauges: self.gauges_of(slot, member, now),
-                models: served
-                    .filter_map(|(id, _)| self.fleet.name_of(Some(*id)))
-                    .collect(),
-                room: gate::room(member.replica(), &self.config, now),
-                closed_by: member.closed_by(&self.config, now),
-                knee: member.replica().knee(),
-                capacity_blocks: self.cache.capacity_blocks(slot),
-                removed: member.removed(),
-                shared: !self.mesh.sharing().alone(slot),
-                theirs_in_flight: member.replica().theirs(),
-                probed_here: self.mesh.sharing().probed_here(slot),
-            }
+        let (fleet, cache, sharing) = (&self.fleet, &self.cache, self.mesh.sharing());
+        let replicas = fleet.members().map(|(slot, member)| {
+            let blocks = (cache.owner_blocks(slot), cache.capacity_blocks(slot));
+            let shared = (!sharing.alone(slot), sharing.probed_here(slot));
+            fleet.state_of(member, blocks, shared, (&self.config, now))
         });
         let mut replicas: Vec<_> = replicas.collect();
         replicas.sort_unstable_by_key(|state| state.gauges.replica);

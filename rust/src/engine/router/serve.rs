@@ -10,7 +10,7 @@ use crate::engine::choose::{COMPARED_MAX, Sight};
 use crate::engine::demand::Lane;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::member::Offer;
-use crate::engine::hold::{Head, Partition, Purse, Ticket};
+use crate::engine::hold::{Front, Head, Partition, Purse, Room, Ticket};
 use crate::engine::requests::request::{Phase, Request};
 use crate::id::{ReplicaSlot, RequestId};
 use crate::time::Instant;
@@ -24,6 +24,16 @@ struct Next {
     head: Head,
     ticket: Ticket,
     id: RequestId,
+    room: Room,
+}
+
+/// What a held request does with room that it is offered.
+enum Pass {
+    Starts,
+    /// It waits for another replica.
+    Awaits,
+    /// No replica spares what it needs.
+    Stays,
 }
 
 impl Router {
@@ -139,9 +149,22 @@ impl Router {
             let mut owed = self.hold.owed(head, &self.config, now);
             owed.find_map(|(ticket, id)| {
                 let request = self.requests.get(id)?;
-                let fits = self.fits(request, slot, now);
+                // Where tenants share the room, it is owed to one that has been served nothing.
+                let shares = self.hold.shares(&self.config);
+                let room = if shares {
+                    Room::Any
+                } else {
+                    self.room_for(request, now)
+                };
+                let spared = room == Room::Any || self.fleet.spares(slot, 0, &self.config, now);
                 let head = *head;
-                fits.then_some((request.age, Next { head, ticket, id }))
+                let next = Next {
+                    head,
+                    ticket,
+                    id,
+                    room,
+                };
+                (spared && self.fits(request, slot, now)).then_some((request.age, next))
             })
         });
         due.min_by_key(|(age, _)| *age).map(|(_, next)| next)
@@ -168,56 +191,82 @@ impl Router {
             (false, true) => AWAITING_MAX + 1,
             (false, false) => 1,
         };
-        let (mut awaiting, mut left) = (0, most);
-        let spares = self.fleet.spares(slot, &self.config);
+        // What is spared is asked for apart, so that a tenant with more than its part hides nobody.
+        let (mut awaiting, mut left, mut spares_left) = (0, most, most);
+        let spares = self.fleet.spares(slot, 0, &self.config, now);
         let (mut group, mut deferred) = (Vec::new(), Vec::new());
         let queue = (head.partition, head.class);
         while left > 0 && (self.hold).next_due(queue, (&self.config, most), &mut group) {
-            let turns = self.hold.defer(&group, spares, &mut deferred);
-            let requests = &self.requests;
-            let asks = |id| {
-                let request = requests
-                    .get(id)
-                    .filter(|request| !request.is_leaving(now))?;
-                Some((&request.demand, request.submitted_ns))
-            };
-            let mut sight = Sight {
-                config: &self.config,
-                fleet: &mut self.fleet,
-                cache: &mut self.cache,
-                hold: &self.hold,
-                now,
-            };
-            let ranked = turns
-                .iter()
-                .flat_map(|turn| sight.rank(turn, (slot, by_work), &mut left, asks));
-            for (ticket, id) in ranked.collect::<Vec<_>>() {
-                if awaiting == AWAITING_MAX || !self.lets_pass(ticket, id, now) {
-                    let head = *head;
-                    return Some(Next { head, ticket, id });
+            let turns = self.hold.defer(&group, &mut deferred, (&self.config, now));
+            for (turn, room) in turns.iter().zip([Room::Any, Room::Any, Room::Spared]) {
+                if room == Room::Spared && !spares {
+                    break;
                 }
-                awaiting += 1;
+                let left = match room {
+                    Room::Any => &mut left,
+                    Room::Spared => &mut spares_left,
+                };
+                for (ticket, id) in self.ranked(turn, (slot, by_work), left, now) {
+                    let head = *head;
+                    let next = Next {
+                        head,
+                        ticket,
+                        id,
+                        room,
+                    };
+                    match self.pass(&next, now) {
+                        Pass::Starts => return Some(next),
+                        Pass::Awaits if awaiting == AWAITING_MAX => return Some(next),
+                        Pass::Awaits => awaiting += 1,
+                        Pass::Stays => {}
+                    }
+                }
             }
         }
         None
     }
 
-    /// Lets a held request wait by choice for a replica without room, where that is better for it.
-    pub(super) fn lets_pass(&mut self, ticket: Ticket, id: RequestId, now: Instant) -> bool {
-        if !self.config.waits() {
-            return false;
+    /// The held requests of these tenants in the order in which they are to have the room of a replica.
+    fn ranked(
+        &mut self,
+        turn: &[Front],
+        at: (ReplicaSlot, bool),
+        left: &mut usize,
+        now: Instant,
+    ) -> Vec<(Ticket, RequestId)> {
+        let asks = |id| self.requests.asks(id, now);
+        let mut sight = Sight {
+            config: &self.config,
+            fleet: &mut self.fleet,
+            cache: &mut self.cache,
+            hold: &self.hold,
+            now,
+        };
+        sight.rank(turn, at, left, asks)
+    }
+
+    /// Whether a held request starts, or lets room pass. It may wait by choice for a replica without room, where
+    /// that is better for it.
+    fn pass(&mut self, next: &Next, now: Instant) -> Pass {
+        let waits = self.config.waits();
+        if !waits && next.room == Room::Any {
+            return Pass::Starts;
         }
-        let Some(request) = self.requests.remove(id) else {
-            return false;
+        let Some(request) = self.requests.remove(next.id) else {
+            return Pass::Starts;
         };
-        let found = self.find(&request, true, now);
-        self.requests.insert(id, request);
-        let Selection::Awaits { slot: owner } = found else {
-            return false;
-        };
-        let waits = self.hold.choose(ticket, owner, &self.config, now);
-        self.counters.affinity_waits += u64::from(waits);
-        waits
+        let found = self.find_room(&request, waits, next.room, now);
+        self.requests.insert(next.id, request);
+        match found {
+            Selection::Awaits { slot }
+                if self.hold.choose(next.ticket, slot, &self.config, now) =>
+            {
+                self.counters.affinity_waits += 1;
+                Pass::Awaits
+            }
+            Selection::NoRoom if next.room == Room::Spared => Pass::Stays,
+            _ => Pass::Starts,
+        }
     }
 
     /// Pushes a held request where its policy sends it, and counts whom it has passed over. Where
@@ -229,12 +278,18 @@ impl Router {
         now: Instant,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let &Next { head, ticket, id } = next;
+        let &Next {
+            head,
+            ticket,
+            id,
+            room,
+        } = next;
         let Some(request) = self.requests.remove(id) else {
             return false;
         };
         let is_due = self.hold.is_owed(ticket, &self.config, now);
-        let Selection::Here { slot, match_blocks } = self.find(&request, false, now) else {
+        let Selection::Here { slot, match_blocks } = self.find_room(&request, false, room, now)
+        else {
             self.requests.insert(id, request);
             return false;
         };

@@ -66,15 +66,23 @@ fn flood(replicas: u32) -> Value {
     columns
 }
 
-fn gap(replicas: u32, plant: Option<Plant>) -> Fairness {
+fn gap(replicas: u32, config: Config) -> Fairness {
     let fleet = fleet(replicas, &json!({}));
-    let run = run_with(&fleet, &flood(replicas), fair(plant)).unwrap();
+    let run = run_with(&fleet, &flood(replicas), config).unwrap();
     run.report().fairness.unwrap()
+}
+
+/// As [`fair`]; a tenant that asks for far more than the others leaves room free.
+fn spared() -> Config {
+    Config {
+        tenant_headroom_ratio: 0.3,
+        ..fair(None)
+    }
 }
 
 #[test]
 fn the_service_gap_stays_within_its_bound_however_many_replicas_there_are() {
-    let (few, many) = (gap(4, None), gap(64, None));
+    let (few, many) = (gap(4, fair(None)), gap(64, fair(None)));
     for found in [few, many] {
         assert!(found.gap_tokens > 0.0, "they have waited: {found:?}");
         assert!(found.gap_tokens <= found.bound_tokens, "{found:?}");
@@ -86,8 +94,16 @@ fn the_service_gap_stays_within_its_bound_however_many_replicas_there_are() {
 }
 
 #[test]
+fn the_service_gap_stays_within_its_bound_where_a_flood_leaves_room_free() {
+    for replicas in [4, 64] {
+        let found = gap(replicas, spared());
+        assert!(found.gap_tokens <= found.bound_tokens, "{found:?}");
+    }
+}
+
+#[test]
 fn tenants_that_are_not_charged_break_the_bound() {
-    let found = gap(4, Some(Plant::TenantUncharged));
+    let found = gap(4, fair(Some(Plant::TenantUncharged)));
     assert!(found.gap_tokens > found.bound_tokens, "{found:?}");
 }
 
@@ -102,6 +118,11 @@ fn the_others_hardly_wait_for_a_flood_and_it_takes_what_they_leave() {
         (of("t0"), of("t5"), report.total.output_tokens)
     };
     let (flood, other, tokens) = p90(fair(None));
+    let (_, beside, _) = p90(spared());
+    assert!(
+        beside < other,
+        "{beside} s with room left free, {other} s without"
+    );
     let unfair = p90(Config {
         tenant_rule: TenantRule::None,
         ..fair(None)
@@ -115,9 +136,11 @@ fn the_others_hardly_wait_for_a_flood_and_it_takes_what_they_leave() {
 #[test]
 fn the_engine_agrees_with_itself_after_every_event_of_a_flood() {
     let fleet = fleet(1, &json!({"check": true, "duration_s": 3.0}));
-    let run = run_with(&fleet, &flood(1), fair(None)).unwrap();
-    assert_eq!(run.counted(), (0, 0, 0));
-    run.check_balancers().unwrap();
+    for config in [fair(None), spared()] {
+        let run = run_with(&fleet, &flood(1), config).unwrap();
+        assert_eq!(run.counted(), (0, 0, 0));
+        run.check_balancers().unwrap();
+    }
 }
 
 #[test]

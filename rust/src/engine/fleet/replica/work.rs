@@ -108,7 +108,8 @@ impl Backlog {
 
     /// Time until the prompts pushed so far are computed. That begins with a step, a base after the
     /// first of them was pushed.
-    fn ahead_ns(&self, pace: Pace, now: Instant) -> Span {
+    #[must_use]
+    pub fn ahead_ns(&self, pace: Pace, now: Instant) -> Span {
         let all_ns = Span::from_ns(self.prefill.saturating_mul(u64::from(pace.token_ns)));
         let elapsed_ns = now - self.since_ns;
         all_ns - (elapsed_ns - pace.base_ns)

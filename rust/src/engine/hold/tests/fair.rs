@@ -12,12 +12,12 @@ use crate::engine::config::TenantRule;
 use crate::engine::plant::Plant;
 use crate::time::Span;
 
-const COUNT: usize = 5;
+pub(super) const COUNT: usize = 5;
 const TENANTS: u64 = COUNT as u64;
 const QUANTUM: u32 = 500;
 const LARGEST: u32 = 3_000;
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config {
         tenant_rule: TenantRule::Fair,
         tenant_quantum_tokens: QUANTUM,
@@ -28,11 +28,11 @@ fn config() -> Config {
     }
 }
 
-fn payer(tenant: u64) -> Payer {
+pub(super) fn payer(tenant: u64) -> Payer {
     Payer::Tenant(tenant)
 }
 
-fn purse(tenant: u64) -> Purse {
+pub(super) fn purse(tenant: u64) -> Purse {
     Purse {
         pool: None,
         class: Class::Normal,
@@ -48,7 +48,7 @@ fn uncached(tokens: u32) -> Tokens {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Enter {
         tenant: u64,
         tokens: u32,
@@ -93,9 +93,9 @@ struct Running {
 }
 
 /// The hold, and what was really served.
-struct Drive {
-    hold: Hold,
-    config: Config,
+pub(super) struct Drive {
+    pub(super) hold: Hold,
+    pub(super) config: Config,
     weights: [u32; COUNT],
     waiting: Vec<(u64, Ticket, u32)>,
     running: Vec<Running>,
@@ -108,7 +108,7 @@ struct Drive {
 }
 
 impl Drive {
-    fn new(config: Config, weights: [u32; COUNT]) -> Self {
+    pub(super) fn new(config: Config, weights: [u32; COUNT]) -> Self {
         Self {
             hold: Hold::new(),
             config,
@@ -131,7 +131,7 @@ impl Drive {
         self.weights[usize::try_from(tenant).unwrap()]
     }
 
-    fn enter(&mut self, tenant: u64, tokens: u32) {
+    pub(super) fn enter(&mut self, tenant: u64, tokens: u32) {
         self.ids += 1;
         let of = Entrant {
             payer: payer(tenant),
@@ -164,7 +164,7 @@ impl Drive {
         Some(tenant)
     }
 
-    fn begin(&mut self, tenant: u64, predicted: u32, real: u32) {
+    pub(super) fn begin(&mut self, tenant: u64, predicted: u32, real: u32) {
         let (purse, weight, tokens) = (purse(tenant), self.weight(tenant), uncached(predicted));
         let charge = self
             .hold
@@ -178,7 +178,7 @@ impl Drive {
         });
     }
 
-    fn step(&mut self, step: &Step) {
+    pub(super) fn step(&mut self, step: &Step) {
         match *step {
             Step::Enter { tenant, tokens } => self.enter(tenant, tokens),
             Step::Direct { tenant, tokens } => self.begin(tenant, tokens, tokens),

@@ -1,6 +1,7 @@
 //! The hold against plain lists that are searched from end to end.
 
 mod fair;
+mod over;
 
 use std::iter;
 

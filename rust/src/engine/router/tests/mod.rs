@@ -16,6 +16,7 @@ mod queueing;
 mod retries;
 mod routing;
 mod sharing;
+mod spared;
 mod telling;
 mod waiting;
 

@@ -1,7 +1,7 @@
 //! The simulations that are recorded.
 
 use super::*;
-use crate::engine::config::{ClassRule, Policy, PushRule};
+use crate::engine::config::{ClassRule, Policy, PushRule, TenantRule};
 use crate::rng::Rng;
 use crate::sim::tests::regions::{NAMES, three};
 use crate::time::Span;
@@ -131,6 +131,29 @@ fn policies() -> Vec<Case> {
     Policy::ALL.iter().copied().map(with).collect()
 }
 
+/// Five tenants share two replicas; the first sends four of five requests.
+fn flooded() -> Case {
+    let mut scenario = one(2, 80, &json!({}));
+    let tenants = (0..5).map(|tenant| json!({"name": format!("t{tenant}")}));
+    scenario["tenants"] = tenants.collect();
+    let mut requests = talks(80, 1, 10..120);
+    let len = requests["id"].as_array().unwrap().len();
+    let of = |n: usize| {
+        if n.is_multiple_of(5) {
+            1 + n / 5 % 4
+        } else {
+            0
+        }
+    };
+    requests["tenant"] = (0..len).map(of).collect();
+    let config = Config {
+        tenant_rule: TenantRule::Fair,
+        tenant_headroom_ratio: 0.3,
+        ..served()
+    };
+    case("tenants_fair", scenario, requests, config)
+}
+
 /// The other rules for pushing, and for classes.
 fn rules() -> Vec<Case> {
     let pushed = |name, push, allowance| {
@@ -154,6 +177,7 @@ fn rules() -> Vec<Case> {
         case(name, scenario, talks(80, 1, 10..120), config)
     };
     vec![
+        flooded(),
         pushed("push_blind", PushRule::Blind, AllowanceRule::Knee),
         pushed(
             "push_outstanding",

@@ -1,0 +1,69 @@
+//! Asks the [`Chooser`] for a replica or a peer.
+
+use super::Router;
+use crate::engine::choose::{Chooser, Seeker, Selection, Sight, There};
+use crate::engine::counters::Counters;
+use crate::engine::hold::Room;
+use crate::engine::mesh::Mesh;
+use crate::engine::requests::request::Request;
+use crate::time::Instant;
+
+impl Router {
+    /// The replica that the policy chooses; with `may_wait` it may be one without room, to be waited for.
+    pub(super) fn find(&mut self, request: &Request, may_wait: bool, now: Instant) -> Selection {
+        let room = self.room_for(request, now);
+        self.find_room(request, may_wait, room, now)
+    }
+
+    /// Which room the request may have: one whose tenant has more than its part, what is spared.
+    pub(super) fn room_for(&self, request: &Request, now: Instant) -> Room {
+        // It found no room where it came from.
+        let waits = request.deadline_ns.is_some();
+        self.hold
+            .room_for(&self.purse(request), waits, &self.config, now)
+    }
+
+    /// [`Self::find`] in this room.
+    pub(super) fn find_room(
+        &mut self,
+        request: &Request,
+        may_wait: bool,
+        room: Room,
+        now: Instant,
+    ) -> Selection {
+        let (chooser, _, mut sight, counters) = self.sight(now);
+        let seeker = Seeker {
+            room,
+            ..request.seeker()
+        };
+        chooser.find(seeker, may_wait, &mut sight, counters)
+    }
+
+    /// The peer that a request may be forwarded to now, if there is one.
+    pub(super) fn find_peer(&mut self, request: &Request, now: Instant) -> Option<There> {
+        let (chooser, mesh, mut sight, _) = self.sight(now);
+        chooser.find_peer(request.seeker(), true, mesh, &mut sight)
+    }
+
+    /// A peer that should answer sooner than the replica that was found, if there is one.
+    pub(super) fn faster_peer(
+        &mut self,
+        request: &Request,
+        found: Selection,
+        now: Instant,
+    ) -> Option<There> {
+        let (chooser, mesh, mut sight, _) = self.sight(now);
+        chooser.faster_peer(request.seeker(), found, mesh, &mut sight)
+    }
+
+    fn sight(&mut self, now: Instant) -> (&mut Chooser, &mut Mesh, Sight<'_>, &mut Counters) {
+        let sight = Sight {
+            config: &self.config,
+            fleet: &mut self.fleet,
+            cache: &mut self.cache,
+            hold: &self.hold,
+            now,
+        };
+        (&mut self.chooser, &mut self.mesh, sight, &mut self.counters)
+    }
+}
