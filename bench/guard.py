@@ -1,9 +1,10 @@
-"""``make bench-guard``: what keys and limits cost per request, beside the same balancer without them.
+"""``make bench-guard``: what keys, limits and fairness cost per request, beside a balancer without them.
 
-Balancers stand in front of the same mock replicas and get the same requests in turn. One has a keys file with
-limits that are never reached, one a keys file without limits, and one none. With ``--before``, one is of
-another checkout, to show that what is off costs nothing. CPU time is the balancer's own, from the kernel's
-accounts. Each round gives a ratio, so that a machine that is slower for a while spoils that round only.
+Balancers stand in front of the same mock replicas and get the same requests in turn. One has a keys file
+with limits that are never reached, one a keys file without limits, and one none and ``tenant_rule``
+``"none"``. With ``--before``, one is of another checkout, to show that what is off costs nothing. CPU time is
+the balancer's own, from the kernel's accounts. Each round gives a ratio, so that a machine that is slower for
+a while spoils that round only.
 
     python -m bench.guard [--rounds 9] [--count 4000] [--before ../main]
 """
@@ -81,6 +82,8 @@ def balancers(urls: list[str], before: Path | None, body: bytes) -> Iterator[dic
                 file = keys_file(room / "keys.toml", limits=name == "on")
                 proxy.process.command += ["--keys-file", str(file)]
                 proxy.key = OWN_KEY
+            if name == "off":
+                proxy.process.command += ["--engine-tenant-rule", "none"]
             if name == "before" and before is not None:
                 proxy.process.command[0] = str(before / ".venv" / "bin" / "python")
             made[name] = proxy
