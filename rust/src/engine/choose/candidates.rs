@@ -51,9 +51,9 @@ impl Scratch {
 
 impl Scratch {
     /// Only replicas that spare what the request needs have room for it. Returns what the candidates offer.
-    fn keep_those_that_spare(&mut self, demand: &Demand, full: bool, sight: &Sight<'_>) -> Offer {
+    fn keep_those_that_spare(&mut self, demand: &Demand, sight: &Sight<'_>) -> Offer {
         let expected = sight.fleet.expected(demand, sight.config);
-        for candidate in self.candidates.iter_mut().filter(|of| of.room) {
+        for candidate in &mut self.candidates {
             let figures = sight.fleet.figures(candidate.slot);
             let need = figures.map(|of| expected.need(of, candidate.match_blocks, None).0);
             let kv = need.unwrap_or_default().kv;
@@ -64,9 +64,7 @@ impl Scratch {
         if !self.candidates.iter().any(|candidate| candidate.room) {
             return Offer::Later;
         }
-        if !full {
-            self.keep_those_with_room();
-        }
+        self.keep_those_with_room();
         Offer::Room
     }
 }
@@ -145,10 +143,11 @@ impl Chooser {
         counters: &mut Counters,
     ) -> Selection {
         let mut scratch = mem::take(&mut self.scratch);
-        let full = may_wait && Self::may_wait(seeker, sight.hold, sight.config, sight.now);
+        let any = seeker.room == Room::Any;
+        let full = any && may_wait && Self::may_wait(seeker, sight.hold, sight.config, sight.now);
         let mut offer = collect(seeker, full, sight, &mut scratch);
-        if seeker.room == Room::Spared && offer == Offer::Room {
-            offer = scratch.keep_those_that_spare(seeker.demand, full, sight);
+        if !any && offer == Offer::Room {
+            offer = scratch.keep_those_that_spare(seeker.demand, sight);
         }
         let found = match offer {
             Offer::None => Selection::NoneReady,

@@ -5,10 +5,18 @@ use super::member::{Member, Offer};
 use super::models::sends;
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
-use crate::id::{ModelId, ReplicaSlot, count};
+use crate::id::{ModelId, PeerId, ReplicaSlot, count};
 use crate::time::Instant;
 
 impl Fleet {
+    /// Requests at replicas that this peer has told of.
+    pub(in crate::engine) fn counted_for(&self, peer: PeerId) -> usize {
+        let counts = self
+            .members()
+            .map(|(_, member)| member.replica().counted_for(peer));
+        counts.sum()
+    }
+
     pub(in crate::engine) fn check_invariants(
         &self,
         config: &Config,

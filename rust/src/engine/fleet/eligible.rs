@@ -1,15 +1,28 @@
 //! The replicas that a request may go to.
 
 use super::Fleet;
-use super::member::Offer;
+use super::forecast::assumed_line;
+use super::member::{Member, Offer};
 use crate::engine::config::{Config, PushRule};
 use crate::engine::demand::Demand;
 use crate::id::{ModelId, ReplicaSlot};
 use crate::time::Instant;
 
+/// Steps of the engine that prompts of a tenant with more than its part may take at once, where they are short.
+const SPARED_STEPS: u32 = 1;
+
+/// Prompts are computed there, as far as first bytes tell, or the time that they should take: an answer that comes
+/// whole has its first byte at its end.
+fn computes(member: &Member, config: &Config, now: Instant) -> bool {
+    let line = member.speed.line_near(member.replica.load());
+    let pace = line.unwrap_or_else(|| assumed_line(config)).pace();
+    !member.replica.backlog().ahead_ns(pace, now).is_zero()
+}
+
 impl Fleet {
-    /// A replica has enough free that a tenant with more than its part may take so many KV tokens: no prompt
-    /// is pending there, and a part of its KV cache and of its batch stays free until all that runs has ended.
+    /// A replica has enough free that a tenant with more than its part may take so many KV tokens: a part of its KV
+    /// cache and of its batch stays free until all that runs has ended, and no prompt is pending or computed
+    /// there, but for some that take a step together. Of a replica without figures nothing is known.
     pub(in crate::engine) fn spares(
         &self,
         slot: ReplicaSlot,
@@ -22,7 +35,7 @@ impl Fleet {
             return true;
         };
         let (replica, in_flight) = (member.replica(), member.all_in_flight());
-        if in_flight == 0 {
+        if in_flight == 0 || replica.blind(config, now) {
             return true;
         }
         let used = replica.kv_used_tokens(config).max(replica.active_tokens());
@@ -34,7 +47,8 @@ impl Fleet {
         let batch = replica.knee().map_or(f64::INFINITY, f64::from);
         let left = 1.0 - config.tenant_headroom_ratio;
         let free = used <= all * left && f64::from(in_flight) < batch * left;
-        free && replica.pending() == 0 && !member.computes(now)
+        let clear = replica.pending() == 0 && !computes(member, config, now);
+        free && (clear || replica.within_steps(SPARED_STEPS, config))
     }
 
     /// Fills `open` with the replicas that a request may go to, and whether they have room; the best that

@@ -8,7 +8,7 @@ use crate::engine::fleet::gate::{self, Why};
 use crate::engine::fleet::health::State;
 use crate::engine::fleet::replica::{Need, Replica};
 use crate::engine::fleet::snapshot::Snapshot;
-use crate::engine::fleet::speed::{Speed, StraightLine};
+use crate::engine::fleet::speed::Speed;
 use crate::id::{ModelId, ReplicaId, RequestId};
 use crate::time::{Instant, Span};
 
@@ -175,14 +175,6 @@ impl Member {
             return self.all_in_flight() == 0;
         }
         self.replica.snapshot().is_some_and(Snapshot::idle)
-    }
-
-    /// Prompts are computed there, as far as first bytes tell, or the time that they should take.
-    pub(in crate::engine) fn computes(&self, now: Instant) -> bool {
-        let backlog = self.replica.backlog();
-        let line = self.speed.line_near(self.replica.load());
-        let left = |line: StraightLine| !backlog.ahead_ns(line.pace(), now).is_zero();
-        backlog.prefill > 0 && line.is_none_or(left)
     }
 
     /// All our requests in flight.

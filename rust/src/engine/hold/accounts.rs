@@ -7,9 +7,8 @@ use hashbrown::HashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::payers::Payer;
+use super::bill::{Bill, End, Purse, Tokens, UNCACHED};
 use super::{Class, Config, Instant, Partition};
-use crate::engine::ask::Usage;
 use crate::engine::config::TenantRule;
 use crate::engine::plant::Plant;
 use crate::id::ReplicaSlot;
@@ -17,94 +16,16 @@ use crate::time::Span;
 
 /// Tenths of a token are counted so much finer, so that a weight divides them well.
 const FINE: u64 = 1 << 10;
-/// Tenths of a token that one counts for: computed, found cached, generated.
-const UNCACHED: u64 = 10;
-const CACHED: u64 = 1;
-const GENERATED: u64 = 20;
-/// A tenant that asks for so many times as much as the others for its weight leaves some room free,
+/// A tenant that asks for so many times as much as the others for its weight leaves some room free.
 const OVER: u128 = 2;
-/// if a request of its has waited within this time.
+/// It may have any room until it has a part of its part in flight, of which there are so many.
+const PART: u128 = 2;
+/// It waits if a request of its has waited within this time.
 const WAITED_KEPT: Span = Span::from_secs(1);
 /// Others that were here so recently may come back at any time.
 const OTHERS_KEPT: Span = Span::from_secs(60);
 /// Stands for the one account where tenants share nothing.
 pub(super) const NOBODY: usize = usize::MAX;
-
-/// What a request takes of a replica.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tokens {
-    /// Of the prompt, to be computed.
-    pub uncached: u32,
-    /// Of the prompt, found cached.
-    pub cached: u32,
-    /// Of the answer.
-    pub output: u32,
-}
-
-impl Tokens {
-    /// What it counts for, in tenths of a token that is computed.
-    #[must_use]
-    pub fn cost(self) -> u64 {
-        u64::from(self.uncached) * UNCACHED
-            + u64::from(self.cached) * CACHED
-            + u64::from(self.output) * GENERATED
-    }
-
-    /// What it was, as far as an engine reported it.
-    fn settled(self, usage: Usage) -> Self {
-        let cached = usage.cached_tokens.unwrap_or(self.cached);
-        let uncached = usage
-            .prompt_tokens
-            .map_or(self.uncached, |prompt| prompt.saturating_sub(cached));
-        Self {
-            uncached,
-            cached,
-            output: usage.completion_tokens.unwrap_or(self.output),
-        }
-    }
-
-    /// The prompt alone.
-    fn prompt(self) -> Self {
-        Self { output: 0, ..self }
-    }
-}
-
-/// Whose request it is, where it competes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Purse {
-    /// Models whose first replica this is are one pool; none where no replica here serves the model.
-    pub pool: Option<ReplicaSlot>,
-    /// Its class.
-    pub class: Class,
-    /// Whom it counts for.
-    pub payer: Payer,
-}
-
-/// What a started request was charged.
-#[derive(Debug, Clone, Copy)]
-pub struct Bill {
-    account: usize,
-    tokens: Tokens,
-}
-
-impl Bill {
-    /// In tenths of a token.
-    #[must_use]
-    pub fn cost(self) -> u64 {
-        self.tokens.cost()
-    }
-}
-
-/// How an attempt ended, as far as charges go.
-#[derive(Debug, Clone, Copy)]
-pub enum End {
-    /// It failed: it is tried elsewhere, or was refused.
-    Failed,
-    /// Its client left before the first byte.
-    Unanswered,
-    /// It was answered, in part at least.
-    Answered(Usage),
-}
 
 #[derive(Debug)]
 pub(super) struct Account {
@@ -112,13 +33,9 @@ pub(super) struct Account {
     weight: u32,
     /// What it has been served, in fine tenths of a token over its weight.
     had: u64,
-    /// Requests in the hold, and in flight.
-    pub(super) waiting: u32,
-    pub(super) running: u32,
-    /// Of those in the hold: the ones that wait for a replica by choice.
+    pub(super) sum: Sum,
+    /// Of its requests in the hold: the ones that wait for a replica by choice.
     pub(super) choosing: u32,
-    /// What its requests in flight were charged.
-    taken: u64,
     /// When one of its requests was last started.
     served_ns: Instant,
     /// When one that had waited was.
@@ -132,16 +49,48 @@ pub(super) struct Account {
 struct Clock {
     now: u64,
     accounts: usize,
-    /// Of all accounts together.
-    taken: u64,
-    weights: u64,
-    waiting: u32,
-    running: u32,
-    /// When a request was last started while there were several accounts.
+    /// Of all accounts.
+    sum: Sum,
+    /// When a request of this class or a more urgent one was last started while there were several accounts.
     shared_ns: Option<Instant>,
 }
 
-type Place = (Option<ReplicaSlot>, Class);
+/// What one account has, or several together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    weights: u64,
+    /// Requests in the hold, and in flight.
+    pub(super) waiting: u32,
+    pub(super) running: u32,
+    /// What those in flight were charged.
+    taken: u64,
+}
+
+impl Sum {
+    fn add(&mut self, other: &Self) {
+        self.weights += other.weights;
+        self.waiting += other.waiting;
+        self.running += other.running;
+        self.taken += other.taken;
+    }
+
+    fn without(&self, other: &Self) -> Self {
+        Self {
+            weights: self.weights - other.weights,
+            waiting: self.waiting - other.waiting,
+            running: self.running - other.running,
+            taken: self.taken - other.taken,
+        }
+    }
+
+    /// What is taken, and as much more for each request that waits.
+    fn asked(&self) -> u128 {
+        let requests = u128::from(self.running) + u128::from(self.waiting);
+        u128::from(self.taken) * requests / u128::from(self.running.max(1))
+    }
+}
+
+pub(super) type Place = (Option<ReplicaSlot>, Class);
 
 /// All accounts.
 #[derive(Debug)]
@@ -178,11 +127,11 @@ impl Accounts {
         let weight = weight.max(1);
         let known = self.find(&purse);
         let clock = self.clocks.entry((purse.pool, purse.class)).or_default();
-        clock.weights += u64::from(weight);
+        clock.sum.weights += u64::from(weight);
         if let Some(account) = known {
             if let Some(known) = self.all.get_mut(account) {
-                clock.weights -= u64::from(known.weight);
-                known.weight = weight;
+                clock.sum.weights -= u64::from(known.weight);
+                (known.weight, known.sum.weights) = (weight, weight.into());
             }
             return account;
         }
@@ -191,10 +140,11 @@ impl Accounts {
             purse,
             weight,
             had: clock.now,
-            waiting: 0,
-            running: 0,
+            sum: Sum {
+                weights: weight.into(),
+                ..Sum::default()
+            },
             choosing: 0,
-            taken: 0,
             served_ns: Instant::ZERO,
             waited_ns: None,
             lines: SmallVec::new(),
@@ -205,7 +155,7 @@ impl Accounts {
 
     /// Forgets an account with nothing in the hold or in flight.
     pub(super) fn close(&mut self, account: usize) {
-        let idle = |of: &&Account| of.waiting == 0 && of.running == 0;
+        let idle = |of: &&Account| of.sum.waiting == 0 && of.sum.running == 0;
         let Some(of) = self.get(account).filter(idle) else {
             return;
         };
@@ -215,7 +165,7 @@ impl Accounts {
         let place = (purse.pool, purse.class);
         if let Some(clock) = self.clocks.get_mut(&place) {
             clock.accounts -= 1;
-            clock.weights -= u64::from(weight);
+            clock.sum.weights -= u64::from(weight);
             if clock.accounts == 0 {
                 self.clocks.remove(&place);
             }
@@ -230,27 +180,39 @@ impl Accounts {
         let Some(clock) = self.clocks.get_mut(&(of.purse.pool, of.purse.class)) else {
             return;
         };
-        for taken in [&mut of.taken, &mut clock.taken] {
+        for taken in [&mut of.sum.taken, &mut clock.sum.taken] {
             *taken = if begins { *taken + cost } else { *taken - cost };
         }
     }
 
-    /// An account asks for far more than the others do for their weight, and has to wait. What it asks for is
-    /// what it has in flight, and as much more as it has more requests in the hold.
+    /// An account's tenant asks for far more than the others do for their weight, has half of its part in flight, and
+    /// has to wait. What a tenant asks for is what it has in flight, and as much more as it has more requests in the
+    /// hold. Others of a less urgent class do not count.
     pub(super) fn over(&self, account: usize, waits: bool, now: Instant) -> bool {
         let lately = |at_ns: Option<Instant>, kept| at_ns.is_some_and(|at_ns| now < at_ns + kept);
-        let waits = |of: &&Account| waits || of.waiting > 0 || lately(of.waited_ns, WAITED_KEPT);
-        let of = self.get(account).filter(waits);
-        let clock = of.and_then(|of| self.clocks.get(&(of.purse.pool, of.purse.class)));
-        let shared = |clock: &&Clock| lately(clock.shared_ns, OTHERS_KEPT);
-        let (Some(of), Some(clock)) = (of, clock.filter(shared)) else {
+        let waits =
+            |of: &&Account| waits || of.sum.waiting > 0 || lately(of.waited_ns, WAITED_KEPT);
+        let Some(of) = self.get(account).filter(waits) else {
             return false;
         };
-        let own = asked(of.taken, of.running, of.waiting);
-        let (taken, running) = (clock.taken - of.taken, clock.running - of.running);
-        let rest = asked(taken, running, clock.waiting - of.waiting);
-        let weights = (clock.weights - u64::from(of.weight)).max(1);
-        own * u128::from(weights) > OVER * rest * u128::from(of.weight)
+        let Purse { pool, class, payer } = of.purse;
+        let shared_ns = self.clocks.get(&(pool, class)).and_then(|of| of.shared_ns);
+        if !lately(shared_ns, OTHERS_KEPT) {
+            return false;
+        }
+        let (mut own, mut all) = (Sum::default(), Sum::default());
+        for class in Class::ALL.into_iter().filter(|other| *other <= class) {
+            if let Some(clock) = self.clocks.get(&(pool, class)) {
+                all.add(&clock.sum);
+                let account = self.find(&Purse { pool, class, payer });
+                let account = account.and_then(|account| self.get(account));
+                own.add(&account.map(|of| of.sum).unwrap_or_default());
+            }
+        }
+        let rest = all.without(&own);
+        let (weight, weights) = (u128::from(of.weight), u128::from(rest.weights.max(1)));
+        let takes = u128::from(own.taken) * weights * PART > u128::from(rest.taken) * weight;
+        takes && own.asked() * weights > OVER * rest.asked() * weight
     }
 
     fn clock(&self, purse: &Purse) -> u64 {
@@ -286,9 +248,9 @@ impl Accounts {
         let clock = self.clocks.get_mut(&(of.purse.pool, of.purse.class));
         of.waited_ns = of.waited_ns.max(served_ns);
         for waiting in clock
-            .map(|of| &mut of.waiting)
+            .map(|of| &mut of.sum.waiting)
             .into_iter()
-            .chain([&mut of.waiting])
+            .chain([&mut of.sum.waiting])
         {
             *waiting = if more { *waiting + 1 } else { *waiting - 1 };
         }
@@ -301,9 +263,9 @@ impl Accounts {
         };
         let clock = self.clocks.get_mut(&(of.purse.pool, of.purse.class));
         for running in clock
-            .map(|of| &mut of.running)
+            .map(|of| &mut of.sum.running)
             .into_iter()
-            .chain([&mut of.running])
+            .chain([&mut of.sum.running])
         {
             *running = if more { *running + 1 } else { *running - 1 };
         }
@@ -333,15 +295,27 @@ impl Accounts {
         if let Some(clock) = clock {
             start = start.max(clock.now);
             clock.now = clock.now.max(start.saturating_sub(ahead_max(config)));
-            if clock.accounts > 1 {
-                clock.shared_ns = Some(now);
-            }
         }
         of.served_ns = now;
+        let (of, weight) = (of.purse, u64::from(of.weight));
+        self.share(of, now);
         if config.planted(Plant::TenantUncharged) {
             return start;
         }
-        start.saturating_add(tokens.cost().saturating_mul(FINE) / u64::from(of.weight))
+        start.saturating_add(tokens.cost().saturating_mul(FINE) / weight)
+    }
+
+    /// A request of this purse is started: those of its class and less urgent ones have seen others.
+    fn share(&mut self, purse: Purse, now: Instant) {
+        let mut accounts = 0;
+        for class in Class::ALL {
+            if let Some(clock) = self.clocks.get_mut(&(purse.pool, class)) {
+                accounts += clock.accounts;
+                if accounts > 1 && class >= purse.class {
+                    clock.shared_ns = Some(now);
+                }
+            }
+        }
     }
 
     /// The value of a charge's account once the charge is settled.
@@ -349,7 +323,8 @@ impl Accounts {
         let Some(of) = self.get(charge.account) else {
             return 0;
         };
-        let fine = |tokens: Tokens| tokens.cost().saturating_mul(FINE) / u64::from(of.weight);
+        let weight = u64::from(charge.weight);
+        let fine = |tokens: Tokens| tokens.cost().saturating_mul(FINE) / weight;
         let charged = fine(charge.tokens);
         let due = match end {
             End::Failed => 0,
@@ -366,8 +341,13 @@ impl Accounts {
         }
     }
 
-    pub(super) fn charged(account: usize, tokens: Tokens) -> Bill {
-        Bill { account, tokens }
+    pub(super) fn bill(&self, account: usize, tokens: Tokens) -> Bill {
+        let weight = self.weight(account);
+        Bill {
+            account,
+            tokens,
+            weight,
+        }
     }
 
     pub(super) fn account_of(charge: Bill) -> usize {
@@ -383,19 +363,12 @@ impl Accounts {
     pub(super) fn add_up(&self) -> bool {
         self.clocks.iter().all(|(place, clock)| {
             let all = self.all.iter().map(|(_, of)| of);
-            let mut sum = Clock {
-                now: clock.now,
-                shared_ns: clock.shared_ns,
-                ..Clock::default()
-            };
+            let (mut accounts, mut sum) = (0, Sum::default());
             for of in all.filter(|of| (of.purse.pool, of.purse.class) == *place) {
-                sum.accounts += 1;
-                sum.taken += of.taken;
-                sum.weights += u64::from(of.weight);
-                sum.waiting += of.waiting;
-                sum.running += of.running;
+                accounts += 1;
+                sum.add(&of.sum);
             }
-            sum == *clock
+            (accounts, sum) == (clock.accounts, clock.sum)
         })
     }
 
@@ -409,25 +382,30 @@ impl Account {
     pub(super) fn purse(&self) -> Purse {
         self.purse
     }
-}
 
-/// What requests in flight have taken, and as much more for each that waits.
-fn asked(taken: u64, running: u32, waiting: u32) -> u128 {
-    let requests = u128::from(running) + u128::from(waiting);
-    u128::from(taken) * requests / u128::from(running.max(1))
+    /// Accounts of one place are compared.
+    pub(super) fn place(&self) -> Place {
+        (self.purse.pool, self.purse.class)
+    }
 }
 
 /// By so many quanta tenants may be ahead of one that asks for far more than its part, and go first.
 const OVER_QUANTA: u64 = 10;
 
-/// How far ahead of another that waits a tenant may be, and be served first.
+/// How far ahead of another that waits a tenant may be, and be served first. Those are a quantum further ahead
+/// that are due together with one that is just not too far.
 pub(super) fn ahead_max(config: &Config) -> u64 {
-    let quanta = if config.tenant_headroom_ratio > 0.0 {
-        OVER_QUANTA
-    } else {
-        1
-    };
-    quantum(config).saturating_mul(quanta)
+    over_ahead(config).saturating_add(quantum(config))
+}
+
+/// How far ahead of one that asks for far more than its part a tenant goes first.
+pub(super) fn over_ahead(config: &Config) -> u64 {
+    quantum(config).saturating_mul(if leaves_room(config) { OVER_QUANTA } else { 0 })
+}
+
+/// Tenants that ask for far more than their part leave room free.
+pub(super) fn leaves_room(config: &Config) -> bool {
+    rules(config) && config.tenant_headroom_ratio > 0.0
 }
 
 /// How much more than the one that has had least a tenant may have had, and be due.

@@ -41,10 +41,10 @@ impl Hold {
         }
         for (number, account) in self.accounts.iter() {
             let counted = counts.get(&number).copied().unwrap_or_default();
-            if counted != (account.waiting, account.choosing) {
+            if counted != (account.sum.waiting, account.choosing) {
                 return Err("hold_requests_of_accounts_are_counted");
             }
-            if account.waiting == 0 && account.running == 0 {
+            if account.sum.waiting == 0 && account.sum.running == 0 {
                 return Err("hold_accounts_without_requests_are_forgotten");
             }
             let purse = account.purse();

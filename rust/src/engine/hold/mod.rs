@@ -17,6 +17,7 @@
 //! Entering costs O(log n) for the deadline, leaving O(1).
 
 mod accounts;
+mod bill;
 mod check;
 mod choice;
 mod fair;
@@ -36,8 +37,8 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 use self::accounts::{Accounts, rules};
-pub use self::accounts::{Bill, End, Purse, Tokens};
-pub use self::fair::{Room, ahead_max_tokens};
+pub use self::bill::{Bill, End, Purse, Tokens};
+pub use self::fair::{Room, Turn, ahead_max_tokens};
 pub use self::payers::Payer;
 use self::payers::{Payers, Use};
 pub use self::queue::Front;
@@ -84,8 +85,6 @@ pub struct Entrant {
     pub class: Class,
     /// Whom it counts for.
     pub payer: Payer,
-    /// Its share of the room, where its class is that of several tenants.
-    pub weight: u32,
     /// Models whose first replica this is share their room.
     pub pool: Option<ReplicaSlot>,
     /// Bytes of memory that it keeps while it waits.
@@ -183,6 +182,8 @@ pub struct Hold {
     timers: Timers,
     payers: Payers,
     accounts: Accounts,
+    /// The account of a request that has been taken out to be served, and has not begun.
+    leaving: Option<usize>,
     served: Served,
     used: Use,
     serials: u64,
@@ -210,6 +211,7 @@ impl Hold {
             timers: Timers::default(),
             payers: Payers::new(),
             accounts: Accounts::new(),
+            leaving: None,
             served: Served::default(),
             used: Use::default(),
             serials: 0,
@@ -380,8 +382,12 @@ impl Hold {
         if let Some(queues) = self.partitions.get_mut(&of.partition) {
             queues.shed.served(of.bytes, now);
         }
-        self.take_out(ticket, Some(now))
-            .map(|entry| entry.of.request)
+        let entry = self.take_out(ticket, Some(now))?;
+        // Its account is kept until it begins.
+        if let Some(other) = self.leaving.replace(entry.account) {
+            self.accounts.close(other);
+        }
+        Some(entry.of.request)
     }
 
     /// Takes a request out, wherever it stands; `None` when the ticket is not valid any more.

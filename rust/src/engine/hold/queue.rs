@@ -11,7 +11,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use super::accounts::{NOBODY, Purse, quantum, rules};
+use super::accounts::{NOBODY, quantum, rules};
+use super::bill::Purse;
 use super::{Class, Config, Entrant, Entry, Hold, Partition, RequestId, Ticket};
 
 /// A tenant's requests in one queue.
@@ -19,6 +20,7 @@ use super::{Class, Config, Entrant, Entry, Hold, Partition, RequestId, Ticket};
 pub(super) struct Lane {
     pub(super) oldest: usize,
     pub(super) youngest: usize,
+    len: usize,
     /// Bytes that its requests keep.
     pub(super) bytes: u64,
     weight: u32,
@@ -74,6 +76,13 @@ impl Queue {
 
     pub(super) fn lane(&self, account: usize) -> Option<&Lane> {
         self.lanes.get(&account)
+    }
+
+    /// Accounts, and how many requests of each wait here.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.lanes
+            .iter()
+            .map(|(account, lane)| (*account, lane.len))
     }
 
     /// Lanes in the order of turns: accounts, and what each has been served.
@@ -156,10 +165,12 @@ impl Hold {
             Lane {
                 oldest: slot,
                 youngest: slot,
+                len: 0,
                 bytes: 0,
                 weight,
             }
         });
+        lane.len += 1;
         lane.bytes += of.bytes;
         if older.is_none() {
             lane.oldest = slot;
@@ -195,6 +206,7 @@ impl Hold {
         let Some(lane) = queue.lanes.get_mut(&entry.account) else {
             return;
         };
+        lane.len -= 1;
         lane.bytes -= of.bytes;
         match (entry.older, entry.younger) {
             (None, None) => {
@@ -231,7 +243,8 @@ impl Hold {
     }
 
     /// The oldest request of the lane whose turn it is.
-    pub(super) fn front(&self, partition: Partition, class: Class) -> Option<Front> {
+    #[must_use]
+    pub fn front(&self, partition: Partition, class: Class) -> Option<Front> {
         let queue = self.queue_of(partition, class)?;
         let (account, had) = queue.turns().next()?;
         self.front_of(queue, account, had)

@@ -57,14 +57,14 @@ pub(in crate::engine) struct HoldState<'a> {
 
 impl Hold {
     fn waiting_tenants(&self) -> Vec<HeldTenant> {
-        let accounts = self.accounts.iter().filter(|(_, of)| of.waiting > 0);
+        let accounts = self.accounts.iter().filter(|(_, of)| of.sum.waiting > 0);
         let mut most: Vec<_> = accounts.collect();
-        most.sort_unstable_by_key(|(number, of)| (Reverse(of.waiting), *number));
+        most.sort_unstable_by_key(|(number, of)| (Reverse(of.sum.waiting), *number));
         most.truncate(TENANTS_SHOWN_MAX);
         let tenants = most.into_iter().map(|(number, of)| HeldTenant {
             tenant: self.payers.called(of.purse().payer),
             class: of.purse().class.name(),
-            requests: of.waiting,
+            requests: of.sum.waiting,
             weight: self.accounts.weight(number),
             ahead_tokens: accounts::tokens(self.accounts.ahead(number)),
         });

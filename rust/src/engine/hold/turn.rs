@@ -1,7 +1,7 @@
 //! Which queue is served next.
 
 use super::super::plant::Plant;
-use super::queue::Lane;
+use super::queue::{Lane, Queue};
 use super::{CLASSES, Class, Config, Hold, Instant, Partition, RequestId, Ticket};
 
 /// A queue, as those who choose among queues see it.
@@ -46,7 +46,8 @@ impl Hold {
                 let Some((account, lane)) = queue.first() else {
                     continue;
                 };
-                let as_class = class.raised(steps(self.unserved_ns(lane, shares), config, now));
+                let unserved = self.unserved_ns(self.unspared(queue, lane, config, now), shares);
+                let as_class = class.raised(steps(unserved, config, now));
                 waiting[as_class as usize] = true;
                 if wanted {
                     out.push(Head {
@@ -69,6 +70,20 @@ impl Hold {
             head.rank = self.served.rank(head.as_class, config);
         }
         out.sort_unstable_by_key(|head| (head.rank, head.ahead, head.age));
+    }
+
+    /// The first lane whose tenant does not ask for far more than its part, if there is one, else this one.
+    fn unspared<'a>(
+        &self,
+        queue: &'a Queue,
+        first: &'a Lane,
+        config: &Config,
+        now: Instant,
+    ) -> &'a Lane {
+        let mut lanes = queue.turns();
+        let free = lanes.find(|(account, _)| !self.over(*account, false, config, now));
+        let free = free.and_then(|(account, _)| queue.lane(account));
+        free.unwrap_or(first)
     }
 
     /// Since when the tenant of a lane waits: its oldest request, and where tenants share the room, the tenant
@@ -107,9 +122,16 @@ impl Hold {
     /// The next room that a request can use is its own.
     #[must_use]
     pub fn is_owed(&self, ticket: Ticket, config: &Config, now: Instant) -> bool {
-        if !self.shares(config) {
-            return self.is_due(ticket, config, now);
+        if self.shares(config) {
+            self.is_unserved(ticket, config, now)
+        } else {
+            self.is_due(ticket, config, now)
         }
+    }
+
+    /// Its tenant has been served nothing for as long as a request may wait.
+    #[must_use]
+    pub fn is_unserved(&self, ticket: Ticket, config: &Config, now: Instant) -> bool {
         let Some(entry) = self
             .entry(ticket)
             .filter(|_| !config.planted(Plant::Starved))

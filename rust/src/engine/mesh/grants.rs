@@ -53,7 +53,7 @@ impl Mesh {
 
     fn offer<'a>(&self, id: ModelId, model: &'a Model, local: &Local<'a>) -> Offer<'a> {
         let (fleet, config, now) = (local.fleet, local.config, local.now);
-        let hold_len = local.hold.len_of(id);
+        let hold_len = local.hold.calls_of(id, local.config, local.now);
         let mut ready = 0;
         let (mut room, mut unshared, mut start_in_ns) = (0, 0, None);
         for &slot in model.serving() {

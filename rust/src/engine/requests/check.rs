@@ -3,11 +3,11 @@
 use super::Requests;
 use super::request::{Phase, Request};
 use crate::engine::cache::Cache;
-use crate::engine::config::Config;
+use crate::engine::config::{Config, TenantRule};
 use crate::engine::demand::{Lane, TRIED_MAX};
 use crate::engine::fleet::Fleet;
 use crate::engine::fleet::member::Offer;
-use crate::engine::hold::{Hold, Room};
+use crate::engine::hold::Hold;
 use crate::time::{Instant, Span};
 
 impl Requests {
@@ -79,11 +79,12 @@ impl Requests {
             if !found {
                 return Err(format!("held_requests_stand_in_their_queue: {id:?}"));
             }
-            let pool = fleet.pool_of(request.demand.model);
-            let room = hold.room_for(&request.purse(pool), true, config, times[1]);
+            // Whether a tenant has more than its part changes with what others do, without a look at all room.
+            let leaves =
+                config.tenant_rule == TenantRule::Fair && config.tenant_headroom_ratio > 0.0;
             let spared = |slot| {
                 let idle = fleet.member(slot).is_some_and(|of| of.all_in_flight() == 0);
-                idle || room == Room::Any
+                idle || !leaves
             };
             let mut open = times.iter().map(|at_ns| {
                 let offers = fleet.offers_to(&request.demand, config, *at_ns);

@@ -67,8 +67,6 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) age: u64,
     pub(in crate::engine) class: Class,
     pub(in crate::engine) payer: Payer,
-    /// Its tenant's share of the room.
-    pub(in crate::engine) weight: u32,
     /// What its tenant has been charged for the attempt under way, where tenants share the room.
     pub(in crate::engine) bill: Option<Bill>,
     /// What the limits of its tenant have been charged for it, until that is settled.
@@ -212,7 +210,6 @@ impl Request {
             partition,
             class: self.class,
             payer: self.payer,
-            weight: self.weight,
             pool,
             bytes: u64::from(self.body_bytes),
             age: self.age,

@@ -34,23 +34,18 @@ impl Router {
         if !forwarded {
             return None;
         }
-        let held = request
-            .demand
-            .model
-            .map_or(0, |model| self.hold.len_of(model));
+        let held = request.demand.model.map_or(0, |model| {
+            self.hold.calls_of(model, &self.config, self.clock.now)
+        });
         let over = request.demand.lane == Lane::Batch && held > self.config.peer_hold_max as usize;
         let busy =
             |code, text: &str| Refusal::new(code, text).retry_after(self.config.retry_after_s);
         if self.mesh.evacuating() {
-            Some(busy(
-                "evacuating",
-                "This region takes no requests from others.",
-            ))
+            let text = "This region takes no requests from others.";
+            Some(busy("evacuating", text))
         } else if over {
-            Some(busy(
-                "peer_hold_max",
-                "Too many requests are waiting already.",
-            ))
+            let text = "Too many requests are waiting already.";
+            Some(busy("peer_hold_max", text))
         } else {
             None
         }

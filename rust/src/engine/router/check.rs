@@ -13,9 +13,7 @@ impl Router {
     /// Requests at replicas that a peer of our region has told of.
     #[must_use]
     pub fn counted_for(&self, peer: PeerId) -> usize {
-        let members = self.fleet.members();
-        let counts = members.map(|(_, member)| member.replica().counted_for(peer));
-        counts.sum()
+        self.fleet.counted_for(peer)
     }
 
     /// Checks that all parts agree with each other.

@@ -115,8 +115,7 @@ impl Router {
         let Some(slot) = self.known(replica) else {
             return;
         };
-        let ignored = self.config.planted(Plant::DrainingIgnored);
-        if !ignored {
+        if !self.config.planted(Plant::DrainingIgnored) {
             self.fleet.set_draining(slot, draining);
         }
         self.dispatch_all(now, out);

@@ -3,6 +3,7 @@
 use super::Router;
 use crate::engine::choose::{Chooser, Seeker, Selection, Sight, There};
 use crate::engine::counters::Counters;
+use crate::engine::demand::Lane;
 use crate::engine::hold::Room;
 use crate::engine::mesh::Mesh;
 use crate::engine::requests::request::Request;
@@ -11,13 +12,18 @@ use crate::time::Instant;
 impl Router {
     /// The replica that the policy chooses; with `may_wait` it may be one without room, to be waited for.
     pub(super) fn find(&mut self, request: &Request, may_wait: bool, now: Instant) -> Selection {
-        let room = self.room_for(request, now);
-        self.find_room(request, may_wait, room, now)
+        self.find_room(request, may_wait, self.room_for(request, now), now)
     }
 
-    /// Which room the request may have: one whose tenant has more than its part, what is spared.
+    /// Which room the request may have. If its tenant has more than its part, that is what is spared, unless the
+    /// tenant has been served nothing for too long.
     pub(super) fn room_for(&self, request: &Request, now: Instant) -> Room {
-        // It found no room where it came from.
+        let ticket = request.ticket();
+        let unserved = ticket.is_some_and(|of| self.hold.is_unserved(of, &self.config, now));
+        if request.demand.lane != Lane::Batch || unserved {
+            return Room::Any;
+        }
+        // It may have found no room where it came from.
         let waits = request.deadline_ns.is_some();
         self.hold
             .room_for(&self.purse(request), waits, &self.config, now)

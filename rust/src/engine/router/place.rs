@@ -113,7 +113,6 @@ impl Router {
             tried_peers: SmallVec::new(),
             class: self.requests.tenants().class(ask.tenant, class),
             payer,
-            weight: self.hold.weight(payer),
             bill: None,
             charge: None,
             submitted_ns: now,
@@ -377,8 +376,7 @@ impl Router {
     /// Charges a request's tenant for the attempt that begins.
     pub(super) fn charge(&mut self, request: &mut Request, tokens: Tokens, now: Instant) {
         let purse = self.purse(request);
-        let (hold, weight) = (&mut self.hold, request.weight);
-        request.bill = hold.begin(purse, weight, tokens, &self.config, now);
+        request.bill = self.hold.begin(purse, tokens, &self.config, now);
     }
 
     /// Counts the request as in flight, and records its prompt. Returns the KV tokens that it should need.

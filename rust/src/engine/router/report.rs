@@ -100,8 +100,7 @@ impl Router {
         let mut named = self.counters.named();
         let (compared, within) = self.fleet.accuracy().within_a_fifth();
         named.push(("models_ignored", self.fleet.models_ignored()));
-        let left_out = self.mesh.hot_left_out();
-        named.push(("peer_digest_left_out", left_out));
+        named.push(("peer_digest_left_out", self.mesh.hot_left_out()));
         named.push(("ttft_predicted", compared));
         named.push(("ttft_within_a_fifth", within));
         named

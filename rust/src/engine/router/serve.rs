@@ -100,9 +100,10 @@ impl Router {
             let mut heads = Vec::new();
             self.turns(slot, now, &mut heads);
             let due = self.oldest_due(slot, &heads, now);
+            let mut deferred = Vec::new();
             let started = due.is_some_and(|due| self.start(slot, &due, now, out))
                 || heads.iter().any(|head| {
-                    let first = self.first_of(slot, head, now);
+                    let first = self.first_of(slot, head, &mut deferred, now);
                     first.is_some_and(|first| self.start(slot, &first, now, out))
                 });
             if !started {
@@ -145,26 +146,22 @@ impl Router {
 
     /// The oldest request to which the room of `slot` is owed, and which can use it.
     fn oldest_due(&self, slot: ReplicaSlot, heads: &[Head], now: Instant) -> Option<Next> {
-        let due = heads.iter().filter_map(|head| {
-            let mut owed = self.hold.owed(head, &self.config, now);
+        let spares = self.fleet.spares(slot, 0, &self.config, now);
+        let due = heads.iter().filter_map(|&head| {
+            let front = self.hold.front(head.partition, head.class)?;
+            let room = self.room_for(self.requests.get(front.request)?, now);
+            let mut owed = self.hold.owed(&head, &self.config, now);
+            let next = |ticket, id| Next {
+                head,
+                ticket,
+                id,
+                room,
+            };
             owed.find_map(|(ticket, id)| {
-                let request = self.requests.get(id)?;
-                // Where tenants share the room, it is owed to one that has been served nothing.
-                let shares = self.hold.shares(&self.config);
-                let room = if shares {
-                    Room::Any
-                } else {
-                    self.room_for(request, now)
-                };
-                let spared = room == Room::Any || self.fleet.spares(slot, 0, &self.config, now);
-                let head = *head;
-                let next = Next {
-                    head,
-                    ticket,
-                    id,
-                    room,
-                };
-                (spared && self.fits(request, slot, now)).then_some((request.age, next))
+                let fits = room == Room::Any || spares;
+                let request = self.requests.get(id).filter(|_| fits)?;
+                self.fits(request, slot, now)
+                    .then_some((request.age, next(ticket, id)))
             })
         });
         due.min_by_key(|(age, _)| *age).map(|(_, next)| next)
@@ -183,7 +180,15 @@ impl Router {
     /// The request of a queue that is to have the room of `slot`: of the tenants that are due, the first by
     /// age, or by age and work. Only those are passed over that must go elsewhere than where they failed,
     /// and those, up to [`AWAITING_MAX`], that had better wait for another replica.
-    fn first_of(&mut self, slot: ReplicaSlot, head: &Head, now: Instant) -> Option<Next> {
+    ///
+    /// `deferred`: tenants that ask for far more than their part, of the queues before this one.
+    fn first_of(
+        &mut self,
+        slot: ReplicaSlot,
+        head: &Head,
+        deferred: &mut Vec<(Head, Front)>,
+        now: Instant,
+    ) -> Option<Next> {
         let by_work =
             self.config.policy.traits().orders_by_work && self.config.hold_work_weight > 0.0;
         let most = match (by_work, self.config.waits()) {
@@ -194,20 +199,17 @@ impl Router {
         // What is spared is asked for apart, so that a tenant with more than its part hides nobody.
         let (mut awaiting, mut left, mut spares_left) = (0, most, most);
         let spares = self.fleet.spares(slot, 0, &self.config, now);
-        let (mut group, mut deferred) = (Vec::new(), Vec::new());
+        let mut group = Vec::new();
         let queue = (head.partition, head.class);
         while left > 0 && (self.hold).next_due(queue, (&self.config, most), &mut group) {
-            let turns = self.hold.defer(&group, &mut deferred, (&self.config, now));
-            for (turn, room) in turns.iter().zip([Room::Any, Room::Any, Room::Spared]) {
-                if room == Room::Spared && !spares {
-                    break;
-                }
-                let left = match room {
+            for turn in (self.hold).defer(*head, &group, deferred, (&self.config, now)) {
+                let left = match turn.room {
                     Room::Any => &mut left,
+                    Room::Spared if !spares || spares_left == 0 => break,
                     Room::Spared => &mut spares_left,
                 };
-                for (ticket, id) in self.ranked(turn, (slot, by_work), left, now) {
-                    let head = *head;
+                for (ticket, id) in self.ranked(&turn.fronts, (slot, by_work), left, now) {
+                    let (head, room) = (turn.head, turn.room);
                     let next = Next {
                         head,
                         ticket,
@@ -248,14 +250,13 @@ impl Router {
     /// Whether a held request starts, or lets room pass. It may wait by choice for a replica without room, where
     /// that is better for it.
     fn pass(&mut self, next: &Next, now: Instant) -> Pass {
-        let waits = self.config.waits();
-        if !waits && next.room == Room::Any {
+        if !self.config.waits() && next.room == Room::Any {
             return Pass::Starts;
         }
         let Some(request) = self.requests.remove(next.id) else {
             return Pass::Starts;
         };
-        let found = self.find_room(&request, waits, next.room, now);
+        let found = self.find_room(&request, true, next.room, now);
         self.requests.insert(next.id, request);
         match found {
             Selection::Awaits { slot }
@@ -278,17 +279,15 @@ impl Router {
         now: Instant,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let &Next {
-            head,
-            ticket,
-            id,
-            room,
-        } = next;
-        let Some(request) = self.requests.remove(id) else {
+        let Next {
+            head, ticket, id, ..
+        } = *next;
+        let Some(mut request) = self.requests.remove(id) else {
             return false;
         };
         let is_due = self.hold.is_owed(ticket, &self.config, now);
-        let Selection::Here { slot, match_blocks } = self.find_room(&request, false, room, now)
+        let Selection::Here { slot, match_blocks } =
+            self.find_room(&request, false, next.room, now)
         else {
             self.requests.insert(id, request);
             return false;
@@ -298,7 +297,13 @@ impl Router {
             && let Some(due) = self.due_before(slot, age, is_due, now)
         {
             self.requests.insert(id, request);
-            return self.start(slot, &due, now, out);
+            if self.start(slot, &due, now, out) {
+                return true;
+            }
+            let Some(again) = self.requests.remove(id) else {
+                return false;
+            };
+            request = again;
         }
         let request = self.leave_hold(ticket, request, now);
         let tokens = self.push(id, request, slot, match_blocks, now, out);
@@ -335,8 +340,8 @@ impl Router {
     /// A held request lets room pass, for another replica.
     #[must_use]
     pub fn waits_by_choice(&self, id: RequestId) -> bool {
-        let ticket = self.requests.get(id).and_then(Request::ticket);
-        ticket.is_some_and(|ticket| self.hold.choice(ticket).is_some())
+        let request = self.requests.get(id);
+        (request.and_then(Request::ticket)).is_some_and(|of| self.hold.choice(of).is_some())
     }
 
     /// Takes a held request out of the hold, and counts its time there.

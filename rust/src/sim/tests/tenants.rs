@@ -118,11 +118,6 @@ fn the_others_hardly_wait_for_a_flood_and_it_takes_what_they_leave() {
         (of("t0"), of("t5"), report.total.output_tokens)
     };
     let (flood, other, tokens) = p90(fair(None));
-    let (_, beside, _) = p90(spared());
-    assert!(
-        beside < other,
-        "{beside} s with room left free, {other} s without"
-    );
     let unfair = p90(Config {
         tenant_rule: TenantRule::None,
         ..fair(None)

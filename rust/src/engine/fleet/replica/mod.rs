@@ -202,7 +202,7 @@ impl Replica {
         });
         self.fresh += 1;
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
-        let light = self.work.light(config);
+        let light = self.work.within_steps(config.ahead_steps, config);
         self.knee.pushed(self.running, self.pending(), light, now);
         self.open_since_ns = None;
         true
@@ -385,7 +385,10 @@ impl Replica {
             AllowanceRule::Probed => u32::MAX,
             AllowanceRule::Knee => self
                 .knee
-                .allowance(self.running, self.work.light(config))
+                .allowance(
+                    self.running,
+                    self.work.within_steps(config.ahead_steps, config),
+                )
                 .min(self.kv_room())
                 .max(1),
         }

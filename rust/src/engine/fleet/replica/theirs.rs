@@ -105,7 +105,7 @@ impl Replica {
         );
         self.theirs += 1;
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
-        let light = self.work.light(config);
+        let light = self.work.within_steps(config.ahead_steps, config);
         self.knee.pushed(self.running, self.pending(), light, now);
         self.open_since_ns = None;
         match told.first_byte_ns {

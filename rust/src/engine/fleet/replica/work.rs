@@ -54,10 +54,10 @@ impl Work {
         self.prefill
     }
 
-    /// The prompts under way and one of average length take no longer than [`Config::ahead_steps`] steps.
-    pub(super) fn light(&self, config: &Config) -> bool {
+    /// The prompts under way and one of average length take no longer than so many steps.
+    pub(super) fn within_steps(&self, steps: u32, config: &Config) -> bool {
         let step_tokens = self.step_tokens.unwrap_or_else(|| config.step_tokens());
-        let most = u64::from(step_tokens) * u64::from(config.ahead_steps);
+        let most = u64::from(step_tokens) * u64::from(steps);
         let mean = u64::from(self.prompt_mean.unwrap_or(0));
         most > 0 && self.prefill.saturating_add(mean) <= most
     }
@@ -129,6 +129,12 @@ impl Backlog {
 }
 
 impl Replica {
+    /// The prompts under way and one of average length take no longer than so many steps.
+    #[must_use]
+    pub fn within_steps(&self, steps: u32, config: &Config) -> bool {
+        self.work.within_steps(steps, config)
+    }
+
     /// So many prompt tokens take as long there as a step without any.
     pub fn learn_step(&mut self, tokens: u32) {
         self.work.step_tokens = Some(tokens);

@@ -109,8 +109,11 @@ pub(super) struct Drive {
 
 impl Drive {
     pub(super) fn new(config: Config, weights: [u32; COUNT]) -> Self {
+        let mut hold = Hold::new();
+        let terms = (0..).zip(weights);
+        hold.set_terms(terms.map(|(tenant, weight)| (payer(tenant), "".into(), weight)));
         Self {
-            hold: Hold::new(),
+            hold,
             config,
             weights,
             waiting: Vec::new(),
@@ -135,28 +138,32 @@ impl Drive {
         self.ids += 1;
         let of = Entrant {
             payer: payer(tenant),
-            weight: self.weight(tenant),
             ..entrant(self.ids, Instant::from_ns(1_000_000))
         };
         let ticket = self.hold.enter(of, &self.config).unwrap();
         self.waiting.push((tenant, ticket, tokens));
     }
 
-    /// Of those who are due, the n-th starts; its tenant.
+    /// Of those who may have any room now, the n-th starts; its tenant. What replicas spare they spare every
+    /// third time.
     fn start(&mut self, nth: usize, real: u32) -> Option<u64> {
         let mut heads = Vec::new();
         let all = |_| true;
-        self.hold
-            .turns(&self.config, Instant::ZERO, all, &mut heads);
-        let mut due = Vec::new();
-        if !self.hold.next_due(
-            heads.first().map(|head| (head.partition, head.class))?,
-            (&self.config, 64),
-            &mut due,
-        ) {
-            return None;
+        (self.hold).turns(&self.config, Instant::ZERO, all, &mut heads);
+        let head = *heads.first()?;
+        let queue = (head.partition, head.class);
+        let (mut due, mut deferred) = (Vec::new(), Vec::new());
+        let mut fronts = Vec::new();
+        while fronts.is_empty() && self.hold.next_due(queue, (&self.config, 64), &mut due) {
+            let now = (&self.config, Instant::ZERO);
+            let turns = self.hold.defer(head, &due, &mut deferred, now);
+            let may = |turn: &Turn| turn.room == Room::Any || nth.is_multiple_of(3);
+            let turn = turns
+                .into_iter()
+                .find(|turn| !turn.fronts.is_empty() && may(turn));
+            fronts = turn.map_or_else(Vec::new, |turn| turn.fronts);
         }
-        let front = due[nth % due.len()];
+        let front = fronts.get(nth % fronts.len().max(1))?;
         let place = self.waiting.iter().position(|of| of.1 == front.ticket);
         let (tenant, ticket, predicted) = self.waiting.remove(place.unwrap());
         self.hold.serve(ticket, Instant::ZERO);
@@ -165,10 +172,8 @@ impl Drive {
     }
 
     pub(super) fn begin(&mut self, tenant: u64, predicted: u32, real: u32) {
-        let (purse, weight, tokens) = (purse(tenant), self.weight(tenant), uncached(predicted));
-        let charge = self
-            .hold
-            .begin(purse, weight, tokens, &self.config, Instant::ZERO);
+        let (purse, tokens) = (purse(tenant), uncached(predicted));
+        let charge = (self.hold).begin(purse, tokens, &self.config, Instant::ZERO);
         *self.served.get_mut(&tenant).unwrap() += self.share(f64::from(real), tenant);
         self.running.push(Running {
             tenant,
@@ -238,7 +243,9 @@ impl Drive {
     fn bound(&self) -> f64 {
         let lightest = self.weights.iter().min().copied().unwrap_or(1);
         let largest = f64::from(LARGEST) / f64::from(lightest);
-        2.0 * (f64::from(QUANTUM) + largest + 2.0 * self.error) + 1.0
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let ahead = ahead_max_tokens(&self.config) as f64;
+        2.0 * (ahead + largest + 2.0 * self.error) + 1.0
     }
 }
 
@@ -247,9 +254,11 @@ proptest! {
     #[test]
     fn tenants_that_wait_are_served_alike_within_the_stated_bound(
         weights in prop::array::uniform5(1..9_u32),
+        tenant_headroom_ratio in prop::sample::select(vec![0.0, 0.3]),
         history in histories(),
     ) {
-        let mut drive = Drive::new(config(), weights);
+        let config = Config { tenant_headroom_ratio, ..config() };
+        let mut drive = Drive::new(config, weights);
         for step in history.iter().filter(|step| !matches!(step, Step::End { fails: true, .. })) {
             drive.step(step);
             prop_assert!(drive.gap <= drive.bound(), "{} of {}", drive.gap, drive.bound());
@@ -425,6 +434,6 @@ fn a_backlog_is_owed_nothing_but_a_tenant_that_gets_nothing_is() {
     drive.hold.serve(ticket, late);
     drive
         .hold
-        .begin(purse(0), 1, uncached(100), &drive.config, late);
+        .begin(purse(0), uncached(100), &drive.config, late);
     assert_eq!(owed(&mut drive, late), 0, "its backlog is as old as before");
 }

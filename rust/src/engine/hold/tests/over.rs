@@ -47,11 +47,20 @@ fn who_is_over_its_part_comes_last_until_the_others_are_far_ahead() {
             });
         });
         let queue = (partition(0), Class::Normal);
+        let head = Head {
+            partition: partition(0),
+            class: Class::Normal,
+            as_class: Class::Normal,
+            ahead: 0,
+            age: 0,
+            rank: 0,
+        };
         let (mut group, mut deferred, mut found) = (Vec::new(), Vec::new(), Vec::new());
         let now = (&drive.config, Instant::from_ns(1_000));
         while (drive.hold).next_due(queue, (&drive.config, 64), &mut group) {
-            for turn in drive.hold.defer(&group, &mut deferred, now) {
-                let payers = turn.iter().map(|of| drive.hold.accounts.get(of.account()));
+            for turn in drive.hold.defer(head, &group, &mut deferred, now) {
+                let payers = turn.fronts.iter();
+                let payers = payers.map(|of| drive.hold.accounts.get(of.account()));
                 found.push(
                     payers
                         .map(|of| of.unwrap().purse().payer)
@@ -74,4 +83,37 @@ fn who_is_over_its_part_comes_last_until_the_others_are_far_ahead() {
         [[flood], [flood], [other]],
         "ten quanta ahead: first the flood, room spared or not"
     );
+}
+
+#[test]
+fn a_tenant_of_a_less_urgent_class_leaves_room_for_all_others_and_one_of_a_more_urgent_class_for_none_below()
+ {
+    let room = |own: Class, other: Class| {
+        let mut drive = asks((0, 0), (0, 0));
+        let purse = |tenant, class| Purse {
+            class,
+            ..purse(tenant)
+        };
+        for (tenant, class) in [(0, own), (0, own), (0, own), (1, other)] {
+            let config = &drive.config;
+            let tokens = Tokens {
+                uncached: 1_000,
+                ..Tokens::default()
+            };
+            (drive.hold).begin(purse(tenant, class), tokens, config, Instant::ZERO);
+        }
+        let now = Instant::from_ns(1_000);
+        (drive.hold).room_for(&purse(0, own), true, &drive.config, now)
+    };
+    assert_eq!(room(Class::Low, Class::Normal), Room::Spared);
+    assert_eq!(room(Class::Normal, Class::Normal), Room::Spared);
+    assert_eq!(room(Class::High, Class::Normal), Room::Any);
+}
+
+#[test]
+fn a_tenant_with_half_of_its_part_in_flight_is_not_over_it_however_much_it_asks_for() {
+    let drive = asks((1, 90), (2, 0));
+    let now = Instant::from_ns(1_000);
+    let room = (drive.hold).room_for(&purse(0), false, &drive.config, now);
+    assert_eq!(room, Room::Any);
 }
