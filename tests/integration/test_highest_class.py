@@ -46,16 +46,18 @@ def seen_by(recorder: Recorder, port: int, tenant: str, priority: int, body: dic
     return orjson.loads(seen.body)["priority"], named
 
 
+# vLLM serves the lower number first, SGLang the higher.
 CASES = [
     ("free", -9, (-9, [-9])),
+    ("free", 9, (9, [9])),
     ("normal", -9, (0, [])),
-    ("normal", 9, (9, [9])),
+    ("normal", 9, (0, [])),
     ("low", -9, (0, [])),
-    ("low", 9, (9, [9])),
+    ("low", 9, (0, [])),
 ]
 
 
-def test_an_engine_gets_no_priority_above_the_highest_class_of_the_tenant(
+def test_an_engine_gets_no_priority_of_a_tenant_with_a_highest_class(
     keys_file: Path, recorder: Recorder
 ) -> None:
     with balancer(recorder.url, arguments=["--keys-file", str(keys_file), *TRUSTED]) as front:

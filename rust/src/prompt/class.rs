@@ -68,6 +68,12 @@ impl Class {
             .unwrap_or_default()
     }
 
+    /// Whether there is a class above the `highest` that a sender may have.
+    #[must_use]
+    pub fn is_bound(highest: Option<Self>) -> bool {
+        highest.is_some_and(|highest| highest > Self::High)
+    }
+
     /// The class `steps` steps more urgent.
     #[must_use]
     pub fn raised(self, steps: u64) -> Self {

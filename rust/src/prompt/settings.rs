@@ -107,13 +107,11 @@ fn priority_edits(outline: &Outline<'_>, priority: Option<i64>) -> Edits {
 }
 
 impl Digest {
-    /// What an engine gets in place of the body's priority: 0 where that is not `believed`, or is more urgent than
-    /// the `highest` class of its sender. It is no number of a lower class: engines differ in its sign.
+    /// What an engine gets in place of the body's priority: 0 where that is not `believed`, or where the `highest`
+    /// class of its sender has a bound. Engines differ in the sign that is urgent: no other number is safe.
     #[must_use]
     pub fn priority_changes(&self, believed: bool, highest: Option<Class>) -> &[Edit] {
-        // A body that has such edits has its class from its priority.
-        let lowered = highest.is_some_and(|highest| self.class < highest);
-        if believed && !lowered {
+        if believed && !Class::is_bound(highest) {
             return &[];
         }
         &self.priority_edits

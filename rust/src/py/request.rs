@@ -363,7 +363,7 @@ impl Request {
             capped: self
                 .said
                 .as_ref()
-                .is_some_and(|said| said.highest > Some(Class::High)),
+                .is_some_and(|said| Class::is_bound(said.highest)),
             credentials: match authorization {
                 Some(value) => Credentials::Replaced(value),
                 None if drop_credentials => Credentials::Dropped,

@@ -39,7 +39,7 @@ pub struct Upstream<'a> {
     /// Incoming `Forwarded`, `X-Forwarded-*` and headers that steer engines are believed: kept, and
     /// `X-Forwarded-For` appended to.
     pub trusted: bool,
-    /// A trusted sender's header does not pass that names a priority above that of requests without one.
+    /// A trusted sender's header does not pass that names another priority than that of requests without one.
     pub capped: bool,
     /// What becomes of the client's.
     pub credentials: Credentials<'a>,
@@ -107,7 +107,7 @@ impl Head {
                     to.credentials == Credentials::Passed
                 }
                 Kind::Forwarded | Kind::ForwardedProto => to.trusted,
-                Kind::Steering => to.trusted && !(to.capped && self.is_urgent(field)),
+                Kind::Steering => to.trusted && !(to.capped && self.is_priority(field)),
                 _ => false,
             };
             if passes {
@@ -119,12 +119,12 @@ impl Head {
         Ok(out)
     }
 
-    /// Whether a header names a priority above that of requests without one: at vLLM a negative number. So may
-    /// what is no number here.
-    fn is_urgent(&self, field: &Field) -> bool {
+    /// Whether a header names another priority than that of requests without one, 0: engines differ in the sign
+    /// that is urgent. What is no number here may be one there.
+    fn is_priority(&self, field: &Field) -> bool {
         let value = str::from_utf8(field.value.of(&self.bytes)).ok();
         let number = value.and_then(|value| value.parse::<i64>().ok());
-        steer::is_priority(field.name.of(&self.bytes)) && number.is_none_or(|number| number < 0)
+        steer::is_priority(field.name.of(&self.bytes)) && number != Some(0)
     }
 
     fn put_ours(&self, out: &mut Vec<u8>, to: &Upstream<'_>) {

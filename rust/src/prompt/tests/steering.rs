@@ -79,6 +79,21 @@ fn names_within_a_prompt_and_its_schemas_are_nobody_s_settings() {
 }
 
 #[test]
+fn a_believed_priority_passes_only_where_the_class_has_no_bound() {
+    for priority in [-9, 5] {
+        let body = format!(r#"{{"model":"m","priority":{priority}}}"#);
+        let digest = by(true, Route::ChatCompletions, &body).unwrap();
+        let changes = |highest| digest.priority_changes(true, highest).len();
+        assert_eq!((changes(None), changes(Some(Class::High))), (0, 0));
+        assert_eq!(
+            (changes(Some(Class::Normal)), changes(Some(Class::Low))),
+            (1, 1)
+        );
+        assert_eq!(digest.priority_changes(false, None).len(), 1);
+    }
+}
+
+#[test]
 fn a_priority_is_made_to_say_nothing_wherever_it_is() {
     let sent = |body: &str| {
         let digest = by(false, Route::ChatCompletions, body).unwrap();

@@ -78,7 +78,7 @@ fn a_replica_key_replaces_the_clients_credentials() {
 }
 
 #[test]
-fn a_trusted_proxy_names_no_urgent_priority_where_its_tenant_may_have_none() {
+fn a_trusted_proxy_names_no_priority_where_the_class_of_its_tenant_has_a_bound() {
     let priorities = |capped: bool, fields: &str| {
         let head = parse(&format!(
             "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
@@ -107,15 +107,13 @@ fn a_trusted_proxy_names_no_urgent_priority_where_its_tenant_may_have_none() {
         "x-vllm-priority: \r\n",
         "x-vllm-priority: 99999999999999999999\r\n",
         "x-vllm-priority: -3\r\nX-Vllm-Priority: -4\r\n",
+        "x-vllm-priority: 7\r\n",
     ] {
         assert_eq!(priorities(false, fields), fields);
         assert_eq!(priorities(true, fields), "");
     }
-    for fields in ["x-vllm-priority: 0\r\n", "x-vllm-priority: 7\r\n"] {
-        assert_eq!(priorities(true, fields), fields);
-    }
-    let both = "x-vllm-priority: 3\r\nx-vllm-priority: -3\r\n";
-    assert_eq!(priorities(true, both), "x-vllm-priority: 3\r\n");
+    let both = "x-vllm-priority: 0\r\nx-vllm-priority: -3\r\n";
+    assert_eq!(priorities(true, both), "x-vllm-priority: 0\r\n");
 }
 
 #[test]
