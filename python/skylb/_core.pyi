@@ -272,9 +272,9 @@ class Request:
     def prompt_bytes(self) -> int: ...
     def edited(self, body: bytes, ask_usage: bool, /) -> bytes:
         """The body that it was submitted with, as an engine is to get it: with a model where it names none,
-        without a priority that is not believed or is above the highest class of its tenant, and where
-        ``ask_usage``, with ``stream_options.include_usage`` if it lacks that. A relay takes such usage out
-        again."""
+        without a priority that is not believed or whose tenant has a highest class, and where ``ask_usage``,
+        with ``stream_options.include_usage`` if it says nothing of that. Where the tokens of the tenant are
+        limited, it asks for usage whatever it says. A relay takes such usage out again."""
     def pushed(self, push: Push, replica: str, /) -> None:
         """An attempt at the replica of this name begins."""
     def forwarded_to(self, forward: Forward, peer: str, /) -> None:
@@ -759,10 +759,10 @@ class PeerGauges:
 class Scanned:
     """What a body says, until it is submitted."""
 
-    def edits(self, ask_usage: bool, /) -> list[tuple[int, int, bytes]]:
+    def edits(self, ask_usage: bool, count_usage: bool = False, /) -> list[tuple[int, int, bytes]]:
         """What changes on the way to an engine, as `Request.edited` does it: where, how many bytes go, and
-        what comes in their place, in the order of their places. The request that is submitted with this
-        knows whether its body now asks for usage."""
+        what comes in their place, in the order of their places. ``count_usage``: the tokens of the tenant are
+        limited. The request that is submitted with this knows whether its body now asks for usage."""
 
 @final
 class Scanner:

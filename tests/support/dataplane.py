@@ -37,10 +37,12 @@ def post(path: str, fields: dict[str, Any], lines: str = "") -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def chat(*, stream: bool = False, model: str = "m", lines: str = "", text: str = "hi") -> bytes:
+def chat(
+    *, stream: bool = False, model: str = "m", lines: str = "", text: str = "hi", **fields: object
+) -> bytes:
     """A chat request, head and body."""
-    messages = [{"role": "user", "content": text}]
-    return post("/v1/chat/completions", {"model": model, "stream": stream, "messages": messages}, lines)
+    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}], **fields}
+    return post("/v1/chat/completions", body, lines)
 
 
 def answer(status: int = 200, body: bytes = b'{"id":"x"}', lines: str = "") -> bytes:

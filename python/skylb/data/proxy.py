@@ -104,8 +104,8 @@ class Exchange:
             self.body_read(read)
 
         party = self.client.party  # where its tokens are limited, its streams must tell them
-        asks_usage = self.context.inject_usage or (party is not None and party.metered)
-        self.context.reading.start(self.head, parts, known, was_read, asks_usage=asks_usage)
+        usage = self.context.inject_usage, party is not None and party.metered
+        self.context.reading.start(self.head, parts, known, was_read, usage=usage)
 
     def body_read(self, read: Read | RequestError) -> None:
         """The thread has read the large body, or refuses it. The client may have left meanwhile."""

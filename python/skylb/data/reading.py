@@ -37,6 +37,8 @@ Done = Callable[[Read | RequestError], None]
 Known = tuple[bool, str | None, Tenant, str | None]
 """Whether the sender is trusted, the model meant by a body that names none, whose request it is, and the most
 urgent class that this tenant's requests may have."""
+Usage = tuple[bool, bool]
+"""A stream is asked for its usage: where the client says nothing of that, and whatever the client says."""
 Part = bytes | memoryview
 Edit = tuple[int, int, bytes]
 """Where, how many bytes go, and what comes in their place."""
@@ -56,7 +58,7 @@ class Reading:
         self._thread = ThreadPoolExecutor(1, "skylb-read")
 
     def start(
-        self, head: Head, parts: list[bytes], known: Known, done: Done, *, asks_usage: bool = False
+        self, head: Head, parts: list[bytes], known: Known, done: Done, *, usage: Usage = (False, False)
     ) -> None:
         """Reads a body; ``done`` is called by the loop, later and in any case.
 
@@ -65,19 +67,19 @@ class Reading:
             parts: of the body.
             known: what its reader must know besides.
             done: takes what was read.
-            asks_usage: a stream is asked for its usage on the client's behalf.
+            usage: what its stream is asked for.
         """
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._thread, self._read, head, parts, known, asks_usage)
+        future = loop.run_in_executor(self._thread, self._read, head, parts, known, usage)
         future.add_done_callback(partial(_deliver, done))
 
-    def _read(self, head: Head, parts: list[bytes], known: Known, asks_usage: bool) -> Read | RequestError:
+    def _read(self, head: Head, parts: list[bytes], known: Known, usage: Usage) -> Read | RequestError:
         body = b"".join(parts)
         try:
             scanned = self._scanner.scan(head, body, *known)
         except RequestError as error:
             return error
-        edits = scanned.edits(asks_usage)
+        edits = scanned.edits(*usage)
         if edits:
             body = b"".join(edited(parts, edits))
         digest = hashlib.sha256(body).hexdigest() if self._hashed else None

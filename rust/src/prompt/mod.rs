@@ -19,6 +19,7 @@ mod canonical;
 mod chat;
 pub mod class;
 mod cursor;
+mod digest;
 mod edit;
 mod escape;
 mod fault;
@@ -31,13 +32,11 @@ mod render;
 mod settings;
 mod tape;
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::http::error::RequestError;
 use crate::http::route::{BodyKind, Route};
-use crate::prompt::blocks::{BlockKey, BlockStream, Tail};
-use crate::prompt::class::Class;
+use crate::prompt::blocks::{BlockKey, BlockStream};
 use canonical::tag;
 use fault::Fault;
 use isolation::{ISOLATION_KEY_BYTES, Isolation, Owner};
@@ -45,7 +44,8 @@ use outline::{Field, Outline};
 use render::{Buffers, Prompt};
 use tape::Tape;
 
-pub use answer::{ANSWER_BODY_BYTES_MAX, ANSWER_BYTES_MAX, Answer, AnswerForm, AnswerStart};
+pub use answer::{ANSWER_BODY_BYTES_MAX, ANSWER_BYTES_MAX, Answer, AnswerStart};
+pub use digest::{AnswerForm, Digest};
 pub use edit::{Edit, Edits, edited, moved};
 
 /// Scratch buffers over this size are given back after the digest that needed them.
@@ -127,100 +127,6 @@ impl Scratch {
         let Buffers { text, staged, tape } = &self.buffers;
         if text.capacity() + staged.capacity() + tape.capacity_bytes() > SCRATCH_BYTES_MAX {
             self.buffers = Buffers::default();
-        }
-    }
-}
-
-/// What a body said, as far as decisions, relay and log need it.
-#[derive(Clone, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts of one request"
-)]
-pub struct Digest {
-    /// The model or adapter asked for; empty only on routes without a body.
-    pub model: String,
-    /// The client wants a stream.
-    pub stream: bool,
-    /// The client gets `usage` at a stream's end (`stream_options.include_usage`; always so in
-    /// Anthropic's and the Responses form).
-    pub include_usage: bool,
-    /// Answer tokens at most, `n` answers together, where the client set a limit.
-    pub max_tokens: Option<u32>,
-    /// Answers asked for (`n`); at least 1.
-    pub choices: u32,
-    /// The ring's key: keyed hash of session, `prompt_cache_key`, `user` or `metadata.user_id`.
-    pub key: Option<u64>,
-    /// How urgent the body says that it is (`priority`, else `service_tier`).
-    pub class: Class,
-    /// False for `background` and `store: true`: such a request is never sent twice.
-    pub retry_safe: bool,
-    /// The body says `store: false`: nothing is kept of the answer.
-    pub unstored: bool,
-    /// The answer this request builds on (`/v1/responses`).
-    pub previous_response_id: Option<String>,
-    /// Bytes of the canonical prompt stream, separators included.
-    pub prompt_bytes: usize,
-    /// There are images, sound or films in it, which have more tokens than their hashes have bytes.
-    pub has_media: bool,
-    /// Chained, keyed hashes of the whole blocks of the prompt stream, for [`crate::engine::cache::radix::Radix`].
-    pub blocks: Vec<u64>,
-    /// The chain's end and the bytes after the last whole block: where an answer's blocks go on.
-    pub chain: u64,
-    /// See `chain`. Text of the prompt: never to be logged, and left out of `Debug`.
-    pub tail: Tail,
-    /// What names the model in a body that names none, wherever that says so.
-    pub model_edits: Edits,
-    /// What makes the body's priority say nothing, where it says something.
-    pub priority_edits: Edits,
-    /// What makes the engine report usage at the end of this stream, where it would not, and the
-    /// client has not refused it.
-    pub usage_edits: Edits,
-    /// What gives the body the salt of its owner's prefix cache, where owners are isolated and the
-    /// engine takes a salt on this route. For a replica alone: a peer makes its own.
-    pub salt_edits: Edits,
-    /// How the answer will be sent back as part of the next prompt; `None` where that cannot be told
-    /// from its bytes.
-    pub answer: Option<AnswerForm>,
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Digest")
-            .field("model", &self.model)
-            .field("stream", &self.stream)
-            .field("max_tokens", &self.max_tokens)
-            .field("retry_safe", &self.retry_safe)
-            .field("prompt_bytes", &self.prompt_bytes)
-            .field("blocks", &self.blocks.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Default for Digest {
-    /// What a request without a body says: nothing, and nothing against sending it twice.
-    fn default() -> Self {
-        Self {
-            model: String::new(),
-            stream: false,
-            include_usage: false,
-            max_tokens: None,
-            choices: 1,
-            key: None,
-            class: Class::Normal,
-            retry_safe: true,
-            unstored: false,
-            previous_response_id: None,
-            prompt_bytes: 0,
-            has_media: false,
-            blocks: Vec::new(),
-            chain: 0,
-            tail: Tail::new(),
-            model_edits: Edits::new(),
-            priority_edits: Edits::new(),
-            usage_edits: Edits::new(),
-            salt_edits: Edits::new(),
-            answer: None,
         }
     }
 }

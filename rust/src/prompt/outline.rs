@@ -38,6 +38,7 @@ fields! {
     Prompt = "prompt" b"prompt",
     Tools = "tools" b"tools",
     StreamOptions = "stream_options" b"stream_options",
+    StreamInterval = "stream_interval" b"stream_interval",
     MaxCompletionTokens = "max_completion_tokens" b"max_completion_tokens",
     MaxOutputTokens = "max_output_tokens" b"max_output_tokens",
     N = "n" b"n",

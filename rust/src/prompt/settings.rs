@@ -39,20 +39,23 @@ pub(super) fn read(
     let stream = outline.boolean(Field::Stream)?;
     let (max_tokens, choices) = lengths(route, outline)?;
     let include_usage = include_usage(outline)? || always_usage;
+    let (usage_edits, usage_declined) = if stream && !include_usage {
+        usage_edits(route, outline)
+    } else {
+        Default::default()
+    };
     Ok(Digest {
         model,
         stream,
         include_usage,
         model_edits,
         priority_edits: priority_edits(outline, priority),
-        usage_edits: if stream && !include_usage {
-            usage_edits(route, outline)
-        } else {
-            Edits::new()
-        },
+        usage_edits,
+        usage_declined,
         answer: answer_form(route, outline)?.filter(|_| previous.is_none() && !background),
         max_tokens,
         choices,
+        event_tokens: event_tokens(outline),
         key: key(envelope, outline, cfg)?,
         class: class(outline, priority),
         retry_safe: !background && !store,
@@ -106,18 +109,6 @@ fn priority_edits(outline: &Outline<'_>, priority: Option<i64>) -> Edits {
         .collect()
 }
 
-impl Digest {
-    /// What an engine gets in place of the body's priority: 0 where that is not `believed`, or where the `highest`
-    /// class of its sender has a bound. Engines differ in the sign that is urgent: no other number is safe.
-    #[must_use]
-    pub fn priority_changes(&self, believed: bool, highest: Option<Class>) -> &[Edit] {
-        if believed && !Class::is_bound(highest) {
-            return &[];
-        }
-        &self.priority_edits
-    }
-}
-
 /// vLLM's `priority` where it says something, else `OpenAI`'s `service_tier`.
 fn class(outline: &Outline<'_>, priority: Option<i64>) -> Class {
     let mut buffer = Vec::new();
@@ -131,32 +122,39 @@ fn class(outline: &Outline<'_>, priority: Option<i64>) -> Class {
     }
 }
 
-/// Asks for usage at a stream's end, where the client says nothing about it.
-fn usage_edits(route: Route, outline: &Outline<'_>) -> Edits {
+/// Asks for usage at a stream's end; whether the client has said that it wants none.
+fn usage_edits(route: Route, outline: &Outline<'_>) -> (Edits, bool) {
+    let mut edits = Edits::new();
     if !matches!(route, Route::ChatCompletions | Route::Completions) {
-        return Edits::new();
+        return (edits, false);
     }
     if !outline.has(Field::StreamOptions) {
         // The body is not empty: it asks for a stream.
         let text = &b"\"stream_options\":{\"include_usage\":true},"[..];
-        return Edits::from_iter([Edit::insert(outline.splice_at, text)]);
+        edits.push(Edit::insert(outline.splice_at, text));
     }
-    let edits = outline.cursors(Field::StreamOptions).map(usage_edit);
-    edits.collect::<Option<Edits>>().unwrap_or_default()
+    let mut declined = false;
+    for options in outline.cursors(Field::StreamOptions) {
+        declined |= edit_options(options, &mut edits);
+    }
+    (edits, declined)
 }
 
-/// The same in options that are there; `None` where they are none, or say something about it.
-fn usage_edit(mut options: Cursor<'_>) -> Option<Edit> {
+/// The same in options that are there, or null.
+fn edit_options(mut options: Cursor<'_>, edits: &mut Edits) -> bool {
     if !options.enter(b'{') {
-        return None;
+        edits.push(replaced(options, b"{\"include_usage\":true}"));
+        return false;
     }
     let at = options.at;
     let mut buffer = Vec::new();
-    let mut is_empty = true;
+    let (mut is_empty, mut said, mut declined) = (true, false, false);
     while let Some(key) = options.member() {
         is_empty = false;
         if key.text(&mut buffer) == b"include_usage" {
-            return None;
+            said = true;
+            declined |= options.peek() != b'n';
+            edits.push(replaced(options, b"true"));
         }
         options.skip();
     }
@@ -165,7 +163,21 @@ fn usage_edit(mut options: Cursor<'_>) -> Option<Edit> {
     } else {
         b"\"include_usage\":true,"
     };
-    Some(Edit::insert(at, text))
+    if !said {
+        edits.push(Edit::insert(at, text));
+    }
+    declined
+}
+
+/// `text` in place of the value at hand.
+fn replaced(mut value: Cursor<'_>, text: &'static [u8]) -> Edit {
+    let at = value.at;
+    value.skip();
+    Edit {
+        at,
+        gone: value.at - at,
+        text: Cow::Borrowed(text),
+    }
 }
 
 /// How the one answer to this request will be sent back as part of the next prompt.
@@ -225,6 +237,12 @@ fn lengths(route: Route, outline: &Outline<'_>) -> Result<(Option<u32>, u32), Fa
     let legacy = outline.count(Field::MaxTokens)?;
     let n = outline.count(Field::N)?;
     Ok(times(chat.or(responses).or(legacy), n))
+}
+
+/// Tokens that an event may have. What is no number is the engine's to judge.
+fn event_tokens(outline: &Outline<'_>) -> u32 {
+    let asked = outline.count(Field::StreamInterval);
+    asked.ok().flatten().unwrap_or(1).max(1)
 }
 
 fn times(limit: Option<u32>, n: Option<u32>) -> (Option<u32>, u32) {

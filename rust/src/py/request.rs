@@ -280,11 +280,10 @@ impl Request {
         let Some(said) = &self.said else { return body };
         // What counts tokens needs to know them.
         let counts = self.standing.is_some_and(|standing| standing.has_tokens());
-        let ask_usage = ask_usage || counts;
         let digest = &said.digest;
-        let usage = digest.usage_edits.iter().filter(|_| ask_usage);
+        let usage = digest.usage_changes(ask_usage, counts);
         let priority = digest.priority_changes(said.believed, said.highest);
-        self.asks_usage |= ask_usage && !digest.usage_edits.is_empty();
+        self.asks_usage |= !usage.is_empty();
         let edits: Vec<&Edit> = priority
             .iter()
             .chain(&digest.model_edits)

@@ -19,6 +19,8 @@ pub(super) struct Scanned {
     /// Bytes of the body.
     pub(super) body_bytes: usize,
     usage_edits: Edits,
+    /// The client says that it wants none.
+    usage_declined: bool,
     /// What a replica is to get besides, as places in the body as it came.
     salt_edits: Edits,
     /// What is changed besides.
@@ -49,10 +51,16 @@ impl Scanned {
 
 #[pymethods]
 impl Scanned {
-    #[pyo3(signature = (ask_usage, /))]
-    fn edits<'py>(&self, py: Python<'py>, ask_usage: bool) -> PyResult<Vec<EditFields<'py>>> {
-        let usage = self.usage_edits.iter().filter(|_| ask_usage);
-        let asks = ask_usage && !self.usage_edits.is_empty();
+    #[pyo3(signature = (ask_usage, count_usage=false, /))]
+    fn edits<'py>(
+        &self,
+        py: Python<'py>,
+        ask_usage: bool,
+        count_usage: bool,
+    ) -> PyResult<Vec<EditFields<'py>>> {
+        let asks = count_usage || (ask_usage && !self.usage_declined);
+        let usage = self.usage_edits.iter().filter(|_| asks);
+        let asks = asks && !self.usage_edits.is_empty();
         self.asks_usage.store(asks, Ordering::Relaxed);
         let mut edits: Vec<&Edit> = self.edits.iter().chain(usage).collect();
         edits.sort_by_key(|edit| edit.at);
@@ -129,6 +137,7 @@ impl Scanner {
         Ok(Scanned {
             body_bytes: bytes.len(),
             usage_edits: std::mem::take(&mut digest.usage_edits),
+            usage_declined: digest.usage_declined,
             salt_edits: digest.salt_edits.clone(),
             edits,
             asks_usage: AtomicBool::new(false),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
+import orjson
 import pytest
 
 from skylb._core import Head, HeadParser, RequestError, Tenant
@@ -22,6 +23,7 @@ NOON_NS = int(NOON.timestamp()) * 10**9
 BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
 LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
 HOUR_NS = 3_600 * 10**9
+TOLD = '{"choices":[],"usage":{"prompt_tokens":40,"completion_tokens":4000}}'
 KEYS = {
     "good": ({}, "acme"),
     "brief": ({"expires": NOON}, "acme"),
@@ -450,10 +452,7 @@ def test_a_large_body_of_such_a_tenant_is_asked_for_usage_too() -> None:
         guarded(world)
         client = world.client()
         client.feed(chat(stream=True, text="x" * 300_000, lines="X-Api-Key: sk-good\r\n"))
-        for _ in range(2_000):
-            if world.pool.wires:
-                break
-            await settle()
+        await until_sent(world)
         upstream = await world.sent()
         assert b'"include_usage"' in upstream.taken()
         upstream.feed(answer())
@@ -461,6 +460,36 @@ def test_a_large_body_of_such_a_tenant_is_asked_for_usage_too() -> None:
         client.finish()
 
     plays(test)
+
+
+async def until_sent(world: World) -> None:
+    """A large body is read beside the loop."""
+    for _ in range(2_000):
+        if world.pool.wires:
+            break
+        await settle()
+
+
+@pytest.mark.parametrize("text", ["hi", "x" * 300_000], ids=["small", "large"])
+def test_a_client_that_declines_usage_is_obeyed_only_where_tokens_are_not_limited(text: str) -> None:
+    async def test(world: World) -> None:
+        guarded(world)
+        declined = {"stream_options": {"include_usage": False}}
+        for key, asked in (("good", b"true"), ("other", b"false")):
+            client = world.client()
+            client.feed(chat(stream=True, text=text, lines=f"X-Api-Key: sk-{key}\r\n", **declined))
+            await until_sent(world)
+            upstream = await world.sent()
+            assert re.findall(rb'"include_usage": ?(\w+)', upstream.taken()) == [asked], key
+            upstream.feed(STREAM_HEAD + event('{"choices":[{}]}') + event(TOLD) + END)
+            await settle()
+            assert (b"completion_tokens" in client.taken()) is (asked == b"false")
+            client.finish()
+        report = orjson.loads(world.engine.tenant_usage())
+        (acme,) = (of for of in report["tenants"] if of["name"] == "acme")
+        assert [row["charged_tokens"] for row in acme["models"] if row["model"] == "m"] == [4_040]
+
+    plays(test, inject_usage=True)
 
 
 def test_without_another_clock_the_machines_own_counts() -> None:

@@ -14,14 +14,15 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use super::DigestConfig;
 use super::canonical::{canonical_text, tag};
 use super::cursor::Cursor;
+use super::digest::{AnswerForm, Digest};
 use super::fault::Fault;
 use super::json::Scan;
 use super::outline::pick;
 use super::render::{Buffers, Prompt};
 use super::tape::Tape;
-use super::{Digest, DigestConfig};
 use crate::prompt::blocks::{BlockKey, BlockStream, Tail};
 use events::Pattern;
 
@@ -31,21 +32,6 @@ pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 pub const ANSWER_BODY_BYTES_MAX: usize = 128 << 10;
 /// Tool calls of one answer.
 const CALLS_MAX: usize = 128;
-
-/// In which form an answer comes, and how a client sends it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerForm {
-    /// The next message of a chat.
-    Chat,
-    /// The rest of a chat's last message (`continue_final_message`).
-    ChatContinued,
-    /// The rest of a text (`/v1/completions`).
-    Text,
-    /// The next message, in Anthropic's form.
-    Messages,
-    /// The next items of `/v1/responses`.
-    Responses,
-}
 
 /// Where the blocks of an answer start: the end of its prompt's. Its tail is prompt text: never to be
 /// logged.

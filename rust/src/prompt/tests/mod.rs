@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::prompt::blocks::Tail;
+use crate::prompt::class::Class;
 
 mod isolation;
 mod lenient;

@@ -237,17 +237,24 @@ fn a_continued_message_goes_on_without_a_role() {
 }
 
 #[test]
-fn usage_is_asked_for_where_the_client_says_nothing() {
-    let spliced = |body: &str| {
+fn usage_is_asked_for_where_the_client_says_nothing_and_where_it_counts_in_any_case() {
+    let asked = |body: &str, counts: bool| {
         let digest = digest(
             &Envelope::new(Route::ChatCompletions, None),
             body.as_bytes(),
             &config(),
             &mut Scratch::default(),
         );
-        let edits = digest.unwrap().usage_edits;
+        let digest = digest.unwrap();
+        let edits = digest.usage_changes(true, counts);
+        assert!(digest.usage_changes(false, false).is_empty());
         let body = edited(body.as_bytes(), edits.iter().collect());
         (!edits.is_empty()).then(|| String::from_utf8(body).unwrap())
+    };
+    let spliced = |body: &str| {
+        let wanted = asked(body, false);
+        assert!(wanted.is_none() || wanted == asked(body, true));
+        wanted
     };
     assert_eq!(
         spliced(r#" { "model":"m","stream":true}"#).unwrap(),
@@ -268,14 +275,61 @@ fn usage_is_asked_for_where_the_client_says_nothing() {
         spliced(r#"{"model":"m","stream":true,"stream_options":{"x":[1]}}"#).unwrap(),
         r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"x":[1]}}"#
     );
+    for (options, sent) in [
+        ("null", r#"{"include_usage":true}"#),
+        (
+            r#"{"x":1,"include_usage": null}"#,
+            r#"{"x":1,"include_usage": true}"#,
+        ),
+    ] {
+        let body = |options| format!(r#"{{"stream":true,"stream_options":{options},"model":"m"}}"#);
+        assert_eq!(spliced(&body(options)), Some(body(sent)));
+    }
     for body in [
         r#"{"model":"m"}"#,
         r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
-        r#"{"model":"m","stream":true,"stream_options":{"include_usage":false}}"#,
-        r#"{"model":"m","stream":true,"stream_options":{"include_usage":null}}"#,
-        r#"{"model":"m","stream":true,"stream_options":null}"#,
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":"yes"}}"#,
     ] {
         assert_eq!(spliced(body), None, "{body}");
+        assert_eq!(asked(body, true), None, "{body}");
+    }
+    for (declined, sent) in [
+        (r#"{"include_usage":false}"#, r#"{"include_usage":true}"#),
+        (
+            r#"{"include\u005fusage" : "no" ,"x":1,"include_usage":"no"}"#,
+            r#"{"include\u005fusage" : true ,"x":1,"include_usage":true}"#,
+        ),
+    ] {
+        let body = |options| {
+            format!(
+                r#"{{"stream_options":{options},"stream":true,"model":"m","stream_options":{options}}}"#
+            )
+        };
+        assert_eq!(spliced(&body(declined)), None);
+        assert_eq!(asked(&body(declined), true), Some(body(sent)));
+    }
+}
+
+#[test]
+fn an_event_may_have_as_many_tokens_as_the_body_asks_for() {
+    for (said, tokens) in [
+        ("", 1),
+        (r#","stream_interval":1000"#, 1_000),
+        (r#","stream_interval":"8""#, 8),
+        (r#","stream_interval":0"#, 1),
+        (r#","stream_interval":-3"#, 1),
+        (r#","stream_interval":[9]"#, 1),
+        (r#","stream_interval":null"#, 1),
+        (r#","stream_interval":99999999999"#, u32::MAX),
+    ] {
+        let body = format!(r#"{{"model":"m","stream":true{said}}}"#);
+        let digest = digest(
+            &Envelope::new(Route::Completions, None),
+            body.as_bytes(),
+            &config(),
+            &mut Scratch::default(),
+        );
+        assert_eq!(digest.unwrap().event_tokens, tokens, "{said}");
     }
 }
 
