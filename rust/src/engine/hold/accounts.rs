@@ -328,7 +328,8 @@ impl Accounts {
         let charged = fine(charge.tokens);
         let due = match end {
             End::Failed => 0,
-            End::Unanswered => fine(charge.tokens.prompt()),
+            End::Unanswered { answer: true } => charged,
+            End::Unanswered { answer: false } => fine(charge.tokens.prompt()),
             End::Answered(usage) => fine(charge.tokens.settled(usage)),
         };
         of.had.saturating_add(due).saturating_sub(charged)

@@ -82,7 +82,10 @@ pub enum End {
     /// It failed: it is tried elsewhere, or was refused.
     Failed,
     /// Its client left before the first byte.
-    Unanswered,
+    Unanswered {
+        /// The answer was being computed: its first byte comes at its end.
+        answer: bool,
+    },
     /// It was answered, in part at least.
     Answered(Usage),
 }

@@ -9,7 +9,7 @@ use crate::engine::effect::Outcome;
 use crate::engine::fleet::Fleet;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
-use crate::engine::tenants::Spent;
+use crate::engine::tenants::{Delivery, Spent};
 use crate::prompt::Digest;
 use crate::time::Instant;
 
@@ -42,10 +42,15 @@ impl Requests {
         }
         let expected = fleet.expected(&request.demand, config);
         let predicted = expected.charged(ask.route, digest.choices, digest.max_tokens);
-        let after_s = config.retry_after_s;
+        let delivery = Delivery {
+            stream: digest.stream,
+            event_tokens: digest.event_tokens,
+            tokens_max: digest.max_tokens,
+        };
+        let (asked, after_s) = ((predicted, delivery), config.retry_after_s);
         let charged = self
             .tenants
-            .charge(ask.tenant, &digest.model, predicted, after_s, now);
+            .charge(ask.tenant, &digest.model, asked, after_s, now);
         request.charge = charged?;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::engine::ask::Usage;
+use crate::engine::ask::Report;
 use crate::engine::cache::Match;
 use crate::engine::choose::Seeker;
 use crate::engine::config::Config;
@@ -139,10 +139,12 @@ impl Request {
     }
 
     /// How its attempt ended, as far as its tenant is charged for it.
-    pub(in crate::engine) fn end(&self, outcome: Outcome, usage: Usage) -> End {
+    pub(in crate::engine) fn end(&self, outcome: Outcome, report: &Report<'_>) -> End {
         match outcome {
-            Outcome::ClientLeft if !self.started() => End::Unanswered,
-            _ => End::Answered(usage),
+            Outcome::ClientLeft if !self.started() => End::Unanswered {
+                answer: report.sent && !self.demand.stream,
+            },
+            _ => End::Answered(report.usage),
         }
     }
 

@@ -207,7 +207,7 @@ impl Router {
             self.counters.unknown_completions += 1;
             return;
         };
-        let end = request.end(outcome, report.usage);
+        let end = request.end(outcome, &report);
         self.hold.settle(request.bill.take(), end);
         self.requests
             .settle(&mut request, outcome, &report, &self.config, now);

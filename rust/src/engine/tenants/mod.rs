@@ -34,7 +34,7 @@ use slab::Slab;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::account::Account;
-pub(in crate::engine) use self::charge::{Charge, Predicted, Progress, Spent};
+pub(in crate::engine) use self::charge::{Charge, Delivery, Predicted, Progress, Spent};
 use self::message::{Message, MessageError};
 pub(in crate::engine) use self::shares::Sibling;
 use self::shares::{Key, Shares};
@@ -247,7 +247,7 @@ impl Tenants {
         &mut self,
         tenant: Tenant<&str>,
         model: &str,
-        predicted: Predicted,
+        (predicted, delivery): (Predicted, Delivery),
         assumed_s: u32,
         now: Instant,
     ) -> Result<Option<Charge>, Refusal> {
@@ -277,6 +277,7 @@ impl Tenants {
             account: crate::id::count(place),
             row,
             predicted,
+            delivery,
         }))
     }
 

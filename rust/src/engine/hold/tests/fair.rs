@@ -368,6 +368,28 @@ fn a_tenant_that_comes_back_starts_level_and_what_found_room_at_once_counts() {
 }
 
 #[test]
+fn a_client_that_leaves_before_the_first_byte_has_had_what_was_being_computed() {
+    let tokens = Tokens {
+        uncached: 300,
+        cached: 0,
+        output: 500,
+    };
+    for (end, had) in [
+        (End::Failed, 0),
+        (End::Unanswered { answer: false }, 300),
+        (End::Unanswered { answer: true }, 300 + 2 * 500),
+    ] {
+        let mut drive = Drive::new(config(), [1; COUNT]);
+        drive.begin(0, 0, 0); // keeps the account
+        let now = Instant::ZERO;
+        let bill = drive.hold.begin(purse(0), 1, tokens, &drive.config, now);
+        drive.hold.settle(bill, end);
+        let account = drive.hold.accounts.find(&purse(0)).unwrap();
+        assert_eq!(accounts::tokens(drive.hold.accounts.had(account)), had);
+    }
+}
+
+#[test]
 fn weights_are_parts_of_what_is_served() {
     let mut drive = Drive::new(config(), [3, 1, 1, 1, 1]);
     for tenant in [0, 1] {

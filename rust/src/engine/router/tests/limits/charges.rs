@@ -36,6 +36,9 @@ fn answers_are_settled_by_what_is_known_of_them() {
         // Nothing is said: as predicted, or as counted.
         (true, ok, nothing, 250 + 100),
         (true, ok, counted(nothing, 40, 40), 250 + 40),
+        // Where the client leaves within an answer that came whole, all of it was computed.
+        (true, left, sent, 250 + 100),
+        (true, failed, sent, 250),
         // A stream that was cut, with usage at its beginning and without.
         (true, left, counted(told(90, 1), 30, 28), 90 + 1 + 28),
         (true, failed, counted(nothing, 30, 30), 250 + 30),
@@ -44,8 +47,8 @@ fn answers_are_settled_by_what_is_known_of_them() {
         (true, failed, refused, 0),
         (false, failed, sent, 0),
         (false, left, nothing, 0),
-        // But a client that leaves while its prompt is computed pays for that.
-        (false, left, sent, 250),
+        // But a client that leaves while its answer is computed pays for that.
+        (false, left, sent, 250 + 100),
         (false, left, refused, 0),
     ];
     for (started, outcome, report, spent) in cases {
@@ -66,6 +69,58 @@ fn answers_are_settled_by_what_is_known_of_them() {
         drive.end_with(id, outcome, report);
         let used = drive.used("acme", "m");
         assert_eq!(used["charged_tokens"], spent, "{report:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_left_costs_its_events_of_as_many_tokens_as_were_asked_for() {
+    let sent = Report {
+        sent: true,
+        ..Report::default()
+    };
+    let events = |events, events_since_usage| Report {
+        streamed: true,
+        events,
+        events_since_usage,
+        ..sent
+    };
+    let told = |since| Report {
+        usage: told(90, 10).usage,
+        ..events(30, since)
+    };
+    for (event_tokens, tokens_max, report, spent) in [
+        // Before its first byte, a stream has cost its prompt.
+        (1, Some(100), sent, 250),
+        (1, Some(100), events(30, 30), 250 + 30),
+        (5, Some(100), events(4, 4), 250 + 20),
+        // No more than the answer may have, unless there are more events.
+        (1_000, Some(100), events(4, 4), 250 + 100),
+        (1_000, Some(100), events(130, 130), 250 + 130),
+        // Or should have, where it has no bound.
+        (u32::MAX, None, events(4, 4), 250 + 200),
+        (1_000, Some(100), told(2), 90 + 10 + 90),
+    ] {
+        let config = Config {
+            output_tokens: 200,
+            ..config()
+        };
+        let mut drive = Drive::new(config, 1);
+        let limit = serde_json::json!({"tokens_per_minute": LIMIT});
+        drive.set_tenants(&[entry("acme", &limit)]);
+        let body = Digest {
+            prompt_bytes: BYTES,
+            stream: true,
+            max_tokens: tokens_max,
+            event_tokens,
+            ..digest("m", &[])
+        };
+        let (id, ..) = pushed(&drive.submit_as(asks("acme"), body));
+        if report.streamed {
+            drive.first_byte(id);
+        }
+        drive.end_with(id, Outcome::ClientLeft, report);
+        let used = drive.used("acme", "m");
+        assert_eq!(used["charged_tokens"], spent, "{event_tokens} {report:?}");
     }
 }
 

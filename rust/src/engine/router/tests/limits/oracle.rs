@@ -290,11 +290,12 @@ impl Oracle {
         let whole = outcome == Outcome::Ok;
         let left = outcome == Outcome::ClientLeft && live.at == At::Replica && sent;
         let used = match usage {
-            _ if left && !refused => PROMPT,
+            _ if left && !refused && live.stream => PROMPT,
+            _ if left && !refused => live.predicted,
             _ if !started || refused => 0,
             Some((prompt, completion)) if whole => u64::from(prompt) + u64::from(completion),
             Some((prompt, completion)) => u64::from(prompt) + u64::from(completion) + events.1,
-            None if whole && !live.stream => live.predicted,
+            None if !live.stream && outcome != Outcome::ReplicaFailed => live.predicted,
             None => PROMPT + events.0,
         };
         self.over(id, used);
