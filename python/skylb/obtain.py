@@ -72,11 +72,14 @@ def _source(found: Distribution) -> str | None:
     """What SkyLB was installed from, as words of a shell, if that is recorded (PEP 610) and still there."""
     if PUBLISHED:
         return NAME
-    origin = json.loads(found.read_text("direct_url.json") or "{}")
-    path = unquote(urlsplit(origin.get("url", "")).path)
-    if not path or not Path(path).exists():
+    try:
+        origin = json.loads(found.read_text("direct_url.json") or "{}")
+        path = unquote(urlsplit(origin.get("url", "")).path)
+        is_editable = bool(origin.get("dir_info", {}).get("editable"))
+        is_there = path != "" and Path(path).exists()
+    except (OSError, ValueError, TypeError, AttributeError):  # the record is broken: it says nothing
         return None
-    return ("--editable " if origin.get("dir_info", {}).get("editable") else "") + shlex.quote(path)
+    return ("--editable " if is_editable else "") + shlex.quote(path) if is_there else None
 
 
 def _is_installed(library: str) -> bool:
@@ -90,6 +93,6 @@ def _is_installed(library: str) -> bool:
 def _by_uv(prefix: Path) -> bool:
     """Whether uv made the environment: it has no pip."""
     try:
-        return re.search(r"^uv\s*=", (prefix / "pyvenv.cfg").read_text(), re.MULTILINE) is not None
+        return re.search(rb"^uv\s*=", (prefix / "pyvenv.cfg").read_bytes(), re.MULTILINE) is not None
     except OSError:
         return False

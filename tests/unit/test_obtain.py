@@ -62,6 +62,25 @@ def test_pip_of_this_interpreter_adds_the_library_whether_the_wheel_is_there_or_
     assert obtain.command("route53") == f"{QUOTED} -m pip install boto3"
 
 
+@pytest.mark.parametrize(
+    "origin",
+    ["no JSON", "[7]", '{"url": 7}', '{"url": "file:///a%00b"}', '{"url": "file:///", "dir_info": []}'],
+)
+def test_a_record_that_is_broken_says_nothing(installed: Installed, tmp_path: Path, origin: str) -> None:
+    (tmp_path / "uv-receipt.toml").touch()
+    installed(origin=origin, pip=False)
+    assert obtain.command("route53") == f"uv pip install --python {QUOTED} boto3"
+
+
+@pytest.mark.parametrize(("line", "is_uvs"), [(b"uv = 0.9", True), (b"home = /b", False)])
+def test_the_file_of_an_environment_may_be_of_any_text(
+    installed: Installed, tmp_path: Path, line: bytes, is_uvs: bool
+) -> None:
+    (tmp_path / "pyvenv.cfg").write_bytes(b"prompt = \xff\n" + line + b"\n")
+    installed(pip=False)
+    assert obtain.command("route53").startswith("uv pip install ") is is_uvs
+
+
 def test_pipx_injects_into_the_environment_that_this_is(installed: Installed, tmp_path: Path) -> None:
     installed(pip=False)
     (tmp_path / "pipx_metadata.json").touch()
