@@ -1,6 +1,7 @@
 """The only place where tasks are created: each has an owner, a name, and a visible end."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -65,8 +66,26 @@ class TaskGroup:
                 self._on_failure(task.get_name(), error)
 
     async def stop(self) -> None:
-        """Cancels every task and waits until all have ended."""
+        """Cancels every task and waits until all have ended.
+
+        One that has not begun does so before: cancelled earlier, it would not reach its `finally`.
+        """
         tasks = list(self._tasks)
+        fresh = [task for task in tasks if _is_fresh(task)]
         for task in tasks:
-            task.cancel()
+            if task not in fresh:
+                task.cancel()
+        try:
+            if fresh:
+                await asyncio.sleep(0)
+        finally:
+            for task in fresh:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_fresh(task: "asyncio.Task[Any]") -> bool:
+    coroutine = task.get_coro()
+    if not inspect.iscoroutine(coroutine):
+        return False
+    return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED

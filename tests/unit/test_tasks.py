@@ -64,6 +64,24 @@ def test_an_attempt_ends_with_its_caller() -> None:
     assert ended == ["the attempt"]
 
 
+def test_a_task_that_is_stopped_before_its_first_step_reaches_its_end() -> None:
+    ended: list[str] = []
+
+    async def long() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("the task")
+
+    async def run() -> None:
+        tasks = TaskGroup()
+        tasks.start(long(), name="long")
+        await tasks.stop()
+
+    asyncio.run(run())
+    assert ended == ["the task"]
+
+
 def test_a_cancelled_task_is_no_failure() -> None:
     told: list[str] = []
 

@@ -84,7 +84,7 @@ class Control:
         self._sources = make(settings, settings.discovery, self._site)
         for source in self._sources:
             await source.load()
-        for source in self._sources:
+            # What a source has opened it closes at the end of its task, also where the next one is no good.
             self._tasks.start(source.run(), name=f"replicas of {source.name}")
         self._tasks.start(self._prober.run(), name="probe")
         self._tasks.start(self._sweep(), name="sweep probes' connections")
