@@ -13,9 +13,9 @@ import pytest
 import uvloop
 
 from skylb.discovery.kubernetes import helper as helper_module
-from skylb.discovery.kubernetes.api import Api, _loader
+from skylb.discovery.kubernetes.api import Api, AwayError, _loader
 from skylb.errors import ConfigError
-from tests.support.following import SELECTOR
+from tests.support.following import SELECTOR, World, three
 from tests.support.kubernetes import NAMESPACE, FakeApi, fake_api
 from tests.support.plane import until
 
@@ -37,13 +37,18 @@ def says(status: dict[str, str], version: str = VERSION) -> str:
     return f"print({answer!r})"
 
 
-def fault(directory: Path, code: str, **named: str) -> str:
-    """What is said of a helper that is no good."""
-    path = config(directory, FakeApi(), code, **named)
-    with pytest.raises(ConfigError) as caught:
-        asyncio.run(Api(path).open())
-    [text] = caught.value.faults
-    return text.removeprefix(f"kubernetes.config: {path}: ")
+async def lack(path: Path) -> str:
+    """What is said of a helper that gives no credentials: the start goes on, and the first request fails."""
+    client = Api(path)
+    await client.open()
+    with pytest.raises(AwayError) as caught:
+        await client.page(NAMESPACE, SELECTOR, None)
+    await client.close()
+    return str(caught.value).removeprefix(f"kubernetes.config: {path}: ")
+
+
+def fault(directory: Path, code: str) -> str:
+    return asyncio.run(lack(config(directory, FakeApi(), code)))
 
 
 def test_its_token_is_sent_and_it_is_asked_as_kubectl_asks(tmp_path: Path) -> None:
@@ -64,6 +69,7 @@ def test_its_token_is_sent_and_it_is_asked_as_kubectl_asks(tmp_path: Path) -> No
     assert spec == {"apiVersion": VERSION, "kind": "ExecCredential", "spec": {"interactive": False}}
 
 
+NOTHING = f"the credential helper {sys.executable} answers no credentials: "
 LOOPS = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 
 
@@ -76,18 +82,9 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(
     os.mkfifo(pipe)
     path = config(tmp_path, FakeApi(), f"exec 3>{pipe}; sleep 1000 & sleep 1000", command="/bin/sh")
 
-    def all_ended() -> bool:
-        try:
-            return os.read(held, 1) == b""
-        except BlockingIOError:  # somebody has its other end
-            return False
-
     async def test() -> None:
-        with pytest.raises(ConfigError) as caught:
-            await Api(path).open()
-        text = f"kubernetes.config: {path}: the credential helper /bin/sh does not end in 0.5 s"
-        assert caught.value.faults == [text]
-        await until(all_ended, "nobody has the pipe")
+        assert await lack(path) == "the credential helper /bin/sh does not end in 0.5 s"
+        await until(lambda: has_no_writer(held), "nobody has the pipe")
 
     held = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -97,19 +94,81 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(
         os.close(held)
 
 
+def has_no_writer(pipe: int) -> bool:
+    try:
+        return os.read(pipe, 1) == b""
+    except BlockingIOError:
+        return False
+
+
 @LOOPS
-@pytest.mark.parametrize("code", ["sleep 1000 &", "setsid sleep 2 &"])
-def test_one_that_leaves_its_output_to_a_child_is_given_up(
+def test_one_that_may_not_be_killed_is_left_alone_and_what_is_told_is_its_own_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """A helper that runs as another user; the planted refusal is for the group alone."""
+
+    def refuse(_group: int, _signal: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(helper_module, "HELPER_S", 0.5)
+    monkeypatch.setattr(os, "killpg", refuse)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    path = config(tmp_path, FakeApi(), f"exec 3>{pipe}; exec sleep 1000", command="/bin/sh")
+
+    async def test() -> None:
+        assert await lack(path) == "the credential helper /bin/sh does not end in 0.5 s"
+        await until(lambda: has_no_writer(held), "ended by the loop's own signal")
+
+    held = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(test())
+    finally:
+        os.close(held)
+    gc.collect()  # an unclosed transport warns here, and warnings are errors
+
+
+@LOOPS
+@pytest.mark.parametrize("code", ["sleep 2 &", "setsid sleep 2 &"])
+def test_one_that_leaves_its_output_to_a_child_is_given_up_and_no_group_of_its_old_number_is_killed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     factory: Callable[[], asyncio.AbstractEventLoop],
     code: str,
 ) -> None:
+    killed: list[int] = []
     monkeypatch.setattr(helper_module, "HELPER_S", 0.5)
+    monkeypatch.setattr(os, "killpg", lambda group, _signal: killed.append(group))
     path = config(tmp_path, FakeApi(), code, command="/bin/sh")
-    with asyncio.Runner(loop_factory=factory) as runner, pytest.raises(ConfigError, match="does not end in"):
-        runner.run(Api(path).open())
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert "does not end in" in runner.run(lack(path))
+    assert killed == []
     gc.collect()  # an unclosed transport warns here, and warnings are errors
+
+
+def test_one_that_fails_at_the_start_is_asked_again_until_it_gives_credentials(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fake_api() as api:
+            three(api)
+            path = config(tmp_path, api, "import sys; sys.exit('log in first')")
+            client = Api(path)
+            await client.open()
+            assert (client.host, client.namespace) == (api.url, NAMESPACE)
+            world = World(api, client, path)
+            following = asyncio.create_task(world.watcher.run())
+            await world.passed.wait()
+            assert "log in first" in str(world.watcher.trouble())
+            path.write_text("7")
+            await until(lambda: "expected a kubeconfig" in str(world.watcher.trouble()), "asked again")
+            config(tmp_path, api, says({"token": "later"}))
+            await world.sees("a", "b", "c")
+            assert api.asked[0]["authorization"] == "Bearer later"
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await client.close()
+
+    asyncio.run(test())
 
 
 def test_one_that_is_asked_again_after_401_and_hangs_leaves_what_was_read(
@@ -121,7 +180,7 @@ def test_one_that_is_asked_again_after_401_and_hangs_leaves_what_was_read(
             await client.open()
             monkeypatch.setattr(helper_module, "HELPER_S", 0.05)
             config(tmp_path, api, "import time; time.sleep(1000)")
-            with pytest.raises(ConfigError, match="does not end in"):
+            with pytest.raises(AwayError, match="does not end in"):
                 await client.renew()
             await client.page(NAMESPACE, SELECTOR, None)
             await client.close()
@@ -138,17 +197,11 @@ def test_one_that_is_asked_again_after_401_and_hangs_leaves_what_was_read(
             f"the credential helper {sys.executable} ends with status 1: ",
         ),
         ("print('x' * 3_000_000)", f"the credential helper {sys.executable} answers more than 1048576 bytes"),
-        ("print('x')", "expected a kubeconfig: Expecting value"),
-        ("print('{}')", "expected a kubeconfig: 'apiVersion'"),
-        (says({}), "expected a kubeconfig: the credential helper answers neither a token nor a certificate"),
-        (
-            says({}, "v1beta1"),
-            f"expected a kubeconfig: the credential helper answers v1beta1: expected {VERSION}",
-        ),
-        (
-            says({"clientCertificateData": "c"}),
-            "expected a kubeconfig: the credential helper answers neither",
-        ),
+        ("print('x')", f"{NOTHING}Expecting value"),
+        ("print('{}')", f"{NOTHING}'apiVersion'"),
+        (says({}), f"{NOTHING}expected a token, or a certificate with its key"),
+        (says({}, "v1beta1"), f"{NOTHING}its apiVersion is v1beta1: expected {VERSION}"),
+        (says({"clientCertificateData": "c"}), f"{NOTHING}expected a token"),
     ],
 )
 def test_one_that_answers_something_else_is_a_fault_that_says_what(
@@ -164,8 +217,11 @@ def test_what_it_says_when_it_fails_is_told(tmp_path: Path) -> None:
 
 
 def test_one_that_is_not_there_is_named(tmp_path: Path) -> None:
-    text = fault(tmp_path, "", command="/nowhere/helper")
-    assert text == "the credential helper /nowhere/helper cannot be started: No such file or directory"
+    path = config(tmp_path, FakeApi(), "", command="/nowhere/helper")
+    with pytest.raises(ConfigError) as caught:
+        asyncio.run(Api(path).open())
+    why = "the credential helper /nowhere/helper cannot be started: No such file or directory"
+    assert caught.value.faults == [f"kubernetes.config: {path}: {why}"]
 
 
 def test_a_certificate_and_its_key_become_files(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+import orjson
 import pytest
 
 from skylb.addresses import PeerUrl
@@ -191,6 +192,8 @@ SERVICE = "kubernetes skylb.mesh"
 def test_peers_of_a_kubernetes_service_are_followed_and_this_balancer_is_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "skylb")
+
     async def run() -> None:
         async with fake_api() as api:
             api.put(_service(*(("us-1", "10.0.0.4"), ("us-2", "10.0.0.5"), ("eu", "10.0.0.6"))))
@@ -233,7 +236,8 @@ def test_peers_of_a_kubernetes_service_are_followed_and_this_balancer_is_none(
 
     asyncio.run(run())
     assert [record.getMessage() for record in caplog.records] == [
-        "Service skylb.mesh: 66 peers: expected at most 64; the last good list stays"
+        "Service skylb.mesh: 66 peers: expected at most 64; the last good list stays",
+        "Service skylb.mesh: good again",
     ]
 
 
@@ -250,6 +254,29 @@ def test_a_kubeconfig_that_is_none_is_an_error_at_start(tmp_path: Path) -> None:
         asyncio.run(world.start())
     with pytest.raises(ConfigError, match="expected a kubeconfig"):
         check_files(world.settings)
+
+
+def test_credentials_that_nobody_gives_at_start_are_a_fault_of_the_list(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with fake_api() as api:
+            config = api.config(tmp_path / "kubeconfig")
+            found = orjson.loads(config.read_bytes())
+            helper = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/false"}
+            found["users"][0]["user"] = {"exec": helper}
+            config.write_bytes(orjson.dumps(found))
+            more = {
+                "name": ["us-1"],
+                "peer_kubernetes_service": ["skylb.mesh"],
+                "kubernetes.config": [str(config)],
+            }
+            world = World(tmp_path, more=more)
+            tasks = TaskGroup(world._failed)
+            await world.list.start(tasks)
+            _, fault = world.list.sources()[SERVICE]
+            assert "the credential helper /bin/false ends with status 1" in str(fault)
+            await tasks.stop()
+
+    asyncio.run(run())
 
 
 def test_an_api_server_that_is_away_at_start_is_a_fault_of_the_list(tmp_path: Path) -> None:

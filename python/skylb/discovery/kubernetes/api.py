@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from skylb.discovery.kubernetes.helper import HelperError
+from skylb.discovery.kubernetes.helper import HelperError, NoHelperError
 from skylb.discovery.kubernetes.slices import Status, read_status
 from skylb.errors import ConfigError, SkyLBError
 
@@ -53,7 +53,7 @@ _USER = re.compile(r'User "([^"]{1,253})"')
 
 
 class AwayError(SkyLBError):
-    """The API server was not reached, or broke off."""
+    """The API server was not reached, or broke off; or there are no credentials at present."""
 
 
 class RefusedError(SkyLBError):
@@ -83,23 +83,35 @@ class Api:
         self._account = account
         self._client: Any = None
         self._slices: Any = None
+        self._lack: AwayError | None = None
+        """Why there are no credentials yet; the next request says so, and those behind it ask again."""
         self.namespace = "default"
         """Of the account, or of the kubeconfig's context."""
         self.host = ""
 
     async def open(self) -> None:
-        """Reads configuration and credentials.
+        """Reads configuration and credentials. If nobody gives these now, requests ask for them again.
 
         Raises:
-            ConfigError: they cannot be had.
+            ConfigError: the configuration cannot be used.
         """
+        try:
+            await self._open()
+        except AwayError as error:
+            self._lack = error
+
+    async def _open(self) -> None:
         from kubernetes_asyncio import client  # noqa: PLC0415 - of an extra, which the settings have asked for
 
         configuration = client.Configuration()
         if self._config is None:
             self.namespace = _load_account(configuration, self._account)
         else:
-            self.namespace = await _load_config(configuration, self._config)
+            loader = _loader(self._config)
+            self.host = loader.server
+            context = (loader.current_context or {}).get("context", {})
+            self.namespace = str(context.get("namespace") or "default")
+            await _authenticate(loader, configuration, self._config)
         self.host = str(configuration.host)
         try:
             self._client = client.ApiClient(configuration)
@@ -113,10 +125,11 @@ class Api:
         """Reads configuration and credentials again.
 
         Raises:
-            ConfigError: they cannot be had; what was read before stays in use.
+            AwayError: nobody gives credentials now; what was read before stays in use.
+            ConfigError: the configuration cannot be used; likewise.
         """
         before = self._client
-        await self.open()
+        await self._open()
         if before is not None:
             await before.close()
 
@@ -169,6 +182,7 @@ class Api:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         from kubernetes_asyncio.config import ConfigException  # noqa: PLC0415 - as in `open`
 
+        await self._ready()
         try:
             async with asyncio.timeout(limit_s):
                 response = await self._slices.list_namespaced_endpoint_slice(
@@ -186,6 +200,16 @@ class Api:
             raise AwayError(f"{self.host} does not answer in {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError, ConfigException) as error:  # the last: the token's file is away
             raise AwayError(f"{self.host} is not reached: {error or type(error).__name__}") from error
+
+    async def _ready(self) -> None:
+        lack, self._lack = self._lack, None
+        if lack is not None:
+            raise lack
+        if self._client is None:
+            try:
+                await self._open()
+            except ConfigError as error:  # the file was good at the start
+                raise AwayError(error.faults[0]) from error
 
     async def _refused(self, response: aiohttp.ClientResponse, verb: str, namespace: str) -> RefusedError:
         status = read_status(await _content(response, ERROR_BYTES_MAX))
@@ -251,19 +275,25 @@ def _load_account(configuration: "Configuration", account: Path) -> str:
         raise ConfigError([f"{why}, or kubernetes.config"]) from error
 
 
-async def _load_config(configuration: "Configuration", path: Path) -> str:
-    loader = _loader(path)
+async def _authenticate(loader: Any, configuration: "Configuration", path: Path) -> None:
+    """Has a kubeconfig's credentials, and all else that it says, put into a configuration.
+
+    Raises:
+        AwayError: nobody gives credentials now.
+        ConfigError: the file is no good, or names a helper that cannot be started.
+    """
+    where = f"kubernetes.config: {path}"
     try:
         async with asyncio.timeout(CREDENTIALS_S):
             await loader.load_and_set(configuration)
+    except NoHelperError as error:
+        raise ConfigError([f"{where}: {str(error)[:MESSAGE_LEN_MAX]}"]) from error
     except TimeoutError:
-        text = f"kubernetes.config: {path}: there are no credentials after {CREDENTIALS_S:g} s"
-        raise ConfigError([text]) from None
-    except HelperError as error:
-        raise ConfigError([f"kubernetes.config: {path}: {str(error)[:MESSAGE_LEN_MAX]}"]) from error
+        raise AwayError(f"{where}: there are no credentials after {CREDENTIALS_S:g} s") from None
+    except (HelperError, aiohttp.ClientError) as error:  # the latter: where a token is fetched
+        raise AwayError(f"{where}: {str(error)[:MESSAGE_LEN_MAX] or type(error).__name__}") from error
     except _faults() as error:
         raise _broken(path, error) from error
-    return str((loader.current_context or {}).get("context", {}).get("namespace") or "default")
 
 
 def check_config(path: Path | None) -> None:
@@ -301,7 +331,6 @@ def _faults() -> tuple[type[Exception], ...]:
         KeyError,
         AttributeError,
         AssertionError,
-        aiohttp.ClientError,  # where a token is fetched
     )
 
 

@@ -24,7 +24,11 @@ COMPLAINT_BYTES_MAX = 16 << 10
 
 
 class HelperError(SkyLBError):
-    """The helper was not started, failed, or did not answer in time."""
+    """The helper failed, did not answer in time, or answered something else. It may do better later."""
+
+
+class NoHelperError(HelperError):
+    """The helper cannot be started."""
 
 
 async def ask(arguments: Sequence[str], environment: Mapping[str, str], api_version: str) -> bytes:
@@ -37,6 +41,7 @@ async def ask(arguments: Sequence[str], environment: Mapping[str, str], api_vers
 
     Raises:
         HelperError: there is no answer.
+        NoHelperError: it cannot be started.
     """
     asked = {"apiVersion": api_version, "kind": "ExecCredential", "spec": {"interactive": False}}
     name = arguments[0]
@@ -51,7 +56,7 @@ async def ask(arguments: Sequence[str], environment: Mapping[str, str], api_vers
         )
     except (OSError, ValueError) as error:  # the latter: a zero byte in an argument
         why = getattr(error, "strerror", None) or error
-        raise HelperError(f"the credential helper {name} cannot be started: {why}") from error
+        raise NoHelperError(f"the credential helper {name} cannot be started: {why}") from error
     try:
         async with asyncio.timeout(HELPER_S):
             answer, complaint, status = await asyncio.gather(
@@ -80,12 +85,28 @@ async def _read(stream: asyncio.StreamReader | None, bytes_max: int) -> bytes:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ends it and all that it started, unless it has ended and let its output go."""
-    streams = (process.stdout, process.stderr)
-    if process.returncode is not None and all(stream is None or stream.at_eof() for stream in streams):
-        return
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """Ends it and all that it started. If it has ended by itself, only its output is let go.
+
+    The number of a process that has ended may be another's by now, and so may that of its group.
+    """
+    may_end = process.returncode is not None or _kill_group(process.pid)
     # What has left the group may hold its pipes: else it would not count as ended.
-    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way
-    await process.wait()
+    transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way
+    for descriptor in (1, 2):
+        if (pipe := transport.get_pipe_transport(descriptor)) is not None:
+            pipe.close()
+    with suppress(PermissionError):  # it kills once more
+        transport.close()
+    if may_end:
+        await process.wait()
+
+
+def _kill_group(group: int) -> bool:
+    """Whether it is gone, or will be soon; a helper that runs as another user may not be killed."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return True

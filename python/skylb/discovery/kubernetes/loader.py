@@ -7,7 +7,7 @@ from kubernetes_asyncio.config import ConfigException
 from kubernetes_asyncio.config.exec_provider import ExecProvider
 from kubernetes_asyncio.config.kube_config import FileOrData, KubeConfigLoader
 
-from skylb.discovery.kubernetes.helper import ask
+from skylb.discovery.kubernetes.helper import HelperError, ask
 
 
 class Loader(KubeConfigLoader):
@@ -16,22 +16,37 @@ class Loader(KubeConfigLoader):
     It asks a helper anew each time: SkyLB reads credentials at the start, and after a 401.
     """
 
+    @property
+    def server(self) -> str:
+        """The URL of the API server; empty where it is left out."""
+        return str((self._cluster and self._cluster.safe_get("server")) or "").rstrip("/")
+
     async def load_from_exec_plugin(self) -> bool:
         """Runs the helper; whether there are credentials.
 
         Raises:
-            HelperError: it does not answer.
-            ConfigException: it answers something else.
+            HelperError: it does not answer, or answers something else.
+            ConfigException: the file does not say how it is run.
         """
         if self._user is None:
             return False
         helper = ExecProvider(self._user["exec"])
-        expected = str(helper.api_version)
-        answer = json.loads(await ask(helper.args, helper.env, expected))
+        answer = await ask(helper.args, helper.env, str(helper.api_version))
+        try:
+            self._take(json.loads(answer), str(helper.api_version))
+        except (ConfigException, ValueError, KeyError, TypeError, OSError) as error:
+            why = f"the credential helper {helper.args[0]} answers no credentials"
+            raise HelperError(f"{why}: {' '.join(str(error).split())}") from error
+        return True
+
+    def _take(self, answer: Any, expected: str) -> None:
+        """Takes what a helper answers.
+
+        Raises:
+            ConfigException: it lacks something.
+        """
         if answer["apiVersion"] != expected:
-            raise ConfigException(
-                f"the credential helper answers {answer['apiVersion']}: expected {expected}"
-            )
+            raise ConfigException(f"its apiVersion is {answer['apiVersion']}: expected {expected}")
         status = answer["status"]
         if "token" in status:
             self.token = f"Bearer {status['token']}"
@@ -39,10 +54,7 @@ class Loader(KubeConfigLoader):
             self.cert_file: str | None = _file(status, "clientCertificateData")
             self.key_file: str | None = _file(status, "clientKeyData")
         elif "token" not in status:
-            raise ConfigException(
-                "the credential helper answers neither a token nor a certificate with its key"
-            )
-        return True
+            raise ConfigException("expected a token, or a certificate with its key")
 
 
 def _file(status: dict[str, Any], name: str) -> str | None:

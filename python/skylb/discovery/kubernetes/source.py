@@ -170,7 +170,7 @@ class KubernetesSource:
         return self._watcher.seen_ns if self._watcher is not None else None
 
     async def load(self) -> None:
-        """Reads how the API server is reached, and asks nobody: it may be away at start.
+        """Reads how the API server is reached, and does not ask it: it may be away at start.
 
         Raises:
             ConfigError: that cannot be read.

@@ -155,8 +155,8 @@ class Watcher:
             # A token ends, and the next one stands in its file.
             try:
                 await self._api.renew()
-            except ConfigError as broken:
-                self._failed(str(UNAUTHORIZED), broken.faults[0])
+            except (AwayError, ConfigError) as broken:
+                self._failed(str(UNAUTHORIZED), str(broken))
                 return self._back_off_s()
         self._failed(str(error.status), str(error))
         return max(self._back_off_s(), error.retry_after_s)
