@@ -382,7 +382,7 @@ fn a_client_that_leaves_before_the_first_byte_has_had_what_was_being_computed() 
         let mut drive = Drive::new(config(), [1; COUNT]);
         drive.begin(0, 0, 0); // keeps the account
         let now = Instant::ZERO;
-        let bill = drive.hold.begin(purse(0), 1, tokens, &drive.config, now);
+        let bill = drive.hold.begin(purse(0), tokens, &drive.config, now);
         drive.hold.settle(bill, end);
         let account = drive.hold.accounts.find(&purse(0)).unwrap();
         assert_eq!(accounts::tokens(drive.hold.accounts.had(account)), had);
