@@ -133,7 +133,8 @@ impl Router {
     }
 
     fn model_unknown(&self, name: &str) -> Refusal {
-        let known = self.fleet.listed_models();
+        let named = !self.requests.tenants().bounds_models();
+        let known = self.fleet.listed_models().filter(|_| named);
         Refusal::model_unknown(name, known.map(|(_, model)| model.name()).collect())
     }
 

@@ -63,6 +63,8 @@ pub(in crate::engine) struct Tenants {
     accounts: Slab<Account>,
     /// Those with terms.
     listed: usize,
+    /// Some tenant may not use every model.
+    bounds_models: bool,
     /// That of all tenants without terms beyond [`GUESTS_MAX`]; no name leads to it.
     others: Option<usize>,
     /// Rows of all accounts' usage, but those of further models.
@@ -84,6 +86,7 @@ impl Tenants {
             by_key: HashMap::with_hasher(FixedState::default()),
             accounts: Slab::new(),
             listed: 0,
+            bounds_models: false,
             others: None,
             rows: 0,
             shares: Shares::new(),
@@ -121,8 +124,15 @@ impl Tenants {
             .iter()
             .any(|(_, account)| account.listed && account.terms.limited());
         self.shares.set_limited(limited);
+        let bounded = |(_, account): (usize, &Account)| account.terms.models.is_some();
+        self.bounds_models = self.accounts.iter().any(bounded);
         (self.reviewed, self.applied) = (None, None);
         Ok(())
+    }
+
+    /// Some tenant may not use every model, nor is to be told of all: it finds its own in `/v1/models`.
+    pub(in crate::engine) fn bounds_models(&self) -> bool {
+        self.bounds_models
     }
 
     fn set_one(&mut self, name: &str, terms: Terms, now: Instant) {

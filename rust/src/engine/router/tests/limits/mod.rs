@@ -345,3 +345,19 @@ fn terms_that_cannot_be_read_change_nothing() {
         429
     );
 }
+
+#[test]
+fn a_404_names_the_models_unless_some_tenant_may_not_use_them_all() {
+    let mut drive = Drive::new(config(), 1);
+    let message = |drive: &mut Drive| {
+        let effects = drive.submit_as(asks("acme"), digest("nothing", &[]));
+        let reject = rejected(&effects);
+        assert_eq!(reject.status, 404);
+        reject.message.clone()
+    };
+    drive.set_tenants(&[entry("acme", &serde_json::json!({}))]);
+    assert!(message(&mut drive).contains("Known models: m."));
+    drive.set_tenants(&[entry("acme", &serde_json::json!({"models": ["nothing"]}))]);
+    let told = message(&mut drive);
+    assert!(!told.contains("Known models"), "{told}");
+}
