@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogFormatter, PercentFormatter
 
 from bench.fair.report import NOTICED_MAX, THROUGHPUT_MIN, Rows, points
 
@@ -28,6 +28,8 @@ def write(rows: Rows, path: Path) -> None:
         axes.axhline(1 + NOTICED_MAX, color="black", linewidth=0.6, linestyle=":")
         axes.axvline(THROUGHPUT_MIN, color="black", linewidth=0.6, linestyle=":")
         axes.set_yscale("log")
+        for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formatted(LogFormatter(labelOnlyBase=False, minor_thresholds=(2.0, 0.5)))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_xlabel("tokens/s of the unfair run's", fontsize="small")
         axes.set_ylabel("P90 TTFT of the others, times alone", fontsize="small")
