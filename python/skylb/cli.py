@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from skylb import options
 from skylb.config import Group, Settings, environment, manager_environment
-from skylb.descriptors import hold_standard, raise_limit
+from skylb.descriptors import closed_streams, hold_standard, raise_limit
 from skylb.dropin.translate import FLAGS, LAUNCH, Translation, translate
 from skylb.errors import ConfigError, SkyLBError
 
@@ -391,6 +391,25 @@ skylb serve --keys-file FILE reads the file again when it changes.
 """
 
 
+def _show_key(key: str, key_id: str) -> None:
+    """Prints a key that is about to become valid.
+
+    Raises:
+        SkyLBError: nobody can have read it.
+    """
+    why = "it is closed" if "stdout" in closed_streams else ""
+    try:
+        print(key, flush=True)
+    except OSError as error:
+        _drop_output()
+        why = error.strerror or str(error)
+    if why:
+        raise SkyLBError(
+            f"the key {key_id} cannot be printed on the standard output: {why}. It was not made: "
+            "the keys file is as it was"
+        )
+
+
 def _keys(words: Sequence[str]) -> int:
     """Make, show and revoke the API keys of a keys file."""
     verb, rest = (words[0] if words else ""), words[1:]
@@ -401,8 +420,7 @@ def _keys(words: Sequence[str]) -> int:
 
     if verb == "new":
         about = "Makes an API key. The key goes to the standard output, what is said of it elsewhere."
-        key, said = command.new(_load("keys new", command.NewSettings, rest, about).settings)
-        print(key)
+        said = command.new(_load("keys new", command.NewSettings, rest, about).settings, _show_key)
         print(said, file=sys.stderr)
     elif verb == "list":
         about = "Prints the API keys of a keys file, without their hashes."

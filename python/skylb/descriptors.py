@@ -45,6 +45,9 @@ FEW = 1024
 STANDARD_LEN = 3
 """Standard input, output and error."""
 
+closed_streams: set[str] = set()
+"""Those of ``stdin``, ``stdout`` and ``stderr`` that this process was started without."""
+
 
 def hold_standard() -> None:
     """Opens those of the descriptors 0 to 2 that are closed.
@@ -57,6 +60,7 @@ def hold_standard() -> None:
     os.close(number)
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         if getattr(sys, name) is None:
+            closed_streams.add(name)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - open to the end
 
 

@@ -24,7 +24,7 @@ from skylb.keys.document import (
     Class,
     read,
 )
-from skylb.keys.edit import add_key, moment_text, revoke_key
+from skylb.keys.edit import Show, add_key, moment_text, revoke_key
 from skylb.keys.ring import state_of
 from skylb.settings.mesh import NAME_PATTERN, REGIONS_MAX
 from skylb.settings.values import FILE, Expected, File, Group, Placeholder
@@ -117,8 +117,10 @@ class RevokeSettings(Group):
     ]
 
 
-def new(settings: NewSettings) -> tuple[str, str]:
-    """Makes a key: the key itself, and what to say of it.
+def new(settings: NewSettings, show: Show) -> str:
+    """Makes a key; what to say of it.
+
+    ``show`` gets the key itself and its id, before the key is valid. If it raises an error, no key is made.
 
     Raises:
         ConfigError: the file is no good, or has the tenant already, with other terms.
@@ -136,15 +138,16 @@ def new(settings: NewSettings) -> tuple[str, str]:
     expires = None
     if settings.expires_in is not None:
         expires = _now() + timedelta(seconds=settings.expires_in)
-    key, key_id = add_key(
+    _, key_id = add_key(
         settings.file,
         settings.tenant,
         {name: value for name, value in terms.items() if value is not None},
         {"expires": expires, "note": settings.note},
+        show=show,
     )
     until = f", valid until {moment_text(expires)}" if expires is not None else ""
     about = f"{settings.file}: key {key_id} of the tenant {settings.tenant}{until}"
-    return key, f"{about}. Only its hash is in the file: this is the only time that the key is shown."
+    return f"{about}. Only its hash is in the file: this is the only time that the key is shown."
 
 
 def revoke(settings: RevokeSettings) -> str:

@@ -36,9 +36,12 @@ _REVOKED_LINE = re.compile(r"\s*revoked\s*=")
 _HEADER = re.compile(r"\s*\[")
 
 Fields = Mapping[str, object]
+Show = Callable[[str, str], None]
 
 
-def add_key(path: Path, tenant: str, terms: Fields, fields: Fields) -> tuple[str, str]:
+def add_key(
+    path: Path, tenant: str, terms: Fields, fields: Fields, *, show: Show | None = None
+) -> tuple[str, str]:
     """Makes a key and notes its hash in the file, which is made where there is none.
 
     Args:
@@ -46,6 +49,8 @@ def add_key(path: Path, tenant: str, terms: Fields, fields: Fields) -> tuple[str
         tenant: whose key it is. One that has no table gets one.
         terms: fields of that table. A tenant that has a table keeps what it has.
         fields: of the key, besides its id, hash and tenant.
+        show: hands the key and its id to whoever asked for them. If it fails, the file stays as it was:
+            a valid key that nobody knows is good for nothing.
 
     Returns:
         The key, which is nowhere else from now on, and its id.
@@ -73,7 +78,7 @@ def add_key(path: Path, tenant: str, terms: Fields, fields: Fields) -> tuple[str
         expected["keys"].append({"id": found, "sha256": digest, "tenant": tenant, **fields})
         return text + gap + block, Document.model_validate(expected)
 
-    _edit(path, change, may_be_new=True)
+    _edit(path, change, may_be_new=True, ready=lambda: show(key, found) if show is not None else None)
     return key, found
 
 
@@ -132,9 +137,16 @@ def _with_revoked(path: Path, text: str, number: int, now: datetime) -> str:
 
 
 def _edit(
-    path: Path, change: Callable[[str, Document], tuple[str, Document]], *, may_be_new: bool = False
+    path: Path,
+    change: Callable[[str, Document], tuple[str, Document]],
+    *,
+    may_be_new: bool = False,
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Changes a file's text, looks whether it says what it should, and puts it in place."""
+    """Changes a file's text, looks whether it says what it should, and puts it in place.
+
+    ``ready`` is called when all that is left is to put it there. If it raises an error, nothing is changed.
+    """
     try:
         with _locked(path):
             content = b"" if may_be_new and not path.exists() else read_whole(path, FILE_BYTES_MAX)[1]
@@ -147,7 +159,7 @@ def _edit(
                 raise ConfigError([f"{path}: expected at most {FILE_BYTES_MAX} bytes"])
             if _document(path, encoded) != expected:
                 raise _in_other_form(path)
-            _replace(path, encoded)
+            _replace(path, encoded, ready)
     except OSError as error:
         raise SkyLBError(f"{path}: {error.strerror}") from error
 
@@ -176,7 +188,7 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, ready: Callable[[], None]) -> None:
     """Writes a file so that others see the old content or the new one, and keeps its mode and owner."""
     target = path.resolve()  # a link stays one
     before = target.stat() if target.exists() else None
@@ -190,6 +202,7 @@ def _replace(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(fd)
+        ready()
         Path(name).replace(target)
     except BaseException:  # cancelled or killed by Ctrl-C too: nothing is left beside the file
         Path(name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import stat
 import subprocess
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 
 from skylb.cli import main
 from skylb.errors import ConfigError, SkyLBError
-from skylb.keys import edit
 from skylb.keys.document import parse, read
 from skylb.keys.edit import add_key, revoke_key
 
@@ -140,7 +140,7 @@ def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(edit.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SkyLBError, match="No space left on device"):
         add_key(path, "acme", {}, {})
     assert path.read_text() == LAYOUT
@@ -214,6 +214,31 @@ def test_the_command_prints_the_key_alone_on_the_standard_output(
     for text in (shown, listed, last):
         assert table.sha256 not in text
         assert key not in text
+
+
+@pytest.mark.parametrize(
+    ("redirection", "why"),
+    [(">/dev/full", "No space left on device"), (">&-", "it is closed"), ("", "Broken pipe")],
+)
+def test_a_key_that_cannot_be_printed_is_not_made(path: Path, redirection: str, why: str) -> None:
+    """Otherwise a valid key would be in the file that nobody knows."""
+    words = [sys.executable, "-m", "skylb", "keys", "new", "--file", str(path), "--tenant", "acme"]
+    path.write_text(LAYOUT)
+    reader, writer = os.pipe()
+    os.close(reader)  # as a reader that has left
+    try:
+        command = ["bash", "-c", f'"$@" {redirection}', "bash", *words]
+        ended = subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=50, check=False
+        )
+    finally:
+        os.close(writer)
+    assert ended.returncode == 1
+    said = rf"skylb: the key k[0-9a-f]{{8}} cannot be printed on the standard output: {why}\. It was not made"
+    assert re.match(said, ended.stderr)
+    assert ended.stderr.count("\n") == 1
+    assert path.read_text() == LAYOUT
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(
