@@ -24,6 +24,12 @@ SOCKETS_MAX = 256
 LISTENERS = {"client": "listen", "admin": "admin", "peer": "peer_listen", "sync": "sync_listen"}
 """Names of sockets, and the options whose addresses they stand for."""
 
+
+def flag(name: str) -> str:
+    """The option of a listener's addresses, as on a command line."""
+    return f"--{LISTENERS[name].replace('_', '-')}"
+
+
 NAMELESS = frozenset({"", "unknown"})
 """What sd_listen_fds(3) calls a socket for which the unit names nothing; or it has the unit's own name."""
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from skylb.addresses import ListenAddress
 from skylb.config import Settings
-from skylb.inherited import Passed, assigned
+from skylb.errors import ListenError
+from skylb.inherited import Passed, assigned, flag
 from skylb.listeners import RETRY_S, Listening, bind_patiently, is_taken
 
 HAND_OVER_S = 5.0
@@ -52,7 +53,7 @@ class Ports:
             for name, listener in found.items():
                 for address in listener.addresses:
                     patience_s = 0.0 if name == "client" else HAND_OVER_S
-                    listener.sockets += _keep(undo, await bind_patiently(address, patience_s))
+                    listener.sockets += _keep(undo, await _bind(name, address, patience_s))
             undo.pop_all()
         clients, peers, sync, admin = (found[name].sockets for name in ("client", "peer", "sync", "admin"))
         own = [sock.address for sock in clients if not sock.inherited]
@@ -83,6 +84,14 @@ class Ports:
         for group in (self.clients, self.peers, self.sync, self.admin):
             for sock in group:
                 sock.release()
+
+
+async def _bind(name: str, address: ListenAddress, patience_s: float) -> list[Listening]:
+    try:
+        return await bind_patiently(address, patience_s)
+    except ListenError as error:
+        waited = f", for {patience_s:g} s now" if error.in_use and patience_s else ""
+        raise ListenError(f"{flag(name)}: {error}{waited}", in_use=error.in_use) from error
 
 
 def _keep(undo: ExitStack, sockets: list[Listening]) -> list[Listening]:

@@ -55,7 +55,7 @@ def test_a_port_in_use_ends_with_status_1_and_names_it() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run("serve", "--replica", DOWN, "--listen", address, "--admin", "127.0.0.1:0")
     assert ended.returncode == 1
-    assert ended.stderr == f"skylb: cannot listen on {address}: already in use\n"
+    assert ended.stderr == f"skylb: --listen: cannot listen on {address}: already in use\n"
 
 
 def test_an_access_log_that_cannot_be_opened_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
