@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from skylb.keys.edit import add_key, revoke_key
 from tests.support.kubernetes import endpoint, endpoint_slice, fake_api, status
 from tests.support.processes import PATIENCE_S, SKYLB, balancer, eventually, free_port, get, mocks
 from tests.support.regions import key_line
@@ -265,6 +267,36 @@ def test_a_key_that_everybody_may_use_or_read_is_said(page: bytes, files: dict[s
         found = findings("--replica", keyed.url, "--replica-key-file", files["right"])
     assert "every client that reaches the listener can use --replica-key-file" in texts(found["warning"])
     assert f"chmod o= {files['right']}" in texts(found["warning"])
+
+
+def test_what_is_in_the_keys_file_is_counted_and_models_that_nobody_lists_are_named(
+    page: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.toml"
+    with engine(page) as played:
+        add_key(path, "acme", {"models": ["mock", "mokc"]}, {})
+        add_key(path, "globex", {"models": ["mock"]}, {"expires": datetime(2020, 1, 1, tzinfo=UTC)})
+        found = findings("--replica", played.url, "--keys-file", str(path))
+        assert "keys None: 2 tenants, 1 valid key, 1 expired [" in texts(found["ok"])
+        (row,) = found["warning"]
+        assert (row["area"], row["subject"]) == ("tenant", "acme")
+        assert row["text"] == "no replica lists models that it may use: mokc"
+    with engine(page, key=KEY) as hiding:
+        found = findings("--replica", hiding.url, "--keys-file", str(path))
+        assert "no replica lists" not in texts(found["warning"])
+
+
+def test_a_keys_file_without_a_valid_key_is_said(page: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    _, key_id = add_key(path, "acme", {}, {})
+    revoke_key(path, key_id, datetime(2020, 1, 1, tzinfo=UTC))
+    with engine(page) as played:
+        found = findings("--replica", played.url, "--keys-file", str(path))
+    (row,) = found["warning"]
+    assert row["text"].startswith(
+        "no key of --keys-file is valid now (1 tenant, 0 valid keys, 1 revoked): whoever has to bring"
+    )
+    assert "keys" not in {row["area"] for row in found["ok"]}
 
 
 # ------------------------------------------------------------------------------ this machine

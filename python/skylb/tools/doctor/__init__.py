@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from skylb.config import Settings
-from skylb.tools.doctor import machine, peers, replicas
+from skylb.tools.doctor import keys, machine, peers, replicas
 from skylb.tools.doctor.findings import Report, as_json, render
 
 __all__ = ["Report", "as_json", "examine", "render"]
@@ -26,14 +26,17 @@ async def examine(settings: Settings, *, ask: bool = False, time_s: float = TIME
     report = Report()
     machine.look_at_files(settings, report)
     machine.look_at_guards(settings, report)
+    document = keys.look_at_keys(settings, report)
     machine.look_at_descriptors(settings, report)
     try:
         async with asyncio.timeout(time_s):
             await machine.look_at_addresses(settings, report)
             found = await replicas.find(settings, report)
-            await asyncio.gather(
+            seen, _ = await asyncio.gather(
                 replicas.look(settings, found, report, ask=ask), peers.look(settings, report)
             )
+            if document is not None:
+                keys.look_at_models(document, seen, report)
     except TimeoutError:
         report.fault(
             "time", f"not everything was looked at in {time_s:g} s", "see which replicas and peers hang"

@@ -121,8 +121,11 @@ def _keys(settings: Settings) -> tuple[str | None, str | None]:
     return None, None
 
 
-async def look(settings: Settings, replicas: Sequence[Replica], report: Report, *, ask: bool) -> None:
-    """Asks each replica what the balancer would, and compares the answers; ``ask``: a token as well."""
+async def look(settings: Settings, replicas: Sequence[Replica], report: Report, *, ask: bool) -> list[Seen]:
+    """Asks each replica what the balancer would, and compares the answers; those that were reached.
+
+    ``ask``: a token as well.
+    """
     pool = parts.replica_pool(settings)
     turns = asyncio.Semaphore(AT_ONCE_MAX)
     asker = _Asker(pool, settings.timeout.probe_s)
@@ -138,7 +141,9 @@ async def look(settings: Settings, replicas: Sequence[Replica], report: Report, 
         found = await asyncio.gather(*map(one, replicas))
     finally:
         await pool.close()
-    _compare([seen for seen in found if seen is not None], report)
+    reached = [seen for seen in found if seen is not None]
+    _compare(reached, report)
+    return reached
 
 
 class _Asker:
