@@ -1,8 +1,19 @@
 """The report of ``skylb sim`` as the command prints it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import fmean
 
-from skylb.tools.sim.grid import Cell, Grid, baseline_of, changes, figures, present, runs_each
+from skylb.tools.sim.grid import (
+    Cell,
+    Grid,
+    baseline_of,
+    changes,
+    figures,
+    full_labels,
+    labels,
+    present,
+    runs_each,
+)
 from skylb.tools.sim.headline import headlines
 from skylb.tools.sim.report import PointReport, Report
 from skylb.tools.sim.result import Result, Section
@@ -92,7 +103,73 @@ def _many(points: Sequence[PointReport]) -> list[str]:
     if compared.rows:
         lines += ["", f"against {baseline_of(points)}:"]
         lines += _narrow(compared)
+    for title, of in _PARTS.items():
+        lines += _apart(title, of, points)
     return lines
+
+
+APART_MAX = 64
+"""Tenants or classes that have rows of their own beside each other."""
+
+WIDTH_MAX = 110
+"""Columns of a table that has the points side by side; a wider one has them below each other."""
+
+Sections = Callable[[Result], dict[str, Section]]
+
+_PARTS: dict[str, Sections] = {
+    "tenant": lambda result: result.tenants,
+    "class": lambda result: result.classes,
+}
+LEGEND_MAX = 6
+"""Points whose short names are explained."""
+
+_APART_COLUMNS = ("TTFT P50 ms", "TTFT P90 ms", "failed")
+
+
+def _apart(title: str, of: Sections, points: Sequence[PointReport]) -> list[str]:
+    """What each tenant or class met at each point: means over its runs."""
+    names = list(dict.fromkeys(name for point in points for result in point.runs for name in of(result)))
+    if not 2 <= len(names) <= APART_MAX:
+        return []
+    called = labels(points)
+    cells = {
+        (name, label): _means([found[name] for run in point.runs if name in (found := of(run))])
+        for name in names
+        for label, point in zip(called, points, strict=True)
+    }
+    columns = [title, *(f"{label} {column}" for label in called for column in _APART_COLUMNS)]
+    rows = [[name, *(cell for label in called for cell in cells[name, label])] for name in names]
+    lines = table(columns, rows)
+    if max(map(len, lines)) > WIDTH_MAX:
+        lines = table([title, "", *_APART_COLUMNS], [[*key, *row] for key, row in cells.items()], left=2)
+    return ["", f"by {title}, {_seeds(points)}{_legend(points)}:", *lines]
+
+
+def _means(sections: Sequence[Section]) -> list[str]:
+    """Cells of `_APART_COLUMNS`."""
+    firsts = [section.ttft_s for section in sections]
+    lost = [section.failures + section.unfinished for section in sections]
+    return [
+        _mean([first.p50 * 1e3 for first in firsts if first.p50 is not None]),
+        _mean([first.p90 * 1e3 for first in firsts if first.p90 is not None]),
+        _mean(lost),
+    ]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{fmean(values):.0f}" if values else "-"
+
+
+def _seeds(points: Sequence[PointReport]) -> str:
+    seeds = max(len(point.runs) for point in points)
+    return f"means over {seeds} seeds" if seeds > 1 else "one seed"
+
+
+def _legend(points: Sequence[PointReport]) -> str:
+    """What short names of points stand for."""
+    pairs = zip(labels(points), full_labels(points), strict=True)
+    meant = [f"{label}: {full}" for label, full in pairs if full not in {"", label}]
+    return f" ({', '.join(meant)})" if 0 < len(meant) <= LEGEND_MAX else ""
 
 
 def _narrow(grid: Grid) -> list[str]:

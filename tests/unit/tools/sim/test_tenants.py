@@ -1,10 +1,12 @@
 """Tenants with requests of their own, and what a report says of them."""
 
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from skylb.tools.sim import text as printed
 from skylb.tools.sim.examples import example
 from skylb.tools.sim.page import page
 from skylb.tools.sim.read import Point, from_tree, read_file
@@ -105,6 +107,34 @@ def test_reports_tell_tenants_and_classes_apart() -> None:
         assert "steady-3" in text
         assert "tenant" in text
         assert "low" in text
+
+
+def test_points_are_compared_for_each_tenant_and_the_rules_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `skylb sim tenants` promises: what the others notice of a flood."""
+    steady = msgspec.structs.replace(STEADY, count=1, rate_per_s=1.0)
+    reports = []
+    for rule in ("none", "fair"):
+        of = scenario(steady, FLOOD, engine={"tenant_rule": rule})
+        at = Point({"engine.tenant_rule": rule}, of)
+        reports.append(point_report(at, [run(of)], 0 if reports else None, []))
+    report = Report(SCHEMA, "x.toml", 1, 10, 0, None, 1.0, False, reports)
+    lines = render(report).splitlines()
+    title = "by tenant, one seed (none: tenant_rule=none, fair: tenant_rule=fair):"
+    start = lines.index(title)
+    figures = ("TTFT P50 ms", "TTFT P90 ms", "failed")
+    columns = [f"{rule} {figure}" for rule in ("none", "fair") for figure in figures]
+    assert re.split(r"\s{2,}", lines[start + 1]) == ["tenant", *columns]
+    rows_ = {row.split()[0]: row.split()[1:] for row in lines[start + 2 : start + 4]}
+    for name, cells in rows_.items():
+        found = [point.runs[0].tenants[name] for point in reports]
+        assert [float(cells[place]) for place in (2, 5)] == [row.failures + row.unfinished for row in found]
+        assert [cells[place] for place in (1, 4)] == [f"{(row.ttft_s.p90 or 0) * 1e3:.0f}" for row in found]
+    assert set(rows_) == {"steady", "flood"}
+    assert any(line.startswith("by class, one seed") for line in lines)
+    monkeypatch.setattr(printed, "WIDTH_MAX", 80)
+    assert "\nsteady  fair  " in render(report)
+    monkeypatch.setattr(printed, "APART_MAX", 1)
+    assert "by tenant" not in render(report)
 
 
 def test_without_tenants_a_result_has_none() -> None:
