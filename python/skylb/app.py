@@ -183,9 +183,13 @@ class Service:
             ConfigError: a socket was passed that no listener wants; likewise.
         """
         limit = raise_limit()
-        self.ports = ports = await Ports.bind(self.settings, self._passed)
+        self.logs.start()  # first: an address that is waited for is said
+        try:
+            self.ports = ports = await Ports.bind(self.settings, self._passed)
+        except BaseException:
+            self.logs.stop()
+            raise
         self.operations.addresses = ports.named()
-        self.logs.start()
         warn_exposed(secrets(self.settings))
         if self.isolation is not None and self.isolation.drawn:
             log.warning(DRAWN)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from skylb.addresses import ListenAddress
 from skylb.errors import ConfigError, ListenError
+
+log = logging.getLogger("skylb.listeners")
 
 BACKLOG = 4096
 
@@ -90,12 +93,14 @@ async def bind_patiently(address: ListenAddress, patience_s: float) -> list[List
     Raises:
         ListenError: it did not in time, or the address is not to be had at all.
     """
-    for _ in range(round(patience_s / RETRY_S)):
+    for turn in range(round(patience_s / RETRY_S)):
         try:
             return bind(address)
         except ListenError as error:
             if not error.in_use:
                 raise
+            if turn == 0:
+                log.info("%s; waiting for it for %g s", error, patience_s)
         await asyncio.sleep(RETRY_S)
     return bind(address)
 

@@ -17,9 +17,10 @@ from skylb.errors import ListenError
     ("field", "flag", "end"), [("listen", "--listen", ""), ("admin", "--admin", ", for 0.1 s now")]
 )
 def test_an_address_in_use_is_named_with_its_flag(
-    monkeypatch: pytest.MonkeyPatch, field: str, flag: str, end: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, field: str, flag: str, end: str
 ) -> None:
     monkeypatch.setattr(ports, "HAND_OVER_S", 0.1)
+    caplog.set_level("INFO", "skylb.listeners")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         free, used = ListenAddress("127.0.0.1", 0), ListenAddress("127.0.0.1", taken.getsockname()[1])
         given: dict[str, Any] = {"replica": ("http://a",), "listen": (free,), "admin": free}
@@ -28,3 +29,5 @@ def test_an_address_in_use_is_named_with_its_flag(
         with pytest.raises(ListenError, match=f"^{re.escape(said)}$") as caught:
             asyncio.run(ports.Ports.bind(settings))
     assert caught.value.in_use
+    waiting = f"cannot listen on {used}: already in use; waiting for it for 0.1 s"
+    assert [record.message for record in caplog.records] == ([waiting] if end else [])
