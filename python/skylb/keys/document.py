@@ -149,8 +149,8 @@ _TENANT_ROW, _KEY_ROW = TypeAdapter(TenantTable), TypeAdapter(KeyTable)
 _TENANT = re.compile(TENANT_PATTERN, re.ASCII)
 _PLAIN = re.compile(r"[a-z_]{1,32}")
 """A name of a field that may be shown: no key or hash is spelled so."""
-_SECRET = re.compile(r"sk-|[0-9A-Fa-f]{64}$")
-"""How keys and hashes begin: a tenant with such a name is not shown."""
+_RUN = re.compile(r"[A-Za-z0-9]{8,}")
+_KINDS = tuple(map(re.compile, ("[a-z]", "[A-Z]", "[0-9]")))
 _KEY_HEADER = re.compile(r"\s*\[\[\s*keys\s*\]\]")
 _KEY_NUMBER = re.compile(r"keys\[(\d+)\]")
 _QUOTED = re.compile(r"'[^']{4,}'|\"[^\"]{4,}\"")
@@ -295,7 +295,13 @@ def _where(top: str, which: int | str) -> str:
 
 
 def _may_be_shown(tenant: str) -> bool:
-    return _TENANT.fullmatch(tenant) is not None and _SECRET.match(tenant) is None
+    return _TENANT.fullmatch(tenant) is not None and "sk-" not in tenant and not _is_mixed(tenant)
+
+
+def _is_mixed(name: str) -> bool:
+    """A long run of it mixes cases, or letters and digits, as keys, hashes and parts of them do."""
+    runs = _RUN.findall(name)
+    return any(sum(kind.search(run) is not None for kind in _KINDS) > 1 for run in runs)
 
 
 def _expected(field: FieldInfo) -> str:

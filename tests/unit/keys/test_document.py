@@ -215,6 +215,10 @@ def test_no_fault_shows_a_key_or_a_hash_wherever_it_was_pasted(document: dict[st
     )
 
 
+def test_a_key_that_was_pasted_into_a_tenants_name_is_not_shown() -> None:
+    no_secret_in(GOOD.replace("[tenants.a", f"[tenants.a{KEY}", 1).replace("models", "odels", 1).encode())
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_no_fault_of_a_damaged_file_shows_a_key_or_a_hash(data: st.DataObject) -> None:
