@@ -86,6 +86,51 @@ def test_a_flag_is_answered_by_one_row_per_kind_of_value() -> None:
     assert len(seen) == len(set(seen))
 
 
+def test_a_flag_that_programs_read_differently_has_an_answer_that_is_safe_in_all() -> None:
+    kinds: dict[tuple[str, Values], list[str]] = {}
+    for row in ROWS:
+        kinds.setdefault((row.flag, row.values), []).append(row.programs)
+    several = {flag: programs for (flag, _), programs in kinds.items() if len(programs) > 1}
+    assert several == {"--api-key": ["v", "sg", ""]}
+
+
+@pytest.mark.parametrize(
+    ("line", "launched", "guarded"),
+    [
+        ("--worker-urls http://a:1 --port 1 --api-key S3", True, True),
+        ("--api-key S3 --kv-event-model m", True, True),
+        ("--worker-urls http://a:1 --api-key S3 --model-path m", True, True),
+        ("--worker-urls http://a:1 --api-key S3 --model-path m", False, True),
+        ("--worker-urls http://a:1 --api-key S3", False, True),
+        ("--api-key=S3", False, True),
+        ("--worker-urls http://a:1 --router-api-key S3", False, True),
+        ("--worker-urls http://a:1 --api-key S3 --log-json --kv-event-model m --profile", False, True),
+        ("--worker-urls http://a:1 --api-key S3 --kv-event-model m", False, False),
+    ],
+)
+def test_the_answer_to_a_key_opens_no_fleet_that_may_have_been_guarded(
+    line: str, launched: bool, guarded: bool
+) -> None:
+    made = ours(line, launched=launched)
+    assert "--replica-key-file FILE" in made.line
+    assert ("--keys-file FILE" in made.line) == guarded
+    [fault] = [fault for fault in made.faults if "api-key" in fault.partition(":")[0]]
+    assert ("--keys-file FILE" in fault) == guarded
+
+
+def test_a_command_of_smg_is_never_taken_for_one_of_another_program() -> None:
+    for line in ("--worker-urls http://a:1", "--worker-urls http://a:1 --kv-event-model m --profile"):
+        made = ours(line, launched=True)
+        assert made.program is not None
+        assert made.program.name == "smg"
+        assert "vllm-router" not in "".join(made.lines())
+
+
+def test_where_nothing_can_be_written_instead_no_line_is_said() -> None:
+    assert ours("--pd-disaggregation", launched=True).lines() == []
+    assert "--hold-len-max" not in ours("--queue-size 10 --port 1").line
+
+
 def test_our_own_command_lines_stay_as_they_are() -> None:
     line = (
         "--replica http://a:1 --policy cache_aware --log-level warning --listen 127.0.0.1:1 stray --nonsense"

@@ -84,7 +84,7 @@ class Row:
 
     Args:
         flag: its name.
-        programs: the letters of the programs that have it.
+        programs: the letters of the programs that have it. None: what is safe in all that read it apart.
         values: how many words follow it.
         act: what these words become. It is called with as many of them as ``values`` says.
         about: what becomes of it, for documents: a sentence.

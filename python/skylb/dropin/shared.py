@@ -48,6 +48,10 @@ KEY_OF_CLIENTS = (
     f"{KEY}. The replicas get the key of --replica-key-file, and clients are asked for one of --keys-file "
     "(skylb keys new makes one)"
 )
+KEY_OF_SOME = (
+    f"{KEY_OF_CLIENTS}, as smg and sglang-router do. vllm-router asks clients for none: "
+    "leave --keys-file out only if everybody who reaches it may be served"
+)
 TRACES = "SkyLB writes no traces. It passes traceparent on, and the access log has the times of each request"
 BACKOFF = "SkyLB retries at another replica at once, within a budget of retries (--engine-retry-ratio)"
 PROBES = "SkyLB reads the load of each replica from its /metrics every 0.1 to 1 s"
@@ -159,6 +163,7 @@ SHARED: list[Row] = [
     *unneeded("--enable-igw!", ALL, "SkyLB always asks each replica for its models, and routes by them"),
     *answered("--api-key", "v", KEY, "--replica-key-file FILE"),
     *answered("--api-key", "sg", KEY_OF_CLIENTS, "--replica-key-file FILE --keys-file FILE"),
+    *answered("--api-key", "", KEY_OF_SOME, "--replica-key-file FILE --keys-file FILE"),
     *answered("--log-dir", ALL, "SkyLB logs to stderr. The access log can go to a file", "--access-log FILE"),
     *shared(
         "--log-level",
@@ -227,8 +232,7 @@ SHARED: list[Row] = [
         "--queue-size",
         ALL,
         "their queue fills at a limit of requests. SkyLB's holds what no replica has room for: "
-        "leave the flag out, or",
-        "--hold-len-max N",
+        "leave the flag out, or bound SkyLB's with --hold-len-max",
     ),
     *becomes("--queue-timeout-secs", ALL, "--hold-timeout-s"),
     *answered(

@@ -20,13 +20,22 @@ from skylb.dropin.shared import SHARED
 from skylb.dropin.stack import STACK
 
 ROWS: tuple[Row, ...] = (*SHARED, *GATEWAY, *STACK, *SERVE)
-"""Every flag of every program. A flag that two programs read differently has two rows."""
+"""Every flag of every program. A flag that two programs read differently has two rows.
+
+A third row without programs is then the answer that is safe in all of them: see `_settled`.
+"""
 
 FLAGS = frozenset(row.flag for row in ROWS)
 """Their flags. Some of their programs have no commands: with one of these as its first word, ours serves."""
 
 LAUNCH = "launch"
 """The command of smg and sglang-router that starts a router."""
+
+LAUNCHED = "sg"
+"""The letters of the programs that have it."""
+
+SERVES = "s"
+"""The letter of the program that has ``serve``, which starts engines too."""
 
 PREFIXES = ("--router-", "--no-router-")
 """What the flags of its router begin with in ``smg serve``."""
@@ -74,6 +83,8 @@ class Translation:
             return []
         width = min(40, max((len(theirs) for theirs, _ in self.said), default=0))
         rows = [f"  {theirs:<{width}}  {ours}" for theirs, ours in self.said]
+        if not rows and not self.words and not self.use:
+            return []  # there is nothing to write instead
         heading = f"flags of {self.program.name}, and what became of them:"
         return [heading, *rows, f"with SkyLB's own flags: {self.line}"]
 
@@ -82,9 +93,17 @@ class Translation:
 class _Asked:
     """One of their flags as it was written."""
 
-    row: Row
+    rows: tuple[Row, ...]
+    """Several where programs read the flag differently: which one counts depends on the other flags."""
+    programs: frozenset[str]
+    """The letters of the programs whose flag it may be."""
     flag: str
     words: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The flag without a prefix."""
+        return self.rows[0].flag
 
 
 def translate(
@@ -107,14 +126,16 @@ def translate(
     _split(words, own, made, asked)
     if not asked and not made.faults and not launched:
         return Translation(words=list(words))
-    made.program = _program(asked, launched=launched)
+    programs = tuple(program for program in PROGRAMS if not launched or program.letter in LAUNCHED)
+    made.program = _program(asked, programs)
+    sure = _sure(asked, programs)
     parts: dict[tuple[str, str], _Asked] = {}
     answers: dict[Answer, list[str]] = {}
     for one in asked:
-        _take(one, made, parts, answers)
+        _take(one, _settled(one, sure), made, parts, answers)
     made.faults += [_fault(answer, flags) for answer, flags in answers.items()]
-    _join(asked, made, parts, own_words=words, given=given)
-    flags = {one.row.flag for one in asked}
+    _join(asked, made, parts, own_words=words, given=given, others=sure)
+    flags = {one.name for one in asked}
     if flags & ENGINE_FLAGS and not flags & FLEET and not any(word.startswith("--replica") for word in words):
         made.faults.append(f"{min(flags & ENGINE_FLAGS)}: {ENGINES}: use --replica URL")
         made.instead(["--replica", "URL"])
@@ -129,25 +150,27 @@ def _split(words: Sequence[str], own: Collection[str], made: Translation, asked:
         flag, equals, value = word.partition("=")
         following = value if equals else next(iter(rest), "")
         found = _find(flag, following)
-        if found is None or (flag in own and following not in found.known):
+        if not found or (flag in own and following not in found[0].known):
             made.words.append(word)
             continue
-        taken = (value,) if equals else tuple(_values(found, rest))
-        if found.values is not Values.NONE and not taken:
+        taken = (value,) if equals else tuple(_values(found[0], rest))
+        if found[0].values is not Values.NONE and not taken:
             made.faults.append(f"{flag}: expected a value")
             continue
-        asked.append(_Asked(found, flag, taken))
+        letters = frozenset(letter for row in found for letter in row.programs)
+        prefixed = flag != found[0].flag
+        asked.append(_Asked(found, letters & frozenset(SERVES) if prefixed else letters, flag, taken))
 
 
-def _find(flag: str, following: str) -> Row | None:
-    """The row of a flag: of two, the one that takes what follows."""
+def _find(flag: str, following: str) -> tuple[Row, ...]:
+    """The rows of a flag that take what follows. They take equally many words."""
     found = [row for row in ROWS if row.flag == flag]
     if not found and (prefix := next(filter(flag.startswith, PREFIXES), "")):
         bare = flag.replace(prefix, prefix.removesuffix("router-"), 1)
         found = [row for row in ROWS if row.flag == bare]
     alone = not following or following.startswith("-")
-    fitting = [row for row in found if (row.values is Values.NONE) == alone]
-    return next(iter(fitting or found), None)
+    fitting = [row for row in found if (row.values is Values.NONE) == alone] or found
+    return tuple(row for row in fitting if row.values is fitting[0].values)
 
 
 def _values(row: Row, rest: list[str]) -> Iterator[str]:
@@ -158,21 +181,35 @@ def _values(row: Row, rest: list[str]) -> Iterator[str]:
         yield rest.pop(0)
 
 
-def _program(asked: Sequence[_Asked], *, launched: bool) -> Program:
+def _program(asked: Sequence[_Asked], programs: Sequence[Program]) -> Program:
     """Whose command line it is: the first program that knows most of the flags."""
-    known = {
-        program: sum(program.letter in one.row.programs for one in asked)
-        + (launched and program.letter in "sg")
-        for program in PROGRAMS
-    }
-    return max(PROGRAMS, key=lambda program: known[program])
+    return max(programs, key=lambda program: sum(program.letter in one.programs for one in asked))
+
+
+def _sure(asked: Sequence[_Asked], programs: Sequence[Program]) -> tuple[Program, ...]:
+    """The programs whose command line it may be: those that know every flag, or all if none does."""
+    knowing = (program for program in programs if all(program.letter in one.programs for one in asked))
+    return tuple(knowing) or tuple(programs)
+
+
+def _settled(one: _Asked, programs: Sequence[Program]) -> Row:
+    """The row that counts: that of all these programs, else the one that is safe in each."""
+    letters = {program.letter for program in programs} & one.programs
+    fitting = [row for row in one.rows if letters & set(row.programs)]
+    if len(fitting) == 1:
+        return fitting[0]
+    return next((row for row in one.rows if not row.programs), one.rows[0])
 
 
 def _take(
-    one: _Asked, made: Translation, parts: dict[tuple[str, str], _Asked], answers: dict[Answer, list[str]]
+    one: _Asked,
+    row: Row,
+    made: Translation,
+    parts: dict[tuple[str, str], _Asked],
+    answers: dict[Answer, list[str]],
 ) -> None:
     """Notes what one flag becomes."""
-    outcome: Outcome = one.row.act(one.words)
+    outcome: Outcome = row.act(one.words)
     written = shlex.join([one.flag, *one.words])
     if isinstance(outcome, Became):
         made.words += outcome.words
@@ -199,12 +236,15 @@ def _join(
     *,
     own_words: Sequence[str],
     given: Collection[str],
+    others: Sequence[Program],
 ) -> None:
     """Makes addresses of hosts and ports, with the program's defaults where a whole command line is meant."""
     program = made.program or PROGRAMS[0]
-    whole = any(one.row.flag in FLEET for one in asked)
-    others = [other for other in PROGRAMS if all(other.letter in one.row.programs for one in asked)]
-    elsewhere = [other.name for other in others if other.listen[0] != program.listen[0]]
+    whole = any(one.name in FLEET for one in asked)
+    elsewhere: dict[str, list[str]] = {}
+    for other in others:
+        if other.listen[0] != program.listen[0]:
+            elsewhere.setdefault(other.listen[0], []).append(other.name)
     ours = {word.partition("=")[0] for word in own_words}
     listen = program.listen
     for option, standard, theirs in (
@@ -224,8 +264,9 @@ def _join(
         address = _address(host or default[0], port or str(default[1]))
         made.words[:0] = [f"--{option}", address]
         left_out = "" if written else f" (as {program.name} without {theirs[1]})"
-        if option == "listen" and host is None and elsewhere:
-            left_out += f"; {' and '.join(elsewhere)} would listen on 0.0.0.0: add --host 0.0.0.0 for that"
+        if option == "listen" and host is None:
+            for there, names in elsewhere.items():
+                left_out += f"; {' and '.join(names)} would listen on {there}: add --host {there} for that"
         made.said.insert(0, (" ".join(written) or "(its default)", f"--{option} {address}{left_out}"))
     if whole and program.metrics is None:
         made.said.append(("(its /metrics)", "on the admin listener: --admin HOST:PORT"))
