@@ -131,6 +131,35 @@ def test_where_nothing_can_be_written_instead_no_line_is_said() -> None:
     assert "--hold-len-max" not in ours("--queue-size 10 --port 1").line
 
 
+@pytest.mark.parametrize(
+    ("line", "ending", "fault"),
+    [
+        ("--policy prefix_hash --sticky-sessions", "--policy prefix", " instead of --policy prefix"),
+        (
+            "--sticky-sessions --policy round_robin",
+            "--policy round_robin",
+            " instead of --policy round_robin",
+        ),
+        (
+            "--sticky-sessions --routing-key-headers x-u",
+            "--key-header x-u --policy ring",
+            "x-smg-routing-key",
+        ),
+        ("--dp-size 4 --worker-urls http://a:1", "--replica http://a:1", "use --replica URL"),
+        ("--health-check-port 9 --worker-urls http://a:1", "--replica http://a:1", "use --admin HOST:PORT"),
+        ("--service-discovery --selector a=b", "--kubernetes-selector a=b", "--kubernetes-selector a=b"),
+    ],
+)
+def test_the_line_has_an_advice_whole_and_never_against_what_was_written(
+    line: str, ending: str, fault: str
+) -> None:
+    made = ours(line)
+    assert made.line.endswith(ending)
+    flags = [word for word in shlex.split(made.line) if word.startswith("--")]
+    assert len(flags) == len(set(flags))
+    assert made.faults[-1].endswith(fault)
+
+
 def test_our_own_command_lines_stay_as_they_are() -> None:
     line = (
         "--replica http://a:1 --policy cache_aware --log-level warning --listen 127.0.0.1:1 stray --nonsense"

@@ -67,15 +67,26 @@ class Translation:
         instead = [word for flag, values in self.use.items() for word in (flag, *values)]
         return shlex.join(["skylb", "serve", *self.words, *instead])
 
-    def instead(self, words: Sequence[str]) -> None:
-        """Takes words of ours into the line: a value that was written counts more than a placeholder."""
-        flag = ""
+    def instead(self, words: Sequence[str]) -> str:
+        """Takes words of ours into the line. What was written counts more; a value more than a placeholder.
+
+        Returns what is in the line in their place, if their first flag has another value there.
+        """
+        advice: dict[str, tuple[str, ...]] = {}
         for word in words:
             if word.startswith("--"):
                 flag = word
-                self.use.setdefault(flag, ())
-            elif flag and (not self.use[flag] or self.use[flag][0].isupper()):
-                self.use[flag] = (word,)
+                advice[flag] = ()
+            else:
+                advice[flag] = (word,)
+        written = _by_flag(self.words)
+        for index, (flag, values) in enumerate(advice.items()):
+            there = written.get(flag, self.use.get(flag))
+            if index == 0 and there and values and there != values and not _open(there) and not _open(values):
+                return shlex.join([flag, *there])
+            if flag not in written and (not there or _open(there)):
+                self.use[flag] = values
+        return ""
 
     def lines(self) -> list[str]:
         """What to say once: a heading, a line per flag, and the command line to write instead."""
@@ -87,6 +98,21 @@ class Translation:
             return []  # there is nothing to write instead
         heading = f"flags of {self.program.name}, and what became of them:"
         return [heading, *rows, f"with SkyLB's own flags: {self.line}"]
+
+
+def _by_flag(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The value that each flag of ours has in a command line; the last one of several."""
+    found: dict[str, tuple[str, ...]] = {}
+    for word, following in zip(words, [*words, "--"][1:], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            found[flag] = (value,) if equals else () if following.startswith("--") else (following,)
+    return found
+
+
+def _open(values: Sequence[str]) -> bool:
+    """Whether a placeholder stands where a value goes."""
+    return bool(values) and values[0].isupper()
 
 
 @dataclass(slots=True)
@@ -133,8 +159,8 @@ def translate(
     answers: dict[Answer, list[str]] = {}
     for one in asked:
         _take(one, _settled(one, sure), made, parts, answers)
-    made.faults += [_fault(answer, flags) for answer, flags in answers.items()]
     _join(asked, made, parts, own_words=words, given=given, others=sure)
+    made.faults += [_fault(answer, flags, made.instead(answer.use)) for answer, flags in answers.items()]
     flags = {one.name for one in asked}
     if flags & ENGINE_FLAGS and not flags & FLEET and not any(word.startswith("--replica") for word in words):
         made.faults.append(f"{min(flags & ENGINE_FLAGS)}: {ENGINES}: use --replica URL")
@@ -221,11 +247,11 @@ def _take(
         made.said.append((one.flag, f"not needed: {outcome.why}"))
     elif isinstance(outcome, Answer):
         answers.setdefault(outcome, []).append(one.flag)
-        made.instead(outcome.use)
 
 
-def _fault(answer: Answer, flags: Sequence[str]) -> str:
+def _fault(answer: Answer, flags: Sequence[str], other: str) -> str:
     instead = f": use {shlex.join(answer.use)}" if answer.use else ""
+    instead += f" instead of {other}" if other else ""
     return f"{', '.join(dict.fromkeys(flags))}: {answer.why}{instead}"
 
 
