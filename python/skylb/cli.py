@@ -181,6 +181,7 @@ def _read(
             variables=variables if layered else None,
             file=found.get("config"),
             faults=theirs.faults + faults,
+            asked=theirs.use,
         )
     except ConfigError:
         _say(lines)

@@ -380,6 +380,7 @@ def read(
     variables: Mapping[str, str] | None = None,
     file: Path | None = None,
     faults: Sequence[str] = (),
+    asked: Collection[str] = (),
 ) -> tuple[Loaded[Settings], list[str]]:
     """Reads all sources and validates every value; also answers which values are wrong together.
 
@@ -389,6 +390,7 @@ def read(
         variables: environment variables with our prefix.
         file: the TOML file; ``SKYLB_CONFIG`` names it where no flag did.
         faults: what was found wrong with the flags already.
+        asked: flags that these faults say to use: what is wrong with them together is not said as well.
 
     Raises:
         ConfigError: a value is not valid; names all faults of all sources.
@@ -400,7 +402,7 @@ def read(
     given = from_file(model, file, found) if file is not None else {}
     given |= from_environment(model, variables, found)
     given |= from_flags(model, flags)
-    settings, conflicts = _build_parts(model, given, found)
+    settings, conflicts = _build_parts(model, given, found, asked)
     if settings is None or found:
         raise ConfigError(found + conflicts)
     return Loaded(settings, given), conflicts
@@ -417,11 +419,11 @@ def build(model: type[Settings], given: Mapping[str, Given], faults: list[str]) 
 
 
 def _build_parts(
-    model: type[Settings], given: Mapping[str, Given], faults: list[str]
+    model: type[Settings], given: Mapping[str, Given], faults: list[str], asked: Collection[str] = ()
 ) -> tuple[Settings | None, list[str]]:
     """The settings, and which values are wrong together; values that are wrong alone go to ``faults``."""
     tree: dict[str, Any] = {}
-    faulty: set[str] = set()
+    faulty = {option.name for option in options(model) if option.flag in asked}
     for option in options(model):
         here = given.get(option.name)
         problems = _place(tree, option, here)

@@ -283,7 +283,7 @@ def test_all_that_has_no_counterpart_is_answered_at_once_with_the_line_to_use(
     )
     text = "\n".join(lines)
     assert "SECRET" not in text
-    assert "skylb: 7 faults in the configuration:" in lines
+    assert "skylb: 6 faults in the configuration:" in lines
     assert "--vllm-pd-disaggregation, --prefill, --decode: SkyLB has no pools for prefill and decode." in text
     assert "--api-key: everybody on a machine can read its command lines" in text
     assert "--selector: it finds pods by their labels." in text
@@ -293,6 +293,13 @@ def test_all_that_has_no_counterpart_is_answered_at_once_with_the_line_to_use(
         "skylb serve --listen 127.0.0.1:80 --polcy x --replica-key-file FILE "
         "--kubernetes-selector app=x,role=y --kubernetes-port 8000"
     )
+
+
+def test_what_was_just_said_to_be_used_is_not_missed_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = refusals("--service-discovery k8s", capsys)
+    assert "skylb: 1 fault in the configuration:" in lines
+    assert "no replicas" not in "".join(lines)
+    assert "no replicas" in "".join(refusals("--queue-size 7", capsys))
 
 
 def test_smg_serve_is_answered_that_no_engines_are_started(capsys: pytest.CaptureFixture[str]) -> None:
