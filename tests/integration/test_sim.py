@@ -81,7 +81,7 @@ def test_flags_without_a_scenario_are_faults() -> None:
 
 def test_ctrl_c_reports_what_there_is(tmp_path: Path) -> None:
     report = tmp_path / "r.json"
-    path = written(tmp_path, SCENARIO.replace("duration_s = 20", "duration_s = 100000"))
+    path = written(tmp_path, SCENARIO.replace("duration_s = 20", "duration_s = 1000000"))
     child = Child(
         [*SKYLB, "sim", str(path), "--progress", "lines", "--seeds", "4", "--json-file", str(report)]
     )

@@ -1,12 +1,16 @@
 """What `skylb doctor` finds, as values and as text for a terminal."""
 
+import asyncio
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 WIDTH = 80
 """Columns of the text."""
@@ -77,6 +81,18 @@ class Report:
     def works(self) -> bool:
         """Whether nothing was found that would not work."""
         return not self.count(Level.FAULT)
+
+
+async def in_order(
+    report: Report, look: Callable[[Item, Report], Awaitable[Found]], items: Sequence[Item]
+) -> list[Found]:
+    """Looks at all at once. What is found of each is reported in their order, whichever answers first."""
+    own = [Report() for _ in items]
+    try:
+        return await asyncio.gather(*map(look, items, own))
+    finally:
+        for part in own:
+            report.findings += part.findings
 
 
 def as_json(report: Report) -> str:

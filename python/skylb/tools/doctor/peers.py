@@ -1,6 +1,5 @@
 """What `skylb doctor` sees of the other balancers: one handshake with each."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ from skylb.mesh.sync import Closed, new_client
 from skylb.mesh.tls import MeshTls
 from skylb.startreport import url_of
 from skylb.tasks import TaskGroup
-from skylb.tools.doctor.findings import Report
+from skylb.tools.doctor.findings import Report, in_order
 
 SKEW_S = 1.0
 """As the balancer itself logs it: operators' orders carry the time at which they were given."""
@@ -56,21 +55,21 @@ async def look(settings: Settings, report: Report) -> None:
     forward = str(mesh.advertise) if mesh.advertise is not None else url_of(tls.scheme, mesh.peer_listen)
     client = new_client()
 
-    async def one(url: PeerUrl) -> None:
+    async def one(url: PeerUrl, own: Report) -> None:
         try:
             greeting = await greet(
                 client, url, keys, tls.client, name=mesh.balancer, region=mesh.region, forward=forward
             )
         except Closed as closed:
-            _closed(url, str(closed), report)
+            _closed(url, str(closed), own)
         except Refused as refused:
             fix = FIXES.get(refused.reason, "compare the settings of both")
-            report.fault(AREA, f"the handshake fails here: {refused.reason}", fix, url.name)
+            own.fault(AREA, f"the handshake fails here: {refused.reason}", fix, url.name)
         else:
-            await _greeted(url, greeting, report)
+            await _greeted(url, greeting, own)
 
     try:
-        await asyncio.gather(*map(one, urls))
+        await in_order(report, one, urls)
     finally:
         await client.close()
 

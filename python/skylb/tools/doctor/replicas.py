@@ -23,7 +23,7 @@ from skylb.discovery.sources import make
 from skylb.errors import ConfigError, ConnectError, SkyLBError
 from skylb.keyfiles import read_secret
 from skylb.tasks import TaskGroup
-from skylb.tools.doctor.findings import Report
+from skylb.tools.doctor.findings import Report, in_order
 from skylb.types import Replica
 from skylb.upstream import Fetch, Pool, Response
 
@@ -130,15 +130,15 @@ async def look(settings: Settings, replicas: Sequence[Replica], report: Report, 
     turns = asyncio.Semaphore(AT_ONCE_MAX)
     asker = _Asker(pool, settings.timeout.probe_s)
 
-    async def one(replica: Replica) -> Seen | None:
+    async def one(replica: Replica, own: Report) -> Seen | None:
         async with turns:
-            seen = await _look_at(asker, replica, report)
+            seen = await _look_at(asker, replica, own)
             if ask and seen is not None:
-                await _ask_a_token(asker, seen, report)
+                await _ask_a_token(asker, seen, own)
             return seen
 
     try:
-        found = await asyncio.gather(*map(one, replicas))
+        found = await in_order(report, one, replicas)
     finally:
         await pool.close()
     reached = [seen for seen in found if seen is not None]
