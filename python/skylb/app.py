@@ -186,7 +186,7 @@ class Service:
         self.logs.start()  # first: an address that is waited for is said
         try:
             self.ports = ports = await Ports.bind(self.settings, self._passed)
-        except BaseException:
+        except BaseException:  # cancelled too: what the logs hold is written
             self.logs.stop()
             raise
         self.operations.addresses = ports.named()

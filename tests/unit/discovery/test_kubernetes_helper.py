@@ -78,9 +78,14 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     monkeypatch.setattr(helper_module, "HELPER_S", 0.5)
+    hang(tmp_path, factory, "sleep 1000 & sleep 1000")
+
+
+def hang(tmp_path: Path, factory: Callable[[], asyncio.AbstractEventLoop], script: str) -> None:
+    """Asks a helper that never ends; in time nothing of it has the pipe any more that it held."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    path = config(tmp_path, FakeApi(), f"exec 3>{pipe}; sleep 1000 & sleep 1000", command="/bin/sh")
+    path = config(tmp_path, FakeApi(), f"exec 3>{pipe}; {script}", command="/bin/sh")
 
     async def test() -> None:
         assert await lack(path) == "the credential helper /bin/sh does not end in 0.5 s"
@@ -112,20 +117,7 @@ def test_one_that_may_not_be_killed_is_left_alone_and_what_is_told_is_its_own_fa
 
     monkeypatch.setattr(helper_module, "HELPER_S", 0.5)
     monkeypatch.setattr(os, "killpg", refuse)
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    path = config(tmp_path, FakeApi(), f"exec 3>{pipe}; exec sleep 1000", command="/bin/sh")
-
-    async def test() -> None:
-        assert await lack(path) == "the credential helper /bin/sh does not end in 0.5 s"
-        await until(lambda: has_no_writer(held), "ended by the loop's own signal")
-
-    held = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(test())
-    finally:
-        os.close(held)
+    hang(tmp_path, factory, "exec sleep 1000")
     gc.collect()  # an unclosed transport warns here, and warnings are errors
 
 

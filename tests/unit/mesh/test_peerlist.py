@@ -256,6 +256,15 @@ def test_a_kubeconfig_that_is_none_is_an_error_at_start(tmp_path: Path) -> None:
         check_files(world.settings)
 
 
+def by_service(config: Path) -> dict[str, list[str]]:
+    """Settings of a balancer whose peers are behind a Service."""
+    return {
+        "name": ["us-1"],
+        "peer_kubernetes_service": ["skylb.mesh"],
+        "kubernetes.config": [str(config)],
+    }
+
+
 def test_credentials_that_nobody_gives_at_start_are_a_fault_of_the_list(tmp_path: Path) -> None:
     async def run() -> None:
         async with fake_api() as api:
@@ -264,11 +273,7 @@ def test_credentials_that_nobody_gives_at_start_are_a_fault_of_the_list(tmp_path
             helper = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/false"}
             found["users"][0]["user"] = {"exec": helper}
             config.write_bytes(orjson.dumps(found))
-            more = {
-                "name": ["us-1"],
-                "peer_kubernetes_service": ["skylb.mesh"],
-                "kubernetes.config": [str(config)],
-            }
+            more = by_service(config)
             world = World(tmp_path, more=more)
             tasks = TaskGroup(world._failed)
             await world.list.start(tasks)
@@ -283,11 +288,7 @@ def test_an_api_server_that_is_away_at_start_is_a_fault_of_the_list(tmp_path: Pa
     async def run() -> None:
         async with fake_api() as api:
             config = api.config(tmp_path / "kubeconfig")
-        more = {
-            "name": ["us-1"],
-            "peer_kubernetes_service": ["skylb.mesh"],
-            "kubernetes.config": [str(config)],
-        }
+        more = by_service(config)
         world = World(tmp_path, more=more)
         tasks = TaskGroup(world._failed)
         await world.list.start(tasks)

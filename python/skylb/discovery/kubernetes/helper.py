@@ -91,7 +91,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """
     may_end = process.returncode is not None or _kill_group(process.pid)
     # What has left the group may hold its pipes: else it would not count as ended.
-    transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way
+    transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001 - no public way, nor a stub, for both
     for descriptor in (1, 2):
         if (pipe := transport.get_pipe_transport(descriptor)) is not None:
             pipe.close()
