@@ -39,6 +39,7 @@ PYTHON_PARTS = (
     "options.py",
     "settings/mesh.py",
     "settings/names.py",
+    "tools/operate",
     "upstream.py",
 )
 """Where Python meets what comes from elsewhere."""

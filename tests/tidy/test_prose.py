@@ -9,10 +9,10 @@ from pydantic import Field
 
 from skylb.config import Group, Settings
 from skylb.keys.command import ListSettings, NewSettings, RevokeSettings
-from skylb.mesh.command import PeersSettings
 from skylb.tools.demo import DemoSettings
 from skylb.tools.load import LoadSettings
 from skylb.tools.mock import MockSettings
+from skylb.tools.operate.peers import PeersSettings
 from skylb.tools.sim import SimSettings
 from skylb.tools.wan import WanSettings
 from tests.tidy import prose

@@ -13,7 +13,8 @@ import pytest
 
 from skylb.addresses import ListenAddress
 from skylb.errors import SkyLBError
-from skylb.mesh.command import PeersSettings, ask, render
+from skylb.tools.operate.ask import AdminSettings, ask
+from skylb.tools.operate.peers import render
 
 ROW = {
     "peer": "eu",
@@ -100,9 +101,9 @@ def answering(server: Any, status: int, body: bytes) -> Iterator[Any]:
         server.server_close()
 
 
-def settings_for(server: Any, **changed: Any) -> PeersSettings:
+def settings_for(server: Any, **changed: Any) -> AdminSettings:
     host, port = server.server_address
-    return PeersSettings(admin=ListenAddress(host, port), **changed)
+    return AdminSettings(admin=ListenAddress(host, port), **changed)
 
 
 def test_a_row_says_how_far_how_old_and_how_much_room() -> None:
@@ -155,11 +156,11 @@ def test_it_asks_with_the_token_over_tcp_and_unix_sockets(tmp_path: Path) -> Non
     token.write_text("secret\n")
     body = json.dumps(said(ROW)).encode()
     with answering(http.server.HTTPServer(("127.0.0.1", 0), Handler), 200, body) as server:
-        assert ask(settings_for(server, admin_token_file=token))["peers"] == [ROW]
+        assert ask(settings_for(server, admin_token_file=token), "GET", "/peers")["peers"] == [ROW]
         assert server.asked == [("/peers", "Bearer secret")]
     path = str(tmp_path / "admin.sock")
     with answering(UnixServer(path, Handler), 200, body):
-        assert ask(PeersSettings(admin=ListenAddress(path, 0, unix=True)))["name"] == "us"
+        assert ask(AdminSettings(admin=ListenAddress(path, 0, unix=True)), "GET", "/peers")["name"] == "us"
 
 
 @pytest.mark.parametrize(
@@ -173,12 +174,12 @@ def test_it_asks_with_the_token_over_tcp_and_unix_sockets(tmp_path: Path) -> Non
 def test_a_refusal_is_one_line(status: int, body: bytes, message: str) -> None:
     with answering(http.server.HTTPServer(("127.0.0.1", 0), Handler), status, body) as server:
         with pytest.raises(SkyLBError, match=message):
-            ask(settings_for(server))
+            ask(settings_for(server), "GET", "/peers")
 
 
 def test_nobody_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SkyLBError, match="no answer"):
-        ask(PeersSettings(admin=ListenAddress(str(tmp_path / "none"), 0, unix=True)))
+        ask(AdminSettings(admin=ListenAddress(str(tmp_path / "none"), 0, unix=True)), "GET", "/peers")
 
 
 def test_what_stayed_in_an_evacuated_region_stands_above_the_table() -> None:

@@ -1,8 +1,6 @@
-"""``skylb peers``: asks a balancer's admin listener how it sees the mesh, and prints a table."""
+"""``skylb peers``: how a balancer sees the mesh, as a table."""
 
-import http.client
 import json
-import socket
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -10,70 +8,18 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from skylb.addresses import ListenAddress
-from skylb.errors import SkyLBError
-from skylb.keyfiles import read_secret
-from skylb.settings.values import FILE, LISTEN, Expected, File, Group, Listen
-
-TIMEOUT_S = 5.0
+from skylb.settings.values import Expected
+from skylb.tools.operate.ask import AdminSettings
 
 
-class PeersSettings(Group):
+class PeersSettings(AdminSettings):
     """The balancer to ask, and how to print the answer."""
 
-    admin: Annotated[Listen, LISTEN, Field(description="Address of the balancer's admin listener.")] = (
-        ListenAddress("127.0.0.1", 8081)
-    )
-    admin_token_file: Annotated[
-        File | None, FILE, Field(description="File with the bearer token of the admin listener.")
-    ] = None
     json_lines: Annotated[
         bool,
         Expected("true or false"),
         Field(description="Print one JSON object per peer instead of a table."),
     ] = False
-
-
-def ask(settings: PeersSettings) -> dict[str, Any]:
-    """What ``GET /peers`` says.
-
-    Raises:
-        SkyLBError: nobody answers, or it is a refusal.
-        ConfigError: the token's file cannot be read.
-    """
-    admin = settings.admin
-    token = read_secret(settings.admin_token_file, "admin_token_file")
-    headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-    connection = _Connection(admin)
-    try:
-        connection.request("GET", "/peers", headers=headers)
-        answer = connection.getresponse()
-        said: dict[str, Any] = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
-        raise SkyLBError(f"{admin}: no answer: {error}") from error
-    finally:
-        connection.close()
-    if answer.status != 200:
-        message = said.get("error", {}).get("message", f"status {answer.status}")
-        raise SkyLBError(f"{admin}: {message}")
-    return said
-
-
-class _Connection(http.client.HTTPConnection):
-    """To an address of any kind."""
-
-    def __init__(self, address: ListenAddress) -> None:
-        super().__init__("localhost" if address.unix else address.host, address.port, timeout=TIMEOUT_S)
-        self._address = address
-
-    def connect(self) -> None:
-        """TCP, or a Unix socket."""
-        if not self._address.unix:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT_S)
-        self.sock.connect(self._address.host)
 
 
 COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (

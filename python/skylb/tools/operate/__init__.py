@@ -1,0 +1,1 @@
+"""Commands for operators: they ask the admin listener of a running balancer."""
