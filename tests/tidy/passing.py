@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from skylb import _core
+from tests.tidy import api
 
 FATES = {
     "passed": "passes",
@@ -51,10 +52,20 @@ def _policies() -> str:
     return _table(("policy", "rule", "source"), body)
 
 
+def _admin() -> str:
+    return _table(("request", "who may ask", "answer"), list(api.admin_routes()))
+
+
+def _named_headers() -> str:
+    return _table(("setting", "the header that it names"), list(api.header_settings()))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "routes": _routes,
     "headers": _headers,
     "fields": _fields,
     "policies": _policies,
     "errors": _errors,
+    "admin": _admin,
+    "named_headers": _named_headers,
 }

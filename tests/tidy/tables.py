@@ -22,6 +22,7 @@ from tests.tidy.passing import TABLES  # noqa: E402 - likewise
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "CONFIGURATION.md")
 """Those with tables of settings."""
 PASSING = ROOT / "docs" / "PASSING.md"
+API = ROOT / "docs" / "API.md"
 ALGORITHM = ROOT / "docs" / "ALGORITHM.md"
 SCENARIO = ROOT / "docs" / "SCENARIO.md"
 _BLOCK = re.compile(r"(<!-- settings: ?(?P<group>\w*) -->\n).*?(<!-- end of settings -->)", re.DOTALL)
@@ -50,6 +51,7 @@ if __name__ == "__main__":
     pages = {
         **dict.fromkeys(DOCUMENTS, renewed),
         PASSING: passing,
+        API: passing,
         ALGORITHM: passing,
         SCENARIO: scenario,
         limits.PAGE: limits.renewed,

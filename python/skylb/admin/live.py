@@ -85,7 +85,7 @@ class Feed:
         changed.set()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """One page's stream: the past in one event, then each frame."""
+        """The live page's stream: the past in one event, then each frame."""
         if self._viewers >= VIEWERS_MAX:
             raise Refusal("overloaded", f"{VIEWERS_MAX} pages are open", {"Retry-After": "5"})
         answer = web.StreamResponse(headers={**FRESH, "Content-Type": "text/event-stream"})

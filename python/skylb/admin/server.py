@@ -156,30 +156,41 @@ class Admin:
     # ---------------------------------------------------------------------- handlers
 
     async def _health(self, request: web.Request) -> web.Response:
+        """200 while the process runs."""
         del request
         return json_answer({"status": "alive"})
 
     async def _ready(self, request: web.Request) -> web.Response:
+        """200 when some request would find a replica, here or at a peer, else 503 with `Retry-After`.
+
+        The replica is up, and has reported its models or hides them. 503 from the first SIGTERM on, and
+        while the region is evacuated.
+        """
         del request
         return _readiness(self._service.ready())
 
     async def _ready_here(self, request: web.Request) -> web.Response:
+        """As `/ready`, but peers do not count. Use it for DNS health checks of a region."""
         del request
         return _readiness(self._service.ready(here=True))
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        """Prometheus text, or OpenMetrics where `Accept` asks for it."""
         page, content_type = await self._service.metrics(request.headers.get("Accept", ""))
         return web.Response(body=page, headers={"Content-Type": content_type})
 
     async def _state(self, request: web.Request) -> web.Response:
+        """The process, its replicas and where they come from, hold, tree and keys."""
         del request
         return json_answer(self._service.state())
 
     async def _usage(self, request: web.Request) -> web.Response:
+        """What each tenant has used, by model."""
         del request
         return json_answer(orjson.Fragment(self._service.usage()))
 
     async def _page(self, request: web.Request) -> web.Response:
+        """The live page: replicas, hold and cache in a browser. It loads nothing from elsewhere."""
         del request
         return page()
 
@@ -195,6 +206,11 @@ class Admin:
             await asyncio.sleep(FRAME_INTERVAL_S)
 
     async def _drain(self, request: web.Request) -> web.Response:
+        """`drain`: no new requests go to this replica, running ones end. `undrain`: the opposite.
+
+        The name is its id, `host:port`, or its URL percent-encoded. A replica that its source ends goes on
+        draining, and the answer says so.
+        """
         replica = self._find(request.match_info["replica"])
         draining = request.match_info["verb"] == "drain"
         drains = self._service.set_draining(replica.name, draining)
@@ -203,6 +219,7 @@ class Admin:
         return json_answer(said if note is None else {**said, "note": note})
 
     async def _peers(self, request: web.Request) -> web.Response:
+        """This balancer and what it knows of its peers."""
         del request
         found = self._service.peers()
         if found is None:
@@ -210,12 +227,14 @@ class Admin:
         return json_answer(found)
 
     async def _isolate(self, request: web.Request) -> web.Response:
+        """`isolate`: no forward goes to this peer or comes from it. `rejoin`: the opposite."""
         peer, isolated = request.match_info["peer"], request.match_info["verb"] == "isolate"
         if not self._service.isolate(peer, isolated):
             raise Refusal("unknown_peer", f"no peer {peer!r}: see /peers")
         return json_answer({"peer": peer, "isolated": isolated})
 
     async def _evacuate(self, request: web.Request) -> web.Response:
+        """`evacuate`: new and held requests leave this region, running ones end there. `undrain`: the opposite."""
         region, evacuating = request.match_info["region"], request.match_info["verb"] == "evacuate"
         names = self._service.evacuate(region, evacuating)
         if not names:
@@ -232,6 +251,7 @@ class Admin:
         raise Refusal("unknown_replica", f"no replica {text!r}; there are: {names or 'none'}")
 
     async def _log_level(self, request: web.Request) -> web.Response:
+        """The least severe level that is logged, until the next start: `{"level": "debug"}`."""
         try:
             asked = orjson.loads(await request.read())
         except orjson.JSONDecodeError as error:

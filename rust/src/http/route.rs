@@ -5,7 +5,7 @@
 //! authorised is the route that runs (docs/PROMISES.md, S7). `//host`, `%2e` and dot segments
 //! therefore never match.
 //!
-//! [`ROUTES`] is the source of the list in docs/PASSING.md, which is generated from it.
+//! [`ROUTES`] is the source of the list in docs/API.md, which is generated from it.
 
 mod unknown;
 
