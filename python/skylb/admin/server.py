@@ -234,7 +234,10 @@ class Admin:
         return json_answer({"peer": peer, "isolated": isolated})
 
     async def _evacuate(self, request: web.Request) -> web.Response:
-        """`evacuate`: new and held requests leave the region, running ones end there. `undrain`: the opposite."""
+        """`evacuate`: new and held requests leave the region, running ones end there.
+
+        `undrain`: the opposite.
+        """
         region, evacuating = request.match_info["region"], request.match_info["verb"] == "evacuate"
         names = self._service.evacuate(region, evacuating)
         if not names:
