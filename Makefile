@@ -183,6 +183,9 @@ validate-load: setup ## Compare skylb load with another load generator, over the
 validate-model: setup ## Compare the replica model with a real vLLM on the CPU (10 minutes)
 	@VLLM_ENVIRONMENT="$$(PYTHON="$${PYTHON:-$(abspath $(PY))}" tests/engines/environment.sh)" $(PY) -m bench.validate.engine
 
+figure: setup ## Draw the figure of README.md from bench/results/paper.json
+	@$(PY) -m bench.figure
+
 docs: setup ## Write the generated tables into the documents
 	@$(PY) tests/tidy/tables.py --write
 

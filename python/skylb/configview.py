@@ -52,12 +52,6 @@ def _group(option: Option) -> str:
     return EXPERIMENTAL if option.experimental else option.name.rpartition(".")[0]
 
 
-def chosen(model: type[Group], names: Iterable[str]) -> str:
-    """A Markdown table of some options, in the order of their names here."""
-    by_name = {option.name: option for option in options(model)}
-    return "".join(_rows(by_name[name] for name in names))
-
-
 def _rows(chosen: Iterable[Option]) -> Iterable[str]:
     yield "| flag | default | meaning | expected |\n|---|---|---|---|\n"
     for option in chosen:

@@ -29,6 +29,8 @@ OTHERS_FLAGS = frozenset(
         "--sse-keep-alive-interval",
         "--trust-request-chat-template",
         "--trust-request-mm-kwargs",
+        # Dynamo
+        "--migration-limit",
         # pip, pipx, uv and sha256sum
         "--check",
         "--compile-bytecode",

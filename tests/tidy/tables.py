@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from skylb.config import Settings
-from skylb.configview import chosen, table
+from skylb.configview import table
 
 ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
@@ -19,22 +19,20 @@ from tests.tidy import (  # noqa: E402 - a script's own directory is the first t
 )
 from tests.tidy.passing import TABLES  # noqa: E402 - likewise
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "CONFIGURATION.md")
+DOCUMENTS = (ROOT / "docs" / "CONFIGURATION.md",)
 """Those with tables of settings."""
 PASSING = ROOT / "docs" / "PASSING.md"
 API = ROOT / "docs" / "API.md"
 ALGORITHM = ROOT / "docs" / "ALGORITHM.md"
 SCENARIO = ROOT / "docs" / "SCENARIO.md"
 _BLOCK = re.compile(r"(<!-- settings: ?(?P<group>\w*) -->\n).*?(<!-- end of settings -->)", re.DOTALL)
-_FLAGS = re.compile(r"(<!-- flags: (?P<names>[a-z0-9_. ]+) -->\n).*?(<!-- end of flags -->)", re.DOTALL)
 _REFERENCE = re.compile(r"(<!-- scenario -->\n).*?(<!-- end of scenario -->)", re.DOTALL)
 _CORE = re.compile(r"(<!-- core: (?P<name>\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 def renewed(text: str) -> str:
     """The document with its tables as the models have them now."""
-    text = _BLOCK.sub(lambda match: f"{match[1]}{table(Settings, match['group'])}{match[3]}", text)
-    return _FLAGS.sub(lambda match: f"{match[1]}{chosen(Settings, match['names'].split())}{match[3]}", text)
+    return _BLOCK.sub(lambda match: f"{match[1]}{table(Settings, match['group'])}{match[3]}", text)
 
 
 def passing(text: str) -> str:

@@ -64,21 +64,6 @@ def test_nothing_refers_to_documents_outside() -> None:
     assert not faults, "\n".join(faults)
 
 
-def ratio(page: str, title: str) -> float:
-    """How many times HAProxy's CPU time a table of ``make bench-overhead`` says that SkyLB takes."""
-    table = next(part for part in page.split("\n\n") if title in part)
-    found = re.search(r"^ +skylb +(?:[\d.]+ +){3}([\d.]+)", table, re.MULTILINE)
-    assert found is not None
-    return float(found[1])
-
-
-def test_the_readme_repeats_the_last_figures_beside_haproxy() -> None:
-    page = (ROOT / "bench" / "results" / "bench-overhead.md").read_text()
-    request, chunk = ratio(page, "2 kB chat, not streamed"), ratio(page, "CPU per chunk")
-    said = f"{request:.1f} times HAProxy's time per request and {chunk:.1f} times per chunk."
-    assert said in " ".join((ROOT / "README.md").read_text().split())
-
-
 # ------------------------------------------------------------------------ planted faults
 
 LONG = " ".join(["word"] * 26)
