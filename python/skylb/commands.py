@@ -198,6 +198,31 @@ def _keys(words: Sequence[str]) -> int:
     return 0
 
 
+TRACE_USAGE = """\
+usage: skylb trace mooncake FILE --output FILE [flags]
+
+mooncake  write a recording, or another file of requests, in Mooncake's format
+
+skylb sim and skylb load read recordings and Mooncake's format as they are.
+"""
+
+
+def _trace(words: Sequence[str]) -> int:
+    """Convert a recording or another file of requests."""
+    verb, rest = (words[0] if words else ""), words[1:]
+    if verb in {"-h", "--help"}:
+        sys.stdout.write(TRACE_USAGE)
+        return 0
+    if verb != "mooncake":
+        raise ConfigError([f"{verb!r}: expected skylb trace mooncake"])
+    from skylb.tools.load import convert  # only this command converts
+
+    about = "Writes requests in Mooncake's format: lengths, and blocks of 512 tokens with equal prefixes."
+    settings = load("trace mooncake", convert.MooncakeSettings, rest, about, first="workload").settings
+    print(convert.to_mooncake(settings))
+    return 0
+
+
 CONFIG_USAGE = """\
 usage: skylb config show [flags of skylb serve]
        skylb config check [flags of skylb serve]
@@ -245,6 +270,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "mock": _mock,
     "load": _load_generator,
     "sim": _sim,
+    "trace": _trace,
     "wan": _wan,
     "demo": _demo,
     "peers": _peers,

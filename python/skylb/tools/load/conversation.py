@@ -2,7 +2,7 @@
 
 import random
 
-from skylb.tools.load.workload import Turn
+from skylb.tools.load.turn import Turn
 
 SYSTEM_BASE = 1 << 60
 """Block ids of system prompts begin here; of each further one at a multiple of `SESSION_BASE` above."""

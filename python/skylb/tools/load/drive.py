@@ -11,7 +11,8 @@ from skylb.tools.load.report import SCHEMA, Generator, Report, quantiles, sectio
 from skylb.tools.load.send import Sender
 from skylb.tools.load.settings import LoadSettings
 from skylb.tools.load.stats import Histogram, Tally
-from skylb.tools.load.workload import Session, Turn, User, Workload, group_users
+from skylb.tools.load.turn import Turn
+from skylb.tools.load.workload import Session, User, Workload, group_users
 from skylb.types import Replica
 
 HOUSEKEEPING_S = 0.25

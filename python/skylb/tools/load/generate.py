@@ -8,7 +8,7 @@ import random
 
 from skylb.tools.load.conversation import Conversation, geometric
 from skylb.tools.load.settings import SyntheticSettings
-from skylb.tools.load.workload import Turn
+from skylb.tools.load.turn import Turn
 
 BLOCK_TOKENS = 16
 

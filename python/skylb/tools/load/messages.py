@@ -22,13 +22,12 @@ names the blocks that the next turn has in the answer's place.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 from itertools import repeat
 from typing import Literal
 
 import msgspec
 
-from skylb.tools.load.workload import BLOCK_ID_LIMIT, Turn
+from skylb.tools.load.turn import Turn, block_at, compact, tail_id
 from skylb.tools.synthetic import TOKEN_BYTES, Answer, Run, block_text
 
 Role = Literal["system", "user", "assistant"]
@@ -194,7 +193,7 @@ class Renderer:
             self._repeat(parent, ids, end_offset, spoken, filled)
             return
         answer_ids = ids if end_offset else ids[:-1]
-        runs = _runs(answer_ids)
+        runs = compact(answer_ids)
         if len(runs) > DIRECTIVE_RUNS_MAX or not self._is_plain(ids, filled):
             return
         directive = self._answers.get(parent.id)  # a child before this one may have set it
@@ -205,14 +204,14 @@ class Renderer:
         self._add_mark(ids[-1], _Mark(end_offset, "user"))
         self._answered.update(answer_ids)
         self._answers[parent.id] = directive
-        self._spoken[ids[0]] = _Spoken(parent.out_tokens, filled, _runs(ids[:-1]), ids[-1], directive)
+        self._spoken[ids[0]] = _Spoken(parent.out_tokens, filled, compact(ids[:-1]), ids[-1], directive)
 
     def _repeat(self, parent: Turn, ids: list[int], end_offset: int, spoken: _Spoken, filled: int) -> None:
         """Another request with the same prompt got the same answer, and a follower of its own.
 
         Its last block differs, though the answer within is the same: it continues the first one's.
         """
-        if (parent.out_tokens, filled, _runs(ids[:-1])) != (spoken.tokens, spoken.filled, spoken.runs):
+        if (parent.out_tokens, filled, compact(ids[:-1])) != (spoken.tokens, spoken.filled, spoken.runs):
             return
         self._answers.setdefault(parent.id, spoken.directive)
         if ids[-1] == spoken.last_id or ids[-1] in self._marks:
@@ -311,22 +310,7 @@ def _chunks(turn: Turn) -> Iterator[tuple[range, int]]:
             yield ids, min(whole, left - (len(ids) - 1) * whole)
             left = max(0, left - len(ids) * whole)
     if left:
-        yield range(tail_id := _tail_id(turn), tail_id + 1), left
-
-
-def block_at(turn: Turn, index: int) -> int:
-    """The id of one block of a prompt; after the listed ones, that of the rest."""
-    for start, length in turn.runs:
-        if index < length:
-            return start + index
-        index -= length
-    return _tail_id(turn)
-
-
-def _tail_id(turn: Turn) -> int:
-    last_id = sum(turn.runs[-1]) - 1 if turn.runs else -1
-    digest = blake2b(f"{turn.session}/{last_id}".encode(), digest_size=8).digest()
-    return BLOCK_ID_LIMIT | int.from_bytes(digest, "little") & (BLOCK_ID_LIMIT - 1)
+        yield range(rest := tail_id(turn), rest + 1), left
 
 
 def _extends(parent: Turn, child: Turn, depth: int) -> bool:
@@ -358,13 +342,3 @@ def _shared_ids(turns: Iterable[Turn]) -> set[int]:
                 if owner.setdefault(block_id, turn.session) != turn.session:
                     shared.add(block_id)
     return shared
-
-
-def _runs(ids: Iterable[int]) -> tuple[Run, ...]:
-    runs: list[Run] = []
-    for block_id in ids:
-        if runs and block_id == runs[-1][0] + runs[-1][1]:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((block_id, 1))
-    return tuple(runs)

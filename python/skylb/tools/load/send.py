@@ -12,7 +12,7 @@ from skylb.tools.load.client import Exchange, request_head
 from skylb.tools.load.messages import Message, Renderer
 from skylb.tools.load.settings import ANY_REGION, LoadSettings
 from skylb.tools.load.stats import Tally
-from skylb.tools.load.workload import Turn
+from skylb.tools.load.turn import Turn
 from skylb.types import Replica
 from skylb.upstream import Pool
 

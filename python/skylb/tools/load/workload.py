@@ -8,7 +8,11 @@ A file holds one JSON object a line, sorted so that a request comes after the on
 ``t``: open-loop arrival, seconds. ``after``, ``think``: closed loop, ``think`` seconds after request
 ``after`` has completed, or when the session starts. ``in``, ``out``: tokens of prompt and answer.
 ``runs``: ids of the prompt's blocks of ``block`` tokens as ``[start, length]``. An id stands for the block's
-text and all before it, so equal ids mean equal prefixes. Other fields are ignored.
+text and all before it, so equal ids mean equal prefixes. ``model`` may be there. Other
+fields are ignored.
+
+A directory of recordings (`skylb.tools.load.recorded`) and Mooncake's format (`skylb.tools.load.mooncake`)
+are read too. The lines tell which it is.
 """
 
 import gzip
@@ -18,49 +22,20 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 
 from skylb.errors import SkyLBError
+from skylb.tools.load import mooncake, recorded
+from skylb.tools.load.turn import Turn
 
 LINE_BYTES_MAX = 4 << 20
 REQUESTS_MAX = 5_000_000
-BLOCK_ID_LIMIT = 1 << 62
-"""Ids from here on are ours, for the text after a prompt's last listed block."""
-
 _GZIP_MAGIC = b"\x1f\x8b"
-
-_Id = Annotated[int, msgspec.Meta(ge=0, lt=BLOCK_ID_LIMIT)]
-_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-_Who = Annotated[int, msgspec.Meta(ge=0, lt=BLOCK_ID_LIMIT)]
-_Tokens = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 
 
 class WorkloadError(SkyLBError):
     """A workload cannot be read; the message names file and line."""
-
-
-class Turn(msgspec.Struct, frozen=True, gc=False):
-    """One request."""
-
-    id: _Id
-    region: _Name
-    user: _Who
-    session: _Who
-    in_tokens: _Tokens = msgspec.field(name="in")
-    out_tokens: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = msgspec.field(name="out")
-    block_tokens: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = msgspec.field(name="block")
-    runs: tuple[tuple[_Id, Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]], ...]
-    t_s: _Seconds = msgspec.field(name="t", default=0.0)
-    after: _Id | None = None
-    think_s: _Seconds = msgspec.field(name="think", default=0.0)
-    turn: int = 1
-
-    def listed_blocks(self) -> int:
-        """Blocks of the prompt that have an id in ``runs``, as far as its length has room for them."""
-        return min(sum(length for _, length in self.runs), -(-self.in_tokens // self.block_tokens))
 
 
 @dataclass(slots=True)
@@ -73,10 +48,10 @@ class Workload:
 
 
 def read_workload(path: Path, *, skip_bad: bool = False) -> Workload:
-    """Reads a workload file, plain or gzip.
+    """Reads a workload file, plain or gzip, or all recordings in a directory.
 
     Args:
-        path: the file.
+        path: the file or directory.
         skip_bad: leave out broken lines (and requests that follow one left out), and count them.
 
     Raises:
@@ -85,21 +60,40 @@ def read_workload(path: Path, *, skip_bad: bool = False) -> Workload:
     workload = Workload([])
     reader = _Reader()
     try:
-        with _open(path) as file:
-            for number, line in _lines(file):
-                fault = reader.add(line, workload.turns)
-                if fault is None:
-                    continue
-                message = f"{path}, line {number}: {fault}"
-                if not skip_bad:
-                    raise WorkloadError(message)
-                workload.lines_bad += 1
-                workload.first_fault = workload.first_fault or message
+        for file in _files(path):
+            _read_file(file, reader, workload, skip_bad=skip_bad)
     except (OSError, EOFError, zlib.error) as error:
         raise WorkloadError(f"{path}: cannot be read: {error}") from error
     if not workload.turns:
         raise WorkloadError(f"{path}: holds no request; {workload.first_fault or 'it is empty'}")
+    if reader.recordings.block_bytes is not None:
+        workload.turns = recorded.settled(workload.turns, reader.recordings.block_bytes)
     return workload
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = recorded.files(path)
+    if not files:
+        raise WorkloadError(f"{path}: holds no recording: expected files like {recorded.PATTERN}")
+    return files
+
+
+def _read_file(path: Path, reader: "_Reader", workload: Workload, *, skip_bad: bool) -> None:
+    reader.begin()
+    with _open(path) as file:
+        for number, line in _lines(file):
+            if reader.recordings.reading and not line.endswith(b"\n"):
+                break  # it is being written
+            fault = reader.add(line, workload.turns)
+            if fault is None:
+                continue
+            message = f"{path}, line {number}: {fault}"
+            if not skip_bad:
+                raise WorkloadError(message)
+            workload.lines_bad += 1
+            workload.first_fault = workload.first_fault or message
 
 
 def _open(path: Path) -> io.BufferedIOBase:
@@ -125,18 +119,31 @@ class _Reader:
     """Decodes lines and checks each against those before it."""
 
     def __init__(self) -> None:
+        self.recordings = recorded.Recordings()
         self._decoder = msgspec.json.Decoder(Turn)
         self._session_of: dict[int, int] = {}
         self._block_tokens: int | None = None
+        self._is_mooncake: bool | None = None
+
+    def begin(self) -> None:
+        """A file begins."""
+        self._is_mooncake = None
+        self.recordings.end()
 
     def add(self, line: bytes, turns: list[Turn]) -> str | None:
         """Appends the line's request; what is wrong with it instead, if something is."""
         if len(line) == LINE_BYTES_MAX:
             return f"expected less than {LINE_BYTES_MAX} bytes"
+        if line.startswith(recorded.MARK):
+            return self.recordings.begin(line)
+        if self._is_mooncake is None:
+            self._is_mooncake = mooncake.MARK in line
         try:
-            turn = self._decoder.decode(line)
+            turn = mooncake.read_line(line, len(turns)) if self._is_mooncake else self._decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return str(error)
+        if self.recordings.reading:
+            turn = self.recordings.placed(turn, self._session_of)
         fault = self._fault(turn)
         if fault is None:
             self._session_of[turn.id] = turn.session
@@ -203,3 +210,26 @@ def group_users(turns: Iterable[Turn]) -> dict[str, list[User]]:
     for user in users.values():
         regions.setdefault(user.region, []).append(user)
     return regions
+
+
+def select_time(turns: Iterable[Turn], from_s: float, until_s: float | None) -> list[Turn]:
+    """The requests that arrive in a span of time, which becomes the beginning.
+
+    A request whose predecessor arrived before the span waits for nothing.
+    """
+    kept: list[Turn] = []
+    ids: set[int] = set()
+    for turn in turns:
+        if turn.t_s < from_s or (until_s is not None and turn.t_s >= until_s):
+            continue
+        ids.add(turn.id)
+        cut = turn.after is not None and turn.after not in ids
+        kept.append(
+            msgspec.structs.replace(
+                turn,
+                t_s=turn.t_s - from_s,
+                after=None if cut else turn.after,
+                think_s=0.0 if cut else turn.think_s,
+            )
+        )
+    return kept

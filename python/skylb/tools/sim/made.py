@@ -10,7 +10,8 @@ from typing import assert_never
 import msgspec
 
 from skylb.tools.load.conversation import SESSION_BASE, SYSTEM_BASE, TURNS_MAX, Conversation, geometric
-from skylb.tools.load.workload import REQUESTS_MAX, Turn, WorkloadError
+from skylb.tools.load.turn import Turn
+from skylb.tools.load.workload import REQUESTS_MAX, WorkloadError
 from skylb.tools.sim.workload import Agent, Arena, File, Kind, Mix, Tree
 
 BLOCK_TOKENS = 16

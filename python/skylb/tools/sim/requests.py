@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 
 from skylb.errors import ConfigError
+from skylb.tools.load.turn import Turn
 from skylb.tools.load.workload import (
     REQUESTS_MAX,
-    Turn,
     Workload,
     WorkloadError,
     read_workload,
     select_sessions,
+    select_time,
 )
 from skylb.tools.sim.made import NONE, Plan, draw, make, of_tenant, resampled
 from skylb.tools.sim.scenario import Scenario
@@ -68,6 +69,10 @@ def requests(scenario: Scenario) -> Requests:
         return _packed(Workload(make(kind, plan, scenario.seed)))
     workload = _read(Path(kind.path), kind.skip_bad, kind.scale)
     turns = workload.turns
+    if kind.model is not None:
+        turns = [turn for turn in turns if turn.model in {None, kind.model}]
+    if (kind.model, kind.from_s, kind.until_s) != (None, 0.0, None):
+        turns = select_time(turns, kind.from_s, kind.until_s)
     if kind.tokens_max is not None:
         too_long = {t.session for t in turns if t.in_tokens + t.out_tokens > kind.tokens_max}
         turns = [turn for turn in turns if turn.session not in too_long]
@@ -83,7 +88,7 @@ def requests(scenario: Scenario) -> Requests:
         fault = f"workload.path: {kind.path} has requests of region {', '.join(unknown)}"
         raise ConfigError([f"{fault}: expected regions of the scenario, or workload.region for all"])
     if not turns:
-        raise ConfigError([f"workload: tokens_max leaves no request of {kind.path}"])
+        raise ConfigError([f"workload: tokens_max, model or times leave no request of {kind.path}"])
     return _packed(Workload(turns, workload.lines_bad, workload.first_fault))
 
 

@@ -166,14 +166,17 @@ class Mix(Kind, frozen=True, tag="mix"):
 
 
 class File(Kind, frozen=True, kw_only=True, tag="file"):
-    """Requests of a trace file, as ``skylb load`` reads it.
+    """Requests of a trace file, as ``skylb load`` reads it, or the recordings of a directory.
 
     Attributes:
-        path: file, relative to the scenario's directory.
+        path: file or directory of recordings, relative to the scenario's directory.
         skip_bad: leave out broken lines, and count them.
         shuffle: draw the order of the sessions by the seed, and begin them at ``rate_per_s``. Each seed is
             then another sample.
         region: region that all requests come from, instead of those in the file.
+        model: model whose requests are taken. Without it, those of all models.
+        from_s: time in the file from which requests are taken. It becomes the beginning.
+        until_s: time in the file up to which requests are taken. Without it, to the end.
         scale: factor on the length of prompts and blocks, for traces that were stored with short blocks.
     """
 
@@ -181,6 +184,9 @@ class File(Kind, frozen=True, kw_only=True, tag="file"):
     skip_bad: bool = False
     shuffle: bool = False
     region: str | None = None
+    model: str | None = None
+    from_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    until_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
     scale: Annotated[int, Meta(ge=1, le=1024)] = 1
 
 
