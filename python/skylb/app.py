@@ -108,6 +108,7 @@ class Service:
             guard=self.guard,
             warning=startreport.open_warning(settings),
             logs=self.logs,
+            recorder=self.recorder,
             metrics_page=self.metrics_page,
             client_scheme="http" if self.tls is None else "https",
         )

@@ -2,6 +2,8 @@
 
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -123,56 +125,93 @@ def test_every_button_of_the_demos_page_does_to_the_regions_what_it_says() -> No
         assert child.popen.wait(30) == 0
 
 
-def test_a_balancers_own_page_asks_for_the_token_and_shows_its_replicas_without_buttons(
-    tmp_path: Path,
-) -> None:
-    token = tmp_path / "token"
-    token.write_text("sesame\n")
-    token.chmod(0o600)
+@contextmanager
+def balancer(*arguments: str) -> Iterator[tuple[str, list[str], Child]]:
+    """A balancer with two mock replicas: the URL of its page, the replicas' URLs, and their process."""
     replicas = Child([*SKYLB, "mock", "--listen", "127.0.0.1:0", "--count", "2"])
-    balancer = None
+    serving = None
     try:
         replicas.require(lambda: "\nready" in replicas.text(), timeout_s=30, what="replicas")
         urls = re.findall(r"http://\S+", replicas.text())
         words = [word for url in urls for word in ("--replica", url)]
-        balancer = Child(
-            [
-                *SKYLB,
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--admin",
-                "127.0.0.1:0",
-                "--admin-token-file",
-                str(token),
-                *words,
-            ]
-        )
-        said = balancer.text
-        admin = balancer.require(
+        ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        serving = Child([*SKYLB, "serve", *ports, *arguments, *words])
+        said = serving.text
+        admin = serving.require(
             lambda: re.search(r"admin +(http://\S+)", said()), timeout_s=30, what="its admin URL"
         )
         assert admin is not None
-        address = f"{admin[1]}/"
+        yield f"{admin[1]}/", urls, replicas
+    finally:
+        if serving is not None:
+            serving.stop()
+        replicas.stop()
+
+
+def line(label: str, text: str) -> str:
+    return f"document.querySelector('[data-replica=\"{label}\"]').innerText.includes({text!r})"
+
+
+def says(where: str, text: str) -> str:
+    return f"document.getElementById({where!r}).innerText.includes({text!r})"
+
+
+async def drain_and_kill(page: Page, urls: list[str], replicas: Child) -> None:
+    """Drains a replica with its button, takes it back, and kills both."""
+    label = urls[0].removeprefix("http://")
+    await page.until("document.querySelectorAll('[data-replica]').length === 2")
+    await page.until(says("headline", "All well: 2 replicas serve"))
+    assert await page.value("document.getElementById('peerbox').hidden")
+    button = f"[data-replica='{label}'] button"
+    await page.click(button)
+    await page.until(line(label, "draining"))
+    await page.until(line(label, "by an operator"))
+    await page.until(says("troubles", f"Replica {label} has been draining"))
+    await page.until(says("events", f"replica {label} is draining: by an operator"))
+    await page.click(button)
+    await page.until(f"!({line(label, 'draining')})")
+    await page.until(says("headline", "All well: 2 replicas serve"))
+    replicas.kill()
+    await page.until(says("headline", "No request can be served: no replica is ready."))
+    await page.until(line(label, "down"))
+    await page.until(says("events", f"replica {label} is down: connection refused"))
+
+
+def test_a_balancers_own_page_drains_a_replica_and_says_what_is_wrong_when_all_are_killed() -> None:
+    with balancer() as (address, urls, replicas):
 
         async def look() -> None:
             async with chromium(address) as page:
-                await page.until("!document.getElementById('token').hidden")
-                assert await page.value("document.querySelectorAll('[data-replica]').length") == 0
-                await page.click("#token input")
-                await page.tell("Input.insertText", text="sesame")
-                await page.click("#token button")
+                await drain_and_kill(page, urls, replicas)
+                assert page.complaints == []
+                keep("own-down", await page.screenshot())
+
+        run(look)
+
+
+def test_a_balancers_own_page_asks_for_the_token_and_drains_with_it(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("sesame\n")
+    token.chmod(0o600)
+    with balancer("--admin-token-file", str(token)) as (address, urls, _):
+
+        async def look() -> None:
+            async with chromium(address) as page:
+                for word in ("wrong", "sesame"):
+                    await page.until("!document.getElementById('token').hidden")
+                    assert await page.value("document.querySelectorAll('[data-replica]').length") == 0
+                    await page.value("document.querySelector('#token input').value = ''")
+                    await page.click("#token input")
+                    await page.tell("Input.insertText", text=word)
+                    await page.click("#token button")
                 await page.until("document.querySelectorAll('[data-replica]').length === 2")
                 names = await page.value(
                     "[...document.querySelectorAll('[data-replica]')].map(r => r.dataset.replica)"
                 )
                 assert sorted(f"http://{name}" for name in names) == sorted(urls)
-                assert await page.value("document.querySelectorAll('#lanes button, #sea button').length") == 0
+                await page.click(f"[data-replica='{names[0]}'] button")
+                await page.until(line(names[0], "draining"))
                 assert [text for text in page.complaints if "401" not in text] == []
                 keep("own", await page.screenshot())
 
         run(look)
-    finally:
-        if balancer is not None:
-            balancer.stop()
-        replicas.stop()

@@ -1,11 +1,13 @@
-"""The live page: one answer with all it needs, and the Server-Sent Events that it draws.
+"""Live pages: one answer with all a page needs, and the Server-Sent Events that it draws.
 
-A *frame* is what the page shows at one moment, a JSON object; `skylb.admin.frame` says what is in it.
-The page is served with a policy that lets it load nothing from elsewhere and run no script but its own.
+A *frame* is what a page shows at one moment, a JSON object. `skylb.admin.frame` says what is in a balancer's,
+`skylb.tools.demo.frame` what is in the demo's. A page is served with a policy that lets it load nothing from
+elsewhere and run no script but its own.
 """
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 from collections import deque
 from functools import cache
@@ -19,8 +21,8 @@ from skylb.admin.refusal import Refusal
 VIEWERS_MAX = 32
 """Open pages; more get a 503."""
 
-FRAMES_KEPT = 600
-"""Frames that a page is given when it opens, thinned by the caller: its charts begin in the past."""
+PAST_KEPT = 600
+"""What a page is given when it opens, so that its charts begin in the past: so many pieces."""
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{}'; connect-src 'self';"
@@ -32,19 +34,24 @@ FRESH = {"Cache-Control": "no-store"}
 
 
 @cache
-def _page() -> tuple[str, dict[str, str]]:
-    """The page and its headers."""
-    html, style, script = (
-        (resources.files("skylb.admin") / f"page.{part}").read_text("utf-8") for part in ("html", "css", "js")
+def _page(package: str) -> tuple[str, dict[str, str]]:
+    """A page and its headers."""
+    html = (resources.files(package) / "page.html").read_text("utf-8")
+    style, script = (
+        "".join(
+            (resources.files(of) / f"{name}.{kind}").read_text("utf-8")
+            for of, name in (("skylb.admin", "base"), (package, "page"))
+        )
+        for kind in ("css", "js")
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     headers = {**FRESH, "Content-Security-Policy": POLICY.format(digest), "X-Content-Type-Options": "nosniff"}
     return html.replace("@STYLE@", style).replace("@SCRIPT@", script), headers
 
 
-def page() -> web.Response:
-    """The page."""
-    html, headers = _page()
+def page(package: str) -> web.Response:
+    """The page of a package: its ``page.html``, with ``base`` and ``page`` as style and script."""
+    html, headers = _page(package)
     return web.Response(text=html, content_type="text/html", headers=headers)
 
 
@@ -52,28 +59,36 @@ class Feed:
     """Frames, for every page that is open."""
 
     def __init__(self) -> None:
-        self._past: deque[bytes] = deque(maxlen=FRAMES_KEPT)
+        self._past: deque[bytes] = deque(maxlen=PAST_KEPT)
         self._last = b""
         self._changed = asyncio.Event()
         self._closed = False
         self._watched = asyncio.Event()
         self._viewers = 0
 
-    def publish(self, frame: object, *, keep: bool) -> None:
-        """Shows a frame.
+    @property
+    def is_watched(self) -> bool:
+        """Whether a page is open."""
+        return self._viewers > 0
 
-        Args:
-            frame: fit for orjson.
-            keep: whether pages that open later get it as well.
-        """
+    def publish(self, frame: object) -> None:
+        """Shows a frame, fit for orjson, to the pages that are open."""
         self._last = orjson.dumps(frame)
-        if keep:
-            self._past.append(self._last)
         self._wake()
 
-    async def watched(self) -> None:
-        """Waits until a page is open."""
-        await self._watched.wait()
+    def keep(self, piece: object) -> None:
+        """Keeps a piece of the past, fit for orjson, for pages that open later."""
+        self._past.append(orjson.dumps(piece))
+
+    async def pause(self, seconds: float) -> None:
+        """Sleeps, but not on when the first page opens."""
+        if self._viewers:
+            await asyncio.sleep(seconds)
+            return
+        self._last = b""  # it would be old
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._watched.wait()
 
     def close(self) -> None:
         """Ends every stream."""

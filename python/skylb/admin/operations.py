@@ -10,8 +10,11 @@ import orjson
 from prometheus_client.core import Metric
 
 from skylb import _core
+from skylb._core import Recorder
 from skylb.accesslog import Logs
 from skylb.addresses import ListenAddress
+from skylb.admin.members import peer_members, replica_members
+from skylb.admin.pulse import Member, Pulse
 from skylb.clock import monotonic_ns
 from skylb.control import Control
 from skylb.control.naming import Naming, Wish
@@ -39,6 +42,7 @@ class Operations:
     control: Control
     mesh: Mesh | None
     logs: Logs
+    recorder: Recorder
     metrics_page: Metrics
     guard: Guard | None = None
     """Checks clients' keys."""
@@ -94,7 +98,7 @@ class Operations:
             "version": _core.__version__,
             "python": platform.python_version(),
             "pid": os.getpid(),
-            "uptime_s": round((monotonic_ns() - self.started_ns) / 1e9, 3),
+            "uptime_s": self.uptime_s(),
             "listen": [str(address) for address in self.addresses["clients"]],
             "policy": self.policy,
             "stopping": self.ending.begun,
@@ -128,6 +132,29 @@ class Operations:
             "dns": self.naming.view() if self.naming is not None else None,
             "engine": orjson.Fragment(self.router.state()),
         }
+
+    def uptime_s(self) -> float:
+        """Since the start, seconds."""
+        return round((monotonic_ns() - self.started_ns) / 1e9, 3)
+
+    def pulse(self) -> Pulse:
+        """What was counted so far, and how it is now."""
+        recorder = self.recorder
+        return Pulse(
+            uptime_s=self.uptime_s(),
+            ended=recorder.histogram("request_seconds")[0][-1][1],
+            held=self.router.hold_requests,
+            in_flight=self.router.requests_len,
+            ttft_p50_s=recorder.quantile("ttft_seconds", 0.5),
+            ttft_p90_s=recorder.quantile("ttft_seconds", 0.9),
+        )
+
+    def members(self) -> dict[str, Member]:
+        """The condition of each replica and peer."""
+        found = replica_members(self.router.gauges(), self.control.states(), self.control.drained())
+        if self.mesh is not None:
+            found |= peer_members(self.router.peer_gauges(), self.mesh.unreached())
+        return found
 
     def usage(self) -> bytes:
         """What tenants have used, in JSON."""

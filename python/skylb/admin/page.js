@@ -1,428 +1,164 @@
-"use strict";
-// One frame (skylb.admin.frame) in, one picture out. Elements are made once and then only changed, so
-// that a button under the pointer stays where it is.
-const SVG = "http://www.w3.org/2000/svg";
-const $ = (id) => document.getElementById(id);
-const PAST_MAX = 600;
-const past = [];
+// A balancer's own page: one frame (skylb.admin.frame) in, one picture out.
 let shape = "";
 let parts = {};
 
-function make(tag, attributes = {}, ...children) {
-  const svg = ["svg", "path", "circle", "text", "g", "line", "rect", "defs", "linearGradient", "stop", "title"].includes(tag);
-  const node = svg ? document.createElementNS(SVG, tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
-const set = (node, name, value) => { if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
-const seconds = (s) => s == null ? "–" : s < 0.9995 ? `${Math.round(s * 1e3)} ms` : `${s.toFixed(s < 10 ? 2 : 1)} s`;
-const number = (n, digits = 0) => n == null ? "–" : n.toFixed(digits);
-const color = (index) => `var(--r${index % 6})`;
+// ------------------------------------------------------------------ figures
 
-async function act(button) {
-  button.disabled = true;
-  try {
-    await fetch("actions", { method: "POST", headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ do: button.dataset.do, what: button.dataset.what, name: button.dataset.name }) });
-  } finally {
-    button.disabled = false;
-  }
-}
-const MENDING = ["start", "heal", "return"];
-function action(what, name, verbs) {
-  // One button per verb; `choose` shows those that make sense now.
-  const box = make("div", { class: "buttons" });
-  for (const [verb, text, hint] of verbs) {
-    const button = make("button", { type: "button", class: MENDING.includes(verb) ? "mend" : "danger", title: hint,
-      "aria-label": `${text}: ${what} ${name}`, "data-do": verb, "data-what": what, "data-name": name }, text);
-    button.addEventListener("click", () => act(button));
-    box.append(button);
-  }
-  return box;
-}
-function choose(box, verbs) {
-  for (const button of box.children) button.hidden = !verbs.includes(button.dataset.do);
-}
-
-// ------------------------------------------------------------------ regions
-
-const REPLICA_VERBS = [["kill", "Kill", "SIGKILL, as a machine that dies"], ["start", "Start", "starts it again, its cache empty"]];
-const BALANCER_VERBS = [["kill", "Kill balancer", "SIGKILL to the balancer; its replicas live on"],
-  ["start", "Start balancer", "starts it again where it was"]];
-const REGION_VERBS = [["evacuate", "Evacuate", "new and held work leaves the region; what is under way ends"],
-  ["return", "Return", "the region takes work again"]];
-const LINK_VERBS = [["cut", "Cut", "connections are reset, new ones refused"],
-  ["blackhole", "Blackhole", "everything sent is swallowed, nobody is told"], ["heal", "Heal", "the link is as it was"]];
-
-function figure(label) {
-  const value = make("b", {}, "–");
-  return { box: make("div", {}, value, make("span", {}, label)), value };
-}
-function bar(...colors) {
-  const pieces = colors.map((c) => make("i", { style: `background:${c};width:0` }));
-  return { box: make("div", { class: "bar" }, ...pieces), pieces };
-}
-const fill = (piece, share) => { piece.style.width = `${Math.max(0, Math.min(1, share)) * 100}%`; };
-
-function makeReplica(replica, actions) {
-  const name = make("b", {}, replica.name), health = make("div", { class: "dim" });
-  const work = bar("var(--busy)", "var(--wait)"), text = make("div", { class: "dim" });
-  const arc = make("path", { fill: "none", stroke: "var(--good)", "stroke-width": 5, "stroke-linecap": "round" });
-  const share = make("text", { x: 21, y: 25, "text-anchor": "middle" }, "–");
-  const ring = make("svg", { class: "ring", viewBox: "0 0 42 42", role: "img" },
-    make("title", {}, "share of recent prompt tokens that it had in its cache"),
-    make("circle", { cx: 21, cy: 21, r: 17, fill: "none", stroke: "var(--faint)", "stroke-width": 5 }), arc, share);
-  const buttons = action("replica", replica.name, actions ? REPLICA_VERBS : []);
-  const box = make("div", { class: "replica", "data-replica": replica.name },
-    make("div", {}, name, health), make("div", {}, work.box, text), ring, buttons);
-  return { box, health, work, text, arc, share, buttons };
-}
-function drawReplica(part, replica, region) {
-  const dead = replica.health === "killed";
-  part.box.classList.toggle("dead", dead);
-  const by = replica.served_by && replica.served_by !== region ? ` by ${replica.served_by}` : "";
-  put(part.health, by ? `served${by}` : replica.draining ? "draining" : replica.health);
-  part.health.style.color = dead || replica.health === "down" ? "var(--bad)"
-    : replica.health !== "up" || replica.draining || by ? "var(--warn)" : "";
-  const most = Math.max(replica.capacity, replica.in_flight, 1) + 3;
-  const waits = Math.min(replica.pending, replica.in_flight);
-  fill(part.work.pieces[0], (replica.in_flight - waits) / most);
-  fill(part.work.pieces[1], waits / most);
-  put(part.text, `${replica.in_flight} in flight` + (replica.pending ? `, ${replica.pending} waiting` : ""));
-  put(part.share, replica.cached == null ? "–" : `${Math.round(replica.cached * 100)}%`);
-  const angle = Math.min(0.9999, replica.cached || 0) * 2 * Math.PI;
-  const [x, y] = [21 + 17 * Math.sin(angle), 21 - 17 * Math.cos(angle)];
-  set(part.arc, "d", replica.cached ? `M21 4A17 17 0 ${angle > Math.PI ? 1 : 0} 1 ${x.toFixed(2)} ${y.toFixed(2)}` : "");
-  choose(part.buttons, [dead ? "start" : "kill"]);
-}
-function makeRegion(region, index, actions) {
-  const dot = make("i", { class: "dot" }), note = make("small");
-  const title = make("h3", { class: "grow", style: `color:${color(index)}` }, dot, region.name, note);
-  const balancer = action("balancer", region.name, actions ? BALANCER_VERBS : []);
-  const evacuate = action("region", region.name, actions ? REGION_VERBS : []);
-  const figures = ["TTFT P50", "TTFT P90", "answers/s", "failed"].map(figure);
-  figures[3].box.title = "answers that were cut after their first byte, and connections to a balancer that is dead";
-  const figureBox = make("div", { class: "figures" }, ...figures.map((f) => f.box));
-  const users = bar(color(index)), held = bar("var(--wait)");
-  const usersLabel = make("span"), heldLabel = make("span"), sentTo = make("span");
-  const userBox = make("div", {}, make("div", { class: "label" }, usersLabel, sentTo), users.box);
-  const replicas = region.replicas.map((replica) => makeReplica(replica, actions));
-  const box = make("article", { class: "card", "data-region": region.name },
-    make("div", { class: "row" }, title, make("div", { class: "buttons" }, balancer, evacuate)),
-    figureBox, userBox, make("div", { class: "label" }, make("span", {}, "hold"), heldLabel), held.box,
-    make("div", { class: "replicas" }, ...replicas.map((part) => part.box)));
-  return { box, dot, note, balancer, evacuate, figures, figureBox, users, userBox, held, usersLabel, heldLabel, sentTo, replicas };
-}
-function drawRegion(part, region) {
-  const dead = region.balancer === "killed", up = region.balancer === "up";
-  part.box.classList.toggle("dead", dead);
-  part.box.classList.toggle("leaving", region.evacuating);
-  part.dot.className = "dot" + (dead ? " bad" : !up || region.evacuating ? " warn" : "");
-  put(part.note, dead ? "balancer killed" : !up ? `balancer ${region.balancer}` : region.evacuating ? "evacuated" : "");
-  part.note.style.color = dead ? "var(--bad)" : "var(--warn)";
-  choose(part.balancer, [dead ? "start" : "kill"]);
-  choose(part.evacuate, dead ? [] : [region.evacuating ? "return" : "evacuate"]);
-  const texts = [seconds(region.ttft_p50_s), seconds(region.ttft_p90_s), number(region.per_s, 1), number(region.failed)];
-  part.figureBox.hidden = region.per_s == null;
-  part.figures.forEach((f, i) => put(f.value, texts[i]));
-  part.figures[3].value.style.color = region.failed ? "var(--bad)" : "";
-  part.userBox.hidden = region.users == null;
-  put(part.usersLabel, `${region.users} users awake`);
-  const away = region.sent_to && region.sent_to !== region.name;
-  put(part.sentTo, away ? `sent to ${region.sent_to}` : "");
-  part.sentTo.style.color = "var(--warn)";
-  fill(part.users.pieces[0], region.users == null ? 0 : region.users / region.users_max);
-  put(part.heldLabel, dead ? "–" : `${region.held} waiting`);
-  fill(part.held.pieces[0], dead ? 0 : region.held / 30);
-  region.replicas.forEach((replica, i) => drawReplica(part.replicas[i], replica, region.name));
-}
-
-// ---------------------------------------------------------------------- sea
-
-// Where land is: a row of dots per line, 100 dots of 3.6 degrees from 170 W eastward, 3.25 degrees from 74 N
-// southward; four dots a digit. From the GLOBE elevation model (NOAA, public domain).
-const LAND = `
-0007dfc0ff80000237ffe3000
-3fffedb8ff000f80ffffffff8
-7fffff3c78601ffffffffffff
-7ffffc18700077ffffffffff8
-3cfff830000073ffffffffc80
-003ffe3c000217fffffffc300
-001fffff000e7ffffffffe000
-000ffffd0003fffffffffc000
-0007fffc0001fffffffffc000
-0007fff00007be3ffffffa000
-0007ffe0000617ffffffe2000
-0007ffc00004c1ffffffa4000
-0003ff800007e07fffff80000
-0001ff80000fffffffff80000
-0000f080001ffffbffff80000
-00007000001fffbe3fff00000
-00003200001fffff1e7c00000
-00001e00001fffde1c7800000
-00000300003ffff80c3c00000
-0000013c001ffff8080800000
-0000003e000ffff8040040000
-0000003f80007ff8003100000
-0000007fc0003fe0001300000
-0000007fe0003fe0001b8c000
-0000007ff8001fc0000007000
-0000007ffc001fc0000002800
-0000003ff8001fe0000008000
-0000003ff0001fe800003b000
-0000000ff0001f9800007f000
-0000000ff0001f980001ff800
-0000000fc0001f800001ffc00
-0000001fc0000f000001ffc00
-0000001f80000e000001ffc00
-0000001f00000000000007800
-0000001e00000000000003000`.trim().split("\n");
-const WIDE = 1200, DOT_X = 12, DOT_Y = 9.4, HIGH = DOT_Y * LAND.length, PLAIN_HIGH = 190;
-const eastward = (longitude) => (((longitude + 170) % 360 + 360) % 360) / 360 * WIDE;
-
-function place(region, index, count) {
-  // Without coordinates side by side, the middle ones lower, so that no link crosses another.
-  if (region.longitude == null) return { x: WIDE * (index + 0.5) / count, y: count > 2 && index > 0 && index < count - 1 ? 140 : 54 };
-  return { x: eastward(region.longitude), y: (74 - region.latitude) / 3.25 * DOT_Y };
-}
-function makeLand() {
-  const dots = LAND.map((row, y) => [...row].map((digit, at) => [0, 1, 2, 3].map((bit) =>
-    parseInt(digit, 16) & (8 >> bit) ? `M${(at * 4 + bit + 0.5) * DOT_X} ${((y + 0.5) * DOT_Y).toFixed(1)}h0` : "").join("")).join("")).join("");
-  return make("path", { d: dots, stroke: "var(--land)", "stroke-width": 6.2, "stroke-linecap": "round" });
-}
-function makeNight() {
-  const stops = [0, 1, 2, 3, 4, 5, 6, 7, 8].map((i) => make("stop", { offset: i / 8, "stop-color": "var(--night)",
-    "stop-opacity": ((1 - Math.cos(i / 4 * Math.PI)) / 2).toFixed(3) }));
-  const gradient = make("linearGradient", { id: "night", gradientUnits: "userSpaceOnUse", x1: 0, x2: WIDE, y1: 0, y2: 0,
-    spreadMethod: "repeat" }, ...stops);
-  const sun = make("g", {}, make("title", {}, "noon is here"), make("circle", { r: 17, cy: 24, fill: "var(--sun)", opacity: 0.25 }),
-    make("circle", { r: 9, cy: 24, fill: "var(--sun)" }));
-  const dark = make("rect", { width: WIDE, height: HIGH, fill: "url(#night)", style: "opacity:var(--night-depth)" });
-  return { gradient, sun, nodes: [make("defs", {}, gradient), dark, sun] };
-}
-function bend(a, b, drawn) {
-  // The middle of a link: long ones swing south, around the shorter ones.
-  if (!drawn) return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
-  const far = Math.abs(a.x - b.x) / WIDE;
-  return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 + (far > 0.5 ? 250 : far > 0.32 ? 70 : -62) };
-}
-function curve(a, b, m, side) {
-  const long = Math.hypot(b.x - a.x, b.y - a.y) || 1;
-  const [x, y] = [-(b.y - a.y) / long * side * 5, (b.x - a.x) / long * side * 5];
-  return `M${a.x + x} ${a.y + y}Q${m.x + x} ${m.y + y} ${b.x + x} ${b.y + y}`;
-}
-function makeLink(sea, link, frame, at) {
-  const [a, b] = link.ends.map((end) => at[end]), m = bend(a, b, sea.night);
-  const line = make("path", { d: curve(a, b, m, 0), "stroke-width": 2, fill: "none" });
-  sea.svg.append(line);
-  for (const [from, to] of [link.ends, [link.ends[1], link.ends[0]]]) {
-    const index = frame.regions.findIndex((region) => region.name === from);
-    const path = make("path", { class: "flow", d: curve(at[from], at[to], m, 1), stroke: color(index), "stroke-width": 0 });
-    sea.flows[`${from}>${to}`] = path;
-    sea.svg.append(path);
-  }
-  const text = make("b"), flow = make("div", { class: "dim" });
-  const buttons = action("link", link.name, frame.actions ? LINK_VERBS : []);
-  const box = make("div", { class: "link", "data-link": link.name,
-    style: `left:${(a.x + 2 * m.x + b.x) / 4 / WIDE * 100}%;top:${(a.y + 2 * m.y + b.y) / 4 / sea.high * 100}%` }, text, flow, buttons);
-  sea.links[link.name] = { line, text, flow, box, buttons };
-  return box;
-}
-function makeSea(frame) {
-  const drawn = frame.regions.every((region) => region.longitude != null);
-  const high = drawn ? HIGH : PLAIN_HIGH;
-  const svg = make("svg", { viewBox: `0 0 ${WIDE} ${high}` });
-  const sea = { svg, high, night: drawn ? makeNight() : null, links: {}, flows: {}, nodes: {} };
-  const at = {};
-  frame.regions.forEach((region, i) => { at[region.name] = place(region, i, frame.regions.length); });
-  if (drawn) svg.append(makeLand(), ...sea.night.nodes);
-  sea.news = make("ul", { class: "news", "aria-label": "what happened", "aria-live": "polite" });
-  $("sea").replaceChildren(svg, sea.news, ...frame.links.map((link) => makeLink(sea, link, frame, at)));
-  frame.regions.forEach((region, i) => {
-    const { x, y } = at[region.name];
-    const node = make("circle", { r: 27, stroke: color(i), "stroke-width": 3.5, cx: x, cy: y });
-    svg.append(node, make("text", { x, y: y + 5, "text-anchor": "middle", fill: "var(--text)", "font-size": 15, "font-weight": 600 }, region.name));
-    sea.nodes[region.name] = node;
-  });
-  return sea;
-}
-function linkText(link) {
-  const ends = link.ends.join(" – ");
-  if (link.fault !== "none") return `${ends}: ${link.fault.replace("_", " ")}`;
-  return link.rtt_s == null ? `${ends}: no round trip yet` : `${ends}: ${Math.round(link.rtt_s * 1e3)} ms`;
-}
-function drawSea(sea, frame) {
-  const flows = Object.fromEntries(frame.flows.map((flow) => [`${flow.origin}>${flow.target}`, flow]));
-  for (const [key, path] of Object.entries(sea.flows)) {
-    const rate = flows[key] ? flows[key].per_s : 0;
-    set(path, "stroke-width", rate > 0 ? Math.min(11, 4 + 2 * Math.sqrt(rate)).toFixed(1) : 0);
-  }
-  for (const link of frame.links) {
-    const part = sea.links[link.name], bad = link.fault !== "none";
-    part.box.classList.toggle("bad", bad);
-    set(part.line, "stroke", bad ? "var(--bad)" : "var(--link)");
-    set(part.line, "stroke-dasharray", bad ? "3 9" : "none");
-    put(part.text, linkText(link));
-    const ways = [link.ends, [link.ends[1], link.ends[0]]].map(([from, to]) => flows[`${from}>${to}`]).filter((flow) => flow);
-    const busy = ways.filter((flow) => flow.per_s > 0).map((flow) => `${flow.origin} → ${flow.target} ${flow.per_s.toFixed(1)}/s`);
-    const sick = ways.filter((flow) => flow.state && flow.state !== "alive").map((flow) => `${flow.origin}: ${flow.target} ${flow.state}`);
-    put(part.flow, [...busy, ...sick].join(", ") || "no forwards");
-    choose(part.buttons, bad ? ["heal"] : ["cut", "blackhole"]);
-  }
-  for (const region of frame.regions) {
-    set(sea.nodes[region.name], "fill", `var(--${region.balancer === "killed" ? "bad-ground" : region.evacuating ? "warn-ground" : "card"})`);
-  }
-  if (sea.night && frame.sun_longitude != null) {
-    const x = eastward(frame.sun_longitude).toFixed(1);
-    set(sea.night.gradient, "gradientTransform", `translate(${x})`);
-    set(sea.night.sun, "transform", `translate(${x})`);
-  }
-}
-
-// ------------------------------------------------------------------- charts
-
-const CHARTS = [
-  { title: "TTFT P50 of each region's users", unit: seconds, of: (frame, region) => region.ttft_p50_s, least: 0.2 },
-  { title: "Users awake", unit: (v) => number(v), of: (frame, region) => region.users, least: 10 },
-  { title: "Waiting in each region's hold", unit: (v) => number(v), of: (frame, region) => region.held, least: 4 },
-  { title: "Forwarded elsewhere per second", unit: (v) => number(v, 1),
-    of: (frame, region) => frame.flows.filter((f) => f.origin === region.name).reduce((sum, f) => sum + f.per_s, 0), least: 2 },
+const VITALS = [
+  ["requests/s", (v) => number(v.per_s, 1)],
+  ["TTFT P50", (v) => seconds(v.ttft_p50_s), "time to first token, median of the latest requests"],
+  ["TTFT P90", (v) => seconds(v.ttft_p90_s), "nine of ten requests had their first token sooner"],
+  ["between tokens, P50", (v) => seconds(v.gap_p50_s), "time from one token of a stream to the next"],
+  ["under way", (v) => number(v.in_flight)],
+  ["in the hold", (v) => number(v.held), "requests that wait here because no replica has room", (v) => v.held ? "warn" : ""],
+  ["errors, last minute", (v) => number(v.failed), "requests that ended with an error, whoever's fault it was",
+    (v) => v.failed ? "bad" : ""],
 ];
-function makeCharts(frame) {
-  return CHARTS.map((chart) => {
-    const values = frame.regions.map(() => make("b"));
-    const legend = make("div", { class: "legend" }, ...frame.regions.map((region, i) =>
-      make("span", {}, make("i", { style: `background:${color(i)}` }), `${region.name} `, values[i])));
-    const svg = make("svg", { viewBox: "0 0 400 110", preserveAspectRatio: "none", "aria-hidden": "true" });
-    const line = (attributes) => ({ fill: "none", "vector-effect": "non-scaling-stroke", ...attributes });
-    const lines = frame.regions.map((_, i) => make("path", line({ stroke: color(i), "stroke-width": 2, "stroke-linejoin": "round" })));
-    svg.append(...[4, 56, 108].map((y) => make("line", line({ x1: 0, x2: 400, y1: y, y2: y, stroke: "var(--edge)" }))), ...lines);
-    const top = make("span"), span = make("span");
-    const box = make("article", { class: "card" }, make("h2", {}, chart.title), legend,
-      make("div", { class: "label" }, top, span), svg);
-    $("charts").append(box);
-    return { ...chart, box, lines, values, top, span };
+function makeVitals() {
+  return VITALS.map(([label, text, hint, level]) => {
+    const value = make("b", {}, "–"), box = make("div", hint ? { title: hint } : {}, value, make("span", {}, label));
+    return { box, value, text, level };
   });
 }
-function drawCharts(charts) {
-  const first = past[0].t_s, newest = past[past.length - 1], wide = Math.max(10, newest.t_s - first);
-  for (const chart of charts) {
-    const series = newest.regions.map((_, i) => past.map((frame) => frame.regions[i] ? chart.of(frame, frame.regions[i]) : null));
-    chart.box.hidden = series.flat().every((value) => value == null);
-    const most = series.flat().reduce((max, value) => value == null ? max : Math.max(max, value * 1.05), chart.least);
-    put(chart.top, chart.unit(most));
-    put(chart.span, `last ${Math.round(wide)} s`);
-    series.forEach((values, i) => {
-      let d = "", pen = "M";
-      values.forEach((value, j) => {
-        if (value == null) { pen = "M"; return; }
-        d += `${pen}${((past[j].t_s - first) / wide * 400).toFixed(1)} ${(108 - value / most * 104).toFixed(1)}`;
-        pen = "L";
-      });
-      set(chart.lines[i], "d", d);
-      put(chart.values[i], chart.unit(values[values.length - 1]));
-    });
-  }
+function makeCharts() {
+  const ms = { unit: seconds, least: 0.02 };
+  return [
+    makeChart({ title: "Time to first token", ...ms, lines: [
+      { name: "P50", color: "var(--busy)", of: (v) => v.ttft_p50_s }, { name: "P90", color: "var(--wait)", of: (v) => v.ttft_p90_s }] }),
+    makeChart({ title: "Requests per second", unit: (v) => number(v, 1), least: 1, lines: [
+      { name: "ended", color: "var(--busy)", of: (v) => v.per_s }] }),
+    makeChart({ title: "Waiting in the hold", unit: (v) => number(v), least: 4, lines: [
+      { name: "held", color: "var(--wait)", of: (v) => v.held }] }),
+    makeChart({ title: "Errors of the last minute", unit: (v) => number(v), least: 4, lines: [
+      { name: "failed", color: "var(--bad)", of: (v) => v.failed }] }),
+  ];
+}
+
+// ----------------------------------------------------------------- replicas
+
+const level = (word) => ["up", "alive"].includes(word) ? "good"
+  : ["down", "ejected", "wedged", "dead", "unreachable"].includes(word) ? "bad" : "warn";
+const since = (s) => s == null ? "" : s < 90 ? `for ${s} s` : s < 5400 ? `for ${Math.round(s / 60)} min` : `for ${Math.round(s / 3600)} h`;
+
+function head(labels) {
+  return make("div", { class: "line head", role: "row" },
+    ...labels.map(([label, kind, hint]) => make("span", { class: kind || "", role: "columnheader", ...(hint ? { title: hint } : {}) }, label)));
+}
+const REPLICA_HEAD = [["replica"], ["state"], ["running", "n", "sequences that it runs, as its metrics say"],
+  ["waiting", "n", "sequences that wait at it"], ["allowance", "n", "requests that may wait at it: SkyLB holds the others"],
+  ["KV cache used"], ["hit rate", "n", "share of recent prompt tokens that it had in its cache, by its own count"], ["models"], [""]];
+const PEER_HEAD = [["peer"], ["state"], ["round trip", "n"], ["its hold", "n"], ["room", "n", "requests that may be forwarded to it now"],
+  ["forwards", "n", "under way"], ["forwards/s", "n"]];
+
+function makeState() {
+  const dot = make("i", { class: "dot" }), word = make("span"), why = make("span", { class: "dim" });
+  return { box: make("div", { class: "state", role: "cell" }, make("b", {}, dot, word), why), dot, word, why };
+}
+function drawState(part, it) {
+  set(part.dot, "class", `dot ${level(it.word)}`);
+  put(part.word, it.word);
+  put(part.why, [it.reason, it.word === "up" ? "" : since(it.for_s)].filter(Boolean).join(", "));
+}
+function cells(labels) {
+  return labels.map((label) => make("span", { class: "n", role: "cell", "data-label": label }, "–"));
+}
+function makeReplica(replica) {
+  const state = makeState(), figures = cells(["running", "waiting", "allowance"]), [hit] = cells(["hit rate"]);
+  const kv = make("span"), used = bar("var(--busy)");
+  const models = make("span", { class: "models", role: "cell" });
+  const button = make("button", { type: "button" });
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    await ask("POST", `replicas/${encodeURIComponent(replica.name)}/${button.dataset.do}`);
+    button.disabled = false;
+  });
+  const box = make("div", { class: "line", role: "row", "data-replica": replica.label },
+    make("span", { class: "name", role: "cell" }, replica.label), state.box, ...figures,
+    make("div", { class: "kv", role: "cell", "data-label": "KV cache used" }, kv, used.box), hit, models, make("div", { class: "buttons", role: "cell" }, button));
+  return { box, state, figures, kv, used, hit, models, button };
+}
+function drawReplica(part, replica) {
+  drawState(part.state, replica);
+  [replica.running, replica.waiting, replica.allowance].forEach((value, i) => put(part.figures[i], number(value)));
+  put(part.kv, percent(replica.kv_used));
+  fill(part.used.pieces[0], replica.kv_used || 0);
+  part.used.pieces[0].style.background = replica.kv_used > 0.9 ? "var(--wait)" : "var(--busy)";
+  put(part.hit, percent(replica.cached));
+  put(part.models, replica.models.join(", ") + (replica.models_more ? ` and ${replica.models_more} more` : ""));
+  const verb = replica.draining ? "undrain" : "drain";
+  set(part.button, "data-do", verb);
+  set(part.button, "class", replica.draining ? "mend" : "danger");
+  set(part.button, "aria-label", `${verb} ${replica.label}`);
+  set(part.button, "title", replica.draining ? "new requests may go there again" : "no new requests; those under way end");
+  put(part.button, replica.draining ? "Undrain" : "Drain");
+}
+function makePeer(peer) {
+  const state = makeState(), figures = cells(["round trip", "its hold", "room", "forwards", "forwards/s"]);
+  const name = peer.region && peer.region !== peer.name ? `${peer.name} (${peer.region})` : peer.name;
+  return { box: make("div", { class: "line", role: "row", "data-peer": peer.name }, make("span", { class: "name", role: "cell" }, name), state.box, ...figures), state, figures };
+}
+function drawPeer(part, peer) {
+  drawState(part.state, peer);
+  [seconds(peer.rtt_s), number(peer.held), number(peer.room), number(peer.in_flight), number(peer.per_s, 1)]
+    .forEach((text, i) => put(part.figures[i], text));
+}
+
+// -------------------------------------------------------------------- lists
+
+function rows(list, items, empty, row) {
+  const text = JSON.stringify(items);
+  if (list.dataset.text === text) return;
+  list.dataset.text = text;
+  list.replaceChildren(...(items.length ? items.map(row) : [make("li", { class: "empty" }, empty)]));
+}
+function age(frame, event) {
+  const s = Math.max(0, frame.vitals.t_s - event.at_s);
+  return s < 90 ? `${Math.round(s)} s ago` : s < 5400 ? `${Math.round(s / 60)} min ago` : `${Math.round(s / 3600)} h ago`;
+}
+function drawLists(frame) {
+  put($("recent"), frame.recent_s ? `last ${Math.round(frame.recent_s)} s` : "");
+  rows($("errors"), frame.errors, "No request has failed.", (error) => make("li", { "data-code": error.code },
+    make("b", { class: error.side === "client" ? "" : "bad" }, String(error.count)),
+    make("div", {}, make("b", {}, error.code), error.side ? ` on the side of: ${error.side}` : "", make("span", { class: "dim" }, error.about))));
+  const events = frame.events.map((event) => ({ ...event, age: age(frame, event) }));
+  rows($("events"), events, "Nothing has changed since the start.", (event) => make("li", {},
+    make("time", {}, event.age), make("span", { class: event.level }, event.text)));
+  rows($("troubles"), frame.troubles, "", (trouble) => make("li", {}, make("i", { class: `dot ${trouble.level}` }), make("span", {}, trouble.text)));
+  if (!frame.troubles.length) $("troubles").replaceChildren();
 }
 
 // -------------------------------------------------------------------- frame
 
-function drawTotals(frame) {
-  const sum = (name) => frame.regions.reduce((total, region) => total + (region[name] || 0), 0);
-  const forwards = frame.flows.reduce((total, flow) => total + flow.per_s, 0);
-  const minutes = `${Math.floor(frame.t_s / 60)}:${String(Math.floor(frame.t_s % 60)).padStart(2, "0")}`;
-  const told = frame.regions.some((region) => region.answered != null);
-  const texts = [[minutes, "running"], [number(sum("held")), "held"]];
-  if (frame.links.length) texts.push([number(forwards, 1), "forwards/s"]);
-  if (told) texts.push([number(sum("per_s"), 1), "answers/s"], [number(sum("answered")), "answered"], [number(sum("failed")), "failed"]);
-  if ($("totals").children.length !== texts.length) {
-    $("totals").replaceChildren(...texts.map(([, label]) => make("div", {}, make("b"), make("span", {}, label))));
-  }
-  texts.forEach(([text], i) => put($("totals").children[i].firstChild, text));
-}
-function drawNews(list, news) {
-  const text = JSON.stringify(news);
-  if (list.dataset.text === text) return;
-  list.dataset.text = text;
-  list.hidden = !news.length;
-  list.replaceChildren(...news.map(([t, said]) => make("li", {}, make("time", {}, `${t.toFixed(1)} s`), make("span", {}, said))));
-}
 function build(frame) {
-  $("sea").hidden = frame.regions.length < 2;
-  $("about").hidden = !frame.about.length;
-  $("about").replaceChildren(...frame.about.map((text) => make("p", {}, text)));
-  $("charts").replaceChildren();
-  $("ttft").hidden = frame.regions.every((region) => region.users == null);
-  $("lanes").style.gridTemplateColumns = `repeat(${Math.min(3, frame.regions.length)}, minmax(0, 1fr))`;
-  parts = { sea: makeSea(frame), regions: frame.regions.map((region, i) => makeRegion(region, i, frame.actions)), charts: makeCharts(frame) };
-  $("lanes").replaceChildren(...parts.regions.map((part) => part.box));
+  parts = { vitals: makeVitals(), charts: makeCharts(), replicas: frame.replicas.map(makeReplica), peers: frame.peers.map(makePeer) };
+  $("vitals").replaceChildren(...parts.vitals.map((part) => part.box));
+  $("charts").replaceChildren(...parts.charts.map((part) => part.box));
+  $("replicas").replaceChildren(...(frame.replicas.length ? [head(REPLICA_HEAD)] : []), ...parts.replicas.map((part) => part.box));
+  $("none").hidden = frame.replicas.length > 0;
+  $("peers").replaceChildren(head(PEER_HEAD), ...parts.peers.map((part) => part.box));
+  $("peerbox").hidden = !frame.peers.length;
+  $("all").hidden = false;
 }
 function draw(frame) {
-  const now = JSON.stringify([frame.actions, frame.regions.map((r) => [r.name, r.replicas.map((p) => p.name)]), frame.links.map((l) => l.name)]);
+  const now = JSON.stringify([frame.replicas.map((r) => r.name), frame.peers.map((p) => p.name)]);
   if (now !== shape) {
     shape = now;
     build(frame);
   }
-  put($("title"), frame.title);
-  drawTotals(frame);
-  drawSea(parts.sea, frame);
-  frame.regions.forEach((region, i) => drawRegion(parts.regions[i], region));
-  if (past.length) drawCharts(parts.charts);
-  drawNews(parts.sea.news, frame.news);
-  document.body.dataset.frame = frame.t_s;
-}
-function keep(frame) {
-  if (past.length && frame.t_s - past[past.length - 1].t_s < 0.9) return;
-  past.push(frame);
-  if (past.length > PAST_MAX) past.shift();
-}
-
-// ------------------------------------------------------------------- stream
-
-// Server-Sent Events, read by hand: an EventSource cannot carry the admin token.
-let token = "";
-$("token").addEventListener("submit", (event) => {
-  event.preventDefault();
-  token = $("token").querySelector("input").value.trim();
-  $("token").hidden = true;
-  follow();
-});
-function take(event) {
-  const data = JSON.parse(event.slice(event.indexOf("data: ") + 6));
-  if (Array.isArray(data)) {
-    past.length = 0;
-    data.forEach(keep);
-    return;
+  const name = frame.balancer ? `balancer ${frame.balancer}${frame.region && frame.region !== frame.balancer ? ` in ${frame.region}` : ""}, ` : "";
+  put($("title"), `${name}policy ${frame.policy}, version ${frame.version}, up ${clock(frame.vitals.t_s)}`);
+  document.title = `${frame.level === "good" ? "" : "! "}SkyLB ${frame.balancer}`.trim();
+  set($("headline"), "class", `headline ${frame.level}`);
+  set($("dot"), "class", `dot ${frame.level}`);
+  put($("said"), frame.headline);
+  for (const part of parts.vitals) {
+    put(part.value, part.text(frame.vitals));
+    set(part.box, "class", part.level ? part.level(frame.vitals) : "");
   }
-  keep(data);
-  draw(data);
-  $("gone").hidden = true;
+  if (past.length) parts.charts.forEach((chart) => drawChart(chart));
+  frame.replicas.forEach((replica, i) => drawReplica(parts.replicas[i], replica));
+  frame.peers.forEach((peer, i) => drawPeer(parts.peers[i], peer));
+  drawLists(frame);
+  document.body.dataset.frame = frame.vitals.t_s;
 }
-async function read(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let text = "";;) {
-    const { value, done } = await reader.read();
-    if (done) throw new Error("it has ended the stream");
-    const events = (text + value).split("\n\n");
-    text = events.pop();
-    events.forEach(take);
-  }
-}
-async function follow() {
-  try {
-    const answer = await fetch("events", { cache: "no-store", headers: token ? { Authorization: `Bearer ${token}` } : {} });
-    if (answer.status === 401) {
-      $("token").hidden = false;
-      return;
-    }
-    if (!answer.ok) throw new Error(`it says ${answer.status}: ${await answer.text()}`);
-    await read(answer);
-  } catch (error) {
-    put($("gone"), `No news from the server (${error.message}). What is shown below is old.`);
-    $("gone").hidden = false;
-    setTimeout(follow, 1000);
-  }
-}
-follow();
+start({ draw, piece: (frame) => frame.vitals });

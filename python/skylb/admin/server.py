@@ -2,14 +2,12 @@
 
 ``/health``, ``/ready``, ``/metrics`` and the page, which holds no figures itself, answer everybody who
 reaches the listener. ``/state``, the page's events and the verbs need the bearer token where one is
-configured. Without one they answer on loopback only. They never answer a web page, whose requests a browser
-would carry there.
+configured. Without one they answer on loopback only. They never answer another web page, whose requests a
+browser would carry there: see `foreign`.
 """
 
-import asyncio
 import hmac
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -17,9 +15,11 @@ import orjson
 from aiohttp import web
 
 from skylb.addresses import ListenAddress
-from skylb.admin.frame import own_frame
+from skylb.admin.frame import frame, vitals
 from skylb.admin.host import AdminHost
 from skylb.admin.live import Feed, page
+from skylb.admin.origin import foreign
+from skylb.admin.pulse import Member, Pulse, Pulses
 from skylb.admin.refusal import Refusal, json_answer, of_library
 from skylb.admin.state import State
 from skylb.descriptors import Shortage
@@ -29,8 +29,6 @@ from skylb.types import Replica
 
 REQUEST_BYTES_MAX = 4096
 FRAME_INTERVAL_S = 1.0
-RATES_LEN = 10
-"""Frames over which rates are taken."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/ready/here", "/metrics"})
@@ -49,6 +47,12 @@ class Service(Protocol):
 
     def state(self) -> dict[str, Any]:
         """Everything an operator may want to see, fit for orjson."""
+
+    def pulse(self) -> Pulse:
+        """What was counted so far, and how it is now."""
+
+    def members(self) -> Mapping[str, Member]:
+        """The condition of each replica and peer."""
 
     def usage(self) -> bytes:
         """What tenants have used, in JSON."""
@@ -86,6 +90,7 @@ class Admin:
         self._is_local = address.is_loopback
         self.token = token
         self._feed = Feed()
+        self._pulses = Pulses()
         self._tasks = TaskGroup()
         app = web.Application(middlewares=[self._guarded], client_max_size=REQUEST_BYTES_MAX)
         app.on_response_prepare.append(_hide_software)
@@ -150,8 +155,8 @@ class Admin:
                 raise Refusal("unauthorized", "give the admin token: Authorization: Bearer TOKEN")
         elif not self._is_local:
             raise Refusal("no_token", "not on loopback: set admin_token_file to use this")
-        elif "Origin" in request.headers or not names_loopback(request.headers.get("Host", "")):
-            raise Refusal("cross_origin", "not for web pages, and only under a loopback name")
+        elif foreign(request):
+            raise Refusal("cross_origin", "not for other web pages, and only under a loopback name")
 
     # ---------------------------------------------------------------------- handlers
 
@@ -192,18 +197,21 @@ class Admin:
     async def _page(self, request: web.Request) -> web.Response:
         """The live page: replicas, hold and cache in a browser. It loads nothing from elsewhere."""
         del request
-        return page()
+        return page("skylb.admin")
 
     async def _show(self) -> None:
-        """A frame a second while somebody looks."""
-        states: deque[State] = deque(maxlen=RATES_LEN)
+        """A sample a second; a frame of it while somebody looks."""
+        service, pulses = self._service, self._pulses
         while True:
-            await self._feed.watched()
-            state = msgspec.json.decode(orjson.dumps(self._service.state()), type=State)
-            before = states[0] if states else None
-            states.append(state)
-            self._feed.publish(msgspec.to_builtins(own_frame(state, before)), keep=True)
-            await asyncio.sleep(FRAME_INTERVAL_S)
+            pulse = service.pulse()
+            pulses.add(pulse)
+            if pulses.members_due(pulse.uptime_s):
+                pulses.look(pulse.uptime_s, service.members())
+            self._feed.keep(msgspec.to_builtins(vitals(pulses)))
+            if self._feed.is_watched:
+                state = msgspec.json.decode(orjson.dumps(service.state()), type=State)
+                self._feed.publish(msgspec.to_builtins(frame(state, pulses, ready=service.ready())))
+            await self._feed.pause(FRAME_INTERVAL_S)
 
     async def _drain(self, request: web.Request) -> web.Response:
         """`drain`: no new requests go to this replica, running ones end. `undrain`: the opposite.
@@ -284,12 +292,6 @@ def _readiness(ready: bool) -> web.Response:
     if ready:
         return json_answer({"ready": True})
     return json_answer({"ready": False}, status=503, headers={"Retry-After": "1"})
-
-
-def names_loopback(host: str) -> bool:
-    """Whether ``Host`` names this machine itself: a rebound DNS name does not."""
-    name = host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
-    return name == "" or ListenAddress(name.strip("[]"), 0).is_loopback
 
 
 async def _hide_software(request: web.Request, response: web.StreamResponse) -> None:

@@ -15,6 +15,15 @@ class ReplicaState(msgspec.Struct, frozen=True):
     cached_tokens_total: int
     prompt_tokens_total: int
     draining: bool = False
+    replica: int = 0
+    ready: bool = True
+    blind: bool = False
+    running: int | None = None
+    waiting: int | None = None
+    allowance: int = 0
+    kv_used: float | None = None
+    models: list[str] = []
+    removed: bool = False
 
 
 class PeerState(msgspec.Struct, frozen=True):
@@ -24,6 +33,7 @@ class PeerState(msgspec.Struct, frozen=True):
     region: str = ""
     state: str = ""
     draining: bool = False
+    isolated: bool = False
     rtt_ns: int | None = None
     room: int = 0
     in_flight: int = 0
@@ -44,10 +54,13 @@ class _Engine(msgspec.Struct, frozen=True):
 class _Process(msgspec.Struct, frozen=True):
     uptime_s: float
     policy: str
+    version: str = ""
+    stopping: bool = False
 
 
 class _Mesh(msgspec.Struct, frozen=True):
     name: str = "local"
+    region: str = ""
     evacuating: bool = False
 
 

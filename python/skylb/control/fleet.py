@@ -81,6 +81,13 @@ class Fleet:
         offered = self._offered.get(name)
         return offered is not None and (name in self._draining or offered.draining)
 
+    def drained(self) -> dict[str, str]:
+        """The replicas that get no new requests, by name: who wants it."""
+        found = {
+            name: "its source says that it leaves" for name, one in self._offered.items() if one.draining
+        }
+        return found | {name: "by an operator" for name in self._draining if name in self._offered}
+
     def replicas(self) -> list[Replica]:
         """The fleet as it stands."""
         return list(self._replicas.values())

@@ -166,6 +166,10 @@ class Control:
         """Whether a replica is to get no new requests; ``False`` for an unknown name."""
         return self._fleet.drains(name)
 
+    def drained(self) -> dict[str, str]:
+        """The replicas that get no new requests, by name: who wants it."""
+        return self._fleet.drained()
+
     def states(self) -> dict[str, str]:
         """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why``, or what its source lacks.
 

@@ -159,6 +159,10 @@ class Mesh:
         """What is wrong with the sources of the list of peers, by source."""
         return {name: fault for name, (_, fault) in self._list.sources().items() if fault is not None}
 
+    def unreached(self) -> dict[str, str]:
+        """Why peers cannot be reached, by name."""
+        return {name: link.fault for name, link in self.peers.links.items() if link.fault}
+
     def families(self) -> Iterator[Metric]:
         """For ``/metrics``."""
         now_ns = monotonic_ns()

@@ -12,6 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from skylb.addresses import ListenAddress
 from skylb.admin import Admin, live
+from skylb.admin.pulse import Member, Pulse
 from skylb.admin.refusal import Refusal
 from skylb.listeners import bind, bound_address
 from skylb.types import Address, Replica
@@ -38,6 +39,12 @@ class Recording:
 
     def state(self) -> dict[str, Any]:
         return {"process": {"pid": 1}, "engine": orjson.Fragment(b'{"hold":{}}')}
+
+    def pulse(self) -> Pulse:
+        return Pulse(uptime_s=1.0)
+
+    def members(self) -> dict[str, Member]:
+        return {"replica gpu-1:8000": Member(condition="up")}
 
     def usage(self) -> bytes:
         return b'{"tenants":[{"name":"acme"}]}'
@@ -276,13 +283,57 @@ def test_off_loopback_without_a_token_verbs_and_state_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "http://evil.example"}, {"Host": "evil.example:8081"}, {"Host": "127.0.0.1.evil.example"}],
+    [
+        {"Origin": "http://evil.example"},
+        {"Host": "evil.example:8081"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Origin": "null", "X-SkyLB-Page": "1"},
+        {"Origin": "http://evil.example", "X-SkyLB-Page": "1"},
+        # A name that was rebound to loopback: page and host agree, and neither is this machine's.
+        {"Origin": "http://evil.example:8081", "Host": "evil.example:8081", "X-SkyLB-Page": "1"},
+        # A page of another program of this machine.
+        {"Origin": "http://127.0.0.1:3000", "X-SkyLB-Page": "1"},
+        {"Origin": "http://127.0.0.1:8081", "Host": "localhost:8081", "X-SkyLB-Page": "1"},
+        {"Origin": "https://127.0.0.1:8081", "Host": "127.0.0.1:8081", "X-SkyLB-Page": "1"},
+        # A form of our own origin, which no page of ours has.
+        {"Origin": "http://127.0.0.1:8081", "Host": "127.0.0.1:8081"},
+        # A request without Origin, such as an image's.
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
 )
 def test_a_web_page_cannot_use_the_verbs_through_its_visitors_browser(headers: dict[str, str]) -> None:
     async def test(ask: Asked) -> None:
         for method, path in GUARDED:
             assert (await ask(method, path, headers=headers))[0] == 403
         assert ask.service.told == []
+
+    asking(test)
+
+
+def test_our_own_page_may_use_the_verbs_under_each_loopback_name() -> None:
+    async def test(ask: Asked) -> None:
+        for host in ("127.0.0.1:8081", "localhost:8081", "[::1]:8081"):
+            own = {
+                "Host": host,
+                "Origin": f"http://{host}",
+                "X-SkyLB-Page": "1",
+                "Sec-Fetch-Site": "same-origin",
+            }
+            assert (await ask("POST", "/replicas/7/drain", headers=own))[0] == 200
+        assert ask.service.told == [(REPLICA.name, True)] * 3
+
+    asking(test)
+
+
+def test_another_pages_browser_that_asks_first_is_not_told_yes() -> None:
+    async def test(ask: Asked) -> None:
+        headers = {
+            "Origin": "http://127.0.0.1:3000",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "x-skylb-page",
+        }
+        assert (await ask("OPTIONS", "/replicas/7/drain", headers=headers))[0] == 403
 
     asking(test)
 

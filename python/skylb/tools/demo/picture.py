@@ -1,7 +1,7 @@
 """From looks at the regions to the page's frames."""
 
-from skylb.admin.frame import FlowFrame, Frame, LinkFrame, RegionFrame, ReplicaFrame
 from skylb.tools.demo.day import PLACES, sun_longitude
+from skylb.tools.demo.frame import FlowFrame, Frame, LinkFrame, RegionFrame, ReplicaFrame
 from skylb.tools.demo.regions import Region, ReplicaProcess, World
 from skylb.tools.demo.settings import DemoSettings
 from skylb.tools.demo.state import History

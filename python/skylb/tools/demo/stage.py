@@ -151,7 +151,10 @@ class _Demo:
                 for text in picture.changes(frame):
                     actions.say(text)
                 self._view.show(frame, self._history, load)
-                self._feed.publish(msgspec.to_builtins(frame), keep=looks % LOOKS_PER_KEPT_FRAME == 0)
+                shown = msgspec.to_builtins(frame)
+                self._feed.publish(shown)
+                if looks % LOOKS_PER_KEPT_FRAME == 0:
+                    self._feed.keep(shown)
                 await asyncio.sleep(LOOK_INTERVAL_S)
 
     def _turn_the_earth(self, load: Load, picture: Picture, actions: Actions) -> None:

@@ -6,7 +6,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from skylb.admin.frame import Frame, RegionFrame, ReplicaFrame
+from skylb.tools.demo.frame import Frame, RegionFrame, ReplicaFrame
 from skylb.tools.demo.picture import recent_ttft
 from skylb.tools.demo.state import RECENT_S, History
 from skylb.tools.liveview import LiveView

@@ -2,14 +2,13 @@
 
 import socket
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from skylb.admin.live import Feed, page
-from skylb.admin.server import names_loopback
+from skylb.admin.origin import foreign
 from skylb.errors import SkyLBError
 from skylb.listeners import bound_address
 from skylb.tools.demo.actions import Action, ActionError, Actions
@@ -48,7 +47,7 @@ class Web:
 
     async def _page(self, request: web.Request) -> web.Response:
         del request
-        return page()
+        return page("skylb.tools.demo")
 
     async def _act(self, request: web.Request) -> web.Response:
         try:
@@ -69,9 +68,7 @@ def _answer(status: int, text: str) -> web.Response:
 @web.middleware
 async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Only for pages of this very origin, under a loopback name: a button kills processes."""
-    host = request.headers.get("Host", "")
-    origin = request.headers.get("Origin")
-    if not names_loopback(host) or (origin is not None and urlsplit(origin).netloc != host):
+    if foreign(request):
         return _answer(403, "not for other web pages, and only under a loopback name")
     if request.method == "POST" and request.content_type != "application/json":
         return _answer(415, "expected application/json")
