@@ -189,6 +189,17 @@ figure: setup ## Draw the figure of README.md from bench/results/paper.json
 docs: setup ## Write the generated tables into the documents
 	@$(PY) tests/tidy/tables.py --write
 
+# What builds the site is outside the tree too. It needs neither Rust nor SkyLB.
+SITE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skylb/site
+$(SITE)/.ready: requirements/site.txt
+	@echo "== $(SITE)"
+	@$(FIND_PYTHON); "$$found" -m venv $(SITE)
+	@$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/site.txt
+	@touch $@
+
+docs-site: $(SITE)/.ready ## Build the documentation site into site/, and check its links; it works as files and loads nothing from elsewhere
+	@$(SITE)/bin/python -m tests.distribution.site
+
 fmt: setup ## Format, and fix what the linters can fix
 	@$(VENV)/bin/ruff check --quiet --fix . || true
 	@$(VENV)/bin/ruff format --quiet .
@@ -202,6 +213,7 @@ lock: ## Renew requirements/*.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group audit pyproject.toml -o requirements/audit.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group bench pyproject.toml -o requirements/bench.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group dist -o requirements/dist.txt
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group site -o requirements/site.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group litellm -o requirements/litellm.txt
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --group load -o requirements/load.txt
 
