@@ -880,6 +880,16 @@ class Engine:
         """All lists have been read, or could not be."""
     def guessed(self, request: Request, /) -> bool:
         """Whether a request is at a replica whose list lacks its model, while another could be tried."""
+    @property
+    def policy(self) -> str:
+        """The policy that chooses now."""
+    def set_policy(self, policy: str, now_ns: int, /) -> tuple[_Effect, ...]:
+        """Chooses by another policy from now on. Requests in the hold stay there, and start by its rule.
+        What the engine has learned stays.
+
+        Raises:
+            ValueError: no policy has this name.
+        """
     def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """Begins or ends the draining of a replica, as operators ask; its health stands apart from that."""
     def observe(self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /) -> tuple[_Effect, ...]:
@@ -1091,6 +1101,8 @@ class Recorder:
         """One attempt at a replica ended: ``ok``, ``connect``, ``reset``, ``timeout``, ``full``,
         ``status``, ``bad_response``, ``client_left``, ``stale`` (reused connection, not an attempt)."""
     def set_log_format(self, log_format: int) -> None: ...
+    def set_policy(self, policy: str, /) -> None:
+        """Changes the policy that later lines name."""
     def take_log(self) -> bytes:
         """The waiting lines, newline-terminated; empties the queue. Called by the writer thread."""
     @property

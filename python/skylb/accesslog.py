@@ -294,6 +294,10 @@ class Logs:
         """
         logging.getLogger("skylb").setLevel(level.upper())
 
+    def set_policy(self, policy: str) -> None:
+        """Changes the policy that later lines of the access log name."""
+        self._recorder.set_policy(policy)
+
     def reopen(self) -> None:
         """Opens files anew, after they were rotated."""
         for writer in self._writers:

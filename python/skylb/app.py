@@ -91,14 +91,12 @@ class Service:
             engine=self.router,
             buffer_bytes=lambda: self.operations.buffer_bytes,
             log_dropped=lambda: self.logs.dropped,
-            policy=settings.engine.policy,
             more=lambda: self.operations.families(),  # noqa: PLW0108 - it is made after its metrics
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
         self._failed: str | None = None
         self.mesh = self._make_mesh(keys)
         self.operations = Operations(
-            policy=settings.engine.policy,
             router=self.router,
             pool=self.pool,
             frontend=self.frontend,

@@ -139,6 +139,13 @@ class LocalRouter(Router):
     def set_draining(self, replica_id: int, draining: bool) -> None:
         self._deliver_and_arm(self._engine.set_draining(replica_id, draining, monotonic_ns()))
 
+    @property
+    def policy(self) -> str:
+        return self._engine.policy
+
+    def set_policy(self, name: str) -> None:
+        self._deliver_and_arm(self._engine.set_policy(name, monotonic_ns()))
+
     # ----------------------------------------------------------------------- peers
 
     def set_self(self, identity: Identity, region: str) -> None:

@@ -37,6 +37,8 @@ STALL_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 SLICE_SAMPLES = 100
 """Lines of the page that are made at one go: about 1 ms."""
 
+BUILD = {"version": _core.__version__, "python": platform.python_version()}
+
 _EOF = b"# EOF\n"
 
 _PREFIX_COUNTERS = {"match_blocks": "match", "miss_blocks": "miss"}
@@ -157,6 +159,10 @@ class Figures(Protocol):
     """What is shown of the engine."""
 
     @property
+    def policy(self) -> str:
+        """The policy that chooses now."""
+
+    @property
     def hold_requests(self) -> int:
         """Requests in the hold."""
 
@@ -189,7 +195,6 @@ class Metrics:
         engine: replicas, hold and tree.
         buffer_bytes: request bodies in memory, in bytes.
         log_dropped: log lines lost.
-        policy: for ``skylb_build_info``.
         more: families of other parts, asked at each scrape.
     """
 
@@ -200,14 +205,12 @@ class Metrics:
         engine: Figures,
         buffer_bytes: Callable[[], int],
         log_dropped: Callable[[], int],
-        policy: str,
         more: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         self._recorder = recorder
         self._engine = engine
         self._buffer_bytes = buffer_bytes
         self._log_dropped = log_dropped
-        self._policy = policy
         self._more = more
         self.probing = Probing()
         self.loop_stall = Durations(STALL_BOUNDS_S)
@@ -233,15 +236,15 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """All families but those of the process."""
-        yield InfoMetricFamily("skylb_build", "What is running.", value=self._build())
+        yield InfoMetricFamily("skylb_build", "What is running.", value=BUILD)
+        yield InfoMetricFamily(
+            "skylb_policy", "The policy that places requests now.", value={"policy": self._engine.policy}
+        )
         yield from self._requests()
         yield from self._process()
         yield from self._decisions()
         yield from _replicas(self._engine.gauges())
         yield from self._more()
-
-    def _build(self) -> dict[str, str]:
-        return {"version": _core.__version__, "policy": self._policy, "python": platform.python_version()}
 
     def _requests(self) -> Iterator[Metric]:
         labels, series = self._recorder.requests()

@@ -148,6 +148,17 @@ class Router(Protocol):
     def set_draining(self, replica_id: int, draining: bool) -> None:
         """Begins or ends the draining of a replica, as operators ask: it gets no new requests meanwhile."""
 
+    @property
+    def policy(self) -> str:
+        """The policy that chooses now."""
+
+    def set_policy(self, name: str) -> None:
+        """Chooses by another policy from now on. Held requests stay, and start by its rule.
+
+        Raises:
+            ValueError: no policy has this name.
+        """
+
     # ----------------------------------------------------------------------- peers
 
     def set_self(self, identity: Identity, region: str) -> None:

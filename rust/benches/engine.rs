@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use skylb_core::engine::config::{AllowanceRule, Config, Policy, PushRule, TenantRule};
 use skylb_core::engine::effect::{Effect, Outcome};
 use skylb_core::engine::fleet::snapshot::Snapshot;
-use skylb_core::engine::router::{Ask, Report, Router};
+use skylb_core::engine::router::{Ask, ModelList, Report, Router};
 use skylb_core::http::route::Route;
 use skylb_core::id::{ReplicaId, RequestId};
 use skylb_core::prompt::Digest;
@@ -58,7 +58,8 @@ fn router_of(config: Config, replicas: u32) -> Router {
     let mut out = Vec::new();
     router.set_replicas(&fleet, NOW_NS, &mut out);
     for id in 0..replicas {
-        router.set_models(ReplicaId(id), &[(MODEL.to_owned(), None)], NOW_NS, &mut out);
+        let models = [(MODEL.to_owned(), None)];
+        router.set_listing(ReplicaId(id), ModelList::Whole(&models), NOW_NS, &mut out);
         let idle = Snapshot {
             running: Some(0),
             waiting: Some(0),

@@ -99,7 +99,6 @@ class Plane:
             engine=engine,
             buffer_bytes=lambda: 0,
             log_dropped=lambda: 0,
-            policy="prefix",
         )
         self.failures: list[str] = []
         self.control = Control(

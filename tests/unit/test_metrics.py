@@ -37,6 +37,7 @@ NAMES = {
     "skylb_loop_stall_seconds",
     "skylb_log_dropped",
     "skylb_build",
+    "skylb_policy",
 }
 """The issue's metrics, in the form that OpenMetrics gives them: without ``_total`` and ``_info``."""
 
@@ -56,9 +57,7 @@ def recorder() -> Recorder:
 
 
 def metrics(recorded: Recorder, decided: Engine) -> Metrics:
-    return Metrics(
-        recorder=recorded, engine=decided, buffer_bytes=lambda: 77, log_dropped=lambda: 5, policy="prefix"
-    )
+    return Metrics(recorder=recorded, engine=decided, buffer_bytes=lambda: 77, log_dropped=lambda: 5)
 
 
 def render(shown: Metrics, accept: str = "") -> tuple[bytes, str]:
@@ -135,7 +134,7 @@ class TestPage:
         assert value(page, "skylb_probe_bytes_total") == 50_000
         assert value(page, "skylb_replica_probes_total", replica="unix:/b") == 1
         assert value(page, "skylb_replica_probe_seconds_total", replica="unix:/b") == 0.002
-        assert value(page, "skylb_build_info", policy="prefix") == 1
+        assert value(page, "skylb_policy_info", policy="predictive") == 1
 
     def test_a_replica_with_an_odd_name_does_not_break_the_page(self) -> None:
         name = 'unix:/a"b\\c\nd'

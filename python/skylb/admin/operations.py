@@ -1,5 +1,6 @@
 """What operators see of a balancer, and what they ask of it."""
 
+import logging
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -29,12 +30,13 @@ from skylb.startreport import curl_line, url_of
 from skylb.types import Replica
 from skylb.upstream import Pool
 
+log = logging.getLogger("skylb.admin")
+
 
 @dataclass(kw_only=True)
 class Operations:
     """The parts of a balancer, as its admin listener and its DNS records show and change them."""
 
-    policy: str
     router: Router
     pool: Pool
     frontend: Frontend
@@ -108,6 +110,18 @@ class Operations:
             "buffer_bytes": self.buffer_bytes,
             "log_dropped": self.logs.dropped,
         }
+
+    @property
+    def policy(self) -> str:
+        """The policy by which requests are placed now."""
+        return self.router.policy
+
+    def set_policy(self, name: str) -> None:
+        """Places requests by another policy from now on, until the next start."""
+        before = self.policy
+        self.router.set_policy(name)
+        self.logs.set_policy(name)
+        log.info("policy: %s, before: %s", name, before)
 
     def peers(self) -> dict[str, Any] | None:
         """This balancer and its peers; ``None`` without a mesh."""

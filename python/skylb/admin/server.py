@@ -19,6 +19,7 @@ from skylb.admin.frame import frame, vitals
 from skylb.admin.host import AdminHost
 from skylb.admin.live import Feed, page
 from skylb.admin.origin import foreign
+from skylb.admin.policy import PolicyService, put_policy
 from skylb.admin.pulse import Member, Pulse, Pulses
 from skylb.admin.refusal import Refusal, json_answer, of_library
 from skylb.admin.state import State
@@ -36,7 +37,7 @@ OPEN_PATHS = frozenset({"/", "/health", "/ready", "/ready/here", "/metrics"})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Service(Protocol):
+class Service(PolicyService, Protocol):
     """What the admin application shows and changes."""
 
     def ready(self, *, here: bool = False) -> bool:
@@ -107,6 +108,7 @@ class Admin:
         app.router.add_post("/peers/{peer}/{verb:isolate|rejoin}", self._isolate)
         app.router.add_post("/regions/{region}/{verb:evacuate|undrain}", self._evacuate)
         app.router.add_put("/log-level", self._log_level)
+        app.router.add_put("/policy", put_policy(service))
         self._host: AdminHost | None = None
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, keepalive_timeout=30.0, shutdown_timeout=1.0

@@ -8,7 +8,7 @@ use skylb_core::engine::fleet::snapshot::Snapshot;
 use skylb_core::engine::mesh::hot::heat::Terms;
 use skylb_core::engine::mesh::listing::Listing;
 use skylb_core::engine::mesh::peer::Presence;
-use skylb_core::engine::router::Router;
+use skylb_core::engine::router::{ModelList, Router};
 use skylb_core::http::route::Route;
 use skylb_core::id::{PeerId, ReplicaId, RequestId};
 use skylb_core::tenant::Tenant;
@@ -168,7 +168,7 @@ impl World {
         let model = [("m".to_owned(), Some(4_096))];
         for (replica, _) in replicas(0).into_iter().chain(replicas(1)) {
             self.router
-                .set_models(replica, &model, self.now, &mut self.out);
+                .set_listing(replica, ModelList::Whole(&model), self.now, &mut self.out);
         }
     }
 

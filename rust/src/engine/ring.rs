@@ -85,6 +85,11 @@ impl Ring {
         }
     }
 
+    /// Takes all replicas off the ring.
+    pub fn clear(&mut self) {
+        (self.points, self.members) = (Vec::new(), Vec::new());
+    }
+
     /// Replicas on the ring.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -101,6 +101,7 @@ pub const ERRORS: &[Row] = &[
     row("bad_host", 400, Client, No, "The `Host` header is missing, malformed or not that of the target."),
     row("bad_level", 400, Operator, No, "The level of the log has no such name."),
     row("bad_line", 400, Client, No, "A line does not end as HTTP's do."),
+    row("bad_policy", 400, Operator, No, "No policy has such a name."),
     row("bad_request_line", 400, Client, No, "The request line is malformed."),
     row("bad_target", 400, Client, No, "The request target is malformed."),
     row("bad_tenant", 400, Client, No, "The header that names the tenant is malformed."),

@@ -7,6 +7,7 @@ mod limits;
 mod model;
 mod passing;
 mod peers;
+mod policy;
 mod reader;
 mod record;
 mod request;

@@ -119,6 +119,11 @@ impl Recorder {
         Ok(())
     }
 
+    #[pyo3(signature = (policy, /))]
+    fn set_policy(&mut self, policy: &str) {
+        self.0.set_policy(policy);
+    }
+
     fn take_log<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.0.take_log(|lines| PyBytes::new(py, lines))
     }

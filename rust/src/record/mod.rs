@@ -138,6 +138,11 @@ impl Recorder {
         self.format = format;
     }
 
+    /// Changes the policy that later lines name.
+    pub fn set_policy(&mut self, policy: &str) {
+        self.policy = policy.into();
+    }
+
     /// Shows the waiting lines to `consume` and empties the queue.
     pub fn take_log<T>(&mut self, consume: impl FnOnce(&[u8]) -> T) -> T {
         let taken = consume(&self.queue);

@@ -11,7 +11,7 @@ use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::{Failure, Unread};
 use crate::engine::hold::Tokens;
-use crate::engine::router::{Ask, Forwarded, Report, Router};
+use crate::engine::router::{Ask, Forwarded, ModelList, Report, Router};
 use crate::http::route::Route;
 use crate::id::{Nanos, PeerId, ReplicaId, RequestId};
 use crate::prompt::Digest;
@@ -90,9 +90,9 @@ fn router(config: &Config, seed: u64, replicas: &[(u32, &Group)], now_ns: Nanos)
         let len_max = Some(group.profile.max_model_len);
         let models = group.models.iter();
         let served: Vec<_> = models.map(|name| (name.clone(), len_max)).collect();
-        router.set_models(
+        router.set_listing(
             ReplicaId(*number),
-            &served,
+            ModelList::Whole(&served),
             Instant::from_ns(now_ns),
             &mut out,
         );

@@ -30,6 +30,7 @@ class Recording:
         self.mesh: dict[str, Any] | None = {"name": "us", "peers": []}
         self.told: list[object] = []
         self.leaves = False
+        self.policy = "predictive"
 
     def ready(self, *, here: bool = False) -> bool:
         return self.is_ready and (self.has_replicas or not here)
@@ -66,6 +67,10 @@ class Recording:
     def evacuate(self, region: str, evacuating: bool, /) -> list[str]:
         self.told.append((region, evacuating))
         return ["eu-1", "eu-2"] if region == "eu" else []
+
+    def set_policy(self, name: str, /) -> None:
+        self.told.append(name)
+        self.policy = name
 
     def set_log_level(self, level: str, /) -> None:
         self.told.append(level)
@@ -167,6 +172,20 @@ def test_the_log_level_changes_to_a_known_one_only() -> None:
     asking(test)
 
 
+def test_the_policy_changes_to_a_known_one_only() -> None:
+    async def test(ask: Asked) -> None:
+        changed = {"policy": "round_robin", "before": "predictive"}
+        assert await ask("PUT", "/policy", data=b'{"policy": "round_robin"}') == (200, changed)
+        for body in (b'{"policy": "best"}', b'{"policy": ["ring"]}', b"[]", b'{"policies": "ring"}'):
+            status, said = await ask("PUT", "/policy", data=body)
+            assert (status, said["error"]["code"]) == (400, "bad_policy")
+            assert "prefix, predictive, ring" in said["error"]["message"]
+        assert (await ask("PUT", "/policy", data=b"{"))[1]["error"]["code"] == "invalid_json"
+        assert ask.service.told == ["round_robin"]
+
+    asking(test)
+
+
 def test_errors_of_the_library_are_json_too() -> None:
     async def test(ask: Asked) -> None:
         status, said = await ask("GET", "/nothing")
@@ -239,6 +258,7 @@ GUARDED = (
     ("GET", "/usage"),
     ("POST", "/replicas/7/drain"),
     ("PUT", "/log-level"),
+    ("PUT", "/policy"),
     ("GET", "/nothing"),
     ("GET", "/peers"),
     ("POST", "/peers/eu/isolate"),

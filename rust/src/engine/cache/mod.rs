@@ -10,6 +10,8 @@ mod paths;
 pub mod radix;
 mod retention;
 
+use serde::Serialize;
+
 use self::errors::Errors;
 pub(in crate::engine) use self::learn::Confirmed;
 pub(in crate::engine) use self::paths::Path;
@@ -33,6 +35,13 @@ pub(in crate::engine) struct Match {
     path: Option<Path>,
     /// Keeps the prompt in the tree while the request is in flight.
     pin: Option<Pin>,
+}
+
+/// Memory of the tree, for operators.
+#[derive(Debug, Serialize)]
+pub(in crate::engine) struct TreeState {
+    bytes: usize,
+    bytes_max: usize,
 }
 
 /// What the replicas cache.
@@ -176,6 +185,14 @@ impl Cache {
     /// Memory of the tree, in bytes.
     pub(in crate::engine) fn bytes(&self) -> usize {
         self.tree.bytes()
+    }
+
+    /// The same beside its bound.
+    pub(in crate::engine) fn state(&self, config: &Config) -> TreeState {
+        TreeState {
+            bytes: self.bytes(),
+            bytes_max: config.tree_bytes_max,
+        }
     }
 
     /// Predicted minus confirmed cached tokens: upper bounds with cumulative counts, and the sum.

@@ -116,14 +116,19 @@ impl Paces {
     }
 }
 
+/// A replica that has room for a request, and was chosen for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Here {
+    pub(in crate::engine) slot: ReplicaSlot,
+    /// Leading blocks of the prompt that match there.
+    pub(in crate::engine) match_blocks: u32,
+}
+
 /// The result of the search for a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Selection {
-    /// Push it to this replica. `match_blocks` leading blocks match there.
-    Here {
-        slot: ReplicaSlot,
-        match_blocks: u32,
-    },
+    /// Push it to this replica.
+    Here(Here),
     /// Wait for this replica: it has no room, but the policy prefers it to those that have.
     Awaits { slot: ReplicaSlot },
     /// Replicas are ready for it, but none has room.
@@ -185,10 +190,10 @@ impl Chooser {
             }
         }
         counters.count_basis(choice.basis);
-        Selection::Here {
+        Selection::Here(Here {
             slot: chosen.slot,
             match_blocks: chosen.match_blocks,
-        }
+        })
     }
 
     /// Asks the policy. A single candidate needs no policy.

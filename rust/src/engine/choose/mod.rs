@@ -16,7 +16,7 @@ pub mod policy;
 
 use std::mem;
 
-pub(in crate::engine) use self::candidates::{Selection, matched_tokens};
+pub(in crate::engine) use self::candidates::{Here, Selection, matched_tokens};
 pub(in crate::engine) use self::order::COMPARED_MAX;
 pub(in crate::engine) use self::peers::There;
 use super::cache::Cache;

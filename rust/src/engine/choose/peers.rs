@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 
-use super::candidates::{Selection, matched_tokens};
+use super::candidates::{Here, Selection, matched_tokens};
 use super::policy::PeerRule;
 use super::{Chooser, Seeker, Sight, mem};
 use crate::engine::config::Config;
@@ -91,7 +91,7 @@ impl Chooser {
         if !by_time || mesh.is_empty() || !compared {
             return None;
         }
-        let (Selection::Here { slot, .. } | Selection::Awaits { slot }) = found else {
+        let (Selection::Here(Here { slot, .. }) | Selection::Awaits { slot }) = found else {
             return None;
         };
         let blocks = self.match_blocks(slot);

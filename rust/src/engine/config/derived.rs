@@ -16,6 +16,12 @@ impl Config {
         self.policy.traits().waits && !self.affinity_wait_ns.is_zero()
     }
 
+    /// The ring of replicas is walked.
+    #[must_use]
+    pub fn walks_ring(&self) -> bool {
+        self.policy.traits().walks_ring
+    }
+
     /// How long a request waits for a replica without room, while another has some, at most. A policy that
     /// predicts no times does not know what the wait costs.
     #[must_use]

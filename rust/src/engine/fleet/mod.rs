@@ -25,6 +25,7 @@ pub mod pulse;
 pub mod ratio;
 pub mod replica;
 pub mod report;
+mod ring;
 mod shared;
 pub mod snapshot;
 pub mod speed;
@@ -47,7 +48,7 @@ use crate::engine::fleet::member::Takes;
 use crate::engine::fleet::models::{GONE_MAX, Model};
 use crate::engine::fleet::probes::Probes;
 use crate::engine::fleet::replica::Need;
-use crate::engine::ring::{Ring, WEIGHT_ONE};
+use crate::engine::ring::Ring;
 use crate::id::{ModelId, ReplicaId, ReplicaSlot, RequestId};
 use crate::time::{Instant, Span};
 
@@ -86,7 +87,7 @@ impl Fleet {
             models: Slab::new(),
             names: HashMap::with_hasher(FixedState::with_seed(seed)),
             ring: Ring::new(config.ring_vnodes),
-            with_ring: config.policy.traits().walks_ring,
+            with_ring: config.walks_ring(),
             models_ignored: 0,
             lengths: Lengths::new(config.sessions_max),
             accuracy: Accuracy::default(),
@@ -436,25 +437,12 @@ impl Fleet {
             .fold(0, |all, (_, member)| all | member.region_bit)
     }
 
-    /// The ring of replicas, and their slots.
-    pub(in crate::engine) fn ring(&self) -> (&Ring, &Slots) {
-        (&self.ring, &self.slots)
-    }
-
     /// Sets the regions of all replicas anew: `own` is ours, `bit` finds that of an adopted one.
     pub(in crate::engine) fn set_regions(&mut self, own: u64, bit: impl Fn(&str) -> u64) {
         for slot in self.all_slots() {
             if let Some(member) = self.member_mut(slot) {
                 member.region_bit = member.adopted.as_deref().map_or(own, &bit);
             }
-        }
-    }
-
-    /// Puts replicas on the ring, if a policy walks it.
-    pub(in crate::engine) fn join_ring(&mut self, replicas: &[ReplicaId]) {
-        if self.with_ring {
-            let weights = replicas.iter().map(|id| (*id, WEIGHT_ONE));
-            self.ring.add_all(weights);
         }
     }
 

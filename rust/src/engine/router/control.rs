@@ -4,11 +4,12 @@ use super::Router;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::Probed;
 use crate::engine::fleet::health::Unread;
-use crate::engine::fleet::models::{ModelList, Served};
+use crate::engine::fleet::models::ModelList;
 use crate::engine::fleet::probes::ProbedState;
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::hold::Partition;
 use crate::engine::plant::Plant;
+use crate::engine::policy::Policy;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::Phase;
 use crate::id::{ReplicaId, ReplicaSlot};
@@ -65,18 +66,7 @@ impl Router {
         }
     }
 
-    /// Sets the models and adapters a replica serves.
-    pub fn set_models(
-        &mut self,
-        replica: ReplicaId,
-        models: &[Served],
-        now: Instant,
-        out: &mut Vec<Effect>,
-    ) {
-        self.set_listing(replica, ModelList::Whole(models), now, out);
-    }
-
-    /// Sets what a replica says of its models; false when nothing changed.
+    /// Sets what a replica says of the models and adapters that it serves; false when nothing changed.
     pub fn set_listing(
         &mut self,
         replica: ReplicaId,
@@ -100,6 +90,15 @@ impl Router {
             self.settle_found(now, out);
         }
         changed
+    }
+
+    /// Chooses by another policy from now on. Requests in the hold stay there, and start by its rule.
+    pub fn set_policy(&mut self, policy: Policy, now: Instant, out: &mut Vec<Effect>) {
+        let now = self.advance(now);
+        self.config.policy = policy;
+        self.fleet.keep_ring(self.config.walks_ring());
+        self.hold.reopen(|_| true);
+        self.dispatch_all(now, out);
     }
 
     /// Sets the operator's intent for a replica. What failed elsewhere may have to go back there

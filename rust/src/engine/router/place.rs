@@ -7,7 +7,7 @@
 use smallvec::SmallVec;
 
 use super::{AlreadyKnown, Ask, Router};
-use crate::engine::choose::{Selection, matched_tokens};
+use crate::engine::choose::{Here, Selection, matched_tokens};
 use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::{Effect, Push};
 use crate::engine::hold::{Full, Payer, Purse, Ticket, Tokens};
@@ -196,16 +196,14 @@ impl Router {
             }
         }
         match found {
-            Selection::Here { slot, match_blocks } => {
-                self.push_past(id, request, slot, match_blocks, now, out);
-            }
+            Selection::Here(here) => self.push_past(id, request, here, now, out),
             Selection::Awaits { slot } => {
                 let request = self.wait_for(id, request, slot, now, out);
                 // It could not be held: another replica that has room takes it.
                 if let Some(request) = request
-                    && let Selection::Here { slot, match_blocks } = self.find(&request, false, now)
+                    && let Selection::Here(here) = self.find(&request, false, now)
                 {
-                    self.push_past(id, request, slot, match_blocks, now, out);
+                    self.push_past(id, request, here, now, out);
                 }
             }
             Selection::NoneReady => {
@@ -324,8 +322,7 @@ impl Router {
         &mut self,
         id: RequestId,
         request: Request,
-        slot: ReplicaSlot,
-        match_blocks: u32,
+        here: Here,
         now: Instant,
         out: &mut Vec<Effect>,
     ) {
@@ -333,9 +330,9 @@ impl Router {
             .partition()
             .filter(|_| request.demand.lane == Lane::Batch);
         let (purse, age) = (self.purse(&request), request.age);
-        self.push(id, request, slot, match_blocks, now, out);
+        self.push(id, request, here, now, out);
         if let Some(partition) = partition {
-            self.pass_over(partition, &purse, age, slot, now);
+            self.pass_over(partition, &purse, age, here.slot, now);
             self.serve_opened(now, out);
         }
     }
@@ -384,12 +381,11 @@ impl Router {
         &mut self,
         id: RequestId,
         mut request: Request,
-        slot: ReplicaSlot,
-        match_blocks: u32,
+        here: Here,
         now: Instant,
         out: &mut Vec<Effect>,
     ) -> u32 {
-        let demand = &request.demand;
+        let (demand, Here { slot, match_blocks }) = (&request.demand, here);
         let (fleet, config) = (&mut self.fleet, &self.config);
         let tokens = matched_tokens(&self.cache, fleet, demand, match_blocks);
         let matched = (match_blocks, tokens);

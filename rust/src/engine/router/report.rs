@@ -3,11 +3,13 @@
 use serde::Serialize;
 
 use super::Router;
+use crate::engine::cache::TreeState;
 use crate::engine::fleet::member::Member;
 use crate::engine::fleet::report::{Gauges, ReplicaState};
 use crate::engine::hold::{Bill, HoldState};
 use crate::engine::mesh::hot::HotState;
 use crate::engine::mesh::listing::PeerGauges;
+use crate::engine::policy::Policy;
 use crate::id::RequestId;
 use crate::prompt::class::Class;
 use crate::tenant::Tenant;
@@ -33,12 +35,6 @@ struct State<'a> {
     peer_digest: Option<HotState>,
 }
 
-#[derive(Serialize)]
-struct TreeState {
-    bytes: usize,
-    bytes_max: usize,
-}
-
 impl Router {
     /// Requests waiting in the hold.
     #[must_use]
@@ -62,6 +58,12 @@ impl Router {
     #[must_use]
     pub fn waits_openly(&self, tenant: &str, class: Class) -> bool {
         self.hold.waits_openly(self.tenant(tenant), class)
+    }
+
+    /// The policy by which it chooses.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.config.policy
     }
 
     /// Requests at replicas.
@@ -136,10 +138,7 @@ impl Router {
             hold: self
                 .hold
                 .state(&self.config, |model| self.fleet.name_of(Some(model))),
-            tree: TreeState {
-                bytes: self.cache.bytes(),
-                bytes_max: self.config.tree_bytes_max,
-            },
+            tree: self.cache.state(&self.config),
             response_ids: self.requests.responses_len(),
             region: self.mesh.region(),
             evacuating: self.mesh.evacuating(),

@@ -286,13 +286,11 @@ impl Router {
             return false;
         };
         let is_due = self.hold.is_owed(ticket, &self.config, now);
-        let Selection::Here { slot, match_blocks } =
-            self.find_room(&request, false, next.room, now)
-        else {
+        let Selection::Here(here) = self.find_room(&request, false, next.room, now) else {
             self.requests.insert(id, request);
             return false;
         };
-        let (purse, age) = (self.purse(&request), request.age);
+        let (purse, age, slot) = (self.purse(&request), request.age, here.slot);
         if slot != offered
             && let Some(due) = self.due_before(slot, age, is_due, now)
         {
@@ -306,7 +304,7 @@ impl Router {
             request = again;
         }
         let request = self.leave_hold(ticket, request, now);
-        let tokens = self.push(id, request, slot, match_blocks, now, out);
+        let tokens = self.push(id, request, here, now, out);
         self.hold.charge(head.as_class, tokens, &self.config);
         self.counters.count_class(head.class);
         self.counters.hold_due += u64::from(is_due);

@@ -53,6 +53,9 @@ pub(super) enum Step {
     Fleet {
         mask: u8,
     },
+    Policy {
+        policy: Policy,
+    },
     Probe,
     Wait {
         ms: u64,
@@ -89,6 +92,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(replica, draining)| Step::Drain { replica, draining }),
         1 => (replica(), 0..8_u8).prop_map(|(replica, mask)| Step::Models { replica, mask }),
         1 => (1..16_u8).prop_map(|mask| Step::Fleet { mask }),
+        1 => prop::sample::select(Policy::ALL).prop_map(|policy| Step::Policy { policy }),
         1 => Just(Step::Probe),
         4 => (1..600_u64).prop_map(|ms| Step::Wait { ms }),
     ]

@@ -17,6 +17,7 @@ mod retries;
 mod routing;
 mod sharing;
 mod spared;
+mod switching;
 mod telling;
 mod waiting;
 
@@ -151,7 +152,7 @@ impl Drive {
             .map(|name| ((*name).to_owned(), Some(4_096)))
             .collect();
         self.call(|router, now, out| {
-            router.set_models(ReplicaId(replica), &models, now, out);
+            router.set_listing(ReplicaId(replica), ModelList::Whole(&models), now, out);
         })
     }
 
@@ -159,6 +160,10 @@ impl Drive {
         self.call(|router, now, out| {
             router.set_draining(ReplicaId(replica), draining, now, out);
         })
+    }
+
+    fn set_policy(&mut self, policy: Policy) -> Vec<Effect> {
+        self.call(|router, now, out| router.set_policy(policy, now, out))
     }
 
     fn observe(&mut self, replica: u32, snapshot: Snapshot) -> Vec<Effect> {

@@ -134,6 +134,7 @@ impl Oracle {
                 self.drive.set_models(replica, &names)
             }
             Step::Fleet { mask } => self.set_fleet(mask),
+            Step::Policy { policy } => self.drive.set_policy(policy),
             Step::Probe => {
                 let now = self.drive.now;
                 self.drive.tick_at(now)

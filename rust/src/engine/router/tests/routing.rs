@@ -100,7 +100,9 @@ fn an_adapter_that_is_unloaded_is_unknown_again_and_leaves_nothing_behind() {
 fn models_are_the_union_over_ready_replicas_with_the_smallest_length() {
     let mut drive = Drive::new(config(), 2);
     let both = [("m".to_owned(), Some(100)), ("n".to_owned(), None)];
-    drive.call(|router, now, out| router.set_models(ReplicaId(1), &both, now, out));
+    drive.call(|router, now, out| {
+        router.set_listing(ReplicaId(1), ModelList::Whole(&both), now, out);
+    });
     assert_eq!(
         drive.router.models(Tenant::Nobody),
         [("m", Some(100)), ("n", None)]

@@ -63,7 +63,8 @@ impl Region {
             now,
             &mut out,
         );
-        router.set_models(ReplicaId(0), &[("m".to_owned(), None)], now, &mut out);
+        let models = [("m".to_owned(), None)];
+        router.set_listing(ReplicaId(0), ModelList::Whole(&models), now, &mut out);
         router.observe(ReplicaId(0), idle(), now, now, &mut out);
         let others = (0..self.connected.len()).filter(|of| *of != at);
         let peers: Vec<_> = others
