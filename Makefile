@@ -141,6 +141,9 @@ bench-isolation: setup ## Probe another tenant's prompts by timing, with --isola
 bench-guard: setup ## Measure the CPU time of keys and limits per request; BEFORE=../other: beside another checkout too
 	@$(PY) -m bench.guard $(if $(BEFORE),--before $(BEFORE))
 
+bench-replay: setup ## Record runs through the proxy and mock replicas, and compare their replay in the simulator (10 minutes)
+	@$(PY) -m bench.replay
+
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
 

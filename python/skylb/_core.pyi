@@ -821,6 +821,8 @@ class Engine:
         Raises:
             ValueError: the key has another length.
         """
+    def record_prompts(self, on: bool, /) -> None:
+        """Requests keep the hashes of their prompts and answers to their end from now on, or no longer."""
     def submit(self, request_id: int, request: Request, body: bytes | Scanned, /) -> tuple[_Effect, ...]:
         """Reads the body and places the request.
 
@@ -1103,6 +1105,13 @@ class Recorder:
     def set_log_format(self, log_format: int) -> None: ...
     def set_policy(self, policy: str, /) -> None:
         """Changes the policy that later lines name."""
+    def record_arrivals(self, on: bool, /) -> None:
+        """Keeps what a recording needs of each request that ends from now on, or no longer."""
+    def take_arrivals(self) -> Arrivals:
+        """What a recording needs of the requests that ended since the last call. For its thread."""
+    @property
+    def arrivals_dropped(self) -> int:
+        """Requests that a recording lacks because its thread did not keep up."""
     def take_log(self) -> bytes:
         """The waiting lines, newline-terminated; empties the queue. Called by the writer thread."""
     @property
@@ -1115,6 +1124,33 @@ class Recorder:
         ``(upper bound, count)`` ending with ``inf``, and the sum."""
     def quantile(self, name: str, q: float) -> float | None:
         """Over a sliding window of recent requests (for the live view); seconds."""
+
+@final
+class Arrivals:
+    """Requests that ended, on their way from the recorder to a recording."""
+
+    def __len__(self) -> int: ...
+
+@final
+class ArrivalWriter:
+    """Makes the lines of one recording: which request follows which, and numbers in place of hashes.
+
+    Args:
+        region: of the balancer.
+        start_ns: when the recording began, on the monotonic clock: time 0 of its lines.
+        block_tokens: tokens of a block, about.
+        known_max: blocks, users and ends of requests that are remembered, each; twice as many at most.
+
+    Raises:
+        ValueError: ``block_tokens`` or ``known_max`` is 0.
+    """
+
+    def __new__(cls, region: str, start_ns: int, block_tokens: int, known_max: int) -> ArrivalWriter: ...
+    def lines(self, arrivals: Arrivals, /) -> bytes:
+        """A line per request, newline-terminated. Without the interpreter's lock."""
+    @property
+    def forgotten(self) -> int:
+        """Blocks, users and ends of requests that are no longer recognised, because there were too many."""
 
 # --------------------------------------------------------------------------- replica model
 

@@ -86,6 +86,7 @@ class Service:
             [self.frontend], delay_s=settings.drain_delay_s, timeout_s=settings.drain_timeout_s
         )
         self.logs = parts.logs(settings, self.recorder)
+        self.recording = parts.recording(settings, self.recorder, self.router)
         self.metrics_page = Metrics(
             recorder=self.recorder,
             engine=self.router,
@@ -107,6 +108,7 @@ class Service:
             warning=startreport.open_warning(settings),
             logs=self.logs,
             recorder=self.recorder,
+            recording=self.recording,
             metrics_page=self.metrics_page,
             client_scheme="http" if self.tls is None else "https",
         )
@@ -201,6 +203,8 @@ class Service:
             await self.control.first_look(FIRST_LOOK_S)
             self._allot(*limit)
             await self._join(ports)
+            if self.recording is not None:
+                self.recording.start()
             context = self.tls.context if self.tls is not None else None
             self.frontend.serve([(sock, context) for sock in ports.clients])
             self.naming.start()
@@ -256,11 +260,15 @@ class Service:
         await self.pool.close()
         if self.frontend.context.crossing is not None:
             await self.frontend.context.crossing.pool.close()
+        if self.recording is not None:
+            self.recording.end()
         self.router.close()
         await successor.stop()
         await self.admin.close()
         if self.ports is not None:
             self.ports.release()
+        if self.recording is not None:
+            await asyncio.to_thread(self.recording.stop)
         await asyncio.to_thread(self.logs.stop)
         self.notifier.close()
 

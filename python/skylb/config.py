@@ -7,6 +7,7 @@ derive from these models (`skylb.options` does it). The environment is read in t
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -271,6 +272,23 @@ class Settings(SourceSettings):
             description="Destination of the access log, one line per request: stderr, off, or a file.",
         ),
     ] = "stderr"
+    record: Annotated[
+        Path | None,
+        Expected("the path of a directory"),
+        Placeholder("DIR"),
+        Field(
+            description="Directory for a trace of the requests that arrive: times, lengths and which prompts "
+            "share how much, without a text. skylb sim and skylb load replay it."
+        ),
+    ] = None
+    record_bytes_max: Annotated[
+        Bytes,
+        Field(
+            ge=1 << 20,
+            description="Maximum size of all recordings in --record. The oldest file is removed when more "
+            "comes. A larger one keeps a longer time.",
+        ),
+    ] = 1 << 30
     mesh: MeshSettings = MeshSettings()
     dns: DnsSettings = DnsSettings()
     timeout: TimeoutSettings = TimeoutSettings()

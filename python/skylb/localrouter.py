@@ -270,6 +270,9 @@ class LocalRouter(Router):
     def state(self) -> bytes:
         return self._engine.state(monotonic_ns())
 
+    def record_prompts(self, on: bool) -> None:
+        self._engine.record_prompts(on)
+
     @property
     def hold_requests(self) -> int:
         return self._engine.hold_requests

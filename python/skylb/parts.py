@@ -6,7 +6,7 @@ from collections.abc import Callable
 from skylb import _core
 from skylb.accesslog import Logs
 from skylb.clock import unix_offset_ns
-from skylb.config import Settings
+from skylb.config import EngineSettings, Settings
 from skylb.control.naming import make
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.cors import Cors
@@ -21,8 +21,11 @@ from skylb.isolation import IsolationKey, read_isolation_key
 from skylb.keyfiles import read_keys, read_secret, read_tenants
 from skylb.keys.ring import read_ring
 from skylb.listeners import ServerTls, check_authorities, client_tls
+from skylb.localrouter import LocalRouter
 from skylb.mesh.mesh import Mesh, check_mesh
 from skylb.mesh.signing import Keys, block_secret
+from skylb.recording import Balancer, Recording
+from skylb.recording import check as check_recording
 from skylb.router import Router
 from skylb.upstream import Pool
 
@@ -57,6 +60,7 @@ def check_files(settings: Settings) -> None:
         lambda: check_mesh(settings),
         lambda: make(settings),
         lambda: check_config(settings.kubernetes.config),
+        lambda: check_recording(settings.record),
     )
     for read in readers:
         try:
@@ -106,6 +110,29 @@ def recorder(settings: Settings) -> _core.Recorder:
     formats = {"text": _core.LOG_TEXT, "json": _core.LOG_JSON}
     log_format = _core.LOG_OFF if settings.access_log == "off" else formats[settings.log_format]
     return _core.Recorder(log_format, LOG_BYTES_MAX, settings.engine.policy, unix_offset_ns())
+
+
+def recording(settings: Settings, recorder: _core.Recorder, source: LocalRouter) -> Recording | None:
+    """The recording of what arrives, where the settings want one."""
+    if settings.record is None:
+        return None
+    engine = settings.engine
+    defaults = EngineSettings()
+    changed = {
+        name: value
+        for name, value in engine.model_dump().items()
+        if value is not None and value != getattr(defaults, name)
+    }
+    return Recording(
+        settings.record,
+        recorder=recorder,
+        source=source,
+        balancer=Balancer(
+            settings.mesh.region, changed, max(1, round(engine.block_bytes / engine.bytes_per_token))
+        ),
+        bytes_max=settings.record_bytes_max,
+        block_bytes=engine.block_bytes,
+    )
 
 
 def logs(settings: Settings, recorder: _core.Recorder) -> Logs:

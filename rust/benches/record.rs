@@ -40,6 +40,7 @@ fn complete(criterion: &mut Criterion) {
             refused: false,
             digest: None,
             prompt_blocks: 32,
+            prompt: None,
             relay: None,
             life: &life,
             client: Some("127.0.0.1:50000"),

@@ -11,6 +11,7 @@ from skylb.config import Group, Settings
 from skylb.keys.command import ListSettings, NewSettings, RevokeSettings
 from skylb.tools.demo import DemoSettings
 from skylb.tools.load import LoadSettings
+from skylb.tools.load.convert import MooncakeSettings
 from skylb.tools.mock import MockSettings
 from skylb.tools.operate.peers import PeersSettings
 from skylb.tools.sim import SimSettings
@@ -19,7 +20,8 @@ from tests.tidy import prose
 from tests.tidy.test_architecture import ROOT, tracked
 
 KEYS = (NewSettings, ListSettings, RevokeSettings)
-MODELS = (Settings, MockSettings, LoadSettings, SimSettings, WanSettings, DemoSettings, PeersSettings, *KEYS)
+TOOLS = (MockSettings, LoadSettings, SimSettings, WanSettings, DemoSettings, MooncakeSettings)
+MODELS = (Settings, *TOOLS, PeersSettings, *KEYS)
 FLAGS = prose.known_flags(MODELS)
 PAGES = sorted(path.relative_to(ROOT).as_posix() for glob in prose.PAGES for path in ROOT.glob(glob))
 THIS = {"tests/tidy/prose.py", "tests/tidy/test_prose.py"}

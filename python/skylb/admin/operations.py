@@ -25,6 +25,7 @@ from skylb.data.frontend import Frontend, families
 from skylb.guard import Guard
 from skylb.mesh.mesh import Mesh
 from skylb.metrics import Metrics
+from skylb.recording import Recording
 from skylb.router import Router
 from skylb.startreport import curl_line, url_of
 from skylb.types import Replica
@@ -46,6 +47,8 @@ class Operations:
     logs: Logs
     recorder: Recorder
     metrics_page: Metrics
+    recording: Recording | None = None
+    """Of what arrives."""
     guard: Guard | None = None
     """Checks clients' keys."""
     warning: str | None = None
@@ -88,6 +91,8 @@ class Operations:
         yield from self.control.families()
         if self.guard is not None:
             yield from self.guard.families()
+        if self.recording is not None:
+            yield from self.recording.families()
         yield from families(self.ending.frontends, self.pool.shortage)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:

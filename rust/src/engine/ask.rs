@@ -61,7 +61,8 @@ pub fn owner_of<'a>(tenant: Tenant<&'a str>, credential: Option<&'a [u8]>) -> Ow
 impl<'a> Ask<'a> {
     /// The class that a trusted front names, else what the body says where it is `believed`. Every client
     /// may ask to be served later.
-    pub(in crate::engine) fn class_of(&self, body: Class, believed: bool) -> Class {
+    #[must_use]
+    pub fn class_of(&self, body: Class, believed: bool) -> Class {
         match self.class {
             Some(value) => Class::of_header(value),
             None if believed => body,
@@ -75,7 +76,8 @@ impl<'a> Ask<'a> {
     }
 
     /// The ring's key that the configured header gives.
-    pub(in crate::engine) fn session_key(&self, config: &DigestConfig) -> Option<u64> {
+    #[must_use]
+    pub fn session_key(&self, config: &DigestConfig) -> Option<u64> {
         let key = self.key;
         key.map(|key| config.session_key(self.owner(), key))
     }

@@ -1,5 +1,7 @@
 //! Binding of `engine`: the router's state machine.
 
+use std::sync::Arc;
+
 use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -18,6 +20,7 @@ use crate::engine::router::{Ask, ModelList, ProbedState, Report, Router, SECRET_
 use crate::id::{ReplicaId, RequestId};
 use crate::prompt::blocks::Tail;
 use crate::prompt::isolation::ISOLATION_KEY_BYTES;
+use crate::record::prompt::Prompt;
 use crate::time::Instant;
 
 const FAILURES: [(&str, Failure); 11] = [
@@ -82,6 +85,8 @@ pub(super) struct Engine {
     pub(super) router: Router,
     /// Effects of the call under way; empty between calls.
     pub(super) out: Vec<Effect>,
+    /// Requests keep what a recording needs of their prompts.
+    records: bool,
 }
 
 #[pymethods]
@@ -100,12 +105,18 @@ impl Engine {
         Ok(Self {
             router: Router::new(config, secret, seed),
             out: Vec::new(),
+            records: false,
         })
     }
 
     #[pyo3(signature = (key, /))]
     fn isolate(&mut self, key: [u8; ISOLATION_KEY_BYTES]) {
         self.router.digest_config_mut().isolate(&key);
+    }
+
+    #[pyo3(signature = (on, /))]
+    fn record_prompts(&mut self, on: bool) {
+        self.records = on;
     }
 
     #[pyo3(signature = (request_id, request, body, /))]
@@ -146,6 +157,14 @@ impl Engine {
         let id = RequestId(request_id);
         let now_ns = Instant::from_ns(request.life.start_ns);
         let prompt_blocks = digest.blocks.len();
+        if self.records {
+            request.prompt = Some(Arc::new(Prompt {
+                blocks: digest.blocks.clone(),
+                answer: Vec::new(),
+                key: ask.session_key(self.router.digest_config()).or(digest.key),
+                class: ask.class_of(digest.class, self.router.believes(&ask)),
+            }));
+        }
         self.router
             .place(id, &ask, &mut digest, now_ns, &mut self.out)
             .map_err(|known| PyValueError::new_err(known.to_string()))?;
@@ -220,7 +239,7 @@ impl Engine {
     fn complete<'py>(
         &mut self,
         py: Python<'py>,
-        request: &Request,
+        request: &mut Request,
         outcome: usize,
         mut relay: Option<PyRefMut<'py, Relay>>,
         now_ns: Instant,
@@ -232,6 +251,7 @@ impl Engine {
         let report = report(relay.as_deref(), &answer);
         self.router
             .complete(request.id, outcome, report, now_ns, &mut self.out);
+        request.answered(answer);
         effects(py, &mut self.out)
     }
 

@@ -1,5 +1,6 @@
 //! The Python binding, `skylb._core`. Python makes one call for each event; Rust keeps no Python object.
 
+mod arrivals;
 mod effects;
 mod engine;
 mod http;
@@ -34,6 +35,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     engine::register(m)?;
     peers::register(m)?;
     record::register(m)?;
+    arrivals::register(m)?;
     model::register(m)?;
     passing::register(m)?;
     sim::register(m)?;

@@ -4,6 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use super::arrivals::Arrivals;
 use super::http::{Head, Relay};
 use super::request::Request;
 use super::tenant::Tenant;
@@ -93,6 +94,7 @@ impl Recorder {
             refused: true,
             digest: None,
             prompt_blocks: 0,
+            prompt: None,
             relay: None,
             life: &life,
             client,
@@ -126,6 +128,20 @@ impl Recorder {
 
     fn take_log<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.0.take_log(|lines| PyBytes::new(py, lines))
+    }
+
+    #[pyo3(signature = (on, /))]
+    fn record_arrivals(&mut self, on: bool) {
+        self.0.record_arrivals(on);
+    }
+
+    fn take_arrivals(&mut self) -> Arrivals {
+        Arrivals(self.0.take_arrivals())
+    }
+
+    #[getter]
+    fn arrivals_dropped(&self) -> u64 {
+        self.0.arrivals_dropped()
     }
 
     #[getter]

@@ -1,5 +1,6 @@
 //! One request as Python holds it: its head, what its body says, and the times of its phases.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::exceptions::PyValueError;
@@ -17,6 +18,7 @@ use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
 use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
+use crate::record::prompt::Prompt;
 use crate::record::{Ended, Life, Target};
 use crate::relay::{Options, Relay as EngineRelay};
 use crate::time::{Instant, Span};
@@ -105,6 +107,8 @@ pub(super) struct Request {
     pub(super) sender: Py<Sender>,
     pub(super) said: Option<Said>,
     pub(super) life: Life,
+    /// What a recording needs of its prompt, while there is one.
+    pub(super) prompt: Option<Arc<Prompt>>,
     pub(super) forwarded: Option<Forwarded>,
     /// How its tenant stands with its limits per minute, if it has any, as of its placing.
     pub(super) standing: Option<Standing>,
@@ -144,6 +148,7 @@ impl Request {
                 .said
                 .as_ref()
                 .map_or(0, |said| said.prompt_blocks as u64),
+            prompt: self.prompt.as_ref(),
             relay: relay.map(|relay| &relay.inner),
             life: &self.life,
             client: sender.address.as_deref(),
@@ -151,6 +156,13 @@ impl Request {
             status,
             error_code,
             end_ns,
+        }
+    }
+
+    /// The blocks of its answer, for the recording.
+    pub(super) fn answered(&mut self, answer: Vec<u64>) {
+        if let Some(prompt) = self.prompt.as_mut().and_then(Arc::get_mut) {
+            prompt.answer = answer;
         }
     }
 
@@ -184,6 +196,7 @@ impl Request {
                 bytes_in,
                 ..Life::default()
             },
+            prompt: None,
             forwarded: None,
             standing: None,
             asks_usage: false,

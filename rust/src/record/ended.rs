@@ -1,6 +1,9 @@
 //! All that is known of a request that ended.
 
+use std::sync::Arc;
+
 use super::life::{Life, Target};
+use super::prompt::Prompt;
 use crate::http::request::Head;
 use crate::http::route::Route;
 use crate::prompt::Digest;
@@ -20,6 +23,8 @@ pub struct Ended<'a> {
     pub digest: Option<&'a Digest>,
     /// Blocks of the prompt, which the digest no longer has.
     pub prompt_blocks: u64,
+    /// Hashes of its prompt, while requests are recorded.
+    pub prompt: Option<&'a Arc<Prompt>>,
     /// The response, where there was one.
     pub relay: Option<&'a Relay>,
     /// Its course.
@@ -135,6 +140,7 @@ pub(super) mod tests {
         pub(in crate::record) relay: Option<Relay>,
         pub(in crate::record) life: Life,
         pub(in crate::record) origin: Option<&'static str>,
+        pub(in crate::record) prompt: Option<Arc<Prompt>>,
     }
 
     impl Parts {
@@ -170,6 +176,7 @@ pub(super) mod tests {
                 relay: None,
                 life: Life::default(),
                 origin: None,
+                prompt: None,
             }
         }
 
@@ -191,6 +198,7 @@ pub(super) mod tests {
                 refused: false,
                 digest: self.digest.as_ref(),
                 prompt_blocks: 32,
+                prompt: self.prompt.as_ref(),
                 relay: self.relay.as_ref(),
                 life: &self.life,
                 client: Some("127.0.0.1:50000"),

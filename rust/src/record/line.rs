@@ -89,6 +89,12 @@ impl<'a, const JSON: bool> Line<'a, JSON> {
         }
     }
 
+    /// A field whose value is JSON already.
+    pub fn raw(&mut self, key: Key, json: &[u8]) {
+        self.key(key);
+        self.out.extend_from_slice(json);
+    }
+
     /// A yes or no.
     #[inline]
     pub fn bool(&mut self, key: Key, value: bool) {

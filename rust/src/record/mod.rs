@@ -7,14 +7,18 @@
 //! queue until the writer thread takes them.
 
 mod access;
+pub mod arrivals;
 pub mod counts;
 mod ended;
 pub mod histogram;
 mod life;
 pub mod line;
+pub mod prompt;
 pub mod stamp;
+pub mod trace;
 pub mod window;
 
+use arrivals::{Arrival, Arrivals};
 use counts::{Attempts, Requests};
 use histogram::{HOLD_BOUNDS_NS, Histogram, REQUEST_BOUNDS_NS, TTFT_BOUNDS_NS};
 use stamp::Stamp;
@@ -86,6 +90,7 @@ pub struct Recorder {
     ttft: Series,
     request: Series,
     hold: Series,
+    arrivals: Option<Arrivals>,
 }
 
 impl Recorder {
@@ -110,6 +115,7 @@ impl Recorder {
             ttft: Series::new(TTFT_BOUNDS_NS),
             request: Series::new(REQUEST_BOUNDS_NS),
             hold: Series::new(HOLD_BOUNDS_NS),
+            arrivals: None,
         }
     }
 
@@ -125,7 +131,26 @@ impl Recorder {
                 self.hold.observe(ended.life.held_ns);
             }
         }
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.add(ended);
+        }
         self.log(ended);
+    }
+
+    /// Keeps what a recording needs of each request from now on, or no longer.
+    pub fn record_arrivals(&mut self, on: bool) {
+        self.arrivals = on.then(Arrivals::default);
+    }
+
+    /// What a recording needs of the requests that ended since the last call.
+    pub fn take_arrivals(&mut self) -> Vec<Arrival> {
+        self.arrivals.as_mut().map_or_else(Vec::new, Arrivals::take)
+    }
+
+    /// Requests that a recording lacks because its thread did not keep up.
+    #[must_use]
+    pub fn arrivals_dropped(&self) -> u64 {
+        self.arrivals.as_ref().map_or(0, Arrivals::dropped)
     }
 
     /// One attempt at a replica ended; `false` for an outcome that is not in the list.

@@ -4,12 +4,12 @@ The first line of each file says which recording it belongs to, and when that be
 read together, such as those of a balancer before and after its restart, or those of several regions.
 """
 
-import math
 from collections.abc import Container
 from pathlib import Path
 
 import msgspec
 
+from skylb.tools.load.positions import Positions
 from skylb.tools.load.turn import Turn
 
 PATTERN = "arrivals-*.jsonl*"
@@ -22,8 +22,8 @@ _SPACING = 1 << 40
 
 _RECORDINGS_MAX = 1 << 20
 
-_UP = 0.75
-"""From which part of a token on the length of a block is rounded up."""
+TOKEN_BYTES = 4
+"""Bytes of a token, where no usage says it."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -110,20 +110,18 @@ def files(directory: Path) -> list[Path]:
 
 
 def settled(turns: list[Turn], block_bytes: int) -> list[Turn]:
-    """The requests by arrival, from time 0, with the length of a block that the recording has shown.
+    """The requests by arrival, from time 0, with prompts in blocks of tokens.
 
-    A recording counts blocks in bytes. How many tokens a block has is known at the end: from the usage that
-    replicas reported.
+    Args:
+        turns: in the order of their lines.
+        block_bytes: bytes of the blocks that the lines list.
     """
     known = [turn for turn in turns if turn.prompt_bytes and not turn.in_guessed]
-    measured_bytes = sum(turn.prompt_bytes for turn in known)
-    tokens = sum(turn.in_tokens for turn in known)
-    block = max(1, math.floor(block_bytes * tokens / measured_bytes + _UP)) if measured_bytes else None
+    known_bytes = sum(turn.prompt_bytes for turn in known)
+    rate = sum(turn.in_tokens for turn in known) / known_bytes if known_bytes else 1 / TOKEN_BYTES
+    positions = Positions(block_bytes, rate)
     first_s = min((turn.t_s for turn in turns), default=0.0)
-    moved = [
-        msgspec.structs.replace(
-            turn, t_s=round(turn.t_s - first_s, 6), block_tokens=block or turn.block_tokens
-        )
-        for turn in turns
-    ]
-    return sorted(moved, key=lambda turn: (turn.t_s, turn.id))
+    placed = (
+        msgspec.structs.replace(positions.placed(turn), t_s=round(turn.t_s - first_s, 6)) for turn in turns
+    )
+    return sorted(placed, key=lambda turn: (turn.t_s, turn.id))

@@ -49,6 +49,14 @@ def _target(value: object) -> object:
     return parse_target(value) if isinstance(value, str) else value
 
 
+def _workload(value: object) -> object:
+    if isinstance(value, str):
+        value = Path(value)
+    if isinstance(value, Path) and not value.exists():
+        raise ValueError("there is no such file")
+    return value
+
+
 TargetUrl = Annotated[Target, BeforeValidator(_target), PlainSerializer(str)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -101,11 +109,12 @@ class LoadSettings(Group):
         ),
     ]
     workload: Annotated[
-        File | None,
-        FILE,
+        Annotated[Path, BeforeValidator(_workload)] | None,
+        Expected("the path of a file, or of a directory of recordings"),
+        Placeholder("FILE"),
         Field(
-            description="File of requests to send, one JSON object per line, gzip or not. Without it, "
-            "conversations are made up."
+            description="Requests to send: a file of one JSON object per line, gzip or not, or a directory "
+            "of recordings. Mooncake's format is read too. Without it, conversations are made up."
         ),
     ] = None
     skip_bad: Annotated[bool, Field(description="Leave out and count broken lines instead of stopping.")] = (

@@ -13,6 +13,9 @@ from skylb.errors import ConfigError
 from skylb.settings.values import Alone
 from skylb.tools.sim.examples import LIST, names, path_of
 
+SCENARIO = "scenario.toml"
+"""Name of the scenario in a directory of recordings."""
+
 SWEEP = Expected("FIELD=VALUE,VALUE,...")
 
 
@@ -40,7 +43,9 @@ def parse_value(text: str) -> Any:
 
 
 def _scenario(value: object) -> object:
-    """The name of an example stands for its file. A file that has the same name comes first."""
+    """The name of an example stands for its file, a directory for its scenario. What exists comes first."""
+    if isinstance(value, str) and (Path(value) / SCENARIO).is_file():
+        return Path(value) / SCENARIO
     if isinstance(value, str) and not Path(value).is_file() and value in names():
         return path_of(value)
     return value
@@ -51,12 +56,12 @@ class SimSettings(Group):
 
     scenario: Annotated[
         Annotated[File, BeforeValidator(_scenario)] | None,
-        Expected("the path of a file, or the name of an example"),
+        Expected("the path of a file or of a directory of recordings, or the name of an example"),
         Placeholder("FILE"),
         Otherwise("required, except with --example"),
         Field(
-            description="Scenario in TOML, or the name of an example. The path or name alone is enough, "
-            "without the flag.",
+            description="Scenario in TOML, a directory of recordings, or the name of an example. The path or "
+            "name alone is enough, without the flag.",
         ),
     ] = None
     example: Annotated[

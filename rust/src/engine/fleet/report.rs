@@ -59,6 +59,9 @@ pub(in crate::engine) struct ReplicaState<'a> {
     pub(in crate::engine) closed_by: Option<&'static str>,
     pub(in crate::engine) knee: Option<u32>,
     pub(in crate::engine) capacity_blocks: u32,
+    /// Its time to a first token, as learned by decode load: load, base and time per computed token in
+    /// nanoseconds.
+    pub(in crate::engine) speed: Vec<(f64, f64, f64)>,
     pub(in crate::engine) removed: bool,
     /// Other balancers of our region push there; what they have in flight; whether we probe it.
     pub(in crate::engine) shared: bool,
@@ -87,6 +90,11 @@ impl Fleet {
             closed_by: member.closed_by(config, now),
             knee: replica.knee(),
             capacity_blocks: blocks.1,
+            speed: member
+                .speed
+                .learned()
+                .map(|(load, line)| (load.round(), line.base_ns.round(), line.token_ns.round()))
+                .collect(),
             removed: member.removed(),
             shared: shared.0,
             theirs_in_flight: replica.theirs(),

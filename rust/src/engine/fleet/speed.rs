@@ -253,6 +253,11 @@ impl Speed {
         }
     }
 
+    /// Mean load and line of each range that has learned one.
+    pub fn learned(&self) -> impl Iterator<Item = (f64, StraightLine)> {
+        self.fits.iter().flatten().map(|fit| (fit.load, fit.line))
+    }
+
     /// Samples learned from.
     #[must_use]
     pub fn samples(&self) -> u64 {

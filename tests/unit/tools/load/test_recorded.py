@@ -56,11 +56,10 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     assert len(read_workload(tmp_path).turns) == 1
 
 
-@pytest.mark.parametrize(("tokens", "block"), [(100, 16), (99, 16), (90, 15), (95, 15), (150, 24), (30, 5)])
-def test_a_block_has_as_many_tokens_as_usage_has_shown(tmp_path: Path, tokens: int, block: int) -> None:
-    guessed = LINE | {"id": 1, "in": 4000, "in_guessed": True}
-    path = put(tmp_path / "arrivals-1-ab12-0001.jsonl", HEAD, LINE | {"in": tokens}, guessed)
-    assert {turn.block_tokens for turn in read_workload(path).turns} == {block}
+def test_a_prompt_of_which_only_bytes_are_known_gets_the_tokens_that_others_have(tmp_path: Path) -> None:
+    guessed = LINE | {"id": 1, "in": 4000, "in_guessed": True, "runs": [[9, 12]], "bytes": 800}
+    path = put(tmp_path / "arrivals-1-ab12-0001.jsonl", HEAD, LINE, guessed)
+    assert [turn.in_tokens for turn in read_workload(path).turns] == [100, 200]
 
 
 @pytest.mark.parametrize(
