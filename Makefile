@@ -147,6 +147,9 @@ bench-replay: setup ## Record runs through the proxy and mock replicas, and comp
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
 
+bench-demo: setup ## Turn the demo's switches and record the TTFT P90 before and since (5 minutes)
+	@$(PY) -m bench.demo
+
 bench-policies: setup ## Send a real trace through the real proxy: every policy at 60 and 85 % of capacity (15 minutes)
 	@$(PY) -m bench.policies
 

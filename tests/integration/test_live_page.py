@@ -15,7 +15,7 @@ from tests.support.processes import SKYLB, Child
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here (Debian: apt install chromium)"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(480),
 ]
 
 SHOTS = Path(__file__).parents[2] / ".pytest_cache" / "screenshots"
@@ -37,7 +37,7 @@ def button(verb: str, what: str, name: str) -> str:
     return f"button[data-do={verb}][data-what={what}][data-name={name}]"
 
 
-FORWARDED = r"/(us|eu|asia) → (us|eu|asia) [0-9]/.test(document.getElementById('sea').innerText)"
+FORWARDED = r"/(us|eu|asia) → (us|eu|asia) [0-9]/.test(document.getElementById('links').innerText)"
 """Load moves from one region to another."""
 
 
@@ -61,6 +61,33 @@ def keep(name: str, png: bytes) -> None:
     """Leaves a screenshot where a person can look at it."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     (SHOTS / f"{name}.png").write_bytes(png)
+
+
+def mark(text: str) -> str:
+    """A switch shows as a mark in the chart of all users' TTFT."""
+    return f"[...document.querySelectorAll('#ttft .mark')].some(m => m.innerText.includes({text!r}))"
+
+
+async def turn_the_switches(page: Page, child: Child) -> None:
+    """Each acts on all balancers, leaves a mark, and puts two numbers beside each other."""
+    del child
+    await page.until("Number(document.body.dataset.frame) > 20")  # so that there is a number before it
+    await page.click(button("set", "policy", "round_robin"))
+    await page.until(
+        f"document.querySelector({button('set', 'policy', 'round_robin')!r}).ariaChecked === 'true'"
+    )
+    await page.until(mark("round robin"))
+    await page.until("document.getElementById('before').innerText.includes('before: predictive')")
+    await page.until(r"/since: round robin\s+[0-9.]+ m?s\s+TTFT P90 of [0-9]+/.test(since.innerText)")
+    await page.until("document.querySelectorAll('#given tr').length === 3")
+    keep("switched", await page.screenshot())
+    await page.click(button("set", "policy", "predictive"))
+    await page.until(mark("predictive"))
+    await page.click(button("set", "share", "off"))
+    await page.until(mark("regions alone"))
+    await page.until(r"/since: predictive, regions alone/.test(since.innerText)")
+    await page.click(button("set", "share", "on"))
+    await page.until(mark("regions share"))
 
 
 async def press_every_button(page: Page, child: Child) -> None:
@@ -99,6 +126,8 @@ async def press_every_button(page: Page, child: Child) -> None:
     await page.until(f"!({card('eu', 'balancer killed')}) && !({card('eu', 'sent to')})")
     await page.until(f"!({replica('eu-1', 'served by')})")
 
+    await turn_the_switches(page, child)
+
     await page.click(button("evacuate", "region", "asia"))
     await page.until(card("asia", "evacuated"))
     await more_answers(page)
@@ -111,7 +140,7 @@ async def press_every_button(page: Page, child: Child) -> None:
 def test_every_button_of_the_demos_page_does_to_the_regions_what_it_says() -> None:
     with demo("--users", "24", "--replicas", "1", "--day-s", "30") as child:
         url = child.require(
-            lambda: re.search(r"live page: (http://\S+)", child.text()), timeout_s=60, what="the page's URL"
+            lambda: re.search(r"live page: (http://\S+)", child.text()), timeout_s=180, what="the page's URL"
         )
         assert url is not None
         address = url[1]

@@ -3,22 +3,26 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import aiohttp
 import msgspec
 
-from skylb.tools.demo.regions import World
+from skylb.config import Policy
+from skylb.tools.demo.regions import Region, World
 
 NEWS_KEPT = 40
+POLICIES = ("predictive", "round_robin")
+"""What the page's switch has."""
+
 VERB_TIMEOUT_S = 5.0
 
 
 class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A button that was pressed: ``do`` it to ``what`` is called ``name``."""
+    """A button that was pressed: ``do`` it to ``what`` is called ``name``, or ``set`` a switch to it."""
 
-    do: Literal["kill", "start", "cut", "blackhole", "heal", "evacuate", "return"]
-    what: Literal["replica", "balancer", "link", "region"]
+    do: Literal["kill", "start", "cut", "blackhole", "heal", "evacuate", "return", "set"]
+    what: Literal["replica", "balancer", "link", "region", "policy", "share"]
     name: str
 
 
@@ -49,6 +53,8 @@ class Actions:
             ("heal", "link"): lambda name: self._break(name, "none"),
             ("evacuate", "region"): lambda name: self._evacuate(name, evacuating=True),
             ("return", "region"): lambda name: self._evacuate(name, evacuating=False),
+            ("set", "policy"): self._set_policy,
+            ("set", "share"): self._set_share,
         }
 
     @property
@@ -106,6 +112,8 @@ class Actions:
         if region.balancer is not None:
             raise ActionError(f"balancer {name} runs")
         await self._world.start_balancer(region)
+        if not self._world.share:
+            await share(self._world, region)
         return f"balancer {name} started"
 
     async def _break(self, name: str, fault: str) -> str:
@@ -120,15 +128,54 @@ class Actions:
             raise ActionError(f"balancer {name} is dead")
         if len(self._world.regions) == 1:
             raise ActionError("there is no other region")
-        await self._tell(f"{region.admin}/regions/{name}/{'evacuate' if evacuating else 'undrain'}")
+        await tell(f"{region.admin}/regions/{name}/{'evacuate' if evacuating else 'undrain'}")
         region.evacuating = evacuating
         return f"region {name} {'is being evacuated' if evacuating else 'takes work again'}"
 
-    async def _tell(self, url: str) -> None:
-        timeout = aiohttp.ClientTimeout(total=VERB_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
-            try:
-                async with session.post(url):
-                    pass
-            except (aiohttp.ClientError, TimeoutError) as error:
-                raise ActionError(f"the balancer does not obey: {error!r}") from error
+    async def _set_policy(self, name: str) -> str:
+        known = get_args(Policy)
+        if name not in known:
+            raise ActionError(f"policy {name}: expected one of {', '.join(known)}")
+        for region in self._world.regions.values():
+            if region.balancer is not None:
+                await tell(f"{region.admin}/policy", "PUT", {"policy": name})
+        self._world.policy = name
+        return f"all balancers: policy {name.replace('_', ' ')}"
+
+    async def _set_share(self, name: str) -> str:
+        if name not in {"on", "off"}:
+            raise ActionError(f"share {name}: expected on or off")
+        if len(self._world.regions) == 1:
+            raise ActionError("there is no other region")
+        self._world.share = name == "on"
+        for region in self._world.regions.values():
+            if region.balancer is not None:
+                await share(self._world, region)
+        return "regions share their work" if self._world.share else "each region is alone"
+
+
+async def share(world: World, region: Region) -> None:
+    """Lets a region's balancer share work with the others, or not, as the switch stands.
+
+    Raises:
+        ActionError: it does not obey.
+    """
+    verb = "rejoin" if world.share else "isolate"
+    for other in world.regions:
+        if other != region.name:
+            await tell(f"{region.admin}/peers/{other}/{verb}")
+
+
+async def tell(url: str, method: str = "POST", body: object = None) -> None:
+    """Asks a balancer's admin listener.
+
+    Raises:
+        ActionError: it does not obey.
+    """
+    timeout = aiohttp.ClientTimeout(total=VERB_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
+        try:
+            async with session.request(method, url, json=body):
+                pass
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ActionError(f"the balancer does not obey: {error!r}") from error

@@ -15,7 +15,7 @@ from skylb.tasks import TaskGroup
 TAIL_LINES = 15
 LINE_BYTES_MAX = 1 << 20
 STOP_S = 5.0
-START_S = 30.0
+START_S = 90.0
 
 # The kernel ends the child when the demo dies, even by SIGKILL: prctl(PR_SET_PDEATHSIG), see prctl(2),
 # which an exec keeps. A session of its own keeps the terminal's Ctrl-C from it: the demo ends it in order.

@@ -5,6 +5,8 @@ The names are the page's vocabulary as well: ``page.js`` reads these fields and 
 
 import msgspec
 
+from skylb.tools.demo.compare import Measured
+
 
 class ReplicaFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A replica.
@@ -47,6 +49,7 @@ class RegionFrame(msgspec.Struct, frozen=True, kw_only=True):
         ttft_p90_s: the same, ninth decile.
         answered: answers to its users so far.
         failed: requests of its users that failed so far.
+        why: reasons of those failures, one line.
         replicas: its replicas.
     """
 
@@ -64,6 +67,7 @@ class RegionFrame(msgspec.Struct, frozen=True, kw_only=True):
     ttft_p90_s: float | None = None
     answered: int | None = None
     failed: int | None = None
+    why: str = ""
     replicas: list[ReplicaFrame] = []
 
 
@@ -103,6 +107,22 @@ class LinkFrame(msgspec.Struct, frozen=True, kw_only=True):
     fault: str = "none"
 
 
+class SwitchFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """A switch that sets all balancers.
+
+    Attributes:
+        what: ``policy`` or ``share``.
+        label: for people.
+        value: how it stands.
+        choices: values, and what each is called.
+    """
+
+    what: str
+    label: str
+    value: str
+    choices: list[tuple[str, str]]
+
+
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """All of it.
 
@@ -116,6 +136,13 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         links: between them.
         flows: over them, both ways.
         news: what was done last, newest first: time and sentence.
+        ttft_p50_s: time to first token of all users over the last seconds; ``None`` without any.
+        ttft_p90_s: the same, ninth decile.
+        switches: that the page has.
+        marks: switches that were turned: time, and to what.
+        before: what was measured before the last one.
+        since: what was measured since.
+        given: what each setting gave so far.
     """
 
     t_s: float
@@ -127,3 +154,10 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     links: list[LinkFrame] = []
     flows: list[FlowFrame] = []
     news: list[tuple[float, str]] = []
+    ttft_p50_s: float | None = None
+    ttft_p90_s: float | None = None
+    switches: list[SwitchFrame] = []
+    marks: list[tuple[float, str]] = []
+    before: Measured | None = None
+    since: Measured | None = None
+    given: list[Measured] = []

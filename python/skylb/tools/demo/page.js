@@ -76,6 +76,7 @@ function makeRegion(region, index, actions) {
   const evacuate = action("region", region.name, actions ? REGION_VERBS : []);
   const figures = ["TTFT P50", "TTFT P90", "answers/s", "failed"].map(figure);
   figures[3].box.title = "answers that were cut after their first byte, and connections to a balancer that is dead";
+  const why = make("div", { class: "why" });
   const figureBox = make("div", { class: "figures" }, ...figures.map((f) => f.box));
   const users = bar(color(index)), held = bar("var(--wait)");
   const usersLabel = make("span"), heldLabel = make("span"), sentTo = make("span");
@@ -83,9 +84,9 @@ function makeRegion(region, index, actions) {
   const replicas = region.replicas.map((replica) => makeReplica(replica, actions));
   const box = make("article", { class: "card", "data-region": region.name },
     make("div", { class: "row" }, title, make("div", { class: "buttons" }, balancer, evacuate)),
-    figureBox, userBox, make("div", { class: "label" }, make("span", {}, "hold"), heldLabel), held.box,
+    figureBox, why, userBox, make("div", { class: "label" }, make("span", {}, "hold"), heldLabel), held.box,
     make("div", { class: "replicas" }, ...replicas.map((part) => part.box)));
-  return { box, dot, note, balancer, evacuate, figures, figureBox, users, userBox, held, usersLabel, heldLabel, sentTo, replicas };
+  return { box, dot, note, balancer, evacuate, figures, figureBox, why, users, userBox, held, usersLabel, heldLabel, sentTo, replicas };
 }
 function drawRegion(part, region) {
   const dead = region.balancer === "killed", up = region.balancer === "up";
@@ -100,6 +101,7 @@ function drawRegion(part, region) {
   part.figureBox.hidden = region.per_s == null;
   part.figures.forEach((f, i) => put(f.value, texts[i]));
   part.figures[3].value.style.color = region.failed ? "var(--bad)" : "";
+  put(part.why, region.why ? `failed: ${region.why}` : "");
   part.userBox.hidden = region.users == null;
   put(part.usersLabel, `${region.users} users awake`);
   const away = region.sent_to && region.sent_to !== region.name;
@@ -109,6 +111,56 @@ function drawRegion(part, region) {
   put(part.heldLabel, dead ? "–" : `${region.held} waiting`);
   fill(part.held.pieces[0], dead ? 0 : region.held / 30);
   region.replicas.forEach((replica, i) => drawReplica(part.replicas[i], replica, region.name));
+}
+
+// ----------------------------------------------------------------- switches
+
+function makeSwitch(it) {
+  const buttons = it.choices.map(([value, text]) => {
+    const button = make("button", { type: "button", role: "radio", "data-do": "set", "data-what": it.what, "data-name": value }, text);
+    button.addEventListener("click", () => act(button));
+    return button;
+  });
+  return { buttons, box: make("div", { class: "switch", role: "radiogroup", "aria-label": it.label }, make("span", {}, it.label), make("div", { class: "choice" }, ...buttons)) };
+}
+function makeNumber() {
+  const label = make("span"), value = make("b"), note = make("small");
+  return { box: make("div", {}, label, value, note), label, value, note };
+}
+function drawNumber(part, label, it, wait) {
+  part.box.hidden = !it;
+  if (!it) return;
+  put(part.label, `${label}: ${it.setting}`);
+  put(part.value, it.requests ? seconds(it.p90_s) : "–");
+  put(part.note, it.requests ? `TTFT P90 of ${it.requests} requests, ${Math.round(it.seconds)} s` : wait);
+}
+function makeSwitches(frame) {
+  const switches = frame.switches.map(makeSwitch), before = makeNumber(), since = makeNumber();
+  before.box.id = "before";
+  since.box.id = "since";
+  const given = make("table", { id: "given" });
+  $("switches").replaceChildren(...switches.map((it) => it.box), make("div", { class: "numbers" }, before.box, since.box), given);
+  const chart = makeChart({ title: "TTFT of all users, last 5 s", unit: seconds, least: 0.2, wide: 120, lines: [
+    { name: "P50", color: "var(--busy)", of: (then) => then.ttft_p50_s }, { name: "P90", color: "var(--wait)", of: (then) => then.ttft_p90_s }] });
+  $("ttft").replaceChildren(chart.box);
+  return { switches, before, since, given, chart };
+}
+function drawSwitches(part, frame) {
+  frame.switches.forEach((it, i) => part.switches[i].buttons.forEach((button) => {
+    set(button, "aria-checked", button.dataset.name === it.value);
+  }));
+  drawNumber(part.before, "before", frame.before, "");
+  drawNumber(part.since, frame.marks.length ? "since" : "now", frame.since, frame.marks.length ? "measured from 2 s after the switch" : "caches fill: measured from 10 s on");
+  part.since.box.classList.toggle("better", !!frame.before && !!frame.since.requests && frame.since.p90_s < frame.before.p90_s);
+  part.since.box.classList.toggle("worse", !!frame.before && !!frame.since.requests && frame.since.p90_s > frame.before.p90_s);
+  const rows = frame.given.length > 1 ? frame.given.map((it) => [it.setting, seconds(it.p50_s), seconds(it.p90_s), `${Math.round(it.seconds)} s`]) : [];
+  const text = JSON.stringify(rows);
+  if (part.given.dataset.text !== text) {
+    part.given.dataset.text = text;
+    const row = (cells, tag) => make("tr", {}, ...cells.map((cell) => make(tag, {}, cell)));
+    part.given.replaceChildren(...(rows.length ? [row(["in all, under", "P50", "P90", "in"], "th"), ...rows.map((cells) => row(cells, "td"))] : []));
+  }
+  if (past.length) drawChart(part.chart, frame.marks);
 }
 
 // ---------------------------------------------------------------------- sea
@@ -162,7 +214,7 @@ function place(region, index, count) {
 function makeLand() {
   const dots = LAND.map((row, y) => [...row].map((digit, at) => [0, 1, 2, 3].map((bit) =>
     parseInt(digit, 16) & (8 >> bit) ? `M${(at * 4 + bit + 0.5) * DOT_X} ${((y + 0.5) * DOT_Y).toFixed(1)}h0` : "").join("")).join("")).join("");
-  return make("path", { d: dots, stroke: "var(--land)", "stroke-width": 6.2, "stroke-linecap": "round" });
+  return make("path", { class: "land", d: dots, stroke: "var(--land)", "stroke-width": 6.2, "stroke-linecap": "round" });
 }
 function makeNight() {
   const stops = [0, 1, 2, 3, 4, 5, 6, 7, 8].map((i) => make("stop", { offset: i / 8, "stop-color": "var(--night)",
@@ -197,8 +249,7 @@ function makeLink(sea, link, frame, at) {
   }
   const text = make("b"), flow = make("div", { class: "dim" });
   const buttons = action("link", link.name, frame.actions ? LINK_VERBS : []);
-  const box = make("div", { class: "link", "data-link": link.name,
-    style: `left:${(a.x + 2 * m.x + b.x) / 4 / WIDE * 100}%;top:${(a.y + 2 * m.y + b.y) / 4 / sea.high * 100}%` }, text, flow, buttons);
+  const box = make("div", { class: "link", "data-link": link.name }, make("div", { class: "grow" }, text, flow), buttons);
   sea.links[link.name] = { line, text, flow, box, buttons };
   return box;
 }
@@ -210,12 +261,12 @@ function makeSea(frame) {
   const at = {};
   frame.regions.forEach((region, i) => { at[region.name] = place(region, i, frame.regions.length); });
   if (drawn) svg.append(makeLand(), ...sea.night.nodes);
-  sea.news = make("ul", { class: "news", "aria-label": "what happened", "aria-live": "polite" });
-  $("sea").replaceChildren(svg, sea.news, ...frame.links.map((link) => makeLink(sea, link, frame, at)));
+  $("sea").replaceChildren(svg);
+  $("links").replaceChildren(...frame.links.map((link) => makeLink(sea, link, frame, at)));
   frame.regions.forEach((region, i) => {
     const { x, y } = at[region.name];
-    const node = make("circle", { r: 27, stroke: color(i), "stroke-width": 3.5, cx: x, cy: y });
-    svg.append(node, make("text", { x, y: y + 5, "text-anchor": "middle", fill: "var(--text)", "font-size": 15, "font-weight": 600 }, region.name));
+    const node = make("circle", { class: "place", stroke: color(i), cx: x, cy: y });
+    svg.append(node, make("text", { class: "place", x, y, "text-anchor": "middle", "dominant-baseline": "central" }, region.name));
     sea.nodes[region.name] = node;
   });
   return sea;
@@ -256,7 +307,7 @@ function drawSea(sea, frame) {
 // ------------------------------------------------------------------- charts
 
 const CHARTS = [
-  { title: "TTFT P50 of each region's users", unit: seconds, of: (frame, region) => region.ttft_p50_s, least: 0.2 },
+  { title: "TTFT P50 of each region's users, last 10 s", unit: seconds, of: (frame, region) => region.ttft_p50_s, least: 0.2 },
   { title: "Users awake", unit: (v) => number(v), of: (frame, region) => region.users, least: 10 },
   { title: "Waiting in each region's hold", unit: (v) => number(v), of: (frame, region) => region.held, least: 4 },
   { title: "Forwarded elsewhere per second", unit: (v) => number(v, 1),
@@ -286,16 +337,19 @@ function drawNews(list, news) {
   const text = JSON.stringify(news);
   if (list.dataset.text === text) return;
   list.dataset.text = text;
-  list.hidden = !news.length;
+  if (!news.length) {
+    list.replaceChildren(make("li", { class: "dim" }, "Nothing yet: press a button."));
+    return;
+  }
   list.replaceChildren(...news.map(([t, said]) => make("li", {}, make("time", {}, `${t.toFixed(1)} s`), make("span", {}, said))));
 }
 function build(frame) {
-  $("sea").hidden = frame.regions.length < 2;
+  $("top").hidden = false;
+  $("sea").hidden = $("links").hidden = frame.regions.length < 2;
   $("about").hidden = !frame.about.length;
   $("about").replaceChildren(...frame.about.map((text) => make("p", {}, text)));
-  $("ttft").hidden = frame.regions.every((region) => region.users == null);
   $("lanes").style.gridTemplateColumns = `repeat(${Math.min(3, frame.regions.length)}, minmax(0, 1fr))`;
-  parts = { sea: makeSea(frame), regions: frame.regions.map((region, i) => makeRegion(region, i, frame.actions)), charts: makeCharts(frame) };
+  parts = { top: makeSwitches(frame), sea: makeSea(frame), regions: frame.regions.map((region, i) => makeRegion(region, i, frame.actions)), charts: makeCharts(frame) };
   $("charts").replaceChildren(...parts.charts.map((chart) => chart.box));
   $("lanes").replaceChildren(...parts.regions.map((part) => part.box));
 }
@@ -310,7 +364,8 @@ function draw(frame) {
   drawSea(parts.sea, frame);
   frame.regions.forEach((region, i) => drawRegion(parts.regions[i], region));
   if (past.length) parts.charts.forEach((chart) => drawChart(chart));
-  drawNews(parts.sea.news, frame.news);
+  drawSwitches(parts.top, frame);
+  drawNews($("news"), frame.news);
   document.body.dataset.frame = frame.t_s;
 }
 start({ draw, piece: (frame) => frame });

@@ -1,7 +1,10 @@
 """From looks at the regions to the page's frames."""
 
+from skylb.tools.demo.actions import POLICIES
+from skylb.tools.demo.compare import Comparison, Setting
 from skylb.tools.demo.day import PLACES, sun_longitude
-from skylb.tools.demo.frame import FlowFrame, Frame, LinkFrame, RegionFrame, ReplicaFrame
+from skylb.tools.demo.failures import sentence
+from skylb.tools.demo.frame import FlowFrame, Frame, LinkFrame, RegionFrame, ReplicaFrame, SwitchFrame
 from skylb.tools.demo.regions import Region, ReplicaProcess, World
 from skylb.tools.demo.settings import DemoSettings
 from skylb.tools.demo.state import History
@@ -13,11 +16,11 @@ DEAD = "killed"
 
 def about(settings: DemoSettings) -> tuple[str, ...]:
     """What the page says of itself."""
-    replicas = f"{settings.replicas} mock vLLM replicas"
+    replicas = f"{settings.replicas} mock vLLM replica{'s' * (settings.replicas > 1)}"
     if len(settings.regions) == 1:
         return (
             f"A SkyLB balancer with {replicas}, on this machine.",
-            "A request goes to the replica that has its prompt cached, and waits until one has room.",
+            "A request goes to the replica that answers it first: cached prompts count, and so do queues.",
         )
     return (
         (
@@ -25,10 +28,11 @@ def about(settings: DemoSettings) -> tuple[str, ...]:
             " regions are as slow as links across an ocean. Where it is noon, the most users are awake."
         ),
         (
-            "A request goes to the replica that has its prompt cached. When its region is full it is"
-            " forwarded to one that has room (dots along a link), or else it waits in the hold."
+            "A request goes to the replica that answers it first: cached prompts count, and so do queues."
+            " When its region is full it is forwarded to one that has room (dots along a link), or else it"
+            " waits in the hold."
         ),
-        "Press the buttons: kill, cut or evacuate what you like, watch the others take over, then mend it.",
+        "Turn a switch and watch the TTFT. Kill, cut or evacuate what you like, then mend it.",
     )
 
 
@@ -51,14 +55,23 @@ class Picture:
         self._world = world
         self._load = load
         self._servers: dict[str, str] = {}
+        self.comparison = Comparison(self.setting)
         self.sent_to: dict[str, str] = {name: name for name in world.regions}
         """The balancer that each region's users are sent to."""
 
+    @property
+    def setting(self) -> Setting:
+        """How the balancers are set."""
+        return Setting(self._world.policy, self._world.share)
+
     def frame(self, history: History, news: list[tuple[float, str]]) -> Frame:
         """The frame of the last look."""
+        settings, total = self._settings, self._load.total().ttft
+        recent, comparison = history.ttft(total), self.comparison
+        comparison.look(history.last.elapsed_s, self.setting, total)
         return Frame(
             t_s=round(history.last.elapsed_s, 2),
-            title=f"policy {self._settings.policy}, a day is {self._settings.day_s:g} s",
+            title=f"{1 / settings.time_scale:.3g} times real speed, a day is {settings.day_s:g} s",
             about=about(self._settings),
             sun_longitude=sun_longitude(self._settings, history.last.elapsed_s),
             actions=True,
@@ -74,7 +87,24 @@ class Picture:
             ],
             flows=self._flows(history),
             news=news,
+            ttft_p50_s=recent.quantile(0.5),
+            ttft_p90_s=recent.quantile(0.9),
+            switches=self._switches(),
+            marks=list(comparison.marks),
+            before=comparison.before,
+            since=comparison.since,
+            given=comparison.given(),
         )
+
+    def _switches(self) -> list[SwitchFrame]:
+        policies = dict.fromkeys((*POLICIES, self._settings.policy))
+        choices = [(name, name.replace("_", " ")) for name in policies]
+        found = [SwitchFrame(what="policy", label="policy", value=self._world.policy, choices=choices)]
+        if len(self._world.regions) > 1:
+            value = "on" if self._world.share else "off"
+            onoff = [("on", "on"), ("off", "off")]
+            found.append(SwitchFrame(what="share", label="regions share", value=value, choices=onoff))
+        return found
 
     def _region(self, region: Region, history: History) -> RegionFrame:
         ttft = recent_ttft(history, self._load, region.name)
@@ -95,6 +125,7 @@ class Picture:
             ttft_p90_s=ttft.quantile(0.9),
             answered=tally.ok,
             failed=tally.failed,
+            why=sentence(tally.codes),
             replicas=[self._replica(replica, history) for replica in region.replicas],
         )
 

@@ -74,6 +74,10 @@ class World:
             for name in settings.regions
         }
         self.links: list[LinkState] = []
+        self.policy: str = settings.policy
+        """Of all balancers, those that start later too."""
+        self.share = True
+        """Whether the regions forward to each other."""
 
     async def start(self) -> None:
         """Starts everything.
@@ -135,7 +139,7 @@ class World:
             return parse_replica(url).authority if url else ANY_PORT
 
         arguments = ["serve", "--listen", listen(region.clients), "--admin", listen(region.admin)]
-        arguments += ["--policy", self._settings.policy, "--no-access-log", "--log-level", "error"]
+        arguments += ["--policy", self.policy, "--no-access-log", "--log-level", "error"]
         arguments += ["--drain-timeout-s", "1"]
         for replica in region.replicas:
             arguments += ["--replica", replica.url]

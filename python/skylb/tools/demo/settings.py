@@ -24,15 +24,15 @@ class DemoSettings(Group):
     policy: Annotated[
         Policy,
         Field(
-            description="Rule that chooses a replica for each request. The demo shows the paper's rule "
-            "(prefix) unless you name another; skylb serve has another default."
+            description="Rule that chooses a replica for each request at the start. The page has a switch "
+            "between predictive and round_robin."
         ),
-    ] = "prefix"
+    ] = "predictive"
     regions: Annotated[
         tuple[RegionName, ...],
         Field(min_length=1, max_length=3, description="Regions, with one balancer each."),
     ] = ("us", "eu", "asia")
-    replicas: Annotated[Count, Field(ge=1, le=8, description="Mock replicas per region.")] = 2
+    replicas: Annotated[Count, Field(ge=1, le=8, description="Mock replicas per region.")] = 4
     users: Annotated[
         Count,
         Field(ge=1, le=1000, description="Users per region at its noon. At other hours fewer send requests."),

@@ -67,9 +67,8 @@ class _Demo:
         self._tasks = TaskGroup()
         self._feed = Feed()
         self._view = View(
-            f"SkyLB, policy {settings.policy}: {len(settings.regions)} regions, {settings.replicas} mock"
-            f" replicas and up to {settings.users} users in each ({1 / settings.time_scale:.3g} times real"
-            " speed)",
+            f"SkyLB: {len(settings.regions)} regions with {settings.replicas} mock replicas and up to"
+            f" {settings.users} users",
             settings.sequences,
         )
 
@@ -78,15 +77,16 @@ class _Demo:
         await self._world.start()
         load = await prepare(self._load_settings())
         actions = Actions(self._world, lambda: load.elapsed_s)
+        picture = Picture(self._settings, self._world, load)
         web = Web(self._feed, actions)
         try:
             self._view.page = await web.start(sockets)
             self._view.say(f"live page: {self._view.page}")
-            report = await self._watch(load, actions)
+            report = await self._watch(load, actions, picture)
         finally:
             await self._tasks.stop()
             await web.close()
-        self._view.say(summary(self._history, report))
+        self._view.say(summary(self._history, report, load.total().codes, picture.comparison))
         if not report.total.ok and not self._stop.is_set():
             raise DemoError("no request was answered")
 
@@ -113,11 +113,11 @@ class _Demo:
             ),
         )
 
-    async def _watch(self, load: Load, actions: Actions) -> Report:
+    async def _watch(self, load: Load, actions: Actions, picture: Picture) -> Report:
         """Shows the load until it ends, the demo is stopped, or a process fails."""
         with self._view:
             running = self._tasks.start(load.run(), name="demo load")
-            looking = self._tasks.start(self._look(load, actions), name="demo view")
+            looking = self._tasks.start(self._look(load, actions, picture), name="demo view")
             stopped = self._tasks.start(self._stop.wait(), name="demo stop")
             await asyncio.wait(
                 {running, looking, stopped, self._children.ended}, return_when=asyncio.FIRST_COMPLETED
@@ -132,8 +132,7 @@ class _Demo:
 
     # ------------------------------------------------------------------------------- looking
 
-    async def _look(self, load: Load, actions: Actions) -> None:
-        picture = Picture(self._settings, self._world, load)
+    async def _look(self, load: Load, actions: Actions, picture: Picture) -> None:
         timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
         looks = silent = 0
         async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:

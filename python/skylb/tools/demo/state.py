@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from skylb.admin.state import State
+from skylb.tools.load.stats import Histogram
 
 RECENT_S = 10.0
 """What "now" means in rates and percentiles."""
@@ -11,6 +12,9 @@ RECENT_S = 10.0
 
 FLOW_S = 2.0
 """The same for flows between regions."""
+
+SHORT_S = 5.0
+"""The same for the chart of all users' TTFT: a switch shows in it within seconds."""
 
 
 def hit_rate(now: tuple[int, int], before: tuple[int, int] = (0, 0)) -> float | None:
@@ -113,6 +117,15 @@ class History:
         """Answers a second to a region's users, recently."""
         then, now = (look.users[region].answered for look in (self.first, self.last))
         return (now - then) / self.seconds if self.seconds else 0.0
+
+    def ttft(self, total: Histogram, seconds: float = SHORT_S) -> Histogram:
+        """TTFT of all users over the last ``seconds``; ``total``: over all time."""
+        until_s = self.last.elapsed_s - seconds
+        since = next((look for look in reversed(self.looks) if look.elapsed_s <= until_s), self.first)
+        buckets = [
+            sum(column) for column in zip(*(users.buckets for users in since.users.values()), strict=True)
+        ]
+        return total.since(buckets)
 
     def forwards_per_s(self, origin: str, target: str) -> float:
         """Forwards a second from one balancer to another, over the last `FLOW_S`."""

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -83,6 +84,18 @@ class Histogram:
         return self.sum_s / self.count if self.count else None
 
 
+_CODE = re.compile(r'"code":\s*"(\w{1,40})"')
+
+
+def _code(kind: str, message: str) -> str:
+    """The code that an answer (``http_503``) or an event (``stream_error``) gave; else the kind."""
+    if kind == "stream_error":
+        code = message.partition(":")[0]
+        return code if code.isidentifier() else kind
+    found = _CODE.search(message) if kind.startswith("http_") else None
+    return found[1] if found is not None else kind
+
+
 @dataclass(slots=True)
 class Tokens:
     """Sums over responses with usage."""
@@ -113,6 +126,8 @@ class Tally:
     window: Tokens = field(default_factory=Tokens)
     window_ok: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    """Of the errors, by the code that the answer or event gave, else by kind."""
     samples: dict[str, str] = field(default_factory=dict)
     ttft: Histogram = field(default_factory=Histogram)
     itl: Histogram = field(default_factory=Histogram)
@@ -125,6 +140,8 @@ class Tally:
             kind = "other"
         self.failed += 1
         self.errors[kind] += 1
+        code = _code(kind, message)
+        self.codes[code if code in self.codes or len(self.codes) < KINDS_MAX else "other"] += 1
         self.samples.setdefault(kind, message[:SAMPLE_CHARS_MAX])
 
     def merge(self, other: "Tally") -> None:
@@ -141,4 +158,5 @@ class Tally:
         for name in ("ttft", "itl", "tpot", "e2e"):
             getattr(self, name).merge(getattr(other, name))
         self.errors += other.errors
+        self.codes += other.codes
         self.samples = other.samples | self.samples
