@@ -1058,6 +1058,7 @@ class Engine:
 LOG_OFF: Final = 0
 LOG_TEXT: Final = 1
 LOG_JSON: Final = 2
+LOG_LOGFMT: Final = 3
 
 @final
 class Recorder:

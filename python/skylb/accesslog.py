@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 
 import msgspec
 
@@ -91,24 +92,35 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per message: ``ts level logger message`` and, with a traceback, ``error``."""
+    """One JSON object per message: ``ts type level logger message`` and, with a traceback, ``error``.
+
+    A message's ``extra`` may give another ``type`` than ``log``, and more ``fields``.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """One message as a JSON object without line breaks."""
-        fields = {
+        fields: dict[str, object] = {
             "ts": _stamp(record),
+            "type": getattr(record, "type", "log"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage().encode(errors="backslashreplace").decode(),
         }
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
+        fields |= getattr(record, "fields", {})
         return msgspec.json.encode(fields).decode()
 
 
-def json_line(message: object, level: int = logging.ERROR) -> str:
+Failure = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def json_line(
+    message: object, level: int = logging.ERROR, *, kind: str = "log", error: Failure | None = None
+) -> str:
     """A text as a message of the JSON log: what ended the process, or was said before the log was open."""
-    record = logging.LogRecord("skylb", level, __file__, 0, "%s", (message,), None)
+    record = logging.LogRecord("skylb", level, __file__, 0, "%s", (message,), error)
+    record.type = kind
     return JsonFormatter().format(record)
 
 
@@ -252,7 +264,7 @@ class Logs:
     Args:
         recorder: holds the access log's lines.
         access_log: ``stderr``, ``off``, or the path of a file.
-        log_format: ``text`` or ``json``.
+        log_format: ``text``, ``logfmt`` or ``json``; messages are alike in the first two.
         level: least severe level of our own loggers; libraries log from ``warning`` on.
 
     Raises:

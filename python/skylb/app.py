@@ -96,6 +96,7 @@ class Service:
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
         self._failed: str | None = None
+        self._ready = False
         self.mesh = self._make_mesh(keys)
         self.operations = Operations(
             router=self.router,
@@ -170,11 +171,20 @@ class Service:
         if self.operations.warning is not None:
             log.warning("%s", self.operations.warning)
         report = self.operations.report()
+        self._ready = True
         if self.settings.log_format == "json":
             lines = (line.strip() for line in report.splitlines()[:-1])
-            log.info("ready: %s", "; ".join(filter(None, lines)))
+            extra = {"type": "start", "fields": self.operations.started()}
+            log.info("ready: %s", "; ".join(filter(None, lines)), extra=extra)
         else:
             print(report, flush=True)
+
+    def _report_end(self) -> None:
+        """The last line of the log."""
+        if self._ready:
+            found = self.operations.ended()
+            text = "stopped after %(uptime_s).0f s: %(requests)d requests, %(errors)d of them with status 5xx"
+            log.info(text, found, extra={"type": "stop", "fields": found})
 
     async def start(self) -> None:
         """Binds, looks at the replicas, lets clients in.
@@ -269,6 +279,7 @@ class Service:
             self.ports.release()
         if self.recording is not None:
             await asyncio.to_thread(self.recording.stop)
+        self._report_end()
         await asyncio.to_thread(self.logs.stop)
         self.notifier.close()
 

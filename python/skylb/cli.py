@@ -12,10 +12,40 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from skylb.commands import COMMANDS, serve
+from skylb.config import environment
 from skylb.descriptors import hold_standard
 from skylb.dropin.translate import FLAGS, LAUNCH
 from skylb.errors import ConfigError, SkyLBError
-from skylb.output import EXIT_CONFIG, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_PIPE, drop_output, print_faults
+from skylb.flags import SERVE
+from skylb.hints import CLOSE
+from skylb.output import (
+    EXIT_CONFIG,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_PIPE,
+    drop_output,
+    json_asked,
+    print_faults,
+)
+
+MEANT = {
+    "run": "serve",
+    "start": "serve",
+    "server": "serve",
+    "router": "serve",
+    "proxy": "serve",
+    "help": "--help",
+    "version": "--version",
+    "status": "state",
+    "top": "state",
+    "replicas": "state",
+    "bench": "load",
+    "benchmark": "load",
+    "simulate": "sim",
+    "check": "config check",
+    "validate": "config check",
+}
+"""Words of other programs, and the command that they stand for here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,10 +74,15 @@ def _main(words: list[str]) -> int:
         parser.parse_args(words)  # ends the process for --help and --version
         parser.print_help(sys.stderr)
         return EXIT_CONFIG
+    command = partial(serve, command=SERVE) if launches else _command(words[0])
+    if command is None:
+        return EXIT_CONFIG
     try:
-        return serve(words) if launches else _command(words[0])(words[1:])
+        return command(words if launches else words[1:])
     except ConfigError as error:
-        print_faults("in the configuration", error.faults)
+        serves = launches or words[0] in {SERVE, LAUNCH}
+        json = serves and json_asked(words, environment())
+        print_faults("in the configuration", error.faults, json=json)
         return EXIT_CONFIG
     except SkyLBError as error:
         print(f"skylb: {error}", file=sys.stderr)
@@ -77,11 +112,13 @@ def _version() -> str:
     return _core.__version__
 
 
-def _command(name: str) -> Callable[[Sequence[str]], int]:
+def _command(name: str) -> Callable[[Sequence[str]], int] | None:
+    """What a word runs; ``None``: it is no command, and that was said."""
     if name == LAUNCH:
         return partial(serve, command=LAUNCH)
     if name in COMMANDS:
         return COMMANDS[name]
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise ConfigError([f"{name}: unknown command{hint}: expected one of {', '.join(COMMANDS)}"])
+    close = [MEANT[name]] if name in MEANT else difflib.get_close_matches(name, COMMANDS, n=1, cutoff=CLOSE)
+    hint = f": did you mean skylb {close[0]}?" if close else "."
+    print(f"skylb: {name}: unknown command{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+    return None

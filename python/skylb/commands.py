@@ -11,12 +11,19 @@ from typing import Any, TypeVar
 
 from skylb.config import Settings, manager_environment
 from skylb.descriptors import closed_streams, raise_limit
+from skylb.dropin.translate import LAUNCH
 from skylb.errors import ConfigError, SkyLBError
-from skylb.flags import load, read
-from skylb.output import EXIT_CONFIG, EXIT_FAILURE, EXIT_INTERRUPTED, drop_output, print_faults
+from skylb.flags import SERVE, load, read
+from skylb.helptext import HELP_ALL, flags_of
+from skylb.output import EXIT_FAILURE, EXIT_INTERRUPTED, drop_output, print_faults, tell_crashes_in_json
 
-DOCTORS = frozenset({"--ask", "--json"})
+DOCTORS = {
+    "--ask": "Also send each replica a request of one token.",
+    "--json": "Print the findings as JSON.",
+}
 """Flags of ``skylb doctor`` besides those of ``skylb serve``."""
+
+HELPS = frozenset({"-h", "--help", HELP_ALL})
 
 Result = TypeVar("Result")
 
@@ -28,18 +35,22 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
         return runner.run(work)
 
 
-def serve(words: Sequence[str], command: str = "serve") -> int:
+def serve(words: Sequence[str], command: str = SERVE) -> int:
     """Run a load balancer in front of a region's replicas."""
-    loaded = load(command, Settings, words, "Runs a load balancer in front of the replicas of one region.")
+    about = "Runs a load balancer in front of the replicas of one region."
+    settings = load(command, Settings, words, about).settings
+    json = settings.log_format == "json"
+    if json:
+        tell_crashes_in_json()
     from skylb import app  # loads the whole service
 
     try:
-        _run(app.serve(loaded.settings, manager_environment()))
+        _run(app.serve(settings, manager_environment()))
     except SkyLBError as error:
-        if loaded.settings.log_format != "json":
+        if not json or isinstance(error, ConfigError):
             raise
-        print(app.json_line(error), file=sys.stderr)
-        return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILURE
+        print(app.json_line(error, kind="fault"), file=sys.stderr)
+        return EXIT_FAILURE
     return 0
 
 
@@ -119,15 +130,19 @@ def _demo(words: Sequence[str]) -> int:
     return 0
 
 
+def _of_launch(command: str, words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The command's words and the flags behind them, which may be those of ``launch``."""
+    return (f"{command} {LAUNCH}", words[1:]) if words and words[0] == LAUNCH else (command, words)
+
+
 def _doctor(words: Sequence[str]) -> int:
     """Look at replicas, keys, files and peers of a configuration; say what would not work."""
     from skylb.tools import doctor  # loads the whole service
 
-    about = (
-        "Takes the flags of skylb serve, and starts nothing. --ask also sends each replica a request of one "
-        "token. --json prints the findings as JSON."
-    )
-    settings = load("doctor", Settings, [word for word in words if word not in DOCTORS], about).settings
+    about = "Looks at what skylb serve would meet with the same flags, and starts nothing."
+    command, rest = _of_launch("doctor", words)
+    example = "skylb doctor --replica http://10.0.0.1:8000 --ask"
+    settings = load(command, Settings, rest, about, example=example, switches=DOCTORS).settings
     report = _run(doctor.examine(settings, ask="--ask" in words))
     print(doctor.as_json(report) if "--json" in words else doctor.render(report))
     return 0 if report.works else EXIT_FAILURE
@@ -143,16 +158,64 @@ def _peers(words: Sequence[str]) -> int:
     return 0
 
 
+def _state(words: Sequence[str]) -> int:
+    """Print what is wrong at a running balancer, its replicas, hold and peers."""
+    from skylb.tools.operate import ask, state  # only operators ask
+
+    about = "Asks the admin listener of a running balancer, and prints what is wrong first."
+    settings = load("state", state.StateSettings, words, about, example="skylb state").settings
+    print(state.render(ask.ask(settings, "GET", "/state"), as_json=settings.json_))
+    return 0
+
+
+def _drain(words: Sequence[str]) -> int:
+    """Send a replica no new requests; --wait until none is in flight there."""
+    from skylb.tools.operate import drain  # only operators ask
+
+    about = "Asks a running balancer to send a replica no new requests. Those in flight there run on."
+    example = "skylb drain http://10.0.0.1:8000 --wait"
+    loaded = load("drain", drain.DrainSettings, words, about, first="replica", example=example)
+    print(drain.drain(loaded.settings))
+    return 0
+
+
+def _undrain(words: Sequence[str]) -> int:
+    """Let a drained replica take requests again."""
+    from skylb.tools.operate import drain  # only operators ask
+
+    about = "Asks a running balancer to send a drained replica requests again."
+    example = "skylb undrain http://10.0.0.1:8000"
+    loaded = load("undrain", drain.ReplicaSettings, words, about, first="replica", example=example)
+    print(drain.undrain(loaded.settings))
+    return 0
+
+
+def _evacuate(words: Sequence[str]) -> int:
+    """Send a region's requests to other regions, or --end that."""
+    from skylb.tools.operate import drain  # only operators ask
+
+    about = "Asks a running balancer to send the requests of a region elsewhere. Running ones end there."
+    example = "skylb evacuate us"
+    loaded = load("evacuate", drain.RegionSettings, words, about, first="region", example=example)
+    print(drain.evacuate(loaded.settings))
+    return 0
+
+
 KEYS_USAGE = """\
 usage: skylb keys new --file FILE --tenant NAME [flags]
        skylb keys list --file FILE [--json]
        skylb keys revoke ID --file FILE
 
-new     make a key and print it once on the standard output; the file gets its hash
+new     make a key and print it once on the standard output
+        (the file gets its hash)
 list    print a row per key, without hashes
 revoke  note that a key is revoked from now on
 
+example: skylb keys new --file keys.toml --tenant acme --expires-in 90d
+
 skylb serve --keys-file FILE reads the file again when it changes.
+
+flags of skylb keys new:
 """
 
 
@@ -178,10 +241,11 @@ def _show_key(key: str, key_id: str) -> None:
 def _keys(words: Sequence[str]) -> int:
     """Make, show and revoke the API keys of a keys file."""
     verb, rest = (words[0] if words else ""), words[1:]
-    if verb in {"-h", "--help"}:
-        sys.stdout.write(KEYS_USAGE)
-        return 0
     from skylb.keys import command  # only this command changes keys
+
+    if verb in HELPS:
+        sys.stdout.write(KEYS_USAGE + flags_of(command.NewSettings))
+        return 0
 
     if verb == "new":
         about = "Makes an API key. The key goes to the standard output, what is said of it elsewhere."
@@ -201,7 +265,8 @@ def _keys(words: Sequence[str]) -> int:
 TRACE_USAGE = """\
 usage: skylb trace mooncake FILE --output FILE [flags]
 
-mooncake  write a recording, or another file of requests, in Mooncake's format
+mooncake  write a recording, or another file of requests, in Mooncake's
+          format
 
 skylb sim and skylb load read recordings and Mooncake's format as they are.
 """
@@ -210,7 +275,7 @@ skylb sim and skylb load read recordings and Mooncake's format as they are.
 def _trace(words: Sequence[str]) -> int:
     """Convert a recording or another file of requests."""
     verb, rest = (words[0] if words else ""), words[1:]
-    if verb in {"-h", "--help"}:
+    if verb in HELPS:
         sys.stdout.write(TRACE_USAGE)
         return 0
     if verb != "mooncake":
@@ -228,10 +293,14 @@ usage: skylb config show [flags of skylb serve]
        skylb config check [flags of skylb serve]
        skylb config table [GROUP]
 
-show    print every setting with its value and the value's origin, as a TOML file
-check   name every fault of the configuration and of the files that it names; start nothing
-table   print one group's settings as a Markdown table: timeout, discovery, dns, engine, experimental,
-        or without GROUP the main ones
+show    print every setting with its value and the value's origin,
+        as a TOML file
+check   name every fault of the configuration and of the files that it names;
+        start nothing
+table   print one group's settings as a Markdown table: timeout, discovery, dns,
+        kubernetes, engine, experimental, or without GROUP the main ones
+
+example: skylb config check --config skylb.toml
 
 Flags, the environment and --config FILE count as they do for skylb serve.
 """
@@ -242,7 +311,7 @@ def _config(words: Sequence[str]) -> int:
     from skylb import configview  # only this command prints settings
 
     verb, rest = (words[0] if words else ""), words[1:]
-    if verb in {"-h", "--help"} or (verb == "table" and {"-h", "--help"}.intersection(rest)):
+    if verb in HELPS or (verb == "table" and HELPS.intersection(rest)):
         sys.stdout.write(CONFIG_USAGE)
         return 0
     if verb == "table":
@@ -250,14 +319,15 @@ def _config(words: Sequence[str]) -> int:
         return 0
     if verb not in {"show", "check"}:
         raise ConfigError([f"{verb!r}: expected skylb config show, check or table"])
-    about = "Takes the flags of skylb serve and starts nothing."
+    about = "Takes the flags of skylb serve, and starts nothing."
+    command, rest = _of_launch(f"config {verb}", rest)
     if verb == "show":
-        loaded, conflicts = read(f"config {verb}", Settings, rest, about)
+        loaded, conflicts = read(command, Settings, rest, about)
         sys.stdout.write(configview.show(loaded))
         if conflicts:
             print_faults("for skylb serve", conflicts)
         return 0
-    loaded = load(f"config {verb}", Settings, rest, about)
+    loaded = load(command, Settings, rest, about)
     from skylb import parts  # loads the whole service
 
     parts.check_files(loaded.settings)
@@ -273,6 +343,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "trace": _trace,
     "wan": _wan,
     "demo": _demo,
+    "state": _state,
+    "drain": _drain,
+    "undrain": _undrain,
+    "evacuate": _evacuate,
     "peers": _peers,
     "doctor": _doctor,
     "keys": _keys,

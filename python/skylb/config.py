@@ -18,6 +18,7 @@ from skylb.settings.discovery import DiscoverySettings, DnsFamily
 from skylb.settings.engine import EngineSettings
 from skylb.settings.mesh import MeshSettings
 from skylb.settings.names import DnsSettings
+from skylb.settings.sections import CHOICE, CLIENTS, COMMON, KEYS, LIMITS, LOGS, STOP
 from skylb.settings.serving import Policy
 from skylb.settings.times import TimeoutSettings
 from skylb.settings.values import (
@@ -111,11 +112,15 @@ class Settings(SourceSettings):
     listen: Annotated[
         tuple[Listen, ...],
         LISTEN,
+        COMMON,
+        CLIENTS,
         Field(min_length=1, max_length=64, description="Address that clients connect to."),
     ] = (ListenAddress("127.0.0.1", 8080),)
     admin: Annotated[
         Listen,
         LISTEN,
+        COMMON,
+        CLIENTS,
         Field(
             description="Address of the admin listener: health, metrics, state and operator commands. "
             "Keep it off the public network."
@@ -124,6 +129,7 @@ class Settings(SourceSettings):
     admin_token_file: Annotated[
         File | None,
         FILE,
+        CLIENTS,
         Field(
             description="File with the bearer token for /state and operator commands. Without it they "
             "answer on loopback only."
@@ -132,6 +138,8 @@ class Settings(SourceSettings):
     keys_file: Annotated[
         File | None,
         FILE,
+        COMMON,
+        KEYS,
         Field(
             description="File of the clients' API keys and of their tenants' limits, in TOML. With it, SkyLB "
             "serves only clients with a valid key. skylb keys makes keys; docs/GUARD.md describes the file."
@@ -140,6 +148,8 @@ class Settings(SourceSettings):
     replica_key_file: Annotated[
         File | None,
         FILE,
+        COMMON,
+        KEYS,
         Field(
             description="File with the API key that SkyLB sends to replicas, instead of the client's "
             "Authorization. Without --keys-file, everybody who reaches SkyLB can then use the replicas."
@@ -148,6 +158,7 @@ class Settings(SourceSettings):
     probe_key_file: Annotated[
         File | None,
         FILE,
+        KEYS,
         Field(
             description="File with the API key that SkyLB sends with probes and requests for model lists "
             "only."
@@ -156,23 +167,30 @@ class Settings(SourceSettings):
     replica_ca: Annotated[
         File | None,
         FILE,
+        KEYS,
         Field(description="Certificates (PEM) that verify https replicas, instead of the system's."),
     ] = None
     tls_cert: Annotated[
         File | None,
         FILE,
+        COMMON,
+        KEYS,
         Field(description="Certificate chain (PEM) of the client listeners. Needs --tls-key."),
     ] = None
-    tls_key: Annotated[File | None, FILE, Field(description="Private key (PEM) of --tls-cert.")] = None
+    tls_key: Annotated[
+        File | None, FILE, COMMON, KEYS, Field(description="Private key (PEM) of --tls-cert.")
+    ] = None
     tls_client_ca: Annotated[
         File | None,
         FILE,
+        KEYS,
         Field(description="Certificates (PEM). Each client must show a certificate that one of them signed."),
     ] = None
     trusted_proxies: Annotated[
         tuple[Network, ...],
         Expected("an IP address or network (10.0.0.0/8)"),
         Placeholder("NETWORK"),
+        CLIENTS,
         Field(
             max_length=1024,
             description="Address or network of a proxy in front of SkyLB. Only from such a proxy "
@@ -183,6 +201,7 @@ class Settings(SourceSettings):
     cors_origin: Annotated[
         str | None,
         Expected("* or scheme://host[:port]"),
+        CLIENTS,
         Field(
             pattern=r"^(\*|https?://[A-Za-z0-9.:\[\]-]+)$",
             description="Origin whose web pages may call SkyLB from a browser. * allows every origin.",
@@ -191,6 +210,7 @@ class Settings(SourceSettings):
     key_header: Annotated[
         str | None,
         Expected("the name of a header"),
+        CLIENTS,
         Field(
             pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
             description="Header that names a request's session. Where it is given, the session keys in the "
@@ -199,6 +219,7 @@ class Settings(SourceSettings):
     ] = None
     inject_usage: Annotated[
         bool,
+        CLIENTS,
         Field(
             description="Ask the engine for a stream's usage where the client does not, and remove the "
             "extra event from the answer. From the usage SkyLB learns what replicas really "
@@ -208,6 +229,7 @@ class Settings(SourceSettings):
     class_header: Annotated[
         str | None,
         Expected("the name of a header"),
+        CLIENTS,
         Field(
             pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
             description="Header in which a trusted proxy names a request's class: high, normal, low, or a "
@@ -215,14 +237,16 @@ class Settings(SourceSettings):
         ),
     ] = None
     body_bytes_max: Annotated[
-        Bytes, Field(ge=1, description="Largest request body. A larger one gets 413.")
+        Bytes, LIMITS, Field(ge=1, description="Largest request body. A larger one gets 413.")
     ] = 64 << 20
     buffer_bytes_max: Annotated[
         Bytes,
+        LIMITS,
         Field(ge=1, description="Memory for all request bodies together. A body that does not fit gets 503."),
     ] = 1 << 30
     connections_max: Annotated[
         Count,
+        LIMITS,
         Field(
             ge=1,
             description="Maximum number of client connections at once. The process's file descriptors may "
@@ -231,10 +255,12 @@ class Settings(SourceSettings):
     ] = 16_384
     upstream_idle_max: Annotated[
         Count,
+        LIMITS,
         Field(ge=0, description="Maximum number of idle connections that SkyLB keeps open to one replica."),
     ] = 256
     drain_delay_s: Annotated[
         Seconds,
+        STOP,
         Field(
             ge=0,
             description="Time after SIGTERM in which SkyLB still takes new connections while /ready says "
@@ -244,6 +270,8 @@ class Settings(SourceSettings):
     ] = 0.0
     drain_timeout_s: Annotated[
         Seconds,
+        COMMON,
+        STOP,
         Field(
             ge=0,
             description="Longest time that SkyLB waits for running requests to end, after SIGTERM and "
@@ -253,6 +281,7 @@ class Settings(SourceSettings):
     seed: Annotated[
         int | None,
         Expected("an integer from 0 to 18446744073709551615"),
+        CHOICE,
         Field(
             ge=0,
             lt=1 << 64,
@@ -260,13 +289,24 @@ class Settings(SourceSettings):
             "draws one at start.",
         ),
     ] = None
-    log_level: Annotated[LogLevel, Field(description="Least severe level that SkyLB logs.")] = "info"
+    log_level: Annotated[LogLevel, COMMON, LOGS, Field(description="Least severe level that SkyLB logs.")] = (
+        "info"
+    )
     log_format: Annotated[
-        Literal["text", "json"], Field(description="Format of log messages and of the access log.")
+        Literal["text", "logfmt", "json"],
+        COMMON,
+        LOGS,
+        Field(
+            description="Format of log messages and of the access log. text: short lines for people. logfmt: "
+            "all fields of a request, as key=value. json: all fields, one JSON object per line, and nothing "
+            "but JSON on stderr."
+        ),
     ] = "text"
     access_log: Annotated[
         str,
         Expected("stderr, off, or the path of a file"),
+        COMMON,
+        LOGS,
         Field(
             min_length=1,
             description="Destination of the access log, one line per request: stderr, off, or a file.",

@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,43 +12,120 @@ from skylb import options
 from skylb.config import Group, Settings, environment
 from skylb.dropin.translate import LAUNCH, Translation, translate
 from skylb.errors import ConfigError
-
-HELP_ALL = "--help-all"
+from skylb.helptext import HELP_ALL, HelpFormatter, add_flags, has_more
+from skylb.hints import suggestion
+from skylb.output import json_asked
 
 THEIRS = (
+    "Each flag is also a variable (SKYLB_LISTEN is --listen) and a key of the TOML file (listen). A flag "
+    "overrides a variable, a variable overrides the file.\n"
     "Flags of vllm-router, smg, sglang-router and production-stack are understood: see docs/MIGRATING.md."
 )
+
+SERVE = "serve"
 
 AnySettings = TypeVar("AnySettings", bound=Group)
 
 
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """What a command's help says, besides its settings."""
+
+    command: str
+    about: str
+    first: str
+    example: str
+    switches: Mapping[str, str]
+
+    @property
+    def launched(self) -> bool:
+        """Whether the flags are those of ``smg launch``."""
+        return self.command.split()[-1] == LAUNCH
+
+
 def load(
-    command: str, model: type[AnySettings], words: Sequence[str], about: str, first: str = ""
+    command: str,
+    model: type[AnySettings],
+    words: Sequence[str],
+    about: str,
+    first: str = "",
+    *,
+    example: str = "",
+    switches: Mapping[str, str] | None = None,
 ) -> options.Loaded[AnySettings]:
-    """Settings that a command can run with; the arguments are those of `read`."""
-    loaded, conflicts = read(command, model, words, about, first)
+    """Settings that a command can run with; the arguments are those of `read`.
+
+    Raises:
+        ConfigError: names every fault.
+    """
+    loaded, conflicts = read(command, model, words, about, first, example=example, switches=switches)
     if conflicts:
         raise ConfigError(conflicts)
     return loaded
 
 
 def read(
-    command: str, model: type[AnySettings], words: Sequence[str], about: str, first: str = ""
+    command: str,
+    model: type[AnySettings],
+    words: Sequence[str],
+    about: str,
+    first: str = "",
+    *,
+    example: str = "",
+    switches: Mapping[str, str] | None = None,
 ) -> tuple[options.Loaded[AnySettings], list[str]]:
     """Settings whose values are valid one by one, and what is wrong between them.
 
-    They come from flags alone, or for ``skylb serve`` from flags, environment and file. ``first`` names the
-    option that a word without a flag belongs to.
+    They come from flags alone, or for ``skylb serve`` from flags, environment and file.
+
+    Args:
+        command: the words behind ``skylb``.
+        model: the settings.
+        words: the command line behind them.
+        about: what the command does, for its help.
+        first: the option that a word without a flag belongs to.
+        example: a command line, for the help.
+        switches: flags without a value that are no settings, and their help; the command looks for them
+            in ``words``.
     """
+    usage = _Usage(command, about, first, example, switches or {})
     layered = model is Settings
+    parser = _parser(usage, model, everything=HELP_ALL in words)
+    variables = environment() if layered else {}
+    theirs = _translate(usage, model, words, variables) if layered else Translation(list(words))
+    found, faults = _parse(parser, theirs.words, usage.first)
+    _say(theirs.lines(), json=layered and json_asked(words, variables))
+    return options.read(
+        model,
+        flags=found,
+        variables=variables if layered else None,
+        file=found.get("config"),
+        faults=theirs.faults + faults,
+        asked=theirs.use,
+    )
+
+
+def _parser(usage: _Usage, model: type[Group], *, everything: bool) -> argparse.ArgumentParser:
+    layered = model is Settings
+    first = f"{usage.first.upper()} " if usage.first else ""
     parser = argparse.ArgumentParser(
-        prog=f"skylb {command}",
-        description=about,
+        prog=f"skylb {usage.command}",
+        usage=f"skylb {usage.command} {first}[flags]",
+        description=usage.about + (f"\n\nexample: {usage.example}" if usage.example else ""),
         allow_abbrev=False,
         exit_on_error=False,
-        usage=argparse.SUPPRESS,
+        add_help=False,
+        formatter_class=HelpFormatter,
     )
-    parser.usage = f"skylb {command} {first.upper()}{' ' * bool(first)}[flags]"
+    parser.add_argument("-h", "--help", action="help", help="Show this text.")
+    if has_more(model):
+        seen = "all flags" if not everything else "this text"
+        parser.add_argument(HELP_ALL, action="help", help=f"Show {seen}, with less common ones.")
+        parser.epilog = "" if everything else f"{HELP_ALL} shows all flags.\n"
+    else:
+        parser.add_argument(HELP_ALL, action="help", help=argparse.SUPPRESS)
+    for flag, about in usage.switches.items():
+        parser.add_argument(flag, dest=flag, action="store_true", default=argparse.SUPPRESS, help=about)
     if layered:
         parser.add_argument(
             "--config", metavar="FILE", type=Path, help="File with settings in TOML. (SKYLB_CONFIG)"
@@ -57,36 +135,15 @@ def read(
             dest="access_log",
             action="append_const",
             const="off",
-            help="The same as --access-log off.",
+            help="The same as --access-log off." if everything else argparse.SUPPRESS,
         )
-    if any(option.experimental for option in options.options(model)):
-        parser.epilog = "" if HELP_ALL in words else f"{HELP_ALL} shows the experimental flags too. "
-        parser.add_argument(HELP_ALL, action="help", help="Show this text with the experimental flags.")
-    if layered:
         parser.epilog = (parser.epilog or "") + THEIRS
-    options.add_flags(parser, model, variables=layered, experimental=HELP_ALL in words)
-    variables = environment() if layered else {}
-    theirs = _translate(command, model, words, variables) if layered else Translation(list(words))
-    lines = theirs.lines()
-    found, faults = _parse(parser, theirs.words, first)
-    try:
-        found_all = options.read(
-            model,
-            flags=found,
-            variables=variables if layered else None,
-            file=found.get("config"),
-            faults=theirs.faults + faults,
-            asked=theirs.use,
-        )
-    except ConfigError:
-        _say(lines)
-        raise
-    _say(lines, json=layered and getattr(found_all[0].settings, "log_format", "") == "json")
-    return found_all
+    add_flags(parser, model, variables=layered, everything=everything)
+    return parser
 
 
 def _translate(
-    command: str, model: type[Group], words: Sequence[str], variables: Mapping[str, str]
+    usage: _Usage, model: type[Group], words: Sequence[str], variables: Mapping[str, str]
 ) -> Translation:
     """Puts our flags in the place of those of other routers."""
     own = {option.flag for option in options.options(model)}
@@ -94,7 +151,7 @@ def _translate(
     given = {by_variable[name] for name in variables if name in by_variable}
     if options.CONFIG_VARIABLE in variables or any(word.partition("=")[0] == "--config" for word in words):
         given |= own  # the file may set anything
-    return translate(words, own, given, launched=command == LAUNCH)
+    return translate(words, own | set(usage.switches), given, launched=usage.launched)
 
 
 def _say(lines: Sequence[str], *, json: bool = False) -> None:
@@ -136,7 +193,7 @@ def _unknown(extra: Sequence[str], known: Collection[str]) -> list[str]:
     for word in extra:
         if word.startswith("-"):
             flag, equals, _ = word.partition("=")
-            faults.append(f"{flag}: unknown flag{options.suggestion(flag, known)}")
+            faults.append(f"{flag}: unknown flag{suggestion(flag, known)}")
             after_flag = not equals
         else:
             if not after_flag:

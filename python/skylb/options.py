@@ -6,13 +6,12 @@ the environment overrides the file, and the file overrides the default. Each val
 Every fault is found before any is reported.
 """
 
-import argparse
-import difflib
+import re
 import reprlib
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
@@ -24,7 +23,9 @@ from pydantic_core import ErrorDetails
 from skylb.addresses import ListenAddress, ReplicaUrl
 from skylb.config import ENVIRONMENT_PREFIX, TOP_LEVEL, Expected, Group
 from skylb.errors import ConfigError
-from skylb.settings.values import Alone, Experimental, Otherwise, Placeholder, mark_of, text_of
+from skylb.hints import suggestion
+from skylb.settings.sections import BY_GROUP, Common, Section
+from skylb.settings.values import Experimental, Otherwise, Placeholder, mark_of, text_of
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 CONFIG_BYTES_MAX = 1 << 20
@@ -35,34 +36,30 @@ LENGTH_ERRORS = frozenset({"too_long", "too_short"})
 Settings = TypeVar("Settings", bound=Group)
 
 _METAVARS = {
+    "_bytes_per_s": "BYTES_PER_SECOND",
+    "_bytes_per_s_min": "BYTES_PER_SECOND",
+    "_tokens_per_s": "TOKENS_PER_SECOND",
     "_per_s": "PER_SECOND",
     "_per_s_min": "PER_SECOND",
     "_per_s_max": "PER_SECOND",
     "_bytes_max": "BYTES",
     "_bytes": "BYTES",
+    "_tokens": "TOKENS",
+    "_ms": "MILLISECONDS",
+    "_us": "MICROSECONDS",
     "_s": "SECONDS",
     "_file": "FILE",
 }
 """Placeholders by the ending of a name; the first that fits counts."""
 
-MEANT = {
-    "--port": "--listen HOST:PORT",
-    "--host": "--listen HOST:PORT",
-    "--bind": "--listen HOST:PORT",
-    "--worker": "--replica URL",
-    "--backends": "--replica URL, once for each",
-    "--upstream": "--replica URL",
-    "--metrics-port": "--admin HOST:PORT, which serves /metrics",
-    "--verbose": "--log-level debug",
-    "--debug": "--log-level debug",
-}
-"""Flags that other programs have, and what they are called here. `skylb.dropin` knows more of them."""
+_HEADER = re.compile(r"\s*\[\s*([A-Za-z0-9_.-]+)\s*\]")
+_KEY = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*=")
 
 SECRETS = ("key_file", "keys_file", "token_file", "tls_key", "kubernetes.config")
 """How the options end that name files of secrets."""
 
-CLOSE = 0.75
-"""How alike two names must be for one to be suggested: below it, `--port` would suggest `--peer`."""
+CHOICES_SHOWN = 40
+"""Longest list of choices that stands in the place of a flag's value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +121,28 @@ class Option:
         return any(isinstance(item, Experimental) for item in self.field.metadata)
 
     @property
+    def common(self) -> bool:
+        """Whether ``--help`` shows it where it leaves others out."""
+        return any(isinstance(item, Common) for item in self.field.metadata)
+
+    @property
+    def section(self) -> str:
+        """The part of a help text in which it stands."""
+        group = self.path[0] if len(self.path) > 1 else ""
+        found = mark_of(self.field, Section) or BY_GROUP.get(group)
+        return found or group or "settings"
+
+    @property
     def metavar(self) -> str:
         """The placeholder of its value in help texts."""
         if (written := mark_of(self.field, Placeholder)) is not None:
             return written
-        kind = _plain(self.field.annotation)
+        kind = plain(self.field.annotation)
         if get_origin(kind) is Literal:
-            return "{" + ",".join(map(str, get_args(kind))) + "}"
+            choices = "{" + ",".join(map(str, get_args(kind))) + "}"
+            return choices if len(choices) <= CHOICES_SHOWN else "NAME"
         for ending, word in _METAVARS.items():
-            if self.name.endswith(ending):
+            if f"_{self.path[-1]}".endswith(ending):
                 return word
         if kind in {int, float}:
             return "N"
@@ -189,20 +199,20 @@ def secrets(settings: Group) -> dict[str, Path | None]:
 # ------------------------------------------------------------------------ what is expected
 
 
-def _plain(annotation: Any) -> Any:
+def plain(annotation: Any) -> Any:
     """The type of one value: without ``None``, ``Annotated`` and the tuple around it."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _plain(get_args(annotation)[0])
+        return plain(get_args(annotation)[0])
     if origin in {Union, UnionType}:
-        return _plain(next(kind for kind in get_args(annotation) if kind is not type(None)))
+        return plain(next(kind for kind in get_args(annotation) if kind is not type(None)))
     if origin is tuple:
-        return _plain(get_args(annotation)[0])
+        return plain(get_args(annotation)[0])
     return annotation
 
 
 def _expected(field: FieldInfo) -> str:
-    kind = _plain(field.annotation)
+    kind = plain(field.annotation)
     text = mark_of(field, Expected)
     if text is None:
         if get_origin(kind) is Literal:
@@ -225,45 +235,6 @@ def _bounds(field: FieldInfo) -> str:
 
 
 # --------------------------------------------------------------------------------- sources
-
-
-def add_flags(
-    parser: argparse.ArgumentParser, model: type[Group], *, variables: bool = True, experimental: bool = False
-) -> None:
-    """Adds one flag per option. Values stay text here; `load` validates them.
-
-    Args:
-        parser: gets the flags, in one group of arguments per group of settings.
-        model: the settings.
-        variables: name the environment variables in the help text.
-        experimental: show experimental options in the help text; they are flags either way.
-    """
-    groups: dict[str, Any] = {}
-    for option in sorted(options(model), key=lambda option: option.experimental):
-        shown = experimental or not option.experimental
-        title = "experimental" if option.experimental else option.name.rpartition(".")[0] or "settings"
-        if shown and title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        add = partial(
-            (groups[title] if shown else parser).add_argument, dest=option.name, default=argparse.SUPPRESS
-        )
-        text = _help(option, variables=variables) if shown else argparse.SUPPRESS
-        if _plain(option.field.annotation) is bool:
-            add(option.flag, action="append_const", const="true", help=text)
-            opposite = option.flag.replace("--", "--no-", 1)
-            about = f"Turn {option.flag} off." if shown else text
-            add(opposite, action="append_const", const="false", help=about)
-        elif (alone := mark_of(option.field, Alone)) is not None:
-            add(option.flag, action="append", nargs="?", const=str(alone), metavar=option.metavar, help=text)
-        else:
-            add(option.flag, action="append", metavar=option.metavar, help=text)
-
-
-def _help(option: Option, *, variables: bool) -> str:
-    notes = ["required" if option.required else f"default: {option.otherwise}"]
-    notes += ["repeatable"] if option.many else []
-    notes += [option.variable] if variables else []
-    return f"{option.description} ({'; '.join(notes)})".replace("%", "%%")
 
 
 def from_flags(model: type[Group], flags: Mapping[str, object]) -> dict[str, Given]:
@@ -294,7 +265,9 @@ def from_environment(model: type[Group], variables: Mapping[str, str], faults: l
 
 def from_file(model: type[Group], path: Path, faults: list[str]) -> dict[str, Given]:
     """The options in a TOML file; unknown keys are faults."""
-    return from_table(model, read_toml(path, faults), f"{path}: ", faults)
+    table = read_toml(path, faults)
+    lines = _lines(path.read_text(errors="replace")) if table else {}
+    return from_table(model, table, f"{path}: ", faults, lines)
 
 
 def read_toml(path: Path, faults: list[str]) -> dict[str, Any]:
@@ -316,20 +289,42 @@ def read_toml(path: Path, faults: list[str]) -> dict[str, Any]:
 
 
 def from_table(
-    model: type[Group], table: Mapping[str, object], where: str, faults: list[str]
+    model: type[Group],
+    table: Mapping[str, object],
+    where: str,
+    faults: list[str],
+    lines: Mapping[str, int] | None = None,
 ) -> dict[str, Given]:
-    """The options in a table; unknown keys are faults. ``where`` goes before each key in faults."""
+    """The options in a table; unknown keys are faults.
+
+    ``where`` goes before each key in faults, with the number of the key's line where that is known.
+    """
+    lines = lines or {}
     by_name = {option.name: option for option in options(model)}
     groups = {option.name.rpartition(".")[0] for option in options(model)} - {""}
     given = {}
     for name, value in _flat(table, groups):
+        here = f"{where.removesuffix(': ')}:{lines[name]}: {name}" if name in lines else where + name
         if name in by_name:
-            given[name] = Given(value, "file", f"{where}{name}")
+            given[name] = Given(value, "file", here)
         elif name in groups:
-            faults.append(f"{where}{name}: {reprlib.repr(value)}: expected a table")
+            faults.append(f"{here}: {reprlib.repr(value)}: expected a table")
         else:
-            faults.append(f"{where}{name}: unknown key{suggestion(name, [*by_name, *groups])}")
+            faults.append(f"{here}: unknown key{suggestion(name, [*by_name, *groups])}")
     return given
+
+
+def _lines(text: str) -> dict[str, int]:
+    """The line of each key that stands at the beginning of a line, under its table's header."""
+    found: dict[str, int] = {}
+    prefix = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if (header := _HEADER.match(line)) is not None:
+            prefix = header[1] + "."
+            found.setdefault(header[1], number)
+        elif (key := _KEY.match(line)) is not None:
+            found.setdefault(prefix + key[1], number)
+    return found
 
 
 def _flat(table: Mapping[str, object], groups: set[str], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -339,16 +334,6 @@ def _flat(table: Mapping[str, object], groups: set[str], prefix: str = "") -> It
             yield from _flat(value, groups, name + ".")
         else:
             yield name, value
-
-
-def suggestion(name: str, known: Collection[str]) -> str:
-    """``; did you mean NAME?`` where a known name is close, else nothing."""
-    tail = name.rpartition(".")[2]
-    meant = MEANT.get(name, "")
-    if meant and meant.partition(" ")[0] in known:
-        return f"; expected {meant}"
-    close = [tail] if tail in known else difflib.get_close_matches(name, known, n=1, cutoff=CLOSE)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 # --------------------------------------------------------------------------------- loading
@@ -386,7 +371,7 @@ def read(
 
     Args:
         model: what to load.
-        flags: parsed flags by option name, as `add_flags` makes them.
+        flags: parsed flags by option name, as `skylb.helptext.add_flags` makes them.
         variables: environment variables with our prefix.
         file: the TOML file; ``SKYLB_CONFIG`` names it where no flag did.
         faults: what was found wrong with the flags already.
@@ -441,7 +426,7 @@ def _place(tree: dict[str, Any], option: Option, given: Given | None) -> list[st
     if given is None:
         return [f"{option.flag}: missing: expected {option.expected}"] if option.required else []
     value = [given.value] if option.many and isinstance(given.value, str) else given.value
-    if isinstance(value, bool) and _plain(option.field.annotation) is not bool:
+    if isinstance(value, bool) and plain(option.field.annotation) is not bool:
         return [f"{given.where}: {value!r}: expected {option.expected}"]
     kind = (
         Annotated[option.field.annotation, *option.field.metadata]
@@ -462,7 +447,7 @@ def _place(tree: dict[str, Any], option: Option, given: Given | None) -> list[st
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if is_dataclass(_plain(kind)):  # has its own parser, and takes no configuration
+    if is_dataclass(plain(kind)):  # has its own parser, and takes no configuration
         return TypeAdapter(kind)
     return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 

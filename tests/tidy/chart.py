@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from skylb.config import Settings
-from skylb.options import Option, _plain, options
+from skylb.options import Option, options, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "deploy" / "helm" / "skylb" / "values.schema.json"
@@ -48,7 +48,7 @@ _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "ex
 
 def of_option(option: Option) -> dict[str, Any]:
     """The schema of one setting."""
-    kind = _plain(option.field.annotation)
+    kind = plain(option.field.annotation)
     if get_origin(kind) is Literal:
         item: dict[str, Any] = {"enum": [*get_args(kind)]}
     elif kind in _TYPES:

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from tests.tidy import (  # noqa: E402 - a script's own directory is the first that is looked in
     chart,
+    commands,
     dropin,
     limits,
     scenarios,
@@ -55,6 +56,7 @@ if __name__ == "__main__":
         limits.PAGE: limits.renewed,
         chart.SCHEMA: chart.renewed,
         dropin.PAGE: dropin.renewed,
+        commands.PAGE: commands.renewed,
     }
     for document, renew in pages.items():
         before = document.read_text()

@@ -9,7 +9,7 @@ from msgspec.inspect import StructType, Type, type_info
 
 from skylb.dropin.row import PROGRAMS
 from skylb.tools.sim.scenario import Scenario
-from tests.tidy import api, chart, dropin, limits, scenarios, tables
+from tests.tidy import api, chart, commands, dropin, limits, scenarios, tables
 
 
 def test_every_limit_has_a_row_that_says_its_value_and_what_happens_at_it() -> None:
@@ -66,6 +66,15 @@ def test_every_metric_of_the_recorded_programs_has_a_row() -> None:
     text = dropin.PAGE.read_text()
     assert dropin.unnamed(text, sorted(names)) == []
     assert dropin.unnamed(text, ["smg_planted_total"]) == ["smg_planted_total"]
+
+
+# -------------------------------------------------------------------------------- commands
+
+
+def test_the_page_of_commands_has_each_with_its_help_as_it_is() -> None:
+    text = commands.PAGE.read_text()
+    assert commands.missing(text) == []
+    assert commands.renewed(text) == text, "run `make docs`"
 
 
 # -------------------------------------------------------------------------- scenario files

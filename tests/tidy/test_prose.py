@@ -13,7 +13,9 @@ from skylb.tools.demo import DemoSettings
 from skylb.tools.load import LoadSettings
 from skylb.tools.load.convert import MooncakeSettings
 from skylb.tools.mock import MockSettings
+from skylb.tools.operate.drain import DrainSettings, RegionSettings
 from skylb.tools.operate.peers import PeersSettings
+from skylb.tools.operate.state import StateSettings
 from skylb.tools.sim import SimSettings
 from skylb.tools.wan import WanSettings
 from tests.tidy import prose
@@ -21,7 +23,8 @@ from tests.tidy.test_architecture import ROOT, tracked
 
 KEYS = (NewSettings, ListSettings, RevokeSettings)
 TOOLS = (MockSettings, LoadSettings, SimSettings, WanSettings, DemoSettings, MooncakeSettings)
-MODELS = (Settings, *TOOLS, PeersSettings, *KEYS)
+ASKS = (PeersSettings, StateSettings, DrainSettings, RegionSettings)
+MODELS = (Settings, *TOOLS, *ASKS, *KEYS)
 FLAGS = prose.known_flags(MODELS)
 PAGES = sorted(path.relative_to(ROOT).as_posix() for glob in prose.PAGES for path in ROOT.glob(glob))
 THIS = {"tests/tidy/prose.py", "tests/tidy/test_prose.py"}

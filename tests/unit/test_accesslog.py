@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skylb._core import LOG_JSON, LOG_OFF, LOG_TEXT, Recorder
+from skylb._core import LOG_JSON, LOG_LOGFMT, LOG_OFF, Recorder
 from skylb.accesslog import JsonFormatter, LineHandler, Logs, LogWriter, TextFormatter
 
 OFFSET_NS = 1_767_225_600_000_000_000
@@ -43,7 +43,7 @@ print(writer.dropped)
 """
 
 
-def recorder(log_format: int = LOG_TEXT, log_bytes_max: int = 1 << 20) -> Recorder:
+def recorder(log_format: int = LOG_LOGFMT, log_bytes_max: int = 1 << 20) -> Recorder:
     return Recorder(log_format, log_bytes_max, "prefix", OFFSET_NS)
 
 
@@ -235,7 +235,7 @@ class TestLogs:
         assert logs.dropped == 0
 
     def test_both_can_share_stderr(self, capfd: pytest.CaptureFixture[str]) -> None:
-        source = recorder(LOG_TEXT)
+        source = recorder(LOG_LOGFMT)
         logs = Logs(source, access_log="stderr", log_format="text", level="warning")
         logs.start()
         source.refused(400, "bad_host", "127.0.0.1:1", "", None, 5)
@@ -253,7 +253,7 @@ class TestLogs:
         assert capfd.readouterr().err.count("\n") == 1
 
     def test_lines_lost_anywhere_are_counted_together(self, capfd: pytest.CaptureFixture[str]) -> None:
-        source = recorder(LOG_TEXT, log_bytes_max=10)
+        source = recorder(LOG_LOGFMT, log_bytes_max=10)
         logs = Logs(source, access_log="stderr", log_format="text", level="info")
         source.refused(400, "bad_host", "127.0.0.1:1", "", None, 5)
         assert logs.dropped == source.log_dropped == 1

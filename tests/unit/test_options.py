@@ -14,7 +14,8 @@ from pydantic import Field
 from skylb.config import Group, Settings, environment
 from skylb.configview import show, table
 from skylb.errors import ConfigError
-from skylb.options import Loaded, add_flags, load, options, value_of
+from skylb.helptext import add_flags
+from skylb.options import Loaded, load, options, value_of
 
 REPLICA = {"replica": ["http://127.0.0.1:8101"]}
 
@@ -87,10 +88,10 @@ def test_all_faults_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
     text = "\n".join(faults)
     assert len(faults) == 9
     assert "--foo: unknown flag" in text
-    assert f"{file}: hold_len: unknown key; did you mean hold_len_max?" in text
-    assert f"{file}: egine: unknown key; did you mean engine?" in text
+    assert f"{file}:1: hold_len: unknown key; did you mean hold_len_max?" in text
+    assert f"{file}:4: egine: unknown key; did you mean engine?" in text
     assert "SKYLB_POLCY: unknown variable; did you mean SKYLB_POLICY?" in text
-    assert f"{file}: engine.block_bytes: 3: expected an integer at least 16 and at most 4096" in text
+    assert f"{file}:3: engine.block_bytes: 3: expected an integer at least 16 and at most 4096" in text
     assert (
         "--listen: 'here': expected HOST:PORT, [IPV6]:PORT or unix:PATH (the port or the host is missing)"
         in text
@@ -102,7 +103,7 @@ def test_all_faults_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
 
 def test_a_setting_written_with_its_group_is_corrected(tmp_path: Path) -> None:
     file = toml(tmp_path, '[engine]\npolicy = "ring"\n')
-    assert faults_of(REPLICA, file=file) == [f"{file}: engine.policy: unknown key; did you mean policy?"]
+    assert faults_of(REPLICA, file=file) == [f"{file}:2: engine.policy: unknown key; did you mean policy?"]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_show_tells_where_each_value_came_from(tmp_path: Path) -> None:
     }
     assert origins["replica"] == "flag --replica"
     assert origins["seed"] == "environment SKYLB_SEED"
-    assert origins["connect_s"] == f"{file}: timeout.connect_s"
+    assert origins["connect_s"] == f"{file}:2: timeout.connect_s"
     assert origins["hold_len_max"] == "default"
 
 

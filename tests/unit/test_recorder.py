@@ -110,7 +110,7 @@ class TestLine:
         recorded = recorder()
         complete(recorded)
         line = json.loads(recorded.take_log())
-        assert " ".join(line) == FIELDS
+        assert " ".join(line).replace("ts type ", "ts ") == FIELDS
         assert line["ts"] == "2026-03-01T12:30:15.250000Z"
         assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
         assert (line["method"], line["route"], line["model"]) == ("POST", "/v1/chat/completions", "m")
@@ -128,7 +128,7 @@ class TestLine:
         assert [line["tenant"] for line in lines] == ["acme", None, None]
         assert [line.get("tenant_known") for line in lines] == [None, None, False]
 
-    @pytest.mark.parametrize("log_format", [_core.LOG_TEXT, _core.LOG_JSON])
+    @pytest.mark.parametrize("log_format", [_core.LOG_TEXT, _core.LOG_LOGFMT, _core.LOG_JSON])
     def test_nothing_of_a_prompt_a_key_or_a_salt_is_in_it(self, log_format: int) -> None:
         recorded = recorder(log_format)
         complete(recorded)
@@ -143,14 +143,14 @@ class TestLine:
         assert line["model"] is line["replica"] is line["ttft_s"] is None
         assert (line["status"], line["error_code"], line["bytes_out"]) == (499, "x", 0)
 
-    def test_text_has_the_same_fields(self) -> None:
-        recorded = recorder(_core.LOG_TEXT)
+    def test_logfmt_has_the_same_fields(self) -> None:
+        recorded = recorder(_core.LOG_LOGFMT)
         complete(recorded)
         pairs = [field.partition("=") for field in recorded.take_log().decode().split()]
         assert " ".join(name for name, _, _ in pairs) == FIELDS
 
     def test_a_forged_request_id_stays_inside_its_field(self) -> None:
-        recorded = recorder(_core.LOG_TEXT)
+        recorded = recorder(_core.LOG_LOGFMT)
         complete(recorded, prefix="a status=200\nts=1")
         assert recorded.take_log().count(b"\n") == 1
 
@@ -158,7 +158,7 @@ class TestLine:
         recorded = recorder(_core.LOG_OFF)
         complete(recorded)
         assert recorded.take_log() == b""
-        recorded.set_log_format(_core.LOG_TEXT)
+        recorded.set_log_format(_core.LOG_LOGFMT)
         complete(recorded)
         assert recorded.take_log().startswith(b"ts=")
 

@@ -192,6 +192,26 @@ class Operations:
         """Least severe level that is logged."""
         self.logs.set_level(level)
 
+    def started(self) -> dict[str, Any]:
+        """What started, for programs that read the log."""
+        return {
+            "version": _core.__version__,
+            "policy": self.policy,
+            "addresses": {name: [*map(str, group)] for name, group in self.addresses.items()},
+            "replicas": self.control.states(),
+            "peers": self.mesh.faults() if self.mesh is not None else {},
+        }
+
+    def ended(self) -> dict[str, Any]:
+        """What this balancer has done until its end."""
+        labels, series = self.frontend.context.recorder.requests()
+        at = labels.index("status")
+        return {
+            "uptime_s": round((monotonic_ns() - self.started_ns) / 1e9, 3),
+            "requests": sum(count for _, count in series),
+            "errors": sum(count for values, count in series if values[at].startswith("5")),
+        }
+
     def report(self) -> str:
         """What started: addresses, policy, each replica's state, and a line to try."""
         within = self.mesh.tls.scheme if self.mesh is not None else "http"

@@ -251,7 +251,7 @@ class Admin:
         region, evacuating = request.match_info["region"], request.match_info["verb"] == "evacuate"
         names = self._service.evacuate(region, evacuating)
         if not names:
-            raise Refusal("unknown_region", f"no balancer is known in region {region!r}: see /peers")
+            raise _unknown_region(region, self._service.peers())
         said = {"region": region, "evacuating": evacuating, "balancers": names}
         note = _evacuation_note(self._service.peers() or {}, region) if evacuating else None
         return json_answer(said if note is None else {**said, "note": note})
@@ -276,6 +276,16 @@ class Admin:
             )
         self._service.set_log_level(level)
         return json_answer({"level": level})
+
+
+def _unknown_region(region: str, mesh: dict[str, Any] | None) -> Refusal:
+    if mesh is None:
+        return Refusal("no_mesh", "this balancer has no peers: see --peer")
+    known = {str(name) for name in (mesh.get("region"), *(row["region"] for row in mesh["peers"])) if name}
+    there = ", ".join(sorted(known))
+    return Refusal(
+        "unknown_region", f"no balancer is known in region {region!r}; there are: {there or 'none'}"
+    )
 
 
 def _evacuation_note(mesh: dict[str, Any], region: str) -> str | None:

@@ -12,6 +12,7 @@ from skylb.discovery import dns, file, named
 from skylb.discovery.source import REPLICAS_MAX, Site, Source
 from skylb.settings.discovery import DiscoverySettings
 from skylb.settings.kubernetes import KubernetesSettings
+from skylb.settings.sections import COMMON, REPLICAS
 from skylb.settings.values import FILE, URL, Expected, File, Group, Url
 
 _PLACEHOLDERS = {FILE: "FILE", URL: "URL"}
@@ -23,6 +24,8 @@ class SourceSettings(Group):
     replica: Annotated[
         tuple[Url, ...],
         URL,
+        COMMON,
+        REPLICAS,
         Field(
             max_length=REPLICAS_MAX,
             description="URL of a replica. SkyLB resolves a host name again every --discovery-dns-s "
@@ -32,11 +35,15 @@ class SourceSettings(Group):
     replicas_file: Annotated[
         File | None,
         FILE,
+        COMMON,
+        REPLICAS,
         Field(description="File with one replica URL per line. SkyLB reads it again when it changes."),
     ] = None
     replicas_dns: Annotated[
         tuple[Url, ...],
         URL,
+        COMMON,
+        REPLICAS,
         Field(
             max_length=64,
             description="URL whose host name resolves to the addresses of several replicas. Each address "

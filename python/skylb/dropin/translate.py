@@ -157,8 +157,11 @@ def translate(
     sure = _sure(asked, programs)
     parts: dict[tuple[str, str], _Asked] = {}
     answers: dict[Answer, list[str]] = {}
-    for one in asked:
-        _take(one, _settled(one, sure), made, parts, answers)
+    settled = [(one, _settled(one, sure)) for one in asked]
+    written = {word for word in words if word.startswith("--")}
+    written |= {flag for one, row in settled for flag in _main_flag(row.act(one.words))}
+    for one, row in settled:
+        _take(one, row.act(one.words), written, made, parts, answers)
     _join(asked, made, parts, own_words=words, given=given, others=sure)
     made.faults += [_fault(answer, flags, made.instead(answer.use)) for answer, flags in answers.items()]
     flags = {one.name for one in asked}
@@ -227,20 +230,28 @@ def _settled(one: _Asked, programs: Sequence[Program]) -> Row:
     return next((row for row in one.rows if not row.programs), one.rows[0])
 
 
+def _main_flag(outcome: Outcome) -> Sequence[str]:
+    """The flag of ours that one of theirs becomes, without those that it implies."""
+    return outcome.words[:1] if isinstance(outcome, Became) else ()
+
+
 def _take(
     one: _Asked,
-    row: Row,
+    outcome: Outcome,
+    others: Collection[str],
     made: Translation,
     parts: dict[tuple[str, str], _Asked],
     answers: dict[Answer, list[str]],
 ) -> None:
-    """Notes what one flag becomes."""
-    outcome: Outcome = row.act(one.words)
+    """Notes what one flag becomes. What it implies does not count beside a flag that says it (``others``)."""
     written = shlex.join([one.flag, *one.words])
     if isinstance(outcome, Became):
-        made.words += outcome.words
+        words = list(outcome.words[:2])
+        for flag, value in zip(outcome.words[2::2], outcome.words[3::2], strict=True):
+            words += [] if flag in others and flag != words[0] else [flag, value]
+        made.words += words
         note = f" ({outcome.note})" if outcome.note else ""
-        made.said.append((written, shlex.join(outcome.words) + note))
+        made.said.append((written, shlex.join(words) + note))
     elif isinstance(outcome, Part):
         parts[outcome.option, outcome.half] = one
     elif isinstance(outcome, Unneeded):

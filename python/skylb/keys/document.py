@@ -24,8 +24,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from skylb.errors import ConfigError
+from skylb.hints import suggestion
 from skylb.mesh.signing import TENANT_LEN_MAX
-from skylb.options import Option, suggestion
+from skylb.options import Option
 from skylb.settings.mesh import NAME_PATTERN, REGIONS_MAX
 from skylb.settings.values import Expected, Group
 from skylb.watch import Signature, read_whole

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from skylb.errors import missing
+from skylb.settings.sections import COMMON
 from skylb.settings.values import FILE, Expected, File, Group
 
 NAMESPACES_MAX = 16
@@ -73,6 +74,7 @@ class KubernetesSettings(Group):
         str | None,
         BeforeValidator(_selector),
         Expected("a label selector, as kubernetes.io/service-name=vllm or app=vllm,tier!=test"),
+        COMMON,
         Field(
             description="Label selector of EndpointSlices whose endpoints are replicas. SkyLB follows their "
             "changes. A slice has the labels of its Service, and kubernetes.io/service-name."

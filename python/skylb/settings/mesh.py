@@ -12,6 +12,7 @@ from skylb.errors import missing
 from skylb.hosts import HostRange, parse_range
 from skylb.settings import kubernetes
 from skylb.settings.kubernetes import read_service
+from skylb.settings.sections import COMMON, TENANTS
 from skylb.settings.values import (
     EXPERIMENTAL,
     FILE,
@@ -120,6 +121,7 @@ class MeshSettings(Group):
     region: Annotated[
         str,
         NAME,
+        COMMON,
         Field(pattern=NAME_PATTERN, description="Region of this balancer and its replicas."),
     ] = "local"
     name: Annotated[
@@ -136,6 +138,7 @@ class MeshSettings(Group):
         BeforeValidator(_joined),
         Expected("NAME=SYNC_URL or NAME@REGION=SYNC_URL, with ,FORWARD_URL behind it or without"),
         Placeholder("NAME[@REGION]=SYNC_URL[,FORWARD_URL]"),
+        COMMON,
         Field(
             max_length=PEERS_MAX,
             description="Another balancer. Without REGION, its region is called NAME. Forwards go to "
@@ -173,6 +176,7 @@ class MeshSettings(Group):
     peer_key_file: Annotated[
         File | None,
         FILE,
+        COMMON,
         Field(
             description="File of secrets that all peers share, one KEYID:BASE64 per line. The first one "
             "signs; each of them verifies."
@@ -198,10 +202,13 @@ class MeshSettings(Group):
         ),
     ] = None
     peer_listen: Annotated[
-        Listen | None, LISTEN, Field(description="Address that peers send forwarded requests to.")
+        Listen | None, LISTEN, COMMON, Field(description="Address that peers send forwarded requests to.")
     ] = None
     sync_listen: Annotated[
-        Listen | None, LISTEN, Field(description="Address that peers connect to for the exchange of state.")
+        Listen | None,
+        LISTEN,
+        COMMON,
+        Field(description="Address that peers connect to for the exchange of state."),
     ] = None
     advertise: Annotated[
         Url | None,
@@ -275,6 +282,7 @@ class MeshSettings(Group):
         tuple[Residency, ...],
         Expected("TENANT/MODEL=REGION or TENANT/MODEL=REGION+REGION"),
         Placeholder("TENANT/MODEL=REGION[+REGION...]"),
+        TENANTS,
         Field(
             max_length=RULES_MAX,
             description="Regions that may serve the requests of a tenant for a model. As TENANT or MODEL, "
@@ -284,6 +292,7 @@ class MeshSettings(Group):
     tenant_header: Annotated[
         str | None,
         Expected("the name of a header"),
+        TENANTS,
         Field(
             pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
             description="Header in which a trusted proxy names the tenant.",
@@ -292,6 +301,7 @@ class MeshSettings(Group):
     tenant_key_file: Annotated[
         File | None,
         FILE,
+        TENANTS,
         Field(
             description="File of tenants by API key, one TENANT:SHA256 per line. SHA256 is the key's "
             "digest in hexadecimal."
@@ -299,6 +309,7 @@ class MeshSettings(Group):
     ] = None
     isolate_tenants: Annotated[
         bool,
+        TENANTS,
         Field(
             description="Give each tenant a prefix cache of its own in the engines. Then no tenant can tell "
             "from the time of an answer what another has asked. Tenants no longer share a system prompt's "
@@ -308,6 +319,7 @@ class MeshSettings(Group):
     isolation_key_file: Annotated[
         File | None,
         FILE,
+        TENANTS,
         Field(
             description="File with the key of --isolate-tenants, one word of at least 16 characters, the "
             "same at all balancers. Without it the key comes from --peer-key-file, else each start draws one."

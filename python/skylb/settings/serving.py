@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from skylb._core import policies
+from skylb.settings.sections import COMMON
 from skylb.settings.values import EXPERIMENTAL, Bytes, Count, Expected, Group, Otherwise, Seconds
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class ServingSettings(Group):
 
     policy: Annotated[
         Policy,
+        COMMON,
         Field(description="Rule that chooses a replica for each request; docs/ALGORITHM.md describes them."),
     ] = "predictive"
     push: Annotated[
@@ -71,6 +73,7 @@ class ServingSettings(Group):
     ] = 1024
     hold_timeout_s: Annotated[
         Seconds,
+        COMMON,
         Field(
             gt=0,
             description="Longest time that a request waits in the hold, SkyLB's own queue. Then it gets "
@@ -79,6 +82,7 @@ class ServingSettings(Group):
     ] = 30.0
     hold_len_max: Annotated[
         Count,
+        COMMON,
         Field(
             ge=0,
             description="Maximum number of requests in the hold, SkyLB's own queue. A further one gets 503 "

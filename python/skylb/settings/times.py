@@ -24,8 +24,8 @@ class TimeoutSettings(Group):
         Count,
         Field(
             ge=0,
-            description="Minimum average rate of a request body after its first 5 s. A slower client gets "
-            "408.",
+            description="Minimum average rate of a request body after its first 5 s, in bytes per second. A "
+            "slower client gets 408.",
         ),
     ] = 1024
     connect_s: Annotated[

@@ -13,14 +13,16 @@ use crate::record::{self, Distribution, Ended, Format, Life};
 const LOG_OFF: u8 = 0;
 const LOG_TEXT: u8 = 1;
 const LOG_JSON: u8 = 2;
+const LOG_LOGFMT: u8 = 3;
 
 fn format(log_format: u8) -> PyResult<Format> {
     match log_format {
         LOG_OFF => Ok(Format::Off),
         LOG_TEXT => Ok(Format::Text),
         LOG_JSON => Ok(Format::Json),
+        LOG_LOGFMT => Ok(Format::Logfmt),
         _ => Err(PyValueError::new_err(format!(
-            "log_format: expected LOG_OFF, LOG_TEXT or LOG_JSON, got {log_format}"
+            "log_format: expected LOG_OFF, LOG_TEXT, LOG_JSON or LOG_LOGFMT, got {log_format}"
         ))),
     }
 }
@@ -185,6 +187,7 @@ impl Recorder {
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("LOG_OFF", LOG_OFF)?;
     m.add("LOG_TEXT", LOG_TEXT)?;
+    m.add("LOG_LOGFMT", LOG_LOGFMT)?;
     m.add("LOG_JSON", LOG_JSON)?;
     m.add_class::<Recorder>()
 }

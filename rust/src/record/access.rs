@@ -1,4 +1,4 @@
-//! The access log: one line for each request that ended.
+//! The access log: one line for each request that ended, with all its fields.
 
 use super::ended::Ended;
 use super::line::{Line, key};
@@ -16,6 +16,9 @@ pub(super) fn write<const JSON: bool>(
     let known = |text| Some(text).filter(|text: &&str| !text.is_empty());
     let mut line = Line::<JSON>::begin(out);
     line.plain(key!(first "ts"), ts);
+    if JSON {
+        line.plain(key!("type"), b"access");
+    }
     line.text(key!("request_id"), known(&course.request_id));
     line.text(key!("trace_id"), ended.trace_id());
     line.text(key!("tenant"), course.tenant.name());

@@ -9,7 +9,7 @@ use crate::http::route::Route;
 use crate::prompt::Digest;
 use crate::relay::Relay;
 
-/// Route of requests that were refused before they were placed.
+/// Route of requests whose head could not be read, or whose path is no route.
 pub const ROUTE_INVALID: &str = "invalid";
 
 /// A request that ended: its parts, and how it ended. Borrowed: nothing is kept of it.
@@ -17,7 +17,7 @@ pub const ROUTE_INVALID: &str = "invalid";
 pub struct Ended<'a> {
     /// Its head; `None` where that could not be read.
     pub head: Option<&'a Head>,
-    /// It was refused for its head, or while its body came: it has no route.
+    /// It was refused for its head, or while its body came.
     pub refused: bool,
     /// What its body says; `None` where that was not read.
     pub digest: Option<&'a Digest>,
@@ -58,7 +58,7 @@ impl<'a> Ended<'a> {
     #[must_use]
     pub fn route(&self) -> &'static str {
         match self.head {
-            Some(head) if !self.refused => head.route_name(),
+            Some(head) if !self.refused || head.route().is_some() => head.route_name(),
             _ => ROUTE_INVALID,
         }
     }
@@ -66,7 +66,7 @@ impl<'a> Ended<'a> {
     /// The path as the client wrote it, without its query, where the route does not tell it.
     #[must_use]
     pub fn path(&self) -> Option<&'a str> {
-        let head = self.head.filter(|_| self.refused);
+        let head = self.head.filter(|_| self.route() == ROUTE_INVALID);
         head.map(|head| ascii(head.path()))
     }
 
@@ -227,7 +227,17 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_a_refused_request_the_path_is_told_and_no_route() {
+    fn of_a_refused_request_the_route_is_told_or_else_the_path() {
+        let known = Parts::new("/v1/chat/completions", Some("m"));
+        let ended = Ended {
+            refused: true,
+            ..known.ended(401)
+        };
+        assert_eq!(
+            (ended.route(), ended.path()),
+            ("/v1/chat/completions", None)
+        );
+        assert!(!ended.measured());
         let parts = Parts::new("/v1/v1/chat/completions", None);
         let ended = Ended {
             refused: true,

@@ -8,8 +8,10 @@ const FIELD_BYTES_MAX: usize = 256;
 pub enum Format {
     /// No lines.
     Off,
-    /// `key=value` pairs; what is absent is `-`, what is not one plain word is quoted as in JSON.
+    /// A short line for people.
     Text,
+    /// `key=value` pairs; what is absent is `-`, what is not one plain word is quoted as in JSON.
+    Logfmt,
     /// One JSON object per line; what is absent is `null`.
     Json,
 }
@@ -114,6 +116,15 @@ impl<'a, const JSON: bool> Line<'a, JSON> {
         self.int(key, value_ns / 1_000_000_000);
         self.out.push(b'.');
         self.out.extend_from_slice(&six_digits(micros));
+    }
+
+    /// A duration, in seconds with three digits after the point and the unit; for people.
+    pub fn short_seconds(&mut self, key: Key, value_ns: u64) {
+        let millis = u32::try_from(value_ns % 1_000_000_000 / 1_000_000).unwrap_or(0);
+        self.int(key, value_ns / 1_000_000_000);
+        self.out.push(b'.');
+        self.out.extend_from_slice(&six_digits(millis)[3..]);
+        self.out.push(b's');
     }
 
     /// Ends the line.

@@ -8,6 +8,7 @@
 
 mod access;
 pub mod arrivals;
+mod brief;
 pub mod counts;
 mod ended;
 pub mod histogram;
@@ -219,10 +220,12 @@ impl Recorder {
         let before = self.queue.len();
         if before < self.queue_bytes_max {
             let ts = self.stamp.format(ended.end_ns);
-            if self.format == Format::Json {
-                access::write::<true>(&mut self.queue, ended, &ts, &self.policy);
-            } else {
-                access::write::<false>(&mut self.queue, ended, &ts, &self.policy);
+            let queue = &mut self.queue;
+            match self.format {
+                Format::Off => {}
+                Format::Text => brief::write(queue, ended, &ts),
+                Format::Logfmt => access::write::<false>(queue, ended, &ts, &self.policy),
+                Format::Json => access::write::<true>(queue, ended, &ts, &self.policy),
             }
             if self.queue.len() <= self.queue_bytes_max {
                 return;

@@ -39,7 +39,7 @@ fn a_json_line_has_every_field_of_the_access_log_in_order() {
     assert_eq!(
         lines(&mut recorder),
         concat!(
-            r#"{"ts":"2026-01-01T00:00:03.000001Z","request_id":"r-1","#,
+            r#"{"ts":"2026-01-01T00:00:03.000001Z","type":"access","request_id":"r-1","#,
             r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","tenant":null,"client":"127.0.0.1:50000","#,
             r#""method":"POST","route":"/v1/chat/completions","model":"m","status":200,"error_code":null,"#,
             r#""replica":"http://127.0.0.1:8101","peer":null,"policy":"prefix","attempts":1,"#,
@@ -51,8 +51,8 @@ fn a_json_line_has_every_field_of_the_access_log_in_order() {
 }
 
 #[test]
-fn a_text_line_has_the_same_fields() {
-    let mut recorder = recorder(Format::Text);
+fn a_logfmt_line_has_the_same_fields() {
+    let mut recorder = recorder(Format::Logfmt);
     let mut parts = parts();
     parts.life.first_byte_ns = 0;
     parts.life.target = None;
@@ -67,9 +67,40 @@ fn a_text_line_has_the_same_fields() {
 }
 
 #[test]
+fn a_short_line_has_what_people_read() {
+    let mut recorder = recorder(Format::Text);
+    recorder.complete(&parts().ended(200));
+    assert_eq!(
+        lines(&mut recorder),
+        "2026-01-01T00:00:03.000Z 200 POST /v1/chat/completions m 127.0.0.1:8101 ttft=0.500s total=2.000s held=0.002s\n"
+    );
+    let mut away = parts();
+    away.life.target = Some(Target::Peer("eu".into()));
+    away.life.attempts = 2;
+    away.life.tenant = Tenant::Named("acme".into());
+    away.life.held_ns = 0;
+    recorder.complete(&Ended {
+        error_code: Some("upstream_failed"),
+        ..away.ended(502)
+    });
+    assert_eq!(
+        lines(&mut recorder),
+        "2026-01-01T00:00:03.000Z 502 POST /v1/chat/completions m peer=eu ttft=0.500s total=2.000s attempts=2 \
+         tenant=acme error=upstream_failed id=r-1\n"
+    );
+    recorder.complete(&Ended {
+        head: None,
+        refused: true,
+        digest: None,
+        ..parts().ended(400)
+    });
+    assert!(lines(&mut recorder).starts_with("2026-01-01T00:00:03.000Z 400 - - - 127.0.0.1:8101 "));
+}
+
+#[test]
 fn nobody_and_an_unknown_tenant_are_told_apart() {
     let of = |tenant| {
-        let mut recorder = recorder(Format::Text);
+        let mut recorder = recorder(Format::Logfmt);
         let mut parts = parts();
         parts.life.tenant = tenant;
         recorder.complete(&parts.ended(200));
@@ -84,7 +115,7 @@ fn nobody_and_an_unknown_tenant_are_told_apart() {
 
 #[test]
 fn a_refused_head_is_counted_and_logged() {
-    let mut recorder = recorder(Format::Text);
+    let mut recorder = recorder(Format::Logfmt);
     let mut parts = Parts::new("/v1/v1/chat/completions", None);
     parts.life.request_id = "r-9".into();
     recorder.complete(&Ended {
@@ -134,7 +165,7 @@ fn switched_off_it_counts_and_logs_nothing() {
     assert_eq!(lines(&mut recorder), "");
     assert_eq!(recorder.log_dropped(), 0);
     assert_eq!(recorder.requests().count(), 1);
-    recorder.set_format(Format::Text);
+    recorder.set_format(Format::Logfmt);
     recorder.complete(&parts().ended(200));
     assert_eq!(lines(&mut recorder).lines().count(), 1);
 }

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from skylb.addresses import ReplicaUrl, parse_replica
 from skylb.config import FILE, Bytes, Count, Expected, File, Group, Otherwise, Placeholder, Seconds
+from skylb.settings.sections import COMMON
 
 SYNTHETIC_SESSIONS_MAX = 1_000_000
 
@@ -69,9 +70,9 @@ class SyntheticSettings(Group):
         Expected("a name"),
         Field(min_length=1, max_length=64, description="Regions of users."),
     ] = ("local",)
-    users: Annotated[Count, Field(ge=1, le=100_000, description="Users per region.")] = 64
+    users: Annotated[Count, COMMON, Field(ge=1, le=100_000, description="Users per region.")] = 64
     sessions: Annotated[
-        Count, Field(ge=1, le=10_000, description="Conversations of each user, one after another.")
+        Count, COMMON, Field(ge=1, le=10_000, description="Conversations of each user, one after another.")
     ] = 8
     turns: Annotated[float, Field(ge=1, le=1000, description="Mean turns of a conversation (geometric).")] = (
         4.0
@@ -79,14 +80,19 @@ class SyntheticSettings(Group):
     systems: Annotated[
         Count, Field(ge=0, le=10_000, description="Number of system prompts that users share. 0 sends none.")
     ] = 4
-    system_tokens: Annotated[Tokens, Field(description="Length of a system prompt.")] = 256
-    user_tokens: Annotated[Tokens, Field(description="Mean length of a user's message (exponential).")] = 64
-    answer_tokens: Annotated[Tokens, Field(description="Mean length of an answer (exponential).")] = 128
+    system_tokens: Annotated[Tokens, COMMON, Field(description="Length of a system prompt, in tokens.")] = 256
+    user_tokens: Annotated[
+        Tokens, COMMON, Field(description="Mean length of a user's message, in tokens (exponential).")
+    ] = 64
+    answer_tokens: Annotated[
+        Tokens, COMMON, Field(description="Mean length of an answer, in tokens (exponential).")
+    ] = 128
     think_s: Annotated[
         Seconds, Field(ge=0, description="Mean pause before a user's next message (exponential).")
     ] = 5.0
     rate_per_s: Annotated[
         float,
+        COMMON,
         Field(gt=0, le=1e6, description="open loop: new conversations per second and region (Poisson)."),
     ] = 2.0
     seed: Annotated[
@@ -101,6 +107,7 @@ class LoadSettings(Group):
         tuple[TargetUrl, ...],
         Expected("URL, or REGION=URL for one region's users"),
         Placeholder("[REGION=]URL"),
+        COMMON,
         Field(
             min_length=1,
             max_length=1024,
@@ -112,6 +119,7 @@ class LoadSettings(Group):
         Annotated[Path, BeforeValidator(_workload)] | None,
         Expected("the path of a file, or of a directory of recordings"),
         Placeholder("FILE"),
+        COMMON,
         Field(
             description="Requests to send: a file of one JSON object per line, gzip or not, or a directory "
             "of recordings. Mooncake's format is read too. Without it, conversations are made up."
@@ -126,13 +134,14 @@ class LoadSettings(Group):
     ] = None
     mode: Annotated[
         Literal["closed", "open"],
+        COMMON,
         Field(
             description="closed: users wait for answers and think. open: each request is sent at its time in "
             "the workload, without waiting for answers."
         ),
     ] = "closed"
     concurrency: Annotated[
-        Count, Field(ge=1, le=100_000, description="closed loop: users at once per region.")
+        Count, COMMON, Field(ge=1, le=100_000, description="closed loop: users at once per region.")
     ] = 8
     ramp_s: Annotated[Seconds, Field(ge=0, description="closed loop: time over which users start.")] = 0.0
     in_flight_max: Annotated[
@@ -146,16 +155,19 @@ class LoadSettings(Group):
     ] = 4096
     time_scale: Annotated[
         float,
+        COMMON,
         Field(gt=0, le=1e6, description="Factor on thinking and arrival times. 0.1 is ten times faster."),
     ] = 1.0
     rate_scale: Annotated[
-        float, Field(gt=0, le=1e6, description="open loop: factor on the arrival rate.")
+        float, COMMON, Field(gt=0, le=1e6, description="open loop: factor on the arrival rate.")
     ] = 1.0
     duration_s: Annotated[
-        Seconds | None, Field(gt=0, description="Time after which nothing more is sent.")
+        Seconds | None, COMMON, Field(gt=0, description="Time after which nothing more is sent.")
     ] = None
     warmup_s: Annotated[
-        Seconds, Field(ge=0, description="Time at the start whose requests are sent but not measured.")
+        Seconds,
+        COMMON,
+        Field(ge=0, description="Time at the start whose requests are sent but not measured."),
     ] = 0.0
     drain_s: Annotated[Seconds, Field(ge=0, description="Time for requests in flight at the end.")] = 30.0
     silence_s: Annotated[
@@ -168,6 +180,7 @@ class LoadSettings(Group):
     ] = True
     model: Annotated[
         str | None,
+        COMMON,
         Field(
             min_length=1,
             max_length=256,
@@ -187,13 +200,14 @@ class LoadSettings(Group):
     ] = None
     directives: Annotated[
         bool,
+        COMMON,
         Field(
             description="Append to each prompt the answer that a mock replica should give. The next turn "
             "then finds that answer cached. Turn it off for real engines, which would read it as text."
         ),
     ] = True
     key_file: Annotated[
-        File | None, FILE, Field(description="File with an API key, sent as a bearer token.")
+        File | None, FILE, COMMON, Field(description="File with an API key, sent as a bearer token.")
     ] = None
     ca_file: Annotated[
         File | None,
@@ -210,6 +224,7 @@ class LoadSettings(Group):
     json_file: Annotated[
         Path | None,
         Expected("the path of a file to write"),
+        COMMON,
         Field(description="File to write the report to, as JSON."),
     ] = None
     synthetic: SyntheticSettings = SyntheticSettings()

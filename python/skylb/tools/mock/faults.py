@@ -42,7 +42,7 @@ class Faults(Group):
         Field(
             ge=0,
             le=3_600_000,
-            description="Silence of a stream after which it gets a comment, as with vLLM's "
+            description="Silence of a stream after which it gets a comment, in milliseconds, as with vLLM's "
             "--sse-keep-alive-interval. 0 sends none.",
         ),
     ] = 0.0
@@ -50,7 +50,7 @@ class Faults(Group):
         bool, Field(description="Reset each connection at its first request, except for /mock/...")
     ] = False
     slow_head_ms: Annotated[
-        float, Field(ge=0, le=3_600_000, description="Delay of each inference response.")
+        float, Field(ge=0, le=3_600_000, description="Delay of each inference response, in milliseconds.")
     ] = 0.0
     health_status: Annotated[Status, Field(description="Status of /health.")] = 200
     metrics_status: Annotated[

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from skylb.addresses import ListenAddress
 from skylb.config import FILE, LISTEN, Bytes, Count, File, Group, Listen, Otherwise, Placeholder
+from skylb.settings.sections import COMMON
 from skylb.tools.mock.faults import Faults
 from skylb.tools.mock.profiles import PROFILES, Profile, ProfileName
 
@@ -30,20 +31,25 @@ class MockSettings(Group):
     """Replicas that answer like vLLM from a model of one, many in one process."""
 
     listen: Annotated[
-        Listen, LISTEN, Field(description="Address of the first replica. Port 0 takes free ports.")
+        Listen, LISTEN, COMMON, Field(description="Address of the first replica. Port 0 takes free ports.")
     ] = ListenAddress("127.0.0.1", 8101)
-    count: Annotated[Count, Field(ge=1, le=4096, description="Number of replicas, on consecutive ports.")] = 1
+    count: Annotated[
+        Count, COMMON, Field(ge=1, le=4096, description="Number of replicas, on consecutive ports.")
+    ] = 1
     model: Annotated[
         tuple[str, ...],
+        COMMON,
         Field(
             min_length=1, max_length=64, description="Name of the model. Further names are adapters of it."
         ),
     ] = ("mock",)
-    profile: Annotated[ProfileName, Field(description="Kind of replica: its sizes, limits and speeds.")] = (
-        "l4-8b"
-    )
+    profile: Annotated[
+        ProfileName, COMMON, Field(description="Kind of replica: its sizes, limits and speeds.")
+    ] = "l4-8b"
     time_scale: Annotated[
-        float, Field(gt=0, le=1e6, description="Factor on all times of the profile. 0.1 is ten times faster.")
+        float,
+        COMMON,
+        Field(gt=0, le=1e6, description="Factor on all times of the profile. 0.1 is ten times faster."),
     ] = 1.0
     block_size: Annotated[Count | None, THE_PROFILE, Field(ge=1, description=_override("block_size"))] = None
     kv_tokens: Annotated[Count | None, THE_PROFILE, Field(ge=1, description=_override("kv_tokens"))] = None
@@ -91,6 +97,7 @@ class MockSettings(Group):
     api_key: Annotated[
         tuple[str, ...],
         Placeholder("KEY"),
+        COMMON,
         Field(
             max_length=64,
             description="Key that a guarded path asks for as Authorization: Bearer KEY. Each of several keys "
@@ -108,6 +115,7 @@ class MockSettings(Group):
     ] = GUARDED
     seed: Annotated[
         int,
+        COMMON,
         Field(
             ge=0,
             lt=1 << 64,

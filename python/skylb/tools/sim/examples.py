@@ -6,7 +6,7 @@ The first line of each is a comment that says what it shows.
 from pathlib import Path
 
 from skylb.errors import ConfigError
-from skylb.options import suggestion
+from skylb.hints import suggestion
 
 LIST = "list"
 """Stands for the list of all examples."""

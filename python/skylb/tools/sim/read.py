@@ -11,7 +11,8 @@ from typing import Any, get_args
 import msgspec
 
 from skylb.errors import ConfigError
-from skylb.options import read_toml, suggestion
+from skylb.hints import suggestion
+from skylb.options import read_toml
 from skylb.tools.sim import scenario as structs
 from skylb.tools.sim import workload as kinds
 from skylb.tools.sim.scenario import Scenario

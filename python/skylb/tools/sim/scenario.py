@@ -16,7 +16,8 @@ from msgspec import Meta, field
 
 from skylb.config import EngineSettings
 from skylb.errors import ConfigError
-from skylb.options import Given, build, from_table, suggestion
+from skylb.hints import suggestion
+from skylb.options import Given, build, from_table
 from skylb.tools.mock.profiles import PROFILES, Profile
 from skylb.tools.sim.workload import Arena, File, Made, Workload
 

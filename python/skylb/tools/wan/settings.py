@@ -92,7 +92,7 @@ class WanSettings(Group):
     bytes_per_s: Annotated[
         Bytes | None,
         THE_PROFILE,
-        Field(ge=0, description="Bandwidth of a link each way; 0 sets no limit."),
+        Field(ge=0, description="Bandwidth of a link each way, in bytes per second. 0 sets no limit."),
     ] = None
     window_bytes_max: Annotated[
         Bytes,

@@ -1,0 +1,130 @@
+"""What operators run and read: the commands that ask a running balancer, and its logs."""
+
+import json
+import re
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.support.processes import SKYLB, Balancer, Child, balancer, eventually, free_port, mocks
+from tests.support.report import started
+
+CHAT = {"model": "mock", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """One command to its end."""
+    return subprocess.run([*SKYLB, *words], capture_output=True, text=True, timeout=120, check=False)
+
+
+def ask(front: Balancer, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command that asks this balancer."""
+    return run(*words, "--admin", f"127.0.0.1:{front.admin_port}")
+
+
+def post(url: str, body: dict[str, object], *headers: tuple[str, str]) -> int:
+    """The status of a POST of JSON."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), method="POST")
+    for name, value in (("Content-Type", "application/json"), *headers):
+        request.add_header(name, value)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answer.read()
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def end(child: Child) -> None:
+    """SIGTERM, and the process has ended; what it has said can be read."""
+    child.send(signal.SIGTERM)
+    eventually(lambda: not child.alive(), what="the end")
+
+
+def test_a_replica_is_drained_looked_at_and_brought_back() -> None:
+    with mocks(2, "--profile", "instant") as urls, balancer(*urls) as front:
+        drained = ask(front, "drain", urls[0], "--wait")
+        assert drained.stdout == (
+            f"{urls[0]} drains: it gets no new requests. Nothing is in flight there: it can be stopped.\n"
+        )
+        assert drained.returncode == 0
+        shown = ask(front, "state")
+        assert f"wrong     {urls[0]}: drains, 0 in flight" in shown.stdout
+        assert all(len(line) <= 100 for line in shown.stdout.splitlines())
+        assert json.loads(ask(front, "state", "--json").stdout)["engine"]["replicas"]
+        back = json.loads(ask(front, "undrain", urls[0], "--json").stdout)
+        assert back["draining"] is False
+        assert "wrong     nothing" in ask(front, "state").stdout
+
+        unknown = ask(front, "drain", "http://10.9.9.9:1")
+        assert unknown.returncode == 1
+        assert "no replica 'http://10.9.9.9:1'; there are: " in unknown.stderr
+        assert urls[1] in unknown.stderr
+        lonely = ask(front, "evacuate", "us")
+        assert (lonely.returncode, lonely.stdout) == (1, "")
+        assert "this balancer has no peers" in lonely.stderr
+
+
+@pytest.mark.parametrize("words", [["state"], ["peers"], ["drain", "x"], ["undrain", "x"], ["evacuate", "x"]])
+def test_where_nobody_listens_a_command_says_so_in_a_line(words: list[str]) -> None:
+    ended = run(*words, "--admin", f"127.0.0.1:{free_port()}")
+    assert ended.returncode == 1
+    assert re.fullmatch(r"skylb: 127\.0\.0\.1:\d+: no answer: .*\n", ended.stderr)
+
+
+def test_every_line_of_a_json_log_has_a_type_from_the_start_to_the_end() -> None:
+    with mocks(1, "--profile", "instant") as urls, balancer(*urls) as front:
+        assert post(f"{front.url}/v1/chat/completions", CHAT) == 200
+        eventually(front.log, what="a line of the access log")
+        assert {line["type"] for line in front.log()} == {"access"}
+        end(front.child)
+        lines = [json.loads(line) for line in front.child.text().splitlines()]
+    assert all({"ts", "type", "level", "message"} <= line.keys() for line in lines)
+    (start,) = [line for line in lines if line["type"] == "start"]
+    assert start["replicas"] == {urls[0]: "up"}
+    assert start["addresses"]["clients"] == [f"127.0.0.1:{front.port}"]
+    assert lines[-1]["type"] == "stop"
+    assert lines[-1]["requests"] == 1
+    assert lines[-1]["errors"] == 0
+
+
+def test_a_text_log_is_short_lines_and_says_its_end() -> None:
+    with mocks(1, "--profile", "instant") as urls:
+        front = started("--replica", urls[0])
+        try:
+            assert post(f"{front.clients[0]}/v1/chat/completions", CHAT) == 200
+            pattern = rf"^\S+Z 200 POST /v1/chat/completions mock {urls[0][7:]} ttft=\d\.\d{{3}}s total=\S+$"
+            eventually(lambda: re.search(pattern, front.child.text(), re.MULTILINE), what="its line")
+        finally:
+            end(front.child)
+            said = front.child.text().splitlines()
+            front.child.stop()
+        assert re.search(r"stopped after \d+ s: 1 requests, 0 of them with status 5xx$", said[-1])
+
+
+def test_a_request_without_its_key_has_its_route_in_the_log(tmp_path: object) -> None:
+    file = f"{tmp_path}/keys.toml"
+    assert run("keys", "new", "--file", file, "--tenant", "acme").returncode == 0
+    with mocks(1, "--profile", "instant") as urls, balancer(*urls, arguments=["--keys-file", file]) as front:
+        assert post(f"{front.url}/v1/chat/completions", CHAT) == 401
+        (line,) = eventually(front.log, what="a line of the access log")
+        assert (line["route"], line["error_code"]) == ("/v1/chat/completions", "invalid_api_key")
+        assert "path" not in line
+        counted = [line for line in front.metrics().splitlines() if 'status="401"' in line]
+        assert 'route="/v1/chat/completions"' in counted[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["config", "show"], ["serve", "--help-all"], ["keys", "--help"], ["sim", "--example"], ["--help"]],
+)
+def test_a_reader_that_leaves_early_sees_no_traceback(words: list[str]) -> None:
+    line = " ".join([*SKYLB, *words])
+    for reader in ("head -1", "true"):
+        ended = subprocess.run(
+            ["bash", "-c", f"{line} | {reader}"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ended.stderr == "" or "no replicas" in ended.stderr

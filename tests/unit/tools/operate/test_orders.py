@@ -1,0 +1,159 @@
+"""``skylb drain``, ``undrain``, ``evacuate`` and ``state``: what they ask, and what they print."""
+
+import json
+from typing import Any
+
+import pytest
+
+from skylb.errors import SkyLBError
+from skylb.tools.operate import drain as orders
+from skylb.tools.operate.drain import DrainSettings, RegionSettings, ReplicaSettings
+from skylb.tools.operate.state import faults, render
+
+A = "http://10.0.0.1:8000"
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    """A replica of ``/state``."""
+    return {
+        "name": A,
+        "ready": True,
+        "draining": False,
+        "blind": False,
+        "health": "up",
+        "running": 3,
+        "waiting": 1,
+        "in_flight": 4,
+        "room": 2,
+        "cached_tokens_total": 30,
+        "prompt_tokens_total": 120,
+        "models": ["m"],
+    } | changed
+
+
+def state(*rows: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    """An answer to ``GET /state``."""
+    return {
+        "process": {
+            "version": "0.1.0",
+            "listen": ["127.0.0.1:8080"],
+            "policy": "predictive",
+            "uptime_s": 7200.0,
+            "stopping": False,
+            "requests": 5,
+            "connections": 6,
+            "buffer_bytes": 1 << 20,
+            "log_dropped": 0,
+        },
+        "replicas": {one["name"]: "up" for one in rows},
+        "mesh": None,
+        "keys": None,
+        "engine": {
+            "replicas": list(rows),
+            "hold": {"requests": 1, "len_max": 10},
+            "tree": {"bytes": 0, "bytes_max": 1 << 28},
+        },
+    } | changed
+
+
+class Asked:
+    """Stands for a balancer: answers in turn, and notes what it was asked."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.paths: list[str] = []
+
+    def __call__(self, settings: object, method: str, path: str, body: bytes | None = None) -> Any:
+        self.paths.append(f"{method} {path}")
+        return self.answers.pop(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders.time, "sleep", lambda _: None)
+
+
+def balancer(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> Asked:
+    asked = Asked(*answers)
+    monkeypatch.setattr(orders, "ask", asked)
+    return asked
+
+
+def test_drain_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = balancer(monkeypatch, {"replica": A, "id": 1, "draining": True}, state(row()))
+    said = orders.drain(DrainSettings(replica=A))
+    assert said.startswith(f"{A} drains: it gets no new requests. In flight there: 4. skylb drain {A} --wait")
+    assert asked.paths == [f"POST /replicas/{A}/drain", "GET /state"]
+
+
+def test_drain_waits_until_nothing_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [state(row(in_flight=2)), state(row(in_flight=1)), state()]
+    balancer(monkeypatch, {"replica": A, "draining": True}, *answers)
+    assert orders.drain(DrainSettings(replica="1", wait=True)).endswith(
+        "Nothing is in flight there: it can be stopped."
+    )
+    balancer(monkeypatch, {"replica": A, "draining": True}, state(row(in_flight=0)))
+    assert json.loads(orders.drain(DrainSettings(replica="1", json_=True)))["in_flight"] == 0
+
+
+def test_the_wait_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter(range(0, 10**12, 10**9))
+    monkeypatch.setattr(orders, "monotonic_ns", lambda: next(moments))
+    balancer(monkeypatch, {"replica": A, "draining": True}, *[state(row())] * 9)
+    with pytest.raises(SkyLBError, match="4 requests are still in flight after 3 s"):
+        orders.drain(DrainSettings(replica=A, wait=True, wait_s=3))
+
+
+def test_undrain_tells_a_replica_that_still_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    balancer(monkeypatch, {"replica": A, "draining": False})
+    assert orders.undrain(ReplicaSettings(replica=A)) == f"{A} gets requests again."
+    balancer(monkeypatch, {"replica": A, "draining": True, "note": "its source says that it leaves"})
+    assert "still drains: its source says" in orders.undrain(ReplicaSettings(replica=A))
+
+
+def test_evacuate_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {
+        "region": "us",
+        "evacuating": True,
+        "balancers": ["us-1"],
+        "note": "no peer can take requests now",
+    }
+    asked = balancer(monkeypatch, answer, answer | {"evacuating": False})
+    lines = orders.evacuate(RegionSettings(region="us")).splitlines()
+    assert lines[1:] == [
+        "Note: no peer can take requests now.",
+        "skylb evacuate us --end lets it take requests again.",
+    ]
+    assert orders.evacuate(RegionSettings(region="us", end=True)).startswith("us takes requests again")
+    assert asked.paths == ["POST /regions/us/evacuate", "POST /regions/us/undrain"]
+
+
+def test_state_is_a_row_per_replica() -> None:
+    text = render(state(row(), row(name="http://b", draining=True)), as_json=False)
+    assert "up 2 h" in text
+    (line,) = (line for line in text.splitlines() if f" {A} " in line)
+    for cell in ("up", "3", "1", "4", "2", "25 %", "m"):
+        assert f" {cell} " in line
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert json.loads(render(state(row()), as_json=True))["engine"]["replicas"][0]["name"] == A
+
+
+PEERS = {"evacuating": True, "peers": [{"peer": "eu", "state": "dead", "fault": None}]}
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        (state(row()), None),
+        (state(), "no replica takes requests"),
+        (state(row(), replicas={A: "down: refused"}), f"{A}: down: refused"),
+        (state(row(health="ejected")), f"{A}: requests there fail (ejected)"),
+        (state(row(draining=True)), f"{A}: drains, 4 in flight"),
+        (state(row(), mesh=PEERS), "this region is evacuated"),
+        (state(row(), mesh=PEERS), "peer eu: dead"),
+        (state(row(), keys={"file": "k", "fault": "broken"}), "keys file k: broken"),
+    ],
+)
+def test_what_is_wrong_is_said(said: dict[str, Any], fault: str | None) -> None:
+    found = faults(said)
+    assert (found == []) if fault is None else any(fault in one for one in found)
