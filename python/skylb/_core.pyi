@@ -353,6 +353,8 @@ class Relay:
         complete (it may come without FIRST_BYTE when there is no body: the head is then in the
         buffer). ``FEED_FAILED``: the response is malformed, see ``error``; write nothing of this input.
         """
+    def resumed(self) -> None:
+        """The client takes bytes again: the gap between events under way is not the replica's."""
     def eof(self) -> int:
         """The replica closed its side: ``FEED_*`` flags (DONE for close-delimited bodies)."""
     def take(self) -> bytes:
@@ -664,6 +666,9 @@ class ReplicaGauges:
     def running(self) -> int | None: ...
     @property
     def waiting(self) -> int | None: ...
+    @property
+    def kv_used(self) -> float | None:
+        """Share of its KV cache in use, 0 to 1, as of its last page; ``None`` while it is blind."""
     @property
     def allowance(self) -> int: ...
     @property
@@ -1055,6 +1060,10 @@ class Engine:
 
 # --------------------------------------------------------------------------- records
 
+TOKEN_KINDS: Final[tuple[str, ...]]
+"""``prompt`` (all of it), ``cached`` (of those), ``generated``."""
+TENANT_OUTCOMES: Final[tuple[str, ...]]
+"""``ok``, ``limited`` (429), ``refused`` (another 4xx), ``failed`` (5xx), ``client_left``."""
 LOG_OFF: Final = 0
 LOG_TEXT: Final = 1
 LOG_JSON: Final = 2
@@ -1120,11 +1129,23 @@ class Recorder:
     def requests(self) -> tuple[tuple[str, ...], list[tuple[tuple[str, ...], int]]]:
         """The names of the labels, and for each series their values and the count."""
     def attempts(self) -> list[tuple[str, int]]: ...
+    def models(self) -> list[tuple[str, list[int], int]]:
+        """Of each model: tokens by `TOKEN_KINDS` as replicas reported them, and answers that reported none. A
+        request that was forwarded counts at the balancer that has the replica."""
+    def tenants(self) -> list[tuple[str, list[int], list[int], tuple[float, int]]]:
+        """Of each tenant: tokens by `TOKEN_KINDS`, requests for inference by `TENANT_OUTCOMES`, and the sum
+        (seconds) and number of times to first body byte. Nobody's requests have the name ``""``."""
+    def errors(self) -> list[tuple[str, int]]:
+        """Requests that ended with an error code (of SkyLB's own, or ``client_left``), by code."""
     def histogram(self, name: str) -> tuple[list[tuple[float, int]], float]:
-        """``ttft_seconds``, ``request_seconds`` or ``hold_seconds``: cumulative buckets
-        ``(upper bound, count)`` ending with ``inf``, and the sum."""
+        """``ttft_seconds``, ``request_seconds``, ``hold_seconds``, ``inter_token_seconds`` (the mean time
+        between two tokens of a stream) or ``inter_token_worst_seconds`` (the longest between two events):
+        cumulative buckets ``(upper bound, count)`` ending with ``inf``, and the sum. All models and classes
+        together."""
+    def histograms(self, name: str) -> list[tuple[tuple[str, str], tuple[list[tuple[float, int]], float]]]:
+        """The same for each ``(model, class)`` that has values."""
     def quantile(self, name: str, q: float) -> float | None:
-        """Over a sliding window of recent requests (for the live view); seconds."""
+        """Over a sliding window of recent requests (for the live view); seconds. See `histogram`."""
 
 @final
 class Arrivals:

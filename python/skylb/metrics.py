@@ -17,13 +17,14 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from skylb import _core
-from skylb._core import Recorder, ReplicaGauges
+from skylb._core import TENANT_OUTCOMES, TOKEN_KINDS, Recorder, ReplicaGauges
 
 Cumulative = tuple[list[tuple[float, int]], float]
 """Buckets ``(upper bound, count)`` ending with ``inf``, and the sum."""
@@ -47,6 +48,8 @@ _DISTRIBUTIONS = {
     "ttft_seconds": "Accept to first body byte, of answers below 400.",
     "request_seconds": "Accept to completion, of requests for inference.",
     "hold_seconds": "Time in the hold, of requests that were held.",
+    "inter_token_seconds": "Mean time between two tokens of a stream.",
+    "inter_token_worst_seconds": "Longest time between two events of a stream.",
 }
 
 
@@ -253,8 +256,42 @@ class Metrics:
             requests.add_metric(values, count)
         yield requests
         yield _counter("skylb_attempts", "Attempts at replicas.", "outcome", self._recorder.attempts())
+        yield _counter("skylb_errors", "Requests that ended with an error.", "code", self._recorder.errors())
         for name, text in _DISTRIBUTIONS.items():
-            yield _histogram(f"skylb_{name}", text, self._recorder.histogram(name))
+            histogram = HistogramMetricFamily(f"skylb_{name}", text, labels=("model", "class"))
+            for labels, cumulative in self._recorder.histograms(name):
+                buckets, sum_s = _labelled(cumulative)
+                histogram.add_metric(labels, buckets, sum_s)
+            yield histogram
+        yield from self._usage()
+
+    def _usage(self) -> Iterator[Metric]:
+        tokens = CounterMetricFamily(
+            "skylb_tokens", "Tokens that replicas reported.", labels=("model", "kind")
+        )
+        untold = CounterMetricFamily(
+            "skylb_answers_without_usage",
+            "Answers of which the replica reported no tokens.",
+            labels=("model",),
+        )
+        for model, counts, answers in self._recorder.models():
+            for kind, count in zip(TOKEN_KINDS, counts, strict=True):
+                tokens.add_metric((model, kind), count)
+            untold.add_metric((model,), answers)
+        yield tokens
+        yield untold
+        requests = CounterMetricFamily(
+            "skylb_tenant_requests", "Requests for inference that ended.", labels=("tenant", "outcome")
+        )
+        tokens = CounterMetricFamily("skylb_tenant_tokens", "The same tokens.", labels=("tenant", "kind"))
+        ttft = SummaryMetricFamily("skylb_tenant_ttft_seconds", "As skylb_ttft_seconds.", labels=("tenant",))
+        for tenant, counts, outcomes, (sum_s, answers) in self._recorder.tenants():
+            for outcome, count in zip(TENANT_OUTCOMES, outcomes, strict=True):
+                requests.add_metric((tenant, outcome), count)
+            for kind, count in zip(TOKEN_KINDS, counts, strict=True):
+                tokens.add_metric((tenant, kind), count)
+            ttft.add_metric((tenant,), answers, sum_s)
+        yield from (requests, tokens, ttft)
 
     def _process(self) -> Iterator[Metric]:
         yield from self.probing.collect()
@@ -322,16 +359,25 @@ def _counter(name: str, text: str, label: str, values: Iterable[tuple[str, int]]
 
 
 def _histogram(name: str, text: str, cumulative: Cumulative) -> Metric:
+    buckets, sum_s = _labelled(cumulative)
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=sum_s)
+
+
+def _labelled(cumulative: Cumulative) -> tuple[list[tuple[str, int]], float]:
     buckets, sum_s = cumulative
-    labelled = [("+Inf" if bound_s == float("inf") else repr(bound_s), count) for bound_s, count in buckets]
-    return HistogramMetricFamily(name, text, buckets=labelled, sum_value=sum_s)
+    return [
+        ("+Inf" if bound_s == float("inf") else repr(bound_s), count) for bound_s, count in buckets
+    ], sum_s
 
 
-_REPLICA_GAUGES: tuple[tuple[str, str, Callable[[ReplicaGauges], int]], ...] = (
+_REPLICA_GAUGES: tuple[tuple[str, str, Callable[[ReplicaGauges], float | None]], ...] = (
     ("ready", "May be chosen.", lambda r: r.ready),
     ("blind", "Its load cannot be read.", lambda r: r.blind),
     ("draining", "An operator takes it out.", lambda r: r.draining),
     ("in_flight", "Our requests at it.", lambda r: r.in_flight),
+    ("running", "Requests in its batch, of all clients.", lambda r: r.running),
+    ("waiting", "Requests that it says wait, of all clients.", lambda r: r.waiting),
+    ("kv_used_ratio", "Share of its KV cache in use.", lambda r: r.kv_used),
     ("pending", "Requests that wait at it, as estimated.", lambda r: r.pending),
     ("allowance", "Pending requests it may have.", lambda r: r.allowance),
     ("tree_blocks", "Blocks it is believed to cache.", lambda r: r.tree_blocks),
@@ -353,7 +399,8 @@ def _replicas(gauges: Sequence[ReplicaGauges]) -> Iterator[Metric]:
     for name, text, value in _REPLICA_GAUGES:
         gauge = GaugeMetricFamily(f"skylb_replica_{name}", text, labels=("replica",))
         for replica in replicas:
-            gauge.add_metric((replica.name,), value(replica))
+            if (figure := value(replica)) is not None:
+                gauge.add_metric((replica.name,), figure)
         yield gauge
     for name, text, value in _REPLICA_COUNTERS:
         counter = CounterMetricFamily(f"skylb_replica_{name}", text, labels=("replica",))

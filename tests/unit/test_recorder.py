@@ -66,6 +66,20 @@ def relay() -> Relay:
     return core.answered(b'{"id": "x", "choices": []}')
 
 
+def chunk(event: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(event), event)
+
+
+def streamed(*events: bytes) -> Relay:
+    """An answer whose events came one by one."""
+    sender = Sender("127.0.0.1:50000", "http", False, False)
+    answer = Request(head(), sender, RequestIds("r"), 1, len(BODY)).relay(True)
+    answer.feed(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for event in events:
+        answer.feed(chunk(event))
+    return answer
+
+
 def made(
     *,
     of: Head | None = None,
@@ -215,6 +229,34 @@ class TestCounts:
             recorder().attempt("splendid")
 
 
+class TestUsage:
+    def test_errors_are_counted_by_code(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        complete(recorded)
+        complete(recorded, status=503, code="hold_timeout")
+        complete(recorded, status=503, code="hold_timeout")
+        recorded.refused(431, "head_too_large", "", "", None, END_NS)
+        assert recorded.errors() == [("hold_timeout", 2), ("head_too_large", 1)]
+
+    def test_tokens_are_counted_by_model_and_tenant(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        usage = {
+            "prompt_tokens": 9,
+            "completion_tokens": 2,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        }
+        answer = core.answered(json.dumps({"usage": usage}).encode())
+        recorded.complete(made(tenant=Tenant("acme")), answer, 200, None, END_NS)
+        complete(recorded)
+        assert recorded.models() == [("m", [9, 4, 2], 1)]
+        assert recorded.tenants() == [
+            ("", [0, 0, 0], [1, 0, 0, 0, 0], (0.5, 1)),
+            ("acme", [9, 4, 2], [1, 0, 0, 0, 0], (0.5, 1)),
+        ]
+        assert _core.TOKEN_KINDS == ("prompt", "cached", "generated")
+        assert _core.TENANT_OUTCOMES == ("ok", "limited", "refused", "failed", "client_left")
+
+
 class TestDistributions:
     def test_only_inference_is_measured(self) -> None:
         recorded = recorder(_core.LOG_OFF)
@@ -234,6 +276,36 @@ class TestDistributions:
         assert [count for bound, count in buckets if bound < 0.5] == [0] * 9
         assert (0.5, 1) in buckets
 
+    def test_each_model_and_class_has_a_histogram(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        assert recorded.histograms("ttft_seconds") == []
+        complete(recorded)
+        ((labels, found),) = recorded.histograms("ttft_seconds")
+        assert labels == ("m", "normal")
+        assert found == recorded.histogram("ttft_seconds")
+
+    def test_the_gaps_of_a_stream_are_measured(self) -> None:
+        recorded = recorder(_core.LOG_OFF)
+        complete(recorded)
+        assert recorded.quantile("inter_token_seconds", 0.5) is None
+        request, answer = made(), streamed(b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n")
+        recorded.complete(request, answer, 200, None, END_NS)
+        mean_s = recorded.quantile("inter_token_seconds", 0.5)
+        worst_s = recorded.quantile("inter_token_worst_seconds", 0.5)
+        assert mean_s is not None
+        assert worst_s is not None
+        assert 0 < mean_s <= worst_s
+        failed = streamed(b'data: {"error": {"message": "x", "code": 500}}\n\n', b"data: 2\n\n")
+        recorded.complete(request, failed, 500, "upstream_error", END_NS)
+        assert recorded.histogram("inter_token_seconds")[0][-1][1] == 1
+
+    def test_time_in_which_the_client_took_nothing_is_no_gap(self) -> None:
+        recorded, answer = recorder(_core.LOG_OFF), streamed(b"data: 1\n\n")
+        answer.resumed()
+        answer.feed(chunk(b"data: 2\n\n"))
+        recorded.complete(made(), answer, 200, None, END_NS)
+        assert recorded.quantile("inter_token_seconds", 0.5) is None
+
     def test_quantiles_look_at_recent_requests(self) -> None:
         recorded = recorder(_core.LOG_OFF)
         assert recorded.quantile("ttft_seconds", 0.5) is None
@@ -248,8 +320,10 @@ class TestDistributions:
 
     def test_bad_arguments_are_named(self) -> None:
         recorded = recorder()
-        with pytest.raises(ValueError, match="name: expected ttft_seconds"):
+        with pytest.raises(ValueError, match="name: expected one of ttft_seconds, "):
             recorded.histogram("seconds")
+        with pytest.raises(ValueError, match="name: expected one of ttft_seconds, "):
+            recorded.histograms("seconds")
         with pytest.raises(ValueError, match="q: expected 0 to 1"):
             recorded.quantile("ttft_seconds", float("nan"))
         with pytest.raises(ValueError, match="log_format: expected"):

@@ -183,6 +183,7 @@ class Leg:
         """The client takes bytes again."""
         connection = self.connection
         if connection is not None and self.paused and not connection.transport.is_closing():
+            self.relay.resumed()
             connection.transport.resume_reading()
         self.paused = False
 

@@ -74,6 +74,12 @@ impl Class {
         highest.is_some_and(|highest| highest > Self::High)
     }
 
+    /// The class, or the most urgent that its sender may have.
+    #[must_use]
+    pub fn bounded(self, highest: Option<Self>) -> Self {
+        highest.map_or(self, |highest| self.max(highest))
+    }
+
     /// The class `steps` steps more urgent.
     #[must_use]
     pub fn raised(self, steps: u64) -> Self {

@@ -254,6 +254,7 @@ getters! {
     pending: u32,
     running: Option<u32>,
     waiting: Option<u32>,
+    kv_used: Option<f64>,
     allowance: u32,
     tree_blocks: u32,
     pushed_total: u64,

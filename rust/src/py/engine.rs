@@ -175,7 +175,9 @@ impl Engine {
         let answer = self.router.answer_start(&digest);
         let believed = self.router.believes(&ask);
         let highest = self.router.highest_class(ask.tenant);
+        let class = ask.class_of(digest.class, believed).bounded(highest);
         digest.tail = Tail::default();
+        request.life.class = class;
         request.id = id;
         request.placed(
             Said {

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::text::{expected, latin1};
+use super::time::Began;
 use crate::http::error::RequestError as Refused;
 use crate::http::request::chunked::BodyDecoder;
 use crate::http::request::{Head as EngineHead, HeadParser as EngineParser, Refusal};
@@ -209,6 +210,15 @@ impl ChunkedDecoder {
 pub struct Relay {
     /// The engine's relay.
     pub(super) inner: EngineRelay,
+    /// What the gaps between events are measured by.
+    began: Began,
+}
+
+impl Relay {
+    pub(super) fn new(inner: EngineRelay) -> Self {
+        let began = Began::now();
+        Self { inner, began }
+    }
 }
 
 #[pymethods]
@@ -225,7 +235,15 @@ impl Relay {
 
     #[pyo3(signature = (data, /))]
     fn feed(&mut self, data: &[u8]) -> u8 {
-        self.inner.feed(data)
+        let flags = self.inner.feed(data);
+        if self.inner.streaming() {
+            self.inner.came(self.began.elapsed_ns());
+        }
+        flags
+    }
+
+    fn resumed(&mut self) {
+        self.inner.resumed();
     }
 
     fn eof(&mut self) -> u8 {

@@ -29,11 +29,16 @@ fn format(log_format: u8) -> PyResult<Format> {
 
 fn distribution(name: &str) -> PyResult<Distribution> {
     Distribution::by_name(name).ok_or_else(|| {
-        PyValueError::new_err(format!(
-            "name: expected ttft_seconds, request_seconds or hold_seconds, got {name:?}"
-        ))
+        let known = Distribution::ALL.map(Distribution::name).join(", ");
+        PyValueError::new_err(format!("name: expected one of {known}, got {name:?}"))
     })
 }
+
+/// Tenant, tokens and requests by kind and outcome, and the sum and number of the times to first byte.
+type TenantFigures<'a> = (&'a str, Vec<u64>, Vec<u64>, (f64, u64));
+
+/// Model and class.
+type Labels<'a> = (&'a str, &'a str);
 
 /// Counts, distributions and the queue of log lines.
 #[pyclass(module = "skylb._core")]
@@ -169,8 +174,33 @@ impl Recorder {
         self.0.attempts().collect()
     }
 
-    fn histogram(&self, name: &str) -> PyResult<(Vec<(f64, u64)>, f64)> {
+    fn models(&self) -> Vec<(&str, Vec<u64>, u64)> {
+        let models = self.0.models();
+        models
+            .map(|(name, tokens, untold)| (name, tokens.into(), untold))
+            .collect()
+    }
+
+    fn tenants(&self) -> Vec<TenantFigures<'_>> {
+        let tenants = self.0.tenants();
+        tenants
+            .map(|of| (of.tenant, of.tokens.into(), of.outcomes.into(), of.ttft))
+            .collect()
+    }
+
+    fn errors(&self) -> Vec<(&str, u64)> {
+        self.0.errors().collect()
+    }
+
+    fn histogram(&self, name: &str) -> PyResult<record::Cumulative> {
         Ok(self.0.histogram(distribution(name)?))
+    }
+
+    fn histograms(&self, name: &str) -> PyResult<Vec<(Labels<'_>, record::Cumulative)>> {
+        let series = self.0.histograms(distribution(name)?);
+        Ok(series
+            .map(|(values, found)| (values.into(), found))
+            .collect())
     }
 
     fn quantile(&self, name: &str, q: f64) -> PyResult<Option<f64>> {
@@ -189,5 +219,10 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("LOG_TEXT", LOG_TEXT)?;
     m.add("LOG_LOGFMT", LOG_LOGFMT)?;
     m.add("LOG_JSON", LOG_JSON)?;
+    m.add("TOKEN_KINDS", PyTuple::new(m.py(), record::usage::KINDS)?)?;
+    m.add(
+        "TENANT_OUTCOMES",
+        PyTuple::new(m.py(), record::usage::OUTCOMES)?,
+    )?;
     m.add_class::<Recorder>()
 }

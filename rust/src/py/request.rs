@@ -414,7 +414,7 @@ impl Request {
         if let Some(start) = start.and_then(|said| said.answer.as_ref()) {
             inner.attach(start.clone());
         }
-        Relay { inner }
+        Relay::new(inner)
     }
 }
 

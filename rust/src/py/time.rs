@@ -31,3 +31,25 @@ macro_rules! nanoseconds {
 
 nanoseconds!(Instant);
 nanoseconds!(Span);
+
+/// When something began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Began(Clock);
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "the boundary times chunks: a clock read in Python for each would cost more than the relay"
+)]
+type Clock = std::time::Instant;
+
+impl Began {
+    /// Now.
+    pub(super) fn now() -> Self {
+        Self(Clock::now())
+    }
+
+    /// Nanoseconds since then: about 25 ns to read.
+    pub(super) fn elapsed_ns(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}

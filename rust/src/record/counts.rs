@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use hashbrown::HashMap;
 
 use super::ended::Ended;
+use super::labels::{Key, Labels, OTHER, OTHER_ID};
 
 /// Labels of the requests' counter. A label is a name here, a field of [`Series`] with its value, and
 /// that value's text in [`Requests::iter`].
@@ -12,9 +13,6 @@ pub const LABELS: [&str; 3] = ["route", "model", "status"];
 
 /// The text of each label, in the order of [`LABELS`].
 pub type Values<'a> = [Cow<'a, str>; LABELS.len()];
-
-/// Label of models beyond the bound, and of the series beyond [`SERIES_MAX`].
-pub const OTHER: &str = "other";
 
 /// Distinct `(route, model, status)` at most. 20 routes, 64 models and the dozen statuses that occur
 /// stay far below.
@@ -39,14 +37,6 @@ fn counted(status: u16) -> u16 {
     }
 }
 
-/// Longest model name that may be a label, in bytes.
-const LABEL_BYTES_MAX: usize = 256;
-
-const MODEL_NONE: u16 = 0;
-const MODEL_OTHER: u16 = 1;
-/// Labels that are always there: none and other.
-const MODELS_FIXED: usize = 2;
-
 #[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
 struct Series {
     route: &'static str,
@@ -56,43 +46,22 @@ struct Series {
 
 const SERIES_OVERFLOW: Series = Series {
     route: OTHER,
-    model: MODEL_OTHER,
+    model: OTHER_ID,
     status: 0,
 };
 
 /// Requests by route, model and status.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Requests {
     counts: HashMap<Series, u64>,
-    model_ids: HashMap<Box<str>, u16>,
-    model_names: Vec<Box<str>>,
-    model_names_max: usize,
 }
 
 impl Requests {
-    /// `models_max`: distinct models that get a label of their own.
-    #[must_use]
-    pub fn new(models_max: usize) -> Self {
-        let models_max = models_max.min(usize::from(u16::MAX) - MODELS_FIXED);
-        Self {
-            counts: HashMap::new(),
-            model_ids: HashMap::new(),
-            model_names: vec!["".into(), OTHER.into()],
-            model_names_max: models_max + MODELS_FIXED,
-        }
-    }
-
-    /// Counts one request. Only a model that a replica was tried for may take a new label: clients can
-    /// name any.
-    pub fn add(&mut self, ended: &Ended<'_>) {
-        let served = ended.life.attempts > 0;
-        let model = match ended.model() {
-            Some(name) => self.model_id(name, served),
-            None => MODEL_NONE,
-        };
+    /// Counts one request.
+    pub(super) fn add(&mut self, key: Key, ended: &Ended<'_>) {
         self.count(Series {
             route: ended.route(),
-            model,
+            model: key.model,
             status: counted(ended.status),
         });
     }
@@ -111,29 +80,15 @@ impl Requests {
     }
 
     /// Labels and count of every series.
-    pub fn iter(&self) -> impl Iterator<Item = (Values<'_>, u64)> {
+    pub(super) fn iter<'a>(
+        &'a self,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = (Values<'a>, u64)> {
         self.counts.iter().map(|(series, count)| {
-            let model = &*self.model_names[usize::from(series.model)];
+            let model = labels.models.name(series.model);
             let status = series.status.to_string();
             ([series.route.into(), model.into(), status.into()], *count)
         })
-    }
-
-    fn model_id(&mut self, name: &str, served: bool) -> u16 {
-        if let Some(id) = self.model_ids.get(name) {
-            return *id;
-        }
-        let known = self.model_names.len();
-        if !served || known >= self.model_names_max || name.len() > LABEL_BYTES_MAX || name == OTHER
-        {
-            return MODEL_OTHER;
-        }
-        let Ok(id) = u16::try_from(known) else {
-            return MODEL_OTHER;
-        };
-        self.model_ids.insert(name.into(), id);
-        self.model_names.push(name.into());
-        id
     }
 }
 
@@ -182,14 +137,38 @@ mod tests {
     use super::super::ended::tests::Parts;
     use super::*;
 
-    /// One request more.
-    fn add(requests: &mut Requests, path: &str, model: Option<&str>, served: bool, status: u16) {
-        let mut parts = Parts::new(path, model);
-        parts.life.attempts = u32::from(served);
-        requests.add(&parts.ended(status));
+    struct Counted {
+        labels: Labels,
+        requests: Requests,
     }
 
-    fn sorted(requests: &Requests) -> Vec<(String, u64)> {
+    impl Counted {
+        fn new(models_max: usize) -> Self {
+            Self {
+                labels: Labels::new(models_max),
+                requests: Requests::default(),
+            }
+        }
+
+        fn add(&mut self, parts: &Parts, status: u16) {
+            let ended = parts.ended(status);
+            let key = self.labels.key(&ended);
+            self.requests.add(key, &ended);
+        }
+
+        fn iter(&self) -> impl Iterator<Item = (Values<'_>, u64)> {
+            self.requests.iter(&self.labels)
+        }
+    }
+
+    /// One request more.
+    fn add(requests: &mut Counted, path: &str, model: Option<&str>, served: bool, status: u16) {
+        let mut parts = Parts::new(path, model);
+        parts.life.attempts = u32::from(served);
+        requests.add(&parts, status);
+    }
+
+    fn sorted(requests: &Counted) -> Vec<(String, u64)> {
         let series = requests.iter();
         let mut all: Vec<_> = series
             .map(|(values, count)| (values.join(" "), count))
@@ -198,7 +177,7 @@ mod tests {
         all
     }
 
-    fn are(requests: &Requests, expected: &[(&str, u64)]) {
+    fn are(requests: &Counted, expected: &[(&str, u64)]) {
         let expected = expected.iter();
         let expected = expected.map(|(text, count)| ((*text).to_owned(), *count));
         assert_eq!(sorted(requests), expected.collect::<Vec<_>>());
@@ -209,7 +188,7 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_route_model_and_status() {
-        let mut requests = Requests::new(8);
+        let mut requests = Counted::new(8);
         add(&mut requests, CHAT, Some("m"), true, 200);
         add(&mut requests, CHAT, Some("m"), true, 200);
         add(&mut requests, CHAT, Some("m"), true, 503);
@@ -226,7 +205,7 @@ mod tests {
 
     #[test]
     fn models_beyond_the_bound_are_counted_as_other() {
-        let mut requests = Requests::new(2);
+        let mut requests = Counted::new(2);
         for name in ["a", "b", "c", "d", "a"] {
             add(&mut requests, CHAT, Some(name), true, 200);
         }
@@ -242,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_model_that_no_replica_serves_takes_no_label() {
-        let mut requests = Requests::new(1);
+        let mut requests = Counted::new(1);
         add(&mut requests, CHAT, Some("nonsense"), false, 404);
         add(&mut requests, CHAT, Some("real"), true, 200);
         add(&mut requests, CHAT, Some("real"), false, 429);
@@ -258,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_model_called_other_shares_its_label() {
-        let mut requests = Requests::new(8);
+        let mut requests = Counted::new(8);
         add(&mut requests, CHAT, Some(OTHER), true, 200);
         add(&mut requests, CHAT, Some("x"), false, 200);
         are(&requests, &[("/v1/chat/completions other 200", 2)]);
@@ -266,11 +245,11 @@ mod tests {
 
     #[test]
     fn a_replica_that_answers_with_every_status_adds_a_handful_of_series() {
-        let mut requests = Requests::new(64);
+        let mut requests = Counted::new(64);
         let mut parts = Parts::new(CHAT, Some("m"));
         parts.life.attempts = 1;
         for status in 0..=u16::MAX {
-            requests.add(&parts.ended(status));
+            requests.add(&parts, status);
         }
         assert!(requests.iter().count() <= STATUSES.len() + 5);
         assert_eq!(requests.iter().map(|series| series.1).sum::<u64>(), 65_536);
@@ -283,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_number_of_series_is_bounded_and_nothing_is_lost() {
-        let mut requests = Requests::new(10_000);
+        let mut requests = Counted::new(10_000);
         for name in 0..9_000 {
             add(&mut requests, CHAT, Some(&name.to_string()), true, 200);
         }

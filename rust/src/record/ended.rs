@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::life::{Life, Target};
 use super::prompt::Prompt;
 use crate::http::request::Head;
-use crate::http::route::Route;
+use crate::http::route::{Route, Serving};
 use crate::prompt::Digest;
 use crate::relay::Relay;
 
@@ -77,6 +77,13 @@ impl<'a> Ended<'a> {
         route.is_some_and(|route: Route| !route.is_local())
     }
 
+    /// A replica's model computes the answer: it can report tokens.
+    #[must_use]
+    pub fn computed(&self) -> bool {
+        let route = self.head.filter(|_| !self.refused).and_then(Head::route);
+        route.is_some_and(|route: Route| route.serving() == Serving::Batch)
+    }
+
     /// Model named in the body.
     #[must_use]
     pub fn model(&self) -> Option<&'a str> {
@@ -112,6 +119,28 @@ impl<'a> Ended<'a> {
     pub fn ttft_ns(&self) -> Option<u64> {
         let life = self.life;
         (life.first_byte_ns != 0).then(|| life.first_byte_ns.saturating_sub(life.start_ns))
+    }
+
+    /// Mean time between two tokens of a stream, where the replica told their number, else between two events.
+    #[must_use]
+    pub fn mean_gap_ns(&self) -> Option<u64> {
+        let relay = self.stream()?;
+        let tokens = relay.completion_tokens();
+        relay
+            .gaps()
+            .mean_ns(tokens.and_then(|tokens| u64::try_from(tokens).ok()))
+    }
+
+    /// Longest time between two events of a stream.
+    #[must_use]
+    pub fn worst_gap_ns(&self) -> Option<u64> {
+        self.stream()?.gaps().worst_ns()
+    }
+
+    /// The response, if it is a stream that is no error.
+    fn stream(&self) -> Option<&'a Relay> {
+        let relay = self.relay;
+        relay.filter(|relay| relay.streaming() && relay.verdict() < 400)
     }
 
     /// Time from accept to the end.

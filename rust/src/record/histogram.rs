@@ -78,6 +78,50 @@ pub const HOLD_BOUNDS_NS: &[u64] = &[
     60 * S,
 ];
 
+/// Of mean gaps between tokens: from a small model's 2 ms to a batch that is far too large. Buckets of
+/// vLLM's `vllm:inter_token_latency_seconds` lie among them.
+pub const GAP_BOUNDS_NS: &[u64] = &[
+    2_500_000,
+    5 * MS,
+    10 * MS,
+    15 * MS,
+    20 * MS,
+    25 * MS,
+    30 * MS,
+    40 * MS,
+    50 * MS,
+    75 * MS,
+    100 * MS,
+    150 * MS,
+    200 * MS,
+    300 * MS,
+    500 * MS,
+    750 * MS,
+    S,
+    2_500 * MS,
+    5 * S,
+];
+
+/// Of the longest gap of a stream: up to the silence after which a stream is ended by default.
+pub const WORST_BOUNDS_NS: &[u64] = &[
+    10 * MS,
+    25 * MS,
+    50 * MS,
+    75 * MS,
+    100 * MS,
+    150 * MS,
+    250 * MS,
+    500 * MS,
+    S,
+    2_500 * MS,
+    5 * S,
+    10 * S,
+    30 * S,
+    60 * S,
+    300 * S,
+    600 * S,
+];
+
 /// Counts of values per bucket, and their sum.
 #[derive(Debug)]
 pub struct Histogram {
@@ -107,6 +151,14 @@ impl Histogram {
         self.sum_ns += u128::from(value_ns);
     }
 
+    /// Counts all values of another histogram with the same bounds.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.sum_ns += other.sum_ns;
+    }
+
     /// `(upper bound in seconds, values at or below it)`, ending with infinity; the sum in seconds.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
@@ -132,7 +184,13 @@ mod tests {
 
     #[test]
     fn bounds_ascend() {
-        for bounds in [TTFT_BOUNDS_NS, REQUEST_BOUNDS_NS, HOLD_BOUNDS_NS] {
+        for bounds in [
+            TTFT_BOUNDS_NS,
+            REQUEST_BOUNDS_NS,
+            HOLD_BOUNDS_NS,
+            GAP_BOUNDS_NS,
+            WORST_BOUNDS_NS,
+        ] {
             assert!(bounds.is_sorted_by(|a, b| a < b));
         }
     }

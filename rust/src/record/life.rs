@@ -1,5 +1,6 @@
 //! What happened to one request, from its head to its end.
 
+use crate::prompt::class::Class;
 use crate::tenant::Tenant;
 
 /// Where an attempt goes.
@@ -18,6 +19,8 @@ pub struct Life {
     pub request_id: Box<str>,
     /// Where tenants are told apart.
     pub tenant: Tenant<Box<str>>,
+    /// Its class, once it is placed.
+    pub class: Class,
     /// Body bytes from the client.
     pub bytes_in: u64,
     /// When the head was complete.

@@ -10,72 +10,34 @@ mod access;
 pub mod arrivals;
 mod brief;
 pub mod counts;
+mod distributions;
 mod ended;
+mod errors;
 pub mod histogram;
+mod labels;
 mod life;
 pub mod line;
 pub mod prompt;
 pub mod stamp;
 pub mod trace;
+pub mod usage;
 pub mod window;
 
 use arrivals::{Arrival, Arrivals};
 use counts::{Attempts, Requests};
-use histogram::{HOLD_BOUNDS_NS, Histogram, REQUEST_BOUNDS_NS, TTFT_BOUNDS_NS};
+use distributions::Distributions;
+use errors::Errors;
+use labels::Labels;
 use stamp::Stamp;
-use window::Window;
+use usage::{TenantUsage, Usage};
 
+pub use distributions::{Cumulative, Distribution};
 pub use ended::{Ended, ROUTE_INVALID};
 pub use life::{Life, Target};
 pub use line::Format;
 
 /// Capacity that the queue keeps between two visits of the writer; a burst's memory is given back.
 const QUEUE_KEEP_BYTES: usize = 1 << 20;
-
-/// The three distributions that are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Distribution {
-    /// Accept to first body byte, of answers below 400.
-    Ttft,
-    /// Accept to completion.
-    Request,
-    /// Time in the hold, of requests that were held.
-    Hold,
-}
-
-impl Distribution {
-    /// By the name that Python uses.
-    #[must_use]
-    pub fn by_name(name: &str) -> Option<Self> {
-        match name {
-            "ttft_seconds" => Some(Self::Ttft),
-            "request_seconds" => Some(Self::Request),
-            "hold_seconds" => Some(Self::Hold),
-            _ => None,
-        }
-    }
-}
-
-/// A histogram since the start, and the recent values for quantiles.
-#[derive(Debug)]
-struct Series {
-    histogram: Histogram,
-    window: Window,
-}
-
-impl Series {
-    fn new(bounds_ns: &'static [u64]) -> Self {
-        Self {
-            histogram: Histogram::new(bounds_ns),
-            window: Window::default(),
-        }
-    }
-
-    fn observe(&mut self, value_ns: u64) {
-        self.histogram.observe(value_ns);
-        self.window.push(value_ns);
-    }
-}
 
 /// Counts, distributions and the queue of log lines of one process.
 #[derive(Debug)]
@@ -86,11 +48,12 @@ pub struct Recorder {
     dropped: u64,
     policy: Box<str>,
     stamp: Stamp,
+    labels: Labels,
     requests: Requests,
     attempts: Attempts,
-    ttft: Series,
-    request: Series,
-    hold: Series,
+    errors: Errors,
+    distributions: Distributions,
+    usage: Usage,
     arrivals: Option<Arrivals>,
 }
 
@@ -111,26 +74,24 @@ impl Recorder {
             dropped: 0,
             policy: policy.into(),
             stamp: Stamp::new(unix_offset_ns),
-            requests: Requests::new(label_values_max),
+            labels: Labels::new(label_values_max),
+            requests: Requests::default(),
             attempts: Attempts::default(),
-            ttft: Series::new(TTFT_BOUNDS_NS),
-            request: Series::new(REQUEST_BOUNDS_NS),
-            hold: Series::new(HOLD_BOUNDS_NS),
+            errors: Errors::default(),
+            distributions: Distributions::new(),
+            usage: Usage::default(),
             arrivals: None,
         }
     }
 
     /// A request ended.
     pub fn complete(&mut self, ended: &Ended<'_>) {
-        self.requests.add(ended);
+        let key = self.labels.key(ended);
+        self.requests.add(key, ended);
+        self.errors.add(ended);
         if ended.measured() {
-            self.request.observe(ended.total_ns());
-            if let Some(ttft_ns) = ended.ttft_ns().filter(|_| ended.status < 400) {
-                self.ttft.observe(ttft_ns);
-            }
-            if ended.life.held_ns > 0 {
-                self.hold.observe(ended.life.held_ns);
-            }
+            self.distributions.add(key, ended);
+            self.usage.add(key, ended);
         }
         if let Some(arrivals) = &mut self.arrivals {
             arrivals.add(ended);
@@ -185,7 +146,7 @@ impl Recorder {
 
     /// The values of [`counts::LABELS`], and the count, of every series.
     pub fn requests(&self) -> impl Iterator<Item = (counts::Values<'_>, u64)> {
-        self.requests.iter()
+        self.requests.iter(&self.labels)
     }
 
     /// `(outcome, count)` of every outcome.
@@ -193,24 +154,36 @@ impl Recorder {
         self.attempts.iter()
     }
 
-    /// Cumulative buckets `(upper bound in seconds, count)` and the sum in seconds.
+    /// Requests that ended with an error code, by code.
+    pub fn errors(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.errors.iter()
+    }
+
+    /// Model, tokens by [`usage::KINDS`], and answers of which no tokens were told.
+    pub fn models(&self) -> impl Iterator<Item = (&str, [u64; usage::KINDS.len()], u64)> {
+        self.usage.models(&self.labels)
+    }
+
+    /// The figures of each tenant that has had requests.
+    pub fn tenants(&self) -> impl Iterator<Item = TenantUsage<'_>> {
+        self.usage.tenants(&self.labels)
+    }
+
+    /// Cumulative buckets and the sum, of all models and classes together.
     #[must_use]
-    pub fn histogram(&self, which: Distribution) -> (Vec<(f64, u64)>, f64) {
-        self.series(which).histogram.cumulative()
+    pub fn histogram(&self, which: Distribution) -> Cumulative {
+        self.distributions.histogram(which)
+    }
+
+    /// The same of each model and class that has values.
+    pub fn histograms(&self, which: Distribution) -> impl Iterator<Item = ([&str; 2], Cumulative)> {
+        self.distributions.histograms(which, &self.labels)
     }
 
     /// The `q`-quantile of the recent values, in seconds.
     #[must_use]
     pub fn quantile(&self, which: Distribution, q: f64) -> Option<f64> {
-        self.series(which).window.quantile_s(q)
-    }
-
-    fn series(&self, which: Distribution) -> &Series {
-        match which {
-            Distribution::Ttft => &self.ttft,
-            Distribution::Request => &self.request,
-            Distribution::Hold => &self.hold,
-        }
+        self.distributions.quantile(which, q)
     }
 
     fn log(&mut self, ended: &Ended<'_>) {

@@ -192,20 +192,3 @@ fn each_distribution_takes_the_requests_it_is_about() {
     assert_eq!(recorder.quantile(Distribution::Ttft, 0.5), Some(0.5));
     assert_eq!(recorder.requests().map(|series| series.1).sum::<u64>(), 5);
 }
-
-#[test]
-fn a_distribution_is_found_by_the_name_of_its_metric() {
-    assert_eq!(
-        Distribution::by_name("ttft_seconds"),
-        Some(Distribution::Ttft)
-    );
-    assert_eq!(
-        Distribution::by_name("request_seconds"),
-        Some(Distribution::Request)
-    );
-    assert_eq!(
-        Distribution::by_name("hold_seconds"),
-        Some(Distribution::Hold)
-    );
-    assert_eq!(Distribution::by_name("seconds"), None);
-}

@@ -1,5 +1,6 @@
 //! What a relay reports about its response.
 
+use super::gaps::Gaps;
 use super::head::Framing;
 use super::{Phase, Relay};
 
@@ -114,6 +115,12 @@ impl Relay {
             return 0;
         }
         self.events.count.saturating_sub(self.events_at_usage)
+    }
+
+    /// The time between the events of a stream.
+    #[must_use]
+    pub fn gaps(&self) -> &Gaps {
+        &self.gaps
     }
 
     /// Events handed out.

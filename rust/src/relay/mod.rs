@@ -10,6 +10,7 @@
 mod answers;
 mod cut;
 mod events;
+mod gaps;
 mod handout;
 mod head;
 mod opening;
@@ -25,6 +26,7 @@ use crate::http::request::chunked::Chunks;
 use crate::http::request::{put, put_decimal};
 use crate::prompt::{Answer, AnswerStart};
 use events::Events;
+pub use gaps::Gaps;
 use head::{Framing, Ours, ResponseHead};
 use usage::Sniffer;
 
@@ -143,6 +145,7 @@ pub struct Relay {
     bytes_out: u64,
     events_out: u64,
     events_dropped: u64,
+    gaps: Gaps,
 }
 
 impl Relay {
@@ -200,6 +203,7 @@ impl Relay {
             bytes_out: 0,
             events_out: 0,
             events_dropped: 0,
+            gaps: Gaps::default(),
         }
     }
 
@@ -228,6 +232,17 @@ impl Relay {
             }
             Phase::Failed => FEED_FAILED,
         }
+    }
+
+    /// The input that was fed last came now. For a stream this measures the gaps between its events.
+    #[inline]
+    pub fn came(&mut self, now_ns: u64) {
+        self.gaps.note(self.events_out, now_ns);
+    }
+
+    /// The client takes bytes again: for some time none were read.
+    pub fn resumed(&mut self) {
+        self.gaps.interrupt();
     }
 
     /// The replica closed its side.

@@ -9,7 +9,7 @@ use crate::id::ReplicaId;
 use crate::time::Instant;
 
 /// One replica's figures.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gauges {
     /// The replica.
     pub replica: ReplicaId,
@@ -31,6 +31,8 @@ pub struct Gauges {
     pub running: Option<u32>,
     /// Waiting, carried forward.
     pub waiting: Option<u32>,
+    /// Share of its KV cache in use, 0 to 1, as of its last page; `None` while it is blind.
+    pub kv_used: Option<f64>,
     /// Pending requests allowed.
     pub allowance: u32,
     /// Blocks it is believed to cache.
@@ -112,17 +114,20 @@ impl Member {
         now: Instant,
     ) -> Gauges {
         let replica = &self.replica;
+        let blind = replica.blind(config, now);
+        let snapshot = replica.snapshot().filter(|_| !blind);
         Gauges {
             replica: self.id,
             name: self.name.clone(),
             ready: self.ready(config, now),
             draining: replica.health.draining(),
-            blind: replica.blind(config, now),
+            blind,
             health: replica.health.state().name(),
             in_flight: self.in_flight(),
             pending: replica.pending(),
             running: replica.running(),
             waiting: replica.waiting(),
+            kv_used: snapshot.and_then(|snapshot| snapshot.kv_usage),
             allowance: replica.allowance(config).min(config.in_flight_max),
             tree_blocks,
             pushed_total: self.pushed_total,

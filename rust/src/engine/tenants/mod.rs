@@ -225,8 +225,7 @@ impl Tenants {
 
     /// The class of a request that asks for `class`: not above the highest of its tenant.
     pub(in crate::engine) fn class(&self, tenant: Tenant<&str>, class: Class) -> Class {
-        let highest = self.highest_class(tenant);
-        highest.map_or(class, |highest| class.max(highest))
+        class.bounded(self.highest_class(tenant))
     }
 
     /// The most urgent class that a tenant's requests may have, if it has a bound.
