@@ -192,8 +192,12 @@ validate-model: setup ## Compare the replica model with a real vLLM on the CPU (
 figure: setup ## Draw the figure of README.md from bench/results/paper.json
 	@$(PY) -m bench.figure
 
+test-dashboards: setup ## Run every query of dashboards and alerts against a real Prometheus that scrapes two regions (3 minutes)
+	@PROMETHEUS="$$(tests/dashboards/tools.sh)" $(PY) -m tests.dashboards
+
 docs: setup ## Write the generated tables into the documents
 	@$(PY) tests/tidy/tables.py --write
+	@$(PY) deploy/grafana/make.py
 
 # What builds the site is outside the tree too. It needs neither Rust nor SkyLB.
 SITE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skylb/site

@@ -1035,6 +1035,9 @@ class Engine:
     def ready_here(self) -> bool:
         """At least one replica is ready here."""
     def gauges(self) -> list[ReplicaGauges]: ...
+    def wanted(self) -> list[tuple[str, float]]:
+        """Replicas that the work at hand would fill, for each model in a list; 64 models at most. Models that
+        share their replicas have the same figure."""
     @property
     def hold_requests(self) -> int: ...
     @property

@@ -92,6 +92,7 @@ class Service:
             engine=self.router,
             buffer_bytes=lambda: self.operations.buffer_bytes,
             log_dropped=lambda: self.logs.dropped,
+            all_counters=settings.engine_counters,
             more=lambda: self.operations.families(),  # noqa: PLW0108 - it is made after its metrics
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)

@@ -329,6 +329,13 @@ class Settings(SourceSettings):
             "comes. A larger one keeps a longer time.",
         ),
     ] = 1 << 30
+    engine_counters: Annotated[
+        bool,
+        Field(
+            description="Show every counter of the engine in skylb_engine_events_total, not only those that "
+            "operators need. Switch it on to debug SkyLB itself."
+        ),
+    ] = False
     mesh: MeshSettings = MeshSettings()
     dns: DnsSettings = DnsSettings()
     timeout: TimeoutSettings = TimeoutSettings()

@@ -273,6 +273,9 @@ class LocalRouter(Router):
     def record_prompts(self, on: bool) -> None:
         self._engine.record_prompts(on)
 
+    def wanted(self) -> list[tuple[str, float]]:
+        return self._engine.wanted()
+
     @property
     def hold_requests(self) -> int:
         return self._engine.hold_requests

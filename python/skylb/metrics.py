@@ -42,6 +42,39 @@ BUILD = {"version": _core.__version__, "python": platform.python_version()}
 
 _EOF = b"# EOF\n"
 
+EVENTS = frozenset(
+    {
+        "affinity_waits",
+        "answers_not_found",
+        "cache_corrected_blocks",
+        "cache_corrections",
+        "cache_misses",
+        "evacuation_stayed",
+        "expired",
+        "full",
+        "hold_full",
+        "hold_shed",
+        "hold_tenant_full",
+        "left_held",
+        "model_looks",
+        "model_refused",
+        "models_ignored",
+        "pages_heard",
+        "rate_limited",
+        "residency_refused",
+        "restarts",
+        "retries",
+        "retry_denied",
+        "shares_refused",
+        "summaries_refused",
+        "tenants_merged",
+        "tenants_refused",
+        "wedged",
+        "withdrawn",
+    }
+)
+"""Counters of the engine that operators need; docs/OPERATIONS.md describes each."""
+
 _PREFIX_COUNTERS = {"match_blocks": "match", "miss_blocks": "miss"}
 
 _DISTRIBUTIONS = {
@@ -180,6 +213,9 @@ class Figures(Protocol):
     def gauges(self) -> list[ReplicaGauges]:
         """Figures of each replica."""
 
+    def wanted(self) -> list[tuple[str, float]]:
+        """Replicas that the work at hand would fill, by model."""
+
     def counters(self) -> dict[str, int]:
         """Monotonic counters by name."""
 
@@ -198,6 +234,7 @@ class Metrics:
         engine: replicas, hold and tree.
         buffer_bytes: request bodies in memory, in bytes.
         log_dropped: log lines lost.
+        all_counters: show every counter of the engine, not only `EVENTS`.
         more: families of other parts, asked at each scrape.
     """
 
@@ -208,12 +245,14 @@ class Metrics:
         engine: Figures,
         buffer_bytes: Callable[[], int],
         log_dropped: Callable[[], int],
+        all_counters: bool = False,
         more: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         self._recorder = recorder
         self._engine = engine
         self._buffer_bytes = buffer_bytes
         self._log_dropped = log_dropped
+        self._all_counters = all_counters
         self._more = more
         self.probing = Probing()
         self.loop_stall = Durations(STALL_BOUNDS_S)
@@ -308,6 +347,12 @@ class Metrics:
         yield GaugeMetricFamily("skylb_hold_requests", "Requests in the hold.", value=engine.hold_requests)
         yield GaugeMetricFamily("skylb_hold_bytes", "Bodies of held requests.", value=engine.hold_bytes)
         yield GaugeMetricFamily("skylb_tree_bytes", "Memory of the prefix tree.", value=engine.tree_bytes)
+        wanted = GaugeMetricFamily(
+            "skylb_replicas_wanted", "Replicas that the work at hand would fill.", labels=("model",)
+        )
+        for model, replicas in engine.wanted():
+            wanted.add_metric((model,), replicas)
+        yield wanted
         counters = engine.counters()
         blocks = [(result, counters.pop(name, 0)) for name, result in _PREFIX_COUNTERS.items()]
         yield _counter("skylb_prefix_blocks", "Prompt blocks, by whether they matched.", "result", blocks)
@@ -321,7 +366,8 @@ class Metrics:
             "How far the predicted time from push to first body byte was off, of streamed answers.",
             engine.ttft_errors(),
         )
-        yield _counter("skylb_engine_events", "What the engine did.", "event", sorted(counters.items()))
+        shown = ((name, count) for name, count in counters.items() if self._all_counters or name in EVENTS)
+        yield _counter("skylb_engine_events", "What the engine did.", "event", sorted(shown))
 
 
 class _Family(Collector):

@@ -316,6 +316,9 @@ class Router(Protocol):
     def state(self) -> bytes:
         """JSON for operators."""
 
+    def wanted(self) -> list[tuple[str, float]]:
+        """Replicas that the work at hand would fill, by model."""
+
     @property
     def hold_requests(self) -> int:
         """Requests in the hold."""

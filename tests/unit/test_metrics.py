@@ -1,7 +1,9 @@
 """The metrics page: complete, readable by both parsers, bounded."""
 
 import asyncio
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from skylb._core import LOG_OFF, Engine, Recorder, scan_metrics
 from skylb.config import EngineSettings
-from skylb.metrics import SLICE_SAMPLES, Durations, LoopStall, Metrics, slices
+from skylb.metrics import EVENTS, SLICE_SAMPLES, Durations, LoopStall, Metrics, slices
 
 NAMES = {
     "skylb_requests",
@@ -23,6 +25,18 @@ NAMES = {
     "skylb_ttft_seconds",
     "skylb_request_seconds",
     "skylb_hold_seconds",
+    "skylb_inter_token_seconds",
+    "skylb_inter_token_worst_seconds",
+    "skylb_errors",
+    "skylb_tokens",
+    "skylb_answers_without_usage",
+    "skylb_tenant_requests",
+    "skylb_tenant_tokens",
+    "skylb_tenant_ttft_seconds",
+    "skylb_replicas_wanted",
+    "skylb_replica_running",
+    "skylb_replica_waiting",
+    "skylb_replica_kv_used_ratio",
     "skylb_hold_requests",
     "skylb_buffer_bytes",
     "skylb_replica_ready",
@@ -41,6 +55,8 @@ NAMES = {
 }
 """The issue's metrics, in the form that OpenMetrics gives them: without ``_total`` and ``_info``."""
 
+ROOT = Path(__file__).parents[2]
+
 PAGE = b"vllm:num_requests_running 3\nvllm:num_requests_waiting 1\n"
 
 
@@ -56,8 +72,14 @@ def recorder() -> Recorder:
     return Recorder(LOG_OFF, 0, "prefix", 0)
 
 
-def metrics(recorded: Recorder, decided: Engine) -> Metrics:
-    return Metrics(recorder=recorded, engine=decided, buffer_bytes=lambda: 77, log_dropped=lambda: 5)
+def metrics(recorded: Recorder, decided: Engine, *, all_counters: bool = False) -> Metrics:
+    return Metrics(
+        recorder=recorded,
+        engine=decided,
+        buffer_bytes=lambda: 77,
+        log_dropped=lambda: 5,
+        all_counters=all_counters,
+    )
 
 
 def render(shown: Metrics, accept: str = "") -> tuple[bytes, str]:
@@ -148,6 +170,41 @@ class TestPage:
     def test_the_process_shows_its_own_use(self) -> None:
         page, _ = render(metrics(recorder(), engine()))
         assert value(page, "process_resident_memory_bytes") > 0
+
+
+class TestCounters:
+    def test_the_page_has_the_counters_that_operators_need_and_all_where_asked(self) -> None:
+        decided = engine()
+        known = decided.counters().keys()
+        assert known >= EVENTS
+
+        def shown(*, all_counters: bool) -> set[str]:
+            page, _ = render(metrics(recorder(), decided, all_counters=all_counters))
+            return set(re.findall(r'skylb_engine_events_total{event="(\w+)"}', page.decode()))
+
+        assert shown(all_counters=False) == EVENTS
+        assert shown(all_counters=True) == known - {"match_blocks", "miss_blocks"}
+
+    def test_each_of_them_is_documented(self) -> None:
+        rows = (
+            (ROOT / "docs/OPERATIONS.md").read_text().partition("| event of `skylb_engine_events_total`")[2]
+        )
+        named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", rows, re.MULTILINE)))
+        assert sorted(EVENTS) == sorted(named)
+
+
+class TestReplicas:
+    def test_what_a_replica_says_is_shown_and_what_it_does_not_say_is_not(self) -> None:
+        page, _ = render(metrics(recorder(), engine((1, "http://a:1"))))
+        assert value(page, "skylb_replica_running", replica="http://a:1") == 3
+        assert value(page, "skylb_replica_waiting", replica="http://a:1") == 1
+        assert b"skylb_replica_kv_used_ratio{" not in page
+
+    def test_replicas_that_are_wanted_are_shown_by_model(self) -> None:
+        decided = engine((1, "http://a:1"))
+        decided.set_models(1, [("m", None)], False, 2)
+        page, _ = render(metrics(recorder(), decided))
+        assert value(page, "skylb_replicas_wanted", model="m") > 0
 
 
 class TestSlices:

@@ -420,6 +420,10 @@ impl Engine {
             .collect()
     }
 
+    fn wanted(&self) -> Vec<(&str, f64)> {
+        self.router.wanted()
+    }
+
     #[getter]
     fn hold_requests(&self) -> usize {
         self.router.hold_requests()

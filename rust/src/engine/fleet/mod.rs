@@ -29,6 +29,7 @@ mod ring;
 mod shared;
 pub mod snapshot;
 pub mod speed;
+mod wanted;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::member::Member;
 use super::{Fleet, gate};
 use crate::engine::config::Config;
-use crate::id::ReplicaId;
+use crate::id::{ReplicaId, ReplicaSlot};
 use crate::time::Instant;
 
 /// One replica's figures.
@@ -72,6 +72,30 @@ pub(in crate::engine) struct ReplicaState<'a> {
 }
 
 impl Fleet {
+    /// The figures of each replica, in the order of their ids; `blocks`: that it is believed to cache.
+    pub(in crate::engine) fn gauges(
+        &self,
+        blocks: impl Fn(ReplicaSlot) -> u32,
+        config: &Config,
+        now: Instant,
+    ) -> Vec<Gauges> {
+        let listed = self.members().filter(|(_, member)| !member.removed());
+        let gauges = listed.map(|(slot, member)| member.gauges(blocks(slot), config, now));
+        let mut gauges: Vec<_> = gauges.collect();
+        gauges.sort_unstable_by_key(|gauges| gauges.replica);
+        gauges
+    }
+
+    /// Its monotonic counters by name.
+    pub(in crate::engine) fn counters(&self) -> [(&'static str, u64); 3] {
+        let (compared, within) = self.accuracy().within_a_fifth();
+        [
+            ("models_ignored", self.models_ignored()),
+            ("ttft_predicted", compared),
+            ("ttft_within_a_fifth", within),
+        ]
+    }
+
     /// What operators see of a replica. `blocks`: that it is believed to cache, and that it can; `shared`: by
     /// other balancers, and whether we probe it.
     pub(in crate::engine) fn state_of<'a>(

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::Router;
 use crate::engine::cache::TreeState;
-use crate::engine::fleet::member::Member;
 use crate::engine::fleet::report::{Gauges, ReplicaState};
 use crate::engine::hold::{Bill, HoldState};
 use crate::engine::mesh::hot::HotState;
@@ -78,16 +77,17 @@ impl Router {
         self.cache.bytes()
     }
 
-    /// One replica's figures, in the order of their ids.
+    /// The figures of each replica, in the order of their ids.
     #[must_use]
     pub fn gauges(&self) -> Vec<Gauges> {
-        let listed = self.fleet.members().filter(|(_, member)| !member.removed());
-        let of = |slot, member: &Member| {
-            member.gauges(self.cache.owner_blocks(slot), &self.config, self.clock.now)
-        };
-        let mut gauges: Vec<_> = listed.map(|(slot, member)| of(slot, member)).collect();
-        gauges.sort_unstable_by_key(|gauges| gauges.replica);
-        gauges
+        let blocks = |slot| self.cache.owner_blocks(slot);
+        self.fleet.gauges(blocks, &self.config, self.clock.now)
+    }
+
+    /// Replicas that the work at hand would fill, by model.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<(&str, f64)> {
+        self.fleet.wanted(&self.hold, &self.config, self.clock.now)
     }
 
     /// Predicted minus confirmed cached tokens: upper bounds with cumulative counts, and the sum.
@@ -100,11 +100,8 @@ impl Router {
     #[must_use]
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut named = self.counters.named();
-        let (compared, within) = self.fleet.accuracy().within_a_fifth();
-        named.push(("models_ignored", self.fleet.models_ignored()));
+        named.extend(self.fleet.counters());
         named.push(("peer_digest_left_out", self.mesh.hot_left_out()));
-        named.push(("ttft_predicted", compared));
-        named.push(("ttft_within_a_fifth", within));
         named
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Knee {
     transit: u32,
     /// Most requests seen running while none waited.
     good: u32,
+    /// The knee as it was last known, or a larger batch seen since. No decision rests on it.
+    full: Option<u32>,
     /// Pending requests allowed to requests that the gauges hardly show.
     window: u32,
     /// When the allowance was first used up since the last snapshot that took note of it.
@@ -75,6 +77,7 @@ impl Knee {
             newer_since_ns: Instant::ZERO,
             transit: 0,
             good: 0,
+            full: None,
             window: 1,
             used_ns: None,
             hidden: false,
@@ -88,6 +91,11 @@ impl Knee {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
+    }
+
+    /// The size of a full batch, if the replica has ever been full.
+    pub(super) fn full(&self) -> Option<u32> {
+        self.full
     }
 
     /// Pending requests allowed with `running` in the batch. `light`: the pending prompts and one more are little
@@ -153,6 +161,7 @@ impl Knee {
             let lowest = self.newer.unwrap_or(u32::MAX).min(reading.active);
             self.newer = Some(lowest);
             self.good = self.good.min(lowest);
+            self.full = self.active();
             self.restart_window(1);
         } else if known.is_some_and(|knee| reading.running > knee) {
             // It ran more than the knee and nothing waited: the knee was wrong or has moved.
@@ -182,6 +191,7 @@ impl Knee {
     /// What was allowed at the knee is where it goes on from.
     fn forget(&mut self, knee: u32, running: u32) {
         self.good = knee.max(running);
+        self.full = Some(self.good);
         let ahead = self.ahead(knee) > 0;
         self.restart_window(if ahead { self.beyond(knee, running) } else { 1 });
     }
@@ -193,6 +203,7 @@ impl Knee {
     fn grow(&mut self, reading: &Reading) {
         let grown = reading.running > self.good;
         self.good = self.good.max(reading.running);
+        self.full = self.full.map(|full| full.max(reading.running));
         let unseen_ns = reading.unseen_ns.unwrap_or(Instant::MAX);
         if !self.used_before(reading.sent_ns.min(unseen_ns)) {
             return;

@@ -28,6 +28,7 @@
 //!   the gauges have room for it, or may be too old to show its end.
 
 mod estimate;
+mod fill;
 mod frozen;
 mod knee;
 mod probing;

@@ -50,6 +50,11 @@ impl Work {
         self.kv = self.kv.saturating_sub(u64::from(need.kv));
     }
 
+    /// Running mean of the prompt tokens of those pushed.
+    pub(super) fn prompt_mean(&self) -> Option<u32> {
+        self.prompt_mean
+    }
+
     pub(super) fn prefill(&self) -> u64 {
         self.prefill
     }

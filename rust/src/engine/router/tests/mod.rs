@@ -15,6 +15,7 @@ mod pulse;
 mod queueing;
 mod retries;
 mod routing;
+mod scaling;
 mod sharing;
 mod spared;
 mod switching;

@@ -1,0 +1,29 @@
+"""Every metric that a dashboard or an alert names is on the page of a real balancer."""
+
+import asyncio
+import re
+import urllib.request
+from pathlib import Path
+
+from tests.dashboards import queries
+from tests.dashboards.stage import play, stage
+
+
+def test_every_metric_that_is_named_is_on_a_real_page(tmp_path: Path) -> None:
+    with stage(tmp_path, replicas=1) as (found, keys):
+        asyncio.run(play(found, keys))
+        asked = urllib.request.Request(
+            f"{found['us'].front.admin}/metrics", headers={"Accept": "application/openmetrics-text"}
+        )
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            page = answer.read().decode()
+    there = set(re.findall(r"^# TYPE (\w+) ", page, re.MULTILINE))
+    for query in (*queries.panels(), *queries.rules()):
+        assert query.families <= there, query
+    series = (
+        "skylb_inter_token_seconds_count",
+        "skylb_inter_token_worst_seconds_count",
+        "skylb_tokens_total",
+    )
+    for name in (*series, "skylb_tenant_tokens_total", "skylb_errors_total", "skylb_replicas_wanted"):
+        assert f"\n{name}{{" in page, name
