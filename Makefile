@@ -144,6 +144,9 @@ bench-guard: setup ## Measure the CPU time of keys and limits per request; BEFOR
 bench-replay: setup ## Record runs through the proxy and mock replicas, and compare their replay in the simulator (10 minutes)
 	@$(PY) -m bench.replay
 
+bench-explain: setup ## Measure the CPU time of receipts, spans and a shadow policy per request; BEFORE=../other likewise
+	@$(PY) -m bench.explain $(if $(BEFORE),--before $(BEFORE))
+
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
 

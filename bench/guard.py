@@ -2,9 +2,8 @@
 
 Balancers stand in front of the same mock replicas and get the same requests in turn. One has a keys file
 with limits that are never reached, one a keys file without limits, and one none and ``tenant_rule``
-``"none"``. With ``--before``, one is of another checkout, to show that what is off costs nothing. CPU time is
-the balancer's own, from the kernel's accounts. Each round gives a ratio, so that a machine that is slower for
-a while spoils that round only.
+``"none"``. With ``--before``, one is of another checkout, to show that what is off costs nothing.
+`bench.paired` measures.
 
     python -m bench.guard [--rounds 9] [--count 4000] [--before ../main]
 """
@@ -12,17 +11,12 @@ a while spoils that round only.
 import argparse
 import hashlib
 import os
-import statistics
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bench.overhead import work
-from bench.overhead.cpu import cpu_ns
-from bench.overhead.measure import KINDS, Kind, one_round, upstreams
-from bench.overhead.proxies import BUILDERS
-from bench.processes import REST_CPU, Proxy, wait_ready
+from bench.overhead.measure import KINDS, Kind
+from bench.paired import Change, Figures, another, compared, costs, flags, measure
+from bench.processes import REST_CPU, Proxy
 from bench.record import keep
 
 TENANTS = 10
@@ -31,7 +25,6 @@ OWN_KEY = "sk-bench"
 
 TARGET = 1.05
 LIMITS = ["requests_per_minute = 1000000000", "tokens_per_minute = 1000000000", "concurrent = 1000000"]
-UNUSED = Path()
 
 
 def keys_file(path: Path, *, limits: bool) -> Path:
@@ -67,79 +60,34 @@ def requests(kind: Kind) -> list[bytes]:
     ]
 
 
-@contextmanager
-def balancers(urls: list[str], before: Path | None, body: bytes) -> Iterator[dict[str, Proxy]]:
-    """All balancers, ready, by name."""
-    with tempfile.TemporaryDirectory() as scratch:
-        made: dict[str, Proxy] = {}
-        for name in ("off", "keys", "on", *(("before",) if before is not None else ())):
-            room = Path(scratch) / name
-            room.mkdir()
-            proxy = BUILDERS["skylb"](urls, room, UNUSED)
-            if proxy is None:
-                raise RuntimeError("skylb is not installed")
-            if name in {"on", "keys"}:
-                file = keys_file(room / "keys.toml", limits=name == "on")
-                proxy.process.command += ["--keys-file", str(file)]
-                proxy.key = OWN_KEY
-            if name == "off":
-                proxy.process.command += ["--engine-tenant-rule", "none"]
-            if name == "before" and before is not None:
-                proxy.process.command[0] = str(before / ".venv" / "bin" / "python")
-            made[name] = proxy
-        try:
-            for proxy in made.values():
-                proxy.process.start()
-            for proxy in made.values():
-                wait_ready(proxy, body)
-            yield made
-        finally:
-            for proxy in made.values():
-                proxy.process.stop()
+def keyed(*, limits: bool) -> Change:
+    """A balancer with a keys file."""
+
+    def change(proxy: Proxy, room: Path) -> None:
+        proxy.process.command += ["--keys-file", str(keys_file(room / "keys.toml", limits=limits))]
+        proxy.key = OWN_KEY
+
+    return change
 
 
-def measure(kind: Kind, *, rounds: int, count: int, before: Path | None) -> dict[str, list[float]]:
-    """CPU microseconds per request in each round, by balancer."""
-    sent = requests(kind)
-    body = sent[0].partition(b"\r\n\r\n")[2]
-    figures: dict[str, list[float]] = {}
-    with upstreams(4, *kind.mock) as urls, balancers(urls, before, body) as found:
-        for number in range(rounds + 1):
-            names = sorted(found, reverse=bool(number % 2))  # no balancer always comes first
-            for name in names:
-                proxy = found[name]
-                spent = -cpu_ns(proxy.process.pid)
-                tally = one_round(proxy.port, sent, count=count, concurrency=kind.concurrency)
-                spent += cpu_ns(proxy.process.pid)
-                if tally.errors or not tally.requests:
-                    raise RuntimeError(f"{name}: {tally.errors} errors in {tally.requests} requests")
-                if number:  # the first round warms up
-                    figures.setdefault(name, []).append(spent / tally.requests / 1000)
-    return figures
+def variants(before: Path | None) -> dict[str, Change]:
+    """The balancers, by name."""
+    found = {
+        "off": flags("--engine-tenant-rule", "none"),
+        "keys": keyed(limits=False),
+        "on": keyed(limits=True),
+    }
+    return found if before is None else {**found, "before": another(before)}
 
 
-def ratio(figures: dict[str, list[float]], one: str, other: str) -> tuple[float, float, float]:
-    """Median, smallest and largest ratio of two balancers' rounds."""
-    ratios = [a / b for a, b in zip(figures[one], figures[other], strict=True)]
-    return statistics.median(ratios), min(ratios), max(ratios)
-
-
-def table(title: str, figures: dict[str, list[float]]) -> list[str]:
+def table(title: str, figures: Figures) -> list[str]:
     """Rows of one kind of work."""
     lines = [f"{title}: CPU per request, us; {len(figures['off'])} rounds in turn"]
-    for name in ("before", "off", "keys", "on"):
-        if name in figures:
-            values = figures[name]
-            lines.append(
-                f"  {name:<8}{statistics.median(values):>8.1f}   {min(values):.1f} to {max(values):.1f}"
-            )
-    median, low, high = ratio(figures, "keys", "off")
-    lines.append(f"  keys / off    {median:.3f}   {low:.3f} to {high:.3f}")
-    median, low, high = ratio(figures, "on", "off")
-    lines.append(f"  on / off      {median:.3f}   {low:.3f} to {high:.3f}   (target <= {TARGET})")
+    lines += costs(figures, ("before", "off", "keys", "on"))
+    lines.append(compared(figures, "keys", "off", ""))
+    lines.append(compared(figures, "on", "off", f"   (target <= {TARGET})"))
     if "before" in figures:
-        median, low, high = ratio(figures, "off", "before")
-        lines.append(f"  off / before  {median:.3f}   {low:.3f} to {high:.3f}   (target: 1 within the noise)")
+        lines.append(compared(figures, "off", "before", "   (target: 1 within the noise)", 16))
     return lines
 
 
@@ -154,7 +102,8 @@ def main() -> None:
     lines: list[str] = []
     for name in ("unary", "short"):
         kind = WORK[name]
-        figures = measure(kind, rounds=arguments.rounds, count=arguments.count, before=arguments.before)
+        changes = variants(arguments.before)
+        figures = measure(kind, requests(kind), changes, rounds=arguments.rounds, count=arguments.count)
         lines += [*table(kind.title, figures), ""]
         print("\n".join(lines[-len(table(kind.title, figures)) - 1 :]), flush=True)
     if arguments.rounds >= 5:

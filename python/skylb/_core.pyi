@@ -890,6 +890,9 @@ class Engine:
     @property
     def policy(self) -> str:
         """The policy that chooses now."""
+    @property
+    def shadow_policy(self) -> str | None:
+        """The policy that is asked about each choice, without effect."""
     def set_policy(self, policy: str, now_ns: int, /) -> tuple[_Effect, ...]:
         """Chooses by another policy from now on. Requests in the hold stay there, and start by its rule.
         What the engine has learned stays.

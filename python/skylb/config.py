@@ -428,7 +428,10 @@ ORDERED = (
 """Pairs of options of which the first may not exceed the second."""
 
 TOP_LEVEL = frozenset(
-    {("engine", name) for name in ("policy", "hold_timeout_s", "hold_len_max", "unknown_models")}
+    {
+        ("engine", name)
+        for name in ("policy", "shadow_policy", "hold_timeout_s", "hold_len_max", "unknown_models")
+    }
     | {("mesh", name) for name in MeshSettings.model_fields}
 )
 """Settings of a group that are written without the group's name, because everybody needs them."""

@@ -143,6 +143,10 @@ class LocalRouter(Router):
     def policy(self) -> str:
         return self._engine.policy
 
+    @property
+    def shadow_policy(self) -> str | None:
+        return self._engine.shadow_policy
+
     def set_policy(self, name: str) -> None:
         self._deliver_and_arm(self._engine.set_policy(name, monotonic_ns()))
 

@@ -23,7 +23,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from skylb import _core
+from skylb import _core, shadow
 from skylb._core import TENANT_OUTCOMES, TOKEN_KINDS, Recorder, ReplicaGauges
 
 Cumulative = tuple[list[tuple[float, int]], float]
@@ -199,6 +199,10 @@ class Figures(Protocol):
         """The policy that chooses now."""
 
     @property
+    def shadow_policy(self) -> str | None:
+        """The policy that is asked about each choice, without effect."""
+
+    @property
     def hold_requests(self) -> int:
         """Requests in the hold."""
 
@@ -366,6 +370,7 @@ class Metrics:
             "How far the predicted time from push to first body byte was off, of streamed answers.",
             engine.ttft_errors(),
         )
+        yield from shadow.families(engine.shadow_policy, counters)
         shown = ((name, count) for name, count in counters.items() if self._all_counters or name in EVENTS)
         yield _counter("skylb_engine_events", "What the engine did.", "event", sorted(shown))
 

@@ -152,6 +152,10 @@ class Router(Protocol):
     def policy(self) -> str:
         """The policy that chooses now."""
 
+    @property
+    def shadow_policy(self) -> str | None:
+        """The policy that is asked about each choice, without effect."""
+
     def set_policy(self, name: str) -> None:
         """Chooses by another policy from now on. Held requests stay, and start by its rule.
 

@@ -64,3 +64,20 @@ def test_requests_follow_the_policy_that_was_asked_for_last_until_the_next_start
         assert [line["policy"] for line in front.log()] == (
             ["prefix"] * 2 * REPLICAS + ["round_robin"] * 2 * REPLICAS
         )
+
+
+def test_a_shadow_of_the_policy_agrees_and_one_of_another_policy_says_how_often_it_differs() -> None:
+    with mocks(REPLICAS, "--profile", "instant") as urls:
+        for shadow, apart in (("prefix", False), ("round_robin", True)):
+            arguments = ["--policy", "prefix", "--shadow-policy", shadow]
+            with balancer(*urls, arguments=arguments) as front:
+                eventually(
+                    lambda: sample_sum(front.metrics(), "skylb_replica_ready") == REPLICAS, what="all ready"
+                )
+                assert complete(front, 2 * REPLICAS) == [2 * REPLICAS]
+                shown = front.state()["engine"]["shadow"]
+                assert shown["policy"] == shadow
+                assert shown["same"] + shown["other"] == 2 * REPLICAS
+                assert (shown["other"] > 0) is apart
+                choices = f'skylb_shadow_choices_total{{policy="{shadow}",result="same"}} {shown["same"]}.0'
+                assert choices in front.metrics()

@@ -23,6 +23,14 @@ class ServingSettings(Group):
         COMMON,
         Field(description="Rule that chooses a replica for each request; docs/ALGORITHM.md describes them."),
     ] = "predictive"
+    shadow_policy: Annotated[
+        Policy | None,
+        Field(
+            description="Second policy, which is asked about each request and has no effect. Metrics count "
+            "how often it chooses another replica, and how much sooner or later the first token is predicted "
+            "there. Set it to compare a policy on your own traffic."
+        ),
+    ] = None
     push: Annotated[
         Literal["blind", "outstanding", "pending"],
         EXPERIMENTAL,

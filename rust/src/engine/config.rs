@@ -37,6 +37,8 @@ pub struct Config {
     pub plant: Option<Plant>,
     /// How a replica is chosen.
     pub policy: Policy,
+    /// A second policy that is asked about each choice, without effect.
+    pub shadow_policy: Option<Policy>,
     /// When a request may be pushed.
     pub push: PushRule,
     /// Requests in flight per replica under [`PushRule::Outstanding`].
@@ -269,6 +271,7 @@ impl Config {
         #[cfg(test)]
         plant: None,
         policy: Policy::Prefix,
+        shadow_policy: None,
         push: PushRule::Pending,
         outstanding_max: 32,
         allowance: AllowanceRule::One,
@@ -374,7 +377,7 @@ fn maybe_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Sp
 mod tests {
     use super::*;
 
-    const JSON: &str = r#"{"policy":"two_choices","push":"pending","outstanding_max":32,
+    const JSON: &str = r#"{"policy":"two_choices","shadow_policy":null,"push":"pending","outstanding_max":32,
         "allowance":"knee","ahead_steps":8,"blind_outstanding_max":16,"in_flight_max":1024,"hold_timeout_s":30.0,
         "hold_len_max":0,"hold_bytes_max":1073741824,"hold_tenant_len_max":null,
         "hold_tenant_bytes_max":268435456,"hold_work_weight":40,"hold_passes_max":64,

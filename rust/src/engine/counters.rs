@@ -99,6 +99,16 @@ counters! {
     chosen_by_time,
     /// Choices drawn to learn about replicas that are not chosen otherwise.
     chosen_to_explore,
+    /// First pushes for which the shadow policy chose the same replica.
+    shadow_same,
+    /// First pushes for which it chose another replica.
+    shadow_other,
+    /// First pushes for which it chose to wait for a replica without room.
+    shadow_waits,
+    /// Sum of the times by which its choices were predicted to give the first token sooner, ...
+    shadow_sooner_ns,
+    /// ... and later.
+    shadow_later_ns,
     /// Cached tokens predicted, of answers that report theirs.
     cached_tokens_predicted,
     /// Cached tokens reported.

@@ -3,6 +3,7 @@
 //! Effects are values, in the order in which the driver is to carry them out. The effects of a call may
 //! concern other requests than the one that the call was about.
 
+use super::choose::verdict::Verdict;
 use crate::id::{PeerId, ReplicaId, RequestId};
 use crate::time::{Instant, Span};
 
@@ -19,6 +20,8 @@ pub struct Push {
     pub match_blocks: u32,
     /// Predicted time from now to the first body byte, of a streamed answer.
     pub predicted_ttft_ns: Option<Span>,
+    /// What the shadow policy does with the request, if there is one.
+    pub shadow: Option<Verdict>,
 }
 
 /// Send the request to this peer now. It is counted already.

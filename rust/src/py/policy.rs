@@ -22,7 +22,12 @@ fn named(name: &str) -> PyResult<Policy> {
 impl Engine {
     #[getter]
     fn policy(&self) -> &'static str {
-        self.router.policy().name()
+        self.router.policies().0.name()
+    }
+
+    #[getter]
+    fn shadow_policy(&self) -> Option<&'static str> {
+        self.router.policies().1.map(Policy::name)
     }
 
     #[pyo3(signature = (policy, now_ns, /))]

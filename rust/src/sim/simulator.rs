@@ -82,6 +82,9 @@ pub struct Simulator {
     /// Hash of every decision so far, in order.
     #[cfg(test)]
     pub(super) decisions: u64,
+    /// Every push, where a test wants them.
+    #[cfg(test)]
+    pub(super) pushes: Option<Vec<crate::engine::effect::Push>>,
     /// Used again from event to event.
     pub(super) out: Vec<Effect>,
     pub(super) progress: Vec<Progress>,
@@ -163,6 +166,8 @@ impl Simulator {
             arrived: 0,
             #[cfg(test)]
             decisions: 0,
+            #[cfg(test)]
+            pushes: None,
             out: Vec::new(),
             progress: Vec::new(),
             due: Vec::new(),

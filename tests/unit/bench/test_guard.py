@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import guard
+from bench import guard, paired
 from skylb._core import HeadParser
 from skylb.keys.ring import read_ring
 
@@ -26,6 +26,6 @@ def test_every_request_has_a_key_of_the_file(tmp_path: Path, limits: bool) -> No
 
 def test_ratios_are_taken_round_by_round() -> None:
     figures = {"off": [50.0, 100.0, 200.0], "keys": [50.0, 100.0, 200.0], "on": [51.0, 104.0, 206.0]}
-    assert guard.ratio(figures, "on", "off") == (1.03, 1.02, 1.04)
+    assert paired.ratio(figures, "on", "off") == (1.03, 1.02, 1.04)
     assert "  on / off      1.030   1.020 to 1.040   (target <= 1.05)" in guard.table("work", figures)
     assert not any("before" in line for line in guard.table("work", figures))

@@ -4,6 +4,7 @@
 //! ([`policy::choose`]), and returns a [`Selection`].
 
 use super::policy::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, View};
+use super::verdict::Verdict;
 use super::{Chooser, Counters, Demand, Fleet, Room, Seeker, Sight, Ticket, mem};
 use crate::engine::cache::Cache;
 use crate::engine::config::Config;
@@ -122,6 +123,8 @@ pub(in crate::engine) struct Here {
     pub(in crate::engine) slot: ReplicaSlot,
     /// Leading blocks of the prompt that match there.
     pub(in crate::engine) match_blocks: u32,
+    /// What the shadow policy does with the request.
+    pub(in crate::engine) shadow: Option<Verdict>,
 }
 
 /// The result of the search for a replica.
@@ -147,19 +150,42 @@ impl Chooser {
         sight: &mut Sight<'_>,
         counters: &mut Counters,
     ) -> Selection {
+        let (mut found, basis) = self.find_beside(seeker, may_wait, None, sight);
+        if let Some(basis) = basis {
+            counters.count_basis(basis);
+        }
+        if let Some(shadow) = &mut self.shadow {
+            let verdict = shadow.judge((seeker, may_wait), found, &self.scratch, sight);
+            if let Selection::Here(here) = &mut found {
+                here.shadow = verdict;
+            }
+        }
+        found
+    }
+
+    /// [`Self::find`], and on what the choice rests. `known`: what a chooser beside this one has just found.
+    pub(super) fn find_beside(
+        &mut self,
+        seeker: Seeker<'_>,
+        may_wait: bool,
+        known: Option<&Scratch>,
+        sight: &mut Sight<'_>,
+    ) -> (Selection, Option<Basis>) {
         let mut scratch = mem::take(&mut self.scratch);
         let any = seeker.room == Room::Any;
         let full = any && may_wait && Self::may_wait(seeker, sight.hold, sight.config, sight.now);
-        let mut offer = collect(seeker, full, sight, &mut scratch);
+        let mut offer = collect(seeker, full, known, sight, &mut scratch);
         if !any && offer == Offer::Room {
             offer = scratch.keep_those_that_spare(seeker.demand, sight);
         }
         let found = match offer {
-            Offer::None => Selection::NoneReady,
-            Offer::Later => Selection::NoRoom,
-            Offer::Room => self.choose(seeker.demand, &mut scratch, sight, counters),
+            Offer::None => (Selection::NoneReady, None),
+            Offer::Later => (Selection::NoRoom, None),
+            Offer::Room => self.choose(seeker.demand, &mut scratch, sight),
         };
         self.scratch = scratch;
+        #[cfg(test)]
+        let found = (self.note(found.0), found.1);
         found
     }
 
@@ -174,8 +200,7 @@ impl Chooser {
         demand: &Demand,
         scratch: &mut Scratch,
         sight: &mut Sight<'_>,
-        counters: &mut Counters,
-    ) -> Selection {
+    ) -> (Selection, Option<Basis>) {
         let mut choice = self.ask_policy(demand, scratch, sight.fleet, sight.config);
         let mut chosen = scratch.candidates[choice.position];
         if !chosen.room {
@@ -184,16 +209,16 @@ impl Chooser {
             choice = self.ask_policy(demand, scratch, sight.fleet, sight.config);
             chosen = scratch.candidates[choice.position];
             if preferred.suits_better(&chosen, demand.prompt_blocks) {
-                return Selection::Awaits {
-                    slot: preferred.slot,
-                };
+                let slot = preferred.slot;
+                return (Selection::Awaits { slot }, None);
             }
         }
-        counters.count_basis(choice.basis);
-        Selection::Here(Here {
+        let here = Here {
             slot: chosen.slot,
             match_blocks: chosen.match_blocks,
-        })
+            shadow: None,
+        };
+        (Selection::Here(here), Some(choice.basis))
     }
 
     /// Asks the policy. A single candidate needs no policy.
@@ -206,7 +231,7 @@ impl Chooser {
     ) -> Choice {
         let home = self.home(demand, fleet, config);
         let candidates = &scratch.candidates;
-        let mut last = fleet.last_of(demand.model);
+        let mut last = fleet.last_of(demand.model, self.of_shadow);
         let choice = if candidates.len() == 1 {
             Choice {
                 position: 0,
@@ -231,7 +256,8 @@ impl Chooser {
             };
             policy::choose(&view, context)
         };
-        fleet.set_last(demand.model, candidates[choice.position].slot);
+        let chosen = candidates[choice.position].slot;
+        fleet.set_last(demand.model, chosen, self.of_shadow);
         choice
     }
 
@@ -247,11 +273,23 @@ impl Chooser {
 
 /// Fills the candidates with what the policy reads; with `full`, also those without room. Returns whether
 /// some replica has room, or at least is ready. If none has room, the candidates stay as they were.
-fn collect(seeker: Seeker<'_>, full: bool, sight: &mut Sight<'_>, scratch: &mut Scratch) -> Offer {
+fn collect(
+    seeker: Seeker<'_>,
+    full: bool,
+    known: Option<&Scratch>,
+    sight: &mut Sight<'_>,
+    scratch: &mut Scratch,
+) -> Offer {
     sight.fleet.refresh(sight.config, sight.now);
     let offer = sight.fleet.collect(seeker.demand, full, &mut scratch.open);
     if offer == Offer::Room {
-        note_matches(seeker.demand, sight, scratch);
+        match known {
+            Some(known) => scratch.match_blocks.clone_from(&known.match_blocks),
+            None => note_matches(seeker.demand, sight, scratch),
+        }
+        let slots_end = sight.fleet.slots_end();
+        scratch.positions.clear();
+        scratch.positions.resize(slots_end, NOT_A_CANDIDATE);
         if sight.config.policy.traits().reads_figures {
             fill_with_figures(seeker, sight, scratch);
         } else {
@@ -265,11 +303,8 @@ fn collect(seeker: Seeker<'_>, full: bool, sight: &mut Sight<'_>, scratch: &mut 
 
 /// Notes what the replicas are believed to cache of the prompt.
 fn note_matches(demand: &Demand, sight: &mut Sight<'_>, scratch: &mut Scratch) {
-    let slots_end = sight.fleet.slots_end();
-    scratch.positions.clear();
-    scratch.positions.resize(slots_end, NOT_A_CANDIDATE);
     scratch.match_blocks.clear();
-    scratch.match_blocks.resize(slots_end, 0);
+    scratch.match_blocks.resize(sight.fleet.slots_end(), 0);
     scratch.matches.clear();
     sight.cache.matches(&demand.blocks, &mut scratch.matches);
     for &(owner, blocks) in &scratch.matches {

@@ -5,20 +5,26 @@
 //! | `policy` | the policies: one file and one row of the table each |
 //! | `candidates` | the replicas that a policy chooses among, and what follows from its choice |
 //! | `peers` | the same for peers |
+//! | `shadow`, `verdict` | what a second policy would choose, without effect |
 //! | `order` | which held request gets the room of a replica first |
 
 mod candidates;
+#[cfg(test)]
+mod following;
 mod order;
 mod peers;
 #[cfg(test)]
 mod plain;
 pub mod policy;
+pub(in crate::engine) mod shadow;
+pub mod verdict;
 
 use std::mem;
 
 pub(in crate::engine) use self::candidates::{Here, Selection, matched_tokens};
 pub(in crate::engine) use self::order::COMPARED_MAX;
 pub(in crate::engine) use self::peers::There;
+use self::shadow::Shadow;
 use super::cache::Cache;
 use super::config::Config;
 use super::counters::Counters;
@@ -66,6 +72,11 @@ pub(in crate::engine) struct Chooser {
     sessions: Recent,
     scratch: candidates::Scratch,
     peers: peers::Scratch,
+    /// It decides nothing.
+    of_shadow: bool,
+    shadow: Option<Box<Shadow>>,
+    #[cfg(test)]
+    following: Option<following::Following>,
 }
 
 impl Chooser {
@@ -75,6 +86,10 @@ impl Chooser {
             sessions: Recent::new(config.sessions_max, hash_seed),
             scratch: candidates::Scratch::default(),
             peers: peers::Scratch::default(),
+            of_shadow: false,
+            shadow: Shadow::of(config, hash_seed, seed),
+            #[cfg(test)]
+            following: None,
         }
     }
 
@@ -92,7 +107,11 @@ impl Chooser {
         if let Some(key) = demand.key.filter(|_| traits.remembers_sessions) {
             self.sessions.note(&key.to_le_bytes(), replica);
         }
-        if traits.sums_recent_work {
+        let shadow = self.shadow.as_mut();
+        if let Some((shadow, key)) = shadow.zip(demand.key) {
+            shadow.note_session(key, replica);
+        }
+        if config.any_policy(|traits| traits.sums_recent_work) {
             fleet.note_work(demand, slot, need, config, now);
         }
     }

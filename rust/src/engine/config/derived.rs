@@ -1,6 +1,7 @@
 //! What follows from several settings, or from one that is not set.
 
 use super::Config;
+use crate::engine::policy::Traits;
 use crate::time::Span;
 
 const NS_PER_S: f64 = 1e9;
@@ -19,7 +20,16 @@ impl Config {
     /// The ring of replicas is walked.
     #[must_use]
     pub fn walks_ring(&self) -> bool {
-        self.policy.traits().walks_ring
+        self.any_policy(|traits| traits.walks_ring)
+    }
+
+    /// The policy, or its shadow, has this trait.
+    #[must_use]
+    pub fn any_policy(&self, has: impl Fn(&Traits) -> bool) -> bool {
+        has(self.policy.traits())
+            || self
+                .shadow_policy
+                .is_some_and(|shadow| has(shadow.traits()))
     }
 
     /// How long a request waits for a replica without room, while another has some, at most. A policy that

@@ -119,14 +119,23 @@ impl Fleet {
         self.model_of(id).map(|model| model.name.as_str())
     }
 
-    /// The replica chosen last for a model, for turns.
-    pub(in crate::engine) fn last_of(&self, id: Option<ModelId>) -> Option<ReplicaSlot> {
-        self.model_of(id)?.last
+    /// The replica chosen last for a model, for turns; `shadow`: by the policy that decides nothing.
+    pub(in crate::engine) fn last_of(
+        &self,
+        id: Option<ModelId>,
+        shadow: bool,
+    ) -> Option<ReplicaSlot> {
+        self.model_of(id)?.last[usize::from(shadow)]
     }
 
-    pub(in crate::engine) fn set_last(&mut self, id: Option<ModelId>, slot: ReplicaSlot) {
+    pub(in crate::engine) fn set_last(
+        &mut self,
+        id: Option<ModelId>,
+        slot: ReplicaSlot,
+        shadow: bool,
+    ) {
         if let Some(model) = id.and_then(|id| self.models.get_mut(id.0 as usize)) {
-            model.last = Some(slot);
+            model.last[usize::from(shadow)] = Some(slot);
         }
     }
 

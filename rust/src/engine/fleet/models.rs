@@ -60,8 +60,8 @@ pub(in crate::engine) struct Model {
     pub(super) output_mean: Option<u32>,
     /// Whether engines find its answers again.
     pub(super) answers_found: AnswersFound,
-    /// Chosen last, for turns.
-    pub(super) last: Option<ReplicaSlot>,
+    /// Chosen last, for turns: by the policy, and by its shadow.
+    pub(super) last: [Option<ReplicaSlot>; 2],
     /// Requests of our own clients lately.
     pub(super) arrivals: Rate,
 }
@@ -270,7 +270,7 @@ impl Fleet {
             stay_ns: None,
             output_mean: None,
             answers_found: AnswersFound::default(),
-            last: None,
+            last: [None; 2],
             arrivals: Rate::default(),
         };
         let id = ModelId(count(self.models.insert(model)));

@@ -385,7 +385,7 @@ impl Router {
         now: Instant,
         out: &mut Vec<Effect>,
     ) -> u32 {
-        let (demand, Here { slot, match_blocks }) = (&request.demand, here);
+        let (demand, slot, match_blocks) = (&request.demand, here.slot, here.match_blocks);
         let (fleet, config) = (&mut self.fleet, &self.config);
         let tokens = matched_tokens(&self.cache, fleet, demand, match_blocks);
         let matched = (match_blocks, tokens);
@@ -412,6 +412,7 @@ impl Router {
         self.counters.match_blocks += u64::from(match_blocks);
         self.counters.miss_blocks += u64::from(demand.prompt_blocks.saturating_sub(match_blocks));
         self.requests.began();
+        (self.counters).count_shadow(here.shadow.filter(|_| request.attempts == 0));
         request.attempts += 1;
         request.phase = Phase::InFlight(Attempt {
             slot,
@@ -430,6 +431,7 @@ impl Router {
             attempt,
             match_blocks,
             predicted_ttft_ns,
+            shadow: here.shadow,
         };
         if attempt > 1 && self.config.planted(Plant::PushedTwice) {
             out.push(Effect::Push(push.clone()));

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Router;
 use crate::engine::cache::TreeState;
+use crate::engine::choose::shadow::ShadowState;
 use crate::engine::fleet::report::{Gauges, ReplicaState};
 use crate::engine::hold::{Bill, HoldState};
 use crate::engine::mesh::hot::HotState;
@@ -19,6 +20,9 @@ struct State<'a> {
     #[serde(rename = "now_ns")]
     now: Instant,
     policy: &'static str,
+    /// Absent where there is no shadow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<ShadowState>,
     requests: usize,
     in_flight: usize,
     replicas: Vec<ReplicaState<'a>>,
@@ -59,10 +63,10 @@ impl Router {
         self.hold.waits_openly(self.tenant(tenant), class)
     }
 
-    /// The policy by which it chooses.
+    /// The policy by which it chooses, and its shadow.
     #[must_use]
-    pub fn policy(&self) -> Policy {
-        self.config.policy
+    pub fn policies(&self) -> (Policy, Option<Policy>) {
+        (self.config.policy, self.config.shadow_policy)
     }
 
     /// Requests at replicas.
@@ -129,6 +133,7 @@ impl Router {
         serde_json::to_vec(&State {
             now,
             policy: self.config.policy.name(),
+            shadow: self.counters.shadow_state(&self.config),
             requests: self.requests.len(),
             in_flight: self.requests.in_flight(),
             replicas,

@@ -7,6 +7,7 @@ mod million;
 mod plants;
 mod regions;
 mod same;
+mod shadow;
 mod sharing;
 mod tenants;
 

@@ -130,8 +130,9 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
         prop::sample::select(vec![0, 300_u64]),
         prop::sample::select(vec![0.0, 40.0]),
     );
+    let shadows = prop::option::of(prop::sample::select(Policy::ALL));
     (
-        policies,
+        (policies, shadows),
         pushes,
         allowances,
         1..5_u32,
@@ -141,7 +142,16 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
         hold,
     )
         .prop_map(
-            |(policy, push, allowance, in_flight_max, hold_len_max, attempts_max, ramp_s, hold)| {
+            |(
+                (policy, shadow_policy),
+                push,
+                allowance,
+                in_flight_max,
+                hold_len_max,
+                attempts_max,
+                ramp_s,
+                hold,
+            )| {
                 Config {
                     hold_passes_max: hold.0,
                     hold_age_max_ns: Some(hold.1 * S),
@@ -150,6 +160,7 @@ pub(super) fn settings() -> impl Strategy<Value = Config> {
                     class_age_ns: hold.4 * MS,
                     hold_work_weight: hold.5,
                     policy,
+                    shadow_policy,
                     push,
                     allowance,
                     in_flight_max,

@@ -3,6 +3,7 @@
 //! The oracle does not predict which replica a policy takes. It knows what may never happen, and
 //! what must be equal after every event.
 
+mod follow;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,8 @@ struct Oracle {
     /// Replicas with a probe under way.
     probing: BTreeSet<u32>,
     ended: u64,
+    /// First pushes.
+    firsts: u64,
 }
 
 impl Oracle {
@@ -75,6 +78,7 @@ impl Oracle {
             withdrawn: Vec::new(),
             probing: BTreeSet::new(),
             ended: 0,
+            firsts: 0,
         };
         oracle.step(&Step::Fleet { mask: 0b1111 });
         for replica in 0..REPLICAS {
@@ -323,6 +327,7 @@ impl Oracle {
                     self.check_push(id, &live, push, now);
                     self.check_passed_over(id, &live, push, now);
                     live.attempts += 1;
+                    self.firsts += u64::from(push.attempt == 1);
                     live.at = At::Replica {
                         replica: push.replica.0,
                         started: false,

@@ -33,7 +33,7 @@ fn after_a_switch_the_choices_are_those_of_the_new_policy() {
     let first = placed(&mut drive, &[1, 1, 1, 1]);
     assert_eq!(first, [first[0]; 4], "by prefix");
     assert_eq!(drive.set_policy(Policy::RoundRobin), []);
-    assert_eq!(drive.router.policy(), Policy::RoundRobin);
+    assert_eq!(drive.router.policies(), (Policy::RoundRobin, None));
     let mut turns = placed(&mut drive, &[1, 1, 1, 1]);
     turns.sort_unstable();
     assert_eq!(turns, [0, 1, 2, 3], "each in turn");

@@ -49,7 +49,7 @@ fn changes(before: &str, after: &str) -> String {
 }
 
 /// Every simulation that differs, line by line; empty if none does.
-pub(super) fn differences(before: &str, after: &str) -> String {
+pub(in crate::sim::tests) fn differences(before: &str, after: &str) -> String {
     let (before, after) = (blocks(before), blocks(after));
     let mut text = String::new();
     for (name, old) in &before {

@@ -14,11 +14,11 @@ use std::fs;
 use super::*;
 use crate::engine::effect::Effect;
 use crate::time::Span;
-use difference::differences;
-use scenarios::{Case, cases};
+pub(in crate::sim::tests) use difference::differences;
+pub(in crate::sim::tests) use scenarios::{Case, cases};
 use summary::summary;
 
-const RESULTS: &str = concat!(
+pub(super) const RESULTS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/rust/src/sim/tests/same/results.txt"
 );
@@ -26,6 +26,9 @@ const RESULTS: &str = concat!(
 impl Simulator {
     /// Adds one decision to the hash of all.
     pub(in crate::sim) fn note(&mut self, balancer: u32, effect: &Effect) {
+        if let (Some(pushes), Effect::Push(push)) = (&mut self.pushes, effect) {
+            pushes.push(push.clone());
+        }
         let (kind, fields) = match effect {
             Effect::Push(push) => (
                 0,
@@ -77,7 +80,7 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// The block of one simulation.
-fn result(case: &Case) -> String {
+pub(super) fn result(case: &Case) -> String {
     let mut run = simulator(&case.scenario, &case.requests, case.config.clone());
     run.advance(1e9).unwrap();
     format!("[{}]\n{}", case.name, summary(&run))

@@ -8,11 +8,11 @@ use crate::time::Span;
 
 /// One simulation.
 #[derive(Debug)]
-pub(super) struct Case {
-    pub(super) name: &'static str,
-    pub(super) scenario: Value,
-    pub(super) requests: Value,
-    pub(super) config: Config,
+pub(in crate::sim::tests) struct Case {
+    pub(in crate::sim::tests) name: &'static str,
+    pub(in crate::sim::tests) scenario: Value,
+    pub(in crate::sim::tests) requests: Value,
+    pub(in crate::sim::tests) config: Config,
 }
 
 /// Near to what `skylb serve` runs with.
@@ -107,7 +107,7 @@ fn case(name: &'static str, scenario: Value, requests: Value, config: Config) ->
 }
 
 /// All of them.
-pub(super) fn cases() -> Vec<Case> {
+pub(in crate::sim::tests) fn cases() -> Vec<Case> {
     let mut cases = policies();
     cases.extend(rules());
     cases.extend(loads());

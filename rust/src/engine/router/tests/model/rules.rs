@@ -110,6 +110,10 @@ impl Oracle {
             "rejected",
             "expired",
         ];
+        let verdicts = ["shadow_same", "shadow_other", "shadow_waits"];
+        let verdicts: u64 = verdicts.iter().map(|name| self.drive.counter(name)).sum();
+        let shadowed = router.config.shadow_policy.is_some();
+        assert_eq!(verdicts, if shadowed { self.firsts } else { 0 });
         let ended: u64 = ended.iter().map(|name| self.drive.counter(name)).sum();
         assert_eq!(ended, self.ended);
         assert_eq!(
