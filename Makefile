@@ -110,6 +110,9 @@ test-dist: setup ## Install a wheel without Rust and use it; run the commands of
 test-kubernetes: setup ## Run against a real Kubernetes API server and EndpointSlice controller; they are built outside the tree (needs Go)
 	@PY=$(abspath $(PY)) tests/kubernetes/run.sh
 
+test-otlp: setup ## Send spans through a real collector (rotel), which is installed outside the tree
+	@PY=$(abspath $(PY)) tests/otlp/run.sh
+
 chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and print figures (6 minutes; FAULT_S=60)
 	@$(PY) -m tests.chaos.regions
 
@@ -146,6 +149,9 @@ bench-replay: setup ## Record runs through the proxy and mock replicas, and comp
 
 bench-explain: setup ## Measure the CPU time of receipts, spans and a shadow policy per request; BEFORE=../other likewise
 	@$(PY) -m bench.explain $(if $(BEFORE),--before $(BEFORE))
+
+bench-tracing: setup ## Measure the CPU time of spans per request; BEFORE=../other: beside another checkout too
+	@$(PY) -m bench.tracing $(if $(BEFORE),--before $(BEFORE))
 
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py

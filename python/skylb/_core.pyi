@@ -178,9 +178,15 @@ class RequestIds:
 
     Args:
         prefix: what they begin with; random for each process.
+        sample_ratio: share of the traces begun here whose spans are exported, 0 to 1. ``None``: requests have
+            no traces, and a client's ``traceparent`` passes unchanged.
+        seed: of the ids in traces; random for each process.
     """
 
-    def __new__(cls, prefix: str, /) -> RequestIds: ...
+    def __new__(cls, prefix: str, sample_ratio: float | None = None, seed: int = 0, /) -> RequestIds: ...
+    @property
+    def traces(self) -> bool:
+        """Requests have traces."""
     def make(self) -> str:
         """A new id: the prefix, ``-``, and a number in hexadecimal digits."""
 
@@ -279,6 +285,8 @@ class Request:
         """An attempt at the replica of this name begins."""
     def forwarded_to(self, forward: Forward, peer: str, /) -> None:
         """An attempt at the peer of this name begins."""
+    def attempt_begins(self, now_ns: int, /) -> None:
+        """The attempt that was decided last begins to connect or to be sent; for its span."""
     def first_byte(self, now_ns: int, /) -> None:
         """The first body byte of a response that the engine no longer waits for; `Engine.first_byte` says so
         by itself."""
@@ -1075,6 +1083,9 @@ LOG_TEXT: Final = 1
 LOG_JSON: Final = 2
 LOG_LOGFMT: Final = 3
 
+def spans_rejected(answer: bytes, /) -> int:
+    """How many spans a collector has refused, as its ``ExportTraceServiceResponse`` says."""
+
 @final
 class Recorder:
     """Counts and histograms of requests, and the access log's lines: one call per request.
@@ -1115,6 +1126,30 @@ class Recorder:
     ) -> None:
         """A request that was refused for its head, or while its body came; ``head`` and ``tenant`` where they
         are known."""
+    def export_spans(
+        self, resource: list[tuple[str, str]], slow_ns: int, queue_bytes_max: int, unix_offset_ns: int, /
+    ) -> None:
+        """From now on the spans of requests that have a trace wait for an exporter: of those that are
+        sampled, of those that failed, and of slow ones.
+
+        Args:
+            resource: names and values that say whose spans they are.
+            slow_ns: time to the first body byte from which a request is slow.
+            queue_bytes_max: bound on spans that wait; beyond it they are dropped and counted.
+            unix_offset_ns: wall clock minus monotonic clock.
+        """
+    def take_spans(self, unix_offset_ns: int, /) -> tuple[bytes, bytes, int] | None:
+        """The spans that wait; empties the queue. ``None``: there are none.
+
+        Args:
+            unix_offset_ns: wall clock minus monotonic clock, for the spans to come.
+
+        Returns:
+            The beginning and the rest of an ``ExportTraceServiceRequest`` (OTLP), and how many spans it has.
+        """
+    @property
+    def spans_dropped(self) -> int:
+        """Spans lost because the exporter did not keep up, or a request had too many."""
     def attempt(self, outcome: str, /) -> None:
         """One attempt at a replica ended: ``ok``, ``connect``, ``reset``, ``timeout``, ``full``,
         ``status``, ``bad_response``, ``client_left``, ``stale`` (reused connection, not an attempt)."""

@@ -40,6 +40,7 @@ from skylb.notify import Notifier
 from skylb.options import secrets
 from skylb.ports import Ports
 from skylb.tasks import TaskGroup
+from skylb.tracing.collector import read_headers
 
 __all__ = ["Service", "json_line", "serve"]
 
@@ -87,6 +88,7 @@ class Service:
         )
         self.logs = parts.logs(settings, self.recorder)
         self.recording = parts.recording(settings, self.recorder, self.router)
+        self.spans = parts.span_exporter(settings, self.recorder)
         self.metrics_page = Metrics(
             recorder=self.recorder,
             engine=self.router,
@@ -107,6 +109,7 @@ class Service:
             control=self.control,
             mesh=self.mesh,
             guard=self.guard,
+            spans=self.spans,
             warning=startreport.open_warning(settings),
             logs=self.logs,
             recorder=self.recorder,
@@ -141,6 +144,8 @@ class Service:
         self.frontend.context.tenants.set_keys(read_tenants(settings.mesh.tenant_key_file))
         if self.isolation is not None:
             self.isolation.look()
+        if self.spans is not None:
+            self.spans.collector.headers = tuple(read_headers(settings.otlp.headers_file))
         keys = read_keys(settings.mesh.peer_key_file)
         if self.mesh is not None and keys is not None:
             self.mesh.set_keys(keys)
@@ -205,6 +210,8 @@ class Service:
         warn_exposed(secrets(self.settings))
         if self.isolation is not None and self.isolation.drawn:
             log.warning(DRAWN)
+        if self.spans is not None:
+            self.spans.start()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
             await self.admin.start(ports.admin, self.shortage)
@@ -280,6 +287,8 @@ class Service:
             self.ports.release()
         if self.recording is not None:
             await asyncio.to_thread(self.recording.stop)
+        if self.spans is not None:
+            await asyncio.to_thread(self.spans.stop)
         self._report_end()
         await asyncio.to_thread(self.logs.stop)
         self.notifier.close()

@@ -18,6 +18,7 @@ from skylb.settings.discovery import DiscoverySettings, DnsFamily
 from skylb.settings.engine import EngineSettings
 from skylb.settings.mesh import MeshSettings
 from skylb.settings.names import DnsSettings
+from skylb.settings.otlp import OtlpSettings
 from skylb.settings.sections import CHOICE, CLIENTS, COMMON, KEYS, LIMITS, LOGS, STOP
 from skylb.settings.serving import Policy
 from skylb.settings.times import TimeoutSettings
@@ -338,6 +339,7 @@ class Settings(SourceSettings):
     ] = False
     mesh: MeshSettings = MeshSettings()
     dns: DnsSettings = DnsSettings()
+    otlp: OtlpSettings = OtlpSettings()
     timeout: TimeoutSettings = TimeoutSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     engine: EngineSettings = EngineSettings()
@@ -354,6 +356,7 @@ class Settings(SourceSettings):
             )
         yield from self.mesh.conflicts()
         yield from self.dns.conflicts()
+        yield from self.otlp.conflicts()
         for low, high in ORDERED:
             low_value, high_value = _by_name(self, low), _by_name(self, high)
             if low_value is not None and high_value is not None and low_value > high_value:

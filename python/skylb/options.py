@@ -55,7 +55,7 @@ _METAVARS = {
 _HEADER = re.compile(r"\s*\[\s*([A-Za-z0-9_.-]+)\s*\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*=")
 
-SECRETS = ("key_file", "keys_file", "token_file", "tls_key", "kubernetes.config")
+SECRETS = ("key_file", "keys_file", "token_file", "headers_file", "tls_key", "kubernetes.config")
 """How the options end that name files of secrets."""
 
 CHOICES_SHOWN = 40

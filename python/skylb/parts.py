@@ -8,7 +8,7 @@ from skylb.accesslog import Logs
 from skylb.clock import unix_offset_ns
 from skylb.config import EngineSettings, Settings
 from skylb.control.naming import make
-from skylb.data.context import Budget, Context, Limits
+from skylb.data.context import Budget, Context, Limits, request_ids
 from skylb.data.cors import Cors
 from skylb.data.crossing import Crossing
 from skylb.data.keyring import Keyring
@@ -27,6 +27,8 @@ from skylb.mesh.signing import Keys, block_secret
 from skylb.recording import Balancer, Recording
 from skylb.recording import check as check_recording
 from skylb.router import Router
+from skylb.tracing.collector import Collector, read_headers
+from skylb.tracing.exporter import SpanExporter
 from skylb.upstream import Pool
 
 LOG_BYTES_MAX = 4 << 20
@@ -61,6 +63,8 @@ def check_files(settings: Settings) -> None:
         lambda: make(settings),
         lambda: check_config(settings.kubernetes.config),
         lambda: check_recording(settings.record),
+        lambda: read_headers(settings.otlp.headers_file),
+        lambda: client_tls(settings.otlp.ca, "otlp.ca"),
     )
     for read in readers:
         try:
@@ -135,6 +139,30 @@ def recording(settings: Settings, recorder: _core.Recorder, source: LocalRouter)
     )
 
 
+def span_exporter(settings: Settings, recorder: _core.Recorder) -> SpanExporter | None:
+    """What posts spans, and has the recorder make them; ``None`` where no collector is given.
+
+    Raises:
+        ConfigError: a file is no good.
+    """
+    own = settings.otlp
+    if own.endpoint is None:
+        return None
+    named = [pair.split("=", 1) for pair in own.resource]
+    resource = {
+        "service.name": own.service_name,
+        "service.version": _core.__version__,
+        "service.instance.id": settings.mesh.balancer,
+        "skylb.region": settings.mesh.region,
+        **dict(named),
+    }
+    slow_ns = int(own.slow_s * 1e9)
+    recorder.export_spans(list(resource.items()), slow_ns, own.queue_bytes_max, unix_offset_ns())
+    tls = client_tls(own.ca, "otlp.ca")
+    collector = Collector(own.endpoint, read_headers(own.headers_file), timeout_s=own.timeout_s, tls=tls)
+    return SpanExporter(recorder, collector)
+
+
 def logs(settings: Settings, recorder: _core.Recorder) -> Logs:
     """Where messages and the access log go.
 
@@ -179,6 +207,7 @@ def context(
         ),
         inject_usage=settings.inject_usage,
         isolates=settings.mesh.isolate_tenants,
+        ids=request_ids(settings.otlp.sample_ratio if settings.otlp.endpoint is not None else None),
     )
 
 

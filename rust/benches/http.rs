@@ -49,6 +49,7 @@ fn heads(c: &mut Criterion) {
         trusted: false,
         credentials: Credentials::Passed,
         body_len: 2048,
+        trace: None,
     };
     c.bench_function("head/upstream", |b| {
         b.iter(|| head.upstream(black_box(&to)));

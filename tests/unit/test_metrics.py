@@ -187,7 +187,10 @@ class TestCounters:
 
     def test_each_of_them_is_documented(self) -> None:
         rows = (
-            (ROOT / "docs/OPERATIONS.md").read_text().partition("| event of `skylb_engine_events_total`")[2]
+            (ROOT / "docs/OPERATIONS.md")
+            .read_text()
+            .partition("| event of `skylb_engine_events_total`")[2]
+            .partition("\n\n")[0]
         )
         named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", rows, re.MULTILINE)))
         assert sorted(EVENTS) == sorted(named)

@@ -28,6 +28,7 @@ from skylb.metrics import Metrics
 from skylb.recording import Recording
 from skylb.router import Router
 from skylb.startreport import curl_line, url_of
+from skylb.tracing.exporter import SpanExporter
 from skylb.types import Replica
 from skylb.upstream import Pool
 
@@ -51,6 +52,8 @@ class Operations:
     """Of what arrives."""
     guard: Guard | None = None
     """Checks clients' keys."""
+    spans: SpanExporter | None = None
+    """Posts spans to a collector."""
     warning: str | None = None
     """What an operator must know of this configuration."""
     naming: Naming | None = None
@@ -93,6 +96,8 @@ class Operations:
             yield from self.guard.families()
         if self.recording is not None:
             yield from self.recording.families()
+        if self.spans is not None:
+            yield from self.spans.families()
         yield from families(self.ending.frontends, self.pool.shortage)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:

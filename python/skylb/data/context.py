@@ -77,9 +77,14 @@ class Budget:
         self.bytes -= count
 
 
-def request_ids() -> RequestIds:
-    """Ids with a random prefix: 18 characters or more of ``[0-9a-f-]``."""
-    return RequestIds(f"{random.SystemRandom().getrandbits(64):016x}")
+def request_ids(sample_ratio: float | None = None) -> RequestIds:
+    """Ids with a random prefix: 18 characters or more of ``[0-9a-f-]``.
+
+    Args:
+        sample_ratio: share of the traces begun here that are exported; ``None``: requests have no traces.
+    """
+    entropy = random.SystemRandom()
+    return RequestIds(f"{entropy.getrandbits(64):016x}", sample_ratio, entropy.getrandbits(64))
 
 
 @dataclass(slots=True)
@@ -110,10 +115,13 @@ class Context:
     """Replicas whose answers have gone on since the last sweep; at most as many as there are."""
     key_refusals: KeyRefusals = field(default_factory=KeyRefusals)
     ids: RequestIds = field(default_factory=request_ids)
+    traces: bool = field(init=False)
+    """Requests have traces."""
     idle_ns: int = field(init=False)
     """How long a client's connection may stay idle."""
 
     def __post_init__(self) -> None:
+        self.traces = self.ids.traces
         self.idle_ns = int(self.limits.timeouts.client_idle_s * 1e9)
 
     def drain(self) -> None:

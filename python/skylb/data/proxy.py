@@ -185,6 +185,8 @@ class Exchange:
             self.leave_hold()
             leg.heard_ns = self.phase_ns
         self.legs.append(leg)
+        if self.context.traces:
+            self.request.attempt_begins(monotonic_ns())
         connection = leg.pool.acquire(leg.target.id)
         if connection is None:
             self.connect(leg)

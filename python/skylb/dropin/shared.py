@@ -52,7 +52,7 @@ KEY_OF_SOME = (
     f"{KEY_OF_CLIENTS}, as smg and sglang-router do. vllm-router asks clients for none: "
     "leave --keys-file out only if everybody who reaches it may be served"
 )
-TRACES = "SkyLB writes no traces. It passes traceparent on, and the access log has the times of each request"
+TRACES = "SkyLB posts spans over HTTP, not gRPC: give --otlp-endpoint URL of the collector (docs/TRACING.md)"
 BACKOFF = "SkyLB retries at another replica at once, within a budget of retries (--engine-retry-ratio)"
 PROBES = "SkyLB reads the load of each replica from its /metrics every 0.1 to 1 s"
 

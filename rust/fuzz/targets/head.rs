@@ -17,6 +17,7 @@ const TO: Upstream<'_> = Upstream {
     trusted: false,
     credentials: Credentials::Passed,
     body_len: -1,
+    trace: None,
 };
 
 /// Fields that never reach a replica.

@@ -222,7 +222,7 @@ impl Engine {
     fn retry<'py>(
         &mut self,
         py: Python<'py>,
-        request: &Request,
+        request: &mut Request,
         failure: usize,
         sent: bool,
         now_ns: Instant,
@@ -232,6 +232,8 @@ impl Engine {
             Failure::Status(_) => Failure::Status(status),
             other => other,
         };
+        let life = &mut request.life;
+        life.attempt_failed(failure.word(), status, now_ns.ns());
         self.router
             .retry(request.id, failure, sent, now_ns, &mut self.out);
         effects(py, &mut self.out)

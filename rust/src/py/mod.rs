@@ -15,6 +15,7 @@ mod request;
 mod scan;
 mod sim;
 mod snapshot;
+mod spans;
 mod tenant;
 mod text;
 mod time;
@@ -36,6 +37,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     peers::register(m)?;
     record::register(m)?;
     arrivals::register(m)?;
+    spans::register(m)?;
     model::register(m)?;
     passing::register(m)?;
     sim::register(m)?;

@@ -42,7 +42,7 @@ type Labels<'a> = (&'a str, &'a str);
 
 /// Counts, distributions and the queue of log lines.
 #[pyclass(module = "skylb._core")]
-struct Recorder(record::Recorder);
+pub(super) struct Recorder(pub(super) record::Recorder);
 
 #[pymethods]
 impl Recorder {

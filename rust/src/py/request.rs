@@ -13,11 +13,12 @@ use super::scan::{EditFields, fields};
 use super::tenant::Tenant;
 use crate::engine::router::Forwarded;
 use crate::engine::tenants::standing::Standing;
-use crate::http::request::{Credentials, Upstream};
+use crate::http::request::{Credentials, Head as EngineHead, Upstream};
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
 use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
+use crate::record::legs::{Trace, Tracer};
 use crate::record::prompt::Prompt;
 use crate::record::{Ended, Life, Target};
 use crate::relay::{Options, Relay as EngineRelay};
@@ -62,27 +63,43 @@ impl Sender {
     }
 }
 
-/// Ids for requests that bring none: a prefix and a counter.
+/// Ids for requests that bring none: a prefix and a counter. Where spans are exported, also their traces.
 #[pyclass(frozen, module = "skylb._core")]
 pub(super) struct RequestIds {
     prefix: Box<str>,
     count: AtomicU64,
+    tracer: Option<Tracer>,
 }
 
 #[pymethods]
 impl RequestIds {
     #[new]
-    #[pyo3(signature = (prefix, /))]
-    fn new(prefix: &str) -> Self {
+    #[pyo3(signature = (prefix, sample_ratio=None, seed=0, /))]
+    fn new(prefix: &str, sample_ratio: Option<f64>, seed: u64) -> Self {
         Self {
             prefix: prefix.into(),
             count: AtomicU64::new(1),
+            tracer: sample_ratio.map(|ratio| Tracer::new(seed, ratio)),
         }
+    }
+
+    #[getter]
+    fn traces(&self) -> bool {
+        self.tracer.is_some()
     }
 
     fn make(&self) -> String {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         format!("{}-{number:x}", self.prefix)
+    }
+}
+
+impl RequestIds {
+    /// The trace of a request that replicas serve.
+    fn trace(&self, head: &EngineHead) -> Option<Box<Trace>> {
+        let tracer = self.tracer.as_ref()?;
+        let served = head.route().is_some_and(|route| !route.is_local());
+        served.then(|| Box::new(tracer.begin(head.trace_parent())))
     }
 }
 
@@ -182,6 +199,7 @@ impl Request {
         start_ns: u64,
         bytes_in: u64,
     ) -> Self {
+        let trace = ids.trace(&head.get().inner);
         let brought = head.get().inner.request_id();
         let brought = brought.and_then(|id| std::str::from_utf8(id).ok());
         let request_id = brought.map_or_else(|| ids.make(), Into::into);
@@ -194,6 +212,7 @@ impl Request {
                 request_id: request_id.into_boxed_str(),
                 start_ns,
                 bytes_in,
+                trace,
                 ..Life::default()
             },
             prompt: None,
@@ -335,6 +354,11 @@ impl Request {
     }
 
     #[pyo3(signature = (now_ns, /))]
+    fn attempt_begins(&mut self, now_ns: u64) {
+        self.life.attempt_begins(now_ns);
+    }
+
+    #[pyo3(signature = (now_ns, /))]
     fn first_byte(&mut self, now_ns: u64) {
         self.life.first_byte_ns = now_ns;
     }
@@ -357,13 +381,14 @@ impl Request {
 
     #[pyo3(signature = (host, authorization, body_len, drop_credentials=false, /))]
     fn upstream<'py>(
-        &self,
+        &mut self,
         py: Python<'py>,
         host: &str,
         authorization: Option<&str>,
         body_len: usize,
         drop_credentials: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
+        let trace = self.life.trace.as_mut().map(|trace| trace.sent_to(host));
         let (head, sender) = (&self.head.get().inner, self.sender.get());
         let has_body = body_len > 0 || head.method() == b"POST";
         let upstream = head.upstream(&Upstream {
@@ -386,6 +411,7 @@ impl Request {
             } else {
                 -1
             },
+            trace,
         });
         match upstream {
             Ok(bytes) => Ok(PyBytes::new(py, &bytes)),

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::ended::Ended;
-use super::life::Target;
 use super::prompt::Prompt;
+use super::target::Target;
 use crate::relay::Relay;
 
 /// Requests that wait for the thread.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::life::{Life, Target};
+use super::life::Life;
 use super::prompt::Prompt;
+use super::target::Target;
 use crate::http::request::Head;
 use crate::http::route::{Route, Serving};
 use crate::prompt::Digest;
@@ -48,10 +49,13 @@ impl<'a> Ended<'a> {
         self.head.map_or("", |head| ascii(head.method()))
     }
 
-    /// From a valid `traceparent`.
+    /// Of its trace where spans are exported, else from a valid `traceparent`.
     #[must_use]
     pub fn trace_id(&self) -> Option<&'a str> {
-        self.head.and_then(Head::trace_id).map(ascii)
+        match &self.life.trace {
+            Some(trace) => Some(trace.id()),
+            None => self.head.and_then(Head::trace_id).map(ascii),
+        }
     }
 
     /// The route's template, one of a fixed set.

@@ -1,16 +1,9 @@
 //! What happened to one request, from its head to its end.
 
+use super::legs::Trace;
+use super::target::Target;
 use crate::prompt::class::Class;
 use crate::tenant::Tenant;
-
-/// Where an attempt goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A replica, by name.
-    Replica(Box<str>),
-    /// A peer, by name.
-    Peer(Box<str>),
-}
 
 /// The course of one request. It grows while the request lives, and is read when it ends.
 #[derive(Debug, Default)]
@@ -39,6 +32,8 @@ pub struct Life {
     pub predicted_ttft_ns: Option<u64>,
     /// First body byte at; 0 while there is none.
     pub first_byte_ns: u64,
+    /// Its place in a trace, and what its spans are made of; `None` where spans are not exported.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Life {
@@ -51,6 +46,24 @@ impl Life {
     pub fn leave_hold(&mut self, now_ns: u64) {
         if let Some(since_ns) = self.held_since_ns.take() {
             self.held_ns += now_ns.saturating_sub(since_ns);
+            if let Some(trace) = &mut self.trace {
+                trace.stayed(since_ns, now_ns);
+            }
+        }
+    }
+
+    /// The attempt begins that the last push or forward has decided; for spans.
+    pub fn attempt_begins(&mut self, now_ns: u64) {
+        if let (Some(trace), Some(target)) = (&mut self.trace, &self.target) {
+            let figures = (self.attempts, self.match_blocks);
+            trace.begin(target.clone(), figures, self.predicted_ttft_ns, now_ns);
+        }
+    }
+
+    /// The attempt has failed, before its answer began; `status` is 0 without an answer.
+    pub fn attempt_failed(&mut self, outcome: &'static str, status: u16, now_ns: u64) {
+        if let Some(trace) = &mut self.trace {
+            trace.fail(outcome, status, now_ns);
         }
     }
 }

@@ -162,7 +162,7 @@ pub fn six_digits(value: u32) -> [u8; 6] {
 }
 
 /// At most [`FIELD_BYTES_MAX`] bytes of a text, whole characters only.
-fn shortened(value: &str) -> &str {
+pub(super) fn shortened(value: &str) -> &str {
     let mut end = value.len().min(FIELD_BYTES_MAX);
     while !value.is_char_boundary(end) {
         end -= 1;

@@ -1,4 +1,4 @@
-//! The record of a request that ended, and its readers: counters, histograms, access log.
+//! The record of a request that ended, and its readers: counters, histograms, access log, spans.
 //!
 //! [`Ended`] has all that is known of a request. A reader takes from it what it needs. So a new
 //! field of the log is one more line in `access.rs`, and a new label one more in `counts.rs`.
@@ -15,10 +15,14 @@ mod ended;
 mod errors;
 pub mod histogram;
 mod labels;
+pub mod legs;
 mod life;
 pub mod line;
 pub mod prompt;
+mod protobuf;
+pub mod spans;
 pub mod stamp;
+mod target;
 pub mod trace;
 pub mod usage;
 pub mod window;
@@ -28,13 +32,15 @@ use counts::{Attempts, Requests};
 use distributions::Distributions;
 use errors::Errors;
 use labels::Labels;
+use spans::Spans;
 use stamp::Stamp;
 use usage::{TenantUsage, Usage};
 
 pub use distributions::{Cumulative, Distribution};
 pub use ended::{Ended, ROUTE_INVALID};
-pub use life::{Life, Target};
+pub use life::Life;
 pub use line::Format;
+pub use target::Target;
 
 /// Capacity that the queue keeps between two visits of the writer; a burst's memory is given back.
 const QUEUE_KEEP_BYTES: usize = 1 << 20;
@@ -55,6 +61,7 @@ pub struct Recorder {
     distributions: Distributions,
     usage: Usage,
     arrivals: Option<Arrivals>,
+    spans: Option<Spans>,
 }
 
 impl Recorder {
@@ -81,6 +88,7 @@ impl Recorder {
             distributions: Distributions::new(),
             usage: Usage::default(),
             arrivals: None,
+            spans: None,
         }
     }
 
@@ -97,6 +105,19 @@ impl Recorder {
             arrivals.add(ended);
         }
         self.log(ended);
+        if let Some(spans) = &mut self.spans {
+            spans.complete(ended, &self.policy);
+        }
+    }
+
+    /// From now on the spans of requests wait for an exporter.
+    pub fn export_spans(&mut self, spans: Spans) {
+        self.spans = Some(spans);
+    }
+
+    /// The queue of spans, where they are exported.
+    pub fn spans(&mut self) -> Option<&mut Spans> {
+        self.spans.as_mut()
     }
 
     /// Keeps what a recording needs of each request from now on, or no longer.

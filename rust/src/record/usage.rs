@@ -2,7 +2,7 @@
 
 use super::ended::Ended;
 use super::labels::{Key, Labels, at};
-use super::life::Target;
+use super::target::Target;
 
 /// Kinds of tokens: all of the prompt, those of them that the replica found cached, those of the answer.
 pub const KINDS: [&str; 3] = ["prompt", "cached", "generated"];

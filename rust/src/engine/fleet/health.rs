@@ -99,6 +99,24 @@ impl Failure {
         matches!(self, Self::Status(_) | Self::BadResponse)
     }
 
+    /// The word for it in the counter of attempts, and in traces.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Full => "full",
+            Self::Limited => "limited",
+            Self::Absent => "absent",
+            Self::Status(_) => "status",
+            Self::BadResponse => "bad_response",
+            Self::Refused => "refused",
+            Self::Withdrawn => "withdrawn",
+            Self::Unauthorized => "unauthorized",
+        }
+    }
+
     /// Nothing was begun.
     #[must_use]
     pub fn refused(self) -> bool {

@@ -34,16 +34,16 @@ impl Fleet {
         config: &Config,
         now: Instant,
     ) -> Vec<(&str, f64)> {
-        let mut held: Vec<(Option<ReplicaSlot>, f64)> = Vec::new();
+        let mut works: Vec<(Option<ReplicaSlot>, f64)> = Vec::new();
         for line in hold.lines() {
             let model = self.model_of(Some(line.model));
             let each = model.map_or(0.0, |model| self.work_s(model, config));
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             let work = each * hold.partition_len(line) as f64 / HELD_WITHIN_S;
             let pool = self.pool_of(Some(line.model));
-            match held.iter_mut().find(|(known, _)| *known == pool) {
+            match works.iter_mut().find(|(known, _)| *known == pool) {
                 Some((_, sum)) => *sum += work,
-                None => held.push((pool, work)),
+                None => works.push((pool, work)),
             }
         }
         let fill = |slot: &ReplicaSlot| self.member(*slot).map(|of| of.replica().fill(config, now));
@@ -51,7 +51,7 @@ impl Fleet {
         models
             .map(|(_, model)| {
                 let pool = model.serving().first().copied();
-                let waits = held.iter().find(|(known, _)| *known == pool);
+                let waits = works.iter().find(|(known, _)| *known == pool);
                 let runs: f64 = model.serving().iter().filter_map(fill).sum();
                 (model.name(), runs + waits.map_or(0.0, |(_, work)| *work))
             })

@@ -26,6 +26,7 @@ mod parse;
 mod rules;
 mod signed;
 mod target;
+mod traces;
 mod upstream;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ use field::{Field, Span};
 pub(crate) use extent::{Extent, Measured, Problem, measure};
 pub(crate) use field::{Kind, is_field_value, is_token, list, trim};
 pub use parse::HeadParser;
+pub use traces::{TraceHeader, TraceParent};
 pub use upstream::{Credentials, Upstream};
 pub(crate) use upstream::{put, put_decimal};
 

@@ -19,6 +19,7 @@ const TO: Upstream<'_> = Upstream {
     trusted: false,
     credentials: Credentials::Passed,
     body_len: 2,
+    trace: None,
 };
 
 /// One raw request; characters are bytes (latin-1).

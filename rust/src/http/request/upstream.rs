@@ -2,7 +2,7 @@
 
 use super::super::steer;
 use super::field::{Field, Kind};
-use super::{Head, is_field_value};
+use super::{Head, TraceHeader, is_field_value};
 
 /// What becomes of the client's credentials: `Authorization`, `X-Api-Key` and `Api-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Upstream<'a> {
     pub credentials: Credentials<'a>,
     /// Length of the body in bytes; negative sends no `Content-Length`.
     pub body_len: i64,
+    /// Where the request is in a trace, in place of what the client says of that; `None`: that passes.
+    pub trace: Option<TraceHeader>,
 }
 
 impl Upstream<'_> {
@@ -100,9 +102,13 @@ impl Head {
                 b"\r\n",
             ],
         );
+        // A trace that begins here has no state of another (W3C Trace Context, 3.3).
+        let starts_trace = to.trace.is_some_and(|trace| !trace.continues);
         for field in &self.fields {
             let passes = match field.kind {
-                Kind::Plain | Kind::ContentType | Kind::ContentEncoding | Kind::Traceparent => true,
+                Kind::Plain => !(starts_trace && self.is_tracestate(field)),
+                Kind::ContentType | Kind::ContentEncoding => true,
+                Kind::Traceparent => to.trace.is_none(),
                 Kind::Authorization | Kind::ApiKey | Kind::BareApiKey => {
                     to.credentials == Credentials::Passed
                 }
@@ -138,6 +144,9 @@ impl Head {
             );
         }
         put(out, &[b"X-Request-Id: ", to.request_id.as_bytes(), b"\r\n"]);
+        if let Some(trace) = &to.trace {
+            put(out, &[b"traceparent: ", &trace.value, b"\r\n"]);
+        }
         if let Some(value) = to.credentials.ours() {
             put(out, &[b"Authorization: ", value.as_bytes(), b"\r\n"]);
         }

@@ -24,6 +24,53 @@ fn the_upstream_head_is_built_anew() {
     );
 }
 
+const TRACE: TraceHeader = TraceHeader {
+    value: *b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    continues: true,
+};
+
+#[test]
+fn a_trace_goes_on_in_place_of_the_clients_and_its_state_passes() {
+    let head = parse(
+        "GET /v1/models HTTP/1.1\r\nHost: a\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-aaaaaaaaaaaaaaaa-01\r\n\
+         Tracestate: vendor=1\r\nbaggage: a=b\r\n\r\n",
+    );
+    let trace = Some(TRACE);
+    let text = sent(&head, Upstream { trace, ..TO });
+    assert_eq!(text.matches("traceparent").count(), 1);
+    assert!(
+        text.contains(
+            "\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+        )
+    );
+    assert!(text.contains("\r\nTracestate: vendor=1\r\n"));
+    assert!(text.contains("\r\nbaggage: a=b\r\n"));
+}
+
+#[test]
+fn a_trace_that_begins_here_has_no_state_of_another() {
+    let head = parse(
+        "GET /v1/models HTTP/1.1\r\nHost: a\r\ntraceparent: broken\r\nTracestate: vendor=1\r\nbaggage: a=b\r\n\r\n",
+    );
+    let trace = Some(TraceHeader {
+        continues: false,
+        ..TRACE
+    });
+    let text = sent(&head, Upstream { trace, ..TO });
+    assert!(!text.contains("broken") && !text.contains("vendor=1"));
+    assert!(text.contains("\r\nbaggage: a=b\r\n"));
+}
+
+#[test]
+fn a_traceparent_is_read_whole() {
+    let head = parse(
+        "GET /v1/models HTTP/1.1\r\nHost: a\r\ntraceparent: 01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03-x\r\n\r\n",
+    );
+    let read = head.trace_parent().unwrap();
+    assert_eq!(read.trace_id, b"4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!((read.parent_id, read.flags), (b"00f067aa0ba902b7", 3));
+}
+
 #[test]
 fn a_trusted_proxys_forwarding_is_kept_and_appended_to() {
     let head = parse(

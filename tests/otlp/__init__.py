@@ -1,0 +1,1 @@
+"""A real OTLP receiver: `make test-otlp`."""
