@@ -1069,6 +1069,27 @@ class Engine:
         ``unknown_completions``, ``match_blocks``, ``miss_blocks``, ...), for metrics."""
     def state(self, now_ns: int) -> bytes:
         """JSON for operators: replicas, hold, tree. No prompt, key or salt."""
+    def keep_receipts(self, len_max: int, now_ns: int, /) -> None:
+        """Keeps the receipts of the last ``len_max`` requests from now on, and forgets those there are.
+
+        0: none are kept.
+        """
+    def receipt(self, request_id: str, now_ns: int, /) -> bytes | None:
+        """Why the newest request of this name went where it went, as JSON; ``None``: there is none.
+
+        The receipt has the candidates with their figures, replicas and peers that were closed, decisions, and
+        what came of them. It has no prompt, no hash of one, and no key.
+        """
+    def rehearse(self, request: Request, body: bytes | Scanned, now_ns: int, /) -> bytes:
+        """What would be decided now about a request, as JSON. Nothing is changed. The limits of tenants are
+        not looked at.
+
+        Raises:
+            RequestError: the body is refused (400, 415).
+        """
+    def receipts(self, len_max: int, now_ns: int, /) -> bytes | None:
+        """The newest requests with receipts as JSON, 1,000 at most, and how many are kept since when.
+        ``None``: receipts are off."""
     def check_invariants(self) -> None:
         """For tests: raises AssertionError that names the broken invariant."""
 

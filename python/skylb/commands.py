@@ -5,9 +5,11 @@ wait for the libraries of another.
 """
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from skylb.config import Settings, manager_environment
 from skylb.descriptors import closed_streams, raise_limit
@@ -201,6 +203,17 @@ def _evacuate(words: Sequence[str]) -> int:
     return 0
 
 
+def _why(words: Sequence[str]) -> int:
+    """Say why a request went where it went: the alternatives, what was predicted and what came."""
+    from skylb.tools.operate import ask, why  # only operators ask
+
+    about = "Asks the admin listener of a running balancer for the receipt of a request: see --receipts."
+    settings = load("why", why.WhySettings, words, about, first="request").settings
+    receipt = ask.ask(settings, "GET", f"/requests/{quote(settings.request, safe='')}")
+    print(json.dumps(receipt) if settings.json_ else why.render(receipt))
+    return 0
+
+
 KEYS_USAGE = """\
 usage: skylb keys new --file FILE --tenant NAME [flags]
        skylb keys list --file FILE [--json]
@@ -348,6 +361,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "undrain": _undrain,
     "evacuate": _evacuate,
     "peers": _peers,
+    "why": _why,
     "doctor": _doctor,
     "keys": _keys,
     "config": _config,

@@ -279,6 +279,16 @@ class Settings(SourceSettings):
             "--drain-delay-s. A second signal ends the wait.",
         ),
     ] = 30.0
+    receipts: Annotated[
+        Count,
+        Field(
+            ge=0,
+            le=65_536,
+            description="Number of the last requests that keep a receipt: why each went where it went. A "
+            "receipt takes about 1 KiB, and 3 KiB with 16 replicas or more. 0 keeps none. docs/EXPLAIN.md "
+            "describes receipts.",
+        ),
+    ] = 0
     seed: Annotated[
         int | None,
         Expected("an integer from 0 to 18446744073709551615"),

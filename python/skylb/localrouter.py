@@ -280,6 +280,15 @@ class LocalRouter(Router):
     def wanted(self) -> list[tuple[str, float]]:
         return self._engine.wanted()
 
+    def receipt(self, request_id: str) -> bytes | None:
+        return self._engine.receipt(request_id, monotonic_ns())
+
+    def rehearse(self, request: Request, body: bytes | Scanned) -> bytes:
+        return self._engine.rehearse(request, body, monotonic_ns())
+
+    def receipts(self, len_max: int) -> bytes | None:
+        return self._engine.receipts(len_max, monotonic_ns())
+
     @property
     def hold_requests(self) -> int:
         return self._engine.hold_requests

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from skylb import _core
 from skylb.accesslog import Logs
-from skylb.clock import unix_offset_ns
+from skylb.clock import monotonic_ns, unix_offset_ns
 from skylb.config import EngineSettings, Settings
 from skylb.control.naming import make
 from skylb.data.context import Budget, Context, Limits, request_ids
@@ -99,6 +99,7 @@ def engine(settings: Settings, keys: Keys | None, isolation: IsolationKey | None
         raise ConfigError([f"engine: {error}"]) from error
     if isolation is not None:
         engine.isolate(isolation.key)
+    engine.keep_receipts(settings.receipts, monotonic_ns())
     return engine
 
 

@@ -323,6 +323,19 @@ class Router(Protocol):
     def wanted(self) -> list[tuple[str, float]]:
         """Replicas that the work at hand would fill, by model."""
 
+    def receipt(self, request_id: str) -> bytes | None:
+        """Why a request went where it went, as JSON; ``None``: no receipt of it is kept."""
+
+    def rehearse(self, request: Request, body: bytes | Scanned) -> bytes:
+        """What would be decided now about a request, as JSON. Nothing is changed.
+
+        Raises:
+            RequestError: the body is refused.
+        """
+
+    def receipts(self, len_max: int) -> bytes | None:
+        """The newest requests with receipts, as JSON; ``None``: receipts are off."""
+
     @property
     def hold_requests(self) -> int:
         """Requests in the hold."""

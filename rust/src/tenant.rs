@@ -32,3 +32,15 @@ impl<N: AsRef<str>> Tenant<N> {
         }
     }
 }
+
+impl Tenant<&str> {
+    /// The same with a name of its own.
+    #[must_use]
+    pub fn owned(&self) -> Tenant<Box<str>> {
+        match self {
+            Self::Nobody => Tenant::Nobody,
+            Self::Named(name) => Tenant::Named((*name).into()),
+            Self::Unknown => Tenant::Unknown,
+        }
+    }
+}

@@ -57,6 +57,8 @@ RUST_PARTS = (
     "engine/hold/report.rs",
     "engine/mesh",
     "engine/requests",
+    "engine/explain",
+    "engine/receipts",
     "engine/router",
     "engine/tenants",
     "http",

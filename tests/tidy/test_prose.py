@@ -16,6 +16,7 @@ from skylb.tools.mock import MockSettings
 from skylb.tools.operate.drain import DrainSettings, RegionSettings
 from skylb.tools.operate.peers import PeersSettings
 from skylb.tools.operate.state import StateSettings
+from skylb.tools.operate.why import WhySettings
 from skylb.tools.sim import SimSettings
 from skylb.tools.wan import WanSettings
 from tests.tidy import prose
@@ -23,7 +24,7 @@ from tests.tidy.test_architecture import ROOT, tracked
 
 KEYS = (NewSettings, ListSettings, RevokeSettings)
 TOOLS = (MockSettings, LoadSettings, SimSettings, WanSettings, DemoSettings, MooncakeSettings)
-ASKS = (PeersSettings, StateSettings, DrainSettings, RegionSettings)
+ASKS = (PeersSettings, StateSettings, DrainSettings, RegionSettings, WhySettings)
 MODELS = (Settings, *TOOLS, *ASKS, *KEYS)
 FLAGS = prose.known_flags(MODELS)
 PAGES = sorted(path.relative_to(ROOT).as_posix() for glob in prose.PAGES for path in ROOT.glob(glob))

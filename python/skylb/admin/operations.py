@@ -16,6 +16,7 @@ from skylb.accesslog import Logs
 from skylb.addresses import ListenAddress
 from skylb.admin.members import peer_members, replica_members
 from skylb.admin.pulse import Member, Pulse
+from skylb.admin.rehearsal import Asked, rehearse
 from skylb.clock import monotonic_ns
 from skylb.control import Control
 from skylb.control.naming import Naming, Wish
@@ -179,6 +180,23 @@ class Operations:
         if self.mesh is not None:
             found |= peer_members(self.router.peer_gauges(), self.mesh.unreached())
         return found
+
+    def receipt(self, request_id: str) -> bytes | None:
+        """Why a request went where it went, in JSON; ``None``: no receipt of it is kept."""
+        return self.router.receipt(request_id)
+
+    @property
+    def body_bytes_max(self) -> int:
+        """The largest body of a request."""
+        return self.frontend.context.limits.body_bytes_max
+
+    async def rehearse(self, asked: Asked, body: bytes) -> bytes:
+        """What would be decided now about a request, in JSON. Nothing is changed."""
+        return await rehearse(self.router, asked, body)
+
+    def receipts(self, len_max: int) -> bytes | None:
+        """The newest requests with receipts, in JSON; ``None``: receipts are off."""
+        return self.router.receipts(len_max)
 
     def usage(self) -> bytes:
         """What tenants have used, in JSON."""

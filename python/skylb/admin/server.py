@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 
 from skylb.addresses import ListenAddress
+from skylb.admin import receipts, rehearsal
 from skylb.admin.frame import frame, vitals
 from skylb.admin.host import AdminHost
 from skylb.admin.live import Feed, page
@@ -37,7 +38,7 @@ OPEN_PATHS = frozenset({"/", "/health", "/ready", "/ready/here", "/metrics"})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Service(PolicyService, Protocol):
+class Service(receipts.Source, rehearsal.Source, PolicyService, Protocol):
     """What the admin application shows and changes."""
 
     def ready(self, *, here: bool = False) -> bool:
@@ -109,6 +110,8 @@ class Admin:
         app.router.add_post("/regions/{region}/{verb:evacuate|undrain}", self._evacuate)
         app.router.add_put("/log-level", self._log_level)
         app.router.add_put("/policy", put_policy(service))
+        receipts.Receipts(service).add_to(app)
+        rehearsal.Rehearsal(service).add_to(app)
         self._host: AdminHost | None = None
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, keepalive_timeout=30.0, shutdown_timeout=1.0

@@ -43,6 +43,23 @@ impl Recent {
             .find(xxh3_128_with_seed(id, self.seed ^ keeper))
     }
 
+    /// The replica that `id` of one of several belongs to; not a use.
+    pub(in crate::engine) fn look_up(&self, keeper: u64, id: &[u8]) -> Option<ReplicaId> {
+        self.replicas
+            .get(xxh3_128_with_seed(id, self.seed ^ keeper))
+    }
+
+    /// A memory of its own that knows this id alone, if it is known.
+    pub(in crate::engine) fn only(&self, id: Option<&[u8; 8]>) -> Self {
+        let mut only = Self::new(2, self.seed);
+        if let Some(id) = id
+            && let Some(replica) = self.look_up(0, id)
+        {
+            only.note(id, replica);
+        }
+        only
+    }
+
     /// Ids remembered.
     pub(in crate::engine) fn len(&self) -> usize {
         self.replicas.len()

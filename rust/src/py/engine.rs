@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::effects::{ReplicaGauges, effects};
 use super::http::{Relay, refused};
-use super::request::{Request, Said};
+use super::request::{Request, Said, ask_of};
 use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
 use super::tenant::Tenant;
@@ -16,7 +16,7 @@ use super::text::constant;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::{Failure, Unread};
-use crate::engine::router::{Ask, ModelList, ProbedState, Report, Router, SECRET_BYTES_MIN, Usage};
+use crate::engine::router::{ModelList, ProbedState, Report, Router, SECRET_BYTES_MIN, Usage};
 use crate::id::{ReplicaId, RequestId};
 use crate::prompt::blocks::Tail;
 use crate::prompt::isolation::ISOLATION_KEY_BYTES;
@@ -79,6 +79,14 @@ fn report<'a>(relay: Option<&'a Relay>, answer: &'a [u64]) -> Report<'a> {
 
 type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
 
+impl Engine {
+    /// The effects of the call that ends; receipts note them.
+    pub(super) fn effects<'py>(&mut self, py: Python<'py>, now_ns: Instant) -> Effects<'py> {
+        self.router.note_effects(&self.out, now_ns);
+        effects(py, &mut self.out)
+    }
+}
+
 /// The router's state machine.
 #[pyclass(module = "skylb._core")]
 pub(super) struct Engine {
@@ -132,21 +140,8 @@ impl Engine {
         body: Body<'py>,
     ) -> Effects<'py> {
         let head = &request.head.get().inner;
-        let route = head.route();
-        let route = route.ok_or_else(|| PyValueError::new_err("head: it has no route"))?;
-        let front = request.front();
-        let ask = Ask {
-            route,
-            path: head.path(),
-            content_type: head.header(b"content-type"),
-            key: head.key(),
-            class: head.class().filter(|_| front),
-            trusted: front,
-            credential: head.credential(),
-            body_bytes: body.len(),
-            tenant: request.life.tenant.borrowed(),
-            forwarded: request.forwarded,
-        };
+        let from = (request.forwarded, request.front());
+        let ask = ask_of(head, &request.life, from, body.len())?;
         let mut digest = match &body {
             Body::Scanned(scanned) => scanned.get().take()?,
             Body::Bytes(bytes) => {
@@ -165,9 +160,13 @@ impl Engine {
                 class: ask.class_of(digest.class, self.router.believes(&ask)),
             }));
         }
+        let name = &request.life.request_id;
+        self.router.begin_receipt(id, name, &ask, &digest, now_ns);
         self.router
             .place(id, &ask, &mut digest, now_ns, &mut self.out)
             .map_err(|known| PyValueError::new_err(known.to_string()))?;
+        let policy = self.router.receipt_policy();
+        request.receipt = policy.filter(|_| request.trusted());
         request.standing = match ask.forwarded {
             Some(_) => None,
             None => self.router.standing(ask.tenant),
@@ -189,7 +188,7 @@ impl Engine {
             },
             body.asks_usage(),
         );
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     fn only_model(&self) -> Option<&str> {
@@ -213,9 +212,10 @@ impl Engine {
     ) -> Effects<'py> {
         request.life.first_byte_ns = now_ns.ns();
         let response_id = relay.inner.response_id();
+        self.router.note_first_byte(request.id, now_ns);
         self.router
             .first_byte(request.id, response_id, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (request, failure, sent, now_ns, status=0, /))]
@@ -234,9 +234,10 @@ impl Engine {
         };
         let life = &mut request.life;
         life.attempt_failed(failure.word(), status, now_ns.ns());
+        self.router.note_failure(request.id, failure, now_ns);
         self.router
             .retry(request.id, failure, sent, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (request, outcome, relay, now_ns, /))]
@@ -254,9 +255,11 @@ impl Engine {
             .map_or_else(Vec::new, |relay| relay.inner.take_answer());
         let report = report(relay.as_deref(), &answer);
         self.router
+            .note_end(request.id, outcome, report.usage, now_ns);
+        self.router
             .complete(request.id, outcome, report, now_ns, &mut self.out);
         request.answered(answer);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (replicas, now_ns, /))]
@@ -271,7 +274,7 @@ impl Engine {
             .map(|(id, name)| (ReplicaId(id), name))
             .collect();
         self.router.set_replicas(&replicas, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (replica, models, cut, now_ns, /))]
@@ -295,14 +298,14 @@ impl Engine {
         let changed = self
             .router
             .set_listing(ReplicaId(replica), listing, now_ns, &mut self.out);
-        Ok((changed, effects(py, &mut self.out)?))
+        Ok((changed, self.effects(py, now_ns)?))
     }
 
     #[pyo3(signature = (replica, now_ns, /))]
     fn hide_models<'py>(&mut self, py: Python<'py>, replica: u32, now_ns: Instant) -> Effects<'py> {
         self.router
             .set_listing(ReplicaId(replica), ModelList::Hidden, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (looks, /))]
@@ -318,7 +321,7 @@ impl Engine {
     #[pyo3(signature = (now_ns, /))]
     fn looked<'py>(&mut self, py: Python<'py>, now_ns: Instant) -> Effects<'py> {
         self.router.looked(now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (request, /))]
@@ -336,7 +339,7 @@ impl Engine {
     ) -> Effects<'py> {
         self.router
             .set_draining(ReplicaId(replica), draining, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (replica, snapshot, sent_ns, now_ns, /))]
@@ -351,7 +354,7 @@ impl Engine {
         let snapshot = snapshot.0.clone();
         self.router
             .observe(ReplicaId(replica), snapshot, sent_ns, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (replica, unread, now_ns, /))]
@@ -365,14 +368,14 @@ impl Engine {
         let unread = constant(&PROBES, "unread", unread)?;
         self.router
             .observe_failed(ReplicaId(replica), unread, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (replica, now_ns, /))]
     fn answered<'py>(&mut self, py: Python<'py>, replica: u32, now_ns: Instant) -> Effects<'py> {
         self.router
             .answered(ReplicaId(replica), now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (replica, /))]
@@ -388,13 +391,13 @@ impl Engine {
     fn heard<'py>(&mut self, py: Python<'py>, replicas: Vec<u32>, now_ns: Instant) -> Effects<'py> {
         let replicas: Vec<_> = replicas.iter().copied().map(ReplicaId).collect();
         self.router.heard(&replicas, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (now_ns, /))]
     fn tick<'py>(&mut self, py: Python<'py>, now_ns: Instant) -> Effects<'py> {
         self.router.tick(now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     fn next_deadline_ns(&mut self) -> Option<Instant> {

@@ -4,7 +4,6 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use super::effects::effects;
 use super::engine::Engine;
 use super::tenant::Tenant;
 use crate::id::PeerId;
@@ -19,7 +18,7 @@ impl Engine {
     fn set_tenants<'py>(&mut self, py: Python<'py>, terms: &[u8], now_ns: Instant) -> Effects<'py> {
         let set = self.router.set_tenants(terms, now_ns);
         set.map_err(|error| PyValueError::new_err(error.to_string()))?;
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     fn tenant_usage<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
@@ -58,6 +57,6 @@ impl Engine {
     ) -> Effects<'py> {
         let merged = self.router.merge_tenants(PeerId(peer), message, now_ns);
         merged.map_err(|error| PyValueError::new_err(error.to_string()))?;
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 }

@@ -3,6 +3,7 @@
 mod arrivals;
 mod effects;
 mod engine;
+mod explain;
 mod http;
 mod limits;
 mod model;

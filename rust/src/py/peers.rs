@@ -4,7 +4,6 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::effects::effects;
 use super::engine::Engine;
 use super::text::constant;
 use crate::engine::effect::Message;
@@ -69,7 +68,7 @@ impl Engine {
             .collect();
         let set = self.router.set_peers(&peers, now_ns, &mut self.out);
         set.map_err(|error| value_error(&error))?;
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (peer, incarnation, now_ns, /))]
@@ -93,7 +92,7 @@ impl Engine {
         let presence = constant(&STATES, "state", state)?;
         self.router
             .peer_state(PeerId(peer), presence, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (peer, isolated, now_ns, /))]
@@ -106,7 +105,7 @@ impl Engine {
     ) -> Effects<'py> {
         self.router
             .set_isolated(PeerId(peer), isolated, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (evacuating, now_ns, /))]
@@ -118,7 +117,7 @@ impl Engine {
     ) -> Effects<'py> {
         self.router
             .set_evacuating(evacuating, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (rules, /))]
@@ -143,7 +142,7 @@ impl Engine {
         let replica = ReplicaId(replica);
         self.router
             .set_replica_region(replica, region, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (peer, kinds, now_ns, /))]
@@ -161,7 +160,7 @@ impl Engine {
         let kinds = messages(&kinds)?;
         self.router
             .peer_connected(PeerId(peer), &kinds, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (peer, kinds, /))]
@@ -198,7 +197,7 @@ impl Engine {
             .router
             .merge_peer(PeerId(peer), summary, now_ns, &mut self.out);
         merged.map_err(|error| value_error(&error))?;
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (key, bytes_max, interval_ns, age_max_ns, /))]
@@ -240,7 +239,7 @@ impl Engine {
             .router
             .merge_share(PeerId(peer), share, ahead_ns, now_ns, &mut self.out);
         merged.map_err(|error| value_error(&error))?;
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 
     #[pyo3(signature = (now_ns, /))]

@@ -11,7 +11,7 @@ use super::effects::{Forward, Push};
 use super::http::{Head, Relay};
 use super::scan::{EditFields, fields};
 use super::tenant::Tenant;
-use crate::engine::router::Forwarded;
+use crate::engine::router::{Ask, Forwarded};
 use crate::engine::tenants::standing::Standing;
 use crate::http::request::{Credentials, Head as EngineHead, Upstream};
 use crate::http::route::Route;
@@ -129,16 +129,46 @@ pub(super) struct Request {
     pub(super) forwarded: Option<Forwarded>,
     /// How its tenant stands with its limits per minute, if it has any, as of its placing.
     pub(super) standing: Option<Standing>,
+    /// The policy, where the client is told why its request went where it went.
+    pub(super) receipt: Option<&'static str>,
     /// The body as it is sent asks for usage, and the client has not.
     asks_usage: bool,
     /// What a replica is to get besides, as places in the body as it is sent.
     salt_edits: Edits,
 }
 
+/// What the engine is asked for one request.
+pub(super) fn ask_of<'a>(
+    head: &'a EngineHead,
+    life: &'a Life,
+    (forwarded, front): (Option<Forwarded>, bool),
+    body_bytes: usize,
+) -> PyResult<Ask<'a>> {
+    let route = head.route();
+    let route = route.ok_or_else(|| PyValueError::new_err("head: it has no route"))?;
+    Ok(Ask {
+        route,
+        path: head.path(),
+        content_type: head.header(b"content-type"),
+        key: head.key(),
+        class: head.class().filter(|_| front),
+        trusted: front,
+        credential: head.credential(),
+        body_bytes,
+        tenant: life.tenant.borrowed(),
+        forwarded,
+    })
+}
+
 impl Request {
     /// It came from a front whose word counts.
     pub(super) fn front(&self) -> bool {
         self.sender.get().front
+    }
+
+    /// It came from a trusted proxy, and from no peer.
+    pub(super) fn trusted(&self) -> bool {
+        self.sender.get().trusted && self.forwarded.is_none()
     }
 
     /// The body was read and placed; `asks_usage`: it was edited before, to ask for usage.
@@ -218,6 +248,7 @@ impl Request {
             prompt: None,
             forwarded: None,
             standing: None,
+            receipt: None,
             asks_usage: false,
             salt_edits: Edits::new(),
         }
@@ -435,6 +466,9 @@ impl Request {
         let mut inner = EngineRelay::new(options, &self.life.request_id);
         if let Some(standing) = &self.standing {
             inner.set_rate_limit(&standing.lines());
+        }
+        if let Some(policy) = self.receipt {
+            inner.set_receipt(self.life.receipt_line(policy).as_bytes());
         }
         let start = self.said.as_ref().filter(|_| learn);
         if let Some(start) = start.and_then(|said| said.answer.as_ref()) {

@@ -42,6 +42,24 @@ impl Life {
         self.held_since_ns = Some(now_ns);
     }
 
+    /// The header line that tells a trusted client where its request went, and why; with CR LF.
+    #[must_use]
+    pub fn receipt_line(&self, policy: &str) -> String {
+        let seconds = |ns: u64| format!("{}.{:03}", ns / 1_000_000_000, ns / 1_000_000 % 1_000);
+        let mut line = format!("X-SkyLB-Receipt: id={}", visible(&self.request_id));
+        match &self.target {
+            Some(Target::Replica(name)) => line += &format!("; replica={}", visible(name)),
+            Some(Target::Peer(name)) => line += &format!("; peer={}", visible(name)),
+            None => {}
+        }
+        line += &format!("; match={}", self.match_blocks);
+        if let Some(predicted_ns) = self.predicted_ttft_ns {
+            line += &format!("; predicted={}", seconds(predicted_ns));
+        }
+        line += &format!("; held={}; policy={policy}\r\n", seconds(self.held_ns));
+        line
+    }
+
     /// It leaves the hold, if it is there.
     pub fn leave_hold(&mut self, now_ns: u64) {
         if let Some(since_ns) = self.held_since_ns.take() {
@@ -68,6 +86,15 @@ impl Life {
     }
 }
 
+/// A name as a value of a header's list.
+fn visible(name: &str) -> String {
+    let fits = |char: &char| char.is_ascii_graphic() && *char != ';';
+    let chars = name.chars();
+    chars
+        .map(|char| Some(char).filter(fits).unwrap_or('?'))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +109,24 @@ mod tests {
         life.hold(200);
         life.leave_hold(201);
         assert_eq!(life.held_ns, 6);
+    }
+
+    #[test]
+    fn the_line_of_a_receipt_is_one_line_whatever_names_are_like() {
+        let mut life = Life {
+            request_id: "a b;c".into(),
+            target: Some(Target::Replica("http://gpu\r\nX: y".into())),
+            match_blocks: 7,
+            predicted_ttft_ns: Some(1_234_567_890),
+            held_ns: 5_000_000,
+            ..Life::default()
+        };
+        let line = "X-SkyLB-Receipt: id=a?b?c; replica=http://gpu??X:?y; match=7; predicted=1.234; \
+                    held=0.005; policy=predictive\r\n";
+        assert_eq!(life.receipt_line("predictive"), line);
+        life.target = Some(Target::Peer("eu".into()));
+        life.predicted_ttft_ns = None;
+        let line = "X-SkyLB-Receipt: id=a?b?c; peer=eu; match=7; held=0.005; policy=ring\r\n";
+        assert_eq!(life.receipt_line("ring"), line);
     }
 }

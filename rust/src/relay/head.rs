@@ -35,6 +35,8 @@ pub(super) struct Ours<'a> {
     pub request_id: &'a str,
     pub cors: Option<&'a [u8]>,
     pub rate_limit: Option<&'a [u8]>,
+    /// A line for trusted clients, with its CR LF.
+    pub receipt: Option<&'a [u8]>,
 }
 
 /// Kind, name and value of a header field.
@@ -209,6 +211,7 @@ impl<'a> ResponseHead<'a> {
         let (cors, limits) = (ours.cors, ours.rate_limit);
         let lines_len = |lines: Option<&[u8]>| lines.map_or(0, <[u8]>::len);
         let ours_len = ours.request_id.len() + lines_len(cors) + lines_len(limits);
+        let ours_len = ours_len + lines_len(ours.receipt);
         let mut out = Vec::with_capacity(self.len + ours_len + 96);
         put_decimal(&mut out, b"HTTP/1.1 ", u64::from(self.status));
         out.truncate(out.len() - 2);
@@ -239,6 +242,7 @@ impl<'a> ResponseHead<'a> {
                 b"\r\n",
                 cors.unwrap_or_default(),
                 limits.unwrap_or_default(),
+                ours.receipt.unwrap_or_default(),
             ],
         );
         out

@@ -95,6 +95,7 @@ pub struct Relay {
     /// Header lines that stand in place of the replica's own about CORS, and about limits.
     cors: Option<Box<[u8]>>,
     rate_limit: Option<Box<[u8]>>,
+    receipt: Option<Box<[u8]>>,
     phase: Phase,
     /// The replica's head while it is incomplete.
     head: Vec<u8>,
@@ -160,6 +161,11 @@ impl Relay {
         self.rate_limit = Some(lines.into());
     }
 
+    /// Says why the request went where it went: a header line, with its CR LF.
+    pub fn set_receipt(&mut self, line: &[u8]) {
+        self.receipt = Some(line.into());
+    }
+
     /// A relay for one attempt; `request_id` is returned to the client.
     #[must_use]
     pub fn new(options: Options, request_id: &str) -> Self {
@@ -168,6 +174,7 @@ impl Relay {
             request_id: request_id.into(),
             cors: None,
             rate_limit: None,
+            receipt: None,
             phase: Phase::Head,
             head: Vec::new(),
             interim: 0,
@@ -350,6 +357,7 @@ impl Relay {
             request_id: &self.request_id,
             cors: self.cors.as_deref(),
             rate_limit: self.rate_limit.as_deref(),
+            receipt: self.receipt.as_deref(),
         });
         match self.client {
             Framing::Length(length) => put_decimal(&mut out, b"Content-Length: ", length),

@@ -14,6 +14,7 @@ from skylb.addresses import ListenAddress
 from skylb.admin import Admin, live
 from skylb.admin.pulse import Member, Pulse
 from skylb.admin.refusal import Refusal
+from skylb.admin.rehearsal import Asked as Rehearsed
 from skylb.listeners import bind, bound_address
 from skylb.types import Address, Replica
 
@@ -46,6 +47,22 @@ class Recording:
 
     def members(self) -> dict[str, Member]:
         return {"replica gpu-1:8000": Member(condition="up")}
+
+    @property
+    def body_bytes_max(self) -> int:
+        return 1 << 20
+
+    def receipt(self, request_id: str, /) -> bytes | None:
+        return b'{"request_id":"a/b","submitted_ns":1}' if request_id == "a/b" else None
+
+    def receipts(self, len_max: int, /) -> bytes | None:
+        row = {"request_id": "a/b", "submitted_ns": 1}
+        found = {"kept": 1, "kept_max": 9, "since_ns": 1, "requests": [row][:len_max]}
+        return orjson.dumps(found) if self.is_ready else None
+
+    async def rehearse(self, asked: Rehearsed, body: bytes, /) -> bytes:
+        self.told.append((asked, len(body)))
+        return b'{"decision":{}}'
 
     def usage(self) -> bytes:
         return b'{"tenants":[{"name":"acme"}]}'
@@ -376,3 +393,57 @@ def test_a_page_too_many_is_told_when_to_come_back(monkeypatch: pytest.MonkeyPat
         asyncio.run(live.Feed().serve(make_mocked_request("GET", "/events")))
     answer = refused.value.answer()
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+
+
+def test_a_receipt_is_found_by_any_id_and_has_the_time_for_people() -> None:
+    async def test(ask: Asked) -> None:
+        status, said = await ask("GET", "/requests/a%2Fb")
+        assert (status, said["request_id"]) == (200, "a/b")
+        assert re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:.]+Z", said["submitted"])
+        status, said = await ask("GET", "/requests?limit=1")
+        assert (status, said["kept"], len(said["requests"])) == (200, 1, 1)
+        status, said = await ask("GET", "/requests/other")
+        assert (status, said["error"]["code"]) == (404, "no_receipt")
+        assert "1 of 9 are kept" in said["error"]["message"]
+        ask.service.is_ready = False
+        status, said = await ask("GET", "/requests/other")
+        assert (status, said["error"]["message"]) == (404, "receipts are off: start SkyLB with --receipts=N")
+
+    asking(test)
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "1.5", ""])
+def test_a_listing_of_any_other_length_is_refused(limit: str) -> None:
+    async def test(ask: Asked) -> None:
+        status, said = await ask("GET", "/requests", params={"limit": limit})
+        assert (status, said["error"]["code"]) == (400, "bad_query")
+        assert "an integer from 1 to 1,000" in said["error"]["message"]
+
+    asking(test)
+
+
+def test_a_rehearsal_takes_the_body_of_a_request_and_what_its_query_says() -> None:
+    async def test(ask: Asked) -> None:
+        query = {"path": "/v1/completions", "tenant": "acme", "session": "s", "class": "low"}
+        body = b"{" + b" " * 500_000 + b"}"
+        assert await ask("POST", "/route", params=query, data=body) == (200, {"decision": {}})
+        named = Rehearsed(path="/v1/completions", tenant="acme", session="s", requested_class="low")
+        assert ask.service.told == [(named, len(body))]
+        status, said = await ask("POST", "/route", data=b" " * ((1 << 20) + 1))
+        assert (status, said["error"]["code"]) == (413, "body_too_large")
+        assert "1,048,576 bytes" in said["error"]["message"]
+
+    asking(test)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("path", "/a b"), ("class", "urgent"), ("session", ""), ("colour", "red"), ("path", "é")],
+)
+def test_a_rehearsal_refuses_a_query_that_it_does_not_know(name: str, value: str) -> None:
+    async def test(ask: Asked) -> None:
+        status, said = await ask("POST", "/route", params={name: value}, data=b"{}")
+        assert (status, said["error"]["code"]) == (400, "bad_query")
+        assert name in said["error"]["message"]
+
+    asking(test)

@@ -14,6 +14,8 @@ use crate::engine::fleet::member::Offer;
 use crate::engine::fleet::replica::Need;
 use crate::engine::fleet::speed::Pace;
 use crate::engine::policy::Traits;
+use crate::engine::receipts::Receipts;
+use crate::engine::receipts::search::{Found, Noted};
 use crate::id::ReplicaSlot;
 use crate::time::{Instant, Span};
 
@@ -173,6 +175,10 @@ impl Chooser {
     ) -> (Selection, Option<Basis>) {
         let mut scratch = mem::take(&mut self.scratch);
         let any = seeker.room == Room::Any;
+        if let Some(receipts) = &mut self.receipts {
+            let how = (may_wait, !any);
+            receipts.search().begin(sight.config, how, sight.now);
+        }
         let full = any && may_wait && Self::may_wait(seeker, sight.hold, sight.config, sight.now);
         let mut offer = collect(seeker, full, known, sight, &mut scratch);
         if !any && offer == Offer::Room {
@@ -183,6 +189,9 @@ impl Chooser {
             Offer::Later => (Selection::NoRoom, None),
             Offer::Room => self.choose(seeker.demand, &mut scratch, sight),
         };
+        if let Some(receipts) = &mut self.receipts {
+            note_search(seeker, found.0, &scratch, sight, receipts);
+        }
         self.scratch = scratch;
         #[cfg(test)]
         let found = (self.note(found.0), found.1);
@@ -203,11 +212,21 @@ impl Chooser {
     ) -> (Selection, Option<Basis>) {
         let mut choice = self.ask_policy(demand, scratch, sight.fleet, sight.config);
         let mut chosen = scratch.candidates[choice.position];
+        if let Some(receipts) = &mut self.receipts {
+            let note = |of: &Candidate| noted(of, sight);
+            let chose = (&chosen, choice.basis);
+            let search = receipts.search();
+            search.weighed(&scratch.candidates, chose, sight.config, note);
+        }
         if !chosen.room {
             let preferred = chosen;
             scratch.keep_those_with_room();
             choice = self.ask_policy(demand, scratch, sight.fleet, sight.config);
             chosen = scratch.candidates[choice.position];
+            if let Some(receipts) = &mut self.receipts {
+                let search = receipts.search();
+                search.chose_second((&chosen, choice.basis), |of| noted(of, sight));
+            }
             if preferred.suits_better(&chosen, demand.prompt_blocks) {
                 let slot = preferred.slot;
                 return (Selection::Awaits { slot }, None);
@@ -230,6 +249,9 @@ impl Chooser {
         config: &Config,
     ) -> Choice {
         let home = self.home(demand, fleet, config);
+        if let Some(receipts) = &mut self.receipts {
+            receipts.search().home = home.and_then(|slot| Some((slot, fleet.member(slot)?.id())));
+        }
         let candidates = &scratch.candidates;
         let mut last = fleet.last_of(demand.model, self.of_shadow);
         let choice = if candidates.len() == 1 {
@@ -269,6 +291,51 @@ impl Chooser {
         let replica = self.sessions.find(&demand.key?.to_le_bytes())?;
         fleet.slot(replica)
     }
+}
+
+/// Notes what a search found, and which replicas were no candidates.
+fn note_search(
+    seeker: Seeker<'_>,
+    found: Selection,
+    scratch: &Scratch,
+    sight: &Sight<'_>,
+    receipts: &mut Receipts,
+) {
+    let search = receipts.search();
+    search.found = match found {
+        Selection::Here(_) => Found::Here,
+        Selection::Awaits { .. } => Found::Awaits,
+        Selection::NoRoom => Found::NoRoom,
+        Selection::NoneReady => Found::NoneReady,
+    };
+    let weighed = !search.candidates.is_empty();
+    let is_candidate = |slot: ReplicaSlot| {
+        let open = &scratch.open;
+        weighed && open.binary_search_by_key(&slot, |(slot, _)| *slot).is_ok()
+    };
+    if !weighed || scratch.open.len() < sight.fleet.servants_len(seeker.demand) {
+        let (config, now) = (sight.config, sight.now);
+        let demand = seeker.demand;
+        (sight.fleet).closed_to(demand, is_candidate, config, now, |replica, why| {
+            search.add_closed(replica, why);
+        });
+    }
+    receipts.searched(seeker.age);
+}
+
+/// A candidate as receipts keep it.
+fn noted(candidate: &Candidate, sight: &Sight<'_>) -> Option<Noted> {
+    let member = sight.fleet.member(candidate.slot)?;
+    let closed = || {
+        member
+            .closed_by(sight.config, sight.now)
+            .unwrap_or("spared")
+    };
+    Some(Noted {
+        replica: member.id(),
+        candidate: *candidate,
+        closed: (!candidate.room).then(closed),
+    })
 }
 
 /// Fills the candidates with what the policy reads; with `full`, also those without room. Returns whether

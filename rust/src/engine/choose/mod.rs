@@ -32,6 +32,7 @@ use super::demand::{Demand, Lane};
 use super::fleet::Fleet;
 use super::fleet::replica::Need;
 use super::hold::{Hold, Room, Ticket};
+use super::receipts::Receipts;
 use super::recent::Recent;
 use crate::id::{PeerId, ReplicaId, ReplicaSlot};
 use crate::rng::Rng;
@@ -41,6 +42,8 @@ use crate::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Seeker<'a> {
     pub(in crate::engine) demand: &'a Demand,
+    /// Names it for receipts.
+    pub(in crate::engine) age: u64,
     /// Its place in the hold.
     pub(in crate::engine) ticket: Option<Ticket>,
     /// It has not been tried yet.
@@ -64,6 +67,15 @@ pub(in crate::engine) struct Sight<'a> {
     pub(in crate::engine) now: Instant,
 }
 
+/// What a rehearsal puts back.
+#[derive(Debug)]
+pub(in crate::engine) struct Kept {
+    rng: Rng,
+    sessions: Recent,
+    shadow: Option<Box<Shadow>>,
+    receipts: Option<Box<Receipts>>,
+}
+
 /// Chooses, and remembers what later choices look at.
 #[derive(Debug)]
 pub(in crate::engine) struct Chooser {
@@ -77,6 +89,8 @@ pub(in crate::engine) struct Chooser {
     shadow: Option<Box<Shadow>>,
     #[cfg(test)]
     following: Option<following::Following>,
+    /// Why requests went where they went, where that is kept.
+    receipts: Option<Box<Receipts>>,
 }
 
 impl Chooser {
@@ -90,7 +104,46 @@ impl Chooser {
             shadow: Shadow::of(config, hash_seed, seed),
             #[cfg(test)]
             following: None,
+            receipts: None,
         }
+    }
+
+    /// Keeps so many receipts from now on; 0: none.
+    pub(in crate::engine) fn keep_receipts(&mut self, max: usize) {
+        self.receipts = (max > 0).then(|| Box::new(Receipts::new(max)));
+    }
+
+    /// From now on choices are a rehearsal, until [`Self::put_back`]: what they change is put back then. `key`:
+    /// of the session that they are for.
+    pub(in crate::engine) fn rehearse(&mut self, key: Option<u64>, receipts: Receipts) -> Kept {
+        let rng = self.rng.clone();
+        let only = self.sessions.only(key.map(u64::to_le_bytes).as_ref());
+        Kept {
+            rng,
+            sessions: mem::replace(&mut self.sessions, only),
+            shadow: self.shadow.take(),
+            receipts: self.receipts.replace(Box::new(receipts)),
+        }
+    }
+
+    /// The rehearsal is over: whether something was drawn, and its receipts.
+    pub(in crate::engine) fn put_back(&mut self, kept: Kept) -> (bool, Option<Box<Receipts>>) {
+        let drawn = self.rng.next_u64() != kept.rng.clone().next_u64();
+        self.rng = kept.rng;
+        self.sessions = kept.sessions;
+        self.shadow = kept.shadow;
+        (drawn, mem::replace(&mut self.receipts, kept.receipts))
+    }
+
+    /// The receipts, where they are kept.
+    #[inline]
+    pub(in crate::engine) fn receipts(&self) -> Option<&Receipts> {
+        self.receipts.as_deref()
+    }
+
+    #[inline]
+    pub(in crate::engine) fn receipts_mut(&mut self) -> Option<&mut Receipts> {
+        self.receipts.as_deref_mut()
     }
 
     /// A request was pushed: notes what later choices look at.

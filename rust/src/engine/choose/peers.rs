@@ -15,6 +15,7 @@ use crate::engine::demand::Lane;
 use crate::engine::fleet::forecast::{Estimate, Expected};
 use crate::engine::mesh::Mesh;
 use crate::engine::plant::Plant;
+use crate::engine::receipts::decision::{Compared, PeerNote, Peers};
 use crate::id::PeerSlot;
 use crate::time::Span;
 
@@ -69,6 +70,10 @@ impl Chooser {
         let mut scratch = mem::take(&mut self.peers);
         look_at_peers(seeker, mesh, sight, &mut scratch.targets);
         let found = choose_peer(seeker, by_reports, &mut scratch, mesh, sight);
+        if let Some(receipts) = &mut self.receipts {
+            let peers = noted(seeker, found, &scratch.targets, mesh, sight);
+            receipts.looked_at_peers(seeker.age, peers);
+        }
         self.peers = scratch;
         found
     }
@@ -103,8 +108,55 @@ impl Chooser {
         let there = self.find_peer(seeker, false, mesh, sight)?;
         let gain_ns = forecast.ttft_ns - there.ttft_ns;
         let share = gain_ns.ns_f64() / forecast.ttft_ns.max(Span::from_ns(1)).ns_f64();
-        (gain_ns > config.leave_gain_ns && share > config.leave_gain_ratio).then_some(there)
+        let leaves = gain_ns > config.leave_gain_ns && share > config.leave_gain_ratio;
+        if let Some(receipts) = &mut self.receipts {
+            let here_ns = forecast.ttft_ns;
+            receipts.compared(seeker.age, Compared { here_ns, leaves });
+        }
+        leaves.then_some(there)
     }
+}
+
+/// All peers as receipts keep them; `targets`: those that were candidates.
+fn noted(
+    seeker: Seeker<'_>,
+    found: Option<There>,
+    targets: &[PeerCandidate],
+    mesh: &Mesh,
+    sight: &Sight<'_>,
+) -> Peers {
+    let (demand, config, now) = (seeker.demand, sight.config, sight.now);
+    let best = found.and_then(|there| Some(mesh.peer(there.slot)?.id));
+    let by_time = config.policy.traits().peer_rule == PeerRule::Time;
+    let mut peers = Peers {
+        at_ns: now,
+        best,
+        ..Peers::default()
+    };
+    let name = sight.fleet.name_of(demand.model).unwrap_or_default();
+    for (slot, peer) in mesh.peers() {
+        let target = targets.iter().find(|target| target.slot == slot);
+        let closed = || {
+            if !demand.may_use(peer.region_bit) {
+                "residency"
+            } else if seeker.tried_peers.contains(&peer.id) {
+                "tried"
+            } else {
+                peer.closed_to(name, config.peer_hold_max, now)
+            }
+        };
+        peers.add(PeerNote {
+            peer: peer.id,
+            rtt_ns: peer.rtt_ns().unwrap_or_default(),
+            room: peer.room(name, config.peer_hold_max, now),
+            in_flight: peer.in_flight,
+            match_blocks: target.map_or(0, |target| target.match_blocks),
+            reported: target.is_some_and(|target| target.reported),
+            ttft_ns: target.filter(|_| by_time).map(|target| target.ttft_ns),
+            closed: target.is_none().then(closed),
+        });
+    }
+    peers
 }
 
 /// What is kept of its answer is found again here, where a replica is ready for it.

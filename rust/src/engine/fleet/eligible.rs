@@ -5,7 +5,7 @@ use super::forecast::assumed_line;
 use super::member::{Member, Offer};
 use crate::engine::config::{Config, PushRule};
 use crate::engine::demand::Demand;
-use crate::id::{ModelId, ReplicaSlot};
+use crate::id::{ModelId, ReplicaId, ReplicaSlot};
 use crate::time::Instant;
 
 /// Steps of the engine that prompts of a tenant with more than its part may take at once, where they are short.
@@ -103,6 +103,31 @@ impl Fleet {
             open.retain(|&(slot, _)| answers(slot));
         }
         best
+    }
+
+    /// Calls `note` with each replica that serves the request's model and was no candidate, and with the reason.
+    pub(in crate::engine) fn closed_to(
+        &self,
+        demand: &Demand,
+        is_candidate: impl Fn(ReplicaSlot) -> bool,
+        config: &Config,
+        now: Instant,
+        mut note: impl FnMut(ReplicaId, &'static str),
+    ) {
+        let bound = demand.bound.and_then(|id| self.slot(id));
+        for &slot in self.servants(demand, bound.as_ref()) {
+            let Some(member) = self.member(slot).filter(|_| !is_candidate(slot)) else {
+                continue;
+            };
+            let why = if !demand.may_use(member.region_bit) {
+                "residency"
+            } else if demand.tried.contains(&member.id) {
+                "tried"
+            } else {
+                member.closed_to(demand.lane, config, now)
+            };
+            note(member.id, why);
+        }
     }
 
     /// The replicas that could serve a request: all that serve its model, or the one that it is

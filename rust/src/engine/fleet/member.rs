@@ -261,6 +261,35 @@ impl Member {
             && self.replica.health.ramp(config, now).is_none()
     }
 
+    /// What keeps a request of this lane from it, in one word.
+    pub(in crate::engine) fn closed_to(
+        &self,
+        lane: Lane,
+        config: &Config,
+        now: Instant,
+    ) -> &'static str {
+        if self.removed {
+            return "removed";
+        }
+        match self.closed_by(config, now).filter(|_| lane == Lane::Batch) {
+            Some("not_ready") => self.unready(),
+            Some(why) => why,
+            None if lane != Lane::Batch && !self.ready(config, now) => self.unready(),
+            None if lane != Lane::Batch => "in_flight_max",
+            // Another with room has answered its last probe.
+            None => "silent",
+        }
+    }
+
+    /// Why it is not ready, in one word.
+    fn unready(&self) -> &'static str {
+        match self.replica.health.state() {
+            State::Up if self.replica.health.draining() => "draining",
+            State::Up => "not_ready",
+            other => other.name(),
+        }
+    }
+
     /// What keeps it from taking one more request of the batch now.
     pub(in crate::engine) fn closed_by(
         &self,

@@ -390,6 +390,17 @@ impl Fleet {
         }
     }
 
+    /// Puts back what [`Self::last_of`] said of the policy that decides.
+    pub(in crate::engine) fn put_back_last(
+        &mut self,
+        id: Option<ModelId>,
+        last: Option<ReplicaSlot>,
+    ) {
+        if let Some(model) = id.and_then(|id| self.models.get_mut(id.0 as usize)) {
+            model.last[0] = last;
+        }
+    }
+
     /// A request names this model.
     pub(in crate::engine) fn hold_model(&mut self, id: ModelId) {
         if let Some(model) = self.models.get_mut(id.0 as usize) {

@@ -315,16 +315,7 @@ impl Hold {
     /// A bound would be passed: of the hold or of the request's payer, in requests or bytes. A
     /// request too large for the bound in bytes is held if it is the only one.
     pub fn enter(&mut self, of: Entrant, config: &Config) -> Result<Ticket, Full> {
-        if !self
-            .used
-            .fits(of.bytes, config.hold_len_max, config.hold_bytes_max)
-        {
-            return Err(Full::Hold);
-        }
-        let (len_max, bytes_max) = self.payers.bounds(of.payer, config, of.submitted_ns);
-        if !self.payers.of(of.payer).fits(of.bytes, len_max, bytes_max) {
-            return Err(Full::Payer);
-        }
+        self.fits(&of, config)?;
         if self.sheds(&of, config) {
             return Err(Full::Shed);
         }
@@ -340,6 +331,25 @@ impl Hold {
             serial,
         });
         Ok(Ticket { slot, serial })
+    }
+
+    /// Whether the bounds of the hold and of the request's payer leave a place for it.
+    ///
+    /// # Errors
+    ///
+    /// A bound would be passed.
+    pub fn fits(&self, of: &Entrant, config: &Config) -> Result<(), Full> {
+        if !self
+            .used
+            .fits(of.bytes, config.hold_len_max, config.hold_bytes_max)
+        {
+            return Err(Full::Hold);
+        }
+        let (len_max, bytes_max) = self.payers.bounds(of.payer, config, of.submitted_ns);
+        if !self.payers.of(of.payer).fits(of.bytes, len_max, bytes_max) {
+            return Err(Full::Payer);
+        }
+        Ok(())
     }
 
     /// Overload lasts, and this request is drawn to be refused. Tenants that have less than their part of the

@@ -4,6 +4,7 @@
 //! clock alone. Where the summary does not prove to be fresh, it counts from when we sent the last
 //! one that the peer had received. So what a stalled link delivers late is old.
 
+mod closed;
 pub mod credit;
 pub mod summary;
 

@@ -56,6 +56,11 @@ impl Requests {
         self.ages
     }
 
+    /// What the next request gets from [`Self::next_age`].
+    pub(in crate::engine) fn age_next(&self) -> u64 {
+        self.ages + 1
+    }
+
     pub(in crate::engine) fn contains(&self, id: RequestId) -> bool {
         self.live.contains_key(&id)
     }
@@ -117,6 +122,11 @@ impl Requests {
     /// The replica that made a keeper's response, if it is remembered.
     pub(in crate::engine) fn find_response(&mut self, keeper: u64, id: &[u8]) -> Option<ReplicaId> {
         self.responses.find_of(keeper, id)
+    }
+
+    /// The same; not a use.
+    pub(in crate::engine) fn look_up_response(&self, keeper: u64, id: &[u8]) -> Option<ReplicaId> {
+        self.responses.look_up(keeper, id)
     }
 
     /// Responses remembered.

@@ -152,6 +152,7 @@ impl Request {
     pub(in crate::engine) fn seeker(&self) -> Seeker<'_> {
         Seeker {
             demand: &self.demand,
+            age: self.age,
             ticket: self.ticket(),
             first: self.attempts == 0,
             room: Room::Any,

@@ -17,7 +17,7 @@ impl Router {
 
     /// Which room the request may have. If its tenant has more than its part, that is what is spared, unless the
     /// tenant has been served nothing for too long.
-    pub(super) fn room_for(&self, request: &Request, now: Instant) -> Room {
+    pub(in crate::engine) fn room_for(&self, request: &Request, now: Instant) -> Room {
         let ticket = request.ticket();
         let unserved = ticket.is_some_and(|of| self.hold.is_unserved(of, &self.config, now));
         if request.demand.lane != Lane::Batch || unserved {
@@ -62,7 +62,11 @@ impl Router {
         chooser.faster_peer(request.seeker(), found, mesh, &mut sight)
     }
 
-    fn sight(&mut self, now: Instant) -> (&mut Chooser, &mut Mesh, Sight<'_>, &mut Counters) {
+    /// What choices look at and change.
+    pub(in crate::engine) fn sight(
+        &mut self,
+        now: Instant,
+    ) -> (&mut Chooser, &mut Mesh, Sight<'_>, &mut Counters) {
         let sight = Sight {
             config: &self.config,
             fleet: &mut self.fleet,

@@ -18,7 +18,7 @@ const REFUSALS_MAX: u32 = 3;
 
 impl Router {
     /// Whether a peer could serve the request, with room or without.
-    pub(super) fn peers_serve(&self, request: &Request, now: Instant) -> bool {
+    pub(in crate::engine) fn peers_serve(&self, request: &Request, now: Instant) -> bool {
         let model = self.fleet.name_of(request.demand.model);
         !request.stays
             && model.is_some_and(|model| self.mesh.serves(model, request.demand.regions, now))

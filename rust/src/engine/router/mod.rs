@@ -45,6 +45,7 @@ use super::effect::Effect;
 use super::fleet::Fleet;
 use super::hold::Hold;
 use super::mesh::{Local, Mesh};
+use super::parts::Parts;
 use super::refusal::Refusal;
 use super::requests::Requests;
 use super::requests::request::Request;
@@ -58,6 +59,7 @@ pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
 pub use super::fleet::probes::ProbedState;
 pub use super::fleet::report::Gauges;
 pub use super::mesh::listing::{Listing, PeerGauges, PeersError};
+pub(in crate::engine) use refuse::LOADING_NS;
 
 /// If the driver has not called for this long, the process was stopped: it calls many times a second. This
 /// and the longest age of a snapshot together stay below the age at which a snapshot is stale.
@@ -174,6 +176,22 @@ impl Router {
             now,
         };
         (&mut self.mesh, local)
+    }
+
+    /// All that explains decisions, and changes none.
+    pub(in crate::engine) fn parts(&self) -> Parts<'_> {
+        Parts {
+            config: &self.config,
+            digest: &self.reader.config,
+            fleet: &self.fleet,
+            cache: &self.cache,
+            chooser: &self.chooser,
+            hold: &self.hold,
+            mesh: &self.mesh,
+            requests: &self.requests,
+            counters: &self.counters,
+            now: self.clock.now,
+        }
     }
 
     /// The request may use the room of a replica, and does not wait for a peer's.

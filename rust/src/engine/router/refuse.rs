@@ -13,7 +13,7 @@ use crate::time::{Instant, Span};
 
 /// How long a replica that has not told its models may be loading: with large weights over a network,
 /// longer than a quarter of an hour.
-const LOADING_NS: Span = Span::from_ns(1_800_000_000_000);
+pub(in crate::engine) const LOADING_NS: Span = Span::from_ns(1_800_000_000_000);
 
 impl Router {
     /// The model or adapter of a name; no name, which only routes without a body may have while models
@@ -60,7 +60,7 @@ impl Router {
     }
 
     /// Nobody is known to serve its model: the lists are to be read again.
-    pub(super) fn is_unlisted(&self, request: &Request, now: Instant) -> bool {
+    pub(in crate::engine) fn is_unlisted(&self, request: &Request, now: Instant) -> bool {
         request.demand.model.is_some_and(|model| {
             !self.fleet.is_served(model)
                 && !self.fleet.looks(now)
@@ -114,7 +114,11 @@ impl Router {
 
     /// Refuses what may be served nowhere: neither by our replicas, adopted ones included, nor by a
     /// peer that is configured.
-    pub(super) fn check_regions(&self, regions: u64, tenant: Tenant<&str>) -> Result<(), Refusal> {
+    pub(in crate::engine) fn check_regions(
+        &self,
+        regions: u64,
+        tenant: Tenant<&str>,
+    ) -> Result<(), Refusal> {
         if regions == ANYWHERE {
             return Ok(());
         }

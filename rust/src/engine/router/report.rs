@@ -1,42 +1,12 @@
 //! What operators and metrics see of the router: never a prompt, a key or a salt.
 
-use serde::Serialize;
-
 use super::Router;
-use crate::engine::cache::TreeState;
-use crate::engine::choose::shadow::ShadowState;
-use crate::engine::fleet::report::{Gauges, ReplicaState};
-use crate::engine::hold::{Bill, HoldState};
-use crate::engine::mesh::hot::HotState;
-use crate::engine::mesh::listing::PeerGauges;
+use crate::engine::fleet::report::Gauges;
+use crate::engine::hold::Bill;
 use crate::engine::policy::Policy;
 use crate::id::RequestId;
 use crate::prompt::class::Class;
 use crate::tenant::Tenant;
-use crate::time::Instant;
-
-#[derive(Serialize)]
-struct State<'a> {
-    #[serde(rename = "now_ns")]
-    now: Instant,
-    policy: &'static str,
-    /// Absent where there is no shadow.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    shadow: Option<ShadowState>,
-    requests: usize,
-    in_flight: usize,
-    replicas: Vec<ReplicaState<'a>>,
-    hold: HoldState<'a>,
-    tree: TreeState,
-    response_ids: usize,
-    region: &'a str,
-    evacuating: bool,
-    forwards: usize,
-    peers: Vec<PeerGauges>,
-    /// Absent where digests are off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peer_digest: Option<HotState>,
-}
 
 impl Router {
     /// Requests waiting in the hold.
@@ -114,40 +84,6 @@ impl Router {
     #[must_use]
     pub fn ttft_errors(&self) -> (Vec<(f64, u64)>, f64) {
         self.fleet.accuracy().cumulative()
-    }
-
-    /// Replicas, hold and tree as JSON for operators.
-    ///
-    /// # Errors
-    ///
-    /// None in practice: every value has a form in JSON.
-    pub fn state(&self, now: Instant) -> Result<Vec<u8>, serde_json::Error> {
-        let (fleet, cache, sharing) = (&self.fleet, &self.cache, self.mesh.sharing());
-        let replicas = fleet.members().map(|(slot, member)| {
-            let blocks = (cache.owner_blocks(slot), cache.capacity_blocks(slot));
-            let shared = (!sharing.alone(slot), sharing.probed_here(slot));
-            fleet.state_of(member, blocks, shared, (&self.config, now))
-        });
-        let mut replicas: Vec<_> = replicas.collect();
-        replicas.sort_unstable_by_key(|state| state.gauges.replica);
-        serde_json::to_vec(&State {
-            now,
-            policy: self.config.policy.name(),
-            shadow: self.counters.shadow_state(&self.config),
-            requests: self.requests.len(),
-            in_flight: self.requests.in_flight(),
-            replicas,
-            hold: self
-                .hold
-                .state(&self.config, |model| self.fleet.name_of(Some(model))),
-            tree: self.cache.state(&self.config),
-            response_ids: self.requests.responses_len(),
-            region: self.mesh.region(),
-            evacuating: self.mesh.evacuating(),
-            forwards: self.mesh.in_flight(),
-            peers: self.peer_gauges(now),
-            peer_digest: self.mesh.hot_state(),
-        })
     }
 
     // ------------------------------------------------------------------ what is served, as clients see it

@@ -122,7 +122,7 @@ impl Router {
     }
 
     /// There is room for this line for which somebody waits.
-    pub(super) fn contested(&self, line: Partition, now: Instant) -> bool {
+    pub(in crate::engine) fn contested(&self, line: Partition, now: Instant) -> bool {
         let serving = self.fleet.serving(Some(line.model));
         serving.iter().any(|&slot| {
             self.fleet.member(slot).is_some_and(|member| {

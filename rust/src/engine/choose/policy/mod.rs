@@ -78,6 +78,18 @@ impl Candidate {
         self.start_in_ns + token_ns * u64::from(self.uncached_tokens)
     }
 
+    /// Its place among candidates, by what the policy goes by first.
+    pub(in crate::engine) fn rank(&self, config: &Config) -> (u64, u64) {
+        if config.policy == Policy::Predictive {
+            return (predictive::score(self, config).ns(), 0);
+        }
+        if config.policy.traits().reads_figures {
+            return (self.ttft_ns().ns(), 0);
+        }
+        let unmatched = u64::from(u32::MAX - self.match_blocks);
+        (unmatched, self.in_flight.into())
+    }
+
     /// Apart from all loads the request takes less of this replica than of another: more of its prompt is
     /// cached, or the replica is of a faster kind. It may be worth a wait; a shorter queue is not, because others
     /// wait for that as well.
@@ -153,6 +165,22 @@ pub enum Basis {
     Explore,
 }
 
+impl Basis {
+    /// The word for receipts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Match => "match",
+            Self::Key => "key",
+            Self::Load => "load",
+            Self::Turn => "turn",
+            Self::Only => "only",
+            Self::Time => "time",
+            Self::Explore => "explore",
+        }
+    }
+}
+
 /// A candidate and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
@@ -177,6 +205,7 @@ macro_rules! dispatch {
     };
 }
 with_policies!(dispatch);
+pub(in crate::engine) use self::predictive::imposed;
 
 /// The position with the smallest measure; ties are drawn, so that the first replica of an idle
 /// fleet does not get every request.

@@ -36,14 +36,22 @@ pub(super) fn predictive(view: &View<'_>, context: &mut Context<'_>) -> Choice {
 /// delay of the next token of all that run there, the delay of the first token of all that are queued there
 /// (what arrives in one step gets it at that step's end, so a prompt delays those before it too), and what must
 /// be computed anew.
-fn score(candidate: &Candidate, config: &Config) -> Span {
+pub(super) fn score(candidate: &Candidate, config: &Config) -> Span {
+    let [delayed_ns, queued_ns, again_ns] = imposed(candidate, config);
+    candidate.ttft_ns() + Span::from_ns_f64(delayed_ns + queued_ns + again_ns)
+}
+
+/// What others lose by the request, in nanoseconds and weighed: those that run, those that are queued, and
+/// those whose prefixes are evicted.
+pub(in crate::engine) fn imposed(candidate: &Candidate, config: &Config) -> [f64; 3] {
     let token_ns = Span::from_ns(candidate.ns_per_token.into());
     let compute_ns = (token_ns * u64::from(candidate.uncached_tokens)).ns_f64();
     let again_ns = (token_ns * u64::from(candidate.evict_tokens)).ns_f64();
-    let imposed_ns = compute_ns * f64::from(candidate.running) * config.delay_weight
-        + compute_ns * f64::from(candidate.pending) * config.queue_weight
-        + again_ns * config.evict_weight;
-    candidate.ttft_ns() + Span::from_ns_f64(imposed_ns)
+    [
+        compute_ns * f64::from(candidate.running) * config.delay_weight,
+        compute_ns * f64::from(candidate.pending) * config.queue_weight,
+        again_ns * config.evict_weight,
+    ]
 }
 
 /// The session's replica, if `best` is not that much better.

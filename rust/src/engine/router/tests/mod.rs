@@ -13,6 +13,7 @@ mod peers;
 mod predicting;
 mod pulse;
 mod queueing;
+mod rehearsals;
 mod retries;
 mod routing;
 mod scaling;
