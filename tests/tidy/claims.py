@@ -219,8 +219,8 @@ CLAIMS = (
         real_tokens,
     ),
     Claim(
-        "Within a bound on P90 TTFT it serves {} % more sessions than the best other rule of each workload, "
-        "in the mean.",
+        "At the same bound on P90 TTFT it serves {} % more sessions per second, in the mean, than the best "
+        "other rule of each workload.",
         "judge.md",
         judged,
     ),
@@ -253,7 +253,7 @@ CLAIMS = (
         saturation,
     ),
     Claim(
-        "It takes {} times HAProxy's time per request, and {} times per chunk.",
+        "It takes {} times HAProxy's time per request, and {} times per streamed chunk.",
         "bench-overhead.md",
         beside_haproxy,
     ),
@@ -267,7 +267,6 @@ CLAIMS = (
 
 FREE = (
     "P90 TTFT is the time within which 90 % of the requests get their first token.",
-    "A delay of three times is still a delay.",
     "22 simulated workloads",
 )
 """Texts with numbers that claim nothing."""

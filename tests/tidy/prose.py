@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORDS_MAX = 25
 """Words of one sentence; a piece of code counts as one."""
 
-PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "docs/howto/*.md")
 """Where sentences are counted."""
 
 OTHERS_FLAGS = frozenset(

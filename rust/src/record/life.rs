@@ -46,18 +46,19 @@ impl Life {
     #[must_use]
     pub fn receipt_line(&self, policy: &str) -> String {
         let seconds = |ns: u64| format!("{}.{:03}", ns / 1_000_000_000, ns / 1_000_000 % 1_000);
-        let mut line = format!("X-SkyLB-Receipt: id={}", visible(&self.request_id));
-        match &self.target {
-            Some(Target::Replica(name)) => line += &format!("; replica={}", visible(name)),
-            Some(Target::Peer(name)) => line += &format!("; peer={}", visible(name)),
-            None => {}
-        }
-        line += &format!("; match={}", self.match_blocks);
-        if let Some(predicted_ns) = self.predicted_ttft_ns {
-            line += &format!("; predicted={}", seconds(predicted_ns));
-        }
-        line += &format!("; held={}; policy={policy}\r\n", seconds(self.held_ns));
-        line
+        let target = match &self.target {
+            Some(Target::Replica(name)) => format!("; replica={}", visible(name)),
+            Some(Target::Peer(name)) => format!("; peer={}", visible(name)),
+            None => String::new(),
+        };
+        let predicted = self.predicted_ttft_ns.map(seconds);
+        let predicted = predicted.map_or_else(String::new, |text| format!("; predicted={text}"));
+        format!(
+            "X-SkyLB-Receipt: id={}{target}; match={}{predicted}; held={}; policy={policy}\r\n",
+            visible(&self.request_id),
+            self.match_blocks,
+            seconds(self.held_ns),
+        )
     }
 
     /// It leaves the hold, if it is there.
@@ -121,12 +122,12 @@ mod tests {
             held_ns: 5_000_000,
             ..Life::default()
         };
-        let line = "X-SkyLB-Receipt: id=a?b?c; replica=http://gpu??X:?y; match=7; predicted=1.234; \
+        let pushed = "X-SkyLB-Receipt: id=a?b?c; replica=http://gpu??X:?y; match=7; predicted=1.234; \
                     held=0.005; policy=predictive\r\n";
-        assert_eq!(life.receipt_line("predictive"), line);
+        assert_eq!(life.receipt_line("predictive"), pushed);
         life.target = Some(Target::Peer("eu".into()));
         life.predicted_ttft_ns = None;
-        let line = "X-SkyLB-Receipt: id=a?b?c; peer=eu; match=7; held=0.005; policy=ring\r\n";
-        assert_eq!(life.receipt_line("ring"), line);
+        let forwarded = "X-SkyLB-Receipt: id=a?b?c; peer=eu; match=7; held=0.005; policy=ring\r\n";
+        assert_eq!(life.receipt_line("ring"), forwarded);
     }
 }

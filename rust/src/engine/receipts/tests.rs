@@ -26,6 +26,7 @@ fn push(request: u64, attempt: u32) -> Effect {
         attempt,
         match_blocks: 0,
         predicted_ttft_ns: None,
+        shadow: None,
     })
 }
 

@@ -210,7 +210,7 @@ impl Twins {
                 let served = (0..3).filter(|n| mask & (1 << n) != 0);
                 let served: Vec<_> = served.map(|n| (MODELS[n].to_owned(), None)).collect();
                 self.both(|router, now, out| {
-                    router.set_models(ReplicaId(replica), &served, now, out);
+                    router.set_listing(ReplicaId(replica), ModelList::Whole(&served), now, out);
                 })
             }
             Step::Fleet { mask } => {
