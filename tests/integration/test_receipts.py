@@ -36,7 +36,7 @@ def chat(number: int) -> dict[str, Any]:
     user = number % 7
     text = f"{SECRET} of user {user}. " * 40
     return {
-        "model": "mock-model",
+        "model": "mock",
         "messages": [{"role": "user", "content": f"{text} {'more ' * (number // 7)}"}],
         "max_tokens": 8,
         "stream": True,
@@ -152,9 +152,7 @@ def test_only_the_last_are_kept_and_the_answer_says_so() -> None:
         assert "5 of 5 are kept, the oldest from 20" in message
         name = found["requests"][0]["request_id"]
         text = why(front, name)
-        assert text.startswith(
-            f"Request {name} (/v1/chat/completions, model mock-model, class normal) came at"
-        )
+        assert text.startswith(f"Request {name} (/v1/chat/completions, model mock, class normal) came at")
         assert "pushed to 127.0.0.1:" in text
         assert "The first byte came" in text
         assert "It was answered" in text

@@ -94,6 +94,8 @@ def _are_nested(here: dict[str, Span], there: dict[str, Span]) -> None:
         (there["stream"], there["attempt"]),
     ):
         assert inner.parent == outer.id
-        assert inner.within(outer), (inner, outer)
+        # The peer's own end is not seen here: it may come a little after the answer's last byte.
+        ends = outer.end_ns if inner is not there["request"] else inner.end_ns
+        assert outer.start_ns <= inner.start_ns <= inner.end_ns <= ends, (inner, outer)
     for leg, stream in ((here["forward"], here["stream"]), (there["attempt"], there["stream"])):
         assert leg.events["first token"] == stream.start_ns

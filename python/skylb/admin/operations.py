@@ -168,10 +168,13 @@ class Operations:
         return Pulse(
             uptime_s=self.uptime_s(),
             ended=recorder.histogram("request_seconds")[0][-1][1],
+            errors=dict(recorder.errors()),
             held=self.router.hold_requests,
             in_flight=self.router.requests_len,
             ttft_p50_s=recorder.quantile("ttft_seconds", 0.5),
             ttft_p90_s=recorder.quantile("ttft_seconds", 0.9),
+            gap_p50_s=recorder.quantile("inter_token_seconds", 0.5),
+            gap_p90_s=recorder.quantile("inter_token_seconds", 0.9),
         )
 
     def members(self) -> dict[str, Member]:

@@ -232,8 +232,7 @@ impl Engine {
             Failure::Status(_) => Failure::Status(status),
             other => other,
         };
-        let life = &mut request.life;
-        life.attempt_failed(failure.word(), status, now_ns.ns());
+        (request.life).attempt_failed(failure.word(), status, now_ns.ns());
         self.router.note_failure(request.id, failure, now_ns);
         self.router
             .retry(request.id, failure, sent, now_ns, &mut self.out);

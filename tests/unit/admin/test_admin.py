@@ -1,6 +1,7 @@
 """The admin application over a real socket, in front of a service that records what it is told."""
 
 import asyncio
+import io
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -429,7 +430,7 @@ def test_a_rehearsal_takes_the_body_of_a_request_and_what_its_query_says() -> No
         assert await ask("POST", "/route", params=query, data=body) == (200, {"decision": {}})
         named = Rehearsed(path="/v1/completions", tenant="acme", session="s", requested_class="low")
         assert ask.service.told == [(named, len(body))]
-        status, said = await ask("POST", "/route", data=b" " * ((1 << 20) + 1))
+        status, said = await ask("POST", "/route", data=io.BytesIO(b" " * ((1 << 20) + 1)))
         assert (status, said["error"]["code"]) == (413, "body_too_large")
         assert "1,048,576 bytes" in said["error"]["message"]
 

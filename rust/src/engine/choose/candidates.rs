@@ -3,6 +3,7 @@
 //! [`Chooser::find`] collects the candidates (`collect`), has the configured policy choose one
 //! ([`policy::choose`]), and returns a [`Selection`].
 
+use super::noting::{note_search, noted};
 use super::policy::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, View};
 use super::verdict::Verdict;
 use super::{Chooser, Counters, Demand, Fleet, Room, Seeker, Sight, Ticket, mem};
@@ -14,8 +15,7 @@ use crate::engine::fleet::member::Offer;
 use crate::engine::fleet::replica::Need;
 use crate::engine::fleet::speed::Pace;
 use crate::engine::policy::Traits;
-use crate::engine::receipts::Receipts;
-use crate::engine::receipts::search::{Found, Noted};
+use crate::engine::receipts::search::Found;
 use crate::id::ReplicaSlot;
 use crate::time::{Instant, Span};
 
@@ -190,7 +190,13 @@ impl Chooser {
             Offer::Room => self.choose(seeker.demand, &mut scratch, sight),
         };
         if let Some(receipts) = &mut self.receipts {
-            note_search(seeker, found.0, &scratch, sight, receipts);
+            let kind = match found.0 {
+                Selection::Here(_) => Found::Here,
+                Selection::Awaits { .. } => Found::Awaits,
+                Selection::NoRoom => Found::NoRoom,
+                Selection::NoneReady => Found::NoneReady,
+            };
+            note_search(seeker, kind, &scratch.open, sight, receipts);
         }
         self.scratch = scratch;
         #[cfg(test)]
@@ -291,51 +297,6 @@ impl Chooser {
         let replica = self.sessions.find(&demand.key?.to_le_bytes())?;
         fleet.slot(replica)
     }
-}
-
-/// Notes what a search found, and which replicas were no candidates.
-fn note_search(
-    seeker: Seeker<'_>,
-    found: Selection,
-    scratch: &Scratch,
-    sight: &Sight<'_>,
-    receipts: &mut Receipts,
-) {
-    let search = receipts.search();
-    search.found = match found {
-        Selection::Here(_) => Found::Here,
-        Selection::Awaits { .. } => Found::Awaits,
-        Selection::NoRoom => Found::NoRoom,
-        Selection::NoneReady => Found::NoneReady,
-    };
-    let weighed = !search.candidates.is_empty();
-    let is_candidate = |slot: ReplicaSlot| {
-        let open = &scratch.open;
-        weighed && open.binary_search_by_key(&slot, |(slot, _)| *slot).is_ok()
-    };
-    if !weighed || scratch.open.len() < sight.fleet.servants_len(seeker.demand) {
-        let (config, now) = (sight.config, sight.now);
-        let demand = seeker.demand;
-        (sight.fleet).closed_to(demand, is_candidate, config, now, |replica, why| {
-            search.add_closed(replica, why);
-        });
-    }
-    receipts.searched(seeker.age);
-}
-
-/// A candidate as receipts keep it.
-fn noted(candidate: &Candidate, sight: &Sight<'_>) -> Option<Noted> {
-    let member = sight.fleet.member(candidate.slot)?;
-    let closed = || {
-        member
-            .closed_by(sight.config, sight.now)
-            .unwrap_or("spared")
-    };
-    Some(Noted {
-        replica: member.id(),
-        candidate: *candidate,
-        closed: (!candidate.room).then(closed),
-    })
 }
 
 /// Fills the candidates with what the policy reads; with `full`, also those without room. Returns whether

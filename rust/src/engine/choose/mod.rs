@@ -6,11 +6,13 @@
 //! | `candidates` | the replicas that a policy chooses among, and what follows from its choice |
 //! | `peers` | the same for peers |
 //! | `shadow`, `verdict` | what a second policy would choose, without effect |
+//! | `noting` | what receipts keep of a search |
 //! | `order` | which held request gets the room of a replica first |
 
 mod candidates;
 #[cfg(test)]
 mod following;
+mod noting;
 mod order;
 mod peers;
 #[cfg(test)]

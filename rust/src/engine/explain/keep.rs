@@ -113,7 +113,7 @@ impl Router {
     /// A request's attempt has failed.
     pub fn note_failure(&mut self, id: RequestId, failure: Failure, now: Instant) {
         if let Some(receipts) = self.receipts(now) {
-            receipts.note_failure(id, failure.name());
+            receipts.note_failure(id, failure.word());
         }
     }
 

@@ -93,31 +93,13 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The word for receipts.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Reset => "reset",
-            Self::Timeout => "timeout",
-            Self::Full => "full",
-            Self::Limited => "limited",
-            Self::Absent => "absent",
-            Self::Status(_) => "status",
-            Self::BadResponse => "bad_response",
-            Self::Refused => "refused",
-            Self::Withdrawn => "withdrawn",
-            Self::Unauthorized => "unauthorized",
-        }
-    }
-
     /// The replica answered, so that the request itself may be at fault.
     #[must_use]
     pub fn answered(self) -> bool {
         matches!(self, Self::Status(_) | Self::BadResponse)
     }
 
-    /// The word for it in the counter of attempts, and in traces.
+    /// The word for it in the counter of attempts, in traces and in receipts.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {

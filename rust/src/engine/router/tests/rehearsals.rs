@@ -219,6 +219,9 @@ impl Twins {
                 let listed: Vec<_> = listed.collect();
                 self.both(|router, now, out| router.set_replicas(&listed, now, out))
             }
+            Step::Policy { policy } => {
+                self.both(|router, now, out| router.set_policy(policy, now, out))
+            }
             Step::Probe => self.both(Router::tick),
             Step::Wait { ms } => {
                 self.plain.now += ms * MS;
