@@ -14,11 +14,16 @@ from skylb.cli import main
 from skylb.tools.load import LoadSettings, run
 from skylb.tools.load.generate import generate
 from skylb.tools.load.settings import SyntheticSettings, parse_target
-from skylb.tools.load.workload import group_users, read_workload
+from skylb.tools.load.workload import Turn, group_users, read_workload
 from tests.support.processes import SKYLB, Balancer, balancer, eventually, free_port, mocks
 
 SYNTHETIC = SyntheticSettings(users=4, sessions=2, turns=3.0, systems=2, think_s=0.02, seed=7)
 MOCK = ("--profile", "h100-8b", "--time-scale", "0.1")
+
+
+def lengths(turn: Turn) -> tuple[int, int]:
+    """Tokens of prompt and answer."""
+    return turn.in_tokens, turn.out_tokens
 
 
 def load(url: str, synthetic: SyntheticSettings = SYNTHETIC) -> int:
@@ -45,8 +50,7 @@ def test_a_recording_has_the_requests_their_order_and_what_they_share(tmp_path: 
     sent = generate(SYNTHETIC)
     found = read_workload(directory).turns
     assert len(found) == count == len(sent)
-    key = lambda turn: (turn.in_tokens, turn.out_tokens)  # noqa: E731 - short
-    assert sorted(map(key, found)) == sorted(map(key, sent))
+    assert sorted(map(lengths, found)) == sorted(map(lengths, sent))
     assert {turn.region for turn in found} == {"local"}
     assert len({turn.session for turn in found}) == len({turn.session for turn in sent})
     assert len({turn.user for turn in found}) == len({turn.user for turn in sent})

@@ -55,13 +55,13 @@ def test_the_policy_is_the_one_that_places_requests_now() -> None:
 def test_the_simulator_takes_it(tmp_path: Path, replicas: tuple[dict[str, Any], ...]) -> None:
     (tmp_path / NAME).write_text(made(*replicas))
     found = read(tmp_path / NAME)
-    assert found.workload.path == str(tmp_path)  # type: ignore[union-attr]
+    assert found.workload.path == str(tmp_path)  # type: ignore[union-attr]  # it is of kind file
 
 
 def test_a_directory_of_recordings_stands_for_its_scenario(tmp_path: Path) -> None:
     assert NAME == SCENARIO
     (tmp_path / NAME).write_text(made(REPLICA))
-    assert SimSettings(scenario=str(tmp_path)).scenario == tmp_path / NAME  # type: ignore[arg-type]
+    assert SimSettings(scenario=str(tmp_path)).scenario == tmp_path / NAME  # type: ignore[arg-type]  # a text, as from the command line
 
 
 def test_a_directory_that_cannot_be_used_is_named_before_the_start(tmp_path: Path) -> None:
