@@ -144,6 +144,7 @@ def test_a_collector_that_is_away_costs_spans_and_no_request(collector: Receiver
             return dropped(front, "queue_full") > 0
 
         eventually(lost, what="a full queue")
+        eventually(lambda: "does not take spans" in front.child.text(), what="a line that says so")
         with receiver(port) as back:
             eventually(lambda: back.spans, what="spans after the outage")
             eventually(

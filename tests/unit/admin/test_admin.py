@@ -400,7 +400,7 @@ def test_a_receipt_is_found_by_any_id_and_has_the_time_for_people() -> None:
     async def test(ask: Asked) -> None:
         status, said = await ask("GET", "/requests/a%2Fb")
         assert (status, said["request_id"]) == (200, "a/b")
-        assert re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:.]+Z", said["submitted"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", said["submitted"])
         status, said = await ask("GET", "/requests?limit=1")
         assert (status, said["kept"], len(said["requests"])) == (200, 1, 1)
         status, said = await ask("GET", "/requests/other")
