@@ -6,9 +6,13 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.support.processes import SKYLB, Child
 
 ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.timeout(180)  # plots take twenty seconds of an idle machine
 
 SCENARIO = """
 duration_s = 20
@@ -25,7 +29,7 @@ kind = "tree"
 
 def sim(*words: object) -> subprocess.CompletedProcess[str]:
     command = [*SKYLB, "sim", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
 
 
 def written(directory: Path, text: str = SCENARIO) -> Path:
