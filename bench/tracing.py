@@ -11,20 +11,16 @@ that a machine that is slower for a while spoils that round only.
 
 import argparse
 import os
-import statistics
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from bench.guard import UNUSED, WORK, ratio
+from bench.guard import WORK
 from bench.overhead import work
-from bench.overhead.cpu import cpu_ns
-from bench.overhead.measure import Kind, one_round, upstreams
-from bench.overhead.proxies import BUILDERS
-from bench.processes import REST_CPU, Proxy, wait_ready
+from bench.paired import Change, Figures, another, compared, costs, flags, measure
+from bench.processes import REST_CPU
 from bench.record import keep
 
 TARGET = 1.05
@@ -58,68 +54,22 @@ def collector() -> Iterator[str]:
         server.shutdown()
 
 
-@contextmanager
-def balancers(urls: list[str], before: Path | None, body: bytes) -> Iterator[dict[str, Proxy]]:
-    """All balancers, ready, by name."""
-    with tempfile.TemporaryDirectory() as scratch, collector() as endpoint:
-        made: dict[str, Proxy] = {}
-        for name in ("off", *RATIOS, AWAY, *(("before",) if before is not None else ())):
-            room = Path(scratch) / name.split()[0]
-            room.mkdir()
-            proxy = BUILDERS["skylb"](urls, room, UNUSED)
-            if proxy is None:
-                raise RuntimeError("skylb is not installed")
-            if name in RATIOS:
-                proxy.process.command += ["--otlp-endpoint", endpoint, "--otlp-sample-ratio", RATIOS[name]]
-            if name == AWAY:
-                proxy.process.command += ["--otlp-endpoint", "http://127.0.0.1:9"]
-            if name == "before" and before is not None:
-                proxy.process.command[0] = str(before / ".venv" / "bin" / "python")
-            made[name] = proxy
-        try:
-            for proxy in made.values():
-                proxy.process.start()
-            for proxy in made.values():
-                wait_ready(proxy, body)
-            yield made
-        finally:
-            for proxy in made.values():
-                proxy.process.stop()
+def variants(endpoint: str, before: Path | None) -> dict[str, Change]:
+    """The balancers, by name."""
+    found = {"off": flags()}
+    for name, share in RATIOS.items():
+        found[name] = flags("--otlp-endpoint", endpoint, "--otlp-sample-ratio", share)
+    found[AWAY] = flags("--otlp-endpoint", "http://127.0.0.1:9")
+    return found if before is None else {**found, "before": another(before)}
 
 
-def measure(kind: Kind, *, rounds: int, count: int, before: Path | None) -> dict[str, list[float]]:
-    """CPU microseconds per request in each round, by balancer."""
-    sent = work.requests(kind.distinct, size=kind.size, stream=kind.stream, tokens=kind.tokens)
-    body = sent[0].partition(b"\r\n\r\n")[2]
-    figures: dict[str, list[float]] = {}
-    with upstreams(4, *kind.mock) as urls, balancers(urls, before, body) as found:
-        for number in range(rounds + 1):
-            names = sorted(found, reverse=bool(number % 2))  # no balancer always comes first
-            for name in names:
-                proxy = found[name]
-                spent = -cpu_ns(proxy.process.pid)
-                tally = one_round(proxy.port, sent, count=count, concurrency=kind.concurrency)
-                spent += cpu_ns(proxy.process.pid)
-                if tally.errors or not tally.requests:
-                    raise RuntimeError(f"{name}: {tally.errors} errors in {tally.requests} requests")
-                if number:  # the first round warms up
-                    figures.setdefault(name, []).append(spent / tally.requests / 1000)
-    return figures
-
-
-def table(title: str, figures: dict[str, list[float]]) -> list[str]:
+def table(title: str, figures: Figures) -> list[str]:
     """Rows of one kind of work."""
     lines = [f"{title}: CPU per request, us; {len(figures['off'])} rounds in turn"]
-    names = [name for name in ("before", "off", *RATIOS, AWAY) if name in figures]
-    for name in names:
-        values = figures[name]
-        lines.append(f"  {name:<8}{statistics.median(values):>8.1f}   {min(values):.1f} to {max(values):.1f}")
-    for name in (*RATIOS, AWAY):
-        median, low, high = ratio(figures, name, "off")
-        lines.append(f"  {name:>6} / off      {median:.3f}   {low:.3f} to {high:.3f}   (target <= {TARGET})")
+    lines += costs(figures, ("before", "off", *RATIOS, AWAY))
+    lines += [compared(figures, name, "off", f"   (target <= {TARGET})") for name in (*RATIOS, AWAY)]
     if "before" in figures:
-        median, low, high = ratio(figures, "off", "before")
-        lines.append(f"     off / before   {median:.3f}   {low:.3f} to {high:.3f}   (target: 1)")
+        lines.append(compared(figures, "off", "before", "   (target: 1 within the noise)"))
     return lines
 
 
@@ -134,7 +84,10 @@ def main() -> None:
     lines: list[str] = []
     for name in ("unary", "short"):
         kind = WORK[name]
-        figures = measure(kind, rounds=arguments.rounds, count=arguments.count, before=arguments.before)
+        sent = work.requests(kind.distinct, size=kind.size, stream=kind.stream, tokens=kind.tokens)
+        with collector() as endpoint:
+            changes = variants(endpoint, arguments.before)
+            figures = measure(kind, sent, changes, rounds=arguments.rounds, count=arguments.count)
         rows = [*table(kind.title, figures), ""]
         lines += rows
         print("\n".join(rows), flush=True)
