@@ -19,6 +19,7 @@ pub mod relay;
 pub mod rng;
 pub mod sim;
 pub mod tenant;
+pub mod text;
 pub mod time;
 
 #[cfg(feature = "python")]

@@ -393,6 +393,7 @@ def test_response_headers_meet_their_fates(strangers: Front) -> None:
     recorder.answer_lines = [
         "X-Request-Id: engine",
         "X-Skylb-Refused: x",
+        "X-SkyLB-Receipt: id=of-another; replica=http://10.0.0.1",
         "X-Amzn-Sagemaker-New-Session-Id: x",
         "Keep-Alive: timeout=5",
         "Connection: X-Hop",
@@ -407,4 +408,4 @@ def test_response_headers_meet_their_fates(strangers: Front) -> None:
     names = [name for name, _ in lines]
     assert [value for name, value in lines if name == "x-request-id"] == ["mine"]
     assert {"x-own", "server"} <= set(names)
-    assert not {"x-skylb-refused", "x-amzn-sagemaker-new-session-id", "keep-alive", "x-hop"} & set(names)
+    assert not {"x-skylb-refused", "x-skylb-receipt", "x-amzn-sagemaker-new-session-id", "keep-alive", "x-hop"} & set(names)

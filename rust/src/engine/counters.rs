@@ -199,7 +199,7 @@ impl Counters {
     pub(in crate::engine) fn count_outcome(&mut self, outcome: Outcome) {
         *match outcome {
             Outcome::Ok => &mut self.completed_ok,
-            Outcome::ClientLeft => &mut self.completed_client_left,
+            Outcome::ClientLeft | Outcome::GivenUp => &mut self.completed_client_left,
             Outcome::ReplicaFailed => &mut self.completed_replica_failed,
         } += 1;
     }

@@ -129,10 +129,12 @@ impl Effect {
 pub enum Outcome {
     /// The response was relayed to its end, and its status is below 500.
     Ok = 0,
-    /// The client left, or SkyLB gave the request up. Never counts against the replica.
+    /// The client left. Never counts against the replica.
     ClientLeft = 1,
     /// The replica failed after its first body byte, or SkyLB relayed its error (status 500 or above).
     ReplicaFailed = 2,
+    /// The balancer gave the request up: it stops, or lacks descriptors. Counts as if the client had left.
+    GivenUp = 3,
 }
 
 impl Outcome {
@@ -143,7 +145,14 @@ impl Outcome {
             0 => Self::Ok,
             1 => Self::ClientLeft,
             2 => Self::ReplicaFailed,
+            3 => Self::GivenUp,
             _ => return None,
         })
+    }
+
+    /// Nobody waits for the answer any more.
+    #[must_use]
+    pub fn is_unwanted(self) -> bool {
+        matches!(self, Self::ClientLeft | Self::GivenUp)
     }
 }

@@ -52,9 +52,10 @@ const PROBED: [(&str, ProbedState); 4] = [
     ("PROBED_DOWN", ProbedState::Down),
 ];
 
-const OUTCOMES: [(&str, Outcome); 3] = [
+const OUTCOMES: [(&str, Outcome); 4] = [
     ("OUTCOME_OK", Outcome::Ok),
     ("OUTCOME_CLIENT_LEFT", Outcome::ClientLeft),
+    ("OUTCOME_GIVEN_UP", Outcome::GivenUp),
     ("OUTCOME_REPLICA_FAILED", Outcome::ReplicaFailed),
 ];
 
@@ -157,7 +158,6 @@ impl Engine {
                 blocks: digest.blocks.clone(),
                 answer: Vec::new(),
                 key: ask.session_key(self.router.digest_config()).or(digest.key),
-                class: ask.class_of(digest.class, self.router.believes(&ask)),
             }));
         }
         let name = &request.life.request_id;
@@ -174,7 +174,7 @@ impl Engine {
         let answer = self.router.answer_start(&digest);
         let believed = self.router.believes(&ask);
         let highest = self.router.highest_class(ask.tenant);
-        let class = ask.class_of(digest.class, believed).bounded(highest);
+        let class = self.router.class_of(&ask, digest.class);
         digest.tail = Tail::default();
         request.life.class = class;
         request.id = id;

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::ended::Ended;
 use super::prompt::Prompt;
 use super::target::Target;
+use crate::prompt::class::Class;
 use crate::relay::Relay;
+use crate::text::shortened;
 
 /// Requests that wait for the thread.
 const ARRIVALS_MAX: usize = 16_384;
@@ -23,6 +25,7 @@ pub struct Arrival {
     pub(super) route: &'static str,
     pub(super) model: Box<str>,
     pub(super) tenant: Option<Box<str>>,
+    pub(super) class: Class,
     pub(super) prompt_bytes: usize,
     pub(super) has_media: bool,
     /// The route gives answers of tokens.
@@ -57,8 +60,9 @@ impl Arrival {
         Some(Self {
             prompt: Arc::clone(prompt),
             route: ended.route(),
-            model: (*digest.model).into(),
+            model: shortened(&digest.model).into(),
             tenant: ended.life.tenant.name().map(Into::into),
+            class: ended.life.class,
             prompt_bytes: digest.prompt_bytes,
             has_media: digest.has_media,
             generates: digest.stream || digest.answer.is_some() || digest.max_tokens.is_some(),

@@ -37,9 +37,9 @@ pub struct Life {
 }
 
 impl Life {
-    /// It enters the hold.
+    /// It enters the hold, if it is not there.
     pub fn hold(&mut self, now_ns: u64) {
-        self.held_since_ns = Some(now_ns);
+        self.held_since_ns.get_or_insert(now_ns);
     }
 
     /// The header line that tells a trusted client where its request went, and why; with CR LF.
@@ -110,6 +110,15 @@ mod tests {
         life.hold(200);
         life.leave_hold(201);
         assert_eq!(life.held_ns, 6);
+    }
+
+    #[test]
+    fn one_stay_in_the_hold_may_be_decided_twice() {
+        let mut life = Life::default();
+        life.hold(10);
+        life.hold(70); // its model was in no list, and then no replica had room
+        life.leave_hold(100);
+        assert_eq!(life.held_ns, 90);
     }
 
     #[test]

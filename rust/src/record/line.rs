@@ -1,7 +1,6 @@
 //! One line of the access log, as JSON or as `key=value` text.
 
-/// Longest text of one field, in bytes before escaping. A model's name is the client's to choose.
-const FIELD_BYTES_MAX: usize = 256;
+use crate::text::shortened;
 
 /// What log lines look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,15 +160,6 @@ pub fn six_digits(value: u32) -> [u8; 6] {
     ]
 }
 
-/// At most [`FIELD_BYTES_MAX`] bytes of a text, whole characters only.
-pub(super) fn shortened(value: &str) -> &str {
-    let mut end = value.len().min(FIELD_BYTES_MAX);
-    while !value.is_char_boundary(end) {
-        end -= 1;
-    }
-    &value[..end]
-}
-
 /// Each byte of a word set to `byte`.
 const fn repeated(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
@@ -279,7 +269,10 @@ mod tests {
     fn a_long_text_is_cut_between_characters() {
         let long = "\u{20ac}".repeat(200);
         let cut = line::<true>(Some(&long));
-        assert_eq!(cut.matches('\u{20ac}').count(), FIELD_BYTES_MAX / 3);
+        assert_eq!(
+            cut.matches('\u{20ac}').count(),
+            crate::text::KEPT_BYTES_MAX / 3
+        );
     }
 
     proptest! {

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::prompt::class::Class;
-
 /// Hashes of a prompt and of its answer, with what else a recording needs of the body.
 #[derive(Default)]
 pub struct Prompt {
@@ -13,8 +11,6 @@ pub struct Prompt {
     pub answer: Vec<u64>,
     /// Keyed hash of the session or user that the request names.
     pub key: Option<u64>,
-    /// How urgent it is.
-    pub class: Class,
 }
 
 impl fmt::Debug for Prompt {

@@ -190,10 +190,9 @@ impl Writer {
             at_ns: arrival.end_ns,
             key: prompt.key,
         };
-        if let Some(hash) = prompt.answer.last() {
-            self.ends.put(*hash, end);
-        }
-        if let Some(hash) = prompt.blocks.last().filter(|_| said_first) {
+        // Whose answer is known is followed by nobody who does not repeat it.
+        let alone = || prompt.blocks.last().filter(|_| said_first);
+        if let Some(hash) = prompt.answer.last().or_else(alone) {
             self.ends.put(*hash, end);
         }
     }
@@ -226,8 +225,8 @@ impl Writer {
         if arrival.tenant.is_some() {
             line.text(key!("tenant"), arrival.tenant.as_deref());
         }
-        if arrival.prompt.class != Class::default() {
-            line.plain(key!("class"), arrival.prompt.class.name().as_bytes());
+        if arrival.class != Class::default() {
+            line.plain(key!("class"), arrival.class.name().as_bytes());
         }
         line.int(key!("status"), u64::from(arrival.status));
         line.seconds(key!("held"), Some(arrival.held_ns));

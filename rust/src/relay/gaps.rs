@@ -9,6 +9,7 @@ pub struct Gaps {
     count: u64,
     sum_ns: u64,
     worst_ns: u64,
+    interrupted: bool,
 }
 
 impl Gaps {
@@ -30,14 +31,19 @@ impl Gaps {
         }
     }
 
-    /// The gap under way does not count.
+    /// The gap under way does not count. How many tokens fall into it is not known.
     pub(super) fn interrupt(&mut self) {
         self.last_ns = None;
+        self.interrupted = true;
     }
 
-    /// The mean time between two tokens of the answer, where their number is known, else between two events.
+    /// The mean time between two tokens of the answer, where their number is known, else between two events. Of a
+    /// stream that was interrupted there is none by tokens.
     #[must_use]
     pub fn mean_ns(&self, tokens: Option<u64>) -> Option<u64> {
+        if self.interrupted && tokens.is_some() {
+            return None;
+        }
         let between = tokens.map(|tokens| tokens.saturating_sub(1));
         let between = between.filter(|count| *count > 0).unwrap_or(self.count);
         (self.sum_ns > 0)
@@ -88,6 +94,7 @@ mod tests {
         gaps.note(4, 9_020);
         assert_eq!(gaps.worst_ns(), Some(20));
         assert_eq!(gaps.mean_ns(None), Some(15));
+        assert_eq!(gaps.mean_ns(Some(500)), None);
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 
 use super::noting::{note_search, noted};
 use super::policy::{self, Basis, Candidate, Choice, Context, NOT_A_CANDIDATE, View};
-use super::verdict::Verdict;
+use super::selection::{Here, Selection};
 use super::{Chooser, Counters, Demand, Fleet, Room, Seeker, Sight, Ticket, mem};
 use crate::engine::cache::Cache;
 use crate::engine::config::Config;
@@ -37,6 +37,26 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
+    /// Whether a replica was a candidate of the search that is at its end, which has weighed some.
+    pub(super) fn is_candidate(&self, slot: ReplicaSlot, spared: bool) -> bool {
+        if spared {
+            let position = self.positions.get(slot.index());
+            return position.is_some_and(|position| *position != NOT_A_CANDIDATE);
+        }
+        self.has_room_or_may_wait(slot)
+    }
+
+    /// Whether a replica was open to the request, before room that is spared was told apart.
+    pub(super) fn has_room_or_may_wait(&self, slot: ReplicaSlot) -> bool {
+        let found = self.open.binary_search_by_key(&slot, |(slot, _)| *slot);
+        found.is_ok()
+    }
+
+    /// How many replicas were open.
+    pub(super) fn open_len(&self) -> usize {
+        self.open.len()
+    }
+
     /// Leading blocks that match at a replica.
     fn match_blocks(&self, slot: ReplicaSlot) -> u32 {
         self.match_blocks.get(slot.index()).copied().unwrap_or(0)
@@ -119,36 +139,13 @@ impl Paces {
     }
 }
 
-/// A replica that has room for a request, and was chosen for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) struct Here {
-    pub(in crate::engine) slot: ReplicaSlot,
-    /// Leading blocks of the prompt that match there.
-    pub(in crate::engine) match_blocks: u32,
-    /// What the shadow policy does with the request.
-    pub(in crate::engine) shadow: Option<Verdict>,
-}
-
-/// The result of the search for a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Selection {
-    /// Push it to this replica.
-    Here(Here),
-    /// Wait for this replica: it has no room, but the policy prefers it to those that have.
-    Awaits { slot: ReplicaSlot },
-    /// Replicas are ready for it, but none has room.
-    NoRoom,
-    /// No replica is ready for it.
-    NoneReady,
-}
-
 impl Chooser {
     /// The replica that the policy chooses for a request, among those that may take it now. If the request
-    /// `may_wait`, replicas without room are candidates too.
+    /// `may_wait`, as far as the policy goes and as far as its shadow does, replicas without room are candidates too.
     pub(in crate::engine) fn find(
         &mut self,
         seeker: Seeker<'_>,
-        may_wait: bool,
+        (may_wait, shadow_may_wait): (bool, bool),
         sight: &mut Sight<'_>,
         counters: &mut Counters,
     ) -> Selection {
@@ -157,7 +154,8 @@ impl Chooser {
             counters.count_basis(basis);
         }
         if let Some(shadow) = &mut self.shadow {
-            let verdict = shadow.judge((seeker, may_wait), found, &self.scratch, sight);
+            let asks = (may_wait, shadow_may_wait);
+            let verdict = shadow.judge((seeker, asks), found, &self.scratch, sight);
             if let Selection::Here(here) = &mut found {
                 here.shadow = verdict;
             }
@@ -196,7 +194,7 @@ impl Chooser {
                 Selection::NoRoom => Found::NoRoom,
                 Selection::NoneReady => Found::NoneReady,
             };
-            note_search(seeker, kind, &scratch.open, sight, receipts);
+            note_search(seeker, kind, &scratch, sight, receipts);
         }
         self.scratch = scratch;
         #[cfg(test)]

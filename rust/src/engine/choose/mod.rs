@@ -3,7 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `policy` | the policies: one file and one row of the table each |
-//! | `candidates` | the replicas that a policy chooses among, and what follows from its choice |
+//! | `candidates` | the replicas that a policy chooses among |
+//! | `selection` | what follows from its choice |
 //! | `peers` | the same for peers |
 //! | `shadow`, `verdict` | what a second policy would choose, without effect |
 //! | `noting` | what receipts keep of a search |
@@ -18,14 +19,16 @@ mod peers;
 #[cfg(test)]
 mod plain;
 pub mod policy;
+mod selection;
 pub(in crate::engine) mod shadow;
 pub mod verdict;
 
 use std::mem;
 
-pub(in crate::engine) use self::candidates::{Here, Selection, matched_tokens};
+pub(in crate::engine) use self::candidates::matched_tokens;
 pub(in crate::engine) use self::order::COMPARED_MAX;
 pub(in crate::engine) use self::peers::There;
+pub(in crate::engine) use self::selection::{Here, Selection};
 use self::shadow::Shadow;
 use super::cache::Cache;
 use super::config::Config;
@@ -35,6 +38,7 @@ use super::fleet::Fleet;
 use super::fleet::replica::Need;
 use super::hold::{Hold, Room, Ticket};
 use super::receipts::Receipts;
+use super::receipts::decision::Held;
 use super::recent::Recent;
 use crate::id::{PeerId, ReplicaId, ReplicaSlot};
 use crate::rng::Rng;
@@ -146,6 +150,14 @@ impl Chooser {
     #[inline]
     pub(in crate::engine) fn receipts_mut(&mut self) -> Option<&mut Receipts> {
         self.receipts.as_deref_mut()
+    }
+
+    /// A request is held for this reason, which no search tells; its effect follows.
+    #[inline]
+    pub(in crate::engine) fn note_held(&mut self, age: u64, why: Held) {
+        if let Some(receipts) = &mut self.receipts {
+            receipts.note_held(age, why);
+        }
     }
 
     /// A request was pushed: notes what later choices look at.

@@ -1,28 +1,31 @@
 //! What receipts keep of a search for a replica.
 
+use super::candidates::Scratch;
 use super::policy::Candidate;
-use super::{Seeker, Sight};
+use super::{Room, Seeker, Sight};
 use crate::engine::receipts::Receipts;
 use crate::engine::receipts::search::{Found, Noted};
-use crate::id::ReplicaSlot;
 
 /// Notes what a search found, and which replicas were no candidates.
 pub(super) fn note_search(
     seeker: Seeker<'_>,
     found: Found,
-    open: &[(ReplicaSlot, bool)],
+    scratch: &Scratch,
     sight: &Sight<'_>,
     receipts: &mut Receipts,
 ) {
     let search = receipts.search();
     search.found = found;
     let weighed = !search.candidates.is_empty();
-    let is_candidate =
-        |slot: ReplicaSlot| weighed && open.binary_search_by_key(&slot, |(slot, _)| *slot).is_ok();
-    if !weighed || open.len() < sight.fleet.servants_len(seeker.demand) {
+    let spared = seeker.room == Room::Spared;
+    let open_len = scratch.open_len();
+    if !weighed || spared || open_len < sight.fleet.servants_len(seeker.demand) {
         let (config, now) = (sight.config, sight.now);
+        let is_candidate = |slot| weighed && scratch.is_candidate(slot, spared);
+        let is_spared = |slot| spared && scratch.has_room_or_may_wait(slot);
         let demand = seeker.demand;
-        (sight.fleet).closed_to(demand, is_candidate, config, now, |replica, why| {
+        (sight.fleet).closed_to(demand, is_candidate, config, now, |(slot, replica), why| {
+            let why = if is_spared(slot) { "spared" } else { why };
             search.add_closed(replica, why);
         });
     }
@@ -33,9 +36,8 @@ pub(super) fn note_search(
 pub(super) fn noted(candidate: &Candidate, sight: &Sight<'_>) -> Option<Noted> {
     let member = sight.fleet.member(candidate.slot)?;
     let closed = || {
-        member
-            .closed_by(sight.config, sight.now)
-            .unwrap_or("spared")
+        let why = member.closed_by(sight.config, sight.now);
+        why.unwrap_or("in_flight_max")
     };
     Some(Noted {
         replica: member.id(),

@@ -7,8 +7,9 @@
 
 use std::cmp::Reverse;
 
-use super::candidates::{Here, Selection, matched_tokens};
+use super::candidates::matched_tokens;
 use super::policy::PeerRule;
+use super::selection::{Here, Selection};
 use super::{Chooser, Seeker, Sight, mem};
 use crate::engine::config::Config;
 use crate::engine::demand::Lane;

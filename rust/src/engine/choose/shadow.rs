@@ -1,14 +1,16 @@
 //! A second policy's verdict on each choice, without any effect.
 //!
 //! The shadow is a [`Chooser`] of its own, with the draws, the turns and the sessions of its policy. It is asked
-//! whenever the policy that decides is asked, and sees the same fleet: as the deciding policy has made it. Its
-//! verdict counts when the request is pushed for the first time.
+//! where its policy would be asked, and sees the same fleet: as the deciding policy has made it. A policy that lets
+//! no request wait for a full replica is asked when the request goes to one; another one also before. The verdict
+//! counts when the request is pushed for the first time.
 
 use serde::Serialize;
 
-use super::candidates::{Here, Scratch, Selection};
+use super::candidates::Scratch;
+use super::selection::{Here, Selection};
 use super::verdict::Verdict;
-use super::{Chooser, Seeker, Sight};
+use super::{Chooser, Room, Seeker, Sight};
 use crate::engine::config::Config;
 use crate::engine::counters::Counters;
 use crate::id::{ReplicaId, ReplicaSlot};
@@ -49,10 +51,11 @@ impl Shadow {
         }
     }
 
-    /// What its policy does with a request for which `found` was found. `real`: the chooser that found it.
+    /// What its policy does with a request for which `found` was found. `real`: the chooser that found it. The
+    /// request may wait, as far as the deciding policy goes, and as far as this one does.
     pub(super) fn judge(
         &mut self,
-        (seeker, may_wait): (Seeker<'_>, bool),
+        (seeker, (may_wait, own_may_wait)): (Seeker<'_>, (bool, bool)),
         found: Selection,
         real: &Scratch,
         sight: &mut Sight<'_>,
@@ -63,6 +66,10 @@ impl Shadow {
             // The policy was not asked.
             Selection::NoRoom | Selection::NoneReady => return None,
         };
+        let asked_again = may_wait && (seeker.ticket.is_some() || here.is_none());
+        if asked_again && seeker.room == Room::Any && !self.config.waits() {
+            return None;
+        }
         let mut own = Sight {
             config: &self.config,
             fleet: sight.fleet,
@@ -70,7 +77,7 @@ impl Shadow {
             hold: sight.hold,
             now: sight.now,
         };
-        let (other, _) = (self.chooser).find_beside(seeker, may_wait, Some(real), &mut own);
+        let (other, _) = (self.chooser).find_beside(seeker, own_may_wait, Some(real), &mut own);
         self.compare(seeker, here?, other, &own)
     }
 

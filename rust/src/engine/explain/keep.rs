@@ -9,6 +9,7 @@ use crate::engine::receipts::{Asked, End, Receipts};
 use crate::engine::router::{Ask, Router, Usage};
 use crate::id::RequestId;
 use crate::prompt::Digest;
+use crate::text::shortened;
 use crate::time::Instant;
 
 /// Requests that one listing has at most.
@@ -71,17 +72,12 @@ impl Router {
 
     /// What a request asks for, for its receipt.
     pub(super) fn asked(&self, name: &str, ask: &Ask<'_>, digest: &Digest) -> Asked {
-        let parts = self.parts();
-        let class = ask.class_of(digest.class, self.believes(ask));
-        let tenant = ask.tenant;
-        let model = parts.fleet.model(&digest.model);
         Asked {
             name: name.into(),
             route: ask.route.name(),
-            model: digest.model.as_str().into(),
-            listed: model.is_some_and(|model| parts.fleet.is_served(model)),
-            class: parts.requests.tenants().class(tenant, class),
-            tenant: tenant.owned(),
+            model: shortened(&digest.model).into(),
+            class: self.class_of(ask, digest.class),
+            tenant: ask.tenant.owned(),
             origin: ask.forwarded.and_then(|forwarded| forwarded.origin),
             forwarded: ask.forwarded.is_some(),
             prompt_bytes: digest.prompt_bytes,

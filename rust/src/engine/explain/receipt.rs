@@ -66,11 +66,9 @@ impl<'a> View<'a> {
             now_ns: now,
             submitted_ns: receipt.submitted_ns,
             weights: Weights::of(parts.config),
-            decisions: decisions
-                .map(|of| DecisionView::of(of, &receipt.asked, parts))
-                .collect(),
+            decisions: decisions.map(|of| DecisionView::of(of, parts)).collect(),
             decisions_left_out: receipt.left_out,
-            held_ns: held_ns(receipt, now),
+            held_ns: receipt.held_ns(now),
             first_byte_ns: receipt.first_byte_ns,
             ttft_ns: receipt
                 .first_byte_ns
@@ -78,18 +76,6 @@ impl<'a> View<'a> {
             end: receipt.end.as_ref().map(EndView::of),
         }
     }
-}
-
-/// Time in the hold: from each decision to hold it to the next one, or to its end.
-fn held_ns(receipt: &Receipt, now: Instant) -> Span {
-    let ends = receipt.end.map_or(now, |end| end.at_ns);
-    let after = receipt.decisions.iter().skip(1).map(|next| next.at_ns);
-    let until = after.chain([ends]);
-    let stays = receipt.decisions.iter().zip(until);
-    let held = stays.filter(|(decision, _)| decision.came == Came::Held);
-    held.fold(Span::ZERO, |sum, (decision, until)| {
-        sum + (until - decision.at_ns)
-    })
 }
 
 /// What the request asks for.
@@ -154,7 +140,7 @@ pub(super) struct DecisionView<'a> {
 }
 
 impl<'a> DecisionView<'a> {
-    pub(super) fn of(decision: &Decision, asked: &Asked, parts: &Parts<'a>) -> Self {
+    pub(super) fn of(decision: &Decision, parts: &Parts<'a>) -> Self {
         let came = decision.came;
         let (attempt, match_blocks, predicted_ttft_ns) = match came {
             Came::Pushed {
@@ -183,7 +169,7 @@ impl<'a> DecisionView<'a> {
             peer: peer_of(parts, came),
             match_blocks,
             predicted_ttft_ns,
-            why: (came == Came::Held).then(|| why_held(decision, asked)),
+            why: (came == Came::Held).then(|| why_held(decision)),
             code,
             failed: decision.failed,
             search: search.map(|search| SearchView::of(search, parts)),
@@ -364,6 +350,7 @@ impl EndView {
                 Outcome::Ok => "ok",
                 Outcome::ClientLeft => "client_left",
                 Outcome::ReplicaFailed => "replica_failed",
+                Outcome::GivenUp => "given_up",
             },
             prompt_tokens: end.usage.prompt_tokens,
             cached_tokens: end.usage.cached_tokens,
@@ -373,16 +360,13 @@ impl EndView {
 }
 
 /// Why a request is held.
-fn why_held(decision: &Decision, asked: &Asked) -> &'static str {
-    match (&decision.search, &decision.peers) {
-        (Some(search), _) => match search.found {
-            Found::Awaits => "better_to_wait",
-            Found::NoneReady => "none_ready",
-            Found::Here | Found::NoRoom => "no_room",
-        },
-        (None, Some(_)) => "leaves",
-        (None, None) if asked.listed => "others_first",
-        (None, None) => "lists_are_read",
+fn why_held(decision: &Decision) -> &'static str {
+    let found = decision.search.as_ref().map(|search| search.found);
+    match (decision.held, found) {
+        (Some(held), _) => held.name(),
+        (None, Some(Found::Awaits)) => "better_to_wait",
+        (None, Some(Found::NoneReady)) => "none_ready",
+        (None, Some(Found::Here | Found::NoRoom) | None) => "no_room",
     }
 }
 

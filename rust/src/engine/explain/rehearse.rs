@@ -14,7 +14,7 @@ use crate::engine::config::UnknownModels;
 use crate::engine::counters::Counters;
 use crate::engine::demand::{Demand, Lane};
 use crate::engine::hold::{Full, Payer};
-use crate::engine::receipts::decision::{Came, Decision};
+use crate::engine::receipts::decision::{Came, Decision, Held};
 use crate::engine::receipts::{Asked, Receipts};
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{NoPlace, Phase, Request, Setbacks};
@@ -63,7 +63,7 @@ impl Router {
             asked: AskedView::of(&asked, &parts),
             now_ns: now,
             weights: Weights::of(parts.config),
-            decision: DecisionView::of(&decision, &asked, &parts),
+            decision: DecisionView::of(&decision, &parts),
             drawn,
             others_wait: !parts.hold.is_empty(),
         })
@@ -80,11 +80,14 @@ impl Router {
         let plain = |came| Decision {
             at_ns: now,
             came,
+            held: (came == Came::Held).then_some(Held::ListsAreRead),
             search: None,
             peers: None,
             failed: None,
         };
-        let known = self.parts().fleet.model(&digest.model);
+        let fleet = self.parts().fleet;
+        let known = fleet.model(&digest.model);
+        let passed = known.map(|id| (id, fleet.is_passed(id)));
         let request = match self.rehearsed(ask, digest, now) {
             Ok(request) => request,
             Err(came) => return (plain(came), false),
@@ -94,22 +97,25 @@ impl Router {
         let mut receipts = Receipts::new(1);
         receipts.begin(NOBODY, age, asked.clone(), now);
         let kept = self.sight(now).0.rehearse(key, receipts);
-        let came = if self.is_unlisted(&request, now) {
-            Came::Held
+        let (came, held) = if self.is_unlisted(&request, now) {
+            (Came::Held, Some(Held::ListsAreRead))
         } else {
             self.rehearse_settle(&request, now)
         };
         let (chooser, _, sight, _) = self.sight(now);
         let (drawn, receipts) = chooser.put_back(kept);
         sight.fleet.put_back_last(model, last);
-        if known.is_none()
-            && let Some(model) = model
-        {
-            sight.fleet.forget_if_unused(model);
+        match passed {
+            Some((known, false)) => sight.fleet.set_passed(known, false),
+            Some((_, true)) => {}
+            None => model
+                .into_iter()
+                .for_each(|id| sight.fleet.forget_if_unused(id)),
         }
         let looked_at = receipts.map(|mut receipts| receipts.take_looked_at(age));
         let (search, peers) = looked_at.unwrap_or_default();
         let decision = Decision {
+            held,
             search,
             peers,
             ..plain(came)
@@ -143,10 +149,7 @@ impl Router {
             return Err(refused(Refusal::response_unknown()));
         }
         let header = ask.session_key(parts.digest);
-        let class = parts
-            .requests
-            .tenants()
-            .class(ask.tenant, ask.class_of(digest.class, self.believes(ask)));
+        let class = self.class_of(ask, digest.class);
         let age = parts.requests.age_next();
         let attempts_max = parts.config.attempts_max;
         let model = match lane {
@@ -216,31 +219,40 @@ impl Router {
             };
             return Err(Came::Refused(code));
         }
-        let is_new = fleet.model(name).is_none();
         let fleet = self.sight(now).2.fleet;
         let id = fleet.intern(name, bytes_per_token);
-        if !found && is_new {
+        if !found {
             fleet.pass(id);
         }
         Ok(id)
     }
 
-    /// As `settle` decides.
-    fn rehearse_settle(&mut self, request: &Request, now: Instant) -> Came {
+    /// As `settle` decides; why it is held, where what is looked at does not tell.
+    fn rehearse_settle(&mut self, request: &Request, now: Instant) -> (Came, Option<Held>) {
         let evacuating = self.parts().mesh.evacuating();
         if evacuating && let Some(there) = self.rehearse_peer(request, now) {
-            return self.forwarded(there);
+            return (self.forwarded(there), None);
         }
         let batch = request.demand.lane == Lane::Batch;
         let place = self.place_in_hold(request, now);
         if evacuating && batch && self.peers_serve(request, now) && place.is_ok() {
-            return Came::Held;
+            return (Came::Held, Some(Held::Leaves));
         }
         let line = request.partition().filter(|_| batch);
         let line = line.filter(|_| !self.parts().hold.is_empty());
         if place.is_ok() && line.is_some_and(|line| self.contested(line, now)) {
-            return Came::Held;
+            return (Came::Held, Some(Held::OthersFirst));
         }
+        (self.rehearse_choice(request, place, now), None)
+    }
+
+    /// What the policy's choice comes to.
+    fn rehearse_choice(
+        &mut self,
+        request: &Request,
+        place: Result<(), NoPlace>,
+        now: Instant,
+    ) -> Came {
         let found = self.rehearse_find(request, true, now);
         let (chooser, mesh, mut sight, _) = self.sight(now);
         if let Some(there) = chooser.faster_peer(request.seeker(), found, mesh, &mut sight) {
@@ -289,6 +301,7 @@ impl Router {
             room,
             ..request.seeker()
         };
+        let may_wait = (may_wait, false);
         chooser.find(seeker, may_wait, &mut sight, &mut Counters::default())
     }
 

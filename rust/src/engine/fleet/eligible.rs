@@ -112,7 +112,7 @@ impl Fleet {
         is_candidate: impl Fn(ReplicaSlot) -> bool,
         config: &Config,
         now: Instant,
-        mut note: impl FnMut(ReplicaId, &'static str),
+        mut note: impl FnMut((ReplicaSlot, ReplicaId), &'static str),
     ) {
         let bound = demand.bound.and_then(|id| self.slot(id));
         for &slot in self.servants(demand, bound.as_ref()) {
@@ -126,7 +126,7 @@ impl Fleet {
             } else {
                 member.closed_to(demand.lane, config, now)
             };
-            note(member.id, why);
+            note((slot, member.id), why);
         }
     }
 

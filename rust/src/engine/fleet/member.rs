@@ -299,18 +299,21 @@ impl Member {
         if self.full.is_some() {
             return Some("full");
         }
-        gate::may_push(&self.replica, config, now)
-            .err()
-            .map(|why| match why {
-                Why::NotReady => "not_ready",
-                Why::Sleeping => "sleeping",
-                Why::Probing => "probing",
-                Why::Cap => "in_flight_max",
-                Why::Ramp => "ramp",
-                Why::Blind => "blind_outstanding_max",
-                Why::Outstanding => "outstanding_max",
-                Why::Pending => "pending",
-                Why::Shared => "shared",
-            })
+        let shut = gate::may_push(&self.replica, config, now).err();
+        // Requests outside the batch count too.
+        if shut.is_none() && self.all_in_flight() >= config.in_flight_max {
+            return Some("in_flight_max");
+        }
+        shut.map(|why| match why {
+            Why::NotReady => "not_ready",
+            Why::Sleeping => "sleeping",
+            Why::Probing => "probing",
+            Why::Cap => "in_flight_max",
+            Why::Ramp => "ramp",
+            Why::Blind => "blind_outstanding_max",
+            Why::Outstanding => "outstanding_max",
+            Why::Pending => "pending",
+            Why::Shared => "shared",
+        })
     }
 }

@@ -213,8 +213,13 @@ impl Fleet {
 
     /// Sends a model that no list has to all replicas.
     pub(in crate::engine) fn pass(&mut self, id: ModelId) {
+        self.set_passed(id, true);
+    }
+
+    /// [`Self::pass`], or the end of that.
+    pub(in crate::engine) fn set_passed(&mut self, id: ModelId, passed: bool) {
         if let Some(model) = self.models.get_mut(id.0 as usize) {
-            model.passed = true;
+            model.passed = passed;
         }
         self.spread(id);
     }
@@ -360,7 +365,7 @@ impl Fleet {
             && sends(member, line.model, model)
     }
 
-    fn is_passed(&self, id: ModelId) -> bool {
+    pub(in crate::engine) fn is_passed(&self, id: ModelId) -> bool {
         let model = self.models.get(id.0 as usize);
         model.is_some_and(|model| model.passed)
     }

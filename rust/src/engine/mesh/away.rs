@@ -117,7 +117,7 @@ impl Mesh {
                     peer.counts.ok += 1;
                     peer.succeeded();
                 }
-                Outcome::ClientLeft => peer.counts.client_left += 1,
+                Outcome::ClientLeft | Outcome::GivenUp => peer.counts.client_left += 1,
                 Outcome::ReplicaFailed => peer.counts.failed += 1,
             }
         }

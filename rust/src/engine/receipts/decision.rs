@@ -8,6 +8,28 @@ use crate::time::{Instant, Span};
 /// Peers of a decision that are kept.
 pub const PEERS_MAX: usize = 16;
 
+/// Why a request waits, where the replicas that were looked at do not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// No list has its model: the lists are read again.
+    ListsAreRead,
+    /// Its region is evacuated, and no peer has room yet.
+    Leaves,
+    /// Others wait for the room that there is.
+    OthersFirst,
+}
+
+impl Held {
+    /// In one word.
+    pub(in crate::engine) fn name(self) -> &'static str {
+        match self {
+            Self::ListsAreRead => "lists_are_read",
+            Self::Leaves => "leaves",
+            Self::OthersFirst => "others_first",
+        }
+    }
+}
+
 /// What was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Came {
@@ -64,6 +86,11 @@ impl Came {
         })
     }
 
+    /// An attempt begins.
+    pub(super) fn begins(self) -> bool {
+        matches!(self, Self::Pushed { .. } | Self::Forwarded { .. })
+    }
+
     /// Nothing follows.
     pub(in crate::engine) fn ends(self) -> bool {
         matches!(self, Self::Refused(_) | Self::Expired)
@@ -75,6 +102,8 @@ impl Came {
 pub struct Decision {
     pub(in crate::engine) at_ns: Instant,
     pub(in crate::engine) came: Came,
+    /// Why it is held, where the search does not tell.
+    pub(in crate::engine) held: Option<Held>,
     /// The replicas that were looked at; `None`: none were.
     pub(in crate::engine) search: Option<Search>,
     /// The peers that were looked at; `None`: none were.

@@ -16,24 +16,20 @@ use std::mem;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use self::decision::{Came, Decision, Peers};
+use self::decision::{Came, Decision, Held, Peers};
 use self::search::Search;
 use super::ask::Usage;
 use super::effect::{Effect, Outcome};
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
 use crate::tenant::Tenant;
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 
 /// Decisions kept of one request: of more, the last ones replace each other.
 pub const DECISIONS_MAX: usize = 8;
 
 /// What a request asks for, as its receipt says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "what a request is and is not"
-)]
 pub struct Asked {
     /// The client's name for the request, or ours.
     pub name: Box<str>,
@@ -41,8 +37,6 @@ pub struct Asked {
     pub route: &'static str,
     /// The model that it names.
     pub model: Box<str>,
-    /// Its model is in some list.
-    pub listed: bool,
     /// Its class, as it counts here.
     pub class: Class,
     /// Its tenant.
@@ -87,6 +81,9 @@ pub struct Receipt {
     /// What was looked at since the last decision.
     search: Option<Search>,
     peers: Option<Peers>,
+    held: Option<Held>,
+    /// Time in the hold, the stay under way left out.
+    held_ns: Span,
 }
 
 impl Receipt {
@@ -102,6 +99,8 @@ impl Receipt {
             end: None,
             search: None,
             peers: None,
+            held: None,
+            held_ns: Span::ZERO,
         }
     }
 
@@ -111,10 +110,25 @@ impl Receipt {
         self.end.is_some() || last.is_some_and(|last| last.came.ends())
     }
 
+    /// Time in the hold until now, or until its end.
+    pub(in crate::engine) fn held_ns(&self, now: Instant) -> Span {
+        let until = self.end.map_or(now, |end| end.at_ns);
+        self.held_ns + self.stay_ns(until)
+    }
+
+    /// How long the stay in the hold has lasted that the last decision has begun.
+    fn stay_ns(&self, until: Instant) -> Span {
+        let last = self.decisions.last();
+        let stay = last.filter(|last| last.came == Came::Held);
+        stay.map_or(Span::ZERO, |stay| until - stay.at_ns)
+    }
+
     fn decide(&mut self, came: Came, now: Instant) {
+        self.held_ns += self.stay_ns(now);
         let decision = Decision {
             at_ns: now,
             came,
+            held: self.held.take().filter(|_| came == Came::Held),
             search: self.search.take(),
             peers: self.peers.take(),
             failed: None,
@@ -221,9 +235,11 @@ impl Receipts {
 
     /// Its attempt has failed so.
     pub(in crate::engine) fn note_failure(&mut self, id: RequestId, failure: &'static str) {
-        let decision = self.of(id).and_then(|receipt| receipt.decisions.last_mut());
-        if let Some(decision) = decision {
-            decision.failed = Some(failure);
+        let decisions = self.of(id).map(|receipt| receipt.decisions.iter_mut());
+        // That it was given up is a decision too.
+        let attempt = decisions.and_then(|of| of.rev().find(|decision| decision.came.begins()));
+        if let Some(attempt) = attempt {
+            attempt.failed = Some(failure);
         }
     }
 
@@ -254,6 +270,13 @@ impl Receipts {
     pub(in crate::engine) fn looked_at_peers(&mut self, age: u64, peers: Peers) {
         if let Some(position) = self.position(age) {
             self.kept[position].peers = Some(peers);
+        }
+    }
+
+    /// The request of this age is held, for this reason.
+    pub(in crate::engine) fn note_held(&mut self, age: u64, why: Held) {
+        if let Some(position) = self.position(age) {
+            self.kept[position].held = Some(why);
         }
     }
 

@@ -7,7 +7,6 @@ fn asked(name: &str) -> Asked {
         name: name.into(),
         route: "/v1/completions",
         model: "m".into(),
-        listed: true,
         class: Class::Normal,
         tenant: Tenant::Nobody,
         origin: None,

@@ -25,14 +25,15 @@ impl Requests {
         (!may).then(|| self.tenants.refuse_model(ask.tenant, model))
     }
 
-    /// Charges a request of our own clients to its tenant. What a forward costs is charged at its origin.
+    /// Charges a request of our own clients to its tenant. What a forward costs is charged at its origin. `known`:
+    /// somebody serves its model; another name is the client's to choose.
     ///
     /// # Errors
     ///
     /// It would pass one of the tenant's limits: nothing is charged.
     pub(in crate::engine) fn charge(
         &mut self,
-        request: &mut Request,
+        (request, known): (&mut Request, bool),
         (ask, digest): (&Ask<'_>, &Digest),
         (fleet, config): (&Fleet, &Config),
         now: Instant,
@@ -50,7 +51,7 @@ impl Requests {
         let (asked, after_s) = ((predicted, delivery), config.retry_after_s);
         let charged = self
             .tenants
-            .charge(ask.tenant, &digest.model, asked, after_s, now);
+            .charge(ask.tenant, (&digest.model, known), asked, after_s, now);
         request.charge = charged?;
         Ok(())
     }
@@ -64,7 +65,7 @@ impl Requests {
         config: &Config,
         now: Instant,
     ) {
-        if config.planted(Plant::ChargeKept) && outcome == Outcome::ClientLeft {
+        if config.planted(Plant::ChargeKept) && outcome.is_unwanted() {
             request.charge = None;
         }
         if let Some(charge) = request.charge.take() {

@@ -141,7 +141,7 @@ impl Request {
     /// How its attempt ended, as far as its tenant is charged for it.
     pub(in crate::engine) fn end(&self, outcome: Outcome, report: &Report<'_>) -> End {
         match outcome {
-            Outcome::ClientLeft if !self.started() => End::Unanswered {
+            Outcome::ClientLeft | Outcome::GivenUp if !self.started() => End::Unanswered {
                 answer: report.sent && !self.demand.stream,
             },
             _ => End::Answered(report.usage),

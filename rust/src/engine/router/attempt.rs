@@ -231,7 +231,7 @@ impl Router {
                 self.note_response(replica, report.response_id, request.payer);
                 let turned = self.report_end(slot, outcome, attempt.started, now);
                 let lost = self.config.planted(Plant::SlotLostOnCancel);
-                if !lost || outcome != Outcome::ClientLeft {
+                if !lost || !outcome.is_unwanted() {
                     self.end_attempt(id, &request, attempt, &answer);
                 }
                 self.freed(slot, turned, now, out);

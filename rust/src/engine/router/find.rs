@@ -12,7 +12,8 @@ use crate::time::Instant;
 impl Router {
     /// The replica that the policy chooses; with `may_wait` it may be one without room, to be waited for.
     pub(super) fn find(&mut self, request: &Request, may_wait: bool, now: Instant) -> Selection {
-        self.find_room(request, may_wait, self.room_for(request, now), now)
+        let room = self.room_for(request, now);
+        self.find_room(request, (may_wait, may_wait), room, now)
     }
 
     /// Which room the request may have. If its tenant has more than its part, that is what is spared, unless the
@@ -29,11 +30,11 @@ impl Router {
             .room_for(&self.purse(request), waits, &self.config, now)
     }
 
-    /// [`Self::find`] in this room.
+    /// [`Self::find`] in this room. It may wait, as far as the policy goes, and as far as its shadow does.
     pub(super) fn find_room(
         &mut self,
         request: &Request,
-        may_wait: bool,
+        may_wait: (bool, bool),
         room: Room,
         now: Instant,
     ) -> Selection {

@@ -1,6 +1,6 @@
 //! The limits of tenants: what each may use, what it has used, and which part of it is ours.
 
-use super::Router;
+use super::{Ask, Router};
 use crate::engine::tenants::message::MessageError;
 use crate::engine::tenants::standing::Standing;
 use crate::engine::tenants::terms::TermsError;
@@ -39,6 +39,13 @@ impl Router {
     #[must_use]
     pub fn highest_class(&self, tenant: Tenant<&str>) -> Option<Class> {
         self.requests.tenants().highest_class(tenant)
+    }
+
+    /// The class of a request whose body says this one, as it counts here.
+    #[must_use]
+    pub fn class_of(&self, ask: &Ask<'_>, said: Class) -> Class {
+        let class = ask.class_of(said, self.believes(ask));
+        self.requests.tenants().class(ask.tenant, class)
     }
 
     /// The refusal of a request of one of our own clients whose body has not been read, if its tenant is over a

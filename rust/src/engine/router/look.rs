@@ -2,6 +2,7 @@
 
 use super::Router;
 use crate::engine::effect::Effect;
+use crate::engine::receipts::decision::Held;
 use crate::engine::requests::request::{Phase, Request};
 use crate::id::RequestId;
 use crate::time::Instant;
@@ -37,8 +38,10 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         request.phase = Phase::Looking;
+        let age = request.age;
         self.requests.insert(id, request);
         self.requests.looks_mut().add(id, now);
+        self.chooser.note_held(age, Held::ListsAreRead);
         out.push(Effect::Hold(id));
     }
 

@@ -12,6 +12,7 @@ use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::{Effect, Push};
 use crate::engine::hold::{Full, Payer, Purse, Ticket, Tokens};
 use crate::engine::plant::Plant;
+use crate::engine::receipts::decision::Held;
 use crate::engine::refusal::Refusal;
 use crate::engine::requests::request::{Attempt, NoPlace, Phase, Request, Setbacks};
 use crate::http::route::Route;
@@ -101,7 +102,6 @@ impl Router {
         // What a replica keeps can only be found again from here.
         let kept = bound.is_some() || lane == Lane::Stored || (responses && !digest.retry_safe);
         let demand = Demand::new(lane, model, (bound, regions), header.or(digest.key), digest);
-        let class = ask.class_of(digest.class, self.believes(ask));
         let mut request = Request {
             demand,
             age: self.requests.next_age(),
@@ -111,7 +111,7 @@ impl Router {
             attempts_max: forwarded.map_or(attempts_max, |f| f.attempts_left.min(attempts_max)),
             deadline_ns: forwarded.and_then(|f| f.deadline_ns),
             tried_peers: SmallVec::new(),
-            class: self.requests.tenants().class(ask.tenant, class),
+            class: self.class_of(ask, digest.class),
             payer,
             bill: None,
             charge: None,
@@ -124,8 +124,9 @@ impl Router {
             phase: Phase::Between,
         };
         let refusal = self.refuses_forward(&request, forwarded.is_some());
+        let known = self.is_known(&request, now);
         let seen = (&self.fleet, &self.config);
-        let charge = || (self.requests).charge(&mut request, (ask, digest), seen, now);
+        let charge = || (self.requests).charge((&mut request, known), (ask, digest), seen, now);
         if let Err(refusal) = refusal.map_or_else(charge, Err) {
             self.forget(&request);
             return Err(refusal);
@@ -249,6 +250,7 @@ impl Router {
             return Some(request);
         };
         self.mesh.note_leave_end(request.leaves_until_ns);
+        self.chooser.note_held(request.age, Held::Leaves);
         self.keep(id, request, ticket, now);
         out.push(Effect::Hold(id));
         None
@@ -283,6 +285,7 @@ impl Router {
             self.serve_line(partition, now, out);
             return Some(request);
         };
+        self.chooser.note_held(request.age, Held::OthersFirst);
         self.keep(id, request, ticket, now);
         let before = out.len();
         self.serve_line(partition, now, out);

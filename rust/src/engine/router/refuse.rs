@@ -61,13 +61,15 @@ impl Router {
 
     /// Nobody is known to serve its model: the lists are to be read again.
     pub(in crate::engine) fn is_unlisted(&self, request: &Request, now: Instant) -> bool {
-        request.demand.model.is_some_and(|model| {
-            !self.fleet.is_served(model)
-                && !self.fleet.looks(now)
-                && !self
-                    .fleet
-                    .name_of(Some(model))
-                    .is_some_and(|name| self.mesh.serves(name, request.demand.regions, now))
+        !self.is_known(request, now) && !self.fleet.looks(now)
+    }
+
+    /// Somebody is known to serve its model, here or at a peer; or it needs none.
+    pub(in crate::engine) fn is_known(&self, request: &Request, now: Instant) -> bool {
+        request.demand.model.is_none_or(|model| {
+            let name = self.fleet.name_of(Some(model));
+            let away = |name| self.mesh.serves(name, request.demand.regions, now);
+            self.fleet.is_served(model) || name.is_some_and(away)
         })
     }
 

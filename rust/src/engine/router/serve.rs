@@ -6,6 +6,7 @@
 
 use super::Router;
 use crate::engine::choose::Selection;
+use crate::engine::choose::verdict::Verdict;
 use crate::engine::choose::{COMPARED_MAX, Sight};
 use crate::engine::demand::Lane;
 use crate::engine::effect::Effect;
@@ -25,6 +26,19 @@ struct Next {
     ticket: Ticket,
     id: RequestId,
     room: Room,
+    /// What the shadow does with it, where that has been asked.
+    shadow: Shadow,
+}
+
+/// The shadow's part in the start of a held request.
+#[derive(Clone, Copy)]
+enum Shadow {
+    /// It is not asked whether the request waits: room is owed to the request.
+    Starts,
+    /// It is still to be asked: the policy lets no request wait.
+    Free,
+    /// It was asked beside the policy; a verdict if it would let the request wait.
+    Asked(Option<Verdict>),
 }
 
 /// What a held request does with room that it is offered.
@@ -156,6 +170,7 @@ impl Router {
                 ticket,
                 id,
                 room,
+                shadow: Shadow::Starts,
             };
             owed.find_map(|(ticket, id)| {
                 let fits = room == Room::Any || spares;
@@ -210,13 +225,14 @@ impl Router {
                 };
                 for (ticket, id) in self.ranked(&turn.fronts, (slot, by_work), left, now) {
                     let (head, room) = (turn.head, turn.room);
-                    let next = Next {
+                    let mut next = Next {
                         head,
                         ticket,
                         id,
                         room,
+                        shadow: Shadow::Free,
                     };
-                    match self.pass(&next, now) {
+                    match self.pass(&mut next, now) {
                         Pass::Starts => return Some(next),
                         Pass::Awaits if awaiting == AWAITING_MAX => return Some(next),
                         Pass::Awaits => awaiting += 1,
@@ -249,15 +265,16 @@ impl Router {
 
     /// Whether a held request starts, or lets room pass. It may wait by choice for a replica without room, where
     /// that is better for it.
-    fn pass(&mut self, next: &Next, now: Instant) -> Pass {
+    fn pass(&mut self, next: &mut Next, now: Instant) -> Pass {
         if !self.config.waits() && next.room == Room::Any {
             return Pass::Starts;
         }
         let Some(request) = self.requests.remove(next.id) else {
             return Pass::Starts;
         };
-        let found = self.find_room(&request, true, next.room, now);
+        let found = self.find_room(&request, (true, true), next.room, now);
         self.requests.insert(next.id, request);
+        next.shadow = Shadow::Asked(found.here().and_then(|here| here.shadow));
         match found {
             Selection::Awaits { slot }
                 if self.hold.choose(next.ticket, slot, &self.config, now) =>
@@ -286,10 +303,16 @@ impl Router {
             return false;
         };
         let is_due = self.hold.is_owed(ticket, &self.config, now);
-        let Selection::Here(here) = self.find_room(&request, false, next.room, now) else {
+        let may_wait = (false, matches!(next.shadow, Shadow::Free));
+        let Selection::Here(mut here) = self.find_room(&request, may_wait, next.room, now) else {
             self.requests.insert(id, request);
             return false;
         };
+        if let Shadow::Asked(Some(verdict)) = next.shadow
+            && verdict.waits
+        {
+            here.shadow = Some(verdict);
+        }
         let (purse, age, slot) = (self.purse(&request), request.age, here.slot);
         if slot != offered
             && let Some(due) = self.due_before(slot, age, is_due, now)

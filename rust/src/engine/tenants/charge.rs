@@ -104,14 +104,14 @@ impl Spent {
         let told = usage.prompt_tokens.is_some() || usage.completion_tokens.is_some();
         let begun = match progress {
             Progress::Started => true,
-            Progress::Attempted => report.sent && outcome == Outcome::ClientLeft,
+            Progress::Attempted => report.sent && outcome.is_unwanted(),
             Progress::Waiting => false,
         };
         if !predicted.counted || (!told && (!begun || report.refused)) {
             return Self::NOTHING;
         }
         let whole = outcome == Outcome::Ok;
-        let computed = whole || (outcome == Outcome::ClientLeft && !charge.delivery.stream);
+        let computed = whole || (outcome.is_unwanted() && !charge.delivery.stream);
         let prompt = usage.prompt_tokens.unwrap_or(predicted.prompt);
         let completion = match usage.completion_tokens {
             Some(tokens) if whole => u64::from(tokens),

@@ -247,7 +247,7 @@ impl Tenants {
 
     // ------------------------------------------------------------------ charges
 
-    /// Charges a request, or refuses it. `assumed_s`: when a client comes back where nothing says when it may.
+    /// Charges a request, or refuses it. It gets a row of its model if that is `known`. `assumed_s`: when a client comes back where nothing says when it may.
     ///
     /// # Errors
     ///
@@ -255,7 +255,7 @@ impl Tenants {
     pub(in crate::engine) fn charge(
         &mut self,
         tenant: Tenant<&str>,
-        model: &str,
+        (model, known): (&str, bool),
         (predicted, delivery): (Predicted, Delivery),
         assumed_s: u32,
         now: Instant,
@@ -271,7 +271,7 @@ impl Tenants {
             self.active.push(place);
         }
         let before = account.usage.len();
-        let row = account.usage.row(model, self.rows < ROWS_MAX);
+        let row = account.usage.row(model, known && self.rows < ROWS_MAX);
         self.rows += account.usage.len() - before;
         let tokens = predicted.tokens();
         if let Err(limit) = account.ask(tokens, now) {

@@ -1,11 +1,11 @@
 //! Attributes and status of spans: the words of OpenTelemetry's conventions, and our own.
 
 use super::super::ended::Ended;
-use super::super::line::shortened;
 use super::super::protobuf::{Value, attribute, message, number};
 use super::span;
 use crate::http::request::Head;
 use crate::http::route::Route;
+use crate::text::shortened;
 
 /// `Status.code`.
 const STATUS_ERROR: u64 = 2;

@@ -29,6 +29,7 @@ fn arrival(blocks: &[u64], answer: &[u64], (from_s, to_s): (u64, u64)) -> Arriva
         route: "/v1/chat/completions",
         model: "m".into(),
         tenant: None,
+        class: Class::default(),
         prompt_bytes: blocks.len() * 64 + 10,
         has_media: false,
         generates: true,
@@ -195,4 +196,16 @@ proptest! {
         }
         prop_assert!(hashes.len() <= 16 || writer.forgotten() > 0);
     }
+}
+
+#[test]
+fn the_same_prompt_again_follows_nothing_where_answers_are_known() {
+    let mut writer = writer(100);
+    let first = of_user(1, arrival(&[1, 2], &[3, 4], (1, 2)));
+    let again = arrival(&[1, 2], &[3, 4], (5, 6));
+    let next = arrival(&[1, 2, 3, 4, 5], &[6], (7, 8));
+    let lines = lines(&mut writer, &[first, again, next]);
+    assert!(lines[1]["after"].is_null(), "{}", lines[1]);
+    assert_ne!(lines[0]["session"], lines[1]["session"]);
+    assert!(!lines[2]["after"].is_null(), "it repeats the answer");
 }

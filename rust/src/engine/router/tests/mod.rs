@@ -13,6 +13,7 @@ mod peers;
 mod predicting;
 mod pulse;
 mod queueing;
+mod receipts;
 mod rehearsals;
 mod retries;
 mod routing;

@@ -49,6 +49,25 @@ fn a_request_waits_for_its_full_owner_and_goes_there_when_it_has_room() {
 }
 
 #[test]
+fn the_shadow_lets_a_held_request_wait_for_its_full_owner_where_the_policy_does_not() {
+    let shadows = Config {
+        policy: Policy::RoundRobin,
+        shadow_policy: Some(Policy::Predictive),
+        ..predictive()
+    };
+    let mut drive = Drive::new(shadows, 2);
+    let owner = pushed(&submit(&mut drive, prompt(1, 1_000))).1;
+    drive.first_byte(1);
+    drive.complete(1);
+    assert_eq!(pushed(&submit(&mut drive, prompt(2, 5))).1, 1 - owner);
+    assert_eq!(pushed(&submit(&mut drive, prompt(3, 5))).1, owner);
+    assert_eq!(submit(&mut drive, prompt(1, 1_002)), [hold(4)]);
+    let before = drive.counter("shadow_waits");
+    assert_eq!(pushed(&drive.first_byte(2)), (4, 1 - owner, 1));
+    assert_eq!(drive.counter("shadow_waits"), before + 1);
+}
+
+#[test]
 fn a_request_waits_for_an_owner_no_longer_than_allowed() {
     let (mut drive, owner) = with_a_full_owner(predictive());
     assert_eq!(submit(&mut drive, prompt(1, 1_002)), [hold(3)]);

@@ -7,11 +7,18 @@ use serde_json::Value;
 
 use super::history::{MODELS, REPLICAS, Step, settings, step};
 use super::*;
+use crate::engine::mesh::listing::Listing;
+use crate::id::PeerId;
+
+const EU: PeerId = PeerId(1);
+const US: PeerId = PeerId(2);
 
 /// Two routers with one history. Only one of them rehearses requests and keeps receipts.
 struct Twins {
     plain: Drive,
     rehearsing: Drive,
+    /// Their peer.
+    eu: Drive,
     /// Requests that have not ended: at a replica without a first byte, or not.
     live: BTreeMap<u64, bool>,
     responses: Vec<u64>,
@@ -68,12 +75,21 @@ impl Twins {
         let mut twins = Self {
             plain: empty(config),
             rehearsing: empty(config),
+            eu: Drive::new(config.clone(), 2),
             live: BTreeMap::new(),
             responses: Vec::new(),
             compared: 0,
         };
         let now = twins.rehearsing.now;
         twins.rehearsing.router.keep_receipts(8, now);
+        twins.eu.router.set_self("eu", "eu", 12);
+        let us = [Listing::new(US, "us", "us")];
+        (twins.eu).call(|router, now, out| router.set_peers(&us, now, out).unwrap());
+        twins.plain.router.set_self("us", "us", 11);
+        twins.rehearsing.router.set_self("us", "us", 11);
+        let eu = [Listing::new(EU, "eu", "eu")];
+        twins.both(|router, now, out| router.set_peers(&eu, now, out).unwrap());
+        twins.both(|router, now, out| router.peer_state(EU, Presence::Alive, now, out));
         twins.step(&Step::Fleet { mask: 0b1111 });
         for replica in 0..REPLICAS {
             twins.step(&Step::Models {
@@ -144,6 +160,12 @@ impl Twins {
                 let predicted = said["predicted_ttft_ns"].as_u64();
                 assert_eq!(predicted, push.predicted_ttft_ns.map(Span::ns));
                 ("push", named.next().map(|of| of.name.clone()), None)
+            }
+            Effect::Forward(forward) => {
+                let blocks = said["match_blocks"].as_u64().unwrap();
+                assert_eq!(blocks, u64::from(forward.match_blocks));
+                assert_eq!(said["peer"].as_str(), Some("eu"), "{said}");
+                ("forward", None, None)
             }
             Effect::Hold(_) => ("hold", None, None),
             Effect::Reject(reject) => ("refuse", None, Some(reject.code)),
@@ -222,13 +244,29 @@ impl Twins {
             Step::Policy { policy } => {
                 self.both(|router, now, out| router.set_policy(policy, now, out))
             }
-            Step::Probe => self.both(Router::tick),
+            Step::Probe => {
+                let mut effects = self.heard();
+                effects.extend(self.both(Router::tick));
+                effects
+            }
             Step::Wait { ms } => {
                 self.plain.now += ms * MS;
                 self.rehearsing.now = self.plain.now;
                 self.both(Router::tick)
             }
         }
+    }
+
+    /// The peer tells of its room. It has what is forwarded done at once.
+    fn heard(&mut self) -> Vec<Effect> {
+        self.eu.now = self.rehearsing.now;
+        let summary = self.eu.router.summary(US, self.eu.now).unwrap();
+        self.both(|router, now, out| router.merge_peer(EU, &summary, now, out).unwrap())
+    }
+
+    /// The region is evacuated, or no longer.
+    fn evacuate(&mut self, evacuating: bool) {
+        self.both(|router, now, out| router.set_evacuating(evacuating, now, out));
     }
 
     fn step(&mut self, step: &Step) {
@@ -246,7 +284,8 @@ impl Twins {
                         self.both(|router, now, out| router.retry(id, failure, true, now, out));
                     effects.extend(more);
                 }
-                Effect::Forward(_) | Effect::Probe(_) | Effect::Tell(_) => {}
+                Effect::Forward(forward) => _ = self.live.insert(forward.request.0, true),
+                Effect::Probe(_) | Effect::Tell(_) => {}
             }
         }
     }
@@ -281,8 +320,10 @@ proptest! {
     fn a_rehearsal_changes_nothing_and_says_what_happens_next(
         config in any_policy(),
         history in prop::collection::vec((step(), step()), 1..250),
+        evacuating in prop::bool::weighted(0.2),
     ) {
         let mut twins = Twins::new(&config);
+        twins.evacuate(evacuating);
         for (step, other) in &history {
             // Of something else, before what happens; and of a model that nobody serves.
             if let Some((ask, digest)) = submission(other, &twins.responses) {

@@ -8,7 +8,7 @@ use super::*;
 use crate::engine::config::TenantRule;
 
 /// A prompt takes a third of a replica's KV cache.
-fn fair(headroom: f64) -> Config {
+pub(super) fn fair(headroom: f64) -> Config {
     Config {
         tenant_rule: TenantRule::Fair,
         tenant_headroom_ratio: headroom,

@@ -177,6 +177,12 @@ impl Oracle {
         let before = self.charged();
         let effects = self.drive.submit_as(asked, body);
         let id = self.drive.last_id;
+        // Those whose time in the hold is over end first.
+        let (others, effects): (Vec<_>, Vec<_>) = (effects.into_iter())
+            .partition(|effect| matches!(effect, Effect::Expire(other) if other.0 != id));
+        let ended = |effect: &Effect| self.live[&effect.request().unwrap().0].predicted;
+        let before = before - others.iter().map(ended).sum::<u64>();
+        self.effects(&others);
         let refused = matches!(&effects[..], [Effect::Reject(reject)] if reject.code == "rate_limit_exceeded");
         let predicted = self.charged() - before;
         // It is let in where it fits, or where nothing has been used.
