@@ -118,7 +118,7 @@ pub const ERRORS: &[Row] = &[
     row("untrusted_field", 400, Client, No, "Only a trusted sender may use this field."),
     row("invalid_api_key", 401, Client, No, "The request has no API key, or one that is not known, has expired or was revoked."),
     row("unauthorized", 401, Operator, No, "The admin token is missing or wrong."),
-    row("cross_origin", 403, Operator, No, "A web page asks, or the `Host` is no loopback name."),
+    row("cross_origin", 403, Operator, No, "Another web page asks, or the `Host` is no loopback name."),
     row("forward_refused", 403, Peer, No, "The signature of a forward is no good."),
     row("model_not_allowed", 403, Client, No, "The tenant of the API key may not use this model."),
     row("no_token", 403, Operator, No, "The admin listener is not on loopback, and has no token."),
