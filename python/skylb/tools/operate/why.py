@@ -91,12 +91,12 @@ def _decided(decision: Json, before: Json | None, receipt: Json) -> Iterator[str
 
 def _pushed(decision: Json, before: Json | None) -> Iterator[str]:
     replica, search = _name(decision["replica"]), decision["search"]
-    when = ""
+    when = "It was"
     if before is not None and before["result"] == "hold":
-        when = f" after {ms(decision['at_ns'] - before['at_ns'])} in the hold"
+        when = f"After {ms(decision['at_ns'] - before['at_ns'])} in the hold it was"
     elif before is not None:
-        when = " then"
-    yield f"It was{when} pushed to {replica}{_because(search)}."
+        when = "It was then"
+    yield f"{when} pushed to {replica}{_because(search)}."
     if search is None:
         return
     chosen = _candidate(search, search["chosen"])
