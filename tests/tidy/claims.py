@@ -197,7 +197,7 @@ CLAIMS = (
         days,
     ),
     Claim(
-        "Where a region lacks replicas all the time, the median is up to {} times as high "
+        "Where a region lacks replicas all the time, its median TTFT is up to {} times as high "
         "as without sharing.",
         "paper.md",
         short_region,
@@ -219,8 +219,8 @@ CLAIMS = (
         real_tokens,
     ),
     Claim(
-        "At the same bound on P90 TTFT it serves {} % more sessions per second, in the mean, than the best "
-        "other rule of each workload.",
+        "At the same bound on P90 TTFT it serves {} % more sessions per second, in the mean. Each workload "
+        "counts against the other rule that serves it best.",
         "judge.md",
         judged,
     ),
@@ -231,8 +231,8 @@ CLAIMS = (
         behind,
     ),
     Claim(
-        "Their P90 TTFT is {} to {} times that without the flood. Without the rule, more than a tenth of "
-        "their requests fail in {} of {} cases.",
+        "Their P90 TTFT is {} to {} times that without the flood. Without fairness between tenants, more "
+        "than a tenth of their requests fail in {} of {} cases.",
         "fair.md",
         flood,
     ),
@@ -242,7 +242,7 @@ CLAIMS = (
         adopted,
     ),
     Claim(
-        "{} of {} answers, which came from the dead region, end with an error event.",
+        "{} of {} answers end with an error event. They came from the dead region.",
         "chaos-regions.md",
         cut,
     ),
