@@ -48,7 +48,8 @@ def test_a_replica_is_drained_looked_at_and_brought_back() -> None:
     with mocks(2, "--profile", "instant") as urls, balancer(*urls) as front:
         drained = ask(front, "drain", urls[0], "--wait")
         assert drained.stdout == (
-            f"{urls[0]} drains: it gets no new requests. Nothing is in flight there: it can be stopped.\n"
+            f"{urls[0]} drains: it gets no new requests from this balancer. "
+            "Nothing is in flight there: it can be stopped.\n"
         )
         assert drained.returncode == 0
         shown = ask(front, "state")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from skylb.addresses import parse_listen
+from skylb.tools.operate.drain import SHARED, DrainSettings, ReplicaSettings, drain, undrain
 from tests.support.processes import eventually, get, mocks
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import Region, Regions, regions
@@ -105,6 +107,20 @@ def test_one_that_is_idle_does_not_keep_the_other_from_its_turn(both: Regions) -
     assert whole(asyncio.run(burst(both["us-1"], EACH)))
     eventually(lambda: replica(both["us-2"])["theirs_in_flight"] == 0, what="us-2 has heard that they ended")
     assert replica(both["us-2"])["pushed_total"] == before
+
+
+def test_a_drain_at_one_leaves_the_replica_to_the_other_and_says_so(both: Regions) -> None:
+    shared(both)
+    one, other = both["us-1"], both["us-2"]
+    (url,) = one.replicas
+    asked = ReplicaSettings(replica=url, admin=parse_listen(f"127.0.0.1:{one.front.admin_port}"))
+    said = drain(DrainSettings(replica=url, admin=asked.admin, wait=True))
+    assert said.endswith(SHARED)
+    assert replica(one)["draining"]
+    assert not replica(other)["draining"]
+    assert whole(asyncio.run(burst(other, 1)))
+    undrain(asked)
+    assert not replica(one)["draining"]
 
 
 def test_the_death_of_one_leaves_everything_to_the_other(both: Regions) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -14,6 +15,30 @@ from skylb.tools.operate.ask import AdminSettings, ask
 
 PAUSE_NS = 250_000_000
 """Between two looks at what is in flight."""
+
+SHARED = "Other balancers of the region send requests there too: drain it at each of them before you stop it."
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """Requests at a replica that have not ended."""
+
+    ours: int
+    """Of this balancer."""
+    theirs: int
+    """Of other balancers of the region, as they last reported."""
+    shared: bool
+    """Other balancers send requests there."""
+
+    @property
+    def all(self) -> int:
+        """All that are known."""
+        return self.ours + self.theirs
+
+    @property
+    def others(self) -> str:
+        """Text that says how many of them are not of this balancer."""
+        return f", {self.theirs} of them from other balancers" if self.theirs else ""
 
 
 class OrderSettings(AdminSettings):
@@ -41,7 +66,10 @@ class DrainSettings(ReplicaSettings):
 
     wait: Annotated[
         bool,
-        Field(description="Wait until no request is in flight at the replica. Status 1: some still are."),
+        Field(
+            description="Wait until no request is in flight at the replica, from this balancer or another of "
+            "the region. Status 1: some still are."
+        ),
     ] = False
     wait_s: Annotated[
         Seconds, Field(gt=0, description="Longest time for --wait. The replica drains on after it.")
@@ -66,27 +94,47 @@ def drain(settings: DrainSettings) -> str:
         SkyLBError: it is not known, or requests are still in flight when the time is over.
     """
     said = ask(settings, "POST", f"/replicas/{_quoted(settings.replica)}/drain")
+    replica = said["replica"]
     began_ns = monotonic_ns()
-    left = in_flight(settings, said["replica"])
-    while settings.wait and left:
+    left = in_flight(settings, replica)
+    while settings.wait and left.all:
         if monotonic_ns() - began_ns > settings.wait_s * 1e9:
             raise SkyLBError(
-                f"{said['replica']}: {left} requests are still in flight after {settings.wait_s:g} s. "
-                "The replica drains on; skylb undrain lets it serve again"
+                f"{replica}: {left.all} requests are still in flight after {settings.wait_s:g} s"
+                f"{left.others}. The replica drains on; skylb undrain lets it serve again"
             )
         time.sleep(PAUSE_NS / 1e9)
-        left = in_flight(settings, said["replica"])
+        left = in_flight(settings, replica)
     if settings.json_:
-        return json.dumps({**said, "in_flight": left})
-    rest = f"In flight there: {left}." if left else "Nothing is in flight there: it can be stopped."
-    hint = f" skylb drain {said['replica']} --wait waits for their end." if left else ""
-    return f"{said['replica']} drains: it gets no new requests. {rest}{hint}"
+        counts = {"in_flight": left.ours, "theirs_in_flight": left.theirs, "shared": left.shared}
+        return json.dumps(said | counts)
+    return f"{replica} drains: it gets no new requests from this balancer. {_rest(replica, left)}"
 
 
-def in_flight(settings: AdminSettings, replica: str) -> int:
-    """Requests that a replica has from this balancer; none if it has left."""
+def _rest(replica: str, left: InFlight) -> str:
+    """What is still to happen before the replica can be stopped."""
+    if left.all:
+        hint = f"skylb drain {replica} --wait waits for their end."
+        text = f"In flight there: {left.all}{left.others}. {hint}"
+    elif left.shared:
+        text = "Nothing is in flight there now."
+    else:
+        text = "Nothing is in flight there: it can be stopped."
+    return f"{text} {SHARED}" if left.shared else text
+
+
+def in_flight(settings: AdminSettings, replica: str) -> InFlight:
+    """Requests that a replica has; none if it has left.
+
+    One that has left and come back has a row for each time, until the requests of its first time have ended.
+    """
     engine = ask(settings, "GET", "/state")["engine"]
-    return next((int(row["in_flight"]) for row in engine["replicas"] if row["name"] == replica), 0)
+    rows = [row for row in engine["replicas"] if row["name"] == replica]
+    return InFlight(
+        ours=sum(int(row["in_flight"]) for row in rows),
+        theirs=sum(int(row["theirs_in_flight"]) for row in rows),
+        shared=any(row["shared"] for row in rows),
+    )
 
 
 def undrain(settings: ReplicaSettings) -> str:

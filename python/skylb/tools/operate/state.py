@@ -74,7 +74,8 @@ def _of_replicas(said: Row) -> Iterator[str]:
         if row["health"] not in {"up", "unknown"} and said["replicas"].get(row["name"]) == "up":
             yield f"{row['name']}: requests there fail ({row['health']})"
         elif row["draining"]:
-            yield f"{row['name']}: drains, {row['in_flight']} in flight"
+            others = f", {row['theirs_in_flight']} from other balancers" if row["shared"] else ""
+            yield f"{row['name']}: drains, {row['in_flight']} in flight{others}"
 
 
 def _of_others(said: Row) -> Iterator[str]:

@@ -24,6 +24,8 @@ def row(**changed: Any) -> dict[str, Any]:
         "running": 3,
         "waiting": 1,
         "in_flight": 4,
+        "theirs_in_flight": 0,
+        "shared": False,
         "room": 2,
         "cached_tokens_total": 30,
         "prompt_tokens_total": 120,
@@ -70,7 +72,7 @@ class Asked:
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders.time, "sleep", lambda _: None)
+    monkeypatch.setattr("skylb.tools.operate.drain.time.sleep", lambda _: None)
 
 
 def balancer(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> Asked:
@@ -82,7 +84,10 @@ def balancer(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> Asked:
 def test_drain_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = balancer(monkeypatch, {"replica": A, "id": 1, "draining": True}, state(row()))
     said = orders.drain(DrainSettings(replica=A))
-    assert said.startswith(f"{A} drains: it gets no new requests. In flight there: 4. skylb drain {A} --wait")
+    assert said == (
+        f"{A} drains: it gets no new requests from this balancer. In flight there: 4. "
+        f"skylb drain {A} --wait waits for their end."
+    )
     assert asked.paths == [f"POST /replicas/{A}/drain", "GET /state"]
 
 
@@ -96,11 +101,40 @@ def test_drain_waits_until_nothing_is_in_flight(monkeypatch: pytest.MonkeyPatch)
     assert json.loads(orders.drain(DrainSettings(replica="1", json_=True)))["in_flight"] == 0
 
 
+def test_requests_of_other_balancers_count_and_must_be_drained_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {"replica": A, "draining": True}
+    balancer(monkeypatch, answer, state(row(in_flight=1, theirs_in_flight=3, shared=True)))
+    said = orders.drain(DrainSettings(replica=A))
+    assert "In flight there: 4, 3 of them from other balancers." in said
+    assert said.endswith(orders.SHARED)
+    left = [state(row(in_flight=0, theirs_in_flight=count, shared=True)) for count in (2, 0)]
+    asked = balancer(monkeypatch, answer, *left)
+    said = orders.drain(DrainSettings(replica=A, wait=True))
+    assert not asked.answers, "it waits for the others' requests too"
+    assert said.endswith(f"Nothing is in flight there now. {orders.SHARED}")
+    balancer(monkeypatch, answer, state(row(in_flight=1, theirs_in_flight=3, shared=True)))
+    found = json.loads(orders.drain(DrainSettings(replica=A, json_=True)))
+    assert found.items() >= {"in_flight": 1, "theirs_in_flight": 3, "shared": True}.items()
+
+
+def test_one_that_left_and_came_back_has_the_requests_of_both_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = state(row(in_flight=0), row(in_flight=2, removed=True))
+    balancer(monkeypatch, {"replica": A, "draining": True}, twice, state(row(in_flight=0)))
+    assert orders.drain(DrainSettings(replica=A, wait=True)).endswith("it can be stopped.")
+    balancer(monkeypatch, {"replica": A, "draining": True}, twice)
+    assert "In flight there: 2." in orders.drain(DrainSettings(replica=A))
+
+
 def test_the_wait_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter(range(0, 10**12, 10**9))
     monkeypatch.setattr(orders, "monotonic_ns", lambda: next(moments))
     balancer(monkeypatch, {"replica": A, "draining": True}, *[state(row())] * 9)
     with pytest.raises(SkyLBError, match="4 requests are still in flight after 3 s"):
+        orders.drain(DrainSettings(replica=A, wait=True, wait_s=3))
+    balancer(
+        monkeypatch, {"replica": A, "draining": True}, *[state(row(theirs_in_flight=2, shared=True))] * 9
+    )
+    with pytest.raises(SkyLBError, match=r"6 requests .* after 3 s, 2 of them from other balancers"):
         orders.drain(DrainSettings(replica=A, wait=True, wait_s=3))
 
 
@@ -149,6 +183,10 @@ PEERS = {"evacuating": True, "peers": [{"peer": "eu", "state": "dead", "fault": 
         (state(row(), replicas={A: "down: refused"}), f"{A}: down: refused"),
         (state(row(health="ejected")), f"{A}: requests there fail (ejected)"),
         (state(row(draining=True)), f"{A}: drains, 4 in flight"),
+        (
+            state(row(draining=True, shared=True, theirs_in_flight=2)),
+            f"{A}: drains, 4 in flight, 2 from other balancers",
+        ),
         (state(row(), mesh=PEERS), "this region is evacuated"),
         (state(row(), mesh=PEERS), "peer eu: dead"),
         (state(row(), keys={"file": "k", "fault": "broken"}), "keys file k: broken"),
