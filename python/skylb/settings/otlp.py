@@ -109,9 +109,9 @@ class OtlpSettings(Group):
         Bytes,
         Field(
             ge=1 << 16,
-            le=1 << 28,
+            le=16 << 20,  # it is posted as one message: the OpenTelemetry Collector takes 20 MiB by default
             description="Memory for spans that wait for the collector. Beyond it SkyLB drops spans and "
-            "counts them.",
+            "counts them. What is being posted stands beside it, so the memory is up to twice that.",
         ),
     ] = 4 << 20
 

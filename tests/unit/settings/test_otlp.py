@@ -62,3 +62,9 @@ def test_what_is_for_a_collector_needs_one(tmp_path: Path) -> None:
         settings(otlp__headers_file=[str(path)])
     found = settings(otlp__headers_file=[str(path)], otlp__endpoint=["http://a:4318"])
     assert secrets(found)["otlp.headers_file"] == path
+
+
+def test_the_queue_is_no_longer_than_a_message_that_collectors_take() -> None:
+    assert settings(otlp__queue_bytes_max=["16MiB"]).otlp.queue_bytes_max == 16 << 20
+    with pytest.raises(ConfigError, match=r"otlp-queue-bytes-max.*at most 16 MiB"):
+        settings(otlp__queue_bytes_max=["17MiB"])
