@@ -59,7 +59,7 @@ def variants(endpoint: str, before: Path | None) -> dict[str, Change]:
     found = {"off": flags()}
     for name, share in RATIOS.items():
         found[name] = flags("--otlp-endpoint", endpoint, "--otlp-sample-ratio", share)
-    found[AWAY] = flags("--otlp-endpoint", "http://127.0.0.1:9")
+    found[AWAY] = flags("--otlp-endpoint", "http://127.0.0.1:9", "--otlp-sample-ratio", "1")
     return found if before is None else {**found, "before": another(before)}
 
 

@@ -58,8 +58,8 @@ def test_a_request_says_what_was_asked_and_what_became_of_it_and_no_prompt(colle
         assert line["trace_id"] == spans[0].trace
 
 
-def flags(collector: Receiver, *more: str) -> list[str]:
-    return ["--otlp-endpoint", collector.url, *more]
+def flags(collector: Receiver, *more: str, ratio: str = "1") -> list[str]:
+    return ["--otlp-endpoint", collector.url, "--otlp-sample-ratio", ratio, *more]
 
 
 def test_without_a_collector_traceparent_passes_byte_for_byte() -> None:
@@ -83,7 +83,7 @@ def test_a_trace_begins_here_if_the_client_names_none(collector: Receiver) -> No
 
 
 def test_what_is_not_sampled_is_exported_if_it_failed(collector: Receiver) -> None:
-    arguments = flags(collector, "--otlp-sample-ratio", "0")
+    arguments = flags(collector, ratio="0")
     with recording("m") as replica, balancer(replica.url, arguments=arguments) as front:
         assert send(front.port).status == 200
         assert send(front.port, "m", f"traceparent: {CLIENT}-00").status == 200
@@ -107,14 +107,14 @@ def test_what_is_not_sampled_is_exported_if_it_failed(collector: Receiver) -> No
 
 
 def test_a_slow_request_is_exported(collector: Receiver) -> None:
-    arguments = flags(collector, "--otlp-sample-ratio", "0", "--otlp-slow-s", "0.000001")
+    arguments = flags(collector, "--otlp-slow-s", "0.000001", ratio="0")
     with recording("m") as replica, balancer(replica.url, arguments=arguments) as front:
         send(front.port)
         assert one(arrived(collector, "request"), "request").attributes["skylb.sampled_for"] == "slow"
 
 
 def test_a_request_that_finds_no_replica_is_exported(collector: Receiver) -> None:
-    arguments = flags(collector, "--otlp-sample-ratio", "0")
+    arguments = flags(collector, ratio="0")
     gone = f"http://127.0.0.1:{free_port()}"
     with balancer(gone, arguments=arguments, wait_ready=False) as front:
         assert send(front.port).status == 503
@@ -133,7 +133,8 @@ def dropped(front: Balancer, reason: str) -> float:
 
 def test_a_collector_that_is_away_costs_spans_and_no_request(collector: Receiver) -> None:
     port = free_port()
-    arguments = ["--otlp-endpoint", f"http://127.0.0.1:{port}", "--otlp-queue-bytes-max", "65536"]
+    arguments = ["--otlp-endpoint", f"http://127.0.0.1:{port}", "--otlp-sample-ratio", "1"]
+    arguments += ["--otlp-queue-bytes-max", "65536"]
     with recording("m") as replica, balancer(replica.url, arguments=arguments) as front:
 
         async def burst(count: int) -> set[int]:

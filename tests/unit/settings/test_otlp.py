@@ -68,3 +68,7 @@ def test_the_queue_is_no_longer_than_a_message_that_collectors_take() -> None:
     assert settings(otlp__queue_bytes_max=["16MiB"]).otlp.queue_bytes_max == 16 << 20
     with pytest.raises(ConfigError, match=r"otlp-queue-bytes-max.*at most 16 MiB"):
         settings(otlp__queue_bytes_max=["17MiB"])
+
+
+def test_one_trace_in_ten_is_exported_unless_it_is_set() -> None:
+    assert settings().otlp.sample_ratio == 0.1
