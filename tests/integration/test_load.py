@@ -326,6 +326,17 @@ def test_the_open_loop_refuses_what_is_too_much_and_says_so() -> None:
     assert report.total.unfinished == 2
 
 
+def test_users_are_made_up_for_the_regions_of_the_targets() -> None:
+    async def go(*targets: str) -> list[str]:
+        async with scripted(GOOD) as server:
+            report = await run(settings("", target=[text.format(server) for text in targets]))
+            return list(report.regions)
+
+    assert asyncio.run(go("us={}")) == ["us"]
+    assert asyncio.run(go("us={}", "eu={}", "us={}")) == ["eu", "us"]
+    assert asyncio.run(go("us={}", "{}")) == ["local", "us"]
+
+
 def test_regions_go_to_their_own_targets() -> None:
     async def go() -> Report:
         async with scripted(GOOD) as eu, scripted(GOOD) as other:

@@ -7,7 +7,7 @@ import itertools
 import random
 
 from skylb.tools.load.conversation import Conversation, geometric
-from skylb.tools.load.settings import SyntheticSettings
+from skylb.tools.load.settings import LOCAL, SyntheticSettings
 from skylb.tools.load.turn import Turn
 
 BLOCK_TOKENS = 16
@@ -18,7 +18,7 @@ def generate(settings: SyntheticSettings) -> list[Turn]:
     random_ = random.Random(settings.seed)  # noqa: S311 - a workload, not a secret
     turns: list[Turn] = []
     session_ids = itertools.count()
-    for index, region in enumerate(settings.regions):
+    for index, region in enumerate(settings.regions or (LOCAL,)):
         starts = _starts(random_, settings)
         for user in range(settings.users):
             system = random_.randrange(settings.systems) if settings.systems else None

@@ -21,6 +21,9 @@ OWN_HEADERS = frozenset(
 ANY_REGION = ""
 """Region of a target that serves every region without a target of its own."""
 
+LOCAL = "local"
+"""Region of made-up users that need no name for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -68,8 +71,9 @@ class SyntheticSettings(Group):
     regions: Annotated[
         tuple[str, ...],
         Expected("a name"),
-        Field(min_length=1, max_length=64, description="Regions of users."),
-    ] = ("local",)
+        Field(max_length=64, description="Regions of users."),
+        Otherwise("those of the targets"),
+    ] = ()
     users: Annotated[Count, COMMON, Field(ge=1, le=100_000, description="Users per region.")] = 64
     sessions: Annotated[
         Count, COMMON, Field(ge=1, le=10_000, description="Conversations of each user, one after another.")
@@ -229,6 +233,14 @@ class LoadSettings(Group):
     ] = None
     synthetic: SyntheticSettings = SyntheticSettings()
 
+    @property
+    def made(self) -> SyntheticSettings:
+        """What is made up, for regions that have targets unless others are asked for."""
+        if self.synthetic.regions:
+            return self.synthetic
+        regions = dict.fromkeys(target.region or LOCAL for target in self.target)
+        return self.synthetic.model_copy(update={"regions": tuple(regions)})
+
     def conflicts(self) -> Iterator[tuple[set[str], str]]:
         """Values that are valid alone and wrong together: the options' names, and a sentence."""
         if self.duration_s is not None and self.warmup_s >= self.duration_s:
@@ -241,7 +253,7 @@ class LoadSettings(Group):
                 {"session_header"},
                 f"session_header is {self.session_header}: expected a header that no request has anyway",
             )
-        synthetic = self.synthetic
+        synthetic = self.made
         sessions = len(synthetic.regions) * synthetic.users * synthetic.sessions
         if sessions > SYNTHETIC_SESSIONS_MAX:
             yield (

@@ -92,7 +92,7 @@ def read_or_generate(settings: LoadSettings) -> Workload:
         WorkloadError: the file cannot be read, or has a broken line.
     """
     if settings.workload is None:
-        workload = Workload(generate(settings.synthetic))
+        workload = Workload(generate(settings.made))
     else:
         workload = read_workload(settings.workload, skip_bad=settings.skip_bad)
     workload.turns = select_sessions(workload.turns, settings.sessions)
