@@ -1,9 +1,13 @@
-"""The files of a recording: rotated by size, packed, and the oldest removed where they are too many bytes."""
+"""The files of a recording: rotated by size, packed, and the oldest removed where they are too many bytes.
 
+A process holds a lock on each file that it writes. The kernel releases it when the process ends, however it
+ends. So a file without a lock is at rest, and may be removed.
+"""
+
+import fcntl
 import gzip
 import os
 import shutil
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,12 +15,12 @@ FILE_BYTES_MAX = 16 << 20
 """Size from which a file is closed and packed: some 40,000 requests."""
 
 FILES_MIN = 8
-"""A directory has room for so many files at least, so that removing the oldest one loses little."""
+"""A directory has room for so many files at least, so that removing the oldest one loses little.
+
+Two of them are the file that is written, and its packed form while that is made.
+"""
 
 PATTERN = "arrivals-*.jsonl*"
-
-_FOREIGN_AGE_S = 3600.0
-"""A file that is not packed and was written later than that may be another balancer's, at work."""
 
 
 class Files:
@@ -65,17 +69,13 @@ class Files:
     def close(self) -> None:
         """Closes and packs the last file; what fails is left as it is."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            with suppress(OSError):
-                _pack(self._path)
+            self._finish()
 
     def _open(self) -> None:
         self._prune()
         self._number += 1
         self._path = self._directory / f"{self._stem}-{self._number:04}.jsonl"
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(self._path, flags, 0o640)
+        self._fd = _create(self._path)
         self._bytes = 0
         self._append(self._head)
 
@@ -93,36 +93,75 @@ class Files:
         self._bytes += len(lines)
 
     def _rotate(self) -> None:
-        os.close(self._fd)
-        self._fd = -1
+        self._finish()
+        self._open()
+
+    def _finish(self) -> None:
+        """Packs the file, and lets go of it."""
         with suppress(OSError):
             _pack(self._path)  # else it stays as it is
-        self._open()
+        os.close(self._fd)
+        self._fd = -1
 
     def _prune(self) -> None:
         """Removes the oldest files until there is room for one more."""
         sizes = {}
         for path in self._directory.glob(PATTERN):
             with suppress(OSError):  # removed by somebody else
-                sizes[path] = path.stat()
-        total = sum(size.st_size for size in sizes.values())
-        young_s = time.time() - _FOREIGN_AGE_S
+                sizes[path] = path.stat().st_size
+        total = sum(sizes.values())
         for path in sorted(sizes, key=lambda path: path.name):
-            if total <= self._bytes_max - self._file_bytes_max:
+            if total <= self._bytes_max - 2 * self._file_bytes_max:
                 return
-            is_packed = path.name.endswith(".gz")
-            if not is_packed and sizes[path].st_mtime > young_s and not path.name.startswith(self._stem):
-                continue
+            with suppress(OSError):
+                if _remove(path):
+                    total -= sizes[path]
+
+
+def _create(path: Path) -> int:
+    """Makes a file and locks it; its descriptor."""
+    while True:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        _lock(fd)
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)  # another process has removed it before it was locked
+
+
+def _lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
+    """Locks a file; ``False``: another process has locked it. A file system without locks has none locked."""
+    try:
+        fcntl.flock(fd, how)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> bool:
+    """Removes a file unless a process is writing it; whether it has done so."""
+    if path.suffix == ".gz":  # it is whole, and may be another user's
+        path.unlink(missing_ok=True)
+        return True
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        is_free = _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_free:
             path.unlink(missing_ok=True)
-            total -= sizes[path].st_size
+    finally:
+        os.close(fd)
+    return is_free
 
 
 def _pack(path: Path) -> None:
     """Replaces a file by its packed form."""
     part = path.with_name(f"{path.name}.gz.part")
     try:
-        with path.open("rb") as source, gzip.open(part, "wb", compresslevel=3) as target:
-            shutil.copyfileobj(source, target, 1 << 18)
+        with path.open("rb") as source, part.open("wb") as packed:
+            _lock(packed.fileno())
+            with gzip.open(packed, "wb", compresslevel=3) as target:
+                shutil.copyfileobj(source, target, 1 << 18)
         part.rename(path.with_name(f"{path.name}.gz"))
     except OSError:
         part.unlink(missing_ok=True)

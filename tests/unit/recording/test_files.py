@@ -1,7 +1,11 @@
 """The files of a recording: whole lines, bounded, and a full directory."""
 
+import errno
+import fcntl
 import gzip
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,14 +56,72 @@ def test_the_oldest_files_are_removed_and_the_bound_holds_all_the_time(tmp_path:
     assert other.exists()
 
 
-def test_a_young_file_of_another_balancer_stays(tmp_path: Path) -> None:
-    theirs = tmp_path / "arrivals-1-aa-0001.jsonl"
-    theirs.write_bytes(b"x" * BYTES_MAX)
-    files(tmp_path).close()
-    assert theirs.exists()
-    os.utime(theirs, (0, 0))
-    files(tmp_path / ".", BYTES_MAX + 1).close()
+def size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.glob("arrivals-*"))
+
+
+def test_a_file_that_another_process_writes_stays_until_that_ends(tmp_path: Path) -> None:
+    code = (
+        "import sys; from tests.unit.recording.test_files import *; made = files(Path(sys.argv[1]), 8 << 16)"
+    )
+    code += "; made.write(lines(*range(600))); print('ready', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        (theirs,) = tmp_path.iterdir()
+        assert theirs.stat().st_size > 48 << 10
+        Files(tmp_path, "arrivals-3-cd", HEAD, BYTES_MAX).close()
+        assert theirs.exists()
+        other.kill()
+    Files(tmp_path, "arrivals-4-ef", HEAD, BYTES_MAX).close()
     assert not theirs.exists()
+
+
+def test_the_bound_holds_where_each_process_dies_before_it_packs_its_file(tmp_path: Path) -> None:
+    for number in range(40):
+        made = Files(tmp_path, f"arrivals-2-{number:02}", HEAD, BYTES_MAX)
+        made.write(lines(*range(70)))
+        assert size(tmp_path) <= BYTES_MAX, number
+        os.close(made._fd)  # as the kernel does when it dies
+
+
+def test_what_was_not_packed_to_the_end_is_removed_too(tmp_path: Path) -> None:
+    part = tmp_path / "arrivals-1-aa-0001.jsonl.gz.part"
+    part.write_bytes(b"x" * BYTES_MAX)
+    files(tmp_path).close()
+    assert not part.exists()
+
+
+def test_a_file_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tried = fcntl.flock, []
+
+    def late(fd: int, how: int) -> None:
+        if not tried:
+            (path,) = tmp_path.iterdir()
+            path.unlink()
+        tried.append(fd)
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    made = files(tmp_path)
+    made.write(lines(1))
+    (path,) = tmp_path.iterdir()
+    assert path.read_bytes() == HEAD + lines(1)
+
+
+def test_a_file_system_without_locks_is_written_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    (tmp_path / "arrivals-1-aa-0001.jsonl").write_bytes(b"x" * BYTES_MAX)
+    files(tmp_path).close()
+    assert size(tmp_path) < 1000
 
 
 def test_a_batch_larger_than_a_file_is_spread(tmp_path: Path) -> None:
