@@ -95,6 +95,8 @@ class Recording:
         self._files: Files | None = None
         self.active = False
         """Requests are being recorded."""
+        self._undescribed = False
+        """The fleet could not be described; the log has it."""
         self._lost = 0
         self._forgotten = 0
         self._taken = 0
@@ -183,21 +185,28 @@ class Recording:
 
     def _run(self, files: Files) -> None:
         balancer = self._balancer
-        writer = _core.ArrivalWriter(balancer.region, self._start_ns, balancer.block_tokens, KNOWN_MAX)
+        ended = False
         try:
-            while True:
+            writer = _core.ArrivalWriter(balancer.region, self._start_ns, balancer.block_tokens, KNOWN_MAX)
+            while not ended:
                 self._wake.wait(TAKE_INTERVAL_S)
                 self._wake.clear()
                 stopping = self._stopping  # read first: what ended before the stop is still taken
                 self._take(files, writer)
                 self._describe()
-                if stopping:
-                    break
-        except OSError as error:
-            self._lost += self._taken - files.lines
-            self._fail(error)
-        self.active = False
-        files.close()
+                ended = stopping
+        except OSError as error:  # the directory takes nothing more
+            log.warning(
+                "recording to %s stops: %s; requests are served as before", self._directory, error.strerror
+            )
+        except Exception:
+            log.exception("recording to %s stops: a fault; requests are served as before", self._directory)
+        finally:
+            self.active = False
+            files.close()
+            if not ended:
+                self._lost += self._taken - files.lines
+                self._fail()
 
     def _take(self, files: Files, writer: _core.ArrivalWriter) -> None:
         arrivals = self._recorder.take_arrivals()
@@ -207,19 +216,25 @@ class Recording:
             self._forgotten = writer.forgotten
 
     def _describe(self) -> None:
+        """Renews the description of the fleet. A fault is logged once, and requests are still recorded."""
         state, self._state = self._state, None
         if state is None:
             return
-        recorded_s = (monotonic_ns() - self._start_ns) / 1e9
+        path = self._directory / NAME
         part = self._directory / f".{NAME}.part"
-        part.write_text(scenario(self._balancer, state, recorded_s))
-        part.rename(self._directory / NAME)
+        try:
+            part.write_text(scenario(self._balancer, state, (monotonic_ns() - self._start_ns) / 1e9))
+            part.rename(path)
+        except Exception as error:
+            if not self._undescribed:
+                trace = None if isinstance(error, OSError) else error
+                log.warning("%s is not renewed: %s; requests are still recorded", path, error, exc_info=trace)
+            self._undescribed = True
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
-    def _fail(self, error: OSError) -> None:
-        """The directory takes nothing more: says so once, and lets the loop stop what is kept for it."""
-        log.warning(
-            "recording to %s stops: %s; requests are served as before", self._directory, error.strerror
-        )
+    def _fail(self) -> None:
+        """Lets the loop stop what is kept for the recording."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._cease)

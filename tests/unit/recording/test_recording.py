@@ -1,0 +1,115 @@
+"""A recording whose thread meets faults."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from skylb import _core
+from skylb.recording import recording as recording_module
+from skylb.recording.fleet import NAME, Balancer
+from skylb.recording.recording import Recording
+from tests.support.plane import until
+
+STATE = msgspec.json.encode({"replicas": []})
+
+
+class Source:
+    """An engine without replicas."""
+
+    def __init__(self) -> None:
+        self.on: list[bool] = []
+
+    def record_prompts(self, on: bool) -> None:
+        self.on.append(on)
+
+    def state(self) -> bytes:
+        return STATE
+
+
+def a_recording(directory: Path, source: Source) -> Recording:
+    return Recording(
+        directory,
+        recorder=_core.Recorder(_core.LOG_OFF, 0, "predictive", 0),
+        source=source,
+        balancer=Balancer("eu", {}, 16),
+        bytes_max=1 << 20,
+        block_bytes=64,
+    )
+
+
+def visit(made: Recording) -> None:
+    """Has the thread come round at once."""
+    made._wake.set()
+
+
+def failing(times: int | None = None) -> Callable[..., Any]:
+    """Fails so many times, or always; then nothing."""
+    calls = 0
+
+    def fail(*_: object) -> str:
+        nonlocal calls
+        calls += 1
+        if times is None or calls <= times:
+            raise RuntimeError("planted")
+        return "described"
+
+    return fail
+
+
+def test_a_fault_ends_the_recording_in_order_and_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Recording, "_take", failing())
+    source = Source()
+
+    async def test() -> None:
+        made = a_recording(tmp_path, source)
+        made.start()
+        visit(made)
+        await until(lambda: source.on == [True, False], "the loop keeps nothing more for it")
+        assert not made.active
+        made.end()
+        made.stop()
+
+    with caplog.at_level(logging.INFO, "skylb.recording"):
+        asyncio.run(test())
+    (record,) = caplog.records
+    assert record.getMessage().endswith("stops: a fault; requests are served as before")
+    assert record.exc_info is not None
+    assert "planted" in str(record.exc_info[1])
+    assert [path.suffix for path in tmp_path.glob("arrivals-*")] == [".gz"], "its file is closed and packed"
+
+
+def test_where_the_fleet_cannot_be_described_requests_are_recorded_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recording_module, "scenario", failing(2))
+    threads: list[threading.Thread] = []
+
+    async def test() -> None:
+        made = a_recording(tmp_path, Source())
+        made.start()
+        assert made._thread is not None
+        threads.append(made._thread)
+        for _ in range(2):
+            made._state = STATE
+            visit(made)
+            await until(lambda: made._state is None, "it was looked at")
+        assert made.active
+        made.end()
+        made.stop()
+        assert made.dropped == 0
+
+    with caplog.at_level(logging.INFO, "skylb.recording"):
+        asyncio.run(test())
+    (record,) = caplog.records
+    assert "is not renewed: planted; requests are still recorded" in record.getMessage()
+    assert record.exc_info
+    assert (tmp_path / NAME).read_text() == "described"
+    assert not threads[0].is_alive()
