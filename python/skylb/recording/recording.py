@@ -28,6 +28,9 @@ TAKE_INTERVAL_S = 0.25
 NOTE_INTERVAL_S = 30.0
 """Time between two descriptions of the fleet."""
 
+PART_AGE_S = 60.0
+"""A description of the fleet is written in less time than that."""
+
 STOP_TIMEOUT_S = 5.0
 """How long the last lines may take to be written and packed when the process ends."""
 
@@ -63,6 +66,14 @@ def check(directory: Path | None) -> None:
         raise ConfigError([f"record: {directory}: {fault}: expected a directory that SkyLB may write to"])
 
 
+def _remove_parts(directory: Path) -> None:
+    """Removes descriptions of the fleet that were not finished because their process was killed."""
+    for part in directory.glob(f".{NAME}.*.part"):
+        with suppress(OSError):  # removed by somebody else
+            if unix_ns() - part.stat().st_mtime_ns > PART_AGE_S * 1e9:
+                part.unlink()
+
+
 class Recording:
     """Records to a directory until it is stopped, or until the directory takes nothing more.
 
@@ -95,6 +106,7 @@ class Recording:
         self._files: Files | None = None
         self.active = False
         """Requests are being recorded."""
+        self._name = secrets.token_hex(4)
         self._undescribed = False
         """The fleet could not be described; the log has it."""
         self._lost = 0
@@ -125,19 +137,19 @@ class Recording:
         self._note()
 
     def _open(self) -> Files:
-        name = secrets.token_hex(4)
         self._start_ns = monotonic_ns()
         head = {
             "skylb_recording": 1,
-            "recording": name,
+            "recording": self._name,
             "started": unix_ns() / 1e9,
             "region": self._balancer.region,
             "block_bytes": self._block_bytes,
             "version": _core.__version__,
         }
-        stem = f"arrivals-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}"
+        stem = f"arrivals-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{self._name}"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            _remove_parts(self._directory)
             return Files(self._directory, stem, msgspec.json.encode(head) + b"\n", self._bytes_max)
         except OSError as error:
             text = f"record: {self._directory}: cannot be written to: {error.strerror}"
@@ -221,7 +233,7 @@ class Recording:
         if state is None:
             return
         path = self._directory / NAME
-        part = self._directory / f".{NAME}.part"
+        part = self._directory / f".{NAME}.{self._name}.part"  # others may record to this directory
         try:
             part.write_text(scenario(self._balancer, state, (monotonic_ns() - self._start_ns) / 1e9))
             part.rename(path)

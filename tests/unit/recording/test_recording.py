@@ -1,7 +1,8 @@
-"""A recording whose thread meets faults."""
+"""A recording whose thread meets faults, and two recordings in one directory."""
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -113,3 +114,45 @@ def test_where_the_fleet_cannot_be_described_requests_are_recorded_on(
     assert record.exc_info
     assert (tmp_path / NAME).read_text() == "described"
     assert not threads[0].is_alive()
+
+
+def test_two_recordings_in_one_directory_do_not_take_each_others_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[str] = []
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.name.startswith("."):
+            parts.append(path.name)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+    async def test() -> None:
+        both = [a_recording(tmp_path, Source()) for _ in range(2)]
+        for made in both:
+            made.start()
+        for made in both:
+            made.end()
+            made.stop()
+
+    asyncio.run(test())
+    assert len(set(parts)) == 2
+
+
+def test_a_description_that_was_not_finished_is_removed_later(tmp_path: Path) -> None:
+    old, young = (tmp_path / f".{NAME}.{name}.part" for name in ("aa", "bb"))
+    old.write_text("")
+    os.utime(old, (0, 0))
+    young.write_text("")
+
+    async def test() -> None:
+        made = a_recording(tmp_path, Source())
+        made.start()
+        made.end()
+        made.stop()
+
+    asyncio.run(test())
+    assert not old.exists()
+    assert young.exists(), "it may be another balancer's"
