@@ -68,7 +68,7 @@ def passed(variables: Mapping[str, str], pid: int) -> list[Passed]:
     if "LISTEN_FDS" not in variables or variables.get("LISTEN_PID") != str(pid):
         return []
     text = variables["LISTEN_FDS"]
-    if not (text.isascii() and text.isdigit() and int(text) <= SOCKETS_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) <= SOCKETS_MAX):
         raise ConfigError([f"LISTEN_FDS: {text!r}: expected a number of sockets, at most {SOCKETS_MAX}"])
     descriptors = range(FIRST, FIRST + int(text))
     names = variables["LISTEN_FDNAMES"].split(":") if "LISTEN_FDNAMES" in variables else [""] * int(text)

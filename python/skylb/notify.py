@@ -63,7 +63,7 @@ class Notifier:
         text = variables.get("WATCHDOG_USEC")
         if variables.get("WATCHDOG_PID", str(pid)) != str(pid):
             text = None  # it is meant for another process
-        if text is not None and not (text.isascii() and text.isdigit() and int(text)):
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text)):
             faults.append(f"WATCHDOG_USEC: {text!r}: expected a number of microseconds above 0")
         if faults:
             raise ConfigError(faults)

@@ -141,6 +141,7 @@ def test_a_client_that_expects_100_gets_it_before_it_sends_the_body() -> None:
         (b"GET /health HTTP/1.0\r\n\r\n", 505),
         (b"POST /ping HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
         (b"POST /ping HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n", 413),
+        (b"POST /ping HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\nX: " + b"x" * 70_000, 431),
         (b"POST /ping HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     ],

@@ -212,6 +212,14 @@ def test_what_means_the_same_becomes_ours(line: str, words: str) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "-1", "x"])
+def test_what_is_no_number_is_passed_on_for_the_option_to_refuse(text: str) -> None:
+    assert ours(f"--worker-urls http://a:1 --retry-max-retries={text}").words[-2:] == [
+        "--engine-attempts-max",
+        text,
+    ]
+
+
 def test_production_stack_listens_where_it_did_and_keeps_its_metrics_apart() -> None:
     made = ours(
         "--service-discovery static --static-backends http://a:1,http://b:2 --static-models m,m "

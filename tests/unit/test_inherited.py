@@ -35,6 +35,7 @@ def test_what_is_meant_for_another_process_is_nothing(variables: dict[str, str])
     [
         ({"LISTEN_FDS": "x"}, r"LISTEN_FDS: 'x': expected a number of sockets, at most 256"),
         ({"LISTEN_FDS": "-1"}, r"LISTEN_FDS: '-1': expected"),
+        ({"LISTEN_FDS": "9" * 5000}, r"LISTEN_FDS: '9+': expected"),
         ({"LISTEN_FDS": str(SOCKETS_MAX + 1)}, r"LISTEN_FDS: '257': expected"),
         ({"LISTEN_FDS": "2", "LISTEN_FDNAMES": "client"}, r"LISTEN_FDNAMES: 1 names: expected 2"),
     ],

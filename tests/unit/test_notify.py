@@ -86,6 +86,7 @@ def test_a_message_that_could_not_be_sent_goes_out_with_the_next_one(manager: so
     [
         ({"NOTIFY_SOCKET": "vsock:2:1"}, "NOTIFY_SOCKET: 'vsock:2:1': expected /PATH or @NAME"),
         ({"NOTIFY_SOCKET": ""}, "NOTIFY_SOCKET: '': expected"),
+        ({"WATCHDOG_USEC": "9" * 5000}, "WATCHDOG_USEC: '9+': expected"),
         ({"WATCHDOG_USEC": "soon"}, "WATCHDOG_USEC: 'soon': expected a number of microseconds"),
         ({"WATCHDOG_USEC": "0", "WATCHDOG_PID": "7"}, "WATCHDOG_USEC: '0': expected"),
     ],

@@ -1,5 +1,6 @@
 """Why requests went where they went: ``GET /requests`` and ``GET /requests/ID``."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -13,6 +14,9 @@ LISTED = 100
 """Requests that a listing has unless it is asked for more."""
 
 LISTED_MAX = 1_000
+
+_LIMIT = re.compile("[0-9]{1,9}", re.ASCII)
+"""What int() takes: it refuses thousands of digits."""
 
 
 class Source(Protocol):
@@ -43,8 +47,9 @@ class Receipts:
     async def _list(self, request: web.Request) -> web.Response:
         """The newest requests that have receipts, and how many are kept. `limit=N` says how many to list."""
         text = request.query.get("limit", str(LISTED))
-        if not text.isdecimal() or not 1 <= int(text) <= LISTED_MAX:
-            raise Refusal("bad_query", f"limit {text!r}: expected an integer from 1 to {LISTED_MAX:,}")
+        if _LIMIT.fullmatch(text) is None or not 1 <= int(text) <= LISTED_MAX:
+            shown = text if len(text) <= 40 else f"{text[:40]}..."
+            raise Refusal("bad_query", f"limit {shown!r}: expected an integer from 1 to {LISTED_MAX:,}")
         listing = self._listing(int(text))
         for row in listing["requests"]:
             row["submitted"] = moment(row["submitted_ns"])

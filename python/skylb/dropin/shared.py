@@ -4,6 +4,8 @@ Source: the ``--help`` of the programs, and what they did where the text leaves 
 and smg also come as Rust programs, with a few flags more; those are from their documents.
 """
 
+import re
+
 from skylb.dropin.row import (
     Answer,
     Became,
@@ -23,6 +25,8 @@ ALL = "vsg"
 
 ATTEMPTS_MAX = 5
 """The most that --engine-attempts-max takes."""
+
+_ATTEMPTS = re.compile(r"[0-9]{1,18}")
 
 EJECT_MAX_S = 30.0
 """The default of --engine-eject-max-s, which may not be below --engine-eject-s."""
@@ -96,7 +100,7 @@ def _origins(words: tuple[str, ...]) -> Outcome:
 
 def _attempts(words: tuple[str, ...]) -> Outcome:
     text = words[0]
-    if not text.isdigit():
+    if _ATTEMPTS.fullmatch(text) is None:
         return Became(("--engine-attempts-max", text))  # what is wrong with it, the option says
     attempts = min(max(int(text), 1), ATTEMPTS_MAX)
     note = f"{ATTEMPTS_MAX} is the most" if int(text) > ATTEMPTS_MAX else ""

@@ -28,6 +28,7 @@ _FIELD = re.compile(
     rb"^(authorization|content-length|transfer-encoding|connection|expect|x-request-id):[ \t]*([^\r\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
+_LENGTH = re.compile(rb"[0-9]{1,18}")
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _STREAM = b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -50,7 +51,7 @@ class Head:
         self.path, _, self.query = target.partition("?")
         values = {name.lower(): value for name, value in _FIELD.findall(fields)}
         length = values.get(b"content-length", b"0")
-        if not length.isdigit():
+        if _LENGTH.fullmatch(length) is None:
             raise RefusedError(400, "Invalid HTTP request received.")
         self.length = int(length)
         self.chunked = values.get(b"transfer-encoding", b"").lower() == b"chunked"
