@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,14 +82,23 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(
     hang(tmp_path, factory, "sleep 1000 & sleep 1000")
 
 
-def hang(tmp_path: Path, factory: Callable[[], asyncio.AbstractEventLoop], script: str) -> None:
-    """Asks a helper that never ends; in time nothing of it has the pipe any more that it held."""
+def hang(
+    tmp_path: Path,
+    factory: Callable[[], asyncio.AbstractEventLoop],
+    script: str,
+    given_up: Callable[[], object] = lambda: None,
+) -> None:
+    """Asks a helper that never ends; in time nothing of it has the pipe any more that it held.
+
+    Calls ``given_up`` as soon as it was given up.
+    """
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     path = config(tmp_path, FakeApi(), f"exec 3>{pipe}; {script}", command="/bin/sh")
 
     async def test() -> None:
         assert await lack(path) == "the credential helper /bin/sh does not end in 0.5 s"
+        given_up()
         await until(lambda: has_no_writer(held), "nobody has the pipe")
 
     held = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -115,9 +125,20 @@ def test_one_that_may_not_be_killed_is_left_alone_and_what_is_told_is_its_own_fa
     def refuse(_group: int, _signal: int) -> None:
         raise PermissionError(1, "Operation not permitted")
 
+    started: list[asyncio.subprocess.Process] = []
+    begin = asyncio.create_subprocess_exec
+
+    async def noted(*arguments: Any, **how: Any) -> asyncio.subprocess.Process:
+        started.append(await begin(*arguments, **how))
+        return started[-1]
+
     monkeypatch.setattr(helper_module, "HELPER_S", 0.5)
     monkeypatch.setattr(os, "killpg", refuse)
-    hang(tmp_path, factory, "exec sleep 1000")
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
+    statuses: list[int | None] = []
+    hang(tmp_path, factory, "exec sleep 1000", lambda: statuses.append(started[0].returncode))
+    assert statuses == [-signal.SIGKILL], "its end was waited for"
+    started.clear()
     gc.collect()  # an unclosed transport warns here, and warnings are errors
 
 

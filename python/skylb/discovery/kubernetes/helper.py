@@ -89,15 +89,16 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
     The number of a process that has ended may be another's by now, and so may that of its group.
     """
-    may_end = process.returncode is not None or _kill_group(process.pid)
+    ends = process.returncode is not None or _kill_group(process.pid)
     # What has left the group may hold its pipes: else it would not count as ended.
     transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001 - no public way, nor a stub, for both
     for descriptor in (1, 2):
         if (pipe := transport.get_pipe_transport(descriptor)) is not None:
             pipe.close()
-    with suppress(PermissionError):  # it kills once more
-        transport.close()
-    if may_end:
+    with suppress(PermissionError):
+        transport.close()  # it kills once more, and that may be allowed for the helper alone
+        ends = True
+    if ends:
         await process.wait()
 
 
