@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import Balancer, answers, balancer, free_port
+from tests.support.processes import Balancer, answers, balancer, eventually, free_port
 from tests.support.raw import Answer, ask, chat, request, until
 
 METRICS = b'vllm:num_requests_running{engine="0"} 0.0\nvllm:num_requests_waiting{engine="0"} 0.0\n'
@@ -26,6 +26,9 @@ class Engine:
         """Served, and in no list."""
         self.key = key
         self.list_status = 200
+        self.lists = asyncio.Event()
+        """It answers when it is asked for its list."""
+        self.lists.set()
         self.looks = 0
         self.asked: list[str] = []
         self.url = ""
@@ -50,6 +53,8 @@ class Engine:
                 length = head.lower().partition("content-length:")[2].partition("\r")[0]
                 body = await reader.readexactly(int(length or 0))
                 status, answer = self._answer(head, body)
+                if head.startswith("GET /v1/models"):
+                    await self.lists.wait()
                 writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(answer), answer))
         writer.close()
 
@@ -188,6 +193,23 @@ def test_an_adapter_loaded_a_moment_ago_is_served_at_once() -> None:
         assert unknown.status == 404
         assert "Known models: lora, m" in json.loads(unknown.body)["error"]["message"]
         assert engine.asked == ["lora"]
+
+    run([engine], work, *SELDOM)
+
+
+def test_a_request_that_is_refused_out_of_the_hold_says_how_long_it_was_there() -> None:
+    engine = Engine("m")
+
+    async def work(front: Balancer) -> None:
+        before = engine.looks
+        engine.lists.clear()
+        sent = asyncio.ensure_future(send(front, "none"))
+        await until(lambda: engine.looks > before)
+        engine.lists.set()
+        assert (await sent).status == 404
+        (line,) = await asyncio.to_thread(eventually, front.log, what="its line")
+        assert line["error_code"] == "model_not_found"
+        assert line["held_s"] > 0
 
     run([engine], work, *SELDOM)
 

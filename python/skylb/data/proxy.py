@@ -371,11 +371,12 @@ class Exchange:
     def rejected(self, reject: Reject, /) -> None:
         """The engine gives up: the client gets the replica's own error if there is one, else ours."""
         self.in_engine = False
+        self.leave_hold()
         leg = self.legs[-1] if self.legs else None
         if leg is not None and leg.withheld and is_for_client(leg.relay):
             self.phase = RELAY
-            leg.heard_ns = self.phase_ns
-            self.request.first_byte(self.phase_ns)
+            self.phase_ns = leg.heard_ns = now_ns = monotonic_ns()
+            self.request.first_byte(now_ns)
             leg.proceed()
             return
         if leg is not None:
