@@ -31,7 +31,7 @@ def submit(
 def balancer(name: str, region: str, replicas: int, in_flight_max: int, policy: str) -> _core.Engine:
     """Ready replicas, each of which takes so many requests whatever its load; none waits for a cache."""
     settings = EngineSettings(
-        policy=policy,  # type: ignore[arg-type]  # a name from the command line, validated here
+        policy=policy,  # a name from the command line, validated here
         push="blind",
         affinity_wait_s=0.0,
         in_flight_max=in_flight_max,

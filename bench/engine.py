@@ -77,7 +77,7 @@ class Bodies:
 def engine(policy: str, tree_bytes_max: int) -> _core.Engine:
     """Ready replicas that take whatever comes and cache as much as the tree may hold."""
     settings = EngineSettings(
-        policy=policy,  # type: ignore[arg-type]  # a name from the command line, validated here
+        policy=policy,  # a name from the command line, validated here
         push="blind",
         in_flight_max=1_000_000,
         replica_kv_tokens=(1 << 31) - 1,

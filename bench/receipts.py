@@ -30,7 +30,9 @@ TARGET_RATIO = 0.02
 
 def engine(policy: str, replicas: int, receipts: int) -> _core.Engine:
     """Ready replicas that take whatever comes."""
-    settings = EngineSettings(policy=policy, push="blind", in_flight_max=1_000_000)  # type: ignore[arg-type]  # a name from the command line, validated here
+    settings = EngineSettings(
+        policy=policy, push="blind", in_flight_max=1_000_000
+    )  # a name from the command line, validated here
     made = _core.Engine(settings.model_dump_json().encode(), b"bench-secret-bench-secret", 1)
     made.set_replicas([(replica, f"http://127.0.0.1:{8100 + replica}") for replica in range(replicas)], 1)
     for replica in range(replicas):

@@ -210,7 +210,7 @@ class Plan:
         order.sort(key=lambda variant: -rates[variant.name].per_s)
         best = {variant.name for variant in order[: effort.contenders]} | {DEFAULT}
         # One seed may misplace a rule: the two best at 85 % are searched exactly whatever it says.
-        at_main = {name for form in (None, SHIPPED) if (name := self._best_here(form)) is not None}
+        at_main = {found for form in (None, SHIPPED) if (found := self._best_here(form)) is not None}
         best |= at_main & {variant.name for variant in variants}
         starts = {name: _index(self._case, rates[name].per_s) for name in best}
         yield from self._exactly(bound, [variant for variant in variants if variant.name in best], starts)

@@ -54,7 +54,7 @@ def main() -> None:
     if shutil.which("perf") is None:
         sys.exit("perf is not installed (Debian: linux-perf)")
     os.sched_setaffinity(0, {REST_CPU})
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in arguments.work.split(","):
         rows += probes(arguments.seconds) if name == "probes" else proxied(KINDS[name], arguments.seconds)
     lines = [

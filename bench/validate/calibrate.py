@@ -165,9 +165,9 @@ class Calibration:
         attended, context = _attended(0, tokens), batch * (MIXED_PROMPT + MIXED_AFTER)
         step = Sample(f"step, {what}", median(steps_s), 0, 0, 1.0, tokens, attended, batch, context)
         # It comes in the midst of a step: half of one is over before its own.
-        steps, decodes, context = 1.5, 1.5 * batch, 1.5 * context
+        steps, decodes, reads = 1.5, 1.5 * batch, 1.5 * context
         name = f"first token, {what}"
-        first = Sample(name, newcomer.ttft_s, 1, 0, steps, tokens, attended, decodes, context)
+        first = Sample(name, newcomer.ttft_s, 1, 0, steps, tokens, attended, decodes, reads)
         return [step, first]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 
 from skylb.tools.load.conversation import SYSTEM_BASE
-from skylb.tools.load.workload import Turn, User, group_users
+from skylb.tools.load.turn import Turn
+from skylb.tools.load.workload import User, group_users
 
 MODEL = "tiny"
 TOKENS = range(8, 1000)

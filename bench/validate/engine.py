@@ -37,7 +37,7 @@ from bench.record import keep
 from bench.validate.calibrate import Calibration, Sample, Speeds, fit, residuals, together
 from bench.validate.client import Outcome, Users
 from bench.validate.cores import apart, ran_s
-from skylb.tools.load.workload import Turn
+from skylb.tools.load.turn import Turn
 from skylb.tools.sim.made import Plan, make
 from skylb.tools.sim.result import Result
 from skylb.tools.sim.scenario import Clients, Network, Region, Replicas, Scenario

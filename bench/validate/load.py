@@ -29,7 +29,7 @@ from bench.record import keep
 from skylb.tools.load.generate import generate
 from skylb.tools.load.messages import Renderer
 from skylb.tools.load.settings import SyntheticSettings
-from skylb.tools.load.workload import Turn
+from skylb.tools.load.turn import Turn
 from skylb.tools.text import table
 
 MODEL = "mock"

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -43,7 +43,7 @@ from skylb.tools.text import table
 from tests.support.processes import balancer, mocks
 
 TIME_SCALE = 0.2
-PROFILE = "l4-8b"
+PROFILE: Final = "l4-8b"
 REPLICAS = 4
 REGION = "local"
 RTT_MS = 0.4

@@ -107,7 +107,8 @@ def wheel(maturin: Path, source: Path, machine: str) -> None:
         "CARGO_ZIGBUILD_PYTHON_PATH": str(maturin.parent / "python"),
         "PATH": f"{maturin.parent}:{os.environ['PATH']}",
     }
-    command = [maturin, "build", "--release", "--locked", "--zig", "--compatibility", COMPATIBILITY]
+    command: list[str | Path] = [maturin, "build", "--release", "--locked", "--zig"]
+    command += ["--compatibility", COMPATIBILITY]
     run([*command, "--target", target(machine), "--out", OUT], source, environment)
 
 

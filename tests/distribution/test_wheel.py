@@ -31,15 +31,17 @@ IMPORTS = "import aiohttp.web, msgspec, orjson, prometheus_client, pydantic, ric
 
 CHAT = {"model": "mock", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 
+BASE: str = sys._base_executable  # type: ignore[attr-defined]  # outside a virtual environment
+
 
 def trees(wheel: Path) -> list[Path]:
     """Where the wheel may have come from, except where the interpreter is."""
-    return sorted({ROOT, wheel.parent.parent} - set(Path(sys._base_executable).parents))
+    return sorted({ROOT, wheel.parent.parent} - set(Path(BASE).parents))
 
 
 @pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Bare:
-    made = environments.make(tmp_path_factory.mktemp("bare"), wheel, trees(wheel), sys._base_executable)
+    made = environments.make(tmp_path_factory.mktemp("bare"), wheel, trees(wheel), BASE)
     print(f"hidden from it: {', '.join(map(str, made.hidden)) or 'NO TREE (this machine does not allow it)'}")
     return made
 
@@ -72,7 +74,7 @@ def test_it_is_what_runs_and_there_is_no_rust(bare: Bare) -> None:
     assert Path(file).is_relative_to(bare.directory / "venv"), ended
     assert rust == ["None", "None"]
     assert all(
-        bare.run(sys._base_executable, "-c", f"import os; print(os.listdir({str(tree)!r}))").stdout == "[]\n"
+        bare.run(BASE, "-c", f"import os; print(os.listdir({str(tree)!r}))").stdout == "[]\n"
         for tree in bare.hidden
     )
 

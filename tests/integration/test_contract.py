@@ -331,7 +331,7 @@ def test_a_stuck_reader_stops_the_replica_and_takes_little_memory() -> None:
 
         async def work() -> None:
             connection = await Connection.open(front.port)
-            connection.writer.transport.pause_reading()
+            connection.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads and writes
             connection.writer.write(request(chat("x", max_tokens=200_000, stream=True)))
             before = rss(front)
             await asyncio.sleep(2)

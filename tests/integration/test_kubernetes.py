@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from skylb.config import Settings
 from skylb.settings.kubernetes import KubernetesSettings
 from tests.support import plane
 from tests.support.kubernetes import NAMESPACE, FakeApi, endpoint, endpoint_slice, fake_api, status
@@ -24,7 +25,7 @@ def given(api: FakeApi, replica: FakeReplica, **conditions: bool) -> None:
     api.put(endpoint_slice("a", endpoint(host, name="vllm-0", uid="u", zone="z1", **conditions), ports=ports))
 
 
-def settings(api: FakeApi, directory: Path) -> plane.Settings:
+def settings(api: FakeApi, directory: Path) -> Settings:
     config = api.config(directory / "config")
     return plane.settings(kubernetes=KubernetesSettings(selector="app=vllm", config=config))
 

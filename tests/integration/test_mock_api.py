@@ -106,7 +106,8 @@ def test_the_anthropic_sdk_gets_messages_whole_and_streamed() -> None:
                 max_tokens=6,
             ) as stream:
                 streamed = await stream.get_final_message()
-            assert [block.text for block in whole.content] == [block.text for block in streamed.content]
+            texts = [[block.model_dump()["text"] for block in said.content] for said in (whole, streamed)]
+            assert texts[0] == texts[1]
             assert whole.stop_reason == streamed.stop_reason == "max_tokens"
             assert streamed.usage.output_tokens == 6
             # "be brief" and "hello there" are 19 bytes: 5 tokens, cached ones counted apart.

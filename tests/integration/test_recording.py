@@ -15,7 +15,8 @@ from skylb.cli import main
 from skylb.tools.load import LoadSettings, run
 from skylb.tools.load.generate import generate
 from skylb.tools.load.settings import SyntheticSettings, parse_target
-from skylb.tools.load.workload import Turn, group_users, read_workload
+from skylb.tools.load.turn import Turn
+from skylb.tools.load.workload import group_users, read_workload
 from tests.support.processes import SKYLB, Balancer, balancer, eventually, free_port, mocks
 
 SYNTHETIC = SyntheticSettings(users=4, sessions=2, turns=3.0, systems=2, think_s=0.02, seed=7)

@@ -80,7 +80,7 @@ def test_both_are_served_by_turns_and_one_request_waits(both: Regions) -> None:
     before, probed = mock(one), [probes(both[name]) for name in NAMES]
 
     async def run() -> list[list[Answer]]:
-        return await asyncio.gather(burst(one, EACH), burst(other, EACH))
+        return list(await asyncio.gather(burst(one, EACH), burst(other, EACH)))
 
     assert all(whole(answers) for answers in asyncio.run(run()))
     after = mock(one)

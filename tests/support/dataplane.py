@@ -3,11 +3,10 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any
 
 from skylb import _core
 from skylb._core import LOG_JSON, PROBE_REFUSED, PROBE_UNREADABLE, Engine, HeadParser, Recorder
-from skylb.data.client import ClientConnection
 from skylb.data.context import Budget, Context, Limits
 from skylb.data.failures import FAILURES
 from skylb.data.frontend import Frontend
@@ -218,7 +217,7 @@ class World:
 
     def client(self) -> Wire:
         """One more client connection."""
-        return Wire(cast(ClientConnection, self.frontend.make("http")))
+        return Wire(self.frontend.make("http"))
 
     def down(self, replica: int) -> None:
         """Nobody answers a probe there any more."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Patience:
 
 
 def eventually(
-    probe: Callable[[], T],
+    probe: Callable[[], T | Literal[False] | None],
     *,
     timeout_s: float = PATIENCE_S,
     what: str = "condition",
@@ -177,7 +177,9 @@ class Child:
                     ticks += int(fields[11]) + int(fields[12])
         return ticks / TICKS_PER_S
 
-    def require(self, condition: Callable[[], T], *, timeout_s: float = PATIENCE_S, what: str) -> T:
+    def require(
+        self, condition: Callable[[], T | Literal[False] | None], *, timeout_s: float = PATIENCE_S, what: str
+    ) -> T:
         """Waits for a condition, as long as the process gets on; fails with its output."""
         return eventually(condition, timeout_s=timeout_s, what=what, of=[self])
 

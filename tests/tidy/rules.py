@@ -110,7 +110,7 @@ def _uses(tree: ast.AST, names: frozenset[str]) -> Iterator[tuple[int, str]]:
         name = (
             node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else None
         )
-        if name in names:
+        if isinstance(node, ast.expr) and name in names:
             yield node.lineno, name
         if isinstance(node, ast.ImportFrom):
             yield from ((node.lineno, alias.name) for alias in node.names if alias.name in names)

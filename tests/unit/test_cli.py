@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from skylb import _core
-from skylb.cli import COMMANDS, main
+from skylb.cli import main
+from skylb.commands import COMMANDS
 from skylb.config import Settings
 from skylb.helptext import HELP_ALL
 from skylb.options import options

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from bench import explain
+from bench.paired import Change
 from bench.processes import Process, Proxy
 
 
-def command(change: explain.Change, tmp_path: Path) -> list[str]:
+def command(change: Change, tmp_path: Path) -> list[str]:
     proxy = Proxy("skylb", 1, Process("skylb", ["python"], frozenset(), tmp_path / "log"))
     change(proxy, tmp_path)
     return proxy.process.command

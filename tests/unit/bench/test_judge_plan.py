@@ -1,6 +1,7 @@
 """The judge's plan, on figures that are made up: what each rule can do is known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -176,7 +177,7 @@ def test_a_summary_shows_what_was_missed(verdict: Verdict) -> None:
     assert f"{CASE.name} 130%" in said
 
 
-def test_a_part_of_the_runs_can_be_shown_too(tmp_path) -> None:
+def test_a_part_of_the_runs_can_be_shown_too(tmp_path: Path) -> None:
     plan = Plan(CASE, Effort())
     judgment = Judgment(
         about={
@@ -213,7 +214,7 @@ def test_the_quick_judge_measures_half_as_long_with_the_same_burst() -> None:
 def test_a_step_begins_when_the_one_before_has_ended() -> None:
     begun: list[str] = []
 
-    def steps():
+    def steps() -> Iterator[list[Task]]:
         yield [Task(CASE, "a", 1.0, 0, ()), Task(CASE, "b", 1.0, 0, ())]
         begun.append("second")
         yield []

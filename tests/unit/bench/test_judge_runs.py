@@ -1,5 +1,7 @@
 """Figures of the judge's runs."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.judge import paired
@@ -100,7 +102,9 @@ def test_cases_have_names_of_their_own() -> None:
         cases(["unheard_of"])
 
 
-def test_without_trace_files_the_traced_cases_are_left_out(tmp_path, monkeypatch) -> None:
+def test_without_trace_files_the_traced_cases_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bench.judge.cases.TRACES", tmp_path)
     found, reason = cases()
     assert [case.name for case in found] == [case.name for case in MADE]
@@ -110,7 +114,7 @@ def test_without_trace_files_the_traced_cases_are_left_out(tmp_path, monkeypatch
         cases(["arena"], tmp_path)
 
 
-def test_traced_cases_have_the_names_that_are_listed(tmp_path) -> None:
+def test_traced_cases_have_the_names_that_are_listed(tmp_path: Path) -> None:
     for name in ("agent_even_b8", "chat_wildchatlike_b64", "chat_sharedsys_b64"):
         (tmp_path / f"{name}.jsonl.gz").touch()
     assert tuple(case.name for case in traced(tmp_path)) == TRACED_NAMES

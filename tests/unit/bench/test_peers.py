@@ -1,6 +1,7 @@
 """What `make peers` decides before and after a run: settings, scaled times, rows, figures."""
 
 import json
+import os
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -303,12 +304,12 @@ def test_only_a_whole_run_that_was_not_cut_off_renews_the_results(
         return complete
 
     kept = []
-    monkeypatch.setattr(command.sys, "argv", ["peers", *arguments])
+    monkeypatch.setattr(sys, "argv", ["peers", *arguments])
     for name in ("heed_stops", "installed"):
         monkeypatch.setattr(command, name, lambda *_: None)
-    monkeypatch.setattr(command.os, "sched_setaffinity", lambda *_: None)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
     monkeypatch.setattr(command, "run_all", run_all)
-    monkeypatch.setattr(command.report, "keep", lambda *_: kept.append(1))
+    monkeypatch.setattr(report, "keep", lambda *_: kept.append(1))
     with pytest.raises(SystemExit):
         command.main()
     assert bool(kept) == (complete and not arguments)

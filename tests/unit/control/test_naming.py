@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skylb.addresses import IpAddress
 from skylb.control.naming import DnsError, Keeper, Wish
 from skylb.control.naming.keeper import LEAVE_AFTER_S, REFRESH_S, RETRY_S
-from skylb.control.naming.provider import IpAddress, by_type
+from skylb.control.naming.provider import by_type
 from skylb.control.naming.rfc2136 import Place, Rfc2136, parse_key
 
 HERE = (ip_address("192.0.2.1"),)

@@ -221,7 +221,9 @@ def test_peers_of_a_kubernetes_service_are_followed_and_this_balancer_is_none(
             refused_ns, fault = world.list.sources()[SERVICE]
             assert fault == "Service skylb.mesh: 66 peers: expected at most 64"
             api.bookmark()
-            await until(lambda: world.list._watcher.seen_ns > refused_ns, "the API server is heard")
+            watcher = world.list._watcher
+            assert watcher is not None
+            await until(lambda: watcher.seen_ns > refused_ns, "the API server is heard")
             assert world.list.sources()[SERVICE] == (refused_ns, fault), "the list in use is as old as before"
             api.put(_service(("us-3", "10.0.0.7"), ("us-1", "10.0.0.4")))
             await until(lambda: world.told[-1] == [EU, "us-3@us=http://10.0.0.7:9001"], "followed")

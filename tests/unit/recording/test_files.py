@@ -96,7 +96,8 @@ def test_what_was_not_packed_to_the_end_is_removed_too(tmp_path: Path) -> None:
 def test_a_file_that_is_removed_before_it_is_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, tried = fcntl.flock, []
+    real = fcntl.flock
+    tried: list[int] = []
 
     def late(fd: int, how: int) -> None:
         if not tried:

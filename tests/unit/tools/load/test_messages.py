@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from skylb.tools.load.generate import generate
 from skylb.tools.load.messages import Message, Renderer, pieces
 from skylb.tools.load.settings import SyntheticSettings
-from skylb.tools.load.workload import Turn, read_workload
+from skylb.tools.load.turn import Turn
+from skylb.tools.load.workload import read_workload
 from skylb.tools.synthetic import TOKEN_BYTES, answer_text, split_directive
 
 EXAMPLES = Path(__file__).parents[5] / "shared" / "data" / "examples"
@@ -245,7 +246,7 @@ def assert_differ(renderer: Renderer, one: Turn, other: Turn, texts: list[str]) 
 
 def cut(messages: Sequence[Message], text_bytes: int) -> list[tuple[str, str]]:
     """Roles and contents up to so many bytes of prompt; the last message may be cut."""
-    found = []
+    found: list[tuple[str, str]] = []
     for message in messages:
         if text_bytes <= 0:
             break

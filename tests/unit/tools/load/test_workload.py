@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from skylb.tools.load.turn import Turn
 from skylb.tools.load.workload import (
     LINE_BYTES_MAX,
-    Turn,
     WorkloadError,
     group_users,
     read_workload,

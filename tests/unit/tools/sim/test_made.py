@@ -6,7 +6,8 @@ from statistics import fmean, median
 import msgspec
 import pytest
 
-from skylb.tools.load.workload import Turn, WorkloadError
+from skylb.tools.load.turn import Turn
+from skylb.tools.load.workload import WorkloadError
 from skylb.tools.sim.made import Plan, make, resampled
 from skylb.tools.sim.workload import Agent, Arena, File, Mix, SharedPrompt, Tree, WildChat
 

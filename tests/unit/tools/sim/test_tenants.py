@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -112,7 +113,7 @@ def test_reports_tell_tenants_and_classes_apart() -> None:
 def test_points_are_compared_for_each_tenant_and_the_rules_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `skylb sim tenants` promises: what the others notice of a flood."""
     steady = msgspec.structs.replace(STEADY, count=1, rate_per_s=1.0)
-    reports = []
+    reports: list[Any] = []
     for rule in ("none", "fair"):
         of = scenario(steady, FLOOD, engine={"tenant_rule": rule})
         at = Point({"engine.tenant_rule": rule}, of)
