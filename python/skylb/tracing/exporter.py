@@ -69,6 +69,8 @@ class SpanExporter:
         self._thread = threading.Thread(target=self._run, name="skylb-spans", daemon=True)
         self._lost_before: int | None = None
         """Spans that had been dropped when the collector stopped taking any; ``None`` while it takes them."""
+        self._faulty = False
+        """There was a fault of ours; the log has it."""
         self._dropped: Counter[str] = Counter()
         self.exported = 0
         """Spans that the collector has taken."""
@@ -113,7 +115,7 @@ class SpanExporter:
             taken = self._recorder.take_spans(self._clock_ns())
             if taken is not None:
                 head, spans, count = taken
-                self._export((head, spans), count)
+                self._export_or_drop((head, spans), count)
             if stopping:
                 self.collector.close()
                 return
@@ -123,6 +125,17 @@ class SpanExporter:
         if abs(offset_ns - self._offset_ns) > JUMP_NS:
             self._offset_ns = offset_ns
         return self._offset_ns
+
+    def _export_or_drop(self, parts: tuple[bytes, bytes], count: int) -> None:
+        """Exports; a fault of ours costs these spans, and not the thread. The log has the first one."""
+        try:
+            self._export(parts, count)
+        except Exception:
+            self._dropped["unreachable"] += count
+            self.collector.close()
+            if not self._faulty:
+                log.exception("spans for %s were dropped: a fault", self.collector.url)
+            self._faulty = True
 
     def _export(self, parts: tuple[bytes, bytes], count: int) -> None:
         """Posts until the collector has the spans, does not want them, or has not taken them for too long."""

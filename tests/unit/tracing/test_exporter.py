@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,30 @@ def test_what_the_collector_does_not_take_is_dropped_and_counted(
     exporter.stop()
     assert exporter.dropped() == {"queue_full": 0, "unreachable": 0, "refused": 0} | {reason: 1}
     assert exporter.exported == 0
+
+
+def test_a_fault_costs_the_spans_under_way_and_not_those_that_follow(
+    collector: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = a_recorder()
+    exporter = an_exporter(recorder, collector.url)
+    post, faults = exporter.collector.post, [ValueError("planted"), ValueError("planted")]
+
+    def fails(*arguments: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return post(*arguments)
+
+    monkeypatch.setattr(exporter.collector, "post", fails)
+    exporter.start()
+    for lost in (1, 2):
+        end(recorder)
+        eventually(lambda lost=lost: exporter.dropped()["unreachable"] == lost, what="a span that is dropped")
+    end(recorder)
+    eventually(lambda: exporter.exported, what="a span")
+    exporter.stop()
+    (record,) = caplog.records
+    assert record.exc_info is not None
 
 
 def test_spans_that_the_collector_has_rejected_are_counted(collector: Receiver) -> None:
