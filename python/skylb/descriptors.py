@@ -37,6 +37,9 @@ PEERS_RATIO = 8
 TOLD_S = 10.0
 """Between two lines of the log about a shortage."""
 
+DOINGS = ("accept", "connect")
+"""What descriptors, ports or memory may be lacking for."""
+
 WHOSE = ("clients", "peers")
 
 FEW = 1024
@@ -147,7 +150,7 @@ class Shortage:
         """Something could not be had.
 
         Args:
-            doing: what for, a word of the code: ``accept``, ``connect``, ``probe``.
+            doing: what for, one of `DOINGS`.
             error: what the kernel said.
         """
         self.total[doing] += 1

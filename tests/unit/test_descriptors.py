@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skylb.data import frontend
 from skylb.descriptors import Allotment, Shortage, is_shortage
 from skylb.errors import ConfigError, ConnectError, ShortageError
 from skylb.types import Address, Replica
@@ -47,7 +48,17 @@ def test_a_shortage_is_counted_each_time_and_said_once(caplog: pytest.LogCapture
             shortage.noted(doing, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
     assert (shortage.total, len(given_back)) == ({"accept": 2, "connect": 1}, 3)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert shown(shortage) == {"accept": 2, "connect": 1}
     assert "Too many open files" in caplog.text
+
+
+def shown(shortage: Shortage) -> dict[str, float]:
+    *_, family = frontend.families([], shortage)
+    return {sample.labels["doing"]: sample.value for sample in family.samples}
+
+
+def test_what_may_be_lacked_has_a_series_before_it_is() -> None:
+    assert shown(Shortage()) == {"accept": 0, "connect": 0}
 
 
 @pytest.mark.parametrize("name", ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL"])

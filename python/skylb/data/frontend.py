@@ -19,7 +19,7 @@ from skylb.data.context import SWEEP_S, Context
 from skylb.data.failures import SHUTTING_DOWN
 from skylb.data.giveup import give_up
 from skylb.data.proxy import Exchange
-from skylb.descriptors import Shortage
+from skylb.descriptors import DOINGS, Shortage
 from skylb.listeners import Listening
 
 Listener = tuple[Listening, ssl.SSLContext | None]
@@ -244,6 +244,7 @@ def families(frontends: Sequence[Frontend], shortage: Shortage) -> Iterator[Metr
     short = CounterMetricFamily(
         "skylb_shortages", "What this machine lacked descriptors, ports or memory for.", labels=("doing",)
     )
-    for doing, count in sorted(shortage.total.items()):
-        short.add_metric((doing,), count)
+    # All from the start: Prometheus misses the first event of a series that begins with it.
+    for doing in DOINGS:
+        short.add_metric((doing,), shortage.total[doing])
     yield short

@@ -58,6 +58,22 @@ _BLOCKS = b"prefix blocks v1\n"
 _MARKS = b"prefix marks v1\n"
 """Labels that set what is derived from a secret apart from all that it signs (RFC 5869, 3.2)."""
 
+REASONS = (
+    "absent",
+    "body",
+    "busy",
+    "certificate",
+    "hop",
+    "key",
+    "malformed",
+    "origin",
+    "replayed",
+    "signature",
+    "stale",
+    "version",
+)
+"""Why a forward is not let in: what `Verifier` says, and of its certificate and its body the data plane."""
+
 _UNNAMED = {Tenant.NOBODY: "", Tenant.UNKNOWN: "-"}
 """How tenants without a name are written; no base64url of a name has a length of nought or one."""
 

@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from skylb._core import PeerGauges
 from skylb.mesh.link import Link, State
+from skylb.mesh.signing import REASONS
 
 
 def row(link: Link, gauges: PeerGauges, *, adopted: int) -> dict[str, Any]:
@@ -118,8 +119,9 @@ def families(
     refused = CounterMetricFamily(
         "skylb_forwards_turned_away", "Forwards whose signature was not accepted.", labels=("reason",)
     )
-    for reason, count in sorted(forwards_refused.items()):
-        refused.add_metric((reason,), count)
+    # All from the start: Prometheus misses the first event of a series that begins with it.
+    for reason in REASONS:
+        refused.add_metric((reason,), forwards_refused.get(reason, 0))
     yield refused
 
 
