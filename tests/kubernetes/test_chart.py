@@ -82,6 +82,14 @@ def test_the_program_refuses_what_the_schema_cannot_know(tmp_path: Path) -> None
     assert "expected body_bytes_max <= buffer_bytes_max" in checked.stderr
 
 
+def test_prometheus_scrapes_under_the_name_that_the_alerts_ask_for() -> None:
+    (monitor,) = of_kind(rendered(with_values("serviceMonitor: {enabled: true}")), "ServiceMonitor")
+    for endpoint in monitor["spec"]["endpoints"]:
+        assert {"targetLabel": "job", "replacement": "skylb"} in endpoint["relabelings"]
+    alerts = (CHART.parents[1] / "prometheus" / "alerts.yml").read_text()
+    assert set(re.findall(r'job="(\w+)"', alerts)) == {"skylb"}
+
+
 # --------------------------------------------------------------------------- what is refused
 
 
