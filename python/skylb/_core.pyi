@@ -163,7 +163,7 @@ class Sender:
         trusted: incoming ``X-Forwarded-*`` are believed (kept, and appended to) instead of replaced, and
             headers that steer engines pass.
         front: the class that a head names counts.
-        origin: name of the peer that forwards.
+        origin: name of the peer that forwards; empty where it has not said so yet.
     """
 
     def __new__(
@@ -665,6 +665,9 @@ class ReplicaGauges:
     @property
     def blind(self) -> bool: ...
     @property
+    def asleep(self) -> bool:
+        """Its engine says that it sleeps, and its load can be read."""
+    @property
     def health(self) -> str:
         """``unknown``, ``up``, ``ejected``, ``probing`` (half-open), ``down``."""
     @property
@@ -1047,9 +1050,9 @@ class Engine:
     def ready_here(self) -> bool:
         """At least one replica is ready here."""
     def gauges(self) -> list[ReplicaGauges]: ...
-    def wanted(self) -> list[tuple[str, float]]:
-        """Replicas that the work at hand would fill, for each model in a list; 64 models at most. Models that
-        share their replicas have the same figure."""
+    def wanted(self) -> list[tuple[str, float, int]]:
+        """Replicas that the work at hand would fill, and replicas that may be chosen, for each model in a
+        list; 64 models at most. Models that share their replicas have the same figures."""
     @property
     def hold_requests(self) -> int: ...
     @property
@@ -1139,7 +1142,7 @@ class Recorder:
         self,
         status: int,
         error_code: str,
-        client: str | None,
+        sender: Sender,
         request_id: str,
         head: Head | None,
         now_ns: int,
@@ -1192,9 +1195,10 @@ class Recorder:
     def requests(self) -> tuple[tuple[str, ...], list[tuple[tuple[str, ...], int]]]:
         """The names of the labels, and for each series their values and the count."""
     def attempts(self) -> list[tuple[str, int]]: ...
-    def models(self) -> list[tuple[str, list[int], int]]:
-        """Of each model: tokens by `TOKEN_KINDS` as replicas reported them, and answers that reported none. A
-        request that was forwarded counts at the balancer that has the replica."""
+    def models(self) -> list[tuple[str, list[int], int, int]]:
+        """Of each model: tokens by `TOKEN_KINDS` as replicas reported them, answers that could report tokens,
+        and those of them that reported none. A request that was forwarded counts at the balancer that has the
+        replica."""
     def tenants(self) -> list[tuple[str, list[int], list[int], tuple[float, int]]]:
         """Of each tenant: tokens by `TOKEN_KINDS`, requests for inference by `TENANT_OUTCOMES`, and the sum
         (seconds) and number of times to first body byte. Nobody's requests have the name ``""``."""
@@ -1207,6 +1211,8 @@ class Recorder:
         together."""
     def histograms(self, name: str) -> list[tuple[tuple[str, str], tuple[list[tuple[float, int]], float]]]:
         """The same for each ``(model, class)`` that has values."""
+    def ttft_held(self) -> list[tuple[tuple[str, str], float]]:
+        """For each ``(model, class)``: the part of the sum of ``ttft_seconds`` that was hold, in seconds."""
     def quantile(self, name: str, q: float) -> float | None:
         """Over a sliding window of recent requests (for the live view); seconds. See `histogram`."""
 

@@ -277,7 +277,7 @@ class LocalRouter(Router):
     def record_prompts(self, on: bool) -> None:
         self._engine.record_prompts(on)
 
-    def wanted(self) -> list[tuple[str, float]]:
+    def wanted(self) -> list[tuple[str, float, int]]:
         return self._engine.wanted()
 
     def receipt(self, request_id: str) -> bytes | None:

@@ -77,6 +77,8 @@ EVENTS = frozenset(
 
 _PREFIX_COUNTERS = {"match_blocks": "match", "miss_blocks": "miss"}
 
+_OF_CLASS = ("model", "class")
+
 _DISTRIBUTIONS = {
     "ttft_seconds": "Accept to first body byte, of answers below 400.",
     "request_seconds": "Accept to completion, of requests for inference.",
@@ -217,8 +219,8 @@ class Figures(Protocol):
     def gauges(self) -> list[ReplicaGauges]:
         """Figures of each replica."""
 
-    def wanted(self) -> list[tuple[str, float]]:
-        """Replicas that the work at hand would fill, by model."""
+    def wanted(self) -> list[tuple[str, float, int]]:
+        """Replicas that the work at hand would fill, and those that are ready, by model."""
 
     def counters(self) -> dict[str, int]:
         """Monotonic counters by name."""
@@ -301,39 +303,50 @@ class Metrics:
         yield _counter("skylb_attempts", "Attempts at replicas.", "outcome", self._recorder.attempts())
         yield _counter("skylb_errors", "Requests that ended with an error.", "code", self._recorder.errors())
         for name, text in _DISTRIBUTIONS.items():
-            histogram = HistogramMetricFamily(f"skylb_{name}", text, labels=("model", "class"))
-            for labels, cumulative in self._recorder.histograms(name):
-                buckets, sum_s = _labelled(cumulative)
-                histogram.add_metric(labels, buckets, sum_s)
-            yield histogram
+            yield self._distribution(name, text)
+        held = CounterMetricFamily(
+            "skylb_ttft_hold_seconds", "The part of skylb_ttft_seconds that was hold.", labels=_OF_CLASS
+        )
+        for values, held_s in self._recorder.ttft_held():
+            held.add_metric(values, held_s)
+        yield held
         yield from self._usage()
+
+    def _distribution(self, name: str, text: str) -> Metric:
+        """A histogram by model and class."""
+        histogram = HistogramMetricFamily(f"skylb_{name}", text, labels=_OF_CLASS)
+        for values, cumulative in self._recorder.histograms(name):
+            buckets, sum_s = _labelled(cumulative)
+            histogram.add_metric(values, buckets, sum_s)
+        return histogram
 
     def _usage(self) -> Iterator[Metric]:
         tokens = CounterMetricFamily(
             "skylb_tokens", "Tokens that replicas reported.", labels=("model", "kind")
         )
-        untold = CounterMetricFamily(
-            "skylb_answers_without_usage",
-            "Answers of which the replica reported no tokens.",
-            labels=("model",),
+        answers = CounterMetricFamily(
+            "skylb_answers", "Answers of replicas that could report tokens.", labels=("model",)
         )
-        for model, counts, answers in self._recorder.models():
+        untold = CounterMetricFamily(
+            "skylb_answers_without_usage", "Those of them that reported none.", labels=("model",)
+        )
+        for model, counts, answers_len, untold_len in self._recorder.models():
             for kind, count in zip(TOKEN_KINDS, counts, strict=True):
                 tokens.add_metric((model, kind), count)
-            untold.add_metric((model,), answers)
-        yield tokens
-        yield untold
+            answers.add_metric((model,), answers_len)
+            untold.add_metric((model,), untold_len)
+        yield from (tokens, answers, untold)
         requests = CounterMetricFamily(
             "skylb_tenant_requests", "Requests for inference that ended.", labels=("tenant", "outcome")
         )
         tokens = CounterMetricFamily("skylb_tenant_tokens", "The same tokens.", labels=("tenant", "kind"))
         ttft = SummaryMetricFamily("skylb_tenant_ttft_seconds", "As skylb_ttft_seconds.", labels=("tenant",))
-        for tenant, counts, outcomes, (sum_s, answers) in self._recorder.tenants():
+        for tenant, counts, outcomes, (sum_s, ttft_len) in self._recorder.tenants():
             for outcome, count in zip(TENANT_OUTCOMES, outcomes, strict=True):
                 requests.add_metric((tenant, outcome), count)
             for kind, count in zip(TOKEN_KINDS, counts, strict=True):
                 tokens.add_metric((tenant, kind), count)
-            ttft.add_metric((tenant,), answers, sum_s)
+            ttft.add_metric((tenant,), ttft_len, sum_s)
         yield from (requests, tokens, ttft)
 
     def _process(self) -> Iterator[Metric]:
@@ -354,9 +367,13 @@ class Metrics:
         wanted = GaugeMetricFamily(
             "skylb_replicas_wanted", "Replicas that the work at hand would fill.", labels=("model",)
         )
-        for model, replicas in engine.wanted():
+        ready = GaugeMetricFamily(
+            "skylb_replicas_ready", "Replicas of the model that may be chosen.", labels=("model",)
+        )
+        for model, replicas, ready_len in engine.wanted():
             wanted.add_metric((model,), replicas)
-        yield wanted
+            ready.add_metric((model,), ready_len)
+        yield from (wanted, ready)
         counters = engine.counters()
         blocks = [(result, counters.pop(name, 0)) for name, result in _PREFIX_COUNTERS.items()]
         yield _counter("skylb_prefix_blocks", "Prompt blocks, by whether they matched.", "result", blocks)
@@ -425,6 +442,7 @@ _REPLICA_GAUGES: tuple[tuple[str, str, Callable[[ReplicaGauges], float | None]],
     ("ready", "May be chosen.", lambda r: r.ready),
     ("blind", "Its load cannot be read.", lambda r: r.blind),
     ("draining", "An operator takes it out.", lambda r: r.draining),
+    ("asleep", "Its engine says that it sleeps.", lambda r: r.asleep),
     ("in_flight", "Our requests at it.", lambda r: r.in_flight),
     ("running", "Requests in its batch, of all clients.", lambda r: r.running),
     ("waiting", "Requests that it says wait, of all clients.", lambda r: r.waiting),

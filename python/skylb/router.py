@@ -320,8 +320,8 @@ class Router(Protocol):
     def state(self) -> bytes:
         """JSON for operators."""
 
-    def wanted(self) -> list[tuple[str, float]]:
-        """Replicas that the work at hand would fill, by model."""
+    def wanted(self) -> list[tuple[str, float, int]]:
+        """Replicas that the work at hand would fill, and those that are ready, by model."""
 
     def receipt(self, request_id: str) -> bytes | None:
         """Why a request went where it went, as JSON; ``None``: no receipt of it is kept."""

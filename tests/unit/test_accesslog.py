@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from skylb._core import LOG_JSON, LOG_LOGFMT, LOG_OFF, Recorder
+from skylb._core import LOG_JSON, LOG_LOGFMT, LOG_OFF, Recorder, Sender
 from skylb.accesslog import JsonFormatter, LineHandler, Logs, LogWriter, TextFormatter
 
 OFFSET_NS = 1_767_225_600_000_000_000
+CLIENT = Sender("127.0.0.1:1", "http", False, False)
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +126,7 @@ class TestWriter:
         writer = LogWriter([source.take_log], writing, interval_s=0.001)
         writer.start()
         for number in range(5000):  # a megabyte: pipe, writer and queue together hold less
-            source.refused(400, f"code_{number}", "127.0.0.1:1", "", None, number)
+            source.refused(400, f"code_{number}", CLIENT, "", None, number)
         writer.stop(timeout_s=0.05)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
@@ -226,7 +227,7 @@ class TestLogs:
         source = recorder(LOG_JSON)
         logs = Logs(source, access_log=str(tmp_path / "access"), log_format="json", level="info")
         logs.start()
-        source.refused(400, "bad_host", "127.0.0.1:1", "", None, 5)
+        source.refused(400, "bad_host", CLIENT, "", None, 5)
         logging.getLogger("skylb.test").info("hello")
         logging.getLogger("skylb.test").debug("too fine")
         logs.stop()
@@ -238,7 +239,7 @@ class TestLogs:
         source = recorder(LOG_LOGFMT)
         logs = Logs(source, access_log="stderr", log_format="text", level="warning")
         logs.start()
-        source.refused(400, "bad_host", "127.0.0.1:1", "", None, 5)
+        source.refused(400, "bad_host", CLIENT, "", None, 5)
         logging.getLogger("skylb.test").warning("careful")
         logs.stop()
         error = capfd.readouterr().err
@@ -255,7 +256,7 @@ class TestLogs:
     def test_lines_lost_anywhere_are_counted_together(self, capfd: pytest.CaptureFixture[str]) -> None:
         source = recorder(LOG_LOGFMT, log_bytes_max=10)
         logs = Logs(source, access_log="stderr", log_format="text", level="info")
-        source.refused(400, "bad_host", "127.0.0.1:1", "", None, 5)
+        source.refused(400, "bad_host", CLIENT, "", None, 5)
         assert logs.dropped == source.log_dropped == 1
 
     def test_an_unknown_level_is_refused(self) -> None:

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from prometheus_client.registry import Collector
 
-from skylb._core import LOG_OFF, Engine, Recorder, scan_metrics
+from skylb._core import LOG_OFF, Engine, Recorder, Sender, scan_metrics
 from skylb.config import EngineSettings
 from skylb.metrics import EVENTS, SLICE_SAMPLES, Durations, LoopStall, Metrics, slices
 
@@ -25,15 +25,18 @@ NAMES = {
     "skylb_ttft_seconds",
     "skylb_request_seconds",
     "skylb_hold_seconds",
+    "skylb_ttft_hold_seconds",
     "skylb_inter_token_seconds",
     "skylb_inter_token_worst_seconds",
     "skylb_errors",
     "skylb_tokens",
+    "skylb_answers",
     "skylb_answers_without_usage",
     "skylb_tenant_requests",
     "skylb_tenant_tokens",
     "skylb_tenant_ttft_seconds",
     "skylb_replicas_wanted",
+    "skylb_replicas_ready",
     "skylb_replica_running",
     "skylb_replica_waiting",
     "skylb_replica_kv_used_ratio",
@@ -41,6 +44,7 @@ NAMES = {
     "skylb_buffer_bytes",
     "skylb_replica_ready",
     "skylb_replica_blind",
+    "skylb_replica_asleep",
     "skylb_replica_in_flight",
     "skylb_replica_pending",
     "skylb_prefix_blocks",
@@ -56,6 +60,8 @@ NAMES = {
 """The issue's metrics, in the form that OpenMetrics gives them: without ``_total`` and ``_info``."""
 
 ROOT = Path(__file__).parents[2]
+
+CLIENT = Sender("127.0.0.1:1", "http", False, False)
 
 PAGE = b"vllm:num_requests_running 3\nvllm:num_requests_waiting 1\n"
 
@@ -132,8 +138,8 @@ class TestPage:
 
     def test_values_come_from_their_sources(self) -> None:
         recorded = recorder()
-        recorded.refused(431, "head_too_large", "", "", None, 1)
-        recorded.refused(431, "head_too_large", "", "", None, 1)
+        recorded.refused(431, "head_too_large", CLIENT, "", None, 1)
+        recorded.refused(431, "head_too_large", CLIENT, "", None, 1)
         recorded.attempt("full")
         shown = metrics(recorded, engine((1, "http://a:1"), (2, "unix:/b")))
         shown.probing.durations.observe(3_000_000)
@@ -211,6 +217,23 @@ class TestReplicas:
         decided.set_models(1, [("m", None)], False, 2)
         page, _ = render(metrics(recorder(), decided))
         assert value(page, "skylb_replicas_wanted", model="m") > 0
+        assert value(page, "skylb_replicas_ready", model="m") == 1
+
+    def test_a_model_of_which_no_replica_is_ready_has_a_figure(self) -> None:
+        decided = engine((1, "http://a:1"))
+        decided.set_models(1, [("m", None)], False, 2)
+        decided.set_draining(1, True, 3)
+        page, _ = render(metrics(recorder(), decided))
+        assert value(page, "skylb_replicas_ready", model="m") == 0
+
+    def test_a_replica_that_sleeps_says_so_and_is_not_ready(self) -> None:
+        decided = engine((1, "http://a:1"))
+        asleep = PAGE + b'vllm:engine_sleep_state{sleep_state="awake"} 0\n'
+        for page_of, expected in ((asleep, 1), (PAGE, 0)):
+            decided.observe(1, scan_metrics(page_of, "vllm"), 3, 4)
+            page, _ = render(metrics(recorder(), decided))
+            assert value(page, "skylb_replica_asleep", replica="http://a:1") == expected
+            assert value(page, "skylb_replica_ready", replica="http://a:1") == 1 - expected
 
 
 class TestSlices:

@@ -41,6 +41,7 @@ FIELDS = (
 )
 """The access log's fields, in the interface's order."""
 
+CLIENT = Sender("127.0.0.1:1", "http", False, False)
 WALL = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 END_NS = 9_000_000_000
 REPLICA = "http://127.0.0.1:8101"
@@ -186,19 +187,21 @@ class TestLine:
 
 
 class TestCounts:
-    def test_requests_are_counted_by_route_model_and_status(self) -> None:
+    def test_requests_are_counted_by_route_model_status_and_sender(self) -> None:
         recorded = recorder(_core.LOG_OFF)
         complete(recorded)
         complete(recorded, status=503)
         complete(recorded, of=head("/health", "GET"), **UNPLACED)
-        recorded.refused(400, "bad_host", "127.0.0.1:1", "", None, END_NS)
+        recorded.refused(400, "bad_host", CLIENT, "", None, END_NS)
+        recorded.refused(503, "overloaded", Sender("127.0.0.1:1", "http", False, False, ""), "", None, END_NS)
         labels, series = recorded.requests()
-        assert labels == ("route", "model", "status")
+        assert labels == ("route", "model", "status", "from")
         assert sorted(series) == [
-            (("/health", "", "200"), 1),
-            (("/v1/chat/completions", "m", "200"), 1),
-            (("/v1/chat/completions", "m", "503"), 1),
-            (("invalid", "", "400"), 1),
+            (("/health", "", "200", "client"), 1),
+            (("/v1/chat/completions", "m", "200", "client"), 1),
+            (("/v1/chat/completions", "m", "503", "client"), 1),
+            (("invalid", "", "400", "client"), 1),
+            (("invalid", "", "503", "peer"), 1),
         ]
 
     def test_clients_cannot_make_labels(self) -> None:
@@ -209,13 +212,13 @@ class TestCounts:
         assert unknown is not None
         complete(recorded, of=unknown, **UNPLACED, status=404)
         complete(recorded, pushed=False, status=404)
-        labels = {label for (route, model, _), _ in recorded.requests()[1] for label in (route, model)}
+        labels = {label for (route, model, *_), _ in recorded.requests()[1] for label in (route, model)}
         assert labels == {"other", "", "/v1/chat/completions"}
 
     def test_models_beyond_the_bound_are_other(self) -> None:
         recorded = recorder(_core.LOG_OFF, label_values_max=0)
         complete(recorded)
-        assert recorded.requests()[1] == [(("/v1/chat/completions", "other", "200"), 1)]
+        assert recorded.requests()[1] == [(("/v1/chat/completions", "other", "200", "client"), 1)]
 
     def test_attempts_are_counted_by_outcome_from_zero(self) -> None:
         recorded = recorder(_core.LOG_OFF)
@@ -235,7 +238,7 @@ class TestUsage:
         complete(recorded)
         complete(recorded, status=503, code="hold_timeout")
         complete(recorded, status=503, code="hold_timeout")
-        recorded.refused(431, "head_too_large", "", "", None, END_NS)
+        recorded.refused(431, "head_too_large", CLIENT, "", None, END_NS)
         assert recorded.errors() == [("hold_timeout", 2), ("head_too_large", 1)]
 
     def test_tokens_are_counted_by_model_and_tenant(self) -> None:
@@ -248,7 +251,7 @@ class TestUsage:
         answer = core.answered(json.dumps({"usage": usage}).encode())
         recorded.complete(made(tenant=Tenant("acme")), answer, 200, None, END_NS)
         complete(recorded)
-        assert recorded.models() == [("m", [9, 4, 2], 1)]
+        assert recorded.models() == [("m", [9, 4, 2], 2, 1)]
         assert recorded.tenants() == [
             ("", [0, 0, 0], [1, 0, 0, 0, 0], (0.5, 1)),
             ("acme", [9, 4, 2], [1, 0, 0, 0, 0], (0.5, 1)),

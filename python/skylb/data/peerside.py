@@ -63,6 +63,7 @@ class PeerConnection(ClientConnection):
     def set_up(self) -> None:
         """A stranger has little time, and a path that dies without a word must be noticed."""
         super().set_up()
+        self.sender = Sender(self.peer, self.scheme, False, False, "")
         self.deadline_ns = self.since_ns + int(FIRST_MESSAGE_S * 1e9)
         sock = self.transport.get_extra_info("socket")
         if isinstance(sock, socket.socket):

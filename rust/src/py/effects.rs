@@ -249,6 +249,7 @@ getters! {
     ready: bool,
     draining: bool,
     blind: bool,
+    asleep: bool,
     health: &'static str,
     in_flight: u32,
     pending: u32,

@@ -424,8 +424,8 @@ impl Engine {
             .collect()
     }
 
-    fn wanted(&self) -> Vec<(&str, f64)> {
-        self.router.wanted()
+    fn wanted(&self) -> Vec<(&str, f64, usize)> {
+        self.router.wanted().into_iter().map(Into::into).collect()
     }
 
     #[getter]

@@ -6,7 +6,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::arrivals::Arrivals;
 use super::http::{Head, Relay};
-use super::request::Request;
+use super::request::{Request, Sender};
 use super::tenant::Tenant;
 use crate::record::{self, Distribution, Ended, Format, Life};
 
@@ -78,13 +78,13 @@ impl Recorder {
         self.0.complete(&ended);
     }
 
-    #[pyo3(signature = (status, error_code, client, request_id, head, now_ns, tenant=None, /))]
+    #[pyo3(signature = (status, error_code, sender, request_id, head, now_ns, tenant=None, /))]
     #[expect(clippy::too_many_arguments, reason = "a refusal's facts, by Python")]
     fn refused(
         &mut self,
         status: u16,
         error_code: &str,
-        client: Option<&str>,
+        sender: &Sender,
         request_id: &str,
         head: Option<&Head>,
         now_ns: u64,
@@ -104,8 +104,8 @@ impl Recorder {
             prompt: None,
             relay: None,
             life: &life,
-            client,
-            origin: None,
+            client: sender.address.as_deref(),
+            origin: sender.origin.as_deref(),
             status,
             error_code: Some(error_code),
             end_ns: now_ns,
@@ -174,10 +174,10 @@ impl Recorder {
         self.0.attempts().collect()
     }
 
-    fn models(&self) -> Vec<(&str, Vec<u64>, u64)> {
+    fn models(&self) -> Vec<(&str, Vec<u64>, u64, u64)> {
         let models = self.0.models();
         models
-            .map(|(name, tokens, untold)| (name, tokens.into(), untold))
+            .map(|of| (of.model, of.tokens.into(), of.answers, of.untold))
             .collect()
     }
 
@@ -201,6 +201,12 @@ impl Recorder {
         Ok(series
             .map(|(values, found)| (values.into(), found))
             .collect())
+    }
+
+    fn ttft_held(&self) -> Vec<(Labels<'_>, f64)> {
+        let held = self.0.ttft_held();
+        held.map(|(values, held_s)| (values.into(), held_s))
+            .collect()
     }
 
     fn quantile(&self, name: &str, q: f64) -> PyResult<Option<f64>> {

@@ -9,13 +9,13 @@ use super::labels::{Key, Labels, OTHER, OTHER_ID};
 
 /// Labels of the requests' counter. A label is a name here, a field of [`Series`] with its value, and
 /// that value's text in [`Requests::iter`].
-pub const LABELS: [&str; 3] = ["route", "model", "status"];
+pub const LABELS: [&str; 4] = ["route", "model", "status", "from"];
 
 /// The text of each label, in the order of [`LABELS`].
 pub type Values<'a> = [Cow<'a, str>; LABELS.len()];
 
-/// Distinct `(route, model, status)` at most. 20 routes, 64 models and the dozen statuses that occur
-/// stay far below.
+/// Distinct series at most. 20 routes, 64 models, the dozen statuses that occur and two kinds of senders stay far
+/// below.
 const SERIES_MAX: usize = 8192;
 
 /// Statuses that are counted as they are: those that engines, their frameworks and this proxy answer.
@@ -42,15 +42,17 @@ struct Series {
     route: &'static str,
     model: u16,
     status: u16,
+    from: &'static str,
 }
 
 const SERIES_OVERFLOW: Series = Series {
     route: OTHER,
     model: OTHER_ID,
     status: 0,
+    from: OTHER,
 };
 
-/// Requests by route, model and status.
+/// Requests by route, model, status and sender.
 #[derive(Debug, Default)]
 pub struct Requests {
     counts: HashMap<Series, u64>,
@@ -63,6 +65,7 @@ impl Requests {
             route: ended.route(),
             model: key.model,
             status: counted(ended.status),
+            from: ended.from(),
         });
     }
 
@@ -87,7 +90,11 @@ impl Requests {
         self.counts.iter().map(|(series, count)| {
             let model = labels.models.name(series.model);
             let status = series.status.to_string();
-            ([series.route.into(), model.into(), status.into()], *count)
+            let from = series.from.into();
+            (
+                [series.route.into(), model.into(), status.into(), from],
+                *count,
+            )
         })
     }
 }
@@ -196,9 +203,29 @@ mod tests {
         are(
             &requests,
             &[
-                ("/health  200", 1),
-                ("/v1/chat/completions m 200", 2),
-                ("/v1/chat/completions m 503", 1),
+                ("/health  200 client", 1),
+                ("/v1/chat/completions m 200 client", 2),
+                ("/v1/chat/completions m 503 client", 1),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_request_counts_for_the_client_or_the_peer_that_sent_it() {
+        let mut requests = Counted::new(8);
+        let mut parts = Parts::new(CHAT, Some("m"));
+        parts.life.attempts = 1;
+        requests.add(&parts, 200);
+        for (origin, status) in [("eu", 200), ("eu", 503), ("", 503)] {
+            parts.origin = Some(origin);
+            requests.add(&parts, status);
+        }
+        are(
+            &requests,
+            &[
+                ("/v1/chat/completions m 200 client", 1),
+                ("/v1/chat/completions m 200 peer", 1),
+                ("/v1/chat/completions m 503 peer", 2),
             ],
         );
     }
@@ -212,9 +239,9 @@ mod tests {
         are(
             &requests,
             &[
-                ("/v1/chat/completions a 200", 2),
-                ("/v1/chat/completions b 200", 1),
-                ("/v1/chat/completions other 200", 2),
+                ("/v1/chat/completions a 200 client", 2),
+                ("/v1/chat/completions b 200 client", 1),
+                ("/v1/chat/completions other 200 client", 2),
             ],
         );
     }
@@ -228,9 +255,9 @@ mod tests {
         are(
             &requests,
             &[
-                ("/v1/chat/completions other 404", 1),
-                ("/v1/chat/completions real 200", 1),
-                ("/v1/chat/completions real 429", 1),
+                ("/v1/chat/completions other 404 client", 1),
+                ("/v1/chat/completions real 200 client", 1),
+                ("/v1/chat/completions real 429 client", 1),
             ],
         );
     }
@@ -240,7 +267,7 @@ mod tests {
         let mut requests = Counted::new(8);
         add(&mut requests, CHAT, Some(OTHER), true, 200);
         add(&mut requests, CHAT, Some("x"), false, 200);
-        are(&requests, &[("/v1/chat/completions other 200", 2)]);
+        are(&requests, &[("/v1/chat/completions other 200 client", 2)]);
     }
 
     #[test]

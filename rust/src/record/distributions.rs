@@ -76,11 +76,19 @@ impl Distribution {
 /// lines for each.
 pub const SERIES_MAX: usize = 96;
 
+/// One model and class.
+#[derive(Debug)]
+struct OfClass {
+    histogram: Histogram,
+    /// Time in the hold, of the requests that count.
+    held_ns: u128,
+}
+
 /// Histograms since the start, and the recent values of all for quantiles.
 #[derive(Debug)]
 struct Series {
     bounds_ns: &'static [u64],
-    by_class: Vec<Option<Histogram>>,
+    by_class: Vec<Option<OfClass>>,
     len: usize,
     window: Window,
 }
@@ -95,7 +103,7 @@ impl Series {
         }
     }
 
-    fn observe(&mut self, key: Key, value_ns: u64) {
+    fn observe(&mut self, key: Key, value_ns: u64, held_ns: u64) {
         let known = self.by_class.get(key.by_class());
         let is_new = known.is_none_or(Option::is_none);
         let key = if is_new && self.len >= SERIES_MAX {
@@ -106,14 +114,26 @@ impl Series {
         } else {
             key
         };
-        let histogram = at(&mut self.by_class, key.by_class());
-        if histogram.is_none() {
+        let of = at(&mut self.by_class, key.by_class());
+        if of.is_none() {
             self.len += 1;
         }
-        histogram
-            .get_or_insert_with(|| Histogram::new(self.bounds_ns))
-            .observe(value_ns);
+        let of = of.get_or_insert_with(|| OfClass {
+            histogram: Histogram::new(self.bounds_ns),
+            held_ns: 0,
+        });
+        of.histogram.observe(value_ns);
+        of.held_ns += u128::from(held_ns);
         self.window.push(value_ns);
+    }
+
+    /// What each model and class has, with their names.
+    fn of_classes<'a>(
+        &'a self,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = ([&'a str; 2], &'a OfClass)> {
+        let series = self.by_class.iter().enumerate();
+        series.filter_map(|(number, of)| Some((labels.of_class(number).into(), of.as_ref()?)))
     }
 }
 
@@ -133,7 +153,7 @@ impl Distributions {
     pub(super) fn add(&mut self, key: Key, ended: &Ended<'_>) {
         for which in Distribution::ALL {
             if let Some(value_ns) = which.of(ended) {
-                self.0[which as usize].observe(key, value_ns);
+                self.0[which as usize].observe(key, value_ns, ended.life.held_ns);
             }
         }
     }
@@ -144,19 +164,26 @@ impl Distributions {
         which: Distribution,
         labels: &'a Labels,
     ) -> impl Iterator<Item = ([&'a str; 2], Cumulative)> {
-        let series = self.0[which as usize].by_class.iter().enumerate();
-        series.filter_map(|(number, histogram)| {
-            let (model, class) = labels.of_class(number);
-            Some(([model, class], histogram.as_ref()?.cumulative()))
-        })
+        let series = self.0[which as usize].of_classes(labels);
+        series.map(|(values, of)| (values, of.histogram.cumulative()))
+    }
+
+    /// Model, class and time in the hold in seconds, of the requests that have a time to first byte.
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
+    pub(super) fn ttft_held<'a>(
+        &'a self,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = ([&'a str; 2], f64)> {
+        let series = self.0[Distribution::Ttft as usize].of_classes(labels);
+        series.map(|(values, of)| (values, of.held_ns as f64 / 1e9))
     }
 
     /// All series of one together.
     pub(super) fn histogram(&self, which: Distribution) -> Cumulative {
         let series = &self.0[which as usize];
         let mut all = Histogram::new(series.bounds_ns);
-        for histogram in series.by_class.iter().flatten() {
-            all.add(histogram);
+        for of in series.by_class.iter().flatten() {
+            all.add(&of.histogram);
         }
         all.cumulative()
     }
@@ -213,6 +240,24 @@ mod tests {
         let series = shown(&of, &labels, Distribution::Ttft);
         assert!(series.len() <= SERIES_MAX + Class::ALL.len());
         assert_eq!(series.iter().map(|(_, count)| count).sum::<u64>(), 1_500);
+    }
+
+    #[test]
+    fn of_the_hold_counts_beside_the_first_byte_what_led_to_one() {
+        let (mut of, mut labels) = (Distributions::new(), Labels::new(1));
+        let mut parts = Parts::new("/v1/chat/completions", Some("m"));
+        parts.life.attempts = 1;
+        parts.life.held_ns = 2_000_000_000;
+        parts.life.first_byte_ns = 2_500_000_000;
+        let answered = parts.ended(200);
+        of.add(labels.key(&answered), &answered);
+        parts.life.first_byte_ns = 0;
+        let expired = parts.ended(503);
+        of.add(labels.key(&expired), &expired);
+        let held: Vec<_> = of.ttft_held(&labels).collect();
+        assert_eq!(held, [(["m", "normal"], 2.0)]);
+        assert!((of.histogram(Distribution::Ttft).1 - 2.5).abs() < 1e-9);
+        assert!((of.histogram(Distribution::Hold).1 - 4.0).abs() < 1e-9);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Ended<'a> {
     pub life: &'a Life,
     /// The client's address; `None` over a Unix socket.
     pub client: Option<&'a str>,
-    /// The peer that forwarded it.
+    /// The peer that forwarded it; empty where that is not known, or not proven.
     pub origin: Option<&'a str>,
     /// HTTP status that the client has seen; 499 for a client that left.
     pub status: u16,
@@ -108,7 +108,17 @@ impl<'a> Ended<'a> {
     pub fn peer(&self) -> Option<&'a str> {
         match &self.life.target {
             Some(Target::Peer(name)) => Some(name),
-            _ => self.origin,
+            _ => self.origin.filter(|name| !name.is_empty()),
+        }
+    }
+
+    /// Who sent it: `client` or `peer`.
+    #[must_use]
+    pub fn from(&self) -> &'static str {
+        if self.origin.is_some() {
+            "peer"
+        } else {
+            "client"
         }
     }
 
@@ -256,6 +266,12 @@ pub(super) mod tests {
         assert_eq!(
             (parts.ended(200).replica(), parts.ended(200).peer()),
             (None, Some("us"))
+        );
+        parts.origin = Some("");
+        parts.life.target = None;
+        assert_eq!(
+            (parts.ended(503).peer(), parts.ended(503).from()),
+            (None, "peer")
         );
     }
 

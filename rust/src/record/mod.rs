@@ -34,7 +34,7 @@ use errors::Errors;
 use labels::Labels;
 use spans::Spans;
 use stamp::Stamp;
-use usage::{TenantUsage, Usage};
+use usage::{ModelUsage, TenantUsage, Usage};
 
 pub use distributions::{Cumulative, Distribution};
 pub use ended::{Ended, ROUTE_INVALID};
@@ -180,8 +180,8 @@ impl Recorder {
         self.errors.iter()
     }
 
-    /// Model, tokens by [`usage::KINDS`], and answers of which no tokens were told.
-    pub fn models(&self) -> impl Iterator<Item = (&str, [u64; usage::KINDS.len()], u64)> {
+    /// The figures of each model that was answered.
+    pub fn models(&self) -> impl Iterator<Item = ModelUsage<'_>> {
         self.usage.models(&self.labels)
     }
 
@@ -199,6 +199,11 @@ impl Recorder {
     /// The same of each model and class that has values.
     pub fn histograms(&self, which: Distribution) -> impl Iterator<Item = ([&str; 2], Cumulative)> {
         self.distributions.histograms(which, &self.labels)
+    }
+
+    /// Of [`Distribution::Ttft`]: the part of the sum that was hold, in seconds, by model and class.
+    pub fn ttft_held(&self) -> impl Iterator<Item = ([&str; 2], f64)> {
+        self.distributions.ttft_held(&self.labels)
     }
 
     /// The `q`-quantile of the recent values, in seconds.

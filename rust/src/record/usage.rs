@@ -25,8 +25,23 @@ struct Share {
 #[derive(Debug, Clone, Copy, Default)]
 struct Output {
     tokens: Tokens,
-    /// Answers of which the replica told no tokens.
+    /// Answers that could tell tokens.
+    answers: u64,
+    /// Those of them that told none.
     untold: u64,
+}
+
+/// The figures of one model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ModelUsage<'a> {
+    /// Its label.
+    pub model: &'a str,
+    /// By [`KINDS`].
+    pub tokens: [u64; KINDS.len()],
+    /// Answers of its replicas here that could tell tokens.
+    pub answers: u64,
+    /// Those of them that told none.
+    pub untold: u64,
 }
 
 /// The figures of one tenant.
@@ -70,8 +85,9 @@ impl Usage {
             relay.cached_tokens(),
             relay.completion_tokens(),
         ];
-        if told[0].is_none() && told[2].is_none() {
-            output.untold += u64::from(ended.computed());
+        if ended.computed() {
+            output.answers += 1;
+            output.untold += u64::from(told[0].is_none() && told[2].is_none());
         }
         for (kind, told) in told.into_iter().enumerate() {
             let tokens = told.and_then(|told| u64::try_from(told).ok()).unwrap_or(0);
@@ -80,16 +96,17 @@ impl Usage {
         }
     }
 
-    /// Model, tokens by [`KINDS`], and answers without any, of each model that was answered.
-    pub(super) fn models<'a>(
-        &'a self,
-        labels: &'a Labels,
-    ) -> impl Iterator<Item = (&'a str, [u64; KINDS.len()], u64)> {
+    /// The figures of each model that was answered.
+    pub(super) fn models<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = ModelUsage<'a>> {
         let used = self.models.iter().enumerate();
-        let used = used.filter(|(_, of)| of.untold > 0 || of.tokens != Tokens::default());
+        let used = used.filter(|(_, of)| of.answers > 0 || of.tokens != Tokens::default());
         used.filter_map(|(id, of)| {
-            let name = labels.models.name(u16::try_from(id).ok()?);
-            Some((name, of.tokens, of.untold))
+            Some(ModelUsage {
+                model: labels.models.name(u16::try_from(id).ok()?),
+                tokens: of.tokens,
+                answers: of.answers,
+                untold: of.untold,
+            })
         })
     }
 
@@ -166,7 +183,13 @@ mod tests {
         add(&mut usage, &mut labels, &parts("{}", Tenant::Nobody), 200);
         add(&mut usage, &mut labels, &Parts::new(CHAT, Some("m")), 429);
         let models: Vec<_> = usage.models(&labels).collect();
-        assert_eq!(models, [("m", [20, 8, 6], 1)]);
+        let model = ModelUsage {
+            model: "m",
+            tokens: [20, 8, 6],
+            answers: 3,
+            untold: 1,
+        };
+        assert_eq!(models, [model]);
         let tenants: Vec<_> = usage.tenants(&labels).collect();
         let nobody = TenantUsage {
             tenant: "",

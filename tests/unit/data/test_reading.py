@@ -85,7 +85,7 @@ def test_a_client_may_leave_while_its_body_is_read_and_the_memory_counts_until_i
         scanner.go.set()
         await until(lambda: kept.context.budget.bytes == 0, "given back")
         assert kept.router.requests_len == 0
-        assert kept.recorder.requests()[1] == [(("/v1/chat/completions", "", "499"), 1)]
+        assert kept.recorder.requests()[1] == [(("/v1/chat/completions", "", "499", "client"), 1)]
         kept.context.reading.close()
 
     run(test())

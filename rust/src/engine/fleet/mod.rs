@@ -29,7 +29,7 @@ mod ring;
 mod shared;
 pub mod snapshot;
 pub mod speed;
-mod wanted;
+pub mod wanted;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;

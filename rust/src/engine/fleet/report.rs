@@ -10,6 +10,7 @@ use crate::time::Instant;
 
 /// One replica's figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a gauge of its own")]
 pub struct Gauges {
     /// The replica.
     pub replica: ReplicaId,
@@ -21,6 +22,8 @@ pub struct Gauges {
     pub draining: bool,
     /// Its load is not known.
     pub blind: bool,
+    /// Its engine says that it sleeps.
+    pub asleep: bool,
     /// `unknown`, `up`, `ejected`, `probing`, `down`.
     pub health: &'static str,
     /// Requests in flight.
@@ -146,6 +149,7 @@ impl Member {
             ready: self.ready(config, now),
             draining: replica.health.draining(),
             blind,
+            asleep: snapshot.is_some_and(|snapshot| snapshot.sleeping),
             health: replica.health.state().name(),
             in_flight: self.in_flight(),
             pending: replica.pending(),

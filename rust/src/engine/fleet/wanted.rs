@@ -25,15 +25,32 @@ const MODELS_MAX: usize = 64;
 const BATCH_ASSUMED: f64 = 8.0;
 const NS_PER_S: f64 = 1e9;
 
+/// How many replicas a model has, and how many it needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale<'a> {
+    /// Its name.
+    pub model: &'a str,
+    /// Replicas that the work at hand would fill.
+    pub wanted: f64,
+    /// Replicas that serve it and may be chosen.
+    pub ready: usize,
+}
+
+impl<'a> From<Scale<'a>> for (&'a str, f64, usize) {
+    fn from(of: Scale<'a>) -> Self {
+        (of.model, of.wanted, of.ready)
+    }
+}
+
 impl Fleet {
     /// Replicas wanted for each model that some list has: the work at all that serve it, and what is held for it
-    /// and for models that share their room with it.
+    /// and for models that share their room with it. Beside them those that serve it and are ready.
     pub(in crate::engine) fn wanted(
         &self,
         hold: &Hold,
         config: &Config,
         now: Instant,
-    ) -> Vec<(&str, f64)> {
+    ) -> Vec<Scale<'_>> {
         let mut works: Vec<(Option<ReplicaSlot>, f64)> = Vec::new();
         for line in hold.lines() {
             let model = self.model_of(Some(line.model));
@@ -53,7 +70,13 @@ impl Fleet {
                 let pool = model.serving().first().copied();
                 let waits = works.iter().find(|(known, _)| *known == pool);
                 let runs: f64 = model.serving().iter().filter_map(fill).sum();
-                (model.name(), runs + waits.map_or(0.0, |(_, work)| *work))
+                let members = model.serving().iter().filter_map(|slot| self.member(*slot));
+                let ready = members.filter(|member| member.ready(config, now)).count();
+                Scale {
+                    model: model.name(),
+                    wanted: runs + waits.map_or(0.0, |(_, work)| *work),
+                    ready,
+                }
             })
             .collect()
     }

@@ -2,6 +2,7 @@
 
 use super::Router;
 use crate::engine::fleet::report::Gauges;
+use crate::engine::fleet::wanted::Scale;
 use crate::engine::hold::Bill;
 use crate::engine::policy::Policy;
 use crate::id::RequestId;
@@ -58,9 +59,9 @@ impl Router {
         self.fleet.gauges(blocks, &self.config, self.clock.now)
     }
 
-    /// Replicas that the work at hand would fill, by model.
+    /// Replicas that the work at hand would fill, and those that are ready, by model.
     #[must_use]
-    pub fn wanted(&self) -> Vec<(&str, f64)> {
+    pub fn wanted(&self) -> Vec<Scale<'_>> {
         self.fleet.wanted(&self.hold, &self.config, self.clock.now)
     }
 

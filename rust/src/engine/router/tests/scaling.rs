@@ -4,9 +4,8 @@ use super::*;
 
 fn wanted(drive: &Drive) -> f64 {
     let models = drive.router.wanted();
-    let (name, replicas) = models[0];
-    assert_eq!((models.len(), name), (1, "m"));
-    replicas
+    assert_eq!((models.len(), models[0].model), (1, "m"));
+    models[0].wanted
 }
 
 /// Replicas that were full with 8 requests each, and have nobody waiting now.
@@ -87,6 +86,36 @@ fn models_that_share_their_replicas_want_the_same() {
     assert!(drive.router.hold_requests() > 0);
     let models = drive.router.wanted();
     assert_eq!(models.len(), 2);
-    assert!(models[0].1 > 2.0, "{models:?}");
-    assert!((models[0].1 - models[1].1).abs() < 1e-9, "{models:?}");
+    assert!(models[0].wanted > 2.0, "{models:?}");
+    assert!(
+        (models[0].wanted - models[1].wanted).abs() < 1e-9,
+        "{models:?}"
+    );
+}
+
+#[test]
+fn each_model_says_how_many_of_its_replicas_are_ready() {
+    let mut drive = Drive::new(config(), 3);
+    drive.set_models(0, &["a"]);
+    drive.set_models(1, &["a"]);
+    drive.set_models(2, &["b"]);
+    let ready = |drive: &Drive| {
+        let models = drive.router.wanted().into_iter();
+        let mut ready: Vec<_> = models
+            .map(|of| (of.model.to_owned(), of.ready))
+            .filter(|(model, _)| model != "m")
+            .collect();
+        ready.sort_unstable();
+        ready
+    };
+    let expected = |a, b| [("a".to_owned(), a), ("b".to_owned(), b)];
+    assert_eq!(ready(&drive), expected(2, 1));
+    for replica in [0, 2] {
+        let asleep = Snapshot {
+            sleeping: true,
+            ..load(0, 0)
+        };
+        drive.observe(replica, asleep);
+    }
+    assert_eq!(ready(&drive), expected(1, 0));
 }
