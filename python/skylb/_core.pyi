@@ -1211,6 +1211,10 @@ class Recorder:
         together."""
     def histograms(self, name: str) -> list[tuple[tuple[str, str], tuple[list[tuple[float, int]], float]]]:
         """The same for each ``(model, class)`` that has values."""
+    def exemplars(self, name: str) -> list[tuple[tuple[str, str], int, str, float, float]]:
+        """Of ``ttft_seconds`` and ``request_seconds``: for each bucket the latest request whose spans went to
+        the exporter's queue, if there is one: ``(model, class)``, number of the bucket, trace id in 32
+        hexadecimal digits, value in seconds, Unix time of its end."""
     def ttft_held(self) -> list[tuple[tuple[str, str], float]]:
         """For each ``(model, class)``: the part of the sum of ``ttft_seconds`` that was hold, in seconds."""
     def quantile(self, name: str, q: float) -> float | None:

@@ -22,6 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from skylb import _core, shadow
 from skylb._core import TENANT_OUTCOMES, TOKEN_KINDS, Recorder, ReplicaGauges
@@ -313,11 +314,16 @@ class Metrics:
         yield from self._usage()
 
     def _distribution(self, name: str, text: str) -> Metric:
-        """A histogram by model and class."""
+        """A histogram by model and class. Prometheus text leaves its exemplars out."""
         histogram = HistogramMetricFamily(f"skylb_{name}", text, labels=_OF_CLASS)
+        exemplars: dict[tuple[str, str], dict[int, Exemplar]] = {}
+        for values, bucket, trace_id, value_s, unix_s in self._recorder.exemplars(name):
+            exemplars.setdefault(values, {})[bucket] = Exemplar({"trace_id": trace_id}, value_s, unix_s)
         for values, cumulative in self._recorder.histograms(name):
             buckets, sum_s = _labelled(cumulative)
-            histogram.add_metric(values, buckets, sum_s)
+            known = exemplars.get(values, {})
+            shown = [(*of, known[number]) if number in known else of for number, of in enumerate(buckets)]
+            histogram.add_metric(values, shown, sum_s)
         return histogram
 
     def _usage(self) -> Iterator[Metric]:

@@ -7,11 +7,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from skylb.keys.edit import add_key
+from tests.support.otlp import Receiver, receiver
 from tests.support.processes import free_port, start_mocks
 from tests.support.raw import Connection, ask, chat, request
 from tests.support.regions import Regions, key_line, regions
 
+NAMES = ("us", "eu")
 MOCK = ("--profile", "l4-8b", "--time-scale", "0.2", "--max-num-seqs", "4")
+BROKEN = ("--model", "broken", "--fault-error-rate", "1")
+"""A replica whose answers are all errors."""
 TENANTS: dict[str, dict[str, object]] = {
     "acme": {},
     "umbrella": {"class": "low"},
@@ -22,8 +26,12 @@ BURST = 40
 
 
 @contextmanager
-def stage(directory: Path, replicas: int = 2) -> Iterator[tuple[Regions, dict[str, str]]]:
-    """Balancers with peers, tenants, DNS that fails and a file of replicas; and the tenants' keys."""
+def stage(directory: Path, replicas: int = 2) -> Iterator[tuple[Regions, dict[str, str], Receiver]]:
+    """Balancers with peers, tenants, recordings, traces, DNS that fails and a file of replicas.
+
+    Yields:
+        The balancers, the tenants' keys, and the collector of the traces.
+    """
     file = directory / "keys.toml"
     keys = {name: add_key(file, name, terms, {})[0] for name, terms in TENANTS.items()}
     secret = directory / "dns.key"
@@ -42,16 +50,23 @@ def stage(directory: Path, replicas: int = 2) -> Iterator[tuple[Regions, dict[st
     words += ["--dns-provider", "rfc2136", "--dns-name", "api.example.org", "--dns-zone", "example.org"]
     words += ["--dns-server", f"127.0.0.1:{free_port()}", "--dns-key-file", str(secret)]
     words += ["--dns-address", "192.0.2.1"]
+    own = {name: ("--record", str(directory / f"recording-{name}")) for name in NAMES}
     with ExitStack() as stack:
-        child, urls = start_mocks(1, *MOCK)
-        stack.callback(child.stop)
+        collector = stack.enter_context(receiver())
+        words += ["--otlp-endpoint", collector.url]
+        urls: list[str] = []
+        for more in ((), BROKEN):
+            child, found_urls = start_mocks(1, *MOCK, *more)
+            stack.callback(child.stop)
+            urls += found_urls
         listed.write_text("\n".join(urls))
-        found = stack.enter_context(regions("us", "eu", replicas=replicas, mock=MOCK, arguments=words))
-        yield found, keys
+        found = stack.enter_context(regions(*NAMES, replicas=replicas, mock=MOCK, arguments=words, own=own))
+        yield found, keys, collector
 
 
 async def play(found: Regions, keys: dict[str, str]) -> None:
-    """One round: bursts of two tenants, one over its limit, wrong keys and models, clients that leave."""
+    """One round: bursts of two tenants, one over its limit, wrong keys and models, a replica that fails, and
+    clients that leave."""
     us, eu = found["us"].front.port, found["eu"].front.port
 
     def asked(text: str, key: str, *, tokens: int = 8, model: str = "mock", path: str = "") -> bytes:
@@ -66,6 +81,7 @@ async def play(found: Regions, keys: dict[str, str]) -> None:
         *(ask(us, asked("hello", keys["limited"])) for _ in range(3)),
         ask(us, asked("hello", "sk-wrong")),
         ask(us, asked("hello", keys["acme"], model="none")),
+        ask(us, asked("hello", keys["acme"], model="broken")),
         ask(found["us"].forward_port, asked("hello", keys["acme"])),
         leave(us, asked(prompt, keys["acme"], tokens=200)),
     ]

@@ -7,16 +7,27 @@ from pathlib import Path
 
 from tests.dashboards import queries
 from tests.dashboards.stage import play, stage
+from tests.support.processes import eventually
 
 
 def test_every_metric_that_is_named_is_on_a_real_page(tmp_path: Path) -> None:
-    with stage(tmp_path, replicas=1) as (found, keys):
+    with stage(tmp_path, replicas=1) as (found, keys, collector):
         asyncio.run(play(found, keys))
         asked = urllib.request.Request(
             f"{found['us'].front.admin}/metrics", headers={"Accept": "application/openmetrics-text"}
         )
         with urllib.request.urlopen(asked, timeout=20) as answer:
             page = answer.read().decode()
+        for name in ("skylb_ttft_seconds", "skylb_request_seconds"):
+            line = rf'^{name}_bucket{{.*}} \S+ # {{trace_id="(\w+)"}} \S+ \S+$'
+            exemplars = set(re.findall(line, page, re.MULTILINE))
+            assert exemplars
+            eventually(
+                lambda exemplars=exemplars: exemplars <= {span.trace for span in collector.spans},
+                what="the traces of exemplars arrived",
+            )
+        with urllib.request.urlopen(f"{found['us'].front.admin}/metrics", timeout=20) as answer:
+            assert b" # {" not in answer.read()
     there = set(re.findall(r"^# TYPE (\w+) ", page, re.MULTILINE))
     for query in (*queries.panels(), *queries.rules()):
         assert query.families <= there, query
@@ -24,6 +35,12 @@ def test_every_metric_that_is_named_is_on_a_real_page(tmp_path: Path) -> None:
         "skylb_inter_token_seconds_count",
         "skylb_inter_token_worst_seconds_count",
         "skylb_tokens_total",
+        "skylb_answers_total",
+        "skylb_ttft_hold_seconds_total",
+        "skylb_replicas_ready",
+        "skylb_shortages_total",
+        "skylb_forwards_turned_away_total",
+        "skylb_spans_dropped_total",
     )
     for name in (*series, "skylb_tenant_tokens_total", "skylb_errors_total", "skylb_replicas_wanted"):
         assert f"\n{name}{{" in page, name

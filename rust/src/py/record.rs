@@ -40,6 +40,9 @@ type TenantFigures<'a> = (&'a str, Vec<u64>, Vec<u64>, (f64, u64));
 /// Model and class.
 type Labels<'a> = (&'a str, &'a str);
 
+/// Model and class, bucket, trace, value in seconds, end of the request as a Unix time.
+type Exemplar<'a> = (Labels<'a>, usize, String, f64, f64);
+
 /// Counts, distributions and the queue of log lines.
 #[pyclass(module = "skylb._core")]
 pub(super) struct Recorder(pub(super) record::Recorder);
@@ -200,6 +203,22 @@ impl Recorder {
         let series = self.0.histograms(distribution(name)?);
         Ok(series
             .map(|(values, found)| (values.into(), found))
+            .collect())
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus values and times are doubles"
+    )]
+    fn exemplars(&self, name: &str) -> PyResult<Vec<Exemplar<'_>>> {
+        let exemplars = self.0.exemplars(distribution(name)?);
+        Ok(exemplars
+            .map(|(values, of)| {
+                let trace_id = format!("{:032x}", of.traced.trace_id);
+                let value_s = of.value_ns as f64 / 1e9;
+                let unix_s = of.traced.unix_ns as f64 / 1e9;
+                (values.into(), of.bucket, trace_id, value_s, unix_s)
+            })
             .collect())
     }
 

@@ -1,6 +1,7 @@
 //! Distributions of times, by model and class.
 
 use super::ended::Ended;
+use super::exemplars::{Exemplar, Exemplars, Traced};
 use super::histogram::{
     GAP_BOUNDS_NS, HOLD_BOUNDS_NS, Histogram, REQUEST_BOUNDS_NS, TTFT_BOUNDS_NS, WORST_BOUNDS_NS,
 };
@@ -60,6 +61,11 @@ impl Distribution {
         }
     }
 
+    /// Its page shows exemplars.
+    fn has_exemplars(self) -> bool {
+        matches!(self, Self::Ttft | Self::Request)
+    }
+
     /// The time of a request that counts, if one does.
     fn of(self, ended: &Ended<'_>) -> Option<u64> {
         match self {
@@ -80,6 +86,7 @@ pub const SERIES_MAX: usize = 96;
 #[derive(Debug)]
 struct OfClass {
     histogram: Histogram,
+    exemplars: Exemplars,
     /// Time in the hold, of the requests that count.
     held_ns: u128,
 }
@@ -103,7 +110,7 @@ impl Series {
         }
     }
 
-    fn observe(&mut self, key: Key, value_ns: u64, held_ns: u64) {
+    fn observe(&mut self, key: Key, value_ns: u64, held_ns: u64, exemplar: Option<Traced>) {
         let known = self.by_class.get(key.by_class());
         let is_new = known.is_none_or(Option::is_none);
         let key = if is_new && self.len >= SERIES_MAX {
@@ -120,10 +127,14 @@ impl Series {
         }
         let of = of.get_or_insert_with(|| OfClass {
             histogram: Histogram::new(self.bounds_ns),
+            exemplars: Exemplars::default(),
             held_ns: 0,
         });
         of.histogram.observe(value_ns);
         of.held_ns += u128::from(held_ns);
+        if let Some(traced) = exemplar {
+            of.exemplars.keep(&of.histogram, value_ns, traced);
+        }
         self.window.push(value_ns);
     }
 
@@ -150,10 +161,11 @@ impl Distributions {
     }
 
     /// A request for inference ended.
-    pub(super) fn add(&mut self, key: Key, ended: &Ended<'_>) {
+    pub(super) fn add(&mut self, key: Key, ended: &Ended<'_>, exemplar: Option<Traced>) {
         for which in Distribution::ALL {
             if let Some(value_ns) = which.of(ended) {
-                self.0[which as usize].observe(key, value_ns, ended.life.held_ns);
+                let exemplar = exemplar.filter(|_| which.has_exemplars());
+                self.0[which as usize].observe(key, value_ns, ended.life.held_ns, exemplar);
             }
         }
     }
@@ -166,6 +178,16 @@ impl Distributions {
     ) -> impl Iterator<Item = ([&'a str; 2], Cumulative)> {
         let series = self.0[which as usize].of_classes(labels);
         series.map(|(values, of)| (values, of.histogram.cumulative()))
+    }
+
+    /// Model, class and exemplar of each bucket that has one.
+    pub(super) fn exemplars<'a>(
+        &'a self,
+        which: Distribution,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = ([&'a str; 2], Exemplar)> {
+        let series = self.0[which as usize].of_classes(labels);
+        series.flat_map(|(values, of)| of.exemplars.iter().map(move |found| (values, found)))
     }
 
     /// Model, class and time in the hold in seconds, of the requests that have a time to first byte.
@@ -206,7 +228,7 @@ mod tests {
         parts.life.class = class;
         parts.life.first_byte_ns = 5_000_000;
         let ended = parts.ended(200);
-        of.add(labels.key(&ended), &ended);
+        of.add(labels.key(&ended), &ended, None);
     }
 
     fn shown(of: &Distributions, labels: &Labels, which: Distribution) -> Vec<(String, u64)> {
@@ -250,14 +272,38 @@ mod tests {
         parts.life.held_ns = 2_000_000_000;
         parts.life.first_byte_ns = 2_500_000_000;
         let answered = parts.ended(200);
-        of.add(labels.key(&answered), &answered);
+        of.add(labels.key(&answered), &answered, None);
         parts.life.first_byte_ns = 0;
         let expired = parts.ended(503);
-        of.add(labels.key(&expired), &expired);
+        of.add(labels.key(&expired), &expired, None);
         let held: Vec<_> = of.ttft_held(&labels).collect();
         assert_eq!(held, [(["m", "normal"], 2.0)]);
         assert!((of.histogram(Distribution::Ttft).1 - 2.5).abs() < 1e-9);
         assert!((of.histogram(Distribution::Hold).1 - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn exported_requests_are_exemplars_of_first_bytes_and_ends_alone() {
+        let (mut of, mut labels) = (Distributions::new(), Labels::new(1));
+        let mut parts = Parts::new("/v1/chat/completions", Some("m"));
+        parts.life.held_ns = 1;
+        parts.life.first_byte_ns = 5_000_000;
+        let ended = parts.ended(200);
+        let traced = Traced {
+            trace_id: 7,
+            unix_ns: 9,
+        };
+        for exemplar in [Some(traced), None] {
+            of.add(labels.key(&ended), &ended, exemplar);
+        }
+        let kept = |which| of.exemplars(which, &labels).collect::<Vec<_>>();
+        let [(labels_of, exemplar)] = kept(Distribution::Ttft)[..] else {
+            panic!("expected one exemplar");
+        };
+        assert_eq!(labels_of, ["other", "normal"]);
+        assert_eq!((exemplar.value_ns, exemplar.traced), (5_000_000, traced));
+        assert_eq!(kept(Distribution::Request).len(), 1);
+        assert_eq!(kept(Distribution::Hold), []);
     }
 
     #[test]

@@ -144,11 +144,15 @@ impl Histogram {
 
     /// Counts a value.
     pub fn observe(&mut self, value_ns: u64) {
-        let bucket = self
-            .bounds_ns
-            .partition_point(|bound_ns| *bound_ns < value_ns);
-        self.counts[bucket] += 1;
+        self.counts[self.bucket(value_ns)] += 1;
         self.sum_ns += u128::from(value_ns);
+    }
+
+    /// The number of the bucket that counts a value.
+    #[must_use]
+    pub fn bucket(&self, value_ns: u64) -> usize {
+        self.bounds_ns
+            .partition_point(|bound_ns| *bound_ns < value_ns)
     }
 
     /// Counts all values of another histogram with the same bounds.

@@ -13,6 +13,7 @@ pub mod counts;
 mod distributions;
 mod ended;
 mod errors;
+mod exemplars;
 pub mod histogram;
 mod labels;
 pub mod legs;
@@ -38,6 +39,7 @@ use usage::{ModelUsage, TenantUsage, Usage};
 
 pub use distributions::{Cumulative, Distribution};
 pub use ended::{Ended, ROUTE_INVALID};
+pub use exemplars::{Exemplar, Traced};
 pub use life::Life;
 pub use line::Format;
 pub use target::Target;
@@ -97,17 +99,21 @@ impl Recorder {
         let key = self.labels.key(ended);
         self.requests.add(key, ended);
         self.errors.add(ended);
+        let exemplar = self.export(ended);
         if ended.measured() {
-            self.distributions.add(key, ended);
+            self.distributions.add(key, ended, exemplar);
             self.usage.add(key, ended);
         }
         if let Some(arrivals) = &mut self.arrivals {
             arrivals.add(ended);
         }
         self.log(ended);
-        if let Some(spans) = &mut self.spans {
-            spans.complete(ended, &self.policy);
-        }
+    }
+
+    /// Queues the spans of a request. Its trace, if a collector gets them.
+    fn export(&mut self, ended: &Ended<'_>) -> Option<Traced> {
+        let spans = self.spans.as_mut()?;
+        spans.complete(ended, &self.policy)
     }
 
     /// From now on the spans of requests wait for an exporter.
@@ -199,6 +205,11 @@ impl Recorder {
     /// The same of each model and class that has values.
     pub fn histograms(&self, which: Distribution) -> impl Iterator<Item = ([&str; 2], Cumulative)> {
         self.distributions.histograms(which, &self.labels)
+    }
+
+    /// The latest exported request of each bucket that has one, by model and class.
+    pub fn exemplars(&self, which: Distribution) -> impl Iterator<Item = ([&str; 2], Exemplar)> {
+        self.distributions.exemplars(which, &self.labels)
     }
 
     /// Of [`Distribution::Ttft`]: the part of the sum that was hold, in seconds, by model and class.

@@ -4,6 +4,7 @@
 //! Python's takes what waits and posts it. docs/TRACING.md says what a span has.
 
 use super::ended::Ended;
+use super::exemplars::Traced;
 use super::legs::{Failed, Leg, Trace, nonzero, unhex};
 use super::protobuf::{self, Field, Value, attribute, bytes, fixed32, fixed64, message, number};
 use super::target::Target;
@@ -134,14 +135,10 @@ impl Spans {
         Some((taken, std::mem::take(&mut self.waiting)))
     }
 
-    /// A request ended: its spans wait, if it is one whose spans are exported.
-    pub fn complete(&mut self, ended: &Ended<'_>, policy: &str) {
-        let Some(trace) = ended.life.trace.as_deref() else {
-            return;
-        };
-        let Some(kept) = self.kept(ended, trace) else {
-            return;
-        };
+    /// A request ended: its spans wait, if it is one whose spans are exported. Its trace, if they do.
+    pub fn complete(&mut self, ended: &Ended<'_>, policy: &str) -> Option<Traced> {
+        let trace = ended.life.trace.as_deref()?;
+        let kept = self.kept(ended, trace)?;
         let parts = Parts::of(ended, trace);
         let before = self.queue.len();
         self.dropped += u64::from(trace.left_out());
@@ -155,11 +152,15 @@ impl Spans {
             writer.all(ended, trace, &parts, (policy, kept));
             if self.queue.len() <= self.config.queue_bytes_max {
                 self.waiting += parts.spans();
-                return;
+                return Some(Traced {
+                    trace_id: u128::from_be_bytes(raw_id(trace)),
+                    unix_ns: unix_ns(self.config.unix_offset_ns, ended.end_ns),
+                });
             }
             self.queue.truncate(before);
         }
         self.dropped += parts.spans();
+        None
     }
 
     /// Why a request's spans are exported, if they are.

@@ -145,12 +145,26 @@ fn a_request_without_a_trace_has_no_spans() {
 #[test]
 fn a_full_queue_drops_whole_requests_and_counts_their_spans() {
     let mut spans = spans(2_500);
+    let mut traced = Vec::new();
     for _ in 0..5 {
-        spans.complete(&request(1).ended(200), "predictive");
+        traced.extend(spans.complete(&request(1).ended(200), "predictive"));
     }
     let taken = taken(&mut spans).len() as u64;
     assert!(taken > 0 && taken.is_multiple_of(4));
     assert_eq!(taken + spans.dropped(), 20);
+    assert_eq!(traced.len() as u64, taken / 4);
+}
+
+#[test]
+fn the_trace_of_a_request_is_known_to_whom_it_may_help_if_it_is_exported() {
+    let mut spans = spans(1 << 20);
+    let traced = spans.complete(&request(1).ended(200), "predictive");
+    let expected = Traced {
+        trace_id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
+        unix_ns: 3_000_001_000 + 1_000,
+    };
+    assert_eq!(traced, Some(expected));
+    assert_eq!(spans.complete(&request(0).ended(200), "predictive"), None);
 }
 
 #[test]
