@@ -58,6 +58,7 @@ def panel(source: dict[str, Any], number: int, x: int, y: int) -> dict[str, Any]
                 "datasource": DATASOURCE,
                 "expr": query["expr"],
                 "legendFormat": query["legend"],
+                **({"exemplar": True} if source.get("exemplars") else {}),
             }
             for place, query in enumerate(source["queries"])
         ],

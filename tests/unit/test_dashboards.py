@@ -39,3 +39,15 @@ def test_every_alert_names_a_section_of_the_runbook_and_every_section_an_alert()
     for alert in queries.alerts():
         assert alert["labels"]["severity"] in {"critical", "warning", "info"}
         assert alert["annotations"]["summary"]
+
+
+def test_the_points_of_requests_are_shown_where_a_histogram_has_them() -> None:
+    shown = {
+        panel["title"]: target["expr"]
+        for dashboard in queries.dashboards().values()
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", ())
+        if target.get("exemplar")
+    }
+    assert set(shown) == {"Time to first token", "Time to first token, P90"}
+    assert all("skylb_ttft_seconds_bucket" in expr for expr in shown.values())
