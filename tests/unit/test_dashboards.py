@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+from skylb import _core
 from tests.dashboards import queries
 
 
@@ -39,6 +40,16 @@ def test_every_alert_names_a_section_of_the_runbook_and_every_section_an_alert()
     for alert in queries.alerts():
         assert alert["labels"]["severity"] in {"critical", "warning", "info"}
         assert alert["annotations"]["summary"]
+
+
+def test_the_rate_of_errors_leaves_out_what_is_no_request_for_a_model() -> None:
+    (rate,) = (rule for rule in queries.rules() if rule.place == "SkyLBErrorRate")
+    local = {path for path, _, _, served, _ in _core.routes() if served == "the balancer"}
+    assert {"/health", "/readiness"} < local
+    for selector in rate.selectors:
+        (left_out,) = re.findall(r'route!~"(.*?)"', selector)
+        assert set(left_out.split("|")) == {*local, "/version", "other", "invalid"}
+        assert 'from="client"' in selector
 
 
 def test_the_points_of_requests_are_shown_where_a_histogram_has_them() -> None:
