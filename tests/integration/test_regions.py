@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import urllib.request
@@ -129,6 +130,10 @@ def test_the_peer_listener_lets_in_nobody_without_a_signature(three: Regions, he
     answer = asyncio.run(ask(three["eu"].forward_port, data + body))
     assert answer.status == 403
     assert three["eu"].front.metric("skylb_forwards_turned_away_total") == before + 1
+    refused = re.findall(
+        r'^skylb_requests_total{from="(\w+)",.*status="403"}', three["eu"].front.metrics(), re.MULTILINE
+    )
+    assert refused == ["peer"]
 
 
 def test_peers_shows_the_mesh(three: Regions) -> None:
