@@ -6,10 +6,12 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.support.processes import SKYLB, Balancer, Child, balancer, eventually, free_port, mocks
+from tests.support.processes import SKYLB, Balancer, Child, balancer, eventually, free_port, get, mocks
 from tests.support.report import started
 
 CHAT = {"model": "mock", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}]}
@@ -129,3 +131,31 @@ def test_a_reader_that_leaves_early_sees_no_traceback(words: list[str]) -> None:
             ["bash", "-c", f"{line} | {reader}"], capture_output=True, text=True, timeout=60, check=False
         )
         assert ended.stderr == "" or "no replicas" in ended.stderr
+
+
+def shown(front: Balancer, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first frame of the live page that is as wanted."""
+    with urllib.request.urlopen(f"{front.admin}/events", timeout=30) as stream:
+        for line in stream:
+            if line.startswith(b"data: {"):
+                frame: dict[str, Any] = json.loads(line[6:])
+                if wanted(frame):
+                    return frame
+    raise AssertionError("the page's stream has ended")
+
+
+def test_on_the_page_probes_are_no_failed_requests_and_never_more_fail_than_there_were() -> None:
+    with balancer(f"http://127.0.0.1:{free_port()}", wait_ready=False) as front:
+        shown(front, lambda frame: frame["level"] == "bad")  # the replica is down, and nothing was asked yet
+        for _ in range(3):
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                get(f"{front.url}/health")
+        assert post(f"{front.url}/v1/chat/completions", CHAT, ("Content-Length", "x")) == 400
+        assert [post(f"{front.url}/v1/chat/completions", CHAT) for _ in range(2)] == [503, 503]
+        frame = shown(front, lambda frame: frame["vitals"]["failed"] >= 3)
+        counts = {error["code"]: error["count"] for error in frame["errors"]}
+        assert counts == {"no_replica_ready": 2, "bad_content_length": 1}
+        said = [frame["headline"], *(trouble["text"] for trouble in frame["troubles"])]
+        assert any(
+            re.match(r"2 of 3 requests failed in the last .*: no_replica_ready", text) for text in said
+        )

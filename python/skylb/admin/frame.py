@@ -180,15 +180,15 @@ def vitals(pulses: Pulses) -> Vitals:
     )
 
 
-def frame(state: State, pulses: Pulses, *, ready: bool) -> Frame:
+def frame(state: State, pulses: Pulses, *, serves: bool) -> Frame:
     """The page now.
 
     Args:
         state: of the balancer.
         pulses: its recent past; at least one sample.
-        ready: whether a request would find a replica, here or at a peer.
+        serves: whether a request would find a replica, here or at a peer.
     """
-    found = troubles(state, pulses, ready=ready)
+    found = troubles(state, pulses, serves=serves)
     worst = found[0].level if found else "good"
     is_well = worst in {"good", "note"}
     seconds, _, errors = pulses.window()

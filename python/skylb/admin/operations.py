@@ -71,6 +71,10 @@ class Operations:
         """Whether a new request is wanted here, and would find a replica: ``here``, or also at a peer."""
         return (self.router.ready_here() if here else self.router.ready()) and not self.leaves()
 
+    def serves(self) -> bool:
+        """Whether a request that comes nevertheless would find a replica, here or at a peer."""
+        return self.router.ready()
+
     def leaves(self) -> bool:
         """Whether this balancer is being stopped, or its region evacuated."""
         return self.ending.begun or (self.mesh is not None and self.mesh.peers.evacuating)
@@ -164,11 +168,11 @@ class Operations:
 
     def pulse(self) -> Pulse:
         """What was counted so far, and how it is now."""
-        recorder = self.recorder
+        recorder, context = self.recorder, self.frontend.context
         return Pulse(
             uptime_s=self.uptime_s(),
-            ended=recorder.histogram("request_seconds")[0][-1][1],
-            errors=dict(recorder.errors()),
+            ended=recorder.histogram("request_seconds")[0][-1][1] + context.refused,
+            errors={code: count - context.local_errors[code] for code, count in recorder.errors()},
             held=self.router.hold_requests,
             in_flight=self.router.requests_len,
             ttft_p50_s=recorder.quantile("ttft_seconds", 0.5),

@@ -31,8 +31,8 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         uptime_s: since its start.
-        ended: requests for inference that ended.
-        errors: those that ended with an error, by code.
+        ended: requests for inference that ended, and requests refused before that was known.
+        errors: those of them that ended with an error, by code.
         held: requests in the hold.
         in_flight: requests that SkyLB has taken and not answered in full.
         ttft_p50_s: time to first token, median of the latest requests; ``None`` before the first.

@@ -44,6 +44,9 @@ class Service(receipts.Source, rehearsal.Source, PolicyService, Protocol):
     def ready(self, *, here: bool = False) -> bool:
         """Whether a request would find a replica: ``here``, or also at a peer."""
 
+    def serves(self) -> bool:
+        """Whether a request would find a replica, here or at a peer, wanted here or not."""
+
     async def metrics(self, accept: str, /) -> tuple[bytes, str]:
         """The metrics page and its content type."""
 
@@ -215,7 +218,7 @@ class Admin:
             self._feed.keep(msgspec.to_builtins(vitals(pulses)))
             if self._feed.is_watched:
                 state = msgspec.json.decode(orjson.dumps(service.state()), type=State)
-                self._feed.publish(msgspec.to_builtins(frame(state, pulses, ready=service.ready())))
+                self._feed.publish(msgspec.to_builtins(frame(state, pulses, serves=service.serves())))
             await self._feed.pause(FRAME_INTERVAL_S)
 
     async def _drain(self, request: web.Request) -> web.Response:

@@ -17,8 +17,11 @@ HELD_S = 5.0
 SIDES = {code: side for code, _, side, _, _ in _core.errors()}
 """Whose side each error is on."""
 
-NOT_OURS = frozenset({"client", "operator"})
-"""Sides whose errors are no trouble of this balancer and its replicas."""
+NOT_OURS = frozenset({"client", "operator", "peer"})
+"""Sides whose errors are no trouble of this balancer. A peer that reads such an error tries elsewhere."""
+
+FOR_CLIENTS = frozenset({"peers_full", "upstream_refused"})
+"""Errors on a peer's side that a client of this balancer reads: its request has failed."""
 
 LEVELS = ("bad", "warn", "note")
 
@@ -36,16 +39,16 @@ class Trouble(msgspec.Struct, frozen=True):
     text: str
 
 
-def troubles(state: State, pulses: Pulses, *, ready: bool) -> list[Trouble]:
+def troubles(state: State, pulses: Pulses, *, serves: bool) -> list[Trouble]:
     """All that is wrong, worst first.
 
     Args:
         state: of the balancer.
         pulses: its recent past.
-        ready: whether a request would find a replica, here or at a peer.
+        serves: whether a request would find a replica, here or at a peer.
     """
     found = [
-        *_balancer(state, ready=ready),
+        *_balancer(state, serves=serves),
         *_failures(pulses),
         *_replicas(state, pulses),
         *_peers(state, pulses),
@@ -72,12 +75,12 @@ def _requests(count: int) -> str:
     return "1 request" if count == 1 else f"{count} requests"
 
 
-def _balancer(state: State, *, ready: bool) -> Iterator[Trouble]:
+def _balancer(state: State, *, serves: bool) -> Iterator[Trouble]:
     if state.process.stopping:
         yield Trouble("bad", "This balancer is stopping: it takes no new requests.")
-    elif not ready and not _listed(state):
+    elif not serves and not _listed(state):
         yield Trouble("bad", "No request can be served: there are no replicas.")
-    elif not ready:
+    elif not serves:
         yield Trouble("bad", "No request can be served: no replica is ready.")
     if state.mesh is not None and state.mesh.evacuating:
         yield Trouble("warn", "This region is evacuated: its requests go to the other regions.")
@@ -85,16 +88,20 @@ def _balancer(state: State, *, ready: bool) -> Iterator[Trouble]:
 
 def _failures(pulses: Pulses) -> Iterator[Trouble]:
     seconds, ended, errors = pulses.window()
-    ours = {code: count for code, count in errors.items() if SIDES.get(code) not in NOT_OURS}
+    ours = {code: count for code, count in errors.items() if _ours(code)}
     failed = sum(ours.values())
     if not failed:
         return
     most = max(ours, key=lambda code: ours[code])
-    share = failed / max(ended, failed)
+    share = failed / ended if ended else 1.0
     level = "bad" if share >= FAILING_SHARE else "warn"
     span = "minute" if seconds > RECENT_S - 2 else f"{seconds:.0f} s"
     why = most if len(ours) == 1 else f"most with {most}"
     yield Trouble(level, f"{failed} of {_requests(ended)} failed in the last {span}: {why}.")
+
+
+def _ours(code: str) -> bool:
+    return code in FOR_CLIENTS or SIDES.get(code) not in NOT_OURS
 
 
 def _replicas(state: State, pulses: Pulses) -> Iterator[Trouble]:

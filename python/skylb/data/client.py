@@ -370,7 +370,7 @@ class ClientConnection(asyncio.Protocol):
             )
         )
         now_ns = monotonic_ns()
-        self.context.recorder.refused(error.status, error.code, self.sender, request_id, head, now_ns, tenant)
+        self.context.refuse(error, self.sender, request_id, head, now_ns, tenant)
         return now_ns
 
     def _have_patience(self, now_ns: int, window_s: float) -> Patience:

@@ -1,10 +1,11 @@
 """What all requests of the data plane share; the composition root makes it once."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from skylb._core import HeadParser, Recorder, RequestIds
+from skylb._core import Head, HeadParser, Recorder, RequestError, RequestIds, Sender, Tenant
 from skylb.addresses import IpAddress, IpNetwork
 from skylb.config import TimeoutSettings
 from skylb.data.cors import NO_CORS, Cors
@@ -115,6 +116,10 @@ class Context:
     """Replicas whose answers have gone on since the last sweep; at most as many as there are."""
     key_refusals: KeyRefusals = field(default_factory=KeyRefusals)
     ids: RequestIds = field(default_factory=request_ids)
+    refused: int = 0
+    """Requests that were refused for their head, or while their body came."""
+    local_errors: Counter[str] = field(default_factory=Counter)
+    """By code: errors of requests that need no replica, such as a probe of a balancer that is not ready."""
     traces: bool = field(init=False)
     """Requests have traces."""
     idle_ns: int = field(init=False)
@@ -128,6 +133,19 @@ class Context:
         """From now on connections close behind their answers, and idle ones go soon."""
         self.draining = True
         self.idle_ns = min(self.idle_ns, int(DRAIN_IDLE_S * 1e9))
+
+    def refuse(
+        self,
+        error: RequestError,
+        sender: Sender,
+        request_id: str,
+        head: Head | None,
+        now_ns: int,
+        tenant: Tenant | None,
+    ) -> None:
+        """A request was refused for its head, or while its body came."""
+        self.refused += 1
+        self.recorder.refused(error.status, error.code, sender, request_id, head, now_ns, tenant)
 
     def tell_heard(self, now_ns: int) -> None:
         """Tells the engine whose answers have gone on since the last sweep."""

@@ -148,6 +148,8 @@ class Exchange:
         if self.head.route not in local.PROBES:
             self.name_tenant()
         status, body, code = local.answer(self.head, self.context, self.request.tenant)
+        if code is not None:
+            self.context.local_errors[code] += 1
         retry_after_s = self.context.limits.retry_after_s if status == 503 else None
         self.answer(status, body, code=code, retry_after_s=retry_after_s)
 

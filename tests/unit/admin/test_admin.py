@@ -37,6 +37,9 @@ class Recording:
     def ready(self, *, here: bool = False) -> bool:
         return self.is_ready and (self.has_replicas or not here)
 
+    def serves(self) -> bool:
+        return self.has_replicas
+
     async def metrics(self, accept: str, /) -> tuple[bytes, str]:
         return f"accept {accept}\n".encode(), "text/plain; version=0.0.4; charset=utf-8"
 

@@ -15,7 +15,14 @@ URL = "http://gpu-1:8000"
 KEY = "replica gpu-1:8000"
 
 
-def state(uptime_s: float = 10.0, *, held: int = 0, peers: tuple[str, ...] = (), **replica: Any) -> State:
+def state(
+    uptime_s: float = 10.0,
+    *,
+    held: int = 0,
+    peers: tuple[str, ...] = (),
+    evacuating: bool = False,
+    **replica: Any,
+) -> State:
     """A balancer with one replica."""
     row = {
         "name": URL,
@@ -35,7 +42,7 @@ def state(uptime_s: float = 10.0, *, held: int = 0, peers: tuple[str, ...] = (),
         "peers": [{"name": name, "region": name, "state": "alive", "rtt_ns": 90_000_000} for name in peers],
     }
     process = {"uptime_s": uptime_s, "policy": "predictive", "version": "0.1.0"}
-    mesh = {"name": "us", "region": "us", "evacuating": False} if peers else None
+    mesh = {"name": "us", "region": "us", "evacuating": evacuating} if peers else None
     return msgspec.convert({"process": process, "engine": engine, "mesh": mesh}, State)
 
 
@@ -51,14 +58,14 @@ def pulses(condition: str = "up", **members: str) -> Pulses:
 
 
 def said(condition: str, **more: Any) -> str:
-    return frame(state(), pulses(condition), ready=more.get("ready", True)).headline
+    return frame(state(), pulses(condition), serves=more.get("serves", True)).headline
 
 
 # ------------------------------------------------------------------------------ headline
 
 
 def test_where_nothing_is_wrong_the_headline_says_so() -> None:
-    shown = frame(state(), pulses(), ready=True)
+    shown = frame(state(), pulses(), serves=True)
     assert (shown.level, shown.headline) == ("good", "All well: 1 replica serves, nothing waits.")
     assert shown.troubles == []
 
@@ -76,7 +83,7 @@ def test_a_replica_that_does_not_serve_is_named_with_its_reason(condition: str, 
 
 
 def test_what_an_operator_wanted_is_a_note_below_a_headline_that_all_is_well() -> None:
-    shown = frame(state(), pulses("draining: by an operator"), ready=True)
+    shown = frame(state(), pulses("draining: by an operator"), serves=True)
     assert shown.level == "good"
     assert shown.headline.startswith("All well")
     assert [trouble.level for trouble in shown.troubles] == ["note"]
@@ -84,7 +91,7 @@ def test_what_an_operator_wanted_is_a_note_below_a_headline_that_all_is_well() -
 
 def test_the_worst_trouble_comes_first_and_the_others_below() -> None:
     found = pulses("blind: no metrics", **{"peer eu": "unreachable: refused"})
-    shown = frame(state(peers=("eu",)), found, ready=False)
+    shown = frame(state(peers=("eu",)), found, serves=False)
     assert (shown.level, shown.headline) == ("bad", "No request can be served: no replica is ready.")
     assert [trouble.text for trouble in shown.troubles] == [
         "Replica gpu-1:8000 has been blind for 0 s: no metrics.",
@@ -92,16 +99,37 @@ def test_the_worst_trouble_comes_first_and_the_others_below() -> None:
     ]
 
 
+def test_an_evacuated_region_whose_replicas_are_well_is_no_region_that_cannot_serve() -> None:
+    text = "This region is evacuated: its requests go to the other regions."
+    shown = frame(state(peers=("eu",), evacuating=True), pulses(), serves=True)
+    assert (shown.level, shown.headline, shown.troubles) == ("warn", text, [])
+    shown = frame(state(peers=("eu",), evacuating=True), pulses("down"), serves=False)
+    assert shown.headline == "No request can be served: no replica is ready."
+    assert text in [trouble.text for trouble in shown.troubles]
+
+
+def test_a_forward_that_a_peer_was_refused_is_no_failed_request_and_a_client_refused_for_a_peer_is() -> None:
+    found = pulses()
+    forwards = {"peer_hold_max": 4, "evacuating": 3, "not_served_here": 2, "hop_limit": 1}
+    found.add(Pulse(uptime_s=11.0, ended=120, errors=forwards))
+    shown = frame(state(), found, serves=True)
+    assert shown.headline.startswith("All well")
+    assert {error.code: error.count for error in shown.errors} == forwards
+    found.add(Pulse(uptime_s=12.0, ended=121, errors=forwards | {"peers_full": 1}))
+    shown = frame(state(), found, serves=True)
+    assert shown.headline == "1 of 121 requests failed in the last 12 s: peers_full."
+
+
 def test_failed_requests_are_bad_where_they_are_many_and_those_of_clients_are_no_trouble() -> None:
     found = pulses()
     found.add(Pulse(uptime_s=11.0, ended=200, errors={"upstream_reset": 2, "invalid_json": 90}))
-    shown = frame(state(), found, ready=True)
+    shown = frame(state(), found, serves=True)
     assert (shown.level, shown.headline) == (
         "warn",
         "2 of 200 requests failed in the last 11 s: upstream_reset.",
     )
     found.add(Pulse(uptime_s=12.0, ended=220, errors={"upstream_reset": 20, "hold_timeout": 3}))
-    shown = frame(state(), found, ready=True)
+    shown = frame(state(), found, serves=True)
     assert shown.level == "bad"
     assert shown.headline.endswith("most with upstream_reset.")
     assert [(error.code, error.count, error.side) for error in shown.errors] == [
@@ -113,9 +141,9 @@ def test_failed_requests_are_bad_where_they_are_many_and_those_of_clients_are_no
 def test_requests_that_wait_are_a_trouble_once_they_wait_without_a_break() -> None:
     found = pulses()
     found.add(Pulse(uptime_s=11.0, held=3))
-    assert frame(state(held=3), found, ready=True).level == "good"
+    assert frame(state(held=3), found, serves=True).level == "good"
     found.add(Pulse(uptime_s=12.0 + HELD_S, held=2))
-    assert frame(state(held=2), found, ready=True).headline == (
+    assert frame(state(held=2), found, serves=True).headline == (
         "2 requests wait in the hold: no replica has room for them."
     )
 
@@ -135,9 +163,9 @@ def test_latencies_of_long_ago_are_not_shown() -> None:
     found = Pulses()
     found.add(Pulse(uptime_s=1.0, ended=5, ttft_p50_s=0.3))
     found.add(Pulse(uptime_s=2.0, ended=6, ttft_p50_s=0.3))
-    assert frame(state(), found, ready=True).vitals.ttft_p50_s == 0.3
+    assert frame(state(), found, serves=True).vitals.ttft_p50_s == 0.3
     found.add(Pulse(uptime_s=100.0, ended=6, ttft_p50_s=0.3))
-    assert frame(state(), found, ready=True).vitals.ttft_p50_s is None
+    assert frame(state(), found, serves=True).vitals.ttft_p50_s is None
 
 
 def test_a_change_of_condition_is_one_event_with_its_reason_and_a_change_of_reason_is_none() -> None:
@@ -168,7 +196,7 @@ def test_samples_and_events_are_bounded() -> None:
         found.add(Pulse(uptime_s=float(second)))
         found.look(float(second), {KEY: Member(condition="up" if second % 2 else "blind")})
     assert len(found.events) == EVENTS_LEN
-    shown = frame(state(), found, ready=True)
+    shown = frame(state(), found, serves=True)
     assert len(shown.events) == EVENTS_SHOWN
     assert shown.events[0].at_s > shown.events[1].at_s
 
@@ -197,14 +225,14 @@ def test_forwards_per_second_are_counted_between_two_samples() -> None:
     for second, forwarded in ((10.0, 100), (12.0, 107)):
         found.add(Pulse(uptime_s=second))
         found.look(second, {"peer eu": Member(condition="alive", forwarded=forwarded)})
-    shown = frame(state(12.0, peers=("eu",)), found, ready=True)
+    shown = frame(state(12.0, peers=("eu",)), found, serves=True)
     assert [(peer.name, peer.word, peer.rtt_s, peer.per_s) for peer in shown.peers] == [
         ("eu", "alive", 0.09, 3.5)
     ]
 
 
 def test_without_a_mesh_there_are_no_peers() -> None:
-    shown = frame(state(), pulses(), ready=True)
+    shown = frame(state(), pulses(), serves=True)
     assert (shown.balancer, shown.peers) == ("", [])
 
 
