@@ -545,8 +545,8 @@ PEER_DEAD: Final = 2
 
 OUTCOME_OK: Final = 0
 OUTCOME_CLIENT_LEFT: Final = 1
-OUTCOME_GIVEN_UP: Final = 3
 OUTCOME_REPLICA_FAILED: Final = 2
+OUTCOME_GIVEN_UP: Final = 3
 
 @final
 class Push:

@@ -19,7 +19,6 @@ pub mod relay;
 pub mod rng;
 pub mod sim;
 pub mod tenant;
-pub mod text;
 pub mod time;
 
 #[cfg(feature = "python")]

@@ -43,11 +43,11 @@ def give_up(exchange: Ongoing, code: str, message: str) -> None:
     """Ends a request: a stream by its error event, one that has no byte yet by 503 with ``Retry-After``.
 
     The reason lies in this process: it stops, or lacks descriptors. So the attempt must not count against the
-    replica, and the engine gets the same outcome as for a client that left.
+    replica.
     """
     if exchange.in_engine:
         exchange.in_engine = False
-        exchange.context.router.complete(exchange.request, _core.OUTCOME_CLIENT_LEFT, None, monotonic_ns())
+        exchange.context.router.complete(exchange.request, _core.OUTCOME_GIVEN_UP, None, monotonic_ns())
     leg = exchange.legs[-1] if exchange.legs else None
     if leg is not None:
         leg.discard()

@@ -31,6 +31,7 @@ mod outline;
 mod render;
 mod settings;
 mod tape;
+pub mod text;
 
 use std::sync::Arc;
 

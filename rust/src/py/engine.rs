@@ -55,8 +55,8 @@ const PROBED: [(&str, ProbedState); 4] = [
 const OUTCOMES: [(&str, Outcome); 4] = [
     ("OUTCOME_OK", Outcome::Ok),
     ("OUTCOME_CLIENT_LEFT", Outcome::ClientLeft),
-    ("OUTCOME_GIVEN_UP", Outcome::GivenUp),
     ("OUTCOME_REPLICA_FAILED", Outcome::ReplicaFailed),
+    ("OUTCOME_GIVEN_UP", Outcome::GivenUp),
 ];
 
 /// What a relay learned from its response.

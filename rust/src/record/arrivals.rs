@@ -10,8 +10,8 @@ use super::ended::Ended;
 use super::prompt::Prompt;
 use super::target::Target;
 use crate::prompt::class::Class;
+use crate::prompt::text::shortened;
 use crate::relay::Relay;
-use crate::text::shortened;
 
 /// Requests that wait for the thread.
 const ARRIVALS_MAX: usize = 16_384;

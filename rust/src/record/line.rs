@@ -1,6 +1,6 @@
 //! One line of the access log, as JSON or as `key=value` text.
 
-use crate::text::shortened;
+use crate::prompt::text::shortened;
 
 /// What log lines look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,7 +271,7 @@ mod tests {
         let cut = line::<true>(Some(&long));
         assert_eq!(
             cut.matches('\u{20ac}').count(),
-            crate::text::KEPT_BYTES_MAX / 3
+            crate::prompt::text::KEPT_BYTES_MAX / 3
         );
     }
 

@@ -38,23 +38,13 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Whether a replica was a candidate of the search that is at its end, which has weighed some.
-    pub(super) fn is_candidate(&self, slot: ReplicaSlot, spared: bool) -> bool {
+    fn is_candidate(&self, slot: ReplicaSlot, spared: bool) -> bool {
         if spared {
             let position = self.positions.get(slot.index());
             return position.is_some_and(|position| *position != NOT_A_CANDIDATE);
         }
-        self.has_room_or_may_wait(slot)
-    }
-
-    /// Whether a replica was open to the request, before room that is spared was told apart.
-    pub(super) fn has_room_or_may_wait(&self, slot: ReplicaSlot) -> bool {
         let found = self.open.binary_search_by_key(&slot, |(slot, _)| *slot);
         found.is_ok()
-    }
-
-    /// How many replicas were open.
-    pub(super) fn open_len(&self) -> usize {
-        self.open.len()
     }
 
     /// Leading blocks that match at a replica.
@@ -194,7 +184,8 @@ impl Chooser {
                 Selection::NoRoom => Found::NoRoom,
                 Selection::NoneReady => Found::NoneReady,
             };
-            note_search(seeker, kind, &scratch, sight, receipts);
+            let is_candidate = |slot| scratch.is_candidate(slot, !any);
+            note_search(seeker, kind, (&scratch.open, is_candidate), sight, receipts);
         }
         self.scratch = scratch;
         #[cfg(test)]

@@ -1,16 +1,16 @@
 //! What receipts keep of a search for a replica.
 
-use super::candidates::Scratch;
 use super::policy::Candidate;
 use super::{Room, Seeker, Sight};
 use crate::engine::receipts::Receipts;
 use crate::engine::receipts::search::{Found, Noted};
+use crate::id::ReplicaSlot;
 
 /// Notes what a search found, and which replicas were no candidates.
 pub(super) fn note_search(
     seeker: Seeker<'_>,
     found: Found,
-    scratch: &Scratch,
+    (open, is_candidate): (&[(ReplicaSlot, bool)], impl Fn(ReplicaSlot) -> bool),
     sight: &Sight<'_>,
     receipts: &mut Receipts,
 ) {
@@ -18,11 +18,11 @@ pub(super) fn note_search(
     search.found = found;
     let weighed = !search.candidates.is_empty();
     let spared = seeker.room == Room::Spared;
-    let open_len = scratch.open_len();
-    if !weighed || spared || open_len < sight.fleet.servants_len(seeker.demand) {
+    if !weighed || spared || open.len() < sight.fleet.servants_len(seeker.demand) {
         let (config, now) = (sight.config, sight.now);
-        let is_candidate = |slot| weighed && scratch.is_candidate(slot, spared);
-        let is_spared = |slot| spared && scratch.has_room_or_may_wait(slot);
+        let is_candidate = |slot| weighed && is_candidate(slot);
+        let is_open = |slot: ReplicaSlot| open.binary_search_by_key(&slot, |(of, _)| *of).is_ok();
+        let is_spared = |slot| spared && is_open(slot);
         let demand = seeker.demand;
         (sight.fleet).closed_to(demand, is_candidate, config, now, |(slot, replica), why| {
             let why = if is_spared(slot) { "spared" } else { why };

@@ -9,7 +9,7 @@ use crate::engine::receipts::{Asked, End, Receipts};
 use crate::engine::router::{Ask, Router, Usage};
 use crate::id::RequestId;
 use crate::prompt::Digest;
-use crate::text::shortened;
+use crate::prompt::text::shortened;
 use crate::time::Instant;
 
 /// Requests that one listing has at most.

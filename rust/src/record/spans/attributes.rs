@@ -5,7 +5,7 @@ use super::super::protobuf::{Value, attribute, message, number};
 use super::span;
 use crate::http::request::Head;
 use crate::http::route::Route;
-use crate::text::shortened;
+use crate::prompt::text::shortened;
 
 /// `Status.code`.
 const STATUS_ERROR: u64 = 2;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::spared::fair;
 use super::*;
 use crate::engine::config::UnknownModels;
-use crate::text::KEPT_BYTES_MAX;
+use crate::prompt::text::KEPT_BYTES_MAX;
 
 impl Drive {
     fn keep(mut self) -> Self {
