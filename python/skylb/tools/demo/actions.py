@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Literal, get_args
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Literal, TypeVar, get_args
 
 import aiohttp
 import msgspec
@@ -16,6 +16,8 @@ POLICIES = ("predictive", "round_robin")
 """What the page's switch has."""
 
 VERB_TIMEOUT_S = 5.0
+
+T = TypeVar("T")
 
 
 class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +43,7 @@ class Actions:
     def __init__(self, world: World, elapsed_s: Callable[[], float]) -> None:
         self._world = world
         self._elapsed_s = elapsed_s
-        self._turn = asyncio.Lock()
+        self._busy = asyncio.Lock()
         self._news: deque[tuple[float, str]] = deque(maxlen=NEWS_KEPT)
         self._verbs: dict[tuple[str, str], Callable[[str], Awaitable[str]]] = {
             ("kill", "replica"): self._kill_replica,
@@ -76,7 +78,7 @@ class Actions:
         verb = self._verbs.get((action.do, action.what))
         if verb is None:
             raise ActionError(f"{action.do} {action.what}: no such action")
-        async with self._turn:
+        async with self._busy:
             try:
                 done = await verb(action.name)
             except KeyError:
@@ -113,7 +115,7 @@ class Actions:
             raise ActionError(f"balancer {name} runs")
         await self._world.start_balancer(region)
         if not self._world.share:
-            await share(self._world, region)
+            await share(region, self._world.regions, on=False)
         return f"balancer {name} started"
 
     async def _break(self, name: str, fault: str) -> str:
@@ -136,9 +138,7 @@ class Actions:
         known = get_args(Policy)
         if name not in known:
             raise ActionError(f"policy {name}: expected one of {', '.join(known)}")
-        for region in self._world.regions.values():
-            if region.balancer is not None:
-                await tell(f"{region.admin}/policy", "PUT", {"policy": name})
+        await self._turn(set_policy, self._world.policy, name)
         self._world.policy = name
         return f"all balancers: policy {name.replace('_', ' ')}"
 
@@ -147,23 +147,66 @@ class Actions:
             raise ActionError(f"share {name}: expected on or off")
         if len(self._world.regions) == 1:
             raise ActionError("there is no other region")
+
+        async def turn(region: Region, on: bool) -> None:
+            await share(region, self._world.regions, on=on)
+
+        await self._turn(turn, self._world.share, name == "on")
         self._world.share = name == "on"
-        for region in self._world.regions.values():
-            if region.balancer is not None:
-                await share(self._world, region)
         return "regions share their work" if self._world.share else "each region is alone"
 
+    async def _turn(self, turn: Callable[[Region, T], Awaitable[None]], old: T, new: T) -> None:
+        """Turns a switch at every balancer that runs, or at none.
 
-async def share(world: World, region: Region) -> None:
-    """Lets a region's balancer share work with the others, or not, as the switch stands.
+        A balancer that does not obey may do so later: it is turned back as well.
+
+        Raises:
+            ActionError: a balancer does not obey; the others are as they were, as far as they obey.
+        """
+        turned: list[Region] = []
+        for region in self._world.regions.values():
+            if region.balancer is None:
+                continue
+            turned.append(region)
+            try:
+                await turn(region, new)
+            except ActionError as error:
+                stuck = [other.name for other in turned if not await _obeys(turn(other, old))]
+                stuck = [name for name in stuck if name != region.name]
+                others = (
+                    f"; {' and '.join(stuck)} cannot be set back" if stuck else ", the others are as before"
+                )
+                text = f"balancer {region.name}: {error}{others}"
+                self.say(f"switch not turned: {text}")
+                raise ActionError(text) from error
+
+
+async def set_policy(region: Region, name: str) -> None:
+    """Sets a balancer's policy.
 
     Raises:
         ActionError: it does not obey.
     """
-    verb = "rejoin" if world.share else "isolate"
-    for other in world.regions:
+    await tell(f"{region.admin}/policy", "PUT", {"policy": name})
+
+
+async def share(region: Region, regions: Iterable[str], *, on: bool) -> None:
+    """Lets a region's balancer share work with the other regions, or not.
+
+    Raises:
+        ActionError: it does not obey.
+    """
+    for other in regions:
         if other != region.name:
-            await tell(f"{region.admin}/peers/{other}/{verb}")
+            await tell(f"{region.admin}/peers/{other}/{'rejoin' if on else 'isolate'}")
+
+
+async def _obeys(asked: Awaitable[None]) -> bool:
+    try:
+        await asked
+    except ActionError:
+        return False
+    return True
 
 
 async def tell(url: str, method: str = "POST", body: object = None) -> None:
@@ -178,4 +221,11 @@ async def tell(url: str, method: str = "POST", body: object = None) -> None:
             async with session.request(method, url, json=body):
                 pass
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ActionError(f"the balancer does not obey: {error!r}") from error
+            raise ActionError(f"it does not obey ({fault(error)})") from error
+
+
+def fault(error: aiohttp.ClientError | TimeoutError) -> str:
+    """Why there is no answer, for people."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"it answers {error.status}"
+    return f"no answer in {VERB_TIMEOUT_S:.0f} s" if isinstance(error, TimeoutError) else str(error)
