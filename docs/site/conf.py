@@ -12,6 +12,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False
 # A page that is opened as a file may not read the others.
 html_show_search_summary = False
 html_copy_source = False
