@@ -65,7 +65,7 @@ function cells(labels) {
 function makeReplica(replica) {
   const state = makeState(), figures = cells(["running", "waiting", "allowance"]), [hit] = cells(["hit rate"]);
   const kv = make("span"), used = bar("var(--busy)");
-  const models = make("span", { class: "models", role: "cell" });
+  const models = make("span", { class: "models", role: "cell", "data-label": "models" });
   const button = make("button", { type: "button" });
   button.addEventListener("click", async () => {
     button.disabled = true;

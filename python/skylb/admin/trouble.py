@@ -131,8 +131,8 @@ def _peers(state: State, pulses: Pulses) -> Iterator[Trouble]:
 
 def _hold(state: State, pulses: Pulses) -> Iterator[Trouble]:
     if pulses.held_for(HELD_S):
-        verb = "waits" if state.held == 1 else "wait"
-        yield Trouble("warn", f"{_requests(state.held)} {verb} in the hold: no replica has room for them.")
+        verb, them = ("waits", "it") if state.held == 1 else ("wait", "them")
+        yield Trouble("warn", f"{_requests(state.held)} {verb} in the hold: no replica has room for {them}.")
 
 
 def _age(seconds: float) -> str:

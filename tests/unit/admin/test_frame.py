@@ -146,6 +146,9 @@ def test_requests_that_wait_are_a_trouble_once_they_wait_without_a_break() -> No
     assert frame(state(held=2), found, serves=True).headline == (
         "2 requests wait in the hold: no replica has room for them."
     )
+    assert frame(state(held=1), found, serves=True).headline == (
+        "1 request waits in the hold: no replica has room for it."
+    )
 
 
 # ---------------------------------------------------------------------- samples and events

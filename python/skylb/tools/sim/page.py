@@ -42,7 +42,7 @@ DETAILS_MAX = 50
 
 _STYLE = (files("skylb.tools.sim") / "page.css").read_text(encoding="utf-8")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_LONG = re.compile(r"\d{5,}")
+_LONG = re.compile(r"\d{4,}")
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -198,7 +198,7 @@ def _interval(cell: Cell) -> str:
 
 
 def _number(text: str) -> str:
-    """A number with commas from five digits on, and a real minus sign."""
+    """A number with commas from four digits on, and a real minus sign."""
     grouped = _LONG.sub(lambda match: f"{int(match[0]):,}", text.partition(".")[0])
     whole = f"{grouped}{text[len(text.partition('.')[0]) :]}"
     return escape(f"\N{MINUS SIGN}{whole[1:]}" if len(whole) > 1 and whole.startswith("-") else whole)
