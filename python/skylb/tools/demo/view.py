@@ -198,12 +198,13 @@ def _by_setting(given: Sequence[Measured]) -> list[str]:
 
 
 def _line(frame: Frame, history: History, load: Load) -> str:
-    regions = "  ".join(
-        f"[{region.name}: {region.users} users, {sum(replica.in_flight for replica in region.replicas)} in"
-        f" flight, held {region.held if region.balancer == 'up' else '-'}]"
-        for region in frame.regions
+    """Three lines, for where there is no terminal."""
+    users = ", ".join(f"{region.name} {region.users}" for region in frame.regions)
+    held = ", ".join(
+        f"{region.name} {region.held if region.balancer == 'up' else '-'}" for region in frame.regions
     )
-    return f"{frame.t_s:5.1f} s  {'  '.join(_figures(history, load))}  {regions}"
+    rates, caches = _figures(history, load)
+    return f"{frame.t_s:5.1f} s  {rates}\n         {caches}\n         users: {users}  held: {held}"
 
 
 def _figures(history: History, load: Load) -> list[str]:

@@ -94,6 +94,18 @@ def test_the_table_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> No
     assert "…" not in text
 
 
+def test_without_a_terminal_its_lines_fit_eighty_columns_too(capsys: pytest.CaptureFixture[str]) -> None:
+    history = History()
+    users = {name: Users(Histogram().buckets, 0) for name in NAMES}
+    history.add(Look(10.0, {}, users))
+    view = View("three regions", 9)
+    view.show(full_frame(), history, FakeLoad())  # type: ignore[arg-type]  # it has what is read
+    text = capsys.readouterr().out
+    assert "requests/s" in text
+    assert "held: us -, eu 123, asia 123" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_failures_are_counted_by_reason_and_an_unknown_code_is_said_as_it_is() -> None:
     codes = {"upstream_reset": 5, "connect": 2, "reset": 1, "brand_new": 1}
     assert reasons(codes)[0] == ("cut by a killed replica", 5)
