@@ -24,13 +24,12 @@ def about(settings: DemoSettings) -> tuple[str, ...]:
         )
     return (
         (
-            f"A SkyLB balancer and {replicas} in each region, all on this machine. The links between the"
-            " regions are as slow as links across an ocean. Where it is noon, the most users are awake."
+            f"A SkyLB balancer and {replicas} in each region, all on this machine; links are as slow as"
+            " oceans. Around noon a region has more requests than places."
         ),
         (
-            "A request goes to the replica that answers it first: cached prompts count, and so do queues."
-            " When its region is full it is forwarded to one that has room (dots along a link), or else it"
-            " waits in the hold."
+            "A request goes to the replica that answers first: cached prompts count, and so do queues."
+            " From a full region it goes to one with room (dots along a link), or it waits."
         ),
         "Turn a switch and watch the TTFT. Kill, cut or evacuate what you like, then mend it.",
     )

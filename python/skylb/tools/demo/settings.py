@@ -36,11 +36,11 @@ class DemoSettings(Group):
     users: Annotated[
         Count,
         Field(ge=1, le=1000, description="Users per region at its noon. At other hours fewer send requests."),
-    ] = 44
+    ] = 68
     sequences: Annotated[
         Count,
         Field(ge=1, le=1024, description="Sequences that a replica runs at once. Further requests wait."),
-    ] = 9
+    ] = 6
     time_scale: Annotated[
         float,
         Field(
@@ -50,7 +50,7 @@ class DemoSettings(Group):
     day_s: Annotated[
         Seconds,
         Field(gt=1, description="Length of a simulated day. At noon all users of a region send requests."),
-    ] = 60.0
+    ] = 90.0
     page: Annotated[
         Listen, LISTEN, Field(description="Address of the live page. Port 0 takes a free one.")
     ] = ListenAddress("127.0.0.1", 0)

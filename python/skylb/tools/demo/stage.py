@@ -104,12 +104,12 @@ class _Demo:
                 regions=settings.regions,
                 users=settings.users * USERS_PER_TALKER,
                 sessions=8,
-                turns=6.0,
+                turns=7.0,
                 systems=2 * settings.replicas,
                 system_tokens=512,
-                user_tokens=64,
-                answer_tokens=96,
-                think_s=5.0,
+                user_tokens=192,
+                answer_tokens=48,
+                think_s=6.0,
             ),
         )
 
