@@ -10,6 +10,9 @@ PLACES: dict[str, tuple[float, float]] = {"us": (-77.5, 39.0), "eu": (8.7, 50.1)
 NIGHT_SHARE = 0.05
 """Share of a region's users who are awake at midnight."""
 
+FIRST_NOON = 0.4
+"""Part of a day. Of all regions, Europe has its noon soon after the start, and America right behind it."""
+
 NOON = 1.3
 """How far a day's curve passes its top, where it is cut: for almost a fifth of the day all are awake."""
 
@@ -18,8 +21,8 @@ PEAK = 3
 
 
 def sun_longitude(settings: DemoSettings, elapsed_s: float) -> float:
-    """Where it is noon, degrees east: at the first region a sixth of a day after the start."""
-    return PLACES[settings.regions[0]][0] - 360.0 * (elapsed_s / settings.day_s - 1 / 6)
+    """Where it is noon, degrees east: at the first region `FIRST_NOON` after the start."""
+    return PLACES[settings.regions[0]][0] - 360.0 * (elapsed_s / settings.day_s - FIRST_NOON)
 
 
 def awake(settings: DemoSettings, region: str, elapsed_s: float) -> int:

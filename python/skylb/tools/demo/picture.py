@@ -31,7 +31,10 @@ def about(settings: DemoSettings) -> tuple[str, ...]:
             "A request goes to the replica that answers first: cached prompts count, and so do queues."
             " From a full region it goes to one with room (dots along a link), or it waits."
         ),
-        "Turn a switch and watch the TTFT. Kill, cut or evacuate what you like, then mend it.",
+        (
+            "Turn a switch and watch the TTFT; between two noons there is little to share. Kill, cut or"
+            " evacuate what you like, then mend it."
+        ),
     )
 
 
