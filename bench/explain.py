@@ -26,7 +26,7 @@ TARGET = 1.05
 POLICY = ("--policy", "predictive")
 """The default: the bench's other balancers have ``prefix``, which counts here for a row of its own."""
 
-WIDTH = 18
+WIDTH = 28
 
 
 def features(collector: str) -> dict[str, tuple[str, ...]]:

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import SKYLB, Balancer, Child, balancer, eventually, free_port, get, mocks
+from tests.support.processes import (
+    SKYLB,
+    Balancer,
+    Child,
+    balancer,
+    eventually,
+    free_port,
+    get,
+    mocks,
+    start_mocks,
+)
+from tests.support.regions import regions
 from tests.support.report import started
 
 CHAT = {"model": "mock", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}]}
@@ -69,6 +80,26 @@ def test_a_replica_is_drained_looked_at_and_brought_back() -> None:
         lonely = ask(front, "evacuate", "us")
         assert (lonely.returncode, lonely.stdout) == (1, "")
         assert "this balancer has no peers" in lonely.stderr
+
+
+def test_a_region_is_evacuated_and_brought_back_by_whom_one_asks_anywhere_in_the_mesh() -> None:
+    child, urls = start_mocks(2, "--profile", "instant")
+    try:
+        with regions("us", "eu", engines={"us": urls[:1], "eu": urls[1:]}) as found:
+            us, eu = found["us"].front, found["eu"].front
+            left = ask(us, "evacuate", "us")
+            assert left.returncode == 0, left.stderr
+            assert left.stdout.startswith("us is evacuated: its requests go to other regions (balancers: us")
+            assert "skylb evacuate us --end lets it take requests again.\n" in left.stdout
+            eventually(lambda: "alive, evacuated" in ask(eu, "peers").stdout, what="the peer knows")
+            name = "while-it-is-evacuated"
+            assert post(f"{us.url}/v1/chat/completions", CHAT, ("X-Request-Id", name)) == 200
+            lines = eventually(lambda: [of for of in us.log() if of["request_id"] == name], what="its line")
+            assert lines[0]["peer"] == "eu"
+            back = ask(us, "evacuate", "us", "--end")
+            assert (back.returncode, back.stdout.split(" (")[0]) == (0, "us takes requests again")
+    finally:
+        child.stop()
 
 
 @pytest.mark.parametrize("words", [["state"], ["peers"], ["drain", "x"], ["undrain", "x"], ["evacuate", "x"]])

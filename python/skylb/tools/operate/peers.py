@@ -25,7 +25,7 @@ class PeersSettings(AdminSettings):
 COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("peer", lambda row: row["peer"]),
     ("region", lambda row: row["region"] or "-"),
-    ("state", lambda row: row["state"] + (", draining" if row["draining"] else "")),
+    ("state", lambda row: row["state"] + (", evacuated" if row["draining"] else "")),
     ("rtt ms", lambda row: _ms(row["rtt_s"])),
     ("jitter ms", lambda row: _ms(row["jitter_s"])),
     ("age s", lambda row: "-" if row["age_s"] is None else f"{row['age_s']:.2f}"),
