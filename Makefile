@@ -11,8 +11,9 @@ export PROPTEST_RNG_SEED := $(SEED)
 PYTEST := $(if $(CLOCK),tests/support/at_clock.sh $(CLOCK)) $(PY) -m pytest --hypothesis-seed=$(SEED)
 XDIST = $(if $(filter-out 1,$(JOBS)),-n $(1) --dist loadfile)
 UNIT = echo "== pytest" && $(PYTEST) $(call XDIST,$(JOBS)) --ignore=tests/integration --ignore=tests/cancel
-# They wait more than they compute.
-INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(call XDIST,$$((2 * $(JOBS)))) tests/integration tests/cancel
+# They wait more than they compute. Under the second clock those run that the clock may concern.
+INTEGRATION = echo "== pytest, integration" && $(PYTEST) $(call XDIST,$$((2 * $(JOBS)))) \
+	  $(if $(filter large,$(CLOCK)),-m "not any_clock") tests/integration tests/cancel
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 

@@ -12,6 +12,8 @@ from skylb._core import ResponseReader
 from tests.support.processes import Balancer, balancer, free_port, get, mocks
 from tests.support.raw import Connection, ask, chat, request
 
+pytestmark = pytest.mark.any_clock
+
 TABLE = Path(__file__).parents[1] / "data" / "http_requests.json"
 
 

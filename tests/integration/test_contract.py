@@ -13,6 +13,8 @@ import pytest
 from tests.support.processes import Balancer, balancer, eventually, get, mocks, sample_sum
 from tests.support.raw import Answer, Connection, ask, chat, request
 
+pytestmark = pytest.mark.any_clock
+
 RESPONSES = Path(__file__).parents[1] / "data" / "http_responses.json"
 
 METRICS = (

@@ -5,9 +5,13 @@ import re
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.dashboards import queries
 from tests.dashboards.stage import play, stage
 from tests.support.processes import eventually
+
+pytestmark = pytest.mark.any_clock
 
 
 def test_every_metric_that_is_named_is_on_a_real_page(tmp_path: Path) -> None:

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.processes import SKYLB, Child, eventually
+
+pytestmark = pytest.mark.any_clock
 
 
 @contextmanager

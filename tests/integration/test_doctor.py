@@ -22,6 +22,8 @@ from tests.support.kubernetes import endpoint, endpoint_slice, fake_api, status
 from tests.support.processes import PATIENCE_S, SKYLB, balancer, eventually, free_port, get, mocks
 from tests.support.regions import key_line
 
+pytestmark = pytest.mark.any_clock
+
 FREE = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 """Any addresses will do."""
 

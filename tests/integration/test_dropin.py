@@ -31,6 +31,8 @@ from tests.support.processes import (
 )
 from tests.support.report import status_of
 
+pytestmark = pytest.mark.any_clock
+
 LINES = tomllib.loads((Path(__file__).parents[1] / "data" / "router_lines.toml").read_text())
 SERVING = {row["name"]: row["line"] for row in LINES["serving"]}
 ANSWERED = {row["name"]: (row["line"], row["instead"]) for row in LINES["answered"]}

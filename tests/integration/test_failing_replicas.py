@@ -10,6 +10,7 @@ import pytest
 from tests.support.engine import Engine, engines, fronted, healthy, page, response, silent, status
 from tests.support.processes import Balancer, balancer, eventually
 from tests.support.raw import Answer, ask, chat, request
+from tests.support.renewed import renew
 
 PATIENT = ("--timeout-first-byte-s", "600")
 
@@ -93,7 +94,7 @@ def test_requests_wait_while_the_only_replica_is_being_looked_at(tmp_path: Path)
             context = balancer(arguments=arguments)
             front = await asyncio.to_thread(context.__enter__)
             try:
-                listed.write_text(f"{new.url}\n")
+                renew(listed, f"{new.url}\n")
                 while not new.requests:
                     assert whole(await asks(front, 1))
             finally:

@@ -27,6 +27,7 @@ from tests.support.processes import (
     mocks,
 )
 from tests.support.regions import regions
+from tests.support.renewed import renew
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 SELDOM = ["--discovery-file-s", "3600"]
@@ -212,7 +213,7 @@ def test_a_file_that_breaks_leaves_the_last_good_keys_in_use_and_is_said_once(ke
     key = keyed.new()
     good = keyed.path.read_text()
     with keyed.guarding(*SOON) as front:
-        keyed.path.write_text(good.replace("sha256", "sha265"))
+        renew(keyed.path, good.replace("sha256", "sha265"))
         eventually(lambda: front.metric("skylb_keys_file_good") == 0, what="the fault is seen")
         fault = front.state()["keys"]["fault"]
         assert "keys[1]: unknown field; did you mean sha256?" in fault or "sha256: missing" in fault
@@ -220,7 +221,7 @@ def test_a_file_that_breaks_leaves_the_last_good_keys_in_use_and_is_said_once(ke
         for _ in range(5):
             assert ask(front, key) == "length"
         assert front.child.text().count("the last good keys stay in use") == 1
-        keyed.path.write_text(f"{good}\n[tenants.globex]\n")
+        renew(keyed.path, f"{good}\n[tenants.globex]\n")
         eventually(lambda: front.metric("skylb_keys_file_good") == 1, what="the file is good")
         assert front.state()["keys"]["tenants"] == 2
         front.child.require(lambda: "is good again" in front.child.text(), what="a line that says so")

@@ -14,6 +14,7 @@ from tests.support.mock import run
 from tests.support.processes import SKYLB, Child
 
 pytestmark = [
+    pytest.mark.any_clock,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here (Debian: apt install chromium)"),
     pytest.mark.timeout(480),
 ]

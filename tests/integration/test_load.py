@@ -17,6 +17,8 @@ from skylb.tools.load.settings import SyntheticSettings, parse_target
 from tests.support.processes import SKYLB, Child, free_port, mocks
 from tests.support.recorder import recording
 
+pytestmark = pytest.mark.any_clock
+
 ONE = SyntheticSettings(users=1, sessions=1, turns=1)
 Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 """Answers one request, whose body is given; the connection stays open unless the script closes it."""

@@ -25,6 +25,8 @@ from tests.support.processes import (
 from tests.support.regions import regions
 from tests.support.report import started
 
+pytestmark = pytest.mark.any_clock
+
 CHAT = {"model": "mock", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}]}
 
 

@@ -13,6 +13,8 @@ from tests.support.processes import Balancer, balancer, eventually
 from tests.support.raw import Answer, ask, request
 from tests.support.recorder import DONE, Recorder, Seen, recording
 
+pytestmark = pytest.mark.any_clock
+
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 UNBELIEVED = ["--no-engine-class-from-body"]
 TRUSTED = [*UNBELIEVED, "--trusted-proxies", "127.0.0.0/8"]

@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
+
 from skylb.addresses import parse_replica
 from tests.support.processes import SKYLB, Child, answers, balancer, eventually, get, mocks
 from tests.support.report import started, status_of
+
+pytestmark = pytest.mark.any_clock
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

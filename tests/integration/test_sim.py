@@ -12,7 +12,10 @@ from tests.support.processes import SKYLB, Child
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.timeout(180)  # plots take twenty seconds of an idle machine
+pytestmark = [
+    pytest.mark.timeout(180),  # plots take twenty seconds of an idle machine
+    pytest.mark.any_clock,
+]
 
 SCENARIO = """
 duration_s = 20
