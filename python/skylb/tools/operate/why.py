@@ -19,6 +19,13 @@ HELD = {
     "lists_are_read": "It was held until the replicas had told their models: its model was in no list.",
 }
 
+ENDS = {
+    "ok": "It was answered",
+    "client_left": "The client left",
+    "given_up": "SkyLB gave it up, as it stopped or lacked descriptors",
+    "replica_failed": "The replica failed",
+}
+
 Json = dict[str, Any]
 
 
@@ -211,7 +218,12 @@ def _forwarded(decision: Json) -> str:
     if found["ttft_ns"] is None:
         return f"{text}."
     here = peers["here_ttft_ns"]
-    against = f", against {ms(here)} here" if here is not None else ", and no replica here had room"
+    if here is not None:
+        against = f", against {ms(here)} here"
+    elif decision["search"] is None:
+        against = ", and requests leave this region: it is evacuated"
+    else:
+        against = ", and no replica here had room"
     return f"{text}. Its first token was reckoned {ms(found['ttft_ns'])} away{against}."
 
 
@@ -254,8 +266,7 @@ def _came(receipt: Json) -> Iterator[str]:
     prompt, cached = end["prompt_tokens"], end["cached_tokens"]
     if prompt is not None and cached is not None:
         yield f"The engine reported {cached:,} of {prompt:,} prompt tokens cached."
-    ends = {"ok": "It was answered", "client_left": "The client left", "replica_failed": "The replica failed"}
-    yield f"{ends[end['outcome']]}, {ms(end['at_ns'] - receipt['submitted_ns'])} after it came."
+    yield f"{ENDS.get(end['outcome'], 'It ended')}, {ms(end['at_ns'] - receipt['submitted_ns'])} after it came."
 
 
 def _candidate(search: Json, name: str | None) -> Json | None:

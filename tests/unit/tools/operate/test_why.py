@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from skylb.tools.operate.why import ms, render
+from skylb import _core
+from skylb.tools.operate.why import ENDS, ms, render
 
 
 def candidate(name: str, total_ms: int, *, room: bool = True, closed: str | None = None) -> dict[str, Any]:
@@ -156,3 +157,8 @@ def test_times_are_written_as_people_read_them() -> None:
         "99 ms",
         "12.3 s",
     ]
+
+
+def test_every_end_of_a_request_has_its_words() -> None:
+    names = {name.removeprefix("OUTCOME_").lower() for name in dir(_core) if name.startswith("OUTCOME_")}
+    assert set(ENDS) == names

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::spared::fair;
+use super::spared::{fair, of_tenant};
 use super::*;
 use crate::engine::config::UnknownModels;
 use crate::prompt::text::KEPT_BYTES_MAX;
@@ -58,17 +58,6 @@ fn closed(decision: &Value) -> Vec<(String, String)> {
         .iter()
         .map(|of| (text(&of["replica"]), text(&of["why"])));
     pairs.collect()
-}
-
-fn of_tenant(tenant: &str, family: u64) -> (Ask<'_>, Digest) {
-    let blocks: Vec<u64> = (1..=PROMPT_BLOCKS)
-        .map(|n| (family + 1) * 1_000_000 + n)
-        .collect();
-    let ask = Ask {
-        tenant: Tenant::Named(tenant),
-        ..ask(Route::ChatCompletions)
-    };
-    (ask, digest("m", &blocks))
 }
 
 #[test]

@@ -17,16 +17,22 @@ pub(super) fn fair(headroom: f64) -> Config {
     }
 }
 
+/// A request of a tenant whose prompt shares nothing with those of other families.
+pub(super) fn of_tenant(tenant: &str, family: u64) -> (Ask<'_>, Digest) {
+    let blocks: Vec<u64> = (1..=PROMPT_BLOCKS)
+        .map(|n| (family + 1) * 1_000_000 + n)
+        .collect();
+    let ask = Ask {
+        tenant: Tenant::Named(tenant),
+        ..ask(Route::ChatCompletions)
+    };
+    (ask, digest("m", &blocks))
+}
+
 impl Drive {
     fn submit_for(&mut self, tenant: &str, family: u64) -> Vec<Effect> {
-        let blocks: Vec<u64> = (1..=PROMPT_BLOCKS)
-            .map(|n| (family + 1) * 1_000_000 + n)
-            .collect();
-        let ask = Ask {
-            tenant: Tenant::Named(tenant),
-            ..ask(Route::ChatCompletions)
-        };
-        self.submit_as(ask, digest("m", &blocks))
+        let (ask, digest) = of_tenant(tenant, family);
+        self.submit_as(ask, digest)
     }
 
     /// Two replicas: at one, 1 of "polite" and 3 of "flood" run; at the other, 2 of "flood" is pending. 4 of "flood" is held.
