@@ -266,7 +266,8 @@ def _came(receipt: Json) -> Iterator[str]:
     prompt, cached = end["prompt_tokens"], end["cached_tokens"]
     if prompt is not None and cached is not None:
         yield f"The engine reported {cached:,} of {prompt:,} prompt tokens cached."
-    yield f"{ENDS.get(end['outcome'], 'It ended')}, {ms(end['at_ns'] - receipt['submitted_ns'])} after it came."
+    how = ENDS.get(end["outcome"], "It ended")
+    yield f"{how}, {ms(end['at_ns'] - receipt['submitted_ns'])} after it came."
 
 
 def _candidate(search: Json, name: str | None) -> Json | None:
