@@ -22,6 +22,7 @@ from tests.support.transport import KeepingTransport
 OUTCOMES = {
     _core.OUTCOME_OK: "ok",
     _core.OUTCOME_CLIENT_LEFT: "client_left",
+    _core.OUTCOME_GIVEN_UP: "client_left",
     _core.OUTCOME_REPLICA_FAILED: "failed",
 }
 

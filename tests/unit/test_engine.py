@@ -190,7 +190,7 @@ def test_state_is_json_without_prompt_key_or_salt() -> None:
     ("call", "named"),
     [
         (lambda engine: engine.retry(core.request(), 99, True, 2), "failure"),
-        (lambda engine: engine.complete(core.request(), 3, None, 2), "outcome"),
+        (lambda engine: engine.complete(core.request(), 4, None, 2), "outcome"),
         (lambda engine: engine.submit(1, core.request(), body()), "1"),
         (lambda _: Engine(settings(), b"short", 1), "secret"),
         (lambda engine: engine.set_peer_digest(b"short", 8192, 1, 1), "key"),
