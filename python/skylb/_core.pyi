@@ -1204,6 +1204,11 @@ class Recorder:
         (seconds) and number of times to first body byte. Nobody's requests have the name ``""``."""
     def errors(self) -> list[tuple[str, int]]:
         """Requests that ended with an error code (of SkyLB's own, or ``client_left``), by code."""
+    @property
+    def cut(self) -> int:
+        """Answers to clients that had begun, and were cut by a fault."""
+    def name_requests(self) -> None:
+        """The lines of `LOG_TEXT` have each request's id from now on, not only where there is an error."""
     def histogram(self, name: str) -> tuple[list[tuple[float, int]], float]:
         """``ttft_seconds``, ``request_seconds``, ``hold_seconds``, ``inter_token_seconds`` (the mean time
         between two tokens of a stream) or ``inter_token_worst_seconds`` (the longest between two events):

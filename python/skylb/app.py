@@ -190,6 +190,7 @@ class Service:
         if self._ready:
             found = self.operations.ended()
             text = "stopped after %(uptime_s).0f s: %(requests)d requests, %(errors)d of them with status 5xx"
+            text += ", %(cut)d answers cut" if found["cut"] else ""
             log.info(text, found, extra={"type": "stop", "fields": found})
 
     async def start(self) -> None:
@@ -202,8 +203,12 @@ class Service:
         limit = raise_limit()
         self.logs.start()  # first: an address that is waited for is said
         try:
+            if self.recording is not None:
+                self.recording.open()
             self.ports = ports = await Ports.bind(self.settings, self._passed)
         except BaseException:  # cancelled too: what the logs hold is written
+            if self.recording is not None:
+                self.recording.discard()
             self.logs.stop()
             raise
         self.operations.addresses = ports.named()
@@ -295,7 +300,7 @@ class Service:
 
     async def _hand_over(self) -> None:
         """Lets a successor have the admin address as soon as it is there, and not before."""
-        if self.ports is not None:
+        if self.ports is not None and self._ready:
             await self.ports.succeeded()
             self.ports.unlink_admin()
             await self.admin.hand_over()

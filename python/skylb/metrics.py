@@ -80,6 +80,8 @@ _PREFIX_COUNTERS = {"match_blocks": "match", "miss_blocks": "miss"}
 
 _OF_CLASS = ("model", "class")
 
+_CUT = "Answers to clients that had begun and were cut by a fault. Their status is that of their begin."
+
 _DISTRIBUTIONS = {
     "ttft_seconds": "Accept to first body byte, of answers below 400.",
     "request_seconds": "Accept to completion, of requests for inference.",
@@ -303,6 +305,7 @@ class Metrics:
         yield requests
         yield _counter("skylb_attempts", "Attempts at replicas.", "outcome", self._recorder.attempts())
         yield _counter("skylb_errors", "Requests that ended with an error.", "code", self._recorder.errors())
+        yield CounterMetricFamily("skylb_answers_cut", _CUT, value=self._recorder.cut)
         for name, text in _DISTRIBUTIONS.items():
             yield self._distribution(name, text)
         held = CounterMetricFamily(

@@ -61,6 +61,8 @@ SECRETS = ("key_file", "keys_file", "token_file", "headers_file", "tls_key", "ku
 CHOICES_SHOWN = 40
 """Longest list of choices that stands in the place of a flag's value."""
 
+_CREDENTIALS = re.compile(r"://[^/]*@")
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -457,7 +459,12 @@ def _fault(detail: ErrorDetails, given: Given, option: Option) -> str:
     note = f" ({reason})" if isinstance(reason, ValueError) else ""
     if detail["type"] in LENGTH_ERRORS:
         note = f" ({detail['msg']})"
-    return f"{given.where}: {reprlib.repr(detail['input'])}: expected {option.expected}{note}"
+    return f"{given.where}: {_shown(detail['input'])}: expected {option.expected}{note}"
+
+
+def _shown(value: object) -> str:
+    """A value as faults show it: long ones cut, and without the credentials of a URL."""
+    return reprlib.repr(_CREDENTIALS.sub("://...@", value) if isinstance(value, str) else value)
 
 
 def _build(model: type[Settings], tree: dict[str, Any], faults: list[str]) -> Settings | None:

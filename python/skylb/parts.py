@@ -114,7 +114,10 @@ def recorder(settings: Settings) -> _core.Recorder:
     """Counts requests, and writes the access log."""
     formats = {"text": _core.LOG_TEXT, "logfmt": _core.LOG_LOGFMT, "json": _core.LOG_JSON}
     log_format = _core.LOG_OFF if settings.access_log == "off" else formats[settings.log_format]
-    return _core.Recorder(log_format, LOG_BYTES_MAX, settings.engine.policy, unix_offset_ns())
+    made = _core.Recorder(log_format, LOG_BYTES_MAX, settings.engine.policy, unix_offset_ns())
+    if settings.receipts:
+        made.name_requests()  # so that `skylb why` can be asked about a line
+    return made
 
 
 def recording(settings: Settings, recorder: _core.Recorder, source: LocalRouter) -> Recording | None:

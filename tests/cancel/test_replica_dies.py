@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import signal
 from contextlib import ExitStack
 
@@ -73,6 +74,9 @@ def test_killing_replicas_loses_no_request_without_a_body_byte_and_ends_each_cut
         log = eventually(
             lambda: found if len(found := front.log()) >= len(answers) else None, what="the access log"
         )
+        counted = front.metric("skylb_answers_cut_total")
+        found = re.search(r'skylb_tenant_requests_total{outcome="failed",tenant=""} (\S+)', front.metrics())
+        failed = float(found[1]) if found is not None else None
     whole = [
         a for a in answers if a.status == 200 and a.complete and a.done_events == 1 and not a.error_events
     ]
@@ -82,6 +86,7 @@ def test_killing_replicas_loses_no_request_without_a_body_byte_and_ends_each_cut
         (a.status, a.error, a.body[-200:]) for a in answers if a not in whole and a not in cut
     ][:5]
     assert len(cut) > 0, "no stream was cut: the test shows nothing"
+    assert counted == failed == len(cut), "what was cut is no success"
     for answer in cut:
         assert answer.error_events == 1
         assert answer.done_events == 0

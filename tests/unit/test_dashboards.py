@@ -46,7 +46,9 @@ def test_the_rate_of_errors_leaves_out_what_is_no_request_for_a_model() -> None:
     (rate,) = (rule for rule in queries.rules() if rule.place == "SkyLBErrorRate")
     local = {path for path, _, _, served, _ in _core.routes() if served == "the balancer"}
     assert {"/health", "/readiness"} < local
-    for selector in rate.selectors:
+    requests = [selector for selector in rate.selectors if "skylb_requests_total" in selector]
+    assert len(requests) == 2
+    for selector in requests:
         (left_out,) = re.findall(r'route!~"(.*?)"', selector)
         assert set(left_out.split("|")) == {*local, "/version", "other", "invalid"}
         assert 'from="client"' in selector

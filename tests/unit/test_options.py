@@ -257,3 +257,17 @@ def test_a_missing_value_without_default_is_a_fault() -> None:
     with pytest.raises(ConfigError) as caught:
         load(Switched, flags={})
     assert caught.value.faults == ["--target: missing: expected an integer at least 1"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"otlp.endpoint": ["http://u:secret@127.0.0.1:4318"]},
+        {"replica": ["http://u:secret@127.0.0.1:8101"]},
+        {"replica": ["ftp://u:secret@a"]},
+    ],
+)
+def test_a_fault_shows_no_credentials_of_a_url(flags: dict[str, list[str]]) -> None:
+    (fault,) = faults_of(REPLICA | flags)
+    assert "secret" not in fault
+    assert "://...@" in fault

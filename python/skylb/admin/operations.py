@@ -159,6 +159,8 @@ class Operations:
             "mesh": self.peers(),
             "keys": self.guard.view() if self.guard is not None else None,
             "dns": self.naming.view() if self.naming is not None else None,
+            "recording": self.recording.view() if self.recording is not None else None,
+            "spans": self.spans.view() if self.spans is not None else None,
             "engine": orjson.Fragment(self.router.state()),
         }
 
@@ -240,6 +242,7 @@ class Operations:
             "uptime_s": round((monotonic_ns() - self.started_ns) / 1e9, 3),
             "requests": sum(count for _, count in series),
             "errors": sum(count for values, count in series if values[at].startswith("5")),
+            "cut": self.recorder.cut,
         }
 
     def report(self) -> str:

@@ -71,7 +71,10 @@ class Receipts:
         if not kept:
             return f"no receipt of request {name!r}: no request has come since the start"
         since = moment(listing["since_ns"])
-        return f"no receipt of request {name!r}: {kept:,} of {most:,} are kept, the oldest from {since}"
+        return (
+            f"no receipt of request {name!r}: {kept:,} of {most:,} are kept, the oldest from {since}; "
+            "a request that was refused for its head or body has none"
+        )
 
     def _listing(self, len_max: int) -> dict[str, Any]:
         found = self._source.receipts(len_max)

@@ -22,6 +22,9 @@ Two of them are the file that is written, and its packed form while that is made
 
 PATTERN = "arrivals-*.jsonl*"
 
+MODE = 0o640
+"""Of all files: they say which tenant sent how much."""
+
 
 class Files:
     """Takes whole lines; every call may block, for a thread.
@@ -48,7 +51,11 @@ class Files:
         self._bytes = 0
         self.lines = 0
         """Lines written, heads left out."""
-        self._open()
+        try:
+            self._open()
+        except OSError:
+            self.discard()
+            raise
 
     def write(self, lines: bytes) -> None:
         """Appends lines.
@@ -70,6 +77,13 @@ class Files:
         """Closes and packs the last file; what fails is left as it is."""
         if self._fd >= 0:
             self._finish()
+
+    def discard(self) -> None:
+        """Removes the only file, into which nothing was written."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._path.unlink(missing_ok=True)
 
     def _open(self) -> None:
         self._prune()
@@ -121,7 +135,7 @@ class Files:
 def _create(path: Path) -> int:
     """Makes a file and locks it; its descriptor."""
     while True:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
         _lock(fd)
         if os.fstat(fd).st_nlink:
             return fd
@@ -158,7 +172,8 @@ def _pack(path: Path) -> None:
     """Replaces a file by its packed form."""
     part = path.with_name(f"{path.name}.gz.part")
     try:
-        with path.open("rb") as source, part.open("wb") as packed:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
+        with path.open("rb") as source, os.fdopen(fd, "wb") as packed:
             _lock(packed.fileno())
             with gzip.open(packed, "wb", compresslevel=3) as target:
                 shutil.copyfileobj(source, target, 1 << 18)

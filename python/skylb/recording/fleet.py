@@ -10,6 +10,7 @@ token. From these come the parameters of a replica's model (`skylb.tools.mock.pr
 """
 
 from dataclasses import dataclass
+from hashlib import sha256
 from statistics import median
 from typing import Any
 
@@ -19,6 +20,8 @@ NAME = "scenario.toml"
 
 PROFILE = "h100-8b"
 """What is not known is as in this profile of the mock replicas."""
+
+_SIGN = "# As it was written, its SHA-256: "
 
 _WAIT_STEPS = 1.5
 
@@ -70,7 +73,7 @@ def scenario(balancer: Balancer, state: bytes, recorded_s: float) -> str:
     text = [
         "# Written by skylb serve --record, and renewed while it records. Run it: skylb sim DIR",
         "# The replicas are as the balancer has seen them. Their speed and size are estimates: correct them",
-        "# where you know better.",
+        "# where you know better. A changed file is kept as it is.",
         "",
         f"duration_s = {max(1.0, recorded_s):.0f}",
         "",
@@ -95,6 +98,17 @@ def scenario(balancer: Balancer, state: bytes, recorded_s: float) -> str:
     if not replicas:
         text += ["", "# No replica was known.", "[[regions.replicas]]", "count = 1"]
     return "\n".join(text) + "\n"
+
+
+def signed(text: str) -> str:
+    """A scenario with a last line by which a change shows."""
+    return f"{text}{_SIGN}{sha256(text.encode()).hexdigest()}\n"
+
+
+def is_unchanged(text: str) -> bool:
+    """Whether a file is as `signed` has made it."""
+    before, sign, _ = text.rpartition(_SIGN)
+    return bool(sign) and signed(before) == text
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from skylb import _core
 from skylb.clock import monotonic_ns, unix_ns
 from skylb.errors import ConfigError
-from skylb.recording.files import Files
-from skylb.recording.fleet import NAME, Balancer, scenario
+from skylb.recording.files import MODE, Files
+from skylb.recording.fleet import NAME, Balancer, is_unchanged, scenario, signed
 
 log = logging.getLogger("skylb.recording")
 
@@ -30,6 +30,8 @@ NOTE_INTERVAL_S = 30.0
 
 PART_AGE_S = 60.0
 """A description of the fleet is written in less time than that."""
+
+DROPPED = "Requests that could not be recorded. Those behind the end of a recording are not counted."
 
 STOP_TIMEOUT_S = 5.0
 """How long the last lines may take to be written and packed when the process ends."""
@@ -119,13 +121,24 @@ class Recording:
         self._timer: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begins to record. In the event loop.
+    def open(self) -> None:
+        """Makes the first file, before anything else starts.
 
         Raises:
             ConfigError: a file cannot be made.
         """
         self._files = self._open()
+
+    def discard(self) -> None:
+        """Removes the file again: nothing was started."""
+        if self._files is not None:
+            self._files.discard()
+
+    def start(self) -> None:
+        """Begins to record into what was opened. In the event loop."""
+        if self._files is None:
+            return
+        self._start_ns = monotonic_ns()
         self._loop = asyncio.get_running_loop()
         self.active = True
         self._recorder.record_arrivals(True)
@@ -137,7 +150,6 @@ class Recording:
         self._note()
 
     def _open(self) -> Files:
-        self._start_ns = monotonic_ns()
         head = {
             "skylb_recording": 1,
             "recording": self._name,
@@ -175,12 +187,16 @@ class Recording:
         """Requests that are missing: the thread did not keep up, or the directory took nothing."""
         return self._lost + self._recorder.arrivals_dropped
 
+    def view(self) -> dict[str, object]:
+        """For operators: where it goes, whether it still does, and what is missing."""
+        return {"directory": str(self._directory), "active": self.active, "dropped": self.dropped}
+
     def families(self) -> Iterator[Metric]:
         """The metrics."""
         yield GaugeMetricFamily("skylb_record_active", "Requests are being recorded.", value=self.active)
         written = self._files.lines if self._files is not None else 0
         yield CounterMetricFamily("skylb_record_requests", "Requests recorded.", value=written)
-        yield CounterMetricFamily("skylb_record_dropped", "Requests not recorded.", value=self.dropped)
+        yield CounterMetricFamily("skylb_record_dropped", DROPPED, value=self.dropped)
         yield CounterMetricFamily(
             "skylb_record_forgotten",
             "Blocks and ends of prompts that a recording no longer recognises.",
@@ -227,6 +243,12 @@ class Recording:
             files.write(writer.lines(arrivals))
             self._forgotten = writer.forgotten
 
+    def _keep(self, path: Path) -> None:
+        """Somebody has changed the description, or made it: it stays as it is, which is said once."""
+        if not self._undescribed:
+            log.warning("%s was changed, or is not SkyLB's: it is kept, and no longer renewed", path)
+        self._undescribed = True
+
     def _describe(self) -> None:
         """Renews the description of the fleet. A fault is logged once, and requests are still recorded."""
         state, self._state = self._state, None
@@ -235,7 +257,13 @@ class Recording:
         path = self._directory / NAME
         part = self._directory / f".{NAME}.{self._name}.part"  # others may record to this directory
         try:
-            part.write_text(scenario(self._balancer, state, (monotonic_ns() - self._start_ns) / 1e9))
+            if path.exists() and not is_unchanged(path.read_text()):
+                self._keep(path)
+                return
+            text = scenario(self._balancer, state, (monotonic_ns() - self._start_ns) / 1e9)
+            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
+            with os.fdopen(fd, "w") as written:
+                written.write(signed(text))
             part.rename(path)
         except Exception as error:
             if not self._undescribed:

@@ -96,6 +96,11 @@ class SpanExporter:
             "queue_full": self._recorder.spans_dropped
         }
 
+    def view(self) -> dict[str, object]:
+        """For operators: the collector, whether it takes no spans, and how many were dropped."""
+        failing = self._lost_before is not None
+        return {"url": self.collector.url, "failing": failing, "dropped": self.dropped()}
+
     def families(self) -> Iterator[Metric]:
         """The metrics."""
         yield CounterMetricFamily(

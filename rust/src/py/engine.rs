@@ -8,6 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::effects::{ReplicaGauges, effects};
 use super::http::{Relay, refused};
+use super::report::{end_of, report};
 use super::request::{Request, Said, ask_of};
 use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
@@ -16,7 +17,7 @@ use super::text::constant;
 use crate::engine::config::Config;
 use crate::engine::effect::{Effect, Outcome};
 use crate::engine::fleet::health::{Failure, Unread};
-use crate::engine::router::{ModelList, ProbedState, Report, Router, SECRET_BYTES_MIN, Usage};
+use crate::engine::router::{ModelList, ProbedState, Router, SECRET_BYTES_MIN};
 use crate::id::{ReplicaId, RequestId};
 use crate::prompt::blocks::Tail;
 use crate::prompt::isolation::ISOLATION_KEY_BYTES;
@@ -58,25 +59,6 @@ const OUTCOMES: [(&str, Outcome); 4] = [
     ("OUTCOME_REPLICA_FAILED", Outcome::ReplicaFailed),
     ("OUTCOME_GIVEN_UP", Outcome::GivenUp),
 ];
-
-/// What a relay learned from its response.
-fn report<'a>(relay: Option<&'a Relay>, answer: &'a [u64]) -> Report<'a> {
-    let tokens = |told: Option<i64>| told.and_then(|tokens| u32::try_from(tokens).ok());
-    relay.map_or_else(Report::default, |relay| Report {
-        usage: Usage {
-            prompt_tokens: tokens(relay.inner.prompt_tokens()),
-            cached_tokens: tokens(relay.inner.cached_tokens()),
-            completion_tokens: tokens(relay.inner.completion_tokens()),
-        },
-        response_id: relay.inner.response_id(),
-        answer,
-        sent: true, // only then is there a relay
-        streamed: relay.inner.streaming(),
-        refused: relay.inner.is_error(),
-        events: relay.inner.events(),
-        events_since_usage: relay.inner.events_since_usage(),
-    })
-}
 
 type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
 
@@ -253,8 +235,8 @@ impl Engine {
             .as_mut()
             .map_or_else(Vec::new, |relay| relay.inner.take_answer());
         let report = report(relay.as_deref(), &answer);
-        self.router
-            .note_end(request.id, outcome, report.usage, now_ns);
+        let end = end_of(relay.as_deref(), outcome, report.usage, now_ns);
+        self.router.note_end(request.id, end);
         self.router
             .complete(request.id, outcome, report, now_ns, &mut self.out);
         request.answered(answer);

@@ -12,6 +12,7 @@ mod peers;
 mod policy;
 mod reader;
 mod record;
+mod report;
 mod request;
 mod scan;
 mod sim;

@@ -191,6 +191,15 @@ impl Recorder {
             .collect()
     }
 
+    fn name_requests(&mut self) {
+        self.0.name_requests();
+    }
+
+    #[getter]
+    fn cut(&self) -> u64 {
+        self.0.cut()
+    }
+
     fn errors(&self) -> Vec<(&str, u64)> {
         self.0.errors().collect()
     }

@@ -20,8 +20,9 @@ const MILLISECOND_NS: u64 = 1_000_000;
 /// Writes the line of a request at the end of a buffer. `ts` is when it ended.
 ///
 /// Time, status, method, route, model and replica or peer stand in each line. What follows has a name and
-/// stands there only if there is something to say.
-pub(super) fn write(out: &mut Vec<u8>, ended: &Ended<'_>, ts: &[u8; STAMP_LEN]) {
+/// stands there only if there is something to say. `names`: each line has the request's id, and not only those with
+/// an error.
+pub(super) fn write(out: &mut Vec<u8>, ended: &Ended<'_>, ts: &[u8; STAMP_LEN], names: bool) {
     let course = ended.life;
     let known = |text| Some(text).filter(|text: &&str| !text.is_empty());
     let mut line = Line::<false>::begin(out);
@@ -60,6 +61,8 @@ pub(super) fn write(out: &mut Vec<u8>, ended: &Ended<'_>, ts: &[u8; STAMP_LEN]) 
     }
     if let code @ Some(_) = ended.error_code {
         line.text(key!("error"), code);
+    }
+    if names || ended.error_code.is_some() {
         line.text(key!("id"), known(&course.request_id));
     }
     line.end();

@@ -122,6 +122,12 @@ impl<'a> Ended<'a> {
         }
     }
 
+    /// Its answer had begun, and ended by a fault: the client has a part of it.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.status < 400 && self.error_code.is_some()
+    }
+
     /// Body bytes to the client.
     #[must_use]
     pub fn bytes_out(&self) -> u64 {

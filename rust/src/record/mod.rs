@@ -60,6 +60,10 @@ pub struct Recorder {
     requests: Requests,
     attempts: Attempts,
     errors: Errors,
+    /// Answers to clients that were cut.
+    cut: u64,
+    /// Lines for people name each request.
+    names: bool,
     distributions: Distributions,
     usage: Usage,
     arrivals: Option<Arrivals>,
@@ -87,6 +91,8 @@ impl Recorder {
             requests: Requests::default(),
             attempts: Attempts::default(),
             errors: Errors::default(),
+            cut: 0,
+            names: false,
             distributions: Distributions::new(),
             usage: Usage::default(),
             arrivals: None,
@@ -101,6 +107,7 @@ impl Recorder {
         self.errors.add(ended);
         let exemplar = self.export(ended);
         if ended.measured() {
+            self.cut += u64::from(ended.is_cut() && ended.origin.is_none());
             self.distributions.add(key, ended, exemplar);
             self.usage.add(key, ended);
         }
@@ -186,6 +193,17 @@ impl Recorder {
         self.errors.iter()
     }
 
+    /// Answers to clients that had begun, and were cut by a fault.
+    #[must_use]
+    pub fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    /// Lines for people name each request from now on, and not only those with an error.
+    pub fn name_requests(&mut self) {
+        self.names = true;
+    }
+
     /// The figures of each model that was answered.
     pub fn models(&self) -> impl Iterator<Item = ModelUsage<'_>> {
         self.usage.models(&self.labels)
@@ -233,7 +251,7 @@ impl Recorder {
             let queue = &mut self.queue;
             match self.format {
                 Format::Off => {}
-                Format::Text => brief::write(queue, ended, &ts),
+                Format::Text => brief::write(queue, ended, &ts, self.names),
                 Format::Logfmt => access::write::<false>(queue, ended, &ts, &self.policy),
                 Format::Json => access::write::<true>(queue, ended, &ts, &self.policy),
             }

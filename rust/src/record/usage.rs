@@ -68,7 +68,8 @@ impl Usage {
     /// A request for inference ended. Tokens count where the replica is: not at a balancer that forwarded.
     pub(super) fn add(&mut self, key: Key, ended: &Ended<'_>) {
         let share = at(&mut self.tenants, usize::from(key.tenant));
-        share.outcomes[outcome(ended.status)] += 1;
+        let status = if ended.is_cut() { 500 } else { ended.status };
+        share.outcomes[outcome(status)] += 1;
         if let Some(ttft_ns) = ended.ttft_ns().filter(|_| ended.status < 400) {
             share.ttft_ns += u128::from(ttft_ns);
             share.ttft_count += 1;

@@ -34,7 +34,7 @@ class Source:
 
 
 def a_recording(directory: Path, source: Source) -> Recording:
-    return Recording(
+    made = Recording(
         directory,
         recorder=_core.Recorder(_core.LOG_OFF, 0, "predictive", 0),
         source=source,
@@ -42,6 +42,8 @@ def a_recording(directory: Path, source: Source) -> Recording:
         bytes_max=1 << 20,
         block_bytes=64,
     )
+    made.open()
+    return made
 
 
 def visit(made: Recording) -> None:
@@ -112,7 +114,7 @@ def test_where_the_fleet_cannot_be_described_requests_are_recorded_on(
     (record,) = caplog.records
     assert "is not renewed: planted; requests are still recorded" in record.getMessage()
     assert record.exc_info
-    assert (tmp_path / NAME).read_text() == "described"
+    assert (tmp_path / NAME).read_text().startswith("described")
     assert not threads[0].is_alive()
 
 
@@ -156,3 +158,52 @@ def test_a_description_that_was_not_finished_is_removed_later(tmp_path: Path) ->
     asyncio.run(test())
     assert not old.exists()
     assert young.exists(), "it may be another balancer's"
+
+
+def once(directory: Path) -> None:
+    """A recording from its start to its end."""
+
+    async def test() -> None:
+        made = a_recording(directory, Source())
+        made.start()
+        made.end()
+        made.stop()
+
+    asyncio.run(test())
+
+
+def test_a_description_that_somebody_has_changed_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    once(tmp_path)
+    path = tmp_path / NAME
+    written = path.read_text()
+    path.write_text(written.replace("count = 1", "count = 7"))
+    changed = path.read_text()
+    assert changed != written
+    once(tmp_path)
+    assert path.read_text() == changed
+    path.write_text("x = 1\n")
+    once(tmp_path)
+    assert path.read_text() == "x = 1\n"
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"{path} was changed, or is not SkyLB's: it is kept, and no longer renewed"] * 2
+    path.unlink()
+    once(tmp_path)
+    assert path.read_text() == written
+
+
+def test_nobody_else_may_read_any_file(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        once(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert len(modes) == 2
+    assert set(modes.values()) == {"0o640"}, modes
+
+
+def test_a_start_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    a_recording(tmp_path, Source()).discard()
+    assert not list(tmp_path.iterdir())

@@ -85,6 +85,11 @@ def _of_others(said: Row) -> Iterator[str]:
     for row in mesh["peers"]:
         if row["fault"] or row["state"] != "alive":
             yield f"peer {row['peer']}: {row['fault'] or row['state']}"
+    recording, spans = said.get("recording"), said.get("spans")  # older balancers have none
+    if recording and not recording["active"]:
+        yield f"recording to {recording['directory']} has stopped: see the log"
+    if spans and spans["failing"]:
+        yield f"collector {spans['url']} does not take spans: {sum(spans['dropped'].values())} dropped"
     if said["keys"] and said["keys"]["fault"]:
         yield f"keys file {said['keys']['file']}: {said['keys']['fault']}"
 

@@ -267,6 +267,9 @@ def _came(receipt: Json) -> Iterator[str]:
     if prompt is not None and cached is not None:
         yield f"The engine reported {cached:,} of {prompt:,} prompt tokens cached."
     how = ENDS.get(end["outcome"], "It ended")
+    status = end.get("status")
+    if status is not None and status >= 400:
+        how = f"{how} with status {status}" if end["outcome"] == "ok" else f"{how} (status {status})"
     yield f"{how}, {ms(end['at_ns'] - receipt['submitted_ns'])} after it came."
 
 

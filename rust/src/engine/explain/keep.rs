@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::receipt;
-use crate::engine::effect::{Effect, Outcome};
+use crate::engine::effect::Effect;
 use crate::engine::fleet::health::Failure;
 use crate::engine::receipts::{Asked, End, Receipts};
-use crate::engine::router::{Ask, Router, Usage};
+use crate::engine::router::{Ask, Router};
 use crate::id::RequestId;
 use crate::prompt::Digest;
 use crate::prompt::text::shortened;
@@ -115,13 +115,8 @@ impl Router {
 
     /// A request has ended.
     #[inline]
-    pub fn note_end(&mut self, id: RequestId, outcome: Outcome, usage: Usage, now: Instant) {
-        if let Some(receipts) = self.receipts(now) {
-            let end = End {
-                at_ns: now,
-                outcome,
-                usage,
-            };
+    pub fn note_end(&mut self, id: RequestId, end: End) {
+        if let Some(receipts) = self.receipts(end.at_ns) {
             receipts.note_end(id, end);
         }
     }

@@ -23,6 +23,9 @@ pub(super) struct Summary<'a> {
     replica: Option<&'a str>,
     peer: Option<&'a str>,
     over: bool,
+    /// How it ended, and the status of its answer, where the engine was told of them.
+    outcome: Option<&'static str>,
+    status: Option<u16>,
 }
 
 impl<'a> Summary<'a> {
@@ -37,6 +40,11 @@ impl<'a> Summary<'a> {
             replica: came.and_then(|came| replica_of(parts, came)),
             peer: came.and_then(|came| peer_of(parts, came)),
             over: receipt.is_over(),
+            outcome: receipt.end.as_ref().map(outcome),
+            status: receipt
+                .end
+                .map(|end| end.status)
+                .filter(|status| *status > 0),
         }
     }
 }
@@ -337,6 +345,8 @@ impl<'a> PeerView<'a> {
 struct EndView {
     at_ns: Instant,
     outcome: &'static str,
+    /// Status of the answer, where one came.
+    status: Option<u16>,
     prompt_tokens: Option<u32>,
     cached_tokens: Option<u32>,
     completion_tokens: Option<u32>,
@@ -346,16 +356,22 @@ impl EndView {
     fn of(end: &End) -> Self {
         Self {
             at_ns: end.at_ns,
-            outcome: match end.outcome {
-                Outcome::Ok => "ok",
-                Outcome::ClientLeft => "client_left",
-                Outcome::ReplicaFailed => "replica_failed",
-                Outcome::GivenUp => "given_up",
-            },
+            outcome: outcome(end),
+            status: (end.status > 0).then_some(end.status),
             prompt_tokens: end.usage.prompt_tokens,
             cached_tokens: end.usage.cached_tokens,
             completion_tokens: end.usage.completion_tokens,
         }
+    }
+}
+
+/// How it ended, in one word.
+fn outcome(end: &End) -> &'static str {
+    match end.outcome {
+        Outcome::Ok => "ok",
+        Outcome::ClientLeft => "client_left",
+        Outcome::ReplicaFailed => "replica_failed",
+        Outcome::GivenUp => "given_up",
     }
 }
 

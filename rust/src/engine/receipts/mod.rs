@@ -62,6 +62,8 @@ pub struct End {
     pub at_ns: Instant,
     /// How.
     pub outcome: Outcome,
+    /// Status of the answer; 0: none came.
+    pub status: u16,
     /// What the engine reported.
     pub usage: Usage,
 }

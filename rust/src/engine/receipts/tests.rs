@@ -43,6 +43,7 @@ fn the_oldest_make_room_and_those_that_had_not_ended_are_counted() {
             let end = End {
                 at_ns: at(n),
                 outcome: Outcome::Ok,
+                status: 200,
                 usage: Usage::default(),
             };
             receipts.note_end(RequestId(n), end);

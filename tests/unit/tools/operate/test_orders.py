@@ -190,6 +190,15 @@ PEERS = {"evacuating": True, "peers": [{"peer": "eu", "state": "dead", "fault": 
         (state(row(), mesh=PEERS), "this region is evacuated"),
         (state(row(), mesh=PEERS), "peer eu: dead"),
         (state(row(), keys={"file": "k", "fault": "broken"}), "keys file k: broken"),
+        (
+            state(row(), recording={"directory": "/r", "active": False, "dropped": 7}),
+            "recording to /r has stopped: see the log",
+        ),
+        (
+            state(row(), spans={"url": "http://c", "failing": True, "dropped": {"unreachable": 44}}),
+            "collector http://c does not take spans: 44 dropped",
+        ),
+        (state(row(), spans={"url": "http://c", "failing": False, "dropped": {"unreachable": 44}}), None),
     ],
 )
 def test_what_is_wrong_is_said(said: dict[str, Any], fault: str | None) -> None:

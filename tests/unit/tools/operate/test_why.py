@@ -162,3 +162,21 @@ def test_times_are_written_as_people_read_them() -> None:
 def test_every_end_of_a_request_has_its_words() -> None:
     names = {name.removeprefix("OUTCOME_").lower() for name in dir(_core) if name.startswith("OUTCOME_")}
     assert set(ENDS) == names
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "said"),
+    [
+        ("ok", 200, "It was answered, 2,000 ms"),
+        ("ok", 400, "It was answered with status 400, 2,000 ms"),
+        ("replica_failed", 502, "The replica failed (status 502), 2,000 ms"),
+        ("client_left", None, "The client left, 2,000 ms"),
+    ],
+)
+def test_an_answer_that_is_an_error_is_not_called_an_answer_alone(
+    outcome: str, status: int | None, said: str
+) -> None:
+    push = decision("push", 1_000, replica="http://a", search=search())
+    end = {"at_ns": 3_000_000_000, "outcome": outcome, "status": status}
+    end |= {"prompt_tokens": None, "cached_tokens": None}
+    assert said in render(receipt(push, end=end))

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::spared::{fair, of_tenant};
 use super::*;
 use crate::engine::config::UnknownModels;
+use crate::engine::receipts::End;
 use crate::prompt::text::KEPT_BYTES_MAX;
 
 impl Drive {
@@ -238,9 +239,13 @@ fn a_request_that_the_balancer_gives_up_is_not_called_left_by_its_client() {
     pushed(&drive.kept(&ask(Route::ChatCompletions), digest("m", &[])));
     let now = drive.now;
     drive.end(1, Outcome::GivenUp);
-    drive
-        .router
-        .note_end(RequestId(1), Outcome::GivenUp, Usage::default(), now);
+    let end = End {
+        at_ns: now,
+        outcome: Outcome::GivenUp,
+        status: 0,
+        usage: Usage::default(),
+    };
+    drive.router.note_end(RequestId(1), end);
     assert_eq!(drive.receipt(1)["end"]["outcome"], "given_up");
     assert_eq!(drive.counter("completed_client_left"), 1);
 }
