@@ -23,6 +23,7 @@ help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Build everything into .venv, so that .venv/bin/skylb is the command
+	@$(if $(filter setup,$(MAKECMDGOALS)),echo "ready: $(VENV)/bin/skylb")
 
 tools: ## Check that Rust is installed
 	@command -v cargo >/dev/null || { echo "SkyLB needs Rust: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }
@@ -114,7 +115,7 @@ test-kubernetes: setup ## Run against a real Kubernetes API server and EndpointS
 test-otlp: setup ## Send spans through a real collector (rotel), which is installed outside the tree
 	@PY=$(abspath $(PY)) tests/otlp/run.sh
 
-chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and print figures (6 minutes; FAULT_S=60)
+chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and write bench/results/chaos-regions.md (6 minutes); FAULT_S=5: shorter, prints
 	@$(PY) -m tests.chaos.regions
 
 # What looks up advisories: outside the tree too.
@@ -136,7 +137,7 @@ bench-overhead: setup ## Measure CPU and latency beside HAProxy and the Rust rou
 bench-profile: setup ## Profile the CPU time of a request, a chunk and a probe, beside HAProxy (needs perf)
 	@$(PY) -m bench.overhead.profile
 
-peers: setup ## Compare with real routers and proxies in real time, in one region and in three (45 minutes); QUICK=1: 5
+peers: setup ## Compare with real routers and proxies in real time, in one region and in three, and write bench/results/peers.md (45 minutes); QUICK=1: 5, prints
 	@$(PY) -m bench.peers $(if $(QUICK),--quick)
 
 bench-isolation: setup ## Probe another tenant's prompts by timing, with --isolate-tenants and without (3 minutes)

@@ -131,7 +131,8 @@ def main() -> None:
     lines = measure(given.demo, each_s=given.each_s, rounds=given.rounds)
     lines.append(f"load average of the machine before the run: {load:.1f}")
     print("\n".join(lines))
-    keep("bench-demo", lines)
+    if given == parser.parse_args([]):
+        keep("bench-demo", lines)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ ROUNDS = 30
 SAMPLED_NS = 2_100_000
 HEAD = head(2_000)
 SEEDS = tuple(range(400, 405))
+POLICIES = "predictive,prefix"
 DURATION_S, WARMUP_S = 210.0, 60.0
 OWN_PROGRAMS = 1 << 50
 """Block ids of a region's system prompts begin at a multiple of it above `SYSTEM_BASE`."""
@@ -233,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
-    parser.add_argument("--policies", default="predictive,prefix")
+    parser.add_argument("--policies", default=POLICIES)
     parser.add_argument("--print-only", action="store_true")
     parser.add_argument("--table-only", action="store_true")
     given = parser.parse_args()
@@ -247,7 +248,8 @@ def main() -> None:
             pairs = list(pool.map(run, [(case, seed) for seed in SEEDS[: given.seeds]]))
             lines.append(row(case, pairs))
             print(lines[-1], flush=True)
-    if not given.print_only:
+    whole = (given.seeds, given.policies) == (len(SEEDS), POLICIES)
+    if whole and not (given.print_only or given.table_only):
         keep("bench-digest", lines)
 
 

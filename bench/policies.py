@@ -98,7 +98,8 @@ def main() -> None:
         for policy in options.policies.split(","):
             lines.append(row(policy, share, users, capacity, run(policy, users, options)))
             print(lines[-1], flush=True)
-    keep("bench-policies", lines)
+    if options == parser.parse_args([]):
+        keep("bench-policies", lines)
 
 
 if __name__ == "__main__":

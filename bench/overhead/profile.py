@@ -62,7 +62,8 @@ def main() -> None:
         *table(("work", "proxy", "us", *COLUMNS), rows, left=2),
     ]
     print("\n".join(lines))
-    keep("bench-profile", lines)
+    if arguments == parser.parse_args([]):
+        keep("bench-profile", lines)
 
 
 def proxied(kind: Kind, seconds: float) -> Iterator[tuple[str, ...]]:

@@ -17,6 +17,7 @@ from skylb.descriptors import hold_standard
 from skylb.dropin.translate import FLAGS, LAUNCH
 from skylb.errors import ConfigError, SkyLBError
 from skylb.flags import SERVE
+from skylb.helptext import HELP_ALL, Parser
 from skylb.hints import CLOSE
 from skylb.output import (
     EXIT_CONFIG,
@@ -95,13 +96,15 @@ def _top_parser() -> argparse.ArgumentParser:
     rows = "\n".join(
         f"  {name:<16}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()
     )
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="skylb",
         usage="skylb COMMAND [--help] [flags]",
         description="Load balancer for vLLM and SGLang replicas. It prefers replicas that cache the prompt.",
-        epilog=f"commands:\n{rows}",
+        epilog=f"commands:\n{rows}\n\n"
+        f"skylb COMMAND --help shows the common flags of a command, skylb COMMAND {HELP_ALL} every flag.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(HELP_ALL, action="help", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"skylb {_version()}")
     return parser
 

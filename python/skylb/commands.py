@@ -232,6 +232,12 @@ flags of skylb keys new:
 """
 
 
+def _not_among(command: str, verb: str, verbs: str) -> ConfigError:
+    """Says that the word behind a command is missing or none of its words."""
+    said = repr(verb) if verb else f"skylb {command}: the next word is missing"
+    return ConfigError([f"{said}: expected skylb {command} {verbs}"])
+
+
 def _show_key(key: str, key_id: str) -> None:
     """Prints a key that is about to become valid.
 
@@ -271,17 +277,19 @@ def _keys(words: Sequence[str]) -> int:
         about = "Revokes an API key."
         print(command.revoke(load("keys revoke", command.RevokeSettings, rest, about, first="id").settings))
     else:
-        raise ConfigError([f"{verb!r}: expected skylb keys new, list or revoke"])
+        raise _not_among("keys", verb, "new, list or revoke")
     return 0
 
 
 TRACE_USAGE = """\
-usage: skylb trace mooncake FILE --output FILE [flags]
+usage: skylb trace mooncake WORKLOAD --output FILE [flags]
 
 mooncake  write a recording, or another file of requests, in Mooncake's
           format
 
-skylb sim and skylb load read recordings and Mooncake's format as they are.
+Recordings and files in Mooncake's format need no conversion:
+skylb load reads both (--workload). skylb sim DIR replays a recording.
+For a file of requests, name it in a scenario: [workload] path.
 """
 
 
@@ -292,7 +300,7 @@ def _trace(words: Sequence[str]) -> int:
         sys.stdout.write(TRACE_USAGE)
         return 0
     if verb != "mooncake":
-        raise ConfigError([f"{verb!r}: expected skylb trace mooncake"])
+        raise _not_among("trace", verb, "mooncake")
     from skylb.tools.load import convert  # only this command converts
 
     about = "Writes requests in Mooncake's format: lengths, and blocks of 512 tokens with equal prefixes."
@@ -331,7 +339,7 @@ def _config(words: Sequence[str]) -> int:
         sys.stdout.write(configview.table(Settings, rest[0] if rest else ""))
         return 0
     if verb not in {"show", "check"}:
-        raise ConfigError([f"{verb!r}: expected skylb config show, check or table"])
+        raise _not_among("config", verb, "show, check or table")
     about = "Takes the flags of skylb serve, and starts nothing."
     command, rest = _of_launch(f"config {verb}", rest)
     if verb == "show":

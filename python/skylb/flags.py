@@ -12,7 +12,7 @@ from skylb import options
 from skylb.config import Group, Settings, environment
 from skylb.dropin.translate import LAUNCH, Translation, translate
 from skylb.errors import ConfigError
-from skylb.helptext import HELP_ALL, HelpFormatter, add_flags, has_more
+from skylb.helptext import HELP_ALL, HelpFormatter, Parser, add_flags, has_more
 from skylb.hints import suggestion
 from skylb.output import json_asked
 
@@ -95,20 +95,36 @@ def read(
     theirs = _translate(usage, model, words, variables) if layered else Translation(list(words))
     found, faults = _parse(parser, theirs.words, usage.first)
     _say(theirs.lines(), json=layered and json_asked(words, variables))
-    return options.read(
-        model,
-        flags=found,
-        variables=variables if layered else None,
-        file=found.get("config"),
-        faults=theirs.faults + faults,
-        asked=theirs.use,
-    )
+    try:
+        loaded, conflicts = options.read(
+            model,
+            flags=found,
+            variables=variables if layered else None,
+            file=found.get("config"),
+            faults=theirs.faults + faults,
+            asked=theirs.use,
+        )
+    except ConfigError as error:
+        raise ConfigError(_as_typed(error.faults, words, first)) from None
+    return loaded, _as_typed(conflicts, words, first)
+
+
+def _as_typed(faults: Sequence[str], words: Sequence[str], first: str) -> list[str]:
+    """Faults that call the word without a flag as the usage line does, unless its flag was typed."""
+    flag = "--" + first.replace("_", "-")
+    if not first or any(word.partition("=")[0] == flag for word in words):
+        return list(faults)
+    start = f"{flag}: "
+    return [
+        f"{first.upper()}: {fault.removeprefix(start)}" if fault.startswith(start) else fault
+        for fault in faults
+    ]
 
 
 def _parser(usage: _Usage, model: type[Group], *, everything: bool) -> argparse.ArgumentParser:
     layered = model is Settings
     first = f"{usage.first.upper()} " if usage.first else ""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"skylb {usage.command}",
         usage=f"skylb {usage.command} {first}[flags]",
         description=usage.about + (f"\n\nexample: {usage.example}" if usage.example else ""),

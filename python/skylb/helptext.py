@@ -2,11 +2,12 @@
 
 import argparse
 import re
+import sys
 import textwrap
 from collections.abc import Iterable
 from functools import partial
 from shutil import get_terminal_size
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Protocol, get_args, get_origin
 
 from skylb.config import Group, Settings
 from skylb.options import Option, options, plain
@@ -34,6 +35,24 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         filled = partial(textwrap.wrap, width=width, break_on_hyphens=False)
         lines = [filled(line) if not EXACT.match(line) else [line] for line in text.splitlines()]
         return "\n".join(indent + line for wrapped in lines for line in wrapped or [""])
+
+
+class Writable(Protocol):
+    """Where a text goes."""
+
+    def write(self, text: str, /) -> object:
+        """Writes it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that does not hide that its help cannot be written."""
+
+    def _print_message(self, message: str, file: Writable | None = None) -> None:
+        """Writes a help text; on stderr argparse ignores a failure."""
+        if file is not None and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
 def has_more(model: type[Group]) -> bool:

@@ -152,6 +152,8 @@ def test_only_the_last_are_kept_and_the_answer_says_so() -> None:
             assert message.startswith("limit '")
             assert message.endswith(": expected an integer from 1 to 1,000")
             assert len(message) < 100
+        status, code, message = refused(f"{front.admin}/requests?limit=2&foo=1")
+        assert (status, code, message) == (400, "bad_query", "foo: expected limit")
         status, code, message = refused(f"{front.admin}/requests/never")
         assert (status, code) == (404, "no_receipt")
         assert "5 of 5 are kept, the oldest from 20" in message

@@ -83,7 +83,7 @@ def test_a_broken_trace_line_is_named_or_counted(tmp_path: Path) -> None:
 def test_flags_without_a_scenario_are_faults() -> None:
     done = sim("--sweep", "seed")
     assert done.returncode == 2
-    assert "--scenario: missing" in done.stderr
+    assert "SCENARIO: missing" in done.stderr
 
 
 def test_ctrl_c_reports_what_there_is(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -34,6 +35,49 @@ def test_without_a_command_the_commands_are_listed_and_the_status_is_2(
     assert main([]) == 2
     told = capsys.readouterr().err
     assert all(f"  {name} " in told for name in COMMANDS)
+
+
+@pytest.mark.parametrize("word", ["--help", HELP_ALL])
+def test_the_help_of_all_commands_says_how_to_see_the_flags_of_one(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = help_of([word], capsys)
+    assert all(f"  {name} " in told for name in COMMANDS)
+    assert "skylb COMMAND --help-all every flag." in told
+
+
+@pytest.mark.parametrize("command", ["config", "trace", "keys"])
+def test_a_command_that_lacks_its_next_word_says_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command]) == 2
+    assert f"  skylb {command}: the next word is missing: expected skylb {command} " in (
+        capsys.readouterr().err
+    )
+    assert main([command, "shwo"]) == 2
+    assert f"  'shwo': expected skylb {command} " in capsys.readouterr().err
+
+
+def test_a_word_without_a_flag_is_called_as_the_usage_line_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["trace", "mooncake"]) == 2
+    assert "  WORKLOAD: missing: expected the path of a file" in capsys.readouterr().err
+    assert main(["trace", "--help"]) == 0
+    assert "skylb trace mooncake WORKLOAD --output FILE" in capsys.readouterr().out
+    assert main(["sim", "/none"]) == 2
+    assert "  SCENARIO: '/none': expected " in capsys.readouterr().err
+    assert main(["sim", "--scenario", "/none"]) == 2
+    assert "  --scenario: '/none': expected " in capsys.readouterr().err
+
+
+def test_what_is_no_scenario_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["sim", str(tmp_path)]) == 2
+    assert "the directory holds no recording: scenario.toml is missing" in capsys.readouterr().err
+    for name, text in (("moon.jsonl", b'{"timestamp": 0}\n'), ("moon.jsonl.gz", b"\x1f\x8b\x08\0")):
+        (tmp_path / name).write_bytes(text)
+        assert main(["sim", str(tmp_path / name)]) == 2
+        told = capsys.readouterr().err
+        assert "a file of requests is no scenario" in told
+        assert f'[workload] kind = "file", path = "{name}"' in told
 
 
 def test_an_unknown_command_is_corrected(capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,12 +281,19 @@ def test_a_reader_that_leaves_is_no_fault(words: list[str]) -> None:
     _, said = found.communicate()
     assert b"Traceback" not in said
     assert b"Broken" not in said
-    assert found.returncode == (0 if "--help" in words else 141)  # argparse does not mind
+    assert found.returncode == 141
 
 
-def test_output_that_cannot_be_written_is_told_in_a_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words", [["config", "show"], ["--help"], ["--version"], ["sim", "--help"], ["serve", HELP_ALL]]
+)
+def test_output_that_cannot_be_written_is_told_in_a_line(words: list[str], unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("wb") as full:
-        found = subprocess.run([*SKYLB, "config", "show"], stdout=full, stderr=subprocess.PIPE, check=False)
+        found = subprocess.run(
+            [*SKYLB, *words], stdout=full, stderr=subprocess.PIPE, check=False, env=environment
+        )
     assert found.returncode == 1
     assert found.stderr.decode().endswith("skylb: the output cannot be written: No space left on device\n")
     assert b"Traceback" not in found.stderr

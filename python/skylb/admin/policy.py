@@ -3,11 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import orjson
 from aiohttp import web
 
 from skylb import _core
-from skylb.admin.refusal import Refusal, json_answer
+from skylb.admin.refusal import field_of, json_answer
 
 
 class PolicyService(Protocol):
@@ -27,14 +26,7 @@ def put_policy(service: PolicyService) -> Callable[[web.Request], Awaitable[web.
 
     async def handle(request: web.Request) -> web.StreamResponse:
         """Places requests by another policy, until the next start: `{"policy": "round_robin"}` and so on."""
-        try:
-            asked = orjson.loads(await request.read())
-        except orjson.JSONDecodeError as error:
-            raise Refusal("invalid_json", f"the body is not JSON: {error}") from error
-        name = asked.get("policy") if isinstance(asked, dict) else None
-        if name not in names:
-            expected = f'{{"policy": one of {", ".join(names)}}}'
-            raise Refusal("bad_policy", f"policy {name!r}: expected {expected}")
+        name = field_of(await request.read(), "policy", "bad_policy", names)
         before = service.policy
         service.set_policy(name)
         return json_answer({"policy": service.policy, "before": before})

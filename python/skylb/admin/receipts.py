@@ -46,6 +46,8 @@ class Receipts:
 
     async def _list(self, request: web.Request) -> web.Response:
         """The newest requests that have receipts, and how many are kept. `limit=N` says how many to list."""
+        if unknown := sorted(set(request.query) - {"limit"}):
+            raise Refusal("bad_query", f"{unknown[0]}: expected limit")
         text = request.query.get("limit", str(LISTED))
         if _LIMIT.fullmatch(text) is None or not 1 <= int(text) <= LISTED_MAX:
             shown = text if len(text) <= 40 else f"{text[:40]}..."

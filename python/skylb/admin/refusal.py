@@ -1,6 +1,6 @@
 """Answers of the admin listener in JSON, its errors included. The table of errors has their codes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import orjson
 from aiohttp import web
@@ -44,6 +44,35 @@ def of_library(error: web.HTTPException) -> Refusal | None:
         return None
     allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return Refusal(code, error.text or error.reason, allow)
+
+
+def field_of(body: bytes, name: str, code: str, values: Collection[str]) -> str:
+    """The value of the only field of a JSON object.
+
+    Args:
+        body: of the request.
+        name: the field.
+        code: of the refusal.
+        values: what it may be.
+
+    Raises:
+        Refusal: the body is not JSON, or not such an object.
+    """
+    expected = f'expected {{"{name}": one of {", ".join(values)}}}'
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal("invalid_json", f"the body is not JSON: {error}") from error
+    if not isinstance(asked, dict):
+        raise Refusal(code, f"the body is no object: {expected}")
+    if unknown := sorted(set(asked) - {name}):
+        raise Refusal(code, f"{unknown[0]}: unknown field: {expected}")
+    if name not in asked:
+        raise Refusal(code, f"{name}: missing: {expected}")
+    value = asked[name]
+    if not isinstance(value, str) or value not in values:
+        raise Refusal(code, f"{name} {value!r}: {expected}")
+    return value
 
 
 def json_answer(

@@ -22,7 +22,7 @@ from skylb.admin.live import Feed, page
 from skylb.admin.origin import foreign
 from skylb.admin.policy import PolicyService, put_policy
 from skylb.admin.pulse import Member, Pulse, Pulses
-from skylb.admin.refusal import Refusal, json_answer, of_library
+from skylb.admin.refusal import Refusal, field_of, json_answer, of_library
 from skylb.admin.state import State
 from skylb.descriptors import Shortage
 from skylb.listeners import Listening
@@ -271,15 +271,7 @@ class Admin:
 
     async def _log_level(self, request: web.Request) -> web.Response:
         """The least severe level that is logged, until the next start: `{"level": "debug"}`."""
-        try:
-            asked = orjson.loads(await request.read())
-        except orjson.JSONDecodeError as error:
-            raise Refusal("invalid_json", f"the body is not JSON: {error}") from error
-        level = asked.get("level") if isinstance(asked, dict) else None
-        if level not in LOG_LEVELS:
-            raise Refusal(
-                "bad_level", f'level {level!r}: expected {{"level": one of {", ".join(LOG_LEVELS)}}}'
-            )
+        level = field_of(await request.read(), "level", "bad_level", LOG_LEVELS)
         self._service.set_log_level(level)
         return json_answer({"level": level})
 

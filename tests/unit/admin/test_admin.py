@@ -201,6 +201,14 @@ def test_the_policy_changes_to_a_known_one_only() -> None:
             status, said = await ask("PUT", "/policy", data=body)
             assert (status, said["error"]["code"]) == (400, "bad_policy")
             assert "prefix, predictive, ring" in said["error"]["message"]
+        for body, start in (
+            (b"{}", "policy: missing: expected"),
+            (b'{"name": "prefix"}', "name: unknown field: expected"),
+            (b'{"policy": "prefix", "for_s": 9}', "for_s: unknown field: expected"),
+            (b'{"policy": "best"}', "policy 'best': expected"),
+            (b"[]", "the body is no object: expected"),
+        ):
+            assert (await ask("PUT", "/policy", data=body))[1]["error"]["message"].startswith(start)
         assert (await ask("PUT", "/policy", data=b"{"))[1]["error"]["code"] == "invalid_json"
         assert ask.service.told == ["round_robin"]
 

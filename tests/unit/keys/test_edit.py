@@ -244,7 +244,7 @@ def test_a_key_that_cannot_be_printed_is_not_made(path: Path, redirection: str, 
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        ([], "expected skylb keys new, list or revoke"),
+        ([], "skylb keys: the next word is missing: expected skylb keys new, list or revoke"),
         (["nwe"], "'nwe': expected skylb keys new, list or revoke"),
         (["new"], "--tenant: missing: expected 1 to 128 characters of ASCII without spaces"),
         (["new", "--tenant", "a b"], "--tenant: 'a b': expected 1 to 128 characters of ASCII without spaces"),
@@ -252,7 +252,7 @@ def test_a_key_that_cannot_be_printed_is_not_made(path: Path, redirection: str, 
         (["new", "--expires-in", "200y"], "--expires-in: '200y': expected a time from 1m to 100 years"),
         (["new", "--weight", "0"], "--weight: '0': expected an integer at least 1 and at most 1000"),
         (["list", "--file", "/none"], "--file: '/none': expected the path of a file (there is no such file)"),
-        (["revoke"], "--id: missing: expected the id of a key, as skylb keys list shows it"),
+        (["revoke"], "ID: missing: expected the id of a key, as skylb keys list shows it"),
     ],
 )
 def test_words_that_are_no_command_are_named(

@@ -29,6 +29,8 @@ class InFlight:
     """Of other balancers of the region, as they last reported."""
     shared: bool
     """Other balancers send requests there."""
+    lack: str = ""
+    """Says for which models no replica takes requests now; empty: for none of the replica's."""
 
     @property
     def all(self) -> int:
@@ -108,7 +110,8 @@ def drain(settings: DrainSettings) -> str:
     if settings.json_:
         counts = {"in_flight": left.ours, "theirs_in_flight": left.theirs, "shared": left.shared}
         return json.dumps(said | counts)
-    return f"{replica} drains: it gets no new requests from this balancer. {_rest(replica, left)}"
+    text = f"{replica} drains: it gets no new requests from this balancer. {_rest(replica, left)}"
+    return f"{text} {left.lack}" if left.lack else text
 
 
 def _rest(replica: str, left: InFlight) -> str:
@@ -128,13 +131,30 @@ def in_flight(settings: AdminSettings, replica: str) -> InFlight:
 
     One that has left and come back has a row for each time, until the requests of its first time have ended.
     """
-    engine = ask(settings, "GET", "/state")["engine"]
-    rows = [row for row in engine["replicas"] if row["name"] == replica]
+    state = ask(settings, "GET", "/state")
+    rows = [row for row in state["engine"]["replicas"] if row["name"] == replica]
     return InFlight(
         ours=sum(int(row["in_flight"]) for row in rows),
         theirs=sum(int(row["theirs_in_flight"]) for row in rows),
         shared=any(row["shared"] for row in rows),
+        lack=_lack(state, {model for row in rows for model in row["models"]}),
     )
+
+
+def _lack(state: dict[str, Any], models: set[str]) -> str:
+    """Says for which of these models no replica takes requests; a replica without a list serves any."""
+    taking = [row for row in state["engine"]["replicas"] if row["ready"] and not row["draining"]]
+    if not taking:
+        text = "No replica takes requests now."
+    else:
+        served = {model for row in taking for model in row["models"]}
+        lacking = sorted(models - served) if all(row["models"] for row in taking) else []
+        if not lacking:
+            return ""
+        text = f"No replica takes requests for {', '.join(lacking)} now."
+    peers = (state["mesh"] or {"peers": []})["peers"]
+    alive = any(row["state"] == "alive" for row in peers)
+    return f"{text} They go to peers that serve them." if alive else text
 
 
 def undrain(settings: ReplicaSettings) -> str:

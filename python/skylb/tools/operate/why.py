@@ -197,8 +197,8 @@ def _held(decision: Json) -> str:
     search = decision["search"]
     if decision["why"] == "better_to_wait" and search is not None:
         return (
-            f"It was held: {_name(search['preferred'])} has no room, and is worth a wait more than "
-            f"{_name(search['chosen'])}, which has."
+            f"It was held: {_name(search['preferred'])} has no room. To wait for it is better than to take "
+            f"{_name(search['chosen'])}, which has room."
         )
     return HELD.get(decision["why"], "It was held.")
 

@@ -43,12 +43,38 @@ def parse_value(text: str) -> Any:
 
 
 def _scenario(value: object) -> object:
-    """The name of an example stands for its file, a directory for its scenario. What exists comes first."""
-    if isinstance(value, str) and (Path(value) / SCENARIO).is_file():
-        return Path(value) / SCENARIO
-    if isinstance(value, str) and not Path(value).is_file() and value in names():
+    """The name of an example stands for its file, a directory for its scenario. What exists comes first.
+
+    Raises:
+        ValueError: it is a directory without a scenario, or a file of requests.
+    """
+    if not isinstance(value, str):
+        return value
+    path = Path(value)
+    if (path / SCENARIO).is_file():
+        return path / SCENARIO
+    if path.is_file():
+        if _has_requests(path):
+            raise ValueError(
+                f'a file of requests is no scenario: name it in one, as [workload] kind = "file", '
+                f'path = "{path.name}"'
+            )
+        return value
+    if value in names():
         return path_of(value)
+    if path.is_dir():
+        raise ValueError(f"the directory holds no recording: {SCENARIO} is missing")
     return value
+
+
+def _has_requests(path: Path) -> bool:
+    """Whether a file is JSON or packed: neither begins as TOML does."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(2)
+    except OSError:
+        return False
+    return head.startswith(b"{") or head == b"\x1f\x8b"
 
 
 class SimSettings(Group):

@@ -91,8 +91,32 @@ def test_drain_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked.paths == [f"POST /replicas/{A}/drain", "GET /state"]
 
 
+def drained(monkeypatch: pytest.MonkeyPatch, *others: dict[str, Any], **changed: Any) -> str:
+    """What a drain of a replica of the model m prints, beside other replicas."""
+    answer = state(row(in_flight=0, ready=False, draining=True), *others, **changed)
+    balancer(monkeypatch, {"replica": A, "draining": True}, answer)
+    return orders.drain(DrainSettings(replica=A))
+
+
+def test_drain_says_where_no_replica_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = "No replica takes requests now."
+    assert drained(monkeypatch).endswith(f"it can be stopped. {nothing}")
+    assert drained(monkeypatch, row(name="b", ready=False)).endswith(nothing)
+    assert drained(monkeypatch, row(name="b", draining=True)).endswith(nothing)
+    assert drained(monkeypatch, row(name="b", models=["n"])).endswith("takes requests for m now.")
+    peers = {"evacuating": False, "peers": [{"peer": "eu", "state": "alive", "fault": None}]}
+    assert drained(monkeypatch, mesh=peers).endswith(f"{nothing} They go to peers that serve them.")
+
+
+@pytest.mark.parametrize("models", [["m", "n"], []])
+def test_drain_says_nothing_while_another_serves_the_model(
+    models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert drained(monkeypatch, row(name="b", models=models)).endswith("it can be stopped.")
+
+
 def test_drain_waits_until_nothing_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [state(row(in_flight=2)), state(row(in_flight=1)), state()]
+    answers = [state(row(in_flight=2)), state(row(in_flight=1)), state(row(name="b"))]
     balancer(monkeypatch, {"replica": A, "draining": True}, *answers)
     assert orders.drain(DrainSettings(replica="1", wait=True)).endswith(
         "Nothing is in flight there: it can be stopped."

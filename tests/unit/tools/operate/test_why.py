@@ -107,7 +107,7 @@ def test_a_request_that_was_held_says_for_whom_and_how_long() -> None:
         "push", 1_250, replica="http://b", search=search(chosen="http://b", basis="only", closed=[])
     )
     text = render(receipt(hold, push, held_ns=250_000_000))
-    assert "It was held: b has no room, and is worth a wait more than a, which has." in text
+    assert "It was held: b has no room. To wait for it is better than to take a, which has room." in text
     assert "After 250 ms in the hold it was pushed to b, the only one that could take it." in text
     assert text.endswith("It has not ended.")
 

@@ -98,7 +98,7 @@ def test_an_unknown_example_is_a_fault_that_lists_all() -> None:
         (["--example", "nothing"], 2, "", "--example: 'nothing': unknown"),
         (["--example", "chat", "--seeds", "3"], 2, "", "--example: runs nothing: expected without --seeds"),
         (["--example", "--seeds", "3"], 2, "", "--example: runs nothing: expected without --seeds"),
-        ([], 2, "", "--scenario: missing: expected the path of a file, or --example"),
+        ([], 2, "", "SCENARIO: missing: expected the path of a file, or --example"),
     ],
 )
 def test_the_command_writes_examples(
