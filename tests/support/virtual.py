@@ -49,7 +49,7 @@ class Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual.now_ns / 1e9
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # at once
         future: asyncio.Future[Any] = self.create_future()
         self.call_soon(lambda: future.cancelled() or future.set_result(func(*args)))
         return future

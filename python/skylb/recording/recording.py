@@ -227,7 +227,7 @@ class Recording:
             log.warning(
                 "recording to %s stops: %s; requests are served as before", self._directory, error.strerror
             )
-        except Exception:
+        except Exception:  # requests are served whatever happens here
             log.exception("recording to %s stops: a fault; requests are served as before", self._directory)
         finally:
             self.active = False
@@ -265,7 +265,7 @@ class Recording:
             with os.fdopen(fd, "w") as written:
                 written.write(signed(text))
             part.rename(path)
-        except Exception as error:
+        except Exception as error:  # requests are recorded without a description too
             if not self._undescribed:
                 trace = None if isinstance(error, OSError) else error
                 log.warning("%s is not renewed: %s; requests are still recorded", path, error, exc_info=trace)

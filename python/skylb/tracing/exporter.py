@@ -135,7 +135,7 @@ class SpanExporter:
         """Exports; a fault of ours costs these spans, and not the thread. The log has the first one."""
         try:
             self._export(parts, count)
-        except Exception:
+        except Exception:  # later spans are exported whatever is wrong with these
             self._dropped["unreachable"] += count
             self.collector.close()
             if not self._faulty:
