@@ -181,6 +181,8 @@ class Recording:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT_S)
+        else:  # the process has not come as far as its start
+            self.discard()
 
     @property
     def dropped(self) -> int:

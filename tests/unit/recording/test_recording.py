@@ -46,6 +46,18 @@ def a_recording(directory: Path, source: Source) -> Recording:
     return made
 
 
+def once(directory: Path) -> None:
+    """A recording from its start to its end."""
+
+    async def test() -> None:
+        made = a_recording(directory, Source())
+        made.start()
+        made.end()
+        made.stop()
+
+    asyncio.run(test())
+
+
 def visit(made: Recording) -> None:
     """Has the thread come round at once."""
     made._wake.set()
@@ -148,28 +160,9 @@ def test_a_description_that_was_not_finished_is_removed_later(tmp_path: Path) ->
     old.write_text("")
     os.utime(old, (0, 0))
     young.write_text("")
-
-    async def test() -> None:
-        made = a_recording(tmp_path, Source())
-        made.start()
-        made.end()
-        made.stop()
-
-    asyncio.run(test())
+    once(tmp_path)
     assert not old.exists()
     assert young.exists(), "it may be another balancer's"
-
-
-def once(directory: Path) -> None:
-    """A recording from its start to its end."""
-
-    async def test() -> None:
-        made = a_recording(directory, Source())
-        made.start()
-        made.end()
-        made.stop()
-
-    asyncio.run(test())
 
 
 def test_a_description_that_somebody_has_changed_is_kept(
@@ -206,4 +199,7 @@ def test_nobody_else_may_read_any_file(tmp_path: Path) -> None:
 
 def test_a_start_that_fails_leaves_no_file(tmp_path: Path) -> None:
     a_recording(tmp_path, Source()).discard()
+    later = a_recording(tmp_path, Source())
+    later.end()
+    later.stop()
     assert not list(tmp_path.iterdir())

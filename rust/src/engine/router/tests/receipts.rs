@@ -40,6 +40,14 @@ impl Drive {
         self.kept(&ask, digest)
     }
 
+    fn two_of_polite_run(&mut self) {
+        for family in 0..2 {
+            let (ask, digest) = of_tenant("polite", family);
+            let id = pushed(&self.kept(&ask, digest)).0;
+            self.first_byte(id);
+        }
+    }
+
     fn noted(&mut self, now: Instant, effects: Vec<Effect>) -> Vec<Effect> {
         self.router.note_effects(&effects, now);
         effects
@@ -64,11 +72,7 @@ fn closed(decision: &Value) -> Vec<(String, String)> {
 #[test]
 fn replicas_that_spare_nothing_for_a_flood_are_called_so() {
     let mut drive = Drive::new(fair(0.5), 2).keep();
-    for family in 0..2 {
-        let (ask, digest) = of_tenant("polite", family);
-        let id = pushed(&drive.kept(&ask, digest)).0;
-        drive.first_byte(id);
-    }
+    drive.two_of_polite_run();
     let mut held = Vec::new();
     while held.is_empty() {
         let id = drive.last_id + 1;
@@ -87,11 +91,7 @@ fn replicas_that_spare_nothing_for_a_flood_are_called_so() {
 #[test]
 fn of_some_that_spare_room_the_others_are_named_too() {
     let mut drive = Drive::new(fair(0.5), 3).keep();
-    for family in 0..2 {
-        let (ask, digest) = of_tenant("polite", family);
-        let id = pushed(&drive.kept(&ask, digest)).0;
-        drive.first_byte(id);
-    }
+    drive.two_of_polite_run();
     for id in 3..9 {
         drive.kept_of_flood(id);
         drive.first_byte(id);
