@@ -13,19 +13,18 @@
 //! | `forward`, `arrivals` | requests that go to a peer, and those that come from one |
 //! | `limits` | what tenants may use, and are charged |
 //! | `withdraw` | requests at replicas that show no sign of life |
-//! | `control`, `peers` | facts about replicas, and about peers |
+//! | `facts/` | what is reported of replicas and peers, and time that passes |
 //! | `look` | requests for a model in no list, until the lists have been read again |
 //! | `refuse`, `report`, `check` | what clients and operators see; the invariants |
 
 mod arrivals;
 mod attempt;
 mod check;
-mod control;
+mod facts;
 mod find;
 mod forward;
 mod limits;
 mod look;
-mod peers;
 mod place;
 mod refuse;
 mod report;

@@ -1,6 +1,6 @@
 //! Facts about peers.
 
-use super::Router;
+use super::super::Router;
 use crate::engine::effect::{Effect, Message};
 use crate::engine::fleet::{Fleet, Probed};
 use crate::engine::mesh::Local;
@@ -235,7 +235,7 @@ impl Router {
     }
 
     /// Messages for peers that should get something now, if it is time to look.
-    pub(super) fn tell(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    pub(in crate::engine::router) fn tell(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let busy = !self.requests.is_empty();
         if (self.mesh.next_tell_ns(busy)).is_none_or(|next_ns| next_ns > now + EARLY) {
             return;
@@ -350,7 +350,7 @@ impl Router {
         self.mesh.gauges(&self.config, now)
     }
 
-    pub(super) fn known_peer(&mut self, peer: PeerId) -> Option<PeerSlot> {
+    pub(in crate::engine::router) fn known_peer(&mut self, peer: PeerId) -> Option<PeerSlot> {
         let slot = self.mesh.slot(peer);
         self.counters.unknown_peers += u64::from(slot.is_none());
         slot

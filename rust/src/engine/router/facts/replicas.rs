@@ -1,6 +1,6 @@
 //! Facts from the control plane: replicas, models, intent, probes, time.
 
-use super::Router;
+use super::super::Router;
 use crate::engine::effect::Effect;
 use crate::engine::fleet::Probed;
 use crate::engine::fleet::health::Unread;
@@ -243,7 +243,7 @@ impl Router {
     }
 
     /// When time alone changes what becomes of requests.
-    pub(super) fn next_change_ns(&mut self) -> Option<Instant> {
+    pub(in crate::engine::router) fn next_change_ns(&mut self) -> Option<Instant> {
         self.fleet.refresh(&self.config, self.clock.now);
         let (fleet, hold, now) = (&self.fleet, &self.hold, self.clock.now);
         let all = [
@@ -256,7 +256,7 @@ impl Router {
     }
 
     /// Ends the wait of what is held past its deadline.
-    pub(super) fn expire_due(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    pub(in crate::engine::router) fn expire_due(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if self.config.planted(Plant::DeadlineIgnored) {
             return;
         }
@@ -271,7 +271,7 @@ impl Router {
     }
 
     /// The slot of a replica that is in the fleet; facts about others are counted.
-    pub(super) fn known(&mut self, replica: ReplicaId) -> Option<ReplicaSlot> {
+    pub(in crate::engine::router) fn known(&mut self, replica: ReplicaId) -> Option<ReplicaSlot> {
         let slot = self.fleet.slot(replica);
         let slot = slot.filter(|_| self.fleet.listed(replica));
         self.counters.unknown_replicas += u64::from(slot.is_none());

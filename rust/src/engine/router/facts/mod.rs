@@ -1,0 +1,7 @@
+//! What the control plane and the mesh report: facts about replicas and peers, operators' wishes, time.
+//!
+//! The files beside this package are a request's life. A fact changes what the router knows. Then it starts
+//! what may start now.
+
+mod peers;
+mod replicas;
