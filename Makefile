@@ -4,7 +4,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 CARGO := cargo --locked
 STEP := .ci/step
-# Property tests draw their cases from here, so that a tree that passed passes again; `make soak` draws others.
+# Property tests draw their cases from here, so that a tree that passed passes again; `make cases` draws others.
 SEED ?= 1
 export PROPTEST_RNG_SEED := $(SEED)
 # CLOCK=0, CLOCK=large: where the monotonic clock of the tests begins, else this machine's.
@@ -97,7 +97,7 @@ unit-python: setup ## Run unit, property and architecture tests in Python
 integration: setup ## Run tests over real sockets, with mock replicas
 	@$(INTEGRATION)
 
-soak: setup ## Run unit and property tests with new cases each time, ROUNDS=20 times
+cases: setup ## Run unit and property tests with new cases each time, ROUNDS=20 times
 	@for round in $$(seq $(or $(ROUNDS),20)); do $(MAKE) --no-print-directory unit SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') || exit 1; done
 
 fuzz: setup ## Look for inputs on which a parser of foreign bytes fails, FUZZ_S=60 seconds of CPU each; FUZZ=head: one target
@@ -118,6 +118,12 @@ test-kubernetes: setup ## Run against a real Kubernetes API server and EndpointS
 
 test-otlp: setup ## Send spans through a real collector (rotel), which is installed outside the tree
 	@PY=$(abspath $(PY)) tests/otlp/run.sh
+
+chaos: setup ## Kill, freeze, drain and replace replicas and balancers under clients that notice everything, and write bench/results/chaos.md; SCENE_S=10: shorter, prints
+	@$(PY) -m tests.chaos $(if $(SCENE_S),--scene-s $(SCENE_S))
+
+soak: setup ## Send a million requests, of which one in twenty is left, and look at what stays in memory (10 minutes); REQUESTS=50000: fewer, prints
+	@$(PY) -m bench.soak $(if $(REQUESTS),--requests $(REQUESTS))
 
 chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and write bench/results/chaos-regions.md (6 minutes); FAULT_S=5: shorter, prints
 	@$(PY) -m tests.chaos.regions

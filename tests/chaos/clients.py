@@ -1,0 +1,215 @@
+"""Clients that notice everything: the SDKs of OpenAI and Anthropic, with their retries off.
+
+Each asks one question after the other. A mock replica's answer follows from the question alone, so the same
+question at a replica that nothing happens to says what the answer must be, to the letter.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import anthropic
+import openai
+
+TIMEOUT_S = 120.0
+"""Longer than any scene: an answer that does not come is noticed by its own time-out, not by a client's."""
+
+TOKENS = (16, 64)
+"""Of an answer, at least and at most."""
+
+KEY = "none"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked."""
+
+    name: str
+    text: str
+    tokens: int
+
+
+@dataclass
+class Ledger:
+    """What the clients got."""
+
+    answered: dict[Question, tuple[str, str]] = field(default_factory=dict)
+    """By question, who asked, and the text of the answer."""
+    noticed: Counter[str] = field(default_factory=Counter)
+    """Errors, by who asked and what it was told."""
+    gaps_s: list[float] = field(default_factory=list)
+    """The longest pause between two parts of each stream."""
+
+
+class Sdks:
+    """The clients of one place: a balancer, or a replica that says what is right."""
+
+    def __init__(self, url: str) -> None:
+        self.openai = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=TIMEOUT_S)
+        self.anthropic = anthropic.AsyncAnthropic(base_url=url, api_key=KEY, max_retries=0, timeout=TIMEOUT_S)
+
+    async def close(self) -> None:
+        """Closes their connections."""
+        await self.openai.close()
+        await self.anthropic.close()
+
+
+Pause = Callable[[], None]
+"""Called with each part of a stream."""
+
+Way = Callable[[Sdks, Question, Pause], Awaitable[str]]
+"""Asks, and reads the whole text."""
+
+
+async def openai_stream(sdks: Sdks, question: Question, part: Pause) -> str:
+    """Chat Completions of OpenAI's SDK, streamed; fails where the stream has no end of its own."""
+    texts, reasons, ids = [], [], set()
+    stream = await sdks.openai.chat.completions.create(
+        model="mock",
+        messages=[{"role": "user", "content": question.text}],
+        max_tokens=question.tokens,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+    )
+    usages = []
+    async for chunk in stream:
+        part()
+        ids.add(chunk.id)
+        if chunk.usage is not None:
+            usages.append(chunk.usage.completion_tokens)
+        for choice in chunk.choices:
+            texts.append(choice.delta.content or "")
+            if choice.finish_reason is not None:
+                reasons.append(choice.finish_reason)
+    if (len(ids), reasons, usages) != (1, ["length"], [question.tokens]):
+        raise AssertionError(f"ids {len(ids)}, reasons {reasons}, usage {usages} of {question.tokens}")
+    return "".join(texts)
+
+
+async def openai_whole(sdks: Sdks, question: Question, part: Pause) -> str:
+    """The same, not streamed."""
+    del part
+    answer = await sdks.openai.chat.completions.create(
+        model="mock",
+        messages=[{"role": "user", "content": question.text}],
+        max_tokens=question.tokens,
+        extra_body={"ignore_eos": True},
+    )
+    return answer.choices[0].message.content or ""
+
+
+async def openai_text(sdks: Sdks, question: Question, part: Pause) -> str:
+    """Completions of OpenAI's SDK, streamed."""
+    texts, reasons = [], []
+    stream = await sdks.openai.completions.create(
+        model="mock",
+        prompt=question.text,
+        max_tokens=question.tokens,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    async for chunk in stream:
+        part()
+        for choice in chunk.choices:
+            texts.append(choice.text)
+            if choice.finish_reason is not None:
+                reasons.append(choice.finish_reason)
+    if reasons != ["length"]:
+        raise AssertionError(f"reasons {reasons}")
+    return "".join(texts)
+
+
+async def anthropic_stream(sdks: Sdks, question: Question, part: Pause) -> str:
+    """Messages of Anthropic's SDK, streamed."""
+    async with sdks.anthropic.messages.stream(
+        model="mock",
+        messages=[{"role": "user", "content": question.text}],
+        max_tokens=question.tokens,
+        extra_body={"ignore_eos": True},
+    ) as stream:
+        async for _ in stream:
+            part()
+        return await stream.get_final_text()
+
+
+async def anthropic_whole(sdks: Sdks, question: Question, part: Pause) -> str:
+    """The same, not streamed."""
+    del part
+    answer = await sdks.anthropic.messages.create(
+        model="mock",
+        messages=[{"role": "user", "content": question.text}],
+        max_tokens=question.tokens,
+        extra_body={"ignore_eos": True},
+    )
+    return "".join(block.text for block in answer.content if block.type == "text")
+
+
+WAYS: dict[str, Way] = {
+    way.__name__: way for way in (openai_stream, openai_whole, openai_text, anthropic_stream, anthropic_whole)
+}
+
+
+class Crowd:
+    """Clients that ask until they are stopped.
+
+    Args:
+        url: the balancer's.
+        count: of clients; the ways to ask take turns.
+        name: begins the name of every question.
+        ways: by name, of `WAYS`.
+    """
+
+    def __init__(self, url: str, count: int, name: str, ways: Sequence[str] = tuple(WAYS)) -> None:
+        self.ledger = Ledger()
+        self._name = name
+        self._stopping = False
+        self._sdks = Sdks(url)
+        self._clients = [
+            asyncio.ensure_future(self._client(number, ways[number % len(ways)])) for number in range(count)
+        ]
+
+    async def _client(self, number: int, way: str) -> None:
+        rng = random.Random(f"{self._name} {number}")
+        loop = asyncio.get_running_loop()
+        turn = 0
+        while not self._stopping:
+            turn += 1
+            name = f"{self._name}-{number}-{turn}"
+            words = " ".join(f"{rng.getrandbits(20):x}" for _ in range(rng.randint(8, 80)))
+            question = Question(name, f"{name} {words}", rng.randint(*TOKENS))
+            heard_s: list[float] = []
+            try:
+                text = await WAYS[way](self._sdks, question, lambda heard=heard_s: heard.append(loop.time()))
+            except (openai.OpenAIError, anthropic.AnthropicError, OSError, AssertionError) as error:
+                self.ledger.noticed[f"{way}: {type(error).__name__}: {error}"[:160]] += 1
+                continue
+            self.ledger.answered[question] = (way, text)
+            gaps = [later - earlier for earlier, later in pairwise(heard_s)]
+            if gaps:
+                self.ledger.gaps_s.append(max(gaps))
+
+    async def stop(self) -> Ledger:
+        """Lets what was asked be answered."""
+        self._stopping = True
+        await asyncio.gather(*self._clients)
+        await self._sdks.close()
+        return self.ledger
+
+
+async def altered(ledger: Ledger, url: str) -> list[str]:
+    """Names of the questions whose answer is not what a replica says that nothing happened to."""
+    sdks = Sdks(url)
+    limit = asyncio.Semaphore(16)
+
+    async def check(question: Question, way: str, text: str) -> str | None:
+        async with limit:
+            expected = await WAYS[way](sdks, question, lambda: None)
+        return None if expected == text else f"{question.name} ({way})"
+
+    found = await asyncio.gather(*(check(q, way, text) for q, (way, text) in ledger.answered.items()))
+    await sdks.close()
+    return [name for name in found if name is not None]

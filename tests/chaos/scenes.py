@@ -1,0 +1,124 @@
+"""What happens in each scene of ``make chaos``."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+from tests.chaos.clients import Crowd, Ledger
+from tests.chaos.fleet import Fleet, fleet
+from tests.support.processes import balancer
+from tests.support.regions import Regions, regions
+
+Scene = Callable[[float], Awaitable[tuple[int, Ledger]]]
+"""Plays for so many seconds; how many faults there were, and what the clients got."""
+
+Fault = Callable[[int], Awaitable[None]]
+"""The fault of this number, and what mends it."""
+
+CLIENTS = 20
+REPLICAS = 4
+EVERY_S = 2.0
+"""Between two faults."""
+
+DOWN_S = 1.0
+"""How long somebody stays away."""
+
+FROZEN_S = 8.0
+HERE, THERE = "us", "eu"
+REGION = ("--profile", "l4-8b", "--time-scale", "0.3", "--max-num-seqs", "4")
+
+PATIENT = ("--hold-timeout-s", "60")
+"""Clients wait rather than be refused while replicas are away."""
+
+
+async def in_thread(work: Callable[[], object]) -> None:
+    """Runs what blocks, beside the clients."""
+    await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+async def under_load(url: str, name: str, seconds: float, fault: Fault) -> tuple[int, Ledger]:
+    """Clients ask, and faults follow each other."""
+    loop = asyncio.get_running_loop()
+    ending = loop.time() + seconds
+    crowd = Crowd(url, CLIENTS, name)
+    faults = 0
+    for number in itertools.count():
+        await asyncio.sleep(EVERY_S)
+        if loop.time() > ending - EVERY_S:
+            break
+        await fault(number)
+        faults += 1
+    return faults, await crowd.stop()
+
+
+async def over_replicas(
+    name: str, seconds: float, fault: Callable[[Fleet, int], Awaitable[None]], *arguments: str
+) -> tuple[int, Ledger]:
+    """One balancer, and faults of its replicas in turn."""
+    with ExitStack() as stack:
+        replicas = stack.enter_context(fleet(REPLICAS))
+        front = stack.enter_context(balancer(*replicas.urls, arguments=[*PATIENT, *arguments]))
+
+        async def one(number: int) -> None:
+            await fault(replicas, number % len(replicas))
+
+        return await under_load(front.url, name, seconds, one)
+
+
+async def killed(replicas: Fleet, index: int) -> None:
+    """A replica dies, and comes back with nothing cached."""
+    await in_thread(lambda: replicas.kill(index))
+    await asyncio.sleep(DOWN_S)
+    await in_thread(lambda: replicas.start(index))
+
+
+async def frozen(replicas: Fleet, index: int) -> None:
+    """A replica stands still for longer than it takes to be found wedged, and goes on."""
+    replicas.freeze(index)
+    await asyncio.sleep(FROZEN_S)
+    replicas.thaw(index)
+
+
+async def over_regions(
+    name: str, seconds: float, fault: Callable[[Regions, int], Awaitable[None]], *arguments: str
+) -> tuple[int, Ledger]:
+    """Two regions, of which clients ask at `HERE` only, more than its replicas run at once."""
+    with regions(HERE, THERE, mock=REGION, arguments=[*PATIENT, *arguments]) as found:
+        return await under_load(found[HERE].front.url, name, seconds, lambda number: fault(found, number))
+
+
+async def peer_killed(found: Regions, number: int) -> None:
+    """The balancer that serves the rest of the requests dies, and is started again."""
+    del number
+    await in_thread(found[THERE].kill)
+    await asyncio.sleep(DOWN_S)
+    await in_thread(found[THERE].start)
+    await in_thread(found.settled)
+
+
+async def evacuated(found: Regions, number: int) -> None:
+    """All that is here leaves, and may come back."""
+    del number
+    await in_thread(lambda: found[HERE].verb(f"/regions/{HERE}/evacuate"))
+    await asyncio.sleep(DOWN_S)
+    await in_thread(lambda: found[HERE].verb(f"/regions/{HERE}/undrain"))
+
+
+def over(fault: Callable[[Fleet, int], Awaitable[None]], *arguments: str) -> Scene:
+    """A scene of replicas' faults."""
+    return lambda seconds: over_replicas(fault.__name__, seconds, fault, *arguments)
+
+
+def between(fault: Callable[[Regions, int], Awaitable[None]], *arguments: str) -> Scene:
+    """A scene of regions' faults."""
+    return lambda seconds: over_regions(fault.__name__, seconds, fault, *arguments)
+
+
+SCENES: dict[str, Scene] = {
+    "replicas killed": over(killed),
+    "replicas frozen": over(frozen),
+    "the peer's balancer killed": between(peer_killed),
+    "the region evacuated": between(evacuated),
+}
+"""By the name in the table."""
