@@ -11,7 +11,6 @@ beginning: descriptors, connections, requests in flight and held.
 
 import argparse
 import asyncio
-import itertools
 import json
 import random
 import statistics
@@ -57,11 +56,19 @@ QUIET_S = 30.0
 class Tally:
     """What the clients saw."""
 
+    pid: int
+    """The balancer's."""
     begun: int = 0
     ended: Counter[str] = field(default_factory=Counter)
     """Answered, an error, or in which phase its client left."""
     memory: list[tuple[int, int]] = field(default_factory=list)
     """After so many requests, bytes."""
+
+    def begin(self) -> None:
+        """One more request."""
+        self.begun += 1
+        if self.begun % EVERY == 0:
+            self.memory.append((self.begun, rss_bytes(self.pid)))
 
 
 class Client:
@@ -83,7 +90,7 @@ class Client:
     async def run(self, requests: int) -> None:
         """Asks until so many have been begun by all."""
         while self._tally.begun < requests:
-            self._tally.begun += 1
+            self._tally.begin()
             try:
                 how = await asyncio.wait_for(self._ask(), ANSWER_S)
             except (OSError, TimeoutError) as error:
@@ -154,18 +161,9 @@ class Rest:
         )
 
 
-async def asked(port: int, pid: int, requests: int, tally: Tally) -> None:
-    """All clients until the end, and readings of memory on the way."""
-    clients = [Client(port, tally, seed) for seed in range(CONNECTIONS)]
-    running = [asyncio.ensure_future(client.run(requests)) for client in clients]
-    for number in itertools.count(EVERY, EVERY):
-        while tally.begun < number and not all(task.done() for task in running):
-            await asyncio.sleep(0.05)
-        if all(task.done() for task in running):
-            break
-        tally.memory.append((tally.begun, rss_bytes(pid)))
-    await asyncio.gather(*running)
-    tally.memory.append((tally.begun, rss_bytes(pid)))
+async def asked(port: int, requests: int, tally: Tally) -> None:
+    """All clients until the end."""
+    await asyncio.gather(*(Client(port, tally, seed).run(requests) for seed in range(CONNECTIONS)))
 
 
 def slope_mib(memory: Sequence[tuple[int, int]]) -> float:
@@ -186,7 +184,6 @@ def balancer(urls: Sequence[str], scratch: Path) -> tuple[Proxy, str]:
 
 def run(requests: int) -> tuple[list[str], bool]:
     """The lines of the report, and whether all is well."""
-    tally = Tally()
     with (
         upstreams(REPLICAS, "--step-base-us", str(STEP_US)) as urls,
         tempfile.TemporaryDirectory() as scratch,
@@ -196,9 +193,10 @@ def run(requests: int) -> tuple[list[str], bool]:
             proxy.process.start()
             wait_ready(proxy, work.requests(1, size=500)[0].partition(b"\r\n\r\n")[2])
             pid = proxy.process.pid
+            tally = Tally(pid)
             start = eventually(lambda: at_rest(pid, admin), what="the balancer rests before it begins")
             before, began = cpu_ns(pid), time.monotonic()
-            uvloop.run(asked(proxy.port, pid, requests, tally))
+            uvloop.run(asked(proxy.port, requests, tally))
             wall_s, cpu_s = time.monotonic() - began, (cpu_ns(pid) - before) / 1e9
             with suppress(AssertionError):  # it is told below
                 eventually(lambda: at_rest(pid, admin) == start, timeout_s=QUIET_S, what="rest")
