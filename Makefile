@@ -125,6 +125,9 @@ chaos: setup ## Kill, freeze, drain and replace replicas and balancers under cli
 soak: setup ## Send a million requests, of which one in twenty is left, and look at what stays in memory (10 minutes); REQUESTS=50000: fewer, prints
 	@$(PY) -m bench.soak $(if $(REQUESTS),--requests $(REQUESTS))
 
+plants: setup ## Plant bugs in a copy of the sources, and see the test of each fail; NAME=body: those with this in their name
+	@$(PY) -m tests.plants $(NAME)
+
 chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and write bench/results/chaos-regions.md (6 minutes); FAULT_S=5: shorter, prints
 	@$(PY) -m tests.chaos.regions
 
