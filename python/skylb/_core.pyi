@@ -1030,6 +1030,15 @@ class Engine:
         A model has ``{"model", "requests", "refused", "prompt_tokens", "cached_tokens", "completion_tokens",
         "charged_tokens"}``, counted since this balancer started. Models beyond a bound are one, ``"other"``.
         """
+    def flight(self, now_ns: int, /) -> bytes:
+        """The requests at replicas that have not ended, for a process that takes over from this one."""
+    def merge_predecessor(self, flight: bytes | None, now_ns: int, /) -> tuple[_Effect, ...]:
+        """The process before this one has said which requests it still has at replicas: all of them. They
+        count at the gate. ``None``: it has ended.
+
+        Raises:
+            ValueError: malformed, or of another version; nothing happened.
+        """
     def merge_tenants(self, peer: int, message: bytes, now_ns: int, /) -> tuple[_Effect, ...]:
         """What a peer told of what tenants ask for there.
 

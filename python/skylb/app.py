@@ -21,14 +21,18 @@ from skylb.accesslog import json_line
 from skylb.admin import Admin
 from skylb.admin.operations import Operations
 from skylb.clock import monotonic_ns
-from skylb.config import Settings
+from skylb.config import HANDOVER_VARIABLE, Settings
 from skylb.control import Control
 from skylb.control.naming import Naming
-from skylb.data.context import keep_heap
+from skylb.data.context import YIELD_IDLE_S, keep_heap
 from skylb.data.drain import Drain
 from skylb.data.frontend import Frontend
 from skylb.descriptors import Allotment, open_len, raise_limit
-from skylb.errors import ConfigError, TaskFailedError
+from skylb.errors import ConfigError, SkyLBError, TaskFailedError
+from skylb.handover.giver import Heir
+from skylb.handover.protocol import Intent
+from skylb.handover.succession import Succession
+from skylb.handover.taker import Heritage, inherit
 from skylb.inherited import passed
 from skylb.isolation import DRAWN
 from skylb.keyfiles import read_keys, read_secret, read_tenants, warn_exposed
@@ -61,12 +65,18 @@ class Service:
     Args:
         settings: what to run.
         manager: variables that the service manager has set.
+        heritage: what a predecessor has handed over.
 
     Raises:
         ConfigError: a file that the settings name is no good, or such a variable.
     """
 
-    def __init__(self, settings: Settings, manager: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        manager: Mapping[str, str] | None = None,
+        heritage: Heritage | None = None,
+    ) -> None:
         parts.check_files(settings)
         self.settings = settings
         self.notifier = Notifier.of(manager or {}, os.getpid(), self._status)
@@ -98,6 +108,9 @@ class Service:
             more=lambda: self.operations.families(),  # noqa: PLW0108 - it is made after its metrics
         )
         self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
+        self.succession = Succession(
+            settings, heritage or Heritage(), self.router, self._intent, self.ending.at_once
+        )
         self._failed: str | None = None
         self._ready = False
         self.mesh = self._make_mesh(keys)
@@ -165,7 +178,7 @@ class Service:
         await self.start()
         try:
             self._report()
-            self.notifier.ready()
+            self.notifier.ready(self.succession.main_pid)
             await self.ending.wanted()
         finally:
             await self.stop()
@@ -205,7 +218,7 @@ class Service:
         try:
             if self.recording is not None:
                 self.recording.open()
-            self.ports = ports = await Ports.bind(self.settings, self._passed)
+            self.ports = ports = await Ports.bind(self.settings, self._passed, self.succession.handed)
         except BaseException:  # cancelled too: what the logs hold is written
             if self.recording is not None:
                 self.recording.discard()
@@ -219,12 +232,17 @@ class Service:
             self.spans.start()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
-            await self.admin.start(ports.admin, self.shortage)
+            if self.succession.handed is None:
+                await self.admin.start(ports.admin, self.shortage)
             if self.guard is not None:
                 await self.guard.start()
             await self.control.start()
             await self.control.first_look(FIRST_LOOK_S)
             self._allot(*limit)
+            await self.succession.succeed()
+            if self.succession.handed is not None:
+                await self.admin.start(ports.admin, self.shortage)
+            self.succession.listen(ports)
             await self._join(ports)
             if self.recording is not None:
                 self.recording.start()
@@ -263,29 +281,31 @@ class Service:
         self._heart = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
 
     async def stop(self) -> None:
-        """Lets requests under way end, then takes everything down."""
-        self.notifier.stopping(self.settings.drain_delay_s + self.settings.drain_timeout_s)
-        await self.naming.close()
-        await self.ending.delay()
-        self.ending.stop_accepting()
-        if self.mesh is not None:
+        """Lets requests under way end, then takes everything down.
+
+        Where another process takes over, it does so at once: what clients and peers see is its from then on.
+        """
+        heir = await self.succession.stop()
+        if heir is None:
+            self.notifier.stopping(self.settings.drain_delay_s + self.settings.drain_timeout_s)
+            await self.naming.close()
+            await self.ending.delay()
+            self.ending.stop_accepting()
+        else:
+            self.notifier.succeeded(heir.pid)
+            await self._yield(heir)
+        if self.mesh is not None and heir is None:
             await self.mesh.close()  # first: peers should send nothing more, and take over what we have
         successor = TaskGroup()
-        successor.start(self._hand_over(), name="hand over")
+        if heir is None:
+            successor.start(self._hand_over(), name="hand over")
         await self.ending.drain()
         if self._heart is not None:
             self._heart.cancel()
         for frontend in self.ending.frontends:
             await frontend.close()
-        await self.control.close()
-        if self.guard is not None:
-            await self.guard.close()
-        await self.pool.close()
-        if self.frontend.context.crossing is not None:
-            await self.frontend.context.crossing.pool.close()
-        if self.recording is not None:
-            self.recording.end()
-        self.router.close()
+        await self.succession.close()
+        await self._close_parts()
         await successor.stop()
         await self.admin.close()
         if self.ports is not None:
@@ -297,6 +317,31 @@ class Service:
         self._report_end()
         await asyncio.to_thread(self.logs.stop)
         self.notifier.close()
+
+    async def _close_parts(self) -> None:
+        """What requests have needed until now."""
+        await self.control.close()
+        if self.guard is not None:
+            await self.guard.close()
+        await self.pool.close()
+        if self.frontend.context.crossing is not None:
+            await self.frontend.context.crossing.pool.close()
+        if self.recording is not None:
+            self.recording.end()
+        self.router.close()
+
+    async def _yield(self, heir: Heir) -> None:
+        """Lets the process that takes over accept in this one's place."""
+        await self.naming.let_go()
+        self.ending.stop_accepting(YIELD_IDLE_S)
+        await self.admin.hand_over()
+        if self.mesh is not None:
+            await self.mesh.close(succeeded=True)  # it meets the peers as soon as it serves
+        heir.serve(self.router.in_flight)
+
+    def _intent(self) -> Intent:
+        """What operators have asked for, which no setting says."""
+        return Intent()
 
     async def _hand_over(self) -> None:
         """Lets a successor have the admin address as soon as it is there, and not before."""
@@ -326,6 +371,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, self.renew)
+        loop.add_signal_handler(signal.SIGUSR2, self.succession.start_heir)
 
     def renew(self) -> None:
         """Reads certificates, keys and the files of replicas and peers again, and reopens the access log.
@@ -364,5 +410,19 @@ async def serve(settings: Settings, manager: Mapping[str, str] | None = None) ->
     Raises:
         ConfigError: a file that the settings name is no good, or what the service manager has passed.
         ListenError: an address cannot be bound.
+        HandoverError: a balancer runs, and does not hand over to this process.
     """
-    await Service(settings, manager).run()
+    variables = manager or {}
+    heritage = await inherit(
+        settings.handover_path,
+        variables.get(HANDOVER_VARIABLE),
+        wanted=settings.takeover,
+        bytes_max=settings.state_bytes_max,
+    )
+    try:
+        service = Service(settings, variables, heritage)
+        await service.run()
+    except SkyLBError as error:
+        if heritage.predecessor is not None:
+            heritage.predecessor.fault(str(error))
+        raise

@@ -16,6 +16,7 @@ from skylb.addresses import ListenAddress, ReplicaUrl
 from skylb.discovery.sources import SourceSettings, given, usage
 from skylb.settings.discovery import DiscoverySettings, DnsFamily
 from skylb.settings.engine import EngineSettings
+from skylb.settings.handover import HandoverSettings
 from skylb.settings.mesh import MeshSettings
 from skylb.settings.names import DnsSettings
 from skylb.settings.otlp import OtlpSettings
@@ -75,7 +76,9 @@ def environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(ENVIRONMENT_PREFIX) and not _is_kubernetes_link(name, value)
+        if name.startswith(ENVIRONMENT_PREFIX)
+        and name != HANDOVER_VARIABLE
+        and not _is_kubernetes_link(name, value)
     }
 
 
@@ -83,13 +86,19 @@ def _is_kubernetes_link(name: str, value: str) -> bool:
     """Whether Kubernetes set a variable.
 
     ``SKYLB_KUBERNETES_PORT`` is a setting, and the link of a Service "skylb-kubernetes" too. A link has the
-    form ``tcp://ADDRESS:PORT``.
+    form ``tcp://ADDRESS:PORT``. Likewise ``SKYLB_REUSE_PORT``.
     """
-    is_setting = name == f"{ENVIRONMENT_PREFIX}KUBERNETES_PORT" and "://" not in value
+    settings = {f"{ENVIRONMENT_PREFIX}KUBERNETES_PORT", f"{ENVIRONMENT_PREFIX}REUSE_PORT"}
+    is_setting = name in settings and "://" not in value
     return _KUBERNETES_LINK.fullmatch(name) is not None and not is_setting
 
 
+HANDOVER_VARIABLE = "SKYLB_HANDOVER_FD"
+"""The descriptor of the connection over which this process is to take over: the balancer that started it at
+SIGUSR2 sets it."""
+
 MANAGER_VARIABLES = (
+    HANDOVER_VARIABLE,
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -104,10 +113,15 @@ def manager_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in MANAGER_VARIABLES if name in os.environ}
 
 
+def all_environment() -> dict[str, str]:
+    """All variables of this process, for one that is started in its place."""
+    return dict(os.environ)
+
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-class Settings(SourceSettings):
+class Settings(SourceSettings, HandoverSettings):
     """All settings of ``skylb serve``."""
 
     listen: Annotated[
@@ -359,6 +373,7 @@ class Settings(SourceSettings):
         yield from self._listener_conflicts()
         yield from self._fleet_conflicts()
         yield from self.kubernetes.conflicts()
+        yield from self.handover_conflicts()
         if self.keys_file is not None and self.mesh.tenant_key_file is not None:
             yield (
                 {"keys_file", "tenant_key_file"},

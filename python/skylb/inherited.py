@@ -117,6 +117,37 @@ def assigned(
     return found
 
 
+def kept(group: Sequence[Listening], addresses: Sequence[ListenAddress]) -> Listener:
+    """Divides a predecessor's sockets of one listener: those at an address of the settings stay.
+
+    Port 0 stands for any port of its host. The others are released, because the settings have changed.
+
+    Args:
+        group: the sockets; this function's from now on.
+        addresses: where the settings want the listener.
+    """
+    found = Listener()
+    left = list(group)
+    for address in addresses:
+        here = [sock for sock in left if _is_at(sock, _on_port(address, sock.address.port))]
+        left = [sock for sock in left if sock not in here]
+        found.sockets += here
+        if not here:
+            found.addresses.append(address)
+    for sock in left:
+        if sock.inherited:  # the service manager's: its unit says where it listens, not the settings
+            found.sockets.append(sock)
+        else:
+            sock.release()
+    return found
+
+
+def _on_port(address: ListenAddress, port: int) -> ListenAddress:
+    """The address with a port that it stands for: 0 is any."""
+    anywhere = address.port == 0 and not address.unix
+    return ListenAddress(address.host, port) if anywhere else address
+
+
 def _takes(listener: Listener, sock: Listening) -> bool:
     """Gives a socket without a name to the listener, if it is at one of its addresses."""
     fits = any(_is_at(sock, address) for address in listener.addresses)

@@ -28,8 +28,8 @@ class Listening(socket.socket):
     """Of a Unix socket: the file that it made, with its device and inode."""
 
     inherited = False
-    """A service manager holds it too: the address stays in use, and what waits in its queue is the next
-    process's."""
+    """Another process holds it too, a service manager or a successor: the address stays in use, and what
+    waits in its queue is the next process's."""
 
     @property
     def address(self) -> ListenAddress:
@@ -41,6 +41,19 @@ class Listening(socket.socket):
         self.bind(path)
         made = Path(path).stat()
         self._file = Path(path), made.st_dev, made.st_ino
+
+    def own_file(self) -> None:
+        """Takes over the file of a Unix socket that another process has bound: it is this one's to remove."""
+        path = self.address
+        if path.unix:
+            with suppress(FileNotFoundError):
+                made = Path(path.host).stat()
+                self._file = Path(path.host), made.st_dev, made.st_ino
+
+    def yield_up(self) -> None:
+        """Another process has this socket too, and from now on its file."""
+        self.inherited = True
+        self._file = None
 
     def unlink(self) -> None:
         """Removes the file of a Unix socket, unless somebody else has put another one in its place."""
@@ -59,8 +72,12 @@ class Listening(socket.socket):
         self.close()
 
 
-def bind(address: ListenAddress) -> list[Listening]:
+def bind(address: ListenAddress, *, reuse_port: bool = False) -> list[Listening]:
     """Binds and listens; a name with several addresses gives one socket each.
+
+    Args:
+        address: where.
+        reuse_port: other processes may bind the address too (``SO_REUSEPORT``); TCP only.
 
     Raises:
         ListenError: the address is in use, not this machine's, or not permitted.
@@ -68,7 +85,7 @@ def bind(address: ListenAddress) -> list[Listening]:
     try:
         if address.unix:
             return [_bind_unix(address.host)]
-        return _bind_tcp(address.host, address.port)
+        return _bind_tcp(address.host, address.port, reuse_port=reuse_port)
     except OSError as error:
         raise _listen_error(address, error) from error
 
@@ -87,7 +104,9 @@ def bound_address(sock: socket.socket) -> ListenAddress:
     return ListenAddress(name[0], name[1])
 
 
-async def bind_patiently(address: ListenAddress, patience_s: float) -> list[Listening]:
+async def bind_patiently(
+    address: ListenAddress, patience_s: float, *, reuse_port: bool = False
+) -> list[Listening]:
     """Binds and listens, as soon as the holder of the address lets go of it.
 
     Raises:
@@ -95,14 +114,14 @@ async def bind_patiently(address: ListenAddress, patience_s: float) -> list[List
     """
     for turn in range(round(patience_s / RETRY_S)):
         try:
-            return bind(address)
+            return bind(address, reuse_port=reuse_port)
         except ListenError as error:
             if not error.in_use:
                 raise
             if turn == 0:
                 log.info("%s; waiting for it for %g s", error, patience_s)
         await asyncio.sleep(RETRY_S)
-    return bind(address)
+    return bind(address, reuse_port=reuse_port)
 
 
 def is_taken(address: ListenAddress) -> bool:
@@ -154,7 +173,7 @@ def _check_unix(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def _bind_tcp(host: str, port: int, *, listen: bool = True) -> list[Listening]:
+def _bind_tcp(host: str, port: int, *, listen: bool = True, reuse_port: bool = False) -> list[Listening]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[Listening] = []
     with ExitStack() as stack:
@@ -163,6 +182,8 @@ def _bind_tcp(host: str, port: int, *, listen: bool = True) -> list[Listening]:
             sockets.append(sock)
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 # "[::]" means every address of the machine, those of IPv4 included (RFC 3493, 5.3).
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))

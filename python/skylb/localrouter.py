@@ -219,6 +219,12 @@ class LocalRouter(Router):
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
         self._deliver_and_arm(self._engine.merge_share(peer_id, share, ahead_ns, monotonic_ns()))
 
+    def in_flight(self) -> bytes:
+        return self._engine.flight(monotonic_ns())
+
+    def merge_predecessor(self, flight: bytes | None) -> None:
+        self._deliver_and_arm(self._engine.merge_predecessor(flight, monotonic_ns()))
+
     def merge_tenants(self, peer_id: int, message: bytes) -> None:
         self._deliver_and_arm(self._engine.merge_tenants(peer_id, message, monotonic_ns()))
 

@@ -69,10 +69,14 @@ class Notifier:
             raise ConfigError(faults)
         return cls(address, None if text is None else int(text) / 1e6, status)
 
-    def ready(self) -> None:
-        """The process serves; from now on it also gives signs of life."""
+    def ready(self, main_pid: int | None = None) -> None:
+        """The process serves; from now on it also gives signs of life.
+
+        ``main_pid``: this process, where it has taken the place of the one that the manager has started.
+        """
         self._serves = True
-        self._send({"READY": "1", **self._new_status()})
+        main = {} if main_pid is None else {"MAINPID": str(main_pid)}
+        self._send({**main, "READY": "1", **self._new_status()})
         if self._heart is None and self._address is not None:
             self._beat()
 
@@ -92,6 +96,16 @@ class Notifier:
         self._serves = False
         extend_us = round((within_s + STOP_MARGIN_S) * 1e6)
         self._send({"STOPPING": "1", "EXTEND_TIMEOUT_USEC": str(extend_us), **self._new_status()})
+
+    def succeeded(self, pid: int) -> None:
+        """Process ``pid`` is the service from now on, and reports alone.
+
+        The manager hears that from the process that it knows (NotifyAccess=main, systemd.exec(5)).
+        """
+        self._serves = False
+        self._send({"MAINPID": str(pid)})
+        self.close()
+        self._address = None
 
     def close(self) -> None:
         """No further signs of life."""

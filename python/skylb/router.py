@@ -248,6 +248,16 @@ class Router(Protocol):
             ValueError: it cannot be understood or compared, or is not newer than what is known.
         """
 
+    def in_flight(self) -> bytes:
+        """The requests at replicas that have not ended, for a successor."""
+
+    def merge_predecessor(self, flight: bytes | None) -> None:
+        """A predecessor said which requests it still has at replicas: all of them. ``None``: it has ended.
+
+        Raises:
+            ValueError: it cannot be understood.
+        """
+
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
         """What a peer of our region reported about shared replicas.
 

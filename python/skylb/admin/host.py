@@ -15,6 +15,9 @@ CONNECTIONS_MAX = 256
 
 HANDSHAKE_S = 10.0
 
+ENTER_S = 1.0
+"""How long one that was accepted may take to come in, once the address is let go of."""
+
 
 class AdminHost:
     """Lets connections in to an aiohttp server.
@@ -53,6 +56,9 @@ class AdminHost:
         return answers.response(status=status, body=body, request_id="-", close=True, retry_after_s=1)
 
     async def stop(self) -> None:
-        """Lets go of the addresses; connections stay."""
+        """Lets go of the addresses; connections stay, and those that were accepted come in first."""
         for acceptor in self._acceptors:
+            acceptor.close()
+        for acceptor in self._acceptors:
+            await acceptor.settle(ENTER_S)
             await acceptor.stop()

@@ -22,7 +22,7 @@ from skylb.clock import monotonic_ns
 from skylb.data import answers
 from skylb.data.answers import refusal
 from skylb.data.body import GRACE_S, Body, Patience
-from skylb.data.context import DRAIN_IDLE_S, PIPELINE_BYTES_MAX, WRITE_HIGH_WATER_BYTES
+from skylb.data.context import PIPELINE_BYTES_MAX, WRITE_HIGH_WATER_BYTES
 from skylb.data.failures import SHUTTING_DOWN
 from skylb.data.phases import Connections
 from skylb.data.proxy import Exchange
@@ -480,7 +480,7 @@ class ClientConnection(asyncio.Protocol):
         """Closes soon if idle; a request under way, or one that comes at this moment, is answered first."""
         if self.idle:
             now_ns = monotonic_ns()
-            self.deadline_ns = min(self.deadline_ns, now_ns + int(DRAIN_IDLE_S * 1e9))
+            self.deadline_ns = min(self.deadline_ns, now_ns + self.context.idle_ns)
 
     @property
     def idle(self) -> bool:

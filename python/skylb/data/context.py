@@ -29,6 +29,10 @@ DRAIN_IDLE_S = 1.0
 """At the end of the process an idle connection stays for so long: a request that is on its way is still
 answered, with ``Connection: close``."""
 
+YIELD_IDLE_S = 5.0
+"""The same where another process has taken over: clients that keep connections may have this time between two
+requests and notice nothing."""
+
 HEAP_KEEP_BYTES = 16 << 20
 """Block size up to which freed memory stays in the process; see `keep_heap`."""
 
@@ -129,10 +133,10 @@ class Context:
         self.traces = self.ids.traces
         self.idle_ns = int(self.limits.timeouts.client_idle_s * 1e9)
 
-    def drain(self) -> None:
-        """From now on connections close behind their answers, and idle ones go soon."""
+    def drain(self, idle_s: float = DRAIN_IDLE_S) -> None:
+        """From now on connections close behind their answers, and idle ones go after ``idle_s``."""
         self.draining = True
-        self.idle_ns = min(self.idle_ns, int(DRAIN_IDLE_S * 1e9))
+        self.idle_ns = min(self.idle_ns, int(idle_s * 1e9))
 
     def refuse(
         self,

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from skylb.data.context import DRAIN_IDLE_S
 from skylb.data.frontend import Frontend
 from skylb.tasks import TaskGroup
 
@@ -54,10 +55,10 @@ class Drain:
             await self._unless_hurried(asyncio.sleep(self._delay_s))
             self._hurried.clear()
 
-    def stop_accepting(self) -> None:
-        """Nothing new comes in, and the addresses are free."""
+    def stop_accepting(self, idle_s: float = DRAIN_IDLE_S) -> None:
+        """Nothing new comes in, and the addresses are free; idle connections go after ``idle_s``."""
         for frontend in self.frontends:
-            frontend.stop_accepting()
+            frontend.stop_accepting(idle_s)
 
     async def drain(self) -> None:
         """Requests under way end, within their time."""

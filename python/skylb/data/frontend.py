@@ -15,7 +15,7 @@ from skylb.clock import Standstill, monotonic_ns
 from skylb.data import answers
 from skylb.data.accept import Acceptor, Verdict
 from skylb.data.client import ClientConnection
-from skylb.data.context import SWEEP_S, Context
+from skylb.data.context import DRAIN_IDLE_S, SWEEP_S, Context
 from skylb.data.failures import SHUTTING_DOWN
 from skylb.data.giveup import give_up
 from skylb.data.proxy import Exchange
@@ -189,9 +189,9 @@ class Frontend:
 
     # -------------------------------------------------------------------------------- end
 
-    def stop_accepting(self) -> None:
-        """Frees the addresses; idle connections go, requests under way are finished."""
-        self.context.drain()
+    def stop_accepting(self, idle_s: float = DRAIN_IDLE_S) -> None:
+        """Frees the addresses; idle connections go after ``idle_s``, requests under way are finished."""
+        self.context.drain(idle_s)
         for acceptor in self._acceptors:
             acceptor.close()
         for connection in list(self._connections):

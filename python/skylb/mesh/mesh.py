@@ -123,10 +123,10 @@ class Mesh:
         self.tls.renew()
         self._tasks.start(self._list.renew(), name="renew peers")
 
-    async def close(self) -> None:
-        """Says goodbye to the peers."""
+    async def close(self, *, succeeded: bool = False) -> None:
+        """Says goodbye to the peers, unless another process is this balancer from now on."""
         await self._tasks.stop()
-        await self.peers.close()
+        await self.peers.close(succeeded=succeeded)
 
     def set_keys(self, keys: Keys) -> None:
         """Takes over a key file that was read again; connections that stand stay."""

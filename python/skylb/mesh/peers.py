@@ -182,9 +182,9 @@ class Peers:
             self._dial_if_ours(link)
         self._tasks.start(self._judge(), name="judge peers")
 
-    async def close(self) -> None:
-        """Says goodbye, and closes all connections."""
-        for link in self.links.values():
+    async def close(self, *, succeeded: bool = False) -> None:
+        """Closes all connections; says goodbye first, unless another process is this balancer from now on."""
+        for link in () if succeeded else self.links.values():
             await link.say_goodbye()
         await self._tasks.stop()
         await self._links_served.stop()

@@ -15,6 +15,7 @@ pub mod explain;
 pub mod fleet;
 mod generations;
 pub mod hold;
+pub mod keep;
 pub mod mesh;
 mod parts;
 pub mod plant;

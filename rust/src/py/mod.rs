@@ -5,6 +5,7 @@ mod effects;
 mod engine;
 mod explain;
 mod http;
+mod keep;
 mod limits;
 mod model;
 mod passing;

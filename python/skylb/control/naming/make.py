@@ -74,6 +74,11 @@ class Naming:
         if self._keeper is not None:
             await self._keeper.close()
 
+    async def let_go(self) -> None:
+        """Leaves the records as they are: another process keeps them."""
+        await self._tasks.stop()
+        self._keeper = None
+
     def renew(self) -> None:
         """Reads the key file again.
 

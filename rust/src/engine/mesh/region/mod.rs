@@ -20,6 +20,7 @@ pub(in crate::engine) use self::hear::{Changes, Passed};
 use self::message::{SHARED_MAX, key, told, weight};
 use self::state::{Reported, What};
 pub(in crate::engine) use self::state::{Sharer, Sharing};
+pub(in crate::engine) use self::tell::{began, wanted};
 use super::Mesh;
 use crate::engine::config::Config;
 use crate::engine::fleet::Fleet;

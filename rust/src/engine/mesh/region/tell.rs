@@ -259,7 +259,7 @@ impl Mesh {
 }
 
 /// By slot: whether something waits here that may go there, and does not wait for another.
-fn wanted(local: &Local<'_>) -> Vec<bool> {
+pub(in crate::engine) fn wanted(local: &Local<'_>) -> Vec<bool> {
     let mut wanted = vec![false; local.fleet.slots_end()];
     for partition in local.hold.lines() {
         let bound = partition.bound.and_then(|id| local.fleet.slot(id));
@@ -272,7 +272,8 @@ fn wanted(local: &Local<'_>) -> Vec<bool> {
     wanted
 }
 
-fn began(own: &Own, now: Instant) -> Began {
+/// A request as it is told.
+pub(in crate::engine) fn began(own: &Own, now: Instant) -> Began {
     Began {
         number: own.id.0,
         age_us: age_us(own.pushed_ns, now),

@@ -1,0 +1,1 @@
+"""Hand-over: a balancer that runs gives its sockets and what it knows to the one that takes its place."""

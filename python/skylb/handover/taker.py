@@ -1,0 +1,288 @@
+"""The new process's side of a hand-over."""
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from skylb import _core
+from skylb.errors import ConfigError
+from skylb.handover.protocol import (
+    HANDOVER,
+    VERSION,
+    HandoverError,
+    Hello,
+    Intent,
+    Kind,
+    Sockets,
+    Waiting,
+    decode,
+    encode,
+    receive,
+)
+from skylb.inherited import LISTENERS
+from skylb.listeners import Listening
+from skylb.tasks import TaskGroup
+
+log = logging.getLogger("skylb.handover")
+
+ANSWER_S = 30.0
+"""How long the running balancer may be silent: it reads and writes between requests."""
+
+YIELD_S = 30.0
+"""How long it may take to stop accepting, once this process is ready."""
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+def credentials(sock: socket.socket) -> tuple[int, int]:
+    """Process and user of the other end, as the kernel says (SO_PEERCRED)."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(raw)
+    return pid, uid
+
+
+def is_ours(uid: int) -> bool:
+    """Whether a process of this user may give or take: root's may, and our own user's."""
+    return uid in {0, os.geteuid()}
+
+
+class Predecessor:
+    """The balancer that this process takes over from, while both run.
+
+    Args:
+        sock: the connection to it.
+        pid: its process.
+    """
+
+    def __init__(self, sock: socket.socket, pid: int) -> None:
+        self.pid = pid
+        self._sock = sock
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._tasks = TaskGroup()
+
+    async def make_way(self) -> None:
+        """Says that this process could serve, and waits until the old one accepts no more.
+
+        Raises:
+            HandoverError: it has given this process up. This process must not serve.
+        """
+        self._sock.setblocking(False)
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._sock)
+        self._writer.write(encode(Kind.READY))
+        try:
+            async with asyncio.timeout(YIELD_S):
+                answer = await receive(self._reader)
+        except TimeoutError:
+            log.warning("hand-over: process %d does not make way: both accept for now", self.pid)
+            return
+        if answer is None:
+            log.warning("hand-over: process %d has ended meanwhile", self.pid)
+        elif answer[0] is Kind.REFUSED:
+            raise HandoverError(f"the running balancer gave this process up: {_text(answer[1])}")
+
+    def follow(self, heard: Callable[[bytes | None], None]) -> None:
+        """From now on reports what the old process has in flight, and ``None`` once that has ended."""
+        self._tasks.start(self._follow(heard), name="follow the predecessor")
+
+    async def _follow(self, heard: Callable[[bytes | None], None]) -> None:
+        try:
+            while self._reader is not None and (frame := await receive(self._reader)) is not None:
+                if frame[0] is Kind.IN_FLIGHT:
+                    heard(frame[1])
+        except (HandoverError, ValueError) as error:
+            log.warning("hand-over: what process %d has in flight is not known: %s", self.pid, error)
+        finally:
+            heard(None)
+            self._close()
+
+    def fault(self, why: str) -> None:
+        """Says why this process cannot serve: the old one goes on."""
+        with suppress(OSError):
+            self._sock.setblocking(False)
+            self._sock.send(encode(Kind.FAULT, why.encode()))
+        self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._sock.close()
+
+    async def close(self) -> None:
+        """Follows it no longer."""
+        await self._tasks.stop()
+        self._close()
+
+
+@dataclass
+class Heritage:
+    """What a process begins with: of a predecessor, or kept on disk, or nothing."""
+
+    sockets: dict[str, list[Listening]] = field(default_factory=dict)
+    """Listening sockets by the names of `inherited.LISTENERS`, and that of the hand-over itself."""
+    state: bytes | None = None
+    """What an engine has learned, sealed."""
+    intent: Intent = field(default_factory=Intent)
+    predecessor: Predecessor | None = None
+
+    def close(self) -> None:
+        """Lets go of the sockets: nobody has taken them."""
+        for group in self.sockets.values():
+            for sock in group:
+                sock.close()
+        if self.predecessor is not None:
+            self.predecessor.fault("it has ended")
+
+
+def connect(path: Path | None, descriptor: int | None) -> socket.socket | None:
+    """The connection to the running balancer; ``None`` where none runs.
+
+    Args:
+        path: where a running balancer hands over.
+        descriptor: a connection that the running balancer has passed to this process.
+
+    Raises:
+        HandoverError: it cannot be reached, or is another user's.
+    """
+    if descriptor is not None:
+        os.set_inheritable(descriptor, False)
+        return socket.socket(fileno=descriptor)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ExitStack() as undo:
+        undo.enter_context(closing(sock))
+        sock.settimeout(ANSWER_S)
+        try:
+            sock.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except OSError as error:
+            raise HandoverError(f"takeover: {path}: {error.strerror or error}") from error
+        if not is_ours(credentials(sock)[1]):
+            raise HandoverError(f"takeover: {path}: the process there is another user's")
+        undo.pop_all()
+    return sock
+
+
+def take(sock: socket.socket, bytes_max: int) -> Heritage:
+    """Receives all that a running balancer gives. Blocks: it is for a thread.
+
+    Args:
+        sock: the connection to it, this function's from now on.
+        bytes_max: of the state; a larger one is left out.
+
+    Raises:
+        HandoverError: it refuses, or is not understood.
+    """
+    with ExitStack() as undo:
+        undo.enter_context(closing(sock))
+        sock.settimeout(ANSWER_S)
+        try:
+            sock.sendall(encode(Kind.HELLO, Hello(VERSION, _core.__version__, os.getpid())))
+        except OSError as error:
+            raise HandoverError(f"the running balancer has gone: {error.strerror or error}") from error
+        waiting = Waiting(sock)
+        undo.callback(_close_all, waiting.descriptors)
+        said = decode(_expected(waiting, Kind.SOCKETS), Sockets)
+        if len(said.passed) != len(waiting.descriptors):
+            raise HandoverError(f"{len(waiting.descriptors)} sockets came, {len(said.passed)} were announced")
+        state, length = bytearray(), 0
+        while True:
+            kind, payload = _next(waiting)
+            if kind is Kind.STATE_END:
+                intent = decode(payload, Intent)
+                break
+            length += len(payload)
+            if length <= bytes_max:
+                state += payload
+        if length > bytes_max:
+            log.warning("hand-over: state of %d bytes, more than state_bytes_max: left out", length)
+            state.clear()
+        undo.pop_all()
+    heritage = Heritage(state=bytes(state) or None, intent=intent)
+    heritage.predecessor = Predecessor(sock, credentials(sock)[0])
+    for passed, descriptor in zip(said.passed, waiting.descriptors, strict=True):
+        heritage.sockets.setdefault(passed.name, []).append(_opened(descriptor, passed.inherited))
+    log.info("hand-over: %d sockets and %d bytes of state came", len(said.passed), length)
+    return heritage
+
+
+def _next(waiting: Waiting) -> tuple[Kind, bytes]:
+    frame = waiting.receive()
+    if frame is None:
+        raise HandoverError("the running balancer broke off")
+    if frame[0] is Kind.REFUSED:
+        raise HandoverError(f"the running balancer refuses: {_text(frame[1])}")
+    return frame
+
+
+def _expected(waiting: Waiting, expected: Kind) -> bytes:
+    kind, payload = _next(waiting)
+    if kind is not expected:
+        raise HandoverError(f"the other process is not understood: {kind.name} came, not {expected.name}")
+    return payload
+
+
+def _text(payload: bytes) -> str:
+    return payload.decode(errors="replace")
+
+
+def _opened(descriptor: int, inherited: bool) -> Listening:
+    """A socket that listens already. The file of a Unix socket is this process's to remove from now on."""
+    sock = Listening(fileno=descriptor)
+    sock.setblocking(False)
+    sock.inherited = inherited
+    if not inherited:
+        sock.own_file()
+    return sock
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def check_names(heritage: Heritage) -> None:
+    """Looks whether each socket has a name that this version knows.
+
+    Raises:
+        HandoverError: names those that are not known.
+    """
+    strange = sorted(set(heritage.sockets) - {*LISTENERS, HANDOVER})
+    if strange:
+        raise HandoverError(f"sockets of an unknown kind came: {', '.join(strange)}")
+
+
+async def inherit(path: Path | None, descriptor: str | None, *, wanted: bool, bytes_max: int) -> Heritage:
+    """What this process begins with, as far as a running balancer gives it.
+
+    Args:
+        path: where a running balancer hands over.
+        descriptor: as the environment says, of a connection that a running balancer has passed.
+        wanted: this process is to take over.
+        bytes_max: of the state.
+
+    Raises:
+        ConfigError: the descriptor is none.
+        HandoverError: a balancer runs, and does not hand over.
+    """
+    number = None
+    if descriptor is not None:
+        if not (descriptor.isascii() and descriptor.isdigit() and len(descriptor) < 7):
+            raise ConfigError([f"SKYLB_HANDOVER_FD: {descriptor!r}: expected a descriptor"])
+        number = int(descriptor)
+    elif not wanted:
+        return Heritage()
+    sock = connect(path, number)
+    if sock is None:
+        log.warning("takeover: no balancer runs at %s: this one starts as usual", path)
+        return Heritage()
+    heritage = await asyncio.to_thread(take, sock, bytes_max)
+    check_names(heritage)
+    return heritage
