@@ -1294,6 +1294,8 @@ class ReplicaModel:
         """
     def abort(self, request_id: int, /) -> bool:
         """Ends a request in whatever state; whether it was known."""
+    def pause(self, paused_ns: int, /) -> None:
+        """The process has stood still for so long: the step under way ends later."""
     def advance(self, now_ns: int, /) -> list[tuple[int, int, int, bool]]:
         """Runs every step that ends by ``now_ns``: ``(request_id, tokens generated so far, prompt
         tokens that were cached, finished)`` per token generated, in step order."""

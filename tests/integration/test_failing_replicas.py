@@ -2,17 +2,23 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from skylb.tools.mock.faults import Faults
+from skylb.tools.mock.replica import MockReplica
 from tests.support.engine import Engine, engines, fronted, healthy, page, response, silent, status
+from tests.support.mock import Mock, mock, run
 from tests.support.processes import Balancer, balancer, eventually
 from tests.support.raw import Answer, ask, chat, request
 from tests.support.renewed import renew
 
 PATIENT = ("--timeout-first-byte-s", "600")
+ANSWERS_MIN = 8
+"""Answers after which an engine is known: it gets no more than ``--engine-wedged-s``."""
 
 
 async def asks(front: Balancer, count: int, text: str = "asks") -> list[Answer]:
@@ -133,11 +139,16 @@ def test_a_request_without_a_byte_is_tried_elsewhere_when_nobody_is_there_any_mo
 
 def test_a_request_without_a_byte_leaves_an_engine_that_stands_still_and_that_is_out() -> None:
     async def test() -> None:
-        fleet = [Engine(silent), Engine(silent)]
-        for one in fleet:
-            one.page = page(running=1, tokens=7)
+        fleet = [Engine(), Engine()]
         arguments = [*PATIENT, "--engine-wedged-s", "1", "--engine-probe-idle-interval-s", "0.1"]
         async with fronted(*fleet, arguments=arguments) as front:
+            while min(len(one.requests) for one in fleet) < ANSWERS_MIN:
+                assert whole(await asks(front, 4))
+            for one in fleet:
+                one.requests.clear()
+                one.asked.clear()
+                one.page = page(running=1, tokens=7)
+                one.answer = silent
             sent, at, _ = await stuck(front, fleet)
             assert whole([await sent])
             name = at.url
@@ -150,6 +161,76 @@ def test_a_request_without_a_byte_leaves_an_engine_that_stands_still_and_that_is
             await seen(front, lambda all_: by_name(all_)[name] == "up", "it is back")
 
     asyncio.run(test())
+
+
+@asynccontextmanager
+async def busy_mocks(*arguments: str) -> AsyncIterator[tuple[Mock, Balancer]]:
+    """Two mock replicas that have answered, and each compute one endless answer, behind a balancer."""
+    roomy = {"max_model_len": 1 << 20, "kv_tokens": 1 << 22}
+    async with mock(count=2, profile="l4-8b", time_scale=0.2, **roomy) as fleet:
+        context = balancer(*fleet.urls, arguments=[*PATIENT, *arguments])
+        front = await asyncio.to_thread(context.__enter__)
+        try:
+            while min(sum(one.totals.ended.values()) for one in fleet.replicas) < ANSWERS_MIN:
+                answers = [ask(front.port, request(chat(f"{n} warms", max_tokens=2))) for n in range(4)]
+                assert {one.status for one in await asyncio.gather(*answers)} == {200}
+            for index in range(2):
+                connection = await fleet.connect(index)
+                connection.writer.write(request(chat("endless", max_tokens=100_000, stream=True)))
+            await until(lambda: all(one.model.running for one in fleet.replicas))
+            yield fleet, front
+        finally:
+            await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for something that the mock replicas in this loop bring about."""
+    while not condition():  # noqa: ASYNC110 - the replicas set no event
+        await asyncio.sleep(0.01)
+
+
+async def waiting_at(front: Balancer, one: MockReplica) -> list[asyncio.Task[Answer]]:
+    """Requests, sent until one of them waits at this replica."""
+    sent: list[asyncio.Task[Answer]] = []
+    before = one.in_flight
+    while one.in_flight == before:
+        number = len(sent)
+        sent.append(asyncio.create_task(ask(front.port, request(chat(f"{number} new", max_tokens=2)))))
+        await asyncio.sleep(0.05)
+    return sent
+
+
+def test_an_engine_that_hangs_while_its_server_answers_probes_loses_no_request_without_a_byte() -> None:
+    async def test() -> None:
+        async with busy_mocks() as (fleet, front):
+            name, hung = fleet.urls[0], fleet.replicas[0]
+            health = lambda all_: {one["name"]: one["health"] for one in all_}[name]  # noqa: E731
+            hung.set_faults(Faults(freeze=True))
+            pages = hung.totals.pages
+            sent = await waiting_at(front, hung)
+            await seen(front, lambda all_: health(all_) == "wedged", "it is out")
+            assert hung.totals.pages > pages, "its probes are answered"
+            assert {answer.status for answer in await asyncio.gather(*sent)} == {200}
+            assert {answer.status for answer in [await ask(front.port, request(chat("later")))]} == {200}
+            hung.set_faults(Faults())
+            await seen(front, lambda all_: health(all_) == "up", "it is back")
+
+    run(test)
+
+
+def test_without_the_rule_a_request_at_an_engine_that_hangs_waits_for_it() -> None:
+    async def test() -> None:
+        async with busy_mocks("--engine-wedged-s", "600") as (fleet, front):
+            hung = fleet.replicas[0]
+            hung.set_faults(Faults(freeze=True))
+            sent = await waiting_at(front, hung)
+            pages = hung.totals.pages
+            await until(lambda: hung.totals.pages >= pages + 8)
+            assert not all(task.done() for task in sent)
+            hung.set_faults(Faults())
+            assert {answer.status for answer in await asyncio.gather(*sent)} == {200}
+
+    run(test)
 
 
 def test_an_engine_that_computes_for_long_keeps_its_requests() -> None:

@@ -305,10 +305,10 @@ class ServingSettings(Group):
         Seconds,
         Field(
             gt=0,
-            description="If a replica has requests and shows no progress for this time, it gets no more "
-            "requests. Raise it where one engine step takes longer.",
+            description="If a replica has requests, its page stands still, and no token comes from it for "
+            "this time, it gets no more requests. Raise it where one engine step takes longer.",
         ),
-    ] = 10.0
+    ] = 3.0
     attempts_max: Annotated[
         Count,
         Field(ge=1, le=5, description="Maximum number of attempts per request, over all replicas and peers."),

@@ -62,6 +62,11 @@ impl ReplicaModel {
         self.inner.abort(RequestId(request_id))
     }
 
+    #[pyo3(signature = (paused_ns, /))]
+    fn pause(&mut self, paused_ns: u64) {
+        self.inner.pause(paused_ns);
+    }
+
     #[pyo3(signature = (now_ns, /))]
     fn advance(&mut self, now_ns: u64) -> Vec<(u64, u32, u32, bool)> {
         self.progress.clear();

@@ -56,7 +56,7 @@ impl Simulator {
         let (from, process) = (of.region, of.process);
         let to = self.replicas[replica as usize].region;
         let cut = self.network.cut_until(from, to, now_ns);
-        if cut.is_some() || self.replicas[replica as usize].frozen() {
+        if cut.is_some() || self.replicas[replica as usize].mute() {
             let answer = Answer {
                 balancer,
                 replica,
@@ -130,8 +130,9 @@ impl Simulator {
         match self.scenario.faults[index as usize].clone() {
             Fault::Crash { replica, .. } if begins => self.crash(replica),
             Fault::Crash { replica, .. } => self.replicas[replica as usize].restart(),
-            Fault::Freeze { replica, .. } if begins => self.freeze(replica),
-            Fault::Freeze { replica, .. } => self.thaw(replica),
+            Fault::Freeze { replica, .. } if begins => self.freeze(replica, true),
+            Fault::Wedge { replica, .. } if begins => self.freeze(replica, false),
+            Fault::Freeze { replica, .. } | Fault::Wedge { replica, .. } => self.thaw(replica),
             Fault::Errors {
                 replica, rate, how, ..
             } => {
@@ -179,10 +180,10 @@ impl Simulator {
         }
     }
 
-    /// A replica's process stands still: whoever waits for it gives up after a while.
-    fn freeze(&mut self, number: u32) {
+    /// A replica's process stands still, or its engine alone: whoever waits for it gives up after a while.
+    fn freeze(&mut self, number: u32, mute: bool) {
         let now_ns = self.queue.now_ns();
-        if !self.replicas[number as usize].freeze(now_ns) {
+        if !self.replicas[number as usize].freeze(mute, now_ns) {
             return;
         }
         let here = |live: &super::live::Live| live.at_replica && live.replica == Some(number);

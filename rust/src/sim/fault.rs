@@ -4,7 +4,7 @@
 //!
 //! | faults | of |
 //! |---|---|
-//! | `crash`, `freeze`, `errors`, `slow`, `lie`, `forget`, `drain` | one replica |
+//! | `crash`, `freeze`, `wedge`, `errors`, `slow`, `lie`, `forget`, `drain` | one replica |
 //! | `cut` | the link between two regions |
 //! | `drop` | one direction of such a link |
 //! | `evacuate` | a region |
@@ -73,6 +73,16 @@ pub enum Fault {
     },
     /// A replica's process stops as it is: it accepts connections and says nothing, until it goes on.
     Freeze {
+        /// Number of the replica.
+        replica: u32,
+        /// Beginning.
+        at_s: f64,
+        /// It goes on.
+        until_s: Option<f64>,
+    },
+    /// A replica's engine stands still. Its server takes requests, and its page has always the same
+    /// figures but for those that wait.
+    Wedge {
         /// Number of the replica.
         replica: u32,
         /// Beginning.
@@ -194,6 +204,7 @@ impl Fault {
         match self {
             Self::Crash { replica, .. }
             | Self::Freeze { replica, .. }
+            | Self::Wedge { replica, .. }
             | Self::Errors { replica, .. }
             | Self::Slow { replica, .. }
             | Self::Lie { replica, .. }
@@ -219,6 +230,7 @@ impl Fault {
         match self {
             Self::Crash { at_s, until_s, .. }
             | Self::Freeze { at_s, until_s, .. }
+            | Self::Wedge { at_s, until_s, .. }
             | Self::Errors { at_s, until_s, .. }
             | Self::Slow { at_s, until_s, .. }
             | Self::Lie { at_s, until_s, .. }

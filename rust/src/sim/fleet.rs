@@ -8,6 +8,14 @@ use super::workload::small;
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::id::{Nanos, RequestId};
 
+/// A process that stands still.
+#[derive(Debug, Clone, Copy)]
+struct Frozen {
+    since_ns: Nanos,
+    /// Its metrics are not answered either.
+    mute: bool,
+}
+
 /// One replica.
 #[derive(Debug)]
 pub struct Replica {
@@ -28,8 +36,8 @@ pub struct Replica {
     lie: Option<Lie>,
     /// What it says again and again.
     said: Option<Snapshot>,
-    /// Since when its process stands still.
-    frozen_ns: Option<Nanos>,
+    /// How its process stands still, if it does.
+    frozen: Option<Frozen>,
     /// Attempts that came since.
     backlog: Vec<(RequestId, u32)>,
     /// The share of requests that it fails, and how.
@@ -85,7 +93,7 @@ impl Replica {
             tells_cached: tells,
             lie: None,
             said: None,
-            frozen_ns: None,
+            frozen: None,
             backlog: Vec::new(),
             errors: None,
             draining: false,
@@ -119,7 +127,7 @@ impl Replica {
 
     /// The end of the step under way, if the event queue does not know it yet.
     pub fn next_step(&mut self) -> Option<Nanos> {
-        let new = self.scheduled_ns.is_none() && self.frozen_ns.is_none();
+        let new = self.scheduled_ns.is_none() && self.frozen.is_none();
         let next_ns = self.model.next_ns().filter(|_| new);
         self.scheduled_ns = self.scheduled_ns.or(next_ns);
         next_ns
@@ -130,7 +138,7 @@ impl Replica {
         self.up = false;
         self.epoch += 1;
         self.scheduled_ns = None;
-        self.frozen_ns = None;
+        self.frozen = None;
         self.backlog.clear();
         let counters = self.model.counters();
         self.past.cache_queries += counters.cache_queries;
@@ -147,12 +155,15 @@ impl Replica {
         self.up = true;
     }
 
-    /// The process stands still; false when it does so already, or is not there.
-    pub fn freeze(&mut self, now_ns: Nanos) -> bool {
+    /// The process stands still; false when it does so already, or is not there. `mute`: its metrics too.
+    pub fn freeze(&mut self, mute: bool, now_ns: Nanos) -> bool {
         if !self.up || self.frozen() {
             return false;
         }
-        self.frozen_ns = Some(now_ns);
+        self.frozen = Some(Frozen {
+            since_ns: now_ns,
+            mute,
+        });
         self.epoch += 1;
         self.scheduled_ns = None;
         true
@@ -160,8 +171,8 @@ impl Replica {
 
     /// The process goes on; the attempts that came in the meantime.
     pub fn thaw(&mut self, now_ns: Nanos) -> Vec<(RequestId, u32)> {
-        if let Some(since_ns) = self.frozen_ns.take() {
-            self.model.pause(now_ns.saturating_sub(since_ns));
+        if let Some(frozen) = self.frozen.take() {
+            self.model.pause(now_ns.saturating_sub(frozen.since_ns));
             self.epoch += 1;
         }
         std::mem::take(&mut self.backlog)
@@ -170,7 +181,13 @@ impl Replica {
     /// The process stands still.
     #[must_use]
     pub fn frozen(&self) -> bool {
-        self.frozen_ns.is_some()
+        self.frozen.is_some()
+    }
+
+    /// The process stands still, and its metrics are not answered.
+    #[must_use]
+    pub fn mute(&self) -> bool {
+        self.frozen.is_some_and(|frozen| frozen.mute)
     }
 
     /// An attempt has come to a process that stands still.
@@ -205,7 +222,7 @@ impl Replica {
         if !self.up {
             return Probed::Refused;
         }
-        if self.frozen() {
+        if self.mute() {
             return Probed::Late;
         }
         let truth = self.snapshot();
@@ -236,13 +253,14 @@ impl Replica {
         let (_, blocks) = self.model.blocks();
         Snapshot {
             running: Some(small(gauges.running)),
-            waiting: Some(small(gauges.waiting)),
+            waiting: Some(small(gauges.waiting + self.backlog.len())),
             kv_usage: Some(f64::from(gauges.blocks_used) / f64::from(blocks.max(1))),
             kv_tokens: Some(self.profile.kv_tokens),
             block_size: Some(self.profile.block_size),
             cache_queries: self.tells_cached.then_some(counters.cache_queries),
             cache_hits: self.tells_cached.then_some(counters.cache_hits),
             preemptions: Some(counters.preemptions),
+            tokens: Some(counters.prefill_tokens + counters.output_tokens),
             ..Snapshot::default()
         }
     }

@@ -34,6 +34,13 @@ class Faults(Group):
     stall_in_body: Annotated[
         bool, Field(description="Send only the first byte of each answer that is no stream.")
     ] = False
+    freeze: Annotated[
+        bool,
+        Field(
+            description="The engine stands still: it takes requests and computes nothing. /metrics is "
+            "answered, always with the same figures."
+        ),
+    ] = False
     error_event_rate: Annotated[
         float, Field(ge=0, le=1, description="Share of streams whose first and only event is an error.")
     ] = 0.0

@@ -238,10 +238,14 @@ class MockReplica:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._stepping = False
+        self._frozen_ns: int | None = None
         self.set_faults(faults)
 
     def set_faults(self, faults: Faults) -> None:
         """Changes what it does wrong from now on, also for requests under way."""
+        thaws = self._frozen_ns is not None and not faults.freeze
+        if faults.freeze and self._frozen_ns is None:
+            self._frozen_ns = monotonic_ns()
         self.faults = faults
         limits: list[tuple[int, Fault]] = []
         if faults.cut_after_tokens is not None:
@@ -249,6 +253,15 @@ class MockReplica:
         if faults.stall_after_tokens is not None:
             limits.append((faults.stall_after_tokens, "stall"))
         self.fault_tokens, self.fault = min(limits, default=(sys.maxsize, "cut"))
+        if thaws:
+            self._thaw()
+
+    def _thaw(self) -> None:
+        """The step that was under way goes on where it stood."""
+        since_ns, self._frozen_ns = self._frozen_ns, None
+        if since_ns is not None:
+            self.model.pause(monotonic_ns() - since_ns)
+        self.advance()
 
     def next_number(self) -> int:
         """The model's id for one more request."""
@@ -321,8 +334,9 @@ class MockReplica:
 
     def advance(self, at_least_ns: int = 0) -> None:
         """Runs the steps that are due, now or at the given time, and arms the timer for the next."""
-        if self._stepping:
+        if self._stepping or self._frozen_ns is not None:
             # A response that ended let the next request of its connection in: the loop below goes on.
+            # And nothing is due while the engine is frozen.
             return
         self._stepping = True
         try:

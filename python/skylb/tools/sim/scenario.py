@@ -194,8 +194,8 @@ class _LastingFault(_Fault, frozen=True, kw_only=True):
     until_s: Seconds | None = None
 
 
-class Crash(_LastingFault, frozen=True, kw_only=True, tag="crash"):
-    """A replica's process ends. At ``until_s`` it comes back with an empty cache.
+class _ReplicaFault(_LastingFault, frozen=True, kw_only=True):
+    """What goes wrong at a replica for a time.
 
     Attributes:
         replica: number of the replica.
@@ -204,54 +204,50 @@ class Crash(_LastingFault, frozen=True, kw_only=True, tag="crash"):
     replica: Number
 
 
-class Freeze(_LastingFault, frozen=True, kw_only=True, tag="freeze"):
-    """A replica's process stands still. It accepts connections and answers nothing.
-
-    Attributes:
-        replica: number of the replica.
-    """
-
-    replica: Number
+class Crash(_ReplicaFault, frozen=True, kw_only=True, tag="crash"):
+    """A replica's process ends. At ``until_s`` it comes back with an empty cache."""
 
 
-class Errors(_LastingFault, frozen=True, kw_only=True, tag="errors"):
+class Freeze(_ReplicaFault, frozen=True, kw_only=True, tag="freeze"):
+    """A replica's process stands still. It accepts connections and answers nothing."""
+
+
+class Wedge(_ReplicaFault, frozen=True, kw_only=True, tag="wedge"):
+    """A replica's engine stands still. Its server takes requests and answers probes."""
+
+
+class Errors(_ReplicaFault, frozen=True, kw_only=True, tag="errors"):
     """A replica fails a share of the requests.
 
     Attributes:
-        replica: number of the replica.
         rate: share of the requests.
         how: the failure: a 500 (``status``), a closed connection (``reset``), or a 503 of a full replica
             (``full``).
     """
 
-    replica: Number
     rate: Annotated[float, Meta(ge=0, le=1)]
     how: Literal["status", "reset", "full"] = "status"
 
 
-class Slow(_LastingFault, frozen=True, kw_only=True, tag="slow"):
+class Slow(_ReplicaFault, frozen=True, kw_only=True, tag="slow"):
     """A replica's steps take longer.
 
     Attributes:
-        replica: number of the replica.
         factor: how many times as long they take.
     """
 
-    replica: Number
     factor: Factor
 
 
-class Lie(_LastingFault, frozen=True, kw_only=True, tag="lie"):
+class Lie(_ReplicaFault, frozen=True, kw_only=True, tag="lie"):
     """A replica's metrics are wrong.
 
     Attributes:
-        replica: number of the replica.
         how: the wrong values. ``negative``: below zero. ``nan``: no number. ``absurd``: beyond all limits.
             ``frozen``: those of the beginning. ``idle``: those of an idle replica. ``unreadable``: a page
             without metrics.
     """
 
-    replica: Number
     how: Literal["negative", "nan", "absurd", "frozen", "idle", "unreadable"]
 
 
@@ -265,14 +261,8 @@ class Forget(_Fault, frozen=True, kw_only=True, tag="forget"):
     replica: Number
 
 
-class Drain(_LastingFault, frozen=True, kw_only=True, tag="drain"):
-    """An operator drains a replica. It takes new requests again at ``until_s``.
-
-    Attributes:
-        replica: number of the replica.
-    """
-
-    replica: Number
+class Drain(_ReplicaFault, frozen=True, kw_only=True, tag="drain"):
+    """An operator drains a replica. It takes new requests again at ``until_s``."""
 
 
 class Cut(_LastingFault, frozen=True, kw_only=True, tag="cut"):
@@ -331,7 +321,7 @@ class Part(_LastingFault, frozen=True, kw_only=True, tag="part"):
     one_way: bool = False
 
 
-Fault = Crash | Freeze | Errors | Slow | Lie | Forget | Drain | Cut | Drop | Evacuate | Kill | Part
+Fault = Crash | Freeze | Wedge | Errors | Slow | Lie | Forget | Drain | Cut | Drop | Evacuate | Kill | Part
 
 
 class Residency(Table, frozen=True):

@@ -19,6 +19,7 @@ impl Fleet {
     ) -> Option<ReplicaId> {
         let member = self.member_mut(slot)?;
         member.replica.health.succeeded(now);
+        member.pulse.answered();
         if lane == Lane::Batch {
             member.replica.first_byte(id, now);
         }

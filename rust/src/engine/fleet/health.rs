@@ -468,7 +468,8 @@ impl Health {
         out
     }
 
-    fn eject(&mut self, config: &Config, now: Instant) {
+    /// Nothing more is sent until the ejection ends, which takes twice as long as the last one.
+    pub(in crate::engine) fn eject(&mut self, config: &Config, now: Instant) {
         let stayed_ns = now - self.back_ns;
         if self.state == State::Up && stayed_ns >= config.eject_max_ns {
             self.ejections = 0;

@@ -12,6 +12,11 @@ use crate::engine::fleet::speed::Speed;
 use crate::id::{ModelId, ReplicaId, RequestId};
 use crate::time::{Instant, Span};
 
+/// Tokens of a short prompt.
+const SHORT_TOKENS: f64 = 128.0;
+/// Prompt tokens that an engine computes in one step, usually; its page moves with each.
+const STEP_TOKENS_MAX: f64 = 4096.0;
+
 /// One replica with what the router counts about it.
 #[derive(Debug)]
 pub(in crate::engine) struct Member {
@@ -175,6 +180,19 @@ impl Member {
             return self.all_in_flight() == 0;
         }
         self.replica.snapshot().is_some_and(Snapshot::idle)
+    }
+
+    /// What the longest of our prompts that are not computed yet is expected to take, alone. Where only
+    /// short ones have been computed, little is known of the time per token: that of a step may be more
+    /// than the line says, but not more than all of the time of a short prompt, for each of its tokens.
+    pub(in crate::engine) fn longest_prompt_ns(&self, config: &Config) -> Span {
+        let tokens = f64::from(self.replica.longest_prefill());
+        let Some(line) = self.speed.line(0) else {
+            return Span::from_ns_f64(tokens * 1e9 / config.prefill_tokens_per_s);
+        };
+        let short_ns = line.at(SHORT_TOKENS) / SHORT_TOKENS;
+        let step_ns = tokens.min(STEP_TOKENS_MAX) * short_ns;
+        Span::from_ns_f64(step_ns.max(line.at(tokens)))
     }
 
     /// All our requests in flight.

@@ -34,7 +34,7 @@ impl Fleet {
         let pool = self.pool();
         let member = self.member_mut(slot)?;
         let last = member.replica.snapshot();
-        let moved = last != Some(&snapshot);
+        let moved = last.is_none_or(|last| snapshot.moved_since(last));
         let before = last.and_then(|last| last.cache_queries);
         let after = snapshot.cache_queries;
         let sleeping = snapshot.sleeping;
@@ -48,6 +48,9 @@ impl Fleet {
         if refused.is_some_and(|full| full.idle) && snapshot.idle() {
             let health = &mut member.replica.health;
             changed |= health.failed(REFUSES, pool, config, now);
+        }
+        if restarted {
+            member.pulse.restarted();
         }
         let busy = member.replica.own_in_flight() > 0;
         member.pulse.page(&snapshot, (moved, busy), sent_ns, now);
@@ -107,7 +110,10 @@ impl Fleet {
         };
         match unread {
             Unread::Unsent => {}
-            Unread::Refused => member.replica.health.unreachable(),
+            Unread::Refused => {
+                member.replica.health.unreachable();
+                member.pulse.restarted();
+            }
             Unread::Unconnected | Unread::Late => {
                 let connected = unread == Unread::Late;
                 member.replica.health.probe_unanswered(connected, now);

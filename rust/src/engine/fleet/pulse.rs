@@ -2,11 +2,17 @@
 //!
 //! A replica lives while its pages move or bytes of its answers come. Such signs are a first byte,
 //! the end of an answer, and what the driver has received of streams since its last sweep. A page
-//! with the figures of the one before is none, nor is a probe without an answer. What has requests
+//! with the figures of the one before is none. More waiting requests alone do not count: they came to
+//! the engine, and nothing says that it computes. Nor is a probe without an answer. What has requests
 //! of ours and shows no sign for `wedged_s` is wedged, with these exceptions:
 //!
+//! - an engine that has answered less than 8 requests since it started: its first steps may compile
+//!   kernels, and its speed is not known. So a replica whose page is late, which says less than one
+//!   that stands still. Both get 10 s at least;
+//! - an engine with a long prompt: it gets three times what the prompt is expected to take;
 //! - a page that shows nothing running and nothing waiting: what was pushed there is not in the
-//!   engine yet (a long prompt is being tokenized);
+//!   engine yet (a long prompt is being tokenized). After 30 s the replica is *stuck*. It is ejected,
+//!   because such a page would not show that it works again;
 //! - an answer without figures: a page that is 404, or late while a list of models is not. Its
 //!   server lives, and nothing says that the engine stands still;
 //! - an engine that sleeps;
@@ -31,8 +37,26 @@ const PROBES: u32 = 3;
 const PATIENCE: u64 = 3;
 /// A silence that ended well is remembered up to this.
 const SURVIVED_MAX_NS: Span = Span::from_ns(600_000_000_000);
+/// An engine that has answered so many requests is known.
+const ANSWERS_MIN: u32 = 8;
+/// Time at least, where a page does not stand still, or the engine is not known.
+const UNSURE_NS: Span = Span::from_ns(10_000_000_000);
+/// Time without a connection, at least, after which nobody is there.
+const GONE_NS: Span = Span::from_ns(5_000_000_000);
 /// What was heard so lately lives, whatever its probes say: it may be ending what it has begun.
 const SIGN_NS: Span = Span::from_ns(2_000_000_000);
+
+/// What a page says beside the one before.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Motion {
+    /// The engine has done something, or the page has no figures by which that could be known.
+    #[default]
+    Moves,
+    /// The engine has something to do, and has done nothing.
+    Stands,
+    /// The engine has nothing to do.
+    Rests,
+}
 
 /// When one replica last showed a sign of life.
 #[derive(Debug, Default)]
@@ -47,11 +71,13 @@ pub(in crate::engine) struct Pulse {
     still: u32,
     /// The longest silence, with something to do, that ended with a sign.
     survived_ns: Span,
-    /// The last page shows something to do, and the figures of the one before.
-    stands: bool,
+    /// What the last page says beside the one before.
+    motion: Motion,
     /// The page tells tokens, step by step.
     tells_tokens: bool,
     sleeping: bool,
+    /// Answers that have begun since the engine started, as far as known.
+    answers: u32,
     /// Since when connections have not come about.
     unconnected_ns: Option<Instant>,
 }
@@ -67,7 +93,7 @@ impl Pulse {
 
     /// Bytes of an answer came.
     pub(in crate::engine) fn note_sign(&mut self, now: Instant) {
-        if self.stands {
+        if self.stands() {
             self.survive(self.page_ns, now);
         }
         self.survive(self.life_ns, now);
@@ -76,7 +102,18 @@ impl Pulse {
         self.live(now);
     }
 
-    /// A page was read; `moved`: other than the one before. `busy`: with requests of ours in flight.
+    /// An answer has begun.
+    pub(in crate::engine) fn answered(&mut self) {
+        self.answers = self.answers.saturating_add(1);
+    }
+
+    /// Another engine process is there, or will be.
+    pub(in crate::engine) fn restarted(&mut self) {
+        self.answers = 0;
+    }
+
+    /// A page was read; `moved`: the engine has done something since the one before. `busy`: with
+    /// requests of ours in flight.
     pub(in crate::engine) fn page(
         &mut self,
         page: &Snapshot,
@@ -88,14 +125,18 @@ impl Pulse {
         self.sleeping = page.sleeping;
         self.unconnected_ns = None;
         let has_figures = page.kv_usage.is_some() || page.tokens.is_some();
-        self.stands = !moved && has_figures && !page.idle();
+        self.motion = match (moved || !has_figures, page.idle()) {
+            (true, _) => Motion::Moves,
+            (false, true) => Motion::Rests,
+            (false, false) => Motion::Stands,
+        };
         if moved {
             if busy {
                 self.survive(self.life_ns, now);
             }
             self.page_ns = sent_ns;
             self.live(now);
-        } else if self.stands {
+        } else if self.motion != Motion::Moves {
             self.still = self.still.saturating_add(1);
         } else {
             self.still = 0;
@@ -105,7 +146,7 @@ impl Pulse {
     /// Something was answered without figures: that says nothing of the engine.
     pub(in crate::engine) fn unreadable(&mut self) {
         self.unconnected_ns = None;
-        if !self.stands {
+        if !self.stands() {
             self.still = 0;
         }
     }
@@ -119,7 +160,7 @@ impl Pulse {
 
     /// The last page shows that the engine stands still.
     pub(in crate::engine) fn stands(&self) -> bool {
-        self.stands
+        self.motion == Motion::Stands
     }
 
     /// A probe was not answered; `connected`: something took the connection.
@@ -132,19 +173,37 @@ impl Pulse {
         }
     }
 
-    /// Nothing was heard for so long that a replica with something to do is wedged.
-    fn stopped(&self, config: &Config, now: Instant) -> bool {
-        let by_requests = self.stands && !self.tells_tokens;
+    /// Nothing was heard for so long that a replica with something to do is wedged. `prompt_ns`: what
+    /// its longest prompt is expected to take.
+    fn stopped(&self, prompt_ns: Span, config: &Config, now: Instant) -> bool {
+        let patience_ns = self.patience_ns(prompt_ns, config);
+        self.motion != Motion::Rests && self.is_silent(self.life_ns, patience_ns, now)
+    }
+
+    /// A request without a first byte has been at a replica since `since_ns` that shows nothing to do.
+    fn stuck(&self, since_ns: Instant, prompt_ns: Span, config: &Config, now: Instant) -> bool {
+        let least_ns = config.wedged_ns.max(UNSURE_NS) * PATIENCE;
+        let patience_ns = least_ns.max(self.patience_ns(prompt_ns, config));
+        self.motion == Motion::Rests && self.is_silent(since_ns.max(self.life_ns), patience_ns, now)
+    }
+
+    fn is_silent(&self, since_ns: Instant, patience_ns: Span, now: Instant) -> bool {
+        !self.sleeping && self.still >= PROBES && now - since_ns >= patience_ns
+    }
+
+    /// How long it may be silent with something to do.
+    fn patience_ns(&self, prompt_ns: Span, config: &Config) -> Span {
+        let sure = self.stands() && self.answers >= ANSWERS_MIN;
+        let least_ns = if sure { Span::ZERO } else { UNSURE_NS };
+        let by_requests = self.stands() && !self.tells_tokens;
         let factor = if by_requests { PATIENCE } else { 1 };
-        let survived_ns = self.survived_ns * PATIENCE;
-        let patience_ns = (config.wedged_ns * factor).max(survived_ns);
-        let silent_ns = now - self.life_ns;
-        !self.sleeping && self.still >= PROBES && silent_ns >= patience_ns
+        let slow_ns = self.survived_ns.max(prompt_ns) * PATIENCE;
+        (config.wedged_ns.max(least_ns) * factor).max(slow_ns)
     }
 
     /// Connections have not come about, and nothing was heard, for so long that nobody is there.
     fn gone(&self, config: &Config, now: Instant) -> bool {
-        let gone_ns = config.wedged_ns / 2;
+        let gone_ns = (config.wedged_ns / 2).max(GONE_NS);
         let silent = |since_ns: Instant| now - since_ns >= gone_ns;
         self.unconnected_ns.is_some_and(silent) && self.sign_ns.is_none_or(silent)
     }
@@ -171,6 +230,8 @@ pub(in crate::engine) enum Vital {
     Gone,
     /// It has just been put out: it stands still.
     Wedged,
+    /// It has just been ejected: nothing comes to its engine.
+    Stuck,
 }
 
 impl Fleet {
@@ -205,12 +266,21 @@ impl Fleet {
         let in_service = matches!(state, State::Up | State::Probing);
         let gone = in_service && member.pulse.gone(config, now);
         let busy = member.replica.own_in_flight() > 0;
-        let wedged = in_service && busy && member.pulse.stopped(config, now);
-        let wedged = wedged && self.another_lives(slot, config, now);
-        if let Some(member) = self.member_mut_if(slot, gone || wedged) {
+        let prompt_ns = member.longest_prompt_ns(config);
+        let wedged = in_service && busy && member.pulse.stopped(prompt_ns, config, now);
+        let waits_since_ns = member.replica.unanswered_since_ns();
+        let stuck = waits_since_ns
+            .is_some_and(|since_ns| member.pulse.stuck(since_ns, prompt_ns, config, now));
+        let stuck = in_service && stuck && self.pool().may_eject(config);
+        let stops = (wedged || stuck) && self.another_lives(slot, config, now);
+        if let Some(member) = self.member_mut_if(slot, gone || stops) {
             if gone {
                 member.replica.health.unreachable();
                 return Vital::Gone;
+            }
+            if stuck {
+                member.replica.health.eject(config, now);
+                return Vital::Stuck;
             }
             member.replica.health.wedge();
             return Vital::Wedged;

@@ -78,6 +78,20 @@ impl Snapshot {
         self.running == Some(0) && self.waiting == Some(0)
     }
 
+    /// The engine has done something since this page. Requests that have only come to wait are no deed
+    /// of its own.
+    #[must_use]
+    pub fn moved_since(&self, last: &Self) -> bool {
+        let ignoring =
+            |now: Option<u32>, before: Option<u32>| if now >= before { before } else { now };
+        let done = Self {
+            waiting: ignoring(self.waiting, last.waiting),
+            deferred: ignoring(self.deferred, last.deferred),
+            ..self.clone()
+        };
+        done != *last
+    }
+
     /// Every figure is within the bounds of what a page can say.
     #[must_use]
     pub fn possible(&self) -> bool {

@@ -37,11 +37,12 @@ impl Router {
         out: &mut Vec<Effect>,
     ) -> bool {
         let vital = self.fleet.review(slot, &self.config, now);
-        self.counters.wedged += u64::from(vital == Vital::Wedged);
+        let stops = matches!(vital, Vital::Wedged | Vital::Stuck);
+        self.counters.wedged += u64::from(stops);
         if vital != Vital::Lives {
             self.withdraw(slot, now, out);
         }
-        matches!(vital, Vital::Gone | Vital::Wedged)
+        stops || vital == Vital::Gone
     }
 
     /// Withdraws requests without a first byte from a replica that is down or wedged.

@@ -195,6 +195,74 @@ fn a_frozen_replica_is_given_up_after_a_while() {
 }
 
 #[test]
+fn what_waits_at_a_wedged_engine_goes_elsewhere_within_seconds() {
+    // Its page is answered, and stands still. Both have answered before.
+    let wedge = json!({"faults": [{"kind": "wedge", "replica": 0, "at_s": 20.0}], "records": true});
+    let brisk = Config {
+        wedged_ns: Span::from_ns(3_000_000_000),
+        ..config()
+    };
+    let patient = Config {
+        wedged_ns: Span::from_ns(1_000_000_000_000),
+        ..config()
+    };
+    let run = |config| {
+        let run = run_with(&scenario(2, 40, &wedge), &requests(40), config);
+        run.unwrap().report()
+    };
+    let (brisk, patient) = (run(brisk), run(patient));
+    assert_eq!(brisk.balancers[0].counters["wedged"], 1);
+    assert!(brisk.balancers[0].counters["withdrawn"] > 0);
+    assert_eq!(patient.balancers[0].counters["wedged"], 0);
+    // Streams that had begun there are lost: nobody else has their beginning.
+    let lost = brisk.total.requests - brisk.total.completed;
+    assert!(lost <= 40, "{:?}", brisk.total);
+    // What had no byte waited for as long as it takes to find out, and for the retry.
+    let records = brisk.records.unwrap();
+    let worst_s = records
+        .ttft_s
+        .iter()
+        .flatten()
+        .fold(0.0_f64, |worst, ttft_s| worst.max(*ttft_s));
+    assert!((3.0..7.0).contains(&worst_s), "{worst_s} s");
+    let waits_s = |report: Report| report.total.ttft_s.max.unwrap();
+    assert!(
+        waits_s(patient) > 50.0,
+        "others wait until their time is up"
+    );
+}
+
+#[test]
+fn slow_engines_are_not_taken_for_wedged() {
+    // A step takes up to 21 s, as on a CPU, and prompts of 9,100 tokens more than a minute.
+    let slow = json!({"duration_s": 8_000.0, "drain_s": 4_000.0, "faults": [
+        {"kind": "slow", "replica": 0, "at_s": 0.0, "factor": 20.0},
+        {"kind": "slow", "replica": 1, "at_s": 0.0, "factor": 20.0}]});
+    let brisk = Config {
+        wedged_ns: Span::from_ns(3_000_000_000),
+        hold_timeout_ns: Span::from_ns(4_000_000_000_000),
+        ..config()
+    };
+    let tokens = |n: u32| if n < 24 { 100 } else { 100 + n % 4 * 3_000 };
+    let row = |n: u32| {
+        (
+            u64::from(n),
+            f64::from(n) * 60.0,
+            None,
+            u64::from(n),
+            tokens(n),
+            8,
+        )
+    };
+    let long: Vec<Row> = (0..90).map(row).collect();
+    let report = run_with(&open(2, &slow), &rows(&long), brisk)
+        .unwrap()
+        .report();
+    assert_eq!(report.balancers[0].counters["wedged"], 0);
+    assert_eq!(report.total.completed, report.total.requests);
+}
+
+#[test]
 fn requests_that_a_replica_fails_are_tried_elsewhere() {
     for how in ["status", "reset", "full"] {
         let errors = json!({"faults": [{"kind": "errors", "replica": 0, "at_s": 0.0, "rate": 1.0, "how": how}]});

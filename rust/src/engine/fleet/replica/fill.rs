@@ -14,6 +14,21 @@ impl Replica {
         self.knee.full().map(|batch| batch.max(1))
     }
 
+    /// Tokens of the longest prompt of ours that is not computed yet.
+    #[must_use]
+    pub fn longest_prefill(&self) -> u32 {
+        let prefill = self.in_flight.iter().map(|request| request.need.prefill);
+        prefill.max().unwrap_or(0)
+    }
+
+    /// Since when the oldest of our requests without a first byte has been there.
+    #[must_use]
+    pub fn unanswered_since_ns(&self) -> Option<Instant> {
+        let mut waiting = self.in_flight.iter();
+        let oldest = waiting.find(|request| request.first_byte_ns.is_none());
+        oldest.map(|request| request.pushed_ns)
+    }
+
     /// Prompt tokens that a request takes to compute there: a running mean.
     #[must_use]
     pub fn prompt_mean(&self) -> Option<u32> {

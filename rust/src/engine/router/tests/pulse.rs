@@ -248,8 +248,22 @@ fn engines_that_work_are_not_taken_for_wedged() {
     // A long prompt is being tokenized: the engine has nothing to do yet.
     let (mut drive, replica) = waiting();
     assert_eq!(
+        probed(&mut drive, replica, 29, |_| page(0, 0, 7)),
+        [0_u64; 0]
+    );
+    // It has answered all, and the client does not read.
+    let (mut drive, replica) = waiting();
+    drive.first_byte(1);
+    assert_eq!(
         probed(&mut drive, replica, 300, |_| page(0, 0, 7)),
         [0_u64; 0]
+    );
+    let other = (1..9).find(|_| pushed(&drive.submit("m")).1 == replica);
+    assert!(other.is_some(), "a second request comes there");
+    assert_eq!(
+        probed(&mut drive, replica, 29, |_| page(0, 0, 7)),
+        [0_u64; 0],
+        "its own time counts"
     );
     // It tells no figures.
     let (mut drive, replica) = waiting();
@@ -261,6 +275,98 @@ fn engines_that_work_are_not_taken_for_wedged() {
         ..page(1, 0, 7)
     };
     assert_eq!(probed(&mut drive, replica, 300, asleep), [0_u64; 0]);
+}
+
+/// Seconds until request 1, or the next one, is withdrawn from a replica that says always the same.
+fn patience(drive: &mut Drive, replica: u32, said: impl Fn(u64) -> Snapshot) -> Option<u64> {
+    (1..=200).find(|second| !probed(drive, replica, 1, |_| said(*second)).is_empty())
+}
+
+/// As a fleet is configured by default.
+fn brisk() -> Config {
+    Config {
+        wedged_ns: 3 * S,
+        ..config()
+    }
+}
+
+/// A replica that has answered ten requests, and has got another one.
+fn answered(config: Config, tokens: usize) -> (Drive, u32) {
+    let mut drive = Drive::new(config, 2);
+    let replica = 0;
+    drive.drain(1 - replica, true);
+    for _ in 0..10 {
+        let (id, ..) = pushed(&drive.submit("m"));
+        drive.first_byte(id);
+        drive.complete(id);
+    }
+    let blocks: Vec<u64> = (1..=tokens as u64 / 16).collect();
+    let digest = Digest {
+        prompt_bytes: tokens * 4,
+        ..digest("m", &blocks)
+    };
+    let (_, at, _) = pushed(&drive.submit_as(ask(Route::ChatCompletions), digest));
+    drive.drain(1 - replica, false);
+    assert_eq!(at, replica);
+    (drive, replica)
+}
+
+#[test]
+fn an_engine_that_has_answered_before_is_wedged_after_three_seconds() {
+    let (mut drive, replica) = answered(brisk(), 16);
+    let seconds = patience(&mut drive, replica, |_| page(1, 0, 7));
+    assert!(seconds.is_some_and(|seconds| seconds <= 5), "{seconds:?}");
+    assert_eq!(drive.counter("wedged"), 1);
+    // One that has not may be compiling; so may one that is new at the same address.
+    let mut drive = Drive::new(brisk(), 2);
+    let (_, replica, _) = pushed(&drive.submit("m"));
+    let seconds = patience(&mut drive, replica, |_| page(1, 0, 7));
+    assert!(seconds.is_some_and(|seconds| seconds >= 10), "{seconds:?}");
+    let (mut drive, replica) = answered(brisk(), 16);
+    let started = |queries| Snapshot {
+        cache_queries: Some(queries),
+        ..page(1, 0, 7)
+    };
+    drive.observe(replica, started(9));
+    drive.observe(replica, started(0));
+    let seconds = patience(&mut drive, replica, |_| started(0));
+    assert!(seconds.is_some_and(|seconds| seconds >= 10), "{seconds:?}");
+}
+
+#[test]
+fn requests_that_only_come_to_wait_are_no_sign_of_life() {
+    let (mut drive, replica) = answered(brisk(), 16);
+    let grows = |second: u64| page(1, u32::try_from(second).unwrap_or(0), 7);
+    let seconds = patience(&mut drive, replica, grows);
+    assert!(seconds.is_some_and(|seconds| seconds <= 5), "{seconds:?}");
+    // Neither do they bring it back; a request that is taken out of the queue does.
+    probed(&mut drive, replica, 9, |second| grows(5 + second));
+    assert_eq!(health(&drive, replica), "wedged");
+    probed(&mut drive, replica, 1, |_| page(1, 5, 7));
+    assert_eq!(health(&drive, replica), "up");
+}
+
+#[test]
+fn a_long_prompt_is_given_three_times_what_it_should_take() {
+    // 100,000 tokens at 10,000 a second, on a page that shows no progress.
+    let (mut drive, replica) = answered(brisk(), 100_000);
+    let seconds = patience(&mut drive, replica, |_| page(1, 0, 7));
+    assert!(
+        seconds.is_some_and(|seconds| (29..=32).contains(&seconds)),
+        "{seconds:?}"
+    );
+}
+
+#[test]
+fn a_replica_to_whose_engine_nothing_comes_is_ejected_and_tested_again() {
+    let mut drive = Drive::new(brisk(), 2);
+    let (_, replica, _) = pushed(&drive.submit("m"));
+    assert_eq!(patience(&mut drive, replica, |_| page(0, 0, 7)), Some(31));
+    assert_eq!(health(&drive, replica), "ejected");
+    drive.retry(1, Failure::Withdrawn, true);
+    probed(&mut drive, replica, 2, |_| page(0, 0, 7));
+    drive.tick_at(drive.now);
+    assert_eq!(health(&drive, replica), "probing");
 }
 
 #[test]
