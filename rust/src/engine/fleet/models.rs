@@ -13,6 +13,8 @@ use super::member::{Member, Takes};
 use super::ratio::Ratio;
 use crate::engine::config::Config;
 use crate::engine::fleet::Fleet;
+use crate::engine::fleet::health::State;
+use crate::engine::fleet::snapshot::Snapshot;
 use crate::engine::fleet::speed::Speed;
 use crate::engine::hold::Partition;
 use crate::engine::rate::Rate;
@@ -123,10 +125,15 @@ impl Fleet {
         self.models_ignored
     }
 
-    /// A replica that has told its models for the first time takes its share little by little, where
-    /// others can take the rest meanwhile: its caches are cold, and its first requests slow.
+    /// A replica that is up, and has told its models, for the first time takes its share little by
+    /// little, where others can take the rest meanwhile: its caches are cold, and its first requests
+    /// slow. Not so if its page shows that it has served before.
     pub(in crate::engine) fn welcome(&mut self, slot: ReplicaSlot, config: &Config, now: Instant) {
-        let Some(member) = self.member(slot).filter(|m| m.models_known_ns.is_none()) else {
+        let new = |member: &&Member| {
+            let is_up = member.replica.health.state() == State::Up;
+            member.models_known_ns.is_none() && member.models.is_some() && is_up
+        };
+        let Some(member) = self.member(slot).filter(new) else {
             return;
         };
         let warm = |other: &ReplicaSlot| {
@@ -141,9 +148,10 @@ impl Fleet {
         } else {
             models.all(|model| model.serving.iter().any(warm))
         };
+        let served = member.replica.snapshot().is_some_and(Snapshot::served);
         if let Some(member) = self.member_mut(slot) {
             member.models_known_ns = Some(now);
-            if relieved {
+            if relieved && !served {
                 member.replica.health.join(now);
             }
         }

@@ -78,6 +78,13 @@ impl Snapshot {
         self.running == Some(0) && self.waiting == Some(0)
     }
 
+    /// It has computed something since it started: its caches may not be empty.
+    #[must_use]
+    pub fn served(&self) -> bool {
+        let counted = [self.tokens, self.cache_queries, self.preemptions];
+        counted.iter().flatten().any(|count| *count > 0)
+    }
+
     /// The engine has done something since this page. Requests that have only come to wait are no deed
     /// of its own.
     #[must_use]

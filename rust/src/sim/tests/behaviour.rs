@@ -233,6 +233,38 @@ fn what_waits_at_a_wedged_engine_goes_elsewhere_within_seconds() {
 }
 
 #[test]
+fn replicas_that_come_to_a_fleet_under_overload_are_useful_while_they_ramp() {
+    // Two replicas for users enough for five; three more come after 40 s.
+    let late =
+        |replica: u32| json!({"kind": "crash", "replica": replica, "at_s": 0.0, "until_s": 40.0});
+    let never = |replica: u32| json!({"kind": "crash", "replica": replica, "at_s": 0.0});
+    let run = |comes: &dyn Fn(u32) -> Value, ramp_s: u64| {
+        let faults: Vec<Value> = (2..5).map(comes).collect();
+        let changes = json!({"faults": faults, "records": true, "duration_s": 100.0});
+        let config = Config {
+            ramp_ns: Span::from_secs(ramp_s),
+            ..config()
+        };
+        let run = run_with(&scenario(5, 160, &changes), &requests(160), config);
+        let records = run.unwrap().report().records.unwrap();
+        let since = |from_s: f64, to_s: f64| {
+            let sent = records.sent_s.iter().zip(&records.ttft_s);
+            let within = sent.filter(|(sent_s, _)| (from_s..to_s).contains(*sent_s));
+            let mut ttfts: Vec<f64> = within.filter_map(|(_, ttft_s)| *ttft_s).collect();
+            ttfts.sort_unstable_by(f64::total_cmp);
+            ttfts[ttfts.len() / 2]
+        };
+        (since(40.0, 55.0), since(60.0, 100.0))
+    };
+    let (alone, at_once, ramped) = (run(&never, 10), run(&late, 0), run(&late, 10));
+    assert!(
+        ramped.0 < 0.6 * alone.0,
+        "while they ramp: {ramped:?}, {alone:?}"
+    );
+    assert!(ramped.1 < 1.1 * at_once.1, "later: {ramped:?}, {at_once:?}");
+}
+
+#[test]
 fn slow_engines_are_not_taken_for_wedged() {
     // A step takes up to 21 s, as on a CPU, and prompts of 9,100 tokens more than a minute.
     let slow = json!({"duration_s": 8_000.0, "drain_s": 4_000.0, "faults": [

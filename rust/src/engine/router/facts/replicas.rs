@@ -141,6 +141,7 @@ impl Router {
             &mut self.counters,
             (&self.config, now),
         );
+        self.fleet.welcome(slot, &self.config, now);
         self.fleet
             .note_probe_due(slot, self.mesh.wanted_elsewhere(slot), &self.config);
         if self.review(slot, now, out) || changed {
@@ -164,6 +165,7 @@ impl Router {
         };
         let looked_at = self.fleet.looks_at(slot, now);
         self.fleet.observe_failed(slot, unread, &self.config, now);
+        self.fleet.welcome(slot, &self.config, now);
         self.fleet
             .note_probe_due(slot, self.mesh.wanted_elsewhere(slot), &self.config);
         self.review(slot, now, out);

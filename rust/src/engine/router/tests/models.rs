@@ -336,4 +336,17 @@ fn a_replica_that_joins_a_fleet_that_serves_takes_its_share_little_by_little() {
     drive.set_models(3, &["m", "n"]);
     drive.now += 10 * S;
     assert_eq!(health(&drive, 3), None);
+    // Models may be known before the first probe is answered.
+    drive.set_replicas(0..7);
+    drive.set_models(5, &["m"]);
+    drive.observe(5, idle());
+    assert!(health(&drive, 5).is_some());
+    // It was listed late, or anew, and serves others already.
+    let served = Snapshot {
+        tokens: Some(7),
+        ..idle()
+    };
+    drive.observe(6, served);
+    drive.set_models(6, &["m"]);
+    assert_eq!(health(&drive, 6), None);
 }
