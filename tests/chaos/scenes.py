@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
 from tests.chaos.clients import Crowd, Ledger
 from tests.chaos.fleet import Fleet, fleet
-from tests.support.processes import balancer
+from tests.support.processes import Balancer, balancer, eventually
 from tests.support.regions import Regions, regions
 
 Scene = Callable[[float], Awaitable[tuple[int, Ledger]]]
@@ -28,7 +30,7 @@ FROZEN_S = 8.0
 HERE, THERE = "us", "eu"
 REGION = ("--profile", "l4-8b", "--time-scale", "0.3", "--max-num-seqs", "4")
 
-PATIENT = ("--hold-timeout-s", "60")
+PATIENT = ["--hold-timeout-s", "60"]
 """Clients wait rather than be refused while replicas are away."""
 
 
@@ -105,6 +107,26 @@ async def evacuated(found: Regions, number: int) -> None:
     await in_thread(lambda: found[HERE].verb(f"/regions/{HERE}/undrain"))
 
 
+def pid_of(front: Balancer) -> int:
+    """The process that answers at the admin address now."""
+    return int(front.state()["process"]["pid"])
+
+
+def succeed(front: Balancer) -> None:
+    """The balancer is replaced by a process of its own making, as at an upgrade."""
+    before = pid_of(front)
+    os.kill(before, signal.SIGUSR2)
+    eventually(lambda: pid_of(front) != before, what="another process takes over")
+
+
+async def replaced(seconds: float) -> tuple[int, Ledger]:
+    """One process of the balancer after the other takes its place."""
+    with ExitStack() as stack:
+        replicas = stack.enter_context(fleet(REPLICAS))
+        front = stack.enter_context(balancer(*replicas.urls, arguments=PATIENT))
+        return await under_load(front.url, "replaced", seconds, lambda _: in_thread(lambda: succeed(front)))
+
+
 def over(fault: Callable[[Fleet, int], Awaitable[None]], *arguments: str) -> Scene:
     """A scene of replicas' faults."""
     return lambda seconds: over_replicas(fault.__name__, seconds, fault, *arguments)
@@ -120,5 +142,6 @@ SCENES: dict[str, Scene] = {
     "replicas frozen": over(frozen),
     "the peer's balancer killed": between(peer_killed),
     "the region evacuated": between(evacuated),
+    "the balancer replaced": replaced,
 }
 """By the name in the table."""
