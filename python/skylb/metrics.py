@@ -64,6 +64,7 @@ EVENTS = frozenset(
         "rate_limited",
         "residency_refused",
         "restarts",
+        "resumed",
         "retries",
         "retry_denied",
         "shares_refused",

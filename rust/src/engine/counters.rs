@@ -61,6 +61,8 @@ counters! {
     completed_replica_failed,
     /// Failed attempts that were tried again.
     retries,
+    /// Times that a stream which had begun left a replica or a peer, to go on elsewhere.
+    resumed,
     /// Failed attempts that the budget did not allow to try again.
     retry_denied,
     /// Answers "full" or "too many".

@@ -98,8 +98,9 @@ pub enum Effect {
     Reject(Reject),
     /// The hold's deadline passed; the engine has forgotten the request.
     Expire(RequestId),
-    /// Give up the request's attempt, which has had no first byte, and report it as failed
-    /// (`Failure::Withdrawn`): its replica is down or wedged.
+    /// Give up the request's attempt, and report it as failed (`Failure::Withdrawn`): its replica is down or
+    /// wedged, or is to be left. After its first byte only a stream that may go on elsewhere is withdrawn
+    /// (`Router::resume` reports it). A driver that cannot continue it lets it be.
     Withdraw(RequestId),
     /// Send this replica a probe now. At most one per replica is under way. It ends when
     /// `Router::observe` or `Router::observe_failed` reports it, even if the driver gave it up.

@@ -47,6 +47,8 @@ pub struct Digest {
     pub class: Class,
     /// False for `background` and `store: true`: such a request is never sent twice.
     pub retry_safe: bool,
+    /// Its stream may go on elsewhere after its first byte.
+    pub continues: bool,
     /// The body says `store: false`: nothing is kept of the answer.
     pub unstored: bool,
     /// The answer this request builds on (`/v1/responses`).
@@ -103,6 +105,7 @@ impl Default for Digest {
             key: None,
             class: Class::Normal,
             retry_safe: true,
+            continues: false,
             unstored: false,
             previous_response_id: None,
             prompt_bytes: 0,

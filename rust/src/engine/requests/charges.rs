@@ -9,7 +9,7 @@ use crate::engine::effect::Outcome;
 use crate::engine::fleet::Fleet;
 use crate::engine::plant::Plant;
 use crate::engine::refusal::Refusal;
-use crate::engine::tenants::{Delivery, Spent};
+use crate::engine::tenants::{Delivery, Progress, Spent};
 use crate::prompt::Digest;
 use crate::time::Instant;
 
@@ -74,10 +74,20 @@ impl Requests {
         }
     }
 
-    /// A request is over, and nothing of it was computed, or it has been settled. If nothing of it was tried
-    /// either, it was refused: then it does not count as a request.
+    /// A request is over that has not been settled: nothing of it was computed, or no replica goes on with it. If
+    /// nothing of it was tried either, it was refused: then it does not count as a request.
     pub(in crate::engine) fn release(&mut self, request: &Request, now: Instant) {
         if let Some(charge) = request.charge {
+            if let Some(given) = request.given {
+                let spent = Spent::of(
+                    charge,
+                    Progress::Started,
+                    Outcome::ReplicaFailed,
+                    &given.report(),
+                );
+                self.tenants.settle(charge, spent, now);
+                return;
+            }
             self.tenants.settle(charge, Spent::NOTHING, now);
             if request.attempts == 0 {
                 self.tenants.give_back(charge, now);

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::engine::ask::Report;
+use crate::engine::ask::{Report, Usage};
 use crate::engine::cache::Match;
 use crate::engine::choose::Seeker;
 use crate::engine::config::Config;
@@ -58,6 +58,19 @@ pub(in crate::engine) struct Setbacks {
     pub(in crate::engine) suspects: SmallVec<[(ReplicaId, Failure); 1]>,
 }
 
+/// The part of an answer that its client has, of a stream that goes on elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Given {
+    /// No replica goes on with it yet.
+    pub(in crate::engine) cut: bool,
+    /// Replicas and peers tried for what is missing.
+    pub(in crate::engine) continuations: u32,
+    /// What the engine has told of it, or the relay has counted.
+    pub(in crate::engine) usage: Usage,
+    /// Events of the stream.
+    pub(in crate::engine) events: u64,
+}
+
 /// Everything the router remembers of a request.
 #[derive(Debug)]
 pub(in crate::engine) struct Request {
@@ -73,6 +86,11 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) charge: Option<Charge>,
     pub(in crate::engine) submitted_ns: Instant,
     pub(in crate::engine) retry_safe: bool,
+    /// Its stream may go on at another replica after the first byte ([`Router::resume`](crate::engine::router::Router::resume)):
+    /// then it may be withdrawn while it streams, and keeps its blocks.
+    pub(in crate::engine) continues: bool,
+    /// What its client has of the answer, once its stream has left a replica.
+    pub(in crate::engine) given: Option<Given>,
     pub(in crate::engine) body_bytes: u32,
     pub(in crate::engine) attempts: u32,
     pub(in crate::engine) attempts_max: u32,
@@ -120,6 +138,11 @@ impl Request {
         false
     }
 
+    /// Its client has a part of its answer, and no replica goes on with it yet.
+    pub(in crate::engine) fn is_cut(&self) -> bool {
+        self.given.is_some_and(|given| given.cut)
+    }
+
     /// The first byte of its answer has come.
     pub(in crate::engine) fn started(&self) -> bool {
         match &self.phase {
@@ -132,7 +155,7 @@ impl Request {
     /// How far it has come, as far as its tenant is charged for it.
     pub(in crate::engine) fn progress(&self) -> Progress {
         match &self.phase {
-            _ if self.started() => Progress::Started,
+            _ if self.started() || self.given.is_some() => Progress::Started,
             Phase::InFlight(_) | Phase::Away(_) => Progress::Attempted,
             Phase::Between | Phase::Looking | Phase::Held { .. } => Progress::Waiting,
         }

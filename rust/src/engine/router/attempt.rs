@@ -18,7 +18,8 @@ use crate::id::{ReplicaId, ReplicaSlot, RequestId};
 use crate::time::Instant;
 
 impl Router {
-    /// The first body byte of the request's attempt arrived: from now on it is not tried elsewhere.
+    /// The first body byte of the request's attempt arrived: from now on it is not tried elsewhere, unless its
+    /// stream may [go on](Self::resume) there.
     ///
     /// `response_id` names a stored response, where the answer's beginning tells it.
     pub fn first_byte(
@@ -33,12 +34,17 @@ impl Router {
             self.counters.unknown_first_bytes += 1;
             return;
         };
-        let measured = request.demand.measured();
+        let measured = request.demand.measured() && request.given.is_none();
+        if let Some(given) = &mut request.given {
+            given.cut = false;
+        }
         let attempt = match &mut request.phase {
             Phase::InFlight(attempt) => attempt,
             Phase::Away(away) => {
                 if !mem::replace(&mut away.started, true) {
-                    request.demand.blocks = Vec::new();
+                    if !request.continues {
+                        request.demand.blocks = Vec::new();
+                    }
                     let away = *away;
                     let suspects = mem::take(&mut request.setbacks.suspects);
                     self.first_byte_away(&away);
@@ -60,7 +66,9 @@ impl Router {
         if measured {
             self.fleet.compare(&attempt.forecast, now);
         }
-        request.demand.blocks = Vec::new();
+        if !request.continues {
+            request.demand.blocks = Vec::new();
+        }
         let (slot, payer) = (attempt.slot, request.payer);
         let lane = request.demand.lane;
         let suspects = mem::take(&mut request.setbacks.suspects);
@@ -108,7 +116,7 @@ impl Router {
             }
             Phase::Between | Phase::Looking | Phase::Held { .. } => return,
         };
-        let (slot, started) = (attempt.slot, attempt.started);
+        let (slot, started) = (attempt.slot, attempt.started && !request.is_cut());
         self.end_attempt(id, &request, attempt, &[]);
         let mut turned = self.blame(slot, failure, now);
         let failed = self.fleet.member(slot).map_or(ELSEWHERE, Member::id);
@@ -125,8 +133,10 @@ impl Router {
                     !started && self.goes_on(&mut request, failure, now)
                 }
                 // Its part of the budget was taken when it was withdrawn.
-                Failure::Withdrawn => !started && request.attempts < request.attempts_max,
-                _ => self.may_retry(&request, failure, started, sent, now),
+                Failure::Withdrawn if !request.is_cut() => {
+                    !started && request.attempts < request.attempts_max
+                }
+                _ => self.may_retry(&mut request, failure, started, sent, now),
             };
         if again {
             self.counters.retries += u64::from(!failure.refused());
@@ -176,12 +186,15 @@ impl Router {
     /// computed a second time.
     pub(super) fn may_retry(
         &mut self,
-        request: &Request,
+        request: &mut Request,
         failure: Failure,
         started: bool,
         sent: bool,
         now: Instant,
     ) -> bool {
+        if request.is_cut() {
+            return self.may_continue(request);
+        }
         let over = request.attempts >= request.attempts_max
             && !self.config.planted(Plant::AttemptsUnlimited);
         let again = request.retry_safe && (failure != Failure::Timeout || request.demand.stream);
@@ -224,7 +237,7 @@ impl Router {
             Phase::InFlight(attempt) => {
                 let slot = attempt.slot;
                 let mut answer = Cow::Borrowed(&[][..]);
-                if outcome == Outcome::Ok {
+                if outcome == Outcome::Ok && request.given.is_none() {
                     answer = self.learn(&request, &attempt, &report, now);
                 }
                 let replica = self.fleet.member(slot).map(Member::id);

@@ -100,6 +100,7 @@ impl Router {
         out: &mut Vec<Effect>,
     ) {
         let (failure, sent) = failed;
+        let started = away.started && !request.is_cut();
         let name = self.fleet.name_of(Some(away.model));
         self.mesh.end(away, name);
         // It may have been held there.
@@ -121,8 +122,7 @@ impl Router {
         let refusal = self.failed(failure);
         let alike = request.fails_alike(ELSEWHERE, failure);
         let again = !alike
-            && ((refused && !away.started)
-                || self.may_retry(&request, failure, away.started, sent, now));
+            && ((refused && !started) || self.may_retry(&mut request, failure, started, sent, now));
         if again {
             self.counters.retries += u64::from(!refused);
             self.settle(id, request, Some(refusal), now, out);

@@ -12,6 +12,7 @@
 //! | `attempt` | first byte, failure, end |
 //! | `forward`, `arrivals` | requests that go to a peer, and those that come from one |
 //! | `limits` | what tenants may use, and are charged |
+//! | `resume` | streams that go on elsewhere from where they were |
 //! | `withdraw` | requests at replicas that show no sign of life |
 //! | `facts/` | what is reported of replicas and peers, and time that passes |
 //! | `look` | requests for a model in no list, until the lists have been read again |
@@ -28,6 +29,7 @@ mod look;
 mod place;
 mod refuse;
 mod report;
+mod resume;
 mod serve;
 mod withdraw;
 

@@ -1,0 +1,86 @@
+//! Streams that go on elsewhere from where they were.
+//!
+//! A stream may break after its first byte, or have to leave its replica. If the driver has what another
+//! replica needs to go on with it, it calls [`Router::resume`]. From then on the attempt counts as one without
+//! a first byte: it is released, its replica is blamed as ever, and the request is placed again. It keeps its
+//! age, so that it goes before all that came later, and its blocks, so that the choice is by prefix.
+//!
+//! Tries to continue a stream take nothing from the budget of retries. That budget is a part of the requests
+//! that come, and most streams of a dead region began long before. Their number has its own bounds:
+//! [`CONTINUATIONS_MAX`] for each request, and the streams that are open.
+
+use smallvec::SmallVec;
+
+use super::Router;
+use crate::engine::ask::Report;
+use crate::engine::effect::Effect;
+use crate::engine::fleet::health::Failure;
+use crate::engine::requests::request::{Given, Request};
+use crate::id::RequestId;
+use crate::time::{Instant, Span};
+
+/// Replicas and peers that are tried for what is missing of one stream. Each continuation computes the prompt again
+/// where it is not cached, so an engine that dies of a request must not be followed through the whole fleet.
+pub const CONTINUATIONS_MAX: u32 = 8;
+
+impl Router {
+    /// The stream of a request's attempt broke or was withdrawn after its first byte, and the driver can go on
+    /// with it elsewhere. `given`: what its client has.
+    ///
+    /// Causes a push or a forward of what is missing, a place in the hold, or a refusal. Then the driver ends
+    /// the stream with an error.
+    pub fn resume(
+        &mut self,
+        id: RequestId,
+        failure: Failure,
+        given: &Report<'_>,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        let now = self.advance(now);
+        let begun = |request: &&mut Request| request.continues && request.started();
+        let Some(request) = self.requests.get_mut(id).filter(begun) else {
+            self.counters.unknown_retries += 1;
+            return;
+        };
+        let continuations = request.given.map_or(0, |given| given.continuations);
+        request.given = Some(Given {
+            cut: true,
+            continuations,
+            usage: given.usage,
+            events: given.events,
+        });
+        // The time in the hold before its first byte is another wait.
+        request.held_ns = Span::ZERO;
+        request.leaves_until_ns = Instant::ZERO;
+        request.tried_peers = SmallVec::new();
+        self.counters.resumed += 1;
+        self.retry(id, failure, true, now, out);
+    }
+
+    /// One more replica or peer may be tried for what is missing of a stream; it is counted.
+    pub(super) fn may_continue(&self, request: &mut Request) -> bool {
+        let Some(given) = &mut request.given else {
+            return false;
+        };
+        given.continuations += 1;
+        request.attempts = 0;
+        if request.setbacks.suspects.len() > 1 {
+            request.setbacks.suspects.remove(0);
+        }
+        given.continuations <= CONTINUATIONS_MAX
+    }
+}
+
+impl Given {
+    /// As a driver reports it at a request's end.
+    pub(in crate::engine) fn report(&self) -> Report<'static> {
+        Report {
+            usage: self.usage,
+            sent: true,
+            streamed: true,
+            events: self.events,
+            ..Report::default()
+        }
+    }
+}
