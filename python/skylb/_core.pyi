@@ -281,6 +281,21 @@ class Request:
         without a priority that is not believed or whose tenant has a highest class, and where ``ask_usage``,
         with ``stream_options.include_usage`` if it says nothing of that. Where the tokens of the tenant are
         limited, it asks for usage whatever it says. A relay takes such usage out again."""
+    def continued(self, relay: Relay, /) -> bytes | None:
+        """The body for a replica that is to go on with the stream of this relay.
+
+        It has the ids that the client has, and what else shapes the answer. From now on the request is sent
+        to ``/v1/completions``.
+
+        Returns:
+            ``None``: the answer has all the tokens that it may have.
+        """
+    def not_continued(self, reason: str, /) -> None:
+        """Its stream broke and does not go on elsewhere, for this reason; see `CONTINUING_REASONS`.
+
+        Raises:
+            ValueError: there is no such reason.
+        """
     def pushed(self, push: Push, replica: str, /) -> None:
         """An attempt at the replica of this name begins."""
     def forwarded_to(self, forward: Forward, peer: str, /) -> None:
@@ -375,6 +390,22 @@ class Relay:
         """Begins the client's stream before its first event: what to write, with the comments that came.
         ``b""``: the replica has answered with something else. ``head``: of our own, up to where the
         fields of its framing go; used while the replica's is not here."""
+    def go_on(self, before: Relay, /) -> None:
+        """This response goes on with the stream of another relay, which is suspended."""
+    def suspend(self) -> None:
+        """The replica is given up, and another one is to go on. What is not written yet is dropped."""
+    def finish(self) -> bytes | None:
+        """What ends a stream of which only the end is missing: usage, ``[DONE]`` and the framing.
+
+        Returns:
+            ``None``: tokens may be missing too.
+        """
+    @property
+    def keeps(self) -> bool:
+        """It keeps what another replica needs to go on with the stream."""
+    @property
+    def refusal(self) -> str | None:
+        """Why the stream cannot go on elsewhere from where it is, if it cannot."""
     def join(self) -> None:
         """The client's stream has begun already: this response goes on with it. An answer that is no
         stream becomes an error event in it."""
@@ -793,6 +824,7 @@ class Scanner:
         only_model: str | None = None,
         tenant: Tenant | None = None,
         highest: str | None = None,
+        forwarded: bool = False,
         /,
     ) -> Scanned:
         """Reads a body without the GIL.
@@ -804,6 +836,7 @@ class Scanner:
             only_model: what a body means that names no model.
             tenant: of the request; nobody's without one.
             highest: the most urgent class that the request may have; see `Engine.highest_class`.
+            forwarded: it comes from a peer, which asks for ids itself if the stream may go on elsewhere.
 
         Raises:
             RequestError: the body is refused (400, 415).
@@ -838,6 +871,16 @@ class Engine:
         Raises:
             ValueError: the key has another length.
         """
+    def continue_streams(self, bytes_max: int, tokens_max: int, /) -> None:
+        """From now on streams may go on elsewhere; to be called before the first request.
+
+        Args:
+            bytes_max: memory for the ids of all streams.
+            tokens_max: ids that are kept of one stream.
+        """
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the ids of all streams."""
     def record_prompts(self, on: bool, /) -> None:
         """Requests keep the hashes of their prompts and answers to their end from now on, or no longer."""
     def submit(self, request_id: int, request: Request, body: bytes | Scanned, /) -> tuple[_Effect, ...]:
@@ -871,6 +914,12 @@ class Engine:
         Causes a Push or Forward elsewhere, a Hold, or a Reject (attempts, budget or deadline used up,
         or the request has failed alike at another replica).
         """
+    def resume(
+        self, request: Request, relay: Relay, failure: int, now_ns: int, status: int = 0, /
+    ) -> tuple[_Effect, ...]:
+        """The stream of the current attempt broke or is left after its first byte, and can go on elsewhere.
+
+        ``relay`` is of that attempt; ``status`` is that of the answer, if it is the failure."""
     def complete(
         self, request: Request, outcome: int, relay: Relay | None, now_ns: int, /
     ) -> tuple[_Effect, ...]:

@@ -92,6 +92,10 @@ class LocalRouter(Router):
         self._deliver(self._engine.retry(request, failure, sent, now_ns, status))
         self._arm()
 
+    def resume(self, request: Request, relay: Relay, failure: int, *, now_ns: int, status: int = 0) -> None:
+        self._deliver(self._engine.resume(request, relay, failure, now_ns, status))
+        self._arm()
+
     def heard(self, replica_ids: list[int], now_ns: int) -> None:
         effects = self._engine.heard(replica_ids, now_ns)
         if effects:

@@ -89,6 +89,19 @@ class Router(Protocol):
     def retry(self, request: Request, failure: int, *, sent: bool, now_ns: int, status: int = 0) -> None:
         """The current attempt failed before its first body byte; the sink receives what follows."""
 
+    def resume(self, request: Request, relay: Relay, failure: int, *, now_ns: int, status: int = 0) -> None:
+        """The stream of the current attempt broke or is left, and can go on elsewhere.
+
+        The sink receives what follows.
+
+        Args:
+            request: what it is about; it has its body for the replica that goes on.
+            relay: of that attempt: what the client has.
+            failure: why it is given up, ``FAILURE_*``.
+            now_ns: the time.
+            status: of the answer, if its status or an error in it is the failure.
+        """
+
     def heard(self, replica_ids: list[int], now_ns: int) -> None:
         """These replicas have sent further parts of answers since the last call."""
 

@@ -41,6 +41,7 @@ fn heads(c: &mut Criterion) {
         return;
     };
     let to = Upstream {
+        path: None,
         capped: false,
         host: "10.0.0.1:8000",
         request_id: "0123456789abcdef",

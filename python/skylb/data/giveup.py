@@ -6,6 +6,7 @@ from skylb import _core
 from skylb._core import Relay, Request
 from skylb.clock import monotonic_ns
 from skylb.data.context import Context
+from skylb.data.continuing import may_leave
 from skylb.data.leg import Leg
 from skylb.data.phases import CONNECT, RELAY, WAIT, Phase
 
@@ -59,6 +60,7 @@ def give_up(exchange: Ongoing, code: str, message: str) -> None:
 
 
 def withdraw(exchange: Ongoing) -> None:
-    """Gives up an attempt that has had no first byte; the request is tried elsewhere."""
-    if exchange.phase in {CONNECT, WAIT}:
+    """Gives up an attempt: it is tried elsewhere. A stream that cannot go on elsewhere stays where it is."""
+    goes_on = exchange.phase is RELAY and may_leave(exchange.legs[-1])
+    if goes_on or exchange.phase in {CONNECT, WAIT}:
         exchange.fail(_core.FAILURE_WITHDRAWN, sent=True)

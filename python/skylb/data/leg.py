@@ -138,7 +138,8 @@ class Leg:
             self.owner.broken(self, malformed=False)
 
     def _advance(self, flags: int, data: bytes) -> None:
-        if flags & FEED_FAILED:
+        failed = flags & FEED_FAILED
+        if failed and not flags & FEED_WRITE_BUFFER:
             self.owner.broken(self, malformed=True)
             return
         self.heard = True
@@ -149,6 +150,8 @@ class Leg:
             self._pending = None
             self.begun = True
         self._write(flags, data)
+        if failed:  # the stream says so, behind what was written
+            self.owner.broken(self, malformed=True)
 
     def proceed(self) -> None:
         """Relays the answer that was withheld: no other attempt follows."""

@@ -13,14 +13,15 @@ from http import HTTPStatus
 from skylb import _core
 from skylb._core import Forward, Head, Push, Reject, Relay, Request, RequestError, Scanned
 from skylb.clock import monotonic_ns
-from skylb.data import answers, giveup, local, waiting
+from skylb.data import answers, continuing, giveup, local, waiting
 from skylb.data.context import Context
 from skylb.data.cors import preflight
 from skylb.data.crossing import PeerLeg
-from skylb.data.failures import FAILURES, SHORT, failure_of, is_for_client
+from skylb.data.failures import FAILURES, SHORT, is_for_client
 from skylb.data.leg import Leg
 from skylb.data.phases import CONNECT, ENDED, HOLD, PLACE, RELAY, WAIT, Client
 from skylb.data.reading import Part, Read, salted
+from skylb.data.withholding import withheld
 from skylb.errors import ConnectError, ShortageError
 from skylb.mesh.signing import REFUSED_HEADER, sha256
 from skylb.types import Peer, Replica
@@ -97,7 +98,10 @@ class Exchange:
             self.answer_error(error.code, error.message, param=error.param)
             return
         router, tenant = self.context.router, self.request.tenant
-        known = (self.client.sender.front, router.only_model(), tenant, router.highest_class(tenant))
+        client = self.client
+        forwarded = client.claims is not None
+        highest = router.highest_class(tenant)
+        known = (client.sender.front, router.only_model(), tenant, highest, forwarded)
 
         def was_read(read: Read | RequestError, /) -> None:
             self.charged = bytes_in
@@ -250,8 +254,7 @@ class Exchange:
             )
         self.phase = WAIT
         relay = self.make_relay(begun=self.early_relay)
-        if self.early_relay is not None:
-            relay.join()
+        continuing.attach(self, relay)
         leg.listen(connection, relay, client.transport.write, client.paused_ns != 0)
         connection.send(head, *parts)
 
@@ -287,20 +290,12 @@ class Exchange:
 
     def withholds(self, leg: Leg, relay: Relay) -> bool:
         """Whether this is an error that another replica may answer better; reports the attempt as failed."""
-        if leg.forward is not None and relay.refused is not None:
-            leg.withheld = True
-            self.fail(_core.FAILURE_REFUSED, sent=False)
-            return True
-        status = relay.verdict
-        given = leg.target.authorization is not None
-        keyed = given or self.context.tenants.keyring is not None  # then no replica gets a client's key
-        failure = failure_of(status, self.request, self.context.router, keyed=keyed)
-        if failure == _core.FAILURE_UNAUTHORIZED:
-            self.context.key_refusals.noted(leg.target.name, monotonic_ns(), given=given)
-        if failure is None or (status == HTTPStatus.TOO_MANY_REQUESTS and leg.forward is not None):
+        failure = withheld(leg, relay, self.request, self.context)
+        if failure is None:
             return False
         leg.withheld = True
-        self.fail(failure, sent=True, status=status)
+        refused = failure == _core.FAILURE_REFUSED
+        self.fail(failure, sent=not refused, status=0 if refused else relay.verdict)
         return True
 
     def release_body(self) -> None:
@@ -332,12 +327,14 @@ class Exchange:
             self.count(leg, "stale")  # closed before the replica read the request: no attempt, no failure
             self.connect(leg)
         else:
-            self.fail(_core.FAILURE_BAD_RESPONSE if malformed else _core.FAILURE_RESET, sent=True)
+            failure = _core.FAILURE_BAD_RESPONSE if malformed else _core.FAILURE_RESET
+            told = leg.relay.verdict if malformed and leg.relay.verdict >= 500 else 0
+            self.fail(_core.FAILURE_STATUS if told else failure, sent=True, status=told)
 
     # --------------------------------------------------------------------- failures
 
     def fail(self, failure: int, *, sent: bool, status: int = 0) -> None:
-        """The attempt failed: SkyLB tries elsewhere, or ends the response if it has begun."""
+        """The attempt failed: SkyLB tries elsewhere; a response that has begun goes on there, or ends."""
         outcome, code, message = FAILURES[failure]
         leg = self.legs[-1]
         if self.in_engine:
@@ -347,8 +344,9 @@ class Exchange:
         if self.phase is not RELAY:
             self.phase = PLACE
             self.phase_ns = now_ns = monotonic_ns()
+            continuing.wait(self)
             self.context.router.retry(self.request, failure, sent=sent, now_ns=now_ns, status=status)
-        else:
+        elif not continuing.go_on(self, leg, failure, status):
             self.cut(leg.relay, code, message)
 
     def withdrawn(self) -> None:
@@ -374,6 +372,7 @@ class Exchange:
         """The engine gives up: the client gets the replica's own error if there is one, else ours."""
         self.in_engine = False
         self.leave_hold()
+        continuing.gave_up(self)
         leg = self.legs[-1] if self.legs else None
         if leg is not None and leg.withheld and is_for_client(leg.relay):
             self.phase = RELAY
@@ -389,6 +388,7 @@ class Exchange:
         """The hold's deadline passed."""
         self.in_engine = False
         self.leave_hold()
+        continuing.gave_up(self)
         retry_after_s = self.context.limits.retry_after_s
         self.answer_error("hold_timeout", "no replica had room in time", retry_after_s=retry_after_s)
 

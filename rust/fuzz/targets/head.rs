@@ -9,6 +9,7 @@ use skylb_core::http::steer::{self, Fate};
 use super::{behind, table};
 
 const TO: Upstream<'_> = Upstream {
+    path: None,
     capped: false,
     host: "10.0.0.1:8000",
     request_id: "req-1",

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::blocks::Tail;
 use super::class::Class;
+use super::continuing::{Continuing, Plan};
 use super::edit::{Edit, Edits};
 
 /// In which form an answer comes, and how a client sends it back.
@@ -47,8 +48,8 @@ pub struct Digest {
     pub class: Class,
     /// False for `background` and `store: true`: such a request is never sent twice.
     pub retry_safe: bool,
-    /// Its stream may go on elsewhere after its first byte.
-    pub continues: bool,
+    /// Whether its stream may go on elsewhere after its first byte.
+    pub continuing: Continuing,
     /// The body says `store: false`: nothing is kept of the answer.
     pub unstored: bool,
     /// The answer this request builds on (`/v1/responses`).
@@ -105,7 +106,7 @@ impl Default for Digest {
             key: None,
             class: Class::Normal,
             retry_safe: true,
-            continues: false,
+            continuing: Continuing::Off,
             unstored: false,
             previous_response_id: None,
             prompt_bytes: 0,
@@ -124,6 +125,15 @@ impl Default for Digest {
 }
 
 impl Digest {
+    /// What a replica that goes on with its stream is asked, if it may go on.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Plan> {
+        match &self.continuing {
+            Continuing::Planned(plan) => Some(plan),
+            Continuing::Off | Continuing::Refused(_) => None,
+        }
+    }
+
     /// What an engine gets in place of the body's priority: 0 where that is not `believed`, or where the `highest`
     /// class of its sender has a bound. Engines differ in the sign that is urgent: no other number is safe.
     #[must_use]

@@ -18,6 +18,7 @@ pub mod blocks;
 mod canonical;
 mod chat;
 pub mod class;
+pub mod continuing;
 mod cursor;
 mod digest;
 mod edit;
@@ -39,6 +40,7 @@ use crate::http::error::RequestError;
 use crate::http::route::{BodyKind, Route};
 use crate::prompt::blocks::{BlockKey, BlockStream};
 use canonical::tag;
+use continuing::{Continuing, Reason};
 use fault::Fault;
 use isolation::{ISOLATION_KEY_BYTES, Isolation, Owner};
 use outline::{Field, Outline};
@@ -60,6 +62,8 @@ pub struct DigestConfig {
     prompt_blocks_max: usize,
     /// Owners share no prefix cache.
     isolation: Option<Isolation>,
+    /// Streams may go on elsewhere.
+    continues: bool,
 }
 
 impl DigestConfig {
@@ -72,12 +76,18 @@ impl DigestConfig {
             block_bytes,
             prompt_blocks_max,
             isolation: None,
+            continues: false,
         }
     }
 
     /// From now on no two owners share a prefix cache; `key` is that of [`Isolation::new`].
     pub fn isolate(&mut self, key: &[u8; ISOLATION_KEY_BYTES]) {
         self.isolation = Some(Isolation::new(key));
+    }
+
+    /// From now on streams may go on elsewhere, where their bodies allow it.
+    pub fn continue_streams(&mut self) {
+        self.continues = true;
     }
 
     /// Owners share no prefix cache.
@@ -244,6 +254,7 @@ fn read_json(
     let staged = &mut scratch.buffers.staged;
     let salt = settings::salt(envelope, &outline, cfg, staged)?;
     digest.salt_edits = settings::salt_edits(route, &outline, salt);
+    let salt_of = salt.as_ref().filter(|_| route.takes_salt());
     let seed = settings::seed((route, model, salt), &outline, cfg, staged)?;
     let expected = body.len() / cfg.block_bytes.max(1) + 1;
     let mut prompt = Prompt {
@@ -260,6 +271,14 @@ fn read_json(
     };
     put_prompt(route, &outline, &mut prompt)?;
     digest.has_media = prompt.has_media;
+    if cfg.continues && digest.stream {
+        let retry_safe = digest.retry_safe;
+        digest.continuing = if retry_safe {
+            continuing::read(route, (&outline, body), salt_of, digest.has_media)
+        } else {
+            Continuing::Refused(Reason::Stored)
+        };
+    }
     let blocks = prompt.stream.finish();
     digest.prompt_bytes = blocks.bytes;
     digest.blocks = blocks.hashes;

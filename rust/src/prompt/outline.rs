@@ -56,6 +56,7 @@ fields! {
     ContinueFinalMessage = "continue_final_message" b"continue_final_message",
     PreviousResponseId = "previous_response_id" b"previous_response_id",
     RequestId = "request_id" b"request_id",
+    ReturnTokenIds = "return_token_ids" b"return_token_ids",
     ChatTemplate = "chat_template" b"chat_template",
     ChatTemplateKwargs = "chat_template_kwargs" b"chat_template_kwargs",
     ReasoningEffort = "reasoning_effort" b"reasoning_effort",

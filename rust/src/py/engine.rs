@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::effects::{ReplicaGauges, effects};
 use super::http::{Relay, refused};
-use super::report::{end_of, report};
+use super::report::{end_of, given, report};
 use super::request::{Request, Said, ask_of};
 use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
@@ -22,6 +22,7 @@ use crate::id::{ReplicaId, RequestId};
 use crate::prompt::blocks::Tail;
 use crate::prompt::isolation::ISOLATION_KEY_BYTES;
 use crate::record::prompt::Prompt;
+use crate::relay::Pool;
 use crate::time::Instant;
 
 const FAILURES: [(&str, Failure); 11] = [
@@ -60,6 +61,14 @@ const OUTCOMES: [(&str, Outcome); 4] = [
     ("OUTCOME_GIVEN_UP", Outcome::GivenUp),
 ];
 
+/// The failure of a number, with the status of the answer.
+fn failure_of(number: usize, status: u16) -> PyResult<Failure> {
+    Ok(match constant(&FAILURES, "failure", number)? {
+        Failure::Status(_) => Failure::Status(status),
+        other => other,
+    })
+}
+
 type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
 
 impl Engine {
@@ -78,6 +87,8 @@ pub(super) struct Engine {
     pub(super) out: Vec<Effect>,
     /// Requests keep what a recording needs of their prompts.
     records: bool,
+    /// Where ids are kept, if streams may go on elsewhere.
+    kept: Option<Arc<Pool>>,
 }
 
 #[pymethods]
@@ -97,12 +108,24 @@ impl Engine {
             router: Router::new(config, secret, seed),
             out: Vec::new(),
             records: false,
+            kept: None,
         })
     }
 
     #[pyo3(signature = (key, /))]
     fn isolate(&mut self, key: [u8; ISOLATION_KEY_BYTES]) {
         self.router.digest_config_mut().isolate(&key);
+    }
+
+    #[pyo3(signature = (bytes_max, tokens_max, /))]
+    fn continue_streams(&mut self, bytes_max: usize, tokens_max: usize) {
+        self.router.digest_config_mut().continue_streams();
+        self.kept = Some(Arc::new(Pool::new(bytes_max, tokens_max)));
+    }
+
+    #[getter]
+    fn kept_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |pool| pool.bytes())
     }
 
     #[pyo3(signature = (on, /))]
@@ -159,6 +182,8 @@ impl Engine {
         let class = self.router.class_of(&ask, digest.class);
         digest.tail = Tail::default();
         request.life.class = class;
+        let continues = request.forwarded.is_none() && digest.plan().is_some();
+        request.pool = self.kept.as_ref().filter(|_| continues).map(Arc::clone);
         request.id = id;
         request.placed(
             Said {
@@ -192,9 +217,12 @@ impl Engine {
         relay: &Relay,
         now_ns: Instant,
     ) -> Effects<'py> {
-        request.life.first_byte_ns = now_ns.ns();
+        let goes_on = request.life.continued.since_ns.is_some();
+        request.life.first_byte(now_ns.ns());
         let response_id = relay.inner.response_id();
-        self.router.note_first_byte(request.id, now_ns);
+        if !goes_on {
+            self.router.note_first_byte(request.id, now_ns);
+        }
         self.router
             .first_byte(request.id, response_id, now_ns, &mut self.out);
         self.effects(py, now_ns)
@@ -210,14 +238,30 @@ impl Engine {
         now_ns: Instant,
         status: u16,
     ) -> Effects<'py> {
-        let failure = match constant(&FAILURES, "failure", failure)? {
-            Failure::Status(_) => Failure::Status(status),
-            other => other,
-        };
+        let failure = failure_of(failure, status)?;
         (request.life).attempt_failed(failure.word(), status, now_ns.ns());
         self.router.note_failure(request.id, failure, now_ns);
         self.router
             .retry(request.id, failure, sent, now_ns, &mut self.out);
+        self.effects(py, now_ns)
+    }
+
+    #[pyo3(signature = (request, relay, failure, now_ns, status=0, /))]
+    fn resume<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: &mut Request,
+        relay: &Relay,
+        failure: usize,
+        now_ns: Instant,
+        status: u16,
+    ) -> Effects<'py> {
+        let failure = failure_of(failure, status)?;
+        request.life.cut(failure.word(), status, now_ns.ns());
+        self.router.note_failure(request.id, failure, now_ns);
+        let given = given(relay);
+        self.router
+            .resume(request.id, failure, &given, now_ns, &mut self.out);
         self.effects(py, now_ns)
     }
 

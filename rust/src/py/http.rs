@@ -270,6 +270,30 @@ impl Relay {
         PyBytes::new(py, &self.inner.open(head))
     }
 
+    #[pyo3(signature = (before, /))]
+    fn go_on(&mut self, before: &mut Self) {
+        self.inner.go_on(&mut before.inner);
+        self.began = before.began;
+    }
+
+    fn suspend(&mut self) {
+        self.inner.suspend();
+    }
+
+    fn finish<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        Some(PyBytes::new(py, &self.inner.finish()?))
+    }
+
+    #[getter]
+    fn keeps(&self) -> bool {
+        self.inner.kept().is_some()
+    }
+
+    #[getter]
+    fn refusal(&self) -> Option<&'static str> {
+        Some(self.inner.refusal()?.word())
+    }
+
     fn join(&mut self) {
         self.inner.join();
     }

@@ -4,6 +4,7 @@ use super::http::Relay;
 use crate::engine::effect::Outcome;
 use crate::engine::receipts::End;
 use crate::engine::router::{Report, Usage};
+use crate::relay::Kept;
 use crate::time::Instant;
 
 /// What a relay learned from its response.
@@ -23,6 +24,20 @@ pub(super) fn report<'a>(relay: Option<&'a Relay>, answer: &'a [u64]) -> Report<
         events: relay.inner.events(),
         events_since_usage: relay.inner.events_since_usage(),
     })
+}
+
+/// What a client has of a stream that is to go on elsewhere.
+pub(super) fn given(relay: &Relay) -> Report<'_> {
+    let (prompt, answer) = relay.inner.kept().map_or((&[][..], &[][..]), Kept::ids);
+    let tokens = |ids: &[u32]| u32::try_from(ids.len()).ok();
+    Report {
+        usage: Usage {
+            prompt_tokens: tokens(prompt),
+            cached_tokens: None,
+            completion_tokens: tokens(answer),
+        },
+        ..report(Some(relay), &[])
+    }
 }
 
 /// How a request ended, as its receipt has it.

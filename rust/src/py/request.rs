@@ -19,9 +19,10 @@ use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
 use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
 use crate::record::legs::{Trace, Tracer};
+use crate::record::life::reason_named;
 use crate::record::prompt::Prompt;
 use crate::record::{Ended, Life, Target};
-use crate::relay::{Options, Relay as EngineRelay};
+use crate::relay::{Kept, Options, Pool, Relay as EngineRelay};
 use crate::time::{Instant, Span};
 
 /// Who sent a request.
@@ -133,6 +134,10 @@ pub(super) struct Request {
     pub(super) receipt: Option<&'static str>,
     /// The body as it is sent asks for usage, and the client has not.
     asks_usage: bool,
+    /// Where ids are kept, if its stream may go on elsewhere: the engine is asked for them.
+    pub(super) pool: Option<Arc<Pool>>,
+    /// A replica is asked to go on with its stream.
+    continues: bool,
     /// What a replica is to get besides, as places in the body as it is sent.
     salt_edits: Edits,
 }
@@ -213,6 +218,20 @@ impl Request {
         }
     }
 
+    /// Usage is taken out again: only SkyLB has asked for it.
+    fn drops_usage(&self) -> bool {
+        let wanted = self.digest().is_some_and(|digest| digest.include_usage);
+        self.asks_usage || (self.continues && !wanted)
+    }
+
+    /// What a relay is to keep, so that its stream may go on elsewhere.
+    fn kept(&self) -> Option<Kept> {
+        let (digest, pool) = (self.digest()?, self.pool.as_ref()?);
+        let plan = digest.plan()?;
+        let shows = (plan.shows_ids, digest.include_usage);
+        Some(Kept::new(plan.form, shows, pool))
+    }
+
     fn digest(&self) -> Option<&Digest> {
         self.said.as_ref().map(|said| &said.digest)
     }
@@ -250,6 +269,8 @@ impl Request {
             standing: None,
             receipt: None,
             asks_usage: false,
+            pool: None,
+            continues: false,
             salt_edits: Edits::new(),
         }
     }
@@ -347,10 +368,12 @@ impl Request {
         let usage = digest.usage_changes(ask_usage, counts);
         let priority = digest.priority_changes(said.believed, said.highest);
         self.asks_usage |= !usage.is_empty();
+        let plan = digest.plan().filter(|_| self.pool.is_some());
         let edits: Vec<&Edit> = priority
             .iter()
             .chain(&digest.model_edits)
             .chain(usage)
+            .chain(plan.into_iter().flat_map(|plan| &plan.ids_edits))
             .collect();
         if edits.is_empty() {
             return body;
@@ -366,11 +389,30 @@ impl Request {
             .collect()
     }
 
+    #[pyo3(signature = (relay, /))]
+    fn continued<'py>(&mut self, py: Python<'py>, relay: &Relay) -> Option<Bound<'py, PyBytes>> {
+        let said = self.said.as_ref()?;
+        let (digest, kept) = (&said.digest, relay.inner.kept()?);
+        let priority = said.believed && !Class::is_bound(said.highest);
+        let (body, salt_edits) = digest.plan()?.body(&digest.model, kept.ids(), priority)?;
+        self.salt_edits = salt_edits;
+        self.continues = true;
+        Some(PyBytes::new(py, &body))
+    }
+
+    #[pyo3(signature = (reason, /))]
+    fn not_continued(&mut self, reason: &str) -> PyResult<()> {
+        let word = reason_named(reason);
+        let word = word.ok_or_else(|| PyValueError::new_err("reason: there is no such one"))?;
+        self.life.continued.refusal = Some(word);
+        Ok(())
+    }
+
     // --------------------------------------------------------------------- its course
 
     #[pyo3(signature = (push, replica, /))]
     fn pushed(&mut self, push: &Push, replica: &str) {
-        self.life.attempts = push.0.attempt;
+        self.life.attempts = self.life.attempts_before + push.0.attempt;
         self.life.match_blocks = push.0.match_blocks;
         self.life.predicted_ttft_ns = push.0.predicted_ttft_ns.map(Span::ns);
         self.life.target = Some(Target::Replica(replica.into()));
@@ -378,7 +420,7 @@ impl Request {
 
     #[pyo3(signature = (forward, peer, /))]
     fn forwarded_to(&mut self, forward: &Forward, peer: &str) {
-        self.life.attempts = forward.0.attempt;
+        self.life.attempts = self.life.attempts_before + forward.0.attempt;
         self.life.match_blocks = forward.0.match_blocks;
         self.life.predicted_ttft_ns = None;
         self.life.target = Some(Target::Peer(peer.into()));
@@ -423,6 +465,7 @@ impl Request {
         let (head, sender) = (&self.head.get().inner, self.sender.get());
         let has_body = body_len > 0 || head.method() == b"POST";
         let upstream = head.upstream(&Upstream {
+            path: self.continues.then_some("/v1/completions"),
             host,
             request_id: &self.life.request_id,
             client: sender.address.as_deref(),
@@ -460,7 +503,7 @@ impl Request {
             keep_alive,
             is_head: head.is_head(),
             anthropic: head.anthropic(),
-            drop_usage: learn && self.asks_usage,
+            drop_usage: learn && self.drops_usage(),
             responses_api: head.route() == Some(Route::Responses),
         };
         let mut inner = EngineRelay::new(options, &self.life.request_id);
@@ -469,6 +512,9 @@ impl Request {
         }
         if let Some(policy) = self.receipt {
             inner.set_receipt(self.life.receipt_line(policy).as_bytes());
+        }
+        if let Some(kept) = self.kept().filter(|_| learn) {
+            inner.keep(kept);
         }
         let start = self.said.as_ref().filter(|_| learn);
         if let Some(start) = start.and_then(|said| said.answer.as_ref()) {

@@ -11,6 +11,7 @@ use super::http::{Head, refused};
 use super::tenant::Tenant;
 use crate::engine::ask::owner_of;
 use crate::prompt::class::Class;
+use crate::prompt::continuing::Continuing;
 use crate::prompt::{self, Digest, DigestConfig, Edit, Edits, Envelope, Scratch, moved};
 
 /// What a body says, until the engine takes it.
@@ -90,7 +91,7 @@ pub(super) struct Scanner {
 
 #[pymethods]
 impl Scanner {
-    #[pyo3(signature = (head, body, trusted=false, only_model=None, tenant=None, highest=None, /))]
+    #[pyo3(signature = (head, body, trusted=false, only_model=None, tenant=None, highest=None, forwarded=false, /))]
     #[expect(
         clippy::too_many_arguments,
         reason = "what a body is read with, by Python"
@@ -104,6 +105,7 @@ impl Scanner {
         only_model: Option<&str>,
         tenant: Option<&Bound<'_, Tenant>>,
         highest: Option<&str>,
+        forwarded: bool,
     ) -> PyResult<Scanned> {
         let head = &head.get().inner;
         let route = head.route();
@@ -134,6 +136,11 @@ impl Scanner {
         let mut edits = priority.to_vec();
         digest.priority_edits = Edits::new();
         edits.extend(std::mem::take(&mut digest.model_edits));
+        if forwarded {
+            digest.continuing = Continuing::Off;
+        } else if let Continuing::Planned(plan) = &mut digest.continuing {
+            edits.extend(std::mem::take(&mut plan.ids_edits));
+        }
         Ok(Scanned {
             body_bytes: bytes.len(),
             usage_edits: std::mem::take(&mut digest.usage_edits),

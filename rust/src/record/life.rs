@@ -1,9 +1,45 @@
 //! What happened to one request, from its head to its end.
 
+use smallvec::SmallVec;
+
 use super::legs::Trace;
 use super::target::Target;
 use crate::prompt::class::Class;
+use crate::prompt::continuing::Reason;
 use crate::tenant::Tenant;
+
+/// Why a stream that broke did not go on elsewhere, beside [`Reason::word`](crate::prompt::continuing::Reason::word).
+const OTHER_REASONS: [&str; 3] = [
+    // All its tokens are there.
+    "length", // No memory for its body.
+    "memory",
+    // No replica or peer goes on: none is ready, the hold or its time is full, or too many were tried.
+    "no_place",
+];
+
+/// The word of a reason, of which there is a fixed number.
+#[must_use]
+pub fn reason_named(name: &str) -> Option<&'static str> {
+    let words = Reason::ALL.iter().map(|reason| reason.word());
+    words.chain(OTHER_REASONS).find(|word| *word == name)
+}
+
+/// How a stream went on elsewhere, all its continuations together.
+#[derive(Debug, Default)]
+pub struct Continued {
+    /// The replica or peer that it left last.
+    pub from: Option<Target>,
+    /// When it was given up there, while nobody goes on.
+    pub since_ns: Option<u64>,
+    /// Longest time until another went on.
+    pub gap_ns: u64,
+    /// Why it was given up there, each time that another went on.
+    pub causes: SmallVec<[&'static str; 1]>,
+    /// Why it was given up there last.
+    cause: &'static str,
+    /// Why it ended where it was; see [`reason_named`].
+    pub refusal: Option<&'static str>,
+}
 
 /// The course of one request. It grows while the request lives, and is read when it ends.
 #[derive(Debug, Default)]
@@ -24,6 +60,10 @@ pub struct Life {
     pub held_ns: u64,
     /// Attempts made.
     pub attempts: u32,
+    /// Of those, before the stream was last given up at a replica.
+    pub attempts_before: u32,
+    /// What the stream left, and how it went on.
+    pub continued: Continued,
     /// Where the last attempt went.
     pub target: Option<Target>,
     /// Leading blocks of the prompt that the target was believed to cache.
@@ -76,6 +116,27 @@ impl Life {
         if let (Some(trace), Some(target)) = (&mut self.trace, &self.target) {
             let figures = (self.attempts, self.match_blocks);
             trace.begin(target.clone(), figures, self.predicted_ttft_ns, now_ns);
+        }
+    }
+
+    /// The stream left its replica, and is to go on elsewhere.
+    pub fn cut(&mut self, outcome: &'static str, status: u16, now_ns: u64) {
+        self.attempts_before = self.attempts;
+        self.continued.from = self.target.clone();
+        self.continued.since_ns.get_or_insert(now_ns);
+        self.continued.cause = outcome;
+        self.attempt_failed(outcome, status, now_ns);
+    }
+
+    /// The first body byte came, of the answer or of what was missing of it.
+    pub fn first_byte(&mut self, now_ns: u64) {
+        match self.continued.since_ns.take() {
+            Some(since_ns) => {
+                let gap_ns = now_ns.saturating_sub(since_ns);
+                self.continued.causes.push(self.continued.cause);
+                self.continued.gap_ns = self.continued.gap_ns.max(gap_ns);
+            }
+            None => self.first_byte_ns = now_ns,
         }
     }
 

@@ -17,7 +17,7 @@ mod exemplars;
 pub mod histogram;
 mod labels;
 pub mod legs;
-mod life;
+pub mod life;
 pub mod line;
 pub mod prompt;
 mod protobuf;

@@ -6,6 +6,7 @@ use super::{
     events, usage, verdict,
 };
 use crate::http::request::put;
+use crate::prompt::continuing::Reason;
 
 /// The chunk that ends a body.
 pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -43,6 +44,13 @@ impl Relay {
         if len > 0 {
             self.hand_out(&mut out, len);
         }
+        if self.kept.is_some() {
+            self.out = std::mem::take(&mut out);
+            if let Some(failed) = self.failed_within() {
+                return failed | if self.out.is_empty() { 0 } else { flags };
+            }
+            out = std::mem::take(&mut self.out);
+        }
         if ended {
             self.end(&mut out);
             self.phase = Phase::Done;
@@ -63,6 +71,17 @@ impl Relay {
         if self.is_sse && rest.is_empty() && !self.events.at_boundary() {
             self.mid_event = Some(self.events);
         }
+        let passed = match &mut self.kept {
+            Some(kept) if self.is_sse => {
+                let whole = begins_within.is_none() && self.mid_event.is_none();
+                whole.then(|| kept.pass(payload)).or_else(|| {
+                    kept.refuse(Reason::Boundary);
+                    None
+                })
+            }
+            _ => None,
+        };
+        let payload = passed.as_deref().unwrap_or(payload);
         if self.options.drop_usage && self.is_sse && usage::mentions_usage(payload) {
             let kept = self.without_usage(payload, begins_within);
             self.bytes_out += kept.len() as u64;
@@ -72,7 +91,7 @@ impl Relay {
             self.frame(out, payload);
         }
         self.observe(payload);
-        self.events_out = self.events.count - self.events_dropped;
+        self.events_out = self.events_before + self.events.count - self.events_dropped;
         self.complete_len = 0;
         self.comments_len = 0;
         self.announced_len = 0;

@@ -8,11 +8,13 @@
 //! withheld, within a bound, and the rest is framed anew.
 
 mod answers;
+mod continuing;
 mod cut;
 mod events;
 mod gaps;
 mod handout;
 mod head;
+mod kept;
 mod opening;
 mod pass;
 mod reader;
@@ -31,6 +33,7 @@ use head::{Framing, Ours, ResponseHead};
 use usage::Sniffer;
 
 pub use head::{Fault, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX};
+pub use kept::{Kept, Pool};
 pub use reader::ResponseReader;
 
 /// Write the input itself.
@@ -123,6 +126,8 @@ pub struct Relay {
     mid_event: Option<Events>,
     out: Vec<u8>,
     sniffer: Sniffer,
+    /// What another replica needs to go on with the stream, where it may.
+    kept: Option<Box<Kept>>,
     /// What the next turn's prompt will contain, where that is wanted.
     answer: Option<Box<Answer>>,
     status: u16,
@@ -145,6 +150,8 @@ pub struct Relay {
     sequence_number: Option<i64>,
     bytes_out: u64,
     events_out: u64,
+    /// Of those, from replicas that were given up.
+    events_before: u64,
     events_dropped: u64,
     gaps: Gaps,
 }
@@ -193,6 +200,7 @@ impl Relay {
             mid_event: None,
             out: Vec::new(),
             sniffer: Sniffer::new(options.responses_api),
+            kept: None,
             answer: None,
             status: 0,
             retry_after_s: None,
@@ -209,6 +217,7 @@ impl Relay {
             sequence_number: None,
             bytes_out: 0,
             events_out: 0,
+            events_before: 0,
             events_dropped: 0,
             gaps: Gaps::default(),
         }

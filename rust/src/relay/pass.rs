@@ -7,7 +7,11 @@ use crate::http::request::chunked::hex_value;
 impl Relay {
     /// The common case: `data` can be written as it is. `None`: it cannot, and nothing has changed.
     pub(super) fn pass(&mut self, data: &[u8]) -> Option<u8> {
-        if !self.first_byte || !self.withheld.is_empty() || self.mid_event.is_some() {
+        if self.kept.is_some()
+            || !self.first_byte
+            || !self.withheld.is_empty()
+            || self.mid_event.is_some()
+        {
             return None;
         }
         match (self.upstream, self.client) {
@@ -62,7 +66,7 @@ impl Relay {
             self.observe(payload);
             rest = behind;
         }
-        self.events_out = events.count - self.events_dropped;
+        self.events_out = self.events_before + events.count - self.events_dropped;
         if !ends {
             return Some(FEED_WRITE_INPUT);
         }

@@ -211,6 +211,7 @@ class MockReplica:
         profile: sizes and speeds.
         time_scale: factor on the profile's times.
         models: names it serves, the first is the base model.
+        numbers_tokens: the text of each token is its number in the answer.
         faults: what it does wrong.
         seed: of the draws of ``error_rate``.
         log: where the ends of requests are written.
@@ -225,9 +226,10 @@ class MockReplica:
         faults: Faults,
         seed: int,
         log: CompletionsLog | None,
+        numbers_tokens: bool = False,
     ) -> None:
         self.model = ReplicaModel(profile.model_json(time_scale))
-        self.served = Model(models, profile.max_model_len)
+        self.served = Model(models, profile.max_model_len, numbers_tokens)
         self.responses = ResponseStore()
         self.totals = Totals()
         self.url = ""

@@ -63,6 +63,7 @@ class MockFleet:
             faults=settings.fault,
             seed=settings.seed + index,
             log=self._log,
+            numbers_tokens=settings.number_tokens,
         )
         guard = Guard(settings.api_key, settings.api_key_guards) if settings.api_key else None
         routes = Routes(replica, settings.metrics_bytes, guard)

@@ -82,6 +82,10 @@ class MockSettings(Group):
     context_token_us: Annotated[
         float | None, THE_PROFILE, Field(ge=0, description=_override("context_token_us"))
     ] = None
+    number_tokens: Annotated[
+        bool,
+        Field(description="Answer with the number of each token, in four digits, in place of other text."),
+    ] = False
     keep_alive_s: Annotated[
         float,
         Field(gt=0, le=86_400, description="Time after which an idle connection is closed, as vLLM does."),

@@ -220,6 +220,10 @@ impl Router {
             self.counters.unknown_completions += 1;
             return;
         };
+        let report = match request.given {
+            Some(given) if !report.sent => given.report(),
+            _ => report,
+        };
         let end = request.end(outcome, &report);
         self.hold.settle(request.bill.take(), end);
         self.requests

@@ -117,7 +117,10 @@ impl Router {
             charge: None,
             submitted_ns: now,
             retry_safe: digest.retry_safe,
-            continues: lane == Lane::Batch && forwarded.is_none() && !kept && digest.continues,
+            continues: lane == Lane::Batch
+                && forwarded.is_none()
+                && !kept
+                && digest.plan().is_some(),
             given: None,
             body_bytes: u32::try_from(ask.body_bytes.max(digest.prompt_bytes)).unwrap_or(u32::MAX),
             attempts: 0,

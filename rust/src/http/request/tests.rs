@@ -11,6 +11,7 @@ use super::*;
 const TABLE: &str = include_str!("../../../../tests/data/http_requests.json");
 const BODY_BYTES_MAX: u64 = 16 << 20;
 const TO: Upstream<'_> = Upstream {
+    path: None,
     capped: false,
     host: "10.0.0.1:8000",
     request_id: "req-1",

@@ -28,6 +28,8 @@ impl<'a> Credentials<'a> {
 /// What we put into an outgoing head ourselves.
 #[derive(Debug, Clone, Copy)]
 pub struct Upstream<'a> {
+    /// Another path than the client's, without a query.
+    pub path: Option<&'a str>,
     /// Value of `Host`.
     pub host: &'a str,
     /// Value of `X-Request-Id`.
@@ -95,8 +97,12 @@ impl Head {
             &[
                 method,
                 b" ",
-                self.path.of(&self.bytes),
-                self.query.of(&self.bytes),
+                to.path.map_or(self.path.of(&self.bytes), str::as_bytes),
+                if to.path.is_some() {
+                    b""
+                } else {
+                    self.query.of(&self.bytes)
+                },
                 b" HTTP/1.1\r\nHost: ",
                 to.host.as_bytes(),
                 b"\r\n",

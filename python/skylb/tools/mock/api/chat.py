@@ -1,6 +1,7 @@
 """``/v1/chat/completions`` and ``/v1/completions``."""
 
 import msgspec
+import orjson
 
 from skylb.tools.mock import errors
 from skylb.tools.mock.api.common import (
@@ -17,6 +18,7 @@ from skylb.tools.mock.api.common import (
     quoted,
     render,
 )
+from skylb.tools.mock.api.ids import Given, of_text, take_apart
 
 DONE = event(b"[DONE]")
 
@@ -34,6 +36,7 @@ class ChatBody(msgspec.Struct):
     ignore_eos: bool = False
     n: int | None = 1
     cache_salt: str | None = None
+    return_token_ids: bool | None = None
 
 
 class CompletionBody(msgspec.Struct):
@@ -48,6 +51,7 @@ class CompletionBody(msgspec.Struct):
     ignore_eos: bool = False
     n: int | None = 1
     cache_salt: str | None = None
+    return_token_ids: bool | None = None
 
 
 _CHAT = msgspec.json.Decoder(ChatBody)
@@ -74,8 +78,11 @@ def completion(context: Context, body: bytes) -> Shape:
     """Reads a completion; raises like ``chat``."""
     request = _COMPLETION.decode(body)
     _one_choice(request.n)
-    prompt, answer = directed(_one_prompt(request.prompt))
-    call = decide(context.served, _asked(request, request.max_tokens), prompt, answer)
+    given = _one_prompt(request.prompt)
+    prompt, answer = directed(given.text)
+    asked = _asked(request, request.max_tokens)
+    asked.given = given.answer
+    call = decide(context.served, asked, prompt, answer)
     return _CompletionShape(call, context)
 
 
@@ -89,6 +96,7 @@ def _asked(request: ChatBody | CompletionBody, max_tokens: int | None) -> Asked:
         bool(request.stream),
         options is not None and bool(options.include_usage),
         request.cache_salt,
+        tells_ids=bool(request.return_token_ids),
     )
 
 
@@ -97,12 +105,19 @@ def _one_choice(n: int | None) -> None:
         raise errors.RefusedError(400, "This replica makes one choice per request.", param="n")
 
 
-def _one_prompt(prompt: str | list[int | str]) -> str:
+def _one_prompt(prompt: str | list[int | str]) -> Given:
     if isinstance(prompt, str):
-        return prompt
+        return Given(prompt, b"")
     if len(prompt) == 1 and isinstance(prompt[0], str):
-        return prompt[0]
-    raise errors.RefusedError(400, "This replica takes one prompt, as text.", param="prompt")
+        return Given(prompt[0], b"")
+    tokens = [token for token in prompt if isinstance(token, int)]
+    if tokens and len(tokens) == len(prompt):
+        return take_apart(tokens)
+    raise errors.RefusedError(400, "This replica takes one prompt, as text or as tokens.", param="prompt")
+
+
+def _told(ids: list[int] | None) -> bytes:
+    return b"null" if ids is None else orjson.dumps(ids)
 
 
 def usage(call: Call, cached: int) -> bytes:
@@ -116,7 +131,7 @@ def usage(call: Call, cached: int) -> bytes:
 class _EventShape(Shape):
     """What both shapes share; a token's event is two constants around its four bytes."""
 
-    __slots__ = ("_after", "_before", "_created", "_head", "_id", "_last", "_model")
+    __slots__ = ("_after", "_before", "_created", "_data", "_end", "_head", "_id", "_last", "_model")
 
     def __init__(self, call: Call, context: Context, prefix: str) -> None:
         super().__init__(call)
@@ -131,7 +146,7 @@ class _EventShape(Shape):
         return self._id, self._created, self._model, call.answer, finish, usage(call, cached)
 
     def _prepare(self, kind: bytes, before: bytes, after: bytes) -> None:
-        """Makes the constants; ``after`` has places for ``finish_reason`` and ``stop_reason``."""
+        """Makes the constants; ``after`` has places for the reasons of the end, and for ids."""
         call = self.call
         self._head = b'{"id":%b,"object":"%b","created":%d,"model":%b,' % (
             self._id,
@@ -140,17 +155,24 @@ class _EventShape(Shape):
             self._model,
         )
         reason = b'"%b","stop_reason":null' % call.finish.encode()
-        self._last = event(self._head + before + call.answer[-4:] + after % reason)
-        data = self._head + before
-        end = after % b"null"
+        self._data = data = self._head + before
+        self._end = after
+        self._last = self._event(call.answer[-4:], reason)
+        end = after % (b"null", b"null")
         self._before = b"%x\r\ndata: %b" % (len(data) + 4 + len(end) + 8, data)
         self._after = end + b"\n\n\r\n"
+
+    def _event(self, text: bytes, reason: bytes) -> bytes:
+        told = None if self.call.prompt_ids is None else of_text(text)
+        return event(self._data + text + self._end % (reason, _told(told)))
 
     def token(self, index: int) -> bytes:
         """``data: {...}`` with four bytes of text."""
         call = self.call
         if index == call.tokens - 1:
             return self._last
+        if call.prompt_ids is not None:
+            return self._event(call.answer[4 * index : 4 * index + 4], b"null")
         return self._before + call.answer[4 * index : 4 * index + 4] + self._after
 
     def closing(self, cached: int) -> bytes:
@@ -185,12 +207,12 @@ class _ChatShape(_EventShape):
         self._prepare(
             b"chat.completion.chunk",
             b'"choices":[{"index":0,"delta":{"content":"',
-            b'"},"logprobs":null,"finish_reason":%b,"token_ids":null}]}',
+            b'"},"logprobs":null,"finish_reason":%b,"token_ids":%b}]}',
         )
         return event(
             self._head
             + b'"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,'
-            + b'"finish_reason":null}],"prompt_token_ids":null}'
+            + b'"finish_reason":null}],"prompt_token_ids":%b}' % _told(self.call.prompt_ids)
         )
 
 
@@ -216,6 +238,17 @@ class _CompletionShape(_EventShape):
         self._prepare(
             b"text_completion",
             b'"choices":[{"index":0,"text":"',
-            b'","logprobs":null,"finish_reason":%b,"token_ids":null}]}',
+            b'","logprobs":null,"finish_reason":%b,"token_ids":%b}]}',
         )
         return b""
+
+    def token(self, index: int) -> bytes:
+        """As the others'; the first tells the ids of the prompt, where they are asked for."""
+        call = self.call
+        if index > 0 or call.prompt_ids is None:
+            return super().token(index)
+        text = call.answer[:4]
+        reason = b'"%b","stop_reason":null' % call.finish.encode() if call.tokens == 1 else b"null"
+        end = self._end % (reason, _told(of_text(text)))
+        ids = b'"prompt_token_ids":%b,"token_ids":' % _told(call.prompt_ids)
+        return event(self._data + text + end.replace(b'"token_ids":', ids))

@@ -8,7 +8,9 @@ import orjson
 from msgspec import Struct
 
 from skylb.tools.mock import errors
+from skylb.tools.mock.api import ids
 from skylb.tools.synthetic import (
+    TOKEN_BYTES,
     Answer,
     DirectiveError,
     answer_text,
@@ -62,6 +64,8 @@ class Model:
 
     names: tuple[str, ...]
     max_model_len: int
+    numbers_tokens: bool = False
+    """The text of each token is its number in the answer."""
 
 
 @dataclass(slots=True)
@@ -75,6 +79,10 @@ class Asked:
     stream: bool = False
     include_usage: bool = False
     cache_salt: str | None = None
+    given: bytes = b""
+    """What the prompt's ids have of the answer already, four bytes a token."""
+    tells_ids: bool = False
+    """``return_token_ids``."""
 
 
 @dataclass(slots=True)
@@ -91,6 +99,8 @@ class Call:
     stream: bool
     include_usage: bool
     salt: bytes
+    prompt_ids: list[int] | None = None
+    """Where the client is told ids: of the prompt."""
 
 
 @dataclass(slots=True)
@@ -235,8 +245,8 @@ def decide(served: Model, asked: Asked, prompt: str, answer: Answer | None) -> C
     if name not in served.names:
         raise errors.unknown_model(name)
     encoded = prompt.encode()
-    prompt_tokens = token_count(len(encoded))
-    if prompt_tokens == 0:
+    prompt_tokens = token_count(len(encoded)) + len(asked.given) // TOKEN_BYTES
+    if not encoded:
         raise errors.RefusedError(400, "The prompt is empty.", param="prompt")
     room = served.max_model_len - prompt_tokens
     max_tokens = max(room, 1) if asked.max_tokens is None else asked.max_tokens
@@ -248,6 +258,8 @@ def decide(served: Model, asked: Asked, prompt: str, answer: Answer | None) -> C
         raise errors.too_long(prompt_tokens, max_tokens, served.max_model_len)
     natural = _natural_tokens(asked, prompt, answer)
     tokens = min(natural, max_tokens)
+    if tokens < 1:
+        raise errors.RefusedError(400, "The answer has ended before.", param="prompt")
     # An adapter's KV is not the base model's, and a salt separates tenants.
     salt = (
         b""
@@ -256,14 +268,15 @@ def decide(served: Model, asked: Asked, prompt: str, answer: Answer | None) -> C
     )
     return Call(
         model=name,
-        prompt=encoded,
+        prompt=encoded + asked.given,
         prompt_tokens=prompt_tokens,
-        answer=answer_text(prompt, tokens, answer).encode(),
+        answer=_answer(served, asked, prompt, tokens, answer),
         tokens=tokens,
         finish="stop" if natural < max_tokens else "length",
         stream=asked.stream,
         include_usage=asked.include_usage,
         salt=salt,
+        prompt_ids=ids.of_prompt(encoded, answer) if asked.tells_ids else None,
     )
 
 
@@ -287,6 +300,19 @@ def _check_salt(salt: str | None) -> None:
 def _natural_tokens(asked: Asked, prompt: str, answer: Answer | None) -> int:
     if asked.ignore_eos and asked.max_tokens is not None:
         return asked.max_tokens
-    if answer is not None:
-        return max(answer.tokens, asked.min_tokens)
-    return max(ANSWER_TOKENS_MIN + prompt_number(prompt) % ANSWER_TOKENS_SPAN, asked.min_tokens)
+    natural = ANSWER_TOKENS_MIN + prompt_number(prompt) % ANSWER_TOKENS_SPAN
+    whole = natural if answer is None else answer.tokens
+    return max(whole - len(asked.given) // TOKEN_BYTES, asked.min_tokens)
+
+
+def _answer(served: Model, asked: Asked, prompt: str, tokens: int, answer: Answer | None) -> bytes:
+    """The next tokens. After others than this replica would have given, others follow."""
+    given = asked.given
+    whole = len(given) // TOKEN_BYTES + tokens
+    if served.numbers_tokens:
+        text = b"".join(b"%04d" % (index % 10_000) for index in range(whole))
+    else:
+        text = answer_text(prompt, whole, answer).encode()
+    if text.startswith(given):
+        return text[len(given) :]
+    return answer_text(prompt + given.decode(), tokens, None).encode()

@@ -1,0 +1,112 @@
+"""Streams that go on at another replica: when the one that answers breaks, stalls, or has to be left.
+
+The relay keeps the ids of the tokens that the client has. `go_on` asks the engine for another place, and the
+request is sent there as one for what is missing (`Request.continued`). Until that replica's first event,
+the relay of the last leg stands for the client's stream, as one does that was begun early
+(`Exchange.early_relay`): it writes comments, and at last an error event if no replica goes on.
+"""
+
+from typing import Protocol
+
+from skylb import _core
+from skylb._core import Relay, Request
+from skylb.clock import monotonic_ns
+from skylb.data.context import Context
+from skylb.data.leg import Leg
+from skylb.data.phases import PLACE, Client, Phase
+
+
+class Streaming(Protocol):
+    """A request whose stream has begun, as far as it can go on elsewhere."""
+
+    body: bytes
+    body_digest: str | None
+    charged: int
+    client: Client
+    context: Context
+    early_relay: Relay | None
+    in_engine: bool
+    phase: Phase
+    phase_ns: int
+    request: Request
+
+    def complete(
+        self, outcome: int, status: int, code: str | None, *, relay: Relay | None, close: bool
+    ) -> None:
+        """Ends the exchange."""
+
+
+def attach(streaming: Streaming, relay: Relay) -> None:
+    """A leg begins whose answer goes on with a stream that has begun."""
+    before = streaming.early_relay
+    if before is None:
+        return
+    if before.keeps:
+        relay.go_on(before)
+        streaming.early_relay = relay
+    else:
+        relay.join()
+
+
+def go_on(streaming: Streaming, leg: Leg, failure: int, status: int) -> bool:
+    """Continues a stream whose leg is given up.
+
+    Returns:
+        Whether the client needs nothing more: its stream goes on, or only its end was missing and is written.
+    """
+    relay = leg.relay
+    if not relay.keeps or not streaming.in_engine:
+        return False
+    rest = relay.finish()
+    if rest is not None:
+        streaming.client.transport.write(rest)
+        streaming.complete(_core.OUTCOME_OK, relay.status, None, relay=relay, close=relay.close_client)
+        return True
+    refusal = _prepare(streaming, relay)
+    if refusal is not None:
+        streaming.request.not_continued(refusal)
+        return False
+    relay.suspend()
+    streaming.early_relay = relay
+    streaming.phase = PLACE
+    streaming.phase_ns = now_ns = monotonic_ns()
+    streaming.context.router.resume(streaming.request, relay, failure, now_ns=now_ns, status=status)
+    return True
+
+
+def may_leave(leg: Leg) -> bool:
+    """Whether the stream could go on elsewhere now, from where it is."""
+    return leg.relay.keeps and leg.relay.refusal is None
+
+
+def wait(streaming: Streaming) -> None:
+    """A leg failed before it went on with its stream: another one may."""
+    relay = streaming.early_relay
+    if relay is not None and relay.keeps:
+        relay.suspend()
+
+
+def gave_up(streaming: Streaming) -> None:
+    """The engine finds no replica that goes on."""
+    relay = streaming.early_relay
+    if relay is not None and relay.keeps:
+        streaming.request.not_continued("no_place")
+
+
+def _prepare(streaming: Streaming, relay: Relay) -> str | None:
+    """Makes the body for the replica that goes on; why there is none."""
+    refusal = relay.refusal
+    if refusal is not None:
+        return refusal
+    body = streaming.request.continued(relay)
+    if body is None:
+        return "length"
+    budget = streaming.context.budget
+    budget.give(streaming.charged)
+    streaming.charged = 0
+    if not budget.take(len(body)):
+        return "memory"
+    streaming.charged = len(body)
+    streaming.body = body
+    streaming.body_digest = None
+    return None

@@ -1,0 +1,418 @@
+//! Whether a stream may go on at another replica, and what that replica is asked.
+//!
+//! The replica that goes on gets the tokens of the prompt and of the answer so far, as ids, at
+//! `/v1/completions`. So it must be given everything else that shapes the answer, and nothing may shape it that
+//! depends on where the answer began. A body is therefore read field by field: those that pass as they are, those
+//! that shaped the prompt alone and are in its ids already, and those for which the rest would differ. A
+//! field in no list is of the last kind.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+use super::edit::{Edit, Edits};
+use super::isolation::Salt;
+use super::outline::{Field, Outline};
+use crate::http::route::Route;
+
+/// Most bytes of a body's fields that a replica which goes on is sent as they are.
+const CARRIED_BYTES_MAX: usize = 16 * 1024;
+/// What `/v1/completions` generates without `max_tokens`.
+const COMPLETION_TOKENS: u32 = 16;
+
+/// Why a stream does not go on elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The engine tells no ids on this path (`/v1/messages`, `/v1/responses` and others).
+    Route,
+    /// Several answers, or several prompts.
+    Choices,
+    /// Log probabilities are told of each token.
+    Logprobs,
+    /// Its output is guided by a grammar, whose state the ids do not give.
+    Guided,
+    /// Tools may be called: the rest would be text without the engine's parser.
+    Tools,
+    /// Reasoning is under way, likewise.
+    Reasoning,
+    /// A seeded sampler would begin anew.
+    Seed,
+    /// A penalty or a bound that counts the tokens of the answer alone.
+    Penalty,
+    /// Stop strings: the engine holds text back that the ids alone do not give.
+    Stop,
+    /// Images or sound, which the ids do not hold.
+    Media,
+    /// The response is stored, or must not be computed twice.
+    Stored,
+    /// Another field for which the rest might differ.
+    Field,
+    /// More tokens than are kept of one request.
+    TokensMax,
+    /// More bytes than are kept of all requests.
+    BytesMax,
+    /// The engine told no ids.
+    NoIds,
+    /// Within a token's text, or within an event that is partly out.
+    Boundary,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Route,
+        Self::Choices,
+        Self::Logprobs,
+        Self::Guided,
+        Self::Tools,
+        Self::Reasoning,
+        Self::Seed,
+        Self::Penalty,
+        Self::Stop,
+        Self::Media,
+        Self::Stored,
+        Self::Field,
+        Self::TokensMax,
+        Self::BytesMax,
+        Self::NoIds,
+        Self::Boundary,
+    ];
+
+    /// The word for it in metrics and logs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Choices => "choices",
+            Self::Logprobs => "logprobs",
+            Self::Guided => "guided",
+            Self::Tools => "tools",
+            Self::Reasoning => "reasoning",
+            Self::Seed => "seed",
+            Self::Penalty => "penalty",
+            Self::Stop => "stop",
+            Self::Media => "media",
+            Self::Stored => "stored",
+            Self::Field => "field",
+            Self::TokensMax => "tokens_max",
+            Self::BytesMax => "bytes_max",
+            Self::NoIds => "no_ids",
+            Self::Boundary => "boundary",
+        }
+    }
+}
+
+/// In which shape a stream was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `chat.completion.chunk`.
+    Chat,
+    /// `text_completion`.
+    Text,
+}
+
+/// Whether the stream of a body may go on elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Continuing {
+    /// It is no stream, or streams are not continued.
+    #[default]
+    Off,
+    /// It ends where it breaks.
+    Refused(Reason),
+    /// It may, if the engine tells its ids.
+    Planned(Box<Plan>),
+}
+
+/// What a replica that goes on is asked, without the ids.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The shape of the stream.
+    pub form: Form,
+    /// The client has asked for ids itself.
+    pub shows_ids: bool,
+    /// Tokens of the answer at most; `None`: as many as the context allows.
+    limit: Option<u32>,
+    tokens_min: u32,
+    /// Members of the new body, each with a comma behind.
+    carried: Vec<u8>,
+    /// The body's priority, as it stands there.
+    priority: Option<Box<str>>,
+    /// The body's salt, as it stands there.
+    client_salt: Option<Box<str>>,
+    /// Of the owner's prefix cache, where owners are isolated.
+    owner_salt: Option<Box<str>>,
+    /// What asks for ids in the body as it came.
+    pub ids_edits: Edits,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("form", &self.form)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a member of the body.
+enum Fate {
+    /// The replica that goes on gets it as it is.
+    Carried,
+    /// It shaped the prompt, whose ids are known; or it is written anew.
+    Done,
+    /// It says nothing as long as it is null, false, empty or zero; else this is why the stream ends.
+    Unless(Reason),
+}
+
+fn fate(key: &str) -> Fate {
+    match key {
+        "temperature"
+        | "top_p"
+        | "top_k"
+        | "min_p"
+        | "repetition_penalty"
+        | "length_penalty"
+        | "stop_token_ids"
+        | "ignore_eos"
+        | "skip_special_tokens"
+        | "spaces_between_special_tokens"
+        | "allowed_token_ids"
+        | "logit_bias"
+        | "user"
+        | "session_id"
+        | "stream_interval" => Fate::Carried,
+        "model"
+        | "messages"
+        | "prompt"
+        | "stream"
+        | "max_tokens"
+        | "max_completion_tokens"
+        | "min_tokens"
+        | "return_token_ids"
+        | "priority"
+        | "cache_salt"
+        | "add_generation_prompt"
+        | "continue_final_message"
+        | "add_special_tokens"
+        | "chat_template"
+        | "chat_template_kwargs"
+        | "documents"
+        | "reasoning_effort"
+        | "mm_processor_kwargs"
+        | "media_io_kwargs"
+        | "truncate_prompt_tokens"
+        | "truncation_side"
+        | "metadata"
+        | "prompt_cache_key"
+        | "service_tier"
+        | "safety_identifier"
+        | "prompt_cache_retention"
+        | "session"
+        | "parallel_tool_calls"
+        | "top_logprobs"
+        | "include_stop_str_in_output" => Fate::Done,
+        "logprobs" | "prompt_logprobs" | "logprob_token_ids" => Fate::Unless(Reason::Logprobs),
+        "response_format" | "structured_outputs" | "guided_json" | "guided_regex"
+        | "guided_choice" | "guided_grammar" => Fate::Unless(Reason::Guided),
+        "tools" | "functions" => Fate::Unless(Reason::Tools),
+        "presence_penalty"
+        | "frequency_penalty"
+        | "repetition_detection"
+        | "thinking_token_budget" => Fate::Unless(Reason::Penalty),
+        "stop" => Fate::Unless(Reason::Stop),
+        "store" | "background" => Fate::Unless(Reason::Stored),
+        _ => Fate::Unless(Reason::Field),
+    }
+}
+
+/// Whether a value says nothing.
+fn is_nothing(value: &str) -> bool {
+    matches!(value, "null" | "false" | "[]" | "{}" | "\"\"") || is_zero(value)
+}
+
+fn is_zero(value: &str) -> bool {
+    value.parse::<f64>().is_ok_and(|number| number == 0.0)
+}
+
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// A number of tokens; `None` for null.
+fn tokens(members: &Members<'_>, key: &str) -> Result<Option<u32>, Reason> {
+    let Some(value) = members.get(key).filter(|value| value.get() != "null") else {
+        return Ok(None);
+    };
+    value.get().parse().map(Some).map_err(|_| Reason::Field)
+}
+
+/// Whether the stream that a body asks for may go on elsewhere.
+pub(super) fn read(
+    route: Route,
+    (outline, body): (&Outline<'_>, &[u8]),
+    salt: Option<&Salt>,
+    has_media: bool,
+) -> Continuing {
+    let form = match route {
+        Route::ChatCompletions => Form::Chat,
+        Route::Completions => Form::Text,
+        _ => return Continuing::Refused(Reason::Route),
+    };
+    if has_media {
+        return Continuing::Refused(Reason::Media);
+    }
+    match plan(form, (outline, body), salt) {
+        Ok(plan) => Continuing::Planned(Box::new(plan)),
+        Err(reason) => Continuing::Refused(reason),
+    }
+}
+
+fn plan(
+    form: Form,
+    (outline, body): (&Outline<'_>, &[u8]),
+    salt: Option<&Salt>,
+) -> Result<Plan, Reason> {
+    let members: Members<'_> = serde_json::from_slice(body).map_err(|_| Reason::Field)?;
+    let mut carried = Vec::new();
+    for (key, value) in &members {
+        match fate(key) {
+            Fate::Carried if value.get() != "null" => {
+                carried.extend_from_slice(format!("\"{key}\":{},", value.get()).as_bytes());
+            }
+            Fate::Carried | Fate::Done => {}
+            Fate::Unless(reason) => check(key, value.get(), reason, &members)?,
+        }
+    }
+    if carried.len() > CARRIED_BYTES_MAX || one_of_several(&members) {
+        return Err(if carried.len() > CARRIED_BYTES_MAX {
+            Reason::Field
+        } else {
+            Reason::Choices
+        });
+    }
+    let limit = match form {
+        Form::Chat => {
+            tokens(&members, "max_completion_tokens")?.or(tokens(&members, "max_tokens")?)
+        }
+        Form::Text if !members.contains_key("max_tokens") => Some(COMPLETION_TOKENS),
+        Form::Text => tokens(&members, "max_tokens")?,
+    };
+    let text = |key: &str| members.get(key).map(|value| Box::from(value.get()));
+    Ok(Plan {
+        form,
+        shows_ids: text("return_token_ids").is_some_and(|value: Box<str>| &*value == "true"),
+        limit,
+        tokens_min: tokens(&members, "min_tokens")?.unwrap_or(0),
+        carried,
+        priority: text("priority"),
+        client_salt: text("cache_salt").filter(|value: &Box<str>| &**value != "null"),
+        owner_salt: salt.map(|salt| salt.text().into()),
+        ids_edits: ids_edits(outline),
+    })
+}
+
+/// Whether a field with this value leaves the rest of the answer what it would be.
+fn check(key: &str, value: &str, reason: Reason, members: &Members<'_>) -> Result<(), Reason> {
+    let is = |key: &str, value: &str| members.get(key).is_some_and(|raw| raw.get() == value);
+    let harmless = match key {
+        _ if is_nothing(value) => true,
+        "n" | "best_of" => value == "1" || return Err(Reason::Choices),
+        // The first of equals is taken: there is nothing to draw.
+        "seed" => {
+            members
+                .get("temperature")
+                .is_some_and(|raw| is_zero(raw.get()))
+                || return Err(Reason::Seed)
+        }
+        "tools" => is("tool_choice", "\"none\""),
+        "tool_choice" => matches!(value, "\"none\"" | "\"auto\""),
+        "include_reasoning" => value == "true" || return Err(Reason::Reasoning),
+        "response_format" => serde_json::from_str::<serde_json::Value>(value)
+            .is_ok_and(|format| format.get("type").and_then(|kind| kind.as_str()) == Some("text")),
+        "stream_options" => {
+            let options = serde_json::from_str::<Members<'_>>(value);
+            options.is_ok_and(|options| {
+                let mut others = options.iter().filter(|(key, _)| *key != "include_usage");
+                others.all(|(_, value)| is_nothing(value.get()))
+            })
+        }
+        _ => false,
+    };
+    if harmless { Ok(()) } else { Err(reason) }
+}
+
+/// `prompt` is a list of prompts.
+fn one_of_several(members: &Members<'_>) -> bool {
+    members.get("prompt").is_some_and(|prompt| {
+        let list = prompt.get().strip_prefix('[').map(str::trim_ascii_start);
+        list.is_some_and(|rest| !rest.starts_with(|first: char| first.is_ascii_digit()))
+    })
+}
+
+/// Asks for ids, wherever the body says something of them.
+fn ids_edits(outline: &Outline<'_>) -> Edits {
+    if !outline.has(Field::ReturnTokenIds) {
+        let text = &b"\"return_token_ids\":true,"[..];
+        return Edits::from_iter([Edit::insert(outline.splice_at, text)]);
+    }
+    let places = outline.places(Field::ReturnTokenIds);
+    places
+        .map(|(at, gone)| Edit {
+            at,
+            gone,
+            text: Cow::Borrowed(b"true"),
+        })
+        .collect()
+}
+
+impl Plan {
+    /// The body for a replica that goes on, and what gives it its owner's salt. `None`: nothing is missing, the
+    /// answer has all its tokens.
+    ///
+    /// `priority`: the engine is to get the body's.
+    #[must_use]
+    pub fn body(
+        &self,
+        model: &str,
+        (prompt, answer): (&[u32], &[u32]),
+        priority: bool,
+    ) -> Option<(Vec<u8>, Edits)> {
+        let given = u32::try_from(answer.len()).unwrap_or(u32::MAX);
+        let left = match self.limit {
+            Some(limit) => Some(limit.checked_sub(given).filter(|left| *left > 0)?),
+            None => None,
+        };
+        let mut body = b"{".to_vec();
+        let salt = self.client_salt.as_deref();
+        let salt = salt.map_or_else(String::new, |salt| format!("\"cache_salt\":{salt},"));
+        body.extend_from_slice(salt.as_bytes());
+        let salt_edits = self.owner_salt.iter().map(|owner| Edit {
+            at: 1,
+            gone: salt.len(),
+            text: Cow::Owned(format!("\"cache_salt\":\"{owner}\",").into_bytes()),
+        });
+        let salt_edits = salt_edits.collect();
+        let model = serde_json::Value::from(model);
+        body.extend_from_slice(format!("\"model\":{model},\"prompt\":[").as_bytes());
+        let mut digits = itoa::Buffer::new();
+        for (index, id) in prompt.iter().chain(answer).enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            body.extend_from_slice(digits.format(*id).as_bytes());
+        }
+        let left = left.map_or_else(|| "null".to_owned(), |left| left.to_string());
+        body.extend_from_slice(format!("],\"max_tokens\":{left},").as_bytes());
+        let tokens_min = self.tokens_min.saturating_sub(given);
+        if tokens_min > 0 {
+            body.extend_from_slice(format!("\"min_tokens\":{tokens_min},").as_bytes());
+        }
+        if let Some(value) = self.priority.as_ref().filter(|_| priority) {
+            body.extend_from_slice(format!("\"priority\":{value},").as_bytes());
+        }
+        body.extend_from_slice(&self.carried);
+        body.extend_from_slice(
+            b"\"stream\":true,\"stream_options\":{\"include_usage\":true},\"return_token_ids\":true}",
+        );
+        Some((body, salt_edits))
+    }
+}

@@ -1,0 +1,528 @@
+//! What is kept of a stream so that another replica can go on with it: the ids of its tokens.
+//!
+//! The engine is asked for ids (`return_token_ids`). A client that has not asked for them gets `null` in
+//! their place, as vLLM writes it unasked, so that each of its bytes is as without continuing.
+//!
+//! A replica that goes on is given the ids whose text the client has. The engine withholds the text of a token
+//! that ends within a character. So the ids behind the last event with text are dropped, and generated
+//! again; to a client that sees ids, such an event goes out with the next one that has text. Where the last event
+//! with text has several tokens, its last ones may lie within a character: there the stream ends.
+//!
+//! The replica that goes on answers at `/v1/completions`. Its events get the shape, the id, the time and
+//! the model of those before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::{events, verdict};
+use crate::prompt::continuing::{Form, Reason};
+
+/// Bytes of one id.
+const ID_BYTES: usize = size_of::<u32>();
+/// Most bytes of events without text that are withheld from a client which sees ids; more go out.
+const UNTEXTED_BYTES_MAX: usize = 16 * 1024;
+
+/// What all requests together may keep.
+#[derive(Debug)]
+pub struct Pool {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    tokens_max: usize,
+}
+
+impl Pool {
+    /// At most `bytes_max` for all requests, and `tokens_max` ids for one.
+    #[must_use]
+    pub fn new(bytes_max: usize, tokens_max: usize) -> Self {
+        Self {
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            tokens_max,
+        }
+    }
+
+    /// Bytes kept at present.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before + bytes <= self.bytes_max;
+        if !fits {
+            self.give(bytes);
+        }
+        fits
+    }
+
+    fn give(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The ids of a prompt and of its answer so far.
+#[derive(Debug)]
+struct Ids {
+    pool: Arc<Pool>,
+    prompt: Vec<u32>,
+    answer: Vec<u32>,
+}
+
+impl Ids {
+    fn charged(&self) -> usize {
+        (self.prompt.len() + self.answer.len()) * ID_BYTES
+    }
+
+    /// Keeps more, if there is room.
+    fn add(&mut self, of_prompt: bool, ids: Vec<u32>) -> Result<(), Reason> {
+        if self.prompt.len() + self.answer.len() + ids.len() > self.pool.tokens_max {
+            return Err(Reason::TokensMax);
+        }
+        if !self.pool.take(ids.len() * ID_BYTES) {
+            return Err(Reason::BytesMax);
+        }
+        if of_prompt {
+            self.prompt = ids;
+        } else {
+            self.answer.extend_from_slice(&ids);
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, answer_len: usize) {
+        let before = self.charged();
+        self.answer.truncate(answer_len);
+        self.pool.give(before - self.charged());
+    }
+}
+
+impl Clone for Ids {
+    fn clone(&self) -> Self {
+        self.pool.bytes.fetch_add(self.charged(), Ordering::Relaxed);
+        Self {
+            pool: Arc::clone(&self.pool),
+            prompt: self.prompt.clone(),
+            answer: self.answer.clone(),
+        }
+    }
+}
+
+impl Drop for Ids {
+    fn drop(&mut self) {
+        self.pool.give(self.charged());
+    }
+}
+
+/// What names a stream in each of its events, as JSON.
+#[derive(Debug, Clone)]
+struct Name {
+    id: Box<str>,
+    created: Box<str>,
+    model: Box<str>,
+}
+
+/// Where a stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Text may follow.
+    Open,
+    /// The event with its `finish_reason` is out.
+    Finished,
+    /// So is its usage.
+    Counted,
+    /// So is `[DONE]`.
+    Done,
+}
+
+/// What is kept of one stream. See the module's text.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    form: Form,
+    shows_ids: bool,
+    /// The client gets usage.
+    shows_usage: bool,
+    ids: Option<Ids>,
+    name: Option<Name>,
+    /// Why the stream does not go on.
+    refusal: Option<Reason>,
+    /// Ids of the answer up to the last event with text.
+    texted_len: usize,
+    /// That event had several.
+    unsure: bool,
+    reasoning: bool,
+    stage: Stage,
+    /// The events come from a replica that goes on.
+    resumed: bool,
+    /// Events for a client that sees ids, whose text has not come.
+    untexted: Vec<u8>,
+    /// The stream says that it failed, with this status, and may go on: that is not passed on.
+    failed: Option<u16>,
+}
+
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    created: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    choices: Vec<Choice<'a>>,
+    #[serde(borrow)]
+    prompt_token_ids: Option<&'a RawValue>,
+    usage: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(default)]
+    index: u32,
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    logprobs: Option<IgnoredAny>,
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stop_reason: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt_token_ids: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token_ids: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    tool_calls: Option<IgnoredAny>,
+    function_call: Option<IgnoredAny>,
+}
+
+/// A text that is there, and not empty.
+fn has_text(text: Option<&RawValue>) -> bool {
+    text.is_some_and(|text| text.get() != "\"\"")
+}
+
+impl Choice<'_> {
+    fn text(&self) -> Option<&RawValue> {
+        match &self.delta {
+            Some(delta) => delta.content,
+            None => self.text,
+        }
+    }
+}
+
+fn ids_of(raw: &RawValue) -> Result<Vec<u32>, Reason> {
+    serde_json::from_str(raw.get()).map_err(|_| Reason::NoIds)
+}
+
+/// The JSON of an event that has one line of data, and nothing else.
+fn data_of(block: &[u8]) -> Option<&[u8]> {
+    let data = block.strip_prefix(b"data:")?.trim_ascii();
+    (!data.iter().any(|byte| matches!(byte, b'\n' | b'\r'))).then_some(data)
+}
+
+impl Kept {
+    /// Of a stream that begins.
+    #[must_use]
+    pub fn new(form: Form, (shows_ids, shows_usage): (bool, bool), pool: &Arc<Pool>) -> Self {
+        Self {
+            form,
+            shows_ids,
+            shows_usage,
+            ids: Some(Ids {
+                pool: Arc::clone(pool),
+                prompt: Vec::new(),
+                answer: Vec::new(),
+            }),
+            name: None,
+            refusal: None,
+            texted_len: 0,
+            unsure: false,
+            reasoning: false,
+            stage: Stage::Open,
+            resumed: false,
+            untexted: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Why the stream cannot go on from where it is, if it cannot.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Reason> {
+        let boundary = self.unsure && self.stage == Stage::Open;
+        let reasoning = self.reasoning && self.stage == Stage::Open;
+        let known = self.ids.as_ref().is_some_and(|ids| !ids.prompt.is_empty());
+        self.refusal
+            .or(reasoning.then_some(Reason::Reasoning))
+            .or(boundary.then_some(Reason::Boundary))
+            .or((!known || self.name.is_none()).then_some(Reason::NoIds))
+    }
+
+    /// Ids of the prompt, and those of the answer whose text the client has.
+    #[must_use]
+    pub fn ids(&self) -> (&[u32], &[u32]) {
+        let ids = self.ids.as_ref();
+        ids.map_or((&[], &[]), |ids| {
+            let len = self.texted_len.min(ids.answer.len());
+            (&ids.prompt, &ids.answer[..len])
+        })
+    }
+
+    /// The status by which the stream has failed, if it says so.
+    pub(super) fn failed(&self) -> Option<u16> {
+        self.failed
+    }
+
+    /// The replica is given up: what the client does not have of its answer is dropped.
+    pub(super) fn cut(&mut self) {
+        let len = self.texted_len;
+        if let Some(ids) = &mut self.ids {
+            ids.truncate(len);
+        }
+        self.untexted = Vec::new();
+        self.failed = None;
+        self.resumed = true;
+    }
+
+    /// It does not go on.
+    pub(super) fn refuse(&mut self, reason: Reason) {
+        self.refusal.get_or_insert(reason);
+        self.ids = None;
+    }
+
+    /// Whole events as the client is to get them. What the stream says behind its failure is left out.
+    pub(super) fn pass(&mut self, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(payload.len());
+        let mut rest = payload;
+        while !rest.is_empty() && self.failed.is_none() {
+            let (block, behind) = rest.split_at(events::block_len(rest));
+            rest = behind;
+            if !events::is_event(block) {
+                out.extend_from_slice(block);
+            } else {
+                self.pass_event(block, &mut out);
+            }
+        }
+        out
+    }
+
+    fn pass_event(&mut self, block: &[u8], out: &mut Vec<u8>) {
+        let Some(data) = data_of(block) else {
+            self.refuse(Reason::NoIds);
+            return self.put(block, out);
+        };
+        if data == b"[DONE]" {
+            self.stage = Stage::Done;
+            return self.put(block, out);
+        }
+        if let Some(status) = verdict::error(block) {
+            if self.refusal().is_none() && status >= 500 {
+                self.failed = Some(status);
+            } else {
+                self.put(block, out);
+            }
+            return;
+        }
+        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
+            self.refuse(Reason::NoIds);
+            return self.put(block, out);
+        };
+        if chunk.choices.is_empty() && chunk.usage.is_some() {
+            self.stage = self.stage.max(Stage::Counted);
+            if !self.resumed {
+                return self.put(block, out);
+            }
+            let event = self.usage_event();
+            return self.put(&event, out);
+        }
+        let waits = self.note(&chunk);
+        let event = if self.resumed {
+            self.reshaped(&chunk)
+        } else {
+            self.stripped(block, data, &chunk)
+        };
+        if waits && self.shows_ids && self.untexted.len() < UNTEXTED_BYTES_MAX {
+            self.untexted.extend_from_slice(&event);
+        } else {
+            self.put(&event, out);
+        }
+    }
+
+    /// Passes an event on, behind those that have waited for it.
+    fn put(&mut self, event: &[u8], out: &mut Vec<u8>) {
+        out.append(&mut self.untexted);
+        out.extend_from_slice(event);
+    }
+
+    /// Keeps what an event says; whether it has ids without text.
+    fn note(&mut self, chunk: &Chunk<'_>) -> bool {
+        if self.name.is_none()
+            && let (Some(id), Some(created), Some(model)) = (chunk.id, chunk.created, chunk.model)
+        {
+            self.name = Some(Name {
+                id: id.get().into(),
+                created: created.get().into(),
+                model: model.get().into(),
+            });
+        }
+        let first = chunk.choices.first();
+        let prompt = chunk
+            .prompt_token_ids
+            .or(first.and_then(|choice| choice.prompt_token_ids));
+        let noted = self
+            .note_prompt(prompt)
+            .and_then(|()| match &chunk.choices[..] {
+                [] => Ok(false),
+                [choice] if choice.index == 0 => self.note_choice(choice),
+                _ => Err(Reason::Choices),
+            });
+        noted.unwrap_or_else(|reason| {
+            self.refuse(reason);
+            false
+        })
+    }
+
+    fn note_prompt(&mut self, raw: Option<&RawValue>) -> Result<(), Reason> {
+        // A replica that goes on is given a longer prompt, which tells nothing new.
+        let (Some(raw), Some(ids), false) = (raw, &mut self.ids, self.resumed) else {
+            return Ok(());
+        };
+        ids.add(true, ids_of(raw)?)
+    }
+
+    fn note_choice(&mut self, choice: &Choice<'_>) -> Result<bool, Reason> {
+        if choice.logprobs.is_some() {
+            return Err(Reason::Logprobs);
+        }
+        let text = has_text(choice.text());
+        if let Some(delta) = &choice.delta {
+            if delta.tool_calls.is_some() || delta.function_call.is_some() {
+                return Err(Reason::Tools);
+            }
+            let reasons = has_text(delta.reasoning) || has_text(delta.reasoning_content);
+            self.reasoning = (self.reasoning || reasons) && !text;
+        }
+        let told = choice.token_ids.map(ids_of).transpose()?;
+        if text && told.is_none() {
+            return Err(Reason::NoIds);
+        }
+        let told_len = told.as_ref().map_or(0, Vec::len);
+        if let (Some(told), Some(ids)) = (told, &mut self.ids) {
+            ids.add(false, told)?;
+        }
+        if choice.finish_reason.is_some() {
+            self.stage = self.stage.max(Stage::Finished);
+        }
+        if text || self.stage > Stage::Open {
+            self.texted_len = self.ids.as_ref().map_or(0, |ids| ids.answer.len());
+            self.unsure = told_len > 1;
+        }
+        Ok(told_len > 0 && !text && self.stage == Stage::Open)
+    }
+
+    /// The event with `null` in place of ids, unless the client asked for them.
+    fn stripped(&self, block: &[u8], data: &[u8], chunk: &Chunk<'_>) -> Vec<u8> {
+        if self.shows_ids {
+            return block.to_vec();
+        }
+        let of_choices = chunk.choices.iter();
+        let of_choices = of_choices.flat_map(|choice| [choice.prompt_token_ids, choice.token_ids]);
+        let raws = of_choices.chain([chunk.prompt_token_ids]).flatten();
+        let start = block.as_ptr().addr();
+        let mut places: Vec<(usize, usize)> = raws
+            .map(|raw| (raw.get().as_ptr().addr() - start, raw.get().len()))
+            .collect();
+        debug_assert!(data.as_ptr().addr() >= start);
+        places.sort_unstable();
+        let mut out = Vec::with_capacity(block.len());
+        let mut at = 0;
+        for (place, len) in places {
+            out.extend_from_slice(&block[at..place]);
+            out.extend_from_slice(b"null");
+            at = place + len;
+        }
+        out.extend_from_slice(&block[at..]);
+        out
+    }
+
+    /// What each event of the stream begins with.
+    fn head(&self) -> String {
+        let object = match self.form {
+            Form::Chat => "chat.completion.chunk",
+            Form::Text => "text_completion",
+        };
+        self.name.as_ref().map_or_else(String::new, |name| {
+            let Name { id, created, model } = name;
+            format!("data: {{\"id\":{id},\"object\":\"{object}\",\"created\":{created},\"model\":{model},")
+        })
+    }
+
+    /// An event of `/v1/completions` in the shape of the stream.
+    fn reshaped(&self, chunk: &Chunk<'_>) -> Vec<u8> {
+        let raw = |value: Option<&RawValue>| value.map_or("null", RawValue::get).to_owned();
+        let Some(choice) = chunk.choices.first() else {
+            return Vec::new();
+        };
+        let text = choice.text.map_or("\"\"", RawValue::get);
+        let text = match self.form {
+            Form::Chat => format!("\"delta\":{{\"content\":{text}}}"),
+            Form::Text => format!("\"text\":{text}"),
+        };
+        let finish = raw(choice.finish_reason);
+        let stop = if choice.finish_reason.is_some() || self.form == Form::Text {
+            format!(",\"stop_reason\":{}", raw(choice.stop_reason))
+        } else {
+            String::new()
+        };
+        let ids = raw(choice.token_ids.filter(|_| self.shows_ids));
+        let head = self.head();
+        format!(
+            "{head}\"choices\":[{{\"index\":0,{text},\"logprobs\":null,\"finish_reason\":{finish}{stop},\
+             \"token_ids\":{ids}}}]}}\n\n"
+        )
+        .into_bytes()
+    }
+
+    /// The usage of the whole: the prompt of the first replica, the answers of all.
+    fn usage_event(&self) -> Vec<u8> {
+        let ids = self.ids.as_ref();
+        let (prompt, answer) = ids.map_or((0, 0), |ids| (ids.prompt.len(), ids.answer.len()));
+        let total = prompt + answer;
+        let head = self.head();
+        format!(
+            "{head}\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"total_tokens\":{total},\
+             \"completion_tokens\":{answer}}}}}\n\n"
+        )
+        .into_bytes()
+    }
+
+    /// What is missing of a stream that has said its last token: usage where the client gets it, and `[DONE]`.
+    /// `None`: tokens may be missing.
+    pub(super) fn rest(&mut self) -> Option<Vec<u8>> {
+        if self.stage == Stage::Open {
+            return None;
+        }
+        let mut rest = Vec::new();
+        if self.stage < Stage::Counted && self.shows_usage && self.ids.is_some() {
+            rest = self.usage_event();
+        }
+        if self.stage < Stage::Done {
+            rest.extend_from_slice(b"data: [DONE]\n\n");
+        }
+        self.stage = Stage::Done;
+        Some(rest)
+    }
+}
