@@ -270,6 +270,9 @@ class Request:
     def stream(self) -> bool:
         """The client asks for a stream."""
     @property
+    def refusal(self) -> str | None:
+        """Why its stream cannot go on elsewhere, if its body says so."""
+    @property
     def retry_safe(self) -> bool:
         """False for ``background`` and ``store: true``: never sent twice."""
     @property
@@ -291,7 +294,7 @@ class Request:
             ``None``: the answer has all the tokens that it may have.
         """
     def not_continued(self, reason: str, /) -> None:
-        """Its stream broke and does not go on elsewhere, for this reason; see `CONTINUING_REASONS`.
+        """Its stream broke and does not go on elsewhere, for this reason.
 
         Raises:
             ValueError: there is no such reason.
@@ -824,7 +827,7 @@ class Scanner:
         only_model: str | None = None,
         tenant: Tenant | None = None,
         highest: str | None = None,
-        forwarded: bool = False,
+        continues: bool = False,
         /,
     ) -> Scanned:
         """Reads a body without the GIL.
@@ -836,7 +839,7 @@ class Scanner:
             only_model: what a body means that names no model.
             tenant: of the request; nobody's without one.
             highest: the most urgent class that the request may have; see `Engine.highest_class`.
-            forwarded: it comes from a peer, which asks for ids itself if the stream may go on elsewhere.
+            continues: its stream may go on elsewhere, if its body and model allow it.
 
         Raises:
             RequestError: the body is refused (400, 415).
@@ -871,13 +874,19 @@ class Engine:
         Raises:
             ValueError: the key has another length.
         """
-    def continue_streams(self, bytes_max: int, tokens_max: int, /) -> None:
-        """From now on streams may go on elsewhere; to be called before the first request.
+    def keep_ids(self, bytes_max: int, tokens_max: int, models: list[str], /) -> None:
+        """Sets what is kept of streams while they may go on elsewhere; to be called before the first request.
 
         Args:
             bytes_max: memory for the ids of all streams.
             tokens_max: ids that are kept of one stream.
+            models: those of which streams go on; empty: of all.
         """
+    @property
+    def continuing(self) -> bool:
+        """Streams go on elsewhere where their requests allow it."""
+    def set_continuing(self, on: bool, /) -> None:
+        """Lets the streams of requests that are submitted from now on go on elsewhere, or not."""
     @property
     def kept_bytes(self) -> int:
         """Memory of the ids of all streams."""
@@ -1260,6 +1269,10 @@ class Recorder:
     def tenants(self) -> list[tuple[str, list[int], list[int], tuple[float, int]]]:
         """Of each tenant: tokens by `TOKEN_KINDS`, requests for inference by `TENANT_OUTCOMES`, and the sum
         (seconds) and number of times to first body byte. Nobody's requests have the name ``""``."""
+    def continued(self) -> list[tuple[str, int]]:
+        """Times that a stream went on at another replica, by why it was given up."""
+    def not_continued(self) -> list[tuple[str, int]]:
+        """Streams that broke and did not go on elsewhere, by every reason."""
     def errors(self) -> list[tuple[str, int]]:
         """Requests that ended with an error code (of SkyLB's own, or ``client_left``), by code."""
     @property

@@ -250,6 +250,16 @@ class Settings(SourceSettings, HandoverSettings):
             "Requests for which the rest would differ end with an error event as without it."
         ),
     ] = False
+    continue_models: Annotated[
+        tuple[str, ...],
+        Placeholder("NAME"),
+        Otherwise("all models"),
+        CLIENTS,
+        Field(
+            max_length=64,
+            description="Model whose streams go on at another replica under --continue-streams.",
+        ),
+    ] = ()
     continue_tokens_max: Annotated[
         Count,
         CLIENTS,

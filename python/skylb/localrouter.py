@@ -107,6 +107,13 @@ class LocalRouter(Router):
     def over_limit(self, tenant: Tenant, now_ns: int) -> tuple[str, int, bytes | None] | None:
         return self._engine.over_limit(tenant, now_ns)
 
+    @property
+    def continuing(self) -> bool:
+        return self._engine.continuing
+
+    def set_continuing(self, on: bool) -> None:
+        self._engine.set_continuing(on)
+
     def highest_class(self, tenant: Tenant) -> str | None:
         return self._engine.highest_class(tenant)
 
@@ -306,6 +313,10 @@ class LocalRouter(Router):
     @property
     def hold_bytes(self) -> int:
         return self._engine.hold_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._engine.kept_bytes
 
     @property
     def tree_bytes(self) -> int:

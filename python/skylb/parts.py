@@ -99,8 +99,9 @@ def engine(settings: Settings, keys: Keys | None, isolation: IsolationKey | None
         raise ConfigError([f"engine: {error}"]) from error
     if isolation is not None:
         engine.isolate(isolation.key)
-    if settings.continue_streams:
-        engine.continue_streams(settings.continue_bytes_max, settings.continue_tokens_max)
+    models = list(settings.continue_models)
+    engine.keep_ids(settings.continue_bytes_max, settings.continue_tokens_max, models)
+    engine.set_continuing(settings.continue_streams)
     engine.keep_receipts(settings.receipts, monotonic_ns())
     return engine
 

@@ -114,6 +114,13 @@ class Router(Protocol):
         `Engine.over_limit` says what is returned.
         """
 
+    @property
+    def continuing(self) -> bool:
+        """Streams go on at another replica where their requests allow it."""
+
+    def set_continuing(self, on: bool) -> None:
+        """Lets the streams of requests placed from now on go on elsewhere, or not."""
+
     def highest_class(self, tenant: Tenant) -> str | None:
         """The most urgent class that a tenant's requests may have; ``None``: any."""
 
@@ -366,6 +373,10 @@ class Router(Protocol):
     @property
     def hold_bytes(self) -> int:
         """Bytes of their bodies."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the ids that streams need to go on elsewhere."""
 
     @property
     def tree_bytes(self) -> int:

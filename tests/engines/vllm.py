@@ -19,7 +19,7 @@ ENVIRONMENT = {
 }
 
 COMMON = [
-    "--load-format", "dummy", "--enforce-eager", "--dtype", "bfloat16", "--max-model-len", "4096",
+    "--enforce-eager", "--dtype", "bfloat16", "--max-model-len", "4096",
     "--enable-prefix-caching", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log",
 ]  # fmt: skip
 
@@ -60,8 +60,13 @@ def installed() -> Path:
 
 
 @contextmanager
-def fleet(count: int, *arguments: str, name: str = "tiny", model: Path | None = None) -> Iterator[list[Vllm]]:
-    """``count`` servers started side by side, ready; of the tiny model unless told otherwise."""
+def fleet(
+    count: int, *arguments: str, name: str = "tiny", model: Path | None = None, dummy: bool = True
+) -> Iterator[list[Vllm]]:
+    """``count`` servers started side by side, ready; of the tiny model unless told otherwise.
+
+    ``dummy``: with vLLM's own random weights, by which an answer hardly depends on its prompt.
+    """
     root = installed()
     with ExitStack() as stack:
         servers = []
@@ -69,6 +74,7 @@ def fleet(count: int, *arguments: str, name: str = "tiny", model: Path | None = 
             port = free_port()
             command = [str(root / "bin/python"), "-m", "vllm.entrypoints.openai.api_server"]
             command += ["--model", str(model or root / "model"), "--served-model-name", name]
+            command += ["--load-format", "dummy"] if dummy else []
             command += ["--host", "127.0.0.1", "--port", str(port), *COMMON, *arguments]
             child = Child(command, environment=ENVIRONMENT)
             stack.callback(child.stop, 30.0)

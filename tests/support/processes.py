@@ -116,6 +116,16 @@ def get(url: str, timeout_s: float = PATIENCE_S) -> bytes:
         return bytes(answer.read())
 
 
+def post_stream(url: str, body: object, timeout_s: float = PATIENCE_S) -> Iterator[str]:
+    """The data of each event of the stream that answers a request."""
+    encoded = json.dumps(body).encode()
+    request = urllib.request.Request(url, encoded, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+        for line in answer:
+            if line.startswith(b"data:"):
+                yield line[5:].strip().decode()
+
+
 def answers(url: str) -> bool:
     """Whether a GET is answered with 2xx."""
     try:

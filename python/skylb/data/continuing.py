@@ -55,7 +55,12 @@ def go_on(streaming: Streaming, leg: Leg, failure: int, status: int) -> bool:
         Whether the client needs nothing more: its stream goes on, or only its end was missing and is written.
     """
     relay = leg.relay
-    if not relay.keeps or not streaming.in_engine:
+    if not streaming.in_engine:
+        return False
+    if not relay.keeps:
+        reason = streaming.request.refusal
+        if reason is not None:
+            streaming.request.not_continued(reason)
         return False
     rest = relay.finish()
     if rest is not None:

@@ -99,9 +99,8 @@ class Exchange:
             return
         router, tenant = self.context.router, self.request.tenant
         client = self.client
-        forwarded = client.claims is not None
-        highest = router.highest_class(tenant)
-        known = (client.sender.front, router.only_model(), tenant, highest, forwarded)
+        highest, continues = router.highest_class(tenant), router.continuing and client.claims is None
+        known = (client.sender.front, router.only_model(), tenant, highest, continues)
 
         def was_read(read: Read | RequestError, /) -> None:
             self.charged = bytes_in

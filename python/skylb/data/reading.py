@@ -36,7 +36,7 @@ class Read:
 Done = Callable[[Read | RequestError], None]
 Known = tuple[bool, str | None, Tenant, str | None, bool]
 """Whether the sender is trusted, the model meant by a body that names none, whose request it is, the most
-urgent class that this tenant's requests may have, and whether a peer forwards it."""
+urgent class that this tenant's requests may have, and whether its stream may go on elsewhere."""
 Usage = tuple[bool, bool]
 """A stream is asked for its usage: where the client says nothing of that, and whatever the client says."""
 Part = bytes | memoryview

@@ -82,7 +82,7 @@ impl Reason {
 
     /// The word for it in metrics and logs.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Route => "route",
             Self::Choices => "choices",
@@ -365,6 +365,22 @@ fn ids_edits(outline: &Outline<'_>) -> Edits {
 }
 
 impl Plan {
+    /// Of a chat that says nothing of its tokens.
+    #[cfg(test)]
+    pub(crate) fn sample() -> Self {
+        Self {
+            form: Form::Chat,
+            shows_ids: false,
+            limit: None,
+            tokens_min: 0,
+            carried: Vec::new(),
+            priority: None,
+            client_salt: None,
+            owner_salt: None,
+            ids_edits: Edits::new(),
+        }
+    }
+
     /// The body for a replica that goes on, and what gives it its owner's salt. `None`: nothing is missing, the
     /// answer has all its tokens.
     ///

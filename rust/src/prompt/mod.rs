@@ -62,8 +62,8 @@ pub struct DigestConfig {
     prompt_blocks_max: usize,
     /// Owners share no prefix cache.
     isolation: Option<Isolation>,
-    /// Streams may go on elsewhere.
-    continues: bool,
+    /// Streams may go on elsewhere, those of these models; of all where none is named.
+    continues: Option<Arc<[String]>>,
 }
 
 impl DigestConfig {
@@ -76,7 +76,7 @@ impl DigestConfig {
             block_bytes,
             prompt_blocks_max,
             isolation: None,
-            continues: false,
+            continues: None,
         }
     }
 
@@ -85,9 +85,15 @@ impl DigestConfig {
         self.isolation = Some(Isolation::new(key));
     }
 
-    /// From now on streams may go on elsewhere, where their bodies allow it.
-    pub fn continue_streams(&mut self) {
-        self.continues = true;
+    /// From now on streams may go on elsewhere where their bodies allow it, or no longer. `models`: those of
+    /// which they may, of all where none is named.
+    pub fn continue_streams(&mut self, models: Option<Arc<[String]>>) {
+        self.continues = models;
+    }
+
+    fn continues(&self, model: &str) -> bool {
+        let models = self.continues.as_deref();
+        models.is_some_and(|names| names.is_empty() || names.iter().any(|name| name == model))
     }
 
     /// Owners share no prefix cache.
@@ -271,7 +277,7 @@ fn read_json(
     };
     put_prompt(route, &outline, &mut prompt)?;
     digest.has_media = prompt.has_media;
-    if cfg.continues && digest.stream {
+    if digest.stream && cfg.continues(&digest.model) {
         let retry_safe = digest.retry_safe;
         digest.continuing = if retry_safe {
             continuing::read(route, (&outline, body), salt_of, digest.has_media)

@@ -87,8 +87,9 @@ pub(super) struct Engine {
     pub(super) out: Vec<Effect>,
     /// Requests keep what a recording needs of their prompts.
     records: bool,
-    /// Where ids are kept, if streams may go on elsewhere.
-    kept: Option<Arc<Pool>>,
+    /// Where ids are kept if streams go on elsewhere, and of which models they may.
+    kept: Option<(Arc<Pool>, Arc<[String]>)>,
+    continuing: bool,
 }
 
 #[pymethods]
@@ -109,6 +110,7 @@ impl Engine {
             out: Vec::new(),
             records: false,
             kept: None,
+            continuing: false,
         })
     }
 
@@ -117,15 +119,27 @@ impl Engine {
         self.router.digest_config_mut().isolate(&key);
     }
 
-    #[pyo3(signature = (bytes_max, tokens_max, /))]
-    fn continue_streams(&mut self, bytes_max: usize, tokens_max: usize) {
-        self.router.digest_config_mut().continue_streams();
-        self.kept = Some(Arc::new(Pool::new(bytes_max, tokens_max)));
+    #[pyo3(signature = (bytes_max, tokens_max, models, /))]
+    fn keep_ids(&mut self, bytes_max: usize, tokens_max: usize, models: Vec<String>) {
+        self.kept = Some((Arc::new(Pool::new(bytes_max, tokens_max)), models.into()));
+    }
+
+    #[getter]
+    fn continuing(&self) -> bool {
+        self.continuing
+    }
+
+    #[pyo3(signature = (on, /))]
+    fn set_continuing(&mut self, on: bool) {
+        let models = self.kept.as_ref().filter(|_| on);
+        let models = models.map(|(_, models)| Arc::clone(models));
+        self.continuing = models.is_some();
+        self.router.digest_config_mut().continue_streams(models);
     }
 
     #[getter]
     fn kept_bytes(&self) -> usize {
-        self.kept.as_ref().map_or(0, |pool| pool.bytes())
+        self.kept.as_ref().map_or(0, |(pool, _)| pool.bytes())
     }
 
     #[pyo3(signature = (on, /))]
@@ -183,7 +197,8 @@ impl Engine {
         digest.tail = Tail::default();
         request.life.class = class;
         let continues = request.forwarded.is_none() && digest.plan().is_some();
-        request.pool = self.kept.as_ref().filter(|_| continues).map(Arc::clone);
+        let kept = self.kept.as_ref().filter(|_| continues);
+        request.pool = kept.map(|(pool, _)| Arc::clone(pool));
         request.id = id;
         request.placed(
             Said {
@@ -206,6 +221,7 @@ impl Engine {
         Scanner {
             config: self.router.digest_config().clone(),
             believes_all: self.router.believes_all(),
+            models: self.kept.as_ref().map(|(_, models)| Arc::clone(models)),
         }
     }
 
@@ -217,12 +233,9 @@ impl Engine {
         relay: &Relay,
         now_ns: Instant,
     ) -> Effects<'py> {
-        let goes_on = request.life.continued.since_ns.is_some();
         request.life.first_byte(now_ns.ns());
         let response_id = relay.inner.response_id();
-        if !goes_on {
-            self.router.note_first_byte(request.id, now_ns);
-        }
+        self.router.note_first_byte(request.id, now_ns);
         self.router
             .first_byte(request.id, response_id, now_ns, &mut self.out);
         self.effects(py, now_ns)

@@ -200,6 +200,14 @@ impl Recorder {
         self.0.cut()
     }
 
+    fn continued(&self) -> Vec<(&'static str, u64)> {
+        self.0.continued().collect()
+    }
+
+    fn not_continued(&self) -> Vec<(&'static str, u64)> {
+        self.0.not_continued().collect()
+    }
+
     fn errors(&self) -> Vec<(&str, u64)> {
         self.0.errors().collect()
     }

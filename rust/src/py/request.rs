@@ -17,6 +17,7 @@ use crate::http::request::{Credentials, Head as EngineHead, Upstream};
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
+use crate::prompt::continuing::Continuing;
 use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
 use crate::record::legs::{Trace, Tracer};
 use crate::record::life::reason_named;
@@ -342,6 +343,14 @@ impl Request {
     #[getter]
     fn stream(&self) -> bool {
         self.digest().is_some_and(|digest| digest.stream)
+    }
+
+    #[getter]
+    fn refusal(&self) -> Option<&'static str> {
+        match self.digest()?.continuing {
+            Continuing::Refused(reason) if self.forwarded.is_none() => Some(reason.word()),
+            _ => None,
+        }
     }
 
     #[getter]

@@ -1,7 +1,7 @@
 //! Binding of `prompt`, for bodies that are read beside the event loop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -87,11 +87,13 @@ pub(super) struct Scanner {
     pub(super) config: DigestConfig,
     /// Bodies' own words for their urgency count, whoever sends them.
     pub(super) believes_all: bool,
+    /// The models of which streams may go on elsewhere, where that is configured.
+    pub(super) models: Option<Arc<[String]>>,
 }
 
 #[pymethods]
 impl Scanner {
-    #[pyo3(signature = (head, body, trusted=false, only_model=None, tenant=None, highest=None, forwarded=false, /))]
+    #[pyo3(signature = (head, body, trusted=false, only_model=None, tenant=None, highest=None, continues=false, /))]
     #[expect(
         clippy::too_many_arguments,
         reason = "what a body is read with, by Python"
@@ -105,7 +107,7 @@ impl Scanner {
         only_model: Option<&str>,
         tenant: Option<&Bound<'_, Tenant>>,
         highest: Option<&str>,
-        forwarded: bool,
+        continues: bool,
     ) -> PyResult<Scanned> {
         let head = &head.get().inner;
         let route = head.route();
@@ -128,7 +130,9 @@ impl Scanner {
                 only_model,
                 ..Envelope::new(route, head.header(b"content-type"))
             };
-            prompt::digest(&envelope, bytes, &self.config, &mut Scratch::default())
+            let mut config = self.config.clone();
+            config.continue_streams(self.models.clone().filter(|_| continues));
+            prompt::digest(&envelope, bytes, &config, &mut Scratch::default())
         });
         let mut digest = digest.map_err(|error| refused(py, &error, None))?;
         // The body is edited before it is submitted: the digest has no edits left.
@@ -136,9 +140,7 @@ impl Scanner {
         let mut edits = priority.to_vec();
         digest.priority_edits = Edits::new();
         edits.extend(std::mem::take(&mut digest.model_edits));
-        if forwarded {
-            digest.continuing = Continuing::Off;
-        } else if let Continuing::Planned(plan) = &mut digest.continuing {
+        if let Continuing::Planned(plan) = &mut digest.continuing {
             edits.extend(std::mem::take(&mut plan.ids_edits));
         }
         Ok(Scanned {

@@ -38,6 +38,15 @@ pub(super) fn write<const JSON: bool>(
     line.text(key!("peer"), ended.peer());
     line.plain(key!("policy"), policy.as_bytes());
     line.int(key!("attempts"), u64::from(course.attempts));
+    let continued = &course.continued;
+    if let Some(from) = &continued.from {
+        line.int(key!("continued"), continued.causes.len() as u64);
+        line.text(key!("continued_from"), Some(from.name()));
+        line.seconds(key!("continued_gap_s"), Some(continued.gap_ns));
+    }
+    if continued.refusal.is_some() {
+        line.text(key!("not_continued"), continued.refusal);
+    }
     line.int(key!("prompt_blocks"), ended.prompt_blocks);
     line.int(key!("match_blocks"), u64::from(course.match_blocks));
     line.seconds(key!("held_s"), Some(course.held_ns));

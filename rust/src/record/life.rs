@@ -8,20 +8,25 @@ use crate::prompt::class::Class;
 use crate::prompt::continuing::Reason;
 use crate::tenant::Tenant;
 
-/// Why a stream that broke did not go on elsewhere, beside [`Reason::word`](crate::prompt::continuing::Reason::word).
-const OTHER_REASONS: [&str; 3] = [
-    // All its tokens are there.
-    "length", // No memory for its body.
-    "memory",
-    // No replica or peer goes on: none is ready, the hold or its time is full, or too many were tried.
-    "no_place",
-];
+/// Why a stream that broke did not go on elsewhere: [`Reason::word`], and what is found later: it has all its tokens,
+/// there is no memory for its body, or no replica or peer goes on (none is ready, its wait is over, or too many
+/// were tried).
+pub const REASONS: [&str; Reason::ALL.len() + 3] = {
+    let mut words = ["length"; Reason::ALL.len() + 3];
+    let mut at = 0;
+    while at < Reason::ALL.len() {
+        words[at] = Reason::ALL[at].word();
+        at += 1;
+    }
+    words[at] = "memory";
+    words[at + 1] = "no_place";
+    words
+};
 
-/// The word of a reason, of which there is a fixed number.
+/// The word of a reason.
 #[must_use]
 pub fn reason_named(name: &str) -> Option<&'static str> {
-    let words = Reason::ALL.iter().map(|reason| reason.word());
-    words.chain(OTHER_REASONS).find(|word| *word == name)
+    REASONS.into_iter().find(|word| *word == name)
 }
 
 /// How a stream went on elsewhere, all its continuations together.

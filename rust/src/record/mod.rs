@@ -23,6 +23,7 @@ pub mod prompt;
 mod protobuf;
 pub mod spans;
 pub mod stamp;
+mod streams;
 mod target;
 pub mod trace;
 pub mod usage;
@@ -35,6 +36,7 @@ use errors::Errors;
 use labels::Labels;
 use spans::Spans;
 use stamp::Stamp;
+use streams::Streams;
 use usage::{ModelUsage, TenantUsage, Usage};
 
 pub use distributions::{Cumulative, Distribution};
@@ -62,6 +64,7 @@ pub struct Recorder {
     errors: Errors,
     /// Answers to clients that were cut.
     cut: u64,
+    streams: Streams,
     /// Lines for people name each request.
     names: bool,
     distributions: Distributions,
@@ -92,6 +95,7 @@ impl Recorder {
             attempts: Attempts::default(),
             errors: Errors::default(),
             cut: 0,
+            streams: Streams::default(),
             names: false,
             distributions: Distributions::new(),
             usage: Usage::default(),
@@ -105,6 +109,7 @@ impl Recorder {
         let key = self.labels.key(ended);
         self.requests.add(key, ended);
         self.errors.add(ended);
+        self.streams.add(ended);
         let exemplar = self.export(ended);
         if ended.measured() {
             self.cut += u64::from(ended.is_cut() && ended.origin.is_none());
@@ -197,6 +202,16 @@ impl Recorder {
     #[must_use]
     pub fn cut(&self) -> u64 {
         self.cut
+    }
+
+    /// Times that a stream went on at another replica, by why it was given up.
+    pub fn continued(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.streams.continued()
+    }
+
+    /// Streams that broke and did not go on elsewhere, by every reason.
+    pub fn not_continued(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.streams.not_continued()
     }
 
     /// Lines for people name each request from now on, and not only those with an error.

@@ -8,3 +8,13 @@ pub enum Target {
     /// A peer, by name.
     Peer(Box<str>),
 }
+
+impl Target {
+    /// The name of the replica or peer.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Replica(name) | Self::Peer(name) => name,
+        }
+    }
+}

@@ -109,7 +109,7 @@ impl Router {
     /// A request's attempt has failed.
     pub fn note_failure(&mut self, id: RequestId, failure: Failure, now: Instant) {
         if let Some(receipts) = self.receipts(now) {
-            receipts.note_failure(id, failure.word());
+            receipts.note_failure(id, failure.word(), now);
         }
     }
 

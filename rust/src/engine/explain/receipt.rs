@@ -141,8 +141,11 @@ pub(super) struct DecisionView<'a> {
     why: Option<&'static str>,
     /// Code of the refusal.
     code: Option<&'static str>,
-    /// How the attempt failed.
+    /// When the attempt's first byte came.
+    first_byte_ns: Option<Instant>,
+    /// How the attempt failed, and when.
     failed: Option<&'static str>,
+    failed_ns: Option<Instant>,
     search: Option<SearchView<'a>>,
     peers: Option<PeersView<'a>>,
 }
@@ -179,7 +182,9 @@ impl<'a> DecisionView<'a> {
             predicted_ttft_ns,
             why: (came == Came::Held).then(|| why_held(decision)),
             code,
-            failed: decision.failed,
+            first_byte_ns: decision.first_byte_ns,
+            failed: decision.failed.map(|(failure, _)| failure),
+            failed_ns: decision.failed.map(|(_, at_ns)| at_ns),
             search: search.map(|search| SearchView::of(search, parts)),
             peers: peers.map(|peers| PeersView::of(peers, parts)),
         }

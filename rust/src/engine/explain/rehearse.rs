@@ -83,6 +83,7 @@ impl Router {
             held: (came == Came::Held).then_some(Held::ListsAreRead),
             search: None,
             peers: None,
+            first_byte_ns: None,
             failed: None,
         };
         let fleet = self.parts().fleet;

@@ -108,8 +108,10 @@ pub struct Decision {
     pub(in crate::engine) search: Option<Search>,
     /// The peers that were looked at; `None`: none were.
     pub(in crate::engine) peers: Option<Peers>,
-    /// How the attempt failed that began here.
-    pub(in crate::engine) failed: Option<&'static str>,
+    /// When the first byte came of the attempt that began here.
+    pub(in crate::engine) first_byte_ns: Option<Instant>,
+    /// How it failed, and when. With a first byte, its stream was to go on elsewhere.
+    pub(in crate::engine) failed: Option<(&'static str, Instant)>,
 }
 
 /// A peer that was looked at.

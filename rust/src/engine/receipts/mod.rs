@@ -125,6 +125,12 @@ impl Receipt {
         stay.map_or(Span::ZERO, |stay| until - stay.at_ns)
     }
 
+    /// The decision that began the last attempt. That it was given up is a decision too.
+    fn attempt(&mut self) -> Option<&mut Decision> {
+        let mut decisions = self.decisions.iter_mut().rev();
+        decisions.find(|decision| decision.came.begins())
+    }
+
     fn decide(&mut self, came: Came, now: Instant) {
         self.held_ns += self.stay_ns(now);
         let decision = Decision {
@@ -133,6 +139,7 @@ impl Receipt {
             held: self.held.take().filter(|_| came == Came::Held),
             search: self.search.take(),
             peers: self.peers.take(),
+            first_byte_ns: None,
             failed: None,
         };
         if self.decisions.len() == DECISIONS_MAX {
@@ -232,16 +239,21 @@ impl Receipts {
     pub(in crate::engine) fn note_first_byte(&mut self, id: RequestId, now: Instant) {
         if let Some(receipt) = self.of(id) {
             receipt.first_byte_ns.get_or_insert(now);
+            if let Some(attempt) = receipt.attempt() {
+                attempt.first_byte_ns.get_or_insert(now);
+            }
         }
     }
 
     /// Its attempt has failed so.
-    pub(in crate::engine) fn note_failure(&mut self, id: RequestId, failure: &'static str) {
-        let decisions = self.of(id).map(|receipt| receipt.decisions.iter_mut());
-        // That it was given up is a decision too.
-        let attempt = decisions.and_then(|of| of.rev().find(|decision| decision.came.begins()));
-        if let Some(attempt) = attempt {
-            attempt.failed = Some(failure);
+    pub(in crate::engine) fn note_failure(
+        &mut self,
+        id: RequestId,
+        failure: &'static str,
+        now: Instant,
+    ) {
+        if let Some(attempt) = self.of(id).and_then(Receipt::attempt) {
+            attempt.failed = Some((failure, now));
         }
     }
 

@@ -1,5 +1,6 @@
 //! The relay against small oracles: what a client may see of a response, however it is cut.
 
+mod continuing;
 mod examples;
 mod opening;
 mod properties;

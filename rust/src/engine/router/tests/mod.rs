@@ -15,6 +15,7 @@ mod pulse;
 mod queueing;
 mod receipts;
 mod rehearsals;
+mod resuming;
 mod retries;
 mod routing;
 mod scaling;

@@ -1,0 +1,245 @@
+"""Streams that go on at another replica: one stream for the client, whatever becomes of the replica."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import openai
+import pytest
+
+from tests.support.processes import Balancer, balancer, eventually, get, mocks, post_stream, start_mocks
+
+TOKENS = 60
+WHOLE = "".join(f"{index:04}" for index in range(TOKENS))
+SLOW = ("--number-tokens", "--time-scale", "1")
+FAST = ("--number-tokens", "--time-scale", "0.05")
+ON = ["--continue-streams", "--receipts", "100"]
+
+
+def asked(number: int = 0, **more: Any) -> dict[str, Any]:
+    """A chat whose answer is the numbers of its tokens."""
+    return {
+        "model": "mock",
+        "messages": [{"role": "user", "content": f"request {number} of a prompt with some words"}],
+        "max_tokens": TOKENS,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "ignore_eos": True,
+        **more,
+    }
+
+
+class Heard:
+    """What a client reads of a stream."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.ids: list[int] = []
+        self.roles = 0
+        self.ends = 0
+        self.finishes: list[str] = []
+        self.names: set[tuple[str, int, str]] = set()
+        self.usages: list[dict[str, Any]] = []
+        self.errors: list[dict[str, Any]] = []
+
+    def add(self, data: str) -> None:
+        """One event's data."""
+        assert self.ends == 0, "nothing behind the end"
+        if data == "[DONE]":
+            self.ends += 1
+            return
+        event = json.loads(data)
+        if "error" in event:
+            self.errors.append(event["error"])
+            return
+        self.names.add((event["id"], event["created"], event["object"]))
+        if event.get("usage"):
+            self.usages.append(event["usage"])
+        for choice in event["choices"]:
+            delta = choice.get("delta", {})
+            self.roles += "role" in delta
+            self.text += choice.get("text") or delta.get("content") or ""
+            self.ids += choice.get("token_ids") or []
+            if choice["finish_reason"]:
+                self.finishes.append(choice["finish_reason"])
+
+    def is_whole(self) -> None:
+        """As if nothing had happened."""
+        assert self.errors == []
+        assert self.text == WHOLE
+        assert (self.finishes, self.ends, len(self.names)) == (["length"], 1, 1)
+
+
+def hear(url: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> Heard:
+    """Reads one stream to its end."""
+    heard = Heard()
+    for data in post_stream(f"{url}{path}", body):
+        heard.add(data)
+    return heard
+
+
+def reason(front: Balancer) -> dict[str, int]:
+    """Why streams did not go on."""
+    found = {}
+    for line in front.metrics().splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.startswith("skylb_streams_not_continued_total{") and float(value):
+            found[name.split('"')[1]] = int(float(value))
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Balancer, str]]:
+    """A replica that cuts each answer after 7 tokens, and a sound one."""
+    with mocks(1, *FAST, "--fault-cut-after-tokens", "7") as bad, mocks(1, *FAST) as good:
+        with balancer(*bad, *good, arguments=ON) as front:
+            yield front, bad[0]
+
+
+def cut_one(front: Balancer, bad: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> Heard:
+    """A stream that broke at the bad replica: others, which began at the sound one, are left out."""
+    for _ in range(20):
+        before = front.metric("skylb_streams_continued_total")
+        heard = hear(front.url, body, path)
+        if heard.errors or front.metric("skylb_streams_continued_total") > before:
+            return heard
+    raise AssertionError(f"no request came to {bad}")
+
+
+def test_a_stream_that_is_cut_goes_on_as_one_stream(pair: tuple[Balancer, str]) -> None:
+    heard = cut_one(*pair, asked(1))
+    heard.is_whole()
+    assert heard.roles == 1
+    assert heard.ids == [], "the client has not asked for ids"
+    (usage,) = heard.usages
+    assert usage["completion_tokens"] == TOKENS
+    assert usage["prompt_tokens"] + TOKENS == usage["total_tokens"]
+
+
+def test_a_completion_goes_on_too_and_the_client_sees_ids_if_it_asked_for_them(
+    pair: tuple[Balancer, str],
+) -> None:
+    body = asked(2, return_token_ids=True)
+    del body["messages"]
+    heard = cut_one(*pair, {**body, "prompt": "one prompt of a few words"}, "/v1/completions")
+    heard.is_whole()
+    assert b"".join(token.to_bytes(4, "big") for token in heard.ids).decode() == WHOLE
+    assert {kind for _, _, kind in heard.names} == {"text_completion"}
+
+
+def test_a_client_that_wants_no_usage_gets_none(pair: tuple[Balancer, str]) -> None:
+    body = asked(3)
+    del body["stream_options"]
+    heard = cut_one(*pair, body)
+    heard.is_whole()
+    assert heard.usages == []
+
+
+def test_the_log_and_the_receipt_say_where_it_went_on(pair: tuple[Balancer, str]) -> None:
+    front, bad = pair
+    cut_one(front, bad, asked(4))
+    line = eventually(lambda: [of for of in front.log() if of.get("continued")], what="a line of the log")[-1]
+    assert (line["status"], line["error_code"], line["continued"]) == (200, None, 1)
+    assert line["continued_from"] == bad != line["replica"]
+    assert line["continued_gap_s"] >= 0
+    assert line["attempts"] == 2
+    receipt = json.loads(get(f"{front.admin}/requests/{line['request_id']}"))
+    first, second = (of for of in receipt["decisions"] if of["result"] == "push")
+    assert (first["failed"], second["failed"]) == ("reset", None)
+    assert first["first_byte_ns"] < first["failed_ns"] <= second["first_byte_ns"]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"seed": 7}, "seed"),
+        ({"presence_penalty": 0.5}, "penalty"),
+        ({"stop": ["x"]}, "stop"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "guided"),
+        ({"logprobs": True}, "logprobs"),
+        ({"unheard_of": 1}, "field"),
+    ],
+)
+def test_what_would_not_be_the_same_ends_as_ever_and_is_counted(
+    pair: tuple[Balancer, str], more: dict[str, Any], why: str
+) -> None:
+    front, bad = pair
+    before = reason(front).get(why, 0)
+    heard = cut_one(front, bad, asked(5, **more))
+    assert [error["code"] for error in heard.errors] == ["upstream_reset"]
+    assert (heard.ends, heard.finishes) == (0, [])
+    assert WHOLE.startswith(heard.text)
+    assert heard.text
+    eventually(lambda: reason(front).get(why, 0) == before + 1, what=f"a stream that is counted as {why}")
+
+
+def test_without_the_switch_a_cut_stream_ends_and_engines_are_asked_for_nothing() -> None:
+    with mocks(1, *FAST, "--fault-cut-after-tokens", "7") as bad, balancer(*bad) as front:
+        heard = hear(front.url, asked())
+        assert [error["code"] for error in heard.errors] == ["upstream_reset"]
+        assert reason(front) == {}
+
+
+def test_a_stream_that_nobody_goes_on_with_ends_with_one_error() -> None:
+    with mocks(2, *FAST, "--fault-cut-after-tokens", "7") as bad, balancer(*bad, arguments=ON) as front:
+        heard = hear(front.url, asked(max_tokens=300))
+        # Each goes on for seven tokens, until too many were tried.
+        assert len(heard.errors) == 1
+        assert "".join(f"{index:04}" for index in range(300)).startswith(heard.text)
+        assert len(heard.text) > 7 * 4
+        assert (heard.ends, heard.finishes) == (0, [])
+        assert reason(front) == {"no_place": 1}
+
+
+def test_of_other_models_streams_end_as_ever() -> None:
+    with mocks(1, *FAST, "--fault-cut-after-tokens", "7") as bad, mocks(1, *FAST) as good:
+        with balancer(*bad, *good, arguments=[*ON, "--continue-models", "other"]) as front:
+            heard = [hear(front.url, asked(number)) for number in range(6)]
+            assert any(one.errors for one in heard)
+            assert front.metric("skylb_streams_continued_total") == 0
+
+
+def test_the_sdk_notices_nothing_of_replicas_that_are_killed_or_stopped() -> None:
+    """Three replicas: one is killed under its streams, one is stopped, and the third goes on with all."""
+    with ExitStack() as stack:
+        children = []
+        urls = []
+        for _ in range(3):
+            child, (url,) = start_mocks(1, *SLOW)
+            stack.callback(child.stop)
+            children.append(child)
+            urls.append(url)
+        front = stack.enter_context(balancer(*urls, arguments=[*ON, "--timeout-stream-idle-s", "2"]))
+        begun = threading.Semaphore(0)
+
+        def read(number: int) -> str:
+            with openai.OpenAI(base_url=f"{front.url}/v1", api_key="unused", max_retries=0) as sdk:
+                body = asked(number, max_tokens=200)
+                extra = {"ignore_eos": body.pop("ignore_eos")}
+                text = ""
+                for chunk in sdk.chat.completions.create(**body, extra_body=extra):
+                    for choice in chunk.choices:
+                        text += choice.delta.content or ""
+                    if len(text) == 8:
+                        begun.release()
+                return text
+
+        with ThreadPoolExecutor(12) as threads:
+            answers = [threads.submit(read, number) for number in range(12)]
+            for _ in answers:
+                assert begun.acquire(timeout=60)
+            children[0].kill()
+            children[1].send(signal.SIGSTOP)
+            try:
+                texts = [answer.result(timeout=120) for answer in answers]
+            finally:
+                children[1].send(signal.SIGCONT)
+        assert texts == ["".join(f"{index:04}" for index in range(200))] * 12
+        assert front.metric("skylb_streams_continued_total") >= 1
+        eventually(lambda: front.metric("skylb_replica_in_flight") == 0, what="nothing in flight")
+        eventually(lambda: front.metric("skylb_kept_bytes") == 0, what="nothing kept")
