@@ -171,6 +171,9 @@ bench-tracing: setup ## Measure the CPU time of spans per request; BEFORE=../oth
 bench-gate: setup ## Compare selective with blind pushing in front of real vLLM: 20-token answers, embeddings
 	@PY=$(abspath $(PY)) tests/engines/run.sh tests/engines/bench_throughput.py
 
+bench-continuing: setup ## Kill and evacuate a region under 200 streams that go on elsewhere, and write bench/results/bench-continuing.md (3 minutes)
+	@$(PY) -m bench.continuing
+
 bench-demo: setup ## Turn the demo's switches and record the TTFT P90 before and since (5 minutes)
 	@$(PY) -m bench.demo
 

@@ -83,10 +83,6 @@ _OF_CLASS = ("model", "class")
 
 _CUT = "Answers to clients that had begun and were cut by a fault. Their status is that of their begin."
 
-_CONTINUED = "Times that a stream which broke or was left went on at another replica."
-
-_NOT_CONTINUED = "Streams that broke and did not go on at another replica."
-
 _DISTRIBUTIONS = {
     "ttft_seconds": "Accept to first body byte, of answers below 400.",
     "request_seconds": "Accept to completion, of requests for inference.",
@@ -221,10 +217,6 @@ class Figures(Protocol):
         """Bytes of their bodies."""
 
     @property
-    def kept_bytes(self) -> int:
-        """Memory of the ids that streams need to go on elsewhere."""
-
-    @property
     def tree_bytes(self) -> int:
         """Memory of the prefix tree."""
 
@@ -314,11 +306,6 @@ class Metrics:
         yield requests
         yield _counter("skylb_attempts", "Attempts at replicas.", "outcome", self._recorder.attempts())
         yield _counter("skylb_errors", "Requests that ended with an error.", "code", self._recorder.errors())
-        continued = self._recorder.continued()
-        yield _counter("skylb_streams_continued", _CONTINUED, "cause", continued)
-        yield _counter(
-            "skylb_streams_not_continued", _NOT_CONTINUED, "reason", self._recorder.not_continued()
-        )
         yield CounterMetricFamily("skylb_answers_cut", _CUT, value=self._recorder.cut)
         for name, text in _DISTRIBUTIONS.items():
             yield self._distribution(name, text)
@@ -386,8 +373,6 @@ class Metrics:
         engine = self._engine
         yield GaugeMetricFamily("skylb_hold_requests", "Requests in the hold.", value=engine.hold_requests)
         yield GaugeMetricFamily("skylb_hold_bytes", "Bodies of held requests.", value=engine.hold_bytes)
-        kept = "Ids of tokens kept so that streams can go on elsewhere."
-        yield GaugeMetricFamily("skylb_kept_bytes", kept, value=engine.kept_bytes)
         yield GaugeMetricFamily("skylb_tree_bytes", "Memory of the prefix tree.", value=engine.tree_bytes)
         wanted = GaugeMetricFamily(
             "skylb_replicas_wanted", "Replicas that the work at hand would fill.", labels=("model",)

@@ -1,8 +1,10 @@
 """`skylb demo`: it shows, it ends, and it leaves nothing behind."""
 
+import json
 import os
 import re
 import signal
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,3 +117,29 @@ def test_its_page_is_not_for_other_machines() -> None:
     with demo("--page", "0.0.0.0:0") as child:
         assert child.popen.wait(30) == 2
         assert "its buttons kill processes" in child.text()
+
+
+def test_with_continuing_on_a_killed_replica_fails_nobody() -> None:
+    child = Child([*SKYLB, "demo", "--users", "12", "--replicas", "2", "--duration-s", "20"])
+    try:
+        child.require(lambda: "requests/s" in child.text(), timeout_s=50, what="the demo's first line")
+        found = re.search(r"live page: (\S+)", child.text())
+        assert found is not None
+        assert press(found[1], "set", "continuing", "on") == "streams go on where a replica dies"
+        answered = len(re.findall("requests/s", child.text()))
+        # Streams that had begun before are not asked for ids: they end within some lines.
+        eventually(lambda: len(re.findall("requests/s", child.text())) > answered + 3, what="more lines")
+        for replica in ("us-1", "eu-1", "asia-1"):
+            press(found[1], "kill", "replica", replica)
+        assert child.popen.wait(60) == 0
+        assert "requests answered, 0 failed" in child.text()
+    finally:
+        child.stop()
+
+
+def press(page: str, verb: str, what: str, name: str) -> str:
+    """Presses a button of the page; what was done."""
+    body = json.dumps({"do": verb, "what": what, "name": name}).encode()
+    request = urllib.request.Request(f"{page}actions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return str(json.loads(answer.read())["done"])

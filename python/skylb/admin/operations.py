@@ -20,6 +20,7 @@ from skylb.admin.rehearsal import Asked, rehearse
 from skylb.clock import monotonic_ns
 from skylb.control import Control
 from skylb.control.naming import Naming, Wish
+from skylb.data import continuing
 from skylb.data.demand import Demand
 from skylb.data.drain import Drain
 from skylb.data.frontend import Frontend, families
@@ -103,6 +104,7 @@ class Operations:
             yield from self.recording.families()
         if self.spans is not None:
             yield from self.spans.families()
+        yield from continuing.families(self.recorder, self.router)
         yield from families(self.ending.frontends, self.pool.shortage)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
@@ -130,6 +132,16 @@ class Operations:
     def policy(self) -> str:
         """The policy by which requests are placed now."""
         return self.router.policy
+
+    @property
+    def continuing(self) -> bool:
+        """Streams go on at another replica where their requests allow it."""
+        return self.router.continuing
+
+    def set_continuing(self, on: bool) -> None:
+        """Lets the streams of requests placed from now on go on elsewhere, or not, until the next start."""
+        self.router.set_continuing(on)
+        log.info("streams go on elsewhere: %s", "on" if on else "off")
 
     def set_policy(self, name: str) -> None:
         """Places requests by another policy from now on, until the next start."""

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from skylb.addresses import ListenAddress
 from skylb.admin import receipts, rehearsal
+from skylb.admin.continuing import ContinuingService, put_continuing
 from skylb.admin.frame import frame, vitals
 from skylb.admin.host import AdminHost
 from skylb.admin.live import Feed, page
@@ -38,7 +39,7 @@ OPEN_PATHS = frozenset({"/", "/health", "/ready", "/ready/here", "/metrics"})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Service(receipts.Source, rehearsal.Source, PolicyService, Protocol):
+class Service(receipts.Source, rehearsal.Source, PolicyService, ContinuingService, Protocol):
     """What the admin application shows and changes."""
 
     def ready(self, *, here: bool = False) -> bool:
@@ -113,6 +114,7 @@ class Admin:
         app.router.add_post("/regions/{region}/{verb:evacuate|undrain}", self._evacuate)
         app.router.add_put("/log-level", self._log_level)
         app.router.add_put("/policy", put_policy(service))
+        app.router.add_put("/continuing", put_continuing(service))
         receipts.Receipts(service).add_to(app)
         rehearsal.Rehearsal(service).add_to(app)
         self._host: AdminHost | None = None

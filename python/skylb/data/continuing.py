@@ -6,14 +6,18 @@ the relay of the last leg stands for the client's stream, as one does that was b
 (`Exchange.early_relay`): it writes comments, and at last an error event if no replica goes on.
 """
 
+from collections.abc import Iterator
 from typing import Protocol
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
 from skylb import _core
-from skylb._core import Relay, Request
+from skylb._core import Recorder, Relay, Request
 from skylb.clock import monotonic_ns
 from skylb.data.context import Context
 from skylb.data.leg import Leg
 from skylb.data.phases import PLACE, Client, Phase
+from skylb.router import Router
 
 
 class Streaming(Protocol):
@@ -115,3 +119,24 @@ def _prepare(streaming: Streaming, relay: Relay) -> str | None:
     streaming.body = body
     streaming.body_digest = None
     return None
+
+
+def families(recorder: Recorder, router: Router) -> Iterator[Metric]:
+    """What became of streams that broke, and the memory of what is kept of streams."""
+    continued = CounterMetricFamily(
+        "skylb_streams_continued",
+        "Times that a stream which broke or was left went on at another replica.",
+        labels=("cause",),
+    )
+    for cause, count in recorder.continued():
+        continued.add_metric((cause,), count)
+    ended = CounterMetricFamily(
+        "skylb_streams_not_continued",
+        "Streams that broke and did not go on at another replica.",
+        labels=("reason",),
+    )
+    for reason, count in recorder.not_continued():
+        ended.add_metric((reason,), count)
+    yield from (continued, ended)
+    text = "Ids of tokens kept so that streams can go on elsewhere."
+    yield GaugeMetricFamily("skylb_kept_bytes", text, value=router.kept_bytes)

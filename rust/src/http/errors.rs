@@ -102,6 +102,7 @@ pub const ERRORS: &[Row] = &[
     row("bad_level", 400, Operator, No, "The level of the log has no such name."),
     row("bad_line", 400, Client, No, "A line does not end as HTTP's do."),
     row("bad_policy", 400, Operator, No, "No policy has such a name."),
+    row("bad_continuing", 400, Operator, No, "Streams go on elsewhere or do not: on or off."),
     row("bad_query", 400, Operator, No, "A value in the query is none that the path takes."),
     row("bad_request_line", 400, Client, No, "The request line is malformed."),
     row("bad_target", 400, Client, No, "The request target is malformed."),

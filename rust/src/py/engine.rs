@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::effects::{ReplicaGauges, effects};
 use super::http::{Relay, refused};
-use super::report::{end_of, given, report};
+use super::report::{end_of, report};
 use super::request::{Request, Said, ask_of};
 use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
@@ -62,14 +62,14 @@ const OUTCOMES: [(&str, Outcome); 4] = [
 ];
 
 /// The failure of a number, with the status of the answer.
-fn failure_of(number: usize, status: u16) -> PyResult<Failure> {
+pub(super) fn failure_of(number: usize, status: u16) -> PyResult<Failure> {
     Ok(match constant(&FAILURES, "failure", number)? {
         Failure::Status(_) => Failure::Status(status),
         other => other,
     })
 }
 
-type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
+pub(super) type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
 
 impl Engine {
     /// The effects of the call that ends; receipts note them.
@@ -88,8 +88,8 @@ pub(super) struct Engine {
     /// Requests keep what a recording needs of their prompts.
     records: bool,
     /// Where ids are kept if streams go on elsewhere, and of which models they may.
-    kept: Option<(Arc<Pool>, Arc<[String]>)>,
-    continuing: bool,
+    pub(super) kept: Option<(Arc<Pool>, Arc<[String]>)>,
+    pub(super) continuing: bool,
 }
 
 #[pymethods]
@@ -117,29 +117,6 @@ impl Engine {
     #[pyo3(signature = (key, /))]
     fn isolate(&mut self, key: [u8; ISOLATION_KEY_BYTES]) {
         self.router.digest_config_mut().isolate(&key);
-    }
-
-    #[pyo3(signature = (bytes_max, tokens_max, models, /))]
-    fn keep_ids(&mut self, bytes_max: usize, tokens_max: usize, models: Vec<String>) {
-        self.kept = Some((Arc::new(Pool::new(bytes_max, tokens_max)), models.into()));
-    }
-
-    #[getter]
-    fn continuing(&self) -> bool {
-        self.continuing
-    }
-
-    #[pyo3(signature = (on, /))]
-    fn set_continuing(&mut self, on: bool) {
-        let models = self.kept.as_ref().filter(|_| on);
-        let models = models.map(|(_, models)| Arc::clone(models));
-        self.continuing = models.is_some();
-        self.router.digest_config_mut().continue_streams(models);
-    }
-
-    #[getter]
-    fn kept_bytes(&self) -> usize {
-        self.kept.as_ref().map_or(0, |(pool, _)| pool.bytes())
     }
 
     #[pyo3(signature = (on, /))]
@@ -256,25 +233,6 @@ impl Engine {
         self.router.note_failure(request.id, failure, now_ns);
         self.router
             .retry(request.id, failure, sent, now_ns, &mut self.out);
-        self.effects(py, now_ns)
-    }
-
-    #[pyo3(signature = (request, relay, failure, now_ns, status=0, /))]
-    fn resume<'py>(
-        &mut self,
-        py: Python<'py>,
-        request: &mut Request,
-        relay: &Relay,
-        failure: usize,
-        now_ns: Instant,
-        status: u16,
-    ) -> Effects<'py> {
-        let failure = failure_of(failure, status)?;
-        request.life.cut(failure.word(), status, now_ns.ns());
-        self.router.note_failure(request.id, failure, now_ns);
-        let given = given(relay);
-        self.router
-            .resume(request.id, failure, &given, now_ns, &mut self.out);
         self.effects(py, now_ns)
     }
 

@@ -1,6 +1,7 @@
 //! The Python binding, `skylb._core`. Python makes one call for each event; Rust keeps no Python object.
 
 mod arrivals;
+mod continuing;
 mod effects;
 mod engine;
 mod explain;

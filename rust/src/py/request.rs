@@ -17,13 +17,11 @@ use crate::http::request::{Credentials, Head as EngineHead, Upstream};
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
-use crate::prompt::continuing::Continuing;
 use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
 use crate::record::legs::{Trace, Tracer};
-use crate::record::life::reason_named;
 use crate::record::prompt::Prompt;
 use crate::record::{Ended, Life, Target};
-use crate::relay::{Kept, Options, Pool, Relay as EngineRelay};
+use crate::relay::{Options, Pool, Relay as EngineRelay};
 use crate::time::{Instant, Span};
 
 /// Who sent a request.
@@ -134,13 +132,13 @@ pub(super) struct Request {
     /// The policy, where the client is told why its request went where it went.
     pub(super) receipt: Option<&'static str>,
     /// The body as it is sent asks for usage, and the client has not.
-    asks_usage: bool,
+    pub(super) asks_usage: bool,
     /// Where ids are kept, if its stream may go on elsewhere: the engine is asked for them.
     pub(super) pool: Option<Arc<Pool>>,
     /// A replica is asked to go on with its stream.
-    continues: bool,
+    pub(super) continues: bool,
     /// What a replica is to get besides, as places in the body as it is sent.
-    salt_edits: Edits,
+    pub(super) salt_edits: Edits,
 }
 
 /// What the engine is asked for one request.
@@ -219,21 +217,7 @@ impl Request {
         }
     }
 
-    /// Usage is taken out again: only SkyLB has asked for it.
-    fn drops_usage(&self) -> bool {
-        let wanted = self.digest().is_some_and(|digest| digest.include_usage);
-        self.asks_usage || (self.continues && !wanted)
-    }
-
-    /// What a relay is to keep, so that its stream may go on elsewhere.
-    fn kept(&self) -> Option<Kept> {
-        let (digest, pool) = (self.digest()?, self.pool.as_ref()?);
-        let plan = digest.plan()?;
-        let shows = (plan.shows_ids, digest.include_usage);
-        Some(Kept::new(plan.form, shows, pool))
-    }
-
-    fn digest(&self) -> Option<&Digest> {
+    pub(super) fn digest(&self) -> Option<&Digest> {
         self.said.as_ref().map(|said| &said.digest)
     }
 }
@@ -346,14 +330,6 @@ impl Request {
     }
 
     #[getter]
-    fn refusal(&self) -> Option<&'static str> {
-        match self.digest()?.continuing {
-            Continuing::Refused(reason) if self.forwarded.is_none() => Some(reason.word()),
-            _ => None,
-        }
-    }
-
-    #[getter]
     fn retry_safe(&self) -> bool {
         self.digest().is_some_and(|digest| digest.retry_safe)
     }
@@ -396,25 +372,6 @@ impl Request {
             .iter()
             .map(|edit| fields(py, edit))
             .collect()
-    }
-
-    #[pyo3(signature = (relay, /))]
-    fn continued<'py>(&mut self, py: Python<'py>, relay: &Relay) -> Option<Bound<'py, PyBytes>> {
-        let said = self.said.as_ref()?;
-        let (digest, kept) = (&said.digest, relay.inner.kept()?);
-        let priority = said.believed && !Class::is_bound(said.highest);
-        let (body, salt_edits) = digest.plan()?.body(&digest.model, kept.ids(), priority)?;
-        self.salt_edits = salt_edits;
-        self.continues = true;
-        Some(PyBytes::new(py, &body))
-    }
-
-    #[pyo3(signature = (reason, /))]
-    fn not_continued(&mut self, reason: &str) -> PyResult<()> {
-        let word = reason_named(reason);
-        let word = word.ok_or_else(|| PyValueError::new_err("reason: there is no such one"))?;
-        self.life.continued.refusal = Some(word);
-        Ok(())
     }
 
     // --------------------------------------------------------------------- its course

@@ -12,111 +12,17 @@
 //! the model of those before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::ids::{Ids, Pool};
 use super::{events, verdict};
 use crate::prompt::continuing::{Form, Reason};
 
-/// Bytes of one id.
-const ID_BYTES: usize = size_of::<u32>();
 /// Most bytes of events without text that are withheld from a client which sees ids; more go out.
 const UNTEXTED_BYTES_MAX: usize = 16 * 1024;
-
-/// What all requests together may keep.
-#[derive(Debug)]
-pub struct Pool {
-    bytes: AtomicUsize,
-    bytes_max: usize,
-    tokens_max: usize,
-}
-
-impl Pool {
-    /// At most `bytes_max` for all requests, and `tokens_max` ids for one.
-    #[must_use]
-    pub fn new(bytes_max: usize, tokens_max: usize) -> Self {
-        Self {
-            bytes: AtomicUsize::new(0),
-            bytes_max,
-            tokens_max,
-        }
-    }
-
-    /// Bytes kept at present.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before + bytes <= self.bytes_max;
-        if !fits {
-            self.give(bytes);
-        }
-        fits
-    }
-
-    fn give(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// The ids of a prompt and of its answer so far.
-#[derive(Debug)]
-struct Ids {
-    pool: Arc<Pool>,
-    prompt: Vec<u32>,
-    answer: Vec<u32>,
-}
-
-impl Ids {
-    fn charged(&self) -> usize {
-        (self.prompt.len() + self.answer.len()) * ID_BYTES
-    }
-
-    /// Keeps more, if there is room.
-    fn add(&mut self, of_prompt: bool, ids: Vec<u32>) -> Result<(), Reason> {
-        if self.prompt.len() + self.answer.len() + ids.len() > self.pool.tokens_max {
-            return Err(Reason::TokensMax);
-        }
-        if !self.pool.take(ids.len() * ID_BYTES) {
-            return Err(Reason::BytesMax);
-        }
-        if of_prompt {
-            self.prompt = ids;
-        } else {
-            self.answer.extend_from_slice(&ids);
-        }
-        Ok(())
-    }
-
-    fn truncate(&mut self, answer_len: usize) {
-        let before = self.charged();
-        self.answer.truncate(answer_len);
-        self.pool.give(before - self.charged());
-    }
-}
-
-impl Clone for Ids {
-    fn clone(&self) -> Self {
-        self.pool.bytes.fetch_add(self.charged(), Ordering::Relaxed);
-        Self {
-            pool: Arc::clone(&self.pool),
-            prompt: self.prompt.clone(),
-            answer: self.answer.clone(),
-        }
-    }
-}
-
-impl Drop for Ids {
-    fn drop(&mut self) {
-        self.pool.give(self.charged());
-    }
-}
 
 /// What names a stream in each of its events, as JSON.
 #[derive(Debug, Clone)]
@@ -242,11 +148,7 @@ impl Kept {
             form,
             shows_ids,
             shows_usage,
-            ids: Some(Ids {
-                pool: Arc::clone(pool),
-                prompt: Vec::new(),
-                answer: Vec::new(),
-            }),
+            ids: Some(Ids::new(pool)),
             name: None,
             refusal: None,
             texted_len: 0,

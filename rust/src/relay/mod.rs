@@ -14,6 +14,7 @@ mod events;
 mod gaps;
 mod handout;
 mod head;
+mod ids;
 mod kept;
 mod opening;
 mod pass;
@@ -33,7 +34,8 @@ use head::{Framing, Ours, ResponseHead};
 use usage::Sniffer;
 
 pub use head::{Fault, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX};
-pub use kept::{Kept, Pool};
+pub use ids::Pool;
+pub use kept::Kept;
 pub use reader::ResponseReader;
 
 /// Write the input itself.

@@ -24,7 +24,7 @@ class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A button that was pressed: ``do`` it to ``what`` is called ``name``, or ``set`` a switch to it."""
 
     do: Literal["kill", "start", "cut", "blackhole", "heal", "evacuate", "return", "set"]
-    what: Literal["replica", "balancer", "link", "region", "policy", "share"]
+    what: Literal["replica", "balancer", "link", "region", "policy", "share", "continuing"]
     name: str
 
 
@@ -57,6 +57,7 @@ class Actions:
             ("return", "region"): lambda name: self._evacuate(name, evacuating=False),
             ("set", "policy"): self._set_policy,
             ("set", "share"): self._set_share,
+            ("set", "continuing"): self._set_continuing,
         }
 
     @property
@@ -155,6 +156,13 @@ class Actions:
         self._world.share = name == "on"
         return "regions share their work" if self._world.share else "each region is alone"
 
+    async def _set_continuing(self, name: str) -> str:
+        if name not in {"on", "off"}:
+            raise ActionError(f"continuing {name}: expected on or off")
+        await self._turn(set_continuing, self._world.continuing, name == "on")
+        self._world.continuing = name == "on"
+        return f"streams {'go on' if self._world.continuing else 'end'} where a replica dies"
+
     async def _turn(self, turn: Callable[[Region, T], Awaitable[None]], old: T, new: T) -> None:
         """Turns a switch at every balancer that runs, or at none.
 
@@ -188,6 +196,15 @@ async def set_policy(region: Region, name: str) -> None:
         ActionError: it does not obey.
     """
     await tell(f"{region.admin}/policy", "PUT", {"policy": name})
+
+
+async def set_continuing(region: Region, on: bool) -> None:
+    """Lets the streams of a balancer go on at another replica, or not.
+
+    Raises:
+        ActionError: it does not obey.
+    """
+    await tell(f"{region.admin}/continuing", "PUT", {"continuing": "on" if on else "off"})
 
 
 async def share(region: Region, regions: Iterable[str], *, on: bool) -> None:

@@ -25,21 +25,25 @@ class Setting(NamedTuple):
     Attributes:
         policy: their rule of choice.
         share: whether the regions share work.
+        continuing: whether streams go on at another replica.
     """
 
     policy: str
     share: bool = True
+    continuing: bool = False
 
     def text(self) -> str:
         """For people."""
         alone = "" if self.share else ", regions alone"
-        return self.policy.replace("_", " ") + alone
+        return self.policy.replace("_", " ") + alone + (", streams go on" if self.continuing else "")
 
     def change(self, other: "Setting") -> str:
         """What is different in the other one, for people."""
         if self.policy != other.policy:
             return other.policy.replace("_", " ")
-        return "regions share" if other.share else "regions alone"
+        if self.share != other.share:
+            return "regions share" if other.share else "regions alone"
+        return "streams go on" if other.continuing else "streams end"
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):

@@ -111,7 +111,7 @@ class SwitchFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A switch that sets all balancers.
 
     Attributes:
-        what: ``policy`` or ``share``.
+        what: ``policy``, ``share`` or ``continuing``.
         label: for people.
         value: how it stands.
         choices: values, and what each is called.

@@ -64,7 +64,8 @@ class Picture:
     @property
     def setting(self) -> Setting:
         """How the balancers are set."""
-        return Setting(self._world.policy, self._world.share)
+        world = self._world
+        return Setting(world.policy, world.share, world.continuing)
 
     def frame(self, history: History, news: list[tuple[float, str]]) -> Frame:
         """The frame of the last look."""
@@ -102,9 +103,11 @@ class Picture:
         policies = dict.fromkeys((*POLICIES, self._settings.policy))
         choices = [(name, name.replace("_", " ")) for name in policies]
         found = [SwitchFrame(what="policy", label="policy", value=self._world.policy, choices=choices)]
+        onoff = [("on", "on"), ("off", "off")]
+        value = "on" if self._world.continuing else "off"
+        found.append(SwitchFrame(what="continuing", label="streams go on", value=value, choices=onoff))
         if len(self._world.regions) > 1:
             value = "on" if self._world.share else "off"
-            onoff = [("on", "on"), ("off", "off")]
             found.append(SwitchFrame(what="share", label="regions share", value=value, choices=onoff))
         return found
 

@@ -78,6 +78,8 @@ class World:
         """Of all balancers, those that start later too."""
         self.share = True
         """Whether the regions forward to each other."""
+        self.continuing = False
+        """Whether streams go on at another replica."""
 
     async def start(self) -> None:
         """Starts everything.
@@ -141,6 +143,8 @@ class World:
         arguments = ["serve", "--listen", listen(region.clients), "--admin", listen(region.admin)]
         arguments += ["--policy", self.policy, "--no-access-log", "--log-level", "error"]
         arguments += ["--drain-timeout-s", "1"]
+        if self.continuing:
+            arguments.append("--continue-streams")
         for replica in region.replicas:
             arguments += ["--replica", replica.url]
         if len(self.regions) > 1:

@@ -104,7 +104,7 @@ fn what_comes_of_requests_without_a_receipt_is_ignored() {
     let mut receipts = Receipts::new(2);
     receipts.note_effects(&[push(9, 1), Effect::Probe(ReplicaId(1))], at(1));
     receipts.note_first_byte(RequestId(9), at(1));
-    receipts.note_failure(RequestId(9), "reset");
+    receipts.note_failure(RequestId(9), "reset", Instant::from_ns(5));
     receipts.searched(4);
     receipts.looked_at_peers(4, Peers::default());
     assert_eq!(receipts.newest().len(), 0);

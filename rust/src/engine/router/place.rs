@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use super::{AlreadyKnown, Ask, Router};
+use super::{AlreadyKnown, Ask, Forwarded, Router};
 use crate::engine::choose::{Here, Selection, matched_tokens};
 use crate::engine::demand::{Demand, Lane};
 use crate::engine::effect::{Effect, Push};
@@ -73,10 +73,7 @@ impl Router {
     ) -> Result<Request, Refusal> {
         let lane = Lane::of(ask.route);
         let forwarded = ask.forwarded;
-        let crossed = forwarded.is_some_and(|forwarded| forwarded.hop != 1);
-        if crossed && !self.config.planted(Plant::HopIgnored) {
-            return Err(Refusal::too_many_hops());
-        }
+        self.check_hop(forwarded)?;
         if let Some(refusal) = self.requests.refuses_model(ask, &digest.model) {
             return Err(refusal);
         }
@@ -137,6 +134,15 @@ impl Router {
             return Err(refusal);
         }
         Ok(request)
+    }
+
+    /// A request crosses between balancers once.
+    fn check_hop(&self, forwarded: Option<Forwarded>) -> Result<(), Refusal> {
+        let crossed = forwarded.is_some_and(|forwarded| forwarded.hop != 1);
+        if crossed && !self.config.planted(Plant::HopIgnored) {
+            return Err(Refusal::too_many_hops());
+        }
+        Ok(())
     }
 
     /// The replica that keeps the stored response that the request names, if it names one. To ask for that of

@@ -1,0 +1,108 @@
+//! Binding of what lets a stream go on at another replica.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::engine::{Effects, Engine, failure_of};
+use super::http::Relay;
+use super::report::given;
+use super::request::Request;
+use crate::prompt::class::Class;
+use crate::prompt::continuing::Continuing;
+use crate::record::life::reason_named;
+use crate::relay::{Kept, Pool};
+use crate::time::Instant;
+
+impl Request {
+    /// Usage is taken out again: only SkyLB has asked for it.
+    pub(super) fn drops_usage(&self) -> bool {
+        let wanted = self.digest().is_some_and(|digest| digest.include_usage);
+        self.asks_usage || (self.continues && !wanted)
+    }
+
+    /// What a relay is to keep, so that its stream may go on elsewhere.
+    pub(super) fn kept(&self) -> Option<Kept> {
+        let (digest, pool) = (self.digest()?, self.pool.as_ref()?);
+        let plan = digest.plan()?;
+        let shows = (plan.shows_ids, digest.include_usage);
+        Some(Kept::new(plan.form, shows, pool))
+    }
+}
+
+#[pymethods]
+impl Request {
+    #[getter]
+    fn refusal(&self) -> Option<&'static str> {
+        match self.digest()?.continuing {
+            Continuing::Refused(reason) if self.forwarded.is_none() => Some(reason.word()),
+            _ => None,
+        }
+    }
+
+    #[pyo3(signature = (relay, /))]
+    fn continued<'py>(&mut self, py: Python<'py>, relay: &Relay) -> Option<Bound<'py, PyBytes>> {
+        let said = self.said.as_ref()?;
+        let (digest, kept) = (&said.digest, relay.inner.kept()?);
+        let priority = said.believed && !Class::is_bound(said.highest);
+        let (body, salt_edits) = digest.plan()?.body(&digest.model, kept.ids(), priority)?;
+        self.salt_edits = salt_edits;
+        self.continues = true;
+        Some(PyBytes::new(py, &body))
+    }
+
+    #[pyo3(signature = (reason, /))]
+    fn not_continued(&mut self, reason: &str) -> PyResult<()> {
+        let word = reason_named(reason);
+        let word = word.ok_or_else(|| PyValueError::new_err("reason: there is no such one"))?;
+        self.life.continued.refusal = Some(word);
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[pyo3(signature = (bytes_max, tokens_max, models, /))]
+    fn keep_ids(&mut self, bytes_max: usize, tokens_max: usize, models: Vec<String>) {
+        self.kept = Some((Arc::new(Pool::new(bytes_max, tokens_max)), models.into()));
+    }
+
+    #[getter]
+    fn continuing(&self) -> bool {
+        self.continuing
+    }
+
+    #[pyo3(signature = (on, /))]
+    fn set_continuing(&mut self, on: bool) {
+        let models = self.kept.as_ref().filter(|_| on);
+        let models = models.map(|(_, models)| Arc::clone(models));
+        self.continuing = models.is_some();
+        self.router.digest_config_mut().continue_streams(models);
+    }
+
+    #[getter]
+    fn kept_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |(pool, _)| pool.bytes())
+    }
+
+    #[pyo3(signature = (request, relay, failure, now_ns, status=0, /))]
+    fn resume<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: &mut Request,
+        relay: &Relay,
+        failure: usize,
+        now_ns: Instant,
+        status: u16,
+    ) -> Effects<'py> {
+        let failure = failure_of(failure, status)?;
+        request.life.cut(failure.word(), status, now_ns.ns());
+        self.router.note_failure(request.id, failure, now_ns);
+        let given = given(relay);
+        self.router
+            .resume(request.id, failure, &given, now_ns, &mut self.out);
+        self.effects(py, now_ns)
+    }
+}
