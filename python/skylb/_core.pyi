@@ -323,7 +323,13 @@ class Request:
             Places in ascending order, as ``(at, bytes that go, bytes that come)``.
         """
     def upstream(
-        self, host: str, authorization: str | None, body_len: int, drop_credentials: bool = False, /
+        self,
+        host: str,
+        authorization: str | None,
+        body_len: int,
+        drop_credentials: bool = False,
+        path: str | None = None,
+        /,
     ) -> bytes:
         """The head to send to a replica, built anew from the parse. HEAD goes out as GET: engines
         answer HEAD with 405, and ``Relay`` drops the body.
@@ -334,6 +340,7 @@ class Request:
             body_len: the body's length in bytes; a request without a body that is no POST has no
                 ``Content-Length``.
             drop_credentials: those three headers are left out, whatever replaces them.
+            path: another one than the client's, without a query.
 
         Raises:
             ValueError: a value has control characters; names it.
@@ -403,6 +410,11 @@ class Relay:
         Returns:
             ``None``: tokens may be missing too.
         """
+    @property
+    def question(self) -> list[int] | None:
+        """Ids whose text a replica that goes on must be asked for first, if any; see `answered`."""
+    def answered(self, whole: bool, /) -> None:
+        """The text of those ids ends with a ``whole`` character. If not, the last of them is dropped."""
     @property
     def keeps(self) -> bool:
         """It keeps what another replica needs to go on with the stream."""

@@ -17,6 +17,8 @@ from tests.support.processes import Balancer, balancer, post_stream
 
 TOKENS = 64
 POSITIONS = range(1, 51)
+ANSWER_S = 300.0
+"""Longest silence: an engine beside other work takes its time."""
 PROMPT = "the quick brown fox jumps over a lazy dog"
 
 
@@ -82,7 +84,7 @@ class Heard:
 def hear(url: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> Heard:
     """Reads one stream to its end."""
     heard = Heard()
-    for data in post_stream(f"{url}{path}", body):
+    for data in post_stream(f"{url}{path}", body, ANSWER_S):
         if data == "[DONE]":
             heard.ends += 1
             continue
@@ -120,19 +122,39 @@ def test_an_answer_that_is_cut_at_each_of_fifty_tokens_equals_the_whole_one(
     if path == "/v1/completions":
         body = {**body, "prompt": PROMPT}
         del body["messages"]
+    done = cut_each(POSITIONS, body, path, weighted, cuts, front)
+    assert done >= len(POSITIONS), "each was cut, some of them twice"
+
+
+def test_an_answer_with_several_tokens_in_an_event_goes_on_too(
+    weighted: list[Vllm], cuts: list[Cut], front: Balancer
+) -> None:
+    """The last of them may end within a character: the engine is asked for their text."""
+    body = asked(stream_interval=3)
+    assert cut_each(range(1, 20), body, "/v1/chat/completions", weighted, cuts, front) >= 19
+
+
+def cut_each(
+    positions: range,
+    body: dict[str, Any],
+    path: str,
+    weighted: list[Vllm],
+    cuts: list[Cut],
+    front: Balancer,
+) -> int:
+    """Cuts an answer behind each of so many events; how many streams were cut in all."""
     whole = hear(weighted[0].url, body, path)
     assert len(whole.ids) == TOKENS
     assert len(set(whole.ids)) > TOKENS // 3, "an answer that repeats itself would prove little"
     before = sum(cut.done for cut in cuts)
-    for position in POSITIONS:
+    for position in positions:
+        # What is missing goes through the other proxy, and is cut as well if it is long enough.
         for cut in cuts:
             cut.after = position
-        heard = hear(front.url, body, path)
-        # Only the first of the two streams is cut: the other proxy would cut what is missing as well.
-        check(heard, whole, f"cut after {position} events")
+        check(hear(front.url, body, path), whole, f"cut after {position} events")
     done = sum(cut.done for cut in cuts) - before
-    print(f"{path}: {len(POSITIONS)} answers equal by ids, cut {done} times")
-    assert done >= len(POSITIONS)
+    print(f"{path}: {len(positions)} answers equal by ids, cut {done} times")
+    return done
 
 
 def test_the_sdk_sees_one_stream_when_an_engine_is_killed(weighted: list[Vllm], front: Balancer) -> None:

@@ -71,7 +71,7 @@ def go_on(streaming: Streaming, leg: Leg, failure: int, status: int) -> bool:
         streaming.client.transport.write(rest)
         streaming.complete(_core.OUTCOME_OK, relay.status, None, relay=relay, close=relay.close_client)
         return True
-    refusal = _prepare(streaming, relay)
+    refusal = prepare(streaming, relay)
     if refusal is not None:
         streaming.request.not_continued(refusal)
         return False
@@ -102,7 +102,17 @@ def gave_up(streaming: Streaming) -> None:
         streaming.request.not_continued("no_place")
 
 
-def _prepare(streaming: Streaming, relay: Relay) -> str | None:
+class Prepared(Protocol):
+    """What the body for the replica that goes on is kept in."""
+
+    body: bytes
+    body_digest: str | None
+    charged: int
+    context: Context
+    request: Request
+
+
+def prepare(streaming: Prepared, relay: Relay) -> str | None:
     """Makes the body for the replica that goes on; why there is none."""
     refusal = relay.refusal
     if refusal is not None:

@@ -13,17 +13,18 @@ from http import HTTPStatus
 from skylb import _core
 from skylb._core import Forward, Head, Push, Reject, Relay, Request, RequestError, Scanned
 from skylb.clock import monotonic_ns
-from skylb.data import answers, continuing, giveup, local, waiting
+from skylb.data import answers, asking, continuing, giveup, local, waiting
 from skylb.data.context import Context
 from skylb.data.cors import preflight
 from skylb.data.crossing import PeerLeg
 from skylb.data.failures import FAILURES, SHORT, is_for_client
+from skylb.data.heads import head_for
 from skylb.data.leg import Leg
 from skylb.data.phases import CONNECT, ENDED, HOLD, PLACE, RELAY, WAIT, Client
 from skylb.data.reading import Part, Read, salted
 from skylb.data.withholding import withheld
 from skylb.errors import ConnectError, ShortageError
-from skylb.mesh.signing import REFUSED_HEADER, sha256
+from skylb.mesh.signing import REFUSED_HEADER
 from skylb.types import Peer, Replica
 from skylb.upstream import Connection
 
@@ -238,19 +239,14 @@ class Exchange:
 
     def send(self, leg: Leg, connection: Connection) -> None:
         """Writes the request: a head built anew, and the body with its edits."""
-        body, client, target = self.body, self.client, leg.target
-        forward, crossing = leg.forward, self.context.crossing
+        if self.early_relay is not None and asking.ask(self, leg, connection):
+            return  # the request follows the answer
+        body, client = self.body, self.client
         parts: Sequence[Part] = (body,)
-        if self.context.isolates and forward is None:  # a peer makes the salt itself
+        if self.context.isolates and leg.forward is None:  # a peer makes the salt itself
             parts = salted(body, self.request.salt_edits())
         length = len(body) if len(parts) == 1 else sum(map(len, parts))
-        drops = self.context.tenants.keyring is not None
-        head = self.request.upstream(target.authority, target.authorization, length, drops)
-        if forward is not None and crossing is not None and isinstance(target, Peer):
-            digest = self.body_digest or sha256(body)
-            head = crossing.sign(
-                head, forward, target, self.head, self.request.tenant, client.trusted, digest
-            )
+        head = head_for(self, leg, body, length)
         self.phase = WAIT
         relay = self.make_relay(begun=self.early_relay)
         continuing.attach(self, relay)

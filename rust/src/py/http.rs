@@ -285,6 +285,16 @@ impl Relay {
     }
 
     #[getter]
+    fn question(&self) -> Option<Vec<u32>> {
+        self.inner.kept()?.question()
+    }
+
+    #[pyo3(signature = (whole, /))]
+    fn answered(&mut self, whole: bool) {
+        self.inner.answered(whole);
+    }
+
+    #[getter]
     fn keeps(&self) -> bool {
         self.inner.kept().is_some()
     }

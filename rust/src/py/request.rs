@@ -418,7 +418,7 @@ impl Request {
 
     // ---------------------------------------------------------------- to a replica and back
 
-    #[pyo3(signature = (host, authorization, body_len, drop_credentials=false, /))]
+    #[pyo3(signature = (host, authorization, body_len, drop_credentials=false, path=None, /))]
     fn upstream<'py>(
         &mut self,
         py: Python<'py>,
@@ -426,12 +426,13 @@ impl Request {
         authorization: Option<&str>,
         body_len: usize,
         drop_credentials: bool,
+        path: Option<&str>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let trace = self.life.trace.as_mut().map(|trace| trace.sent_to(host));
         let (head, sender) = (&self.head.get().inner, self.sender.get());
         let has_body = body_len > 0 || head.method() == b"POST";
         let upstream = head.upstream(&Upstream {
-            path: self.continues.then_some("/v1/completions"),
+            path: path.or(self.continues.then_some("/v1/completions")),
             host,
             request_id: &self.life.request_id,
             client: sender.address.as_deref(),

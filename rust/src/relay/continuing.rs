@@ -27,6 +27,13 @@ impl Relay {
         kept.refusal().or((!whole).then_some(Reason::Boundary))
     }
 
+    /// Says whether the text of [`Kept::question`] ends with a whole character.
+    pub fn answered(&mut self, whole: bool) {
+        if let Some(kept) = &mut self.kept {
+            kept.answer(whole);
+        }
+    }
+
     /// The replica is given up. What it sent and the client does not have is dropped; until another replica goes on
     /// the stream takes comments, and at last an error.
     pub fn suspend(&mut self) {

@@ -6,7 +6,8 @@
 //! A replica that goes on is given the ids whose text the client has. The engine withholds the text of a token
 //! that ends within a character. So the ids behind the last event with text are dropped, and generated
 //! again; to a client that sees ids, such an event goes out with the next one that has text. Where the last event
-//! with text has several tokens, its last ones may lie within a character: there the stream ends.
+//! with text has several tokens, its last ones may lie within a character: the replica that goes on is asked
+//! for their text first ([`Kept::question`]).
 //!
 //! The replica that goes on answers at `/v1/completions`. Its events get the shape, the id, the time and
 //! the model of those before.
@@ -21,7 +22,9 @@ use super::ids::{Ids, Pool};
 use super::{events, verdict};
 use crate::prompt::continuing::{Form, Reason};
 
-/// Most bytes of events without text that are withheld from a client which sees ids; more go out.
+/// Ids that are decoded along with those whose text is asked for: a character has four bytes at most.
+const CONTEXT_LEN: usize = 8;
+/// Most bytes of events without text that are withheld from a client which sees ids.
 const UNTEXTED_BYTES_MAX: usize = 16 * 1024;
 
 /// What names a stream in each of its events, as JSON.
@@ -58,8 +61,8 @@ pub struct Kept {
     refusal: Option<Reason>,
     /// Ids of the answer up to the last event with text.
     texted_len: usize,
-    /// That event had several.
-    unsure: bool,
+    /// How many that event had, if it had several: the last may end within a character.
+    unsure_len: usize,
     reasoning: bool,
     stage: Stage,
     /// The events come from a replica that goes on.
@@ -152,7 +155,7 @@ impl Kept {
             name: None,
             refusal: None,
             texted_len: 0,
-            unsure: false,
+            unsure_len: 0,
             reasoning: false,
             stage: Stage::Open,
             resumed: false,
@@ -164,12 +167,10 @@ impl Kept {
     /// Why the stream cannot go on from where it is, if it cannot.
     #[must_use]
     pub fn refusal(&self) -> Option<Reason> {
-        let boundary = self.unsure && self.stage == Stage::Open;
         let reasoning = self.reasoning && self.stage == Stage::Open;
         let known = self.ids.as_ref().is_some_and(|ids| !ids.prompt.is_empty());
         self.refusal
             .or(reasoning.then_some(Reason::Reasoning))
-            .or(boundary.then_some(Reason::Boundary))
             .or((!known || self.name.is_none()).then_some(Reason::NoIds))
     }
 
@@ -181,6 +182,42 @@ impl Kept {
             let len = self.texted_len.min(ids.answer.len());
             (&ids.prompt, &ids.answer[..len])
         })
+    }
+
+    /// Ids at the end of what the client has, where their text has to be asked for: if it ends within a character,
+    /// the last one is dropped. Those before are there so that it is decoded as it was.
+    #[must_use]
+    pub fn question(&self) -> Option<Vec<u32>> {
+        let asks = self.unsure_len > 1 && self.stage == Stage::Open;
+        let (prompt, answer) = self.ids();
+        let len = self.unsure_len + CONTEXT_LEN;
+        asks.then(|| {
+            let before = len.saturating_sub(answer.len()).min(prompt.len());
+            let prompt = &prompt[prompt.len() - before..];
+            let answer = &answer[answer.len().saturating_sub(len)..];
+            [prompt, answer].concat()
+        })
+    }
+
+    /// Whether the text of [`Self::question`] ends with a whole character.
+    pub fn answer(&mut self, whole: bool) {
+        if whole {
+            self.unsure_len = 0;
+            return;
+        }
+        if self.shows_ids {
+            return self.refuse(Reason::Boundary); // the client has the id
+        }
+        // Its event has text, so one of its tokens ends with a whole character: at the latest the first.
+        self.unsure_len = self.unsure_len.saturating_sub(1);
+        if self.unsure_len == 1 {
+            self.unsure_len = 0;
+        }
+        self.texted_len = self.texted_len.saturating_sub(1);
+        let len = self.texted_len;
+        if let Some(ids) = &mut self.ids {
+            ids.truncate(len);
+        }
     }
 
     /// The status by which the stream has failed, if it says so.
@@ -256,9 +293,12 @@ impl Kept {
         } else {
             self.stripped(block, data, &chunk)
         };
-        if waits && self.shows_ids && self.untexted.len() < UNTEXTED_BYTES_MAX {
+        if !waits || !self.shows_ids {
+            self.put(&event, out);
+        } else if self.untexted.len() < UNTEXTED_BYTES_MAX {
             self.untexted.extend_from_slice(&event);
         } else {
+            self.refuse(Reason::Boundary); // the client gets ids that may be generated again
             self.put(&event, out);
         }
     }
@@ -330,7 +370,7 @@ impl Kept {
         }
         if text || self.stage > Stage::Open {
             self.texted_len = self.ids.as_ref().map_or(0, |ids| ids.answer.len());
-            self.unsure = told_len > 1;
+            self.unsure_len = if told_len > 1 { told_len } else { 0 };
         }
         Ok(told_len > 0 && !text && self.stage == Stage::Open)
     }

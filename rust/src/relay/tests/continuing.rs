@@ -189,6 +189,13 @@ fn feed(relay: &mut Relay, client: &mut Client, wire: &[u8], sizes: &[usize]) ->
     false
 }
 
+/// Answers what a relay asks of its last ids, as an engine's tokenizer does.
+fn settle(relay: &mut Relay) {
+    while let Some(ids) = relay.kept().unwrap().question() {
+        relay.answered(!matches!(ids.last(), Some(1001 | 1002)));
+    }
+}
+
 /// A stream that is cut at each of `cuts`, a part of what is left of it, and goes on elsewhere each time.
 ///
 /// What its client has heard, and why the stream went on no more, if it did not.
@@ -220,6 +227,10 @@ fn cut_and_go_on(
             return (hear(&client.body().0), Some(reason));
         }
         relay.suspend();
+        settle(&mut relay);
+        if let Some(reason) = relay.refusal() {
+            return (hear(&client.body().0), Some(reason));
+        }
         let (prompt, answer) = relay.kept().unwrap().ids();
         given = [prompt, answer].concat();
         asked_form = Form::Text;
@@ -277,6 +288,7 @@ proptest! {
             None => prop_assert_eq!(heard, whole),
             Some(reason) => {
                 prop_assert_eq!(reason, Reason::Boundary);
+                prop_assert!(shows_ids, "only a client that has the ids cannot do without one");
                 prop_assert!(whole.text.starts_with(&heard.text));
                 prop_assert!(whole.ids.starts_with(&heard.ids));
             }
@@ -403,7 +415,7 @@ fn what_may_not_go_on_says_why() {
         ),
         (
             chat(json!({"content": "ab"}), json!({"token_ids": [7, 8]})),
-            Some(Reason::Boundary),
+            None, // its text is asked for
         ),
         ("data: no json\n\n".to_owned(), Some(Reason::NoIds)),
     ] {
