@@ -45,6 +45,7 @@ _PARTS: dict[str, dict[str, str]] = {
         "Commands": "COMMANDS.md",
         "Settings": "CONFIGURATION.md",
         "Operations": "OPERATIONS.md",
+        "Streams that go on": "CONTINUING.md",
         "Metrics": "METRICS.md",
         "Keys and limits": "GUARD.md",
         "What passes": "PASSING.md",

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.support.processes import Balancer, balancer, eventually, get, mocks, post_stream, start_mocks
+from tests.support.regions import regions
 
 TOKENS = 60
 WHOLE = "".join(f"{index:04}" for index in range(TOKENS))
@@ -243,3 +244,24 @@ def test_the_sdk_notices_nothing_of_replicas_that_are_killed_or_stopped() -> Non
         assert front.metric("skylb_streams_continued_total") >= 1
         eventually(lambda: front.metric("skylb_replica_in_flight") == 0, what="nothing in flight")
         eventually(lambda: front.metric("skylb_kept_bytes") == 0, what="nothing kept")
+
+
+def test_a_stream_goes_on_here_when_the_peer_that_serves_it_dies() -> None:
+    """The origin goes on with it; the peer passes on what it gets."""
+    with mocks(1, *SLOW) as far, mocks(1, *SLOW) as near:
+        with regions("us", "eu", engines={"us": near, "eu": far}, arguments=ON) as found:
+            us, eu = found["us"], found["eu"]
+            us.verb("/regions/us/evacuate")
+            texts = []
+            for data in post_stream(f"{us.front.url}/v1/chat/completions", asked(max_tokens=150)):
+                if data == "[DONE]":
+                    break
+                event = json.loads(data)
+                assert "error" not in event, event
+                texts += [choice["delta"].get("content", "") for choice in event["choices"]]
+                if len(texts) == 10:
+                    eu.kill()
+            assert "".join(texts) == "".join(f"{index:04}" for index in range(150))
+            line = eventually(lambda: us.front.log(), what="a line of the log")[-1]
+            assert (line["continued"], line["continued_from"]) == (1, "eu")
+            assert line["replica"] == near[0]

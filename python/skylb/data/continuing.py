@@ -3,7 +3,7 @@
 The relay keeps the ids of the tokens that the client has. `go_on` asks the engine for another place, and the
 request is sent there as one for what is missing (`Request.continued`). Until that replica's first event,
 the relay of the last leg stands for the client's stream, as one does that was begun early
-(`Exchange.early_relay`): it writes comments, and at last an error event if no replica goes on.
+(`Exchange.early_relay`). It writes comments, and at last an error event if no replica goes on.
 """
 
 from collections.abc import Iterator

@@ -2,9 +2,9 @@
 //!
 //! The replica that goes on gets the tokens of the prompt and of the answer so far, as ids, at
 //! `/v1/completions`. So it must be given everything else that shapes the answer, and nothing may shape it that
-//! depends on where the answer began. A body is therefore read field by field: those that pass as they are, those
-//! that shaped the prompt alone and are in its ids already, and those for which the rest would differ. A
-//! field in no list is of the last kind.
+//! depends on where the answer began. A body is therefore read field by field. Some pass as they are. Some
+//! shaped the prompt alone, and are in its ids already. For the others the rest would differ, and a field in
+//! no list is one of them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

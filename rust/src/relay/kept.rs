@@ -1,12 +1,12 @@
 //! What is kept of a stream so that another replica can go on with it: the ids of its tokens.
 //!
 //! The engine is asked for ids (`return_token_ids`). A client that has not asked for them gets `null` in
-//! their place, as vLLM writes it unasked, so that each of its bytes is as without continuing.
+//! their place. vLLM writes that unasked, so each byte is as without continuing.
 //!
 //! A replica that goes on is given the ids whose text the client has. The engine withholds the text of a token
 //! that ends within a character. So the ids behind the last event with text are dropped, and generated
-//! again; to a client that sees ids, such an event goes out with the next one that has text. Where the last event
-//! with text has several tokens, its last ones may lie within a character: the replica that goes on is asked
+//! again. To a client that sees ids, such an event goes out with the next one that has text. Where the last event
+//! with text has several tokens, its last ones may lie within a character. The replica that goes on is asked
 //! for their text first ([`Kept::question`]).
 //!
 //! The replica that goes on answers at `/v1/completions`. Its events get the shape, the id, the time and

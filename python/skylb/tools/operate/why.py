@@ -89,7 +89,10 @@ def _decided(decision: Json, before: Json | None, receipt: Json) -> Iterator[str
         yield from _closed(search)
     if peers is not None and result != "forward":
         yield from _stayed(peers)
-    if decision["failed"] is not None:
+    if decision["failed"] is not None and decision["first_byte_ns"] is not None:
+        streamed = ms(decision["failed_ns"] - decision["first_byte_ns"])
+        yield f"It streamed for {streamed}, and was given up there: {decision['failed']}."
+    elif decision["failed"] is not None:
         yield f"That attempt failed: {decision['failed']}."
     if result == "forward" and decision["peer"] is not None:
         name, request = decision["peer"], receipt["request_id"]

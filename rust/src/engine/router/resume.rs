@@ -2,7 +2,7 @@
 //!
 //! A stream may break after its first byte, or have to leave its replica. If the driver has what another
 //! replica needs to go on with it, it calls [`Router::resume`]. From then on the attempt counts as one without
-//! a first byte: it is released, its replica is blamed as ever, and the request is placed again. It keeps its
+//! a first byte. It is released, its replica is blamed as ever, and the request is placed again. It keeps its
 //! age, so that it goes before all that came later, and its blocks, so that the choice is by prefix.
 //!
 //! Tries to continue a stream take nothing from the budget of retries. That budget is a part of the requests

@@ -50,6 +50,8 @@ def decision(result: str, at_ms: int, **more: Any) -> dict[str, Any]:
         "why": None,
         "code": None,
         "failed": None,
+        "failed_ns": None,
+        "first_byte_ns": None,
         "predicted_ttft_ns": None,
         "search": None,
         "peers": None,
@@ -180,3 +182,12 @@ def test_an_answer_that_is_an_error_is_not_called_an_answer_alone(
     end = {"at_ns": 3_000_000_000, "outcome": outcome, "status": status}
     end |= {"prompt_tokens": None, "cached_tokens": None}
     assert said in render(receipt(push, end=end))
+
+
+def test_a_stream_that_was_given_up_says_where_and_why() -> None:
+    first = decision("push", 1_000, replica="http://a", search=search())
+    first.update(failed="reset", first_byte_ns=1_100_000_000, failed_ns=3_600_000_000)
+    second = decision("push", 3_600, replica="http://b", search=search(chosen="http://b"))
+    text = render(receipt(first, {**second, "first_byte_ns": 3_700_000_000}))
+    assert "It streamed for 2,500 ms, and was given up there: reset." in text
+    assert "pushed to b" in text
