@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from bench.record import keep
+from skylb.tools.mock.profiles import PROFILES
+from skylb.tools.synthetic import token_count
 from tests.support.processes import Child, start_mocks
 from tests.support.regions import Region, regions
 
@@ -26,13 +28,14 @@ PROMPT_WORDS = 120
 FAULT_AT = 0.4
 """When the fault comes: after this part of the first stream's tokens."""
 
-MOCK = ("--number-tokens", "--profile", "l4-8b", "--time-scale", "1")
+MOCK = ("--number-tokens", "--profile", "l4-8b", "--time-scale", "1", "--kv-tokens", "100000")
 KEPT_STREAMS = 200
 TIMEOUT = aiohttp.ClientTimeout(total=600)
 
 HEAD = (
     "| what happens | streams | client errors | tokens twice or missing | went on elsewhere "
-    "| worst gap of a stream, median, s | P99, s | max, s |\n|---|---|---|---|---|---|---|---|"
+    "| worst gap of a stream, median, s | P99, s | max, s | of that to compute what is missing, s |"
+    "\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -107,6 +110,17 @@ async def run(
     return streams
 
 
+def prefill_s(streams: list[Stream], continued: float) -> float:
+    """How long the replicas that are left compute the prompts and answers of all that went on."""
+    if not continued:
+        return 0.0
+    prompt = "".join(f"word0-{index} " for index in range(PROMPT_WORDS))
+    cut = sorted(streams, key=lambda stream: max(stream.gaps_s, default=0.0))[-int(continued) :]
+    given = [stream.gaps_s.index(max(stream.gaps_s)) for stream in cut if stream.gaps_s]
+    missing = sum(given) + len(given) * token_count(len(prompt))
+    return missing / REPLICAS * PROFILES["l4-8b"].prefill_token_us / 1e6
+
+
 def row(name: str, streams: list[Stream], tokens: int, continued: float) -> str:
     """A row of the table."""
     whole = "".join(f"{index:04}" for index in range(tokens))
@@ -124,6 +138,7 @@ def row(name: str, streams: list[Stream], tokens: int, continued: float) -> str:
         f"{worst[len(worst) // 2]:.2f}",
         f"{p99:.2f}",
         f"{worst[-1]:.2f}",
+        f"{prefill_s(streams, continued):.2f}",
     )
     return f"| {' | '.join(map(str, cells))} |"
 

@@ -262,6 +262,6 @@ def test_a_stream_goes_on_here_when_the_peer_that_serves_it_dies() -> None:
                 if len(texts) == 10:
                     eu.kill()
             assert "".join(texts) == "".join(f"{index:04}" for index in range(150))
-            line = eventually(lambda: us.front.log(), what="a line of the log")[-1]
+            line = eventually(us.front.log, what="a line of the log")[-1]
             assert (line["continued"], line["continued_from"]) == (1, "eu")
             assert line["replica"] == near[0]

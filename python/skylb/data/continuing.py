@@ -27,6 +27,7 @@ class Streaming(Protocol):
     body_digest: str | None
     charged: int
     client: Client
+    comment_ns: int
     context: Context
     early_relay: Relay | None
     in_engine: bool
@@ -78,7 +79,7 @@ def go_on(streaming: Streaming, leg: Leg, failure: int, status: int) -> bool:
     relay.suspend()
     streaming.early_relay = relay
     streaming.phase = PLACE
-    streaming.phase_ns = now_ns = monotonic_ns()
+    streaming.phase_ns = streaming.comment_ns = now_ns = monotonic_ns()
     streaming.context.router.resume(streaming.request, relay, failure, now_ns=now_ns, status=status)
     return True
 

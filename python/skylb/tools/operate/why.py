@@ -89,14 +89,19 @@ def _decided(decision: Json, before: Json | None, receipt: Json) -> Iterator[str
         yield from _closed(search)
     if peers is not None and result != "forward":
         yield from _stayed(peers)
-    if decision["failed"] is not None and decision["first_byte_ns"] is not None:
-        streamed = ms(decision["failed_ns"] - decision["first_byte_ns"])
-        yield f"It streamed for {streamed}, and was given up there: {decision['failed']}."
-    elif decision["failed"] is not None:
-        yield f"That attempt failed: {decision['failed']}."
+    if decision["failed"] is not None:
+        yield _failed(decision)
     if result == "forward" and decision["peer"] is not None:
         name, request = decision["peer"], receipt["request_id"]
         yield f"Balancer {name} has its own receipt: skylb why {request} --admin ADMIN_ADDRESS_OF_{name}."
+
+
+def _failed(decision: Json) -> str:
+    """How an attempt failed: before its first byte, or as a stream that had begun."""
+    if decision["first_byte_ns"] is None:
+        return f"That attempt failed: {decision['failed']}."
+    streamed = ms(decision["failed_ns"] - decision["first_byte_ns"])
+    return f"It streamed for {streamed}, and was given up there: {decision['failed']}."
 
 
 def _pushed(decision: Json, before: Json | None) -> Iterator[str]:
