@@ -22,6 +22,7 @@ mod check;
 mod evict;
 mod grow;
 mod index;
+pub(in crate::engine) mod keep;
 mod learn;
 mod node;
 mod owner;

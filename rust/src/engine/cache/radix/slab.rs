@@ -144,6 +144,18 @@ impl<T: Default> Slab<T> {
         value
     }
 
+    /// The number behind the last slot's.
+    pub(super) fn end(&self) -> u32 {
+        number(self.chunks.len() * CHUNK)
+    }
+
+    /// Whether a slot is in use.
+    pub(super) fn has(&self, id: u32) -> bool {
+        let (chunk, offset) = (id as usize / CHUNK, id as usize % CHUNK);
+        let there = self.chunks.get(chunk).is_some_and(|slots| !slots.is_empty());
+        there && self.books[chunk].free[offset / 64] & (1 << (offset % 64)) == 0
+    }
+
     /// Every slot in use.
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
         let chunks = self.chunks.iter().zip(&self.books).enumerate();
