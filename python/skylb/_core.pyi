@@ -859,6 +859,36 @@ class Scanner:
         """
 
 @final
+class StateWriter:
+    """Writes what an engine has learned, by calls of `Engine.export_state`.
+
+    Args:
+        secret: what the hashes of prompts are keyed by.
+        isolation: the key of `Engine.isolate`, if there is one.
+        unix_ns: the wall clock.
+        bytes_max: of the state: the prefixes that were used longest ago are left out.
+        since: ``clock`` of an earlier state, of which this is the rest: what was used since.
+    """
+
+    def __new__(
+        cls,
+        secret: bytes,
+        isolation: bytes | None,
+        unix_ns: int,
+        bytes_max: int,
+        since: int | None = None,
+    ) -> StateWriter: ...
+    @property
+    def clock(self) -> int:
+        """The tree's clock when the state was begun, once its first parts are written."""
+
+def read_state_head(state: bytes, /) -> tuple[bytes, bytes | None, int]:
+    """Checks a whole state: the secret and the key of isolation in it, and the wall clock of its beginning.
+
+    Raises:
+        ValueError: damaged, truncated, of another version, or none.
+    """
+
 class Engine:
     """The router's state machine.
 
@@ -1099,6 +1129,20 @@ class Engine:
         ``remaining`` what may be used of that part, as of the tenant's last request.
         A model has ``{"model", "requests", "refused", "prompt_tokens", "cached_tokens", "completion_tokens",
         "charged_tokens"}``, counted since this balancer started. Models beyond a bound are one, ``"other"``.
+        """
+    def export_state(self, writer: StateWriter, now_ns: int, /) -> bytes | None:
+        """The next part of what was learned, which may be empty; ``None`` behind the last one. Each takes
+        about a millisecond.
+        """
+    def import_state(self, state: bytes, age_ns: int, now_ns: int, /) -> dict[str, int]:
+        """Takes over what another process had learned ``age_ns`` ago. What is not in this fleet is dropped.
+
+        Returns:
+            ``replicas_told`` in the state, ``replicas`` of them that are here with the same engine process,
+            ``paths`` of the tree, ``sessions``, ``tenants``.
+
+        Raises:
+            ValueError: damaged, truncated, of another version or of other blocks; nothing happened.
         """
     def flight(self, now_ns: int, /) -> bytes:
         """The requests at replicas that have not ended, for a process that takes over from this one."""

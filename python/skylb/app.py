@@ -84,12 +84,15 @@ class Service:
         self.tls = parts.server_tls(settings)
         self.recorder = parts.recorder(settings)
         keys = read_keys(settings.mesh.peer_key_file)
-        self.isolation = parts.isolation(settings, keys)
-        self.router = LocalRouter(parts.engine(settings, keys, self.isolation), self._part_failed)
+        heritage = heritage or Heritage()
+        kept = heritage.secrets
+        self.isolation = parts.isolation(settings, keys, kept)
+        secrets = parts.secrets(settings, keys, self.isolation, kept)
+        self.router = LocalRouter(parts.engine(settings, secrets), self.part_failed)
         self.pool = parts.replica_pool(settings)
         self.shortage = self.pool.shortage
         self.shortage.give_back = self._give_back
-        self.guard = guard.make(settings, self.router, self._part_failed)
+        self.guard = guard.make(settings, self.router, self.part_failed)
         keyring = self.guard.keyring if self.guard is not None else None
         self.frontend = Frontend(parts.context(settings, self.router, self.pool, self.recorder, keyring))
         self.frontend.shortage = self.shortage
@@ -107,13 +110,11 @@ class Service:
             all_counters=settings.engine_counters,
             more=lambda: self.operations.families(),  # noqa: PLW0108 - it is made after its metrics
         )
-        self.control = Control(settings, self.router, self.pool, self.metrics_page, self._part_failed)
-        self.succession = Succession(
-            settings, heritage or Heritage(), self.router, self._intent, self.ending.at_once
-        )
+        self.control = Control(settings, self.router, self.pool, self.metrics_page, self.part_failed)
         self._failed: str | None = None
         self._ready = False
         self.mesh = self._make_mesh(keys)
+        self.succession = Succession(settings, heritage, self.router, secrets, self)
         self.operations = Operations(
             router=self.router,
             pool=self.pool,
@@ -124,6 +125,7 @@ class Service:
             guard=self.guard,
             spans=self.spans,
             warning=startreport.open_warning(settings),
+            succession=self.succession,
             logs=self.logs,
             recorder=self.recorder,
             recording=self.recording,
@@ -131,7 +133,7 @@ class Service:
             client_scheme="http" if self.tls is None else "https",
         )
         self.frontend.context.leaves = self.operations.leaves
-        self.naming = self.operations.naming = Naming(settings, self.operations.wish, self._part_failed)
+        self.naming = self.operations.naming = Naming(settings, self.operations.wish, self.part_failed)
         self.admin = Admin(self.operations, settings.admin, None)
         self._stall = LoopStall(self.metrics_page.loop_stall, BEAT_S)
         self._heart: asyncio.TimerHandle | None = None
@@ -145,7 +147,7 @@ class Service:
         self.router.set_residency([(rule.tenant, rule.model, [*rule.regions]) for rule in own.residency])
         if keys is None or own.peer_listen is None:
             return None
-        mesh = Mesh(self.settings, self.router, identity, self.control, keys, self._part_failed)
+        mesh = Mesh(self.settings, self.router, identity, self.control, keys, self.part_failed)
         self.ending.frontends.append(parts.peer_frontend(self.settings, mesh, self.frontend.context))
         self.control.on_own = mesh.peers.set_replicas
         return mesh
@@ -239,10 +241,11 @@ class Service:
             await self.control.start()
             await self.control.first_look(FIRST_LOOK_S)
             self._allot(*limit)
+            self._carry_out(self.succession.heritage.intent)
             await self.succession.succeed()
             if self.succession.handed is not None:
                 await self.admin.start(ports.admin, self.shortage)
-            self.succession.listen(ports)
+            self.succession.start(ports)
             await self._join(ports)
             if self.recording is not None:
                 self.recording.start()
@@ -274,7 +277,8 @@ class Service:
             for frontend in self.ending.frontends[1:]:
                 frontend.serve([(sock, self.mesh.tls.server) for sock in ports.peers])
             forwards = self.operations.addresses["forwards"][0]
-            await self.mesh.start(ports.sync, startreport.url_of(self.mesh.tls.scheme, forwards))
+            url = startreport.url_of(self.mesh.tls.scheme, forwards)
+            await self.mesh.start(ports.sync, url, succeeds=self.succession.handed is not None)
 
     def _beat(self) -> None:
         self._stall.beat(monotonic_ns())
@@ -290,6 +294,7 @@ class Service:
             self.notifier.stopping(self.settings.drain_delay_s + self.settings.drain_timeout_s)
             await self.naming.close()
             await self.ending.delay()
+            await self.succession.keep()
             self.ending.stop_accepting()
         else:
             self.notifier.succeeded(heir.pid)
@@ -320,6 +325,8 @@ class Service:
 
     async def _close_parts(self) -> None:
         """What requests have needed until now."""
+        if self.mesh is not None:
+            await self.mesh.close()
         await self.control.close()
         if self.guard is not None:
             await self.guard.close()
@@ -336,12 +343,30 @@ class Service:
         self.ending.stop_accepting(YIELD_IDLE_S)
         await self.admin.hand_over()
         if self.mesh is not None:
-            await self.mesh.close(succeeded=True)  # it meets the peers as soon as it serves
-        heir.serve(self.router.in_flight)
+            await self.mesh.retire()  # it meets the peers as soon as it serves
+        await self.succession.yield_to(heir)
 
-    def _intent(self) -> Intent:
+    def succeeded(self) -> None:
+        """Another process takes this one's place: it ends at once."""
+        self.ending.at_once()
+
+    def intent(self) -> Intent:
         """What operators have asked for, which no setting says."""
-        return Intent()
+        policy = self.router.policy
+        return Intent(
+            draining=self.control.drained_by_operators(),
+            isolated=[] if self.mesh is None else sorted(self.mesh.peers.isolated),
+            policy=None if policy == self.settings.engine.policy else policy,
+        )
+
+    def _carry_out(self, intent: Intent) -> None:
+        """What operators have asked of the process before this one counts on."""
+        for name in intent.draining:
+            self.control.set_draining(name, draining=True)
+        for name in intent.isolated:
+            self.operations.isolate(name, isolated=True)
+        if intent.policy is not None:
+            self.operations.set_policy(intent.policy)
 
     async def _hand_over(self) -> None:
         """Lets a successor have the admin address as soon as it is there, and not before."""
@@ -357,7 +382,7 @@ class Service:
         state = "stopping" if self.ending.begun else "serving"
         return f"{state}: {ready} of {len(self.router.replicas())} replicas ready"
 
-    def _part_failed(self, name: str, error: BaseException) -> None:
+    def part_failed(self, name: str, error: BaseException) -> None:
         """Without its probes a balancer would route by old facts: better an orderly stop."""
         self._failed = f"{name} failed: {error!r}"
         self.ending.at_once()
@@ -413,12 +438,7 @@ async def serve(settings: Settings, manager: Mapping[str, str] | None = None) ->
         HandoverError: a balancer runs, and does not hand over to this process.
     """
     variables = manager or {}
-    heritage = await inherit(
-        settings.handover_path,
-        variables.get(HANDOVER_VARIABLE),
-        wanted=settings.takeover,
-        bytes_max=settings.state_bytes_max,
-    )
+    heritage = await inherit(settings, variables.get(HANDOVER_VARIABLE))
     try:
         service = Service(settings, variables, heritage)
         await service.run()

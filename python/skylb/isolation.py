@@ -44,18 +44,19 @@ class IsolationKey:
     Args:
         path: of the key file, if there is one.
         keys: the secrets of the mesh, which the key comes from where there is no file.
+        kept: the key of the process before this one, where nothing gives a key.
 
     Raises:
         ConfigError: the file cannot be read or understood.
     """
 
-    def __init__(self, path: Path | None, keys: Keys | None) -> None:
+    def __init__(self, path: Path | None, keys: Keys | None, kept: bytes | None = None) -> None:
         self._path = path
         self._told = self._file = read_isolation_key(path)
         derived = None if keys is None else keys.first.mac(_SALTS)
         self.drawn = self._file is None and derived is None
         """Nothing gives a key."""
-        self.key = self._file or derived or secrets.token_bytes(KEY_BYTES)
+        self.key = self._file or derived or kept or secrets.token_bytes(KEY_BYTES)
 
     def look(self) -> None:
         """Reads the file again: a line in the log says that another key takes a restart.

@@ -20,6 +20,7 @@ from skylb._core import (
     Scanned,
     Scanner,
     Snapshot,
+    StateWriter,
     Tell,
     Tenant,
     Withdraw,
@@ -229,6 +230,12 @@ class LocalRouter(Router):
 
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
         self._deliver_and_arm(self._engine.merge_share(peer_id, share, ahead_ns, monotonic_ns()))
+
+    def export_state(self, writer: StateWriter) -> bytes | None:
+        return self._engine.export_state(writer, monotonic_ns())
+
+    def import_state(self, state: bytes, age_ns: int) -> dict[str, int]:
+        return self._engine.import_state(state, age_ns, monotonic_ns())
 
     def in_flight(self) -> bytes:
         return self._engine.flight(monotonic_ns())

@@ -17,6 +17,7 @@ from skylb.data.reading import Reading
 from skylb.data.tenants import Tenants
 from skylb.discovery.kubernetes.api import check_config
 from skylb.errors import ConfigError
+from skylb.handover.state import Secrets, check_directory
 from skylb.isolation import IsolationKey, read_isolation_key
 from skylb.keyfiles import read_keys, read_secret, read_tenants
 from skylb.keys.ring import read_ring
@@ -63,6 +64,7 @@ def check_files(settings: Settings) -> None:
         lambda: make(settings),
         lambda: check_config(settings.kubernetes.config),
         lambda: check_recording(settings.record),
+        lambda: check_directory(settings.state_dir) if settings.state_dir is not None else None,
         lambda: read_headers(settings.otlp.headers_file),
         lambda: client_tls(settings.otlp.ca, "otlp.ca"),
     )
@@ -75,30 +77,45 @@ def check_files(settings: Settings) -> None:
         raise ConfigError(faults)
 
 
-def isolation(settings: Settings, keys: Keys | None) -> IsolationKey | None:
+def isolation(settings: Settings, keys: Keys | None, kept: Secrets | None = None) -> IsolationKey | None:
     """The key that gives each tenant a prefix cache of its own, where they are isolated.
+
+    ``kept``: of the process before this one, whose key counts where nothing gives one.
 
     Raises:
         ConfigError: the file of the key is no good.
     """
     own = settings.mesh
-    return IsolationKey(own.isolation_key_file, keys) if own.isolate_tenants else None
+    before = None if kept is None else kept.isolation
+    return IsolationKey(own.isolation_key_file, keys, before) if own.isolate_tenants else None
 
 
-def engine(settings: Settings, keys: Keys | None, isolation: IsolationKey | None = None) -> _core.Engine:
-    """The engine; with a secret that is shared with peers, where they send each other hashes.
+def secrets(
+    settings: Settings, keys: Keys | None, isolation: IsolationKey | None, kept: Secrets | None
+) -> Secrets:
+    """What the engine's hashes are keyed by.
+
+    The secret is shared with peers where they send each other hashes. Else it is that of the process before
+    this one (``kept``), or drawn.
+    """
+    shared = keys if settings.mesh.peer_digest else None
+    blocks = block_secret(shared) if shared is not None or kept is None else kept.blocks
+    return Secrets(blocks, None if isolation is None else isolation.key)
+
+
+def engine(settings: Settings, secrets: Secrets) -> _core.Engine:
+    """The engine.
 
     Raises:
         ConfigError: a value is none that it takes.
     """
     seed = settings.seed if settings.seed is not None else random.SystemRandom().getrandbits(64)
     try:
-        secret = block_secret(keys if settings.mesh.peer_digest else None)
-        engine = _core.Engine(settings.engine.model_dump_json().encode(), secret, seed)
+        engine = _core.Engine(settings.engine.model_dump_json().encode(), secrets.blocks, seed)
     except ValueError as error:
         raise ConfigError([f"engine: {error}"]) from error
-    if isolation is not None:
-        engine.isolate(isolation.key)
+    if secrets.isolation is not None:
+        engine.isolate(secrets.isolation)
     models = list(settings.continue_models)
     engine.keep_ids(settings.continue_bytes_max, settings.continue_tokens_max, models)
     engine.set_continuing(settings.continue_streams)

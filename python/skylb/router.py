@@ -21,6 +21,7 @@ from skylb._core import (
     Scanned,
     Scanner,
     Snapshot,
+    StateWriter,
     Tell,
     Tenant,
     Withdraw,
@@ -266,6 +267,19 @@ class Router(Protocol):
 
         Raises:
             ValueError: it cannot be understood or compared, or is not newer than what is known.
+        """
+
+    def export_state(self, writer: StateWriter) -> bytes | None:
+        """The next part of what was learned; ``None`` behind the last one. It may be empty."""
+
+    def import_state(self, state: bytes, age_ns: int) -> dict[str, int]:
+        """Takes over what another process had learned so long ago, as far as it concerns this fleet.
+
+        Returns:
+            How much of it: ``replicas_told``, ``replicas``, ``paths``, ``sessions``, ``tenants``.
+
+        Raises:
+            ValueError: it cannot be understood; nothing happened.
         """
 
     def in_flight(self) -> bytes:

@@ -1,7 +1,9 @@
 //! A small seeded generator (`SplitMix64`): same seed, same decisions.
 
+use serde::{Deserialize, Serialize};
+
 /// The generator. Seeded at construction, never from entropy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Rng(u64);
 
 impl Rng {

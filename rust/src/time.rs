@@ -3,7 +3,7 @@
 
 use std::ops::{Add, AddAssign, Div, Mul, Sub, SubAssign};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A driver's timer may be early by so much: loops count whole milliseconds.
 pub(crate) const EARLY: Span = Span::from_ms(1);
@@ -12,12 +12,16 @@ pub(crate) const EARLY: Span = Span::from_ms(1);
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// A moment of the driver's monotonic clock, in nanoseconds since its zero.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Instant(u64);
 
 /// A length of time in nanoseconds.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Span(u64);
 

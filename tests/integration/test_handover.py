@@ -3,13 +3,27 @@
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import PATIENCE_S, SKYLB, Balancer, Child, balancer, eventually, get, mocks
+from skylb.handover.protocol import VERSION, Hello, Kind, Waiting, encode
+from tests.support.callers import Callers, Door
+from tests.support.manager import listening, manager, service
+from tests.support.processes import (
+    PATIENCE_S,
+    SKYLB,
+    Balancer,
+    Child,
+    balancer,
+    eventually,
+    free_port,
+    get,
+    mocks,
+)
 from tests.support.raw import Connection, ask, chat, request
 from tests.support.report import status_of
 
@@ -29,10 +43,15 @@ def taking_over(front: Balancer, *arguments: str) -> Iterator[Child]:
     """A process that takes over, once it serves."""
     child = Child(command(front, "--takeover", *arguments))
     try:
-        child.require(lambda: "try: curl" in child.text(), what="report")
+        reports(child)
         yield child
     finally:
         child.stop()
+
+
+def reports(child: Child) -> None:
+    """Waits until it serves."""
+    child.require(lambda: "try: curl" in child.text(), what="report")
 
 
 def pid_of(front: Balancer) -> int:
@@ -117,3 +136,227 @@ def test_what_cannot_come_up_changes_nothing(path: Path, tmp_path: Path) -> None
         assert get(f"{old.url}/v1/models")
         with taking_over(old, *replicas(urls), *own) as new:
             assert pid_of(old) == new.pid, "the next one takes over"
+
+
+def test_three_in_a_row_under_load_refuse_reset_and_cut_nothing(path: Path, tmp_path: Path) -> None:
+    clients = tmp_path / "clients.sock"
+    own = ["--handover-socket", str(path), "--listen", f"unix:{clients}"]
+    with mocks(2, "--profile", "instant") as urls, balancer(*urls, arguments=own) as first:
+
+        async def run() -> dict[str, int]:
+            doors = [Door("TCP", port=first.port), Door("Unix", path=str(clients))]
+            async with Callers(doors, 6) as callers:
+                before = first.child
+                for _ in range(3):
+                    after = Child(command(first, "--takeover", *replicas(urls), *own))
+                    successors.append(after)
+                    await asyncio.to_thread(reports, after)
+                    assert await asyncio.to_thread(before.popen.wait, PATIENCE_S) == 0
+                    before = after
+            assert callers.total().outcomes["ok"] > 0
+            return callers.total().faults
+
+        successors: list[Child] = []
+        try:
+            assert asyncio.run(run()) == {}
+        finally:
+            for child in successors:
+                child.stop()
+
+
+# ---------------------------------------------------------------------- what fails
+
+
+class Stranger:
+    """A process that begins a hand-over as this test wants."""
+
+    def __init__(self, path: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE_S)
+        self.sock.connect(str(path))
+        self.waiting = Waiting(self.sock)
+
+    def hello(self, version: int = VERSION) -> None:
+        self.sock.sendall(encode(Kind.HELLO, Hello(version, "test", 1)))
+
+    def close(self) -> None:
+        for descriptor in self.waiting.descriptors:
+            socket.close(descriptor)
+        self.sock.close()
+
+
+@contextmanager
+def stranger(path: Path) -> Iterator[Stranger]:
+    found = Stranger(path)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def front(path: Path) -> Iterator[Balancer]:
+    own = ["--handover-socket", str(path), "--takeover-timeout-s", "2"]
+    with mocks(1, "--profile", "instant") as urls, balancer(*urls, arguments=own) as found:
+        yield found
+        assert asyncio.run(ask(found.port, request(chat("hello")))).status == 200, "it goes on"
+        assert found.state()["process"]["stopping"] is False
+
+
+def says(front: Balancer, text: str) -> None:
+    front.child.require(lambda: text in front.child.text(), what=text)
+    assert "this process goes on" in front.child.text()
+    assert front.metric("skylb_handovers_failed_total") == 1
+
+
+def test_another_version_is_refused_with_both_numbers(front: Balancer, path: Path) -> None:
+    with stranger(path) as other:
+        other.hello(VERSION + 1)
+        answer = other.waiting.receive()
+    assert answer is not None
+    assert answer[0] is Kind.REFUSED
+    assert f"it speaks version {VERSION + 1}" in answer[1].decode()
+    says(front, f"this one {VERSION}")
+
+
+def test_who_says_nothing_of_ours_is_refused(front: Balancer, path: Path) -> None:
+    with stranger(path) as other:
+        other.sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        says(front, "no frame of ours")
+
+
+def test_one_that_is_killed_while_it_receives_changes_nothing(front: Balancer, path: Path) -> None:
+    with stranger(path) as other:
+        other.hello()
+        frame = other.waiting.receive()
+        assert frame is not None
+        assert frame[0] is Kind.SOCKETS
+    says(front, "it ended before it was ready")
+
+
+def test_one_that_is_not_ready_in_time_is_given_up(front: Balancer, path: Path) -> None:
+    with stranger(path) as other:
+        other.hello()
+        says(front, "it was not ready within 2 s")
+        kinds = []
+        while (frame := other.waiting.receive()) is not None:
+            kinds.append(frame[0])
+    assert (kinds[0], kinds[-1]) == (Kind.SOCKETS, Kind.REFUSED)
+
+
+def test_a_second_take_over_at_the_same_time_is_refused(path: Path) -> None:
+    own = ["--handover-socket", str(path), "--replica", "http://127.0.0.1:9"]
+    with balancer(arguments=own, wait_ready=False) as old, stranger(path) as other:
+        other.hello()
+        second = Child(command(old, "--takeover", *own))
+        assert second.popen.wait(PATIENCE_S) == 1
+        assert "another hand-over is under way" in second.text()
+        second.stop()
+
+
+def test_one_that_is_killed_while_it_starts_changes_nothing(path: Path) -> None:
+    own = ["--handover-socket", str(path)]
+    with (
+        mocks(1, "--profile", "instant") as urls,
+        balancer(*urls, arguments=own) as old,
+        listening() as silent,
+    ):
+        late = f"http://127.0.0.1:{silent.getsockname()[1]}"  # its first probe takes all of its time
+        child = Child(command(old, "--takeover", *own, "--replica", late))
+        silent.settimeout(PATIENCE_S)
+        with silent.accept()[0]:
+            child.kill()
+        says(old, "it ended before it was ready")
+        child.stop()
+        assert asyncio.run(ask(old.port, request(chat("hello")))).status == 200
+
+
+def test_a_socket_of_another_name_is_bound_anew_and_one_that_is_not_wanted_is_closed(path: Path) -> None:
+    own = ["--handover-socket", str(path)]
+    with mocks(1, "--profile", "instant") as urls, balancer(*urls, arguments=own) as old:
+        port = free_port()
+        moved = [*SKYLB, "serve", "--takeover", "--listen", f"127.0.0.1:{port}", *own, *replicas(urls)]
+        child = Child([*moved, "--admin", f"127.0.0.1:{old.admin_port}"])
+        try:
+            reports(child)
+            assert old.child.popen.wait(PATIENCE_S) == 0
+            assert asyncio.run(ask(port, request(chat("hello")))).status == 200
+            with pytest.raises(ConnectionRefusedError):
+                asyncio.run(ask(old.port, request(chat("hello"))))
+        finally:
+            child.stop()
+
+
+# ---------------------------------------------------------------------- under a service manager
+
+
+def test_a_service_goes_on_as_the_new_process_with_the_managers_socket(path: Path) -> None:
+    with manager() as systemd, listening() as clients, mocks(1, "--profile", "instant") as urls:
+        words = [*replicas(urls), "--admin", f"127.0.0.1:{free_port()}", "--handover-socket", str(path)]
+        with service(systemd, *words, sockets=[(clients, "client")]) as old:
+            old.send(signal.SIGUSR2)
+            said = systemd.await_message(
+                old, MAINPID=eventually(lambda: main_pid(systemd.read()), what="MAINPID")
+            )
+            systemd.await_message(READY="1", MAINPID=said["MAINPID"])
+            assert int(said["MAINPID"]) != old.pid
+            assert old.popen.wait(PATIENCE_S) == 0
+            assert not any("STOPPING" in message for message in systemd.read()), "the service does not stop"
+            port = clients.getsockname()[1]
+            assert asyncio.run(ask(port, request(chat("hello")))).status == 200
+
+
+def main_pid(messages: list[dict[str, str]]) -> str | None:
+    return next((message["MAINPID"] for message in messages if "MAINPID" in message), None)
+
+
+# ---------------------------------------------------------------------- the state
+
+
+def cached_of(port: int, text: str) -> int:
+    """Tokens of a prompt that the replica had cached."""
+    answer = asyncio.run(ask(port, request(chat(text))))
+    assert answer.status == 200
+    return int(answer.body.partition(b'"cached_tokens":')[2].split(b"}")[0] or 0)
+
+
+def outcome(front: Balancer) -> str:
+    pages = front.metrics().splitlines()
+    found = [line for line in pages if line.startswith("skylb_state_start{") and line.endswith(" 1.0")]
+    return found[0].partition('outcome="')[2].partition('"')[0]
+
+
+def test_what_was_learned_is_kept_over_a_restart_and_a_damaged_file_starts_cold(tmp_path: Path) -> None:
+    state = tmp_path / "kept"
+    own = ["--state-dir", str(state)]
+    text = "a prompt that is long enough for many blocks " * 40
+    with mocks(3, "--profile", "instant") as urls:
+        with balancer(*urls, arguments=own) as front:
+            assert outcome(front) == "absent"
+            cached_of(front.port, text)
+            assert front.child.stop(PATIENCE_S) == 0
+        file = state / "state"
+        assert (file.stat().st_mode & 0o777, state.stat().st_mode & 0o777) == (0o600, 0o700)
+        with balancer(*urls, arguments=own) as front:
+            assert outcome(front) == "warm"
+            tree = front.state()["engine"]["replicas"]
+            print(front.child.text(), tree)
+            assert sum(replica["tree_blocks"] for replica in tree) > 0
+        damaged = bytearray(file.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        file.write_bytes(damaged)
+        with balancer(*urls, arguments=own) as front:
+            assert outcome(front) == "foreign"
+            assert "its checksum does not fit" in front.child.text()
+
+
+def test_the_state_is_written_every_so_often(tmp_path: Path) -> None:
+    own = ["--state-dir", str(tmp_path), "--state-interval-s", "1"]
+    tmp_path.chmod(0o700)
+    with mocks(1, "--profile", "instant") as urls, balancer(*urls, arguments=own) as front:
+        eventually((tmp_path / "state").exists, what="a state")
+        began = time.time()
+        eventually(lambda: (tmp_path / "state").stat().st_mtime > began, what="another one")
+        front.child.kill()
+        with balancer(*urls, arguments=own) as after:
+            assert outcome(after) == "warm", "a balancer that is killed has kept it"

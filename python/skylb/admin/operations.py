@@ -25,6 +25,7 @@ from skylb.data.demand import Demand
 from skylb.data.drain import Drain
 from skylb.data.frontend import Frontend, families
 from skylb.guard import Guard
+from skylb.handover.succession import Succession
 from skylb.mesh.mesh import Mesh
 from skylb.metrics import Metrics
 from skylb.recording import Recording
@@ -59,6 +60,8 @@ class Operations:
     warning: str | None = None
     """What an operator must know of this configuration."""
     naming: Naming | None = None
+    succession: Succession | None = None
+    """Keeps what is learned, and hands over."""
     client_scheme: str = "http"
     addresses: dict[str, list[ListenAddress]] = field(default_factory=dict)
     """By what they are for: ``clients``, ``admin``, ``forwards``, ``sync``."""
@@ -97,6 +100,8 @@ class Operations:
         if self.naming is not None:
             yield from self.naming.families()
         yield from self.demand.families()
+        if self.succession is not None:
+            yield from self.succession.families()
         yield from self.control.families()
         if self.guard is not None:
             yield from self.guard.families()

@@ -88,6 +88,10 @@ class Fleet:
         }
         return found | {name: "by an operator" for name in self._draining if name in self._offered}
 
+    def drained_by_operators(self) -> list[str]:
+        """The replicas that operators drain, as far as they are offered."""
+        return sorted(name for name in self._draining if name in self._offered)
+
     def replicas(self) -> list[Replica]:
         """The fleet as it stands."""
         return list(self._replicas.values())

@@ -170,6 +170,10 @@ class Control:
         """The replicas that get no new requests, by name: who wants it."""
         return self._fleet.drained()
 
+    def drained_by_operators(self) -> list[str]:
+        """The replicas that operators drain."""
+        return self._fleet.drained_by_operators()
+
     def states(self) -> dict[str, str]:
         """By replica name: ``up``, ``unknown``, ``blind: why``, ``down: why``, or what its source lacks.
 

@@ -62,9 +62,6 @@ class Host(Protocol):
     def intent(self) -> Intent:
         """What operators have asked of it."""
 
-    def in_flight(self) -> bytes:
-        """Requests at replicas that have not ended."""
-
     def succeeded(self) -> None:
         """Another process is ready to take its place: it should end now."""
 
@@ -82,8 +79,15 @@ class Heir:
         self._writer = writer
         self._tasks = TaskGroup()
 
-    def serve(self, in_flight: Callable[[], bytes]) -> None:
-        """It may accept from now on; it is told what is in flight here, until `close`."""
+    async def serve(self, rest: AsyncIterator[bytes], in_flight: Callable[[], bytes]) -> None:
+        """It may accept from now on, and hears what is in flight here until `close`.
+
+        Args:
+            rest: what was learned since the state was given.
+            in_flight: the requests at replicas that have not ended.
+        """
+        async for part in rest:
+            self._send(Kind.STATE, part)
         self._send(Kind.IN_FLIGHT, in_flight())  # first: it must not push before it knows
         self._send(Kind.YIELDED)
         self._tasks.start(self._tell(in_flight), name="tell the heir")

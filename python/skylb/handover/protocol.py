@@ -94,8 +94,6 @@ class Intent(msgspec.Struct, frozen=True):
     """Names of peers."""
     policy: str | None = None
     """Set while it ran."""
-    log_level: str | None = None
-    """Likewise."""
 
 
 Payload = TypeVar("Payload", Hello, Sockets, Intent)

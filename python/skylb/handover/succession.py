@@ -1,29 +1,51 @@
-"""How this process came to its place, and who takes it."""
+"""How this process came to its place, what it keeps, and who takes its place."""
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Protocol
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from skylb.clock import unix_ns
 from skylb.config import HANDOVER_VARIABLE, Settings, all_environment
 from skylb.handover.giver import Giver, Heir, child_environment
 from skylb.handover.protocol import HANDOVER, Intent
+from skylb.handover.state import OUTCOMES, Exporter, Kept, Secrets, StateFile, make_directory
 from skylb.handover.taker import Heritage
 from skylb.listeners import Listening
 from skylb.ports import Ports
 from skylb.router import Router
+from skylb.tasks import TaskGroup
 
 log = logging.getLogger("skylb.handover")
 
 
+class Service(Protocol):
+    """The balancer, as far as its succession concerns it."""
+
+    def intent(self) -> Intent:
+        """What operators have asked for, which no setting says."""
+
+    def succeeded(self) -> None:
+        """Another process takes this one's place: it ends at once."""
+
+    def part_failed(self, name: str, error: BaseException, /) -> None:
+        """A task ended with an error."""
+
+
 class Succession:
-    """Takes over from the process before this one, and hands over to the next.
+    """Takes over from the process before this one, keeps what is learned, and hands over to the next.
 
     Args:
-        settings: where hand-overs begin, and how long they may take.
+        settings: where hand-overs begin, how long they may take, and where the state is kept.
         heritage: what this process begins with.
         router: knows what was learned, and what is in flight.
-        intent: what operators have asked for.
-        end: ends this process at once, in favour of another.
+        secrets: what hashes are keyed by here.
+        service: the balancer.
+
+    Raises:
+        ConfigError: the directory of the state cannot be made, or others may write to it.
     """
 
     def __init__(
@@ -31,16 +53,23 @@ class Succession:
         settings: Settings,
         heritage: Heritage,
         router: Router,
-        intent: Callable[[], Intent],
-        end: Callable[[], None],
+        secrets: Secrets,
+        service: Service,
     ) -> None:
         self.heritage = heritage
-        self.intent = intent
-        self.succeeded = end
+        self.intent = service.intent
+        self.succeeded = service.succeeded
         self._settings = settings
         self._router = router
+        self._secrets = secrets
         self._giver = Giver(self, timeout_s=settings.takeover_timeout_s)
         self._ports: Ports | None = None
+        self._exporter = Exporter(router, secrets, settings.state_bytes_max)
+        self._file: StateFile | None = None
+        self._tasks = TaskGroup(service.part_failed)
+        if settings.state_dir is not None:
+            make_directory(settings.state_dir)
+            self._file = StateFile(settings.state_dir, Exporter(router, secrets, settings.state_bytes_max))
 
     # ------------------------------------------------------------------ the process before this one
 
@@ -55,15 +84,45 @@ class Succession:
         return None if self.heritage.predecessor is None else os.getpid()
 
     async def succeed(self) -> None:
-        """All is there but clients: a predecessor makes way.
+        """All is there but clients: takes over what was learned. A predecessor makes way.
 
         Raises:
             HandoverError: it does not, because it has given this process up.
         """
-        predecessor = self.heritage.predecessor
-        if predecessor is not None:
-            await predecessor.make_way()
-            predecessor.follow(self._router.merge_predecessor)
+        heritage = self.heritage
+        if heritage.state is not None:
+            heritage.outcome, heritage.why = self._take(heritage.state)
+            heritage.state = None  # tens of megabytes
+        if heritage.why:
+            level = logging.INFO if heritage.outcome == "absent" else logging.WARNING
+            log.log(level, "starts without what was learned: %s", heritage.why)
+        if heritage.predecessor is not None:
+            await heritage.predecessor.make_way(self._take_rest, self._router.merge_predecessor)
+            heritage.predecessor.follow(self._router.merge_predecessor)
+            log.info("hand-over: took over from process %d", heritage.predecessor.pid)
+
+    def _take(self, kept: Kept) -> tuple[str, str]:
+        """The outcome, and why, where it is a cold start."""
+        if kept.secrets != self._secrets:
+            return "secret", "its hashes are keyed by another secret: a key file has changed"
+        try:
+            found = self._router.import_state(kept.data, max(0, kept.age_ns))
+        except ValueError as error:
+            return "foreign", str(error)
+        log.info(
+            "starts with a state of %.1f s ago: %d of %d replicas, %d prefixes, %d sessions, %d tenants",
+            max(0, kept.age_ns) / 1e9,
+            *(found[name] for name in ("replicas", "replicas_told", "paths", "sessions", "tenants")),
+        )
+        return "warm", ""
+
+    def _take_rest(self, data: bytes) -> None:
+        try:
+            outcome, why = self._take(Kept.of(data))
+        except ValueError as error:
+            outcome, why = "foreign", str(error)
+        if outcome != "warm":
+            log.warning("what the predecessor has learned last is not known: %s", why)
 
     # ------------------------------------------------------------------ the one after it
 
@@ -72,13 +131,8 @@ class Succession:
         """The process that takes this one's place, once it is ready."""
         return self._giver.heir
 
-    @property
-    def failed_total(self) -> int:
-        """Hand-overs of this process that came to nothing."""
-        return self._giver.failed_total
-
-    def listen(self, ports: Ports) -> None:
-        """From now on these sockets can be handed over.
+    def start(self, ports: Ports) -> None:
+        """From now on the state is kept, and these sockets can be handed over.
 
         Raises:
             ListenError: another balancer hands over at the same path, or the path is no good.
@@ -87,11 +141,13 @@ class Succession:
         path = self._settings.handover_path
         if path is not None:
             self._giver.listen(path, self.heritage.sockets.get(HANDOVER, ()))
+        if self._file is not None:
+            self._tasks.start(self._file.run(self._settings.state_interval_s), name="keep the state")
 
     def start_heir(self) -> None:
         """Starts the program as it is on disk now, which takes over."""
-        if self._ports is None:
-            log.warning("hand-over: this process does not serve yet: nothing is started")
+        if self._ports is None or self.heir is not None:
+            log.warning("hand-over: this process does not serve yet, or no more: nothing is started")
             return
         self._giver.start_heir(HANDOVER_VARIABLE, child_environment(all_environment()))
 
@@ -99,23 +155,28 @@ class Succession:
         """All listening sockets, by the names of `skylb.inherited.LISTENERS`."""
         return {} if self._ports is None else self._ports.by_name()
 
-    async def state(self) -> AsyncIterator[bytes]:
+    def state(self) -> AsyncIterator[bytes]:
         """What the engine has learned, in parts."""
-        return
-        yield b""
+        return self._exporter.parts()
 
-    def in_flight(self) -> bytes:
-        """Requests at replicas that have not ended."""
-        return self._router.in_flight()
+    async def yield_to(self, heir: Heir) -> None:
+        """Nothing is accepted here any more: the other process serves."""
+        await heir.serve(self._exporter.parts(self._exporter.clock), self._router.in_flight)
 
     # ------------------------------------------------------------------ the end
 
     async def stop(self) -> Heir | None:
-        """Hands over no more; the process that takes over, if there is one."""
+        """Hands over no more, and keeps the state no more; the process that takes over, if there is one."""
         await self._giver.close()
+        await self._tasks.stop()
         if self.heir is not None and self._ports is not None:
             self._ports.yield_up()
         return self.heir
+
+    async def keep(self) -> None:
+        """Writes the state for the last time, before another process may read it."""
+        if self._file is not None and self._ports is not None:
+            await self._file.save()
 
     async def close(self) -> None:
         """All requests have ended: an heir and a predecessor are left alone."""
@@ -123,3 +184,27 @@ class Succession:
             await self.heir.close()
         if self.heritage.predecessor is not None:
             await self.heritage.predecessor.close()
+
+    # ------------------------------------------------------------------ figures
+
+    def families(self) -> Iterator[Metric]:
+        """For ``/metrics``."""
+        start = GaugeMetricFamily(
+            "skylb_state_start", "What became of the kept state at the start.", labels=("outcome",)
+        )
+        for outcome in OUTCOMES:
+            start.add_metric((outcome,), outcome == self.heritage.outcome)
+        yield start
+        yield CounterMetricFamily(
+            "skylb_handovers_failed", "Hand-overs that came to nothing.", value=self._giver.failed_total
+        )
+        if self._file is None:
+            return
+        age_s = (unix_ns() - self._file.written_ns) / 1e9 if self._file.written_ns else 0.0
+        yield GaugeMetricFamily("skylb_state_age_seconds", "Time since the state was written.", value=age_s)
+        yield GaugeMetricFamily(
+            "skylb_state_bytes", "Size of the state that was written last.", value=self._file.bytes
+        )
+        yield CounterMetricFamily(
+            "skylb_state_write_failures", "States that could not be written.", value=self._file.failed_total
+        )

@@ -25,8 +25,10 @@ from skylb.handover.protocol import (
     encode,
     receive,
 )
+from skylb.handover.state import ColdError, Kept, Secrets, read
 from skylb.inherited import LISTENERS
 from skylb.listeners import Listening
+from skylb.settings.handover import HandoverSettings
 from skylb.tasks import TaskGroup
 
 log = logging.getLogger("skylb.handover")
@@ -36,6 +38,9 @@ ANSWER_S = 30.0
 
 YIELD_S = 30.0
 """How long it may take to stop accepting, once this process is ready."""
+
+DIGITS_MAX = 7
+"""Of a descriptor's number, and one more."""
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -67,8 +72,12 @@ class Predecessor:
         self._writer: asyncio.StreamWriter | None = None
         self._tasks = TaskGroup()
 
-    async def make_way(self) -> None:
+    async def make_way(self, rest: Callable[[bytes], None], heard: Callable[[bytes], None]) -> None:
         """Says that this process could serve, and waits until the old one accepts no more.
+
+        Args:
+            rest: gets what the old process has learned since it gave its state.
+            heard: gets what it has in flight.
 
         Raises:
             HandoverError: it has given this process up. This process must not serve.
@@ -76,16 +85,25 @@ class Predecessor:
         self._sock.setblocking(False)
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._sock)
         self._writer.write(encode(Kind.READY))
+        state = bytearray()
         try:
             async with asyncio.timeout(YIELD_S):
-                answer = await receive(self._reader)
+                while (answer := await receive(self._reader)) is not None:
+                    if answer[0] is Kind.STATE:
+                        state += answer[1]
+                    elif answer[0] is Kind.IN_FLIGHT:
+                        heard(answer[1])
+                    elif answer[0] is Kind.REFUSED:
+                        raise HandoverError(f"the running balancer gave this one up: {_text(answer[1])}")
+                    else:
+                        break
         except TimeoutError:
             log.warning("hand-over: process %d does not make way: both accept for now", self.pid)
             return
         if answer is None:
             log.warning("hand-over: process %d has ended meanwhile", self.pid)
-        elif answer[0] is Kind.REFUSED:
-            raise HandoverError(f"the running balancer gave this process up: {_text(answer[1])}")
+        if state:
+            rest(bytes(state))
 
     def follow(self, heard: Callable[[bytes | None], None]) -> None:
         """From now on reports what the old process has in flight, and ``None`` once that has ended."""
@@ -126,18 +144,34 @@ class Heritage:
 
     sockets: dict[str, list[Listening]] = field(default_factory=dict)
     """Listening sockets by the names of `inherited.LISTENERS`, and that of the hand-over itself."""
-    state: bytes | None = None
-    """What an engine has learned, sealed."""
+    state: Kept | None = None
+    """What an engine has learned."""
+    outcome: str = "off"
+    """What became of the state: one of `state.OUTCOMES`."""
+    why: str = ""
+    """There is no state, because of this; for the log."""
     intent: Intent = field(default_factory=Intent)
     predecessor: Predecessor | None = None
 
-    def close(self) -> None:
-        """Lets go of the sockets: nobody has taken them."""
-        for group in self.sockets.values():
-            for sock in group:
-                sock.close()
-        if self.predecessor is not None:
-            self.predecessor.fault("it has ended")
+    @property
+    def secrets(self) -> Secrets | None:
+        """What the hashes of the state are keyed by; ``None`` where there is no state."""
+        return None if self.state is None else self.state.secrets
+
+    def keep(self, data: bytes) -> None:
+        """Takes a state from a predecessor, if it is one."""
+        try:
+            self.state, self.outcome = Kept.of(data), "warm"
+        except ValueError as error:
+            self.outcome, self.why = "foreign", f"what the predecessor has handed over: {error}"
+
+    def read(self, directory: Path, *, age_max_s: float, bytes_max: int) -> None:
+        """Reads the state of an earlier process. Blocks: it is for a thread."""
+        try:
+            self.state = read(directory, age_max_s=age_max_s, bytes_max=bytes_max)
+            self.outcome = "warm"
+        except ColdError as cold:
+            self.outcome, self.why = cold.outcome, str(cold)
 
 
 def connect(path: Path | None, descriptor: int | None) -> socket.socket | None:
@@ -148,11 +182,15 @@ def connect(path: Path | None, descriptor: int | None) -> socket.socket | None:
         descriptor: a connection that the running balancer has passed to this process.
 
     Raises:
+        ConfigError: the descriptor is no socket.
         HandoverError: it cannot be reached, or is another user's.
     """
     if descriptor is not None:
-        os.set_inheritable(descriptor, False)
-        return socket.socket(fileno=descriptor)
+        try:
+            os.set_inheritable(descriptor, False)
+            return socket.socket(fileno=descriptor)
+        except OSError as error:
+            raise ConfigError([f"SKYLB_HANDOVER_FD: {descriptor}: {error.strerror}"]) from error
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with ExitStack() as undo:
         undo.enter_context(closing(sock))
@@ -204,11 +242,11 @@ def take(sock: socket.socket, bytes_max: int) -> Heritage:
             log.warning("hand-over: state of %d bytes, more than state_bytes_max: left out", length)
             state.clear()
         undo.pop_all()
-    heritage = Heritage(state=bytes(state) or None, intent=intent)
+    heritage = Heritage(intent=intent)
+    heritage.keep(bytes(state))
     heritage.predecessor = Predecessor(sock, credentials(sock)[0])
     for passed, descriptor in zip(said.passed, waiting.descriptors, strict=True):
         heritage.sockets.setdefault(passed.name, []).append(_opened(descriptor, passed.inherited))
-    log.info("hand-over: %d sockets and %d bytes of state came", len(said.passed), length)
     return heritage
 
 
@@ -259,14 +297,12 @@ def check_names(heritage: Heritage) -> None:
         raise HandoverError(f"sockets of an unknown kind came: {', '.join(strange)}")
 
 
-async def inherit(path: Path | None, descriptor: str | None, *, wanted: bool, bytes_max: int) -> Heritage:
-    """What this process begins with, as far as a running balancer gives it.
+async def inherit(settings: HandoverSettings, descriptor: str | None) -> Heritage:
+    """What this process begins with: what a running balancer gives it, else what an earlier one has kept.
 
     Args:
-        path: where a running balancer hands over.
+        settings: whether and where to take over, and where the state is kept.
         descriptor: as the environment says, of a connection that a running balancer has passed.
-        wanted: this process is to take over.
-        bytes_max: of the state.
 
     Raises:
         ConfigError: the descriptor is none.
@@ -274,15 +310,23 @@ async def inherit(path: Path | None, descriptor: str | None, *, wanted: bool, by
     """
     number = None
     if descriptor is not None:
-        if not (descriptor.isascii() and descriptor.isdigit() and len(descriptor) < 7):
+        if not (descriptor.isascii() and descriptor.isdigit() and len(descriptor) < DIGITS_MAX):
             raise ConfigError([f"SKYLB_HANDOVER_FD: {descriptor!r}: expected a descriptor"])
         number = int(descriptor)
-    elif not wanted:
-        return Heritage()
-    sock = connect(path, number)
-    if sock is None:
-        log.warning("takeover: no balancer runs at %s: this one starts as usual", path)
-        return Heritage()
-    heritage = await asyncio.to_thread(take, sock, bytes_max)
-    check_names(heritage)
+    if number is not None or settings.takeover:
+        sock = connect(settings.handover_path, number)
+        if sock is not None:
+            heritage = await asyncio.to_thread(take, sock, settings.state_bytes_max)
+            check_names(heritage)
+            return heritage
+    heritage = Heritage()
+    if settings.takeover:
+        heritage.why = f"takeover: no balancer runs at {settings.handover_path}"
+    if settings.state_dir is not None:
+        await asyncio.to_thread(
+            heritage.read,
+            settings.state_dir,
+            age_max_s=settings.state_age_max_s,
+            bytes_max=settings.state_bytes_max,
+        )
     return heritage

@@ -178,6 +178,13 @@ class WrongVersion(Refused):
         self.name = name
 
 
+def why(refused: Refused) -> str:
+    """A refusal in words, for operators."""
+    if isinstance(refused, WrongVersion):
+        return f"it speaks version {refused.version} of the peers' protocol, this balancer {VERSION}"
+    return refused.reason
+
+
 _encoder = msgspec.msgpack.Encoder()
 _versions = msgspec.msgpack.Decoder(_Versioned)
 _hellos = msgspec.msgpack.Decoder(Hello)

@@ -94,11 +94,15 @@ class Listener:
         if pending is not None:
             pending.timer.cancel()
 
-    async def close(self) -> None:
-        """Closes all connections, and listens no more."""
+    async def retire(self) -> None:
+        """Listens no more; connections stay."""
         await self._loops.stop()
         for sock in self._sockets:
             sock.close()
+
+    async def close(self) -> None:
+        """Closes all connections, and listens no more."""
+        await self.retire()
         for handler in list(self._pending):
             self._drop(handler)
         await self._arrivals.stop()

@@ -1,5 +1,6 @@
 """The mesh put together: identity, secrets, peers, failover, and what operators see and say."""
 
+import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,13 @@ def check_mesh(settings: Settings) -> None:
             faults += error.faults
     if faults:
         raise ConfigError(faults)
+
+
+MEET_S = 2.0
+"""How long a process that was succeeded keeps its connections to peers that the next one has not met."""
+
+MEET_LOOK_S = 0.05
+"""Between two looks whether it has."""
 
 
 class Mesh:
@@ -103,16 +111,19 @@ class Mesh:
     def _review(self, links: dict[str, Link]) -> None:
         self._failover.review(links)
 
-    async def start(self, sockets: Sequence[socket.socket], forward: str) -> None:
+    async def start(self, sockets: Sequence[socket.socket], forward: str, *, succeeds: bool = False) -> None:
         """Listens on sockets for peers, and dials those whose turn it is not.
 
-        ``forward`` is where peers are to send requests, unless the settings say it.
+        Args:
+            sockets: bound.
+            forward: where peers are to send requests, unless the settings say it.
+            succeeds: another process has been this balancer until now.
 
         Raises:
             ConfigError: the peers file cannot be understood.
         """
         await self._list.start(self._tasks)
-        await self.peers.start(sockets, forward)
+        await self.peers.start(sockets, forward, succeeds=succeeds)
 
     def renew(self) -> None:
         """Reads the certificate again, and in the background the peers file; a broken one changes nothing.
@@ -123,10 +134,19 @@ class Mesh:
         self.tls.renew()
         self._tasks.start(self._list.renew(), name="renew peers")
 
-    async def close(self, *, succeeded: bool = False) -> None:
-        """Says goodbye to the peers, unless another process is this balancer from now on."""
+    async def retire(self) -> None:
+        """Another process is this balancer from now on, and meets the peers."""
         await self._tasks.stop()
-        await self.peers.close(succeeded=succeeded)
+        await self.peers.retire()
+
+    async def close(self) -> None:
+        """Says goodbye to the peers; where it has retired, it waits until they have met its successor."""
+        await self._tasks.stop()
+        for _ in range(round(MEET_S / MEET_LOOK_S) if self.peers.retired else 0):
+            if not any(link.connection for link in self.peers.links.values()):
+                break
+            await asyncio.sleep(MEET_LOOK_S)
+        await self.peers.close()
 
     def set_keys(self, keys: Keys) -> None:
         """Takes over a key file that was read again; connections that stand stay."""

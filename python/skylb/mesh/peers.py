@@ -30,6 +30,7 @@ from skylb.mesh.frames import (
     Order,
     WrongVersion,
     new_nonce,
+    why,
 )
 from skylb.mesh.link import Link, OnFailure, State
 from skylb.mesh.listener import Listener
@@ -125,6 +126,8 @@ class Peers:
         self._last_id = 0
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._client: aiohttp.ClientSession | None = None
+        self._succeeds = self.retired = False
+        """Another process has just been this balancer; another one is, from now on."""
         self._listener = Listener(self._accept, lambda reason: self._count_refused("", reason), on_failure)
         self.set_urls(mesh.peer)
 
@@ -162,29 +165,33 @@ class Peers:
             self._links_served.start(link.connection.close(), name=f"leave {link.name}")
 
     def _dial_if_ours(self, link: Link) -> None:
-        """Of each pair the balancer whose name sorts first dials."""
-        if self._client is not None and self.identity.name < link.name:
+        """Of each pair the balancer whose name sorts first dials. A successor dials all, once."""
+        if self._client is not None and self._succeeds and self.identity.name > link.name:
+            self._tasks.start(self._meet(link, self._client), name=f"meet {link.name}")
+        elif self._client is not None and self.identity.name < link.name:
             self._dialling[link.name] = self._tasks.start(
                 self._dial(link, self._client), name=f"dial {link.name}"
             )
 
-    async def start(self, sockets: Sequence[socket.socket], forward: str) -> None:
-        """Listens and dials.
-
-        Args:
-            sockets: where peers connect.
-            forward: URL of the peer listener, unless the settings say what to advertise.
-        """
+    async def start(self, sockets: Sequence[socket.socket], forward: str, *, succeeds: bool = False) -> None:
+        """Listens and dials; the arguments are those of `Mesh.start`."""
         self._forward = self._forward or forward
+        self._succeeds = succeeds
         self._listener.open(sockets, self._tls.server)
         self._client = new_client()
         for link in self.links.values():
             self._dial_if_ours(link)
+        self._succeeds = False
         self._tasks.start(self._judge(), name="judge peers")
 
-    async def close(self, *, succeeded: bool = False) -> None:
-        """Closes all connections; says goodbye first, unless another process is this balancer from now on."""
-        for link in () if succeeded else self.links.values():
+    async def retire(self) -> None:
+        """Another process is this balancer from now on: connections last until it has its own."""
+        self.retired = True
+        await self._listener.retire()
+
+    async def close(self) -> None:
+        """Says goodbye, unless it has retired, and closes all connections."""
+        for link in () if self.retired else self.links.values():
             await link.say_goodbye()
         await self._tasks.stop()
         await self._links_served.stop()
@@ -195,7 +202,7 @@ class Peers:
     # ---------------------------------------------------------------------- connections
 
     async def _dial(self, link: Link, client: aiohttp.ClientSession) -> None:
-        while True:
+        while not self.retired:
             error = await attempt(self._meet(link, client), name=f"the connection to {link.name}")
             if error is not None:
                 link.redial_s = REFUSED_REDIAL_MAX_S
@@ -214,7 +221,7 @@ class Peers:
             limit_s = REDIAL_MAX_S
         except Refused as refused:
             link.meter.refused[refused.reason] += 1
-            link.tell_fault(f"refused: {_why(refused)}")
+            link.tell_fault(f"refused: {why(refused)}")
         else:
             sound = await self._serve(link, connection)
         link.redial_s = REDIAL_S if sound else min(2 * link.redial_s, limit_s)
@@ -265,7 +272,7 @@ class Peers:
             return found
         except Refused as refused:
             claimed = refused.name if isinstance(refused, WrongVersion) else claimed
-            self._count_refused(claimed, refused.reason, _why(refused))
+            self._count_refused(claimed, refused.reason, why(refused))
             return found
         self._listener.proven(request.protocol)
         # A handler of aiohttp is cancelled when its client goes; the loop must see the end by itself.
@@ -425,7 +432,7 @@ class Peers:
         self._changed(self.links)
 
     async def _judge(self) -> None:
-        while True:
+        while not self.retired:
             await asyncio.sleep(JUDGE_S)
             self._publish()  # round trips may have changed who is close
             self.judge(monotonic_ns())
@@ -489,10 +496,3 @@ class Peers:
         """How far our monotonic clock is ahead of a peer's; ``None`` for one that may not forward."""
         link = self.links.get(name)
         return None if link is None or name in self.isolated else link.ahead_ns
-
-
-def _why(refused: Refused) -> str:
-    """For operators."""
-    if isinstance(refused, WrongVersion):
-        return f"it speaks version {refused.version} of the peers' protocol, this balancer {VERSION}"
-    return refused.reason

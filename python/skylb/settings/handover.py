@@ -59,6 +59,24 @@ class HandoverSettings(Group):
             "sessions, tenants' use. It is read at the next start. One balancer per directory."
         ),
     ] = None
+    state_interval_s: Annotated[
+        Seconds,
+        STOP,
+        Field(
+            ge=1,
+            description="Time between two writes of the state. A balancer that is killed loses what it "
+            "learned since the last one. It is also written at an orderly stop.",
+        ),
+    ] = 60.0
+    state_age_max_s: Annotated[
+        Seconds,
+        STOP,
+        Field(
+            ge=0,
+            description="Oldest state that a start reads. With an older file SkyLB starts without: engines "
+            "will have evicted what it says.",
+        ),
+    ] = 1800.0
     state_bytes_max: Annotated[
         Bytes,
         STOP,

@@ -50,6 +50,12 @@ impl<K: Copy + Eq + Hash, V: Copy> Generations<K, V> {
         self.young.insert(key, value);
     }
 
+    /// All entries: first those that may be dropped next.
+    pub(in crate::engine) fn entries(&self) -> impl Iterator<Item = (K, V)> {
+        let all = self.old.iter().chain(&self.young);
+        all.map(|(key, value)| (*key, *value))
+    }
+
     pub(in crate::engine) fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }

@@ -60,6 +60,16 @@ impl Recent {
         only
     }
 
+    /// All of them by the hashes of their ids, those used longest ago first.
+    pub(in crate::engine) fn entries(&self) -> impl Iterator<Item = (u128, ReplicaId)> {
+        self.replicas.entries()
+    }
+
+    /// Takes over what another memory with the same seed has remembered.
+    pub(in crate::engine) fn put(&mut self, hash: u128, replica: ReplicaId) {
+        self.replicas.put(hash, replica);
+    }
+
     /// Ids remembered.
     pub(in crate::engine) fn len(&self) -> usize {
         self.replicas.len()

@@ -38,6 +38,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     scan::register(m)?;
     effects::register(m)?;
     engine::register(m)?;
+    keep::register(m)?;
     peers::register(m)?;
     record::register(m)?;
     arrivals::register(m)?;

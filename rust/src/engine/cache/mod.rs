@@ -4,6 +4,7 @@
 //! package knows replicas by their slots only.
 
 mod errors;
+mod keep;
 mod learn;
 mod observe;
 mod paths;
@@ -17,7 +18,9 @@ pub(in crate::engine) use self::learn::Confirmed;
 pub(in crate::engine) use self::paths::Path;
 use self::paths::Paths;
 pub(in crate::engine) use self::radix::Pin;
+pub(in crate::engine) use self::radix::keep::{Ages, Runs, Slice};
 use self::radix::{Radix, RadixConfig};
+pub(in crate::engine) use self::retention::Retention as KeptRetention;
 use self::retention::Retention;
 use super::config::Config;
 use super::demand::Demand;

@@ -9,6 +9,8 @@
 //! instance, or cuts the text into other tokens. Then the engine finds the conversation only up to the
 //! answer. That is no eviction. Where it is usual for a model, SkyLB predicts it.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Cache, Confirmed};
 use crate::engine::ask::Report;
 use crate::engine::config::Config;
@@ -22,7 +24,7 @@ use crate::prompt::ANSWER_BYTES_MAX;
 const PATHS_MAX: usize = 1 << 17;
 
 /// Tokens up to a place; those before the answer are no more than all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct Path {
     /// All of them.
     tokens: u32,
@@ -44,7 +46,7 @@ impl Path {
 
 /// Tokens up to places, by the chained hash of the last block.
 #[derive(Debug)]
-pub(super) struct Paths(Generations<u64, Path>);
+pub(super) struct Paths(pub(super) Generations<u64, Path>);
 
 impl Default for Paths {
     fn default() -> Self {

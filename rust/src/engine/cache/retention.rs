@@ -1,11 +1,13 @@
 //! How much of its nominal capacity a replica keeps for what it is sent.
 
+use serde::{Deserialize, Serialize};
+
 /// Tokens that an engine's counters must have grown by before they are compared.
 const WINDOW_TOKENS: u64 = 16_384;
 
 /// How much of its nominal capacity a replica is believed to keep for what we send it.
-#[derive(Debug, Clone)]
-pub(super) struct Retention {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::engine) struct Retention {
     ratio: f64,
     /// Misses since the last confirmed prediction.
     pub(super) misses: u32,
@@ -32,6 +34,11 @@ impl Retention {
     const MIN: f64 = 1.0 / 64.0;
     /// Above one where the capacity is only assumed.
     const MAX: f64 = 16.0;
+
+    /// Whether it could have been learned.
+    pub(super) fn is_sound(&self) -> bool {
+        (Self::MIN..=Self::MAX).contains(&self.ratio)
+    }
 
     /// The believed capacity, of a nominal one in tokens.
     #[expect(

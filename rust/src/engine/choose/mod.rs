@@ -35,6 +35,7 @@ use super::config::Config;
 use super::counters::Counters;
 use super::demand::{Demand, Lane};
 use super::fleet::Fleet;
+use super::fleet::keep::Places;
 use super::fleet::replica::Need;
 use super::hold::{Hold, Room, Ticket};
 use super::receipts::Receipts;
@@ -112,6 +113,36 @@ impl Chooser {
             following: None,
             receipts: None,
         }
+    }
+
+    /// The state of the draws.
+    pub(in crate::engine) fn leave_rng(&self) -> Rng {
+        self.rng.clone()
+    }
+
+    /// Where sessions were pushed last, by the place of the replica.
+    pub(in crate::engine) fn leave_sessions(&self, places: &Places) -> Vec<(u128, u16)> {
+        let sessions = self.sessions.entries();
+        let placed = sessions.filter_map(|(hash, id)| Some((hash, *places.of_id.get(&id)?)));
+        placed.collect()
+    }
+
+    /// Goes on from where another chooser was; how many sessions have a replica here.
+    pub(in crate::engine) fn inherit(
+        &mut self,
+        rng: Rng,
+        sessions: Vec<(u128, u16)>,
+        places: &Places,
+    ) -> u64 {
+        self.rng = rng;
+        let mut found = 0;
+        for (hash, place) in sessions {
+            if let Some(id) = places.id(place) {
+                self.sessions.put(hash, id);
+                found += 1;
+            }
+        }
+        found
     }
 
     /// Keeps so many receipts from now on; 0: none.

@@ -1,10 +1,12 @@
 //! The work that a replica got lately.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::{Instant, Span};
 
 /// Work given to a replica in about the last so much time: that of the present window, and of the
 /// one before the part that the present one does not cover yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(in crate::engine) struct Lately {
     newer: Span,
     older: Span,
@@ -12,6 +14,14 @@ pub(in crate::engine) struct Lately {
 }
 
 impl Lately {
+    /// The same by a clock that is ahead by so many nanoseconds.
+    pub(in crate::engine) fn shifted(self, ahead_ns: i64) -> Self {
+        Self {
+            since_ns: self.since_ns.shifted(ahead_ns),
+            ..self
+        }
+    }
+
     pub(in crate::engine) fn add(&mut self, work_ns: Span, window_ns: Span, now: Instant) {
         let age_ns = now - self.since_ns;
         if age_ns >= window_ns {

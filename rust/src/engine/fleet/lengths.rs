@@ -1,5 +1,7 @@
 //! How long answers are, learned per model and key.
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::generations::Generations;
 use crate::id::ModelId;
 
@@ -9,8 +11,8 @@ const PRIOR_ANSWERS: u32 = 4;
 const ANSWERS_MAX: u32 = 16;
 
 /// Mean length of a key's answers, in tokens, and how many it rests on.
-#[derive(Debug, Clone, Copy)]
-struct Mean {
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(in crate::engine) struct Mean {
     tokens: u32,
     answers: u32,
 }
@@ -22,6 +24,18 @@ pub(in crate::engine) struct Lengths(Generations<(ModelId, u64), Mean>);
 impl Lengths {
     pub(in crate::engine) fn new(len_max: usize) -> Self {
         Self(Generations::new(len_max))
+    }
+
+    /// All of them, those learned from longest ago first.
+    pub(in crate::engine) fn entries(&self) -> impl Iterator<Item = (ModelId, u64, Mean)> {
+        let entries = self.0.entries();
+        entries.map(|((model, key), mean)| (model, key, mean))
+    }
+
+    /// Takes one over that was learned elsewhere.
+    pub(in crate::engine) fn put(&mut self, model: ModelId, key: u64, mean: Mean) {
+        let answers = mean.answers.min(ANSWERS_MAX);
+        self.0.put((model, key), Mean { answers, ..mean });
     }
 
     /// An answer was so many tokens long.

@@ -59,6 +59,9 @@ pub(in crate::engine) struct Member {
     pub(super) pulse: Pulse,
     /// Until when it is being looked at for the first time, at the latest.
     pub(super) look_until_ns: Instant,
+    /// Tokens that its engine had looked up when another process left what it knew of it: the first page that
+    /// says fewer shows that its engine has started again since.
+    pub(super) kept_queries: Option<u64>,
 }
 
 /// What a replica is sent besides the models of its list.
@@ -124,6 +127,7 @@ impl Member {
             lately: Lately::default(),
             pulse: Pulse::default(),
             look_until_ns: Instant::ZERO,
+            kept_queries: None,
         }
     }
 

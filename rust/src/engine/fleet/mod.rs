@@ -15,6 +15,7 @@ pub mod figures;
 pub mod forecast;
 pub mod gate;
 pub mod health;
+pub(in crate::engine) mod keep;
 pub mod lately;
 pub mod lengths;
 pub mod member;

@@ -35,7 +35,7 @@ impl Fleet {
         let member = self.member_mut(slot)?;
         let last = member.replica.snapshot();
         let moved = last.is_none_or(|last| snapshot.moved_since(last));
-        let before = last.and_then(|last| last.cache_queries);
+        let before = last.map_or(member.kept_queries, |last| last.cache_queries);
         let after = snapshot.cache_queries;
         let sleeping = snapshot.sleeping;
         let reported = after.zip(snapshot.cache_hits);

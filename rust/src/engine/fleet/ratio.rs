@@ -1,5 +1,7 @@
 //! Prompt bytes per token, learned from what engines report in `usage`.
 
+use serde::{Deserialize, Serialize};
+
 /// Each answered request lets older ones count this much less.
 const KEEP: f64 = 63.0 / 64.0;
 /// How many tokens the assumed ratio weighs before anything is learned.
@@ -9,7 +11,7 @@ const RATIO: std::ops::RangeInclusive<f64> = 0.25..=64.0;
 
 /// A decayed sum of bytes over a decayed sum of tokens: long prompts weigh more, so that the chat
 /// template's tokens, of which the prompt's bytes know nothing, matter little.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::engine) struct Ratio {
     bytes: f64,
     tokens: f64,
@@ -30,6 +32,11 @@ impl Ratio {
             self.bytes = self.bytes * KEEP + bytes;
             self.tokens = self.tokens * KEEP + tokens;
         }
+    }
+
+    /// Whether it could have been learned.
+    pub(in crate::engine) fn is_sound(&self) -> bool {
+        self.tokens.is_finite() && self.tokens > 0.0 && RATIO.contains(&self.bytes_per_token())
     }
 
     /// Bytes per token.

@@ -10,6 +10,8 @@
 //! length. Between ranges, lines are interpolated by the mean loads of their samples. So of two
 //! replicas in one range the busier one is the slower one.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Span;
 
 /// Ranges of the decode load: none, 1, 2-3, 4-7, ..., 256 and more.
@@ -37,7 +39,7 @@ const BASE_NS_MAX: f64 = 3.6e12;
 const TOKEN_NS_MAX: f64 = 1e9;
 
 /// Time to the first token of a request that need not queue.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StraightLine {
     /// Of a prompt that is cached whole.
     pub base_ns: f64,
@@ -111,7 +113,7 @@ pub struct Prior {
 }
 
 /// Decayed sums of a weighted least-squares fit.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Sums {
     weight: f64,
     x: f64,
@@ -158,7 +160,7 @@ impl Sums {
 }
 
 /// The fit of one range of load.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Fit {
     sums: Sums,
     line: StraightLine,
@@ -195,7 +197,7 @@ impl Fit {
 }
 
 /// Lines by decode load.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Speed {
     fits: [Option<Fit>; RANGES],
     samples: u64,
@@ -256,6 +258,26 @@ impl Speed {
     /// Mean load and line of each range that has learned one.
     pub fn learned(&self) -> impl Iterator<Item = (f64, StraightLine)> {
         self.fits.iter().flatten().map(|fit| (fit.load, fit.line))
+    }
+
+    /// Whether it is one that could have been learned: what was read from elsewhere may not be.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.fits.iter().flatten().all(|fit| {
+            let Sums {
+                weight,
+                x,
+                y,
+                xx,
+                xy,
+            } = fit.sums;
+            let sums = [weight, x, y, xx, xy, fit.load];
+            let sums = sums.iter().all(|sum| sum.is_finite() && *sum >= 0.0);
+            let line = fit.line;
+            let base = (0.0..=BASE_NS_MAX).contains(&line.base_ns);
+            let token = (0.0..=TOKEN_NS_MAX).contains(&line.token_ns);
+            sums && base && token && fit.error.is_finite() && fit.error >= ERROR_MIN
+        })
     }
 
     /// Samples learned from.

@@ -6,5 +6,9 @@
 //! | file | holds |
 //! |---|---|
 //! | `flight` | the requests of a predecessor that drains: they count at the gate like those of other balancers |
+//! | `state` | what was learned: the tree, speeds, lengths, sessions, tenants' accounts |
+//! | `file` | the form of a state: version, sections, checksum |
 
+pub mod file;
 pub mod flight;
+pub mod state;

@@ -16,6 +16,7 @@ use self::look::Looks;
 use self::request::{Phase, Request};
 use super::config::Config;
 use super::demand::Demand;
+use super::fleet::keep::Places;
 use super::recent::Recent;
 use super::tenants::Tenants;
 use crate::id::{ModelId, ReplicaId, ReplicaSlot, RequestId};
@@ -127,6 +128,25 @@ impl Requests {
     /// The same; not a use.
     pub(in crate::engine) fn look_up_response(&self, keeper: u64, id: &[u8]) -> Option<ReplicaId> {
         self.responses.look_up(keeper, id)
+    }
+
+    /// Which replicas made responses, by their places.
+    pub(in crate::engine) fn leave_responses(&self, places: &Places) -> Vec<(u128, u16)> {
+        let responses = self.responses.entries();
+        let placed = responses.filter_map(|(hash, id)| Some((hash, *places.of_id.get(&id)?)));
+        placed.collect()
+    }
+
+    pub(in crate::engine) fn inherit_responses(
+        &mut self,
+        responses: Vec<(u128, u16)>,
+        places: &Places,
+    ) {
+        for (hash, place) in responses {
+            if let Some(id) = places.id(place) {
+                self.responses.put(hash, id);
+            }
+        }
     }
 
     /// Responses remembered.

@@ -147,6 +147,24 @@ impl Account {
             .map_or(crate::time::Span::ZERO, |bucket| bucket.wait(tokens))
     }
 
+    /// Both buckets, requests first.
+    pub(super) fn buckets(&self) -> (Option<Bucket>, Option<Bucket>) {
+        (self.requests, self.tokens)
+    }
+
+    pub(super) fn buckets_mut(&mut self) -> (&mut Option<Bucket>, &mut Option<Bucket>) {
+        (&mut self.requests, &mut self.tokens)
+    }
+
+    /// Requests and tokens asked for lately.
+    pub(super) fn asked(&self) -> (Recent, Recent) {
+        (self.asked_requests, self.asked_tokens)
+    }
+
+    pub(super) fn set_asked(&mut self, requests: Recent, tokens: Recent) {
+        (self.asked_requests, self.asked_tokens) = (requests, tokens);
+    }
+
     pub(super) fn charge(&mut self, tokens: u64) {
         self.in_flight += 1;
         if let Some(bucket) = &mut self.requests {

@@ -5,6 +5,8 @@
 //! debt, and gives nothing until the debt is paid. All amounts are whole numbers of a small unit, so that
 //! nothing is lost to rounding, however often it is refilled.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::{Instant, Span};
 
 /// The whole of a limit. Shares are parts of it.
@@ -17,9 +19,12 @@ pub(in crate::engine) const LIMIT_MAX: u64 = 1_000_000_000_000;
 /// Units of one: what a limit of one per minute gives in a minute, as a whole share.
 const UNITS: i128 = WINDOW.ns() as i128 * ONE as i128;
 
+/// The largest debt that is taken over: that of ten times the largest limit.
+const DEBT: i128 = 10 * LIMIT_MAX as i128 * UNITS;
+
 /// See the module's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bucket {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) struct Bucket {
     limit: u64,
     share: u32,
     /// In units; negative while in debt, and never more than the capacity.
@@ -38,6 +43,18 @@ impl Bucket {
             at: now,
         };
         bucket.level = bucket.capacity();
+        bucket
+    }
+
+    /// The same by a clock that is ahead by so many nanoseconds, and within the bounds.
+    pub(super) fn shifted(self, ahead_ns: i64, now: Instant) -> Self {
+        let mut bucket = Self {
+            limit: self.limit.min(LIMIT_MAX),
+            share: self.share.min(ONE),
+            level: self.level.clamp(-DEBT, DEBT),
+            at: self.at.shifted(ahead_ns).min(now),
+        };
+        bucket.refill(now);
         bucket
     }
 

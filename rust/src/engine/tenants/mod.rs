@@ -19,6 +19,7 @@ mod account;
 pub mod bucket;
 mod charge;
 mod check;
+pub(in crate::engine) mod keep;
 pub mod message;
 mod recent;
 mod refusals;

@@ -1,5 +1,7 @@
 //! How much has been asked for lately.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::{Instant, Span};
 
 /// About as much of the past counts. Shorter, shares would follow each request; longer, they would come
@@ -8,8 +10,8 @@ const LATELY: Span = Span::from_secs(8);
 
 /// An amount over about the last [`LATELY`]: that of the present stretch, and of the one before the part that
 /// the present one does not cover yet.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Recent {
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) struct Recent {
     newer: u64,
     older: u64,
     since: Instant,
@@ -24,6 +26,14 @@ impl Recent {
             self.since = now;
         }
         self.newer = self.newer.saturating_add(amount);
+    }
+
+    /// The same by a clock that is ahead by so many nanoseconds.
+    pub(super) fn shifted(self, ahead_ns: i64) -> Self {
+        Self {
+            since: self.since.shifted(ahead_ns),
+            ..self
+        }
     }
 
     /// How much per minute.

@@ -1,6 +1,6 @@
 //! What a tenant has used, by model.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Models that are counted apart for one tenant, at most.
 pub const ROWS_PER_TENANT_MAX: usize = 64;
@@ -12,8 +12,8 @@ const OTHER: &str = "other";
 pub(super) const OTHER_ROW: u32 = 0;
 
 /// Monotonic counts of one model; only what is charged goes down again, where a request used less.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Figures {
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) struct Figures {
     /// Requests admitted.
     pub(super) requests: u64,
     /// Requests refused by the tenant's terms.
@@ -80,6 +80,11 @@ impl Usage {
             OTHER_ROW
         };
         &mut self.0[row as usize].figures
+    }
+
+    /// All rows: model and figures; the first is that of further models.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, Figures)> {
+        self.0.iter().map(|row| (&*row.model, row.figures))
     }
 
     /// The rows in which something has been counted.

@@ -1,6 +1,6 @@
 //! What a tree leaves to another one: runs of blocks, and who holds how much of each since when.
 //!
-//! A tree is written in slices, between which it may change: a run names the run above by the last hash
+//! A tree is written in slices, between which it may change. So a run names the run above by the last hash
 //! there, not by a number. A run whose run above is missing is left out when it is read. Written is what was
 //! used last. Who uses a run also uses those above, so these are never left out before it.
 
@@ -272,9 +272,8 @@ impl Runs {
                 continue;
             };
             for below in &run.holdings {
-                let same = |holding: &Holding| {
-                    (holding.place, holding.age) == (below.place, below.age)
-                };
+                let same =
+                    |holding: &Holding| (holding.place, holding.age) == (below.place, below.age);
                 if let Some(at) = self.runs[above].holdings.iter().position(same) {
                     inner[above][at] = true;
                 }
@@ -322,7 +321,10 @@ impl Runs {
                 break;
             }
             let holding = self.runs[*run].holdings[*at];
-            if self.path(*run, usize::from(holding.len), &mut path).is_some() {
+            if self
+                .path(*run, usize::from(holding.len), &mut path)
+                .is_some()
+            {
                 walked += path.len();
             }
             kept += 1;

@@ -152,7 +152,10 @@ impl<T: Default> Slab<T> {
     /// Whether a slot is in use.
     pub(super) fn has(&self, id: u32) -> bool {
         let (chunk, offset) = (id as usize / CHUNK, id as usize % CHUNK);
-        let there = self.chunks.get(chunk).is_some_and(|slots| !slots.is_empty());
+        let there = self
+            .chunks
+            .get(chunk)
+            .is_some_and(|slots| !slots.is_empty());
         there && self.books[chunk].free[offset / 64] & (1 << (offset % 64)) == 0
     }
 

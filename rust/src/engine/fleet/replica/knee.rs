@@ -1,5 +1,7 @@
 //! How many requests a replica runs at once before the next one waits, learned from snapshots.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::{Instant, Span};
 
 /// A knee is remembered for one to two of these after it was last seen.
@@ -43,8 +45,8 @@ pub(super) struct Reading {
 }
 
 /// The knee, or, while it is unknown, how far to go beyond what is known to be good.
-#[derive(Debug, Clone)]
-pub(super) struct Knee {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::engine) struct Knee {
     /// Lowest [`Reading::active`] of the snapshots that found requests waiting, in the present
     /// span of [`RECENT_NS`] and in the one before.
     newer: Option<u32>,
@@ -82,6 +84,17 @@ impl Knee {
             used_ns: None,
             hidden: false,
             stalls: 0,
+        }
+    }
+
+    /// The same by a clock that is ahead by so many nanoseconds, and within the bounds.
+    pub(super) fn shifted(self, ahead_ns: i64) -> Self {
+        Self {
+            newer_since_ns: self.newer_since_ns.shifted(ahead_ns),
+            used_ns: None,
+            window: self.window.clamp(1, WINDOW_MAX),
+            transit: self.transit.min(SAMPLE_MAX * TRANSIT_UNIT),
+            ..self
         }
     }
 

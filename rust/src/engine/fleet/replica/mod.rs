@@ -30,6 +30,7 @@
 mod estimate;
 mod fill;
 mod frozen;
+pub(in crate::engine) mod keep;
 mod knee;
 mod probing;
 mod theirs;

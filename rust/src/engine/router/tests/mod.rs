@@ -3,6 +3,7 @@
 mod caching;
 mod digests;
 mod history;
+mod keeping;
 mod learning;
 mod liars;
 mod limits;
