@@ -131,6 +131,9 @@ plants: setup ## Plant bugs in a copy of the sources, and see the test of each f
 chaos-regions: setup ## Cut a peer off in five ways, kill a balancer, and write bench/results/chaos-regions.md (6 minutes); FAULT_S=5: shorter, prints
 	@$(PY) -m tests.chaos.regions
 
+bench-state: setup ## Measure how long the loop waits while a full tree is written as a state, and write bench/results/bench-state.md
+	@$(PY) -m bench.state
+
 bench-handover: setup ## Hand over 40 times under load (TCP, Unix sockets, TLS), and write bench/results/bench-handover.md (8 minutes); HANDOVERS=3: shorter, prints
 	@$(PY) -m tests.chaos.handover
 

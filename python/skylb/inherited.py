@@ -120,25 +120,25 @@ def assigned(
 def kept(group: Sequence[Listening], addresses: Sequence[ListenAddress]) -> Listener:
     """Divides a predecessor's sockets of one listener: those at an address of the settings stay.
 
-    Port 0 stands for any port of its host. The others are released, because the settings have changed.
+    Port 0 stands for any port of its host. The others are released, because the settings have changed. But a
+    service manager's that is at no address has a name: as at the start, such sockets take the place of all
+    addresses.
 
     Args:
         group: the sockets; this function's from now on.
         addresses: where the settings want the listener.
     """
-    found = Listener()
-    left = list(group)
+    named = [sock for sock in group if sock.inherited and not any(_is_at(sock, a) for a in addresses)]
+    found = Listener(sockets=named)
+    left = [sock for sock in group if sock not in named]
     for address in addresses:
         here = [sock for sock in left if _is_at(sock, _on_port(address, sock.address.port))]
         left = [sock for sock in left if sock not in here]
         found.sockets += here
-        if not here:
+        if not here and not named:
             found.addresses.append(address)
     for sock in left:
-        if sock.inherited:  # the service manager's: its unit says where it listens, not the settings
-            found.sockets.append(sock)
-        else:
-            sock.release()
+        sock.release()
     return found
 
 

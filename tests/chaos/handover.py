@@ -25,7 +25,7 @@ HANDOVERS = int(os.environ.get("HANDOVERS", KEPT))
 CALLERS = 24
 REPLICAS = 4
 SETTLE_S = 1.0
-OPEN = 8
+OPEN = 3
 THINK_S = 1.0
 """Where hit rates are measured: conversations that each client has open, and its pause between two requests.
 So many of a minute's requests continue what was cached before it."""
@@ -106,7 +106,7 @@ async def hit_rates(found: Line, door: Door, state: Path) -> list[tuple[str, Tal
     """Before and after a hand-over, and a restart with and without a state."""
     rows = []
     async with Callers([door], CALLERS, pause_s=THINK_S, open_len=OPEN) as callers:
-        await asyncio.sleep(MINUTE_S)
+        await asyncio.sleep(MINUTE_S / 2)
         callers.anew()
         await asyncio.sleep(MINUTE_S)
         before = callers.total()

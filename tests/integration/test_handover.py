@@ -304,6 +304,7 @@ def test_a_service_goes_on_as_the_new_process_with_the_managers_socket(path: Pat
             assert not any("STOPPING" in message for message in systemd.read()), "the service does not stop"
             port = clients.getsockname()[1]
             assert asyncio.run(ask(port, request(chat("hello")))).status == 200
+            assert "127.0.0.1:8080" not in old.text(), "the manager's socket takes the place of all addresses"
 
 
 def main_pid(messages: list[dict[str, str]]) -> str | None:

@@ -115,4 +115,4 @@ def test_the_example_of_settings_is_good_and_its_comments_are_settings_too(tmp_p
         check=False,
     )
     assert checked.returncode == 0, checked.stderr
-    assert "values given: 5" in checked.stdout
+    assert "values given: 6" in checked.stdout

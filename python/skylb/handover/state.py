@@ -125,25 +125,19 @@ def read(directory: Path, *, age_max_s: float, bytes_max: int) -> Kept:
     """
     path = directory / FILE
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ColdError("absent", f"{path} is not there") from None
     except OSError as error:
         raise ColdError("unreadable", f"{path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077 or found.st_uid != os.geteuid():
-            raise ColdError(
-                "exposed", f"{path}: others may read or write it: expected mode 0600, and its owner"
-            )
-        if found.st_size > bytes_max:
-            raise ColdError("foreign", f"{path}: {found.st_size} bytes: more than state_bytes_max")
-        try:
-            kept = Kept.of(file.read(bytes_max + 1))
-        except OSError as error:
-            raise ColdError("unreadable", f"{path}: {error.strerror}") from error
-        except ValueError as error:
-            raise ColdError("foreign", f"{path}: {error}") from error
+    try:
+        kept = _read(path, descriptor, bytes_max)
+    except OSError as error:
+        raise ColdError("unreadable", f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ColdError("foreign", f"{path}: {error}") from error
+    finally:
+        os.close(descriptor)
     age_s = kept.age_ns / 1e9
     if age_s > age_max_s:
         raise ColdError("old", f"{path}: it is {age_s:.0f} s old: more than state_age_max_s")
@@ -152,6 +146,23 @@ def read(directory: Path, *, age_max_s: float, bytes_max: int) -> Kept:
             "future", f"{path}: it was written {-age_s:.0f} s after now: look at this machine's clock"
         )
     return kept
+
+
+def _read(path: Path, descriptor: int, bytes_max: int) -> Kept:
+    """What an open file holds.
+
+    Raises:
+        ColdError: it is not this user's alone.
+        OSError: it cannot be read.
+        ValueError: it is no state, or too large.
+    """
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077 or found.st_uid != os.geteuid():
+        raise ColdError("exposed", f"{path}: others may read or write it: expected mode 0600, and its owner")
+    if found.st_size > bytes_max:
+        raise ValueError(f"{found.st_size} bytes: more than state_bytes_max")
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return Kept.of(file.read(bytes_max + 1))
 
 
 class Exporter:

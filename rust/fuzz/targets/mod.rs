@@ -14,6 +14,7 @@ mod metrics;
 mod multipart;
 mod relay;
 mod respell;
+mod state;
 mod stream;
 
 /// One target.
@@ -28,7 +29,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "head",
         run: head::run,
@@ -73,6 +74,11 @@ pub const TARGETS: [Target; 9] = [
         name: "merge",
         run: merge::run,
         seeds: merge::seeds,
+    },
+    Target {
+        name: "state",
+        run: state::run,
+        seeds: state::seeds,
     },
 ];
 

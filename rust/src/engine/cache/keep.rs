@@ -10,11 +10,11 @@ impl Cache {
     /// How much of its capacity each replica keeps, by its place.
     pub(in crate::engine) fn leave_retentions(&self, places: &Places) -> Vec<(u16, Retention)> {
         let retentions = self.retentions.iter().enumerate();
-        let placed = retentions.filter_map(|(slot, retention)| {
+        let named = retentions.filter_map(|(slot, retention)| {
             let place = places.of_slot.get(&ReplicaSlot::new(slot))?;
             Some((*place, retention.clone()))
         });
-        placed.collect()
+        named.collect()
     }
 
     pub(in crate::engine) fn inherit_retentions(

@@ -123,8 +123,8 @@ impl Chooser {
     /// Where sessions were pushed last, by the place of the replica.
     pub(in crate::engine) fn leave_sessions(&self, places: &Places) -> Vec<(u128, u16)> {
         let sessions = self.sessions.entries();
-        let placed = sessions.filter_map(|(hash, id)| Some((hash, *places.of_id.get(&id)?)));
-        placed.collect()
+        let named = sessions.filter_map(|(hash, id)| Some((hash, *places.of_id.get(&id)?)));
+        named.collect()
     }
 
     /// Goes on from where another chooser was; how many sessions have a replica here.

@@ -115,9 +115,9 @@ impl Fleet {
     /// How long answers are, by the place of the model and the key.
     pub(in crate::engine) fn leave_lengths(&self, places: &Places) -> Vec<(u16, u64, Mean)> {
         let entries = self.lengths.entries();
-        let placed = entries
+        let named = entries
             .filter_map(|(model, key, mean)| Some((*places.of_model.get(&model)?, key, mean)));
-        placed.collect()
+        named.collect()
     }
 
     pub(in crate::engine) fn inherit_lengths(

@@ -82,13 +82,23 @@ impl Frame {
         self.written
     }
 
+    /// The beginning, which counts as written.
+    fn start(&mut self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        self.hasher.update(&bytes);
+        self.written += bytes.len() as u64;
+        bytes
+    }
+
     /// The next bytes: a section. Before the first one goes the beginning.
     pub(super) fn section(&mut self, kind: u8, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(PREFIX + SECTION + payload.len());
         if self.written == 0 {
-            bytes.extend_from_slice(&MAGIC);
-            bytes.extend_from_slice(&VERSION.to_le_bytes());
+            let mut bytes = self.start();
+            bytes.extend(self.section(kind, payload));
+            return bytes;
         }
+        let mut bytes = Vec::with_capacity(SECTION + payload.len());
         bytes.push(kind);
         bytes.extend_from_slice(&crate::id::count(payload.len()).to_le_bytes());
         bytes.extend_from_slice(payload);
@@ -105,6 +115,20 @@ impl Frame {
         bytes.extend_from_slice(&self.hasher.digest().to_le_bytes());
         bytes
     }
+}
+
+/// A whole state of these sections.
+#[must_use]
+pub fn sealed(sections: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut frame = Frame::new();
+    let parts = sections.iter();
+    let parts = parts.map(|(kind, payload)| frame.section(*kind, payload));
+    let mut all: Vec<u8> = parts.flatten().collect();
+    if all.is_empty() {
+        all = frame.start();
+    }
+    all.extend(frame.end());
+    all
 }
 
 /// The sections of a state, which is whole and sound.
@@ -160,11 +184,8 @@ mod tests {
     use super::*;
 
     fn whole(payloads: &[Vec<u8>]) -> Vec<u8> {
-        let mut frame = Frame::new();
-        let parts = payloads.iter().map(|payload| frame.section(3, payload));
-        let mut all: Vec<u8> = parts.flatten().collect();
-        all.extend(frame.end());
-        all
+        let payloads = payloads.iter().map(|payload| (3, &payload[..]));
+        sealed(&payloads.collect::<Vec<_>>())
     }
 
     proptest! {

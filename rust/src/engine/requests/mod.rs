@@ -133,8 +133,8 @@ impl Requests {
     /// Which replicas made responses, by their places.
     pub(in crate::engine) fn leave_responses(&self, places: &Places) -> Vec<(u128, u16)> {
         let responses = self.responses.entries();
-        let placed = responses.filter_map(|(hash, id)| Some((hash, *places.of_id.get(&id)?)));
-        placed.collect()
+        let named = responses.filter_map(|(hash, id)| Some((hash, *places.of_id.get(&id)?)));
+        named.collect()
     }
 
     pub(in crate::engine) fn inherit_responses(
