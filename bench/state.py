@@ -30,7 +30,8 @@ def fill(bench: Bench, bytes_max: int) -> None:
 def written(made: _core.Engine, bytes_max: int) -> tuple[bytes, list[float]]:
     """A state, and the milliseconds of each call."""
     writer = _core.StateWriter(b"s" * 32, None, 0, bytes_max)
-    parts, took_ms = [], []
+    parts: list[bytes] = []
+    took_ms: list[float] = []
     while True:
         begin_ns = time.thread_time_ns()
         part = made.export_state(writer, 3_000_000_000)
