@@ -14,6 +14,7 @@ from pydantic import Field
 
 from skylb.addresses import ListenAddress, ReplicaUrl
 from skylb.discovery.sources import SourceSettings, given, usage
+from skylb.settings.continuing import ContinuingSettings
 from skylb.settings.discovery import DiscoverySettings, DnsFamily
 from skylb.settings.engine import EngineSettings
 from skylb.settings.handover import HandoverSettings
@@ -121,7 +122,7 @@ def all_environment() -> dict[str, str]:
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-class Settings(SourceSettings, HandoverSettings):
+class Settings(SourceSettings, HandoverSettings, ContinuingSettings):
     """All settings of ``skylb serve``."""
 
     listen: Annotated[
@@ -241,43 +242,6 @@ class Settings(SourceSettings, HandoverSettings):
             "cache."
         ),
     ] = False
-    continue_streams: Annotated[
-        bool,
-        CLIENTS,
-        Field(
-            description="Let a stream whose replica dies, stalls or has to be left go on at another replica, "
-            "from where it was. For that SkyLB asks engines for the ids of tokens (return_token_ids). "
-            "Requests for which the rest would differ end with an error event as without it."
-        ),
-    ] = False
-    continue_models: Annotated[
-        tuple[str, ...],
-        Placeholder("NAME"),
-        Otherwise("all models"),
-        CLIENTS,
-        Field(
-            max_length=64,
-            description="Model whose streams go on at another replica under --continue-streams.",
-        ),
-    ] = ()
-    continue_tokens_max: Annotated[
-        Count,
-        CLIENTS,
-        Field(
-            ge=1,
-            description="Maximum number of ids of tokens, prompt and answer together, that are kept of one "
-            "stream under --continue-streams. A longer one does not go on elsewhere.",
-        ),
-    ] = 262_144
-    continue_bytes_max: Annotated[
-        Bytes,
-        CLIENTS,
-        Field(
-            ge=4096,
-            description="Memory for the ids of all streams under --continue-streams, 4 bytes for each. A "
-            "stream whose ids do not fit does not go on elsewhere.",
-        ),
-    ] = 256 << 20
     class_header: Annotated[
         str | None,
         Expected("the name of a header"),
