@@ -86,8 +86,7 @@ def environment() -> dict[str, str]:
 def _is_kubernetes_link(name: str, value: str) -> bool:
     """Whether Kubernetes set a variable.
 
-    ``SKYLB_KUBERNETES_PORT`` is a setting, and the link of a Service "skylb-kubernetes" too. A link has the
-    form ``tcp://ADDRESS:PORT``. Likewise ``SKYLB_REUSE_PORT``.
+    ``SKYLB_KUBERNETES_PORT`` and ``SKYLB_REUSE_PORT`` are settings too. A link is ``tcp://ADDRESS:PORT``.
     """
     settings = {f"{ENVIRONMENT_PREFIX}KUBERNETES_PORT", f"{ENVIRONMENT_PREFIX}REUSE_PORT"}
     is_setting = name in settings and "://" not in value
@@ -95,8 +94,7 @@ def _is_kubernetes_link(name: str, value: str) -> bool:
 
 
 HANDOVER_VARIABLE = "SKYLB_HANDOVER_FD"
-"""The descriptor of the connection over which this process is to take over: the balancer that started it at
-SIGUSR2 sets it."""
+"""The descriptor of the connection over which this process is to take over."""
 
 MANAGER_VARIABLES = (
     HANDOVER_VARIABLE,
@@ -115,7 +113,7 @@ def manager_environment() -> dict[str, str]:
 
 
 def all_environment() -> dict[str, str]:
-    """All variables of this process, for one that is started in its place."""
+    """All variables of this process."""
     return dict(os.environ)
 
 

@@ -321,6 +321,10 @@ def cached_of(port: int, text: str) -> int:
     return int(answer.body.partition(b'"cached_tokens":')[2].split(b"}")[0] or 0)
 
 
+def tree_blocks(front: Balancer) -> int:
+    return sum(replica["tree_blocks"] for replica in front.state()["engine"]["replicas"])
+
+
 def outcome(front: Balancer) -> str:
     pages = front.metrics().splitlines()
     found = [line for line in pages if line.startswith("skylb_state_start{") and line.endswith(" 1.0")]
@@ -340,15 +344,15 @@ def test_what_was_learned_is_kept_over_a_restart_and_a_damaged_file_starts_cold(
         assert (file.stat().st_mode & 0o777, state.stat().st_mode & 0o777) == (0o600, 0o700)
         with balancer(*urls, arguments=own) as front:
             assert outcome(front) == "warm"
-            tree = front.state()["engine"]["replicas"]
-            print(front.child.text(), tree)
-            assert sum(replica["tree_blocks"] for replica in tree) > 0
+            eventually(
+                lambda: tree_blocks(front) > 0, what="the tree is there"
+            )  # it is read behind the probes
         damaged = bytearray(file.read_bytes())
         damaged[len(damaged) // 2] ^= 1
         file.write_bytes(damaged)
         with balancer(*urls, arguments=own) as front:
             assert outcome(front) == "foreign"
-            assert "its checksum does not fit" in front.child.text()
+            eventually(lambda: "its checksum does not fit" in front.child.text(), what="a line in the log")
 
 
 def test_the_state_is_written_every_so_often(tmp_path: Path) -> None:
