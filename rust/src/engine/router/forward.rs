@@ -115,7 +115,8 @@ impl Router {
             // Nothing was begun: it costs no attempt, and may be sent again whatever it is.
             request.attempts = request.attempts.saturating_sub(1);
             request.setbacks.by_peers += 1;
-            request.stays = request.setbacks.by_peers >= REFUSALS_MAX;
+            // A stream that was cut waits for its time: to stay is to end it, where nobody here can go on.
+            request.stays = request.setbacks.by_peers >= REFUSALS_MAX && !request.is_cut();
         } else if let Some(peer) = self.mesh.peer(away.slot).map(|peer| peer.id) {
             request.tried_peers.push(peer);
         }
