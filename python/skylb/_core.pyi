@@ -889,6 +889,7 @@ def read_state_head(state: bytes, /) -> tuple[bytes, bytes | None, int]:
         ValueError: damaged, truncated, of another version, or none.
     """
 
+@final
 class Engine:
     """The router's state machine.
 
