@@ -195,6 +195,9 @@ bench-sim: ## Time the simulator: 12 replicas in 3 regions, 1,000 in 10 and in o
 bench-regions: setup ## Measure what a forward adds, over loopback and 150 ms, and peer sync's bytes and CPU with 10 peers
 	@$(PY) -m bench.regions
 
+bench-region-cache: setup ## Compare three balancers of a region with one: hit rates, simulated and with real processes (4 minutes)
+	@$(PY) -m bench.region_cache
+
 bench-digest: setup ## Simulate gain and cost of hot prefixes between regions (10 minutes)
 	@$(PY) -m bench.digest
 

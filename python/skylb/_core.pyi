@@ -583,6 +583,8 @@ MESSAGE_SHARE: Final = 2
 """The load of replicas that balancers of one region push to."""
 MESSAGE_TENANTS: Final = 3
 """What tenants with limits ask for at a balancer."""
+MESSAGE_CACHED: Final = 4
+"""Prompts that were pushed to replicas that balancers of one region push to."""
 
 PEER_ALIVE: Final = 0
 PEER_UNREACHABLE: Final = 1
@@ -1015,6 +1017,9 @@ class Engine:
         """
     def set_draining(self, replica: int, draining: bool, now_ns: int, /) -> tuple[_Effect, ...]:
         """Begins or ends the draining of a replica, as operators ask; its health stands apart from that."""
+    def set_notice(self, replica: int, at_ns: int | None, now_ns: int, /) -> tuple[_Effect, ...]:
+        """A replica ends at ``at_ns``, as is announced; ``None``: it stays. To be drained as well. What is
+        still there shortly before the end leaves for others."""
     def observe(self, replica: int, snapshot: Snapshot, sent_ns: int, now_ns: int, /) -> tuple[_Effect, ...]:
         """A probe sent at ``sent_ns`` was answered at ``now_ns``."""
     def observe_failed(self, replica: int, unread: int, now_ns: int, /) -> tuple[_Effect, ...]:
@@ -1087,6 +1092,22 @@ class Engine:
         """
     def merge_peer_digest(self, peer: int, digest: bytes, now_ns: int, /) -> None:
         """A peer told which prefixes are hot there; replaces what it told before.
+
+        Raises:
+            ValueError: it cannot be read, its blocks or its key are others, or it is not newer.
+        """
+    def set_region_cache(self, key: bytes, /) -> None:
+        """Tells balancers of our region which prompts are pushed to the replicas that both list, and
+        believes theirs; without it neither.
+
+        Args:
+            key: 24 bytes that all balancers share, as they must the engine's ``secret``; covers hashes.
+
+        Raises:
+            ValueError: the key has another length.
+        """
+    def merge_cached(self, peer: int, cached: bytes, now_ns: int, /) -> None:
+        """A peer of our region told of prompts that it has pushed.
 
         Raises:
             ValueError: it cannot be read, its blocks or its key are others, or it is not newer.

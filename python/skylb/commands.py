@@ -181,6 +181,17 @@ def _drain(words: Sequence[str]) -> int:
     return 0
 
 
+def _leave(words: Sequence[str]) -> int:
+    """Say that a replica ends: it gets nothing new, and what is there leaves in time."""
+    from skylb.tools.operate import drain  # only operators ask
+
+    about = "Tells a running balancer that a replica ends, as a spot instance's warning does."
+    example = "skylb leave http://10.0.0.1:8000 --in 120"
+    loaded = load("leave", drain.LeaveSettings, words, about, first="replica", example=example)
+    print(drain.leave(loaded.settings))
+    return 0
+
+
 def _undrain(words: Sequence[str]) -> int:
     """Let a drained replica take requests again."""
     from skylb.tools.operate import drain  # only operators ask
@@ -366,6 +377,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": _demo,
     "state": _state,
     "drain": _drain,
+    "leave": _leave,
     "undrain": _undrain,
     "evacuate": _evacuate,
     "peers": _peers,

@@ -197,6 +197,9 @@ class LocalRouter(Router):
     def tenant_usage(self) -> bytes:
         return self._engine.tenant_usage()
 
+    def set_notice(self, replica_id: int, at_ns: int | None) -> None:
+        self._deliver_and_arm(self._engine.set_notice(replica_id, at_ns, monotonic_ns()))
+
     def set_evacuating(self, evacuating: bool) -> None:
         self._deliver_and_arm(self._engine.set_evacuating(evacuating, monotonic_ns()))
 
@@ -227,6 +230,12 @@ class LocalRouter(Router):
 
     def merge_peer_digest(self, peer_id: int, digest: bytes) -> None:
         self._engine.merge_peer_digest(peer_id, digest, monotonic_ns())
+
+    def set_region_cache(self, key: bytes) -> None:
+        self._engine.set_region_cache(key)
+
+    def merge_cached(self, peer_id: int, cached: bytes) -> None:
+        self._engine.merge_cached(peer_id, cached, monotonic_ns())
 
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:
         self._deliver_and_arm(self._engine.merge_share(peer_id, share, ahead_ns, monotonic_ns()))

@@ -98,7 +98,7 @@ def secrets(
     The secret is shared with peers where they send each other hashes. Else it is that of the process before
     this one (``kept``), or drawn.
     """
-    shared = keys if settings.mesh.peer_digest else None
+    shared = keys if settings.mesh.compares_prompts else None
     blocks = block_secret(shared) if shared is not None or kept is None else kept.blocks
     return Secrets(blocks, None if isolation is None else isolation.key)
 

@@ -227,6 +227,9 @@ class Router(Protocol):
     def tenant_usage(self) -> bytes:
         """What tenants have used, in JSON; see `Engine.tenant_usage`."""
 
+    def set_notice(self, replica_id: int, at_ns: int | None) -> None:
+        """A replica ends at ``at_ns``; ``None``: it stays. See `Engine.set_notice`."""
+
     def set_evacuating(self, evacuating: bool) -> None:
         """Begins or ends an evacuation, as operators ask: all work goes to peers while they have room."""
 
@@ -290,6 +293,16 @@ class Router(Protocol):
 
         Raises:
             ValueError: it cannot be understood.
+        """
+
+    def set_region_cache(self, key: bytes) -> None:
+        """Balancers of our region tell each other which prompts they push; see `Engine.set_region_cache`."""
+
+    def merge_cached(self, peer_id: int, cached: bytes) -> None:
+        """A peer of our region told of prompts that it has pushed.
+
+        Raises:
+            ValueError: it cannot be understood or compared, or is not newer than what is known.
         """
 
     def merge_share(self, peer_id: int, share: bytes, ahead_ns: int) -> None:

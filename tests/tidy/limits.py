@@ -50,6 +50,7 @@ RUST_PARTS = (
     "engine/choose/order.rs",
     "engine/demand.rs",
     "engine/cache/paths.rs",
+    "engine/cache/reported.rs",
     "engine/fleet/lengths.rs",
     "engine/fleet/models.rs",
     "engine/fleet/pulse.rs",

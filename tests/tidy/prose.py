@@ -59,7 +59,9 @@ OTHERS_FLAGS = frozenset(
 )
 """Flags of other programs that the pages name."""
 
-OWN_FLAGS = frozenset({"--ask", "--config", "--help", "--help-all", "--json", "--no-access-log", "--version"})
+OWN_FLAGS = frozenset(
+    {"--ask", "--config", "--help", "--help-all", "--in", "--json", "--no-access-log", "--version"}
+)
 """Flags of ``skylb`` that are no settings."""
 
 OUTSIDE = re.compile(

@@ -237,6 +237,10 @@ class Operations:
         self.control.set_draining(name, draining=draining)
         return self.control.drains(name)
 
+    def leave(self, name: str, in_s: float) -> None:
+        """A replica ends in so many seconds: it gets nothing new, and what is there leaves in time."""
+        self.control.leave(name, monotonic_ns() + round(in_s * 1e9))
+
     def set_log_level(self, level: str) -> None:
         """Least severe level that is logged."""
         self.logs.set_level(level)

@@ -39,6 +39,10 @@ OPEN_PATHS = frozenset({"/", "/health", "/ready", "/ready/here", "/metrics"})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+NOTICE_S_MAX = 86_400
+"""The longest notice that a replica ends."""
+
+
 class Service(receipts.Source, rehearsal.Source, PolicyService, ContinuingService, Protocol):
     """What the admin application shows and changes."""
 
@@ -68,6 +72,9 @@ class Service(receipts.Source, rehearsal.Source, PolicyService, ContinuingServic
 
     def set_draining(self, name: str, draining: bool, /) -> bool:
         """Operator intent for one replica; whether it drains now, for this or another reason."""
+
+    def leave(self, name: str, in_s: float, /) -> None:
+        """A replica of the fleet ends in so many seconds."""
 
     def peers(self) -> dict[str, Any] | None:
         """This balancer and its peers; ``None`` without a mesh."""
@@ -109,6 +116,8 @@ class Admin:
         app.router.add_get("/", self._page)
         app.router.add_get("/events", self._feed.serve)
         app.router.add_post("/replicas/{replica:.+}/{verb:drain|undrain}", self._drain)
+        app.router.add_post("/replicas/{replica:.+}/leave", self._leave)
+        app.router.add_delete("/replicas/{replica:.+}/leave", self._stay)
         app.router.add_get("/peers", self._peers)
         app.router.add_post("/peers/{peer}/{verb:isolate|rejoin}", self._isolate)
         app.router.add_post("/regions/{region}/{verb:evacuate|undrain}", self._evacuate)
@@ -236,6 +245,24 @@ class Admin:
         note = "its source says that it leaves" if drains and not draining else None
         return json_answer(said if note is None else {**said, "note": note})
 
+    async def _leave(self, request: web.Request) -> web.Response:
+        """The replica ends in `in` seconds: no new requests go there, and what is there leaves in time.
+
+        What has not begun is then tried elsewhere, and streams that can continue elsewhere do. Named as for
+        `drain`.
+        """
+        replica = self._find(request.match_info["replica"])
+        in_s = _notice_s(request)
+        self._service.leave(replica.name, in_s)
+        said = {"replica": replica.name, "id": replica.id, "draining": True, "leaves_in_s": in_s}
+        return json_answer(said)
+
+    async def _stay(self, request: web.Request) -> web.Response:
+        """Takes the notice back: the replica takes requests again."""
+        replica = self._find(request.match_info["replica"])
+        drains = self._service.set_draining(replica.name, False)
+        return json_answer({"replica": replica.name, "id": replica.id, "draining": drains})
+
     async def _peers(self, request: web.Request) -> web.Response:
         """This balancer and what it knows of its peers."""
         del request
@@ -276,6 +303,21 @@ class Admin:
         level = field_of(await request.read(), "level", "bad_level", LOG_LEVELS)
         self._service.set_log_level(level)
         return json_answer({"level": level})
+
+
+def _notice_s(request: web.Request) -> float:
+    """The seconds of a notice."""
+    unknown = [name for name in request.query if name != "in"]
+    if unknown:
+        raise Refusal("bad_query", f"{unknown[0]}: expected in")
+    text = request.query.get("in", "")
+    try:
+        in_s = float(text)
+    except ValueError:
+        in_s = -1.0
+    if not 0 <= in_s <= NOTICE_S_MAX:
+        raise Refusal("bad_query", f"in {text[:40]!r}: expected seconds from 0 to {NOTICE_S_MAX:,}")
+    return in_s
 
 
 def _unknown_region(region: str, mesh: dict[str, Any] | None) -> Refusal:

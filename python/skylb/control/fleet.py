@@ -37,6 +37,8 @@ class Fleet:
         self._replicas: dict[str, Replica] = {}
         self._offered: dict[str, Offered] = {}
         self._draining: dict[str, None] = {}
+        self._leaving: set[str] = set()
+        """Of the fleet, those that were announced to end."""
         self._ids = count(1)
         self._authorization: str | None = None
         self._probe_authorization: str | None = None
@@ -74,6 +76,23 @@ class Fleet:
         if replica is not None:
             log.info("replica %s: %s", name, "draining" if draining else "no longer draining")
             self._router.set_draining(replica.id, self.drains(name))
+            if name in self._leaving and not draining:
+                self._leaving.discard(name)
+                self._router.set_notice(replica.id, None)
+        return True
+
+    def leave(self, name: str, at_ns: int) -> bool:
+        """A replica ends at this time of the monotonic clock; ``False`` for an unknown name.
+
+        It drains, and is left before. The notice is of this server: it is forgotten when the replica leaves
+        the fleet.
+        """
+        replica = self._replicas.get(name)
+        if replica is None:
+            return False
+        self.set_draining(name, draining=True)
+        self._leaving.add(name)
+        self._router.set_notice(replica.id, at_ns)
         return True
 
     def drains(self, name: str) -> bool:
@@ -86,7 +105,8 @@ class Fleet:
         found = {
             name: "its source says that it leaves" for name, one in self._offered.items() if one.draining
         }
-        return found | {name: "by an operator" for name in self._draining if name in self._offered}
+        found |= {name: "by an operator" for name in self._draining if name in self._offered}
+        return found | dict.fromkeys(self._leaving, "it was announced to end")
 
     def drained_by_operators(self) -> list[str]:
         """The replicas that operators drain, as far as they are offered."""
@@ -121,6 +141,9 @@ class Fleet:
         chosen = self._merged()
         self._replicas = after = {offered.name: self._identified(offered) for offered in chosen}
         self._offered = {offered.name: offered for offered in chosen}
+        for name in [name for name in self._leaving if before[name] != after.get(name)]:
+            self._leaving.discard(name)
+            self._draining.pop(name, None)
         if before != after:
             self._tell(before, after)
             self._router.set_replicas(list(after.values()))

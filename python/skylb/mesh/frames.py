@@ -72,9 +72,11 @@ class Kind(IntEnum):
     TENANTS = 10
     """What tenants with limits ask for at the sender, and which part of their limits it uses, as its engine
     tells the peer's engine."""
+    CACHED = 11
+    """Prompts that the sender pushed to replicas that a peer of its region lists too."""
 
 
-KINDS_OF_ALL = frozenset(Kind) - {Kind.SHARE, Kind.DIGEST, Kind.MORE, Kind.TENANTS}
+KINDS_OF_ALL = frozenset(Kind) - {Kind.SHARE, Kind.DIGEST, Kind.MORE, Kind.TENANTS, Kind.CACHED}
 """What every balancer of this version of the protocol knows. Other kinds are sent to a peer that has said
 that it knows them, or has sent some itself."""
 

@@ -47,6 +47,7 @@ MESSAGES = {
     _core.MESSAGE_DIGEST: Kind.DIGEST,
     _core.MESSAGE_SHARE: Kind.SHARE,
     _core.MESSAGE_TENANTS: Kind.TENANTS,
+    _core.MESSAGE_CACHED: Kind.CACHED,
 }
 """The frame of each of the engine's messages."""
 
@@ -162,6 +163,7 @@ class Link:
             Kind.DIGEST: self._merge_digest,
             Kind.SHARE: self._merge_share,
             Kind.TENANTS: self._merge_tenants,
+            Kind.CACHED: self._merge_cached,
             Kind.PONG: self._hear_pong,
             Kind.NEWS: lambda payload: self._hear_news(read_news(payload)),
             Kind.MORE: self._hear_more,
@@ -409,6 +411,13 @@ class Link:
         except ValueError as error:
             self.meter.refused["share"] += 1
             self.tell_fault(f"what it shares was refused: {error}")
+
+    def _merge_cached(self, cached: bytes) -> None:
+        try:
+            self._router.merge_cached(self.id, cached)
+        except ValueError as error:
+            self.meter.refused["cached"] += 1
+            self.tell_fault(f"what it says of prompts was refused: {error}")
 
     def _merge_tenants(self, message: bytes) -> None:
         try:

@@ -88,6 +88,8 @@ class Mesh:
                 interval_s=mesh.peer_digest_interval_s,
                 age_max_s=mesh.peer_digest_age_max_s,
             )
+        if mesh.region_cache:
+            router.set_region_cache(keys.cover_key)
         self._adopt_from = mesh.adopt_from
         self._failover = Failover(self.identity.name, self.peers.heirs, adopter, self._why_not)
         self._list = PeerList(settings, self.peers.set_urls)

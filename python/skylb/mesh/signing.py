@@ -56,6 +56,7 @@ BLOCK_SECRET_BYTES = 32
 MARK_KEY_BYTES = 24
 _BLOCKS = b"prefix blocks v1\n"
 _MARKS = b"prefix marks v1\n"
+_COVERS = b"prefix covers v1\n"
 """Labels that set what is derived from a secret apart from all that it signs (RFC 5869, 3.2)."""
 
 REASONS = (
@@ -129,6 +130,11 @@ class Keys:
     def mark_key(self) -> bytes:
         """What prefixes are named by between balancers; see `Engine.set_peer_digest`."""
         return self.first.mac(_MARKS)[:MARK_KEY_BYTES]
+
+    @property
+    def cover_key(self) -> bytes:
+        """What covers hashes between balancers of one region; see `Engine.set_region_cache`."""
+        return self.first.mac(_COVERS)[:MARK_KEY_BYTES]
 
     def find(self, key_id: str) -> Key | None:
         """A key by its id."""

@@ -34,7 +34,7 @@ SILENT_S = 2.5
 CLOSE_S = 0.5
 """How long a peer may take to say goodbye."""
 
-RECEIVE_BYTES_PER_S_MAX = 128 << 10
+RECEIVE_BYTES_PER_S_MAX = 256 << 10
 """What one peer may send in the long run; see the table in `docs/REGIONS.md`."""
 
 RECEIVE_BURST_BYTES = 1 << 20

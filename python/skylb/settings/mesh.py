@@ -246,6 +246,13 @@ class MeshSettings(Group):
         ),
     ] = 4096
 
+    region_cache: Annotated[
+        bool,
+        Field(
+            description="Balancers of one region tell each other which prompts they sent to which replica. "
+            "Then it does not matter which of them a session reaches."
+        ),
+    ] = True
     peer_digest: Annotated[
         bool,
         Field(
@@ -325,6 +332,11 @@ class MeshSettings(Group):
             "same at all balancers. Without it the key comes from --peer-key-file, else each start draws one."
         ),
     ] = None
+
+    @property
+    def compares_prompts(self) -> bool:
+        """Hashes of prompts are compared with those of peers, so they must be keyed alike."""
+        return self.peer_digest or self.region_cache
 
     @property
     def balancer(self) -> str:

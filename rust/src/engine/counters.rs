@@ -153,6 +153,20 @@ counters! {
     shares_merged,
     /// Such messages that could not be read.
     shares_refused,
+    /// Attempts given up because their replica was announced to end.
+    left_on_notice,
+    /// Messages sent to balancers of our region about pushed prompts, ...
+    cached_told,
+    /// ... and their bytes.
+    cached_bytes,
+    /// Blocks of prompts and answers that did not fit into such messages, over all peers.
+    cached_left_out,
+    /// Prompts and answers that they have told of, and that have entered the tree.
+    cached_heard,
+    /// Those whose beginning was not known here.
+    cached_unplaced,
+    /// Messages about pushed prompts that could not be read, not be compared, or were not newer.
+    cached_refused,
     /// Pages of replicas' metrics that other balancers of our region passed on.
     pages_heard,
     /// Requests refused because they may be served nowhere.

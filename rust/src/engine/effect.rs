@@ -67,11 +67,19 @@ pub enum Message {
     Share = 2,
     /// What tenants with limits ask for, and which part of the limits is used.
     Tenants = 3,
+    /// Which prompts were pushed to replicas that both balancers push to.
+    Cached = 4,
 }
 
 impl Message {
     /// All kinds, in the order in which they are sent.
-    pub const ALL: [Self; 4] = [Self::Summary, Self::Digest, Self::Share, Self::Tenants];
+    pub const ALL: [Self; 5] = [
+        Self::Summary,
+        Self::Digest,
+        Self::Share,
+        Self::Tenants,
+        Self::Cached,
+    ];
 }
 
 /// Send a message to this peer now, and report when it has been written. The engine counts it as sent.

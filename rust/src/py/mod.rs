@@ -9,6 +9,7 @@ mod http;
 mod keep;
 mod limits;
 mod model;
+mod notice;
 mod passing;
 mod peers;
 mod policy;

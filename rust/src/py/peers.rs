@@ -21,11 +21,12 @@ const STATES: [(&str, Presence); 3] = [
     ("PEER_DEAD", Presence::Dead),
 ];
 
-const MESSAGES: [(&str, Message); 4] = [
+const MESSAGES: [(&str, Message); 5] = [
     ("MESSAGE_SUMMARY", Message::Summary),
     ("MESSAGE_DIGEST", Message::Digest),
     ("MESSAGE_SHARE", Message::Share),
     ("MESSAGE_TENANTS", Message::Tenants),
+    ("MESSAGE_CACHED", Message::Cached),
 ];
 
 type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
@@ -223,6 +224,21 @@ impl Engine {
     #[pyo3(signature = (peer, digest, now_ns, /))]
     fn merge_peer_digest(&mut self, peer: u32, digest: &[u8], now_ns: Instant) -> PyResult<()> {
         let merged = self.router.merge_peer_digest(PeerId(peer), digest, now_ns);
+        merged.map_err(|error| value_error(&error))
+    }
+
+    #[pyo3(signature = (key, /))]
+    fn set_region_cache(&mut self, key: &[u8]) -> PyResult<()> {
+        let key: &[u8; KEY_BYTES] = key
+            .try_into()
+            .map_err(|_| PyValueError::new_err(format!("key: expected {KEY_BYTES} bytes")))?;
+        self.router.set_region_cache(key);
+        Ok(())
+    }
+
+    #[pyo3(signature = (peer, cached, now_ns, /))]
+    fn merge_cached(&mut self, peer: u32, cached: &[u8], now_ns: Instant) -> PyResult<()> {
+        let merged = self.router.merge_cached(PeerId(peer), cached, now_ns);
         merged.map_err(|error| value_error(&error))
     }
 

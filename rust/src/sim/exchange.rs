@@ -23,6 +23,9 @@ const CONNECT_NS: Nanos = 50_000_000;
 /// The key that names prefixes; nobody attacks a simulation.
 const MARK_KEY: &[u8; KEY_BYTES] = b"the marks' simulated key";
 
+/// The key that covers messages about prompts.
+const COVER_KEY: &[u8; KEY_BYTES] = b"covers are simulated too";
+
 impl Simulator {
     /// Introduces balancers to each other.
     ///
@@ -90,6 +93,9 @@ impl Simulator {
                 age_max_ns: Span::from_secs_f64(digest.age_max_s),
             };
             router.set_peer_digest(MARK_KEY, terms);
+        }
+        if self.scenario.region_cache {
+            router.set_region_cache(COVER_KEY);
         }
         for (peer, at, ..) in peers.iter().filter(|(_, at, _, up)| *at != own && *up) {
             let trip_ns = self.network.round_trip_ns(own, *at);
@@ -297,6 +303,7 @@ impl Simulator {
         };
         let _taken = match kind {
             Message::Tenants => router.merge_tenants(PeerId(from), bytes, clock).is_ok(),
+            Message::Cached => router.merge_cached(PeerId(from), bytes, clock).is_ok(),
             _ => router.merge_peer_digest(PeerId(from), bytes, clock).is_ok(),
         };
     }

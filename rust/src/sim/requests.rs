@@ -96,7 +96,9 @@ impl Simulator {
         let of = &self.workload.turns[turn as usize];
         let (region, model, input) = (of.region, of.model, of.input);
         let (tenant, class) = (of.tenant, of.class);
-        let spread = of.user.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let hops = self.scenario.clients.hop;
+        let door = if hops { u64::from(turn) } else { of.user };
+        let spread = door.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let named = usize::try_from(spread).unwrap_or(0) % self.serving[region as usize].len();
         let answering = self.answering(region, named);
         let balancer = answering.unwrap_or(self.serving[region as usize][named]);

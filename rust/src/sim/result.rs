@@ -253,6 +253,8 @@ pub struct Shares {
     pub bytes: u64,
     /// Most bytes that one balancer told another, per second.
     pub bytes_per_s_max: f64,
+    /// Bytes of messages about pushed prompts.
+    pub cached_bytes: u64,
 }
 
 /// One balancer.

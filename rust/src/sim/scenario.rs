@@ -90,6 +90,9 @@ pub struct Scenario {
     /// What balancers tell each other of hot prefixes.
     #[serde(default)]
     pub peer_digest: PeerDigest,
+    /// Balancers of one region tell each other which prompts they push.
+    #[serde(default = "yes")]
+    pub region_cache: bool,
     /// Tenants that requests of the workload are of, by their numbers there.
     #[serde(default)]
     pub tenants: Vec<TenantOf>,
@@ -315,6 +318,9 @@ pub struct Clients {
     /// Some leave before they have their answer.
     #[serde(default)]
     pub leave: Option<Leave>,
+    /// Each request goes to any balancer of its region, not all of a user's to one.
+    #[serde(default)]
+    pub hop: bool,
     /// Tenants over which users are spread; 0: requests name none.
     #[serde(default)]
     pub tenants: u32,

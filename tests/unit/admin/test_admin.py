@@ -78,6 +78,9 @@ class Recording:
         self.told.append((name, draining))
         return draining or self.leaves
 
+    def leave(self, name: str, in_s: float, /) -> None:
+        self.told.append((name, in_s))
+
     def peers(self) -> dict[str, Any] | None:
         return self.mesh
 

@@ -27,6 +27,9 @@ class Told:
     def set_draining(self, replica_id: int, draining: bool) -> None:
         self.calls.append(("draining", replica_id, draining))
 
+    def set_notice(self, replica_id: int, at_ns: int | None) -> None:
+        self.calls.append(("notice", replica_id, at_ns))
+
     def set_replica_region(self, replica_id: int, region: str | None) -> None:
         self.calls.append(("region", replica_id, region))
 
@@ -120,3 +123,19 @@ def test_of_one_name_our_own_source_counts_before_one_that_is_adopted() -> None:
     assert world.offer(A) == [("draining", 1, False), ("region", 1, None)]
     assert world.fleet.own() == [A.name]
     assert len(world.changes) == 2, "who tells peers of our replicas hears of it"
+
+
+def test_a_replica_that_is_announced_to_end_drains_and_its_successor_does_not() -> None:
+    world = World()
+    world.offer(A, B)
+    assert not world.fleet.leave("http://nobody:1", 5)
+    assert world.fleet.leave(A.name, 5)
+    assert world.told.new() == [("draining", 1, True), ("notice", 1, 5)]
+    assert world.fleet.drained() == {A.name: "it was announced to end"}
+    assert world.fleet.set_draining(A.name, draining=False)
+    assert world.told.new() == [("draining", 1, False), ("notice", 1, None)]
+    assert world.fleet.leave(A.name, 7)
+    world.told.new()
+    assert world.offer(B) == [("replicas", [2])]
+    assert world.offer(A, B) == [("replicas", [3, 2])]
+    assert world.fleet.drained() == {}

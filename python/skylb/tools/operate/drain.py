@@ -78,6 +78,20 @@ class DrainSettings(ReplicaSettings):
     ] = 300.0
 
 
+class LeaveSettings(ReplicaSettings):
+    """A replica that ends, and when."""
+
+    in_: Annotated[
+        Seconds,
+        Field(
+            ge=0,
+            le=86_400,
+            description="Time until the replica ends, in seconds. What is there leaves a quarter of this "
+            "before, and 10 s at most.",
+        ),
+    ] = 120.0
+
+
 class RegionSettings(OrderSettings):
     """The balancer to ask, and the region."""
 
@@ -165,6 +179,27 @@ def undrain(settings: ReplicaSettings) -> str:
     if said["draining"]:
         return f"{said['replica']} still drains: {said.get('note', 'its source wants it')}."
     return f"{said['replica']} gets requests again."
+
+
+def leave(settings: LeaveSettings) -> str:
+    """Announces that a replica ends; answers what to print."""
+    said = ask(settings, "POST", f"/replicas/{_quoted(settings.replica)}/leave?in={settings.in_:g}")
+    replica = said["replica"]
+    left = in_flight(settings, replica)
+    if settings.json_:
+        counts = {"in_flight": left.ours, "theirs_in_flight": left.theirs, "shared": left.shared}
+        return json.dumps(said | counts)
+    lines = [
+        f"{replica} ends in {said['leaves_in_s']:g} s: it gets no new requests from this balancer.",
+        f"In flight there: {left.all}{left.others}. What has not ended shortly before leaves, if it can.",
+        *(
+            ["Other balancers of the region send requests there too: tell each of them."]
+            if left.shared
+            else []
+        ),
+        f"skylb undrain {replica} takes it back.",
+    ]
+    return "\n".join(lines)
 
 
 def evacuate(settings: RegionSettings) -> str:

@@ -129,11 +129,15 @@ class Forwards(msgspec.Struct, frozen=True):
 
 
 class Shares(msgspec.Struct, frozen=True):
-    """What balancers of one region told each other of its replicas: messages, their bytes, and the rate."""
+    """What balancers of one region told each other of its replicas: messages, their bytes, and the rate.
+
+    ``cached_bytes`` are those of messages about prompts.
+    """
 
     messages: int
     bytes: int
     bytes_per_s_max: float
+    cached_bytes: int
 
 
 class Records(msgspec.Struct, frozen=True):

@@ -122,6 +122,7 @@ class Clients(Table, frozen=True):
         key: what the policy ``ring`` hashes.
         max_tokens: longest answer. Longer ones of the workload are cut, and requests carry it.
         leave: clients that leave early. Without it, none does.
+        hop: each request goes to any balancer of its region. Without it, all of a user's go to one.
         tenants: number of tenants that users are spread over. 0: requests name none.
         requests_per_minute: requests per minute that each tenant may send, to all balancers together. Further
             ones are refused. 0: no limit.
@@ -138,6 +139,7 @@ class Clients(Table, frozen=True):
     key: Literal["user", "session", "none"] = "user"
     max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     leave: Leave | None = None
+    hop: bool = False
     tenants: Number = 0
     requests_per_minute: Number = 0
     classes: list[Literal["high", "normal", "low"]] = field(default_factory=list)
@@ -376,6 +378,7 @@ class Scenario(Table, frozen=True):
         faults: what goes wrong.
         residency: where requests may be served.
         peer_digest: messages of hot prefixes between balancers.
+        region_cache: balancers of one region tell each other which prompts they push.
         forged_hops: share of forwards whose signed hop is forged on the way. No peer may serve them.
         tenants: tenants with requests of their own. Without any, the workload is of one stream.
         workload: the requests.
@@ -398,6 +401,7 @@ class Scenario(Table, frozen=True):
     faults: list[Fault] = field(default_factory=list)
     residency: list[Residency] = field(default_factory=list)
     peer_digest: PeerDigest = PeerDigest()
+    region_cache: bool = True
     forged_hops: Annotated[float, Meta(ge=0, le=1)] = 0.0
     tenants: list[Tenant] = field(default_factory=list)
     workload: Workload = Arena()

@@ -9,6 +9,7 @@ mod learn;
 mod observe;
 mod paths;
 pub mod radix;
+mod reported;
 mod retention;
 
 use serde::Serialize;
@@ -20,6 +21,8 @@ use self::paths::Paths;
 pub(in crate::engine) use self::radix::Pin;
 pub(in crate::engine) use self::radix::keep::{Ages, Runs, Slice};
 use self::radix::{Radix, RadixConfig};
+use self::reported::Reported;
+pub(in crate::engine) use self::reported::{STRIDE, places};
 pub(in crate::engine) use self::retention::Retention as KeptRetention;
 use self::retention::Retention;
 use super::config::Config;
@@ -57,6 +60,8 @@ pub(in crate::engine) struct Cache {
     /// Blocks that a replica holds at most, by slot: every choice reads all of them.
     capacities: Vec<u32>,
     errors: Errors,
+    /// Where to go on with what other balancers tell.
+    reported: Reported,
 }
 
 impl Cache {
@@ -74,6 +79,7 @@ impl Cache {
             retentions: Vec::new(),
             capacities: Vec::new(),
             errors: Errors::default(),
+            reported: Reported::default(),
         }
     }
 

@@ -62,6 +62,19 @@ pub(in crate::engine) struct Member {
     /// Tokens that its engine had looked up when another process left what it knew of it: the first page that
     /// says fewer shows that its engine has started again since.
     pub(super) kept_queries: Option<u64>,
+    /// When it ends, as has been announced.
+    pub(super) notice: Option<Notice>,
+}
+
+/// A replica has been announced to end.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Notice {
+    /// When it ends.
+    pub(in crate::engine) at_ns: Instant,
+    /// When what is still there leaves it: early enough to be computed elsewhere.
+    pub(super) cut_ns: Instant,
+    /// What was there has been told to leave.
+    pub(super) cut: bool,
 }
 
 /// What a replica is sent besides the models of its list.
@@ -128,6 +141,7 @@ impl Member {
             pulse: Pulse::default(),
             look_until_ns: Instant::ZERO,
             kept_queries: None,
+            notice: None,
         }
     }
 

@@ -68,6 +68,8 @@ pub(in crate::engine) struct ReplicaState<'a> {
     /// nanoseconds.
     pub(in crate::engine) speed: Vec<(f64, f64, f64)>,
     pub(in crate::engine) removed: bool,
+    /// Seconds until it ends, where that was announced.
+    pub(in crate::engine) leaves_in_s: Option<f64>,
     /// Other balancers of our region push there; what they have in flight; whether we probe it.
     pub(in crate::engine) shared: bool,
     pub(in crate::engine) theirs_in_flight: u32,
@@ -125,6 +127,7 @@ impl Fleet {
                 .map(|(load, line)| (load.round(), line.base_ns.round(), line.token_ns.round()))
                 .collect(),
             removed: member.removed(),
+            leaves_in_s: member.leaves_in_ns(now).map(|left| left.ns_f64() / 1e9),
             shared: shared.0,
             theirs_in_flight: replica.theirs(),
             probed_here: shared.1,

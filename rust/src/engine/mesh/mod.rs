@@ -20,9 +20,11 @@ use slab::Slab;
 use self::hot::Hot;
 use self::listing::{Listing, PeersError};
 use self::peer::{PEERS_MAX, Peer, Presence};
+use self::region::cached::RegionCache;
 use self::region::{Sharer, Sharing};
 use self::residency::{RegionError, Regions, Residency, Rule};
 use self::tell::{Link, Telling};
+use super::cache::Cache;
 use super::cache::radix::{Radix, RadixConfig};
 use super::config::Config;
 use super::fleet::Fleet;
@@ -86,6 +88,8 @@ pub(in crate::engine) struct Mesh {
     in_flight: usize,
     /// What is shared with balancers of our region.
     sharing: Sharing,
+    /// Which prompts were pushed there, where balancers of our region tell each other.
+    region_cache: Option<RegionCache>,
     telling: Telling,
 }
 
@@ -95,6 +99,7 @@ pub(in crate::engine) struct Local<'a> {
     pub(in crate::engine) config: &'a Config,
     pub(in crate::engine) fleet: &'a Fleet,
     pub(in crate::engine) hold: &'a Hold,
+    pub(in crate::engine) cache: &'a Cache,
     pub(in crate::engine) now: Instant,
 }
 
@@ -120,6 +125,7 @@ impl Mesh {
             ring: Ring::new(vnodes),
             in_flight: 0,
             sharing: Sharing::default(),
+            region_cache: None,
             telling: Telling::default(),
         }
     }

@@ -31,6 +31,10 @@ impl Link {
         self.takes != 0
     }
 
+    pub(in crate::engine::mesh) fn takes(self, kind: Message) -> bool {
+        self.takes & bit(kind) != 0
+    }
+
     fn is_free(self, kind: Message) -> bool {
         self.takes & !self.unwritten & bit(kind) != 0
     }
@@ -182,6 +186,7 @@ impl Mesh {
                     Message::Digest => self.hot_digest(slot, local.config),
                     Message::Share => self.share(slot, local),
                     Message::Tenants => tenants.tell(peer, local.now),
+                    Message::Cached => self.tell_cached(slot, local),
                 };
                 if let Some(payload) = payload {
                     self.change_link(peer, |link| link.unwritten |= bit(kind));

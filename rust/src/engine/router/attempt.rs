@@ -244,6 +244,11 @@ impl Router {
                 if outcome == Outcome::Ok && request.given.is_none() {
                     answer = self.learn(&request, &attempt, &report, now);
                 }
+                // What stands for an answer that was not read is of use here alone.
+                if let Cow::Borrowed(read) = answer {
+                    let left_out = self.mesh.note_answer(slot, &request.demand, read);
+                    self.counters.cached_left_out += left_out;
+                }
                 let replica = self.fleet.member(slot).map(Member::id);
                 self.note_response(replica, report.response_id, request.payer);
                 let turned = self.report_end(slot, outcome, attempt.started, now);

@@ -174,6 +174,7 @@ impl Router {
             config: &self.config,
             fleet: &self.fleet,
             hold: &self.hold,
+            cache: &self.cache,
             now,
         };
         (&mut self.mesh, local)

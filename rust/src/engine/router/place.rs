@@ -420,6 +420,10 @@ impl Router {
         if demand.lane == Lane::Batch {
             self.mesh.note_began(slot, (id, need), fleet, now);
         }
+        if self.mesh.tells_prompts() && !demand.blocks.is_empty() {
+            let depth = self.cache.depth(&demand.blocks);
+            self.counters.cached_left_out += self.mesh.note_prompt(slot, &demand.blocks, depth);
+        }
         let matched = self.cache.push(slot, demand, match_blocks);
         self.counters.pushed += 1;
         self.counters.evacuation_stayed += u64::from(self.mesh.evacuating());

@@ -70,13 +70,45 @@ impl Router {
             if !self.requests.budget_mut().take(&self.config, now) {
                 return; // the next probe finds the rest
             }
-            if let Some(request) = self.requests.get_mut(id)
-                && let Phase::InFlight(attempt) = &mut request.phase
-            {
-                attempt.withdrawn = true;
-                self.counters.withdrawn += 1;
-                out.push(Effect::Withdraw(id));
+            self.give_up(id, out);
+        }
+    }
+
+    /// Withdraws what is at a replica that ends soon, as was announced: what has not begun, and streams that
+    /// can go on elsewhere. It takes nothing from the budget of retries: these end with the replica if they stay.
+    pub(super) fn leave_due(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        for slot in self.fleet.cut(now) {
+            let leaves = |request: &Request| match &request.phase {
+                Phase::InFlight(attempt) => {
+                    let may = if attempt.started {
+                        request.continues
+                    } else {
+                        request.retry_safe
+                    };
+                    attempt.slot == slot && !attempt.withdrawn && may
+                }
+                _ => false,
+            };
+            let leaving = self.requests.iter().filter(|(_, request)| leaves(request));
+            let mut leaving: Vec<(u64, RequestId)> =
+                leaving.map(|(id, request)| (request.age, id)).collect();
+            leaving.sort_unstable();
+            for (_, id) in leaving {
+                if self.may_leave(id, slot, now) {
+                    self.give_up(id, out);
+                    self.counters.left_on_notice += 1;
+                }
             }
+        }
+    }
+
+    fn give_up(&mut self, id: RequestId, out: &mut Vec<Effect>) {
+        if let Some(request) = self.requests.get_mut(id)
+            && let Phase::InFlight(attempt) = &mut request.phase
+        {
+            attempt.withdrawn = true;
+            self.counters.withdrawn += 1;
+            out.push(Effect::Withdraw(id));
         }
     }
 
@@ -87,7 +119,7 @@ impl Router {
             return false;
         };
         let forwarded = request.deadline_ns.is_some();
-        let left = request.attempts < request.attempts_max;
+        let left = request.attempts < request.attempts_max || request.started();
         let tried = self.fleet.member(slot).map(Member::id);
         forwarded || (left && self.elsewhere(id, tried, now))
     }

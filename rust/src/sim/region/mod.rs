@@ -179,6 +179,7 @@ impl Simulator {
             Said::Summary(bytes)
             | Said::Digest(bytes)
             | Said::Tenants(bytes)
+            | Said::Cached(bytes)
             | Said::Share(bytes, _) => bytes.len() as u64,
         };
         let at_ns = self.network.deliver(region, region, bytes, start_ns);
@@ -235,6 +236,10 @@ impl Simulator {
             Message::Summary => Said::Summary(bytes),
             Message::Digest => Said::Digest(bytes),
             Message::Tenants => Said::Tenants(bytes),
+            Message::Cached => {
+                self.sharing.counts.cached_bytes += bytes.len() as u64;
+                Said::Cached(bytes)
+            }
             Message::Share => {
                 self.sharing.counts.messages += 1;
                 self.sharing.counts.bytes += bytes.len() as u64;
@@ -302,6 +307,7 @@ impl Simulator {
             }
             Said::Digest(bytes) => self.merge_news(Message::Digest, from, to, &bytes),
             Said::Tenants(bytes) => self.merge_news(Message::Tenants, from, to, &bytes),
+            Said::Cached(bytes) => self.merge_news(Message::Cached, from, to, &bytes),
             Said::Share(bytes, informs) => {
                 let told_ns = informs.then_some(sent_ns);
                 self.merge_share(from, to, &bytes, told_ns);

@@ -31,6 +31,7 @@ pub(super) enum Said {
     Summary(Vec<u8>),
     Digest(Vec<u8>),
     Tenants(Vec<u8>),
+    Cached(Vec<u8>),
     /// What is told of shared replicas, and whether the teller knew what the other lists: then it is
     /// all that it has in flight there.
     Share(Vec<u8>, bool),

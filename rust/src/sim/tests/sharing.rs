@@ -76,7 +76,7 @@ fn drawn(seed: u64) -> Drawn {
         0,
         &json!({
             "seed": seed, "duration_s": duration_s, "drain_s": 3_000.0, "regions": regions,
-            "faults": faults,
+            "faults": faults, "region_cache": !exact,
             "network": {"rtt_ms": rtts, "jitter_ms": between(&mut rng, 0.0, 4.0), "loss": loss,
                 "stall_timeout_s": 5.0, "clock_spread_s": between(&mut rng, 0.0, 1e6)},
             "clients": {"mode": "closed", "users": users, "repeat": true, "leave": leave,
@@ -300,6 +300,85 @@ fn two_balancers_of_one_region_do_as_well_as_one() {
         alone.total.completed
     );
     assert_eq!(alone.shares, None);
+}
+
+/// Conversations of eight turns, whose prompts begin alike by tens.
+fn conversations(users: u64) -> Value {
+    let mut columns = json!({
+        "id": [], "t": [], "after": [], "think": [], "region": [], "user": [], "session": [],
+        "in": [], "out": [], "block": [], "runs": [],
+    });
+    for user in 0..users {
+        for turn in 0..8 {
+            let (id, own) = (user * 8 + turn, 10_000 + user * 1_000);
+            let after = if turn == 0 {
+                Value::Null
+            } else {
+                json!(id - 1)
+            };
+            let blocks = 4 + 4 * turn;
+            let row = json!({"id": id, "t": id, "after": after, "think": 0.5, "region": "us",
+                "user": user, "session": user, "in": (12 + blocks) * 64, "out": 60, "block": 64,
+                "runs": [[1 + user / 10 * 20, 12], [own, blocks]]});
+            for (name, value) in row.as_object().unwrap() {
+                columns[name].as_array_mut().unwrap().push(value.clone());
+            }
+        }
+    }
+    columns
+}
+
+#[test]
+fn sessions_that_hop_between_three_balancers_hit_as_often_as_behind_one() {
+    let run = |balancers: u32, tells: bool| {
+        let mut of = scenario(4, 40, &json!({"duration_s": 120.0, "region_cache": tells}));
+        of["regions"][0]["balancers"] = json!(balancers);
+        of["clients"]["hop"] = json!(true);
+        report(&of, &conversations(40))
+    };
+    let (one, silent, three) = (run(1, true), run(3, false), run(3, true));
+    let hits = |report: &Report| report.total.hit_rate.unwrap();
+    assert!(
+        hits(&silent) < hits(&one) - 0.05,
+        "{} {}",
+        hits(&silent),
+        hits(&one)
+    );
+    assert!(
+        hits(&three) > hits(&one) - 0.01,
+        "{} {}",
+        hits(&three),
+        hits(&one)
+    );
+    let told = three.shares.unwrap().cached_bytes;
+    // To each of two others: a turn's new blocks, and what an entry takes besides.
+    let per_request = told / three.total.requests / 2;
+    assert!((12..400).contains(&per_request), "{per_request} bytes");
+    assert_eq!(silent.shares.unwrap().cached_bytes, 0);
+}
+
+#[test]
+fn a_balancer_that_starts_anew_learns_what_the_others_have_pushed() {
+    let run = |tells: bool| {
+        let kill = json!([{"kind": "kill", "balancer": 1, "at_s": 60.0, "until_s": 60.5}]);
+        let mut of = scenario(
+            4,
+            40,
+            &json!({"duration_s": 90.0, "faults": kill, "region_cache": tells,
+            "records": true}),
+        );
+        of["regions"][0]["balancers"] = json!(2);
+        let records = report(&of, &conversations(40)).records.unwrap();
+        let columns = records.sent_s.iter().zip(&records.cached_tokens);
+        let after = columns.filter(|(sent_s, _)| (61.0..75.0).contains(*sent_s));
+        let found: Vec<u32> = after.map(|(_, found)| *found).collect();
+        found.iter().sum::<u32>() / u32::try_from(found.len()).unwrap()
+    };
+    let (alone, told) = (run(false), run(true));
+    assert!(
+        told > alone + 100,
+        "cached tokens per request: {alone} alone, {told} told"
+    );
 }
 
 #[test]

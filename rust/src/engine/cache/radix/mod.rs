@@ -26,6 +26,7 @@ pub(in crate::engine) mod keep;
 mod learn;
 mod node;
 mod owner;
+mod reported;
 mod slab;
 
 use index::NodeIndex;

@@ -125,6 +125,13 @@ impl<T: Default> Slab<T> {
         self.open_from = self.open_from.min(chunk / 64);
     }
 
+    /// What is at a number: of a free slot the default, or nothing.
+    pub(super) fn get(&self, id: u32) -> Option<&T> {
+        self.chunks
+            .get(id as usize / CHUNK)?
+            .get(id as usize % CHUNK)
+    }
+
     /// Frees a slot and gives back what was in it.
     pub(super) fn remove(&mut self, id: u32) -> T {
         let (chunk, offset) = (id as usize / CHUNK, id as usize % CHUNK);

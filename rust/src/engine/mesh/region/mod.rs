@@ -10,6 +10,7 @@
 //! balancer computes its part from what it has received. While their views differ, there may be a probe or
 //! a push too many.
 
+pub mod cached;
 mod hear;
 pub mod message;
 mod probes;

@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
+use super::cached::outbox::Outbox;
 use crate::engine::fleet::replica::Own;
 use crate::engine::fleet::snapshot::Snapshot;
 use crate::id::{ReplicaSlot, RequestId};
@@ -92,6 +93,8 @@ pub(in crate::engine) struct Sharer {
     pub(super) told_bytes: usize,
     /// It is to be told that we share nothing any more.
     pub(super) retracts: bool,
+    /// Which prompts it is to be told of.
+    pub(super) cached: Outbox,
 }
 
 impl Sharer {
@@ -112,6 +115,7 @@ impl Sharer {
     pub(in crate::engine::mesh) fn forget(&mut self, slot: ReplicaSlot) {
         self.reported.remove(&slot);
         self.said.remove(&slot);
+        self.cached.forget(slot);
     }
 
     /// Finds our replicas in its list.

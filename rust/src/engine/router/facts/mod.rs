@@ -3,6 +3,7 @@
 //! The files beside this package are a request's life. A fact changes what the router knows. Then it starts
 //! what may start now.
 
+mod cached;
 mod keep;
 mod peers;
 mod replicas;

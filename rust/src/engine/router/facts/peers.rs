@@ -246,11 +246,16 @@ impl Router {
             config: &self.config,
             fleet: &self.fleet,
             hold: &self.hold,
+            cache: &self.cache,
             now,
         };
         let tenants = self.requests.tenants_mut();
         for tell in self.mesh.tell(busy, hold_age_ns, &local, tenants) {
             self.counters.peer_digests_told += u64::from(tell.kind == Message::Digest);
+            if tell.kind == Message::Cached {
+                self.counters.cached_told += 1;
+                self.counters.cached_bytes += tell.payload.len() as u64;
+            }
             out.push(Effect::Tell(tell));
         }
         // What has been told keeps nobody from pushing any more.

@@ -120,6 +120,22 @@ impl Router {
         self.dispatch_all(now, out);
     }
 
+    /// A replica ends at `at_ns`, as its machine or an operator has announced; `None`: it stays. Drain it as
+    /// well ([`Self::set_draining`]). What is still there shortly before the end leaves for others.
+    pub fn set_notice(
+        &mut self,
+        replica: ReplicaId,
+        at_ns: Option<Instant>,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        let now = self.advance(now);
+        if let Some(slot) = self.known(replica) {
+            self.fleet.set_notice(slot, at_ns, now);
+            self.leave_due(now, out);
+        }
+    }
+
     /// A probe sent at `sent_ns` was answered at `now`.
     pub fn observe(
         &mut self,
@@ -225,6 +241,7 @@ impl Router {
         self.mesh.review_splits(&mut self.fleet, now);
         self.end_old_looks(now, out);
         self.mesh.pass_leave_ends(now);
+        self.leave_due(now, out);
         self.dispatch_all(now, out);
         if self.fleet.probes_begin(!self.requests.is_empty(), now) {
             let (mesh, local) = self.local(now);
@@ -251,6 +268,7 @@ impl Router {
         let all = [
             hold.next_deadline_ns(),
             fleet.turns_ns(),
+            fleet.next_cut_ns(),
             self.requests.looks().next_ns(fleet.len()),
             self.mesh.next_change_ns(fleet, hold, now),
         ];

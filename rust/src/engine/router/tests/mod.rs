@@ -9,6 +9,7 @@ mod liars;
 mod limits;
 mod model;
 mod models;
+mod notice;
 mod order;
 mod peers;
 mod predicting;
