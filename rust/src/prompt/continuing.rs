@@ -161,7 +161,7 @@ enum Fate {
     Carried,
     /// It shaped the prompt, whose ids are known; or it is written anew.
     Done,
-    /// It says nothing as long as it is null, false, empty or zero; else this is why the stream ends.
+    /// It may have a value that says nothing ([`check`]); else this is why the stream ends.
     Unless(Reason),
 }
 
@@ -222,13 +222,16 @@ fn fate(key: &str) -> Fate {
         | "thinking_token_budget" => Fate::Unless(Reason::Penalty),
         "stop" => Fate::Unless(Reason::Stop),
         "store" | "background" => Fate::Unless(Reason::Stored),
+        "n" | "best_of" => Fate::Unless(Reason::Choices),
+        "seed" => Fate::Unless(Reason::Seed),
+        "include_reasoning" => Fate::Unless(Reason::Reasoning),
         _ => Fate::Unless(Reason::Field),
     }
 }
 
-/// Whether a value says nothing.
+/// Whether a value says nothing, wherever false is the default.
 fn is_nothing(value: &str) -> bool {
-    matches!(value, "null" | "false" | "[]" | "{}" | "\"\"") || is_zero(value)
+    matches!(value, "null" | "false" | "[]" | "{}" | "\"\"")
 }
 
 fn is_zero(value: &str) -> bool {
@@ -304,7 +307,7 @@ fn plan(
         tokens_min: tokens(&members, "min_tokens")?.unwrap_or(0),
         carried,
         priority: text("priority"),
-        client_salt: text("cache_salt").filter(|value: &Box<str>| &**value != "null"),
+        client_salt: text("cache_salt").filter(|value| **value != *"null"),
         owner_salt: salt.map(|salt| salt.text().into()),
         ids_edits: ids_edits(outline),
     })
@@ -314,18 +317,18 @@ fn plan(
 fn check(key: &str, value: &str, reason: Reason, members: &Members<'_>) -> Result<(), Reason> {
     let is = |key: &str, value: &str| members.get(key).is_some_and(|raw| raw.get() == value);
     let harmless = match key {
-        _ if is_nothing(value) => true,
-        "n" | "best_of" => value == "1" || return Err(Reason::Choices),
+        _ if value == "null" => true,
+        "n" | "best_of" => value == "1",
+        "include_reasoning" => value == "true",
+        "presence_penalty" | "frequency_penalty" => is_zero(value),
         // The first of equals is taken: there is nothing to draw.
         "seed" => {
-            members
-                .get("temperature")
-                .is_some_and(|raw| is_zero(raw.get()))
-                || return Err(Reason::Seed)
+            let temperature = members.get("temperature");
+            temperature.is_some_and(|raw| is_zero(raw.get()))
         }
+        _ if is_nothing(value) => true,
         "tools" => is("tool_choice", "\"none\""),
         "tool_choice" => matches!(value, "\"none\"" | "\"auto\""),
-        "include_reasoning" => value == "true" || return Err(Reason::Reasoning),
         "response_format" => serde_json::from_str::<serde_json::Value>(value)
             .is_ok_and(|format| format.get("type").and_then(|kind| kind.as_str()) == Some("text")),
         "stream_options" => {

@@ -50,6 +50,10 @@ enum Stage {
 
 /// What is kept of one stream. See the module's text.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one stream"
+)]
 pub struct Kept {
     form: Form,
     shows_ids: bool,
@@ -249,10 +253,10 @@ impl Kept {
         while !rest.is_empty() && self.failed.is_none() {
             let (block, behind) = rest.split_at(events::block_len(rest));
             rest = behind;
-            if !events::is_event(block) {
-                out.extend_from_slice(block);
-            } else {
+            if events::is_event(block) {
                 self.pass_event(block, &mut out);
+            } else {
+                out.extend_from_slice(block);
             }
         }
         out

@@ -73,6 +73,10 @@ pub(in crate::engine) struct Given {
 
 /// Everything the router remembers of a request.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one request"
+)]
 pub(in crate::engine) struct Request {
     /// What it asks for.
     pub(in crate::engine) demand: Demand,

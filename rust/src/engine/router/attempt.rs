@@ -193,7 +193,7 @@ impl Router {
         now: Instant,
     ) -> bool {
         if request.is_cut() {
-            return self.may_continue(request);
+            return request.may_continue();
         }
         let over = request.attempts >= request.attempts_max
             && !self.config.planted(Plant::AttemptsUnlimited);

@@ -57,16 +57,18 @@ impl Router {
         self.counters.resumed += 1;
         self.retry(id, failure, true, now, out);
     }
+}
 
-    /// One more replica or peer may be tried for what is missing of a stream; it is counted.
-    pub(super) fn may_continue(&self, request: &mut Request) -> bool {
-        let Some(given) = &mut request.given else {
+impl Request {
+    /// One more replica or peer may be tried for what is missing of its stream; it is counted.
+    pub(super) fn may_continue(&mut self) -> bool {
+        let Some(given) = &mut self.given else {
             return false;
         };
         given.continuations += 1;
-        request.attempts = 0;
-        if request.setbacks.suspects.len() > 1 {
-            request.setbacks.suspects.remove(0);
+        self.attempts = 0;
+        if self.setbacks.suspects.len() > 1 {
+            self.setbacks.suspects.remove(0);
         }
         given.continuations <= CONTINUATIONS_MAX
     }

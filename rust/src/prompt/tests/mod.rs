@@ -6,6 +6,7 @@ use super::*;
 use crate::prompt::blocks::Tail;
 use crate::prompt::class::Class;
 
+mod continuing;
 mod isolation;
 mod lenient;
 mod prompts;

@@ -66,8 +66,8 @@ fn says(form: Form, ids: &[u32], tokens: usize, sizes: &[usize], asked: bool) ->
             all.push(id);
             match id {
                 1001 | 1002 => {}
-                1003 => said.push_str(&format!("{open}\u{20ac}")),
-                id => said.push_str(&format!("{open}{id} ")),
+                1003 => said += &(open.clone() + "\u{20ac}"),
+                id => said += &(open.clone() + &id.to_string() + " "),
             }
             if !matches!(id, 1001 | 1002) {
                 open.clear();
@@ -309,11 +309,6 @@ proptest! {
         prop_assert!(feed(&mut relay, &mut client, &told, &pieces));
         let unasked = says(form, &PROMPT, tokens, &[1], shows_ids).concat();
         let body = String::from_utf8(client.body().0).unwrap();
-        let unasked = if shows_ids || form == Form::Text {
-            unasked
-        } else {
-            unasked.replacen("}],\"created\"", "}],\"created\"", 1)
-        };
         // Of an engine that is not asked, the first event of a chat has no ids at all here.
         prop_assert_eq!(body.replace(",\"prompt_token_ids\":null", ""), unasked.replace(",\"prompt_token_ids\":null", ""));
     }
