@@ -38,7 +38,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 
 def _health(row: Row) -> Iterator[str]:
     yield str(row["health"])
-    if row["leaves_in_s"] is not None:
+    if row.get("leaves_in_s") is not None:
         yield f"ends in {row['leaves_in_s']:.0f} s"
     elif row["draining"]:
         yield "draining"
@@ -77,7 +77,7 @@ def _of_replicas(said: Row) -> Iterator[str]:
             yield f"{row['name']}: requests there fail ({row['health']})"
         elif row["draining"]:
             others = f", {row['theirs_in_flight']} from other balancers" if row["shared"] else ""
-            ends = "drains" if row["leaves_in_s"] is None else f"ends in {row['leaves_in_s']:.0f} s"
+            ends = "drains" if row.get("leaves_in_s") is None else f"ends in {row['leaves_in_s']:.0f} s"
             yield f"{row['name']}: {ends}, {row['in_flight']} in flight{others}"
 
 
