@@ -32,17 +32,23 @@ class _Side:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Passes bytes on in both directions until one side ends."""
-        upstream, to_replica = await asyncio.open_connection(self._host, self._port)
+        try:
+            upstream, to_replica = await asyncio.open_connection(self._host, self._port)
+        except BaseException:  # refused, or the test ends
+            writer.transport.abort()
+            raise
         ways = [
             asyncio.create_task(self._forth(reader, to_replica)),
             asyncio.create_task(self._back(upstream, writer)),
         ]
-        _, left = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in left:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        for end in (to_replica, writer):
-            end.transport.abort()
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            for end in (to_replica, writer):
+                end.transport.abort()
+            await asyncio.gather(*ways, return_exceptions=True)
 
     async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(READ_BYTES):
@@ -80,13 +86,10 @@ def cutting(url: str) -> Iterator[Cut]:
     ready = threading.Event()
     loop = asyncio.new_event_loop()
 
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> "asyncio.Future[None]":
-        return asyncio.ensure_future(_Side(cut, host, int(port)).serve(reader, writer))
-
     async def run() -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(OSError):
-                await accept(reader, writer)
+                await _Side(cut, host, int(port)).serve(reader, writer)
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         cut.url = "http://{}:{}".format(*server.sockets[0].getsockname())
@@ -105,6 +108,7 @@ def cutting(url: str) -> Iterator[Cut]:
         for other in others:
             other.cancel()
         loop.run_until_complete(asyncio.gather(*others, return_exceptions=True))
+        loop.run_until_complete(asyncio.sleep(0))  # transports that were aborted close their sockets
         loop.close()
 
     thread = threading.Thread(target=main, daemon=True)
