@@ -153,6 +153,9 @@ audit: $(AUDIT)/bin/cargo-audit ## Look up every locked package in the databases
 bench-overhead: setup ## Measure CPU and latency beside HAProxy and the Rust routers, in one run
 	@$(PY) -m bench.environments peers && $(PY) -m bench.overhead
 
+bench-workers: setup ## Measure what workers bring and cost, and write bench/results/bench-workers.md (as root, cgroup v1)
+	@$(PY) -m bench.workers
+
 bench-profile: setup ## Profile the CPU time of a request, a chunk and a probe, beside HAProxy (needs perf)
 	@$(PY) -m bench.overhead.profile
 

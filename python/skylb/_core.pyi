@@ -279,6 +279,9 @@ class Request:
     def prompt_blocks(self) -> int: ...
     @property
     def prompt_bytes(self) -> int: ...
+    @property
+    def guessed(self) -> bool:
+        """In a worker: it was pushed to a replica that may lack its model, while another could be tried."""
     def edited(self, body: bytes, ask_usage: bool, /) -> bytes:
         """The body that it was submitted with, as an engine is to get it: with a model where it names none,
         without a priority that is not believed or whose tenant has a highest class, and where ``ask_usage``,
@@ -696,7 +699,29 @@ class Tell:
         """Opaque; a summary has 16 KiB at most, a digest 32 KiB, a share 56 KiB, what is told of
         tenants 16 KiB."""
 
-_Effect = Push | Forward | Hold | Reject | Expire | Withdraw
+@final
+class Post:
+    """Mail waits for a worker: send what `Engine.take_mail` gives. Once until then."""
+
+    @property
+    def worker(self) -> int: ...
+
+@final
+class Note:
+    """A message of the code around the engine to a worker."""
+
+    @property
+    def payload(self) -> bytes: ...
+
+@final
+class Placed:
+    """The engine process has placed a worker's request: class, limits and receipt are in it. More effects
+    follow."""
+
+    @property
+    def request_id(self) -> int: ...
+
+_Effect = Push | Forward | Hold | Reject | Expire | Withdraw | Post
 
 @final
 class ReplicaGauges:
@@ -1185,6 +1210,41 @@ class Engine:
     def peers(self, now_ns: int, /) -> list[PeerGauges]: ...
     def tick(self, now_ns: int, /) -> tuple[_Effect | Probe | Tell, ...]:
         """Lets time pass: what has waited too long expires, probes and messages are sent."""
+    def worker_joined(self, worker: int, /) -> None:
+        """A worker's reports come from now on, and effects of its requests go into its mail. Nothing is kept
+        of the one that had its number before, which must have left.
+
+        Raises:
+            ValueError: the number is not 1 to 64.
+        """
+    def worker_left(self, worker: int, now_ns: int, /) -> tuple[int, tuple[_Effect, ...]]:
+        """A worker is gone: its requests end as given up. How many there were, and what follows."""
+    def serve(
+        self, worker: int, data: bytes, recorder: Recorder, now_ns: int, /
+    ) -> tuple[tuple[_Effect, ...], list[bytes]]:
+        """Carries out what a worker reports, as `RemoteEngine` has written it.
+
+        The effects are those of requests of this process; the others go into the workers' mail. The list has
+        the worker's messages for the code around the engine.
+
+        Args:
+            worker: it has joined.
+            data: some of its bytes, in their order; a report may be in two parts.
+            recorder: counts the records among them.
+            now_ns: the time.
+
+        Raises:
+            ValueError: they are no reports. Those before are carried out; the worker must leave.
+        """
+    def tell_worker(self, worker: int, note: bytes, /) -> bool:
+        """Puts a message into a worker's mail; ``False``: it has not joined."""
+    def posts(self) -> tuple[Post, ...]:
+        """For whom mail waits that nobody was told of."""
+    def take_mail(self, worker: int, /) -> bytes:
+        """A worker's mail, for `RemoteEngine.receive`. It is to be sent whole and in order."""
+    @property
+    def requests_len(self) -> int:
+        """Requests that have not ended."""
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has work at the latest. A call that takes a fact may make it earlier."""
     def models(self, tenant: Tenant, /) -> list[tuple[str, int | None]]:
@@ -1255,6 +1315,80 @@ LOG_LOGFMT: Final = 3
 
 def spans_rejected(answer: bytes, /) -> int:
     """How many spans a collector has refused, as its ``ExportTraceServiceResponse`` says."""
+
+@final
+class RemoteEngine:
+    """An engine of another process, as a worker reaches it: the calls for requests, as bytes.
+
+    It has no state of the engine. It reads bodies, writes reports (`take_mail`) and reads decisions
+    (`receive`). It keeps what another engine process needs to take over the requests that have not ended.
+
+    Args:
+        secret: keys the prefix hashes, the same as the engine's; likewise below.
+        block_bytes: of a block.
+        prompt_blocks_max: of a prompt.
+        believes_all: bodies' own words for their urgency count, whoever sends them.
+    """
+
+    only_model: str | None
+    """See `Engine.only_model`; to be set when it changes."""
+
+    def __new__(
+        cls, secret: bytes, block_bytes: int, prompt_blocks_max: int, believes_all: bool
+    ) -> RemoteEngine: ...
+    def isolate(self, key: bytes, /) -> None:
+        """See `Engine.isolate`.
+
+        Raises:
+            ValueError: the key has not 32 bytes.
+        """
+    def record_prompts(self, on: bool, /) -> None:
+        """See `Engine.record_prompts`."""
+    def scanner(self) -> Scanner:
+        """See `Engine.scanner`."""
+    def submit(self, number: int, request: Request, body: bytes | Scanned, /) -> None:
+        """Reads the body, and reports the request.
+
+        Args:
+            number: of the request, below 2**48; never used again.
+            request: learns what its body says.
+            body: see `Engine.submit`.
+
+        Raises:
+            RequestError: the body is refused; nothing is reported.
+        """
+    def first_byte(self, request: Request, relay: Relay, now_ns: int, /) -> None:
+        """See `Engine.first_byte`."""
+    def retry(self, request: Request, failure: int, sent: bool, now_ns: int, status: int = 0, /) -> None:
+        """See `Engine.retry`."""
+    def complete(self, request: Request, outcome: int, relay: Relay | None, now_ns: int, /) -> None:
+        """See `Engine.complete`."""
+    def heard(self, replicas: list[int], /) -> None:
+        """See `Engine.heard`."""
+    def tell(self, note: bytes, /) -> None:
+        """Sends a message to the code around the engine."""
+    def take_mail(self, recorder: Recorder, /) -> bytes:
+        """What is to be sent to the engine process, whole and in order; also the recorder's records."""
+    def receive(
+        self, data: bytes, /
+    ) -> list[Placed | Push | Forward | Hold | Reject | Expire | Withdraw | Note]:
+        """Reads what `Engine.take_mail` gave. What concerns requests that have ended is left out.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+    def lost(self) -> None:
+        """The engine process is gone: nothing is reported until `joined`."""
+    def joined(self, now_ns: int, /) -> None:
+        """An engine process takes reports from now on. It is sent all requests that have not ended. Those
+        that wait are submitted again, with the time that they have waited; those at replicas are adopted."""
+    def give_up(
+        self, retry_after_s: int, number: int | None = None, /
+    ) -> list[Placed | Push | Forward | Hold | Reject | Expire | Withdraw | Note]:
+        """Refuses the requests that wait for a decision, or one of them: no engine process has come."""
+    @property
+    def requests_len(self) -> int:
+        """Requests that have not ended."""
 
 @final
 class Recorder:
@@ -1333,6 +1467,12 @@ class Recorder:
     @property
     def arrivals_dropped(self) -> int:
         """Requests that a recording lacks because its thread did not keep up."""
+    def send_records(self) -> None:
+        """From now on `RemoteEngine.take_mail` takes the records, and another process counts them. This one
+        writes the log."""
+    @property
+    def records_dropped(self) -> int:
+        """Records lost because no other process took them."""
     def take_log(self) -> bytes:
         """The waiting lines, newline-terminated; empties the queue. Called by the writer thread."""
     @property

@@ -79,23 +79,24 @@ class Service:
     ) -> None:
         parts.check_files(settings)
         self.settings = settings
-        self.notifier = Notifier.of(manager or {}, os.getpid(), self._status)
+        self.notifier = Notifier.of(manager or {}, os.getpid(), self.status)
         self._passed = passed(manager or {}, os.getpid())
         self.tls = parts.server_tls(settings)
         self.recorder = parts.recorder(settings)
         keys = read_keys(settings.mesh.peer_key_file)
         heritage = heritage or Heritage()
-        kept = heritage.secrets
-        self.isolation = parts.isolation(settings, keys, kept)
-        secrets = parts.secrets(settings, keys, self.isolation, kept)
+        self.isolation = parts.isolation(settings, keys, heritage.secrets)
+        secrets = heritage.of_siblings or parts.secrets(settings, keys, self.isolation, heritage.secrets)
         self.router = LocalRouter(parts.engine(settings, secrets), self.part_failed)
         self.pool = parts.replica_pool(settings)
         self.shortage = self.pool.shortage
         self.shortage.give_back = self._give_back
-        self.guard = guard.make(settings, self.router, self.part_failed)
+        rules = guard.rules_for(settings.mesh.residency, self.router)
+        self.guard = guard.make(settings, rules, self.part_failed)
         keyring = self.guard.keyring if self.guard is not None else None
         self.frontend = Frontend(parts.context(settings, self.router, self.pool, self.recorder, keyring))
         self.frontend.shortage = self.shortage
+        self.frontends = [self.frontend]
         self.ending = Drain(
             [self.frontend], delay_s=settings.drain_delay_s, timeout_s=settings.drain_timeout_s
         )
@@ -106,7 +107,7 @@ class Service:
             recorder=self.recorder,
             engine=self.router,
             buffer_bytes=lambda: self.operations.buffer_bytes,
-            log_dropped=lambda: self.logs.dropped,
+            log_dropped=lambda: self.operations.log_dropped,
             all_counters=settings.engine_counters,
             more=lambda: self.operations.families(),  # noqa: PLW0108 - it is made after its metrics
         )
@@ -119,6 +120,7 @@ class Service:
             router=self.router,
             pool=self.pool,
             frontend=self.frontend,
+            frontends=[*self.frontends],
             ending=self.ending,
             control=self.control,
             mesh=self.mesh,
@@ -142,13 +144,15 @@ class Service:
 
     def _make_mesh(self, keys: Keys | None) -> Mesh | None:
         own = self.settings.mesh
-        identity = Identity(own.balancer, time.time_ns())
+        self.identity = identity = Identity(own.balancer, time.time_ns())
         self.router.set_self(identity, own.region)
         self.router.set_residency([(rule.tenant, rule.model, [*rule.regions]) for rule in own.residency])
         if keys is None or own.peer_listen is None:
             return None
         mesh = Mesh(self.settings, self.router, identity, self.control, keys, self.part_failed)
-        self.ending.frontends.append(parts.peer_frontend(self.settings, mesh, self.frontend.context))
+        peers = parts.peer_frontend(self.settings, mesh, self.frontend.context)
+        self.frontends.append(peers)
+        self.ending.frontends.append(peers)
         self.control.on_own = mesh.peers.set_replicas
         return mesh
 
@@ -176,11 +180,11 @@ class Service:
             TaskFailedError: a part of the control plane failed. Requests under way were finished; who
                 started the process should start it again.
         """
-        self._install_signals()
+        self.install_signals()
         await self.start()
         try:
             self._report()
-            self.notifier.ready(self.succession.main_pid)
+            self.serving()
             await self.ending.wanted()
         finally:
             await self.stop()
@@ -220,7 +224,7 @@ class Service:
         try:
             if self.recording is not None:
                 self.recording.open()
-            self.ports = ports = await Ports.bind(self.settings, self._passed, self.succession.handed)
+            self.ports = ports = await self.bind()
         except BaseException:  # cancelled too: what the logs hold is written
             if self.recording is not None:
                 self.recording.discard()
@@ -249,8 +253,7 @@ class Service:
             await self._join(ports)
             if self.recording is not None:
                 self.recording.start()
-            context = self.tls.context if self.tls is not None else None
-            self.frontend.serve([(sock, context) for sock in ports.clients])
+            await self.let_in(ports)
             self.naming.start()
             undo.pop_all()
         self._beat()
@@ -258,12 +261,26 @@ class Service:
         gc.collect()
         gc.freeze()  # what lives from here to the end need not be looked at by every collection
 
+    async def bind(self) -> Ports:
+        """The sockets of this process.
+
+        Raises:
+            ListenError: an address cannot be bound.
+            ConfigError: a socket was passed that no listener wants.
+        """
+        return await Ports.bind(self.settings, self._passed, self.succession.handed)
+
+    async def let_in(self, ports: Ports) -> None:
+        """Takes clients."""
+        context = self.tls.context if self.tls is not None else None
+        self.frontend.serve([(sock, context) for sock in ports.clients])
+
     def _allot(self, before: int, limit: int) -> None:
         """Divides the descriptors: ``limit`` there may be, ``before`` when the process began."""
-        most = [frontend.connections_max for frontend in self.ending.frontends]
+        most = [frontend.connections_max for frontend in self.frontends]
         allotment = Allotment.of(limit, open_len(), most)
         allotment.tell(before, most)
-        for frontend, connections_max in zip(self.ending.frontends, allotment.connections, strict=True):
+        for frontend, connections_max in zip(self.frontends, allotment.connections, strict=True):
             frontend.connections_max = connections_max
 
     def _give_back(self) -> None:
@@ -274,7 +291,7 @@ class Service:
     async def _join(self, ports: Ports) -> None:
         """Takes forwards, and tells the peers where."""
         if self.mesh is not None:
-            for frontend in self.ending.frontends[1:]:
+            for frontend in self.frontends[1:]:
                 frontend.serve([(sock, self.mesh.tls.server) for sock in ports.peers])
             forwards = self.operations.addresses["forwards"][0]
             url = startreport.url_of(self.mesh.tls.scheme, forwards)
@@ -376,7 +393,7 @@ class Service:
             await self.admin.hand_over()
             log.info("a successor listens for clients: the admin address is free for it")
 
-    def _status(self) -> str:
+    def status(self) -> str:
         """One line for the service manager's status."""
         ready = sum(replica.ready for replica in self.router.gauges())
         state = "stopping" if self.ending.begun else "serving"
@@ -391,7 +408,12 @@ class Service:
         """Begins an orderly stop; a further call skips what it waits for."""
         self.ending.request()
 
-    def _install_signals(self) -> None:
+    def serving(self) -> None:
+        """Tells the service manager that clients are served."""
+        self.notifier.ready(self.succession.main_pid)
+
+    def install_signals(self) -> None:
+        """Ends in good order at SIGTERM, and reads files again at SIGHUP."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)

@@ -45,9 +45,11 @@ def serve(words: Sequence[str], command: str = SERVE) -> int:
     if json:
         tell_crashes_in_json()
     from skylb import app  # loads the whole service
+    from skylb.workers import supervisor
 
+    serving = app.serve if settings.workers == 1 else supervisor.serve
     try:
-        _run(app.serve(settings, manager_environment()))
+        _run(serving(settings, manager_environment()))
     except SkyLBError as error:
         if not json or isinstance(error, ConfigError):
             raise

@@ -117,6 +117,11 @@ def all_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def child_environment() -> dict[str, str]:
+    """The variables that a process of this balancer gets: all but those of the service manager."""
+    return {name: value for name, value in os.environ.items() if name not in MANAGER_VARIABLES}
+
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -292,6 +297,16 @@ class Settings(SourceSettings, HandoverSettings, ContinuingSettings):
             "--drain-delay-s. A second signal ends the wait.",
         ),
     ] = 30.0
+    workers: Annotated[
+        Count,
+        Field(
+            ge=1,
+            le=64,
+            description="Processes that hold clients' connections. With 2 or more, one more process decides "
+            "for all of them, and one supervises. Not with --continue-streams, --state-dir, --takeover or "
+            "--handover-socket.",
+        ),
+    ] = 1
     receipts: Annotated[
         Count,
         Field(
@@ -373,6 +388,7 @@ class Settings(SourceSettings, HandoverSettings, ContinuingSettings):
         yield from self._fleet_conflicts()
         yield from self.kubernetes.conflicts()
         yield from self.handover_conflicts()
+        yield from self._worker_conflicts()
         if self.keys_file is not None and self.mesh.tenant_key_file is not None:
             yield (
                 {"keys_file", "tenant_key_file"},
@@ -387,6 +403,16 @@ class Settings(SourceSettings, HandoverSettings, ContinuingSettings):
                 yield (
                     {low, high},
                     f"{low} is {low_value} and {high} is {high_value}: expected {low} <= {high}",
+                )
+
+    def _worker_conflicts(self) -> Iterator[tuple[set[str], str]]:
+        if self.workers == 1:
+            return
+        for name in ("continue_streams", "takeover", "handover_socket", "state_dir"):
+            if getattr(self, name) not in {None, False}:
+                yield (
+                    {"workers", name},
+                    f"workers is {self.workers} and {name} is given: expected workers 1, or no {name}",
                 )
 
     def _listener_conflicts(self) -> Iterator[tuple[set[str], str]]:

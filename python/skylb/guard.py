@@ -35,8 +35,7 @@ class Guard:
 
     Args:
         path: the keys file.
-        residency: rules of the configuration, to which those of tenants are added.
-        router: gets terms and rules.
+        apply: gets each reading of the file before its keys count.
         interval_s: time between two looks at the file.
         on_failure: called where the file and the clock are looked at no longer.
     """
@@ -44,15 +43,13 @@ class Guard:
     def __init__(
         self,
         path: Path,
-        residency: Sequence[ResidencyRule],
-        router: Router,
+        apply: Callable[[Ring], None],
         *,
         interval_s: float,
         on_failure: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self._path = path
-        self._residency = [(rule.tenant, rule.model, [*rule.regions]) for rule in residency]
-        self._router = router
+        self._apply = apply
         self._file = WatchedFile(
             path, read_ring, self._take, interval_s=interval_s, kept="the last good keys stay in use"
         )
@@ -68,10 +65,6 @@ class Guard:
             raise ConfigError([f"{self._path}: tenants: {error}"]) from error
         self.keyring.set(ring)
         log.info("%s: %s", self._path, self.about())
-
-    def _apply(self, ring: Ring) -> None:
-        self._router.set_residency([*self._residency, *ring.residency])
-        self._router.set_tenants(ring.terms)
 
     async def start(self) -> None:
         """Reads and applies the file, and looks at it from now on. Before, no key is valid.
@@ -132,16 +125,28 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def rules_for(rules: Sequence[ResidencyRule], router: Router) -> Callable[[Ring], None]:
+    """What gives an engine the terms of tenants, and their regions besides the rules of the configuration."""
+    residency = [(rule.tenant, rule.model, [*rule.regions]) for rule in rules]
+
+    def apply(ring: Ring) -> None:
+        router.set_residency([*residency, *ring.residency])
+        router.set_tenants(ring.terms)
+
+    return apply
+
+
 def make(
-    settings: Settings, router: Router, on_failure: Callable[[str, BaseException], None] | None = None
+    settings: Settings,
+    apply: Callable[[Ring], None],
+    on_failure: Callable[[str, BaseException], None] | None = None,
 ) -> Guard | None:
-    """The guard, where the settings name a keys file."""
+    """The guard, where the settings name a keys file; ``apply``: see `Guard`."""
     if settings.keys_file is None:
         return None
     return Guard(
         settings.keys_file,
-        settings.mesh.residency,
-        router,
+        apply,
         interval_s=settings.discovery.file_s,
         on_failure=on_failure,
     )

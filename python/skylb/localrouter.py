@@ -11,8 +11,10 @@ from skylb._core import (
     Forward,
     Hold,
     PeerGauges,
+    Post,
     Probe,
     Push,
+    Recorder,
     Reject,
     Relay,
     ReplicaGauges,
@@ -27,7 +29,7 @@ from skylb._core import (
 )
 from skylb.clock import monotonic_ns
 from skylb.mesh.signing import Claims, Identity
-from skylb.router import Effect, Router, Sink
+from skylb.router import Effect, Loads, Models, Router, Sink
 from skylb.types import Peer, Replica
 
 log = logging.getLogger("skylb.router")
@@ -57,6 +59,8 @@ class LocalRouter(Router):
         self._refresh_models: Callable[[Callable[[], None]], None] | None = None
         self._probe: Callable[[int], None] | None = None
         self._tells: dict[int, Callable[[Tell], None]] = {}
+        self._post: Callable[[int], None] | None = None
+        self._fleet_changed: Callable[[], None] = lambda: None
 
     # ------------------------------------------------------------------ data plane
 
@@ -127,13 +131,24 @@ class LocalRouter(Router):
     def ready_here(self) -> bool:
         return self._engine.ready_here()
 
-    def models(self, tenant: Tenant = Tenant.NOBODY) -> list[tuple[str, int | None]]:
+    def list_models(self, tenant: Tenant, then: Callable[[Models | None], None]) -> None:
+        then(self._engine.models(tenant))
+
+    def models(self, tenant: Tenant = Tenant.NOBODY) -> Models:
         return self._engine.models(tenant)
+
+    def list_loads(self, then: Callable[[Loads | None], None]) -> None:
+        then(self.loads())
+
+    def loads(self) -> Loads:
+        """Each replica's load."""
+        return [(of.replica, of.ready, of.in_flight) for of in self._engine.gauges()]
 
     # --------------------------------------------------------------- control plane
 
     def set_replicas(self, replicas: Sequence[Replica]) -> None:
         self._replicas = {replica.id: replica for replica in replicas}
+        self._fleet_changed()
         self._deliver_and_arm(self._engine.set_replicas([(r.id, r.name) for r in replicas], monotonic_ns()))
 
     def set_models(self, replica_id: int, models: list[tuple[str, int | None]], *, cut: bool = False) -> bool:
@@ -171,10 +186,12 @@ class LocalRouter(Router):
         listed = {peer_id for peer_id, _, _, _ in peers}
         self._peers = {peer_id: peer for peer_id, peer in self._peers.items() if peer_id in listed}
         self._peer_ids = {name: peer_id for peer_id, name, _, _ in peers}
+        self._fleet_changed()
         self._deliver_and_arm(self._engine.set_peers(peers, monotonic_ns()))
 
     def set_peer(self, peer: Peer) -> None:
         self._peers[peer.id] = peer
+        self._fleet_changed()
 
     def peer_started(self, peer_id: int, incarnation: int) -> None:
         self._engine.peer_started(peer_id, incarnation, monotonic_ns())
@@ -340,31 +357,81 @@ class LocalRouter(Router):
 
     @property
     def requests_len(self) -> int:
-        return len(self._sinks)
+        return self._engine.requests_len
+
+    # --------------------------------------------------------------------- workers
+
+    def workers_with(self, post: Callable[[int], None], fleet_changed: Callable[[], None]) -> None:
+        """Sets what is called for workers.
+
+        Args:
+            post: with the number of a worker that has mail.
+            fleet_changed: before an effect can name a replica or a peer that is new.
+        """
+        self._post = post
+        self._fleet_changed = fleet_changed
+
+    def worker_joined(self, worker: int) -> None:
+        """A worker reports from now on."""
+        self._engine.worker_joined(worker)
+
+    def worker_left(self, worker: int) -> int:
+        """A worker is gone, and its requests with it; how many."""
+        lost, effects = self._engine.worker_left(worker, monotonic_ns())
+        self._deliver_and_arm(effects)
+        return lost
+
+    def serve(self, worker: int, data: bytes, recorder: Recorder) -> list[bytes]:
+        """Carries out what a worker reports; its messages to the code around the engine.
+
+        Args:
+            worker: its number.
+            data: some of its bytes.
+            recorder: counts the records among them.
+
+        Raises:
+            ValueError: it cannot be understood.
+        """
+        effects, notes = self._engine.serve(worker, data, recorder, monotonic_ns())
+        self._deliver_and_arm(effects)
+        self._begin_refresh()
+        return notes
+
+    def tell_worker(self, worker: int, note: bytes) -> None:
+        """Puts a note into a worker's mail."""
+        self._engine.tell_worker(worker, note)
+        self._deliver(self._engine.posts())
+
+    def take_mail(self, worker: int) -> bytes:
+        """A worker's mail, which is to be sent."""
+        return self._engine.take_mail(worker)
 
     # -------------------------------------------------------------------- delivery
 
-    def _deliver_and_arm(self, effects: Sequence[Effect]) -> None:
+    def _deliver_and_arm(self, effects: Sequence[Effect | Post]) -> None:
         """Delivers the effects of a call, and sets the timer to the engine's next deadline."""
         if effects:
             self._deliver(effects)
         self._arm()
 
-    def _deliver(self, effects: Sequence[Effect]) -> None:
+    def _deliver(self, effects: Sequence[Effect | Post]) -> None:
         for effect in effects:
             kind = type(effect)
             if kind is Push:
                 # `type() is` is the fast test; mypy narrows `isinstance` only. Here, and below.
                 replica = self._replicas[effect.replica]  # type: ignore[union-attr]  # it is a Push
-                self._sinks[effect.request_id].pushed(effect, replica)  # type: ignore[arg-type]  # likewise
+                self._sinks[effect.request_id].pushed(effect, replica)  # type: ignore[arg-type,union-attr]  # likewise
             elif kind is Forward:
                 self._sinks[effect.request_id].forwarded(effect, self._peers[effect.peer])  # type: ignore[arg-type,union-attr]  # it is a Forward
             elif kind is Hold:
-                self._sinks[effect.request_id].held()
+                self._sinks[effect.request_id].held()  # type: ignore[union-attr]  # it is a Hold
                 self._begin_refresh()
                 self._arm()
             elif kind is Withdraw:
-                self._sinks[effect.request_id].withdrawn()
+                self._sinks[effect.request_id].withdrawn()  # type: ignore[union-attr]  # it is a Withdraw
+            elif isinstance(effect, Post):
+                if self._post is not None:
+                    self._post(effect.worker)
             else:
                 sink = self._sinks.pop(effect.request_id)
                 if isinstance(effect, Reject):
@@ -401,7 +468,7 @@ class LocalRouter(Router):
         finally:
             self._arm()
 
-    def _attempt(self, effect: Effect | Probe | Tell) -> None:
+    def _attempt(self, effect: Effect | Probe | Tell | Post) -> None:
         """Carries out one effect of a tick; if it fails, the others still are."""
         try:
             self._carry_out(effect)
@@ -413,7 +480,7 @@ class LocalRouter(Router):
             if isinstance(effect, Probe | Tell):
                 self._on_failure(kind.lower(), error)
 
-    def _carry_out(self, effect: Effect | Probe | Tell) -> None:
+    def _carry_out(self, effect: Effect | Probe | Tell | Post) -> None:
         """Only a tick asks for probes and messages to peers."""
         if isinstance(effect, Probe):
             if self._probe is not None:

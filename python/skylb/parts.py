@@ -25,9 +25,10 @@ from skylb.listeners import ServerTls, check_authorities, client_tls
 from skylb.localrouter import LocalRouter
 from skylb.mesh.mesh import Mesh, check_mesh
 from skylb.mesh.signing import Keys, block_secret
+from skylb.mesh.tls import MeshTls
 from skylb.recording import Balancer, Recording
 from skylb.recording import check as check_recording
-from skylb.router import Router
+from skylb.router import RequestRouter
 from skylb.tracing.collector import Collector, read_headers
 from skylb.tracing.exporter import SpanExporter
 from skylb.upstream import Pool
@@ -205,7 +206,7 @@ def logs(settings: Settings, recorder: _core.Recorder) -> Logs:
 
 def context(
     settings: Settings,
-    router: Router,
+    router: RequestRouter,
     pool: Pool,
     recorder: _core.Recorder,
     keyring: Keyring | None = None,
@@ -245,15 +246,32 @@ def replica_pool(settings: Settings) -> Pool:
     )
 
 
-def peer_frontend(settings: Settings, mesh: Mesh, context: Context) -> PeerFrontend:
-    """The listener for forwards; the context of all listeners gets what is needed to send some."""
-    pool = context.pool.sibling(
+def share(settings: Settings) -> Settings:
+    """The settings of one worker: its part of the bounds that hold for the whole balancer."""
+    workers = settings.workers
+    return settings.model_copy(
+        update={
+            "buffer_bytes_max": max(1, settings.buffer_bytes_max // workers),
+            "connections_max": max(1, settings.connections_max // workers),
+            "upstream_idle_max": -(-settings.upstream_idle_max // workers),
+        }
+    )
+
+
+def peer_pool(pool: Pool, tls: MeshTls) -> Pool:
+    """Connections to peers; ``pool``: those to replicas."""
+    return pool.sibling(
         idle_len_max=PEER_CONNECTIONS_IDLE_MAX,
         receive_buffer_bytes=PEER_RECEIVE_BUFFER_BYTES,
         idle_s=PEER_IDLE_S,
         far=True,
-        tls=mesh.tls.client,
+        tls=tls.client,
     )
+
+
+def peer_frontend(settings: Settings, mesh: Mesh, context: Context) -> PeerFrontend:
+    """The listener for forwards; the context of all listeners gets what is needed to send some."""
+    pool = peer_pool(context.pool, mesh.tls)
     shows = mesh.peers.shows
     context.crossing = Crossing(mesh.identity, mesh.verifier, pool, mesh.forwards_refused, shows)
     frontend = PeerFrontend(context, context.crossing)

@@ -29,6 +29,12 @@ from skylb._core import (
 from skylb.mesh.signing import Claims, Identity
 from skylb.types import Peer, Replica
 
+Models = list[tuple[str, int | None]]
+"""Models and adapters, with ``max_model_len`` where it is known."""
+
+Loads = list[tuple[int, bool, int]]
+"""Each replica: its id, whether it is ready, and our requests there."""
+
 Effect = Push | Forward | Hold | Reject | Expire | Withdraw
 """An effect that concerns one request."""
 
@@ -37,7 +43,7 @@ class Sink(Protocol):
     """What a request receives."""
 
     def submitted(self) -> None:
-        """The engine knows the request; effects follow."""
+        """The engine has placed the request; effects follow."""
 
     def pushed(self, push: Push, replica: Replica, /) -> None:
         """Send the request to this replica now."""
@@ -58,13 +64,12 @@ class Sink(Protocol):
         """Give up the attempt, and report it as failed: its replica is down or wedged."""
 
 
-class Router(Protocol):
-    """What the planes and the mesh call: requests and facts in, effects out.
+class RequestRouter(Protocol):
+    """What the data plane calls: requests in, effects out.
 
-    It does not say where the engine is. `skylb.localrouter` implements it over the engine in this process.
+    It does not say where the engine is. `skylb.localrouter` implements it over the engine in this process,
+    `skylb.workers.router` over the one of another process.
     """
-
-    # ------------------------------------------------------------------ data plane
 
     def submit(
         self, sink: Sink, request: Request, body: bytes | Scanned, claims: Claims | None = None
@@ -119,9 +124,6 @@ class Router(Protocol):
     def continuing(self) -> bool:
         """Streams go on at another replica where their requests allow it."""
 
-    def set_continuing(self, on: bool) -> None:
-        """Lets the streams of requests placed from now on go on elsewhere, or not."""
-
     def highest_class(self, tenant: Tenant) -> str | None:
         """The most urgent class that a tenant's requests may have; ``None``: any."""
 
@@ -131,14 +133,31 @@ class Router(Protocol):
     def ready(self) -> bool:
         """Requests can be served: a replica is ready here, or at a peer that takes them."""
 
+    def list_models(self, tenant: Tenant, then: Callable[[Models | None], None]) -> None:
+        """Calls ``then`` with the models and adapters of the ready replicas, and those of peers.
+
+        Of peers, those in regions where requests of this tenant may be served. It may be called before this
+        returns, or later. ``None``: they are not known now.
+        """
+
+    def list_loads(self, then: Callable[[Loads | None], None]) -> None:
+        """Calls ``then`` with each replica's load, as `list_models` does."""
+
+    def scanner(self) -> Scanner:
+        """Reads bodies as `submit` does, beside the event loop."""
+
+
+class Router(RequestRouter, Protocol):
+    """What control, the mesh and operators call besides: facts in, figures out."""
+
     def ready_here(self) -> bool:
         """At least one replica is ready here."""
 
-    def models(self, tenant: Tenant = Tenant.NOBODY) -> list[tuple[str, int | None]]:
-        """Models and adapters of the ready replicas, with ``max_model_len``, and those of peers.
+    def set_continuing(self, on: bool) -> None:
+        """Lets the streams of requests placed from now on go on elsewhere, or not."""
 
-        Of peers, those in regions where requests of this tenant may be served.
-        """
+    def models(self, tenant: Tenant = Tenant.NOBODY) -> Models:
+        """The models and adapters that `list_models` gives."""
 
     # --------------------------------------------------------------- control plane
 
@@ -358,9 +377,6 @@ class Router(Protocol):
         """The fleet as it stands."""
 
     # --------------------------------------------------------------------- figures
-
-    def scanner(self) -> Scanner:
-        """Reads bodies as `submit` does, beside the event loop."""
 
     def gauges(self) -> list[ReplicaGauges]:
         """The engine's figures of each replica."""

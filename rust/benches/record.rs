@@ -36,7 +36,7 @@ fn complete(criterion: &mut Criterion) {
         let head = head.ok().flatten();
         let life = life();
         let mut ended = Ended {
-            head: head.as_ref(),
+            head: head.as_ref().map(Into::into),
             refused: false,
             digest: None,
             prompt_blocks: 32,

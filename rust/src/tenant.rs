@@ -1,9 +1,11 @@
 //! The tenant of a request.
 
+use serde::{Deserialize, Serialize};
+
 /// The tenant of a request: whom a key file, a trusted proxy or a forward names.
 ///
 /// `N` is the name, owned or borrowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Tenant<N> {
     /// No tenant's.
     #[default]

@@ -32,7 +32,7 @@ ENGINE_BANS = {
     r"\bHash(Map|Set)::(new|with_capacity)\(": "the default hasher draws entropy",
 }
 
-WORDS_BANNED = frozenset({"worker", "workers", "backend", "backends", "pod", "pods"})
+WORDS_BANNED = frozenset({"backend", "backends", "pod", "pods"})
 WORDS_ALLOWED: dict[str, str] = {}
 """Identifiers that hold such a word because somebody else's interface does, with the reason."""
 

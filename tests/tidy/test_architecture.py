@@ -123,9 +123,9 @@ def test_one_word_per_concept() -> None:
 def test_planted_words_are_found(tmp_path: Path) -> None:
     path = tmp_path / "python" / "a.py"
     path.parent.mkdir()
-    path.write_text("backend_url = 1\nclass WorkerPool:\n    podium = 2\n")
+    path.write_text("backend_url = 1\nclass BackendPool:\n    podium = 2\n")
     assert rules.word_faults(tmp_path) == [
-        "python/a.py: WorkerPool: say replica",
+        "python/a.py: BackendPool: say replica",
         "python/a.py: backend_url: say replica",
     ]
 

@@ -53,7 +53,7 @@ def test_a_shortage_is_counted_each_time_and_said_once(caplog: pytest.LogCapture
 
 
 def shown(shortage: Shortage) -> dict[str, float]:
-    *_, family = frontend.families([], shortage)
+    *_, family = frontend.families([], shortage.total)
     return {sample.labels["doing"]: sample.value for sample in family.samples}
 
 

@@ -14,7 +14,7 @@ from skylb._core import Engine
 from skylb.clock import monotonic_ns
 from skylb.config import Settings
 from skylb.errors import ConfigError
-from skylb.guard import Guard, make
+from skylb.guard import Guard, make, rules_for
 from skylb.keys import ring
 from skylb.keys.document import Document
 from skylb.localrouter import LocalRouter
@@ -41,7 +41,7 @@ def guarding(path: Path, work: Callable[[Guard], Awaitable[None]]) -> None:
 
     async def run() -> None:
         router = LocalRouter(Engine(EngineSettings().model_dump_json().encode(), b"k" * 16, 1))
-        guard = Guard(path, RULES, router, interval_s=3600)
+        guard = Guard(path, rules_for(RULES, router), interval_s=3600)
         assert guard.keyring.party(digest("sk-acme"), monotonic_ns()) is None, (
             "before the start no key is valid"
         )

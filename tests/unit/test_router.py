@@ -10,7 +10,7 @@ import pytest
 
 import skylb
 from skylb import _core
-from skylb._core import Engine, Tell
+from skylb._core import Engine, Post, Tell
 from skylb.localrouter import LocalRouter
 from skylb.mesh.signing import Identity
 from skylb.router import Effect, Router
@@ -57,7 +57,7 @@ def test_the_router_of_this_process_does_all_that_the_planes_call() -> None:
 class Late(Calls):
     """Effects come a turn of the loop later, as from another process; those of ended requests are dropped."""
 
-    def _deliver(self, effects: Sequence[Effect]) -> None:
+    def _deliver(self, effects: Sequence[Effect | Post]) -> None:
         for effect in effects:
             asyncio.get_running_loop().call_soon(self._arrive, effect)
 

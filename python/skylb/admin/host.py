@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from skylb.data import answers
-from skylb.data.accept import Acceptor, Verdict
+from skylb.data.accept import ACCEPTS_AT_ONCE, Acceptor, Verdict
 from skylb.descriptors import Shortage
 from skylb.listeners import Listening
 
@@ -29,6 +29,7 @@ class AdminHost:
     """
 
     handshake_s = HANDSHAKE_S
+    accepts_at_once = ACCEPTS_AT_ONCE
 
     def __init__(self, server: web.Server, sockets: Sequence[Listening], shortage: Shortage) -> None:
         self.shortage = shortage

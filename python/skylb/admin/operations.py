@@ -3,9 +3,10 @@
 import logging
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from prometheus_client.core import Metric
@@ -16,6 +17,7 @@ from skylb.accesslog import Logs
 from skylb.addresses import ListenAddress
 from skylb.admin.members import peer_members, replica_members
 from skylb.admin.pulse import Member, Pulse
+from skylb.admin.refusal import Refusal
 from skylb.admin.rehearsal import Asked, rehearse
 from skylb.clock import monotonic_ns
 from skylb.control import Control
@@ -23,7 +25,8 @@ from skylb.control.naming import Naming, Wish
 from skylb.data import continuing
 from skylb.data.demand import Demand
 from skylb.data.drain import Drain
-from skylb.data.frontend import Frontend, families
+from skylb.data.frontend import Counted, Frontend, families
+from skylb.descriptors import DOINGS
 from skylb.guard import Guard
 from skylb.handover.succession import Succession
 from skylb.mesh.mesh import Mesh
@@ -38,6 +41,25 @@ from skylb.upstream import Pool
 log = logging.getLogger("skylb.admin")
 
 
+class Workers(Protocol):
+    """Processes that hold the connections of clients."""
+
+    def gauge(self, name: str) -> int:
+        """The sum over those that live."""
+
+    def counter(self, name: str) -> int:
+        """The sum over all there were."""
+
+    def by_model(self, name: str) -> Counter[str]:
+        """The sum over those that live, by model."""
+
+    def view(self) -> list[dict[str, Any]]:
+        """Each of them."""
+
+    def families(self) -> Iterator[Metric]:
+        """For ``/metrics``."""
+
+
 @dataclass(kw_only=True)
 class Operations:
     """The parts of a balancer, as its admin listener and its DNS records show and change them."""
@@ -45,6 +67,9 @@ class Operations:
     router: Router
     pool: Pool
     frontend: Frontend
+    frontends: list[Counted]
+    workers: Workers | None = None
+    """Processes that hold the connections of clients, where this one does not."""
     ending: Drain
     control: Control
     mesh: Mesh | None
@@ -69,7 +94,7 @@ class Operations:
     demand: Demand = field(init=False)
 
     def __post_init__(self) -> None:
-        self.demand = Demand(self.ending.frontends, self.router)
+        self.demand = Demand(self.frontends, self.router)
 
     def ready(self, *, here: bool = False) -> bool:
         """Whether a new request is wanted here, and would find a replica: ``here``, or also at a peer."""
@@ -91,7 +116,8 @@ class Operations:
     @property
     def buffer_bytes(self) -> int:
         """Bodies in memory."""
-        return self.frontend.context.budget.bytes
+        elsewhere = self.workers.gauge("buffer_bytes") if self.workers is not None else 0
+        return self.frontend.context.budget.bytes + elsewhere
 
     def families(self) -> Iterator[Metric]:
         """Metrics that the parts make when they are asked for."""
@@ -110,7 +136,26 @@ class Operations:
         if self.spans is not None:
             yield from self.spans.families()
         yield from continuing.families(self.recorder, self.router)
-        yield from families(self.ending.frontends, self.pool.shortage)
+        yield from families(self.frontends, self._shortages())
+        if self.workers is not None:
+            yield from self.workers.families()
+
+    def _shortages(self) -> Counter[str]:
+        found = Counter(self.pool.shortage.total)
+        if self.workers is not None:
+            found.update({doing: self.workers.counter(f"shortage_{doing}") for doing in DOINGS})
+        return found
+
+    @property
+    def log_dropped(self) -> int:
+        """Log lines lost."""
+        return self.logs.dropped + (self.workers.counter("log_dropped") if self.workers is not None else 0)
+
+    def attach(self, workers: Workers, clients: Counted) -> None:
+        """The connections of clients are at workers."""
+        self.workers = workers
+        self.frontends[0] = clients
+        self.demand.elsewhere = workers.by_model
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics page and its content type."""
@@ -126,11 +171,12 @@ class Operations:
             "listen": [str(address) for address in self.addresses["clients"]],
             "policy": self.policy,
             "stopping": self.ending.begun,
-            "connections": self.frontend.connections_len,
-            "upstream_idle": self.pool.idle_len,
+            "connections": self.frontends[0].connections_len,
+            "upstream_idle": self.pool.idle_len
+            + (self.workers.gauge("upstream_idle") if self.workers is not None else 0),
             "requests": self.router.requests_len,
             "buffer_bytes": self.buffer_bytes,
-            "log_dropped": self.logs.dropped,
+            "log_dropped": self.log_dropped,
         }
 
     @property
@@ -144,7 +190,13 @@ class Operations:
         return self.router.continuing
 
     def set_continuing(self, on: bool) -> None:
-        """Lets the streams of requests placed from now on go on elsewhere, or not, until the next start."""
+        """Lets the streams of requests placed from now on go on elsewhere, or not, until the next start.
+
+        Raises:
+            Refusal: they may not, because this balancer has workers.
+        """
+        if on and self.workers is not None:
+            raise Refusal("bad_continuing", "continuing 'on': expected a balancer without workers")
         self.router.set_continuing(on)
         log.info("streams go on elsewhere: %s", "on" if on else "off")
 
@@ -171,6 +223,7 @@ class Operations:
         """Process, replicas as control sees them, and the engine's own state."""
         return {
             "process": self.facts(),
+            "workers": self.workers.view() if self.workers is not None else None,
             "replicas": self.control.states(),
             "discovery": self.control.discovery(),
             "mesh": self.peers(),
@@ -188,10 +241,17 @@ class Operations:
     def pulse(self) -> Pulse:
         """What was counted so far, and how it is now."""
         recorder, context = self.recorder, self.frontend.context
+        workers = self.workers
+        refused = context.refused + (workers.counter("refused") if workers is not None else 0)
+
+        def local(code: str) -> int:
+            elsewhere = workers.counter(f"local_{code}") if workers is not None else 0
+            return context.local_errors[code] + elsewhere
+
         return Pulse(
             uptime_s=self.uptime_s(),
-            ended=recorder.histogram("request_seconds")[0][-1][1] + context.refused,
-            errors={code: count - context.local_errors[code] for code, count in recorder.errors()},
+            ended=recorder.histogram("request_seconds")[0][-1][1] + refused,
+            errors={code: count - local(code) for code, count in recorder.errors()},
             held=self.router.hold_requests,
             in_flight=self.router.requests_len,
             ttft_p50_s=recorder.quantile("ttft_seconds", 0.5),

@@ -40,6 +40,8 @@ class Host(Protocol):
 
     shortage: Shortage
     handshake_s: float
+    accepts_at_once: int
+    """Connections taken before others get a turn of the loop, or other processes a chance."""
 
     def verdict(self) -> Verdict:
         """Whether one more may come in; closes an idle one for it where need be."""
@@ -87,7 +89,7 @@ class Acceptor:
             asyncio.get_running_loop().remove_reader(self._sock)
 
     def _ready(self) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
+        for _ in range(self._host.accepts_at_once):
             verdict = self._host.verdict()
             if verdict is Verdict.SOON:
                 self._stop()
@@ -154,7 +156,8 @@ class Acceptor:
         it.
         """
         if self._listening and not self._sock.inherited:
-            self._ready()
+            for _ in range(-(-ACCEPTS_AT_ONCE // self._host.accepts_at_once)):
+                self._ready()
         self._stop()
         if self._pause is not None:
             self._pause.cancel()

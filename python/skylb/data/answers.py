@@ -8,7 +8,7 @@ from http import HTTPStatus
 import orjson
 
 from skylb import _core
-from skylb._core import Head, ReplicaGauges, RequestError
+from skylb._core import Head, RequestError
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -67,20 +67,20 @@ def model_body(name: str, models: list[tuple[str, int | None]]) -> bytes | None:
     return None
 
 
-def fleet_body(gauges: Sequence[ReplicaGauges]) -> bytes:
+def fleet_body(loads: Sequence[tuple[int, bool, int]]) -> bytes:
     """The answer to ``GET /workers``, in the shape of vllm-router and smg.
 
     It has no addresses and no models: whoever may ask here need not know them.
     """
     replicas = [
         {
-            "id": str(replica.replica),
+            "id": str(number),
             "worker_type": "regular",
             "connection_mode": "http",
-            "is_healthy": replica.ready,
-            "load": replica.in_flight,
+            "is_healthy": ready,
+            "load": in_flight,
         }
-        for replica in gauges
+        for number, ready, in_flight in loads
     ]
     stats = {"prefill_count": 0, "decode_count": 0, "regular_count": len(replicas)}
     return orjson.dumps({"workers": replicas, "total": len(replicas), "stats": stats})

@@ -13,7 +13,7 @@ from skylb.data.crossing import Crossing
 from skylb.data.failures import KeyRefusals
 from skylb.data.reading import Reading
 from skylb.data.tenants import Tenants
-from skylb.router import Router
+from skylb.router import RequestRouter
 from skylb.upstream import Pool
 
 PIPELINE_BYTES_MAX = 256 << 10
@@ -96,7 +96,7 @@ def request_ids(sample_ratio: float | None = None) -> RequestIds:
 class Context:
     """The shared parts of the data plane."""
 
-    router: Router
+    router: RequestRouter
     pool: Pool
     recorder: Recorder
     parser: HeadParser

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from skylb._core import Forward, Head, HeadParser, Tenant
 from skylb.clock import monotonic_ns
 from skylb.data.leg import Leg
-from skylb.mesh.signing import HEADER, HEADER_LOWER, Claims, Identity, Refused, Verified, Verifier, sign
+from skylb.mesh.signing import (
+    HEADER,
+    HEADER_LOWER,
+    Claims,
+    Identity,
+    Keys,
+    Refused,
+    Verified,
+    Verifier,
+    sign,
+)
 from skylb.types import Peer
 from skylb.upstream import Pool
 
@@ -46,6 +56,10 @@ class Crossing:
         self._refused = refused
         self._shows = shows
         self._parser = HeadParser()
+
+    def set_keys(self, keys: Keys) -> None:
+        """The first of these signs from now on."""
+        self._verifier.keys = keys
 
     def sign(
         self,

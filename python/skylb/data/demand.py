@@ -5,12 +5,13 @@ are two figures, and an autoscaler divides their sum by what one replica should 
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import Protocol
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from skylb.data.frontend import Frontend
 from skylb.data.phases import HOLD
+from skylb.data.proxy import Exchange
 from skylb.router import Router
 
 MODELS_MAX = 64
@@ -18,6 +19,28 @@ MODELS_MAX = 64
 
 OTHER = "other"
 """The rest. A model of this name shares the label, as in the counts."""
+
+
+class Demanding(Protocol):
+    """Whose requests count."""
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """The requests under way."""
+
+
+def counted(frontends: Sequence[Demanding]) -> tuple[Counter[str | None], Counter[str | None]]:
+    """Requests by model: those in the hold, and those at replicas of ours."""
+    held: Counter[str | None] = Counter()
+    in_flight: Counter[str | None] = Counter()
+    for frontend in frontends:
+        for exchange in frontend.exchanges():
+            if not exchange.in_engine:
+                continue
+            if exchange.phase is HOLD:
+                held[exchange.request.model] += 1
+            elif exchange.legs and exchange.legs[-1].forward is None:
+                in_flight[exchange.request.model] += 1
+    return held, in_flight
 
 
 class Demand:
@@ -31,24 +54,20 @@ class Demand:
         router: knows which models there are; clients may write any name.
     """
 
-    def __init__(self, frontends: Sequence[Frontend], router: Router) -> None:
+    def __init__(self, frontends: Sequence[Demanding], router: Router) -> None:
         self._frontends = frontends
+        self.elsewhere: Callable[[str], Mapping[str, int]] | None = None
+        """Tells what other processes count, by model: ``held`` and ``in_flight``."""
         self._router = router
         self._models: dict[str, None] = {}
         """Those that have figures of their own, the one that was listed last at the end."""
 
     def families(self) -> Iterator[Metric]:
         """For ``/metrics``. Takes about 0.3 ms per 1,000 requests."""
-        held: Counter[str | None] = Counter()
-        in_flight: Counter[str | None] = Counter()
-        for frontend in self._frontends:
-            for exchange in frontend.exchanges():
-                if not exchange.in_engine:
-                    continue
-                if exchange.phase is HOLD:
-                    held[exchange.request.model] += 1
-                elif exchange.legs and exchange.legs[-1].forward is None:
-                    in_flight[exchange.request.model] += 1
+        held, in_flight = counted(self._frontends)
+        if self.elsewhere is not None:
+            held.update(self.elsewhere("held"))
+            in_flight.update(self.elsewhere("in_flight"))
         listed = [name for name, _ in self._router.models() if name != OTHER]
         self._list(listed, held.keys() | in_flight.keys())
         yield self._family("skylb_model_held_requests", "Requests in the hold, by model.", held)

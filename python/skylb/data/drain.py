@@ -3,13 +3,29 @@
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from skylb.data.context import DRAIN_IDLE_S
-from skylb.data.frontend import Frontend
 from skylb.tasks import TaskGroup
 
 log = logging.getLogger("skylb.data.drain")
+
+
+class Draining(Protocol):
+    """What is drained: a frontend, or what workers have."""
+
+    @property
+    def connections_len(self) -> int:
+        """Open connections."""
+
+    def stop_accepting(self, idle_s: float) -> None:
+        """Nothing new comes in; idle connections go after ``idle_s``."""
+
+    async def drain(self, timeout_s: float) -> int:
+        """Waits until all connections are gone, at most ``timeout_s``; returns how many are left."""
+
+    async def close(self) -> None:
+        """Ends what is left."""
 
 
 class Drain:
@@ -21,7 +37,7 @@ class Drain:
         timeout_s: time for requests under way, from then on.
     """
 
-    def __init__(self, frontends: Sequence[Frontend], *, delay_s: float, timeout_s: float) -> None:
+    def __init__(self, frontends: Sequence[Draining], *, delay_s: float, timeout_s: float) -> None:
         self.frontends = list(frontends)
         self._delay_s = delay_s
         self._timeout_s = timeout_s

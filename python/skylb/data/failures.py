@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from skylb import _core
 from skylb._core import Relay, Request
-from skylb.router import Router
+from skylb.router import RequestRouter
 
 log = logging.getLogger("skylb.data")
 
@@ -42,7 +42,7 @@ _STATUSES = {
 }
 
 
-def failure_of(status: int, request: Request, router: Router, *, keyed: bool) -> int | None:
+def failure_of(status: int, request: Request, router: RequestRouter, *, keyed: bool) -> int | None:
     """The failure, ``FAILURE_*``, that an answer with this status is; ``None``: it is an answer.
 
     401 where the client's key does not reach replicas (``keyed``) is about a key of ours, or that there is

@@ -7,13 +7,14 @@ deadlines, and ends them when the process stops.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from skylb.clock import Standstill, monotonic_ns
 from skylb.data import answers
-from skylb.data.accept import Acceptor, Verdict
+from skylb.data.accept import ACCEPTS_AT_ONCE, Acceptor, Verdict
 from skylb.data.client import ClientConnection
 from skylb.data.context import DRAIN_IDLE_S, SWEEP_S, Context
 from skylb.data.failures import SHUTTING_DOWN
@@ -58,6 +59,7 @@ class Frontend:
         self.name = name
         self.connections_max = context.limits.connections_max
         self.handshake_s = context.limits.timeouts.head_s
+        self.accepts_at_once = ACCEPTS_AT_ONCE
         self.shortage = Shortage()
         self.closed_total = 0
         """Idle connections closed to make room."""
@@ -223,7 +225,34 @@ class Frontend:
         await self.drain(1.0)
 
 
-def families(frontends: Sequence[Frontend], shortage: Shortage) -> Iterator[Metric]:
+class Counted(Protocol):
+    """Connections that are counted: a frontend's, or those at workers."""
+
+    @property
+    def name(self) -> str:
+        """Of the kind."""
+
+    @property
+    def connections_len(self) -> int:
+        """Open connections."""
+
+    @property
+    def connections_max(self) -> int:
+        """Connections at once at most."""
+
+    @property
+    def closed_total(self) -> int:
+        """Idle connections closed to make room."""
+
+    @property
+    def refused_total(self) -> int:
+        """Connections turned away for want of room."""
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """The requests under way."""
+
+
+def families(frontends: Sequence[Counted], shortages: Mapping[str, int]) -> Iterator[Metric]:
     """For ``/metrics``: connections by listener, and what this process was short of."""
     listener = ("listener",)
     now = GaugeMetricFamily("skylb_connections", "Open connections.", labels=listener)
@@ -246,5 +275,5 @@ def families(frontends: Sequence[Frontend], shortage: Shortage) -> Iterator[Metr
     )
     # All from the start: Prometheus misses the first event of a series that begins with it.
     for doing in DOINGS:
-        short.add_metric((doing,), shortage.total[doing])
+        short.add_metric((doing,), shortages.get(doing, 0))
     yield short

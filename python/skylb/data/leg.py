@@ -59,6 +59,7 @@ class Leg:
 
     __slots__ = (
         "_client_write",
+        "_closed",
         "_events",
         "_feed",
         "_pending",
@@ -97,6 +98,8 @@ class Leg:
         """Bytes were relayed since the last sweep."""
         self.paused = False
         self._pending: tuple[int, bytes] | None = None
+        self._closed = False
+        """The target closed while its answer was withheld."""
         self._events = 0
 
     def listen(self, connection: Connection, relay: Relay, client_write: Write, paused: bool) -> None:
@@ -131,6 +134,9 @@ class Leg:
     def upstream_closed(self, error: Exception | None, /) -> None:
         """The target closed: the end of a close-delimited body, or a break."""
         del error  # FIN and RST mean the same to a response that is not complete
+        if self.withheld:
+            self._closed = True
+            return
         flags = self.relay.eof()
         if flags & FEED_DONE:
             self._advance(flags, b"")
@@ -153,14 +159,27 @@ class Leg:
         if failed:  # the stream says so, behind what was written
             self.owner.broken(self, malformed=True)
 
-    def proceed(self) -> None:
-        """Relays the answer that was withheld: no other attempt follows."""
+    def withhold(self) -> None:
+        """The attempt has failed: nothing more is read of its answer until the engine has decided."""
+        self.withheld = True
+        self.pause()
+
+    def proceed(self, *, paused: bool) -> None:
+        """Relays the answer that was withheld: no other attempt follows.
+
+        Args:
+            paused: the client is not taking bytes at present.
+        """
         if self._pending is not None:
             flags, data = self._pending
             self._pending = None
             self.withheld = False
             self.begun = True
+            if not paused and not flags & FEED_DONE:
+                self.resume()
             self._write(flags, data)
+            if self._closed and not flags & FEED_DONE:
+                self.upstream_closed(None)
 
     def _write(self, flags: int, data: bytes) -> None:
         if flags & FEED_WRITE_BUFFER:

@@ -132,8 +132,10 @@ class Exchange:
                 self.request.tenant = party.tenant
             elif claims is not None or self.context.tenants.tells:
                 self.name_tenant()
+            self.in_engine = True
             self.context.router.submit(self, self.request, body, claims)
         except RequestError as error:
+            self.in_engine = False
             self.answer_error(error.code, error.message, param=error.param)
 
     def name_tenant(self) -> None:
@@ -151,15 +153,16 @@ class Exchange:
             return
         if self.head.route not in local.PROBES:
             self.name_tenant()
-        status, body, code = local.answer(self.head, self.context, self.request.tenant)
-        if code is not None:
-            self.context.local_errors[code] += 1
-        retry_after_s = self.context.limits.retry_after_s if status == 503 else None
-        self.answer(status, body, code=code, retry_after_s=retry_after_s)
+        local.answer(self.head, self.context, self.request.tenant, self.answer_found)
+
+    def answer_found(self, found: local.Answer, /) -> None:
+        """The answer to a route that needs no replica is known. The client may have left meanwhile."""
+        if self.phase is not ENDED:
+            status, body, code, retry_after_s = found
+            self.answer(status, body, code=code, retry_after_s=retry_after_s)
 
     def submitted(self) -> None:
-        """The engine has read the body and knows the request."""
-        self.in_engine = True
+        """The engine has placed the request. What of its body is changed depends on its tenant."""
         self.body = self.request.edited(self.body, self.context.inject_usage)
 
     def held(self) -> None:
@@ -288,7 +291,7 @@ class Exchange:
         failure = withheld(leg, relay, self.request, self.context)
         if failure is None:
             return False
-        leg.withheld = True
+        leg.withhold()
         refused = failure == _core.FAILURE_REFUSED
         self.fail(failure, sent=not refused, status=0 if refused else relay.verdict)
         return True
@@ -373,7 +376,7 @@ class Exchange:
             self.phase = RELAY
             self.phase_ns = leg.heard_ns = now_ns = monotonic_ns()
             self.request.first_byte(now_ns)
-            leg.proceed()
+            leg.proceed(paused=self.client.paused_ns != 0)
             return
         if leg is not None:
             leg.discard()
@@ -447,13 +450,12 @@ class Exchange:
         if self.phase is ENDED:
             return
         leg = self.legs[-1] if self.legs else None
-        relay = None
+        relay = leg.relay if leg is not None and leg.connection is not None else None
         if leg is not None:
-            relay = leg.relay if leg.connection is not None else None
             leg.discard()
         if self.phase is HOLD:
             self.leave_hold()
-        elif leg is not None:
+        elif leg is not None and not leg.withheld:
             self.count(leg, "client_left")
         self.complete(
             _core.OUTCOME_CLIENT_LEFT, CLIENT_CLOSED_REQUEST, "client_left", relay=relay, close=True

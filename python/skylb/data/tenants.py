@@ -9,7 +9,7 @@ from skylb.data.answers import Headers, fields_of, refusal, status_of
 from skylb.data.keyring import Keyring, wrong_key
 from skylb.keys.ring import Party
 from skylb.mesh.signing import TENANT_LEN_MAX, Claims
-from skylb.router import Router
+from skylb.router import RequestRouter
 
 NO_KEY = hashlib.sha256(b"").digest()
 """What stands for the key of a request that brings none."""
@@ -91,7 +91,7 @@ class Tenants:
         return party
 
     @staticmethod
-    def check_limits(head: Head, party: Party, router: Router, now_ns: int) -> None:
+    def check_limits(head: Head, party: Party, router: RequestRouter, now_ns: int) -> None:
         """Looks at a tenant's limits before the body of its request is read, and takes nothing of them.
 
         Raises:

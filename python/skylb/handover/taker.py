@@ -152,6 +152,8 @@ class Heritage:
     """There is no state, because of this; for the log."""
     intent: Intent = field(default_factory=Intent)
     predecessor: Predecessor | None = None
+    of_siblings: Secrets | None = None
+    """What all processes of this balancer key hashes by, where it has several. Files may be newer."""
 
     @property
     def secrets(self) -> Secrets | None:

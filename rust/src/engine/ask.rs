@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
@@ -83,7 +85,7 @@ impl<'a> Ask<'a> {
     }
 
     /// What its body is read with; `only_model` is the one meant by a body that names none.
-    pub(in crate::engine) fn envelope(&self, only_model: Option<&'a str>) -> Envelope<'a> {
+    pub(crate) fn envelope(&self, only_model: Option<&'a str>) -> Envelope<'a> {
         Envelope {
             trusted: self.trusted,
             only_model,
@@ -104,7 +106,7 @@ impl<'a> Ask<'a> {
 }
 
 /// What an engine reported about a request it answered; `None` is unknown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the rendered prompt.
     pub prompt_tokens: Option<u32>,

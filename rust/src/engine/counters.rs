@@ -23,6 +23,10 @@ macro_rules! counters {
 counters! {
     /// Requests placed.
     submitted,
+    /// Requests under way that another engine process had placed.
+    adopted,
+    /// Of those, whose tenants are over a limit.
+    adopted_over_limit,
     /// Attempts begun.
     pushed,
     /// Places taken in the hold.

@@ -3,6 +3,8 @@
 //! Effects are values, in the order in which the driver is to carry them out. The effects of a call may
 //! concern other requests than the one that the call was about.
 
+use serde::{Deserialize, Serialize};
+
 use super::choose::verdict::Verdict;
 use crate::id::{PeerId, ReplicaId, RequestId};
 use crate::time::{Instant, Span};
@@ -133,7 +135,7 @@ impl Effect {
 }
 
 /// How a request ended. The numbers are part of the Python interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Outcome {
     /// The response was relayed to its end, and its status is below 500.

@@ -151,6 +151,12 @@ macro_rules! define {
             /// All of them, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
+            /// The policy with this place in the table.
+            #[must_use]
+            pub fn by_number(number: u8) -> Option<Self> {
+                Self::ALL.get(usize::from(number)).copied()
+            }
+
             /// The word for settings, log and state.
             #[must_use]
             pub fn name(self) -> &'static str {

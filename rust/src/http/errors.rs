@@ -154,6 +154,7 @@ pub const ERRORS: &[Row] = &[
     row("upstream_reset", 502, Replica, Unsure, "The replica closed before it answered."),
     row("upstream_status", 502, Replica, Unsure, "The replica failed to answer."),
     row("upstream_unauthorized", 502, Balancer, Later, "No replica that was asked accepts the key of `--replica-key-file`."),
+    row("engine_away", 503, Balancer, Later, "The engine process has failed, and the new one is not there yet."),
     row("evacuating", 503, Peer, Later, "The region of this balancer is evacuated: a forward goes elsewhere."),
     row("hold_full", 503, Balancer, Later, "Too many requests are waiting."),
     row("hold_timeout", 503, Balancer, Later, "No replica had room within `hold_timeout_s`."),
@@ -180,6 +181,13 @@ pub fn status_of(code: &str) -> u16 {
     let row = ERRORS.iter().find(|row| row.code == code);
     debug_assert!(row.is_some(), "{code} is not in the table of errors");
     row.map_or(500, |row| row.status)
+}
+
+/// A code as it stands in the table; `None`: it does not.
+#[must_use]
+pub fn known(code: &str) -> Option<&'static str> {
+    let row = ERRORS.iter().find(|row| row.code == code);
+    row.map(|row| row.code)
 }
 
 #[cfg(test)]

@@ -9,11 +9,13 @@
 
 mod unknown;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::RequestError;
 use unknown::unknown_path;
 
 /// What a path asks for. The numbers are part of the Python interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Route {
     /// `GET /health`.

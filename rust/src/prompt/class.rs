@@ -1,7 +1,11 @@
 //! How urgent a request is.
 
+use serde::{Deserialize, Serialize};
+
 /// The class of a request: which share of the room it competes for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[repr(u8)]
 pub enum Class {
     /// Somebody waits for every token.

@@ -6,10 +6,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::engine::{Effects, Engine, failure_of};
+use super::engine::{Effects, Engine};
 use super::http::Relay;
 use super::report::given;
 use super::request::Request;
+use super::words::failure_of;
 use crate::prompt::class::Class;
 use crate::prompt::continuing::Continuing;
 use crate::record::life::reason_named;

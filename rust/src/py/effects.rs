@@ -215,6 +215,38 @@ impl Tell {
     }
 }
 
+/// Mail waits for a worker.
+#[pyclass(frozen, module = "skylb._core")]
+pub(super) struct Post(pub(super) u16);
+
+#[pymethods]
+impl Post {
+    #[getter]
+    fn worker(&self) -> u16 {
+        self.0
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Post {{ worker: {} }}", self.0)
+    }
+}
+
+/// A message of the code around the engine to a worker.
+#[pyclass(frozen, module = "skylb._core")]
+pub(super) struct Note(pub(super) Py<PyBytes>);
+
+#[pymethods]
+impl Note {
+    #[getter]
+    fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.0.bind(py).clone()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        format!("Note {{ {} bytes }}", self.0.bind(py).as_bytes().len())
+    }
+}
+
 /// One replica's figures for metrics and the live view.
 #[pyclass(frozen, module = "skylb._core")]
 pub(super) struct ReplicaGauges(pub(super) Gauges);
@@ -271,24 +303,30 @@ getters! {
 pub(super) fn effects<'py>(
     py: Python<'py>,
     out: &mut Vec<Effect>,
+    posts: impl IntoIterator<Item = Post>,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    if out.is_empty() {
+    let mut posts = posts.into_iter().peekable();
+    if out.is_empty() && posts.peek().is_none() {
         return Ok(PyTuple::empty(py));
     }
-    let effects = out.drain(..).map(|effect| {
-        Ok(match effect {
-            Effect::Push(push) => Bound::new(py, Push(push))?.into_any(),
-            Effect::Forward(forward) => Bound::new(py, Forward(forward))?.into_any(),
-            Effect::Hold(request) => Bound::new(py, Hold(request))?.into_any(),
-            Effect::Reject(reject) => Bound::new(py, Reject(reject))?.into_any(),
-            Effect::Expire(request) => Bound::new(py, Expire(request))?.into_any(),
-            Effect::Withdraw(request) => Bound::new(py, Withdraw(request))?.into_any(),
-            Effect::Probe(replica) => Bound::new(py, Probe(replica))?.into_any(),
-            Effect::Tell(tell) => Bound::new(py, Tell(tell))?.into_any(),
-        })
-    });
-    let effects = effects.collect::<PyResult<Vec<_>>>()?;
+    let posts = posts.map(|post| Ok(Bound::new(py, post)?.into_any()));
+    let effects = out.drain(..).map(|effect| effect_of(py, effect));
+    let effects = effects.chain(posts).collect::<PyResult<Vec<_>>>()?;
     PyTuple::new(py, effects)
+}
+
+/// One effect as Python has it.
+pub(super) fn effect_of(py: Python<'_>, effect: Effect) -> PyResult<Bound<'_, PyAny>> {
+    Ok(match effect {
+        Effect::Push(push) => Bound::new(py, Push(push))?.into_any(),
+        Effect::Forward(forward) => Bound::new(py, Forward(forward))?.into_any(),
+        Effect::Hold(request) => Bound::new(py, Hold(request))?.into_any(),
+        Effect::Reject(reject) => Bound::new(py, Reject(reject))?.into_any(),
+        Effect::Expire(request) => Bound::new(py, Expire(request))?.into_any(),
+        Effect::Withdraw(request) => Bound::new(py, Withdraw(request))?.into_any(),
+        Effect::Probe(replica) => Bound::new(py, Probe(replica))?.into_any(),
+        Effect::Tell(tell) => Bound::new(py, Tell(tell))?.into_any(),
+    })
 }
 
 /// Adds this part's classes to the module.
@@ -301,5 +339,7 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Withdraw>()?;
     m.add_class::<Probe>()?;
     m.add_class::<Tell>()?;
+    m.add_class::<Post>()?;
+    m.add_class::<Note>()?;
     m.add_class::<ReplicaGauges>()
 }

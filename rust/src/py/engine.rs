@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use super::effects::{ReplicaGauges, effects};
+use super::effects::{Post, ReplicaGauges, effects};
 use super::http::{Relay, refused};
 use super::report::{end_of, report};
 use super::request::{Request, Said, ask_of};
@@ -14,60 +14,17 @@ use super::scan::{Body, Scanner};
 use super::snapshot::Snapshot;
 use super::tenant::Tenant;
 use super::text::constant;
+use super::words::{OUTCOMES, PROBES, failure_of};
 use crate::engine::config::Config;
-use crate::engine::effect::{Effect, Outcome};
-use crate::engine::fleet::health::{Failure, Unread};
-use crate::engine::router::{ModelList, ProbedState, Router, SECRET_BYTES_MIN};
+use crate::engine::effect::Effect;
+use crate::engine::router::{ModelList, Router, SECRET_BYTES_MIN};
 use crate::id::{ReplicaId, RequestId};
 use crate::prompt::blocks::Tail;
 use crate::prompt::isolation::ISOLATION_KEY_BYTES;
 use crate::record::prompt::Prompt;
 use crate::relay::Pool;
+use crate::remote::mail::Mail;
 use crate::time::Instant;
-
-const FAILURES: [(&str, Failure); 11] = [
-    ("FAILURE_CONNECT", Failure::Connect),
-    ("FAILURE_RESET", Failure::Reset),
-    ("FAILURE_TIMEOUT", Failure::Timeout),
-    ("FAILURE_FULL", Failure::Full),
-    ("FAILURE_STATUS", Failure::Status(0)),
-    ("FAILURE_BAD_RESPONSE", Failure::BadResponse),
-    ("FAILURE_REFUSED", Failure::Refused),
-    ("FAILURE_LIMITED", Failure::Limited),
-    ("FAILURE_WITHDRAWN", Failure::Withdrawn),
-    ("FAILURE_ABSENT", Failure::Absent),
-    ("FAILURE_UNAUTHORIZED", Failure::Unauthorized),
-];
-
-const PROBES: [(&str, Unread); 5] = [
-    ("PROBE_REFUSED", Unread::Refused),
-    ("PROBE_UNCONNECTED", Unread::Unconnected),
-    ("PROBE_LATE", Unread::Late),
-    ("PROBE_UNREADABLE", Unread::Unreadable),
-    ("PROBE_UNSENT", Unread::Unsent),
-];
-
-const PROBED: [(&str, ProbedState); 4] = [
-    ("PROBED_UNKNOWN", ProbedState::Unknown),
-    ("PROBED_UP", ProbedState::Up),
-    ("PROBED_BLIND", ProbedState::Blind),
-    ("PROBED_DOWN", ProbedState::Down),
-];
-
-const OUTCOMES: [(&str, Outcome); 4] = [
-    ("OUTCOME_OK", Outcome::Ok),
-    ("OUTCOME_CLIENT_LEFT", Outcome::ClientLeft),
-    ("OUTCOME_REPLICA_FAILED", Outcome::ReplicaFailed),
-    ("OUTCOME_GIVEN_UP", Outcome::GivenUp),
-];
-
-/// The failure of a number, with the status of the answer.
-pub(super) fn failure_of(number: usize, status: u16) -> PyResult<Failure> {
-    Ok(match constant(&FAILURES, "failure", number)? {
-        Failure::Status(_) => Failure::Status(status),
-        other => other,
-    })
-}
 
 pub(super) type Effects<'py> = PyResult<Bound<'py, PyTuple>>;
 
@@ -75,7 +32,12 @@ impl Engine {
     /// The effects of the call that ends; receipts note them.
     pub(super) fn effects<'py>(&mut self, py: Python<'py>, now_ns: Instant) -> Effects<'py> {
         self.router.note_effects(&self.out, now_ns);
-        effects(py, &mut self.out)
+        if self.mail.is_idle() {
+            return effects(py, &mut self.out, []);
+        }
+        self.mail
+            .take_effects(&mut self.out, |id| self.router.guessed(id));
+        effects(py, &mut self.out, self.mail.untold().map(Post))
     }
 }
 
@@ -90,6 +52,8 @@ pub(super) struct Engine {
     /// Where ids are kept if streams go on elsewhere, and of which models they may.
     pub(super) kept: Option<(Arc<Pool>, Arc<[String]>)>,
     pub(super) continuing: bool,
+    /// Of workers, where there are any.
+    pub(super) mail: Mail,
 }
 
 #[pymethods]
@@ -111,6 +75,7 @@ impl Engine {
             records: false,
             kept: None,
             continuing: false,
+            mail: Mail::default(),
         })
     }
 
@@ -481,17 +446,5 @@ impl Engine {
 
 /// Adds this part's classes and constants to the module.
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    for (number, (name, _)) in FAILURES.iter().enumerate() {
-        m.add(*name, number)?;
-    }
-    for (number, (name, _)) in PROBES.iter().enumerate() {
-        m.add(*name, number)?;
-    }
-    for (name, state) in PROBED {
-        m.add(name, state as usize)?;
-    }
-    for (number, (name, _)) in OUTCOMES.iter().enumerate() {
-        m.add(*name, number)?;
-    }
     m.add_class::<Engine>()
 }

@@ -4,7 +4,6 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::effects::effects;
 use super::engine::Engine;
 use crate::engine::policy::Policy;
 use crate::time::Instant;
@@ -39,6 +38,6 @@ impl Engine {
     ) -> PyResult<Bound<'py, PyTuple>> {
         let policy = named(policy)?;
         self.router.set_policy(policy, now_ns, &mut self.out);
-        effects(py, &mut self.out)
+        self.effects(py, now_ns)
     }
 }

@@ -6,7 +6,8 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::arrivals::Arrivals;
 use super::http::{Head, Relay};
-use super::request::{Request, Sender};
+use super::request::Request;
+use super::sender::Sender;
 use super::tenant::Tenant;
 use crate::record::{self, Distribution, Ended, Format, Life};
 
@@ -100,7 +101,7 @@ impl Recorder {
             ..Life::default()
         };
         self.0.complete(&Ended {
-            head: head.map(|head| &head.inner),
+            head: head.map(|head| (&head.inner).into()),
             refused: true,
             digest: None,
             prompt_blocks: 0,
@@ -152,6 +153,15 @@ impl Recorder {
     #[getter]
     fn arrivals_dropped(&self) -> u64 {
         self.0.arrivals_dropped()
+    }
+
+    fn send_records(&mut self) {
+        self.0.send_records();
+    }
+
+    #[getter]
+    fn records_dropped(&self) -> u64 {
+        self.0.records_dropped()
     }
 
     #[getter]

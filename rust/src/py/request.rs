@@ -1,7 +1,6 @@
 //! One request as Python holds it: its head, what its body says, and the times of its phases.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -10,6 +9,7 @@ use pyo3::types::PyBytes;
 use super::effects::{Forward, Push};
 use super::http::{Head, Relay};
 use super::scan::{EditFields, fields};
+use super::sender::{RequestIds, Sender};
 use super::tenant::Tenant;
 use crate::engine::router::{Ask, Forwarded};
 use crate::engine::tenants::standing::Standing;
@@ -18,90 +18,10 @@ use crate::http::route::Route;
 use crate::id::{PeerId, RequestId};
 use crate::prompt::class::Class;
 use crate::prompt::{AnswerStart, Digest, Edit, Edits, edited, moved};
-use crate::record::legs::{Trace, Tracer};
 use crate::record::prompt::Prompt;
 use crate::record::{Ended, Life, Target};
 use crate::relay::{Options, Pool, Relay as EngineRelay};
 use crate::time::{Instant, Span};
-
-/// Who sent a request.
-#[pyclass(frozen, module = "skylb._core")]
-pub(super) struct Sender {
-    /// The client's address; `None` over a Unix socket.
-    pub(super) address: Option<Box<str>>,
-    scheme: Box<str>,
-    trusted: bool,
-    /// The class that a head names counts, and a body may steer the engine.
-    front: bool,
-    /// The peer that forwards.
-    pub(super) origin: Option<Box<str>>,
-}
-
-#[pymethods]
-impl Sender {
-    #[new]
-    #[pyo3(signature = (address, scheme, trusted, front, origin=None, /))]
-    fn new(
-        address: Option<&str>,
-        scheme: &str,
-        trusted: bool,
-        front: bool,
-        origin: Option<&str>,
-    ) -> Self {
-        Self {
-            address: address.map(Into::into),
-            scheme: scheme.into(),
-            trusted,
-            front,
-            origin: origin.map(Into::into),
-        }
-    }
-
-    #[getter]
-    fn front(&self) -> bool {
-        self.front
-    }
-}
-
-/// Ids for requests that bring none: a prefix and a counter. Where spans are exported, also their traces.
-#[pyclass(frozen, module = "skylb._core")]
-pub(super) struct RequestIds {
-    prefix: Box<str>,
-    count: AtomicU64,
-    tracer: Option<Tracer>,
-}
-
-#[pymethods]
-impl RequestIds {
-    #[new]
-    #[pyo3(signature = (prefix, sample_ratio=None, seed=0, /))]
-    fn new(prefix: &str, sample_ratio: Option<f64>, seed: u64) -> Self {
-        Self {
-            prefix: prefix.into(),
-            count: AtomicU64::new(1),
-            tracer: sample_ratio.map(|ratio| Tracer::new(seed, ratio)),
-        }
-    }
-
-    #[getter]
-    fn traces(&self) -> bool {
-        self.tracer.is_some()
-    }
-
-    fn make(&self) -> String {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        format!("{}-{number:x}", self.prefix)
-    }
-}
-
-impl RequestIds {
-    /// The trace of a request that replicas serve.
-    fn trace(&self, head: &EngineHead) -> Option<Box<Trace>> {
-        let tracer = self.tracer.as_ref()?;
-        let served = head.route().is_some_and(|route| !route.is_local());
-        served.then(|| Box::new(tracer.begin(head.trace_parent())))
-    }
-}
 
 /// What a body said, once its request is placed.
 pub(super) struct Said {
@@ -131,6 +51,9 @@ pub(super) struct Request {
     pub(super) standing: Option<Standing>,
     /// The policy, where the client is told why its request went where it went.
     pub(super) receipt: Option<&'static str>,
+    /// At a replica that may lack its model, while another could be tried: as of its push, in a worker.
+    #[pyo3(get)]
+    pub(super) guessed: bool,
     /// The body as it is sent asks for usage, and the client has not.
     pub(super) asks_usage: bool,
     /// Where ids are kept, if its stream may go on elsewhere: the engine is asked for them.
@@ -182,6 +105,13 @@ impl Request {
         self.said = Some(said);
     }
 
+    /// The class of its sender has this bound.
+    pub(super) fn bounded(&mut self, highest: Option<Class>) {
+        if let Some(said) = &mut self.said {
+            said.highest = highest;
+        }
+    }
+
     /// The record at its end.
     pub(super) fn ended<'a>(
         &'a self,
@@ -192,15 +122,15 @@ impl Request {
     ) -> Ended<'a> {
         let sender = self.sender.get();
         Ended {
-            head: Some(&self.head.get().inner),
+            head: Some((&self.head.get().inner).into()),
             refused: false,
-            digest: self.said.as_ref().map(|said| &said.digest),
+            digest: self.said.as_ref().map(|said| (&said.digest).into()),
             prompt_blocks: self
                 .said
                 .as_ref()
                 .map_or(0, |said| said.prompt_blocks as u64),
             prompt: self.prompt.as_ref(),
-            relay: relay.map(|relay| &relay.inner),
+            relay: relay.map(|relay| (&relay.inner).into()),
             life: &self.life,
             client: sender.address.as_deref(),
             origin: sender.origin.as_deref(),
@@ -253,6 +183,7 @@ impl Request {
             forwarded: None,
             standing: None,
             receipt: None,
+            guessed: false,
             asks_usage: false,
             pool: None,
             continues: false,
@@ -493,7 +424,5 @@ impl Request {
 
 /// Adds this part's classes to the module.
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<Sender>()?;
-    m.add_class::<RequestIds>()?;
     m.add_class::<Request>()
 }

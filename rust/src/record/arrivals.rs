@@ -11,7 +11,6 @@ use super::prompt::Prompt;
 use super::target::Target;
 use crate::prompt::class::Class;
 use crate::prompt::text::shortened;
-use crate::relay::Relay;
 
 /// Requests that wait for the thread.
 const ARRIVALS_MAX: usize = 16_384;
@@ -56,20 +55,20 @@ impl Arrival {
         }
         let told = |tokens: Option<i64>| tokens.and_then(|tokens| u32::try_from(tokens).ok());
         let relay = ended.relay;
-        let events = relay.map_or(0, Relay::events);
+        let events = relay.map_or(0, |relay| relay.events);
         Some(Self {
             prompt: Arc::clone(prompt),
             route: ended.route(),
-            model: shortened(&digest.model).into(),
+            model: shortened(digest.model).into(),
             tenant: ended.life.tenant.name().map(Into::into),
             class: ended.life.class,
             prompt_bytes: digest.prompt_bytes,
             has_media: digest.has_media,
-            generates: digest.stream || digest.answer.is_some() || digest.max_tokens.is_some(),
+            generates: digest.stream || digest.continues || digest.max_tokens.is_some(),
             tokens_max: digest.max_tokens,
-            prompt_tokens: relay.and_then(|relay| told(relay.prompt_tokens())),
-            cached_tokens: relay.and_then(|relay| told(relay.cached_tokens())),
-            answer_tokens: relay.and_then(|relay| told(relay.completion_tokens())),
+            prompt_tokens: relay.and_then(|relay| told(relay.prompt_tokens)),
+            cached_tokens: relay.and_then(|relay| told(relay.cached_tokens)),
+            answer_tokens: relay.and_then(|relay| told(relay.completion_tokens)),
             events_tokens: events.saturating_mul(u64::from(digest.event_tokens)),
             status: ended.status,
             forwarded: matches!(ended.life.target, Some(Target::Peer(_))),

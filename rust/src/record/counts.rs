@@ -117,6 +117,13 @@ pub const OUTCOMES: [&str; 13] = [
     "stale",
 ];
 
+/// The number of an outcome; `None` for an unknown one.
+#[must_use]
+pub fn number_of(outcome: &str) -> Option<u8> {
+    let at = OUTCOMES.iter().position(|known| *known == outcome)?;
+    u8::try_from(at).ok()
+}
+
 /// Attempts by outcome.
 #[derive(Debug, Default)]
 pub struct Attempts {
@@ -124,13 +131,11 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Counts one attempt; `false` for an unknown outcome, which is not counted.
-    pub fn add(&mut self, outcome: &str) -> bool {
-        let Some(at) = OUTCOMES.iter().position(|known| *known == outcome) else {
-            return false;
-        };
-        self.counts[at] += 1;
-        true
+    /// Counts one attempt with the outcome of this number; one beyond [`OUTCOMES`] is not counted.
+    pub fn add_number(&mut self, number: u8) {
+        if let Some(count) = self.counts.get_mut(usize::from(number)) {
+            *count += 1;
+        }
     }
 
     /// `(outcome, count)` of every outcome.
@@ -300,8 +305,9 @@ mod tests {
     #[test]
     fn an_unknown_outcome_is_told_and_not_counted() {
         let mut attempts = Attempts::default();
-        assert!(attempts.add("full"));
-        assert!(!attempts.add("splendid"));
+        attempts.add_number(number_of("full").unwrap());
+        attempts.add_number(u8::MAX);
+        assert_eq!(number_of("splendid"), None);
         assert_eq!(attempts.iter().map(|(_, count)| count).sum::<u64>(), 1);
     }
 }

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
+use super::facts::{Answered, Asked, Said};
 use super::life::Life;
 use super::prompt::Prompt;
 use super::target::Target;
-use crate::http::request::Head;
 use crate::http::route::{Route, Serving};
-use crate::prompt::Digest;
-use crate::relay::Relay;
 
 /// Route of requests whose head could not be read, or whose path is no route.
 pub const ROUTE_INVALID: &str = "invalid";
@@ -17,17 +15,17 @@ pub const ROUTE_INVALID: &str = "invalid";
 #[derive(Debug, Clone, Copy)]
 pub struct Ended<'a> {
     /// Its head; `None` where that could not be read.
-    pub head: Option<&'a Head>,
+    pub head: Option<Asked<'a>>,
     /// It was refused for its head, or while its body came.
     pub refused: bool,
     /// What its body says; `None` where that was not read.
-    pub digest: Option<&'a Digest>,
+    pub digest: Option<Said<'a>>,
     /// Blocks of the prompt, which the digest no longer has.
     pub prompt_blocks: u64,
     /// Hashes of its prompt, while requests are recorded.
     pub prompt: Option<&'a Arc<Prompt>>,
     /// The response, where there was one.
-    pub relay: Option<&'a Relay>,
+    pub relay: Option<Answered>,
     /// Its course.
     pub life: &'a Life,
     /// The client's address; `None` over a Unix socket.
@@ -46,7 +44,7 @@ impl<'a> Ended<'a> {
     /// Request method; empty where the head could not be read.
     #[must_use]
     pub fn method(&self) -> &'a str {
-        self.head.map_or("", |head| ascii(head.method()))
+        self.head.map_or("", |head| head.method)
     }
 
     /// Of its trace where spans are exported, else from a valid `traceparent`.
@@ -54,7 +52,7 @@ impl<'a> Ended<'a> {
     pub fn trace_id(&self) -> Option<&'a str> {
         match &self.life.trace {
             Some(trace) => Some(trace.id()),
-            None => self.head.and_then(Head::trace_id).map(ascii),
+            None => self.head.and_then(|head| head.trace_id),
         }
     }
 
@@ -62,7 +60,9 @@ impl<'a> Ended<'a> {
     #[must_use]
     pub fn route(&self) -> &'static str {
         match self.head {
-            Some(head) if !self.refused || head.route().is_some() => head.route_name(),
+            Some(head) if !self.refused || head.route.is_some() => {
+                head.route.map_or("other", Route::name)
+            }
             _ => ROUTE_INVALID,
         }
     }
@@ -71,27 +71,29 @@ impl<'a> Ended<'a> {
     #[must_use]
     pub fn path(&self) -> Option<&'a str> {
         let head = self.head.filter(|_| self.route() == ROUTE_INVALID);
-        head.map(|head| ascii(head.path()))
+        head.map(|head| head.path)
     }
 
     /// The route is inference, not one that the balancer answers by itself.
     #[must_use]
     pub fn measured(&self) -> bool {
-        let route = self.head.filter(|_| !self.refused).and_then(Head::route);
-        route.is_some_and(|route: Route| !route.is_local())
+        let head = self.head.filter(|_| !self.refused);
+        head.and_then(|head| head.route)
+            .is_some_and(|route| !route.is_local())
     }
 
     /// A replica's model computes the answer: it can report tokens.
     #[must_use]
     pub fn computed(&self) -> bool {
-        let route = self.head.filter(|_| !self.refused).and_then(Head::route);
-        route.is_some_and(|route: Route| route.serving() == Serving::Batch)
+        let head = self.head.filter(|_| !self.refused);
+        head.and_then(|head| head.route)
+            .is_some_and(|route| route.serving() == Serving::Batch)
     }
 
     /// Model named in the body.
     #[must_use]
     pub fn model(&self) -> Option<&'a str> {
-        self.digest.map(|digest| &*digest.model)
+        self.digest.map(|digest| digest.model)
     }
 
     /// Name of the replica of the last attempt.
@@ -131,7 +133,7 @@ impl<'a> Ended<'a> {
     /// Body bytes to the client.
     #[must_use]
     pub fn bytes_out(&self) -> u64 {
-        self.relay.map_or(0, Relay::bytes_out)
+        self.relay.map_or(0, |relay| relay.bytes_out)
     }
 
     /// Time from accept to the first body byte.
@@ -144,23 +146,19 @@ impl<'a> Ended<'a> {
     /// Mean time between two tokens of a stream, where the replica told their number, else between two events.
     #[must_use]
     pub fn mean_gap_ns(&self) -> Option<u64> {
-        let relay = self.stream()?;
-        let tokens = relay.completion_tokens();
-        relay
-            .gaps()
-            .mean_ns(tokens.and_then(|tokens| u64::try_from(tokens).ok()))
+        self.stream()?.mean_gap_ns
     }
 
     /// Longest time between two events of a stream.
     #[must_use]
     pub fn worst_gap_ns(&self) -> Option<u64> {
-        self.stream()?.gaps().worst_ns()
+        self.stream()?.worst_gap_ns
     }
 
     /// The response, if it is a stream that is no error.
-    fn stream(&self) -> Option<&'a Relay> {
+    fn stream(&self) -> Option<Answered> {
         let relay = self.relay;
-        relay.filter(|relay| relay.streaming() && relay.verdict() < 400)
+        relay.filter(|relay| relay.streaming && relay.verdict < 400)
     }
 
     /// Time from accept to the end.
@@ -170,17 +168,12 @@ impl<'a> Ended<'a> {
     }
 }
 
-/// Text that the parser let through, as ASCII or not at all.
-fn ascii(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::http::request::HeadParser;
-    use crate::prompt::{DigestConfig, Envelope, Scratch, digest};
-    use crate::relay::Options;
+    use crate::http::request::{Head, HeadParser};
+    use crate::prompt::{Digest, DigestConfig, Envelope, Scratch, digest};
+    use crate::relay::{Options, Relay};
 
     /// What a record is made of.
     pub(in crate::record) struct Parts {
@@ -243,12 +236,12 @@ pub(super) mod tests {
         /// The record of its end.
         pub(in crate::record) fn ended(&self, status: u16) -> Ended<'_> {
             Ended {
-                head: self.head.as_ref(),
+                head: self.head.as_ref().map(Into::into),
                 refused: false,
-                digest: self.digest.as_ref(),
+                digest: self.digest.as_ref().map(Into::into),
                 prompt_blocks: 32,
                 prompt: self.prompt.as_ref(),
-                relay: self.relay.as_ref(),
+                relay: self.relay.as_ref().map(Into::into),
                 life: &self.life,
                 client: Some("127.0.0.1:50000"),
                 origin: self.origin,

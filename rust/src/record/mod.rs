@@ -10,10 +10,12 @@ mod access;
 pub mod arrivals;
 mod brief;
 pub mod counts;
+mod crossing;
 mod distributions;
 mod ended;
 mod errors;
 mod exemplars;
+pub mod facts;
 pub mod histogram;
 mod labels;
 pub mod legs;
@@ -31,6 +33,7 @@ pub mod window;
 
 use arrivals::{Arrival, Arrivals};
 use counts::{Attempts, Requests};
+use crossing::{Crossed, Crossing};
 use distributions::Distributions;
 use errors::Errors;
 use labels::Labels;
@@ -38,6 +41,8 @@ use spans::Spans;
 use stamp::Stamp;
 use streams::Streams;
 use usage::{ModelUsage, TenantUsage, Usage};
+
+use crate::remote::frame::FrameError;
 
 pub use distributions::{Cumulative, Distribution};
 pub use ended::{Ended, ROUTE_INVALID};
@@ -71,6 +76,8 @@ pub struct Recorder {
     usage: Usage,
     arrivals: Option<Arrivals>,
     spans: Option<Spans>,
+    /// Records go to another process, which counts them.
+    crossing: Option<Crossing>,
 }
 
 impl Recorder {
@@ -101,16 +108,31 @@ impl Recorder {
             usage: Usage::default(),
             arrivals: None,
             spans: None,
+            crossing: None,
         }
     }
 
     /// A request ended.
     pub fn complete(&mut self, ended: &Ended<'_>) {
+        let exemplar = self.export(ended);
+        if let Some(crossing) = &mut self.crossing {
+            match &mut self.spans {
+                Some(spans) => {
+                    spans.take_raw(|bytes, len| crossing.add(ended, exemplar, (bytes, len)));
+                }
+                None => crossing.add(ended, exemplar, (&[], 0)),
+            }
+        } else {
+            self.count(ended, exemplar);
+        }
+        self.log(ended);
+    }
+
+    fn count(&mut self, ended: &Ended<'_>, exemplar: Option<Traced>) {
         let key = self.labels.key(ended);
         self.requests.add(key, ended);
         self.errors.add(ended);
         self.streams.add(ended);
-        let exemplar = self.export(ended);
         if ended.measured() {
             self.cut += u64::from(ended.is_cut() && ended.origin.is_none());
             self.distributions.add(key, ended, exemplar);
@@ -119,7 +141,42 @@ impl Recorder {
         if let Some(arrivals) = &mut self.arrivals {
             arrivals.add(ended);
         }
-        self.log(ended);
+    }
+
+    /// From now on another process counts the records: they wait until they are sent to it.
+    pub fn send_records(&mut self) {
+        self.crossing = Some(Crossing::default());
+    }
+
+    /// Shows the records that wait to be sent to `consume`, and empties their queue.
+    pub fn take_records<T>(&mut self, consume: impl FnOnce(&[u8]) -> T) -> T {
+        match &mut self.crossing {
+            Some(crossing) => crossing.take(consume),
+            None => consume(&[]),
+        }
+    }
+
+    /// Records that found no room in their queue.
+    #[must_use]
+    pub fn records_dropped(&self) -> u64 {
+        self.crossing.as_ref().map_or(0, Crossing::dropped)
+    }
+
+    /// Counts the records that another process has sent.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read. Those before are counted.
+    pub fn add_records(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
+        crossing::read(bytes, |record| match record {
+            Crossed::Ended(request) => request.show(|ended, traced, (spans, len)| {
+                self.count(ended, traced);
+                if let Some(own) = &mut self.spans {
+                    own.append(spans, len);
+                }
+            }),
+            Crossed::Attempt(outcome) => self.attempts.add_number(outcome),
+        })
     }
 
     /// Queues the spans of a request. Its trace, if a collector gets them.
@@ -156,7 +213,14 @@ impl Recorder {
 
     /// One attempt at a replica ended; `false` for an outcome that is not in the list.
     pub fn attempt(&mut self, outcome: &str) -> bool {
-        self.attempts.add(outcome)
+        let Some(number) = counts::number_of(outcome) else {
+            return false;
+        };
+        match &mut self.crossing {
+            Some(crossing) => crossing.add_attempt(number),
+            None => self.attempts.add_number(number),
+        }
+        true
     }
 
     /// Changes what later lines look like.

@@ -8,7 +8,6 @@ use super::exemplars::Traced;
 use super::legs::{Failed, Leg, Trace, nonzero, unhex};
 use super::protobuf::{self, Field, Value, attribute, bytes, fixed32, fixed64, message, number};
 use super::target::Target;
-use crate::relay::Relay;
 
 mod attributes;
 
@@ -135,6 +134,23 @@ impl Spans {
         Some((taken, std::mem::take(&mut self.waiting)))
     }
 
+    /// Spans that wait, and their number; empties the queue. They are for [`Self::append`] of another process.
+    pub fn take_raw<T>(&mut self, consume: impl FnOnce(&[u8], u64) -> T) -> T {
+        let taken = consume(&self.queue, std::mem::take(&mut self.waiting));
+        self.queue.clear();
+        taken
+    }
+
+    /// Spans of another process wait here.
+    pub fn append(&mut self, spans: &[u8], len: u64) {
+        if self.queue.len() + spans.len() > self.config.queue_bytes_max {
+            self.dropped += len;
+            return;
+        }
+        self.queue.extend_from_slice(spans);
+        self.waiting += len;
+    }
+
     /// A request ended: its spans wait, if it is one whose spans are exported. Its trace, if they do.
     pub fn complete(&mut self, ended: &Ended<'_>, policy: &str) -> Option<Traced> {
         let trace = ended.life.trace.as_deref()?;
@@ -222,7 +238,7 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn of(ended: &Ended<'a>, trace: &'a Trace) -> Self {
-        let streams = ended.relay.is_some_and(Relay::streaming);
+        let streams = ended.relay.is_some_and(|relay| relay.streaming);
         let began = streams && ended.life.first_byte_ns != 0;
         Self {
             stays: trace.stays(),
@@ -288,7 +304,7 @@ impl Writer<'_> {
                 end_ns: ended.end_ns,
             };
             self.span("stream", place, |out, _| {
-                int(out, "skylb.events", ended.relay.map(Relay::events));
+                int(out, "skylb.events", ended.relay.map(|relay| relay.events));
                 int(out, "skylb.bytes_out", Some(ended.bytes_out()));
             });
         }
@@ -309,7 +325,7 @@ impl Writer<'_> {
         };
         self.span("request", place, |out, _| {
             let state = ended.head.filter(|_| parent.is_some());
-            let state = state.and_then(|head| head.header(b"tracestate"));
+            let state = state.and_then(|head| head.trace_state);
             if let Some(state) =
                 state.filter(|state| state.len() <= TRACESTATE_BYTES_MAX && state.is_ascii())
             {
@@ -409,7 +425,7 @@ fn end_of(ended: &Ended<'_>) -> Failed {
     };
     Failed {
         outcome,
-        status: ended.relay.map_or(0, Relay::status),
+        status: ended.relay.map_or(0, |relay| relay.status),
         end_ns: ended.end_ns,
     }
 }

@@ -77,14 +77,14 @@ impl Usage {
         if matches!(ended.life.target, Some(Target::Peer(_))) {
             return;
         }
-        let Some(relay) = ended.relay.filter(|relay| relay.verdict() < 400) else {
+        let Some(relay) = ended.relay.filter(|relay| relay.verdict < 400) else {
             return;
         };
         let output = at(&mut self.models, usize::from(key.model));
         let told = [
-            relay.prompt_tokens(),
-            relay.cached_tokens(),
-            relay.completion_tokens(),
+            relay.prompt_tokens,
+            relay.cached_tokens,
+            relay.completion_tokens,
         ];
         if ended.computed() {
             output.answers += 1;

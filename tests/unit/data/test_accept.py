@@ -17,6 +17,7 @@ class Host:
 
     shortage = Shortage()
     handshake_s = 1.0
+    accepts_at_once = 64
 
     def __init__(self) -> None:
         self.made = 0

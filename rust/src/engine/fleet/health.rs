@@ -22,6 +22,8 @@
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::config::Config;
 use crate::time::{Instant, Span};
 
@@ -65,7 +67,7 @@ impl State {
 }
 
 /// How an attempt failed; the numbers are Python's `FAILURE_*`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Failure {
     /// No connection.
     Connect,

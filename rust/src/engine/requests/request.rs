@@ -30,6 +30,8 @@ pub(in crate::engine) struct Attempt {
     pub(in crate::engine) forecast: Forecast,
     /// The driver has been told to give it up.
     pub(in crate::engine) withdrawn: bool,
+    /// Another engine process began it: what it expected is not known, and nothing is learned from it.
+    pub(in crate::engine) adopted: bool,
 }
 
 /// Where a request stands.

@@ -62,8 +62,10 @@ impl Router {
         if mem::replace(&mut attempt.started, true) {
             return;
         }
-        attempt.first_byte_ns = Some(now);
-        if measured {
+        if !attempt.adopted {
+            attempt.first_byte_ns = Some(now);
+        }
+        if measured && !attempt.adopted {
             self.fleet.compare(&attempt.forecast, now);
         }
         if !request.continues {
@@ -241,7 +243,7 @@ impl Router {
             Phase::InFlight(attempt) => {
                 let slot = attempt.slot;
                 let mut answer = Cow::Borrowed(&[][..]);
-                if outcome == Outcome::Ok && request.given.is_none() {
+                if outcome == Outcome::Ok && request.given.is_none() && !attempt.adopted {
                     answer = self.learn(&request, &attempt, &report, now);
                 }
                 // What stands for an answer that was not read is of use here alone.

@@ -55,6 +55,8 @@ use crate::id::{ReplicaSlot, RequestId};
 use crate::prompt::{self, AnswerStart, Digest, DigestConfig, Scratch as BodyScratch};
 use crate::time::{Instant, Span};
 
+pub use facts::Adopted;
+
 pub use super::ask::{AlreadyKnown, Ask, Forwarded, Report, Usage};
 pub use super::fleet::models::{MODELS_PER_REPLICA_MAX, ModelList, Served};
 pub use super::fleet::probes::ProbedState;

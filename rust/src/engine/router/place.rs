@@ -35,6 +35,22 @@ impl Router {
         now: Instant,
         out: &mut Vec<Effect>,
     ) -> Result<(), AlreadyKnown> {
+        self.place_again(id, (ask, digest), Span::ZERO, now, out)
+    }
+
+    /// The same for a request that another engine process has held so long.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::place`].
+    pub fn place_again(
+        &mut self,
+        id: RequestId,
+        (ask, digest): (&Ask<'_>, &mut Digest),
+        waited: Span,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), AlreadyKnown> {
         let now = self.advance(now);
         if self.requests.contains(id) {
             return Err(AlreadyKnown(id));
@@ -45,7 +61,11 @@ impl Router {
         let (hop, origin) = ask.forwarded.map_or((0, None), |f| (f.hop, f.origin));
         let granted = Lane::of(ask.route).takes_room();
         self.arrive(origin, &digest.model, (hop, granted), now);
-        match self.admit(ask, digest, now) {
+        let admitted = self.admit(ask, digest, now).map(|mut request| {
+            request.held_ns = waited;
+            request
+        });
+        match admitted {
             Ok(request) if self.is_unlisted(&request, now) => {
                 self.await_look(id, request, now, out);
             }
@@ -439,6 +459,7 @@ impl Router {
             first_byte_ns: None,
             forecast,
             withdrawn: false,
+            adopted: false,
         });
         let attempt = request.attempts;
         let predicted_ttft_ns = request.demand.measured().then_some(forecast.ttft_ns);

@@ -46,6 +46,21 @@ impl Router {
         self.requests.in_flight()
     }
 
+    /// Requests that have not ended.
+    #[must_use]
+    pub fn requests_len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Those of them that `are` so, the oldest first.
+    #[must_use]
+    pub fn requests_where(&self, are: impl Fn(RequestId) -> bool) -> Vec<RequestId> {
+        let found = self.requests.iter().filter(|(id, _)| are(*id));
+        let mut found: Vec<_> = found.map(|(id, request)| (request.age, id)).collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Memory of the prefix tree.
     #[must_use]
     pub fn tree_bytes(&self) -> usize {

@@ -1,5 +1,7 @@
 //! How a tenant stands with its limits, as clients read it: the header lines that OpenAI's API has.
 
+use serde::{Deserialize, Serialize};
+
 use super::bucket::Bucket;
 use crate::time::Span;
 
@@ -7,7 +9,7 @@ const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
 
 /// One limit per minute, as it stood at some moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     limit: u64,
     /// That may be taken at this balancer at once.
@@ -27,7 +29,7 @@ impl Line {
 }
 
 /// The limits per minute of one tenant, those that it has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     pub(super) requests: Option<Line>,
     pub(super) tokens: Option<Line>,

@@ -3,7 +3,6 @@
 use super::super::ended::Ended;
 use super::super::protobuf::{Value, attribute, message, number};
 use super::span;
-use crate::http::request::Head;
 use crate::http::route::Route;
 use crate::prompt::text::shortened;
 
@@ -17,7 +16,7 @@ pub(super) fn put_http(out: &mut Vec<u8>, ended: &Ended<'_>) {
 }
 
 pub(super) fn put_gen_ai(out: &mut Vec<u8>, ended: &Ended<'_>) {
-    let route = ended.head.and_then(Head::route);
+    let route = ended.head.and_then(|head| head.route);
     text(out, "gen_ai.operation.name", route.and_then(operation));
     text(
         out,
@@ -42,19 +41,19 @@ pub(super) fn put_gen_ai(out: &mut Vec<u8>, ended: &Ended<'_>) {
         int(
             out,
             "gen_ai.usage.input_tokens",
-            tokens(relay.prompt_tokens()),
+            tokens(relay.prompt_tokens),
         );
         int(
             out,
             "gen_ai.usage.cache_read.input_tokens",
-            tokens(relay.cached_tokens()),
+            tokens(relay.cached_tokens),
         );
         int(
             out,
             "gen_ai.usage.output_tokens",
-            tokens(relay.completion_tokens()),
+            tokens(relay.completion_tokens),
         );
-        if relay.streaming() {
+        if relay.streaming {
             seconds(out, "gen_ai.response.time_to_first_chunk", ended.ttft_ns());
         }
     }

@@ -1,0 +1,107 @@
+"""What the supervisor tells its children, and they it: a packet each, with descriptors.
+
+The packets are pickled: only so does every setting arrive as it was. Both ends are processes of one balancer,
+and nobody else can write to their sockets, which have no address.
+"""
+
+import pickle
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from skylb.addresses import ListenAddress
+from skylb.config import Settings
+from skylb.handover.state import Secrets
+
+PACKET_BYTES_MAX = 4 << 20
+"""A packet's bound: the settings of thousands of replicas take less."""
+
+DESCRIPTORS_MAX = 253
+"""Descriptors of one packet (``SCM_MAX_FD``, unix(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What a child is to be. Its descriptors are listening sockets, kind after kind."""
+
+    settings: Settings
+    worker: int
+    """The worker's number, from 1 on; 0: the engine process."""
+    secrets: Secrets
+    """Key the hashes of prompts and the salts of tenants: all processes of a balancer have the same."""
+    sockets: Mapping[str, int]
+    """How many listening sockets come along, by what they are for."""
+    addresses: Mapping[str, Sequence[ListenAddress]]
+    """Where each kind listens."""
+    starts: Mapping[str, int] = field(default_factory=dict)
+    """How often processes have been started again, by kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A new line comes along: to this worker, or to the engine process (0)."""
+
+    worker: int
+    starts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A child is to end in good order; a further one skips what it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """A child is to read its files again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A child serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A line for the service manager."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The engine process has cut the line of a worker, which does not read, or cannot be understood."""
+
+    worker: int
+
+
+Order = Boot | Line | Stop | Renew
+Report = Ready | Status | Cut
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a channel for packets."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET_BYTES_MAX)
+    return ends
+
+
+def send(channel: socket.socket, packet: Order | Report, descriptors: Sequence[int] = ()) -> None:
+    """Sends a packet.
+
+    Raises:
+        OSError: the other side is gone, takes nothing at present, or the packet is too large.
+    """
+    socket.send_fds(channel, [pickle.dumps(packet)], list(descriptors))
+
+
+def receive(channel: socket.socket) -> tuple[Order | Report | None, list[int]]:
+    """The next packet and its descriptors; ``None``: the other side is gone.
+
+    Raises:
+        BlockingIOError: there is none at present.
+        OSError: the other side is gone.
+    """
+    data, descriptors, _, _ = socket.recv_fds(channel, PACKET_BYTES_MAX, DESCRIPTORS_MAX)
+    packet = pickle.loads(data) if data else None  # noqa: S301 - of a process of this balancer alone
+    return packet, descriptors

@@ -1,0 +1,272 @@
+"""The supervisor: binds the sockets, starts the other processes, and starts each again that dies.
+
+It does nothing else, so that nothing else can end it. A child that dies takes only its own work with it.
+Where the supervisor dies, all children end, because their channels to it close.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Mapping
+
+from skylb import parts
+from skylb.clock import monotonic_ns
+from skylb.config import HANDOVER_VARIABLE, Settings
+from skylb.errors import ConfigError, TaskFailedError
+from skylb.inherited import passed
+from skylb.keyfiles import read_keys
+from skylb.notify import Notifier
+from skylb.ports import Ports
+from skylb.tasks import TaskGroup
+from skylb.workers.children import Child, spawn
+from skylb.workers.orders import Boot, Cut, Line, Ready, Renew, Report, Status, Stop
+
+log = logging.getLogger("skylb.workers")
+
+ENGINE = 0
+"""The engine process, among the workers' numbers."""
+
+PAUSE_S = 0.1
+"""Before a child is started again that has died soon after its start; twice as long each time."""
+PAUSE_MAX_S = 5.0
+
+LASTING_S = 10.0
+"""A child that has lived so long has not died of its start."""
+
+KILL_S = 10.0
+"""What children may take to end, besides the time that the settings give them."""
+
+
+class Supervisor:
+    """All processes of one balancer.
+
+    Args:
+        settings: what to run.
+        manager: variables that the service manager has set.
+
+    Raises:
+        ConfigError: a file that the settings name is no good, or such a variable.
+    """
+
+    def __init__(self, settings: Settings, manager: Mapping[str, str]) -> None:
+        if HANDOVER_VARIABLE in manager:
+            raise ConfigError([f"workers is {settings.workers}: expected 1 in a hand-over, or a restart"])
+        parts.check_files(settings)
+        self._settings = settings
+        self._status = "starting"
+        self._notifier = Notifier.of(manager, os.getpid(), lambda: self._status)
+        self._passed = passed(manager, os.getpid())
+        keys = read_keys(settings.mesh.peer_key_file)
+        self._secrets = parts.secrets(settings, keys, parts.isolation(settings, keys), None)
+        quiet = settings.model_copy(update={"access_log": "off"})
+        self._logs = parts.logs(quiet, parts.recorder(quiet))
+        self._ports: Ports | None = None
+        self._children: dict[int, Child] = {}
+        self._standby: Child | None = None
+        """A process that has loaded everything, to become the engine process should that die."""
+        self._ready: set[int] = set()
+        self._stopping = asyncio.Event()
+        self._all_ended = asyncio.Event()
+        self._failure: str | None = None
+        self._starts: Counter[str] = Counter(engine=0, worker=0)
+        self._pauses: dict[int, float] = {}
+        self._tasks = TaskGroup(self._part_failed)
+
+    # ------------------------------------------------------------------ start and stop
+
+    async def run(self) -> None:
+        """Serves until a signal ends it.
+
+        Raises:
+            ListenError: an address cannot be bound.
+            ConfigError: a socket was passed that no listener wants.
+            TaskFailedError: a child could not be started.
+        """
+        self._logs.start()
+        try:
+            self._ports = await Ports.bind(self._settings, self._passed)
+            self._install_signals()
+            numbers = range(ENGINE, self._settings.workers + 1)
+            started = [await spawn(self._reported) for _ in numbers]
+            for number, child in zip(numbers, started, strict=True):
+                self._lead(number, child, self._ports)
+            for worker in numbers[1:]:
+                self._connect(worker)
+            await self._stopping.wait()
+            await self._stop(self._ports)
+        finally:
+            for child in (*self._children.values(), *filter(None, [self._standby])):
+                child.kill()
+            await self._tasks.stop()
+            if self._ports is not None:
+                self._ports.release()
+            await asyncio.to_thread(self._logs.stop)
+            self._notifier.close()
+        if self._failure is not None:
+            raise TaskFailedError(self._failure)
+
+    def _lead(self, number: int, child: Child, ports: Ports) -> None:
+        """Tells a child what it is, and watches it."""
+        groups = {"forwards": ports.peers, "sync": ports.sync, "admin": ports.admin}
+        if number != ENGINE:
+            groups = {"clients": ports.clients}
+        self._children[number] = child
+        boot = Boot(
+            settings=self._settings,
+            worker=number,
+            secrets=self._secrets,
+            sockets={name: len(group) for name, group in groups.items()},
+            addresses=ports.named(),
+            starts=dict(self._starts),
+        )
+        child.order(boot, [sock.fileno() for group in groups.values() for sock in group])
+        self._tasks.start(self._watch(number, child, ports), name=_name(number))
+
+    def _connect(self, worker: int) -> None:
+        """Gives a worker and the engine process the two ends of a line."""
+        ends = socket.socketpair()
+        with ends[0], ends[1]:
+            for number, peer, end in ((ENGINE, worker, ends[0]), (worker, ENGINE, ends[1])):
+                child = self._children.get(number)
+                if child is not None and not child.ended:
+                    child.order(Line(peer, dict(self._starts)), [end.fileno()])
+
+    async def _watch(self, number: int, child: Child, ports: Ports) -> None:
+        """Waits for the end of a child, and starts it again unless the balancer ends."""
+        began_ns = monotonic_ns()
+        status = await child.wait()
+        never_ready = number not in self._ready
+        self._ready.discard(number)
+        if self._stopping.is_set():
+            if all(other.ended for other in self._children.values()):
+                self._all_ended.set()
+            return
+        if never_ready and not self._starts.total():
+            self._fail(f"{_name(number)} could not be started: {_said(status)}")
+            return
+        lived_s = (monotonic_ns() - began_ns) / 1e9
+        pause_s = self._pauses.get(number, 0.0) if lived_s < LASTING_S else 0.0
+        self._pauses[number] = min(max(2 * pause_s, PAUSE_S), PAUSE_MAX_S)
+        self._starts[_kind(number)] += 1
+        log.error("%s has ended: %s; it is started again", _name(number), _said(status))
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        await self._again(number, ports)
+
+    async def _again(self, number: int, ports: Ports) -> None:
+        standby = self._standby if number == ENGINE else None
+        if standby is not None and not standby.ended:
+            self._standby, child = None, standby
+        else:
+            child = await spawn(self._reported)
+        self._lead(number, child, ports)
+        for worker in [number] if number != ENGINE else [of for of in self._children if of != ENGINE]:
+            self._connect(worker)
+
+    # ------------------------------------------------------------------------- reports
+
+    def _reported(self, child: Child, report: Report) -> None:
+        number = next((of for of, other in self._children.items() if other is child), None)
+        if number is None:
+            return
+        if isinstance(report, Ready):
+            self._ready.add(number)
+            self._tasks.start(self._now_ready(number), name="ready")
+        elif isinstance(report, Status):
+            self._status = report.text
+        elif isinstance(report, Cut) and report.worker in self._children:
+            self._children[report.worker].kill()
+
+    async def _now_ready(self, number: int) -> None:
+        """A child serves: if all do, so does the balancer. A further engine process is made ready."""
+        if number == ENGINE and self._standby is None and not self._stopping.is_set():
+            self._standby = await spawn(self._reported)
+            standby = self._standby
+            await standby.wait()  # to become the engine process, or of itself
+            if self._standby is standby:
+                self._standby = None
+        if len(self._ready) == len(self._children) and not self._stopping.is_set():
+            self._notifier.ready()
+
+    # ----------------------------------------------------------------------------- end
+
+    async def _stop(self, ports: Ports) -> None:
+        """Has all children end in good order."""
+        settings = self._settings
+        within_s = settings.drain_delay_s + settings.drain_timeout_s
+        self._notifier.stopping(within_s)
+        if self._standby is not None:
+            self._standby.kill()
+        for sock in ports.clients:
+            sock.close()  # workers have it, and close it after the delay
+        for child in self._children.values():
+            child.order(Stop())
+        if all(child.ended for child in self._children.values()):
+            return
+        ended = self._tasks.start(self._all_ended.wait(), name="end")
+        _, late = await asyncio.wait([ended], timeout=within_s + KILL_S)
+        if late:
+            log.error("not all processes have ended in time")
+
+    def _fail(self, why: str) -> None:
+        self._failure = self._failure or why
+        self._stopping.set()
+
+    def _part_failed(self, name: str, error: BaseException) -> None:
+        self._fail(f"{name} failed: {error!r}")
+
+    def request_stop(self) -> None:
+        """Begins an orderly stop; a further call skips what it waits for."""
+        if self._stopping.is_set():
+            for child in self._children.values():
+                if not child.ended:
+                    child.order(Stop())
+        self._stopping.set()
+
+    def renew(self) -> None:
+        """Has all children read their files again."""
+        with self._notifier.reload():
+            for child in self._children.values():
+                if not child.ended:
+                    child.order(Renew())
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, self.renew)
+        loop.add_signal_handler(signal.SIGUSR2, _no_handover)
+
+
+def _no_handover() -> None:
+    log.warning("SIGUSR2: a balancer with workers hands nothing over: this process goes on")
+
+
+def _kind(number: int) -> str:
+    return "engine" if number == ENGINE else "worker"
+
+
+def _name(number: int) -> str:
+    return "the engine process" if number == ENGINE else f"worker {number}"
+
+
+def _said(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else f"signal {-status}"
+
+
+async def serve(settings: Settings, manager: Mapping[str, str] | None = None) -> None:
+    """Runs one balancer of several processes until a signal ends it.
+
+    Args:
+        settings: what to run.
+        manager: variables that the service manager has set.
+
+    Raises:
+        ConfigError: a file that the settings name is no good, or what the service manager has passed.
+        ListenError: an address cannot be bound.
+        TaskFailedError: a process could not be started.
+    """
+    await Supervisor(settings, manager or {}).run()

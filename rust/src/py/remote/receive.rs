@@ -1,0 +1,190 @@
+//! Binding of `remote`: what the engine process has decided about a worker's requests.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use super::{Live, RemoteEngine, Stand};
+use crate::engine::effect::{Effect, Forward, Push, Reject};
+use crate::engine::policy::Policy;
+use crate::http::errors;
+use crate::id::{PeerId, ReplicaId, RequestId};
+use crate::py::effects::{Note, effect_of};
+use crate::remote::down::Down;
+use crate::remote::frame::{self, FrameError};
+use crate::remote::mail::frames;
+use crate::time::{Instant, Span};
+
+#[pymethods]
+impl RemoteEngine {
+    #[pyo3(signature = (data, /))]
+    fn receive<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyList>> {
+        let mut begun = std::mem::take(&mut self.inbox);
+        let data = if begun.is_empty() {
+            data
+        } else {
+            begun.extend_from_slice(data);
+            &begun[..]
+        };
+        let effects = PyList::empty(py);
+        let rest = frames(data, |bytes| {
+            if let Some(effect) = self.receive_one(py, frame::read(bytes)?)? {
+                effects.append(effect)?;
+            }
+            Ok::<(), Fault>(())
+        });
+        self.inbox = rest.map_err(|Fault(error)| error)?.to_vec();
+        Ok(effects)
+    }
+}
+
+/// The engine process has said what cannot be read, or Python failed.
+struct Fault(PyErr);
+
+impl From<FrameError> for Fault {
+    fn from(error: FrameError) -> Self {
+        Self(PyValueError::new_err(error.to_string()))
+    }
+}
+
+impl From<PyErr> for Fault {
+    fn from(error: PyErr) -> Self {
+        Self(error)
+    }
+}
+
+impl RemoteEngine {
+    /// One decision as Python has it; `None`: its request has ended meanwhile.
+    fn receive_one<'py>(
+        &mut self,
+        py: Python<'py>,
+        down: Down<'_>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let number = match down {
+            Down::Note(bytes) => {
+                let note = Note(PyBytes::new(py, bytes).unbind());
+                return Ok(Some(Bound::new(py, note)?.into_any()));
+            }
+            Down::Placed { number, .. }
+            | Down::Push { number, .. }
+            | Down::Forward { number, .. }
+            | Down::Reject { number, .. }
+            | Down::Hold(number)
+            | Down::Expire(number)
+            | Down::Withdraw(number) => number,
+        };
+        let Some(live) = self.live.get_mut(&number) else {
+            return Ok(None);
+        };
+        if let Down::Placed {
+            class,
+            highest,
+            standing,
+            policy,
+            ..
+        } = down
+        {
+            let mut request = live.request.borrow_mut(py);
+            request.life.class = class;
+            request.standing = standing;
+            let policy = policy.and_then(Policy::by_number).map(Policy::name);
+            request.receipt = policy.filter(|_| request.trusted());
+            request.bounded(highest);
+            return Ok(Some(Bound::new(py, Placed(number))?.into_any()));
+        }
+        let effect = live.decided(py, RequestId(number), down)?;
+        if matches!(effect, Some(Effect::Reject(_) | Effect::Expire(_))) {
+            self.live.remove(&number);
+        }
+        effect.map(|effect| effect_of(py, effect)).transpose()
+    }
+}
+
+impl Live {
+    /// What is decided about this request.
+    fn decided(
+        &mut self,
+        py: Python<'_>,
+        request: RequestId,
+        down: Down<'_>,
+    ) -> PyResult<Option<Effect>> {
+        Ok(Some(match down {
+            Down::Push {
+                replica,
+                attempt,
+                match_blocks,
+                predicted_ttft_ns,
+                guessed,
+                ..
+            } => {
+                self.stand = Stand::AtReplica(attempt);
+                self.request.borrow_mut(py).guessed = guessed;
+                Effect::Push(Push {
+                    request,
+                    replica: ReplicaId(replica),
+                    attempt,
+                    match_blocks,
+                    predicted_ttft_ns: predicted_ttft_ns.map(Span::from_ns),
+                    shadow: None,
+                })
+            }
+            Down::Forward {
+                peer,
+                attempt,
+                attempts_left,
+                match_blocks,
+                deadline_ns,
+                ..
+            } => {
+                self.stand = Stand::AtPeer;
+                Effect::Forward(Forward {
+                    request,
+                    peer: PeerId(peer),
+                    attempt,
+                    attempts_left,
+                    match_blocks,
+                    deadline_ns: Instant::from_ns(deadline_ns),
+                })
+            }
+            Down::Hold(_) => {
+                self.stand = Stand::Waits;
+                Effect::Hold(request)
+            }
+            Down::Withdraw(_) => Effect::Withdraw(request),
+            Down::Expire(_) => Effect::Expire(request),
+            Down::Reject {
+                code,
+                message,
+                retry_after_s,
+                ..
+            } => {
+                let code = errors::known(code);
+                let code = code.ok_or_else(|| PyValueError::new_err("reject: an unknown code"))?;
+                Effect::Reject(Reject {
+                    request,
+                    status: errors::status_of(code),
+                    code,
+                    message: message.into(),
+                    retry_after_s,
+                })
+            }
+            Down::Placed { .. } | Down::Note(_) => return Ok(None),
+        }))
+    }
+}
+
+/// The engine process has placed the request; what becomes of it follows.
+#[pyclass(frozen, module = "skylb._core")]
+pub(in crate::py) struct Placed(u64);
+
+#[pymethods]
+impl Placed {
+    #[getter]
+    fn request_id(&self) -> u64 {
+        self.0
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Placed {{ request: {} }}", self.0)
+    }
+}

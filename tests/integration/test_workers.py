@@ -1,0 +1,278 @@
+"""A balancer of several processes: what each death costs, and that all is counted whoever served it."""
+
+import asyncio
+import os
+import signal
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from skylb.keys.edit import add_key
+from tests.support.processes import PATIENCE_S, Balancer, balancer, eventually, get, mocks
+from tests.support.raw import Answer, Connection, ask, chat, request
+
+STEADY = ("--profile", "l4-8b", "--time-scale", "0.5")
+"""Streams of 200 tokens take seconds."""
+
+HELLO = request(chat("hello"))
+
+
+@contextmanager
+def workers(
+    count: int = 2, *arguments: str, replicas: tuple[str, ...] = STEADY, fleet: int = 2
+) -> Iterator[Balancer]:
+    """A balancer with workers, in front of mock replicas; all workers serve."""
+    with (
+        mocks(fleet, *replicas) as urls,
+        balancer(*urls, arguments=["--workers", str(count), "--drain-timeout-s", "20", *arguments]) as front,
+    ):
+        eventually(lambda: len(pids(front)) == count, what="workers")
+        yield front
+
+
+def pids(front: Balancer) -> dict[int, int]:
+    """The processes of the workers that serve, by their numbers."""
+    found = front.state()["workers"]
+    return {worker["worker"]: worker["pid"] for worker in found if worker["attached"] and worker["pid"]}
+
+
+def engine_pid(front: Balancer) -> int:
+    """The engine process."""
+    pid = front.state()["process"]["pid"]
+    assert isinstance(pid, int)
+    return pid
+
+
+def shares(front: Balancer) -> dict[int, int]:
+    """Requests under way at each worker, as it has told last."""
+    return {worker["worker"]: worker["requests"] for worker in front.state()["workers"]}
+
+
+def in_flight(front: Balancer) -> int:
+    """Requests at replicas, as the engine counts them."""
+    return sum(replica["in_flight"] for replica in front.state()["engine"]["replicas"])
+
+
+def at_rest(front: Balancer) -> bool:
+    """Nothing is under way, and nothing is counted that is not."""
+    state = front.state()
+    return (in_flight(front), state["process"]["requests"], state["engine"]["requests"]) == (0, 0, 0)
+
+
+def streaming(name: str, tokens: int = 150) -> bytes:
+    """A request for a stream of some seconds."""
+    return request(chat(name, max_tokens=tokens, stream=True), request_id=name)
+
+
+@asynccontextmanager
+async def streams(
+    front: Balancer, count: int, tokens: int = 150
+) -> AsyncIterator[list[asyncio.Task[Answer]]]:
+    """Streams that have begun, each on a connection of its own."""
+    connections = [await Connection.open(front.port) for _ in range(count)]
+    for number, connection in enumerate(connections):
+        connection.writer.write(streaming(f"stream-{number}", tokens))
+    for connection in connections:
+        await connection.reader.readuntil(b"\n\n")
+        await connection.reader.readuntil(b"\n\n")
+    tasks = [asyncio.create_task(rest(connection)) for connection in connections]
+    try:
+        yield tasks
+    finally:
+        for connection in connections:
+            connection.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def rest(connection: Connection) -> Answer:
+    """What comes of a stream that has begun."""
+    answer = Answer(status=200)
+    try:
+        while data := await connection.reader.read(65536):
+            answer.body += data
+            if b"data: [DONE]" in answer.body or b'data: {"error"' in answer.body:
+                break
+    except ConnectionError as error:
+        answer.error = type(error).__name__
+    return answer
+
+
+def whole(answer: Answer) -> bool:
+    """The stream ended well."""
+    return answer.done_events == 1 and answer.error_events == 0
+
+
+async def later(condition: object, what: str) -> None:
+    """Waits for a condition beside the loop."""
+    await asyncio.to_thread(eventually, condition, what=what)
+
+
+def test_what_any_worker_serves_is_counted_logged_and_explained() -> None:
+    async def run(front: Balancer) -> None:
+        for number in range(12):  # a connection each: both workers get some
+            assert (await ask(front.port, request(chat("hi"), request_id=f"r-{number}"))).status == 200
+        connection = await Connection.open(front.port)
+        for number in range(12, 15):
+            answer = await connection.ask(request(chat("hi", stream=True), request_id=f"r-{number}"))
+            assert (answer.status, answer.done_events) == (200, 1)
+        await connection.close()
+        assert (await ask(front.port, request(b"{"))).status == 400
+
+    with workers(2, "--receipts", "100", replicas=("--profile", "instant")) as front:
+        asyncio.run(run(front))
+        eventually(lambda: front.metric("skylb_requests_total") == 16, what="all are counted")
+        assert front.metric("skylb_attempts_total") == 15
+        assert front.metric("skylb_ttft_seconds_count") == 15
+        eventually(lambda: len(front.log()) == 16, what="all are logged")
+        ids = {line["request_id"] for line in front.log()}
+        assert {f"r-{number}" for number in range(15)} <= ids
+        for number in range(15):
+            assert b'"outcome"' in get(f"{front.admin}/requests/r-{number}")
+        eventually(lambda: at_rest(front), what="rest")
+
+
+def test_a_client_that_leaves_gives_its_place_back() -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 4):
+            await later(lambda: in_flight(front) == 4, "four are in flight")
+        await later(lambda: at_rest(front), "rest")
+
+    with workers() as front:
+        asyncio.run(run(front))
+        eventually(lambda: [line["status"] for line in front.log()] == [499] * 4, what="four lines")
+        assert {line["error_code"] for line in front.log()} == {"client_left"}
+
+
+def test_a_worker_that_is_killed_takes_its_own_streams_and_is_started_again() -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 10) as tasks:
+            await later(lambda: in_flight(front) == 10, "ten are in flight")
+            await later(lambda: sum(shares(front).values()) == 10, "workers tell of all")
+            before, lost = pids(front), shares(front)[1]
+            os.kill(before[1], signal.SIGKILL)
+            await later(lambda: in_flight(front) <= 10 - lost, "its places are given back")
+            answers = await asyncio.gather(*tasks)
+            assert sum(map(whole, answers)) == 10 - lost
+            await later(lambda: pids(front).get(1) not in {before[1], None}, "it is there again")
+            assert pids(front)[2] == before[2]
+        for _ in range(8):
+            assert (await ask(front.port, HELLO)).status == 200
+        await later(lambda: at_rest(front), "rest")
+        assert front.metric("skylb_worker_requests_lost_total") == lost
+
+    with workers() as front:
+        asyncio.run(run(front))
+        eventually(lambda: 'process="worker"} 1.0' in front.metrics(), what="it is counted")
+
+
+def test_an_engine_process_that_is_killed_costs_no_stream_and_no_request() -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 8) as tasks:
+            await later(lambda: in_flight(front) == 8, "eight are in flight")
+            before = engine_pid(front)
+            os.kill(before, signal.SIGKILL)
+            late = await asyncio.gather(*(ask(front.port, streaming(f"late-{n}", 2)) for n in range(10)))
+            assert Counter(answer.status for answer in late) == {200: 10}
+            assert all(map(whole, late))
+            assert engine_pid(front) != before
+            going = sum(not task.done() for task in tasks)
+            assert in_flight(front) >= going > 0, "the new one counts what is under way"
+            answers = await asyncio.gather(*tasks)
+            assert all(map(whole, answers))
+        await later(lambda: at_rest(front), "rest")
+
+    with workers() as front:
+        asyncio.run(run(front))
+
+
+def test_requests_that_wait_for_room_wait_on_when_the_engine_process_is_killed() -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 1, tokens=100) as tasks:
+            held = [asyncio.create_task(ask(front.port, streaming(f"held-{n}", 2))) for n in range(5)]
+            await later(lambda: front.state()["engine"]["hold"]["requests"] == 5, "five are held")
+            os.kill(engine_pid(front), signal.SIGKILL)
+            answers = await asyncio.gather(*held)
+            assert all(map(whole, answers))
+            assert whole(await tasks[0])
+        await later(lambda: at_rest(front), "rest")
+
+    with workers(2, "--engine-in-flight-max", "1", fleet=1) as front:
+        asyncio.run(run(front))
+
+
+def test_the_end_waits_for_streams_at_all_workers() -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 6, tokens=60) as tasks:
+            front.child.send(signal.SIGTERM)
+            answers = await asyncio.gather(*tasks)
+            assert all(map(whole, answers))
+
+    with workers() as front:
+        asyncio.run(run(front))
+        assert front.child.popen.wait(PATIENCE_S) == 0
+
+
+def test_all_processes_end_with_their_supervisor() -> None:
+    def alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+
+    with workers() as front:
+        children = [engine_pid(front), *pids(front).values()]
+        front.child.kill()
+        eventually(lambda: not any(map(alive, children)), what="nobody is left")
+
+
+def test_a_hang_up_reaches_all_workers(tmp_path: Path) -> None:
+    with workers(replicas=("--profile", "instant")) as front:
+        moved = tmp_path / "moved.jsonl"
+        front.access_log.rename(moved)
+        front.child.send(signal.SIGHUP)
+
+        def logged() -> bool:
+            for _ in range(8):
+                assert asyncio.run(ask(front.port, HELLO)).status == 200
+            return front.access_log.exists() and len(front.log()) >= 8
+
+        eventually(logged, what="both workers write the new file")
+
+
+def test_the_limits_of_a_tenant_hold_over_all_workers(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    key, _ = add_key(path, "acme", {"requests_per_minute": 5}, {})
+    line = [f"Authorization: Bearer {key}"]
+
+    async def run(front: Balancer) -> None:
+        answers = [await ask(front.port, request(chat("hi"), headers=line)) for _ in range(10)]
+        assert Counter(answer.status for answer in answers) == {200: 5, 429: 5}
+        refused = [answer for answer in answers if answer.status == 429]
+        assert all("retry-after" in answer.headers for answer in refused)
+        assert (await ask(front.port, HELLO)).status == 401
+
+    with workers(2, "--keys-file", str(path), replicas=("--profile", "instant")) as front:
+        asyncio.run(run(front))
+
+
+def test_what_workers_cannot_do_is_refused_and_they_go_on() -> None:
+    with workers(replicas=("--profile", "instant")) as front:
+        before = engine_pid(front), pids(front)
+        asked = urllib.request.Request(f"{front.admin}/continuing", b'{"continuing": "on"}', method="PUT")
+        with pytest.raises(urllib.error.HTTPError, match="400") as caught:
+            urllib.request.urlopen(asked, timeout=PATIENCE_S)
+        with caught.value as refused:
+            assert b"without workers" in refused.read()
+        front.child.send(signal.SIGUSR2)
+        for pid in (before[0], *before[1].values()):
+            for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(pid, number)
+        line = "SIGUSR2: a balancer with workers hands nothing over"
+        front.child.require(lambda: line in front.child.text(), what="a line in the log")
+        assert asyncio.run(ask(front.port, HELLO)).status == 200
+        assert (engine_pid(front), pids(front)) == before
