@@ -168,7 +168,11 @@ mod tests {
         assert_eq!(outbox.add(slot, (&turn, 130), 4_096), 0);
         let sent = taken(&mut outbox);
         assert_eq!(sent[..2], [(None, 40), (Some(long[39]), 0)]);
-        assert_eq!(sent[2], (Some(long[39]), 60), "from where the last one ended");
+        assert_eq!(
+            sent[2],
+            (Some(long[39]), 60),
+            "from where the last one ended"
+        );
         assert_eq!(sent[3], (Some(long[99]), 30));
         assert_eq!(sent[4], (Some(answer[29]), 5));
     }
