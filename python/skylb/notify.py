@@ -92,7 +92,12 @@ class Notifier:
                 self._send({"READY": "1", **self._new_status()})
 
     def stopping(self, within_s: float) -> None:
-        """The end has begun; the manager should wait for it so long, and `STOP_MARGIN_S` more."""
+        """The end has begun; the manager should wait for it so long, and `STOP_MARGIN_S` more.
+
+        A process that has never served says nothing: another one may be the service.
+        """
+        if not self._serves:
+            return
         self._serves = False
         extend_us = round((within_s + STOP_MARGIN_S) * 1e6)
         self._send({"STOPPING": "1", "EXTEND_TIMEOUT_USEC": str(extend_us), **self._new_status()})

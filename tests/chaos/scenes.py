@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from tests.chaos.clients import Crowd, Ledger
 from tests.chaos.fleet import Fleet, fleet
-from tests.support.processes import Balancer, balancer, eventually
+from tests.support.processes import Balancer, answers, balancer, eventually
 from tests.support.regions import Regions, regions
 
 Scene = Callable[[float], Awaitable[tuple[int, Ledger]]]
@@ -27,6 +27,7 @@ DOWN_S = 1.0
 """How long somebody stays away."""
 
 FROZEN_S = 8.0
+CONTINUING = "--continue-streams"
 HERE, THERE = "us", "eu"
 REGION = ("--profile", "l4-8b", "--time-scale", "0.3", "--max-num-seqs", "4")
 
@@ -127,6 +128,25 @@ async def replaced(seconds: float) -> tuple[int, Ledger]:
         return await under_load(front.url, "replaced", seconds, lambda _: in_thread(lambda: succeed(front)))
 
 
+def kill_engine_process(front: Balancer) -> None:
+    """The process that decides dies, and another one takes its place."""
+    before = pid_of(front)
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: answers(f"{front.admin}/health") and pid_of(front) != before, what="another one")
+
+
+async def engine_killed(seconds: float) -> tuple[int, Ledger]:
+    """The engine process of a balancer with workers dies again and again."""
+    with ExitStack() as stack:
+        replicas = stack.enter_context(fleet(REPLICAS))
+        front = stack.enter_context(balancer(*replicas.urls, arguments=[*PATIENT, "--workers", "2"]))
+
+        async def kill(_number: int) -> None:
+            await in_thread(lambda: kill_engine_process(front))
+
+        return await under_load(front.url, "engine", seconds, kill)
+
+
 def over(fault: Callable[[Fleet, int], Awaitable[None]], *arguments: str) -> Scene:
     """A scene of replicas' faults."""
     return lambda seconds: over_replicas(fault.__name__, seconds, fault, *arguments)
@@ -138,10 +158,11 @@ def between(fault: Callable[[Regions, int], Awaitable[None]], *arguments: str) -
 
 
 SCENES: dict[str, Scene] = {
-    "replicas killed": over(killed),
-    "replicas frozen": over(frozen),
-    "the peer's balancer killed": between(peer_killed),
-    "the region evacuated": between(evacuated),
+    "replicas killed": over(killed, CONTINUING),
+    "replicas frozen": over(frozen, CONTINUING),
+    "the peer's balancer killed": between(peer_killed, CONTINUING),
+    "the region evacuated": between(evacuated, CONTINUING),
     "the balancer replaced": replaced,
+    "the engine process killed": engine_killed,
 }
 """By the name in the table."""

@@ -1,5 +1,6 @@
 """Streams that go on at another replica: one stream for the client, whatever becomes of the replica."""
 
+import asyncio
 import json
 import signal
 import threading
@@ -12,6 +13,7 @@ import openai
 import pytest
 
 from tests.support.processes import Balancer, balancer, eventually, get, mocks, post_stream, start_mocks
+from tests.support.raw import Answer, ask, chat, request
 from tests.support.regions import regions
 
 TOKENS = 60
@@ -195,6 +197,27 @@ def test_a_stream_that_nobody_goes_on_with_ends_with_one_error() -> None:
         assert len(heard.text) > 7 * 4
         assert (heard.ends, heard.finishes) == (0, [])
         assert reason(front) == {"no_place": 1}
+
+
+def test_a_stream_whose_continuation_is_answered_with_errors_ends_with_one_error() -> None:
+    failing = ("--fault-error-rate", "1", "--fault-status", "500")
+    with (
+        mocks(1, *FAST, "--fault-cut-after-tokens", "7") as cut,
+        mocks(2, *FAST, *failing) as bad,
+        balancer(*cut, *bad, arguments=[*ON, "--engine-attempts-max", "3"]) as front,
+    ):
+
+        async def run() -> list[Answer]:
+            return [
+                await ask(front.port, request(chat(f"{n}", max_tokens=50, stream=True))) for n in range(8)
+            ]
+
+        begun = [answer for answer in asyncio.run(run()) if answer.status == 200]
+        assert begun
+        assert reason(front)["no_place"] == len(begun)
+        for answer in begun:
+            assert answer.complete, "the body is ended, not left open"
+            assert (answer.error_events, answer.done_events) == (1, 0)
 
 
 def test_of_other_models_streams_end_as_ever() -> None:

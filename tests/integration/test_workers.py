@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from skylb.keys.edit import add_key
-from tests.support.processes import PATIENCE_S, Balancer, balancer, eventually, get, mocks
+from tests.support.processes import PATIENCE_S, Balancer, answers, balancer, eventually, get, mocks
 from tests.support.raw import Answer, Connection, ask, chat, request
 
 STEADY = ("--profile", "l4-8b", "--time-scale", "0.5")
@@ -182,12 +182,27 @@ def test_an_engine_process_that_is_killed_costs_no_stream_and_no_request() -> No
             assert engine_pid(front) != before
             going = sum(not task.done() for task in tasks)
             assert in_flight(front) >= going > 0, "the new one counts what is under way"
-            answers = await asyncio.gather(*tasks)
-            assert all(map(whole, answers))
+            assert all(map(whole, await asyncio.gather(*tasks)))
         await later(lambda: at_rest(front), "rest")
 
     with workers() as front:
         asyncio.run(run(front))
+
+
+def test_an_engine_process_may_be_killed_again_and_again() -> None:
+    async def run(front: Balancer) -> None:
+        async with streams(front, 4, tokens=200) as tasks:
+            for _ in range(3):
+                before = engine_pid(front)
+                os.kill(before, signal.SIGKILL)
+                await later(lambda: answers(f"{front.admin}/ready"), "another engine process")
+                await later(lambda before=before: engine_pid(front) != before, "another process")
+            assert all(map(whole, await asyncio.gather(*tasks)))
+        await later(lambda: at_rest(front), "rest")
+
+    with workers() as front:
+        asyncio.run(run(front))
+        assert front.child.alive()
 
 
 def test_requests_that_wait_for_room_wait_on_when_the_engine_process_is_killed() -> None:
@@ -196,8 +211,7 @@ def test_requests_that_wait_for_room_wait_on_when_the_engine_process_is_killed()
             held = [asyncio.create_task(ask(front.port, streaming(f"held-{n}", 2))) for n in range(5)]
             await later(lambda: front.state()["engine"]["hold"]["requests"] == 5, "five are held")
             os.kill(engine_pid(front), signal.SIGKILL)
-            answers = await asyncio.gather(*held)
-            assert all(map(whole, answers))
+            assert all(map(whole, await asyncio.gather(*held)))
             assert whole(await tasks[0])
         await later(lambda: at_rest(front), "rest")
 
@@ -209,8 +223,7 @@ def test_the_end_waits_for_streams_at_all_workers() -> None:
     async def run(front: Balancer) -> None:
         async with streams(front, 6, tokens=60) as tasks:
             front.child.send(signal.SIGTERM)
-            answers = await asyncio.gather(*tasks)
-            assert all(map(whole, answers))
+            assert all(map(whole, await asyncio.gather(*tasks)))
 
     with workers() as front:
         asyncio.run(run(front))

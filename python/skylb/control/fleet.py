@@ -141,7 +141,9 @@ class Fleet:
         chosen = self._merged()
         self._replicas = after = {offered.name: self._identified(offered) for offered in chosen}
         self._offered = {offered.name: offered for offered in chosen}
-        for name in [name for name in self._leaving if before[name] != after.get(name)]:
+        for name in [
+            name for name in self._leaving if name not in after or before[name].id != after[name].id
+        ]:
             self._leaving.discard(name)
             self._draining.pop(name, None)
         if before != after:

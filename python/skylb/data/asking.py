@@ -87,7 +87,7 @@ class Question:
 
     def upstream_data(self, data: bytes, /) -> None:
         """A part of the answer."""
-        self._heard = True
+        self._heard = self._leg.heard = True
         self._body += self._reader.feed(data)
         if self._reader.error is not None or len(self._body) > ANSWER_BYTES_MAX:
             self._asking.fail(_core.FAILURE_BAD_RESPONSE, sent=True)

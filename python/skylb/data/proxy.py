@@ -372,7 +372,10 @@ class Exchange:
         self.leave_hold()
         continuing.gave_up(self)
         leg = self.legs[-1] if self.legs else None
-        if leg is not None and leg.withheld and is_for_client(leg.relay):
+        goes_on = (
+            self.early_relay is not None and self.early_relay.keeps
+        )  # its answer is no part of the stream
+        if leg is not None and leg.withheld and not goes_on and is_for_client(leg.relay):
             self.phase = RELAY
             self.phase_ns = leg.heard_ns = now_ns = monotonic_ns()
             self.request.first_byte(now_ns)

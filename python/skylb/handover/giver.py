@@ -37,6 +37,9 @@ log = logging.getLogger("skylb.handover")
 HELLO_S = 5.0
 """How long a process that connects may take to say what it is."""
 
+ENDED = "it ended before it was ready"
+"""What is said of a process that is gone, however that was noticed."""
+
 TELL_S = 0.1
 """Between two reports of the requests that have not ended."""
 
@@ -229,8 +232,8 @@ class Giver:
             self._refuse(writer, pid, f"it was not ready within {waited_s:g} s")
         except HandoverError as error:
             self._refuse(writer, pid, str(error))
-        except ConnectionError as error:
-            self._refuse(writer, pid, f"its connection broke: {error}")
+        except ConnectionError:  # while it was written to
+            self._refuse(writer, pid, ENDED)
         except asyncio.CancelledError:
             self._refuse(writer, pid, "the balancer that runs is being stopped")
             raise
@@ -296,7 +299,7 @@ class Giver:
 async def _expected(reader: asyncio.StreamReader, expected: Kind) -> bytes:
     frame = await receive(reader)
     if frame is None:
-        raise HandoverError("it ended before it was ready")
+        raise HandoverError(ENDED)
     kind, payload = frame
     if kind is Kind.FAULT:
         raise HandoverError(f"it cannot serve: {payload.decode(errors='replace')}")

@@ -98,6 +98,7 @@ class Succession:
             log.log(level, "starts without what was learned: %s", heritage.why)
         if heritage.predecessor is not None:
             await heritage.predecessor.make_way(self._take_rest, self._router.merge_predecessor)
+            heritage.own_files()
             heritage.predecessor.follow(self._router.merge_predecessor)
             log.info("hand-over: took over from process %d", heritage.predecessor.pid)
 

@@ -92,7 +92,7 @@ class Predecessor:
                     if answer[0] is Kind.STATE:
                         state += answer[1]
                     elif answer[0] is Kind.IN_FLIGHT:
-                        heard(answer[1])
+                        self._count(heard, answer[1])
                     elif answer[0] is Kind.REFUSED:
                         raise HandoverError(f"the running balancer gave this one up: {_text(answer[1])}")
                     else:
@@ -104,6 +104,13 @@ class Predecessor:
             log.warning("hand-over: process %d has ended meanwhile", self.pid)
         if state:
             rest(bytes(state))
+
+    def _count(self, heard: Callable[[bytes], None], flight: bytes) -> None:
+        """Reports what the old process has in flight; what cannot be read is not counted."""
+        try:
+            heard(flight)
+        except ValueError as error:
+            log.warning("hand-over: what process %d has in flight is not known: %s", self.pid, error)
 
     def follow(self, heard: Callable[[bytes | None], None]) -> None:
         """From now on reports what the old process has in flight, and ``None`` once that has ended."""
@@ -166,6 +173,12 @@ class Heritage:
             self.state, self.outcome = Kept.of(data), "warm"
         except ValueError as error:
             self.outcome, self.why = "foreign", f"what the predecessor has handed over: {error}"
+
+    def own_files(self) -> None:
+        """The predecessor has made way: from now on this process removes the files of Unix sockets."""
+        for sock in (each for group in self.sockets.values() for each in group):
+            if not sock.inherited and sock.fileno() >= 0:
+                sock.own_file()
 
     def read(self, directory: Path, *, age_max_s: float, bytes_max: int) -> None:
         """Reads the state of an earlier process. Blocks: it is for a thread."""
@@ -273,12 +286,10 @@ def _text(payload: bytes) -> str:
 
 
 def _opened(descriptor: int, inherited: bool) -> Listening:
-    """A socket that listens already. The file of a Unix socket is this process's to remove from now on."""
+    """A socket that listens already. The file of a Unix socket is the other process's until `own_files`."""
     sock = Listening(fileno=descriptor)
     sock.setblocking(False)
     sock.inherited = inherited
-    if not inherited:
-        sock.own_file()
     return sock
 
 

@@ -1,6 +1,7 @@
 """What the supervisor starts, ``python -m skylb.workers DESCRIPTOR``: it waits for its `Boot`."""
 
 import asyncio
+import signal
 import sys
 
 import uvloop
@@ -8,11 +9,13 @@ import uvloop
 from skylb.errors import ConfigError, SkyLBError
 from skylb.output import EXIT_CONFIG, EXIT_FAILURE, print_faults, tell_crashes_in_json
 from skylb.workers import engine, worker
-from skylb.workers.child import Channel
+from skylb.workers.child import SUPERVISORS, Channel
 
 
 def main() -> int:
     """Becomes a worker or the engine process; the exit status."""
+    for number in SUPERVISORS:
+        signal.signal(number, signal.SIG_IGN)
     channel = Channel(int(sys.argv[1]))
     try:
         boot, descriptors = channel.boot()

@@ -11,6 +11,9 @@ from skylb.output import EXIT_FAILURE
 from skylb.workers import orders
 from skylb.workers.orders import Boot, Line, Renew, Stop
 
+SUPERVISORS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+"""Signals for the supervisor, which passes them on. A service manager may send them to all processes."""
+
 
 class Channel:
     """The channel to the supervisor.
@@ -45,8 +48,8 @@ class Channel:
             renew: called when it is to read its files again.
             line: called with a new line and its descriptor.
         """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)  # they are for the supervisor, which passes them on
+        for number in SUPERVISORS:
+            signal.signal(number, signal.SIG_IGN)  # again: the loop may have taken one over
 
         def ready() -> None:
             try:

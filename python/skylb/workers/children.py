@@ -74,8 +74,9 @@ class Child:
     async def wait(self) -> int:
         """Waits for its end; its exit status, or minus the signal that has ended it."""
         status = await self._process.wait()
-        asyncio.get_running_loop().remove_reader(self._channel)
-        self._channel.close()
+        if self._channel.fileno() >= 0:  # several may wait for it
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._channel.close()
         return status
 
 

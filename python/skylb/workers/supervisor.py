@@ -183,8 +183,11 @@ class Supervisor:
     async def _now_ready(self, number: int) -> None:
         """A child serves: if all do, so does the balancer. A further engine process is made ready."""
         if number == ENGINE and self._standby is None and not self._stopping.is_set():
-            self._standby = await spawn(self._reported)
-            standby = self._standby
+            try:
+                self._standby = standby = await spawn(self._reported)
+            except OSError as error:
+                log.warning("no process could be made ready: %s; the next engine process takes longer", error)
+                return
             await standby.wait()  # to become the engine process, or of itself
             if self._standby is standby:
                 self._standby = None

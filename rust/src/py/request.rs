@@ -56,6 +56,8 @@ pub(super) struct Request {
     pub(super) guessed: bool,
     /// The body as it is sent asks for usage, and the client has not.
     pub(super) asks_usage: bool,
+    /// The body has its changes.
+    edited: bool,
     /// Where ids are kept, if its stream may go on elsewhere: the engine is asked for them.
     pub(super) pool: Option<Arc<Pool>>,
     /// A replica is asked to go on with its stream.
@@ -185,6 +187,7 @@ impl Request {
             receipt: None,
             guessed: false,
             asks_usage: false,
+            edited: false,
             pool: None,
             continues: false,
             salt_edits: Edits::new(),
@@ -277,7 +280,10 @@ impl Request {
 
     #[pyo3(signature = (body, ask_usage, /))]
     fn edited<'py>(&mut self, body: Bound<'py, PyBytes>, ask_usage: bool) -> Bound<'py, PyBytes> {
-        let Some(said) = &self.said else { return body };
+        let Some(said) = self.said.as_ref().filter(|_| !self.edited) else {
+            return body; // it is submitted again to another engine process
+        };
+        self.edited = true;
         // What counts tokens needs to know them.
         let counts = self.standing.is_some_and(|standing| standing.has_tokens());
         let digest = &said.digest;

@@ -1,5 +1,6 @@
 //! The ids of a stream's tokens, and what all streams together may keep of them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -47,11 +48,20 @@ impl Pool {
 }
 
 /// The ids of a prompt and of its answer so far.
-#[derive(Debug)]
 pub(super) struct Ids {
     pool: Arc<Pool>,
     pub(super) prompt: Vec<u32>,
     pub(super) answer: Vec<u32>,
+}
+
+/// The ids are the texts: they are not printed.
+impl fmt::Debug for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ids")
+            .field("prompt", &self.prompt.len())
+            .field("answer", &self.answer.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Ids {

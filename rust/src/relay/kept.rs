@@ -346,6 +346,9 @@ impl Kept {
         let (Some(raw), Some(ids), false) = (raw, &mut self.ids, self.resumed) else {
             return Ok(());
         };
+        if !ids.prompt.is_empty() {
+            return Ok(()); // told again
+        }
         ids.add(true, ids_of(raw)?)
     }
 

@@ -54,6 +54,10 @@ impl Router {
         request.held_ns = Span::ZERO;
         request.leaves_until_ns = Instant::ZERO;
         request.tried_peers = SmallVec::new();
+        // Who had no room before the first byte may have some by now.
+        request.stays = false;
+        request.setbacks.by_peers = 0;
+        request.setbacks.by_replicas = 0;
         self.counters.resumed += 1;
         self.retry(id, failure, true, now, out);
     }

@@ -219,7 +219,8 @@ impl RemoteEngine {
         let Some(live) = self.live.get_mut(&number) else {
             return Ok(());
         };
-        if std::mem::replace(&mut live.stand, Stand::Waits) == Stand::Unknown {
+        let unknown = std::mem::replace(&mut live.stand, Stand::Waits) == Stand::Unknown;
+        if unknown && self.there {
             live.submitted
                 .put_again(&mut self.outbox, request.life.held_ns, None);
         } else {
