@@ -119,6 +119,7 @@ def test_its_page_is_not_for_other_machines() -> None:
         assert "its buttons kill processes" in child.text()
 
 
+@pytest.mark.timeout(180)
 def test_with_continuing_on_a_killed_replica_fails_nobody() -> None:
     child = Child([*SKYLB, "demo", "--users", "12", "--replicas", "2", "--duration-s", "30"])
     try:
