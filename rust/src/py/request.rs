@@ -38,6 +38,10 @@ pub(super) struct Said {
 
 /// One request, from its head to its end.
 #[pyclass(module = "skylb._core")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one request"
+)]
 pub(super) struct Request {
     pub(super) id: RequestId,
     pub(super) head: Py<Head>,
