@@ -8,7 +8,7 @@ use super::engine::Engine;
 use super::text::constant;
 use crate::engine::effect::Message;
 use crate::engine::mesh::hot::heat::Terms;
-use crate::engine::mesh::hot::places::KEY_BYTES;
+use crate::engine::mesh::key::KEY_BYTES;
 use crate::engine::mesh::peer::Presence;
 use crate::engine::mesh::residency::Rule;
 use crate::engine::router::{self, Listing};

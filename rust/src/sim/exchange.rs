@@ -10,7 +10,7 @@ use super::simulator::Simulator;
 use super::workload::small;
 use crate::engine::effect::{Message, Tell};
 use crate::engine::mesh::hot::heat::Terms;
-use crate::engine::mesh::hot::places::KEY_BYTES;
+use crate::engine::mesh::key::KEY_BYTES;
 use crate::engine::mesh::peer::{PEERS_MAX, Presence};
 use crate::engine::mesh::residency::Rule;
 use crate::engine::router::Listing;

@@ -5,6 +5,7 @@ mod facts;
 mod figures;
 pub mod grants;
 pub mod hot;
+pub mod key;
 pub mod listing;
 pub mod peer;
 pub mod region;

@@ -189,7 +189,7 @@ impl Heat {
     #[must_use]
     pub fn digest(&self, block_bytes: u32, incarnation: u64) -> PeerDigest {
         PeerDigest {
-            tag: self.namer.tag,
+            tag: self.namer.tag(),
             block_bytes,
             incarnation,
             sequence: self.sequence,
@@ -296,8 +296,8 @@ fn differs(old: &[Prefix], new: &[Prefix]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::places::KEY_BYTES;
     use super::*;
+    use crate::engine::mesh::key::KEY_BYTES;
 
     const SECOND_NS: Span = Span::from_ns(1_000_000_000);
     const TERMS: Terms = Terms {

@@ -61,7 +61,7 @@ impl Known {
         digest: PeerDigest,
         now: Instant,
     ) -> Result<(), DigestError> {
-        if digest.tag != self.namer.tag {
+        if digest.tag != self.namer.tag() {
             return Err(DigestError::Key);
         }
         let number = (digest.incarnation, digest.sequence);
@@ -199,8 +199,8 @@ impl Known {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::places::KEY_BYTES;
     use super::*;
+    use crate::engine::mesh::key::KEY_BYTES;
 
     const AGE_NS: Span = Span::from_ns(1_000);
 
@@ -220,7 +220,7 @@ mod tests {
         prefixes.sort_unstable();
         prefixes.dedup();
         PeerDigest {
-            tag: known.namer.tag,
+            tag: known.namer.tag(),
             block_bytes: 64,
             incarnation: number.0,
             sequence: number.1,

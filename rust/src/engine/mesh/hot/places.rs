@@ -9,13 +9,10 @@
 //! Only some depths are sent: four per doubling. So a prefix is known up to at least four fifths
 //! of its length. A prompt is looked up at few places ([`PLACES`] at most).
 
-use std::fmt;
 use std::hash::Hasher;
 
-use siphasher::sip::SipHasher24;
+use crate::engine::mesh::key::{KEY_BYTES, MeshKey};
 
-/// Bytes of the key that names places: 16 for marks, and 8 that tell the key.
-pub const KEY_BYTES: usize = 24;
 /// Depths at which prompts are compared; the last is at 114,688 blocks.
 pub const PLACES: usize = 56;
 /// Blocks up to the first place; less is not worth a journey.
@@ -40,38 +37,33 @@ pub fn places_within(blocks: u32) -> usize {
 }
 
 /// Names places by marks.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Namer {
-    key: (u64, u64),
-    /// Tells keys apart; says nothing about the rest of the key.
-    pub tag: u64,
+    key: MeshKey,
 }
 
 impl Namer {
     /// `key`: bytes that all balancers of a mesh share.
     #[must_use]
     pub fn new(key: &[u8; KEY_BYTES]) -> Self {
-        let mut words = key.as_chunks::<8>().0.iter().copied();
-        let mut word = || u64::from_le_bytes(words.next().unwrap_or_default());
         Self {
-            key: (word(), word()),
-            tag: word(),
+            key: MeshKey::new(key),
         }
+    }
+
+    /// Tells keys apart.
+    #[must_use]
+    pub fn tag(&self) -> u64 {
+        self.key.tag
     }
 
     /// The mark of the place that ends with the block of this chained hash.
     #[inline]
     #[must_use]
     pub fn mark(&self, chained: u64) -> u64 {
-        let mut hasher = SipHasher24::new_with_keys(self.key.0, self.key.1);
+        let mut hasher = self.key.hasher();
         hasher.write(&chained.to_le_bytes());
         hasher.finish()
-    }
-}
-
-impl fmt::Debug for Namer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Namer(..)")
     }
 }
 
@@ -104,13 +96,13 @@ mod tests {
             mark.to_le_bytes(),
             [0x62, 0x24, 0x93, 0x9a, 0x79, 0xf5, 0xf5, 0x93]
         );
-        assert_eq!(namer.tag.to_le_bytes(), [16, 17, 18, 19, 20, 21, 22, 23]);
+        assert_eq!(namer.tag().to_le_bytes(), [16, 17, 18, 19, 20, 21, 22, 23]);
     }
 
     #[test]
     fn another_key_gives_other_marks() {
         let (one, other) = (Namer::new(&[1; KEY_BYTES]), Namer::new(&[2; KEY_BYTES]));
         assert!((0..1_000).all(|chained| one.mark(chained) != other.mark(chained)));
-        assert_eq!(format!("{one:?}"), "Namer(..)");
+        assert_eq!(format!("{one:?}"), "Namer { key: MeshKey(..) }");
     }
 }

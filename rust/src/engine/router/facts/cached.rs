@@ -1,7 +1,8 @@
 //! Which prompts other balancers of our region have pushed.
 
 use super::super::Router;
-use crate::engine::mesh::region::cached::message::{CachedError, KEY_BYTES};
+use crate::engine::mesh::key::KEY_BYTES;
+use crate::engine::mesh::region::cached::message::CachedError;
 use crate::id::PeerId;
 use crate::time::Instant;
 

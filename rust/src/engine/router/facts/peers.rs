@@ -6,7 +6,7 @@ use crate::engine::fleet::{Fleet, Probed};
 use crate::engine::mesh::Local;
 use crate::engine::mesh::hot::digest::DigestError;
 use crate::engine::mesh::hot::heat::Terms;
-use crate::engine::mesh::hot::places::KEY_BYTES;
+use crate::engine::mesh::key::KEY_BYTES;
 use crate::engine::mesh::listing::{Listing, PeerGauges, PeersError};
 use crate::engine::mesh::peer::Presence;
 use crate::engine::mesh::peer::summary::PeerError;

@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::effect::Forward;
 use crate::engine::mesh::hot::digest::{DigestError, PeerDigest};
 use crate::engine::mesh::hot::heat::Terms;
-use crate::engine::mesh::hot::places::KEY_BYTES;
+use crate::engine::mesh::key::KEY_BYTES;
 use crate::engine::mesh::peer::Presence;
 use crate::id::PeerId;
 

@@ -21,16 +21,13 @@
 use std::fmt;
 use std::hash::Hasher;
 
-use siphasher::sip::SipHasher24;
-
+use crate::engine::mesh::key::{KEY_BYTES, MeshKey};
 use crate::engine::mesh::region::message::SHARED_MAX;
 
 /// Bytes of an encoded message, at most.
 pub const CACHED_BYTES_MAX: usize = 40 << 10;
 /// The form that is written and read here.
 pub const VERSION: u8 = 1;
-/// Bytes of the key: 16 that cover hashes, and 8 that tell the key.
-pub const KEY_BYTES: usize = 24;
 /// Bytes of a message without entries.
 pub const HEAD_BYTES: usize = 40;
 /// Bytes of an entry without hashes.
@@ -39,28 +36,23 @@ pub const ENTRY_BYTES: usize = 12;
 pub const HASH_BYTES: usize = 8;
 
 /// Covers and uncovers the hashes of messages.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Cover {
-    key: (u64, u64),
-    /// Tells keys apart; says nothing about the rest of the key.
-    pub tag: u64,
+    key: MeshKey,
 }
 
 impl Cover {
     /// `key`: bytes that all balancers of a mesh share.
     #[must_use]
     pub fn new(key: &[u8; KEY_BYTES]) -> Self {
-        let mut words = key.as_chunks::<8>().0.iter().copied();
-        let mut word = || u64::from_le_bytes(words.next().unwrap_or_default());
         Self {
-            key: (word(), word()),
-            tag: word(),
+            key: MeshKey::new(key),
         }
     }
 
     /// The numbers that cover a message.
     fn numbers(self, origin: Origin) -> impl FnMut() -> u64 {
-        let mut hasher = SipHasher24::new_with_keys(self.key.0, self.key.1);
+        let mut hasher = self.key.hasher();
         for word in [origin.sender, origin.incarnation, origin.sequence] {
             hasher.write(&word.to_le_bytes());
         }
@@ -71,12 +63,6 @@ impl Cover {
             index += 1;
             hasher.finish()
         }
-    }
-}
-
-impl fmt::Debug for Cover {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cover(..)")
     }
 }
 
@@ -172,7 +158,7 @@ impl Cached {
         let mut number = cover.numbers(self.origin);
         let mut out = Vec::with_capacity(bytes);
         out.extend([VERSION, u8::from(self.asks)]);
-        out.extend(cover.tag.to_le_bytes());
+        out.extend(cover.key.tag.to_le_bytes());
         out.extend(self.block_bytes.to_le_bytes());
         let Origin {
             sender,
@@ -211,7 +197,7 @@ impl Cached {
         }
         let asks = rest.byte().ok_or(CachedError::Malformed)?;
         let tag = rest.word().ok_or(CachedError::Malformed)?;
-        if tag != cover.tag {
+        if tag != cover.key.tag {
             return Err(CachedError::Key);
         }
         rest.cached(asks == 1, cover)
@@ -401,6 +387,6 @@ mod tests {
                 Err(CachedError::Malformed)
             );
         }
-        assert_eq!(format!("{:?}", cover(1)), "Cover(..)");
+        assert_eq!(format!("{:?}", cover(1)), "Cover { key: MeshKey(..) }");
     }
 }

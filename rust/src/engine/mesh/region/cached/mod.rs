@@ -19,11 +19,12 @@ pub mod outbox;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::message::{Cached, CachedError, Cover, Entry, KEY_BYTES, Origin};
+use self::message::{Cached, CachedError, Cover, Entry, Origin};
 use self::outbox::{OUT_BYTES_MAX, Outbox};
 use crate::engine::config::Config;
 use crate::engine::demand::Demand;
 use crate::engine::effect::Message;
+use crate::engine::mesh::key::KEY_BYTES;
 use crate::engine::mesh::{Local, Mesh};
 use crate::id::{PeerSlot, ReplicaSlot};
 
