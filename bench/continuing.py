@@ -10,17 +10,18 @@ that is there twice, or missing, shows.
 import argparse
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import aiohttp
 
 from bench.record import keep
 from skylb.tools.mock.profiles import PROFILES
-from skylb.tools.synthetic import token_count
-from tests.support.processes import Child, start_mocks
+from tests.support.processes import Child, get, sample_sum, start_mocks
 from tests.support.regions import Region, regions
 
 REPLICAS = 4
@@ -110,18 +111,22 @@ async def run(
     return streams
 
 
-def prefill_s(streams: list[Stream], continued: float) -> float:
-    """How long the replicas that are left compute the prompts and answers of all that went on."""
-    if not continued:
-        return 0.0
-    prompt = "".join(f"word0-{index} " for index in range(PROMPT_WORDS))
-    cut = sorted(streams, key=lambda stream: max(stream.gaps_s, default=0.0))[-int(continued) :]
-    given = [stream.gaps_s.index(max(stream.gaps_s)) for stream in cut if stream.gaps_s]
-    missing = sum(given) + len(given) * token_count(len(prompt))
-    return missing / REPLICAS * PROFILES["l4-8b"].prefill_token_us / 1e6
+def computed_tokens(urls: list[str]) -> float:
+    """Prompt tokens that replicas have computed so far, without those that were cached."""
+    pages = [get(f"{url}/metrics").decode() for url in urls]
+    queries = sum(sample_sum(page, "vllm:prefix_cache_queries_total") for page in pages)
+    return queries - sum(sample_sum(page, "vllm:prefix_cache_hits_total") for page in pages)
 
 
-def row(name: str, streams: list[Stream], tokens: int, continued: float) -> str:
+def prefill_s(tokens: float) -> float:
+    """How long the replicas of a region take to compute so many prompt tokens, in steps as full as may be."""
+    profile = PROFILES["l4-8b"]
+    each = tokens / REPLICAS
+    steps = math.ceil(each / profile.max_num_batched_tokens)
+    return (each * profile.prefill_token_us + steps * profile.step_base_us) / 1e6
+
+
+def row(name: str, streams: list[Stream], tokens: int, continued: float, missing: float) -> str:
     """A row of the table."""
     whole = "".join(f"{index:04}" for index in range(tokens))
     errors = [stream for stream in streams if stream.error is not None or not stream.ended]
@@ -138,7 +143,7 @@ def row(name: str, streams: list[Stream], tokens: int, continued: float) -> str:
         f"{worst[len(worst) // 2]:.2f}",
         f"{p99:.2f}",
         f"{worst[-1]:.2f}",
-        f"{prefill_s(streams, continued):.2f}",
+        f"{prefill_s(missing):.2f}",
     )
     return f"| {' | '.join(map(str, cells))} |"
 
@@ -158,8 +163,17 @@ def case(name: str, streams_len: int, tokens: int) -> str:
             "its replicas are killed": children["us"].kill,
             "it is evacuated": lambda: us.verb("/regions/us/evacuate"),
         }
-        streams = asyncio.run(run(us, streams_len, tokens, faults[name]))
-        return row(name, streams, tokens, us.front.metric("skylb_streams_continued_total"))
+        before = 0.0
+
+        def count_and(fault: Callable[[], None]) -> None:
+            nonlocal before
+            before = computed_tokens(engines["eu"])
+            fault()
+
+        fault = faults[name]
+        streams = asyncio.run(run(us, streams_len, tokens, fault and partial(count_and, fault)))
+        missing = computed_tokens(engines["eu"]) - before if fault else 0.0
+        return row(name, streams, tokens, us.front.metric("skylb_streams_continued_total"), missing)
 
 
 def main() -> None:
