@@ -1,15 +1,18 @@
 """One process takes the place of another: nothing is refused, reset or cut."""
 
 import asyncio
+import json
 import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from skylb.data.context import YIELD_IDLE_S
 from skylb.handover.protocol import VERSION, Hello, Kind, Waiting, encode
 from tests.support.callers import Callers, Door
 from tests.support.manager import listening, manager, service
@@ -162,6 +165,28 @@ def test_three_in_a_row_under_load_refuse_reset_and_cut_nothing(path: Path, tmp_
         finally:
             for child in successors:
                 child.stop()
+
+
+def test_an_idle_connection_has_time_for_another_request(path: Path) -> None:
+    own = ["--handover-socket", str(path)]
+    with mocks(1, "--profile", "instant") as urls, balancer(*urls, arguments=own) as old:
+
+        async def run() -> None:
+            connection = await Connection.open(old.port)
+            assert (await connection.ask(request(chat("hello")))).status == 200
+            with taking_over(old, *replicas(urls), *own):
+                assert await connection.reader.read() == b""
+                await connection.close()
+                assert await asyncio.to_thread(old.child.popen.wait, PATIENCE_S) == 0
+
+        asyncio.run(run())
+        lines = [json.loads(line) for line in old.child.text().splitlines()]
+        begins, ends = [
+            datetime.fromisoformat(line["ts"])
+            for line in lines
+            if line["type"] == "stop" or line["message"].startswith("draining")
+        ]
+        assert (ends - begins).total_seconds() >= YIELD_IDLE_S
 
 
 # ---------------------------------------------------------------------- what fails
