@@ -4,11 +4,12 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 
 from tests.chaos.clients import Crowd, Ledger
 from tests.chaos.fleet import Fleet, fleet
+from tests.support.partitions import WAYS
 from tests.support.processes import Balancer, answers, balancer, eventually
 from tests.support.regions import Regions, regions
 
@@ -30,6 +31,8 @@ FROZEN_S = 8.0
 CONTINUING = "--continue-streams"
 HERE, THERE = "us", "eu"
 REGION = ("--profile", "l4-8b", "--time-scale", "0.3", "--max-num-seqs", "4")
+
+OCEAN = ("--rtt-s", "0.02")
 
 PATIENT = ["--hold-timeout-s", "60"]
 """Clients wait rather than be refused while replicas are away."""
@@ -84,10 +87,17 @@ async def frozen(replicas: Fleet, index: int) -> None:
 
 
 async def over_regions(
-    name: str, seconds: float, fault: Callable[[Regions, int], Awaitable[None]], *arguments: str
+    name: str,
+    seconds: float,
+    fault: Callable[[Regions, int], Awaitable[None]],
+    *arguments: str,
+    wan: Sequence[str] | None = None,
 ) -> tuple[int, Ledger]:
-    """Two regions, of which clients ask at `HERE` only, more than its replicas run at once."""
-    with regions(HERE, THERE, mock=REGION, arguments=[*PATIENT, *arguments]) as found:
+    """Two regions, of which clients ask at `HERE` only, more than its replicas run at once.
+
+    With ``wan`` all that is between them goes through ``skylb wan`` with these flags.
+    """
+    with regions(HERE, THERE, mock=REGION, arguments=[*PATIENT, *arguments], wan=wan) as found:
         return await under_load(found[HERE].front.url, name, seconds, lambda number: fault(found, number))
 
 
@@ -97,6 +107,14 @@ async def peer_killed(found: Regions, number: int) -> None:
     await in_thread(found[THERE].kill)
     await asyncio.sleep(DOWN_S)
     await in_thread(found[THERE].start)
+    await in_thread(found.settled)
+
+
+async def way_cut(found: Regions, number: int) -> None:
+    """The way to the peer is cut, and open again: connections break, or nothing comes through any more."""
+    heal = WAYS[("link_down", "blackhole")[number % 2]](found)
+    await asyncio.sleep(FROZEN_S)
+    await in_thread(heal)
     await in_thread(found.settled)
 
 
@@ -152,15 +170,18 @@ def over(fault: Callable[[Fleet, int], Awaitable[None]], *arguments: str) -> Sce
     return lambda seconds: over_replicas(fault.__name__, seconds, fault, *arguments)
 
 
-def between(fault: Callable[[Regions, int], Awaitable[None]], *arguments: str) -> Scene:
+def between(
+    fault: Callable[[Regions, int], Awaitable[None]], *arguments: str, wan: Sequence[str] | None = None
+) -> Scene:
     """A scene of regions' faults."""
-    return lambda seconds: over_regions(fault.__name__, seconds, fault, *arguments)
+    return lambda seconds: over_regions(fault.__name__, seconds, fault, *arguments, wan=wan)
 
 
 SCENES: dict[str, Scene] = {
     "replicas killed": over(killed, CONTINUING),
     "replicas frozen": over(frozen, CONTINUING),
     "the peer's balancer killed": between(peer_killed, CONTINUING),
+    "the way to the peer cut": between(way_cut, CONTINUING, wan=OCEAN),
     "the region evacuated": between(evacuated, CONTINUING),
     "the balancer replaced": replaced,
     "the engine process killed": engine_killed,
