@@ -48,7 +48,7 @@ $(VENV)/.ready: $(VENV)/.deps pyproject.toml $(RUST_SOURCES)
 	@$(PY) -m compileall -q python/skylb
 	@touch $@
 
-core: setup ## Build the core again, less optimised and in seconds, while you work on it; `make -B setup`: as it ships
+core: $(VENV)/.deps ## Build the core again, less optimised and in seconds, while you work on it; `make -B setup`: as it ships
 	@$(CARGO) build --quiet --profile quick --features python
 	@cp target/quick/libskylb_core.so python/skylb/_core.new && mv python/skylb/_core.new python/skylb/_core.abi3.so
 
